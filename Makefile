@@ -1,0 +1,67 @@
+# The front door: every target is a line or two over `python -m ROOM VERB`. `make help` lists them.
+
+DATA   ?= data/soundscapes
+RUN    ?= runs/$(notdir $(patsubst %/,%,$(DATA)))
+SPLIT  ?= evaluation
+TASK   ?= dcase2022-6b
+SYSTEM ?= baseline.retriever
+CONFIG ?= baseline/retriever.yaml
+PYTHON ?= python3
+baseline: EPOCHS ?= 12
+
+PY := .venv/bin/python
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help baseline data train predict submission score test bench format data-clotho
+
+help: ## show this
+	@echo "make TARGET [NAME=value …]"; echo
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
+	@echo; echo "  DATA=$(DATA) RUN=$(RUN) SPLIT=$(SPLIT) TASK=$(TASK)"
+	@echo "  SYSTEM=$(SYSTEM) CONFIG=$(CONFIG) EPOCHS=(the config's; 12 for baseline)"
+
+baseline: train predict submission score ## data, training, prediction, submission file and score of the baseline
+
+# The default data are made where they are asked for; any other folder must be there.
+data/soundscapes: | .venv/.core
+	$(PY) -m evaluation data make $@
+
+data: .venv/.core $(if $(filter data/soundscapes,$(DATA)),data/soundscapes) ## check DATA; make the default data first
+	$(PY) -m evaluation data check "$(DATA)"
+
+train: data ## train SYSTEM on DATA into RUN, or go on where it was cut off
+	$(PY) -m systems train $(SYSTEM) --config $(CONFIG) --data "$(DATA)" --run "$(RUN)" $(if $(EPOCHS),--set epochs=$(EPOCHS))
+
+predict: .venv/.core ## answer the queries of DATA's SPLIT with RUN
+	$(PY) -m systems predict "$(RUN)" --data "$(DATA)" --split $(SPLIT)
+
+submission: .venv/.core ## write TASK's output file from RUN's prediction and check it
+	$(PY) -m submission write "$(RUN)" --task $(TASK) --data "$(DATA)" --split $(SPLIT)
+	$(PY) -m submission validate "$(RUN)/submission/$(TASK)_$(SPLIT).csv" --task $(TASK) --data "$(DATA)" --split $(SPLIT)
+
+score: .venv/.core ## score RUN's prediction, with intervals
+	$(PY) -m evaluation score retrieval --truth "$(DATA)" --split $(SPLIT) \
+		--prediction "$(RUN)/predictions/$(SPLIT).npz" --json "$(RUN)/scores/$(SPLIT).json"
+
+test: .venv/.test ## check style and run every test
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	$(PY) -m pytest
+
+bench: .venv/.bench ## measure speed side by side with what one would use instead
+	$(PY) -m bench
+
+format: .venv/.test ## put the code in the one format
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+data-clotho: .venv/.core ## fetch Clotho v2.1 (about 8 GB) into data/clotho and check it
+	$(PY) -m evaluation data download clotho data/clotho
+
+# The environment: the core, and one more extra for each stamp. It is set up again when what it depends on changes.
+.venv/.%: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; give one: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	@test -x $(PY) || $(PYTHON) -m venv .venv
+	@$(PY) -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' constraints.txt)"
+	$(PY) -m uv pip install --quiet --python $(PY) --constraint constraints.txt --requirement pyproject.toml $(if $(filter core,$*),,--extra $*)
+	@touch $@

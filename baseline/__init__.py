@@ -1,0 +1,1 @@
+"""The official baseline, written to be read. Imports `systems` and `evaluation`."""

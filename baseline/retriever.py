@@ -1,0 +1,261 @@
+"""The baseline retriever of DCASE 2022 task 6B (Xie et al. 2022), to be read from top to bottom.
+
+    python -m systems train baseline.retriever --config baseline/retriever.yaml --data DIR --run RUN
+    python -m systems predict RUN --data DIR --split evaluation
+
+A CRNN turns the log-mel energies of a clip into frame vectors, whose mean is the clip; the mean of a caption's word2vec
+vectors is the caption. Training pulls a clip and its captions together and pushes impostors away (triplet loss); only
+the CRNN learns. A query is answered by the clips whose vectors have the largest dot product with it.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import lightning
+import numpy as np
+import torch
+import torch.nn.functional as F
+from gensim.models import KeyedVectors
+from torch import Tensor, nn
+
+from baseline import words
+from baseline.crnn import CRNN, SIZE, STRIDE
+from evaluation import retrieval
+from evaluation.audio import LogMel
+from evaluation.data import DEVELOPMENT, VALIDATION, Dataset, Split
+from systems.features import log_mels
+from systems.training import Run, Schedule
+
+
+class Config(Schedule):
+    """What can be chosen. Where paper and published code differ, the default is what retrieves better here."""
+
+    words: str = "train"  # a file of word vectors (word2vec .bin, or text), or `train`: on the development captions
+    words_limit: int | None = 200_000  # how many words to read from a file, frequent ones first
+    words_epochs: int = 50  # of training word vectors
+    center: bool = True  # subtract the mean caption, which neither paper nor code does; see `words.center`
+    slope: float = 0.1  # of the leaky ReLU; the paper says -0.1, the code has 0.1
+    dropout: float = 0.3
+    score: Literal["cosine", "dot"] = "cosine"  # the paper says dot product; the code normalises first
+    margin: float = 1.0  # of the triplet loss
+    sampler: Literal["clip", "caption"] = "clip"  # encode a clip once a step with all its captions, or once a caption
+
+
+# The model ---------------------------------------------------------------------------------------------------------
+
+
+class Retriever(nn.Module):
+    """Embeds sounds and texts into the space of the word vectors."""
+
+    def __init__(self, config: Config, vectors: KeyedVectors):
+        super().__init__()
+        self.config, self.vectors = config, vectors
+        self.log_mel = LogMel()
+        self.sample_rate = self.log_mel.sample_rate
+        self.audio_encoder = CRNN(config.slope, config.dropout)
+
+    def encode(self, mels: Tensor, lengths: Tensor) -> Tensor:
+        """Embed (N, T, 64) log-mel energies of `lengths` (N,) frames as (N, 300)."""
+        frames, inside = self.audio_encoder(mels, lengths)  # (N, T / 4, 300)
+        frames = upsample(frames, inside)  # (N, T, 300)
+        mask = torch.arange(frames.shape[1], device=frames.device) < lengths[:, None]  # (N, T)
+        return self.normalize((frames * mask[..., None]).sum(1) / lengths[:, None])
+
+    def embed_audio(self, audio: Tensor, lengths: Tensor) -> Tensor:
+        """Embed (N, samples) mono sounds at `sample_rate`, of `lengths` (N,) samples, as (N, 300)."""
+        clips = [sound[:length].cpu().numpy() for sound, length in zip(audio, lengths, strict=True)]
+        return self.encode(*pad([self.log_mel(clip) for clip in clips], audio.device))
+
+    def embed_text(self, texts: Sequence[str]) -> Tensor:
+        """Embed texts as (texts, 300)."""
+        means = words.mean(texts, self.vectors)
+        return self.normalize(torch.from_numpy(means).to(next(self.parameters()).device))
+
+    def normalize(self, embeddings: Tensor) -> Tensor:
+        """Scale to length 1 if the score is the cosine."""
+        return F.normalize(embeddings.float(), dim=1) if self.config.score == "cosine" else embeddings.float()
+
+
+def upsample(frames: Tensor, lengths: Tensor) -> Tensor:
+    """Interpolate (N, T / 4, 300) frames to (N, T, 300), as published; a clip's last frame goes on behind its end."""
+    last = frames.gather(1, (lengths - 1)[:, None, None].expand(-1, 1, SIZE))  # (N, 1, 300)
+    inside = torch.arange(frames.shape[1], device=frames.device) < lengths[:, None]
+    frames = torch.where(inside[..., None], frames, last).transpose(1, 2)  # (N, 300, T / 4)
+    return F.interpolate(frames, scale_factor=STRIDE, mode="linear").transpose(1, 2)
+
+
+def pad(clips: Sequence[np.ndarray], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Stack (frames, 64) features as (N, T, 64), T a multiple of 4, and give their lengths, of four frames at least."""
+    lengths = torch.tensor([max(len(clip), STRIDE) for clip in clips])
+    longest = -(-int(lengths.max()) // STRIDE) * STRIDE
+    mels = torch.zeros(len(clips), longest, clips[0].shape[1])
+    for row, clip in enumerate(clips):
+        mels.numpy()[row, : len(clip)] = clip
+    return mels.to(device), lengths.to(device)
+
+
+# The training step ---------------------------------------------------------------------------------------------------
+
+
+def triplet_loss(scores: Tensor, answers: Tensor, pairs: Tensor, margin: float = 1.0) -> Tensor:
+    """Sampling-based triplet loss (Xie et al. 2022, equation 1), over all pairs at once.
+
+    For every pair of a clip and a caption, one impostor caption and one impostor clip are drawn from the batch, among
+    those that do not belong together with it: max(0, S(clip, impostor caption) - S(clip, caption) + margin) plus
+    max(0, S(impostor clip, caption) - S(clip, caption) + margin), and the mean over pairs. Where the batch holds no
+    impostor, there is no term.
+
+    Args:
+        scores: (clips, captions) S.
+        answers: (clips, captions) bool, which clip answers which caption.
+        pairs: (pairs, 2) int64, clip and caption of every pair.
+        margin: How far an impostor must stay below.
+    """
+    clip, caption = pairs.unbind(1)
+    own = scores[clip, caption]  # (pairs,)
+    loss = scores.new_zeros(())
+    strangers = scores.masked_fill(answers, -torch.inf)
+    for impostors in (strangers[clip], strangers.T[caption]):  # (pairs, captions), (pairs, clips)
+        drawn = torch.rand_like(impostors).masked_fill(impostors == -torch.inf, -1).argmax(1, keepdim=True)
+        impostor = impostors.gather(1, drawn).squeeze(1)  # -inf where there is none: its hinge is 0
+        loss = loss + F.relu(impostor - own + margin).mean()
+    return loss
+
+
+class Item(NamedTuple):
+    """What is encoded once in a step: a clip, and the captions that go with it there."""
+
+    name: str
+    mels: np.ndarray  # (frames, 64)
+    captions: tuple[str, ...]
+
+
+class Batch(NamedTuple):
+    """Clips, their captions, and which belongs to which."""
+
+    mels: Tensor  # (N, T, 64)
+    lengths: Tensor  # (N,)
+    captions: list[str]
+    answers: Tensor  # (N, captions) bool
+    pairs: Tensor  # (pairs, 2)
+
+
+def make_batch(items: Sequence[Item], truth: dict[str, frozenset[str]]) -> Batch:
+    """Lay items side by side. A caption that several clips share is an impostor for none of them."""
+    captions = [caption for item in items for caption in item.captions]
+    pairs = torch.tensor([row for row, item in enumerate(items) for _ in item.captions])
+    answers = torch.tensor([[item.name in truth[caption] for caption in captions] for item in items])
+    mels, lengths = pad([item.mels for item in items])
+    return Batch(mels, lengths, captions, answers, torch.stack([pairs, torch.arange(len(captions))], dim=1))
+
+
+class Training(lightning.LightningModule):
+    """What lightning does with the model: one step of training, one of validation, the optimizer."""
+
+    def __init__(self, model: Retriever, validation: Split):
+        super().__init__()
+        self.model, self.split = model, validation
+
+    def loss(self, batch: Batch, clips: Tensor) -> Tensor:
+        """The triplet loss of a batch whose clips are embedded as (N, 300)."""
+        scores = clips @ self.model.embed_text(batch.captions).T  # (N, captions)
+        return triplet_loss(scores, batch.answers, batch.pairs, self.model.config.margin)
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        """Encode the batch's clips, and return the loss."""
+        loss = self.loss(batch, self.model.encode(batch.mels, batch.lengths))
+        self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch.mels))
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the clips of the last time."""
+        self.clips: list[Tensor] = []
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Keep the clips' embeddings, and log the loss."""
+        self.clips.append(self.model.encode(batch.mels, batch.lengths))
+        self.log("validation_loss", self.loss(batch, self.clips[-1]), prog_bar=True, batch_size=len(batch.mels))
+
+    def on_validation_epoch_end(self) -> None:
+        """Answer every caption of the validation split, and log mAP@10 and R@10."""
+        clips = torch.cat(self.clips)
+        scores = (self.model.embed_text(self.split.queries) @ clips.T).float().cpu().numpy()
+        similarity = retrieval.Similarity(self.split.queries, self.split.file_names, scores)
+        found = retrieval.ranks(self.split.truth, similarity)
+        self.log("validation_mAP@10", float(retrieval.average_precision(*found, 10).mean()), prog_bar=True)
+        self.log("validation_R@10", float(retrieval.recall(*found, 10).mean()))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam, as published."""
+        return torch.optim.Adam(self.model.parameters(), lr=self.model.config.learning_rate)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Keep the config beside the weights, so that `load_model` needs nothing else of it."""
+        checkpoint["config"] = self.model.config.model_dump(mode="json")
+
+
+# The three names of the contract -------------------------------------------------------------------------------------
+
+
+def train(config: Config, dataset: Dataset, run: Run) -> None:
+    """Train on the development split, choosing the best epoch on the validation split."""
+    development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
+    kept = run.folder / "words.bin"
+    if kept.exists():
+        vectors = words.read(kept)
+    elif config.words == "train":
+        vectors = words.train(development.captions, epochs=config.words_epochs, seed=run.seed)
+    else:
+        vectors = words.read(Path(config.words), limit=config.words_limit)
+    if config.center and not kept.exists():
+        words.center(vectors, development.captions)
+    lightning.seed_everything(run.seed, verbose=False)
+    model = Retriever(config, vectors)
+    clips = {split.name: make_items(split, model.log_mel, run.cache) for split in (development, validation)}
+    to_train = clips[DEVELOPMENT]
+    if config.sampler == "caption":
+        to_train = [Item(item.name, item.mels, (caption,)) for item in to_train for caption in item.captions]
+
+    run.start()
+    if not kept.exists():
+        words.write(vectors, kept)
+    truth = {**validation.captions, **development.captions}
+    module = Training(model, validation)
+    run.fit(module, to_train, clips[VALIDATION], partial(make_batch, truth=truth), config)
+    run.describe(
+        load_model(run.best),
+        {
+            "input_sampling_rate": f"{model.sample_rate / 1000:g}kHz",
+            "acoustic_features": "log-mel energies",
+            "word_embeddings": "Word2Vec",
+            "data_augmentation": None,
+            "machine_learning_method": "cross-modal alignment",
+            "learning_scheme": "supervised",
+            "ensemble": False,
+            "audio_modelling": "CRNN",
+            "word_modelling": "mean of word vectors",
+            "loss_function": "triplet loss",
+            "optimizer": "Adam",
+            "learning_rate": config.learning_rate,
+            "gradient_clipping": 0,
+            "gradient_norm": None,
+            "metric_monitored": f"validation {config.monitor}",
+        },
+    )
+
+
+def make_items(split: Split, log_mel: LogMel, cache: Path) -> list[Item]:
+    """Every clip of a split with its features and all its captions."""
+    features = log_mels([clip.path for clip in split.clips], log_mel, cache)
+    return [Item(clip.file_name, mels, clip.captions) for clip, mels in zip(split.clips, features, strict=True)]
+
+
+def load_model(checkpoint: Path) -> Retriever:
+    """Give back the model of a checkpoint in its run folder, where the word vectors lie too."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    model = Retriever(Config(**state["config"]), words.read(checkpoint.parent.parent / "words.bin"))
+    weights = {name.removeprefix("model."): value for name, value in state["state_dict"].items()}
+    model.load_state_dict(weights)
+    return model.eval()

@@ -1,0 +1,90 @@
+"""Word vectors: read from a file, or trained on the captions."""
+
+import hashlib
+import re
+import struct
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from gensim.models import KeyedVectors, Word2Vec
+
+from evaluation.files import replacing
+from evaluation.findings import BadRequest
+
+SIZE = 300
+
+
+def tokenize(text: str) -> list[str]:
+    """Split a text into lower-case words; hyphens and punctuation part words, apostrophes within them stay.
+
+    >>> tokenize("A dog's bark -- then, far-off thunder!")
+    ['a', "dog's", 'bark', 'then', 'far', 'off', 'thunder']
+    """
+    return re.findall(r"[^\W_]+(?:['’][^\W_]+)*", text.lower().replace("’", "'"))
+
+
+def read(path: Path, size: int = SIZE, limit: int | None = None) -> KeyedVectors:
+    """Read word2vec's .bin, or text with or without word2vec's header line (GloVe's form).
+
+    Args:
+        path: The file, such as GoogleNews-vectors-negative300.bin.
+        size: How long its vectors must be.
+        limit: How many words to read at most; the files list the frequent ones first.
+
+    Raises:
+        BadRequest: There is no such file, it is of another kind, or its vectors are of another length.
+    """
+    if not path.is_file():
+        raise BadRequest(f"words: {path}: no such file; give a word2vec .bin or a text file, or `train`")
+    try:
+        if path.suffix == ".bin":
+            vectors = KeyedVectors.load_word2vec_format(path, binary=True, limit=limit)
+        else:
+            with path.open(encoding="utf-8") as file:
+                headless = len(file.readline().split()) > 2
+            vectors = KeyedVectors.load_word2vec_format(path, binary=False, no_header=headless, limit=limit)
+    except (ValueError, EOFError, UnicodeDecodeError, struct.error) as error:
+        raise BadRequest(f"words: {path}: is no file of word vectors, word2vec's .bin or text ({error})") from None
+    if vectors.vector_size != size:
+        raise BadRequest(f"words: {path}: vectors must have {size} values; these have {vectors.vector_size}")
+    return vectors
+
+
+def train(captions: Iterable[str], size: int = SIZE, epochs: int = 50, seed: int = 0) -> KeyedVectors:
+    """Train skip-gram word2vec (Mikolov et al. 2013) on captions, on one thread, so that a seed gives one result."""
+    sentences = [tokenize(caption) for caption in captions]
+    # gensim draws a word's first vector from a hash of the word; Python's own differs between processes.
+    model = Word2Vec(
+        sentences, vector_size=size, sg=1, window=5, min_count=1, epochs=epochs, seed=seed, workers=1, hashfxn=_hash
+    )
+    return model.wv
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
+
+
+def center(vectors: KeyedVectors, captions: Iterable[str]) -> None:
+    """Subtract the mean of all captions' vectors from every word, in place.
+
+    Words trained on a few thousand captions share one large direction: the cosine between two captions is .99 on
+    average, and a triplet loss hardly tells them apart. Without that direction it is about 0.
+    """
+    vectors.vectors = vectors.vectors - mean(list(captions), vectors).mean(axis=0)
+
+
+def write(vectors: KeyedVectors, path: Path) -> None:
+    """Write word2vec's .bin, whole or not at all."""
+    with replacing(path) as part:
+        vectors.save_word2vec_format(part, binary=True)
+
+
+def mean(texts: Sequence[str], vectors: KeyedVectors) -> np.ndarray:
+    """Average the vectors of each text's words as (texts, size), leaving out words without one; zeros if all are."""
+    means = np.zeros((len(texts), vectors.vector_size), np.float32)
+    for row, text in enumerate(texts):
+        known = [vectors.key_to_index[word] for word in tokenize(text) if word in vectors.key_to_index]
+        if known:
+            means[row] = vectors.vectors[known].mean(axis=0)
+    return means

@@ -1,0 +1,110 @@
+"""The evaluation's command line: make, check and fetch data, and score predictions."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from evaluation import data, retrieval
+from evaluation.findings import ERROR, BadRequest, command, say, table
+
+
+def make(options: argparse.Namespace) -> None:
+    """Synthesise the default data set, and say what chance and two oracles reach on it."""
+    from evaluation import soundscapes
+
+    soundscapes.make(options.folder, seed=options.seed)
+    split = data.read(options.folder, data.EVALUATION, sound=False)[data.EVALUATION]
+    scores = {}
+    for knows in ("kinds", "scene"):
+        matrix, queries, names = soundscapes.oracle(options.folder, data.EVALUATION, knows=knows)
+        scores[knows] = retrieval.evaluate(split, retrieval.Similarity(tuple(queries), tuple(names), matrix))
+    rows = [["chance", *(f"{value:.3f}" for value in scores["kinds"].chance.values())]]
+    for knows, who in (
+        ("kinds", "an oracle that knows which kinds sound"),
+        ("scene", "… and in which order, how often"),
+    ):
+        rows.append([who, *(f"{estimate.value:.3f}" for estimate in scores[knows].metrics.values())])
+    print(f"{options.folder}: {len(split.clips)} evaluation clips, {len(split.queries)} queries; what can be reached:")
+    print(table(rows, ["", *retrieval.TASK_METRICS], numbers=(1, 2, 3, 4)))
+
+
+def check(options: argparse.Namespace) -> int:
+    """Read every split strictly, decode every sound, and print all findings and a table."""
+    text, findings = data.check(options.folder)
+    say(findings)
+    errors = sum(finding.severity == ERROR for finding in findings)
+    print(text)
+    print(f"{options.folder}: {f'{errors} errors' if errors else 'all is well'}")
+    return 1 if errors else 0
+
+
+def download(options: argparse.Namespace) -> int:
+    """Fetch a data set from where it is published, and check it."""
+    from evaluation import download as downloads
+
+    downloads.clotho(options.folder)
+    return check(options)
+
+
+def score_retrieval(options: argparse.Namespace) -> None:
+    """Score a retriever's prediction, with 95 % jackknife intervals and the chance level."""
+    split = data.read(options.truth, options.split, sound=False)[options.split]
+    prediction = retrieval.read(options.prediction)
+    truth, name = None, ""
+    if options.relevance == Path("captions"):
+        truth, name = split.captions, "captions"
+    elif options.relevance:
+        if not options.relevance.is_file():
+            raise BadRequest(f"{options.relevance}: no such file; give a relevance file, or `captions`")
+        truth, name = data.read_relevance(options.relevance, split.file_names), options.relevance.name
+    score = retrieval.evaluate(
+        split, prediction, truth=truth, truth_name=name, metrics=options.metrics, file=str(options.prediction)
+    )
+    say(score.findings)
+    print(score)
+    if options.json:
+        score.save(options.json)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    top = argparse.ArgumentParser("python -m evaluation", description="Data and scores.")
+    rooms = top.add_subparsers(required=True, metavar="WHAT")
+
+    room = rooms.add_parser("data", help="make, check or download a data set").add_subparsers(
+        required=True, metavar="VERB"
+    )
+    verb = room.add_parser("make", help="synthesise the default data set", description=make.__doc__)
+    verb.add_argument("folder", type=Path, metavar="DIR", help="folder to write; must not exist, or be empty")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.set_defaults(run=make)
+    verb = room.add_parser("check", help="check a data folder", description=check.__doc__)
+    verb.add_argument("folder", type=Path, metavar="DIR", help="data folder in Clotho's layout")
+    verb.set_defaults(run=check)
+    verb = room.add_parser("download", help="fetch a data set", description=download.__doc__)
+    verb.add_argument("name", choices=["clotho"], help="clotho: version 2.1, about 8 GB to fetch")
+    verb.add_argument("folder", type=Path, metavar="DIR", help="folder to write, or to go on with")
+    verb.set_defaults(run=download)
+
+    room = rooms.add_parser("score", help="score a prediction").add_subparsers(required=True, metavar="VERB")
+    verb = room.add_parser("retrieval", help="score a retriever", description=score_retrieval.__doc__)
+    verb.add_argument("--truth", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
+    verb.add_argument("--split", default=data.EVALUATION, help="which split (evaluation)")
+    verb.add_argument(
+        "--prediction", type=Path, required=True, metavar="FILE", help=".npz of a run, or a CSV of best clips"
+    )
+    verb.add_argument(
+        "--relevance",
+        type=Path,
+        metavar="FILE",
+        help="which clips answer which query; `captions`: those that have it as a caption. Without, the data folder's "
+        "relevance_SPLIT.csv where there is one, else captions",
+    )
+    verb.add_argument("--metrics", nargs="+", default=retrieval.TASK_METRICS, metavar="NAME", help="such as mAP@16 R@5")
+    verb.add_argument("--json", type=Path, metavar="FILE", help="write the figures at full precision")
+    verb.set_defaults(run=score_retrieval)
+    return top
+
+
+if __name__ == "__main__":
+    sys.exit(command(parser()))

@@ -1,0 +1,506 @@
+"""Data sets in Clotho's layout, read strictly.
+
+Layout
+------
+A data folder holds, for each split, `captions_SPLIT.csv` (or `clotho_captions_SPLIT.csv`) with the header
+`file_name,caption_1,…,caption_N` and the sound of every row in `SPLIT/` (wav, flac, ogg or mp3). Optional beside them:
+
+- `relevance_SPLIT.csv`, header `query,audio_filenames`, the second column a Python list of names: which clips answer a
+  query, in the form of DCASE 2025 task 6. Where it exists, it is the truth of the split.
+- `metadata_SPLIT.csv` (or `clotho_metadata_SPLIT.csv`): anything about a clip, by `file_name`. Clotho's are Latin-1,
+  and the one of its test set is separated by semicolons; both are accepted here and nowhere else.
+
+The splits are development, validation and evaluation, and the blind sets test, analysis and retrieval. A blind set may
+be a folder of sound alone; the retrieval set has its queries in `retrieval_captions.csv`, header `caption`.
+
+Conventions
+-----------
+- **Names are verbatim.** A clip is known by (split, file name); nothing is stripped, unescaped or lower-cased. Of
+  Clotho's 5929 names three start with a space, 203 hold commas, 307 have dots in the stem, four stand in two splits.
+- **A query's truth is a set.** A caption that several clips share is one query, and all of them answer it.
+- **All findings at once**, each with file, line and column. Reading raises `Faulty` when one of them is an error.
+
+The straight line from a folder to a query's truth:
+
+>>> dataset = read(Path("data/soundscapes"))                      # doctest: +SKIP
+>>> dataset["evaluation"].truth["A dog barks and rain falls."]    # doctest: +SKIP
+frozenset({'soundscape_0007.wav'})
+"""
+
+import ast
+import codecs
+import hashlib
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+
+from tqdm import tqdm
+
+from evaluation import audio, tables
+from evaluation.findings import (
+    ERROR,
+    NOTE,
+    WARNING,
+    BadRequest,
+    Faulty,
+    Finding,
+    lookalike,
+    printable,
+    table,
+    unknown_key,
+)
+
+DEVELOPMENT, VALIDATION, EVALUATION = "development", "validation", "evaluation"
+BLIND = ("test", "analysis", "retrieval")
+SPLITS = (DEVELOPMENT, VALIDATION, EVALUATION, *BLIND)
+SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One sound with its captions.
+
+    Attributes:
+        file_name: The name, verbatim.
+        captions: The captions, verbatim; empty in a blind set.
+        path: Where the sound lies.
+        metadata: The clip's row of the metadata file, by column; empty where there is none.
+    """
+
+    file_name: str
+    captions: tuple[str, ...]
+    path: Path
+    metadata: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a data set, in the order of its file.
+
+    Attributes:
+        name: One of `SPLITS`.
+        clips: The clips.
+        relevance: Query to the names that answer it, from `relevance_SPLIT.csv`; None where there is no such file.
+        blind_queries: Queries whose answers are not known.
+    """
+
+    name: str
+    clips: tuple[Clip, ...]
+    relevance: Mapping[str, frozenset[str]] | None = None
+    blind_queries: tuple[str, ...] = ()
+
+    @cached_property
+    def file_names(self) -> tuple[str, ...]:
+        """The names of all clips."""
+        return tuple(clip.file_name for clip in self.clips)
+
+    @cached_property
+    def captions(self) -> Mapping[str, frozenset[str]]:
+        """Every distinct caption, in order of first appearance, with the names of all clips that have it."""
+        owners: dict[str, set[str]] = {}
+        for clip in self.clips:
+            for caption in clip.captions:
+                owners.setdefault(caption, set()).add(clip.file_name)
+        return MappingProxyType({caption: frozenset(names) for caption, names in owners.items()})
+
+    @cached_property
+    def truth(self) -> Mapping[str, frozenset[str]]:
+        """Query to the names that answer it: the relevance file where there is one, else the captions."""
+        return self.captions if self.relevance is None else self.relevance
+
+    @cached_property
+    def queries(self) -> tuple[str, ...]:
+        """Every text that a retriever is asked: captions, queries of the relevance file, blind queries; distinct."""
+        return tuple(dict.fromkeys([*self.captions, *(self.relevance or ()), *self.blind_queries]))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Eight hexadecimal digits that change with any name, caption or relevance."""
+        relevance = self.relevance and sorted((query, sorted(names)) for query, names in self.relevance.items())
+        content = repr(([(clip.file_name, clip.captions) for clip in self.clips], relevance, self.blind_queries))
+        return hashlib.sha256(content.encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The splits of a data folder, and what was noticed on reading them that is no error."""
+
+    folder: Path
+    splits: Mapping[str, Split]
+    findings: tuple[Finding, ...] = ()
+
+    def __getitem__(self, name: str) -> Split:
+        """Return a split by name, or raise BadRequest naming those that are there."""
+        if name not in self.splits:
+            raise BadRequest(f"{self.folder}: {unknown_key(name, list(self.splits), 'split')}")
+        return self.splits[name]
+
+
+def read(folder: Path, *splits: str, sound: bool = True) -> Dataset:
+    """Read a data folder strictly.
+
+    Args:
+        folder: The data folder.
+        splits: Which splits to read; all that are there by default.
+        sound: Whether every clip must have its file in `SPLIT/` and every file its row. The sound is not decoded:
+            `check` does that.
+
+    Raises:
+        BadRequest: There is no such folder, or no such split in it.
+        Faulty: The data do not hold; with every finding.
+    """
+    dataset, findings = _survey(folder, splits, sound)
+    everything = [finding for part in findings.values() for finding in part]
+    if any(finding.severity == ERROR for finding in everything):
+        raise Faulty(everything)
+    return dataset
+
+
+def check(folder: Path) -> tuple[str, list[Finding]]:
+    """Read every split, decode every sound, and return a table of what is there and all findings.
+
+    Raises:
+        BadRequest: There is no such folder, or no split in it.
+    """
+    dataset, findings = _survey(folder, (), sound=True)
+    clips = [(split.name, clip) for split in dataset.splits.values() for clip in split.clips if clip.path.is_file()]
+    heard: dict[str, list[audio.Sound]] = {name: [] for name in dataset.splits}
+
+    def listen(item: tuple[str, Clip]) -> audio.Sound | audio.UnusableSound:
+        try:
+            return audio.facts(item[1].path)
+        except audio.UnusableSound as reason:
+            return reason
+
+    # libsndfile decodes outside Python's lock: threads are enough.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        bar = tqdm(pool.map(listen, clips), "decoding", len(clips), unit="clip", leave=False, disable=None)
+        for (split, clip), sound in zip(clips, bar, strict=True):
+            file = f"{split}/{clip.file_name}"
+            if isinstance(sound, audio.UnusableSound):
+                findings[split].append(Finding(file, message=str(sound)))
+                continue
+            heard[split].append(sound)
+            if sound.channels > 1:
+                message = f"has {sound.channels} channels; they are averaged to one wherever the kit reads it"
+                findings[split].append(Finding(file, message=message, severity=NOTE))
+
+    rows = []
+    for name, split in dataset.splits.items():
+        seconds = [sound.frames / sound.sample_rate for sound in heard[name]]
+        lengths = (_clock(sum(seconds)), f"{min(seconds):.1f}–{max(seconds):.1f}") if seconds else ("–", "–")
+        rates = ", ".join(str(rate) for rate in sorted({sound.sample_rate for sound in heard[name]})) or "–"
+        counts = Counter(finding.severity for finding in findings[name])
+        found = (
+            ", ".join(
+                f"{counts[kind]} {kind}{'s' * (counts[kind] > 1)}" for kind in (ERROR, WARNING, NOTE) if counts[kind]
+            )
+            or "none"
+        )
+        captions = sum(len(clip.captions) for clip in split.clips)
+        row = [name, len(split.clips), captions, len(split.queries), len(seconds), *lengths, rates, found]
+        rows.append(row)
+    headers = ["split", "clips", "captions", "queries", "sounds", "h:mm:ss", "seconds", "Hz", "findings"]
+    everything = sorted(finding for part in findings.values() for finding in part)
+    return table(rows, headers, numbers=range(1, 8)), everything
+
+
+def read_relevance(path: Path, file_names: Iterable[str], file: str = "") -> Mapping[str, frozenset[str]]:
+    """Read a relevance file: header `query,audio_filenames`, the second column a Python list of clip names.
+
+    Args:
+        path: The file.
+        file_names: The clips that may be named.
+        file: The file's name in findings; its path by default.
+
+    Raises:
+        Faulty: The file does not hold; with every finding.
+    """
+    findings: list[Finding] = []
+    relevance = _relevance(path, file or str(path), frozenset(file_names), findings)
+    if findings:
+        raise Faulty(findings)
+    return relevance
+
+
+# Reading -------------------------------------------------------------------------------------------------------------
+
+
+def _survey(folder: Path, names: tuple[str, ...], sound: bool) -> tuple[Dataset, dict[str, list[Finding]]]:
+    """Read the named splits, all that are there by default, and collect findings by split; those of none under ""."""
+    if not folder.is_dir():
+        raise BadRequest(f"{folder}: no such folder; give a folder in Clotho's layout (captions_SPLIT.csv, SPLIT/)")
+    for name in names:
+        if name not in SPLITS:
+            raise BadRequest(unknown_key(name, SPLITS, "split"))
+    there = [name for name in SPLITS if _caption_files(folder, name) or (name in BLIND and (folder / name).is_dir())]
+    if not there:
+        raise BadRequest(f"{folder}: no captions_SPLIT.csv in this folder, where SPLIT is one of {', '.join(SPLITS)}")
+    missing = [name for name in names if name not in there]
+    if missing:
+        raise BadRequest(f"{folder}: no captions_{missing[0]}.csv; the splits in this folder: {', '.join(there)}")
+
+    findings: dict[str, list[Finding]] = {"": [], **{name: [] for name in names or there}}
+    for path in sorted(folder.glob("*captions_*.csv")):
+        stem = re.fullmatch(r"(?:clotho_)?captions_(.*)", path.stem)
+        if stem and stem[1] not in SPLITS:
+            message = f"is not read: {unknown_key(stem[1], SPLITS, 'split')}"
+            findings[""].append(Finding(path.name, message=message, severity=WARNING))
+    splits = {name: _split(folder, name, sound, findings[name]) for name in names or there}
+    quiet = tuple(finding for part in findings.values() for finding in part if finding.severity != ERROR)
+    return Dataset(folder, MappingProxyType(splits), quiet), findings
+
+
+def _caption_files(folder: Path, split: str) -> list[Path]:
+    names = [f"captions_{split}.csv", f"clotho_captions_{split}.csv", f"{split}_captions.csv"]
+    return [folder / name for name in names if (folder / name).is_file()]
+
+
+def _split(folder: Path, name: str, sound: bool, findings: list[Finding]) -> Split:
+    sounds = _sounds(folder / name, findings)
+    rows: dict[str, tuple[int, tuple[str, ...]]] = {}
+    blind_queries: tuple[str, ...] = ()
+    files = _caption_files(folder, name)
+    for extra in files[1:]:
+        findings.append(Finding(extra.name, message=f"stands beside {files[0].name}; keep one caption file per split"))
+    readable = True
+    captions_file = files[0].name if files else ""
+    if files:
+        records, readable = tables.read(files[0], captions_file, findings)
+        if name in BLIND and records and records[0][1] == ["caption"]:
+            blind_queries, captions_file = _queries(records, captions_file, findings), ""
+        elif readable or records:
+            rows, header_holds = _captions(records, captions_file, findings)
+            readable = readable and header_holds
+    if not captions_file:  # a blind set: its clips are whatever sound is there
+        rows = dict.fromkeys(sorted(sounds or ()), (0, ()))
+    if sound and captions_file and readable:
+        _match(name, captions_file, {file_name: line for file_name, (line, _) in rows.items()}, sounds, findings)
+    _collisions(captions_file or f"{name}/", rows, findings)
+
+    relevance_file = folder / f"relevance_{name}.csv"
+    relevance = None
+    if relevance_file.is_file():
+        relevance = _relevance(relevance_file, relevance_file.name, frozenset(rows), findings)
+    metadata = _metadata(folder, name, rows, findings)
+    clips = tuple(
+        Clip(file_name, captions, folder / name / file_name, metadata.get(file_name, MappingProxyType({})))
+        for file_name, (_, captions) in rows.items()
+    )
+    return Split(name, clips, relevance, blind_queries)
+
+
+def _captions(
+    records: list[tables.Record], file: str, findings: list[Finding]
+) -> tuple[dict[str, tuple[int, tuple[str, ...]]], bool]:
+    """Return line and captions by name, and whether the header tells columns apart."""
+    rows: dict[str, tuple[int, tuple[str, ...]]] = {}
+    if not records:
+        findings.append(Finding(file, 1, message="is empty; the first line must be file_name,caption_1,…,caption_N"))
+        return rows, False
+    header = records[0][1]
+    expected = ["file_name", *(f"caption_{number}" for number in range(1, max(2, len(header))))]
+    if header != expected:
+        message = f"the header must be {','.join(expected)}; found {printable(','.join(header))}"
+        if len(header) == 1:
+            found = [mark for mark in ("\t", ";", "|") if mark in header[0]]
+            message += f" (columns are separated by commas, not by {found[0]!r})" if found else ""
+            findings.append(Finding(file, 1, message=message))
+            return rows, False
+        findings.append(Finding(file, 1, message=message))
+    for line, cells in records[1:]:
+        if len(cells) != len(header):
+            message = f"has {len(cells)} columns where the header has {len(header)}"
+            message += "; quote a caption that holds a comma" if len(cells) > len(header) else ""
+            findings.append(Finding(file, line, message=message))
+        name, captions = cells[0], tuple(cells[1 : len(header)])
+        fault = _name_fault(name)
+        if fault:
+            findings.append(Finding(file, line, tables.column_name(header, 0), fault))
+            continue
+        if name in rows:
+            message = f"{name!r} is listed twice, first on line {rows[name][0]}; keep one row"
+            findings.append(Finding(file, line, tables.column_name(header, 0), message))
+            continue
+        for index, caption in enumerate(captions, start=1):
+            fault = _caption_fault(caption)
+            if fault:
+                findings.append(Finding(file, line, tables.column_name(header, index), fault))
+        rows[name] = (line, captions)
+    if not records[1:]:
+        findings.append(Finding(file, 1, message="has a header and no clips"))
+    return rows, True
+
+
+def _queries(records: list[tables.Record], file: str, findings: list[Finding]) -> tuple[str, ...]:
+    seen: dict[str, int] = {}
+    for line, cells in records[1:]:
+        if len(cells) != 1:
+            findings.append(
+                Finding(file, line, message=f"has {len(cells)} columns where the header has 1: quote commas")
+            )
+        elif fault := _caption_fault(cells[0]):
+            findings.append(Finding(file, line, "caption", fault))
+        elif cells[0] in seen:
+            findings.append(Finding(file, line, "caption", f"stands on line {seen[cells[0]]} already; keep one"))
+        else:
+            seen[cells[0]] = line
+    return tuple(seen)
+
+
+def _name_fault(name: str) -> str | None:
+    if not name.strip():
+        return "is blank; write the name of a sound file"
+    if "/" in name or "\\" in name or name in (".", ".."):
+        return f"must be a file's name, not a path; found {name!r}"
+    if not name.lower().endswith(SOUND_SUFFIXES):
+        return f"must end in {', '.join(SOUND_SUFFIXES)}; found {name!r}"
+    if any(unicodedata.category(character) == "Cc" for character in name):
+        return f"must not hold control characters; found {name!r}"
+    return None
+
+
+def _caption_fault(caption: str) -> str | None:
+    if not caption.strip():
+        return "is blank; write a caption"
+    if any(unicodedata.category(character) == "Cc" for character in caption):
+        return f"must be one line without control characters; found {caption!r}"
+    return None
+
+
+def _sounds(folder: Path, findings: list[Finding]) -> frozenset[str] | None:
+    """The names of the sound files in a folder; None if there is no such folder."""
+    if not folder.is_dir():
+        return None
+    names = []
+    for entry in os.scandir(folder):
+        if entry.name.startswith("."):  # .DS_Store and macOS' ._NAME twins
+            continue
+        if entry.is_file() and entry.name.lower().endswith(SOUND_SUFFIXES):
+            names.append(entry.name)
+        else:
+            message = f"is not a sound file ({', '.join(SOUND_SUFFIXES)}); ignored"
+            findings.append(Finding(f"{folder.name}/{entry.name}", message=message, severity=WARNING))
+    return frozenset(names)
+
+
+def _match(
+    split: str, file: str, lines: Mapping[str, int], sounds: frozenset[str] | None, findings: list[Finding]
+) -> None:
+    """Every clip must have its sound, and every sound its row."""
+    if sounds is None:
+        message = f"no such folder: the sound of the {len(lines)} clips in {file} is absent"
+        findings.append(Finding(f"{split}/", message=message))
+        return
+    hint = lookalike(sounds - lines.keys())
+    for name, line in lines.items():
+        if name not in sounds:
+            close = hint(name)
+            meant = f"; there is {close!r}, and names are compared verbatim" if close else ""
+            findings.append(Finding(file, line, "file_name", f"no sound {name!r} in {split}/{meant}"))
+    for name in sounds - lines.keys():
+        message = f"has no row in {file}; add one or take the sound away"
+        findings.append(Finding(f"{split}/{name}", message=message))
+
+
+def _collisions(file: str, rows: Mapping[str, tuple[int, object]], findings: list[Finding]) -> None:
+    """Warn of names that are one file on a disk that ignores case or Unicode form."""
+    seen: dict[str, str] = {}
+    for name, (line, _) in rows.items():
+        key = unicodedata.normalize("NFC", name).casefold()
+        other = seen.setdefault(key, name)
+        if other != name:
+            message = f"{name!r} and {other!r} are one file on a disk that ignores case"
+            findings.append(Finding(file, line, "file_name", message, WARNING))
+
+
+def _relevance(
+    path: Path, file: str, file_names: frozenset[str], findings: list[Finding]
+) -> Mapping[str, frozenset[str]]:
+    relevance: dict[str, frozenset[str]] = {}
+    lines: dict[str, int] = {}
+    records, _ = tables.read(path, file, findings)
+    header = ["query", "audio_filenames"]
+    if not records or records[0][1] != header:
+        found = printable(",".join(records[0][1])) if records else "nothing"
+        findings.append(Finding(file, 1, message=f"the header must be {','.join(header)}; found {found}"))
+        return MappingProxyType(relevance)
+    hint = lookalike(file_names)
+    for line, cells in records[1:]:
+
+        def fault(column: str, message: str, line: int = line) -> None:
+            findings.append(Finding(file, line, column, message))
+
+        if len(cells) != 2:
+            fault("", f"has {len(cells)} columns where the header has 2; quote a cell that holds a comma")
+            continue
+        query, listed = cells
+        names = _names_in(listed)
+        if blank := _caption_fault(query):
+            fault("query", blank.replace("caption", "query"))
+        elif query in lines:
+            fault("query", f"stands on line {lines[query]} already; list all its clips in one row")
+        if not names:
+            fault("audio_filenames", f"must be a list of one or more names, like ['a.wav', 'b.wav']; found {listed!r}")
+            continue
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            fault("audio_filenames", f"lists {name!r} twice; once is enough")
+        for name in dict.fromkeys(names):
+            if name not in file_names:
+                close = hint(name)
+                fault("audio_filenames", f"unknown clip {name!r}" + (f"; there is {close!r}" if close else ""))
+        lines.setdefault(query, line)
+        relevance.setdefault(query, frozenset(names))
+    return MappingProxyType(relevance)
+
+
+def _names_in(listed: str) -> list[str]:
+    try:
+        names = ast.literal_eval(listed)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return []
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
+
+
+def _metadata(
+    folder: Path, split: str, rows: Mapping[str, object], findings: list[Finding]
+) -> dict[str, Mapping[str, str]]:
+    """Rows of the metadata file by name. Nothing depends on them, so whatever is wrong is a warning."""
+    found = [folder / f"{prefix}metadata_{split}.csv" for prefix in ("", "clotho_")]
+    path = next((path for path in found if path.is_file()), None)
+    if path is None:
+        return {}
+    raw = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")
+    problems: list[Finding] = []
+    records, _ = tables.parse(text, path.name, problems, ";" if text.startswith("file_name;") else ",")
+    header = records[0][1] if records else []
+    metadata: dict[str, Mapping[str, str]] = {}
+    if header[:1] != ["file_name"]:
+        problems.append(Finding(path.name, 1, message="is not read: the first column must be file_name"))
+        records = []
+    for line, cells in records[1:]:
+        if len(cells) != len(header):
+            message = f"has {len(cells)} columns where the header has {len(header)}"
+            problems.append(Finding(path.name, line, message=message))
+        elif cells[0] not in rows:
+            problems.append(Finding(path.name, line, "file_name", f"{cells[0]!r} is no clip of {split}"))
+        else:
+            metadata[cells[0]] = MappingProxyType(dict(zip(header, cells, strict=True)))
+    findings += [Finding(p.file, p.line, p.column, p.message, WARNING) for p in problems]
+    return metadata
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

@@ -1,0 +1,39 @@
+"""Files and folders that appear whole or not at all."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Give a path beside `target` to write to, and rename it to `target` when the block ends well.
+
+    When the block fails, what it wrote is removed and `target` is what it was. Parent folders are made.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def appearing(target: Path) -> Iterator[Path]:
+    """Give an empty folder beside `target` to fill, and rename it to `target` when the block ends well.
+
+    `target` must not be there, or be empty. When the block fails, what it wrote is removed.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+    part.chmod(0o755)
+    try:
+        yield part
+        part.replace(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

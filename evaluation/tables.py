@@ -1,0 +1,71 @@
+"""CSV files read strictly: every record with its line, and a finding for whatever a reader would stumble over."""
+
+import codecs
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from evaluation.findings import Finding
+
+csv.field_size_limit(10_000_000)  # a cell longer than Python's 131,072 characters is read, not an exception
+
+Record = tuple[int, list[str]]  # the line that it starts on, from 1, and its cells
+
+
+def read(path: Path, file: str, findings: list[Finding], separator: str = ",") -> tuple[list[Record], bool]:
+    """Read a CSV file in UTF-8, with or without BOM, LF or CRLF.
+
+    Args:
+        path: The file.
+        file: Its name in findings.
+        findings: What is wrong is added here.
+        separator: What parts the columns.
+
+    Returns:
+        Every record, and whether the file could be read to its end.
+    """
+    raw = path.read_bytes()
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        findings.append(Finding(file, message="must be UTF-8; this is UTF-16: save it as UTF-8"))
+        return [], False
+    records, whole = parse(
+        raw.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape"), file, findings, separator
+    )
+    if not raw.isascii():
+        for line, cells in records:
+            for index, cell in enumerate(cells):
+                byte = next((ord(character) - 0xDC00 for character in cell if "\udc80" <= character <= "\udcff"), None)
+                if byte is not None:
+                    message = (
+                        f"must be UTF-8; byte 0x{byte:02X} is not (Latin-1 {chr(byte)!r}?): save the file as UTF-8"
+                    )
+                    findings.append(Finding(file, line, column_name(records[0][1], index), message))
+    return records, whole
+
+
+def parse(text: str, file: str, findings: list[Finding], separator: str = ",") -> tuple[list[Record], bool]:
+    """Read a text as `read` does a file; a record that breaks CSV's quoting is a finding and ends the reading."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    records: list[Record] = []
+    line, blank = 1, 0
+    try:
+        for cells in reader:
+            if not cells:
+                blank = blank or line
+            else:
+                if blank:  # blank lines at the end of a file are harmless
+                    findings.append(Finding(file, blank, message="is a blank line; remove it"))
+                    blank = 0
+                records.append((line, cells))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        message = f"is not valid CSV ({error}); quote a cell that holds a comma or a quote, and double its quotes"
+        findings.append(Finding(file, line, message=message))
+        return records, False
+    return records, True
+
+
+def column_name(header: Sequence[str], index: int) -> str:
+    """Name a column in a finding: as the header does, else by its number."""
+    return header[index] if index < len(header) and header[index].strip() else f"column {index + 1}"

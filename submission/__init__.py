@@ -1,0 +1,1 @@
+"""What the challenge asks: one file of facts per task and year. Imports `evaluation`."""

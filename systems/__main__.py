@@ -1,0 +1,92 @@
+"""The systems' command line: train and predict."""
+
+import argparse
+import hashlib
+import sys
+from pathlib import Path
+
+from evaluation import data
+from evaluation.findings import BadRequest, command
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train a system into a run folder, or go on where it was cut off."""
+    from systems import contract
+    from systems.training import Run
+
+    system = contract.system(options.system)
+    config = contract.configure(system.Config, options.config, options.set)
+    dataset = data.read(options.data, data.DEVELOPMENT, data.VALIDATION)
+    flags = {key: getattr(options, key) for key in ("accelerator", "devices", "precision", "strategy", "num_nodes")}
+    digests = {name: _digest(split) for name, split in dataset.splits.items()}
+    run = Run(options.run_folder, options.system, config, digests, options.seed, options.cache, flags)
+    run.check()
+    system.train(config, dataset, run)
+
+
+def predict(options: argparse.Namespace) -> None:
+    """Score every query of a split against every clip with a trained run."""
+    import torch
+    import yaml
+
+    from systems import contract
+
+    file, checkpoint = options.run_folder / "config.yaml", options.run_folder / "checkpoints" / "best.ckpt"
+    for path in (file, checkpoint):
+        if not path.is_file():
+            raise BadRequest(
+                f"{path}: no such file; train the run first: python -m systems train … --run {path.parent}"
+            )
+    split = data.read(options.data, options.split)[options.split]
+    if not split.queries:
+        raise BadRequest(f"{options.data}: the split {options.split} has no queries to answer")
+    name = yaml.safe_load(file.read_text(encoding="utf-8"))["system"]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = contract.system(name).load_model(checkpoint).to(device)
+    prediction = contract.similarity(model, split, device=device)
+    path = options.run_folder / "predictions" / f"{options.split}.npz"
+    prediction.save(path)
+    print(f"{path}: {len(prediction.queries)} queries x {len(prediction.file_names)} clips")
+
+
+def _digest(split: data.Split) -> str:
+    """Eight hexadecimal digits that change with names, captions, relevance and the sizes of the sounds."""
+    sizes = [clip.path.stat().st_size for clip in split.clips]
+    return hashlib.sha256(repr((split.fingerprint, sizes)).encode()).hexdigest()[:8]
+
+
+def _devices(text: str) -> str | int:
+    return int(text) if text.lstrip("-").isdigit() else text
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    top = argparse.ArgumentParser("python -m systems", description="Train systems and predict with them.")
+    verbs = top.add_subparsers(required=True, metavar="VERB")
+
+    verb = verbs.add_parser("train", help="train a system, or go on where it was cut off", description=train.__doc__)
+    verb.add_argument("system", help="import name, such as baseline.retriever")
+    verb.add_argument("--data", type=Path, required=True, help="data folder in Clotho's layout")
+    verb.add_argument("--run", type=Path, required=True, dest="run_folder", help="run folder to write")
+    verb.add_argument("--config", type=Path, help="YAML file of the system's config; its defaults without")
+    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the config")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--cache", type=Path, default=Path(".cache"), help="where features are kept (.cache)")
+    lightning = verb.add_argument_group("where to train (lightning's own flags)")
+    lightning.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, …")
+    lightning.add_argument("--devices", type=_devices, default="auto", help="how many, or which: 2, 0,1, auto")
+    lightning.add_argument("--precision", default="32-true", help="32-true, bf16-mixed, 16-mixed, …")
+    lightning.add_argument("--strategy", default="auto", help="auto, ddp, …")
+    lightning.add_argument("--num-nodes", type=int, default=1)
+    verb.set_defaults(run=train)
+
+    verb = verbs.add_parser("predict", help="answer a split's queries with a trained run", description=predict.__doc__)
+    verb.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
+    verb.add_argument("--data", type=Path, required=True, help="data folder in Clotho's layout")
+    verb.add_argument("--split", default=data.EVALUATION, help="which split (evaluation)")
+    verb.set_defaults(run=predict)
+    return top
+
+
+if __name__ == "__main__":
+    sys.exit(command(parser()))

@@ -1,0 +1,330 @@
+"""Training on lightning, so that a run killed at any moment ends as one that was left alone.
+
+A run is a folder:
+
+    config.yaml      the system, its resolved config, the seed and digests of the data
+    checkpoints/     last.ckpt, from which training goes on, and best.ckpt, by the monitored value
+    metrics.csv      a row per epoch
+    tensorboard/     the same, and the loss of every step
+    system.yaml      when training is done: what a submission's metadata asks for
+    predictions/     from `systems predict`
+    scores/          from `evaluation score`
+
+What makes resuming exact: everything random in an epoch follows from the seed and the epoch's number (`Course` seeds
+every generator as the epoch begins, the sampler is seeded by epoch); learning rate, stopping and the best epoch follow
+from the rows of metrics.csv, which the checkpoint carries; and a checkpoint is the last thing that an epoch writes.
+Lightning's own plateau scheduler steps after the checkpoint is written and its `last` may lag behind its `best`, so
+their part is done here.
+"""
+
+import csv
+import io
+import logging
+import platform
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import lightning
+import numpy as np
+import torch
+import yaml
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from pydantic import BaseModel
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from tqdm import tqdm
+
+from evaluation.files import replacing
+from evaluation.findings import Faulty, Finding
+
+VERSIONS = ("torch", "torchaudio", "lightning", "numpy", "gensim")
+ABSENT = "(absent)"
+Collate = Callable[[list], object]
+
+
+class Schedule(BaseModel, extra="forbid", frozen=True):
+    """How long to train and how fast; the defaults are those of the DCASE 2022 task 6B baseline."""
+
+    epochs: int = 150  # at most
+    batch: int = 32  # items a step; on several devices, a step of each
+    learning_rate: float = 1e-3  # of Adam
+    monitor: str = "mAP@10"  # the validation value that chooses the best epoch: mAP@10, or loss as published
+    plateau: int = 5  # epochs without improvement until the learning rate is divided by ten
+    patience: int = 10  # epochs without improvement until training stops
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run.
+
+    Attributes:
+        folder: The run folder.
+        system: Import name of the system.
+        config: The system's config.
+        data: Digest of each split that the run depends on.
+        seed: What every random number follows from.
+        cache: Where features are kept.
+        flags: Arguments for `lightning.Trainer`: accelerator, devices, precision, strategy, num_nodes.
+    """
+
+    folder: Path
+    system: str
+    config: BaseModel
+    data: Mapping[str, str]
+    seed: int = 0
+    cache: Path = Path(".cache")
+    flags: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint of the best epoch."""
+        return self.folder / "checkpoints" / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint of the last epoch."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What config.yaml says: everything that the weights follow from."""
+        config = self.config.model_dump(mode="json")
+        return {"system": self.system, "seed": self.seed, "data": dict(self.data), "config": config}
+
+    def check(self) -> None:
+        """Make sure that the folder is this run's, or free.
+
+        Raises:
+            Faulty: The folder holds another run, with every key that differs; or something that is no run.
+        """
+        path = self.folder / "config.yaml"
+        if not path.exists():
+            if self.folder.is_dir() and any(self.folder.iterdir()):
+                message = "is not empty and no run (it has no config.yaml); give a new folder"
+                raise Faulty([Finding(str(self.folder), message=message)])
+            return
+        there, asked = _flat(yaml.safe_load(path.read_text(encoding="utf-8"))), _flat(self.identity)
+        findings = []
+        for key in {**there, **asked}:
+            was, now = there.get(key, ABSENT), asked.get(key, ABSENT)
+            if was != now:
+                message = f"the run has {was}, asked for {now}; ask for the same, or give a new run folder"
+                findings.append(Finding(str(path), column=key, message=message))
+        if findings:
+            raise Faulty(findings)
+
+    def start(self) -> None:
+        """Make the folder this run's by writing config.yaml; raises as `check` does."""
+        self.check()
+        if not (self.folder / "config.yaml").exists():
+            with replacing(self.folder / "config.yaml") as part:
+                part.write_text(yaml.safe_dump(self.identity, sort_keys=False), encoding="utf-8")
+
+    def fit(
+        self, module: lightning.LightningModule, train: Dataset, validation: Dataset, collate: Collate, plan: Schedule
+    ) -> None:
+        """Train `module`, or go on training it where the run was cut off; nothing to do if the run has ended.
+
+        Args:
+            module: Logs `loss` in training, and in validation `validation_loss` and `validation_` + `plan.monitor`.
+            train: The items to train on.
+            validation: The items that choose the best epoch; every device goes through all of them.
+            collate: Turns a list of items into a batch.
+            plan: How long and how fast.
+        """
+        course = Course(self, plan)
+        if self.last.exists():
+            state = torch.load(self.last, map_location="cpu", weights_only=True)
+            course.load_state_dict(state["callbacks"][course.state_key])
+            if course.ended:
+                print(f"{self.folder}: trained already, {len(course.rows)} epochs")
+                return
+            print(f"{self.folder}: going on after epoch {len(course.rows)}")
+        with warnings.catch_warnings():
+            # No worker processes: batches are slices of a memory-mapped file (`make bench` measures the wait).
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+            warnings.filterwarnings("ignore", category=FutureWarning, module="lightning|torch")
+            logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+            trainer = lightning.Trainer(
+                max_epochs=plan.epochs,
+                logger=TensorBoardLogger(self.folder, name="", version="tensorboard"),
+                callbacks=[course],
+                enable_progress_bar=sys.stderr.isatty(),  # elsewhere a line per epoch is enough
+                plugins=[AtomicCheckpoints()],
+                enable_checkpointing=False,
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+                use_distributed_sampler=False,
+                log_every_n_steps=10,
+                deterministic="warn",
+                **self.flags,
+            )
+            tqdm.write(f"training on {trainer.num_devices} x {trainer.accelerator.name()}, {trainer.precision}")
+            trainer.fit(
+                module,
+                datamodule=Batches(train, validation, collate, plan.batch, self.seed),
+                ckpt_path=self.last if self.last.exists() else None,
+                weights_only=True,
+            )
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+
+    def describe(self, model: torch.nn.Module, description: Mapping[str, object]) -> None:
+        """Write system.yaml: what a submission's metadata asks for, by its names, and what ran where.
+
+        Args:
+            model: Its parameters are counted.
+            description: Entries of the metadata's `system.description`, such as `acoustic_features`.
+        """
+        parameters = list(model.parameters())
+        content = {
+            "description": dict(description),
+            "complexity": {
+                "total_parameters": sum(p.numel() for p in parameters),
+                "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+            },
+            "seed": self.seed,
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
+            "git": _git_state(),
+        }
+        with replacing(self.folder / "system.yaml") as part:
+            part.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+class Batches(lightning.LightningDataModule):
+    """Loads batches; the order of the training items follows from seed and epoch."""
+
+    def __init__(self, train: Dataset, validation: Dataset, collate: Collate, batch: int, seed: int):
+        super().__init__()
+        self.train, self.validation, self.collate, self.batch, self.seed = train, validation, collate, batch, seed
+
+    def train_dataloader(self) -> DataLoader:
+        world, rank = self.trainer.world_size, self.trainer.global_rank
+        return self._loader(self.train, DistributedSampler(self.train, world, rank, seed=self.seed))
+
+    def val_dataloader(self) -> DataLoader:
+        return self._loader(self.validation, None)
+
+    def _loader(self, items: Dataset, sampler: DistributedSampler | None) -> DataLoader:
+        # Making an iterator draws a number: from this generator, and not from the one that dropout goes by.
+        own = torch.Generator()
+        return DataLoader(items, self.batch, sampler=sampler, collate_fn=self.collate, generator=own)
+
+
+class Course(Callback):
+    """The course of a run by epochs: seeds, rows, learning rate, checkpoints, and when to stop."""
+
+    def __init__(self, run: Run, plan: Schedule):
+        self.run, self.plan = run, plan
+        self.rows: list[dict[str, float]] = []
+
+    @property
+    def state_key(self) -> str:
+        """Where the rows stand in a checkpoint."""
+        return "Course"
+
+    def state_dict(self) -> dict[str, object]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        self.rows = list(state["rows"])
+
+    @property
+    def values(self) -> list[float]:
+        """The monitored value of every epoch, turned so that higher is better."""
+        sign = -1 if self.plan.monitor == "loss" else 1
+        return [sign * row[f"validation_{self.plan.monitor}"] for row in self.rows]
+
+    @property
+    def ended(self) -> bool:
+        """Whether all epochs are done, or too many since the best one."""
+        values = self.values
+        since = len(values) - 1 - values.index(max(values)) if values else 0
+        return len(values) >= self.plan.epochs or since >= self.plan.patience
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Seed everything by epoch, and by device."""
+        seed = self.run.seed * 1_000_003 + len(self.rows) * 1_009 + trainer.global_rank
+        lightning.seed_everything(seed % 2**32, verbose=False)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Enter the epoch's row, settle the next epoch's learning rate, and write what must outlive a kill."""
+        metrics = trainer.callback_metrics
+        key = f"validation_{self.plan.monitor}"
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        row = {"epoch": len(self.rows) + 1, "learning_rate": rate, "loss": float(metrics["loss_epoch"])}
+        row |= {name: float(value) for name, value in sorted(metrics.items()) if name.startswith("validation_")}
+        row = trainer.strategy.broadcast(row)  # so that all devices decide alike
+        if not all(np.isfinite(value) for value in row.values()):
+            message = f"epoch {row['epoch']}: loss or {key} is not finite; lower learning_rate"
+            raise Faulty([Finding(str(self.run.folder), message=message)])
+        self.rows.append(row)
+        values = self.values
+        if plateaued(values, self.plan.plateau):
+            for group in trainer.optimizers[0].param_groups:
+                group["lr"] /= 10
+        # The best one first: a run that is killed between the two goes through this epoch again.
+        if values[-1] > max(values[:-1], default=-np.inf):
+            trainer.save_checkpoint(self.run.best, weights_only=False)
+        trainer.save_checkpoint(self.run.last, weights_only=False)
+        if trainer.is_global_zero:
+            write_rows(self.run.folder / "metrics.csv", self.rows)
+            figures = ", ".join(
+                f"{name.replace('_', ' ')} {value:.4g}" for name, value in row.items() if name != "epoch"
+            )
+            tqdm.write(f"epoch {row['epoch']:3}: {figures}{' (best)' if values[-1] == max(values) else ''}")
+        trainer.should_stop = trainer.should_stop or self.ended
+
+
+def plateaued(values: Sequence[float], epochs: int) -> bool:
+    """Whether the last of `values` (higher is better) is so many epochs without improvement, or a multiple of it.
+
+    >>> plateaued([0.1, 0.3, 0.2, 0.3], 2), plateaued([0.1, 0.3, 0.2, 0.3, 0.1], 2)
+    (True, False)
+    """
+    since = len(values) - 1 - values.index(max(values))
+    return since > 0 and since % epochs == 0
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """Write rows as CSV, whole or not at all."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with replacing(path) as part:
+        part.write_text(text.getvalue(), encoding="utf-8")
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it: lightning's own goes through another disk's folder."""
+
+    def save_checkpoint(self, checkpoint: dict, path: Path, storage_options: object = None) -> None:
+        with replacing(Path(path)) as part:
+            torch.save(checkpoint, part)
+
+
+def _flat(value: object, prefix: str = "") -> dict[str, object]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {k: v for key, child in value.items() for k, v in _flat(child, f"{prefix}.{key}" if prefix else key).items()}
+
+
+def _git_state() -> dict[str, object] | None:
+    """Commit of the kit's checkout, and whether anything in it is changed; None outside a checkout."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
