@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from gensim.models import KeyedVectors
+from pydantic import Field
 from torch import Tensor, nn
 
 from baseline import words
@@ -34,12 +35,12 @@ class Config(Schedule):
 
     words: str = "train"  # a file of word vectors (word2vec .bin, or text), or `train`: on the development captions
     words_limit: int | None = 200_000  # how many words to read from a file, frequent ones first
-    words_epochs: int = 50  # of training word vectors
+    words_epochs: int = Field(50, ge=1)  # of training word vectors
     center: bool = True  # subtract the mean caption, which neither paper nor code does; see `words.center`
     slope: float = 0.1  # of the leaky ReLU; the paper says -0.1, the code has 0.1
-    dropout: float = 0.3
+    dropout: float = Field(0.3, ge=0, lt=1)
     score: Literal["cosine", "dot"] = "cosine"  # the paper says dot product; the code normalises first
-    margin: float = 1.0  # of the triplet loss
+    margin: float = Field(1.0, gt=0)  # of the triplet loss
     sampler: Literal["clip", "caption"] = "clip"  # encode a clip once a step with all its captions, or once a caption
 
 

@@ -28,6 +28,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import lightning
 import numpy as np
@@ -36,12 +37,13 @@ import yaml
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from pydantic import BaseModel
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from pydantic import BaseModel, Field
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from tqdm import tqdm
 
 from evaluation.files import replacing
-from evaluation.findings import Faulty, Finding
+from evaluation.findings import BadRequest, Faulty, Finding
 
 VERSIONS = ("torch", "torchaudio", "lightning", "numpy", "gensim")
 ABSENT = "(absent)"
@@ -51,12 +53,12 @@ Collate = Callable[[list], object]
 class Schedule(BaseModel, extra="forbid", frozen=True):
     """How long to train and how fast; the defaults are those of the DCASE 2022 task 6B baseline."""
 
-    epochs: int = 150  # at most
-    batch: int = 32  # items a step; on several devices, a step of each
-    learning_rate: float = 1e-3  # of Adam
-    monitor: str = "mAP@10"  # the validation value that chooses the best epoch: mAP@10, or loss as published
-    plateau: int = 5  # epochs without improvement until the learning rate is divided by ten
-    patience: int = 10  # epochs without improvement until training stops
+    epochs: int = Field(150, ge=1)  # at most
+    batch: int = Field(32, ge=1)  # items a step; on several devices, a step of each
+    learning_rate: float = Field(1e-3, gt=0)  # of Adam
+    monitor: Literal["mAP@10", "loss"] = "mAP@10"  # the validation value that chooses the best epoch; published: loss
+    plateau: int = Field(5, ge=1)  # epochs without improvement until the learning rate is divided by ten
+    patience: int = Field(10, ge=1)  # epochs without improvement until training stops
 
 
 @dataclass(frozen=True)
@@ -98,11 +100,17 @@ class Run:
         return {"system": self.system, "seed": self.seed, "data": dict(self.data), "config": config}
 
     def check(self) -> None:
-        """Make sure that the folder is this run's, or free.
+        """Make sure that lightning takes the flags, and that the folder is this run's, or free.
 
         Raises:
+            BadRequest: A flag is wrong, or asks for what this machine does not have.
             Faulty: The folder holds another run, with every key that differs; or something that is no run.
         """
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+        try:
+            lightning.Trainer(logger=False, enable_checkpointing=False, **self.flags)
+        except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+            raise BadRequest(f"lightning's flags: {' '.join(str(error).split())}") from None
         path = self.folder / "config.yaml"
         if not path.exists():
             if self.folder.is_dir() and any(self.folder.iterdir()):
@@ -142,6 +150,7 @@ class Run:
         if self.last.exists():
             state = torch.load(self.last, map_location="cpu", weights_only=True)
             course.load_state_dict(state["callbacks"][course.state_key])
+            write_rows(self.folder / "metrics.csv", course.rows)  # a kill may have come before
             if course.ended:
                 print(f"{self.folder}: trained already, {len(course.rows)} epochs")
                 return
@@ -151,7 +160,6 @@ class Run:
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
             warnings.filterwarnings("ignore", category=FutureWarning, module="lightning|torch")
-            logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
             trainer = lightning.Trainer(
                 max_epochs=plan.epochs,
                 logger=TensorBoardLogger(self.folder, name="", version="tensorboard"),

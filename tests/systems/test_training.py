@@ -1,0 +1,290 @@
+"""A run that is cut off ends as one that was left alone."""
+
+import csv
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from evaluation.findings import command
+from systems import training
+from systems.__main__ import parser
+
+ROOT = Path(__file__).parents[2]
+QUICK = ["--accelerator", "cpu", "--set", "epochs=4", "--set", "batch=4", "--set", "words_epochs=2"]
+
+
+def arguments(data, run, *more):
+    return [
+        "train",
+        "baseline.retriever",
+        "--data",
+        str(data),
+        "--run",
+        str(run),
+        "--cache",
+        str(data / "cache"),
+        *QUICK,
+        *more,
+    ]
+
+
+def weights(run, which="last"):
+    return torch.load(run / "checkpoints" / f"{which}.ckpt", weights_only=True)["state_dict"]
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    from evaluation import soundscapes
+
+    folder = tmp_path_factory.mktemp("data") / "tiny"
+    clips = {"development": 14, "validation": 6, "evaluation": 11}
+    soundscapes.make(folder, clips=clips, progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "undisturbed"
+    assert command(parser(), arguments(data, run)) == 0
+    return run
+
+
+def test_a_run_holds_what_it_promises(undisturbed):
+    found = {str(path.relative_to(undisturbed)) for path in undisturbed.rglob("*") if path.is_file()}
+    expected = {
+        "config.yaml",
+        "system.yaml",
+        "metrics.csv",
+        "words.bin",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+    }
+    assert expected <= found
+    assert all(path in expected or path.startswith("tensorboard/") for path in found)
+    with (undisturbed / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert {"loss", "learning_rate", "validation_loss", "validation_mAP@10"} <= rows[0].keys()
+    system = yaml.safe_load((undisturbed / "system.yaml").read_text())
+    assert system["complexity"]["trainable_parameters"] == 732_354
+    assert system["versions"]["torch"] == torch.__version__.partition("+")[0]
+
+
+def test_two_runs_with_one_seed_agree_and_with_another_do_not(data, undisturbed, tmp_path):
+    assert command(parser(), arguments(data, tmp_path / "again")) == 0
+    assert same(weights(tmp_path / "again"), weights(undisturbed))
+    assert (tmp_path / "again" / "metrics.csv").read_bytes() == (undisturbed / "metrics.csv").read_bytes()
+    assert command(parser(), arguments(data, tmp_path / "other", "--seed", "1", "--set", "epochs=1")) == 0
+    assert not same(weights(tmp_path / "other"), weights(undisturbed))
+
+
+# Where the process kills itself: in the middle of an epoch's steps, between the two checkpoints, in the middle of
+# writing one, after the last checkpoint and before the table.
+KILLER = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from systems import training
+from baseline import retriever
+from evaluation.findings import command
+from systems.__main__ import parser
+
+place, count = sys.argv[1], int(sys.argv[2])
+def die_at(object, name, after=False):
+    original, calls = getattr(object, name), [0]
+    def wrapped(*args, **kwargs):
+        calls[0] += 1
+        if calls[0] == count and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = original(*args, **kwargs)
+        if calls[0] == count and after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+    setattr(object, name, wrapped)
+if place == "step":
+    die_at(retriever.Training, "training_step")
+elif place == "checkpoint":
+    def half(checkpoint, file):
+        Path(file).write_bytes(b"half a checkpoint")
+        os.kill(os.getpid(), signal.SIGKILL)
+    calls, original = [0], torch.save
+    def save(checkpoint, file):
+        calls[0] += 1
+        (half if calls[0] == count else original)(checkpoint, file)
+    torch.save = save
+elif place == "between":
+    die_at(training.AtomicCheckpoints, "save_checkpoint", after=True)
+elif place == "table":
+    die_at(training, "write_rows")
+elif place == "words":
+    die_at(retriever.words, "write")
+elif place == "describe":
+    die_at(training.Run, "describe")
+sys.exit(command(parser(), sys.argv[3:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "count"),
+    [
+        *[("words", 1), ("step", 2), ("step", 7), ("checkpoint", 1), ("checkpoint", 3)],
+        *[("between", 1), ("between", 2), ("table", 2), ("table", 4), ("describe", 1)],
+    ],
+)
+def test_killed_at_any_moment_it_ends_with_the_same_weights(data, undisturbed, tmp_path, place, count):
+    run = tmp_path / "run"
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLER, place, str(count), *arguments(data, run)], cwd=ROOT, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert command(parser(), arguments(data, run)) == 0
+    for which in ("last", "best"):
+        assert same(weights(run, which), weights(undisturbed, which))
+    assert (run / "metrics.csv").read_bytes() == (undisturbed / "metrics.csv").read_bytes()
+    assert (run / "system.yaml").exists()
+
+
+def test_a_run_that_has_ended_is_left_alone(data, undisturbed, capsys):
+    before = {path: path.stat().st_mtime_ns for path in (undisturbed / "checkpoints").iterdir()}
+    assert command(parser(), arguments(data, undisturbed)) == 0
+    assert "trained already, 4 epochs" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in (undisturbed / "checkpoints").iterdir()}
+
+
+def test_a_run_is_not_mixed_with_another_config(data, undisturbed, capsys):
+    before = (undisturbed / "config.yaml").read_bytes()
+    assert (
+        command(parser(), arguments(data, undisturbed, "--set", "margin=0.5", "--set", "epochs=9", "--seed", "3")) == 1
+    )
+    lines = capsys.readouterr().err.splitlines()
+    advice = "; ask for the same, or give a new run folder"
+    place = f"{undisturbed}/config.yaml"
+    assert lines == [
+        f"{place}: config.epochs: error: the run has 4, asked for 9{advice}",
+        f"{place}: config.margin: error: the run has 1.0, asked for 0.5{advice}",
+        f"{place}: seed: error: the run has 0, asked for 3{advice}",
+    ]
+    assert (undisturbed / "config.yaml").read_bytes() == before
+
+
+def test_a_run_is_not_mixed_with_other_data(data, undisturbed, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(data, other)
+    captions = other / "captions_validation.csv"
+    captions.write_text(captions.read_text().replace("a ", "one ", 1))
+    assert command(parser(), arguments(other, undisturbed)) == 1
+    assert "config.yaml: data.validation: error: the run has" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_run_is_left_alone(data, tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("mine")
+    assert command(parser(), arguments(data, tmp_path)) == 1
+    assert "is not empty and no run (it has no config.yaml); give a new folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+BAD_REQUESTS = {
+    "a key with a typo": (
+        ["--set", "epoch=3"],
+        1,
+        "--set: epoch: error: unknown key 'epoch'; did you mean 'epochs'? there are: epochs, batch, learning_rate,",
+    ),
+    "a value of another kind": (["--set", "batch=many"], 1, "--set: batch: error: Input should be a valid integer"),
+    "a value out of range": (
+        ["--set", "batch=0"],
+        1,
+        "--set: batch: error: Input should be greater than or equal to 1",
+    ),
+    "no equals sign": (["--set", "epochs"], 2, "error: --set takes key=value; found 'epochs'"),
+    "no config file": (["--config", "nowhere.yaml"], 2, "error: nowhere.yaml: no such file; give a YAML file"),
+    "no word vectors": (
+        ["--set", "words=nowhere.bin"],
+        2,
+        "error: words: nowhere.bin: no such file; give a word2vec .bin",
+    ),
+    "no data": (["--data", "nowhere"], 2, "error: nowhere: no such folder; give a folder in Clotho's layout"),
+    "no such monitor": (["--set", "monitor=map"], 1, "--set: monitor: error: Input should be 'mAP@10' or 'loss'"),
+    "no such accelerator": (["--accelerator", "abacus"], 2, "error: lightning's flags: "),
+    "no such precision": (["--precision", "half"], 2, "error: lightning's flags: "),
+}
+
+
+@pytest.mark.parametrize(("more", "status", "message"), BAD_REQUESTS.values(), ids=BAD_REQUESTS)
+def test_a_wrong_request_gets_one_clear_line_and_leaves_nothing(data, tmp_path, capsys, more, status, message):
+    run = tmp_path / "run"
+    assert command(parser(), arguments(data, run, *more)) == status
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(message)
+    assert not run.exists()
+
+
+def test_word_vectors_of_another_length_are_refused_before_anything_is_written(data, tmp_path, capsys):
+    (tmp_path / "glove.txt").write_text("dog 0.1 0.2\nrain 0.3 0.4\n")
+    assert command(parser(), arguments(data, tmp_path / "run", "--set", f"words={tmp_path}/glove.txt")) == 2
+    expected = f"error: words: {tmp_path}/glove.txt: vectors must have 300 values; these have 2\n"
+    assert capsys.readouterr().err == expected
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_full_disk_while_a_checkpoint_is_written(data, tmp_path, capsys, monkeypatch, undisturbed):
+    original, calls = torch.save, []
+
+    def full(checkpoint, file):
+        calls.append(file)
+        original(checkpoint, file)
+        if len(calls) == 2:  # the first epoch's best is written, its last is not
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+
+    run = tmp_path / "run"
+    monkeypatch.setattr(torch, "save", full)
+    assert command(parser(), arguments(data, run)) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.endswith("No space left on device; free some space and give the same command again")
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["best.ckpt"]
+    monkeypatch.undo()
+    assert command(parser(), arguments(data, run)) == 0
+    assert same(weights(run), weights(undisturbed))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_advice(data, tmp_path, capsys):
+    assert command(parser(), arguments(data, tmp_path / "run", "--set", "learning_rate=1e30")) == 1
+    assert "is not finite; lower learning_rate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.1], False),
+        ([0.1, 0.2, 0.3], False),
+        ([0.3, 0.2, 0.1], True),
+        ([0.3, 0.3, 0.3], True),  # as good is no improvement
+        ([0.3, 0.2, 0.1, 0.2], False),
+        ([0.3, 0.2, 0.1, 0.2, 0.2], True),  # and again, since the last reduction
+        ([0.3, 0.2, 0.4, 0.2, 0.2], True),
+    ],
+)
+def test_the_learning_rate_falls_after_two_epochs_without_improvement(values, expected):
+    assert training.plateaued(values, 2) is expected
+
+
+def test_training_stops_and_slows_down_without_improvement(data, tmp_path):
+    run = tmp_path / "run"
+    patience = ["--set", "epochs=9", "--set", "plateau=1", "--set", "patience=2", "--set", "learning_rate=1e-12"]
+    assert command(parser(), arguments(data, run, *patience, "--set", "dropout=0.0")) == 0
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    values = [float(row["validation_mAP@10"]) for row in rows]
+    assert len(values) - 1 - values.index(max(values)) == 2 or len(values) == 9
+    assert float(rows[-1]["learning_rate"]) < 1e-12
