@@ -1,0 +1,154 @@
+"""Any module with the three names is a system."""
+
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+from pydantic import BaseModel
+
+from evaluation import data, retrieval
+from evaluation.findings import BadRequest, Faulty, command
+from systems import contract
+from systems.__main__ import parser
+
+TEAM = '''
+"""A system of a team: hears how loud a clip is, and reads numbers."""
+import torch
+from pydantic import BaseModel
+
+class Config(BaseModel, extra="forbid"):
+    gain: float = 1.0
+
+class Loudness:
+    sample_rate = 8000
+    def to(self, device):
+        return self
+    def embed_audio(self, audio, lengths):
+        rms = (audio.square().sum(1) / lengths).sqrt()
+        return torch.stack([rms, -rms.square() / 2], dim=1)
+    def embed_text(self, texts):
+        level = torch.tensor([float(text.split()[-1]) for text in texts])
+        return torch.stack([level, torch.ones_like(level)], dim=1)
+
+def train(config, dataset, run):
+    run.start()
+    run.best.parent.mkdir()
+    torch.save({"gain": config.gain}, run.best)
+
+def load_model(checkpoint):
+    torch.load(checkpoint, weights_only=True)
+    return Loudness()
+'''
+
+
+@pytest.fixture
+def team(tmp_path, monkeypatch):
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "loudness.py").write_text(TEAM)
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    yield "loudness"
+    sys.modules.pop("loudness", None)
+
+
+@pytest.fixture
+def loud_and_quiet(tmp_path):
+    folder = tmp_path / "data"
+    for split in (data.DEVELOPMENT, data.VALIDATION, data.EVALUATION):
+        (folder / split).mkdir(parents=True)
+        rows = ["file_name,caption_1,caption_2"]
+        for number in range(12):
+            level, seconds = 0.05 + 0.05 * number, 0.1 + 0.07 * (number * 5 % 12)
+            name = f" clip, number {number}.take 1.wav"
+            sound = level * np.sqrt(2) * np.sin(2 * np.pi * 440 * np.arange(int(8000 * seconds)) / 8000)
+            soundfile.write(folder / split / name, sound, 8000)
+            rows.append(f'"{name}",It sounds at {level:.2f},A level of {level:.2f}')
+        (folder / f"captions_{split}.csv").write_text("\n".join(rows))
+    return folder
+
+
+def test_a_teams_module_goes_the_whole_road(team, loud_and_quiet, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert command(parser(), ["train", team, "--data", str(loud_and_quiet), "--run", str(run), "--set", "gain=2"]) == 0
+    assert yaml.safe_load((run / "config.yaml").read_text())["config"] == {"gain": 2.0}
+    assert command(parser(), ["predict", str(run), "--data", str(loud_and_quiet)]) == 0
+    assert "24 queries x 12 clips" in capsys.readouterr().out
+    split = data.read(loud_and_quiet)[data.EVALUATION]
+    score = retrieval.evaluate(split, retrieval.read(run / "predictions" / "evaluation.npz"))
+    assert score.metrics["R@1"].value == 1  # every query is of one level, and clips of all lengths shared a batch
+
+
+def test_predicting_without_a_run(tmp_path, loud_and_quiet, capsys):
+    assert command(parser(), ["predict", str(tmp_path / "nowhere"), "--data", str(loud_and_quiet)]) == 2
+    expected = (
+        f"error: {tmp_path}/nowhere/config.yaml: no such file; train the run first: python -m systems train … --run"
+    )
+    assert capsys.readouterr().err.startswith(expected)
+
+
+def test_all_unusable_sounds_are_named(team, loud_and_quiet):
+    split = data.read(loud_and_quiet)[data.EVALUATION]
+    for clip in split.clips[3:5]:
+        clip.path.write_text("no sound")
+    model = contract.system(team).Loudness()
+    with pytest.raises(Faulty) as fault:
+        contract.similarity(model, split, device=torch.device("cpu"), batch=2)
+    assert len(fault.value.findings) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_such_module", "no module 'no_such_module'; give a system's import name, such as baseline.retriever"),
+        ("baseline.nothing", "no module 'baseline.nothing'; give a system's import name"),
+        ("json", "the module json is no system: it must have Config, train, load_model; no Config"),
+    ],
+)
+def test_other_modules_are_refused(name, message):
+    with pytest.raises(BadRequest, match=r".+") as refusal:
+        contract.system(name)
+    assert str(refusal.value).startswith(message)
+
+
+class Config(BaseModel, extra="forbid"):
+    epochs: int = 3
+    words: str = "train"
+
+
+def test_settings_win_over_the_file(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("epochs: 5\nwords: x.bin\n")
+    assert contract.configure(Config, file, ["epochs=7"]) == Config(epochs=7, words="x.bin")
+    assert contract.configure(Config, None) == Config()
+    file.write_text("# nothing set\n")
+    assert contract.configure(Config, file) == Config()
+
+
+def test_all_wrong_keys_are_named_with_their_place(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("epoch: 5\nwords: 3\n")
+    with pytest.raises(Faulty) as fault:
+        contract.configure(Config, file, ["epochs=few"])
+    assert [str(finding) for finding in fault.value.findings] == [
+        "--set: epochs: error: Input should be a valid integer, unable to parse string as an integer; found 'few'",
+        f"{file}: epoch: error: unknown key 'epoch'; did you mean 'epochs'? there are: epochs, words",
+        f"{file}: words: error: Input should be a valid string; found 3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: [1", "is not YAML: while parsing"),
+        (b"- 1\n- 2", "must be a mapping of keys to values"),
+        (b"\xff\xfe", "is not YAML: "),
+        (b"words: !!python/object/apply:os.system ['true']", "is not YAML: could not determine a constructor"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, content, message):
+    (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(BadRequest, match=r".+") as refusal:
+        contract.configure(Config, tmp_path / "config.yaml")
+    assert f"config.yaml: {message}" in str(refusal.value)

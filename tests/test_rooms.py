@@ -1,0 +1,53 @@
+"""The four rooms import one way: baseline, systems and submission look down, and submission never at systems."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MAY_IMPORT = {
+    "evaluation": set(),
+    "submission": {"evaluation"},
+    "systems": {"evaluation"},
+    "baseline": {"systems", "evaluation"},
+}
+
+
+def imported(source: str) -> set[str]:
+    """The rooms that a module names in its imports, wherever in the file, or imports by a name in quotes."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute, so that their direction can be seen"
+            names.append(node.module)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            names += [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
+    return {name.partition(".")[0] for name in names} & MAY_IMPORT.keys()
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_imports_run_one_way(room):
+    modules = sorted((ROOT / room).rglob("*.py"))
+    assert modules
+    wrong = {}
+    for module in modules:
+        found = imported(module.read_text(encoding="utf-8")) - MAY_IMPORT[room] - {room}
+        if found:
+            wrong[str(module.relative_to(ROOT))] = found
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import systems.training",
+        "def f():\n    from systems import x",
+        "import_module('systems.x')",
+        "import systems as s",
+    ],
+)
+def test_a_wrong_import_would_be_seen(source):
+    assert imported(source) == {"systems"}
