@@ -55,10 +55,11 @@ format: .venv/.test ## put the code in the one format
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-data-clotho: .venv/.core ## fetch Clotho v2.1 (about 8 GB) into data/clotho and check it
+data-clotho: .venv/.core ## fetch Clotho v2.1 (7 GB to fetch, 12 GB in the end) into data/clotho and check it
 	$(PY) -m evaluation data download clotho data/clotho
 
 # The environment: the core, and one more extra for each stamp. It is set up again when what it depends on changes.
+.venv/.test .venv/.bench: .venv/.core
 .venv/.%: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; give one: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	@test -x $(PY) || $(PYTHON) -m venv .venv

@@ -167,7 +167,8 @@ class Training(lightning.LightningModule):
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Encode the batch's clips, and return the loss."""
         loss = self.loss(batch, self.model.encode(batch.mels, batch.lengths))
-        self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch.mels))
+        size = len(batch.mels)
+        self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
         return loss
 
     def on_validation_epoch_start(self) -> None:

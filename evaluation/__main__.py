@@ -34,7 +34,8 @@ def check(options: argparse.Namespace) -> int:
     say(findings)
     errors = sum(finding.severity == ERROR for finding in findings)
     print(text)
-    print(f"{options.folder}: {f'{errors} errors' if errors else 'all is well'}")
+    verdict = f"{errors} error{'s' * (errors > 1)}" if errors else "all is well"
+    print(f"{options.folder}: {verdict}")
     return 1 if errors else 0
 
 
@@ -82,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("folder", type=Path, metavar="DIR", help="data folder in Clotho's layout")
     verb.set_defaults(run=check)
     verb = room.add_parser("download", help="fetch a data set", description=download.__doc__)
-    verb.add_argument("name", choices=["clotho"], help="clotho: version 2.1, about 8 GB to fetch")
+    verb.add_argument("name", choices=["clotho"], help="clotho: version 2.1; 7 GB to fetch, 12 GB in the end")
     verb.add_argument("folder", type=Path, metavar="DIR", help="folder to write, or to go on with")
     verb.set_defaults(run=download)
 

@@ -34,7 +34,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -77,7 +77,7 @@ class Clip:
     file_name: str
     captions: tuple[str, ...]
     path: Path
-    metadata: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    metadata: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False, hash=False)
 
 
 @dataclass(frozen=True)
@@ -248,63 +248,87 @@ def _survey(folder: Path, names: tuple[str, ...], sound: bool) -> tuple[Dataset,
         raise BadRequest(f"{folder}: no captions_{missing[0]}.csv; the splits in this folder: {', '.join(there)}")
 
     findings: dict[str, list[Finding]] = {"": [], **{name: [] for name in names or there}}
-    for path in sorted(folder.glob("*captions_*.csv")):
-        stem = re.fullmatch(r"(?:clotho_)?captions_(.*)", path.stem)
+    for path in folder.glob("*.csv"):
+        stem = re.fullmatch(r"(?:clotho_)?(?:captions|relevance|metadata)_(.*)", path.stem)
         if stem and stem[1] not in SPLITS:
             message = f"is not read: {unknown_key(stem[1], SPLITS, 'split')}"
             findings[""].append(Finding(path.name, message=message, severity=WARNING))
+    for name in SPLITS:
+        if sound and not names and name not in there and (folder / name).is_dir():
+            message = f"there is no captions_{name}.csv; add one or take the folder away"
+            findings[""].append(Finding(f"{name}/", message=message))
     splits = {name: _split(folder, name, sound, findings[name]) for name in names or there}
-    quiet = tuple(finding for part in findings.values() for finding in part if finding.severity != ERROR)
-    return Dataset(folder, MappingProxyType(splits), quiet), findings
+    quiet = sorted(finding for part in findings.values() for finding in part if finding.severity != ERROR)
+    return Dataset(folder, MappingProxyType(splits), tuple(quiet)), findings
 
 
 def _caption_files(folder: Path, split: str) -> list[Path]:
-    names = [f"captions_{split}.csv", f"clotho_captions_{split}.csv", f"{split}_captions.csv"]
+    names = [f"captions_{split}.csv", f"clotho_captions_{split}.csv"]
+    if split in BLIND:
+        names.append(f"{split}_captions.csv")
     return [folder / name for name in names if (folder / name).is_file()]
 
 
+@dataclass
+class _Rows:
+    """What a caption file says.
+
+    Attributes:
+        clips: Line and captions by name.
+        refused: Names that cannot be kept, without their path.
+        whole: Whether that is all; if not, nobody can say that a name is missing.
+    """
+
+    clips: dict[str, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
+    whole: bool = True
+
+    @property
+    def names(self) -> frozenset[str] | None:
+        """Every name, refused ones too; None where not all are known."""
+        return frozenset(self.clips.keys() | self.refused) if self.whole else None
+
+
 def _split(folder: Path, name: str, sound: bool, findings: list[Finding]) -> Split:
-    sounds = _sounds(folder / name, findings)
-    rows: dict[str, tuple[int, tuple[str, ...]]] = {}
-    blind_queries: tuple[str, ...] = ()
     files = _caption_files(folder, name)
     for extra in files[1:]:
         findings.append(Finding(extra.name, message=f"stands beside {files[0].name}; keep one caption file per split"))
-    readable = True
-    captions_file = files[0].name if files else ""
-    if files:
-        records, readable = tables.read(files[0], captions_file, findings)
-        if name in BLIND and records and records[0][1] == ["caption"]:
-            blind_queries, captions_file = _queries(records, captions_file, findings), ""
-        elif readable or records:
-            rows, header_holds = _captions(records, captions_file, findings)
-            readable = readable and header_holds
-    if not captions_file:  # a blind set: its clips are whatever sound is there
-        rows = dict.fromkeys(sorted(sounds or ()), (0, ()))
-    if sound and captions_file and readable:
-        _match(name, captions_file, {file_name: line for file_name, (line, _) in rows.items()}, sounds, findings)
-    _collisions(captions_file or f"{name}/", rows, findings)
+    queries: tuple[str, ...] = ()
+    if files and files[0].name != f"{name}_captions.csv":
+        source = files[0].name
+        rows = _captions(files[0], findings)
+        if sound:
+            _match(folder / name, source, rows, findings)
+    else:  # a blind set: its clips are whatever sound is there
+        source = f"{name}/"
+        queries = _queries(files[0], findings) if files else ()
+        sounds = _sounds(folder / name, frozenset(), findings) or ()
+        rows = _Rows(dict.fromkeys(sorted(sounds), (0, ())), whole=bool(sounds))
+        if sound and not sounds:
+            findings.append(Finding(source, message="there is no sound; a blind set's clips are the files in here"))
+    _collisions(source, rows, findings)
 
     relevance_file = folder / f"relevance_{name}.csv"
     relevance = None
     if relevance_file.is_file():
-        relevance = _relevance(relevance_file, relevance_file.name, frozenset(rows), findings)
-    metadata = _metadata(folder, name, rows, findings)
+        relevance = _relevance(relevance_file, relevance_file.name, rows.names, findings)
+    metadata = _metadata(folder, name, rows.names, findings)
     clips = tuple(
         Clip(file_name, captions, folder / name / file_name, metadata.get(file_name, MappingProxyType({})))
-        for file_name, (_, captions) in rows.items()
+        for file_name, (_, captions) in rows.clips.items()
     )
-    return Split(name, clips, relevance, blind_queries)
+    return Split(name, clips, relevance, queries)
 
 
-def _captions(
-    records: list[tables.Record], file: str, findings: list[Finding]
-) -> tuple[dict[str, tuple[int, tuple[str, ...]]], bool]:
-    """Return line and captions by name, and whether the header tells columns apart."""
-    rows: dict[str, tuple[int, tuple[str, ...]]] = {}
+def _captions(path: Path, findings: list[Finding]) -> _Rows:
+    rows, file = _Rows(), path.name
+    records, rows.whole = tables.read(path, file, findings)
     if not records:
-        findings.append(Finding(file, 1, message="is empty; the first line must be file_name,caption_1,…,caption_N"))
-        return rows, False
+        if rows.whole:
+            message = "is empty; the first line must be file_name,caption_1,…,caption_N"
+            findings.append(Finding(file, 1, message=message))
+        rows.whole = False
+        return rows
     header = records[0][1]
     expected = ["file_name", *(f"caption_{number}" for number in range(1, max(2, len(header))))]
     if header != expected:
@@ -312,127 +336,152 @@ def _captions(
         if len(header) == 1:
             found = [mark for mark in ("\t", ";", "|") if mark in header[0]]
             message += f" (columns are separated by commas, not by {found[0]!r})" if found else ""
-            findings.append(Finding(file, 1, message=message))
-            return rows, False
         findings.append(Finding(file, 1, message=message))
+        # Read on only where the names stand below: any other row would be a finding of its own for the same fault.
+        if len(header) == 1 or [_name_fault(cells[0]) is None for _, cells in records[:2]] != [False, True]:
+            rows.whole = False
+            return rows
     for line, cells in records[1:]:
+        name, captions = cells[0], tuple(cells[1:])
         if len(cells) != len(header):
             message = f"has {len(cells)} columns where the header has {len(header)}"
             message += "; quote a caption that holds a comma" if len(cells) > len(header) else ""
             findings.append(Finding(file, line, message=message))
-        name, captions = cells[0], tuple(cells[1 : len(header)])
+            captions = ()
         fault = _name_fault(name)
         if fault:
             findings.append(Finding(file, line, tables.column_name(header, 0), fault))
+            rows.refused.add(re.split(r"[/\\]", name)[-1])
             continue
-        if name in rows:
-            message = f"{name!r} is listed twice, first on line {rows[name][0]}; keep one row"
+        if name in rows.clips:
+            message = f"{name!r} is listed twice, first on line {rows.clips[name][0]}; keep one row"
             findings.append(Finding(file, line, tables.column_name(header, 0), message))
             continue
         for index, caption in enumerate(captions, start=1):
-            fault = _caption_fault(caption)
+            fault = _text_fault(caption)
             if fault:
                 findings.append(Finding(file, line, tables.column_name(header, index), fault))
-        rows[name] = (line, captions)
-    if not records[1:]:
+        rows.clips[name] = (line, captions)
+    if not records[1:] and rows.whole:
         findings.append(Finding(file, 1, message="has a header and no clips"))
-    return rows, True
+        rows.whole = False
+    return rows
 
 
-def _queries(records: list[tables.Record], file: str, findings: list[Finding]) -> tuple[str, ...]:
+def _queries(path: Path, findings: list[Finding]) -> tuple[str, ...]:
     seen: dict[str, int] = {}
+    file = path.name
+    records, readable = tables.read(path, file, findings)
+    header = records[0][1] if records else []
+    if header != ["caption"] and (records or readable):
+        found = printable(",".join(header)) or "nothing"
+        findings.append(Finding(file, 1, message=f"the header must be caption, and one query a line; found {found}"))
+        return ()
     for line, cells in records[1:]:
         if len(cells) != 1:
-            findings.append(
-                Finding(file, line, message=f"has {len(cells)} columns where the header has 1: quote commas")
-            )
-        elif fault := _caption_fault(cells[0]):
+            message = f"has {len(cells)} columns where the header has 1; quote a caption that holds a comma"
+            findings.append(Finding(file, line, message=message))
+        elif fault := _text_fault(cells[0]):
             findings.append(Finding(file, line, "caption", fault))
         elif cells[0] in seen:
             findings.append(Finding(file, line, "caption", f"stands on line {seen[cells[0]]} already; keep one"))
         else:
             seen[cells[0]] = line
+    if not records[1:] and readable:
+        findings.append(Finding(file, 1, message="has a header and no queries"))
     return tuple(seen)
 
 
 def _name_fault(name: str) -> str | None:
     if not name.strip():
         return "is blank; write the name of a sound file"
-    if "/" in name or "\\" in name or name in (".", ".."):
+    if "/" in name or "\\" in name:
         return f"must be a file's name, not a path; found {name!r}"
     if not name.lower().endswith(SOUND_SUFFIXES):
         return f"must end in {', '.join(SOUND_SUFFIXES)}; found {name!r}"
-    if any(unicodedata.category(character) == "Cc" for character in name):
+    if _has_controls(name):
         return f"must not hold control characters; found {name!r}"
+    if len(name.encode()) > 255:
+        return f"must not be longer than the 255 bytes that a disk takes; found {name!r}"
     return None
 
 
-def _caption_fault(caption: str) -> str | None:
-    if not caption.strip():
-        return "is blank; write a caption"
-    if any(unicodedata.category(character) == "Cc" for character in caption):
-        return f"must be one line without control characters; found {caption!r}"
+def _text_fault(text: str, what: str = "caption") -> str | None:
+    if not text.strip():
+        return f"is blank; write a {what}"
+    if _has_controls(text):
+        return f"must be one line without control characters; found {text!r}"
     return None
 
 
-def _sounds(folder: Path, findings: list[Finding]) -> frozenset[str] | None:
+def _has_controls(text: str) -> bool:
+    return not text.isprintable() and any(unicodedata.category(character) == "Cc" for character in text)
+
+
+def _sounds(folder: Path, listed: Set[str], findings: list[Finding]) -> frozenset[str] | None:
     """The names of the sound files in a folder; None if there is no such folder."""
     if not folder.is_dir():
         return None
     names = []
     for entry in os.scandir(folder):
-        if entry.name.startswith("."):  # .DS_Store and macOS' ._NAME twins
-            continue
         if entry.is_file() and entry.name.lower().endswith(SOUND_SUFFIXES):
-            names.append(entry.name)
-        else:
+            # A hidden file counts where it has a row, else not: macOS writes ._NAME beside each NAME.
+            if entry.name in listed or not entry.name.startswith("."):
+                names.append(entry.name)
+        elif entry.name not in listed and not entry.name.startswith("."):
             message = f"is not a sound file ({', '.join(SOUND_SUFFIXES)}); ignored"
             findings.append(Finding(f"{folder.name}/{entry.name}", message=message, severity=WARNING))
     return frozenset(names)
 
 
-def _match(
-    split: str, file: str, lines: Mapping[str, int], sounds: frozenset[str] | None, findings: list[Finding]
-) -> None:
-    """Every clip must have its sound, and every sound its row."""
-    if sounds is None:
-        message = f"no such folder: the sound of the {len(lines)} clips in {file} is absent"
-        findings.append(Finding(f"{split}/", message=message))
+def _match(folder: Path, file: str, rows: _Rows, findings: list[Finding]) -> None:
+    """Every clip must have its sound, and every sound its row; one fault is one finding."""
+    sounds = _sounds(folder, rows.clips.keys() | rows.refused, findings)
+    if not rows.whole:
         return
-    hint = lookalike(sounds - lines.keys())
-    for name, line in lines.items():
+    if sounds is None:
+        message = f"no such folder: the sound of the {len(rows.clips)} clips in {file} is absent"
+        findings.append(Finding(f"{folder.name}/", message=message))
+        return
+    orphans = sounds - rows.clips.keys()
+    hint = lookalike(sorted(orphans))
+    for name, (line, _) in rows.clips.items():
         if name not in sounds:
             close = hint(name)
             meant = f"; there is {close!r}, and names are compared verbatim" if close else ""
-            findings.append(Finding(file, line, "file_name", f"no sound {name!r} in {split}/{meant}"))
-    for name in sounds - lines.keys():
-        message = f"has no row in {file}; add one or take the sound away"
-        findings.append(Finding(f"{split}/{name}", message=message))
+            findings.append(Finding(file, line, "file_name", f"no sound {name!r} in {folder.name}/{meant}"))
+            orphans -= {close}
+    refused = lookalike(rows.refused)
+    for name in orphans:
+        if not (refused(name) or refused(name.rpartition(".")[0])):
+            message = f"has no row in {file}; add one or take the sound away"
+            findings.append(Finding(f"{folder.name}/{name}", message=message))
 
 
-def _collisions(file: str, rows: Mapping[str, tuple[int, object]], findings: list[Finding]) -> None:
+def _collisions(file: str, rows: _Rows, findings: list[Finding]) -> None:
     """Warn of names that are one file on a disk that ignores case or Unicode form."""
     seen: dict[str, str] = {}
-    for name, (line, _) in rows.items():
+    for name, (line, _) in rows.clips.items():
         key = unicodedata.normalize("NFC", name).casefold()
         other = seen.setdefault(key, name)
         if other != name:
-            message = f"{name!r} and {other!r} are one file on a disk that ignores case"
-            findings.append(Finding(file, line, "file_name", message, WARNING))
+            message = f"{name!r} and {other!r} are one file on a disk that ignores case or Unicode form"
+            findings.append(Finding(file, line, "file_name" if line else "", message, WARNING))
 
 
 def _relevance(
-    path: Path, file: str, file_names: frozenset[str], findings: list[Finding]
+    path: Path, file: str, file_names: frozenset[str] | None, findings: list[Finding]
 ) -> Mapping[str, frozenset[str]]:
+    """Read a relevance file; where the clips are not known, any name will do."""
     relevance: dict[str, frozenset[str]] = {}
     lines: dict[str, int] = {}
-    records, _ = tables.read(path, file, findings)
-    header = ["query", "audio_filenames"]
-    if not records or records[0][1] != header:
-        found = printable(",".join(records[0][1])) if records else "nothing"
-        findings.append(Finding(file, 1, message=f"the header must be {','.join(header)}; found {found}"))
+    records, readable = tables.read(path, file, findings)
+    expected, header = ["query", "audio_filenames"], records[0][1] if records else []
+    if header != expected and (records or readable):
+        found = printable(",".join(header)) or "nothing"
+        findings.append(Finding(file, 1, message=f"the header must be {','.join(expected)}; found {found}"))
         return MappingProxyType(relevance)
-    hint = lookalike(file_names)
+    hint = lookalike(file_names or ())
     for line, cells in records[1:]:
 
         def fault(column: str, message: str, line: int = line) -> None:
@@ -443,8 +492,8 @@ def _relevance(
             continue
         query, listed = cells
         names = _names_in(listed)
-        if blank := _caption_fault(query):
-            fault("query", blank.replace("caption", "query"))
+        if unfit := _text_fault(query, "query"):
+            fault("query", unfit)
         elif query in lines:
             fault("query", f"stands on line {lines[query]} already; list all its clips in one row")
         if not names:
@@ -453,24 +502,26 @@ def _relevance(
         for name in sorted({name for name in names if names.count(name) > 1}):
             fault("audio_filenames", f"lists {name!r} twice; once is enough")
         for name in dict.fromkeys(names):
-            if name not in file_names:
+            if file_names is not None and name not in file_names:
                 close = hint(name)
                 fault("audio_filenames", f"unknown clip {name!r}" + (f"; there is {close!r}" if close else ""))
         lines.setdefault(query, line)
         relevance.setdefault(query, frozenset(names))
+    if not records[1:] and readable:
+        findings.append(Finding(file, 1, message="has a header and no queries"))
     return MappingProxyType(relevance)
 
 
 def _names_in(listed: str) -> list[str]:
     try:
         names = ast.literal_eval(listed)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return []
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
 
 
 def _metadata(
-    folder: Path, split: str, rows: Mapping[str, object], findings: list[Finding]
+    folder: Path, split: str, file_names: frozenset[str] | None, findings: list[Finding]
 ) -> dict[str, Mapping[str, str]]:
     """Rows of the metadata file by name. Nothing depends on them, so whatever is wrong is a warning."""
     found = [folder / f"{prefix}metadata_{split}.csv" for prefix in ("", "clotho_")]
@@ -493,7 +544,7 @@ def _metadata(
         if len(cells) != len(header):
             message = f"has {len(cells)} columns where the header has {len(header)}"
             problems.append(Finding(path.name, line, message=message))
-        elif cells[0] not in rows:
+        elif file_names is not None and cells[0] not in file_names:
             problems.append(Finding(path.name, line, "file_name", f"{cells[0]!r} is no clip of {split}"))
         else:
             metadata[cells[0]] = MappingProxyType(dict(zip(header, cells, strict=True)))

@@ -9,6 +9,7 @@ import argparse
 import difflib
 import errno
 import html
+import io
 import os
 import sys
 import unicodedata
@@ -91,9 +92,10 @@ def unknown_key(key: str, known: Sequence[str], what: str = "key") -> str:
     >>> unknown_key("epoch", ["epochs", "batch"])
     "unknown key 'epoch'; did you mean 'epochs'? there are: epochs, batch"
     """
-    guess = lookalike(known)(key) or next(iter(difflib.get_close_matches(key, known, n=1)), None)
+    begun = [name for name in known if key and name.startswith(key)]
+    guess = lookalike(known)(key) or next(iter([*begun, *difflib.get_close_matches(key, known, n=1)]), None)
     hint = f"did you mean {guess!r}? " if guess else ""
-    return f"unknown {what} {printable(key)!r}; {hint}there are: {', '.join(known)}"
+    return f"unknown {what} {key!r}; {hint}there are: {', '.join(known)}"
 
 
 def table(rows: Sequence[Sequence[object]], headers: Sequence[str], numbers: Sequence[int] = ()) -> str:
@@ -113,10 +115,14 @@ def command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = N
 
     0: done. 1: what was checked does not hold. 2: the request itself was wrong.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a dash is no reason to fail on an ASCII terminal
     options = parser.parse_args(arguments)
     verb: Callable[[argparse.Namespace], int | None] = options.run
     try:
-        return verb(options) or 0
+        status = verb(options) or 0
+        sys.stdout.flush()  # here, where a closed pipe is caught
+        return status
     except Faulty as faulty:
         say(faulty.findings)
         return 1
@@ -136,6 +142,7 @@ def command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = N
 
 def system_failure(failure: OSError) -> str:
     """Say what the operating system refused, and of what."""
-    place = f"{failure.filename}: " if failure.filename else ""
+    path = failure.filename2 or failure.filename  # of a renaming the target; the source is a temporary name
+    place = f"{path}: " if path else ""
     advice = {errno.ENOSPC: "; free some space and give the same command again", errno.EACCES: "; check permissions"}
     return printable(f"{place}{failure.strerror or failure}{advice.get(failure.errno or 0, '')}")

@@ -39,8 +39,8 @@ def jackknife(values: np.ndarray, confidence: float = 0.95) -> Estimate:
     Raises:
         ValueError: There is no value, or one that is not finite, or the confidence is not between 0 and 1.
 
-    >>> jackknife(np.array([0.0, 1.0, 1.0, 0.0])).high.round(4)
-    np.float64(1.0658)
+    >>> round(jackknife(np.array([0.0, 1.0, 1.0, 0.0])).high, 4)
+    1.0658
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all():

@@ -22,8 +22,8 @@ Metrics
 Sources: Xie et al. 2022, section 2.4; CPJKU/dcase2025_task6_baseline, `average_precision_at_k`.
 """
 
+import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -60,7 +60,6 @@ class Similarity:
 
     def top(self, k: int) -> "Ranking":
         """The k best clips of every query, best first; equal scores in the order of `file_names`."""
-        k = min(k, len(self.file_names))
         order = np.argsort(-self.scores, axis=1, kind="stable")[:, :k]
         return Ranking(self.queries, tuple(tuple(self.file_names[clip] for clip in row) for row in order))
 
@@ -99,18 +98,8 @@ def read(path: Path) -> Prediction:
     """
     if not path.is_file():
         raise BadRequest(f"{path}: no such file; give a prediction (.npz or .csv)")
-    if path.suffix == ".npz":
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                queries, names = (tuple(json.loads(file[key].tobytes())) for key in ("queries", "file_names"))
-                scores = file["scores"]
-        except (ValueError, KeyError, OSError, EOFError) as error:
-            message = f"must hold queries, file_names and scores as `systems predict` writes them ({error})"
-            raise Faulty([Finding(str(path), message=message)]) from None
-        if scores.shape != (len(queries), len(names)):
-            message = f"scores must be {len(queries)} x {len(names)}, queries by clips; found {scores.shape}"
-            raise Faulty([Finding(str(path), message=message)])
-        return Similarity(queries, names, scores)
+    if path.suffix.lower() == ".npz":
+        return _similarity(path)
     if path.suffix.lower() not in (".csv", ".tsv"):
         raise BadRequest(f"{path}: must be .npz (a similarity matrix) or .csv (query and best clips, best first)")
     findings: list[Finding] = []
@@ -125,6 +114,22 @@ def read(path: Path) -> Prediction:
         tuple(tuple(cells[1:]) for _, cells in rows),
         tuple(line for line, _ in rows),
     )
+
+
+def _similarity(path: Path) -> Similarity:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            queries, names = (tuple(json.loads(file[key].tobytes())) for key in ("queries", "file_names"))
+            scores = file["scores"]
+        if not all(isinstance(text, str) for text in queries + names):
+            raise TypeError("queries and file_names must be lists of texts")
+    except Exception as error:  # at a broken file zipfile, zlib, json and numpy raise almost anything
+        message = f"must hold queries, file_names and scores as `systems predict` writes them ({error})"
+        raise Faulty([Finding(str(path), message=message)]) from None
+    if scores.shape != (len(queries), len(names)) or scores.dtype.kind != "f":
+        wanted, found = f"{len(queries)} x {len(names)} floats", f"{' x '.join(map(str, scores.shape))} {scores.dtype}"
+        raise Faulty([Finding(str(path), message=f"scores must be {wanted}, queries by clips; found {found}")])
+    return Similarity(queries, names, scores)
 
 
 def validate(
@@ -149,20 +154,20 @@ def validate(
         if query in seen:
             findings.append(Finding(file, line, message=f"query {query!r} stands here twice; give each query once"))
         seen.setdefault(query, index)
-    hint = lookalike(seen.keys() - truth.keys())
+    extra = [query for query in seen if query not in truth]
+    hint = lookalike(extra)
     for query in truth:
         if query not in seen:
             close = hint(query)
             findings.append(Finding(file, message=f"no query {query!r}" + (f"; there is {close!r}" if close else "")))
-    extra = len(seen.keys() - truth.keys())
     if extra:
-        findings.append(Finding(file, message=f"{extra} queries are not of the truth; left out", severity=NOTE))
+        findings.append(Finding(file, message=f"queries beyond the truth's are left out: {len(extra)}", severity=NOTE))
 
     known, near = set(file_names), lookalike(file_names)
 
     def unknown(name: str, line: int) -> None:
         close = near(name)
-        message = f"no clip {name!r} in this split; it counts as wrong" + (f": there is {close!r}" if close else "")
+        message = f"no clip {name!r} in this split; it counts as wrong" + (f"; there is {close!r}" if close else "")
         findings.append(Finding(file, line, message=message, severity=WARNING))
 
     if isinstance(prediction, Similarity):
@@ -173,11 +178,12 @@ def validate(
                 unknown(name, 0)
         absent = len(known - set(prediction.file_names))
         if absent:
-            message = f"{absent} of the split's {len(known)} clips have no column; they count as not found"
+            message = f"no column for {absent} of the split's {len(known)} clips; they count as not found"
             findings.append(Finding(file, message=message, severity=WARNING))
         bad = np.flatnonzero(~np.isfinite(prediction.scores).all(axis=1))
         if len(bad):
-            message = f"scores must be finite; {len(bad)} queries have others, the first {prediction.queries[bad[0]]!r}"
+            share, first = f"{len(bad)} of {len(prediction.queries)}", prediction.queries[bad[0]]
+            message = f"scores must be finite; {share} queries have others, first {first!r}"
             findings.append(Finding(file, message=message))
     else:
         for index, names in enumerate(prediction.file_names):
@@ -185,9 +191,8 @@ def validate(
             for name in dict.fromkeys(names):
                 if name not in known:
                     unknown(name, line)
-            repeats = sorted({name for name in names if names.count(name) > 1})
-            if repeats:
-                message = f"{', '.join(map(repr, repeats))} stand more than once; only the first counts"
+            if repeats := [name for name, count in Counter(names).items() if count > 1]:
+                message = f"given more than once: {', '.join(map(repr, repeats))}; only the first counts"
                 findings.append(Finding(file, line, message=message, severity=WARNING))
     if any(finding.severity == ERROR for finding in findings):
         raise Faulty(findings)
@@ -212,7 +217,8 @@ def ranks(truth: Truth, prediction: Prediction) -> tuple[np.ndarray, np.ndarray]
             if len(relevant):
                 own = -np.sort(-scores[relevant])  # best first
                 # All relevant clips that are better or as good stand before, and so do the others that are not worse.
-                others = (scores[None, :] >= own[:, None]).sum(axis=1) - (own[None, :] >= own[:, None]).sum(axis=1)
+                # Asked as "not worse", NaN gets the worst case too: a model that diverged must not look perfect.
+                others = (~(scores < own[:, None])).sum(axis=1) - (~(own < own[:, None])).sum(axis=1)
                 found[index, : len(own)] = others + np.arange(1, len(own) + 1)
     else:
         for index, (query, names) in enumerate(truth.items()):
@@ -275,10 +281,14 @@ class Score:
 
     def save(self, path: Path) -> None:
         """Write as JSON at full precision, whole or not at all."""
-        metrics = {name: {**asdict(m), "chance": self.chance[name]} for name, m in self.metrics.items()}
+        metrics = {}
+        for name, estimate in self.metrics.items():
+            figures = {**asdict(estimate), "chance": self.chance[name]}
+            # A single query has no standard error, and JSON no NaN.
+            metrics[name] = {key: None if value != value else value for key, value in figures.items()}
         text = json.dumps({"signature": self.signature, "metrics": metrics}, indent=2, ensure_ascii=False)
         with replacing(path) as part:
-            part.write_text(text + os.linesep, encoding="utf-8")
+            part.write_text(text + "\n", encoding="utf-8")
 
 
 def evaluate(
@@ -286,7 +296,7 @@ def evaluate(
     prediction: Prediction,
     *,
     truth: Truth | None = None,
-    truth_name: str = "",
+    truth_name: str = "given",
     metrics: Sequence[str] = TASK_METRICS,
     file: str = "prediction",
 ) -> Score:
@@ -311,15 +321,18 @@ def evaluate(
     chosen = {name: _metric(name) for name in metrics}
     findings = validate(truth, split.file_names, prediction, file)
     found, counts = ranks(truth, prediction)
+    # How long a ranking is changes what it can reach at a greater k.
+    kind = "similarity" if isinstance(prediction, Similarity) else f"top-{max(map(len, prediction.file_names))}"
+    answers = repr(sorted((query, sorted(names)) for query, names in truth.items()))
     signature = "|".join(
         [
             f"dcase-kit:{VERSION}",
             f"split:{split.name}#{split.fingerprint}",
-            f"truth:{truth_name}",
+            f"truth:{truth_name}#{hashlib.sha256(answers.encode()).hexdigest()[:8]}",
             f"queries:{len(truth)}",
             f"clips:{len(split.clips)}",
             f"relevant:{counts.min()}-{counts.max()}",
-            "prediction:" + ("similarity" if isinstance(prediction, Similarity) else "top-k"),
+            f"prediction:{kind}",
             "ap:over-relevant",
             "ties:relevant-last",
             "repeated,unknown:wrong",

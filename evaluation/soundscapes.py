@@ -20,7 +20,6 @@ Conventions
 import csv
 import re
 import signal
-import tempfile
 import wave
 import zlib
 from collections.abc import Callable, Mapping
@@ -38,6 +37,7 @@ from numpy.random import Generator
 from tqdm import tqdm
 
 from evaluation import data
+from evaluation.files import appearing
 from evaluation.findings import BadRequest
 
 CLIPS = MappingProxyType({"development": 480, "validation": 120, "evaluation": 120})
@@ -645,15 +645,12 @@ def make(
         raise BadRequest(f"the seed must be 0 or more, but {seed} was given")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadRequest(f"{folder} exists and is not an empty folder; remove it, or name another place for the data")
-    folder = folder.resolve()
-    folder.parent.mkdir(parents=True, exist_ok=True)
     jobs = []
     for split, number in clips.items():
         for index, scene in enumerate(plan(_random(seed, split, 0), number)):
             name = AWKWARD[index] if index < len(AWKWARD) else "soundscape_{:04d}.wav"
             jobs.append((split, index, name.format(len(jobs) + 1), scene))
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as workshop:
-        new = Path(workshop, folder.name)
+    with appearing(folder) as new:
         for split in clips:
             (new / split).mkdir(parents=True)
         with ExitStack() as stack:
@@ -662,14 +659,13 @@ def make(
                 quiet = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
                 each = partial(stack.enter_context(ProcessPoolExecutor(workers, **quiet)).map, chunksize=8)
             done = each(partial(_write_clip, new, seed), jobs)
-            captions = list(tqdm(done, "soundscapes", len(jobs), unit="clip", disable=not progress))
+            captions = list(tqdm(done, "soundscapes", len(jobs), unit="clip", disable=None if progress else True))
         for split in clips:
             made = [(job, said) for job, said in zip(jobs, captions, strict=True) if job[0] == split]
             header = ["file_name", *(f"caption_{number + 1}" for number in range(CAPTIONS))]
             _write_table(new / f"captions_{split}.csv", [header, *([name, *said] for (_, _, name, _), said in made)])
             scenes = [[name, scene_text(scene)] for (_, _, name, scene), _ in made]
             _write_table(new / f"sources_{split}.csv", [["file_name", "scene"], *scenes])
-        new.rename(folder)
 
 
 def _random(seed: int, split: str, number: int) -> Generator:

@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,9 +13,13 @@ csv.field_size_limit(10_000_000)  # a cell longer than Python's 131,072 characte
 
 Record = tuple[int, list[str]]  # the line that it starts on, from 1, and its cells
 
+_NOT_UTF_8 = re.compile("[\udc80-\udcff]")  # what such bytes become with "surrogateescape"
+
 
 def read(path: Path, file: str, findings: list[Finding], separator: str = ",") -> tuple[list[Record], bool]:
     """Read a CSV file in UTF-8, with or without BOM, LF or CRLF.
+
+    Bytes that are not UTF-8 are found, and then read as Latin-1, so that a name that holds one still finds its sound.
 
     Args:
         path: The file.
@@ -35,13 +40,18 @@ def read(path: Path, file: str, findings: list[Finding], separator: str = ",") -
     if not raw.isascii():
         for line, cells in records:
             for index, cell in enumerate(cells):
-                byte = next((ord(character) - 0xDC00 for character in cell if "\udc80" <= character <= "\udcff"), None)
-                if byte is not None:
-                    message = (
-                        f"must be UTF-8; byte 0x{byte:02X} is not (Latin-1 {chr(byte)!r}?): save the file as UTF-8"
-                    )
+                stray = _NOT_UTF_8.search(cell)
+                if stray:
+                    byte, meant = ord(stray[0]) - 0xDC00, _latin_1(stray)
+                    message = f"must be UTF-8; byte 0x{byte:02X} is not (Latin-1 {meant!r}?): save the file as UTF-8"
                     findings.append(Finding(file, line, column_name(records[0][1], index), message))
+                    cells[index] = _NOT_UTF_8.sub(_latin_1, cell)
     return records, whole
+
+
+def _latin_1(stray: re.Match[str]) -> str:
+    # Windows-1252, which has letters and quotes where Latin-1 proper has control characters that nobody means.
+    return bytes([ord(stray[0]) - 0xDC00]).decode("cp1252", "replace")
 
 
 def parse(text: str, file: str, findings: list[Finding], separator: str = ",") -> tuple[list[Record], bool]:
@@ -51,7 +61,7 @@ def parse(text: str, file: str, findings: list[Finding], separator: str = ",") -
     line, blank = 1, 0
     try:
         for cells in reader:
-            if not cells:
+            if not cells or (len(cells) == 1 and cells[0].isspace()):
                 blank = blank or line
             else:
                 if blank:  # blank lines at the end of a file are harmless

@@ -30,9 +30,10 @@ def write(options: argparse.Namespace) -> None:
     """Write a run's prediction for a split as the task's output file, and check it."""
     task = tasks.read(options.task)
     split = data.read(options.data, options.split, sound=False)[options.split]
-    prediction = retrieval.read(options.run_folder / "predictions" / f"{options.split}.npz")
+    source = options.run_folder / "predictions" / f"{options.split}.npz"
+    prediction = retrieval.read(source)
     path = options.out or options.run_folder / "submission" / f"{task.name}_{options.split}.csv"
-    outputs.write(task, prediction, split, path)
+    outputs.write(task, prediction, split, path, str(source))
     print(f"{path}: {len(prediction.queries)} queries, valid for {task.name}")
 
 
@@ -43,7 +44,7 @@ def validate(options: argparse.Namespace) -> int:
     findings = outputs.validate(task, options.path, split)
     say(findings)
     errors = sum(finding.severity == ERROR for finding in findings)
-    verdict = f"not valid for {task.name}, {errors} errors" if errors else f"valid for {task.name}"
+    verdict = f"not valid for {task.name}, {errors} error{'s' * (errors > 1)}" if errors else f"valid for {task.name}"
     print(f"{options.path}: {verdict}")
     return 1 if errors else 0
 

@@ -34,7 +34,7 @@ import lightning
 import numpy as np
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -159,12 +159,14 @@ class Run:
             # No worker processes: batches are slices of a memory-mapped file (`make bench` measures the wait).
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+            # Every device goes through the whole validation split.
+            warnings.filterwarnings("ignore", message=".*self.log\\('validation_.*sync_dist=True.*")
             warnings.filterwarnings("ignore", category=FutureWarning, module="lightning|torch")
             trainer = lightning.Trainer(
                 max_epochs=plan.epochs,
                 logger=TensorBoardLogger(self.folder, name="", version="tensorboard"),
-                callbacks=[course],
-                enable_progress_bar=sys.stderr.isatty(),  # elsewhere a line per epoch is enough
+                callbacks=[course, *([Bar()] if sys.stderr.isatty() else [])],  # a line per epoch is written anyway
+                enable_progress_bar=sys.stderr.isatty(),
                 plugins=[AtomicCheckpoints()],
                 enable_checkpointing=False,
                 enable_model_summary=False,
@@ -174,7 +176,9 @@ class Run:
                 deterministic="warn",
                 **self.flags,
             )
-            tqdm.write(f"training on {trainer.num_devices} x {trainer.accelerator.name()}, {trainer.precision}")
+            if trainer.is_global_zero:
+                where = f"{trainer.world_size} x {trainer.accelerator.name()}"
+                tqdm.write(f"training on {where}, {trainer.precision}")
             trainer.fit(
                 module,
                 datamodule=Batches(train, validation, collate, plan.batch, self.seed),
@@ -289,6 +293,19 @@ class Course(Callback):
             )
             tqdm.write(f"epoch {row['epoch']:3}: {figures}{' (best)' if values[-1] == max(values) else ''}")
         trainer.should_stop = trainer.should_stop or self.ended
+
+
+class Bar(TQDMProgressBar):
+    """Lightning's bar, with epochs counted from 1, as in metrics.csv, and no version of the logger."""
+
+    def get_metrics(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> dict:
+        """What stands behind the bar: the step's loss, and the validation's values."""
+        return {name: value for name, value in super().get_metrics(trainer, module).items() if name != "v_num"}
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, *rest: object) -> None:
+        """Begin the epoch's bar."""
+        super().on_train_epoch_start(trainer, *rest)
+        self.train_progress_bar.set_description(f"epoch {trainer.current_epoch + 1:3}")
 
 
 def plateaued(values: Sequence[float], epochs: int) -> bool:

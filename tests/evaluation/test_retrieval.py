@@ -167,6 +167,9 @@ def test_a_ranking_of_the_best_k_says_the_same_up_to_k(seed):
 
 def test_the_best_k_with_equal_scores_come_in_the_order_of_the_columns():
     assert one_hot("c(adb)e").top(4).file_names == (tuple("cabd"),)
+    names = tuple(f"{clip}.wav" for clip in range(200))
+    two = Similarity(("q",), names, np.tile(np.float32([0, 1]), (1, 100)))
+    assert two.top(999).file_names == (names[1::2] + names[::2],)
 
 
 def organisers_2025(relevant_ranks, k):  # CPJKU/dcase2025_task6_baseline@c78422f, retrieval_module.py; ranks from 0
@@ -339,7 +342,7 @@ FINDINGS = [
     (similarity(names=(*NAMES, "dog.wav")), ["prediction: error: clip 'dog.wav' has two columns; give each clip one"]),
     (
         similarity(scores=np.array([[0, 1, 2, 3], [np.nan, 0, np.inf, 0]])),
-        ["prediction: error: scores must be finite; 1 queries have others, the first 'It rains.'"],
+        ["prediction: error: scores must be finite; 1 of 2 queries have others, first 'It rains.'"],
     ),
     # warnings and notes
     (
@@ -349,7 +352,7 @@ FINDINGS = [
     (
         ranking(DOG, ("It rains.", "storm.wav", "rain.wav", "snow.wav", "snow.wav", "cours d'eau.wav"), lines=(2, 3)),
         [
-            "prediction:3: warning: 'snow.wav' stand more than once; only the first counts",
+            "prediction:3: warning: given more than once: 'snow.wav'; only the first counts",
             'prediction:3: warning: no clip "cours d\'eau.wav" in this split; it counts as wrong; '
             "there is 'cours d&#39;eau.wav'",
             "prediction:3: warning: no clip 'rain.wav' in this split; it counts as wrong; there is ' rain.wav'",
@@ -358,17 +361,17 @@ FINDINGS = [
     ),
     (
         ranking(("A dog barks.", "dog.wav", "storm.wav", "dog.wav", "storm.wav"), RAIN, lines=(2, 3)),
-        ["prediction:2: warning: 'dog.wav', 'storm.wav' stand more than once; only the first counts"],
+        ["prediction:2: warning: given more than once: 'dog.wav', 'storm.wav'; only the first counts"],
     ),
     (
         similarity(names=NAMES[:2]),
-        ["prediction: warning: 2 of the split's 4 clips have no column; they count as not found"],
+        ["prediction: warning: no column for 2 of the split's 4 clips; they count as not found"],
     ),
     (
         similarity(names=(*NAMES[:2], "Storm.wav", NAMES[3])),
         [
-            "prediction: warning: 1 of the split's 4 clips have no column; they count as not found",
             "prediction: warning: no clip 'Storm.wav' in this split; it counts as wrong; there is 'storm.wav'",
+            "prediction: warning: no column for 1 of the split's 4 clips; they count as not found",
         ],
     ),
     # all at once
@@ -378,7 +381,7 @@ FINDINGS = [
             "prediction: error: no query 'It rains.'",
             "prediction: note: queries beyond the truth's are left out: 1",
             "prediction:3: error: query 'A dog barks.' stands here twice; give each query once",
-            "prediction:4: warning: 'dog.wav' stand more than once; only the first counts",
+            "prediction:4: warning: given more than once: 'dog.wav'; only the first counts",
         ],
     ),
 ]

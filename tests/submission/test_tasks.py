@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import yaml
 from pydantic import ValidationError
@@ -12,7 +14,7 @@ from submission.tasks import Fact
 def facts(tmp_path, monkeypatch) -> dict:
     """The facts of a task, to be changed and written to a folder that stands in for the real one."""
     monkeypatch.setattr(tasks, "FOLDER", tmp_path)
-    return yaml.safe_load((tasks.Path(tasks.__file__).parent / "tasks/dcase2022-6b.yaml").read_text(encoding="utf-8"))
+    return yaml.safe_load((Path(tasks.__file__).parent / "tasks/dcase2022-6b.yaml").read_text(encoding="utf-8"))
 
 
 def read(facts: dict) -> tasks.Task:
@@ -47,18 +49,18 @@ def test_2022_6b():
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "hint"),
     [
-        ("dcase2022-6B", "unknown task 'dcase2022-6B'; did you mean 'dcase2022-6b'? there are: dcase2022-6b"),
-        ("dcase2022-6", "unknown task 'dcase2022-6'; did you mean 'dcase2022-6b'? there are: dcase2022-6b"),
-        ("captioning", "unknown task 'captioning'; there are: dcase2022-6b"),
-        ("../tasks/dcase2022-6b", "unknown task '../tasks/dcase2022-6b'; did you mean 'dcase2022-6b'? there are:"),
+        ("dcase2022-6B", "did you mean 'dcase2022-6b'? "),
+        ("dcase-2022-6b", "did you mean 'dcase2022-6b'? "),
+        ("../tasks/dcase2022-6b", "did you mean 'dcase2022-6b'? "),
+        ("captioning", ""),
     ],
 )
-def test_unknown_task(name, message):
+def test_unknown_task(name, hint):
     with pytest.raises(BadRequest) as refusal:
         tasks.read(name)
-    assert str(refusal.value).startswith(message)
+    assert str(refusal.value) == f"unknown task {name!r}; {hint}there are: {', '.join(tasks.names())}"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,219 @@
+import math
+from dataclasses import asdict
+
+import librosa
+import numpy as np
+import pytest
+import soundfile
+
+from evaluation import audio
+from evaluation.audio import LogMel, UnusableSound
+
+RATE = 44100
+
+
+def tone(hertz: float, samples: int, rate: int = RATE) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * hertz * np.arange(samples) / rate)).astype(np.float32)
+
+
+def loudest(sound: np.ndarray, rate: int) -> float:
+    """The frequency of the strongest bin, in Hz."""
+    power = np.abs(np.fft.rfft(sound * np.hanning(len(sound))))
+    return float(power.argmax() * rate / len(sound))
+
+
+# ------------------------------------------------------------------------------------------------ decoding
+
+
+@pytest.mark.parametrize(
+    ("suffix", "subtype", "error"),
+    [
+        ("wav", "PCM_16", 2**-15),
+        ("wav", "PCM_24", 2**-23),
+        ("wav", "FLOAT", 0),
+        ("flac", "PCM_16", 2**-15),
+        ("ogg", "VORBIS", 0.05),
+        ("mp3", "MPEG_LAYER_III", 0.05),
+        ("wav", "PCM_U8", 2**-6),
+        ("WAV", "PCM_16", 2**-15),
+    ],
+)
+def test_every_format_decodes(tmp_path, suffix, subtype, error):
+    sound = tone(440, RATE)
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, sound, RATE, subtype=subtype)
+    decoded, rate = audio.decode(path)
+    assert (rate, decoded.dtype, decoded.shape) == (RATE, np.float32, sound.shape)
+    np.testing.assert_allclose(decoded, sound, rtol=0, atol=error)
+    assert audio.facts(path) == audio.Sound(RATE, RATE, 1)
+
+
+def test_channels_are_averaged(tmp_path):
+    channels = np.random.default_rng(0).uniform(-1, 1, (1000, 3)).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", channels, 8000, subtype="FLOAT")
+    decoded, rate = audio.decode(tmp_path / "a.wav")
+    assert (rate, decoded.dtype) == (8000, np.float32)
+    np.testing.assert_allclose(decoded, channels.astype(float).mean(axis=1), atol=1e-7)
+    assert audio.facts(tmp_path / "a.wav") == audio.Sound(1000, 8000, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "message"),
+    [
+        ("a.wav", lambda path: path.write_bytes(b""), "does not decode (Format not recognised); replace the file"),
+        ("a.mp3", lambda path: path.write_bytes(b"no"), "does not decode (Format not recognised); replace the file"),
+        ("': a.wav", lambda path: None, "does not decode (System error); replace the file"),
+        ("a.wav", lambda path: soundfile.write(path, [], RATE), "is empty: no samples; replace the file"),
+        (
+            "a.wav",
+            lambda path: soundfile.write(path, [[0, np.nan], [np.inf, -np.inf], [0, 1]], RATE, subtype="FLOAT"),
+            "holds 2 samples that are not finite (NaN or infinity); replace the file",
+        ),
+    ],
+    ids=["no bytes", "other content", "no file", "no samples", "not finite"],
+)
+def test_sound_that_cannot_be_used(tmp_path, name, write, message):
+    write(tmp_path / name)
+    for reader in (audio.decode, audio.facts, lambda path: audio.load(path, 16000)):
+        with pytest.raises(UnusableSound) as reason:
+            reader(tmp_path / name)
+        assert str(reason.value) == message
+
+
+def test_a_header_that_promises_more_than_memory_holds(tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "a.wav", tone(440, 100), RATE)
+
+    def read(*arguments: object, **keywords: object) -> None:
+        raise MemoryError("Unable to allocate 38.5 GiB")  # as numpy does; how much is too much depends on the machine
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", read)
+    with pytest.raises(UnusableSound, match=r"^does not decode \(Unable to allocate 38.5 GiB\); replace the file$"):
+        audio.decode(tmp_path / "a.wav")
+
+
+# ------------------------------------------------------------------------------------------------ resampling
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 32000, 48000])
+@pytest.mark.parametrize("samples", [RATE, RATE - 1, 12345])
+def test_resampling_keeps_pitch_and_length(tmp_path, rate, samples):
+    soundfile.write(tmp_path / "a.wav", tone(1000, samples), RATE, subtype="FLOAT")
+    sound = audio.load(tmp_path / "a.wav", rate)
+    assert (sound.dtype, sound.shape) == (np.float32, (math.ceil(samples * rate / RATE),))
+    assert loudest(sound, rate) == pytest.approx(1000, abs=rate / len(sound))
+    middle = slice(len(sound) // 4, -len(sound) // 4)
+    np.testing.assert_allclose(sound[middle], tone(1000, len(sound), rate)[middle], atol=2e-3)
+
+
+def test_resampling_lets_nothing_alias(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(10000, RATE), RATE, subtype="FLOAT")
+    assert np.abs(audio.load(tmp_path / "a.wav", 16000)[1000:-1000]).max() < 0.005
+
+
+def test_sound_of_the_right_rate_is_left_as_it_is(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(1000, 500), RATE, subtype="FLOAT")
+    np.testing.assert_array_equal(audio.load(tmp_path / "a.wav", RATE), tone(1000, 500))
+
+
+# ------------------------------------------------------------------------------------------------ log-mel energies
+
+
+def assert_equals_librosa(sound: np.ndarray, **changes: float) -> None:
+    """Mel energies within 1e-5 of librosa's, in the faintest bin of the loudest frame too."""
+    settings = LogMel(**changes)
+    theirs = librosa.feature.melspectrogram(
+        y=sound,
+        sr=settings.sample_rate,
+        n_fft=settings.fft,
+        win_length=settings.window,
+        hop_length=settings.hop,
+        n_mels=settings.mels,
+        fmin=settings.low,
+        fmax=settings.high,
+        power=2.0,
+    ).T
+    ours = settings(sound)
+    assert (ours.shape, ours.dtype) == (theirs.shape, np.float32)
+    np.testing.assert_allclose(np.exp(ours.astype(float)), theirs.astype(float) + np.finfo(float).eps, rtol=1e-5)
+
+
+def noise(samples: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-0.5, 0.5, samples).astype(np.float32)
+
+
+CLICKS = np.zeros(RATE, np.float32)
+CLICKS[[0, 5000, RATE - 1]] = 1
+
+
+@pytest.mark.parametrize(
+    "sound",
+    [
+        noise(3 * RATE),
+        1e-4 * noise(RATE),
+        CLICKS,
+        tone(440, RATE),
+        tone(50, RATE) + 1e-3 * noise(RATE),
+        1 + 1e-2 * noise(RATE),
+    ],
+    ids=["noise", "faint noise", "clicks", "tone", "faint noise under a loud tone", "offset"],
+)
+def test_log_mel_equals_librosa(sound):
+    assert_equals_librosa(sound)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mels": 40},
+        {"low": 0.0, "high": 22050.0},
+        {"sample_rate": 16000, "window": 400, "hop": 160, "fft": 512, "low": 50.0},
+        {"window": 2048, "hop": 1024},
+    ],
+    ids=lambda changes: ",".join(changes),
+)
+def test_log_mel_equals_librosa_with_other_settings(changes):
+    assert_equals_librosa(noise(RATE), **changes)
+
+
+def test_log_mel_equals_librosa_on_real_sound(shared):
+    clips = sorted((shared / "esc10" / "evaluation").glob("*.ogg"))[::16]
+    clips += sorted((shared / "clotho" / "evaluation").glob("*.wav"))[::4]
+    assert len(clips) == 8
+    for clip in clips:
+        assert_equals_librosa(audio.load(clip, RATE))
+
+
+@pytest.mark.filterwarnings("ignore:n_fft=2048 is too large")
+@pytest.mark.parametrize("samples", [1, 100, 881, 882, 883, 1763, 1764, 2048, 63 * 882, 64 * 882, 65 * 882 - 1])
+def test_frames_are_counted_as_they_come(samples):
+    sound = noise(samples)
+    assert LogMel().frames(samples) == 1 + samples // 882 == len(LogMel()(sound))
+    assert_equals_librosa(sound)
+
+
+def test_silence_is_the_floor():
+    log = LogMel()(np.zeros(RATE, np.float32))
+    assert (log.dtype, log.shape) == (np.float32, (51, 64))
+    np.testing.assert_allclose(log, np.log(2.2e-16), atol=0.01)
+    assert (log == log[0, 0]).all()
+
+
+def test_settings_are_the_published_ones():
+    assert asdict(LogMel()) == {
+        "sample_rate": 44100,
+        "window": 1764,
+        "hop": 882,
+        "fft": 2048,
+        "mels": 64,
+        "low": 12.0,
+        "high": 8000.0,
+        "floor": np.finfo(np.float64).eps,
+    }
+
+
+def test_neither_the_type_nor_the_layout_of_the_samples_matters():
+    sound = noise(5000)
+    expected = LogMel()(sound)
+    np.testing.assert_array_equal(LogMel()(sound.astype(np.float64)), expected)
+    np.testing.assert_array_equal(LogMel()(np.stack([sound, sound], axis=1)[:, 0]), expected)
+    np.testing.assert_array_equal(sound, noise(5000))

@@ -1,0 +1,278 @@
+"""The command line: exit status, what goes where, and never a traceback."""
+
+import functools
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evaluation import data, soundscapes
+from evaluation.__main__ import parser
+from evaluation.findings import command
+from evaluation.retrieval import Similarity
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def run(capsys):
+    """Give a command line in this process; return exit status, standard output and standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        try:
+            status = command(parser(), [str(argument) for argument in arguments])
+        except SystemExit as usage:  # argparse's own way to refuse
+            status = usage.code
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def shell(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "evaluation", *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+
+
+# ------------------------------------------------------------------------------------------------ data
+
+
+def test_check_of_good_data(run, clotho_like):
+    folder = clotho_like()
+    status, out, err = run("data", "check", folder)
+    assert (status, err) == (0, "")
+    *table, verdict = out.splitlines()
+    assert " ".join(table[0].split()) == "split clips captions queries sounds h:mm:ss seconds Hz findings"
+    rows = [line.split() for line in table[2:]]
+    assert [row[:5] + row[-2:] for row in rows] == [
+        ["development", "6", "30", "30", "6", "44100", "none"],
+        ["validation", "3", "15", "15", "3", "44100", "none"],
+        ["evaluation", "3", "15", "15", "3", "44100", "none"],
+    ]
+    assert verdict == f"{folder}: all is well"
+
+
+def test_check_of_bad_data_lists_every_finding_and_the_table(run, clotho_like):
+    folder = clotho_like()
+    (folder / "evaluation" / "evaluation_1.wav").write_bytes(b"junk")
+    (folder / "validation" / "validation_2.wav").unlink()
+    (folder / "captions_dev.csv").touch()
+    status, out, err = run("data", "check", folder)
+    assert status == 1
+    assert err.splitlines() == [
+        "captions_dev.csv: warning: is not read: unknown split 'dev'; did you mean 'development'? "
+        "there are: development, validation, evaluation, test, analysis, retrieval",
+        "captions_validation.csv:4: file_name: error: no sound 'validation_2.wav' in validation/",
+        "evaluation/evaluation_1.wav: error: does not decode (Format not recognised); replace the file",
+    ]
+    assert [line.split()[-2:] for line in out.splitlines()[2:5]] == [["44100", "none"], ["1", "error"], ["1", "error"]]
+    assert out.splitlines()[-1] == f"{folder}: 2 errors"
+
+
+def test_a_warning_is_no_failure(run, clotho_like):
+    folder = clotho_like({"development": 2})
+    (folder / "development" / "notes.txt").touch()
+    status, out, err = run("data", "check", folder)
+    assert status == 0
+    assert err == "development/notes.txt: warning: is not a sound file (.wav, .flac, .ogg, .mp3); ignored\n"
+    assert out.splitlines()[2].endswith("1 warning")
+    assert out.endswith(": all is well\n")
+
+
+def test_check_as_a_process(clotho_like):
+    folder = clotho_like({"development": 2})
+    (folder / "captions_development.csv").write_bytes("file_name,caption_1\né.wav,Été.\n".encode("latin-1"))
+    done = shell("data", "check", folder)
+    assert done.returncode == 1
+    assert [line.partition(": error: ")[0] for line in done.stderr.splitlines()] == [
+        "captions_development.csv:2: caption_1",
+        "captions_development.csv:2: file_name",
+        "captions_development.csv:2: file_name",
+        *(f"development/{path.name}" for path in sorted((folder / "development").iterdir())),
+    ]
+    assert done.stdout.endswith(f"{folder}: 5 errors\n")
+
+
+def test_a_terminal_without_dashes(tmp_path):
+    (tmp_path / "captions_development.csv").write_text("file_name,caption_1\nä.wav,A dog.\n", encoding="utf-8")
+    done = shell("data", "check", tmp_path, PYTHONIOENCODING="ascii")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "\\u2013" in done.stdout
+
+
+def test_a_reader_that_leaves(clotho_like):
+    folder = clotho_like({"development": 1})
+    with subprocess.Popen(
+        [sys.executable, "-m", "evaluation", "data", "check", folder],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(60)) == (b"", 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data", "check", "nowhere"], "error: nowhere: no such folder; give a folder in Clotho's layout"),
+        (["data", "make", "there"], "error: there exists and is not an empty folder"),
+        (["data", "make", "new", "--seed", "-1"], "error: the seed must be 0 or more, but -1 was given"),
+        (["data", "make", "new", "--seed", "x"], "argument --seed: invalid int value: 'x'"),
+        (["data", "download", "clotoh", "new"], "invalid choice: 'clotoh'"),
+        (["data", "chek", "new"], "invalid choice: 'chek'"),
+        (["data"], "the following arguments are required: VERB"),
+        ([], "the following arguments are required: WHAT"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_request(run, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    Path("there").mkdir()
+    Path("there/mine.txt").touch()
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert message in err.splitlines()[-1]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["mine.txt", "there"]
+
+
+def test_make(run, tmp_path, monkeypatch):
+    few = functools.partial(soundscapes.make, clips={"development": 2, "evaluation": 20}, workers=1, progress=False)
+    monkeypatch.setattr(soundscapes, "make", few)
+    status, out, err = run("data", "make", tmp_path / "new", "--seed", "3")
+    assert (status, err) == (0, "")
+    title, header, _, *rows = out.splitlines()
+    queries = len(data.read(tmp_path / "new")["evaluation"].queries)
+    assert title == f"{tmp_path / 'new'}: 20 evaluation clips, {queries} queries; what can be reached:"
+    assert header.split() == ["mAP@10", "R@1", "R@5", "R@10"]
+    chance, kinds, scene = (np.array(row.split()[-4:], float) for row in rows)
+    assert chance[1:].tolist() == [1 / 20, 5 / 20, 10 / 20]
+    assert (chance < kinds).all()
+    assert (kinds <= scene).all()
+    assert kinds[0] < scene[0] <= 1
+
+
+# ------------------------------------------------------------------------------------------------ score
+
+
+@pytest.fixture
+def scored(tmp_path):
+    """Four clips with a caption each and one in common, and a prediction that ranks them 1st, 2nd, 3rd and 4th."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    names = [" a, 1.wav", "b.wav", "c.wav", "d.wav"]
+    queries = ["A dog barks.", "Rain, and wind.", "A bell rings.", "A door creaks.", "Something is heard."]
+    lines = [f'"{name}","{query}",Something is heard.' for name, query in zip(names, queries, strict=False)]
+    (folder / "captions_evaluation.csv").write_text("\n".join(["file_name,caption_1,caption_2", *lines]))
+    scores = np.array([[4, 3, 2, 1], [4, 3, 2, 1], [4, 3, 2, 1], [4, 3, 2, 1], [0, 0, 0, 0]], np.float32)
+    Similarity(tuple(queries), tuple(names), scores).save(folder / "p.npz")
+    (folder / "relevance.csv").write_text("query,audio_filenames\nA dog barks.,\"['b.wav', 'c.wav']\"\n")
+    return folder
+
+
+def score(run, folder, *more: object) -> tuple[int, str, str]:
+    return run("score", "retrieval", "--truth", folder, "--prediction", folder / "p.npz", *more)
+
+
+def test_score(run, scored):
+    status, out, err = score(run, scored, "--json", scored / "new" / "scores.json")
+    assert (status, err) == (0, "")
+    header, _, *rows, signature = out.splitlines()
+    assert re.split("  +", header) == ["metric", "value", "95 % interval", "chance", "queries"]
+    # AP: 1, 1/2, 1/3, 1/4 and 1; the interval: 1.96 standard deviations over the root of 5.
+    values = {"mAP@10": [1, 1 / 2, 1 / 3, 1 / 4, 1], "R@1": [1, 0, 0, 0, 1 / 4], "R@5": [1] * 5, "R@10": [1] * 5}
+    content = json.loads((scored / "new" / "scores.json").read_text())
+    assert content.keys() == {"signature", "metrics"}
+    assert signature == f"signature: {content['signature']}"
+    assert content["metrics"].keys() == values.keys()
+    for row, (name, each) in zip(rows, values.items(), strict=True):
+        figures = content["metrics"][name]
+        error = np.std(each, ddof=1) / np.sqrt(5)
+        assert figures["value"] == pytest.approx(np.mean(each), rel=1e-15)
+        assert figures["std_error"] == pytest.approx(error, rel=1e-14)
+        assert figures["low"] == pytest.approx(np.mean(each) - 1.959963984540054 * error, rel=1e-14)
+        assert figures["high"] == pytest.approx(np.mean(each) + 1.959963984540054 * error, rel=1e-14)
+        assert (figures["n"], figures["interval"]) == (5, "jackknife-95")
+        assert row.split()[:2] == [name, f"{np.mean(each):.3f}"]
+    for part in ("split:evaluation#", "truth:captions", "queries:5", "clips:4", "prediction:similarity"):
+        assert part in content["signature"]
+
+
+def test_score_against_another_truth(run, scored):
+    status, out, err = score(run, scored, "--relevance", scored / "relevance.csv", "--metrics", "mAP@16", "R@2")
+    assert status == 0
+    assert err.count("\n") == 1
+    assert "note" in err  # four queries are beyond that truth
+    # b.wav is second and c.wav third: (1/2 + 2/3) / 2, and one of the two in the first two.
+    assert [line.split()[:2] for line in out.splitlines()[2:4]] == [["mAP@16", "0.583"], ["R@2", "0.500"]]
+    assert "|truth:relevance.csv" in out
+
+
+def test_the_folders_relevance_is_the_truth_unless_captions_are_asked_for(run, scored):
+    (scored / "relevance.csv").rename(scored / "relevance_evaluation.csv")
+    _, listed, _ = score(run, scored, "--metrics", "R@1")
+    _, captions, _ = score(run, scored, "--metrics", "R@1", "--relevance", "captions")
+    assert ("|truth:relevance_evaluation.csv" in listed, "queries:1|" in listed) == (True, True)
+    assert ("|truth:captions" in captions, "queries:5|" in captions) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "message"),
+    [
+        (["--metrics", "MAP@10"], 2, "error: unknown metric 'MAP@10'; there are mAP@k and R@k for any k from 1"),
+        (["--split", "eval"], 2, "error: unknown split 'eval'; did you mean 'evaluation'? there are: development, "),
+        (["--split", "test"], 2, "error: {0}: no captions_test.csv; the splits in this folder: evaluation"),
+        (["--truth", "{0}/no"], 2, "error: {0}/no: no such folder; give a folder in Clotho's layout"),
+        (["--prediction", "{0}/no.npz"], 2, "error: {0}/no.npz: no such file; give a prediction"),
+        (["--prediction", "{0}"], 2, "error: {0}: no such file; give a prediction"),
+        (["--prediction", "{0}/notes.txt"], 2, "error: {0}/notes.txt: must be .npz"),
+        (["--prediction", "{0}/broken.npz"], 1, "{0}/broken.npz: error: must hold queries, file_names and scores"),
+        (["--relevance", "{0}/no.csv"], 2, "error: {0}/no.csv: no such file; give a relevance file, or `captions`"),
+        (["--relevance", "{0}/notes.txt"], 1, "{0}/notes.txt:1: error: the header must be query,audio_filenames; "),
+        (["--json", "{0}/notes.txt/x.json"], 2, "error: {0}/notes.txt: File exists"),
+        (["--json", "{0}"], 2, "error: {0}: Is a directory"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_score(run, scored, more, status, message):
+    (scored / "notes.txt").write_text("notes\n")
+    (scored / "broken.npz").write_bytes(b"PK\x03\x04 broken")
+    before = sorted(scored.parent.rglob("*"))
+    got, out, err = score(run, scored, *(word.format(scored) for word in more))
+    assert got == status
+    assert err.count("\n") == 1
+    assert err.startswith(message.format(scored))
+    assert out == "" or "--json" in more
+    assert sorted(scored.parent.rglob("*")) == before
+
+
+def test_faulty_truth(run, scored):
+    (scored / "captions_evaluation.csv").write_text("file_name,caption_1\na.wav,\nb.wav, \n")
+    status, out, err = score(run, scored)
+    assert (status, out) == (1, "")
+    assert err.splitlines() == [
+        f"captions_evaluation.csv:{line}: caption_1: error: is blank; write a caption" for line in (2, 3)
+    ]
+
+
+# ------------------------------------------------------------------------------------------------ start-up
+
+
+def test_nothing_heavy_is_imported_to_read_tables():
+    heavy = ["torch", "torchaudio", "lightning", "transformers", "pandas", "scipy", "gensim", "librosa", "matplotlib"]
+    code = f"import sys, evaluation.__main__, submission.__main__; print(*[n for n in {heavy} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

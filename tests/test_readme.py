@@ -1,0 +1,89 @@
+"""The README's commands are run as they stand, in a copy of the checkout, on a tiny data set."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evaluation import soundscapes
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [line for block in re.findall(r"^```sh\n(.*?)^```", README, re.S | re.M) for line in block.splitlines()]
+TINY = {"development": 12, "validation": 11, "evaluation": 11}
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A copy of the checkout that has an environment already, and tiny data where the README's would be."""
+    top = tmp_path_factory.mktemp("readme")
+    files = (
+        subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
+    )
+    for name in filter(None, files):
+        if (ROOT / name).is_file():
+            (top / "kit" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, top / "kit" / name)
+    if (ROOT / ".venv").exists():
+        (top / "kit" / ".venv").symlink_to(ROOT / ".venv")
+    else:  # an environment that `make` did not set up
+        (top / "kit" / ".venv" / "bin").mkdir(parents=True)
+        (top / "kit" / ".venv" / "bin" / "python").symlink_to(sys.executable)
+        (top / "kit" / ".venv" / ".core").touch()
+    soundscapes.make(top / "kit" / "data" / "soundscapes", clips=TINY, progress=False)
+    shutil.copytree(top / "kit" / "data" / "soundscapes", top / "shared" / "data" / "esc10")
+    return top / "kit"
+
+
+def run(checkout, command):
+    return subprocess.run(
+        command, shell=True, cwd=checkout, env={**os.environ, "EPOCHS": "1"}, capture_output=True, text=True
+    )
+
+
+def test_the_readme_has_commands():
+    assert COMMANDS[:2] == ["make baseline", "make baseline DATA=../shared/data/esc10"]
+    assert len(COMMANDS) >= 10
+
+
+def test_every_command_of_the_readme_works(checkout):
+    for command in COMMANDS:
+        done = run(checkout, command)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        if command.startswith("make baseline"):
+            for part in (
+                "all is well",
+                "epoch   1",
+                "queries x 11 clips",
+                "valid for dcase2022-6b",
+                "mAP@10",
+                "signature: ",
+            ):
+                assert part in done.stdout, f"{command}: no {part!r} in\n{done.stdout}"
+    assert (checkout / "runs" / "soundscapes" / "scores" / "evaluation.json").is_file()
+
+
+def test_make_names_every_target(checkout):
+    done = run(checkout, "make help")
+    targets = set(re.findall(r"^  ([a-z-]+) ", done.stdout, re.M))
+    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)[1].split()
+    assert targets == set(phony)
+
+
+def test_a_wrong_data_folder_gets_one_clear_line(checkout):
+    done = run(checkout, "make baseline DATA=nowhere")
+    assert done.returncode != 0
+    expected = "error: nowhere: no such folder; give a folder in Clotho's layout (captions_SPLIT.csv, SPLIT/)"
+    assert expected in done.stderr.splitlines()
+    assert "Traceback" not in done.stderr
+    assert not (checkout / "runs" / "nowhere").exists()
+
+
+def test_the_readme_names_only_files_that_exist():
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
