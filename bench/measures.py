@@ -33,7 +33,7 @@ CLOTHO = Path(__file__).parents[2] / "shared" / "data" / "clotho"
 CLIPS = {"development": 3839, "validation": 1045, "evaluation": 1045}  # of Clotho v2.1
 SECONDS = (15, 30)  # as long as its clips are, evenly spread
 STORE_STEPS = 12  # of the 120 in an epoch
-SOUNDS = 48
+SOUNDS = 96
 
 Function = Callable[..., object]
 

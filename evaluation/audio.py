@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+ARITHMETIC = 1  # counts up when the same settings give other log-mel energies, so that no cache mixes the two
+
 
 class UnusableSound(Exception):
     """A sound file that cannot be decoded, is empty, or holds values that are not finite."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import numpy as np
+import xxhash
 from filelock import FileLock, Timeout
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
@@ -50,8 +51,8 @@ def log_mels(paths: Sequence[Path], settings: audio.LogMel, cache: Path) -> list
     Raises:
         Faulty: A sound cannot be used; with all that cannot. The others are kept.
     """
-    identity = hashlib.sha256(repr(sorted(asdict(settings).items())).encode()).hexdigest()[:12]
-    folder = cache / f"logmel-{identity}"
+    identity = repr((audio.ARITHMETIC, sorted(asdict(settings).items())))
+    folder = cache / f"logmel-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder / "lock"), closing(sqlite3.connect(folder / "index.sqlite")) as index:
         index.executescript(SCHEMA)
@@ -90,8 +91,7 @@ def _digests(paths: Sequence[Path], index: sqlite3.Connection) -> list[str]:
         key = str(path.resolve())
         size, modified, known = seen.get(key, (None, None, ""))
         if (size, modified) != (status.st_size, status.st_mtime_ns):
-            with path.open("rb") as file:
-                known = hashlib.file_digest(file, "sha256").hexdigest()
+            known = xxhash.xxh3_128_hexdigest(path.read_bytes())  # tells sounds apart at the speed of memory
         return key, status.st_size, status.st_mtime_ns, known
 
     rows = list(_parallel(digest, paths, "hashing"))
