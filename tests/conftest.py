@@ -1,5 +1,10 @@
 """What several rooms' tests need: a tiny data folder, and the real material where this machine has it."""
 
+import os
+
+# The tensors of the tests are tiny: a second thread only waits, and on a busy machine it waits in circles.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import csv
 from collections.abc import Callable, Mapping
 from pathlib import Path
