@@ -39,7 +39,9 @@ def main(options: argparse.Namespace) -> None:
             rows += measures.MEASURES[name](alone, Path(folder))
     marks = {True: "met", False: "missed", None: ""}
     print(f"{_processor()}, {os.cpu_count()} cores, load {load:.1f} before; {platform.platform()}")
-    print(f"python {platform.python_version()}, {', '.join(f'{name} {version(name)}' for name in VERSIONS)}")
+    tunables = os.environ.get("GLIBC_TUNABLES", "no GLIBC_TUNABLES")  # `make` asks for huge pages with them
+    versions = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
+    print(f"python {platform.python_version()}, {versions}; {tunables}")
     print(f"the best of several rounds in turns, unless said otherwise; {time.monotonic() - began:.0f} s in all\n")
     headers = ["what / against what", "kit", "other", "ratio", "target", "", "how"]
     print(table([row._replace(met=marks[row.met]) for row in rows], headers, numbers=(1, 2, 3, 4)))

@@ -3,6 +3,7 @@
 Conventions: sound is mono float32 in [-1, 1]; several channels are averaged to one; features are (frames, mels).
 """
 
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -54,6 +55,12 @@ def _decode(path: Path) -> tuple[np.ndarray, Sound]:
         if getattr(error, "code", None) == 7:  # "File does not exist": what libsndfile says of an .mp3 that is none
             reason = "Format not recognised"
         raise UnusableSound(f"does not decode ({reason.strip(' .')}); replace the file") from None
+    with path.open("rb") as raw:
+        head, there = raw.read(8), raw.seek(0, os.SEEK_END)
+    promised = int.from_bytes(head[4:], "little") + 8
+    # libsndfile reads what is left of a file that was cut off. A length of 0 or all ones is a recorder's "not known".
+    if head[:4] == b"RIFF" and there < promised and promised not in (8, 2**32 + 7):
+        raise UnusableSound(f"is cut off: {there} of the {promised} bytes that its header promises; copy it again")
     if not len(samples):
         raise UnusableSound("is empty: no samples; replace the file")
     if not np.isfinite(samples).all():

@@ -341,6 +341,11 @@ def _captions(path: Path, findings: list[Finding]) -> _Rows:
         if len(header) == 1 or [_name_fault(cells[0]) is None for _, cells in records[:2]] != [False, True]:
             rows.whole = False
             return rows
+    widths = {len(cells) for _, cells in records[1:]}
+    if len(records) > 2 and len(widths) == 1 and len(header) not in widths:  # then it is the header that is wrong
+        message = f"the header has {len(header)} columns and every row {widths.pop()}; name all columns, and no others"
+        findings.append(Finding(file, 1, message=message))
+        header = [*header, *[""] * len(records[1][1])][: len(records[1][1])]
     for line, cells in records[1:]:
         name, captions = cells[0], tuple(cells[1:])
         if len(cells) != len(header):

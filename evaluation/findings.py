@@ -50,10 +50,10 @@ class Finding:
 
 
 class Faulty(Exception):
-    """What was read does not hold; carries every finding."""
+    """What was read does not hold; carries every finding, and the exit status: 2 where they are of the request."""
 
-    def __init__(self, findings: Iterable[Finding]):
-        self.findings = sorted(findings)
+    def __init__(self, findings: Iterable[Finding], status: int = 1):
+        self.findings, self.status = sorted(findings), status
         super().__init__("\n".join(str(finding) for finding in self.findings))
 
 
@@ -125,7 +125,7 @@ def command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = N
         return status
     except Faulty as faulty:
         say(faulty.findings)
-        return 1
+        return faulty.status
     except BadRequest as mistake:
         print(f"error: {printable(str(mistake))}", file=sys.stderr)
         return 2
@@ -136,7 +136,7 @@ def command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = N
         print(f"error: {system_failure(failure)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print("interrupted; give the same command again", file=sys.stderr)
         return 130
 
 

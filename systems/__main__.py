@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from evaluation import data
-from evaluation.findings import BadRequest, command
+from evaluation.findings import WARNING, BadRequest, Finding, command, say
 
 
 def train(options: argparse.Namespace) -> None:
@@ -40,6 +40,9 @@ def predict(options: argparse.Namespace) -> None:
     split = data.read(options.data, options.split)[options.split]
     if not split.queries:
         raise BadRequest(f"{options.data}: the split {options.split} has no queries to answer")
+    if not (options.run_folder / "system.yaml").is_file():
+        message = "training has not ended (there is no system.yaml); this is the prediction of its best epoch so far"
+        say([Finding(str(options.run_folder), message=message, severity=WARNING)])
     name = yaml.safe_load(file.read_text(encoding="utf-8"))["system"]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = contract.system(name).load_model(checkpoint).to(device)
@@ -66,15 +69,21 @@ def parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("train", help="train a system, or go on where it was cut off", description=train.__doc__)
     verb.add_argument("system", help="import name, such as baseline.retriever")
-    verb.add_argument("--data", type=Path, required=True, help="data folder in Clotho's layout")
-    verb.add_argument("--run", type=Path, required=True, dest="run_folder", help="run folder to write")
+    verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
+    verb.add_argument("--run", type=Path, required=True, dest="run_folder", metavar="RUN", help="run folder to write")
     verb.add_argument("--config", type=Path, help="YAML file of the system's config; its defaults without")
-    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the config")
-    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a key of the config (its keys stand in the system's YAML file)",
+    )
+    verb.add_argument("--seed", type=int, default=0, help="what all randomness follows from (0)")
     verb.add_argument("--cache", type=Path, default=Path(".cache"), help="where features are kept (.cache)")
     lightning = verb.add_argument_group("where to train (lightning's own flags)")
     lightning.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, …")
-    lightning.add_argument("--devices", type=_devices, default="auto", help="how many, or which: 2, 0,1, auto")
+    lightning.add_argument("--devices", type=_devices, default="auto", help="how many (2), which (0,1), or auto")
     lightning.add_argument("--precision", default="32-true", help="32-true, bf16-mixed, 16-mixed, …")
     lightning.add_argument("--strategy", default="auto", help="auto, ddp, …")
     lightning.add_argument("--num-nodes", type=int, default=1)
@@ -82,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("predict", help="answer a split's queries with a trained run", description=predict.__doc__)
     verb.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
-    verb.add_argument("--data", type=Path, required=True, help="data folder in Clotho's layout")
+    verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
     verb.add_argument("--split", default=data.EVALUATION, help="which split (evaluation)")
     verb.set_defaults(run=predict)
     return top

@@ -103,7 +103,7 @@ def configure(model: type[BaseModel], file: Path | None, settings: Sequence[str]
             if error["type"] == "extra_forbidden":
                 message = unknown_key(key, list(model.model_fields))
             findings.append(Finding("--set" if key in given else source, column=key, message=message))
-        raise Faulty(findings) from None
+        raise Faulty(findings, status=2) from None
 
 
 def similarity(model: Retriever, split: Split, *, device: torch.device, batch: int = 16) -> Similarity:

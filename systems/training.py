@@ -12,11 +12,12 @@ A run is a folder:
 
 What makes resuming exact: everything random in an epoch follows from the seed and the epoch's number (`Course` seeds
 every generator as the epoch begins, the sampler is seeded by epoch); learning rate, stopping and the best epoch follow
-from the rows of metrics.csv, which the checkpoint carries; and a checkpoint is the last thing that an epoch writes.
-Lightning's own plateau scheduler steps after the checkpoint is written and its `last` may lag behind its `best`, so
-their part is done here.
+from the rows of metrics.csv, which the checkpoint carries; and what an epoch leaves behind counts only once its last
+checkpoint is written. Lightning's own plateau scheduler steps after the checkpoint is written and its `last` may lag
+behind its `best`, so their part is done here.
 """
 
+import contextlib
 import csv
 import io
 import logging
@@ -179,13 +180,15 @@ class Run:
             if trainer.is_global_zero:
                 where = f"{trainer.world_size} x {trainer.accelerator.name()}"
                 tqdm.write(f"training on {where}, {trainer.precision}")
-            trainer.fit(
-                module,
-                datamodule=Batches(train, validation, collate, plan.batch, self.seed),
-                ckpt_path=self.last if self.last.exists() else None,
-                weights_only=True,
-            )
-        if trainer.interrupted:
+            # Lightning leaves by the exit at Ctrl-C and SIGTERM, at the latter with status 0.
+            with contextlib.suppress(SystemExit):
+                trainer.fit(
+                    module,
+                    datamodule=Batches(train, validation, collate, plan.batch, self.seed),
+                    ckpt_path=self.last if self.last.exists() else None,
+                    weights_only=True,
+                )
+        if not course.ended:
             raise KeyboardInterrupt
 
     def describe(self, model: torch.nn.Module, description: Mapping[str, object]) -> None:

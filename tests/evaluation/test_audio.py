@@ -217,3 +217,14 @@ def test_neither_the_type_nor_the_layout_of_the_samples_matters():
     np.testing.assert_array_equal(LogMel()(sound.astype(np.float64)), expected)
     np.testing.assert_array_equal(LogMel()(np.stack([sound, sound], axis=1)[:, 0]), expected)
     np.testing.assert_array_equal(sound, noise(5000))
+
+
+def test_a_wav_that_was_cut_off_is_refused(tmp_path):
+    path = tmp_path / "cut.wav"
+    soundfile.write(path, np.zeros(1000), 8000)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:1000])
+    with pytest.raises(audio.UnusableSound, match=r"is cut off: 1000 of the 2044 bytes that its header promises"):
+        audio.decode(path)
+    path.write_bytes(whole[:4] + b"\xff" * 4 + whole[8:])  # as recorders write that do not know the length yet
+    assert len(audio.decode(path)[0]) == 1000

@@ -128,7 +128,7 @@ def parser(outcome: object) -> argparse.ArgumentParser:
         (Faulty([Finding("b", 2, message="two"), Finding("a", message="one")]), 1, "a: error: one\nb:2: error: two\n"),
         (BadRequest("no\nsuch"), 2, "error: no\\nsuch\n"),
         (FULL, 2, "error: No space left on device; free some space and give the same command again\n"),
-        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (KeyboardInterrupt(), 130, "interrupted; give the same command again\n"),
     ],
 )
 def test_command(capsys, outcome, status, err):

@@ -198,13 +198,13 @@ def test_a_folder_that_is_no_run_is_left_alone(data, tmp_path, capsys):
 BAD_REQUESTS = {
     "a key with a typo": (
         ["--set", "epoch=3"],
-        1,
+        2,
         "--set: epoch: error: unknown key 'epoch'; did you mean 'epochs'? there are: epochs, batch, learning_rate,",
     ),
-    "a value of another kind": (["--set", "batch=many"], 1, "--set: batch: error: Input should be a valid integer"),
+    "a value of another kind": (["--set", "batch=many"], 2, "--set: batch: error: Input should be a valid integer"),
     "a value out of range": (
         ["--set", "batch=0"],
-        1,
+        2,
         "--set: batch: error: Input should be greater than or equal to 1",
     ),
     "no equals sign": (["--set", "epochs"], 2, "error: --set takes key=value; found 'epochs'"),
@@ -215,7 +215,7 @@ BAD_REQUESTS = {
         "error: words: nowhere.bin: no such file; give a word2vec .bin",
     ),
     "no data": (["--data", "nowhere"], 2, "error: nowhere: no such folder; give a folder in Clotho's layout"),
-    "no such monitor": (["--set", "monitor=map"], 1, "--set: monitor: error: Input should be 'mAP@10' or 'loss'"),
+    "no such monitor": (["--set", "monitor=map"], 2, "--set: monitor: error: Input should be 'mAP@10' or 'loss'"),
     "no such accelerator": (["--accelerator", "abacus"], 2, "error: lightning's flags: "),
     "no such precision": (["--precision", "half"], 2, "error: lightning's flags: "),
 }
@@ -288,3 +288,31 @@ def test_training_stops_and_slows_down_without_improvement(data, tmp_path):
     values = [float(row["validation_mAP@10"]) for row in rows]
     assert len(values) - 1 - values.index(max(values)) == 2 or len(values) == 9
     assert float(rows[-1]["learning_rate"]) < 1e-12
+
+
+TERMINATED = """
+import os, signal, sys
+from baseline import retriever
+from evaluation.findings import command
+from systems.__main__ import parser
+step, calls = retriever.Training.training_step, []
+def stop(self, batch, index):
+    calls.append(1)
+    if len(calls) == 6:
+        os.kill(os.getpid(), signal.SIGNUM)
+    return step(self, batch, index)
+retriever.Training.training_step = stop
+sys.exit(command(parser(), sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_run_that_is_asked_to_stop_does_not_pass_for_one_that_ended(data, undisturbed, tmp_path, name):
+    run = tmp_path / "run"
+    words = [sys.executable, "-c", TERMINATED.replace("SIGNUM", name), *arguments(data, run)]
+    stopped = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert stopped.returncode != 0, stopped.stdout + stopped.stderr
+    assert stopped.stderr.splitlines()[-1] == "interrupted; give the same command again"
+    assert not (run / "system.yaml").exists()
+    assert command(parser(), arguments(data, run)) == 0
+    assert same(weights(run), weights(undisturbed))
