@@ -156,6 +156,9 @@ def validate(
         seen.setdefault(query, index)
     extra = [query for query in seen if query not in truth]
     hint = lookalike(extra)
+    if extra and len(extra) == len(seen) and not any(hint(query) for query in truth):  # all else would only repeat it
+        message = f"answers none of the {len(truth)} queries; is this the prediction of another split or data set?"
+        raise Faulty([Finding(file, message=message)])
     for query in truth:
         if query not in seen:
             close = hint(query)

@@ -766,3 +766,12 @@ def test_dcase2025_development_annotations():
     assert parts(score)["relevant"] == "1-12"
     remarks = [str(finding) for finding in score.findings]
     assert remarks == [f"prediction: note: queries beyond the truth's are left out: {len(split.queries) - 1037}"]
+
+
+def test_the_prediction_of_another_split_is_one_finding():
+    truth = {f"query {number}": frozenset({"a.wav"}) for number in range(50)}
+    other = Ranking(tuple(f"other {number}" for number in range(40)), (("b.wav",),) * 40)
+    with pytest.raises(Faulty) as fault:
+        retrieval.validate(truth, ["a.wav"], other, "file.csv")
+    message = "answers none of the 50 queries; is this the prediction of another split or data set?"
+    assert [str(finding) for finding in fault.value.findings] == [f"file.csv: error: {message}"]
