@@ -7,12 +7,13 @@ import argparse
 import os
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 from tqdm import tqdm
@@ -29,6 +30,7 @@ def main(options: argparse.Namespace) -> None:
     unknown = [name for name in options.measures if name not in measures.MEASURES]
     if unknown:
         raise BadRequest(f"unknown measure {unknown[0]!r}; there are: {', '.join(measures.MEASURES)}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill clears up as Ctrl-C does
     began, load, rows = time.monotonic(), os.getloadavg()[0], []
     with tempfile.TemporaryDirectory(prefix="bench.") as folder:
         free = shutil.disk_usage(folder).free
@@ -50,7 +52,13 @@ def main(options: argparse.Namespace) -> None:
 def alone(function: measures.Function, *arguments: object) -> object:
     """Call in a new process: its peak memory is its own, and the libraries start as in a command of the kit."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
+        future = pool.submit(function, *arguments)
+        try:
+            return future.result()
+        except BaseException:  # interrupted: the process must not go on, nor be waited for
+            for process in active_children():
+                process.terminate()
+            raise
 
 
 def _processor() -> str:
