@@ -21,7 +21,7 @@ from tqdm import tqdm
 from bench import measures
 from evaluation.findings import BadRequest, command, table
 
-VERSIONS = ("numpy", "torch", "librosa", "astropy")
+VERSIONS = ("numpy", "torch", "librosa", "astropy", "ranx", "pytrec-eval-terrier", "torchmetrics", "faiss-cpu")
 DISK = 3 * 10**9  # bytes: the store, and the default data
 
 

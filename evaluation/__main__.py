@@ -1,4 +1,4 @@
-"""The evaluation's command line: make, check and fetch data, and score predictions."""
+"""The evaluation's command line: make, check and fetch data, score predictions and compare the scores."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from evaluation import data, retrieval
 from evaluation.findings import ERROR, BadRequest, command, say, table
+from evaluation.intervals import METHODS
 
 
 def make(options: argparse.Namespace) -> None:
@@ -18,12 +19,12 @@ def make(options: argparse.Namespace) -> None:
     for knows in ("kinds", "scene"):
         matrix, queries, names = soundscapes.oracle(options.folder, data.EVALUATION, knows=knows)
         scores[knows] = retrieval.evaluate(split, retrieval.Similarity(tuple(queries), tuple(names), matrix))
-    rows = [["chance", *(f"{value:.3f}" for value in scores["kinds"].chance.values())]]
+    rows = [["chance", *(f"{measured.chance:.3f}" for measured in scores["kinds"].metrics.values())]]
     for knows, who in (
         ("kinds", "an oracle that knows which kinds sound"),
         ("scene", "… and in which order, how often"),
     ):
-        rows.append([who, *(f"{estimate.value:.3f}" for estimate in scores[knows].metrics.values())])
+        rows.append([who, *(f"{measured.estimate.value:.3f}" for measured in scores[knows].metrics.values())])
     print(f"{options.folder}: {len(split.clips)} evaluation clips, {len(split.queries)} queries; what can be reached:")
     print(table(rows, ["", *retrieval.TASK_METRICS], numbers=(1, 2, 3, 4)))
 
@@ -48,7 +49,7 @@ def download(options: argparse.Namespace) -> int:
 
 
 def score_retrieval(options: argparse.Namespace) -> None:
-    """Score a retriever's prediction, with 95 % jackknife intervals and the chance level."""
+    """Score a retriever's prediction, with 95 % intervals and the chance level."""
     split = data.read(options.truth, options.split, sound=False)[options.split]
     prediction = retrieval.read(options.prediction)
     truth, name = None, ""
@@ -59,12 +60,29 @@ def score_retrieval(options: argparse.Namespace) -> None:
             raise BadRequest(f"{options.relevance}: no such file; give a relevance file, or `captions`")
         truth, name = data.read_relevance(options.relevance, split.file_names), options.relevance.name
     score = retrieval.evaluate(
-        split, prediction, truth=truth, truth_name=name, metrics=options.metrics, file=str(options.prediction)
+        split,
+        prediction,
+        truth=truth,
+        truth_name=name,
+        metrics=options.metrics,
+        interval=options.interval,
+        file=str(options.prediction),
     )
     say(score.findings)
     print(score)
     if options.json:
         score.save(options.json)
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Compare systems by their scores of the same items: differences, 95 % intervals, and paired tests by Holm."""
+    from evaluation import comparison
+
+    given = comparison.read([options.first, *options.others])
+    compared = comparison.compare(given, pairs=options.pairs, seed=options.seed)
+    print({"text": compared.__str__, "csv": compared.csv, "latex": compared.latex}[options.format]())
+    if options.json:
+        compared.save(options.json)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -101,9 +119,25 @@ def parser() -> argparse.ArgumentParser:
         help="which clips answer which query; `captions`: those that have it as a caption. Without, the data folder's "
         "relevance_SPLIT.csv where there is one, else captions",
     )
-    verb.add_argument("--metrics", nargs="+", default=retrieval.TASK_METRICS, metavar="NAME", help="such as mAP@16 R@5")
+    verb.add_argument(
+        "--metrics",
+        nargs="+",
+        default=["dcase2022"],
+        metavar="NAME",
+        help=f"such as mAP@16 R@5 nDCG@10 success@1 MRR medR, or a set: {', '.join(retrieval.SETS)} (dcase2022)",
+    )
+    verb.add_argument("--interval", default="jackknife", choices=METHODS, help="how it is made (jackknife)")
     verb.add_argument("--json", type=Path, metavar="FILE", help="write the figures at full precision")
     verb.set_defaults(run=score_retrieval)
+
+    verb = rooms.add_parser("compare", help="compare scores", description=compare.__doc__)
+    verb.add_argument("first", type=Path, metavar="FILE", help="what `score … --json` wrote: what to compare with")
+    verb.add_argument("others", type=Path, nargs="+", metavar="FILE", help="the same of each other system")
+    verb.add_argument("--pairs", action="store_true", help="compare every system with all before it, too")
+    verb.add_argument("--format", choices=["text", "csv", "latex"], default="text", help="of the table (text)")
+    verb.add_argument("--json", type=Path, metavar="FILE", help="write the figures at full precision")
+    verb.add_argument("--seed", type=int, default=0, help="where the test's draws start from (0)")
+    verb.set_defaults(run=compare)
     return top
 
 

@@ -6,7 +6,8 @@ A data folder holds, for each split, `captions_SPLIT.csv` (or `clotho_captions_S
 `file_name,caption_1,…,caption_N` and the sound of every row in `SPLIT/` (wav, flac, ogg or mp3). Optional beside them:
 
 - `relevance_SPLIT.csv`, header `query,audio_filenames`, the second column a Python list of names: which clips answer a
-  query, in the form of DCASE 2025 task 6. Where it exists, it is the truth of the split.
+  query, in the form of DCASE 2025 task 6. A third column, `grades`, may say how well: a list of as many numbers, where
+  0 is not at all. Where it exists, it is the truth of the split.
 - `metadata_SPLIT.csv` (or `clotho_metadata_SPLIT.csv`): anything about a clip, by `file_name`. Clotho's are Latin-1,
   and the one of its test set is separated by semicolons; both are accepted here and nowhere else.
 
@@ -32,6 +33,7 @@ import codecs
 import hashlib
 import os
 import re
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
@@ -62,6 +64,8 @@ BLIND = ("test", "analysis", "retrieval")
 SPLITS = (DEVELOPMENT, VALIDATION, EVALUATION, *BLIND)
 SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
+Relevance = Mapping[str, frozenset[str] | Mapping[str, float]]  # query to names, or to names with grades above 0
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -87,13 +91,14 @@ class Split:
     Attributes:
         name: One of `SPLITS`.
         clips: The clips.
-        relevance: Query to the names that answer it, from `relevance_SPLIT.csv`; None where there is no such file.
+        relevance: Query to the names that answer it, with their grades if there are grades, from `relevance_SPLIT.csv`;
+            None where there is no such file.
         blind_queries: Queries whose answers are not known.
     """
 
     name: str
     clips: tuple[Clip, ...]
-    relevance: Mapping[str, frozenset[str]] | None = None
+    relevance: Relevance | None = None
     blind_queries: tuple[str, ...] = ()
 
     @cached_property
@@ -111,7 +116,7 @@ class Split:
         return MappingProxyType({caption: frozenset(names) for caption, names in owners.items()})
 
     @cached_property
-    def truth(self) -> Mapping[str, frozenset[str]]:
+    def truth(self) -> Relevance:
         """Query to the names that answer it: the relevance file where there is one, else the captions."""
         return self.captions if self.relevance is None else self.relevance
 
@@ -123,7 +128,10 @@ class Split:
     @cached_property
     def fingerprint(self) -> str:
         """Eight hexadecimal digits that change with any name, caption or relevance."""
-        relevance = self.relevance and sorted((query, sorted(names)) for query, names in self.relevance.items())
+        relevance = self.relevance and sorted(
+            (query, sorted(names.items() if isinstance(names, Mapping) else names))
+            for query, names in self.relevance.items()
+        )
         content = repr(([(clip.file_name, clip.captions) for clip in self.clips], relevance, self.blind_queries))
         return hashlib.sha256(content.encode()).hexdigest()[:8]
 
@@ -212,8 +220,10 @@ def check(folder: Path) -> tuple[str, list[Finding]]:
     return table(rows, headers, numbers=range(1, 8)), everything
 
 
-def read_relevance(path: Path, file_names: Iterable[str], file: str = "") -> Mapping[str, frozenset[str]]:
+def read_relevance(path: Path, file_names: Iterable[str], file: str = "") -> Relevance:
     """Read a relevance file: header `query,audio_filenames`, the second column a Python list of clip names.
+
+    With a third column, `grades`, each query's clips are a mapping to their grades; clips of grade 0 are left out.
 
     Args:
         path: The file.
@@ -474,15 +484,14 @@ def _collisions(file: str, rows: _Rows, findings: list[Finding]) -> None:
             findings.append(Finding(file, line, "file_name" if line else "", message, WARNING))
 
 
-def _relevance(
-    path: Path, file: str, file_names: frozenset[str] | None, findings: list[Finding]
-) -> Mapping[str, frozenset[str]]:
+def _relevance(path: Path, file: str, file_names: frozenset[str] | None, findings: list[Finding]) -> Relevance:
     """Read a relevance file; where the clips are not known, any name will do."""
-    relevance: dict[str, frozenset[str]] = {}
+    relevance: dict[str, frozenset[str] | Mapping[str, float]] = {}
     lines: dict[str, int] = {}
     records, readable = tables.read(path, file, findings)
     expected, header = ["query", "audio_filenames"], records[0][1] if records else []
-    if header != expected and (records or readable):
+    graded = header == [*expected, "grades"]
+    if header != expected and not graded and (records or readable):
         found = printable(",".join(header)) or "nothing"
         findings.append(Finding(file, 1, message=f"the header must be {','.join(expected)}; found {found}"))
         return MappingProxyType(relevance)
@@ -492,18 +501,26 @@ def _relevance(
         def fault(column: str, message: str, line: int = line) -> None:
             findings.append(Finding(file, line, column, message))
 
-        if len(cells) != 2:
-            fault("", f"has {len(cells)} columns where the header has 2; quote a cell that holds a comma")
+        if len(cells) != len(header):
+            message = f"has {len(cells)} columns where the header has {len(header)}; quote a cell that holds a comma"
+            fault("", message)
             continue
-        query, listed = cells
+        query, listed = cells[:2]
         names = _names_in(listed)
         if unfit := _text_fault(query, "query"):
             fault("query", unfit)
         elif query in lines:
             fault("query", f"stands on line {lines[query]} already; list all its clips in one row")
+        grades = _grades_in(cells[2]) if graded else [1.0] * len(names)
+        if not grades and graded:
+            fault("grades", f"must be a list of finite numbers, 0 or more, like [2, 0.5]; found {cells[2]!r}")
+        elif graded and not any(grades):
+            fault("grades", "are all 0; grade a clip that answers the query, or leave the query out")
         if not names:
             fault("audio_filenames", f"must be a list of one or more names, like ['a.wav', 'b.wav']; found {listed!r}")
             continue
+        if grades and len(grades) != len(names):
+            fault("grades", f"must be as many as the names, {len(names)}; found {len(grades)}")
         for name in sorted({name for name in names if names.count(name) > 1}):
             fault("audio_filenames", f"lists {name!r} twice; once is enough")
         for name in dict.fromkeys(names):
@@ -511,18 +528,30 @@ def _relevance(
                 close = hint(name)
                 fault("audio_filenames", f"unknown clip {name!r}" + (f"; there is {close!r}" if close else ""))
         lines.setdefault(query, line)
-        relevance.setdefault(query, frozenset(names))
+        kept = MappingProxyType({name: grade for name, grade in zip(names, grades, strict=False) if grade > 0})
+        relevance.setdefault(query, kept if graded else frozenset(names))
     if not records[1:] and readable:
         findings.append(Finding(file, 1, message="has a header and no queries"))
     return MappingProxyType(relevance)
 
 
-def _names_in(listed: str) -> list[str]:
+def _list_in(cell: str) -> list[object]:
     try:
-        names = ast.literal_eval(listed)
+        values = ast.literal_eval(cell)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return []
-    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
+    return values if isinstance(values, list) else []
+
+
+def _names_in(cell: str) -> list[str]:
+    names = _list_in(cell)
+    return names if all(isinstance(name, str) for name in names) else []
+
+
+def _grades_in(cell: str) -> list[float]:
+    grades = _list_in(cell)
+    fit = all(type(grade) in (int, float) and 0 <= grade <= sys.float_info.max for grade in grades)
+    return [float(grade) for grade in grades] if fit else []
 
 
 def _metadata(

@@ -2,13 +2,15 @@
 
 Conventions
 -----------
-- The *truth* maps each query to the non-empty set of names of the clips that answer it. A *prediction* is either a
-  `Similarity` (a score for every query and clip) or a `Ranking` (for every query its best clips, best first).
-- **Ranks** count from 1. Of clips with equal scores the relevant ones are ranked last, so that a constant scorer gets
-  the worst case and not the order of the files.
+- The *truth* maps each query to the clips that answer it: a set of names, or names with *grades*, finite and 0 or more.
+  Grade 0 is not relevant, a name in a set has grade 1, and all metrics but nDCG only ask which grades are above 0. A
+  *prediction* is either a `Similarity` (a score for every query and clip) or a `Ranking` (for every query its best
+  clips, best first).
+- **Ranks** count from 1. Of clips with equal scores the relevant ones are ranked last, and of these the lower grades
+  first, so that a constant scorer gets the worst case and not the order of the files.
 - **AP@k divides by the number of relevant clips**, whether or not they fit into k (DCASE 2025 task 6's rule; for one
-  relevant clip the reciprocal rank, DCASE 2022's). R@k is the share of the relevant clips among the first k. Both lie
-  in [0, 1] whatever the prediction holds.
+  relevant clip the reciprocal rank, DCASE 2022's). R@k is the share of the relevant clips among the first k. All
+  metrics but the median rank lie in [0, 1] whatever the prediction holds.
 - **Repeated and unknown names never help**: a name counts where it stands first; later ones, and names that are no clip
   of the split, take their places and count as wrong. A relevant clip that is not in the prediction is not found.
 - **Every query of the truth must be there, once**: a missing or a repeated query is an error, not a zero or a merge.
@@ -18,30 +20,44 @@ Metrics
 -------
 - `recall`: R@k.
 - `average_precision`: AP@k; its mean over queries is mAP@k.
+- `success`: success@k, whether any relevant clip is among the first k.
+- `ndcg`: nDCG@k.
+- `reciprocal_rank`: of the first relevant clip; its mean is MRR.
+- `median_rank`: medR, the median of the first relevant clips' ranks.
 
-Sources: Xie et al. 2022, section 2.4; CPJKU/dcase2025_task6_baseline, `average_precision_at_k`.
+Each takes what `ranks` returns: `recall(*ranks(truth, prediction), 10)`. `SETS` has the metrics of a challenge by year.
+Of more clips than a matrix has room for, `top_k` makes rankings.
+
+Sources: Xie et al. 2022, section 2.4; CPJKU/dcase2025_task6_baseline, `average_precision_at_k`; Järvelin and Kekäläinen
+2002, section 2.3, and trec_eval's `ndcg_cut`.
 """
 
 import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from evaluation import tables
+from evaluation import scores, tables
 from evaluation.data import Split
 from evaluation.files import replacing
-from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding, lookalike, printable, table
-from evaluation.intervals import Estimate, jackknife
+from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding, lookalike, printable
+from evaluation.intervals import Estimate
+from evaluation.scores import Items, Measured, Score, interval_method, measure
 
-VERSION = "0.1.0"
-TASK_METRICS = ("mAP@10", "R@1", "R@5", "R@10")  # DCASE 2022 to 2024; the first one ranks
+TASK_METRICS = ("mAP@10", "R@1", "R@5", "R@10")
+SETS = {  # of DCASE's retrieval tasks; the first one ranks
+    "dcase2022": TASK_METRICS,
+    "dcase2023": TASK_METRICS,
+    "dcase2024": TASK_METRICS,
+    "dcase2025": ("mAP@16", *TASK_METRICS),
+}
 
-Truth = Mapping[str, frozenset[str]]
+Truth = Mapping[str, Set[str] | Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -60,8 +76,7 @@ class Similarity:
 
     def top(self, k: int) -> "Ranking":
         """The k best clips of every query, best first; equal scores in the order of `file_names`."""
-        order = np.argsort(-self.scores, axis=1, kind="stable")[:, :k]
-        return Ranking(self.queries, tuple(tuple(self.file_names[clip] for clip in row) for row in order))
+        return Ranking.of(self.queries, self.file_names, np.argsort(-self.scores, axis=1, kind="stable")[:, :k])
 
     def save(self, path: Path) -> None:
         """Write as .npz, whole or not at all."""
@@ -76,6 +91,11 @@ class Ranking:
     queries: tuple[str, ...]
     file_names: tuple[tuple[str, ...], ...]
     lines: tuple[int, ...] = ()  # where each query stands in its file
+
+    @classmethod
+    def of(cls, queries: Sequence[str], file_names: Sequence[str], indices: np.ndarray) -> "Ranking":
+        """Make one of (queries, k) indices of clips, such as `top_k` returns."""
+        return cls(tuple(queries), tuple(tuple(file_names[clip] for clip in row) for row in indices.tolist()))
 
 
 Prediction = Similarity | Ranking
@@ -138,15 +158,24 @@ def validate(
     """Check a prediction against the truth and the clips of its split; return warnings and notes.
 
     Args:
-        truth: Query to the names of the clips that answer it.
+        truth: Query to the clips that answer it; of an empty set, the query is only asked to be there.
         file_names: Every clip of the split.
         prediction: What is to be scored.
         file: Its name in findings.
 
     Raises:
-        Faulty: A query of the truth is missing or repeated, or scores are not finite; with every finding.
+        Faulty: A query of the truth is missing or repeated, scores are not finite, or a query's grades are not finite,
+            below 0 or all 0; with every finding.
     """
     findings: list[Finding] = []
+    for query, relevant in truth.items():
+        if isinstance(relevant, Mapping):
+            if unfit := [grade for grade in relevant.values() if not 0 <= grade < np.inf]:
+                message = f"the grades of {query!r} must be finite and 0 or more; found {', '.join(map(str, unfit))}"
+                findings.append(Finding("truth", message=message))
+            elif not any(relevant.values()):
+                message = f"no grade of {query!r} is above 0; grade a clip that answers it, or leave the query out"
+                findings.append(Finding("truth", message=message))
     lines = prediction.lines if isinstance(prediction, Ranking) else ()
     seen: dict[str, int] = {}
     for index, query in enumerate(prediction.queries):
@@ -202,96 +231,193 @@ def validate(
     return findings
 
 
+def _graded(relevant: Set[str] | Mapping[str, float]) -> Mapping[str, float]:
+    """The relevant clips with their grades."""
+    if isinstance(relevant, Mapping):
+        return {name: float(grade) for name, grade in relevant.items() if grade > 0}
+    return dict.fromkeys(relevant, 1.0)
+
+
 def ranks(truth: Truth, prediction: Prediction) -> tuple[np.ndarray, np.ndarray]:
-    """Return where the relevant clips of every query stand, and how many there are.
+    """Return where the relevant clips of every query stand, and their grades: what each metric takes.
 
     Returns:
         (queries, most relevant clips of any query) float64, ascending in each row, infinite where a relevant clip is
-        not found or the query has fewer; and (queries,) counts. Queries are in the truth's order.
+        not found or the query has fewer; and in the same order their grades, 0 where the query has fewer. Queries are
+        in the truth's order.
     """
-    counts = np.array([len(names) for names in truth.values()])
-    found = np.full((len(truth), counts.max(initial=0)), np.inf)
+    relevant = [_graded(names) for names in truth.values()]
+    counts = np.array([len(names) for names in relevant], dtype=int)
+    owners = np.repeat(np.arange(len(relevant)), counts)
+    grade = np.array([grade for names in relevant for grade in names.values()], dtype=float)
     rows = {query: row for row, query in enumerate(prediction.queries)}
     if isinstance(prediction, Similarity):
         columns = {name: column for column, name in enumerate(prediction.file_names)}
-        for index, (query, names) in enumerate(truth.items()):
-            scores = prediction.scores[rows[query]]
-            relevant = np.array([columns[name] for name in names if name in columns], dtype=int)
-            if len(relevant):
-                own = -np.sort(-scores[relevant])  # best first
-                # All relevant clips that are better or as good stand before, and so do the others that are not worse.
-                # Asked as "not worse", NaN gets the worst case too: a model that diverged must not look perfect.
-                others = (~(scores < own[:, None])).sum(axis=1) - (~(own < own[:, None])).sum(axis=1)
-                found[index, : len(own)] = others + np.arange(1, len(own) + 1)
+        column = np.array([columns.get(name, -1) for names in relevant for name in names], dtype=int)
+        there = np.flatnonzero(column >= 0)
+        row = np.array([rows[query] for query in truth], dtype=int)[owners[there]]
+        place = np.full(len(owners), np.inf)
+        place[there] = _places(prediction.scores, row, column[there], grade[there])
     else:
-        for index, (query, names) in enumerate(truth.items()):
-            answer = prediction.file_names[rows[query]]
-            positions = sorted(answer.index(name) + 1 for name in names if name in answer)
-            found[index, : len(positions)] = positions
-    return found, counts
+        answers = [prediction.file_names[rows[query]] for query in truth]
+        place = np.array(
+            [
+                answer.index(name) + 1 if name in answer else np.inf
+                for names, answer in zip(relevant, answers, strict=True)
+                for name in names
+            ]
+        )
+    order = np.lexsort((place, owners))
+    slot = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+    places = np.full((len(truth), counts.max(initial=0)), np.inf)
+    grades = np.zeros_like(places)
+    places[owners, slot], grades[owners, slot] = place[order], grade[order]
+    return places, grades
 
 
-def recall(found: np.ndarray, counts: np.ndarray, k: int) -> np.ndarray:
+def _places(scores: np.ndarray, row: np.ndarray, column: np.ndarray, grade: np.ndarray) -> np.ndarray:
+    """Return the (n,) ranks in their rows of the relevant clips, given as (n,) rows and columns of the scores."""
+    own = scores[row, column]
+    order = np.lexsort((grade, -own, row))  # each row's relevant clips as they rank
+    row, own = row[order], own[order]
+    # Asked as "not worse", NaN gets the worst case too: a model that diverged must not look perfect.
+    lost = np.isnan(own)
+    own = np.where(lost, -np.inf, own)
+    not_worse = np.empty(len(own), dtype=int)
+    size = max(1, 2**17 // max(1, scores.shape[1]))  # what is compared at once stays in the cache
+    for start in range(0, len(own), size):
+        block = slice(start, start + size)
+        worse = scores[row[block]] < own[block, None]
+        not_worse[block] = scores.shape[1] - np.count_nonzero(worse, axis=1)
+    # Before a clip stand all that are not worse, but for the relevant ones after it in its own run of equal scores …
+    runs = np.flatnonzero(np.append((row[1:] != row[:-1]) | (own[1:] != own[:-1]), True)[: len(own)])
+    here = np.arange(len(own))
+    after = runs[np.searchsorted(runs, here)] - here
+    # … and for relevant ones of NaN, which are not worse than any and yet rank last.
+    after += np.where(own > -np.inf, np.bincount(row[lost], minlength=len(scores))[row], 0)
+    places = np.empty(len(own))
+    places[order] = not_worse - after
+    return places
+
+
+def recall(places: np.ndarray, grades: np.ndarray, k: int) -> np.ndarray:
     """R@k of every query: the share of its relevant clips among the first k, in [0, 1]. Arguments as from `ranks`."""
-    return (found <= k).sum(axis=1) / counts
+    return (places <= k).sum(axis=1) / (grades > 0).sum(axis=1)
 
 
-def average_precision(found: np.ndarray, counts: np.ndarray, k: int) -> np.ndarray:
+def average_precision(places: np.ndarray, grades: np.ndarray, k: int) -> np.ndarray:
     """AP@k of every query: precision at each relevant clip among the first k, over the number of relevant clips."""
-    precision = np.arange(1, found.shape[1] + 1) / found
-    return np.where(found <= k, precision, 0.0).sum(axis=1) / counts
+    precision = np.arange(1, places.shape[1] + 1) / places
+    return np.where(places <= k, precision, 0.0).sum(axis=1) / (grades > 0).sum(axis=1)
 
 
-def chance(counts: np.ndarray, clips: int, metric: str) -> float:
-    """The mean of a metric over all random rankings of `clips` clips, for queries with so many relevant clips.
+def success(places: np.ndarray, grades: np.ndarray, k: int) -> np.ndarray:
+    """Whether any relevant clip of a query is among the first k: 1 or 0."""
+    return (places[:, 0] <= k).astype(float)
 
-    A clip stands at any rank with the same chance, so that R@k is k / clips. The precision at a relevant clip of rank r
-    counts itself and, of the r - 1 before it, each with chance (relevant - 1) / (clips - 1).
+
+def ndcg(places: np.ndarray, grades: np.ndarray, k: int) -> np.ndarray:
+    """nDCG@k of every query: Σ grade / log2(rank + 1) over the first k, over that of the best ranking; in [0, 1].
+
+    The best ranking has all relevant clips, best grades first, also those that the prediction lacks.
     """
-    name, k = _metric(metric)
-    k = min(k, clips)
-    if name is recall:
-        return k / clips
+    grades = grades / grades.max(axis=1, keepdims=True)  # or the sum of great grades were infinite
+    rank = np.broadcast_to(np.arange(1.0, places.shape[1] + 1), places.shape)
+    best = -np.sort(-grades, axis=1)
+    gain, ideal = (
+        np.where(at <= k, g / np.log2(at + 1), 0.0).sum(axis=1) for at, g in ((places, grades), (rank, best))
+    )
+    return np.minimum(gain / ideal, 1.0)  # rounding must not lift it
+
+
+def reciprocal_rank(places: np.ndarray, grades: np.ndarray) -> np.ndarray:
+    """One over the rank of a query's first relevant clip, in [0, 1]; 0 where none is found."""
+    return 1 / places[:, 0]
+
+
+def median_rank(places: np.ndarray, grades: np.ndarray) -> Estimate:
+    """The median over queries of the first relevant clip's rank, at least 1; infinite where most find none.
+
+    The 95 % interval is the one that supposes no distribution: from the l-th smallest to the l-th greatest rank, l as
+    great as the binomial distribution of how many ranks lie below the median allows (Conover, Practical Nonparametric
+    Statistics, section 3.2). It holds the median at least 95 times in 100; of five ranks or fewer there is none. It
+    takes the queries for independent.
+    """
+    first = np.sort(places[:, 0])
+    n, below = len(first), np.arange(len(first))
+    binomial = np.cumsum(np.log((n - below) / (below + 1))) - n * np.log(2)  # of 1, 2, … n; none has 2 ** -n
+    tail = np.cumsum(np.exp(np.append(-n * np.log(2), binomial)))
+    outside = np.count_nonzero(tail <= 0.025)
+    low, high = (first[outside - 1], first[n - outside]) if outside else (np.nan, np.nan)
+    return Estimate(float(np.median(first)), np.nan, float(low), float(high), n, "order-statistics-95")
+
+
+AT_K = {"mAP": average_precision, "R": recall, "nDCG": ndcg, "success": success}
+
+
+def chance(grades: np.ndarray, clips: int, metric: str) -> float | None:
+    """The mean of a metric over all random rankings of `clips` clips; None for the median rank, which is no mean.
+
+    A clip stands at any rank with the same chance, so that R@k is k / clips, and each rank of nDCG's sum has the mean
+    grade. The precision at a relevant clip of rank r counts itself and, of the r - 1 before it, each with chance
+    (relevant - 1) / (clips - 1). That none is among the first r has the chance of drawing r of the others.
+
+    Args:
+        grades: (queries, m) the grades of each query's relevant clips, as from `ranks`.
+        clips: How many clips are ranked.
+        metric: Its name.
+    """
+    name, depth = _metric(metric)
+    k = int(min(depth, clips))
     rank = np.arange(1, k + 1)
-    others = (counts[:, None] - 1) / max(clips - 1, 1)
-    return float(((1 + (rank - 1) * others) / rank).sum(axis=1).mean() / clips)
+    counts, queries = np.unique((grades > 0).sum(axis=1), return_counts=True)
+    if name == "medR":
+        return None
+    if name == "R":
+        return k / clips
+    if name == "nDCG":
+        places = np.broadcast_to(np.arange(1.0, grades.shape[1] + 1), grades.shape)
+        best = -np.sort(-grades / grades.max(axis=1, keepdims=True), axis=1)
+        ideal = np.where(places <= k, best / np.log2(places + 1), 0.0).sum(axis=1)
+        return float((best.sum(axis=1) / ideal).mean() / clips * (1 / np.log2(rank + 1)).sum())
+    if name == "mAP":
+        others = (counts - 1) / max(clips - 1, 1)
+        values = [((1 + (rank - 1) * share) / rank).sum() / clips for share in others]
+    else:
+        # No relevant clip among the first 0, 1, … k.
+        none = [np.cumprod(np.append(1, (clips - count - rank + 1).clip(0) / (clips - rank + 1))) for count in counts]
+        values = [1 - left[-1] if name == "success" else (-np.diff(left) / rank).sum() for left in none]
+    return float(np.average(values, weights=queries))
 
 
-def _metric(name: str) -> tuple[Callable[[np.ndarray, np.ndarray, int], np.ndarray], int]:
-    match = re.fullmatch(r"(mAP|R)@([1-9]\d*)", name)
+def _metric(name: str) -> tuple[str, float]:
+    """Split a metric's name, as of R@10, and say how many of the first clips it looks at."""
+    match = re.fullmatch(rf"({'|'.join(AT_K)})@([1-9]\d*)|MRR|medR", name)
     if not match:
-        raise BadRequest(f"unknown metric {printable(name)!r}; there are mAP@k and R@k for any k from 1")
-    return {"mAP": average_precision, "R": recall}[match[1]], int(match[2])
+        known = ", ".join(f"{kind}@k" for kind in AT_K)
+        message = f"there are {known} for any k from 1, MRR, medR, and the sets {', '.join(SETS)}"
+        raise BadRequest(f"unknown metric {printable(name)!r}; {message}")
+    return (match[1], int(match[2])) if match[1] else (name, np.inf)
 
 
-@dataclass(frozen=True)
-class Score:
-    """The metrics of one prediction, what they would be by chance, and the signature that says what was measured."""
+def clip_groups(queries: Iterable[str], split: Split, truth: Truth) -> tuple[int, ...]:
+    """Number the queries so that those get one number that describe one clip, or clips that share a caption.
 
-    metrics: Mapping[str, Estimate]
-    chance: Mapping[str, float]
-    signature: str
-    findings: tuple[Finding, ...] = ()
+    What a query describes are the clips whose caption it is; of a query that is nobody's caption, those that answer it.
+    """
+    parent: dict[str, str] = {}
 
-    def __str__(self) -> str:
-        """The metrics as a table, with the signature below."""
-        rows = [
-            [name, f"{m.value:.3f}", f"{m.low:.3f} – {m.high:.3f}", f"{self.chance[name]:.3f}", m.n]
-            for name, m in self.metrics.items()
-        ]
-        text = table(rows, ["metric", "value", "95 % interval", "chance", "queries"], numbers=(1, 2, 3, 4))
-        return f"{text}\nsignature: {self.signature}"
+    def root(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            parent[name] = name = parent[parent[name]]
+        return name
 
-    def save(self, path: Path) -> None:
-        """Write as JSON at full precision, whole or not at all."""
-        metrics = {}
-        for name, estimate in self.metrics.items():
-            figures = {**asdict(estimate), "chance": self.chance[name]}
-            # A single query has no standard error, and JSON no NaN.
-            metrics[name] = {key: None if value != value else value for key, value in figures.items()}
-        text = json.dumps({"signature": self.signature, "metrics": metrics}, indent=2, ensure_ascii=False)
-        with replacing(path) as part:
-            part.write_text(text + "\n", encoding="utf-8")
+    described = {query: sorted(split.captions.get(query) or _graded(truth[query])) for query in queries}
+    for names in described.values():
+        for name in names[1:]:
+            parent[root(name)] = root(names[0])
+    numbers: dict[str, int] = {}
+    return tuple(numbers.setdefault(root(names[0]), len(numbers)) for names in described.values())
 
 
 def evaluate(
@@ -301,6 +427,7 @@ def evaluate(
     truth: Truth | None = None,
     truth_name: str = "given",
     metrics: Sequence[str] = TASK_METRICS,
+    interval: str = "jackknife",
     file: str = "prediction",
 ) -> Score:
     """Score a prediction for a split.
@@ -308,45 +435,126 @@ def evaluate(
     Args:
         split: The split; its own truth is used unless another is given.
         prediction: What is to be scored.
-        truth: Query to relevant clips.
+        truth: Query to the clips that answer it, with or without grades.
         truth_name: What the signature calls that truth.
-        metrics: Names such as `mAP@10` and `R@5`.
+        metrics: Names such as `mAP@10`, `MRR` and `dcase2025`, a set of them.
+        interval: One of `intervals.METHODS`.
         file: The prediction's name in findings.
 
     Raises:
-        BadRequest: A metric is not known, or the split has no truth.
+        BadRequest: A metric or the interval is not known, or the split or a query has no truth.
         Faulty: As `validate`.
     """
     if truth is None:
         truth, truth_name = split.truth, "captions" if split.relevance is None else f"relevance_{split.name}.csv"
     if not truth:
         raise BadRequest(f"the split {split.name} has no truth: its queries' clips are not known")
-    chosen = {name: _metric(name) for name in metrics}
+    if nobody := [query for query, relevant in truth.items() if not relevant]:
+        raise BadRequest(f"the truth has no clip for {len(nobody)} of {len(truth)} queries, first {nobody[0]!r}")
+    names = dict.fromkeys(name for asked in metrics for name in SETS.get(asked, (asked,)))
+    deepest = min(max((_metric(name)[1] for name in names), default=0), len(split.clips))
     findings = validate(truth, split.file_names, prediction, file)
-    found, counts = ranks(truth, prediction)
-    # How long a ranking is changes what it can reach at a greater k.
-    kind = "similarity" if isinstance(prediction, Similarity) else f"top-{max(map(len, prediction.file_names))}"
-    answers = repr(sorted((query, sorted(names)) for query, names in truth.items()))
+    places, grades = ranks(truth, prediction)
+    # A list says the same as a matrix where nothing looks beyond its end.
+    shortest = deepest
+    if isinstance(prediction, Ranking):
+        lists = zip(prediction.queries, prediction.file_names, strict=True)
+        shortest = min(len(best) for query, best in lists if query in truth)
+    depth = "all" if shortest >= deepest else f"top-{shortest}"
+    answers = repr(sorted((query, sorted(_graded(relevant).items())) for query, relevant in truth.items()))
+    counts = (grades > 0).sum(axis=1)
     signature = "|".join(
         [
-            f"dcase-kit:{VERSION}",
+            f"dcase-kit:{scores.VERSION}",
             f"split:{split.name}#{split.fingerprint}",
             f"truth:{truth_name}#{hashlib.sha256(answers.encode()).hexdigest()[:8]}",
             f"queries:{len(truth)}",
             f"clips:{len(split.clips)}",
             f"relevant:{counts.min()}-{counts.max()}",
-            f"prediction:{kind}",
+            f"depth:{depth}",
             "ap:over-relevant",
+            "ndcg:linear-log2",
             "ties:relevant-last",
             "repeated,unknown:wrong",
-            "missing:error",
-            "interval:jackknife-95-normal",
+            "missing,duplicate:error",
+            "extra:left-out",
+            f"interval:{interval_method(interval)}",
             f"numpy:{np.__version__}",
         ]
     )
-    return Score(
-        {name: jackknife(metric(found, counts, k)) for name, (metric, k) in chosen.items()},
-        {name: chance(counts, len(split.clips), name) for name in chosen},
-        signature,
-        tuple(findings),
-    )
+    items = Items("queries", tuple(truth), clip_groups(truth, split, truth))
+    measured = {}
+    for name in names:
+        kind, k = _metric(name)
+        if kind == "medR":
+            measured[name] = Measured(median_rank(places, grades))
+            if measured[name].estimate.value == np.inf:
+                message = "medR: the median lies beyond the lists: half of the queries or more find none of their clips"
+                findings.append(Finding(file, message=message, severity=NOTE))
+            continue
+        values = reciprocal_rank(places, grades) if kind == "MRR" else AT_K[kind](places, grades, k)
+        measured[name] = measure(values, items, interval, chance=chance(grades, len(split.clips), name))
+    return Score(measured, items, signature, findings=tuple(findings))
+
+
+# More clips than a matrix has room for --------------------------------------------------------------------------------
+
+TILE = (1024, 4096)  # queries and clips that are multiplied at once: 16 MiB of scores
+
+
+def top_k(queries: np.ndarray, clips: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return for every query the k clips of greatest inner product, exactly, without all scores being there at once.
+
+    Args:
+        queries: (q, d) float32 embeddings.
+        clips: (n, d) float32 embeddings; may lie on disk (`np.memmap`), each part is read once.
+        k: How many, from 1; all n where there are fewer.
+
+    Returns:
+        (q, min(k, n)) indices of clips, best first, equal scores in the order of the clips as of `Similarity.top`; and
+        their float32 scores.
+
+    Raises:
+        ValueError: The shapes do not go together, k is below 1, or scores may not be finite.
+
+    >>> top_k(np.float32([[1, 0]]), np.float32([[1, 5], [3, 0], [2, 2]]), 2)
+    (array([[1, 2]]), array([[3., 2.]], dtype=float32))
+    """
+    if queries.ndim != 2 or clips.ndim != 2 or queries.shape[1] != clips.shape[1] or k < 1:
+        raise ValueError(
+            f"queries and clips must be (q, d) and (n, d), k 1 or more; found {queries.shape}, {clips.shape} and {k}"
+        )
+    queries, k = np.asarray(queries, dtype=np.float32), min(k, len(clips))
+    indices = np.zeros((len(queries), k), dtype=np.int64)
+    best = np.full((len(queries), k), -np.inf, dtype=np.float32)
+    greatest = _greatest(queries) * queries.shape[1]
+    for start in range(0, len(clips), TILE[1]):
+        block = np.asarray(clips[start : start + TILE[1]], dtype=np.float32)
+        if not greatest * _greatest(block) < float(np.finfo(np.float32).max):
+            raise ValueError("embeddings must be finite, and so small that their inner products are")
+        for first in range(0, len(queries), TILE[0]):
+            rows = slice(first, first + TILE[0])
+            _enter(queries[rows] @ block.T, start, indices[rows], best[rows])
+    return indices, best
+
+
+def _greatest(values: np.ndarray) -> float:
+    return max(float(values.max(initial=0)), -float(values.min(initial=0)))  # NaN where any is
+
+
+def _enter(scores: np.ndarray, start: int, indices: np.ndarray, best: np.ndarray) -> None:
+    """Put into the best of every query, in place, the clips from `start` on that are better than its last."""
+    k, width = best.shape[1], scores.shape[1]
+    enters = scores > best[:, -1:]  # earlier clips go first: one that is as good as the last stays out
+    if width > k and np.count_nonzero(enters) > 2 * best.size:  # as at the start; to sort that many would be dear
+        enters &= scores >= np.partition(scores, -k, axis=1)[:, -k, None]
+    found = np.flatnonzero(enters)
+    row, column = np.divmod(found, width)
+    touched, new = np.unique(row, return_counts=True)
+    rows = np.concatenate([np.repeat(touched, k), row])
+    values = np.concatenate([best[touched].ravel(), scores.ravel()[found]])
+    clips = np.concatenate([indices[touched].ravel(), start + column])
+    order = np.lexsort((clips, -values, rows))
+    ends = np.cumsum(k + new)
+    first = order[(ends - k - new)[:, None] + np.arange(k)]
+    best[touched], indices[touched] = values[first], clips[first]

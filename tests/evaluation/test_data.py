@@ -48,6 +48,7 @@ CSV, DEV = "captions_development.csv", "development"
 LATIN = rows(A, "café.wav,Rain falls.,It is raining.").encode("latin-1")
 RELEVANCE = "relevance_development.csv"
 RELEVANT = "query,audio_filenames"
+GRADED = "query,audio_filenames,grades"
 METADATA = "metadata_development.csv"
 BOTH = "Something is heard.,\"['a.wav', 'b.wav']\""
 
@@ -329,6 +330,33 @@ FAULTS = {
         {RELEVANCE: rows("A\tcaption.,['b.wav']", header=RELEVANT)},
         f"{RELEVANCE}:2: query: error: must be one line without control characters; found 'A\\tcaption.'",
     ),
+    "grades: other header": (
+        {RELEVANCE: rows("Rain.,['b.wav'],[1]", header="query,audio_filenames,grade")},
+        f"{RELEVANCE}:1: error: the header must be {RELEVANT}; found query,audio_filenames,grade",
+    ),
+    "grades: none in a row": (
+        {RELEVANCE: rows("Rain.,['b.wav']", header=GRADED)},
+        f"{RELEVANCE}:2: error: has 2 columns where the header has 3; quote a cell that holds a comma",
+    ),
+    "grades: fewer than names": (
+        {RELEVANCE: rows("Rain.,\"['a.wav', 'b.wav']\",[1]", header=GRADED)},
+        f"{RELEVANCE}:2: grades: error: must be as many as the names, 2; found 1",
+    ),
+    "grades: all 0": (
+        {RELEVANCE: rows("Rain.,\"['a.wav', 'b.wav']\",\"[0, 0.0]\"", header=GRADED)},
+        f"{RELEVANCE}:2: grades: error: are all 0; grade a clip that answers the query, or leave the query out",
+    ),
+    "grades: every fault of a row, and of every row": (
+        {RELEVANCE: rows("  ,x.wav,[0]", "Rain.,\"['c.wav', 'a.wav']\",[0]", "Wind.,['b.wav'],[-1]", header=GRADED)},
+        f"""\
+{RELEVANCE}:2: audio_filenames: error: must be a list of one or more names, like ['a.wav', 'b.wav']; found 'x.wav'
+{RELEVANCE}:2: grades: error: are all 0; grade a clip that answers the query, or leave the query out
+{RELEVANCE}:2: query: error: is blank; write a query
+{RELEVANCE}:3: audio_filenames: error: unknown clip 'c.wav'
+{RELEVANCE}:3: grades: error: are all 0; grade a clip that answers the query, or leave the query out
+{RELEVANCE}:3: grades: error: must be as many as the names, 2; found 1
+{RELEVANCE}:4: grades: error: must be a list of finite numbers, 0 or more, like [2, 0.5]; found '[-1]'""",
+    ),
     # The metadata: whatever is wrong there is a warning
     "metadata: unknown clip": (
         {METADATA: "file_name,keywords\na.wav,dog\nc.wav,cat\n"},
@@ -370,6 +398,13 @@ FAULTS |= {
         "[" * 500 + "]" * 500,
     )
 }
+FAULTS |= {
+    f"grades: {listed} for a list": (
+        {RELEVANCE: rows(f"Rain.,['b.wav'],\"{listed}\"", header=GRADED)},
+        f"{RELEVANCE}:2: grades: error: must be a list of finite numbers, 0 or more, like [2, 0.5]; found {listed!r}",
+    )
+    for listed in ("", "1", "(1,)", "[]", "['1']", "[True]", "[None]", "[-1]", "[1e999]", "[nan]", f"[1{400 * '0'}]")
+}
 
 
 @pytest.mark.parametrize(("files", "said"), FAULTS.values(), ids=FAULTS)
@@ -401,6 +436,7 @@ ACCEPTED = {
         "notes/captions_x.csv": "",
     },
     "relevance": {RELEVANCE: rows(BOTH, "Rain falls.,['b.wav']", header=RELEVANT)},
+    "relevance with grades": {RELEVANCE: rows(f'{BOTH},"[2, 0.5]"', "Rain falls.,['b.wav'],[3]", header=GRADED)},
     "Latin-1 metadata": {METADATA: "file_name,who\nb.wav,José\n".encode("latin-1")},
     "UTF-8 metadata with BOM": {METADATA: "\ufefffile_name,who\nb.wav,José\n"},
     "metadata with semicolons": {METADATA: "file_name;who;cut\nb.wav;José;[1, 2]\n"},
@@ -622,6 +658,17 @@ def test_the_truth_is_a_set_of_clips(tmp_path):
     assert again.queries == (*split.queries, "Noise.")
 
 
+def test_the_truth_with_grades(tmp_path):
+    listed = rows(
+        "Rain falls.,\"['b.wav', 'a.wav']\",\"[0.5, 0]\"", "Noise.,\"['a.wav', 'b.wav']\",\"[3, 1]\"", header=GRADED
+    )
+    truth = data.read(write(tmp_path, GOOD | {RELEVANCE: listed}))[DEV].truth
+    assert truth == {"Rain falls.": {"b.wav": 0.5}, "Noise.": {"a.wav": 3.0, "b.wav": 1.0}}
+    with pytest.raises(TypeError):
+        truth["Noise."]["a.wav"] = 0
+    assert data.read_relevance(tmp_path / RELEVANCE, ["a.wav", "b.wav"]) == truth
+
+
 def test_the_fingerprint_changes_with_any_text(tmp_path):
     variants = [
         {},
@@ -630,6 +677,8 @@ def test_the_fingerprint_changes_with_any_text(tmp_path):
         {CSV: rows(B, A)},
         {RELEVANCE: rows(BOTH, header=RELEVANT)},
         {RELEVANCE: rows(BOTH.replace(", 'b.wav'", ""), header=RELEVANT)},
+        {RELEVANCE: rows(f'{BOTH},"[2, 1]"', header=GRADED)},
+        {RELEVANCE: rows(f'{BOTH},"[2, 3]"', header=GRADED)},
     ]
     prints = []
     for number, files in enumerate(variants):

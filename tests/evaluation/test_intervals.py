@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+import scipy.stats
 from astropy.stats import jackknife_stats
 
-from evaluation.intervals import Estimate, jackknife
+from evaluation.intervals import Estimate, bootstrap, from_left_out, grouped, jackknife, mean, pseudo_values
 
 RANDOM = np.random.default_rng(6)
 ARRAYS = {
@@ -112,3 +113,228 @@ def test_refused(values, confidence, message):
     with pytest.raises(ValueError) as refusal:
         jackknife(np.array(values), confidence)
     assert str(refusal.value).startswith(message)
+
+
+# ------------------------------------------------------------------------------------------------ any metric
+
+
+def ratio(sums):
+    return sums[..., 0] / sums[..., 1]
+
+
+def bleu(sums):
+    """Corpus BLEU by its formula: sums of matches and n-grams of four orders, then candidate and reference lengths."""
+    precisions = sums[..., :4] / sums[..., 4:8]
+    brevity = np.minimum(0, 1 - sums[..., 9] / sums[..., 8])
+    return np.exp(np.log(precisions).mean(axis=-1) + brevity)
+
+
+def counts(n, seed=0):
+    rng = np.random.default_rng(seed)
+    length = rng.integers(5, 20, n)
+    ngrams = np.stack([length - order for order in range(4)], axis=1)
+    return np.hstack([rng.binomial(ngrams, [0.6, 0.3, 0.2, 0.1]), ngrams, length[:, None], length[:, None] + 2])
+
+
+UNEQUAL = np.repeat(np.arange(12), np.arange(1, 13))  # groups of one, two, … twelve items
+
+
+@pytest.mark.parametrize(("metric", "columns"), [(ratio, [0, 4]), (bleu, slice(None))], ids=["ratio", "BLEU"])
+def test_equals_astropy_for_any_metric_up_to_the_bias(metric, columns):
+    """Astropy subtracts the bias from the value and centres the interval there; ours is centred on the value."""
+    statistics = counts(40)[:, columns]
+    value, values = pseudo_values(statistics, metric)
+    estimate, bias, std_error, interval = jackknife_stats(
+        np.arange(40), lambda chosen: metric(statistics[chosen.astype(int)].sum(axis=0)), 0.9
+    )
+    ours = jackknife(values, 0.9, value=value)
+    assert ours.value == metric(statistics.sum(axis=0)) == pytest.approx(estimate + bias, rel=1e-12)
+    assert ours.std_error == pytest.approx(std_error, rel=1e-9)
+    assert [ours.low, ours.high] == pytest.approx(interval + bias, rel=1e-9)
+    assert abs(bias) > 1e-7  # else the shift is not tested
+
+
+def brute_force(statistics, metric, groups):
+    """Standard error from really leaving each group out."""
+    left_out = np.array([metric(statistics[groups != group].sum(axis=0)) for group in np.unique(groups)])
+    n = len(left_out)
+    return np.sqrt((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum())
+
+
+@pytest.mark.parametrize("groups", [np.arange(78), UNEQUAL], ids=["items", "groups"])
+def test_equals_leaving_out_really_for_a_corpus_metric(groups):
+    statistics = counts(78)
+    value, values = pseudo_values(grouped(statistics, groups)[0], bleu)
+    ours = jackknife(values, value=value)
+    assert ours.value == pytest.approx(bleu(statistics.sum(axis=0)), rel=1e-14)
+    assert ours.std_error == pytest.approx(brute_force(statistics, bleu, groups), rel=1e-9)
+    assert ours.n == len(np.unique(groups))
+
+
+def test_groups_of_a_mean_are_left_out_whole():
+    values = np.random.default_rng(1).random(78)
+    statistics = np.stack([values, np.ones(78)], axis=1)
+    ours = jackknife(values, groups=UNEQUAL)
+    assert ours.value == pytest.approx(values.mean(), rel=1e-15)
+    assert ours.std_error == pytest.approx(brute_force(statistics, mean, UNEQUAL), rel=1e-12)
+    assert ours.n == 12
+    # The same from the statistics.
+    value, of_groups = pseudo_values(grouped(statistics, UNEQUAL)[0], mean)
+    assert jackknife(of_groups, value=value).std_error == pytest.approx(ours.std_error, rel=1e-12)
+
+
+def test_five_captions_of_a_clip_are_no_five_clips():
+    """Five equal values in every clip: by group the interval is that of the clips, and else √5 too narrow."""
+    clips = np.random.default_rng(2).random(50)
+    values, groups = np.repeat(clips, 5), np.repeat(np.arange(50), 5)
+    by_clip = jackknife(values, groups=groups)
+    assert by_clip.std_error == pytest.approx(jackknife(clips).std_error, rel=1e-12)
+    assert by_clip.std_error / jackknife(values).std_error == pytest.approx(np.sqrt(249 / 49), rel=1e-9)
+
+
+def test_groups_may_be_named_in_any_way_and_order():
+    values, shuffled = np.random.default_rng(3).random(78), np.random.default_rng(4).permutation(78)
+    numbers = jackknife(values, groups=UNEQUAL)
+    names = [f"clip, {'abcdefghijkl'[group]}.wav" for group in UNEQUAL]
+    assert jackknife(values, groups=names) == numbers
+    again = jackknife(values[shuffled], groups=-7 * UNEQUAL[shuffled])
+    assert again.std_error == pytest.approx(numbers.std_error, rel=1e-12)
+
+
+@pytest.mark.parametrize("values", ARRAYS.values(), ids=ARRAYS)
+def test_groups_of_one_item_each_are_items(values):
+    plain = jackknife(values)
+    alone = jackknife(values, groups=np.arange(len(values))[::-1])
+    scale = max(1.0, np.abs(np.asarray(values, float)).max())
+    np.testing.assert_allclose([*vars(alone).values()][:4], [*vars(plain).values()][:4], rtol=0, atol=1e-12 * scale)
+    assert (alone.n, alone.interval) == (plain.n, plain.interval)
+
+
+def test_pseudo_values_of_a_mean_are_the_values():
+    values = RANDOM.random(100)
+    value, made = pseudo_values(np.stack([values, np.ones(100)], axis=1), mean)
+    assert value == pytest.approx(values.mean(), rel=1e-15)
+    np.testing.assert_allclose(made, values, rtol=0, atol=1e-13)
+
+
+def test_pseudo_values_by_hand():
+    np.testing.assert_allclose(from_left_out(2.0, np.array([1.0, 2.0, 4.0])), [4, 2, -2])
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 1000])
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
+def test_students_t(n, confidence):
+    values = np.random.default_rng(n).random(n)
+    ours = jackknife(values, confidence, t=True)
+    low, high = scipy.stats.t.interval(confidence, n - 1, values.mean(), scipy.stats.sem(values))
+    assert [ours.low, ours.high] == pytest.approx([low, high], rel=1e-10)
+    assert ours.interval == f"jackknife-t-{100 * confidence:g}"
+
+
+@pytest.mark.parametrize("t", [False, True])
+@pytest.mark.parametrize(("values", "groups"), [([0.3], None), ([0.3], [7]), ([0.1, 0.5], [7, 7])])
+def test_one_group_has_a_value_and_no_interval(recwarn, values, groups, t):
+    estimate = jackknife(np.array(values), groups=groups, t=t)
+    assert (estimate.value, estimate.n) == (pytest.approx(0.3), 1)
+    assert np.isnan([estimate.std_error, estimate.low, estimate.high]).all()
+    value, made = pseudo_values(np.array([[0.6, 2.0]]), mean)
+    assert (value, made.tolist()) == (0.3, [0.3])
+    assert not recwarn
+
+
+@pytest.mark.parametrize("of", [jackknife, bootstrap])
+def test_as_many_groups_as_values(of):
+    with pytest.raises(ValueError, match="groups must be as many as values, but 2 and 3 were given"):
+        of(np.arange(3.0), groups=[1, 2])
+
+
+# ------------------------------------------------------------------------------------------------ bootstrap
+
+
+@pytest.mark.parametrize(("bca", "method"), [(False, "percentile"), (True, "BCa")])
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_equals_scipy(bca, method, confidence):
+    values = np.random.default_rng(5).exponential(size=30)  # skewed, so that the methods differ
+    ours = bootstrap(values, confidence=confidence, bca=bca, resamples=999, seed=3)
+    theirs = scipy.stats.bootstrap(
+        (values,), np.mean, confidence_level=confidence, method=method, n_resamples=999, rng=3
+    )
+    assert ours.value == pytest.approx(values.mean(), rel=1e-14)
+    assert [ours.low, ours.high, ours.std_error] == pytest.approx(
+        [*theirs.confidence_interval, theirs.standard_error], rel=1e-9
+    )
+    assert (ours.n, ours.interval) == (30, f"bootstrap{'-bca' if bca else ''}-{100 * confidence:g}")
+
+
+def test_bootstrap_of_a_corpus_metric_equals_scipy():
+    statistics = counts(30)
+    ours = bootstrap(statistics, bleu, bca=True, resamples=499, seed=1)
+    theirs = scipy.stats.bootstrap(
+        (np.arange(30),), lambda drawn: bleu(statistics[drawn].sum(axis=0)), vectorized=False, n_resamples=499, rng=1
+    )
+    assert [ours.low, ours.high] == pytest.approx([*theirs.confidence_interval], rel=1e-9)
+    assert ours.low < ours.value < ours.high
+
+
+def test_groups_are_drawn_whole():
+    """The same draws, made here by hand from the same seed: each is of twelve groups, however many items that are."""
+    values = np.random.default_rng(1).random(78)
+    ours = bootstrap(values, groups=UNEQUAL, resamples=499, seed=8)
+    members = [values[group == UNEQUAL] for group in range(12)]
+    draws = np.random.default_rng(8).integers(0, 12, (499, 12))
+    means = [np.concatenate([members[group] for group in draw]).mean() for draw in draws]
+    assert [ours.low, ours.high] == pytest.approx(np.quantile(means, [0.025, 0.975]), rel=1e-12)
+    assert (ours.std_error, ours.n) == (pytest.approx(np.std(means, ddof=1)), 12)
+
+
+def test_the_seed_and_the_number_of_draws_decide():
+    values = RANDOM.random(50)
+    assert bootstrap(values) == bootstrap(values, seed=0, resamples=9999)
+    assert bootstrap(values, resamples=99) == bootstrap(values, resamples=99)
+    assert len({bootstrap(values, resamples=draws, seed=seed).low for draws in (99, 199) for seed in (0, 1)}) == 4
+
+
+@pytest.mark.parametrize("bca", [False, True])
+@pytest.mark.parametrize("values", [np.zeros(5), np.ones(5), np.full(21, 0.1), np.full(3, -7e5)])
+@pytest.mark.parametrize("groups", [False, True])
+def test_equal_items_have_a_bootstrap_interval_without_width(recwarn, values, bca, groups):
+    ours = bootstrap(values, bca=bca, resamples=99, groups=np.arange(len(values)) // 2 if groups else None)
+    assert ours.low == ours.value == ours.high == pytest.approx(values[0], rel=1e-12)
+    assert ours.std_error == pytest.approx(0, abs=1e-9)
+    assert not recwarn
+
+
+@pytest.mark.parametrize("bca", [False, True])
+def test_a_bootstrap_of_one_group(recwarn, bca):
+    ours = bootstrap(np.array([0.2, 0.4]), groups=["a", "a"], bca=bca)
+    assert (ours.value, ours.n) == (pytest.approx(0.3), 1)
+    assert np.isnan([ours.std_error, ours.low, ours.high]).all()
+    assert not recwarn
+
+
+@pytest.mark.parametrize("bca", [False, True])
+def test_draws_without_a_metric_give_no_interval(recwarn, bca):
+    """Half of the items have nothing to divide by; to call the interval the value itself would be a lie."""
+    ours = bootstrap(np.array([[1.0, 1], [0, 1], [0, 0], [0, 0]]), ratio, bca=bca, resamples=99)
+    assert ours.value == 0.5
+    assert np.isnan([ours.low, ours.high]).all()
+    assert not recwarn
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([], "values must be one or more finite numbers in two dimensions, but array([], shape=(0, 2)"),
+        ([0.5, np.nan], "values must be one or more finite numbers in two dimensions, but array([[0.5, 1. ]"),
+        ([[[1.0]]], "values must be one or more finite numbers in two dimensions, but array([[[1.]]]) was given"),
+    ],
+)
+def test_refused_by_the_bootstrap(values, message):
+    with pytest.raises(ValueError) as refusal:
+        bootstrap(np.array(values))
+    assert str(refusal.value).startswith(message)
+
+
+def test_confidence_refused_by_the_bootstrap():
+    with pytest.raises(ValueError, match="confidence must lie between 0 and 1, but 95 was given"):
+        bootstrap(np.arange(3.0), confidence=95)

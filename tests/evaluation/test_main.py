@@ -191,11 +191,11 @@ def test_score(run, scored):
     status, out, err = score(run, scored, "--json", scored / "new" / "scores.json")
     assert (status, err) == (0, "")
     header, _, *rows, signature = out.splitlines()
-    assert re.split("  +", header) == ["metric", "value", "95 % interval", "chance", "queries"]
+    assert re.split("  +", header) == ["metric", "value", "95 % interval", "by clip", "chance", "queries"]
     # AP: 1, 1/2, 1/3, 1/4 and 1; the interval: 1.96 standard deviations over the root of 5.
     values = {"mAP@10": [1, 1 / 2, 1 / 3, 1 / 4, 1], "R@1": [1, 0, 0, 0, 1 / 4], "R@5": [1] * 5, "R@10": [1] * 5}
     content = json.loads((scored / "new" / "scores.json").read_text())
-    assert content.keys() == {"signature", "metrics"}
+    assert content.keys() == {"signature", "metrics", "items"}
     assert signature == f"signature: {content['signature']}"
     assert content["metrics"].keys() == values.keys()
     for row, (name, each) in zip(rows, values.items(), strict=True):
@@ -207,7 +207,7 @@ def test_score(run, scored):
         assert figures["high"] == pytest.approx(np.mean(each) + 1.959963984540054 * error, rel=1e-14)
         assert (figures["n"], figures["interval"]) == (5, "jackknife-95")
         assert row.split()[:2] == [name, f"{np.mean(each):.3f}"]
-    for part in ("split:evaluation#", "truth:captions", "queries:5", "clips:4", "prediction:similarity"):
+    for part in ("split:evaluation#", "truth:captions", "queries:5", "clips:4", "depth:all", "interval:jackknife-95"):
         assert part in content["signature"]
 
 
@@ -221,6 +221,28 @@ def test_score_against_another_truth(run, scored):
     assert "|truth:relevance.csv" in out
 
 
+def test_score_with_a_set_of_metrics_and_another_interval(run, scored):
+    status, out, err = score(run, scored, "--metrics", "dcase2025", "MRR", "medR", "--interval", "jackknife-t")
+    assert (status, err) == (0, "")
+    rows = [line.split()[:2] for line in out.splitlines()[2:-1]]
+    assert [name for name, _ in rows] == ["mAP@16", "mAP@10", "R@1", "R@5", "R@10", "MRR", "medR"]
+    # First ranks 1, 2, 3, 4 and, of the query that all four answer, 1.
+    assert [value for _, value in rows[-2:]] == [f"{(1 + 1 / 2 + 1 / 3 + 1 / 4 + 1) / 5:.3f}", "2.000"]
+    assert "|interval:jackknife-t-95|" in out
+
+
+def test_score_against_grades(run, scored):
+    lines = ["query,audio_filenames,grades", "A dog barks.,\"['b.wav', 'c.wav', 'd.wav']\",\"[1, 2.5, 0]\""]
+    (scored / "graded.csv").write_text("\n".join(lines))
+    metrics = "nDCG@10", "success@2", "R@3"
+    status, out, _ = score(run, scored, "--relevance", scored / "graded.csv", "--metrics", *metrics)
+    assert status == 0
+    ndcg = (1 / np.log2(3) + 2.5 / np.log2(4)) / (2.5 + 1 / np.log2(3))
+    rows = [["nDCG@10", f"{ndcg:.3f}"], ["success@2", "1.000"], ["R@3", "1.000"]]
+    assert [line.split()[:2] for line in out.splitlines()[2:-1]] == rows
+    assert "|relevant:2-2|" in out
+
+
 def test_the_folders_relevance_is_the_truth_unless_captions_are_asked_for(run, scored):
     (scored / "relevance.csv").rename(scored / "relevance_evaluation.csv")
     _, listed, _ = score(run, scored, "--metrics", "R@1")
@@ -232,7 +254,8 @@ def test_the_folders_relevance_is_the_truth_unless_captions_are_asked_for(run, s
 @pytest.mark.parametrize(
     ("more", "status", "message"),
     [
-        (["--metrics", "MAP@10"], 2, "error: unknown metric 'MAP@10'; there are mAP@k and R@k for any k from 1"),
+        (["--metrics", "MAP@10"], 2, "error: unknown metric 'MAP@10'; there are mAP@k, R@k, nDCG@k, success"),
+        (["--metrics", "dcase2025", "mrr"], 2, "error: unknown metric 'mrr'; there are mAP@k, R@k, nDCG@k, success"),
         (["--split", "eval"], 2, "error: unknown split 'eval'; did you mean 'evaluation'? there are: development, "),
         (["--split", "test"], 2, "error: {0}: no captions_test.csv; the splits in this folder: evaluation"),
         (["--truth", "{0}/no"], 2, "error: {0}/no: no such folder; give a folder in Clotho's layout"),

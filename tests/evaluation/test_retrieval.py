@@ -2,27 +2,51 @@ import csv
 import io
 import itertools
 import json
+import math
+import os
 import pickle
 import re
+import subprocess
+import sys
 import time
 import tomllib
+import tracemalloc
 import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import pytrec_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from evaluation import data, retrieval
 from evaluation.data import Clip, Split
 from evaluation.findings import BadRequest, Faulty
-from evaluation.retrieval import Ranking, Similarity, average_precision, chance, evaluate, ranks, read, recall, validate
+from evaluation.intervals import METHODS
+from evaluation.retrieval import (
+    Ranking,
+    Similarity,
+    average_precision,
+    chance,
+    evaluate,
+    median_rank,
+    ndcg,
+    ranks,
+    read,
+    recall,
+    reciprocal_rank,
+    success,
+    top_k,
+    validate,
+)
 
 ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared/data"
-METRICS = [(metric, k) for metric in (recall, average_precision) for k in (1, 2, 5, 10, 16, 50)]
+METRICS = [(metric, k) for metric in (recall, average_precision, success, ndcg) for k in (1, 2, 5, 10, 16, 50)]
+METRICS.append((reciprocal_rank, math.inf))
 CLIPS = tuple("abcdefghij")
 quick = settings(max_examples=80, deadline=None, database=None)
 
@@ -44,27 +68,49 @@ def one_hot(order: str, clips=CLIPS) -> Similarity:
 
 
 def oracle(truth, prediction, metric, k) -> list[float]:
-    """Every query's metric, the slow way: sort, a relevant clip after others of its score, and walk down the list."""
+    """Every query's metric, the slow way: sort, the worst case among equal scores first, and walk down the list."""
     values = []
     for query, relevant in truth.items():
+        grades = relevant if isinstance(relevant, dict) else dict.fromkeys(relevant, 1)
+        grades = {name: grade for name, grade in grades.items() if grade > 0}
         row = prediction.queries.index(query)
         if isinstance(prediction, Ranking):
             answer = prediction.file_names[row]
         else:
             scored = zip(prediction.scores[row], prediction.file_names, strict=True)
-            answer = [name for *_, name in sorted((-score, name in relevant, name) for score, name in scored)]
-        found, precisions = set(), 0.0
-        for place, name in enumerate(answer[:k], start=1):
-            if name in relevant and name not in found:
-                found.add(name)
-                precisions += len(found) / place
-        values.append((len(found) if metric is recall else precisions) / len(relevant))
+            answer = [name for *_, name in sorted((-score, grades.get(name, 0), name) for score, name in scored)]
+        found = {}  # name to place
+        for place, name in enumerate(answer, start=1):
+            if name in grades and name not in found and place <= k:
+                found[name] = place
+        values.append(
+            {
+                recall: lambda found, grades: len(found) / len(grades),
+                average_precision: lambda found, grades: (
+                    sum(number / place for number, place in enumerate(found.values(), start=1)) / len(grades)
+                ),
+                success: lambda found, grades: float(len(found) > 0),
+                ndcg: lambda found, grades: (
+                    sum(grades[name] / math.log2(place + 1) for name, place in found.items())
+                    / sum(
+                        grade / math.log2(place + 1)
+                        for place, grade in enumerate(sorted(grades.values(), reverse=True), start=1)
+                        if place <= k
+                    )
+                ),
+                reciprocal_rank: lambda found, grades: max((1 / place for place in found.values()), default=0),
+            }[metric](found, grades)
+        )
     return values
+
+
+def apply(metric, found, k) -> np.ndarray:
+    return metric(*found) if k == math.inf else metric(*found, k)
 
 
 def score(truth, prediction) -> list[np.ndarray]:
     found = ranks(truth, prediction)
-    return [metric(*found, k) for metric, k in METRICS]
+    return [apply(metric, found, k) for metric, k in METRICS]
 
 
 # ------------------------------------------------------------------------------------------------ the metrics
@@ -89,18 +135,39 @@ HAND = [
     ("abcdefghij", "abc", average_precision, 3, 1),
     ("jihgfedcba", "abc", average_precision, 10, (1 / 8 + 2 / 9 + 3 / 10) / 3),
     ("abcdefghij", "abcdefghij", average_precision, 10, 1),
+    ("bacdefghij", "aj", success, 1, 0),
+    ("bacdefghij", "aj", success, 2, 1),
+    ("bacdefghij", "aj", reciprocal_rank, math.inf, 1 / 2),
+    ("bcdefghija", "a", reciprocal_rank, math.inf, 1 / 10),
+    ("abcdefghij", "a", ndcg, 10, 1),
+    ("bacdefghij", "a", ndcg, 10, 1 / math.log2(3)),
+    ("bacdefghij", "a", ndcg, 1, 0),
+    ("abcdefghij", "abc", ndcg, 2, 1),  # the best ranking is cut at k, too
+    ("abcdefghij", "ac", ndcg, 10, (1 + 1 / 2) / (1 + 1 / math.log2(3))),
+    ("abcdefghij", {"a": 3, "c": 2, "d": 0}, ndcg, 10, (3 + 2 / 2) / (3 + 2 / math.log2(3))),
+    ("cabdefghij", {"a": 3, "c": 2}, ndcg, 10, (2 + 3 / math.log2(3)) / (3 + 2 / math.log2(3))),
+    ("cabdefghij", {"a": 3, "c": 2}, ndcg, 1, 2 / 3),
+    ("cadbefghij", {"a": 1e308, "c": 1e308, "d": 1e308}, ndcg, 10, 1),  # the sum is beyond any float
+    ("dabcefghij", {"a": 3, "d": 0}, recall, 1, 0),  # grade 0 is not relevant
+    ("dabcefghij", {"a": 3, "d": 0}, success, 1, 0),
+    ("dabcefghij", {"a": 3, "d": 0}, average_precision, 10, 1 / 2),
+    ("dabcefghij", {"a": 3, "d": 0}, reciprocal_rank, math.inf, 1 / 2),
 ]
+
+
+def relevance(of):
+    return of if isinstance(of, dict) else frozenset(of)
 
 
 @pytest.mark.parametrize(("order", "relevant", "metric", "k", "value"), HAND)
 def test_by_hand(order, relevant, metric, k, value):
-    truth = {"q": frozenset(relevant)}
+    truth = {"q": relevance(relevant)}
     for prediction in (one_hot(order), Ranking(("q",), (tuple(order),))):
-        assert metric(*ranks(truth, prediction), k) == pytest.approx([value], abs=1e-15)
+        assert apply(metric, ranks(truth, prediction), k) == pytest.approx([value], abs=1e-15)
 
 
 @pytest.mark.parametrize(
-    ("order", "relevant", "expected"),
+    ("order", "relevant", "places"),
     [
         ("(ab)cdefghij", "a", [2]),  # the other one of the two comes first
         ("(ab)cdefghij", "ab", [1, 2]),  # both are relevant: nothing to lose
@@ -110,10 +177,19 @@ def test_by_hand(order, relevant, metric, k, value):
         ("(abcdefghij)", "abc", [8, 9, 10]),
     ],
 )
-def test_of_equal_scores_the_relevant_clips_come_last(order, relevant, expected):
-    found, counts = ranks({"q": frozenset(relevant)}, one_hot(order))
-    assert found.tolist() == [expected]
-    assert counts.tolist() == [len(relevant)]
+def test_of_equal_scores_the_relevant_clips_come_last(order, relevant, places):
+    found, grades = ranks({"q": frozenset(relevant)}, one_hot(order))
+    assert found.tolist() == [places]
+    assert grades.tolist() == [[1] * len(relevant)]
+
+
+def test_of_equal_scores_the_lower_grades_come_first():
+    truth = {"q": {"a": 2, "b": 3, "c": 1, "d": 0, "e": 5}, "r": {"a": 1}, "s": {"e": 2, "x": 7, "a": 4}}
+    prediction = Similarity(("s", "r", "q"), CLIPS[:6], np.float32([[9, 0, 0, 0, 9, 9]] * 2 + [[1, 1, 1, 1, 0, 0]]))
+    places, grades = ranks(truth, prediction)
+    inf = math.inf
+    assert places.tolist() == [[2, 3, 4, 6], [3, inf, inf, inf], [2, 3, inf, inf]]
+    assert grades.tolist() == [[1, 2, 3, 5], [1, 0, 0, 0], [2, 4, 7, 0]]
 
 
 @pytest.mark.parametrize("constant", [0, 1, -1, -np.inf, np.nan])
@@ -131,14 +207,29 @@ def test_nan_is_worse_than_any_score():
     prediction = Similarity(("first", "second"), ("a", "b", "c"), scores)
     found, _ = ranks({"first": frozenset("a"), "second": frozenset("ac")}, prediction)
     assert found.tolist() == [[3, np.inf], [2, 3]]
+    scores = np.array([[np.nan, np.nan, -np.inf, 5, 5]])
+    for relevant, places in {
+        "abc": [3, 4, 5],
+        "ac": [4, 5],
+        "ad": [3, 5],
+        "de": [3, 4],
+        "e": [4],
+        "bcd": [3, 4, 5],
+    }.items():
+        assert ranks({"q": frozenset(relevant)}, Similarity(("q",), tuple("abcde"), scores))[0].tolist() == [places]
 
 
 def random_problem(seed: int) -> tuple[dict, Similarity]:
-    """Many ties, one to nine relevant clips, columns of unknown clips, relevant clips without a column."""
+    """Many ties, one to nine relevant clips, unknown clips, relevant clips without a column; by odd seeds grades."""
     random = np.random.default_rng(seed)
     names = tuple(f"{clip}.wav" for clip in range(25))
     queries = tuple(f"query {query}" for query in range(12))
     truth = {query: frozenset(random.choice(names, random.integers(1, 10), replace=False)) for query in queries}
+    if seed % 2:  # grades, some of them 0
+        truth = {
+            query: dict(zip(relevant, [2, *random.choice([0, 0.5, 1, 2, 3], 10)], strict=False))
+            for query, relevant in truth.items()
+        }
     columns = tuple(random.permutation([*names[3:], "unknown.wav", "other.wav"]))
     scores = random.integers(-3, random.integers(-2, 9), size=(12, len(columns))).astype(np.float32)
     return dict(random.permutation(list(truth.items()))), Similarity(queries, columns, scores)
@@ -187,17 +278,103 @@ def test_equals_the_organisers_formula(k):
     random = np.random.default_rng(k)
     for count in (1, 2, 5, 12):
         places = random.permuted(np.tile(np.arange(40), (50, 1)), axis=1)[:, :count]
-        found, counts = np.sort(places, axis=1) + 1.0, np.full(50, count)
+        found = np.sort(places, axis=1) + 1.0, np.ones((50, count))
         expected = [organisers_2025(row, k) for row in places.tolist()]
-        np.testing.assert_allclose(average_precision(found, counts, k), expected, rtol=0, atol=1e-15)
+        np.testing.assert_allclose(average_precision(*found, k), expected, rtol=0, atol=1e-15)
         if count == 1:  # DCASE 2022's, for one relevant clip: the reciprocal rank within k
             reciprocal = [1 / (rank + 1) if rank < k else 0 for (rank,) in places.tolist()]
-            np.testing.assert_array_equal(average_precision(found, counts, k), reciprocal)
+            np.testing.assert_array_equal(average_precision(*found, k), reciprocal)
+
+
+# Both divide AP by all relevant clips and cut nDCG's best ranking at k. Not asked of them here: equal scores (trec_eval
+# ranks by name then, backwards; ranx as its sort happens to leave them), missing queries (left out by both) and grades
+# that are no whole numbers. Negative scores and relevant clips that the prediction lacks they treat as the kit does.
+IN_PYTREC = {recall: "recall", average_precision: "map_cut", success: "success", ndcg: "ndcg_cut"}
+IN_RANX = {recall: "recall", average_precision: "map", success: "hit_rate", ndcg: "ndcg", reciprocal_rank: "mrr"}
+RANX = """
+import json, sys, ranx
+for truth, run, names in json.load(sys.stdin):
+    print(json.dumps(ranx.evaluate(ranx.Qrels(truth), ranx.Run(run), names)))
+"""
+
+
+def for_others(seed: int) -> tuple[dict, Similarity, dict]:
+    """A problem without ties and with whole grades; its matrix as a mapping, too."""
+    truth, similarity = random_problem(seed)
+    truth = {
+        query: {name: math.ceil(relevant[name]) if seed % 2 else 1 for name in relevant}
+        for query, relevant in truth.items()
+    }
+    scores = np.random.default_rng(seed).permuted(np.arange(-200.0, 88).reshape(12, 24), axis=1)
+    rows = zip(similarity.queries, scores.tolist(), strict=True)
+    run = {query: dict(zip(similarity.file_names, row, strict=True)) for query, row in rows}
+    return truth, replace(similarity, scores=scores), run
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_equals_trec_eval(seed):
+    truth, similarity, run = for_others(seed)
+    asked = {"recip_rank", *(f"{name}.1,2,5,10,16,50" for name in IN_PYTREC.values())}
+    trec = pytrec_eval.RelevanceEvaluator(truth, asked).evaluate(run)
+    for (metric, k), values in zip(METRICS, score(truth, similarity), strict=True):
+        name = f"{IN_PYTREC[metric]}_{k}" if metric in IN_PYTREC else "recip_rank"
+        np.testing.assert_allclose(values, [trec[query][name] for query in truth], rtol=0, atol=1e-12)
+
+
+def test_equals_ranx():
+    names = [IN_RANX[metric] + (f"@{k}" if k < math.inf else "") for metric, k in METRICS]
+    problems = [for_others(seed) for seed in range(8)]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", RANX],
+        input=json.dumps([(truth, run, names) for truth, _, run in problems]),
+        env=os.environ | {"NUMBA_DISABLE_JIT": "1"},  # to compile takes 20 s
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for (truth, similarity, _), line in zip(problems, done.stdout.splitlines(), strict=True):
+        means = [values.mean() for values in score(truth, similarity)]
+        np.testing.assert_allclose(means, [json.loads(line)[name] for name in names], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "firsts", [[3], [1, 5, 2], [4, 1, math.inf, 2], [1, math.inf], [math.inf] * 4, [7, 7, 7, 1, 9, 8]]
+)
+def test_median_rank(firsts):
+    found = np.array(firsts)[:, None], np.ones((len(firsts), 1))
+    estimate = median_rank(*found)
+    ordered = sorted(firsts)
+    middle = (ordered[(len(firsts) - 1) // 2] + ordered[len(firsts) // 2]) / 2
+    assert (estimate.value, estimate.n, estimate.interval) == (middle, len(firsts), "order-statistics-95")
+    assert math.isnan(estimate.std_error)
+    if len(firsts) < 6:  # 2 / 2^n of the samples lie on one side of the median altogether
+        assert math.isnan(estimate.low)
+        assert math.isnan(estimate.high)
+    else:
+        assert (estimate.low, estimate.high) == (1, 9)
+
+
+@pytest.mark.parametrize("n", [6, 7, 8, 9, 10, 17, 40, 100, 1000, 5225])
+def test_the_median_s_interval_is_the_narrowest_that_holds_it(n):
+    places = np.random.default_rng(n).permutation(np.arange(1.0, n + 1))[:, None]
+    estimate = median_rank(places, np.ones((n, 1)))
+    low, high = int(estimate.low), int(estimate.high)
+    assert low + high == n + 1
+    assert 2 * binom.cdf(low - 1, n, 0.5) <= 0.05 < 2 * binom.cdf(low, n, 0.5)
+
+
+def test_the_median_s_interval_holds_it_as_often_as_said():
+    random = np.random.default_rng(0)
+    ranks = np.ceil(random.exponential(20, size=(2000, 60)))  # the median of ceil(x) is ceil(20 log 2) = 14
+    ends = [median_rank(row[:, None], np.ones((60, 1))) for row in ranks]
+    assert np.mean([end.low <= 14 <= end.high for end in ends]) >= 0.95
 
 
 # ------------------------------------------------------------------------------------------------ what must never be
 
-relevant_sets = st.sets(st.sampled_from(CLIPS), min_size=1).map(frozenset)
+with_grades = st.dictionaries(st.sampled_from(CLIPS), st.sampled_from([0, 0.5, 1, 2, 7]), min_size=1)
+plain_sets = st.sets(st.sampled_from(CLIPS), min_size=1).map(frozenset)
+relevant_sets = plain_sets | with_grades.filter(lambda grades: any(grades.values()))
 anything = st.lists(st.sampled_from([*CLIPS, "unknown", "", " a", "A"]), max_size=25).map(tuple)
 matrices = st.lists(st.lists(st.integers(-4, 4), min_size=10, max_size=10), min_size=3, max_size=3)
 
@@ -211,6 +388,7 @@ def test_bounded_whatever_the_ranking_holds(rows):
     for (metric, k), values in zip(METRICS, score(truth, prediction), strict=True):
         assert ((values >= 0) & (values <= 1)).all()
         np.testing.assert_allclose(values, oracle(truth, prediction, metric, k), rtol=0, atol=1e-12)
+    assert median_rank(*ranks(truth, prediction)).value >= 1
 
 
 @quick
@@ -219,8 +397,14 @@ def test_bounded_and_unchanged_by_what_does_not_matter(relevant, matrix, random)
     """Strictly monotone transforms (also to scores that are all negative), the order of rows and of columns."""
     scores, queries = np.array(matrix, dtype=np.float64), ("x", "y", "z")
     truth = dict(zip(queries, relevant, strict=True))
-    expected = score(truth, Similarity(queries, CLIPS, scores))
+    plain = Similarity(queries, CLIPS, scores)
+    expected, median = score(truth, plain), median_rank(*ranks(truth, plain)).value
     assert all(((values >= 0) & (values <= 1)).all() for values in expected)
+    assert median >= 1
+    for (metric, k), values in zip(METRICS, expected, strict=True):
+        np.testing.assert_allclose(values, oracle(truth, plain, metric, k), rtol=0, atol=1e-12)
+    constant = score(truth, replace(plain, scores=np.full_like(scores, -3)))
+    assert all((worst <= values).all() for worst, values in zip(constant, expected, strict=True))
 
     rows, columns = random.sample(range(3), 3), random.sample(range(10), 10)
     shuffled = [queries[row] for row in rows], [CLIPS[column] for column in columns], scores[rows][:, columns]
@@ -233,6 +417,7 @@ def test_bounded_and_unchanged_by_what_does_not_matter(relevant, matrix, random)
     ]
     for prediction in same:
         np.testing.assert_array_equal(score(truth, prediction), expected)
+        assert median_rank(*ranks(truth, prediction)).value == median
     best = same[0].top(10)
     again = Ranking(tuple(best.queries[row] for row in rows), tuple(best.file_names[row] for row in rows))
     np.testing.assert_array_equal(score(truth, again), score(truth, best))
@@ -245,9 +430,10 @@ def test_repeated_and_unknown_names_never_help(relevant, answer, insertions):
     for number, (place, repeat) in enumerate(insertions):
         place %= len(stuffed) + 1
         stuffed.insert(place, stuffed[place // 2] if repeat and place else f"unknown {number}")
-    plain = score(truth, Ranking(("q",), (tuple(answer),)))
-    for better, worse in zip(plain, score(truth, Ranking(("q",), (tuple(stuffed),))), strict=True):
-        assert worse <= better
+    plain, worse = (Ranking(("q",), (tuple(names),)) for names in (answer, stuffed))
+    for before, after in zip(score(truth, plain), score(truth, worse), strict=True):
+        assert after <= before
+    assert median_rank(*ranks(truth, worse)).value >= median_rank(*ranks(truth, plain)).value
 
 
 def test_repeating_the_best_clip_gains_nothing():
@@ -259,32 +445,43 @@ def test_repeating_the_best_clip_gains_nothing():
     stuffed = Ranking(honest.queries, tuple((best,) * 10 for best, *_ in honest.file_names))
     values, gamed = ([metric.mean() for metric in score(truth, prediction)] for prediction in (honest, stuffed))
     assert all(after <= before for before, after in zip(values, gamed, strict=True))
-    assert gamed == [values[0]] * len(METRICS)  # R@1, whatever the metric
+    np.testing.assert_allclose(gamed, values[0], rtol=0, atol=1e-15)  # R@1, whatever the metric
 
 
 # ------------------------------------------------------------------------------------------------ chance
 
-NAMED = {f"{name}@{k}": (metric, k) for name, metric in (("R", recall), ("mAP", average_precision)) for k in (1, 5, 10)}
+NAMED = {f"{name}@{k}": (metric, k) for name, metric in retrieval.AT_K.items() for k in (1, 5, 10)}
+NAMED["MRR"] = reciprocal_rank, math.inf
 
 
 @pytest.mark.parametrize("clips", [1, 2, 6])
 def test_chance_is_the_mean_over_all_rankings(clips):
-    """By enumeration: every set of places that the relevant clips can take is as likely as any other."""
-    for count in range(1, clips + 1):
-        found = np.array(list(itertools.combinations(range(1, clips + 1), count)), dtype=float)
+    """By enumeration of all orders."""
+    orders = 1.0 + np.array(list(itertools.permutations(range(clips))))
+    for graded in ([1], [1, 1], [3, 1], [2, 0.5, 2], [1] * 4, [5, 1, 3, 2, 0.25], [2] * 6):
+        if len(graded) > clips:
+            continue
+        places = orders[:, : len(graded)]  # of clips with these grades
+        order = places.argsort(axis=1)
+        found = np.take_along_axis(places, order, axis=1), np.array(graded, dtype=float)[order]
         for name, (metric, k) in NAMED.items():
-            expected = metric(found, np.full(len(found), count), k).mean()
-            assert chance(np.array([count]), clips, name) == pytest.approx(expected, abs=1e-12), (name, count)
+            expected = apply(metric, found, k).mean()
+            assert chance(np.array([graded]), clips, name) == pytest.approx(expected, abs=1e-12), (name, graded)
+        assert chance(np.array([graded]), clips, "medR") is None
 
 
 def test_chance_known_values():
     # DCASE 2022: 1000 clips, one relevant (Xie et al. 2022, section 3.4).
-    one = np.ones(1000, dtype=int)
+    one = np.ones((1000, 1))
     assert [chance(one, 1000, f"R@{k}") for k in (1, 5, 10)] == [0.001, 0.005, 0.01]
     harmonic = sum(1 / rank for rank in range(1, 11))
     assert chance(one, 1000, "mAP@10") == pytest.approx(harmonic / 1000, abs=1e-15)
-    assert chance(np.array([1, 2, 3]), 3, "R@50") == 1  # a k beyond the clips
-    assert chance(np.array([3]), 3, "mAP@50") == pytest.approx(1)
+    assert [chance(one, 1000, f"success@{k}") for k in (1, 5, 10)] == pytest.approx([0.001, 0.005, 0.01], abs=1e-15)
+    assert chance(one, 1000, "MRR") == pytest.approx(sum(1 / rank for rank in range(1, 1001)) / 1000, abs=1e-15)
+    some = np.array([[1, 0, 0], [1, 1, 0], [1, 1, 1]])
+    assert chance(some, 3, "R@50") == 1  # a k beyond the clips
+    assert chance(some[2:], 3, "mAP@50") == pytest.approx(1)
+    assert chance(some, 3, "success@50") == pytest.approx(1)
 
 
 def test_chance_is_what_random_matrices_reach():
@@ -292,13 +489,100 @@ def test_chance_is_what_random_matrices_reach():
     names = tuple(f"{clip}.wav" for clip in range(clips))
     truth = {f"{count} relevant": frozenset(names[:count]) for count in counts}
     draws = {name: [] for name in NAMED}
+    _, grades = ranks(truth, Similarity(tuple(truth), names, np.zeros((len(counts), clips))))
     for _ in range(600):
         found = ranks(truth, Similarity(tuple(truth), names, random.random((len(counts), clips))))
         for name, (metric, k) in NAMED.items():
-            draws[name].append(metric(*found, k).mean())
+            draws[name].append(apply(metric, found, k).mean())
     for name, values in draws.items():
         error = np.std(values) / np.sqrt(len(values))
-        assert abs(np.mean(values) - chance(counts, clips, name)) < 4 * error, name
+        assert abs(np.mean(values) - chance(grades, clips, name)) < 4 * error, name
+
+
+# ------------------------------------------------------------------------------------------------ many clips
+
+
+def dense(queries, clips, k) -> tuple[list, list]:
+    """The best k by the whole matrix; of whole numbers, whose sums are exact in any order."""
+    scores = queries @ clips.T
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return best.tolist(), np.take_along_axis(scores, best, axis=1).tolist()
+
+
+@pytest.mark.parametrize("tile", [(1, 1), (2, 3), (3, 7), (5, 16), (100, 100)])
+def test_top_k_is_that_of_the_matrix(tile, monkeypatch):
+    """Ties in a tile, across tiles, everywhere; more asked than there are; best first, last and anyhow."""
+    monkeypatch.setattr(retrieval, "TILE", tile)
+    random = np.random.default_rng(0)
+    for clips, span, d in itertools.product((1, 2, 9, 50), (0, 1, 5, 1000), (1, 4)):
+        q, c = (random.integers(-span, span, size=(n, d), endpoint=True).astype(np.float32) for n in (7, clips))
+        for those in (c, c[np.argsort(c[:, 0])], c[np.argsort(-c[:, 0])]):
+            for k in (1, 3, 10, 60):
+                indices, scores = top_k(q, those, k)
+                assert (indices.tolist(), scores.tolist()) == dense(q, those, k)
+                assert (indices.dtype, scores.dtype) == (np.int64, np.float32)
+
+
+@quick
+@given(
+    st.lists(st.lists(st.integers(-3, 3), min_size=2, max_size=2), min_size=1, max_size=30),
+    *(st.integers(1, 12) for _ in range(3)),
+)
+def test_top_k_whatever_the_tiles(clips, k, rows, columns):
+    q, c = np.float32([[1, 0], [0, 1], [1, 1], [-2, 1], [0, 0]]), np.float32(clips)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retrieval, "TILE", (rows, columns))
+        indices, scores = top_k(q, c, k)
+    assert (indices.tolist(), scores.tolist()) == dense(q, c, k)
+
+
+def test_top_k_in_its_own_tiles(tmp_path):
+    """From disk, by more queries and clips than a tile holds; and as a ranking, scored as the matrix is."""
+    random = np.random.default_rng(0)
+    q, c = (
+        random.integers(-9, 9, size=(n, 8)).astype(np.float32)
+        for n in (retrieval.TILE[0] + 5, 2 * retrieval.TILE[1] + 9)
+    )
+    c.tofile(tmp_path / "clips")
+    indices, scores = top_k(q, np.memmap(tmp_path / "clips", np.float32, "r", shape=c.shape), 10)
+    assert (indices.tolist(), scores.tolist()) == dense(q, c, 10)
+    queries, names = (tuple(f"{what} {n}" for n in range(len(of))) for what, of in (("query", q), ("clip", c)))
+    assert Ranking.of(queries, names, indices) == Similarity(queries, names, q @ c.T).top(10)
+
+
+def test_top_k_takes_little_memory():
+    """The scores would take 400 MB, and are never there together."""
+    q, c = np.ones((2000, 2), np.float32), np.random.default_rng(0).random((50_000, 2), np.float32)
+    tracemalloc.start()
+    top_k(q, c, 5)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 150e6
+
+
+def test_top_k_of_other_floats_and_of_nothing():
+    q, c = np.float64([[0.1, 0.2], [0.3, 0.7]]), np.float16([[0.1, 0.2]] * 5 + [[9, 9]])
+    assert top_k(q, c, 3)[0].tolist() == [[5, 0, 1]] * 2  # equal scores are equal in whatever precision they came
+    assert top_k(q, c[:0], 3)[0].shape == (2, 0)
+    assert top_k(q[:0], c, 3)[0].shape == (0, 3)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
+@pytest.mark.parametrize("place", [(0, 0), (8, 1)])
+def test_top_k_refuses_what_is_not_finite(value, place):
+    for index in range(2):
+        both = [np.ones((9, 2), np.float32), np.ones((9, 2), np.float32)]
+        both[index][place] = value
+        with pytest.raises(ValueError, match="embeddings must be finite, and so small that their inner products are"):
+            top_k(*both, 3)
+
+
+@pytest.mark.parametrize(
+    ("q", "c", "k"), [((2, 3), (2, 4), 1), ((3,), (2, 3), 1), ((2, 3), (2, 3), 0), ((1, 3), (3,), 1)]
+)
+def test_top_k_of_other_shapes(q, c, k):
+    with pytest.raises(ValueError, match=r"queries and clips must be \(q, d\) and \(n, d\), k 1 or more; found"):
+        top_k(np.ones(q), np.ones(c), k)
 
 
 # ------------------------------------------------------------------------------------------------ validate
@@ -395,6 +679,19 @@ def test_findings(prediction, expected):
         assert str(refusal.value).split("\n") == expected
     else:
         assert [str(finding) for finding in sorted(validate(TRUTH, NAMES, prediction))] == expected
+
+
+def test_grades_that_do_not_hold():
+    nan, inf = math.nan, math.inf
+    truth = {"a": {"a": 1, "b": -1, "c": nan}, "b": {"a": 0, "b": 0.0}, "c": {"a": inf}, "d": {}, "e": {"a": 0.1}}
+    with pytest.raises(Faulty) as refusal:
+        validate(truth, CLIPS, ranking(*((query, "a") for query in truth)))
+    assert str(refusal.value).split("\n") == [
+        "truth: error: no grade of 'b' is above 0; grade a clip that answers it, or leave the query out",
+        "truth: error: no grade of 'd' is above 0; grade a clip that answers it, or leave the query out",
+        "truth: error: the grades of 'a' must be finite and 0 or more; found -1, nan",
+        "truth: error: the grades of 'c' must be finite and 0 or more; found inf",
+    ]
 
 
 def test_a_full_ranking_of_clotho_is_checked_in_no_time():
@@ -583,16 +880,18 @@ def test_no_prediction(name, message, tmp_path):
 # Twenty clips, four queries with one relevant clip each, found at ranks 1, 1, 2 and 6:
 #   R@1 1/2, R@5 3/4, R@10 1; mAP@10 (1 + 1 + 1/2 + 1/6) / 4 = 2/3; the jackknife's margin is 1.96 · deviation / √4.
 #   By chance R@k is k / 20 and mAP@10 (1 + 1/2 + … + 1/10) / 20 = 0.146.
+# The first two queries have one clip. By clip, mAP@10 is 1/3, 13/18 and 5/6 without one of the three, the pseudo-values
+#   3 · 2/3 - 2 · that = 4/3, 5/9 and 1/3, their deviation 0.5251, and the margin 1.96 · 0.5251 / √3 = 0.594.
 TWENTY = tuple(f"{clip:02}.wav" for clip in range(20))
 FOUR = {f"query {row}": frozenset([TWENTY[place]]) for row, place in enumerate((0, 0, 1, 5))}
 DESCENDING = Similarity(tuple(FOUR), TWENTY, np.tile(-np.arange(20, dtype=np.float32), (4, 1)))
 TABLE = """\
-metric      value    95 % interval    chance    queries
---------  -------  ---------------  --------  ---------
-mAP@10      0.667    0.267 – 1.067     0.146          4
-R@1         0.500   -0.066 – 1.066     0.050          4
-R@5         0.750    0.260 – 1.240     0.250          4
-R@10        1.000    1.000 – 1.000     0.500          4
+metric      value    95 % interval         by clip    chance    queries
+--------  -------  ---------------  --------------  --------  ---------
+mAP@10      0.667    0.267 – 1.067   0.072 – 1.261     0.146          4
+R@1         0.500   -0.066 – 1.066  -0.371 – 1.371     0.050          4
+R@5         0.750    0.260 – 1.240   0.174 – 1.326     0.250          4
+R@10        1.000    1.000 – 1.000   1.000 – 1.000     0.500          4
 signature: """
 
 
@@ -608,15 +907,21 @@ def test_json_has_full_precision(tmp_path):
     text = (tmp_path / "new" / "scores.json").read_text(encoding="utf-8")
     assert text.endswith("}\n")
     saved = json.loads(text)
-    assert list(saved) == ["signature", "metrics"]
+    assert list(saved) == ["signature", "metrics", "items"]
     assert saved["signature"] == score.signature
     assert list(saved["metrics"]) == ["mAP@10", "R@1", "R@5", "R@10"]
     for name, figures in saved["metrics"].items():
-        assert list(figures) == ["value", "std_error", "low", "high", "n", "interval", "chance"]
+        measured = score.metrics[name]
+        assert list(figures) == ["value", "std_error", "low", "high", "n", "interval", "chance", "by_clip"]
         assert [figures[key] for key in ("n", "interval")] == [4, "jackknife-95"]
+        assert [figures["by_clip"][key] for key in ("n", "interval")] == [3, "jackknife-95"]
         for key in ("value", "std_error", "low", "high"):
-            assert figures[key] == getattr(score.metrics[name], key)  # to the last bit
-        assert figures["chance"] == score.chance[name]
+            assert figures[key] == getattr(measured.estimate, key)  # to the last bit
+            assert key == "value" or figures["by_clip"][key] == getattr(measured.by_clip, key)
+        assert figures["chance"] == measured.chance
+        assert saved["items"]["values"][name] == measured.values.tolist()
+    assert [saved["items"][key] for key in ("kind", "names", "groups")] == ["queries", list(FOUR), [0, 0, 1, 2]]
+    assert saved["items"]["values"]["mAP@10"] == [1, 1, 1 / 2, 1 / 6]
     assert saved["metrics"]["mAP@10"]["value"] == pytest.approx(2 / 3, abs=1e-16)
 
 
@@ -639,23 +944,30 @@ def parts(score) -> dict[str, str]:
 def test_signature_names_all_that_changes_the_number():
     split = split_of(FOUR, TWENTY)
     score = evaluate(split, DESCENDING)
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert re.sub("#[0-9a-f]{8}", "#…", score.signature) == (
-        f"dcase-kit:{retrieval.VERSION}|split:evaluation#…|truth:relevance_evaluation.csv#…|queries:4|clips:20|"
-        "relevant:1-1|prediction:similarity|ap:over-relevant|ties:relevant-last|repeated,unknown:wrong|missing:error|"
-        f"interval:jackknife-95-normal|numpy:{np.__version__}"
+        f"dcase-kit:{version}|split:evaluation#…|truth:relevance_evaluation.csv#…|queries:4|clips:20|relevant:1-1|"
+        "depth:all|ap:over-relevant|ndcg:linear-log2|ties:relevant-last|repeated,unknown:wrong|missing,duplicate:error|"
+        f"extra:left-out|interval:jackknife-95-normal|numpy:{np.__version__}"
     )
     assert parts(score)["split"] == f"evaluation#{split.fingerprint}"
     other = {**FOUR, "query 3": frozenset([TWENTY[6]])}
     more = {**FOUR, "query 3": frozenset(TWENTY[5:8])}
+    graded = {**FOUR, "query 3": {TWENTY[5]: 2}}
     captions = tuple(Clip(clip, (query,), Path()) for clip, query in zip(TWENTY, FOUR, strict=False))
+    of = "relevance_evaluation.csv"
     changes = [
         (evaluate(split, DESCENDING), set()),
         (evaluate(split, replace(DESCENDING, scores=2 * DESCENDING.scores)), set()),
         (evaluate(split, DESCENDING, metrics=["R@7"]), set()),  # k stands in the metric's name
-        (evaluate(split, DESCENDING.top(10)), {"prediction"}),
+        (evaluate(split, DESCENDING, metrics=["nDCG@7", "MRR", "medR"]), set()),
+        (evaluate(split, DESCENDING, interval="bootstrap"), {"interval"}),
         (evaluate(replace(split, name="validation"), DESCENDING), {"split", "truth"}),
         (evaluate(split_of(other, TWENTY), DESCENDING), {"split", "truth"}),
-        (evaluate(split, DESCENDING, truth=other, truth_name="relevance_evaluation.csv"), {"truth"}),
+        (evaluate(split_of(graded, TWENTY), DESCENDING), {"split", "truth"}),
+        (evaluate(split, DESCENDING, truth=other, truth_name=of), {"truth"}),
+        (evaluate(split, DESCENDING, truth=graded, truth_name=of), {"truth"}),
+        (evaluate(split, DESCENDING, truth={**FOUR, "query 3": {TWENTY[5]: 1, TWENTY[6]: 0}}, truth_name=of), set()),
         (evaluate(split, DESCENDING, truth=FOUR), {"truth"}),  # the same, but not from the data
         (evaluate(split, DESCENDING, truth=more), {"truth", "relevant"}),
         (evaluate(split_of(FOUR, (*TWENTY, "more.wav")), DESCENDING), {"split", "clips"}),
@@ -665,13 +977,90 @@ def test_signature_names_all_that_changes_the_number():
     for number, (changed, keys) in enumerate(changes):
         now = parts(changed)
         assert {key for key, value in parts(score).items() if now[key] != value} == keys, number
-    rankings = [parts(evaluate(split, DESCENDING.top(k)))["prediction"] for k in (10, 16)]
-    assert rankings == ["top-10", "top-16"]
     assert parts(changes[-2][0])["truth"].startswith("captions#")
 
 
-def test_version_is_the_project_s():
-    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == retrieval.VERSION
+@pytest.mark.parametrize(
+    ("metrics", "length", "depth"),
+    [
+        (["mAP@10", "R@1"], 10, "all"),
+        (["mAP@10", "R@1"], 16, "all"),
+        (["mAP@10", "R@1"], 9, "top-9"),
+        (["R@1"], 1, "all"),
+        (["nDCG@5", "success@10"], 5, "top-5"),
+        (["dcase2025"], 16, "all"),
+        (["dcase2025"], 10, "top-10"),
+        (["MRR"], 19, "top-19"),
+        (["medR"], 10, "top-10"),
+        (["MRR", "medR", "R@50"], 20, "all"),  # more clips there are not
+    ],
+)
+def test_a_ranking_deep_enough_has_the_signature_of_the_matrix(metrics, length, depth):
+    split, ranking = split_of(FOUR, TWENTY), DESCENDING.top(length)
+    full, top = (evaluate(split, prediction, metrics=metrics) for prediction in (DESCENDING, ranking))
+    assert (parts(full)["depth"], parts(top)["depth"]) == ("all", depth)
+    assert (full.signature == top.signature) == (depth == "all")
+    if depth == "all":
+        assert {name: m.estimate for name, m in top.metrics.items()} == {
+            name: m.estimate for name, m in full.metrics.items()
+        }
+    # The shortest list decides, of the queries that count.
+    queries, lists = (*ranking.queries, "beyond the truth"), (*ranking.file_names, ())
+    assert evaluate(split, Ranking(queries, lists), metrics=metrics).signature == top.signature
+    lists = (*ranking.file_names[:-1], ranking.file_names[-1][:1])
+    short = evaluate(split, Ranking(ranking.queries, lists), metrics=metrics)
+    assert parts(short)["depth"] == ("all" if metrics == ["R@1"] else "top-1")
+
+
+def test_sets_of_metrics():
+    split = split_of(FOUR, TWENTY)
+    for year in ("dcase2022", "dcase2023", "dcase2024"):
+        assert list(evaluate(split, DESCENDING, metrics=[year]).metrics) == ["mAP@10", "R@1", "R@5", "R@10"]
+    assert list(evaluate(split, DESCENDING).metrics) == list(retrieval.TASK_METRICS)
+    chosen = evaluate(split, DESCENDING, metrics=["nDCG@5", "dcase2025", "R@5"]).metrics
+    assert list(chosen) == ["nDCG@5", "mAP@16", "mAP@10", "R@1", "R@5", "R@10"]
+
+
+def test_every_metric_of_a_score():
+    metrics = ["success@1", "nDCG@2", "MRR", "medR"]
+    score = evaluate(split_of(FOUR, TWENTY), DESCENDING, metrics=metrics)  # ranks 1, 1, 2 and 6
+    values = [measured.estimate.value for measured in score.metrics.values()]
+    assert values == pytest.approx([1 / 2, (2 + 1 / math.log2(3)) / 4, 2 / 3, 3 / 2], abs=1e-15)
+    median = score.metrics["medR"]
+    assert (median.by_clip, median.values, median.chance) == (None, None, None)
+    assert median.estimate.interval == "order-statistics-95"
+    assert score.findings == ()
+    assert [line.split()[0] for line in str(score).splitlines()[2:-1]] == metrics
+
+
+def test_a_median_beyond_the_lists(tmp_path):
+    score = evaluate(split_of(FOUR, TWENTY), DESCENDING.top(1), metrics=["medR"], file="best.csv")
+    assert score.metrics["medR"].estimate.value == math.inf
+    message = "medR: the median lies beyond the lists: half of the queries or more find none of their clips"
+    assert [str(finding) for finding in score.findings] == [f"best.csv: note: {message}"]
+    score.save(tmp_path / "score.json")
+    assert json.loads((tmp_path / "score.json").read_text())["metrics"]["medR"]["value"] is None
+
+
+@pytest.mark.parametrize("interval", METHODS)
+def test_every_interval(interval):
+    score = evaluate(split_of(FOUR, TWENTY), DESCENDING, metrics=["mAP@10", "medR"], interval=interval)
+    assert score.metrics["mAP@10"].estimate.interval == f"{interval}-95"
+    assert score.metrics["medR"].estimate.interval == "order-statistics-95"
+    assert parts(score)["interval"].startswith(f"{interval}-95")
+
+
+def test_queries_of_one_clip_are_one_group():
+    clips = tuple(
+        Clip(name, captions, Path())
+        for name, captions in [("a", ("1", "2")), ("b", ("3", "shared")), ("c", ("4", "shared")), ("d", ("5",))]
+    )
+    truth = {"5": frozenset("a"), "1": frozenset("d"), "2": frozenset("b"), "3": frozenset("b"), "4": frozenset("c")}
+    truth |= {"nobody's": frozenset("cd"), "nor is this": {"a": 1, "b": 0}}
+    # What counts is whose caption it is: 5 is d's, 1 and 2 are a's. What is nobody's joins c and d.
+    assert retrieval.clip_groups(truth, Split("evaluation", clips), truth) == (0, 1, 1, 2, 0, 0, 1)
+    truth |= {"shared": frozenset("a")}  # joins b and c
+    assert retrieval.clip_groups(truth, Split("evaluation", clips), truth) == (0, 1, 1, 0, 0, 0, 1, 0)
 
 
 def test_the_same_prediction_from_either_file_scores_the_same(tmp_path):
@@ -685,23 +1074,34 @@ def test_the_same_prediction_from_either_file_scores_the_same(tmp_path):
         csv.writer(file).writerows([["caption", *(f"file_name_{rank}" for rank in range(1, 11))], *rows])
     split, metrics = split_of(truth, TWENTY), ["mAP@10", "R@1", "R@5", "R@10", "mAP@5", "R@20"]
     full, top = (evaluate(split, read(tmp_path / f"it.{kind}"), metrics=metrics) for kind in ("npz", "csv"))
-    assert full.metrics.pop("R@20").value == 1
-    assert top.metrics.pop("R@20").value == top.metrics["R@10"].value  # what is not in the file is not found
-    assert top.metrics == full.metrics
-    assert top.chance == full.chance
+    assert full.metrics["R@20"].estimate.value == 1
+    assert top.metrics["R@20"].estimate == top.metrics["R@10"].estimate  # what is not in the file is not found
+    for name in metrics[:-1]:
+        one, other = full.metrics[name], top.metrics[name]
+        assert (one.estimate, one.chance) == (other.estimate, other.chance)
+        np.testing.assert_array_equal(one.values, other.values)
 
 
-@pytest.mark.parametrize("name", ["mAP", "map@10", "R@0", "R@", "P@10", "R@1.5", "mAP@-1", "R@10 ", "R@010", "", "é@1"])
+UNKNOWN = ["mAP", "map@10", "R@0", "R@", "P@10", "R@1.5", "mAP@-1", "R@10 ", "R@010", "", "é@1", "MRR@10", "dcase2021"]
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
 def test_unknown_metric(name):
     with pytest.raises(BadRequest) as refusal:
         evaluate(split_of(FOUR, TWENTY), DESCENDING, metrics=["R@1", name])
-    assert str(refusal.value) == f"unknown metric {name!r}; there are mAP@k and R@k for any k from 1"
+    assert str(refusal.value) == (
+        f"unknown metric {name!r}; there are mAP@k, R@k, nDCG@k, success@k for any k from 1, MRR, medR, and the sets "
+        "dcase2022, dcase2023, dcase2024, dcase2025"
+    )
 
 
 def test_no_truth():
     with pytest.raises(BadRequest) as refusal:
         evaluate(split_of(None, TWENTY, "retrieval"), DESCENDING)
     assert str(refusal.value) == "the split retrieval has no truth: its queries' clips are not known"
+    with pytest.raises(BadRequest) as refusal:
+        evaluate(split_of({**FOUR, "query 2": frozenset()}, TWENTY), DESCENDING)
+    assert str(refusal.value) == "the truth has no clip for 1 of 4 queries, first 'query 2'"
 
 
 def test_evaluate_refuses_and_remarks_as_validate_does():
@@ -731,13 +1131,13 @@ def test_esc10_by_chance():
         matrix = random.random((len(split.queries), len(split.clips)), dtype=np.float32)
         found = ranks(split.truth, Similarity(split.queries, split.file_names, matrix))
         for name, (metric, k) in NAMED.items():
-            draws[name].append(metric(*found, k).mean())
+            draws[name].append(apply(metric, found, k).mean())
     score = evaluate(split, Similarity(split.queries, split.file_names, matrix), metrics=list(NAMED))
     assert parts(score)["truth"].startswith("relevance_evaluation.csv#")
     for name, values in draws.items():
         error = np.std(values) / np.sqrt(len(values))
-        assert abs(np.mean(values) - score.chance[name]) < 4 * error, name
-        assert score.metrics[name].value == values[-1]
+        assert abs(np.mean(values) - score.metrics[name].chance) < 4 * error, name
+        assert score.metrics[name].estimate.value == values[-1]
 
 
 def test_dcase2025_development_annotations():
@@ -759,11 +1159,27 @@ def test_dcase2025_development_annotations():
         expected = [
             organisers_2025([places[rows[query], columns[name]] for name in names], k) for query, names in truth.items()
         ]
-        estimate = score.metrics[f"mAP@{k}"]
+        estimate = score.metrics[f"mAP@{k}"].estimate
         assert estimate.n == 1037
         assert 0.1 < estimate.value < 0.9
         assert estimate.value == pytest.approx(np.mean(expected), abs=1e-12)
     assert parts(score)["relevant"] == "1-12"
+    # In the 46 lists that omit the clip whose caption the query is, that clip is as wrong as any other.
+    disowned = {query: names for query, names in truth.items() if not split.captions[query] & names}
+    assert len(disowned) == 46
+    best = prediction.top(15)
+    own_first = Ranking(
+        best.queries,
+        tuple(
+            (*split.captions[query], *(name for name in names if name not in split.captions[query]))
+            for query, names in zip(best.queries, best.file_names, strict=True)
+        ),
+    )
+    wrong = evaluate(split, own_first, truth=disowned, truth_name=path.name, metrics=["R@1", "success@1", "MRR"])
+    assert [wrong.metrics[name].estimate.value for name in ("R@1", "success@1")] == [0, 0]
+    assert 0 < wrong.metrics["MRR"].estimate.value <= 1 / 2
+    all_of_them = evaluate(split, own_first, truth=truth, truth_name=path.name, metrics=["success@1"])
+    assert all_of_them.metrics["success@1"].estimate.value == (1037 - 46) / 1037
     remarks = [str(finding) for finding in score.findings]
     assert remarks == [f"prediction: note: queries beyond the truth's are left out: {len(split.queries) - 1037}"]
 

@@ -1,0 +1,403 @@
+"""Scores: measured as their parts say, printed, and kept so that what is read is what was written."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evaluation import scores
+from evaluation.findings import BadRequest, Faulty
+from evaluation.intervals import METHODS, Estimate, bootstrap, grouped, jackknife, pseudo_values
+from evaluation.scores import Items, Measured, Score, interval_method, measure
+
+ALONE = Items("clips", ("a.wav", "b.wav", "c.wav"), (0, 1, 2))
+SHARED = Items("queries", ("A dog.", "A cat.", "A bell."), (0, 0, 1))
+VALUES = np.array([0.1, 0.7, 1 / 3])
+
+
+def ratio(sums):
+    return sums[..., 0] / sums[..., 1]
+
+
+def same(one: Score, other: Score) -> bool:
+    """Whether two scores are equal in every digit, NaN equal to NaN, and findings, which are not kept, aside."""
+
+    def plain(score):
+        # `repr` writes floats at full precision, and leaves the values out.
+        values = [measured.values is None or measured.values.tolist() for measured in score.metrics.values()]
+        return repr((dict(score.metrics), score.items, score.signature, dict(score.unavailable))), values
+
+    return plain(one) == plain(other)
+
+
+# ------------------------------------------------------------------------------------------------ measured
+
+
+def test_items_say_whether_some_share_a_clip():
+    assert (ALONE.shared, SHARED.shared) == (False, True)
+
+
+@pytest.mark.parametrize("t", [False, True])
+def test_a_mean_with_jackknife(t):
+    method = "jackknife-t" if t else "jackknife"
+    measured = measure(VALUES, SHARED, method, chance=0.25)
+    assert measured.estimate == jackknife(VALUES, t=t)
+    assert measured.by_clip == jackknife(VALUES, groups=SHARED.groups, t=t)
+    assert (measured.values.tolist(), measured.chance) == (VALUES.tolist(), 0.25)
+    alone = measure(VALUES, ALONE, method)
+    assert (alone.estimate, alone.by_clip, alone.chance) == (jackknife(VALUES, t=t), None, None)
+
+
+@pytest.mark.parametrize("bca", [False, True])
+def test_a_mean_with_bootstrap(bca):
+    measured = measure(VALUES, SHARED, "bootstrap-bca" if bca else "bootstrap")
+    assert measured.estimate == bootstrap(VALUES, bca=bca)
+    assert measured.by_clip == bootstrap(VALUES, bca=bca, groups=SHARED.groups)
+    assert measured.values.tolist() == VALUES.tolist()
+
+
+def test_zeros_and_ones_may_be_booleans():
+    measured = measure(np.array([True, False, False]), ALONE, "jackknife")
+    assert measured.estimate == jackknife(np.array([1.0, 0.0, 0.0]))
+    assert measured.values.dtype == np.float64
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_corpus_metric(method):
+    statistics = np.array([[1.0, 4], [2, 3], [1, 1]])
+    measured = measure(statistics, SHARED, method, ratio)
+    value, values = pseudo_values(statistics, ratio)
+    assert measured.estimate.value == measured.by_clip.value == value == 0.5
+    assert measured.values.tolist() == values.tolist()
+    assert (measured.estimate.n, measured.by_clip.n) == (3, 2)
+    if method.startswith("jackknife"):
+        # Really without each clip: 1/1 and 3/7 are left.
+        by_hand = math.sqrt(1 / 2 * 2 * ((1 - 3 / 7) / 2) ** 2)
+        assert measured.by_clip.std_error == pytest.approx(by_hand, rel=1e-12)
+    else:
+        assert measured.by_clip == bootstrap(
+            grouped(statistics, SHARED.groups)[0], ratio, bca=method == "bootstrap-bca"
+        )
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        ("jackknife", "jackknife-95-normal"),
+        ("jackknife-t", "jackknife-t-95"),
+        ("bootstrap", "bootstrap-95-9999-seed-0"),
+        ("bootstrap-bca", "bootstrap-bca-95-9999-seed-0"),
+    ],
+)
+def test_an_interval_in_the_signature(method, name):
+    assert interval_method(method) == name
+
+
+@pytest.mark.parametrize("method", ["", "Jackknife", "bca"])
+def test_an_unknown_interval(method):
+    with pytest.raises(BadRequest) as refusal:
+        interval_method(method)
+    assert str(refusal.value) == (
+        f"unknown interval {method!r}; there are: jackknife, jackknife-t, bootstrap, bootstrap-bca"
+    )
+
+
+# ------------------------------------------------------------------------------------------------ printed
+
+
+def estimate(value=0.5, low=0.4, high=0.6, n=3):
+    return Estimate(value, 0.05, low, high, n, "jackknife-95")
+
+
+def test_a_table_of_plain_metrics():
+    score = Score({"R@1": Measured(estimate()), "CIDEr-D": Measured(estimate(12.345, -0.5, 25))}, ALONE, "a:b|c:d")
+    assert str(score).splitlines() == [
+        "metric      value    95 % interval    clips",
+        "--------  -------  ---------------  -------",
+        "R@1         0.500    0.400 – 0.600        3",
+        "CIDEr-D      12.3    -0.500 – 25.0        3",
+        "signature: a:b|c:d",
+    ]
+
+
+def test_a_table_of_everything():
+    score = Score(
+        {
+            "R@1": Measured(estimate(), by_clip=estimate(low=0.3, high=0.7, n=2), chance=0.125),
+            "median rank": Measured(Estimate(4.0, math.nan, math.nan, math.inf, 3, "none")),
+            "AP": Measured(estimate(), chance=math.nan),
+        },
+        SHARED,
+        "a:b",
+        {"spice": "needs Java; install it"},
+    )
+    assert str(score).splitlines() == [
+        "metric               value    95 % interval        by clip    chance    queries",
+        "-----------  -------------  ---------------  -------------  --------  ---------",
+        "R@1                  0.500    0.400 – 0.600  0.300 – 0.700     0.125          3",
+        "median rank          4.000                –              –         –          3",
+        "AP                   0.500    0.400 – 0.600              –         –          3",
+        "spice        not available",
+        "spice: needs Java; install it",
+        "signature: a:b",
+    ]
+
+
+def test_a_table_of_nothing_but_what_is_missing():
+    text = str(Score({}, ALONE, "a:b", {"spice": "needs Java"}))
+    assert [line.split() for line in text.splitlines()[2:]] == [
+        ["spice", "not", "available"],
+        ["spice:", "needs", "Java"],
+        ["signature:", "a:b"],
+    ]
+
+
+# ------------------------------------------------------------------------------------------------ kept
+
+
+def full() -> Score:
+    return Score(
+        {
+            "mAP@10": measure(VALUES, SHARED, "jackknife", chance=1 / 7),
+            "BLEU": measure(np.array([[1.0, 4], [2, 3], [1, 1]]), SHARED, "bootstrap-bca", ratio),
+            "median rank": Measured(Estimate(4.0, math.nan, math.nan, math.nan, 3, "none")),
+        },
+        SHARED,
+        "dcase-kit:0.2.0|truth:Übung.csv#1",
+        {"spice": "needs Java"},
+    )
+
+
+def test_what_is_read_is_what_was_saved(tmp_path):
+    full().save(tmp_path / "new" / "a.json")
+    assert same(scores.read(tmp_path / "new" / "a.json"), full())
+    scores.read(tmp_path / "new" / "a.json").save(tmp_path / "b.json")
+    assert (tmp_path / "b.json").read_bytes() == (tmp_path / "new" / "a.json").read_bytes()
+    other = full()
+    other.metrics["mAP@10"].values[1] = np.nextafter(0.7, 1)
+    assert not same(scores.read(tmp_path / "b.json"), other)  # every digit is kept, and looked at
+
+
+def test_the_file_is_what_the_module_says(tmp_path):
+    full().save(tmp_path / "a.json")
+    content = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert [*content] == ["signature", "metrics", "unavailable", "items"]
+    figures = ["value", "std_error", "low", "high", "n", "interval"]
+    assert [*content["metrics"]["mAP@10"]] == [*figures, "chance", "by_clip"]
+    assert [*content["metrics"]["mAP@10"]["by_clip"]] == figures[1:]
+    assert content["metrics"]["median rank"] == dict(zip(figures, [4.0, None, None, None, 3, "none"], strict=True))
+    assert content["items"]["names"] == ["A dog.", "A cat.", "A bell."]
+    assert content["items"]["groups"] == [0, 0, 1]
+    assert content["items"]["values"] == {
+        "mAP@10": VALUES.tolist(),
+        "BLEU": full().metrics["BLEU"].values.tolist(),
+    }
+    # Thousands of items are one line, and letters are letters.
+    lines = (tmp_path / "a.json").read_text(encoding="utf-8").splitlines()
+    assert (lines[-2].startswith('  "items": {"kind": "queries", '), lines[-1]) == (True, "}")
+    assert "Übung" in lines[1]
+
+
+def test_plain_scores_hold_nothing_that_is_not_there(tmp_path):
+    score = Score({"R@1": measure(VALUES, ALONE, "jackknife")}, ALONE, "a:b")
+    score.save(tmp_path / "a.json")
+    content = json.loads((tmp_path / "a.json").read_text())
+    assert [*content] == ["signature", "metrics", "items"]
+    assert [*content["metrics"]["R@1"]][-1] == "interval"
+    assert same(scores.read(tmp_path / "a.json"), score)
+
+
+def test_what_is_no_number_is_null(tmp_path):
+    parts = Estimate(math.nan, math.nan, -math.inf, math.inf, 1, "jackknife-95")
+    Score({"m": Measured(parts, parts, None, math.nan)}, ALONE, "s").save(tmp_path / "a.json")
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    content = json.loads((tmp_path / "a.json").read_text(), parse_constant=refuse)
+    nothing = dict.fromkeys(("value", "std_error", "low", "high", "chance"))
+    by_clip = {"std_error": None, "low": None, "high": None, "n": 1, "interval": "jackknife-95"}
+    assert content["metrics"]["m"] == nothing | {"n": 1, "interval": "jackknife-95", "by_clip": by_clip}
+    read = scores.read(tmp_path / "a.json").metrics["m"]
+    for made in (read.estimate, read.by_clip):
+        assert np.isnan([made.value, made.std_error, made.low, made.high]).all()
+    assert math.isnan(read.chance)
+
+
+def test_values_that_are_no_numbers_are_not_kept(tmp_path):
+    broken = Measured(estimate(), values=np.array([0.0, math.nan, 1.0]))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        Score({"m": broken}, ALONE, "s").save(tmp_path / "a.json")
+    assert not [*tmp_path.iterdir()]
+
+
+HOSTILE = [
+    "two\nlines",
+    'a "quote", a \\ and a /',
+    "🐕 日本語",
+    "\ud800",
+    "a\udc80b",
+    "\0\x1b[31m\u2028\u202e",
+    "",
+    " ",
+    "NaN",
+]
+
+
+def test_hostile_names(tmp_path):
+    items = Items("queries\n", tuple(HOSTILE), tuple(range(len(HOSTILE))))
+    metrics = {name: measure(np.arange(len(HOSTILE)) / 7, items, "jackknife") for name in HOSTILE}
+    score = Score(metrics, items, "truth:\udc80|\n", {"\udcff\"'": "no\ud800"})
+    score.save(tmp_path / "a.json")
+    (tmp_path / "a.json").read_bytes().decode("utf-8")
+    assert same(scores.read(tmp_path / "a.json"), score)
+
+
+# Half pairs in the wrong places make a whole one, in JSON as in UTF-16.
+TEXTS = st.text(st.characters(exclude_categories=()), max_size=8).filter(
+    lambda text: text == text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+)
+FIGURES = st.floats(allow_infinity=False)
+ESTIMATES = st.builds(Estimate, FIGURES, FIGURES, FIGURES, FIGURES, st.integers(0, 10**9), TEXTS)
+
+
+@st.composite
+def any_score(draw):
+    n = draw(st.integers(1, 5))
+    names, groups = (draw(st.lists(of, min_size=n, max_size=n)) for of in (TEXTS, st.integers()))
+    values = st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=n, max_size=n).map(np.array)
+    metrics = {}
+    for name in draw(st.lists(TEXTS, unique=True, max_size=3)):
+        made = draw(ESTIMATES)
+        by_clip = draw(st.none() | ESTIMATES.map(lambda e, made=made: dataclasses.replace(e, value=made.value)))
+        metrics[name] = Measured(made, by_clip, draw(st.none() | values), draw(st.none() | FIGURES))
+    unavailable = draw(st.dictionaries(TEXTS, TEXTS, max_size=2))
+    return Score(metrics, Items(draw(TEXTS), tuple(names), tuple(groups)), draw(TEXTS), unavailable)
+
+
+@given(score=any_score())
+def test_any_score_is_read_as_it_was_saved(tmp_path_factory, score):
+    path = tmp_path_factory.getbasetemp() / "any.json"
+    score.save(path)
+    assert same(scores.read(path), score)
+
+
+# ------------------------------------------------------------------------------------------------ refused
+
+
+def test_no_file(tmp_path):
+    for path in (tmp_path / "no.json", tmp_path):
+        with pytest.raises(BadRequest) as refusal:
+            scores.read(path)
+        assert str(refusal.value) == f"{path}: no such file; give what `evaluation score … --json FILE` wrote"
+
+
+def content() -> dict:
+    """A small score, as it stands in a file."""
+    figures = {"value": 0.5, "std_error": 0.1, "low": 0.3, "high": 0.7, "n": 2, "interval": "jackknife-95"}
+    by_clip = {key: figures[key] for key in figures if key != "value"}
+    return {
+        "signature": "a:b",
+        "metrics": {"R@1": figures | {"by_clip": by_clip}},
+        "items": {"kind": "queries", "names": ["x", "y"], "groups": [0, 1], "values": {"R@1": [0.0, 1.0]}},
+    }
+
+
+def refusal_of(path, raw: bytes) -> str:
+    path.write_bytes(raw)
+    with pytest.raises(Faulty) as faulty:
+        scores.read(path)
+    (finding,) = str(faulty.value).splitlines()
+    start = f"{path}: error: must be what `evaluation score … --json FILE` writes ("
+    assert finding.startswith(start)
+    assert finding.endswith("); score the prediction again")
+    return finding.removeprefix(start).removesuffix("); score the prediction again")
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (b"", "Expecting value: line 1 column 1 (char 0)"),
+        (b"metric,value\nR@1,0.5\n", "Expecting value: line 1 column 1 (char 0)"),
+        (b'{"signature": "a:b", ', "Expecting property name enclosed in double quotes: line 1 column 22 (char 21)"),
+        (b"\xff\xfe{\0}\0", "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
+        (b"PK\x03\x04", "Expecting value: line 1 column 1 (char 0)"),
+        (b"[]", "the file must be an object, not []"),
+        (b"null", "the file must be an object, not None"),
+        (b'"items"', "the file must be an object, not 'items'"),
+        (b"{}", "there is no items"),
+    ],
+)
+def test_what_is_no_score(tmp_path, raw, reason):
+    assert refusal_of(tmp_path / "a.json", raw) == reason
+
+
+def test_what_is_nested_without_end(tmp_path):
+    assert "recursion" in refusal_of(tmp_path / "a.json", b"[" * 200_000)
+
+
+NOTHING = object()
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "reason"),
+    [
+        # A score of version 0.1, which held no items.
+        (["items"], NOTHING, "there is no items"),
+        (["items"], [], "items must be an object, not []"),
+        (["items", "kind"], 3, "items.kind must be a text, not 3"),
+        (["items", "names"], NOTHING, "there is no items.names"),
+        (["items", "names"], "xy", "items.names must be a list, not 'xy'"),
+        (["items", "names"], ["x", 2], "items.names must each be a text, not 2"),
+        (["items", "names"], [], "items.names and items.groups must be one or more and as many, not 0 and 2"),
+        (["items", "groups"], [0], "items.names and items.groups must be one or more and as many, not 2 and 1"),
+        (["items", "groups"], [0, 1.5], "items.groups must each be a whole number, not 1.5"),
+        (["items", "groups"], [0, True], "items.groups must each be a whole number, not True"),
+        (["items", "groups"], {}, "items.groups must be a list, not {}"),
+        (["items", "values"], [], "items.values must be an object, not []"),
+        (["items", "values", "R@1"], [1.0], "items.values.R@1 must hold 2 finite numbers"),
+        (["items", "values", "R@1"], [1.0, None], "items.values.R@1 must hold 2 finite numbers"),
+        (["items", "values", "R@1"], [1.0, math.nan], "items.values.R@1 must hold 2 finite numbers"),
+        (["items", "values", "R@1"], [1.0, math.inf], "items.values.R@1 must hold 2 finite numbers"),
+        (["items", "values", "R@1"], [1.0, "1"], "items.values.R@1 must hold 2 finite numbers"),
+        (["items", "values", "R@1"], [1.0, [1.0]], "items.values.R@1 must hold 2 finite numbers"),
+        (["items", "values", "R@1"], [1.0, 10**400], "int too large to convert to float"),
+        (["items", "values", "R@1"], None, "items.values.R@1 must be a list, not None"),
+        (["metrics"], NOTHING, "there is no metrics"),
+        (["metrics"], [], "metrics must be an object, not []"),
+        (["metrics", "R@1"], 0.5, "metrics.R@1 must be an object, not 0.5"),
+        (["metrics", "R@1", "value"], NOTHING, "there is no metrics.R@1.value"),
+        (["metrics", "R@1", "low"], "0.3", "metrics.R@1.low must be a number, not '0.3'"),
+        (["metrics", "R@1", "high"], 10**400, "int too large to convert to float"),
+        (["metrics", "R@1", "n"], 2.5, "metrics.R@1.n must be a whole number, not 2.5"),
+        (["metrics", "R@1", "interval"], None, "metrics.R@1.interval must be a text, not None"),
+        (["metrics", "R@1", "chance"], "a half", "metrics.R@1.chance must be a number, not 'a half'"),
+        (["metrics", "R@1", "by_clip"], None, "metrics.R@1.by_clip must be an object, not None"),
+        (["metrics", "R@1", "by_clip", "low"], NOTHING, "there is no metrics.R@1.by_clip.low"),
+        (["signature"], NOTHING, "there is no signature"),
+        (["signature"], {"a": "b"}, "signature must be a text, not {'a': 'b'}"),
+        (["unavailable"], ["spice"], "unavailable must be an object, not ['spice']"),
+        (["unavailable"], {"spice": None}, "unavailable must each be a text, not None"),
+        (["items", "names"], "x" * 1000, "items.names must be a list, not '" + "x" * 59),
+    ],
+    ids=lambda value: ".".join(value) if isinstance(value, list) and all(isinstance(v, str) for v in value) else "",
+)
+def test_what_does_not_hold(tmp_path, place, value, reason):
+    broken = part = content()
+    for key in place[:-1]:
+        part = part[key]
+    if value is NOTHING:
+        del part[place[-1]]
+    else:
+        part[place[-1]] = value
+    assert refusal_of(tmp_path / "a.json", json.dumps(broken).encode()) == reason
+
+
+def test_a_small_score_holds(tmp_path):
+    """Else the refusals above might be of something else."""
+    (tmp_path / "a.json").write_text(json.dumps(content()))
+    assert scores.read(tmp_path / "a.json").metrics["R@1"].estimate == Estimate(0.5, 0.1, 0.3, 0.7, 2, "jackknife-95")
