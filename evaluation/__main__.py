@@ -1,6 +1,7 @@
 """The evaluation's command line: make, check and fetch data, score predictions and compare the scores."""
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -52,18 +53,17 @@ def score_retrieval(options: argparse.Namespace) -> None:
     """Score a retriever's prediction, with 95 % intervals and the chance level."""
     split = data.read(options.truth, options.split, sound=False)[options.split]
     prediction = retrieval.read(options.prediction)
-    truth, name = None, ""
+    truth = None
     if options.relevance == Path("captions"):
-        truth, name = split.captions, "captions"
+        truth = split.captions
     elif options.relevance:
         if not options.relevance.is_file():
             raise BadRequest(f"{options.relevance}: no such file; give a relevance file, or `captions`")
-        truth, name = data.read_relevance(options.relevance, split.file_names), options.relevance.name
+        truth = data.read_relevance(options.relevance, split.file_names)
     score = retrieval.evaluate(
         split,
         prediction,
         truth=truth,
-        truth_name=name,
         metrics=options.metrics,
         interval=options.interval,
         file=str(options.prediction),
@@ -78,13 +78,14 @@ def score_captions(options: argparse.Namespace) -> int:
     """Score a captioner's prediction, with 95 % intervals over clips."""
     from evaluation import captioning  # scipy's sparse matrices take their time to import
 
-    metrics, interval = captioning.choose(options.metrics)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill ends the Java processes as Ctrl-C does
+    metrics, _ = captioning.choose(options.metrics)
     split = data.read(options.truth, options.split, sound=False)[options.split]
     score = captioning.evaluate(
         split,
         captioning.read(options.prediction),
-        metrics=metrics,
-        interval=options.interval or interval,
+        metrics=options.metrics,
+        interval=options.interval,
         idf=options.idf,
         cache=options.cache,
         file=str(options.prediction),

@@ -30,7 +30,7 @@ Zhou et al. 2022 (FENSE); felixgontier/dcase-2023-baseline, `metrics.py` (SPIDEr
 """
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -38,6 +38,7 @@ from importlib.metadata import version
 from itertools import chain, islice
 from math import nan
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -140,9 +141,10 @@ def validate(split: Split, prediction: Prediction, file: str = "prediction") -> 
             findings.append(Finding(file, line, message=f"clip {name!r} {where}; give each clip one caption"))
         seen.setdefault(name, line)
         if not any(character.isalnum() for character in caption):
-            message = f"the caption of {name!r} has no word; it scores 0"
+            message = f"the caption of {name!r} has no word; it scores 0 wherever words are compared"
             findings.append(Finding(file, line, message=message, severity=WARNING))
-    extra = [name for name in seen if name not in set(split.file_names)]
+    known = set(split.file_names)
+    extra = [name for name in seen if name not in known]
     hint = lookalike(extra)
     missing = [name for name in split.file_names if name not in seen]
     if len(missing) == len(split.clips) and not any(map(hint, missing)):  # all else would only repeat it
@@ -183,7 +185,8 @@ def choose(metrics: Sequence[str]) -> tuple[tuple[str, ...], str]:
         return SETS[metrics[0]], INTERVALS.get(metrics[0], "jackknife")
     unknown = [name for name in metrics if name not in METRICS]
     if unknown:
-        raise BadRequest(f"{unknown_key(unknown[0], METRICS, 'metric')}; or one of the sets {', '.join(SETS)}")
+        plain = unknown_key(unknown[0].lower().replace("-", "_"), METRICS, "metric")
+        raise BadRequest(f"{plain}; or one of the sets {', '.join(SETS)}")
     return tuple(dict.fromkeys(metrics)), "jackknife"
 
 
@@ -192,7 +195,7 @@ def evaluate(
     prediction: Prediction,
     *,
     metrics: Sequence[str] = SETS["basic"],
-    interval: str = "jackknife",
+    interval: str | None = None,
     idf: str = "fixed",
     cache: Path = Path(".cache"),
     file: str = "prediction",
@@ -202,8 +205,8 @@ def evaluate(
     Args:
         split: The split, with captions.
         prediction: What is to be scored.
-        metrics: Names out of `METRICS`.
-        interval: One of `intervals.METHODS`.
+        metrics: Names out of `METRICS`, or the name of one of `SETS`.
+        interval: One of `intervals.METHODS`; without, the set's, else the jackknife.
         idf: What leaving a clip out does to CIDEr-D's weights, `fixed` or `exact`.
         cache: Folder of the cache: tokenised references, and where the Java parts are laid out.
         file: The prediction's name in findings.
@@ -212,14 +215,15 @@ def evaluate(
         BadRequest: A metric or method is not known, the split has no captions, or there is no Java.
         Faulty: As `validate`.
     """
-    metrics, _ = choose(metrics)
+    metrics, usual = choose(metrics)
+    interval = interval or usual
     if idf not in IDF:
         raise BadRequest(unknown_key(idf, IDF, "idf"))
     if idf == "exact" and not interval.startswith("jackknife"):
         raise BadRequest("idf `exact` leaves clips out one by one; give it with the interval jackknife or jackknife-t")
     if not all(clip.captions for clip in split.clips):
         raise BadRequest(f"the split {split.name} has clips without captions: there is nothing to compare with")
-    signature = _signature(split, interval, idf)
+    interval_method(interval)
     findings = validate(split, prediction, file)
     items = Items("clips", split.file_names, tuple(range(len(split.clips))))
     answer = dict(zip(prediction.file_names, prediction.captions, strict=True))
@@ -239,7 +243,8 @@ def evaluate(
     if len(items.names) == 1 and {"cider_d", "spider", "spider_fl"} & measured.keys():
         message = "of a single clip CIDEr-D is 0 whatever the caption says: it weighs words by how few clips have them"
         findings.append(Finding(file, message=message, severity=WARNING))
-    return Score(measured, items, signature, unavailable, tuple(findings))
+    computed = {part for name in measured for part in PARTS.get(name, (name,))}
+    return Score(measured, items, _signature(split, computed, interval, idf), unavailable, tuple(findings))
 
 
 # What a metric is made of, where that is not itself.
@@ -258,24 +263,26 @@ def _parts(
     """Compute the parts of metrics, each an Unavailable where it could not be."""
     java = find()
     with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor())
+        pool = stack.enter_context(ThreadPoolExecutor())  # left last: what its threads wait for is ended before
         every = list(chain.from_iterable(references))
         again = kept_tokens(every, cache).is_file()
         flat = tokenize(every, java, cache, keep=True)
         rest = iter(flat)
         theirs = [list(islice(rest, len(texts))) for texts in references]
-        meteor = None
+        meteor = made = None
         if "meteor" in wanted:
             # METEOR takes longest, nearly all of it to start: the rest runs beside it. Of references that come again,
             # what lets it start faster from now on is made meanwhile.
             table = paraphrases(flat, cache)
             meteor = _attempt(lambda: stack.enter_context(Meteor(java, cache, table)))
             if again and table is None:
-                pool.submit(paraphrases, flat, cache, make=True)
+                stop = Event()
+                stack.callback(stop.set)  # whoever interrupts shall not wait for it
+                made = pool.submit(paraphrases, flat, cache, make=stop)
         ours = tokenize(captions, java, cache)
         compute: dict[str, Callable[[], Any]] = {
             "meteor": lambda: _given(meteor).statistics(ours, theirs),
-            "spice": lambda: models.spice(ours, theirs, java, cache),
+            "spice": lambda: models.spice(ours, theirs, java, cache, stack),
             "bleu": lambda: overlap.bleu_statistics(ours, theirs),
             "rouge_l": lambda: overlap.rouge_l(ours, theirs),
             "cider_d": lambda: overlap.CiderD(ours, theirs),
@@ -286,7 +293,10 @@ def _parts(
         }
         slow = {name: pool.submit(_attempt, compute[name]) for name in ("meteor", "spice") if name in wanted}
         parts = {name: _attempt(compute[name]) for name in compute if name in wanted and name not in slow}
-        return parts | {name: future.result() for name, future in slow.items()}
+        parts |= {name: future.result() for name, future in slow.items()}
+        if made:
+            wait([made])
+        return parts
 
 
 def _attempt(function: Callable[[], Any]) -> Any:
@@ -294,6 +304,8 @@ def _attempt(function: Callable[[], Any]) -> Any:
         return function()
     except Unavailable as reason:
         return reason
+    except RuntimeError as failure:  # a model's, say of too little memory on a GPU: the other metrics are not lost
+        return Unavailable(f"failed: {' '.join(str(failure).split())[:300]}")
 
 
 def _given(part: Any) -> Any:
@@ -309,7 +321,7 @@ def _measure(name: str, parts: Mapping[str, Any], items: Items, interval: str, i
         return measure(parts["meteor"], items, interval, overlap.meteor)
     if name in ("vocab", "vocab_ratio"):
         ours, theirs = parts["vocab"]
-        value = float(ours) if name == "vocab" else ours / theirs
+        value = float(ours) if name == "vocab" else ours / theirs if theirs else nan
         return Measured(Estimate(value, nan, nan, nan, len(items.names), "none"))
     if name not in ("cider_d", "spider", "spider_fl"):
         values = penalised(parts["sbert_sim"], parts["fer"]) if name == "fense" else parts[name]
@@ -331,8 +343,21 @@ def _measure(name: str, parts: Mapping[str, Any], items: Items, interval: str, i
     return Measured(jackknife(values, value=value, t=interval == "jackknife-t"), values=values)
 
 
-def _signature(split: Split, interval: str, idf: str) -> str:
+def _signature(split: Split, parts: Set[str], interval: str, idf: str) -> str:
+    """Name all that the parts that were computed depend on, and nothing of the others."""
     counts = [len(clip.captions) for clip in split.clips]
+    libraries = "+".join(f"{name}-{version(name)}" for name in ("aac-metrics", "sentence-transformers"))
+    engine = "+".join(f"{name}-{version(name)}" for name in ("transformers", "torch"))
+    own: dict[str, Callable[[], str]] = {
+        "bleu": lambda: "corpus-closest",
+        "meteor": lambda: "1.5-en-norm",
+        "rouge_l": lambda: "beta-1.2",
+        "cider_d": lambda: f"idf-of-split-left-out-{idf}",
+        "spice": lambda: "1.0-corenlp-3.6.0",
+        "fer": lambda: f"{models.identity('fluency')}+{libraries}+{engine}",
+        "sbert_sim": lambda: f"{models.identity('sbert')}+{libraries}+{engine}",
+        "bert_score": lambda: f"{models.identity('bert')}+best-reference+{engine}",
+    }
     return "|".join(
         [
             f"dcase-kit:{scores.VERSION}",
@@ -342,13 +367,7 @@ def _signature(split: Split, interval: str, idf: str) -> str:
             f"tokenizer:{TOKENIZER}-coco-lowercase-no-punctuation",
             "missing,repeated:error",
             "extra:left-out",
-            "bleu:corpus-closest",
-            "meteor:1.5-en-norm",
-            f"cider_d:idf-of-split-left-out-{idf}",
-            "spice:1.0-corenlp-3.6.0",
-            "fense:paraphrase-TinyBERT-L6-v2+echecker_clotho_audiocaps_base",
-            "bert_score:roberta-large-best-reference",
-            f"transformers:{version('transformers')}",
+            *(f"{part}:{say()}" for part, say in own.items() if part in parts),
             f"interval:{interval_method(interval)}",
             f"numpy:{np.__version__}",
         ]

@@ -7,13 +7,20 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from evaluation.findings import BadRequest
+
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """Give a path beside `target` to write to, and rename it to `target` when the block ends well.
 
     When the block fails, what it wrote is removed and `target` is what it was. Parent folders are made.
+
+    Raises:
+        BadRequest: `target` is a folder, a device or a pipe, which a file must not take the place of.
     """
+    if target.exists() and not target.is_file():
+        raise BadRequest(f"{target}: must be a file or not there; it is something else: give another name")
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:

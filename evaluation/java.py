@@ -18,6 +18,7 @@ Sources: aac-metrics 0.5.4, `utils/tokenization.py` (the tokens left out) and `f
 called); Denkowski & Lavie 2014 and METEOR 1.5's `MeteorStats` for the statistics.
 """
 
+import contextlib
 import gzip
 import hashlib
 import json
@@ -27,11 +28,10 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -133,8 +133,8 @@ def link(source: Path, target: Path) -> None:
     """Make `target` a link to `source`, or a copy where links are not allowed; raise Unavailable without `source`."""
     if not source.is_file():
         raise Unavailable(f"{source} is missing; install pycocoevalcap again: remove .venv and run `make`")
-    if target.exists() and target.samefile(source):
-        return
+    if target.exists() and (target.samefile(source) or target.stat().st_size == source.stat().st_size):
+        return  # the link, or the copy
     with replacing(target) as part:
         part.unlink(missing_ok=True)
         try:
@@ -143,16 +143,43 @@ def link(source: Path, target: Path) -> None:
             shutil.copyfile(source, part)
 
 
-def options(java: Java, memory: str) -> list[str]:
-    """The beginning of a command line: this Java, at most so much memory, and no trace of the machine's locale."""
+@contextlib.contextmanager
+def running(java: Java, memory: str, program: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a Java program in a folder, with at most so much memory, and end it with the block.
+
+    Jars are named from the folder: a colon in its own path would part them. The locale is always the same; Java takes
+    that of texts and numbers from its options, and that of file names from the environment. What the program says on
+    standard error goes to a file, `errors` of the process, so that it never waits to be read.
+    """
     # One thread to collect garbage: the other cores have work.
     locale = ["-Dfile.encoding=UTF-8", "-Duser.language=en", "-Duser.country=US"]
-    return [str(java.path), *locale, "-XX:+UseSerialGC", f"-Xmx{memory}"]
+    command = [str(java.path), *locale, "-XX:+UseSerialGC", f"-Xmx{memory}", *program]
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(  # noqa: S603
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=folder,
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
+        )
+        process.errors = errors
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def complaint(process: subprocess.Popen[bytes]) -> str:
+    """The end of what a process said on standard error, on one line."""
+    process.errors.seek(0)
+    return " ".join(process.errors.read().decode("utf-8", "replace").split())[-300:]
 
 
 def kept_tokens(sentences: Sequence[str], cache: Path) -> Path:
     """Where the tokens of these sentences are kept, or would be."""
-    digest = hashlib.sha256(json.dumps([TOKENIZER, *sentences]).encode()).hexdigest()[:32]
+    digest = hashlib.sha256(json.dumps([TOKENIZER, sorted(PUNCTUATION), *sentences]).encode()).hexdigest()[:32]
     return cache / "ptb" / f"{digest}.json"
 
 
@@ -179,16 +206,14 @@ def tokenize(sentences: Sequence[str], java: Java, cache: Path, *, keep: bool = 
                 return tokens
         except ValueError:  # cut off by a full disk, say: made again
             pass
-    jar = jars(cache) / "stanford_nlp" / "stanford-corenlp-3.4.1.jar"
-    program = ["-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
+    program = ["-cp", JARS["tokenizer/stanford-corenlp-3.4.1.jar"], "edu.stanford.nlp.process.PTBTokenizer"]
     text = "\n".join(lines) + "\n"
-    done = subprocess.run(  # noqa: S603
-        [*options(java, "1G"), *program], input=text.encode("utf-8", "replace"), capture_output=True
-    )
-    answers = done.stdout.decode("utf-8", "replace").split("\n")[:-1]
-    if done.returncode or len(answers) != len(lines):
-        reason = done.stderr.decode("utf-8", "replace").strip()[-300:] or f"{len(answers)} lines for {len(lines)}"
-        raise Unavailable(f"the tokeniser failed on Java {java.version} ({java.path}): {reason}")
+    with running(java, "1G", [*program, "-preserveLines", "-lowerCase"], jars(cache)) as process:
+        said, _ = process.communicate(text.encode("utf-8", "replace"))
+        answers = said.decode("utf-8", "replace").split("\n")[:-1]
+        if process.returncode or len(answers) != len(lines):
+            reason = complaint(process) if process.returncode else f"{len(answers)} lines for {len(lines)}"
+            raise Unavailable(f"the tokeniser failed on Java {java.version} ({java.path}): {reason}")
     tokens = [" ".join(token for token in answer.split() if token not in PUNCTUATION) for answer in answers]
     if keep:
         with replacing(kept) as part:
@@ -196,7 +221,7 @@ def tokenize(sentences: Sequence[str], java: Java, cache: Path, *, keep: bool = 
     return tokens
 
 
-def paraphrases(references: Iterable[str], cache: Path, *, make: bool = False) -> Path | None:
+def paraphrases(references: Iterable[str], cache: Path, *, make: threading.Event | None = None) -> Path | None:
     """Return METEOR's table of paraphrases without those that cannot match these references.
 
     A paraphrase counts when one of its two phrases stands in a reference. METEOR splits some words at punctuation and
@@ -206,12 +231,13 @@ def paraphrases(references: Iterable[str], cache: Path, *, make: bool = False) -
     Args:
         references: Tokenised captions.
         cache: Folder of the cache, where the table is kept by the references' content.
-        make: Make it where it is not kept, which takes as long as one start of METEOR; else None is returned.
+        make: Make it where it is not kept, until this event is set; takes as long as one start of METEOR. Without, or
+            when it was set, None is returned.
     """
     references = sorted(set(references))
-    digest = hashlib.sha256(json.dumps(references).encode()).hexdigest()[:32]
+    digest = hashlib.sha256(json.dumps(["meteor-1.5-en", PHRASE, references]).encode()).hexdigest()[:32]
     kept = cache / "meteor" / f"{digest}.gz"
-    if kept.is_file() or not make:
+    if kept.is_file() or make is None:
         return kept.absolute() if kept.is_file() else None
     pieces = re.compile(r"[^\W_]+").findall
     held = {""}  # a phrase of punctuation alone is kept
@@ -234,6 +260,8 @@ def paraphrases(references: Iterable[str], cache: Path, *, make: bool = False) -
         for probability, one, other in zip(table, table, table, strict=True):
             if may_match(one[:-1]) or may_match(other[:-1]):
                 chosen.write(probability + one + other)
+                if make.is_set():
+                    raise InterruptedError("told to stop")  # nothing half-made is left
     return kept.absolute()
 
 
@@ -253,21 +281,17 @@ class Meteor:
     """
 
     def __init__(self, java: Java, cache: Path, table: Path | None = None):
-        program = ["-jar", str(jars(cache) / "meteor" / "meteor-1.5.jar"), "-", "-", "-stdio", "-l", "en", "-norm"]
+        program = ["-jar", JARS["meteor/meteor-1.5.jar"], "-", "-", "-stdio", "-l", "en", "-norm"]
         if table:
             program += ["-a", str(table)]
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed in __exit__)
-        self._process = subprocess.Popen(  # noqa: S603
-            [*options(java, "2G"), *program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
-        )
+        self._running = running(java, "2G", program, jars(cache))
+        self._process = self._running.__enter__()
 
     def __enter__(self) -> "Meteor":
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._errors.close()
+    def __exit__(self, *reason: object) -> None:
+        self._running.__exit__(None, None, None)
 
     def statistics(self, candidates: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
         """Return the (candidates, 23) match statistics of each candidate against the reference that fits it best.
@@ -304,9 +328,8 @@ class Meteor:
         sender.join()
         if any(len(row) != METEOR_STATISTICS for row in rows):
             self._process.kill()
-            self._errors.seek(0)
-            reason = self._errors.read().decode("utf-8", "replace").strip()[-300:] or f"it answered {rows[-1]!r}"
-            raise Unavailable(f"METEOR failed: {reason}")
+            self._process.wait()
+            raise Unavailable(f"METEOR failed: {complaint(self._process) or f'it answered {rows[-1]!r}'}")
         statistics = np.array(rows, dtype=np.float64)
         whole = (statistics[:, 20] == 1) & (statistics[:, 21:] == statistics[:, :2]).all(axis=1)
         statistics[whole, 20] = 0

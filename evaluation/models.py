@@ -36,6 +36,7 @@ import json
 import os
 import pickletools
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -54,7 +55,7 @@ import numpy as np
 
 from evaluation import scores
 from evaluation.findings import BadRequest, table, unknown_key
-from evaluation.java import JARS, SPICE_JAVA, Java, Unavailable, find, jars, link, options
+from evaluation.java import JARS, SPICE_JAVA, Java, Unavailable, find, jars, link, running
 
 if TYPE_CHECKING:
     from aac_metrics.functional.fer import BERTFlatClassifier
@@ -155,6 +156,7 @@ SMALL = (
 # The hub's oldest models have moved; both names lead to them, and either may be in the cache.
 MOVED = {"bert-base-uncased": "google-bert/bert-base-uncased", "roberta-large": "FacebookAI/roberta-large"}
 
+SPICE_SECONDS = 3600  # it has been seen to hang on long captions
 THRESHOLD = 0.9  # of the probability of any error, the last class
 BATCH = 32
 
@@ -181,9 +183,20 @@ SCORES = zlib.decompress(
 )
 
 
+def identity(part: str) -> str:
+    """What a model is, for a signature: its name and the revision, or what its content's digest begins with."""
+    place = _found(part)
+    if place is None:
+        raise Unavailable(_absent(part))
+    if part != "fluency":
+        return f"{PARTS[part].source.rpartition('/')[2]}@{place.name[:8]}"
+    with place.open("rb") as content:
+        return f"{place.stem}@{hashlib.file_digest(content, 'sha256').hexdigest()[:8]}"
+
+
 def _command(name: str, cache: Path = CACHE) -> str:
     """Give the command that fetches `name`."""
-    place = "" if name != "spice" or cache == CACHE else f" --cache {cache}"
+    place = "" if name != "spice" or cache == CACHE else f" --cache {shlex.quote(str(cache))}"
     return f"python -m evaluation download {name}{place}"
 
 
@@ -315,7 +328,10 @@ def _loading(part: str) -> Iterator[Path]:
             yield place
     except Unavailable:
         raise
-    except Exception as failure:  # whatever a damaged file makes those libraries raise
+    # A damaged file makes those libraries raise almost anything; but for these it is not to blame.
+    except (MemoryError, ImportError):
+        raise
+    except Exception as failure:
         reason = " ".join(str(failure).split())[:300] or type(failure).__name__
         again = _absent(part).rpartition(": ")[2]
         raise Unavailable(f"{place} cannot be loaded ({reason}); remove it and fetch it with: {again}") from failure
@@ -507,7 +523,13 @@ def _embed(
     return found
 
 
-def spice(candidates: Sequence[str], references: Sequence[Sequence[str]], java: Java, cache: Path) -> np.ndarray:
+def spice(
+    candidates: Sequence[str],
+    references: Sequence[Sequence[str]],
+    java: Java,
+    cache: Path,
+    stack: contextlib.ExitStack,
+) -> np.ndarray:
     """Return SPICE's F1 of what each caption and its references propose; 0 where either proposes nothing.
 
     Args:
@@ -515,12 +537,13 @@ def spice(candidates: Sequence[str], references: Sequence[Sequence[str]], java: 
         references: For each, one or more captions.
         java: What runs it, of Java 8 to 13; given up to 8 GB of memory.
         cache: Folder of the cache, where the jars are.
+        stack: Ends the process when it is left, so that SPICE, asked in a thread, does not outlive its caller.
 
     Returns:
         (candidates,), in [0, 1].
 
     Raises:
-        Unavailable: The parser is not on this machine, or SPICE cannot run.
+        Unavailable: The parser is not on this machine, or SPICE cannot run, or did not end within an hour.
     """
     if reason := _unfit(java):
         raise Unavailable(reason)
@@ -533,24 +556,28 @@ def spice(candidates: Sequence[str], references: Sequence[Sequence[str]], java: 
         for index, (text, texts) in enumerate(zip(candidates, references, strict=True))
     ]
     folder = cache.absolute() / "aac-metrics" / "spice"
-    libraries = [folder / "lib" / jar for jar in CORENLP]
-    libraries += sorted(jar for jar in (folder / "lib").glob("*.jar") if jar.name not in CORENLP)
-    with tempfile.TemporaryDirectory() as temporary:
-        scorer = Path(temporary, "edu", "anu", "spice", "Scores.class")
-        scorer.parent.mkdir(parents=True)
-        scorer.write_bytes(SCORES)
-        captions = Path(temporary, "captions.json")
-        captions.write_text(json.dumps(rows), encoding="ascii")
-        path = os.pathsep.join(map(str, [temporary, *libraries, folder / "spice-1.0.jar"]))
-        program = ["-cp", path, "edu.anu.spice.Scores", str(captions), "-silent"]
-        done = subprocess.run([*options(java, "8G"), *program], capture_output=True)  # noqa: S603
+    others = sorted(jar.name for jar in (folder / "lib").glob("*.jar") if jar.name not in CORENLP)
+    temporary = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    scorer = temporary / "edu" / "anu" / "spice" / "Scores.class"
+    scorer.parent.mkdir(parents=True)
+    scorer.write_bytes(SCORES)
+    captions = temporary / "captions.json"
+    captions.write_text(json.dumps(rows), encoding="ascii")
+    path = os.pathsep.join([str(temporary), *(f"lib/{jar}" for jar in (*CORENLP, *others)), "spice-1.0.jar"])
+    program = ["-cp", path, "edu.anu.spice.Scores", str(captions), "-silent"]
+    process = stack.enter_context(running(java, "8G", program, folder))
     try:
-        answer = json.loads(done.stdout.decode("utf-8", "replace").strip().rpartition("\n")[2])
+        said, _ = process.communicate(timeout=SPICE_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"SPICE did not end within {SPICE_SECONDS // 60} minutes; is a caption very long?") from None
+    try:
+        answer = json.loads(said.decode("utf-8", "replace").strip().rpartition("\n")[2])
         found = {item["image_id"]: float(item["scores"]["All"]["f"]) for item in answer}
         return np.array([found[index] for index in range(len(rows))])
     except (ValueError, KeyError, TypeError):
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        reason = next((line for line in said if "Error" in line or "Exception" in line), " ".join(said)[-300:])
+        process.errors.seek(0)
+        lines = process.errors.read().decode("utf-8", "replace").strip().splitlines()
+        reason = next((line for line in lines if "Error" in line or "Exception" in line), " ".join(lines)[-300:])
         raise Unavailable(f"SPICE failed on Java {java.version} ({java.path}): {reason.strip()}") from None
 
 
@@ -564,7 +591,8 @@ def fetch(names: Sequence[str], cache: Path) -> None:
         cache: Folder of the cache, for SPICE's parser; the others go where other programs find them, too.
 
     Raises:
-        BadRequest: A name is unknown, or something cannot be fetched or is not what was published.
+        BadRequest: A name is unknown, or something cannot be fetched or is damaged. Whether it is what was published is
+            known of the fluency checker, by its sha256; of the others no sum is published.
     """
     for name in names:
         if name not in DOWNLOADS:
@@ -638,7 +666,7 @@ def _fetched(what: str, target: Path) -> Iterator[Path]:
             except BadRequest:
                 part.unlink(missing_ok=True)
                 raise
-        shutil.rmtree(work, ignore_errors=True)
+            shutil.rmtree(work, ignore_errors=True)
     except filelock.Timeout:
         raise BadRequest(f"{target}: another process is fetching it; wait until it is done") from None
 
@@ -647,13 +675,13 @@ def _fetch_parser(lib: Path) -> None:
     """Fetch SPICE's parser; an archive of it that was put beside `lib` is used, and kept."""
     archive = lib.parent / PARTS["spice"].source.rpartition("/")[2]
     if archive.is_file():
-        _unpack(archive, lib)
+        _unpack(archive, lib, "remove it and give the same command again")
         return
     with _fetched("spice", archive) as part:
-        _unpack(part, lib)
+        _unpack(part, lib, "it is removed; give the same command again")
 
 
-def _unpack(archive: Path, lib: Path) -> None:
+def _unpack(archive: Path, lib: Path, advice: str) -> None:
     """Copy the parser's two jars, found by name, from its archive to `lib`: both or none."""
     from evaluation.files import replacing
 
@@ -664,9 +692,9 @@ def _unpack(archive: Path, lib: Path) -> None:
                 part = stack.enter_context(replacing(lib / jar))
                 with bundle.open(f"{folder}/{jar}") as source, part.open("wb") as target:
                     shutil.copyfileobj(source, target)  # checks the sum of each
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as failure:
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError, NotImplementedError) as failure:
         reason = str(failure.args[0] if failure.args else failure)
-        raise BadRequest(f"{archive}: is not the published archive ({reason}); give the same command again") from None
+        raise BadRequest(f"{archive}: is not the published archive ({reason}); {advice}") from None
 
 
 def _fetch_fluency() -> None:

@@ -12,7 +12,8 @@ Conventions
   relevant clip the reciprocal rank, DCASE 2022's). R@k is the share of the relevant clips among the first k. All
   metrics but the median rank lie in [0, 1] whatever the prediction holds.
 - **Repeated and unknown names never help**: a name counts where it stands first; later ones, and names that are no clip
-  of the split, take their places and count as wrong. A relevant clip that is not in the prediction is not found.
+  of the split, take their places and count as wrong. A relevant clip that is not in the prediction is not found, also
+  where a list is shorter than a metric looks.
 - **Every query of the truth must be there, once**: a missing or a repeated query is an error, not a zero or a merge.
   Queries beyond the truth's are left out, and said so.
 
@@ -164,10 +165,11 @@ def validate(
         file: Its name in findings.
 
     Raises:
-        Faulty: A query of the truth is missing or repeated, scores are not finite, or a query's grades are not finite,
-            below 0 or all 0; with every finding.
+        Faulty: A query of the truth is missing or repeated, scores are not finite, a query's grades are not finite,
+            below 0 or all 0, or the truth names no clip of the split; with every finding.
     """
     findings: list[Finding] = []
+    clips = set(file_names)
     for query, relevant in truth.items():
         if isinstance(relevant, Mapping):
             if unfit := [grade for grade in relevant.values() if not 0 <= grade < np.inf]:
@@ -176,6 +178,9 @@ def validate(
             elif not any(relevant.values()):
                 message = f"no grade of {query!r} is above 0; grade a clip that answers it, or leave the query out"
                 findings.append(Finding("truth", message=message))
+        if strangers := [name for name in relevant if name not in clips]:
+            message = f"must name clips of the split for {query!r}; it has no {', '.join(map(repr, strangers))}"
+            findings.append(Finding("truth", message=message))
     lines = prediction.lines if isinstance(prediction, Ranking) else ()
     seen: dict[str, int] = {}
     for index, query in enumerate(prediction.queries):
@@ -195,7 +200,7 @@ def validate(
     if extra:
         findings.append(Finding(file, message=f"queries beyond the truth's are left out: {len(extra)}", severity=NOTE))
 
-    known, near = set(file_names), lookalike(file_names)
+    near = lookalike(file_names)
 
     def unknown(name: str, line: int) -> None:
         close = near(name)
@@ -206,11 +211,11 @@ def validate(
         for name in [name for name, count in Counter(prediction.file_names).items() if count > 1]:
             findings.append(Finding(file, message=f"clip {name!r} has two columns; give each clip one"))
         for name in prediction.file_names:
-            if name not in known:
+            if name not in clips:
                 unknown(name, 0)
-        absent = len(known - set(prediction.file_names))
+        absent = len(clips - set(prediction.file_names))
         if absent:
-            message = f"no column for {absent} of the split's {len(known)} clips; they count as not found"
+            message = f"no column for {absent} of the split's {len(clips)} clips; they count as not found"
             findings.append(Finding(file, message=message, severity=WARNING))
         bad = np.flatnonzero(~np.isfinite(prediction.scores).all(axis=1))
         if len(bad):
@@ -221,7 +226,7 @@ def validate(
         for index, names in enumerate(prediction.file_names):
             line = lines[index] if lines else 0
             for name in dict.fromkeys(names):
-                if name not in known:
+                if name not in clips:
                     unknown(name, line)
             if repeats := [name for name, count in Counter(names).items() if count > 1]:
                 message = f"given more than once: {', '.join(map(repr, repeats))}; only the first counts"
@@ -352,6 +357,7 @@ def median_rank(places: np.ndarray, grades: np.ndarray) -> Estimate:
     return Estimate(float(np.median(first)), np.nan, float(low), float(high), n, "order-statistics-95")
 
 
+FEW = 6  # groups, fewer than which say little
 AT_K = {"mAP": average_precision, "R": recall, "nDCG": ndcg, "success": success}
 
 
@@ -392,7 +398,7 @@ def chance(grades: np.ndarray, clips: int, metric: str) -> float | None:
 
 def _metric(name: str) -> tuple[str, float]:
     """Split a metric's name, as of R@10, and say how many of the first clips it looks at."""
-    match = re.fullmatch(rf"({'|'.join(AT_K)})@([1-9]\d*)|MRR|medR", name)
+    match = re.fullmatch(rf"({'|'.join(AT_K)})@([1-9]\d{{0,8}})|MRR|medR", name)
     if not match:
         known = ", ".join(f"{kind}@k" for kind in AT_K)
         message = f"there are {known} for any k from 1, MRR, medR, and the sets {', '.join(SETS)}"
@@ -403,7 +409,8 @@ def _metric(name: str) -> tuple[str, float]:
 def clip_groups(queries: Iterable[str], split: Split, truth: Truth) -> tuple[int, ...]:
     """Number the queries so that those get one number that describe one clip, or clips that share a caption.
 
-    What a query describes are the clips whose caption it is; of a query that is nobody's caption, those that answer it.
+    Sharing goes on from query to query: two that share no clip are of one group when a third shares one with each. What
+    a query describes are the clips whose caption it is; of a query that is nobody's caption, those that answer it.
     """
     parent: dict[str, str] = {}
 
@@ -425,7 +432,6 @@ def evaluate(
     prediction: Prediction,
     *,
     truth: Truth | None = None,
-    truth_name: str = "given",
     metrics: Sequence[str] = TASK_METRICS,
     interval: str = "jackknife",
     file: str = "prediction",
@@ -436,7 +442,6 @@ def evaluate(
         split: The split; its own truth is used unless another is given.
         prediction: What is to be scored.
         truth: Query to the clips that answer it, with or without grades.
-        truth_name: What the signature calls that truth.
         metrics: Names such as `mAP@10`, `MRR` and `dcase2025`, a set of them.
         interval: One of `intervals.METHODS`.
         file: The prediction's name in findings.
@@ -446,7 +451,7 @@ def evaluate(
         Faulty: As `validate`.
     """
     if truth is None:
-        truth, truth_name = split.truth, "captions" if split.relevance is None else f"relevance_{split.name}.csv"
+        truth = split.truth
     if not truth:
         raise BadRequest(f"the split {split.name} has no truth: its queries' clips are not known")
     if nobody := [query for query, relevant in truth.items() if not relevant]:
@@ -455,27 +460,30 @@ def evaluate(
     deepest = min(max((_metric(name)[1] for name in names), default=0), len(split.clips))
     findings = validate(truth, split.file_names, prediction, file)
     places, grades = ranks(truth, prediction)
-    # A list says the same as a matrix where nothing looks beyond its end.
-    shortest = deepest
     if isinstance(prediction, Ranking):
         lists = zip(prediction.queries, prediction.file_names, strict=True)
-        shortest = min(len(best) for query, best in lists if query in truth)
-    depth = "all" if shortest >= deepest else f"top-{shortest}"
+        short = [len(best) for query, best in lists if query in truth and len(best) < deepest]
+        if short:
+            message = (
+                f"some metrics look at {deepest} clips; {len(short)} queries have fewer, the least {min(short)}: clips"
+            )
+            findings.append(Finding(file, message=f"{message} that are not in a list are not found", severity=NOTE))
+    whose = "captions" if truth == split.captions else "relevance"
     answers = repr(sorted((query, sorted(_graded(relevant).items())) for query, relevant in truth.items()))
     counts = (grades > 0).sum(axis=1)
     signature = "|".join(
         [
             f"dcase-kit:{scores.VERSION}",
             f"split:{split.name}#{split.fingerprint}",
-            f"truth:{truth_name}#{hashlib.sha256(answers.encode()).hexdigest()[:8]}",
+            f"truth:{whose}#{hashlib.sha256(answers.encode()).hexdigest()[:8]}",
             f"queries:{len(truth)}",
             f"clips:{len(split.clips)}",
             f"relevant:{counts.min()}-{counts.max()}",
-            f"depth:{depth}",
             "ap:over-relevant",
             "ndcg:linear-log2",
             "ties:relevant-last",
             "repeated,unknown:wrong",
+            "unlisted:not-found",
             "missing,duplicate:error",
             "extra:left-out",
             f"interval:{interval_method(interval)}",
@@ -483,6 +491,10 @@ def evaluate(
         ]
     )
     items = Items("queries", tuple(truth), clip_groups(truth, split, truth))
+    together = len(set(items.groups))
+    if together < FEW and len(items.names) >= 20:
+        message = f"by shared clips the {len(items.names)} queries make only {together} independent groups"
+        findings.append(Finding(file, message=f"{message}: the intervals by clip say little", severity=NOTE))
     measured = {}
     for name in names:
         kind, k = _metric(name)

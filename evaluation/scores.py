@@ -9,7 +9,9 @@ different things, and `evaluation.comparison` refuses them. The file is JSON:
      "unavailable": {"spice": "why, and the command that mends it"},
      "items": {"kind": "queries", "names": […], "groups": […], "values": {"mAP@10": […]}}}
 
-`chance`, `by_clip` and `unavailable` stand where there is such a thing. A figure that is none (the standard error of a
+The values of a metric that is a mean are the items' own; of a corpus metric they are the jackknife's pseudo-values
+(`evaluation.intervals`), whose differences between two systems are as good. `chance`, `by_clip` and `unavailable` stand
+where there is such a thing. A figure that is none (the standard error of a
 single item) or not finite is null.
 """
 
@@ -17,6 +19,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +118,7 @@ def interval_method(name: str) -> str:
     if name not in METHODS:
         raise BadRequest(f"unknown interval {name!r}; there are: {', '.join(METHODS)}")
     if name.startswith("bootstrap"):
-        return f"{name}-95-{RESAMPLES}-seed-0"
+        return f"{name}-95-{RESAMPLES}-seed-0-scipy-{version('scipy')}"
     return f"{name}-95" + ("-normal" if name == "jackknife" else "")
 
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -37,8 +38,8 @@ def cache(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def no_models(monkeypatch, tmp_path):
-    """A machine after `make` alone: no model, no parser, and no home where an earlier download could lie."""
+def no_models(monkeypatch):
+    """A machine after `make` alone: no model, no parser."""
     for name in ("spice", "fluency_error", "sbert_similarity", "bert_score"):
         monkeypatch.setattr(models, name, lambda *_, name=name: _refuse(name))
 
@@ -119,7 +120,7 @@ def test_meteor_with_the_paraphrases_of_the_references_alone(golden, statistics,
     folder = tmp_path_factory.mktemp("picked")
     every = [text for texts in references for text in texts]
     assert java.paraphrases(every, folder) is None
-    table = java.paraphrases([*every, odd], folder, make=True)
+    table = java.paraphrases([*every, odd], folder, make=Event())
     assert table == java.paraphrases([odd, *reversed(every)], folder)  # by content
     assert table.stat().st_size < 61_813_011 / 5
     with gzip.open(table, "rt", encoding="utf-8", newline="\n") as file:
@@ -133,7 +134,9 @@ def test_meteor_with_the_paraphrases_of_the_references_alone(golden, statistics,
 def test_references_that_come_again(cache, monkeypatch):
     """The first time nothing is made that may never serve; the second time it is, and from the third on it serves."""
     made, given, kept = [], [], {}
-    monkeypatch.setattr(captioning, "paraphrases", lambda texts, _, make=False: made.append(make) or kept.get("table"))
+    monkeypatch.setattr(
+        captioning, "paraphrases", lambda texts, _, make=None: made.append(bool(make)) or kept.get("table")
+    )
     monkeypatch.setattr(captioning, "Meteor", lambda java, cache, table: given.append(table) or _refuse("meteor"))
     split = replace(SPLIT, clips=(replace(SPLIT.clips[0], captions=("Never seen before.",)), *SPLIT.clips[1:]))
     for kept["table"], asked in [(None, [False]), (None, [False, True]), (Path("kept"), [False])]:
@@ -159,6 +162,7 @@ def test_golden_combinations(golden):
 def test_golden_combinations_through_evaluate(golden, golden_split, golden_prediction, cache, monkeypatch):
     """The same by `evaluate`, with the golden parts standing in for the models."""
     rows, each, corpus = golden
+    monkeypatch.setattr(models, "identity", lambda part: part)
     stand_in = {"spice": "spice", "fluency_error": "fer", "sbert_similarity": "sbert_sim"}
     for function, name in stand_in.items():
         monkeypatch.setattr(models, function, lambda *_, name=name: each[name])
@@ -234,8 +238,8 @@ def test_hostile_captions(cache):
     score = evaluate(SPLIT, prediction, metrics=[*SETS["basic"], "vocab"], cache=cache)  # METEOR too
     messages = [finding.message for finding in score.findings]
     assert messages == [
-        "the caption of 'c.wav' has no word; it scores 0",
-        "the caption of 'd.wav' has no word; it scores 0",
+        "the caption of 'c.wav' has no word; it scores 0 wherever words are compared",
+        "the caption of 'd.wav' has no word; it scores 0 wherever words are compared",
     ]
     for measured in score.metrics.values():
         assert np.isfinite(measured.estimate.value)
@@ -248,6 +252,26 @@ def test_hostile_captions(cache):
         )
         assert values[place] == 1
         assert not values[2:].any()
+
+
+def test_references_without_a_word(cache):
+    split = Split("evaluation", tuple(replace(clip, captions=("...",)) for clip in SPLIT.clips))
+    score = evaluate(split, GOOD, metrics=["bleu_1", "rouge_l", "cider_d", "vocab", "vocab_ratio"], cache=cache)
+    assert {name: m.estimate.value for name, m in score.metrics.items() if name[0] in "rc"} == {
+        "rouge_l": 0,
+        "cider_d": 0,
+    }
+    assert np.isnan(score.metrics["vocab_ratio"].estimate.value)
+
+
+def test_a_model_that_fails_loses_no_other_metric(cache, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("CUDA out of\nmemory")
+
+    monkeypatch.setattr(models, "fluency_error", fail)
+    score = evaluate(SPLIT, GOOD, metrics=["fer", "rouge_l"], cache=cache)
+    assert score.unavailable == {"fer": "failed: CUDA out of memory"}
+    assert list(score.metrics) == ["rouge_l"]
 
 
 def test_one_clip_alone(cache):
@@ -288,15 +312,12 @@ def parts(score):
 def test_signature_names_all_that_changes_the_number(cache):
     score = evaluate(SPLIT, GOOD, metrics=["cider_d"], cache=cache)
     assert re.sub("#[0-9a-f]{8}", "#…", score.signature) == (
-        f"dcase-kit:0.2.0|split:evaluation#…|clips:4|references:1-3|"
-        f"tokenizer:ptb-3.4.1-coco-lowercase-no-punctuation|missing,repeated:error|extra:left-out|bleu:corpus-closest|"
-        f"meteor:1.5-en-norm|cider_d:idf-of-split-left-out-fixed|spice:1.0-corenlp-3.6.0|"
-        f"fense:paraphrase-TinyBERT-L6-v2+echecker_clotho_audiocaps_base|bert_score:roberta-large-best-reference|"
-        f"transformers:{version('transformers')}|"
-        f"interval:jackknife-95-normal|numpy:{np.__version__}"
+        "dcase-kit:0.2.0|split:evaluation#…|clips:4|references:1-3|"
+        "tokenizer:ptb-3.4.1-coco-lowercase-no-punctuation|missing,repeated:error|extra:left-out|"
+        f"cider_d:idf-of-split-left-out-fixed|interval:jackknife-95-normal|numpy:{np.__version__}"
     )
     for other, differs in [
-        (evaluate(SPLIT, GOOD, metrics=["bleu_1"], cache=cache), set()),
+        (evaluate(SPLIT, GOOD, metrics=["cider_d", "vocab"], cache=cache), set()),
         (evaluate(SPLIT, GOOD, metrics=["cider_d"], interval="bootstrap", cache=cache), {"interval"}),
         (evaluate(SPLIT, GOOD, metrics=["cider_d"], idf="exact", cache=cache), {"cider_d"}),
         (
@@ -311,6 +332,21 @@ def test_signature_names_all_that_changes_the_number(cache):
     ]:
         one, two = parts(score), parts(other)
         assert {key for key in one if one[key] != two[key]} == differs
+
+
+def test_the_signature_names_what_was_computed_and_nothing_else(cache, monkeypatch):
+    words = evaluate(SPLIT, GOOD, metrics=["bleu_1", "rouge_l", "cider_d", "fense", "spider"], cache=cache)
+    assert {"bleu", "rouge_l", "cider_d"} < parts(words).keys()
+    assert not {"meteor", "fer", "sbert_sim", "bert_score", "spice"} & parts(words).keys()
+    for function in ("fluency_error", "sbert_similarity", "bert_score", "spice"):
+        monkeypatch.setattr(models, function, lambda *_: np.zeros(4))
+    monkeypatch.setattr(models, "identity", lambda part: f"{part}@12345678")
+    everything = parts(evaluate(SPLIT, GOOD, metrics=["fense", "spider", "bert_score"], cache=cache))
+    assert everything["spice"] == "1.0-corenlp-3.6.0"
+    for part, model in (("fer", "fluency"), ("sbert_sim", "sbert"), ("bert_score", "bert")):
+        assert everything[part].startswith(f"{model}@12345678+")
+        assert f"transformers-{version('transformers')}+torch-{version('torch')}" in everything[part]
+    assert ("aac-metrics" in everything["fer"]) and ("aac-metrics" not in everything["bert_score"])
 
 
 def test_sets():
@@ -329,6 +365,7 @@ def test_sets():
     ("options", "message"),
     [
         ({"metrics": ["cider"]}, "unknown metric 'cider'; did you mean 'cider_d'?"),
+        ({"metrics": ["SPIDEr-FL"]}, "did you mean 'spider_fl'?"),
         ({"metrics": ["dcase2020", "fense"]}, "unknown metric 'dcase2020'"),
         ({"interval": "t"}, "unknown interval 't'"),
         ({"idf": "exakt"}, "unknown idf 'exakt'; did you mean 'exact'?"),
@@ -492,10 +529,10 @@ def test_score(run, tmp_path):
     assert str(read_score(tmp_path / "new" / "score.json")) == out.strip()
 
 
-def test_the_metric_that_ranks_is_missing(run, monkeypatch):
+def test_the_metric_that_ranks_is_missing(run, monkeypatch, tmp_path):
     """The others are printed, and the exit status says so."""
     monkeypatch.setattr(captioning, "Meteor", lambda *_: _refuse("meteor"))
-    status, out, err = run("--metrics", "dcase2023", "--json", "/dev/null")
+    status, out, err = run("--metrics", "dcase2023", "--json", tmp_path / "score.json")
     assert status == 1
     assert err == "error: spider_fl, the metric that ranks, is not available\n"
     assert re.search(r"cider_d +\d", out)

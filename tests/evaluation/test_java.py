@@ -1,6 +1,7 @@
 import json
 import os
 import subprocess
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,15 @@ def test_a_link_to_an_environment_that_is_gone_is_made_anew(tmp_path):
     assert jar.stat().st_size > 1_000_000
 
 
+def test_where_links_are_refused_jars_are_copied_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "symlink_to", lambda *_: (_ for _ in ()).throw(OSError("a privilege is needed")))
+    jar = jars(tmp_path) / "meteor" / "meteor-1.5.jar"
+    assert jar.is_file() and not jar.is_symlink()
+    before = jar.stat().st_ino
+    jars(tmp_path)
+    assert jar.stat().st_ino == before
+
+
 def test_without_the_package_of_the_jars(monkeypatch, tmp_path):
     monkeypatch.setattr(java, "find_spec", lambda name: None)
     with pytest.raises(Unavailable, match="pycocoevalcap, which carries the jars, is not installed; run `make`"):
@@ -209,8 +219,8 @@ def test_answers_are_kept_by_content(machine, tmp_path, monkeypatch):
     (kept,) = (tmp_path / "ptb").iterdir()
 
     runs = []
-    run = subprocess.run
-    monkeypatch.setattr(subprocess, "run", lambda *given, **options: runs.append(given) or run(*given, **options))
+    run = java.running
+    monkeypatch.setattr(java, "running", lambda *given: runs.append(given) or run(*given))
     assert tokenize(captions, machine, tmp_path, keep=True) == first
     assert not runs
     assert tokenize(captions[::-1], machine, tmp_path, keep=True) == first[::-1]
@@ -233,10 +243,11 @@ def test_a_tokeniser_that_fails(tmp_path):
 # ------------------------------------------------------------------------------------------------ METEOR
 
 
-def test_meteor_of_hostile_captions_in_a_folder_with_a_blank(machine, tmp_path, monkeypatch):
-    """Statistics of each, none shifted; in a folder with a blank and an umlaut, under another locale."""
+def test_meteor_of_hostile_captions_in_a_hostile_folder(machine, tmp_path, monkeypatch):
+    """Statistics of each, none shifted; in a folder with a blank, a colon and an umlaut, under two other locales."""
     monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE -Dfile.encoding=US-ASCII")
-    folder = tmp_path / "a blank and ü"
+    monkeypatch.setenv("LC_ALL", "C")
+    folder = tmp_path / "a blank, a colon: and ü"
     captions = tokenize([*HOSTILE, "a dog barks"], machine, folder)
     references = [["a dog barks loudly", "rain"]] * len(captions)
     with Meteor(machine, folder) as meteor:
@@ -261,3 +272,11 @@ def test_meteor_ends_with_its_block(machine, tmp_path):
         process = meteor._process
         assert process.poll() is None
     assert process.poll() is not None
+
+
+def test_making_paraphrases_stops_when_told_and_leaves_nothing(tmp_path):
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(InterruptedError):
+        java.paraphrases(["a dog barks"], tmp_path, make=stop)
+    assert not list((tmp_path / "meteor").iterdir())

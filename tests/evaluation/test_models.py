@@ -14,6 +14,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -161,7 +162,7 @@ def test_what_is_absent_is_said_with_its_size_and_command(nothing):
     assert refused(models.fluency) == refused(lambda: models.fluency_error(["a"])) == said["fluency"]
     assert refused(models.bert) == refused(lambda: models.bert_score(["a"], [["a"]])) == said["bert"]
     assert refused(lambda: models.corenlp(nothing)) == said["spice"]
-    assert refused(lambda: models.spice(["a"], [["a"]], find(), nothing)) == said["spice"]
+    assert refused(lambda: models.spice(["a"], [["a"]], find(), nothing, ExitStack())) == said["spice"]
     assert not nothing.exists(), "to ask leaves nothing behind"
 
 
@@ -454,10 +455,11 @@ def test_spice_on_the_java_that_is_there(nothing, parser_jars, monkeypatch):
     captions = ["dog barks", "", "birds sing loudly", "🐕"]
     references = [["dog barks", "dog runs"], ["rain"], ["loudly birds sing"], ["", "car"]]
     monkeypatch.chdir(nothing.parent)
-    found = models.spice(captions, references, find(), Path("cache"))
+    with ExitStack() as stack:
+        found = models.spice(captions, references, find(), Path("cache"), stack)
     np.testing.assert_allclose(found, [0.8, 0, 1, 0])  # of the first: 2 of 2 proposed are right, 2 of 3 found
-    assert models.spice([], [], find(), nothing).shape == (0,)
-    np.testing.assert_allclose(models.spice(captions[:1], references[:1], find(), nothing), [0.8])
+    assert models.spice([], [], find(), nothing, ExitStack()).shape == (0,)
+    np.testing.assert_allclose(models.spice(captions[:1], references[:1], find(), nothing, ExitStack()), [0.8])
     lib = nothing / "aac-metrics" / "spice" / "lib"
     assert all((lib / jar).resolve() == (theirs / jar).resolve() for jar in models.CORENLP)
 
@@ -523,9 +525,9 @@ def test_what_spice_cannot_do(nothing):
             empty.writestr("empty", "")
     new = Java(Path("/opt/java"), "17.0.2", "system")
     message = "SPICE runs on Java 8 to 13, found 17.0.2 (/opt/java); give such a one in JAVA_HOME"
-    assert refused(lambda: models.spice(["a"], [["a"]], new, nothing)) == message
+    assert refused(lambda: models.spice(["a"], [["a"]], new, nothing, ExitStack())) == message
     java = find()
-    said = refused(lambda: models.spice(["a"], [["a"]], java, nothing))
+    said = refused(lambda: models.spice(["a"], [["a"]], java, nothing, ExitStack()))
     assert said.startswith(f"SPICE failed on Java {java.version} ({java.path}): ")
     assert "NoClassDefFoundError: edu/stanford/nlp" in said
 
