@@ -11,8 +11,7 @@ different things, and `evaluation.comparison` refuses them. The file is JSON:
 
 The values of a metric that is a mean are the items' own; of a corpus metric they are the jackknife's pseudo-values
 (`evaluation.intervals`), whose differences between two systems are as good. `chance`, `by_clip` and `unavailable` stand
-where there is such a thing. A figure that is none (the standard error of a
-single item) or not finite is null.
+where there is such a thing. A figure that is none (the standard error of a single item) or not finite is null.
 """
 
 import json

@@ -1,57 +1,101 @@
-"""Output files: written from a prediction, and checked before they are handed in."""
+"""Output files: written from a prediction, and checked before they are handed in.
+
+What a file may take of the machine is bounded, whoever made it: `LIMIT` bytes, `CELLS` cells, ten million characters a
+cell (`evaluation.tables`), and `LISTED` findings, each of which shows `SHOWN` characters of a text. That is less than
+2 GB of memory, whatever the file holds.
+"""
 
 import codecs
 import csv
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from evaluation import retrieval, tables
-from evaluation.data import Split
+from evaluation.data import SOUND_SUFFIXES, Split
 from evaluation.files import replacing
 from evaluation.findings import ERROR, WARNING, BadRequest, Faulty, Finding, lookalike, printable
 from evaluation.retrieval import Similarity
-from submission.tasks import Task
+from submission.tasks import SEPARATORS, Task
+
+if TYPE_CHECKING:
+    from evaluation import captioning
+
+LIMIT = 128 * 2**20
+CELLS = 6_000_000  # Clotho's validation split, 5225 captions by 1045 clips, has 5.5 million
+LISTED = 1000
+SHOWN = 200
 
 
-def write(task: Task, similarity: Similarity, split: Split, path: Path, file: str = "prediction") -> None:
-    """Write the best clips of every query of a split, as the task wants them.
+# Writing --------------------------------------------------------------------------------------------------------------
+
+
+def write(
+    task: Task, prediction: "Similarity | captioning.Prediction", split: Split, path: Path, file: str = "prediction"
+) -> None:
+    """Write what a system answers for a split, in the task's form, whole or not at all; the same gives the same bytes.
 
     Args:
         task: What is asked for.
-        similarity: The prediction.
+        prediction: Scores of queries and clips for the forms top-k and matrix, captions for the form captions.
         split: Whose queries it answers, with whose clips.
         path: Where to.
         file: The prediction's name in findings.
 
     Raises:
         BadRequest: The split has fewer clips than the task wants for a query.
-        Faulty: The prediction lacks a query or holds scores that are not finite, or what would be written does not
-            pass `validate`; nothing is written.
+        Faulty: The prediction lacks a query or a clip or holds scores that are not finite, or what would be written
+            does not pass `validate`; nothing is written.
     """
-    if len(split.clips) < task.k.value:
-        raise BadRequest(f"{task.name} wants {task.k.value} clips for a query; {split.name} has {len(split.clips)}")
-    retrieval.validate(dict.fromkeys(split.queries, frozenset()), split.file_names, similarity, file)
-    ranking = similarity.top(task.k.value)
+    header, rows = _rows(task, prediction, split, file)
     with replacing(path) as part:
         with part.open("w", encoding="utf-8", newline="") as out:
-            writer = csv.writer(out, delimiter=task.separator.value, lineterminator="\n")
-            writer.writerow(task.header)
-            writer.writerows([query, *names] for query, names in zip(ranking.queries, ranking.file_names, strict=True))
+            writer = csv.writer(out, delimiter=task.separator.value, lineterminator=task.line_end.value)
+            writer.writerow(header)
+            writer.writerows(rows)
         errors = [finding for finding in validate(task, part, split, str(path)) if finding.severity == ERROR]
         if errors:
             raise Faulty(errors)
 
 
-def validate(task: Task, path: Path, split: Split, file: str = "") -> list[Finding]:
-    """Check an output file: header, every query of the split once, k distinct clips of the split a row.
+def _rows(
+    task: Task, prediction: "Similarity | captioning.Prediction", split: Split, file: str
+) -> tuple[list[str], Iterable[Sequence[str]]]:
+    if not isinstance(prediction, Similarity):
+        from evaluation import captioning  # takes scipy along, which no other form needs
+
+        captioning.validate(split, prediction, file)
+        captions = dict(zip(prediction.file_names, prediction.captions, strict=True))
+        return task.header(), [(name, captions[name]) for name in split.file_names]
+    if task.k and len(split.clips) < task.k.value:
+        raise BadRequest(f"{task.name} wants {task.k.value} clips for a query; {split.name} has {len(split.clips)}")
+    retrieval.validate(dict.fromkeys(split.queries, frozenset()), split.file_names, prediction, file)
+    if task.k:
+        ranking = prediction.top(task.k.value)
+        return task.header(), [(q, *names) for q, names in zip(ranking.queries, ranking.file_names, strict=True)]
+    # Python's floats, whose repr reads back as the same number whether it is read as float32 or float64.
+    scores = zip(prediction.queries, prediction.scores, strict=True)
+    return task.header(prediction.file_names), ((query, *map(repr, row.tolist())) for query, row in scores)
+
+
+# Checking -------------------------------------------------------------------------------------------------------------
+
+
+def validate(task: Task, path: Path, split: Split | str = "", file: str = "") -> list[Finding]:
+    """Check an output file: its text, its header, every query or clip once, and what each row answers.
 
     Args:
         task: What is asked for.
         path: The file.
-        split: Whose queries are answered, with whose clips.
+        split: Whose queries are answered, with whose clips. Of a split that is not there, its name or nothing: then
+            only what the file itself shows is checked, and its rows are counted against the task's official sets.
         file: The file's name in findings; its path by default.
 
     Returns:
-        Every finding, in the order of the file.
+        Every finding, in the order of the file; of more than `LISTED` the first, and that there are more.
 
     Raises:
         BadRequest: There is no such file.
@@ -59,52 +103,275 @@ def validate(task: Task, path: Path, split: Split, file: str = "") -> list[Findi
     file = file or str(path)
     if not path.is_file():
         raise BadRequest(f"{path}: no such file; give an output file of {task.name}")
-    findings: list[Finding] = []
-    if path.read_bytes().startswith(codecs.BOM_UTF8):
-        findings.append(Finding(file, 1, message="starts with a BOM; save it as plain UTF-8", severity=WARNING))
-    unreadable: list[Finding] = []
-    records, whole = tables.read(path, file, unreadable, task.separator.value)
-    header = records[0][1] if records else []
-    if header != task.header and (whole or records):
-        wanted, found = task.separator.value.join(task.header), task.separator.value.join(header)
-        findings.append(Finding(file, 1, message=f"the header must be {wanted}; found {printable(found) or 'nothing'}"))
-        if len(header) != len(task.header):  # another separator, or another file: all else would only repeat it
-            return sorted(findings)
-    findings += unreadable
-    if not whole:  # the rows that could not be read would be missing below
-        return sorted(findings)
-
-    clips, near = set(split.file_names), lookalike(split.file_names)
-    seen: dict[str, int] = {}
-    for line, (query, *names) in records[1:]:
-        if len(names) != task.k.value:
-            wanted = f"{len(task.header)} columns, the query and {task.k.value} clips"
-            message = f"must have {wanted}; found {len(names) + 1}"
-            message += "; quote a cell that holds a comma" if len(names) > task.k.value else ""
-            findings.append(Finding(file, line, message=message))
-        if query in seen:
-            message = f"answers a query that line {seen[query]} answers already: {query!r}; keep one row a query"
-            findings.append(Finding(file, line, task.query_column.value, message))
-        seen.setdefault(query, line)
-        for rank, name in enumerate(names, start=1):
-            column = tables.column_name(task.header, rank)
-            if name not in clips:
-                close = near(name) or near(name.replace("\\", "/").rpartition("/")[2])
-                hint = f"; there is {close!r}, and names are compared verbatim" if close else ""
-                findings.append(Finding(file, line, column, f"{name!r} is no clip of {split.name}{hint}"))
-            elif (first := names.index(name) + 1) < rank:
-                message = f"{name!r} stands in {tables.column_name(task.header, first)} already; give distinct clips"
-                findings.append(Finding(file, line, column, message))
-    asked = set(split.queries)
-    missing = dict.fromkeys(query for query in split.queries if query not in seen)
-    hint = lookalike(missing)
-    for query, line in seen.items():
-        if query not in asked:
-            close = hint(query)
-            missing.pop(close, None)  # one slip, one finding
-            meant = f"; there is {close!r}, and queries are compared verbatim" if close else ""
-            message = f"{query!r} is no query of {split.name}{meant}"
-            findings.append(Finding(file, line, task.query_column.value, message))
-    for query in missing:
-        findings.append(Finding(file, 0, task.query_column.value, f"no row answers {query!r}; add one"))
+    findings = list(islice(_check(task, path, split, file), LISTED + 1))
+    if len(findings) > LISTED:
+        findings[-1] = Finding(file, message=f"there are more than {LISTED} findings; mend these first")
     return sorted(findings)
+
+
+def _check(task: Task, path: Path, split: Split | str, file: str) -> Iterator[Finding]:
+    if path.stat().st_size > LIMIT:
+        message = f"must not be larger than {LIMIT} bytes; found {path.stat().st_size}: is it an output file?"
+        yield Finding(file, message=message)
+        return
+    raw = path.read_bytes()
+    first_line = re.match(rb"[^\r\n]*", raw)[0]
+    accepted = (task.separator.value, *task.separators_accepted.value)
+    separator = next((mark for mark in accepted if mark.encode() in first_line), task.separator.value)
+    utf_16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # `tables.read` says so
+    if not utf_16 and b"\0" in raw:
+        message = "must be text; found a NUL byte: write the file anew"
+        yield Finding(file, _line(raw, raw.index(b"\0")), message=message)
+        return
+    if raw.count(separator.encode()) + raw.count(b"\n") + raw.count(b"\r") > CELLS:
+        yield Finding(file, message=f"must not have more than {CELLS} cells: is it an output file?")
+        return
+    if raw.startswith(codecs.BOM_UTF8):
+        yield Finding(file, 1, message="starts with a BOM; save it as plain UTF-8", severity=WARNING)
+    stray = None if utf_16 else re.search(rb"\r(?!\n)", raw)
+    stray_line = _line(raw, stray.start()) if stray else 0
+    del raw  # the records take room enough
+
+    unreadable: list[Finding] = []
+    records, whole = tables.read(path, file, unreadable, separator)
+    header = records[0][1] if records else []
+    faults, usable = _header(task, header, split, file, separator)
+    if whole or records:
+        yield from faults
+    if not usable and (whole or records):  # another separator, or another file: all else would only repeat it
+        return
+    yield from unreadable
+    if separator != task.separator.value:
+        found, wants = SEPARATORS[separator], SEPARATORS[task.separator.value]
+        message = f"columns are separated by {found}, which is accepted; {task.name} is written with {wants}"
+        yield Finding(file, 1, message=message, severity=WARNING)
+    if not whole:  # the rows that could not be read would be missing below
+        return
+    if stray_line and not any("\r" in cell for _, cells in records for cell in cells):
+        yield Finding(file, stray_line, message="must end in LF or CRLF; found CR alone: save with other line ends")
+    read_rows = {"captions": _captions, "top-k": _top_k, "matrix": _matrix}[task.form.value]
+    column, what = task.columns.value[0], "clip" if task.form.value == "captions" else "query"
+    asked = () if isinstance(split, str) else split.file_names if what == "clip" else split.queries
+    headless = header[0] != column and header[0] in asked  # then the first line answers too
+    rows = records if headless else records[1:]
+    keys: dict[str, int] = {}
+    yield from read_rows(task, header, rows, split, file, keys)
+    if isinstance(split, str):
+        yield from _count(task, split, path.name, len(keys), file)
+    else:
+        yield from _compare(keys, asked, what, split.name, file, lambda name: (keys.get(name, 0), column))
+
+
+def _header(
+    task: Task, header: list[str], split: Split | str, file: str, separator: str
+) -> tuple[Iterable[Finding], bool]:
+    """Return what is wrong with the header, and whether the rows below can be read all the same."""
+    wanted = task.header()
+    if task.form.value == "matrix" and len(header) > 1:
+        return _matrix_header(task, header, split, file), True
+    if header == wanted and wanted[1:]:
+        return (), True
+    mark = task.separator.value
+    text = mark.join([*wanted, *(("name of a clip",) * 2 if task.form.value == "matrix" else ())])
+    found = printable(_cut(separator.join(header), 2 * SHOWN)) or "nothing"
+    message = f"the header must be {text}; found {found}"
+    other = max(SEPARATORS, key=header[0].count) if len(header) == 1 else mark
+    if other != mark and other in header[0]:
+        message += f"; separate the columns by {SEPARATORS[mark]}, not {SEPARATORS[other]}"
+    return [Finding(file, 1, message=message)], len(header) == len(wanted) > 1
+
+
+def _line(raw: bytes, position: int) -> int:
+    ends = (raw.count(mark, 0, position) for mark in (b"\n", b"\r", b"\r\n"))
+    return next(ends) + next(ends) - next(ends) + 1
+
+
+def _cut(text: str, length: int = SHOWN) -> str:
+    return text if len(text) <= length else text[:length] + "…"
+
+
+def _quoted(text: str) -> str:
+    return repr(_cut(text))
+
+
+def _width(task: Task, cells: Sequence[str], wanted: int, what: str) -> str | None:
+    """Say that a row has another number of cells than it must."""
+    if len(cells) == wanted:
+        return None
+    hint = f"; quote a cell that holds a {SEPARATORS[task.separator.value][:-1]}" if len(cells) > wanted else ""
+    return f"must have {wanted} columns, {what}; found {len(cells)}{hint}"
+
+
+def _name_fault(name: str) -> str | None:
+    """Say what is wrong with a clip's name wherever it belongs."""
+    if "/" in name or "\\" in name:
+        return f"must be a file's name, not a path; found {_quoted(name)}"
+    if not name.lower().endswith(SOUND_SUFFIXES):
+        return f"must be the name of a sound file ({', '.join(SOUND_SUFFIXES)}); found {_quoted(name)}"
+    return None
+
+
+def _base(name: str) -> str:
+    return name.replace("\\", "/").rpartition("/")[2]
+
+
+def _keep(keys: dict[str, int], key: str, line: int, task: Task, file: str) -> Iterator[Finding]:
+    """Keep what a row answers, and where; find that it was answered before."""
+    if key in keys:
+        verb, what = ("captions", "clip") if task.form.value == "captions" else ("answers", "query")
+        message = f"{verb} a {what} that line {keys[key]} {verb} already: {_quoted(key)}; keep one row a {what}"
+        yield Finding(file, line, task.columns.value[0], message)
+    keys.setdefault(key, line)
+
+
+Records = Sequence[tables.Record]
+
+
+def _captions(
+    task: Task, header: list[str], records: Records, split: Split | str, file: str, keys: dict[str, int]
+) -> Iterator[Finding]:
+    name, caption = task.header()
+    for line, cells in records:
+        if fault := _width(task, cells, 2, "the clip and its caption"):
+            yield Finding(file, line, message=fault)
+        yield from _keep(keys, cells[0], line, task, file)
+        if isinstance(split, str) and (fault := _name_fault(cells[0])):
+            yield Finding(file, line, name, fault)
+        if len(cells) != 2:
+            continue
+        if not cells[1].strip():
+            yield Finding(file, line, caption, "is empty; write a caption")
+        elif len((cells[1] + ".").splitlines()) > 1:
+            yield Finding(file, line, caption, f"must be one line; found {_quoted(cells[1])}: take the line break out")
+        elif not any(character.isalnum() for character in cells[1]):
+            message = f"has no word, and scores 0; found {_quoted(cells[1])}"
+            yield Finding(file, line, caption, message, WARNING)
+
+
+def _top_k(
+    task: Task, header: list[str], records: Records, split: Split | str, file: str, keys: dict[str, int]
+) -> Iterator[Finding]:
+    wanted, width = task.header(), len(task.header())
+    clips = () if isinstance(split, str) else split.file_names
+    known, near = set(clips), lookalike(clips)
+    for line, (query, *names) in records:
+        if fault := _width(task, [query, *names], width, f"the query and {width - 1} clips"):
+            yield Finding(file, line, message=fault)
+        yield from _keep(keys, query, line, task, file)
+        ranks: dict[str, int] = {}
+        for rank, name in enumerate(names, start=1):
+            column, first = tables.column_name(wanted, rank), ranks.setdefault(name, rank)
+            if isinstance(split, str):
+                fault = _name_fault(name)
+            else:
+                fault = None if name in known else _unknown(name, near, "clip", split.name)
+            if fault:
+                yield Finding(file, line, column, fault)
+            elif first < rank:
+                message = f"{_quoted(name)} stands in {tables.column_name(wanted, first)} already; give distinct clips"
+                yield Finding(file, line, column, message)
+
+
+def _matrix_header(task: Task, header: list[str], split: Split | str, file: str) -> Iterator[Finding]:
+    key, names = task.header()[0], header[1:]
+    if header[0] != key:
+        yield Finding(file, 1, message=f"the first column must be {key}; found {_quoted(header[0])}")
+    found: dict[str, int] = {}
+    for number, name in enumerate(names, start=2):
+        if found.setdefault(name, number) < number:
+            message = f"{_quoted(name)} is column {found[name]} already; keep one column a clip"
+            yield Finding(file, 1, f"column {number}", message)
+        elif isinstance(split, str) and (fault := _name_fault(name)):
+            yield Finding(file, 1, f"column {number}", fault)
+    if not isinstance(split, str):
+        asked = task.header(split.file_names)[1:]
+
+        def where(name: str) -> tuple[int, str]:
+            return 1, f"column {found[name]}" if name in found else ""
+
+        yield from _compare(found, asked, "column", split.name, file, where)
+
+
+def _matrix(
+    task: Task, header: list[str], records: Records, split: Split | str, file: str, keys: dict[str, int]
+) -> Iterator[Finding]:
+    constant: list[int] = []
+    for line, (query, *cells) in records:
+        if fault := _width(task, [query, *cells], len(header), f"the query and {len(header) - 1} scores"):
+            yield Finding(file, line, message=fault)
+        yield from _keep(keys, query, line, task, file)
+        scores = [_number(cell) for cell in cells]
+        bad = [index for index, score in enumerate(scores, start=1) if not math.isfinite(score)]
+        if bad:
+            more = f", and so in {len(bad) - 1} more columns" if len(bad) > 1 else ""
+            message = f"must be a finite number; found {_quoted(cells[bad[0] - 1])}{more}"
+            yield Finding(file, line, _cut(tables.column_name(header, bad[0])), message)
+        elif len(scores) > 1 and len(set(scores)) == 1:
+            constant.append(line)
+    if constant:
+        more = f" (so in {len(constant) - 1} more rows)" if len(constant) > 1 else ""
+        message = f"gives every clip the same score, which ranks none{more}; is the model trained?"
+        yield Finding(file, constant[0], message=message, severity=WARNING)
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell) if cell.isascii() and "_" not in cell else math.nan  # both are Python's own habits
+    except ValueError:
+        return math.nan
+
+
+TERMS = {  # one, several, what is compared, and what to say of one that is missing
+    "query": ("query", "queries", "queries", "no row answers {}; add one"),
+    "clip": ("clip", "clips", "names", "no row gives a caption to {}; add one"),
+    "column": ("clip", "clips", "names", "no column scores {}; add one"),
+}
+
+
+def _unknown(name: str, near: Callable[[str], str | None], what: str, split: str) -> str:
+    one, _, compared, _ = TERMS[what]
+    close = near(name) or near(_base(name))
+    hint = f"; there is {_quoted(close)}, and {compared} are compared verbatim" if close else ""
+    return f"{_quoted(name)} is no {one} of {split}{hint}"
+
+
+def _compare(
+    found: Iterable[str],
+    asked: Iterable[str],
+    what: str,
+    split: str,
+    file: str,
+    where: Callable[[str], tuple[int, str]],
+) -> Iterator[Finding]:
+    """Find the keys that are not asked for, with what may be meant, and those that are missing; `where` each stands."""
+    asked = dict.fromkeys(asked)
+    missing = dict.fromkeys(name for name in asked if name not in found)
+    near = lookalike(missing)
+    if len(missing) == len(asked) and not any(near(name) or near(_base(name)) for name in found):
+        message = f"has none of the {len(asked)} {TERMS[what][1]} of {split}; is it the output for another split?"
+        yield Finding(file, message=message)  # all else would only repeat it
+        return
+    for name in found:
+        if name not in asked:
+            missing.pop(near(name) or near(_base(name)), None)  # one slip, one finding
+            yield Finding(file, *where(name), _unknown(name, near, what, split))
+    for name in missing:
+        yield Finding(file, *where(name), TERMS[what][3].format(_quoted(name)))
+
+
+def _count(task: Task, split: str, name: str, rows: int, file: str) -> Iterator[Finding]:
+    """Find that a file has another number of rows than the task's sets; a number that is not verified only warns."""
+    sets = task.sets
+    if split:
+        sets = {split: sets[split]} if split in sets else {}
+    elif named := {key: output for key, output in sets.items() if output.is_named(name)}:
+        sets = named
+    known = {key: output.rows for key, output in sets.items() if output.rows}
+    if len(known) < len(sets) or rows in [fact.value for fact in known.values()] or not known:
+        return
+    sure = all(fact.certainty == "verified" for fact in known.values())
+    wanted = " or ".join(f"{fact.value} ({key})" for key, fact in known.items())
+    column = task.columns.value[0]
+    what = "clips" if task.form.value == "captions" else "queries"
+    message = f"must answer {wanted} {what}; found {rows}"
+    yield Finding(file, 0, column, message, ERROR if sure else WARNING)

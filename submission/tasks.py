@@ -1,44 +1,181 @@
-"""The facts of each task, read from `tasks/NAME.yaml`. Nothing about a year stands in Python."""
+"""The facts of each task, read from `tasks/NAME.yaml`. Nothing about a year stands in Python.
 
+Every fact has its `value`, its `source` and a `certainty`: `verified` (read in the source), `inferred` (follows from
+what was read) or `recalled` (not confirmed). A fact that is not known is not there. A new year is a new file.
+"""
+
+import re
+import string
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
-from evaluation.findings import BadRequest, unknown_key
+from evaluation.data import SPLITS
+from evaluation.findings import BadRequest, Faulty, Finding, unknown_key
+from evaluation.intervals import METHODS
 
 FOLDER = Path(__file__).parent / "tasks"
+SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # five times as fast, where PyYAML has it
 
 T = TypeVar("T")
 
 
-class Fact(BaseModel, Generic[T], extra="forbid", frozen=True):
+def _known(names: Iterable[str], what: str) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in names:
+            raise ValueError(unknown_key(name, list(names), what))
+        return name
+
+    return AfterValidator(check)
+
+
+def _fillable(pattern: str) -> str:
+    known = ("author", "institute", "index", "label")
+    for _, field, _, _ in string.Formatter().parse(pattern):
+        if field is not None and field not in known:
+            raise ValueError(unknown_key(field, known, "field"))
+    return pattern
+
+
+def _label_rule(pattern: str) -> str:
+    try:
+        groups = re.compile(pattern).groupindex
+    except re.error as error:
+        raise ValueError(f"must be a regular expression ({error})") from None
+    if list(groups) != ["author", "institute", "index"]:
+        raise ValueError("must name the groups author, institute and index, in this order")
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_fillable)]  # of a file or folder: {author}, {institute}, {index}, {label}
+LabelRule = Annotated[str, AfterValidator(_label_rule)]
+Separator = Annotated[str, _known(SEPARATORS, "separator")]
+Texts = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]  # strictly a YAML list would be no tuple
+
+
+class Strict(BaseModel, extra="forbid", frozen=True, strict=True):
+    """A part of a task's file: no other keys, and no value taken for another kind."""
+
+
+class Fact(Strict, Generic[T]):
     """Something that a task asks for, where that stands, and how sure it is."""
 
     value: T
-    source: str
+    source: Annotated[str, Field(min_length=1)]
     certainty: Literal["verified", "inferred", "recalled"]
 
 
-class Task(BaseModel, extra="forbid", frozen=True):
+class Set(Strict):
+    """One output of a system, named by the split that it answers."""
+
+    rows: Fact[int] | None = None
+    scored: Fact[int] | None = None  # how many of the rows are
+    file: Fact[Pattern]
+
+    def is_named(self, name: str) -> bool:
+        """Whether a file is named as this output is to be."""
+        parts = re.split(r"\{\w+\}", self.file.value)
+        return re.fullmatch("[^_]+".join(map(re.escape, parts)), name) is not None
+
+
+class Package(Strict):
+    """Where things lie in the zip file."""
+
+    folder: Fact[Pattern]  # of one system: its outputs and its metadata
+    metadata: Fact[Pattern]
+    report: Fact[Pattern]
+
+
+class Excluded(Strict):
+    """A list of Freesound sounds that must not be trained on."""
+
+    url: Fact[str]
+    column: Fact[str | int]  # its name; its number from 1 where that is not known
+
+
+class Figures(Strict):
+    """What a published system reaches, in the units of `evaluation`."""
+
+    split: Annotated[str, _known(SPLITS, "split")]
+    system: str
+    metrics: dict[str, float]
+
+
+class Key(Strict):
+    """A key of the metadata file, and those below it."""
+
+    need: Literal["required", "nullable", "optional"]
+    type: Literal["text", "number", "integer", "yes-no"] = "text"
+    most: int | None = None  # characters
+    hint: str = ""  # goes into the file as a comment
+    many: bool = False  # a list of these
+    keys: dict[str, "Key"] = {}
+
+
+class Task(Strict):
     """What one task of one year asks for; the fields are described in its file."""
 
     name: str
     title: str
-    kind: Literal["retrieval"]
-    query_column: Fact[str]
-    answer_column: Fact[str]
-    k: Fact[int]
-    separator: Fact[str]
-    queries: Fact[int]
-    metrics: Fact[tuple[str, ...]]
+    kind: Literal["captioning", "retrieval"]
+    form: Fact[Literal["captions", "top-k", "matrix"]]
+    columns: Fact[Texts]
+    k: Fact[Annotated[int, Field(ge=1)]] | None = None
+    separator: Fact[Separator]
+    separators_accepted: Fact[Texts]
+    line_end: Fact[Literal["\n", "\r\n"]]
+    sets: dict[Annotated[str, _known(SPLITS, "split")], Set]
+    label: Fact[LabelRule]
+    systems: Fact[int]
+    metrics: Fact[Texts]
+    interval: Fact[Annotated[str, _known(METHODS, "method")]] | None = None
+    baselines: Annotated[tuple[Fact[Figures], ...], Field(strict=False)] = ()
+    package: Package
+    excluded_ids: Excluded | None = None
+    metadata: dict[str, Fact[Key]]
 
-    @property
-    def header(self) -> list[str]:
-        """The first line of an output file."""
-        ranks = range(1, self.k.value + 1)
-        return [self.query_column.value, *(self.answer_column.value.format(rank=rank) for rank in ranks)]
+    @model_validator(mode="after")
+    def _agrees(self) -> "Task":
+        form = self.form.value
+        wanted = [[], {"captions": [], "top-k": ["{rank}"], "matrix": ["{clip}"]}[form]]
+        if [re.findall(r"\{\w*\}", column) for column in self.columns.value] != wanted:
+            field = f", with {wanted[1][0]} in the second" if wanted[1] else ""
+            raise ValueError(f"columns.value must be two for the form {form}, the key's and the answer's{field}")
+        if (form == "captions") != (self.kind == "captioning"):
+            raise ValueError(f"form.value must go with the kind {self.kind}; found {form}")
+        if (form == "top-k") != (self.k is not None):
+            raise ValueError("k must be there for the form top-k, and for no other")
+        if self.separator.value not in self.separators_accepted.value:
+            raise ValueError("separators_accepted.value must hold separator.value")
+        return self
+
+    def header(self, file_names: Iterable[str] = ()) -> list[str]:
+        """The first line of an output file; of a matrix for these clips."""
+        key, answer = self.columns.value
+        if self.form.value == "matrix":
+            return [key, *(answer.replace("{clip}", name) for name in file_names)]
+        ranks = range(1, self.k.value + 1) if self.k else (0,)
+        return [key, *(answer.replace("{rank}", str(rank)) for rank in ranks)]
+
+    def facts(self) -> list[tuple[str, Fact]]:
+        """Every fact with the path of its key."""
+        return list(_facts(self, ""))
+
+
+def _facts(part: object, path: str) -> Iterator[tuple[str, Fact]]:
+    if isinstance(part, Fact):
+        yield path, part
+    elif isinstance(part, BaseModel | Mapping):
+        for key, value in part.items() if isinstance(part, Mapping) else part:
+            yield from _facts(value, f"{path}.{key}".lstrip("."))
+    elif isinstance(part, tuple):
+        for number, value in enumerate(part, start=1):
+            yield from _facts(value, f"{path}.{number}")
 
 
 def names() -> list[str]:
@@ -47,7 +184,28 @@ def names() -> list[str]:
 
 
 def read(name: str) -> Task:
-    """Read a task's facts, or raise BadRequest naming the tasks that there are."""
+    """Read a task's facts.
+
+    Raises:
+        BadRequest: There is no such task; with those that there are.
+        Faulty: Its file does not hold; every finding has the path of its key.
+    """
     if name not in names():
         raise BadRequest(unknown_key(name, names(), "task"))
-    return Task.model_validate(yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")))
+    path = FOLDER / f"{name}.yaml"
+    try:
+        facts = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506, both are safe
+        task = Task.model_validate(facts)
+    except ValidationError as error:
+        findings = []
+        for fault in error.errors():
+            key = ".".join(str(part) for part in fault["loc"] if part != "[key]")
+            findings.append(Finding(str(path), column=key, message=fault["msg"].removeprefix("Value error, ")))
+        raise Faulty(findings) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        reason = getattr(error, "problem", None) or error
+        raise Faulty([Finding(str(path), mark.line + 1 if mark else 0, message=f"is no YAML: {reason}")]) from None
+    if task.name != name:
+        raise Faulty([Finding(str(path), column="name", message=f"must be {name}, as the file; found {task.name}")])
+    return task

@@ -81,10 +81,13 @@ SLIPS = {  # one slip, one finding
         f":1: {WANTED} caption,file_name_2,file_name_1,{','.join(HEADER[3:])}",
     ),
     "a blank in the header": (rows_with(1, 0, "caption "), f":1: {WANTED} caption ,{','.join(HEADER[1:])}"),
-    "separated by tabs": (as_csv(ROWS, delimiter="\t"), rf":1: {WANTED} " + r"\t".join(HEADER)),
+    "separated by tabs": (
+        as_csv(ROWS, delimiter="\t"),
+        rf":1: {WANTED} " + r"\t".join(HEADER) + "; separate the columns by commas, not tabs",
+    ),
     "separated by semicolons": (
         as_csv([[cell.replace(",", "") for cell in row] for row in ROWS], delimiter=";"),
-        f":1: {WANTED} {';'.join(HEADER)}",
+        f":1: {WANTED} {';'.join(HEADER)}; separate the columns by commas, not semicolons",
     ),
     "pandas' index": (
         as_csv([["" if number == 0 else number - 1, *row] for number, row in enumerate(ROWS)]),

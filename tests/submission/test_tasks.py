@@ -1,12 +1,14 @@
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
-from pydantic import ValidationError
 
-from evaluation import retrieval
-from evaluation.findings import BadRequest
-from submission import tasks
+from evaluation import captioning, retrieval
+from evaluation.data import Clip, Split
+from evaluation.findings import BadRequest, Faulty
+from submission import outputs, tasks
 from submission.tasks import Fact
 
 
@@ -14,7 +16,8 @@ from submission.tasks import Fact
 def facts(tmp_path, monkeypatch) -> dict:
     """The facts of a task, to be changed and written to a folder that stands in for the real one."""
     monkeypatch.setattr(tasks, "FOLDER", tmp_path)
-    return yaml.safe_load((Path(tasks.__file__).parent / "tasks/dcase2022-6b.yaml").read_text(encoding="utf-8"))
+    facts = yaml.safe_load((Path(tasks.__file__).parent / "tasks/dcase2022-6b.yaml").read_text(encoding="utf-8"))
+    return {**facts, "name": "changed"}
 
 
 def read(facts: dict) -> tasks.Task:
@@ -22,30 +25,163 @@ def read(facts: dict) -> tasks.Task:
     return tasks.read("changed")
 
 
-def test_there_are_tasks():
-    assert "dcase2022-6b" in tasks.names()
+EXPECTED = {  # first line, k, separator, line end, rows by split, what ranks, interval
+    "dcase2020-6": ("file_name,caption_predicted", None, ",", "\r\n", {"test": 1043}, "spider", None),
+    "dcase2021-6": ("file_name,caption_predicted", None, ",", "\r\n", {"test": 1043}, "spider", None),
+    "dcase2022-6a": (
+        "file_name,caption_predicted",
+        None,
+        "\t",
+        "\r\n",
+        {"test": 1043, "analysis": 8360},
+        "spider",
+        None,
+    ),
+    "dcase2022-6b": ("caption,file_name_1,…,file_name_10", 10, ",", "\n", {"retrieval": 1000}, "mAP@10", "jackknife"),
+    "dcase2023-6a": (
+        "file_name,caption_predicted",
+        None,
+        ",",
+        "\n",
+        {"test": 1043, "analysis": 8360},
+        "spider_fl",
+        None,
+    ),
+    "dcase2023-6b": ("caption,fname_1,…,fname_10", 10, ",", "\n", {"retrieval": 1000}, "mAP@10", None),
+    "dcase2024-6": (
+        *("file_name,caption_predicted", None, ",", "\r\n"),
+        *({"test": 1043, "analysis": 8360}, "fense", "bootstrap"),
+    ),
+    "dcase2024-8": ("caption,fname_1,…,fname_10", 10, ",", "\n", {"retrieval": 1000}, "mAP@10", None),
+    "dcase2025-6": ("index, a.wav,b.wav", None, ",", "\n", {"retrieval": None}, "mAP@16", None),
+}
 
 
-@pytest.mark.parametrize("name", tasks.names())
+def test_the_nine_tasks():
+    assert tasks.names() == sorted(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_what_a_task_asks_for(name):
+    task, (header, k, separator, line_end, rows, first, interval) = tasks.read(name), EXPECTED[name]
+    columns = task.header([" a.wav", "b.wav"])
+    if k:
+        assert len(columns) == k + 1
+        columns = [*columns[:2], "…", columns[-1]]
+    assert ",".join(columns) == header
+    assert (task.k.value if task.k else None, task.separator.value, task.line_end.value) == (k, separator, line_end)
+    assert {split: output.rows.value if output.rows else None for split, output in task.sets.items()} == rows
+    assert (task.metrics.value[0], task.interval.value if task.interval else None) == (first, interval)
+    assert task.systems.value == 4
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_metrics_are_those_that_evaluation_has(name):
+    task = tasks.read(name)
+    room = captioning if task.kind == "captioning" else retrieval
+    assert task.metrics.value == room.SETS[name[:9]]
+    for fact in task.baselines:
+        known = captioning.METRICS if task.kind == "captioning" else task.metrics.value
+        assert set(fact.value.metrics) <= set(known)
+        assert all(0 <= x <= 1 or metric == "vocab" for metric, x in fact.value.metrics.items())
+    assert task.baselines
+
+
+@pytest.mark.parametrize("name", EXPECTED)
 def test_every_fact_says_where_it_stands_and_how_sure_it_is(name):
     task = tasks.read(name)
-    assert task.name == name
-    facts = {key: value for key, value in task if key not in ("name", "title", "kind")}
-    assert facts
-    for key, fact in facts.items():
-        assert isinstance(fact, Fact), key
-        assert fact.source.strip(), key
-        assert fact.certainty in ("verified", "inferred", "recalled"), key
+    facts = dict(task.facts())
+    assert len(facts) > 15
+    for path, fact in facts.items():
+        assert isinstance(fact, Fact), path
+        assert fact.source.strip(), path
+        assert ("from memory" in fact.source) == (fact.certainty == "recalled"), path
+        if "not known" in fact.source or fact.source.startswith("as in"):
+            assert fact.certainty != "verified", path
+        if fact.certainty == "verified":  # an address, a repository at a commit, a paper, a page or a participant
+            assert re.search(r"@|participant|\w/\w|page|Xie|Zenodo|baseline", fact.source), path
 
 
-def test_2022_6b():
-    task = tasks.read("dcase2022-6b")
-    assert ",".join(task.header) == (
-        "caption,file_name_1,file_name_2,file_name_3,file_name_4,file_name_5,"
-        "file_name_6,file_name_7,file_name_8,file_name_9,file_name_10"
-    )
-    assert (task.k.value, task.queries.value, task.separator.value) == (10, 1000, ",")
-    assert task.metrics.value == retrieval.TASK_METRICS
+@pytest.mark.parametrize(
+    ("name", "label", "holds"),
+    [
+        ("dcase2023-6a", "gontier_inr_task6a_1", True),
+        ("dcase2022-6b", "Wu_Mila_task6b_1", True),
+        ("dcase2023-6a", "kadlcik_jku_task6a_1", True),
+        ("dcase2025-6", "Filomeno_JKU_task6_1", True),
+        ("dcase2024-6", "labbe_irit_task6_4", True),
+        ("dcase2024-8", "Primus_CP-JKU_task8_2", True),
+        ("dcase2020-6", "Xu_SJTU_task6_3", True),
+        ("dcase2021-6", "Ye_PKU_task6a_1", False),
+        ("dcase2022-6a", "Ye_PKU_task6a_5", False),
+        ("dcase2022-6a", "Ye_PKU_task6a_0", False),
+        ("dcase2023-6b", "Ye_P_KU_task6b_1", False),
+        ("dcase2023-6b", "_PKU_task6b_1", False),
+        ("dcase2023-6b", "Ye_PKU_task6b", False),
+        ("dcase2024-8", "Ye_PKU_Task8_1", False),
+    ],
+)
+def test_label_rule(name, label, holds):
+    task = tasks.read(name)
+    found = re.fullmatch(task.label.value, label)
+    assert bool(found) == holds
+    if found:
+        parts = {**found.groupdict(), "label": label}
+        for output in task.sets.values():
+            file = output.file.value.format(**parts)
+            assert file.startswith(label.rsplit("_", 1)[0] + "_submission_")
+            assert output.is_named(file)
+            assert not output.is_named("x" + file.replace("_submission", ""))
+        assert task.package.folder.value.format(**parts) == f"task{name.split('-')[1][0]}/{label}"
+        assert task.package.report.value.format(**parts).endswith(".technical_report.pdf")
+        assert task.package.metadata.value.format(**parts).endswith(f"_submission_{parts['index']}_metadata.yaml")
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_metadata_keys(name):
+    task = tasks.read(name)
+    assert list(task.metadata) == ["submission", "system", "results"]
+    above = {key: fact.value.keys for key, fact in task.metadata.items()}
+    assert list(above["submission"]) == ["label", "name", "abbreviation", "authors"]
+    assert above["submission"]["abbreviation"].most == 10
+    assert above["submission"]["authors"].many
+    author = above["submission"]["authors"].keys
+    assert [key for key, fact in author.items() if fact.need == "required"] == [
+        *("lastname", "firstname", "email", "affiliation")
+    ]
+    assert author["affiliation"].keys["department"].need == "optional"
+    assert len(above["system"]["description"].keys) == 15
+    assert above["system"]["complexity"].keys["total_parameters"].type == "integer"
+    assert ("training_datasets" in above["system"]) == (task.kind == "retrieval")
+    (results,) = above["results"].values()
+    assert task.metrics.value[0].replace("_", "") in results.keys
+    known = {"dcase2022-6b", "dcase2023-6a"}
+    assert (task.metadata["system"].certainty == "verified") == (name in known)
+
+
+def test_a_new_year_is_a_new_file(tmp_path, monkeypatch):
+    """An invented task: its output is written and checked by what its file says."""
+    facts = yaml.safe_load((tasks.FOLDER / "dcase2024-8.yaml").read_text(encoding="utf-8"))
+    facts.update(name="dcase2031-3", title="Humming")
+    for key, value in {"columns": ["hum", "sound {rank}"], "k": 2, "separator": ";", "line_end": "\r\n"}.items():
+        facts[key]["value"] = value
+    facts["separators_accepted"]["value"] = [";", ","]
+    facts["sets"]["test"] = facts["sets"].pop("retrieval")
+    facts["sets"]["test"]["rows"].update(value=2, certainty="verified")
+    monkeypatch.setattr(tasks, "FOLDER", tmp_path)
+    (tmp_path / "dcase2031-3.yaml").write_text(yaml.safe_dump(facts), encoding="utf-8")
+    assert tasks.names() == ["dcase2031-3"]
+    task = tasks.read("dcase2031-3")
+    names = ("a.wav", "b;c.wav", "d.wav")
+    split = Split("test", tuple(Clip(name, (), Path(name)) for name in names), None, ("hm", "hm; hm"))
+    scores = retrieval.Similarity(split.queries, names, np.float32([[1, 2, 3], [3, 2, 1]]))
+    path = tmp_path / "out.csv"
+    outputs.write(task, scores, split, path)
+    assert path.read_bytes() == b'hum;sound 1;sound 2\r\nhm;d.wav;"b;c.wav"\r\n"hm; hm";a.wav;"b;c.wav"\r\n'
+    assert outputs.validate(task, path, split) == outputs.validate(task, path) == []
+    path.write_bytes(path.read_bytes().replace(b"hm;d.wav", b"hm;a.wav;d.wav"))
+    (finding,) = outputs.validate(task, path)
+    assert finding.message == "must have 3 columns, the query and 2 clips; found 4; quote a cell that holds a semicolon"
 
 
 @pytest.mark.parametrize(
@@ -68,26 +204,83 @@ def test_unknown_task(name, hint):
     [
         (lambda facts: facts.update(colour="red"), "colour\n  Extra inputs are not permitted"),
         (lambda facts: facts["k"].update(colour="red"), "k.colour\n  Extra inputs are not permitted"),
-        (lambda facts: facts.pop("k"), "k\n  Field required"),
+        (lambda facts: facts.pop("columns"), "columns\n  Field required"),
         (lambda facts: facts["k"].pop("source"), "k.source\n  Field required"),
         (lambda facts: facts["k"].pop("certainty"), "k.certainty\n  Field required"),
         (lambda facts: facts["k"].update(certainty="sure"), "k.certainty\n  Input should be 'verified', 'inferred' or"),
         (lambda facts: facts["k"].update(value="ten"), "k.value\n  Input should be a valid integer"),
         (lambda facts: facts.update(k=10), "k\n  Input should be a valid dictionary"),
-        (lambda facts: facts.update(kind="singing"), "kind\n  Input should be 'retrieval'"),
+        (lambda facts: facts["k"].update(value="10"), "k.value\n  Input should be a valid integer"),
+        (lambda facts: facts["k"].update(value=0), "k.value\n  Input should be greater than or equal to 1"),
+        (lambda facts: facts.update(kind="singing"), "kind\n  Input should be 'captioning' or 'retrieval'"),
+        (lambda facts: facts.update(kind="captioning"), "\n  form.value must go with the kind captioning"),
+        (lambda facts: facts.pop("k"), "\n  k must be there for the form top-k, and for no other"),
+        (
+            lambda facts: facts["form"].update(value="matrix"),
+            "\n  columns.value must be two for the form matrix, the key's and the answer's, with {clip} in",
+        ),
+        (
+            lambda facts: facts["separators_accepted"].update(value=["\t"]),
+            "\n  separators_accepted.value must hold separator.value",
+        ),
+        (lambda facts: facts["separator"].update(value=":"), "separator.value\n  unknown separator ':'"),
+        (
+            lambda facts: facts["interval"].update(value="guess"),
+            "interval.value\n  unknown method 'guess'",
+        ),
+        (
+            lambda facts: facts["sets"].update(retrieva=facts["sets"].pop("retrieval")),
+            "sets.retrieva\n  unknown split 'retrieva'; did you mean 'retrieval'?",
+        ),
+        (
+            lambda facts: facts["sets"]["retrieval"]["file"].update(value="{auhtor}.csv"),
+            "sets.retrieval.file.value\n  unknown field 'auhtor'; did you mean 'author'?",
+        ),
+        (lambda facts: facts["label"].update(value="("), "label.value\n  must be a regular expression"),
+        (lambda facts: facts["label"].update(value="x_1"), "label.value\n  must name the groups author"),
+        (
+            lambda facts: facts["metadata"]["submission"]["value"]["keys"]["label"].update(need="perhaps"),
+            "metadata.submission.value.keys.label.need\n  Input should be 'required', 'nullable' or 'optional'",
+        ),
     ],
 )
 def test_a_file_of_facts_is_read_strictly(change, message, facts):
-    assert read(facts).name == "dcase2022-6b"
+    assert read(facts).name == "changed"
     change(facts)
-    with pytest.raises(ValidationError) as refusal:
+    with pytest.raises(Faulty) as refusal:
         read(facts)
-    assert refusal.value.error_count() == 1
-    assert message in str(refusal.value)
+    (finding,) = refusal.value.findings
+    assert finding.file == str(tasks.FOLDER / "changed.yaml")
+    assert f"{finding.column}\n  {finding.message}".startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("name: x\nk: [1\n", 3, "is no YAML: "),
+        ("name: x\n\tk: 1\n", 2, "is no YAML: found"),
+        (b"name: \xff\n", 0, "is no YAML: 'utf-8' codec"),
+        ("", 0, "Input should be a valid dictionary"),
+        ("- 1\n", 0, "Input should be a valid dictionary"),
+    ],
+)
+def test_a_file_that_is_none(text, line, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks, "FOLDER", tmp_path)
+    (tmp_path / "x.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(Faulty) as refusal:
+        tasks.read("x")
+    (finding,) = refusal.value.findings
+    assert finding.line == line
+    assert finding.message.startswith(message)
+
+
+def test_a_file_is_named_as_its_task(facts):
+    facts["name"] = "dcase2022-6b"
+    with pytest.raises(Faulty, match="name: error: must be changed, as the file; found dcase2022-6b"):
+        read(facts)
 
 
 def test_the_header_follows_the_facts(facts):
     facts["k"]["value"] = 2
-    facts["query_column"]["value"] = "query"
-    facts["answer_column"]["value"] = "fname_{rank}"
-    assert read(facts).header == ["query", "fname_1", "fname_2"]
+    facts["columns"]["value"] = ["query", "fname_{rank}"]
+    assert read(facts).header() == ["query", "fname_1", "fname_2"]
