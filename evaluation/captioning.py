@@ -53,6 +53,7 @@ from evaluation.findings import (
     Faulty,
     Finding,
     lookalike,
+    shortened,
     unknown_key,
 )
 from evaluation.intervals import Estimate, from_left_out, jackknife
@@ -150,10 +151,12 @@ def validate(split: Split, prediction: Prediction, file: str = "prediction") -> 
     if len(missing) == len(split.clips) and not any(map(hint, missing)):  # all else would only repeat it
         message = f"names none of {split.name}'s {len(split.clips)} clips; is this the prediction of another split?"
         raise Faulty([Finding(file, message=message)])
+    absent = []
     for name in missing:
         close = hint(name)
         message = f"no caption for clip {name!r}" + (f"; there is {close!r}: names are verbatim" if close else "")
-        findings.append(Finding(file, message=message))
+        absent.append(Finding(file, message=message))
+    findings += shortened(absent, f"of the split's {len(split.clips)} clips")
     if extra:
         message = f"captions of clips beyond the split's are left out: {len(extra)}, first {extra[0]!r}"
         findings.append(Finding(file, message=message, severity=NOTE))

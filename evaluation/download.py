@@ -104,7 +104,7 @@ def clotho(folder: Path, *, base_url: str = "https://zenodo.org/records/4783391/
             for remote in _missing(folder, [remote for remote in CLOTHO if not remote.split]):
                 _fetch(remote, folder / remote.name, work, base_url)
             archives = _missing(folder, [remote for remote in CLOTHO if remote.split])
-            _check_room(folder, _space(folder, archives))
+            check_room(folder, _space(folder, archives))
             for remote in archives:
                 given = folder / remote.name
                 archive = given if given.exists() else work / remote.name
@@ -157,7 +157,7 @@ def _space(folder: Path, archives: Sequence[Remote]) -> int:
     return int(most - here)
 
 
-def _check_room(folder: Path, needed: int) -> None:
+def check_room(folder: Path, needed: int) -> None:
     """Raise BadRequest when the disk that holds `folder` has fewer than `needed` bytes free."""
     if (free := shutil.disk_usage(folder).free) < needed:
         raise BadRequest(
@@ -170,26 +170,8 @@ def _fetch(remote: Remote, target: Path, work: Path, base_url: str) -> None:
     """Fetch `remote` to `target`, whole and checked, unless it is there; go on from what an earlier call left."""
     if _is_published(target, remote):
         return
-    url = f"{base_url.rstrip('/')}/{remote.name}?download=1"
-    part = work / f"{remote.name}.part"
-    furthest, failures = _size(part), 0
-    while remote.bytes is None or _size(part) != remote.bytes:
-        try:
-            _transfer(url, part, remote)
-            break
-        except requests.RequestException as failure:
-            # Only failures in a row count: a long file over a poor line may take many connections.
-            if _size(part) > furthest:
-                furthest, failures = _size(part), 0
-            if failures == len(WAITS) or not _may_pass(failure):
-                so_far = _amount(_size(part)) + (f" of {_amount(remote.bytes)}" if remote.bytes else "")
-                raise BadRequest(
-                    f"{url}: cannot be fetched: {_reason(failure)}; {so_far} are in {part}. Give the same command "
-                    f"again to go on from there, or fetch the file by other means and put it in {work.parent}"
-                ) from failure
-            tqdm.write(f"{remote.name}: {_reason(failure)}; again in {WAITS[failures]} s", file=sys.stderr)
-            time.sleep(WAITS[failures])
-            failures += 1
+    url, part = f"{base_url.rstrip('/')}/{remote.name}?download=1", work / f"{remote.name}.part"
+    transfer(url, part, remote.name, remote.bytes, f"put it in {work.parent}")
     if (found := pooch.file_hash(part, alg="md5")) != remote.md5:
         part.unlink()
         raise BadRequest(
@@ -199,7 +181,40 @@ def _fetch(remote: Remote, target: Path, work: Path, base_url: str) -> None:
     part.replace(target)
 
 
-def _transfer(url: str, part: Path, remote: Remote) -> None:
+def transfer(url: str, part: Path, name: str, size: int | None, by_hand: str) -> None:
+    """Complete `part` to what an address has, with a progress bar, over as many connections as it takes.
+
+    Args:
+        url: The address.
+        part: What is there so far; kept when this fails, so that the same call goes on from there.
+        name: What to call it.
+        size: Its bytes; None where they are not known.
+        by_hand: Where a user who fetches it by other means is to put it, as the end of a sentence.
+
+    Raises:
+        BadRequest: It cannot be fetched.
+    """
+    furthest, failures = _size(part), 0
+    while size is None or _size(part) != size:
+        try:
+            _connect(url, part, name, size)
+            return
+        except requests.RequestException as failure:
+            # Only failures in a row count: a long file over a poor line may take many connections.
+            if _size(part) > furthest:
+                furthest, failures = _size(part), 0
+            if failures == len(WAITS) or not _may_pass(failure):
+                so_far = _amount(_size(part)) + (f" of {_amount(size)}" if size else "")
+                raise BadRequest(
+                    f"{url}: cannot be fetched: {_reason(failure)}; {so_far} are in {part}. Give the same command "
+                    f"again to go on from there, or fetch the file by other means and {by_hand}"
+                ) from failure
+            tqdm.write(f"{name}: {_reason(failure)}; again in {WAITS[failures]} s", file=sys.stderr)
+            time.sleep(WAITS[failures])
+            failures += 1
+
+
+def _connect(url: str, part: Path, name: str, size: int | None) -> None:
     """Append to `part` what it lacks; raise requests.RequestException when the connection or the server fails."""
     have = _size(part)
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
@@ -214,18 +229,18 @@ def _transfer(url: str, part: Path, remote: Remote) -> None:
             start = int(said[1]) if said else have
             if start > have:
                 raise requests.ConnectionError(f"the server goes on at byte {start} where {have} are here")
-        elif length and remote.bytes and length != remote.bytes and "Content-Encoding" not in response.headers:
+        elif length and size and length != size and "Content-Encoding" not in response.headers:
             # A page that excuses the server must not take the place of gigabytes.
-            raise requests.ConnectionError(f"the server sends {length} bytes where {remote.bytes} are published")
-        total = remote.bytes or (start + length if length else None)
+            raise requests.ConnectionError(f"the server sends {length} bytes where {size} are published")
+        total = size or (start + length if length else None)
         with (
             part.open("ab") as file,
-            tqdm(total=total, initial=start, desc=remote.name, unit="B", unit_scale=True) as bar,
+            tqdm(total=total, initial=start, desc=name, unit="B", unit_scale=True) as bar,
         ):
             file.truncate(start)
             for chunk in response.iter_content(CHUNK):
                 bar.update(file.write(chunk))
-    if remote.bytes and _size(part) < remote.bytes:
+    if size and _size(part) < size:
         raise requests.ConnectionError("the connection ended early")
 
 
@@ -304,7 +319,7 @@ def _extract(archive: Path, into: Path) -> None:
                         f"{member.filename!r}{' (a link or a device)' if link else ''}; nothing was unpacked"
                     )
             size = sum(member.uncompressed for member in bundle.files)
-            _check_room(archive.parent, size)
+            check_room(archive.parent, size)
             with tqdm(total=size, desc=f"unpacking {archive.name}", unit="B", unit_scale=True) as bar:
                 bundle.extractall(into, callback=_Progress(bar))
     except py7zr.exceptions.ArchiveError as failure:

@@ -14,11 +14,12 @@ import os
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tabulate import tabulate
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
+LISTED = 100  # of one kind
 
 
 @dataclass(frozen=True, order=True)
@@ -68,6 +69,14 @@ def printable(text: str) -> str:
     'two\\nlines'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def shortened(findings: list[Finding], what: str) -> list[Finding]:
+    """Of many findings of one kind the first, and how many more there are."""
+    if len(findings) <= LISTED:
+        return findings
+    more = replace(findings[0], line=0, column="", message=f"and so {len(findings) - LISTED} more {what}")
+    return [*findings[:LISTED], more]
 
 
 def lookalike(names: Iterable[str]) -> Callable[[str], str | None]:

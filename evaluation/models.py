@@ -39,9 +39,7 @@ import platform
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
-import time
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -631,36 +629,18 @@ def _fetched(what: str, target: Path) -> Iterator[Path]:
     A block that raises BadRequest finds fault with the file, which is then removed.
     """
     import filelock
-    import requests
 
     from evaluation import download
 
     work = target.parent / ".downloads"
     work.mkdir(parents=True, exist_ok=True)
-    part, remote, url = work / f"{target.name}.part", download.Remote(target.name, ""), PARTS[what].source
+    part = work / f"{target.name}.part"
     # An archive is there beside what comes out of it, which is packed already.
     needed = PARTS[what].bytes * (2 if target.suffix == ".zip" else 1)
     try:
         with filelock.FileLock(work / f"{target.name}.lock", timeout=0):
-            failures, furthest = 0, download._size(part)
-            download._check_room(work, needed - furthest)
-            while True:
-                try:
-                    download._transfer(url, part, remote)
-                    break
-                except requests.RequestException as failure:
-                    reason = download._reason(failure)
-                    if download._size(part) > furthest:  # only failures in a row count
-                        failures, furthest = 0, download._size(part)
-                    if failures == len(download.WAITS) or not download._may_pass(failure):
-                        raise BadRequest(
-                            f"{url}: cannot be fetched: {reason}; {download._amount(furthest)} are in {part}. Give the "
-                            f"same command again to go on from there, or fetch it by other means and put it at {target}"
-                        ) from failure
-                    wait = download.WAITS[failures]
-                    print(f"{target.name}: {reason}; again in {wait} s", file=sys.stderr)
-                    time.sleep(wait)
-                    failures += 1
+            download.check_room(work, needed - (part.stat().st_size if part.exists() else 0))
+            download.transfer(PARTS[what].source, part, target.name, None, f"put it at {target}")
             try:
                 yield part
             except BadRequest:

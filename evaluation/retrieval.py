@@ -46,7 +46,7 @@ import numpy as np
 from evaluation import scores, tables
 from evaluation.data import Split
 from evaluation.files import replacing
-from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding, lookalike, printable
+from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding, lookalike, printable, shortened
 from evaluation.intervals import Estimate
 from evaluation.scores import Items, Measured, Score, interval_method, measure
 
@@ -193,19 +193,36 @@ def validate(
     if extra and len(extra) == len(seen) and not any(hint(query) for query in truth):  # all else would only repeat it
         message = f"answers none of the {len(truth)} queries; is this the prediction of another split or data set?"
         raise Faulty([Finding(file, message=message)])
+    missing = []
     for query in truth:
         if query not in seen:
             close = hint(query)
-            findings.append(Finding(file, message=f"no query {query!r}" + (f"; there is {close!r}" if close else "")))
+            missing.append(Finding(file, message=f"no query {query!r}" + (f"; there is {close!r}" if close else "")))
+    findings += shortened(missing, f"of the truth's {len(truth)} queries; is another relevance file meant?")
     if extra:
         findings.append(Finding(file, message=f"queries beyond the truth's are left out: {len(extra)}", severity=NOTE))
 
     near = lookalike(file_names)
+    given = {
+        name
+        for names in ([prediction.file_names] if isinstance(prediction, Similarity) else prediction.file_names)
+        for name in names
+    }
+    if given and given.isdisjoint(clips):
+        name, stems = min(given), {Path(clip).stem: clip for clip in clips}
+        close = near(name) or stems.get(Path(name).stem)
+        message = f"names none of the split's {len(clips)} clips; found {name!r}" + (
+            f", there is {close!r}" * bool(close)
+        )
+        raise Faulty(
+            [*findings, Finding(file, message=f"{message}: is this the prediction of another split or data set?")]
+        )
+    strange: list[Finding] = []
 
     def unknown(name: str, line: int) -> None:
         close = near(name)
         message = f"no clip {name!r} in this split; it counts as wrong" + (f"; there is {close!r}" if close else "")
-        findings.append(Finding(file, line, message=message, severity=WARNING))
+        strange.append(Finding(file, line, message=message, severity=WARNING))
 
     if isinstance(prediction, Similarity):
         for name in [name for name, count in Counter(prediction.file_names).items() if count > 1]:
@@ -231,9 +248,10 @@ def validate(
             if repeats := [name for name, count in Counter(names).items() if count > 1]:
                 message = f"given more than once: {', '.join(map(repr, repeats))}; only the first counts"
                 findings.append(Finding(file, line, message=message, severity=WARNING))
+    findings += shortened(strange, "names of no clip")
     if any(finding.severity == ERROR for finding in findings):
         raise Faulty(findings)
-    return findings
+    return sorted(findings)
 
 
 def _graded(relevant: Set[str] | Mapping[str, float]) -> Mapping[str, float]:

@@ -705,7 +705,7 @@ def test_no_network(nothing, server, monkeypatch, capsys):
     archive = nothing / "aac-metrics" / "spice" / ZIP
     assert said.startswith(f"http://127.0.0.1:1/{ZIP}: cannot be fetched: ")
     assert said.endswith(
-        f"Give the same command again to go on from there, or fetch it by other means and put it at {archive}"
+        f"Give the same command again to go on from there, or fetch the file by other means and put it at {archive}"
     )
     said = refused(lambda: models.fetch(["bert_score"], nothing))
     assert said.startswith("http://127.0.0.1:1/roberta-large: cannot be fetched: ")

@@ -1011,6 +1011,32 @@ def test_a_list_shorter_than_a_metric_looks_is_told_of(metrics, length, short):
             assert measured.estimate.value <= full.metrics[name].estimate.value
 
 
+@pytest.mark.parametrize("matrix", [True, False])
+def test_names_of_another_data_set(matrix):
+    """Of none of its clips: an error, and not a table of zeros."""
+    names = tuple(name.replace(".wav", ".ogg") for name in TWENTY)
+    prediction = replace(DESCENDING, file_names=names)
+    with pytest.raises(Faulty) as faulty:
+        validate(FOUR, TWENTY, prediction if matrix else prediction.top(10), "best.csv")
+    (finding,) = faulty.value.findings
+    assert str(finding).startswith(
+        "best.csv: error: names none of the split's 20 clips; found '00.ogg', there is '00.wav': is this the prediction"
+    )
+
+
+def test_many_findings_of_a_kind_are_cut_short():
+    queries = tuple(f"query {number}" for number in range(250))
+    truth = {query: frozenset([TWENTY[0]]) for query in queries}
+    with pytest.raises(Faulty) as faulty:
+        validate(truth, TWENTY, Ranking(queries[:1], (TWENTY[:10],)))
+    messages = [finding.message for finding in faulty.value.findings]
+    assert len(messages) == 101
+    assert "and so 149 more of the truth's 250 queries; is another relevance file meant?" in messages
+    findings = validate(truth, TWENTY, Ranking(queries, ((TWENTY[0], "x.wav"),) * 250))
+    assert len(findings) == 101
+    assert findings[0].message == "and so 150 more names of no clip"
+
+
 def test_the_truth_must_name_clips_of_the_split():
     truth = {**FOUR, "query 1": {"typo.wav", TWENTY[0]}}
     with pytest.raises(Faulty) as faulty:
