@@ -168,7 +168,10 @@ def running(java: Java, memory: str, program: Sequence[str], folder: Path) -> It
             yield process
         finally:
             process.kill()
-            process.communicate()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                with contextlib.suppress(OSError):  # what was not yet written has no reader any more
+                    pipe.close()
 
 
 def complaint(process: subprocess.Popen[bytes]) -> str:

@@ -3,6 +3,7 @@ import csv
 import gzip
 import json
 import re
+import time
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from evaluation import __main__, captioning, data, java, models
+from evaluation import __main__, captioning, data, java, models, overlap
 from evaluation.captioning import METRICS, SETS, Prediction, choose, evaluate, penalised, read, spider, validate
 from evaluation.data import Clip, Split
 from evaluation.findings import BadRequest, Faulty, command
@@ -272,6 +273,32 @@ def test_a_model_that_fails_loses_no_other_metric(cache, monkeypatch):
     score = evaluate(SPLIT, GOOD, metrics=["fer", "rouge_l"], cache=cache)
     assert score.unavailable == {"fer": "failed: CUDA out of memory"}
     assert list(score.metrics) == ["rouge_l"]
+
+
+def test_an_interrupt_ends_what_runs_beside(cache, tmp_path, monkeypatch):
+    """SPICE may take minutes; who interrupts does not wait for it, and it does not go on alone."""
+    (tmp_path / "java").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "java").chmod(0o755)
+    begun, processes = Event(), []
+
+    def hang(ours, theirs, found, folder, stack):
+        running = java.running(java.Java(tmp_path / "java", "11.0.1", "system"), "1G", [], tmp_path)
+        processes.append(stack.enter_context(running))
+        begun.set()
+        processes[0].communicate()
+        return np.zeros(4)
+
+    def interrupt(*_):
+        assert begun.wait(30)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(models, "spice", hang)
+    monkeypatch.setattr(overlap, "rouge_l", interrupt)
+    before = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(SPLIT, GOOD, metrics=["spice", "rouge_l"], cache=cache)
+    assert time.monotonic() - before < 30
+    assert processes[0].poll() is not None
 
 
 def test_one_clip_alone(cache):
