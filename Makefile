@@ -49,7 +49,7 @@ score: .venv/.core ## score RUN's prediction, with intervals
 test: .venv/.test ## check style and run every test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
 bench: .venv/.bench ## measure speed side by side with what one would use instead
 	$(PY) -m bench
