@@ -8,6 +8,7 @@ from pathlib import Path
 from evaluation import data, retrieval
 from evaluation.findings import ERROR, BadRequest, command, say, table
 from evaluation.intervals import METHODS
+from evaluation.scores import Score
 
 
 def make(options: argparse.Namespace) -> None:
@@ -68,10 +69,7 @@ def score_retrieval(options: argparse.Namespace) -> None:
         interval=options.interval,
         file=str(options.prediction),
     )
-    say(score.findings)
-    print(score)
-    if options.json:
-        score.save(options.json)
+    _report(score, options)
 
 
 def score_captions(options: argparse.Namespace) -> int:
@@ -90,14 +88,18 @@ def score_captions(options: argparse.Namespace) -> int:
         cache=options.cache,
         file=str(options.prediction),
     )
-    say(score.findings)
-    print(score)
-    if options.json:
-        score.save(options.json)
+    _report(score, options)
     if metrics[0] in score.unavailable:
         print(f"error: {metrics[0]}, the metric that ranks, is not available", file=sys.stderr)
         return 1
     return 0
+
+
+def _report(score: Score, options: argparse.Namespace) -> None:
+    say(score.findings)
+    print(score)
+    if options.json:
+        score.save(options.json)
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -146,9 +148,11 @@ def parser() -> argparse.ArgumentParser:
     verb.set_defaults(run=download)
 
     room = rooms.add_parser("score", help="score a prediction").add_subparsers(required=True, metavar="VERB")
-    verb = room.add_parser("retrieval", help="score a retriever", description=score_retrieval.__doc__)
-    verb.add_argument("--truth", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
-    verb.add_argument("--split", default=data.EVALUATION, help="which split (evaluation)")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--truth", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
+    shared.add_argument("--split", default=data.EVALUATION, help="which split (evaluation)")
+    shared.add_argument("--json", type=Path, metavar="FILE", help="write the figures at full precision")
+    verb = room.add_parser("retrieval", parents=[shared], help="score a retriever", description=score_retrieval.__doc__)
     verb.add_argument(
         "--prediction", type=Path, required=True, metavar="FILE", help=".npz of a run, or a CSV of best clips"
     )
@@ -167,12 +171,9 @@ def parser() -> argparse.ArgumentParser:
         help=f"such as mAP@16 R@5 nDCG@10 success@1 MRR medR, or a set: {', '.join(retrieval.SETS)} (dcase2022)",
     )
     verb.add_argument("--interval", default="jackknife", choices=METHODS, help="how it is made (jackknife)")
-    verb.add_argument("--json", type=Path, metavar="FILE", help="write the figures at full precision")
     verb.set_defaults(run=score_retrieval)
 
-    verb = room.add_parser("captions", help="score a captioner", description=score_captions.__doc__)
-    verb.add_argument("--truth", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
-    verb.add_argument("--split", default=data.EVALUATION, help="which split (evaluation)")
+    verb = room.add_parser("captions", parents=[shared], help="score a captioner", description=score_captions.__doc__)
     verb.add_argument(
         "--prediction", type=Path, required=True, metavar="FILE", help="CSV of file_name, caption_predicted"
     )
@@ -191,7 +192,6 @@ def parser() -> argparse.ArgumentParser:
         help="whether CIDEr-D's weights stay what they are when a clip is left out (fixed) or are computed anew",
     )
     verb.add_argument("--cache", type=Path, default=Path(".cache"), help="where tokenised captions are kept (.cache)")
-    verb.add_argument("--json", type=Path, metavar="FILE", help="write the figures at full precision")
     verb.set_defaults(run=score_captions)
 
     verb = rooms.add_parser("compare", help="compare scores", description=compare.__doc__)

@@ -104,8 +104,7 @@ def read(path: Path) -> Prediction:
     if not path.is_file():
         raise BadRequest(f"{path}: no such file; give a CSV with the columns {' and '.join(COLUMNS)}")
     findings: list[Finding] = []
-    with path.open("rb") as file:
-        separator = "\t" if b"\t" in file.readline() else ","
+    separator = tables.separator(path)
     records, _ = tables.read(path, str(path), findings, separator)
     header = records[0][1] if records else []
     for column in COLUMNS:
@@ -226,7 +225,7 @@ def evaluate(
         raise BadRequest("idf `exact` leaves clips out one by one; give it with the interval jackknife or jackknife-t")
     if not all(clip.captions for clip in split.clips):
         raise BadRequest(f"the split {split.name} has clips without captions: there is nothing to compare with")
-    interval_method(interval)
+    interval_method(interval)  # an unknown one is refused before the work, not after
     findings = validate(split, prediction, file)
     items = Items("clips", split.file_names, tuple(range(len(split.clips))))
     answer = dict(zip(prediction.file_names, prediction.captions, strict=True))

@@ -30,7 +30,6 @@ Zhou et al. 2022 (FENSE); Zhang et al. 2020 (BERTScore); SPICE 1.0, whose source
 
 import base64
 import contextlib
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -188,8 +187,13 @@ def identity(part: str) -> str:
         raise Unavailable(_absent(part))
     if part != "fluency":
         return f"{PARTS[part].source.rpartition('/')[2]}@{place.name[:8]}"
-    with place.open("rb") as content:
-        return f"{place.stem}@{hashlib.file_digest(content, 'sha256').hexdigest()[:8]}"
+    return f"{place.stem}@{_sha256(place)[:8]}"
+
+
+def _sha256(file: Path) -> str:
+    import pooch  # a quarter of a second, which to ask what is there need not take
+
+    return pooch.file_hash(file, alg="sha256")
 
 
 def _command(name: str, cache: Path = CACHE) -> str:
@@ -692,9 +696,7 @@ def _fetch_fluency() -> None:
 
 
 def _check(file: Path, name: str, advice: str) -> None:
-    with file.open("rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()
-    if found != FLUENCY_SHA256:
+    if (found := _sha256(file)) != FLUENCY_SHA256:
         raise BadRequest(f"{name}: sha256 must be {FLUENCY_SHA256}, as published, found {found}; {advice}")
 
 

@@ -124,9 +124,7 @@ def read(path: Path) -> Prediction:
     if path.suffix.lower() not in (".csv", ".tsv"):
         raise BadRequest(f"{path}: must be .npz (a similarity matrix) or .csv (query and best clips, best first)")
     findings: list[Finding] = []
-    with path.open("rb") as file:
-        separator = "\t" if b"\t" in file.readline() else ","
-    records, _ = tables.read(path, str(path), findings, separator)
+    records, _ = tables.read(path, str(path), findings, tables.separator(path))
     if findings:
         raise Faulty(findings)
     rows = records[1:]

@@ -1,7 +1,7 @@
 """What an evaluation found: metrics with intervals, the items they are made of, and a signature; printed and kept.
 
-The signature, in sacreBLEU's manner, names all that changes the numbers. Two scores whose signatures differ are of
-different things, and `evaluation.comparison` refuses them. The file is JSON:
+The signature, in sacreBLEU's manner, names all that changes the numbers. Two scores in which a part of it differs are
+of different things, and `evaluation.comparison` refuses them (it says which parts do not count). The file is JSON:
 
     {"signature": "…",
      "metrics": {"mAP@10": {"value":, "std_error":, "low":, "high":, "n":, "interval": "jackknife-95",

@@ -54,6 +54,12 @@ def _latin_1(stray: re.Match[str]) -> str:
     return bytes([ord(stray[0]) - 0xDC00]).decode("cp1252", "replace")
 
 
+def separator(path: Path) -> str:
+    """What parts a file's columns: tabs where its first line has one, else commas."""
+    with path.open("rb") as file:
+        return "\t" if b"\t" in file.readline() else ","
+
+
 def parse(text: str, file: str, findings: list[Finding], separator: str = ",") -> tuple[list[Record], bool]:
     """Read a text as `read` does a file; a record that breaks CSV's quoting is a finding and ends the reading."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)

@@ -144,7 +144,7 @@ WRONG_REQUEST = [
     (["validate", "good.csv", *ANSWERS, "--split", "evaluatoin"], "error: unknown split 'evaluatoin'; did you mean"),
     (["write", "nothing", *ANSWERS], "error: nothing/predictions/evaluation.npz: no such file; give a prediction"),
     (["write", "run", *ANSWERS, "--data", "small"], "error: dcase2022-6b wants 10 clips for a query; evaluation has 9"),
-    (["write", "run", *ANSWERS, "--out", "run/folder"], "error: run/folder: "),
+    (["write", "run", *ANSWERS, "--out", "run/folder"], "error: run/folder: must be a file or not there;"),
 ]
 
 
