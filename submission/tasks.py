@@ -112,6 +112,7 @@ class Key(Strict):
     hint: str = ""  # goes into the file as a comment
     metric: str = ""  # whose value belongs there, by its name in `evaluation`
     many: bool = False  # a list of these
+    split: Annotated[str, _known(SPLITS, "split")] = ""  # of the data folder, which is described there
     keys: dict[str, "Key"] = {}
 
 
