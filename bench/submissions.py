@@ -1,5 +1,7 @@
-"""How long an organiser waits for the board of forty systems: `leaderboard` is the measure."""
+"""How long a team waits for a verdict (`verdict`), and an organiser for the board of forty systems (`leaderboard`)."""
 
+import subprocess
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from bench.measures import Function, Row, duration
+from bench.measures import Function, Row, duration, race, times
 from evaluation.data import Clip, Split
 from evaluation.retrieval import Similarity
 from submission import leaderboard as boards
@@ -17,6 +19,30 @@ from submission.tasks import Key, Task
 SIZE = 1000  # queries, and clips
 PACKAGES = 10
 TASKS = ("dcase2022-6b", "dcase2025-6")  # of ten best clips, and of a whole matrix
+
+
+def verdict(alone: Function, folder: Path) -> list[Row]:
+    """One output file of the official size, checked by itself: from the command to the answer, Python's start included.
+
+    Beside it is what a script that reads it with pandas and looks at its shape would take.
+    """
+    task, clips = tasks.read(TASKS[0]), [f"clip {number:04}.wav" for number in range(SIZE)]
+    split = Split("retrieval", tuple(Clip(clip, (f"Sound {n} is heard.",), Path(clip)) for n, clip in enumerate(clips)))
+    scores = np.random.default_rng(0).normal(size=(SIZE, SIZE)).astype(np.float32)
+    path = folder / "output.csv"
+    outputs.write(task, Similarity(split.queries, split.file_names, scores), split, path)
+
+    def run(*words: str) -> None:
+        subprocess.run([sys.executable, *words], check=True, capture_output=True)  # noqa: S603
+
+    script = f"import pandas; assert pandas.read_csv({str(path)!r}).shape == ({SIZE}, {task.k.value + 1})"
+    ours, theirs = race(
+        lambda: run("-m", "submission", "validate", str(path), "--task", task.name),
+        lambda: run("-c", script),
+        rounds=5,
+    )
+    what = f"submission validate, {SIZE} rows, start included, against a script with pandas"
+    return [Row(what, duration(ours), duration(theirs), times(theirs / ours), "< 1 s", ours < 1)]
 
 
 def leaderboard(alone: Function, folder: Path) -> list[Row]:
@@ -75,4 +101,4 @@ def _filled(key: Key, names: dict[str, str], name: str = "") -> object:
     return known.get(name, kinds[key.type])
 
 
-MEASURES = {"leaderboard": leaderboard}
+MEASURES = {"verdict": verdict, "leaderboard": leaderboard}
