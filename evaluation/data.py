@@ -135,6 +135,15 @@ class Split:
         content = repr(([(clip.file_name, clip.captions) for clip in self.clips], relevance, self.blind_queries))
         return hashlib.sha256(content.encode()).hexdigest()[:8]
 
+    @cached_property
+    def digest(self) -> str | None:
+        """The fingerprint, changed with the size of any sound too; None where a sound is not there."""
+        try:
+            sizes = [clip.path.stat().st_size for clip in self.clips]
+        except OSError:
+            return None
+        return hashlib.sha256(repr((self.fingerprint, sizes)).encode()).hexdigest()[:8]
+
 
 @dataclass(frozen=True)
 class Dataset:

@@ -19,6 +19,7 @@ def replacing(target: Path) -> Iterator[Path]:
     Raises:
         BadRequest: `target` is a folder, a device or a pipe, which a file must not take the place of.
     """
+    target = Path(target)  # a string is a path to most people
     if target.exists() and not target.is_file():
         raise BadRequest(f"{target}: must be a file or not there; it is something else: give another name")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from tabulate import tabulate
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 LISTED = 100  # of one kind
+SHOWN = 200  # characters of a text that may be of any length
 
 
 @dataclass(frozen=True, order=True)
@@ -69,6 +70,16 @@ def printable(text: str) -> str:
     'two\\nlines'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def cut(text: str, length: int = SHOWN) -> str:
+    """The beginning of a text that may be of any length."""
+    return text if len(text) <= length else text[:length] + "…"
+
+
+def quoted(text: str) -> str:
+    """The same in quotes, with what cannot be seen as escapes."""
+    return repr(cut(text))
 
 
 def shortened(findings: list[Finding], what: str) -> list[Finding]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from evaluation import data
 from evaluation.files import replacing
 from evaluation.findings import ERROR, BadRequest, Finding, command, printable, say, table, unknown_key
-from submission import metadata, outputs, package, tasks, teams
+from submission import archive, metadata, outputs, package, tasks, teams
 
 
 def show(options: argparse.Namespace) -> None:
@@ -73,8 +73,9 @@ def make(options: argparse.Namespace) -> None:
     dataset = data.read(options.data, sound=False)
     file = task.package.file.value.format(author=team.author, institute=team.institute)
     target = options.out or options.runs[0] / "submission" / file
-    findings = package.make(task, options.runs, team, dataset, target, options.split)
-    say([*noticed, *findings, *_excluded(task, options)])
+    noticed += _excluded(task, options)
+    say(noticed)
+    say(package.make(task, options.runs, team, dataset, target, options.split))
     with zipfile.ZipFile(target) as made:
         for entry in made.infolist():
             print(f"  {printable(entry.filename)}  ({entry.file_size:,} bytes)")
@@ -88,19 +89,15 @@ def validate(options: argparse.Namespace) -> int:
     task, path = tasks.read(options.task), options.path
     if options.split and options.split not in data.SPLITS:
         raise BadRequest(unknown_key(options.split, data.SPLITS, "split"))
-    kind = path.suffix.lower()
-    if path.is_dir() or kind == ".zip":
+    if options.json and options.json.suffix.lower() != ".json":
+        raise BadRequest(f"--json {options.json}: must end in .json; give another name")
+    if path.is_dir() or archive.is_one(path):
         with package.checked(task, path, _splits(task, options)) as (_, findings):
             pass
-    elif kind in (".yaml", ".yml"):
+    elif path.suffix.lower() in (".yaml", ".yml"):
         _, findings = metadata.validate(task, path)
     else:
-        named = [name for name, output in task.sets.items() if output.is_named(path.name)]
-        split = options.split or ""
-        if options.data:
-            splits = _splits(task, options) if named and not options.split else {}
-            split = next((splits[name] for name in named if name in splits), None) or _split(options)
-        findings = outputs.validate(task, path, split)
+        findings = outputs.validate(task, path, _answered(task, options))
     findings += _excluded(task, options)
     say(findings)
     errors = sum(finding.severity == ERROR for finding in findings)
@@ -120,17 +117,18 @@ def leaderboard(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill ends the processes as Ctrl-C does
     task = tasks.read(options.task)
     board = boards.run(task, options.folder, _splits(task, options), options.out, options.cache)
+    say(finding for package in board.packages for finding in package.findings)
     print(board)
     print(f"{options.out}: {', '.join(boards.FILES)}")
     return 1 if board.errors else 0
 
 
-def _splits(task: tasks.Task, options: argparse.Namespace) -> dict[str, data.Split]:
+def _splits(task: tasks.Task, options: argparse.Namespace) -> dict[str, data.Split | str]:
     """What answers are checked against: the task's sets that the data folder has, or one split in their place."""
-    if not options.data:
-        return {}
     if options.split:
         return dict.fromkeys(task.sets, _split(options))
+    if not options.data:
+        return {}
     dataset = data.read(options.data, sound=False)
     there = {name: dataset[name] for name in task.sets if name in dataset.splits}
     if not there:
@@ -139,9 +137,17 @@ def _splits(task: tasks.Task, options: argparse.Namespace) -> dict[str, data.Spl
     return there
 
 
-def _split(options: argparse.Namespace) -> data.Split:
+def _answered(task: tasks.Task, options: argparse.Namespace) -> data.Split | str:
+    """What a single output answers: the split that is given, else the set that its name says, else evaluation."""
+    named = next((name for name, output in task.sets.items() if output.is_named(options.path.name)), "")
+    if options.split or not named:
+        return _split(options) if options.split or options.data else ""
+    return _splits(task, options).get(named, named)
+
+
+def _split(options: argparse.Namespace) -> data.Split | str:
     name = options.split or data.EVALUATION
-    return data.read(options.data, name, sound=False)[name]
+    return data.read(options.data, name, sound=False)[name] if options.data else name
 
 
 def _excluded(task: tasks.Task, options: argparse.Namespace) -> list[Finding]:
@@ -204,7 +210,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("path", type=Path, metavar="PATH", help="a zip, its folder, an output file or a metadata file")
     text = "data folder in Clotho's layout; without it outputs are checked by themselves and by official numbers"
     verb.add_argument("--data", type=Path, metavar="DIR", help=text)
-    text = "the split that is answered; without, the task's sets in DIR, or of a single output evaluation"
+    text = "the split that is answered; without, the task's sets, and of a file that is not named as one, evaluation"
     verb.add_argument("--split", help=text)
     verb.add_argument("--json", type=Path, metavar="FILE", help="write the findings there too")
     verb.set_defaults(run=validate)

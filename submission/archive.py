@@ -21,11 +21,11 @@ from itertools import islice
 from pathlib import Path
 
 from evaluation.files import replacing
-from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Finding, shortened
-from submission.outputs import LIMIT, SHOWN
+from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Finding, cut, shortened
+from submission.outputs import LIMIT
 
 ENTRIES = 1000
-TOTAL = 2 * 2**30
+TOTAL = 2**29  # ten times what four systems of 1000 queries by 1000 clips have
 DEPTH = 16
 PART = 255  # bytes; what file systems take
 DIRECTORY = 2**20  # bytes of a zip's list of entries; a thousand take a tenth of that
@@ -34,7 +34,14 @@ CHUNK = 2**18
 JUNK = {"__MACOSX": "macOS", "._*": "macOS", ".DS_Store": "macOS", "Thumbs.db": "Windows", "desktop.ini": "Windows"}
 SPECIAL = {stat.S_IFLNK: "link", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
 SPECIAL |= {stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
-LOOKS = {b"\x1f\x8b": "gzip", b"7z\xbc\xaf": "7z", b"Rar!": "RAR", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"%PDF": "a PDF"}
+LOOKS = {  # of what is no zip, by its first bytes
+    b"\x1f\x8b": "gzip",
+    b"7z\xbc\xaf": "7z",
+    b"Rar!": "RAR",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"%PDF": "a PDF",
+}
 ANEW = "zip the folder anew"
 CLOSED = "cannot be read ({}); check its permissions"
 DAMAGED = f"is damaged: copy the zip anew, or {ANEW}"
@@ -54,6 +61,14 @@ class Opened:
 
     files: Mapping[str, Path]
     findings: tuple[Finding, ...]
+
+
+def is_one(path: Path) -> bool:
+    """Whether a file is a zip, or an archive of another kind that is given for one, by its name or its content."""
+    if path.suffix.lower() == ".zip" or not path.is_file():
+        return path.suffix.lower() == ".zip"
+    with path.open("rb") as file:
+        return file.read(8).startswith((b"PK\3\4", *LOOKS))
 
 
 @contextmanager
@@ -106,7 +121,7 @@ class _Package:
 
     def find(self, kind: str, name: str, message: str, severity: str = ERROR) -> None:
         """Keep a finding of an entry, or of the package where the name is empty; `kind` is a plural."""
-        file = f"{self.path}/{_shown(name)}" if name else str(self.path)
+        file = f"{self.path}/{cut(name)}" if name else str(self.path)
         self.findings.setdefault(kind, []).append(Finding(file, message=message, severity=severity))
 
     def result(self, files: Mapping[str, Path]) -> Opened:
@@ -114,7 +129,7 @@ class _Package:
             self.find("packages", "", "must hold the files of a submission; found none: pack them again")
         for kind, names in self.junk.items():
             times = "once" if len(names) == 1 else f"{len(names)} times"
-            message = f"{kind} is there {times}, first {_shown(names[0])!r}; {JUNK[kind]} adds it, and it is left out"
+            message = f"{kind} is there {times}, first {cut(names[0])!r}; {JUNK[kind]} adds it, and it is left out"
             self.find(f"{kind} files", "", message, NOTE)
         findings = (finding for kind, found in self.findings.items() for finding in shortened(found, kind))
         return Opened({name: files[name] for name in sorted(files)}, tuple(findings))
@@ -135,7 +150,7 @@ class _Package:
         if not self._distinct(name, parts, folder):
             return None
         if not marked and not name.isascii():
-            other = _shown(raw.decode("cp437"))
+            other = cut(raw.decode("cp437"))
             message = f"has a name in UTF-8 that is not marked as such, which other programs read as {other!r}"
             self.find("names that are not marked as UTF-8", name, f"{message}: rename it in plain ASCII", WARNING)
         if special := SPECIAL.get(stat.S_IFMT(mode)):
@@ -152,7 +167,7 @@ class _Package:
                 self.is_file[prefix] = is_file
                 first = self.folded.setdefault(unicodedata.normalize("NFC", prefix).casefold(), prefix)
                 if first != prefix:
-                    message = f"is the same name as {_shown(first)!r} to Windows and macOS; rename one"
+                    message = f"is the same name as {cut(first)!r} to Windows and macOS; rename one"
                     self.find("names that are the same to some systems", prefix, message, WARNING)
             elif self.is_file[prefix] != is_file:
                 self.find("names of a file and a folder", prefix, "is both a file and a folder; rename one")
@@ -170,7 +185,7 @@ class _Package:
             return False
         self.room -= size
         if self.room < 0 and self.room + size >= 0:
-            message = f"must not hold more than {TOTAL} bytes in all; {_shown(name)!r} and what comes after is left out"
+            message = f"must not hold more than {TOTAL} bytes in all; {cut(name)!r} and what comes after is left out"
             self.find("packages", "", message)
         return self.room >= 0
 
@@ -180,7 +195,7 @@ def _misnamed(name: str, parts: list[str]) -> str | None:
     if "\\" in name:
         return r"must have / between folders and no \ in its name: zip it with another program, or rename it"
     if name.startswith("/") or re.match("[A-Za-z]:", name):
-        return f"must have a name that begins in the package, as task6/LABEL/FILE; this begins elsewhere: {ANEW}"
+        return f"must have a name that begins in the package, as FOLDER/LABEL/FILE; this begins elsewhere: {ANEW}"
     if dots := {"..", ".", ""}.intersection(parts):
         return f"must have names between slashes, none of them empty, '.' or '..'; found {max(dots)!r}: {ANEW}"
     if odd := next((character for character in name if not character.isprintable()), None):
@@ -191,10 +206,6 @@ def _misnamed(name: str, parts: list[str]) -> str | None:
     if longest > PART:
         return f"must have at most {PART} bytes in a name between slashes; found {longest}: shorten it"
     return None
-
-
-def _shown(name: str) -> str:
-    return name if len(name) <= SHOWN else name[:SHOWN] + "…"
 
 
 # Folders and zips -----------------------------------------------------------------------------------------------------

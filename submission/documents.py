@@ -13,14 +13,13 @@ from pathlib import Path
 
 import yaml
 
-from evaluation.findings import ERROR, WARNING, BadRequest, Finding
+from evaluation.findings import ERROR, SHOWN, WARNING, BadRequest, Finding, cut, quoted
 
 LIMIT = 2**18  # fifty times what such a file has
 NODES = 10_000
 DEPTH = 50
 DIGITS = 100
 LISTED = 100
-SHOWN = 200
 
 KeyPath = tuple[str | int, ...]  # of a value; places in lists count from 0
 
@@ -330,6 +329,18 @@ def _indentation(rows: list[str], row: int) -> tuple[int, str]:
     return row + 1, "is no YAML; look at this line and the one above: is the indentation right, is a quote missing?"
 
 
+def pdf_fault(path: Path) -> str | None:
+    """Say why a file is no PDF, or not all of one."""
+    with path.open("rb") as file:
+        begin = file.read(1024)  # where the header may stand, and the last mark at the end (ISO 32000, annex H.3.4)
+        file.seek(max(0, path.stat().st_size - 2048))
+        end = file.read()
+    if b"%PDF-" not in begin:
+        found = f"begins with {begin[:8]!r}" if begin else "is empty"
+        return f"must be a PDF; it {found}: export the report as PDF"
+    return None if b"%%EOF" in end else "must be a whole PDF; its end is missing: export the report again"
+
+
 # How findings name things ---------------------------------------------------------------------------------------------
 
 
@@ -341,11 +352,3 @@ def shown(value: object) -> str:
     if isinstance(value, Mapping):
         return "keys and values"
     return "a list" if isinstance(value, list) else quoted(value) if isinstance(value, str) else repr(value)
-
-
-def cut(text: str, length: int = SHOWN) -> str:
-    return text if len(text) <= length else text[:length] + "…"
-
-
-def quoted(text: str) -> str:
-    return repr(cut(text))

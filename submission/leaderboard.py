@@ -158,9 +158,11 @@ def examine(task: Task, path: Path, splits: Mapping[str, Split], ranked: str, ca
         findings += [finding for entry in entries for finding in entry.score.findings]
     except Faulty as faulty:
         entries, findings = (), findings + faulty.findings
-    except (BadRequest, OSError) as mistake:
+    except BadRequest as mistake:
         entries = ()
         findings.append(Finding(str(path), message=str(mistake)))
+    except OSError as failure:  # without the name of a file in a folder that is another one each time
+        return _lost(path.name, f"could not be read: {failure.strerror}")
     except MemoryError:
         return _lost(path.name, f"takes more than {MEMORY[task.kind] / 2**30:.2g} GiB of memory to check")
     except Exception as error:  # whatever it is, it is of this package alone
@@ -334,7 +336,7 @@ def _unambiguous(packages: Iterable[Package]) -> list[Package]:
     out = []
     for package in packages:
         kept = tuple(entry for entry in package.systems if entry.label not in shared)
-        message = "stands in {} too, and is ranked in neither; take one of them out"
+        message = "stands in {} too, and is ranked in none of them; keep one"
         twice = [
             Finding(f"{package.name}/{label}", message=message.format(", ".join(n for n in names if n != package.name)))
             for label, names in shared.items()

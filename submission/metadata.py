@@ -17,8 +17,8 @@ from pathlib import Path
 
 import yaml
 
-from evaluation.findings import ERROR, WARNING, Finding, lookalike, printable, unknown_key
-from submission.documents import LISTED, SHOWN, Document, KeyPath, cut, dotted, quoted, read, shown
+from evaluation.findings import ERROR, SHOWN, WARNING, Finding, cut, lookalike, printable, quoted, unknown_key
+from submission.documents import LISTED, Document, KeyPath, dotted, read, shown
 from submission.tasks import Key, Task
 
 WIDTH = 120
@@ -66,7 +66,7 @@ class Checks:
 
     def __init__(self, task: Task, document: Document, file: str, root: KeyPath = ()):
         self.task, self.document, self.file, self.root = task, document, file, root
-        self.top = Key(need="required", keys={name: fact.value for name, fact in task.metadata.items()})
+        self.top = task.whole
         self.findings: list[Finding] = []
         self.found: dict[KeyPath, tuple[object, KeyPath]] = {}
         self.missing: list[tuple[KeyPath, KeyPath, Key]] = []
@@ -161,7 +161,7 @@ class Checks:
         alike = lookalike(known)(name)
         places = [] if alike else _nearest(_places(self.top, name), right)
         if places:
-            free = [place for place in places if _at(self.document.values, self.root + place) is ABSENT]
+            free = [place for place in places if value_at(self.document.values, self.root + place) is ABSENT]
             named = " or ".join(_place(place) for place in dict.fromkeys(p[:-1] for p in free or places))
             if not free:
                 message = f"belongs {named}, where it stands already; remove it here"
@@ -388,7 +388,7 @@ def _place(path: KeyPath) -> str:
     return f"in an entry of {names}" if path[-1] == "*" else f"under {names}"
 
 
-def _at(values: object, path: KeyPath) -> object:
+def value_at(values: object, path: KeyPath) -> object:
     for name in path:
         inside = isinstance(values, list) and isinstance(name, int) and name < len(values)
         if not inside and not (isinstance(values, Mapping) and name in values):
@@ -413,7 +413,7 @@ def text(task: Task, values: Mapping[str, object]) -> str:
     Raises:
         ValueError: A key is unknown, or a value cannot stand where it does.
     """
-    top = Key(need="required", keys={name: fact.value for name, fact in task.metadata.items()})
+    top = task.whole
     lines = [f"# Metadata of a system for {task.name}: {task.title}"]
     for name, key in top.keys.items():
         lines += ["", *key_lines(name, key, values.get(name, ABSENT), "", (name,), template=False)]

@@ -1,15 +1,17 @@
 """Output files: written from a prediction, and checked before they are handed in.
 
 What a file may take of the machine is bounded, whoever made it: `LIMIT` bytes, `CELLS` cells, ten million characters a
-cell (`evaluation.tables`), and `LISTED` findings, each of which shows `SHOWN` characters of a text. That is less than
-2 GB of memory, whatever the file holds.
+cell (`evaluation.tables`), and `LISTED` findings, of which `ALIKE` of a kind are kept, each with `SHOWN` characters of
+a text. That is less than 2 GB of memory, whatever the file holds.
 """
 
 import codecs
 import csv
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +19,18 @@ from typing import TYPE_CHECKING
 from evaluation import retrieval, tables
 from evaluation.data import SOUND_SUFFIXES, Split
 from evaluation.files import replacing
-from evaluation.findings import ERROR, WARNING, BadRequest, Faulty, Finding, lookalike, printable
+from evaluation.findings import (
+    ERROR,
+    SHOWN,
+    WARNING,
+    BadRequest,
+    Faulty,
+    Finding,
+    cut,
+    lookalike,
+    printable,
+    quoted,
+)
 from evaluation.retrieval import Similarity
 from submission.tasks import SEPARATORS, Task
 
@@ -26,8 +39,9 @@ if TYPE_CHECKING:
 
 LIMIT = 128 * 2**20
 CELLS = 6_000_000  # Clotho's validation split, 5225 captions by 1045 clips, has 5.5 million
-LISTED = 1000
-SHOWN = 200
+LISTED = 10_000
+ALIKE = 20
+MANY = 10  # times as many lines as are asked for
 
 
 # Writing --------------------------------------------------------------------------------------------------------------
@@ -95,7 +109,7 @@ def validate(task: Task, path: Path, split: Split | str = "", file: str = "") ->
         file: The file's name in findings; its path by default.
 
     Returns:
-        Every finding, in the order of the file; of more than `LISTED` the first, and that there are more.
+        Every finding, in the order of the file; of more than `ALIKE` of one kind the first, and how many there are.
 
     Raises:
         BadRequest: There is no such file.
@@ -103,10 +117,20 @@ def validate(task: Task, path: Path, split: Split | str = "", file: str = "") ->
     file = file or str(path)
     if not path.is_file():
         raise BadRequest(f"{path}: no such file; give an output file of {task.name}")
-    findings = list(islice(_check(task, path, split, file), LISTED + 1))
-    if len(findings) > LISTED:
-        findings[-1] = Finding(file, message=f"there are more than {LISTED} findings; mend these first")
-    return sorted(findings)
+    kinds: dict[str, list[Finding]] = {}
+    more = Counter[str]()
+    for finding in islice(_check(task, path, split, file), LISTED):
+        kind = finding.severity + re.sub(r"""'[^']*'|"[^"]*"|\d+""", "", finding.message)
+        if len(kinds.setdefault(kind, [])) < ALIKE:
+            kinds[kind].append(finding)
+        else:
+            more[kind] += 1
+    if sum(map(len, kinds.values())) + more.total() == LISTED:
+        kinds["more"] = [Finding(file, message=f"there are {LISTED} findings or more; mend these first")]
+    for kind, count in more.items():
+        message = f"and so in {count} more places, as: {kinds[kind][0].message}"
+        kinds[kind].append(replace(kinds[kind][0], line=0, column="", message=message))
+    return sorted(finding for found in kinds.values() for finding in found)
 
 
 def _check(task: Task, path: Path, split: Split | str, file: str) -> Iterator[Finding]:
@@ -126,12 +150,24 @@ def _check(task: Task, path: Path, split: Split | str, file: str) -> Iterator[Fi
     if raw.count(separator.encode()) + raw.count(b"\n") + raw.count(b"\r") > CELLS:
         yield Finding(file, message=f"must not have more than {CELLS} cells: is it an output file?")
         return
+    column, what = task.columns.value[0], "clip" if task.form.value == "captions" else "query"
+    asked = () if isinstance(split, str) else split.file_names if what == "clip" else split.queries
+    lines = raw.count(b"\n") + raw.count(b"\r") - raw.count(b"\r\n")
+    if asked and lines > MANY * len(asked) + 100:  # to name each that is too many would take minutes
+        message = f"must have a line for each of {len(asked)} {TERMS[what][1]}; found {lines}: is it the right file?"
+        yield Finding(file, message=message)
+        return
     if raw.startswith(codecs.BOM_UTF8):
         yield Finding(file, 1, message="starts with a BOM; save it as plain UTF-8", severity=WARNING)
     stray = None if utf_16 else re.search(rb"\r(?!\n)", raw)
     stray_line = _line(raw, stray.start()) if stray else 0
     del raw  # the records take room enough
 
+    other = max(SEPARATORS, key=lambda mark: first_line.count(mark.encode()))
+    if b'"' in first_line and separator.encode() not in first_line and other.encode() in first_line:
+        message = f"columns must be separated by {SEPARATORS[separator]}, not {SEPARATORS[other]}; save it so"
+        yield Finding(file, 1, message=message)  # the quotes would be what could not be read
+        return
     unreadable: list[Finding] = []
     records, whole = tables.read(path, file, unreadable, separator)
     header = records[0][1] if records else []
@@ -150,8 +186,6 @@ def _check(task: Task, path: Path, split: Split | str, file: str) -> Iterator[Fi
     if stray_line and not any("\r" in cell for _, cells in records for cell in cells):
         yield Finding(file, stray_line, message="must end in LF or CRLF; found CR alone: save with other line ends")
     read_rows = {"captions": _captions, "top-k": _top_k, "matrix": _matrix}[task.form.value]
-    column, what = task.columns.value[0], "clip" if task.form.value == "captions" else "query"
-    asked = () if isinstance(split, str) else split.file_names if what == "clip" else split.queries
     headless = header[0] != column and header[0] in asked  # then the first line answers too
     rows = records if headless else records[1:]
     keys: dict[str, int] = {}
@@ -173,25 +207,37 @@ def _header(
         return (), True
     mark = task.separator.value
     text = mark.join([*wanted, *(("name of a clip",) * 2 if task.form.value == "matrix" else ())])
-    found = printable(_cut(separator.join(header), 2 * SHOWN)) or "nothing"
+    found = printable(cut(separator.join(header), 2 * SHOWN)) or "nothing"
     message = f"the header must be {text}; found {found}"
     other = max(SEPARATORS, key=header[0].count) if len(header) == 1 else mark
     if other != mark and other in header[0]:
         message += f"; separate the columns by {SEPARATORS[mark]}, not {SEPARATORS[other]}"
+    else:
+        message += _header_hint(header, wanted)
     return [Finding(file, 1, message=message)], len(header) == len(wanted) > 1
+
+
+def _header_hint(header: Sequence[str], wanted: Sequence[str]) -> str:
+    """What to do about a header that is not what it must be."""
+    if header[1:] == list(wanted):
+        return "; leave the first column out, which only counts the rows"
+    if header[:1] and header[0].startswith("sep="):
+        return "; take this line out, which is for spreadsheets only"
+    if [name.strip().casefold() for name in header] == [name.casefold() for name in wanted]:
+        return "; it is compared letter by letter"
+    if sorted(header) == sorted(wanted):
+        return "; put the columns in this order"
+    if any(name.lower().endswith(SOUND_SUFFIXES) for name in header):
+        return "; put the header line before this one"
+    absent = [name for name in wanted if name not in header]
+    if len(absent) < len(wanted) and not set(header).difference(wanted):
+        return f"; there is no column {' and no '.join(absent)}" if absent else ""
+    return ""
 
 
 def _line(raw: bytes, position: int) -> int:
     ends = (raw.count(mark, 0, position) for mark in (b"\n", b"\r", b"\r\n"))
     return next(ends) + next(ends) - next(ends) + 1
-
-
-def _cut(text: str, length: int = SHOWN) -> str:
-    return text if len(text) <= length else text[:length] + "…"
-
-
-def _quoted(text: str) -> str:
-    return repr(_cut(text))
 
 
 def _width(task: Task, cells: Sequence[str], wanted: int, what: str) -> str | None:
@@ -205,9 +251,9 @@ def _width(task: Task, cells: Sequence[str], wanted: int, what: str) -> str | No
 def _name_fault(name: str) -> str | None:
     """Say what is wrong with a clip's name wherever it belongs."""
     if "/" in name or "\\" in name:
-        return f"must be a file's name, not a path; found {_quoted(name)}"
+        return f"must be a file's name, not a path; found {quoted(name)}"
     if not name.lower().endswith(SOUND_SUFFIXES):
-        return f"must be the name of a sound file ({', '.join(SOUND_SUFFIXES)}); found {_quoted(name)}"
+        return f"must be the name of a sound file ({', '.join(SOUND_SUFFIXES)}); found {quoted(name)}"
     return None
 
 
@@ -219,7 +265,7 @@ def _keep(keys: dict[str, int], key: str, line: int, task: Task, file: str) -> I
     """Keep what a row answers, and where; find that it was answered before."""
     if key in keys:
         verb, what = ("captions", "clip") if task.form.value == "captions" else ("answers", "query")
-        message = f"{verb} a {what} that line {keys[key]} {verb} already: {_quoted(key)}; keep one row a {what}"
+        message = f"{verb} a {what} that line {keys[key]} {verb} already: {quoted(key)}; keep one row a {what}"
         yield Finding(file, line, task.columns.value[0], message)
     keys.setdefault(key, line)
 
@@ -242,9 +288,9 @@ def _captions(
         if not cells[1].strip():
             yield Finding(file, line, caption, "is empty; write a caption")
         elif len((cells[1] + ".").splitlines()) > 1:
-            yield Finding(file, line, caption, f"must be one line; found {_quoted(cells[1])}: take the line break out")
+            yield Finding(file, line, caption, f"must be one line; found {quoted(cells[1])}: take the line break out")
         elif not any(character.isalnum() for character in cells[1]):
-            message = f"has no word, and scores 0; found {_quoted(cells[1])}"
+            message = f"has no word, and scores 0; found {quoted(cells[1])}"
             yield Finding(file, line, caption, message, WARNING)
 
 
@@ -268,18 +314,18 @@ def _top_k(
             if fault:
                 yield Finding(file, line, column, fault)
             elif first < rank:
-                message = f"{_quoted(name)} stands in {tables.column_name(wanted, first)} already; give distinct clips"
+                message = f"{quoted(name)} stands in {tables.column_name(wanted, first)} already; give distinct clips"
                 yield Finding(file, line, column, message)
 
 
 def _matrix_header(task: Task, header: list[str], split: Split | str, file: str) -> Iterator[Finding]:
     key, names = task.header()[0], header[1:]
     if header[0] != key:
-        yield Finding(file, 1, message=f"the first column must be {key}; found {_quoted(header[0])}")
+        yield Finding(file, 1, message=f"the first column must be {key}; found {quoted(header[0])}")
     found: dict[str, int] = {}
     for number, name in enumerate(names, start=2):
         if found.setdefault(name, number) < number:
-            message = f"{_quoted(name)} is column {found[name]} already; keep one column a clip"
+            message = f"{quoted(name)} is column {found[name]} already; keep one column a clip"
             yield Finding(file, 1, f"column {number}", message)
         elif isinstance(split, str) and (fault := _name_fault(name)):
             yield Finding(file, 1, f"column {number}", fault)
@@ -304,8 +350,8 @@ def _matrix(
         if scores is None:
             bad = [index for index, cell in enumerate(cells, start=1) if not math.isfinite(_number(cell))]
             more = f", and so in {len(bad) - 1} more columns" if len(bad) > 1 else ""
-            message = f"must be a finite number; found {_quoted(cells[bad[0] - 1])}{more}"
-            yield Finding(file, line, _cut(tables.column_name(header, bad[0])), message)
+            message = f"must be a finite number; found {quoted(cells[bad[0] - 1])}{more}"
+            yield Finding(file, line, cut(tables.column_name(header, bad[0])), message)
         elif len(scores) > 1 and (scores == scores[0]).all():
             constant.append(line)
     if constant:
@@ -328,11 +374,17 @@ TERMS = {  # one, several, what is compared, and what to say of one that is miss
 }
 
 
+def _meant(name: str, near: Callable[[str], str | None]) -> str | None:
+    """The name that may be meant, with a path before it or without a suffix."""
+    base = _base(name)
+    return next(filter(None, map(near, (name, base, *(base + suffix for suffix in SOUND_SUFFIXES)))), None)
+
+
 def _unknown(name: str, near: Callable[[str], str | None], what: str, split: str) -> str:
     one, _, compared, _ = TERMS[what]
-    close = near(name) or near(_base(name))
-    hint = f"; there is {_quoted(close)}, and {compared} are compared verbatim" if close else ""
-    return f"{_quoted(name)} is no {one} of {split}{hint}"
+    close = _meant(name, near)
+    hint = f"; there is {quoted(close)}, and {compared} are compared verbatim" if close else ""
+    return f"{quoted(name)} is no {one} of {split}{hint}"
 
 
 def _compare(
@@ -347,16 +399,16 @@ def _compare(
     asked = dict.fromkeys(asked)
     missing = dict.fromkeys(name for name in asked if name not in found)
     near = lookalike(missing)
-    if len(missing) == len(asked) and not any(near(name) or near(_base(name)) for name in found):
+    if len(missing) == len(asked) and not any(_meant(name, near) for name in found):
         message = f"has none of the {len(asked)} {TERMS[what][1]} of {split}; is it the output for another split?"
         yield Finding(file, message=message)  # all else would only repeat it
         return
     for name in found:
         if name not in asked:
-            missing.pop(near(name) or near(_base(name)), None)  # one slip, one finding
+            missing.pop(_meant(name, near), None)  # one slip, one finding
             yield Finding(file, *where(name), _unknown(name, near, what, split))
     for name in missing:
-        yield Finding(file, *where(name), TERMS[what][3].format(_quoted(name)))
+        yield Finding(file, *where(name), TERMS[what][3].format(quoted(name)))
 
 
 def _count(task: Task, split: str, name: str, rows: int, file: str) -> Iterator[Finding]:

@@ -4,13 +4,17 @@ A package is a folder or a zip: for each system a folder with its outputs and it
 they are named and where they lie is in the task's facts.
 """
 
+import difflib
+import hashlib
 import re
+import shutil
 import tempfile
+import unicodedata
+import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -18,14 +22,16 @@ import soundfile
 
 from evaluation import retrieval, scores, tables
 from evaluation.data import EVALUATION, Clip, Dataset, Split
-from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding, shortened
+from evaluation.files import replacing
+from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding, cut, quoted, shortened
 from submission import archive, documents, metadata, outputs
-from submission.tasks import Key, Task, fields
+from submission.tasks import Key, Task
 from submission.teams import Team
 
 NULL = "nullable"
 METADATA = "metadata"  # the part of a system beside its outputs, which go by their sets
 KINDS = (r".*\.csv", r".*\.ya?ml")  # of outputs, and of metadata
+LINKS = re.compile(r"freesound\.org/(?:people/[^/\s]+/sounds|s)/(\d+)")
 COUNTS = (".csv", ".yaml", ".yml", ".pdf", ".zip")  # files that may be taken for a part of a submission
 
 
@@ -55,31 +61,43 @@ class Entry(NamedTuple):
 
 
 @contextmanager
-def checked(task: Task, path: Path, splits: Mapping[str, Split]) -> Iterator[tuple[list[System], list[Finding]]]:
+def checked(
+    task: Task, path: Path, splits: Mapping[str, Split | str], name: str = ""
+) -> Iterator[tuple[list[System], list[Finding]]]:
     """Open a package, safely whatever it holds, and check all of it.
 
     Args:
         task: What is asked for.
         path: A folder or a zip, which is left as it is.
-        splits: By the task's sets, whose queries are answered with whose clips; outputs of a set that is not there are
-            checked by themselves.
+        splits: By the task's sets, whose queries are answered with whose clips; where only a name is given, or nothing,
+            outputs are checked by themselves.
+        name: What findings call the package; its path by default.
 
     Yields:
         The systems, none when the package has an error; their files can be read inside the block only. And every
         finding.
 
     Raises:
-        BadRequest: There is nothing of this name, or something that is neither.
+        BadRequest: There is nothing of this name, or something that is neither; or the folder is a single system's.
     """
+    if task.names(path.resolve().name) and path.is_dir():
+        raise BadRequest(f"{path}: is the folder of one system; give the package, which is above it")
     with archive.opened(path) as opened:
-        systems, findings = check(task, opened.files, splits, str(path))
-        findings += opened.findings
+        found = [
+            replace(finding, file=finding.file.replace(str(path), name or str(path), 1)) for finding in opened.findings
+        ]
+        unread = {finding.file for finding in found if finding.severity == ERROR}
+        systems: list[System] = []
+        findings: list[Finding] = []
+        if (name or str(path)) not in unread:  # of a package that cannot be read, nothing is known to be missing
+            systems, findings = check(task, opened.files, splits, name or str(path), unread)
+        findings += found
         broken = any(finding.severity == ERROR for finding in findings)
-        yield [] if broken else systems, sorted(findings)
+        yield [] if broken else systems, sorted(set(findings))
 
 
 def check(
-    task: Task, files: Mapping[str, Path], splits: Mapping[str, Split], name: str
+    task: Task, files: Mapping[str, Path], splits: Mapping[str, Split | str], name: str, unread: Set[str]
 ) -> tuple[list[System], list[Finding]]:
     """Check a package that lies open: what is there, how it is named, and what it says.
 
@@ -88,6 +106,7 @@ def check(
         files: Where each file can be read, by its path in the package.
         splits: As of `checked`.
         name: The package's name in findings.
+        unread: Files, as findings call them, that are there and cannot be read, which has been said.
 
     Returns:
         The systems whose files are all there, and every finding.
@@ -96,7 +115,7 @@ def check(
     entries = _rooted(task, {inner: Entry(f"{name}/{inner}", path) for inner, path in files.items()}, name, findings)
     folders, others = _folders(task, entries)
     most = task.systems.value
-    if not folders:
+    if not folders and not unread:
         findings.append(Finding(name, message=f"must hold {task.package.folder.value}/ for each system; found none"))
     if len(folders) > most:
         message = f"must not hold more than {most} systems; found {len(folders)}: {', '.join(folders)}"
@@ -112,7 +131,7 @@ def check(
             values, found = metadata.validate(task, parts[METADATA].path, parts[METADATA].shown)
             findings += found
         names = _meant(task, folder, parts, values)
-        findings += _named(task, folder, place, names, parts, values)
+        findings += _named(task, folder, place, names, parts, values, unread)
         if names:
             teams[place] = names
         for split in task.sets:
@@ -121,7 +140,7 @@ def check(
         if names and values and parts.keys() == {METADATA, *task.sets}:
             systems.append(System(names["label"], values, {split: parts[split].path for split in task.sets}))
     findings += _one_team(teams)
-    findings += _report(task, _most(teams), others, name)
+    findings += _report(task, _most(teams), others, name, unread)
     findings += _alike(systems, name)
     return systems, findings
 
@@ -139,10 +158,10 @@ def _rooted(task: Task, entries: dict[str, Entry], name: str, findings: list[Fin
         message = f"everything lies in {first[0]}/, which is accepted; {top}/ is to lie at the top"
         findings.append(Finding(name, message=message, severity=NOTE))
         return inside
-    if first[0].casefold() == top.casefold():
-        findings.append(Finding(f"{name}/{first[0]}", message=f"must be named {top}; rename it"))
-        return {f"{top}/{inner}": entry for inner, entry in inside.items()}
-    if Path(name).name != top:  # else it is this folder that was given
+    if alike := [folder for folder in first if folder.casefold() == top.casefold()]:
+        findings.append(Finding(f"{name}/{alike[0]}", message=f"must be named {top}; rename it"))
+        return {re.sub(rf"^{re.escape(alike[0])}/", f"{top}/", inner): entry for inner, entry in entries.items()}
+    if Path(name).resolve().name != top:  # else it is this folder that was given
         found = ", ".join(first[:3]) + (", …" if len(first) > 3 else "")
         findings.append(Finding(name, message=f"must begin with {top}/; found {found}: put all into a folder {top}"))
     return {f"{top}/{inner}": entry for inner, entry in entries.items()}
@@ -190,12 +209,10 @@ def _meant(
     task: Task, folder: str, parts: Mapping[str, Entry], values: Mapping[str, object] | None
 ) -> dict[str, str] | None:
     """The fields of a system's label by what most of its folder, its files and its metadata say."""
-    labels = [folder]
+    labels: list[str | None] = [folder]
     for part, pattern in _patterns(task).items():
-        found = fields(pattern, PurePosixPath(parts[part].shown).name) if part in parts else None
-        labels += [task.label.value.format(**found)] if found else []
-    labels += [label for label in [_said(values)] if label]
-    claims = Counter(label for label in labels if task.names(label))
+        labels.append(task.label_of(pattern, PurePosixPath(parts[part].shown).name) if part in parts else None)
+    claims = Counter(label for label in [*labels, _said(values)] if label and task.names(label))
     return task.names(claims.most_common(1)[0][0]) if claims else _mended(task, folder)
 
 
@@ -220,6 +237,7 @@ def _named(
     names: Mapping[str, str] | None,
     parts: Mapping[str, Entry],
     values: Mapping[str, object] | None,
+    unread: Set[str],
 ) -> Iterator[Finding]:
     """Find what is not named by the system's label, and which parts are missing."""
     if names is None or folder != names["label"]:
@@ -227,26 +245,29 @@ def _named(
         yield Finding(place, message=f"the folder's name is the system's label; it {fault}")
     for part, pattern in _patterns(task).items():
         wanted = pattern.format(**names) if names else pattern
-        if part not in parts:
+        if part not in parts and f"{place}/{wanted}" not in unread:
             yield Finding(place, message=f"there is no {wanted}; add it")
-        elif names and PurePosixPath(parts[part].shown).name != wanted:
-            yield Finding(parts[part].shown, message=f"must be named {wanted}; rename it")
+        elif part in parts and names and PurePosixPath(parts[part].shown).name != wanted:
+            yield Finding(parts[part].shown, message=f"must be named {wanted}{_composed(wanted, parts[part].shown)}")
     said = _said(values)
     if names and said and said != names["label"] and task.names(said):  # of another kind `metadata` has said so
         message = f"must be {names['label']}, as the files are named; found {said}"
         yield Finding(parts[METADATA].shown, 0, "submission.label", message)
 
 
+def _composed(wanted: str, found: str) -> str:
+    """What to do about a name; where it looks as it should, in what it differs all the same."""
+    alike = unicodedata.normalize("NFC", found).endswith(unicodedata.normalize("NFC", wanted))
+    return ", letters and accents in one (Unicode's NFC), which macOS parts; rename it" if alike else "; rename it"
+
+
 def _one_team(teams: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
-    """Find systems of another author or institute than most, and two of one label."""
-    team, labels = _most(teams), {}
+    """Find systems of another author or institute than most."""
+    team = _most(teams)
     for place, names in teams.items():
         asked, found = (f"{each['author']}_{each['institute']}" for each in (team, names))
         if found != asked:
             message = f"must be of {asked}, as the others; found {found}: one package is of one team"
-            yield Finding(place, message=message)
-        if labels.setdefault(names["label"], place) != place:
-            message = f"is {names['label']}, as {labels[names['label']]}; give each system its number"
             yield Finding(place, message=message)
 
 
@@ -256,17 +277,20 @@ def _most(teams: Mapping[str, Mapping[str, str]]) -> Mapping[str, str] | None:
     return max(teams.values(), key=lambda names: counts[names["author"], names["institute"]], default=None)
 
 
-def _report(task: Task, names: Mapping[str, str] | None, others: Mapping[str, Entry], name: str) -> Iterator[Finding]:
+def _report(
+    task: Task, names: Mapping[str, str] | None, others: Mapping[str, Entry], name: str, unread: Set[str]
+) -> Iterator[Finding]:
     """Check that the report is there, and a PDF; nothing else is to lie outside the systems' folders."""
     wanted = task.package.report.value.format(**names) if names else task.package.report.value
     reports = [inner for inner in others if inner.lower().endswith(".pdf")]
     found = wanted if wanted in others else reports[0] if len(reports) == 1 else None
-    if found is None:
+    if found is None and f"{name}/{wanted}" not in unread:
         yield Finding(name, message=f"there is no report {wanted}; add it")
-    else:
+    if found is not None:
         if found != wanted and names:
             yield Finding(others[found].shown, message=f"must be {wanted}; move it there")
-        yield from _pdf(others[found])
+        if fault := documents.pdf_fault(others[found].path):
+            yield Finding(others[found].shown, message=fault)
     yield from shortened([_stray(entry) for inner, entry in others.items() if inner != found], "files")
 
 
@@ -276,28 +300,21 @@ def _stray(entry: Entry) -> Finding:
     return Finding(entry.shown, message="is no part of a submission; take it out", severity=severity)
 
 
-def _pdf(entry: Entry) -> Iterator[Finding]:
-    with entry.path.open("rb") as file:
-        begin = file.read(1024)  # where the header may stand, and the last mark at the end (ISO 32000, annex H.3.4)
-        file.seek(max(0, entry.path.stat().st_size - 2048))
-        end = file.read()
-    if b"%PDF-" not in begin:
-        found = f"begins with {begin[:8]!r}" if begin else "is empty"
-        yield Finding(entry.shown, message=f"must be a PDF; it {found}: export the report as PDF")
-    elif b"%%EOF" not in end:
-        yield Finding(entry.shown, message="must be a whole PDF; its end is missing: export the report again")
-
-
 def _alike(systems: Sequence[System], name: str) -> Iterator[Finding]:
-    """Find systems that answer the same: one of them is handed in for nothing."""
-    for one, other in combinations(systems, 2):
-        if all(path.read_bytes() == other.outputs[split].read_bytes() for split, path in one.outputs.items()):
-            message = f"{other.label} answers as {one.label} does, byte for byte; is it the right run?"
+    """Find systems whose outputs are those of another, all of them: one is handed in for nothing."""
+    first: dict[tuple[bytes, ...], str] = {}
+    for system in systems:
+        digests = tuple(hashlib.sha256(path.read_bytes()).digest() for path in system.outputs.values())
+        if first.setdefault(digests, system.label) != system.label:
+            message = f"{system.label} answers as {first[digests]} does, byte for byte; is it the right run?"
             yield Finding(name, message=message, severity=WARNING)
 
 
 def training_sounds(task: Task, training: Iterable[Path], excluded: Path) -> list[Finding]:
     """Find sounds of training data that the task excludes.
+
+    They are warnings: the organisers of 2024 did not refuse such systems, they marked them, and three sounds of
+    Clotho's own development split stand in the list of 2025.
 
     Args:
         task: What is asked for.
@@ -306,42 +323,47 @@ def training_sounds(task: Task, training: Iterable[Path], excluded: Path) -> lis
         excluded: The task's list (`submission tasks NAME` says where it is published).
 
     Raises:
-        BadRequest: The task excludes none, or there is no such file.
+        BadRequest: The task excludes none, there is no such file, or one holds no ids.
+        Faulty: A list cannot be read to its end.
     """
     if not task.excluded_ids:
         raise BadRequest(f"{task.name} excludes no sounds, as far as is known; leave --excluded away")
     for path in (excluded, *training):
         if not path.is_file():
             raise BadRequest(f"{path}: no such file; give a list of Freesound ids")
-    column, url = task.excluded_ids.column.value, task.excluded_ids.url.value
-    forbidden = _ids(excluded, column)
-    if not forbidden:
-        raise BadRequest(f"{excluded}: holds no ids in the column {column}; fetch {url}")
+    forbidden = _ids(excluded, task.excluded_ids.column.value)
     findings = []
     for path in training:
-        hits = [(line, sound) for sound, line in _ids(path, "sound_id").items() if sound in forbidden]
-        for line, sound in hits:
-            message = f"Freesound's {sound} must not be trained on ({excluded}); leave it out and train again"
-            findings.append(Finding(str(path), line, message=message, severity=WARNING))
+        for sound, line in _ids(path, "sound_id").items():
+            if sound in forbidden:
+                message = f"Freesound's {sound} must not be trained on ({excluded}); leave it out and train again"
+                findings.append(Finding(str(path), line, message=message, severity=WARNING))
     return shortened(findings, "of the excluded sounds")
 
 
 def _ids(path: Path, column: str | int) -> dict[str, int]:
     """Freesound ids of a list, with the line each stands in first. Words such as Clotho's `Not found` are no ids."""
-    text = path.read_bytes().decode("utf-8-sig", "replace")
-    rows, _ = tables.parse(text, str(path), [], ";" if text.startswith("file_name;") else ",")
-    header = rows[0][1] if rows else []
-    index = column - 1 if isinstance(column, int) else header.index(column) if column in header else None
-    if index is not None:
-        cells = ((line, cells[index]) for line, cells in rows[1:] if len(cells) > index)
-    else:
-        link = re.compile(r"freesound\.org/(?:people/[^/\s]+/sounds|s)/(\d+)|^\s*(\d+)\s*$")
-        matches = ((number, link.search(line)) for number, line in enumerate(text.splitlines(), start=1))
-        cells = ((number, match[1] or match[2]) for number, match in matches if match)
+    text = path.read_bytes().decode("utf-8-sig", "replace")  # Clotho's metadata are Latin-1
+    header = text.partition("\n")[0]
+    names = [name.strip().casefold() for name in re.split(r"[,;\t]", header.strip())]
     ids: dict[str, int] = {}
-    for line, cell in cells:
-        if cell.strip().isdecimal():
-            ids.setdefault(str(int(cell)), line)
+    if isinstance(column, int) or column in names:
+        separator = max(",;\t", key=header.count)
+        faults: list[Finding] = []
+        rows, whole = tables.parse(text, str(path), faults, separator)
+        if not whole:
+            raise Faulty(faults)
+        index = column - 1 if isinstance(column, int) else names.index(column)
+        cells = ((line, [cells[index]]) for line, cells in rows[1:] if len(cells) > index)
+    else:
+        cells = ((line, [row, *LINKS.findall(row)]) for line, row in enumerate(text.splitlines(), start=1))
+    for line, found in cells:
+        for cell in found:
+            if match := re.fullmatch(r"\s*0*(\d{1,18})(\.0)?\s*", cell):
+                ids.setdefault(match[1], line)
+    if not ids:
+        where = f"the column {column}" if column in names or isinstance(column, int) else "links and lines"
+        raise BadRequest(f"{path}: holds no Freesound ids in {where}; give a CSV with the column sound_id, or a list")
     return ids
 
 
@@ -366,16 +388,26 @@ def make(
         What is worth a look, and no error.
 
     Raises:
-        BadRequest: There are more runs than systems may be handed in, or one is given twice.
-        Faulty: A prediction is missing, or `check` finds an error in what would be packed; with every finding.
+        BadRequest: There are more runs than systems may be handed in, one is given twice or is no folder, or `target`
+            is something that is not to be replaced.
+        Faulty: A prediction is missing, or `checked` finds an error in the package; with every finding.
     """
     if not 1 <= len(runs) <= task.systems.value:
         raise BadRequest(f"{task.name} takes 1 to {task.systems.value} systems; {len(runs)} runs were given")
     if len({run.resolve() for run in runs}) < len(runs):
         raise BadRequest("a run was given twice; give each system once")
-    splits = {name: dataset[answered or name] for name in task.sets}
+    if lost := [run for run in runs if not run.is_dir()]:
+        raise BadRequest(f"{lost[0]}: no such run folder; train one: python -m systems train …")
+    _replaceable(task, target)
+    if lacking := [name for name in task.sets if not answered and name not in dataset.splits]:
+        message = f"{dataset.folder}: has no {' and no '.join(lacking)}, which {task.name} asks for"
+        raise BadRequest(f"{message}; for a rehearsal give --split evaluation")
     splits = {name: dataset[answered or name] for name in task.sets}
     findings: list[Finding] = []
+    if len(team.systems) > len(runs):
+        message = f"the team file's systems has {len(team.systems)} entries for {len(runs)} runs; the last are not used"
+        findings.append(Finding(str(target), message=message, severity=WARNING))
+    sources: dict[str, Path] = {}  # what a metadata file is made from, by its name in findings
     with tempfile.TemporaryDirectory(prefix="dcase-") as scratch:
         files: dict[str, Path] = {}
         for index, run in enumerate(runs, start=1):
@@ -388,7 +420,7 @@ def make(
                 findings += _answer(task, run, splits[split], dataset.folder, files[inner], f"{target}/{inner}")
             described, unsaid, found = describe(task, run, dataset)
             said = metadata.merged(team.metadata, *team.systems[index - 1 : index])
-            unsaid = [path for path in unsaid if not _has(said, path)]
+            unsaid = [path for path in unsaid if metadata.value_at(said, tuple(path.split("."))) is metadata.ABSENT]
             if unsaid:
                 message = f"does not say {', '.join(unsaid)}, which is null then; say it there or in the team file"
                 found.append(Finding(str(run / "system.yaml"), message=message, severity=NOTE))
@@ -396,27 +428,47 @@ def make(
             values = metadata.merged(described, said, {"submission": {"label": label}})
             inner = f"{folder}/{task.package.metadata.value.format(**names)}"
             files[inner] = Path(scratch) / str(len(files))
+            sources[f"{target}/{inner}"] = run / "system.yaml"
             try:
                 files[inner].write_text(metadata.text(task, values), encoding="utf-8")
             except ValueError as fault:
-                findings.append(
-                    Finding(str(run / "system.yaml"), message=f"{fault}; mend it there or in the team file")
-                )
+                findings.append(Finding(str(run / "system.yaml"), message=f"{fault}{MEND}"))
         files[task.package.report.value.format(**names)] = team.report
+        made = Path(scratch) / "package.zip"
         if not any(finding.severity == ERROR for finding in findings):
-            findings += check(task, files, splits, str(target))[1]
+            archive.pack(files, made)
+            with checked(task, made, splits, str(target)) as (_, found):
+                findings += [_of_source(finding, sources) for finding in found]
         if any(finding.severity == ERROR for finding in findings):
-            raise Faulty(finding for finding in findings if finding.severity != NOTE)
-        archive.pack(files, target)
-    return sorted(findings)
+            raise Faulty({finding for finding in findings if finding.severity != NOTE})
+        with replacing(target) as part:
+            shutil.copyfile(made, part)
+    return sorted(set(findings))
 
 
-def _has(values: object, path: str) -> bool:
-    for name in path.split("."):
-        if not isinstance(values, dict) or name not in values:
-            return False
-        values = values[name]
-    return True
+MEND = "; mend it there or in the team file"
+
+
+def _of_source(finding: Finding, sources: Mapping[str, Path]) -> Finding:
+    """Of a metadata file that was made, name what it was made from: that is what can be mended."""
+    if finding.file not in sources:
+        return finding
+    return replace(finding, file=str(sources[finding.file]), line=0, message=finding.message + MEND)
+
+
+def _replaceable(task: Task, target: Path) -> None:
+    """Make sure that a package takes the place of a package or of nothing."""
+    if target.suffix.lower() != ".zip":
+        raise BadRequest(f"{target}: must end in .zip; give another name")
+    if target.is_file():
+        top = PurePosixPath(task.package.folder.value).parts[0]
+        try:
+            with zipfile.ZipFile(target) as there:
+                fine = all(name.startswith(f"{top}/") for name in there.namelist())
+        except zipfile.BadZipFile:
+            fine = False
+        if not fine:
+            raise BadRequest(f"{target}: is there already, and no package of {task.name}; give another name")
 
 
 def _answer(task: Task, run: Path, split: Split, folder: Path, path: Path, shown: str) -> list[Finding]:
@@ -424,7 +476,11 @@ def _answer(task: Task, run: Path, split: Split, folder: Path, path: Path, shown
     source = run / "predictions" / f"{split.name}.{'csv' if task.kind == 'captioning' else 'npz'}"
     if not source.is_file():
         command = f"python -m systems predict {run} --data {folder} --split {split.name}"
-        return [Finding(str(source), message=f"is not there, and {task.name} wants it; make it: {command}")]
+        own = (
+            "a CSV of file_name and caption_predicted" if task.kind == "captioning" else "retrieval.Similarity(…).save"
+        )
+        message = f"is not there, and {task.name} wants it; make it: {command}; or, of a system of your own, by {own}"
+        return [Finding(str(source), message=message)]
     try:
         if task.kind == "captioning":
             from evaluation import captioning  # takes scipy along, which no other task needs
@@ -448,13 +504,24 @@ def describe(task: Task, run: Path, dataset: Dataset) -> tuple[dict[str, object]
         The metadata, the paths of keys that nobody says, and every finding.
     """
     file, kept = run / "system.yaml", run / "scores" / f"{EVALUATION}.json"
-    if not file.is_file():
-        return {}, [], [Finding(str(file), message="is not there; train the run to its end: python -m systems train")]
-    document = documents.read(file)
-    measured, findings = {}, [finding for finding in document.findings if finding.severity == ERROR]
+    trained_on = _digests(run / "config.yaml")
+    findings: list[Finding] = []
+    measured: dict[str, float] = {}
+    system: dict[str, object] = {}
+    if file.is_file():
+        document = documents.read(file)
+        findings += [finding for finding in document.findings if finding.severity == ERROR]
+        system = document.values or {}
+    else:
+        message = "is not there (`systems train` writes it in the end): what the system is, the team file alone says"
+        findings.append(Finding(str(file), message=message, severity=NOTE))
     if kept.is_file():
         try:
-            measured = {name: metric.estimate.value for name, metric in scores.read(kept).metrics.items()}
+            score = scores.read(kept)
+            measured = {name: metric.estimate.value for name, metric in score.metrics.items()}
+            if f"|split:{EVALUATION}#" not in score.signature:
+                message = f"must be a score on {EVALUATION}, which the results are of; found {cut(score.signature)}"
+                findings.append(Finding(str(kept), column="signature", message=f"{message}: score that split"))
         except Faulty as faulty:
             findings += faulty.findings
     else:
@@ -464,9 +531,24 @@ def describe(task: Task, run: Path, dataset: Dataset) -> tuple[dict[str, object]
 
     def fill(key: Key, said: object, path: str) -> object:
         if key.split:
-            return [_described(key, dataset, key.split)] if key.split in dataset.splits else None
+            split = dataset.splits.get(key.split)
+            if split and split.digest and trained_on.get(key.split, split.digest) != split.digest:
+                message = (
+                    f"was trained on another {key.split} split than {dataset.folder} has; describe it in the team file"
+                )
+                findings.append(Finding(str(run / "config.yaml"), column=path, message=message, severity=WARNING))
+                return None
+            return [_described(key, dataset.folder, split)] if split else None
         if key.keys and not key.many:
             below = said if isinstance(said, dict) else {}
+            if said is not None and not isinstance(said, dict):
+                message = f"must be keys and values ({', '.join(key.keys)}); found {quoted(str(said))}{MEND}"
+                findings.append(Finding(str(file), column=path.removeprefix("system."), message=message))
+            for name in below:  # others may stand there that the task does not ask for
+                absent = [known for known in key.keys if known not in below]
+                if name not in key.keys and (meant := difflib.get_close_matches(str(name), absent, 1, 0.8)):
+                    message = f"is no key of {task.name}, and left out; did you mean {meant[0]!r}?"
+                    findings.append(Finding(str(file), column=cut(str(name)), message=message, severity=WARNING))
             filled = {
                 name: fill(part, below.get(name), f"{path}.{name}".lstrip(".")) for name, part in key.keys.items()
             }
@@ -477,16 +559,22 @@ def describe(task: Task, run: Path, dataset: Dataset) -> tuple[dict[str, object]
             unsaid.append(path)
         return said
 
-    whole = Key(need="required", keys={name: fact.value for name, fact in task.metadata.items()})
-    return fill(whole, {"system": document.values}, ""), unsaid, findings
+    return fill(task.whole, {"system": system}, ""), unsaid, findings
 
 
-def _described(key: Key, dataset: Dataset, split: str) -> dict[str, object]:
+def _digests(config: Path) -> dict[str, str]:
+    """Which data a run was trained on, by the names of their splits; nothing where it does not say."""
+    values = documents.read(config).values if config.is_file() else None
+    found = values.get("data") if values else None
+    return found if isinstance(found, dict) else {}
+
+
+def _described(key: Key, folder: Path, split: Split) -> dict[str, object]:
     """A split as a list of data sets describes it; with null for what cannot be known here."""
-    clips, captions = dataset[split].clips, dataset[split].captions
+    clips, captions = split.clips, split.captions
     pairs = sum(len(clip.captions) for clip in clips)
     known = {
-        "name": f"{dataset.folder.resolve().name} {split}",
+        "name": f"{folder.resolve().name} {split.name}",
         "has_audio": True,
         "has_images": False,
         "has_video": False,

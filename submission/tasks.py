@@ -42,6 +42,19 @@ def _fillable(pattern: str) -> str:
     return pattern
 
 
+def _whose(pattern: str) -> str:
+    names = {field for _, field, _, _ in string.Formatter().parse(pattern) if field is not None}
+    if "label" not in names and not {"author", "institute", "index"} <= names:
+        raise ValueError("must have the field {label}, or {author}, {institute} and {index}")
+    return pattern
+
+
+def _folder(pattern: str) -> str:
+    if not re.fullmatch(r"([^{}/]+/)+\{label\}", pattern):
+        raise ValueError(f"must be a folder for each system in one for all, such as task6/{{label}}; found {pattern}")
+    return pattern
+
+
 def _label(pattern: str) -> str:
     fields = [field for _, field, _, _ in string.Formatter().parse(pattern) if field is not None]
     if fields != ["author", "institute", "index"]:
@@ -50,6 +63,8 @@ def _label(pattern: str) -> str:
 
 
 Pattern = Annotated[str, AfterValidator(_fillable)]  # of a file or folder: {author}, {institute}, {index}, {label}
+OfSystem = Annotated[Pattern, AfterValidator(_whose)]  # of a file that each system has
+Folder = Annotated[Pattern, AfterValidator(_folder)]
 Label = Annotated[str, AfterValidator(_label)]
 Separator = Annotated[str, _known(SEPARATORS, "separator")]
 Texts = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]  # strictly a YAML list would be no tuple
@@ -72,7 +87,7 @@ class Set(Strict):
 
     rows: Fact[int] | None = None
     scored: Fact[int] | None = None  # how many of the rows are
-    file: Fact[Pattern]
+    file: Fact[OfSystem]
 
     def is_named(self, name: str) -> bool:
         """Whether a file is named as this output is to be."""
@@ -83,8 +98,8 @@ class Package(Strict):
     """The zip file, and where things lie in it."""
 
     file: Fact[Pattern]
-    folder: Fact[Pattern]  # of one system: its outputs and its metadata
-    metadata: Fact[Pattern]
+    folder: Fact[Folder]  # of one system: its outputs and its metadata
+    metadata: Fact[OfSystem]
     report: Fact[Pattern]
 
 
@@ -164,6 +179,11 @@ class Task(Strict):
         ranks = range(1, self.k.value + 1) if self.k else (0,)
         return [key, *(answer.replace("{rank}", str(rank)) for rank in ranks)]
 
+    def label_of(self, pattern: str, name: str) -> str | None:
+        """The label of the system whose file has a name made from a pattern; None where it was not."""
+        found = fields(pattern, name)
+        return found and (found.get("label") or self.label.value.format(**found))
+
     def names(self, label: str) -> dict[str, str] | None:
         """Split a label into its author, institute and index, and itself; None where it breaks the rule.
 
@@ -174,13 +194,15 @@ class Task(Strict):
             return None
         return {**found, "label": label}
 
+    @property
+    def whole(self) -> Key:
+        """A metadata file as one key."""
+        return Key(need="required", keys={name: fact.value for name, fact in self.metadata.items()})
+
     def key(self, path: str) -> Key:
         """The metadata key of a path such as `system.description.loss_function`; ValueError where there is none."""
-        first, *rest = path.split(".")
-        if first not in self.metadata:
-            raise ValueError(unknown_key(first, list(self.metadata)))
-        key = self.metadata[first].value
-        for name in rest:
+        key = self.whole
+        for name in path.split("."):
             if name not in key.keys:
                 raise ValueError(f"{path}: {unknown_key(name, list(key.keys))}")
             key = key.keys[name]

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from evaluation.findings import ERROR, WARNING, Faulty, Finding, lookalike, unknown_key
+from evaluation.findings import ERROR, SHOWN, WARNING, Faulty, Finding, cut, lookalike, quoted, unknown_key
 from submission import documents
-from submission.documents import LISTED, SHOWN, Document, KeyPath, cut, dotted, quoted, shown
+from submission.documents import LISTED, Document, KeyPath, dotted, pdf_fault, shown
 from submission.metadata import ABSENT, Checks, comment, has_metric, hinted, key_lines, label_fault, written
 from submission.tasks import Key, Task
 
@@ -37,7 +37,7 @@ class Team:
 
 def text(task: Task) -> str:
     """The team's file to fill in: what is asked for, and in comments what a package finds out by itself."""
-    top = Key(need="required", keys={name: fact.value for name, fact in task.metadata.items()})
+    top = task.whole
     example = task.label.value.format(author="Lastname", institute="Institute", index=1)
     scored = [name for name, key in top.keys.items() if has_metric(key)]
     intro = (
@@ -107,7 +107,7 @@ def read(task: Task, path: Path) -> tuple[Team, list[Finding]]:
             find((name,), "belongs under metadata; move it there")
         elif name not in KEYS:
             find((name,), unknown_key(cut(name), KEYS))
-    near = [
+    misspelt = [
         lookalike(KEYS)(name) or next(iter(difflib.get_close_matches(name[:SHOWN], KEYS, 1)), "")
         for name in values
         if name not in KEYS
@@ -117,7 +117,7 @@ def read(task: Task, path: Path) -> tuple[Team, list[Finding]]:
         value = values.get(name)
         if isinstance(value, str) and value.strip():
             words[name] = value
-        elif name not in near or name in values:
+        elif name not in misspelt or name in values:
             empty = value is None or isinstance(value, str)
             find((name,), "is to be filled in" if empty else f"must be text; found {shown(value)}: put it in quotes")
     _label_parts(task, words, find)
@@ -135,7 +135,7 @@ def read(task: Task, path: Path) -> tuple[Team, list[Finding]]:
     if len(entries) > task.systems.value:
         find(("systems",), f"must not have more than {task.systems.value} entries; found {len(entries)}")
         entries = entries[: task.systems.value]
-    blocks += [(("systems", place), entry or {}) for place, entry in enumerate(entries)]
+    blocks += [(("systems", place), {} if entry is None else entry) for place, entry in enumerate(entries)]
     for root, block in blocks:
         if isinstance(block, dict):
             findings += _block(task, document, root, block, file, words.get("author", ""))
@@ -168,17 +168,15 @@ def _label_parts(task: Task, words: Mapping[str, str], find: Callable[..., None]
 
 def _report(path: Path, named: str, find: Callable[..., None]) -> None:
     try:
+        fault = pdf_fault(path) if path.is_file() else None
         there = path.is_file()
-        start = b""
-        if there:
-            with path.open("rb") as stream:
-                start = stream.read(5)
     except (OSError, ValueError):  # a name that no file can have
         there = False
     if not there:
-        find(("report",), f"there is no file {quoted(named)}, looked up from this file's folder; give the report's PDF")
-    elif start != b"%PDF-":
-        find(("report",), f"must be a PDF, which starts with %PDF-; {quoted(named)} starts with {start!r}")
+        message = f"there is no file {quoted(named)}, looked up from this file's folder; give the report's PDF"
+        find(("report",), message)
+    elif fault:
+        find(("report",), f"{quoted(named)} {fault}")
 
 
 def _block(

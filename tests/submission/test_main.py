@@ -55,6 +55,7 @@ def place(tmp_path, monkeypatch) -> Path:
     write_csv(Path("one wrong.csv"), [*rows[:-1], [*rows[-1][:-1], "leading.wav"]])
     write_csv(Path("two wrong.csv"), rows[:-2])
     Path("bom.csv").write_bytes(b"\xef\xbb\xbf" + Path("good.csv").read_bytes())
+    Path("my.zip").write_bytes(b"of mine")
     Path("folder").mkdir()
     Path("run/folder").mkdir()
     return tmp_path
@@ -129,7 +130,8 @@ DOES_NOT_HOLD = [
         ["package", "nothing", *REHEARSAL],
         "",
         "nothing/predictions/evaluation.npz: error: is not there, and dcase2022-6b wants it; make it: python -m "
-        "systems predict nothing --data data --split evaluation\n",
+        "systems predict nothing --data data --split evaluation; or, of a system of your own, by "
+        "retrieval.Similarity(…).save\n",
     ),
     (
         ["package", "run", *REHEARSAL, "--data", "bad"],
@@ -153,8 +155,16 @@ WRONG_REQUEST = [
     (["validate", "good.csv"], "error: the following arguments are required: --task"),
     (["package", "run"], "error: the following arguments are required: --task, --team, --data"),
     (["package", *["run"] * 5, *REHEARSAL], "error: dcase2022-6b takes 1 to 4 systems; 5 runs were given"),
-    (["package", "run", *REHEARSAL[:6]], "error: data: unknown split 'retrieval'; there are: development, evaluation"),
+    (
+        ["package", "run", *REHEARSAL[:6]],
+        "error: data: has no retrieval, which dcase2022-6b asks for; for a rehearsal give --split",
+    ),
     (["package", "run", *REHEARSAL, "--team", "no.yaml"], "error: no.yaml: no such file"),
+    (["package", "run", *REHEARSAL, "--out", "good.csv"], "error: good.csv: must end in .zip; give another name"),
+    (["package", "run", *REHEARSAL, "--out", "my.zip"], "error: my.zip: is there already, and no package of dcase2022"),
+    (["package", "absent", *REHEARSAL], "error: absent: no such run folder; train one: python -m systems train"),
+    (["package", "run", *REHEARSAL, "--excluded", "x"], "error: nothing is known of the training data; give lists"),
+    (["validate", "good.csv", *ANSWERS[:2], "--json", "good.csv"], "error: --json good.csv: must end in .json; give"),
     (["new", "--task", "dcase2022-6b"], "error: team.yaml is there already; give another name"),
     (["validate", "run", *ANSWERS], "error: data: has none of dcase2022-6b's sets (retrieval); for a rehearsal give"),
     (
@@ -169,7 +179,7 @@ WRONG_REQUEST = [
     (["validate", "good.csv", *ANSWERS, "--data", "nowhere"], "error: nowhere: no such folder; give a folder in"),
     (["validate", "good.csv", *ANSWERS, "--split", "evaluatoin"], "error: unknown split 'evaluatoin'; did you mean"),
     (["package", "run", *REHEARSAL, "--data", "small"], "error: dcase2022-6b wants 10 clips for a query; evaluation"),
-    (["package", "run", *REHEARSAL, "--out", "run/folder"], "error: run/folder: must be a file or not there;"),
+    (["package", "run", *REHEARSAL, "--out", "run/folder"], "error: run/folder: must end in .zip; give another name"),
 ]
 
 

@@ -908,7 +908,7 @@ systems:
 def read_team(content: str, folder: Path, name: str = A) -> tuple[teams.Team, list[Finding]]:
     (folder / "team.yaml").write_text(content)
     if not (folder / "report.pdf").exists():
-        (folder / "report.pdf").write_bytes(b"%PDF-1.4\n")
+        (folder / "report.pdf").write_bytes(b"%PDF-1.4\n%%EOF\n")
     return teams.read(TASKS[name], folder / "team.yaml")
 
 
@@ -956,7 +956,7 @@ TEAM_MUTATIONS = {
     "a report that is no PDF": (
         "report.pdf",
         "team.yaml",
-        ":3: report: error: must be a PDF, which starts with %PDF-; 'team.yaml' starts with b'autho'",
+        ":3: report: error: 'team.yaml' must be a PDF; it begins with b'author: ': export the report as PDF",
     ),
     "a name no file has": (
         "report.pdf",
@@ -1125,7 +1125,7 @@ def test_random_edits_never_break_the_check(tmp_path, name, changes):
         raw = raw[:at] + piece + raw[at + cut :]
     path = tmp_path / "m.yaml"
     path.write_bytes(raw)
-    (tmp_path / "report.pdf").write_bytes(b"%PDF-")
+    (tmp_path / "report.pdf").write_bytes(b"%PDF-1.4\n%%EOF\n")
     if name == "team":
         try:
             _, findings = teams.read(TASKS[A], path)

@@ -78,9 +78,12 @@ SLIPS = {  # one slip, one finding
     ),
     "columns swapped": (
         as_csv([[HEADER[0], HEADER[2], HEADER[1], *HEADER[3:]], *ROWS[1:]]),
-        f":1: {WANTED} caption,file_name_2,file_name_1,{','.join(HEADER[3:])}",
+        f":1: {WANTED} caption,file_name_2,file_name_1,{','.join(HEADER[3:])}; put the columns in this order",
     ),
-    "a blank in the header": (rows_with(1, 0, "caption "), f":1: {WANTED} caption ,{','.join(HEADER[1:])}"),
+    "a blank in the header": (
+        rows_with(1, 0, "caption "),
+        f":1: {WANTED} caption ,{','.join(HEADER[1:])}; it is compared letter by letter",
+    ),
     "separated by tabs": (
         as_csv(ROWS, delimiter="\t"),
         rf":1: {WANTED} " + r"\t".join(HEADER) + "; separate the columns by commas, not tabs",
@@ -91,7 +94,7 @@ SLIPS = {  # one slip, one finding
     ),
     "pandas' index": (
         as_csv([["" if number == 0 else number - 1, *row] for number, row in enumerate(ROWS)]),
-        f":1: {WANTED} ,{','.join(HEADER)}",
+        f":1: {WANTED} ,{','.join(HEADER)}; leave the first column out, which only counts the rows",
     ),
     "empty": ("", f":1: {WANTED} nothing"),
     # the queries
@@ -152,7 +155,10 @@ SLIPS = {  # one slip, one finding
         r":3: file_name_10: error: 'evaluation\\11.wav' is no clip of evaluation; there is '11.wav', and names are "
         "compared verbatim",
     ),
-    "no suffix": (rows_with(3, 10, "11"), ":3: file_name_10: error: '11' is no clip of evaluation"),
+    "no suffix": (
+        rows_with(3, 10, "11"),
+        ":3: file_name_10: error: '11' is no clip of evaluation; there is '11.wav', and names are compared verbatim",
+    ),
     "blank before a name lost": (
         rows_with(3, 1, "leading.wav"),
         ":3: file_name_1: error: 'leading.wav' is no clip of evaluation; there is ' leading.wav', and names are "

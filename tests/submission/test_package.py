@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import re
 import shutil
 import zipfile
@@ -110,10 +111,15 @@ def test_the_same_inputs_give_the_same_bytes(small, team_file, tmp_path):
     task, runs, dataset = small("dcase2022-6b")
     team = teams.read(task, team_file)[0]
     package.make(task, runs, team, dataset, tmp_path / "one.zip")
-    for path in [*runs[0].rglob("*"), *runs[1].rglob("*")]:
-        path.touch()
-    package.make(task, runs, team, dataset, tmp_path / "other.zip")
+    umask = os.umask(0o077)
+    try:
+        package.make(task, runs, team, dataset, tmp_path / "other.zip")
+    finally:
+        os.umask(umask)
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "other.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "one.zip") as file:
+        assert {entry.date_time for entry in file.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert file.namelist() == sorted(file.namelist())
 
 
 def test_what_the_metadata_say(small, team_file, tmp_path):
@@ -183,11 +189,24 @@ def test_what_cannot_be_made(small, team_file, tmp_path):
     said = [str(finding).replace(f"{tmp_path}/", "") for finding in refusal.value.findings if finding.severity == ERROR]
     assert said == [
         "first/predictions/analysis.csv: error: is not there, and dcase2023-6a wants it; make it: python -m systems "
-        f"predict {runs[0]} --data {tmp_path}/clotho --split analysis".replace(f"{tmp_path}/", ""),
+        "predict first --data clotho --split analysis; or, of a system of your own, by a CSV of file_name and "
+        "caption_predicted",
         "second/predictions/test.csv: error: no caption for clip 'test_0007.wav'",
-        "second/system.yaml: error: is not there; train the run to its end: python -m systems train",
     ]
     assert not target.exists()
+
+
+def test_a_system_of_ones_own_needs_no_run(small, team_file, tmp_path):
+    """A folder with predictions, and the team file for all that `systems train` would have written."""
+    task, runs, dataset = small("dcase2023-6a")
+    (runs[0] / "system.yaml").unlink()
+    with pytest.raises(Faulty, match=r"first/system.yaml: system.complexity.total_parameters: error: is empty; fill it"):
+        package.make(task, runs[:1], teams.read(task, team_file)[0], dataset, tmp_path / "p.zip")
+    team = yaml.safe_load(team_file.read_text())
+    team["systems"] = [{"system": {"complexity": {"total_parameters": 5}}}]
+    team_file.write_text(yaml.safe_dump(team))
+    findings = package.make(task, runs[:1], teams.read(task, team_file)[0], dataset, tmp_path / "p.zip")
+    assert {finding.severity for finding in findings} == {NOTE}
 
 
 def test_a_package_that_the_check_would_fault_is_not_made(small, team_file, tmp_path):
@@ -504,10 +523,7 @@ def test_one_slip_gives_one_finding(slip, form, valid, tmp_path):
     change(files)
     path = laid(files, tmp_path / "P")
     if form == "zip":
-        path = tmp_path / "P.zip"
-        with zipfile.ZipFile(path, "w") as file:
-            for name, content in files.items():
-                file.writestr(name, content)
+        path = zipped(files, tmp_path / "P.zip")
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     (finding,) = said(task, files, splits, path)
     assert re.match(re.escape(message).replace("LINE", r"\d+"), finding), finding
@@ -535,17 +551,87 @@ def test_macos_leaves_traces(valid, tmp_path):
     assert all(": note: " in finding for finding in found)
 
 
+def zipped(files: dict[str, bytes], path: Path, *entries) -> Path:
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in files.items():
+            file.writestr(name, content)
+        for entry in entries:
+            file.writestr(entry, b"x")
+    return path
+
+
+def test_what_cannot_be_read_is_not_called_missing_too(valid, tmp_path):
+    task, files, splits = valid["dcase2023-6a"]
+    for name in (TESTING, META, REPORT):
+        path = zipped(files, tmp_path / "P.zip")
+        raw = path.read_bytes()
+        path.write_bytes(raw.replace(files[name], bytes(len(files[name])), 1))  # so that its sum is wrong
+        (finding,) = said(task, files, splits, path)
+        assert finding.startswith(f"{name}: error: is damaged")
+        link = zipfile.ZipInfo(name)
+        link.external_attr = 0o120777 << 16
+        (finding,) = said(task, files, splits, zipped({n: c for n, c in files.items() if n != name}, path, link))
+        assert finding.startswith(f"{name}: error: must be a plain file; found a link")
+    for content in (raw[: len(raw) // 2], b"Rar!\x1a\x07 and so on"):
+        path.write_bytes(content)
+        (finding,) = said(task, files, splits, path)
+        assert finding.startswith(": error: ")
+
+
+def test_a_label_that_is_wrong_everywhere(valid, tmp_path):
+    """What must be renamed is said of each file."""
+    task, files, splits = valid["dcase2023-6a"]
+    wrong = {name.replace("task6a", "task6A"): text.replace(b"task6a", b"task6A") for name, text in files.items()}
+    found = said(task, files, splits, laid(wrong, tmp_path / "P"))
+    assert sum(": error: must be named Wu_Mila_task6a_" in finding for finding in found) == 6
+    assert sum("write 'Wu_Mila_task6a_" in finding for finding in found) == 4  # two folders, two labels
+    assert len(found) == 11  # and the report
+
+
+def test_two_folders_of_one_system(valid, tmp_path):
+    task, files, splits = valid["dcase2023-6a"]
+    files = {name: text for name, text in files.items() if not name.startswith(A2)}
+    copied = {name.replace(f"{A1}/", f"{A2}/"): text for name, text in files.items()}
+    found = said(task, files, splits, laid({**files, **copied}, tmp_path / "P"))
+    assert any(f"{A2}: error: {LABEL} must be Wu_Mila_task6a_1" in finding for finding in found)
+
+
+def test_what_make_refuses_the_check_would_fault(small, team_file, tmp_path):
+    """Also what only the archive knows, such as names that no disk has."""
+    task, runs, dataset = small("dcase2022-6b")
+    team = replace(teams.read(task, team_file)[0], author="W" * 120, institute="M" * 110)
+    with pytest.raises(Faulty, match="at most 255 bytes in a name"):
+        package.make(task, runs, team, dataset, tmp_path / "p.zip")
+    assert not (tmp_path / "p.zip").exists()
+
+
+def test_what_a_run_says_wrongly(small, team_file, tmp_path):
+    task, runs, dataset = small("dcase2022-6b")
+    system = {**made.SYSTEM, "description": {**made.SYSTEM["description"], "optimiser": "Adam"}}
+    (runs[0] / "system.yaml").write_text(yaml.safe_dump(system))
+    (runs[1] / "system.yaml").write_text(yaml.safe_dump({**made.SYSTEM, "complexity": {"total_parameters": "many"}}))
+    split = Split("validation", tuple(Clip(f"{i}.wav", (f"Sound {i}.",), Path()) for i in range(12)))
+    score = retrieval.evaluate(split, retrieval.Similarity(split.queries, split.file_names, np.eye(12)))
+    score.save(runs[0] / "scores" / "evaluation.json")
+    with pytest.raises(Faulty) as refusal:
+        package.make(task, runs, teams.read(task, team_file)[0], dataset, tmp_path / "p.zip")
+    said = [str(finding).replace(f"{tmp_path}/", "") for finding in refusal.value.findings]
+    assert said[0].startswith("first/scores/evaluation.json: signature: error: must be a score on evaluation, which")
+    assert said[1].startswith("first/system.yaml: optimiser: warning: is no key of dcase2022-6b, and left out; did you")
+    (runs[0] / "scores" / "evaluation.json").unlink()
+    with pytest.raises(Faulty) as refusal:
+        package.make(task, runs, teams.read(task, team_file)[0], dataset, tmp_path / "p.zip")
+    said = [str(finding).replace(f"{tmp_path}/", "") for finding in refusal.value.findings]
+    assert said[1].startswith("second/system.yaml: system.complexity.total_parameters: error: must be a whole number")
+    assert said[1].endswith("; mend it there or in the team file")
+
+
 def test_hostile_entries_are_findings(valid, tmp_path):
     task, files, splits = valid["dcase2023-6a"]
     link = zipfile.ZipInfo(f"{A1}/link.csv")
     link.external_attr = (0o120777) << 16
     for entry in ("../../escape.csv", "/etc/escape.csv", link):
-        path = tmp_path / "P.zip"
-        with zipfile.ZipFile(path, "w") as file:
-            for name, content in files.items():
-                file.writestr(name, content)
-            file.writestr(entry, b"x")
-        (finding,) = said(task, files, splits, path)
+        (finding,) = said(task, files, splits, zipped(files, tmp_path / "P.zip", entry))
         assert ": error: " in finding
     assert not (tmp_path.parent / "escape.csv").exists()
 
@@ -564,7 +650,7 @@ def test_excluded_sounds_are_found(team_file, tmp_path):
         "clotho.csv:2: warning: Freesound's 17 must not be trained on (excluded.csv); leave it out and train again",
         "links.txt:1: warning: Freesound's 400 must not be trained on (excluded.csv); leave it out and train again",
     ]
-    with pytest.raises(BadRequest, match="holds no ids in the column sound_id"):
+    with pytest.raises(BadRequest, match="holds no Freesound ids in links and lines"):
         package.training_sounds(task, lists, team_file)
     with pytest.raises(BadRequest, match="dcase2022-6b excludes no sounds"):
         package.training_sounds(tasks.read("dcase2022-6b"), lists, tmp_path / "excluded.csv")
