@@ -53,8 +53,8 @@ class Config(Schedule):
     head_size: int = Field(128, ge=2, multiple_of=2)
     hidden: int = Field(512, ge=1)  # between the two linear layers of a block
     decoder_dropout: float = Field(0.1, ge=0, lt=1)
-    label_smoothing: float = Field(0.1, ge=0, lt=1)  # this share of the target is spread over all words
-    spec_augment: int = Field(0, ge=0)  # stretches of time, and of frequency, that are blotted out; 0: none
+    label_smoothing: float = Field(0.1, ge=0, lt=1)  # this share is spread over all words; .1 and 0 score alike here
+    spec_augment: int = Field(0, ge=0)  # stretches of time and of frequency blotted out; 2 learn slower here
     mixup: float = Field(0.0, ge=0)  # alpha of mixup's beta distribution; 0: none
     gradient_norm: float = Field(1.0, gt=0)  # a longer gradient is cut to this
     longest: int = Field(60, ge=1)  # words of a caption that are learnt; what a longer one goes on to say is left out
@@ -292,9 +292,9 @@ def encoder_of(folder: Path, slope: float) -> dict[str, Tensor]:
         prefix = "model.audio_encoder."
         weights = {name[len(prefix) :]: value for name, value in state["state_dict"].items() if name.startswith(prefix)}
         CRNN().load_state_dict(weights)
+        found = state["config"]["slope"]
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, AttributeError):
         raise BadRequest(f"init_from: {checkpoint}: does not hold this kit's CRNN; {advice}") from None
-    found = state["config"]["slope"]
     if found != slope:
         raise BadRequest(f"slope must be {found:g} as in init_from's run, {folder}; found {slope:g}")
     return weights
