@@ -33,6 +33,7 @@ from systems.training import Run, Schedule
 class Config(Schedule):
     """What can be chosen. Where paper and published code differ, the default is what retrieves better here."""
 
+    monitor: Literal["mAP@10", "loss"] = "mAP@10"  # the validation value that chooses the best epoch; published: loss
     words: str = "train"  # a file of word vectors (word2vec .bin, or text), or `train`: on the development captions
     words_limit: int | None = 200_000  # how many words to read from a file, frequent ones first
     words_epochs: int = Field(50, ge=1)  # of training word vectors

@@ -29,6 +29,7 @@ Sources: aac-metrics 0.5.4, its `METRICS_SETS` and README (sets); the results pa
 Zhou et al. 2022 (FENSE); felixgontier/dcase-2023-baseline, `metrics.py` (SPIDEr-FL).
 """
 
+import csv
 from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
@@ -45,6 +46,7 @@ import numpy as np
 
 from evaluation import models, overlap, scores, tables
 from evaluation.data import Split
+from evaluation.files import replacing
 from evaluation.findings import (
     ERROR,
     NOTE,
@@ -124,6 +126,18 @@ def read(path: Path) -> Prediction:
         tuple(cells[caption] for _, cells in records[1:]),
         tuple(line for line, _ in records[1:]),
     )
+
+
+def write(
+    path: Path, file_names: Sequence[str], captions: Sequence[str], log_probabilities: Sequence[float] | None = None
+) -> None:
+    """Write a prediction as CSV, whole or not at all; log-probabilities in a third column, `log_probability`."""
+    columns: dict[str, Sequence[object]] = dict(zip(COLUMNS, (file_names, captions), strict=True))
+    if log_probabilities is not None:
+        columns["log_probability"] = [f"{value:.6f}" for value in log_probabilities]
+    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([columns, *zip(*columns.values(), strict=True)])
 
 
 def validate(split: Split, prediction: Prediction, file: str = "prediction") -> list[Finding]:

@@ -24,7 +24,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def predict(options: argparse.Namespace) -> None:
-    """Score every query of a split against every clip with a trained run."""
+    """Score every query of a split against every clip, or caption every clip, with a trained run."""
     import torch
     import yaml
 
@@ -37,16 +37,25 @@ def predict(options: argparse.Namespace) -> None:
                 f"{path}: no such file; train the run first: python -m systems train … --run {path.parent}"
             )
     split = data.read(options.data, options.split)[options.split]
-    if not split.queries:
-        raise BadRequest(f"{options.data}: the split {options.split} has no queries to answer")
     if not (options.run_folder / "system.yaml").is_file():
         message = "training has not ended (there is no system.yaml); this is the prediction of its best epoch so far"
         say([Finding(str(options.run_folder), message=message, severity=WARNING)])
     name = yaml.safe_load(file.read_text(encoding="utf-8"))["system"]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = contract.system(name).load_model(checkpoint).to(device)
+    folder = options.run_folder / "predictions"
+    if hasattr(model, "caption"):
+        from evaluation import captioning
+
+        path = folder / f"{options.split}.csv"
+        captions, log_probabilities = contract.captions(model, split, device=device)
+        captioning.write(path, split.file_names, captions, log_probabilities)
+        print(f"{path}: {len(captions)} clips, {len(set(captions))} different captions")
+        return
+    if not split.queries:
+        raise BadRequest(f"{options.data}: the split {options.split} has no queries to answer")
+    path = folder / f"{options.split}.npz"
     prediction = contract.similarity(model, split, device=device)
-    path = options.run_folder / "predictions" / f"{options.split}.npz"
     prediction.save(path)
     print(f"{path}: {len(prediction.queries)} queries x {len(prediction.file_names)} clips")
 
@@ -82,7 +91,9 @@ def parser() -> argparse.ArgumentParser:
     lightning.add_argument("--num-nodes", type=int, default=1)
     verb.set_defaults(run=train)
 
-    verb = verbs.add_parser("predict", help="answer a split's queries with a trained run", description=predict.__doc__)
+    verb = verbs.add_parser(
+        "predict", help="answer a split's queries, or caption its clips", description=predict.__doc__
+    )
     verb.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
     verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
     verb.add_argument("--split", default=data.EVALUATION, help="which split (evaluation)")

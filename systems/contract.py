@@ -2,13 +2,13 @@
 
 - `Config`: a pydantic model; every field has a default, and unknown keys are refused (`extra="forbid"`).
 - `train(config, dataset, run)`: train on `dataset` (`evaluation.data.Dataset`) into `run` (`systems.training.Run`).
-- `load_model(checkpoint)`: give back a `Retriever` from a checkpoint of the run, ready to use.
+- `load_model(checkpoint)`: give back a `Retriever` or a `Captioner` from a checkpoint of the run, ready to use.
 
-`baseline.retriever` is such a module; so is any other on the path.
+`baseline.retriever` and `baseline.captioner` are such modules; so is any other on the path.
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol
@@ -25,6 +25,8 @@ from evaluation.findings import BadRequest, Faulty, Finding, printable, unknown_
 from evaluation.retrieval import Similarity
 
 MODULE_NAMES = ("Config", "train", "load_model")
+TOGETHER = 16  # clips that a model is given at once, at most
+SECONDS = 480  # that they last together, padded, at most; a longer clip comes alone
 
 
 class Retriever(Protocol):
@@ -45,6 +47,19 @@ class Retriever(Protocol):
 
     def embed_text(self, texts: Sequence[str]) -> torch.Tensor:
         """Embed texts as (texts, size) float32."""
+
+
+class Captioner(Protocol):
+    """Says in a sentence what a sound holds.
+
+    It may also have `caption_scored(audio, lengths)`, which gives the captions and (clips,) their log-probabilities;
+    predictions then have these in a column of their own.
+    """
+
+    sample_rate: int  # Hz of the audio that it takes
+
+    def caption(self, audio: torch.Tensor, lengths: torch.Tensor) -> list[str]:
+        """Caption mono sounds, given as to `Retriever.embed_audio`; a caption is one line, and not empty."""
 
 
 def system(name: str) -> ModuleType:
@@ -106,44 +121,118 @@ def configure(model: type[BaseModel], file: Path | None, settings: Sequence[str]
         raise Faulty(findings, status=2) from None
 
 
-def similarity(model: Retriever, split: Split, *, device: torch.device, batch: int = 16) -> Similarity:
-    """Score every query of a split against every clip.
-
-    Clips of like length share a batch; only the embeddings stay in memory.
+def similarity(model: Retriever, split: Split, *, device: torch.device) -> Similarity:
+    """Score every query of a split against every clip; only the embeddings stay in memory.
 
     Raises:
-        Faulty: A sound cannot be used; with all that cannot. Or the model's embeddings do not fit together.
+        Faulty: A sound cannot be used; with all that cannot.
+        BadRequest: The model's embeddings do not fit together.
     """
-    order = sorted(range(len(split.clips)), key=lambda index: split.clips[index].path.stat().st_size)
-    embeddings: dict[int, torch.Tensor] = {}
-    findings = []
-    with (
-        torch.inference_mode(),
-        tqdm(desc="embedding", total=len(order), unit="clip", leave=False, disable=None) as bar,
-    ):
-        for start in range(0, len(order), batch):
-            sounds = []
-            for index in order[start : start + batch]:
-                try:
-                    sounds.append((index, audio.load(split.clips[index].path, model.sample_rate)))
-                except audio.UnusableSound as reason:
-                    findings.append(Finding(str(split.clips[index].path), message=str(reason)))
-            if not findings and sounds:
-                lengths = torch.tensor([len(sound) for _, sound in sounds])
-                padded = torch.zeros(len(sounds), int(lengths.max()))
-                for row, (_, sound) in enumerate(sounds):
-                    padded[row, : len(sound)] = torch.from_numpy(sound)
-                batch_embeddings = model.embed_audio(padded.to(device), lengths.to(device))
-                for (index, _), embedding in zip(sounds, batch_embeddings, strict=True):
-                    embeddings[index] = embedding.float().cpu()
-            bar.update(len(order[start : start + batch]))
-        if findings:
-            raise Faulty(findings)
-        clips = torch.stack([embeddings[index] for index in range(len(split.clips))])
+    clips = embeddings(model, split, device=device)
+    with torch.inference_mode():
         texts = model.embed_text(split.queries).float().cpu()
     if clips.shape[1] != texts.shape[1]:
         raise BadRequest(f"embed_audio gives {clips.shape[1]} values a clip and embed_text {texts.shape[1]} a text")
     return Similarity(split.queries, split.file_names, (texts @ clips.T).numpy().astype(np.float32))
 
 
-__all__ = ["MODULE_NAMES", "Retriever", "configure", "printable", "similarity", "system"]
+def embeddings(model: Retriever, split: Split, *, device: torch.device) -> torch.Tensor:
+    """Embed every clip of a split, in its order, as (clips, size).
+
+    Raises:
+        Faulty: A sound cannot be used; with all that cannot.
+    """
+    found: dict[int, torch.Tensor] = {}
+    with torch.inference_mode():
+        for indexes, sounds, lengths in batches(split, model.sample_rate, "embedding"):
+            embedded = model.embed_audio(sounds.to(device), lengths.to(device)).float().cpu()
+            found.update(zip(indexes, embedded, strict=True))
+    return torch.stack([found[index] for index in range(len(split.clips))])
+
+
+def captions(model: Captioner, split: Split, *, device: torch.device) -> tuple[list[str], list[float] | None]:
+    """Caption every clip of a split, in its order; with log-probabilities where the model gives them.
+
+    Raises:
+        Faulty: A sound cannot be used; with all that cannot.
+        BadRequest: The model does not give each clip one caption of one line.
+    """
+    found: dict[int, str] = {}
+    log_probabilities: dict[int, float] = {}
+    scored = getattr(model, "caption_scored", None)
+    with torch.inference_mode():
+        for indexes, sounds, lengths in batches(split, model.sample_rate, "captioning"):
+            if scored:
+                texts, values = scored(sounds.to(device), lengths.to(device))
+                log_probabilities.update(zip(indexes, values.tolist(), strict=True))
+            else:
+                texts = model.caption(sounds.to(device), lengths.to(device))
+            if len(texts) != len(indexes):
+                raise BadRequest(f"caption gives {len(texts)} captions for {len(indexes)} clips; it must give each one")
+            for index, text in zip(indexes, texts, strict=True):
+                if not isinstance(text, str) or not text.strip() or len(text.splitlines()) > 1:
+                    name = split.clips[index].file_name
+                    raise BadRequest(f"a caption must be one line of text, and not empty; that of {name!r} is {text!r}")
+                found[index] = text
+    order = range(len(split.clips))
+    return [found[index] for index in order], [log_probabilities[index] for index in order] if scored else None
+
+
+def batches(split: Split, sample_rate: int, label: str) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
+    """Load a split's sounds, clips of like length together.
+
+    Args:
+        split: The split.
+        sample_rate: In Hz.
+        label: Of the progress bar.
+
+    Yields:
+        Indexes of clips, their sounds as (clips, samples) with zeros behind their ends, and their lengths in samples.
+
+    Raises:
+        Faulty: A sound cannot be used; with all that cannot. After the first that cannot, none is yielded.
+    """
+    order = sorted(range(len(split.clips)), key=lambda index: split.clips[index].path.stat().st_size)
+    findings: list[Finding] = []
+    waiting: list[tuple[int, np.ndarray]] = []
+
+    def together() -> tuple[list[int], torch.Tensor, torch.Tensor]:
+        lengths = torch.tensor([len(sound) for _, sound in waiting])
+        padded = torch.zeros(len(waiting), int(lengths.max()))
+        for row, (_, sound) in enumerate(waiting):
+            padded[row, : len(sound)] = torch.from_numpy(sound)
+        return [index for index, _ in waiting], padded, lengths
+
+    with tqdm(desc=label, total=len(order), unit="clip", leave=False, disable=None) as bar:
+        for index in order:
+            try:
+                sound = audio.load(split.clips[index].path, sample_rate)
+            except audio.UnusableSound as reason:
+                findings.append(Finding(str(split.clips[index].path), message=str(reason)))
+                continue
+            if findings:
+                continue
+            longest = max(len(sound), *(len(other) for _, other in waiting), 0)
+            if waiting and (len(waiting) == TOGETHER or longest * (len(waiting) + 1) > SECONDS * sample_rate):
+                yield together()
+                bar.update(len(waiting))
+                waiting.clear()
+            waiting.append((index, sound))
+        if findings:
+            raise Faulty(findings)
+        if waiting:
+            yield together()
+            bar.update(len(waiting))
+
+
+__all__ = [
+    "MODULE_NAMES",
+    "Captioner",
+    "Retriever",
+    "captions",
+    "configure",
+    "embeddings",
+    "printable",
+    "similarity",
+    "system",
+]

@@ -29,7 +29,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 import lightning
 import numpy as np
@@ -57,7 +56,7 @@ class Schedule(BaseModel, extra="forbid", frozen=True):
     epochs: int = Field(150, ge=1)  # at most
     batch: int = Field(32, ge=1)  # items a step; on several devices, a step of each
     learning_rate: float = Field(1e-3, gt=0)  # of Adam
-    monitor: Literal["mAP@10", "loss"] = "mAP@10"  # the validation value that chooses the best epoch; published: loss
+    monitor: str = "loss"  # the validation value that chooses the best epoch; a system says which it logs
     plateau: int = Field(5, ge=1)  # epochs without improvement until the learning rate is divided by ten
     patience: int = Field(10, ge=1)  # epochs without improvement until training stops
 

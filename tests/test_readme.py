@@ -41,7 +41,12 @@ def checkout(tmp_path_factory):
 
 def run(checkout, command):
     return subprocess.run(
-        command, shell=True, cwd=checkout, env={**os.environ, "EPOCHS": "1"}, capture_output=True, text=True
+        command,
+        shell=True,
+        cwd=checkout,
+        env={**os.environ, "EPOCHS": "1", "CAPTIONER_EPOCHS": "1"},
+        capture_output=True,
+        text=True,
     )
 
 
@@ -61,6 +66,10 @@ def test_every_command_of_the_readme_works(checkout):
                 "queries x 11 clips",
                 "valid for dcase2022-6b",
                 "mAP@10",
+                "11 clips, ",
+                "valid for dcase2022-6a",
+                "nearest development clip's",
+                "CIDEr-D's interval lies",
                 "signature: ",
             ):
                 assert part in done.stdout, f"{command}: no {part!r} in\n{done.stdout}"

@@ -436,6 +436,17 @@ def test_read(tmp_path, text):
     assert read(path) == Prediction(("a.wav", "b.wav"), ("A dog barks.", ""), (2, 3))
 
 
+def test_what_is_written_is_read(tmp_path):
+    path, names = tmp_path / "run" / "prediction.csv", (" a, b.wav", "c.wav")
+    captions = ('a dog, "rex", barks', "rain")
+    captioning.write(path, names, captions, [-1.5, -2.25])
+    assert path.read_text().splitlines()[0] == "file_name,caption_predicted,log_probability"
+    found = captioning.read(path)
+    assert (found.file_names, found.captions) == (names, captions)
+    captioning.write(path, names, captions)
+    assert path.read_text().splitlines()[0] == "file_name,caption_predicted"
+
+
 def test_names_and_captions_are_verbatim(tmp_path):
     path = tmp_path / "it.csv"
     with path.open("w", encoding="utf-8", newline="") as file:

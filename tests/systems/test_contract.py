@@ -9,7 +9,7 @@ import torch
 import yaml
 from pydantic import BaseModel
 
-from evaluation import data, retrieval
+from evaluation import captioning, data, retrieval
 from evaluation.findings import BadRequest, Faulty, command
 from systems import contract
 from systems.__main__ import parser
@@ -89,14 +89,82 @@ def test_predicting_without_a_run(tmp_path, loud_and_quiet, capsys):
     assert capsys.readouterr().err.startswith(expected)
 
 
-def test_all_unusable_sounds_are_named(team, loud_and_quiet):
+def test_all_unusable_sounds_are_named(team, loud_and_quiet, monkeypatch):
+    monkeypatch.setattr(contract, "TOGETHER", 2)
     split = data.read(loud_and_quiet)[data.EVALUATION]
     for clip in split.clips[3:5]:
         clip.path.write_text("no sound")
     model = contract.system(team).Loudness()
     with pytest.raises(Faulty) as fault:
-        contract.similarity(model, split, device=torch.device("cpu"), batch=2)
+        contract.similarity(model, split, device=torch.device("cpu"))
     assert len(fault.value.findings) == 2
+
+
+class Echo:
+    """Says how long a clip is."""
+
+    sample_rate = 8000
+
+    def to(self, device):
+        return self
+
+    def caption(self, audio, lengths):
+        assert (audio.square().sum(1) > 0).all()
+        return [f"{length} samples" for length in lengths.tolist()]
+
+
+@pytest.fixture
+def echo(tmp_path, monkeypatch):
+    """A run of a team's captioner, which gives no log-probabilities."""
+    module = type(sys)("echo")
+    module.Config, module.train, module.load_model = BaseModel, print, lambda checkpoint: Echo()
+    monkeypatch.setitem(sys.modules, "echo", module)
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.yaml").write_text("system: echo\n")
+    (run / "checkpoints" / "best.ckpt").touch()
+    return run
+
+
+def test_a_captioner_without_log_probabilities_captions_a_blind_set(echo, loud_and_quiet, capsys):
+    (loud_and_quiet / "evaluation").rename(loud_and_quiet / "test")
+    assert command(parser(), ["predict", str(echo), "--data", str(loud_and_quiet), "--split", "test"]) == 0
+    assert "12 clips, 12 different captions" in capsys.readouterr().out
+    path = echo / "predictions" / "test.csv"
+    assert path.read_text().startswith("file_name,caption_predicted\n")
+    prediction = captioning.read(path)
+    split = data.read(loud_and_quiet, "test")["test"]
+    assert prediction.file_names == split.file_names
+    assert prediction.captions == tuple(f"{soundfile.info(clip.path).frames} samples" for clip in split.clips)
+
+
+def test_long_clips_do_not_share_a_batch(loud_and_quiet, monkeypatch):
+    split = data.read(loud_and_quiet)[data.EVALUATION]
+    monkeypatch.setattr(contract, "SECONDS", 1)
+    sizes, indexes = [], []
+    for those, sounds, lengths in contract.batches(split, 8000, "testing"):
+        assert sounds.shape == (len(those), lengths.max())
+        assert len(those) == 1 or sounds.numel() <= 8000
+        sizes.append(len(those))
+        indexes += those
+    assert sorted(indexes) == list(range(12))
+    assert 1 < max(sizes) < 12
+
+
+@pytest.mark.parametrize("caption", ["", " ", "two\nlines", None])
+def test_a_caption_is_one_line_and_not_empty(loud_and_quiet, caption):
+    model = Echo()
+    model.caption = lambda audio, lengths: [caption] * len(lengths)
+    split = data.read(loud_and_quiet)[data.EVALUATION]
+    with pytest.raises(BadRequest, match="a caption must be one line of text, and not empty; that of ' clip, number"):
+        contract.captions(model, split, device=torch.device("cpu"))
+
+
+def test_each_clip_gets_one_caption(loud_and_quiet):
+    model = Echo()
+    model.caption = lambda audio, lengths: ["one"]
+    with pytest.raises(BadRequest, match="caption gives 1 captions for 12 clips; it must give each one"):
+        contract.captions(model, data.read(loud_and_quiet)[data.EVALUATION], device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize(

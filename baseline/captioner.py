@@ -1,0 +1,319 @@
+"""The baseline captioner, to be read from top to bottom.
+
+    python -m systems train baseline.captioner --config baseline/captioner.yaml --data DIR --run RUN
+    python -m systems predict RUN --data DIR --split evaluation
+
+The retriever's CRNN turns the log-mel energies of a clip into a vector every four frames; a Transformer decoder, which
+begins with word2vec's vectors, says word after word what they hold (Weck et al. 2021 in its sizes, with an encoder that
+learns). Training maximises the probability of the next word of the captions (cross-entropy); beam search makes a
+caption of a new clip.
+"""
+
+import pickle
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import lightning
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from baseline import words
+from baseline.crnn import CRNN, SIZE
+from baseline.retriever import Item, make_items, pad
+from evaluation import overlap
+from evaluation.audio import LogMel
+from evaluation.data import DEVELOPMENT, VALIDATION, Dataset, Split
+from evaluation.findings import BadRequest
+from systems.parts import generation, vocabulary
+from systems.parts.augmentation import mixing, spec_augment
+from systems.parts.decoder import Decoder, Steps
+from systems.parts.vocabulary import END, PADDING, START, UNKNOWN, Vocabulary
+from systems.training import Run, Schedule
+
+
+class Config(Schedule):
+    """What can be chosen."""
+
+    batch: int = Field(16, ge=1)  # clips a step, each with all its captions; on several devices, a step of each
+    learning_rate: float = Field(5e-4, gt=0)  # of Adam
+    monitor: Literal["loss", "CIDEr-D"] = "loss"  # the validation value that chooses the best epoch
+    init_from: str | None = None  # run folder, such as the retriever's, whose encoder is begun with
+    words: str = "train"  # a file of word vectors (word2vec .bin, or text), or `train`: on the development captions
+    words_limit: int | None = 200_000  # how many words to read from a file, frequent ones first
+    words_epochs: int = Field(50, ge=1)  # of training word vectors
+    slope: float = 0.1  # of the encoder's leaky ReLU
+    dropout: float = Field(0.3, ge=0, lt=1)  # of the encoder
+    blocks: int = Field(3, ge=1)  # of the decoder
+    heads: int = Field(4, ge=1)  # of each attention
+    head_size: int = Field(128, ge=2, multiple_of=2)
+    hidden: int = Field(512, ge=1)  # between the two linear layers of a block
+    decoder_dropout: float = Field(0.1, ge=0, lt=1)
+    label_smoothing: float = Field(0.1, ge=0, lt=1)  # this share is spread over all words; .1 and 0 score alike here
+    spec_augment: int = Field(0, ge=0)  # stretches of time and of frequency blotted out; 2 learn slower here
+    mixup: float = Field(0.0, ge=0)  # alpha of mixup's beta distribution; 0: none
+    gradient_norm: float = Field(1.0, gt=0)  # a longer gradient is cut to this
+    longest: int = Field(60, ge=1)  # words of a caption that are learnt; what a longer one goes on to say is left out
+
+    decoding: Literal["beam", "greedy", "sample"] = "beam"
+    beams: int = Field(4, ge=1)
+    length_penalty: float = 1.0  # of beams: log-probability / length ** penalty ranks
+    top_p: float = Field(0.9, gt=0, le=1)  # of the nucleus that is sampled from
+    sample_seed: int = 0
+    min_words: int = Field(1, ge=0)
+    max_words: int = Field(30, ge=1)
+    no_repeat: int = Field(0, ge=0)  # so many words in a row never stand twice in a caption; 0: whatever repeats
+
+    @model_validator(mode="after")
+    def _lengths(self) -> "Config":
+        if self.min_words > self.max_words:
+            raise ValueError(f"min_words must not exceed max_words, {self.max_words}; found {self.min_words}")
+        return self
+
+
+# The model ---------------------------------------------------------------------------------------------------------
+
+
+class Captioner(nn.Module):
+    """Says what sounds hold.
+
+    Args:
+        config: The config.
+        known: The words that it can say.
+        vectors: (words, 300) vectors that the words begin with; zeros where there is none. Random by default.
+    """
+
+    def __init__(self, config: Config, known: Vocabulary, vectors: np.ndarray | None = None):
+        super().__init__()
+        self.config, self.vocabulary = config, known
+        self.log_mel = LogMel()
+        self.sample_rate = self.log_mel.sample_rate
+        self.audio_encoder = CRNN(config.slope, config.dropout)
+        self.embedding = nn.Embedding(len(known), words.SIZE, padding_idx=PADDING)
+        if vectors is not None:
+            there = torch.from_numpy(vectors).any(1)
+            # Random vectors have a standard deviation of 1: those of all words begin alike.
+            self.embedding.weight.data[there] = torch.from_numpy(vectors)[there] / float(vectors[there].std())
+        self.decoder = Decoder(
+            len(known),
+            words.SIZE,
+            SIZE,
+            blocks=config.blocks,
+            heads=config.heads,
+            head_size=config.head_size,
+            hidden=config.hidden,
+            dropout=config.decoder_dropout,
+        )
+        self.rules = generation.Rules(
+            START, END, PADDING, (PADDING, START, UNKNOWN), config.min_words, config.max_words, config.no_repeat
+        )
+
+    def steps(self, memory: Tensor, lengths: Tensor) -> Steps:
+        """The decoder a word at a time over (N, T, 300) encoded clips of `lengths` (N,) frames."""
+        return Steps(self.decoder, memory, lengths, lambda ids: self.embedding(ids[:, -1:]))
+
+    def say(self, memory: Tensor, lengths: Tensor) -> generation.Found:
+        """Caption (N, T, 300) encoded clips of `lengths` (N,) frames as the config says."""
+        config, search = self.config, (self.steps(memory, lengths), len(memory), self.rules)
+        if config.decoding == "beam":
+            return generation.beam(*search, config.beams, config.length_penalty, device=memory.device)
+        if config.decoding == "sample":
+            return generation.sample(*search, config.top_p, config.sample_seed, device=memory.device)
+        return generation.greedy(*search, device=memory.device)
+
+    def caption_scored(self, audio: Tensor, lengths: Tensor) -> tuple[list[str], Tensor]:
+        """Caption (N, samples) mono sounds at `sample_rate`, of `lengths` (N,) samples; with log-probabilities (N,)."""
+        clips = [sound[:length].cpu().numpy() for sound, length in zip(audio, lengths, strict=True)]
+        found = self.say(*self.audio_encoder(*pad([self.log_mel(clip) for clip in clips], audio.device)))
+        return [self.vocabulary.decode(ids) for ids in found.ids.tolist()], found.log_probability
+
+    def caption(self, audio: Tensor, lengths: Tensor) -> list[str]:
+        """Caption sounds as `caption_scored` does."""
+        return self.caption_scored(audio, lengths)[0]
+
+
+# The training step ---------------------------------------------------------------------------------------------------
+
+
+class Batch(NamedTuple):
+    """Clips, and their captions in numbers from start to end, those of a clip together."""
+
+    mels: Tensor  # (N, T, 64)
+    lengths: Tensor  # (N,)
+    ids: Tensor  # (captions, L), padded
+
+
+def make_batch(items: Sequence[Item], known: Vocabulary, longest: int) -> Batch:
+    """Lay clips side by side, each with all its captions; what one says behind `longest` words is left out."""
+    captions = []
+    for item in items:
+        for caption in item.captions:
+            ids = known.encode(caption)
+            captions.append(torch.tensor([START, *ids[:longest], *([END] if len(ids) <= longest else [])]))
+    mels, lengths = pad([item.mels for item in items])
+    return Batch(mels, lengths, nn.utils.rnn.pad_sequence(captions, batch_first=True, padding_value=PADDING))
+
+
+class Training(lightning.LightningModule):
+    """What lightning does with the model: one step of training, one of validation, the optimizer."""
+
+    def __init__(self, model: Captioner, validation: Split):
+        super().__init__()
+        self.model, self.split = model, validation
+
+    def loss(self, vectors: Tensor, ids: Tensor, memory: Tensor, lengths: Tensor, smoothing: float = 0) -> Tensor:
+        """Mean cross-entropy of all words of (captions, L) `ids`, given the (captions, L - 1, 300) vectors before."""
+        logits = self.model.decoder(vectors, memory, lengths)  # (captions, L - 1, words)
+        return F.cross_entropy(
+            logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PADDING, label_smoothing=smoothing
+        )
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        """Encode the batch's clips, and return the loss."""
+        model, config, mels = self.model, self.model.config, batch.mels
+        if config.spec_augment:
+            mels = spec_augment(mels, batch.lengths, config.spec_augment)
+        memory, lengths = model.audio_encoder(mels, batch.lengths)
+        vectors = model.embedding(batch.ids[:, :-1])
+        if config.mixup:  # of what was heard and what was said so far; what comes next stays the first clip's
+            other, share = mixing(len(memory), config.mixup, memory.device)
+            memory = torch.lerp(memory[other], memory, share[:, None, None])
+            lengths = torch.maximum(lengths, lengths[other])
+            said = vectors.unflatten(0, (len(memory), -1))  # (N, captions of a clip, L - 1, 300)
+            vectors = torch.lerp(said[other], said, share[:, None, None, None]).flatten(0, 1)
+        loss = self.loss(vectors, batch.ids, memory, lengths, config.label_smoothing)
+        size = int((batch.ids[:, 1:] != PADDING).sum())
+        self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Cut a gradient that is too long."""
+        nn.utils.clip_grad_norm_(self.parameters(), self.model.config.gradient_norm)
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the captions of the last time."""
+        self.captions: list[str] = []
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Caption the clips greedily, and log the loss."""
+        model = self.model
+        memory, lengths = model.audio_encoder(batch.mels, batch.lengths)
+        found = generation.greedy(model.steps(memory, lengths), len(memory), model.rules, memory.device)
+        self.captions += [model.vocabulary.decode(ids) for ids in found.ids.tolist()]
+        loss = self.loss(model.embedding(batch.ids[:, :-1]), batch.ids, memory, lengths)
+        size = int((batch.ids[:, 1:] != PADDING).sum())
+        self.log("validation_loss", loss, prog_bar=True, batch_size=size)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log CIDEr-D of the captions, by this vocabulary's words: the metric's own tokeniser would start Java."""
+
+        def plain(text: str) -> str:
+            return " ".join(vocabulary.tokenize(text))
+
+        references = [[plain(caption) for caption in clip.captions] for clip in self.split.clips]
+        scores = overlap.CiderD(self.captions, references).scores
+        self.log("validation_CIDEr-D", float(scores.mean()), prog_bar=True)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam, as published."""
+        return torch.optim.Adam(self.model.parameters(), lr=self.model.config.learning_rate)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Keep beside the weights what `load_model` needs to understand them."""
+        checkpoint["config"] = self.model.config.model_dump(mode="json")
+        checkpoint["vocabulary"] = self.model.vocabulary.digest
+
+
+# The three names of the contract -------------------------------------------------------------------------------------
+
+
+def train(config: Config, dataset: Dataset, run: Run) -> None:
+    """Train on the development split, choosing the best epoch on the validation split."""
+    development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
+    known = vocabulary.from_captions(caption for clip in development.clips for caption in clip.captions)
+    vectors = encoder = None
+    if not run.last.exists():  # which else holds them, with what was learnt since
+        encoder = encoder_of(Path(config.init_from), config.slope) if config.init_from else None
+        if config.words == "train":
+            table = words.train(development.captions, epochs=config.words_epochs, seed=run.seed)
+        else:
+            table = words.read(Path(config.words), limit=config.words_limit)
+        vectors = words.mean(known.words, table)  # a word with a hyphen has the mean of its parts
+        vectors[: len(vocabulary.SPECIAL)] = 0
+    lightning.seed_everything(run.seed, verbose=False)
+    model = Captioner(config, known, vectors)
+    if encoder:
+        model.audio_encoder.load_state_dict(encoder)
+    clips = {split.name: make_items(split, model.log_mel, run.cache) for split in (development, validation)}
+
+    run.start()
+    known.write(run.folder / "vocabulary.json")
+    module = Training(model, validation)
+    collate = partial(make_batch, known=known, longest=config.longest)
+    run.fit(module, clips[DEVELOPMENT], clips[VALIDATION], collate, config)
+    augmentation = [name for name, on in (("SpecAugment", config.spec_augment), ("mixup", config.mixup)) if on]
+    run.describe(
+        load_model(run.best),
+        {
+            "input_sampling_rate": f"{model.sample_rate / 1000:g}kHz",
+            "acoustic_features": "log-mel energies",
+            "word_embeddings": "Word2Vec",
+            "data_augmentation": ", ".join(augmentation) or None,
+            "machine_learning_method": "encoder-decoder",
+            "learning_scheme": "supervised",
+            "ensemble": False,
+            "audio_modelling": "CRNN",
+            "word_modelling": "transformer",
+            "loss_function": "cross-entropy",
+            "optimizer": "Adam",
+            "learning_rate": config.learning_rate,
+            "gradient_clipping": config.gradient_norm,
+            "gradient_norm": "L2",
+            "metric_monitored": f"validation {config.monitor}",
+        },
+    )
+
+
+def encoder_of(folder: Path, slope: float) -> dict[str, Tensor]:
+    """The weights of the CRNN of another run's best epoch.
+
+    Raises:
+        BadRequest: The folder is no run, or its encoder is none with this slope.
+    """
+    checkpoint, advice = folder / "checkpoints" / "best.ckpt", "give the run folder of a retriever that was trained"
+    if not checkpoint.is_file():
+        raise BadRequest(f"init_from: {folder}: is no trained run (it has no checkpoints/best.ckpt); {advice}")
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        prefix = "model.audio_encoder."
+        weights = {name[len(prefix) :]: value for name, value in state["state_dict"].items() if name.startswith(prefix)}
+        CRNN().load_state_dict(weights)
+        found = state["config"]["slope"]
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, AttributeError):
+        raise BadRequest(f"init_from: {checkpoint}: does not hold this kit's CRNN; {advice}") from None
+    if found != slope:
+        raise BadRequest(f"slope must be {found:g} as in init_from's run, {folder}; found {slope:g}")
+    return weights
+
+
+def load_model(checkpoint: Path) -> Captioner:
+    """Give back the model of a checkpoint in its run folder, where the vocabulary lies too.
+
+    Raises:
+        BadRequest: The vocabulary there is another than the one that the checkpoint was trained with.
+    """
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    path = checkpoint.parent.parent / "vocabulary.json"
+    known = vocabulary.read(path)
+    if known.digest != state["vocabulary"]:
+        raise BadRequest(
+            f"{path}: must be the vocabulary that {checkpoint} was trained with ({state['vocabulary']}); it is another "
+            f"({known.digest}): put the run's own back, or train again"
+        )
+    model = Captioner(Config(**state["config"]), known)
+    model.load_state_dict({name.removeprefix("model."): value for name, value in state["state_dict"].items()})
+    return model.eval()

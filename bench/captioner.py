@@ -1,0 +1,156 @@
+"""What a captioner costs: searching for captions with and without keeping what was computed, and a training epoch."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from bench.measures import Function, Row, duration, race, times
+from evaluation import data, soundscapes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CLIPS, FRAMES = 8, 375  # clips as long as the longest of Clotho
+WORDS, BEAMS, VOCABULARY = 30, 4, 4367  # of a caption, of a clip, and of Clotho's development captions
+
+
+def generation(alone: Function, folder: Path) -> list[Row]:
+    """Captions of 30 words by beam search over a decoder of the published size."""
+    kept, anew, theirs, ratio = alone(_generation)
+    speed = [f"{CLIPS / seconds:.3g} /s" for seconds in (kept, anew, theirs)]
+    what = f"captions of {WORDS} words, {BEAMS} beams, {CLIPS} clips of {FRAMES} frames"
+    note = f"BART's decoder, as wide and deep; {ratio:.2f} of its parameters here"
+    return [
+        Row(f"{what} / the decoder anew each word", *speed[:2], times(anew / kept), "≥ 3x", anew / kept >= 3),
+        Row(
+            f"{what} / transformers' generate",
+            speed[0],
+            speed[2],
+            times(theirs / kept),
+            "≥ 1x",
+            theirs / kept >= 1,
+            note,
+        ),
+    ]
+
+
+def _generation() -> tuple[float, float, float, float]:
+    import torch
+    from transformers import BartConfig, BartForConditionalGeneration
+    from transformers.modeling_outputs import BaseModelOutput
+
+    from systems.parts import generation
+    from systems.parts.decoder import Decoder, Steps
+    from systems.parts.vocabulary import END, PADDING, START
+
+    torch.manual_seed(0)
+    size, blocks, heads, hidden = 512, 3, 4, 512
+    decoder = Decoder(VOCABULARY, size, size, blocks=blocks, heads=heads, head_size=size // heads, hidden=hidden).eval()
+    embedding = torch.nn.Embedding(VOCABULARY, size)
+    memory, lengths = torch.randn(CLIPS, FRAMES, size), torch.full((CLIPS,), FRAMES)
+    rules = generation.Rules(START, END, PADDING, (), WORDS, WORDS)
+
+    def anew() -> Callable[["Tensor", "Tensor"], "Tensor"]:
+        clips = torch.arange(CLIPS)
+
+        def step(ids: "Tensor", rows: "Tensor") -> "Tensor":
+            nonlocal clips
+            clips = clips[rows]
+            kept = clips.unique_consecutive()
+            return decoder(embedding(ids), memory[kept], lengths[kept])[:, -1]
+
+        return step
+
+    def search(step: Callable[["Tensor", "Tensor"], "Tensor"]) -> generation.Found:
+        return generation.beam(step, CLIPS, rules, BEAMS)
+
+    shape = BartConfig(
+        vocab_size=VOCABULARY,
+        d_model=size,
+        encoder_layers=1,
+        encoder_ffn_dim=1,
+        decoder_layers=blocks,
+        decoder_attention_heads=heads,
+        decoder_ffn_dim=hidden,
+        max_position_embeddings=64,
+        pad_token_id=PADDING,
+        bos_token_id=START,
+        decoder_start_token_id=START,
+        eos_token_id=END,
+        forced_eos_token_id=None,
+    )
+    bart = BartForConditionalGeneration(shape).eval()
+    settings = {"num_beams": BEAMS, "do_sample": False, "min_new_tokens": WORDS, "max_new_tokens": WORDS}
+
+    def theirs() -> "Tensor":
+        return bart.generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=memory),
+            attention_mask=torch.ones(CLIPS, FRAMES, dtype=torch.int64),
+            **settings,
+        )
+
+    with torch.inference_mode():
+        step = Steps(decoder, memory, lengths, lambda ids: embedding(ids[:, -1:]))
+        found = search(step)
+        assert torch.equal(found.ids, search(anew()).ids)
+        assert found.ids.shape[1] == WORDS == theirs().shape[1] - 1
+        seconds = race(
+            lambda: search(Steps(decoder, memory, lengths, lambda ids: embedding(ids[:, -1:]))),
+            lambda: search(anew()),
+            theirs,
+            rounds=2,
+        )
+    count = [
+        sum(parameter.numel() for parameter in parameters)
+        for parameters in ((*decoder.parameters(), *embedding.parameters()), bart.model.decoder.parameters())
+    ]
+    return *seconds, count[0] / count[1]
+
+
+class Epoch(NamedTuple):
+    """Seconds of an epoch, and the process's peak memory in bytes."""
+
+    seconds: float
+    memory: int
+
+
+def captioner(alone: Function, folder: Path) -> list[Row]:
+    """A training epoch of the baseline captioner on the default data."""
+    place, clips = folder / "captioner", soundscapes.CLIPS["development"]
+    soundscapes.make(place, clips={"development": clips}, progress=False)
+    epoch = alone(_epoch, place, folder)
+    what = f"training epoch of the captioner, {clips} clips, {soundscapes.CAPTIONS} captions each"
+    return [
+        Row(what, duration(epoch.seconds), note=f"{clips / epoch.seconds:.3g} clips/s; once"),
+        Row("… peak memory of the process", f"{epoch.memory / 2**20:.0f} MiB"),
+    ]
+
+
+def _epoch(place: Path, cache: Path) -> Epoch:
+    import torch
+
+    from baseline.captioner import Captioner, Config, Training, make_batch, make_items
+    from systems.parts import vocabulary
+
+    split, config = data.read(place, "development")["development"], Config()
+    known = vocabulary.from_captions(caption for clip in split.clips for caption in clip.captions)
+    torch.manual_seed(0)
+    training = Training(Captioner(config, known), split)
+    training.log = lambda *_, **__: None  # there is no trainer to log to
+    items = make_items(split, training.model.log_mel, cache)
+    optimizer = training.configure_optimizers()
+    began = time.perf_counter()
+    for start in range(0, len(items), config.batch):
+        optimizer.zero_grad()
+        batch = make_batch(items[start : start + config.batch], known, config.longest)
+        training.training_step(batch, 0).backward()
+        training.on_before_optimizer_step(optimizer)
+        optimizer.step()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return Epoch(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+
+
+MEASURES: dict[str, Callable[[Function, Path], list[Row]]] = {"generation": generation, "captioner": captioner}

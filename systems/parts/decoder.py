@@ -1,0 +1,185 @@
+"""A Transformer decoder over encoded sound: word vectors in, logits of the next word out.
+
+Source: Vaswani et al. 2017, sections 3.1 to 3.5, in the size of Weck et al. 2021, section 3.1: three blocks of four
+heads of 128. Two things differ from the former: layers are normalised before each part instead of behind it (Xiong et
+al. 2020), which trains without a warm-up, and sound and words may be of other sizes than the decoder.
+
+In all of it the *rows* are sequences of words and the *clips* encoded sounds. Rows of one clip stand together, as many
+for each clip: the captions of a clip in training, its beams in a search. They are queries to the clip's one memory,
+which is neither repeated nor copied for them.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+HEADS, HEAD_SIZE = 4, 128
+
+KeysValues = tuple[Tensor, Tensor]  # (N, heads, T, head size) each
+
+
+class Attention(nn.Module):
+    """Multi-head scaled dot-product attention of `size` wide queries to a memory of another size."""
+
+    def __init__(self, size: int, memory_size: int, heads: int, head_size: int):
+        super().__init__()
+        self.heads, self.head_size = heads, head_size
+        self.query = nn.Linear(size, heads * head_size)
+        self.key_value = nn.Linear(memory_size, 2 * heads * head_size)
+        self.leave = nn.Linear(heads * head_size, size)
+
+    def keys_values(self, memory: Tensor) -> KeysValues:
+        """What (N, T, memory size) is asked by and answers with."""
+        keys, values = self.key_value(memory).chunk(2, dim=-1)
+        return self._heads(keys), self._heads(values)
+
+    def forward(self, x: Tensor, memory: KeysValues, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+        """Ask (N, L, size) queries.
+
+        Args:
+            x: The queries.
+            memory: Of `keys_values`.
+            mask: (N, 1, 1, T) bool, which of the memory there is; all of it by default.
+            causal: Whether query i sees the first i + 1 of the memory alone.
+        """
+        found = F.scaled_dot_product_attention(self._heads(self.query(x)), *memory, attn_mask=mask, is_causal=causal)
+        return self.leave(found.transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, self.head_size)).transpose(1, 2)
+
+
+class Block(nn.Module):
+    """Attention to the words before, attention to the sound, and two linear layers, each added to what came in."""
+
+    def __init__(self, size: int, memory_size: int, heads: int, head_size: int, hidden: int, dropout: float):
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(size) for _ in range(3))
+        self.words = Attention(size, size, heads, head_size)
+        self.sound = Attention(size, memory_size, heads, head_size)
+        self.linear = nn.Sequential(nn.Linear(size, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, size))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, x: Tensor, sound: KeysValues, mask: Tensor, past: KeysValues | None = None
+    ) -> tuple[Tensor, KeysValues]:
+        """Map (rows, L, size) to the same shape.
+
+        Args:
+            x: The words; behind `past` a single one.
+            sound: Keys and values of the clips.
+            mask: (clips, 1, 1, T) bool, which of them there are.
+            past: Keys and values of the words before `x`.
+
+        Returns:
+            The words, and keys and values of all words up to here.
+        """
+        normed = self.norms[0](x)
+        known = self.words.keys_values(normed)
+        if past is not None:
+            known = tuple(torch.cat(both, dim=2) for both in zip(past, known, strict=True))
+        x = x + self.dropout(self.words(normed, known, causal=past is None))
+        together = self.norms[1](x).reshape(len(mask), -1, x.shape[2])  # (clips, rows of a clip * L, size)
+        x = x + self.dropout(self.sound(together, sound, mask).view_as(x))
+        return x + self.dropout(self.linear(self.norms[2](x))), known
+
+
+class Decoder(nn.Module):
+    """Blocks between word vectors and logits of words.
+
+    Args:
+        words: How many words there are to choose from.
+        word_size: Of the word vectors.
+        memory_size: Of a frame of sound.
+        blocks: How many.
+        heads: Of each attention.
+        head_size: Of each head; a block is heads x head_size wide.
+        hidden: Width between the two linear layers of a block.
+        dropout: Of what each part adds, and of the word vectors.
+    """
+
+    def __init__(
+        self,
+        words: int,
+        word_size: int,
+        memory_size: int,
+        *,
+        blocks: int = 3,
+        heads: int = HEADS,
+        head_size: int = HEAD_SIZE,
+        hidden: int = 512,
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        size = heads * head_size
+        self.enter = nn.Linear(word_size, size)
+        self.blocks = nn.ModuleList(Block(size, memory_size, heads, head_size, hidden, dropout) for _ in range(blocks))
+        self.norm = nn.LayerNorm(size)
+        self.leave = nn.Linear(size, words)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, vectors: Tensor, memory: Tensor, lengths: Tensor) -> Tensor:
+        """Logits of the word behind each word, all at once (teacher forcing).
+
+        Args:
+            vectors: (rows, L, word size) the words from the start on.
+            memory: (clips, T, memory size) the sounds.
+            lengths: (clips,) int64 frames of each, one at least.
+
+        Returns:
+            (rows, L, words). Those of a word do not depend on the words behind it.
+        """
+        mask = _inside(memory, lengths)
+        x = self._enter(vectors, 0)
+        for block in self.blocks:
+            x, _ = block(x, block.sound.keys_values(memory), mask)
+        return self.leave(self.norm(x))
+
+    def _enter(self, vectors: Tensor, position: int) -> Tensor:
+        x = self.enter(vectors)
+        return self.dropout(x + positions(position, x.shape[1], x.shape[2]).to(x))
+
+
+class Steps:
+    """A decoder a word at a time, as `generation.Step`: what was computed for the words before and the sound is kept.
+
+    Args:
+        decoder: The decoder, which must be in evaluation mode for the same logits as `Decoder.forward`.
+        memory: (clips, T, memory size) the sounds.
+        lengths: (clips,) int64 frames of each.
+        embed: Gives the vectors (rows, 1, word size) of the last words of (rows, L) numbers.
+    """
+
+    def __init__(self, decoder: Decoder, memory: Tensor, lengths: Tensor, embed: Callable[[Tensor], Tensor]):
+        self.decoder, self.embed = decoder, embed
+        self.mask = _inside(memory, lengths)
+        self.sounds = [block.sound.keys_values(memory) for block in decoder.blocks]
+        self.pasts: list[KeysValues | None] = [None] * len(decoder.blocks)
+        self.each = 1  # rows of a clip
+
+    def __call__(self, ids: Tensor, rows: Tensor) -> Tensor:
+        """Logits (rows, words) of the next word of each row; the arguments are those of `generation.Step`."""
+        clips = (rows // self.each).unique_consecutive()
+        if len(clips) < len(self.mask):  # the others are done
+            self.mask = self.mask[clips]
+            self.sounds = [(keys[clips], values[clips]) for keys, values in self.sounds]
+        self.each = len(rows) // len(clips)
+        x = self.decoder._enter(self.embed(ids), ids.shape[1] - 1)
+        for number, (block, sound) in enumerate(zip(self.decoder.blocks, self.sounds, strict=True)):
+            past = self.pasts[number]
+            x, self.pasts[number] = block(x, sound, self.mask, past and (past[0][rows], past[1][rows]))
+        return self.decoder.leave(self.decoder.norm(x))[:, 0]
+
+
+def positions(first: int, number: int, size: int) -> Tensor:
+    """The positional encoding (Vaswani et al. 2017, section 3.5) of so many positions as (number, size)."""
+    rates = torch.exp(torch.arange(0, size, 2) * (-math.log(10_000) / size))
+    angles = torch.arange(first, first + number)[:, None] * rates
+    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
+
+
+def _inside(memory: Tensor, lengths: Tensor) -> Tensor:
+    return (torch.arange(memory.shape[1], device=memory.device) < lengths[:, None])[:, None, None]

@@ -1,0 +1,33 @@
+"""What augmentation may touch, and what not."""
+
+import torch
+
+from systems.parts.augmentation import mixing, spec_augment
+
+
+def test_spec_augment_blots_out_stretches_within_each_clip():
+    torch.manual_seed(0)
+    lengths = torch.tensor([100, 40])
+    mels = torch.randn(2, 100, 64) + 3
+    mels[1, 40:] = 0
+    before = mels.clone()
+    found = spec_augment(mels, lengths, masks=2, time=0.2, bands=0.25)
+    assert torch.equal(mels, before)
+    assert (found[1, 40:] == 0).all()
+    for row, length in enumerate(lengths):
+        changed = found[row, :length] != mels[row, :length]
+        mean = mels[row, :length].mean()
+        torch.testing.assert_close(found[row, :length][changed], mean.expand(int(changed.sum())))
+        rows, columns = changed.all(1), changed.all(0)
+        assert torch.equal(changed, rows[:, None] | columns)
+        assert 0 < rows.sum() <= 2 * 0.2 * length + 2
+        assert 0 < columns.sum() <= 2 * 0.25 * 64 + 2
+
+
+def test_mixing_keeps_the_first_clip_the_louder():
+    torch.manual_seed(0)
+    other, share = mixing(1000, 0.4)
+    assert sorted(other.tolist()) == list(range(1000))
+    assert share.min() >= 0.5
+    assert share.max() <= 1
+    assert 0.8 < share.mean() < 0.9  # of a beta distribution that prefers the ends

@@ -1,0 +1,98 @@
+"""A word at a time with what is kept, or all at once: the same logits; and nothing depends on the batch."""
+
+import pytest
+import torch
+from torch import nn
+
+from systems.parts.decoder import Attention, Decoder, Steps, positions
+
+WORDS, CLIPS = 11, 3
+LENGTHS = torch.tensor([9, 4, 1])
+
+
+@pytest.fixture
+def decoder():
+    torch.manual_seed(0)
+    return Decoder(WORDS, 6, 5, blocks=2, heads=2, head_size=4, hidden=8).eval()
+
+
+@pytest.fixture
+def embedding():
+    torch.manual_seed(1)
+    return nn.Embedding(WORDS, 6)
+
+
+@pytest.fixture
+def memory():
+    return torch.randn(CLIPS, 9, 5, generator=torch.Generator().manual_seed(2))
+
+
+@torch.no_grad()
+def test_a_word_at_a_time_equals_teacher_forcing(decoder, embedding, memory):
+    ids = torch.randint(WORDS, (CLIPS, 7))
+    together = decoder(embedding(ids), memory, LENGTHS)
+    steps = Steps(decoder, memory, LENGTHS, lambda ids: embedding(ids[:, -1:]))
+    for length in range(1, 8):
+        found = steps(ids[:, :length], torch.arange(CLIPS))
+        torch.testing.assert_close(found, together[:, length - 1])
+
+
+@torch.no_grad()
+def test_rows_that_multiply_change_places_and_leave(decoder, embedding, memory):
+    steps = Steps(decoder, memory, LENGTHS, lambda ids: embedding(ids[:, -1:]))
+    ids, clips = torch.ones(CLIPS, 1, dtype=torch.int64), torch.arange(CLIPS)
+    # Each clip once; each twice; turned round within clips; without clip 1; without clip 0, three times.
+    for rows in ([0, 1, 2], [0, 0, 1, 1, 2, 2], [1, 0, 3, 2, 4, 4], [0, 1, 5, 4], [3, 2, 3]):
+        rows = torch.tensor(rows)
+        ids, clips = ids[rows], clips[rows]
+        found = steps(ids, rows)
+        for row, clip in enumerate(clips):
+            alone = decoder(embedding(ids[row : row + 1]), memory[clip : clip + 1], LENGTHS[clip : clip + 1])
+            torch.testing.assert_close(found[row : row + 1], alone[:, -1])
+        ids = torch.cat([ids, torch.randint(WORDS, (len(rows), 1))], dim=1)
+
+
+@torch.no_grad()
+def test_several_captions_of_a_clip_share_its_memory(decoder, embedding, memory):
+    ids = torch.randint(WORDS, (CLIPS * 5, 6))
+    together = decoder(embedding(ids), memory, LENGTHS)
+    apart = decoder(embedding(ids), memory.repeat_interleave(5, 0), LENGTHS.repeat_interleave(5))
+    torch.testing.assert_close(together, apart)
+
+
+@torch.no_grad()
+def test_what_stands_behind_changes_nothing(decoder, embedding, memory):
+    ids = torch.randint(WORDS, (CLIPS, 6))
+    before = decoder(embedding(ids), memory, LENGTHS)
+    memory[1, 4:] = 1e6
+    other = ids.clone()
+    other[:, 4:] = 0
+    torch.testing.assert_close(decoder(embedding(other), memory, LENGTHS)[:, :4], before[:, :4])
+
+
+@torch.no_grad()
+def test_attention_is_torchs_own(memory):
+    ours = Attention(8, 5, heads=2, head_size=4)
+    theirs = nn.MultiheadAttention(8, 2, kdim=5, vdim=5, batch_first=True)
+    theirs.q_proj_weight.copy_(ours.query.weight)
+    theirs.k_proj_weight.copy_(ours.key_value.weight[:8])
+    theirs.v_proj_weight.copy_(ours.key_value.weight[8:])
+    theirs.in_proj_bias.copy_(torch.cat([ours.query.bias, ours.key_value.bias]))
+    theirs.out_proj.load_state_dict(ours.leave.state_dict())
+    x = torch.randn(CLIPS, 4, 8)
+    inside = torch.arange(9) < LENGTHS[:, None]
+    expected = theirs(x, memory, memory, key_padding_mask=~inside)[0]
+    torch.testing.assert_close(ours(x, ours.keys_values(memory), inside[:, None, None]), expected)
+
+
+def test_positions():
+    found = positions(2, 3, 4)
+    assert found.shape == (3, 4)
+    torch.testing.assert_close(found[:, 0], torch.tensor([2.0, 3.0, 4.0]).sin())
+    torch.testing.assert_close(found[:, 3], torch.tensor([0.02, 0.03, 0.04]).cos())
+
+
+def test_the_published_size():
+    decoder = Decoder(100, 300, 300)
+    assert len(decoder.blocks) == 3
+    assert {(block.words.heads, block.words.head_size) for block in decoder.blocks} == {(4, 128)}

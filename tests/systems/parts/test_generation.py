@@ -1,0 +1,232 @@
+"""Searches against the slow and the accepted way: every sequence there is, and transformers' `generate`."""
+
+import itertools
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from systems.parts import generation
+from systems.parts.generation import Rules
+
+PADDING, START, END = 0, 1, 2
+CLIPS = 4
+
+
+class Whole:
+    """A step that begins anew each time: logits follow from the clip and all words so far."""
+
+    def __init__(self, words, seed=0):
+        self.words, self.seed, self.clips, self.calls = words, seed, torch.arange(CLIPS), []
+
+    def logits(self, clip, ids):
+        # The same for the same sequence, whatever came before and in which batch.
+        digits = int("".join(f"{number:02d}" for number in (clip + 1, *ids)))
+        return torch.randn(self.words, generator=torch.Generator().manual_seed(digits % 2**31 + self.seed)) * 2
+
+    def __call__(self, ids, rows):
+        self.clips = self.clips[rows]
+        self.calls.append(len(rows))
+        return torch.stack([self.logits(int(clip), row.tolist()) for clip, row in zip(self.clips, ids, strict=True)])
+
+
+def exhaustive(words, rules, penalty, seed=0):
+    """The best of all sequences: ids up to the end and log-probability, for each clip."""
+    model, answers = Whole(words, seed), []
+    for clip in range(CLIPS):
+        best = (-torch.inf, None, None)
+        open_sequences = [((START,), 0.0)]
+        for length in range(1, rules.max_words + 1):
+            grown = []
+            for ids, total in open_sequences:
+                log_probs = model.logits(clip, ids).log_softmax(0)
+                allowed = rules.allowed(log_probs[None], torch.tensor([ids]))[0].tolist()
+                for word, value in enumerate(allowed):
+                    if value == -torch.inf:
+                        continue
+                    if word == END or length == rules.max_words:
+                        best = max(best, ((total + value) / length**penalty, (*ids[1:], word), total + value))
+                    else:
+                        grown.append(((*ids, word), total + value))
+            open_sequences = grown
+        answers.append(best)
+    return answers
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.7, 1.0, 2.0, -1.0])
+@pytest.mark.parametrize(
+    "rules",
+    [
+        Rules(START, END, PADDING, (PADDING, START), 0, 4),
+        Rules(START, END, PADDING, (PADDING, START), 3, 4),
+        Rules(START, END, PADDING, (PADDING, START), 0, 5, 1),
+        Rules(START, END, PADDING, (PADDING, START), 2, 5, 2),
+    ],
+    ids=["any", "long", "no word twice", "no pair twice"],
+)
+def test_beams_enough_find_the_best_of_all(rules, penalty):
+    found = generation.beam(Whole(6), CLIPS, rules, width=4**5, length_penalty=penalty)
+    for row, (_, ids, total) in enumerate(exhaustive(6, rules, penalty)):
+        assert [number for number in found.ids[row].tolist() if number != PADDING] == list(ids)
+        assert float(found.log_probability[row]) == pytest.approx(total, abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def gpt2():
+    torch.manual_seed(0)
+    special = {"bos_token_id": START, "eos_token_id": END, "pad_token_id": PADDING}
+    shape = GPT2Config(vocab_size=13, n_positions=40, n_embd=16, n_layer=2, n_head=2, initializer_range=0.6, **special)
+    return GPT2LMHeadModel(shape).eval()
+
+
+STARTS = torch.tensor([[START, 3], [START, 7], [START, 12]])  # what the three "clips" differ by
+
+
+def step_of(model):
+    """GPT-2 as a step, whose second word is its clip."""
+    state = {"second": STARTS[:, 1:]}
+
+    def step(ids, rows):
+        state["second"] = state["second"][rows]
+        return model(torch.cat([ids[:, :1], state["second"], ids[:, 1:]], dim=1)).logits[:, -1]
+
+    return step
+
+
+@pytest.mark.parametrize("width", [1, 2, 4, 7])
+@pytest.mark.parametrize("penalty", [0.0, 1.0, 1.8])
+@pytest.mark.parametrize(("shortest", "longest"), [(0, 12), (5, 9), (12, 12)])
+def test_beam_search_is_transformers(gpt2, width, penalty, shortest, longest):
+    rules = Rules(START, END, PADDING, (PADDING,), shortest, longest)
+    found = generation.beam(step_of(gpt2), len(STARTS), rules, width, penalty)
+    expected = gpt2.generate(
+        STARTS,
+        attention_mask=torch.ones_like(STARTS),
+        num_beams=width,
+        do_sample=False,
+        length_penalty=penalty,
+        early_stopping="never",
+        suppress_tokens=[PADDING],
+        min_new_tokens=shortest,
+        max_new_tokens=longest,
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    if width == 1:  # transformers' is greedy then
+        found = generation.greedy(step_of(gpt2), len(STARTS), rules)
+    theirs = expected.sequences[:, 2:]  # behind the end they may have ends, for a padding that is 0
+    ended = (theirs == END).cumsum(1) - (theirs == END).int() > 0
+    theirs = theirs.masked_fill(ended, PADDING)
+    assert torch.equal(found.ids, theirs[:, : found.ids.shape[1]])
+    assert (theirs[:, found.ids.shape[1] :] == PADDING).all()
+    if width > 1:
+        lengths = (found.ids != PADDING).sum(1)
+        torch.testing.assert_close(found.log_probability / lengths**penalty, expected.sequences_scores)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_no_repeats_as_transformers(gpt2, order):
+    settings = {"num_beams": 3, "do_sample": False, "early_stopping": "never", "no_repeat_ngram_size": order}
+    settings |= {"suppress_tokens": [PADDING], "min_new_tokens": 8, "max_new_tokens": 10}
+    for row in range(1, 13):
+        prompt = torch.tensor([[row]])
+        rules = Rules(row, END, PADDING, (PADDING,), 8, 10, order)
+        found = generation.beam(lambda ids, _: gpt2(ids).logits[:, -1], 1, rules, 3)
+        theirs = gpt2.generate(prompt, attention_mask=torch.ones_like(prompt), **settings)
+        assert torch.equal(found.ids, theirs[:, 1:])
+        words = [row, *found.ids[0].tolist()]
+        grams = list(zip(*(words[start:] for start in range(order)), strict=False))
+        assert len(grams) == len(set(grams))
+
+
+def test_lengths():
+    for search in (generation.greedy, generation.beam, generation.sample):
+        for shortest, longest in ((0, 1), (3, 3), (2, 6), (6, 20)):
+            rules = Rules(START, END, PADDING, (PADDING, START), shortest, longest)
+            ids = search(Whole(5), CLIPS, rules).ids
+            words = ((ids != PADDING) & (ids != END)).sum(1)
+            assert (words >= shortest).all()
+            assert (words <= longest).all()
+            assert not torch.isin(ids, torch.tensor([START])).any()
+
+
+def test_where_the_rules_leave_no_word_the_end_comes():
+    rules = Rules(START, END, PADDING, (PADDING, START), 9, 9, 1)  # two words, each once, and nine are asked for
+    for search in (generation.greedy, generation.beam, generation.sample):
+        found = search(Whole(5), CLIPS, rules)
+        assert (found.ids[:, :3] != PADDING).all()
+        assert (found.ids[:, 2] == END).all()
+        assert found.log_probability.isfinite().all()
+
+
+def test_sampling_follows_from_the_seed():
+    rules = Rules(START, END, PADDING, (PADDING, START), 1, 8)
+    one, again, other = (generation.sample(Whole(9), CLIPS, rules, 0.95, seed) for seed in (1, 1, 2))
+    assert torch.equal(one.ids, again.ids)
+    assert torch.equal(one.log_probability, again.log_probability)
+    assert one.ids.shape != other.ids.shape or not torch.equal(one.ids, other.ids)
+    least = generation.sample(Whole(9), CLIPS, rules, 1e-9)
+    assert torch.equal(least.ids, generation.greedy(Whole(9), CLIPS, rules).ids)
+
+
+@pytest.mark.parametrize(("top_p", "kept"), [(0.5, [1]), (0.55, [1, 0.3]), (0.85, [1, 0.3, 0.15]), (1.0, None)])
+def test_sampling_draws_from_the_nucleus_as_probable_as_its_words_are(top_p, kept):
+    chances = torch.tensor([0.0, 0.0, 0.05, 0.5, 0.3, 0.15])
+    rules = Rules(START, END, PADDING, (), 0, 1)
+    found = generation.sample(lambda ids, _: chances.log().expand(len(ids), -1), 20_000, rules, top_p)
+    shares = torch.bincount(found.ids[:, 0], minlength=6) / 20_000
+    before = torch.tensor([1, 1, 0.95, 0.0, 0.5, 0.8])
+    expected = chances * (before < top_p)
+    torch.testing.assert_close(shares, expected / expected.sum(), atol=0.012, rtol=0)
+
+
+def test_clips_that_are_done_leave_the_batch():
+    def short(ids, rows):
+        calls.append(len(rows))
+        logits = torch.zeros(len(ids), 5)
+        logits[:, END] = 20.0 if ids.shape[1] > 3 else -20.0
+        logits[0, END] = -20.0
+        return logits
+
+    rules = Rules(START, END, PADDING, (PADDING, START), 0, 8)
+    calls: list[int] = []
+    generation.greedy(short, CLIPS, rules)
+    assert calls == [4, 4, 4, 4, 1, 1, 1, 1]
+    calls = []
+    generation.beam(short, CLIPS, rules, width=2)
+    assert calls[:4] == [4, 8, 8, 8]
+    assert calls[4] < 8
+
+
+def test_a_batch_is_its_clips():
+    rules = Rules(START, END, PADDING, (PADDING, START), 1, 7, 2)
+    together = generation.beam(Whole(6), CLIPS, rules, 3)
+    for clip in range(CLIPS):
+        alone = Whole(6)
+        alone.clips = torch.tensor([clip])
+        found = generation.beam(alone, 1, rules, 3)
+        length = found.ids.shape[1]
+        assert torch.equal(together.ids[clip, :length], found.ids[0])
+        assert (together.ids[clip, length:] == PADDING).all()
+
+
+@pytest.mark.parametrize("wrong", [{"min_words": 5, "max_words": 4}, {"max_words": 0}, {"no_repeat": -1}])
+def test_rules_that_cannot_hold(wrong):
+    with pytest.raises(ValueError, match="min_words must be 0 to max_words"):
+        Rules(START, END, PADDING, **wrong)
+
+
+def test_the_oracle_sees_every_sequence():
+    rules = Rules(START, END, PADDING, (PADDING, START), 0, 2)
+    (score, ids, total), *_ = exhaustive(4, rules, 1.0)
+    model = Whole(4)
+    every = {}
+    for length in (1, 2):
+        for ids_ in itertools.product([END, 3], repeat=length):
+            if (ids_[0] == END) != (length == 1):
+                continue
+            steps = [model.logits(0, (START, *ids_[:place])).log_softmax(0)[word] for place, word in enumerate(ids_)]
+            every[ids_] = float(sum(steps)) / length
+    assert max(every, key=every.get) == ids
+    assert score == pytest.approx(every[ids])
+    assert total == pytest.approx(score * len(ids))
