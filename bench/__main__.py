@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bench import captions, measures
+from bench import captions, encoders, measures
 from evaluation.findings import BadRequest, command, table
 
 VERSIONS = (
@@ -32,7 +32,7 @@ VERSIONS = (
     "aac-metrics",
     "faiss-cpu",
 )
-MEASURES = measures.MEASURES | captions.MEASURES
+MEASURES = measures.MEASURES | captions.MEASURES | encoders.MEASURES
 DISK = 3 * 10**9  # bytes: the store, and the default data
 
 

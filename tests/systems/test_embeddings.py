@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from evaluation.findings import Faulty
+from evaluation.findings import BadRequest, Faulty
 from systems import embeddings
 from systems.parts import encoders
 from systems.parts.encoders import coala
@@ -136,6 +136,29 @@ def test_a_killed_extraction_goes_on_and_is_shared(sounds, tmp_path, embedded):
     assert all(np.allclose(one, other, atol=1e-5) for one, other in zip(found, wanted, strict=True))
     (folder,) = cache.iterdir()
     assert (folder / "features.f32").stat().st_size == sum(len(view) for view in wanted) * 1152 * 4
+
+
+def test_workers_embed_the_same(sounds, tmp_path):
+    ray = pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+    sounds[1].write_text("no sound")
+    encoder = small()
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        with pytest.raises(Faulty) as fault:
+            embeddings.embed(sounds, encoder, tmp_path / "spread", workers=2)
+        good = [sounds[0], *sounds[2:]]
+        found = embeddings.embed(good, encoder, tmp_path / "spread", workers=2)
+    finally:
+        ray.shutdown()
+    assert [Path(finding.file).name for finding in fault.value.findings] == ["1.wav"]
+    wanted = embeddings.embed(good, encoder, tmp_path / "here")
+    assert all(np.allclose(one, other, atol=1e-5) for one, other in zip(found, wanted, strict=True))
+
+
+def test_workers_without_ray_are_refused(sounds, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(BadRequest, match="needs ray; install the extra `cluster`"):
+        embeddings.embed(sounds[:1], small(), tmp_path / "cache", workers=1)
 
 
 def test_on_real_sound(shared, tmp_path):

@@ -67,6 +67,10 @@ class Yamnet(nn.Module):
         with zipfile.ZipFile(io.BytesIO(content)) as bundle:  # a TFLite file with metadata is a zip as well
             self.labels = bundle.read(LABELS).decode().splitlines()
 
+    def __reduce__(self) -> tuple:
+        """Copies, and what goes to another process, run an interpreter of their own."""
+        return type(self), (self.file.cpu().numpy().tobytes(),)
+
     def run(self, windows: Tensor, tensor: int) -> Tensor:
         """Map (N, 15600) samples to (N, values) of a tensor."""
         found = []

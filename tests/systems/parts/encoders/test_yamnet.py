@@ -1,6 +1,8 @@
 """The published YAMNet on real sound."""
 
+import copy
 import csv
+import pickle
 
 import numpy as np
 import pytest
@@ -94,6 +96,13 @@ def test_neighbours_change_nothing(model):
     together, _ = yamnet.get_timestamp_embeddings(sounds, model)
     for sound, values in zip(sounds, together, strict=True):
         assert torch.equal(yamnet.get_timestamp_embeddings(sound[None], model)[0][0], values)
+
+
+def test_a_copy_is_the_same(model):
+    sound = torch.rand(1, 16000)
+    copies = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
+    for other in copies:
+        assert torch.equal(yamnet.get_scene_embeddings(sound, other), yamnet.get_scene_embeddings(sound, model))
 
 
 def test_its_identity_is_its_files(model, shared):
