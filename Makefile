@@ -54,7 +54,7 @@ test: .venv/.test ## check style and run every test
 bench: .venv/.bench ## measure speed side by side with what one would use instead
 	$(PY) -m bench
 
-hear-check: .venv/.hear ## run the public HEAR validator on every audio encoder (1.9 GB more, TensorFlow)
+hear-check: .venv/.hear ## run the public HEAR validator on every audio encoder (about 2 GB more, TensorFlow)
 	$(PY) -m tests.systems.parts.encoders.hear_check
 
 format: .venv/.test ## put the code in the one format

@@ -21,6 +21,7 @@ Source: the HEAR 2021 API, hearbenchmark.com/hear-api.html, and what its validat
 import importlib
 import inspect
 from dataclasses import dataclass
+from itertools import chain
 from types import ModuleType
 
 import torch
@@ -86,7 +87,8 @@ class Encoder:
         Raises:
             BadRequest: The module returns something else.
         """
-        device = next((value.device for value in self.model.state_dict().values()), audio.device)
+        held = chain(self.model.parameters(), self.model.buffers())
+        device = next((value.device for value in held), audio.device)
         return [
             self._embed(sound[:length].to(device)[None]) for sound, length in zip(audio, lengths.tolist(), strict=True)
         ]

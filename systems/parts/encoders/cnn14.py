@@ -95,17 +95,8 @@ class Cnn14(nn.Module):
 
 
 def load_model(path: str = "") -> Cnn14:
-    """Load the published weights; `path` as in `weights.find`.
-
-    Raises:
-        BadRequest: There is no such file, or torch did not save it.
-        Faulty: It holds other weights; with every difference.
-    """
-    file = weights.find(PART, path)
-    state = weights.read(file, PART)
-    with torch.device("meta"):  # nothing is filled at random only to be overwritten
-        model = Cnn14()
-    return weights.fill(model, state.get("model") if isinstance(state, dict) else None, file, UNUSED)
+    """Load the published weights; `path` as in `weights.find`, what is raised as in `weights.load`."""
+    return weights.load(Cnn14, PART, path, UNUSED, inside="model")
 
 
 def get_timestamp_embeddings(audio: Tensor, model: Cnn14, hop: float = STEP) -> tuple[Tensor, Tensor]:

@@ -68,16 +68,8 @@ class OpenL3(nn.Module):
 
 
 def load_model(path: str = "") -> OpenL3:
-    """Load the published weights; `path` as in `weights.find`.
-
-    Raises:
-        BadRequest: There is no such file, or torch did not save it.
-        Faulty: It holds other weights; with every difference.
-    """
-    file = weights.find(PART, path)
-    with torch.device("meta"):
-        model = OpenL3()
-    return weights.fill(model, weights.read(file, PART), file, UNUSED)
+    """Load the published weights; `path` as in `weights.find`, what is raised as in `weights.load`."""
+    return weights.load(OpenL3, PART, path, UNUSED)
 
 
 __all__ = ["OpenL3", "get_scene_embeddings", "get_timestamp_embeddings", "load_model"]

@@ -74,16 +74,8 @@ def filters() -> np.ndarray:
 
 
 def load_model(path: str = "") -> VGGish:
-    """Load the published weights; `path` as in `weights.find`.
-
-    Raises:
-        BadRequest: There is no such file, or torch did not save it.
-        Faulty: It holds other weights; with every difference.
-    """
-    file = weights.find(PART, path)
-    with torch.device("meta"):
-        model = VGGish()
-    return weights.fill(model, weights.read(file, PART), file, {})
+    """Load the published weights; `path` as in `weights.find`, what is raised as in `weights.load`."""
+    return weights.load(VGGish, PART, path, {})
 
 
 def postprocess(embeddings: Tensor, path: str = "") -> Tensor:

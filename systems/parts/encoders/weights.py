@@ -4,7 +4,7 @@ Nothing is downloaded: what is missing is named with its size and where it is pu
 """
 
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -74,21 +74,31 @@ def read(file: Path, part: Part) -> object:
         raise BadRequest(message) from None
 
 
-def fill(model: nn.Module, state: object, file: Path, unused: Shapes) -> nn.Module:
-    """Give a model the published tensors, and freeze it.
+def load(network: Callable[[], nn.Module], part: Part, path: str, unused: Shapes, inside: str = "") -> nn.Module:
+    """Make a network with its published weights, frozen, in evaluation mode.
 
     Args:
-        model: Its names and shapes are the published ones.
-        state: What was read from `file`.
-        file: For messages.
+        network: Its names and shapes are the published ones.
+        part: What the file is.
+        path: As in `find`.
         unused: What the file holds beside, by name: layers of a front end that is computed, or of a classifier.
-
-    Returns:
-        The model, in evaluation mode; no parameter wants a gradient.
+        inside: The entry of the file that holds the tensors; empty where they are all that it holds.
 
     Raises:
-        Faulty: Names or shapes are not the published ones; with all that differ.
+        BadRequest: There is no such file, or torch did not save it.
+        Faulty: It holds other weights; with every difference.
     """
+    file = find(part, path)
+    state = read(file, part)
+    if inside:
+        state = state.get(inside) if isinstance(state, Mapping) else None
+    with torch.device("meta"):  # nothing is filled at random only to be overwritten
+        model = network()
+    return fill(model, state, file, unused)
+
+
+def fill(model: nn.Module, state: object, file: Path, unused: Shapes) -> nn.Module:
+    """Give a model what was read from `file`, and freeze it; arguments and `Faulty` as in `load`."""
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()} | dict(unused)
     found = {}
     if isinstance(state, Mapping):
