@@ -1,0 +1,77 @@
+"""What embedding sounds costs: against the bare networks, and against reading what was embedded before."""
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import soundfile
+
+from bench.measures import CLOTHO, Function, Row, duration, race, times
+
+if TYPE_CHECKING:
+    from systems.parts.encoders import Encoder
+
+YAMNET = CLOTHO.parent / "yamnet"
+NETWORKS = {"cnn14": "Cnn14", "coala": "Coala", "openl3": "OpenL3", "vggish": "VGGish"}
+CLIPS = {"cnn14": 8, "coala": 40, "openl3": 4, "vggish": 8, "yamnet": 80}  # some seconds of each
+SECONDS = 5
+
+
+def encoders(alone: Function, folder: Path) -> list[Row]:
+    """Each audio encoder from file to cache, against its network on ready batches and against the filled cache."""
+    rng = np.random.default_rng(0)
+    paths = [folder / f"noise {number}.wav" for number in range(max(CLIPS.values()))]
+    for path in paths:
+        soundfile.write(path, rng.normal(0, 0.1, SECONDS * 44100), 44100)
+    rows = []
+    for name in (*NETWORKS, *(["yamnet"] if YAMNET.is_dir() else [])):
+        clips = CLIPS[name]
+        ours, bare, cached = alone(_encoder, name, paths[:clips], folder / name)
+        what = f"{name}: {clips} clips of {SECONDS} s, from file to cache / its network on ready batches"
+        speeds = (f"{clips / seconds:.3g} clips/s" for seconds in (ours, bare))
+        rows.append(Row(what, *speeds, f"{bare / ours:.0%} of it", note="" if name == "yamnet" else "random weights"))
+        rows.append(Row("… read from the cache / embedded", duration(cached), duration(ours), times(ours / cached)))
+    return rows
+
+
+def _encoder(name: str, paths: list[Path], folder: Path) -> list[float]:
+    import torch
+
+    from systems.embeddings import embed
+
+    encoder, batches = _loaded(name), []
+    caches: Iterator[Path] = (folder / f"{number}" for number in range(1000))
+    hook = encoder.model.register_forward_pre_hook(lambda model, inputs: batches.append(inputs[0].clone()))
+    filled = folder / "filled"
+    embed(paths, encoder, filled)
+    hook.remove()
+
+    def bare() -> None:
+        with torch.inference_mode():
+            for batch in batches:
+                encoder.model(batch)
+
+    return race(
+        lambda: embed(paths, encoder, next(caches)),
+        bare,
+        lambda: [view.sum() for view in embed(paths, encoder, filled)],
+        rounds=2,
+    )
+
+
+def _loaded(name: str) -> "Encoder":
+    """An encoder, with random weights where the published ones are too large to be at hand."""
+    import torch
+
+    from systems.parts import encoders
+
+    if name == "yamnet":
+        return encoders.encoder(name, str(YAMNET))
+    torch.manual_seed(0)
+    module = importlib.import_module(f"{encoders.__name__}.{name}")
+    return encoders.Encoder(name, module, getattr(module, NETWORKS[name])().eval().requires_grad_(False))
+
+
+MEASURES = {"encoders": encoders}

@@ -1,0 +1,94 @@
+"""Embeddings that are computed once per sound, whatever is trained on them.
+
+    embeddings = embed(paths, encoder("yamnet", hop=480), Path(".cache"))        # a list of (timestamps, size)
+
+What is kept follows from the sound's content, the encoder, its weights and its hop, so that the same encoder with other
+weights, fine-tuned ones for instance, has a store of its own.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from evaluation import audio
+from evaluation.findings import BadRequest
+from systems.parts.encoders import Encoder
+from systems.store import Store, parallel, usable
+
+Values = np.ndarray | audio.UnusableSound
+
+
+def embed(paths: Sequence[Path], encoder: Encoder, cache: Path, *, workers: int = 0) -> list[np.ndarray]:
+    """Return the embeddings of every sound, (timestamps, size) float32 each, computing those that the cache lacks.
+
+    Sounds go through the encoder one at a time, so that no embedding depends on another sound or on padding. Here, they
+    are decoded in threads, and the encoder runs where its model is.
+
+    Args:
+        paths: The sounds, of any sample rate.
+        encoder: From `encoders.encoder`.
+        cache: Folder of the cache; several processes may share it.
+        workers: How many of ray's workers to spread the sounds over, a processor each; 0 is none. They are of the
+            cluster that RAY_ADDRESS names, else of this machine, and see the sounds under the same paths.
+
+    Returns:
+        Read-only views into the memory-mapped file, in the order of `paths`.
+
+    Raises:
+        Faulty: A sound cannot be used, or its embeddings are not finite; with all of these. The others are kept.
+        BadRequest: Workers are asked for and ray is not installed.
+    """
+
+    def here(missing: Sequence[Path]) -> Iterator[Values]:
+        for sound in parallel(_decode(encoder), missing, label):
+            yield sound if isinstance(sound, audio.UnusableSound) else _embedded(sound, encoder)
+
+    def spread(missing: Sequence[Path]) -> Iterator[Values]:
+        return tqdm(_spread(missing, encoder, workers), label, len(missing), unit="clip", leave=False, disable=None)
+
+    label = f"{encoder.name} embeddings"
+    identity = repr((audio.ARITHMETIC, encoder.identity))
+    kind = "".join(letter if letter.isalnum() else "_" for letter in encoder.name)
+    return Store(cache, kind, identity, encoder.size).rows(paths, spread if workers else here)
+
+
+def _decode(encoder: Encoder) -> Callable[[Path], Values]:
+    return usable(lambda path: audio.load(path, encoder.sample_rate))
+
+
+def _embedded(sound: np.ndarray, encoder: Encoder) -> Values:
+    with torch.inference_mode():
+        (values,) = encoder(torch.from_numpy(sound)[None], torch.tensor([len(sound)]))
+    if not values.isfinite().all():
+        return audio.UnusableSound(f"{encoder.name} gives it embeddings that are not finite; leave the sound out")
+    return values.cpu().numpy()
+
+
+def _spread(missing: Sequence[Path], encoder: Encoder, workers: int) -> Iterator[Values]:
+    if not missing:
+        return
+    try:
+        import ray
+        from ray.util import ActorPool
+    except ModuleNotFoundError:
+        raise BadRequest("embedding on workers needs ray; install the extra `cluster`, or ask for no workers") from None
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, include_dashboard=False)
+
+    @ray.remote(num_cpus=1)
+    class Worker:
+        """Keeps the encoder from sound to sound."""
+
+        def __init__(self, encoder: Encoder):
+            self.encoder = encoder
+
+        def embed(self, path: Path) -> Values:
+            sound = _decode(self.encoder)(path)
+            return sound if isinstance(sound, audio.UnusableSound) else _embedded(sound, self.encoder)
+
+    once = ray.put(encoder)
+    pool = ActorPool([Worker.remote(once) for _ in range(min(workers, len(missing)))])
+    yield from pool.map(lambda worker, path: worker.embed.remote(path.absolute()), missing)

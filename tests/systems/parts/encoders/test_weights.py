@@ -1,0 +1,178 @@
+"""The published files load, and others are refused by name."""
+
+import importlib
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from evaluation.findings import BadRequest, Faulty
+from systems.parts import encoders
+from systems.parts.encoders import coala, vggish, weights
+from tests.systems.parts.encoders.published import FILES, layer, write
+
+MODULES = {name: importlib.import_module(f"{encoders.__name__}.{name}") for name in FILES}
+
+
+def numbered(shapes):
+    """Tensors of those shapes, each of one number of its own, so that the largest take no room."""
+    return {name: torch.tensor(float(number)).expand(shape) for number, (name, shape) in enumerate(shapes.items())}
+
+
+@pytest.fixture(params=FILES)
+def published(request, tmp_path):
+    """A module, the names and shapes of its file, a state of them, and how to write and load another."""
+    _, shapes, count = FILES[request.param]
+    assert len(shapes) == count
+    module = MODULES[request.param]
+
+    def load(state):
+        return module.load_model(str(write(request.param, tmp_path, state)))
+
+    return module, numbered(shapes), load
+
+
+def test_a_published_file_loads(published):
+    module, state, load = published
+    model = load(state)
+    found = model.state_dict()
+    for name, value in found.items():
+        if name in state and not name.endswith("num_batches_tracked"):
+            assert torch.equal(value, state[name]), name
+    beyond = {name for name in state if name not in found}
+    assert beyond == set(getattr(module, "UNUSED", {}))
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert {value.dtype for value in model.parameters()} == {torch.float32}
+
+
+def test_files_from_before_batches_were_counted_load(published):
+    _, state, load = published
+    load({name: value for name, value in state.items() if "num_batches" not in name}).to("cpu")
+
+
+def test_all_differences_are_named_at_once(published):
+    _, state, load = published
+    gone, other, *_ = (name for name, value in state.items() if value.ndim == 4 or name.startswith("embeddings"))
+    del state[gone]
+    state[other] = torch.zeros(3, 5)
+    state["head.weight"] = torch.zeros(2, 2)
+    with pytest.raises(Faulty) as fault:
+        load(state)
+    said = {finding.column: finding.message for finding in fault.value.findings}
+    assert set(said) == {gone, other, "head.weight"}
+    assert said[gone].startswith("missing; must be there with shape (")
+    assert said[other].endswith("found (3, 5)")
+    assert said["head.weight"].startswith("unexpected, with shape (2, 2)")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_of_another_network_is_refused(name, tmp_path):
+    other = {"fc.weight": torch.zeros(2, 2)}
+    with pytest.raises(Faulty, match="missing"):
+        MODULES[name].load_model(str(write(name, tmp_path, other)))
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights", pickle.dumps({"a": print}, protocol=2)])
+def test_what_torch_did_not_save_is_refused_unread(content, tmp_path):
+    (tmp_path / "vggish-10086976.pth").write_bytes(content)
+    with pytest.raises(BadRequest, match=r"must be VGGish as torch saves it \(.*fetch it again from https://"):
+        vggish.load_model(str(tmp_path))
+
+
+def test_a_checkpoint_without_its_model_is_refused(tmp_path):
+    torch.save(torch.zeros(3), tmp_path / "Cnn14_mAP=0.431.pth")
+    with pytest.raises(Faulty, match=r"fc1\.bias: error: missing"):
+        MODULES["cnn14"].load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "size"),
+    [
+        ("cnn14", "Cnn14_mAP=0.431.pth", "about 327 MB"),
+        ("vggish", "vggish-10086976.pth", "about 289 MB"),
+        ("openl3", "torchopenl3_mel128_env_512.pth.tar", "about 36 MB"),
+        ("coala", "audio_encoder_epoch_200.pt", "about 10 MB"),
+        ("yamnet", "yamnet_audio_classifier_with_metadata.tflite", "about 4 MB"),
+    ],
+)
+def test_missing_weights_are_named_with_size_and_place(name, file, size, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(BadRequest) as refusal:
+        encoders.encoder(name)
+    said = str(refusal.value)
+    assert "is not on this machine" in said
+    assert all(part in said for part in (file, size, "https://", "into ~/.cache/dcase-kit, or give its path"))
+    with pytest.raises(BadRequest, match="no such file; put"):
+        encoders.encoder(name, str(tmp_path / "elsewhere"))
+
+
+@pytest.mark.parametrize("place", [".cache/dcase-kit", "hub/checkpoints", "panns_data"])
+def test_weights_are_found_where_people_put_them(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / "vggish-10086976.pth").touch()
+    assert weights.find(vggish.PART) == tmp_path / place / "vggish-10086976.pth"
+
+
+# COALA's scaler ------------------------------------------------------------------------------------------------------
+
+
+def test_the_scaler_scales_as_scikit_learn_does(tmp_path):
+    from sklearn.preprocessing import MinMaxScaler
+
+    rng = np.random.default_rng(0)
+    scaler = MinMaxScaler().fit(rng.normal(size=(20, 96)))
+    patch = rng.normal(size=(5, 96))
+    # scikit-learn 0.22 and numpy 1, which the published file is of, had other names for the same things.
+    old = pickle.dumps(scaler, protocol=2).replace(b"numpy._core", b"numpy.core").replace(b"._data\n", b".data\n")
+    for content in (pickle.dumps(scaler), old):
+        (tmp_path / "scaler").write_bytes(content)
+        values = coala.read_scaler(tmp_path / "scaler")
+        found = torch.from_numpy(patch).float() * values["scale"] + values["offset"]
+        assert np.allclose(found, scaler.transform(patch), atol=1e-5)
+
+
+class Trap:
+    """Would run something when it is unpickled."""
+
+    def __reduce__(self):
+        return print, ("run",)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(pickle.dumps(Trap()), "it wants builtins.print"), (b"", "must be COALA's scaler"), (pickle.dumps([1]), "scale_")],
+)
+def test_what_is_no_scaler_is_refused_and_not_run(content, said, tmp_path, capsys):
+    (tmp_path / "scaler").write_bytes(content)
+    with pytest.raises(BadRequest, match=said):
+        coala.read_scaler(tmp_path / "scaler")
+    assert capsys.readouterr().out == ""
+
+
+def test_coala_says_that_its_scaler_is_missing(tmp_path):
+    file = write("coala", tmp_path, numbered(FILES["coala"][1]))
+    (tmp_path / "scaler_top_1000.pkl").unlink()
+    with pytest.raises(BadRequest, match=r"scaler_top_1000\.pkl: no such file; put"):
+        coala.load_model(str(file))
+
+
+# VGGish's principal components ---------------------------------------------------------------------------------------
+
+
+def test_vggish_is_whitened_and_quantised_as_released(tmp_path):
+    rng = np.random.default_rng(0)
+    vectors, means = rng.normal(size=(128, 128)).astype(np.float32) / 8, rng.normal(size=(128, 1))
+    torch.save({"pca_eigen_vectors": vectors, "pca_means": means}, tmp_path / "vggish_pca_params-970ea276.pth")
+    embeddings = rng.normal(size=(7, 128)).astype(np.float32)
+    white = np.clip((vectors @ (embeddings.T - means)).T, -2, 2)
+    found = vggish.postprocess(torch.from_numpy(embeddings), str(tmp_path))
+    assert np.abs(found.numpy() - np.round((white + 2) * 255 / 4)).max() <= 1  # a half may round either way
+    assert (found.min(), found.max()) == (0, 255)
+    torch.save(layer("pca", 3), tmp_path / "vggish_pca_params-970ea276.pth")
+    with pytest.raises(BadRequest, match="must hold pca_eigen_vectors, 128 x 128"):
+        vggish.postprocess(torch.from_numpy(embeddings), str(tmp_path))
