@@ -4,11 +4,15 @@ DATA   ?= data/soundscapes
 RUN    ?= runs/$(notdir $(patsubst %/,%,$(DATA)))
 SPLIT  ?= evaluation
 TASK   ?= dcase2022-6b
+CAPTIONER_TASK ?= dcase2023-6a
+RUNS   ?= $(RUN)
+TEAM   ?= baseline/team.yaml
 SYSTEM ?= baseline.retriever
 CONFIG ?= baseline/retriever.yaml
 PYTHON ?= python3
 baseline: EPOCHS ?= 12
 baseline: CAPTIONER_EPOCHS ?= 6
+baseline: REHEARSE ?= $(SPLIT)
 
 # Tensors on huge pages: a third off an epoch on Linux (glibc 2.35 and newer); elsewhere it says nothing.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
@@ -16,16 +20,17 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help baseline captioner data train predict submission score test bench format data-clotho
+.PHONY: help baseline captioner data train predict submission score test fuzz bench format data-clotho
 
 help: ## show this
 	@echo "make TARGET [NAME=value …]"; echo
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
-	@echo; echo "  DATA=$(DATA) RUN=$(RUN) SPLIT=$(SPLIT) TASK=$(TASK)"
+	@echo; echo "  DATA=$(DATA) RUN=$(RUN) SPLIT=$(SPLIT)"
+	@echo "  TASK=$(TASK) RUNS=$(RUNS) TEAM=$(TEAM) REHEARSE=(none; SPLIT for baseline)"
 	@echo "  SYSTEM=$(SYSTEM) CONFIG=$(CONFIG) EPOCHS=(the config's; 12 for baseline)"
 	@echo "  CAPTIONER_EPOCHS=(the config's; 6 for baseline)"
 
-baseline: train predict submission score ## data, training, prediction, submission file and score of the baseline
+baseline: train predict score submission ## data, training, prediction, score and package of the baseline
 
 # The default data are made where they are asked for; any other folder must be there.
 data/soundscapes: | .venv/.core
@@ -40,10 +45,6 @@ train: data ## train SYSTEM on DATA into RUN, or go on where it was cut off
 predict: .venv/.core ## answer the queries of DATA's SPLIT with RUN
 	$(PY) -m systems predict "$(RUN)" --data "$(DATA)" --split $(SPLIT)
 
-submission: .venv/.core ## write TASK's output file from RUN's prediction and check it
-	$(PY) -m submission write "$(RUN)" --task $(TASK) --data "$(DATA)" --split $(SPLIT)
-	$(PY) -m submission validate "$(RUN)/submission/$(TASK)_$(SPLIT).csv" --task $(TASK) --data "$(DATA)" --split $(SPLIT)
-
 score: .venv/.core ## score RUN's prediction, with intervals
 	$(PY) -m evaluation score retrieval --truth "$(DATA)" --split $(SPLIT) \
 		--prediction "$(RUN)/predictions/$(SPLIT).npz" --json "$(RUN)/scores/$(SPLIT).json"
@@ -55,17 +56,22 @@ captioner: .venv/.core ## train a captioner from RUN's encoder into RUN-captione
 	$(PY) -m systems train baseline.captioner --config baseline/captioner.yaml --data "$(DATA)" --run "$(RUN)-captioner" \
 		--set init_from="$(RUN)" $(if $(CAPTIONER_EPOCHS),--set epochs=$(CAPTIONER_EPOCHS))
 	$(PY) -m systems predict "$(RUN)-captioner" --data "$(DATA)" --split $(SPLIT)
-	$(PY) -m submission write "$(RUN)-captioner" --task dcase2022-6a --data "$(DATA)" --split $(SPLIT)
-	$(PY) -m submission validate "$(RUN)-captioner/submission/dcase2022-6a_$(SPLIT).csv" --task dcase2022-6a \
-		--data "$(DATA)" --split $(SPLIT)
 	$(PY) -m evaluation score captions --truth "$(DATA)" --split $(SPLIT) \
 		--prediction "$(RUN)-captioner/predictions/$(SPLIT).csv" --json "$(RUN)-captioner/scores/$(SPLIT).json"
 	$(PY) -m baseline.floors "$(RUN)-captioner" --retriever "$(RUN)" --data "$(DATA)" --split $(SPLIT)
+	$(PY) -m submission package "$(RUN)-captioner" --task $(CAPTIONER_TASK) --team "$(TEAM)" --data "$(DATA)" \
+		$(if $(REHEARSE),--split $(REHEARSE))
+
+submission: .venv/.core ## make TASK's package from RUNS and TEAM; REHEARSE=split answers that in place of its sets
+	$(PY) -m submission package $(RUNS) --task $(TASK) --team "$(TEAM)" --data "$(DATA)" $(if $(REHEARSE),--split $(REHEARSE))
 
 test: .venv/.test ## check style and run every test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	$(PY) -m pytest -n 2 --dist loadfile
+
+fuzz: .venv/.test ## edit valid packages at random, FUZZ times (100000), and see that nothing breaks or passes wrongly
+	FUZZ=$(or $(FUZZ),100000) $(PY) -m pytest -q tests/submission/test_fuzz.py
 
 bench: .venv/.bench ## measure speed side by side with what one would use instead
 	$(PY) -m bench

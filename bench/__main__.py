@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bench import captioner, captions, measures
+from bench import captioner, captions, leaderboard, measures
 from evaluation.findings import BadRequest, command, table
 
 VERSIONS = (
@@ -33,7 +33,7 @@ VERSIONS = (
     "transformers",
     "faiss-cpu",
 )
-MEASURES = measures.MEASURES | captions.MEASURES | captioner.MEASURES
+MEASURES = measures.MEASURES | captions.MEASURES | captioner.MEASURES | leaderboard.MEASURES
 DISK = 3 * 10**9  # bytes: the store, and the default data
 
 

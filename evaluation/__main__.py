@@ -154,7 +154,11 @@ def parser() -> argparse.ArgumentParser:
     shared.add_argument("--json", type=Path, metavar="FILE", help="write the figures at full precision")
     verb = room.add_parser("retrieval", parents=[shared], help="score a retriever", description=score_retrieval.__doc__)
     verb.add_argument(
-        "--prediction", type=Path, required=True, metavar="FILE", help=".npz of a run, or a CSV of best clips"
+        "--prediction",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help=".npz of a run, or a CSV of best clips or of a matrix",
     )
     verb.add_argument(
         "--relevance",

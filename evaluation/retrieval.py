@@ -33,8 +33,10 @@ Sources: Xie et al. 2022, section 2.4; CPJKU/dcase2025_task6_baseline, `average_
 2002, section 2.3, and trec_eval's `ndcg_cut`.
 """
 
+import csv
 import hashlib
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -68,7 +70,7 @@ class Similarity:
     Attributes:
         queries: The texts.
         file_names: The clips.
-        scores: (queries, clips) float32; higher is more similar.
+        scores: (queries, clips) float32 or float64; higher is more similar.
     """
 
     queries: tuple[str, ...]
@@ -108,14 +110,15 @@ def _texts(texts: Iterable[str]) -> np.ndarray:
 
 
 def read(path: Path) -> Prediction:
-    """Read a prediction: a `Similarity` from .npz, or a `Ranking` from a CSV whose columns are query and best clips.
+    """Read a prediction: a `Similarity` from .npz, or either kind from a CSV, separated by commas or tabs.
 
-    The CSV may be separated by commas or tabs; its first line is a header and is not looked at (the submission room
-    checks it).
+    Of a CSV the first column is the query. Where most of the other cells below the header are numbers it is a matrix
+    of scores, whose header names the clips; else they are clips, best first, and the header is not looked at (the
+    submission room checks it).
 
     Raises:
         BadRequest: There is no such file, or it is of another kind.
-        Faulty: The file does not hold.
+        Faulty: The file does not hold; with every finding.
     """
     if not path.is_file():
         raise BadRequest(f"{path}: no such file; give a prediction (.npz or .csv)")
@@ -123,16 +126,106 @@ def read(path: Path) -> Prediction:
         return _similarity(path)
     if path.suffix.lower() not in (".csv", ".tsv"):
         raise BadRequest(f"{path}: must be .npz (a similarity matrix) or .csv (query and best clips, best first)")
+    return read_csv(path, str(path))
+
+
+def read_csv(path: Path, file: str) -> Prediction:
+    """Read a CSV as `read` does, whatever it is called; `file` is its name in findings.
+
+    Raises:
+        Faulty: The file does not hold; with every finding.
+    """
+    separator = tables.separator(path)
+    if plain := _plain_matrix(path, separator):
+        return plain
     findings: list[Finding] = []
-    records, _ = tables.read(path, str(path), findings, tables.separator(path))
+    records, _ = tables.read(path, file, findings, separator)
     if findings:
         raise Faulty(findings)
     rows = records[1:]
+    scores = [numbers(cells[1:]) for _, cells in rows]
+    if _is_matrix(rows, scores):
+        return _matrix(records, scores, file)
     return Ranking(
         tuple(cells[0] for _, cells in rows),
         tuple(tuple(cells[1:]) for _, cells in rows),
         tuple(line for line, _ in rows),
     )
+
+
+def numbers(cells: Sequence[str]) -> np.ndarray | None:
+    """Read finite numbers, (n,) float64; None where a cell is anything else."""
+    text = "".join(cells)
+    if not text.isascii() or "_" in text:  # digits of other scripts and 1_000 are Python's own habits
+        return None
+    try:
+        found = np.fromiter(map(float, cells), np.float64, len(cells))
+    except ValueError:
+        return None
+    return found if np.isfinite(found).all() else None
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell) if cell.isascii() and "_" not in cell else None
+    except ValueError:
+        return None
+
+
+def _plain_matrix(path: Path, separator: str) -> Similarity | None:
+    """Read a matrix in which nothing is out of the common, in half the time; None where it may be anything else.
+
+    A record is a line, and only queries and names may be quoted: what this reads, `tables.read` reads alike.
+    """
+    raw = path.read_bytes()
+    if raw.count(b"\r") != raw.count(b"\r\n"):
+        return None
+    try:
+        first, *lines = raw.decode("utf-8-sig").rstrip("\r\n").split("\n")
+        del raw
+        [header] = csv.reader([first], delimiter=separator, strict=True)
+        if len(header) < 2:
+            return None
+        width, queries, scores = len(header) - 1, [], []
+        for line in lines:
+            query, *cells = line.rsplit(separator, width)
+            if len(cells) != width or (found := numbers(cells)) is None:
+                return None
+            [[query]] = csv.reader([query], delimiter=separator, strict=True)
+            queries.append(query)
+            scores.append(found)
+    except (ValueError, csv.Error):
+        return None
+    return Similarity(tuple(queries), tuple(header[1:]), np.array(scores)) if queries else None
+
+
+def _is_matrix(rows: Sequence[tables.Record], scores: Sequence[np.ndarray | None]) -> bool:
+    answers = known = 0
+    for (_, cells), row in zip(rows, scores, strict=True):
+        answers += len(cells) - 1
+        known += len(row) if row is not None else sum(_number(cell) is not None for cell in cells[1:])
+    return 2 * known > answers
+
+
+def _matrix(records: Sequence[tables.Record], scores: Sequence[np.ndarray | None], file: str) -> Similarity:
+    """Make what a CSV's records say, whose rows are these scores where they are numbers."""
+    (_, header), *rows = records
+    findings = []
+    for (line, cells), row in zip(rows, scores, strict=True):
+        if len(cells) != len(header):
+            message = f"must have {len(header)} cells as the header has, the query and a score for each clip"
+            findings.append(Finding(file, line, message=f"{message}; found {len(cells)}"))
+        if row is None:
+            values = [_number(cell) for cell in cells[1:]]
+            bad = [column for column, x in enumerate(values, start=1) if x is None or not math.isfinite(x)]
+            more = f", and so in {len(bad) - 1} more columns" if len(bad) > 1 else ""
+            message = f"must be a finite number; found {cells[bad[0]]!r:.200}{more}"
+            findings.append(Finding(file, line, tables.column_name(header, bad[0]), message))
+    if findings:
+        raise Faulty(shortened(findings, "rows that do not hold"))
+    queries = tuple(cells[0] for _, cells in rows)
+    # float64, so that different numbers stay different, whether float32 or float64 was written.
+    return Similarity(queries, tuple(header[1:]), np.array(scores, dtype=np.float64))
 
 
 def _similarity(path: Path) -> Similarity:

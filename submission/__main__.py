@@ -1,17 +1,19 @@
-"""The submission's command line: what a task asks for, its output files, and whether they are right."""
+"""The submission's command line: what a task asks for, packages made and checked, and the ranking of many."""
 
 import argparse
 import json
 import shutil
+import signal
 import sys
 import textwrap
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 
-from evaluation import data, retrieval
+from evaluation import data
 from evaluation.files import replacing
-from evaluation.findings import ERROR, BadRequest, command, printable, say, table, unknown_key
-from submission import outputs, tasks
+from evaluation.findings import ERROR, BadRequest, Finding, command, printable, say, table, unknown_key
+from submission import metadata, outputs, package, tasks, teams
 
 
 def show(options: argparse.Namespace) -> None:
@@ -52,72 +54,174 @@ def _metadata(key: tasks.Key, path: str) -> list[str]:
     return lines
 
 
-def write(options: argparse.Namespace) -> None:
-    """Write a run's prediction for a split as the task's output file, and check it."""
+def new(options: argparse.Namespace) -> None:
+    """Write a team file with comments, to be filled in once."""
     task = tasks.read(options.task)
-    split = data.read(options.data, options.split, sound=False)[options.split]
-    captions = task.form.value == "captions"
-    source = options.run_folder / "predictions" / f"{options.split}.{'csv' if captions else 'npz'}"
-    if captions:
-        from evaluation import captioning  # takes scipy along, which no other verb needs
+    if options.out.exists():
+        raise BadRequest(f"{options.out} is there already; give another name")
+    with replacing(options.out) as part:
+        part.write_text(teams.text(task), encoding="utf-8")
+    print(
+        f"{options.out}: fill it in, then: python -m submission package RUN --task {task.name} --team {options.out} …"
+    )
 
-        prediction = captioning.read(source)
-    else:
-        prediction = retrieval.read(source)
-    path = options.out or options.run_folder / "submission" / f"{task.name}_{options.split}.csv"
-    outputs.write(task, prediction, split, path, str(source))
-    count = f"{len(split.clips)} clips" if captions else f"{len(split.queries)} queries"
-    print(f"{path}: {count}, valid for {task.name}")
+
+def make(options: argparse.Namespace) -> None:
+    """Make a task's package from runs: outputs, metadata and report in a zip, which `validate` would not fault."""
+    task = tasks.read(options.task)
+    team, noticed = teams.read(task, options.team)
+    dataset = data.read(options.data, sound=False)
+    file = task.package.file.value.format(author=team.author, institute=team.institute)
+    target = options.out or options.runs[0] / "submission" / file
+    findings = package.make(task, options.runs, team, dataset, target, options.split)
+    say([*noticed, *findings, *_excluded(task, options)])
+    with zipfile.ZipFile(target) as made:
+        for entry in made.infolist():
+            print(f"  {printable(entry.filename)}  ({entry.file_size:,} bytes)")
+    print(f"{target}: {_count(len(options.runs), 'system')}, valid for {task.name}")
+    if options.split:
+        print(f"a rehearsal: {options.split} is answered in place of {' and '.join(task.sets)}")
 
 
 def validate(options: argparse.Namespace) -> int:
-    """Check an output file against the task, and against the split that it answers where there are data."""
-    task = tasks.read(options.task)
-    if options.data:
-        name = options.split or data.EVALUATION
-        split = data.read(options.data, name, sound=False)[name]
+    """Check a package, an output file or a metadata file against the task, and against the data where they are."""
+    task, path = tasks.read(options.task), options.path
+    if options.split and options.split not in data.SPLITS:
+        raise BadRequest(unknown_key(options.split, data.SPLITS, "split"))
+    kind = path.suffix.lower()
+    if path.is_dir() or kind == ".zip":
+        with package.checked(task, path, _splits(task, options)) as (_, findings):
+            pass
+    elif kind in (".yaml", ".yml"):
+        _, findings = metadata.validate(task, path)
     else:
+        named = [name for name, output in task.sets.items() if output.is_named(path.name)]
         split = options.split or ""
-        if split and split not in data.SPLITS:
-            raise BadRequest(unknown_key(split, data.SPLITS, "split"))
-    findings = outputs.validate(task, options.path, split)
+        if options.data:
+            splits = _splits(task, options) if named and not options.split else {}
+            split = next((splits[name] for name in named if name in splits), None) or _split(options)
+        findings = outputs.validate(task, path, split)
+    findings += _excluded(task, options)
     say(findings)
     errors = sum(finding.severity == ERROR for finding in findings)
-    verdict = f"not valid for {task.name}, {errors} error{'s' * (errors > 1)}" if errors else f"valid for {task.name}"
-    print(f"{options.path}: {verdict}")
+    print(f"{path}: {f'not valid for {task.name}, ' + _count(errors, 'error') if errors else f'valid for {task.name}'}")
     if options.json:
-        said = {"task": task.name, "file": str(options.path), "valid": not errors}
+        said = {"task": task.name, "file": str(path), "valid": not errors}
         said["findings"] = [asdict(finding) for finding in findings]
         with replacing(options.json) as part:
             part.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
     return 1 if errors else 0
 
 
+def leaderboard(options: argparse.Namespace) -> int:
+    """Check every package in a folder, score those that are valid, and write the year's tables."""
+    from submission import leaderboard as boards  # processes and paired tests, which no other verb needs
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill ends the processes as Ctrl-C does
+    task = tasks.read(options.task)
+    board = boards.run(task, options.folder, _splits(task, options), options.out, options.cache)
+    print(board)
+    print(f"{options.out}: {', '.join(boards.FILES)}")
+    return 1 if board.errors else 0
+
+
+def _splits(task: tasks.Task, options: argparse.Namespace) -> dict[str, data.Split]:
+    """What answers are checked against: the task's sets that the data folder has, or one split in their place."""
+    if not options.data:
+        return {}
+    if options.split:
+        return dict.fromkeys(task.sets, _split(options))
+    dataset = data.read(options.data, sound=False)
+    there = {name: dataset[name] for name in task.sets if name in dataset.splits}
+    if not there:
+        message = f"has none of {task.name}'s sets ({', '.join(task.sets)}); for a rehearsal give --split evaluation"
+        raise BadRequest(f"{options.data}: {message}")
+    return there
+
+
+def _split(options: argparse.Namespace) -> data.Split:
+    name = options.split or data.EVALUATION
+    return data.read(options.data, name, sound=False)[name]
+
+
+def _excluded(task: tasks.Task, options: argparse.Namespace) -> list[Finding]:
+    """Look for excluded sounds among those that were trained on: in the lists given, or the data folder's metadata."""
+    if not options.excluded:
+        if options.training:
+            raise BadRequest("--training is compared with the task's list of excluded sounds; give --excluded FILE")
+        return []
+    lists = options.training
+    if not lists and options.data:
+        lists = [
+            path
+            for split in (data.DEVELOPMENT, data.VALIDATION)
+            for path in options.data.glob(f"*metadata_{split}.csv")
+        ]
+    if not lists:
+        raise BadRequest("nothing is known of the training data; give lists of its sounds: --training FILE …")
+    return package.training_sounds(task, lists, options.excluded)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    top = argparse.ArgumentParser("python -m submission", description="Write and check what is handed in.")
+    top = argparse.ArgumentParser("python -m submission", description="Make, check and rank what is handed in.")
     verbs = top.add_subparsers(required=True, metavar="VERB")
     verb = verbs.add_parser("tasks", help="what each task asks for, and how sure that is", description=show.__doc__)
     verb.add_argument("name", nargs="?", help="one task; all of them, briefly, without")
     verb.set_defaults(run=show)
 
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--task", required=True, help=", ".join(tasks.names()))
+    task = argparse.ArgumentParser(add_help=False)
+    task.add_argument("--task", required=True, help=", ".join(tasks.names()))
+    trained = argparse.ArgumentParser(add_help=False)
+    text = "the task's list of excluded Freesound sounds (`tasks NAME` says where it is); none that was trained on may "
+    trained.add_argument("--excluded", type=Path, metavar="FILE", help=f"{text}stand in it")
+    text = "what was trained on: CSVs with the column sound_id, or links to Freesound, or ids, one a line"
+    trained.add_argument(
+        "--training", type=Path, nargs="+", metavar="FILE", help=f"{text}; without, the metadata of --data"
+    )
 
-    verb = verbs.add_parser("write", parents=[shared], help="write a run's output file", description=write.__doc__)
-    verb.add_argument("run_folder", type=Path, metavar="RUN", help="run folder with a prediction for the split")
-    verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
-    verb.add_argument("--split", default=data.EVALUATION, help="the split that is answered (evaluation)")
-    verb.add_argument("--out", type=Path, metavar="FILE", help="where to; RUN/submission/TASK_SPLIT.csv without")
-    verb.set_defaults(run=write)
-    verb = verbs.add_parser("validate", parents=[shared], help="check an output file", description=validate.__doc__)
-    verb.add_argument("path", type=Path, metavar="FILE", help="the output file")
-    text = "data folder in Clotho's layout; without it the file is checked by itself and by the task's official numbers"
+    verb = verbs.add_parser("new", parents=[task], help="write a team file to fill in", description=new.__doc__)
+    verb.add_argument("--out", type=Path, default=Path("team.yaml"), metavar="FILE", help="where to (team.yaml)")
+    verb.set_defaults(run=new)
+
+    verb = verbs.add_parser(
+        "package", parents=[task, trained], help="make a package from runs", description=make.__doc__
+    )
+    verb.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, one for each system")
+    verb.add_argument("--team", type=Path, required=True, metavar="FILE", help="team file, as `new` writes one")
+    verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder with the task's sets")
+    verb.add_argument("--split", default="", help="a split to answer in place of the task's sets, for a rehearsal")
+    verb.add_argument("--out", type=Path, metavar="FILE", help="where to; into the first RUN's submission/ without")
+    verb.set_defaults(run=make)
+
+    verb = verbs.add_parser(
+        "validate", parents=[task, trained], help="check what is to be handed in", description=validate.__doc__
+    )
+    verb.add_argument("path", type=Path, metavar="PATH", help="a zip, its folder, an output file or a metadata file")
+    text = "data folder in Clotho's layout; without it outputs are checked by themselves and by official numbers"
     verb.add_argument("--data", type=Path, metavar="DIR", help=text)
-    text = "the split that is answered: evaluation with --data, else told from the file's name"
+    text = "the split that is answered; without, the task's sets in DIR, or of a single output evaluation"
     verb.add_argument("--split", help=text)
     verb.add_argument("--json", type=Path, metavar="FILE", help="write the findings there too")
     verb.set_defaults(run=validate)
+
+    verb = verbs.add_parser(
+        "leaderboard", parents=[task], help="rank the packages in a folder", description=leaderboard.__doc__
+    )
+    verb.add_argument("folder", type=Path, metavar="DIR", help="folder of packages, zipped or not")
+    verb.add_argument(
+        "--truth", type=Path, required=True, dest="data", metavar="DIR", help="data folder with the true answers"
+    )
+    verb.add_argument("--split", help="the split that is answered in place of the task's sets, for a rehearsal")
+    verb.add_argument(
+        "--out", type=Path, default=Path("leaderboard"), metavar="DIR", help="where the tables go (leaderboard)"
+    )
+    verb.add_argument("--cache", type=Path, default=Path(".cache"), help="where tokenised captions are kept (.cache)")
+    verb.set_defaults(run=leaderboard)
     return top
 
 

@@ -300,13 +300,13 @@ def _matrix(
         if fault := _width(task, [query, *cells], len(header), f"the query and {len(header) - 1} scores"):
             yield Finding(file, line, message=fault)
         yield from _keep(keys, query, line, task, file)
-        scores = [_number(cell) for cell in cells]
-        bad = [index for index, score in enumerate(scores, start=1) if not math.isfinite(score)]
-        if bad:
+        scores = retrieval.numbers(cells)
+        if scores is None:
+            bad = [index for index, cell in enumerate(cells, start=1) if not math.isfinite(_number(cell))]
             more = f", and so in {len(bad) - 1} more columns" if len(bad) > 1 else ""
             message = f"must be a finite number; found {_quoted(cells[bad[0] - 1])}{more}"
             yield Finding(file, line, _cut(tables.column_name(header, bad[0])), message)
-        elif len(scores) > 1 and len(set(scores)) == 1:
+        elif len(scores) > 1 and (scores == scores[0]).all():
             constant.append(line)
     if constant:
         more = f" (so in {len(constant) - 1} more rows)" if len(constant) > 1 else ""

@@ -42,18 +42,15 @@ def _fillable(pattern: str) -> str:
     return pattern
 
 
-def _label_rule(pattern: str) -> str:
-    try:
-        groups = re.compile(pattern).groupindex
-    except re.error as error:
-        raise ValueError(f"must be a regular expression ({error})") from None
-    if list(groups) != ["author", "institute", "index"]:
-        raise ValueError("must name the groups author, institute and index, in this order")
+def _label(pattern: str) -> str:
+    fields = [field for _, field, _, _ in string.Formatter().parse(pattern) if field is not None]
+    if fields != ["author", "institute", "index"]:
+        raise ValueError("must have the fields {author}, {institute} and {index}, in this order")
     return pattern
 
 
 Pattern = Annotated[str, AfterValidator(_fillable)]  # of a file or folder: {author}, {institute}, {index}, {label}
-LabelRule = Annotated[str, AfterValidator(_label_rule)]
+Label = Annotated[str, AfterValidator(_label)]
 Separator = Annotated[str, _known(SEPARATORS, "separator")]
 Texts = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]  # strictly a YAML list would be no tuple
 
@@ -79,13 +76,13 @@ class Set(Strict):
 
     def is_named(self, name: str) -> bool:
         """Whether a file is named as this output is to be."""
-        parts = re.split(r"\{\w+\}", self.file.value)
-        return re.fullmatch("[^_]+".join(map(re.escape, parts)), name) is not None
+        return fields(self.file.value, name) is not None
 
 
 class Package(Strict):
-    """Where things lie in the zip file."""
+    """The zip file, and where things lie in it."""
 
+    file: Fact[Pattern]
     folder: Fact[Pattern]  # of one system: its outputs and its metadata
     metadata: Fact[Pattern]
     report: Fact[Pattern]
@@ -113,7 +110,9 @@ class Key(Strict):
     type: Literal["text", "number", "integer", "yes-no"] = "text"
     most: int | None = None  # characters
     hint: str = ""  # goes into the file as a comment
+    metric: str = ""  # whose value belongs there, by its name in `evaluation`
     many: bool = False  # a list of these
+    split: Annotated[str, _known(SPLITS, "split")] = ""  # of the data folder, which is described there
     keys: dict[str, "Key"] = {}
 
 
@@ -130,11 +129,12 @@ class Task(Strict):
     separators_accepted: Fact[Texts]
     line_end: Fact[Literal["\n", "\r\n"]]
     sets: dict[Annotated[str, _known(SPLITS, "split")], Set]
-    label: Fact[LabelRule]
+    label: Fact[Label]
     systems: Fact[int]
     metrics: Fact[Texts]
     interval: Fact[Annotated[str, _known(METHODS, "method")]] | None = None
     baselines: Annotated[tuple[Fact[Figures], ...], Field(strict=False)] = ()
+    characteristics: Fact[Texts]
     package: Package
     excluded_ids: Excluded | None = None
     metadata: dict[str, Fact[Key]]
@@ -150,6 +150,8 @@ class Task(Strict):
             raise ValueError(f"form.value must go with the kind {self.kind}; found {form}")
         if (form == "top-k") != (self.k is not None):
             raise ValueError("k must be there for the form top-k, and for no other")
+        for path in self.characteristics.value:
+            self.key(path)
         if self.separator.value not in self.separators_accepted.value:
             raise ValueError("separators_accepted.value must hold separator.value")
         return self
@@ -162,9 +164,47 @@ class Task(Strict):
         ranks = range(1, self.k.value + 1) if self.k else (0,)
         return [key, *(answer.replace("{rank}", str(rank)) for rank in ranks)]
 
+    def names(self, label: str) -> dict[str, str] | None:
+        """Split a label into its author, institute and index, and itself; None where it breaks the rule.
+
+        The index runs from 1 to the number of systems.
+        """
+        found = fields(self.label.value, label)
+        if found is None or found["index"] not in map(str, range(1, self.systems.value + 1)):
+            return None
+        return {**found, "label": label}
+
+    def key(self, path: str) -> Key:
+        """The metadata key of a path such as `system.description.loss_function`; ValueError where there is none."""
+        first, *rest = path.split(".")
+        if first not in self.metadata:
+            raise ValueError(unknown_key(first, list(self.metadata)))
+        key = self.metadata[first].value
+        for name in rest:
+            if name not in key.keys:
+                raise ValueError(f"{path}: {unknown_key(name, list(key.keys))}")
+            key = key.keys[name]
+        return key
+
     def facts(self) -> list[tuple[str, Fact]]:
         """Every fact with the path of its key."""
         return list(_facts(self, ""))
+
+
+def fields(pattern: str, text: str) -> dict[str, str] | None:
+    """What the fields of a pattern are in a text made from it; None where it was not.
+
+    No field holds a `/`, and none but the label a `_`.
+
+    >>> fields("{author}_{institute}_task6_{index}", "Wu_Mila_task6_1")
+    {'author': 'Wu', 'institute': 'Mila', 'index': '1'}
+    """
+    rule = "".join(
+        re.escape(before) + (f"(?P<{field}>[^{'' if field == 'label' else '_'}/]+)" if field else "")
+        for before, field, _, _ in string.Formatter().parse(pattern)
+    )
+    found = re.fullmatch(rule, text)
+    return found.groupdict() if found else None
 
 
 def _facts(part: object, path: str) -> Iterator[tuple[str, Fact]]:

@@ -1237,3 +1237,167 @@ def test_the_prediction_of_another_split_is_one_finding():
         retrieval.validate(truth, ["a.wav"], other, "file.csv")
     message = "answers none of the 50 queries; is this the prediction of another split or data set?"
     assert [str(finding) for finding in fault.value.findings] == [f"file.csv: error: {message}"]
+
+
+# ------------------------------------------------------------------------------------------------ read: a matrix
+
+
+def matrix_csv(scores, separator=",", end="\n", first="index", names=None, texts=repr) -> str:
+    names = names or (" a, b.wav", "é.wav", '"c".wav', "d'eau &amp; 1.0.wav")[: scores.shape[1]]
+    out = io.StringIO(newline="")
+    table = csv.writer(out, delimiter=separator, lineterminator=end)
+    table.writerow([first, *names])
+    table.writerows([f'It rains, "{row}".', *map(texts, cells)] for row, cells in enumerate(scores.tolist()))
+    return out.getvalue()
+
+
+LIMITS = [np.finfo(kind) for kind in (np.float32, np.float64)]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "dialect",
+    [{}, {"separator": "\t"}, {"end": "\r\n"}, {"first": ""}, {"first": "anything, at all"}, {"end": "\r"}],
+    ids=str,
+)
+def test_a_matrix(kind, dialect, tmp_path):
+    """Every number that was written, bit for bit; however it is laid out."""
+    scores = np.random.default_rng(0).normal(size=(7, 4)).astype(kind)
+    limits = np.finfo(kind)
+    scores[0], scores[1] = (limits.max, limits.min, limits.smallest_subnormal, -0.0), scores[1, 0]
+    for name, written in (("it.csv", matrix_csv(scores, **dialect)), ("it.tsv", matrix_csv(scores, **dialect)[:-1])):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" * (name == "it.tsv") + written.encode())
+        again = read(tmp_path / name)
+        assert again.file_names == (" a, b.wav", "é.wav", '"c".wav', "d'eau &amp; 1.0.wav")
+        assert again.queries == tuple(f'It rains, "{row}".' for row in range(7))
+        assert again.scores.dtype == np.float64
+        assert again.scores.astype(kind).tobytes() == scores.tobytes()
+
+
+def test_a_matrix_of_short_numbers_ranks_alike(tmp_path):
+    """Of a float32 numpy writes as few digits as will do: as float64 another number, in the same order, tied alike."""
+    scores = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32).round(1)
+    (tmp_path / "it.csv").write_text(matrix_csv(scores, texts=lambda x: str(np.float32(x))))
+    again = read(tmp_path / "it.csv")
+    assert (again.scores.astype(np.float32) == scores).all()
+    for one, other in itertools.product(range(4), repeat=2):
+        assert ((again.scores[:, one] > again.scores[:, other]) == (scores[:, one] > scores[:, other])).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "messages"),
+    [
+        (
+            ("2.5,", ""),
+            [":3: error: must have 4 cells as the header has, the query and a score for each clip; found 3"],
+        ),
+        (
+            ("2.5", "2.5,7"),
+            [":3: error: must have 4 cells as the header has, the query and a score for each clip; found 5"],
+        ),
+        (("2.5", "much"), [":3: b.wav: error: must be a finite number; found 'much'"]),
+        (("2.5", ""), [":3: b.wav: error: must be a finite number; found ''"]),
+        (("2.5", "nan"), [":3: b.wav: error: must be a finite number; found 'nan'"]),
+        (("2.5", "1e999"), [":3: b.wav: error: must be a finite number; found '1e999'"]),
+        (("2.5", "1_0"), [":3: b.wav: error: must be a finite number; found '1_0'"]),
+        (("2.5", "٣"), [":3: b.wav: error: must be a finite number; found '٣'"]),
+        (("2.5,3.5", "x,-inf"), [":3: b.wav: error: must be a finite number; found 'x', and so in 1 more columns"]),
+        (
+            ("2.5,3.5", "x"),
+            [
+                ":3: error: must have 4 cells as the header has, the query and a score for each clip; found 3",
+                ":3: b.wav: error: must be a finite number; found 'x'",
+            ],
+        ),
+        ((",c.wav", ""), [f":{line}: error: must have 3 cells as the header has, the query and a score for each clip; "
+                          "found 4" for line in (2, 3, 4)]),
+        (("q2", '"q2'), [":4: error: is not valid CSV (unexpected end of data); quote a cell that holds a comma or a "
+                         "quote, and double its quotes"]),
+        (("\nq1", "\n\nq1"), [":3: error: is a blank line; remove it"]),
+    ],
+)  # fmt: skip
+def test_a_matrix_that_does_not_hold(change, messages, tmp_path):
+    text = "index,a.wav,b.wav,c.wav\nq0,1,2,3\nq1,1.5,2.5,3.5\nq2,1,2,3\n"
+    path = tmp_path / "it.csv"
+    assert text.count(change[0]) == 1
+    path.write_text(text.replace(*change), encoding="utf-8")
+    with pytest.raises(Faulty) as refusal:
+        read(path)
+    assert [str(finding).removeprefix(str(path)) for finding in refusal.value.findings] == messages
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "caption,fname_1,fname_2\nq,a.wav,1.wav\n",
+        "caption,fname_1,fname_2\nq,12,a.wav\n",
+        "caption,fname_1\nq,1_0\n",
+        "caption,fname_1\nq,\n",
+        "caption\nq\n",
+        "caption,fname_1\n",
+        "1.0\n",
+    ],
+)
+def test_rankings_are_no_matrix(text, tmp_path):
+    (tmp_path / "it.csv").write_text(text)
+    assert isinstance(read(tmp_path / "it.csv"), Ranking)
+
+
+def test_a_matrix_is_validated_as_any_other(tmp_path):
+    split = split_of({"q": {"a"}}, ("a", "b"))
+    (tmp_path / "it.csv").write_text("index,a,b,a\nq,1,2,3\nq,1,2,3\n")
+    with pytest.raises(Faulty) as refusal:
+        evaluate(split, read(tmp_path / "it.csv"))
+    assert "query 'q' stands here twice" in str(refusal.value)
+    assert "clip 'a' has two columns" in str(refusal.value)
+
+
+CELL = st.sampled_from(["1", "-2.5", "1e3", " 7", "nan", "inf", "x", "", "1_0", '"1"', '"a', "1\r", "٣", "\n", "1.5\t"])
+NAME = st.sampled_from(
+    ["q", '"q, r"', '"q ""r"""', "", '"a\nb"', '"a', 'a"b', "a\rb", "é", " ", "1", "\0", "\x0b", "\x85"]
+)
+ROWS = st.lists(st.tuples(NAME, st.lists(CELL, min_size=0, max_size=3)), min_size=0, max_size=4)
+
+
+@settings(max_examples=400, deadline=None, database=None)
+@given(ROWS, st.sampled_from(["\n", "\r\n", "\r"]), st.booleans())
+def test_the_fast_way_reads_as_the_slow_one(tmp_path_factory, rows, end, last):
+    """Whatever a file holds, what is read or refused does not depend on whether it could be read fast."""
+    path = tmp_path_factory.getbasetemp() / "fast.csv"
+    lines = [",".join([name, *cells]) for name, cells in [("index", ["a.wav", '"b, c.wav"']), *rows]]
+    path.write_bytes((end.join(lines) + end * last).encode())
+
+    def outcome():
+        try:
+            found = read(path)
+        except Faulty as faulty:
+            return str(faulty)
+        if isinstance(found, Ranking):
+            return found
+        return found.queries, found.file_names, found.scores.tolist()
+
+    fast = outcome()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retrieval, "_plain_matrix", lambda path, separator: None)
+        assert outcome() == fast
+
+
+def test_a_matrix_reads_fast(tmp_path):
+    """A million scores, beside Python's own reading of them: no more than half again what csv and float take."""
+    scores = np.random.default_rng(0).normal(size=(600, 600))
+    path = tmp_path / "it.csv"
+    path.write_text(matrix_csv(scores, names=[f"{n}.wav" for n in range(600)]), encoding="utf-8")
+
+    def plain():
+        with path.open(encoding="utf-8", newline="") as file:
+            return [[float(cell) for cell in cells[1:]] for cells in itertools.islice(csv.reader(file), 1, None)]
+
+    best = {}
+    for _ in range(3):
+        for way in (plain, lambda: read(path)):
+            began = time.process_time()
+            way()
+            name = way.__name__
+            best[name] = min(best.get(name, math.inf), time.process_time() - began)
+    assert best["<lambda>"] < 1.5 * best["plain"]
+    assert (read(path).scores == scores).all()

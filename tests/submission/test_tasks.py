@@ -123,10 +123,9 @@ def test_every_fact_says_where_it_stands_and_how_sure_it_is(name):
 )
 def test_label_rule(name, label, holds):
     task = tasks.read(name)
-    found = re.fullmatch(task.label.value, label)
-    assert bool(found) == holds
-    if found:
-        parts = {**found.groupdict(), "label": label}
+    parts = task.names(label)
+    assert bool(parts) == holds
+    if parts:
         for output in task.sets.values():
             file = output.file.value.format(**parts)
             assert file.startswith(label.rsplit("_", 1)[0] + "_submission_")
@@ -236,8 +235,11 @@ def test_unknown_task(name, hint):
             lambda facts: facts["sets"]["retrieval"]["file"].update(value="{auhtor}.csv"),
             "sets.retrieval.file.value\n  unknown field 'auhtor'; did you mean 'author'?",
         ),
-        (lambda facts: facts["label"].update(value="("), "label.value\n  must be a regular expression"),
-        (lambda facts: facts["label"].update(value="x_1"), "label.value\n  must name the groups author"),
+        (lambda facts: facts["label"].update(value="x_1"), "label.value\n  must have the fields {author}, {institute}"),
+        (
+            lambda facts: facts["characteristics"]["value"].append("system.description.los_function"),
+            "\n  system.description.los_function: unknown key 'los_function'; did you mean 'loss_function'?",
+        ),
         (
             lambda facts: facts["metadata"]["submission"]["value"]["keys"]["label"].update(need="perhaps"),
             "metadata.submission.value.keys.label.need\n  Input should be 'required', 'nullable' or 'optional'",

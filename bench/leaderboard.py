@@ -1,0 +1,78 @@
+"""How long an organiser waits for the board of forty systems: `leaderboard` is the measure."""
+
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from bench.measures import Function, Row, duration
+from evaluation.data import Clip, Split
+from evaluation.retrieval import Similarity
+from submission import leaderboard as boards
+from submission import outputs, tasks
+from submission.tasks import Key, Task
+
+SIZE = 1000  # queries, and clips
+PACKAGES = 10
+TASKS = ("dcase2022-6b", "dcase2025-6")  # of ten best clips, and of a whole matrix
+
+
+def leaderboard(alone: Function, folder: Path) -> list[Row]:
+    """Forty systems of 1000 queries and 1000 clips, as ten zips: checked, scored, ranked, and the board written."""
+    rows = []
+    for name in TASKS:
+        seconds, systems = alone(_board, folder / name, name)
+        what = f"leaderboard of {systems} systems of {SIZE} x {SIZE}, {name}"
+        rows.append(Row(what, duration(seconds), target="< 60 s", met=seconds < 60, note="once; a process a package"))
+    return rows
+
+
+def _board(folder: Path, name: str) -> tuple[float, int]:
+    task = tasks.read(name)
+    clips = [f"clip {number:04}.wav" for number in range(SIZE)]
+    split = Split("retrieval", tuple(Clip(clip, (f"Sound {n} is heard.",), Path(clip)) for n, clip in enumerate(clips)))
+    rng = np.random.default_rng(0)
+    for team in range(PACKAGES):
+        package(task, split, folder / "packages", f"Team{team}", rng)
+    began = time.perf_counter()
+    board = boards.run(task, folder / "packages", dict.fromkeys(task.sets, split), folder / "board")
+    seconds = time.perf_counter() - began
+    if board.errors:
+        raise RuntimeError(f"the packages must be valid, but are not:\n{board.findings_text()}")
+    return seconds, len(board.systems.rows)
+
+
+def package(task: Task, split: Split, folder: Path, author: str, rng: np.random.Generator) -> Path:
+    """Write a zip of as many made-up systems as a team may hand in; each knows a little of the truth."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / task.package.file.value.format(author=author, institute="KIT")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out:
+        for index in range(1, task.systems.value + 1):
+            names = task.names(task.label.value.format(author=author, institute="KIT", index=index))
+            inner = task.package.folder.value.format(**names)
+            scores = rng.normal(size=(len(split.queries), len(split.clips))).astype(np.float32)
+            scores += np.float32(rng.uniform(1, 3)) * np.eye(len(scores), dtype=np.float32)
+            written = folder.parent / "output.csv"
+            outputs.write(task, Similarity(split.queries, split.file_names, scores), split, written)
+            for output in task.sets.values():
+                out.write(written, f"{inner}/{output.file.value.format(**names)}")
+            said = {block: _filled(fact.value, names) for block, fact in task.metadata.items()}
+            out.writestr(f"{inner}/{task.package.metadata.value.format(**names)}", yaml.safe_dump(said))
+        out.writestr(task.package.report.value.format(**names), b"%PDF-1.4\n%%EOF\n")
+    return path
+
+
+def _filled(key: Key, names: dict[str, str], name: str = "") -> object:
+    if key.keys:
+        below = {name: _filled(inner, names, name) for name, inner in key.keys.items()}
+        if "corresponding" in key.keys:
+            below["corresponding"] = True
+        return [below] if key.many else below
+    known = {"label": names["label"], "lastname": names["author"], "email": "someone@example.org", "url": None}
+    kinds = {"text": "made up", "number": 0.5, "integer": 7, "yes-no": True}
+    return known.get(name, kinds[key.type])
+
+
+MEASURES = {"leaderboard": leaderboard}

@@ -1,0 +1,325 @@
+"""Packages: opened without trust in what they hold, and packed so that the same files give the same bytes.
+
+What a package may take of the machine is bounded, whoever made it: `ENTRIES` entries, `LIMIT` bytes a file, `TOTAL`
+bytes in all, `DEPTH` folders one in the other. `zipfile` reads the zips; what it does not bound is bounded here.
+"""
+
+import io
+import os
+import re
+import stat
+import struct
+import tempfile
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import islice
+from pathlib import Path
+
+from evaluation.files import replacing
+from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Finding, shortened
+from submission.outputs import LIMIT, SHOWN
+
+ENTRIES = 1000
+TOTAL = 2 * 2**30
+DEPTH = 16
+PART = 255  # bytes; what file systems take
+DIRECTORY = 2**20  # bytes of a zip's list of entries; a thousand take a tenth of that
+CHUNK = 2**18
+
+JUNK = {"__MACOSX": "macOS", "._*": "macOS", ".DS_Store": "macOS", "Thumbs.db": "Windows", "desktop.ini": "Windows"}
+SPECIAL = {stat.S_IFLNK: "link", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
+SPECIAL |= {stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
+LOOKS = {b"\x1f\x8b": "gzip", b"7z\xbc\xaf": "7z", b"Rar!": "RAR", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"%PDF": "a PDF"}
+ANEW = "zip the folder anew"
+CLOSED = "cannot be read ({}); check its permissions"
+DAMAGED = f"is damaged: copy the zip anew, or {ANEW}"
+UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, OverflowError, RuntimeError, ValueError)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A package that can be read.
+
+    Attributes:
+        files: Where each file can be read, by its path inside the package, with "/" between folders. The names on disk
+            may be others, but for the suffix. What has an error is not there, nor what macOS and Windows add.
+        findings: What is wrong with the package itself. Where an error names the package and no file in it, it could
+            not be read to its end, and what lacks in `files` may be there.
+    """
+
+    files: Mapping[str, Path]
+    findings: tuple[Finding, ...]
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Opened]:
+    """Open a package, a folder or a zip, for as long as the block lasts.
+
+    A folder is read in place; no link in it is followed and no file opened. A zip is unpacked into a private folder,
+    under numbers with the names' suffixes; the folder is removed when the block ends, however it ends.
+
+    Raises:
+        BadRequest: There is no such file or folder.
+    """
+    if path.is_dir():
+        yield _folder(path)
+    elif path.is_file():
+        with tempfile.TemporaryDirectory(prefix="submission-") as private:  # which only its owner may enter
+            yield _zip(path, Path(private))
+    else:
+        found = "something else" if path.exists() else "nothing there"
+        raise BadRequest(f"{path}: must be a package, a zip or a folder; found {found}")
+
+
+def pack(folder_files: Mapping[str, Path], target: Path) -> None:
+    """Write a zip, whole or not at all; the same names and contents give the same bytes.
+
+    Args:
+        folder_files: Where each file is, by its path inside the zip, with "/" between folders.
+        target: The zip.
+    """
+    with replacing(target) as part, zipfile.ZipFile(part, "w") as out:
+        for name in sorted(folder_files):
+            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            entry.create_system = 3  # Unix, wherever this runs
+            entry.external_attr = (stat.S_IFREG | 0o644) << 16
+            out.writestr(entry, folder_files[name].read_bytes(), zipfile.ZIP_DEFLATED, 6)
+
+
+# Names ----------------------------------------------------------------------------------------------------------------
+
+
+class _Package:
+    """What is known of a package so far: findings by their kind, names, junk, and what may yet be read."""
+
+    def __init__(self, path: Path):
+        self.path, self.room = path, TOTAL
+        self.findings: dict[str, list[Finding]] = {}
+        self.junk: dict[str, list[str]] = {}
+        self.is_file: dict[str, bool] = {}  # every name and every folder in one
+        self.folded: dict[str, str] = {}  # the first of the names that some file systems take for one
+
+    def find(self, kind: str, name: str, message: str, severity: str = ERROR) -> None:
+        """Keep a finding of an entry, or of the package where the name is empty; `kind` is a plural."""
+        file = f"{self.path}/{_shown(name)}" if name else str(self.path)
+        self.findings.setdefault(kind, []).append(Finding(file, message=message, severity=severity))
+
+    def result(self, files: Mapping[str, Path]) -> Opened:
+        if not files and not any(finding.severity == ERROR for kind in self.findings.values() for finding in kind):
+            self.find("packages", "", "must hold the files of a submission; found none: pack them again")
+        for kind, names in self.junk.items():
+            times = "once" if len(names) == 1 else f"{len(names)} times"
+            message = f"{kind} is there {times}, first {_shown(names[0])!r}; {JUNK[kind]} adds it, and it is left out"
+            self.find(f"{kind} files", "", message, NOTE)
+        findings = (finding for kind, found in self.findings.items() for finding in shortened(found, kind))
+        return Opened({name: files[name] for name in sorted(files)}, tuple(findings))
+
+    def admits(self, raw: bytes, mode: int, folder: bool, marked: bool = True) -> str | None:
+        """Return the name of an entry that may be read; `mode` is as stat's, `marked` that it is said to be UTF-8."""
+        try:
+            name = raw.decode()
+        except UnicodeDecodeError as failure:
+            message = f"must have a name in UTF-8; byte 0x{raw[failure.start]:02X} is not: rename it in plain ASCII"
+            return self.find("names that are not UTF-8", raw.decode("utf-8", "backslashreplace"), message)
+        parts = name.split("/")
+        if fault := _misnamed(name, parts):
+            return self.find("such names", name or "/", fault)
+        if junk := [kind for part in parts for kind in JUNK if fnmatchcase(part.lower(), kind.lower())]:
+            self.junk.setdefault(junk[0], []).append(name)
+            return None
+        if not self._distinct(name, parts, folder):
+            return None
+        if not marked and not name.isascii():
+            other = _shown(raw.decode("cp437"))
+            message = f"has a name in UTF-8 that is not marked as such, which other programs read as {other!r}"
+            self.find("names that are not marked as UTF-8", name, f"{message}: rename it in plain ASCII", WARNING)
+        if special := SPECIAL.get(stat.S_IFMT(mode)):
+            return self.find(f"{special}s", name, f"must be a plain file; found a {special}: put the file in its place")
+        if name.lower().endswith(".zip") and not folder:
+            return self.find("zips", name, "must not be a zip in the package: put the files that it holds in its place")
+        return name
+
+    def _distinct(self, name: str, parts: list[str], folder: bool) -> bool:
+        """Keep a name and the folders in it; find what is there already."""
+        for depth in range(1, len(parts) + 1):
+            prefix, is_file = "/".join(parts[:depth]), depth == len(parts) and not folder
+            if prefix not in self.is_file:
+                self.is_file[prefix] = is_file
+                first = self.folded.setdefault(unicodedata.normalize("NFC", prefix).casefold(), prefix)
+                if first != prefix:
+                    message = f"is the same name as {_shown(first)!r} to Windows and macOS; rename one"
+                    self.find("names that are the same to some systems", prefix, message, WARNING)
+            elif self.is_file[prefix] != is_file:
+                self.find("names of a file and a folder", prefix, "is both a file and a folder; rename one")
+                return False
+            elif is_file:
+                self.find("names that are there twice", name, "is in the zip twice; keep one")
+                return False
+        return True
+
+    def takes(self, name: str, size: int) -> bool:
+        """Say whether a file of this size may be read."""
+        if size > LIMIT:
+            message = f"must not be larger than {LIMIT} bytes; found {size}: does it belong to a submission?"
+            self.find("files that are too large", name, message)
+            return False
+        self.room -= size
+        if self.room < 0 and self.room + size >= 0:
+            message = f"must not hold more than {TOTAL} bytes in all; {_shown(name)!r} and what comes after is left out"
+            self.find("packages", "", message)
+        return self.room >= 0
+
+
+def _misnamed(name: str, parts: list[str]) -> str | None:
+    """Say why a name is none to hand in; the first three lead out of the package, on whatever system."""
+    if "\\" in name:
+        return r"must have / between folders and no \ in its name: zip it with another program, or rename it"
+    if name.startswith("/") or re.match("[A-Za-z]:", name):
+        return f"must have a name that begins in the package, as task6/LABEL/FILE; this begins elsewhere: {ANEW}"
+    if dots := {"..", ".", ""}.intersection(parts):
+        return f"must have names between slashes, none of them empty, '.' or '..'; found {max(dots)!r}: {ANEW}"
+    if odd := next((character for character in name if not character.isprintable()), None):
+        return f"must have printable characters only in its name; found {odd!a}: rename it"
+    if len(parts) > DEPTH:
+        return f"must be at most {DEPTH} folders deep; found {len(parts)}: hand in the folder of the submission only"
+    longest = max(len(part.encode()) for part in parts)
+    if longest > PART:
+        return f"must have at most {PART} bytes in a name between slashes; found {longest}: shorten it"
+    return None
+
+
+def _shown(name: str) -> str:
+    return name if len(name) <= SHOWN else name[:SHOWN] + "…"
+
+
+# Folders and zips -----------------------------------------------------------------------------------------------------
+
+
+def _folder(path: Path) -> Opened:
+    package, files, folders, count = _Package(path), dict[str, Path](), [""], 0
+    while folders:
+        inside = folders.pop()
+        try:
+            with os.scandir(path / inside) as listing:  # no more of it than is allowed: there may be millions
+                some = islice(listing, ENTRIES + 1 - count)
+                entries = sorted((entry.name, entry.stat(follow_symlinks=False)) for entry in some)
+        except OSError as failure:
+            package.find("folders that cannot be read", inside, CLOSED.format(failure.strerror))
+            continue
+        count += len(entries)
+        if count > ENTRIES:
+            package.find("packages", "", _too_many("more"))
+            return package.result({})
+        for last, about in entries:
+            folder = stat.S_ISDIR(about.st_mode)
+            name = package.admits(os.fsencode(inside + last), about.st_mode, folder)
+            if name and folder:
+                folders.append(f"{inside}{last}/")
+            elif name and package.takes(name, about.st_size):
+                files[name] = path / inside / last
+                if not os.access(files[name], os.R_OK):
+                    package.find("files that cannot be read", name, CLOSED.format("no permission"))
+                    del files[name]
+    return package.result(files)
+
+
+def _too_many(found: str) -> str:
+    return f"must hold at most {ENTRIES} files and folders; found {found}: hand in the files of the submission only"
+
+
+class _Broken(Exception):
+    """A zip, or an entry of one, cannot be read; says what must hold, what is, and what to do."""
+
+
+class _Source(io.BufferedReader):
+    """A zip's bytes; `zipfile` reads the list of entries at once, however long it says it is."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > DIRECTORY:
+            raise _Broken(_too_many(f"a list of {size} bytes"))
+        return super().read(size)
+
+
+def _zip(path: Path, private: Path) -> Opened:
+    package, files = _Package(path), dict[str, Path]()
+    try:
+        with _listed(path, package) as archive:
+            entries = sorted(archive.infolist(), key=lambda info: info.header_offset)
+            ends = dict(zip(entries, [*(info.header_offset for info in entries[1:]), archive.start_dir], strict=False))
+            for number, info in enumerate(archive.infolist()):
+                # Not `filename`: it ends at a NUL, and a field of the entry may put another in its place.
+                marked, folder = bool(info.flag_bits & 0x800), info.orig_filename.endswith("/")
+                raw = info.orig_filename.removesuffix("/").encode("utf-8" if marked else "cp437")
+                name = package.admits(raw, info.external_attr >> 16, folder, marked)
+                if name and not folder and package.takes(name, info.file_size):
+                    suffix = re.search(r"\.[a-z0-9]{1,8}$", name.lower())  # readers go by it
+                    target = private / f"{number}{suffix[0] if suffix else ''}"
+                    try:
+                        with target.open("xb") as out:
+                            out.writelines(_chunks(archive, info, ends[info]))
+                        files[name] = target
+                    except _Broken as fault:
+                        package.find("such files", name, str(fault))
+    except _Broken as fault:
+        package.find("packages", "", str(fault))
+    return package.result(files)
+
+
+@contextmanager
+def _listed(path: Path, package: _Package) -> Iterator[zipfile.ZipFile]:
+    """Open a zip whose list of entries can be read."""
+    try:
+        file = path.open("rb", buffering=0)
+    except OSError as failure:
+        raise _Broken(CLOSED.format(failure.strerror)) from failure
+    with _Source(file) as source:
+        size = source.seek(0, os.SEEK_END)
+        if size > TOTAL:
+            raise _Broken(f"must be at most {TOTAL} bytes; found {size}: hand in the files of the submission only")
+        try:
+            archive = zipfile.ZipFile(source)
+        except UNREADABLE as failure:
+            source.seek(0)
+            head = source.read(8)
+            looks = next((f"looks like {what}" for mark, what in LOOKS.items() if head.startswith(mark)), "is none")
+            other = f"must be a zip; this {looks if head else 'is an empty file'}: pack the folder as a zip"
+            raise _Broken(DAMAGED if head.startswith(b"PK") else other) from failure
+        entries = archive.infolist()
+        if len(entries) > ENTRIES:
+            raise _Broken(_too_many(str(len(entries))))
+        first = min((info.header_offset for info in entries), default=0)
+        if first < 0:
+            raise _Broken(DAMAGED)
+        source.seek(max(size - 22 - len(archive.comment), 0))  # where the last record is when nothing comes after
+        if first or source.read(4) != b"PK\5\6":
+            message = f"has other bytes before or after the zip, which some programs refuse: {ANEW}"
+            package.find("packages with more in them", "", message, WARNING)
+        yield archive
+
+
+def _chunks(archive: zipfile.ZipFile, info: zipfile.ZipInfo, end: int) -> Iterator[bytes]:
+    """Unpack an entry that ends where the next one begins or before: at most a chunk more than it declares."""
+    if info.flag_bits & (0x1 | 0x40 | 0x2000):
+        raise _Broken("must not be encrypted: zip it without a password")
+    # No others, though Python knows them: LZMA takes what memory the zip asks for, and many programs read neither.
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        found = f"method {info.compress_type}"
+        raise _Broken(f"must be stored or deflated, as zips commonly are; found {found}: zip it with default settings")
+    # In bombs a thousand entries share their bytes; Python's own check depends on its version.
+    if info.header_offset + 30 + len(info.orig_filename) + info.compress_size > end:
+        raise _Broken(f"must not share bytes with what comes next in the zip; it does: copy the zip anew, or {ANEW}")
+    size = 0
+    try:
+        with archive.open(info) as source:
+            while size <= info.file_size and (chunk := source.read(CHUNK)):
+                size += len(chunk)
+                yield chunk
+        if size != info.file_size:
+            raise EOFError
+    except UNREADABLE as failure:
+        raise _Broken(DAMAGED) from failure

@@ -1,0 +1,511 @@
+"""Packages: what is handed in, made from run folders, and checked whole before it is.
+
+A package is a folder or a zip: for each system a folder with its outputs and its metadata, and one report for all. How
+they are named and where they lie is in the task's facts.
+"""
+
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import soundfile
+
+from evaluation import retrieval, scores, tables
+from evaluation.data import EVALUATION, Clip, Dataset, Split
+from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding, shortened
+from submission import archive, documents, metadata, outputs
+from submission.tasks import Key, Task, fields
+from submission.teams import Team
+
+NULL = "nullable"
+METADATA = "metadata"  # the part of a system beside its outputs, which go by their sets
+KINDS = (r".*\.csv", r".*\.ya?ml")  # of outputs, and of metadata
+COUNTS = (".csv", ".yaml", ".yml", ".pdf", ".zip")  # files that may be taken for a part of a submission
+
+
+@dataclass(frozen=True)
+class System:
+    """One system of a package.
+
+    Attributes:
+        label: Its label.
+        metadata: What its metadata file says.
+        outputs: Its output files by the set that they answer.
+    """
+
+    label: str
+    metadata: Mapping[str, object]
+    outputs: Mapping[str, Path]
+
+
+# Checking -------------------------------------------------------------------------------------------------------------
+
+
+class Entry(NamedTuple):
+    """A file of a package: what findings call it, and where it can be read."""
+
+    shown: str
+    path: Path
+
+
+@contextmanager
+def checked(task: Task, path: Path, splits: Mapping[str, Split]) -> Iterator[tuple[list[System], list[Finding]]]:
+    """Open a package, safely whatever it holds, and check all of it.
+
+    Args:
+        task: What is asked for.
+        path: A folder or a zip, which is left as it is.
+        splits: By the task's sets, whose queries are answered with whose clips; outputs of a set that is not there are
+            checked by themselves.
+
+    Yields:
+        The systems, none when the package has an error; their files can be read inside the block only. And every
+        finding.
+
+    Raises:
+        BadRequest: There is nothing of this name, or something that is neither.
+    """
+    with archive.opened(path) as opened:
+        systems, findings = check(task, opened.files, splits, str(path))
+        findings += opened.findings
+        broken = any(finding.severity == ERROR for finding in findings)
+        yield [] if broken else systems, sorted(findings)
+
+
+def check(
+    task: Task, files: Mapping[str, Path], splits: Mapping[str, Split], name: str
+) -> tuple[list[System], list[Finding]]:
+    """Check a package that lies open: what is there, how it is named, and what it says.
+
+    Args:
+        task: What is asked for.
+        files: Where each file can be read, by its path in the package.
+        splits: As of `checked`.
+        name: The package's name in findings.
+
+    Returns:
+        The systems whose files are all there, and every finding.
+    """
+    findings: list[Finding] = []
+    entries = _rooted(task, {inner: Entry(f"{name}/{inner}", path) for inner, path in files.items()}, name, findings)
+    folders, others = _folders(task, entries)
+    most = task.systems.value
+    if not folders:
+        findings.append(Finding(name, message=f"must hold {task.package.folder.value}/ for each system; found none"))
+    if len(folders) > most:
+        message = f"must not hold more than {most} systems; found {len(folders)}: {', '.join(folders)}"
+        findings.append(Finding(name, message=f"{message}; only the first {most} are looked at"))
+    systems: list[System] = []
+    teams: dict[str, dict[str, str]] = {}  # the fields of each system's label by where it lies
+    for folder, inside in list(folders.items())[:most]:
+        place = str(PurePosixPath(next(iter(inside.values())).shown).parent)
+        parts, left = _parts(task, folder, inside)
+        others |= {f"{folder}/{name}": entry for name, entry in left.items()}
+        values = None
+        if METADATA in parts:
+            values, found = metadata.validate(task, parts[METADATA].path, parts[METADATA].shown)
+            findings += found
+        names = _meant(task, folder, parts, values)
+        findings += _named(task, folder, place, names, parts, values)
+        if names:
+            teams[place] = names
+        for split in task.sets:
+            if split in parts:
+                findings += outputs.validate(task, parts[split].path, splits.get(split, split), parts[split].shown)
+        if names and values and parts.keys() == {METADATA, *task.sets}:
+            systems.append(System(names["label"], values, {split: parts[split].path for split in task.sets}))
+    findings += _one_team(teams)
+    findings += _report(task, _most(teams), others, name)
+    findings += _alike(systems, name)
+    return systems, findings
+
+
+def _rooted(task: Task, entries: dict[str, Entry], name: str, findings: list[Finding]) -> dict[str, Entry]:
+    """Give the files by the paths that they should have: from the task's folder on."""
+    top = PurePosixPath(task.package.folder.value).parts[0]
+    first = sorted({PurePosixPath(inner).parts[0] for inner in entries})
+    if top in first or not first:
+        return entries
+    inside = {}
+    if len(first) == 1:
+        inside = {"/".join(PurePosixPath(inner).parts[1:]): entry for inner, entry in entries.items() if "/" in inner}
+    if any(PurePosixPath(inner).parts[0] == top for inner in inside):
+        message = f"everything lies in {first[0]}/, which is accepted; {top}/ is to lie at the top"
+        findings.append(Finding(name, message=message, severity=NOTE))
+        return inside
+    if first[0].casefold() == top.casefold():
+        findings.append(Finding(f"{name}/{first[0]}", message=f"must be named {top}; rename it"))
+        return {f"{top}/{inner}": entry for inner, entry in inside.items()}
+    if Path(name).name != top:  # else it is this folder that was given
+        found = ", ".join(first[:3]) + (", …" if len(first) > 3 else "")
+        findings.append(Finding(name, message=f"must begin with {top}/; found {found}: put all into a folder {top}"))
+    return {f"{top}/{inner}": entry for inner, entry in entries.items()}
+
+
+def _folders(task: Task, entries: Mapping[str, Entry]) -> tuple[dict[str, dict[str, Entry]], dict[str, Entry]]:
+    """The files of each system's folder by their names, and all others by their paths."""
+    *above, _ = PurePosixPath(task.package.folder.value).parts
+    folders: dict[str, dict[str, Entry]] = {}
+    others = {}
+    for inner in sorted(entries):
+        *folder, name = PurePosixPath(inner).parts
+        if folder[:-1] == above and name.lower().endswith(COUNTS):
+            folders.setdefault(folder[-1], {})[name] = entries[inner]
+        else:
+            others[inner] = entries[inner]
+    return folders, others
+
+
+def _parts(task: Task, folder: str, inside: Mapping[str, Entry]) -> tuple[dict[str, Entry], dict[str, Entry]]:
+    """Which file of a system's folder is which part, also where it is misnamed; and the files that are none."""
+    patterns, names = _patterns(task), task.names(folder)
+    left = dict(inside)
+    parts = {}
+    if names:
+        wanted = {part: pattern.format(**names) for part, pattern in patterns.items()}
+        parts = {part: left.pop(name) for part, name in wanted.items() if name in left}
+    for loose in (
+        lambda part: re.sub(r"\\\{\w+\\\}", ".*", re.escape(patterns[part])),
+        lambda part: KINDS[part == METADATA],
+    ):
+        for part in [part for part in patterns if part not in parts]:
+            alike = [name for name in left if re.fullmatch(loose(part), name, re.IGNORECASE)]
+            rivals = [other for other in patterns if other not in parts and loose(other) == loose(part)]
+            if len(alike) == len(rivals) == 1:
+                parts[part] = left.pop(alike[0])
+    return parts, left
+
+
+def _patterns(task: Task) -> dict[str, str]:
+    return {split: output.file.value for split, output in task.sets.items()} | {METADATA: task.package.metadata.value}
+
+
+def _meant(
+    task: Task, folder: str, parts: Mapping[str, Entry], values: Mapping[str, object] | None
+) -> dict[str, str] | None:
+    """The fields of a system's label by what most of its folder, its files and its metadata say."""
+    labels = [folder]
+    for part, pattern in _patterns(task).items():
+        found = fields(pattern, PurePosixPath(parts[part].shown).name) if part in parts else None
+        labels += [task.label.value.format(**found)] if found else []
+    labels += [label for label in [_said(values)] if label]
+    claims = Counter(label for label in labels if task.names(label))
+    return task.names(claims.most_common(1)[0][0]) if claims else _mended(task, folder)
+
+
+def _mended(task: Task, label: str) -> dict[str, str] | None:
+    """The fields of a label whose fixed parts are wrong."""
+    parts = label.split("_")
+    made = task.label.value.format(author=parts[0], institute=parts[min(1, len(parts) - 1)], index=parts[-1])
+    return task.names(made) if len(parts) == len(made.split("_")) else None
+
+
+def _said(values: object) -> str | None:
+    """The label in a metadata file."""
+    own = values.get("submission") if isinstance(values, dict) else None
+    label = own.get("label") if isinstance(own, dict) else None
+    return label if isinstance(label, str) else None
+
+
+def _named(
+    task: Task,
+    folder: str,
+    place: str,
+    names: Mapping[str, str] | None,
+    parts: Mapping[str, Entry],
+    values: Mapping[str, object] | None,
+) -> Iterator[Finding]:
+    """Find what is not named by the system's label, and which parts are missing."""
+    if names is None or folder != names["label"]:
+        fault = f"must be {names['label']}" if names and task.names(folder) else metadata.label_fault(task, folder)
+        yield Finding(place, message=f"the folder's name is the system's label; it {fault}")
+    for part, pattern in _patterns(task).items():
+        wanted = pattern.format(**names) if names else pattern
+        if part not in parts:
+            yield Finding(place, message=f"there is no {wanted}; add it")
+        elif names and PurePosixPath(parts[part].shown).name != wanted:
+            yield Finding(parts[part].shown, message=f"must be named {wanted}; rename it")
+    said = _said(values)
+    if names and said and said != names["label"] and task.names(said):  # of another kind `metadata` has said so
+        message = f"must be {names['label']}, as the files are named; found {said}"
+        yield Finding(parts[METADATA].shown, 0, "submission.label", message)
+
+
+def _one_team(teams: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
+    """Find systems of another author or institute than most, and two of one label."""
+    team, labels = _most(teams), {}
+    for place, names in teams.items():
+        asked, found = (f"{each['author']}_{each['institute']}" for each in (team, names))
+        if found != asked:
+            message = f"must be of {asked}, as the others; found {found}: one package is of one team"
+            yield Finding(place, message=message)
+        if labels.setdefault(names["label"], place) != place:
+            message = f"is {names['label']}, as {labels[names['label']]}; give each system its number"
+            yield Finding(place, message=message)
+
+
+def _most(teams: Mapping[str, Mapping[str, str]]) -> Mapping[str, str] | None:
+    """The fields of a label of the team that most systems are of."""
+    counts = Counter((names["author"], names["institute"]) for names in teams.values())
+    return max(teams.values(), key=lambda names: counts[names["author"], names["institute"]], default=None)
+
+
+def _report(task: Task, names: Mapping[str, str] | None, others: Mapping[str, Entry], name: str) -> Iterator[Finding]:
+    """Check that the report is there, and a PDF; nothing else is to lie outside the systems' folders."""
+    wanted = task.package.report.value.format(**names) if names else task.package.report.value
+    reports = [inner for inner in others if inner.lower().endswith(".pdf")]
+    found = wanted if wanted in others else reports[0] if len(reports) == 1 else None
+    if found is None:
+        yield Finding(name, message=f"there is no report {wanted}; add it")
+    else:
+        if found != wanted and names:
+            yield Finding(others[found].shown, message=f"must be {wanted}; move it there")
+        yield from _pdf(others[found])
+    yield from shortened([_stray(entry) for inner, entry in others.items() if inner != found], "files")
+
+
+def _stray(entry: Entry) -> Finding:
+    """A file that belongs nowhere; one that may be taken for a part of the submission must go."""
+    severity = ERROR if entry.shown.lower().endswith(COUNTS) else WARNING
+    return Finding(entry.shown, message="is no part of a submission; take it out", severity=severity)
+
+
+def _pdf(entry: Entry) -> Iterator[Finding]:
+    with entry.path.open("rb") as file:
+        begin = file.read(1024)  # where the header may stand, and the last mark at the end (ISO 32000, annex H.3.4)
+        file.seek(max(0, entry.path.stat().st_size - 2048))
+        end = file.read()
+    if b"%PDF-" not in begin:
+        found = f"begins with {begin[:8]!r}" if begin else "is empty"
+        yield Finding(entry.shown, message=f"must be a PDF; it {found}: export the report as PDF")
+    elif b"%%EOF" not in end:
+        yield Finding(entry.shown, message="must be a whole PDF; its end is missing: export the report again")
+
+
+def _alike(systems: Sequence[System], name: str) -> Iterator[Finding]:
+    """Find systems that answer the same: one of them is handed in for nothing."""
+    for one, other in combinations(systems, 2):
+        if all(path.read_bytes() == other.outputs[split].read_bytes() for split, path in one.outputs.items()):
+            message = f"{other.label} answers as {one.label} does, byte for byte; is it the right run?"
+            yield Finding(name, message=message, severity=WARNING)
+
+
+def training_sounds(task: Task, training: Iterable[Path], excluded: Path) -> list[Finding]:
+    """Find sounds of training data that the task excludes.
+
+    Args:
+        task: What is asked for.
+        training: Lists of sounds: a CSV with the column `sound_id`, as Clotho's metadata, or any text with links to
+            Freesound or an id a line.
+        excluded: The task's list (`submission tasks NAME` says where it is published).
+
+    Raises:
+        BadRequest: The task excludes none, or there is no such file.
+    """
+    if not task.excluded_ids:
+        raise BadRequest(f"{task.name} excludes no sounds, as far as is known; leave --excluded away")
+    for path in (excluded, *training):
+        if not path.is_file():
+            raise BadRequest(f"{path}: no such file; give a list of Freesound ids")
+    column, url = task.excluded_ids.column.value, task.excluded_ids.url.value
+    forbidden = _ids(excluded, column)
+    if not forbidden:
+        raise BadRequest(f"{excluded}: holds no ids in the column {column}; fetch {url}")
+    findings = []
+    for path in training:
+        hits = [(line, sound) for sound, line in _ids(path, "sound_id").items() if sound in forbidden]
+        for line, sound in hits:
+            message = f"Freesound's {sound} must not be trained on ({excluded}); leave it out and train again"
+            findings.append(Finding(str(path), line, message=message, severity=WARNING))
+    return shortened(findings, "of the excluded sounds")
+
+
+def _ids(path: Path, column: str | int) -> dict[str, int]:
+    """Freesound ids of a list, with the line each stands in first. Words such as Clotho's `Not found` are no ids."""
+    text = path.read_bytes().decode("utf-8-sig", "replace")
+    rows, _ = tables.parse(text, str(path), [], ";" if text.startswith("file_name;") else ",")
+    header = rows[0][1] if rows else []
+    index = column - 1 if isinstance(column, int) else header.index(column) if column in header else None
+    if index is not None:
+        cells = ((line, cells[index]) for line, cells in rows[1:] if len(cells) > index)
+    else:
+        link = re.compile(r"freesound\.org/(?:people/[^/\s]+/sounds|s)/(\d+)|^\s*(\d+)\s*$")
+        matches = ((number, link.search(line)) for number, line in enumerate(text.splitlines(), start=1))
+        cells = ((number, match[1] or match[2]) for number, match in matches if match)
+    ids: dict[str, int] = {}
+    for line, cell in cells:
+        if cell.strip().isdecimal():
+            ids.setdefault(str(int(cell)), line)
+    return ids
+
+
+# Making ---------------------------------------------------------------------------------------------------------------
+
+
+def make(
+    task: Task, runs: Sequence[Path], team: Team, dataset: Dataset, target: Path, answered: str = ""
+) -> list[Finding]:
+    """Make a package from runs, whole or not at all; the same runs, team and data give the same bytes.
+
+    Args:
+        task: What is asked for.
+        runs: A run folder for each system.
+        team: Who hands in.
+        dataset: The data folder; the sets that are answered are read from it, and described in the metadata.
+        target: The zip.
+        answered: A split that is answered in place of each of the task's sets, for a rehearsal where these are not to
+            be had.
+
+    Returns:
+        What is worth a look, and no error.
+
+    Raises:
+        BadRequest: There are more runs than systems may be handed in, or one is given twice.
+        Faulty: A prediction is missing, or `check` finds an error in what would be packed; with every finding.
+    """
+    if not 1 <= len(runs) <= task.systems.value:
+        raise BadRequest(f"{task.name} takes 1 to {task.systems.value} systems; {len(runs)} runs were given")
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise BadRequest("a run was given twice; give each system once")
+    splits = {name: dataset[answered or name] for name in task.sets}
+    splits = {name: dataset[answered or name] for name in task.sets}
+    findings: list[Finding] = []
+    with tempfile.TemporaryDirectory(prefix="dcase-") as scratch:
+        files: dict[str, Path] = {}
+        for index, run in enumerate(runs, start=1):
+            label = task.label.value.format(author=team.author, institute=team.institute, index=index)
+            names = task.names(label)
+            folder = task.package.folder.value.format(**names)
+            for split, output in task.sets.items():
+                inner = f"{folder}/{output.file.value.format(**names)}"
+                files[inner] = Path(scratch) / str(len(files))
+                findings += _answer(task, run, splits[split], dataset.folder, files[inner], f"{target}/{inner}")
+            described, unsaid, found = describe(task, run, dataset)
+            said = metadata.merged(team.metadata, *team.systems[index - 1 : index])
+            unsaid = [path for path in unsaid if not _has(said, path)]
+            if unsaid:
+                message = f"does not say {', '.join(unsaid)}, which is null then; say it there or in the team file"
+                found.append(Finding(str(run / "system.yaml"), message=message, severity=NOTE))
+            findings += found
+            values = metadata.merged(described, said, {"submission": {"label": label}})
+            inner = f"{folder}/{task.package.metadata.value.format(**names)}"
+            files[inner] = Path(scratch) / str(len(files))
+            try:
+                files[inner].write_text(metadata.text(task, values), encoding="utf-8")
+            except ValueError as fault:
+                findings.append(
+                    Finding(str(run / "system.yaml"), message=f"{fault}; mend it there or in the team file")
+                )
+        files[task.package.report.value.format(**names)] = team.report
+        if not any(finding.severity == ERROR for finding in findings):
+            findings += check(task, files, splits, str(target))[1]
+        if any(finding.severity == ERROR for finding in findings):
+            raise Faulty(finding for finding in findings if finding.severity != NOTE)
+        archive.pack(files, target)
+    return sorted(findings)
+
+
+def _has(values: object, path: str) -> bool:
+    for name in path.split("."):
+        if not isinstance(values, dict) or name not in values:
+            return False
+        values = values[name]
+    return True
+
+
+def _answer(task: Task, run: Path, split: Split, folder: Path, path: Path, shown: str) -> list[Finding]:
+    """Write what a run answers for a split; findings about the file that is written call it `shown`."""
+    source = run / "predictions" / f"{split.name}.{'csv' if task.kind == 'captioning' else 'npz'}"
+    if not source.is_file():
+        command = f"python -m systems predict {run} --data {folder} --split {split.name}"
+        return [Finding(str(source), message=f"is not there, and {task.name} wants it; make it: {command}")]
+    try:
+        if task.kind == "captioning":
+            from evaluation import captioning  # takes scipy along, which no other task needs
+
+            prediction = captioning.read(source)
+        else:
+            prediction = retrieval.read(source)
+        outputs.write(task, prediction, split, path, str(source))
+    except Faulty as faulty:
+        return [replace(finding, file=shown) if finding.file == str(path) else finding for finding in faulty.findings]
+    return []
+
+
+def describe(task: Task, run: Path, dataset: Dataset) -> tuple[dict[str, object], list[str], list[Finding]]:
+    """What a run and the data say of a system, by the keys of the task's metadata.
+
+    `system.yaml` has what stands below `system`, `scores/evaluation.json` fills the results, and the data folder the
+    lists of data sets. Where the task wants a key that nobody says and null is allowed, it is null.
+
+    Returns:
+        The metadata, the paths of keys that nobody says, and every finding.
+    """
+    file, kept = run / "system.yaml", run / "scores" / f"{EVALUATION}.json"
+    if not file.is_file():
+        return {}, [], [Finding(str(file), message="is not there; train the run to its end: python -m systems train")]
+    document = documents.read(file)
+    measured, findings = {}, [finding for finding in document.findings if finding.severity == ERROR]
+    if kept.is_file():
+        try:
+            measured = {name: metric.estimate.value for name, metric in scores.read(kept).metrics.items()}
+        except Faulty as faulty:
+            findings += faulty.findings
+    else:
+        message = f"is not there: the metadata say no results; make it: python -m evaluation score … --json {kept}"
+        findings.append(Finding(str(kept), message=message, severity=NOTE))
+    unsaid: list[str] = []
+
+    def fill(key: Key, said: object, path: str) -> object:
+        if key.split:
+            return [_described(key, dataset, key.split)] if key.split in dataset.splits else None
+        if key.keys and not key.many:
+            below = said if isinstance(said, dict) else {}
+            filled = {
+                name: fill(part, below.get(name), f"{path}.{name}".lstrip(".")) for name, part in key.keys.items()
+            }
+            return {name: value for name, value in filled.items() if value is not None or key.keys[name].need == NULL}
+        if key.metric:
+            return round(measured[key.metric], 6) if key.metric in measured else None
+        if said is None and key.need == NULL:
+            unsaid.append(path)
+        return said
+
+    whole = Key(need="required", keys={name: fact.value for name, fact in task.metadata.items()})
+    return fill(whole, {"system": document.values}, ""), unsaid, findings
+
+
+def _described(key: Key, dataset: Dataset, split: str) -> dict[str, object]:
+    """A split as a list of data sets describes it; with null for what cannot be known here."""
+    clips, captions = dataset[split].clips, dataset[split].captions
+    pairs = sum(len(clip.captions) for clip in clips)
+    known = {
+        "name": f"{dataset.folder.resolve().name} {split}",
+        "has_audio": True,
+        "has_images": False,
+        "has_video": False,
+        "has_captions": pairs > 0,
+        "nb_captions_per_audio": _whole(pairs / max(len(clips), 1)),
+        "nb_clips_per_caption": _whole(sum(map(len, captions.values())) / max(len(captions), 1)),
+        "total_audio_length": _seconds(clips),
+        "total_captions": pairs,
+    }
+    return {name: known.get(name) for name in key.keys}
+
+
+def _whole(value: float) -> float | int:
+    return int(value) if value == int(value) else round(value, 2)
+
+
+def _seconds(clips: Iterable[Clip]) -> int | None:
+    """How long all sounds are together, by their headers; None where some are not there."""
+    try:
+        return round(sum(soundfile.info(clip.path).duration for clip in clips))
+    except (OSError, soundfile.SoundFileError):
+        return None

@@ -1,0 +1,36 @@
+"""A team file, and runs that have answered a task's sets."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from evaluation.data import Dataset
+from submission import tasks
+from submission.tasks import Task
+from tests.submission import made
+
+
+@pytest.fixture
+def team_file(tmp_path: Path) -> Path:
+    """A team file that is filled in, with its report."""
+    (tmp_path / "report.pdf").write_bytes(made.PDF)
+    (tmp_path / "team.yaml").write_text(yaml.safe_dump(made.TEAM), encoding="utf-8")
+    return tmp_path / "team.yaml"
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Callable[[str], tuple[Task, list[Path], Dataset]]:
+    """A task, two runs that answered its sets, and sets of 12 clips."""
+
+    def make(name: str) -> tuple[Task, list[Path], Dataset]:
+        task = tasks.read(name)
+        splits = {"development": made.described(), **{set_: made.split(set_, 12, 6) for set_ in task.sets}}
+        runs = [tmp_path / "first", tmp_path / "second"]
+        for seed, run in enumerate(runs):
+            for set_ in task.sets:
+                made.answer(task, run, splits[set_], seed)
+        return task, runs, Dataset(tmp_path / "clotho", splits)
+
+    return make

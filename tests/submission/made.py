@@ -1,0 +1,92 @@
+"""Run folders and blind sets, made up: what a package is made from."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from evaluation.data import Clip, Dataset, Split
+from evaluation.retrieval import Similarity
+from submission import package, tasks, teams
+from submission.tasks import Task
+
+AUTHOR = {
+    "lastname": "Wu",
+    "firstname": "Ada",
+    "email": "ada@example.org",
+    "corresponding": True,
+    "affiliation": {"abbreviation": "Mila", "institute": "Mila", "department": "Sound", "location": "Montréal, Canada"},
+}
+TEAM = {
+    "author": "Wu",
+    "institute": "Mila",
+    "report": "report.pdf",
+    "metadata": {"submission": {"name": "A system: no. 1", "abbreviation": "Sys", "authors": [AUTHOR]}},
+    "systems": [],
+}
+SYSTEM = {
+    "description": {
+        "input_sampling_rate": "44.1kHz",
+        "acoustic_features": "log-mel energies",
+        "audio_modelling": "CRNN",
+        "word_modelling": "mean of word vectors",
+        "loss_function": "triplet loss",
+        "ensemble": False,
+        "learning_rate": 1e-05,
+    },
+    "complexity": {"total_parameters": 732354, "trainable_parameters": 732354},
+    "seed": 0,
+}
+PDF = b"%PDF-1.4\n1 0 obj\n<< /Type /Catalog >>\nendobj\ntrailer\n%%EOF\n"
+WORDS = ("rain", "birds", "a dog", "thunder", "steps", "water", "wind", "a bell")
+
+
+def split(name: str, clips: int, queries: int = 0) -> Split:
+    """A blind set whose names are as awkward as Clotho's, with a query each for the first clips."""
+    awkward = (" leading.wav", "comma, name.wav", "l&#39;eau.wav", "dots.in.stem.wav")
+    names = (*awkward, *(f"{name}_{number:04}.wav" for number in range(5, clips + 1)))
+    asked = tuple(f"{WORDS[n % 8]} is heard, then {WORDS[n // 8 % 8]}, no. {n}." for n in range(queries))
+    return Split(name, tuple(Clip(clip, (), Path(clip)) for clip in names), None, asked)
+
+
+def answer(task: Task, run: Path, asked: Split, seed: int = 0) -> Path:
+    """Write a prediction as `systems predict` does, and the rest of a run that a package takes."""
+    rng = np.random.default_rng(seed)
+    file = run / "predictions" / asked.name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if task.kind == "captioning":
+        rows = (
+            f'"{name}","{WORDS[i]} and {WORDS[j]} are heard{"" if i else ", again"}"'
+            for name, (i, j) in zip(asked.file_names, rng.integers(0, 8, (len(asked.clips), 2)), strict=True)
+        )
+        file.with_suffix(".csv").write_text("\n".join(["file_name,caption_predicted", *rows]) + "\n", encoding="utf-8")
+    else:
+        scores = rng.normal(size=(len(asked.queries), len(asked.clips))).astype(np.float32)
+        scores[np.arange(len(scores)), np.arange(len(scores))] += 2  # the clip of its number is often near the top
+        Similarity(asked.queries, asked.file_names, scores).save(file.with_suffix(".npz"))
+    (run / "system.yaml").write_text(yaml.safe_dump(SYSTEM), encoding="utf-8")
+    return run
+
+
+def described() -> Split:
+    """A development split of two clips, with a caption that both have."""
+    captions = (("It rains.", "Rain."), ("It rains.", "Drops fall."))
+    return Split("development", tuple(Clip(f"{i}.wav", both, Path(f"{i}.wav")) for i, both in enumerate(captions)))
+
+
+def packaged(name: str, folder: Path) -> tuple[Task, dict[str, bytes], dict[str, Split]]:
+    """A task, a valid package of two systems as its files, and the sets of 12 clips that they answer."""
+    task = tasks.read(name)
+    splits = {key: split(key, 12, 6) for key in task.sets}
+    runs = [folder / "first", folder / "second"]
+    for seed, run in enumerate(runs):
+        for key in task.sets:
+            answer(task, run, splits[key], seed)
+    (folder / "report.pdf").write_bytes(PDF)
+    (folder / "team.yaml").write_text(yaml.safe_dump(TEAM), encoding="utf-8")
+    team, _ = teams.read(task, folder / "team.yaml")
+    dataset = Dataset(folder, {"development": described(), **splits})
+    package.make(task, runs, team, dataset, folder / "p.zip")
+    with zipfile.ZipFile(folder / "p.zip") as file:
+        return task, {name: file.read(name) for name in file.namelist()}, splits

@@ -1,0 +1,169 @@
+"""Random edits of valid packages: never a traceback, never a changed file, never a clean verdict for other answers.
+
+`make test` tries 2000, `make fuzz` as many as FUZZ says.
+"""
+
+import csv
+import html
+import io
+import os
+import tempfile
+import zipfile
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from evaluation import captioning, retrieval
+from evaluation.findings import ERROR, Finding
+from submission import package
+from tests.submission import made
+
+EXAMPLES = int(os.environ.get("FUZZ", "2000"))
+TASKS = ("dcase2023-6a", "dcase2022-6b", "dcase2025-6")
+KINDS = ("output", "metadata", "zip")
+
+CUTS = st.tuples(
+    st.floats(0, 1, exclude_max=True),
+    st.integers(0, 12),
+    st.one_of(
+        st.binary(max_size=4),
+        st.sampled_from(b', " \n \r \0 \t ; : # - [ ] { } & * ! nan 1e5 \xff / ../'.split()),
+        st.sampled_from([b"\xef\xbb\xbf", b"\n\n", b"  ", b"PK\x03\x04", b"PK\x05\x06", b"!!python/object:os.system"]),
+    ),
+)
+REWRITTEN = {  # what spreadsheets, editors and scripts make of a text
+    "CRLF": lambda text: text.replace("\n", "\r\n"),
+    "CR": lambda text: text.replace("\n", "\r"),
+    "BOM": lambda text: "\ufeff" + text,
+    "no last line end": lambda text: text.rstrip("\n"),
+    "tabs for commas": lambda text: text.replace(",", "\t"),
+    "semicolons for commas": lambda text: text.replace(",", ";"),
+    "lower case": str.lower,
+    "unescaped": html.unescape,
+    "blanks at line ends": lambda text: text.replace("\n", " \n"),
+    "stripped": lambda text: "\n".join(line.strip() for line in text.split("\n")),
+    "no quotes": lambda text: text.replace('"', ""),
+    "tabs for indents": lambda text: text.replace("  ", "\t"),
+    "blank lines": lambda text: text.replace("\n", "\n\n"),
+    "an index": lambda text: "\n".join(f"{number},{line}" for number, line in enumerate(text.split("\n"))),
+}
+LINES = {  # of line i and j
+    "gone": lambda rows, i, j: rows[:i] + rows[i + 1 :],
+    "twice": lambda rows, i, j: [*rows[: i + 1], *rows[i:]],
+    "elsewhere": lambda rows, i, j: [*rows[:j], rows[i], *rows[j:]],
+    "joined": lambda rows, i, j: [*rows[:i], "".join(rows[i : i + 2]), *rows[i + 2 :]],
+    "the end gone": lambda rows, i, j: rows[:i],
+}
+EDITS = st.one_of(
+    CUTS,
+    st.sampled_from(sorted(REWRITTEN)),
+    st.tuples(st.sampled_from(sorted(LINES)), st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True)),
+)
+
+
+def edited(raw: bytes, edit) -> bytes:
+    if isinstance(edit, str):
+        return REWRITTEN[edit](raw.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+    if isinstance(edit[0], str):
+        rows = raw.decode("utf-8", "surrogateescape").split("\n")
+        rows = LINES[edit[0]](rows, *(int(where * len(rows)) for where in edit[1:]))
+        return "\n".join(rows).encode("utf-8", "surrogateescape")
+    where, cut, text = edit
+    at = int(where * len(raw))
+    return raw[:at] + text + raw[at + cut :]
+
+
+@cache  # no fixture: hypothesis would show all of it with every failure
+def packaged(name: str):
+    with tempfile.TemporaryDirectory() as folder:
+        return made.packaged(name, Path(folder))
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from(TASKS), st.sampled_from(KINDS), st.lists(EDITS, min_size=1, max_size=3))
+def test_random_edits(name, kind, edits):
+    task, files, splits = packaged(name)
+    files = dict(files)
+    target = next(inner for inner in files if inner.endswith({"output": ".csv", "metadata": ".yaml"}.get(kind, "")))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "P.zip"
+        if kind != "zip":
+            for edit in edits:
+                files[target] = edited(files[target], edit)
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+            for inner, content in files.items():
+                file.writestr(zipfile.ZipInfo(inner), content)
+        if kind == "zip":
+            raw = path.read_bytes()
+            for edit in edits:
+                raw = edited(raw, edit)
+            path.write_bytes(raw)
+        before = path.read_bytes()
+        with package.checked(task, path, splits) as (systems, findings):
+            assert all(isinstance(finding, Finding) and str(finding).isprintable() for finding in findings)
+            assert bool(systems) == all(finding.severity != ERROR for finding in findings)
+            for system in systems:
+                unchanged(task, files, splits, system, kind)
+        assert path.read_bytes() == before
+        assert [entry.name for entry in Path(folder).iterdir()] == ["P.zip"]
+
+
+def unchanged(task, files, splits, system, kind) -> None:
+    """A system that passes is read by the scorer as a plain reader reads it, and answers all that is asked, once."""
+    index = system.label[-1]
+    for split, path in system.outputs.items():
+        folder = f"{task.package.folder.value.format(label=system.label)}/"
+        name = task.sets[split].file.value.format(author="Wu", institute="Mila", index=index)
+        content = path.read_bytes()
+        assert content == files[folder + name]  # of a zip that was edited, too: the answers are what they were
+        text = content.decode("utf-8-sig")
+        separator = "\t" if "\t" in text.splitlines()[0] else ","
+        header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row]
+        if task.kind == "captioning":
+            read = captioning.read(path)
+            assert list(zip(read.file_names, read.captions, strict=True)) == [tuple(row) for row in rows]
+            asked = splits[split].file_names
+        else:
+            read = retrieval.read(path)
+            asked = splits[split].queries
+            if task.k:
+                assert [[q, *n] for q, n in zip(read.queries, read.file_names, strict=True)] == rows
+                assert all(len(set(row[1:])) == task.k.value for row in rows)
+            else:
+                assert read.file_names == tuple(header[1:])
+                assert read.scores.tolist() == [[float(cell) for cell in row[1:]] for row in rows]
+        assert sorted(row[0] for row in rows) == sorted(asked)
+    assert system.metadata["submission"]["label"] == system.label
+    if kind == "metadata" and index == "1":
+        (said,) = (files[inner] for inner in files if inner.endswith("_1_metadata.yaml"))
+        assert system.metadata == yaml.safe_load(said)
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("rewriting", REWRITTEN)
+def test_what_editors_do_never_changes_a_score(name, rewriting, tmp_path):
+    """A text that was written otherwise passes only where it says the same."""
+    task, files, splits = packaged(name)
+    split = next(iter(task.sets))
+    named = task.sets[split].file.value.format(author="Wu", institute="Mila", index=1)
+    target = next(inner for inner in files if inner.endswith(named))
+    path = tmp_path / "output.csv"
+    path.write_bytes(files[target])
+    room = captioning if task.kind == "captioning" else retrieval
+    before = room.read(path)
+    path.write_bytes(edited(files[target], rewriting))
+    zipped = tmp_path / "P.zip"
+    with zipfile.ZipFile(zipped, "w") as file:
+        for inner, content in files.items():
+            file.writestr(inner, path.read_bytes() if inner == target else content)
+    with package.checked(task, zipped, splits) as (systems, _):
+        for system in systems[:1]:
+            after = room.read(system.outputs[split])
+            pairs = ("file_names", "captions") if task.kind == "captioning" else ("queries", "file_names")
+            assert [getattr(after, key) for key in pairs] == [getattr(before, key) for key in pairs]
+            if not task.k and task.kind == "retrieval":
+                assert after.scores.tolist() == before.scores.tolist()

@@ -1,0 +1,494 @@
+"""The leaderboard: what ranks, what is written, and what no submission can do to either."""
+
+import base64
+import csv
+import hashlib
+import html.parser
+import io
+import json
+import math
+import os
+import re
+import time
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from evaluation import captioning, comparison, retrieval
+from evaluation.data import Dataset, Split
+from evaluation.findings import ERROR, NOTE, BadRequest, Faulty, Finding
+from evaluation.retrieval import Similarity
+from submission import leaderboard, package, tasks, teams
+from submission import page as pages
+from submission.board import Entry, Package
+from submission.leaderboard import FILES, rank, run
+from submission.tasks import Task
+from tests.submission import made
+
+TASK = tasks.read("dcase2022-6b")
+CLIPS = made.split("retrieval", 24).clips
+SPLIT = Split("retrieval", tuple(replace(clip, captions=(f"Sound {n}.",)) for n, clip in enumerate(CLIPS)))
+
+
+def knowing(much: float, seed: int = 0, split: Split = SPLIT) -> Similarity:
+    """Scores of a system that knows more or less of which clip is meant."""
+    scores = np.random.default_rng(seed).normal(size=(len(split.queries), len(split.clips))).astype(np.float32)
+    scores += np.float32(much) * np.eye(*scores.shape, dtype=np.float32)
+    return Similarity(split.queries, split.file_names, scores)
+
+
+def hand_in(
+    folder: Path, author: str, *predictions: object, task: Task = TASK, splits=None, answered="", **said
+) -> Path:
+    """Write a team's package into the folder `in`: a system for each prediction, which is the same for every set."""
+    splits = splits or {"retrieval": SPLIT}
+    runs = []
+    for number, prediction in enumerate(predictions):
+        runs.append(folder / "runs" / author / str(number))
+        for split in splits.values():
+            path = runs[-1] / "predictions" / split.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(prediction, Similarity):
+                prediction.save(path.with_suffix(".npz"))
+            else:
+                rows = [captioning.COLUMNS, *zip(split.file_names, prediction, strict=True)]
+                with path.with_suffix(".csv").open("w", encoding="utf-8", newline="") as file:
+                    csv.writer(file).writerows(rows)
+        system = {**made.SYSTEM, "description": {**made.SYSTEM["description"], **said}}
+        (runs[-1] / "system.yaml").write_text(yaml.safe_dump(system), encoding="utf-8")
+    person = {**made.AUTHOR, "lastname": author}
+    block = {"submission": {**made.TEAM["metadata"]["submission"], "authors": [person]}}
+    (folder / "report.pdf").write_bytes(made.PDF)
+    (folder / "team.yaml").write_text(yaml.safe_dump({**made.TEAM, "author": author, "metadata": block}))
+    team, _ = teams.read(task, folder / "team.yaml")
+    path = folder / "in" / task.package.file.value.format(author=author, institute="Mila")
+    path.parent.mkdir(exist_ok=True)
+    package.make(task, runs, team, Dataset(folder, {"development": made.described(), **splits}), path, answered)
+    return path
+
+
+def entry(label: str, prediction: Similarity | None = None, package: str = "", **changes) -> Entry:
+    score = retrieval.evaluate(SPLIT, prediction or knowing(1))
+    team = label.rsplit("_", 2)[0]
+    said = ("log-mel", "CRNN", "", "triplet", "7")
+    return Entry(label, team, package or f"{team}.zip", said, replace(score, **changes))
+
+
+def ranked(*entries: Entry, task: Task = TASK, split: Split = SPLIT):
+    packages = [
+        Package(name, tuple(e for e in entries if e.package == name), ()) for name in {e.package: 0 for e in entries}
+    ]
+    return rank(task, packages, split, "retrieval")
+
+
+def read(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in FILES}
+
+
+# ------------------------------------------------------------------------------------------------ ranking
+
+
+def test_a_folder_of_packages(tmp_path):
+    """Ranks and figures are those of the systems scored one by one; the same folder gives the same bytes."""
+    systems = {
+        "Wu_Mila_task6b_1": knowing(1, 0),
+        "Wu_Mila_task6b_2": knowing(4, 1),
+        "Xu_Mila_task6b_1": knowing(2, 2),
+        "Li_Mila_task6b_1": knowing(0, 3),
+    }
+    hand_in(tmp_path, "Wu", *list(systems.values())[:2], loss_function="<b>InfoNCE</b>")
+    hand_in(tmp_path, "Xu", systems["Xu_Mila_task6b_1"])
+    with zipfile.ZipFile(hand_in(tmp_path, "Li", systems["Li_Mila_task6b_1"])) as file:  # a folder does as well
+        file.extractall(tmp_path / "in" / "Li_unpacked")
+    (tmp_path / "in" / "Li_Mila_task6b.zip").unlink()
+    board = run(TASK, tmp_path / "in", {"retrieval": SPLIT}, tmp_path / "out")
+
+    alone = {
+        label: retrieval.evaluate(SPLIT, scores.top(10), metrics=TASK.metrics.value)
+        for label, scores in systems.items()
+    }
+    assert board.errors == 0, board.findings_text()
+    order = sorted(alone, key=lambda label: -alone[label].metrics["mAP@10"].estimate.value)
+    assert [(rank, e.label) for rank, e in board.systems.rows] == list(enumerate(order, start=1))
+    assert [e.label for _, e in board.teams.rows] == [label for label in order if label != "Wu_Mila_task6b_1"]
+    assert [(rank, e.team) for rank, e in board.teams.rows] == [(1, "Wu_Mila"), (2, "Xu_Mila"), (3, "Li_Mila")]
+    for _, e in board.systems.rows:
+        assert e.score.metrics == alone[e.label].metrics
+        assert e.score.signature == alone[e.label].signature
+    written = json.loads((tmp_path / "out" / "leaderboard.json").read_text(encoding="utf-8"))
+    rows = list(csv.DictReader(io.StringIO(board.csv())))
+    for system in written["systems"]:
+        for metric, measured in alone[system["system"]].metrics.items():
+            assert system["metrics"][metric]["low"] == measured.estimate.low
+            found = [r for r in rows if (r["table"], r["system"], r["what"]) == ("systems", system["system"], metric)]
+            assert [float(row["value"]) for row in found] == [measured.estimate.value]
+    assert "<b>InfoNCE</b>" in str(board)
+    assert "&lt;b&gt;InfoNCE&lt;/b&gt;" in pages.html(board)
+    assert "<b>InfoNCE</b>" not in pages.html(board)
+
+    for ranking in (board.teams, board.systems):  # neighbours are compared as `evaluation compare` does
+        labels = [e.label for _, e in ranking.rows]
+        p = []
+        for difference, upper, lower in zip(ranking.neighbours, labels, labels[1:], strict=False):
+            pair = comparison.compare({lower: alone[lower], upper: alone[upper]})
+            [same] = [d for d in pair.differences if d.metric == "mAP@10"]
+            assert (difference.system, difference.against) == (upper, lower)
+            assert difference.difference.value == pytest.approx(same.difference.value, abs=1e-15)
+            assert difference.difference.low == pytest.approx(same.difference.low, abs=1e-15)
+            assert difference.p == same.p
+            p.append(same.p)
+        assert [d.p_holm for d in ranking.neighbours] == comparison.holm(np.array(p)).tolist()
+
+    first = read(tmp_path / "out")
+    (tmp_path / "out" / "findings.txt").write_text("of another time")
+    run(TASK, tmp_path / "in", {"retrieval": SPLIT}, tmp_path / "out")  # in place of the board of before
+    assert read(tmp_path / "out") == first
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES)
+
+
+def test_ties_share_a_rank():
+    """One rank for all, in the order of their labels; the next rank counts them."""
+    board = ranked(
+        entry("B_x_task6b_1", knowing(9)),
+        entry("A_x_task6b_1", knowing(9)),
+        entry("C_x_task6b_1", knowing(0)),
+        entry("A_x_task6b_2", knowing(9)),
+    )
+    assert [(rank, e.label[0]) for rank, e in board.systems.rows] == [(1, "A"), (1, "A"), (1, "B"), (4, "C")]
+    assert [(rank, e.label) for rank, e in board.teams.rows] == [
+        (1, "A_x_task6b_1"),
+        (1, "B_x_task6b_1"),
+        (3, "C_x_task6b_1"),
+    ]
+    assert [d.p for d in board.systems.neighbours][:2] == [1, 1]
+    assert board.systems.neighbours[0].difference.value == 0
+    assert not board.alarm
+
+
+def test_a_system_without_the_metric_has_no_rank():
+    with_it, without = entry("A_x_task6b_1"), entry("B_x_task6b_1")
+    rest = {name: m for name, m in without.score.metrics.items() if name != "mAP@10"}
+    board = ranked(replace(without, score=replace(without.score, metrics=rest)), with_it)
+    assert [(rank, e.label[0]) for rank, e in board.systems.rows] == [(1, "A"), (None, "B")]
+    assert board.systems.neighbours == ()
+    assert "B_x_task6b_1" in board.alarm
+    for text in (str(board), pages.html(board), board.csv()):
+        assert "B_x_task6b_1" in text
+
+
+def test_an_interval_that_is_none(tmp_path):
+    one = entry("A_x_task6b_1")
+    metrics = {
+        name: replace(m, estimate=replace(m.estimate, std_error=math.nan, low=math.nan, high=math.nan))
+        for name, m in one.score.metrics.items()
+    }
+    board = ranked(replace(one, score=replace(one.score, metrics=metrics)))
+    leaderboard.save(board, tmp_path)
+    texts = [(tmp_path / name).read_text(encoding="utf-8") for name in FILES]
+    assert not any("nan" in text.lower() for text in texts)
+    assert json.loads(texts[0])["systems"][0]["metrics"]["mAP@10"]["low"] is None
+    assert "<circle" in texts[3]
+
+
+def test_less_is_better_of_some_metrics():
+    facts = TASK.metrics.model_copy(update={"value": ("medR",)})
+    task = TASK.model_copy(update={"metrics": facts})
+    entries = []
+    for label, much in (("A_x_task6b_1", 0), ("B_x_task6b_1", 9)):
+        score = retrieval.evaluate(SPLIT, knowing(much), metrics=("medR",))
+        entries.append(replace(entry(label), score=score))
+    board = ranked(*entries, task=task)
+    assert [e.label[0] for _, e in board.systems.rows] == ["B", "A"]
+    assert "less is better" in str(board)
+    assert board.systems.neighbours == ()  # the median has no values of single queries
+
+
+def test_a_label_in_two_packages_is_nobodys():
+    board = ranked(
+        entry("A_x_task6b_1", package="one.zip"),
+        entry("A_x_task6b_1", package="two.zip"),
+        entry("B_x_task6b_1", package="two.zip"),
+    )
+    assert [e.label for _, e in board.systems.rows] == ["B_x_task6b_1"]
+    assert board.errors == 2
+    assert "one.zip/A_x_task6b_1: error: stands in two.zip too" in board.findings_text()
+
+
+def test_published_figures_go_with_their_split():
+    facts = TASK.baselines[0].value
+    here = ranked(entry("A_x_task6b_1"), split=replace(SPLIT, name=facts.split))
+    assert here.published == (facts,)
+    for text in (str(here), pages.html(here)):
+        assert re.search(r"published.*baseline", text, re.DOTALL)
+    assert ranked(entry("A_x_task6b_1")).published == ()
+    assert len(here.systems.rows) == 1  # they have no rank
+
+
+def test_a_rehearsal_with_relevance(tmp_path):
+    """Another split stands for the set; where it has a relevance, that is the truth."""
+    clips = tuple(replace(clip, captions=(f"One {n}.", f"Two {n}.")) for n, clip in enumerate(CLIPS))
+    relevance = {f"One {n}.": frozenset(SPLIT.file_names[n : n + 2]) for n in range(20)}
+    split = Split("evaluation", clips, relevance)
+    scores = knowing(2, split=split)
+    hand_in(tmp_path, "Wu", scores, splits={"evaluation": split}, answered="evaluation")
+    board = run(TASK, tmp_path / "in", {"retrieval": split}, tmp_path / "out")
+    assert not board.errors, board.findings_text()
+    [(_, found)] = board.systems.rows
+    assert found.score.metrics == retrieval.evaluate(split, scores.top(10), metrics=TASK.metrics.value).metrics
+    assert len(found.score.items.names) == 20
+    assert "for which the split evaluation stands" in str(board)
+    assert len(board.published) == 1
+
+
+def test_a_matrix(tmp_path):
+    task = tasks.read("dcase2025-6")
+    hand_in(tmp_path, "Wu", knowing(2), task=task)
+    board = run(task, tmp_path / "in", {"retrieval": SPLIT}, tmp_path / "out")
+    assert not board.errors, board.findings_text()
+    [(_, found)] = board.systems.rows
+    assert found.score.metrics == retrieval.evaluate(SPLIT, knowing(2), metrics=task.metrics.value).metrics
+    assert board.metric == "mAP@16"
+
+
+def test_captions_of_which_not_every_metric_is_there(tmp_path):
+    """Without SPICE's parser the task's next metric ranks, and the board says so before anything else."""
+    task = tasks.read("dcase2024-6")
+    facts = task.metrics.model_copy(update={"value": ("spider", "rouge_l", "bleu_1")})
+    task = task.model_copy(update={"metrics": facts, "interval": None})
+    said = tuple(f"{made.WORDS[n % 8]} and {made.WORDS[n // 2]} are heard" for n in range(12))
+    clips = tuple(replace(clip, captions=(text, f"{text} twice")) for clip, text in zip(CLIPS, said, strict=False))
+    splits = {"analysis": Split("analysis", CLIPS[:12]), "test": Split("test", clips)}
+    hand_in(tmp_path, "Wu", said, ("a dog is heard", *said[1:]), task=task, splits=splits)
+    hand_in(tmp_path, "Xu", ["a dog barks"] * 12, task=task, splits=splits)
+    board = run(task, tmp_path / "in", splits, tmp_path / "out", cache=tmp_path / "cache")
+    assert not board.errors, board.findings_text()
+    assert [e.label for _, e in board.systems.rows] == ["Wu_Mila_task6_1", "Wu_Mila_task6_2", "Xu_Mila_task6_1"]
+    assert (board.ranked, board.metric, board.metrics) == ("test", "rouge_l", ["rouge_l", "bleu_1"])
+    assert board.systems.rows[0][1].value("rouge_l") == pytest.approx(1)
+    assert "THIS IS NOT THE TASK'S RANKING: it ranks by spider" in str(board).split("\n\n")[1]
+    assert 'role="alert"' in pages.html(board)
+    assert "not available" in str(board)
+    assert len(board.systems.neighbours) == 2
+
+
+# ------------------------------------------------------------------------------------------------ bad packages
+
+
+def harm(end, scratch, facts, path, *rest):
+    """What a package may do to the process that checks it."""
+    if path.name.startswith("Exit"):
+        (Path(scratch) / "left").touch()
+        os._exit(3)
+    if path.name.startswith("Sleep"):
+        time.sleep(100)
+    if path.name.startswith("Greedy"):
+        leaderboard.MEMORY["retrieval"] = 3 * 2**28
+        package.checked = lambda *_: bytearray(4 * 2**30)
+    if path.name.startswith("Raise"):
+        package.checked = lambda *_: {}["nothing"]
+    leaderboard._work(end, scratch, facts, path, *rest)
+
+
+def test_a_bad_package_takes_nothing_with_it(tmp_path, monkeypatch):
+    hand_in(tmp_path, "Wu", knowing(3))
+    folder = tmp_path / "in"
+    for name in ("Exit", "Sleep", "Greedy", "Raise", "Broken"):
+        (folder / f"{name}.ZIP").write_bytes(b"PK\3\4 no zip at all")
+    (folder / "Empty").mkdir()
+    (folder / ".hidden.zip").touch()
+    (folder / "readme.md").touch()
+    with zipfile.ZipFile(folder / "Wu_Mila_task6b.zip") as good, zipfile.ZipFile(folder / "Part.zip", "w") as bad:
+        for name in good.namelist():  # rows are missing
+            content = good.read(name)
+            bad.writestr(name, content[: len(content) // 2] if name.endswith(".csv") else content)
+    monkeypatch.setattr(leaderboard, "_work", harm)
+    monkeypatch.setattr(leaderboard, "SECONDS", 6)
+    board = run(TASK, folder, {"retrieval": SPLIT}, tmp_path / "out")
+    assert [(e.label, rank) for rank, e in board.systems.rows] == [("Wu_Mila_task6b_1", 1)]
+    said = {one.name: [str(finding) for finding in one.findings] for one in board.packages}
+    assert said["Exit.ZIP"] == [
+        "Exit.ZIP: error: ended the process that checked it, with status 3; look at it by itself"
+    ]
+    assert said["Sleep.ZIP"] == ["Sleep.ZIP: error: takes longer than 6 s to check, and was given up"]
+    assert said["Greedy.ZIP"] == ["Greedy.ZIP: error: takes more than 0.75 GiB of memory to check"]
+    assert said["Raise.ZIP"] == ["Raise.ZIP: error: could not be checked (KeyError: 'nothing'); please report this"]
+    assert said["Broken.ZIP"]
+    assert said["Empty"]
+    assert any("no row answers" in text for text in said["Part.zip"])
+    assert not said["Wu_Mila_task6b.zip"]
+    assert [str(finding) for finding in board.findings] == ["readme.md: note: is no package, and passed over"]
+    text = (tmp_path / "out" / "findings.txt").read_text(encoding="utf-8")
+    assert all(line in text for lines in said.values() for line in lines)
+    assert str(tmp_path) not in text
+
+
+def test_no_valid_system(tmp_path):
+    (tmp_path / "in" / "Empty").mkdir(parents=True)
+    board = run(TASK, tmp_path / "in", {"retrieval": SPLIT}, tmp_path / "out")
+    assert board.errors
+    assert "No system could be scored" in str(board)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(FILES)
+
+
+@pytest.mark.parametrize(
+    ("make", "splits", "message"),
+    [
+        ((), {"retrieval": SPLIT}, "in: no such folder; give one that holds packages"),
+        (("in/",), {"retrieval": SPLIT}, "in: holds no package; give a folder of zips"),
+        (("in/", "in/notes.txt"), {"retrieval": SPLIT}, "in: holds no package; give a folder of zips"),
+        (("in/", "in/A/", "out/"), {}, "asks for retrieval; one must have captions or relevance: found none"),
+        (("in/", "in/A/"), {"retrieval": made.split("retrieval", 9, 3)}, "must have captions or relevance: found"),
+        (("in/", "in/A/", "out"), {"retrieval": SPLIT}, "out: must be a folder or not there"),
+        (("in/", "in/A/", "out/", "out/findings.txt"), {"retrieval": SPLIT}, "out: holds 'findings.txt', and is no"),
+        (("in/", "in/A/", "out/", "out/leaderboard.json", "out/my.tex"), {"retrieval": SPLIT}, "out: holds 'my.tex'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done(make, splits, message, tmp_path):
+    for name in make:
+        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).touch()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(BadRequest) as refusal:
+        run(TASK, tmp_path / "in", splits, tmp_path / "out")
+    assert message in str(refusal.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_truth_that_does_not_hold_is_no_packages_fault(tmp_path):
+    (tmp_path / "in" / "A").mkdir(parents=True)
+    with pytest.raises(Faulty, match=r"it has no 'nowhere\.wav'"):
+        run(
+            TASK,
+            tmp_path / "in",
+            {"retrieval": replace(SPLIT, relevance={"Sound 1.": {"nowhere.wav"}})},
+            tmp_path / "o",
+        )
+
+
+# ------------------------------------------------------------------------------------------------ the page
+
+EVIL = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "' onmouseover='alert(1)",
+    "</title></style></svg></table><iframe src=//evil>",
+    "&lt;script&gt; &#60;b>",
+    "]]><!-- <a href='javascript:x'>",
+    "a\u202eb\0\x1b[31m\n\r\t\udc80é王 =1+1",
+    "=HYPERLINK(1)",
+)
+VOID = {"meta"}
+TAGS = {"html", "head", "title", "style", "body", "main", "h1", "h2", "p", "b", "small", "strong", "ul", "li", "div"}
+TAGS |= {"table", "caption", "thead", "tbody", "tr", "th", "td", "svg", "desc", "line", "text", "circle", "g", *VOID}
+TAGS |= {"details", "summary"}
+ATTRIBUTES = {"lang", "charset", "http-equiv", "content", "name", "class", "role", "tabindex", "aria-label", "scope"}
+ATTRIBUTES |= {"dir", "id", "width", "height", "aria-labelledby", "x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "r"}
+
+
+class Page(html.parser.HTMLParser):
+    """What a browser makes of a page: elements well nested, what tags and attributes there are, and the texts."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.texts = [], set(), {}, []
+        self.feed(page)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        for name, value in attrs:
+            self.attributes.setdefault(name, set()).add(value)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    def handle_comment(self, data):
+        raise AssertionError(data)
+
+    unknown_decl = handle_pi = handle_comment
+
+
+def hostile_board():
+    entries = [
+        replace(
+            entry(f"A{n}_x_task6b_1", knowing(n), package=f"{text}.zip"),
+            label=text,
+            team=text,
+            characteristics=(text,) * 5,
+        )
+        for n, text in enumerate(EVIL)
+    ]
+    findings = (Finding(EVIL[0], 1, EVIL[1], " ".join(EVIL), ERROR), Finding(EVIL[2], message=EVIL[3], severity=NOTE))
+    score = replace(entries[0].score, unavailable={"spice": EVIL[0]}, signature=EVIL[1])
+    entries[0] = replace(entries[0], score=score)
+    packages = [Package(e.package, (e,), findings) for e in entries]
+    return rank(TASK, packages, replace(SPLIT, name="evaluation"), "retrieval", findings)
+
+
+def test_nothing_of_a_submission_is_html():
+    page = Page(pages.html(hostile_board()))
+    assert page.tags <= TAGS
+    assert page.attributes.keys() <= ATTRIBUTES
+    texts = "".join(page.texts)
+    for text in EVIL[:6]:
+        assert texts.count(text) > 3
+    assert not any(c in texts for c in "\u202e\0\x1b\udc80\r")
+    [policy] = [text for text in page.attributes["content"] if "default-src" in text]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "unsafe" not in policy
+    assert not re.search(r"https?:|url\(|@import|//evil", re.sub("&[^;]*;", "", pages.STYLE))
+
+
+def test_the_style_is_the_one_that_the_policy_lets_through():
+    page = pages.html(ranked(entry("A_x_task6b_1")))
+    [style] = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
+    [digest] = re.findall(r"sha256-([^']+)'", page)
+    assert base64.b64encode(hashlib.sha256(style.encode()).digest()).decode() == digest
+
+
+def test_no_form_is_harmed(tmp_path):
+    board = hostile_board()
+    leaderboard.save(board, tmp_path)
+    content = json.loads((tmp_path / "leaderboard.json").read_text(encoding="utf-8"))
+    assert len(content["systems"]) == len(EVIL)
+    assert EVIL[0] in {system["system"] for system in content["systems"]}
+    with (tmp_path / "leaderboard.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file, strict=True))
+    assert len({len(row) for row in rows}) == 1
+    assert not any(cell.startswith(("=", "@")) for row in rows for cell in row)
+    text = (tmp_path / "leaderboard.txt").read_text(encoding="utf-8")
+    assert not any(c in text for c in "\0\x1b\r\u202e")
+
+
+def test_the_page_can_be_read_aloud():
+    board = ranked(*(entry(f"A{n}_x_task6b_1", knowing(n)) for n in range(3)))
+    page = pages.html(board)
+    assert page.count("<table") == page.count("<caption") == 5
+    assert page.count("<th ") == page.count('<th scope="')
+    for name in ("plot-teams", "plot-systems"):
+        assert f'aria-labelledby="{name} {name}-about"' in page
+        assert page.count(f'id="{name}"') == page.count(f'id="{name}-about"') == 1
+    assert '<html lang="en">' in page
+
+
+@pytest.mark.parametrize("ends", [(0, 0), (0, 1), (0.123, 0.124), (-0.02, 0.07), (0.3, 0.3), (1, 900), (-5, -5)])
+def test_ticks_hold_what_they_measure(ends):
+    ticks = pages._ticks(*ends)
+    assert ticks[0] <= ends[0] <= ends[1] <= ticks[-1]
+    assert 2 <= len(ticks) <= 9
+
+
+def test_everything_in_the_plot_is_within_it():
+    page = pages.html(ranked(*(entry(f"A{n}_x_task6b_1", knowing(n / 2, n)) for n in range(9))))
+    shares = [float(x) for x in re.findall(r' (?:x1|x2|cx|x)="([\d.-]+)%"', page)]
+    assert len(shares) > 50
+    assert all(2 <= x <= 98 for x in shares)

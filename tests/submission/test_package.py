@@ -1,0 +1,582 @@
+"""Packages of nine tasks, made and checked: the layout, the bytes, and what every single slip is called."""
+
+import csv
+import io
+import re
+import shutil
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from evaluation import captioning, retrieval
+from evaluation.data import Clip, Dataset, Split
+from evaluation.findings import ERROR, NOTE, BadRequest, Faulty
+from submission import package, tasks, teams
+from tests.submission import made
+
+
+def unpacked(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as file:
+        return {name: file.read(name) for name in file.namelist()}
+
+
+def laid(files: dict[str, bytes], folder: Path) -> Path:
+    """Lay files out as a folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+# ------------------------------------------------------------------------------------------------ the nine tasks
+
+LAYOUT = {
+    "dcase2020-6": ("Wu_Mila_task6.zip", "task6", "task6", {"test": "testing_output"}),
+    "dcase2021-6": ("Wu_Mila_task6.zip", "task6", "task6", {"test": "testing_output"}),
+    "dcase2022-6a": (
+        "Wu_Mila_task6a.zip",
+        "task6",
+        "task6a",
+        {"test": "testing_output", "analysis": "analysis_output"},
+    ),
+    "dcase2022-6b": ("Wu_Mila_task6b.zip", "task6", "task6b", {"retrieval": "output"}),
+    "dcase2023-6a": (
+        "Wu_Mila_task6a.zip",
+        "task6",
+        "task6a",
+        {"test": "testing_output", "analysis": "analysis_output"},
+    ),
+    "dcase2023-6b": ("Wu_Mila_task6b.zip", "task6", "task6b", {"retrieval": "output"}),
+    "dcase2024-6": ("Wu_Mila_task6.zip", "task6", "task6", {"test": "testing_output", "analysis": "analysis_output"}),
+    "dcase2024-8": ("Wu_Mila_task8.zip", "task8", "task8", {"retrieval": "output"}),
+    "dcase2025-6": ("Wu_Mila_task6.zip", "task6", "task6", {"retrieval": "output"}),
+}
+SIZES = {"test": (1043, 0), "analysis": (8360, 0), "retrieval": (1000, 1000)}
+
+
+@pytest.mark.parametrize("name", LAYOUT)
+def test_a_package_of_official_size(name, team_file, tmp_path):
+    """It validates clean, unpacks to the documented layout, and scores as the run does."""
+    task, (file, top, tag, outputs) = tasks.read(name), LAYOUT[name]
+    splits = {"development": made.described(), **{key: made.split(key, *SIZES[key]) for key in task.sets}}
+    for key in task.sets:
+        made.answer(task, tmp_path / "run", splits[key])
+    dataset = Dataset(tmp_path / "clotho", splits)
+    findings = package.make(task, [tmp_path / "run"], teams.read(task, team_file)[0], dataset, tmp_path / file)
+    assert {finding.severity for finding in findings} == {NOTE}
+    label, stem = f"Wu_Mila_{tag}_1", f"Wu_Mila_{tag}_submission_1"
+    wanted = {f"{top}/{label}/{stem}_{end}.csv" for end in outputs.values()}
+    assert set(unpacked(tmp_path / file)) == {
+        *wanted,
+        f"{top}/{label}/{stem}_metadata.yaml",
+        f"{top}/Wu_Mila_{tag}.technical_report.pdf",
+    }
+    blind = {key: splits[key] for key in task.sets}
+    with package.checked(task, tmp_path / file, blind) as (systems, findings):
+        assert findings == []
+        (system,) = systems
+        assert system.label == label
+        assert system.metadata["submission"]["label"] == label
+        for key, path in system.outputs.items():
+            assert score(task, splits[key], path) == score(
+                task, splits[key], next((tmp_path / "run" / "predictions").glob(f"{key}.*"))
+            )
+    with package.checked(task, tmp_path / file, {}) as (systems, findings):  # by itself, and by official numbers
+        assert (len(systems), findings) == (1, [])
+
+
+def score(task, split: Split, path: Path) -> dict[str, float]:
+    """The metrics of a prediction, where the clip of a query's number answers it."""
+    if task.kind == "captioning":
+        clips = tuple(replace(c, captions=(f"{made.WORDS[i % 8]} is heard", "rain")) for i, c in enumerate(split.clips))
+        score = captioning.evaluate(Split(split.name, clips), captioning.read(path), metrics=["bleu_1", "cider_d"])
+    else:
+        truth = {query: frozenset([name]) for query, name in zip(split.queries, split.file_names, strict=True)}
+        score = retrieval.evaluate(split, retrieval.read(path), truth=truth, metrics=task.metrics.value)
+    values = {name: measured.estimate.value for name, measured in score.metrics.items()}
+    assert all(value > 0 for value in values.values())
+    return values
+
+
+# ------------------------------------------------------------------------------------------------ making
+
+
+def test_the_same_inputs_give_the_same_bytes(small, team_file, tmp_path):
+    task, runs, dataset = small("dcase2022-6b")
+    team = teams.read(task, team_file)[0]
+    package.make(task, runs, team, dataset, tmp_path / "one.zip")
+    for path in [*runs[0].rglob("*"), *runs[1].rglob("*")]:
+        path.touch()
+    package.make(task, runs, team, dataset, tmp_path / "other.zip")
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "other.zip").read_bytes()
+
+
+def test_what_the_metadata_say(small, team_file, tmp_path):
+    """From the run's system.yaml, its score, the data and the team file, where the last wins."""
+    task, runs, dataset = small("dcase2022-6b")
+    team = yaml.safe_load(team_file.read_text())
+    team["systems"] = [{"system": {"description": {"optimizer": "Adam", "loss_function": "mine"}}}, {}]
+    team_file.write_text(yaml.safe_dump(team))
+    split = Split("evaluation", tuple(Clip(f"{i}.wav", (f"Sound {i}.",), Path()) for i in range(12)))
+    score = retrieval.evaluate(split, retrieval.Similarity(split.queries, split.file_names, np.eye(12)))
+    score.save(runs[0] / "scores" / "evaluation.json")
+    findings = package.make(task, runs, teams.read(task, team_file)[0], dataset, tmp_path / "p.zip")
+    first, second = (
+        yaml.safe_load(
+            unpacked(tmp_path / "p.zip")[f"task6/Wu_Mila_task6b_{i}/Wu_Mila_task6b_submission_{i}_metadata.yaml"]
+        )
+        for i in (1, 2)
+    )
+    assert first["submission"] == {"label": "Wu_Mila_task6b_1", **made.TEAM["metadata"]["submission"]}
+    assert first["results"]["development_testing"] == {"R@1": 1.0, "R@5": 1.0, "R@10": 1.0, "mAP@10": 1.0}
+    description = first["system"]["description"]
+    assert (description["optimizer"], description["loss_function"], description["learning_rate"]) == (
+        "Adam",
+        "mine",
+        1e-5,
+    )
+    assert second["system"]["description"]["loss_function"] == "triplet loss"
+    assert second["system"]["description"]["optimizer"] is None
+    assert first["system"]["complexity"] == {"total_parameters": 732354}
+    assert first["system"]["training_datasets"] == [
+        {
+            "name": "clotho development",
+            "url": None,
+            "has_audio": True,
+            "has_images": False,
+            "has_video": False,
+            "has_captions": True,
+            "nb_captions_per_audio": 2,
+            "nb_clips_per_caption": 1.33,
+            "total_audio_length": None,
+            "total_captions": 4,
+        }
+    ]
+    said = [str(finding).replace(f"{tmp_path}/", "") for finding in findings]
+    assert len(said) == 3
+    assert said[0].startswith("first/system.yaml: note: does not say system.description.word_embeddings, ")
+    assert "optimizer" not in said[0]
+    assert said[1].startswith(
+        "second/scores/evaluation.json: note: is not there: the metadata say no results; make it:"
+    )
+    assert "optimizer" in said[2]
+
+
+def test_what_cannot_be_made(small, team_file, tmp_path):
+    task, runs, dataset = small("dcase2023-6a")
+    team, target = teams.read(task, team_file)[0], tmp_path / "p.zip"
+    with pytest.raises(BadRequest, match="takes 1 to 4 systems; 5 runs were given"):
+        package.make(task, [*runs, *(tmp_path / str(i) for i in range(3))], team, dataset, target)
+    with pytest.raises(BadRequest, match="a run was given twice"):
+        package.make(task, [runs[0], runs[0]], team, dataset, target)
+    (runs[0] / "predictions" / "analysis.csv").unlink()
+    (runs[1] / "system.yaml").unlink()
+    answers = runs[1] / "predictions" / "test.csv"
+    answers.write_text(answers.read_text().replace("test_0007.wav", "test_0077.wav"))
+    with pytest.raises(Faulty) as refusal:
+        package.make(task, runs, team, dataset, target)
+    said = [str(finding).replace(f"{tmp_path}/", "") for finding in refusal.value.findings if finding.severity == ERROR]
+    assert said == [
+        "first/predictions/analysis.csv: error: is not there, and dcase2023-6a wants it; make it: python -m systems "
+        f"predict {runs[0]} --data {tmp_path}/clotho --split analysis".replace(f"{tmp_path}/", ""),
+        "second/predictions/test.csv: error: no caption for clip 'test_0007.wav'",
+        "second/system.yaml: error: is not there; train the run to its end: python -m systems train",
+    ]
+    assert not target.exists()
+
+
+def test_a_package_that_the_check_would_fault_is_not_made(small, team_file, tmp_path):
+    task, runs, dataset = small("dcase2023-6a")
+    team = yaml.safe_load(team_file.read_text())
+    team["metadata"]["submission"]["abbreviation"] = "CarelessWhisperLarge"
+    team_file.write_text(yaml.safe_dump(team))
+    (tmp_path / "p.zip").write_bytes(b"what was there")
+    with pytest.raises(Faulty, match=r"abbreviation: error: .*10 characters"):
+        package.make(task, runs, teams.read(task, team_file)[0], dataset, tmp_path / "p.zip")
+    assert (tmp_path / "p.zip").read_bytes() == b"what was there"
+
+
+def test_a_rehearsal_answers_another_split(small, team_file, tmp_path):
+    task, runs, dataset = small("dcase2023-6a")
+    evaluation = made.split("evaluation", 20)
+    made.answer(task, runs[0], evaluation)
+    dataset = Dataset(dataset.folder, {**dataset.splits, "evaluation": evaluation})
+    package.make(task, runs[:1], teams.read(task, team_file)[0], dataset, tmp_path / "p.zip", "evaluation")
+    with package.checked(task, tmp_path / "p.zip", dict.fromkeys(task.sets, evaluation)) as (systems, findings):
+        assert findings == []
+        assert len({path.read_bytes() for path in systems[0].outputs.values()}) == 1
+
+
+# ------------------------------------------------------------------------------------------------ single mutations
+
+
+@pytest.fixture(scope="module")
+def valid(tmp_path_factory):
+    """Of two tasks a valid package, and the sets that it answers."""
+    names = ("dcase2023-6a", "dcase2022-6b")
+    return {name: made.packaged(name, tmp_path_factory.mktemp(name)) for name in names}
+
+
+A1, A2 = "task6/Wu_Mila_task6a_1", "task6/Wu_Mila_task6a_2"
+TESTING, ANALYSIS, META = (
+    f"{A1}/Wu_Mila_task6a_submission_1_{part}"
+    for part in ("testing_output.csv", "analysis_output.csv", "metadata.yaml")
+)
+REPORT = "task6/Wu_Mila_task6a.technical_report.pdf"
+B1 = "task6/Wu_Mila_task6b_1"
+BEST = f"{B1}/Wu_Mila_task6b_submission_1_output.csv"
+
+
+def renamed(old: str, new: str):
+    def change(files: dict[str, bytes]) -> None:
+        for name in [name for name in files if name.startswith(old)]:
+            files[new + name.removeprefix(old)] = files.pop(name)
+
+    return change
+
+
+def changed(name: str, old: str, new: str):
+    def change(files: dict[str, bytes]) -> None:
+        assert old.encode() in files[name]
+        files[name] = files[name].replace(old.encode(), new.encode(), 1)
+
+    return change
+
+
+def put(name: str, content: bytes | str):
+    return lambda files: files.update({name: content if isinstance(content, bytes) else content.encode()})
+
+
+def system(number: int):
+    """Add a system: the second one under another number."""
+
+    def change(files: dict[str, bytes]) -> None:
+        for name in [name for name in files if name.startswith(A2)]:
+            other = name.replace("task6a_2", f"task6a_{number}").replace("submission_2", f"submission_{number}")
+            files[other] = files[name].replace(b"task6a_2", b"task6a_%d" % number)
+            if name.endswith(".csv"):  # so that no two systems answer alike
+                files[other] = files[other].replace(b"are heard", b"are heard " + b"again " * number)
+
+    return change
+
+
+def both(*changes):
+    def change(files: dict[str, bytes]) -> None:
+        for one in changes:
+            one(files)
+
+    return change
+
+
+def without(name: str, start: str):
+    """Take a line out."""
+
+    def change(files: dict[str, bytes]) -> None:
+        lines = files[name].splitlines(keepends=True)
+        kept = [line for line in lines if not line.strip().startswith(start.encode())]
+        assert len(kept) == len(lines) - 1
+        files[name] = b"".join(kept)
+
+    return change
+
+
+def line(name: str, start: str, text: str):
+    """Put another line in place of the one that starts so."""
+
+    def change(files: dict[str, bytes]) -> None:
+        lines = files[name].decode().splitlines(keepends=True)
+        assert sum(row.startswith(start) for row in lines) == 1
+        files[name] = "".join(text + "\n" if row.startswith(start) else row for row in lines).encode()
+
+    return change
+
+
+def twice(name: str, start: str):
+    def change(files: dict[str, bytes]) -> None:
+        (row,) = [row for row in files[name].decode().splitlines() if row.startswith(start)]
+        line(name, start, f"{row}\n{row}")(files)
+
+    return change
+
+
+def of_li(files: dict[str, bytes]) -> None:
+    for name in [name for name in files if "Li_Mila" in name and name.endswith(".yaml")]:
+        files[name] = files[name].replace(b"label: Wu", b"label: Li").replace(b"lastname: Wu", b"lastname: Li")
+
+
+def second_row(change):
+    """Change the cells of the first answer of 6B."""
+
+    def edit(files: dict[str, bytes]) -> None:
+        rows = list(csv.reader(io.StringIO(files[BEST].decode(), newline="")))
+        change(rows[1])
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        files[BEST] = text.getvalue().encode()
+
+    return edit
+
+
+STRAY = "is no part of a submission; take it out"
+LABEL = "the folder's name is the system's label; it"
+MUTATIONS = {
+    # what is there
+    "no testing output": (lambda f: f.pop(TESTING), f"{A1}: error: there is no {Path(TESTING).name}; add it"),
+    "no analysis output": (lambda f: f.pop(ANALYSIS), f"{A1}: error: there is no {Path(ANALYSIS).name}; add it"),
+    "no metadata": (lambda f: f.pop(META), f"{A1}: error: there is no {Path(META).name}; add it"),
+    "no report": (lambda f: f.pop(REPORT), f": error: there is no report {REPORT}; add it"),
+    "another CSV": (put(f"{A1}/old.csv", "x"), f"{A1}/old.csv: error: {STRAY}"),
+    "another YAML": (put("task6/old.yaml", "x"), f"task6/old.yaml: error: {STRAY}"),
+    "a file of another kind": (put(f"{A1}/notes.txt", "x"), f"{A1}/notes.txt: warning: {STRAY}"),
+    "a deep file": (put(f"{A1}/code/a/b.py", "x"), f"{A1}/code/a/b.py: warning: {STRAY}"),
+    "a file at the top": (put("README.md", "x"), f"README.md: warning: {STRAY}"),
+    "two reports": (put("task6/report.pdf", made.PDF), f"task6/report.pdf: error: {STRAY}"),
+    "five systems": (
+        both(system(3), system(4), system(5)),
+        ": error: must not hold more than 4 systems; found 5: "
+        + ", ".join(f"Wu_Mila_task6a_{i}" for i in range(1, 6))
+        + "; only the first 4 are looked at",
+    ),
+    "the same answers twice": (
+        lambda files: files.update({name.replace("_1", "_2"): files[name] for name in (TESTING, ANALYSIS)}),
+        ": warning: Wu_Mila_task6a_2 answers as Wu_Mila_task6a_1 does, byte for byte; is it the right run?",
+    ),
+    # the report
+    "report empty": (put(REPORT, b""), f"{REPORT}: error: must be a PDF; it is empty: export the report as PDF"),
+    "report in Word": (
+        put(REPORT, b"PK\x03\x04 and more"),
+        f"{REPORT}: error: must be a PDF; it begins with b'PK\\x03\\x04 and': export the report as PDF",
+    ),
+    "report cut": (
+        put(REPORT, made.PDF.removesuffix(b"%%EOF\n")),
+        f"{REPORT}: error: must be a whole PDF; its end is missing: export the report again",
+    ),
+    "report of another name": (
+        renamed(REPORT, "task6/paper.pdf"),
+        f"task6/paper.pdf: error: must be {REPORT}; move it there",
+    ),
+    "report with a system": (
+        renamed(REPORT, f"{A1}/Wu_Mila_task6a.technical_report.pdf"),
+        f"{A1}/Wu_Mila_task6a.technical_report.pdf: error: must be {REPORT}; move it there",
+    ),
+    # names
+    "a folder around": (
+        renamed("task6", "Wu_Mila_task6a/task6"),
+        ": note: everything lies in Wu_Mila_task6a/, which is accepted; task6/ is to lie at the top",
+    ),
+    "no folder": (
+        renamed("task6/", ""),
+        ": error: must begin with task6/; found Wu_Mila_task6a.technical_report.pdf, Wu_Mila_task6a_1, "
+        "Wu_Mila_task6a_2: put all into a folder task6",
+    ),
+    "folder in capitals": (renamed("task6", "Task6"), "Task6: error: must be named task6; rename it"),
+    "system's folder in lower case": (
+        renamed(A1, "task6/wu_mila_task6a_1"),
+        f"task6/wu_mila_task6a_1: error: {LABEL} must be Wu_Mila_task6a_1",
+    ),
+    "system's folder of another number": (
+        renamed(A1, "task6/Wu_Mila_task6a_3"),
+        f"task6/Wu_Mila_task6a_3: error: {LABEL} must be Wu_Mila_task6a_1",
+    ),
+    "system's folder of another task": (
+        renamed(A1, "task6/Wu_Mila_task6b_1"),
+        f"task6/Wu_Mila_task6b_1: error: {LABEL} ",
+    ),
+    "system's folder with a part more": (
+        renamed(A1, "task6/Wu_Mi_la_task6a_1"),
+        f"task6/Wu_Mi_la_task6a_1: error: {LABEL} ",
+    ),
+    "output in lower case": (
+        renamed(TESTING, f"{A1}/wu_mila_task6a_submission_1_testing_output.csv"),
+        f"{A1}/wu_mila_task6a_submission_1_testing_output.csv: error: must be named {Path(TESTING).name}; rename it",
+    ),
+    "output in capitals": (
+        renamed(TESTING, f"{A1}/Wu_Mila_Task6A_submission_1_Testing_Output.CSV"),
+        f"{A1}/Wu_Mila_Task6A_submission_1_Testing_Output.CSV: error: must be named {Path(TESTING).name}; rename it",
+    ),
+    "output of another number": (
+        renamed(ANALYSIS, ANALYSIS.replace("submission_1", "submission_2")),
+        f"{ANALYSIS.replace('submission_1', 'submission_2')}: error: must be named {Path(ANALYSIS).name}; rename it",
+    ),
+    "output of no such name": (
+        renamed(TESTING, f"{A1}/predictions.csv"),
+        f"{A1}/predictions.csv: error: must be named {Path(TESTING).name}; rename it",
+    ),
+    "metadata as .yml": (
+        renamed(META, META.replace(".yaml", ".yml")),
+        f"{META.replace('.yaml', '.yml')}: error: must be named {Path(META).name}; rename it",
+    ),
+    "metadata of another label": (
+        changed(META, "Wu_Mila_task6a_1", "Wu_Mila_task6a_2"),
+        f"{META}: submission.label: error: must be Wu_Mila_task6a_1, as the files are named; found Wu_Mila_task6a_2",
+    ),
+    "another team": (
+        both(system(3), renamed("task6/Wu_Mila_task6a_3/Wu", "task6/Li_Mila_task6a_3/Li"), of_li),
+        "task6/Li_Mila_task6a_3: error: must be of Wu_Mila, as the others; found Li_Mila: one package is of one team",
+    ),
+    # in the outputs
+    "a clip missing": (
+        without(TESTING, "test_0007.wav"),
+        f"{TESTING}: file_name: error: no row gives a caption to 'test_0007.wav'; add one",
+    ),
+    "a clip twice": (
+        twice(TESTING, "test_0007.wav"),
+        f"{TESTING}:9: file_name: error: captions a clip that line 8 captions already: 'test_0007.wav'; keep one row a "
+        "clip",
+    ),
+    "semicolons": (
+        changed(TESTING, "file_name,caption_predicted", "file_name;caption_predicted"),
+        f"{TESTING}:1: error: the header must be ",
+    ),
+    "a caption empty": (
+        line(TESTING, "test_0007.wav", "test_0007.wav,"),
+        f"{TESTING}:8: caption_predicted: error: is empty; write a caption",
+    ),
+    "a path for a name": (
+        line(ANALYSIS, "analysis_0007.wav", "/data/analysis/analysis_0007.wav,Rain."),
+        f"{ANALYSIS}:8: file_name: error: '/data/analysis/analysis_0007.wav' is no clip of analysis; there is "
+        "'analysis_0007.wav', and names are compared verbatim",
+    ),
+    "a name stripped": (
+        changed(TESTING, "\n leading.wav", "\nleading.wav"),
+        f"{TESTING}:2: file_name: error: 'leading.wav' is no clip of test; there is ' leading.wav', and names are "
+        "compared verbatim",
+    ),
+    # in the metadata
+    "abbreviation too long": (
+        changed(META, "abbreviation: Sys", "abbreviation: CarelessWhisperLarge"),
+        f"{META}:LINE: submission.abbreviation: error: ",
+    ),
+    "abbreviation at column 0": (changed(META, "  abbreviation: Sys", "abbreviation: Sys"), f"{META}:LINE: "),
+    "tabs in YAML": (changed(META, "  abbreviation: Sys", "\tabbreviation: Sys"), f"{META}:LINE: "),
+    "learning rate as text": (
+        changed(META, "learning_rate: 1.0e-05", "learning_rate: 1e-5"),
+        f"{META}:LINE: system.description.learning_rate: error: ",
+    ),
+    "no corresponding author": (
+        changed(META, "corresponding: true", "corresponding: false"),
+        f"{META}:LINE: submission.authors: error: ",
+    ),
+    "a key unknown": (
+        changed(META, "optimizer:", "optimiser:"),
+        f"{META}:LINE: system.description.optimiser: error: ",
+    ),
+    "parameters with commas": (
+        changed(META, "total_parameters: 732354", "total_parameters: 732,354"),
+        f"{META}:LINE: system.complexity.total_parameters: error: ",
+    ),
+    "metadata empty": (put(META, b""), f"{META}: error: "),
+}
+OF_6B = {
+    "two equal clips in a row": (second_row(lambda row: row.__setitem__(2, row[1])), f"{BEST}:2: file_name_2: error: "),
+    "nine clips in a row": (
+        second_row(list.pop),
+        f"{BEST}:2: error: must have 11 columns, the query and 10 clips; found 10",
+    ),
+    "a query missing": (
+        without(BEST, '"thunder is heard'),
+        f"{BEST}: caption: error: no row answers 'thunder is heard",
+    ),
+    "the header of 2023": (
+        changed(BEST, "file_name_1,", "fname_1,"),
+        f"{BEST}:1: error: the header must be caption,file_name_1,",
+    ),
+}
+
+
+def said(task, files, splits, path) -> list[str]:
+    with package.checked(task, path, splits) as (systems, findings):
+        assert bool(systems) == all(finding.severity != ERROR for finding in findings)
+        return [str(finding).removeprefix(str(path)).removeprefix("/") for finding in findings]
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+@pytest.mark.parametrize("slip", [*MUTATIONS, *OF_6B])
+def test_one_slip_gives_one_finding(slip, form, valid, tmp_path):
+    task, files, splits = valid["dcase2023-6a" if slip in MUTATIONS else "dcase2022-6b"]
+    files = dict(files)
+    change, message = (MUTATIONS | OF_6B)[slip]
+    change(files)
+    path = laid(files, tmp_path / "P")
+    if form == "zip":
+        path = tmp_path / "P.zip"
+        with zipfile.ZipFile(path, "w") as file:
+            for name, content in files.items():
+                file.writestr(name, content)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    (finding,) = said(task, files, splits, path)
+    assert re.match(re.escape(message).replace("LINE", r"\d+"), finding), finding
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_there_are_many_slips():
+    assert len(MUTATIONS) + len(OF_6B) >= 40
+
+
+def test_valid_packages_have_no_finding(valid, tmp_path):
+    for task, files, splits in valid.values():
+        assert said(task, files, splits, laid(files, tmp_path / "P")) == []
+        assert said(task, files, {}, tmp_path / "P") != []  # twelve clips are not the official number
+        assert said(task, files, splits, tmp_path / "P" / "task6") == []
+        files = {name.removeprefix("task6/"): content for name, content in files.items()}
+        assert said(task, files, splits, laid(files, tmp_path / "task6")) == []  # the task's folder itself
+
+
+def test_macos_leaves_traces(valid, tmp_path):
+    task, files, splits = valid["dcase2023-6a"]
+    traces = {f"__MACOSX/._{Path(TESTING).name}": b"x", f"{A1}/._{Path(TESTING).name}": b"x", "task6/.DS_Store": b"x"}
+    found = said(task, files, splits, laid({**files, **traces}, tmp_path / "P"))
+    assert found
+    assert all(": note: " in finding for finding in found)
+
+
+def test_hostile_entries_are_findings(valid, tmp_path):
+    task, files, splits = valid["dcase2023-6a"]
+    link = zipfile.ZipInfo(f"{A1}/link.csv")
+    link.external_attr = (0o120777) << 16
+    for entry in ("../../escape.csv", "/etc/escape.csv", link):
+        path = tmp_path / "P.zip"
+        with zipfile.ZipFile(path, "w") as file:
+            for name, content in files.items():
+                file.writestr(name, content)
+            file.writestr(entry, b"x")
+        (finding,) = said(task, files, splits, path)
+        assert ": error: " in finding
+    assert not (tmp_path.parent / "escape.csv").exists()
+
+
+# ------------------------------------------------------------------------------------------------ excluded sounds
+
+
+def test_excluded_sounds_are_found(team_file, tmp_path):
+    task = tasks.read("dcase2025-6")
+    (tmp_path / "excluded.csv").write_text("sound_id\n17\nNot found\n400\n")
+    (tmp_path / "clotho.csv").write_text('file_name,sound_id\n"a,b.wav",17\nc.wav,Not found\nd.wav,18\n')
+    (tmp_path / "links.txt").write_text("https://freesound.org/people/x/sounds/400/\n500\n400\n")
+    lists = [tmp_path / "clotho.csv", tmp_path / "links.txt"]
+    findings = package.training_sounds(task, lists, tmp_path / "excluded.csv")
+    assert [str(finding).replace(f"{tmp_path}/", "") for finding in findings] == [
+        "clotho.csv:2: warning: Freesound's 17 must not be trained on (excluded.csv); leave it out and train again",
+        "links.txt:1: warning: Freesound's 400 must not be trained on (excluded.csv); leave it out and train again",
+    ]
+    with pytest.raises(BadRequest, match="holds no ids in the column sound_id"):
+        package.training_sounds(task, lists, team_file)
+    with pytest.raises(BadRequest, match="dcase2022-6b excludes no sounds"):
+        package.training_sounds(tasks.read("dcase2022-6b"), lists, tmp_path / "excluded.csv")
+    with pytest.raises(BadRequest, match=r"nowhere\.csv: no such file"):
+        package.training_sounds(task, [tmp_path / "nowhere.csv"], tmp_path / "excluded.csv")
+
+
+def test_the_list_of_2025_and_clotho(shared):
+    """Of Clotho's own development sounds three stand in it; the words `Not found`, in both, are no sound."""
+    excluded = shared / "dcase2025_task6" / "dcase2025_task6_excluded_freesound_ids.csv"
+    lists = [
+        shared / "clotho" / f"clotho_metadata_{split}.csv" for split in ("development", "validation", "evaluation")
+    ]
+    hits = [len(package.training_sounds(tasks.read("dcase2025-6"), [path], excluded)) for path in lists]
+    assert hits == [3, 2, 101]
