@@ -20,7 +20,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help baseline captioner data train predict submission score test fuzz bench format data-clotho
+.PHONY: help baseline captioner data train predict submission score test fuzz bench hear-check format data-clotho
 
 help: ## show this
 	@echo "make TARGET [NAME=value …]"; echo
@@ -76,6 +76,9 @@ fuzz: .venv/.test ## edit valid packages at random, FUZZ times (100000), and see
 bench: .venv/.bench ## measure speed side by side with what one would use instead
 	$(PY) -m bench
 
+hear-check: .venv/.hear ## run the public HEAR validator on every audio encoder (1.9 GB more, TensorFlow)
+	$(PY) -m tests.systems.parts.encoders.hear_check
+
 format: .venv/.test ## put the code in the one format
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
@@ -84,7 +87,7 @@ data-clotho: .venv/.core ## fetch Clotho v2.1 (7 GB to fetch, 12 GB in the end) 
 	$(PY) -m evaluation data download clotho data/clotho
 
 # The environment: the core, and one more extra for each stamp. It is set up again when what it depends on changes.
-.venv/.test .venv/.bench: .venv/.core
+.venv/.test .venv/.bench .venv/.hear: .venv/.core
 .venv/.%: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; give one: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	@test -x $(PY) || $(PYTHON) -m venv .venv

@@ -128,13 +128,46 @@ def _constants(settings: LogMel) -> tuple[np.ndarray, np.ndarray]:
     window = np.zeros(settings.fft)
     turn = 2 * np.pi * np.arange(settings.window) / settings.window  # periodic, as for any spectrum
     window[before : before + settings.window] = 0.5 - 0.5 * np.cos(turn)
-    bins = np.arange(settings.fft // 2 + 1) * settings.sample_rate / settings.fft  # Hz
-    edges = _slaney_hertz(np.linspace(*_slaney_mel(np.array([settings.low, settings.high])), settings.mels + 2))
-    rise = (bins[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    fall = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
-    filters = np.maximum(0, np.minimum(rise, fall)) * 2 / (edges[2:] - edges[:-2])  # each triangle of unit area
+    filters = mel_filters(settings.sample_rate, settings.fft, settings.mels, settings.low, settings.high)
     used = np.flatnonzero(filters.any(axis=1))[-1] + 1
     return window, filters[:used].astype(np.float32)
+
+
+def mel_filters(sample_rate: int, fft: int, mels: int, low: float, high: float, *, htk: bool = False) -> np.ndarray:
+    """Triangles of unit area over the bins of a transform, (fft // 2 + 1, mels) float64, as librosa's.
+
+    Args:
+        sample_rate: Hz.
+        fft: Points of the transform.
+        mels: How many.
+        low: Hz where the first begins.
+        high: Hz where the last ends.
+        htk: Evenly spaced on the mel scale of HTK, else on Slaney's.
+    """
+    bins = np.arange(fft // 2 + 1) * sample_rate / fft  # Hz
+    if htk:
+        edges = htk_hertz(np.linspace(*htk_mel(np.array([low, high])), mels + 2))
+    else:
+        edges = _slaney_hertz(np.linspace(*_slaney_mel(np.array([low, high])), mels + 2))
+    return triangles(bins, edges) * 2 / (edges[2:] - edges[:-2])
+
+
+def triangles(points: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Triangles of height 1 that each begin, peak and end at three edges in turn: (points, edges - 2)."""
+    rise = (points[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    fall = (edges[2:] - points[:, None]) / (edges[2:] - edges[1:-1])
+    return np.maximum(0, np.minimum(rise, fall))
+
+
+# The mel scale of HTK (Young et al., The HTK Book), 1127 ln(1 + f / 700).
+def htk_mel(hertz: np.ndarray) -> np.ndarray:
+    """Hz to mel."""
+    return 1127 * np.log1p(hertz / 700)
+
+
+def htk_hertz(mel: np.ndarray) -> np.ndarray:
+    """Mel to Hz."""
+    return 700 * np.expm1(mel / 1127)
 
 
 # The mel scale of Slaney's Auditory Toolbox (1998): linear below 1 kHz at 200 / 3 Hz a mel, then logarithmic with 27

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from evaluation.audio import LogMel, load
 from evaluation.findings import Faulty
-from systems import features
+from systems import features, store
 
 ROOT = Path(__file__).parents[2]
 
@@ -107,17 +107,17 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from evaluation.audio import LogMel
-from systems import features
+from systems import features, store
 
 *_, cache, count = sys.argv
-features.time.monotonic = iter(range(0, 1000, 2)).__next__  # enter every sound at once
-parallel = features._parallel
+store.time.monotonic = iter(range(0, 1000, 2)).__next__  # enter every sound at once
+parallel = features.parallel
 def killed(function, items, label):
     for number, result in enumerate(parallel(function, items, label)):
-        if label != "hashing" and number == int(count):
+        if number == int(count):
             os.kill(os.getpid(), signal.SIGKILL)
         yield result
-features._parallel = killed
+features.parallel = killed
 features.log_mels([Path(path) for path in sys.argv[1:-2]], LogMel(), Path(cache))
 """
 
@@ -166,8 +166,8 @@ def test_a_full_disk_loses_nothing(sounds, tmp_path, monkeypatch):
             self.left -= 1
             return self.file.write(data)
 
-    original = features._extract
-    monkeypatch.setattr(features, "_extract", lambda w, s, i, file: original(w, s, i, FullDisk(file)))
+    original = store.Store._fill
+    monkeypatch.setattr(store.Store, "_fill", lambda s, w, c, i, file: original(s, w, c, i, FullDisk(file)))
     with pytest.raises(OSError, match="No space left"):
         features.log_mels(sounds, LogMel(), cache)
     monkeypatch.undo()

@@ -1,0 +1,138 @@
+"""Audio encoders: modules of the HEAR 2021 kind, ours and anybody's.
+
+Such a module has `load_model(path)`, `get_timestamp_embeddings(audio, model)` and `get_scene_embeddings(audio, model)`;
+its model has `sample_rate`, `timestamp_embedding_size` and `scene_embedding_size`.
+
+    encoder = encoders.encoder("yamnet", hop=480)          # or "hear21passt.base", or any other on the path
+    sequences = encoder(audio, lengths)                    # a list of (timestamps, size)
+
+Ours, each in a module of its own, take their `hop` in ms and want the weights that their authors published:
+
+    name     rate of the audio    embedding    window      step
+    cnn14    32 kHz               2048         the clip    320 ms
+    yamnet   16 kHz               1024         0.975 s     any, 960 ms
+    vggish   16 kHz                128         0.975 s     any, 960 ms
+    openl3   48 kHz                512         1 s         any, 1000 ms
+    coala    44.1 kHz             1152         2.2 s       any, 2234 ms
+
+Source: the HEAR 2021 API, hearbenchmark.com/hear-api.html, and what its validator (hearvalidator 2021.0.6) checks.
+"""
+
+import importlib
+import inspect
+from dataclasses import dataclass
+from types import ModuleType
+
+import torch
+import xxhash
+from torch import Tensor, nn
+
+from evaluation.findings import BadRequest
+
+NAMES = ("cnn14", "coala", "openl3", "vggish", "yamnet")
+FUNCTIONS = ("load_model", "get_timestamp_embeddings", "get_scene_embeddings")
+ATTRIBUTES = ("sample_rate", "timestamp_embedding_size", "scene_embedding_size")
+ARITHMETIC = 1  # counts up when the same weights give other embeddings, so that no cache mixes the two
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A loaded encoder and what is asked of it.
+
+    Attributes:
+        name: As it was asked for.
+        module: The HEAR module.
+        model: Its model, on any device.
+        hop: ms between timestamps; None is the module's own.
+        scene: One embedding a clip instead of a sequence.
+    """
+
+    name: str
+    module: ModuleType
+    model: nn.Module
+    hop: float | None = None
+    scene: bool = False
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the audio that it takes."""
+        return self.model.sample_rate
+
+    @property
+    def size(self) -> int:
+        """Values of an embedding."""
+        return self.model.scene_embedding_size if self.scene else self.model.timestamp_embedding_size
+
+    @property
+    def identity(self) -> str:
+        """What its embeddings follow from: name, weights, hop, and the arithmetic around them."""
+        digest = xxhash.xxh3_128()
+        for key, value in sorted(self.model.state_dict().items()):
+            digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return repr((ARITHMETIC, self.module.__name__, digest.hexdigest(), self.hop, self.scene))
+
+    def __call__(self, audio: Tensor, lengths: Tensor) -> list[Tensor]:
+        """Embed mono sounds, each by itself up to its end, so that none depends on the others or on padding.
+
+        Args:
+            audio: (clips, samples) float32 in [-1, 1] at `sample_rate`.
+            lengths: (clips,) int64, samples of each clip.
+
+        Returns:
+            (timestamps, size) for each clip; one timestamp where `scene`. Gradients flow if the model's parameters
+            want them.
+
+        Raises:
+            BadRequest: The module returns something else.
+        """
+        device = next((value.device for value in self.model.state_dict().values()), audio.device)
+        return [
+            self._embed(sound[:length].to(device)[None]) for sound, length in zip(audio, lengths.tolist(), strict=True)
+        ]
+
+    def _embed(self, sound: Tensor) -> Tensor:
+        if self.scene:
+            values = self.module.get_scene_embeddings(sound, self.model)
+        else:
+            step = {} if self.hop is None else {"hop": self.hop}
+            values, _ = self.module.get_timestamp_embeddings(sound, self.model, **step)
+            values = values[0]
+        if values.ndim != 2 or values.shape[1] != self.size or not values.is_floating_point():
+            wanted = f"(1, {self.size})" if self.scene else f"(1, n_timestamps, {self.size})"
+            found = f"{tuple(values.shape)} of {values.dtype}"
+            raise BadRequest(f"{self.name}: embeddings of one sound must be {wanted} floats; found {found}")
+        return values.float()
+
+
+def encoder(name: str, weights: str = "", hop: float | None = None, *, scene: bool = False) -> Encoder:
+    """Import an encoder and load its weights.
+
+    Args:
+        name: One of `NAMES`, or the import name of any HEAR module whose model is torch's.
+        weights: File of the weights; where empty, the module's own way.
+        hop: ms between timestamps, for modules whose `get_timestamp_embeddings` takes a `hop`.
+        scene: Give one embedding a clip instead of a sequence.
+
+    Raises:
+        BadRequest: There is no such module, it lacks a part of HEAR's API, takes no `hop`, or has no weights.
+        Faulty: The file of weights holds others.
+    """
+    full = f"{__name__}.{name}" if name in NAMES else name
+    try:
+        module = importlib.import_module(full)
+    except ModuleNotFoundError as error:
+        if error.name and f"{full}.".startswith(f"{error.name}."):
+            ours = ", ".join(NAMES)
+            raise BadRequest(f"no encoder {name!r}; there are {ours}, and any HEAR module by import name") from None
+        raise
+    if missing := [function for function in FUNCTIONS if not callable(getattr(module, function, None))]:
+        raise BadRequest(f"{name} is no HEAR module: it must have {', '.join(FUNCTIONS)}; no {', '.join(missing)}")
+    if hop is not None and "hop" not in inspect.signature(module.get_timestamp_embeddings).parameters:
+        raise BadRequest(f"{name} has a hop of its own: its get_timestamp_embeddings takes none; leave hop out")
+    model = module.load_model(weights) if weights else module.load_model()
+    if not isinstance(model, nn.Module):
+        raise BadRequest(f"{name}: load_model must return a torch.nn.Module; found {type(model).__qualname__}")
+    if missing := [attribute for attribute in ATTRIBUTES if not isinstance(getattr(model, attribute, None), int)]:
+        raise BadRequest(f"{name}: its model must have the integers {', '.join(ATTRIBUTES)}; no {', '.join(missing)}")
+    return Encoder(name, module, model, hop, scene)

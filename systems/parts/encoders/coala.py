@@ -1,0 +1,136 @@
+"""COALA's audio encoder as a HEAR module: 1152 values for each patch of 96 frames, 2.2 s.
+
+An embedding is the flattened last block, as its authors use it for other tasks. Two files are needed, the weights
+(dual_ae_c, with contrastive loss, whose embeddings the paper reports) and the scaler that its training data gave.
+
+Front end: 22 kHz, Hann window 1024, hop 512, centred with reflected ends, 96 mels of Slaney's scale and unit area from
+0 to 11 kHz of the magnitudes, ln(x + 2^-23); then each of a patch's 96 frames is scaled by two numbers of its own. The
+audio that it takes is at 44.1 kHz, since HEAR knows no 22 kHz, and is resampled here.
+
+Its authors fill sounds of under 10 s up to 10 s with zeros and add noise, uniform from 0 to 5e-4, new each time; longer
+ones get neither. Here none does, so that a sound always has the same embedding.
+
+Sources: Favory et al. 2020, and xavierfav/coala: `utils.py` (the spectrogram's numbers, the noise), `encode.py`
+(patches, scaler, which output), `models_t1000.py` (layers, names), `scripts/create_dataset.py` (what the scaler was
+fitted to: 96 columns, which are frames).
+"""
+
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchaudio.functional import resample
+
+from evaluation.audio import mel_filters
+from evaluation.findings import BadRequest
+from evaluation.models import Part
+from systems.parts.encoders import weights
+from systems.parts.encoders.windows import checked, magnitudes, over_windows
+
+PLACE = "https://github.com/xavierfav/coala/raw/master/"
+PART = Part("COALA's audio encoder", f"{PLACE}saved_models/dual_ae_c/audio_encoder_epoch_200.pt", 9_600_000)
+SCALER = Part("COALA's scaler", f"{PLACE}scaler_top_1000.pkl", 5_000)
+RATE, FFT, HOP, MELS = 22000, 1024, 512, 96
+FRAMES = 96  # of a patch
+MARGIN = FFT // 2
+WINDOW = (FRAMES - 1) * HOP + FFT  # samples
+SIZE = 1152  # 128 channels x 3 x 3
+UNUSED = {"fc_audio.0.weight": (1152, 1152)}  # towards the space of tags, where it was aligned
+
+
+class Coala(nn.Module):
+    """The network up to its last block; names are the published ones."""
+
+    sample_rate = 44100
+    timestamp_embedding_size = scene_embedding_size = SIZE
+    hop = FRAMES * HOP * 1000 / RATE  # ms
+
+    def __init__(self):
+        super().__init__()
+        layers = []
+        for inputs in (1, 128, 128, 128, 128):
+            layers += [nn.Conv2d(inputs, 128, 4, 2, 1), nn.BatchNorm2d(128), nn.ReLU(), nn.Dropout(0.25)]
+        self.audio_encoder = nn.Sequential(*layers)
+        filters = mel_filters(RATE, FFT, MELS, 0, RATE // 2)
+        self.register_buffer("filters", torch.from_numpy(filters).float(), persistent=False)
+        self.register_buffer("scale", torch.ones(FRAMES))
+        self.register_buffer("offset", torch.zeros(FRAMES))
+
+    def log_mels(self, windows: Tensor) -> Tensor:
+        """Map (N, samples) to (N, 96, frames), before scaling."""
+        energies = magnitudes(windows, FFT, HOP, FFT) @ self.filters
+        return (energies + 2**-23).log().transpose(1, 2)
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """Map (N, 49664) samples to (N, 1152)."""
+        x = self.log_mels(windows) * self.scale + self.offset
+        return self.audio_encoder(x[:, None]).flatten(1)
+
+
+def load_model(path: str = "") -> Coala:
+    """Load the published weights; `path` as in `weights.find`. The scaler lies beside them, or where they would.
+
+    Raises:
+        BadRequest: There is no such file, torch did not save it, or the scaler is none.
+        Faulty: It holds other weights; with every difference.
+    """
+    file = weights.find(PART, path)
+    beside = file.with_name(weights.file_name(SCALER))
+    values = read_scaler(weights.find(SCALER, beside if path or beside.is_file() else ""))
+    state = weights.read(file, PART)
+    model = Coala()
+    return weights.fill(model, {**state, **values} if isinstance(state, dict) else None, file, UNUSED)
+
+
+def read_scaler(file: Path) -> dict[str, Tensor]:
+    """Read what a pickled MinMaxScaler of scikit-learn, of any version, multiplies by and adds; nothing of it is run.
+
+    Raises:
+        BadRequest: It is no such scaler of 96 values.
+    """
+    try:
+        with file.open("rb") as stream:
+            scaler = _Plain(stream).load()
+        found = {"scale": np.asarray(scaler.scale_), "offset": np.asarray(scaler.min_)}
+    except (pickle.UnpicklingError, EOFError, AttributeError, ValueError, TypeError, KeyError, IndexError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        message = f"{file}: must be {SCALER.title}, a pickled MinMaxScaler ({reason})"
+        raise BadRequest(f"{message}; fetch it again from {SCALER.source}") from None
+    for name, values in found.items():
+        if values.shape != (FRAMES,) or values.dtype.kind != "f":
+            raise BadRequest(f"{file}: {name} must be {FRAMES} floats; found {values.shape} of {values.dtype}")
+    return {name: torch.from_numpy(values).float() for name, values in found.items()}
+
+
+class _Plain(pickle.Unpickler):
+    """Makes arrays, and a bare object in place of the scaler; refuses all else, for a pickle may run anything."""
+
+    def find_class(self, module: str, name: str) -> object:
+        if name == "MinMaxScaler":
+            return SimpleNamespace
+        if (module, name) == ("numpy", "ndarray"):
+            return np.ndarray
+        if (module, name) == ("numpy", "dtype"):
+            return np.dtype
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name in ("_reconstruct", "scalar"):
+            return getattr(np._core.multiarray, name)
+        if (module, name) == ("_codecs", "encode"):
+            return lambda text, encoding: text.encode(encoding)
+        raise pickle.UnpicklingError(f"it wants {module}.{name}")
+
+
+def get_timestamp_embeddings(audio: Tensor, model: Coala, hop: float | None = None) -> tuple[Tensor, Tensor]:
+    """Embed the patches of sounds, as `windows.get_timestamp_embeddings` does, from audio at 44.1 kHz."""
+    sound = resample(checked(audio), model.sample_rate, RATE)[:, : max(1, audio.shape[1] * RATE // model.sample_rate)]
+    sound = F.pad(sound, (0, max(0, MARGIN + 1 - sound.shape[1])))  # as much as can be reflected
+    sound = F.pad(sound[:, None], (MARGIN, MARGIN), "reflect")[:, 0]
+    return over_windows(model, sound, RATE, WINDOW, model.hop if hop is None else hop, MARGIN)
+
+
+def get_scene_embeddings(audio: Tensor, model: Coala) -> Tensor:
+    """Embed sounds as (n_sounds, 1152) float32: the mean over patches."""
+    return get_timestamp_embeddings(audio, model)[0].mean(dim=1)

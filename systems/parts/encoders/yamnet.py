@@ -1,0 +1,109 @@
+"""YAMNet as a HEAR module: 1024 values, and the scores of 521 sounds, for each window of 0.975 s.
+
+It runs the published TFLite file, front end included: 15,600 samples at 16 kHz (96 frames) in, 521 scores out. An
+embedding is what the last layer sees, the mean over the last convolution: tensor 115, 8 bits, given back as real
+numbers from 0 to 5.7. The interpreter keeps all its tensors for that, and runs on the processor wherever the audio is.
+
+Sources: tensorflow/models, research/audioset/yamnet (`params.py`, `features.py`: 16 kHz, 0.96 s, and its front end,
+VGGish's); tensorflow/tflite-support, which publishes the file with its labels inside.
+"""
+
+import io
+import warnings
+import zipfile
+
+import torch
+from torch import Tensor, nn
+
+from evaluation.findings import BadRequest
+from evaluation.models import Part
+from systems.parts.encoders import weights
+from systems.parts.encoders.windows import checked, get_scene_embeddings, get_timestamp_embeddings, over_windows
+
+PART = Part(
+    "YAMNet",
+    "https://storage.googleapis.com/mediapipe-assets/yamnet_audio_classifier_with_metadata.tflite",
+    4_126_810,
+    "Apache 2.0",
+)
+SIZE, SCORES, EMBEDDING = 1024, 521, 115
+LABELS = "yamnet_label_list.txt"
+
+
+class Yamnet(nn.Module):
+    """The interpreter and the file that it runs.
+
+    Attributes:
+        labels: AudioSet's names of the scores.
+    """
+
+    sample_rate = 16000
+    timestamp_embedding_size = scene_embedding_size = SIZE
+    window = 15600  # samples
+    hop = 960.0  # ms
+
+    def __init__(self, content: bytes):
+        super().__init__()
+        from ai_edge_litert.interpreter import Interpreter
+
+        self.register_buffer("file", torch.frombuffer(bytearray(content), dtype=torch.uint8))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")  # it takes 2 MB
+            self._interpreter = Interpreter(
+                model_content=content,
+                experimental_preserve_all_tensors=True,
+                num_threads=torch.get_num_threads(),
+            )
+        self._interpreter.allocate_tensors()
+        tensors = {tensor["index"]: tensor for tensor in self._interpreter.get_tensor_details()}
+        (self._input,), (self._output,) = (
+            [tensor["index"] for tensor in details]
+            for details in (self._interpreter.get_input_details(), self._interpreter.get_output_details())
+        )
+        shapes = [tuple(tensors[index]["shape"]) for index in (self._input, EMBEDDING, self._output)]
+        if shapes != [(self.window,), (1, 1, 1, SIZE), (1, SCORES)]:
+            raise ValueError(f"input, tensor {EMBEDDING} and output are {shapes}")
+        self._scale, self._zero = tensors[EMBEDDING]["quantization"]
+        with zipfile.ZipFile(io.BytesIO(content)) as bundle:  # a TFLite file with metadata is a zip as well
+            self.labels = bundle.read(LABELS).decode().splitlines()
+
+    def run(self, windows: Tensor, tensor: int) -> Tensor:
+        """Map (N, 15600) samples to (N, values) of a tensor."""
+        found = []
+        for window in windows.detach().cpu().numpy():
+            self._interpreter.set_tensor(self._input, window)
+            self._interpreter.invoke()
+            found.append(torch.from_numpy(self._interpreter.get_tensor(tensor).reshape(-1)))
+        return torch.stack(found).to(windows.device)
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """Map (N, 15600) samples to (N, 1024)."""
+        return (self.run(windows, EMBEDDING).float() - self._zero) * self._scale
+
+    def scores(self, windows: Tensor) -> Tensor:
+        """Map (N, 15600) samples to (N, 521) from 0 to 1, in the order of `labels`."""
+        return self.run(windows, self._output)
+
+
+def load_model(path: str = "") -> Yamnet:
+    """Load the published file; `path` as in `weights.find`.
+
+    Raises:
+        BadRequest: There is no such file, or it is another.
+    """
+    file = weights.find(PART, path)
+    try:
+        return Yamnet(file.read_bytes()).eval()
+    except (ValueError, RuntimeError, KeyError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())[:200]
+        message = f"{file}: must be YAMNet as TFLite, {Yamnet.window} samples to {SCORES} scores, labels inside"
+        raise BadRequest(f"{message} ({reason}); fetch it again from {PART.source}") from None
+
+
+def get_timestamp_scores(audio: Tensor, model: Yamnet, hop: float | None = None) -> tuple[Tensor, Tensor]:
+    """Score the windows of sounds: (n_sounds, n_timestamps, 521), else as `get_timestamp_embeddings`."""
+    hop = model.hop if hop is None else hop
+    return over_windows(model.scores, checked(audio), model.sample_rate, model.window, hop)
+
+
+__all__ = ["Yamnet", "get_scene_embeddings", "get_timestamp_embeddings", "get_timestamp_scores", "load_model"]
