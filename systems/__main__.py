@@ -1,7 +1,6 @@
 """The systems' command line: train and predict."""
 
 import argparse
-import hashlib
 import sys
 from pathlib import Path
 
@@ -12,13 +11,13 @@ from evaluation.findings import WARNING, BadRequest, Finding, command, say
 def train(options: argparse.Namespace) -> None:
     """Train a system into a run folder, or go on where it was cut off."""
     from systems import contract
-    from systems.training import Run
+    from systems.training import Run, digest
 
     system = contract.system(options.system)
     config = contract.configure(system.Config, options.config, options.set)
     dataset = data.read(options.data, data.DEVELOPMENT, data.VALIDATION)
     flags = {key: getattr(options, key) for key in ("accelerator", "devices", "precision", "strategy", "num_nodes")}
-    digests = {name: _digest(split) for name, split in dataset.splits.items()}
+    digests = {name: digest(split) for name, split in dataset.splits.items()}
     run = Run(options.run_folder, options.system, config, digests, options.seed, options.cache, flags)
     run.check()
     system.train(config, dataset, run)
@@ -59,12 +58,6 @@ def predict(options: argparse.Namespace) -> None:
     prediction = contract.similarity(model, split, device=device)
     prediction.save(path)
     print(f"{path}: {len(prediction.queries)} queries x {len(prediction.file_names)} clips")
-
-
-def _digest(split: data.Split) -> str:
-    """Eight hexadecimal digits that change with names, captions, relevance and the sizes of the sounds."""
-    sizes = [clip.path.stat().st_size for clip in split.clips]
-    return hashlib.sha256(repr((split.fingerprint, sizes)).encode()).hexdigest()[:8]
 
 
 def _devices(text: str) -> str | int:
