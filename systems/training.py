@@ -163,6 +163,7 @@ class Run:
             # No worker processes: batches are slices of a memory-mapped file (`make bench` measures the wait).
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+            warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode at the start of training.*")
             # Every device goes through the whole validation split.
             warnings.filterwarnings("ignore", message=".*self.log\\('validation_.*sync_dist=True.*")
             warnings.filterwarnings("ignore", category=FutureWarning, module="lightning|torch")

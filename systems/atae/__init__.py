@@ -117,7 +117,7 @@ class Retriever(nn.Module):
         self.text_encoder.train(mode and self.config.train_text)
         return self
 
-    @property
+    @cached_property
     def frozen(self) -> dict[str, str]:
         """The encoders that do not learn, by the prefix of their weights, and what their embeddings follow from."""
         found = {} if self.config.train_audio else {"audio_encoder.": self.audio.identity}
@@ -314,15 +314,10 @@ class Training(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Keep the config beside the weights, and of frozen encoders only what they are."""
         checkpoint["config"] = self.model.config.model_dump(mode="json")
-        checkpoint["frozen"] = self.frozen
-        prefixes = tuple(f"model.{prefix}" for prefix in self.frozen)
+        checkpoint["frozen"] = self.model.frozen
+        prefixes = tuple(f"model.{prefix}" for prefix in self.model.frozen)
         weights = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: weights[name] for name in weights if not name.startswith(prefixes)}
-
-    @cached_property
-    def frozen(self) -> dict[str, str]:
-        """`Retriever.frozen`, which takes a digest of all weights."""
-        return self.model.frozen
 
 
 # The three names of the contract -------------------------------------------------------------------------------------
@@ -409,5 +404,6 @@ def fill(model: Retriever, checkpoint: Path) -> None:
             f"{model.config.text_encoder} on this machine; put the same files in their places, or train again"
         )
     weights = {name.removeprefix("model."): value for name, value in state["state_dict"].items()}
-    frozen = {name: value for name, value in model.state_dict().items() if name.startswith(tuple(model.frozen))}
+    prefixes = tuple(model.frozen)
+    frozen = {name: value for name, value in model.state_dict().items() if name.startswith(prefixes)}
     model.load_state_dict(weights | frozen)
