@@ -22,14 +22,13 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from baseline import words
 from baseline.crnn import CRNN, SIZE
 from baseline.retriever import Item, make_items, pad
 from evaluation import overlap
 from evaluation.audio import LogMel
 from evaluation.data import DEVELOPMENT, VALIDATION, Dataset, Split
 from evaluation.findings import BadRequest
-from systems.parts import generation, vocabulary
+from systems.parts import generation, vocabulary, words
 from systems.parts.augmentation import mixing, spec_augment
 from systems.parts.decoder import Decoder, Steps
 from systems.parts.vocabulary import END, PADDING, START, UNKNOWN, Vocabulary

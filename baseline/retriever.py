@@ -21,12 +21,13 @@ from gensim.models import KeyedVectors
 from pydantic import Field
 from torch import Tensor, nn
 
-from baseline import words
 from baseline.crnn import CRNN, SIZE, STRIDE
 from evaluation import retrieval
 from evaluation.audio import LogMel
 from evaluation.data import DEVELOPMENT, VALIDATION, Dataset, Split
 from systems.features import log_mels
+from systems.parts import words
+from systems.parts.losses import triplet
 from systems.training import Run, Schedule
 
 
@@ -101,31 +102,6 @@ def pad(clips: Sequence[np.ndarray], device: torch.device | str = "cpu") -> tupl
 # The training step ---------------------------------------------------------------------------------------------------
 
 
-def triplet_loss(scores: Tensor, answers: Tensor, pairs: Tensor, margin: float = 1.0) -> Tensor:
-    """Sampling-based triplet loss (Xie et al. 2022, equation 1), over all pairs at once.
-
-    For every pair of a clip and a caption, one impostor caption and one impostor clip are drawn from the batch, among
-    those that do not belong together with it: max(0, S(clip, impostor caption) - S(clip, caption) + margin) plus
-    max(0, S(impostor clip, caption) - S(clip, caption) + margin), and the mean over pairs. Where the batch holds no
-    impostor, there is no term.
-
-    Args:
-        scores: (clips, captions) S.
-        answers: (clips, captions) bool, which clip answers which caption.
-        pairs: (pairs, 2) int64, clip and caption of every pair.
-        margin: How far an impostor must stay below.
-    """
-    clip, caption = pairs.unbind(1)
-    own = scores[clip, caption]  # (pairs,)
-    loss = scores.new_zeros(())
-    strangers = scores.masked_fill(answers, -torch.inf)
-    for impostors in (strangers[clip], strangers.T[caption]):  # (pairs, captions), (pairs, clips)
-        drawn = torch.rand_like(impostors).masked_fill(impostors == -torch.inf, -1).argmax(1, keepdim=True)
-        impostor = impostors.gather(1, drawn).squeeze(1)  # -inf where there is none: its hinge is 0
-        loss = loss + F.relu(impostor - own + margin).mean()
-    return loss
-
-
 class Item(NamedTuple):
     """What is encoded once in a step: a clip, and the captions that go with it there."""
 
@@ -163,7 +139,7 @@ class Training(lightning.LightningModule):
     def loss(self, batch: Batch, clips: Tensor) -> Tensor:
         """The triplet loss of a batch whose clips are embedded as (N, 300)."""
         scores = clips @ self.model.embed_text(batch.captions).T  # (N, captions)
-        return triplet_loss(scores, batch.answers, batch.pairs, self.model.config.margin)
+        return triplet(scores, batch.answers, batch.pairs, self.model.config.margin)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Encode the batch's clips, and return the loss."""

@@ -179,8 +179,8 @@ def train(items: "Sequence[Item]", config: object, steps: int) -> Steps:
 
     from gensim.models import KeyedVectors
 
-    from baseline import words
     from baseline.retriever import Retriever, Training, make_batch
+    from systems.parts import words
     from systems.training import Batches
 
     captions = {caption for item in items for caption in item.captions}
@@ -276,7 +276,7 @@ def loss(alone: Function, folder: Path) -> list[Row]:
 def _loss() -> dict[int, list[float]]:
     import torch
 
-    from baseline.retriever import triplet_loss
+    from systems.parts.losses import triplet
 
     def batch(clips: int, captions: int) -> "tuple[Tensor, Tensor, Tensor]":
         """Embeddings of clips and of their captions, and whose each caption is."""
@@ -285,7 +285,7 @@ def _loss() -> dict[int, list[float]]:
 
     def ours(sounds: "Tensor", texts: "Tensor", owners: "Tensor") -> "Tensor":
         answers = torch.arange(len(sounds))[:, None] == owners
-        return triplet_loss(sounds @ texts.T, answers, torch.stack([owners, torch.arange(len(owners))], dim=1))
+        return triplet(sounds @ texts.T, answers, torch.stack([owners, torch.arange(len(owners))], dim=1))
 
     def theirs(sounds: "Tensor", texts: "Tensor", owners: "Tensor") -> "Tensor":
         return looped_loss(sounds, texts, owners.tolist())

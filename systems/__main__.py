@@ -1,4 +1,4 @@
-"""The systems' command line: train and predict."""
+"""The systems' command line: train, predict, and show what was published."""
 
 import argparse
 import sys
@@ -60,6 +60,16 @@ def predict(options: argparse.Namespace) -> None:
     print(f"{path}: {len(prediction.queries)} queries x {len(prediction.file_names)} clips")
 
 
+def published(options: argparse.Namespace) -> None:
+    """Show a system's published figures, and beside them those of runs that were scored here."""
+    from systems.published import beside
+
+    if options.runs and not options.data:
+        raise BadRequest("--data must be the folder that the runs were scored on; give it")
+    split = data.read(options.data, options.split, sound=False)[options.split] if options.data else None
+    print(beside(options.system, options.runs, options.data and options.data.resolve().name, split))
+
+
 def _devices(text: str) -> str | int:
     return int(text) if text.lstrip("-").isdigit() else text
 
@@ -98,6 +108,15 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
     verb.add_argument("--split", default=data.EVALUATION, help="which split (evaluation)")
     verb.set_defaults(run=predict)
+
+    verb = verbs.add_parser(
+        "published", help="show a system's published figures beside measured ones", description=published.__doc__
+    )
+    verb.add_argument("system", help="import name, such as systems.atae")
+    verb.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run folder that was predicted with and scored")
+    verb.add_argument("--data", type=Path, metavar="DIR", help="data folder that the runs were scored on")
+    verb.add_argument("--split", default=data.EVALUATION, help="which split (evaluation)")
+    verb.set_defaults(run=published)
     return top
 
 

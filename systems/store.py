@@ -30,7 +30,8 @@ from evaluation.findings import Faulty, Finding
 
 T = TypeVar("T")
 R = TypeVar("R")
-Compute = Callable[[Sequence[Path]], Iterable[np.ndarray | UnusableSound]]
+Compute = Callable[[Sequence], Iterable[np.ndarray | UnusableSound]]
+Digests = Callable[[Sequence, sqlite3.Connection], list[str]]
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS sounds (path TEXT PRIMARY KEY, size INTEGER, modified INTEGER, digest TEXT);
@@ -52,12 +53,13 @@ class Store:
         self.folder = cache / f"{kind}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
         self.width = width
 
-    def rows(self, paths: Sequence[Path], compute: Compute) -> list[np.ndarray]:
+    def rows(self, paths: Sequence[Path], compute: Compute, digests: Digests | None = None) -> list[np.ndarray]:
         """Return the rows of every sound, (rows, width) each, computing those that are not there.
 
         Args:
             paths: The sounds.
             compute: Called with those that are missing; gives the rows of each in turn, or why it cannot be used.
+            digests: What to know `paths` by where they are no files: texts, for instance.
 
         Returns:
             Read-only views into the memory-mapped file, in the order of `paths`.
@@ -73,11 +75,11 @@ class Store:
                 # A file that was cut since holds less than the index says: what is gone is computed again.
                 there = file.seek(0, os.SEEK_END) // (4 * self.width)
                 index.execute("DELETE FROM features WHERE start + frames > ?", (there,))
-                digests = _digests(paths, index)
-                self._fill(dict(zip(digests, paths, strict=True)), compute, index, file)
+                known = (digests or _digests)(paths, index)
+                self._fill(dict(zip(known, paths, strict=True)), compute, index, file)
             spans = dict(_spans(index))
         values = np.memmap(place, np.float32, "r").reshape(-1, self.width)
-        return [values[start : start + count] for start, count in (spans[digest] for digest in digests)]
+        return [values[start : start + count] for start, count in (spans[digest] for digest in known)]
 
     def _fill(self, wanted: Mapping[str, Path], compute: Compute, index: sqlite3.Connection, file: BinaryIO) -> None:
         """Compute the rows of the sounds, by digest, that the index lacks."""

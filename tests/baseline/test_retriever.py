@@ -1,13 +1,15 @@
-"""The baseline retriever: its loss, its batches, its model."""
+"""The baseline retriever: its batches, its model."""
 
 import numpy as np
 import pytest
 import torch
 from gensim.models import KeyedVectors
 
-from baseline import retriever, words
-from baseline.retriever import Config, Item, Retriever, make_batch, pad, triplet_loss, upsample
+from baseline import retriever
+from baseline.retriever import Config, Item, Retriever, make_batch, pad, upsample
 from evaluation.audio import LogMel
+from systems.parts import words
+from systems.parts.losses import triplet
 
 
 def vectors():
@@ -21,58 +23,6 @@ def vectors():
 def model():
     torch.manual_seed(0)
     return Retriever(Config(), vectors()).eval()
-
-
-def looped_loss(scores, answers, pairs, margin, draw):
-    """Equation 1, a pair at a time; `draw` picks an impostor from a list."""
-    total = 0.0
-    for clip, caption in pairs.tolist():
-        captions = [other for other in range(scores.shape[1]) if not answers[clip, other]]
-        clips = [other for other in range(scores.shape[0]) if not answers[other, caption]]
-        if captions:
-            total += max(0.0, float(scores[clip, draw(captions)] - scores[clip, caption]) + margin)
-        if clips:
-            total += max(0.0, float(scores[draw(clips), caption] - scores[clip, caption]) + margin)
-    return total / len(pairs)
-
-
-@pytest.mark.parametrize("margin", [0.2, 1.0])
-def test_the_loss_equals_a_loop_where_there_is_one_impostor(margin):
-    scores = torch.tensor([[0.9, 0.1], [0.3, 0.4]])
-    answers, pairs = torch.eye(2, dtype=torch.bool), torch.tensor([[0, 0], [1, 1]])
-    found = triplet_loss(scores, answers, pairs, margin)
-    assert float(found) == pytest.approx(looped_loss(scores, answers, pairs, margin, lambda one: one[0]), rel=1e-6)
-
-
-def test_the_mean_over_draws_equals_the_loop_over_all_impostors():
-    torch.manual_seed(0)
-    clips, captions = 5, 15
-    scores = torch.randn(clips, captions)
-    pairs = torch.stack([torch.arange(captions) // 3, torch.arange(captions)], dim=1)
-    answers = torch.zeros(clips, captions, dtype=torch.bool)
-    answers[pairs[:, 0], pairs[:, 1]] = True
-    answers[0, 7] = True  # a caption that two clips share
-    found = torch.stack([triplet_loss(scores, answers, pairs) for _ in range(4000)])
-    rng = np.random.default_rng(0)
-    expected = np.mean([looped_loss(scores, answers, pairs, 1.0, rng.choice) for _ in range(1000)])
-    assert float(found.mean()) == pytest.approx(expected, abs=4 * float(found.std()) / np.sqrt(1000))
-
-
-def test_a_shared_caption_is_never_an_impostor():
-    scores = torch.tensor([[0.0, 100.0], [0.0, 100.0]], requires_grad=True)
-    answers, pairs = torch.tensor([[True, True], [False, True]]), torch.tensor([[0, 0], [1, 1]])
-    # Pair (0, 0) has the impostor clip 1 and no impostor caption; pair (1, 1) the impostor caption 0 and no clip.
-    loss = triplet_loss(scores, answers, pairs)
-    assert float(loss.detach()) == pytest.approx((1 + 0) / 2)
-
-
-def test_a_batch_without_impostors_has_no_loss_and_no_gradient():
-    scores = torch.randn(1, 3, requires_grad=True)
-    pairs = torch.tensor([[0, 0], [0, 1], [0, 2]])
-    loss = triplet_loss(scores, torch.ones(1, 3, dtype=torch.bool), pairs)
-    loss.backward()
-    assert float(loss.detach()) == 0
-    assert not scores.grad.any()
 
 
 def test_batches_by_clip_and_by_caption():
@@ -157,7 +107,7 @@ def test_it_learns_to_tell_four_clips_apart(sampler):
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     for _ in range(60):
         scores = model.encode(batch.mels, batch.lengths) @ model.embed_text(batch.captions).T
-        loss = triplet_loss(scores, batch.answers, batch.pairs)
+        loss = triplet(scores, batch.answers, batch.pairs)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from gensim.models import KeyedVectors
 
-from baseline import words
 from evaluation.findings import BadRequest
+from systems.parts import words
 
 CAPTIONS = ["A dog barks twice.", "Rain falls on a tin roof.", "A dog barks and then rain falls."] * 4
 

@@ -24,12 +24,12 @@ def tokenize(text: str) -> list[str]:
     return re.findall(r"[^\W_]+(?:['’][^\W_]+)*", text.lower().replace("’", "'"))
 
 
-def read(path: Path, size: int = SIZE, limit: int | None = None) -> KeyedVectors:
-    """Read word2vec's .bin, or text with or without word2vec's header line (GloVe's form).
+def read(path: Path, size: int | None = SIZE, limit: int | None = None) -> KeyedVectors:
+    """Read word2vec's .bin, or text with or without its header line (fastText's .vec has it, GloVe's files do not).
 
     Args:
         path: The file, such as GoogleNews-vectors-negative300.bin.
-        size: How long its vectors must be.
+        size: How long its vectors must be; any length if None.
         limit: How many words to read at most; the files list the frequent ones first.
 
     Raises:
@@ -46,17 +46,35 @@ def read(path: Path, size: int = SIZE, limit: int | None = None) -> KeyedVectors
             vectors = KeyedVectors.load_word2vec_format(path, binary=False, no_header=headless, limit=limit)
     except (ValueError, EOFError, UnicodeDecodeError, struct.error) as error:
         raise BadRequest(f"words: {path}: is no file of word vectors, word2vec's .bin or text ({error})") from None
-    if vectors.vector_size != size:
+    if size and vectors.vector_size != size:
         raise BadRequest(f"words: {path}: vectors must have {size} values; these have {vectors.vector_size}")
     return vectors
 
 
-def train(captions: Iterable[str], size: int = SIZE, epochs: int = 50, seed: int = 0) -> KeyedVectors:
-    """Train skip-gram word2vec (Mikolov et al. 2013) on captions, on one thread, so that a seed gives one result."""
+def train(
+    captions: Iterable[str], size: int = SIZE, epochs: int = 50, seed: int = 0, *, cbow: bool = False
+) -> KeyedVectors:
+    """Train word2vec (Mikolov et al. 2013) on captions, on one thread, so that a seed gives one result.
+
+    Args:
+        captions: The captions.
+        size: Values of a vector.
+        epochs: How often to go through the captions.
+        seed: What every random number follows from.
+        cbow: Guess a word from those around it, instead of those around it from the word (skip-gram).
+    """
     sentences = [tokenize(caption) for caption in captions]
     # gensim draws a word's first vector from a hash of the word; Python's own differs between processes.
     model = Word2Vec(
-        sentences, vector_size=size, sg=1, window=5, min_count=1, epochs=epochs, seed=seed, workers=1, hashfxn=_hash
+        sentences,
+        vector_size=size,
+        sg=int(not cbow),
+        window=5,
+        min_count=1,
+        epochs=epochs,
+        seed=seed,
+        workers=1,
+        hashfxn=_hash,
     )
     return model.wv
 

@@ -1,0 +1,78 @@
+"""Adapters: small networks that bring an encoder's sequence of embeddings to the size that a system wants.
+
+Each maps (N, T, size) and a mask, (N, T) bool of what there is, to (N, T, its `size`); `mean` makes one of a sequence.
+
+Source: Weck et al. 2021, section 3.2 and Figure 2 (identity, MLP, MHA); Weck et al. 2022, section 3.3 (the MLP of 512).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from systems.parts.decoder import HEAD_SIZE, HEADS, positions
+
+NAMES = ("mlp", "mha", "identity")
+
+
+class Identity(nn.Module):
+    """Leaves a sequence as it is."""
+
+    def __init__(self, inputs: int):
+        super().__init__()
+        self.size = inputs
+
+    def forward(self, sequences: Tensor, mask: Tensor) -> Tensor:
+        """Return (N, T, size)."""
+        return sequences
+
+
+class MLP(nn.Module):
+    """Two linear layers with ReLU between them, the same for each element."""
+
+    def __init__(self, inputs: int, size: int = 512, hidden: int = 512):
+        super().__init__()
+        self.size = size
+        self.layers = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, size))
+
+    def forward(self, sequences: Tensor, mask: Tensor) -> Tensor:
+        """Map (N, T, inputs) to (N, T, size)."""
+        return self.layers(sequences)
+
+
+class MHA(nn.Module):
+    """A linear layer to heads x head size, positions, and one Transformer encoder layer."""
+
+    def __init__(self, inputs: int, heads: int = HEADS, head_size: int = HEAD_SIZE, dropout: float = 0.1):
+        super().__init__()
+        self.size = heads * head_size
+        self.reduce = nn.Linear(inputs, self.size)
+        self.layer = nn.TransformerEncoderLayer(self.size, heads, self.size, dropout, batch_first=True)
+
+    def forward(self, sequences: Tensor, mask: Tensor) -> Tensor:
+        """Map (N, T, inputs) to (N, T, size); what the mask leaves out is not attended to."""
+        x = self.reduce(sequences)
+        x = x + positions(0, x.shape[1], self.size).to(x)
+        return self.layer(x, src_key_padding_mask=~mask)
+
+
+def adapter(name: str, inputs: int, size: int = 512) -> Identity | MLP | MHA:
+    """Make an adapter.
+
+    Args:
+        name: One of `NAMES`.
+        inputs: Values of an element.
+        size: Values to map it to, and width of the hidden layer; the identity and MHA (4 x 128) have their own.
+    """
+    if name == "mlp":
+        return MLP(inputs, size, size)
+    return MHA(inputs) if name == "mha" else Identity(inputs)
+
+
+def mean(sequences: Tensor, mask: Tensor) -> Tensor:
+    """Average what there is of (N, T, size) sequences as (N, size); a sequence of nothing is zeros."""
+    total = (sequences * mask[..., None]).sum(1)
+    return total / mask.sum(1, keepdim=True).clamp(min=1)
+
+
+def inside(lengths: Tensor, longest: int) -> Tensor:
+    """The mask (N, longest) of sequences of (N,) lengths."""
+    return torch.arange(longest, device=lengths.device) < lengths[:, None]

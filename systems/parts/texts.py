@@ -1,0 +1,283 @@
+"""Text encoders: transformers' models at any layer, sentence-transformers' models, word vectors.
+
+    encode = texts.encoder("distilroberta-base", layer=-2)      # a hub name, a folder, or a file of word vectors
+    sequences, lengths = encode(["a dog barks", "rain"])        # (texts, T, encode.size), (texts,)
+    embeddings = texts.embed(captions, encode, Path(".cache"))  # a list of (T, size), each computed once
+
+A name is looked for as a folder or file first, then as a folder in an installed package (PACKAGE/FOLDER), then as a
+model in the hub's cache. Nothing is downloaded: what is missing is named with the command that fetches it.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import xxhash
+from gensim.models import KeyedVectors
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from evaluation.findings import BadRequest
+from evaluation.models import Part
+from systems.parts import words
+from systems.parts.adapters import inside, mean
+from systems.store import Store
+
+ARITHMETIC = 1  # counts up when the same weights give other embeddings, so that no cache mixes the two
+TOGETHER = 32  # texts that go through a model at once
+WORDS = (".bin", ".txt", ".vec")  # files of word vectors: word2vec's, GloVe's, fastText's
+WORDS_LIMIT = 200_000  # of a file's words, which lists the frequent ones first
+
+Output = Literal["tokens", "mean", "sentence"]
+
+# What the configs here name; of others the hub knows the size. Models that have moved are in caches by both names.
+PARTS = {"distilroberta-base": Part("DistilRoBERTa", "distilbert/distilroberta-base", 331_000_000, "Apache 2.0")}
+
+
+class Transformer(nn.Module):
+    """A transformers model, read at one of its layers.
+
+    Args:
+        folder: Where its config, weights and tokeniser lie.
+        layer: Index into what it has from embeddings (0) to its last layer (-1): -2 is the penultimate one.
+        pooled: Give the mean over a text's tokens instead of all of them.
+
+    Raises:
+        BadRequest: The folder is not that of such a model, or the model has no such layer.
+    """
+
+    def __init__(self, folder: Path, layer: int = -1, pooled: bool = False):
+        super().__init__()
+        from transformers import AutoModel, AutoTokenizer
+
+        with _loading(folder):
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self.model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+        layers = self.model.config.num_hidden_layers
+        if not -layers - 1 <= layer <= layers:
+            raise BadRequest(f"{folder}: has layers 0 to {layers}, or -1 to {-layers - 1} from its end; found {layer}")
+        if self.tokenizer.pad_token is None:  # GPT-2's has none; the mask says that it is nothing
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.layer, self.pooled = layer, pooled
+        self.size = self.model.config.hidden_size
+        # Some tokenisers do not know how much their model takes; RoBERTa's positions begin at 2.
+        self.longest = min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings - 2)
+
+    @property
+    def identity(self) -> str:
+        """What its embeddings follow from."""
+        vocabulary = digest(repr(sorted(self.tokenizer.get_vocab().items())).encode())
+        layer = self.layer % (self.model.config.num_hidden_layers + 1)
+        return repr((ARITHMETIC, "transformer", layer, self.pooled, vocabulary, weights_digest(self.model)))
+
+    def forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Encode texts; what is behind the model's longest text is left out.
+
+        Returns:
+            (texts, T, size), special tokens among them, and (texts,) int64 how many there are; T is 1 if pooled.
+        """
+        tokens = self.tokenizer(
+            list(texts),
+            padding=True,
+            truncation=True,
+            max_length=self.longest,
+            return_tensors="pt",
+            padding_side="right",
+        ).to(self.model.device)
+        states = self.model(**tokens, output_hidden_states=True).hidden_states[self.layer]
+        if self.pooled:
+            return mean(states, tokens["attention_mask"])[:, None], _ones(texts, states)
+        return states, tokens["attention_mask"].sum(1)
+
+
+class Sentence(nn.Module):
+    """A sentence-transformers model with its own pooling: one embedding a text.
+
+    Raises:
+        BadRequest: The folder is not that of such a model.
+    """
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        from sentence_transformers import SentenceTransformer
+
+        if not (folder / "modules.json").is_file():
+            raise BadRequest(
+                f"{folder}: is no sentence-transformers model (it has no modules.json); ask for tokens or mean"
+            )
+        with _loading(folder):
+            self.model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+        self.size = self.model.get_embedding_dimension()
+
+    @property
+    def identity(self) -> str:
+        """What its embeddings follow from."""
+        vocabulary = digest(repr(sorted(self.model.tokenizer.get_vocab().items())).encode())
+        return repr((ARITHMETIC, "sentence", repr(self.model), vocabulary, weights_digest(self.model)))
+
+    def forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Encode texts as (texts, 1, size), and (texts,) ones."""
+        tokens = self.model.preprocess(list(texts))
+        device = next(self.parameters()).device
+        tokens = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in tokens.items()}
+        found = self.model(tokens)["sentence_embedding"]
+        return found[:, None], _ones(texts, found)
+
+
+class Words(nn.Module):
+    """Word vectors: a text is the sequence of its words', without those that have none."""
+
+    def __init__(self, vectors: KeyedVectors, pooled: bool = False):
+        super().__init__()
+        self.index, self.pooled, self.size = vectors.key_to_index, pooled, vectors.vector_size
+        self.embedding = nn.Embedding.from_pretrained(torch.tensor(vectors.vectors, dtype=torch.float32))
+
+    @property
+    def identity(self) -> str:
+        """What its embeddings follow from."""
+        known = digest(repr(list(self.index)).encode())
+        return repr((ARITHMETIC, "words", self.pooled, known, weights_digest(self.embedding)))
+
+    def forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Encode texts as (texts, T, size), and (texts,) how many; a text without a known word is a vector of zeros."""
+        device = self.embedding.weight.device
+        known = [[self.index[word] for word in words.tokenize(text) if word in self.index] for text in texts]
+        found = [self.embedding(torch.tensor(row or [0], device=device)) * bool(row) for row in known]
+        lengths = torch.tensor([len(row) for row in found], device=device)
+        sequences = nn.utils.rnn.pad_sequence(found, batch_first=True)
+        if self.pooled:
+            return mean(sequences, inside(lengths, sequences.shape[1]))[:, None], torch.ones_like(lengths)
+        return sequences, lengths
+
+
+Encoder = Transformer | Sentence | Words
+
+
+def encoder(name: str, layer: int = -1, output: Output = "tokens") -> Encoder:
+    """Load a text encoder, in evaluation mode; no parameter wants a gradient.
+
+    Args:
+        name: A folder, a folder in an installed package, a hub name, or a file of word vectors.
+        layer: Of a transformers model; of no account to the others.
+        output: Of each text all `tokens`, their `mean`, or the `sentence` embedding of a sentence-transformers model.
+
+    Raises:
+        BadRequest: It is not on this machine, or is something else.
+    """
+    if name.endswith(WORDS):
+        if output == "sentence":
+            raise BadRequest(f"{name}: word vectors have no sentence embedding; ask for tokens or mean")
+        found = Words(words.read(Path(name).expanduser(), size=None, limit=WORDS_LIMIT), output == "mean")
+    elif output == "sentence":
+        found = Sentence(find(name))
+    else:
+        found = Transformer(find(name), layer, output == "mean")
+    return found.eval().requires_grad_(False)
+
+
+def find(name: str) -> Path:
+    """Find the folder of a model.
+
+    Raises:
+        BadRequest: There is none on this machine; with where to get it.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    package, _, rest = name.partition("/")
+    if rest and package.isidentifier() and (spec := find_spec(package)):
+        for place in spec.submodule_search_locations or []:
+            if (Path(place) / rest).is_dir():
+                return Path(place) / rest
+    part = PARTS.get(name)
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    with contextlib.suppress(HFValidationError):  # a path is no name on the hub
+        for known in (name, part.source) if part else (name,):
+            config = try_to_load_from_cache(known, "config.json")
+            if isinstance(config, str):
+                return Path(config).parent
+        source = part.source if part else name
+        size = f" ({part.size})" if part else ""
+        raise BadRequest(
+            f"{name} is not on this machine: there is no such folder and no such model in the hub's cache; "
+            f"fetch it{size} from https://huggingface.co/{source} with: .venv/bin/hf download {source}"
+        )
+    raise BadRequest(f"{name}: no such folder; give that of a transformers model, or its name on the hub")
+
+
+def embed(texts: Sequence[str], encode: Encoder, cache: Path) -> list[np.ndarray]:
+    """Return the embeddings of every text, (T, size) float32 each, computing those that the cache lacks.
+
+    Texts go through the encoder one at a time, so that no embedding depends on another text or on padding.
+
+    Args:
+        texts: The texts.
+        encode: The encoder, wherever it is.
+        cache: Folder of the cache; several processes may share it.
+
+    Returns:
+        Read-only views into the memory-mapped file, in the order of `texts`.
+    """
+
+    def compute(missing: Sequence[str]) -> Iterator[np.ndarray]:
+        with torch.inference_mode():
+            for text in tqdm(missing, "embeddings of texts", leave=False, disable=None, unit="text"):
+                sequences, (length,) = encode([text])
+                yield sequences[0, :length].float().cpu().numpy()
+
+    return Store(cache, "texts", encode.identity, encode.size).rows(texts, compute, _digests)
+
+
+def digest(content: bytes) -> str:
+    """32 hexadecimal digits of some bytes."""
+    return xxhash.xxh3_128_hexdigest(content)
+
+
+def weights_digest(model: nn.Module) -> str:
+    """32 hexadecimal digits that change with any weight's name, type, shape or value."""
+    found = xxhash.xxh3_128()
+    for key, value in sorted(model.state_dict().items()):
+        found.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def _digests(texts: Sequence[str], _: object) -> list[str]:
+    return [digest(text.encode("utf-8", "surrogatepass")) for text in texts]
+
+
+def _ones(texts: Sequence[str], like: Tensor) -> Tensor:
+    return torch.ones(len(texts), dtype=torch.int64, device=like.device)
+
+
+@contextlib.contextmanager
+def _loading(folder: Path) -> Iterator[None]:
+    """Load in silence, and without a trace in the global random state.
+
+    Raises:
+        BadRequest: It fails: a damaged folder makes those libraries raise almost anything.
+    """
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with torch.random.fork_rng(devices=[]):  # layers that the file lacks are filled at random
+            yield
+    except (MemoryError, ImportError):
+        raise
+    except Exception as failure:
+        reason = " ".join(str(failure).split())[:300] or type(failure).__name__
+        message = f"{folder}: cannot be loaded as a text encoder ({reason}); it must hold config, weights and tokeniser"
+        raise BadRequest(message) from failure
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

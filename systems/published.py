@@ -1,0 +1,139 @@
+"""A system's published figures, and beside them those that were measured here, each with the data that it is of.
+
+A system that was published keeps `published.yaml` beside its module:
+
+    source: where the figures are from
+    data: {SPLIT: what the paper calls it, …}
+    results:
+      - {config: NAME, runs: 5, SPLIT: {METRIC: [value, low, high] or [value], …}, …}
+
+`config` names a YAML file there, `runs` how many a figure is the mean of where it is not of one.
+"""
+
+import math
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import yaml
+from pydantic import BaseModel
+
+from evaluation import scores
+from evaluation.data import Split
+from evaluation.findings import BadRequest, Faulty, Finding, table
+from evaluation.intervals import Estimate, jackknife
+from evaluation.scores import Score
+
+METRICS = ("mAP@10", "R@1", "R@5", "R@10")
+FILE = "published.yaml"
+
+
+def beside(system: str, runs: Sequence[Path] = (), data: str = "", split: Split | None = None) -> str:
+    """Lay published and measured figures side by side.
+
+    Runs that differ in their seed alone are one row: their mean, with Student's t interval over runs. A single run has
+    the interval of its score, by clip where there is one.
+
+    Args:
+        system: Import name of the system.
+        runs: Folders of runs of it that were scored on the split.
+        data: What to call the data.
+        split: What the scores are of.
+
+    Raises:
+        BadRequest: The system has no published figures.
+        Faulty: A folder is no run of the system, or was not scored on the split; with every finding.
+    """
+    folder = _folder(system)
+    content = yaml.safe_load((folder / FILE).read_text(encoding="utf-8"))
+    rows = []
+    for result in content["results"]:
+        for name, called in content["data"].items():
+            if name in result:
+                how = f"published, mean of {result['runs']} runs" if "runs" in result else "published"
+                values = {metric: _published(*figures) for metric, figures in result[name].items()}
+                rows.append([result["config"], called, *(values.get(metric, "") for metric in METRICS), how])
+    for configs, measured in _measured(system, folder, runs, split).items():
+        called = f"{data} {split.name} ({len(measured[0].items.names)} queries, {len(split.clips)} clips)"
+        rows.append([configs, called, *(_figure(measured, metric) for metric in METRICS), _how(measured)])
+    heads = ["config", "data", *METRICS, "how"]
+    return table(rows, heads, numbers=range(2, 2 + len(METRICS))) + f"\npublished: {content['source']}"
+
+
+def _folder(system: str) -> Path:
+    try:
+        spec = find_spec(system)
+    except ModuleNotFoundError:
+        spec = None
+    if spec is None or not spec.origin:
+        raise BadRequest(f"no module {system!r}; give a system's import name, such as systems.atae")
+    folder = Path(spec.origin).parent
+    if not (folder / FILE).is_file():
+        raise BadRequest(f"{system} has no published figures: there is no {folder / FILE}")
+    return folder
+
+
+def _measured(system: str, folder: Path, runs: Sequence[Path], split: Split | None) -> dict[str, list[Score]]:
+    """The scores of runs by what their config is called."""
+    from systems import contract  # torch, which the published figures alone do without
+
+    found: dict[str, list[Score]] = {}
+    findings = []
+    for run in runs:
+        file, scored = run / "config.yaml", run / "scores" / f"{split.name}.json"
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        if content.get("system") != system:
+            findings.append(Finding(str(run), message=f"must be the folder of a run of {system}; give such folders"))
+            continue
+        if not scored.is_file():
+            message = f"no such file; score the run: python -m evaluation score retrieval … --json {scored}"
+            findings.append(Finding(str(scored), message=message))
+            continue
+        score = scores.read(scored)
+        expected = f"split:{split.name}#{split.fingerprint}"
+        if expected not in score.signature.split("|"):
+            message = f"must be of the data given, {expected}; the score is of other data: give those, or score again"
+            findings.append(Finding(str(scored), message=message))
+        else:
+            called = _called(contract.system(system).Config, content["config"], folder)
+            found.setdefault(called, []).append(score)
+    if findings:
+        raise Faulty(findings)
+    return found
+
+
+def _called(config: type[BaseModel], values: dict[str, object], folder: Path) -> str:
+    """The config file that has most in common with a run's config, and in what the run differs."""
+    differences = {}
+    for file in sorted(folder.glob("*.yaml")):
+        if file.name != FILE:
+            there = config(**(yaml.safe_load(file.read_text(encoding="utf-8")) or {})).model_dump(mode="json")
+            differences[file.stem] = [f"{key}={value}" for key, value in values.items() if there.get(key) != value]
+    name = min(differences, key=lambda name: len(differences[name]))
+    return " ".join([name, *differences[name]])
+
+
+def _published(value: float, low: float = math.nan, high: float = math.nan) -> str:
+    return f"{value:.3f}" + (f" ({low:.3f}–{high:.3f})" if low == low else "")
+
+
+def _estimate(measured: Sequence[Score], metric: str) -> Estimate:
+    if len(measured) > 1:
+        return jackknife(np.array([score.metrics[metric].estimate.value for score in measured]), t=True)
+    return measured[0].metrics[metric].by_clip or measured[0].metrics[metric].estimate
+
+
+def _figure(measured: Sequence[Score], metric: str) -> str:
+    if any(metric not in score.metrics for score in measured):
+        return ""
+    estimate = _estimate(measured, metric)
+    return _published(estimate.value, estimate.low, estimate.high)
+
+
+def _how(measured: Sequence[Score]) -> str:
+    if len(measured) > 1:
+        return f"measured, mean of {len(measured)} runs, t over runs"
+    metric = next(iter(measured[0].metrics))
+    clip = ", by clip" if measured[0].metrics[metric].by_clip else ""
+    return f"measured, {_estimate(measured, metric).interval}{clip}"

