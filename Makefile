@@ -68,7 +68,7 @@ captioner: .venv/.core ## train a captioner from RUN's encoder into RUN-captione
 test: .venv/.test ## check style and run every test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 fuzz: .venv/.test ## edit valid packages at random, FUZZ times (100000), and see that nothing breaks or passes wrongly
 	FUZZ=$(or $(FUZZ),100000) $(PY) -m pytest -q tests/submission/test_fuzz.py

@@ -17,6 +17,21 @@ SPLITS = {"development": 6, "validation": 3, "evaluation": 3}
 WORDS = ["birds", "rain", "engine", "steps", "water", "door", "wind", "crowd", "bell", "dog", "saw", "thunder"]
 
 
+LONGEST = (
+    "test_readme.py",
+    "test_training.py",
+    "test_captioner.py",
+    "test_atae.py",
+    "test_fuzz.py",
+    "test_captioning.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that in the end no process waits for one."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The real material's folder; without it the test is skipped."""

@@ -67,7 +67,7 @@ def test_every_command_of_the_readme_works(checkout):
                 "valid for dcase2022-6b",
                 "mAP@10",
                 "11 clips, ",
-                "valid for dcase2022-6a",
+                "valid for dcase2023-6a",
                 "nearest development clip's",
                 "CIDEr-D's interval lies",
                 "signature: ",
