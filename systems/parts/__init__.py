@@ -1,1 +1,1 @@
-"""Parts that several systems are made of: encoders, words, decoders, how captions are searched for, augmentation."""
+"""Parts that several systems are made of: encoders, adapters, losses, words, decoders, searches, augmentation."""

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -160,6 +161,18 @@ def test_a_share_of_the_noisy_clips_is_drawn_by_the_seed(place):
     assert drawn(0.5, 0) == drawn(0.5, 0)
     assert len({tuple(drawn(0.5, seed)) for seed in range(5)}) > 1
     assert len(atae.read_noisy(place / "data", 1.0, 0).clips) == 10, "a folder in Clotho's layout"
+
+
+def test_a_run_is_not_mixed_with_other_noisy_data(place, tmp_path, capsys):
+    settings = ("stages=[[clean, noisy]]", f"noisy={tmp_path / 'noisy'}", "epochs=1")
+    shutil.copytree(place / "noisy", tmp_path / "noisy")
+    trained(place, tmp_path / "run", None, *settings)
+    trained(place, tmp_path / "run", None, *settings)
+    path = tmp_path / "noisy" / "FSD50K.metadata" / "dev_clips_info_FSD50K.json"
+    path.write_text(path.read_text().replace("rain", "hail"))
+    capsys.readouterr()
+    assert command(parser(), arguments(place, tmp_path / "run", None, *settings)) == 1
+    assert "config.yaml: data.noisy: error: the run has" in capsys.readouterr().err
 
 
 # Killed between the stages, and in a step of the last.
