@@ -1,11 +1,21 @@
-"""The systems' command line: train and predict."""
+"""The systems' command line: what there is, whether it holds to the contract, training and prediction."""
 
 import argparse
 import sys
 from pathlib import Path
 
 from evaluation import data
-from evaluation.findings import WARNING, BadRequest, Finding, command, say
+from evaluation.findings import WARNING, BadRequest, Finding, command, say, table
+from systems import listing
+
+
+def show(options: argparse.Namespace) -> None:
+    """List the systems of this checkout; any other module is named in the same way."""
+    rows = [
+        [one.name, one.task, one.parameters, one.paper, " ".join(map(str, one.configs))] for one in listing.systems()
+    ]
+    print(table(rows, ["system", "task", "parameters", "paper", "configs"]))
+    print("any other module on the path, or installed, goes by its import name: python -m systems check NAME")
 
 
 def train(options: argparse.Namespace) -> None:
@@ -68,6 +78,9 @@ def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     top = argparse.ArgumentParser("python -m systems", description="Train systems and predict with them.")
     verbs = top.add_subparsers(required=True, metavar="VERB")
+
+    verb = verbs.add_parser("list", help="the systems of this checkout", description=show.__doc__)
+    verb.set_defaults(run=show)
 
     verb = verbs.add_parser("train", help="train a system, or go on where it was cut off", description=train.__doc__)
     verb.add_argument("system", help="import name, such as baseline.retriever")
