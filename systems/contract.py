@@ -68,16 +68,21 @@ def system(name: str) -> ModuleType:
     Raises:
         BadRequest: There is no such module, or it lacks a part of the contract.
     """
-    try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and (name == error.name or name.startswith(error.name + ".")):
-            raise BadRequest(f"no module {name!r}; give a system's import name, such as baseline.retriever") from None
-        raise
+    module = find(name)
     missing = [part for part in MODULE_NAMES if not hasattr(module, part)]
     if missing:
         raise BadRequest(f"the module {name} is no system: it must have {', '.join(MODULE_NAMES)}; no {missing[0]}")
     return module
+
+
+def find(name: str) -> ModuleType:
+    """Import a module, whatever it holds; raises BadRequest where there is none of this name."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(error.name + ".")):
+            raise BadRequest(f"no module {name!r}; give a system's import name, such as baseline.retriever") from None
+        raise
 
 
 def configure(model: type[BaseModel], file: Path | None, settings: Sequence[str] = ()) -> BaseModel:
