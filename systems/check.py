@@ -157,11 +157,15 @@ def _config(module: ModuleType, settings: Sequence[str], report: Report) -> Base
     if not refused:
         advice = 'write `class Config(pydantic.BaseModel, extra="forbid")`'
         report("Config", "refuse unknown keys", "that it takes no_such_key, as it would a misspelt one", advice)
-    if ("Config", "have a default for every field") in report.rules and not settings:
+    short = ["epochs=1"] if "epochs" in model.model_fields else []
+    given = {setting.partition("=")[0] for setting in settings}
+    if any(about.is_required() and field not in given for field, about in model.model_fields.items()):
         return None
-    if "epochs" in model.model_fields and not any(setting.startswith("epochs=") for setting in settings):
-        settings = [*settings, "epochs=1"]
-    return contract.configure(model, None, settings)
+    if settings:  # what does not hold is the request's fault
+        return contract.configure(model, None, settings if "epochs" in given else [*settings, *short])
+    with report.catching("Config", "hold with its defaults"):
+        return contract.configure(model, None, short)
+    return None
 
 
 def make_data(folder: Path) -> None:
@@ -336,12 +340,12 @@ class Asked:
         usual = [label for label in sounds if label in alone][:5]
         if "1.98 s" not in alone:
             return
-        self.probe["sound"] = alone["1.98 s"]
         again = self.hear([sounds["1.98 s"]], "take a sound twice", "1.98 s")
         if not again or not _same(again[0], alone["1.98 s"]):
             advice = "leave out what is drawn at random, or draw it from a seed of its own"
             self.report(part, "give the same answer to the same sound", "another at the second time", advice, "1.98 s")
             return
+        self.probe["sound"] = alone["1.98 s"]
         faulty = False
         for label in usual[:-1]:
             must = "take sounds with zeros behind their ends"
@@ -372,7 +376,7 @@ class Asked:
                 alone[text] = answers[0]
         if TEXTS[0] in alone:
             self.probe["text"] = alone[TEXTS[0]]
-        for count in (2, 5, len(alone)):
+        for count in sorted({min(count, len(alone)) for count in (2, 5, len(alone))} - {0}):
             texts = list(alone)[:count]
             batch = self.read(texts, "take batches of 1, 2 and 5 texts", f"a batch of {count}")
             for text, answer in zip(texts, batch or [], strict=False):

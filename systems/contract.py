@@ -4,7 +4,11 @@
 - `train(config, dataset, run)`: train on `dataset` (`evaluation.data.Dataset`) into `run` (`systems.training.Run`).
 - `load_model(checkpoint)`: give back a `Retriever` or a `Captioner` from a checkpoint of the run, ready to use.
 
-`baseline.retriever` and `baseline.captioner` are such modules; so is any other on the path.
+`baseline.retriever` and `baseline.captioner` are such modules; so is any other on the path. `systems check NAME` says
+what one lacks.
+
+A model is ready to use when it is loaded (`eval()`), moves by `to(device)` as a torch module does, and gives the same
+answer to the same sound or text, whatever else is in its batch.
 """
 
 import importlib
