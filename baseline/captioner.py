@@ -34,6 +34,9 @@ from systems.parts.decoder import Decoder, Steps
 from systems.parts.vocabulary import END, PADDING, START, UNKNOWN, Vocabulary
 from systems.training import Run, Schedule
 
+PAPER = "Weck et al. 2021 (decoder), Xie et al. 2022 (encoder)"
+PARAMETERS = "8,125,122 and 813 a word"
+
 
 class Config(Schedule):
     """What can be chosen."""

@@ -30,6 +30,9 @@ from systems.parts import words
 from systems.parts.losses import triplet
 from systems.training import Run, Schedule
 
+PAPER = "Xie et al. 2022, DCASE task 6B"
+PARAMETERS = 732_354  # of the CRNN; word vectors are not learnt with it
+
 
 class Config(Schedule):
     """What can be chosen. Where paper and published code differ, the default is what retrieves better here."""

@@ -1,11 +1,32 @@
-"""The systems' command line: train, predict, and show what was published."""
+"""The systems' command line: list, check, train and predict, and published figures beside measured ones."""
 
 import argparse
 import sys
 from pathlib import Path
 
 from evaluation import data
-from evaluation.findings import WARNING, BadRequest, Finding, command, say
+from evaluation.findings import WARNING, BadRequest, Finding, command, say, table
+from systems import listing
+
+
+def show(options: argparse.Namespace) -> None:
+    """List the systems of this checkout; any other module is named in the same way."""
+    rows = [
+        [one.name, one.task, one.parameters, one.paper, " ".join(map(str, one.configs))] for one in listing.systems()
+    ]
+    print(table(rows, ["system", "task", "parameters", "paper", "configs"]))
+    print("any other module on the path, or installed, goes by its import name: python -m systems check NAME")
+
+
+def check(options: argparse.Namespace) -> int:
+    """Train a system for a moment on awkward data, ask its model awkward things, and say all that is to be mended."""
+    from systems import check
+
+    what, findings = check.check(options.system, options.run_folder, options.set)
+    say(findings)
+    if not findings:
+        print(f"{options.system}: {what}; nothing to mend")
+    return 1 if findings else 0
 
 
 def train(options: argparse.Namespace) -> None:
@@ -78,6 +99,19 @@ def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     top = argparse.ArgumentParser("python -m systems", description="Train systems and predict with them.")
     verbs = top.add_subparsers(required=True, metavar="VERB")
+
+    verb = verbs.add_parser("list", help="the systems of this checkout", description=show.__doc__)
+    verb.set_defaults(run=show)
+
+    verb = verbs.add_parser("check", help="whether a system holds to the contract", description=check.__doc__)
+    verb.add_argument("system", help="import name, such as baseline.retriever")
+    way = verb.add_mutually_exclusive_group()
+    way.add_argument(
+        "--run", type=Path, dest="run_folder", metavar="RUN", help="ask this trained run; without, one is trained"
+    )
+    text = "change a key of the config to train with; epochs is 1 without"
+    way.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
+    verb.set_defaults(run=check)
 
     verb = verbs.add_parser("train", help="train a system, or go on where it was cut off", description=train.__doc__)
     verb.add_argument("system", help="import name, such as baseline.retriever")

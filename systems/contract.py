@@ -4,7 +4,11 @@
 - `train(config, dataset, run)`: train on `dataset` (`evaluation.data.Dataset`) into `run` (`systems.training.Run`).
 - `load_model(checkpoint)`: give back a `Retriever` or a `Captioner` from a checkpoint of the run, ready to use.
 
-`baseline.retriever` and `baseline.captioner` are such modules; so is any other on the path.
+`baseline.retriever` and `baseline.captioner` are such modules; so is any other on the path. `systems check NAME` says
+what one lacks.
+
+A model is ready to use when it is loaded (`eval()`), moves by `to(device)` as a torch module does, and gives the same
+answer to the same sound or text, whatever else is in its batch.
 """
 
 import importlib
@@ -68,16 +72,21 @@ def system(name: str) -> ModuleType:
     Raises:
         BadRequest: There is no such module, or it lacks a part of the contract.
     """
-    try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and (name == error.name or name.startswith(error.name + ".")):
-            raise BadRequest(f"no module {name!r}; give a system's import name, such as baseline.retriever") from None
-        raise
+    module = find(name)
     missing = [part for part in MODULE_NAMES if not hasattr(module, part)]
     if missing:
         raise BadRequest(f"the module {name} is no system: it must have {', '.join(MODULE_NAMES)}; no {missing[0]}")
     return module
+
+
+def find(name: str) -> ModuleType:
+    """Import a module, whatever it holds; raises BadRequest where there is none of this name."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(error.name + ".")):
+            raise BadRequest(f"no module {name!r}; give a system's import name, such as baseline.retriever") from None
+        raise
 
 
 def configure(model: type[BaseModel], file: Path | None, settings: Sequence[str] = ()) -> BaseModel:

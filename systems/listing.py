@@ -1,0 +1,79 @@
+"""Which systems lie in this checkout: found by reading the sources, so that a list takes no time and needs no register.
+
+A system's module says `PAPER` (where it was published) and `PARAMETERS` (how many; a number, or a text where they
+depend on the data) as constants. Its configs are the YAML files of its name beside it or, where the system is a
+package, those in its folder.
+"""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("baseline", "systems")
+PARTS = {"Config", "train", "load_model"}
+TASKS = {"embed_audio": "retrieval", "caption": "captioning"}  # by the method that the task needs
+PUBLISHED = "published.yaml"  # a paper's figures, which are no config
+
+
+@dataclass(frozen=True)
+class Found:
+    """One system, as its source describes it."""
+
+    name: str
+    task: str
+    paper: str
+    parameters: str
+    configs: tuple[Path, ...]
+
+
+def systems(root: Path = ROOT) -> list[Found]:
+    """Every system in the rooms below `root`, by name."""
+    found: list[Found] = []
+    for room in ROOMS:
+        packages: list[Path] = []  # systems of several files: what lies in them is theirs
+        # A package's own file before those in it.
+        for path in sorted((root / room).rglob("*.py"), key=lambda path: (path.name != "__init__.py", path)):
+            if any(package in path.parents for package in packages):
+                continue
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            if not set(_names(tree)) >= PARTS:
+                continue
+            package = path.parent if path.name == "__init__.py" else None
+            packages += [package] if package else []
+            found.append(_describe(root, package or path.with_suffix(""), tree, package))
+    return sorted(found, key=lambda one: one.name)
+
+
+def _describe(root: Path, place: Path, tree: ast.Module, package: Path | None) -> Found:
+    sources = sorted(package.rglob("*.py")) if package else []
+    trees = [tree, *(ast.parse(path.read_text(encoding="utf-8")) for path in sources)]
+    methods = {node.name for one in trees for node in ast.walk(one) if isinstance(node, ast.FunctionDef)}
+    constants = dict(_constants(tree))
+    parameters = constants.get("PARAMETERS", "")
+    configs = sorted(package.rglob("*.yaml")) if package else [place.with_suffix(".yaml")]
+    return Found(
+        name=".".join(place.relative_to(root).parts),
+        task=" and ".join(task for method, task in TASKS.items() if method in methods),
+        paper=str(constants.get("PAPER", "")),
+        parameters=f"{parameters:,}" if isinstance(parameters, int) else str(parameters),
+        configs=tuple(path.relative_to(root) for path in configs if path.is_file() and path.name != PUBLISHED),
+    )
+
+
+def _names(tree: ast.Module) -> Iterator[str]:
+    """What a module's top level defines or imports."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.ImportFrom):
+            yield from (alias.asname or alias.name for alias in node.names)
+        elif isinstance(node, ast.Assign):
+            yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+
+
+def _constants(tree: ast.Module) -> Iterator[tuple[str, object]]:
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+            yield from ((target.id, node.value.value) for target in node.targets if isinstance(target, ast.Name))
