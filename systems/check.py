@@ -227,12 +227,15 @@ def _check_folder(run: Run, report: Report) -> None:
 
 
 @contextlib.contextmanager
-def _anew(name: str) -> Iterator[ModuleType]:
+def _anew(name: str, report: Report) -> Iterator[ModuleType | None]:
     """Import a module as a new process would: what it remembers of training is gone."""
     kept = {key: sys.modules.pop(key) for key in list(sys.modules) if f"{key}.".startswith(f"{name}.")}
     parent, _, last = name.rpartition(".")
+    module = None
     try:
-        yield importlib.import_module(name)
+        with report.catching("import", "be importable again"):
+            module = importlib.import_module(name)
+        yield module
     finally:
         for key in [key for key in sys.modules if f"{key}.".startswith(f"{name}.")]:
             del sys.modules[key]
@@ -244,8 +247,8 @@ def _anew(name: str) -> Iterator[ModuleType]:
 def _check_runs(name: str, runs: Sequence[Path], report: Report) -> str:
     """Check the model of the first run, and that loading again and training again give its answers."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with _anew(name) as module:
-        first = _load(module, runs[0], device, report)
+    with _anew(name, report) as module:
+        first = _load(module, runs[0], device, report) if module else None
         if first is None:
             return ""
         asked = Asked(first, device, report)

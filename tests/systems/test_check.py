@@ -75,7 +75,7 @@ def team(tmp_path, monkeypatch):
         return name
 
     yield write
-    for name in [name for name in sys.modules if name.partition(".")[0] == "team"]:
+    for name in [name for name in sys.modules if name.startswith("team")]:
         del sys.modules[name]
 
 
@@ -105,6 +105,11 @@ CASES = {
     "no load_model": ("def load_model", "def load", "load_model: must be a function, load_model(checkpoint); found"),
     "no import": ("import torch", "import torch, no_such_package", "import: must be importable; found ModuleNotFound"),
     "syntax": ("import torch", "import torch =", "import: must be importable; found SyntaxError (invalid syntax"),
+    "importable once": (
+        "import torch",
+        "import sys, torch; sys.modules['teammate'] = 1 / ('teammate' not in sys.modules)",
+        "import: must be importable again; found ZeroDivisionError (division by zero) at ",
+    ),
     # Training, and what it leaves.
     "train raises": ("    run.start()", "    run.star()", "train: must train on sounds, names and captions as awkward"),
     "no config.yaml": (
