@@ -37,6 +37,9 @@ from systems.training import Run, Schedule
 Adapter = Literal["mlp", "mha", "identity"]
 WORDS = "words.bin"  # in the run folder
 
+PAPER = "Weck et al. 2022"
+PARAMETERS = "1,968,128 in the adapters (CNN14, DistilRoBERTa), and the encoders'"
+
 
 class Config(Schedule):
     """What can be chosen; the defaults are the system ATAE as it was submitted."""
