@@ -58,6 +58,15 @@ class Measured:
     values: np.ndarray | None = field(default=None, repr=False, compare=False)
     chance: float | None = None
 
+    def figures(self) -> dict[str, Any]:
+        """What is kept of it as JSON; the items' values stand elsewhere."""
+        figures = plain(asdict(self.estimate))
+        if self.chance is not None:
+            figures["chance"] = plain(self.chance)
+        if self.by_clip:
+            figures["by_clip"] = {key: value for key, value in plain(asdict(self.by_clip)).items() if key != "value"}
+        return figures
+
 
 @dataclass(frozen=True)
 class Items:
@@ -142,13 +151,13 @@ class Score:
     def __str__(self) -> str:
         """The metrics as a table, with the signature below."""
         columns: list[tuple[str, Callable[[Measured], str]]] = [
-            ("value", lambda m: _number(m.estimate.value)),
+            ("value", lambda m: number(m.estimate.value)),
             ("95 % interval", lambda m: _span(m.estimate)),
         ]
         if any(m.by_clip for m in self.metrics.values()):
             columns.append(("by clip", lambda m: _span(m.by_clip)))
         if any(m.chance is not None for m in self.metrics.values()):
-            columns.append(("chance", lambda m: _number(m.chance)))
+            columns.append(("chance", lambda m: number(m.chance)))
         columns.append((self.items.kind, lambda m: str(m.estimate.n)))
         rows = [[name, *(show(m) for _, show in columns)] for name, m in self.metrics.items()]
         rows += [[name, "not available"] for name in self.unavailable]
@@ -163,14 +172,7 @@ class Score:
         """Write as JSON at full precision, whole or not at all."""
         content: dict[str, Any] = {"signature": self.signature, "metrics": {}}
         for name, measured in self.metrics.items():
-            figures = _plain(asdict(measured.estimate))
-            if measured.chance is not None:
-                figures |= _plain({"chance": measured.chance})
-            if measured.by_clip:
-                figures["by_clip"] = {
-                    key: value for key, value in _plain(asdict(measured.by_clip)).items() if key != "value"
-                }
-            content["metrics"][name] = figures
+            content["metrics"][name] = measured.figures()
         if self.unavailable:
             content["unavailable"] = dict(self.unavailable)
         items = {
@@ -187,12 +189,15 @@ class Score:
             part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def _plain(figures: dict[str, Any]) -> dict[str, Any]:
-    # JSON has neither NaN nor infinity.
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figures.items()}
+def plain(content: Any) -> Any:
+    """The same with null for numbers that JSON does not have: NaN and infinity."""
+    if isinstance(content, Mapping):
+        return {key: plain(value) for key, value in content.items()}
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """A figure for people; a dash where there is none."""
     if value is None or not math.isfinite(value):
         return "–"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
@@ -201,7 +206,7 @@ def _number(value: float | None) -> str:
 def _span(estimate: Estimate | None) -> str:
     if estimate is None or not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
         return "–"
-    return f"{_number(estimate.low)} – {_number(estimate.high)}"
+    return f"{number(estimate.low)} – {number(estimate.high)}"
 
 
 def read(path: Path) -> Score:

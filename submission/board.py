@@ -13,7 +13,7 @@ from evaluation import comparison
 from evaluation.comparison import Difference
 from evaluation.findings import ERROR, NOTE, WARNING, Finding, printable, table
 from evaluation.intervals import Estimate
-from evaluation.scores import Score
+from evaluation.scores import Score, number, plain
 from submission.tasks import Figures, Task
 
 SEED = 0  # of the test's draws
@@ -209,11 +209,11 @@ class Leaderboard:
 
     def _cells(self, entry: Entry) -> list[str]:
         found = [entry.score.metrics.get(name) for name in self.metrics]
-        cells = [f"{figure(m.estimate.value)} {span(m.estimate)}".strip() if m else "–" for m in found]
+        cells = [f"{number(m.estimate.value)} {span(m.estimate)}".strip() if m else "–" for m in found]
         return [*cells, *["not available"] * len(self.missing)]
 
     def published_cells(self, figures: Figures) -> list[str]:
-        return [figure(figures.metrics.get(name, math.nan)) for name in [*self.metrics, *self.missing]]
+        return [number(figures.metrics.get(name, math.nan)) for name in [*self.metrics, *self.missing]]
 
     def csv(self) -> str:
         """All tables in long form, at full precision."""
@@ -272,12 +272,12 @@ class Leaderboard:
                     "team": e.team,
                     "package": e.package,
                     "signature": e.score.signature,
-                    "metrics": {name: _measured(m) for name, m in e.score.metrics.items()},
+                    "metrics": {name: m.figures() for name, m in e.score.metrics.items()},
                     "characteristics": dict(zip(self.task.characteristics.value, e.characteristics, strict=True)),
                 }
                 for rank, e in self.systems.rows
             ],
-            "neighbours": {ranking.name: [_plain(asdict(d)) for d in ranking.neighbours] for ranking in tables},
+            "neighbours": {ranking.name: [plain(asdict(d)) for d in ranking.neighbours] for ranking in tables},
             "published": [figures.model_dump() for figures in self.published],
             "packages": [
                 {
@@ -301,18 +301,12 @@ def ranked(rank: int | None) -> str:
     return str(rank) if rank else "–"
 
 
-def figure(value: float) -> str:
-    if not math.isfinite(value):
-        return "–"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
-
-
 def span(estimate: Estimate) -> str:
     return spans(estimate.low, estimate.high)
 
 
 def spans(low: float, high: float) -> str:
-    return f"[{figure(low)}, {figure(high)}]" if math.isfinite(low) and math.isfinite(high) else ""
+    return f"[{number(low)}, {number(high)}]" if math.isfinite(low) and math.isfinite(high) else ""
 
 
 def difference_cells(d: Difference) -> list[str]:
@@ -328,21 +322,5 @@ def _inert(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
-def _measured(measured: object) -> dict[str, object]:
-    figures = _plain(asdict(measured.estimate))
-    if measured.chance is not None:
-        figures["chance"] = measured.chance
-    if measured.by_clip:
-        figures["by_clip"] = {key: x for key, x in _plain(asdict(measured.by_clip)).items() if key != "value"}
-    return figures
-
-
-def _plain(content: object) -> object:
-    """The same without what JSON has not: a number that is none is null."""
-    if isinstance(content, Mapping):
-        return {key: _plain(value) for key, value in content.items()}
-    return None if isinstance(content, float) and not math.isfinite(content) else content
-
-
 def _blanks(figures: Mapping[str, object]) -> dict[str, object]:
-    return {key: "" if value is None else value for key, value in _plain(figures).items()}
+    return {key: "" if value is None else value for key, value in plain(figures).items()}

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
 from evaluation.findings import ERROR, NOTE, WARNING, printable
-from submission.board import Leaderboard, Package, Table, difference_cells, figure, ranked, span, spans
+from evaluation.scores import number
+from submission.board import Leaderboard, Package, Table, difference_cells, ranked, span, spans
 
 LISTED = 100  # findings of one package; all are in the other forms
 ROW, AXIS = 38, 44  # pixels
@@ -101,7 +102,7 @@ def _ranking(board: Leaderboard, ranking: Table) -> _Html:
         cells.append(_element("th", entry.label, scope="row", dir="auto"))
         for name in board.metrics:
             measured = entry.score.metrics.get(name)
-            value = figure(measured.estimate.value) if measured else "–"
+            value = number(measured.estimate.value) if measured else "–"
             around = _element("small", span(measured.estimate)) if measured else ""
             cells.append(_element("td", _element("b", value) if name == board.metric else value, " ", around))
         rows.append(_element("tr", *cells, *[_element("td", "not available")] * len(board.missing)))
@@ -178,7 +179,7 @@ def _plot(board: Leaderboard, ranking: Table) -> _Html:
     for row, (name, whole, value, low, high, kind) in enumerate(marks):
         top = row * ROW
         y = str(top + 27)
-        inner = [_element("title", f"{printable(whole)}: {figure(value)} {spans(low, high)}".strip())]
+        inner = [_element("title", f"{printable(whole)}: {number(value)} {spans(low, high)}".strip())]
         inner.append(_element("text", name, x="4", y=str(top + 16)))
         if math.isfinite(low) and math.isfinite(high):
             inner.append(_element("line", x1=across(low), x2=across(high), y1=y, y2=y, class_="span"))
