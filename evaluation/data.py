@@ -43,6 +43,7 @@ from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
+import soundfile
 from tqdm import tqdm
 
 from evaluation import audio, tables
@@ -143,6 +144,14 @@ class Split:
         except OSError:
             return None
         return hashlib.sha256(repr((self.fingerprint, sizes)).encode()).hexdigest()[:8]
+
+    @cached_property
+    def seconds(self) -> float | None:
+        """How long all sounds are together, by their headers; None where a sound is not there."""
+        try:
+            return sum(soundfile.info(clip.path).duration for clip in self.clips)
+        except (OSError, soundfile.SoundFileError):
+            return None
 
 
 @dataclass(frozen=True)

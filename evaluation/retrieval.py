@@ -165,6 +165,12 @@ def numbers(cells: Sequence[str]) -> np.ndarray | None:
     return found if np.isfinite(found).all() else None
 
 
+def unfinite(cells: Sequence[str]) -> list[int]:
+    """Which cells `numbers` would not take, by their places."""
+    values = (_number(cell) for cell in cells)
+    return [place for place, value in enumerate(values) if value is None or not math.isfinite(value)]
+
+
 def _number(cell: str) -> float | None:
     try:
         return float(cell) if cell.isascii() and "_" not in cell else None
@@ -216,8 +222,7 @@ def _matrix(records: Sequence[tables.Record], scores: Sequence[np.ndarray | None
             message = f"must have {len(header)} cells as the header has, the query and a score for each clip"
             findings.append(Finding(file, line, message=f"{message}; found {len(cells)}"))
         if row is None:
-            values = [_number(cell) for cell in cells[1:]]
-            bad = [column for column, x in enumerate(values, start=1) if x is None or not math.isfinite(x)]
+            bad = [place + 1 for place in unfinite(cells[1:])]
             more = f", and so in {len(bad) - 1} more columns" if len(bad) > 1 else ""
             message = f"must be a finite number; found {cells[bad[0]]!r:.200}{more}"
             findings.append(Finding(file, line, tables.column_name(header, bad[0]), message))

@@ -91,9 +91,7 @@ def read(path: Path, file: str = "") -> Document:
     lines: dict[KeyPath, int] = {}
     maker = _Values(file, lines, findings)
     values = maker.of(node, ())
-    if len(findings) > LISTED:
-        findings[LISTED:] = [Finding(file, message=f"there are more than {LISTED} findings; mend these first")]
-    return Document(values if isinstance(values, dict) else None, lines, findings, maker.broken)
+    return Document(values if isinstance(values, dict) else None, lines, first(findings, file), maker.broken)
 
 
 def _decoded(raw: bytes, file: str, findings: list[Finding]) -> str:
@@ -341,7 +339,14 @@ def pdf_fault(path: Path) -> str | None:
     return None if b"%%EOF" in end else "must be a whole PDF; its end is missing: export the report again"
 
 
-# How findings name things ---------------------------------------------------------------------------------------------
+# Findings -------------------------------------------------------------------------------------------------------------
+
+
+def first(findings: list[Finding], file: str) -> list[Finding]:
+    """The first of findings, and that there are more where they are more than `LISTED`."""
+    if len(findings) <= LISTED:
+        return findings
+    return [*findings[:LISTED], Finding(file, message=f"there are more than {LISTED} findings; mend these first")]
 
 
 def dotted(path: KeyPath) -> str:

@@ -7,6 +7,7 @@ asked for (it reads as text in a table, and quotes mend it), an e-mail address o
 of another name than the corresponding author's.
 """
 
+import contextlib
 import difflib
 import math
 import re
@@ -18,7 +19,7 @@ from pathlib import Path
 import yaml
 
 from evaluation.findings import ERROR, SHOWN, WARNING, Finding, cut, lookalike, printable, quoted, unknown_key
-from submission.documents import LISTED, Document, KeyPath, dotted, read, shown
+from submission.documents import LISTED, Document, KeyPath, dotted, first, read, shown
 from submission.tasks import Key, Task
 
 WIDTH = 120
@@ -74,13 +75,9 @@ class Checks:
     def run(self, look: Callable[[], None]) -> list[Finding]:
         """Give what the document and the look at its values find."""
         self.findings = list(self.document.findings)
-        try:
+        with contextlib.suppress(_EnoughError):
             look()
-        except _EnoughError:
-            self.findings[LISTED:] = [
-                Finding(self.file, message=f"there are more than {LISTED} findings; mend these first")
-            ]
-        return sorted(self.findings)
+        return sorted(first(self.findings, self.file))
 
     def whole(self) -> None:
         """Check a system's metadata."""

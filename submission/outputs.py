@@ -7,7 +7,6 @@ a text. That is less than 2 GB of memory, whatever the file holds.
 
 import codecs
 import csv
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -348,7 +347,7 @@ def _matrix(
         yield from _keep(keys, query, line, task, file)
         scores = retrieval.numbers(cells)
         if scores is None:
-            bad = [index for index, cell in enumerate(cells, start=1) if not math.isfinite(_number(cell))]
+            bad = [place + 1 for place in retrieval.unfinite(cells)]
             more = f", and so in {len(bad) - 1} more columns" if len(bad) > 1 else ""
             message = f"must be a finite number; found {quoted(cells[bad[0] - 1])}{more}"
             yield Finding(file, line, cut(tables.column_name(header, bad[0])), message)
@@ -358,13 +357,6 @@ def _matrix(
         more = f" (so in {len(constant) - 1} more rows)" if len(constant) > 1 else ""
         message = f"gives every clip the same score, which ranks none{more}; is the model trained?"
         yield Finding(file, constant[0], message=message, severity=WARNING)
-
-
-def _number(cell: str) -> float:
-    try:
-        return float(cell) if cell.isascii() and "_" not in cell else math.nan  # both are Python's own habits
-    except ValueError:
-        return math.nan
 
 
 TERMS = {  # one, several, what is compared, and what to say of one that is missing

@@ -18,10 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-import soundfile
-
 from evaluation import retrieval, scores, tables
-from evaluation.data import EVALUATION, Clip, Dataset, Split
+from evaluation.data import EVALUATION, Dataset, Split
 from evaluation.files import replacing
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding, cut, quoted, shortened
 from submission import archive, documents, metadata, outputs
@@ -581,7 +579,7 @@ def _described(key: Key, folder: Path, split: Split) -> dict[str, object]:
         "has_captions": pairs > 0,
         "nb_captions_per_audio": _whole(pairs / max(len(clips), 1)),
         "nb_clips_per_caption": _whole(sum(map(len, captions.values())) / max(len(captions), 1)),
-        "total_audio_length": _seconds(clips),
+        "total_audio_length": None if split.seconds is None else round(split.seconds),
         "total_captions": pairs,
     }
     return {name: known.get(name) for name in key.keys}
@@ -589,11 +587,3 @@ def _described(key: Key, folder: Path, split: Split) -> dict[str, object]:
 
 def _whole(value: float) -> float | int:
     return int(value) if value == int(value) else round(value, 2)
-
-
-def _seconds(clips: Iterable[Clip]) -> int | None:
-    """How long all sounds are together, by their headers; None where some are not there."""
-    try:
-        return round(sum(soundfile.info(clip.path).duration for clip in clips))
-    except (OSError, soundfile.SoundFileError):
-        return None

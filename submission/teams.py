@@ -8,7 +8,7 @@ from pathlib import Path
 
 from evaluation.findings import ERROR, SHOWN, WARNING, Faulty, Finding, cut, lookalike, quoted, unknown_key
 from submission import documents
-from submission.documents import LISTED, Document, KeyPath, dotted, pdf_fault, shown
+from submission.documents import Document, KeyPath, dotted, first, pdf_fault, shown
 from submission.metadata import ABSENT, Checks, comment, has_metric, hinted, key_lines, label_fault, written
 from submission.tasks import Key, Task
 
@@ -141,9 +141,7 @@ def read(task: Task, path: Path) -> tuple[Team, list[Finding]]:
             findings += _block(task, document, root, block, file, words.get("author", ""))
         else:
             find(root, f"must be keys and values; found {shown(block)}")
-    findings.sort()
-    if len(findings) > LISTED:
-        findings[LISTED:] = [Finding(file, message=f"there are more than {LISTED} findings; mend these first")]
+    findings = first(sorted(findings), file)
     if any(finding.severity == ERROR for finding in findings):
         raise Faulty(findings)
     metadata, *systems = [_filled(block) for _, block in blocks]

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from evaluation import audio
 from evaluation.data import Split
-from evaluation.findings import BadRequest, Faulty, Finding, printable, unknown_key
+from evaluation.findings import BadRequest, Faulty, Finding, unknown_key
 from evaluation.retrieval import Similarity
 
 MODULE_NAMES = ("Config", "train", "load_model")
@@ -241,7 +241,6 @@ __all__ = [
     "captions",
     "configure",
     "embeddings",
-    "printable",
     "similarity",
     "system",
 ]
