@@ -13,7 +13,7 @@ from bench.measures import CLOTHO, Function, Row, duration, race, times
 if TYPE_CHECKING:
     from systems.parts.encoders import Encoder
 
-YAMNET = CLOTHO.parent / "yamnet"
+YAMNET, ESC10 = CLOTHO.parent / "yamnet", CLOTHO.parent / "esc10"
 NETWORKS = {"cnn14": "Cnn14", "coala": "Coala", "openl3": "OpenL3", "vggish": "VGGish"}
 CLIPS = {"cnn14": 8, "coala": 40, "openl3": 4, "vggish": 8, "yamnet": 80}  # some seconds of each
 SECONDS = 5
@@ -74,4 +74,41 @@ def _loaded(name: str) -> "Encoder":
     return encoders.Encoder(name, module, getattr(module, NETWORKS[name])().eval().requires_grad_(False))
 
 
-MEASURES = {"encoders": encoders}
+def epoch(alone: Function, folder: Path) -> list[Row]:
+    """An epoch of ATAE's adapters on real sound, its embeddings in the cache, or computed in it."""
+    if not (YAMNET.is_dir() and ESC10.is_dir()):
+        return []
+    cached, uncached = alone(_epoch, folder)
+    what = "training epoch of ATAE on esc10 (YAMNet, trained words), cached / embedding anew"
+    return [Row(what, duration(cached), duration(uncached), times(uncached / cached), note="240 clips, 1200 captions")]
+
+
+def _epoch(folder: Path) -> list[float]:
+    import lightning
+    import torch
+
+    from evaluation import data
+    from systems import atae
+    from systems.parts import words
+
+    split = data.read(ESC10, data.DEVELOPMENT)[data.DEVELOPMENT]
+    config = atae.Config(audio_encoder="yamnet", audio_weights=str(YAMNET), text_encoder="train", loss="nt_xent")
+    lightning.seed_everything(0, verbose=False)
+    model = atae.Retriever(config, words.train(split.captions, epochs=1, cbow=True))
+    caches: Iterator[Path] = (folder / f"epoch {number}" for number in range(1000))
+
+    def one(cache: Path) -> None:
+        material = atae.Material(split.clips, [], model, cache)
+        training = atae.Training(model, split, material)
+        training.log = lambda *values, **how: None  # there is no trainer to keep it
+        optimizer = training.configure_optimizers()
+        for chosen in torch.randperm(len(material.pairs)).split(config.batch):
+            optimizer.zero_grad()
+            training.training_step(material.batch([material.pairs[index] for index in chosen]), 0).backward()
+            optimizer.step()
+
+    filled = next(caches)
+    return race(lambda: one(filled), lambda: one(next(caches)), rounds=3)
+
+
+MEASURES = {"encoders": encoders, "epoch": epoch}

@@ -4,8 +4,6 @@ import csv
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -21,9 +19,11 @@ from baseline.retriever import Item
 from evaluation import captioning, data
 from evaluation.findings import command
 from submission.__main__ import parser as submission
+from systems import training
 from systems.__main__ import parser
 from systems.parts import vocabulary
 from systems.parts.vocabulary import END, PADDING, START
+from tests.systems.runs import cut_off, same, weights
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("epochs=3", "batch=4", "words_epochs=1", "blocks=1", "heads=2", "head_size=8", "hidden=16", "max_words=8")
@@ -36,14 +36,6 @@ def arguments(folder, run, *settings, system="baseline.captioner", small=SMALL):
         *("train", system, "--data", str(folder), "--run", str(run), "--cache", str(folder / "cache")),
         *("--accelerator", "cpu", *keys),
     ]
-
-
-def weights(run, which="last"):
-    return torch.load(run / "checkpoints" / f"{which}.ckpt", weights_only=True)["state_dict"]
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 @pytest.fixture(scope="module")
@@ -183,33 +175,12 @@ def test_it_begins_with_the_retrievers_encoder(retriever):
     assert same({f"model.audio_encoder.{name}": value for name, value in encoder.items()}, there)
 
 
-KILLER = """
-import os, signal, sys
-from baseline import captioner
-from evaluation.findings import command
-from systems import training
-from systems.__main__ import parser
-
-object, name = {"step": (captioner.Training, "training_step"),
-                "between": (training.AtomicCheckpoints, "save_checkpoint"),
-                "table": (training, "write_rows"),
-                "vocabulary": (captioner.Vocabulary, "write")}[sys.argv[1]]
-original, calls, count = getattr(object, name), [0], int(sys.argv[2])
-def wrapped(*args, **kwargs):
-    calls[0] += 1
-    if calls[0] == count:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return original(*args, **kwargs)
-setattr(object, name, wrapped)
-sys.exit(command(parser(), sys.argv[3:]))
-"""
-
-
-@pytest.mark.parametrize(("place", "count"), [("step", 5), ("between", 2)])
-def test_killed_at_any_moment_it_ends_with_the_same_weights(tiny, retriever, undisturbed, tmp_path, place, count):
+@pytest.mark.parametrize(
+    ("owner", "name", "count"), [(Training, "training_step", 5), (training.AtomicCheckpoints, "save_checkpoint", 2)]
+)
+def test_killed_at_any_moment_it_ends_with_the_same_weights(tiny, retriever, undisturbed, tmp_path, owner, name, count):
     words = arguments(tiny, tmp_path / "run", *RANDOM, f"init_from={retriever}")
-    killed = subprocess.run([sys.executable, "-c", KILLER, place, str(count), *words], cwd=ROOT, check=False)
-    assert killed.returncode == -signal.SIGKILL
+    assert cut_off(words, owner, name, count) == -signal.SIGKILL
     assert command(parser(), words) == 0
     for which in ("last", "best"):
         assert same(weights(tmp_path / "run", which), weights(undisturbed, which))

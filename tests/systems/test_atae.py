@@ -1,6 +1,5 @@
 """ATAE: its configs, its stages, what learns, several processes, and what it reaches on real sound."""
 
-import csv
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from evaluation.findings import BadRequest, command
 from systems import atae, contract
 from systems.__main__ import parser
 from systems.parts import words
+from tests.systems.runs import cut_off, rows, same
 from tests.systems.tiny import HEAR, text_model
 
 ROOT = Path(__file__).parents[2]
@@ -68,15 +68,6 @@ def arguments(place, run, config=None, *settings, more=()):
 def trained(place, run, config=None, *settings, more=()):
     assert command(parser(), arguments(place, run, config, *settings, more=more)) == 0
     return torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
-
-
-def rows(run):
-    with (run / "metrics.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 def test_all_published_configs_are_there():
@@ -176,31 +167,12 @@ def test_a_run_is_not_mixed_with_other_noisy_data(place, tmp_path, capsys):
 
 
 # Killed between the stages, and in a step of the last.
-KILLER = """
-import os, signal, sys
-from evaluation.findings import command
-from systems import atae, training
-from systems.__main__ import parser
-name, count = sys.argv[1], int(sys.argv[2])
-owner = atae.Training if name == "training_step" else atae
-original, calls = getattr(owner, name), [0]
-def dying(*args, **kwargs):
-    calls[0] += 1
-    if calls[0] == count:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return original(*args, **kwargs)
-setattr(owner, name, dying)
-sys.exit(command(parser(), sys.argv[3:]))
-"""
-
-
-@pytest.mark.parametrize(("place_to_die", "count"), [("fill", 1), ("training_step", 8)])
-def test_killed_in_any_stage_it_ends_with_the_same_weights(place, tmp_path, place_to_die, count):
+@pytest.mark.parametrize(("owner", "name", "count"), [(atae, "fill", 1), (atae.Training, "training_step", 8)])
+def test_killed_in_any_stage_it_ends_with_the_same_weights(place, tmp_path, owner, name, count):
     settings = ("stages=[[noisy], [clean]]", f"noisy={place / 'noisy'}", "epochs=2", "batch=10", "train_text=true")
     expected = trained(place, tmp_path / "whole", None, *settings)
     asked = arguments(place, tmp_path / "killed", None, *settings)
-    killed = subprocess.run([sys.executable, "-c", KILLER, place_to_die, str(count), *asked], cwd=ROOT, check=False)
-    assert killed.returncode == -signal.SIGKILL
+    assert cut_off(asked, owner, name, count) == -signal.SIGKILL
     assert same(trained(place, tmp_path / "killed", None, *settings)["state_dict"], expected["state_dict"])
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
 

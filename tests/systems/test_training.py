@@ -1,23 +1,20 @@
 """A run that is cut off ends as one that was left alone."""
 
-import csv
 import errno
 import os
 import shutil
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+from baseline import retriever
 from evaluation.findings import command
 from systems import training
 from systems.__main__ import parser
+from tests.systems.runs import cut_off, interrupt, kill, kill_after, kill_half_way, rows, same, terminate, weights
 
-ROOT = Path(__file__).parents[2]
 QUICK = ["--accelerator", "cpu", "--set", "epochs=4", "--set", "batch=4", "--set", "words_epochs=2"]
 
 
@@ -34,14 +31,6 @@ def arguments(data, run, *more):
         *QUICK,
         *more,
     ]
-
-
-def weights(run, which="last"):
-    return torch.load(run / "checkpoints" / f"{which}.ckpt", weights_only=True)["state_dict"]
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +62,9 @@ def test_a_run_holds_what_it_promises(undisturbed):
     }
     assert expected <= found
     assert all(path in expected or path.startswith("tensorboard/") for path in found)
-    with (undisturbed / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
-    assert {"loss", "learning_rate", "validation_loss", "validation_mAP@10"} <= rows[0].keys()
+    epochs = rows(undisturbed)
+    assert [row["epoch"] for row in epochs] == ["1", "2", "3", "4"]
+    assert {"loss", "learning_rate", "validation_loss", "validation_mAP@10"} <= epochs[0].keys()
     system = yaml.safe_load((undisturbed / "system.yaml").read_text())
     assert system["complexity"]["trainable_parameters"] == 732_354
     assert system["versions"]["torch"] == torch.__version__.partition("+")[0]
@@ -90,62 +78,20 @@ def test_two_runs_with_one_seed_agree_and_with_another_do_not(data, undisturbed,
     assert not same(weights(tmp_path / "other"), weights(undisturbed))
 
 
-# Where the process kills itself: in the middle of an epoch's steps, between the two checkpoints, in the middle of
-# writing one, after the last checkpoint and before the table.
-KILLER = """
-import os, signal, sys
-from pathlib import Path
-import torch
-from systems import training
-from baseline import retriever
-from evaluation.findings import command
-from systems.__main__ import parser
-
-place, count = sys.argv[1], int(sys.argv[2])
-def die_at(object, name, after=False):
-    original, calls = getattr(object, name), [0]
-    def wrapped(*args, **kwargs):
-        calls[0] += 1
-        if calls[0] == count and not after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = original(*args, **kwargs)
-        if calls[0] == count and after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-    setattr(object, name, wrapped)
-if place == "step":
-    die_at(retriever.Training, "training_step")
-elif place == "checkpoint":
-    def half(checkpoint, file):
-        Path(file).write_bytes(b"half a checkpoint")
-        os.kill(os.getpid(), signal.SIGKILL)
-    calls, original = [0], torch.save
-    def save(checkpoint, file):
-        calls[0] += 1
-        (half if calls[0] == count else original)(checkpoint, file)
-    torch.save = save
-elif place == "between":
-    die_at(training.AtomicCheckpoints, "save_checkpoint", after=True)
-elif place == "table":
-    die_at(training, "write_rows")
-elif place == "words":
-    die_at(retriever.words, "write")
-elif place == "describe":
-    die_at(training.Run, "describe")
-sys.exit(command(parser(), sys.argv[3:]))
-"""
-
-
 @pytest.mark.parametrize(
-    ("place", "count"),
-    [("words", 1), ("step", 7), ("checkpoint", 1), ("checkpoint", 3), ("between", 2), ("table", 4)],
+    ("owner", "name", "count", "how"),
+    [
+        (retriever.words, "write", 1, kill),
+        (retriever.Training, "training_step", 7, kill),
+        (torch, "save", 1, kill_half_way),
+        (torch, "save", 3, kill_half_way),
+        (training.AtomicCheckpoints, "save_checkpoint", 2, kill_after),  # between the two checkpoints
+        (training, "write_rows", 4, kill),  # after the last checkpoint
+    ],
 )
-def test_killed_at_any_moment_it_ends_with_the_same_weights(data, undisturbed, tmp_path, place, count):
+def test_killed_at_any_moment_it_ends_with_the_same_weights(data, undisturbed, tmp_path, owner, name, count, how):
     run = tmp_path / "run"
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLER, place, str(count), *arguments(data, run)], cwd=ROOT, check=False
-    )
-    assert killed.returncode == -signal.SIGKILL
+    assert cut_off(arguments(data, run), owner, name, count, how) == -signal.SIGKILL
     assert command(parser(), arguments(data, run)) == 0
     for which in ("last", "best"):
         assert same(weights(run, which), weights(undisturbed, which))
@@ -280,36 +226,17 @@ def test_training_stops_and_slows_down_without_improvement(data, tmp_path):
     run = tmp_path / "run"
     patience = ["--set", "epochs=9", "--set", "plateau=1", "--set", "patience=2", "--set", "learning_rate=1e-12"]
     assert command(parser(), arguments(data, run, *patience, "--set", "dropout=0.0")) == 0
-    with (run / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    values = [float(row["validation_mAP@10"]) for row in rows]
+    epochs = rows(run)
+    values = [float(row["validation_mAP@10"]) for row in epochs]
     assert len(values) - 1 - values.index(max(values)) == 2 or len(values) == 9
-    assert float(rows[-1]["learning_rate"]) < 1e-12
+    assert float(epochs[-1]["learning_rate"]) < 1e-12
 
 
-TERMINATED = """
-import os, signal, sys
-from baseline import retriever
-from evaluation.findings import command
-from systems.__main__ import parser
-step, calls = retriever.Training.training_step, []
-def stop(self, batch, index):
-    calls.append(1)
-    if len(calls) == 6:
-        os.kill(os.getpid(), signal.SIGNUM)
-    return step(self, batch, index)
-retriever.Training.training_step = stop
-sys.exit(command(parser(), sys.argv[1:]))
-"""
-
-
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_a_run_that_is_asked_to_stop_does_not_pass_for_one_that_ended(data, undisturbed, tmp_path, name):
+@pytest.mark.parametrize("how", [terminate, interrupt])
+def test_a_run_that_is_asked_to_stop_does_not_pass_for_one_that_ended(data, undisturbed, tmp_path, capfd, how):
     run = tmp_path / "run"
-    words = [sys.executable, "-c", TERMINATED.replace("SIGNUM", name), *arguments(data, run)]
-    stopped = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert stopped.returncode != 0, stopped.stdout + stopped.stderr
-    assert stopped.stderr.splitlines()[-1] == "interrupted; give the same command again"
+    assert cut_off(arguments(data, run), retriever.Training, "training_step", 6, how) not in (0, 99)
+    assert capfd.readouterr().err.splitlines()[-1] == "interrupted; give the same command again"
     assert not (run / "system.yaml").exists()
     assert command(parser(), arguments(data, run)) == 0
     assert same(weights(run), weights(undisturbed))

@@ -1,0 +1,80 @@
+"""What tests of trained runs share: what a run holds, and how one is cut off."""
+
+import csv
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+from evaluation.findings import command
+from systems.__main__ import parser
+
+
+def weights(run, which="last"):
+    return torch.load(run / "checkpoints" / f"{which}.ckpt", weights_only=True)["state_dict"]
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def rows(run):
+    with (run / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def kill(original, *args, **kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_after(original, *args, **kwargs):
+    original(*args, **kwargs)
+    kill(original)
+
+
+def kill_half_way(original, checkpoint, file):
+    Path(file).write_bytes(b"half a checkpoint")
+    kill(original)
+
+
+def terminate(original, *args, **kwargs):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return original(*args, **kwargs)
+
+
+def interrupt(original, *args, **kwargs):
+    os.kill(os.getpid(), signal.SIGINT)
+    return original(*args, **kwargs)
+
+
+def cut_off(words, owner, name, count=1, how=kill):
+    """Give a command of `systems` in another process, in which `how` takes the place of a call; return its exit status.
+
+    The process is a fork of this one: it has imported all libraries already, and what is done to `owner` ends with it.
+
+    Args:
+        words: The command line.
+        owner: Module or class.
+        name: Its function.
+        count: Which of the function's calls it is.
+        how: Takes the original function and its arguments.
+    """
+    child = os.fork()
+    if not child:
+        status, calls, original = 99, [], getattr(owner, name)
+
+        def counting(*args, **kwargs):
+            calls.append(name)
+            return how(original, *args, **kwargs) if len(calls) == count else original(*args, **kwargs)
+
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a process that a user starts
+            setattr(owner, name, counting)
+            status = command(parser(), words)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
