@@ -72,7 +72,7 @@ def plain(text: str) -> str:
 
 
 class _Text(HTMLParser):
-    """Keeps what is no markup; a tag that breaks the line is a blank."""
+    """Keeps what is no markup, style or script; a tag that breaks the line is a blank."""
 
     BREAKS = frozenset({"br", "p", "div", "li", "ul", "ol", "tr", "td", "hr", "h1", "h2", "h3"})
 
@@ -81,7 +81,8 @@ class _Text(HTMLParser):
         self.parts: list[str] = []
 
     def handle_data(self, data: str) -> None:
-        self.parts.append(data)
+        if self.cdata_elem is None:  # else within style or script
+            self.parts.append(data)
 
     def handle_starttag(self, tag: str, attrs: list) -> None:
         if tag in self.BREAKS:

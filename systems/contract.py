@@ -11,7 +11,6 @@ A model is ready to use when it is loaded (`eval()`), moves by `to(device)` as a
 answer to the same sound or text, whatever else is in its batch.
 """
 
-import importlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +26,7 @@ from evaluation import audio
 from evaluation.data import Split
 from evaluation.findings import BadRequest, Faulty, Finding, unknown_key
 from evaluation.retrieval import Similarity
+from systems.modules import imported
 
 MODULE_NAMES = ("Config", "train", "load_model")
 TOGETHER = 16  # clips that a model is given at once, at most
@@ -81,12 +81,7 @@ def system(name: str) -> ModuleType:
 
 def find(name: str) -> ModuleType:
     """Import a module, whatever it holds; raises BadRequest where there is none of this name."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and (name == error.name or name.startswith(error.name + ".")):
-            raise BadRequest(f"no module {name!r}; give a system's import name, such as baseline.retriever") from None
-        raise
+    return imported(name, f"no module {name!r}; give a system's import name, such as baseline.retriever")
 
 
 def configure(model: type[BaseModel], file: Path | None, settings: Sequence[str] = ()) -> BaseModel:

@@ -64,7 +64,7 @@ def beside(system: str, runs: Sequence[Path] = (), data: str = "", split: Split 
 def _folder(system: str) -> Path:
     try:
         spec = find_spec(system)
-    except ModuleNotFoundError:
+    except (ImportError, ValueError):  # of a name that none can have, such as one that begins with a dot
         spec = None
     if spec is None or not spec.origin:
         raise BadRequest(f"no module {system!r}; give a system's import name, such as systems.atae")

@@ -67,6 +67,8 @@ class Store:
         Raises:
             Faulty: A sound cannot be used; with all that cannot. The others are kept.
         """
+        if not paths:  # and maybe nothing to map yet
+            return []
         self.folder.mkdir(parents=True, exist_ok=True)
         place = self.folder / "features.f32"
         with _alone(self.folder / "lock"), closing(sqlite3.connect(self.folder / "index.sqlite")) as index:

@@ -48,7 +48,9 @@ def matching(clips: Tensor, owners: Tensor) -> Tensor:
 def contrastive(audio: Tensor, text: Tensor, matches: Tensor, pairs: str = "all") -> Tensor:
     """Contrastive loss (Weck et al. 2022, equation 3): 1 - s of what matches, max(0, s) of what does not.
 
-    The mean is over all pairs with a loss above zero, as section 3.3 has it.
+    Of each kind the mean over all pairs with a loss above zero, and their sum: so the package that section 3.3 names
+    computes it (pytorch-metric-learning, ContrastiveLoss over AvgNonZeroReducer). One mean over both kinds would leave
+    the few that match next to no weight.
 
     Args:
         audio: (N, size).
@@ -57,10 +59,9 @@ def contrastive(audio: Tensor, text: Tensor, matches: Tensor, pairs: str = "all"
         pairs: `all`, with two sounds and two texts among them, or `text-audio`.
     """
     scores, matches, others = _pairs(audio, text, matches, pairs)
-    losses = torch.where(matches, 1 - scores, F.relu(scores))[others]
     # Rounding takes a cosine past 1: such a pair has no loss either.
-    losses = losses[losses > 0]
-    return losses.sum() / max(1, len(losses))
+    kinds = F.relu(1 - scores[matches & others]), F.relu(scores[~matches & others])
+    return sum(losses.sum() / (losses > 0).sum().clamp(min=1) for losses in kinds)
 
 
 def nt_xent(audio: Tensor, text: Tensor, matches: Tensor, temperature: float = 0.07, pairs: str = "all") -> Tensor:

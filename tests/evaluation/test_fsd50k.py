@@ -51,6 +51,7 @@ def test_descriptions_and_tags_become_captions(tmp_path):
         ("a < b and c > d", "a < b and c > d"),
         ("1 &lt; 2 &eacute;", "1 < 2 é"),
         ("<i>a</i>b<BR>c", "ab c"),
+        ("<style>p{}</style>rain<script>1 < 2</script>", "rain"),
         ("two\nlines\u00a0here", "two lines here"),
     ],
 )

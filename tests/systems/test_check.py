@@ -211,6 +211,11 @@ CAPTIONS = {
     "two lines": (r"return [s + '\n.' for s in said]", "caption: must give captions of one line that are not empty"),
     "batch": ("return [s + str(len(said)) for s in said]", "caption: must answer a sound in a batch as alone"),
     "padding": ("return [str(audio.shape[1])] * len(said)", "caption: must answer a sound alike whatever zeros lie"),
+    "constant log-probability": (
+        "return [s + str(len(said)) for s in said]\n"
+        "    def caption_scored(self, *sounds): return self.caption(*sounds), torch.zeros(len(sounds[1]))",
+        "caption_scored: must answer a sound in a batch as alone",
+    ),
     "no pair": ("return said\n    caption_scored = caption", "caption_scored: must give captions and a tensor of (cl"),
     "NaN": (
         "return said\n    def caption_scored(self, *sounds): return self.caption(*sounds), sounds[1] / 0 * 0",

@@ -171,6 +171,8 @@ def test_each_clip_gets_one_caption(loud_and_quiet):
     ("name", "message"),
     [
         ("no_such_module", "no module 'no_such_module'; give a system's import name, such as baseline.retriever"),
+        (".retriever", "no module '.retriever'; give a system's import name"),
+        ("./retriever.py", "no module './retriever.py'; give a system's import name"),
         ("baseline.nothing", "no module 'baseline.nothing'; give a system's import name"),
         ("json", "the module json is no system: it must have Config, train, load_model; no Config"),
     ],

@@ -155,6 +155,10 @@ def test_workers_embed_the_same(sounds, tmp_path):
     assert all(np.allclose(one, other, atol=1e-5) for one, other in zip(found, wanted, strict=True))
 
 
+def test_of_no_sound_there_is_nothing(tmp_path):
+    assert embeddings.embed([], small(), tmp_path / "cache") == []
+
+
 def test_workers_without_ray_are_refused(sounds, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(BadRequest, match="needs ray; install the extra `cluster`"):

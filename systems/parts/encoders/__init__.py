@@ -18,8 +18,8 @@ Ours, each in a module of its own, take their `hop` in ms and want the weights t
 Source: the HEAR 2021 API, hearbenchmark.com/hear-api.html, and what its validator (hearvalidator 2021.0.6) checks.
 """
 
-import importlib
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 from types import ModuleType
@@ -29,6 +29,7 @@ import xxhash
 from torch import Tensor, nn
 
 from evaluation.findings import BadRequest
+from systems.modules import imported
 
 NAMES = ("cnn14", "coala", "openl3", "vggish", "yamnet")
 FUNCTIONS = ("load_model", "get_timestamp_embeddings", "get_scene_embeddings")
@@ -120,21 +121,24 @@ def encoder(name: str, weights: str = "", hop: float | None = None, *, scene: bo
         BadRequest: There is no such module, it lacks a part of HEAR's API, takes no `hop`, or has no weights.
         Faulty: The file of weights holds others.
     """
-    full = f"{__name__}.{name}" if name in NAMES else name
-    try:
-        module = importlib.import_module(full)
-    except ModuleNotFoundError as error:
-        if error.name and f"{full}.".startswith(f"{error.name}."):
-            ours = ", ".join(NAMES)
-            raise BadRequest(f"no encoder {name!r}; there are {ours}, and any HEAR module by import name") from None
-        raise
+    otherwise = f"no encoder {name!r}; there are {', '.join(NAMES)}, and any HEAR module by import name"
+    module = imported(f"{__name__}.{name}" if name in NAMES else name, otherwise)
     if missing := [function for function in FUNCTIONS if not callable(getattr(module, function, None))]:
         raise BadRequest(f"{name} is no HEAR module: it must have {', '.join(FUNCTIONS)}; no {', '.join(missing)}")
     if hop is not None and "hop" not in inspect.signature(module.get_timestamp_embeddings).parameters:
         raise BadRequest(f"{name} has a hop of its own: its get_timestamp_embeddings takes none; leave hop out")
+    if not weights and _must_have_file(module.load_model):
+        raise BadRequest(f"{name}: its load_model must be given a file of weights; give one (audio_weights)")
     model = module.load_model(weights) if weights else module.load_model()
     if not isinstance(model, nn.Module):
         raise BadRequest(f"{name}: load_model must return a torch.nn.Module; found {type(model).__qualname__}")
     if missing := [attribute for attribute in ATTRIBUTES if not isinstance(getattr(model, attribute, None), int)]:
         raise BadRequest(f"{name}: its model must have the integers {', '.join(ATTRIBUTES)}; no {', '.join(missing)}")
-    return Encoder(name, module, model, hop, scene)
+    return Encoder(name, module, model.eval(), hop, scene)  # not all modules think of dropout
+
+
+def _must_have_file(load_model: Callable) -> bool:
+    return any(
+        parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        for parameter in inspect.signature(load_model).parameters.values()
+    )

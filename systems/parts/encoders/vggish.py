@@ -99,7 +99,7 @@ def postprocess(embeddings: Tensor, path: str = "") -> Tensor:
     except (KeyError, TypeError, RuntimeError):
         message = f"{file}: must hold pca_eigen_vectors, {SIZE} x {SIZE}, and pca_means, {SIZE}"
         raise BadRequest(f"{message}; fetch it again from {PCA.source}") from None
-    return (((embeddings - means) @ vectors.T).clamp(-2, 2).add(2) * (255 / 4)).round()
+    return (((embeddings - means) @ vectors.T).clamp(-2, 2).add(2) * (255 / 4)).floor()
 
 
 __all__ = ["VGGish", "get_scene_embeddings", "get_timestamp_embeddings", "load_model", "postprocess"]

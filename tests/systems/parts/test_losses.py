@@ -40,12 +40,23 @@ def looped_pairs(count, pairs):
 
 
 def looped_contrastive(audio, text, matches, pairs):
-    items, found = [*audio.tolist(), *text.tolist()], []
+    items, found = [*audio.tolist(), *text.tolist()], {True: [], False: []}
     for one, other in looped_pairs(len(audio), pairs):
         s = sum(a * b for a, b in zip(items[one], items[other], strict=True))
-        found.append(1 - s if matches[one][other] else max(0.0, s))
-    above = [value for value in found if value > 0]
-    return sum(above) / len(above)
+        found[matches[one][other]].append(1 - s if matches[one][other] else max(0.0, s))
+    above = [[value for value in values if value > 0] for values in found.values()]
+    return sum(sum(values) / len(values) for values in above)
+
+
+def test_the_contrastive_loss_is_that_of_the_package_that_the_paper_names():
+    from pytorch_metric_learning import distances
+    from pytorch_metric_learning.losses import ContrastiveLoss
+
+    audio, text, _, _ = example(count=9)
+    clips = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 7])
+    theirs = ContrastiveLoss(pos_margin=1, neg_margin=0, distance=distances.CosineSimilarity())
+    ours = contrastive(audio, text, matching(clips, clips[:, None]))
+    assert float(ours) == pytest.approx(float(theirs(torch.cat([audio, text]), torch.cat([clips, clips]))), rel=1e-6)
 
 
 def looped_nt_xent(audio, text, matches, temperature, pairs):

@@ -208,12 +208,36 @@ def test_wrong_shapes_are_said(theirs, monkeypatch):
         encoders.encoder("their_encoder")(torch.ones(1, 8000), torch.tensor([8000]))
 
 
+def test_a_model_that_was_left_in_training_is_not_asked_like_that(theirs):
+    theirs.load_model = lambda path="default": Model().train()
+    assert not encoders.encoder("their_encoder").model.training
+
+
+def test_a_module_that_must_have_a_file_gets_one(theirs):
+    theirs.load_model = lambda model_file_path: Model()
+    assert encoders.encoder("their_encoder", "weights.pt").size == 2
+    with pytest.raises(BadRequest, match="their_encoder: its load_model must be given a file of weights; give one"):
+        encoders.encoder("their_encoder")
+
+
 def test_a_hop_where_there_is_none_is_refused(theirs):
     with pytest.raises(BadRequest, match="their_encoder has a hop of its own"):
         encoders.encoder("their_encoder", hop=100)
 
 
-@pytest.mark.parametrize("name", ["no_such_encoder", "no.such.encoder", "systems.parts.encoders.no_such", "cnn15"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "no_such_encoder",
+        "no.such.encoder",
+        "systems.parts.encoders.no_such",
+        "cnn15",
+        "",
+        ".x",
+        "./cnn14.pth",
+        "/a.pth",
+    ],
+)
 def test_unknown_names_are_refused(name):
     with pytest.raises(BadRequest, match="there are cnn14, coala, openl3, vggish, yamnet, and any HEAR module"):
         encoders.encoder(name)

@@ -171,7 +171,10 @@ def test_vggish_is_whitened_and_quantised_as_released(tmp_path):
     embeddings = rng.normal(size=(7, 128)).astype(np.float32)
     white = np.clip((vectors @ (embeddings.T - means)).T, -2, 2)
     found = vggish.postprocess(torch.from_numpy(embeddings), str(tmp_path))
-    assert np.abs(found.numpy() - np.round((white + 2) * 255 / 4)).max() <= 1  # a half may round either way
+    scaled = (white + 2) * 255 / 4
+    clear = (np.abs(white) == 2) | (np.abs(scaled - np.round(scaled)) > 1e-3)  # the others' rounding may differ
+    assert clear.mean() > 0.9
+    assert (found.numpy() == np.floor(scaled))[clear].all()  # as .astype(np.uint8) in the authors' postprocessor
     assert (found.min(), found.max()) == (0, 255)
     torch.save(layer("pca", 3), tmp_path / "vggish_pca_params-970ea276.pth")
     with pytest.raises(BadRequest, match="must hold pca_eigen_vectors, 128 x 128"):
