@@ -113,6 +113,8 @@ def check(name: str, run_folder: Path | None = None, settings: Sequence[str] = (
     best = run_folder / "checkpoints" / "best.ckpt" if run_folder else None
     if best and not best.is_file():
         raise BadRequest(f"{best}: no such file; give the folder of a trained run, or leave --run out")
+    if run_folder and (trained := contract.system_of(run_folder)) != name:
+        raise BadRequest(f"{run_folder}: is a run of {trained}; check that, or give a run of {name}")
     report = Report(name)
     module = refusal = None
     with report.catching("import", "be importable"):
@@ -179,9 +181,9 @@ def make_data(folder: Path) -> None:
             time = np.arange(samples) / RATE
             tone = np.sin(2 * np.pi * rng.uniform(100, 2000) * time)
             soundfile.write(folder / split / name, 0.2 * tone + rng.uniform(-0.2, 0.2, samples), RATE)
-            # All but the first text are a clip's own; that one belongs to every clip, as a few of Clotho's do to two.
             own = [f"{text} {split} {index}" for text in TEXTS[index % 3 + 1 : index % 3 + 5]]
-            rows.append([name, TEXTS[0], *own])
+            # One text belongs to two clips, as a few of Clotho's do.
+            rows.append([name, *own, TEXTS[0] if index < 2 else f"{TEXTS[0]} {split} {index}"])
         with (folder / f"captions_{split}.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
 
@@ -201,6 +203,7 @@ def _train(module: ModuleType, config: BaseModel, folder: Path, report: Report) 
         with report.catching("train", "train on sounds, names and captions as awkward as real ones"):
             module.train(config, dataset, run)
         if len(report.rules) > before:
+            _check_started(run, report)
             break
         _check_folder(run, report)
         if not run.best.is_file():
@@ -209,9 +212,15 @@ def _train(module: ModuleType, config: BaseModel, folder: Path, report: Report) 
     return found
 
 
+def _check_started(run: Run, report: Report) -> None:
+    if not (run.folder / "config.yaml").is_file():
+        advice = "call run.start() before anything else is written: it makes the folder"
+        report("train", "write config.yaml into the run folder", "no such file", advice)
+
+
 def _check_folder(run: Run, report: Report) -> None:
+    _check_started(run, report)
     for path, advice in (
-        (run.folder / "config.yaml", "call run.start() before anything else is written"),
         (run.best, "save there what load_model needs, or let run.fit do it"),
         (
             run.folder / "system.yaml",
@@ -267,7 +276,10 @@ def _check_runs(name: str, runs: Sequence[Path], report: Report) -> str:
             if other is not None and not asked.agrees(other):
                 advice = "seed every generator by run.seed before the weights are made and batches are drawn"
                 report("train", "give the same model for the same seed", "another at the second time", advice)
-    return f"a {asked.kind} of sounds at {first.sample_rate} Hz"
+    what = f"a {asked.kind} of sounds at {first.sample_rate} Hz"
+    if len(asked.texts) == 1:
+        what += ", which said the same of all sounds, so that whether an answer hangs on its batch could not be told"
+    return what
 
 
 def _load(module: ModuleType, checkpoint: Path, device: torch.device, report: Report) -> object | None:
@@ -303,7 +315,8 @@ class Asked:
         self.model, self.device, self.report = model, device, report
         self.probe: dict[str, object] = {}  # answers by which another model is compared
         self.size: int | None = None  # of an embedding
-        self.values: set[float | None] = set()  # log-probabilities of captions
+        self.texts: set[str] = set()  # captions
+        self.values: set[float | None] = set()  # their log-probabilities
         self.kind = self._kind()
 
     def _kind(self) -> str:
@@ -470,15 +483,19 @@ class Asked:
                 return None
             values, answer = answer[1].tolist(), answer[0]
             self.values.update(values)
-        if not isinstance(answer, list) or len(answer) != count:
-            found = f"{len(answer)}" if isinstance(answer, list) else type(answer).__name__
-            self.report(part, "give a list of one caption for each clip", found, "give as many as clips", where)
+        must = "give a list of one caption for each clip"
+        if not isinstance(answer, list):
+            self.report(part, must, type(answer).__name__, "return a list", where)
+            return None
+        if len(answer) != count:
+            self.report(part, must, f"{len(answer)}", "give as many as clips", where)
             return None
         for text in answer:
             if not isinstance(text, str) or not text.strip() or len(text.splitlines()) > 1:
                 advice = "say at least one word, and join lines"
                 self.report(part, "give captions of one line that are not empty", repr(text), advice, where)
                 return None
+        self.texts.update(answer)
         return list(zip(answer, values, strict=True))
 
 

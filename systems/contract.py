@@ -84,6 +84,18 @@ def find(name: str) -> ModuleType:
     return imported(name, f"no module {name!r}; give a system's import name, such as baseline.retriever")
 
 
+def system_of(folder: Path) -> str:
+    """The import name of the system that a run folder was trained by; raises BadRequest where the folder is no run."""
+    file = folder / "config.yaml"
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        return str(content["system"])
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadRequest(f"{file}: no such file; give the folder of a run, such as `systems train` makes") from None
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError):
+        raise BadRequest(f"{file}: must be a run's, with the key system; put the run's own back") from None
+
+
 def configure(model: type[BaseModel], file: Path | None, settings: Sequence[str] = ()) -> BaseModel:
     """Build a system's config from a YAML file and `key=value` settings, which win; values are YAML.
 

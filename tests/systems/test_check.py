@@ -4,9 +4,10 @@ import importlib
 import sys
 
 import pytest
+import torch
 
 from evaluation import data
-from evaluation.findings import command
+from evaluation.findings import BadRequest, command
 from systems import check
 from systems.__main__ import parser
 
@@ -111,7 +112,11 @@ CASES = {
         "import: must be importable again; found ZeroDivisionError (division by zero) at ",
     ),
     # Training, and what it leaves.
-    "train raises": ("    run.start()", "    run.star()", "train: must train on sounds, names and captions as awkward"),
+    "train raises": (
+        "run.describe(model, {})",
+        "run.descr()",
+        "train: must train on sounds, names and captions as awkward",
+    ),
     "no config.yaml": (
         "    run.start()\n",
         "",
@@ -245,6 +250,44 @@ def test_each_fault_of_a_captioner_is_one_finding(team, new, expected):
     assert finding.startswith(expected)
 
 
+NEAREST = """
+    def caption(self, audio, lengths):
+        return [self.said[i] for i in torch.randint(len(self.said), (len(audio),)).tolist()]
+
+"""
+
+
+def test_captions_of_the_clips_are_different_enough_to_see_that_one_is_drawn_at_random(team):
+    """A nearest neighbour's, whose neighbours are drawn: what it says are the clips' first captions."""
+    source = RETRIEVER[:START] + NEAREST + RETRIEVER[END:]
+    source = source.replace(
+        "    model = Model()\n    run.best",
+        "    model = Model()\n    said = [clip.captions[0] for clip in dataset['development'].clips]\n    run.best",
+    )
+    source = source.replace(
+        "torch.save(model.state_dict(), run.best)", "torch.save([model.state_dict(), said], run.best)"
+    )
+    source = source.replace(
+        '    model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))',
+        "    state, model.said = torch.load(checkpoint, map_location='cpu', weights_only=True)\n"
+        "    model.load_state_dict(state)",
+    )
+    torch.manual_seed(0)
+    (finding,) = found(team(source))
+    assert finding.startswith("caption: must give the same answer to the same sound; found another at the second time")
+
+
+def test_that_one_caption_for_all_tells_nothing_is_said(team, capsys):
+    assert command(parser(), ["check", team(CAPTIONER.replace(SAID, "return ['A sound.'] * len(said)"))]) == 0
+    assert "which said the same of all sounds" in capsys.readouterr().out
+
+
+def test_what_keeps_the_run_from_being_made_is_said_too(team):
+    findings = found(team(RETRIEVER.replace("    run.start()\n", "").replace("mkdir(parents=True)", "touch()")))
+    assert len(findings) == 2
+    assert findings[1].startswith("train: must write config.yaml into the run folder; found no such file")
+
+
 def test_all_faults_are_found_at_once_and_named_with_their_place(team, capsys, tmp_path):
     source = RETRIEVER.replace(', extra="forbid"', "").replace("return model.eval()", "return model")
     source = (
@@ -280,6 +323,8 @@ def test_a_trained_run_is_asked_without_training(team, tmp_path):
     )
     (finding,) = found(name, run_folder=folder)
     assert finding.startswith("embed_audio: must give finite values; found infinity for 1 s of silence")
+    with pytest.raises(BadRequest, match="run: is a run of team; check that, or give a run of baseline.retriever"):
+        check.check("baseline.retriever", folder)
 
 
 def test_the_data_are_as_awkward_as_they_may_be(tmp_path):
