@@ -323,7 +323,7 @@ def test_a_trained_run_is_asked_without_training(team, tmp_path):
     )
     (finding,) = found(name, run_folder=folder)
     assert finding.startswith("embed_audio: must give finite values; found infinity for 1 s of silence")
-    with pytest.raises(BadRequest, match="run: is a run of team; check that, or give a run of baseline.retriever"):
+    with pytest.raises(BadRequest, match=r"run: is a run of team; check that, or give a run of baseline\.retriever"):
         check.check("baseline.retriever", folder)
 
 
