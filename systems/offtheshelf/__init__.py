@@ -36,7 +36,7 @@ from systems.parts.vocabulary import END, PADDING, START, UNKNOWN, Vocabulary
 from systems.training import Run, Schedule
 
 PAPER = "Weck et al. 2021"
-PARAMETERS = "11,173,376 and 513 a word (YAMNet, MHA, BERT), and the encoders'"
+PARAMETERS = "10,385,408 and 513 a word (YAMNet, MHA, BERT), and the encoders'"
 VECTORS = "model.words.weight"  # in a checkpoint
 
 
