@@ -197,6 +197,8 @@ def find(name: str) -> Path:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
+    if folder.is_file():
+        raise BadRequest(f"{name}: must be the folder of a model, or word vectors in a file named {', '.join(WORDS)}")
     package, _, rest = name.partition("/")
     if rest and package.isidentifier() and (spec := find_spec(package)):
         for place in spec.submodule_search_locations or []:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 import yaml
 from gensim.models import KeyedVectors
 from torch import nn
+from transformers import BertModel
 
 from evaluation import captioning, data, soundscapes
 from evaluation.findings import BadRequest, command
@@ -38,7 +39,10 @@ FILES = {"w2v": "GoogleNews-vectors-negative300.bin", "glove": "glove.6B.300d.tx
 def place(tmp_path_factory):
     """A folder with a tiny text model, files of word vectors under their published names, and data."""
     folder = tmp_path_factory.mktemp("offtheshelf")
-    text_model(folder / "bert-base-uncased")
+    model = BertModel.from_pretrained(text_model(folder / "bert-base-uncased"))
+    for parameter in model.parameters():
+        parameter.data *= 10  # as drawn, a word hardly depends on the others
+    model.save_pretrained(folder / "bert-base-uncased")
     (folder / "modules").mkdir()
     (folder / "modules" / "tiny_hear.py").write_text(HEAR)
     vectors = KeyedVectors(300)
@@ -143,11 +147,14 @@ def test_all_264_settings_build_take_a_step_and_caption_a_clip(place, tmp_path, 
     split = data.Split("development", (clip,))
     known = vocabulary.from_captions(clip.captions)
     narrow = {"blocks": 1, "heads": 2, "head_size": 8, "hidden": 16, "adapter_hidden": 16, "max_words": 4}
-    counted = 0
+    begun, counted = {}, 0
     for chosen in settings():
         config = contract.configure(Config, FOLDER / "offtheshelf.yaml", [f"{k}={v}" for k, v in chosen.items()])
         config = config.model_copy(update=narrow)
-        model = Captioner(config, known, offtheshelf.begin_words(config, known, split, seed=0))
+        if config.words not in begun:
+            begun[config.words] = offtheshelf.begin_words(config, known, split, seed=0)
+        vectors = begun[config.words]
+        model = Captioner(config, known, vectors if vectors is None else vectors.clone())
         hop = model.audio.hop or model.audio.model.hop
         assert hop == model.audio.model.hop * (1 - chosen["overlap"])
         training = Training(model)
@@ -459,7 +466,7 @@ def test_from_prediction_to_package_and_published_figures(place, runs, tmp_path,
     assert command(submission(), ["validate", str(made), *about]) == 0
 
     split = data.read(place / "data", "evaluation")["evaluation"]
-    score = captioning.evaluate(split, captioning.read(path), ["cider_d"])
+    score = captioning.evaluate(split, captioning.read(path), metrics=["cider_d"])
     score.save(run / "scores" / "evaluation.json")
     capsys.readouterr()
     assert command(parser(), ["published", "systems.offtheshelf", str(run), "--data", str(place / "data")]) == 0
@@ -476,13 +483,16 @@ def test_from_prediction_to_package_and_published_figures(place, runs, tmp_path,
     ("setting", "message"),
     [
         ("words=nowhere.txt", "words: nowhere.txt: no such file; give a word2vec .bin or a text file"),
-        ("words={place}/data/captions_development.csv", "cannot be loaded as a text encoder"),
+        (
+            "words={place}/data/captions_development.csv",
+            "must be the folder of a model, or word vectors in a file named .bin, .txt, .vec",
+        ),
         ("words=nowhere/at/all", "nowhere/at/all: no such folder; give that of a transformers model"),
         ("words=bert-large-nowhere", "bert-large-nowhere is not on this machine"),
         ("words={place}/data", "data: cannot be loaded as a text encoder"),
         ("words={place}/other.txt", "other.txt: has a vector for none of the captions' words"),
         ("words={place}/garbage.bin", "garbage.bin: is no file of word vectors"),
-        ("audio_encoder=vggish", "VGGish is not on this machine; put vggish-10086976.pth (289 MB) from"),
+        ("audio_encoder=vggish", "VGGish is not on this machine; put vggish-10086976.pth (about 289 MB) from"),
         (
             "audio_encoder=yamnet audio_weights={place}/nowhere",
             "nowhere: no such file; put yamnet_audio_classifier_with",
