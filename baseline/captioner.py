@@ -19,7 +19,7 @@ import lightning
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from baseline.crnn import CRNN, SIZE
@@ -31,6 +31,7 @@ from evaluation.findings import BadRequest
 from systems.parts import generation, vocabulary, words
 from systems.parts.augmentation import mixing, spec_augment
 from systems.parts.decoder import Decoder, Steps
+from systems.parts.generation import Decoding
 from systems.parts.vocabulary import END, PADDING, START, UNKNOWN, Vocabulary
 from systems.training import Run, Schedule
 
@@ -38,8 +39,8 @@ PAPER = "Weck et al. 2021 (decoder), Xie et al. 2022 (encoder)"
 PARAMETERS = "8,125,122 and 813 a word"
 
 
-class Config(Schedule):
-    """What can be chosen."""
+class Config(Schedule, Decoding):
+    """What can be chosen; how captions are decoded (`decoding`, `beams` …) is `generation.Decoding`'s."""
 
     batch: int = Field(16, ge=1)  # clips a step, each with all its captions; on several devices, a step of each
     learning_rate: float = Field(5e-4, gt=0)  # of Adam
@@ -60,21 +61,6 @@ class Config(Schedule):
     mixup: float = Field(0.0, ge=0)  # alpha of mixup's beta distribution; 0: none
     gradient_norm: float = Field(1.0, gt=0)  # a longer gradient is cut to this
     longest: int = Field(60, ge=1)  # words of a caption that are learnt; what a longer one goes on to say is left out
-
-    decoding: Literal["beam", "greedy", "sample"] = "beam"
-    beams: int = Field(4, ge=1)
-    length_penalty: float = 1.0  # of beams: log-probability / length ** penalty ranks
-    top_p: float = Field(0.9, gt=0, le=1)  # of the nucleus that is sampled from
-    sample_seed: int = 0
-    min_words: int = Field(1, ge=0)
-    max_words: int = Field(30, ge=1)
-    no_repeat: int = Field(0, ge=0)  # so many words in a row never stand twice in a caption; 0: whatever repeats
-
-    @model_validator(mode="after")
-    def _lengths(self) -> "Config":
-        if self.min_words > self.max_words:
-            raise ValueError(f"min_words must not exceed max_words, {self.max_words}; found {self.min_words}")
-        return self
 
 
 # The model ---------------------------------------------------------------------------------------------------------
@@ -120,12 +106,7 @@ class Captioner(nn.Module):
 
     def say(self, memory: Tensor, lengths: Tensor) -> generation.Found:
         """Caption (N, T, 300) encoded clips of `lengths` (N,) frames as the config says."""
-        config, search = self.config, (self.steps(memory, lengths), len(memory), self.rules)
-        if config.decoding == "beam":
-            return generation.beam(*search, config.beams, config.length_penalty, device=memory.device)
-        if config.decoding == "sample":
-            return generation.sample(*search, config.top_p, config.sample_seed, device=memory.device)
-        return generation.greedy(*search, device=memory.device)
+        return generation.search(self.steps(memory, lengths), len(memory), self.rules, self.config, memory.device)
 
     def caption_scored(self, audio: Tensor, lengths: Tensor) -> tuple[list[str], Tensor]:
         """Caption (N, samples) mono sounds at `sample_rate`, of `lengths` (N,) samples; with log-probabilities (N,)."""
@@ -151,11 +132,7 @@ class Batch(NamedTuple):
 
 def make_batch(items: Sequence[Item], known: Vocabulary, longest: int) -> Batch:
     """Lay clips side by side, each with all its captions; what one says behind `longest` words is left out."""
-    captions = []
-    for item in items:
-        for caption in item.captions:
-            ids = known.encode(caption)
-            captions.append(torch.tensor([START, *ids[:longest], *([END] if len(ids) <= longest else [])]))
+    captions = [torch.tensor(known.sequence(caption, longest)) for item in items for caption in item.captions]
     mels, lengths = pad([item.mels for item in items])
     return Batch(mels, lengths, nn.utils.rnn.pad_sequence(captions, batch_first=True, padding_value=PADDING))
 
@@ -253,7 +230,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     clips = {split.name: make_items(split, model.log_mel, run.cache) for split in (development, validation)}
 
     run.start()
-    known.write(run.folder / "vocabulary.json")
+    known.write(run.folder / vocabulary.FILE)
     module = Training(model, validation)
     collate = partial(make_batch, known=known, longest=config.longest)
     run.fit(module, clips[DEVELOPMENT], clips[VALIDATION], collate, config)
@@ -309,13 +286,7 @@ def load_model(checkpoint: Path) -> Captioner:
         BadRequest: The vocabulary there is another than the one that the checkpoint was trained with.
     """
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    path = checkpoint.parent.parent / "vocabulary.json"
-    known = vocabulary.read(path)
-    if known.digest != state["vocabulary"]:
-        raise BadRequest(
-            f"{path}: must be the vocabulary that {checkpoint} was trained with ({state['vocabulary']}); it is another "
-            f"({known.digest}): put the run's own back, or train again"
-        )
+    known = vocabulary.of(checkpoint, state["vocabulary"])
     model = Captioner(Config(**state["config"]), known)
     model.load_state_dict({name.removeprefix("model."): value for name, value in state["state_dict"].items()})
     return model.eval()

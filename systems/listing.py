@@ -2,10 +2,11 @@
 
 A system's module says `PAPER` (where it was published) and `PARAMETERS` (how many; a number, or a text where they
 depend on the data) as constants. Its configs are the YAML files of its name beside it or, where the system is a
-package, those in its folder.
+package, those in its folder. A file there that has a `grid` is a sweep, which is none.
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,14 +53,23 @@ def _describe(root: Path, place: Path, tree: ast.Module, package: Path | None) -
     methods = {node.name for one in trees for node in ast.walk(one) if isinstance(node, ast.FunctionDef)}
     constants = dict(_constants(tree))
     parameters = constants.get("PARAMETERS", "")
-    configs = sorted(package.rglob("*.yaml")) if package else [place.with_suffix(".yaml")]
+    files = configs(package) if package else [path for path in [place.with_suffix(".yaml")] if path.is_file()]
     return Found(
         name=".".join(place.relative_to(root).parts),
         task=" and ".join(task for method, task in TASKS.items() if method in methods),
         paper=str(constants.get("PAPER", "")),
         parameters=f"{parameters:,}" if isinstance(parameters, int) else str(parameters),
-        configs=tuple(path.relative_to(root) for path in configs if path.is_file() and path.name != PUBLISHED),
+        configs=tuple(path.relative_to(root) for path in files),
     )
+
+
+def configs(folder: Path) -> list[Path]:
+    """The config files of a system that is a package."""
+    return [
+        path
+        for path in sorted(folder.rglob("*.yaml"))
+        if path.name != PUBLISHED and not re.search(r"^grid:", path.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
 
 
 def _names(tree: ast.Module) -> Iterator[str]:

@@ -3,15 +3,16 @@
 A system that was published keeps `published.yaml` beside its module:
 
     source: where the figures are from
+    metrics: [METRIC, …]
     data: {SPLIT: what the paper calls it, …}
     results:
-      - {config: NAME, runs: 5, SPLIT: {METRIC: [value, low, high] or [value], …}, …}
+      - {config: NAME, runs: 5, SPLIT: {METRIC: [value, low, high] or [value] or {mean: value, sd: value}, …}, …}
 
-`config` names a YAML file there, `runs` how many a figure is the mean of where it is not of one.
+`metrics` are those to show, `config` names a YAML file there, `runs` how many a figure is the mean of where it is not
+of one, or the best of where it says `best: true`. Where a paper gives standard deviations, so do measured figures.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,16 +25,16 @@ from evaluation.data import Split
 from evaluation.findings import BadRequest, Faulty, Finding, table
 from evaluation.intervals import Estimate, jackknife
 from evaluation.scores import Score
+from systems import listing
 
-METRICS = ("mAP@10", "R@1", "R@5", "R@10")
-FILE = "published.yaml"
+FILE = listing.PUBLISHED
 
 
 def beside(system: str, runs: Sequence[Path] = (), data: str = "", split: Split | None = None) -> str:
     """Lay published and measured figures side by side.
 
-    Runs that differ in their seed alone are one row: their mean, with Student's t interval over runs. A single run has
-    the interval of its score, by clip where there is one.
+    Runs that differ in their seed alone are one row: their mean, with their standard deviation or Student's t interval
+    over runs. A single run has the interval of its score, by clip where there is one.
 
     Args:
         system: Import name of the system.
@@ -47,18 +48,30 @@ def beside(system: str, runs: Sequence[Path] = (), data: str = "", split: Split 
     """
     folder = _folder(system)
     content = yaml.safe_load((folder / FILE).read_text(encoding="utf-8"))
+    metrics = content["metrics"]
+    figures = [
+        figures
+        for result in content["results"]
+        for name in content["data"]
+        for figures in result.get(name, {}).values()
+    ]
+    spread = any(isinstance(one, dict) for one in figures)
     rows = []
     for result in content["results"]:
         for name, called in content["data"].items():
             if name in result:
-                how = f"published, mean of {result['runs']} runs" if "runs" in result else "published"
-                values = {metric: _published(*figures) for metric, figures in result[name].items()}
-                rows.append([result["config"], called, *(values.get(metric, "") for metric in METRICS), how])
+                of = "best" if result.get("best") else "mean and SD" if spread else "mean"
+                how = f"published, {of} of {result['runs']} runs" if "runs" in result else "published"
+                values = {metric: _published(figures, spread) for metric, figures in result[name].items()}
+                rows.append([result["config"], called, *(values.get(metric, "") for metric in metrics), how])
     for configs, measured in _measured(system, folder, runs, split).items():
-        called = f"{data} {split.name} ({len(measured[0].items.names)} queries, {len(split.clips)} clips)"
-        rows.append([configs, called, *(_figure(measured, metric) for metric in METRICS), _how(measured)])
-    heads = ["config", "data", *METRICS, "how"]
-    return table(rows, heads, numbers=range(2, 2 + len(METRICS))) + f"\npublished: {content['source']}"
+        items = measured[0].items
+        queries = f"{len(items.names)} {items.kind}, " if items.kind != "clips" else ""
+        called = f"{data} {split.name} ({queries}{len(split.clips)} clips)"
+        rows.append([configs, called, *(_figure(measured, metric, spread) for metric in metrics)])
+        rows[-1].append(_how(measured, spread))
+    heads = ["config", "data", *metrics, "how"]
+    return table(rows, heads, numbers=range(2, 2 + len(metrics))) + f"\npublished: {content['source']}"
 
 
 def _folder(system: str) -> Path:
@@ -87,7 +100,7 @@ def _measured(system: str, folder: Path, runs: Sequence[Path], split: Split | No
             findings.append(Finding(str(run), message=f"must be the folder of a run of {system}; give such folders"))
             continue
         if not scored.is_file():
-            message = f"no such file; score the run: python -m evaluation score retrieval … --json {scored}"
+            message = f"no such file; score the run: python -m evaluation score … --json {scored}"
             findings.append(Finding(str(scored), message=message))
             continue
         score = scores.read(scored)
@@ -106,16 +119,18 @@ def _measured(system: str, folder: Path, runs: Sequence[Path], split: Split | No
 def _called(config: type[BaseModel], values: dict[str, object], folder: Path) -> str:
     """The config file that has most in common with a run's config, and in what the run differs."""
     differences = {}
-    for file in sorted(folder.glob("*.yaml")):
-        if file.name != FILE:
-            there = config(**(yaml.safe_load(file.read_text(encoding="utf-8")) or {})).model_dump(mode="json")
-            differences[file.stem] = [f"{key}={value}" for key, value in values.items() if there.get(key) != value]
+    for file in listing.configs(folder):
+        there = config(**(yaml.safe_load(file.read_text(encoding="utf-8")) or {})).model_dump(mode="json")
+        differences[file.stem] = [f"{key}={value}" for key, value in values.items() if there.get(key) != value]
     name = min(differences, key=lambda name: len(differences[name]))
     return " ".join([name, *differences[name]])
 
 
-def _published(value: float, low: float = math.nan, high: float = math.nan) -> str:
-    return f"{value:.3f}" + (f" ({low:.3f}–{high:.3f})" if low == low else "")
+def _published(figures: Sequence[float] | Mapping[str, float], spread: bool) -> str:
+    if isinstance(figures, Mapping):
+        return f"{figures['mean']:.4f} ± {figures['sd']:.4f}"
+    value, *interval = (f"{figure:.{4 if spread else 3}f}" for figure in figures)
+    return f"{value} ({'–'.join(interval)})" if interval else value
 
 
 def _estimate(measured: Sequence[Score], metric: str) -> Estimate:
@@ -124,15 +139,21 @@ def _estimate(measured: Sequence[Score], metric: str) -> Estimate:
     return measured[0].metrics[metric].by_clip or measured[0].metrics[metric].estimate
 
 
-def _figure(measured: Sequence[Score], metric: str) -> str:
+def _figure(measured: Sequence[Score], metric: str, spread: bool) -> str:
     if any(metric not in score.metrics for score in measured):
         return ""
+    if spread and len(measured) > 1:
+        values = np.array([score.metrics[metric].estimate.value for score in measured])
+        return _published({"mean": values.mean(), "sd": values.std(ddof=1)}, spread)
     estimate = _estimate(measured, metric)
-    return _published(estimate.value, estimate.low, estimate.high)
+    interval = [estimate.low, estimate.high] if estimate.low == estimate.low else []  # a single item has none
+    return _published([estimate.value, *interval], spread)
 
 
-def _how(measured: Sequence[Score]) -> str:
+def _how(measured: Sequence[Score], spread: bool) -> str:
     if len(measured) > 1:
+        if spread:
+            return f"measured, mean and SD of {len(measured)} runs"
         return f"measured, mean of {len(measured)} runs, t over runs"
     metric = next(iter(measured[0].metrics))
     clip = ", by clip" if measured[0].metrics[metric].by_clip else ""

@@ -30,7 +30,8 @@ from evaluation import audio, data, fsd50k, retrieval
 from evaluation.data import DEVELOPMENT, VALIDATION, Clip, Dataset, Split
 from evaluation.findings import BadRequest
 from systems.embeddings import embed
-from systems.parts import adapters, encoders, losses, texts, words
+from systems.parts import adapters, encoders, frozen, losses, texts, words
+from systems.parts.adapters import side_by_side
 from systems.store import Store, parallel, usable
 from systems.training import Run, Schedule
 
@@ -163,12 +164,6 @@ def learn(encoder: nn.Module, embed: Callable[[], Tensor], what: str) -> None:
     gradients = torch.autograd.grad(found.sum(), parameters, allow_unused=True)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.requires_grad_(gradient is not None)
-
-
-def side_by_side(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Stack (T, size) sequences as (N, longest, size), zero behind their ends, and give their lengths (N,)."""
-    lengths = torch.tensor([len(sequence) for sequence in sequences], device=sequences[0].device)
-    return nn.utils.rnn.pad_sequence(list(sequences), batch_first=True), lengths
 
 
 # The training step ---------------------------------------------------------------------------------------------------
@@ -317,10 +312,7 @@ class Training(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Keep the config beside the weights, and of frozen encoders only what they are."""
         checkpoint["config"] = self.model.config.model_dump(mode="json")
-        checkpoint["frozen"] = self.model.frozen
-        prefixes = tuple(f"model.{prefix}" for prefix in self.model.frozen)
-        weights = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: weights[name] for name in weights if not name.startswith(prefixes)}
+        frozen.leave_out(checkpoint, self.model.frozen)
 
 
 # The three names of the contract -------------------------------------------------------------------------------------
@@ -352,7 +344,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         firsts = {clip: (clip, caption) for clip, caption in reversed(material.pairs) if clip < len(validation.clips)}
         to_validate = [firsts[clip] for clip in sorted(firsts)]
         part.fit(Training(model, validation, material), to_train, to_validate, material.batch, config)
-        fill(model, part.best)
+        frozen.fill(model, part.best)
     run.describe(
         model,
         {
@@ -394,19 +386,5 @@ def load_model(checkpoint: Path) -> Retriever:
     config = Config(**torch.load(checkpoint, map_location="cpu", weights_only=True)["config"])
     vectors = words.read(checkpoint.parent.parent / WORDS) if config.text_encoder == "train" else None
     model = Retriever(config, vectors)
-    fill(model, checkpoint)
+    frozen.fill(model, checkpoint)
     return model.eval()
-
-
-def fill(model: Retriever, checkpoint: Path) -> None:
-    """Give a model the weights of a checkpoint; raises as `load_model`."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    if state["frozen"] != model.frozen:
-        raise BadRequest(
-            f"{checkpoint}: was trained on other weights than those of {model.config.audio_encoder} and "
-            f"{model.config.text_encoder} on this machine; put the same files in their places, or train again"
-        )
-    weights = {name.removeprefix("model."): value for name, value in state["state_dict"].items()}
-    prefixes = tuple(model.frozen)
-    frozen = {name: value for name, value in model.state_dict().items() if name.startswith(prefixes)}
-    model.load_state_dict(weights | frozen)

@@ -1,8 +1,9 @@
 """A Transformer decoder over encoded sound: word vectors in, logits of the next word out.
 
 Source: Vaswani et al. 2017, sections 3.1 to 3.5, in the size of Weck et al. 2021, section 3.1: three blocks of four
-heads of 128. Two things differ from the former: layers are normalised before each part instead of behind it (Xiong et
-al. 2020), which trains without a warm-up, and sound and words may be of other sizes than the decoder.
+heads of 128. Sound and words may be of other sizes than the decoder; and unless `original` is asked for, layers are
+normalised before each part instead of behind it (Xiong et al. 2020), which trains without a warm-up, with GELU between
+the linear layers instead of ReLU.
 
 In all of it the *rows* are sequences of words and the *clips* encoded sounds. Rows of one clip stand together, as many
 for each clip: the captions of a clip in training, its beams in a search. They are queries to the clip's one memory,
@@ -55,12 +56,16 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Attention to the words before, attention to the sound, and two linear layers, each added to what came in."""
 
-    def __init__(self, size: int, memory_size: int, heads: int, head_size: int, hidden: int, dropout: float):
+    def __init__(
+        self, size: int, memory_size: int, heads: int, head_size: int, hidden: int, dropout: float, original: bool
+    ):
         super().__init__()
+        self.original = original
         self.norms = nn.ModuleList(nn.LayerNorm(size) for _ in range(3))
         self.words = Attention(size, size, heads, head_size)
         self.sound = Attention(size, memory_size, heads, head_size)
-        self.linear = nn.Sequential(nn.Linear(size, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, size))
+        between = nn.ReLU() if original else nn.GELU()
+        self.linear = nn.Sequential(nn.Linear(size, hidden), between, nn.Dropout(dropout), nn.Linear(hidden, size))
         self.dropout = nn.Dropout(dropout)
 
     def forward(
@@ -77,14 +82,20 @@ class Block(nn.Module):
         Returns:
             The words, and keys and values of all words up to here.
         """
-        normed = self.norms[0](x)
-        known = self.words.keys_values(normed)
+        asking = self._before(0, x)
+        known = self.words.keys_values(asking)
         if past is not None:
             known = tuple(torch.cat(both, dim=2) for both in zip(past, known, strict=True))
-        x = x + self.dropout(self.words(normed, known, causal=past is None))
-        together = self.norms[1](x).reshape(len(mask), -1, x.shape[2])  # (clips, rows of a clip * L, size)
-        x = x + self.dropout(self.sound(together, sound, mask).view_as(x))
-        return x + self.dropout(self.linear(self.norms[2](x))), known
+        x = self._behind(0, x + self.dropout(self.words(asking, known, causal=past is None)))
+        together = self._before(1, x).reshape(len(mask), -1, x.shape[2])  # (clips, rows of a clip * L, size)
+        x = self._behind(1, x + self.dropout(self.sound(together, sound, mask).view_as(x)))
+        return self._behind(2, x + self.dropout(self.linear(self._before(2, x)))), known
+
+    def _before(self, part: int, x: Tensor) -> Tensor:
+        return x if self.original else self.norms[part](x)
+
+    def _behind(self, part: int, x: Tensor) -> Tensor:
+        return self.norms[part](x) if self.original else x
 
 
 class Decoder(nn.Module):
@@ -99,6 +110,8 @@ class Decoder(nn.Module):
         head_size: Of each head; a block is heads x head_size wide.
         hidden: Width between the two linear layers of a block.
         dropout: Of what each part adds, and of the word vectors.
+        original: The blocks of Vaswani et al. 2017: each part is normalised behind, and between the linear layers is
+            ReLU.
     """
 
     def __init__(
@@ -112,12 +125,14 @@ class Decoder(nn.Module):
         head_size: int = HEAD_SIZE,
         hidden: int = 512,
         dropout: float = 0.1,
+        original: bool = False,
     ):
         super().__init__()
         size = heads * head_size
         self.enter = nn.Linear(word_size, size)
-        self.blocks = nn.ModuleList(Block(size, memory_size, heads, head_size, hidden, dropout) for _ in range(blocks))
-        self.norm = nn.LayerNorm(size)
+        sizes = (size, memory_size, heads, head_size, hidden)
+        self.blocks = nn.ModuleList(Block(*sizes, dropout, original) for _ in range(blocks))
+        self.norm = nn.Identity() if original else nn.LayerNorm(size)
         self.leave = nn.Linear(size, words)
         self.dropout = nn.Dropout(dropout)
 
@@ -172,6 +187,23 @@ class Steps:
             past = self.pasts[number]
             x, self.pasts[number] = block(x, sound, self.mask, past and (past[0][rows], past[1][rows]))
         return self.decoder.leave(self.decoder.norm(x))[:, 0]
+
+
+class Anew:
+    """A decoder that begins anew with each word, as `generation.Step`, for vectors that change with the words behind.
+
+    The arguments are those of `Steps`, but that `embed` gives the vectors (rows, L, word size) of all words.
+    """
+
+    def __init__(self, decoder: Decoder, memory: Tensor, lengths: Tensor, embed: Callable[[Tensor], Tensor]):
+        self.decoder, self.memory, self.lengths, self.embed = decoder, memory, lengths, embed
+        self.clips: Tensor | None = None  # (rows,) which each row is of
+
+    def __call__(self, ids: Tensor, rows: Tensor) -> Tensor:
+        """Logits (rows, words) of the next word of each row; the arguments are those of `generation.Step`."""
+        self.clips = rows if self.clips is None else self.clips[rows]
+        clips = self.clips.unique_consecutive()
+        return self.decoder(self.embed(ids), self.memory[clips], self.lengths[clips])[:, -1]
 
 
 def positions(first: int, number: int, size: int) -> Tensor:

@@ -15,9 +15,10 @@ Conventions
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 
 
@@ -94,6 +95,34 @@ class Rules:
             forbidden[:, self.end] = True
         forbidden[:, self.end] &= ~forbidden.all(1)
         return log_probs.masked_fill(forbidden, -torch.inf)
+
+
+class Decoding(BaseModel, extra="forbid", frozen=True):
+    """How a captioner's config says it."""
+
+    decoding: Literal["beam", "greedy", "sample"] = "beam"
+    beams: int = Field(4, ge=1)
+    length_penalty: float = 1.0  # of beams: log-probability / length ** penalty ranks
+    top_p: float = Field(0.9, gt=0, le=1)  # of the nucleus that is sampled from
+    sample_seed: int = 0
+    min_words: int = Field(1, ge=0)
+    max_words: int = Field(30, ge=1)
+    no_repeat: int = Field(0, ge=0)  # so many words in a row never stand twice in a caption; 0: whatever repeats
+
+    @model_validator(mode="after")
+    def _lengths(self) -> "Decoding":
+        if self.min_words > self.max_words:
+            raise ValueError(f"min_words must not exceed max_words, {self.max_words}; found {self.min_words}")
+        return self
+
+
+def search(step: Step, clips: int, rules: Rules, how: Decoding, device: torch.device | str = "cpu") -> Found:
+    """Say what a config asks for: greedily, by beam search or by sampling."""
+    if how.decoding == "beam":
+        return beam(step, clips, rules, how.beams, how.length_penalty, device)
+    if how.decoding == "sample":
+        return sample(step, clips, rules, how.top_p, how.sample_seed, device)
+    return greedy(step, clips, rules, device)
 
 
 @torch.no_grad()

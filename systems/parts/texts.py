@@ -9,7 +9,7 @@ model in the hub's cache. Nothing is downloaded: what is missing is named with t
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -35,7 +35,10 @@ WORDS_LIMIT = 200_000  # of a file's words, which lists the frequent ones first
 Output = Literal["tokens", "mean", "sentence"]
 
 # What the configs here name; of others the hub knows the size. Models that have moved are in caches by both names.
-PARTS = {"distilroberta-base": Part("DistilRoBERTa", "distilbert/distilroberta-base", 331_000_000, "Apache 2.0")}
+PARTS = {
+    "distilroberta-base": Part("DistilRoBERTa", "distilbert/distilroberta-base", 331_000_000, "Apache 2.0"),
+    "bert-base-uncased": Part("BERT base", "google-bert/bert-base-uncased", 440_000_000, "Apache 2.0"),
+}
 
 
 class Transformer(nn.Module):
@@ -80,6 +83,13 @@ class Transformer(nn.Module):
         Returns:
             (texts, T, size), special tokens among them, and (texts,) int64 how many there are; T is 1 if pooled.
         """
+        tokens, states = self.states(texts)
+        if self.pooled:
+            return mean(states, tokens["attention_mask"])[:, None], _ones(texts, states)
+        return states, tokens["attention_mask"].sum(1)
+
+    def states(self, texts: Sequence[str], **asked: bool) -> tuple[Mapping[str, Tensor], Tensor]:
+        """What the tokeniser makes of texts, with what else is asked of it, and the layer's (texts, T, size)."""
         tokens = self.tokenizer(
             list(texts),
             padding=True,
@@ -87,11 +97,10 @@ class Transformer(nn.Module):
             max_length=self.longest,
             return_tensors="pt",
             padding_side="right",
+            **asked,
         ).to(self.model.device)
-        states = self.model(**tokens, output_hidden_states=True).hidden_states[self.layer]
-        if self.pooled:
-            return mean(states, tokens["attention_mask"])[:, None], _ones(texts, states)
-        return states, tokens["attention_mask"].sum(1)
+        known = {name: value for name, value in tokens.items() if name != "offset_mapping"}
+        return tokens, self.model(**known, output_hidden_states=True).hidden_states[self.layer]
 
 
 class Sentence(nn.Module):
@@ -188,6 +197,8 @@ def find(name: str) -> Path:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
+    if folder.is_file():
+        raise BadRequest(f"{name}: must be the folder of a model, or word vectors in a file named {', '.join(WORDS)}")
     package, _, rest = name.partition("/")
     if rest and package.isidentifier() and (spec := find_spec(package)):
         for place in spec.submodule_search_locations or []:

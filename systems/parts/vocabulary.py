@@ -17,6 +17,7 @@ from evaluation.files import replacing
 from evaluation.findings import BadRequest, Faulty, Finding
 
 PADDING, START, END, UNKNOWN = range(4)
+FILE = "vocabulary.json"  # in the run folder
 SPECIAL = ("<padding>", "<start>", "<end>", "<unknown>")  # no text has such words: their brackets are punctuation
 
 
@@ -51,6 +52,15 @@ class Vocabulary:
     def encode(self, text: str) -> list[int]:
         """The numbers of a text's words, without start and end."""
         return [self.ids.get(word, UNKNOWN) for word in tokenize(text)]
+
+    def sequence(self, text: str, longest: int) -> list[int]:
+        """The numbers of a text from start to end; behind `longest` words it is cut, and has no end.
+
+        >>> Vocabulary(["a", "dog"]).sequence("A dog!", 2), Vocabulary(["a", "dog"]).sequence("A dog!", 1)
+        ([1, 4, 5, 2], [1, 4])
+        """
+        ids = self.encode(text)
+        return [START, *ids[:longest], *([END] if len(ids) <= longest else [])]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of numbers, up to the first end; start and padding are left out.
@@ -109,3 +119,20 @@ def read(path: Path) -> Vocabulary:
         )
         raise Faulty([Finding(str(path), message=message)])
     return Vocabulary(words[len(SPECIAL) :])
+
+
+def of(checkpoint: Path, digest: str) -> Vocabulary:
+    """Read the vocabulary that lies in the run folder of a checkpoint, whose digest it must have.
+
+    Raises:
+        BadRequest: There is none, or it is another.
+        Faulty: It is no vocabulary.
+    """
+    path = checkpoint.parent.parent / FILE
+    known = read(path)
+    if known.digest != digest:
+        raise BadRequest(
+            f"{path}: must be the vocabulary that {checkpoint} was trained with ({digest}); it is another "
+            f"({known.digest}): put the run's own back, or train again"
+        )
+    return known

