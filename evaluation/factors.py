@@ -11,8 +11,9 @@ Conventions
 - **Test.** The one-sided Wilcoxon signed-rank test between two levels of a factor: a pair is a setting of all other
   factors, with the one level and with the other, over the seeds that both have. (Weck et al. 2021 must have paired
   settings: their W = 84, p = 8.08e-07 is what 44 pairs give by the normal approximation.) Where there is but one such
-  setting, as in a sweep of a single factor, the pairs are the seeds. Pairs without a difference are dropped (Wilcoxon's way); p is exact
-  up to 50 pairs without ties, by all exchanges of signs up to 13 with ties, else by the normal approximation.
+  setting, as in a sweep of a single factor, the pairs are the seeds. Pairs without a difference are dropped (Wilcoxon's
+  way); p is exact up to 50 pairs without ties, by all exchanges of signs up to 13 with ties, else by the normal
+  approximation.
 - **Which direction.** Nobody said beforehand which level should be the better, so both one-sided tests are made, and
   both count in the correction; the one that is shown is that of the level that did better.
 - **Several tests.** Holm's (1979) correction over all tests of one factor, 2 for each pair of levels; within the levels
