@@ -98,7 +98,7 @@ class Results:
 
 
 @dataclass(frozen=True)
-class Test:
+class Contrast:
     """The test whether one level of a factor is better than another.
 
     Attributes:
@@ -270,7 +270,7 @@ def pairs(results: Results, factor: str, one: str, other: str) -> tuple[list[flo
     return [fmean(differences) for differences in found], "settings"
 
 
-def tests(results: Results, factor: str, within: str | None = None) -> list[Test]:
+def contrasts(results: Results, factor: str, within: str | None = None) -> list[Contrast]:
     """Test every two levels of a factor, among all settings or within each level of another factor.
 
     Returns:
@@ -293,13 +293,15 @@ def tests(results: Results, factor: str, within: str | None = None) -> list[Test
                 if differences:
                     statistic, p = wilcoxon([sign * difference for difference in differences])
                     mean = fmean(differences)
-                    found.append(Test(factor, group, one, other, mean, len(differences), of, statistic, p))
+                    found.append(Contrast(factor, group, one, other, mean, len(differences), of, statistic, p))
             if found:
                 found.sort(key=lambda test: (test.p, -sign * test.difference))
                 shown.append(found[0])
                 others.append(found[1])
     corrected = holm(np.array([test.p for test in [*shown, *others]]))
-    return [Test(**{**vars(test), "p_holm": float(p)}) for test, p in zip(shown, corrected[: len(shown)], strict=True)]
+    return [
+        Contrast(**{**vars(test), "p_holm": float(p)}) for test, p in zip(shown, corrected[: len(shown)], strict=True)
+    ]
 
 
 # Said to people, and kept ---------------------------------------------------------------------------------------------
@@ -322,7 +324,7 @@ def _last(before: Sequence[str], count: int) -> range:
     return range(len(before), len(before) + count)
 
 
-def tests_table(found: Sequence[Test]) -> str:
+def contrasts_table(found: Sequence[Contrast]) -> str:
     """Tests as a table."""
     heads = ["factor", *(["within"] if any(test.within for test in found) else []), "better", "worse"]
     numbers = ["difference", "pairs", "W", "p", "p (Holm)"]
@@ -355,11 +357,11 @@ def report(results: Results, by: str) -> str:
         parts.append(
             f"levels, over the means of the settings that have them\n{table(rows, heads, numbers=range(2, 6))}"
         )
-    tested = [test for factor in results.factors for test in tests(results, factor)]
+    tested = [test for factor in results.factors for test in contrasts(results, factor)]
     if tested:
         few = " Fewer than 5 pairs give no p below 0.05." if any(test.pairs < 5 for test in tested) else ""
         parts.append(
-            f"is one level better than another?\n{tests_table(tested)}\n"
+            f"is one level better than another?\n{contrasts_table(tested)}\n"
             "p: one-sided Wilcoxon signed-rank test, over pairs that differ in this factor alone;"
             f"{few}\nHolm: over all pairs of a factor's levels, in both directions; "
             "* p < 0.05, ** p < 0.01, *** p < 0.001"
@@ -381,7 +383,7 @@ def save(results: Results, by: str, folder: Path) -> list[Path]:
     heads = ["factor", "within", "better", "worse", "difference", "pairs", "of", "W", "p", "p_holm", "mark"]
     rows["tests.csv"] = [heads]
     for factor, within in [*((f, None) for f in results.factors), *((f, by) for f in results.factors if f != by)]:
-        for test in tests(results, factor, within):
+        for test in contrasts(results, factor, within):
             where = f"{within} {test.within}" if within else ""
             values = [test.difference, test.pairs, test.of, test.statistic, test.p, test.p_holm, marks(test.p_holm)]
             rows["tests.csv"].append([factor, where, test.better, test.worse, *values])

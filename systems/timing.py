@@ -16,7 +16,7 @@ from lightning.pytorch.profilers import SimpleProfiler
 from pydantic import BaseModel
 
 from evaluation.data import DEVELOPMENT, VALIDATION, Dataset
-from evaluation.findings import table
+from evaluation.findings import WARNING, BadRequest, Faulty, Finding, say, table
 from systems import contract
 from systems.grid import Planned
 from systems.sweep import Job, Results, clock, make_run
@@ -90,7 +90,8 @@ def seconds(
 ) -> dict[str, float] | None:
     """Seconds that training each run takes, by its name: at most, as training may stop early.
 
-    The first setting is timed, and each that differs from it in one level; what levels add is taken to add up.
+    The first setting is timed, and each that differs from it in one level; what levels add is taken to add up. Of a
+    setting that cannot be trained it is said why; the first must be one that can.
 
     Returns:
         None where the system takes no steps that could be timed.
@@ -103,6 +104,7 @@ def seconds(
             VALIDATION: replace(dataset[VALIDATION], clips=dataset[VALIDATION].clips[:CLIPS], relevance=None),
         },
     )
+    findings: list[Finding] = []
     shares = {name: len(dataset[name].clips) / len(split.clips) for name, split in few.splits.items()}
     with tempfile.TemporaryDirectory(prefix="timing.") as folder:
 
@@ -124,5 +126,12 @@ def seconds(
         for run in runs:
             differs = [item for item in run.levels.items() if item not in first.levels.items()]
             if len(differs) == 1 and differs[0] not in adds:
-                adds[differs[0]] = timed(run) - base
+                try:
+                    adds[differs[0]] = timed(run) - base
+                except (BadRequest, Faulty) as reason:
+                    adds[differs[0]] = 0.0
+                    findings.append(
+                        Finding(run.name, message=f"{reason}; it will fail, as others may", severity=WARNING)
+                    )
+    say(findings)
     return {run.name: max(0.0, base + sum(adds.get(item, 0.0) for item in run.levels.items())) for run in runs}
