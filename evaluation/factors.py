@@ -26,7 +26,7 @@ import io
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import NamedTuple
@@ -299,9 +299,7 @@ def contrasts(results: Results, factor: str, within: str | None = None) -> list[
                 shown.append(found[0])
                 others.append(found[1])
     corrected = holm(np.array([test.p for test in [*shown, *others]]))
-    return [
-        Contrast(**{**vars(test), "p_holm": float(p)}) for test, p in zip(shown, corrected[: len(shown)], strict=True)
-    ]
+    return [replace(test, p_holm=float(p)) for test, p in zip(shown, corrected[: len(shown)], strict=True)]
 
 
 # Said to people, and kept ---------------------------------------------------------------------------------------------

@@ -54,6 +54,8 @@ FULL = 4 * 2**20  # bytes; a disk with less free is full, whatever a library's e
 ANSWER = 5.0  # s, within which a cluster must answer
 BEST = 5  # settings that are shown
 SHOWN = 10  # failures
+ADVICE = "start ray there (ray start --head), or leave --address out to use this machine alone"
+SHORT = 200  # letters of another library's message
 
 
 # One run, where it is made -------------------------------------------------------------------------------------------
@@ -344,18 +346,18 @@ def sweep(
 
         timing.show(job, results, configs, dataset)
         return 0
-    with _alone(job.out), _cluster(address) as ray:
-        there = ray.cluster_resources()
-        job = replace(job, gpus=min(1, there.get("GPU", 0)) if gpus is None else gpus)
-        slots = int(there.get("CPU", 0) // cpus)
-        slots = min(slots, int(there.get("GPU", 0) / job.gpus)) if job.gpus else slots
-        if not slots:
-            has = f"{there.get('CPU', 0):g} processors and {there.get('GPU', 0):g} GPUs"
-            raise BadRequest(
-                f"a run asks for {cpus} processors and {job.gpus:g} GPUs, but there are {has}; ask for fewer"
-            )
+    ray = _reach(address)
+    with _alone(job.out):
         results.save()
-        _drive(ray, job, results, configs, slots)
+        with _cluster(ray, address) as there:
+            job = replace(job, gpus=min(1, there.get("GPU", 0)) if gpus is None else gpus)
+            slots = int(there.get("CPU", 0) // cpus)
+            slots = min(slots, int(there.get("GPU", 0) / job.gpus)) if job.gpus else slots
+            if not slots:
+                has = f"{there.get('CPU', 0):g} processors and {there.get('GPU', 0):g} GPUs"
+                asked = f"{cpus} processors and {job.gpus:g} GPUs"
+                raise BadRequest(f"a run asks for {asked}, but there are {has}; ask for fewer")
+            _drive(ray, job, results, configs, slots)
     print(results)
     return len(results.failed)
 
@@ -386,14 +388,12 @@ def _alone(out: Path) -> Iterator[None]:
         lock.release()
 
 
-@contextlib.contextmanager
-def _cluster(address: str) -> Iterator[Any]:
-    """Join a cluster, or start ray on this machine; gives the module ray."""
+def _reach(address: str) -> Any:
+    """Import ray, and make sure, before anything is written, that the cluster answers."""
     try:
         import ray
     except ModuleNotFoundError:
         raise BadRequest("sweeps need ray; install the extra `cluster`") from None
-    advice = "start ray there (ray start --head), or leave --address out to use this machine alone"
     if address and address != "auto":
         host, colon, port = address.rpartition(":")
         if not colon or not port.isdigit() or "//" in host:
@@ -401,22 +401,29 @@ def _cluster(address: str) -> Iterator[Any]:
         try:
             socket.create_connection((host.strip("[]"), int(port)), ANSWER).close()
         except (OSError, OverflowError) as error:
-            raise BadRequest(
-                f"no answer at {address} ({getattr(error, 'strerror', None) or error}); {advice}"
-            ) from None
+            reason = getattr(error, "strerror", None) or error
+            raise BadRequest(f"no answer at {address} ({reason}); {ADVICE}") from None
+    return ray
+
+
+@contextlib.contextmanager
+def _cluster(ray: Any, address: str) -> Iterator[Mapping[str, float]]:
+    """Join a cluster, or start ray on this machine, unless that has been done; gives what there is to run on."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a worker without a GPU must see none
-    local = {} if address else {"include_dashboard": False}
-    if not ray.is_initialized():
+    begun = not ray.is_initialized()
+    if begun:
+        alone = {} if address else {"include_dashboard": False}
         try:
-            ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **local)
+            ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **alone)
         except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
             where = f"no answer at {address}" if address else "ray does not start"
-            raise BadRequest(f"{where} ({' '.join(str(error).split())[:300]}); {advice}") from None
+            raise BadRequest(f"{where} ({' '.join(str(error).split())[:SHORT]}); {ADVICE}") from None
     try:
-        yield ray
+        yield ray.cluster_resources()
     finally:
-        ray.shutdown()
+        if begun:
+            ray.shutdown()
 
 
 def _drive(ray: Any, job: Job, results: Results, configs: Mapping[str, BaseModel], slots: int) -> None:
@@ -479,7 +486,7 @@ def _order(runs: Sequence[Planned]) -> dict[str, tuple[int, ...]]:
 
 
 def _last(death: Exception) -> str:
-    return printable(" ".join(str(death).split())[:200])
+    return printable(" ".join(str(death).split())[:SHORT])
 
 
 class Live:

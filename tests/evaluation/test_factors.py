@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from matplotlib import rc_context
 from scipy import stats
 
 from evaluation import factors
@@ -180,7 +181,8 @@ def test_figures_show_the_runs_and_the_means_and_are_the_same_each_time(results,
     assert [bar.get_height() for bar in bars.patches] == pytest.approx(wanted)
     assert [label.get_text() for label in bars.get_xticklabels()] == ["a_1$b$", "<c>"]
     for name in ("one", "other"):
-        figures._save(figures._boxes(results, "encoder", "adapter"), tmp_path / name)
+        with rc_context(figures.STYLE):
+            figures._save(figures._boxes(results, "encoder", "adapter"), tmp_path / name)
     for kind in ("svg", "png"):
         assert (tmp_path / f"one.{kind}").read_bytes() == (tmp_path / f"other.{kind}").read_bytes()
 

@@ -1,4 +1,4 @@
-"""Sweeps: the grid and what may be wrong with it, runs on ray's workers, and what happens when one or all are killed."""
+"""Sweeps: the grid and what may be wrong with it, runs on ray's workers, and what becomes of them when killed."""
 
 import csv
 import errno
