@@ -224,7 +224,7 @@ def test_a_dry_run_lists_runs_and_hours(place, tmp_path, capsys):
 def written(place, changes):
     content = yaml.safe_load((place / "sweep.yaml").read_text()) | changes
     file = place / "changed.yaml"
-    file.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))
+    file.write_text(yaml.safe_dump({k: v for k, v in content.items() if v is not None}, sort_keys=False))
     return file
 
 
@@ -289,8 +289,10 @@ def test_requests_that_cannot_be(place, tmp_path, monkeypatch, capsys):
     (full / "notes.txt").touch()
     assert "is not empty and no sweep" in refused(out=full)
     assert "no such file" in refused(file="none.yaml")
-    lock = sweep.FileLock(tmp_path / "out" / "lock")
-    with lock:
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "results.csv").touch()
+    with sweep.FileLock(tmp_path / "out" / "lock"):
         assert "another sweep is at work there" in refused()
     monkeypatch.setitem(sys.modules, "ray", None)
     assert "sweeps need ray; install the extra `cluster`" in refused()
