@@ -70,6 +70,9 @@ def score(folder: Path, split: Split, metric: str, cache: Path) -> Score:
         BadRequest: The metric is of the other task, or cannot be computed on this machine.
     """
     file = folder / "predictions" / f"{split.name}.npz"
+    if file.is_file() == (metric in captioning.METRICS):
+        kinds = ("a retriever", "captions") if file.is_file() else ("a captioner", "retrieval")
+        raise BadRequest(f"the run is of {kinds[0]}, but {metric} is a metric of {kinds[1]}; compare another one")
     if file.is_file():
         found = retrieval.evaluate(split, retrieval.read(file), metrics=[metric, *retrieval.SETS["dcase2022"]])
     else:

@@ -3,19 +3,21 @@
 import csv
 import errno
 import os
+import shutil
 import socket
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from evaluation import data, retrieval, soundscapes
+from evaluation import captioning, data, retrieval, soundscapes
 from evaluation.findings import BadRequest, Faulty, command
-from systems import grid, sweep
+from systems import grid, sweep, timing
 from systems.__main__ import parser
 from tests.systems.tiny import HEAR, text_model
 
@@ -44,6 +46,29 @@ def train(config, dataset, run):
     finally:
         training.write_rows = whole
 """
+SAYS = """
+import torch
+from pydantic import BaseModel
+
+class Config(BaseModel, extra="forbid"):
+    words: str = "rain falls"
+
+class Captioner(torch.nn.Module):
+    sample_rate = 8000
+    def caption(self, audio, lengths):
+        return [self.words] * len(audio)
+
+def train(config, dataset, run):
+    run.start()
+    run.best.parent.mkdir(exist_ok=True)
+    torch.save(config.words, run.best)
+    run.describe(Captioner(), {})
+
+def load_model(checkpoint):
+    model = Captioner()
+    model.words = torch.load(checkpoint, weights_only=True)
+    return model
+"""
 SPLITS = {"development": 10, "validation": 4, "evaluation": 11}
 RUNS = [f"{size}_{loss}_{seed}" for size in (8, 16) for loss in ("nt-xent", "broken") for seed in (0, 1)]
 
@@ -56,6 +81,7 @@ def place(tmp_path_factory):
     (folder / "modules").mkdir()
     (folder / "modules" / "tiny_hear.py").write_text(HEAR)
     (folder / "modules" / "fragile.py").write_text(FRAGILE)
+    (folder / "modules" / "says.py").write_text(SAYS)
     soundscapes.make(folder / "data", clips=SPLITS, progress=False)
     content = {
         "system": "fragile",
@@ -65,7 +91,8 @@ def place(tmp_path_factory):
         "metric": "mAP@5",
     }
     (folder / "sweep.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-    (folder / "good.yaml").write_text(yaml.safe_dump(content | {"grid": {"size": [8], "way": ["nt_xent"]}}))
+    content["grid"] = {"size": [8], "way": {"nt_xent": {"loss": "nt_xent"}}}
+    (folder / "good.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     return folder
 
 
@@ -73,20 +100,20 @@ def place(tmp_path_factory):
 def modules(place, monkeypatch):
     monkeypatch.syspath_prepend(str(place / "modules"))
     yield
-    for name in ("tiny_hear", "fragile"):
+    for name in ("tiny_hear", "fragile", "says"):
         sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="module")
 def cluster(place):
-    """Ray, with two workers at most, in what looks like a job of SLURM's."""
+    """Ray, with a worker at a time, in what looks like a job of SLURM's."""
     ray = pytest.importorskip("ray", reason="the extra `cluster` is not installed")
     job = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_NAME": "job", "SLURM_JOB_ID": "1"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(place / "modules")]))
         for key, value in job.items():
             patch.setenv(key, value)
-        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
 
@@ -163,11 +190,19 @@ def test_embeddings_are_computed_once_for_all_runs(place, undisturbed):
         assert index.execute("SELECT sum(frames) FROM features").fetchone() == (frames,)
 
 
-def test_what_is_done_is_not_made_again(place, undisturbed, cluster):
-    before = {path: path.stat().st_mtime_ns for path in (undisturbed / "runs").rglob("*.ckpt")}
-    assert command(parser(), arguments(place, undisturbed, "--cache", str(place / "cache"))) == 1  # the four fail again
-    assert before == {path: path.stat().st_mtime_ns for path in (undisturbed / "runs").rglob("*.ckpt")}
-    assert all(row["seconds"] for row in rows(undisturbed).values())
+def test_what_is_done_is_not_made_again(place, undisturbed, tmp_path, capsys):
+    out = shutil.copytree(undisturbed, tmp_path / "copy")
+    before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")}
+    assert command(parser(), arguments(place, out, "--cache", str(place / "cache"), file="good.yaml")) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")}
+    assert "2 runs, 2 of them done already" in capsys.readouterr().out
+    there = rows(undisturbed)
+    assert rows(out) == {name: there[name] for name in RUNS[:2]}
+    # Another config under the same name is another run.
+    other = out / "other.yaml"
+    other.write_text((place / "good.yaml").read_text().replace("epochs: 3", "epochs: 4"))
+    assert command(parser(), arguments(place, out, "--cache", str(place / "cache"), file=other)) == 1
+    assert "config.epochs: error: the run has 3, asked for 4" in capsys.readouterr().err
 
 
 def test_killed_workers_and_drivers_lose_nothing(place, undisturbed, cluster, tmp_path, capfd):
@@ -192,22 +227,20 @@ def test_killed_workers_and_drivers_lose_nothing(place, undisturbed, cluster, tm
         assert there.read_bytes() == here.read_bytes()
 
 
-def test_a_run_that_kills_every_worker_fails_and_the_rest_goes_on(place, cluster, monkeypatch, tmp_path, capsys):
+def test_a_run_that_kills_its_workers_fails_and_a_full_disk_ends_the_sweep(
+    place, cluster, monkeypatch, tmp_path, capfd
+):
     monkeypatch.setattr(sweep, "DEATHS", 1)
     out = tmp_path / "out"
     out.mkdir()
     (out / "results.csv").touch()
     (out / "kill 8_nt-xent_0").touch()
-    assert command(parser(), arguments(place, out, "--cache", str(place / "cache"), file="good.yaml")) == 1
+    (out / "full 8_nt-xent_1").touch()
+    assert command(parser(), arguments(place, out, "--cache", str(place / "cache"), file="good.yaml")) == 2
+    assert f"{os.strerror(errno.ENOSPC)}; free some space and give the same command again" in capfd.readouterr().err
     found = rows(out)
     assert found["8_nt-xent_0"]["error"].startswith("its worker died 1 times")
-    assert found["8_nt-xent_1"]["state"] == "done"
-    assert "1 of 2 runs failed; the same command tries them again" in capsys.readouterr().out
-    # A full disk ends the sweep: what is done stays, and the rest waits for the next command.
-    (out / "full 8_nt-xent_0").touch()
-    assert command(parser(), arguments(place, out, "--cache", str(place / "cache"), file="good.yaml")) == 2
-    assert os.strerror(errno.ENOSPC) + "; free some space" in capsys.readouterr().err
-    assert [row["state"] for row in rows(out).values()] == ["open", "done"]
+    assert [row["state"] for row in found.values()] == ["failed", "open"]
 
 
 def test_a_dry_run_lists_runs_and_hours(place, tmp_path, capsys):
@@ -219,6 +252,38 @@ def test_a_dry_run_lists_runs_and_hours(place, tmp_path, capsys):
     assert "4 steps timed with each level" in said
     assert "8_broken_0: warning: sounds and texts must get embeddings of one size" in warned
     assert not (tmp_path / "out").exists()
+
+
+def test_captioners_are_scored_by_the_metrics_of_captions(place, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(ROOT)
+    here, cache = tmp_path / "out", place / "cache"
+    job = sweep.Job("says", place / "data", "evaluation", "bleu_1", here, cache, Path.cwd())
+    file = written(place, {"system": "says", "set": {}, "grid": {"words": ["rain falls", "a dog"]}, "metric": "bleu_1"})
+    plan = grid.read(file)
+    first, *_, last = grid.planned(plan, file)
+    configs = grid.configured(plan, [first, last], file)
+    worker = sweep.Worker(job)
+    results = sweep.Results(here / "results.csv", [first, last], "bleu_1")
+    for run in (first, last):
+        results.outcomes[run.name] = worker.make(run, configs[run.name])
+    results.save()
+    split = data.read(place / "data", "evaluation")["evaluation"]
+    found = rows(here)
+    assert list(found) == ["rain-falls_0", "a-dog_1"]
+    for run in (first, last):
+        said = captioning.Prediction(split.file_names, (run.levels["words"],) * len(split.clips))
+        score = captioning.evaluate(split, said, metrics=["bleu_1", "cider_d"], cache=cache)
+        for metric in ("bleu_1", "cider_d"):
+            assert found[run.name][metric] == str(score.metrics[metric].estimate.value)
+    assert (here / "runs" / "a-dog_1" / "scores" / "evaluation.json").is_file()
+    # The metric of the other task, which no run can have.
+    other = sweep.Worker(replace(job, metric="mAP@10", out=tmp_path / "other"))
+    outcome = other.make(first, configs[first.name])
+    assert outcome.values == {}
+    assert outcome.error == "the run is of a captioner, but mAP@10 is a metric of retrieval; compare another one"
+    # No steps to time.
+    timing.show(job, sweep.Results(here / "results.csv", [first], "bleu_1"), configs, worker.ready[0])
+    assert "says does not train by Run.fit: there are no steps to time" in capsys.readouterr().out
 
 
 def written(place, changes):
