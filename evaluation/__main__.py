@@ -1,4 +1,4 @@
-"""The evaluation's command line: make, check and fetch data, score predictions and compare the scores."""
+"""The evaluation's command line: make, check and fetch data, score predictions, compare scores, report on sweeps."""
 
 import argparse
 import signal
