@@ -342,7 +342,7 @@ def report(results: Results, by: str) -> str:
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     parts = [f"{results.file}: {len(results.runs)} runs of {len(found)} settings, {seeds} of each"]
     if results.missing:
-        parts[0] += f"; {results.missing} runs have no {results.metric} (failed, or not ended) and are left out"
+        parts[0] += f"; {results.missing} more without {results.metric} (failed, or not ended)"
     more = f" (the best {SHOWN} of {len(found)})" if len(found) > SHOWN else ""
     parts.append(f"settings{more}\n{settings_table(results.metric, results.factors, found[:SHOWN])}")
     if len(results.factors) > 1:

@@ -152,7 +152,7 @@ def test_the_report_says_it_all_and_keeps_it(tmp_path, capsys):
     path = write(tmp_path / "results.csv", content)
     assert command(parser(), ["report", str(path), "--out", str(tmp_path / "report")]) == 0
     said = capsys.readouterr().out
-    assert "35 runs of 12 settings, 2 to 3 of each; 1 runs have no mAP@10" in said
+    assert "35 runs of 12 settings, 2 to 3 of each; 1 more without mAP@10 (failed, or not ended)" in said
     assert "the best 10 of 12" in said
     assert re.search(r"adapter +mha +mlp +\+0\.0\d+ +4 settings +0 +0\.0625", said)
     assert "Fewer than 5 pairs give no p below 0.05" in said
