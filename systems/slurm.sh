@@ -25,6 +25,8 @@ else
     address=127.0.0.1:$port
 fi
 export RAY_USAGE_STATS_ENABLED=0 PATH="$PWD/.venv/bin:$PATH" # symmetric-run calls `ray` by its name
-exec "${start[@]}" ray symmetric-run --address "$address" --min-nodes "${SLURM_JOB_NUM_NODES:-1}" \
+export RAY_AUTH_MODE=token # nobody else on the network may use the cluster
+ray get-auth-token --generate >/dev/null
+"${start[@]}" ray symmetric-run --address "$address" --min-nodes "${SLURM_JOB_NUM_NODES:-1}" \
     --num-cpus "${SLURM_CPUS_PER_TASK:-$(nproc)}" --include-dashboard=false -- \
     python -m systems sweep "$@" --address "$address"

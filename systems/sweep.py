@@ -390,6 +390,10 @@ def _alone(out: Path) -> Iterator[None]:
 
 def _reach(address: str) -> Any:
     """Import ray, and make sure, before anything is written, that the cluster answers."""
+    # `ray start` guards a cluster where it finds a token; ray looks for one to join with when it is told to, on import.
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
+    if address and (token.is_file() or "RAY_AUTH_TOKEN" in os.environ):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
     except ModuleNotFoundError:

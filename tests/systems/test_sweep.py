@@ -344,6 +344,7 @@ def test_requests_that_cannot_be(place, tmp_path, monkeypatch, capsys):
         address = f"127.0.0.1:{free.getsockname()[1]}"
     ray = pytest.importorskip("ray", reason="the extra `cluster` is not installed")
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     assert f"no answer at {address} (Connection refused); start ray there" in refused("--address", address)
     assert "--address must be HOST:PORT or auto; found 'node'" in refused("--address", "node")
     full = tmp_path / "full"
