@@ -138,7 +138,7 @@ class Worker:
             # A worker of a sweep that was killed may not have noticed yet.
             with (
                 FileLock(lock),
-                log.open("a", encoding="utf-8", errors="backslashreplace") as said,
+                log.open("a", 1, "utf-8", "backslashreplace") as said,  # by lines: a kill loses none
                 contextlib.redirect_stdout(said),
                 contextlib.redirect_stderr(said),
             ):
