@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bench import captioner, captions, encoders, measures, offtheshelf, submissions
+from bench import captioner, captions, encoders, measures, offtheshelf, submissions, sweeps
 from evaluation.findings import BadRequest, command, table
 
 VERSIONS = (
@@ -33,8 +33,8 @@ VERSIONS = (
     "transformers",
     "faiss-cpu",
 )
-MEASURES = measures.MEASURES | captions.MEASURES | captioner.MEASURES | encoders.MEASURES | offtheshelf.MEASURES
-MEASURES |= submissions.MEASURES
+MODULES = (measures, captions, captioner, encoders, offtheshelf, submissions, sweeps)
+MEASURES = {name: measure for module in MODULES for name, measure in module.MEASURES.items()}
 DISK = 3 * 10**9  # bytes: the store, and the default data
 
 

@@ -1,4 +1,4 @@
-"""The evaluation's command line: make, check and fetch data, score predictions and compare the scores."""
+"""The evaluation's command line: make, check and fetch data, score predictions, compare scores, report on sweeps."""
 
 import argparse
 import signal
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from evaluation import data, retrieval
-from evaluation.findings import ERROR, BadRequest, command, say, table
+from evaluation.findings import ERROR, BadRequest, command, say, table, unknown_key
 from evaluation.intervals import METHODS
 from evaluation.scores import Score
 
@@ -113,6 +113,20 @@ def compare(options: argparse.Namespace) -> None:
         compared.save(options.json)
 
 
+def report(options: argparse.Namespace) -> None:
+    """Say what each factor of a sweep does: settings by mean and SD, the best of each level, tests by Holm, figures."""
+    from evaluation import factors
+
+    results = factors.read(options.results, options.metric)
+    by = options.by or results.factors[0]
+    if by not in results.factors:
+        raise BadRequest(f"--by: {unknown_key(by, results.factors, 'factor')}")
+    print(factors.report(results, by))
+    if options.out:
+        written = factors.save(results, by, options.out)
+        print(f"\n{options.out}: {', '.join(path.name for path in written)}")
+
+
 def download_models(options: argparse.Namespace) -> None:
     """Fetch what metrics need that comes with no package; what is there is left alone."""
     from evaluation import models
@@ -206,6 +220,13 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--json", type=Path, metavar="FILE", help="write the figures at full precision")
     verb.add_argument("--seed", type=int, default=0, help="where the test's draws start from (0)")
     verb.set_defaults(run=compare)
+    verb = rooms.add_parser("report", help="what the factors of a sweep do", description=report.__doc__)
+    verb.add_argument("results", type=Path, metavar="RESULTS.csv", help="what `systems sweep` wrote")
+    verb.add_argument("--metric", metavar="NAME", help="what to compare; the file's first metric without")
+    text = "the best setting for each of its levels, tests within them, and the axis of figures (the first factor)"
+    verb.add_argument("--by", metavar="FACTOR", help=text)
+    verb.add_argument("--out", type=Path, metavar="DIR", help="write tables as CSV, and figures as SVG and PNG")
+    verb.set_defaults(run=report)
     verb = rooms.add_parser("download", help="fetch what metrics need", description=download_models.__doc__)
     verb.add_argument(
         "names",

@@ -74,7 +74,7 @@ class Difference:
     @property
     def mark(self) -> str:
         """One to three stars, or nothing."""
-        return "*" * sum(self.p_holm < level for level in (0.05, 0.01, 0.001))
+        return marks(self.p_holm)
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Comparison:
             if d:
                 e = d.difference
                 span = f"[{e.low:+z.3f}, {e.high:+z.3f}]" if math.isfinite(e.low) else "–"
-                row += [f"{e.value:+z.3f}", span, _p(d.p), _p(d.p_holm), d.mark]
+                row += [f"{e.value:+z.3f}", span, p_value(d.p), p_value(d.p_holm), d.mark]
             row += [""] * (len(heads) - len(row))
             rows.append([*row[:3], printable(d.against) if d else "", *row[3:]] if self._pairs else row)
         return [*heads[:3], *["against"] * self._pairs, *heads[3:]], rows
@@ -431,7 +431,13 @@ def holm(p: np.ndarray) -> np.ndarray:
     return corrected
 
 
-def _p(p: float) -> str:
+def marks(p: float) -> str:
+    """One to three stars, or nothing."""
+    return "*" * sum(p < level for level in (0.05, 0.01, 0.001))
+
+
+def p_value(p: float) -> str:
+    """A p for people."""
     return f"{p:.4f}" if p >= 0.0001 else "<0.0001"
 
 

@@ -520,6 +520,14 @@ def _metric(name: str) -> tuple[str, float]:
     return (match[1], int(match[2])) if match[1] else (name, np.inf)
 
 
+def choose(metrics: Sequence[str]) -> tuple[str, ...]:
+    """Return the metrics that a request names, sets of them resolved; raises BadRequest where a name is not known."""
+    names = tuple(dict.fromkeys(name for asked in metrics for name in SETS.get(asked, (asked,))))
+    for name in names:
+        _metric(name)
+    return names
+
+
 def clip_groups(queries: Iterable[str], split: Split, truth: Truth) -> tuple[int, ...]:
     """Number the queries so that those get one number that describe one clip, or clips that share a caption.
 
@@ -570,7 +578,7 @@ def evaluate(
         raise BadRequest(f"the split {split.name} has no truth: its queries' clips are not known")
     if nobody := [query for query, relevant in truth.items() if not relevant]:
         raise BadRequest(f"the truth has no clip for {len(nobody)} of {len(truth)} queries, first {nobody[0]!r}")
-    names = dict.fromkeys(name for asked in metrics for name in SETS.get(asked, (asked,)))
+    names = choose(metrics)
     deepest = min(max((_metric(name)[1] for name in names), default=0), len(split.clips))
     findings = validate(truth, split.file_names, prediction, file)
     places, grades = ranks(truth, prediction)

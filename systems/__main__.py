@@ -1,11 +1,12 @@
-"""The systems' command line: list, check, train and predict, and published figures beside measured ones."""
+"""The systems' command line: list, check, train, predict and sweep, and published figures beside measured ones."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from evaluation import data
-from evaluation.findings import WARNING, BadRequest, Finding, command, say, table
+from evaluation.findings import BadRequest, command, say, table
 from systems import listing
 
 
@@ -46,39 +47,27 @@ def train(options: argparse.Namespace) -> None:
 
 def predict(options: argparse.Namespace) -> None:
     """Score every query of a split against every clip, or caption every clip, with a trained run."""
-    import torch
-    import yaml
+    from systems import runs
 
-    from systems import contract
+    print(runs.predict(options.run_folder, data.read(options.data, options.split)[options.split]))
 
-    file, checkpoint = options.run_folder / "config.yaml", options.run_folder / "checkpoints" / "best.ckpt"
-    for path in (file, checkpoint):
-        if not path.is_file():
-            raise BadRequest(
-                f"{path}: no such file; train the run first: python -m systems train … --run {path.parent}"
-            )
-    split = data.read(options.data, options.split)[options.split]
-    if not (options.run_folder / "system.yaml").is_file():
-        message = "training has not ended (there is no system.yaml); this is the prediction of its best epoch so far"
-        say([Finding(str(options.run_folder), message=message, severity=WARNING)])
-    name = yaml.safe_load(file.read_text(encoding="utf-8"))["system"]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = contract.system(name).load_model(checkpoint).to(device)
-    folder = options.run_folder / "predictions"
-    if hasattr(model, "caption"):
-        from evaluation import captioning
 
-        path = folder / f"{options.split}.csv"
-        captions, log_probabilities = contract.captions(model, split, device=device)
-        captioning.write(path, split.file_names, captions, log_probabilities)
-        print(f"{path}: {len(captions)} clips, {len(set(captions))} different captions")
-        return
-    if not split.queries:
-        raise BadRequest(f"{options.data}: the split {options.split} has no queries to answer")
-    path = folder / f"{options.split}.npz"
-    prediction = contract.similarity(model, split, device=device)
-    prediction.save(path)
-    print(f"{path}: {len(prediction.queries)} queries x {len(prediction.file_names)} clips")
+def sweep(options: argparse.Namespace) -> int:
+    """Make every run of a grid, on this machine or a cluster; what is done is not made again."""
+    from systems import sweep
+
+    failed = sweep.sweep(
+        options.file,
+        options.data,
+        options.out,
+        split=options.split,
+        cache=options.cache,
+        address=options.address,
+        cpus=options.cpus,
+        gpus=options.gpus,
+        dry=options.dry_run,
+    )
+    return 1 if failed else 0
 
 
 def published(options: argparse.Namespace) -> None:
@@ -142,6 +131,20 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
     verb.add_argument("--split", default=data.EVALUATION, help="which split (evaluation)")
     verb.set_defaults(run=predict)
+
+    verb = verbs.add_parser("sweep", help="make every run of a grid", description=sweep.__doc__)
+    verb.add_argument("file", type=Path, metavar="FILE", help="YAML file of system, grid, seeds and metric")
+    verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
+    verb.add_argument("--out", type=Path, required=True, metavar="SWEEP", help="folder to write, or to go on with")
+    verb.add_argument("--split", default=data.EVALUATION, help="which split is predicted and scored (evaluation)")
+    verb.add_argument("--cache", type=Path, default=Path(".cache"), help="where features are kept (.cache)")
+    verb.add_argument("--dry-run", action="store_true", help="list the runs, time some steps, and estimate the hours")
+    workers = verb.add_argument_group("where to run")
+    text = "of a ray cluster: HOST:PORT, or auto (RAY_ADDRESS where that is set; this machine alone without)"
+    workers.add_argument("--address", default=os.environ.get("RAY_ADDRESS", ""), help=text)
+    workers.add_argument("--cpus", type=int, default=1, help="processors of each run (1)")
+    workers.add_argument("--gpus", type=float, help="GPUs of each run, such as 0.25 (1 where there are any, else 0)")
+    verb.set_defaults(run=sweep)
 
     verb = verbs.add_parser(
         "published", help="show a system's published figures beside measured ones", description=published.__doc__

@@ -11,7 +11,7 @@ A model is ready to use when it is loaded (`eval()`), moves by `to(device)` as a
 answer to the same sound or text, whatever else is in its batch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol
@@ -103,17 +103,8 @@ def configure(model: type[BaseModel], file: Path | None, settings: Sequence[str]
         BadRequest: The file does not exist or is no YAML mapping, or a setting is not of the form `key=value`.
         Faulty: Keys or values do not hold; with every finding.
     """
-    values: dict[str, object] = {}
+    values = read_config(file) if file else {}
     source = str(file) if file else "--set"
-    if file:
-        if not file.is_file():
-            raise BadRequest(f"{file}: no such file; give a YAML file of the system's config")
-        try:
-            values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise BadRequest(f"{file}: is not YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(values, dict):
-            raise BadRequest(f"{file}: must be a mapping of keys to values")
     given = set()
     for setting in settings:
         key, equals, value = setting.partition("=")
@@ -124,6 +115,37 @@ def configure(model: type[BaseModel], file: Path | None, settings: Sequence[str]
         except yaml.YAMLError as error:
             raise BadRequest(f"--set {setting}: the value is not YAML: {' '.join(str(error).split())}") from None
         given.add(key)
+    return validate(model, values, lambda key: "--set" if key in given else source)
+
+
+def read_config(file: Path) -> dict[str, object]:
+    """Read a YAML file of a config's keys.
+
+    Raises:
+        BadRequest: The file does not exist or is no YAML mapping.
+    """
+    if not file.is_file():
+        raise BadRequest(f"{file}: no such file; give a YAML file of the system's config")
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadRequest(f"{file}: is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise BadRequest(f"{file}: must be a mapping of keys to values")
+    return values
+
+
+def validate(model: type[BaseModel], values: Mapping[str, object], source: Callable[[str], str]) -> BaseModel:
+    """Build a config from its keys' values.
+
+    Args:
+        model: The system's `Config`.
+        values: What is given of it.
+        source: Says where a key was given, for findings.
+
+    Raises:
+        Faulty: Keys or values do not hold; with every finding.
+    """
     try:
         return model.model_validate(values)
     except ValidationError as invalid:
@@ -133,7 +155,7 @@ def configure(model: type[BaseModel], file: Path | None, settings: Sequence[str]
             message = f"{error['msg']}; found {error['input']!r}"
             if error["type"] == "extra_forbidden":
                 message = unknown_key(key, list(model.model_fields))
-            findings.append(Finding("--set" if key in given else source, column=key, message=message))
+            findings.append(Finding(source(key), column=key, message=message))
         raise Faulty(findings, status=2) from None
 
 

@@ -6,16 +6,18 @@ What is kept follows from the sound's content, the encoder, its weights and its 
 weights, fine-tuned ones for instance, has a store of its own.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+import xxhash
 from tqdm import tqdm
 
 from evaluation import audio
 from evaluation.findings import BadRequest
-from systems.parts.encoders import Encoder
+from systems.parts.encoders import KEEP, Encoder
 from systems.store import Store, parallel, usable
 
 Values = np.ndarray | audio.UnusableSound
@@ -50,9 +52,45 @@ def embed(paths: Sequence[Path], encoder: Encoder, cache: Path, *, workers: int 
         return tqdm(_spread(missing, encoder, workers), label, len(missing), unit="clip", leave=False, disable=None)
 
     label = f"{encoder.name} embeddings"
-    identity = repr((audio.ARITHMETIC, encoder.identity))
+    return _store(encoder, cache).rows(paths, spread if workers else here)
+
+
+@contextlib.contextmanager
+def kept(cache: Path | None) -> Iterator[None]:
+    """Within the block, keep what encoders that do not learn say of a sound, and do not ask them twice.
+
+    A sound is known by its samples: predictions, which load their own, need not say where they are from.
+
+    Args:
+        cache: Folder of the cache; several processes may share it. None keeps nothing.
+    """
+
+    def keep(encoder: Encoder, sounds: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        samples = [np.ascontiguousarray(sound.cpu().numpy()) for sound in sounds]
+
+        def compute(missing: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+            for sound in missing:
+                values = _embedded(sound, encoder)
+                if isinstance(values, audio.UnusableSound):
+                    raise BadRequest(str(values))
+                yield values
+
+        def digests(sounds: Sequence[np.ndarray], _: object) -> list[str]:
+            return [f"samples {xxhash.xxh3_128_hexdigest(sound)}" for sound in sounds]
+
+        rows = _store(encoder, cache).rows(samples, compute, digests)
+        return [torch.from_numpy(values.copy()) for values in rows]
+
+    before = KEEP.set(keep if cache else None)
+    try:
+        yield
+    finally:
+        KEEP.reset(before)
+
+
+def _store(encoder: Encoder, cache: Path) -> Store:
     kind = "".join(letter if letter.isalnum() else "_" for letter in encoder.name)
-    return Store(cache, kind, identity, encoder.size).rows(paths, spread if workers else here)
+    return Store(cache, kind, repr((audio.ARITHMETIC, encoder.identity)), encoder.size)
 
 
 def _decode(encoder: Encoder) -> Callable[[Path], Values]:
@@ -60,7 +98,7 @@ def _decode(encoder: Encoder) -> Callable[[Path], Values]:
 
 
 def _embedded(sound: np.ndarray, encoder: Encoder) -> Values:
-    with torch.inference_mode():
+    with torch.inference_mode(), kept(None):
         (values,) = encoder(torch.from_numpy(sound)[None], torch.tensor([len(sound)]))
     if not values.isfinite().all():
         return audio.UnusableSound(f"{encoder.name} gives it embeddings that are not finite; leave the sound out")

@@ -111,12 +111,17 @@ class Run:
             lightning.Trainer(logger=False, enable_checkpointing=False, **self.flags)
         except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
             raise BadRequest(f"lightning's flags: {' '.join(str(error).split())}") from None
+        if findings := self.mismatches():
+            raise Faulty(findings)
+
+    def mismatches(self) -> list[Finding]:
+        """What makes the folder another run's, key by key, or no run's; nothing where it is this run's, or free."""
         path = self.folder / "config.yaml"
         if not path.exists():
             if self.folder.is_dir() and any(self.folder.iterdir()):
                 message = "is not empty and no run (it has no config.yaml); give a new folder"
-                raise Faulty([Finding(str(self.folder), message=message)])
-            return
+                return [Finding(str(self.folder), message=message)]
+            return []
         there, asked = _flat(yaml.safe_load(path.read_text(encoding="utf-8"))), _flat(self.identity)
         findings = []
         for key in {**there, **asked}:
@@ -126,8 +131,7 @@ class Run:
             if was != now and not unread:
                 message = f"the run has {was}, asked for {now}; ask for the same, or give a new run folder"
                 findings.append(Finding(str(path), column=key, message=message))
-        if findings:
-            raise Faulty(findings)
+        return findings
 
     def start(self) -> None:
         """Make the folder this run's by writing config.yaml; raises as `check` does."""

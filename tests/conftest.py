@@ -20,6 +20,7 @@ WORDS = ["birds", "rain", "engine", "steps", "water", "door", "wind", "crowd", "
 LONGEST = (
     "test_readme.py",
     "test_training.py",
+    "test_sweep.py",
     "test_captioner.py",
     "test_atae.py",
     "test_fuzz.py",

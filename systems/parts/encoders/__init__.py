@@ -19,7 +19,8 @@ Source: the HEAR 2021 API, hearbenchmark.com/hear-api.html, and what its validat
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import chain
 from types import ModuleType
@@ -34,6 +35,8 @@ from systems.modules import imported
 NAMES = ("cnn14", "coala", "openl3", "vggish", "yamnet")
 FUNCTIONS = ("load_model", "get_timestamp_embeddings", "get_scene_embeddings")
 ATTRIBUTES = ("sample_rate", "timestamp_embedding_size", "scene_embedding_size")
+# Of encoders that do not learn: what gives embeddings that are kept, where they are (`systems.embeddings.kept`).
+KEEP: ContextVar["Callable[[Encoder, Sequence[Tensor]], Sequence[Tensor]] | None"] = ContextVar("KEEP", default=None)
 ARITHMETIC = 1  # counts up when the same weights give other embeddings, so that no cache mixes the two
 
 
@@ -90,9 +93,11 @@ class Encoder:
         """
         held = chain(self.model.parameters(), self.model.buffers())
         device = next((value.device for value in held), audio.device)
-        return [
-            self._embed(sound[:length].to(device)[None]) for sound, length in zip(audio, lengths.tolist(), strict=True)
-        ]
+        sounds = [sound[:length] for sound, length in zip(audio, lengths.tolist(), strict=True)]
+        keep = KEEP.get()
+        if keep and not any(parameter.requires_grad for parameter in self.model.parameters()):
+            return [values.to(device) for values in keep(self, sounds)]
+        return [self._embed(sound.to(device)[None]) for sound in sounds]
 
     def _embed(self, sound: Tensor) -> Tensor:
         if self.scene:

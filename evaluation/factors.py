@@ -1,0 +1,395 @@
+"""What the factors of a grid of runs do to a metric: settings, levels, and paired tests between levels.
+
+Conventions
+-----------
+- A *factor* has *levels*; a *setting* has a level of each factor; a *run* is a setting with a seed. What is compared of
+  a setting is the mean over its seeds; SD is the sample standard deviation (n - 1).
+- **The file** is what `systems sweep` writes, or any CSV of that form: first the run's name, then a column for each
+  factor, then `seed`, `state`, `seconds` and `error`, then metrics, of which the first is the one that is compared. Of
+  these only the factors, `seed` and a metric must be there. A row without a value (a run that failed, or has not ended)
+  is left out and counted.
+- **Test.** The one-sided Wilcoxon signed-rank test between two levels of a factor: a pair is a setting of all other
+  factors, with the one level and with the other, over the seeds that both have. (Weck et al. 2021 must have paired
+  settings: their W = 84, p = 8.08e-07 is what 44 pairs give by the normal approximation.) Where there is but one such
+  setting, as in a sweep of a single factor, the pairs are the seeds. Pairs without a difference are dropped (Wilcoxon's
+  way); p is exact up to 50 pairs without ties, by all exchanges of signs up to 13 with ties, else by the normal
+  approximation.
+- **Which direction.** Nobody said beforehand which level should be the better, so both one-sided tests are made, and
+  both count in the correction; the one that is shown is that of the level that did better.
+- **Several tests.** Holm's (1979) correction over all tests of one factor, 2 for each pair of levels; within the levels
+  of another factor, over all of these together.
+- **Marks**, of the corrected p: * below 0.05, ** below 0.01, *** below 0.001.
+"""
+
+import csv
+import io
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+import numpy as np
+
+from evaluation import tables
+from evaluation.comparison import holm, marks, p_value
+from evaluation.files import replacing
+from evaluation.findings import BadRequest, Faulty, Finding, printable, table, unknown_key
+
+AROUND = (
+    "run",
+    "seed",
+    "state",
+    "seconds",
+    "error",
+)  # the columns around the factors: one before them, the others after
+LOWER = ("medR", "fer")  # metrics of which less is better
+SHOWN = 10  # settings in the table for people
+EXACT_TIES = 13  # pairs up to which ties leave the test exact
+
+
+class Result(NamedTuple):
+    """One run's value of the metric."""
+
+    levels: tuple[str, ...]  # of each factor
+    seed: int
+    value: float
+
+
+class Setting(NamedTuple):
+    """The runs of a setting, or of all settings that have some levels in common."""
+
+    levels: tuple[str, ...]
+    mean: float
+    sd: float  # NaN of a single one
+    n: int
+    best: float  # of a single run
+
+
+@dataclass(frozen=True)
+class Results:
+    """The runs that have a value.
+
+    Attributes:
+        file: Where they are from.
+        metric: What is compared.
+        factors: The factors' names.
+        runs: The runs.
+        missing: How many runs have no value.
+    """
+
+    file: str
+    metric: str
+    factors: tuple[str, ...]
+    runs: tuple[Result, ...]
+    missing: int = 0
+
+    def levels(self, factor: str) -> tuple[str, ...]:
+        """The levels of a factor, in the order of the file."""
+        place = self.factors.index(factor)
+        return tuple(dict.fromkeys(run.levels[place] for run in self.runs))
+
+    def having(self, factor: str, level: str) -> list[Result]:
+        """The runs of a level."""
+        place = self.factors.index(factor)
+        return [run for run in self.runs if run.levels[place] == level]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The test whether one level of a factor is better than another.
+
+    Attributes:
+        factor: The factor.
+        within: The level of another factor that all pairs have; empty for all.
+        better: The level that did better.
+        worse: The other.
+        difference: The mean of the pairs' differences, better less worse.
+        pairs: How many pairs there are.
+        of: What they are: settings or seeds.
+        statistic: W, the sum of the ranks of the pairs in which the worse did better.
+        p: One-sided.
+        p_holm: After Holm's correction.
+    """
+
+    factor: str
+    within: str
+    better: str
+    worse: str
+    difference: float
+    pairs: int
+    of: str
+    statistic: float
+    p: float
+    p_holm: float = math.nan
+
+
+def read(path: Path, metric: str | None = None) -> Results:
+    """Read a sweep's results.
+
+    Args:
+        path: The CSV file.
+        metric: What to compare; the first metric of the file where None.
+
+    Raises:
+        BadRequest: There is no such file, or no such metric in it.
+        Faulty: The file does not hold; with every finding.
+    """
+    if not path.is_file():
+        raise BadRequest(f"{path}: no such file; give the results.csv of a sweep")
+    findings: list[Finding] = []
+    records, whole = tables.read(path, str(path), findings)
+    header = records[0][1] if records else []
+    if "seed" not in header or len(set(header)) < len(header):
+        message = "must have a header of different names with `seed`, and before it the factors; "
+        findings.append(Finding(str(path), 1, message=f"{message}found {', '.join(header) or 'nothing'}"))
+    if findings or not whole:
+        raise Faulty(findings)
+    seed = header.index("seed")
+    factors = [name for name in header[:seed] if name not in AROUND]
+    metrics = [name for name in header[seed:] if name not in AROUND]
+    if not factors or not metrics:
+        lacks = "a column for each factor before `seed`" if not factors else "a metric's column behind `seed`"
+        raise Faulty([Finding(str(path), 1, message=f"must have {lacks}; found {', '.join(header)}")])
+    if metric and metric not in metrics:
+        raise BadRequest(f"{path}: {unknown_key(metric, metrics, 'metric')}")
+    metric = metric or metrics[0]
+    runs: dict[tuple[tuple[str, ...], str], Result] = {}
+    missing = 0
+    for line, cells in records[1:]:
+        if len(cells) != len(header):
+            findings.append(Finding(str(path), line, message=f"must have {len(header)} cells, but has {len(cells)}"))
+            continue
+        row = dict(zip(header, cells, strict=True))
+        levels = tuple(row[factor] for factor in factors)
+        if not row[metric].strip():
+            missing += 1
+            continue
+        try:
+            value, number = float(row[metric]), int(row["seed"])
+            if not math.isfinite(value):
+                raise ValueError
+        except ValueError:
+            message = f"seed must be a whole number and {metric} a number; found {row['seed']!r} and {row[metric]!r}"
+            findings.append(Finding(str(path), line, message=message))
+            continue
+        if (levels, number) in runs:
+            message = f"is the second row of {', '.join(levels)} with seed {number}; leave one out"
+            findings.append(Finding(str(path), line, message=message))
+        runs[levels, number] = Result(levels, number, value)
+    if not findings and not runs:
+        findings.append(Finding(str(path), message=f"must have a run with a value of {metric}; has none"))
+    if findings:
+        raise Faulty(findings)
+    return Results(str(path), metric, tuple(factors), tuple(runs.values()), missing)
+
+
+def settings(runs: Iterable[Result]) -> list[Setting]:
+    """The settings of runs, in the order of their first ones."""
+    values: dict[tuple[str, ...], list[float]] = {}
+    for run in runs:
+        values.setdefault(run.levels, []).append(run.value)
+    return [_summed(levels, those, those) for levels, those in values.items()]
+
+
+def _summed(levels: tuple[str, ...], values: Sequence[float], runs: Sequence[float]) -> Setting:
+    return Setting(levels, fmean(values), stdev(values) if len(values) > 1 else math.nan, len(values), max(runs))
+
+
+def ranked(found: Iterable[Setting], metric: str) -> list[Setting]:
+    """Settings, the best first."""
+    return sorted(found, key=lambda one: one.mean, reverse=metric not in LOWER)
+
+
+def best(results: Results, factor: str) -> list[Setting]:
+    """The best setting of each level of a factor."""
+    found = (ranked(settings(results.having(factor, level)), results.metric) for level in results.levels(factor))
+    return [those[0] for those in found]
+
+
+def marginal(results: Results, factor: str) -> list[Setting]:
+    """Each level of a factor over all settings that have it: mean and SD of the settings' means."""
+    found = []
+    for level in results.levels(factor):
+        runs = results.having(factor, level)
+        found.append(_summed((level,), [one.mean for one in settings(runs)], [run.value for run in runs]))
+    return found
+
+
+def wilcoxon(differences: Sequence[float]) -> tuple[float, float]:
+    """Test whether differences tend to be above zero: the one-sided Wilcoxon signed-rank test.
+
+    Args:
+        differences: (n,) of each pair.
+
+    Returns:
+        W, the sum of the ranks of those below zero, and p.
+
+    >>> wilcoxon([0.3, 0.1, 0.4, 0.2, 0.5])
+    (0.0, 0.03125)
+    """
+    from scipy import stats
+
+    # Equal differences of means may differ in their last digits; they must count as ties.
+    found = np.array([float(f"{difference:.12g}") for difference in differences])
+    found = np.where(np.abs(found) < 1e-12, 0, found)
+    found = found[found != 0]
+    if not len(found):
+        return 0.0, 1.0
+    if len(np.unique(np.abs(found))) == len(found):
+        method = "exact" if len(found) <= 50 else "asymptotic"
+    else:
+        method = stats.PermutationMethod(n_resamples=np.inf) if len(found) <= EXACT_TIES else "asymptotic"
+    p = float(stats.wilcoxon(found, alternative="greater", method=method).pvalue)
+    ranks = stats.rankdata(np.abs(found))
+    return float(ranks[found < 0].sum()), p
+
+
+def pairs(results: Results, factor: str, one: str, other: str) -> tuple[list[float], str]:
+    """Pair two levels of a factor.
+
+    Returns:
+        What the one has more than the other in each pair, and what the pairs are: settings or seeds.
+    """
+    place = results.factors.index(factor)
+    sides: list[dict[tuple[str, ...], dict[int, float]]] = []
+    for level in (one, other):
+        values: dict[tuple[str, ...], dict[int, float]] = {}
+        for run in results.having(factor, level):
+            values.setdefault(run.levels[:place] + run.levels[place + 1 :], {})[run.seed] = run.value
+        sides.append(values)
+    found = []
+    for rest in sides[0]:
+        left, right = sides[0][rest], sides[1].get(rest, {})
+        if common := [seed for seed in left if seed in right]:
+            found.append([left[seed] - right[seed] for seed in common])
+    if len(found) == 1:
+        return found[0], "seeds"
+    return [fmean(differences) for differences in found], "settings"
+
+
+def contrasts(results: Results, factor: str, within: str | None = None) -> list[Contrast]:
+    """Test every two levels of a factor, among all settings or within each level of another factor.
+
+    Returns:
+        For each pair of levels the test of the one that did better, with Holm's correction over all of these and of
+        those in the other direction.
+    """
+    groups = {"": results}
+    if within:
+        groups = {
+            level: Results(results.file, results.metric, results.factors, tuple(results.having(within, level)))
+            for level in results.levels(within)
+        }
+    sign = -1 if results.metric in LOWER else 1
+    shown, others = [], []
+    for group, those in groups.items():
+        for levels in itertools.combinations(results.levels(factor), 2):
+            found = []
+            for one, other in (levels, levels[::-1]):
+                differences, of = pairs(those, factor, one, other)
+                if differences:
+                    statistic, p = wilcoxon([sign * difference for difference in differences])
+                    mean = fmean(differences)
+                    found.append(Contrast(factor, group, one, other, mean, len(differences), of, statistic, p))
+            if found:
+                found.sort(key=lambda test: (test.p, -sign * test.difference))
+                shown.append(found[0])
+                others.append(found[1])
+    corrected = holm(np.array([test.p for test in [*shown, *others]]))
+    return [replace(test, p_holm=float(p)) for test, p in zip(shown, corrected[: len(shown)], strict=True)]
+
+
+# Said to people, and kept ---------------------------------------------------------------------------------------------
+
+
+def settings_table(metric: str, factors: Sequence[str], found: Sequence[Setting]) -> str:
+    """Settings as a table."""
+    rows = [[*map(printable, one.levels), *_figures(one)] for one in found]
+    return table(
+        rows, [*map(printable, factors), f"mean {metric}", "SD", "runs", "best run"], numbers=_last(factors, 4)
+    )
+
+
+def _figures(one: Setting) -> list[str]:
+    sd = "–" if math.isnan(one.sd) else f"{one.sd:.4f}"
+    return [f"{one.mean:.4f}", sd, str(one.n), f"{one.best:.4f}"]
+
+
+def _last(before: Sequence[str], count: int) -> range:
+    return range(len(before), len(before) + count)
+
+
+def contrasts_table(found: Sequence[Contrast]) -> str:
+    """Tests as a table."""
+    heads = ["factor", *(["within"] if any(test.within for test in found) else []), "better", "worse"]
+    numbers = ["difference", "pairs", "W", "p", "p (Holm)"]
+    rows = []
+    for test in found:
+        words = [test.factor, *([test.within] if "within" in heads else []), test.better, test.worse]
+        of = f"{test.pairs} {test.of}"
+        figures = [f"{test.difference:+.4f}", of, f"{test.statistic:g}", p_value(test.p), p_value(test.p_holm)]
+        rows.append([*map(printable, words), *figures, marks(test.p_holm)])
+    return table(rows, [*heads, *numbers, ""], numbers=_last(heads, len(numbers)))
+
+
+def report(results: Results, by: str) -> str:
+    """Everything as text: the best settings, the best for each level of a factor, every level, every test."""
+    found = ranked(settings(results.runs), results.metric)
+    counts = sorted({one.n for one in found})
+    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    parts = [f"{results.file}: {len(results.runs)} runs of {len(found)} settings, {seeds} of each"]
+    if results.missing:
+        parts[0] += f"; {results.missing} more without {results.metric} (failed, or not ended)"
+    more = f" (the best {SHOWN} of {len(found)})" if len(found) > SHOWN else ""
+    parts.append(f"settings{more}\n{settings_table(results.metric, results.factors, found[:SHOWN])}")
+    if len(results.factors) > 1:
+        chosen = settings_table(results.metric, results.factors, best(results, by))
+        parts.append(f"the best setting of each {printable(by)}\n{chosen}")
+        rows = []
+        for factor in results.factors:
+            rows += [[printable(factor), printable(*one.levels), *_figures(one)] for one in marginal(results, factor)]
+        heads = ["factor", "level", f"mean {results.metric}", "SD", "settings", "best run"]
+        parts.append(
+            f"levels, over the means of the settings that have them\n{table(rows, heads, numbers=range(2, 6))}"
+        )
+    tested = [test for factor in results.factors for test in contrasts(results, factor)]
+    if tested:
+        few = " Fewer than 5 pairs give no p below 0.05." if any(test.pairs < 5 for test in tested) else ""
+        parts.append(
+            f"is one level better than another?\n{contrasts_table(tested)}\n"
+            "p: one-sided Wilcoxon signed-rank test, over pairs that differ in this factor alone;"
+            f"{few}\nHolm: over all pairs of a factor's levels, in both directions; "
+            "* p < 0.05, ** p < 0.01, *** p < 0.001"
+        )
+    return "\n\n".join(parts)
+
+
+def save(results: Results, by: str, folder: Path) -> list[Path]:
+    """Write settings.csv, tests.csv (within each level of `by`, too) and the figures; return the paths.
+
+    Raises:
+        OSError: They cannot be written.
+    """
+    from evaluation import figures
+
+    rows: dict[str, list[list[object]]] = {"settings.csv": [[*results.factors, "mean", "sd", "runs", "best"]]}
+    for one in ranked(settings(results.runs), results.metric):
+        rows["settings.csv"].append([*one.levels, one.mean, "" if math.isnan(one.sd) else one.sd, one.n, one.best])
+    heads = ["factor", "within", "better", "worse", "difference", "pairs", "of", "W", "p", "p_holm", "mark"]
+    rows["tests.csv"] = [heads]
+    for factor, within in [*((f, None) for f in results.factors), *((f, by) for f in results.factors if f != by)]:
+        for test in contrasts(results, factor, within):
+            where = f"{within} {test.within}" if within else ""
+            values = [test.difference, test.pairs, test.of, test.statistic, test.p, test.p_holm, marks(test.p_holm)]
+            rows["tests.csv"].append([factor, where, test.better, test.worse, *values])
+    written = []
+    for name, lines in rows.items():
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\n").writerows(lines)
+        with replacing(folder / name) as part:
+            part.write_text(text.getvalue(), encoding="utf-8", errors="backslashreplace")
+        written.append(folder / name)
+    return written + figures.draw(results, by, folder)

@@ -1,0 +1,150 @@
+"""Figures of what factors do to a metric, as SVG and PNG; the same results give the same bytes.
+
+Box plots of the runs by level of one factor, a box for each level of another (as Figure 3 of Weck et al. 2021), and
+bars of the settings' mean by level of one factor, or of two (as their Figure 4).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from evaluation.factors import Results, settings
+from evaluation.files import replacing
+
+# Okabe and Ito's, which people who see few colours tell apart; a factor with more levels is not told apart by colour.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+INK, GRID = "#333333", "#DDDDDD"
+STYLE = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.parse_math": False,  # a dollar in a level's name is a dollar
+    "svg.hashsalt": "dcase-kit",
+    "svg.fonttype": "path",
+}
+FORMATS = {"svg": {"Date": None}, "png": {"Software": None}}  # what else the file would say of when and how
+LONGEST = 28  # letters of a label
+DPI = 150
+
+
+def draw(results: Results, by: str, folder: Path) -> list[Path]:
+    """Draw every figure.
+
+    Args:
+        results: The results.
+        by: The factor along the axis of figures of two factors.
+        folder: Where to write them: `boxes-BY-FACTOR` and `bars-BY-FACTOR` for each other factor that colours can tell
+            apart, and `bars-FACTOR` for each factor.
+
+    Returns:
+        The files.
+    """
+    written = []
+    with rc_context(STYLE):
+        for factor in results.factors:
+            written += _save(_bars(results, factor), folder / f"bars-{_plain(factor)}")
+            if factor != by and len(results.levels(factor)) <= len(COLOURS):
+                written += _save(_boxes(results, by, factor), folder / f"boxes-{_plain(by)}-{_plain(factor)}")
+                written += _save(_bars(results, by, factor), folder / f"bars-{_plain(by)}-{_plain(factor)}")
+    return written
+
+
+def _boxes(results: Results, by: str, factor: str) -> Figure:
+    """Box plots of all runs: median, quartiles, and whiskers to the farthest run within 1.5 times their distance."""
+    figure, axes, levels = _axes(results, by, results.levels(factor))
+    width = 0.8 / len(levels)
+    for number, level in enumerate(levels):
+        values = [[run.value for run in _runs(results, {by: place, factor: level})] for place in results.levels(by)]
+        there = [(place, those) for place, those in enumerate(values) if those]
+        drawn = axes.boxplot(
+            [those for _, those in there],
+            positions=[place + (number - (len(levels) - 1) / 2) * width for place, _ in there],
+            widths=width * 0.8,
+            patch_artist=True,
+            medianprops={"color": INK, "linewidth": 1.5},
+            whiskerprops={"color": INK},
+            capprops={"color": INK},
+            boxprops={"facecolor": COLOURS[number], "edgecolor": INK, "linewidth": 0.8},
+            flierprops={"marker": ".", "markersize": 4, "markeredgecolor": INK},
+            manage_ticks=False,
+        )
+        drawn["boxes"][0].set_label(_short(level))
+    return _finished(figure, axes, results, by, factor)
+
+
+def _bars(results: Results, by: str, factor: str | None = None) -> Figure:
+    """Bars of the mean over settings, with the settings' SD; of all, or for each level of another factor."""
+    levels = results.levels(factor) if factor else ("",)
+    figure, axes, levels = _axes(results, by, levels)
+    width = 0.8 / len(levels)
+    for number, level in enumerate(levels):
+        for place, name in enumerate(results.levels(by)):
+            runs = _runs(results, {by: name} | ({factor: level} if factor else {}))
+            means = [one.mean for one in settings(runs)]
+            if not means:
+                continue
+            spread = stdev(means) if len(means) > 1 else None
+            axes.bar(
+                place + (number - (len(levels) - 1) / 2) * width,
+                fmean(means),
+                width * 0.9,
+                yerr=spread,
+                color=COLOURS[number],
+                ecolor=INK,
+                capsize=3,
+                label=_short(level) if factor and place == 0 else None,
+            )
+    return _finished(figure, axes, results, by, factor)
+
+
+def _runs(results: Results, levels: dict[str, str]) -> list:
+    wanted = {results.factors.index(factor): level for factor, level in levels.items()}
+    return [run for run in results.runs if all(run.levels[place] == level for place, level in wanted.items())]
+
+
+def _axes(results: Results, by: str, levels: Sequence[str]) -> tuple[Figure, Axes, Sequence[str]]:
+    width = 1.6 + len(results.levels(by)) * max(0.75, 0.32 * len(levels))
+    figure = Figure(figsize=(min(14, max(4.2, width)), 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(INK)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    return figure, axes, levels
+
+
+def _finished(figure: Figure, axes: Axes, results: Results, by: str, factor: str | None) -> Figure:
+    names = [_short(name) for name in results.levels(by)]
+    slant = max(map(len, names)) * len(names) > 50
+    axes.set_xticks(range(len(names)), names, rotation=35 if slant else 0, ha="right" if slant else "center")
+    axes.set_xlim(-0.6, len(names) - 0.4)
+    axes.set_xlabel(_short(by))
+    axes.set_ylabel(_short(results.metric))
+    if factor:
+        figure.legend(title=_short(factor), loc="outside right upper", frameon=False)
+    return figure
+
+
+def _save(figure: Figure, stem: Path) -> list[Path]:
+    written = []
+    for kind, metadata in FORMATS.items():
+        path = stem.with_name(f"{stem.name}.{kind}")
+        with replacing(path) as part:
+            figure.savefig(part, format=kind, dpi=DPI, metadata=metadata)
+        written.append(path)
+    return written
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def _plain(text: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "+-_." else "-" for letter in text)

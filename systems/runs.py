@@ -1,0 +1,85 @@
+"""What becomes of a run folder, one step after another: trained, predicted with, scored.
+
+The verbs `train` and `predict` and every run of a sweep go through here, so that a run is the same wherever it is made.
+"""
+
+from pathlib import Path
+
+import torch
+import yaml
+
+from evaluation import captioning, retrieval
+from evaluation.data import Split
+from evaluation.findings import WARNING, BadRequest, Finding, say
+from evaluation.scores import Score
+from systems import contract
+from systems.embeddings import kept
+
+
+def predict(folder: Path, split: Split, cache: Path | None = None) -> str:
+    """Score every query of a split against every clip, or caption every clip, with a trained run.
+
+    Args:
+        folder: The run folder; `predictions/SPLIT.npz` of a retriever or `.csv` of a captioner is written there.
+        split: The split, with its sounds.
+        cache: Folder of the cache, where embeddings of encoders that did not learn are kept; None keeps none.
+
+    Returns:
+        What was written, in words.
+
+    Raises:
+        BadRequest: The folder holds no trained run, or there is nothing to answer.
+        Faulty: A sound cannot be used; with all that cannot.
+    """
+    file, checkpoint = folder / "config.yaml", folder / "checkpoints" / "best.ckpt"
+    for path in (file, checkpoint):
+        if not path.is_file():
+            raise BadRequest(
+                f"{path}: no such file; train the run first: python -m systems train … --run {path.parent}"
+            )
+    if not (folder / "system.yaml").is_file():
+        message = "training has not ended (there is no system.yaml); this is the prediction of its best epoch so far"
+        say([Finding(str(folder), message=message, severity=WARNING)])
+    name = yaml.safe_load(file.read_text(encoding="utf-8"))["system"]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = contract.system(name).load_model(checkpoint).to(device)
+    with kept(cache):
+        if hasattr(model, "caption"):
+            path = folder / "predictions" / f"{split.name}.csv"
+            captions, log_probabilities = contract.captions(model, split, device=device)
+            captioning.write(path, split.file_names, captions, log_probabilities)
+            return f"{path}: {len(captions)} clips, {len(set(captions))} different captions"
+        if not split.queries:
+            raise BadRequest(f"the split {split.name} has no queries to answer")
+        path = folder / "predictions" / f"{split.name}.npz"
+        prediction = contract.similarity(model, split, device=device)
+    prediction.save(path)
+    return f"{path}: {len(prediction.queries)} queries x {len(prediction.file_names)} clips"
+
+
+def score(folder: Path, split: Split, metric: str, cache: Path) -> Score:
+    """Score a run's prediction of a split as `evaluation score` does by default, with one more metric in front.
+
+    Args:
+        folder: The run folder; `scores/SPLIT.json` is written there.
+        split: The split.
+        metric: A metric of captions or of retrieval.
+        cache: Folder of the cache: tokenised references.
+
+    Raises:
+        BadRequest: The metric is of the other task, or cannot be computed on this machine.
+    """
+    file = folder / "predictions" / f"{split.name}.npz"
+    if file.is_file() == (metric in captioning.METRICS):
+        kinds = ("a retriever", "captions") if file.is_file() else ("a captioner", "retrieval")
+        raise BadRequest(f"the run is of {kinds[0]}, but {metric} is a metric of {kinds[1]}; compare another one")
+    if file.is_file():
+        found = retrieval.evaluate(split, retrieval.read(file), metrics=[metric, *retrieval.SETS["dcase2022"]])
+    else:
+        metrics = [metric, *captioning.SETS["basic"]]
+        prediction = captioning.read(file.with_suffix(".csv"))
+        found = captioning.evaluate(split, prediction, metrics=metrics, cache=cache)
+        if metric in found.unavailable:
+            raise BadRequest(f"{metric} is not available: {found.unavailable[metric]}")
+    found.save(folder / "scores" / f"{split.name}.json")
+    return found
