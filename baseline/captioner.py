@@ -9,7 +9,6 @@ learns). Training maximises the probability of the next word of the captions (cr
 caption of a new clip.
 """
 
-import pickle
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -33,7 +32,7 @@ from systems.parts.augmentation import mixing, spec_augment
 from systems.parts.decoder import Decoder, Steps
 from systems.parts.generation import Decoding
 from systems.parts.vocabulary import END, PADDING, START, UNKNOWN, Vocabulary
-from systems.training import Run, Schedule
+from systems.training import Run, Schedule, read_checkpoint
 
 PAPER = "Weck et al. 2021 (decoder), Xie et al. 2022 (encoder)"
 PARAMETERS = "8,125,122 and 813 a word"
@@ -45,7 +44,7 @@ class Config(Schedule, Decoding):
     batch: int = Field(16, ge=1)  # clips a step, each with all its captions; on several devices, a step of each
     learning_rate: float = Field(5e-4, gt=0)  # of Adam
     monitor: Literal["loss", "CIDEr-D"] = "loss"  # the validation value that chooses the best epoch
-    init_from: str | None = None  # run folder, such as the retriever's, whose encoder is begun with
+    init_from: str | None = None  # run folder of the baseline's retriever or captioner, whose encoder is begun with
     words: str = "train"  # a file of word vectors (word2vec .bin, or text), or `train`: on the development captions
     words_limit: int | None = 200_000  # how many words to read from a file, frequent ones first
     words_epochs: int = Field(50, ge=1)  # of training word vectors
@@ -104,14 +103,15 @@ class Captioner(nn.Module):
         """The decoder a word at a time over (N, T, 300) encoded clips of `lengths` (N,) frames."""
         return Steps(self.decoder, memory, lengths, lambda ids: self.embedding(ids[:, -1:]))
 
-    def say(self, memory: Tensor, lengths: Tensor) -> generation.Found:
-        """Caption (N, T, 300) encoded clips of `lengths` (N,) frames as the config says."""
-        return generation.search(self.steps(memory, lengths), len(memory), self.rules, self.config, memory.device)
+    def say(self, memory: Tensor, lengths: Tensor, seeds: Sequence[int]) -> generation.Found:
+        """Caption (N, T, 300) encoded clips of `lengths` (N,) frames as the config says; a seed each, for sampling."""
+        return generation.search(self.steps(memory, lengths), seeds, self.rules, self.config, memory.device)
 
     def caption_scored(self, audio: Tensor, lengths: Tensor) -> tuple[list[str], Tensor]:
         """Caption (N, samples) mono sounds at `sample_rate`, of `lengths` (N,) samples; with log-probabilities (N,)."""
         clips = [sound[:length].cpu().numpy() for sound, length in zip(audio, lengths, strict=True)]
-        found = self.say(*self.audio_encoder(*pad([self.log_mel(clip) for clip in clips], audio.device)))
+        encoded = self.audio_encoder(*pad([self.log_mel(clip) for clip in clips], audio.device))
+        found = self.say(*encoded, generation.seeds(audio, lengths, self.config.sample_seed))
         return [self.vocabulary.decode(ids) for ids in found.ids.tolist()], found.log_probability
 
     def caption(self, audio: Tensor, lengths: Tensor) -> list[str]:
@@ -263,16 +263,19 @@ def encoder_of(folder: Path, slope: float) -> dict[str, Tensor]:
     Raises:
         BadRequest: The folder is no run, or its encoder is none with this slope.
     """
-    checkpoint, advice = folder / "checkpoints" / "best.ckpt", "give the run folder of a retriever that was trained"
+    checkpoint, advice = (
+        folder / "checkpoints" / "best.ckpt",
+        "give that of the baseline's retriever or captioner, trained",
+    )
     if not checkpoint.is_file():
         raise BadRequest(f"init_from: {folder}: is no trained run (it has no checkpoints/best.ckpt); {advice}")
     try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        state = read_checkpoint(checkpoint)
         prefix = "model.audio_encoder."
         weights = {name[len(prefix) :]: value for name, value in state["state_dict"].items() if name.startswith(prefix)}
         CRNN().load_state_dict(weights)
         found = state["config"]["slope"]
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, AttributeError):
+    except (BadRequest, RuntimeError, KeyError, TypeError, AttributeError):
         raise BadRequest(f"init_from: {checkpoint}: does not hold this kit's CRNN; {advice}") from None
     if found != slope:
         raise BadRequest(f"slope must be {found:g} as in init_from's run, {folder}; found {slope:g}")
@@ -285,7 +288,7 @@ def load_model(checkpoint: Path) -> Captioner:
     Raises:
         BadRequest: The vocabulary there is another than the one that the checkpoint was trained with.
     """
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = read_checkpoint(checkpoint)
     known = vocabulary.of(checkpoint, state["vocabulary"])
     model = Captioner(Config(**state["config"]), known)
     model.load_state_dict({name.removeprefix("model."): value for name, value in state["state_dict"].items()})

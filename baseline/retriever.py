@@ -28,7 +28,7 @@ from evaluation.data import DEVELOPMENT, VALIDATION, Dataset, Split
 from systems.features import log_mels
 from systems.parts import words
 from systems.parts.losses import triplet
-from systems.training import Run, Schedule
+from systems.training import Run, Schedule, read_checkpoint
 
 PAPER = "Xie et al. 2022, DCASE task 6B"
 PARAMETERS = 732_354  # of the CRNN; word vectors are not learnt with it
@@ -236,7 +236,7 @@ def make_items(split: Split, log_mel: LogMel, cache: Path) -> list[Item]:
 
 def load_model(checkpoint: Path) -> Retriever:
     """Give back the model of a checkpoint in its run folder, where the word vectors lie too."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = read_checkpoint(checkpoint)
     model = Retriever(Config(**state["config"]), words.read(checkpoint.parent.parent / "words.bin"))
     weights = {name.removeprefix("model."): value for name, value in state["state_dict"].items()}
     model.load_state_dict(weights)

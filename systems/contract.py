@@ -115,7 +115,13 @@ def configure(model: type[BaseModel], file: Path | None, settings: Sequence[str]
         except yaml.YAMLError as error:
             raise BadRequest(f"--set {setting}: the value is not YAML: {' '.join(str(error).split())}") from None
         given.add(key)
-    return validate(model, values, lambda key: "--set" if key in given else source)
+
+    def where(key: str) -> str:
+        if key:
+            return "--set" if key in given else source
+        return f"{source} with --set" if given and file else source  # a rule over several keys
+
+    return validate(model, values, where)
 
 
 def read_config(file: Path) -> dict[str, object]:
@@ -153,6 +159,8 @@ def validate(model: type[BaseModel], values: Mapping[str, object], source: Calla
         for error in invalid.errors():
             key = ".".join(map(str, error["loc"]))
             message = f"{error['msg']}; found {error['input']!r}"
+            if not key:  # a rule over several keys, whose message says what it found
+                message = error["msg"].removeprefix("Value error, ")
             if error["type"] == "extra_forbidden":
                 message = unknown_key(key, list(model.model_fields))
             findings.append(Finding(source(key), column=key, message=message))

@@ -6,7 +6,6 @@ The verbs `train` and `predict` and every run of a sweep go through here, so tha
 from pathlib import Path
 
 import torch
-import yaml
 
 from evaluation import captioning, retrieval
 from evaluation.data import Split
@@ -31,16 +30,13 @@ def predict(folder: Path, split: Split, cache: Path | None = None) -> str:
         BadRequest: The folder holds no trained run, or there is nothing to answer.
         Faulty: A sound cannot be used; with all that cannot.
     """
-    file, checkpoint = folder / "config.yaml", folder / "checkpoints" / "best.ckpt"
-    for path in (file, checkpoint):
-        if not path.is_file():
-            raise BadRequest(
-                f"{path}: no such file; train the run first: python -m systems train … --run {path.parent}"
-            )
+    name, checkpoint = contract.system_of(folder), folder / "checkpoints" / "best.ckpt"
+    if not checkpoint.is_file():
+        message = "no such file: training has not come to the end of an epoch; give the same training command again"
+        raise BadRequest(f"{checkpoint}: {message}")
     if not (folder / "system.yaml").is_file():
         message = "training has not ended (there is no system.yaml); this is the prediction of its best epoch so far"
         say([Finding(str(folder), message=message, severity=WARNING)])
-    name = yaml.safe_load(file.read_text(encoding="utf-8"))["system"]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = contract.system(name).load_model(checkpoint).to(device)
     with kept(cache):

@@ -21,6 +21,7 @@ import contextlib
 import csv
 import io
 import logging
+import pickle
 import platform
 import subprocess
 import sys
@@ -154,7 +155,7 @@ class Run:
         """
         course = Course(self, plan)
         if self.last.exists():
-            state = torch.load(self.last, map_location="cpu", weights_only=True)
+            state = read_checkpoint(self.last)
             course.load_state_dict(state["callbacks"][course.state_key])
             write_rows(self.folder / "metrics.csv", course.rows)  # a kill may have come before
             if course.ended:
@@ -335,6 +336,20 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     writer.writerows(rows)
     with replacing(path) as part:
         part.write_text(text.getvalue(), encoding="utf-8")
+
+
+def read_checkpoint(path: Path) -> dict:
+    """What `Run.fit` saved; raises BadRequest where the file is damaged, or something else."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadRequest(
+            f"{path}: cannot be read as a checkpoint ({reason}); put the run's own back, or train into a new folder"
+        ) from None
+    if not isinstance(state, dict) or "state_dict" not in state:
+        raise BadRequest(f"{path}: must be a checkpoint that lightning wrote; put the run's own back")
+    return state
 
 
 class AtomicCheckpoints(TorchCheckpointIO):

@@ -33,7 +33,7 @@ from systems.embeddings import embed
 from systems.parts import adapters, encoders, frozen, losses, texts, words
 from systems.parts.adapters import side_by_side
 from systems.store import Store, parallel, usable
-from systems.training import Run, Schedule
+from systems.training import Run, Schedule, read_checkpoint
 
 Adapter = Literal["mlp", "mha", "identity"]
 WORDS = "words.bin"  # in the run folder
@@ -383,7 +383,7 @@ def load_model(checkpoint: Path) -> Retriever:
     Raises:
         BadRequest: An encoder is not on this machine, or one that did not learn is another than in training.
     """
-    config = Config(**torch.load(checkpoint, map_location="cpu", weights_only=True)["config"])
+    config = Config(**read_checkpoint(checkpoint)["config"])
     vectors = words.read(checkpoint.parent.parent / WORDS) if config.text_encoder == "train" else None
     model = Retriever(config, vectors)
     frozen.fill(model, checkpoint)

@@ -33,7 +33,7 @@ from systems.parts import adapters, encoders, frozen, generation, texts, vocabul
 from systems.parts.adapters import side_by_side
 from systems.parts.decoder import Anew, Decoder, Steps
 from systems.parts.vocabulary import END, PADDING, START, UNKNOWN, Vocabulary
-from systems.training import Run, Schedule
+from systems.training import Run, Schedule, read_checkpoint
 
 PAPER = "Weck et al. 2021"
 PARAMETERS = "10,385,408 and 513 a word (YAMNet, MHA, BERT), and the encoders'"
@@ -159,9 +159,10 @@ class Captioner(nn.Module):
 
     def caption_scored(self, audio: Tensor, lengths: Tensor) -> tuple[list[str], Tensor]:
         """Caption (N, samples) mono sounds at `sample_rate`, of `lengths` (N,) samples; with log-probabilities (N,)."""
+        seeds = generation.seeds(audio, lengths, self.config.sample_seed)
         sequences, lengths = side_by_side(self.audio(audio, lengths))
         steps = self.steps(self.adapt(sequences, lengths), lengths)
-        found = generation.search(steps, len(lengths), self.rules, self.config, sequences.device)
+        found = generation.search(steps, seeds, self.rules, self.config, sequences.device)
         return [self.vocabulary.decode(ids) for ids in found.ids.tolist()], found.log_probability
 
     def caption(self, audio: Tensor, lengths: Tensor) -> list[str]:
@@ -323,7 +324,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
     known = vocabulary.from_captions(caption for clip in development.clips for caption in clip.captions)
     if run.last.exists():  # which holds the vectors, with what was learnt since
-        vectors = torch.load(run.last, map_location="cpu", weights_only=True)["state_dict"].get(VECTORS)
+        vectors = read_checkpoint(run.last)["state_dict"].get(VECTORS)
     else:
         vectors = begin_words(config, known, development, run.seed)
     lightning.seed_everything(run.seed, verbose=False)
@@ -363,7 +364,7 @@ def load_model(checkpoint: Path) -> Captioner:
     Raises:
         BadRequest: The vocabulary there is another than in training, or an encoder is not on this machine or another.
     """
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = read_checkpoint(checkpoint)
     known = vocabulary.of(checkpoint, state["vocabulary"])
     model = Captioner(Config(**state["config"]), known, state["state_dict"].get(VECTORS))
     frozen.fill(model, checkpoint)

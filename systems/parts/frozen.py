@@ -7,10 +7,10 @@ weights' names: `{"audio_encoder.": encoder.identity}`.
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from evaluation.findings import BadRequest
+from systems.training import read_checkpoint
 
 
 def leave_out(checkpoint: MutableMapping, frozen: Mapping[str, str]) -> None:
@@ -27,7 +27,7 @@ def fill(model: nn.Module, checkpoint: Path) -> None:
     Raises:
         BadRequest: An encoder is another than in training.
     """
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = read_checkpoint(checkpoint)
     if others := [prefix for prefix, identity in model.frozen.items() if state["frozen"].get(prefix) != identity]:
         names = " and ".join(prefix.removesuffix(".").replace("_", " ") for prefix in others)
         raise BadRequest(

@@ -13,11 +13,12 @@ Conventions
 - A clip that is done leaves the batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 import torch
+import xxhash
 from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 
@@ -104,8 +105,8 @@ class Decoding(BaseModel, extra="forbid", frozen=True):
     beams: int = Field(4, ge=1)
     length_penalty: float = 1.0  # of beams: log-probability / length ** penalty ranks
     top_p: float = Field(0.9, gt=0, le=1)  # of the nucleus that is sampled from
-    sample_seed: int = 0
-    min_words: int = Field(1, ge=0)
+    sample_seed: int = 0  # what is drawn follows from it and a clip's samples
+    min_words: int = Field(1, ge=1)  # a caption is not empty
     max_words: int = Field(30, ge=1)
     no_repeat: int = Field(0, ge=0)  # so many words in a row never stand twice in a caption; 0: whatever repeats
 
@@ -116,13 +117,19 @@ class Decoding(BaseModel, extra="forbid", frozen=True):
         return self
 
 
-def search(step: Step, clips: int, rules: Rules, how: Decoding, device: torch.device | str = "cpu") -> Found:
-    """Say what a config asks for: greedily, by beam search or by sampling."""
+def seeds(audio: Tensor, lengths: Tensor, seed: int) -> list[int]:
+    """A seed for each of (N, samples) sounds of (N,) lengths that follows from its samples, whatever else is there."""
+    sounds = (sound[:length].cpu().numpy() for sound, length in zip(audio, lengths, strict=True))
+    return [xxhash.xxh3_64_intdigest(sound.tobytes(), seed % 2**64) >> 1 for sound in sounds]
+
+
+def search(step: Step, seeds: Sequence[int], rules: Rules, how: Decoding, device: torch.device | str = "cpu") -> Found:
+    """Say of each clip what a config asks for: greedily, by beam search, or by sampling from its seed."""
     if how.decoding == "beam":
-        return beam(step, clips, rules, how.beams, how.length_penalty, device)
+        return beam(step, len(seeds), rules, how.beams, how.length_penalty, device)
     if how.decoding == "sample":
-        return sample(step, clips, rules, how.top_p, how.sample_seed, device)
-    return greedy(step, clips, rules, device)
+        return sample(step, seeds, rules, how.top_p, device)
+    return greedy(step, len(seeds), rules, device)
 
 
 @torch.no_grad()
@@ -133,19 +140,19 @@ def greedy(step: Step, clips: int, rules: Rules, device: torch.device | str = "c
 
 @torch.no_grad()
 def sample(
-    step: Step, clips: int, rules: Rules, top_p: float = 0.9, seed: int = 0, device: torch.device | str = "cpu"
+    step: Step, seeds: Sequence[int], rules: Rules, top_p: float = 0.9, device: torch.device | str = "cpu"
 ) -> Found:
     """Draw each word from the nucleus, the fewest words that together are `top_p` probable (Holtzman et al. 2020).
 
     Args:
         step: The model.
-        clips: How many.
+        seeds: Of each clip; what is drawn for it follows from this and the model.
         rules: What a caption may be.
         top_p: From 0 (the most probable word) to 1 (any word).
-        seed: What is drawn follows from this, the model, and a clip's place among the clips.
         device: Where the model computes.
     """
-    numbers = torch.rand(rules.max_words, clips, generator=torch.Generator().manual_seed(seed)).to(device)
+    drawn = [torch.rand(rules.max_words, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    numbers = torch.stack(drawn, dim=1).to(device)
 
     def draw(allowed: Tensor, place: int, alive: Tensor) -> Tensor:
         probable, words = allowed.softmax(1).sort(dim=1, descending=True, stable=True)
@@ -156,7 +163,7 @@ def sample(
         drawn = numbers[place, alive, None] * mass[:, -1:] * (1 - 1e-6)
         return words.gather(1, torch.searchsorted(mass, drawn, right=True)).squeeze(1)
 
-    return _walk(step, clips, rules, device, draw)
+    return _walk(step, len(seeds), rules, device, draw)
 
 
 def _walk(

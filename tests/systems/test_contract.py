@@ -83,10 +83,19 @@ def test_a_teams_module_goes_the_whole_road(team, loud_and_quiet, tmp_path, caps
 
 def test_predicting_without_a_run(tmp_path, loud_and_quiet, capsys):
     assert command(parser(), ["predict", str(tmp_path / "nowhere"), "--data", str(loud_and_quiet)]) == 2
-    expected = (
-        f"error: {tmp_path}/nowhere/config.yaml: no such file; train the run first: python -m systems train … --run"
-    )
+    expected = f"error: {tmp_path}/nowhere/config.yaml: no such file; give the folder of a run, such as `systems train`"
     assert capsys.readouterr().err.startswith(expected)
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.yaml").write_text("system: baseline.retriever")
+    assert command(parser(), ["predict", str(tmp_path / "begun"), "--data", str(loud_and_quiet)]) == 2
+    assert "training has not come to the end of an epoch; give the same training command" in capsys.readouterr().err
+    (tmp_path / "begun" / "checkpoints").mkdir()
+    (tmp_path / "begun" / "checkpoints" / "best.ckpt").write_bytes(b"half a checkpoint")
+    assert command(parser(), ["predict", str(tmp_path / "begun"), "--data", str(loud_and_quiet)]) == 2
+    assert "best.ckpt: cannot be read as a checkpoint" in capsys.readouterr().err
+    (tmp_path / "begun" / "config.yaml").write_text("- no run")
+    assert command(parser(), ["predict", str(tmp_path / "begun"), "--data", str(loud_and_quiet)]) == 2
+    assert "config.yaml: must be a run's, with the key system" in capsys.readouterr().err
 
 
 def test_all_unusable_sounds_are_named(team, loud_and_quiet, monkeypatch):

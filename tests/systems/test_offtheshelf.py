@@ -310,7 +310,7 @@ def test_a_captions_log_probability_is_that_of_its_words_one_after_another(bert,
     audio, lengths = torch.rand(2, 4000) - 0.5, torch.tensor([4000, 2500])
     sequences, steps = offtheshelf.side_by_side(model.audio(audio, lengths))
     memory = model.adapt(sequences, steps)
-    found = generation.search(model.steps(memory, steps), 2, model.rules, model.config)
+    found = generation.search(model.steps(memory, steps), [0, 1], model.rules, model.config)
     for row in range(2):
         ids, total = torch.tensor([[START]]), 0.0
         for number in found.ids[row][found.ids[row] != PADDING].tolist():

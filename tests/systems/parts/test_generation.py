@@ -139,8 +139,12 @@ def test_no_repeats_as_transformers(gpt2, order):
         assert len(grams) == len(set(grams))
 
 
+def sampled(step, clips, rules):
+    return generation.sample(step, range(clips), rules)
+
+
 def test_lengths():
-    for search in (generation.greedy, generation.beam, generation.sample):
+    for search in (generation.greedy, generation.beam, sampled):
         for shortest, longest in ((0, 1), (3, 3), (2, 6), (6, 20)):
             rules = Rules(START, END, PADDING, (PADDING, START), shortest, longest)
             ids = search(Whole(5), CLIPS, rules).ids
@@ -152,7 +156,7 @@ def test_lengths():
 
 def test_where_the_rules_leave_no_word_the_end_comes():
     rules = Rules(START, END, PADDING, (PADDING, START), 9, 9, 1)  # two words, each once, and nine are asked for
-    for search in (generation.greedy, generation.beam, generation.sample):
+    for search in (generation.greedy, generation.beam, sampled):
         found = search(Whole(5), CLIPS, rules)
         assert (found.ids[:, :3] != PADDING).all()
         assert (found.ids[:, 2] == END).all()
@@ -161,11 +165,11 @@ def test_where_the_rules_leave_no_word_the_end_comes():
 
 def test_sampling_follows_from_the_seed():
     rules = Rules(START, END, PADDING, (PADDING, START), 1, 8)
-    one, again, other = (generation.sample(Whole(9), CLIPS, rules, 0.95, seed) for seed in (1, 1, 2))
+    one, again, other = (generation.sample(Whole(9), [seed] * CLIPS, rules, 0.95) for seed in (1, 1, 2))
     assert torch.equal(one.ids, again.ids)
     assert torch.equal(one.log_probability, again.log_probability)
     assert one.ids.shape != other.ids.shape or not torch.equal(one.ids, other.ids)
-    least = generation.sample(Whole(9), CLIPS, rules, 1e-9)
+    least = generation.sample(Whole(9), range(CLIPS), rules, 1e-9)
     assert torch.equal(least.ids, generation.greedy(Whole(9), CLIPS, rules).ids)
 
 
@@ -173,7 +177,7 @@ def test_sampling_follows_from_the_seed():
 def test_sampling_draws_from_the_nucleus_as_probable_as_its_words_are(top_p, kept):
     chances = torch.tensor([0.0, 0.0, 0.05, 0.5, 0.3, 0.15])
     rules = Rules(START, END, PADDING, (), 0, 1)
-    found = generation.sample(lambda ids, _: chances.log().expand(len(ids), -1), 20_000, rules, top_p)
+    found = generation.sample(lambda ids, _: chances.log().expand(len(ids), -1), range(20_000), rules, top_p)
     shares = torch.bincount(found.ids[:, 0], minlength=6) / 20_000
     before = torch.tensor([1, 1, 0.95, 0.0, 0.5, 0.8])
     expected = chances * (before < top_p)
