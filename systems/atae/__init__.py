@@ -33,7 +33,7 @@ from systems.embeddings import embed
 from systems.parts import adapters, encoders, frozen, losses, texts, words
 from systems.parts.adapters import side_by_side
 from systems.store import Store, parallel, usable
-from systems.training import Run, Schedule, read_checkpoint
+from systems.training import Run, Schedule, called, read_checkpoint
 
 Adapter = Literal["mlp", "mha", "identity"]
 WORDS = "words.bin"  # in the run folder
@@ -350,13 +350,13 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         {
             "input_sampling_rate": f"{model.sample_rate / 1000:g}kHz",
             "acoustic_features": f"{config.audio_encoder} embeddings",
-            "word_embeddings": Path(config.text_encoder).name,
+            "word_embeddings": called(config.text_encoder),
             "data_augmentation": None,
             "machine_learning_method": "cross-modal alignment",
             "learning_scheme": "supervised",
             "ensemble": False,
             "audio_modelling": config.audio_encoder,
-            "word_modelling": Path(config.text_encoder).name,
+            "word_modelling": called(config.text_encoder),
             "loss_function": f"{config.loss.replace('_', '-')} loss",
             "optimizer": "Adam",
             "learning_rate": config.learning_rate,

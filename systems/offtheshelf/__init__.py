@@ -33,7 +33,7 @@ from systems.parts import adapters, encoders, frozen, generation, texts, vocabul
 from systems.parts.adapters import side_by_side
 from systems.parts.decoder import Anew, Decoder, Steps
 from systems.parts.vocabulary import END, PADDING, START, UNKNOWN, Vocabulary
-from systems.training import Run, Schedule, read_checkpoint
+from systems.training import Run, Schedule, called, read_checkpoint
 
 PAPER = "Weck et al. 2021"
 PARAMETERS = "10,385,408 and 513 a word (YAMNet, MHA, BERT), and the encoders'"
@@ -335,7 +335,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     run.start()
     known.write(run.folder / vocabulary.FILE)
     run.fit(Training(model), items[DEVELOPMENT], items[VALIDATION], make_batch, config)
-    said = {"random": "learned", "train": "CBOW"}.get(config.words, Path(config.words).name)
+    said = {"random": "learned", "train": "CBOW"}.get(config.words, called(config.words))
     run.describe(
         load_model(run.best),
         {

