@@ -8,6 +8,8 @@ from evaluation import data
 from evaluation.findings import WARNING, BadRequest, Finding, command, say, table
 from systems import listing
 
+FLAGS = ("accelerator", "devices", "precision", "strategy", "num_nodes", "accumulate_grad_batches")  # of lightning
+
 
 def show(options: argparse.Namespace) -> None:
     """List the systems of this checkout; any other module is named in the same way."""
@@ -37,7 +39,7 @@ def train(options: argparse.Namespace) -> None:
     system = contract.system(options.system)
     config = contract.configure(system.Config, options.config, options.set)
     dataset = data.read(options.data, data.DEVELOPMENT, data.VALIDATION)
-    flags = {key: getattr(options, key) for key in ("accelerator", "devices", "precision", "strategy", "num_nodes")}
+    flags = {key: getattr(options, key) for key in FLAGS}
     digests = {name: split.digest for name, split in dataset.splits.items()}
     run = Run(options.run_folder, options.system, config, digests, options.seed, options.cache, flags)
     run.check()
@@ -52,6 +54,9 @@ def predict(options: argparse.Namespace) -> None:
     from systems import contract
 
     file, checkpoint = options.run_folder / "config.yaml", options.run_folder / "checkpoints" / "best.ckpt"
+    stripped = checkpoint.with_name("inference.ckpt")  # what a system keeps of it that needs less to predict
+    if stripped.is_file() and not checkpoint.is_file():
+        checkpoint = stripped
     for path in (file, checkpoint):
         if not path.is_file():
             raise BadRequest(
@@ -65,7 +70,10 @@ def predict(options: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = contract.system(name).load_model(checkpoint).to(device)
     folder = options.run_folder / "predictions"
-    if hasattr(model, "caption"):
+    parts = {"captioning": ["caption"], "retrieval": ["embed_audio", "embed_text"]}.get(options.task, [])
+    if lacking := [part for part in parts if not hasattr(model, part)]:
+        raise BadRequest(f"--as {options.task}: the model of {name} has no {lacking[0]}; leave --as out")
+    if hasattr(model, "caption") and options.task != "retrieval":
         from evaluation import captioning
 
         path = folder / f"{options.split}.csv"
@@ -133,6 +141,8 @@ def parser() -> argparse.ArgumentParser:
     lightning.add_argument("--precision", default="32-true", help="32-true, bf16-mixed, 16-mixed, …")
     lightning.add_argument("--strategy", default="auto", help="auto, ddp, …")
     lightning.add_argument("--num-nodes", type=int, default=1)
+    text = "batches whose gradients are added up for a step (1)"
+    lightning.add_argument("--accumulate-grad-batches", type=int, default=1, metavar="N", help=text)
     verb.set_defaults(run=train)
 
     verb = verbs.add_parser(
@@ -141,6 +151,8 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
     verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
     verb.add_argument("--split", default=data.EVALUATION, help="which split (evaluation)")
+    text = "of a system that does both: captioning (without), or retrieval"
+    verb.add_argument("--as", dest="task", choices=["captioning", "retrieval"], help=text)
     verb.set_defaults(run=predict)
 
     verb = verbs.add_parser(
