@@ -68,6 +68,8 @@ class Config(Schedule):
     weights: str = ""  # its file, or a folder that holds it; where it is looked for by default
     tokenizer: str = "openai/clip-vit-base-patch32"  # CLIP's, a folder or hub name; `train`: from the captions
     train_heads: bool = True  # or they stay as they begin
+    pairs: Literal["all", "drawn"] = "all"  # in an epoch, each clip with every caption, or with one at random
+    seconds: float | None = Field(None, gt=0)  # that training hears of a longer clip, from a random place; AudioCLIP: 5
     alpha: float = Field(0.2, ge=0, lt=1)  # share of the contrastive loss; 0: there is no text head
     temperature: float = Field(0.07, ge=0.01, le=1)  # that training begins with, as CLIP's; AudioCLIP has its own
     label_smoothing: float = Field(0.1, ge=0, lt=1)
@@ -254,9 +256,13 @@ class Material:
             ids = known.encode(caption)
             self.ids.append(torch.tensor([START, *ids[:longest], *([END] if len(ids) <= longest else [])]))
 
-    def batch(self, some: Sequence[tuple[int, int]]) -> Batch:
-        """Lay pairs side by side. A clip is repeated, not silent, behind its end: norms would learn the silence."""
-        clips, captions = map(list, zip(*some, strict=True))
+    def batch(self, items: Sequence[tuple[int, ...]]) -> Batch:
+        """Lay clips side by side, each with its caption, or with one of its captions at random.
+
+        A clip is repeated, not silent, behind its end: norms would learn the silence.
+        """
+        clips = [clip for clip, *_ in items]
+        captions = [said[int(torch.randint(len(said), ())) if len(said) > 1 else 0] for _, *said in items]
         lengths = torch.tensor([len(self.sounds[clip]) for clip in clips])
         sounds = np.stack([np.resize(self.sounds[clip], int(lengths.max())) for clip in clips])
         ids = nn.utils.rnn.pad_sequence([self.ids[number] for number in captions], True, PADDING)
@@ -310,7 +316,11 @@ class Training(lightning.LightningModule):
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Hear and read the batch's pairs, and return the loss."""
-        found = self.loss(self.model.heads.hear(batch.sounds), batch, self.model.config.label_smoothing)
+        config, sounds = self.model.config, batch.sounds
+        if config.seconds and (length := round(config.seconds * heads.SAMPLE_RATE)) < sounds.shape[1]:
+            starts = torch.randint(sounds.shape[1] - length + 1, (len(sounds),)).tolist()
+            sounds = torch.stack([sound[start : start + length] for sound, start in zip(sounds, starts, strict=True)])
+        found = self.loss(self.model.heads.hear(sounds), batch, config.label_smoothing)
         size = len(batch.clips)
         self.log("loss", found.total, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
         return found.total
@@ -385,6 +395,11 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
 
     run.start()
     to_train = [pair for pair in material.pairs if pair[0] >= len(validation.clips)]
+    if config.pairs == "drawn":
+        together: dict[int, tuple[int, ...]] = {}
+        for clip, caption in to_train:
+            together[clip] = (*together.get(clip, (clip,)), caption)
+        to_train = list(together.values())
     firsts = {clip: (clip, caption) for clip, caption in reversed(material.pairs) if clip < len(validation.clips)}
     to_validate = [firsts[clip] for clip in sorted(firsts)]
     run.fit(Training(model, validation), to_train, to_validate, material.batch, config)

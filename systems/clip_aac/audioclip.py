@@ -9,6 +9,7 @@ one of size L is drawn. All other names and shapes are the heads' own.
 Source: AndreyGuzhov/AudioCLIP, release v0.1, `model/audioclip.py`; the sizes in bytes from `assets/`.
 """
 
+import torch
 from torch import nn
 
 from evaluation.models import Part
@@ -29,7 +30,9 @@ def both(path: str = "") -> AudioClip:
     state = weights.read(file, BOTH)
     if isinstance(state, dict):
         state = {name: value for name, value in state.items() if not str(name).startswith("visual.")}
-    return weights.fill(AudioClip(), state, file, UNUSED)
+    with torch.device("meta"):  # nothing is drawn only to be overwritten
+        heads = AudioClip()
+    return weights.fill(heads, state, file, UNUSED)
 
 
 def audio(path: str = "", size: int = SIZE) -> AudioHead:
