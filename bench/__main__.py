@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bench import captioner, captions, encoders, measures, submissions
+from bench import captioner, captions, clip_aac, encoders, measures, submissions
 from evaluation.findings import BadRequest, command, table
 
 VERSIONS = (
@@ -33,7 +33,8 @@ VERSIONS = (
     "transformers",
     "faiss-cpu",
 )
-MEASURES = measures.MEASURES | captions.MEASURES | captioner.MEASURES | encoders.MEASURES | submissions.MEASURES
+MEASURES = measures.MEASURES | captions.MEASURES | captioner.MEASURES | clip_aac.MEASURES | encoders.MEASURES
+MEASURES |= submissions.MEASURES
 DISK = 3 * 10**9  # bytes: the store, and the default data
 
 

@@ -72,6 +72,7 @@ class Config(Schedule):
     seconds: float | None = Field(None, gt=0)  # that training hears of a longer clip, from a random place; AudioCLIP: 5
     alpha: float = Field(0.2, ge=0, lt=1)  # share of the contrastive loss; 0: there is no text head
     temperature: float = Field(0.07, ge=0.01, le=1)  # that training begins with, as CLIP's; AudioCLIP has its own
+    recompute: bool = False  # the audio head's inner values for the gradient: less memory, more time
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     dropout: float = Field(0.2, ge=0, lt=1)  # of the decoder
 
@@ -128,6 +129,7 @@ class ClipAac(nn.Module):
             layers=config.text_layers,
             temperature=config.temperature,
         )
+        self.heads.audio.recompute = config.recompute
         width = config.attention_heads * config.head_size
         self.embedding = nn.Embedding(len(known), width, padding_idx=PADDING)
         self.decoder = Decoder(
@@ -208,15 +210,16 @@ def beginning(config: Config, known: Vocabulary, tokenizer: Tokenizer | None) ->
         BadRequest: AudioCLIP's file is not on this machine, or is none; or the tokeniser is not CLIP's.
         Faulty: It holds other weights; with every difference.
     """
+    if config.init == "audio-text" and tokenizer and tokenizer.get_vocab_size() != heads.WORDS:
+        found = f"found {tokenizer.get_vocab_size()}; give the folder of openai/clip-vit-base-patch32's"
+        raise BadRequest(f"tokenizer: {config.tokenizer}: must have the {heads.WORDS} pieces of CLIP's; {found}")
     model = ClipAac(config, known, tokenizer)
     if config.init == "audio":
         model.heads.audio = audioclip.audio(config.weights, config.size)
+        model.heads.audio.recompute = config.recompute
     elif config.init == "audio-text":
-        if tokenizer and tokenizer.get_vocab_size() != heads.WORDS:
-            found = f"found {tokenizer.get_vocab_size()}; give the folder of openai/clip-vit-base-patch32's"
-            raise BadRequest(f"tokenizer: {config.tokenizer}: must have the {heads.WORDS} pieces of CLIP's; {found}")
-        published = audioclip.both(config.weights)
-        model.heads.load_state_dict({name: published.state_dict()[name] for name in model.heads.state_dict()})
+        published = audioclip.both(config.weights).state_dict()
+        model.heads.load_state_dict({name: published[name] for name in model.heads.state_dict()})
     model.heads.requires_grad_(config.train_heads)
     return model.train()
 

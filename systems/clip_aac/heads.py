@@ -23,13 +23,15 @@ Sources: Guzhov et al. 2021 (ESResNet; ESResNe(X)t-fbsp; AudioCLIP), and AndreyG
 `utils/transforms.py` (frames), `utils/datasets/esc50.py` (16 bits); Radford et al. 2021 and openai/CLIP `model.py`.
 """
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from systems.parts.losses import gathered
 
@@ -84,11 +86,16 @@ class Norm(nn.BatchNorm2d):
     torch's own of that kind runs on GPUs only; and of one clip the last path has one value a channel, which it refuses.
     """
 
+    counts = True  # whether what is seen enters the running statistics: not when it is computed again
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (N, channels, F, T)."""
         together = torch.distributed.is_available() and torch.distributed.is_initialized()
         values = x.numel() // x.shape[1]
         if not self.training or (values > 1 and not together):
+            if self.training and not Norm.counts:
+                copies = self.running_mean.clone(), self.running_var.clone()
+                return F.batch_norm(x, *copies, self.weight, self.bias, True, eps=self.eps)
             return super().forward(x)
         wide = x.float()
         mean = wide.mean((0, 2, 3))
@@ -98,12 +105,22 @@ class Norm(nn.BatchNorm2d):
         count = counts.sum(0)
         mean = (counts * means).sum(0) / count
         variance = (spreads + counts * (means - mean).square()).sum(0) / count
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1).clamp(min=1), self.momentum)
+        if Norm.counts:
+            with torch.no_grad():
+                self.num_batches_tracked += 1
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(variance * count / (count - 1).clamp(min=1), self.momentum)
         scale = self.weight * (variance + self.eps).rsqrt()
         return (wide * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]).to(x.dtype)
+
+
+@contextlib.contextmanager
+def _again() -> Iterator[None]:
+    Norm.counts = False
+    try:
+        yield
+    finally:
+        Norm.counts = True
 
 
 class Bottleneck(nn.Module):
@@ -152,10 +169,14 @@ class AudioHead(nn.Module):
         size: Of the embedding, L.
         blocks: Bottlenecks of each stage.
         channels: Of the first convolution, a multiple of 16; each stage doubles the bottlenecks'.
+
+    Attributes:
+        recompute: Whether what a bottleneck holds inside is computed again for the gradient instead of kept.
     """
 
     def __init__(self, size: int = SIZE, blocks: Sequence[int] = BLOCKS, channels: int = CHANNELS):
         super().__init__()
+        self.recompute = False
         self.conv1, self.bn1 = nn.Conv2d(BANDS, channels, 7, 2, padding=3, bias=False), Norm(channels)
         inputs = channels
         for number, count in enumerate(blocks, 1):
@@ -177,10 +198,17 @@ class AudioHead(nn.Module):
         x = F.relu(self.bn1(self.conv1(images)), inplace=True)
         x = F.max_pool2d(x, 3, 2, 1)
         for number in range(1, 5):
-            y = getattr(self, f"layer{number}")(x)
+            y = x
+            for block in getattr(self, f"layer{number}"):
+                y = self._through(block, y)
             x = y * getattr(self, f"att{number}")(x, y.shape[2:])
         x = x.mean((2, 3), keepdim=True) * self.att5(x, (1, 1))
         return self.fc(x.flatten(1))
+
+    def _through(self, block: Bottleneck, x: Tensor) -> Tensor:
+        if not (self.recompute and self.training):
+            return block(x)
+        return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), _again()))
 
 
 # The text head, and both ---------------------------------------------------------------------------------------------
