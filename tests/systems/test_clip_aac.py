@@ -571,6 +571,32 @@ def test_embeddings_do_not_depend_on_the_batch():
         torch.testing.assert_close(model.embed_text(texts), torch.cat(said), rtol=1e-4, atol=1e-5)
 
 
+def test_training_hears_a_second_and_draws_a_caption(place, tmp_path, monkeypatch):
+    seen = []
+    loss = clip_aac.Training.loss
+
+    def watched(self, heard, batch, smoothing=0):
+        if self.training:
+            seen.append(batch)
+        return loss(self, heard, batch, smoothing)
+
+    lengths = []
+    hear = heads.AudioClip.hear
+    monkeypatch.setattr(clip_aac.Training, "loss", watched)
+    monkeypatch.setattr(
+        heads.AudioClip, "hear", lambda self, audio: lengths.append(audio.shape[1]) or hear(self, audio)
+    )
+    trained(place, tmp_path / "run", "epochs=2", "pairs=drawn", "seconds=0.1")
+    assert [len(batch.clips) for batch in seen] == [8, 8, 8, 8], "16 clips, each once an epoch"
+    assert set(lengths) == {4410, 13230}, "and all of it to validate"
+    first, second = (
+        {clip: said for batch in half for clip, said in zip(batch.clips.tolist(), batch.captions, strict=True)}
+        for half in (seen[:2], seen[2:])
+    )
+    assert first.keys() == second.keys()
+    assert first != second
+
+
 # Runs ----------------------------------------------------------------------------------------------------------------
 
 
@@ -659,12 +685,12 @@ sys.exit(command(parser(), sys.argv[1:]))
 
 
 def test_killed_it_ends_with_the_same_weights(place, tmp_path):
-    settings = ("epochs=4", "warmup=3", "batch=12")  # killed in the fourth
+    settings = ("epochs=3", "warmup=2", "batch=5", "pairs=drawn", "seconds=0.2")  # four steps; killed in the third
     expected = trained(place, tmp_path / "whole", *settings)
     asked = arguments(place, tmp_path / "killed", *settings)
     killed = subprocess.run([sys.executable, "-c", KILLER, *asked], cwd=ROOT, check=False)
     assert killed.returncode == -signal.SIGKILL
-    assert len(rows(tmp_path / "killed")) == 3
+    assert len(rows(tmp_path / "killed")) == 2
     found = trained(place, tmp_path / "killed", *settings)
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in found)
