@@ -9,6 +9,8 @@ from evaluation import data
 from evaluation.findings import BadRequest, command, say, table
 from systems import listing
 
+FLAGS = ("accelerator", "devices", "precision", "strategy", "num_nodes", "accumulate_grad_batches")  # of lightning
+
 
 def show(options: argparse.Namespace) -> None:
     """List the systems of this checkout; any other module is named in the same way."""
@@ -38,7 +40,7 @@ def train(options: argparse.Namespace) -> None:
     system = contract.system(options.system)
     config = contract.configure(system.Config, options.config, options.set)
     dataset = data.read(options.data, data.DEVELOPMENT, data.VALIDATION)
-    flags = {key: getattr(options, key) for key in ("accelerator", "devices", "precision", "strategy", "num_nodes")}
+    flags = {key: getattr(options, key) for key in FLAGS}
     digests = {name: split.digest for name, split in dataset.splits.items()}
     run = Run(options.run_folder, options.system, config, digests, options.seed, options.cache, flags)
     run.check()
@@ -49,7 +51,8 @@ def predict(options: argparse.Namespace) -> None:
     """Score every query of a split against every clip, or caption every clip, with a trained run."""
     from systems import runs
 
-    print(runs.predict(options.run_folder, data.read(options.data, options.split)[options.split]))
+    split = data.read(options.data, options.split)[options.split]
+    print(runs.predict(options.run_folder, split, task=options.task))
 
 
 def sweep(options: argparse.Namespace) -> int:
@@ -122,6 +125,8 @@ def parser() -> argparse.ArgumentParser:
     lightning.add_argument("--precision", default="32-true", help="32-true, bf16-mixed, 16-mixed, …")
     lightning.add_argument("--strategy", default="auto", help="auto, ddp, …")
     lightning.add_argument("--num-nodes", type=int, default=1)
+    text = "batches whose gradients are added up for a step (1)"
+    lightning.add_argument("--accumulate-grad-batches", type=int, default=1, metavar="N", help=text)
     verb.set_defaults(run=train)
 
     verb = verbs.add_parser(
@@ -130,6 +135,8 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
     verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
     verb.add_argument("--split", default=data.EVALUATION, help="which split (evaluation)")
+    text = "of a system that does both: captioning (without), or retrieval"
+    verb.add_argument("--as", dest="task", choices=["captioning", "retrieval"], help=text)
     verb.set_defaults(run=predict)
 
     verb = verbs.add_parser("sweep", help="make every run of a grid", description=sweep.__doc__)

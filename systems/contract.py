@@ -174,9 +174,9 @@ def similarity(model: Retriever, split: Split, *, device: torch.device) -> Simil
         Faulty: A sound cannot be used; with all that cannot.
         BadRequest: The model's embeddings do not fit together.
     """
-    clips = embeddings(model, split, device=device)
     with torch.inference_mode():
         texts = model.embed_text(split.queries).float().cpu()
+    clips = embeddings(model, split, device=device)
     if clips.shape[1] != texts.shape[1]:
         raise BadRequest(f"embed_audio gives {clips.shape[1]} values a clip and embed_text {texts.shape[1]} a text")
     return Similarity(split.queries, split.file_names, (texts @ clips.T).numpy().astype(np.float32))

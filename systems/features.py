@@ -1,4 +1,4 @@
-"""Log-mel energies that are computed once per sound, in a store of their own for each way to compute them."""
+"""Log-mel energies and decoded sounds that are computed once per sound, a store for each way to compute them."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -32,3 +32,18 @@ def log_mels(paths: Sequence[Path], settings: audio.LogMel, cache: Path) -> list
     identity = repr((audio.ARITHMETIC, sorted(asdict(settings).items())))
     store = Store(cache, "logmel", identity, settings.mels)
     return store.rows(paths, lambda missing: parallel(compute, missing, "log-mel energies"))
+
+
+def waveforms(paths: Sequence[Path], sample_rate: int, cache: Path) -> list[np.ndarray]:
+    """Return every sound, (samples,) at a rate, from a memory-mapped file: decoding would take longer than a step.
+
+    Raises:
+        Faulty: A sound cannot be used; with all that cannot.
+    """
+
+    @usable
+    def decode(path: Path) -> np.ndarray:
+        return audio.load(path, sample_rate)[:, None]
+
+    store = Store(cache, "sound", repr((audio.ARITHMETIC, sample_rate)), 1)
+    return [values[:, 0] for values in store.rows(paths, lambda missing: parallel(decode, missing, "decoding"))]

@@ -14,23 +14,29 @@ from evaluation.scores import Score
 from systems import contract
 from systems.embeddings import kept
 
+PARTS = {"captioning": ("caption",), "retrieval": ("embed_audio", "embed_text")}  # what a task needs of a model
 
-def predict(folder: Path, split: Split, cache: Path | None = None) -> str:
+
+def predict(folder: Path, split: Split, cache: Path | None = None, task: str | None = None) -> str:
     """Score every query of a split against every clip, or caption every clip, with a trained run.
 
     Args:
         folder: The run folder; `predictions/SPLIT.npz` of a retriever or `.csv` of a captioner is written there.
         split: The split, with its sounds.
         cache: Folder of the cache, where embeddings of encoders that did not learn are kept; None keeps none.
+        task: What to do with a model that does both, `captioning` or `retrieval`; captioning without.
 
     Returns:
         What was written, in words.
 
     Raises:
-        BadRequest: The folder holds no trained run, or there is nothing to answer.
+        BadRequest: The folder holds no trained run, its model does not do the task, or there is nothing to answer.
         Faulty: A sound cannot be used; with all that cannot.
     """
     name, checkpoint = contract.system_of(folder), folder / "checkpoints" / "best.ckpt"
+    stripped = checkpoint.with_name("inference.ckpt")  # what a system keeps of it that needs less to predict
+    if stripped.is_file() and not checkpoint.is_file():
+        checkpoint = stripped
     if not checkpoint.is_file():
         message = "no such file: training has not come to the end of an epoch; give the same training command again"
         raise BadRequest(f"{checkpoint}: {message}")
@@ -39,8 +45,11 @@ def predict(folder: Path, split: Split, cache: Path | None = None) -> str:
         say([Finding(str(folder), message=message, severity=WARNING)])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = contract.system(name).load_model(checkpoint).to(device)
+    task = task or ("captioning" if hasattr(model, "caption") else "retrieval")
+    if lacking := [part for part in PARTS[task] if not hasattr(model, part)]:
+        raise BadRequest(f"--as {task}: the model of {name} has no {lacking[0]}; leave --as out")
     with kept(cache):
-        if hasattr(model, "caption"):
+        if task == "captioning":
             path = folder / "predictions" / f"{split.name}.csv"
             captions, log_probabilities = contract.captions(model, split, device=device)
             captioning.write(path, split.file_names, captions, log_probabilities)

@@ -26,13 +26,13 @@ from gensim.models import KeyedVectors
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from evaluation import audio, data, fsd50k, retrieval
+from evaluation import data, fsd50k, retrieval
 from evaluation.data import DEVELOPMENT, VALIDATION, Clip, Dataset, Split
 from evaluation.findings import BadRequest
 from systems.embeddings import embed
-from systems.parts import adapters, encoders, frozen, losses, texts, words
+from systems.features import waveforms
+from systems.parts import adapters, encoders, frozen, losses, pairs, texts, words
 from systems.parts.adapters import side_by_side
-from systems.store import Store, parallel, usable
 from systems.training import Run, Schedule, called, read_checkpoint
 
 Adapter = Literal["mlp", "mha", "identity"]
@@ -195,16 +195,8 @@ class Material:
     """
 
     def __init__(self, clips: Sequence[Clip], queries: Sequence[str], model: Retriever, cache: Path):
-        owners: dict[str, list[int]] = {}
-        for number, clip in enumerate(clips):
-            for caption in clip.captions:
-                owners.setdefault(caption, []).append(number)
-        owners |= {query: [] for query in queries if query not in owners}
-        self.captions = list(owners)
-        self.numbers = {caption: number for number, caption in enumerate(self.captions)}
-        self.pairs = [(number, self.numbers[caption]) for number, clip in enumerate(clips) for caption in clip.captions]
-        rows = [torch.tensor(row, dtype=torch.int64) for row in owners.values()]
-        self.owners = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=losses.NONE)
+        known = pairs.of(clips, queries)
+        self.captions, self.numbers, self.pairs, self.owners = known
         self.train_text = model.config.train_text
         paths = [clip.path for clip in clips]
         model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -226,21 +218,6 @@ class Material:
         if self.train_text:
             return [self.captions[number] for number in captions], torch.ones(len(captions))
         return side_by_side([torch.from_numpy(self.texts[number].copy()) for number in captions])
-
-
-def waveforms(paths: Sequence[Path], sample_rate: int, cache: Path) -> list[np.ndarray]:
-    """Return every sound, (samples,) at a rate, from a memory-mapped file: decoding would take longer than a step.
-
-    Raises:
-        Faulty: A sound cannot be used; with all that cannot.
-    """
-
-    @usable
-    def decode(path: Path) -> np.ndarray:
-        return audio.load(path, sample_rate)[:, None]
-
-    store = Store(cache, "sound", repr((audio.ARITHMETIC, sample_rate)), 1)
-    return [values[:, 0] for values in store.rows(paths, lambda missing: parallel(decode, missing, "decoding"))]
 
 
 class Training(lightning.LightningModule):

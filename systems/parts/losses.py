@@ -64,7 +64,9 @@ def contrastive(audio: Tensor, text: Tensor, matches: Tensor, pairs: str = "all"
     return sum(losses.sum() / (losses > 0).sum().clamp(min=1) for losses in kinds)
 
 
-def nt_xent(audio: Tensor, text: Tensor, matches: Tensor, temperature: float = 0.07, pairs: str = "all") -> Tensor:
+def nt_xent(
+    audio: Tensor, text: Tensor, matches: Tensor, temperature: float | Tensor = 0.07, pairs: str = "all"
+) -> Tensor:
     """Normalised temperature-scaled cross entropy (Sohn 2016; InfoNCE), mean over matching pairs.
 
     Of an anchor i and what matches it, j, the loss is -log(exp(s_ij / t) / (exp(s_ij / t) + sum_k exp(s_ik / t))), k
@@ -75,7 +77,7 @@ def nt_xent(audio: Tensor, text: Tensor, matches: Tensor, temperature: float = 0
         audio: (N, size).
         text: (N, size).
         matches: (2N, 2N) bool, of `matching`.
-        temperature: t; 0.07 is that of pytorch-metric-learning, which the paper uses.
+        temperature: t, a tensor where it is learnt; 0.07 is pytorch-metric-learning's, which Weck et al. 2022 use.
         pairs: `all`, with two sounds and two texts among them, or `text-audio`.
     """
     scores, matches, others = _pairs(audio, text, matches, pairs)

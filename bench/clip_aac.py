@@ -1,0 +1,124 @@
+"""What CLIP-AAC costs at its published size: a training step, head by head, and captions with and without text head."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.measures import Function, Row, duration, times
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from systems.clip_aac import ClipAac
+
+BATCH, SECONDS = 8, 30  # clips as long as the longest of Clotho
+PARTS = {
+    "whole": "heads and decoder",
+    "audio": "audio head",
+    "text": "text head",
+    "decoder": "decoder",
+}
+CAPTIONED = 2
+
+
+def clip_aac(alone: Function, folder: Path) -> list[Row]:
+    """A training step of system 8, and captions of its checkpoints; random weights."""
+    rows = []
+    for part, called in PARTS.items():
+        seconds, memory, before = alone(_step, part)
+        note = f"{_mebibytes(before)} of it model and libraries; inner values computed again; once"
+        what = f"CLIP-AAC's {called}: training step, {BATCH} clips of {SECONDS} s"
+        rows.append(Row(what, duration(seconds), note=f"{BATCH / seconds:.3g} clips/s"))
+        rows.append(Row("… peak memory of the process", _mebibytes(memory), note=note))
+    alone(_checkpoints, folder)
+    without, memory_without = alone(_captions, folder / "inference.ckpt")
+    whole, memory_whole = alone(_captions, folder / "best.ckpt")
+    what = f"{CAPTIONED} captions of {SECONDS} s, from checkpoint, without text head / with it"
+    rows.append(Row(what, duration(without), duration(whole), times(whole / without)))
+    ratio = times(memory_whole / memory_without)
+    rows.append(Row("… peak memory of the process", _mebibytes(memory_without), _mebibytes(memory_whole), ratio))
+    return rows
+
+
+def _peak() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:.0f} MiB"
+
+
+def _model() -> "ClipAac":
+    import torch
+
+    from systems.clip_aac import ClipAac, Config, heads, tokens
+    from systems.parts.vocabulary import Vocabulary
+
+    torch.manual_seed(0)
+    tokenizer = tokens.train(["rain"])
+    tokenizer.add_tokens([f"piece {number}" for number in range(heads.WORDS - tokenizer.get_vocab_size())])
+    words = [f"word{number}" for number in range(4363)]  # as many as Clotho's
+    return ClipAac(Config(init="random", tokenizer="train", recompute=True), Vocabulary(words), tokenizer)
+
+
+def _step(part: str) -> tuple[float, int, int]:
+    """Seconds and peak memory of a step that hears, reads and says, or does one of the three."""
+    import torch
+
+    from systems.clip_aac import Batch, Training
+
+    model = _model().train()
+    sounds = torch.rand(BATCH, SECONDS * 44100) - 0.5
+    numbers = torch.arange(BATCH)
+    ids = torch.randint(4, len(model.vocabulary), (BATCH, 13))  # an average caption
+    captions = [f"rain falls on roof {number} and a car drives by in the distance" for number in range(BATCH)]
+    batch = Batch(sounds, torch.full((BATCH,), sounds.shape[1]), ids, captions, numbers, numbers[:, None])
+    training = Training(model, None)
+    training.log = lambda *_, **__: None
+    optimizer, before = training.configure_optimizers(), _peak()
+
+    def decoded() -> "Tensor":
+        heard = torch.rand(BATCH, model.config.size)
+        return model.decoder(model.embedding(ids), heard[:, None], torch.ones(BATCH, dtype=torch.int64)).logsumexp(2)
+
+    losses: dict[str, Callable[[], Tensor]] = {
+        "whole": lambda: training.training_step(batch, 0),
+        "audio": lambda: model.heads.hear(sounds),
+        "text": lambda: model.read(captions),
+        "decoder": decoded,
+    }
+    began = time.perf_counter()
+    losses[part]().sum().backward()
+    optimizer.step()
+    return time.perf_counter() - began, _peak(), before
+
+
+def _checkpoints(folder: Path) -> None:
+    import torch
+
+    from systems.clip_aac import Training, strip
+
+    model = _model()
+    state = {"state_dict": {f"model.{name}": value for name, value in model.state_dict().items()}}
+    Training(model, None).on_save_checkpoint(state)
+    torch.save(state, folder / "best.ckpt")
+    strip(folder / "best.ckpt", folder / "inference.ckpt")
+
+
+def _captions(checkpoint: Path) -> tuple[float, int]:
+    import torch
+
+    from systems.clip_aac import load_model
+
+    sounds = torch.rand(CAPTIONED, SECONDS * 44100, generator=torch.Generator().manual_seed(0)) - 0.5
+    began = time.perf_counter()
+    with torch.inference_mode():
+        load_model(checkpoint).caption(sounds, torch.full((CAPTIONED,), sounds.shape[1]))
+    return time.perf_counter() - began, _peak()
+
+
+MEASURES: dict[str, Callable[[Function, Path], list[Row]]] = {"clip-aac": clip_aac}

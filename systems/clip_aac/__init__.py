@@ -1,0 +1,448 @@
+"""CLIP-AAC, captioning with an audio head, a text head and contrastive learning (Chen et al. 2022).
+
+    python -m systems train systems.clip_aac --config systems/clip_aac/system-8.yaml --data DIR --run RUN
+    python -m systems predict RUN --data DIR --split evaluation                     # captions
+    python -m systems predict RUN --data DIR --split evaluation --as retrieval      # the same checkpoint's two heads
+
+The audio head turns a clip into one vector, the text head a caption (`heads.py`); a Transformer decoder of two blocks
+says what the clip's vector holds. Training brings the vectors of a clip and its caption together and keeps those of a
+batch's other pairs apart, while it maximises the probability of the caption's next word, and both heads learn. Then
+captions need the text head no more: `checkpoints/inference.ckpt` leaves it out. With it, `checkpoints/best.ckpt`, the
+two heads are a retriever.
+
+The paper is silent on the words (here those of the development captions, as in the baseline), the decoder's width
+(here 4 heads of 128), where dropout is (here in the decoder), and which epoch counts (here the one of the best
+CIDEr-D). A caption that several clips of a batch share is an impostor for none of them; the paper tells pairs apart by
+their place in the batch alone.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import lightning
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from evaluation import overlap, retrieval
+from evaluation.data import DEVELOPMENT, VALIDATION, Clip, Dataset, Split
+from evaluation.files import replacing
+from evaluation.findings import BadRequest
+from systems.clip_aac import audioclip, heads, tokens
+from systems.features import waveforms
+from systems.parts import generation, losses, pairs, texts, vocabulary
+from systems.parts.decoder import Decoder, Steps
+from systems.parts.vocabulary import END, PADDING, SPECIAL, START, UNKNOWN, Vocabulary
+from systems.training import Run, Schedule, read_checkpoint
+
+PAPER = "Chen et al. 2022"
+PARAMETERS = "102,363,457 and 1,025 a word; without the text head 38,673,216"
+TOGETHER = 8  # clips that go through the audio head at once where nothing is learnt
+
+PUBLISHED = {  # sizes of AudioCLIP, by the config's keys, and which of them each `init` wants
+    "size": heads.SIZE,
+    "audio_blocks": heads.BLOCKS,
+    "audio_channels": heads.CHANNELS,
+    "text_width": heads.WIDTH,
+    "text_layers": heads.LAYERS,
+}
+SIZES = {"random": (), "audio": ("audio_blocks", "audio_channels"), "audio-text": tuple(PUBLISHED)}
+
+
+class Config(Schedule):
+    """What can be chosen; the defaults are the paper's system 8, of which its Table 1 speaks as system 4."""
+
+    epochs: int = Field(40, ge=1)
+    batch: int = Field(8, ge=1)  # pairs a step; on several devices, a step of each
+    learning_rate: float = Field(1e-3, gt=0)  # of Adam, for the decoder
+    encoder_rate: float = Field(1e-5, gt=0)  # for the heads
+    warmup: int = Field(5, ge=0)  # epochs in which both rates rise linearly, step by step
+    plateau: int = Field(40, ge=1)  # as many as there are epochs: the rates stay
+    patience: int = Field(40, ge=1)  # likewise: all epochs are trained
+    monitor: Literal["CIDEr-D", "loss", "mAP@10"] = "CIDEr-D"  # the validation value that chooses the best epoch
+    init: Literal["random", "audio", "audio-text"] = "audio-text"  # what of AudioCLIP's the heads begin with
+    weights: str = ""  # its file, or a folder that holds it; where it is looked for by default
+    tokenizer: str = "openai/clip-vit-base-patch32"  # CLIP's, a folder or hub name; `train`: from the captions
+    train_heads: bool = True  # or they stay as they begin
+    pairs: Literal["all", "drawn"] = "all"  # in an epoch, each clip with every caption, or with one at random
+    seconds: float | None = Field(None, gt=0)  # that training hears of a longer clip, from a random place; AudioCLIP: 5
+    alpha: float = Field(0.2, ge=0, lt=1)  # share of the contrastive loss; 0: there is no text head
+    temperature: float = Field(0.07, ge=0.01, le=1)  # that training begins with, as CLIP's; AudioCLIP has its own
+    recompute: bool = False  # the audio head's inner values for the gradient: less memory, more time
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(0.2, ge=0, lt=1)  # of the decoder
+
+    size: int = Field(heads.SIZE, ge=1)  # L, of both heads' vectors
+    audio_blocks: tuple[int, int, int, int] = heads.BLOCKS  # bottlenecks of each stage
+    audio_channels: int = Field(heads.CHANNELS, ge=16, multiple_of=16)
+    text_width: int = Field(heads.WIDTH, ge=heads.HEAD, multiple_of=heads.HEAD)
+    text_layers: int = Field(heads.LAYERS, ge=1)
+    blocks: int = Field(2, ge=1)  # of the decoder
+    attention_heads: int = Field(4, ge=1)  # of the decoder
+    head_size: int = Field(128, ge=2, multiple_of=2)
+    hidden: int = Field(512, ge=1)  # between the two linear layers of a block
+    longest: int = Field(60, ge=1)  # words of a caption that are learnt; what a longer one goes on to say is left out
+    beams: int = Field(3, ge=1)
+    max_words: int = Field(30, ge=1)
+
+    @model_validator(mode="after")
+    def _published(self) -> "Config":
+        if self.monitor == "mAP@10" and not self.alpha:
+            raise ValueError("monitor must be CIDEr-D or loss where alpha is 0: there is no text head to retrieve with")
+        others = [f"{key}={getattr(self, key)}" for key in SIZES[self.init] if getattr(self, key) != PUBLISHED[key]]
+        if others:
+            raise ValueError(f"init must be random for heads of another size than AudioCLIP's; {', '.join(others)}")
+        if self.init == "audio-text" and self.alpha and self.tokenizer == "train":
+            raise ValueError("tokenizer must be CLIP's where init is audio-text: its weights know those pieces alone")
+        if self.init == "random" and not self.train_heads:
+            raise ValueError("train_heads must be true where init is random: there is nothing to keep")
+        return self
+
+
+# The model ---------------------------------------------------------------------------------------------------------
+
+
+class ClipAac(nn.Module):
+    """Says what sounds hold and, where it has a text head, embeds sounds and texts into one space.
+
+    Args:
+        config: The config.
+        known: The words that it can say.
+        tokenizer: How its text head reads; without, it has none.
+    """
+
+    sample_rate = heads.SAMPLE_RATE
+
+    def __init__(self, config: Config, known: Vocabulary, tokenizer: Tokenizer | None = None):
+        super().__init__()
+        self.config, self.vocabulary, self.tokenizer = config, known, tokenizer
+        self.heads = heads.AudioClip(
+            tokenizer.get_vocab_size() if tokenizer else 0,
+            size=config.size,
+            blocks=config.audio_blocks,
+            channels=config.audio_channels,
+            width=config.text_width,
+            layers=config.text_layers,
+            temperature=config.temperature,
+        )
+        self.heads.audio.recompute = config.recompute
+        width = config.attention_heads * config.head_size
+        self.embedding = nn.Embedding(len(known), width, padding_idx=PADDING)
+        self.decoder = Decoder(
+            len(known),
+            width,
+            config.size,
+            blocks=config.blocks,
+            heads=config.attention_heads,
+            head_size=config.head_size,
+            hidden=config.hidden,
+            dropout=config.dropout,
+        )
+        self.rules = generation.Rules(START, END, PADDING, (PADDING, START, UNKNOWN), 1, config.max_words)
+
+    def train(self, mode: bool = True) -> "ClipAac":
+        """Begin training or end it: heads that do not learn keep their norms' statistics, too."""
+        super().train(mode)
+        self.heads.train(mode and self.config.train_heads)
+        return self
+
+    def hear(self, sounds: Tensor, lengths: Tensor) -> Tensor:
+        """Embed (N, samples) mono sounds, of `lengths` (N,) samples, as (N, L): clips of one length together.
+
+        No zeros behind a clip's end go through the audio head, so that it is of no account what else is in the batch.
+        """
+        rows = [part for length in lengths.unique() for part in (lengths == length).nonzero()[:, 0].split(TOGETHER)]
+        found = torch.cat([self.heads.hear(sounds[part, : int(lengths[part[0]])]) for part in rows])
+        return found[torch.cat(rows).argsort()]
+
+    def read(self, captions: Sequence[str]) -> Tensor:
+        """Embed texts as (texts, L)."""
+        ids, lengths = tokens.encode(self.tokenizer, captions)
+        device = self.embedding.weight.device
+        return self.heads.read(ids.to(device), lengths.to(device))
+
+    def embed_audio(self, audio: Tensor, lengths: Tensor) -> Tensor:
+        """Embed (N, samples) mono sounds at `sample_rate`, of `lengths` (N,) samples, as (N, L) of length 1."""
+        return F.normalize(self.hear(audio, lengths), dim=1)
+
+    def embed_text(self, captions: Sequence[str]) -> Tensor:
+        """Embed texts as (texts, L) of length 1.
+
+        Raises:
+            BadRequest: There is no text head: this is the inference checkpoint, or training had none.
+        """
+        if self.tokenizer is None:
+            raise BadRequest(
+                "there is no text head: it is not in inference.ckpt, nor in a run whose alpha is 0; "
+                "to retrieve, give a run with its best.ckpt that was trained with alpha above 0"
+            )
+        parts = [captions[start : start + texts.TOGETHER] for start in range(0, len(captions), texts.TOGETHER)]
+        return F.normalize(torch.cat([self.read(part) for part in parts]), dim=1)
+
+    def steps(self, heard: Tensor) -> Steps:
+        """The decoder a word at a time over (N, L) clips."""
+        return Steps(self.decoder, heard[:, None], _ones(heard), lambda ids: self.embedding(ids[:, -1:]))
+
+    def caption_scored(self, audio: Tensor, lengths: Tensor) -> tuple[list[str], Tensor]:
+        """Caption sounds, given as to `embed_audio`, by beam search; with log-probabilities (N,)."""
+        heard = self.hear(audio, lengths)
+        found = generation.beam(self.steps(heard), len(heard), self.rules, self.config.beams, device=heard.device)
+        return [self.vocabulary.decode(ids) for ids in found.ids.tolist()], found.log_probability
+
+    def caption(self, audio: Tensor, lengths: Tensor) -> list[str]:
+        """Caption sounds as `caption_scored` does."""
+        return self.caption_scored(audio, lengths)[0]
+
+
+def _ones(heard: Tensor) -> Tensor:
+    """How many vectors each of (N, L) clips has for the decoder."""
+    return torch.ones(len(heard), dtype=torch.int64, device=heard.device)
+
+
+def beginning(config: Config, known: Vocabulary, tokenizer: Tokenizer | None) -> ClipAac:
+    """A model before training, with what the config wants of AudioCLIP's weights; the rest is drawn.
+
+    Raises:
+        BadRequest: AudioCLIP's file is not on this machine, or is none; or the tokeniser is not CLIP's.
+        Faulty: It holds other weights; with every difference.
+    """
+    if config.init == "audio-text" and tokenizer and tokenizer.get_vocab_size() != heads.WORDS:
+        found = f"found {tokenizer.get_vocab_size()}; give the folder of openai/clip-vit-base-patch32's"
+        raise BadRequest(f"tokenizer: {config.tokenizer}: must have the {heads.WORDS} pieces of CLIP's; {found}")
+    model = ClipAac(config, known, tokenizer)
+    if config.init == "audio":
+        model.heads.audio = audioclip.audio(config.weights, config.size)
+        model.heads.audio.recompute = config.recompute
+    elif config.init == "audio-text":
+        published = audioclip.both(config.weights).state_dict()
+        model.heads.load_state_dict({name: published[name] for name in model.heads.state_dict()})
+    model.heads.requires_grad_(config.train_heads)
+    return model.train()
+
+
+# The training step ---------------------------------------------------------------------------------------------------
+
+
+class Batch(NamedTuple):
+    """Pairs of a clip and a caption."""
+
+    sounds: Tensor  # (N, samples), each again and again up to the longest
+    lengths: Tensor  # (N,) samples of each
+    ids: Tensor  # (N, words) of the captions from start to end, padded
+    captions: list[str]
+    clips: Tensor  # (N,) numbers of the clips
+    owners: Tensor  # (N, K) numbers of all clips whose caption it is
+
+
+class Material:
+    """Clips and captions as a model takes them.
+
+    Args:
+        clips: The clips; a clip is known by its place.
+        known: The words.
+        longest: Words of a caption that are learnt.
+        cache: Folder of the cache, for decoded sounds.
+
+    Attributes:
+        pairs: Every (clip, caption), by number.
+    """
+
+    def __init__(self, clips: Sequence[Clip], known: Vocabulary, longest: int, cache: Path):
+        self.captions, _, self.pairs, self.owners = pairs.of(clips)
+        self.sounds = waveforms([clip.path for clip in clips], heads.SAMPLE_RATE, cache)
+        self.ids = []
+        for caption in self.captions:
+            ids = known.encode(caption)
+            self.ids.append(torch.tensor([START, *ids[:longest], *([END] if len(ids) <= longest else [])]))
+
+    def batch(self, items: Sequence[tuple[int, ...]]) -> Batch:
+        """Lay clips side by side, each with its caption, or with one of its captions at random.
+
+        A clip is repeated, not silent, behind its end: norms would learn the silence.
+        """
+        clips = [clip for clip, *_ in items]
+        captions = [said[int(torch.randint(len(said), ())) if len(said) > 1 else 0] for _, *said in items]
+        lengths = torch.tensor([len(self.sounds[clip]) for clip in clips])
+        sounds = np.stack([np.resize(self.sounds[clip], int(lengths.max())) for clip in clips])
+        ids = nn.utils.rnn.pad_sequence([self.ids[number] for number in captions], True, PADDING)
+        said = [self.captions[number] for number in captions]
+        return Batch(torch.from_numpy(sounds), lengths, ids, said, torch.tensor(clips), self.owners[captions])
+
+
+class Losses(NamedTuple):
+    """The two losses, and what training makes smaller."""
+
+    contrastive: Tensor
+    words: Tensor
+    total: Tensor
+
+
+class Training(lightning.LightningModule):
+    """What lightning does with the model: one step of training, one of validation, the optimizer."""
+
+    def __init__(self, model: ClipAac, validation: Split):
+        super().__init__()
+        self.model, self.split = model, validation
+
+    def loss(self, heard: Tensor, batch: Batch, smoothing: float = 0) -> Losses:
+        """Both losses of (N, L) clips that were heard; in training, among the pairs of all processes.
+
+        The contrastive one is equation 5 with its lambda of .5, the other the mean of equation 6 over words.
+        """
+        model, alpha = self.model, self.model.config.alpha
+        logits = model.decoder(model.embedding(batch.ids[:, :-1]), heard[:, None], _ones(heard))  # (N, words, known)
+        wanted = batch.ids[:, 1:].flatten()
+        summed = F.cross_entropy(
+            logits.flatten(0, 1).float(), wanted, ignore_index=PADDING, label_smoothing=smoothing, reduction="sum"
+        )
+        together = losses.gathered if self.training else lambda values: values
+        words = summed / together((wanted != PADDING).sum()[None]).float().mean()
+        if not alpha:
+            return Losses(torch.zeros_like(words), words, words)
+        both = [F.normalize(vectors.float(), dim=1) for vectors in (heard, model.read(batch.captions))]
+        *both, clips, owners = map(together, (*both, batch.clips, batch.owners))
+        matches = losses.matching(clips, owners)
+        contrastive = losses.nt_xent(*both, matches, model.heads.temperature, "text-audio")
+        return Losses(contrastive, words, alpha * contrastive + (1 - alpha) * words)
+
+    def on_train_batch_start(self, batch: Batch, number: int) -> None:
+        """Let the learning rates rise through the first epochs."""
+        config, steps = self.model.config, self.trainer.num_training_batches
+        if self.current_epoch < config.warmup:
+            share = (self.current_epoch * steps + number + 1) / (config.warmup * steps)
+            for group, rate in zip(self.optimizers().param_groups, self.rates, strict=True):
+                group["lr"] = share * rate
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        """Hear and read the batch's pairs, and return the loss."""
+        config, sounds = self.model.config, batch.sounds
+        if config.seconds and (length := round(config.seconds * heads.SAMPLE_RATE)) < sounds.shape[1]:
+            starts = torch.randint(sounds.shape[1] - length + 1, (len(sounds),)).tolist()
+            sounds = torch.stack([sound[start : start + length] for sound, start in zip(sounds, starts, strict=True)])
+        found = self.loss(self.model.heads.hear(sounds), batch, config.label_smoothing)
+        size = len(batch.clips)
+        self.log("loss", found.total, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
+        return found.total
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the clips of the last time."""
+        self.captions: list[str] = []
+        self.clips: list[Tensor] = []
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Caption the clips greedily, and log the losses of each with its first caption."""
+        model = self.model
+        heard = model.hear(batch.sounds, batch.lengths)
+        found = generation.greedy(model.steps(heard), len(heard), model.rules, heard.device)
+        self.captions += [model.vocabulary.decode(ids) for ids in found.ids.tolist()]
+        self.clips.append(F.normalize(heard.float(), dim=1))
+        contrastive, words, total = self.loss(heard, batch)
+        self.log("validation_loss", total, prog_bar=True, batch_size=len(heard))
+        self.log("validation_words", words, batch_size=len(heard))
+        if model.config.alpha:
+            self.log("validation_contrastive", contrastive, batch_size=len(heard))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log CIDEr-D of the captions, by this vocabulary's words, and mAP@10 of the two heads."""
+
+        def plain(text: str) -> str:
+            return " ".join(vocabulary.tokenize(text))
+
+        references = [[plain(caption) for caption in clip.captions] for clip in self.split.clips]
+        scores = overlap.CiderD(self.captions, references).scores
+        self.log("validation_CIDEr-D", float(scores.mean()), prog_bar=True)
+        if self.model.config.alpha:
+            answers = self.model.embed_text(self.split.queries).float() @ torch.cat(self.clips).T
+            similarity = retrieval.Similarity(self.split.queries, self.split.file_names, answers.cpu().numpy())
+            found = retrieval.ranks(self.split.truth, similarity)
+            self.log("validation_mAP@10", float(retrieval.average_precision(*found, 10).mean()))
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """The learning rates of the decoder and of the heads."""
+        return self.model.config.learning_rate, self.model.config.encoder_rate
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam, as published."""
+        own = [*self.model.embedding.parameters(), *self.model.decoder.parameters()]
+        groups = zip((own, list(self.model.heads.parameters())), self.rates, strict=True)
+        return torch.optim.Adam([{"params": part, "lr": rate} for part, rate in groups])
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Keep beside the weights what `load_model` needs to understand them."""
+        checkpoint["config"] = self.model.config.model_dump(mode="json")
+        checkpoint["vocabulary"] = list(self.model.vocabulary.words)
+        checkpoint["tokenizer"] = self.model.tokenizer and self.model.tokenizer.to_str()
+
+
+# The three names of the contract -------------------------------------------------------------------------------------
+
+
+def train(config: Config, dataset: Dataset, run: Run) -> None:
+    """Train on the development split, choosing the best epoch on the validation split."""
+    development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
+    captions = [caption for clip in development.clips for caption in clip.captions]
+    known = vocabulary.from_captions(captions)
+    tokenizer = None
+    if config.alpha:
+        tokenizer = tokens.train(captions) if config.tokenizer == "train" else tokens.load(config.tokenizer)
+    lightning.seed_everything(run.seed, verbose=False)
+    # A checkpoint has the heads, wherever they began.
+    model = ClipAac(config, known, tokenizer) if run.last.exists() else beginning(config, known, tokenizer)
+    model.heads.requires_grad_(config.train_heads)
+    material = Material([*validation.clips, *development.clips], known, config.longest, run.cache)
+
+    run.start()
+    to_train = [pair for pair in material.pairs if pair[0] >= len(validation.clips)]
+    if config.pairs == "drawn":
+        together: dict[int, tuple[int, ...]] = {}
+        for clip, caption in to_train:
+            together[clip] = (*together.get(clip, (clip,)), caption)
+        to_train = list(together.values())
+    firsts = {clip: (clip, caption) for clip, caption in reversed(material.pairs) if clip < len(validation.clips)}
+    to_validate = [firsts[clip] for clip in sorted(firsts)]
+    run.fit(Training(model, validation), to_train, to_validate, material.batch, config)
+    strip(run.best, run.best.with_name("inference.ckpt"))
+    run.describe(
+        load_model(run.best),
+        {
+            "input_sampling_rate": f"{model.sample_rate / 1000:g}kHz",
+            "acoustic_features": "log-power spectrogram",
+            "word_embeddings": "learnt",
+            "data_augmentation": None,
+            "machine_learning_method": "encoder-decoder, contrastive learning" if config.alpha else "encoder-decoder",
+            "learning_scheme": "supervised",
+            "ensemble": False,
+            "audio_modelling": "ESResNeXt",
+            "word_modelling": "transformer",
+            "loss_function": "InfoNCE, cross-entropy" if config.alpha else "cross-entropy",
+            "optimizer": "Adam",
+            "learning_rate": config.learning_rate,
+            "gradient_clipping": 0,
+            "gradient_norm": None,
+            "metric_monitored": f"validation {config.monitor}",
+        },
+    )
+
+
+def strip(checkpoint: Path, target: Path) -> None:
+    """Write what captions need of a checkpoint: no text head, and nothing of the training."""
+    state = read_checkpoint(checkpoint)
+    kept = ("model.heads.audio.", "model.embedding.", "model.decoder.")
+    weights = {name: value for name, value in state["state_dict"].items() if name.startswith(kept)}
+    with replacing(target) as part:
+        wanted = {"config": state["config"], "vocabulary": state["vocabulary"], "tokenizer": None}
+        torch.save({"state_dict": weights, **wanted}, part)
+
+
+def load_model(checkpoint: Path) -> ClipAac:
+    """Give back the model of a checkpoint, which holds all that it needs; without a text head where that has none."""
+    state = read_checkpoint(checkpoint)
+    tokenizer = state["tokenizer"] and Tokenizer.from_str(state["tokenizer"])
+    model = ClipAac(Config(**state["config"]), Vocabulary(state["vocabulary"][len(SPECIAL) :]), tokenizer)
+    model.load_state_dict({name.removeprefix("model."): value for name, value in state["state_dict"].items()})
+    return model.eval()

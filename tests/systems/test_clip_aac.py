@@ -1,0 +1,784 @@
+"""CLIP-AAC: its heads against published shapes and other implementations, its losses, its runs, and both contracts."""
+
+import csv
+import math
+import re
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.signal
+import soundfile
+import torch
+import torch.nn.functional as F
+import yaml
+
+from evaluation import data as datasets
+from evaluation import retrieval
+from evaluation.findings import BadRequest, Faulty, command
+from submission.__main__ import parser as submission_parser
+from systems import clip_aac, contract
+from systems.__main__ import parser
+from systems.clip_aac import audioclip, figure, heads, tokens
+from systems.parts import losses, vocabulary
+from tests.systems.runs import cut_off, rows, same
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = {path.stem: path for path in (ROOT / "systems" / "clip_aac").glob("*.yaml") if path.stem != "published"}
+TINY = {
+    "init": "random",
+    "tokenizer": "train",
+    "size": 24,
+    "audio_blocks": [1, 1, 1, 1],
+    "audio_channels": 16,
+    "text_width": 64,
+    "text_layers": 1,
+    "attention_heads": 2,
+    "head_size": 16,
+    "hidden": 32,
+    "encoder_rate": 0.002,
+    "warmup": 1,
+}
+TONES = {"a low hum": 110, "a dog barks twice": 440, "birds sing in the rain": 1760, "a bell rings and rings": 7040}
+
+
+def tone(hertz, seconds=0.3, seed=0):
+    noise = np.random.default_rng(seed).normal(0, 0.01, int(seconds * 44100))
+    return (np.sin(2 * np.pi * hertz * np.arange(len(noise)) / 44100) * 0.5 + noise).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with data: tones of one length, two captions each."""
+    folder = tmp_path_factory.mktemp("clip_aac")
+    for split, count in {"development": 16, "validation": 4, "evaluation": 11}.items():
+        (folder / "data" / split).mkdir(parents=True)
+        with (folder / "data" / f"captions_{split}.csv").open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["file_name", "caption_1", "caption_2"])
+            for number in range(count):
+                said, hertz = list(TONES.items())[number % 4]
+                soundfile.write(folder / "data" / split / f"{number}.wav", tone(hertz, seed=number), 44100)
+                table.writerow([f"{number}.wav", f"{said} {split}", f"number {number} of {split}, {said}"])
+    return folder
+
+
+def arguments(place, run, *settings, more=()):
+    given = {**TINY, "epochs": 2, "batch": 8} | dict(setting.split("=", 1) for setting in settings)
+    asked = ["train", "systems.clip_aac", "--data", str(place / "data"), "--run", str(run), "--accelerator", "cpu"]
+    asked += ["--cache", str(place / "cache"), *more]
+    return asked + [word for key, value in given.items() for word in ("--set", f"{key}={value}")]
+
+
+def trained(place, run, *settings, more=()):
+    assert command(parser(), arguments(place, run, *settings, more=more)) == 0
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+@pytest.fixture(scope="module")
+def run(place):
+    """A trained run, with gradients of two batches added up."""
+    trained(place, place / "run", "epochs=3", more=("--accumulate-grad-batches", "2"))
+    return place / "run"
+
+
+def tiny(captions=tuple(TONES), alpha=0.2, seed=0, **changes):
+    torch.manual_seed(seed)
+    known = vocabulary.from_captions(captions)
+    config = clip_aac.Config(**{**TINY, "alpha": alpha, "dropout": 0.0} | changes)
+    return clip_aac.ClipAac(config, known, tokens.train(captions) if alpha else None)
+
+
+# Configs -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_ten_systems_are_configs():
+    configs = {name: contract.configure(clip_aac.Config, path) for name, path in CONFIGS.items()}
+    assert configs["system-4"] == configs["system-8"] == clip_aac.Config()
+    different = {
+        name: {key: value for key, value in config if value != getattr(configs["system-8"], key)}
+        for name, config in configs.items()
+        if name != "narrow"
+    }
+    assert different == {
+        "system-1": {"init": "random", "alpha": 0},
+        "system-2": {"init": "audio", "alpha": 0},
+        "system-3": {"train_heads": False},
+        "system-4": {},
+        "system-5": {"alpha": 0},
+        "system-6": {"alpha": 0.1},
+        "system-7": {"batch": 4},
+        "system-8": {},
+        "system-9": {"batch": 16},
+        "system-10": {"alpha": 0.3},
+    }
+    # All keys stand in the file that a reader takes them from.
+    assert yaml.safe_load(CONFIGS["system-8"].read_text()).keys() == clip_aac.Config.model_fields.keys()
+
+
+def test_the_paper_s_figures_are_shown(capsys):
+    assert command(parser(), ["published", "systems.clip_aac"]) == 0
+    shown = capsys.readouterr().out
+    (best,) = [line for line in shown.splitlines() if line.startswith("system-9 ")]
+    assert best.split()[3:-1] == ["0.572", "0.379", "0.257", "0.169", "0.379", "0.171", "0.407", "0.118", "0.263"]
+    assert "spider" in shown.splitlines()[0]
+
+
+def test_parameters_are_as_listed():
+    with torch.device("meta"):
+        whole = heads.AudioClip()
+    text = sum(p.numel() for name, p in whole.named_parameters() if not name.startswith("audio."))
+    with torch.device("meta"):
+        own = [clip_aac.ClipAac(clip_aac.Config(), vocabulary.Vocabulary(list("abcdef"[:n]))) for n in (1, 2)]
+    counts = [sum(p.numel() for p in model.parameters()) for model in own]
+    each, base = counts[1] - counts[0], counts[0] - 5 * (counts[1] - counts[0])
+    assert f"{base + text:,} and {each:,} a word; without the text head {base:,}" == clip_aac.PARAMETERS
+
+
+# The front end and the heads -----------------------------------------------------------------------------------------
+
+
+def plain_spectrogram(sound):
+    """Frame by frame, in float64, by scipy's window and numpy's transform."""
+    window = scipy.signal.get_window("blackmanharris", 1654)
+    sound = (sound.astype(np.float64) * 32768 + 32768) * 2 / 65535 - 1
+    count = 1 if len(sound) <= 1654 else 1 + math.ceil((len(sound) - 1654) / 561)
+    missing = (count - 1) * 561 + 1654 - len(sound)
+    sound = np.concatenate([np.zeros(missing // 2), sound, np.zeros(missing - missing // 2)])
+    found = np.empty((3, 341, count))
+    for frame in range(count):
+        spectrum = np.fft.fft(np.pad(sound[frame * 561 : frame * 561 + 1654] * window, (197, 197))) / 2048**0.5
+        decibels = 10 * np.log10(np.maximum(np.abs(spectrum) ** 2, 1e-18))
+        for band in range(3):
+            found[band, :, frame] = decibels[band * 341 : (band + 1) * 341]
+    return found
+
+
+@pytest.mark.parametrize("samples", [1, 1653, 1654, 1655, 2215, 2216, 20000])
+def test_the_front_end_is_a_plain_stft(samples):
+    rng = np.random.default_rng(samples)
+    for sound in (
+        tone(997.0, samples / 44100 + 1e-9),
+        rng.uniform(-1, 1, samples).astype(np.float32),
+        np.zeros(samples),
+    ):
+        sound = sound[:samples].astype(np.float32)
+        found = heads.spectrogram(torch.from_numpy(sound)[None])
+        assert found.shape == (1, 3, 341, heads.frames(samples))
+        np.testing.assert_allclose(found[0].numpy(), plain_spectrogram(sound), rtol=0, atol=1e-5)
+
+
+def plain_head(state, images):
+    """The audio head by its tensors' names alone, each layer as a function."""
+
+    def norm(x, name):
+        parts = (state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+        return F.batch_norm(x, *parts)
+
+    def conv(x, name, **how):
+        return F.conv2d(x, state[f"{name}.weight"], state.get(f"{name}.bias"), **how)
+
+    def attention(x, name, shape, padding):
+        x = F.adaptive_max_pool2d(x, shape)
+        x = conv(x, f"{name}.conv_depth", padding=padding, groups=x.shape[1])
+        return norm(conv(x, f"{name}.conv_point"), f"{name}.bn").sigmoid()
+
+    x = F.max_pool2d(norm(conv(images, "conv1", stride=2, padding=3), "bn1").relu(), 3, 2, 1)
+    for stage, blocks in enumerate((3, 4, 6, 3), 1):
+        entering = x
+        for block in range(blocks):
+            name, stride = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
+            y = norm(conv(x, f"{name}.conv1"), f"{name}.bn1").relu()
+            y = norm(conv(y, f"{name}.conv2", stride=stride, padding=1, groups=32), f"{name}.bn2").relu()
+            y = norm(conv(y, f"{name}.conv3"), f"{name}.bn3")
+            if block == 0:
+                x = norm(conv(x, f"{name}.downsample.0", stride=stride), f"{name}.downsample.1")
+            x = (x + y).relu()
+        x = x * attention(entering, f"att{stage}", x.shape[2:], (1, 0) if stage % 2 else (0, 2))
+    pooled = F.adaptive_avg_pool2d(x, 1) * attention(x, "att5", (1, 1), (1, 2))
+    return F.linear(pooled.flatten(1), state["fc.weight"], state["fc.bias"])
+
+
+def test_the_audio_head_is_what_its_names_say():
+    torch.manual_seed(0)
+    head = heads.AudioHead(20, channels=16).eval()
+    for name, value in head.state_dict().items():
+        if name.endswith(("running_mean", "bn.bias", "bn1.bias")):
+            value.normal_(0, 0.1)
+        elif name.endswith("running_var"):
+            value.uniform_(0.5, 2)
+    for frames in (1, 2, 33):
+        images = torch.randn(2, 3, 341, frames)
+        with torch.inference_mode():
+            torch.testing.assert_close(head(images), plain_head(head.state_dict(), images), rtol=1e-4, atol=1e-5)
+
+
+def test_the_text_head_is_clip_s():
+    """Against transformers' CLIP with the same weights, whatever fills up behind a text."""
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    torch.manual_seed(0)
+    ours = heads.AudioClip(50, size=12, blocks=(1, 1, 1, 1), channels=16, width=128, layers=2)
+    shape = CLIPTextConfig(
+        vocab_size=50,
+        hidden_size=128,
+        intermediate_size=512,
+        projection_dim=12,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=77,
+        hidden_act="quick_gelu",
+        eos_token_id=49,
+        bos_token_id=48,
+        pad_token_id=49,
+    )
+    theirs = CLIPTextModelWithProjection(shape).eval()
+    state = {}
+    for name, value in ours.state_dict().items():
+        if name.startswith(("audio.", "logit_scale")):
+            continue
+        if name == "text_projection":
+            state["text_projection.weight"] = value.T
+            continue
+        name = name.replace("token_embedding.weight", "embeddings.token_embedding.weight")
+        name = name.replace("positional_embedding", "embeddings.position_embedding.weight")
+        name = name.replace("ln_final", "final_layer_norm").replace("transformer.resblocks", "encoder.layers")
+        name = name.replace("ln_", "layer_norm").replace("mlp.c_fc", "mlp.fc1").replace("mlp.c_proj", "mlp.fc2")
+        name = name.replace("attn.", "self_attn.")
+        if "in_proj" in name:
+            for part, third in zip("qkv", value.chunk(3), strict=True):
+                state["text_model." + name.replace("in_proj_", f"{part}_proj.")] = third
+        else:
+            state["text_model." + name] = value
+    theirs.load_state_dict(state)
+    ids = torch.tensor([[48, 3, 7, 9, 2, 49], [48, 4, 49, 49, 49, 49], [48, 49, 49, 49, 49, 49]])
+    lengths = torch.tensor([6, 3, 2])
+    with torch.inference_mode():
+        expected = theirs(input_ids=ids).text_embeds
+        torch.testing.assert_close(ours.read(ids, lengths), expected, rtol=1e-4, atol=1e-5)
+        ids[1, 3:] = 0
+        torch.testing.assert_close(ours.read(ids, lengths), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_norm_is_batch_norm_and_takes_a_single_value():
+    torch.manual_seed(0)
+    ours, theirs = heads.Norm(4), torch.nn.BatchNorm2d(4)
+    ours.weight.data.uniform_(0.5, 1)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(3, 4, 5, 2)
+    torch.testing.assert_close(ours(x), theirs(x))
+    torch.testing.assert_close(ours.running_var, theirs.running_var)
+    lone = torch.full((1, 4, 1, 1), 7.0, requires_grad=True)
+    answer = ours(lone)
+    torch.testing.assert_close(answer, ours.bias[None, :, None, None].expand_as(answer))
+    answer.sum().backward()
+    assert lone.grad.isfinite().all()
+    assert int(ours.num_batches_tracked) == 2
+
+
+def test_what_is_computed_again_counts_once():
+    torch.manual_seed(0)
+    heard = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        head = heads.AudioHead(4, (2, 1, 1, 1), 16)
+        head.recompute = recompute
+        head(torch.randn(2, 3, 341, 9)).square().sum().backward()
+        heard.append((dict(head.named_buffers()), {name: p.grad for name, p in head.named_parameters()}))
+    for plain, again in zip(*heard, strict=True):
+        assert plain.keys() == again.keys()
+        for name, value in plain.items():
+            torch.testing.assert_close(again[name], value, rtol=1e-5, atol=1e-6)
+
+
+# AudioCLIP's files ---------------------------------------------------------------------------------------------------
+
+
+def published_shapes(classes=1024):
+    """Names and shapes of AudioCLIP's audio head and, where `classes` is 1024, of the rest of the file.
+
+    From the code that wrote it, AndreyGuzhov/AudioCLIP: `model/audioclip.py`, `model/esresnet/base.py`, `attention.py`
+    and `fbsp.py`, `model/clip/model.py`; the size of either file tells that the audio head's own has 527 classes.
+    """
+    audio = {"conv1.weight": (64, 3, 7, 7), "fc.weight": (classes, 2048), "fc.bias": (classes,), "window": (1654,)}
+    audio |= {f"fbsp.{name}": (1025,) for name in ("m", "fb", "fc")}
+
+    def norm(name, size):
+        audio.update({f"{name}.{part}": (size,) for part in ("weight", "bias", "running_mean", "running_var")})
+        audio[f"{name}.num_batches_tracked"] = ()
+
+    norm("bn1", 64)
+    inputs = 64
+    for stage, (width, blocks) in enumerate([(128, 3), (256, 4), (512, 6), (1024, 3)], 1):
+        entering = inputs
+        for block in range(blocks):
+            name = f"layer{stage}.{block}"
+            audio[f"{name}.conv1.weight"] = (width, inputs, 1, 1)
+            audio[f"{name}.conv2.weight"] = (width, width // 32, 3, 3)
+            audio[f"{name}.conv3.weight"] = (2 * width, width, 1, 1)
+            for number, size in enumerate((width, width, 2 * width), 1):
+                norm(f"{name}.bn{number}", size)
+            if block == 0:
+                audio[f"{name}.downsample.0.weight"] = (2 * width, inputs, 1, 1)
+                norm(f"{name}.downsample.1", 2 * width)
+            inputs = 2 * width
+        attention(audio, norm, f"att{stage}", entering, inputs, (3, 1) if stage in (1, 3) else (1, 5))
+    attention(audio, norm, "att5", 2048, 2048, (3, 5))
+    if classes != 1024:
+        return audio
+    shapes = {f"audio.{name}": shape for name, shape in audio.items()}
+    shapes |= dict.fromkeys(("logit_scale", "logit_scale_ai", "logit_scale_at"), ())
+    shapes |= {"token_embedding.weight": (49408, 512), "positional_embedding": (77, 512)}
+    shapes |= {"ln_final.weight": (512,), "ln_final.bias": (512,), "text_projection": (512, 1024)}
+    for layer in range(12):
+        name = f"transformer.resblocks.{layer}"
+        shapes |= {f"{name}.attn.in_proj_weight": (1536, 512), f"{name}.attn.in_proj_bias": (1536,)}
+        shapes |= {f"{name}.attn.out_proj.weight": (512, 512), f"{name}.attn.out_proj.bias": (512,)}
+        shapes |= {f"{name}.mlp.c_fc.weight": (2048, 512), f"{name}.mlp.c_fc.bias": (2048,)}
+        shapes |= {f"{name}.mlp.c_proj.weight": (512, 2048), f"{name}.mlp.c_proj.bias": (512,)}
+        shapes |= {f"{name}.ln_{number}.{part}": (512,) for number in (1, 2) for part in ("weight", "bias")}
+    # Of the image head, which is left out, some.
+    return shapes | {"visual.conv1.weight": (32, 3, 3, 3), "visual.attnpool.positional_embedding": (50, 2048)}
+
+
+def attention(audio, norm, name, inputs, outputs, kernel):
+    audio[f"{name}.conv_depth.weight"], audio[f"{name}.conv_depth.bias"] = (inputs, 1, *kernel), (inputs,)
+    audio[f"{name}.conv_point.weight"], audio[f"{name}.conv_point.bias"] = (outputs, inputs, 1, 1), (outputs,)
+    norm(f"{name}.bn", outputs)
+
+
+def save(shapes, file):
+    """Write tensors of these shapes, each of one value of its own, which takes no room."""
+    values = {name: (number % 97 + 1) / 100 for number, name in enumerate(shapes)}
+    torch.save({name: torch.tensor(values[name]).expand(shape) for name, shape in shapes.items()}, file)
+    return values
+
+
+def holds(model, values, prefix=""):
+    return {
+        name
+        for name, value in model.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+        and torch.equal(value, torch.full_like(value, values[prefix + name]))
+    }
+
+
+def test_audioclip_loads_into_both_heads_completely(tmp_path):
+    shapes = published_shapes()
+    values = save(shapes, tmp_path / "AudioCLIP-Full-Training.pt")
+    model = audioclip.both(str(tmp_path))
+    left_out = {name for name in shapes if name.startswith(("visual.", "audio.fbsp.")) or name in audioclip.UNUSED}
+    expected = {name for name in shapes if not name.endswith("num_batches_tracked")} - left_out
+    assert holds(model, values) == expected
+    assert float(model.temperature) == pytest.approx(1 / math.exp(max(0, values["logit_scale_at"])))
+
+
+def test_the_audio_head_s_own_file_loads_but_for_its_classifier(tmp_path):
+    shapes = published_shapes(classes=527)
+    # As published, 124,795,647 bytes: numbers of 4 and, counts, 8 bytes; a header each.
+    bytes_ = sum((8 if name.endswith("tracked") else 4) * math.prod(shape) for name, shape in shapes.items())
+    assert 0 < (audioclip.AUDIO.bytes - bytes_) / len(shapes) < 400
+    values = save(shapes, tmp_path / "ESRNXFBSP.pt")
+    head = audioclip.audio(str(tmp_path / "ESRNXFBSP.pt"), size=1024)
+    found = holds(head, values)
+    assert {name for name in head.state_dict() if not name.endswith("tracked")} - found == {"fc.weight", "fc.bias"}
+    assert head.fc.weight.shape == (1024, 2048)
+
+
+def test_foreign_weights_are_refused_with_every_difference(tmp_path):
+    shapes = published_shapes()
+    del shapes["audio.att3.bn.weight"]
+    shapes["text_projection"] = (512, 512)
+    shapes["audio.extra"] = (3,)
+    save(shapes, tmp_path / "other.pt")
+    with pytest.raises(Faulty) as refusal:
+        audioclip.both(str(tmp_path / "other.pt"))
+    said = str(refusal.value)
+    assert "audio.att3.bn.weight: error: missing; must be there with shape (2048,)".replace("2048", "1024") in said
+    assert "audio.extra: error: unexpected, with shape (3,)" in said
+    assert "text_projection: error: must have shape (512, 1024), found (512, 512)" in said
+    assert len(said.splitlines()) == 3
+    save(published_shapes(classes=527), tmp_path / "audio.pt")
+    with pytest.raises(Faulty, match=r"audio\.conv1\.weight: error: missing"):
+        audioclip.both(str(tmp_path / "audio.pt"))
+
+
+def test_the_systems_begin_with_audioclip_s_weights(tmp_path):
+    values = save(published_shapes(), tmp_path / "AudioCLIP-Full-Training.pt")
+    known, pieces = vocabulary.from_captions(TONES), tokens.train(TONES)
+    config = clip_aac.Config(weights=str(tmp_path), alpha=0, train_heads=False)
+    model = clip_aac.beginning(config, known, None)
+    assert holds(model.heads, values) == {n for n in model.heads.state_dict() if not n.endswith("tracked")}
+    assert not any(p.requires_grad for p in model.heads.parameters())
+    assert model.decoder.training
+    assert not model.heads.audio.bn1.training
+    with pytest.raises(BadRequest, match="must have the 49408 pieces of CLIP's; found 5"):
+        clip_aac.beginning(clip_aac.Config(weights=str(tmp_path)), known, pieces)
+
+
+# Byte pairs ----------------------------------------------------------------------------------------------------------
+
+
+def test_byte_pairs_are_joined_by_how_often_they_stand_together():
+    captions = ["low " * 5 + "lower lower " + "newest " * 6 + "widest " * 3]  # Sennrich et al. 2016
+    tokenizer = tokens.train(captions, merges=6)
+    vocabulary_ = tokenizer.get_vocab()
+    assert [piece for piece, number in sorted(vocabulary_.items(), key=lambda item: item[1])][512:] == [
+        *("es", "est</w>", "lo", "ew", "ewest</w>", "newest</w>"),
+        *tokens.SPECIAL,
+    ]
+    assert tokenizer.encode("Lowest  NEWEST").tokens[1:-1] == ["lo", "w", "est</w>", "newest</w>"]
+    for text in ("été 鳥 🐦", "", "it's 2"):  # no byte is unknown
+        assert (
+            tokenizer.decode(tokenizer.encode(text).ids).replace("</w>", " ").split() == text.replace("'", " '").split()
+        )
+    assert tokens.train(captions).to_str() == tokens.train(list(captions)).to_str()
+    ids, lengths = tokens.encode(tokenizer, ["low " * 200, "low"])
+    assert ids.shape == (2, 77)
+    assert lengths.tolist() == [77, 4]  # lo, w
+    assert ids[0, -1] == vocabulary_["<|endoftext|>"]
+
+
+def test_gpt_2_s_vocabulary_makes_a_tokeniser_of_clip_s_kind(shared, tmp_path):
+    """A folder as the hub has it, from a published vocabulary."""
+    from transformers import CLIPTokenizer
+
+    merges = (shared / "words" / "gpt2_vocab.bpe").read_text(encoding="utf-8").splitlines()[1:2001]
+    pairs = [tuple(line.split()) for line in merges if "Ġ" not in line]
+    base = tokens.train(["a"], merges=0).get_vocab()
+    pieces = [*sorted(base, key=base.get)[:-2], *map("".join, pairs), *tokens.SPECIAL]
+    CLIPTokenizer({piece: n for n, piece in enumerate(dict.fromkeys(pieces))}, pairs).save_pretrained(tmp_path / "clip")
+    tokenizer = tokens.load(str(tmp_path / "clip"))
+    assert tokenizer.encode("The rain").tokens[0] == "<|startoftext|>"
+    assert "".join(tokenizer.encode("The rain").tokens[1:-1]) == "the</w>rain</w>"
+    assert tokens.encode(tokenizer, ["rain", "a dog and a cat"])[1].tolist() == [
+        len(tokenizer.encode(text, add_special_tokens=True).tokens) for text in ("rain", "a dog and a cat")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "is not on this machine: there is no such folder and no such model in the hub's cache"),
+        ({}, "must hold CLIP's tokeniser, tokenizer.json or vocab.json"),
+        ({"tokenizer.json": "{"}, "cannot be loaded as CLIP's tokeniser"),
+    ],
+)
+def test_a_folder_without_a_tokeniser_is_refused(tmp_path, monkeypatch, content, message):
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        Path("some/where").mkdir(parents=True)
+        for name, text in content.items():
+            Path("some/where", name).write_text(text)
+    with pytest.raises(BadRequest, match=re.escape(message)):
+        tokens.load("some/where")
+
+
+# Losses and learning -------------------------------------------------------------------------------------------------
+
+
+def batch_of(model, sounds, captions):
+    known = model.vocabulary
+    ids = [torch.tensor([vocabulary.START, *known.encode(caption), vocabulary.END]) for caption in captions]
+    lengths = torch.tensor([len(sound) for sound in sounds])
+    stacked = torch.from_numpy(np.stack([np.resize(sound, int(lengths.max())) for sound in sounds]))
+    numbers = torch.arange(len(sounds))
+    ids = torch.nn.utils.rnn.pad_sequence(ids, True, vocabulary.PADDING)
+    return clip_aac.Batch(stacked, lengths, ids, list(captions), numbers, numbers[:, None])
+
+
+def test_the_loss_is_that_of_the_paper():
+    """Algorithm 1 and equations 5 to 7, pair by pair, with lambda .5."""
+    model = tiny()
+    batch = batch_of(model, [tone(hertz) for hertz in TONES.values()], TONES)
+    heard = torch.randn(4, 24)
+    training = clip_aac.Training(model, None).eval()
+    found = training.loss(heard, batch)
+    found.contrastive.backward()
+    assert model.heads.logit_scale_at.grad.abs() > 1e-4, "the temperature learns"
+    with torch.no_grad():
+        read, t = model.read(batch.captions).double(), float(model.heads.temperature)
+        similar = [[float(a @ b / a.norm() / b.norm()) for b in read] for a in heard.double()]
+        contrastive = 0.0
+        for i in range(4):
+            to_text = -math.log(math.exp(similar[i][i] / t) / sum(math.exp(similar[i][k] / t) for k in range(4)))
+            to_sound = -math.log(math.exp(similar[i][i] / t) / sum(math.exp(similar[k][i] / t) for k in range(4)))
+            contrastive += (0.5 * to_text + 0.5 * to_sound) / 4
+        assert float(found.contrastive) == pytest.approx(contrastive, rel=1e-5)
+        every = []
+        for row, sound in zip(batch.ids.tolist(), heard, strict=True):
+            for place in range(1, len(row)):
+                if row[place] != vocabulary.PADDING:
+                    said = model.embedding(torch.tensor(row[:place]))[None]
+                    logits = model.decoder(said, sound[None, None], torch.tensor([1]))[0, -1]
+                    every.append(-float(logits.log_softmax(0)[row[place]]))
+        assert float(found.words) == pytest.approx(np.mean(every), rel=1e-5)
+    assert float(found.total.detach()) == pytest.approx(0.2 * contrastive + 0.8 * np.mean(every), rel=1e-5)
+
+
+def test_a_caption_that_clips_share_is_no_impostor():
+    model = tiny()
+    training = clip_aac.Training(model, None).eval()
+    batch = batch_of(model, [tone(100), tone(200), tone(300)], ["a low hum", "a low hum", "a dog barks twice"])
+    shared = batch._replace(owners=torch.tensor([[0, 1], [0, 1], [2, losses.NONE]]))
+    heard = torch.randn(3, 24)
+    assert float(training.loss(heard, shared).contrastive) < float(training.loss(heard, batch).contrastive)
+
+
+def test_four_clips_are_learnt_by_heart():
+    model = tiny(max_words=8)
+    sounds = [tone(hertz) for hertz in TONES.values()]
+    training = clip_aac.Training(model, None)
+    training.log = lambda *_, **__: None
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
+    batch = batch_of(model, sounds, TONES)
+    before = float(training.loss(model.heads.hear(batch.sounds), batch).total)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = training.training_step(batch, 0)
+        loss.backward()
+        optimizer.step()
+    assert float(loss) < before / 3
+    model.eval()
+    with torch.inference_mode():
+        said, likely = model.caption_scored(batch.sounds, batch.lengths)
+        assert said == list(TONES)
+        assert (likely > math.log(0.1)).all()
+        scores = model.embed_text(list(TONES)) @ model.embed_audio(batch.sounds, batch.lengths).T
+    assert scores.argmax(1).tolist() == [0, 1, 2, 3]
+
+
+def test_embeddings_do_not_depend_on_the_batch():
+    model = tiny().eval()
+    lengths = torch.tensor([900, 8000, 3000, 8000, 1])
+    audio = torch.zeros(5, 8000)
+    for row, length in enumerate(lengths):
+        audio[row, :length] = torch.rand(int(length)) - 0.5
+    texts = ["a dog", "birds sing and sing again", "", "a " * 200]
+    with torch.inference_mode():
+        together = model.embed_audio(audio, lengths)
+        alone = [model.embed_audio(audio[row : row + 1, :n], lengths[row : row + 1]) for row, n in enumerate(lengths)]
+        torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(together.norm(dim=1), torch.ones(5))
+        said = [model.embed_text([text]) for text in texts]
+        torch.testing.assert_close(model.embed_text(texts), torch.cat(said), rtol=1e-4, atol=1e-5)
+
+
+def test_training_hears_a_second_and_draws_a_caption(place, tmp_path, monkeypatch):
+    seen = []
+    loss = clip_aac.Training.loss
+
+    def watched(self, heard, batch, smoothing=0):
+        if self.training:
+            seen.append(batch)
+        return loss(self, heard, batch, smoothing)
+
+    lengths = []
+    hear = heads.AudioClip.hear
+    monkeypatch.setattr(clip_aac.Training, "loss", watched)
+    monkeypatch.setattr(
+        heads.AudioClip, "hear", lambda self, audio: lengths.append(audio.shape[1]) or hear(self, audio)
+    )
+    trained(place, tmp_path / "run", "epochs=2", "pairs=drawn", "seconds=0.1")
+    assert [len(batch.clips) for batch in seen] == [8, 8, 8, 8], "16 clips, each once an epoch"
+    assert set(lengths) == {4410, 13230}, "and all of it to validate"
+    first, second = (
+        {clip: said for batch in half for clip, said in zip(batch.clips.tolist(), batch.captions, strict=True)}
+        for half in (seen[:2], seen[2:])
+    )
+    assert first.keys() == second.keys()
+    assert first != second
+
+
+# Runs ----------------------------------------------------------------------------------------------------------------
+
+
+def test_one_checkpoint_captions_and_retrieves(place, run, capsys):
+    asked = ["predict", str(run), "--data", str(place / "data")]
+    assert command(parser(), asked) == 0
+    assert command(parser(), [*asked, "--as", "retrieval"]) == 0
+    with (run / "predictions" / "evaluation.csv").open() as file:
+        captions = list(csv.DictReader(file))
+    assert len(captions) == 11
+    assert all(float(row["log_probability"]) < 0 for row in captions)
+    with np.load(run / "predictions" / "evaluation.npz") as prediction:
+        assert prediction["scores"].shape == (15, 11)
+    # Both tasks take the same run.
+    for task in ("dcase2022-6a", "dcase2022-6b"):
+        package = ["package", str(run), "--task", task, "--team", str(ROOT / "baseline" / "team.yaml")]
+        package += ["--data", str(place / "data"), "--split", "evaluation"]
+        assert command(submission_parser(), package) == 0, capsys.readouterr().err
+    assert len(list((run / "submission").glob("*.zip"))) == 2
+
+
+def test_the_inference_checkpoint_captions_alike_without_the_text_head(place, run, tmp_path, capsys):
+    whole, stripped = (
+        torch.load(run / "checkpoints" / name, weights_only=True) for name in ("best.ckpt", "inference.ckpt")
+    )
+    left_out = whole["state_dict"].keys() - stripped["state_dict"].keys()
+    assert "model.heads.token_embedding.weight" in left_out
+    assert not any(".audio." in name or ".decoder." in name for name in left_out)
+    assert "optimizer_states" not in stripped
+    alone = tmp_path / "alone"
+    (alone / "checkpoints").mkdir(parents=True)
+    for name in ("config.yaml", "system.yaml", "checkpoints/inference.ckpt"):
+        (alone / name).write_bytes((run / name).read_bytes())
+    for folder in (run, alone):
+        assert command(parser(), ["predict", str(folder), "--data", str(place / "data")]) == 0
+    ours, theirs = ((folder / "predictions" / "evaluation.csv").read_text() for folder in (run, alone))
+    assert ours == theirs
+    capsys.readouterr()
+    assert command(parser(), ["predict", str(alone), "--data", str(place / "data"), "--as", "retrieval"]) == 2
+    assert "there is no text head: it is not in inference.ckpt" in capsys.readouterr().err
+
+
+def test_training_and_prediction_embed_alike(place, run):
+    model = clip_aac.load_model(run / "checkpoints" / "best.ckpt")
+    split = datasets.read(place / "data", "validation")["validation"]
+    found = retrieval.ranks(split.truth, contract.similarity(model, split, device=torch.device("cpu")))
+    best = max(rows(run), key=lambda row: float(row["validation_CIDEr-D"]))
+    measured = retrieval.average_precision(*found, 10).mean()
+    assert measured == pytest.approx(float(best["validation_mAP@10"]), abs=1e-6)
+
+
+def test_rates_rise_and_then_stay(place, tmp_path, monkeypatch):
+    seen = []
+    original = clip_aac.Training.on_train_batch_start
+
+    def watched(self, batch, number):
+        original(self, batch, number)
+        seen.append([group["lr"] for group in self.optimizers().param_groups])
+
+    monkeypatch.setattr(clip_aac.Training, "on_train_batch_start", watched)
+    trained(place, tmp_path / "run", "epochs=3", "warmup=2", "batch=16", "alpha=0", "learning_rate=0.01")
+    assert np.allclose(seen, np.outer([1 / 4, 2 / 4, 3 / 4, 1, 1, 1], [0.01, 0.002]))
+
+
+@pytest.mark.parametrize("settings", [("alpha=0",), ("batch=31",)], ids=["no text head", "a last batch of one"])
+def test_it_trains_in_mixed_precision(place, tmp_path, settings):
+    state = trained(place, tmp_path / "run", "epochs=1", *settings, more=("--precision", "bf16-mixed"))
+    assert any("token_embedding" in name for name in state) is ("alpha=0" not in settings)
+    assert all(value.isfinite().all() for value in state.values())
+
+
+def test_killed_it_ends_with_the_same_weights(place, tmp_path):
+    settings = ("epochs=3", "warmup=2", "batch=5", "pairs=drawn", "seconds=0.2")  # four steps; killed in the third
+    expected = trained(place, tmp_path / "whole", *settings)
+    asked = arguments(place, tmp_path / "killed", *settings)
+    assert cut_off(asked, clip_aac.Training, "training_step", 10) == -signal.SIGKILL
+    assert len(rows(tmp_path / "killed")) == 2
+    found = trained(place, tmp_path / "killed", *settings)
+    assert same(found, expected)
+    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+
+
+class Step(torch.nn.Module):
+    """The loss of a batch as a module, for DDP."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = tiny()
+        self.training_ = [clip_aac.Training(self.model, None)]  # not a part of its own
+
+    def forward(self, batch):
+        return self.training_[0].loss(self.model.heads.hear(batch.sounds), batch, 0.1).total
+
+
+def stepped(step, batch, model):
+    """Gradients and norms' statistics after a step."""
+    step(batch).backward()
+    found = {name: p.grad for name, p in model.named_parameters()}
+    return found | {name: value for name, value in model.named_buffers() if "running" in name}
+
+
+def halves(batch):
+    return [clip_aac.Batch(*(part[rank::2] for part in batch)) for rank in range(2)]
+
+
+def work(rank, batch, folder):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", world_size=2, rank=rank)
+    step = torch.nn.parallel.DistributedDataParallel(Step())
+    torch.save(stepped(step, halves(batch)[rank], step.module.model), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_are_one_with_twice_the_batch(tmp_path):
+    """Negatives, norms and the mean over words are those of the whole batch; captions differ in length."""
+    step = Step()
+    batch = batch_of(step.model, [tone(hertz) for hertz in TONES.values()] * 2, [*TONES, *reversed(TONES)])
+    clips = torch.arange(8) % 4
+    batch = batch._replace(clips=clips, owners=torch.tensor([*range(4), *reversed(range(4))])[:, None])
+    expected = stepped(step, batch, step.model)
+    torch.multiprocessing.start_processes(work, (batch, tmp_path), nprocs=2, start_method="fork")
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            largest = float(value.abs().max())
+            torch.testing.assert_close(
+                found[name], value, rtol=1e-3, atol=1e-4 * largest + 1e-5, msg=lambda m, n=name: f"{n}: {m}"
+            )
+    alone = stepped(other := Step(), halves(batch)[0], other.model)
+    assert not torch.allclose(alone["heads.text_projection"], expected["heads.text_projection"], rtol=1e-2)
+
+
+def test_the_figure_shows_both_matrices(place, run, capsys):
+    assert command(figure.parser(), [str(run), "--data", str(place / "data")]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("before training: the own caption has 0.")
+    assert (run / "figures" / "similarity-evaluation.png").read_bytes().startswith(b"\x89PNG")
+    model = clip_aac.load_model(run / "checkpoints" / "best.ckpt")
+    clips = figure.drawn(datasets.read(place / "data", "evaluation")["evaluation"].clips, 0, 3)
+    matrix = figure.similarity(model, clips)
+    assert matrix.shape == (3, 3)
+    assert np.allclose(matrix.sum(1), 1)
+    assert command(figure.parser(), [str(place), "--data", str(place / "data")]) == 2
+    assert "must be the folder of a trained run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("init=audio-text",), "init must be random for heads of another size than AudioCLIP's; size=24, audio_blocks"),
+        (
+            ("init=audio",),
+            "init must be random for heads of another size than AudioCLIP's; audio_blocks=(1, 1, 1, 1), aud",
+        ),
+        (("train_heads=false",), "train_heads must be true where init is random"),
+        (("alpha=0", "monitor=mAP@10"), "monitor must be CIDEr-D or loss where alpha is 0"),
+        (("alpha=1",), "alpha: error: Input should be less than 1"),
+        (("audio_channels=24",), "audio_channels: error: Input should be a multiple of 16"),
+        (("tokenizer=nowhere/at/all",), "nowhere/at/all: no such folder"),
+    ],
+)
+def test_a_wrong_request_gets_one_clear_line_and_leaves_nothing(place, tmp_path, capsys, settings, message):
+    assert command(parser(), arguments(place, tmp_path / "run", *settings)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_weights_are_named(place, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    asked = ["train", "systems.clip_aac", "--data", str(place / "data"), "--run", str(tmp_path / "run")]
+    assert command(parser(), [*asked, "--config", str(CONFIGS["system-5"]), "--accelerator", "cpu"]) == 2
+    said = capsys.readouterr().err
+    assert "AudioCLIP is not on this machine; put AudioCLIP-Full-Training.pt (about 537 MB) from https://" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_model_does_not_do_is_not_asked_of_it(place, tmp_path, capsys):
+    source = "class Config: ...\ndef train(): ...\nclass M:\n    sample_rate = 8000\n    def to(self, d): return self\n"
+    source += "    def caption(self, a, n): return []\ndef load_model(c): return M()\n"
+    (tmp_path / "says_only.py").write_text(source)
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").write_text("system: says_only\n")
+    (tmp_path / "run" / "checkpoints" / "best.ckpt").touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        asked = ["predict", str(tmp_path / "run"), "--data", str(place / "data"), "--as", "retrieval"]
+        assert command(parser(), asked) == 2
+    assert "--as retrieval: the model of says_only has no embed_audio; leave --as out" in capsys.readouterr().err
