@@ -1,4 +1,4 @@
-"""The README's commands are run as they stand, in a copy of the checkout, on a tiny data set."""
+"""The READMEs' commands are run as they stand, in a copy of the checkout, on a tiny data set."""
 
 import re
 import runpy
@@ -14,7 +14,9 @@ from evaluation import soundscapes
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [line for block in re.findall(r"^```sh\n(.*?)^```", README, re.S | re.M) for line in block.splitlines()]
+READMES = [ROOT / "README.md", *sorted((ROOT / "systems").glob("*/README.md"))]
+BLOCKS = [block for path in READMES for block in re.findall(r"^```sh\n(.*?)^```", path.read_text(), re.S | re.M)]
+COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
 (SYSTEM,) = [block for block in re.findall(r"^```python\n(.*?)^```", README, re.S | re.M) if "def load_model" in block]
 OF_SYSTEM = [line for line in COMMANDS if "spectra" in line]
 TINY = {"development": 12, "validation": 11, "evaluation": 11}
@@ -124,7 +126,8 @@ def test_a_wrong_data_folder_gets_one_clear_line(checkout, run):
     assert not (checkout / "runs" / "nowhere").exists()
 
 
-def test_the_readme_names_only_files_that_exist():
-    links = re.findall(r"\]\(([^)#:]+)\)", README)
+@pytest.mark.parametrize("path", READMES, ids=lambda path: path.parent.name)
+def test_the_readme_names_only_files_that_exist(path):
+    links = re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8"))
     assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    assert [link for link in links if not (path.parent / link).exists()] == []
