@@ -3,6 +3,7 @@
 A system that was published keeps `published.yaml` beside its module:
 
     source: where the figures are from
+    metrics: [METRIC, …]                   # those of retrieval without
     data: {SPLIT: what the paper calls it, …}
     results:
       - {config: NAME, runs: 5, SPLIT: {METRIC: [value, low, high] or [value], …}, …}
@@ -47,18 +48,21 @@ def beside(system: str, runs: Sequence[Path] = (), data: str = "", split: Split 
     """
     folder = _folder(system)
     content = yaml.safe_load((folder / FILE).read_text(encoding="utf-8"))
+    metrics = content.get("metrics", METRICS)
     rows = []
     for result in content["results"]:
         for name, called in content["data"].items():
             if name in result:
                 how = f"published, mean of {result['runs']} runs" if "runs" in result else "published"
                 values = {metric: _published(*figures) for metric, figures in result[name].items()}
-                rows.append([result["config"], called, *(values.get(metric, "") for metric in METRICS), how])
+                rows.append([result["config"], called, *(values.get(metric, "") for metric in metrics), how])
     for configs, measured in _measured(system, folder, runs, split).items():
-        called = f"{data} {split.name} ({len(measured[0].items.names)} queries, {len(split.clips)} clips)"
-        rows.append([configs, called, *(_figure(measured, metric) for metric in METRICS), _how(measured)])
-    heads = ["config", "data", *METRICS, "how"]
-    return table(rows, heads, numbers=range(2, 2 + len(METRICS))) + f"\npublished: {content['source']}"
+        items = measured[0].items
+        asked = f"{len(items.names)} {items.kind}, " if items.kind != "clips" else ""
+        called = f"{data} {split.name} ({asked}{len(split.clips)} clips)"
+        rows.append([configs, called, *(_figure(measured, metric) for metric in metrics), _how(measured)])
+    heads = ["config", "data", *metrics, "how"]
+    return table(rows, heads, numbers=range(2, 2 + len(metrics))) + f"\npublished: {content['source']}"
 
 
 def _folder(system: str) -> Path:
@@ -87,7 +91,7 @@ def _measured(system: str, folder: Path, runs: Sequence[Path], split: Split | No
             findings.append(Finding(str(run), message=f"must be the folder of a run of {system}; give such folders"))
             continue
         if not scored.is_file():
-            message = f"no such file; score the run: python -m evaluation score retrieval … --json {scored}"
+            message = f"no such file; score the run: python -m evaluation score … --json {scored}"
             findings.append(Finding(str(scored), message=message))
             continue
         score = scores.read(scored)
