@@ -292,7 +292,7 @@ def _survey(folder: Path, names: tuple[str, ...], sound: bool) -> tuple[Dataset,
             message = f"is not read: {unknown_key(stem[1], SPLITS, 'split')}"
             findings[""].append(Finding(path.name, message=message, severity=WARNING))
     for name in SPLITS:
-        if sound and not names and name not in there and (folder / name).is_dir():
+        if sound and not names and name not in {*there, *published} and (folder / name).is_dir():
             message = f"there is no captions_{name}.csv; add one or take the folder away"
             findings[""].append(Finding(f"{name}/", message=message))
     splits = {name: _split(folder, name, sound, findings[name]) for name in names or there}
@@ -452,7 +452,7 @@ def _audiocaps(path: Path, folder: Path, sound: bool, findings: list[Finding]) -
         first, captions = rows.clips.get(name, (line, ()))
         rows.clips[name] = (first, (*captions, caption))
     if absent:
-        message = f"{len(absent)} clips have no sound in {folder.name}/, as {min(absent)}.wav: they are left out"
+        message = f"no sound of {len(absent)} clips in {folder.name}/, as {min(absent)}.wav: they are left out"
         findings.append(Finding(file, message=message, severity=WARNING))
     if not rows.clips:
         findings.append(

@@ -1,5 +1,6 @@
 """Captions by similar sound: BERTScore between all pairs, the triplet loss, the search, and floors."""
 
+import csv
 import json
 import os
 import signal
@@ -379,10 +380,8 @@ def test_it_trains_predicts_without_the_data_and_validates_as_it_predicts(place,
     model = caption_retrieval.load_model(tmp_path / "run" / "checkpoints" / "best.ckpt")
     split = datasets.read(place / "data", "validation")["validation"]
     said, _ = contract.captions(model, split, device=torch.device("cpu"))
-    lines = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
-    best = max(
-        float(dict(zip(lines[0].split(","), line.split(","), strict=True))["validation_CIDEr-D"]) for line in lines[1:]
-    )
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        best = max(float(row["validation_CIDEr-D"]) for row in csv.DictReader(file))
     assert caption_retrieval.cider(split, said) == pytest.approx(best, abs=1e-9)
     first = {clip.captions[0] for clip in datasets.read(place / "data", "development")["development"].clips}
     assert set(said) <= first
@@ -433,7 +432,10 @@ def test_a_killed_run_ends_with_the_same_weights(place, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (("threshold=1.0",), "the development split must have two clips with similar captions; of its 60 captions no"),
+        (
+            ("threshold=1.0",),
+            "the validation split must have two clips with similar captions; of its 30 captions no",
+        ),
         (("heads=5",), "heads must divide the 12 values of a frame; found 5"),
         (("similarity_model=nowhere/at/all",), "nowhere/at/all: no such folder"),
         (("similarity_layer=9",), "has layers 0 to 3"),
@@ -445,6 +447,16 @@ def test_a_wrong_request_gets_one_clear_line_and_leaves_nothing(place, tmp_path,
     assert command(parser(), arguments(place, tmp_path / "run", *settings)) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "note: " not in line]
     assert message in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_training_set_without_a_similar_pair_gets_one_clear_line(place, tmp_path, clotho_like, capsys):
+    asked = arguments(place, tmp_path / "run", "threshold=1", "monitor=CIDEr-D")
+    asked[asked.index("--data") + 1] = str(clotho_like())
+    assert command(parser(), asked) == 2
+    (line,) = capsys.readouterr().err.splitlines()[:1]
+    assert "the development split must have two clips with similar captions; of its 30 captions no two clips'" in line
+    assert line.endswith("lower threshold")
     assert not (tmp_path / "run").exists()
 
 
