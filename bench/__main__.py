@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bench import captioner, captions, encoders, measures, submissions
+from bench import captioner, captions, encoders, guided, measures, submissions
 from evaluation.findings import BadRequest, command, table
 
 VERSIONS = (
@@ -34,6 +34,7 @@ VERSIONS = (
     "faiss-cpu",
 )
 MEASURES = measures.MEASURES | captions.MEASURES | captioner.MEASURES | encoders.MEASURES | submissions.MEASURES
+MEASURES |= guided.MEASURES
 DISK = 3 * 10**9  # bytes: the store, and the default data
 
 

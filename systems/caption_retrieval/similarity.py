@@ -283,7 +283,7 @@ class Blocks:
 
     def __init__(self, tokens: Tokens, sentences: np.ndarray | None = None, passes: float = 0):
         self.tokens, self.sentences, self.passes = tokens, sentences, passes
-        self.order = np.argsort(tokens.lengths, kind="stable")  # alike in length: little is padded
+        self.order = np.argsort(tokens.lengths, kind="stable").astype(np.int32)  # alike in length: little is padded
 
     @property
     def names(self) -> list[tuple[int, int]]:

@@ -44,7 +44,7 @@ RETRIEVAL = "retrieval"  # the first stage's folder in the run folder
 PADDING = -1  # behind the end of what was said
 
 PAPER = "Koizumi et al. 2020"
-PARAMETERS = "41,026,556 (GPT-2, VGGish), those of the retrieval, and what is frozen"
+PARAMETERS = "41,075,112 (GPT-2, VGGish), those of the retrieval, and what is frozen"
 
 
 class Config(Schedule):

@@ -24,6 +24,7 @@ from submission.__main__ import parser as submission
 from systems.__main__ import parser
 from systems.parts import vocabulary
 from systems.parts.vocabulary import END, PADDING, START
+from tests.systems.tiny import HEAR
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("epochs=3", "batch=4", "words_epochs=1", "blocks=1", "heads=2", "head_size=8", "hidden=16", "max_words=8")
@@ -189,7 +190,6 @@ from baseline import captioner
 from evaluation.findings import command
 from systems import training
 from systems.__main__ import parser
-from tests.systems.tiny import HEAR
 
 object, name = {"step": (captioner.Training, "training_step"),
                 "between": (training.AtomicCheckpoints, "save_checkpoint"),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -139,6 +140,13 @@ def test_weights_begin_as_published_and_the_head_as_the_language_models(place):
     assert learnt.head.weight.requires_grad
     assert not any(p.requires_grad for p in language.parameters())
     assert not language.train().training
+
+
+def test_parameters_are_counted_right():
+    with torch.device("meta"):
+        gpt2 = SimpleNamespace(size=768, heads=12, head=torch.nn.Linear(768, 50257, bias=False))
+        count = sum(p.numel() for p in generator.Generator(gpt2, 128, 60, 0.3).parameters())
+    assert guided_gpt2.PARAMETERS.split()[0] == f"{count:,}"
 
 
 # The search ----------------------------------------------------------------------------------------------------------
