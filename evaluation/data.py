@@ -452,7 +452,7 @@ def _audiocaps(path: Path, folder: Path, sound: bool, findings: list[Finding]) -
         first, captions = rows.clips.get(name, (line, ()))
         rows.clips[name] = (first, (*captions, caption))
     if absent:
-        message = f"no sound of {len(absent)} clips in {folder.name}/, as {min(absent)}.wav: they are left out"
+        message = f"has clips without sound in {folder.name}/, {len(absent)} in all, as {min(absent)}.wav: left out"
         findings.append(Finding(file, message=message, severity=WARNING))
     if not rows.clips:
         findings.append(

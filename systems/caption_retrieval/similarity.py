@@ -34,7 +34,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
@@ -42,6 +41,7 @@ from evaluation.files import replacing
 from evaluation.findings import Faulty, Finding
 from systems.parts import texts
 from systems.spread import pool
+from systems.store import alone
 
 ARITHMETIC = 1  # counts up when the same weights give other scores, so that no cache mixes the two
 THRESHOLD = 0.7
@@ -116,7 +116,7 @@ def similar(
     folder = cache / f"similar-{texts.digest(identity.encode())[:12]}"
     done = folder / "similar.npz"
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock"):
+    with alone(folder / "lock"):
         if not done.is_file():
             device = "cuda" if torch.cuda.is_available() else "cpu"
             tokens = Tokens.of(captions, encode.to(device), cache)
@@ -127,7 +127,7 @@ def similar(
                 sentences = sentences / np.linalg.norm(sentences, axis=1, keepdims=True)
             blocks = Blocks(tokens, sentences, prefilter.above if prefilter else 0)
             _write(done, _search(blocks, folder, threshold, least, workers))
-            for path in folder.glob("block-*.npz"):
+            for path in (*folder.glob("block-*.npz"), *folder.glob(".block-*.part")):
                 path.unlink()
     return _read(done)
 

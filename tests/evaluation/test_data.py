@@ -896,7 +896,7 @@ def test_audiocaps_is_read_as_published(tmp_path):
     }
     assert all(clip.path.is_file() for split in read.splits.values() for clip in split.clips)
     (finding,) = read.findings
-    assert str(finding) == "test.csv: warning: no sound of 1 clips in test/, as gone_20.wav: they are left out"
+    assert str(finding) == "test.csv: warning: has clips without sound in test/, 1 in all, as gone_20.wav: left out"
     assert data.read(tmp_path, "evaluation", sound=False)["evaluation"].file_names == ("Yzz.wav", "yy.wav")
 
 
