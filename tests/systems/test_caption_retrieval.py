@@ -154,6 +154,7 @@ def test_a_smaller_score_that_is_found_late_brings_pairs_back(encode, tmp_path, 
 
 def test_a_killed_computation_goes_on_where_it_was(place, tmp_path, encode, monkeypatch):
     monkeypatch.setattr(similarity, "SIDE", 8)
+    monkeypatch.setattr(similarity, "SPARE", 1)  # so that no block is done again
     captions = many(40)
     expected = similarity.similar(captions, encode, tmp_path / "whole", threshold=0.5)
     code = f"""
@@ -163,7 +164,7 @@ from pathlib import Path
 from systems.caption_retrieval import similarity
 from systems.parts import texts
 from tests.systems.test_caption_retrieval import many
-similarity.SIDE, original, calls = 8, similarity.Blocks.find, []
+similarity.SIDE, similarity.SPARE, original, calls = 8, 1, similarity.Blocks.find, []
 def find(self, *rest):
     calls.append(rest)
     if len(calls) == 6:
