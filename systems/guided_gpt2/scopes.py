@@ -69,6 +69,7 @@ def main(options: argparse.Namespace) -> None:
         found[name].save(path.with_suffix(".json"))
     if all(len(clip.captions) > 1 for clip in split.clips):
         found["human"] = human(split, metrics, options.cache)
+        found["human"].save(folder / "human.json")
     else:
         print("human: left out, for there are clips with a single caption, which has no others to be compared with")
     print(shown(found, metrics, f"{options.data.resolve().name} {split.name} ({len(split.clips)} clips)"))
