@@ -1,10 +1,11 @@
 """What a captioner must be better than: captions that take no captioner.
 
-    python -m baseline.floors RUN --retriever RETRIEVER_RUN --data DIR --split evaluation
+    python -m baseline.floors RUN --retriever RETRIEVER_RUN --data DIR --split evaluation [--retrieval RETRIEVAL_RUN …]
 
 Three floors, none of which sees the captions of the split: the one development caption that fits all development clips
 best; a development caption at random for each clip; and the first caption of the development clip that the retriever
-finds nearest. They are written to `RUN/floors/SPLIT/`, as predictions and their scores, and printed below the score of
+finds nearest. Runs of `systems.caption_retrieval`, by sounds as they are or as it has learnt to compare them, are
+further floors. All are written to `RUN/floors/SPLIT/`, as predictions and their scores, and printed below the score of
 RUN's own prediction.
 """
 
@@ -81,13 +82,33 @@ def nearest(development: data.Split, split: data.Split, checkpoint: Path) -> lis
     return [development.clips[index].captions[0] for index in (asked @ known.T).argmax(1).tolist()]
 
 
+def retrieved(split: data.Split, checkpoint: Path) -> list[str]:
+    """What a run of `systems.caption_retrieval` says of each clip.
+
+    Args:
+        split: The clips.
+        checkpoint: Of the run.
+    """
+    import torch
+
+    from systems import caption_retrieval, contract
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return contract.captions(caption_retrieval.load_model(checkpoint).to(device), split, device=device)[0]
+
+
 def main(options: argparse.Namespace) -> None:
     """Score a captioner's prediction beside captions that take no captioner."""
     prediction = options.run_folder / "predictions" / f"{options.split}.csv"
     checkpoint = options.retriever / "checkpoints" / "best.ckpt"
+    retrievals = {run.resolve().name: run / "checkpoints" / "best.ckpt" for run in options.retrieval}
+    advice = "give --retrieval run folders of systems.caption_retrieval, trained"
+    if len(retrievals) < len(options.retrieval):
+        raise BadRequest("--retrieval: the run folders must have different names, which the captions are filed under")
     for path, advice in (
         (prediction, f"predict first: python -m systems predict {options.run_folder} --data {options.data}"),
         (checkpoint, "give --retriever the run folder of baseline.retriever, trained"),
+        *((path, advice) for path in retrievals.values()),
     ):
         if not path.is_file():
             raise BadRequest(f"{path}: no such file; {advice}")
@@ -96,9 +117,11 @@ def main(options: argparse.Namespace) -> None:
     if not any(clip.captions for clip in development.clips):
         raise BadRequest(f"{options.data}: the development split has no captions, and floors are made of them")
     one = constant(development)
-    said = ([one] * len(split.clips), drawn(development, len(split.clips)), nearest(development, split, checkpoint))
+    said = [[one] * len(split.clips), drawn(development, len(split.clips)), nearest(development, split, checkpoint)]
+    said += [retrieved(split, path) for path in retrievals.values()]
+    names = NAMES | {f"retrieval of {name}": f"retrieval-{name}" for name in retrievals}
     scores = {str(options.run_folder): _score(split, prediction, options.cache)}
-    for (name, stem), captions in zip(NAMES.items(), said, strict=True):
+    for (name, stem), captions in zip(names.items(), said, strict=True):
         path = options.run_folder / "floors" / options.split / f"{stem}.csv"
         captioning.write(path, split.file_names, captions)
         scores[name] = _score(split, path, options.cache)
@@ -107,7 +130,7 @@ def main(options: argparse.Namespace) -> None:
     print(f"the constant caption: {one}")
     estimate, *below = (score.metrics["cider_d"].estimate for score in scores.values())
     above = estimate.low > max(other.value for other in below)
-    print(f"CIDEr-D's interval lies {'above all' if above else 'NOT above all'} three floors' values")
+    print(f"CIDEr-D's interval lies {'above all' if above else 'NOT above all'} {len(below)} floors' values")
 
 
 def _score(split: data.Split, prediction: Path, cache: Path) -> Score:
@@ -131,6 +154,8 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("python -m baseline.floors", description=main.__doc__)
     top.add_argument("run_folder", type=Path, metavar="RUN", help="run folder of a captioner")
     top.add_argument("--retriever", type=Path, required=True, metavar="RUN", help="run folder of baseline.retriever")
+    text = "run folders of systems.caption_retrieval, whose captions are floors too"
+    top.add_argument("--retrieval", type=Path, nargs="+", default=[], metavar="RUN", help=text)
     top.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
     top.add_argument("--split", default=data.EVALUATION, help="which split (evaluation)")
     top.add_argument("--cache", type=Path, default=Path(".cache"), help="where tokenised captions are kept (.cache)")

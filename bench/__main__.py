@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bench import captioner, captions, clip_aac, encoders, measures, offtheshelf, submissions, sweeps
+from bench import captioner, captions, clip_aac, encoders, guided, measures, offtheshelf, submissions, sweeps
 from evaluation.findings import BadRequest, command, table
 
 VERSIONS = (
@@ -33,7 +33,7 @@ VERSIONS = (
     "transformers",
     "faiss-cpu",
 )
-MODULES = (measures, captions, captioner, encoders, offtheshelf, clip_aac, submissions, sweeps)
+MODULES = (measures, captions, captioner, encoders, offtheshelf, clip_aac, guided, submissions, sweeps)
 MEASURES = {name: measure for module in MODULES for name, measure in module.MEASURES.items()}
 DISK = 3 * 10**9  # bytes: the store, and the default data
 

@@ -14,6 +14,11 @@ A data folder holds, for each split, `captions_SPLIT.csv` (or `clotho_captions_S
 The splits are development, validation and evaluation, and the blind sets test, analysis and retrieval. A blind set may
 be a folder of sound alone; the retrieval set has its queries in `retrieval_captions.csv`, header `caption`.
 
+AudioCaps is read as published, too: `train.csv`, `val.csv` and `test.csv` are the first three splits, with a row for
+each caption, header `audiocap_id,youtube_id,start_time,caption`, and the sound in `train/`, `val/` and `test/`. It is
+named YOUTUBEID_START, YYOUTUBEID, YOUTUBEID or AUDIOCAPID: the file's own name is the clip's. Videos have gone since:
+clips without sound are left out, and how many is said.
+
 Conventions
 -----------
 - **Names are verbatim.** A clip is known by (split, file name); nothing is stripped, unescaped or lower-cased. Of
@@ -62,6 +67,8 @@ from evaluation.findings import (
 
 DEVELOPMENT, VALIDATION, EVALUATION = "development", "validation", "evaluation"
 BLIND = ("test", "analysis", "retrieval")
+AUDIOCAPS = {DEVELOPMENT: "train", VALIDATION: "val", EVALUATION: "test"}  # files and folders of each split
+AUDIOCAPS_HEADER = ["audiocap_id", "youtube_id", "start_time", "caption"]
 SPLITS = (DEVELOPMENT, VALIDATION, EVALUATION, *BLIND)
 SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
@@ -268,7 +275,10 @@ def _survey(folder: Path, names: tuple[str, ...], sound: bool) -> tuple[Dataset,
     for name in names:
         if name not in SPLITS:
             raise BadRequest(unknown_key(name, SPLITS, "split"))
-    there = [name for name in SPLITS if _caption_files(folder, name) or (name in BLIND and (folder / name).is_dir())]
+    # AudioCaps' `test` is not blind.
+    published = {path.stem for name in AUDIOCAPS for path in _caption_files(folder, name)}
+    blind = [name for name in BLIND if (folder / name).is_dir() and name not in published]
+    there = [name for name in SPLITS if _caption_files(folder, name) or name in blind]
     if not there:
         raise BadRequest(f"{folder}: no captions_SPLIT.csv in this folder, where SPLIT is one of {', '.join(SPLITS)}")
     missing = [name for name in names if name not in there]
@@ -282,7 +292,7 @@ def _survey(folder: Path, names: tuple[str, ...], sound: bool) -> tuple[Dataset,
             message = f"is not read: {unknown_key(stem[1], SPLITS, 'split')}"
             findings[""].append(Finding(path.name, message=message, severity=WARNING))
     for name in SPLITS:
-        if sound and not names and name not in there and (folder / name).is_dir():
+        if sound and not names and name not in {*there, *published} and (folder / name).is_dir():
             message = f"there is no captions_{name}.csv; add one or take the folder away"
             findings[""].append(Finding(f"{name}/", message=message))
     splits = {name: _split(folder, name, sound, findings[name]) for name in names or there}
@@ -294,7 +304,9 @@ def _caption_files(folder: Path, split: str) -> list[Path]:
     names = [f"captions_{split}.csv", f"clotho_captions_{split}.csv"]
     if split in BLIND:
         names.append(f"{split}_captions.csv")
-    return [folder / name for name in names if (folder / name).is_file()]
+    found = [folder / name for name in names if (folder / name).is_file()]
+    published = folder / f"{AUDIOCAPS.get(split)}.csv"
+    return found or [published] * published.is_file()
 
 
 @dataclass
@@ -322,7 +334,11 @@ def _split(folder: Path, name: str, sound: bool, findings: list[Finding]) -> Spl
     for extra in files[1:]:
         findings.append(Finding(extra.name, message=f"stands beside {files[0].name}; keep one caption file per split"))
     queries: tuple[str, ...] = ()
-    if files and files[0].name != f"{name}_captions.csv":
+    place = folder / name
+    if files and files[0].name == f"{AUDIOCAPS.get(name)}.csv":
+        source, place = files[0].name, folder / AUDIOCAPS[name]
+        rows = _audiocaps(files[0], place, sound, findings)
+    elif files and files[0].name != f"{name}_captions.csv":
         source = files[0].name
         rows = _captions(files[0], findings)
         if sound:
@@ -342,7 +358,7 @@ def _split(folder: Path, name: str, sound: bool, findings: list[Finding]) -> Spl
         relevance = _relevance(relevance_file, relevance_file.name, rows.names, findings)
     metadata = _metadata(folder, name, rows.names, findings)
     clips = tuple(
-        Clip(file_name, captions, folder / name / file_name, metadata.get(file_name, MappingProxyType({})))
+        Clip(file_name, captions, place / file_name, metadata.get(file_name, MappingProxyType({})))
         for file_name, (_, captions) in rows.clips.items()
     )
     return Split(name, clips, relevance, queries)
@@ -398,6 +414,50 @@ def _captions(path: Path, findings: list[Finding]) -> _Rows:
     if not records[1:] and rows.whole:
         findings.append(Finding(file, 1, message="has a header and no clips"))
         rows.whole = False
+    return rows
+
+
+def _audiocaps(path: Path, folder: Path, sound: bool, findings: list[Finding]) -> _Rows:
+    """Read a file of AudioCaps: the captions of a clip, which stand in rows of their own, by the name of its sound."""
+    rows, file = _Rows(), path.name
+    records, rows.whole = tables.read(path, file, findings)
+    header = records[0][1] if records else []
+    if header != AUDIOCAPS_HEADER:
+        found = printable(",".join(header)) or "no line"
+        findings.append(Finding(file, 1, message=f"the header must be {','.join(AUDIOCAPS_HEADER)}; found {found}"))
+        rows.whole = False
+        return rows
+    sounds = _sounds(folder, frozenset(), findings)
+    if sounds is None and sound:
+        findings.append(
+            Finding(f"{folder.name}/", message=f"no such folder: the sound of the clips in {file} is absent")
+        )
+    by_stem = {name.rpartition(".")[0]: name for name in sorted(sounds or ())}
+    absent: set[str] = set()
+    for line, cells in records[1:]:
+        if len(cells) != len(header):
+            message = f"has {len(cells)} columns where the header has {len(header)}; quote a caption that holds a comma"
+            findings.append(Finding(file, line, message=message))
+            continue
+        number, video, start, caption = cells
+        if fault := _text_fault(caption):
+            findings.append(Finding(file, line, header[3], fault))
+        stems = (f"{video}_{start}", f"Y{video}", video, number)
+        name = next((by_stem[stem] for stem in stems if stem in by_stem), None)
+        if sounds is None:
+            name = f"{stems[0]}.wav"
+        if name is None:
+            absent.add(stems[0])
+            continue
+        first, captions = rows.clips.get(name, (line, ()))
+        rows.clips[name] = (first, (*captions, caption))
+    if absent:
+        message = f"has clips without sound in {folder.name}/, {len(absent)} in all, as {min(absent)}.wav: left out"
+        findings.append(Finding(file, message=message, severity=WARNING))
+    if not rows.clips:
+        findings.append(
+            Finding(file, message=f"no clip has its sound in {folder.name}/; name them YOUTUBEID_START.wav")
+        )
     return rows
 
 

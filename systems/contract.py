@@ -99,6 +99,8 @@ def system_of(folder: Path) -> str:
 def configure(model: type[BaseModel], file: Path | None, settings: Sequence[str] = ()) -> BaseModel:
     """Build a system's config from a YAML file and `key=value` settings, which win; values are YAML.
 
+    `key.inner=value` sets a key of a config within the config.
+
     Raises:
         BadRequest: The file does not exist or is no YAML mapping, or a setting is not of the form `key=value`.
         Faulty: Keys or values do not hold; with every finding.
@@ -110,11 +112,16 @@ def configure(model: type[BaseModel], file: Path | None, settings: Sequence[str]
         key, equals, value = setting.partition("=")
         if not equals:
             raise BadRequest(f"--set takes key=value; found {setting!r}")
+        *outer, last = key.split(".")
+        place = values
+        for name in outer:  # of a config within the config; what is no mapping is the model's to refuse
+            inner = place.get(name)
+            place[name] = place = dict(inner) if isinstance(inner, dict) else {}
         try:
-            values[key] = yaml.safe_load(value)
+            place[last] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise BadRequest(f"--set {setting}: the value is not YAML: {' '.join(str(error).split())}") from None
-        given.add(key)
+        given |= {key, *outer}
 
     def where(key: str) -> str:
         if key:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from evaluation import audio
 from evaluation.findings import BadRequest
 from systems.parts.encoders import KEEP, Encoder
+from systems.spread import pool
 from systems.store import Store, parallel, usable
 
 Values = np.ndarray | audio.UnusableSound
@@ -106,27 +107,17 @@ def _embedded(sound: np.ndarray, encoder: Encoder) -> Values:
 
 
 def _spread(missing: Sequence[Path], encoder: Encoder, workers: int) -> Iterator[Values]:
-    if not missing:
-        return
-    try:
-        import ray
-        from ray.util import ActorPool
-    except ModuleNotFoundError:
-        raise BadRequest("embedding on workers needs ray; install the extra `cluster`, or ask for no workers") from None
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, include_dashboard=False)
+    if missing:
+        spread = pool(_Worker, min(workers, len(missing)), encoder)
+        yield from spread.map(lambda worker, path: worker.embed.remote(path.absolute()), missing)
 
-    @ray.remote(num_cpus=1)
-    class Worker:
-        """Keeps the encoder from sound to sound."""
 
-        def __init__(self, encoder: Encoder):
-            self.encoder = encoder
+class _Worker:
+    """Keeps the encoder from sound to sound."""
 
-        def embed(self, path: Path) -> Values:
-            sound = _decode(self.encoder)(path)
-            return sound if isinstance(sound, audio.UnusableSound) else _embedded(sound, self.encoder)
+    def __init__(self, encoder: Encoder):
+        self.encoder = encoder
 
-    once = ray.put(encoder)
-    pool = ActorPool([Worker.remote(once) for _ in range(min(workers, len(missing)))])
-    yield from pool.map(lambda worker, path: worker.embed.remote(path.absolute()), missing)
+    def embed(self, path: Path) -> Values:
+        sound = _decode(self.encoder)(path)
+        return sound if isinstance(sound, audio.UnusableSound) else _embedded(sound, self.encoder)

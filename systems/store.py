@@ -71,7 +71,7 @@ class Store:
             return []
         self.folder.mkdir(parents=True, exist_ok=True)
         place = self.folder / "features.f32"
-        with _alone(self.folder / "lock"), closing(sqlite3.connect(self.folder / "index.sqlite")) as index:
+        with alone(self.folder / "lock"), closing(sqlite3.connect(self.folder / "index.sqlite")) as index:
             index.executescript(SCHEMA)
             with place.open("r+b" if place.exists() else "w+b") as file:
                 # A file that was cut since holds less than the index says: what is gone is computed again.
@@ -139,7 +139,8 @@ def usable(function: Callable[[Path], R]) -> Callable[[Path], R | UnusableSound]
     return tried
 
 
-def _alone(path: Path) -> FileLock:
+def alone(path: Path) -> FileLock:
+    """A lock to fill a folder under; waiting for it is said."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)

@@ -38,6 +38,9 @@ Output = Literal["tokens", "mean", "sentence"]
 PARTS = {
     "distilroberta-base": Part("DistilRoBERTa", "distilbert/distilroberta-base", 331_000_000, "Apache 2.0"),
     "bert-base-uncased": Part("BERT base", "google-bert/bert-base-uncased", 440_000_000, "Apache 2.0"),
+    "roberta-large": Part("RoBERTa", "FacebookAI/roberta-large", 1_420_000_000, "MIT"),
+    "gpt2": Part("GPT-2", "openai-community/gpt2", 548_000_000, "MIT"),
+    "distilgpt2": Part("DistilGPT-2", "distilbert/distilgpt2", 353_000_000, "Apache 2.0"),
 }
 
 
@@ -57,7 +60,7 @@ class Transformer(nn.Module):
         super().__init__()
         from transformers import AutoModel, AutoTokenizer
 
-        with _loading(folder):
+        with loading(folder, "a text encoder"):
             self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             self.model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
         layers = self.model.config.num_hidden_layers
@@ -118,7 +121,7 @@ class Sentence(nn.Module):
             raise BadRequest(
                 f"{folder}: is no sentence-transformers model (it has no modules.json); ask for tokens or mean"
             )
-        with _loading(folder):
+        with loading(folder, "a text encoder"):
             self.model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
         self.size = self.model.get_embedding_dimension()
 
@@ -268,7 +271,7 @@ def _ones(texts: Sequence[str], like: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def _loading(folder: Path) -> Iterator[None]:
+def loading(folder: Path, what: str) -> Iterator[None]:
     """Load in silence, and without a trace in the global random state.
 
     Raises:
@@ -286,7 +289,7 @@ def _loading(folder: Path) -> Iterator[None]:
         raise
     except Exception as failure:
         reason = " ".join(str(failure).split())[:300] or type(failure).__name__
-        message = f"{folder}: cannot be loaded as a text encoder ({reason}); it must hold config, weights and tokeniser"
+        message = f"{folder}: cannot be loaded as {what} ({reason}); it must hold config, weights and tokeniser"
         raise BadRequest(message) from failure
     finally:
         logging.set_verbosity(level)

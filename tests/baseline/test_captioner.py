@@ -24,6 +24,7 @@ from systems.__main__ import parser
 from systems.parts import vocabulary
 from systems.parts.vocabulary import END, PADDING, START
 from tests.systems.runs import cut_off, same, weights
+from tests.systems.tiny import HEAR
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("epochs=3", "batch=4", "words_epochs=1", "blocks=1", "heads=2", "head_size=8", "hidden=16", "max_words=8")
@@ -188,7 +189,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(tiny, retriever, und
     assert (tmp_path / "run" / "metrics.csv").read_bytes() == (undisturbed / "metrics.csv").read_bytes()
 
 
-def test_from_prediction_to_output_file_and_floors(tiny, retriever, undisturbed, tmp_path, capsys):
+def test_from_prediction_to_output_file_and_floors(tiny, retriever, undisturbed, tmp_path, capsys, monkeypatch):
     run = tmp_path / "run"
     shutil.copytree(undisturbed, run)
     assert command(parser(), ["predict", str(run), "--data", str(tiny)]) == 0
@@ -212,13 +213,22 @@ def test_from_prediction_to_output_file_and_floors(tiny, retriever, undisturbed,
                 assert b"log_probability" not in package.read(name)
     capsys.readouterr()
 
+    (tmp_path / "tiny_hear.py").write_text(HEAR)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    other = ["train", "systems.caption_retrieval", "--data", str(tiny), "--run", str(tmp_path / "1nn")]
+    other += ["--set", "embedding=raw", "--set", "audio_encoder=tiny_hear", "--cache", str(tmp_path / "cache")]
+    assert command(parser(), other) == 0
+    capsys.readouterr()
+
     words = [str(run), "--retriever", str(retriever), "--data", str(tiny), "--cache", str(tmp_path / "cache")]
+    words += ["--retrieval", str(tmp_path / "1nn")]
     assert command(floors.parser(), words) == 0
     said = capsys.readouterr().out
     lines = said.splitlines()
-    assert [line.split("  ")[0] for line in lines[2:6]] == [str(run), *floors.NAMES]
+    assert [line.split("  ")[0] for line in lines[2:7]] == [str(run), *floors.NAMES, "retrieval of 1nn"]
     assert "CIDEr-D's interval lies" in lines[-1]
-    for name in floors.NAMES.values():
+    assert lines[-1].endswith("all 4 floors' values")
+    for name in (*floors.NAMES.values(), "retrieval-1nn"):
         score = json.loads((run / "floors" / "evaluation" / f"{name}.json").read_text())
         assert score["metrics"]["cider_d"]["n"] == 5
         assert captioning.validate(split, captioning.read(run / "floors" / "evaluation" / f"{name}.csv")) == []

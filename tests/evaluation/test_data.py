@@ -873,3 +873,57 @@ def test_esc10(shared):
     split = data.read(shared / "esc10")["evaluation"]
     assert len(split.truth) == 60
     assert {len(names) for names in split.truth.values()} == {8}
+
+
+# AudioCaps -----------------------------------------------------------------------------------------------------------
+
+AUDIOCAPS = "audiocap_id,youtube_id,start_time,caption"
+TRAIN = rows('91139,r1nicOVtvkQ,130,"A woman talks, nearby water pours"', "58146,-Xnic,0,Rain falls", header=AUDIOCAPS)
+TEST = rows("1,zz,30,Rain", "2,yy,10,A dog", "3,zz,30,It is raining", "4,gone,20,Wind", header=AUDIOCAPS)
+
+
+def test_audiocaps_is_read_as_published(tmp_path):
+    sounds = ["train/r1nicOVtvkQ_130.wav", "train/58146.flac", "test/Yzz.wav", "test/yy.wav"]
+    write(tmp_path, {"train.csv": TRAIN, "test.csv": TEST, **dict.fromkeys(sounds, WAV)})
+    read = data.read(tmp_path)
+    assert list(read.splits) == ["development", "evaluation"], "the folder test is no blind set"
+    clips = {clip.file_name: clip.captions for split in read.splits.values() for clip in split.clips}
+    assert clips == {
+        "r1nicOVtvkQ_130.wav": ("A woman talks, nearby water pours",),
+        "58146.flac": ("Rain falls",),
+        "Yzz.wav": ("Rain", "It is raining"),
+        "yy.wav": ("A dog",),
+    }
+    assert all(clip.path.is_file() for split in read.splits.values() for clip in split.clips)
+    (finding,) = read.findings
+    assert str(finding) == "test.csv: warning: has clips without sound in test/, 1 in all, as gone_20.wav: left out"
+    assert data.read(tmp_path, "evaluation", sound=False)["evaluation"].file_names == ("Yzz.wav", "yy.wav")
+
+
+def test_audiocaps_captions_alone_name_the_clips(tmp_path):
+    write(tmp_path, {"test.csv": TEST})
+    names = data.read(tmp_path, sound=False)["evaluation"].file_names
+    assert names == ("zz_30.wav", "yy_10.wav", "gone_20.wav")
+    with pytest.raises(Faulty, match=r"test/: error: no such folder: the sound of the clips in test.csv is absent"):
+        data.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"val.csv": "youtube_id,caption\nx,A dog\n"}, "val.csv:1: error: the header must be audiocap_id,youtube_id,"),
+        ({"val.csv": f"{AUDIOCAPS}\n1,x,0, \n", "val/x.wav": WAV}, "val.csv:2: caption: error: is blank; write a"),
+        (
+            {"val.csv": f"{AUDIOCAPS}\n1,x,0,a, b\n", "val/x.wav": WAV},
+            "val.csv:2: error: has 5 columns where the",
+        ),
+        (
+            {"val.csv": f"{AUDIOCAPS}\n1,x,0,a\n", "val/y.wav": WAV},
+            "val.csv: error: no clip has its sound in val/;",
+        ),
+    ],
+)
+def test_faulty_audiocaps_files_are_named(tmp_path, files, message):
+    with pytest.raises(Faulty) as faulty:
+        data.read(write(tmp_path, files))
+    assert any(str(finding).startswith(message) for finding in faulty.value.findings), str(faulty.value)

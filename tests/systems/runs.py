@@ -49,13 +49,13 @@ def interrupt(original, *args, **kwargs):
     return original(*args, **kwargs)
 
 
-def cut_off(words, owner, name, count=1, how=kill):
-    """Give a command of `systems` in another process, in which `how` takes the place of a call; return its exit status.
+def cut_off(work, owner, name, count=1, how=kill):
+    """Do something in another process, in which `how` takes the place of a call; return its exit status.
 
     The process is a fork of this one: it has imported all libraries already, and what is done to `owner` ends with it.
 
     Args:
-        words: The command line.
+        work: Words of a command line of `systems`, or a function.
         owner: Module or class.
         name: Its function.
         count: Which of the function's calls it is.
@@ -72,7 +72,7 @@ def cut_off(words, owner, name, count=1, how=kill):
         try:
             signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a process that a user starts
             setattr(owner, name, counting)
-            status = command(parser(), words)
+            status = work() or 0 if callable(work) else command(parser(), work)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

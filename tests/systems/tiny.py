@@ -50,3 +50,21 @@ def text_model(folder, layers=3, seed=0):
         size = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "max_position_embeddings": 40}
         BertModel(BertConfig(vocab_size=len(pieces), num_hidden_layers=layers, **size)).save_pretrained(folder)
     return folder
+
+
+def causal_model(folder, seed=0, **sizes):
+    """A GPT-2 of 16 values and a byte-pair vocabulary of single letters."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "<|endoftext|>"]
+    tokenizer = Tokenizer(models.BPE({piece: number for number, piece in enumerate(pieces)}, []))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    special = dict.fromkeys(("bos_token", "eos_token"), pieces[-1])
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+    size = {"n_embd": 16, "n_layer": 2, "n_head": 2, "vocab_size": len(pieces)}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        ends = dict.fromkeys(("bos_token_id", "eos_token_id"), len(pieces) - 1)
+        GPT2LMHeadModel(GPT2Config(**{**size, **ends, **sizes})).save_pretrained(folder)
+    return folder

@@ -1,0 +1,32 @@
+"""Work that is spread over ray's workers, a processor each."""
+
+from typing import TYPE_CHECKING
+
+from evaluation.findings import BadRequest
+
+if TYPE_CHECKING:
+    from ray.util import ActorPool
+
+
+def pool(worker: type, workers: int, *given: object) -> "ActorPool":
+    """Start workers, of the cluster that RAY_ADDRESS names, else of this machine.
+
+    Args:
+        worker: What each makes one of, and keeps.
+        workers: How many.
+        given: What each makes it from; sent once.
+
+    Raises:
+        BadRequest: ray is not installed.
+    """
+    try:
+        import ray
+        from ray.util import ActorPool
+    except ModuleNotFoundError:
+        message = "spreading over workers needs ray; install the extra `cluster`, or ask for no workers"
+        raise BadRequest(message) from None
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, include_dashboard=False)
+    once = [ray.put(one) for one in given]
+    actor = ray.remote(num_cpus=1)(worker)
+    return ActorPool([actor.remote(*once) for _ in range(workers)])
