@@ -38,8 +38,8 @@ def similarity(alone: Function, folder: Path) -> list[Row]:
             f"{ours:.3g} /s",
             f"{theirs:.3g} /s",
             times(ours / theirs),
-            "≥ 3x",
-            ours >= 3 * theirs,
+            "≥ 2x",
+            ours >= 2 * theirs,
             note,
         ),
         Row(
