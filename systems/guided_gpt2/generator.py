@@ -66,7 +66,7 @@ class LanguageModel(nn.Module):
     @property
     def identity(self) -> str:
         """What its states follow from."""
-        vocabulary = texts.digest(repr(sorted(self.tokenizer.get_vocab().items())).encode())
+        vocabulary = texts.tokenizer_digest(self.tokenizer)
         return repr((vocabulary, texts.weights_digest(self.body)))
 
     def encode(self, text: str) -> list[int]:

@@ -9,10 +9,12 @@ model in the hub's cache. Nothing is downloaded: what is missing is named with t
 """
 
 import contextlib
+import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -27,8 +29,12 @@ from systems.parts import words
 from systems.parts.adapters import inside, mean
 from systems.store import Store
 
-ARITHMETIC = 1  # counts up when the same weights give other embeddings, so that no cache mixes the two
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ARITHMETIC = 2  # counts up when the same weights give other embeddings, so that no cache mixes the two
 TOGETHER = 32  # texts that go through a model at once
+LONGEST = 4096  # tokens of a text, where neither tokeniser nor model has a limit
 WORDS = (".bin", ".txt", ".vec")  # files of word vectors: word2vec's, GloVe's, fastText's
 WORDS_LIMIT = 200_000  # of a file's words, which lists the frequent ones first
 
@@ -63,22 +69,26 @@ class Transformer(nn.Module):
         with loading(folder, "a text encoder"):
             self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             self.model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
-        layers = self.model.config.num_hidden_layers
+        if self.model.config.is_encoder_decoder:  # of T5, BART and the like the half that reads
+            self.model = self.model.get_encoder()
+        layers = getattr(self.model.config, "num_hidden_layers", None)
+        if layers is None:
+            kind = type(self.model).__name__
+            raise BadRequest(f"{folder}: must be a model with layers to read, such as BertModel; its {kind} has none")
         if not -layers - 1 <= layer <= layers:
             raise BadRequest(f"{folder}: has layers 0 to {layers}, or -1 to {-layers - 1} from its end; found {layer}")
         if self.tokenizer.pad_token is None:  # GPT-2's has none; the mask says that it is nothing
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.layer, self.pooled = layer, pooled
         self.size = self.model.config.hidden_size
-        # Some tokenisers do not know how much their model takes; RoBERTa's positions begin at 2.
-        self.longest = min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings - 2)
+        self.longest = min(self.tokenizer.model_max_length, window(self.model), LONGEST)
 
     @property
     def identity(self) -> str:
         """What its embeddings follow from."""
-        vocabulary = digest(repr(sorted(self.tokenizer.get_vocab().items())).encode())
         layer = self.layer % (self.model.config.num_hidden_layers + 1)
-        return repr((ARITHMETIC, "transformer", layer, self.pooled, vocabulary, weights_digest(self.model)))
+        tokens = tokenizer_digest(self.tokenizer)
+        return repr((ARITHMETIC, "transformer", layer, self.pooled, tokens, weights_digest(self.model)))
 
     def forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Encode texts; what is behind the model's longest text is left out.
@@ -106,6 +116,16 @@ class Transformer(nn.Module):
         return tokens, self.model(**known, output_hidden_states=True).hidden_states[self.layer]
 
 
+def window(model: nn.Module) -> int | float:
+    """How many tokens a transformers model takes; infinity where it has no absolute positions, as T5 and XLNet."""
+    places = getattr(model.config, "max_position_embeddings", None) or -1
+    if places < 0:
+        return math.inf
+    tables = [m for name, m in model.named_modules() if name.endswith("position_embeddings")]
+    padding = [getattr(table, "padding_idx", None) for table in tables]
+    return places - sum(index + 1 for index in padding[:1] if index is not None)  # RoBERTa's begin behind padding's
+
+
 class Sentence(nn.Module):
     """A sentence-transformers model with its own pooling: one embedding a text.
 
@@ -128,8 +148,8 @@ class Sentence(nn.Module):
     @property
     def identity(self) -> str:
         """What its embeddings follow from."""
-        vocabulary = digest(repr(sorted(self.model.tokenizer.get_vocab().items())).encode())
-        return repr((ARITHMETIC, "sentence", repr(self.model), vocabulary, weights_digest(self.model)))
+        tokens = tokenizer_digest(self.model.tokenizer)
+        return repr((ARITHMETIC, "sentence", repr(self.model), tokens, weights_digest(self.model)))
 
     def forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Encode texts as (texts, 1, size), and (texts,) ones."""
@@ -251,6 +271,14 @@ def embed(texts: Sequence[str], encode: Encoder, cache: Path) -> list[np.ndarray
 def digest(content: bytes) -> str:
     """32 hexadecimal digits of some bytes."""
     return xxhash.xxh3_128_hexdigest(content)
+
+
+def tokenizer_digest(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Digest of how a tokeniser cuts texts: its vocabulary, and its rules where it is of the library tokenizers."""
+    if not tokenizer.is_fast:
+        return digest(repr(sorted(tokenizer.get_vocab().items())).encode())
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    return digest(repr({**rules, "truncation": None, "padding": None}).encode())  # which the last call leaves there
 
 
 def weights_digest(model: nn.Module) -> str:

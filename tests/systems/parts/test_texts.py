@@ -2,12 +2,26 @@
 
 import importlib.util
 from pathlib import Path
+from shutil import copytree, ignore_patterns
 
 import numpy as np
 import pytest
 import torch
 from gensim.models import KeyedVectors
-from transformers import AutoModel, AutoTokenizer
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    BartConfig,
+    BartModel,
+    GPT2Config,
+    GPT2Model,
+    RobertaConfig,
+    RobertaModel,
+    T5Config,
+    T5Model,
+    XLNetConfig,
+    XLNetModel,
+)
 
 from evaluation.findings import BadRequest
 from systems.parts import texts, words
@@ -45,7 +59,7 @@ def test_the_mean_leaves_padding_out(folder):
 
 def test_a_text_longer_than_the_model_takes_is_cut(folder):
     sequences, lengths = texts.encoder(str(folder))(["dog " * 5000])
-    assert sequences.shape[1] == int(lengths[0]) == 38
+    assert sequences.shape[1] == int(lengths[0]) == 40
 
 
 def test_embeddings_are_computed_once_and_as_alone(folder, tmp_path, monkeypatch):
@@ -67,8 +81,51 @@ def test_what_embeddings_follow_from_has_a_store_of_its_own(folder, tmp_path):
         texts.encoder(*asked).identity
         for asked in ((str(folder), -1), (str(folder), -2), (str(folder), -2, "mean"), (str(other), -2))
     ]
-    assert len(set(found)) == 4
+    copytree(folder, tmp_path / "cased")
+    rules = tmp_path / "cased" / "tokenizer.json"
+    rules.write_text(rules.read_text().replace('"lowercase": true', '"lowercase": false'))
+    found.append(texts.encoder(str(tmp_path / "cased"), -1).identity)
+    assert len(set(found)) == 5
+    encode = texts.encoder(str(folder), -1)
+    encode(["a dog barks " * 20])  # sets the tokeniser's truncation and padding
+    assert encode.identity == found[0]
     assert texts.encoder(str(folder), 2).identity == texts.encoder(str(folder), -2).identity
+
+
+def t5(size):
+    return T5Model(T5Config(vocab_size=size, d_model=16, d_kv=8, d_ff=16, num_layers=2, num_heads=2))
+
+
+def bart(size):
+    sizes = {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    layers = {"encoder_layers": 2, "decoder_layers": 1, "max_position_embeddings": 30}
+    return BartModel(BartConfig(vocab_size=size, d_model=16, **sizes, **layers))
+
+
+def xlnet(size):
+    return XLNetModel(XLNetConfig(vocab_size=size, d_model=16, n_layer=2, n_head=2, d_inner=16))
+
+
+def roberta(size):
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2}
+    return RobertaModel(RobertaConfig(vocab_size=size, max_position_embeddings=30, pad_token_id=0, **sizes))
+
+
+def gpt2(size):
+    return GPT2Model(GPT2Config(vocab_size=size, n_embd=16, n_layer=2, n_head=2, n_positions=30))
+
+
+@pytest.mark.parametrize(("make", "longest"), [(t5, 4096), (bart, 30), (xlnet, 4096), (roberta, 29), (gpt2, 30)])
+def test_models_of_other_kinds_read_as_long_texts_as_they_take(folder, tmp_path, make, longest):
+    copytree(folder, tmp_path / "model", ignore=ignore_patterns("*.safetensors", "config.json"))
+    make(len(AutoTokenizer.from_pretrained(folder))).save_pretrained(tmp_path / "model")
+    encode = texts.encoder(str(tmp_path / "model"), -2)
+    assert (encode.size, encode.longest) == (16, longest)
+    with torch.inference_mode():
+        sequences, lengths = encode(["a dog barks", "rain " * 200])
+        (alone,), _ = encode(["a dog barks"])
+    assert lengths.tolist() == [5, min(longest, 202)]
+    torch.testing.assert_close(sequences[0, :5], alone, atol=1e-5, rtol=1e-4)
 
 
 def test_word_vectors(tmp_path):
