@@ -11,10 +11,12 @@ RUN's own prediction.
 
 import argparse
 import math
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +24,9 @@ from evaluation import captioning, data, overlap
 from evaluation.findings import BadRequest, command, table
 from evaluation.scores import Score
 from systems.parts.vocabulary import tokenize
+
+if TYPE_CHECKING:
+    from systems.contract import Captioner, Retriever
 
 METRICS = ("cider_d", "rouge_l", "bleu_4")
 NAMES = {  # in the table, and of the files
@@ -63,62 +68,70 @@ def drawn(development: data.Split, clips: int, seed: int = 0) -> list[str]:
     return [captions[index] for index in np.random.default_rng(seed).integers(len(captions), size=clips)]
 
 
-def nearest(development: data.Split, split: data.Split, checkpoint: Path) -> list[str]:
+def nearest(development: data.Split, split: data.Split, model: "Retriever") -> list[str]:
     """The first caption of the development clip whose embedding has the largest dot product with that of each clip.
 
     Args:
         development: The clips with captions.
         split: The clips that need one.
-        checkpoint: Of a run of `baseline.retriever`.
+        model: Embeds them.
     """
     import torch
 
-    from baseline import retriever
     from systems import contract
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = retriever.load_model(checkpoint).to(device)
+    model = model.to(device)
     known, asked = (contract.embeddings(model, one, device=device) for one in (development, split))
     return [development.clips[index].captions[0] for index in (asked @ known.T).argmax(1).tolist()]
 
 
-def retrieved(split: data.Split, checkpoint: Path) -> list[str]:
-    """What a run of `systems.caption_retrieval` says of each clip.
-
-    Args:
-        split: The clips.
-        checkpoint: Of the run.
-    """
+def retrieved(split: data.Split, model: "Captioner") -> list[str]:
+    """What a model that retrieves captions says of each clip."""
     import torch
 
-    from systems import caption_retrieval, contract
+    from systems import contract
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return contract.captions(caption_retrieval.load_model(checkpoint).to(device), split, device=device)[0]
+    return contract.captions(model.to(device), split, device=device)[0]
+
+
+def loaded(run: Path, part: str, advice: str) -> object:
+    """The model of a run; raises BadRequest where it is not trained, or its model lacks a part of the contract."""
+    from systems import contract
+
+    name, checkpoint = contract.system_of(run), run / "checkpoints" / "best.ckpt"
+    if not checkpoint.is_file():
+        raise BadRequest(f"{checkpoint}: no such file; {advice}")
+    model = contract.system(name).load_model(checkpoint)
+    if not hasattr(model, part):
+        raise BadRequest(f"{run}: is a run of {name}, whose model has no {part}; {advice}")
+    return model
 
 
 def main(options: argparse.Namespace) -> None:
     """Score a captioner's prediction beside captions that take no captioner."""
+    if options.split == data.DEVELOPMENT:
+        raise BadRequest("--split must not be development: the floors are made of its captions")
     prediction = options.run_folder / "predictions" / f"{options.split}.csv"
-    checkpoint = options.retriever / "checkpoints" / "best.ckpt"
-    retrievals = {run.resolve().name: run / "checkpoints" / "best.ckpt" for run in options.retrieval}
-    advice = "give --retrieval run folders of systems.caption_retrieval, trained"
-    if len(retrievals) < len(options.retrieval):
+    if not prediction.is_file():
+        command = shlex.join(
+            ["python", "-m", "systems", "predict", str(options.run_folder), "--data", str(options.data)]
+        )
+        raise BadRequest(f"{prediction}: no such file; predict first: {command}")
+    runs = {run.resolve().name: run for run in options.retrieval}
+    if len(runs) < len(options.retrieval):
         raise BadRequest("--retrieval: the run folders must have different names, which the captions are filed under")
-    for path, advice in (
-        (prediction, f"predict first: python -m systems predict {options.run_folder} --data {options.data}"),
-        (checkpoint, "give --retriever the run folder of baseline.retriever, trained"),
-        *((path, advice) for path in retrievals.values()),
-    ):
-        if not path.is_file():
-            raise BadRequest(f"{path}: no such file; {advice}")
+    retriever = loaded(options.retriever, "embed_audio", "give --retriever the run folder of a retriever, trained")
+    advice = "give --retrieval run folders of systems.caption_retrieval, trained"
+    retrievals = {name: loaded(run, "caption", advice) for name, run in runs.items()}
     dataset = data.read(options.data, data.DEVELOPMENT, options.split)
     development, split = dataset[data.DEVELOPMENT], dataset[options.split]
     if not any(clip.captions for clip in development.clips):
         raise BadRequest(f"{options.data}: the development split has no captions, and floors are made of them")
     one = constant(development)
-    said = [[one] * len(split.clips), drawn(development, len(split.clips)), nearest(development, split, checkpoint)]
-    said += [retrieved(split, path) for path in retrievals.values()]
+    said = [[one] * len(split.clips), drawn(development, len(split.clips)), nearest(development, split, retriever)]
+    said += [retrieved(split, model) for model in retrievals.values()]
     names = NAMES | {f"retrieval of {name}": f"retrieval-{name}" for name in retrievals}
     scores = {str(options.run_folder): _score(split, prediction, options.cache)}
     for (name, stem), captions in zip(names.items(), said, strict=True):
@@ -153,7 +166,7 @@ def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     top = argparse.ArgumentParser("python -m baseline.floors", description=main.__doc__)
     top.add_argument("run_folder", type=Path, metavar="RUN", help="run folder of a captioner")
-    top.add_argument("--retriever", type=Path, required=True, metavar="RUN", help="run folder of baseline.retriever")
+    top.add_argument("--retriever", type=Path, required=True, metavar="RUN", help="run folder of a retriever")
     text = "run folders of systems.caption_retrieval, whose captions are floors too"
     top.add_argument("--retrieval", type=Path, nargs="+", default=[], metavar="RUN", help=text)
     top.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")

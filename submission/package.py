@@ -7,6 +7,7 @@ they are named and where they lie is in the task's facts.
 import difflib
 import hashlib
 import re
+import shlex
 import shutil
 import tempfile
 import unicodedata
@@ -473,7 +474,8 @@ def _answer(task: Task, run: Path, split: Split, folder: Path, path: Path, shown
     """Write what a run answers for a split; findings about the file that is written call it `shown`."""
     source = run / "predictions" / f"{split.name}.{'csv' if task.kind == 'captioning' else 'npz'}"
     if not source.is_file():
-        command = f"python -m systems predict {run} --data {folder} --split {split.name}"
+        words = ["python", "-m", "systems", "predict", str(run), "--data", str(folder), "--split", split.name]
+        command = shlex.join(words)
         own = (
             "a CSV of file_name and caption_predicted" if task.kind == "captioning" else "retrieval.Similarity(…).save"
         )
@@ -523,7 +525,8 @@ def describe(task: Task, run: Path, dataset: Dataset) -> tuple[dict[str, object]
         except Faulty as faulty:
             findings += faulty.findings
     else:
-        message = f"is not there: the metadata say no results; make it: python -m evaluation score … --json {kept}"
+        command = f"python -m evaluation score … --json {shlex.quote(str(kept))}"
+        message = f"is not there: the metadata say no results; make it: {command}"
         findings.append(Finding(str(kept), message=message, severity=NOTE))
     unsaid: list[str] = []
 

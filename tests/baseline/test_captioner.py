@@ -225,7 +225,12 @@ def test_from_prediction_to_output_file_and_floors(tiny, retriever, undisturbed,
     assert command(floors.parser(), words) == 0
     said = capsys.readouterr().out
     lines = said.splitlines()
-    assert [line.split("  ")[0] for line in lines[2:7]] == [str(run), *floors.NAMES, "retrieval of 1nn"]
+    first = next(number for number, line in enumerate(lines) if line.startswith("captions  "))
+    assert [line.split("  ")[0] for line in lines[first + 2 : first + 7]] == [
+        str(run),
+        *floors.NAMES,
+        "retrieval of 1nn",
+    ]
     assert "CIDEr-D's interval lies" in lines[-1]
     assert lines[-1].endswith("all 4 floors' values")
     for name in (*floors.NAMES.values(), "retrieval-1nn"):
@@ -262,7 +267,8 @@ def test_the_constant_caption_fits_most_clips(clotho_like):
 
 def test_the_nearest_clip_of_a_clip_is_itself(tiny, retriever):
     split = data.read(tiny, "evaluation")["evaluation"]
-    assert floors.nearest(split, split, retriever / "checkpoints" / "best.ckpt") == [c.captions[0] for c in split.clips]
+    model = floors.loaded(retriever, "embed_audio", "")
+    assert floors.nearest(split, split, model) == [clip.captions[0] for clip in split.clips]
 
 
 def test_a_blind_split_is_captioned(tiny, undisturbed, tmp_path):
@@ -371,7 +377,15 @@ def test_floors_say_what_is_missing(tiny, retriever, undisturbed, tmp_path, caps
     (tmp_path / "predictions" / "evaluation.csv").touch()
     words[1] = str(tmp_path / "nowhere")
     assert command(floors.parser(), [str(tmp_path), *words]) == 2
-    assert "best.ckpt: no such file; give --retriever the run folder" in capsys.readouterr().err
+    assert "nowhere/config.yaml: no such file; give the folder of a run" in capsys.readouterr().err
+    words[1] = str(undisturbed)
+    assert command(floors.parser(), [str(tmp_path), *words]) == 2
+    assert "is a run of baseline.captioner, whose model has no embed_audio; give --ret" in capsys.readouterr().err
+    assert (
+        command(floors.parser(), [str(tmp_path), "--retriever", str(retriever), *words[2:], "--split", "development"])
+        == 2
+    )
+    assert "--split must not be development: the floors are made of its captions" in capsys.readouterr().err
 
 
 def test_the_yaml_file_has_every_key_at_its_default():
