@@ -4,6 +4,7 @@ import os
 
 # The tensors of the tests are tiny: a second thread only waits, and on a busy machine it waits in circles.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RAY_worker_niceness", "0")  # else ray's workers wait for the other tests
 
 import csv
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ WORDS = ["birds", "rain", "engine", "steps", "water", "door", "wind", "crowd", "
 
 LONGEST = (
     "test_readme.py",
+    "test_sweep.py",
     "test_training.py",
     "test_sweep.py",
     "test_captioner.py",

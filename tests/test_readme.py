@@ -45,6 +45,10 @@ def checkout(tmp_path_factory):
     return top / "kit"
 
 
+# What `runpy` says of a module that this process has imported already.
+pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+
+
 @pytest.fixture
 def run(checkout, monkeypatch, capfd):
     """Run a command in the checkout: `.venv/bin/python -m` in this process, which spares it ten seconds of imports.

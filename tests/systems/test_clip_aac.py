@@ -523,7 +523,7 @@ def test_a_caption_that_clips_share_is_no_impostor():
     batch = batch_of(model, [tone(100), tone(200), tone(300)], ["a low hum", "a low hum", "a dog barks twice"])
     shared = batch._replace(owners=torch.tensor([[0, 1], [0, 1], [2, losses.NONE]]))
     heard = torch.randn(3, 24)
-    assert float(training.loss(heard, shared).contrastive) < float(training.loss(heard, batch).contrastive)
+    assert training.loss(heard, shared).contrastive.item() < training.loss(heard, batch).contrastive.item()
 
 
 def test_four_clips_are_learnt_by_heart():
