@@ -4,7 +4,6 @@ Box plots of the runs by level of one factor, a box for each level of another (a
 bars of the settings' mean by level of one factor, or of two (as their Figure 4).
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -31,6 +30,7 @@ STYLE = {
 }
 FORMATS = {"svg": {"Date": None}, "png": {"Software": None}}  # what else the file would say of when and how
 LONGEST = 28  # letters of a label
+LETTER = 0.083  # inches
 DPI = 150
 
 
@@ -58,7 +58,8 @@ def draw(results: Results, by: str, folder: Path) -> list[Path]:
 
 def _boxes(results: Results, by: str, factor: str) -> Figure:
     """Box plots of all runs: median, quartiles, and whiskers to the farthest run within 1.5 times their distance."""
-    figure, axes, levels = _axes(results, by, results.levels(factor))
+    levels = results.levels(factor)
+    figure, axes = _axes(results, by, factor)
     width = 0.8 / len(levels)
     for number, level in enumerate(levels):
         values = [[run.value for run in _runs(results, {by: place, factor: level})] for place in results.levels(by)]
@@ -82,7 +83,7 @@ def _boxes(results: Results, by: str, factor: str) -> Figure:
 def _bars(results: Results, by: str, factor: str | None = None) -> Figure:
     """Bars of the mean over settings, with the settings' SD; of all, or for each level of another factor."""
     levels = results.levels(factor) if factor else ("",)
-    figure, axes, levels = _axes(results, by, levels)
+    figure, axes = _axes(results, by, factor)
     width = 0.8 / len(levels)
     for number, level in enumerate(levels):
         for place, name in enumerate(results.levels(by)):
@@ -109,20 +110,29 @@ def _runs(results: Results, levels: dict[str, str]) -> list:
     return [run for run in results.runs if all(run.levels[place] == level for place, level in wanted.items())]
 
 
-def _axes(results: Results, by: str, levels: Sequence[str]) -> tuple[Figure, Axes, Sequence[str]]:
-    width = 1.6 + len(results.levels(by)) * max(0.75, 0.32 * len(levels))
-    figure = Figure(figsize=(min(14, max(4.2, width)), 3.6), layout="constrained")
+def _axes(results: Results, by: str, factor: str | None) -> tuple[Figure, Axes]:
+    """Empty axes, wide enough for the names below them and the legend beside them."""
+    names, slant = _names(results, by)
+    levels = [_short(level) for level in results.levels(factor)] if factor else []
+    place = max(0.75, 0.32 * len(levels), 0 if slant else LETTER * (max(map(len, names)) + 2))
+    legend = 0.6 + LETTER * max(map(len, [*levels, factor])) if factor else 0
+    figure = Figure(figsize=(min(14, max(4.2, 1 + place * len(names) + legend)), 3.6), layout="constrained")
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(INK)
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
-    return figure, axes, levels
+    return figure, axes
+
+
+def _names(results: Results, by: str) -> tuple[list[str], bool]:
+    """What stands below the axis, and whether it must slant."""
+    names = [_short(name) for name in results.levels(by)]
+    return names, max(map(len, names)) * len(names) > 80
 
 
 def _finished(figure: Figure, axes: Axes, results: Results, by: str, factor: str | None) -> Figure:
-    names = [_short(name) for name in results.levels(by)]
-    slant = max(map(len, names)) * len(names) > 50
+    names, slant = _names(results, by)
     axes.set_xticks(range(len(names)), names, rotation=35 if slant else 0, ha="right" if slant else "center")
     axes.set_xlim(-0.6, len(names) - 0.4)
     axes.set_xlabel(_short(by))
