@@ -161,7 +161,8 @@ class Worker:
         training = make_run(self.job, folder, config, dataset, run.seed)
         training.check()
         contract.system(self.job.system).train(config, dataset, training)
-        print(runs.predict(folder, split, self.job.cache))
+        task = "captioning" if self.job.metric in captioning.METRICS else "retrieval"
+        print(runs.predict(folder, split, self.job.cache, task))
         return _figures(runs.score(folder, split, self.job.metric, self.job.cache))
 
 

@@ -18,7 +18,7 @@ import yaml
 
 from evaluation import captioning, data, retrieval, soundscapes
 from evaluation.findings import BadRequest, Faulty, command
-from systems import grid, sweep, timing
+from systems import contract, grid, runs, sweep, timing
 from systems.__main__ import parser
 from tests.systems.tiny import HEAR, text_model
 
@@ -47,6 +47,17 @@ def train(config, dataset, run):
     finally:
         training.write_rows = whole
 """
+# Behind `tiny_hear`: how many sounds it hears at a time.
+HEARD = """
+from pathlib import Path
+
+unheard = get_timestamp_embeddings
+
+def get_timestamp_embeddings(audio, model):
+    with Path(__file__).with_name("heard").open("a") as file:
+        print(len(audio), file=file)
+    return unheard(audio, model)
+"""
 SAYS = """
 import torch
 from pydantic import BaseModel
@@ -70,6 +81,16 @@ def load_model(checkpoint):
     model.words = torch.load(checkpoint, weights_only=True)
     return model
 """
+BOTH = SAYS.replace(
+    "\ndef train",
+    """
+    def embed_audio(self, audio, lengths):
+        return audio[:, :4]
+    def embed_text(self, texts):
+        return torch.ones(len(texts), 4)
+
+def train""",
+)
 SPLITS = {"development": 10, "validation": 4, "evaluation": 11}
 RUNS = [f"{size}_{loss}_{seed}" for size in (8, 16) for loss in ("nt-xent", "broken") for seed in (0, 1)]
 
@@ -80,9 +101,10 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
     text_model(folder / "text")
     (folder / "modules").mkdir()
-    (folder / "modules" / "tiny_hear.py").write_text(HEAR)
+    (folder / "modules" / "tiny_hear.py").write_text(HEAR + HEARD)
     (folder / "modules" / "fragile.py").write_text(FRAGILE)
     (folder / "modules" / "says.py").write_text(SAYS)
+    (folder / "modules" / "both.py").write_text(BOTH)
     soundscapes.make(folder / "data", clips=SPLITS, progress=False)
     content = {
         "system": "fragile",
@@ -101,7 +123,7 @@ def place(tmp_path_factory):
 def modules(place, monkeypatch):
     monkeypatch.syspath_prepend(str(place / "modules"))
     yield
-    for name in ("tiny_hear", "fragile", "says"):
+    for name in ("tiny_hear", "fragile", "says", "both"):
         sys.modules.pop(name, None)
 
 
@@ -137,6 +159,7 @@ def undisturbed(place, cluster):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(place / "modules"))
         assert command(parser(), arguments(place, place / "whole", "--cache", str(place / "cache"))) == 1
+    (place / "modules" / "heard").rename(place / "heard by the sweep")
     return place / "whole"
 
 
@@ -186,6 +209,7 @@ def test_embeddings_are_computed_once_for_all_runs(place, undisturbed):
     with sqlite3.connect(store / "index.sqlite") as index:
         (count,) = index.execute("SELECT count(*) FROM features").fetchone()
     assert count == sum(SPLITS.values())
+    assert (place / "heard by the sweep").read_text() == "1\n" * count
     frames = (store / "features.f32").stat().st_size // (4 * 12)
     with sqlite3.connect(store / "index.sqlite") as index:
         assert index.execute("SELECT sum(frames) FROM features").fetchone() == (frames,)
@@ -301,7 +325,16 @@ def test_captioners_are_scored_by_the_metrics_of_captions(place, monkeypatch, tm
     other = sweep.Worker(replace(job, metric="mAP@10", out=tmp_path / "other"))
     outcome = other.make(first, configs[first.name])
     assert outcome.values == {}
-    assert outcome.error == "the run is of a captioner, but mAP@10 is a metric of retrieval; compare another one"
+    lacks = "the model of says has no embed_audio, which retrieval needs; ask for what it does: captioning"
+    assert outcome.error == lacks
+    # A system that does both is compared by what the metric is of.
+    both = sweep.Worker(replace(job, system="both", metric="mAP@5", out=tmp_path / "both"))
+    outcome = both.make(first, contract.system("both").Config())
+    assert outcome.error == ""
+    assert "mAP@5" in outcome.values
+    again = replace(job, metric="mAP@5", out=tmp_path / "both")
+    with pytest.raises(BadRequest, match=r"evaluation\.csv: no such file, and bleu_1 is a metric of captioning"):
+        runs.score(again.out / "runs" / first.name, split, "bleu_1", cache)
     # No steps to time.
     timing.show(job, sweep.Results(here / "results.csv", [first], "bleu_1"), configs, worker.ready[0], 1)
     assert "says does not train by Run.fit: there are no steps to time" in capsys.readouterr().out
@@ -329,6 +362,10 @@ def written(place, changes):
         ({"seeds": 0}, "seeds: error: List should have at least 1 item"),
         ({"seeds": [1, 1]}, "seeds must be different numbers from 0"),
         ({"seeds": [-1]}, "seeds must be different numbers from 0"),
+        ({"seeds": [1, 1.0]}, "seeds must be different numbers from 0"),
+        ({"seeds": [0, True]}, "seeds must be different numbers from 0"),
+        ({"grid": {"size": {1: {"size": 8}, "1": {"size": 9}}}}, "the levels of size must differ"),
+        ({"grid": {"size": ["x" * 180, "é" * 120]}}, "é'… has 242 bytes"),
         ({"metric": None}, "metric: error: is missing; give it"),
         ({"metric": "mAP"}, "metric: error: unknown metric 'mAP'; there are"),
         ({"gird": {}}, "gird: error: unknown key 'gird'; did you mean 'grid'?"),
@@ -341,6 +378,11 @@ def test_files_that_do_not_hold(place, changes, message):
         grid.configured(plan, grid.planned(plan, file), file)
     assert message in str(fault.value)
     assert fault.value.status == 2
+
+
+def test_levels_keep_their_sign_in_the_names_of_runs(place):
+    file = written(place, {"grid": {"text_layer": [-1, 1, ".5", "<a>"]}, "seeds": 1})
+    assert [run.name for run in grid.planned(grid.read(file), file)] == ["-1_0", "1_0", "5_0", "a_0"]
 
 
 def test_keys_come_from_the_config_below(place, tmp_path):
