@@ -56,6 +56,7 @@ class Result(NamedTuple):
     levels: tuple[str, ...]  # of each factor
     seed: int
     value: float
+    name: str = ""  # of its folder, where the file says it
 
 
 class Setting(NamedTuple):
@@ -178,7 +179,7 @@ def read(path: Path, metric: str | None = None) -> Results:
         if (levels, number) in runs:
             message = f"is the second row of {', '.join(levels)} with seed {number}; leave one out"
             findings.append(Finding(str(path), line, message=message))
-        runs[levels, number] = Result(levels, number, value)
+        runs[levels, number] = Result(levels, number, value, row.get(AROUND[0], ""))
     if not findings and not runs:
         findings.append(Finding(str(path), message=f"must have a run with a value of {metric}; has none"))
     if findings:
