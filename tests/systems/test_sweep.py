@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ import yaml
 
 from evaluation import captioning, data, retrieval, soundscapes
 from evaluation.findings import BadRequest, Faulty, command
-from systems import contract, grid, runs, sweep, timing
+from systems import contract, grid, runs, sweep, timing, training
 from systems.__main__ import parser
 from tests.systems.tiny import HEAR, text_model
 
@@ -277,15 +278,27 @@ def test_a_dry_run_lists_runs_and_hours(place, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_times_what_runs_are_made_on(place, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(timing, "show", lambda job, *rest: asked.append((job.gpus, rest[-1])))
+    monkeypatch.setattr(sweep.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(sweep.os, "cpu_count", lambda: 8)
+    for more in ("--address=", "--gpus=0.5", "--gpus=0", "--address=node:1"):
+        assert command(parser(), arguments(place, tmp_path / "out", "--dry-run", more)) == 0
+    assert asked == [(1, 2), (0.5, 4), (0, 8), (1, None)]
+
+
 def test_steps_are_timed_of_whole_batches(place, tmp_path, monkeypatch):
-    file = written(place, {"set": {"text_encoder": str(place / "text"), "audio_encoder": "tiny_hear", "batch": 32}})
+    settings = {"text_encoder": str(place / "text"), "audio_encoder": "tiny_hear", "epochs": 10, "batch": 32}
+    file = written(place, {"system": "systems.atae", "set": settings})
     plan = grid.read(file)
     run = grid.planned(plan, file)[0]
     configs = grid.configured(plan, [run], file)
     dataset = data.read(place / "data", "development", "validation")
     job = sweep.Job(plan.system, place / "data", "evaluation", plan.metric, tmp_path, place / "cache", ROOT)
     monkeypatch.setattr(timing, "CLIPS", 3)
-    batches, fit = [], timing.Run.fit
+    batches, fit, write_rows = [], timing.Run.fit, training.write_rows
+    monkeypatch.setattr(training, "write_rows", lambda *given: (time.sleep(0.5), write_rows(*given)))
 
     def recorded(self, module, train, validation, collate, schedule):
         def collated(items):
@@ -295,7 +308,7 @@ def test_steps_are_timed_of_whole_batches(place, tmp_path, monkeypatch):
         fit(self, module, train, validation, collated, schedule)
 
     monkeypatch.setattr(timing.Run, "fit", recorded)
-    assert timing.seconds(job, [run], configs, dataset)[run.name] > 0
+    assert timing.seconds(job, [run], configs, dataset)[run.name] > 10 * 0.5  # what is written after each epoch
     assert batches.count(32) == 2 * timing.STEPS
 
 
