@@ -9,13 +9,13 @@ Conventions
   these only the factors, `seed` and a metric must be there. A row without a value (a run that failed, or has not ended)
   is left out and counted.
 - **Test.** The one-sided Wilcoxon signed-rank test between two levels of a factor: a pair is a setting of all other
-  factors, with the one level and with the other, over the seeds that both have. (Weck et al. 2021 must have paired
-  settings: their W = 84, p = 8.08e-07 is what 44 pairs give by the normal approximation.) Where there is but one such
-  setting, as in a sweep of a single factor, the pairs are the seeds. Pairs without a difference are dropped (Wilcoxon's
-  way); p is exact up to 50 pairs without ties, by all exchanges of signs up to 13 with ties, else by the normal
-  approximation.
+  factors, with the one level and with the other, over the seeds that both have. (Weck et al. 2021 do not say what
+  they pair; the overlaps of one encoder make 33 pairs of settings in their grid.) Where there is but one such setting,
+  as in a sweep of a single factor, the pairs are the seeds. Pairs without a difference are dropped (Wilcoxon's way); p
+  is exact up to 50 pairs without ties, by all exchanges of signs up to 13 with ties, else by the normal approximation.
 - **Which direction.** Nobody said beforehand which level should be the better, so both one-sided tests are made, and
-  both count in the correction; the one that is shown is that of the level that did better.
+  both count in the correction; the one that is shown is that with the smaller p, whose level is called the better. (Its
+  mean may be the lower one, where a few large differences stand against many small ones.)
 - **Several tests.** Holm's (1979) correction over all tests of one factor, 2 for each pair of levels; within the levels
   of another factor, over all of these together.
 - **Marks**, of the corrected p: * below 0.05, ** below 0.01, *** below 0.001.
@@ -56,6 +56,7 @@ class Result(NamedTuple):
     levels: tuple[str, ...]  # of each factor
     seed: int
     value: float
+    name: str = ""  # of its folder, where the file says it
 
 
 class Setting(NamedTuple):
@@ -104,7 +105,7 @@ class Contrast:
     Attributes:
         factor: The factor.
         within: The level of another factor that all pairs have; empty for all.
-        better: The level that did better.
+        better: The level with the smaller p.
         worse: The other.
         difference: The mean of the pairs' differences, better less worse.
         pairs: How many pairs there are.
@@ -178,7 +179,7 @@ def read(path: Path, metric: str | None = None) -> Results:
         if (levels, number) in runs:
             message = f"is the second row of {', '.join(levels)} with seed {number}; leave one out"
             findings.append(Finding(str(path), line, message=message))
-        runs[levels, number] = Result(levels, number, value)
+        runs[levels, number] = Result(levels, number, value, row.get(AROUND[0], ""))
     if not findings and not runs:
         findings.append(Finding(str(path), message=f"must have a run with a value of {metric}; has none"))
     if findings:
@@ -186,16 +187,17 @@ def read(path: Path, metric: str | None = None) -> Results:
     return Results(str(path), metric, tuple(factors), tuple(runs.values()), missing)
 
 
-def settings(runs: Iterable[Result]) -> list[Setting]:
+def settings(runs: Iterable[Result], metric: str) -> list[Setting]:
     """The settings of runs, in the order of their first ones."""
     values: dict[tuple[str, ...], list[float]] = {}
     for run in runs:
         values.setdefault(run.levels, []).append(run.value)
-    return [_summed(levels, those, those) for levels, those in values.items()]
+    return [_summed(levels, those, those, metric) for levels, those in values.items()]
 
 
-def _summed(levels: tuple[str, ...], values: Sequence[float], runs: Sequence[float]) -> Setting:
-    return Setting(levels, fmean(values), stdev(values) if len(values) > 1 else math.nan, len(values), max(runs))
+def _summed(levels: tuple[str, ...], values: Sequence[float], runs: Sequence[float], metric: str) -> Setting:
+    most = min(runs) if metric in LOWER else max(runs)
+    return Setting(levels, fmean(values), stdev(values) if len(values) > 1 else math.nan, len(values), most)
 
 
 def ranked(found: Iterable[Setting], metric: str) -> list[Setting]:
@@ -205,7 +207,8 @@ def ranked(found: Iterable[Setting], metric: str) -> list[Setting]:
 
 def best(results: Results, factor: str) -> list[Setting]:
     """The best setting of each level of a factor."""
-    found = (ranked(settings(results.having(factor, level)), results.metric) for level in results.levels(factor))
+    metric = results.metric
+    found = (ranked(settings(results.having(factor, level), metric), metric) for level in results.levels(factor))
     return [those[0] for those in found]
 
 
@@ -214,7 +217,8 @@ def marginal(results: Results, factor: str) -> list[Setting]:
     found = []
     for level in results.levels(factor):
         runs = results.having(factor, level)
-        found.append(_summed((level,), [one.mean for one in settings(runs)], [run.value for run in runs]))
+        means = [one.mean for one in settings(runs, results.metric)]
+        found.append(_summed((level,), means, [run.value for run in runs], results.metric))
     return found
 
 
@@ -274,7 +278,7 @@ def contrasts(results: Results, factor: str, within: str | None = None) -> list[
     """Test every two levels of a factor, among all settings or within each level of another factor.
 
     Returns:
-        For each pair of levels the test of the one that did better, with Holm's correction over all of these and of
+        For each pair of levels the test with the smaller p, with Holm's correction over all of these and of
         those in the other direction.
     """
     groups = {"": results}
@@ -337,7 +341,7 @@ def contrasts_table(found: Sequence[Contrast]) -> str:
 
 def report(results: Results, by: str) -> str:
     """Everything as text: the best settings, the best for each level of a factor, every level, every test."""
-    found = ranked(settings(results.runs), results.metric)
+    found = ranked(settings(results.runs, results.metric), results.metric)
     counts = sorted({one.n for one in found})
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     parts = [f"{results.file}: {len(results.runs)} runs of {len(found)} settings, {seeds} of each"]
@@ -376,7 +380,7 @@ def save(results: Results, by: str, folder: Path) -> list[Path]:
     from evaluation import figures
 
     rows: dict[str, list[list[object]]] = {"settings.csv": [[*results.factors, "mean", "sd", "runs", "best"]]}
-    for one in ranked(settings(results.runs), results.metric):
+    for one in ranked(settings(results.runs, results.metric), results.metric):
         rows["settings.csv"].append([*one.levels, one.mean, "" if math.isnan(one.sd) else one.sd, one.n, one.best])
     heads = ["factor", "within", "better", "worse", "difference", "pairs", "of", "W", "p", "p_holm", "mark"]
     rows["tests.csv"] = [heads]

@@ -86,9 +86,10 @@ def _bars(results: Results, by: str, factor: str | None = None) -> Figure:
     figure, axes = _axes(results, by, factor)
     width = 0.8 / len(levels)
     for number, level in enumerate(levels):
+        label = _short(level) if factor else None
         for place, name in enumerate(results.levels(by)):
             runs = _runs(results, {by: name} | ({factor: level} if factor else {}))
-            means = [one.mean for one in settings(runs)]
+            means = [one.mean for one in settings(runs, results.metric)]
             if not means:
                 continue
             spread = stdev(means) if len(means) > 1 else None
@@ -100,8 +101,9 @@ def _bars(results: Results, by: str, factor: str | None = None) -> Figure:
                 color=COLOURS[number],
                 ecolor=INK,
                 capsize=3,
-                label=_short(level) if factor and place == 0 else None,
+                label=label,
             )
+            label = None  # a level stands in the legend once
     return _finished(figure, axes, results, by, factor)
 
 

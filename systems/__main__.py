@@ -75,12 +75,15 @@ def sweep(options: argparse.Namespace) -> int:
 
 def published(options: argparse.Namespace) -> None:
     """Show a system's published figures, and beside them those of runs that were scored here."""
-    from systems.published import beside
+    from systems.published import beside, best_of
 
-    if options.runs and not options.data:
+    if bool(options.sweep) != bool(options.by):
+        raise BadRequest("--sweep and --by belong together; give both, or neither")
+    runs = [*options.runs, *(best_of(options.sweep, options.by) if options.sweep else [])]
+    if runs and not options.data:
         raise BadRequest("--data must be the folder that the runs were scored on; give it")
     split = data.read(options.data, options.split, sound=False)[options.split] if options.data else None
-    print(beside(options.system, options.runs, options.data and options.data.resolve().name, split))
+    print(beside(options.system, runs, options.data and options.data.resolve().name, split))
 
 
 def _devices(text: str) -> str | int:
@@ -158,6 +161,9 @@ def parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("system", help="import name, such as systems.atae")
     verb.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run folder that was predicted with and scored")
+    text = "folder of a sweep: shows the runs of its best setting of each level of --by"
+    verb.add_argument("--sweep", type=Path, help=text)
+    verb.add_argument("--by", metavar="FACTOR", help="factor of the sweep, such as audio_encoder")
     verb.add_argument("--data", type=Path, metavar="DIR", help="data folder that the runs were scored on")
     verb.add_argument("--split", default=data.EVALUATION, help="which split (evaluation)")
     verb.set_defaults(run=published)

@@ -45,9 +45,9 @@ class Plan(BaseModel, extra="forbid", frozen=True):
             return grid
         named = {}
         for factor, levels in grid.items():
+            if isinstance(levels, list | dict) and len({_shown(level) for level in levels}) < len(levels):
+                raise ValueError(f"the levels of {factor} must differ; one stands there twice")
             if isinstance(levels, list):
-                if len({_shown(level) for level in levels}) < len(levels):
-                    raise ValueError(f"the levels of {factor} must differ; one stands there twice")
                 levels = {_shown(level): {str(factor): level} for level in levels}
             elif isinstance(levels, dict):
                 levels = {_shown(level): changes for level, changes in levels.items()}
@@ -62,7 +62,7 @@ class Plan(BaseModel, extra="forbid", frozen=True):
         if type(seeds) is int:
             return list(range(seeds))
         if isinstance(seeds, list) and (
-            len(set(map(str, seeds))) < len(seeds) or any(str(s)[:1] == "-" for s in seeds)
+            any(type(seed) is not int or seed < 0 for seed in seeds) or len(set(seeds)) < len(seeds)
         ):
             raise ValueError("seeds must be different numbers from 0")
         return seeds
@@ -81,6 +81,16 @@ def _shown(value: object) -> str:
     if isinstance(value, str):
         return value
     return yaml.safe_dump(value, default_flow_style=True, width=math.inf).removesuffix("\n").removesuffix("\n...")
+
+
+def _named(level: str) -> str:
+    """A level in the name of a folder.
+
+    >>> _named("-2"), _named("half a window"), _named(".hidden")
+    ('-2', 'half-a-window', 'hidden')
+    """
+    sign = "-" if level.startswith("-") else ""
+    return sign + re.sub(r"[^\w.+]+|_", "-", level).strip("-.")
 
 
 def read(file: Path) -> Plan:
@@ -142,17 +152,15 @@ def planned(plan: Plan, file: Path) -> list[Planned]:
         values = dict(plan.set)
         for factor, level in chosen.items():
             values |= plan.grid[factor][level]
-        name = "_".join(re.sub(r"[^\w.+]+|_", "-", level).strip("-.") for level in levels)
+        name = "_".join(_named(level) for level in levels)
         if other := named.get(name.casefold()):
             message = f"two runs would have the name {name!r}: {', '.join(other)} and {', '.join(levels)}; "
             findings.append(Finding(str(file), column="grid", message=message + "name their levels otherwise"))
         named[name.casefold()] = levels
         found += [Planned(f"{name}_{seed}", chosen, seed, values) for seed in plan.seeds]
-    longest = max((run.name for run in found), key=len)
-    if len(longest.encode()) > LONGEST:
-        message = (
-            f"names of levels must be short enough for a file's name; {longest[:40]!r}… has {len(longest)} letters"
-        )
+    longest = max((run.name for run in found), key=lambda name: len(name.encode()))
+    if (size := len(longest.encode())) > LONGEST:
+        message = f"names of levels must be short enough for a file's name; {longest[:40]!r}… has {size} bytes"
         findings.append(Finding(str(file), column="grid", message=message))
     if findings:
         raise Faulty(findings, status=2)

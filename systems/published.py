@@ -20,9 +20,9 @@ import numpy as np
 import yaml
 from pydantic import BaseModel
 
-from evaluation import scores
+from evaluation import factors, scores
 from evaluation.data import Split
-from evaluation.findings import BadRequest, Faulty, Finding, table
+from evaluation.findings import BadRequest, Faulty, Finding, table, unknown_key
 from evaluation.intervals import Estimate, jackknife
 from evaluation.scores import Score
 from systems import listing
@@ -72,6 +72,24 @@ def beside(system: str, runs: Sequence[Path] = (), data: str = "", split: Split 
         rows[-1].append(_how(measured, spread))
     heads = ["config", "data", *metrics, "how"]
     return table(rows, heads, numbers=range(2, 2 + len(metrics))) + f"\npublished: {content['source']}"
+
+
+def best_of(sweep: Path, by: str) -> list[Path]:
+    """The run folders of a sweep's best setting of each level of a factor.
+
+    Args:
+        sweep: The sweep's folder.
+        by: The factor.
+
+    Raises:
+        BadRequest: There is no such sweep, or no such factor in it.
+        Faulty: Its results do not hold; with every finding.
+    """
+    results = factors.read(sweep / "results.csv")
+    if by not in results.factors:
+        raise BadRequest(f"--by: {unknown_key(by, results.factors, 'factor')}")
+    chosen = {one.levels for one in factors.best(results, by)}
+    return [sweep / "runs" / run.name for run in results.runs if run.levels in chosen]
 
 
 def _folder(system: str) -> Path:

@@ -1,6 +1,6 @@
-"""What becomes of a run folder, one step after another: trained, predicted with, scored.
+"""What becomes of a run folder once it is trained: predicted with, scored.
 
-The verbs `train` and `predict` and every run of a sweep go through here, so that a run is the same wherever it is made.
+The verb `predict` and every run of a sweep go through here, so that predictions are the same wherever they are made.
 """
 
 from pathlib import Path
@@ -47,7 +47,9 @@ def predict(folder: Path, split: Split, cache: Path | None = None, task: str | N
     model = contract.system(name).load_model(checkpoint).to(device)
     task = task or ("captioning" if hasattr(model, "caption") else "retrieval")
     if lacking := [part for part in PARTS[task] if not hasattr(model, part)]:
-        raise BadRequest(f"--as {task}: the model of {name} has no {lacking[0]}; leave --as out")
+        can = " and ".join(one for one, parts in PARTS.items() if all(hasattr(model, part) for part in parts))
+        message = f"the model of {name} has no {lacking[0]}, which {task} needs; ask for what it does"
+        raise BadRequest(f"{message}: {can}" if can else message)
     with kept(cache):
         if task == "captioning":
             path = folder / "predictions" / f"{split.name}.csv"
@@ -72,18 +74,17 @@ def score(folder: Path, split: Split, metric: str, cache: Path) -> Score:
         cache: Folder of the cache: tokenised references.
 
     Raises:
-        BadRequest: The metric is of the other task, or cannot be computed on this machine.
+        BadRequest: There is no prediction of the metric's task, or it cannot be computed on this machine.
     """
-    file = folder / "predictions" / f"{split.name}.npz"
-    if file.is_file() == (metric in captioning.METRICS):
-        kinds = ("a retriever", "captions") if file.is_file() else ("a captioner", "retrieval")
-        raise BadRequest(f"the run is of {kinds[0]}, but {metric} is a metric of {kinds[1]}; compare another one")
-    if file.is_file():
+    task, kind = ("captioning", "csv") if metric in captioning.METRICS else ("retrieval", "npz")
+    file = folder / "predictions" / f"{split.name}.{kind}"
+    if not file.is_file():
+        raise BadRequest(f"{file}: no such file, and {metric} is a metric of {task}; predict with --as {task} first")
+    if task == "retrieval":
         found = retrieval.evaluate(split, retrieval.read(file), metrics=[metric, *retrieval.SETS["dcase2022"]])
     else:
         metrics = [metric, *captioning.SETS["basic"]]
-        prediction = captioning.read(file.with_suffix(".csv"))
-        found = captioning.evaluate(split, prediction, metrics=metrics, cache=cache)
+        found = captioning.evaluate(split, captioning.read(file), metrics=metrics, cache=cache)
         if metric in found.unavailable:
             raise BadRequest(f"{metric} is not available: {found.unavailable[metric]}")
     found.save(folder / "scores" / f"{split.name}.json")

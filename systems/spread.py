@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from evaluation.findings import BadRequest
+from evaluation.findings import WARNING, BadRequest, Finding, say
 
 if TYPE_CHECKING:
     from ray.util import ActorPool
@@ -13,7 +13,7 @@ def pool(worker: type, workers: int, *given: object) -> "ActorPool":
 
     Args:
         worker: What each makes one of, and keeps.
-        workers: How many.
+        workers: How many; where ray has fewer processors, as many as these, with a warning.
         given: What each makes it from; sent once.
 
     Raises:
@@ -27,6 +27,11 @@ def pool(worker: type, workers: int, *given: object) -> "ActorPool":
         raise BadRequest(message) from None
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False)
+    # Each holds a processor: one more would wait for ever, and whatever it was given with it.
+    if workers > (processors := int(ray.cluster_resources().get("CPU", 0))):
+        message = f"{workers} workers are asked for, but ray has {processors} processors; so many workers are started"
+        say([Finding("workers", message=message, severity=WARNING)])
+        workers = processors
     once = [ray.put(one) for one in given]
     actor = ray.remote(num_cpus=1)(worker)
     return ActorPool([actor.remote(*once) for _ in range(workers)])

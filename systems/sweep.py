@@ -149,8 +149,7 @@ class Worker:
                     raise
             outcome = Outcome(values, time.monotonic() - began)
         except Exception as error:
-            full = [folder for folder in (job.out, job.cache) if _is_full(folder, error)]
-            outcome = Outcome({}, time.monotonic() - began, _reason(error), full=str(full[0]) if full else "")
+            outcome = Outcome({}, time.monotonic() - began, _reason(error), _full(error, job.out, job.cache))
         gc.collect()  # a trainer and its model know each other
         if not outcome.full:
             outcome.save(job.record(run.name))
@@ -162,7 +161,8 @@ class Worker:
         training = make_run(self.job, folder, config, dataset, run.seed)
         training.check()
         contract.system(self.job.system).train(config, dataset, training)
-        print(runs.predict(folder, split, self.job.cache))
+        task = "captioning" if self.job.metric in captioning.METRICS else "retrieval"
+        print(runs.predict(folder, split, self.job.cache, task))
         return _figures(runs.score(folder, split, self.job.metric, self.job.cache))
 
 
@@ -181,12 +181,20 @@ def _figures(score: scores.Score) -> dict[str, float]:
     return {name: measured.estimate.value for name, measured in score.metrics.items()}
 
 
-def _is_full(folder: Path, error: Exception) -> bool:
+def _full(error: Exception, *folders: Path) -> str:
+    """The folder whose disk is full, where that is why something failed."""
+
+    def free(folder: Path) -> float:
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(folder).free
+        return math.inf
+
+    fullest = min(folders, key=free)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return not error.filename or Path(error.filename).is_relative_to(folder)
-    with contextlib.suppress(OSError):
-        return shutil.disk_usage(folder).free < FULL
-    return False
+        if not error.filename:
+            return str(fullest)
+        return next((str(folder) for folder in folders if Path(error.filename).is_relative_to(folder)), "")
+    return str(fullest) if free(fullest) < FULL else ""
 
 
 def _reason(error: Exception) -> str:
@@ -264,7 +272,7 @@ class Results:
             factors.Result(tuple(run.levels.values()), run.seed, self.outcomes[run.name].values[self.metric])
             for run in scored
         ]
-        return factors.ranked(factors.settings(found), self.metric)
+        return factors.ranked(factors.settings(found, self.metric), self.metric)
 
 
 def known(
@@ -277,20 +285,27 @@ def known(
         Faulty: A run there is another than is asked for; with every finding.
     """
     results = Results(job.out / "results.csv", runs, job.metric)
-    if job.out.is_dir() and any(job.out.iterdir()) and not results.path.exists():
+    # A full disk or a kill may have come between these and the first results.
+    begun = [job.out / "lock", *job.out.glob(".results.csv.*.part")]
+    if job.out.is_dir() and not results.path.exists() and {*job.out.iterdir()} - {*begun}:
         raise BadRequest(f"{job.out}: is not empty and no sweep (it has no results.csv); give a new folder")
     expected, findings = f"split:{split.name}#{split.fingerprint}", []
     for run in runs:
-        folder = job.out / "runs" / run.name
+        folder, record = job.out / "runs" / run.name, job.record(run.name)
+        seconds = math.nan
+        if record.is_file():
+            kept = json.loads(record.read_text(encoding="utf-8"))
+            seconds = seconds if kept["seconds"] is None else kept["seconds"]
+            if kept["error"]:
+                results.outcomes[run.name] = Outcome({}, seconds, kept["error"])
         if not folder.is_dir():
             continue
         findings += make_run(job, folder, configs[run.name], dataset, run.seed).mismatches()
-        scored, record = folder / "scores" / f"{split.name}.json", job.record(run.name)
+        scored = folder / "scores" / f"{split.name}.json"
         if scored.is_file():
             score = scores.read(scored)
             if expected in score.signature.split("|") and job.metric in score.metrics:
-                seconds = json.loads(record.read_text(encoding="utf-8"))["seconds"] if record.is_file() else None
-                results.outcomes[run.name] = Outcome(_figures(score), math.nan if seconds is None else seconds)
+                results.outcomes[run.name] = Outcome(_figures(score), seconds)
     if findings:
         raise Faulty(findings)
     return results
@@ -332,6 +347,10 @@ def sweep(
         Faulty: The file, the data or runs in the folder do not hold; with every finding.
         OSError: A disk is full.
     """
+    if cpus < 1:
+        raise BadRequest(f"--cpus must be 1 or more; found {cpus}")
+    if gpus is not None and not (0 <= gpus <= 1 or (gpus > 1 and gpus % 1 == 0)):
+        raise BadRequest(f"--gpus must be a share of one, from 0 to 1, or a whole number; found {gpus:g}")
     plan = grid.read(file)
     wanted = grid.planned(plan, file)
     configs = grid.configured(plan, wanted, file)
@@ -344,22 +363,48 @@ def sweep(
     if dry:
         from systems import timing
 
-        timing.show(job, results, configs, dataset)
+        here = [{"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}]
+        job = replace(job, gpus=_gpus(here) if gpus is None else gpus)
+        timing.show(job, results, configs, dataset, None if address else _slots(here, job))
         return 0
     ray = _reach(address)
     with _alone(job.out):
         results.save()
-        with _cluster(ray, address) as there:
-            job = replace(job, gpus=min(1, there.get("GPU", 0)) if gpus is None else gpus)
-            slots = int(there.get("CPU", 0) // cpus)
-            slots = min(slots, int(there.get("GPU", 0) / job.gpus)) if job.gpus else slots
-            if not slots:
-                has = f"{there.get('CPU', 0):g} processors and {there.get('GPU', 0):g} GPUs"
-                asked = f"{cpus} processors and {job.gpus:g} GPUs"
-                raise BadRequest(f"a run asks for {asked}, but there are {has}; ask for fewer")
-            _drive(ray, job, results, configs, slots)
+        with _cluster(ray, address):
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            job = replace(job, gpus=_gpus(nodes) if gpus is None else gpus)
+            _drive(ray, job, results, configs, _slots(nodes, job))
     print(results)
     return len(results.failed)
+
+
+def _gpus(nodes: Sequence[Mapping[str, float]]) -> int:
+    """GPUs of a run where nobody says: one where there are any."""
+    return int(any(node.get("GPU", 0) for node in nodes))
+
+
+def _slots(nodes: Sequence[Mapping[str, float]], job: Job) -> int:
+    """How many runs there is room for at once; each is on one node, and a share of a GPU is of one.
+
+    Args:
+        nodes: What each node has, by ray's names.
+        job: What a run takes.
+
+    Raises:
+        BadRequest: There is room for none.
+    """
+    slots = 0
+    for node in nodes:
+        cards = int(node.get("GPU", 0))
+        room = [int(node.get("CPU", 0)) // job.cpus]
+        if job.gpus:
+            room.append(cards // int(job.gpus) if job.gpus >= 1 else cards * int(1 / job.gpus))
+        slots += min(room)
+    if not slots:
+        has = ", ".join(f"{node.get('CPU', 0):g} and {node.get('GPU', 0):g}" for node in nodes)
+        asked = f"{job.cpus} processors and {job.gpus:g} GPUs"
+        raise BadRequest(f"a run asks for {asked} of one machine, but there are {has}; ask for fewer")
+    return slots
 
 
 def _must_measure(metric: str, split: Split, cache: Path) -> None:
@@ -400,19 +445,19 @@ def _reach(address: str) -> Any:
         raise BadRequest("sweeps need ray; install the extra `cluster`") from None
     if address and address != "auto":
         host, colon, port = address.rpartition(":")
-        if not colon or not port.isdigit() or "//" in host:
+        if not colon or not host or not port.isdecimal() or "//" in host:
             raise BadRequest(f"--address must be HOST:PORT or auto; found {address!r}")
         try:
             socket.create_connection((host.strip("[]"), int(port)), ANSWER).close()
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, UnicodeError) as error:  # the last of a name such as `..`
             reason = getattr(error, "strerror", None) or error
             raise BadRequest(f"no answer at {address} ({reason}); {ADVICE}") from None
     return ray
 
 
 @contextlib.contextmanager
-def _cluster(ray: Any, address: str) -> Iterator[Mapping[str, float]]:
-    """Join a cluster, or start ray on this machine, unless that has been done; gives what there is to run on."""
+def _cluster(ray: Any, address: str) -> Iterator[None]:
+    """Join a cluster, or start ray on this machine, unless that has been done."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a worker without a GPU must see none
     begun = not ray.is_initialized()
@@ -424,7 +469,7 @@ def _cluster(ray: Any, address: str) -> Iterator[Mapping[str, float]]:
             where = f"no answer at {address}" if address else "ray does not start"
             raise BadRequest(f"{where} ({' '.join(str(error).split())[:SHORT]}); {ADVICE}") from None
     try:
-        yield ray.cluster_resources()
+        yield
     finally:
         if begun:
             ray.shutdown()
@@ -438,7 +483,7 @@ def _drive(ray: Any, job: Job, results: Results, configs: Mapping[str, BaseModel
         BadRequest: Workers die whatever they are given.
     """
     order = _order(results.runs)
-    waiting = deque(sorted((r for r in results.runs if r.name not in results.outcomes), key=lambda r: order[r.name]))
+    waiting = deque(sorted((r for r in results.runs if results.state(r) != "done"), key=lambda r: order[r.name]))
     remote = ray.remote(num_cpus=job.cpus, num_gpus=job.gpus)(Worker)
     idle, busy, deaths, in_a_row = [], {}, {}, 0
     live = Live(results, slots)
@@ -473,6 +518,8 @@ def _drive(ray: Any, job: Job, results: Results, configs: Mapping[str, BaseModel
             results.outcomes[run.name] = outcome
             results.save()
             live.ended(run)
+        while len(idle) > len(waiting):  # a worker that has found no room yet needs what these hold
+            ray.kill(idle.pop())
     live.close()
 
 
@@ -497,21 +544,21 @@ class Live:
     """What a sweep shows while it goes: on a terminal a table that is drawn anew, elsewhere a line for each run.
 
     Args:
-        results: What is known of the runs; those that have ended before are counted as done.
+        results: What is known of the runs; those that failed before are tried again.
         slots: How many runs are made at once.
     """
 
     def __init__(self, results: Results, slots: int):
         self.results, self.slots = results, slots
-        self.began, self.seconds, self.drawn = time.monotonic(), [], 0
-        before, runs = len(results.outcomes), len(results.runs)
-        done = f", {before} of them done already" if before else ""
+        self.began, self.outcomes, self.drawn = time.monotonic(), [], 0
+        self.before, runs = len(results.outcomes) - len(results.failed), len(results.runs)
+        done = f", {self.before} of them done already" if self.before else ""
         print(f"{runs} runs{done}; {slots} at a time", flush=True)
 
     def ended(self, run: Planned) -> None:
         """A run has ended."""
         outcome = self.results.outcomes[run.name]
-        self.seconds.append(outcome.seconds)
+        self.outcomes.append(outcome)
         if outcome.error:
             self._print(f"{run.name}: failed: {outcome.error}")
         elif not sys.stdout.isatty():
@@ -521,9 +568,9 @@ class Live:
     def state(self) -> str:
         """How far the sweep is, the best setting so far, and the time left."""
         results = self.results
-        ended, failed = len(results.outcomes), len(results.failed)
+        ended, failed = self.before + len(self.outcomes), sum(bool(one.error) for one in self.outcomes)
         text = f"{ended} of {len(results.runs)}" + (f", {failed} failed" if failed else "")
-        took = [seconds for seconds in self.seconds if seconds == seconds]
+        took = [one.seconds for one in self.outcomes if not one.error]  # a run that fails may do so at once
         if took and ended < len(results.runs):
             text += f", about {clock(fmean(took) * math.ceil((len(results.runs) - ended) / self.slots))} left"
         return text

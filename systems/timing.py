@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-import os
+import math
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +14,7 @@ import lightning
 import torch
 from lightning.pytorch.profilers import SimpleProfiler
 from pydantic import BaseModel
+from torch.utils.data import ConcatDataset
 
 from evaluation.data import DEVELOPMENT, VALIDATION, Dataset
 from evaluation.findings import WARNING, BadRequest, Faulty, Finding, say, table
@@ -50,25 +51,30 @@ class Timing(Run):
         """Take some steps of one epoch, and estimate what all epochs take."""
         profiler, began = SimpleProfiler(), time.perf_counter()
         flags = {**self.flags, "profiler": profiler, "limit_train_batches": STEPS}
-        short = plan.model_copy(update={"epochs": 1})
-        super(Timing, replace(self, flags=flags)).fit(module, train, validation, collate, short)
+        items = math.ceil(len(train) * self.shares[DEVELOPMENT])
+        batch = min(plan.batch, items)
+        short = plan.model_copy(update={"epochs": 1, "batch": batch})
+        enough = ConcatDataset([train] * math.ceil(STEPS * batch / len(train)))
+        super(Timing, replace(self, flags=flags)).fit(module, enough, validation, collate, short)
         steps, loads = profiler.recorded_durations["run_training_batch"], "[_TrainingEpochLoop].train_dataloader_next"
         loading, (epoch,) = profiler.recorded_durations[loads], profiler.recorded_durations["run_training_epoch"]
         step = fmean(steps[1:] or steps) + fmean(loading)  # the first one warms up
         validation_seconds = epoch - sum(steps) - sum(loading)
-        batches = -(-len(train) * self.shares[DEVELOPMENT] // plan.batch)
-        self.estimates.append(plan.epochs * (batches * step + validation_seconds * self.shares[VALIDATION]))
+        saving = sum(profiler.recorded_durations["[Callback]Course.on_train_epoch_end"])
+        epoch = math.ceil(items / batch) * step + validation_seconds * self.shares[VALIDATION] + saving
+        self.estimates.append(plan.epochs * epoch)
         self.spent.append(time.perf_counter() - began)
 
 
-def show(job: Job, results: Results, configs: Mapping[str, BaseModel], dataset: Dataset) -> None:
-    """List a sweep's runs, and estimate how long those take that are not done."""
+def show(job: Job, results: Results, configs: Mapping[str, BaseModel], dataset: Dataset, slots: int | None) -> None:
+    """List a sweep's runs, and estimate how long those take that are not done, of which `slots` go on at once."""
     runs = results.runs
     rows = [[run.name, *run.levels.values(), run.seed, results.state(run)] for run in runs]
     print(table(rows, ["run", *runs[0].levels, "seed", "state"], numbers=[len(runs[0].levels) + 1]))
     left = [run for run in runs if results.state(run) != "done"]
     text = f"{len(runs)} runs, {len(runs) - len(left)} done"
-    took = [outcome.seconds for outcome in results.outcomes.values() if outcome.seconds == outcome.seconds]
+    done = (outcome for outcome in results.outcomes.values() if not outcome.error)
+    took = [outcome.seconds for outcome in done if outcome.seconds == outcome.seconds]
     if not left:
         print(text)
         return
@@ -81,8 +87,8 @@ def show(job: Job, results: Results, configs: Mapping[str, BaseModel], dataset: 
             return
         total = sum(found[run.name] for run in left)
         how = f"{STEPS} steps timed with each level, for all epochs; what embedding and predicting take comes on top"
-    slots = max(1, (os.cpu_count() or 1) // job.cpus)
-    print(f"{text}; about {total / 3600:.2g} h of one worker, {total / 3600 / slots:.2g} h of {slots} ({how})")
+    together = f", {total / 3600 / slots:.2g} h of {slots}" if slots else ""  # what a cluster has, only it knows
+    print(f"{text}; about {total / 3600:.2g} h of one worker{together} ({how})")
 
 
 def seconds(

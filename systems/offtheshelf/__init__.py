@@ -41,7 +41,11 @@ VECTORS = "model.words.weight"  # in a checkpoint
 
 
 class Config(Schedule, generation.Decoding):
-    """What can be chosen; the defaults are the paper's best setting, and where it is silent what the comment says."""
+    """What can be chosen; the defaults are the paper's best setting, and where it is silent what the comment says.
+
+    Two are not the paper's: `context` (why: README.md), and `words_limit`, which leaves out vectors of a file's rarer
+    words to save time and memory (`grid.yaml` reads them all).
+    """
 
     batch: int = Field(256, ge=1)  # pairs of a clip and a caption a step (3.1)
     monitor: Literal["loss"] = "loss"  # the validation value that chooses the best epoch (3.1)
@@ -54,8 +58,10 @@ class Config(Schedule, generation.Decoding):
     adapter_hidden: int = Field(256, ge=1)  # of the MLP (3.3)
     words: str = "bert-base-uncased"  # `random`, `train` (CBOW on the captions), a file of vectors, a text model (3.4)
     train_words: bool = False  # whether vectors of words are fine-tuned; a text model's stay (3.4)
-    words_limit: int | None = 200_000  # how many words to read from a file, frequent ones first; silent
-    context: View = "prefix"  # how a text model looks at a caption in training: see `offtheshelf.context`
+    words_limit: int | None = 200_000  # how many words to read from a file, frequent ones first; the paper's: None
+    context: View = (
+        "prefix"  # how a text model looks at a caption in training (`offtheshelf.context`); the paper's: caption
+    )
     text_layer: int = -2  # of a text model: the penultimate one (3.4)
 
     blocks: int = Field(3, ge=1)  # of the decoder (3.1)

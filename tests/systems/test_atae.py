@@ -251,6 +251,22 @@ def test_published_figures_stand_beside_measured_ones(place, tmp_path, capsys):
     assert measured.endswith("measured, mean of 2 runs, t over runs")
     assert measured.startswith("atae epochs=1 audio_encoder=tiny_hear")
 
+    sweep = tmp_path / "sweep"
+    (sweep / "runs").mkdir(parents=True)
+    for run in runs:
+        run.rename(sweep / "runs" / run.name)
+    lines = ["run,size,margin,seed,mAP@10", "run-0,8,1,0,0.5", "run-1,8,1,1,0.3", "worse,8,2,0,0.2", "other,8,3,0,0.1"]
+    (sweep / "results.csv").write_text("\n".join(lines))
+    asked = ["published", "systems.atae", "--sweep", str(sweep), "--data", str(place / "data")]
+    assert command(parser(), [*asked, "--by", "size"]) == 0
+    assert measured in capsys.readouterr().out.splitlines()
+    assert command(parser(), [*asked, "--by", "sizes"]) == 2
+    assert "--by: unknown factor 'sizes'; did you mean 'size'?" in capsys.readouterr().err
+    assert command(parser(), asked) == 2
+    assert "--sweep and --by belong together" in capsys.readouterr().err
+    for run in runs:
+        (sweep / "runs" / run.name).rename(run)
+
     assert command(parser(), [*shown, "--split", "validation"]) == 1
     assert "no such file; score the run" in capsys.readouterr().err
     assert command(parser(), ["published", "systems.atae", str(place), "--data", str(place / "data")]) == 1

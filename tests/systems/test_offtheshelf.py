@@ -18,7 +18,7 @@ from transformers import BertModel
 from evaluation import captioning, data, soundscapes
 from evaluation.findings import BadRequest, command
 from submission.__main__ import parser as submission
-from systems import contract, listing, offtheshelf
+from systems import contract, grid, listing, offtheshelf
 from systems.__main__ import parser
 from systems.offtheshelf import Captioner, Config, Item, Training, make_batch
 from systems.offtheshelf.context import Context
@@ -183,7 +183,16 @@ def test_the_grid_is_the_papers():
     small = yaml.safe_load((FOLDER / "small.yaml").read_text())
     assert [len(factor) for factor in small["grid"].values()] == [2, 2, 3]
     assert small["seeds"] == 3
-    assert Config(**small["set"])
+
+
+@pytest.mark.parametrize(("name", "count"), [("grid", 2640), ("small", 36)])
+def test_the_grids_are_sweeps(name, count, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    plan = grid.read(FOLDER / f"{name}.yaml")
+    runs = grid.planned(plan, FOLDER / f"{name}.yaml")
+    configs = grid.configured(plan, runs, FOLDER / f"{name}.yaml")
+    assert len(configs) == len({run.name for run in runs}) == count
+    assert {config.words_limit for config in configs.values()} == {None if name == "grid" else 200_000}
 
 
 def test_every_config_is_what_the_paper_found_best():

@@ -8,8 +8,10 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ import yaml
 
 from evaluation import captioning, data, retrieval, soundscapes
 from evaluation.findings import BadRequest, Faulty, command
-from systems import grid, sweep, timing
+from systems import contract, grid, runs, sweep, timing, training
 from systems.__main__ import parser
 from tests.systems.tiny import HEAR, text_model
 
@@ -46,6 +48,17 @@ def train(config, dataset, run):
     finally:
         training.write_rows = whole
 """
+# Behind `tiny_hear`: how many sounds it hears at a time.
+HEARD = """
+from pathlib import Path
+
+unheard = get_timestamp_embeddings
+
+def get_timestamp_embeddings(audio, model):
+    with Path(__file__).with_name("heard").open("a") as file:
+        print(len(audio), file=file)
+    return unheard(audio, model)
+"""
 SAYS = """
 import torch
 from pydantic import BaseModel
@@ -69,6 +82,16 @@ def load_model(checkpoint):
     model.words = torch.load(checkpoint, weights_only=True)
     return model
 """
+BOTH = SAYS.replace(
+    "\ndef train",
+    """
+    def embed_audio(self, audio, lengths):
+        return audio[:, :4]
+    def embed_text(self, texts):
+        return torch.ones(len(texts), 4)
+
+def train""",
+)
 SPLITS = {"development": 10, "validation": 4, "evaluation": 11}
 RUNS = [f"{size}_{loss}_{seed}" for size in (8, 16) for loss in ("nt-xent", "broken") for seed in (0, 1)]
 
@@ -79,9 +102,10 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
     text_model(folder / "text")
     (folder / "modules").mkdir()
-    (folder / "modules" / "tiny_hear.py").write_text(HEAR)
+    (folder / "modules" / "tiny_hear.py").write_text(HEAR + HEARD)
     (folder / "modules" / "fragile.py").write_text(FRAGILE)
     (folder / "modules" / "says.py").write_text(SAYS)
+    (folder / "modules" / "both.py").write_text(BOTH)
     soundscapes.make(folder / "data", clips=SPLITS, progress=False)
     content = {
         "system": "fragile",
@@ -100,7 +124,7 @@ def place(tmp_path_factory):
 def modules(place, monkeypatch):
     monkeypatch.syspath_prepend(str(place / "modules"))
     yield
-    for name in ("tiny_hear", "fragile", "says"):
+    for name in ("tiny_hear", "fragile", "says", "both"):
         sys.modules.pop(name, None)
 
 
@@ -136,6 +160,7 @@ def undisturbed(place, cluster):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(place / "modules"))
         assert command(parser(), arguments(place, place / "whole", "--cache", str(place / "cache"))) == 1
+    (place / "modules" / "heard").rename(place / "heard by the sweep")
     return place / "whole"
 
 
@@ -185,6 +210,7 @@ def test_embeddings_are_computed_once_for_all_runs(place, undisturbed):
     with sqlite3.connect(store / "index.sqlite") as index:
         (count,) = index.execute("SELECT count(*) FROM features").fetchone()
     assert count == sum(SPLITS.values())
+    assert (place / "heard by the sweep").read_text() == "1\n" * count
     frames = (store / "features.f32").stat().st_size // (4 * 12)
     with sqlite3.connect(store / "index.sqlite") as index:
         assert index.execute("SELECT sum(frames) FROM features").fetchone() == (frames,)
@@ -208,17 +234,18 @@ def test_what_is_done_is_not_made_again(place, undisturbed, tmp_path, capsys):
 def test_killed_workers_and_drivers_lose_nothing(place, undisturbed, cluster, tmp_path, capfd):
     out = tmp_path / "killed"
     out.mkdir()
-    asked = arguments(place, out, "--cache", str(place / "cache"))
+    asked = arguments(place, out, "--cache", str(place / "cache"), file="good.yaml")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(place / "modules")])}
     (out / "results.csv").touch()  # so that the folder, which holds the files below, is taken for a sweep's
     driver = subprocess.Popen([sys.executable, "-m", "systems", *asked], cwd=ROOT, env=environment)
     (out / "kill 8_nt-xent_0").write_text(f",{driver.pid}")  # its worker, and when another goes on with it, the driver
     assert driver.wait(300) == -9
     assert rows(out)["8_nt-xent_0"]["state"] == "open"
-    assert command(parser(), asked) == 1
+    assert command(parser(), asked) == 0
     assert "going on after epoch 1" in (out / "logs" / "8_nt-xent_0.log").read_text()
     assert not list(out.glob("kill*"))
-    assert figures(out) == figures(undisturbed)
+    there = figures(undisturbed)
+    assert figures(out) == {name: there[name] for name in RUNS[:2]}
     for name in RUNS[:2]:
         there, here = (folder / "runs" / name / "metrics.csv" for folder in (undisturbed, out))
         assert there.read_bytes() == here.read_bytes()
@@ -251,6 +278,40 @@ def test_a_dry_run_lists_runs_and_hours(place, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_times_what_runs_are_made_on(place, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(timing, "show", lambda job, *rest: asked.append((job.gpus, rest[-1])))
+    monkeypatch.setattr(sweep.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(sweep.os, "cpu_count", lambda: 8)
+    for more in ("--address=", "--gpus=0.5", "--gpus=0", "--address=node:1"):
+        assert command(parser(), arguments(place, tmp_path / "out", "--dry-run", more)) == 0
+    assert asked == [(1, 2), (0.5, 4), (0, 8), (1, None)]
+
+
+def test_steps_are_timed_of_whole_batches(place, tmp_path, monkeypatch):
+    settings = {"text_encoder": str(place / "text"), "audio_encoder": "tiny_hear", "epochs": 10, "batch": 32}
+    file = written(place, {"system": "systems.atae", "set": settings})
+    plan = grid.read(file)
+    run = grid.planned(plan, file)[0]
+    configs = grid.configured(plan, [run], file)
+    dataset = data.read(place / "data", "development", "validation")
+    job = sweep.Job(plan.system, place / "data", "evaluation", plan.metric, tmp_path, place / "cache", ROOT)
+    monkeypatch.setattr(timing, "CLIPS", 3)
+    batches, fit, write_rows = [], timing.Run.fit, training.write_rows
+    monkeypatch.setattr(training, "write_rows", lambda *given: (time.sleep(0.5), write_rows(*given)))
+
+    def recorded(self, module, train, validation, collate, schedule):
+        def collated(items):
+            batches.append(len(items))
+            return collate(items)
+
+        fit(self, module, train, validation, collated, schedule)
+
+    monkeypatch.setattr(timing.Run, "fit", recorded)
+    assert timing.seconds(job, [run], configs, dataset)[run.name] > 10 * 0.5  # what is written after each epoch
+    assert batches.count(32) == 2 * timing.STEPS
+
+
 def test_captioners_are_scored_by_the_metrics_of_captions(place, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(ROOT)
     here, cache = tmp_path / "out", place / "cache"
@@ -277,9 +338,18 @@ def test_captioners_are_scored_by_the_metrics_of_captions(place, monkeypatch, tm
     other = sweep.Worker(replace(job, metric="mAP@10", out=tmp_path / "other"))
     outcome = other.make(first, configs[first.name])
     assert outcome.values == {}
-    assert outcome.error == "the run is of a captioner, but mAP@10 is a metric of retrieval; compare another one"
+    lacks = "the model of says has no embed_audio, which retrieval needs; ask for what it does: captioning"
+    assert outcome.error == lacks
+    # A system that does both is compared by what the metric is of.
+    both = sweep.Worker(replace(job, system="both", metric="mAP@5", out=tmp_path / "both"))
+    outcome = both.make(first, contract.system("both").Config())
+    assert outcome.error == ""
+    assert "mAP@5" in outcome.values
+    again = replace(job, metric="mAP@5", out=tmp_path / "both")
+    with pytest.raises(BadRequest, match=r"evaluation\.csv: no such file, and bleu_1 is a metric of captioning"):
+        runs.score(again.out / "runs" / first.name, split, "bleu_1", cache)
     # No steps to time.
-    timing.show(job, sweep.Results(here / "results.csv", [first], "bleu_1"), configs, worker.ready[0])
+    timing.show(job, sweep.Results(here / "results.csv", [first], "bleu_1"), configs, worker.ready[0], 1)
     assert "says does not train by Run.fit: there are no steps to time" in capsys.readouterr().out
 
 
@@ -305,6 +375,10 @@ def written(place, changes):
         ({"seeds": 0}, "seeds: error: List should have at least 1 item"),
         ({"seeds": [1, 1]}, "seeds must be different numbers from 0"),
         ({"seeds": [-1]}, "seeds must be different numbers from 0"),
+        ({"seeds": [1, 1.0]}, "seeds must be different numbers from 0"),
+        ({"seeds": [0, True]}, "seeds must be different numbers from 0"),
+        ({"grid": {"size": {1: {"size": 8}, "1": {"size": 9}}}}, "the levels of size must differ"),
+        ({"grid": {"size": ["x" * 180, "é" * 120]}}, "é'… has 242 bytes"),
         ({"metric": None}, "metric: error: is missing; give it"),
         ({"metric": "mAP"}, "metric: error: unknown metric 'mAP'; there are"),
         ({"gird": {}}, "gird: error: unknown key 'gird'; did you mean 'grid'?"),
@@ -317,6 +391,11 @@ def test_files_that_do_not_hold(place, changes, message):
         grid.configured(plan, grid.planned(plan, file), file)
     assert message in str(fault.value)
     assert fault.value.status == 2
+
+
+def test_levels_keep_their_sign_in_the_names_of_runs(place):
+    file = written(place, {"grid": {"text_layer": [-1, 1, ".5", "<a>"]}, "seeds": 1})
+    assert [run.name for run in grid.planned(grid.read(file), file)] == ["-1_0", "1_0", "5_0", "a_0"]
 
 
 def test_keys_come_from_the_config_below(place, tmp_path):
@@ -346,11 +425,23 @@ def test_requests_that_cannot_be(place, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     assert f"no answer at {address} (Connection refused); start ray there" in refused("--address", address)
-    assert "--address must be HOST:PORT or auto; found 'node'" in refused("--address", "node")
+    for wrong in ("node", ":6379", "node:²"):
+        assert f"--address must be HOST:PORT or auto; found {wrong!r}" in refused("--address", wrong)
+    assert "no answer at ..:6379" in refused("--address", "..:6379")
+    for count in ("0", "-1"):
+        assert f"--cpus must be 1 or more; found {count}" in refused("--cpus", count)
+    for share in ("-1", "1.5", "nan", "inf"):
+        assert f"--gpus must be a share of one, from 0 to 1, or a whole number; found {share}" in refused(
+            f"--gpus={share}"
+        )
     full = tmp_path / "full"
     full.mkdir()
     (full / "notes.txt").touch()
     assert "is not empty and no sweep" in refused(out=full)
+    # What a sweep leaves that found the disk full, or was killed, before it wrote its first results.
+    (full / "notes.txt").rename(full / ".results.csv.1.part")
+    (full / "lock").touch()
+    assert "no answer" in refused("--address", address, out=full)
     assert "no such file" in refused(file="none.yaml")
     assert not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()
@@ -359,6 +450,88 @@ def test_requests_that_cannot_be(place, tmp_path, monkeypatch, capsys):
         assert "another sweep is at work there" in refused()
     monkeypatch.setitem(sys.modules, "ray", None)
     assert "sweeps need ray; install the extra `cluster`" in refused()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "cpus", "gpus", "slots"),
+    [
+        ([(3, 0), (3, 0)], 2, 0, 2),  # not six processors for three runs
+        ([(8, 1), (8, 0)], 1, 0.25, 4),
+        ([(8, 2)], 1, 0.4, 4),  # two of each GPU
+        ([(8, 3), (8, 3)], 1, 2, 2),
+        ([(2, 4)], 1, 0.5, 2),
+    ],
+)
+def test_a_run_is_on_one_machine_and_a_share_of_a_gpu_is_of_one(nodes, cpus, gpus, slots):
+    job = sweep.Job("says", Path(), "evaluation", "bleu_1", Path(), Path(), Path(), gpus, cpus)
+    nodes = [{"CPU": cores, "GPU": cards} if cards else {"CPU": cores} for cores, cards in nodes]
+    assert sweep._slots(nodes, job) == slots
+    with pytest.raises(BadRequest, match="of one machine, but there are"):
+        sweep._slots(nodes, replace(job, cpus=9))
+
+
+class Narrow:
+    """What the driver asks of ray, on a cluster that has room for one worker."""
+
+    exceptions = SimpleNamespace(RayError=RuntimeError)
+
+    def __init__(self, outcomes):
+        self.outcomes, self.workers = outcomes, []
+
+    def remote(self, **_):
+        return lambda _: SimpleNamespace(remote=self.start)
+
+    def start(self, _):
+        worker = SimpleNamespace()
+        worker.make = SimpleNamespace(remote=lambda run, _: (id(worker), run.name))
+        self.workers.append(worker)
+        return worker
+
+    def wait(self, references, timeout):
+        ended = [reference for reference in references if reference[0] == id(self.workers[0])]
+        assert ended, "a run waits for room that an idle worker keeps"
+        return ended, []
+
+    def get(self, reference):
+        return self.outcomes[reference[1]]
+
+    def kill(self, worker):
+        self.workers.remove(worker)
+
+
+def test_workers_without_work_make_room_and_failures_are_known_until_they_are_tried_again(place, tmp_path, capsys):
+    job = sweep.Job("says", place / "data", "evaluation", "bleu_1", tmp_path, tmp_path, tmp_path)
+    file = written(place, {"system": "says", "set": {}, "grid": {"words": ["rain", "dogs"]}, "metric": "bleu_1"})
+    plan = grid.read(file)
+    runs = grid.planned(plan, file)
+    configs = grid.configured(plan, runs, file)
+    dataset, split = sweep.read_data(job.data, job.split)
+    sweep.Outcome({}, 0.01, "no luck").save(job.record(runs[0].name))
+    sweep.Results(tmp_path / "results.csv", runs, "bleu_1").save()
+    results = sweep.known(job, runs, configs, dataset, split)
+    assert [results.state(run) for run in runs] == ["failed", "open", "open", "open"]
+    results.save()
+    assert rows(tmp_path)["rain_0"]["error"] == "no luck"
+    ended = {run.name: sweep.Outcome({"bleu_1": 0.5}, 100) for run in runs} | {"dogs_1": sweep.Outcome({}, 0.1, "no")}
+    ray = Narrow(ended)
+    sweep._drive(ray, job, results, configs, slots=3)
+    assert ray.workers == []
+    assert results.outcomes == ended
+    said = capsys.readouterr().out
+    assert "4 runs; 3 at a time" in said
+    assert "rain_0: bleu_1 0.500 in 1 min 40 s; 1 of 4, about 1 min 40 s left" in said
+
+
+def test_the_disk_that_is_full_is_named(tmp_path, monkeypatch):
+    out, cache = tmp_path / "out", tmp_path / "cache"
+    left = {out: 10**12, cache: 10**3}
+    monkeypatch.setattr(sweep.shutil, "disk_usage", lambda folder: SimpleNamespace(free=left[folder]))
+    assert sweep._full(OSError(errno.ENOSPC, "full"), out, cache) == str(cache)
+    assert sweep._full(OSError(errno.ENOSPC, "full", str(out / "last.ckpt")), out, cache) == str(out)
+    assert sweep._full(OSError(errno.ENOSPC, "full", str(tmp_path)), out, cache) == ""
+    assert sweep._full(ValueError("any"), out, cache) == str(cache)
+    left[cache] = 10**12
+    assert sweep._full(ValueError("any"), out, cache) == ""
 
 
 def test_a_metric_that_cannot_be_computed_is_refused_before_the_work(place, tmp_path):
