@@ -391,9 +391,16 @@ def test_the_human_is_the_mean_over_the_captions_left_out(place):
         assert found.metrics[metric].estimate.low < sum(values) / 2 < found.metrics[metric].estimate.high
 
 
-def test_scopes_of_no_run_are_refused(place, tmp_path, capsys):
-    assert asking([tmp_path, "--data", place / "data"]) == 2
-    assert "no such file; give the run folder of systems.guided_gpt2, trained" in capsys.readouterr().err
+def test_scopes_of_no_run_are_refused(place, run, tmp_path, capsys):
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "config.yaml").write_text("system: systems.guided_gpt2\n")
+    for folder, message in (
+        (tmp_path, "config.yaml: no such file; give the folder of a run"),
+        (tmp_path / "cut", "no such file; give the run folder of systems.guided_gpt2, trained"),
+        (run / "retrieval", "must be a run of systems.guided_gpt2; found one of systems.caption_retrieval"),
+    ):
+        assert asking([folder, "--data", place / "data"]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_published_figures_are_shown(capsys):
