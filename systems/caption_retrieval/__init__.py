@@ -406,6 +406,10 @@ class Training(lightning.LightningModule):
         checkpoint |= described(self.model)
         frozen.leave_out(checkpoint, self.model.frozen)
 
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        """Go on over what is frozen only where it is what it was."""
+        frozen.check(self.model, checkpoint, self.trainer.ckpt_path)
+
 
 def described(model: Retriever) -> dict[str, object]:
     """What a checkpoint says beside the weights."""

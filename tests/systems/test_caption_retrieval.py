@@ -1,6 +1,7 @@
 """Captions by similar sound: BERTScore between all pairs, the triplet loss, the search, and floors."""
 
 import csv
+import importlib
 import json
 import os
 import signal
@@ -395,6 +396,16 @@ def test_a_killed_run_ends_with_the_same_weights(place, tmp_path):
     assert same(trained(place, tmp_path / "killed", "epochs=3")["state_dict"], expected)
     rows = [(tmp_path / name / "metrics.csv").read_text() for name in ("killed", "whole")]
     assert rows[0] == rows[1]
+
+
+def test_it_goes_on_over_no_other_encoder(place, tmp_path, capsys, monkeypatch):
+    asked = arguments(place, tmp_path / "run")
+    assert cut_off(asked, caption_retrieval.Training, "on_validation_epoch_start", 2) == -signal.SIGKILL
+    tiny_hear = importlib.import_module("tiny_hear")
+    load = tiny_hear.load_model
+    monkeypatch.setattr(tiny_hear, "load_model", lambda path="": load("another seed"))
+    assert command(parser(), asked) == 2
+    assert "last.ckpt: was trained with another audio encoder than the config names" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,12 @@ import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree, ignore_patterns
 from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 
 from evaluation import captioning, scores, soundscapes
 from evaluation import data as datasets
@@ -147,6 +149,46 @@ def test_parameters_are_counted_right():
         gpt2 = SimpleNamespace(size=768, heads=12, head=torch.nn.Linear(768, 50257, bias=False))
         count = sum(p.numel() for p in generator.Generator(gpt2, 128, 60, 0.3).parameters())
     assert guided_gpt2.PARAMETERS.split()[0] == f"{count:,}"
+
+
+SMALL = {"vocab_size": 257, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def other_model(place, folder, kind, **sizes):
+    """Another architecture than GPT-2's, with its tokeniser."""
+    copytree(place / "gpt", folder, ignore=ignore_patterns("model*", "config.json"))
+    config = getattr(transformers, f"{kind}Config")(**SMALL | sizes, bos_token_id=256, eos_token_id=256)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        getattr(transformers, f"{kind}ForCausalLM")(config).save_pretrained(folder)
+    return generator.LanguageModel(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes", "size", "window"),
+    [
+        ("Bloom", {}, 16, math.inf),
+        ("Mpt", {"max_seq_len": 24}, 16, 24),
+        ("OPT", {"ffn_dim": 16, "word_embed_proj_dim": 8, "max_position_embeddings": 24}, 8, 24),
+        ("Roberta", {"is_decoder": True, "intermediate_size": 16, "max_position_embeddings": 24}, 16, 22),
+    ],
+)
+def test_any_model_from_left_to_right_is_one(place, tmp_path, kind, sizes, size, window):
+    language = other_model(place, tmp_path / "model", kind, **sizes)
+    learnt = generator.Generator(language, 5, 60, 0.3).eval()
+    assert (language.size, language.window) == (size, window)
+    ids, lengths = language.read([["ab" * 10]])
+    with torch.inference_mode():
+        memory = learnt.remember(language(ids), lengths, torch.ones(1, 3, 5), torch.tensor([3]))
+        rules = generation.Rules(language.start, language.end, -1, (), 4, 4)
+        found = generation.beam(generator.Steps(language, learnt, memory), 1, rules, 2)
+    assert found.ids.shape[0] == 1
+
+
+@pytest.mark.parametrize(("kind", "sizes"), [("Roberta", {"intermediate_size": 16}), ("Mamba", {"state_size": 4})])
+def test_what_is_not_read_from_left_to_right_or_keeps_no_keys_is_refused(place, tmp_path, kind, sizes):
+    with pytest.raises(BadRequest, match=f"must be read from left to right .*; {kind}ForCausalLM, as its config"):
+        other_model(place, tmp_path / "model", kind, **sizes)
 
 
 # The search ----------------------------------------------------------------------------------------------------------
@@ -323,12 +365,16 @@ def test_an_empty_caption_is_named_with_its_line(place, tmp_path, clotho_like, c
     assert line.startswith("captions_development.csv:7: caption_5: error: is blank; write a caption")
 
 
-def test_another_language_model_or_first_stage_than_in_training_is_refused(place, tmp_path):
+def test_another_language_model_or_first_stage_than_in_training_is_refused(place, tmp_path, capsys):
     causal_model(tmp_path / "gpt", seed=0)
     trained(place, tmp_path / "run", f"language_model={tmp_path / 'gpt'}", "epochs=1")
+    asked = arguments(place, tmp_path / "killed", f"language_model={tmp_path / 'gpt'}")
+    assert cut_off(asked, guided_gpt2.Training, "on_train_epoch_start", 2) == -signal.SIGKILL
     checkpoint = tmp_path / "run" / "checkpoints" / "best.ckpt"
     guided_gpt2.load_model(checkpoint)
     causal_model(tmp_path / "gpt", seed=1)
+    assert command(parser(), asked) == 2
+    assert "last.ckpt: was trained with another language than the config names" in capsys.readouterr().err
     with pytest.raises(BadRequest, match="was trained with another language than the config names on this machine"):
         guided_gpt2.load_model(checkpoint)
     causal_model(tmp_path / "gpt", seed=0)
