@@ -10,8 +10,11 @@ semi-hard negatives. With `embedding: raw` nothing is learnt, and the frames end
 1NN. As a captioner it is a floor for others, and the first half of one, `systems.guided_gpt2`.
 
 The paper's clips are all of one length. Here a clip is cut or padded to so many frames, `frames`, by default the median
-of the development clips; padding is neither attended to nor part of a distance, and what is cut is said. A clip with
-several captions is answered with the first; two clips are similar where any of their captions are, or are the same.
+of the development clips; what is cut is said. Padding is not attended to. It is zeros in an embedding, from which the
+frames that only the longer of two clips has are as far as they are from zero: with `raw`, clips of one length are
+compared by their sound alone, and those of different lengths by length too. `frames` no larger than the shortest clip
+makes 1NN a floor by sound there. A clip with several captions is answered with the first; two clips are similar where
+any of their captions are, or are the same.
 
 Where the paper is silent: four heads, 512 values between the layer's two linear layers, no dropout but the one before
 it; of weights that begin as N(0, 0.02) the biases begin at 0 and the norms at 1; a step has the loss of those anchors
