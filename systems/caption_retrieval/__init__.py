@@ -79,7 +79,8 @@ class Config(Schedule):
     threshold: float = Field(similarity.THRESHOLD, ge=0, le=1)  # normalised BERTScore above it is similar
     prefilter: str | None = None  # folder or hub name of a sentence encoder, which spares most pairs their BERTScore
     prefilter_above: float = Field(similarity.PASSES, ge=-1, le=1)  # the cosine that passes it
-    workers: int = Field(0, ge=0)  # of ray, that BERTScore is spread over
+    # Of ray, that BERTScore is spread over: what is found is the same, so that a run goes on with more or none.
+    workers: int = Field(0, ge=0, exclude=True)
     faiss: bool = False  # search with faiss, for large sets
 
 

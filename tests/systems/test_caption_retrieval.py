@@ -403,7 +403,8 @@ def test_a_killed_run_ends_with_the_same_weights(place, tmp_path):
     asked = arguments(place, tmp_path / "killed", "epochs=3")
     assert cut_off(asked, caption_retrieval.Training, "training_step", 5) == -signal.SIGKILL
     assert (tmp_path / "killed" / "metrics.csv").exists()
-    assert same(trained(place, tmp_path / "killed", "epochs=3")["state_dict"], expected)
+    # On however many workers, which are none here: what is similar is known.
+    assert same(trained(place, tmp_path / "killed", "epochs=3", "workers=2")["state_dict"], expected)
     rows = [(tmp_path / name / "metrics.csv").read_text() for name in ("killed", "whole")]
     assert rows[0] == rows[1]
 
