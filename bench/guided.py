@@ -26,6 +26,7 @@ def similarity(alone: Function, folder: Path) -> list[Row]:
     from systems.caption_retrieval.similarity import SIDE
 
     block, one_by_one, stored = alone(_similarity)
+    embedded = CAPTIONS * alone(_embedding)
     ours, theirs = SIDE**2 / block, PAIRS / one_by_one
     pairs = CAPTIONS * (CAPTIONS - 1) // 2
     kept = 12 * SIMILAR * pairs
@@ -47,6 +48,7 @@ def similarity(alone: Function, folder: Path) -> list[Row]:
             duration(pairs / ours),
             duration(pairs / theirs),
         ),
+        Row("… and its token embeddings", duration(embedded), note="RoBERTa-large's size, a caption at a time, once"),
         Row(
             "… and its disk",
             f"{disk / 1e9:.1f} GB",
@@ -84,9 +86,22 @@ def _similarity() -> tuple[float, float, float]:
 
     torch.testing.assert_close(block().diagonal()[:PAIRS].cpu(), batch().cpu(), rtol=1e-3, atol=1e-3)
     began = time.perf_counter()
-    block()
+    block().cpu()  # a GPU has only then done it
     seconds = time.perf_counter() - began
     return seconds, race(batch, rounds=5)[0], 4 * SIZE * float(lengths.mean())
+
+
+def _embedding() -> float:
+    """Seconds that a caption takes, as `texts.embed` asks for it."""
+    import torch
+    from transformers import RobertaConfig, RobertaModel
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    sizes = {"hidden_size": SIZE, "intermediate_size": 4 * SIZE, "num_hidden_layers": 24, "num_attention_heads": 16}
+    model = RobertaModel(RobertaConfig(**sizes)).eval().to(device)
+    tokens = torch.randint(5, 30_000, (1, WORDS), device=device)
+    with torch.inference_mode():
+        return race(lambda: model(tokens, output_hidden_states=True).hidden_states[17].cpu(), rounds=5)[0]
 
 
 def guided(alone: Function, folder: Path) -> list[Row]:

@@ -16,8 +16,8 @@ be a folder of sound alone; the retrieval set has its queries in `retrieval_capt
 
 AudioCaps is read as published, too: `train.csv`, `val.csv` and `test.csv` are the first three splits, with a row for
 each caption, header `audiocap_id,youtube_id,start_time,caption`, and the sound in `train/`, `val/` and `test/`. It is
-named YOUTUBEID_START, YYOUTUBEID, YOUTUBEID or AUDIOCAPID: the file's own name is the clip's. Videos have gone since:
-clips without sound are left out, and how many is said.
+named YOUTUBEID_START, YYOUTUBEID, YOUTUBEID or AUDIOCAPID, which may be that of any of the clip's rows: the file's own
+name is the clip's. Videos have gone since: clips without sound are left out, and how many is said.
 
 Conventions
 -----------
@@ -433,7 +433,7 @@ def _audiocaps(path: Path, folder: Path, sound: bool, findings: list[Finding]) -
             Finding(f"{folder.name}/", message=f"no such folder: the sound of the clips in {file} is absent")
         )
     by_stem = {name.rpartition(".")[0]: name for name in sorted(sounds or ())}
-    absent: set[str] = set()
+    grouped: dict[tuple[str, str], list[tuple[int, str, str]]] = {}
     for line, cells in records[1:]:
         if len(cells) != len(header):
             message = f"has {len(cells)} columns where the header has {len(header)}; quote a caption that holds a comma"
@@ -442,15 +442,19 @@ def _audiocaps(path: Path, folder: Path, sound: bool, findings: list[Finding]) -
         number, video, start, caption = cells
         if fault := _text_fault(caption):
             findings.append(Finding(file, line, header[3], fault))
-        stems = (f"{video}_{start}", f"Y{video}", video, number)
+        grouped.setdefault((video, start), []).append((line, number, caption))
+    absent: set[str] = set()
+    for (video, start), group in grouped.items():
+        # Each row has an id of its own: by whichever of them the sound is named, all captions are the clip's.
+        stems = (f"{video}_{start}", f"Y{video}", video, *(number for _, number, _ in group))
         name = next((by_stem[stem] for stem in stems if stem in by_stem), None)
         if sounds is None:
             name = f"{stems[0]}.wav"
         if name is None:
             absent.add(stems[0])
             continue
-        first, captions = rows.clips.get(name, (line, ()))
-        rows.clips[name] = (first, (*captions, caption))
+        first, captions = rows.clips.get(name, (group[0][0], ()))
+        rows.clips[name] = (first, (*captions, *(caption for *_, caption in group)))
     if absent:
         message = f"has clips without sound in {folder.name}/, {len(absent)} in all, as {min(absent)}.wav: left out"
         findings.append(Finding(file, message=message, severity=WARNING))

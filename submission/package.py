@@ -497,13 +497,17 @@ def _answer(task: Task, run: Path, split: Split, folder: Path, path: Path, shown
 def describe(task: Task, run: Path, dataset: Dataset) -> tuple[dict[str, object], list[str], list[Finding]]:
     """What a run and the data say of a system, by the keys of the task's metadata.
 
-    `system.yaml` has what stands below `system`, `scores/evaluation.json` fills the results, and the data folder the
-    lists of data sets. Where the task wants a key that nobody says and null is allowed, it is null.
+    `system.yaml` has what stands below `system`, `scores/evaluation.json` fills the results, of a run that does both
+    tasks `scores/evaluation-retrieval.json` those of retrieval, and the data folder the lists of data sets. Where the
+    task wants a key that nobody says and null is allowed, it is null.
 
     Returns:
         The metadata, the paths of keys that nobody says, and every finding.
     """
     file, kept = run / "system.yaml", run / "scores" / f"{EVALUATION}.json"
+    apart = kept.with_stem(f"{EVALUATION}-retrieval")  # beside the captions' score
+    if task.kind == "retrieval" and apart.is_file():
+        kept = apart
     trained_on = _digests(run / "config.yaml")
     findings: list[Finding] = []
     measured: dict[str, float] = {}
@@ -518,7 +522,15 @@ def describe(task: Task, run: Path, dataset: Dataset) -> tuple[dict[str, object]
     if kept.is_file():
         try:
             score = scores.read(kept)
-            measured = {name: metric.estimate.value for name, metric in score.metrics.items()}
+            kind = "retrieval" if score.items.kind == "queries" else "captioning"
+            if kind == task.kind:
+                measured = {name: metric.estimate.value for name, metric in score.metrics.items()}
+            else:
+                advice = f"rename it {apart.name}, and score the captions into {kept.name}"
+                if kind == "captioning":
+                    advice = f"score the retrieval into {apart.name} beside it"
+                message = f"is a score of {kind}, where {task.name} is {task.kind}: the metadata say no results"
+                findings.append(Finding(str(kept), message=f"{message}; {advice}", severity=WARNING))
             if f"|split:{EVALUATION}#" not in score.signature:
                 message = f"must be a score on {EVALUATION}, which the results are of; found {cut(score.signature)}"
                 findings.append(Finding(str(kept), column="signature", message=f"{message}: score that split"))

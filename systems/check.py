@@ -264,6 +264,9 @@ def _check_runs(name: str, runs: Sequence[Path], report: Report) -> str:
         if not asked.kind:
             return ""
         asked.check()
+        also = asked.kind == "captioner" and _retrieves(first)
+        if also:
+            Asked(first, device, report, "retriever").check()
         if not asked.probe:
             return ""
         before = len(report.rules)
@@ -276,7 +279,7 @@ def _check_runs(name: str, runs: Sequence[Path], report: Report) -> str:
             if other is not None and not asked.agrees(other):
                 advice = "seed every generator by run.seed before the weights are made and batches are drawn"
                 report("train", "give the same model for the same seed", "another at the second time", advice)
-    what = f"a {asked.kind} of sounds at {first.sample_rate} Hz"
+    what = f"a {asked.kind}{' and retriever' * also} of sounds at {first.sample_rate} Hz"
     if len(asked.texts) == 1:
         what += ", which said the same of all sounds, so that whether an answer hangs on its batch could not be told"
     return what
@@ -308,16 +311,28 @@ def _load(module: ModuleType, checkpoint: Path, device: torch.device, report: Re
     return model
 
 
-class Asked:
-    """A model that is asked sounds and texts of every kind."""
+def _retrieves(captioner: object) -> bool:
+    """Whether a captioner embeds texts and sounds, too; of some configs a system may refuse to."""
+    if not all(callable(getattr(captioner, name, None)) for name in ("embed_audio", "embed_text")):
+        return False
+    try:
+        with torch.inference_mode():
+            captioner.embed_text(TEXTS[:1])
+    except Exception as fault:
+        return not isinstance(fault, BadRequest)  # any other is a fault, which asking finds
+    return True
 
-    def __init__(self, model: object, device: torch.device, report: Report):
+
+class Asked:
+    """A model that is asked sounds and texts of every kind; one that does both, as what `kind` says."""
+
+    def __init__(self, model: object, device: torch.device, report: Report, kind: str = ""):
         self.model, self.device, self.report = model, device, report
         self.probe: dict[str, object] = {}  # answers by which another model is compared
         self.size: int | None = None  # of an embedding
         self.texts: set[str] = set()  # captions
         self.values: set[float | None] = set()  # their log-probabilities
-        self.kind = self._kind()
+        self.kind = kind or self._kind()
 
     def _kind(self) -> str:
         has = [name for name in ("embed_audio", "embed_text", "caption") if callable(getattr(self.model, name, None))]

@@ -96,7 +96,7 @@ class Run:
 
     @property
     def identity(self) -> dict[str, object]:
-        """What config.yaml says: everything that the weights follow from."""
+        """What config.yaml says: everything that the weights follow from; nothing of what a config says to exclude."""
         config = self.config.model_dump(mode="json")
         return {"system": self.system, "seed": self.seed, "data": dict(self.data), "config": config}
 

@@ -291,6 +291,10 @@ class Training(lightning.LightningModule):
         checkpoint["config"] = self.model.config.model_dump(mode="json")
         frozen.leave_out(checkpoint, self.model.frozen)
 
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        """Go on over what is frozen only where it is what it was."""
+        frozen.check(self.model, checkpoint, self.trainer.ckpt_path)
+
 
 # The three names of the contract -------------------------------------------------------------------------------------
 

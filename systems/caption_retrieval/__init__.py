@@ -10,8 +10,11 @@ semi-hard negatives. With `embedding: raw` nothing is learnt, and the frames end
 1NN. As a captioner it is a floor for others, and the first half of one, `systems.guided_gpt2`.
 
 The paper's clips are all of one length. Here a clip is cut or padded to so many frames, `frames`, by default the median
-of the development clips; padding is neither attended to nor part of a distance, and what is cut is said. A clip with
-several captions is answered with the first; two clips are similar where any of their captions are, or are the same.
+of the development clips; what is cut is said. Padding is not attended to. It is zeros in an embedding, from which the
+frames that only the longer of two clips has are as far as they are from zero: with `raw`, clips of one length are
+compared by their sound alone, and those of different lengths by length too. `frames` no larger than the shortest clip
+makes 1NN a floor by sound there. A clip with several captions is answered with the first; two clips are similar where
+any of their captions are, or are the same.
 
 Where the paper is silent: four heads, 512 values between the layer's two linear layers, no dropout but the one before
 it; of weights that begin as N(0, 0.02) the biases begin at 0 and the norms at 1; a step has the loss of those anchors
@@ -76,7 +79,8 @@ class Config(Schedule):
     threshold: float = Field(similarity.THRESHOLD, ge=0, le=1)  # normalised BERTScore above it is similar
     prefilter: str | None = None  # folder or hub name of a sentence encoder, which spares most pairs their BERTScore
     prefilter_above: float = Field(similarity.PASSES, ge=-1, le=1)  # the cosine that passes it
-    workers: int = Field(0, ge=0)  # of ray, that BERTScore is spread over
+    # Of ray, that BERTScore is spread over: what is found is the same, so that a run goes on with more or none.
+    workers: int = Field(0, ge=0, exclude=True)
     faiss: bool = False  # search with faiss, for large sets
 
 
@@ -405,6 +409,10 @@ class Training(lightning.LightningModule):
         """Keep what the model follows from besides its weights, and of those only what learns."""
         checkpoint |= described(self.model)
         frozen.leave_out(checkpoint, self.model.frozen)
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        """Go on over what is frozen only where it is what it was."""
+        frozen.check(self.model, checkpoint, self.trainer.ckpt_path)
 
 
 def described(model: Retriever) -> dict[str, object]:

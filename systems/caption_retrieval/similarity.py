@@ -151,14 +151,19 @@ def nearest(
     every = list(dict.fromkeys(text for some in asked for text in some))
     rows, columns = Tokens.of(every, encode, cache), Tokens.of(captions, encode, cache)
     numbers = {text: number for number, text in enumerate(every)}
-    found = np.empty((len(asked), k), np.int64)
-    for index, some in enumerate(tqdm(asked, "best captions by BERTScore", leave=False, disable=None, unit="clip")):
-        mine = rows.some(np.array([numbers[text] for text in some]))
-        parts = [
-            f1(mine, columns.some(np.arange(start, min(start + SIDE, len(captions))))).amax(0)
-            for start in range(0, len(captions), SIDE)
-        ]
-        found[index] = (-torch.cat(parts).cpu().numpy()).argsort(kind="stable")[:k]
+    own = np.array([numbers[text] for some in asked for text in some])
+    begins = np.cumsum([0, *map(len, asked)])[:-1]
+    orders = [np.argsort(tokens.lengths, kind="stable") for tokens in (rows, columns)]  # little is padded
+    tops, lefts = ([order[start : start + SIDE] for start in range(0, len(order), SIDE)] for order in orders)
+    found, best = np.empty((len(asked), 0), np.int64), np.empty((len(asked), 0), np.float32)
+    for left in tqdm(lefts, "best captions by BERTScore", leave=False, disable=None, unit="block"):
+        block, scores = columns.some(left), np.empty((len(every), len(left)), np.float32)
+        for top in tops:
+            scores[top] = f1(rows.some(top), block).cpu().numpy()
+        best = np.concatenate([best, np.maximum.reduceat(scores[own], begins)], axis=1)
+        found = np.concatenate([found, np.broadcast_to(left, (len(asked), len(left)))], axis=1)
+        first = np.lexsort((found, -best))[:, :k]
+        found, best = (np.take_along_axis(values, first, axis=1) for values in (found, best))
     return found
 
 

@@ -10,6 +10,11 @@ batch's other pairs apart, while it maximises the probability of the caption's n
 captions need the text head no more: `checkpoints/inference.ckpt` leaves it out. With it, `checkpoints/best.ckpt`, the
 two heads are a retriever.
 
+Two things are not the paper's. It learns from 4884 clips of Clotho, development and validation together (section 3.1),
+and tests on evaluation; here development is learnt from, 3839 clips, and validation chooses the epoch. And equation 6
+adds up over a caption's words, where here is their mean, as decoders are commonly taught: alpha .2 then gives the
+contrastive loss a greater weight, by as many times as captions have words, than .2 of the paper's sum would.
+
 The paper is silent on the words (here those of the development captions, as in the baseline), the decoder's width
 (here 4 heads of 128), where dropout is (here in the decoder), and which epoch counts (here the one of the best
 CIDEr-D). A caption that several clips of a batch share is an impostor for none of them; the paper tells pairs apart by

@@ -53,10 +53,10 @@ class Config(Schedule):
     epochs: int = Field(200, ge=1)
     batch: int = Field(512, ge=1)  # captions a step
     learning_rate: float = Field(1e-4, gt=0)  # of Adam, the largest
-    lowest_rate: float = Field(1e-6, gt=0)  # at the end of a period
+    lowest_rate: float = Field(1e-6, gt=0)  # in the last epoch of a period
     period: int = Field(20, ge=1)  # epochs of the cosine
     monitor: Literal["loss", "CIDEr-D"] = "loss"  # the validation value that chooses the best epoch
-    plateau: int = Field(200, ge=1)
+    plateau: Literal[200] = 200  # the rate goes by the cosine alone
     patience: int = Field(200, ge=1)
     retrieval: caption_retrieval.Config = caption_retrieval.Config()  # of the first stage
     language_model: str = "gpt2"  # folder or hub name of a causal transformers model
@@ -224,7 +224,7 @@ class Training(lightning.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Set the epoch's learning rate."""
         config = self.model.config
-        turn = (self.current_epoch % config.period) / config.period
+        turn = (self.current_epoch % config.period) / max(1, config.period - 1)
         rate = config.lowest_rate + (config.learning_rate - config.lowest_rate) * (1 + math.cos(math.pi * turn)) / 2
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
@@ -268,6 +268,10 @@ class Training(lightning.LightningModule):
         """Keep the config beside the weights, and of what is frozen only what it is."""
         checkpoint["config"] = self.model.config.model_dump(mode="json")
         frozen.leave_out(checkpoint, self.model.frozen)
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        """Go on over what is frozen only where it is what it was."""
+        frozen.check(self.model, checkpoint, self.trainer.ckpt_path)
 
 
 # The three names of the contract -------------------------------------------------------------------------------------

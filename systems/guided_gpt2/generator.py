@@ -31,7 +31,7 @@ class LanguageModel(nn.Module):
         name: A folder, a folder in an installed package, or a hub name.
 
     Raises:
-        BadRequest: It is not on this machine, is no causal model, or has no LM head.
+        BadRequest: It is not on this machine, has no LM head, or is not read from left to right.
     """
 
     def __init__(self, name: str):
@@ -55,13 +55,27 @@ class LanguageModel(nn.Module):
         self.head = model.get_output_embeddings()
         if self.head is None or self.body is model:
             raise BadRequest(f"language_model: {name}: must have an LM head over its last layer; found none")
-        self.size, self.heads = config.hidden_size, config.num_attention_heads
-        self.window = config.max_position_embeddings
+        self.size, self.heads = self.head.weight.shape[1], getattr(config, "num_attention_heads", 0)
+        self.window = texts.window(model)
         self.start = config.eos_token_id if config.bos_token_id is None else config.bos_token_id
         self.end = config.eos_token_id
         if not isinstance(self.start, int) or not isinstance(self.end, int):
             raise BadRequest(f"language_model: {name}: its config must name one eos_token_id; found {self.end}")
         self.eval().requires_grad_(False)
+        if not self.heads or not self._keeps():
+            raise BadRequest(
+                f"language_model: {name}: must be read from left to right by attention whose keys and values can be "
+                f"kept, as GPT-2 is; {type(model).__name__}, as its config has it, is not: take another"
+            )
+
+    def _keeps(self) -> bool:
+        """Whether tokens read one by one have the states of those read at once, which then know of none behind."""
+        from transformers import DynamicCache
+
+        ids = torch.tensor([[self.start, *self.encode("rain falls")]])
+        past = DynamicCache(config=self.body.config)
+        steps = torch.cat([self(one, past) for one in ids.split(1, dim=1)], 1)
+        return torch.allclose(steps, self(ids), rtol=1e-3, atol=1e-4)
 
     @property
     def identity(self) -> str:

@@ -33,6 +33,7 @@ from evaluation.intervals import jackknife
 from evaluation.scores import Measured, Score
 from systems import caption_retrieval, guided_gpt2
 from systems.caption_retrieval import fitted, similarity
+from systems.contract import system_of
 from systems.embeddings import embed
 from systems.parts import texts
 from systems.published import FILE
@@ -52,6 +53,8 @@ TOGETHER = 16  # clips that are captioned at once
 def main(options: argparse.Namespace) -> None:
     """Caption a split in each of the three scopes, score it, and print the table."""
     checkpoint = options.run_folder / "checkpoints" / "best.ckpt"
+    if (system := system_of(options.run_folder)) != guided_gpt2.__name__:
+        raise BadRequest(f"{options.run_folder}: must be a run of {guided_gpt2.__name__}; found one of {system}")
     if not checkpoint.is_file():
         raise BadRequest(f"{checkpoint}: no such file; give the run folder of systems.guided_gpt2, trained")
     metrics, _ = captioning.choose(options.metrics)

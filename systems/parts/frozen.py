@@ -21,19 +21,24 @@ def leave_out(checkpoint: MutableMapping, frozen: Mapping[str, str]) -> None:
     checkpoint["state_dict"] = {name: weights[name] for name in weights if not name.startswith(prefixes)}
 
 
-def fill(model: nn.Module, checkpoint: Path) -> None:
-    """Give a model what it learnt; its frozen encoders stay as they are.
+def check(model: nn.Module, state: Mapping, checkpoint: str | Path) -> None:
+    """Make sure that what is frozen in a model is what a checkpoint was trained with.
 
     Raises:
-        BadRequest: An encoder is another than in training.
+        BadRequest: An encoder is another than in training; with the checkpoint's name.
     """
-    state = read_checkpoint(checkpoint)
     if others := [prefix for prefix, identity in model.frozen.items() if state["frozen"].get(prefix) != identity]:
         names = " and ".join(prefix.removesuffix(".").replace("_", " ") for prefix in others)
         raise BadRequest(
             f"{checkpoint}: was trained with another {names} than the config names on this machine; put the same files "
             "in their places, or train again"
         )
+
+
+def fill(model: nn.Module, checkpoint: Path) -> None:
+    """Give a model what it learnt; its frozen encoders stay as they are. Raises as `check` does."""
+    state = read_checkpoint(checkpoint)
+    check(model, state, checkpoint)
     weights = {name.removeprefix("model."): value for name, value in state["state_dict"].items()}
     kept = {name: value for name, value in model.state_dict().items() if name.startswith(tuple(model.frozen))}
     model.load_state_dict(weights | kept)

@@ -118,7 +118,8 @@ class Transformer(nn.Module):
 
 def window(model: nn.Module) -> int | float:
     """How many tokens a transformers model takes; infinity where it has no absolute positions, as T5 and XLNet."""
-    places = getattr(model.config, "max_position_embeddings", None) or -1
+    names = ("max_position_embeddings", "max_seq_len")  # the latter MPT's, of its biases
+    places = next((found for name in names if (found := getattr(model.config, name, None))), -1)
     if places < 0:
         return math.inf
     tables = [m for name, m in model.named_modules() if name.endswith("position_embeddings")]

@@ -900,6 +900,17 @@ def test_audiocaps_is_read_as_published(tmp_path):
     assert data.read(tmp_path, "evaluation", sound=False)["evaluation"].file_names == ("Yzz.wav", "yy.wav")
 
 
+@pytest.mark.parametrize("sounds", [("102",), ("101", "102", "103")])
+def test_an_audiocaps_clip_named_by_any_of_its_ids_has_all_its_captions(tmp_path, sounds):
+    listed = rows("101,zz,30,Rain", "102,zz,30,It is raining", "103,zz,30,Drops fall", header=AUDIOCAPS)
+    write(tmp_path, {"test.csv": listed, **{f"test/{name}.wav": WAV for name in sounds}})
+    read = data.read(tmp_path)
+    (clip,) = read["evaluation"].clips
+    assert clip.file_name == f"{sounds[0]}.wav"
+    assert clip.captions == ("Rain", "It is raining", "Drops fall")
+    assert not read.findings
+
+
 def test_audiocaps_captions_alone_name_the_clips(tmp_path):
     write(tmp_path, {"test.csv": TEST})
     names = data.read(tmp_path, sound=False)["evaluation"].file_names

@@ -596,6 +596,41 @@ def test_two_folders_of_one_system(valid, tmp_path):
     assert any(f"{A2}: error: {LABEL} must be Wu_Mila_task6a_1" in finding for finding in found)
 
 
+def test_a_run_of_both_tasks_has_a_score_of_each(small, team_file, tmp_path):
+    """The captions' score is not taken for that of retrieval, nor the other way round."""
+    names = ("dcase2022-6a", "dcase2022-6b")
+    asked = {name: small(name) for name in names}  # into the same runs
+    split = Split("evaluation", tuple(Clip(f"{i}.wav", (f"Sound {i}.", "Rain."), Path()) for i in range(4)))
+    said = captioning.Prediction(split.file_names, tuple(clip.captions[0] for clip in split.clips))
+    eye = np.eye(len(split.queries), 4, dtype=np.float32)
+    found = {
+        "captioning": captioning.evaluate(split, said, metrics=["rouge_l"]),
+        "retrieval": retrieval.evaluate(split, retrieval.Similarity(split.queries, split.file_names, eye)),
+    }
+    folder = tmp_path / "first" / "scores"
+
+    def results(name):
+        task, runs, dataset = asked[name]
+        described, _, findings = package.describe(task, runs[0], dataset)
+        (values,) = described["results"].values()
+        measured = [value for value in values.values() if value is not None]
+        return len(measured), [str(one) for one in findings if "scores/" in one.file]
+
+    found["retrieval"].save(folder / "evaluation.json")
+    assert results(names[1])[0] == 4
+    number, (finding,) = results(names[0])
+    assert number == 0
+    assert "warning: is a score of retrieval, where dcase2022-6a is captioning" in finding
+    assert finding.endswith("rename it evaluation-retrieval.json, and score the captions into evaluation.json")
+    found["captioning"].save(folder / "evaluation.json")
+    number, (finding,) = results(names[1])
+    assert number == 0
+    assert finding.endswith("results; score the retrieval into evaluation-retrieval.json beside it")
+    found["retrieval"].save(folder / "evaluation-retrieval.json")
+    assert results(names[1]) == (4, [])
+    assert results(names[0]) == (1, [])
+
+
 def test_what_make_refuses_the_check_would_fault(small, team_file, tmp_path):
     """Also what only the archive knows, such as names that no disk has."""
     task, runs, dataset = small("dcase2022-6b")

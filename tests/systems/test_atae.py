@@ -17,7 +17,7 @@ import yaml
 from evaluation import data as datasets
 from evaluation import retrieval, scores, soundscapes
 from evaluation.findings import BadRequest, command
-from systems import atae, contract
+from systems import atae, contract, training
 from systems.__main__ import parser
 from systems.parts import words
 from tests.systems.runs import cut_off, rows, same
@@ -219,10 +219,14 @@ def test_an_encoder_that_cannot_learn_is_refused(place, shared):
         atae.Retriever(config)
 
 
-def test_other_weights_than_in_training_are_refused(place, tmp_path):
+def test_other_weights_than_in_training_are_refused(place, tmp_path, capsys):
     text_model(tmp_path / "text", seed=0)
     trained(place, tmp_path / "run", None, f"text_encoder={tmp_path / 'text'}", "epochs=1")
+    asked = arguments(place, tmp_path / "killed", None, f"text_encoder={tmp_path / 'text'}")
+    assert cut_off(asked, training.Course, "on_train_epoch_start", 2) == -signal.SIGKILL
     text_model(tmp_path / "text", seed=1)
+    assert command(parser(), asked) == 2
+    assert "last.ckpt: was trained with another text encoder than the config names" in capsys.readouterr().err
     with pytest.raises(BadRequest, match="was trained with another text encoder than the config names"):
         atae.load_model(tmp_path / "run" / "checkpoints" / "best.ckpt")
 

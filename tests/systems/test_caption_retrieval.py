@@ -1,6 +1,7 @@
 """Captions by similar sound: BERTScore between all pairs, the triplet loss, the search, and floors."""
 
 import csv
+import importlib
 import json
 import os
 import signal
@@ -203,15 +204,25 @@ def test_a_prefilter_leaves_pairs_out_and_its_recall_is_measured(place, encode, 
     assert pairs_of(everything, len(captions)) == expected
 
 
-def test_the_best_captions_are_those_of_the_highest_score(encode, tmp_path):
+@pytest.mark.parametrize("side", [7, 1024])
+def test_the_best_captions_are_those_of_the_highest_score(encode, tmp_path, monkeypatch, side):
+    monkeypatch.setattr(similarity, "SIDE", side)
+    laid = []
+    some = similarity.Tokens.some
+    monkeypatch.setattr(similarity.Tokens, "some", lambda self, numbers: laid.append(numbers) or some(self, numbers))
     captions = many(30)
     asked = [(captions[3], captions[8]), ("a dog and a bird",)]
     scores = scored([*captions, "a dog and a bird"], encode, tmp_path)
     expected = [scores[[3, 8], : len(captions)].max(0), scores[-1, : len(captions)]]
+    laid.clear()
     found = similarity.nearest(asked, captions, encode, tmp_path, 4)
+    assert len(laid) == 2 * -(-30 // side), "as often for many clips as for few"
     for row, values in zip(found, expected, strict=True):
         np.testing.assert_allclose(values[row], np.sort(values)[::-1][:4], atol=1e-5)
     assert set(found[0][:2]) == {3, 8}
+    (every,) = similarity.nearest(asked[1:], captions, encode, tmp_path, 30)
+    assert sorted(every) == list(range(30))
+    np.testing.assert_allclose(expected[1][every], np.sort(expected[1])[::-1], atol=1e-5)
 
 
 def test_captions_without_a_token_are_named_all_at_once(encode, tmp_path):
@@ -392,9 +403,20 @@ def test_a_killed_run_ends_with_the_same_weights(place, tmp_path):
     asked = arguments(place, tmp_path / "killed", "epochs=3")
     assert cut_off(asked, caption_retrieval.Training, "training_step", 5) == -signal.SIGKILL
     assert (tmp_path / "killed" / "metrics.csv").exists()
-    assert same(trained(place, tmp_path / "killed", "epochs=3")["state_dict"], expected)
+    # On however many workers, which are none here: what is similar is known.
+    assert same(trained(place, tmp_path / "killed", "epochs=3", "workers=2")["state_dict"], expected)
     rows = [(tmp_path / name / "metrics.csv").read_text() for name in ("killed", "whole")]
     assert rows[0] == rows[1]
+
+
+def test_it_goes_on_over_no_other_encoder(place, tmp_path, capsys, monkeypatch):
+    asked = arguments(place, tmp_path / "run")
+    assert cut_off(asked, caption_retrieval.Training, "on_validation_epoch_start", 2) == -signal.SIGKILL
+    tiny_hear = importlib.import_module("tiny_hear")
+    load = tiny_hear.load_model
+    monkeypatch.setattr(tiny_hear, "load_model", lambda path="": load("another seed"))
+    assert command(parser(), asked) == 2
+    assert "last.ckpt: was trained with another audio encoder than the config names" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,9 @@ CAPTIONER = (
 AUDIO = "return self.dropout(values @ self.weight)"
 TEXT = "return values.to(self.weight.device) @ self.weight"
 SAID = "return said"
+BOTH = "import evaluation.findings\n" + RETRIEVER.replace(
+    "def train", CAPTIONER[START : CAPTIONER.index("def train")] + "def train", 1
+)
 
 
 @pytest.fixture
@@ -86,7 +89,15 @@ def found(name, **how):
     return [f"{finding.column}: {finding.message}" for finding in findings]
 
 
-@pytest.mark.parametrize(("source", "kind"), [(RETRIEVER, "retriever"), (CAPTIONER, "captioner")])
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        (RETRIEVER, "retriever"),
+        (CAPTIONER, "captioner"),
+        (BOTH, "captioner and retriever"),
+        (BOTH.replace(TEXT, "raise evaluation.findings.BadRequest('no text head')"), "captioner"),
+    ],
+)
 def test_what_holds_to_the_contract(team, capsys, source, kind):
     assert command(parser(), ["check", team(source)]) == 0
     assert capsys.readouterr().out == f"team: a {kind} of sounds at 8000 Hz; nothing to mend\n"
@@ -248,6 +259,12 @@ class Plain:
 def test_each_fault_of_a_captioner_is_one_finding(team, new, expected):
     (finding,) = found(team(CAPTIONER.replace(SAID, new)))
     assert finding.startswith(expected)
+
+
+def test_a_captioner_that_retrieves_is_asked_for_both(team):
+    (finding,) = found(team(BOTH.replace(TEXT, "return (values / len(values)) @ self.weight")))
+    assert finding.startswith("embed_text: must embed a text among others as alone; found a difference of")
+    assert found(team(BOTH.replace(TEXT, "return {}[0]"), "team_fails"))[0].startswith("embed_text: must take any text")
 
 
 NEAREST = """

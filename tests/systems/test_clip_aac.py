@@ -22,7 +22,7 @@ from systems import clip_aac, contract
 from systems.__main__ import parser
 from systems.clip_aac import audioclip, figure, heads, tokens
 from systems.parts import losses, vocabulary
-from tests.systems.runs import cut_off, rows, same
+from tests.systems.runs import cut_off, kill, rows, same
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = {path.stem: path for path in (ROOT / "systems" / "clip_aac").glob("*.yaml") if path.stem != "published"}
@@ -724,7 +724,10 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path):
     assert not torch.allclose(alone["heads.text_projection"], expected["heads.text_projection"], rtol=1e-2)
 
 
-def test_the_figure_shows_both_matrices(place, run, capsys):
+def test_the_figure_shows_both_matrices(place, run, tmp_path, capsys, monkeypatch):
+    shown = {}
+    draw = figure.draw
+    monkeypatch.setattr(figure, "draw", lambda matrices, *rest: (shown.update(matrices), draw(matrices, *rest)))
     assert command(figure.parser(), [str(run), "--data", str(place / "data")]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("before training: the own caption has 0.")
@@ -734,6 +737,19 @@ def test_the_figure_shows_both_matrices(place, run, capsys):
     matrix = figure.similarity(model, clips)
     assert matrix.shape == (3, 3)
     assert np.allclose(matrix.sum(1), 1)
+
+    def stop(original, training):
+        torch.save(training.model.state_dict(), tmp_path / "beginning.pt")
+        kill(original)
+
+    again = arguments(place, tmp_path / "again", "epochs=3")
+    assert cut_off(again, clip_aac.Training, "configure_optimizers", how=stop) == -signal.SIGKILL
+    clips = figure.drawn(datasets.read(place / "data", "evaluation")["evaluation"].clips, 0)
+    after = figure.similarity(model, clips)
+    model.load_state_dict(torch.load(tmp_path / "beginning.pt", weights_only=True))
+    np.testing.assert_allclose(shown["before training"], figure.similarity(model, clips), atol=1e-6)
+    np.testing.assert_allclose(shown["after training"], after, atol=1e-6)
+    assert np.abs(shown["before training"] - after).max() > 0.01
     assert command(figure.parser(), [str(place), "--data", str(place / "data")]) == 2
     assert "must be the folder of a trained run" in capsys.readouterr().err
 

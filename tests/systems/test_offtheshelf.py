@@ -18,7 +18,7 @@ from transformers import BertModel
 from evaluation import captioning, data, soundscapes
 from evaluation.findings import BadRequest, command
 from submission.__main__ import parser as submission
-from systems import contract, grid, listing, offtheshelf
+from systems import contract, grid, listing, offtheshelf, training
 from systems.__main__ import parser
 from systems.offtheshelf import Captioner, Config, Item, Training, make_batch
 from systems.offtheshelf.context import Context
@@ -500,10 +500,14 @@ def test_a_wrong_request_gets_one_clear_line_and_leaves_nothing(place, bert, tmp
     assert not (tmp_path / "run").exists()
 
 
-def test_another_text_model_than_in_training_is_refused(place, tmp_path):
+def test_another_text_model_than_in_training_is_refused(place, tmp_path, capsys):
     text_model(tmp_path / "text", seed=0)
     assert command(parser(), arguments(place, tmp_path / "run", f"words={tmp_path / 'text'}", "epochs=1")) == 0
+    asked = arguments(place, tmp_path / "killed", f"words={tmp_path / 'text'}")
+    assert cut_off(asked, training.Course, "on_train_epoch_start", 2) == -signal.SIGKILL
     text_model(tmp_path / "text", seed=1)
+    assert command(parser(), asked) == 2
+    assert "last.ckpt: was trained with another words than the config names" in capsys.readouterr().err
     with pytest.raises(BadRequest, match="was trained with another words than the config names"):
         offtheshelf.load_model(tmp_path / "run" / "checkpoints" / "best.ckpt")
 
