@@ -87,7 +87,7 @@ data-clotho: .venv/.core ## fetch Clotho v2.1 (7 GB to fetch, 12 GB in the end) 
 	$(PY) -m evaluation data download clotho data/clotho
 
 # The environment: the core, and one more extra for each stamp. It is set up again when what it depends on changes.
-.venv/.test .venv/.bench .venv/.hear: .venv/.core
+.venv/.test .venv/.bench .venv/.hear .venv/.cluster: .venv/.core
 .venv/.%: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; give one: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	@test -x $(PY) || $(PYTHON) -m venv .venv

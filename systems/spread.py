@@ -23,7 +23,7 @@ def pool(worker: type, workers: int, *given: object) -> "ActorPool":
         import ray
         from ray.util import ActorPool
     except ModuleNotFoundError:
-        message = "spreading over workers needs ray; install the extra `cluster`, or ask for no workers"
+        message = "spreading over workers needs ray; install it by `make .venv/.cluster`, or ask for no workers"
         raise BadRequest(message) from None
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False)

@@ -442,7 +442,7 @@ def _reach(address: str) -> Any:
     try:
         import ray
     except ModuleNotFoundError:
-        raise BadRequest("sweeps need ray; install the extra `cluster`") from None
+        raise BadRequest("sweeps need ray; install it by `make .venv/.cluster`") from None
     if address and address != "auto":
         host, colon, port = address.rpartition(":")
         if not colon or not host or not port.isdecimal() or "//" in host:

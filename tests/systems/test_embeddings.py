@@ -162,7 +162,7 @@ def test_of_no_sound_there_is_nothing(tmp_path):
 
 def test_workers_without_ray_are_refused(sounds, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(BadRequest, match="needs ray; install the extra `cluster`"):
+    with pytest.raises(BadRequest, match=r"needs ray; install it by `make \.venv/\.cluster`"):
         embeddings.embed(sounds[:1], small(), tmp_path / "cache", workers=1)
 
 

@@ -449,7 +449,7 @@ def test_requests_that_cannot_be(place, tmp_path, monkeypatch, capsys):
     with sweep.FileLock(tmp_path / "out" / "lock"):
         assert "another sweep is at work there" in refused()
     monkeypatch.setitem(sys.modules, "ray", None)
-    assert "sweeps need ray; install the extra `cluster`" in refused()
+    assert "sweeps need ray; install it by `make .venv/.cluster`" in refused()
 
 
 @pytest.mark.parametrize(
