@@ -74,6 +74,18 @@ def run(checkout, monkeypatch, capfd):
     return run
 
 
+def planned(run, command):
+    """Do what a `make` command would, without its processes: the first one of the README has started all of them."""
+    plan = subprocess.run(f"{command} --dry-run", shell=True, capture_output=True, text=True, check=True).stdout
+    said = []
+    for line in plan.replace("\\\n", " ").splitlines():
+        done = run(line.strip())
+        said.append(done.stdout)
+        if done.returncode:
+            break
+    return subprocess.CompletedProcess(command, done.returncode, "".join(said), done.stderr)
+
+
 def test_the_readme_has_commands():
     assert COMMANDS[:2] == ["make baseline", "make baseline DATA=../shared/data/esc10"]
     assert len(COMMANDS) >= 10
@@ -83,7 +95,8 @@ def test_every_command_of_the_readme_works(checkout, run):
     for command in COMMANDS:
         if command in OF_SYSTEM:
             continue
-        done = run(command)
+        first = command == COMMANDS[0] or not command.startswith("make ")
+        done = run(command) if first else planned(run, command)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         if command.startswith("make baseline"):
             for part in (

@@ -533,7 +533,7 @@ def test_four_clips_are_learnt_by_heart():
     training.log = lambda *_, **__: None
     optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
     batch = batch_of(model, sounds, TONES)
-    before = float(training.loss(model.heads.hear(batch.sounds), batch).total)
+    before = training.loss(model.heads.hear(batch.sounds), batch).total.item()
     for _ in range(60):
         optimizer.zero_grad()
         loss = training.training_step(batch, 0)

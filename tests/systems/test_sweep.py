@@ -251,22 +251,6 @@ def test_killed_workers_and_drivers_lose_nothing(place, undisturbed, cluster, tm
         assert there.read_bytes() == here.read_bytes()
 
 
-def test_a_run_that_kills_its_workers_fails_and_a_full_disk_ends_the_sweep(
-    place, cluster, monkeypatch, tmp_path, capfd
-):
-    monkeypatch.setattr(sweep, "DEATHS", 1)
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "results.csv").touch()
-    (out / "kill 8_nt-xent_0").touch()
-    (out / "full 8_nt-xent_1").touch()
-    assert command(parser(), arguments(place, out, "--cache", str(place / "cache"), file="good.yaml")) == 2
-    assert f"{os.strerror(errno.ENOSPC)}; free some space and give the same command again" in capfd.readouterr().err
-    found = rows(out)
-    assert found["8_nt-xent_0"]["error"].startswith("its worker died 1 times")
-    assert [row["state"] for row in found.values()] == ["failed", "open"]
-
-
 def test_a_dry_run_lists_runs_and_hours(place, tmp_path, capsys):
     asked = ["--cache", str(place / "cache"), "--dry-run"]
     assert command(parser(), arguments(place, tmp_path / "out", *asked)) == 0
@@ -493,7 +477,10 @@ class Narrow:
         return ended, []
 
     def get(self, reference):
-        return self.outcomes[reference[1]]
+        outcome = self.outcomes[reference[1]]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     def kill(self, worker):
         self.workers.remove(worker)
@@ -520,6 +507,27 @@ def test_workers_without_work_make_room_and_failures_are_known_until_they_are_tr
     said = capsys.readouterr().out
     assert "4 runs; 3 at a time" in said
     assert "rain_0: bleu_1 0.500 in 1 min 40 s; 1 of 4, about 1 min 40 s left" in said
+
+
+def test_a_run_that_kills_its_workers_fails_and_a_full_disk_ends_the_sweep(place, tmp_path):
+    job = sweep.Job("fragile", place / "data", "evaluation", "mAP@5", tmp_path, place / "cache", ROOT)
+    file = place / "sweep.yaml"
+    plan = grid.read(file)
+    runs = grid.planned(plan, file)
+    configs = grid.configured(plan, runs, file)
+    first, second = sorted(runs, key=lambda run: sweep._order(runs)[run.name])[:2]
+    (tmp_path / f"full {second.name}").touch()
+    full = sweep.Worker(job).make(second, configs[second.name])
+    assert full.full == str(tmp_path)
+    assert not job.record(second.name).exists()
+    results = sweep.Results(tmp_path / "results.csv", runs, "mAP@5")
+    ended = {first.name: RuntimeError("it died"), second.name: full}
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)) as fault:
+        sweep._drive(Narrow(ended), job, results, configs, slots=1)
+    assert (fault.value.errno, fault.value.filename) == (errno.ENOSPC, str(tmp_path))
+    found = rows(tmp_path)
+    assert found[first.name]["error"] == "its worker died 3 times: it died"
+    assert {row["state"] for name, row in found.items() if name != first.name} == {"open"}
 
 
 def test_the_disk_that_is_full_is_named(tmp_path, monkeypatch):
