@@ -76,7 +76,8 @@ def run(checkout, monkeypatch, capfd):
 
 def planned(run, command):
     """Do what a `make` command would, without its processes: the first one of the README has started all of them."""
-    plan = subprocess.run(f"{command} --dry-run", shell=True, capture_output=True, text=True, check=True).stdout
+    words = f"{command} --dry-run --no-print-directory"  # which `make test` would have it print
+    plan = subprocess.run(words, shell=True, capture_output=True, text=True, check=True).stdout
     said = []
     for line in plan.replace("\\\n", " ").splitlines():
         done = run(line.strip())
