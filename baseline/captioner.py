@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from baseline.crnn import CRNN, SIZE
 from baseline.retriever import Item, make_items, pad
-from evaluation import overlap
 from evaluation.audio import LogMel
 from evaluation.data import DEVELOPMENT, VALIDATION, Dataset, Split
 from evaluation.findings import BadRequest
@@ -31,7 +30,7 @@ from systems.parts import generation, vocabulary, words
 from systems.parts.augmentation import mixing, spec_augment
 from systems.parts.decoder import Decoder, Steps
 from systems.parts.generation import Decoding
-from systems.parts.vocabulary import END, PADDING, START, UNKNOWN, Vocabulary
+from systems.parts.vocabulary import PADDING, Vocabulary
 from systems.training import Run, Schedule, called, read_checkpoint
 
 PAPER = "Weck et al. 2021 (decoder), Xie et al. 2022 (encoder)"
@@ -95,9 +94,7 @@ class Captioner(nn.Module):
             hidden=config.hidden,
             dropout=config.decoder_dropout,
         )
-        self.rules = generation.Rules(
-            START, END, PADDING, (PADDING, START, UNKNOWN), config.min_words, config.max_words, config.no_repeat
-        )
+        self.rules = vocabulary.rules(config.min_words, config.max_words, config.no_repeat)
 
     def steps(self, memory: Tensor, lengths: Tensor) -> Steps:
         """The decoder a word at a time over (N, T, 300) encoded clips of `lengths` (N,) frames."""
@@ -188,14 +185,8 @@ class Training(lightning.LightningModule):
         self.log("validation_loss", loss, prog_bar=True, batch_size=size)
 
     def on_validation_epoch_end(self) -> None:
-        """Log CIDEr-D of the captions, by this vocabulary's words: the metric's own tokeniser would start Java."""
-
-        def plain(text: str) -> str:
-            return " ".join(vocabulary.tokenize(text))
-
-        references = [[plain(caption) for caption in clip.captions] for clip in self.split.clips]
-        scores = overlap.CiderD(self.captions, references).scores
-        self.log("validation_CIDEr-D", float(scores.mean()), prog_bar=True)
+        """Log CIDEr-D of the captions."""
+        self.log("validation_CIDEr-D", vocabulary.cider(self.split, self.captions), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam, as published."""

@@ -220,14 +220,12 @@ class Material:
         return side_by_side([torch.from_numpy(self.texts[number].copy()) for number in captions])
 
 
-class Training(lightning.LightningModule):
+class Training(frozen.Training):
     """What lightning does with the model: one step of training, one of validation, the optimizer."""
 
-    strict_loading = False  # frozen encoders are in no checkpoint
-
     def __init__(self, model: Retriever, split: Split, material: Material):
-        super().__init__()
-        self.model, self.split, self.material = model, split, material
+        super().__init__(model)
+        self.split, self.material = split, material
 
     def heard(self, sounds: Tensor, lengths: Tensor) -> Tensor:
         """Embed a batch's sounds as (N, size)."""
@@ -285,15 +283,6 @@ class Training(lightning.LightningModule):
         """Adam, as published."""
         learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         return torch.optim.Adam(learning, lr=self.model.config.learning_rate)
-
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Keep the config beside the weights, and of frozen encoders only what they are."""
-        checkpoint["config"] = self.model.config.model_dump(mode="json")
-        frozen.leave_out(checkpoint, self.model.frozen)
-
-    def on_load_checkpoint(self, checkpoint: dict) -> None:
-        """Go on over what is frozen only where it is what it was."""
-        frozen.check(self.model, checkpoint, self.trainer.ckpt_path)
 
 
 # The three names of the contract -------------------------------------------------------------------------------------

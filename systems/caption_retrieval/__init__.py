@@ -37,7 +37,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from evaluation import overlap
 from evaluation.data import DEVELOPMENT, VALIDATION, Clip, Dataset, Split
 from evaluation.files import replacing
 from evaluation.findings import NOTE, BadRequest, Faulty, Finding, say
@@ -354,14 +353,12 @@ def squared(one: Tensor, other: Tensor) -> Tensor:
     return 2 - 2 * one @ other.T
 
 
-class Training(lightning.LightningModule):
+class Training(frozen.Training):
     """What lightning does with the model: one step of training, one of validation, the optimizer."""
 
-    strict_loading = False  # the frozen encoder is in no checkpoint
-
     def __init__(self, model: Retriever, validation: Material):
-        super().__init__()
-        self.model, self.validation = model, validation
+        super().__init__(model)
+        self.validation = validation
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Embed anchors and positives, and return the mean loss (7) of the anchors that have a semi-hard negative."""
@@ -398,7 +395,7 @@ class Training(lightning.LightningModule):
             total, count = total + hinges.sum().item(), count + hinges.numel()
         self.log("validation_loss", total / max(1, count), prog_bar=True)
         captions = self.model.captions(material.frames.to(self.device), material.lengths.to(self.device), 1)
-        self.log("validation_CIDEr-D", cider(material.split, [one for (one,) in captions]), prog_bar=True)
+        self.log("validation_CIDEr-D", vocabulary.cider(material.split, [one for (one,) in captions]), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdaBound, as published."""
@@ -406,29 +403,9 @@ class Training(lightning.LightningModule):
         return AdaBound(self.model.embedder.parameters(), lr=config.learning_rate, final_lr=config.final_rate)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Keep what the model follows from besides its weights, and of those only what learns."""
-        checkpoint |= described(self.model)
-        frozen.leave_out(checkpoint, self.model.frozen)
-
-    def on_load_checkpoint(self, checkpoint: dict) -> None:
-        """Go on over what is frozen only where it is what it was."""
-        frozen.check(self.model, checkpoint, self.trainer.ckpt_path)
-
-
-def described(model: Retriever) -> dict[str, object]:
-    """What a checkpoint says beside the weights."""
-    config = model.config.model_dump(mode="json")
-    return {"config": config, "frozen": model.frozen, "library": model.library.digest}
-
-
-def cider(split: Split, captions: Sequence[str]) -> float:
-    """CIDEr-D by the vocabulary's words: the metric's own tokeniser would start Java."""
-
-    def plain(text: str) -> str:
-        return " ".join(vocabulary.tokenize(text))
-
-    references = [[plain(caption) for caption in clip.captions] for clip in split.clips]
-    return float(overlap.CiderD([plain(caption) for caption in captions], references).scores.mean())
+        """Keep what the model follows from besides its weights."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["library"] = self.model.library.digest
 
 
 # The three names of the contract -------------------------------------------------------------------------------------
@@ -490,7 +467,8 @@ def fit(model: Retriever, development: Material, validation: Material, run: Run)
         run.fit(Training(model, validation), development.anchors, items, collate, config)
     elif not run.best.exists():
         with replacing(run.best) as part:
-            torch.save({"state_dict": {}, **described(model)}, part)
+            saved = {"config": config.model_dump(mode="json"), "frozen": model.frozen, "library": model.library.digest}
+            torch.save({"state_dict": {}, **saved}, part)
     learns = model.embedder is not None
     run.describe(
         model,

@@ -33,7 +33,7 @@ from pydantic import Field, model_validator
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from evaluation import overlap, retrieval
+from evaluation import retrieval
 from evaluation.data import DEVELOPMENT, VALIDATION, Clip, Dataset, Split
 from evaluation.files import replacing
 from evaluation.findings import BadRequest
@@ -41,7 +41,7 @@ from systems.clip_aac import audioclip, heads, tokens
 from systems.features import waveforms
 from systems.parts import generation, losses, pairs, texts, vocabulary
 from systems.parts.decoder import Decoder, Steps
-from systems.parts.vocabulary import END, PADDING, SPECIAL, START, UNKNOWN, Vocabulary
+from systems.parts.vocabulary import END, PADDING, SPECIAL, START, Vocabulary
 from systems.training import Run, Schedule, read_checkpoint
 
 PAPER = "Chen et al. 2022"
@@ -147,7 +147,7 @@ class ClipAac(nn.Module):
             hidden=config.hidden,
             dropout=config.dropout,
         )
-        self.rules = generation.Rules(START, END, PADDING, (PADDING, START, UNKNOWN), 1, config.max_words)
+        self.rules = vocabulary.rules(1, config.max_words)
 
     def train(self, mode: bool = True) -> "ClipAac":
         """Begin training or end it: heads that do not learn keep their norms' statistics, too."""
@@ -353,13 +353,7 @@ class Training(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log CIDEr-D of the captions, by this vocabulary's words, and mAP@10 of the two heads."""
-
-        def plain(text: str) -> str:
-            return " ".join(vocabulary.tokenize(text))
-
-        references = [[plain(caption) for caption in clip.captions] for clip in self.split.clips]
-        scores = overlap.CiderD(self.captions, references).scores
-        self.log("validation_CIDEr-D", float(scores.mean()), prog_bar=True)
+        self.log("validation_CIDEr-D", vocabulary.cider(self.split, self.captions), prog_bar=True)
         if self.model.config.alpha:
             answers = self.model.embed_text(self.split.queries).float() @ torch.cat(self.clips).T
             similarity = retrieval.Similarity(self.split.queries, self.split.file_names, answers.cpu().numpy())

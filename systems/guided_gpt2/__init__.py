@@ -35,9 +35,9 @@ from tqdm import tqdm
 from evaluation.data import DEVELOPMENT, VALIDATION, Dataset, Split
 from evaluation.findings import BadRequest
 from systems import caption_retrieval
-from systems.caption_retrieval import cider, similar_captions, similarity
+from systems.caption_retrieval import similar_captions, similarity
 from systems.guided_gpt2.generator import IGNORED, Generator, LanguageModel, Memory, Steps, padded, too_long
-from systems.parts import frozen, generation, texts
+from systems.parts import frozen, generation, texts, vocabulary
 from systems.training import Run, Schedule, called, read_checkpoint
 
 RETRIEVAL = "retrieval"  # the first stage's folder in the run folder
@@ -206,14 +206,12 @@ class Material:
         return Batch(frames[0][clips], frames[1][clips], *language.read(guidance), prefix, following, clips)
 
 
-class Training(lightning.LightningModule):
+class Training(frozen.Training):
     """What lightning does with the model: one step of training, one of validation, the optimizer."""
 
-    strict_loading = False  # what is frozen is in no checkpoint
-
     def __init__(self, model: Captioner, validation: Split):
-        super().__init__()
-        self.model, self.split = model, validation
+        super().__init__(model)
+        self.split = validation
 
     def loss(self, batch: Batch, memory: Memory, smoothing: float = 0) -> Tensor:
         """Mean cross-entropy of the tokens of a batch's captions, each given the true ones before it."""
@@ -258,20 +256,11 @@ class Training(lightning.LightningModule):
         """Log CIDEr-D of the captions."""
         if self.captions:
             captions = [self.captions[clip] for clip in range(len(self.split.clips))]
-            self.log("validation_CIDEr-D", cider(self.split, captions), prog_bar=True)
+            self.log("validation_CIDEr-D", vocabulary.cider(self.split, captions), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam, as published."""
         return torch.optim.Adam(self.model.generator.parameters(), lr=self.model.config.learning_rate)
-
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Keep the config beside the weights, and of what is frozen only what it is."""
-        checkpoint["config"] = self.model.config.model_dump(mode="json")
-        frozen.leave_out(checkpoint, self.model.frozen)
-
-    def on_load_checkpoint(self, checkpoint: dict) -> None:
-        """Go on over what is frozen only where it is what it was."""
-        frozen.check(self.model, checkpoint, self.trainer.ckpt_path)
 
 
 # The three names of the contract -------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from systems.offtheshelf.context import Context, View
 from systems.parts import adapters, encoders, frozen, generation, texts, vocabulary, words
 from systems.parts.adapters import side_by_side
 from systems.parts.decoder import Anew, Decoder, Steps
-from systems.parts.vocabulary import END, PADDING, START, UNKNOWN, Vocabulary
+from systems.parts.vocabulary import PADDING, START, Vocabulary
 from systems.training import Run, Schedule, called, read_checkpoint
 
 PAPER = "Weck et al. 2021"
@@ -124,9 +124,7 @@ class Captioner(nn.Module):
             dropout=config.dropout,
             original=config.original,
         )
-        self.rules = generation.Rules(
-            START, END, PADDING, (PADDING, START, UNKNOWN), config.min_words, config.max_words, config.no_repeat
-        )
+        self.rules = vocabulary.rules(config.min_words, config.max_words, config.no_repeat)
         self.train()
 
     def train(self, mode: bool = True) -> "Captioner":
@@ -281,14 +279,8 @@ def make_batch(items: Sequence[Item]) -> Batch:
     return Batch(sounds, lengths, ids, vectors)
 
 
-class Training(lightning.LightningModule):
+class Training(frozen.Training):
     """What lightning does with the model: one step of training, one of validation, the optimizer."""
-
-    strict_loading = False  # frozen encoders are in no checkpoint
-
-    def __init__(self, model: Captioner):
-        super().__init__()
-        self.model = model
 
     def loss(self, batch: Batch) -> tuple[Tensor, int]:
         """Mean cross-entropy of all words, and how many they are."""
@@ -316,14 +308,9 @@ class Training(lightning.LightningModule):
         return torch.optim.Adam(learning, self.model.config.learning_rate, betas=(0.9, 0.999), eps=1e-8)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Keep beside the weights what `load_model` needs to understand them, and of encoders only what they are."""
-        checkpoint["config"] = self.model.config.model_dump(mode="json")
+        """Keep beside the weights what `load_model` needs to understand them."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["vocabulary"] = self.model.vocabulary.digest
-        frozen.leave_out(checkpoint, self.model.frozen)
-
-    def on_load_checkpoint(self, checkpoint: dict) -> None:
-        """Go on over what is frozen only where it is what it was."""
-        frozen.check(self.model, checkpoint, self.trainer.ckpt_path)
 
 
 # The three names of the contract -------------------------------------------------------------------------------------

@@ -4,21 +4,36 @@ A model that has such encoders says in `frozen` what their embeddings follow fro
 weights' names: `{"audio_encoder.": encoder.identity}`.
 """
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from pathlib import Path
 
+import lightning
 from torch import nn
 
 from evaluation.findings import BadRequest
 from systems.training import read_checkpoint
 
 
-def leave_out(checkpoint: MutableMapping, frozen: Mapping[str, str]) -> None:
-    """Take frozen weights out of the checkpoint of a module that has the model as `model`, and say what they are."""
-    checkpoint["frozen"] = dict(frozen)
-    prefixes = tuple(f"model.{prefix}" for prefix in frozen)
-    weights = checkpoint["state_dict"]
-    checkpoint["state_dict"] = {name: weights[name] for name in weights if not name.startswith(prefixes)}
+class Training(lightning.LightningModule):
+    """What a system's training has in common with others': a `model` with frozen encoders, and its checkpoints."""
+
+    strict_loading = False  # what is frozen is in no checkpoint
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Keep the config beside the weights, and of what is frozen only what it is."""
+        checkpoint["config"] = self.model.config.model_dump(mode="json")
+        checkpoint["frozen"] = dict(self.model.frozen)
+        prefixes = tuple(f"model.{prefix}" for prefix in self.model.frozen)
+        weights = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: weights[name] for name in weights if not name.startswith(prefixes)}
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        """Go on over what is frozen only where it is what it was."""
+        check(self.model, checkpoint, self.trainer.ckpt_path)
 
 
 def check(model: nn.Module, state: Mapping, checkpoint: str | Path) -> None:

@@ -13,8 +13,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from evaluation import overlap
+from evaluation.data import Split
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, Faulty, Finding
+from systems.parts.generation import Rules
 
 PADDING, START, END, UNKNOWN = range(4)
 FILE = "vocabulary.json"  # in the run folder
@@ -28,6 +31,21 @@ def tokenize(text: str) -> list[str]:
     ['a', "dog's", 'bark', 'then', 'far-off', 'thunder']
     """
     return re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", text.lower().replace("’", "'"))
+
+
+def cider(split: Split, captions: Sequence[str]) -> float:
+    """CIDEr-D of captions, one of each clip, by these words: the metric's own tokeniser would start Java."""
+
+    def plain(text: str) -> str:
+        return " ".join(tokenize(text))
+
+    references = [[plain(caption) for caption in clip.captions] for clip in split.clips]
+    return float(overlap.CiderD([plain(caption) for caption in captions], references).scores.mean())
+
+
+def rules(min_words: int, max_words: int, no_repeat: int = 0) -> Rules:
+    """What a caption of a vocabulary's words may be; the arguments are those of `generation.Rules`."""
+    return Rules(START, END, PADDING, (PADDING, START, UNKNOWN), min_words, max_words, no_repeat)
 
 
 class Vocabulary:
