@@ -23,7 +23,7 @@ from systems import training
 from systems.__main__ import parser
 from systems.parts import vocabulary
 from systems.parts.vocabulary import END, PADDING, START
-from tests.systems.runs import cut_off, same, weights
+from tests.systems.runs import assert_captions_do_not_depend_on_the_batch, cut_off, same, weights
 from tests.systems.tiny import HEAR
 
 ROOT = Path(__file__).parents[2]
@@ -108,12 +108,7 @@ def test_captions_do_not_depend_on_the_batch(decoding):
     audio = torch.zeros(4, 88_199)
     for row, length in enumerate(lengths):
         audio[row, :length] = torch.randn(int(length)) * 0.1
-    with torch.inference_mode():
-        together, scores = model.caption_scored(audio, lengths)
-        for row, length in enumerate(lengths):
-            (alone,), score = model.caption_scored(audio[row : row + 1, :length], lengths[row : row + 1])
-            assert alone == together[row]
-            torch.testing.assert_close(score[0], scores[row], rtol=1e-4, atol=1e-4)
+    assert_captions_do_not_depend_on_the_batch(model, audio, lengths)
 
 
 def test_the_log_probability_is_the_models():

@@ -25,6 +25,16 @@ def rows(run):
         return list(csv.DictReader(file))
 
 
+def assert_captions_do_not_depend_on_the_batch(model, audio, lengths):
+    """Each of (N, samples) sounds of (N,) lengths has the same caption and log-probability alone, without padding."""
+    with torch.inference_mode():
+        together, scores = model.caption_scored(audio, lengths)
+        for row, length in enumerate(lengths):
+            (alone,), score = model.caption_scored(audio[row : row + 1, :length], lengths[row : row + 1])
+            assert alone == together[row]
+            torch.testing.assert_close(score[0], scores[row], rtol=1e-4, atol=1e-4)
+
+
 def kill(original, *args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
 

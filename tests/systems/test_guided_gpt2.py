@@ -21,7 +21,7 @@ from systems.__main__ import parser
 from systems.caption_retrieval import similarity
 from systems.guided_gpt2 import generator, scopes
 from systems.parts import generation
-from tests.systems.runs import cut_off, same
+from tests.systems.runs import assert_captions_do_not_depend_on_the_batch, cut_off, same
 from tests.systems.tiny import HEAR, causal_model, text_model
 
 ROOT = Path(__file__).parents[2]
@@ -222,12 +222,7 @@ def test_captions_do_not_depend_on_the_batch_nor_on_padding(model):
     torch.manual_seed(0)
     for row, length in enumerate(lengths):
         sounds[row, :length] = torch.rand(int(length)) - 0.5
-    with torch.inference_mode():
-        together, values = model.caption_scored(sounds, lengths)
-        for row, length in enumerate(lengths):
-            (said,), value = model.caption_scored(sounds[row : row + 1, :length], lengths[row : row + 1])
-            assert said == together[row]
-            torch.testing.assert_close(value[0], values[row], rtol=1e-4, atol=1e-4)
+    assert_captions_do_not_depend_on_the_batch(model, sounds, lengths)
 
 
 def test_what_cannot_be_printed_is_never_said(model):

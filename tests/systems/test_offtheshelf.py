@@ -25,7 +25,7 @@ from systems.offtheshelf.context import Context
 from systems.parts import encoders, generation, vocabulary, words
 from systems.parts.encoders import coala, openl3, vggish, windows, yamnet
 from systems.parts.vocabulary import PADDING, START
-from tests.systems.runs import cut_off, rows, same, weights
+from tests.systems.runs import assert_captions_do_not_depend_on_the_batch, cut_off, rows, same, weights
 from tests.systems.tiny import HEAR, text_model
 
 ROOT = Path(__file__).parents[2]
@@ -404,12 +404,7 @@ def test_captions_do_not_depend_on_the_batch(runs):
         audio = torch.zeros(3, 8000)
         for row, length in enumerate(lengths):
             audio[row, :length] = torch.rand(int(length)) - 0.5
-        with torch.inference_mode():
-            together, scores = model.caption_scored(audio, lengths)
-            for row, length in enumerate(lengths):
-                (alone,), score = model.caption_scored(audio[row : row + 1, :length], lengths[row : row + 1])
-                assert alone == together[row]
-                torch.testing.assert_close(score[0], scores[row], rtol=1e-4, atol=1e-4)
+        assert_captions_do_not_depend_on_the_batch(model, audio, lengths)
 
 
 def test_validation_has_the_loss_of_all_pairs(place, runs):
