@@ -25,7 +25,7 @@ def check(options: argparse.Namespace) -> int:
     """Train a system for a moment on awkward data, ask its model awkward things, and say all that is to be mended."""
     from systems import check
 
-    what, findings = check.check(options.system, options.run_folder, options.set)
+    what, findings = check.check(options.system, options.run_folder, options.config, options.set)
     say(findings)
     if not findings:
         print(f"{options.system}: {what}; nothing to mend")
@@ -100,12 +100,12 @@ def parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("check", help="whether a system holds to the contract", description=check.__doc__)
     verb.add_argument("system", help="import name, such as baseline.retriever")
-    way = verb.add_mutually_exclusive_group()
-    way.add_argument(
-        "--run", type=Path, dest="run_folder", metavar="RUN", help="ask this trained run; without, one is trained"
-    )
-    text = "change a key of the config to train with; epochs is 1 without"
-    way.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
+    text = "ask this trained run; without, one is trained"
+    verb.add_argument("--run", type=Path, dest="run_folder", metavar="RUN", help=text)
+    text = "YAML file of the config to train with, but for its epochs: 1; the system's defaults without"
+    verb.add_argument("--config", type=Path, help=text)
+    text = "change a key of the config to train with, epochs too"
+    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
     verb.set_defaults(run=check)
 
     verb = verbs.add_parser("train", help="train a system, or go on where it was cut off", description=train.__doc__)

@@ -95,21 +95,26 @@ class Report:
         return file == source or package in Path(file).parents
 
 
-def check(name: str, run_folder: Path | None = None, settings: Sequence[str] = ()) -> tuple[str, list[Finding]]:
+def check(
+    name: str, run_folder: Path | None = None, file: Path | None = None, settings: Sequence[str] = ()
+) -> tuple[str, list[Finding]]:
     """Check a system.
 
     Args:
         name: Import name of its module.
         run_folder: A trained run, whose best epoch is asked; without, the module is trained.
-        settings: `key=value` of its config to train with.
+        file: YAML file of the config to train with; without, the defaults.
+        settings: `key=value` of the config, which win.
 
     Returns:
         What it is, in words, and every finding.
 
     Raises:
-        BadRequest: There is no such module, or the run is none.
-        Faulty: The settings do not hold.
+        BadRequest: There is no such module, the run is none, or a config is given for it, which it has.
+        Faulty: File or settings do not hold.
     """
+    if run_folder and (file or settings):
+        raise BadRequest("--run asks a trained run, which has its config; leave --config and --set out, or --run")
     best = run_folder / "checkpoints" / "best.ckpt" if run_folder else None
     if best and not best.is_file():
         raise BadRequest(f"{best}: no such file; give the folder of a trained run, or leave --run out")
@@ -126,7 +131,7 @@ def check(name: str, run_folder: Path | None = None, settings: Sequence[str] = (
         raise refusal
     if module is None:
         return "", report.findings
-    config = _config(module, settings, report)
+    config = _config(module, file, settings, report)
     for part, form in (("train", "train(config, dataset, run)"), ("load_model", "load_model(checkpoint)")):
         if not callable(getattr(module, part, None)):
             report(part, f"be a function, {form}", repr(getattr(module, part, None)), "write it")
@@ -141,7 +146,7 @@ def check(name: str, run_folder: Path | None = None, settings: Sequence[str] = (
 # Config and training -------------------------------------------------------------------------------------------------
 
 
-def _config(module: ModuleType, settings: Sequence[str], report: Report) -> BaseModel | None:
+def _config(module: ModuleType, file: Path | None, settings: Sequence[str], report: Report) -> BaseModel | None:
     """Check Config, and build one to train with for an epoch."""
     model = getattr(module, "Config", None)
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
@@ -160,11 +165,11 @@ def _config(module: ModuleType, settings: Sequence[str], report: Report) -> Base
         advice = 'write `class Config(pydantic.BaseModel, extra="forbid")`'
         report("Config", "refuse unknown keys", "that it takes no_such_key, as it would a misspelt one", advice)
     short = ["epochs=1"] if "epochs" in model.model_fields else []
-    given = {setting.partition("=")[0] for setting in settings}
+    given = {setting.partition("=")[0] for setting in settings} | (contract.read_config(file).keys() if file else set())
     if any(about.is_required() and field not in given for field, about in model.model_fields.items()):
         return None
-    if settings:  # what does not hold is the request's fault
-        return contract.configure(model, None, settings if "epochs" in given else [*settings, *short])
+    if file or settings:  # what does not hold is the request's fault
+        return contract.configure(model, file, [*short, *settings])
     with report.catching("Config", "hold with its defaults"):
         return contract.configure(model, None, short)
     return None

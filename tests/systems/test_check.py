@@ -344,6 +344,18 @@ def test_a_trained_run_is_asked_without_training(team, tmp_path):
         check.check("baseline.retriever", folder)
 
 
+def test_a_config_is_trained_with_for_an_epoch(team, tmp_path):
+    source = RETRIEVER.replace("gain: float = 1.0", "gain: float = 1.0\n    epochs: int = 5")
+    source = source.replace(
+        "    run.start()", "    assert (config.gain, config.epochs) == (2, 1), config\n    run.start()"
+    )
+    name, file = team(source), tmp_path / "two.yaml"
+    file.write_text("gain: 2\nepochs: 40\n")
+    assert found(name, file=file) == []
+    finding, *_ = found(name, file=file, settings=["epochs=3"])
+    assert "gain=2.0 epochs=3" in finding
+
+
 def test_the_data_are_as_awkward_as_they_may_be(tmp_path):
     check.make_data(tmp_path / "data")
     _, findings = data.check(tmp_path / "data")
@@ -357,6 +369,9 @@ def test_the_data_are_as_awkward_as_they_may_be(tmp_path):
         (["team", "--run", "nowhere"], "error: nowhere/checkpoints/best.ckpt: no such file; give the folder of a"),
         (["team", "--set", "gian=2"], "--set: gian: error: unknown key 'gian'; did you mean 'gain'?"),
         (["team", "--set", "gain"], "error: --set takes key=value; found 'gain'"),
+        (["team", "--config", "nowhere.yaml"], "error: nowhere.yaml: no such file"),
+        (["team", "--run", "a", "--set", "gain=2"], "error: --run asks a trained run, which has its config; leave"),
+        (["team", "--run", "a", "--config", "b"], "error: --run asks a trained run, which has its config; leave"),
     ],
 )
 def test_a_wrong_request_gets_one_clear_line(team, capsys, arguments, expected):
