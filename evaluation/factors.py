@@ -37,15 +37,9 @@ from evaluation import tables
 from evaluation.comparison import holm, marks, p_value
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, Faulty, Finding, printable, table, unknown_key
+from evaluation.scores import LOWER
 
-AROUND = (
-    "run",
-    "seed",
-    "state",
-    "seconds",
-    "error",
-)  # the columns around the factors: one before them, the others after
-LOWER = ("medR", "fer")  # metrics of which less is better
+AROUND = ("run", "seed", "state", "seconds", "error")  # the columns around the factors: one before them, four after
 SHOWN = 10  # settings in the table for people
 EXACT_TIES = 13  # pairs up to which ties leave the test exact
 

@@ -39,6 +39,7 @@ from evaluation.intervals import (
 )
 
 VERSION = "0.2.0"
+LOWER = ("fer", "medR")  # metrics of which less is better
 
 
 @dataclass(frozen=True)

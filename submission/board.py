@@ -13,11 +13,10 @@ from evaluation import comparison
 from evaluation.comparison import Difference
 from evaluation.findings import ERROR, NOTE, WARNING, Finding, printable, table
 from evaluation.intervals import Estimate
-from evaluation.scores import Score, number, plain
+from evaluation.scores import LOWER, Score, number, plain
 from submission.tasks import Figures, Task
 
 SEED = 0  # of the test's draws
-LOWER = ("fer", "medR")  # metrics of which less is better
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,9 @@ from evaluation.data import Split
 from evaluation.files import replacing
 from evaluation.findings import NOTE, BadRequest, Faulty, Finding
 from evaluation.intervals import grouped, jackknife
+from evaluation.scores import LOWER
 from submission import page
-from submission.board import LOWER, SEED, Entry, Leaderboard, Package, Table
+from submission.board import SEED, Entry, Leaderboard, Package, Table
 from submission.tasks import Task
 
 SECONDS = 1800  # for one package
