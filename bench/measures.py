@@ -66,10 +66,10 @@ def race(*contenders: Callable[[], object], rounds: int) -> list[float]:
 def duration(seconds: float) -> str:
     """Say it in three digits.
 
-    >>> duration(0.0123), duration(4.5678)
-    ('12.3 ms', '4.57 s')
+    >>> duration(0.0123), duration(4.5678), duration(13_700)
+    ('12.3 ms', '4.57 s', '3.81 h')
     """
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+    for unit, size in (("h", 3600.0), ("s", 1.0), ("ms", 1e-3)):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds / 1e-6:.3g} µs"
