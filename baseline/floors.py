@@ -103,7 +103,7 @@ def loaded(run: Path, part: str, advice: str) -> object:
     name, checkpoint = contract.system_of(run), run / "checkpoints" / "best.ckpt"
     if not checkpoint.is_file():
         raise BadRequest(f"{checkpoint}: no such file; {advice}")
-    model = contract.system(name).load_model(checkpoint)
+    model = contract.load(name, checkpoint)
     if not hasattr(model, part):
         raise BadRequest(f"{run}: is a run of {name}, whose model has no {part}; {advice}")
     return model

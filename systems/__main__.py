@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation import data
@@ -14,9 +15,7 @@ FLAGS = ("accelerator", "devices", "precision", "strategy", "num_nodes", "accumu
 
 def show(options: argparse.Namespace) -> None:
     """List the systems of this checkout; any other module is named in the same way."""
-    rows = [
-        [one.name, one.task, one.parameters, one.paper, " ".join(map(str, one.configs))] for one in listing.systems()
-    ]
+    rows = [[one.name, one.task, one.parameters, one.paper, _braced(one.configs)] for one in listing.systems()]
     print(table(rows, ["system", "task", "parameters", "paper", "configs"]))
     print("any other module on the path, or installed, goes by its import name: python -m systems check NAME")
 
@@ -84,6 +83,19 @@ def published(options: argparse.Namespace) -> None:
         raise BadRequest("--data must be the folder that the runs were scored on; give it")
     split = data.read(options.data, options.split, sound=False)[options.split] if options.data else None
     print(beside(options.system, runs, options.data and options.data.resolve().name, split))
+
+
+def _braced(files: Sequence[Path]) -> str:
+    """Files of one ending as a shell would take them, a folder at a time.
+
+    >>> _braced([Path("a/one.yaml"), Path("a/two.yaml"), Path("b.yaml")])
+    'a/{one,two}.yaml b.yaml'
+    """
+    folders = {file.parent: [one.stem for one in files if one.parent == file.parent] for file in files}
+    return " ".join(
+        f"{folder / (names[0] if len(names) == 1 else '{' + ','.join(names) + '}')}.yaml"
+        for folder, names in folders.items()
+    )
 
 
 def _devices(text: str) -> str | int:

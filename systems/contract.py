@@ -96,6 +96,17 @@ def system_of(folder: Path) -> str:
         raise BadRequest(f"{file}: must be a run's, with the key system; put the run's own back") from None
 
 
+def load(name: str, checkpoint: Path) -> object:
+    """The model of a checkpoint that a system wrote; raises BadRequest where another system did, or an older one."""
+    try:
+        return system(name).load_model(checkpoint)
+    except ValidationError as invalid:
+        first = invalid.errors()[0]
+        found = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        message = f"the config in it is none of {name} as it is now ({found}); put the run's own back, or train again"
+        raise BadRequest(f"{checkpoint}: {message}") from None
+
+
 def configure(model: type[BaseModel], file: Path | None, settings: Sequence[str] = ()) -> BaseModel:
     """Build a system's config from a YAML file and `key=value` settings, which win; values are YAML.
 
@@ -138,7 +149,7 @@ def read_config(file: Path) -> dict[str, object]:
         BadRequest: The file does not exist or is no YAML mapping.
     """
     if not file.is_file():
-        raise BadRequest(f"{file}: no such file; give a YAML file of the system's config")
+        raise BadRequest(f"{file}: no such file; give a YAML file")
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -40,11 +40,9 @@ def predict(folder: Path, split: Split, cache: Path | None = None, task: str | N
     if not checkpoint.is_file():
         message = "no such file: training has not come to the end of an epoch; give the same training command again"
         raise BadRequest(f"{checkpoint}: {message}")
-    if not (folder / "system.yaml").is_file():
-        message = "training has not ended (there is no system.yaml); this is the prediction of its best epoch so far"
-        say([Finding(str(folder), message=message, severity=WARNING)])
+    warn_unfinished(folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = contract.system(name).load_model(checkpoint).to(device)
+    model = contract.load(name, checkpoint).to(device)
     task = task or ("captioning" if hasattr(model, "caption") else "retrieval")
     if lacking := [part for part in PARTS[task] if not hasattr(model, part)]:
         can = " and ".join(one for one, parts in PARTS.items() if all(hasattr(model, part) for part in parts))
@@ -55,13 +53,21 @@ def predict(folder: Path, split: Split, cache: Path | None = None, task: str | N
             path = folder / "predictions" / f"{split.name}.csv"
             captions, log_probabilities = contract.captions(model, split, device=device)
             captioning.write(path, split.file_names, captions, log_probabilities)
-            return f"{path}: {len(captions)} clips, {len(set(captions))} different captions"
+            said = len(set(captions))
+            return f"{path}: {len(captions)} clips, {said} different caption{'s' if said > 1 else ''}"
         if not split.queries:
             raise BadRequest(f"the split {split.name} has no queries to answer")
         path = folder / "predictions" / f"{split.name}.npz"
         prediction = contract.similarity(model, split, device=device)
     prediction.save(path)
     return f"{path}: {len(prediction.queries)} queries x {len(prediction.file_names)} clips"
+
+
+def warn_unfinished(folder: Path) -> None:
+    """Say of a run whose training has not ended that what is asked of it is of its best epoch so far."""
+    if not (folder / "system.yaml").is_file():
+        message = "training has not ended (there is no system.yaml); this is of its best epoch so far"
+        say([Finding(str(folder), message=message, severity=WARNING)])
 
 
 def score(folder: Path, split: Split, metric: str, cache: Path) -> Score:

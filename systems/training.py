@@ -2,7 +2,7 @@
 
 A run is a folder:
 
-    config.yaml      the system, its resolved config, the seed and digests of the data
+    config.yaml      the system, its resolved config, the seed, digests of the data, and how it is trained
     checkpoints/     last.ckpt, from which training goes on, and best.ckpt, by the monitored value
     metrics.csv      a row per epoch
     tensorboard/     the same, and the loss of every step
@@ -45,13 +45,14 @@ from tqdm import tqdm
 
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, Faulty, Finding
+from systems.parts.encoders.weights import unreadable
 
 VERSIONS = ("torch", "torchaudio", "lightning", "numpy", "gensim")
 ABSENT = "(absent)"
 Collate = Callable[[list], object]
 
 
-class Schedule(BaseModel, extra="forbid", frozen=True):
+class Schedule(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
     """How long to train and how fast; the defaults are those of the DCASE 2022 task 6B baseline."""
 
     epochs: int = Field(150, ge=1)  # at most
@@ -73,7 +74,8 @@ class Run:
         data: Digest of each split that the run depends on.
         seed: What every random number follows from.
         cache: Where features are kept.
-        flags: Arguments for `lightning.Trainer`: accelerator, devices, precision, strategy, num_nodes.
+        flags: Arguments for `lightning.Trainer`: accelerator, devices, precision, strategy, num_nodes,
+            accumulate_grad_batches.
     """
 
     folder: Path
@@ -97,8 +99,30 @@ class Run:
     @property
     def identity(self) -> dict[str, object]:
         """What config.yaml says: everything that the weights follow from; nothing of what a config says to exclude."""
-        config = self.config.model_dump(mode="json")
-        return {"system": self.system, "seed": self.seed, "data": dict(self.data), "config": config}
+        config, trainer = self.config.model_dump(mode="json"), self._trainer()
+        training = {
+            "precision": trainer.precision,
+            "devices": trainer.world_size,  # each takes a batch
+            "accumulate_grad_batches": trainer.accumulate_grad_batches,
+        }
+        return {
+            "system": self.system,
+            "seed": self.seed,
+            "data": dict(self.data),
+            "training": training,
+            "config": config,
+        }
+
+    def _trainer(self) -> lightning.Trainer:
+        """A trainer as the flags ask for it; raises BadRequest where they are wrong, or ask for what is not here."""
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+        try:
+            trainer = lightning.Trainer(logger=False, enable_checkpointing=False, **self.flags)
+        except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+            raise BadRequest(f"lightning's flags: {' '.join(str(error).split())}") from None
+        if (found := trainer.accumulate_grad_batches) < 1:  # which lightning takes: the loss is divided by it
+            raise BadRequest(f"lightning's flags: accumulate_grad_batches must be 1 or more; found {found}")
+        return trainer
 
     def check(self) -> None:
         """Make sure that lightning takes the flags, and that the folder is this run's, or free.
@@ -107,11 +131,7 @@ class Run:
             BadRequest: A flag is wrong, or asks for what this machine does not have.
             Faulty: The folder holds another run, with every key that differs; or something that is no run.
         """
-        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-        try:
-            lightning.Trainer(logger=False, enable_checkpointing=False, **self.flags)
-        except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
-            raise BadRequest(f"lightning's flags: {' '.join(str(error).split())}") from None
+        self._trainer()
         if findings := self.mismatches():
             raise Faulty(findings)
 
@@ -353,10 +373,8 @@ def read_checkpoint(path: Path) -> dict:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise BadRequest(
-            f"{path}: cannot be read as a checkpoint ({reason}); put the run's own back, or train into a new folder"
-        ) from None
+        message = f"{path}: cannot be read as a checkpoint ({unreadable(error)})"
+        raise BadRequest(f"{message}; put the run's own back, or train into a new folder") from None
     if not isinstance(state, dict) or "state_dict" not in state:
         raise BadRequest(f"{path}: must be a checkpoint that lightning wrote; put the run's own back")
     return state

@@ -513,6 +513,9 @@ def similar_captions(
 ) -> similarity.Similar:
     """Which of some distinct captions are similar, by the config's model; raises as `similarity.similar` does."""
     encode = texts.encoder(config.similarity_model, config.similarity_layer)
+    if not isinstance(encode, texts.Transformer):
+        what = "must be a transformers model, whose tokens are compared; found word vectors"
+        raise BadRequest(f"similarity_model: {config.similarity_model}: {what}")
     prefilter = None
     if config.prefilter:
         sentence = texts.encoder(config.prefilter, output="sentence")

@@ -412,7 +412,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
             "input_sampling_rate": f"{model.sample_rate / 1000:g}kHz",
             "acoustic_features": "log-power spectrogram",
             "word_embeddings": "learnt",
-            "data_augmentation": None,
+            "data_augmentation": "random excerpts" if config.seconds else None,
             "machine_learning_method": "encoder-decoder, contrastive learning" if config.alpha else "encoder-decoder",
             "learning_scheme": "supervised",
             "ensemble": False,

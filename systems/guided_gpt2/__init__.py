@@ -272,7 +272,10 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
     check_window(config, language, development, validation)
     stage = replace(run, folder=run.folder / RETRIEVAL, system=caption_retrieval.__name__, config=config.retrieval)
-    prepared = caption_retrieval.prepare(config.retrieval, dataset, run)
+    try:
+        prepared = caption_retrieval.prepare(config.retrieval, dataset, run)
+    except BadRequest as error:
+        raise BadRequest(f"in the first stage, whose keys are retrieval.KEY: {error}") from None
     similar = similar_captions(config.retrieval, list(development.captions), run.cache)
     material = Material(language, config.guidance, development, similar)
 

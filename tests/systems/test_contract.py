@@ -93,6 +93,13 @@ def test_predicting_without_a_run(tmp_path, loud_and_quiet, capsys):
     (tmp_path / "begun" / "checkpoints" / "best.ckpt").write_bytes(b"half a checkpoint")
     assert command(parser(), ["predict", str(tmp_path / "begun"), "--data", str(loud_and_quiet)]) == 2
     assert "best.ckpt: cannot be read as a checkpoint" in capsys.readouterr().err
+    state = {"state_dict": {}, "config": {"no_such_key": 1, "epochs": 2}}
+    torch.save(state, tmp_path / "begun" / "checkpoints" / "best.ckpt")
+    assert command(parser(), ["predict", str(tmp_path / "begun"), "--data", str(loud_and_quiet)]) == 2
+    expected = (
+        "the config in it is none of baseline.retriever as it is now (no_such_key: Extra inputs are not permitted)"
+    )
+    assert expected in capsys.readouterr().err
     (tmp_path / "begun" / "config.yaml").write_text("- no run")
     assert command(parser(), ["predict", str(tmp_path / "begun"), "--data", str(loud_and_quiet)]) == 2
     assert "config.yaml: must be a run's, with the key system" in capsys.readouterr().err

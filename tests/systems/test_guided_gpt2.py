@@ -330,6 +330,10 @@ def test_killed_in_either_stage_it_ends_with_the_same_weights(place, tmp_path):
             ("retrieval.threshold=1", "retrieval.embedding=raw"),
             "captions that are similar to those of other clips; none",
         ),
+        (
+            ("retrieval.threshold=1", "retrieval.monitor=loss"),
+            "in the first stage, whose keys are retrieval.KEY: the validation split must have two clips with similar",
+        ),
         (("retrieval.margin=0",), "retrieval.margin: error: Input should be greater than 0"),
         (("retrieval.nothing=0",), "retrieval.nothing"),
         (("reduced=50",), "Input should be a multiple of 4"),

@@ -122,6 +122,17 @@ def test_a_run_is_not_mixed_with_another_config(data, undisturbed, capsys):
     assert (undisturbed / "config.yaml").read_bytes() == before
 
 
+def test_a_run_does_not_go_on_with_other_flags(data, undisturbed, capsys):
+    more = ["--precision", "bf16-mixed", "--accumulate-grad-batches", "2"]
+    assert command(parser(), arguments(data, undisturbed, *more)) == 1
+    lines = capsys.readouterr().err.splitlines()
+    advice = "; ask for the same, or give a new run folder"
+    assert lines == [
+        f"{undisturbed}/config.yaml: training.accumulate_grad_batches: error: the run has 1, asked for 2{advice}",
+        f"{undisturbed}/config.yaml: training.precision: error: the run has 32-true, asked for bf16-mixed{advice}",
+    ]
+
+
 def test_a_run_is_not_mixed_with_other_data(data, undisturbed, tmp_path, capsys):
     other = tmp_path / "other"
     shutil.copytree(data, other)
@@ -161,6 +172,17 @@ BAD_REQUESTS = {
     "no such monitor": (["--set", "monitor=map"], 2, "--set: monitor: error: Input should be 'mAP@10' or 'loss'"),
     "no such accelerator": (["--accelerator", "abacus"], 2, "error: lightning's flags: "),
     "no such precision": (["--precision", "half"], 2, "error: lightning's flags: "),
+    "fewer batches than one": (
+        ["--accumulate-grad-batches", "-2"],
+        2,
+        "error: lightning's flags: accumulate_grad_batches must be 1 or more; found -2",
+    ),
+    "no batches": (
+        ["--accumulate-grad-batches", "0"],
+        2,
+        "error: lightning's flags: accumulate_grad_batches must be 1 or more; found 0",
+    ),
+    "a rate without end": (["--set", "learning_rate=.inf"], 2, "--set: learning_rate: error: Input should be a finite"),
 }
 
 

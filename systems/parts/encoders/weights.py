@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from evaluation.findings import BadRequest, Faulty, Finding, shortened
+from evaluation.findings import BadRequest, Faulty, Finding, cut, shortened
 from evaluation.models import Part
 
 CACHE = Path("~/.cache/dcase-kit")
@@ -69,9 +69,20 @@ def read(file: Path, part: Part) -> object:
         with torch.serialization.safe_globals(ARRAYS):
             return torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
-        reason = str(error).partition(".")[0].strip()[:200] or type(error).__name__
-        message = f"{file}: must be {part.title} as torch saves it ({reason}); fetch it again from {part.source}"
+        message = (
+            f"{file}: must be {part.title} as torch saves it ({unreadable(error)}); fetch it again from {part.source}"
+        )
         raise BadRequest(message) from None
+
+
+def unreadable(error: Exception) -> str:
+    """Why torch could not read a file: the first sentence of what it says, of a text file's letters nothing.
+
+    >>> unreadable(KeyError(101)), unreadable(RuntimeError("failed finding central directory. Is it a checkpoint?"))
+    ('torch did not save it', 'failed finding central directory')
+    """
+    said = "" if isinstance(error, KeyError) else " ".join(str(error).split()).partition(". ")[0]
+    return cut(said.rstrip(".")) or "torch did not save it"
 
 
 def load(network: Callable[[], nn.Module], part: Part, path: str, unused: Shapes, inside: str = "") -> nn.Module:
@@ -103,6 +114,9 @@ def fill(model: nn.Module, state: object, file: Path, unused: Shapes) -> nn.Modu
     found = {}
     if isinstance(state, Mapping):
         found = {str(name): tuple(value.shape) for name, value in state.items() if isinstance(value, torch.Tensor)}
+    if not found:
+        kind = f"only {', '.join(map(str, state)) or 'none'}" if isinstance(state, Mapping) else "none"
+        raise BadRequest(f"{file}: must hold the weights' tensors by name; found {cut(kind)}: fetch it again")
     # How many batches a norm was trained on: nothing follows from it, and torch did not keep it before 0.4.1.
     counts = {name for name in {**expected, **found} if name.endswith(".num_batches_tracked")}
     if differences := _differences(_without(expected, counts), _without(found, counts), file):

@@ -83,8 +83,14 @@ def test_what_torch_did_not_save_is_refused_unread(content, tmp_path):
 
 def test_a_checkpoint_without_its_model_is_refused(tmp_path):
     torch.save(torch.zeros(3), tmp_path / "Cnn14_mAP=0.431.pth")
-    with pytest.raises(Faulty, match=r"fc1\.bias: error: missing"):
+    with pytest.raises(BadRequest, match=r"must hold the weights' tensors by name; found none: fetch it again"):
         MODULES["cnn14"].load_model(str(tmp_path))
+
+
+def test_weights_within_another_entry_are_refused_by_its_name(tmp_path):
+    torch.save({"state_dict": {"a": torch.zeros(3)}, "epoch": 3}, tmp_path / "vggish-10086976.pth")
+    with pytest.raises(BadRequest, match="found only state_dict, epoch: fetch it again"):
+        vggish.load_model(str(tmp_path))
 
 
 @pytest.mark.parametrize(
