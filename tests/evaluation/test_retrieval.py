@@ -1058,10 +1058,18 @@ def test_many_findings_of_a_kind_are_cut_short():
         validate(truth, TWENTY, Ranking(queries[:1], (TWENTY[:10],)))
     messages = [finding.message for finding in faulty.value.findings]
     assert len(messages) == 101
-    assert "and so 149 more of the truth's 250 queries; is another relevance file meant?" in messages
+    assert messages[-1] == "and so 149 more of the truth's 250 queries; is another relevance file meant?"
     findings = validate(truth, TWENTY, Ranking(queries, ((TWENTY[0], "x.wav"),) * 250))
     assert len(findings) == 101
-    assert findings[0].message == "and so 150 more names of no clip"
+    assert findings[-1].message == "and so 150 more names of no clip"
+
+
+@pytest.mark.parametrize("text", ["", "\n", "caption,file_name_1\n"])
+def test_a_prediction_without_rows(text, tmp_path):
+    (tmp_path / "it.csv").write_text(text)
+    with pytest.raises(Faulty) as faulty:
+        validate(FOUR, TWENTY, read(tmp_path / "it.csv"), "it.csv")
+    assert str(faulty.value) == "it.csv: error: has no rows; give one for each of the 4 queries"
 
 
 def test_the_truth_must_name_clips_of_the_split():
