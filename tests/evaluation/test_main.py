@@ -295,7 +295,7 @@ def test_faulty_truth(run, scored):
     status, out, err = score(run, scored)
     assert (status, out) == (1, "")
     assert err.splitlines() == [
-        f"captions_evaluation.csv:{line}: caption_1: error: is blank; write a caption" for line in (2, 3)
+        f"{scored}/captions_evaluation.csv:{line}: caption_1: error: is blank; write a caption" for line in (2, 3)
     ]
 
 
