@@ -591,8 +591,15 @@ def test_the_metric_that_ranks_is_missing(run, monkeypatch, tmp_path):
     assert "python -m evaluation download spice" in out
 
 
-def test_another_metric_is_missing(run):
-    status, out, err = run("--metrics", "cider_d", "spice")
+def test_a_metric_asked_for_by_name_is_missing(run):
+    status, out, err = run("--metrics", "cider_d", "spice", "spider")
+    assert (status, err) == (1, "error: spice is not available\nerror: spider is not available\n")
+    assert "python -m evaluation download spice" in out
+
+
+def test_a_metric_of_a_set_that_does_not_rank_is_missing(run, monkeypatch):
+    monkeypatch.setitem(captioning.SETS, "dcase2020", ("cider_d", "spice"))
+    status, out, err = run("--metrics", "dcase2020")
     assert (status, err) == (0, "")
     assert "python -m evaluation download spice" in out
 
