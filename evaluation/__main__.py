@@ -89,10 +89,13 @@ def score_captions(options: argparse.Namespace) -> int:
         file=str(options.prediction),
     )
     _report(score, options)
-    if metrics[0] in score.unavailable:
-        print(f"error: {metrics[0]}, the metric that ranks, is not available", file=sys.stderr)
-        return 1
-    return 0
+    if options.metrics[0] in captioning.SETS:
+        missing = [f"{metrics[0]}, the metric that ranks,"] * (metrics[0] in score.unavailable)
+    else:  # each is asked for by name
+        missing = list(score.unavailable)
+    for name in missing:
+        print(f"error: {name} is not available", file=sys.stderr)
+    return 1 if missing else 0
 
 
 def _report(score: Score, options: argparse.Namespace) -> None:

@@ -46,7 +46,7 @@ import numpy as np
 
 from evaluation import models, overlap, scores, tables
 from evaluation.data import Split
-from evaluation.files import replacing
+from evaluation.files import no_file, replacing
 from evaluation.findings import (
     ERROR,
     NOTE,
@@ -100,13 +100,15 @@ def read(path: Path) -> Prediction:
     The columns may be parted by commas or tabs (the organisers' own baselines disagree).
 
     Raises:
-        BadRequest: There is no such file.
+        BadRequest: There is no such file, or it is a retriever's.
         Faulty: The file does not hold; with every finding.
     """
     if not path.is_file():
-        raise BadRequest(f"{path}: no such file; give a CSV with the columns {' and '.join(COLUMNS)}")
+        raise no_file(path, f"a CSV with the columns {' and '.join(COLUMNS)}")
+    if path.suffix.lower() == ".npz":
+        raise BadRequest(f"{path}: is a similarity matrix of a retriever; score it with `evaluation score retrieval`")
     findings: list[Finding] = []
-    separator = tables.separator(path)
+    separator = tables.separator(path, str(path))
     records, _ = tables.read(path, str(path), findings, separator)
     header = records[0][1] if records else []
     for column in COLUMNS:
@@ -161,6 +163,8 @@ def validate(split: Split, prediction: Prediction, file: str = "prediction") -> 
     extra = [name for name in seen if name not in known]
     hint = lookalike(extra)
     missing = [name for name in split.file_names if name not in seen]
+    if missing and not seen:
+        raise Faulty([Finding(file, message=f"has no rows; give one for each of {split.name}'s {len(missing)} clips")])
     if len(missing) == len(split.clips) and not any(map(hint, missing)):  # all else would only repeat it
         message = f"names none of {split.name}'s {len(split.clips)} clips; is this the prediction of another split?"
         raise Faulty([Finding(file, message=message)])

@@ -43,7 +43,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -187,12 +187,12 @@ def read(folder: Path, *splits: str, sound: bool = True) -> Dataset:
 
     Raises:
         BadRequest: There is no such folder, or no such split in it.
-        Faulty: The data do not hold; with every finding.
+        Faulty: The data do not hold; with every finding, its file with the folder.
     """
     dataset, findings = _survey(folder, splits, sound)
     everything = [finding for part in findings.values() for finding in part]
     if any(finding.severity == ERROR for finding in everything):
-        raise Faulty(everything)
+        raise Faulty(replace(finding, file=f"{folder}/{finding.file}") for finding in everything)
     return dataset
 
 
@@ -664,7 +664,7 @@ def _metadata(
             problems.append(Finding(path.name, line, "file_name", f"{cells[0]!r} is no clip of {split}"))
         else:
             metadata[cells[0]] = MappingProxyType(dict(zip(header, cells, strict=True)))
-    findings += [Finding(p.file, p.line, p.column, p.message, WARNING) for p in problems]
+    findings += [replace(problem, severity=WARNING) for problem in problems]
     return metadata
 
 

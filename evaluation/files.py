@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and those that are not there."""
 
 import contextlib
 import os
@@ -8,6 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from evaluation.findings import BadRequest
+
+
+def no_file(path: Path, wanted: str) -> BadRequest:
+    """Say that a prediction is not there, or is a folder; of a run's folder, which predictions it holds.
+
+    Args:
+        path: What was given.
+        wanted: What to give, in words.
+    """
+    if not path.is_dir():
+        return BadRequest(f"{path}: no such file; give {wanted}")
+    held = sorted(str(file) for file in path.glob("predictions/*") if file.suffix in (".npz", ".csv"))
+    return BadRequest(f"{path}: is a folder; give {' or '.join(held) or wanted}")
 
 
 @contextlib.contextmanager

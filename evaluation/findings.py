@@ -23,9 +23,9 @@ LISTED = 100  # of one kind
 SHOWN = 200  # characters of a text that may be of any length
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Finding:
-    """One thing that a check found.
+    """One thing that a check found; sorted by file, line and column.
 
     Attributes:
         file: The file, as the user would name it.
@@ -33,6 +33,7 @@ class Finding:
         column: Name of the column or key; empty where there is none.
         message: What must hold, what was found, and what to do.
         severity: `error` (cannot be used), `warning` (can, but look) or `note` (for information).
+        rest: Whether it stands for more of a kind that are not told; it is the last of its file.
     """
 
     file: str
@@ -40,6 +41,14 @@ class Finding:
     column: str = ""
     message: str = ""
     severity: str = ERROR
+    rest: bool = False
+
+    def __lt__(self, other: "Finding") -> bool:
+        return self._order < other._order
+
+    @property
+    def _order(self) -> tuple[str, bool, int, str, str, str]:
+        return self.file, self.rest, self.line, self.column, self.message, self.severity
 
     def __str__(self) -> str:
         """Give the line a user reads, in the form of a compiler's.
@@ -86,8 +95,8 @@ def shortened(findings: list[Finding], what: str) -> list[Finding]:
     """Of many findings of one kind the first, and how many more there are."""
     if len(findings) <= LISTED:
         return findings
-    more = replace(findings[0], line=0, column="", message=f"and so {len(findings) - LISTED} more {what}")
-    return [*findings[:LISTED], more]
+    message = f"and so {len(findings) - LISTED} more {what}"
+    return [*findings[:LISTED], replace(findings[0], line=0, column="", message=message, rest=True)]
 
 
 def lookalike(names: Iterable[str]) -> Callable[[str], str | None]:

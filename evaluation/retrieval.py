@@ -47,7 +47,7 @@ import numpy as np
 
 from evaluation import scores, tables
 from evaluation.data import Split
-from evaluation.files import replacing
+from evaluation.files import no_file, replacing
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding, lookalike, printable, shortened
 from evaluation.intervals import Estimate
 from evaluation.scores import Items, Measured, Score, interval_method, measure
@@ -121,7 +121,7 @@ def read(path: Path) -> Prediction:
         Faulty: The file does not hold; with every finding.
     """
     if not path.is_file():
-        raise BadRequest(f"{path}: no such file; give a prediction (.npz or .csv)")
+        raise no_file(path, "a prediction (.npz or .csv)")
     if path.suffix.lower() == ".npz":
         return _similarity(path)
     if path.suffix.lower() not in (".csv", ".tsv"):
@@ -133,13 +133,16 @@ def read_csv(path: Path, file: str) -> Prediction:
     """Read a CSV as `read` does, whatever it is called; `file` is its name in findings.
 
     Raises:
+        BadRequest: It is a captioner's.
         Faulty: The file does not hold; with every finding.
     """
-    separator = tables.separator(path)
+    separator = tables.separator(path, file)
     if plain := _plain_matrix(path, separator):
         return plain
     findings: list[Finding] = []
     records, _ = tables.read(path, file, findings, separator)
+    if records and {"file_name", "caption_predicted"} <= set(records[0][1]):
+        raise BadRequest(f"{file}: holds the captions of a captioner; score it with `evaluation score captions`")
     if findings:
         raise Faulty(findings)
     rows = records[1:]
@@ -284,6 +287,8 @@ def validate(
         if query in seen:
             findings.append(Finding(file, line, message=f"query {query!r} stands here twice; give each query once"))
         seen.setdefault(query, index)
+    if truth and not seen:
+        raise Faulty([Finding(file, message=f"has no rows; give one for each of the {len(truth)} queries")])
     extra = [query for query in seen if query not in truth]
     hint = lookalike(extra)
     if extra and len(extra) == len(seen) and not any(hint(query) for query in truth):  # all else would only repeat it

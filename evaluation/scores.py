@@ -250,7 +250,8 @@ def read(path: Path) -> Score:
         _each(unavailable.values(), str, "unavailable")
         return Score(metrics, kept, _take(score, "signature", str), unavailable)
     except (ValueError, OverflowError, RecursionError) as error:  # of json and of numbers beyond all bounds too
-        message = f"must be what `evaluation score … --json FILE` writes ({error}); score the prediction again"
+        reason = "it is no JSON" if isinstance(error, UnicodeDecodeError | json.JSONDecodeError) else error
+        message = f"must be what `evaluation score … --json FILE` writes ({reason}); score the prediction again"
         raise Faulty([Finding(str(path), message=message)]) from None
 
 

@@ -7,12 +7,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.findings import Finding
+from evaluation.findings import Faulty, Finding
 
 csv.field_size_limit(10_000_000)  # a cell longer than Python's 131,072 characters is read, not an exception
 
 Record = tuple[int, list[str]]  # the line that it starts on, from 1, and its cells
 
+_QUOTED = re.compile(b'"[^"]*"')
 _NOT_UTF_8 = re.compile("[\udc80-\udcff]")  # what such bytes become with "surrogateescape"
 
 
@@ -54,10 +55,22 @@ def _latin_1(stray: re.Match[str]) -> str:
     return bytes([ord(stray[0]) - 0xDC00]).decode("cp1252", "replace")
 
 
-def separator(path: Path) -> str:
-    """What parts a file's columns: tabs where its first line has one, else commas."""
-    with path.open("rb") as file:
-        return "\t" if b"\t" in file.readline() else ","
+def separator(path: Path, file: str) -> str:
+    """What parts a file's columns: tabs where its first line has one, else commas.
+
+    Raises:
+        Faulty: It is semicolons; `file` is the file's name in the finding.
+    """
+    with path.open("rb") as lines:
+        first, second = lines.readline(), lines.readline()
+    if b"\t" in first:
+        return "\t"
+    # Names and texts may hold either mark, unquoted too: what ends the header's first cell and the next line decide.
+    header, row = _QUOTED.sub(b"", first), _QUOTED.sub(b"", second)
+    if header.count(b";") > header.count(b",") and b"," not in header.partition(b";")[0] and (b";" in row or not row):
+        message = "columns must be separated by commas or tabs; found semicolons: save it so"
+        raise Faulty([Finding(file, 1, message=message)])
+    return ","
 
 
 def parse(text: str, file: str, findings: list[Finding], separator: str = ",") -> tuple[list[Record], bool]:

@@ -128,7 +128,7 @@ def validate(task: Task, path: Path, split: Split | str = "", file: str = "") ->
         kinds["more"] = [Finding(file, message=f"there are {LISTED} findings or more; mend these first")]
     for kind, count in more.items():
         message = f"and so in {count} more places, as: {kinds[kind][0].message}"
-        kinds[kind].append(replace(kinds[kind][0], line=0, column="", message=message))
+        kinds[kind].append(replace(kinds[kind][0], line=0, column="", message=message, rest=True))
     return sorted(finding for found in kinds.values() for finding in found)
 
 

@@ -458,6 +458,9 @@ def test_names_and_captions_are_verbatim(tmp_path):
     assert prediction.captions == ("two\nlines", " blank ", 'a "b"', "🐕,")
 
 
+SEMICOLONS = "it.csv:1: error: columns must be separated by commas or tabs; found semicolons: save it so"
+
+
 @pytest.mark.parametrize(
     ("text", "findings"),
     [
@@ -465,6 +468,8 @@ def test_names_and_captions_are_verbatim(tmp_path):
             "",
             ["one column 'caption_predicted'; found no line", ":1: error: the header must have one column 'file_name'"],
         ),
+        ("file_name;caption_predicted\na.wav;A dog, barking.\nb.wav;A; b\n", [SEMICOLONS]),
+        ('"file_name";"caption_predicted"\n"a.wav";"A dog, barking."\n', [SEMICOLONS]),
         ("file_name,caption\na.wav,b\n", ["one column 'caption_predicted'; found 'file_name', 'caption'"]),
         ("file_name,file_name,caption_predicted\n", ["one column 'file_name'; found 'file_name', 'file_name'"]),
         (
@@ -491,6 +496,14 @@ def test_files_that_do_not_hold(tmp_path, text, findings):
 def test_no_such_file(tmp_path):
     with pytest.raises(BadRequest, match="no such file; give a CSV with the columns file_name and caption_predicted"):
         read(tmp_path / "none.csv")
+    with pytest.raises(BadRequest, match="is a folder; give a CSV with the columns file_name and caption_predicted"):
+        read(tmp_path)
+
+
+def test_a_retriever_s_prediction(tmp_path):
+    (tmp_path / "it.npz").write_bytes(b"PK\x03\x04\xff")
+    with pytest.raises(BadRequest, match=r"it.npz: is a similarity matrix of a retriever; score it with `evaluation"):
+        read(tmp_path / "it.npz")
 
 
 @pytest.mark.parametrize(
@@ -520,7 +533,7 @@ def test_no_such_file(tmp_path):
             Prediction(("x.wav", "y.wav"), ("A.", "B.")),
             ["names none of evaluation's 4 clips; is this the prediction of another split?"],
         ),
-        (Prediction((), ()), ["names none of evaluation's 4 clips; is this the prediction of another split?"]),
+        (Prediction((), ()), ["has no rows; give one for each of evaluation's 4 clips"]),
     ],
 )
 def test_validate_refuses(prediction, messages):
@@ -578,8 +591,15 @@ def test_the_metric_that_ranks_is_missing(run, monkeypatch, tmp_path):
     assert "python -m evaluation download spice" in out
 
 
-def test_another_metric_is_missing(run):
-    status, out, err = run("--metrics", "cider_d", "spice")
+def test_a_metric_asked_for_by_name_is_missing(run):
+    status, out, err = run("--metrics", "cider_d", "spice", "spider")
+    assert (status, err) == (1, "error: spice is not available\nerror: spider is not available\n")
+    assert "python -m evaluation download spice" in out
+
+
+def test_a_metric_of_a_set_that_does_not_rank_is_missing(run, monkeypatch):
+    monkeypatch.setitem(captioning.SETS, "dcase2020", ("cider_d", "spice"))
+    status, out, err = run("--metrics", "dcase2020")
     assert (status, err) == (0, "")
     assert "python -m evaluation download spice" in out
 

@@ -415,7 +415,7 @@ def test_a_fault_is_one_finding(tmp_path, files, said):
     if ": error: " in said and not said.endswith("replace the file"):  # reading does not decode
         with pytest.raises(Faulty) as faulty:
             data.read(folder)
-        assert str(faulty.value) == said
+        assert str(faulty.value).splitlines() == [f"{folder}/{line}" for line in said.splitlines()]
     else:
         assert data.read(folder)[DEV].file_names[0] == "a.wav"
 
@@ -722,8 +722,8 @@ def test_only_the_splits_asked_for_are_read(clotho_like):
         data.read(folder)
     errors = [finding for finding in faulty.value.findings if finding.severity == ERROR]
     assert {finding.file for finding in errors} == {
-        "captions_development.csv",
-        "captions_validation.csv",
+        f"{folder}/captions_development.csv",
+        f"{folder}/captions_validation.csv",
     }
     with pytest.raises(BadRequest) as refused:
         dataset["evaluaton"]
@@ -778,7 +778,7 @@ def test_the_retrieval_set_has_queries(tmp_path):
 def test_faults_of_queries(tmp_path, text, said):
     with pytest.raises(Faulty) as faulty:
         data.read(write(tmp_path, {"retrieval/x.wav": WAV, "retrieval_captions.csv": text}))
-    assert str(faulty.value) == f"retrieval_captions.csv:{said}"
+    assert str(faulty.value) == f"{tmp_path}/retrieval_captions.csv:{said}"
 
 
 def test_queries_without_clips(tmp_path):
@@ -788,7 +788,9 @@ def test_queries_without_clips(tmp_path):
     }
     with pytest.raises(Faulty) as faulty:
         data.read(write(tmp_path, files))
-    assert str(faulty.value) == "retrieval/: error: there is no sound; a blind set's clips are the files in here"
+    assert str(faulty.value) == (
+        f"{tmp_path}/retrieval/: error: there is no sound; a blind set's clips are the files in here"
+    )
     assert data.read(tmp_path, sound=False)["retrieval"].queries == ("Rain.",)
 
 
@@ -937,4 +939,4 @@ def test_audiocaps_captions_alone_name_the_clips(tmp_path):
 def test_faulty_audiocaps_files_are_named(tmp_path, files, message):
     with pytest.raises(Faulty) as faulty:
         data.read(write(tmp_path, files))
-    assert any(str(finding).startswith(message) for finding in faulty.value.findings), str(faulty.value)
+    assert any(str(finding).startswith(f"{tmp_path}/{message}") for finding in faulty.value.findings), str(faulty.value)

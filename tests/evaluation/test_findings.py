@@ -36,8 +36,9 @@ def test_a_finding_is_one_line(finding, line):
 
 
 def test_findings_are_told_in_the_order_of_the_file():
-    findings = [Finding("b"), Finding("a", 10), Finding("a", 9, "z"), Finding("a", 9, "c")]
-    assert Faulty(findings).findings == [findings[3], findings[2], findings[1], findings[0]]
+    rest = Finding("a", message="and so 7 more", rest=True)
+    findings = [rest, Finding("b"), Finding("a", 10), Finding("a", 9, "z"), Finding("a", 9, "c")]
+    assert Faulty(findings).findings == [findings[4], findings[3], findings[2], rest, findings[1]]
 
 
 @pytest.mark.parametrize("text", ["plain – text, 日本語 🐕", "a\u2028b\x85c\u202ed", "\ud800\udfff", "\0\r\n\t\x1b"])

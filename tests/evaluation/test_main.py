@@ -260,7 +260,12 @@ def test_the_folders_relevance_is_the_truth_unless_captions_are_asked_for(run, s
         (["--split", "test"], 2, "error: {0}: no captions_test.csv; the splits in this folder: evaluation"),
         (["--truth", "{0}/no"], 2, "error: {0}/no: no such folder; give a folder in Clotho's layout"),
         (["--prediction", "{0}/no.npz"], 2, "error: {0}/no.npz: no such file; give a prediction"),
-        (["--prediction", "{0}"], 2, "error: {0}: no such file; give a prediction"),
+        (["--prediction", "{0}"], 2, "error: {0}: is a folder; give a prediction (.npz or .csv)\n"),
+        (
+            ["--prediction", "{0}/run"],
+            2,
+            "error: {0}/run: is a folder; give {0}/run/predictions/evaluation.npz or {0}/",
+        ),
         (["--prediction", "{0}/notes.txt"], 2, "error: {0}/notes.txt: must be .npz"),
         (["--prediction", "{0}/broken.npz"], 1, "{0}/broken.npz: error: must hold queries, file_names and scores"),
         (["--relevance", "{0}/no.csv"], 2, "error: {0}/no.csv: no such file; give a relevance file, or `captions`"),
@@ -273,6 +278,9 @@ def test_the_folders_relevance_is_the_truth_unless_captions_are_asked_for(run, s
 def test_a_wrong_score(run, scored, more, status, message):
     (scored / "notes.txt").write_text("notes\n")
     (scored / "broken.npz").write_bytes(b"PK\x03\x04 broken")
+    (scored / "run" / "predictions").mkdir(parents=True)
+    for name in ("evaluation.npz", "validation.csv", "notes.txt"):
+        (scored / "run" / "predictions" / name).touch()
     before = sorted(scored.parent.rglob("*"))
     got, out, err = score(run, scored, *(word.format(scored) for word in more))
     assert got == status
@@ -287,7 +295,7 @@ def test_faulty_truth(run, scored):
     status, out, err = score(run, scored)
     assert (status, out) == (1, "")
     assert err.splitlines() == [
-        f"captions_evaluation.csv:{line}: caption_1: error: is blank; write a caption" for line in (2, 3)
+        f"{scored}/captions_evaluation.csv:{line}: caption_1: error: is blank; write a caption" for line in (2, 3)
     ]
 
 

@@ -614,7 +614,7 @@ FINDINGS = [
             "prediction: note: queries beyond the truth's are left out: 1",
         ],
     ),
-    (ranking(), ["prediction: error: no query 'A dog barks.'", "prediction: error: no query 'It rains.'"]),
+    (ranking(), ["prediction: error: has no rows; give one for each of the 2 queries"]),
     (
         ranking(DOG, RAIN, DOG, lines=(2, 3, 5)),
         ["prediction:5: error: query 'A dog barks.' stands here twice; give each query once"],
@@ -798,6 +798,7 @@ def test_npz_damaged_anywhere_is_refused_or_read(tmp_path):
     assert refused > len(damaged) / 2
 
 
+SEMICOLONS = ":1: error: columns must be separated by commas or tabs; found semicolons: save it so"
 ROWS = [["caption", "file_name_1", "file_name_2"], ["It rains, a lot.", " rain.wav", "a, b.wav"], ['"Hi"', "é.wav", ""]]
 
 
@@ -847,6 +848,10 @@ def test_csv(name, content, tmp_path):
             "double its quotes",
         ),
         (b"caption,file_name_1\n\nIt rains.,a.wav\n", ":2: error: is a blank line; remove it"),
+        (as_csv(";").encode(), SEMICOLONS),
+        (as_csv(";", "\r\n").encode("utf-8-sig"), SEMICOLONS),
+        (b'"caption";"file_name_1"\n"It rains, a lot.";"a.wav"\n', SEMICOLONS),
+        (b"index;a, b.wav;c, d.wav;e.wav\nIt rains, a lot.;1,5;2;3\n", SEMICOLONS),
     ],
 )
 def test_csv_that_does_not_hold(content, message, tmp_path):
@@ -858,10 +863,32 @@ def test_csv_that_does_not_hold(content, message, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "caption,file_name_1\nIt rains; a lot.,a;b.wav\n",
+        "index,a;b;c.wav\nIt; rains,1\n",
+        "It rains; a lot.,a.wav,b.wav\nIt; snows.,a.wav,b.wav\n",  # without a header
+        '"It rains; a lot."\n"It; snows."\n',
+        "It rains; a lot.\nIt snows.\n",
+    ],
+)
+def test_semicolons_that_part_no_columns(text, tmp_path):
+    (tmp_path / "it.csv").write_text(text)
+    read(tmp_path / "it.csv")
+
+
+def test_a_captioner_s_prediction(tmp_path):
+    path = tmp_path / "it.csv"
+    path.write_text("log_probability,file_name,caption_predicted\n-1,a.wav,A dog, barking.\n\n")
+    with pytest.raises(BadRequest, match=r"it.csv: holds the captions of a captioner; score it with `evaluation score"):
+        read(path)
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
         ("absent.npz", "no such file; give a prediction (.npz or .csv)"),
-        ("folder.npz", "no such file; give a prediction (.npz or .csv)"),
+        ("folder.npz", "is a folder; give a prediction (.npz or .csv)"),
         ("it.txt", "must be .npz (a similarity matrix) or .csv (query and best clips, best first)"),
         ("it", "must be .npz (a similarity matrix) or .csv (query and best clips, best first)"),
     ],
@@ -1031,10 +1058,18 @@ def test_many_findings_of_a_kind_are_cut_short():
         validate(truth, TWENTY, Ranking(queries[:1], (TWENTY[:10],)))
     messages = [finding.message for finding in faulty.value.findings]
     assert len(messages) == 101
-    assert "and so 149 more of the truth's 250 queries; is another relevance file meant?" in messages
+    assert messages[-1] == "and so 149 more of the truth's 250 queries; is another relevance file meant?"
     findings = validate(truth, TWENTY, Ranking(queries, ((TWENTY[0], "x.wav"),) * 250))
     assert len(findings) == 101
-    assert findings[0].message == "and so 150 more names of no clip"
+    assert findings[-1].message == "and so 150 more names of no clip"
+
+
+@pytest.mark.parametrize("text", ["", "\n", "caption,file_name_1\n"])
+def test_a_prediction_without_rows(text, tmp_path):
+    (tmp_path / "it.csv").write_text(text)
+    with pytest.raises(Faulty) as faulty:
+        validate(FOUR, TWENTY, read(tmp_path / "it.csv"), "it.csv")
+    assert str(faulty.value) == "it.csv: error: has no rows; give one for each of the 4 queries"
 
 
 def test_the_truth_must_name_clips_of_the_split():

@@ -322,11 +322,11 @@ def refusal_of(path, raw: bytes) -> str:
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
-        (b"", "Expecting value: line 1 column 1 (char 0)"),
-        (b"metric,value\nR@1,0.5\n", "Expecting value: line 1 column 1 (char 0)"),
-        (b'{"signature": "a:b", ', "Expecting property name enclosed in double quotes: line 1 column 22 (char 21)"),
-        (b"\xff\xfe{\0}\0", "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
-        (b"PK\x03\x04", "Expecting value: line 1 column 1 (char 0)"),
+        (b"", "it is no JSON"),
+        (b"metric,value\nR@1,0.5\n", "it is no JSON"),
+        (b'{"signature": "a:b", ', "it is no JSON"),
+        (b"\xff\xfe{\0}\0", "it is no JSON"),
+        (b"PK\x03\x04", "it is no JSON"),
         (b"[]", "the file must be an object, not []"),
         (b"null", "the file must be an object, not None"),
         (b'"items"', "the file must be an object, not 'items'"),

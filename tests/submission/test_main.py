@@ -136,7 +136,7 @@ DOES_NOT_HOLD = [
     (
         ["package", "run", *REHEARSAL, "--data", "bad"],
         "",
-        "captions_evaluation.csv:13: caption_1: error: is blank; write a caption\n",
+        "bad/captions_evaluation.csv:13: caption_1: error: is blank; write a caption\n",
     ),
 ]
 

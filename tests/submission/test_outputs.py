@@ -240,6 +240,12 @@ def test_all_findings_at_once_in_the_order_of_the_file(tmp_path):
     ]
 
 
+def test_many_findings_of_a_kind_are_told_of_after_them(tmp_path):
+    lines = said(as_csv([HEADER, *([query, *["x.wav"] * 10] for query in QUERIES)]), tmp_path)
+    rest = [line.startswith("answers.csv: error: and so in ") for line in lines]
+    assert rest == [False] * 20 + [True]
+
+
 def test_a_name_with_a_comma_that_is_not_quoted(tmp_path):
     content = VALID.replace('"comma, name.wav"', "comma, name.wav", 1)
     assert said(content, tmp_path)[0] == (

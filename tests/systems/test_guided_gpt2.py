@@ -361,7 +361,7 @@ def test_an_empty_caption_is_named_with_its_line(place, tmp_path, clotho_like, c
     asked[asked.index("--data") + 1] = str(folder)
     assert command(parser(), asked) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("captions_development.csv:7: caption_5: error: is blank; write a caption")
+    assert line.startswith(f"{folder}/captions_development.csv:7: caption_5: error: is blank; write a caption")
 
 
 def test_another_language_model_or_first_stage_than_in_training_is_refused(place, tmp_path, capsys):
