@@ -461,6 +461,10 @@ MUTATIONS = {
         f"{ANALYSIS}:8: file_name: error: '/data/analysis/analysis_0007.wav' is no clip of analysis; there is "
         "'analysis_0007.wav', and names are compared verbatim",
     ),
+    "a name misspelt": (
+        changed(TESTING, "\ntest_0007.wav", "\ntest_0007.wv"),
+        f"{TESTING}:8: file_name: error: 'test_0007.wv' is no clip of test; did you mean 'test_0007.wav'?",
+    ),
     "a name stripped": (
         changed(TESTING, "\n leading.wav", "\nleading.wav"),
         f"{TESTING}:2: file_name: error: 'leading.wav' is no clip of test; there is ' leading.wav', and names are "
