@@ -568,7 +568,7 @@ def describe(task: Task, run: Path, dataset: Dataset) -> tuple[dict[str, object]
             return {name: value for name, value in filled.items() if value is not None or key.keys[name].need == NULL}
         if key.metric:
             return round(measured[key.metric], 6) if key.metric in measured else None
-        if said is None and key.need == NULL:
+        if key.need == NULL and metadata.value_at({"system": system}, tuple(path.split("."))) is metadata.ABSENT:
             unsaid.append(path)
         return said
 

@@ -644,6 +644,24 @@ def test_what_make_refuses_the_check_would_fault(small, team_file, tmp_path):
     assert not (tmp_path / "p.zip").exists()
 
 
+def test_a_null_that_is_written_is_said(small, team_file, tmp_path):
+    """In the run, or in the team file, where it wins; what is left empty there does not."""
+    task, runs, dataset = small("dcase2022-6b")
+    asked = ("word_embeddings", "data_augmentation", "optimizer", "gradient_norm", "metric_monitored")
+    for key in asked:
+        assert task.key(f"system.description.{key}").need == "nullable"
+    description = {**made.SYSTEM["description"], "data_augmentation": None, "optimizer": "Adam", "gradient_norm": "L2"}
+    (runs[0] / "system.yaml").write_text(yaml.safe_dump({**made.SYSTEM, "description": description}))
+    own = "\n      ".join(["description:", "  word_embeddings: !!null", "  optimizer: null", "  gradient_norm:"])
+    team_file.write_text(team_file.read_text().replace("systems: []", f"systems:\n  - system:\n      {own}"))
+    found = package.make(task, runs[:1], teams.read(task, team_file)[0], dataset, tmp_path / "p.zip")
+    (unsaid,) = [finding.message for finding in found if finding.message.startswith("does not say")]
+    assert [key for key in asked if key in unsaid] == ["metric_monitored"]
+    (text,) = [text for name, text in unpacked(tmp_path / "p.zip").items() if name.endswith(".yaml")]
+    written = yaml.safe_load(text)["system"]["description"]
+    assert [written[key] for key in asked] == [None, None, None, "L2", None]
+
+
 def test_what_a_run_says_wrongly(small, team_file, tmp_path):
     task, runs, dataset = small("dcase2022-6b")
     system = {**made.SYSTEM, "description": {**made.SYSTEM["description"], "optimiser": "Adam"}}
