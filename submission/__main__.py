@@ -96,6 +96,7 @@ def validate(options: argparse.Namespace) -> int:
             pass
     elif path.suffix.lower() in (".yaml", ".yml"):
         _, findings = metadata.validate(task, path)
+        findings = metadata.of_others(task, [path], str(path)) + findings
     else:
         findings = outputs.validate(task, path, _answered(task, options))
     findings += _excluded(task, options)

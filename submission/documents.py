@@ -35,12 +35,14 @@ class Document:
         lines: The line of each key and list entry, by its path.
         findings: What is wrong with it as YAML.
         broken: Paths of values that YAML cannot give, which the findings speak of; they are None.
+        nulls: Paths of values that are null in so many letters, and not only left empty.
     """
 
     values: dict[str, object] | None
     lines: dict[KeyPath, int] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     broken: set[KeyPath] = field(default_factory=set)
+    nulls: set[KeyPath] = field(default_factory=set)
 
     def line(self, path: KeyPath) -> int:
         """The line of a path, or of what it would stand in; 0 where there is none."""
@@ -91,7 +93,9 @@ def read(path: Path, file: str = "") -> Document:
     lines: dict[KeyPath, int] = {}
     maker = _Values(file, lines, findings)
     values = maker.of(node, ())
-    return Document(values if isinstance(values, dict) else None, lines, first(findings, file), maker.broken)
+    return Document(
+        values if isinstance(values, dict) else None, lines, first(findings, file), maker.broken, maker.nulls
+    )
 
 
 def _decoded(raw: bytes, file: str, findings: list[Finding]) -> str:
@@ -159,6 +163,7 @@ class _Values:
     def __init__(self, file: str, lines: dict[KeyPath, int], findings: list[Finding]):
         self.file, self.lines, self.findings = file, lines, findings
         self.broken: set[KeyPath] = set()
+        self.nulls: set[KeyPath] = set()
         self.make = yaml.constructor.SafeConstructor()
 
     def find(self, node: yaml.Node, path: KeyPath, message: str, severity: str = ERROR) -> None:
@@ -219,6 +224,8 @@ class _Values:
     def _scalar(self, node: yaml.ScalarNode, kind: str, path: KeyPath) -> object:
         text = node.value
         if kind == "null":
+            if node.end_mark.index > node.start_mark.index:
+                self.nulls.add(path)
             return None
         if kind == "str":
             if any("\ud800" <= character <= "\udfff" for character in text):

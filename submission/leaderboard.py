@@ -41,6 +41,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from multiprocessing import connection, get_context
 from pathlib import Path
 
@@ -104,11 +105,22 @@ def run(task: Task, folder: Path, splits: Mapping[str, Split], out: Path, cache:
             paths.append(path)
         else:
             findings.append(Finding(path.name, message="is no package, and passed over", severity=NOTE))
-    if not paths:
+    # With `systems train`'s file, its other folders would be taken for packages.
+    if (folder / "config.yaml").is_file() and not any(path.is_file() for path in paths):
+        raise BadRequest(f"{folder}: is a run folder; its packages are in {folder / 'submission'}")
+    if not any(map(_holds_something, paths)):
         raise BadRequest(f"{folder}: holds no package; give a folder of zips, or of unpacked ones")
     board = rank(task, _examined(task, paths, splits, ranked, cache.absolute()), split, ranked, findings)
     save(board, out)
     return board
+
+
+def _holds_something(path: Path) -> bool:
+    """Whether something may be a package: a zip, or a folder with a file of a kind that packages have."""
+    from submission import archive, package
+
+    inside = [path] if path.is_file() else islice(path.rglob("*"), archive.ENTRIES)
+    return any(file.name.lower().endswith(package.COUNTS) for file in inside)
 
 
 def _has_truth(task: Task, split: Split) -> bool:

@@ -13,12 +13,13 @@ import math
 import re
 import textwrap
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
 from evaluation.findings import ERROR, SHOWN, WARNING, Finding, cut, lookalike, printable, quoted, unknown_key
+from submission import tasks
 from submission.documents import LISTED, Document, KeyPath, dotted, first, read, shown
 from submission.tasks import Key, Task
 
@@ -28,6 +29,7 @@ _PLAIN = re.compile(r"[^\W\d_](?:[\w .,@/+()'%&=?~*;!-]|:(?=\S)|(?<=\S)#)*")
 _MOST = {"cider_d": 10, "spider": 5.5, "spider_fl": 5.5, "vocab": math.inf}  # every other metric's is 1
 _UNITS = {"": 1, "k": 10**3, "thousand": 10**3, "m": 10**6, "million": 10**6, "b": 10**9, "billion": 10**9}
 ABSENT = object()
+HEAD = "# Metadata of a system for "  # and the task's name, before a colon, is how `text` begins
 
 
 # Checking -------------------------------------------------------------------------------------------------------------
@@ -45,6 +47,24 @@ def validate(task: Task, path: Path, file: str = "") -> tuple[dict[str, object] 
     file = file or str(path)
     document = read(path, file)
     return document.values, check(task, document, file)
+
+
+def tasks_of(paths: Iterable[Path]) -> list[str]:
+    """The tasks that metadata files were written for by `text`; other files say none."""
+    heads = set()
+    for path in paths:
+        with path.open("rb") as file:
+            heads.add(file.readline(SHOWN).decode("utf-8", "replace").partition(":")[0])
+    return [name for name in tasks.names() if HEAD + name in heads]
+
+
+def of_others(task: Task, paths: Iterable[Path], file: str) -> list[Finding]:
+    """Say of metadata files, or of the package that they are all of, that they were written for another task."""
+    others = [name for name in tasks_of(paths) if name != task.name]
+    if not others:
+        return []
+    message = f"was written for {' and '.join(others)}, as the metadata's first line says; is --task {others[0]} meant?"
+    return [Finding(file, message=message, severity=WARNING)]
 
 
 def check(task: Task, document: Document, file: str) -> list[Finding]:
@@ -411,7 +431,7 @@ def text(task: Task, values: Mapping[str, object]) -> str:
         ValueError: A key is unknown, or a value cannot stand where it does.
     """
     top = task.whole
-    lines = [f"# Metadata of a system for {task.name}: {task.title}"]
+    lines = [f"{HEAD}{task.name}: {task.title}"]
     for name, key in top.keys.items():
         lines += ["", *key_lines(name, key, values.get(name, ABSENT), "", (name,), template=False)]
     _refuse_unknown(top, values, ())

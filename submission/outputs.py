@@ -7,6 +7,7 @@ a text. That is less than 2 GB of memory, whatever the file holds.
 
 import codecs
 import csv
+import difflib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,6 +41,8 @@ LIMIT = 128 * 2**20
 CELLS = 6_000_000  # Clotho's validation split, 5225 captions by 1045 clips, has 5.5 million
 LISTED = 10_000
 ALIKE = 20
+CLOSE = 0.9  # of difflib's ratio, between a name and what it may be a misspelling of
+GUESSED = 100  # misspelt names at most, among as many, so that it takes no time
 MANY = 10  # times as many lines as are asked for
 
 
@@ -299,6 +302,7 @@ def _top_k(
     wanted, width = task.header(), len(task.header())
     clips = () if isinstance(split, str) else split.file_names
     known, near = set(clips), lookalike(clips)
+    typos: dict[str, str | None] = {}
     for line, (query, *names) in records:
         if fault := _width(task, [query, *names], width, f"the query and {width - 1} clips"):
             yield Finding(file, line, message=fault)
@@ -308,8 +312,13 @@ def _top_k(
             column, first = tables.column_name(wanted, rank), ranks.setdefault(name, rank)
             if isinstance(split, str):
                 fault = _name_fault(name)
+            elif name in known:
+                fault = None
             else:
-                fault = None if name in known else _unknown(name, near, "clip", split.name)
+                meant = _meant(name, near)
+                if not meant and name not in typos and len(typos) < ALIKE:
+                    typos[name] = _misspelt(name, clips)
+                fault = _unknown(name, meant, typos.get(name), "clip", split.name)
             if fault:
                 yield Finding(file, line, column, fault)
             elif first < rank:
@@ -372,10 +381,19 @@ def _meant(name: str, near: Callable[[str], str | None]) -> str | None:
     return next(filter(None, map(near, (name, base, *(base + suffix for suffix in SOUND_SUFFIXES)))), None)
 
 
-def _unknown(name: str, near: Callable[[str], str | None], what: str, split: str) -> str:
+def _misspelt(name: str, names: Iterable[str]) -> str | None:
+    """The name that differs by a letter or two; None where none does, or several as little."""
+    if len(name) > SHOWN:
+        return None
+    alike = difflib.get_close_matches(name, names, 2, CLOSE)
+    ratios = [difflib.SequenceMatcher(None, other, name).ratio() for other in alike]
+    return alike[0] if alike and ratios[0] > max(ratios[1:], default=0) else None
+
+
+def _unknown(name: str, meant: str | None, typo: str | None, what: str, split: str) -> str:
     one, _, compared, _ = TERMS[what]
-    close = _meant(name, near)
-    hint = f"; there is {quoted(close)}, and {compared} are compared verbatim" if close else ""
+    hint = f"; did you mean {quoted(typo)}?" if typo else ""
+    hint = f"; there is {quoted(meant)}, and {compared} are compared verbatim" if meant else hint
     return f"{quoted(name)} is no {one} of {split}{hint}"
 
 
@@ -395,10 +413,15 @@ def _compare(
         message = f"has none of the {len(asked)} {TERMS[what][1]} of {split}; is it the output for another split?"
         yield Finding(file, message=message)  # all else would only repeat it
         return
+    left = GUESSED
     for name in found:
         if name not in asked:
-            missing.pop(_meant(name, near), None)  # one slip, one finding
-            yield Finding(file, *where(name), _unknown(name, near, what, split))
+            meant, typo = _meant(name, near), None
+            if not meant and left and len(missing) <= GUESSED:
+                left -= 1
+                typo = _misspelt(name, missing)
+            missing.pop(meant or typo, None)  # one slip, one finding
+            yield Finding(file, *where(name), _unknown(name, meant, typo, what, split))
     for name in missing:
         yield Finding(file, *where(name), TERMS[what][3].format(quoted(name)))
 

@@ -31,6 +31,7 @@ NULL = "nullable"
 METADATA = "metadata"  # the part of a system beside its outputs, which go by their sets
 KINDS = (r".*\.csv", r".*\.ya?ml")  # of outputs, and of metadata
 LINKS = re.compile(r"freesound\.org/(?:people/[^/\s]+/sounds|s)/(\d+)")
+OF_RUN = ("config.yaml", "system.yaml", "predictions")  # what a run folder has one of at least
 COUNTS = (".csv", ".yaml", ".yml", ".pdf", ".zip")  # files that may be taken for a part of a submission
 
 
@@ -110,7 +111,7 @@ def check(
     Returns:
         The systems whose files are all there, and every finding.
     """
-    findings: list[Finding] = []
+    findings = metadata.of_others(task, _metadata_of(files), name)
     entries = _rooted(task, {inner: Entry(f"{name}/{inner}", path) for inner, path in files.items()}, name, findings)
     folders, others = _folders(task, entries)
     most = task.systems.value
@@ -142,6 +143,11 @@ def check(
     findings += _report(task, _most(teams), others, name, unread)
     findings += _alike(systems, name)
     return systems, findings
+
+
+def _metadata_of(files: Mapping[str, Path]) -> list[Path]:
+    """Files that may be metadata, wherever they lie."""
+    return [path for inner, path in files.items() if re.fullmatch(KINDS[1], inner, re.IGNORECASE)]
 
 
 def _rooted(task: Task, entries: dict[str, Entry], name: str, findings: list[Finding]) -> dict[str, Entry]:
@@ -387,8 +393,8 @@ def make(
         What is worth a look, and no error.
 
     Raises:
-        BadRequest: There are more runs than systems may be handed in, one is given twice or is no folder, or `target`
-            is something that is not to be replaced.
+        BadRequest: There are more runs than systems may be handed in, one is given twice or is no run, or `target` is
+            something that is not to be replaced, such as a package of another task.
         Faulty: A prediction is missing, or `checked` finds an error in the package; with every finding.
     """
     if not 1 <= len(runs) <= task.systems.value:
@@ -397,6 +403,9 @@ def make(
         raise BadRequest("a run was given twice; give each system once")
     if lost := [run for run in runs if not run.is_dir()]:
         raise BadRequest(f"{lost[0]}: no such run folder; train one: python -m systems train …")
+    if strange := [run for run in runs if not any((run / name).exists() for name in OF_RUN)]:
+        message = "is no run folder, and has no predictions/; give what `systems train --run` names"
+        raise BadRequest(f"{strange[0]}: {message}, or a folder with predictions of your own")
     _replaceable(task, target)
     if lacking := [name for name in task.sets if not answered and name not in dataset.splits]:
         message = f"{dataset.folder}: has no {' and no '.join(lacking)}, which {task.name} asks for"
@@ -456,7 +465,7 @@ def _of_source(finding: Finding, sources: Mapping[str, Path]) -> Finding:
 
 
 def _replaceable(task: Task, target: Path) -> None:
-    """Make sure that a package takes the place of a package or of nothing."""
+    """Make sure that a package takes the place of a package of the same task or of nothing."""
     if target.suffix.lower() != ".zip":
         raise BadRequest(f"{target}: must end in .zip; give another name")
     if target.is_file():
@@ -468,14 +477,26 @@ def _replaceable(task: Task, target: Path) -> None:
             fine = False
         if not fine:
             raise BadRequest(f"{target}: is there already, and no package of {task.name}; give another name")
+        with archive.opened(target) as there:
+            others = [name for name in metadata.tasks_of(_metadata_of(there.files)) if name != task.name]
+        if others:  # the file names of two years are the same
+            message = f"is there already, a package of {' and '.join(others)}; give {task.name}'s another name by --out"
+            raise BadRequest(f"{target}: {message}")
 
 
 def _answer(task: Task, run: Path, split: Split, folder: Path, path: Path, shown: str) -> list[Finding]:
     """Write what a run answers for a split; findings about the file that is written call it `shown`."""
-    source = run / "predictions" / f"{split.name}.{'csv' if task.kind == 'captioning' else 'npz'}"
+    suffixes = (".csv", ".npz") if task.kind == "captioning" else (".npz", ".csv")
+    source, other = (run / "predictions" / f"{split.name}{suffix}" for suffix in suffixes)
     if not source.is_file():
         words = ["python", "-m", "systems", "predict", str(run), "--data", str(folder), "--split", split.name]
         command = shlex.join(words)
+        if other.is_file():
+            kinds = [("a captioner", "captions"), ("a retriever", "similarities")]
+            (maker, what), (whose, found) = kinds if task.kind == "captioning" else kinds[::-1]
+            message = f"is not there: {task.name} takes {what}, and {other.name} holds {whose}'s {found}"
+            advice = f"give {maker}'s run, or, where the system is both: {command} --as {task.kind}"
+            return [Finding(str(source), message=f"{message}; {advice}")]
         own = (
             "a CSV of file_name and caption_predicted" if task.kind == "captioning" else "retrieval.Similarity(…).save"
         )
@@ -568,7 +589,7 @@ def describe(task: Task, run: Path, dataset: Dataset) -> tuple[dict[str, object]
             return {name: value for name, value in filled.items() if value is not None or key.keys[name].need == NULL}
         if key.metric:
             return round(measured[key.metric], 6) if key.metric in measured else None
-        if said is None and key.need == NULL:
+        if key.need == NULL and metadata.value_at({"system": system}, tuple(path.split("."))) is metadata.ABSENT:
             unsaid.append(path)
         return said
 

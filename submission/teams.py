@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +24,8 @@ class Team:
         author: Last name of the corresponding author, as the labels have it.
         institute: Abbreviation of the institute, as the labels have it.
         report: The technical report.
-        metadata: Goes into every system's metadata; what was left empty is not in it.
+        metadata: Goes into every system's metadata; what was left empty is not in it, what may be null and is
+            written so is.
         systems: Goes into one system's, in the order of the runs, over `metadata`.
     """
 
@@ -43,7 +44,7 @@ def text(task: Task) -> str:
     intro = (
         f"The team's part of every submission to {task.name} ({task.title}): fill in what is empty. A line that starts "
         "with '#' is a comment; take the '#' out where you have something to say. What may be null can stay empty, "
-        "which is as if it were not there."
+        "which is as if it were not there, or be null, which says that it does not apply."
     )
     own = (
         f"Goes into the metadata of every system. A package fills in by itself: submission.label; "
@@ -144,7 +145,7 @@ def read(task: Task, path: Path) -> tuple[Team, list[Finding]]:
     findings = first(sorted(findings), file)
     if any(finding.severity == ERROR for finding in findings):
         raise Faulty(findings)
-    metadata, *systems = [_filled(block) for _, block in blocks]
+    metadata, *systems = [_filled(task.whole, block, root, document.nulls) for root, block in blocks]
     return Team(words["author"], words["institute"], report, metadata, systems), findings
 
 
@@ -208,7 +209,13 @@ def _without_empty(key: Key, values: Mapping[str, object]) -> dict[str, object]:
     return kept
 
 
-def _filled(values: Mapping[str, object]) -> dict[str, object]:
-    """A block without what is empty, which is not to win over what a run says."""
-    kept = {name: _filled(value) if isinstance(value, Mapping) else value for name, value in values.items()}
-    return {name: value for name, value in kept.items() if value not in (None, {})}
+def _filled(key: Key, values: Mapping[str, object], path: KeyPath, nulls: Set[KeyPath]) -> dict[str, object]:
+    """A block without what is empty, which is not to win over what a run says; a null that is written may."""
+    kept = {}
+    for name, value in values.items():
+        here, below = (*path, name), key.keys.get(name, Key(need="optional"))  # an unknown one may be a warning only
+        if isinstance(value, Mapping):
+            value = _filled(below, value, here, nulls)
+        if value not in (None, {}) or (here in nulls and below.need == "nullable" and not below.keys):
+            kept[name] = value
+    return kept

@@ -137,7 +137,8 @@ def unchanged(task, files, splits, system, kind) -> None:
                 assert read.file_names == tuple(header[1:])
                 assert read.scores.tolist() == [[float(cell) for cell in row[1:]] for row in rows]
         assert sorted(row[0] for row in rows) == sorted(asked)
-    assert system.metadata["submission"]["label"] == system.label
+    said = system.metadata.get("submission", {})  # where the year's template was not seen, a misspelt key only warns
+    assert said.get("label", system.label) == system.label
     if kind == "metadata" and index == "1":
         (said,) = (files[inner] for inner in files if inner.endswith("_1_metadata.yaml"))
         assert system.metadata == yaml.safe_load(said)

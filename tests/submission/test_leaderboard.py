@@ -327,7 +327,8 @@ def test_a_bad_package_takes_nothing_with_it(tmp_path, monkeypatch):
 
 
 def test_no_valid_system(tmp_path):
-    (tmp_path / "in" / "Empty").mkdir(parents=True)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "Empty.zip").touch()
     board = run(TASK, tmp_path / "in", {"retrieval": SPLIT}, tmp_path / "out")
     assert board.errors
     assert "No system could be scored" in str(board)
@@ -340,6 +341,8 @@ def test_no_valid_system(tmp_path):
         ((), {"retrieval": SPLIT}, "in: no such folder; give one that holds packages"),
         (("in/",), {"retrieval": SPLIT}, "in: holds no package; give a folder of zips"),
         (("in/", "in/notes.txt"), {"retrieval": SPLIT}, "in: holds no package; give a folder of zips"),
+        (("in/", "in/A/", "in/A/1.wav", "in/B/"), {"retrieval": SPLIT}, "in: holds no package; give a folder of zips"),
+        (("in/", "in/config.yaml", "in/scores/", "in/scores/s.csv"), {"retrieval": SPLIT}, "in: is a run folder; its"),
         (("in/", "in/A/", "out/"), {}, "asks for retrieval; one must have captions or relevance: found none"),
         (("in/", "in/A/"), {"retrieval": made.split("retrieval", 9, 3)}, "must have captions or relevance: found"),
         (("in/", "in/A/", "out"), {"retrieval": SPLIT}, "out: must be a folder or not there"),

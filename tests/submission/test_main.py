@@ -44,7 +44,7 @@ def place(tmp_path, monkeypatch) -> Path:
     good.save(Path("run/predictions/evaluation.npz"))
     Similarity(QUERIES, NAMES, np.full((12, 12), np.nan)).save(Path("diverged/predictions/evaluation.npz"))
     Similarity(QUERIES[1:], NAMES, np.zeros((11, 12))).save(Path("short/predictions/evaluation.npz"))
-    for run in ("run", "diverged", "short", "broken", "nothing"):
+    for run in ("run", "diverged", "short", "broken", "nothing", "said"):
         Path(run).mkdir(exist_ok=True)
         Path(run, "system.yaml").write_text(yaml.safe_dump(made.SYSTEM), encoding="utf-8")
     Path("broken/predictions").mkdir(parents=True)
@@ -56,6 +56,7 @@ def place(tmp_path, monkeypatch) -> Path:
     write_csv(Path("two wrong.csv"), rows[:-2])
     Path("bom.csv").write_bytes(b"\xef\xbb\xbf" + Path("good.csv").read_bytes())
     Path("my.zip").write_bytes(b"of mine")
+    write_csv(Path("said/predictions/evaluation.csv"), [["file_name", "caption_predicted"], *captions])
     Path("folder").mkdir()
     Path("run/folder").mkdir()
     return tmp_path
@@ -134,6 +135,20 @@ DOES_NOT_HOLD = [
         "retrieval.Similarity(…).save\n",
     ),
     (
+        ["package", "run", *REHEARSAL, "--task", "dcase2023-6a"],
+        "",
+        "run/predictions/evaluation.csv: error: is not there: dcase2023-6a takes captions, and evaluation.npz holds a "
+        "retriever's similarities; give a captioner's run, or, where the system is both: python -m systems predict run "
+        "--data data --split evaluation --as captioning\n",
+    ),
+    (
+        ["package", "said", *REHEARSAL],
+        "",
+        "said/predictions/evaluation.npz: error: is not there: dcase2022-6b takes similarities, and evaluation.csv "
+        "holds a captioner's captions; give a retriever's run, or, where the system is both: python -m systems predict "
+        "said --data data --split evaluation --as retrieval\n",
+    ),
+    (
         ["package", "run", *REHEARSAL, "--data", "bad"],
         "",
         "bad/captions_evaluation.csv:13: caption_1: error: is blank; write a caption\n",
@@ -163,6 +178,15 @@ WRONG_REQUEST = [
     (["package", "run", *REHEARSAL, "--out", "good.csv"], "error: good.csv: must end in .zip; give another name"),
     (["package", "run", *REHEARSAL, "--out", "my.zip"], "error: my.zip: is there already, and no package of dcase2022"),
     (["package", "absent", *REHEARSAL], "error: absent: no such run folder; train one: python -m systems train"),
+    (["package", "folder", *REHEARSAL], "error: folder: is no run folder, and has no predictions/; give what `systems"),
+    (
+        ["package", "data", *REHEARSAL],
+        "error: data: is no run folder, and has no predictions/; give what `systems train",
+    ),
+    (
+        ["leaderboard", "data", *ANSWERS[:2], "--truth", "data", "--split", "evaluation"],
+        "error: data: holds no package",
+    ),
     (["package", "run", *REHEARSAL, "--excluded", "x"], "error: nothing is known of the training data; give lists"),
     (["validate", "good.csv", *ANSWERS[:2], "--json", "good.csv"], "error: --json good.csv: must end in .json; give"),
     (["new", "--task", "dcase2022-6b"], "error: team.yaml is there already; give another name"),
@@ -204,6 +228,32 @@ def test_what_is_made_is_valid_and_reads_back(capsys):
     file = "out/task6/Wu_Mila_task6b_1/Wu_Mila_task6b_submission_1_metadata.yaml"
     assert call("validate", file, *ANSWERS[:2]) == 0
     assert capsys.readouterr().out.endswith(f"{file}: valid for dcase2022-6b\n")
+
+
+def test_packages_of_two_years_with_one_name(capsys):
+    """The second does not take the place of the first, and is told apart from it."""
+    assert call("package", "said", *REHEARSAL, "--task", "dcase2022-6a") == 0
+    made = Path("said/submission/Wu_Mila_task6a.zip")
+    before = made.read_bytes()
+    capsys.readouterr()
+    assert call("package", "said", *REHEARSAL, "--task", "dcase2023-6a") == 2
+    assert capsys.readouterr().err == (
+        f"error: {made}: is there already, a package of dcase2022-6a; give dcase2023-6a's another name by --out\n"
+    )
+    assert made.read_bytes() == before
+    assert call("package", "said", *REHEARSAL, "--task", "dcase2022-6a") == 0  # its own is made anew
+    assert made.read_bytes() == before
+    with zipfile.ZipFile(made) as file:
+        file.extractall("out")
+    metadata = "out/task6/Wu_Mila_task6a_1/Wu_Mila_task6a_submission_1_metadata.yaml"
+    for path in (str(made), "out", metadata):
+        capsys.readouterr()
+        call("validate", path, *ANSWERS, "--split", "evaluation", "--task", "dcase2023-6a")
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if "2022-6a" in line]
+        assert line == (
+            f"{path}: warning: was written for dcase2022-6a, as the metadata's first line says; is --task dcase2022-6a "
+            "meant?"
+        )
 
 
 def test_a_new_team_file_says_what_is_to_be_filled_in(capsys):

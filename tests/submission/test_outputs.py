@@ -145,6 +145,15 @@ SLIPS = {  # one slip, one finding
         rows_with(3, 10, "soundscape.wav"),
         ":3: file_name_10: error: 'soundscape.wav' is no clip of evaluation",
     ),
+    "letter of a query lost": (
+        rows_with(3, 0, "Rain falls then stops."),
+        ":3: caption: error: 'Rain falls then stops.' is no query of evaluation; did you mean 'Rain falls, then "
+        "stops.'?",
+    ),
+    "letter of a name lost": (
+        rows_with(3, 4, "dots.in.stem.wv"),
+        ":3: file_name_4: error: 'dots.in.stem.wv' is no clip of evaluation; did you mean 'dots.in.stem.wav'?",
+    ),
     "path": (
         rows_with(3, 10, "/data/clotho/evaluation/11.wav"),
         ":3: file_name_10: error: '/data/clotho/evaluation/11.wav' is no clip of evaluation; there is '11.wav', and "
@@ -244,6 +253,15 @@ def test_many_findings_of_a_kind_are_told_of_after_them(tmp_path):
     lines = said(as_csv([HEADER, *([query, *["x.wav"] * 10] for query in QUERIES)]), tmp_path)
     rest = [line.startswith("answers.csv: error: and so in ") for line in lines]
     assert rest == [False] * 20 + [True]
+
+
+def test_what_may_be_misspelt():
+    """The nearest name, where no other one is as near; and in no time, whatever is asked."""
+    names = [f"soundscape_{number:04}.wav" for number in range(1000)]
+    assert outputs._misspelt("soundscape_0605.wv", names) == "soundscape_0605.wav"
+    assert outputs._misspelt("soundscape_060.wav", names) is None  # ten are as near
+    assert outputs._misspelt("", names) is None
+    assert outputs._misspelt("soundscape" * 10**6, names) is None
 
 
 def test_a_name_with_a_comma_that_is_not_quoted(tmp_path):

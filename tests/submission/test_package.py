@@ -461,6 +461,10 @@ MUTATIONS = {
         f"{ANALYSIS}:8: file_name: error: '/data/analysis/analysis_0007.wav' is no clip of analysis; there is "
         "'analysis_0007.wav', and names are compared verbatim",
     ),
+    "a name misspelt": (
+        changed(TESTING, "\ntest_0007.wav", "\ntest_0007.wv"),
+        f"{TESTING}:8: file_name: error: 'test_0007.wv' is no clip of test; did you mean 'test_0007.wav'?",
+    ),
     "a name stripped": (
         changed(TESTING, "\n leading.wav", "\nleading.wav"),
         f"{TESTING}:2: file_name: error: 'leading.wav' is no clip of test; there is ' leading.wav', and names are "
@@ -638,6 +642,24 @@ def test_what_make_refuses_the_check_would_fault(small, team_file, tmp_path):
     with pytest.raises(Faulty, match="at most 255 bytes in a name"):
         package.make(task, runs, team, dataset, tmp_path / "p.zip")
     assert not (tmp_path / "p.zip").exists()
+
+
+def test_a_null_that_is_written_is_said(small, team_file, tmp_path):
+    """In the run, or in the team file, where it wins; what is left empty there does not."""
+    task, runs, dataset = small("dcase2022-6b")
+    asked = ("word_embeddings", "data_augmentation", "optimizer", "gradient_norm", "metric_monitored")
+    for key in asked:
+        assert task.key(f"system.description.{key}").need == "nullable"
+    description = {**made.SYSTEM["description"], "data_augmentation": None, "optimizer": "Adam", "gradient_norm": "L2"}
+    (runs[0] / "system.yaml").write_text(yaml.safe_dump({**made.SYSTEM, "description": description}))
+    own = "\n      ".join(["description:", "  word_embeddings: !!null", "  optimizer: null", "  gradient_norm:"])
+    team_file.write_text(team_file.read_text().replace("systems: []", f"systems:\n  - system:\n      {own}"))
+    found = package.make(task, runs[:1], teams.read(task, team_file)[0], dataset, tmp_path / "p.zip")
+    (unsaid,) = [finding.message for finding in found if finding.message.startswith("does not say")]
+    assert [key for key in asked if key in unsaid] == ["metric_monitored"]
+    (text,) = [text for name, text in unpacked(tmp_path / "p.zip").items() if name.endswith(".yaml")]
+    written = yaml.safe_load(text)["system"]["description"]
+    assert [written[key] for key in asked] == [None, None, None, "L2", None]
 
 
 def test_what_a_run_says_wrongly(small, team_file, tmp_path):
