@@ -28,6 +28,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -74,8 +75,8 @@ class Run:
         data: Digest of each split that the run depends on.
         seed: What every random number follows from.
         cache: Where features are kept.
-        flags: Arguments for `lightning.Trainer`: accelerator, devices, precision, strategy, num_nodes,
-            accumulate_grad_batches.
+        flags: Arguments for `lightning.Trainer`, texts and numbers: accelerator, devices, precision, strategy,
+            num_nodes, accumulate_grad_batches.
     """
 
     folder: Path
@@ -99,12 +100,7 @@ class Run:
     @property
     def identity(self) -> dict[str, object]:
         """What config.yaml says: everything that the weights follow from; nothing of what a config says to exclude."""
-        config, trainer = self.config.model_dump(mode="json"), self._trainer()
-        training = {
-            "precision": trainer.precision,
-            "devices": trainer.world_size,  # each takes a batch
-            "accumulate_grad_batches": trainer.accumulate_grad_batches,
-        }
+        config, training = self.config.model_dump(mode="json"), dict(followed(**self.flags))
         return {
             "system": self.system,
             "seed": self.seed,
@@ -113,17 +109,6 @@ class Run:
             "config": config,
         }
 
-    def _trainer(self) -> lightning.Trainer:
-        """A trainer as the flags ask for it; raises BadRequest where they are wrong, or ask for what is not here."""
-        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-        try:
-            trainer = lightning.Trainer(logger=False, enable_checkpointing=False, **self.flags)
-        except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
-            raise BadRequest(f"lightning's flags: {' '.join(str(error).split())}") from None
-        if (found := trainer.accumulate_grad_batches) < 1:  # which lightning takes: the loss is divided by it
-            raise BadRequest(f"lightning's flags: accumulate_grad_batches must be 1 or more; found {found}")
-        return trainer
-
     def check(self) -> None:
         """Make sure that lightning takes the flags, and that the folder is this run's, or free.
 
@@ -131,7 +116,7 @@ class Run:
             BadRequest: A flag is wrong, or asks for what this machine does not have.
             Faulty: The folder holds another run, with every key that differs; or something that is no run.
         """
-        self._trainer()
+        followed(**self.flags)
         if findings := self.mismatches():
             raise Faulty(findings)
 
@@ -337,6 +322,24 @@ class Bar(TQDMProgressBar):
         """Begin the epoch's bar."""
         super().on_train_epoch_start(trainer, *rest)
         self.train_progress_bar.set_description(f"epoch {trainer.current_epoch + 1:3}")
+
+
+@cache  # a sweep asks for each of its runs, with the same flags
+def followed(**flags: object) -> Mapping[str, object]:
+    """What of lightning's flags the weights follow from, as lightning understands them.
+
+    Raises:
+        BadRequest: A flag is wrong, or asks for what this machine does not have.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    try:
+        trainer = lightning.Trainer(logger=False, enable_checkpointing=False, **flags)
+    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+        raise BadRequest(f"lightning's flags: {' '.join(str(error).split())}") from None
+    if (found := trainer.accumulate_grad_batches) < 1:  # which lightning takes: the loss is divided by it
+        raise BadRequest(f"lightning's flags: accumulate_grad_batches must be 1 or more; found {found}")
+    devices = trainer.world_size  # each takes a batch
+    return {"precision": trainer.precision, "devices": devices, "accumulate_grad_batches": found}
 
 
 def plateaued(values: Sequence[float], epochs: int) -> bool:

@@ -466,9 +466,10 @@ def fit(model: Retriever, development: Material, validation: Material, run: Run)
         items = list(zip(validation.frames, validation.lengths, strict=True))
         run.fit(Training(model, validation), development.anchors, items, collate, config)
     elif not run.best.exists():
+        state = {"state_dict": {}}
+        Training(model, validation).on_save_checkpoint(state)
         with replacing(run.best) as part:
-            saved = {"config": config.model_dump(mode="json"), "frozen": model.frozen, "library": model.library.digest}
-            torch.save({"state_dict": {}, **saved}, part)
+            torch.save(state, part)
     learns = model.embedder is not None
     run.describe(
         model,

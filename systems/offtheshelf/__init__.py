@@ -59,9 +59,8 @@ class Config(Schedule, generation.Decoding):
     words: str = "bert-base-uncased"  # `random`, `train` (CBOW on the captions), a file of vectors, a text model (3.4)
     train_words: bool = False  # whether vectors of words are fine-tuned; a text model's stay (3.4)
     words_limit: int | None = 200_000  # how many words to read from a file, frequent ones first; the paper's: None
-    context: View = (
-        "prefix"  # how a text model looks at a caption in training (`offtheshelf.context`); the paper's: caption
-    )
+    # How a text model looks at a caption in training (`offtheshelf.context`); the paper's: caption.
+    context: View = "prefix"
     text_layer: int = -2  # of a text model: the penultimate one (3.4)
 
     blocks: int = Field(3, ge=1)  # of the decoder (3.1)

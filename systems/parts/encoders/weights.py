@@ -69,10 +69,8 @@ def read(file: Path, part: Part) -> object:
         with torch.serialization.safe_globals(ARRAYS):
             return torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
-        message = (
-            f"{file}: must be {part.title} as torch saves it ({unreadable(error)}); fetch it again from {part.source}"
-        )
-        raise BadRequest(message) from None
+        message = f"{file}: must be {part.title} as torch saves it ({unreadable(error)})"
+        raise BadRequest(f"{message}; fetch it again from {part.source}") from None
 
 
 def unreadable(error: Exception) -> str:
