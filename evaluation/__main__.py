@@ -124,9 +124,11 @@ def report(options: argparse.Namespace) -> None:
     by = options.by or results.factors[0]
     if by not in results.factors:
         raise BadRequest(f"--by: {unknown_key(by, results.factors, 'factor')}")
-    print(factors.report(results, by))
+    if options.against is not None and options.against not in results.levels(by):
+        raise BadRequest(f"--against: {unknown_key(options.against, results.levels(by), f'level of {by}')}")
+    print(factors.report(results, by, against=options.against, normal=options.normal))
     if options.out:
-        written = factors.save(results, by, options.out)
+        written = factors.save(results, by, options.out, against=options.against, normal=options.normal)
         print(f"\n{options.out}: {', '.join(path.name for path in written)}")
 
 
@@ -228,6 +230,10 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--metric", metavar="NAME", help="what to compare; the file's first metric without")
     text = "the best setting for each of its levels, tests within them, and the axis of figures (the first factor)"
     verb.add_argument("--by", metavar="FACTOR", help=text)
+    text = "compare the levels of --by with this one alone, which makes fewer tests (default: each with each)"
+    verb.add_argument("--against", metavar="LEVEL", help=text)
+    text = "p by the normal approximation, as Weck et al. 2021 have it (default: exact where there are few pairs)"
+    verb.add_argument("--normal", action="store_true", help=text)
     verb.add_argument("--out", type=Path, metavar="DIR", help="write tables as CSV, and figures as SVG and PNG")
     verb.set_defaults(run=report)
     verb = rooms.add_parser("download", help="fetch what metrics need", description=download_models.__doc__)

@@ -9,15 +9,26 @@ Conventions
   these only the factors, `seed` and a metric must be there. A row without a value (a run that failed, or has not ended)
   is left out and counted.
 - **Test.** The one-sided Wilcoxon signed-rank test between two levels of a factor: a pair is a setting of all other
-  factors, with the one level and with the other, over the seeds that both have. (Weck et al. 2021 do not say what
-  they pair; the overlaps of one encoder make 33 pairs of settings in their grid.) Where there is but one such setting,
-  as in a sweep of a single factor, the pairs are the seeds. Pairs without a difference are dropped (Wilcoxon's way); p
-  is exact up to 50 pairs without ties, by all exchanges of signs up to 13 with ties, else by the normal approximation.
+  factors, with the one level and with the other, over the seeds that both have. Where there is only one such setting,
+  as in a sweep of a single factor, the pairs are the seeds. Pairs without a difference are dropped (Wilcoxon's way). p
+  is exact up to 50 pairs without ties, and by all exchanges of signs up to 13 pairs with ties; otherwise it is the
+  normal approximation.
+- **The published figures** of Weck et al. 2021, section 4, are for an encoder with overlap against the same without:
+  W = 84, p < 8.08e-07 (COALA) and W = 112, p < 3.92e-06 (YAMNet). They are the normal approximation, without a
+  correction for continuity, for 44 pairs and no other number up to 132. The exact p of these W are 6.61e-08 and
+  7.21e-07, 12 and 5 times smaller; `normal` gives the published ones. The paper does not say what the 44 pairs are, and
+  the grid has none for this test: the settings of one encoder with one overlap are 3 adapters x 11 kinds of words = 33,
+  its other products are 3 and 11, with ten seeds 30, 110 and 330. (4 x 11 = 44 are the encoders and kinds of words, but
+  each test is of a single encoder.) Here such a test has 33 pairs.
 - **Which direction.** Nobody said beforehand which level should be the better, so both one-sided tests are made, and
   both count in the correction; the one that is shown is that with the smaller p, whose level is called the better. (Its
   mean may be the lower one, where a few large differences stand against many small ones.)
 - **Several tests.** Holm's (1979) correction over all tests of one factor, 2 for each pair of levels; within the levels
-  of another factor, over all of these together.
+  of another factor, over all of these together. With `against`, levels are compared with that one alone, and the
+  correction counts fewer tests.
+- **The smallest p** that n pairs can give is 2 ** -n, where all differ in one direction. Corrected, no p is smaller
+  than that times the number of tests (or 1). Where this is 0.05 or more, no difference can be marked, however large:
+  five seeds of two levels give 2 x 0.03125 = 0.0625.
 - **Marks**, of the corrected p: * below 0.05, ** below 0.01, *** below 0.001.
 """
 
@@ -41,6 +52,8 @@ from evaluation.scores import LOWER
 
 AROUND = ("run", "seed", "state", "seconds", "error")  # the columns around the factors: one before them, four after
 SHOWN = 10  # settings in the table for people
+EXACT = 50  # pairs up to which the test is exact where no two differences are equal
+MARKED = 0.05  # corrected p below which a difference is marked
 EXACT_TIES = 13  # pairs up to which ties leave the test exact
 
 
@@ -107,6 +120,7 @@ class Contrast:
         statistic: W, the sum of the ranks of the pairs in which the worse did better.
         p: One-sided.
         p_holm: After Holm's correction.
+        tests: How many tests the correction counts.
     """
 
     factor: str
@@ -119,6 +133,17 @@ class Contrast:
     statistic: float
     p: float
     p_holm: float = math.nan
+    tests: int = 1
+
+    @property
+    def smallest_p(self) -> float:
+        """The smallest p that so many pairs can give."""
+        return 0.5**self.pairs
+
+    @property
+    def smallest_p_holm(self) -> float:
+        """The smallest p that so many pairs can give after Holm's correction."""
+        return min(1.0, self.tests * self.smallest_p)
 
 
 def read(path: Path, metric: str | None = None) -> Results:
@@ -216,11 +241,12 @@ def marginal(results: Results, factor: str) -> list[Setting]:
     return found
 
 
-def wilcoxon(differences: Sequence[float]) -> tuple[float, float]:
+def wilcoxon(differences: Sequence[float], normal: bool = False) -> tuple[float, float]:
     """Test whether differences tend to be above zero: the one-sided Wilcoxon signed-rank test.
 
     Args:
         differences: (n,) of each pair.
+        normal: Whether to use the normal approximation for any number of pairs, as Weck et al. 2021 do.
 
     Returns:
         W, the sum of the ranks of those below zero, and p.
@@ -236,10 +262,12 @@ def wilcoxon(differences: Sequence[float]) -> tuple[float, float]:
     found = found[found != 0]
     if not len(found):
         return 0.0, 1.0
-    if len(np.unique(np.abs(found))) == len(found):
-        method = "exact" if len(found) <= 50 else "asymptotic"
-    else:
-        method = stats.PermutationMethod(n_resamples=np.inf) if len(found) <= EXACT_TIES else "asymptotic"
+    has_ties = len(np.unique(np.abs(found))) < len(found)
+    method = "asymptotic"
+    if not normal and not has_ties and len(found) <= EXACT:
+        method = "exact"
+    elif not normal and has_ties and len(found) <= EXACT_TIES:
+        method = stats.PermutationMethod(n_resamples=np.inf)
     p = float(stats.wilcoxon(found, alternative="greater", method=method).pvalue)
     ranks = stats.rankdata(np.abs(found))
     return float(ranks[found < 0].sum()), p
@@ -268,36 +296,65 @@ def pairs(results: Results, factor: str, one: str, other: str) -> tuple[list[flo
     return [fmean(differences) for differences in found], "settings"
 
 
-def contrasts(results: Results, factor: str, within: str | None = None) -> list[Contrast]:
-    """Test every two levels of a factor, among all settings or within each level of another factor.
+def contrasts(
+    results: Results,
+    factor: str,
+    within: str | None = None,
+    *,
+    against: str | None = None,
+    normal: bool = False,
+) -> list[Contrast]:
+    """Test two levels of a factor at a time, among all settings or within each level of another factor.
+
+    Args:
+        results: The results.
+        factor: The factor.
+        within: The other factor (default: none).
+        against: The level that all others are compared with (default: each with each).
+        normal: As in `wilcoxon`.
 
     Returns:
         For each pair of levels the test with the smaller p, with Holm's correction over all of these and of
         those in the other direction.
     """
-    groups = {"": results}
-    if within:
-        groups = {
-            level: Results(results.file, results.metric, results.factors, tuple(results.having(within, level)))
-            for level in results.levels(within)
-        }
-    sign = -1 if results.metric in LOWER else 1
+    compared = list(itertools.combinations(results.levels(factor), 2))
+    if against is not None:
+        compared = [levels for levels in compared if against in levels]
     shown, others = [], []
-    for group, those in groups.items():
-        for levels in itertools.combinations(results.levels(factor), 2):
-            found = []
-            for one, other in (levels, levels[::-1]):
-                differences, of = pairs(those, factor, one, other)
-                if differences:
-                    statistic, p = wilcoxon([sign * difference for difference in differences])
-                    mean = fmean(differences)
-                    found.append(Contrast(factor, group, one, other, mean, len(differences), of, statistic, p))
-            if found:
-                found.sort(key=lambda test: (test.p, -sign * test.difference))
-                shown.append(found[0])
-                others.append(found[1])
-    corrected = holm(np.array([test.p for test in [*shown, *others]]))
-    return [replace(test, p_holm=float(p)) for test, p in zip(shown, corrected[: len(shown)], strict=True)]
+    for group, part in _groups(results, within).items():
+        for one, other in compared:
+            if tests := _both_directions(part, factor, group, (one, other), normal):
+                shown.append(tests[0])
+                others.append(tests[1])
+    tests = [*shown, *others]
+    corrected = holm(np.array([test.p for test in tests]))
+    kept = zip(shown, corrected[: len(shown)], strict=True)
+    return [replace(test, p_holm=float(p), tests=len(tests)) for test, p in kept]
+
+
+def _groups(results: Results, within: str | None) -> dict[str, Results]:
+    """The results of each level of a factor, by that level; all of them by an empty one where there is no factor."""
+    if not within:
+        return {"": results}
+    groups = {}
+    for level in results.levels(within):
+        groups[level] = replace(results, runs=tuple(results.having(within, level)), missing=0)
+    return groups
+
+
+def _both_directions(
+    results: Results, factor: str, group: str, levels: tuple[str, str], normal: bool
+) -> list[Contrast]:
+    """Test whether either of two levels is better, the smaller p first; nothing where they have no pair."""
+    sign = -1 if results.metric in LOWER else 1
+    tests = []
+    for one, other in (levels, levels[::-1]):
+        differences, of = pairs(results, factor, one, other)
+        if differences:
+            statistic, p = wilcoxon([sign * difference for difference in differences], normal)
+            mean = fmean(differences)
+            tests.append(Contrast(factor, group, one, other, mean, len(differences), of, statistic, p))
+    return sorted(tests, key=lambda test: (test.p, -sign * test.difference))
 
 
 # Said to people, and kept ---------------------------------------------------------------------------------------------
@@ -323,18 +380,41 @@ def _last(before: Sequence[str], count: int) -> range:
 def contrasts_table(found: Sequence[Contrast]) -> str:
     """Tests as a table."""
     heads = ["factor", *(["within"] if any(test.within for test in found) else []), "better", "worse"]
-    numbers = ["difference", "pairs", "W", "p", "p (Holm)"]
+    numbers = ["difference", "pairs", "W", "p", "smallest p", "p (Holm)", "smallest p (Holm)"]
     rows = []
     for test in found:
         words = [test.factor, *([test.within] if "within" in heads else []), test.better, test.worse]
         of = f"{test.pairs} {test.of}"
-        figures = [f"{test.difference:+.4f}", of, f"{test.statistic:g}", p_value(test.p), p_value(test.p_holm)]
+        every_p = (test.p, test.smallest_p, test.p_holm, test.smallest_p_holm)
+        figures = [f"{test.difference:+.4f}", of, f"{test.statistic:g}", *map(p_value, every_p)]
         rows.append([*map(printable, words), *figures, marks(test.p_holm)])
     return table(rows, [*heads, *numbers, ""], numbers=_last(heads, len(numbers)))
 
 
-def report(results: Results, by: str) -> str:
-    """Everything as text: the best settings, the best for each level of a factor, every level, every test."""
+def too_few(tested: Sequence[Contrast]) -> list[str]:
+    """Say for each factor whose tests can mark no difference how many pairs they would need."""
+    lines = []
+    for factor in dict.fromkeys(test.factor for test in tested):
+        tests = [test for test in tested if test.factor == factor]
+        if min(test.smallest_p_holm for test in tests) < MARKED:
+            continue
+        most, count = max(test.pairs for test in tests), tests[0].tests
+        needed = math.floor(math.log2(count / MARKED)) + 1  # the first n with count x 2 ** -n below MARKED
+        lines.append(
+            f"{printable(factor)}: {most} pairs and {count} tests can mark no difference; {needed} pairs are needed"
+        )
+    return lines
+
+
+def report(results: Results, by: str, *, against: str | None = None, normal: bool = False) -> str:
+    """Everything as text: the best settings, the best for each level of a factor, every level, every test.
+
+    Args:
+        results: The results.
+        by: The factor whose levels have their best settings listed.
+        against: The level of `by` that its others are compared with (default: each with each).
+        normal: As in `wilcoxon`.
+    """
     found = ranked(settings(results.runs, results.metric), results.metric)
     counts = sorted({one.n for one in found})
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
@@ -353,20 +433,29 @@ def report(results: Results, by: str) -> str:
         parts.append(
             f"levels, over the means of the settings that have them\n{table(rows, heads, numbers=range(2, 6))}"
         )
-    tested = [test for factor in results.factors for test in contrasts(results, factor)]
+    tested = []
+    for factor in results.factors:
+        tested += contrasts(results, factor, against=against if factor == by else None, normal=normal)
     if tested:
-        few = " Fewer than 5 pairs give no p below 0.05." if any(test.pairs < 5 for test in tested) else ""
-        parts.append(
-            f"is one level better than another?\n{contrasts_table(tested)}\n"
-            "p: one-sided Wilcoxon signed-rank test, over pairs that differ in this factor alone;"
-            f"{few}\nHolm: over all pairs of a factor's levels, in both directions; "
-            "* p < 0.05, ** p < 0.01, *** p < 0.001"
-        )
+        notes = ["p: one-sided Wilcoxon signed-rank test, over pairs that differ in this factor alone"]
+        if normal:
+            notes[0] += ", by the normal approximation"
+        notes.append("smallest p: what so many pairs give exactly where all differ in one direction")
+        over = "all pairs of a factor's levels"
+        if against is not None:
+            over = f"the pairs of {printable(against)} and another {printable(by)}"
+            if len(results.factors) > 1:
+                over += ", or all pairs of another factor's levels"
+        notes.append(f"Holm: over {over}, in both directions; * p < 0.05, ** p < 0.01, *** p < 0.001")
+        notes += too_few(tested)
+        parts.append("\n".join(["is one level better than another?", contrasts_table(tested), *notes]))
     return "\n\n".join(parts)
 
 
-def save(results: Results, by: str, folder: Path) -> list[Path]:
+def save(results: Results, by: str, folder: Path, *, against: str | None = None, normal: bool = False) -> list[Path]:
     """Write settings.csv, tests.csv (within each level of `by`, too) and the figures; return the paths.
+
+    The arguments are those of `report`, and the folder to write to.
 
     Raises:
         OSError: They cannot be written.
@@ -376,12 +465,16 @@ def save(results: Results, by: str, folder: Path) -> list[Path]:
     rows: dict[str, list[list[object]]] = {"settings.csv": [[*results.factors, "mean", "sd", "runs", "best"]]}
     for one in ranked(settings(results.runs, results.metric), results.metric):
         rows["settings.csv"].append([*one.levels, one.mean, "" if math.isnan(one.sd) else one.sd, one.n, one.best])
-    heads = ["factor", "within", "better", "worse", "difference", "pairs", "of", "W", "p", "p_holm", "mark"]
-    rows["tests.csv"] = [heads]
-    for factor, within in [*((f, None) for f in results.factors), *((f, by) for f in results.factors if f != by)]:
-        for test in contrasts(results, factor, within):
+    heads = ["factor", "within", "better", "worse", "difference", "pairs", "of", "W"]
+    rows["tests.csv"] = [[*heads, "p", "p_smallest", "p_holm", "p_holm_smallest", "tests", "mark"]]
+    asked = [(factor, None) for factor in results.factors]
+    asked += [(factor, by) for factor in results.factors if factor != by]
+    for factor, within in asked:
+        one = against if factor == by else None
+        for test in contrasts(results, factor, within, against=one, normal=normal):
             where = f"{within} {test.within}" if within else ""
-            values = [test.difference, test.pairs, test.of, test.statistic, test.p, test.p_holm, marks(test.p_holm)]
+            values = [test.difference, test.pairs, test.of, test.statistic]
+            values += [test.p, test.smallest_p, test.p_holm, test.smallest_p_holm, test.tests, marks(test.p_holm)]
             rows["tests.csv"].append([factor, where, test.better, test.worse, *values])
     written = []
     for name, lines in rows.items():

@@ -1,7 +1,9 @@
 """Figures of what factors do to a metric, as SVG and PNG; the same results give the same bytes.
 
 Box plots of the runs by level of one factor, a box for each level of another (as Figure 3 of Weck et al. 2021), and
-bars of the settings' mean by level of one factor, or of two (as their Figure 4).
+bars of the settings' mean by level of one factor, or of two (as their Figure 4). Where each bar is a single setting, as
+in a sweep of one factor, it is the mean of that setting's runs with their SD (as Figure 2 of Weck et al. 2022), and
+dots show the runs.
 """
 
 from pathlib import Path
@@ -11,7 +13,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evaluation.factors import Results, settings
+from evaluation.factors import Result, Results, settings
 from evaluation.files import replacing
 
 # Okabe and Ito's, which people who see few colours tell apart; a factor with more levels is not told apart by colour.
@@ -81,33 +83,50 @@ def _boxes(results: Results, by: str, factor: str) -> Figure:
 
 
 def _bars(results: Results, by: str, factor: str | None = None) -> Figure:
-    """Bars of the mean over settings, with the settings' SD; of all, or for each level of another factor."""
+    """Bars of all runs by level, or by level and level of another factor, with error bars of one SD.
+
+    A bar is the mean over the means of its settings, with the SD of these. Where no bar has two settings, it is the
+    mean over the runs of its setting, with their SD, and each run is a dot.
+    """
     levels = results.levels(factor) if factor else ("",)
-    figure, axes = _axes(results, by, factor)
+    names = results.levels(by)
     width = 0.8 / len(levels)
+    bars: dict[tuple[int, int], list[Result]] = {}  # by number of the level, and place on the axis
     for number, level in enumerate(levels):
-        label = _short(level) if factor else None
-        for place, name in enumerate(results.levels(by)):
-            runs = _runs(results, {by: name} | ({factor: level} if factor else {}))
-            means = [one.mean for one in settings(runs, results.metric)]
-            if not means:
-                continue
-            spread = stdev(means) if len(means) > 1 else None
-            axes.bar(
-                place + (number - (len(levels) - 1) / 2) * width,
-                fmean(means),
-                width * 0.9,
-                yerr=spread,
-                color=COLOURS[number],
-                ecolor=INK,
-                capsize=3,
-                label=label,
-            )
-            label = None  # a level stands in the legend once
-    return _finished(figure, axes, results, by, factor)
+        for place, name in enumerate(names):
+            chosen = {by: name} | ({factor: level} if factor else {})
+            if runs := _runs(results, chosen):
+                bars[number, place] = runs
+    shows_runs = all(len(settings(runs, results.metric)) == 1 for runs in bars.values())
+    figure, axes = _axes(results, by, factor)
+    labelled = set()
+    for (number, place), runs in bars.items():
+        values = [run.value for run in runs]
+        if not shows_runs:
+            values = [one.mean for one in settings(runs, results.metric)]
+        label = None
+        if factor and number not in labelled:  # a level stands in the legend once
+            label = _short(levels[number])
+            labelled.add(number)
+        middle = place + (number - (len(levels) - 1) / 2) * width
+        axes.bar(
+            middle,
+            fmean(values),
+            width * 0.9,
+            yerr=stdev(values) if len(values) > 1 else None,
+            color=COLOURS[number],
+            ecolor=INK,
+            capsize=3,
+            label=label,
+        )
+        if shows_runs and len(values) > 1:
+            beside = [middle + width * 0.25] * len(values)
+            axes.plot(beside, values, ".", color=INK, markersize=5, markeredgecolor="white", markeredgewidth=0.5)
+    what = f"mean and SD of {'runs' if shows_runs else 'settings'}"
+    return _finished(figure, axes, results, by, factor, what)
 
 
-def _runs(results: Results, levels: dict[str, str]) -> list:
+def _runs(results: Results, levels: dict[str, str]) -> list[Result]:
     wanted = {results.factors.index(factor): level for factor, level in levels.items()}
     return [run for run in results.runs if all(run.levels[place] == level for place, level in wanted.items())]
 
@@ -133,12 +152,12 @@ def _names(results: Results, by: str) -> tuple[list[str], bool]:
     return names, max(map(len, names)) * len(names) > 80
 
 
-def _finished(figure: Figure, axes: Axes, results: Results, by: str, factor: str | None) -> Figure:
+def _finished(figure: Figure, axes: Axes, results: Results, by: str, factor: str | None, what: str = "") -> Figure:
     names, slant = _names(results, by)
     axes.set_xticks(range(len(names)), names, rotation=35 if slant else 0, ha="right" if slant else "center")
     axes.set_xlim(-0.6, len(names) - 0.4)
     axes.set_xlabel(_short(by))
-    axes.set_ylabel(_short(results.metric))
+    axes.set_ylabel(f"{_short(results.metric)} ({what})" if what else _short(results.metric))
     if factor:
         figure.legend(title=_short(factor), loc="outside right upper", frameon=False)
     return figure

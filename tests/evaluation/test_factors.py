@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import math
 import re
 import statistics
 import xml.etree.ElementTree as ET
@@ -97,6 +98,35 @@ def test_wilcoxon_is_scipys(n):
     assert w == stats.wilcoxon(-differences, alternative="greater", method=method).statistic
 
 
+@pytest.mark.parametrize(
+    ("w", "published", "exact"),
+    [(84, 8.08e-7, 6.61e-8), (112, 3.92e-6, 7.21e-7)],
+    ids=["COALA", "YAMNet"],
+)
+def test_weck_et_al_2021s_figures_are_the_normal_approximation_for_44_pairs(w, published, exact):
+    """Section 4, overlap against none: W = 84, p < 8.08e-07, and W = 112, p < 3.92e-06."""
+
+    def normal_p(n):
+        deviation = math.sqrt(n * (n + 1) * (2 * n + 1) / 24)
+        return stats.norm.cdf((w - n * (n + 1) / 4) / deviation)
+
+    numbers = [n for n in range(20, 133) if f"{normal_p(n):.2e}" == f"{published:.2e}"]
+    assert numbers == [44]
+
+    differences, left = [], w
+    for rank in range(44, 0, -1):  # with W the sum of the ranks of those below zero
+        below = rank <= left
+        left -= rank * below
+        differences.append(-float(rank) if below else float(rank))
+    asked = stats.wilcoxon(differences, alternative="greater", method="asymptotic").pvalue
+    assert factors.wilcoxon(differences, normal=True) == pytest.approx((w, asked), rel=1e-12)
+    assert f"{asked:.2e}" == f"{published:.2e}"
+
+    asked = stats.wilcoxon(differences, alternative="greater", method="exact").pvalue
+    assert factors.wilcoxon(differences) == pytest.approx((w, asked), rel=1e-12)
+    assert f"{asked:.2e}" == f"{exact:.2e}"
+
+
 def test_no_difference_is_no_evidence():
     assert factors.wilcoxon([0.0, 0.0]) == (0.0, 1.0)
 
@@ -125,6 +155,75 @@ def test_of_a_single_factor_the_pairs_are_seeds(tmp_path):
     assert (test.better, test.pairs, test.of, test.statistic) == ("x", 6, "seeds", 0)
     assert test.p == pytest.approx(1 / 64)
     assert test.p_holm == pytest.approx(2 / 64)  # the other direction was tested, too
+    assert test.tests == 2
+    assert (test.smallest_p, test.smallest_p_holm) == (1 / 64, 2 / 64)
+
+
+STEPS = ("contrastive", "all pairs", "text-audio", "+ tune text", "+ pretrain", "+ tune audio")
+
+
+def ablation(tmp_path, seeds):
+    """An ablation whose steps do not overlap, by at least .05 between neighbours."""
+    rng = np.random.default_rng(0)
+    content = []
+    for number, step in enumerate(STEPS):
+        content += [["r", step, seed, 0.1 * (number + 1) + rng.uniform(0, 0.05)] for seed in range(seeds)]
+    return write(tmp_path / "ablation.csv", content, ("run", "step", "seed", "mAP@10"))
+
+
+def test_five_seeds_of_six_steps_can_mark_nothing_and_the_report_says_so(tmp_path, capsys):
+    path = ablation(tmp_path, 5)
+    tests = factors.contrasts(factors.read(path), "step")
+    # Enumerated: the smallest p of five pairs is that of the one of 32 signs that has all of them above zero.
+    signs = list(itertools.product([-1, 1], repeat=5))
+    smallest = sum(all(sign > 0 for sign in one) for one in signs) / len(signs)
+    assert len(tests) == 15
+    assert {test.p for test in tests} == {smallest} == {test.smallest_p for test in tests}
+    assert {test.tests for test in tests} == {30}
+    assert {test.p_holm for test in tests} == {30 * smallest}
+    assert {test.smallest_p_holm for test in tests} == {30 * smallest}
+    assert command(parser(), ["report", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"p +smallest p +p \(Holm\) +smallest p \(Holm\)", printed)
+    assert "step: 5 pairs and 30 tests can mark no difference; 10 pairs are needed" in printed
+    assert 30 * 0.5**10 < 0.05 <= 30 * 0.5**9
+
+
+def test_against_one_level_there_are_fewer_tests(tmp_path, capsys):
+    path = ablation(tmp_path, 8)
+    tests = factors.contrasts(factors.read(path), "step", against="contrastive")
+    assert [(test.better, test.worse) for test in tests] == [(step, "contrastive") for step in STEPS[1:]]
+    assert {test.tests for test in tests} == {10}
+    assert {test.p_holm for test in tests} == {10 / 2**8}
+    out = tmp_path / "report"
+    assert command(parser(), ["report", str(path), "--against", "contrastive", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "Holm: over the pairs of contrastive and another step, in both directions" in printed
+    assert "can mark no difference" not in printed
+    with (out / "tests.csv").open() as file:
+        kept = list(csv.DictReader(file))
+    assert {(row["tests"], row["p_smallest"], row["p_holm_smallest"]) for row in kept} == {
+        ("10", str(2.0**-8), str(10 * 2.0**-8))
+    }
+    assert command(parser(), ["report", str(path), "--against", "contrastiv"]) == 2
+    assert "--against: unknown level of step 'contrastiv'; did you mean 'contrastive'?" in capsys.readouterr().err
+
+
+def test_against_concerns_the_factor_of_by_alone(results):
+    printed = factors.report(results, "adapter", against="mha")
+    assert "mha and another adapter, or all pairs of another factor's levels" in printed
+    lines = [line for line in printed.splitlines() if re.search(r"\d settings +\d", line)]
+    assert sum(line.startswith("adapter") for line in lines) == 2
+    assert sum(line.startswith("encoder") for line in lines) == 1
+
+
+def test_the_normal_approximation_is_asked_for(tmp_path, capsys):
+    path = ablation(tmp_path, 5)
+    (first, *_) = factors.contrasts(factors.read(path), "step", normal=True)
+    asked = stats.wilcoxon([1.0, 2, 3, 4, 5], alternative="greater", method="asymptotic").pvalue
+    assert first.p == pytest.approx(asked, rel=1e-12)
+    assert command(parser(), ["report", str(path), "--normal"]) == 0
+    assert "by the normal approximation" in capsys.readouterr().out
 
 
 def test_holm_counts_both_directions_of_all_pairs(results):
@@ -150,7 +249,7 @@ def test_the_report_says_it_all_and_keeps_it(tmp_path, capsys):
     assert "35 runs of 12 settings, 2 to 3 of each; 1 more without mAP@10 (failed, or not ended)" in said
     assert "the best 10 of 12" in said
     assert re.search(r"adapter +mha +mlp +\+0\.0\d+ +4 settings +0 +0\.0625", said)
-    assert "Fewer than 5 pairs give no p below 0.05" in said
+    assert "adapter: 4 pairs and 6 tests can mark no difference; 7 pairs are needed" in said
     with (tmp_path / "report" / "tests.csv").open() as file:
         kept = list(csv.DictReader(file))
     assert len(kept) == 1 + 3 + 1 + 2 * 3 + 2 * 1  # every factor, and what is within each encoder
@@ -169,6 +268,34 @@ def test_legends_have_every_level(tmp_path):
     for drawn in (figures._bars(results, "a", "b"), figures._boxes(results, "a", "b")):
         (legend,) = drawn.legends
         assert [text.get_text() for text in legend.get_texts()] == ["k", "l"]
+
+
+def test_of_one_factor_bars_are_the_means_of_the_runs_with_their_sd(tmp_path):
+    """As Figure 2 of Weck et al. 2022."""
+    from evaluation import figures
+
+    results = factors.read(ablation(tmp_path, 5))
+    axes = figures._bars(results, "step").axes[0]
+    values = [[run.value for run in results.having("step", step)] for step in STEPS]
+    assert [bar.get_height() for bar in axes.patches] == pytest.approx([statistics.mean(some) for some in values])
+    (*drawn,) = [segment for lines in axes.collections for segment in lines.get_segments()]
+    assert len(drawn) == len(STEPS)
+    for (low, high), some in zip(drawn, values, strict=True):
+        assert (high[1] - low[1]) / 2 == pytest.approx(statistics.stdev(some))
+    dots = [line.get_ydata() for line in axes.lines if line.get_marker() == "."]
+    assert [sorted(some) for some in dots] == [sorted(some) for some in values]
+    assert axes.get_ylabel() == "mAP@10 (mean and SD of runs)"
+
+
+def test_of_several_factors_bars_are_the_means_of_the_settings_with_their_sd(results):
+    from evaluation import figures
+
+    axes = figures._bars(results, "encoder").axes[0]
+    drawn = [segment for lines in axes.collections for segment in lines.get_segments()]
+    wanted = [one.sd for one in factors.marginal(results, "encoder")]
+    assert [(high[1] - low[1]) / 2 for low, high in drawn] == pytest.approx(wanted)
+    assert not [line for line in axes.lines if line.get_marker() == "."]
+    assert axes.get_ylabel() == "mAP@10 (mean and SD of settings)"
 
 
 def test_figures_show_the_runs_and_the_means_and_are_the_same_each_time(results, tmp_path):
