@@ -67,7 +67,10 @@ class Config(Schedule, generation.Decoding):
     heads: int = Field(4, ge=1)  # of each attention, the adapter's too (3.1, 3.3)
     head_size: int = Field(128, ge=2, multiple_of=2)  # (3.1, 3.3)
     hidden: int = Field(512, ge=1)  # between the two linear layers of a block; silent: as wide as the decoder
-    original: bool = True  # norms behind each part, and ReLU (section 2, Vaswani et al. 2017); or before, and GELU
+    # Vaswani et al.'s Transformer (2, 3.3): positions on the word vectors, norms behind each part, ReLU, and a single
+    # layer whose size depends on the sound; or positions behind the linear layer, norms before, GELU, and keys and
+    # values of the sound's size in each block.
+    original: bool = True
     dropout: float = Field(0.1, ge=0, lt=1)  # of decoder and MHA; silent: Vaswani et al.'s
     longest: int = Field(60, ge=1)  # words of a caption that are learnt; silent: Clotho's have 20 at most
     decoding: Literal["beam", "greedy", "sample"] = "greedy"  # section 2 says no more than word after word
@@ -190,7 +193,8 @@ def overlapping(encoder: encoders.Encoder, overlap: float) -> encoders.Encoder:
 def adapter(config: Config, inputs: int) -> nn.Module:
     """The adapter between embeddings of so many values and the decoder (section 3.3).
 
-    MLP and MHA give what the decoder is wide; with the identity it attends to the embeddings as they are.
+    MLP and MHA give embeddings of the decoder's width. With the identity, the decoder's first layer changes in size
+    (`Decoder.enter_sound`); the paper says no more of it (README.md).
     """
     if config.adapter == "mlp":
         return adapters.MLP(inputs, config.heads * config.head_size, config.adapter_hidden)

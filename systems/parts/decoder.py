@@ -1,9 +1,10 @@
 """A Transformer decoder over encoded sound: word vectors in, logits of the next word out.
 
 Source: Vaswani et al. 2017, sections 3.1 to 3.5, in the size of Weck et al. 2021, section 3.1: three blocks of four
-heads of 128. Sound and words may be of other sizes than the decoder; and unless `original` is asked for, layers are
+heads of 128. Sound and words may be of other sizes than the decoder. Unless `original` is asked for, layers are
 normalised before each part instead of behind it (Xiong et al. 2020), which trains without a warm-up, with GELU between
-the linear layers instead of ReLU.
+the linear layers instead of ReLU; positions are added behind the linear layer that brings words to the decoder's size;
+and each block has keys and values of the sound's own size.
 
 In all of it the *rows* are sequences of words and the *clips* encoded sounds. Rows of one clip stand together, as many
 for each clip: the captions of a clip in training, its beams in a search. They are queries to the clip's one memory,
@@ -110,8 +111,11 @@ class Decoder(nn.Module):
         head_size: Of each head; a block is heads x head_size wide.
         hidden: Width between the two linear layers of a block.
         dropout: Of what each part adds, and of the word vectors.
-        original: The blocks of Vaswani et al. 2017: each part is normalised behind, and between the linear layers is
-            ReLU.
+        original: The Transformer of Vaswani et al. 2017, in the form of Weck et al. 2021. Each part is normalised
+            behind, and between the linear layers is ReLU. Positions are added to the word vectors themselves (section
+            2), before the linear layer that brings these to the decoder's size. All blocks attend to sound of the
+            decoder's size: sound of another size passes through one linear layer first, the only one whose size
+            depends on the sound (section 3.3).
     """
 
     def __init__(
@@ -129,7 +133,12 @@ class Decoder(nn.Module):
     ):
         super().__init__()
         size = heads * head_size
+        self.original = original
         self.enter = nn.Linear(word_size, size)
+        self.enter_sound = nn.Identity()
+        if original and memory_size != size:
+            self.enter_sound = nn.Linear(memory_size, size)
+            memory_size = size
         sizes = (size, memory_size, heads, head_size, hidden)
         self.blocks = nn.ModuleList(Block(*sizes, dropout, original) for _ in range(blocks))
         self.norm = nn.Identity() if original else nn.LayerNorm(size)
@@ -148,14 +157,21 @@ class Decoder(nn.Module):
             (rows, L, words). Those of a word do not depend on the words behind it.
         """
         mask = _inside(memory, lengths)
-        x = self._enter(vectors, 0)
-        for block in self.blocks:
-            x, _ = block(x, block.sound.keys_values(memory), mask)
+        x = self.enter_words(vectors, 0)
+        for block, sound in zip(self.blocks, self.keys_values(memory), strict=True):
+            x, _ = block(x, sound, mask)
         return self.leave(self.norm(x))
 
-    def _enter(self, vectors: Tensor, position: int) -> Tensor:
-        x = self.enter(vectors)
-        return self.dropout(x + positions(position, x.shape[1], x.shape[2]).to(x))
+    def keys_values(self, memory: Tensor) -> list[KeysValues]:
+        """Keys and values of each block for (clips, T, memory size) sounds."""
+        sound = self.enter_sound(memory)
+        return [block.sound.keys_values(sound) for block in self.blocks]
+
+    def enter_words(self, vectors: Tensor, position: int) -> Tensor:
+        """Map (rows, L, word size) words, the first of them at a position, to (rows, L, heads x head size)."""
+        if self.original:
+            return self.enter(self.dropout(_with_positions(vectors, position)))
+        return self.dropout(_with_positions(self.enter(vectors), position))
 
 
 class Steps:
@@ -171,7 +187,7 @@ class Steps:
     def __init__(self, decoder: Decoder, memory: Tensor, lengths: Tensor, embed: Callable[[Tensor], Tensor]):
         self.decoder, self.embed = decoder, embed
         self.mask = _inside(memory, lengths)
-        self.sounds = [block.sound.keys_values(memory) for block in decoder.blocks]
+        self.sounds = decoder.keys_values(memory)
         self.pasts: list[KeysValues | None] = [None] * len(decoder.blocks)
         self.each = 1  # rows of a clip
 
@@ -182,7 +198,7 @@ class Steps:
             self.mask = self.mask[clips]
             self.sounds = [(keys[clips], values[clips]) for keys, values in self.sounds]
         self.each = len(rows) // len(clips)
-        x = self.decoder._enter(self.embed(ids), ids.shape[1] - 1)
+        x = self.decoder.enter_words(self.embed(ids), ids.shape[1] - 1)
         for number, (block, sound) in enumerate(zip(self.decoder.blocks, self.sounds, strict=True)):
             past = self.pasts[number]
             x, self.pasts[number] = block(x, sound, self.mask, past and (past[0][rows], past[1][rows]))
@@ -207,10 +223,18 @@ class Anew:
 
 
 def positions(first: int, number: int, size: int) -> Tensor:
-    """The positional encoding (Vaswani et al. 2017, section 3.5) of so many positions as (number, size)."""
+    """The positional encoding (Vaswani et al. 2017, section 3.5) of so many positions as (number, size).
+
+    An odd size leaves out the last cosine.
+    """
     rates = torch.exp(torch.arange(0, size, 2) * (-math.log(10_000) / size))
     angles = torch.arange(first, first + number)[:, None] * rates
-    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
+    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :size]
+
+
+def _with_positions(x: Tensor, first: int) -> Tensor:
+    """Add the positions from `first` on to (rows, L, size) vectors."""
+    return x + positions(first, x.shape[1], x.shape[2]).to(x)
 
 
 def _inside(memory: Tensor, lengths: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import math
 import signal
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from gensim.models import KeyedVectors
 from torch import nn
 from transformers import BertModel
 
-from evaluation import captioning, data, soundscapes
+from evaluation import captioning, data, factors, soundscapes
 from evaluation.findings import BadRequest, command
 from submission.__main__ import parser as submission
 from systems import contract, grid, listing, offtheshelf, training
@@ -160,6 +161,7 @@ def test_all_264_settings_build_take_a_step_and_caption_a_clip(place, tmp_path, 
         assert loss.isfinite(), chosen
         learnt = {name for name, value in model.named_parameters() if name in before and (value != before[name]).any()}
         assert {"decoder.leave.weight", "decoder.blocks.0.sound.key_value.weight"} <= learnt, chosen
+        assert ("decoder.enter_sound.weight" in learnt) is (chosen["adapter"] == "identity"), chosen
         assert any(name.startswith("adapter.") for name in learnt) is (chosen["adapter"] != "identity"), chosen
         assert ("words.weight" in learnt) is chosen["train_words"], chosen
         with torch.inference_mode():
@@ -183,6 +185,21 @@ def test_the_grid_is_the_papers():
     small = yaml.safe_load((FOLDER / "small.yaml").read_text())
     assert [len(factor) for factor in small["grid"].values()] == [2, 2, 3]
     assert small["seeds"] == 3
+
+
+def test_the_overlaps_of_an_encoder_make_33_pairs_where_the_paper_has_44():
+    """Its W and p follow from 44 pairs; no choice of the grid's other factors gives so many for one encoder."""
+    content = yaml.safe_load((FOLDER / "grid.yaml").read_text())["grid"]
+    rows = [tuple(map(str, levels)) for levels in itertools.product(*content.values())]
+    runs = tuple(factors.Result(levels, 0, 0.1 * number) for number, levels in enumerate(rows))
+    results = factors.Results("grid", "spider", tuple(content), runs)
+    tests = factors.contrasts(results, "overlap", "audio_encoder")
+    assert {test.within: test.pairs for test in tests} == dict.fromkeys(content["audio_encoder"], 33)
+    sizes = [len(content["adapter"]), len(content["words"]), 10]  # and the seeds
+    counts = set()
+    for used in itertools.product([0, 1], repeat=3):
+        counts.add(math.prod(size**power for size, power in zip(sizes, used, strict=True)))
+    assert counts == {1, 3, 10, 11, 30, 33, 110, 330}
 
 
 @pytest.mark.parametrize(("name", "count"), [("grid", 2640), ("small", 36)])
@@ -233,12 +250,23 @@ def test_parameters_are_those_of_the_published_sizes(encoder, size):
             "mlp": linear(size, 256) + linear(256, 512),
             "mha": linear(size, 512) + attention + 2 * linear(512, 512) + 2 * norm,
         }[adapter]
-        inputs = size if adapter == "identity" else 512
-        sound = linear(512, 512) + linear(inputs, 1024) + linear(512, 512)
-        blocks = 3 * (attention + sound + 2 * linear(512, 512) + 3 * norm)
-        expected = made + linear(word_size, 512) + blocks + linear(512, 100)
+        blocks = 3 * (2 * attention + 2 * linear(512, 512) + 3 * norm)
+        first = linear(size, 512) if adapter == "identity" and size != 512 else 0  # section 3.3: this layer alone
+        expected = made + linear(word_size, 512) + first + blocks + linear(512, 100)
         assert sum(p.numel() for p in model.parameters()) - 100 * word_size == expected
     assert model.decoder.blocks[0].words.head_size == 128
+
+
+def test_the_readmes_table_counts_the_parameters():
+    """Of adapter and decoder, without the words' vectors and the last layer, which the vocabulary makes large."""
+    text = (FOLDER / "README.md").read_text()
+    for name, size in (("COALA", 1152), ("OpenL3", 512), ("VGGish", 128), ("YAMNet", 1024)):
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| {name} | {size} |")]
+        figures = [int(cell.replace(",", "")) for cell in line.split("|")[4:7]]
+        for adapter, figure in zip(("identity", "mlp", "mha"), figures, strict=True):
+            model = built(name, size, adapter, 300, 100)
+            parts = [*model.adapter.parameters(), *model.decoder.parameters()]
+            assert sum(p.numel() for p in parts) - 513 * 100 == figure
 
 
 def test_the_lists_parameters_are_counted_right():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from systems.parts.decoder import Anew, Attention, Decoder, Steps, positions
@@ -65,9 +66,11 @@ def test_beginning_anew_is_the_same_for_vectors_that_do_not_change(decoder, embe
 
 
 @torch.no_grad()
-def test_the_original_blocks_are_torchs_own():
+@pytest.mark.parametrize("memory_size", [8, 5])
+def test_the_original_is_torchs_own_behind_one_linear_layer_for_words_and_one_for_sound(memory_size):
+    """Weck et al. 2021: positions on the word embeddings (section 2), one layer that has the sound's size (3.3)."""
     torch.manual_seed(0)
-    ours = Decoder(WORDS, 8, 8, blocks=2, heads=2, head_size=4, hidden=12, original=True).eval()
+    ours = Decoder(WORDS, 7, memory_size, blocks=2, heads=2, head_size=4, hidden=12, original=True).eval()
     layer = nn.TransformerDecoderLayer(8, 2, 12, activation="relu", batch_first=True, norm_first=False)
     theirs = nn.TransformerDecoder(layer, 2).eval()
     for own, other in zip(ours.blocks, theirs.layers, strict=True):
@@ -80,11 +83,19 @@ def test_the_original_blocks_are_torchs_own():
             another.load_state_dict(norm.state_dict())
         other.linear1.load_state_dict(own.linear[0].state_dict())
         other.linear2.load_state_dict(own.linear[3].state_dict())
-    words, memory = torch.randn(CLIPS, 6, 8), torch.randn(CLIPS, 9, 8)
+    words, memory = torch.randn(CLIPS, 6, 7), torch.randn(CLIPS, 9, memory_size)
     behind = torch.arange(9) >= LENGTHS[:, None]
     mask = nn.Transformer.generate_square_subsequent_mask(6)
-    entered = ours.enter(words) + positions(0, 6, 8)
-    expected = ours.leave(theirs(entered, memory, mask, memory_key_padding_mask=behind))
+    encoding = torch.zeros(6, 7)  # of an odd size: the last cosine has no place
+    for place in range(6):
+        for value in range(7):
+            angle = torch.tensor(place / 10_000 ** (2 * (value // 2) / 7))
+            encoding[place, value] = angle.cos() if value % 2 else angle.sin()
+    entered = F.linear(words + encoding, ours.enter.weight, ours.enter.bias)
+    sound = memory
+    if memory_size != 8:
+        sound = F.linear(memory, ours.enter_sound.weight, ours.enter_sound.bias)
+    expected = ours.leave(theirs(entered, sound, mask, memory_key_padding_mask=behind))
     torch.testing.assert_close(ours(words, memory, LENGTHS), expected)
 
 
