@@ -1,6 +1,7 @@
 """The three scopes of Koizumi et al. 2020, Table 1, of one trained run.
 
     python -m systems.guided_gpt2.scopes RUN --data DIR --split evaluation
+    python -m systems.guided_gpt2.scopes RUN --data DIR --examples CLIP CLIP
 
 i    whole            the system: guidance is retrieved, a caption is written
 ii   nearest          the caption of the nearest clip, by the frames as they are (1NN)
@@ -13,23 +14,33 @@ What knows the truth is no captioner, and no run predicts it: it says how far re
 several captions a BERTScore is the highest. The human's captions have one reference less each than the others'.
 
 Captions and scores are written to `RUN/scopes/SPLIT/`, and printed with the paper's figures.
+
+With `--examples CLIP…` it shows how the system comes to the captions of some clips, as the example in section 4.2 does:
+the clip's own captions, the training captions of the highest BERTScores against them, the guidance that was retrieved,
+and the caption that was written. Nothing is scored. The examples are printed, and written to
+`RUN/scopes/SPLIT/examples.csv`.
 """
 
 import argparse
+import csv
+import difflib
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import yaml
+from torch import Tensor
 from tqdm import tqdm
 
 from evaluation import captioning, data
 from evaluation.captioning import Prediction
 from evaluation.data import Split
-from evaluation.findings import BadRequest, command, table
+from evaluation.files import replacing
+from evaluation.findings import BadRequest, command, lookalike, printable, table
 from evaluation.intervals import jackknife
 from evaluation.scores import Measured, Score
 from systems import caption_retrieval, guided_gpt2, runs
@@ -49,10 +60,28 @@ SCOPES = {
     "human": "iii",
 }
 TOGETHER = 16  # clips that are captioned at once
+LISTED = 20  # unknown clips that a message names
+EXAMPLES = "examples.csv"
+
+
+class Guidance(NamedTuple):
+    """What the system knows of N clips before it writes, and what the truth would tell it."""
+
+    frames: Tensor  # (N, T, size) of the audio encoder
+    lengths: Tensor  # (N,) frames of each clip
+    retrieved: list[list[str]]  # captions of the K nearest training clips, the nearest first
+    best: list[list[str]]  # the K training captions of the highest BERTScores against the clip's own, the highest first
+
+
+class Example(NamedTuple):
+    """How the system comes to the caption of a clip."""
+
+    file_name: str
+    captions: dict[str, Sequence[str]]  # by what they are, in the paper's order
 
 
 def main(options: argparse.Namespace) -> None:
-    """Caption a split in each of the three scopes, score it, and print the table."""
+    """Caption a split in each of the three scopes, score it, and print the table; or show some clips as examples."""
     checkpoint = options.run_folder / "checkpoints" / "best.ckpt"
     if (system := system_of(options.run_folder)) != guided_gpt2.__name__:
         raise BadRequest(f"{options.run_folder}: must be a run of {guided_gpt2.__name__}; found one of {system}")
@@ -61,9 +90,16 @@ def main(options: argparse.Namespace) -> None:
     runs.warn_unfinished(options.run_folder)
     metrics, _ = captioning.choose(options.metrics)
     split = caption_retrieval.captioned(data.read(options.data, options.split)[options.split])
+    if options.examples:
+        split = chosen(split, options.examples)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = guided_gpt2.load_model(checkpoint).to(device)
     folder = options.run_folder / "scopes" / split.name
+    if options.examples:
+        made = examples(model, split, options.cache)
+        write_examples(folder / EXAMPLES, made)
+        print("\n\n".join(map(shown_example, made)))
+        return
     found = {}
     for name, captions in said(model, split, options.cache).items():
         path = folder / f"{name.replace(' ', '-')}.csv"
@@ -80,6 +116,66 @@ def main(options: argparse.Namespace) -> None:
     print(shown(found, metrics, f"{options.data.resolve().name} {split.name} ({len(split.clips)} clips)"))
 
 
+def chosen(split: Split, names: Sequence[str]) -> Split:
+    """Keep the clips of some names, in the order of the names.
+
+    Raises:
+        BadRequest: The split has no such clip; with every name that is unknown.
+    """
+    clips = {clip.file_name: clip for clip in split.clips}
+    alike = lookalike(clips)
+    unknown = []
+    for name in dict.fromkeys(names):
+        if name not in clips:
+            close = difflib.get_close_matches(name, clips, n=1)
+            guess = alike(name) or next(iter(close), None)
+            unknown.append(f"{name!r} (did you mean {guess!r}?)" if guess else repr(name))
+    if unknown:
+        rest = f" and {len(unknown) - LISTED} more" if len(unknown) > LISTED else ""
+        listed = ", ".join(unknown[:LISTED])
+        raise BadRequest(
+            f"--examples must be file names of clips of {split.name}; it has no {listed}{rest}; "
+            f"give names of the column file_name of its captions"
+        )
+    return Split(split.name, tuple(clips[name] for name in dict.fromkeys(names)))
+
+
+@torch.inference_mode()
+def guide(model: guided_gpt2.Captioner, split: Split, cache: Path) -> Guidance:
+    """Retrieve the guidance of a split's clips, and choose the best by their own captions.
+
+    Args:
+        model: The system.
+        split: The split, with captions.
+        cache: Folder of the cache.
+    """
+    retriever, k = model.retriever, model.config.guidance
+    library, device = retriever.library, next(model.generator.parameters()).device
+    sequences = embed([clip.path for clip in split.clips], retriever.audio, cache)
+    frames, lengths = (part.to(device) for part in fitted(sequences, library.frames.shape[1]))
+    known = list(dict.fromkeys(caption for some in library.captions for caption in some))
+    encode = texts.encoder(retriever.config.similarity_model, retriever.config.similarity_layer)
+    best = similarity.nearest([clip.captions for clip in split.clips], known, encode, cache, min(k, len(known)))
+    return Guidance(
+        frames,
+        lengths,
+        retriever.captions(frames, lengths, k),
+        [[known[number] for number in row] for row in best],
+    )
+
+
+@torch.inference_mode()
+def written(
+    model: guided_gpt2.Captioner, frames: Tensor, lengths: Tensor, guidance: Sequence[Sequence[str]], name: str
+) -> list[str]:
+    """The system's captions of (N, T, size) frames, (N,) of each, with some guidance; progress is called `name`."""
+    captions = []
+    for start in tqdm(range(0, len(frames), TOGETHER), f"{name}: captions", leave=False, disable=None):
+        part = slice(start, start + TOGETHER)
+        captions += model.guided(frames[part], lengths[part], guidance[part])[0]
+    return captions
+
+
 @torch.inference_mode()
 def said(model: guided_gpt2.Captioner, split: Split, cache: Path) -> dict[str, list[str]]:
     """The captions of a split's clips, by the name of who says them.
@@ -89,26 +185,63 @@ def said(model: guided_gpt2.Captioner, split: Split, cache: Path) -> dict[str, l
         split: The split, with captions, of which only two of the five know.
         cache: Folder of the cache.
     """
-    retriever, k = model.retriever, model.config.guidance
-    library, device = retriever.library, next(model.generator.parameters()).device
-    sequences = embed([clip.path for clip in split.clips], retriever.audio, cache)
-    frames, lengths = (part.to(device) for part in fitted(sequences, library.frames.shape[1]))
-    guidance = {"whole": retriever.captions(frames, lengths, k)}
-    raw = caption_retrieval.Retriever(retriever.config.model_copy(update={"embedding": "raw"}), library).to(device)
-    found = {"nearest": [one for (one,) in raw.eval().captions(frames, lengths, 1)]}
+    retriever = model.retriever
+    frames, lengths, retrieved, best = guide(model, split, cache)
+    raw = caption_retrieval.Retriever(retriever.config.model_copy(update={"embedding": "raw"}), retriever.library)
+    raw = raw.to(frames.device).eval()
+    found = {"nearest": [one for (one,) in raw.captions(frames, lengths, 1)]}
     if retriever.embedder:
-        found["triplet"] = [some[0] for some in guidance["whole"]]
-    known = list(dict.fromkeys(caption for some in library.captions for caption in some))
-    encode = texts.encoder(retriever.config.similarity_model, retriever.config.similarity_layer)
-    best = similarity.nearest([clip.captions for clip in split.clips], known, encode, cache, min(k, len(known)))
-    guidance["oracle guidance"] = [[known[number] for number in row] for row in best]
-    found["Top1-BERTScore"] = [some[0] for some in guidance["oracle guidance"]]
-    for name, captions in guidance.items():
-        found[name] = []
-        for start in tqdm(range(0, len(frames), TOGETHER), f"{name}: captions", leave=False, disable=None):
-            part = slice(start, start + TOGETHER)
-            found[name] += model.guided(frames[part], lengths[part], captions[part])[0]
+        found["triplet"] = [some[0] for some in retrieved]
+    found["Top1-BERTScore"] = [some[0] for some in best]
+    for name, guidance in (("whole", retrieved), ("oracle guidance", best)):
+        found[name] = written(model, frames, lengths, guidance, name)
     return {name: found[name] for name in SCOPES if name in found}
+
+
+def examples(model: guided_gpt2.Captioner, split: Split, cache: Path) -> list[Example]:
+    """Caption a split's clips and keep all that led there, as the example of Koizumi et al. 2020, section 4.2.
+
+    Args:
+        model: The system.
+        split: The clips, with captions.
+        cache: Folder of the cache.
+    """
+    frames, lengths, retrieved, best = guide(model, split, cache)
+    generated = written(model, frames, lengths, retrieved, "examples")
+    made = []
+    for number, clip in enumerate(split.clips):
+        captions: dict[str, Sequence[str]] = {
+            "ground truth": clip.captions,
+            f"BERTScore top-{len(best[number])}": best[number],
+            "guidance captions": retrieved[number],
+            "generated caption": [generated[number]],
+        }
+        made.append(Example(clip.file_name, captions))
+    return made
+
+
+def write_examples(path: Path, made: Sequence[Example]) -> None:
+    """Write examples as CSV, a row for each caption: the clip, what the caption is, its rank from 1, the caption.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["file_name", "kind", "rank", "caption"])
+        for example in made:
+            for kind, captions in example.captions.items():
+                for rank, caption in enumerate(captions, 1):
+                    writer.writerow([example.file_name, kind, rank, caption])
+
+
+def shown_example(example: Example) -> str:
+    """An example as text for people, a caption a line."""
+    lines = [printable(example.file_name)]
+    for kind, captions in example.captions.items():
+        lines.append(f"  {kind}:")
+        lines += [f"    {printable(caption)}" for caption in captions]
+    return "\n".join(lines)
 
 
 def human(split: Split, metrics: Sequence[str], cache: Path) -> Score:
@@ -160,6 +293,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
     top.add_argument("--split", default=data.EVALUATION, help="which split, with captions (evaluation)")
     top.add_argument("--metrics", nargs="+", default=METRICS, metavar="METRIC", help="which metrics, or a set of them")
+    text = "show how the system comes to the captions of these clips, and score nothing (default: score all scopes)"
+    top.add_argument("--examples", nargs="+", metavar="CLIP", help=text)
     top.add_argument("--cache", type=Path, default=Path(".cache"), help="where embeddings are kept (.cache)")
     top.set_defaults(run=main)
     return top

@@ -1,5 +1,6 @@
 """Captions by a frozen GPT-2 that reads similar ones: the equations, the search, both stages, and the three scopes."""
 
+import csv
 import math
 import os
 import signal
@@ -417,6 +418,64 @@ def test_all_scopes_are_captioned_scored_and_shown(place, run, model, capsys):
     assert said["whole"] == contract.captions(model, split, device=torch.device("cpu"))[0]
     stage = caption_retrieval.load_model(run / "retrieval" / "checkpoints" / "best.ckpt")
     assert said["triplet"] == contract.captions(stage, split, device=torch.device("cpu"))[0]
+
+
+def test_examples_show_how_a_caption_came_about(place, run, model, capsys):
+    """Koizumi et al. 2020, the example of section 4.2: truth, BERTScore top-5, guidance, and the caption."""
+    split = datasets.read(place / "data", "evaluation")["evaluation"]
+    names = [split.clips[3].file_name, split.clips[0].file_name]
+    assert asking([run, "--data", place / "data", "--cache", place / "cache", "--examples", *names, names[0]]) == 0
+    printed = capsys.readouterr().out
+    with (run / "scopes" / "evaluation" / "examples.csv").open(encoding="utf-8", newline="") as file:
+        kept = list(csv.DictReader(file))
+    assert list(dict.fromkeys(row["file_name"] for row in kept)) == names
+    generated = dict(zip(split.file_names, contract.captions(model, split, device=torch.device("cpu"))[0], strict=True))
+    clips = datasets.read(place / "data", "development")["development"].clips
+    known = list(dict.fromkeys(caption for clip in clips for caption in clip.captions))
+    encode = similarity.texts.encoder(str(place / "text"), 2)
+
+    def tokens(caption):
+        """The normalised tokens of a caption alone, (tokens, size), the first and the last of which are special."""
+        with torch.inference_mode():
+            values, lengths = encode([caption])
+        return torch.nn.functional.normalize(values[0, : int(lengths[0])], dim=1)
+
+    def bert_score(candidate, reference):
+        """F1 of the best matches (Zhang et al. 2020, section 3), of a pair alone; special tokens have no weight."""
+        cosines = tokens(candidate) @ tokens(reference).T
+        precision = float(cosines[1:-1].max(1).values.mean())
+        recall = float(cosines[:, 1:-1].max(0).values.mean())
+        return 2 * precision * recall / (precision + recall)
+
+    for number, name in ((3, names[0]), (0, names[1])):
+        shown = {}
+        for row in kept:
+            if row["file_name"] == name:
+                shown.setdefault(row["kind"], []).append(row["caption"])
+        assert list(shown) == ["ground truth", "BERTScore top-5", "guidance captions", "generated caption"]
+        truth = split.clips[number].captions
+        assert shown["ground truth"] == list(truth)
+        scored = [max(bert_score(caption, reference) for reference in truth) for caption in known]
+        highest = sorted(scored, reverse=True)[:5]
+        assert [scored[known.index(caption)] for caption in shown["BERTScore top-5"]] == pytest.approx(
+            highest, abs=1e-5
+        )
+        assert len(shown["guidance captions"]) == 5
+        assert set(shown["guidance captions"]) <= {clip.captions[0] for clip in clips}
+        assert shown["generated caption"] == [generated[name]]
+        block = printed.split(f"{name}\n")[1].split("\n\n")[0]
+        for kind, captions in shown.items():
+            assert "\n".join([f"  {kind}:", *(f"    {caption}" for caption in captions)]) in block
+
+
+def test_examples_of_unknown_clips_are_refused(place, run, capsys):
+    name = datasets.read(place / "data", "evaluation")["evaluation"].clips[0].file_name
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    asked = [run, "--data", place / "data", "--cache", place / "cache", "--examples", name, name.upper(), "no clip"]
+    assert asking(asked) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"it has no '{name.upper()}' (did you mean {name!r}?), 'no clip'" in line
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
 def test_the_human_is_the_mean_over_the_captions_left_out(place):
