@@ -17,14 +17,15 @@ import yaml
 from evaluation import data as datasets
 from evaluation import retrieval, scores, soundscapes
 from evaluation.findings import BadRequest, command
-from systems import atae, contract, training
+from systems import atae, contract, grid, listing, training
 from systems.__main__ import parser
 from systems.parts import words
 from tests.systems.runs import cut_off, rows, same
 from tests.systems.tiny import HEAR, text_model
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = sorted(path for path in (ROOT / "systems" / "atae").glob("*.yaml") if path.stem != "published")
+FOLDER = ROOT / "systems" / "atae"
+CONFIGS = listing.configs(FOLDER)
 SUBMITTED = {"atae", "atae-et", "atae-ep-f", "atae-np-f"}
 ABLATION = {f"ablation-{step}" for step in range(1, 6)}
 
@@ -78,6 +79,24 @@ def test_all_published_configs_are_there():
     assert stages["atae-ep-f"] == (("clean", "noisy"), ("clean",))
     assert stages["atae-np-f"] == stages["ablation-4"] == stages["ablation-5"] == (("noisy",), ("clean",))
     assert contract.configure(atae.Config, ROOT / "systems" / "atae" / "atae.yaml") == atae.Config()
+
+
+@pytest.mark.parametrize(("name", "steps"), [("ablation", 6), ("ablation-yamnet", 5)])
+def test_the_ablations_are_sweeps_of_the_papers_steps(name, steps, monkeypatch):
+    """Weck et al. 2022, section 5 and Figure 2: five runs of the submitted system, and of each added change."""
+    monkeypatch.chdir(ROOT)
+    plan = grid.read(FOLDER / f"{name}.yaml")
+    runs = grid.planned(plan, FOLDER / f"{name}.yaml")
+    configs = grid.configured(plan, runs, FOLDER / f"{name}.yaml")
+    assert list(plan.grid) == ["step"]
+    assert (plan.seeds, plan.metric, len(configs)) == ([0, 1, 2, 3, 4], "mAP@10", 5 * steps)
+    first = [configs[run.name] for run in runs if run.seed == 0]
+    single = [contract.configure(atae.Config, FOLDER / f"{file}.yaml") for file in ("atae", *sorted(ABLATION))]
+    keys = ("loss", "pairs", "train_text", "train_audio", "stages", "noisy_share")
+    for config, alone in zip(first, single[:steps], strict=True):
+        assert [getattr(config, key) for key in keys] == [getattr(alone, key) for key in keys]
+    if name == "ablation":
+        assert first == single
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
