@@ -33,6 +33,7 @@ STYLE = {
 FORMATS = {"svg": {"Date": None}, "png": {"Software": None}}  # what else the file would say of when and how
 LONGEST = 28  # letters of a label
 LETTER = 0.083  # inches
+HIGH = 34  # letters beside the axis
 DPI = 150
 
 
@@ -157,7 +158,11 @@ def _finished(figure: Figure, axes: Axes, results: Results, by: str, factor: str
     axes.set_xticks(range(len(names)), names, rotation=35 if slant else 0, ha="right" if slant else "center")
     axes.set_xlim(-0.6, len(names) - 0.4)
     axes.set_xlabel(_short(by))
-    axes.set_ylabel(f"{_short(results.metric)} ({what})" if what else _short(results.metric))
+    label = _short(results.metric)
+    if what:
+        between = " " if len(f"{label} ({what})") <= HIGH else "\n"
+        label = f"{label}{between}({what})"
+    axes.set_ylabel(label)
     if factor:
         figure.legend(title=_short(factor), loc="outside right upper", frameon=False)
     return figure
