@@ -2,6 +2,10 @@
 
 Every fact has its `value`, its `source` and a `certainty`: `verified` (read in the source), `inferred` (follows from
 what was read) or `recalled` (not confirmed). A fact that is not known is not there. A new year is a new file.
+
+A file may say `extends: NAME` and state only what differs from that task. Blocks are joined key by key; lists and
+single values replace those of the task; `null` removes a key. A fact that is stated again has a source and a certainty
+of its own, and may leave out a `value` that stays. `submission tasks NAME` prints the whole.
 """
 
 import re
@@ -256,18 +260,86 @@ def read(name: str) -> Task:
         raise BadRequest(unknown_key(name, names(), "task"))
     path = FOLDER / f"{name}.yaml"
     try:
-        facts = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506, both are safe
-        task = Task.model_validate(facts)
+        task = Task.model_validate(_facts_of(name))
     except ValidationError as error:
         findings = []
         for fault in error.errors():
             key = ".".join(str(part) for part in fault["loc"] if part != "[key]")
             findings.append(Finding(str(path), column=key, message=fault["msg"].removeprefix("Value error, ")))
         raise Faulty(findings) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        reason = getattr(error, "problem", None) or error
-        raise Faulty([Finding(str(path), mark.line + 1 if mark else 0, message=f"is no YAML: {reason}")]) from None
     if task.name != name:
         raise Faulty([Finding(str(path), column="name", message=f"must be {name}, as the file; found {task.name}")])
     return task
+
+
+def _facts_of(name: str, extended_by: tuple[str, ...] = ()) -> object:
+    """Return the content of a task's file, joined with that of the task that it extends.
+
+    Args:
+        name: The task.
+        extended_by: The tasks whose files led here, so that a circle is noticed.
+
+    Raises:
+        Faulty: The file is not YAML, extends a task that does not exist or itself, or states a fact again without a
+            source and a certainty.
+    """
+    path = FOLDER / f"{name}.yaml"
+    facts = _load_yaml(path)
+    if not isinstance(facts, dict) or "extends" not in facts:
+        return facts
+    base = facts.pop("extends")
+    chain = (*extended_by, name)
+    if base not in names():
+        message = f"must name another task; {unknown_key(str(base), names(), 'task')}"
+        raise Faulty([Finding(str(path), column="extends", message=message)])
+    if base in chain:
+        message = f"must not lead back to the task itself; found {' -> '.join([*chain, base])}"
+        raise Faulty([Finding(str(path), column="extends", message=message)])
+    inherited = _facts_of(base, chain)
+    if not isinstance(inherited, dict):
+        raise Faulty([Finding(str(FOLDER / f"{base}.yaml"), message="must be a mapping of keys to facts")])
+    if findings := [*_facts_without_source(inherited, facts, "", str(path))]:
+        raise Faulty(findings)
+    return _joined(inherited, facts)
+
+
+def _load_yaml(path: Path) -> object:
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506, both are safe
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 0
+        reason = getattr(error, "problem", None) or error
+        raise Faulty([Finding(str(path), line, message=f"is no YAML: {reason}")]) from None
+
+
+def _joined(base: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:
+    """Return a block of facts with the changes of a task that extends it."""
+    joined = dict(base)
+    for key, value in changes.items():
+        inherited = joined.get(key)
+        if value is None:
+            joined.pop(key, None)
+        elif isinstance(value, dict) and isinstance(inherited, dict):
+            joined[key] = _joined(inherited, value)
+        else:
+            joined[key] = value
+    return joined
+
+
+def _facts_without_source(
+    base: Mapping[str, object], changes: Mapping[str, object], path: str, file: str
+) -> Iterator[Finding]:
+    """Find facts that are stated again and rest on the source of the task that is extended."""
+    for key, value in changes.items():
+        inherited = base.get(key)
+        if not isinstance(value, dict) or not isinstance(inherited, dict):
+            continue
+        place = f"{path}.{key}".lstrip(".")
+        if "certainty" not in inherited:
+            yield from _facts_without_source(inherited, value, place, file)
+            continue
+        for part in ("source", "certainty"):
+            if part not in value:
+                message = f"must be given where a fact is stated again; add {part} to {place}"
+                yield Finding(file, column=f"{place}.{part}", message=message)

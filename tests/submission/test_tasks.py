@@ -1,4 +1,5 @@
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -160,16 +161,17 @@ def test_metadata_keys(name):
 
 def test_a_new_year_is_a_new_file(tmp_path, monkeypatch):
     """An invented task: its output is written and checked by what its file says."""
-    facts = yaml.safe_load((tasks.FOLDER / "dcase2024-8.yaml").read_text(encoding="utf-8"))
-    facts.update(name="dcase2031-3", title="Humming")
+    facts = {"name": "dcase2031-3", "title": "Humming", "extends": "dcase2022-6b"}
+    new = {"source": "the task page of 2031", "certainty": "verified"}
     for key, value in {"columns": ["hum", "sound {rank}"], "k": 2, "separator": ";", "line_end": "\r\n"}.items():
-        facts[key]["value"] = value
-    facts["separators_accepted"]["value"] = [";", ","]
-    facts["sets"]["test"] = facts["sets"].pop("retrieval")
-    facts["sets"]["test"]["rows"].update(value=2, certainty="verified")
+        facts[key] = {"value": value, **new}
+    facts["separators_accepted"] = {"value": [";", ","], **new}
+    output = {"rows": {"value": 2, **new}, "file": {"value": "{label}_output.csv", **new}}
+    facts["sets"] = {"retrieval": None, "test": output}
+    shutil.copy(tasks.FOLDER / "dcase2022-6b.yaml", tmp_path)
     monkeypatch.setattr(tasks, "FOLDER", tmp_path)
     (tmp_path / "dcase2031-3.yaml").write_text(yaml.safe_dump(facts), encoding="utf-8")
-    assert tasks.names() == ["dcase2031-3"]
+    assert tasks.names() == ["dcase2022-6b", "dcase2031-3"]
     task = tasks.read("dcase2031-3")
     names = ("a.wav", "b;c.wav", "d.wav")
     split = Split("test", tuple(Clip(name, (), Path(name)) for name in names), None, ("hm", "hm; hm"))
@@ -273,6 +275,62 @@ def test_a_file_that_is_none(text, line, message, tmp_path, monkeypatch):
         tasks.read("x")
     (finding,) = refusal.value.findings
     assert finding.line == line
+    assert finding.message.startswith(message)
+
+
+CHANGED = {"source": "a page", "certainty": "inferred"}
+
+
+def extend(facts: dict, changes: dict) -> tasks.Task:
+    """Write a task and another that extends it, and read the second."""
+    (tasks.FOLDER / "changed.yaml").write_text(yaml.safe_dump(facts), encoding="utf-8")
+    (tasks.FOLDER / "next.yaml").write_text(yaml.safe_dump({"name": "next", **changes}), encoding="utf-8")
+    return tasks.read("next")
+
+
+def test_a_task_states_only_what_differs(facts):
+    changes = {"extends": "changed", "k": {"value": 3, **CHANGED}, "separator": CHANGED, "interval": None}
+    base, task = read(facts), extend(facts, changes)
+    assert (task.k.value, task.k.source, task.k.certainty) == (3, "a page", "inferred")
+    assert (task.separator.value, task.separator.source) == (base.separator.value, "a page")
+    assert task.interval is None
+    assert task.metadata == base.metadata
+    assert task.package == base.package
+
+
+def test_a_block_below_a_fact_is_joined(facts):
+    (above,) = facts["metadata"]["results"]["value"]["keys"]
+    added = {"need": "optional", "type": "number", "metric": "MRR"}
+    results = {"value": {"keys": {above: {"keys": {"MRR": added}}}}, **CHANGED}
+    task = extend(facts, {"extends": "changed", "metadata": {"results": results}})
+    keys = task.metadata["results"].value.keys[above].keys
+    assert [*keys] == [*read(facts).metadata["results"].value.keys[above].keys, "MRR"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "column", "message"),
+    [
+        ({"extends": "chnged"}, "extends", "must name another task; unknown task 'chnged'; did you mean 'changed'?"),
+        ({"extends": ["changed"]}, "extends", "must name another task; unknown task"),
+        ({"extends": "next"}, "extends", "must not lead back to the task itself; found next -> next"),
+        (
+            {"extends": "changed", "k": {"value": 3, "source": "a page"}},
+            "k.certainty",
+            "must be given where a fact is stated again; add certainty to k",
+        ),
+        (
+            {"extends": "changed", "package": {"file": {"value": "{author}_{institute}.zip", "certainty": "inferred"}}},
+            "package.file.source",
+            "must be given where a fact is stated again; add source to package.file",
+        ),
+        ({"extends": "changed", "columns": None}, "columns", "Field required"),
+    ],
+)
+def test_an_extending_file_is_read_strictly(changes, column, message, facts):
+    with pytest.raises(Faulty) as refusal:
+        extend(facts, changes)
+    (finding,) = refusal.value.findings
+    assert (finding.file, finding.column) == (str(tasks.FOLDER / "next.yaml"), column)
     assert finding.message.startswith(message)
 
 
