@@ -1,9 +1,17 @@
 """Sound from file to log-mel energies.
 
-Conventions: sound is mono float32 in [-1, 1]; several channels are averaged to one; features are (frames, mels).
+Every part of the kit that reads sound calls `decode`, so that a sound that `data check` accepts is read the same way
+in training and prediction, and one that it refuses is refused there too.
+
+Conventions
+-----------
+- Sound is mono float32, in [-1, 1] at full scale; several channels are averaged to one.
+- Features are (frames, mels).
+- A sound is refused (`UnusableSound`) when it does not decode, is cut off (`evaluation.containers`), is empty, holds a
+  value that is not finite or beyond `LARGEST`, or exceeds `MOST_VALUES`, `MOST_CHANNELS` or the sample rates `RATES`.
 """
 
-import os
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,73 +19,177 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from evaluation.containers import Source, UnusableSound, sources
+
 ARITHMETIC = 1  # counts up when the same settings give other log-mel energies, so that no cache mixes the two
 
-
-class UnusableSound(Exception):
-    """A sound file that cannot be decoded, is empty, or holds values that are not finite."""
+RATES = (1_000, 768_000)  # Hz, from the lowest that carries sound to the highest that converters have
+MOST_CHANNELS = 64
+MOST_VALUES = 2**29  # samples x channels: 3.4 hours of mono at 44.1 kHz, 2 GiB of float32
+LARGEST = 2.0**31  # the full scale of 32-bit integers; no format of sound goes beyond
+BLOCK = 2**20  # frames that are read at once where a file does not say how many it has
+KERNEL = 2**22  # values of a resampling filter that torchaudio may lay out
 
 
 @dataclass(frozen=True)
 class Sound:
-    """What a sound file holds: frames a channel, samples a second, channels."""
+    """Facts of a sound file.
+
+    Attributes:
+        frames: Samples of each channel.
+        sample_rate: In Hz.
+        channels: Number of channels.
+        peak: The largest absolute value; 1 is full scale.
+    """
 
     frames: int
     sample_rate: int
     channels: int
+    peak: float
+
+    @property
+    def seconds(self) -> float:
+        """The duration."""
+        return self.frames / self.sample_rate
 
 
 def decode(path: Path) -> tuple[np.ndarray, int]:
-    """Decode a file to mono float32 in [-1, 1]; return the samples and the sample rate in Hz.
+    """Decode a file to mono float32; return the samples and the sample rate in Hz.
 
     Raises:
-        UnusableSound: It does not decode, is empty, or holds NaN or infinity.
+        UnusableSound: The sound is refused; see the conventions above.
     """
     samples, sound = _decode(path)
-    return (samples[:, 0] if sound.channels == 1 else samples.mean(axis=1)), sound.sample_rate
+    if sound.channels == 1:
+        return samples[:, 0], sound.sample_rate
+    return samples.mean(axis=1), sound.sample_rate
 
 
 def facts(path: Path) -> Sound:
-    """Decode a file to its end and say what it holds; raises as `decode` does."""
+    """Decode a file to its end and return its facts; raises as `decode` does."""
     return _decode(path)[1]
 
 
 def _decode(path: Path) -> tuple[np.ndarray, Sound]:
+    """Decode all channels of a file as (frames, channels) float32, with its facts."""
     try:
-        with soundfile.SoundFile(path) as file:
+        parts = [_read(source) for source in sources(path)]
+    except OSError as error:
+        if path.is_symlink() and not path.exists():
+            raise UnusableSound(f"is a link to {path.readlink()}, which does not exist; copy the file there") from None
+        raise UnusableSound(f"cannot be opened ({error.strerror or error}); check the file") from None
+    forms = {(rate, samples.shape[1]) for samples, rate in parts}
+    if len(forms) > 1:
+        raise UnusableSound("is joined of parts with different sample rates or channels; split it into files")
+    [(sample_rate, channels)] = forms
+    samples = parts[0][0] if len(parts) == 1 else np.concatenate([part for part, _ in parts])
+    if not len(samples):
+        raise UnusableSound("is empty: no samples; replace the file")
+    peak = max(float(samples.max()), -float(samples.min()))  # NaN where any value is
+    if not peak <= LARGEST:
+        raise UnusableSound(_values_fault(samples))
+    return samples, Sound(len(samples), sample_rate, channels, peak)
+
+
+def _read(source: Source) -> tuple[np.ndarray, int]:
+    """Decode one stream as (frames, channels) float32, with its sample rate in Hz."""
+    try:
+        with soundfile.SoundFile(source) as file:
+            _check_size(file)
             # 16-bit samples become the same floats here as in libsndfile, in half the time.
-            short = file.subtype == "PCM_16"
-            samples = file.read(dtype="int16" if short else "float32", always_2d=True)
-            samples, sample_rate = samples * np.float32(2**-15) if short else samples, file.samplerate
+            is_short = file.subtype == "PCM_16"
+            samples = _read_frames(file, "int16" if is_short else "float32")
+            if file.seekable() and len(samples) < file.frames:
+                message = f"is cut off: {len(samples)} of the {file.frames} samples that its header promises"
+                raise UnusableSound(f"{message}; copy it again")
+            if is_short:
+                samples = samples * np.float32(2**-15)
+            return samples, file.samplerate
     # MemoryError: a damaged header that promises more samples than any machine holds.
     except (soundfile.LibsndfileError, soundfile.SoundFileRuntimeError, MemoryError) as error:
         reason = getattr(error, "error_string", str(error))
-        if getattr(error, "code", None) == 7:  # "File does not exist": what libsndfile says of an .mp3 that is none
+        if getattr(error, "code", None) == 7:  # "File does not exist": libsndfile's answer to an .mp3 that is not one
             reason = "Format not recognised"
         raise UnusableSound(f"does not decode ({reason.strip(' .')}); replace the file") from None
-    with path.open("rb") as raw:
-        head, there = raw.read(8), raw.seek(0, os.SEEK_END)
-    promised = int.from_bytes(head[4:], "little") + 8
-    # libsndfile reads what is left of a file that was cut off. A length of 0 or all ones is a recorder's "not known".
-    if head[:4] == b"RIFF" and there < promised and promised not in (8, 2**32 + 7):
-        raise UnusableSound(f"is cut off: {there} of the {promised} bytes that its header promises; copy it again")
-    if not len(samples):
-        raise UnusableSound("is empty: no samples; replace the file")
-    if not np.isfinite(samples).all():
-        bad = int((~np.isfinite(samples)).any(axis=1).sum())
-        raise UnusableSound(f"holds {bad} samples that are not finite (NaN or infinity); replace the file")
-    return samples, Sound(len(samples), sample_rate, samples.shape[1])
+
+
+def _check_size(file: soundfile.SoundFile) -> None:
+    """Refuse a file by its header where it asks for more memory or time than any clip needs."""
+    lowest, highest = RATES
+    if not lowest <= file.samplerate <= highest:
+        message = f"must have a sample rate from {lowest:,} to {highest:,} Hz; found {file.samplerate:,} Hz"
+        raise UnusableSound(f"{message}: resample it, or correct its header")
+    if file.channels > MOST_CHANNELS:
+        raise UnusableSound(f"must have at most {MOST_CHANNELS} channels; found {file.channels}: mix it down")
+    if file.seekable() and file.frames * file.channels > MOST_VALUES:
+        raise UnusableSound(_too_long(file))
+
+
+def _too_long(file: soundfile.SoundFile) -> str:
+    hours = MOST_VALUES / file.channels / file.samplerate / 3600
+    message = f"must last at most {hours:.1f} h at {file.samplerate:,} Hz with {file.channels} channels"
+    return f"{message}; it is longer, or its header is damaged: cut it into clips"
+
+
+def _read_frames(file: soundfile.SoundFile, dtype: str) -> np.ndarray:
+    """Read all frames of a file, in blocks where its encoding cannot seek (GSM 6.10, G.721, ADPCM, DPCM)."""
+    if file.seekable():
+        return file.read(dtype=dtype, always_2d=True)
+    blocks = []
+    frames = 0
+    while True:
+        block = file.read(BLOCK, dtype=dtype, always_2d=True)
+        frames += len(block)
+        if frames * file.channels > MOST_VALUES:
+            raise UnusableSound(_too_long(file))
+        blocks.append(block)
+        if len(block) < BLOCK:
+            return np.concatenate(blocks)
+
+
+def _values_fault(samples: np.ndarray) -> str:
+    """Return what is wrong with samples of which some are no values of sound."""
+    not_finite = int((~np.isfinite(samples)).any(axis=1).sum())
+    if not_finite:
+        return f"holds {not_finite} samples that are not finite (NaN or infinity); replace the file"
+    beyond = int((np.abs(samples) > LARGEST).any(axis=1).sum())
+    largest = float(np.abs(samples).max())
+    message = f"must hold samples in [-1, 1]; found {beyond} beyond {LARGEST:.1e}, the largest {largest:.1e}"
+    return f"{message}: the file is damaged, replace it"
 
 
 def load(path: Path, sample_rate: int) -> np.ndarray:
     """Decode a file to mono float32 at `sample_rate` Hz; raises as `decode` does."""
     samples, rate = decode(path)
+    return resample(samples, rate, sample_rate)
+
+
+def resample(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
+    """Resample (samples,) float32 from `rate` to `sample_rate` Hz, in memory of about the sound's own size.
+
+    torchaudio lays out one filter for each output phase. With rates whose greatest common divisor is large, as all
+    rates in use have (8, 11.025, 16, 22.05, 24, 32, 44.1, 48, 88.2, 96, 192 kHz), these are at most 0.6 million values.
+    From 44,099 to 44,100 Hz they would be two thousand million. Where there are more than `KERNEL`, soxr resamples (at
+    its quality "HQ"), which computes the filters as it goes.
+    """
     if rate == sample_rate:
         return samples
+    if _kernel_values(rate, sample_rate) > KERNEL:
+        import soxr
+
+        return soxr.resample(samples, rate, sample_rate).astype(np.float32, copy=False)
     import torch
     import torchaudio
 
     return torchaudio.functional.resample(torch.from_numpy(samples), rate, sample_rate).numpy()
+
+
+def _kernel_values(rate: int, sample_rate: int) -> int:
+    """Return how many values torchaudio's resampling filters have (`_get_sinc_resample_kernel`, its defaults)."""
+    divisor = math.gcd(rate, sample_rate)
+    before, after = rate // divisor, sample_rate // divisor
+    half_width = math.ceil(6 * before / (min(before, after) * 0.99))
+    return after * (before + 2 * half_width)
 
 
 @dataclass(frozen=True)
@@ -86,7 +198,7 @@ class LogMel:
 
     Source: xieh97/dcase2022-audio-retrieval, `scripts/audio_features.py`: librosa at 44.1 kHz, a Hann window of 40 ms
     every 20 ms, 64 Slaney mels from 12 Hz to 8 kHz of the power spectrum, ln(x + 2.2e-16). Frames are centred, and the
-    ends padded with zeros (librosa's default since 0.10), so that a clip of any length has 1 + samples // hop frames.
+    ends padded with zeros (librosa's default since 0.9), so that a clip of any length has 1 + samples // hop frames.
     The paper (Xie et al. 2022, section 3.1) gives window, hop and the number of mels; the range is in the code alone.
     """
 

@@ -37,7 +37,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from itertools import chain, islice
-from math import nan
+from math import isfinite, nan
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -133,9 +133,17 @@ def read(path: Path) -> Prediction:
 def write(
     path: Path, file_names: Sequence[str], captions: Sequence[str], log_probabilities: Sequence[float] | None = None
 ) -> None:
-    """Write a prediction as CSV, whole or not at all; log-probabilities in a third column, `log_probability`."""
+    """Write a prediction as CSV, whole or not at all; log-probabilities in a third column, `log_probability`.
+
+    Raises:
+        BadRequest: A log-probability is NaN or infinite; nothing is written.
+    """
     columns: dict[str, Sequence[object]] = dict(zip(COLUMNS, (file_names, captions), strict=True))
     if log_probabilities is not None:
+        wrong = [name for name, value in zip(file_names, log_probabilities, strict=True) if not isfinite(value)]
+        if wrong:
+            message = f"{path}: log-probabilities must be finite; found NaN or infinity for {len(wrong)} clips"
+            raise BadRequest(f"{message}, first {wrong[0]!r}. Nothing is written; look at the model that made them")
         columns["log_probability"] = [f"{value:.6f}" for value in log_probabilities]
     with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -71,6 +71,8 @@ AUDIOCAPS = {DEVELOPMENT: "train", VALIDATION: "val", EVALUATION: "test"}  # fil
 AUDIOCAPS_HEADER = ["audiocap_id", "youtube_id", "start_time", "caption"]
 SPLITS = (DEVELOPMENT, VALIDATION, EVALUATION, *BLIND)
 SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+SHORT = 0.005  # seconds; a clip of fewer samples is noted
+LOUD = 10.0  # a peak of 20 dB above full scale is noted
 
 Relevance = Mapping[str, frozenset[str] | Mapping[str, float]]  # query to names, or to names with grades above 0
 
@@ -221,13 +223,12 @@ def check(folder: Path) -> tuple[str, list[Finding]]:
                 findings[split].append(Finding(file, message=str(sound)))
                 continue
             heard[split].append(sound)
-            if sound.channels > 1:
-                message = f"has {sound.channels} channels; they are averaged to one wherever the kit reads it"
+            for message in _sound_notes(sound):
                 findings[split].append(Finding(file, message=message, severity=NOTE))
 
     rows = []
     for name, split in dataset.splits.items():
-        seconds = [sound.frames / sound.sample_rate for sound in heard[name]]
+        seconds = [sound.seconds for sound in heard[name]]
         lengths = (_clock(sum(seconds)), f"{min(seconds):.1f}–{max(seconds):.1f}") if seconds else ("–", "–")
         rates = ", ".join(str(rate) for rate in sorted({sound.sample_rate for sound in heard[name]})) or "–"
         counts = Counter(finding.severity for finding in findings[name])
@@ -243,6 +244,23 @@ def check(folder: Path) -> tuple[str, list[Finding]]:
     headers = ["split", "clips", "captions", "queries", "sounds", "h:mm:ss", "seconds", "Hz", "findings"]
     everything = sorted(finding for part in findings.values() for finding in part)
     return table(rows, headers, numbers=range(1, 8)), everything
+
+
+def _sound_notes(sound: audio.Sound) -> list[str]:
+    """Return what is unusual about a sound that can be read."""
+    notes = []
+    if sound.channels > 1:
+        notes.append(f"has {sound.channels} channels; they are averaged to one wherever the kit reads it")
+    if sound.seconds < SHORT:
+        notes.append(f"is only {sound.seconds * 1000:.3g} ms long ({sound.frames} samples); is it the whole clip?")
+    if sound.peak == 0:
+        notes.append("is silent: every sample is 0; is it the right file?")
+    if sound.peak > LOUD:
+        notes.append(
+            f"has samples up to {sound.peak:.4g} where full scale is 1; integers that were written as floats must be "
+            "divided by their full scale"
+        )
+    return notes
 
 
 def read_relevance(path: Path, file_names: Iterable[str], file: str = "") -> Relevance:
@@ -525,6 +543,10 @@ def _sounds(folder: Path, listed: Set[str], findings: list[Finding]) -> frozense
             # A hidden file counts where it has a row, else not: macOS writes ._NAME beside each NAME.
             if entry.name in listed or not entry.name.startswith("."):
                 names.append(entry.name)
+        elif _broken_link(Path(entry.path)) and entry.name.lower().endswith(SOUND_SUFFIXES):
+            if entry.name not in listed:
+                message = _broken_link(Path(entry.path))
+                findings.append(Finding(f"{folder.name}/{entry.name}", message=message, severity=WARNING))
         elif entry.name not in listed and not entry.name.startswith("."):
             message = f"is not a sound file ({', '.join(SOUND_SUFFIXES)}); ignored"
             findings.append(Finding(f"{folder.name}/{entry.name}", message=message, severity=WARNING))
@@ -544,6 +566,9 @@ def _match(folder: Path, file: str, rows: _Rows, findings: list[Finding]) -> Non
     hint = lookalike(sorted(orphans))
     for name, (line, _) in rows.clips.items():
         if name not in sounds:
+            if broken := _broken_link(folder / name):
+                findings.append(Finding(f"{folder.name}/{name}", message=broken))
+                continue
             close = hint(name)
             meant = f"; there is {close!r}, and names are compared verbatim" if close else ""
             findings.append(Finding(file, line, "file_name", f"no sound {name!r} in {folder.name}/{meant}"))
@@ -553,6 +578,13 @@ def _match(folder: Path, file: str, rows: _Rows, findings: list[Finding]) -> Non
         if not (refused(name) or refused(name.rpartition(".")[0])):
             message = f"has no row in {file}; add one or take the sound away"
             findings.append(Finding(f"{folder.name}/{name}", message=message))
+
+
+def _broken_link(path: Path) -> str:
+    """Return what is wrong with a link to a file that does not exist; empty for anything else."""
+    if not path.is_symlink() or path.exists():
+        return ""
+    return f"is a link to {path.readlink()}, which does not exist; copy the file there"
 
 
 def _collisions(file: str, rows: _Rows, findings: list[Finding]) -> None:

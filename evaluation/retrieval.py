@@ -82,7 +82,17 @@ class Similarity:
         return Ranking.of(self.queries, self.file_names, np.argsort(-self.scores, axis=1, kind="stable")[:, :k])
 
     def save(self, path: Path) -> None:
-        """Write as .npz, whole or not at all."""
+        """Write as .npz, whole or not at all.
+
+        Raises:
+            BadRequest: A score is NaN or infinite; nothing is written.
+        """
+        finite = np.isfinite(self.scores).all(axis=1)
+        if not finite.all():
+            first = self.queries[int(np.argmin(finite))]
+            number = int((~finite).sum())
+            message = f"{path}: scores must be finite; found NaN or infinity for {number} of {len(finite)} queries"
+            raise BadRequest(f"{message}, first {first!r}. Nothing is written; look at the model that made them")
         with replacing(path) as part, part.open("wb") as file:
             np.savez(file, queries=_texts(self.queries), file_names=_texts(self.file_names), scores=self.scores)
 

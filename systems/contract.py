@@ -194,6 +194,7 @@ def similarity(model: Retriever, split: Split, *, device: torch.device) -> Simil
     """
     with torch.inference_mode():
         texts = model.embed_text(split.queries).float().cpu()
+    require_finite(texts, split.queries, "embed_text must give finite values", "query")
     clips = embeddings(model, split, device=device)
     if clips.shape[1] != texts.shape[1]:
         raise BadRequest(f"embed_audio gives {clips.shape[1]} values a clip and embed_text {texts.shape[1]} a text")
@@ -211,7 +212,28 @@ def embeddings(model: Retriever, split: Split, *, device: torch.device) -> torch
         for indexes, sounds, lengths in batches(split, model.sample_rate, "embedding"):
             embedded = model.embed_audio(sounds.to(device), lengths.to(device)).float().cpu()
             found.update(zip(indexes, embedded, strict=True))
-    return torch.stack([found[index] for index in range(len(split.clips))])
+    stacked = torch.stack([found[index] for index in range(len(split.clips))])
+    require_finite(stacked, split.file_names, "embed_audio must give finite values", "clip")
+    return stacked
+
+
+def require_finite(values: torch.Tensor, names: Sequence[str], must: str, what: str) -> None:
+    """Make sure that every row of a model's answer is finite.
+
+    Args:
+        values: (n, …) the answer.
+        names: The n clips or queries that it answers.
+        must: What must hold, for the message.
+        what: `clip` or `query`, for the message.
+
+    Raises:
+        BadRequest: A row holds NaN or infinity; names the first and counts the others.
+    """
+    finite = torch.isfinite(values.reshape(len(names), -1)).all(dim=1)
+    wrong = [name for name, is_finite in zip(names, finite.tolist(), strict=True) if not is_finite]
+    if wrong:
+        message = f"{must}; found NaN or infinity for {len(wrong)} of {len(names)}, first the {what} {wrong[0]!r}"
+        raise BadRequest(f"{message}. Nothing is written; train again, with a lower learning rate if the loss grew")
 
 
 def captions(model: Captioner, split: Split, *, device: torch.device) -> tuple[list[str], list[float] | None]:
@@ -228,6 +250,8 @@ def captions(model: Captioner, split: Split, *, device: torch.device) -> tuple[l
         for indexes, sounds, lengths in batches(split, model.sample_rate, "captioning"):
             if scored:
                 texts, values = scored(sounds.to(device), lengths.to(device))
+                clips = [split.clips[index].file_name for index in indexes]
+                require_finite(values, clips, "caption_scored must give finite log-probabilities", "clip")
                 log_probabilities.update(zip(indexes, values.tolist(), strict=True))
             else:
                 texts = model.caption(sounds.to(device), lengths.to(device))

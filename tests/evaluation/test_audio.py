@@ -45,7 +45,9 @@ def test_every_format_decodes(tmp_path, suffix, subtype, error):
     decoded, rate = audio.decode(path)
     assert (rate, decoded.dtype, decoded.shape) == (RATE, np.float32, sound.shape)
     np.testing.assert_allclose(decoded, sound, rtol=0, atol=error)
-    assert audio.facts(path) == audio.Sound(RATE, RATE, 1)
+    sound = audio.facts(path)
+    assert (sound.frames, sound.sample_rate, sound.channels) == (RATE, RATE, 1)
+    assert sound.peak == np.abs(decoded).max()
 
 
 def test_channels_are_averaged(tmp_path):
@@ -54,7 +56,7 @@ def test_channels_are_averaged(tmp_path):
     decoded, rate = audio.decode(tmp_path / "a.wav")
     assert (rate, decoded.dtype) == (8000, np.float32)
     np.testing.assert_allclose(decoded, channels.astype(float).mean(axis=1), atol=1e-7)
-    assert audio.facts(tmp_path / "a.wav") == audio.Sound(1000, 8000, 3)
+    assert audio.facts(tmp_path / "a.wav") == audio.Sound(1000, 8000, 3, float(np.abs(channels).max()))
 
 
 @pytest.mark.parametrize(
@@ -62,15 +64,36 @@ def test_channels_are_averaged(tmp_path):
     [
         ("a.wav", lambda path: path.write_bytes(b""), "does not decode (Format not recognised); replace the file"),
         ("a.mp3", lambda path: path.write_bytes(b"no"), "does not decode (Format not recognised); replace the file"),
-        ("': a.wav", lambda path: None, "does not decode (System error); replace the file"),
+        ("': a.wav", lambda path: None, "cannot be opened (No such file or directory); check the file"),
+        (
+            "a.wav",
+            lambda path: path.symlink_to("gone.wav"),
+            "is a link to gone.wav, which does not exist; copy the file there",
+        ),
         ("a.wav", lambda path: soundfile.write(path, [], RATE), "is empty: no samples; replace the file"),
         (
             "a.wav",
             lambda path: soundfile.write(path, [[0, np.nan], [np.inf, -np.inf], [0, 1]], RATE, subtype="FLOAT"),
             "holds 2 samples that are not finite (NaN or infinity); replace the file",
         ),
+        (
+            "a.wav",
+            lambda path: soundfile.write(path, [[0, 1e19], [-1e19, 0], [0, 1]], RATE, subtype="FLOAT"),
+            "must hold samples in [-1, 1]; found 2 beyond 2.1e+09, the largest 1.0e+19: "
+            "the file is damaged, replace it",
+        ),
+        (
+            "a.wav",
+            lambda path: soundfile.write(path, tone(1, 100), 1),
+            "must have a sample rate from 1,000 to 768,000 Hz; found 1 Hz: resample it, or correct its header",
+        ),
+        (
+            "a.wav",
+            lambda path: soundfile.write(path, np.zeros((10, 65)), RATE),
+            "must have at most 64 channels; found 65: mix it down",
+        ),
     ],
-    ids=["no bytes", "other content", "no file", "no samples", "not finite"],
+    ids=["no bytes", "other content", "no file", "link", "no samples", "not finite", "1e19", "1 Hz", "channels"],
 )
 def test_sound_that_cannot_be_used(tmp_path, name, write, message):
     write(tmp_path / name)
@@ -78,6 +101,16 @@ def test_sound_that_cannot_be_used(tmp_path, name, write, message):
         with pytest.raises(UnusableSound) as reason:
             reader(tmp_path / name)
         assert str(reason.value) == message
+
+
+def test_a_sound_that_is_too_long_is_refused_by_its_header(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio, "MOST_VALUES", 8000 * 2 * 36)
+    soundfile.write(tmp_path / "a.wav", np.zeros((8000 * 36 + 1, 2)), 8000)
+    with pytest.raises(UnusableSound, match=r"must last at most 0.0 h at 8,000 Hz with 2 channels; it is longer"):
+        audio.decode(tmp_path / "a.wav")
+    soundfile.write(tmp_path / "b.wav", np.zeros(8000 * 73), 8000, subtype="GSM610")
+    with pytest.raises(UnusableSound, match="must last at most"):
+        audio.decode(tmp_path / "b.wav")
 
 
 def test_a_header_that_promises_more_than_memory_holds(tmp_path, monkeypatch):
@@ -113,6 +146,24 @@ def test_resampling_lets_nothing_alias(tmp_path):
 def test_sound_of_the_right_rate_is_left_as_it_is(tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(1000, 500), RATE, subtype="FLOAT")
     np.testing.assert_array_equal(audio.load(tmp_path / "a.wav", RATE), tone(1000, 500))
+
+
+@pytest.mark.parametrize(("rate", "target"), [(44_099, 44_100), (44_099, 16_000), (47_999, 8_000)])
+def test_rates_without_a_common_divisor(rate, target, monkeypatch):
+    """The filters of torchaudio would take up to 8 GB; it is not asked."""
+    monkeypatch.setattr("torchaudio.functional.resample", None)
+    sound = audio.resample(tone(1000, rate, rate), rate, target)
+    assert (sound.dtype, sound.shape) == (np.float32, (target,))
+    middle = slice(target // 4, -target // 4)
+    np.testing.assert_allclose(sound[middle], tone(1000, target, target)[middle], atol=2e-3)
+
+
+def test_rates_in_use_are_resampled_by_torchaudio(monkeypatch):
+    monkeypatch.setattr("soxr.resample", None)
+    rates = [8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000, 192000]
+    for rate in rates:
+        audio.resample(tone(100, 50, rate), rate, 44100)
+        audio.resample(tone(100, 50, rate), rate, 16000)
 
 
 # ------------------------------------------------------------------------------------------------ log-mel energies

@@ -2,6 +2,7 @@ import ast
 import csv
 import gzip
 import json
+import math
 import re
 import time
 from dataclasses import replace
@@ -626,3 +627,9 @@ def test_bad_input(run, tmp_path):
     assert (status, out) == (1, "")
     assert f"{bad}:3: error: clip 'c.wav' stands in line 2 already" in err
     assert err.count("no caption for clip") == 3
+
+
+def test_log_probabilities_that_are_not_finite_are_never_written(tmp_path):
+    with pytest.raises(BadRequest, match=r"found NaN or infinity for 1 clips, first 'b\.wav'\. Nothing is written"):
+        captioning.write(tmp_path / "x.csv", ["a.wav", "b.wav"], ["a dog", "a cat"], [-1.0, math.nan])
+    assert not list(tmp_path.iterdir())

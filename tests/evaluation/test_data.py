@@ -262,6 +262,32 @@ FAULTS = {
         {"development/b.wav": wave(np.stack([NOISE, NOISE], axis=1))},
         "development/b.wav: note: has 2 channels; they are averaged to one wherever the kit reads it",
     ),
+    "values that no sound has": (
+        {"development/b.wav": wave(np.array([0, 1e19, -0.5]), subtype="FLOAT")},
+        "development/b.wav: error: must hold samples in [-1, 1]; found 1 beyond 2.1e+09, the largest 1.0e+19: "
+        "the file is damaged, replace it",
+    ),
+    "integers as floats": (
+        {"development/b.wav": wave(NOISE * 32768, subtype="FLOAT")},
+        f"development/b.wav: note: has samples up to {np.abs(NOISE).max() * 32768:.4g} where full scale is 1; integers "
+        "that were written as floats must be divided by their full scale",
+    ),
+    "silence": (
+        {"development/b.wav": wave(0 * NOISE)},
+        "development/b.wav: note: is silent: every sample is 0; is it the right file?",
+    ),
+    "a few samples": (
+        {"development/b.wav": wave(NOISE[:5])},
+        "development/b.wav: note: is only 0.113 ms long (5 samples); is it the whole clip?",
+    ),
+    "GSM, which cannot seek": (
+        {"development/b.wav": wave(NOISE, subtype="GSM610"), "development/a.wav": b""},
+        "development/a.wav: error: does not decode (Format not recognised); replace the file",
+    ),
+    "vorbis cut off": (
+        {CSV: rows(A, row_b("b.ogg")), **as_b("b.ogg", wave(np.tile(NOISE, 100), "OGG", subtype="VORBIS")[:-200])},
+        "development/b.ogg: error: is cut off in the middle of an Ogg page; copy it again",
+    ),
     # Files
     "two caption files": (
         {f"clotho_{CSV}": rows(A, B)},
@@ -412,7 +438,8 @@ def test_a_fault_is_one_finding(tmp_path, files, said):
     folder = write(tmp_path, GOOD | files)
     _, findings = data.check(folder)
     assert "\n".join(map(str, findings)) == said
-    if ": error: " in said and not said.endswith("replace the file"):  # reading does not decode
+    of_sound = said.endswith(("replace the file", "replace it", "copy it again"))  # reading does not decode
+    if ": error: " in said and not of_sound:
         with pytest.raises(Faulty) as faulty:
             data.read(folder)
         assert str(faulty.value).splitlines() == [f"{folder}/{line}" for line in said.splitlines()]
@@ -940,3 +967,15 @@ def test_faulty_audiocaps_files_are_named(tmp_path, files, message):
     with pytest.raises(Faulty) as faulty:
         data.read(write(tmp_path, files))
     assert any(str(finding).startswith(f"{tmp_path}/{message}") for finding in faulty.value.findings), str(faulty.value)
+
+
+def test_broken_links_are_named(tmp_path):
+    folder = write(tmp_path, GOOD)
+    (folder / "development" / "b.wav").unlink()
+    (folder / "development" / "b.wav").symlink_to("/elsewhere/b.wav")
+    (folder / "development" / "c.wav").symlink_to("d.wav")
+    _, findings = data.check(folder)
+    assert [str(finding) for finding in findings] == [
+        "development/b.wav: error: is a link to /elsewhere/b.wav, which does not exist; copy the file there",
+        "development/c.wav: warning: is a link to d.wav, which does not exist; copy the file there",
+    ]

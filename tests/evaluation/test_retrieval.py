@@ -202,6 +202,16 @@ def test_a_constant_scorer_gets_the_worst_case(constant, relevant):
     assert found.tolist() == [list(range(21 - relevant, 21))]
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_are_never_written(value, tmp_path):
+    scores = np.array([[1, 2], [3, value], [value, value]], dtype=np.float32)
+    with pytest.raises(BadRequest) as refusal:
+        retrieval.Similarity(("q", "r", "s"), ("a.wav", "b.wav"), scores).save(tmp_path / "x.npz")
+    message = "scores must be finite; found NaN or infinity for 2 of 3 queries, first 'r'. Nothing is written"
+    assert message in str(refusal.value)
+    assert not list(tmp_path.iterdir())
+
+
 def test_nan_is_worse_than_any_score():
     scores = np.array([[np.nan, 1, 0], [np.nan, 1, 0]], dtype=np.float32)
     prediction = Similarity(("first", "second"), ("a", "b", "c"), scores)
@@ -713,7 +723,7 @@ HOSTILE = (
 
 def test_npz_holds_texts_and_scores_verbatim(tmp_path):
     scores = np.random.default_rng(0).normal(size=(len(HOSTILE), len(HOSTILE))).astype(np.float32)
-    scores[0, :3] = [-0.0, 1e-45, np.nan]
+    scores[0, :2] = [-0.0, 1e-45]
     Similarity(HOSTILE, HOSTILE[::-1], scores).save(tmp_path / "new" / "it.npz")
     again = read(tmp_path / "new" / "it.npz")
     assert (again.queries, again.file_names) == (HOSTILE, HOSTILE[::-1])

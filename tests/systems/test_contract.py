@@ -44,6 +44,9 @@ def load_model(checkpoint):
 '''
 
 
+NAME = " clip, number 0.take 1.wav"
+
+
 @pytest.fixture
 def team(tmp_path, monkeypatch):
     (tmp_path / "modules").mkdir()
@@ -173,6 +176,29 @@ def test_a_caption_is_one_line_and_not_empty(loud_and_quiet, caption):
     model.caption = lambda audio, lengths: [caption] * len(lengths)
     split = data.read(loud_and_quiet)[data.EVALUATION]
     with pytest.raises(BadRequest, match="a caption must be one line of text, and not empty; that of ' clip, number"):
+        contract.captions(model, split, device=torch.device("cpu"))
+
+
+def test_an_answer_that_is_not_finite_is_refused(team, loud_and_quiet):
+    split = data.read(loud_and_quiet)[data.EVALUATION]
+    model = contract.system(team).Loudness()
+    embed_audio, embed_text = model.embed_audio, model.embed_text
+    model.embed_audio = lambda audio, lengths: embed_audio(audio, lengths) / 0 * 0
+    with pytest.raises(BadRequest) as refusal:
+        contract.similarity(model, split, device=torch.device("cpu"))
+    expected = f"embed_audio must give finite values; found NaN or infinity for 12 of 12, first the clip {NAME!r}"
+    assert str(refusal.value).startswith(expected)
+    model.embed_audio = embed_audio
+    model.embed_text = lambda texts: embed_text(texts) + float("inf")
+    with pytest.raises(BadRequest, match="embed_text must give finite values; found NaN or infinity for 24 of 24"):
+        contract.similarity(model, split, device=torch.device("cpu"))
+
+
+def test_a_log_probability_that_is_not_finite_is_refused(loud_and_quiet):
+    model = Echo()
+    model.caption_scored = lambda audio, lengths: (model.caption(audio, lengths), lengths * float("nan"))
+    split = data.read(loud_and_quiet)[data.EVALUATION]
+    with pytest.raises(BadRequest, match="caption_scored must give finite log-probabilities; found NaN or infinity"):
         contract.captions(model, split, device=torch.device("cpu"))
 
 
