@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from baseline.crnn import CRNN, SIZE
-from baseline.retriever import Item, make_items, pad
+from baseline.retriever import Item, by_caption, make_items, pad
 from evaluation.audio import LogMel
 from evaluation.data import DEVELOPMENT, VALIDATION, Dataset, Split
 from evaluation.findings import BadRequest
@@ -38,9 +38,12 @@ PARAMETERS = "8,125,122 and 813 a word"
 
 
 class Config(Schedule, Decoding):
-    """What can be chosen; how captions are decoded (`decoding`, `beams` …) is `generation.Decoding`'s."""
+    """The settings; how captions are decoded (`decoding`, `beams` …) is `generation.Decoding`'s.
 
-    batch: int = Field(16, ge=1)  # clips a step, each with all its captions; on several devices, a step of each
+    The defaults are what captions better here; baseline/captioner-published.yaml trains the decoder as published.
+    """
+
+    batch: int = Field(16, ge=1)  # clips a step, or with `sampler: caption` captions; on several devices, of each
     learning_rate: float = Field(5e-4, gt=0)  # of Adam
     monitor: Literal["loss", "CIDEr-D"] = "loss"  # the validation value that chooses the best epoch
     init_from: str | None = None  # run folder of the baseline's retriever or captioner, whose encoder is begun with
@@ -50,6 +53,7 @@ class Config(Schedule, Decoding):
     slope: float = 0.1  # of the encoder's leaky ReLU
     dropout: float = Field(0.3, ge=0, lt=1)  # of the encoder
     blocks: int = Field(3, ge=1)  # of the decoder
+    original: bool = False  # norms behind each part, and ReLU (Vaswani et al. 2017); or before it, and GELU
     heads: int = Field(4, ge=1)  # of each attention
     head_size: int = Field(128, ge=2, multiple_of=2)
     hidden: int = Field(512, ge=1)  # between the two linear layers of a block
@@ -57,7 +61,8 @@ class Config(Schedule, Decoding):
     label_smoothing: float = Field(0.1, ge=0, lt=1)  # this share is spread over all words; .1 and 0 score alike here
     spec_augment: int = Field(0, ge=0)  # stretches of time and of frequency blotted out; 2 learn slower here
     mixup: float = Field(0.0, ge=0)  # alpha of mixup's beta distribution; 0: none
-    gradient_norm: float = Field(1.0, gt=0)  # a longer gradient is cut to this
+    gradient_norm: float | None = Field(1.0, gt=0)  # a longer gradient is cut to this; None: none is; published: None
+    sampler: Literal["clip", "caption"] = "clip"  # encode a clip once a step with all its captions, or once a caption
     longest: int = Field(60, ge=1)  # words of a caption that are learnt; what a longer one goes on to say is left out
 
 
@@ -93,6 +98,7 @@ class Captioner(nn.Module):
             head_size=config.head_size,
             hidden=config.hidden,
             dropout=config.decoder_dropout,
+            original=config.original,
         )
         self.rules = vocabulary.rules(config.min_words, config.max_words, config.no_repeat)
 
@@ -168,7 +174,9 @@ class Training(lightning.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Cut a gradient that is too long."""
-        nn.utils.clip_grad_norm_(self.parameters(), self.model.config.gradient_norm)
+        longest = self.model.config.gradient_norm
+        if longest is not None:
+            nn.utils.clip_grad_norm_(self.parameters(), longest)
 
     def on_validation_epoch_start(self) -> None:
         """Forget the captions of the last time."""
@@ -219,12 +227,15 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     if encoder:
         model.audio_encoder.load_state_dict(encoder)
     clips = {split.name: make_items(split, model.log_mel, run.cache) for split in (development, validation)}
+    to_train = clips[DEVELOPMENT]
+    if config.sampler == "caption":
+        to_train = by_caption(to_train)
 
     run.start()
     known.write(run.folder / vocabulary.FILE)
     module = Training(model, validation)
     collate = partial(make_batch, known=known, longest=config.longest)
-    run.fit(module, clips[DEVELOPMENT], clips[VALIDATION], collate, config)
+    run.fit(module, to_train, clips[VALIDATION], collate, config)
     augmentation = [name for name, on in (("SpecAugment", config.spec_augment), ("mixup", config.mixup)) if on]
     run.describe(
         load_model(run.best),
@@ -241,8 +252,8 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
             "loss_function": "cross-entropy",
             "optimizer": "Adam",
             "learning_rate": config.learning_rate,
-            "gradient_clipping": config.gradient_norm,
-            "gradient_norm": "L2",
+            "gradient_clipping": config.gradient_norm or 0,
+            "gradient_norm": "L2" if config.gradient_norm else None,
             "metric_monitored": f"validation {config.monitor}",
         },
     )

@@ -18,8 +18,11 @@ Conventions
 """
 
 import csv
+import multiprocessing
+import os
 import re
 import signal
+import threading
 import wave
 import zlib
 from collections.abc import Callable, Mapping
@@ -632,7 +635,8 @@ def make(
     """Make the data set: `SPLIT/*.wav`, `captions_SPLIT.csv`, and `sources_SPLIT.csv` with the scene of every clip.
 
     Args:
-        folder: Where to; absent or empty. It is written whole or not at all.
+        folder: Where to; absent or empty. It is written whole or not at all; what a killed call left beside it is
+            removed.
         seed: From 0. The same seed gives the same bytes on the same machine.
         clips: Split to number of clips.
         workers: Processes to use; all processors by default.
@@ -655,9 +659,9 @@ def make(
             (new / split).mkdir(parents=True)
         with ExitStack() as stack:
             each = map
-            if workers != 1:  # on Ctrl-C this process speaks, the others are silent
-                quiet = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
-                each = partial(stack.enter_context(ProcessPoolExecutor(workers, **quiet)).map, chunksize=8)
+            if workers != 1:
+                pool = stack.enter_context(ProcessPoolExecutor(workers, initializer=_start_worker))
+                each = partial(pool.map, chunksize=8)
             done = each(partial(_write_clip, new, seed), jobs)
             captions = list(tqdm(done, "soundscapes", len(jobs), unit="clip", disable=None if progress else True))
         for split in clips:
@@ -666,6 +670,18 @@ def make(
             _write_table(new / f"captions_{split}.csv", [header, *([name, *said] for (_, _, name, _), said in made)])
             scenes = [[name, scene_text(scene)] for (_, _, name, scene), _ in made]
             _write_table(new / f"sources_{split}.csv", [["file_name", "scene"], *scenes])
+
+
+def _start_worker() -> None:
+    """Prepare a worker: on Ctrl-C its parent reports, and when the parent is killed the worker ends too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _random(seed: int, split: str, number: int) -> Generator:

@@ -76,7 +76,7 @@ def kept(cache: Path | None) -> Iterator[None]:
                     raise BadRequest(str(values))
                 yield values
 
-        def digests(sounds: Sequence[np.ndarray], _: object) -> list[str]:
+        def digests(sounds: Sequence[np.ndarray]) -> list[str]:
             return [f"samples {xxhash.xxh3_128_hexdigest(sound)}" for sound in sounds]
 
         rows = _store(encoder, cache).rows(samples, compute, digests)

@@ -16,13 +16,14 @@ def log_mels(paths: Sequence[Path], settings: audio.LogMel, cache: Path) -> list
     Args:
         paths: The sounds, of any sample rate.
         settings: How features are computed.
-        cache: Folder of the cache; several processes may share it.
+        cache: Folder of the cache; several processes may share it, and a complete one may be read-only.
 
     Returns:
         Read-only views into the memory-mapped file, in the order of `paths`.
 
     Raises:
         Faulty: A sound cannot be used; with all that cannot. The others are kept.
+        BadRequest: The cache lacks a sound and cannot be written.
     """
 
     @usable
@@ -39,6 +40,7 @@ def waveforms(paths: Sequence[Path], sample_rate: int, cache: Path) -> list[np.n
 
     Raises:
         Faulty: A sound cannot be used; with all that cannot.
+        BadRequest: The cache lacks a sound and cannot be written.
     """
 
     @usable

@@ -63,6 +63,14 @@ class Schedule(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
     plateau: int = Field(5, ge=1)  # epochs without improvement until the learning rate is divided by ten
     patience: int = Field(10, ge=1)  # epochs without improvement until training stops
 
+    def lowers_rate(self, values: Sequence[float]) -> bool:
+        """Return whether the learning rate falls after the last of the monitored `values` (higher is better)."""
+        return plateaued(values, self.plateau)
+
+    def stops(self, values: Sequence[float]) -> bool:
+        """Return whether training stops after the last of the monitored `values` (higher is better)."""
+        return len(values) - 1 - values.index(max(values)) >= self.patience
+
 
 @dataclass(frozen=True)
 class Run:
@@ -274,8 +282,7 @@ class Course(Callback):
     def ended(self) -> bool:
         """Whether all epochs are done, or too many since the best one."""
         values = self.values
-        since = len(values) - 1 - values.index(max(values)) if values else 0
-        return len(values) >= self.plan.epochs or since >= self.plan.patience
+        return len(values) >= self.plan.epochs or (len(values) > 0 and self.plan.stops(values))
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Seed everything by epoch, and by device."""
@@ -295,7 +302,7 @@ class Course(Callback):
             raise Faulty([Finding(str(self.run.folder), message=message)])
         self.rows.append(row)
         values = self.values
-        if plateaued(values, self.plan.plateau):
+        if self.plan.lowers_rate(values):
             for group in trainer.optimizers[0].param_groups:
                 group["lr"] /= 10
         # The best one first: a run that is killed between the two goes through this epoch again.

@@ -84,7 +84,7 @@ class Context(nn.Module):
                 for caption in tqdm(missing, "words in context", leave=False, disable=None, unit="caption"):
                     yield (self._prefixes(caption) if self.view == "prefix" else self([caption])[0]).cpu().numpy()
 
-        def digests(captions: Sequence[str], _: object) -> list[str]:
+        def digests(captions: Sequence[str]) -> list[str]:
             return [texts.digest(caption.encode()) for caption in captions]
 
         return Store(cache, "context", self.identity, self.size).rows(captions, compute, digests)

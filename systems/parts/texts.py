@@ -294,7 +294,7 @@ def weights_digest(model: nn.Module) -> str:
     return found.hexdigest()
 
 
-def _digests(texts: Sequence[str], _: object) -> list[str]:
+def _digests(texts: Sequence[str]) -> list[str]:
     return [digest(text.encode("utf-8", "surrogatepass")) for text in texts]
 
 

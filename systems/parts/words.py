@@ -3,7 +3,7 @@
 import hashlib
 import re
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from evaluation.files import replacing
 from evaluation.findings import BadRequest
 
 SIZE = 300
+Split = Callable[[str], list[str]]
 
 
 def tokenize(text: str) -> list[str]:
@@ -52,7 +53,13 @@ def read(path: Path, size: int | None = SIZE, limit: int | None = None) -> Keyed
 
 
 def train(
-    captions: Iterable[str], size: int = SIZE, epochs: int = 50, seed: int = 0, *, cbow: bool = False
+    captions: Iterable[str],
+    size: int = SIZE,
+    epochs: int = 50,
+    seed: int = 0,
+    *,
+    cbow: bool = False,
+    split: Split = tokenize,
 ) -> KeyedVectors:
     """Train word2vec (Mikolov et al. 2013) on captions, on one thread, so that a seed gives one result.
 
@@ -62,8 +69,9 @@ def train(
         epochs: How often to go through the captions.
         seed: What every random number follows from.
         cbow: Guess a word from those around it, instead of those around it from the word (skip-gram).
+        split: Splits a caption into words.
     """
-    sentences = [tokenize(caption) for caption in captions]
+    sentences = [split(caption) for caption in captions]
     # gensim draws a word's first vector from a hash of the word; Python's own differs between processes.
     model = Word2Vec(
         sentences,
@@ -83,13 +91,13 @@ def _hash(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
 
 
-def center(vectors: KeyedVectors, captions: Iterable[str]) -> None:
+def center(vectors: KeyedVectors, captions: Iterable[str], split: Split = tokenize) -> None:
     """Subtract the mean of all captions' vectors from every word, in place.
 
     Words trained on a few thousand captions share one large direction: the cosine between two captions is .99 on
     average, and a triplet loss hardly tells them apart. Without that direction it is about 0.
     """
-    vectors.vectors = vectors.vectors - mean(list(captions), vectors).mean(axis=0)
+    vectors.vectors = vectors.vectors - mean(list(captions), vectors, split).mean(axis=0)
 
 
 def write(vectors: KeyedVectors, path: Path) -> None:
@@ -98,11 +106,17 @@ def write(vectors: KeyedVectors, path: Path) -> None:
         vectors.save_word2vec_format(part, binary=True)
 
 
-def mean(texts: Sequence[str], vectors: KeyedVectors) -> np.ndarray:
-    """Average the vectors of each text's words as (texts, size), leaving out words without one; zeros if all are."""
+def mean(texts: Sequence[str], vectors: KeyedVectors, split: Split = tokenize) -> np.ndarray:
+    """Average the vectors of each text's words as (texts, size).
+
+    Args:
+        texts: The texts.
+        vectors: The word vectors. Words without one are left out; a text that has no other words is zeros.
+        split: Splits a text into words.
+    """
     means = np.zeros((len(texts), vectors.vector_size), np.float32)
     for row, text in enumerate(texts):
-        known = [vectors.key_to_index[word] for word in tokenize(text) if word in vectors.key_to_index]
+        known = [vectors.key_to_index[word] for word in split(text) if word in vectors.key_to_index]
         if known:
             means[row] = vectors.vectors[known].mean(axis=0)
     return means

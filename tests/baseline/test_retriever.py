@@ -1,15 +1,25 @@
 """The baseline retriever: its batches, its model."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import yaml
 from gensim.models import KeyedVectors
 
-from baseline import retriever
-from baseline.retriever import Config, Item, Retriever, make_batch, pad, upsample
+from baseline import retriever, tokens
+from baseline.retriever import Config, Item, Retriever, Training, interpolation_weights, make_batch, pad, prepare
 from evaluation.audio import LogMel
+from evaluation.findings import command
+from systems.__main__ import parser
 from systems.parts import words
 from systems.parts.losses import triplet
+from systems.training import plateaued
+from tests.systems.runs import rows
+
+ROOT = Path(__file__).parents[2]
+TRUTH = {"dog": frozenset({"1"}), "rain": frozenset({"2"})}
 
 
 def vectors():
@@ -47,13 +57,145 @@ def test_padding():
     assert mels[1, 1:].sum() == 0
 
 
-def test_upsampling_equals_interpolation_of_every_clip_alone():
-    frames, lengths = torch.randn(2, 5, 300), torch.tensor([5, 3])
-    found = upsample(frames, lengths)
-    for row, length in enumerate(lengths):
-        alone = frames[row : row + 1, :length].transpose(1, 2)
-        expected = torch.nn.functional.interpolate(alone, size=4 * int(length), mode="linear").transpose(1, 2)
-        torch.testing.assert_close(found[row, : 4 * int(length)], expected[0])
+@pytest.mark.parametrize("frames", [4, 5, 7, 25, 26, 27, 28, 751])
+def test_frames_are_interpolated_as_published(model, frames):
+    """As `models/audio_encoders.py` of the published code: to any number of frames, then the mean."""
+    mels = torch.randn(1, frames, 64)
+    with torch.inference_mode():
+        vectors, _ = model.audio_encoder(mels, torch.tensor([frames]))
+        each = torch.nn.functional.interpolate(vectors.transpose(1, 2), frames, mode="linear", align_corners=False)
+        expected = torch.nn.functional.normalize(each.mean(2), dim=1)
+        found = model.encode(*pad([mels[0].numpy()]))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_interpolation_weights_of_every_clip_alone():
+    counts, lengths = torch.tensor([5, 3, 1]), torch.tensor([20, 15, 6])
+    weights = interpolation_weights(counts, lengths, 5)
+    assert weights.dtype == torch.float32
+    for row, (count, length) in enumerate(zip(counts.tolist(), lengths.tolist(), strict=True)):
+        frames = torch.randn(1, 2, count)
+        expected = torch.nn.functional.interpolate(frames, length, mode="linear").mean(2)[0]
+        torch.testing.assert_close(frames[0] @ weights[row, :count], expected)
+        assert not weights[row, count:].any()
+    torch.testing.assert_close(weights[0], torch.full((5,), 0.2))
+
+
+@pytest.mark.parametrize("padding", ["clip", "batch"])
+def test_where_clips_end_in_training(padding):
+    torch.manual_seed(0)
+    model = Retriever(Config(padding=padding), vectors()).eval()
+    clips = [torch.randn(length, 64) for length in (30, 101)]
+    batch = make_batch([Item("1", clips[0].numpy(), ("dog",)), Item("2", clips[1].numpy(), ("rain",))], TRUTH)
+    with torch.inference_mode():
+        found = Training(model, None).encode(batch)
+        alone = torch.cat([model.encode(*pad([clip.numpy()])) for clip in clips])
+        filled = torch.zeros(1, 101, 64)  # as `utils/data_utils.py` of the published code pads
+        filled[0, :30] = clips[0]
+        published = model.encode(filled, torch.tensor([101]))
+    torch.testing.assert_close(found[1], alone[1], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found[0], alone[0] if padding == "clip" else published[0], rtol=1e-5, atol=1e-5)
+    assert torch.nn.functional.cosine_similarity(alone[0], published[0], dim=0) < 0.99
+
+
+def test_published_pooling_learns_from_padded_batches():
+    torch.manual_seed(0)
+    model = Retriever(Config(padding="batch", pooling_floor=0), vectors()).train()
+    mels = [
+        np.random.default_rng(row).normal(size=(length, 64)).astype(np.float32) for row, length in ((0, 30), (1, 9))
+    ]
+    batch = make_batch([Item("1", mels[0], ("dog",)), Item("2", mels[1], ("rain",))], TRUTH)
+    Training(model, None).loss(batch, Training(model, None).encode(batch)).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+    with pytest.raises(ValueError, match="pooling_floor must be above 0 with padding: clip; found 0"):
+        Config(pooling_floor=0)
+
+
+def plateaus(values, threshold, patience=5):
+    """After which values torch's scheduler, as the published code configures it, lowers the rate."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.1, patience=patience, threshold=threshold, threshold_mode="abs"
+    )
+    lowered = []
+    for value in values:
+        before = optimizer.param_groups[0]["lr"]
+        scheduler.step(value)
+        lowered.append(optimizer.param_groups[0]["lr"] < before)
+    return lowered
+
+
+def test_the_published_plateau_is_torchs():
+    rng = np.random.default_rng(0)
+    losses = [*(2 - 0.1 * np.arange(8)), *(1.2 - 0.004 * np.arange(20)), *(1 + rng.normal(0, 0.005, 30))]
+    config = Config(monitor="loss", plateau_threshold=0.01)
+    found = [config.lowers_rate([-loss for loss in losses[: count + 1]]) for count in range(len(losses))]
+    assert found == plateaus(losses, 0.01)
+    assert sum(found) > 2
+    paper = [Config().lowers_rate([-loss for loss in losses[: count + 1]]) for count in range(len(losses))]
+    assert paper == [plateaued([-loss for loss in losses[: count + 1]], 5) for count in range(len(losses))]
+
+
+def test_when_training_stops():
+    falling = [-loss for loss in 2 - 0.0005 * np.arange(200)]
+    assert not Config().stops(falling)
+    assert Config().stops([*falling, *[-3.0] * 10])
+    flat = Config(stop_deviation=0.01)
+    assert not flat.stops(falling[:58])  # the published code counts the untrained model's loss too, and sixty of them
+    assert flat.stops(falling[:59])
+    assert not flat.stops([*falling[:59], -1.5])
+    assert flat.stops([*falling[:59], -1.5, *[-1.8] * 10])
+
+
+def test_words_without_a_vector():
+    known = vectors()
+    texts = ["a dog", "dog"]
+    model = Retriever(Config(score="dot"), known)
+    torch.testing.assert_close(model.embed_text(texts)[0], model.embed_text(texts)[1])
+    config = Config(score="dot", unknown="draw", center=False)
+    prepare(known, config, ["a dog and rain"], seed=3)
+    found = Retriever(config, known).embed_text(["a dog", "dog", "unheard of"]).numpy()
+    unknown = known[tokens.UNKNOWN]
+    np.testing.assert_allclose(found, [(unknown + known["dog"]) / 2, known["dog"], unknown], rtol=1e-5, atol=1e-6)
+
+
+def test_words_keep_their_case():
+    known = KeyedVectors(300)
+    known.add_vectors(["Dog", "dog", "bark"], np.eye(3, 300, dtype=np.float32))
+    model = Retriever(Config(score="dot", tokens="cased", unknown="draw", center=False), known)
+    found = model.embed_text(["Dog dog barks"]).numpy()
+    np.testing.assert_allclose(found[0, :3], np.full(3, 1 / 3), rtol=1e-6)
+
+
+def test_the_yaml_file_has_every_key_at_its_default():
+    content = yaml.safe_load((ROOT / "baseline" / "retriever.yaml").read_text())
+    assert Config(**content) == Config()
+    assert content.keys() == Config.model_fields.keys()
+
+
+def word_file(path, words):
+    """Word vectors in a text file: what stands for Google News, which lacks "a", "and", "of" and "to"."""
+    values = np.random.default_rng(0).normal(size=(len(words), 300))
+    lines = [" ".join([word, *(f"{value:.4f}" for value in row)]) for word, row in zip(words, values, strict=True)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("name", ["retriever", "captioner"])
+def test_the_published_configs_train(name, clotho_like, tmp_path):
+    folder = clotho_like({"development": 5, "validation": 2})
+    words = word_file(tmp_path / "words.txt", ["In", "bird", "rain", "engine", "Door", "saw"])
+    run = tmp_path / "run"
+    arguments = ["train", f"baseline.{name}", "--data", str(folder), "--run", str(run), "--accelerator", "cpu"]
+    arguments += ["--config", str(ROOT / "baseline" / f"{name}-published.yaml"), "--cache", str(tmp_path / "cache")]
+    changes = {"words": words, "epochs": 1, "batch": 8}
+    if name == "captioner":
+        changes |= {"blocks": 1, "heads": 1, "head_size": 8, "hidden": 8, "max_words": 5}
+    arguments += [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
+    assert command(parser(), arguments) == 0
+    assert np.isfinite([float(value) for row in rows(run) for value in row.values()]).all()
+    if name == "retriever":
+        assert tokens.UNKNOWN in retriever.load_model(run / "checkpoints" / "best.ckpt").vectors
 
 
 def test_embeddings_of_sounds_do_not_depend_on_the_batch(model):

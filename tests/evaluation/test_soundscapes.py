@@ -1,5 +1,8 @@
 import csv
+import os
 import re
+import signal
+import time
 import wave
 from collections import Counter
 from pathlib import Path
@@ -102,6 +105,34 @@ def test_nothing_is_left_of_a_run_that_fails_midway(tmp_path, monkeypatch, worke
     with pytest.raises(KeyError):
         soundscapes.make(tmp_path / "data", clips=FEW, workers=workers, progress=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path, monkeypatch):
+    def kill_the_parent(*_):
+        (tmp_path / str(os.getpid())).touch()
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
+
+    monkeypatch.setattr(soundscapes, "render", kill_the_parent)
+    child = os.fork()
+    if not child:
+        soundscapes.make(tmp_path / "data", clips={"evaluation": 16}, workers=2, progress=False)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    worker, *_ = (path.name for path in tmp_path.iterdir() if path.name.isdigit())
+    deadline = time.monotonic() + 20
+    while is_running(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_running(worker)
+
+
+def is_running(process):
+    """Whether there is a process of this number that has not ended."""
+    try:
+        status = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
 
 
 # ------------------------------------------------------------------------------------------------ sounds

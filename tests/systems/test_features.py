@@ -1,6 +1,5 @@
 """Features are computed once, whatever happens in between."""
 
-import errno
 import os
 import signal
 import sqlite3
@@ -15,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from evaluation.audio import LogMel, load
 from evaluation.findings import Faulty
-from systems import features, store
+from systems import features
 
 ROOT = Path(__file__).parents[2]
 
@@ -144,33 +143,6 @@ def test_a_file_that_was_cut_is_filled_again(sounds, tmp_path):
     features.log_mels(sounds, LogMel(), cache)
     (folder,) = cache.iterdir()
     os.truncate(folder / "features.f32", 5_000)
-    assert equal(features.log_mels(sounds, LogMel(), cache), expected(sounds))
-
-
-def test_a_full_disk_loses_nothing(sounds, tmp_path, monkeypatch):
-    cache = tmp_path / "cache"
-    features.log_mels(sounds[:2], LogMel(), cache)
-
-    class FullDisk:
-        """A file that takes one more write."""
-
-        def __init__(self, file):
-            self.file, self.left = file, 1
-
-        def __getattr__(self, name):
-            return getattr(self.file, name)
-
-        def write(self, data):
-            if not self.left:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "features.f32")
-            self.left -= 1
-            return self.file.write(data)
-
-    original = store.Store._fill
-    monkeypatch.setattr(store.Store, "_fill", lambda s, w, c, i, file: original(s, w, c, i, FullDisk(file)))
-    with pytest.raises(OSError, match="No space left"):
-        features.log_mels(sounds, LogMel(), cache)
-    monkeypatch.undo()
     assert equal(features.log_mels(sounds, LogMel(), cache), expected(sounds))
 
 
