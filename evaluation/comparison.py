@@ -24,8 +24,6 @@ Conventions
 - **Marks**, of the corrected p: * below 0.05, ** below 0.01, *** below 0.001.
 """
 
-import csv
-import io
 import itertools
 import json
 import math
@@ -44,6 +42,7 @@ from evaluation.files import replacing
 from evaluation.findings import BadRequest, Faulty, Finding, printable, table
 from evaluation.intervals import Estimate, grouped, jackknife
 from evaluation.scores import Items, Score
+from evaluation.tables import spreadsheet
 
 DRAWS = 99_999
 FEW = 6  # with fewer to exchange, no p is below 0.05
@@ -151,19 +150,28 @@ class Comparison:
         return "\n".join([*(line.rstrip() for line in lines), *self.notes])
 
     def csv(self) -> str:
-        """The table as CSV, at full precision and without blanks for what repeats."""
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(
-            ["metric", "system", "value", "against", "difference", "std_error", "low", "high", "p", "p_holm", "mark"]
-        )
+        """Return the table as CSV for spreadsheets: at full precision, names safe, repeated cells written out."""
+        heads = [
+            "metric",
+            "system",
+            "value",
+            "against",
+            "difference",
+            "std_error",
+            "low",
+            "high",
+            "p",
+            "p_holm",
+            "mark",
+        ]
+        rows: list[list[object]] = [heads]
         for metric, system, value, d in self._rows():
-            row = [""] * 8
+            row: list[object] = [metric, system, value]
             if d:
                 e = d.difference
-                row = [d.against, e.value, e.std_error, e.low, e.high, d.p, d.p_holm, d.mark]
-            writer.writerow([metric, system, value, *row])
-        return text.getvalue().rstrip("\n")
+                row += [d.against, e.value, e.std_error, e.low, e.high, d.p, d.p_holm, d.mark]
+            rows.append(row + [""] * (len(heads) - len(row)))
+        return spreadsheet(rows).rstrip("\n")
 
     def latex(self) -> str:
         """The table as a LaTeX tabular that needs no package, with marks at the differences and notes as comments."""
@@ -215,7 +223,8 @@ def read(files: Sequence[Path]) -> dict[str, Score]:
 
     Raises:
         BadRequest: A file stands there twice.
-        Faulty: Some are not there, or are no scores; with a finding for each.
+        Faulty: Some are not there, are no scores, or hold figures that their items' values do not give; with every
+            finding.
     """
     for one, other in itertools.combinations(files, 2):
         if one.resolve() == other.resolve():
@@ -225,6 +234,7 @@ def read(files: Sequence[Path]) -> dict[str, Score]:
     for file in files:
         try:
             given[str(file)] = scores.read(file)
+            findings += scores.check(given[str(file)], str(file))
         except Faulty as faulty:
             findings += faulty.findings
         except BadRequest as mistake:

@@ -32,8 +32,6 @@ Conventions
 - **Marks**, of the corrected p: * below 0.05, ** below 0.01, *** below 0.001.
 """
 
-import csv
-import io
 import itertools
 import math
 from collections.abc import Iterable, Sequence
@@ -478,9 +476,7 @@ def save(results: Results, by: str, folder: Path, *, against: str | None = None,
             rows["tests.csv"].append([factor, where, test.better, test.worse, *values])
     written = []
     for name, lines in rows.items():
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows(lines)
         with replacing(folder / name) as part:
-            part.write_text(text.getvalue(), encoding="utf-8", errors="backslashreplace")
+            part.write_text(tables.spreadsheet(lines), encoding="utf-8", errors="backslashreplace")
         written.append(folder / name)
     return written + figures.draw(results, by, folder)

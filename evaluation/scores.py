@@ -41,6 +41,13 @@ from evaluation.intervals import (
 VERSION = "0.2.0"
 LOWER = ("fer", "medR")  # metrics of which less is better
 
+CORPUS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor")  # metrics that are no mean over items
+REWEIGHTED = ("cider_d", "spider", "spider_fl")  # no mean of their pseudo-values where each clip changes the weights
+EXACT = "cider_d:idf-of-split-left-out-exact"  # the part of a signature that says so
+ROUNDING = 1e-6  # relative; a file may hold figures of six or more digits
+MANY = 50  # items, from which on the pseudo-values' mean is known to lie near the metric
+NEAR = 3  # standard errors; BLEU-4, the most biased, was within 0.3 of CoNeTTE's captions, and 1 where one clip matches
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -253,6 +260,94 @@ def read(path: Path) -> Score:
         reason = "it is no JSON" if isinstance(error, UnicodeDecodeError | json.JSONDecodeError) else error
         message = f"must be what `evaluation score … --json FILE` writes ({reason}); score the prediction again"
         raise Faulty([Finding(str(path), message=message)]) from None
+
+
+def check(score: Score, file: str) -> list[Finding]:
+    """Recompute the figures of a score from the values of its items.
+
+    A metric that is a mean must be the mean of its items' values. BLEU and METEOR are no means: their items' values are
+    the jackknife's pseudo-values, whose mean differs from the metric by its bias. Such a metric must be the middle of
+    its jackknife interval, and, of `MANY` items or more, within `NEAR` standard errors of that mean. Jackknife
+    intervals must be those of the values. Metrics without values, such as the median rank, cannot be recomputed, and
+    bootstrap intervals would need the draws of the scipy that made them; neither is compared by `evaluation compare`.
+
+    Args:
+        score: A score that was read from a file.
+        file: The file's name in findings.
+
+    Returns:
+        One finding for each figure that differs from what the values give.
+    """
+    findings = []
+    for name, measured in score.metrics.items():
+        if measured.values is None or not math.isfinite(measured.estimate.value):
+            continue
+        fault = _value_fault(name, measured, score)
+        if fault:
+            findings.append(Finding(file, column=f"metrics.{name}.value", message=f"{fault}; {_AGAIN}"))
+            continue  # the interval lies around the value: it would only repeat the fault
+        for key, wanted, found in _interval_differences(name, measured, score):
+            message = f"must be {wanted:.6g}, computed from items.values.{name}; found {found:.6g}; {_AGAIN}"
+            findings.append(Finding(file, column=f"metrics.{name}.{key}", message=message))
+    return findings
+
+
+_AGAIN = "was the file changed by hand? score the prediction again"
+
+
+def _is_mean(name: str, score: Score) -> bool:
+    if name in REWEIGHTED:
+        return EXACT not in score.signature.split("|")
+    return name not in CORPUS
+
+
+def _value_fault(name: str, measured: Measured, score: Score) -> str | None:
+    """Say why a metric cannot be what its items' values make; None where it can."""
+    estimate, values = measured.estimate, measured.values
+    average = float(values.mean())
+    if _is_mean(name, score):
+        if _equal(estimate.value, average):
+            return None
+        return f"must be the mean of items.values.{name}, {average:.6g}; found {estimate.value:.6g}"
+    if estimate.interval.startswith("jackknife"):
+        middle = (estimate.low + estimate.high) / 2
+        if math.isfinite(middle) and not _equal(estimate.value, middle):
+            return f"must be the middle of its interval, {middle:.6g}; found {estimate.value:.6g}"
+    if len(values) >= MANY:
+        distance = NEAR * float(values.std(ddof=1)) / math.sqrt(len(values))
+        if abs(estimate.value - average) > distance + ROUNDING:
+            low, high = average - distance, average + distance
+            return (
+                f"must lie between {low:.6g} and {high:.6g}, {NEAR} standard errors around the mean of the "
+                f"pseudo-values in items.values.{name}; found {estimate.value:.6g}"
+            )
+    return None
+
+
+def _interval_differences(name: str, measured: Measured, score: Score) -> list[tuple[str, float, float]]:
+    """Return the key, the recomputed and the stored figure of each jackknife interval's figures that differ."""
+    stored = {"": measured.estimate}
+    if measured.by_clip and _is_mean(name, score):
+        stored["by_clip."] = measured.by_clip
+    differences = []
+    for prefix, estimate in stored.items():
+        if not estimate.interval.startswith("jackknife"):
+            continue
+        groups = score.items.groups if prefix else None
+        student = estimate.interval.startswith("jackknife-t")
+        wanted = jackknife(measured.values, value=measured.estimate.value, groups=groups, t=student)
+        for key in ("std_error", "low", "high", "n"):
+            expected, found = getattr(wanted, key), getattr(estimate, key)
+            if not _equal(expected, found):
+                differences.append((prefix + key, expected, found))
+    return differences
+
+
+def _equal(one: float, other: float) -> bool:
+    """Compare two figures, either of which may be rounded; NaN equals NaN."""
+    if math.isnan(one) or math.isnan(other):
+        return math.isnan(one) and math.isnan(other)
+    return math.isclose(one, other, rel_tol=ROUNDING, abs_tol=ROUNDING)
 
 
 _KINDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number", float: "a number"}

@@ -1,13 +1,14 @@
-"""CSV files read strictly: every record with its line, and a finding for whatever a reader would stumble over."""
+"""CSV files read strictly, every record with its line; and texts made safe for CSV files that spreadsheets open."""
 
 import codecs
 import csv
 import io
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from evaluation.findings import Faulty, Finding
+from evaluation.findings import Faulty, Finding, printable
 
 csv.field_size_limit(10_000_000)  # a cell longer than Python's 131,072 characters is read, not an exception
 
@@ -98,3 +99,43 @@ def parse(text: str, file: str, findings: list[Finding], separator: str = ",") -
 def column_name(header: Sequence[str], index: int) -> str:
     """Name a column in a finding: as the header does, else by its number."""
     return header[index] if index < len(header) and header[index].strip() else f"column {index + 1}"
+
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_FORMULA_SIGNS = "=+-@\N{MINUS SIGN}"
+_CELL_STARTS = re.compile(r"(^|;)( *)([^ ;][^;]*)")  # where commas are decimal marks, columns end at semicolons
+
+
+def spreadsheet(rows: Iterable[Sequence[object]]) -> str:
+    """Return rows as CSV whose texts no spreadsheet program evaluates, each row ended by LF.
+
+    Use it for every CSV that people open and that holds texts of others. Do not use it for predictions and outputs,
+    whose names are compared verbatim.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    for row in rows:
+        writer.writerow([spreadsheet_cell(cell) if isinstance(cell, str) else cell for cell in row])
+    return text.getvalue()
+
+
+def spreadsheet_cell(text: str) -> str:
+    r"""Return a text that no spreadsheet program evaluates, with control characters as escapes.
+
+    Programs take a text for a formula when it begins with =, +, - or @, with blanks before it or not, and some also
+    when it begins with a form of these signs that Unicode's NFKC makes plain, such as those of full width. An
+    apostrophe goes before such a text, also after a semicolon, where some programs begin a new cell. Numbers stay
+    numbers.
+
+    >>> [spreadsheet_cell(text) for text in ("rain", " =1+1", "-0.5", "-0.5 dB", "\N{FULLWIDTH EQUALS SIGN}1")]
+    ['rain', "' =1+1", '-0.5', "'-0.5 dB", "'\uff1d1"]
+    """
+    return _CELL_STARTS.sub(_guarded, printable(text))
+
+
+def _guarded(cell: re.Match[str]) -> str:
+    before, blanks, content = cell.groups()
+    sign = unicodedata.normalize("NFKC", content[0])[0]
+    if sign not in _FORMULA_SIGNS or _NUMBER.fullmatch(content.rstrip(" ")):
+        return cell[0]
+    return f"{before}'{blanks}{content}"

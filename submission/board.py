@@ -1,7 +1,5 @@
 """What became of many packages: every system's score, the rankings, and their tables as text, CSV and JSON."""
 
-import csv
-import io
 import json
 import math
 from collections import Counter
@@ -14,6 +12,7 @@ from evaluation.comparison import Difference
 from evaluation.findings import ERROR, NOTE, WARNING, Finding, printable, table
 from evaluation.intervals import Estimate
 from evaluation.scores import LOWER, Score, number, plain
+from evaluation.tables import spreadsheet
 from submission.tasks import Figures, Task
 
 SEED = 0  # of the test's draws
@@ -216,27 +215,26 @@ class Leaderboard:
 
     def csv(self) -> str:
         """All tables in long form, at full precision."""
-        out = io.StringIO(newline="")
         heads = ["table", "rank", "team", "system", "what", "against", "value", "std_error", "low", "high", "n"]
-        writer = csv.DictWriter(out, [*heads, "interval", "p", "p_holm"], restval="", lineterminator="\n")
-        writer.writeheader()
+        heads += ["interval", "p", "p_holm"]
+        rows: list[dict[str, object]] = []
         for ranking in (self.teams, self.systems):
             for rank, entry in ranking.rows:
-                who = {"rank": rank or "", "team": _inert(entry.team), "system": _inert(entry.label)}
+                who = {"table": ranking.name, "rank": rank or "", "team": entry.team, "system": entry.label}
                 for name, measured in entry.score.metrics.items():
-                    writer.writerow({"table": ranking.name, **who, "what": name, **_blanks(asdict(measured.estimate))})
+                    rows.append({**who, "what": name, **_blanks(asdict(measured.estimate))})
             for d in ranking.neighbours:
-                row = {"table": f"neighbours of {ranking.name}", "system": _inert(d.system), "what": d.metric}
-                row |= {"against": _inert(d.against), "p": d.p, "p_holm": d.p_holm, **_blanks(asdict(d.difference))}
-                writer.writerow(row)
+                who = {"table": f"neighbours of {ranking.name}", "system": d.system, "against": d.against}
+                rows.append({**who, "what": d.metric, "p": d.p, "p_holm": d.p_holm, **_blanks(asdict(d.difference))})
         for figures in self.published:
             for name, value in figures.metrics.items():
-                writer.writerow({"table": "published", "system": figures.system, "what": name, "value": value})
+                rows.append({"table": "published", "system": figures.system, "what": name, "value": value})
         for entry in self.entries:
+            who = {"table": "characteristics", "team": entry.team, "system": entry.label}
             for key, said in zip(self.task.characteristics.value, entry.characteristics, strict=True):
-                row = {"table": "characteristics", "team": _inert(entry.team), "system": _inert(entry.label)}
-                writer.writerow({**row, "what": key, "value": _inert(said)})
-        return out.getvalue()
+                rows.append({**who, "what": key, "value": said})
+        cells = [[row.get(head, "") for head in heads] for row in rows]
+        return spreadsheet([heads, *cells])
 
     def findings_text(self) -> str:
         """Every finding, by package."""
@@ -313,12 +311,6 @@ def difference_cells(d: Difference) -> list[str]:
     span = f"[{e.low:+z.3f}, {e.high:+z.3f}]" if math.isfinite(e.low) else "–"
     p = (f"{p:.4f}" if p >= 0.0001 else "<0.0001" for p in (d.p, d.p_holm))
     return [f"{e.value:+z.3f}", span, *p, d.mark]
-
-
-def _inert(text: str) -> str:
-    """A text that no spreadsheet takes for a formula, without what cannot be seen."""
-    text = printable(text)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _blanks(figures: Mapping[str, object]) -> dict[str, object]:

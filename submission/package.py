@@ -543,6 +543,7 @@ def describe(task: Task, run: Path, dataset: Dataset) -> tuple[dict[str, object]
     if kept.is_file():
         try:
             score = scores.read(kept)
+            findings += scores.check(score, str(kept))
             kind = "retrieval" if score.items.kind == "queries" else "captioning"
             if kind == task.kind:
                 measured = {name: metric.estimate.value for name, metric in score.metrics.items()}

@@ -459,7 +459,7 @@ def test_csv(three):
         *("metric", "system", "value", "against"),
         *("difference", "std_error", "low", "high", "p", "p_holm", "mark"),
     ]
-    assert [row["system"] for row in rows] == ["crnn", 'b, "1"\n', "c"]
+    assert [row["system"] for row in rows] == ["crnn", r'b, "1"\n', "c"]
     assert rows[0]["against"] == rows[0]["p"] == ""
     for row, d in zip(rows[1:], compared.differences, strict=True):
         figures = [d.value, d.difference.value, d.difference.std_error, d.difference.low, d.difference.high, d.p]
@@ -621,6 +621,97 @@ def test_wrong_requests(run, scored):
     status, _, err = run(a)
     assert (status, "the following arguments are required: FILE" in err) == (2, True)
     assert run(a, b, "--format", "word")[0] == 2
+
+
+def edited(file: Path, change) -> None:
+    """Change a score file by hand."""
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def figures(metric: str, **new: float):
+    return lambda content: content["metrics"][metric].update(new)
+
+
+def by_clip(metric: str, **new: float):
+    return lambda content: content["metrics"][metric]["by_clip"].update(new)
+
+
+def zeroed(content: dict) -> None:
+    content["items"]["values"]["R@1"] = [0.0] * 40
+
+
+AGAIN = "was the file changed by hand? score the prediction again"
+
+
+@pytest.mark.parametrize(
+    ("change", "messages"),
+    [
+        (
+            figures("mAP@10", value=0.99),
+            [f"metrics.mAP@10.value: error: must be the mean of items.values.mAP@10, 0.177252; found 0.99; {AGAIN}"],
+        ),
+        (
+            figures("mAP@10", value=0.99, low=0.98, high=1.0),
+            [f"metrics.mAP@10.value: error: must be the mean of items.values.mAP@10, 0.177252; found 0.99; {AGAIN}"],
+        ),
+        (
+            zeroed,
+            [f"metrics.R@1.value: error: must be the mean of items.values.R@1, 0; found 0.075; {AGAIN}"],
+        ),
+        (
+            figures("R@1", low=0.09, n=400),
+            [
+                f"metrics.R@1.low: error: must be -0.00766417, computed from items.values.R@1; found 0.09; {AGAIN}",
+                f"metrics.R@1.n: error: must be 40, computed from items.values.R@1; found 400; {AGAIN}",
+            ],
+        ),
+        (
+            by_clip("R@5", low=0.0),
+            [f"metrics.R@5.by_clip.low: error: must be 0.124603, computed from items.values.R@5; found 0; {AGAIN}"],
+        ),
+    ],
+    ids=["value", "value and interval", "items", "interval", "interval by clip"],
+)
+def test_a_file_whose_figures_its_items_do_not_give(run, scored, change, messages):
+    a, b = scored
+    edited(a, change)
+    status, out, err = run(a, b)
+    assert (status, out) == (1, "")
+    assert err.splitlines() == [f"{a}: {message}" for message in messages]
+
+
+def test_figures_may_be_rounded_and_other_metrics_have_no_items(run, scored):
+    a, b = scored
+
+    def rounded(content):
+        for name, metric in content["metrics"].items():
+            content["metrics"][name] = {k: round(v, 7) if isinstance(v, float) else v for k, v in metric.items()}
+
+    edited(a, rounded)
+    for file in (a, b):  # of the median rank nothing can be recomputed
+        rank = {"value": 4.0, "std_error": None, "low": 1.0, "high": 9.0, "n": 40, "interval": "order-statistics-95"}
+        edited(file, lambda content, rank=rank: content["metrics"].update({"medR": rank}))
+    status, out, _ = run(a, b)
+    assert (status, "medR: not compared" in out) == (0, True)
+
+
+def test_csv_for_spreadsheets(run, scored):
+    """A metric's name is text of whoever made the file: no escape sequence is printed, no formula kept."""
+    names = {"R@1": "\x1b[2Jevil", "R@5": " =cmd|' /C calc'!A0"}
+
+    def renamed(content):
+        for part in (content["metrics"], content["items"]["values"]):
+            for old, new in names.items():
+                part[new] = part.pop(old)
+
+    for file in scored:
+        edited(file, renamed)
+    status, out, _ = run(*scored, "--format", "csv")
+    assert status == 0
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [row["metric"] for row in rows[::2]] == ["mAP@10", "R@10", r"\x1b[2Jevil", "' =cmd|' /C calc'!A0"]
 
 
 def test_scores_of_different_things(run, scored):

@@ -402,3 +402,59 @@ def test_a_small_score_holds(tmp_path):
     """Else the refusals above might be of something else."""
     (tmp_path / "a.json").write_text(json.dumps(content()))
     assert scores.read(tmp_path / "a.json").metrics["R@1"].estimate == Estimate(0.5, 0.1, 0.3, 0.7, 2, "jackknife-95")
+
+
+# ------------------------------------------------------------------------------------------------ recomputed
+
+
+def corpus_score(n: int, method: str = "jackknife") -> Score:
+    """A score of a metric that is no mean, as BLEU is none."""
+    rng = np.random.default_rng(0)
+    statistics = np.stack([rng.integers(0, 5, n), rng.integers(5, 15, n)], axis=1).astype(float)
+    items = Items("clips", tuple(map(str, range(n))), tuple(range(n)))
+    return Score({"bleu_4": measure(statistics, items, method, ratio)}, items, "a:b")
+
+
+def with_value(score: Score, **figures: float) -> Score:
+    """A score whose figures were changed."""
+    metrics = {
+        name: dataclasses.replace(each, estimate=dataclasses.replace(each.estimate, **figures))
+        for name, each in score.metrics.items()
+    }
+    return dataclasses.replace(score, metrics=metrics)
+
+
+def faults(score: Score) -> list[str]:
+    return [str(finding) for finding in scores.check(score, "a.json")]
+
+
+@pytest.mark.parametrize("method", ["jackknife", "jackknife-t", "bootstrap"])
+@pytest.mark.parametrize("n", [1, 2, 60])
+def test_what_was_measured_is_what_its_items_give(method, n):
+    assert faults(corpus_score(n, method)) == []
+    items = Items("queries", tuple(map(str, range(n))), tuple(index // 2 for index in range(n)))
+    values = np.random.default_rng(1).random(n)
+    assert faults(Score({"R@1": measure(values, items, method)}, items, "a:b")) == []
+
+
+def test_a_corpus_metric_is_near_the_mean_of_its_pseudo_values():
+    score = corpus_score(60)
+    assert faults(with_value(score, value=0.99)) == [
+        "a.json: metrics.bleu_4.value: error: must be the middle of its interval, 0.214533; found 0.99; was the file "
+        "changed by hand? score the prediction again"
+    ]
+    (fault,) = faults(with_value(score, value=0.99, low=0.98, high=1.0))
+    assert "3 standard errors around the mean of the pseudo-values in items.values.bleu_4; found 0.99" in fault
+    (fault,) = faults(with_value(corpus_score(60, "bootstrap"), value=0.99))
+    assert "3 standard errors around the mean of the pseudo-values in items.values.bleu_4; found 0.99" in fault
+    assert faults(with_value(score, std_error=1.0))[0].startswith("a.json: metrics.bleu_4.std_error: error: must be")
+
+
+def test_cider_d_is_a_mean_unless_each_clip_changes_the_weights():
+    n = 60
+    items = Items("clips", tuple(map(str, range(n))), tuple(range(n)))
+    values = np.random.default_rng(2).random(n)
+    made = Measured(dataclasses.replace(measure(values + 0.01, items, "bootstrap").estimate), values=values)
+    score = Score({"cider_d": made}, items, "a:b")
+    assert ".value: error: must be the mean of items.values.cider_d" in faults(score)[0]
+    assert faults(dataclasses.replace(score, signature="cider_d:idf-of-split-left-out-exact")) == []

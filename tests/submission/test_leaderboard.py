@@ -382,6 +382,8 @@ EVIL = (
     "]]><!-- <a href='javascript:x'>",
     "a\u202eb\0\x1b[31m\n\r\t\udc80é王 =1+1",
     "=HYPERLINK(1)",
+    " =cmd",
+    "＝cmd",
 )
 VOID = {"meta"}
 TAGS = {"html", "head", "title", "style", "body", "main", "h1", "h2", "p", "b", "small", "strong", "ul", "li", "div"}
@@ -467,7 +469,9 @@ def test_no_form_is_harmed(tmp_path):
     with (tmp_path / "leaderboard.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file, strict=True))
     assert len({len(row) for row in rows}) == 1
-    assert not any(cell.startswith(("=", "@")) for row in rows for cell in row)
+    cells = {cell for row in rows for cell in row}
+    assert not any(cell.lstrip().startswith(("=", "@", "＝", "＠")) for cell in cells)
+    assert {"' =cmd", "'＝cmd"} <= cells
     text = (tmp_path / "leaderboard.txt").read_text(encoding="utf-8")
     assert not any(c in text for c in "\0\x1b\r\u202e")
 
