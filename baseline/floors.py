@@ -100,7 +100,7 @@ def loaded(run: Path, part: str, advice: str) -> object:
     """The model of a run; raises BadRequest where it is not trained, or its model lacks a part of the contract."""
     from systems import contract
 
-    name, checkpoint = contract.system_of(run), run / "checkpoints" / "best.ckpt"
+    name, checkpoint = contract.read_run(run).system, run / "checkpoints" / "best.ckpt"
     if not checkpoint.is_file():
         raise BadRequest(f"{checkpoint}: no such file; {advice}")
     model = contract.load(name, checkpoint)

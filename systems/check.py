@@ -21,7 +21,7 @@ import soundfile
 import torch
 from pydantic import BaseModel, ValidationError
 
-from evaluation import data
+from evaluation import data, yamlfiles
 from evaluation.findings import BadRequest, Faulty, Finding, cut
 from systems import contract
 from systems.training import Run
@@ -118,7 +118,7 @@ def check(
     best = run_folder / "checkpoints" / "best.ckpt" if run_folder else None
     if best and not best.is_file():
         raise BadRequest(f"{best}: no such file; give the folder of a trained run, or leave --run out")
-    if run_folder and (trained := contract.system_of(run_folder)) != name:
+    if run_folder and (trained := contract.read_run(run_folder).system) != name:
         raise BadRequest(f"{run_folder}: is a run of {trained}; check that, or give a run of {name}")
     report = Report(name)
     module = refusal = None
@@ -165,7 +165,7 @@ def _config(module: ModuleType, file: Path | None, settings: Sequence[str], repo
         advice = 'write `class Config(pydantic.BaseModel, extra="forbid")`'
         report("Config", "refuse unknown keys", "that it takes no_such_key, as it would a misspelt one", advice)
     short = ["epochs=1"] if "epochs" in model.model_fields else []
-    given = {setting.partition("=")[0] for setting in settings} | (contract.read_config(file).keys() if file else set())
+    given = {setting.partition("=")[0] for setting in settings} | (yamlfiles.read(file).keys() if file else set())
     if any(about.is_required() and field not in given for field, about in model.model_fields.items()):
         return None
     if file or settings:  # what does not hold is the request's fault

@@ -18,13 +18,12 @@ from typing import Protocol
 
 import numpy as np
 import torch
-import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from tqdm import tqdm
 
-from evaluation import audio
+from evaluation import audio, yamlfiles
 from evaluation.data import Split
-from evaluation.findings import BadRequest, Faulty, Finding, unknown_key
+from evaluation.findings import BadRequest, Faulty, Finding, cut, shortened, unknown_key
 from evaluation.retrieval import Similarity
 from systems.modules import imported
 
@@ -84,16 +83,27 @@ def find(name: str) -> ModuleType:
     return imported(name, f"no module {name!r}; give a system's import name, such as baseline.retriever")
 
 
-def system_of(folder: Path) -> str:
-    """The import name of the system that a run folder was trained by; raises BadRequest where the folder is no run."""
+class RunConfig(BaseModel, extra="allow", frozen=True):
+    """The config.yaml of a run folder: how the run was trained."""
+
+    system: str = Field(min_length=1)  # import name
+    seed: int = 0
+    data: dict[str, str] = {}  # digest of each split
+    training: dict[str, object] = {}  # Lightning's settings that affect the weights
+    config: dict[str, object] = {}  # of the system
+
+
+def read_run(folder: Path) -> RunConfig:
+    """Read the config.yaml of a run folder.
+
+    Raises:
+        BadRequest: The folder is no run.
+        Faulty: The file is damaged; with every finding.
+    """
     file = folder / "config.yaml"
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        return str(content["system"])
-    except (FileNotFoundError, NotADirectoryError):
-        raise BadRequest(f"{file}: no such file; give the folder of a run, such as `systems train` makes") from None
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError):
-        raise BadRequest(f"{file}: must be a run's, with the key system; put the run's own back") from None
+    if not file.is_file():
+        raise BadRequest(f"{file}: no such file; give the folder of a run, such as `systems train` makes")
+    return validate(RunConfig, yamlfiles.read(file), lambda key: str(file))
 
 
 def load(name: str, checkpoint: Path) -> object:
@@ -113,10 +123,10 @@ def configure(model: type[BaseModel], file: Path | None, settings: Sequence[str]
     `key.inner=value` sets a key of a config within the config.
 
     Raises:
-        BadRequest: The file does not exist or is no YAML mapping, or a setting is not of the form `key=value`.
-        Faulty: Keys or values do not hold; with every finding.
+        BadRequest: The file does not exist, or a setting is not of the form `key=value` or no YAML.
+        Faulty: The file is no YAML mapping, or keys or values do not hold; with every finding.
     """
-    values = read_config(file) if file else {}
+    values = yamlfiles.read(file) if file else {}
     source = str(file) if file else "--set"
     given = set()
     for setting in settings:
@@ -127,11 +137,9 @@ def configure(model: type[BaseModel], file: Path | None, settings: Sequence[str]
         place = values
         for name in outer:  # of a config within the config; what is no mapping is the model's to refuse
             inner = place.get(name)
-            place[name] = place = dict(inner) if isinstance(inner, dict) else {}
-        try:
-            place[last] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise BadRequest(f"--set {setting}: the value is not YAML: {' '.join(str(error).split())}") from None
+            place[name] = dict(inner) if isinstance(inner, dict) else {}
+            place = place[name]
+        place[last] = yamlfiles.value(value, f"--set {cut(setting)}")
         given |= {key, *outer}
 
     def where(key: str) -> str:
@@ -140,23 +148,6 @@ def configure(model: type[BaseModel], file: Path | None, settings: Sequence[str]
         return f"{source} with --set" if given and file else source  # a rule over several keys
 
     return validate(model, values, where)
-
-
-def read_config(file: Path) -> dict[str, object]:
-    """Read a YAML file of a config's keys.
-
-    Raises:
-        BadRequest: The file does not exist or is no YAML mapping.
-    """
-    if not file.is_file():
-        raise BadRequest(f"{file}: no such file; give a YAML file")
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadRequest(f"{file}: is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise BadRequest(f"{file}: must be a mapping of keys to values")
-    return values
 
 
 def validate(model: type[BaseModel], values: Mapping[str, object], source: Callable[[str], str]) -> BaseModel:
@@ -176,13 +167,15 @@ def validate(model: type[BaseModel], values: Mapping[str, object], source: Calla
         findings = []
         for error in invalid.errors():
             key = ".".join(map(str, error["loc"]))
-            message = f"{error['msg']}; found {error['input']!r}"
-            if not key:  # a rule over several keys, whose message says what it found
+            message = f"{error['msg']}; found {cut(repr(error['input']))}"
+            if error["type"] == "missing":
+                message = "is missing; give it"
+            elif not key:  # a rule over several keys, whose message says what it found
                 message = error["msg"].removeprefix("Value error, ")
-            if error["type"] == "extra_forbidden":
+            elif error["type"] == "extra_forbidden":
                 message = unknown_key(key, list(model.model_fields))
             findings.append(Finding(source(key), column=key, message=message))
-        raise Faulty(findings, status=2) from None
+        raise Faulty(shortened(findings, "keys"), status=2) from None
 
 
 def similarity(model: Retriever, split: Split, *, device: torch.device) -> Similarity:

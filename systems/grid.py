@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from evaluation import captioning, factors, retrieval
+from evaluation import captioning, factors, retrieval, yamlfiles
 from evaluation.findings import BadRequest, Faulty, Finding, unknown_key
 from systems import contract
 
@@ -100,7 +100,7 @@ def read(file: Path) -> Plan:
         BadRequest: There is no such file, or it is no YAML mapping.
         Faulty: It does not hold; with every finding.
     """
-    values = contract.read_config(file)
+    values = yamlfiles.read(file)
     try:
         plan = Plan.model_validate(values)
     except ValidationError as invalid:
@@ -175,7 +175,7 @@ def configured(plan: Plan, runs: Sequence[Planned], file: Path) -> dict[str, Bas
         Faulty: Keys or values do not hold; with every finding.
     """
     model = contract.system(plan.system).Config
-    below = contract.read_config(plan.config) if plan.config else {}
+    below = yamlfiles.read(plan.config) if plan.config else {}
     found, findings = {}, {}
     known: dict[str, BaseModel] = {}
     for run in runs:

@@ -17,10 +17,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import yaml
 from pydantic import BaseModel
 
-from evaluation import factors, scores
+from evaluation import factors, scores, yamlfiles
 from evaluation.data import Split
 from evaluation.findings import BadRequest, Faulty, Finding, table, unknown_key
 from evaluation.intervals import Estimate, jackknife
@@ -47,7 +46,7 @@ def beside(system: str, runs: Sequence[Path] = (), data: str = "", split: Split 
         Faulty: A folder is no run of the system, or was not scored on the split; with every finding.
     """
     folder = _folder(system)
-    content = yaml.safe_load((folder / FILE).read_text(encoding="utf-8"))
+    content = yamlfiles.read(folder / FILE)
     metrics = content["metrics"]
     figures = [
         figures
@@ -112,9 +111,15 @@ def _measured(system: str, folder: Path, runs: Sequence[Path], split: Split | No
     found: dict[str, list[Score]] = {}
     findings = []
     for run in runs:
-        file, scored = run / "config.yaml", run / "scores" / f"{split.name}.json"
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        if content.get("system") != system:
+        scored = run / "scores" / f"{split.name}.json"
+        try:
+            trained = contract.read_run(run)
+        except BadRequest:
+            trained = None
+        except Faulty as faulty:
+            findings += faulty.findings
+            continue
+        if trained is None or trained.system != system:
             findings.append(Finding(str(run), message=f"must be the folder of a run of {system}; give such folders"))
             continue
         if not scored.is_file():
@@ -127,7 +132,7 @@ def _measured(system: str, folder: Path, runs: Sequence[Path], split: Split | No
             message = f"must be of the data given, {expected}; the score is of other data: give those, or score again"
             findings.append(Finding(str(scored), message=message))
         else:
-            called = _called(contract.system(system).Config, content["config"], folder)
+            called = _called(contract.system(system).Config, trained.config, folder)
             found.setdefault(called, []).append(score)
     if findings:
         raise Faulty(findings)
@@ -138,7 +143,7 @@ def _called(config: type[BaseModel], values: dict[str, object], folder: Path) ->
     """The config file that has most in common with a run's config, and in what the run differs."""
     differences = {}
     for file in listing.configs(folder):
-        there = config(**(yaml.safe_load(file.read_text(encoding="utf-8")) or {})).model_dump(mode="json")
+        there = config(**yamlfiles.read(file)).model_dump(mode="json")
         differences[file.stem] = [f"{key}={value}" for key, value in values.items() if there.get(key) != value]
     name = min(differences, key=lambda name: len(differences[name]))
     return " ".join([name, *differences[name]])

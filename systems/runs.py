@@ -33,7 +33,7 @@ def predict(folder: Path, split: Split, cache: Path | None = None, task: str | N
         BadRequest: The folder holds no trained run, its model does not do the task, or there is nothing to answer.
         Faulty: A sound cannot be used; with all that cannot.
     """
-    name, checkpoint = contract.system_of(folder), folder / "checkpoints" / "best.ckpt"
+    name, checkpoint = contract.read_run(folder).system, folder / "checkpoints" / "best.ckpt"
     stripped = checkpoint.with_name("inference.ckpt")  # what a system keeps of it that needs less to predict
     if stripped.is_file() and not checkpoint.is_file():
         checkpoint = stripped

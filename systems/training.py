@@ -46,6 +46,7 @@ from tqdm import tqdm
 
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, Faulty, Finding
+from systems.contract import read_run
 from systems.parts.encoders.weights import unreadable
 
 VERSIONS = ("torch", "torchaudio", "lightning", "numpy", "gensim")
@@ -136,7 +137,7 @@ class Run:
                 message = "is not empty and no run (it has no config.yaml); give a new folder"
                 return [Finding(str(self.folder), message=message)]
             return []
-        there, asked = _flat(yaml.safe_load(path.read_text(encoding="utf-8"))), _flat(self.identity)
+        there, asked = _flat(read_run(self.folder).model_dump(exclude_unset=True)), _flat(self.identity)
         findings = []
         for key in {**there, **asked}:
             was, now = there.get(key, ABSENT), asked.get(key, ABSENT)

@@ -15,28 +15,28 @@ from pathlib import Path
 import lightning
 import numpy as np
 import torch
-import yaml
 
 from evaluation import audio, data
 from evaluation.data import Clip
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, command
 from systems.clip_aac import ClipAac, beginning, load_model
+from systems.contract import read_run
 
 PAIRS = 8  # of a batch, as published
 
 
 def main(options: argparse.Namespace) -> None:
     """Draw the similarities of a batch before and after training into RUN/figures/similarity-SPLIT.png."""
-    path, checkpoint = options.run_folder / "config.yaml", options.run_folder / "checkpoints" / "best.ckpt"
-    if not (path.is_file() and checkpoint.is_file()):
+    checkpoint = options.run_folder / "checkpoints" / "best.ckpt"
+    if not checkpoint.is_file():
         raise BadRequest(f"{options.run_folder}: must be the folder of a trained run with checkpoints/best.ckpt")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if content["system"] != "systems.clip_aac" or not content["config"]["alpha"]:
+    trained = read_run(options.run_folder)
+    if trained.system != "systems.clip_aac" or not trained.config.get("alpha"):
         raise BadRequest(f"{options.run_folder}: must be a run of systems.clip_aac with alpha above 0, and a text head")
     after = load_model(checkpoint)
-    clips = drawn(data.read(options.data, options.split)[options.split].clips, content["seed"])
-    lightning.seed_everything(content["seed"], verbose=False)
+    clips = drawn(data.read(options.data, options.split)[options.split].clips, trained.seed)
+    lightning.seed_everything(trained.seed, verbose=False)
     before = beginning(after.config, after.vocabulary, after.tokenizer).eval()
     matrices = {f"{name} training": similarity(model, clips) for name, model in (("before", before), ("after", after))}
     target = options.run_folder / "figures" / f"similarity-{options.split}.png"

@@ -32,11 +32,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 from tqdm import tqdm
 
-from evaluation import captioning, data
+from evaluation import captioning, data, yamlfiles
 from evaluation.captioning import Prediction
 from evaluation.data import Split
 from evaluation.files import replacing
@@ -45,7 +44,7 @@ from evaluation.intervals import jackknife
 from evaluation.scores import Measured, Score
 from systems import caption_retrieval, guided_gpt2, runs
 from systems.caption_retrieval import fitted, similarity
-from systems.contract import system_of
+from systems.contract import read_run
 from systems.embeddings import embed
 from systems.parts import texts
 from systems.published import FILE
@@ -83,7 +82,7 @@ class Example(NamedTuple):
 def main(options: argparse.Namespace) -> None:
     """Caption a split in each of the three scopes, score it, and print the table; or show some clips as examples."""
     checkpoint = options.run_folder / "checkpoints" / "best.ckpt"
-    if (system := system_of(options.run_folder)) != guided_gpt2.__name__:
+    if (system := read_run(options.run_folder).system) != guided_gpt2.__name__:
         raise BadRequest(f"{options.run_folder}: must be a run of {guided_gpt2.__name__}; found one of {system}")
     if not checkpoint.is_file():
         raise BadRequest(f"{checkpoint}: no such file; give the run folder of systems.guided_gpt2, trained")
@@ -271,7 +270,7 @@ def shown(found: dict[str, Score], metrics: Sequence[str], called: str) -> str:
     """The table of measured and published figures, and why metrics are absent."""
     published = {}
     for module in (guided_gpt2, caption_retrieval):
-        content = yaml.safe_load((Path(module.__file__).parent / FILE).read_text(encoding="utf-8"))
+        content = yamlfiles.read(Path(module.__file__).parent / FILE)
         published |= {result["config"]: result["evaluation"] for result in content["results"]}
         what = content["data"]["evaluation"]
     rows = []

@@ -105,7 +105,7 @@ def test_predicting_without_a_run(tmp_path, loud_and_quiet, capsys):
     assert expected in capsys.readouterr().err
     (tmp_path / "begun" / "config.yaml").write_text("- no run")
     assert command(parser(), ["predict", str(tmp_path / "begun"), "--data", str(loud_and_quiet)]) == 2
-    assert "config.yaml: must be a run's, with the key system" in capsys.readouterr().err
+    assert "config.yaml: error: must be a mapping of keys to values; found a list" in capsys.readouterr().err
 
 
 def test_all_unusable_sounds_are_named(team, loud_and_quiet, monkeypatch):
@@ -254,14 +254,50 @@ def test_all_wrong_keys_are_named_with_their_place(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a: [1", "is not YAML: while parsing"),
-        (b"- 1\n- 2", "must be a mapping of keys to values"),
-        (b"\xff\xfe", "is not YAML: "),
-        (b"words: !!python/object/apply:os.system ['true']", "is not YAML: could not determine a constructor"),
+        (b"a: [1", "1: error: what '[' opens here is not closed"),
+        (b"- 1\n- 2", " error: must be a mapping of keys to values; found a list"),
+        (b"\xff\xfe", " error: must be UTF-8"),
+        (b"words: !!python/object/apply:os.system ['true']", "1: error: is no YAML: could not determine a constructor"),
     ],
 )
 def test_other_files_are_refused(tmp_path, content, message):
+    file = tmp_path / "config.yaml"
+    file.write_bytes(content)
+    with pytest.raises(Faulty) as fault:
+        contract.configure(Config, file)
+    assert str(fault.value).startswith(f"{file}:{message}")
+
+
+def test_a_setting_that_is_no_yaml_is_refused():
+    for value in ("[1", "[" * 3000):
+        with pytest.raises(BadRequest, match=r"^--set words=\[.*: the value is not YAML: "):
+            contract.configure(Config, None, [f"words={value}"])
+    assert contract.configure(Config, None, ["words=2020-13-45"]) == Config(words="2020-13-45")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"system: [1", ":1: error: what '[' opens here is not closed"),
+        (b"system: \xe9", ":1: error: must be UTF-8"),
+        (b"system: a\nseed: 2020-13-45", ": seed: error: Input should be a valid integer"),
+        (b"a: &a [*a]", ":1: error: is an alias of what it stands in"),
+        (b"a: " + b"[" * 3000, ":1: error: must not be nested more than 50 levels deep"),
+        (b"seed: 1", ": system: error: is missing; give it"),
+        (b"", ": system: error: is missing; give it"),
+        (b"system: a\ndata: 3", ": data: error: Input should be a valid dictionary; found 3"),
+    ],
+)
+def test_a_damaged_run_is_refused_in_a_line(tmp_path, content, message):
     (tmp_path / "config.yaml").write_bytes(content)
-    with pytest.raises(BadRequest, match=r".+") as refusal:
-        contract.configure(Config, tmp_path / "config.yaml")
-    assert f"config.yaml: {message}" in str(refusal.value)
+    with pytest.raises(Faulty) as fault:
+        contract.read_run(tmp_path)
+    (finding,) = fault.value.findings
+    assert str(finding).startswith(f"{tmp_path}/config.yaml{message}")
+    assert fault.value.status == 2
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(BadRequest, match=r"config.yaml: no such file; give the folder of a run"):
+            contract.read_run(folder)
