@@ -63,7 +63,7 @@ class Config(Schedule):
     unknown: Literal["skip", "draw"] = "skip"  # words without a vector: left out; published: one vector, drawn
     center: bool = True  # subtract the mean caption, which neither paper nor code does; see `words.center`
     slope: float = 0.1  # of the leaky ReLU; the paper says -0.1, the code has 0.1
-    pooling_floor: float = Field(FLOOR, ge=0)  # keeps the gradient of silence finite; published: 0
+    pooling_floor: float = Field(FLOOR, ge=0)  # keeps the gradient of a pool of zeros finite; published: 0
     dropout: float = Field(0.3, ge=0, lt=1)
     score: Literal["cosine", "dot"] = "cosine"  # the paper says dot product; the code normalises first
     margin: float = Field(1.0, gt=0)  # of the triplet loss
@@ -148,13 +148,17 @@ class Retriever(nn.Module):
 
 
 def word_splitter(config: Config, vectors: KeyedVectors) -> words.Split:
-    """Return what splits a text into words that have vectors: as the config has it, `tokens.UNKNOWN` for others."""
+    """Return the function that splits a text into words as the config has it."""
     if config.tokens == "cased":
         return partial(tokens.known_words, vectors=vectors)
     if config.unknown == "skip":
         return words.tokenize
-    known = vectors.key_to_index
-    return lambda text: [word if word in known else tokens.UNKNOWN for word in words.tokenize(text)]
+    return partial(lower_words, vectors=vectors)
+
+
+def lower_words(text: str, vectors: KeyedVectors) -> list[str]:
+    """Return the lower-case words of a text, `tokens.UNKNOWN` for those without a vector."""
+    return [word if word in vectors.key_to_index else tokens.UNKNOWN for word in words.tokenize(text)]
 
 
 def interpolation_weights(counts: Tensor, lengths: Tensor, most: int) -> Tensor:

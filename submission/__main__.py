@@ -36,7 +36,9 @@ def show(options: argparse.Namespace) -> None:
 
 def _plain(value: object) -> str:
     if isinstance(value, tasks.Figures):
-        return f"{value.system}, {value.split}: " + ", ".join(f"{name} {x:g}" for name, x in value.metrics.items())
+        queries = f", {value.queries} queries" if value.queries else ""
+        figures = ", ".join(f"{name} {x:g}" for name, x in value.metrics.items())
+        return f"{value.system}, {value.split} ({value.clips} clips{queries}): {figures}"
     if isinstance(value, tuple):
         return ", ".join(map(_plain, value))
     return tasks.SEPARATORS.get(value, str(value)) if isinstance(value, str) else str(value)

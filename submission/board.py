@@ -16,6 +16,7 @@ from evaluation.tables import spreadsheet
 from submission.tasks import Figures, Task
 
 SEED = 0  # of the test's draws
+ORGANISERS = "organisers (published)"  # in the place of a team
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ class Leaderboard:
                 "the neighbours of the table; * p < 0.05, ** p < 0.01, *** p < 0.001; jackknife intervals."
             )
         if self.published:
-            lines.append("Published figures are the task's own, of its own data; they were not computed here.")
+            lines.append("The organisers' baseline is shown with its published figures for this set.")
         names: dict[str, list[str]] = {}
         for name, why in self.unavailable.items():
             names.setdefault(why, []).append(name)
@@ -184,7 +185,7 @@ class Leaderboard:
         heads = ["rank", "team", "system", *self.metrics, *self.missing]
         for ranking in (self.teams, self.systems) if self.entries else ():
             rows = [[ranked(rank), entry.team, entry.label, *self._cells(entry)] for rank, entry in ranking.rows]
-            rows += [["–", "published", p.system, *self.published_cells(p)] for p in self.published]
+            rows += [["–", ORGANISERS, p.system, *self.published_cells(p)] for p in self.published]
             parts += ["", f"{ranking.title}, by {self.metric}", _text(rows, heads, [0])]
             if ranking.neighbours:
                 rows = [[d.system, d.against, *difference_cells(d)] for d in ranking.neighbours]
@@ -228,7 +229,8 @@ class Leaderboard:
                 rows.append({**who, "what": d.metric, "p": d.p, "p_holm": d.p_holm, **_blanks(asdict(d.difference))})
         for figures in self.published:
             for name, value in figures.metrics.items():
-                rows.append({"table": "published", "system": figures.system, "what": name, "value": value})
+                who = {"table": "published", "team": ORGANISERS, "system": figures.system}
+                rows.append({**who, "what": name, "value": value})
         for entry in self.entries:
             who = {"table": "characteristics", "team": entry.team, "system": entry.label}
             for key, said in zip(self.task.characteristics.value, entry.characteristics, strict=True):

@@ -13,8 +13,9 @@ Conventions
 - **Neighbours**: the paired randomisation test of `evaluation.comparison` between each system and the next one down, in
   the metric that ranks, with the jackknife interval of the difference and Holm's correction over the neighbours of the
   table.
-- **Published** figures of the task's baselines are shown where they are of the split that is scored; they were not
-  computed here, and have no rank.
+- **Published** figures of the organisers' baseline are shown if they were measured on the split that is scored: its
+  name, number of clips and number of queries are those of the task's facts. They were not computed here, and have no
+  rank.
 - **The same packages give the same bytes**, in every form.
 
 Forms
@@ -333,7 +334,7 @@ def rank(
         metric,
         Table("teams", "Best system of each team", best, _neighbours(best, metric)),
         Table("systems", "All systems", rows, _neighbours(rows, metric)),
-        tuple(fact.value for fact in task.baselines if fact.value.split == split.name),
+        tuple(fact.value for fact in task.baselines if fact.value.measured_on(split)),
         tuple(packages),
         tuple(findings),
     )

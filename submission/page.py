@@ -9,7 +9,7 @@ from hashlib import sha256
 
 from evaluation.findings import ERROR, NOTE, WARNING, printable
 from evaluation.scores import number
-from submission.board import Leaderboard, Package, Table, difference_cells, ranked, span, spans
+from submission.board import ORGANISERS, Leaderboard, Package, Table, difference_cells, ranked, span, spans
 
 LISTED = 100  # findings of one package; all are in the other forms
 ROW, AXIS = 38, 44  # pixels
@@ -107,7 +107,7 @@ def _ranking(board: Leaderboard, ranking: Table) -> _Html:
             cells.append(_element("td", _element("b", value) if name == board.metric else value, " ", around))
         rows.append(_element("tr", *cells, *[_element("td", "not available")] * len(board.missing)))
     for figures in board.published:
-        cells = [_element("td", "–", class_="number"), _element("td", "published, not ranked", class_="said")]
+        cells = [_element("td", "–", class_="number"), _element("td", f"{ORGANISERS}, not ranked", class_="said")]
         cells.append(_element("th", figures.system, scope="row", dir="auto"))
         cells += [_element("td", cell) for cell in board.published_cells(figures)]
         rows.append(_element("tr", *cells, class_="published"))

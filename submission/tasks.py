@@ -17,7 +17,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
-from evaluation.data import SPLITS
+from evaluation.data import SPLITS, Split
 from evaluation.findings import BadRequest, Faulty, Finding, unknown_key
 from evaluation.intervals import METHODS
 
@@ -115,11 +115,27 @@ class Excluded(Strict):
 
 
 class Figures(Strict):
-    """What a published system reaches, in the units of `evaluation`."""
+    """The figures of a published system, in the units of `evaluation`.
+
+    Attributes:
+        split: The kit's name of the split that they were measured on.
+        clips: The number of clips of that split, by which it is told from splits of other data.
+        queries: Its number of queries; None in captioning tasks.
+        system: The name of the system.
+        metrics: The figures.
+    """
 
     split: Annotated[str, _known(SPLITS, "split")]
+    clips: Annotated[int, Field(ge=1)]
+    queries: Annotated[int, Field(ge=1)] | None = None
     system: str
     metrics: dict[str, float]
+
+    def measured_on(self, split: Split) -> bool:
+        """Return whether a split is the one that the figures were measured on, by name and numbers."""
+        if (split.name, len(split.clips)) != (self.split, self.clips):
+            return False
+        return self.queries is None or len(split.truth) == self.queries
 
 
 class Key(Strict):

@@ -1,8 +1,8 @@
 """Which systems lie in this checkout: found by reading the sources, so that a list takes no time and needs no register.
 
 A system's module says `PAPER` (where it was published) and `PARAMETERS` (how many; a number, or a text where they
-depend on the data) as constants. Its configs are the YAML files of its name beside it or, where the system is a
-package, those in its folder. A file there that has a `grid` is a sweep, which is none.
+depend on the data) as constants. Its configs are the YAML files beside it that are named NAME.yaml and NAME-….yaml or,
+if the system is a package, those in its folder. A file that has a `grid` is a sweep, not a config.
 """
 
 import ast
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("baseline", "systems")
 PARTS = {"Config", "train", "load_model"}
 TASKS = {"embed_audio": "retrieval", "caption": "captioning"}  # by the method that the task needs
-PUBLISHED = "published.yaml"  # a paper's figures, which are no config
+PUBLISHED = "published"  # a package's paper's figures are in published.yaml, a module's in published/NAME.yaml
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def _describe(root: Path, place: Path, tree: ast.Module, package: Path | None) -
     methods = {node.name for one in trees for node in ast.walk(one) if isinstance(node, ast.FunctionDef)}
     constants = dict(_constants(tree))
     parameters = constants.get("PARAMETERS", "")
-    files = configs(package) if package else [path for path in [place.with_suffix(".yaml")] if path.is_file()]
+    files = configs(package or place)
     return Found(
         name=".".join(place.relative_to(root).parts),
         task=" and ".join(task for method, task in TASKS.items() if method in methods),
@@ -63,13 +63,29 @@ def _describe(root: Path, place: Path, tree: ast.Module, package: Path | None) -
     )
 
 
-def configs(folder: Path) -> list[Path]:
-    """The config files of a system that is a package."""
-    return [
-        path
-        for path in sorted(folder.rglob("*.yaml"))
-        if path.name != PUBLISHED and not re.search(r"^grid:", path.read_text(encoding="utf-8"), re.MULTILINE)
-    ]
+def configs(place: Path) -> list[Path]:
+    """Return the config files of a system.
+
+    Args:
+        place: The folder of a package, or the path of a module's file without its suffix.
+    """
+    if place.is_dir():
+        files = [path for path in sorted(place.rglob("*.yaml")) if path != figures(place)]
+    else:
+        own = place.with_suffix(".yaml")
+        files = [own] * own.is_file() + sorted(place.parent.glob(f"{place.name}-*.yaml"))
+    return [path for path in files if not re.search(r"^grid:", path.read_text(encoding="utf-8"), re.MULTILINE)]
+
+
+def figures(place: Path) -> Path:
+    """Return where the published figures of a system are, if it has any.
+
+    Args:
+        place: The folder of a package, or the path of a module's file without its suffix.
+    """
+    if place.is_dir():
+        return place / f"{PUBLISHED}.yaml"
+    return place.parent / PUBLISHED / f"{place.name}.yaml"
 
 
 def _names(tree: ast.Module) -> Iterator[str]:

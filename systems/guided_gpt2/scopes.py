@@ -35,19 +35,18 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from evaluation import captioning, data, yamlfiles
+from evaluation import captioning, data
 from evaluation.captioning import Prediction
 from evaluation.data import Split
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, command, lookalike, printable, table
 from evaluation.intervals import jackknife
 from evaluation.scores import Measured, Score
-from systems import caption_retrieval, guided_gpt2, runs
+from systems import caption_retrieval, guided_gpt2, listing, published, runs
 from systems.caption_retrieval import fitted, similarity
 from systems.contract import read_run
 from systems.embeddings import embed
 from systems.parts import texts
-from systems.published import FILE
 
 METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "cider_d", "rouge_l", "spice")
 SCOPES = {
@@ -268,17 +267,18 @@ def human(split: Split, metrics: Sequence[str], cache: Path) -> Score:
 
 def shown(found: dict[str, Score], metrics: Sequence[str], called: str) -> str:
     """The table of measured and published figures, and why metrics are absent."""
-    published = {}
+    theirs_by_name = {}
     for module in (guided_gpt2, caption_retrieval):
-        content = yamlfiles.read(Path(module.__file__).parent / FILE)
-        published |= {result["config"]: result["evaluation"] for result in content["results"]}
-        what = content["data"]["evaluation"]
+        content = published.read(listing.figures(Path(module.__file__).parent))
+        for result in content.results:
+            theirs_by_name[result.get("config", result.get("system"))] = result["evaluation"]
+        what = content.data["evaluation"]
     rows = []
     for name, score in found.items():
         estimates = [score.metrics[metric].estimate if metric in score.metrics else None for metric in metrics]
         cells = [f"{one.value:.3f} ({one.low:.3f}–{one.high:.3f})" if one else "–" for one in estimates]
         rows.append([SCOPES[name], name, *cells, called])
-        theirs = [published[name].get(metric, [None])[0] for metric in metrics]
+        theirs = [theirs_by_name[name].get(metric, [None])[0] for metric in metrics]
         rows.append(["", "published", *("–" if value is None else f"{value:.3f}" for value in theirs), what])
     reasons = {f"{metric}: {why}" for score in found.values() for metric, why in score.unavailable.items()}
     text = table(rows, ["scope", "captions", *metrics, "data"], numbers=range(2, 2 + len(metrics)))

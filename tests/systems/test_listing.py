@@ -26,7 +26,7 @@ def test_the_baselines_are_found(capsys):
         for config in one.configs:  # each is a config that the module takes
             contract.configure(contract.system(one.name).Config, ROOT / config)
     assert command(parser(), ["list"]) == 0
-    assert "baseline/retriever.yaml" in capsys.readouterr().out
+    assert "baseline/{retriever,retriever-published}.yaml" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [2, 7])

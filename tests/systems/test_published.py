@@ -1,0 +1,133 @@
+"""What was published of each system is shown, with figures that are those of the papers."""
+
+import pytest
+import yaml
+
+from evaluation.findings import BadRequest, command
+from systems import listing, published
+from systems.__main__ import parser
+
+SYSTEMS = [one.name for one in listing.systems()]
+# System, data and figures of a row, as the papers print them: without intervals where there is none.
+ROWS = {
+    "baseline.retriever": [
+        ("retriever-published", "Clotho v2 evaluation (development-testing)", "0.068 0.032 0.109 0.188"),
+        (
+            "retriever-published",
+            "DCASE 2022 6B evaluation (1000 clips and captions)",
+            "0.061 (0.049–0.072) 0.026 (0.016–0.036) 0.102 (0.083–0.121) 0.176 (0.152–0.200)",
+        ),
+        (
+            "Xu et al.",
+            "DCASE 2022 6B evaluation (1000 clips and captions)",
+            "0.276 (0.254–0.299) 0.176 (0.152–0.200) 0.416 (0.385–0.447) 0.536 (0.505–0.567)",
+        ),
+        (
+            "Park et al.",
+            "DCASE 2022 6B evaluation (1000 clips and captions)",
+            "0.075 (0.063–0.088) 0.033 (0.022–0.044) 0.127 (0.106–0.148) 0.208 (0.183–0.233)",
+        ),
+    ],
+    "baseline.captioner": [
+        (
+            "DCASE 2020 baseline",
+            "Clotho evaluation (development-testing)",
+            "0.054 0.074 0.033 0.084 0.262 0.389 0.136 0.055 0.015",
+        ),
+        ("DCASE 2023 baseline", "Clotho evaluation (development-testing)", "0.270 0.261 0.420 0.119 0.177"),
+    ],
+    "systems.atae": [
+        ("Challenge baseline", "Clotho v2 evaluation (development-testing)", "0.070 0.030 0.110 0.190"),
+        ("Challenge baseline", "DCASE 2022 6B test set", "0.061"),
+        ("ensmbl_5", "Clotho v2 evaluation (development-testing)", "0.299 0.188 0.447 0.587"),
+        ("ensmbl_5", "DCASE 2022 6B test set", "0.276"),
+        ("Mei_Surrey_1", "Clotho v2 evaluation (development-testing)", "0.260 0.150 0.400 0.530"),
+        ("Mei_Surrey_1", "DCASE 2022 6B test set", "0.251"),
+        (
+            "atae-np-f",
+            "Clotho v2 evaluation (development-testing)",
+            "0.139 (0.131–0.146) 0.072 (0.065–0.079) 0.225 (0.214–0.236) 0.325 (0.313–0.338)",
+        ),
+        ("atae-np-f", "DCASE 2022 6B test set", "0.128"),
+        ("ablation-5", "Clotho v2 evaluation (development-testing)", "0.233"),
+    ],
+    "systems.clip_aac": [
+        ("GRU Baseline", "Clotho evaluation", "0.389 0.136 0.055 0.015 0.262 0.084 0.074 0.033 0.054"),
+        ("PreCNN Transformer", "Clotho evaluation", "0.534 0.343 0.230 0.151 0.356 0.160 0.346 0.108 0.227"),
+        ("CL4AC", "Clotho evaluation", "0.553 0.349 0.226 0.143 0.374 0.168 0.368 0.115 0.242"),
+        ("AT-CNN10", "Clotho evaluation", "0.556 0.363 0.242 0.159 0.368 0.169 0.377 0.115 0.246"),
+        ("TL + RLSSR", "Clotho evaluation", "0.551 0.369 0.252 0.168 0.373 0.165 0.380 0.111 0.246"),
+        ("system-9", "Clotho evaluation", "0.572 0.379 0.257 0.169 0.379 0.171 0.407 0.118 0.263"),
+    ],
+    "systems.offtheshelf": [
+        ("coala", "Clotho v2 evaluation (development-testing)", "0.1495 ± 0.0044"),
+        ("offtheshelf", "Clotho v2 evaluation (development-testing)", "0.1793 ± 0.0066"),
+    ],
+    "systems.caption_retrieval": [
+        ("triplet", "AudioCaps test", "0.475 0.288 0.177 0.104 0.162 0.306 0.331 0.109"),
+        ("Top1-BERTScore", "AudioCaps test", "0.740 0.599 0.482 0.381 0.291 0.952 0.592 0.186"),
+    ],
+    "systems.guided_gpt2": [
+        ("whole", "AudioCaps test", "0.638 0.458 0.318 0.204 0.199 0.503 0.434 0.139"),
+        ("human", "AudioCaps test", "0.654 0.489 0.373 0.291 0.288 0.913 0.496 0.216"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_system_shows_what_was_published(name, capsys):
+    assert command(parser(), ["published", name]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].split()[:2] == ["system", "data"]
+    assert shown[-1].startswith("published: ")
+    cells = [" ".join(line.split()) for line in shown]
+    for system, data, figures in ROWS[name]:
+        (row,) = [line for line in cells if line.startswith(f"{system} {data} {figures} published")]
+        assert row
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_config_of_the_figures_is_one_of_the_system(name):
+    place = published._place(name)
+    content = published.read(listing.figures(place))
+    configs = {path.stem for path in listing.configs(place)}
+    assert {result["config"] for result in content.results if "config" in result} <= configs
+    assert all(
+        figure for result in content.results for data in content.data for figure in result.get(data, {}).values()
+    )
+
+
+def test_the_baselines_have_their_published_configs():
+    found = {one.name: {path.name for path in one.configs} for one in listing.systems()}
+    for name in ("retriever", "captioner"):
+        assert found[f"baseline.{name}"] == {f"{name}.yaml", f"{name}-published.yaml"}
+
+
+GOOD = {"source": "a paper", "metrics": ["R@1"], "data": {"evaluation": "a set"}}
+
+
+@pytest.mark.parametrize(
+    ("results", "message"),
+    [
+        ([{"evaluation": {"R@1": [0.1]}}], "result 1: must have either config or system"),
+        ([{"config": "a", "system": "b"}], "result 1: must have either config or system"),
+        ([{"config": "a"}, {"config": "b", "test": {}}], "result 2: unknown key 'test'; it must be one of data"),
+        ([{"config": "a", "evaluation": {"R@5": [1]}}], "result 1: unknown metric 'R@5'; it must be one of metrics"),
+        ([{"config": "a", "evaluation": {"R@1": "high"}}], "results.0.evaluation"),
+    ],
+)
+def test_a_file_of_figures_that_does_not_hold(tmp_path, results, message):
+    file = tmp_path / "published.yaml"
+    file.write_text(yaml.safe_dump({**GOOD, "results": results}))
+    with pytest.raises(BadRequest) as refused:
+        published.read(file)
+    assert str(refused.value).startswith(f"{file}: ")
+    assert message in str(refused.value)
+
+
+def test_a_system_without_figures(tmp_path, monkeypatch, capsys):
+    (tmp_path / "lonely.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert command(parser(), ["published", "lonely"]) == 2
+    expected = f"error: lonely has no published figures: there is no {tmp_path / 'published' / 'lonely.yaml'}\n"
+    assert capsys.readouterr().err == expected
