@@ -1,7 +1,8 @@
 """Packages: opened without trust in what they hold, and packed so that the same files give the same bytes.
 
 What a package may take of the machine is bounded, whoever made it: `ENTRIES` entries, `LIMIT` bytes a file, `TOTAL`
-bytes in all, `DEPTH` folders one in the other. `zipfile` reads the zips; what it does not bound is bounded here.
+bytes in all, `DEPTH` folders one in the other. `zipfile` reads the zips; what it does not bound is bounded here. A zip
+that other programs may unpack to other files is refused (`submission.zip_records`).
 """
 
 import io
@@ -23,15 +24,27 @@ from pathlib import Path
 from evaluation.files import replacing
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Finding, cut, shortened
 from submission.outputs import LIMIT
+from submission.zip_records import (
+    ANEW,
+    DAMAGED,
+    UTF_8,
+    Broken,
+    check_list,
+    entry_data,
+    list_places,
+    listed_name,
+    unpacked,
+)
 
 ENTRIES = 1000
 TOTAL = 2**29  # ten times what four systems of 1000 queries by 1000 clips have
 DEPTH = 16
 PART = 255  # bytes; what file systems take
 DIRECTORY = 2**20  # bytes of a zip's list of entries; a thousand take a tenth of that
-CHUNK = 2**18
 
 JUNK = {"__MACOSX": "macOS", "._*": "macOS", ".DS_Store": "macOS", "Thumbs.db": "Windows", "desktop.ini": "Windows"}
+WINDOWS_DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"}
+WINDOWS_DEVICES |= {f"{port}{number}" for port in ("COM", "LPT") for number in "0123456789¹²³"}
 SPECIAL = {stat.S_IFLNK: "link", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
 SPECIAL |= {stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
 LOOKS = {  # of what is no zip, by its first bytes
@@ -42,9 +55,7 @@ LOOKS = {  # of what is no zip, by its first bytes
     b"\xfd7zXZ": "xz",
     b"%PDF": "a PDF",
 }
-ANEW = "zip the folder anew"
 CLOSED = "cannot be read ({}); check its permissions"
-DAMAGED = f"is damaged: copy the zip anew, or {ANEW}"
 UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, OverflowError, RuntimeError, ValueError)
 
 
@@ -129,7 +140,8 @@ class _Package:
             self.find("packages", "", "must hold the files of a submission; found none: pack them again")
         for kind, names in self.junk.items():
             times = "once" if len(names) == 1 else f"{len(names)} times"
-            message = f"{kind} is there {times}, first {cut(names[0])!r}; {JUNK[kind]} adds it, and it is left out"
+            message = f"{kind} is there {times}, first {cut(names[0])!r}; {JUNK[kind]} adds it, and it is not looked at"
+            message += ": take it out before you hand in"
             self.find(f"{kind} files", "", message, NOTE)
         findings = (finding for kind, found in self.findings.items() for finding in shortened(found, kind))
         return Opened({name: files[name] for name in sorted(files)}, tuple(findings))
@@ -153,7 +165,10 @@ class _Package:
             other = cut(raw.decode("cp437"))
             message = f"has a name in UTF-8 that is not marked as such, which other programs read as {other!r}"
             self.find("names that are not marked as UTF-8", name, f"{message}: rename it in plain ASCII", WARNING)
-        if special := SPECIAL.get(stat.S_IFMT(mode)):
+        special = SPECIAL.get(stat.S_IFMT(mode))
+        if stat.S_ISDIR(mode) and not folder:
+            special = "folder"
+        if special:
             return self.find(f"{special}s", name, f"must be a plain file; found a {special}: put the file in its place")
         if name.lower().endswith(".zip") and not folder:
             return self.find("zips", name, "must not be a zip in the package: put the files that it holds in its place")
@@ -167,8 +182,8 @@ class _Package:
                 self.is_file[prefix] = is_file
                 first = self.folded.setdefault(unicodedata.normalize("NFC", prefix).casefold(), prefix)
                 if first != prefix:
-                    message = f"is the same name as {cut(first)!r} to Windows and macOS; rename one"
-                    self.find("names that are the same to some systems", prefix, message, WARNING)
+                    message = f"is the same name as {cut(first)!r} to Windows and macOS, which keep one; rename one"
+                    self.find("names that are the same to some systems", prefix, message)
             elif self.is_file[prefix] != is_file:
                 self.find("names of a file and a folder", prefix, "is both a file and a folder; rename one")
                 return False
@@ -200,11 +215,24 @@ def _misnamed(name: str, parts: list[str]) -> str | None:
         return f"must have names between slashes, none of them empty, '.' or '..'; found {max(dots)!r}: {ANEW}"
     if odd := next((character for character in name if not character.isprintable()), None):
         return f"must have printable characters only in its name; found {odd!a}: rename it"
+    if fault := next(filter(None, map(_no_windows_name, parts)), None):
+        return f"{fault}: rename it"
     if len(parts) > DEPTH:
         return f"must be at most {DEPTH} folders deep; found {len(parts)}: hand in the folder of the submission only"
     longest = max(len(part.encode()) for part in parts)
     if longest > PART:
         return f"must have at most {PART} bytes in a name between slashes; found {longest}: shorten it"
+    return None
+
+
+def _no_windows_name(part: str) -> str | None:
+    """Say why Windows would unpack a file or folder of this name under another one, or not at all."""
+    if part.partition(".")[0].rstrip(" ").upper() in WINDOWS_DEVICES:
+        return f"must not be named as a device of Windows; found {cut(part)!r}"
+    if part.endswith((".", " ")):
+        return f"must not end with a dot or blank, which Windows leaves out; found {cut(part)!r}"
+    if signs := re.search('[<>:"|?*]', part):
+        return f"must hold no sign that Windows does not allow in names; found {signs[0]!r}"
     return None
 
 
@@ -243,55 +271,55 @@ def _too_many(found: str) -> str:
     return f"must hold at most {ENTRIES} files and folders; found {found}: hand in the files of the submission only"
 
 
-class _Broken(Exception):
-    """A zip, or an entry of one, cannot be read; says what must hold, what is, and what to do."""
-
-
 class _Source(io.BufferedReader):
     """A zip's bytes; `zipfile` reads the list of entries at once, however long it says it is."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > DIRECTORY:
-            raise _Broken(_too_many(f"a list of {size} bytes"))
+            raise Broken(_too_many(f"a list of {size} bytes"))
         return super().read(size)
 
 
 def _zip(path: Path, private: Path) -> Opened:
     package, files = _Package(path), dict[str, Path]()
     try:
-        with _listed(path, package) as archive:
-            entries = sorted(archive.infolist(), key=lambda info: info.header_offset)
-            ends = dict(zip(entries, [*(info.header_offset for info in entries[1:]), archive.start_dir], strict=False))
-            for number, info in enumerate(archive.infolist()):
-                # Not `filename`: it ends at a NUL, and a field of the entry may put another in its place.
-                marked, folder = bool(info.flag_bits & 0x800), info.orig_filename.endswith("/")
-                raw = info.orig_filename.removesuffix("/").encode("utf-8" if marked else "cp437")
-                name = package.admits(raw, info.external_attr >> 16, folder, marked)
-                if name and not folder and package.takes(name, info.file_size):
-                    suffix = re.search(r"\.[a-z0-9]{1,8}$", name.lower())  # readers go by it
-                    target = private / f"{number}{suffix[0] if suffix else ''}"
-                    try:
+        with _listed(path, package) as (archive, places):
+            entries = archive.infolist()
+            by_place = sorted(entries, key=lambda info: info.header_offset)
+            following = [*(info.header_offset for info in by_place[1:]), archive.start_dir]
+            ends = dict(zip(by_place, following, strict=False))
+            for number, (info, place) in enumerate(zip(entries, places, strict=False)):
+                raw = listed_name(info)
+                folder = raw.endswith(b"/")
+                name = package.admits(raw.removesuffix(b"/"), _mode(info), folder, bool(info.flag_bits & UTF_8))
+                if not name or (not folder and not package.takes(name, info.file_size)):
+                    continue
+                try:
+                    start = entry_data(archive.fp, info, place, ends[info])
+                    if not folder:
+                        suffix = re.search(r"\.[a-z0-9]{1,8}$", name.lower())  # readers go by it
+                        target = private / f"{number}{suffix[0] if suffix else ''}"
                         with target.open("xb") as out:
-                            out.writelines(_chunks(archive, info, ends[info]))
+                            out.writelines(unpacked(archive.fp, info, start))
                         files[name] = target
-                    except _Broken as fault:
-                        package.find("such files", name, str(fault))
-    except _Broken as fault:
+                except Broken as fault:
+                    package.find("such files", name, str(fault))
+    except Broken as fault:
         package.find("packages", "", str(fault))
     return package.result(files)
 
 
 @contextmanager
-def _listed(path: Path, package: _Package) -> Iterator[zipfile.ZipFile]:
-    """Open a zip whose list of entries can be read."""
+def _listed(path: Path, package: _Package) -> Iterator[tuple[zipfile.ZipFile, list[int]]]:
+    """Open a zip that has one list of entries, and give it with the places of the list's records."""
     try:
         file = path.open("rb", buffering=0)
     except OSError as failure:
-        raise _Broken(CLOSED.format(failure.strerror)) from failure
+        raise Broken(CLOSED.format(failure.strerror)) from failure
     with _Source(file) as source:
         size = source.seek(0, os.SEEK_END)
         if size > TOTAL:
-            raise _Broken(f"must be at most {TOTAL} bytes; found {size}: hand in the files of the submission only")
+            raise Broken(f"must be at most {TOTAL} bytes; found {size}: hand in the files of the submission only")
         try:
             archive = zipfile.ZipFile(source)
         except UNREADABLE as failure:
@@ -299,38 +327,22 @@ def _listed(path: Path, package: _Package) -> Iterator[zipfile.ZipFile]:
             head = source.read(8)
             looks = next((f"looks like {what}" for mark, what in LOOKS.items() if head.startswith(mark)), "is none")
             other = f"must be a zip; this {looks if head else 'is an empty file'}: pack the folder as a zip"
-            raise _Broken(DAMAGED if head.startswith(b"PK") else other) from failure
+            raise Broken(DAMAGED if head.startswith(b"PK") else other) from failure
         entries = archive.infolist()
         if len(entries) > ENTRIES:
-            raise _Broken(_too_many(str(len(entries))))
+            raise Broken(_too_many(str(len(entries))))
         first = min((info.header_offset for info in entries), default=0)
         if first < 0:
-            raise _Broken(DAMAGED)
+            raise Broken(DAMAGED)
+        places = list_places(source, archive)
+        check_list(source, archive, places[-1])
         source.seek(max(size - 22 - len(archive.comment), 0))  # where the last record is when nothing comes after
         if first or source.read(4) != b"PK\5\6":
             message = f"has other bytes before or after the zip, which some programs refuse: {ANEW}"
             package.find("packages with more in them", "", message, WARNING)
-        yield archive
+        yield archive, places
 
 
-def _chunks(archive: zipfile.ZipFile, info: zipfile.ZipInfo, end: int) -> Iterator[bytes]:
-    """Unpack an entry that ends where the next one begins or before: at most a chunk more than it declares."""
-    if info.flag_bits & (0x1 | 0x40 | 0x2000):
-        raise _Broken("must not be encrypted: zip it without a password")
-    # No others, though Python knows them: LZMA takes what memory the zip asks for, and many programs read neither.
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        found = f"method {info.compress_type}"
-        raise _Broken(f"must be stored or deflated, as zips commonly are; found {found}: zip it with default settings")
-    # In bombs a thousand entries share their bytes; Python's own check depends on its version.
-    if info.header_offset + 30 + len(info.orig_filename) + info.compress_size > end:
-        raise _Broken(f"must not share bytes with what comes next in the zip; it does: copy the zip anew, or {ANEW}")
-    size = 0
-    try:
-        with archive.open(info) as source:
-            while size <= info.file_size and (chunk := source.read(CHUNK)):
-                size += len(chunk)
-                yield chunk
-        if size != info.file_size:
-            raise EOFError
-    except UNREADABLE as failure:
-        raise _Broken(DAMAGED) from failure
+def _mode(info: zipfile.ZipInfo) -> int:
+    """Return an entry's Unix mode; 0 where it has none."""
+    return info.external_attr >> 16
