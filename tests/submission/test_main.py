@@ -42,7 +42,10 @@ def place(tmp_path, monkeypatch) -> Path:
     write_csv(Path("bad/captions_evaluation.csv"), [["file_name", "caption_1"], *captions[:11], [NAMES[11], " "]])
     good = Similarity(QUERIES, NAMES, np.eye(12, dtype=np.float32))
     good.save(Path("run/predictions/evaluation.npz"))
-    Similarity(QUERIES, NAMES, np.full((12, 12), np.nan)).save(Path("diverged/predictions/evaluation.npz"))
+    with np.load("run/predictions/evaluation.npz") as file:
+        arrays = dict(file)
+    Path("diverged/predictions").mkdir(parents=True)
+    np.savez("diverged/predictions/evaluation.npz", **{**arrays, "scores": np.full((12, 12), np.nan)})
     Similarity(QUERIES[1:], NAMES, np.zeros((11, 12))).save(Path("short/predictions/evaluation.npz"))
     for run in ("run", "diverged", "short", "broken", "nothing", "said"):
         Path(run).mkdir(exist_ok=True)
