@@ -7,8 +7,15 @@ Conventions
 - A *prediction* has one caption for each clip of the split; a clip's own captions, one or more, are its *references*.
   Every clip must be there, once: a missing or a repeated clip is an error, neither a zero nor scored twice. Captions of
   clips beyond the split's are left out, and said so.
-- **Captions are tokenised first**, predictions and references alike, as COCO's evaluation does (`evaluation.java`), for
-  every metric: the neural ones get the tokens too, as in aac-metrics. White space of any kind is a blank.
+- **Captions are tokenised first**, predictions and references alike, as COCO's evaluation does (`evaluation.java`),
+  for every metric: the neural ones get the tokens too, as in aac-metrics. White space of any kind is a blank. Markup
+  acts on no other caption, and a text is read up to a length (`evaluation.caption_text`): a warning names the caption.
+- **The order is that of the file names**, whatever the order of the files, as in the official tool: `evaluate_metrics`
+  of caption-evaluation-tools sorts predictions and references by `file_name` (by code points, as Python sorts). Its
+  tokeniser reads all predictions as one text, and all references as another: those of the first clip in the order of
+  their columns, then those of the next clip. The tokeniser looks into the next line for what a full stop means, so the
+  order can change a token; a note names the captions where it can. Sums are taken in that order too, so that the order
+  of the files changes no digit. A score lists its clips in the order of the split.
 - **An empty caption**, also one of punctuation alone, scores 0 wherever words are compared, and a warning says so.
 - **BLEU and METEOR are of the corpus**; every other metric is a mean over clips (`evaluation.overlap`).
 - **CIDEr-D weighs n-grams by the references of the split**. For its interval, and those of SPIDEr and SPIDEr-FL, these
@@ -26,14 +33,15 @@ with a fluency error; `spider_fl` and `fense`: `spider` and `sbert_sim`, of whic
 `vocab_ratio`, that over how many the references do. The last two have no interval: words are not a mean over clips.
 
 Sources: aac-metrics 0.5.4, its `METRICS_SETS` and README (sets); the results pages of DCASE 2020 to 2024 (what ranks);
-Zhou et al. 2022 (FENSE); felixgontier/dcase-2023-baseline, `metrics.py` (SPIDEr-FL).
+Zhou et al. 2022 (FENSE); felixgontier/dcase-2023-baseline, `metrics.py` (SPIDEr-FL);
+audio-captioning/caption-evaluation-tools @ c1798df, `eval_metrics.py` and `ptbtokenizer.py` (the order).
 """
 
 import csv
 from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from itertools import chain, islice
@@ -44,8 +52,8 @@ from typing import Any
 
 import numpy as np
 
-from evaluation import models, overlap, scores, tables
-from evaluation.data import Split
+from evaluation import caption_text, models, overlap, scores, tables
+from evaluation.data import Clip, Split
 from evaluation.files import no_file, replacing
 from evaluation.findings import (
     ERROR,
@@ -59,7 +67,17 @@ from evaluation.findings import (
     unknown_key,
 )
 from evaluation.intervals import Estimate, from_left_out, jackknife
-from evaluation.java import TOKENIZER, Meteor, Unavailable, find, kept_tokens, paraphrases, tokenize
+from evaluation.java import (
+    TOKENIZER,
+    Java,
+    Meteor,
+    Unavailable,
+    depends_on_next,
+    find,
+    kept_tokens,
+    paraphrases,
+    tokenize,
+)
 from evaluation.scores import Items, Measured, Score, interval_method, measure
 
 BLEU = ("bleu_1", "bleu_2", "bleu_3", "bleu_4")
@@ -82,6 +100,7 @@ INTERVALS = {"dcase2024": "bootstrap"}
 
 PENALTY = 0.9  # of a fluency error
 IDF = ("fixed", "exact")
+ALIKE = 20  # findings of one kind that are listed
 COLUMNS = ("file_name", "caption_predicted")
 
 
@@ -157,6 +176,7 @@ def validate(split: Split, prediction: Prediction, file: str = "prediction") -> 
         Faulty: A clip is missing or repeated; with every finding.
     """
     findings: list[Finding] = []
+    warnings: dict[str, list[Finding]] = {}
     lines = prediction.lines or (0,) * len(prediction.file_names)
     seen: dict[str, int] = {}
     for name, caption, line in zip(prediction.file_names, prediction.captions, lines, strict=True):
@@ -166,7 +186,12 @@ def validate(split: Split, prediction: Prediction, file: str = "prediction") -> 
         seen.setdefault(name, line)
         if not any(character.isalnum() for character in caption):
             message = f"the caption of {name!r} has no word; it scores 0 wherever words are compared"
-            findings.append(Finding(file, line, message=message, severity=WARNING))
+            warnings.setdefault("no word", []).append(Finding(file, line, message=message, severity=WARNING))
+        for kind, remark in caption_text.remarks(caption):
+            message = f"the caption of {name!r} {remark}"
+            warnings.setdefault(kind, []).append(Finding(file, line, message=message, severity=WARNING))
+    for alike in warnings.values():
+        findings += _first_of_kind(alike)
     known = set(split.file_names)
     extra = [name for name in seen if name not in known]
     hint = lookalike(extra)
@@ -188,6 +213,15 @@ def validate(split: Split, prediction: Prediction, file: str = "prediction") -> 
     if any(finding.severity == ERROR for finding in findings):
         raise Faulty(findings)
     return findings
+
+
+def _first_of_kind(findings: Sequence[Finding]) -> list[Finding]:
+    """Keep the first findings of one kind and count the rest."""
+    rest = len(findings) - ALIKE
+    if rest <= 0:
+        return list(findings)
+    message = f"and so in {rest} more places, as: {findings[0].message}"
+    return [*findings[:ALIKE], replace(findings[0], line=0, column="", message=message, rest=True)]
 
 
 def spider(cider_d: np.ndarray, spice: np.ndarray) -> np.ndarray:
@@ -253,12 +287,19 @@ def evaluate(
         raise BadRequest(f"the split {split.name} has clips without captions: there is nothing to compare with")
     interval_method(interval)  # an unknown one is refused before the work, not after
     findings = validate(split, prediction, file)
-    items = Items("clips", split.file_names, tuple(range(len(split.clips))))
+    # The official order. Everything is computed in it, and put into the split's order at the end.
+    clips = sorted(split.clips, key=lambda clip: clip.file_name)
+    items = Items("clips", tuple(clip.file_name for clip in clips), tuple(range(len(clips))))
+    place = {name: index for index, name in enumerate(items.names)}
+    back = [place[name] for name in split.file_names]
     answer = dict(zip(prediction.file_names, prediction.captions, strict=True))
-    captions, references = [answer[name] for name in split.file_names], [clip.captions for clip in split.clips]
+    captions, references = [answer[name] for name in items.names], [clip.captions for clip in clips]
     wanted = {part for name in metrics for part in PARTS.get(name, (name,))}
     try:
-        parts = _parts(wanted, captions, references, cache)
+        java = find()
+        parts = _parts(wanted, captions, references, java, cache)
+        findings += _prediction_notes(prediction, items.names, captions, java, cache, file)
+        findings += _reference_findings(split.name, clips, java, cache)
     except Unavailable as reason:  # the tokeniser's: nothing goes without
         raise BadRequest(str(reason)) from None
     measured, unavailable = {}, {}
@@ -267,12 +308,55 @@ def evaluate(
         if reasons:
             unavailable[name] = "; ".join(dict.fromkeys(reasons))
         else:
-            measured[name] = _measure(name, parts, items, interval, idf)
+            result = _measure(name, parts, items, interval, idf)
+            measured[name] = result if result.values is None else replace(result, values=result.values[back])
     if len(items.names) == 1 and {"cider_d", "spider", "spider_fl"} & measured.keys():
         message = "of a single clip CIDEr-D is 0 whatever the caption says: it weighs words by how few clips have them"
         findings.append(Finding(file, message=message, severity=WARNING))
     computed = {part for name in measured for part in PARTS.get(name, (name,))}
-    return Score(measured, items, _signature(split, computed, interval, idf), unavailable, tuple(findings))
+    listed = replace(items, names=split.file_names)
+    return Score(measured, listed, _signature(split, computed, interval, idf), unavailable, tuple(findings))
+
+
+_LOOKS_AHEAD = (
+    "ends in a full stop that the official tokeniser keeps or removes by how the caption after it begins; captions are "
+    "tokenised in the order of their file names"
+)
+
+
+def _prediction_notes(
+    prediction: Prediction, names: Sequence[str], captions: Sequence[str], java: Java, cache: Path, file: str
+) -> list[Finding]:
+    """Name the predicted captions whose tokens depend on the caption after them."""
+    lines = dict(zip(prediction.file_names, prediction.lines, strict=False))
+    notes = []
+    for index in depends_on_next(captions, java, cache):
+        message = f"the caption of {names[index]!r} {_LOOKS_AHEAD}"
+        notes.append(Finding(file, lines.get(names[index], 0), message=message, severity=NOTE))
+    return _first_of_kind(notes)
+
+
+def _reference_findings(split: str, clips: Sequence[Clip], java: Java, cache: Path) -> list[Finding]:
+    """Name the references that are not read whole, and those whose tokens depend on the caption after them."""
+    captions, columns, names = [], [], []
+    for clip in clips:
+        for number, caption in enumerate(clip.captions, start=1):
+            captions.append(caption)
+            columns.append(f"caption_{number}")
+            names.append(clip.file_name)
+    warnings: dict[str, list[Finding]] = {}
+    for caption, column, name in zip(captions, columns, names, strict=True):
+        for kind, remark in caption_text.remarks(caption):
+            message = f"the reference of {name!r} {remark}"
+            warnings.setdefault(kind, []).append(Finding(split, 0, column, message, WARNING))
+    notes = []
+    for index in depends_on_next(captions, java, cache, keep=True):
+        message = f"the reference of {names[index]!r} {_LOOKS_AHEAD}"
+        notes.append(Finding(split, 0, columns[index], message, NOTE))
+    findings = []
+    for alike in [*warnings.values(), notes]:
+        findings += _first_of_kind(alike)
+    return findings
 
 
 # What a metric is made of, where that is not itself.
@@ -286,10 +370,9 @@ PARTS = {
 
 
 def _parts(
-    wanted: Set[str], captions: Sequence[str], references: Sequence[Sequence[str]], cache: Path
+    wanted: Set[str], captions: Sequence[str], references: Sequence[Sequence[str]], java: Java, cache: Path
 ) -> dict[str, Any]:
     """Compute the parts of metrics, each an Unavailable where it could not be."""
-    java = find()
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor())  # left last: what its threads wait for is ended before
         every = list(chain.from_iterable(references))
@@ -381,7 +464,7 @@ def _signature(split: Split, parts: Set[str], interval: str, idf: str) -> str:
         "meteor": lambda: "1.5-en-norm",
         "rouge_l": lambda: "beta-1.2",
         "cider_d": lambda: f"idf-of-split-left-out-{idf}",
-        "spice": lambda: "1.0-corenlp-3.6.0",
+        "spice": lambda: f"1.0-corenlp-3.6.0-{models.SPICE_WORDS}-words",
         "fer": lambda: f"{models.identity('fluency')}+{libraries}+{engine}",
         "sbert_sim": lambda: f"{models.identity('sbert')}+{libraries}+{engine}",
         "bert_score": lambda: f"{models.identity('bert')}+best-reference+{engine}",
@@ -392,7 +475,7 @@ def _signature(split: Split, parts: Set[str], interval: str, idf: str) -> str:
             f"split:{split.name}#{split.fingerprint}",
             f"clips:{len(split.clips)}",
             f"references:{min(counts)}-{max(counts)}",
-            f"tokenizer:{TOKENIZER}-coco-lowercase-no-punctuation",
+            f"tokenizer:{TOKENIZER}-coco-lowercase-no-punctuation-by-file-name-safe-markup-{caption_text.WORDS}-words",
             "missing,repeated:error",
             "extra:left-out",
             *(f"{part}:{say()}" for part, say in own.items() if part in parts),

@@ -11,16 +11,21 @@ time and says the same.
 
 Conventions
 -----------
-- A sentence is one line, whatever it holds: every run of white space, line breaks and tabs among it, is a blank.
+- A sentence is one line of plain words, whatever it holds (`evaluation.caption_text`).
 - Text goes in and out as UTF-8 and numbers with a decimal point, whatever the machine's locale is.
+- A file in the cache that changes a number has its SHA-256 with it. A file that does not match it is not used, and is
+  made again.
+- No program runs for longer than `SECONDS`.
 
 Sources: aac-metrics 0.5.4, `utils/tokenization.py` (the tokens left out) and `functional/meteor.py` (how METEOR is
-called); Denkowski & Lavie 2014 and METEOR 1.5's `MeteorStats` for the statistics.
+called); Denkowski & Lavie 2014 and METEOR 1.5's `MeteorStats` for the statistics; Stanford CoreNLP 3.4.1,
+`PTBLexer.flex` and `PTBTokenizer.java` (how the tokeniser looks into the next line).
 """
 
 import contextlib
 import gzip
 import hashlib
+import io
 import json
 import os
 import re
@@ -35,9 +40,11 @@ from pathlib import Path
 
 import numpy as np
 
+from evaluation.caption_text import line, one_line
 from evaluation.files import replacing
 
 TOKENIZER = "ptb-3.4.1"  # the Stanford CoreNLP release whose tokeniser it is
+SECONDS = 3600  # a program that runs for longer is stopped
 METEOR_STATISTICS = 23
 PHRASE = 8  # words in a phrase that is looked for among the references; a longer one is kept
 
@@ -53,6 +60,12 @@ JARS = {
 }
 
 SPICE_JAVA = range(8, 14)
+
+# The last words of a line of which the tokeniser keeps or removes the full stop by how the next line begins: a single
+# letter before one of some words (The, A, It, …), and these abbreviations before a digit.
+_LAST_WORD = re.compile(r"(?:^|[^A-Za-z])(?:[A-Za-z]|ca|figs?|prop|nos?|art|bldg|pp|op)\.$", re.IGNORECASE)
+_NEXT_LINES = ("dogs", "The dog", "1 dog")  # a beginning that is not one of these, and two that are
+_TAIL = 60  # characters at the end of a line that are tried: the last word is among them
 
 
 class Unavailable(Exception):
@@ -181,47 +194,92 @@ def complaint(process: subprocess.Popen[bytes]) -> str:
 
 
 def kept_tokens(sentences: Sequence[str], cache: Path) -> Path:
-    """Where the tokens of these sentences are kept, or would be."""
-    digest = hashlib.sha256(json.dumps([TOKENIZER, sorted(PUNCTUATION), *sentences]).encode()).hexdigest()[:32]
+    """Return where the tokens of these sentences are kept, or would be."""
+    read = [TOKENIZER, sorted(PUNCTUATION), *map(line, sentences)]
+    digest = hashlib.sha256(json.dumps(read).encode()).hexdigest()[:32]
     return cache / "ptb" / f"{digest}.json"
 
 
 def tokenize(sentences: Sequence[str], java: Java, cache: Path, *, keep: bool = False) -> list[str]:
     """Tokenise as COCO's evaluation does: Penn Treebank tokens in lower case, punctuation left out, joined by blanks.
 
+    As there, all sentences are one text, and the last line has no line break. The order matters for a few of them:
+    `depends_on_next` names those. Give the sentences in the official order (`evaluation.captioning`).
+
     Args:
         sentences: The sentences, whatever they hold.
-        java: What runs the tokeniser.
+        java: The JVM that runs the tokeniser.
         cache: Folder of the cache.
         keep: Keep the answer in the cache, by content, and take it from there the next time.
 
     Raises:
         Unavailable: The tokeniser cannot run.
     """
-    lines = [" ".join(sentence.split()) for sentence in sentences]
-    if not lines:
+    if not sentences:
         return []
     kept = kept_tokens(sentences, cache)
-    if keep and kept.is_file():
-        try:
-            tokens = json.loads(kept.read_text(encoding="utf-8"))
-            if isinstance(tokens, list) and len(tokens) == len(lines):
-                return tokens
-        except ValueError:  # cut off by a full disk, say: made again
-            pass
+    if keep:
+        tokens = _read_tokens(kept)
+        if tokens is not None and len(tokens) == len(sentences):
+            return tokens
     program = ["-cp", JARS["tokenizer/stanford-corenlp-3.4.1.jar"], "edu.stanford.nlp.process.PTBTokenizer"]
-    text = "\n".join(lines) + "\n"
+    text = "\n".join(line(sentence) for sentence in sentences)
     with running(java, "1G", [*program, "-preserveLines", "-lowerCase"], jars(cache)) as process:
-        said, _ = process.communicate(text.encode("utf-8", "replace"))
-        answers = said.decode("utf-8", "replace").split("\n")[:-1]
-        if process.returncode or len(answers) != len(lines):
-            reason = complaint(process) if process.returncode else f"{len(answers)} lines for {len(lines)}"
+        try:
+            said, _ = process.communicate(text.encode("utf-8"), timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            raise Unavailable(f"the tokeniser did not end within {SECONDS // 60} minutes") from None
+        answers = said.decode("utf-8", "replace").split("\n")
+        if process.returncode or len(answers) != len(sentences):
+            reason = complaint(process) if process.returncode else f"{len(answers)} lines for {len(sentences)}"
             raise Unavailable(f"the tokeniser failed on Java {java.version} ({java.path}): {reason}")
     tokens = [" ".join(token for token in answer.split() if token not in PUNCTUATION) for answer in answers]
     if keep:
         with replacing(kept) as part:
-            part.write_text(json.dumps(tokens), encoding="utf-8")
+            part.write_text(json.dumps({"sha256": _tokens_digest(tokens), "tokens": tokens}), encoding="utf-8")
     return tokens
+
+
+def _tokens_digest(tokens: Sequence[str]) -> str:
+    return hashlib.sha256(json.dumps(tokens).encode()).hexdigest()
+
+
+def _read_tokens(kept: Path) -> list[str] | None:
+    """Return the tokens that a file of the cache holds; None where it is not there or is damaged."""
+    try:
+        content = json.loads(kept.read_text(encoding="utf-8"))
+        tokens = content["tokens"]
+        whole = content["sha256"] == _tokens_digest(tokens)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return tokens if whole else None
+
+
+def depends_on_next(sentences: Sequence[str], java: Java, cache: Path, *, keep: bool = False) -> list[int]:
+    """Return the places of the sentences whose tokens depend on how the sentence after them begins.
+
+    The tokeniser reads `t.` at the end of a line as the letter alone where the next line begins with `The`, `A` or some
+    other words, and with its full stop elsewhere; `no.` at the end of a line keeps its full stop before a number. This
+    is a trait of the official tokeniser. Each sentence that ends like that is tokenised before three other lines.
+
+    Args:
+        sentences: The sentences.
+        java: The JVM that runs the tokeniser.
+        cache: Folder of the cache.
+        keep: As in `tokenize`.
+
+    Raises:
+        Unavailable: The tokeniser cannot run.
+    """
+    ends = [line(sentence)[-_TAIL:] for sentence in sentences]
+    places = [place for place, end in enumerate(ends) if _LAST_WORD.search(end)]
+    pairs = []
+    for place in places:
+        for next_line in _NEXT_LINES:
+            pairs += [ends[place], next_line]
+    tokens = tokenize(pairs, java, cache, keep=keep)[::2]
+    count = len(_NEXT_LINES)
+    return [place for index, place in enumerate(places) if len(set(tokens[index * count : (index + 1) * count])) > 1]
 
 
 def paraphrases(references: Iterable[str], cache: Path, *, make: threading.Event | None = None) -> Path | None:
@@ -230,6 +288,8 @@ def paraphrases(references: Iterable[str], cache: Path, *, make: threading.Event
     A paraphrase counts when one of its two phrases stands in a reference. METEOR splits some words at punctuation and
     takes it out of others (`u.s.` becomes `us`), so only letters and digits are compared, without the blanks between
     words: more is kept than need be, and nothing too little.
+
+    The kept table has its SHA-256 in a file beside it; a table that does not match it counts as not there.
 
     Args:
         references: Tokenised captions.
@@ -240,8 +300,11 @@ def paraphrases(references: Iterable[str], cache: Path, *, make: threading.Event
     references = sorted(set(references))
     digest = hashlib.sha256(json.dumps(["meteor-1.5-en", PHRASE, references]).encode()).hexdigest()[:32]
     kept = cache / "meteor" / f"{digest}.gz"
-    if kept.is_file() or make is None:
-        return kept.absolute() if kept.is_file() else None
+    checksum = kept.with_suffix(".sha256")
+    if _matches(kept, checksum):
+        return kept.absolute()
+    if make is None:
+        return None
     pieces = re.compile(r"[^\W_]+").findall
     held = {""}  # a phrase of punctuation alone is kept
     for text in references:
@@ -253,19 +316,47 @@ def paraphrases(references: Iterable[str], cache: Path, *, make: threading.Event
         plain = phrase.replace(" ", "")
         return (plain if plain.isalnum() else "".join(pieces(plain))) in held or phrase.count(" ") >= PHRASE
 
-    # A probability and the two phrases, a line each.
+    # A probability and the two phrases, a line each. Without a name and a time, the same table has the same bytes.
     text = {"encoding": "utf-8", "newline": "\n"}
     with (
         gzip.open(jars(cache) / "meteor" / "data" / "paraphrase-en.gz", "rt", **text) as table,
         replacing(kept) as part,
-        gzip.open(part, "wt", compresslevel=1, **text) as chosen,
+        part.open("wb") as raw,
+        gzip.GzipFile("", "wb", compresslevel=1, fileobj=raw, mtime=0) as packed,
+        io.TextIOWrapper(packed, **text) as chosen,
     ):
         for probability, one, other in zip(table, table, table, strict=True):
             if may_match(one[:-1]) or may_match(other[:-1]):
                 chosen.write(probability + one + other)
                 if make.is_set():
                     raise InterruptedError("told to stop")  # nothing half-made is left
+    with replacing(checksum) as part:
+        part.write_text(_file_digest(kept), encoding="ascii")
     return kept.absolute()
+
+
+def _file_digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _matches(file: Path, checksum: Path) -> bool:
+    """Return whether a file and its checksum are there and match."""
+    try:
+        return checksum.read_text(encoding="ascii") == _file_digest(file)
+    except (OSError, ValueError):
+        return False
+
+
+def _meteor_field(text: str) -> str:
+    """Return a caption as it may stand in a request to METEOR: one line, without the mark that separates captions.
+
+    The tokeniser makes no such mark; COCO's evaluation takes it out of predictions, but not out of references.
+    """
+    field = one_line(text)
+    if "|||" in field:
+        field = field.replace("|", " | ")
+    return field
 
 
 class Meteor:
@@ -309,12 +400,13 @@ class Meteor:
             references: For each, one or more tokenised captions.
 
         Raises:
-            Unavailable: The process died.
+            Unavailable: The process died, or did not answer within an hour.
         """
-        lines = [
-            "SCORE ||| " + " ||| ".join([*texts, text]) for text, texts in zip(candidates, references, strict=True)
-        ]
-        sent = "".join(line + "\n" for line in lines).encode()
+        requests = []
+        for candidate, texts in zip(candidates, references, strict=True):
+            fields = ["SCORE", *map(_meteor_field, texts), _meteor_field(candidate)]
+            requests.append(" ||| ".join(fields) + "\n")
+        sent = "".join(requests).encode()
         reader, writer = self._process.stdout, self._process.stdin
 
         def send() -> None:
@@ -327,11 +419,25 @@ class Meteor:
         # All at once instead of one by one: METEOR need not wait for us between captions.
         sender = threading.Thread(target=send, daemon=True)
         sender.start()
-        rows = [reader.readline().split() for _ in lines]
+        stopped = threading.Event()
+
+        def stop() -> None:
+            stopped.set()
+            self._process.kill()
+
+        timer = threading.Timer(SECONDS, stop)
+        timer.daemon = True
+        timer.start()
+        try:
+            rows = [reader.readline().split() for _ in requests]
+        finally:
+            timer.cancel()
         sender.join()
         if any(len(row) != METEOR_STATISTICS for row in rows):
             self._process.kill()
             self._process.wait()
+            if stopped.is_set():
+                raise Unavailable(f"METEOR did not end within {SECONDS // 60} minutes; is a caption very long?")
             raise Unavailable(f"METEOR failed: {complaint(self._process) or f'it answered {rows[-1]!r}'}")
         statistics = np.array(rows, dtype=np.float64)
         whole = (statistics[:, 20] == 1) & (statistics[:, 21:] == statistics[:, :2]).all(axis=1)

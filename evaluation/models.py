@@ -154,6 +154,9 @@ SMALL = (
 MOVED = {"bert-base-uncased": "google-bert/bert-base-uncased", "roberta-large": "FacebookAI/roberta-large"}
 
 SPICE_SECONDS = 3600  # it has been seen to hang on long captions
+# The words that SPICE reads of a text. Its parser fills tables of words² × grammar symbols, and takes words³ time: a
+# sentence of 500 words asks for more than its memory. Clotho's longest caption has 20 words.
+SPICE_WORDS = 100
 THRESHOLD = 0.9  # of the probability of any error, the last class
 BATCH = 32
 
@@ -525,6 +528,14 @@ def _embed(
     return found
 
 
+def _spice_text(text: str) -> str:
+    """Return the part of a caption that SPICE reads.
+
+    A full stop proposes nothing, and is a sentence where an empty caption is none.
+    """
+    return " ".join(text.split()[:SPICE_WORDS]) or "."
+
+
 def spice(
     candidates: Sequence[str],
     references: Sequence[Sequence[str]],
@@ -535,7 +546,7 @@ def spice(
     """Return SPICE's F1 of what each caption and its references propose; 0 where either proposes nothing.
 
     Args:
-        candidates: The captions.
+        candidates: The captions; of each, and of each reference, the first `SPICE_WORDS` words are read.
         references: For each, one or more captions.
         java: What runs it, of Java 8 to 13; given up to 8 GB of memory.
         cache: Folder of the cache, where the jars are.
@@ -552,11 +563,9 @@ def spice(
     corenlp(cache)
     if not candidates:
         return np.zeros(0)
-    # A full stop proposes nothing, and is a sentence where an empty caption is none.
-    rows = [
-        {"image_id": index, "test": text.strip() or ".", "refs": [one.strip() or "." for one in texts]}
-        for index, (text, texts) in enumerate(zip(candidates, references, strict=True))
-    ]
+    rows = []
+    for index, (text, texts) in enumerate(zip(candidates, references, strict=True)):
+        rows.append({"image_id": index, "test": _spice_text(text), "refs": [_spice_text(one) for one in texts]})
     folder = cache.absolute() / "aac-metrics" / "spice"
     others = sorted(jar.name for jar in (folder / "lib").glob("*.jar") if jar.name not in CORENLP)
     temporary = Path(stack.enter_context(tempfile.TemporaryDirectory()))

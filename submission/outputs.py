@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluation import retrieval, tables
+from evaluation import caption_text, retrieval, tables
 from evaluation.data import SOUND_SUFFIXES, Split
 from evaluation.files import replacing
 from evaluation.findings import (
@@ -294,6 +294,8 @@ def _captions(
         elif not any(character.isalnum() for character in cells[1]):
             message = f"has no word, and scores 0; found {quoted(cells[1])}"
             yield Finding(file, line, caption, message, WARNING)
+        for _, remark in caption_text.remarks(cells[1]):
+            yield Finding(file, line, caption, remark, WARNING)
 
 
 def _top_k(

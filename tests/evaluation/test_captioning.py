@@ -4,6 +4,7 @@ import gzip
 import json
 import math
 import re
+import subprocess
 import time
 from dataclasses import replace
 from importlib.metadata import version
@@ -166,8 +167,9 @@ def test_golden_combinations_through_evaluate(golden, golden_split, golden_predi
     rows, each, corpus = golden
     monkeypatch.setattr(models, "identity", lambda part: part)
     stand_in = {"spice": "spice", "fluency_error": "fer", "sbert_similarity": "sbert_sim"}
+    by_name = np.argsort(golden_split.file_names, stable=True)  # the order in which captions are given to the models
     for function, name in stand_in.items():
-        monkeypatch.setattr(models, function, lambda *_, name=name: each[name])
+        monkeypatch.setattr(models, function, lambda *_, name=name: each[name][by_name])
     wanted = ["fense", "spider", "spider_fl", "cider_d", "vocab", "vocab_ratio"]
     score = evaluate(golden_split, golden_prediction, metrics=wanted, cache=cache)
     for name in wanted[:4]:
@@ -324,6 +326,179 @@ def test_the_order_of_rows_changes_nothing(cache):
     assert str(one) == str(other)
 
 
+# ------------------------------------------------------------------------------------------------ order, hostile texts
+
+# The official tool's order is that of the names: "A.wav" before "b.wav".
+LOOKING = {
+    "b.wav": ("an with t t.", ("People talk and shout t.", "a man talks t.")),
+    "A.wav": ("a dog barks no.", ("The dog barks no.", "5 dogs bark")),
+    "c.wav": ("The rain falls.", ("It rains on a roof", "The rain falls.")),
+    "d.wav": ("5 cars pass by.", ("Some cars pass by.", "many cars pass t.")),
+    "E.wav": ("A man talks t.", ("the man talks t.", "A man talks loudly t.")),
+}
+
+
+def looking(order):
+    clips = tuple(Clip(name, LOOKING[name][1], Path(name)) for name in order)
+    return Split("evaluation", clips)
+
+
+def predicted(order):
+    return Prediction(tuple(order), tuple(LOOKING[name][0] for name in order), tuple(range(2, 2 + len(order))))
+
+
+def official_tokens(texts, folder, cache):
+    """The tokens of COCO's PTBTokenizer, from its own command and text: no line break at the end, a file."""
+    jar = java.jars(cache) / "stanford_nlp" / "stanford-corenlp-3.4.1.jar"
+    (folder / "sentences").write_text("\n".join(texts), encoding="utf-8")
+    program = ["-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase", "sentences"]
+    done = subprocess.run([java.find().path, *program], cwd=folder, capture_output=True, text=True, check=True)
+    lines = done.stdout.split("\n")
+    assert len(lines) == len(texts)
+    return [" ".join(word for word in text.split() if word not in java.PUNCTUATION) for text in lines]
+
+
+def test_tokens_are_those_of_the_official_tool_whatever_the_order_of_the_truth(cache, tmp_path):
+    names = sorted(LOOKING)
+    ours = official_tokens([LOOKING[name][0] for name in names], tmp_path, cache)
+    theirs = official_tokens([text for name in names for text in LOOKING[name][1]], tmp_path, cache)
+    assert "an with t t" in ours, "the next caption by name begins with The"
+    expected = CiderD(ours, [theirs[at : at + 2] for at in range(0, len(theirs), 2)]).scores
+    score = evaluate(looking(LOOKING), predicted(LOOKING), metrics=["cider_d"], cache=cache)
+    assert score.metrics["cider_d"].estimate.value == expected.mean()
+    assert dict(zip(score.items.names, score.metrics["cider_d"].values, strict=True)) == dict(
+        zip(names, expected, strict=True)
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_order_of_the_files_changes_no_digit(cache, seed):
+    wanted = [*SETS["basic"], "vocab", "vocab_ratio"]
+    wanted.remove("meteor")
+
+    def figures(truth, prediction):
+        score = evaluate(looking(truth), predicted(prediction), metrics=wanted, interval="bootstrap", cache=cache)
+        values = {}
+        for name, measured in score.metrics.items():
+            if measured.values is not None:
+                values[name] = dict(zip(score.items.names, measured.values, strict=True))
+        notes = sorted(finding.message for finding in score.findings)
+        return {name: measured.estimate for name, measured in score.metrics.items()}, values, notes
+
+    rng = np.random.default_rng(seed)
+    truth, prediction = (rng.permutation(list(LOOKING)).tolist() for _ in range(2))
+    assert figures(truth, prediction) == figures(LOOKING, LOOKING)
+
+
+def test_captions_that_depend_on_the_next_one_are_named(cache):
+    score = evaluate(looking(LOOKING), predicted(LOOKING), metrics=["bleu_1"], cache=cache)
+    assert all(finding.severity == "note" for finding in score.findings)
+    place = "ends in a full stop that the official tokeniser keeps or removes by how the caption after it begins"
+    assert all(place in finding.message for finding in score.findings)
+    named = [(finding.file, finding.line, finding.column, finding.message.split()[3]) for finding in score.findings]
+    assert named == [
+        ("prediction", 3, "", "'A.wav'"),
+        ("prediction", 6, "", "'E.wav'"),
+        ("prediction", 2, "", "'b.wav'"),
+        ("evaluation", 0, "caption_1", "'A.wav'"),
+        ("evaluation", 0, "caption_1", "'E.wav'"),
+        ("evaluation", 0, "caption_2", "'E.wav'"),
+        ("evaluation", 0, "caption_1", "'b.wav'"),
+        ("evaluation", 0, "caption_2", "'b.wav'"),
+        ("evaluation", 0, "caption_2", "'d.wav'"),
+    ]
+
+
+@pytest.mark.parametrize("opening", ["<a href='", '<a href="', "<!--x", "<?x", "<b", "x <a b='"])
+def test_markup_in_two_captions_changes_no_other(cache, opening):
+    names = tuple(f"{number:02}.wav" for number in range(6))
+    texts = ("A dog barks.", "Rain falls on a roof.", "A man speaks.", "Water runs.", "A car passes by.", "Birds sing.")
+    split = Split("evaluation", tuple(Clip(name, (text,), Path(name)) for name, text in zip(names, texts, strict=True)))
+    closing = "'\"> a bell"
+    hostile = (opening, *texts[1:4], closing, texts[5])
+    score = evaluate(split, Prediction(names, hostile, tuple(range(2, 8))), metrics=["rouge_l"], cache=cache)
+    assert list(score.metrics["rouge_l"].values[[1, 2, 3, 5]]) == [1, 1, 1, 1]
+    (finding,) = score.findings
+    assert (finding.line, finding.severity) == (2, "warning")
+    assert finding.message.startswith("the caption of '00.wav' should be plain words; found the markup ")
+
+
+def test_special_tokens_are_read_as_the_official_tool_reads_them(cache, tmp_path):
+    """But for a full stop before them: there no caption changes another by its markup."""
+    texts = ["a dog <unk> barks <eos>", "<sos> rain falls . <eos>", "<pad>", "[SEP] a man talks [CLS]", "</s> <|x|> t."]
+    assert java.tokenize(texts, java.find(), cache) == official_tokens(texts, tmp_path, cache)
+    after = ["a man talks t.", "<sos> rain falls"]
+    assert java.tokenize(after, java.find(), cache)[0] == "a man talks t."
+    assert official_tokens(after, tmp_path, cache)[0] == "a man talks t"
+
+
+def test_a_caption_brings_no_reference_of_its_own(cache, monkeypatch):
+    """METEOR's requests are made of the tokens; a caption's own `|||` would end the references before it."""
+    given = {}
+
+    class Recorder:
+        def __init__(self, *_):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def statistics(self, candidates, references):
+            given.update(candidates=candidates, references=references)
+            return np.ones((len(candidates), 23))
+
+    monkeypatch.setattr(captioning, "Meteor", Recorder)
+    long = " ".join(["dog"] * 20_000)
+    captions = ("<!zqav|||!zqav>", long, "a\x00dog <|endoftext|>", "x" * 1_000_000)
+    score = evaluate(SPLIT, Prediction(NAMES, captions, (2, 3, 4, 5)), metrics=["meteor", "rouge_l"], cache=cache)
+    assert not score.unavailable
+    by_name = dict(zip(sorted(NAMES), given["candidates"], strict=True))
+    assert [by_name[name] for name in NAMES] == [
+        "< zqav | | | zqav >",
+        " ".join(["dog"] * 500),
+        "a dog < | endoftext | >",
+        "x" * 3000,
+    ]
+    said = [f"{finding.line}: {finding.message}" for finding in score.findings]
+    limit = "should have at most 500 words and 3000 characters; found"
+    assert said == [
+        f"2: the caption of {NAMES[0]!r} should be plain words; found the markup '<!zqav|||!zqav>': take it out",
+        f"3: the caption of {NAMES[1]!r} {limit} 20000 words and 79999 characters: what is beyond is not read",
+        f"5: the caption of {NAMES[3]!r} {limit} 1 words and 1000000 characters: what is beyond is not read",
+        f"4: the caption of {NAMES[2]!r} should be plain words; found the special token '<|endoftext|>': "
+        "leave such tokens out when decoding",
+    ]
+
+
+def test_a_long_reference_is_named(cache):
+    long = tuple(replace(clip, captions=("dog " * 2000, *clip.captions)) for clip in SPLIT.clips[:2])
+    score = evaluate(
+        Split("evaluation", long), Prediction(NAMES[:2], ("a dog", "rain")), metrics=["bleu_1"], cache=cache
+    )
+    assert [(finding.file, finding.column, finding.severity) for finding in score.findings] == [
+        ("evaluation", "caption_1", "warning")
+    ] * 2
+    assert "the reference of 'comma, " in score.findings[1].message
+    assert "found 2000 words and 7999 characters" in score.findings[1].message
+
+
+def test_twenty_of_a_kind_are_listed_and_the_rest_counted():
+    names = tuple(f"{number}.wav" for number in range(50))
+    split = Split("evaluation", tuple(Clip(name, ("a",), Path(name)) for name in names))
+    captions = ("a <unk>",) * 30 + ("...",) * 20
+    findings = validate(split, Prediction(names, captions, tuple(range(2, 52))), "it.csv")
+    assert len(findings) == 41
+    special = [finding for finding in sorted(findings) if "special token" in finding.message]
+    assert str(special[0]) == (
+        "it.csv:2: warning: the caption of '0.wav' should be plain words; found the special token '<unk>': "
+        "leave such tokens out when decoding"
+    )
+    assert str(special[-1]).startswith("it.csv: warning: and so in 10 more places, as: the caption of '0.wav'")
+
+
 def test_captions_beyond_the_split_s_are_left_out(cache):
     more = Prediction((*NAMES, "else.wav"), (*GOOD.captions, "A dog barks."))
     one, other = (evaluate(SPLIT, prediction, metrics=["cider_d"], cache=cache) for prediction in (GOOD, more))
@@ -341,7 +516,8 @@ def test_signature_names_all_that_changes_the_number(cache):
     score = evaluate(SPLIT, GOOD, metrics=["cider_d"], cache=cache)
     assert re.sub("#[0-9a-f]{8}", "#…", score.signature) == (
         "dcase-kit:0.2.0|split:evaluation#…|clips:4|references:1-3|"
-        "tokenizer:ptb-3.4.1-coco-lowercase-no-punctuation|missing,repeated:error|extra:left-out|"
+        "tokenizer:ptb-3.4.1-coco-lowercase-no-punctuation-by-file-name-safe-markup-500-words|"
+        "missing,repeated:error|extra:left-out|"
         f"cider_d:idf-of-split-left-out-fixed|interval:jackknife-95-normal|numpy:{np.__version__}"
     )
     for other, differs in [
@@ -370,7 +546,7 @@ def test_the_signature_names_what_was_computed_and_nothing_else(cache, monkeypat
         monkeypatch.setattr(models, function, lambda *_: np.zeros(4))
     monkeypatch.setattr(models, "identity", lambda part: f"{part}@12345678")
     everything = parts(evaluate(SPLIT, GOOD, metrics=["fense", "spider", "bert_score"], cache=cache))
-    assert everything["spice"] == "1.0-corenlp-3.6.0"
+    assert everything["spice"] == "1.0-corenlp-3.6.0-100-words"
     for part, model in (("fer", "fluency"), ("sbert_sim", "sbert"), ("bert_score", "bert")):
         assert everything[part].startswith(f"{model}@12345678+")
         assert f"transformers-{version('transformers')}+torch-{version('torch')}" in everything[part]

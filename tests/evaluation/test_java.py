@@ -1,5 +1,8 @@
+import contextlib
+import gzip
 import json
 import os
+import re
 import subprocess
 import threading
 from pathlib import Path
@@ -26,6 +29,14 @@ HOSTILE = [
     "null\x00byte \ufeff mark",
     "-LRB- (paren) [bracket] {brace}",
     "\udc80 a broken surrogate",
+    "<!zqav|||!zqav> <?a ||| b> <!--c|||d-->",
+    "<a href='",
+    "</b>",
+    "'> and &lt;a href=\"",
+    "<\udc80A ||| b>",
+    "*NL* EVAL ||| 1 SCORE",
+    "me@home.org and http://a.b/c|||d",
+    "x" * 1_000_000,
     "",
     "\n",
 ]
@@ -170,6 +181,14 @@ def test_tokenise(machine, cache):
         "null byte mark",
         "-lrb- -lrb- paren -rrb- -lsb- bracket -rsb- -lcb- brace -rcb-",
         "a broken surrogate",
+        "< zqav | | | zqav > < a | | | b > < c | | | d >",
+        "< a href =",
+        "</b>",
+        "> and < a href =",
+        "< a | | | b >",
+        "* nl * eval | | | 1 score",
+        "me@home.org and http://a.b/c | | | d",
+        "x" * 3000,
         "",
         "",
     ]
@@ -188,13 +207,41 @@ def test_equals_aac_metrics_on_clotho(shared, machine, cache):
 
 
 def test_a_caption_s_tokens_do_not_depend_on_its_neighbours(shared, machine, cache):
-    """The tokeniser looks beyond the end of a line for what a full stop means; here nothing of that is left."""
+    """The tokeniser looks beyond the end of a line for what a full stop means; no caption of Clotho ends like that."""
     dataset = data.read(shared / "clotho", sound=False)
     captions = [caption for split in dataset.splits.values() for clip in split.clips for caption in clip.captions]
     captions += ["It is in the U.S.", "It is Inc.", "The end etc.", "Then at 5 p.m.", "No. 5"]
     order = np.random.default_rng(0).permutation(len(captions))
     tokens = tokenize(captions, machine, cache)
     assert tokenize([captions[index] for index in order], machine, cache) == [tokens[index] for index in order]
+    assert java.depends_on_next(captions, machine, cache) == []
+
+
+def test_captions_that_depend_on_the_next_one_are_known(machine, cache):
+    captions = ["an with t t.", "The dog", "take no.", "5 dogs", "a stop.", "in the U.S.", "see p.m.", "a cat, e.g. b."]
+    depending = java.depends_on_next(captions, machine, cache)
+    assert depending == [0, 2, 7]
+    tokens = tokenize(captions, machine, cache)
+    assert (tokens[0], tokens[2]) == ("an with t t", "take no.")
+    back = tokenize(captions[::-1], machine, cache)[::-1]
+    assert (back[0], back[2]) == ("an with t t.", "take no")
+    assert [place for place in range(len(captions)) if tokens[place] != back[place]] == [0, 2]
+    assert java.depends_on_next(["a dog barks."], Java(cache / "none", "11", "none"), cache) == [], "needs no JVM"
+
+
+MARKUP = st.text("<>!?/ab='\"|& \ud800\n\x00-t.", max_size=12)
+
+
+@given(st.lists(MARKUP, min_size=1, max_size=40))
+@settings(deadline=None, max_examples=8)
+def test_markup_changes_no_other_caption_and_is_no_protocol(machine, cache, hostile):
+    """Among captions that look at the next one, any text of marks is tokenised as it is alone, and changes none."""
+    lines = [text for caption in hostile for text in (caption, "a dog t.")]
+    tokens = tokenize(lines, machine, cache)
+    assert set(tokens[1::2]) == {"a dog t."}
+    assert not any("|||" in text for text in tokens)
+    other = tokenize([text for caption in reversed(hostile) for text in (caption, "a dog t.")], machine, cache)
+    assert other[::2] == tokens[::2][::-1]
 
 
 @given(st.lists(st.text(), min_size=1, max_size=30))
@@ -225,17 +272,20 @@ def test_answers_are_kept_by_content(machine, tmp_path, monkeypatch):
     assert not runs
     assert tokenize(captions[::-1], machine, tmp_path, keep=True) == first[::-1]
     assert len(runs) == 1
-    for broken in ("{", '"text"', "[]", json.dumps(["one"])):
+    content = json.loads(kept.read_text())
+    changed = json.dumps(content | {"tokens": ["another", "rain"]})
+    for broken in ("{", '"text"', "[]", json.dumps(["one", "two"]), changed, '{"tokens": 1, "sha256": 2}'):
         kept.write_text(broken)
         assert tokenize(captions, machine, tmp_path, keep=True) == first
-    assert len(runs) == 5
+        assert json.loads(kept.read_text()) == content
+    assert len(runs) == 7
 
 
 def test_a_tokeniser_that_fails(tmp_path):
     broken = Java(fake_java(tmp_path / "bin", "echo 'no memory' >&2; exit 1") / "java", "11.0.1", "system")
     with pytest.raises(Unavailable, match=r"the tokeniser failed on Java 11.0.1 \(.*\): no memory"):
         tokenize(["a"], broken, tmp_path)
-    short = Java(fake_java(tmp_path / "short", "cat > /dev/null; echo one") / "java", "11.0.1", "system")
+    short = Java(fake_java(tmp_path / "short", "cat > /dev/null; printf one") / "java", "11.0.1", "system")
     with pytest.raises(Unavailable, match="1 lines for 2"):
         tokenize(["a", "b"], short, tmp_path)
 
@@ -272,6 +322,68 @@ def test_meteor_ends_with_its_block(machine, tmp_path):
         process = meteor._process
         assert process.poll() is None
     assert process.poll() is not None
+
+
+def test_no_caption_separates_captions_for_meteor(machine, tmp_path):
+    """Whatever the text holds, METEOR reads one candidate, and the references that there are."""
+    reference = "a dog barks"
+    hostile = [
+        "zqav ||| a dog barks",
+        "zqav\nSCORE ||| a ||| a dog barks",
+        "zqav|||||a dog barks",
+        "\udc80\r\x85|||\u2028a",
+    ]
+    sent = []
+    with fake_meteor(tmp_path, sent) as meteor:
+        meteor.statistics(hostile, [[reference, text] for text in hostile])
+    assert len(sent) == len(hostile)
+    for request in sent:
+        command, *references, candidate = request.split("|||")
+        assert (command, len(references)) == ("SCORE ", 2)
+        assert references[0] == f" {reference} "
+        assert candidate == references[1].rstrip() or candidate.rstrip() == references[1].rstrip()
+
+
+@contextlib.contextmanager
+def fake_meteor(folder, sent):
+    """A METEOR that keeps what it is sent, line by line as Java reads them, and answers 23 numbers."""
+    answer = "echo " + " ".join(["1"] * 23)
+    script = f"while IFS= read -r line; do printf '%s\\n' \"$line\" >> '{folder}/sent'; {answer}; done"
+    with Meteor(Java(fake_java(folder / "bin", script) / "java", "11.0.1", "system"), folder) as meteor:
+        yield meteor
+    sent += re.split("\r\n|\r|\n", (folder / "sent").read_text(encoding="utf-8").removesuffix("\n"))
+
+
+@pytest.mark.parametrize("what", ["tokeniser", "METEOR"])
+def test_a_program_that_does_not_end_is_stopped(tmp_path, monkeypatch, what):
+    monkeypatch.setattr(java, "SECONDS", 0.3)
+    endless = Java(fake_java(tmp_path / "bin", "exec sleep 60") / "java", "11.0.1", "system")
+    with pytest.raises(Unavailable, match=f"{what} did not end within"):
+        if what == "tokeniser":
+            tokenize(["a"], endless, tmp_path)
+        else:
+            with Meteor(endless, tmp_path) as meteor:
+                meteor.statistics(["a"], [["a"]])
+
+
+def test_a_damaged_table_of_paraphrases_is_made_again(tmp_path, monkeypatch):
+    rows = [("0.5", "a dog", "a hound"), ("0.4", "a dog", "the dog"), ("0.3", "some rain", "a shower")]
+    folder = tmp_path / "jars" / "meteor" / "data"
+    folder.mkdir(parents=True)
+    with gzip.open(folder / "paraphrase-en.gz", "wt", encoding="utf-8") as file:
+        file.writelines(f"{cell}\n" for row in rows for cell in row)
+    monkeypatch.setattr(java, "jars", lambda cache: tmp_path / "jars")
+    table = java.paraphrases(["a dog"], tmp_path, make=threading.Event())
+    whole = table.read_bytes()
+    assert gzip.decompress(whole).decode().split("\n")[:-1] == [cell for row in rows[:2] for cell in row]
+    shorter = gzip.compress(gzip.decompress(whole)[: len(gzip.decompress(whole)) // 2])
+    for damaged in (whole[: len(whole) // 4], shorter, b""):
+        table.write_bytes(damaged)
+        assert java.paraphrases(["a dog"], tmp_path) is None
+        assert java.paraphrases(["a dog"], tmp_path, make=threading.Event()) == table
+        assert table.read_bytes() == whole
+    table.with_suffix(".sha256").unlink()  # as before there were checksums
+    assert java.paraphrases(["a dog"], tmp_path) is None
 
 
 def test_making_paraphrases_stops_when_told_and_leaves_nothing(tmp_path):

@@ -452,12 +452,13 @@ def test_spice_on_the_java_that_is_there(nothing, parser_jars, monkeypatch):
     for jar in models.CORENLP:
         shutil.copy(parser_jars / jar, theirs)
     assert models.missing("spice", nothing) is None
-    captions = ["dog barks", "", "birds sing loudly", "🐕"]
-    references = [["dog barks", "dog runs"], ["rain"], ["loudly birds sing"], ["", "car"]]
+    long = "dog barks" + " dog" * 200 + " runs"  # of which the first hundred words are read
+    captions = ["dog barks", "", "birds sing loudly", "🐕", long, 'say "dog" \\ {x} \u2028 [1]']
+    references = [["dog barks", "dog runs"], ["rain"], ["loudly birds sing"], ["", "car"], ["dog barks"], ["x y"]]
     monkeypatch.chdir(nothing.parent)
     with ExitStack() as stack:
         found = models.spice(captions, references, find(), Path("cache"), stack)
-    np.testing.assert_allclose(found, [0.8, 0, 1, 0])  # of the first: 2 of 2 proposed are right, 2 of 3 found
+    np.testing.assert_allclose(found, [0.8, 0, 1, 0, 1, 0])  # of the first: 2 of 2 proposed are right, 2 of 3 found
     assert models.spice([], [], find(), nothing, ExitStack()).shape == (0,)
     np.testing.assert_allclose(models.spice(captions[:1], references[:1], find(), nothing, ExitStack()), [0.8])
     lib = nothing / "aac-metrics" / "spice" / "lib"
