@@ -1,5 +1,6 @@
 """How long a team waits for a verdict (`verdict`), and an organiser for the board of forty systems (`leaderboard`)."""
 
+import io
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from pypdf import PdfWriter
 
 from bench.measures import Function, Row, duration, race, times
 from evaluation.data import Clip, Split
@@ -86,8 +88,16 @@ def package(task: Task, split: Split, folder: Path, author: str, rng: np.random.
                 out.write(written, f"{inner}/{output.file.value.format(**names)}")
             said = {block: _filled(fact.value, names) for block, fact in task.metadata.items()}
             out.writestr(f"{inner}/{task.package.metadata.value.format(**names)}", yaml.safe_dump(said))
-        out.writestr(task.package.report.value.format(**names), b"%PDF-1.4\n%%EOF\n")
+        out.writestr(task.package.report.value.format(**names), _report())
     return path
+
+
+def _report() -> bytes:
+    """A PDF of an empty page."""
+    writer, made = PdfWriter(), io.BytesIO()
+    writer.add_blank_page(width=595, height=842)
+    writer.write(made)
+    return made.getvalue()
 
 
 def _filled(key: Key, names: dict[str, str], name: str = "") -> object:

@@ -167,18 +167,6 @@ class _Values:
         return value
 
 
-def pdf_fault(path: Path) -> str | None:
-    """Say why a file is no PDF, or not all of one."""
-    with path.open("rb") as file:
-        begin = file.read(1024)  # where the header may stand, and the last mark at the end (ISO 32000, annex H.3.4)
-        file.seek(max(0, path.stat().st_size - 2048))
-        end = file.read()
-    if b"%PDF-" not in begin:
-        found = f"begins with {begin[:8]!r}" if begin else "is empty"
-        return f"must be a PDF; it {found}: export the report as PDF"
-    return None if b"%%EOF" in end else "must be a whole PDF; its end is missing: export the report again"
-
-
 # Findings -------------------------------------------------------------------------------------------------------------
 
 

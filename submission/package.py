@@ -23,7 +23,7 @@ from evaluation import retrieval, scores, tables
 from evaluation.data import EVALUATION, Dataset, Split
 from evaluation.files import replacing
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding, cut, quoted, shortened
-from submission import archive, documents, metadata, outputs
+from submission import archive, documents, metadata, outputs, reports
 from submission.tasks import Key, Task
 from submission.teams import Team
 
@@ -287,14 +287,18 @@ def _report(
 ) -> Iterator[Finding]:
     """Check that the report is there, and a PDF; nothing else is to lie outside the systems' folders."""
     wanted = task.package.report.value.format(**names) if names else task.package.report.value
-    reports = [inner for inner in others if inner.lower().endswith(".pdf")]
-    found = wanted if wanted in others else reports[0] if len(reports) == 1 else None
+    pdfs = [inner for inner in others if inner.lower().endswith(".pdf")]
+    found = None
+    if wanted in others:
+        found = wanted
+    elif len(pdfs) == 1:
+        found = pdfs[0]
     if found is None and f"{name}/{wanted}" not in unread:
         yield Finding(name, message=f"there is no report {wanted}; add it")
     if found is not None:
         if found != wanted and names:
             yield Finding(others[found].shown, message=f"must be {wanted}; move it there")
-        if fault := documents.pdf_fault(others[found].path):
+        if fault := reports.fault(others[found].path):
             yield Finding(others[found].shown, message=fault)
     yield from shortened([_stray(entry) for inner, entry in others.items() if inner != found], "files")
 

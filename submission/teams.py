@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evaluation.findings import ERROR, SHOWN, WARNING, Faulty, Finding, cut, lookalike, quoted, unknown_key
-from submission import documents
-from submission.documents import Document, KeyPath, dotted, first, pdf_fault, shown
+from submission import documents, reports
+from submission.documents import Document, KeyPath, dotted, first, shown
 from submission.metadata import ABSENT, Checks, comment, has_metric, hinted, key_lines, label_fault, written
 from submission.tasks import Key, Task
 
@@ -167,7 +167,7 @@ def _label_parts(task: Task, words: Mapping[str, str], find: Callable[..., None]
 
 def _report(path: Path, named: str, find: Callable[..., None]) -> None:
     try:
-        fault = pdf_fault(path) if path.is_file() else None
+        fault = reports.fault(path) if path.is_file() else None
         there = path.is_file()
     except (OSError, ValueError):  # a name that no file can have
         there = False

@@ -149,8 +149,9 @@ def _header(source: BinaryIO, place: int) -> Header | None:
         return None
     numbers = {"checksum": checksum, "packed size": packed, "size": size}
     wide = _field(extra, ZIP_64)
-    if MASK_32 in (packed, size):
-        if len(wide) < 16:
+    masked = [packed, size].count(MASK_32)
+    if masked:
+        if masked == 1 or len(wide) < 16:  # of one alone, programs disagree about which of the two comes first
             return None
         numbers["size"], numbers["packed size"] = struct.unpack_from("<2Q", wide)
     return Header(flags, method, numbers, name, extra, place + 30 + name_length + extra_length)

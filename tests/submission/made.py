@@ -38,7 +38,27 @@ SYSTEM = {
     "complexity": {"total_parameters": 732354, "trainable_parameters": 732354},
     "seed": 0,
 }
-PDF = b"%PDF-1.4\n1 0 obj\n<< /Type /Catalog >>\nendobj\ntrailer\n%%EOF\n"
+
+
+def pdf(*objects: bytes, trailer: bytes = b"") -> bytes:
+    """A PDF of some objects, numbered from 1, of which the first is the catalogue."""
+    content, places = b"%PDF-1.4\n", []
+    for number, body in enumerate(objects, start=1):
+        places.append(len(content))
+        content += b"%d 0 obj\n%b\nendobj\n" % (number, body)
+    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    count, start = len(objects) + 1, len(content)
+    content += b"xref\n0 %d\n0000000000 65535 f \n%btrailer\n" % (count, table)
+    return content + b"<< /Size %d /Root 1 0 R %b >>\nstartxref\n%d\n%%%%EOF\n" % (count, trailer, start)
+
+
+CATALOGUE = b"<< /Type /Catalog /Pages 2 0 R >>"
+PDF = pdf(  # a page with a line on it
+    CATALOGUE,
+    b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+    b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R >>",
+    b"<< /Length 13 >>\nstream\n72 72 m 9 9 l\nendstream",
+)
 WORDS = ("rain", "birds", "a dog", "thunder", "steps", "water", "wind", "a bell")
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from evaluation.findings import ERROR, WARNING, BadRequest, Faulty, Finding
 from submission import documents, metadata, tasks, teams
+from tests.submission import made
 
 TASKS = {name: tasks.read(name) for name in tasks.names()}
 A, B = "dcase2023-6a", "dcase2022-6b"
@@ -906,7 +907,7 @@ systems:
 def read_team(content: str, folder: Path, name: str = A) -> tuple[teams.Team, list[Finding]]:
     (folder / "team.yaml").write_text(content)
     if not (folder / "report.pdf").exists():
-        (folder / "report.pdf").write_bytes(b"%PDF-1.4\n%%EOF\n")
+        (folder / "report.pdf").write_bytes(made.PDF)
     return teams.read(TASKS[name], folder / "team.yaml")
 
 
@@ -1123,7 +1124,7 @@ def test_random_edits_never_break_the_check(tmp_path, name, changes):
         raw = raw[:at] + piece + raw[at + cut :]
     path = tmp_path / "m.yaml"
     path.write_bytes(raw)
-    (tmp_path / "report.pdf").write_bytes(b"%PDF-1.4\n%%EOF\n")
+    (tmp_path / "report.pdf").write_bytes(made.PDF)
     if name == "team":
         try:
             _, findings = teams.read(TASKS[A], path)

@@ -375,6 +375,10 @@ MUTATIONS = {
         put(REPORT, made.PDF.removesuffix(b"%%EOF\n")),
         f"{REPORT}: error: must be a whole PDF; its end is missing: export the report again",
     ),
+    "report of ten bytes": (
+        put(REPORT, b"%PDF-%%EOF"),
+        f"{REPORT}: error: must be a PDF that can be read; it cannot be (startxref not found): export the report again",
+    ),
     "report of another name": (
         renamed(REPORT, "task6/paper.pdf"),
         f"task6/paper.pdf: error: must be {REPORT}; move it there",

@@ -231,6 +231,10 @@ ENTRY = {
         zipped(own=MASKED),
         f"is damaged: copy the zip anew, or {ANEW}",
     ),
+    "one of two sizes of 64 bits": (
+        zipped(own={"packed": 0xFFFFFFFF, "extra": extra(1, SIZES_64)}),
+        f"is damaged: copy the zip anew, or {ANEW}",
+    ),
     "two fields of 64 bits": (
         zipped(own={"extra": 2 * extra(1, SIZES_64)}),
         f"must have each extra field once; found 0x0001 twice: {ANEW}",
