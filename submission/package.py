@@ -512,7 +512,7 @@ def _answer(task: Task, run: Path, split: Split, folder: Path, path: Path, shown
 
             prediction = captioning.read(source)
         else:
-            prediction = retrieval.read(source)
+            prediction = retrieval.read(source, (len(split.queries), len(split.clips)))
         outputs.write(task, prediction, split, path, str(source))
     except Faulty as faulty:
         return [replace(finding, file=shown) if finding.file == str(path) else finding for finding in faulty.findings]
