@@ -53,7 +53,6 @@ def download(options: argparse.Namespace) -> int:
 def score_retrieval(options: argparse.Namespace) -> None:
     """Score a retriever's prediction, with 95 % intervals and the chance level."""
     split = data.read(options.truth, options.split, sound=False)[options.split]
-    prediction = retrieval.read(options.prediction)
     truth = None
     if options.relevance == Path("captions"):
         truth = split.captions
@@ -61,9 +60,10 @@ def score_retrieval(options: argparse.Namespace) -> None:
         if not options.relevance.is_file():
             raise BadRequest(f"{options.relevance}: no such file; give a relevance file, or `captions`")
         truth = data.read_relevance(options.relevance, split.file_names)
+    queries = max(len(split.queries), len(truth or ()))
     score = retrieval.evaluate(
         split,
-        prediction,
+        retrieval.read(options.prediction, (queries, len(split.clips))),
         truth=truth,
         metrics=options.metrics,
         interval=options.interval,

@@ -38,6 +38,7 @@ import hashlib
 import json
 import math
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation import scores, tables
+from evaluation import npz, scores, tables
 from evaluation.data import Split
 from evaluation.files import no_file, replacing
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding, lookalike, printable, shortened
@@ -119,12 +120,17 @@ def _texts(texts: Iterable[str]) -> np.ndarray:
     return np.frombuffer(json.dumps(list(texts)).encode(), dtype=np.uint8)
 
 
-def read(path: Path) -> Prediction:
+def read(path: Path, asked: tuple[int, int] | None = None) -> Prediction:
     """Read a prediction: a `Similarity` from .npz, or either kind from a CSV, separated by commas or tabs.
 
     Of a CSV the first column is the query. Where most of the other cells below the header are numbers it is a matrix
     of scores, whose header names the clips; else they are clips, best first, and the header is not looked at (the
     submission room checks it).
+
+    Args:
+        path: The file.
+        asked: How many queries and clips are asked for. An .npz that takes ten times as much memory as that is refused
+            before it is unpacked; where None is given, one of more than 1 GiB.
 
     Raises:
         BadRequest: There is no such file, or it is of another kind.
@@ -133,7 +139,7 @@ def read(path: Path) -> Prediction:
     if not path.is_file():
         raise no_file(path, "a prediction (.npz or .csv)")
     if path.suffix.lower() == ".npz":
-        return _similarity(path)
+        return _similarity(path, asked)
     if path.suffix.lower() not in (".csv", ".tsv"):
         raise BadRequest(f"{path}: must be .npz (a similarity matrix) or .csv (query and best clips, best first)")
     return read_csv(path, str(path))
@@ -246,20 +252,60 @@ def _matrix(records: Sequence[tables.Record], scores: Sequence[np.ndarray | None
     return Similarity(queries, tuple(header[1:]), np.array(scores, dtype=np.float64))
 
 
-def _similarity(path: Path) -> Similarity:
+# How much a similarity matrix may hold, so that a small file cannot take all memory.
+LARGEST = 2**30  # bytes of scores, where nobody says what is asked
+TIMES = 10  # as many bytes of scores as what is asked takes as float64 …
+SPARE = 2**23  # … and these
+TEXTS = 2**25  # bytes of the queries' or clips' list
+TEXT = 2**12  # bytes of a query or name, on average
+
+
+def _similarity(path: Path, asked: tuple[int, int] | None) -> Similarity:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            queries, names = (tuple(json.loads(file[key].tobytes())) for key in ("queries", "file_names"))
-            scores = file["scores"]
-        if not all(isinstance(text, str) for text in queries + names):
-            raise TypeError("queries and file_names must be lists of texts")
+        with zipfile.ZipFile(path) as archive:
+            headers = {key: npz.header(archive, key) for key in ("queries", "file_names", "scores")}
+            fault = _size_fault(headers, asked)
+            if not fault:
+                queries, names = (_read_texts(archive, key) for key in ("queries", "file_names"))
+                fault = _shape_fault(headers["scores"], queries, names)
+            if not fault:
+                scores = npz.array(archive, "scores")
     except Exception as error:  # at a broken file zipfile, zlib, json and numpy raise almost anything
-        message = f"must hold queries, file_names and scores as `systems predict` writes them ({error})"
-        raise Faulty([Finding(str(path), message=message)]) from None
-    if scores.shape != (len(queries), len(names)) or scores.dtype.kind != "f":
-        wanted, found = f"{len(queries)} x {len(names)} floats", f"{' x '.join(map(str, scores.shape))} {scores.dtype}"
-        raise Faulty([Finding(str(path), message=f"scores must be {wanted}, queries by clips; found {found}")])
+        fault = f"must hold queries, file_names and scores as `systems predict` writes them ({error})"
+    if fault:
+        raise Faulty([Finding(str(path), message=fault)])
     return Similarity(queries, names, scores)
+
+
+def _size_fault(headers: Mapping[str, npz.Header], asked: tuple[int, int] | None) -> str | None:
+    """Say that a prediction would take more memory than what is asked can need."""
+    scores = headers["scores"]
+    most = LARGEST if asked is None else TIMES * 8 * asked[0] * asked[1] + SPARE
+    if scores.bytes > most:
+        wanted = f"must not take more than {most} bytes"
+        if asked:
+            wanted = f"must be of {asked[0]} queries and {asked[1]} clips, and not take more than {most} bytes"
+        return f"scores {wanted}; found {scores}, {scores.bytes} bytes: is this the prediction of this split?"
+    for key, length in zip(("queries", "file_names"), scores.shape, strict=False):
+        texts = headers[key]
+        most = min(TEXTS, TEXT * (length + 1))
+        if texts.bytes > most:
+            return f"{key} must not take more than {most} bytes; found {texts.bytes}: give the texts themselves"
+    return None
+
+
+def _read_texts(archive: zipfile.ZipFile, key: str) -> tuple[str, ...]:
+    texts = tuple(json.loads(npz.array(archive, key).tobytes()))
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("queries and file_names must be lists of texts")
+    return texts
+
+
+def _shape_fault(scores: npz.Header, queries: Sequence[str], names: Sequence[str]) -> str | None:
+    """Say that the scores are not those of the queries and clips."""
+    if scores.shape == (len(queries), len(names)) and scores.dtype.kind == "f":
+        return None
+    return f"scores must be {len(queries)} x {len(names)} floats, queries by clips; found {scores}"
 
 
 def validate(

@@ -74,6 +74,11 @@ class Opened:
     findings: tuple[Finding, ...]
 
 
+def junk_kind(name: str) -> str | None:
+    """Return which of `JUNK` a file or folder is that macOS or Windows adds; None where it is none."""
+    return next((kind for kind in JUNK if fnmatchcase(name.lower(), kind.lower())), None)
+
+
 def is_one(path: Path) -> bool:
     """Whether a file is a zip, or an archive of another kind that is given for one, by its name or its content."""
     if path.suffix.lower() == ".zip" or not path.is_file():
@@ -156,8 +161,8 @@ class _Package:
         parts = name.split("/")
         if fault := _misnamed(name, parts):
             return self.find("such names", name or "/", fault)
-        if junk := [kind for part in parts for kind in JUNK if fnmatchcase(part.lower(), kind.lower())]:
-            self.junk.setdefault(junk[0], []).append(name)
+        if junk := next(filter(None, map(junk_kind, parts)), None):
+            self.junk.setdefault(junk, []).append(name)
             return None
         if not self._distinct(name, parts, folder):
             return None

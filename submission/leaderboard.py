@@ -53,7 +53,7 @@ from evaluation import comparison, retrieval
 from evaluation.comparison import Difference
 from evaluation.data import Split
 from evaluation.files import replacing
-from evaluation.findings import NOTE, BadRequest, Faulty, Finding
+from evaluation.findings import NOTE, BadRequest, Faulty, Finding, say
 from evaluation.intervals import grouped, jackknife
 from evaluation.scores import LOWER
 from submission import page
@@ -73,7 +73,8 @@ FILES = ("leaderboard.json", "leaderboard.txt", "leaderboard.csv", "leaderboard.
 def run(task: Task, folder: Path, splits: Mapping[str, Split], out: Path, cache: Path = Path(".cache")) -> Leaderboard:
     """Check and score every package in a folder, and write the board.
 
-    A package is a zip or a folder in it; what is hidden is passed over, anything else noted.
+    A package is a zip or a folder in it. Hidden files are ignored. Other files are ignored with a note, and so is what
+    macOS, Windows or an interrupted command leaves there.
 
     Args:
         task: What was asked for.
@@ -98,11 +99,16 @@ def run(task: Task, folder: Path, splits: Mapping[str, Split], out: Path, cache:
     if task.kind == "retrieval":  # a truth that does not hold is no package's fault
         nothing = np.zeros((len(split.truth), len(split.clips)), dtype=np.float32)
         retrieval.evaluate(split, retrieval.Similarity(tuple(split.truth), split.file_names, nothing), file="truth")
-    paths, findings = [], []
+    paths: list[Path] = []
+    findings: list[Finding] = []
     for path in sorted(folder.absolute().iterdir()):
-        if path.name.startswith(".") or path.resolve() == out.resolve():
+        if path.resolve() == out.resolve():
             continue
-        if path.name != "__MACOSX" and (path.is_dir() or path.suffix.lower() == ".zip"):
+        if leftover := _leftover(path.name):
+            findings.append(Finding(path.name, message=leftover, severity=NOTE))
+        elif path.name.startswith("."):
+            continue
+        elif path.is_dir() or path.suffix.lower() == ".zip":
             paths.append(path)
         else:
             findings.append(Finding(path.name, message="is no package, and passed over", severity=NOTE))
@@ -130,13 +136,29 @@ def _has_truth(task: Task, split: Split) -> bool:
     return bool(split.truth)
 
 
+def _leftover(name: str) -> str | None:
+    """Say why a file or folder is none of the user's; None where it may be one."""
+    from submission import archive
+
+    kind = archive.junk_kind(name)
+    if kind:
+        return f"is ignored: {archive.JUNK[kind]} adds it"
+    if name.startswith(".") and name.endswith(".part"):
+        return "is ignored: an interrupted command left it; delete it"
+    return None
+
+
 def _check_out(out: Path) -> None:
+    """Make sure that the board takes the place of another one or of nothing; print notes of what is ignored there."""
     if out.exists() and not out.is_dir():
         raise BadRequest(f"{out}: must be a folder or not there; give another name")
     found = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    leftovers = {name: why for name in sorted(found) if (why := _leftover(name))}
+    found -= leftovers.keys()
     strange = found.difference(FILES) if FILES[0] in found else found  # which is written first
     if strange:
         raise BadRequest(f"{out}: holds {min(strange)!r}, and is no leaderboard of before; give another folder")
+    say(Finding(str(out / name), message=why, severity=NOTE) for name, why in leftovers.items())
 
 
 def save(board: Leaderboard, folder: Path) -> None:

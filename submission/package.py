@@ -11,7 +11,6 @@ import shlex
 import shutil
 import tempfile
 import unicodedata
-import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
@@ -469,23 +468,26 @@ def _of_source(finding: Finding, sources: Mapping[str, Path]) -> Finding:
 
 
 def _replaceable(task: Task, target: Path) -> None:
-    """Make sure that a package takes the place of a package of the same task or of nothing."""
+    """Make sure that a package takes the place of one that was made here for the same task, or of nothing."""
     if target.suffix.lower() != ".zip":
         raise BadRequest(f"{target}: must end in .zip; give another name")
-    if target.is_file():
-        top = PurePosixPath(task.package.folder.value).parts[0]
-        try:
-            with zipfile.ZipFile(target) as there:
-                fine = all(name.startswith(f"{top}/") for name in there.namelist())
-        except zipfile.BadZipFile:
-            fine = False
-        if not fine:
-            raise BadRequest(f"{target}: is there already, and no package of {task.name}; give another name")
-        with archive.opened(target) as there:
-            others = [name for name in metadata.tasks_of(_metadata_of(there.files)) if name != task.name]
-        if others:  # the file names of two years are the same
-            message = f"is there already, a package of {' and '.join(others)}; give {task.name}'s another name by --out"
-            raise BadRequest(f"{target}: {message}")
+    if not target.is_file():
+        return
+    top = PurePosixPath(task.package.folder.value).parts[0]
+    with archive.opened(target) as there:
+        errors = [finding for finding in there.findings if finding.severity == ERROR]
+        inside = all(name.startswith(f"{top}/") for name in there.files)
+        written_for = metadata.tasks_of(_metadata_of(there.files))
+    others = [name for name in written_for if name != task.name]
+    if others:  # the file names of two years are the same
+        message = f"is there already, a package of {' and '.join(others)}; give {task.name}'s another name by --out"
+    elif errors:
+        message = f"is there already, and no package of {task.name} that can be read; give another name by --out"
+    elif not inside or not written_for:
+        message = f"is there already, and no package of {task.name}; give another name"
+    else:
+        return
+    raise BadRequest(f"{target}: {message}")
 
 
 def _answer(task: Task, run: Path, split: Split, folder: Path, path: Path, shown: str) -> list[Finding]:
@@ -512,7 +514,7 @@ def _answer(task: Task, run: Path, split: Split, folder: Path, path: Path, shown
 
             prediction = captioning.read(source)
         else:
-            prediction = retrieval.read(source)
+            prediction = retrieval.read(source, (len(split.queries), len(split.clips)))
         outputs.write(task, prediction, split, path, str(source))
     except Faulty as faulty:
         return [replace(finding, file=shown) if finding.file == str(path) else finding for finding in faulty.findings]

@@ -87,7 +87,8 @@ def score(folder: Path, split: Split, metric: str, cache: Path) -> Score:
     if not file.is_file():
         raise BadRequest(f"{file}: no such file, and {metric} is a metric of {task}; predict with --as {task} first")
     if task == "retrieval":
-        found = retrieval.evaluate(split, retrieval.read(file), metrics=[metric, *retrieval.SETS["dcase2022"]])
+        prediction = retrieval.read(file, (len(split.queries), len(split.clips)))
+        found = retrieval.evaluate(split, prediction, metrics=[metric, *retrieval.SETS["dcase2022"]])
     else:
         metrics = [metric, *captioning.SETS["basic"]]
         found = captioning.evaluate(split, captioning.read(file), metrics=metrics, cache=cache)

@@ -1,11 +1,13 @@
 """The command line: exit status, what goes where, and never a traceback."""
 
 import functools
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -268,6 +270,7 @@ def test_the_folders_relevance_is_the_truth_unless_captions_are_asked_for(run, s
         ),
         (["--prediction", "{0}/notes.txt"], 2, "error: {0}/notes.txt: must be .npz"),
         (["--prediction", "{0}/broken.npz"], 1, "{0}/broken.npz: error: must hold queries, file_names and scores"),
+        (["--prediction", "{0}/huge.npz"], 1, "{0}/huge.npz: error: scores must be of 5 queries and 4 clips, and not"),
         (["--relevance", "{0}/no.csv"], 2, "error: {0}/no.csv: no such file; give a relevance file, or `captions`"),
         (["--relevance", "{0}/notes.txt"], 1, "{0}/notes.txt:1: error: the header must be query,audio_filenames; "),
         (["--json", "{0}/notes.txt/x.json"], 2, "error: {0}/notes.txt: File exists"),
@@ -278,6 +281,12 @@ def test_the_folders_relevance_is_the_truth_unless_captions_are_asked_for(run, s
 def test_a_wrong_score(run, scored, more, status, message):
     (scored / "notes.txt").write_text("notes\n")
     (scored / "broken.npz").write_bytes(b"PK\x03\x04 broken")
+    huge = np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), (20_000, 20_000), (0, 0))
+    header = io.BytesIO()  # of 1.6 GB of scores, which are not there
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(huge))
+    with zipfile.ZipFile(scored / "huge.npz", "w") as file:
+        for name in ("queries", "file_names", "scores"):
+            file.writestr(f"{name}.npy", header.getvalue())
     (scored / "run" / "predictions").mkdir(parents=True)
     for name in ("evaluation.npz", "validation.csv", "notes.txt"):
         (scored / "run" / "predictions" / name).touch()

@@ -12,6 +12,7 @@ import time
 import tomllib
 import tracemalloc
 import warnings
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -767,15 +768,18 @@ FLOATS = "scores must be 1 x 2 floats, queries by clips; found"
         (npz()[:-30], f"{WRITES} (File is not a zip file)"),
         (npz().replace(b"\x00" * 8, b"\x01" * 8), WRITES),
         (npy(np.zeros((1, 2))), WRITES),
-        (pickle.dumps(Bomb()), f"{WRITES} (This file contains pickled (object) data."),
-        (npz(scores=np.array([[Bomb(), 0]])), f"{WRITES} (Object arrays cannot be loaded when allow_pickle=False)"),
+        (pickle.dumps(Bomb()), f"{WRITES} (File is not a zip file)"),
+        (npz(scores=np.array([[Bomb(), 0]])), f"{FLOATS} 1 x 2 object"),
         (npz(queries=np.array([Bomb()])), f"{WRITES} (Object arrays cannot be loaded when allow_pickle=False)"),
         (npz(queries=np.array(["q"])), WRITES),  # a plain array of strings
         (npz(queries=texts(1)), f"{WRITES} (queries and file_names must be lists of texts)"),
         (npz(file_names=texts("a", ["b"])), f"{WRITES} (queries and file_names must be lists of texts)"),
         (npz(queries=np.frombuffer(b"1", np.uint8)), WRITES),
         (npz(queries=np.frombuffer(b'["\xe9"]', np.uint8)), WRITES),
-        (npz().replace(b"scores.npy", b"others.npy"), f"{WRITES} ('scores is not a file in the archive')"),
+        (
+            npz().replace(b"scores.npy", b"others.npy"),
+            f"{WRITES} (\"There is no item named 'scores.npy' in the archive\")",
+        ),
         (npz(scores=np.zeros((2, 1), "f4")), f"{FLOATS} 2 x 1 float32"),
         (npz(scores=np.zeros(2)), f"{FLOATS} 2 float64"),
         (npz(scores=np.zeros((1, 2, 1), "f4")), f"{FLOATS} 1 x 2 x 1 float32"),
@@ -791,6 +795,92 @@ def test_npz_that_does_not_hold(content, message, tmp_path, recwarn):
         read(path)
     assert str(refusal.value).startswith(f"{path}: error: {message}")
     assert not [warning for warning in recwarn if "a pickle was run" in str(warning.message)]
+
+
+def packed(method: int = zipfile.ZIP_DEFLATED, **arrays) -> bytes:
+    """A compressed npz of headers alone, or of headers and zeros as far as 100 MB."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for name, array in ({"queries": texts("q"), "file_names": texts("a", "b")} | arrays).items():
+            if isinstance(array, tuple):
+                with archive.open(f"{name}.npy", "w") as member:
+                    np.lib.format.write_array_header_2_0(
+                        member, {"shape": array, "fortran_order": False, "descr": "<f4"}
+                    )
+                    member.write(bytes(10**6))
+            else:
+                archive.writestr(f"{name}.npy", npy(array))
+    return file.getvalue()
+
+
+def long_header() -> bytes:
+    """An array whose header says that it has 4 GB."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("queries.npy", b"\x93NUMPY\2\0" + b"\xff" * 4 + b" " * 10**6)
+    return file.getvalue()
+
+
+ASKED = (5, 7)
+MOST = 10 * 8 * 5 * 7 + 2**23
+HUGE = {
+    "many scores": (
+        packed(scores=(20_000, 20_000)),
+        f"scores must be of 5 queries and 7 clips, and not take more than {MOST} bytes; found 20000 x 20000 float32, "
+        "1600000000 bytes: is this the prediction of this split?",
+    ),
+    "more than any memory": (
+        packed(scores=(2**40, 2**40)),
+        f"scores must be of 5 queries and 7 clips, and not take more than {MOST} bytes; found {2**40} x {2**40} "
+        f"float32, {2**82} bytes: is this the prediction of this split?",
+    ),
+    "many dimensions": (
+        packed(scores=(2**20,) * 4),
+        f"scores must be of 5 queries and 7 clips, and not take more than {MOST} bytes; found",
+    ),
+    "many queries and no clip": (packed(scores=(2**40, 0)), f"{FLOATS} {2**40} x 0 float32"),
+    "long texts": (
+        packed(queries=np.zeros(10**7, np.uint8), scores=(1, 2)),
+        "queries must not take more than 8192 bytes; found 10000000: give the texts themselves",
+    ),
+    "texts of any shape": (
+        packed(file_names=(10**6, 10**6), scores=(1, 2)),
+        "file_names must not take more than 12288 bytes; found 4000000000000: give the texts themselves",
+    ),
+    "LZMA": (
+        packed(zipfile.ZIP_LZMA, scores=np.zeros((1, 2), "f4")),
+        f"{WRITES} (queries is packed by method 14; write it with np.savez)",
+    ),
+    "a header without end": (long_header(), f"{WRITES} (queries has a header of version (2, 0) and 4294967295 bytes)"),
+    "a shape below zero": (packed(scores=(-1, 2)), f"{WRITES} (scores has a shape below zero)"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), HUGE.values(), ids=HUGE)
+def test_npz_that_would_take_all_memory_is_refused_unread(content, message, tmp_path, monkeypatch):
+    path = tmp_path / "it.npz"
+    path.write_bytes(content)
+    reading = retrieval.npz.array
+
+    def small(archive, name):
+        assert name != "scores"
+        array = reading(archive, name)
+        assert array.nbytes < 100
+        return array
+
+    monkeypatch.setattr(retrieval.npz, "array", small)
+    with pytest.raises(Faulty) as refusal:
+        read(path, ASKED)
+    assert str(refusal.value).startswith(f"{path}: error: {message}")
+
+
+def test_npz_may_hold_more_than_is_asked(tmp_path):
+    """Queries beyond the truth's are left out, and clips of no split count as wrong; neither is too much."""
+    more = Similarity(tuple(map(str, range(50))), tuple(map(str, range(70))), np.zeros((50, 70)))
+    more.save(tmp_path / "it.npz")
+    assert read(tmp_path / "it.npz", ASKED).scores.shape == (50, 70)
+    (tmp_path / "zeros.npz").write_bytes(packed(scores=np.zeros((1, 2), "f4")))
+    assert read(tmp_path / "zeros.npz").scores.tolist() == [[0, 0]]
 
 
 def test_npz_damaged_anywhere_is_refused_or_read(tmp_path):

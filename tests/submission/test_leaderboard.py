@@ -392,6 +392,29 @@ def test_what_cannot_be_done(make, splits, message, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_what_systems_and_interrupted_commands_leave_blocks_nothing(tmp_path, capsys):
+    """In the folder of packages and in the board's, from which Finder and Explorer were never asked to stay away."""
+    hand_in(tmp_path, "Wu", knowing(1))
+    for name in (".DS_Store", "Thumbs.db", "__MACOSX/", ".leaderboard.json.77.part", ".x.zip.part/", ".hidden"):
+        for folder in (tmp_path / "in", tmp_path / "out"):
+            folder.mkdir(exist_ok=True)
+            (folder / name).mkdir() if name.endswith("/") else (folder / name).touch()
+    (tmp_path / "out" / ".hidden").unlink()
+    board = run(TASK, tmp_path / "in", {"retrieval": SPLIT}, tmp_path / "out")
+    assert len(board.entries) == 1
+    part = "note: is ignored: an interrupted command left it; delete it"
+    notes = [
+        ".DS_Store: note: is ignored: macOS adds it",
+        f".leaderboard.json.77.part: {part}",
+        f".x.zip.part: {part}",
+        "Thumbs.db: note: is ignored: Windows adds it",
+        "__MACOSX: note: is ignored: macOS adds it",
+    ]
+    assert [str(finding) for finding in board.findings] == notes
+    assert capsys.readouterr().err.splitlines() == [f"{tmp_path}/out/{note}" for note in notes]
+    run(TASK, tmp_path / "in", {"retrieval": SPLIT}, tmp_path / "out")  # as often as one likes
+
+
 def test_a_truth_that_does_not_hold_is_no_packages_fault(tmp_path):
     (tmp_path / "in" / "A").mkdir(parents=True)
     with pytest.raises(Faulty, match=r"it has no 'nowhere\.wav'"):

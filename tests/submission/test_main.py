@@ -338,7 +338,7 @@ def test_validate_imports_little():
         "evaluation",
         *(f"evaluation.{name}" for name in ("audio", "caption_text", "containers", "data")),
         *(f"evaluation.{name}" for name in ("files", "findings", "yamlfiles")),
-        *(f"evaluation.{name}" for name in ("intervals", "retrieval", "scores", "tables")),
+        *(f"evaluation.{name}" for name in ("intervals", "npz", "retrieval", "scores", "tables")),
     }
 
 

@@ -220,6 +220,55 @@ def test_a_package_that_the_check_would_fault_is_not_made(small, team_file, tmp_
     assert (tmp_path / "p.zip").read_bytes() == b"what was there"
 
 
+def cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def of_others(content: bytes) -> bytes:
+    """A zip of the right folder that was not made here."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name).replace(b"# Metadata of a system", b"# My own notes on a system"))
+    return file.getvalue()
+
+
+OVER = {
+    "half a zip": (cut, "and no package of dcase2022-6b that can be read; give another name by --out"),
+    "a damaged list": (
+        lambda content: content.replace(b"PK\1\2", b"PK\1\3"),
+        "and no package of dcase2022-6b that can be read; give another name by --out",
+    ),
+    "damaged data": (
+        lambda content: content[:300] + bytes(40) + content[340:],
+        "and no package of dcase2022-6b that can be read; give another name by --out",
+    ),
+    "a later version of zip": (
+        lambda content: content.replace(b"PK\1\2\x14\3\x14", b"PK\1\2\x14\3\x5a"),
+        "and no package of dcase2022-6b that can be read; give another name by --out",
+    ),
+    "an empty zip": (lambda _: b"PK\5\6" + bytes(18), "and no package of dcase2022-6b that can be read; give"),
+    "an empty file": (lambda _: b"", "and no package of dcase2022-6b that can be read; give another name by --out"),
+    "another's package": (of_others, "and no package of dcase2022-6b; give another name"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), OVER.values(), ids=OVER)
+def test_only_a_package_that_was_made_here_is_replaced(change, message, small, team_file, tmp_path):
+    task, runs, dataset = small("dcase2022-6b")
+    team, target = teams.read(task, team_file)[0], tmp_path / "p.zip"
+    package.make(task, runs, team, dataset, target)
+    made_here = target.read_bytes()
+    package.make(task, runs, team, dataset, target)  # it takes its own place
+    assert target.read_bytes() == made_here
+    before = change(made_here)
+    target.write_bytes(before)
+    with pytest.raises(BadRequest) as refusal:
+        package.make(task, runs, team, dataset, target)
+    assert str(refusal.value).startswith(f"{target}: is there already, {message}")
+    assert target.read_bytes() == before
+
+
 def test_a_rehearsal_answers_another_split(small, team_file, tmp_path):
     task, runs, dataset = small("dcase2023-6a")
     evaluation = made.split("evaluation", 20)
