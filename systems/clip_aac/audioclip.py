@@ -1,12 +1,17 @@
 """AudioCLIP's published weights, which the heads begin with.
 
-Names and shapes are checked whole. Of `AudioCLIP-Full-Training.pt`, all three heads trained on AudioSet, the image
-head (`visual.*`) is left out, and so are, as `heads` says, the learnt frames of the audio head (`audio.fbsp.*`), its
-window, which is computed, and the temperatures of pairs with an image. `ESRNXFBSP.pt`, the audio head trained on
-AudioSet alone, has the same without a prefix, and for its linear layer a classifier of 527 classes, in whose place
-one of size L is drawn. All other names and shapes are the heads' own.
+`AudioCLIP-Full-Training.pt` holds all three heads, trained on AudioSet; `ESRNXFBSP.pt` holds the audio head alone,
+trained on AudioSet, with a classifier of 527 classes as its linear layer, in whose place one of size L is drawn. The
+names and shapes of the heads' tensors must be those of the file. Not used, and therefore optional in the file:
 
-Source: AndreyGuzhov/AudioCLIP, release v0.1, `model/audioclip.py`; the sizes in bytes from `assets/`.
+- the image head (`visual.*`), the temperatures of pairs with an image, and three numbers of CLIP's own files
+  (`input_resolution`, `context_length`, `vocab_size`);
+- the window of the audio head's frames, which is computed;
+- the learnt transform of the audio head (`fbsp.m`, `fbsp.fb`, `fbsp.fc`), unless the front end is `fbsp`;
+- `fbsp.bias`, which has no values: the authors register `Parameter(None)`, and torch saves that as an empty tensor.
+
+Source: AndreyGuzhov/AudioCLIP, release v0.1, `model/audioclip.py`, `model/esresnet/fbsp.py`; the sizes in bytes from
+`assets/`.
 """
 
 import torch
@@ -20,16 +25,24 @@ RELEASE = "https://github.com/AndreyGuzhov/AudioCLIP/releases/download/v0.1"
 BOTH = Part("AudioCLIP", f"{RELEASE}/AudioCLIP-Full-Training.pt", 537_302_068, "MIT")
 AUDIO = Part("AudioCLIP's audio head", f"{RELEASE}/ESRNXFBSP.pt", 124_795_647, "MIT")
 CLASSES = 527  # of AudioSet
-FRAMES = {**{f"fbsp.{name}": (FFT // 2 + 1,) for name in ("m", "fb", "fc")}, "window": (WINDOW,)}
-UNUSED = {**{f"audio.{name}": shape for name, shape in FRAMES.items()}, "logit_scale": (), "logit_scale_ai": ()}
+IMAGES = "visual."  # begins the names of the image head
+UNUSED_AUDIO = {
+    "window": (WINDOW,),
+    "fbsp.m": (FFT // 2 + 1,),
+    "fbsp.fb": (FFT // 2 + 1,),
+    "fbsp.fc": (FFT // 2 + 1,),
+}
+UNUSED = {
+    **{f"audio.{name}": shape for name, shape in UNUSED_AUDIO.items()},
+    **dict.fromkeys(("logit_scale", "logit_scale_ai", "input_resolution", "context_length", "vocab_size"), ()),
+}
 
 
 def both(path: str = "") -> AudioClip:
     """AudioCLIP's two heads and their temperature; `path` as in `weights.find`, what is raised as in `weights.load`."""
     file = weights.find(BOTH, path)
-    state = weights.read(file, BOTH)
-    if isinstance(state, dict):
-        state = {name: value for name, value in state.items() if not str(name).startswith("visual.")}
+    state = weights.tensors(weights.read(file, BOTH), file)
+    state = {name: value for name, value in state.items() if not name.startswith(IMAGES)}
     with torch.device("meta"):  # nothing is drawn only to be overwritten
         heads = AudioClip()
     return weights.fill(heads, state, file, UNUSED)
@@ -37,6 +50,6 @@ def both(path: str = "") -> AudioClip:
 
 def audio(path: str = "", size: int = SIZE) -> AudioHead:
     """The audio head as it was trained on AudioSet, with a linear layer of its own; arguments as in `both`."""
-    head = weights.load(lambda: AudioHead(CLASSES), AUDIO, path, FRAMES)
+    head = weights.load(lambda: AudioHead(CLASSES), AUDIO, path, UNUSED_AUDIO)
     head.fc = nn.Linear(head.fc.in_features, size)
     return head

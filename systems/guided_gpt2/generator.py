@@ -50,7 +50,7 @@ class LanguageModel(nn.Module):
                 f"its config names {found}"
             )
         with texts.loading(folder, "a language model"):
-            model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+            model = texts.pretrained(AutoModelForCausalLM, folder)
         self.body = model.base_model
         self.head = model.get_output_embeddings()
         if self.head is None or self.body is model:

@@ -11,6 +11,7 @@ model in the hub's cache. Nothing is downloaded: what is missing is named with t
 import contextlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,10 +28,11 @@ from evaluation.findings import BadRequest
 from evaluation.models import Part
 from systems.parts import words
 from systems.parts.adapters import inside, mean
+from systems.parts.encoders.weights import PARALLEL
 from systems.store import Store
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ARITHMETIC = 2  # counts up when the same weights give other embeddings, so that no cache mixes the two
 TOGETHER = 32  # texts that go through a model at once
@@ -68,7 +70,7 @@ class Transformer(nn.Module):
 
         with loading(folder, "a text encoder"):
             self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            self.model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+            self.model = pretrained(AutoModel, folder)
         if self.model.config.is_encoder_decoder:  # of T5, BART and the like the half that reads
             self.model = self.model.get_encoder()
         layers = getattr(self.model.config, "num_hidden_layers", None)
@@ -114,6 +116,37 @@ class Transformer(nn.Module):
         ).to(self.model.device)
         known = {name: value for name, value in tokens.items() if name != "offset_mapping"}
         return tokens, self.model(**known, output_hidden_states=True).hidden_states[self.layer]
+
+
+def pretrained(kind: type, folder: Path) -> "PreTrainedModel":
+    """Load a transformers model in single precision, with every weight that its layers' outputs follow from.
+
+    transformers itself draws a weight at random where the file lacks it, and only warns. A pooler may be absent: it
+    comes behind the layers, and files of language models have none. So may the decoder of T5 and the like, which is not
+    used here. Names that begin with `module.`, as torch's DataParallel saves them, are read without it.
+
+    Args:
+        kind: The class of transformers that loads it, such as `AutoModel`.
+        folder: Where its config and weights lie.
+
+    Raises:
+        ValueError: The file lacks weights; with how many, and the first. Others as `from_pretrained` raises them.
+    """
+    model, report = kind.from_pretrained(
+        folder,
+        local_files_only=True,
+        dtype=torch.float32,
+        key_mapping={rf"^{re.escape(PARALLEL)}": ""},
+        output_loading_info=True,
+    )
+    optional = ("pooler.", "decoder.") if model.config.is_encoder_decoder else ("pooler.",)
+    lacking = sorted(name for name in report["missing_keys"] if not name.startswith(optional))
+    if lacking:
+        raise ValueError(
+            f"its weights must have all {len(model.state_dict())} tensors of {type(model).__name__}; "
+            f"{len(lacking)} are missing, {lacking[0]} first"
+        )
+    return model
 
 
 def window(model: nn.Module) -> int | float:

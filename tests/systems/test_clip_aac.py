@@ -295,63 +295,157 @@ def test_what_is_computed_again_counts_once():
 # AudioCLIP's files ---------------------------------------------------------------------------------------------------
 
 
-def published_shapes(classes=1024):
-    """Names and shapes of AudioCLIP's audio head and, where `classes` is 1024, of the rest of the file.
-
-    From the code that wrote it, AndreyGuzhov/AudioCLIP: `model/audioclip.py`, `model/esresnet/base.py`, `attention.py`
-    and `fbsp.py`, `model/clip/model.py`; the size of either file tells that the audio head's own has 527 classes.
-    """
-    audio = {"conv1.weight": (64, 3, 7, 7), "fc.weight": (classes, 2048), "fc.bias": (classes,), "window": (1654,)}
-    audio |= {f"fbsp.{name}": (1025,) for name in ("m", "fb", "fc")}
-
-    def norm(name, size):
-        audio.update({f"{name}.{part}": (size,) for part in ("weight", "bias", "running_mean", "running_var")})
-        audio[f"{name}.num_batches_tracked"] = ()
-
-    norm("bn1", 64)
-    inputs = 64
-    for stage, (width, blocks) in enumerate([(128, 3), (256, 4), (512, 6), (1024, 3)], 1):
-        entering = inputs
-        for block in range(blocks):
-            name = f"layer{stage}.{block}"
-            audio[f"{name}.conv1.weight"] = (width, inputs, 1, 1)
-            audio[f"{name}.conv2.weight"] = (width, width // 32, 3, 3)
-            audio[f"{name}.conv3.weight"] = (2 * width, width, 1, 1)
-            for number, size in enumerate((width, width, 2 * width), 1):
-                norm(f"{name}.bn{number}", size)
-            if block == 0:
-                audio[f"{name}.downsample.0.weight"] = (2 * width, inputs, 1, 1)
-                norm(f"{name}.downsample.1", 2 * width)
-            inputs = 2 * width
-        attention(audio, norm, f"att{stage}", entering, inputs, (3, 1) if stage in (1, 3) else (1, 5))
-    attention(audio, norm, "att5", 2048, 2048, (3, 5))
-    if classes != 1024:
-        return audio
-    shapes = {f"audio.{name}": shape for name, shape in audio.items()}
-    shapes |= dict.fromkeys(("logit_scale", "logit_scale_ai", "logit_scale_at"), ())
-    shapes |= {"token_embedding.weight": (49408, 512), "positional_embedding": (77, 512)}
-    shapes |= {"ln_final.weight": (512,), "ln_final.bias": (512,), "text_projection": (512, 1024)}
-    for layer in range(12):
-        name = f"transformer.resblocks.{layer}"
-        shapes |= {f"{name}.attn.in_proj_weight": (1536, 512), f"{name}.attn.in_proj_bias": (1536,)}
-        shapes |= {f"{name}.attn.out_proj.weight": (512, 512), f"{name}.attn.out_proj.bias": (512,)}
-        shapes |= {f"{name}.mlp.c_fc.weight": (2048, 512), f"{name}.mlp.c_fc.bias": (2048,)}
-        shapes |= {f"{name}.mlp.c_proj.weight": (512, 2048), f"{name}.mlp.c_proj.bias": (512,)}
-        shapes |= {f"{name}.ln_{number}.{part}": (512,) for number in (1, 2) for part in ("weight", "bias")}
-    # Of the image head, which is left out, some.
-    return shapes | {"visual.conv1.weight": (32, 3, 3, 3), "visual.attnpool.positional_embedding": (50, 2048)}
+# The authors' modules as they are defined, by the names and shapes of what torch keeps of each: AndreyGuzhov/AudioCLIP,
+# `model/audioclip.py`, `model/esresnet/base.py`, `attention.py`, `fbsp.py`, and `model/clip/model.py`.
 
 
-def attention(audio, norm, name, inputs, outputs, kernel):
-    audio[f"{name}.conv_depth.weight"], audio[f"{name}.conv_depth.bias"] = (inputs, 1, *kernel), (inputs,)
-    audio[f"{name}.conv_point.weight"], audio[f"{name}.conv_point.bias"] = (outputs, inputs, 1, 1), (outputs,)
-    norm(f"{name}.bn", outputs)
+def conv(outputs, inputs, *kernel, bias=True):
+    return {"weight": (outputs, inputs, *kernel)} | ({"bias": (outputs,)} if bias else {})
 
 
-def save(shapes, file):
+def linear(outputs, inputs):
+    return {"weight": (outputs, inputs), "bias": (outputs,)}
+
+
+def layer_norm(size):
+    return {"weight": (size,), "bias": (size,)}
+
+
+def batch_norm(size):
+    return layer_norm(size) | {"running_mean": (size,), "running_var": (size,), "num_batches_tracked": ()}
+
+
+def linear_fbsp(size):
+    """LinearFBSP(bias=False): its bias is `Parameter(None)`, which torch keeps as a tensor of no values."""
+    return {"m": (size,), "fb": (size,), "fc": (size,), "bias": tuple(torch.nn.Parameter(None).shape)}
+
+
+def attention_2d(inputs, outputs, *kernel):
+    return {
+        "conv_depth": conv(inputs, 1, *kernel),
+        "conv_point": conv(outputs, inputs, 1, 1),
+        "bn": batch_norm(outputs),
+    }
+
+
+def bottleneck(inputs, width, outputs, groups, changes):
+    """A bottleneck of ResNet; where it `changes` the shape, with a convolution beside it."""
+    found = {
+        "conv1": conv(width, inputs, 1, 1, bias=False),
+        "bn1": batch_norm(width),
+        "conv2": conv(width, width // groups, 3, 3, bias=False),
+        "bn2": batch_norm(width),
+        "conv3": conv(outputs, width, 1, 1, bias=False),
+        "bn3": batch_norm(outputs),
+    }
+    if changes:
+        found["downsample"] = {"0": conv(outputs, inputs, 1, 1, bias=False), "1": batch_norm(outputs)}
+    return found
+
+
+def stages(blocks, base, groups):
+    """The four stages of a ResNet-50, whose bottlenecks have 4 x 64, 128, 256 and 512 outputs."""
+    found, inputs = {}, 64
+    for stage, count in enumerate(blocks):
+        outputs = 256 * 2**stage
+        layer = {}
+        for number in range(count):
+            layer[str(number)] = bottleneck(inputs, base * 2**stage, outputs, groups, changes=number == 0)
+            inputs = outputs
+        found[f"layer{stage + 1}"] = layer
+    return found
+
+
+def esresnext(classes):
+    """ESResNeXtFBSP of AudioCLIP's arguments."""
+    return {
+        "conv1": conv(64, 3, 7, 7, bias=False),
+        "bn1": batch_norm(64),
+        **stages((3, 4, 6, 3), base=128, groups=32),
+        "att1": attention_2d(64, 256, 3, 1),
+        "att2": attention_2d(256, 512, 1, 5),
+        "att3": attention_2d(512, 1024, 3, 1),
+        "att4": attention_2d(1024, 2048, 1, 5),
+        "att5": attention_2d(2048, 2048, 3, 5),
+        "fc": linear(classes, 2048),
+        "fbsp": linear_fbsp(2048 // 2 + 1),
+        "window": (1654,),
+    }
+
+
+def modified_resnet():
+    """CLIP's image head."""
+    return {
+        "conv1": conv(32, 3, 3, 3, bias=False),
+        "bn1": batch_norm(32),
+        "conv2": conv(32, 32, 3, 3, bias=False),
+        "bn2": batch_norm(32),
+        "conv3": conv(64, 32, 3, 3, bias=False),
+        "bn3": batch_norm(64),
+        **stages((3, 4, 6, 3), base=64, groups=1),
+        "attnpool": {
+            "positional_embedding": (224 // 32 * (224 // 32) + 1, 2048),
+            **{f"{name}_proj": linear(2048, 2048) for name in "qkv"},
+            "c_proj": linear(1024, 2048),
+        },
+    }
+
+
+def residual_attention_block(width):
+    return {
+        "attn": {
+            "in_proj_weight": (3 * width, width),
+            "in_proj_bias": (3 * width,),
+            "out_proj": linear(width, width),
+        },
+        "ln_1": layer_norm(width),
+        "mlp": {"c_fc": linear(4 * width, width), "c_proj": linear(width, 4 * width)},
+        "ln_2": layer_norm(width),
+    }
+
+
+def audio_clip():
+    """AudioCLIP of its own arguments."""
+    return {
+        "visual": modified_resnet(),
+        "transformer": {"resblocks": {str(layer): residual_attention_block(512) for layer in range(12)}},
+        "token_embedding": {"weight": (49408, 512)},
+        "positional_embedding": (77, 512),
+        "ln_final": layer_norm(512),
+        "text_projection": (512, 1024),
+        "audio": esresnext(1024),
+        "logit_scale": (),
+        "logit_scale_ai": (),
+        "logit_scale_at": (),
+    }
+
+
+def state_shapes(module):
+    """The names and shapes of a module's state dict, without the modules' nesting."""
+    found = {}
+    for name, part in module.items():
+        if isinstance(part, dict):
+            found |= {f"{name}.{inner}": shape for inner, shape in state_shapes(part).items()}
+        else:
+            found[name] = part
+    return found
+
+
+BOTH = state_shapes(audio_clip())
+AUDIO = state_shapes(esresnext(527))
+
+
+@pytest.mark.parametrize(("shapes", "part"), [(BOTH, audioclip.BOTH), (AUDIO, audioclip.AUDIO)], ids=["both", "audio"])
+def test_the_description_has_the_size_of_the_published_file(shapes, part):
+    """Numbers of 4 bytes, counts of 8, and an entry of the archive for each tensor: a header and a name, twice."""
+    size = sum((8 if name.endswith("tracked") else 4) * math.prod(shape) for name, shape in shapes.items())
+    assert 0 < (part.bytes - size) / len(shapes) < 400
+
+
+def save(shapes, file, wrap=lambda state: state):
     """Write tensors of these shapes, each of one value of its own, which takes no room."""
     values = {name: (number % 97 + 1) / 100 for number, name in enumerate(shapes)}
-    torch.save({name: torch.tensor(values[name]).expand(shape) for name, shape in shapes.items()}, file)
+    torch.save(wrap({name: torch.tensor(values[name]).expand(shape) for name, shape in shapes.items()}), file)
     return values
 
 
@@ -364,21 +458,33 @@ def holds(model, values, prefix=""):
     }
 
 
-def test_audioclip_loads_into_both_heads_completely(tmp_path):
-    shapes = published_shapes()
-    values = save(shapes, tmp_path / "AudioCLIP-Full-Training.pt")
+def without(shapes, *names):
+    return {name: shape for name, shape in shapes.items() if name not in names}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: without(state, "audio.fbsp.bias"),
+        lambda state: {f"module.{name}": value for name, value in state.items()},
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"model": {f"module.{name}": value for name, value in state.items()}, "seed": torch.tensor(0)},
+    ],
+    ids=["as published", "without the empty bias", "of DataParallel", "in a checkpoint", "of DataParallel in one"],
+)
+def test_audioclip_loads_into_both_heads_completely(tmp_path, wrap):
+    values = save(BOTH, tmp_path / "AudioCLIP-Full-Training.pt", wrap)
     model = audioclip.both(str(tmp_path))
-    left_out = {name for name in shapes if name.startswith(("visual.", "audio.fbsp.")) or name in audioclip.UNUSED}
-    expected = {name for name in shapes if not name.endswith("num_batches_tracked")} - left_out
-    assert holds(model, values) == expected
+    left_out = {name for name in BOTH if name.startswith(("visual.", "audio.fbsp."))}
+    left_out |= {name for name in BOTH if name.endswith("num_batches_tracked")}
+    left_out |= {"audio.window", "logit_scale", "logit_scale_ai"}
+    assert holds(model, values) == BOTH.keys() - left_out
     assert float(model.temperature) == pytest.approx(1 / math.exp(max(0, values["logit_scale_at"])))
 
 
-def test_the_audio_head_s_own_file_loads_but_for_its_classifier(tmp_path):
-    shapes = published_shapes(classes=527)
-    # As published, 124,795,647 bytes: numbers of 4 and, counts, 8 bytes; a header each.
-    bytes_ = sum((8 if name.endswith("tracked") else 4) * math.prod(shape) for name, shape in shapes.items())
-    assert 0 < (audioclip.AUDIO.bytes - bytes_) / len(shapes) < 400
+@pytest.mark.parametrize("shapes", [AUDIO, without(AUDIO, "fbsp.bias")], ids=["as published", "without the empty bias"])
+def test_the_audio_head_s_own_file_loads_but_for_its_classifier(tmp_path, shapes):
     values = save(shapes, tmp_path / "ESRNXFBSP.pt")
     head = audioclip.audio(str(tmp_path / "ESRNXFBSP.pt"), size=1024)
     found = holds(head, values)
@@ -387,25 +493,26 @@ def test_the_audio_head_s_own_file_loads_but_for_its_classifier(tmp_path):
 
 
 def test_foreign_weights_are_refused_with_every_difference(tmp_path):
-    shapes = published_shapes()
-    del shapes["audio.att3.bn.weight"]
+    shapes = without(BOTH, "audio.att3.bn.weight")
     shapes["text_projection"] = (512, 512)
     shapes["audio.extra"] = (3,)
+    shapes["audio.fbsp.fc"] = (3,)
     save(shapes, tmp_path / "other.pt")
     with pytest.raises(Faulty) as refusal:
         audioclip.both(str(tmp_path / "other.pt"))
     said = str(refusal.value)
-    assert "audio.att3.bn.weight: error: missing; must be there with shape (2048,)".replace("2048", "1024") in said
+    assert "audio.att3.bn.weight: error: missing; must be there with shape (1024,)" in said
     assert "audio.extra: error: unexpected, with shape (3,)" in said
     assert "text_projection: error: must have shape (512, 1024), found (512, 512)" in said
-    assert len(said.splitlines()) == 3
-    save(published_shapes(classes=527), tmp_path / "audio.pt")
+    assert "audio.fbsp.fc: error: must have shape (1025,), found (3,)" in said
+    assert len(said.splitlines()) == 4
+    save(AUDIO, tmp_path / "audio.pt")
     with pytest.raises(Faulty, match=r"audio\.conv1\.weight: error: missing"):
         audioclip.both(str(tmp_path / "audio.pt"))
 
 
 def test_the_systems_begin_with_audioclip_s_weights(tmp_path):
-    values = save(published_shapes(), tmp_path / "AudioCLIP-Full-Training.pt")
+    values = save(BOTH, tmp_path / "AudioCLIP-Full-Training.pt")
     known, pieces = vocabulary.from_captions(TONES), tokens.train(TONES)
     config = clip_aac.Config(weights=str(tmp_path), alpha=0, train_heads=False)
     model = clip_aac.beginning(config, known, None)

@@ -38,7 +38,7 @@ FRAMES = 32  # of a step
 STEP = 320.0  # ms, which those last
 SIZE = 2048
 
-# The published file has these beside: Fourier kernels, of which a transform is the faster form, and the classifier.
+# The published file may have these beside: Fourier kernels, of which a transform is the faster form, and the classifier.
 UNUSED = {
     "spectrogram_extractor.stft.conv_real.weight": (513, 1, 1024),
     "spectrogram_extractor.stft.conv_imag.weight": (513, 1, 1024),
@@ -96,7 +96,7 @@ class Cnn14(nn.Module):
 
 def load_model(path: str = "") -> Cnn14:
     """Load the published weights; `path` as in `weights.find`, what is raised as in `weights.load`."""
-    return weights.load(Cnn14, PART, path, UNUSED, inside="model")
+    return weights.load(Cnn14, PART, path, UNUSED)
 
 
 def get_timestamp_embeddings(audio: Tensor, model: Cnn14, hop: float = STEP) -> tuple[Tensor, Tensor]:

@@ -81,9 +81,8 @@ def load_model(path: str = "") -> Coala:
     file = weights.find(PART, path)
     beside = file.with_name(weights.file_name(SCALER))
     values = read_scaler(weights.find(SCALER, beside if path or beside.is_file() else ""))
-    state = weights.read(file, PART)
-    model = Coala()
-    return weights.fill(model, {**state, **values} if isinstance(state, dict) else None, file, UNUSED)
+    state = weights.tensors(weights.read(file, PART), file)
+    return weights.fill(Coala(), {**state, **values}, file, UNUSED)
 
 
 def read_scaler(file: Path) -> dict[str, Tensor]:

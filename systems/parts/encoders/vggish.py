@@ -32,6 +32,8 @@ PCA = Part("VGGish's PCA", f"{RELEASE}vggish_pca_params-970ea276.pth", 70_000, "
 WINDOW, HOP, FFT, MELS, LOW, HIGH, OFFSET = 400, 160, 512, 64, 125, 7500, 0.01
 FRAMES = 96  # of an example
 SIZE = 128
+# In a file that was saved from the port with its postprocessing: see `postprocess`.
+UNUSED = {"pproc.pca_eigen_vectors": (SIZE, SIZE), "pproc.pca_means": (SIZE, 1)}
 
 
 class VGGish(nn.Module):
@@ -75,7 +77,7 @@ def filters() -> np.ndarray:
 
 def load_model(path: str = "") -> VGGish:
     """Load the published weights; `path` as in `weights.find`, what is raised as in `weights.load`."""
-    return weights.load(VGGish, PART, path, {})
+    return weights.load(VGGish, PART, path, UNUSED)
 
 
 def postprocess(embeddings: Tensor, path: str = "") -> Tensor:

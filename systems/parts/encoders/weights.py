@@ -22,6 +22,10 @@ ARRAY = np._core.multiarray._reconstruct
 DTYPES = (type(np.dtype(np.float32)), type(np.dtype(np.float64)))
 ARRAYS = [(ARRAY, "numpy.core.multiarray._reconstruct"), ARRAY, np.ndarray, np.dtype, *DTYPES]
 
+WRAPPERS = ("state_dict", "model", "model_state_dict")  # entries of a checkpoint that hold the state dict
+PARALLEL = "module."  # what DataParallel puts in front of each name
+BATCHES = ".num_batches_tracked"  # ends the name of the number of batches that a batch norm was trained on
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -83,50 +87,90 @@ def unreadable(error: Exception) -> str:
     return cut(said.rstrip(".")) or "torch did not save it"
 
 
-def load(network: Callable[[], nn.Module], part: Part, path: str, unused: Shapes, inside: str = "") -> nn.Module:
+def tensors(saved: object, file: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a checkpoint, by the names that the network itself gives them.
+
+    A file may hold the state dict itself, or a larger checkpoint with the state dict in one of `WRAPPERS`. The names
+    may begin with `module.`, which torch's DataParallel puts in front of each.
+
+    Args:
+        saved: What `read` returned.
+        file: Where it was read from, for the message.
+
+    Raises:
+        BadRequest: There is no tensor in it.
+    """
+    state = {}
+    if isinstance(saved, Mapping):
+        for wrapper in WRAPPERS:
+            state = state or _tensors_in(saved.get(wrapper))
+    state = state or _tensors_in(saved)
+    if not state:
+        entries = ", ".join(map(str, saved)) if isinstance(saved, Mapping) else ""
+        kind = f"only {entries}" if entries else "none"
+        raise BadRequest(f"{file}: must hold the weights' tensors by name; found {cut(kind)}: fetch it again")
+    if all(name.startswith(PARALLEL) for name in state):
+        state = {name.removeprefix(PARALLEL): value for name, value in state.items()}
+    return state
+
+
+def _tensors_in(saved: object) -> dict[str, torch.Tensor]:
+    if not isinstance(saved, Mapping):
+        return {}
+    return {str(name): value for name, value in saved.items() if isinstance(value, torch.Tensor)}
+
+
+def load(network: Callable[[], nn.Module], part: Part, path: str, unused: Shapes) -> nn.Module:
     """Make a network with its published weights, frozen, in evaluation mode.
 
     Args:
-        network: Its names and shapes are the published ones.
+        network: Makes the network, whose names and shapes are the published ones.
         part: What the file is.
         path: As in `find`.
-        unused: What the file holds beside, by name: layers of a front end that is computed, or of a classifier.
-        inside: The entry of the file that holds the tensors; empty where they are all that it holds.
+        unused: As in `fill`.
 
     Raises:
         BadRequest: There is no such file, or torch did not save it.
         Faulty: It holds other weights; with every difference.
     """
     file = find(part, path)
-    state = read(file, part)
-    if inside:
-        state = state.get(inside) if isinstance(state, Mapping) else None
+    state = tensors(read(file, part), file)
     with torch.device("meta"):  # nothing is filled at random only to be overwritten
         model = network()
     return fill(model, state, file, unused)
 
 
-def fill(model: nn.Module, state: object, file: Path, unused: Shapes) -> nn.Module:
-    """Give a model what was read from `file`, and freeze it; arguments and `Faulty` as in `load`."""
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()} | dict(unused)
+def fill(model: nn.Module, state: Mapping[str, torch.Tensor], file: Path, unused: Shapes) -> nn.Module:
+    """Give a model its weights, freeze it, and put it in evaluation mode.
+
+    The names must be those of the model. These may be in the file or not, because the model computes nothing from them:
+    the names in `unused`, empty tensors (a module registers `Parameter(None)`, and torch saves a tensor of no values),
+    and the number of batches that a batch norm was trained on (torch did not keep it before version 0.4.1).
+
+    Args:
+        model: The model, on the device "meta" or any other.
+        state: The weights, as from `tensors`.
+        file: Where they were read from, for the messages.
+        unused: Shapes, by name, of what the file may hold beside the model's weights: layers of a front end that is
+            computed, or of a classifier.
+
+    Raises:
+        Faulty: The file holds other weights; with every difference.
+    """
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items() if not name.endswith(BATCHES)}
     found = {}
-    if isinstance(state, Mapping):
-        found = {str(name): tuple(value.shape) for name, value in state.items() if isinstance(value, torch.Tensor)}
-    if not found:
-        kind = f"only {', '.join(map(str, state)) or 'none'}" if isinstance(state, Mapping) else "none"
-        raise BadRequest(f"{file}: must hold the weights' tensors by name; found {cut(kind)}: fetch it again")
-    # How many batches a norm was trained on: nothing follows from it, and torch did not keep it before 0.4.1.
-    counts = {name for name in {**expected, **found} if name.endswith(".num_batches_tracked")}
-    if differences := _differences(_without(expected, counts), _without(found, counts), file):
+    for name, value in state.items():
+        empty = value.numel() == 0 and name not in expected
+        if not empty and not name.endswith(BATCHES):
+            found[name] = tuple(value.shape)
+    allowed = {name: shape for name, shape in unused.items() if name in found}
+    if differences := _differences(expected | allowed, found, file):
         raise Faulty(differences)
-    names = model.state_dict().keys()
-    values = {name: torch.tensor(0) if name in counts else state[name].float() for name in names}
+    values = {}
+    for name in model.state_dict():
+        values[name] = torch.tensor(0) if name.endswith(BATCHES) else state[name].float()
     model.load_state_dict(values, assign=True)
     return model.eval().requires_grad_(False)
-
-
-def _without(shapes: Shapes, names: Iterable[str]) -> Shapes:
-    return {name: shape for name, shape in shapes.items() if name not in names}
 
 
 def _differences(expected: Shapes, found: Shapes, file: Path) -> list[Finding]:

@@ -126,7 +126,8 @@ def tensors(shapes: Shapes) -> dict[str, torch.Tensor]:
 def write(name: str, folder: Path, state: dict[str, torch.Tensor]) -> Path:
     """Write an encoder's file as it is published, and COALA's scaler beside it."""
     file = folder / FILES[name][0]
-    torch.save({"iteration": 600_000, "model": state} if name == "cnn14" else state, file)
+    within = name == "cnn14" and "model" not in state
+    torch.save({"iteration": 600_000, "model": state} if within else state, file)
     if name == "coala":
         scaler = MinMaxScaler().fit(np.random.default_rng(0).uniform(-16, 4, (50, 96)))
         (folder / "scaler_top_1000.pkl").write_bytes(pickle.dumps(scaler))

@@ -40,16 +40,55 @@ def test_a_published_file_loads(published):
     for name, value in found.items():
         if name in state and not name.endswith("num_batches_tracked"):
             assert torch.equal(value, state[name]), name
-    beyond = {name for name in state if name not in found}
-    assert beyond == set(getattr(module, "UNUSED", {}))
+    assert {name for name in state if name not in found} <= module.UNUSED.keys()
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert {value.dtype for value in model.parameters()} == {torch.float32}
 
 
-def test_files_from_before_batches_were_counted_load(published):
+def without_counts(state):
+    return {name: value for name, value in state.items() if "num_batches" not in name}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        without_counts,
+        lambda state: {name: value for name, value in state.items() if "speclayer.dft" not in name},
+        lambda state: state | {"head.bias": torch.empty(0)},
+        lambda state: {f"module.{name}": value for name, value in state.items()},
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"model": {f"module.{name}": value for name, value in state.items()}, "step": torch.tensor(3)},
+        lambda state: {"model_state_dict": state},
+    ],
+    ids=["no counts", "no kernels", "an empty parameter", "DataParallel", "state_dict", "model", "model_state_dict"],
+)
+def test_the_same_weights_load_however_they_were_saved(published, change):
+    """What no embedding follows from may be there or not, and the state dict may lie within a checkpoint."""
+    module, state, load = published
+    (expected, model) = (load(state).state_dict(), load(change(state)))
+    found = model.state_dict()
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+def test_what_is_not_used_may_be_absent(published):
+    module, state, load = published
+    load({name: value for name, value in state.items() if name not in module.UNUSED})
+
+
+def test_an_empty_tensor_in_place_of_a_weight_is_refused(published):
     _, state, load = published
-    load({name: value for name, value in state.items() if "num_batches" not in name}).to("cpu")
+    name = next(name for name, value in state.items() if value.ndim == 4)
+    with pytest.raises(Faulty, match=rf"{name}: error: must have shape \(.*\), found \(0,\)"):
+        load(state | {name: torch.empty(0)})
+
+
+def test_vggish_loads_as_the_port_saves_it_with_its_postprocessing(tmp_path):
+    state = numbered(FILES["vggish"][1])
+    state |= {"pproc.pca_eigen_vectors": torch.zeros(128, 128), "pproc.pca_means": torch.zeros(128, 1)}
+    vggish.load_model(str(write("vggish", tmp_path, state)))
 
 
 def test_all_differences_are_named_at_once(published):
@@ -81,16 +120,13 @@ def test_what_torch_did_not_save_is_refused_unread(content, tmp_path):
         vggish.load_model(str(tmp_path))
 
 
-def test_a_checkpoint_without_its_model_is_refused(tmp_path):
-    torch.save(torch.zeros(3), tmp_path / "Cnn14_mAP=0.431.pth")
-    with pytest.raises(BadRequest, match=r"must hold the weights' tensors by name; found none: fetch it again"):
+@pytest.mark.parametrize(
+    ("saved", "found"), [(torch.zeros(3), "none"), ({"a": 3, "model": {"b": 4}}, "only a, model"), ({}, "none")]
+)
+def test_a_file_without_tensors_is_refused(saved, found, tmp_path):
+    torch.save(saved, tmp_path / "Cnn14_mAP=0.431.pth")
+    with pytest.raises(BadRequest, match=f"must hold the weights' tensors by name; found {found}: fetch it again"):
         MODULES["cnn14"].load_model(str(tmp_path))
-
-
-def test_weights_within_another_entry_are_refused_by_its_name(tmp_path):
-    torch.save({"state_dict": {"a": torch.zeros(3)}, "epoch": 3}, tmp_path / "vggish-10086976.pth")
-    with pytest.raises(BadRequest, match="found only state_dict, epoch: fetch it again"):
-        vggish.load_model(str(tmp_path))
 
 
 @pytest.mark.parametrize(
