@@ -41,8 +41,8 @@ class LanguageModel(nn.Module):
 
         folder = texts.find(name)
         with texts.loading(folder, "a language model"):
-            config = AutoConfig.from_pretrained(folder, local_files_only=True)
-            self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            config = AutoConfig.from_pretrained(folder, **texts.OFFLINE)
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, **texts.OFFLINE)
         if not set(config.architectures or ()) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
             found = ", ".join(config.architectures or ()) or "none"
             raise BadRequest(
@@ -50,7 +50,7 @@ class LanguageModel(nn.Module):
                 f"its config names {found}"
             )
         with texts.loading(folder, "a language model"):
-            model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+            model = AutoModelForCausalLM.from_pretrained(folder, **texts.OFFLINE, dtype=torch.float32)
         self.body = model.base_model
         self.head = model.get_output_embeddings()
         if self.head is None or self.body is model:

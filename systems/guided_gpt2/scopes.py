@@ -31,9 +31,9 @@ from evaluation.data import Split
 from evaluation.findings import BadRequest, command, table
 from evaluation.intervals import jackknife
 from evaluation.scores import Measured, Score
-from systems import caption_retrieval, guided_gpt2, runs
+from systems import caption_retrieval, guided_gpt2, modules, runs
 from systems.caption_retrieval import fitted, similarity
-from systems.contract import read_run
+from systems.contract import load, read_run
 from systems.embeddings import embed
 from systems.parts import texts
 from systems.published import FILE
@@ -61,10 +61,12 @@ def main(options: argparse.Namespace) -> None:
     metrics, _ = captioning.choose(options.metrics)
     split = caption_retrieval.captioned(data.read(options.data, options.split)[options.split])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = guided_gpt2.load_model(checkpoint).to(device)
+    model = load(system, checkpoint, options.trust).to(device)
     folder = options.run_folder / "scopes" / split.name
     found = {}
-    for name, captions in said(model, split, options.cache).items():
+    with modules.trusting(options.trust):  # an encoder is loaded once more
+        answers = said(model, split, options.cache)
+    for name, captions in answers.items():
         path = folder / f"{name.replace(' ', '-')}.csv"
         captioning.write(path, split.file_names, captions)
         found[name] = captioning.evaluate(
@@ -160,6 +162,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--split", default=data.EVALUATION, help="which split, with captions (evaluation)")
     top.add_argument("--metrics", nargs="+", default=METRICS, metavar="METRIC", help="which metrics, or a set of them")
     top.add_argument("--cache", type=Path, default=Path(".cache"), help="where embeddings are kept (.cache)")
+    modules.add_option(top)
     top.set_defaults(run=main)
     return top
 

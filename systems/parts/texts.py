@@ -38,6 +38,8 @@ LONGEST = 4096  # tokens of a text, where neither tokeniser nor model has a limi
 WORDS = (".bin", ".txt", ".vec")  # files of word vectors: word2vec's, GloVe's, fastText's
 WORDS_LIMIT = 200_000  # of a file's words, which lists the frequent ones first
 
+OFFLINE = {"local_files_only": True, "trust_remote_code": False}  # a model's folder runs no code of its own
+
 Output = Literal["tokens", "mean", "sentence"]
 
 # What the configs here name; of others the hub knows the size. Models that have moved are in caches by both names.
@@ -67,8 +69,8 @@ class Transformer(nn.Module):
         from transformers import AutoModel, AutoTokenizer
 
         with loading(folder, "a text encoder"):
-            self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            self.model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, **OFFLINE)
+            self.model = AutoModel.from_pretrained(folder, **OFFLINE, dtype=torch.float32)
         if self.model.config.is_encoder_decoder:  # of T5, BART and the like the half that reads
             self.model = self.model.get_encoder()
         layers = getattr(self.model.config, "num_hidden_layers", None)
@@ -143,7 +145,7 @@ class Sentence(nn.Module):
                 f"{folder}: is no sentence-transformers model (it has no modules.json); ask for tokens or mean"
             )
         with loading(folder, "a text encoder"):
-            self.model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+            self.model = SentenceTransformer(str(folder), device="cpu", **OFFLINE)
         self.size = self.model.get_embedding_dimension()
 
     @property
