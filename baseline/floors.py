@@ -14,7 +14,7 @@ import math
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ import numpy as np
 from evaluation import captioning, data, overlap
 from evaluation.findings import BadRequest, command, table
 from evaluation.scores import Score
+from systems import modules
 from systems.parts.vocabulary import tokenize
 
 if TYPE_CHECKING:
@@ -96,14 +97,24 @@ def retrieved(split: data.Split, model: "Captioner") -> list[str]:
     return contract.captions(model.to(device), split, device=device)[0]
 
 
-def loaded(run: Path, part: str, advice: str) -> object:
-    """The model of a run; raises BadRequest where it is not trained, or its model lacks a part of the contract."""
+def loaded(run: Path, part: str, advice: str, trusted: Collection[str]) -> object:
+    """Load the model of a run.
+
+    Args:
+        run: The run folder.
+        part: The method that the model must have.
+        advice: What to give instead.
+        trusted: Import names of modules that the user allows the run to name.
+
+    Raises:
+        BadRequest: It is not trained, its model lacks the method, or it names a module that it must not.
+    """
     from systems import contract
 
     name, checkpoint = contract.read_run(run).system, run / "checkpoints" / "best.ckpt"
     if not checkpoint.is_file():
         raise BadRequest(f"{checkpoint}: no such file; {advice}")
-    model = contract.load(name, checkpoint)
+    model = contract.load(name, checkpoint, trusted)
     if not hasattr(model, part):
         raise BadRequest(f"{run}: is a run of {name}, whose model has no {part}; {advice}")
     return model
@@ -122,9 +133,10 @@ def main(options: argparse.Namespace) -> None:
     runs = {run.resolve().name: run for run in options.retrieval}
     if len(runs) < len(options.retrieval):
         raise BadRequest("--retrieval: the run folders must have different names, which the captions are filed under")
-    retriever = loaded(options.retriever, "embed_audio", "give --retriever the run folder of a retriever, trained")
+    advice = "give --retriever the run folder of a retriever, trained"
+    retriever = loaded(options.retriever, "embed_audio", advice, options.trust)
     advice = "give --retrieval run folders of systems.caption_retrieval, trained"
-    retrievals = {name: loaded(run, "caption", advice) for name, run in runs.items()}
+    retrievals = {name: loaded(run, "caption", advice, options.trust) for name, run in runs.items()}
     dataset = data.read(options.data, data.DEVELOPMENT, options.split)
     development, split = dataset[data.DEVELOPMENT], dataset[options.split]
     if not any(clip.captions for clip in development.clips):
@@ -172,6 +184,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
     top.add_argument("--split", default=data.EVALUATION, help="which split (evaluation)")
     top.add_argument("--cache", type=Path, default=Path(".cache"), help="where tokenised captions are kept (.cache)")
+    modules.add_option(top)
     top.set_defaults(run=main)
     return top
 

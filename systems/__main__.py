@@ -8,7 +8,7 @@ from pathlib import Path
 
 from evaluation import data
 from evaluation.findings import BadRequest, command, say, table
-from systems import listing
+from systems import listing, modules
 
 FLAGS = ("accelerator", "devices", "precision", "strategy", "num_nodes", "accumulate_grad_batches")  # of lightning
 
@@ -24,7 +24,7 @@ def check(options: argparse.Namespace) -> int:
     """Train a system for a moment on awkward data, ask its model awkward things, and say all that is to be mended."""
     from systems import check
 
-    what, findings = check.check(options.system, options.run_folder, options.config, options.set)
+    what, findings = check.check(options.system, options.run_folder, options.config, options.set, options.trust)
     say(findings)
     if not findings:
         print(f"{options.system}: {what}; nothing to mend")
@@ -42,8 +42,7 @@ def train(options: argparse.Namespace) -> None:
     flags = {key: getattr(options, key) for key in FLAGS}
     digests = {name: split.digest for name, split in dataset.splits.items()}
     run = Run(options.run_folder, options.system, config, digests, options.seed, options.cache, flags)
-    run.check()
-    system.train(config, dataset, run)
+    contract.train(system, config, dataset, run)
 
 
 def predict(options: argparse.Namespace) -> None:
@@ -51,7 +50,7 @@ def predict(options: argparse.Namespace) -> None:
     from systems import runs
 
     split = data.read(options.data, options.split)[options.split]
-    print(runs.predict(options.run_folder, split, task=options.task))
+    print(runs.predict(options.run_folder, split, task=options.task, trusted=options.trust))
 
 
 def sweep(options: argparse.Namespace) -> int:
@@ -118,6 +117,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--config", type=Path, help=text)
     text = "change a key of the config to train with, epochs too"
     verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
+    modules.add_option(verb)
     verb.set_defaults(run=check)
 
     verb = verbs.add_parser("train", help="train a system, or go on where it was cut off", description=train.__doc__)
@@ -152,6 +152,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--split", default=data.EVALUATION, help="which split (evaluation)")
     text = "of a system that does both: captioning (without), or retrieval"
     verb.add_argument("--as", dest="task", choices=["captioning", "retrieval"], help=text)
+    modules.add_option(verb)
     verb.set_defaults(run=predict)
 
     verb = verbs.add_parser("sweep", help="make every run of a grid", description=sweep.__doc__)

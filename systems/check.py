@@ -12,7 +12,7 @@ import random
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -24,6 +24,7 @@ from pydantic import BaseModel, ValidationError
 from evaluation import data, yamlfiles
 from evaluation.findings import BadRequest, Faulty, Finding, cut
 from systems import contract
+from systems.modules import UntrustedModule, trusting
 from systems.training import Run
 
 TOLERANCE = 1e-4  # of the largest value of an answer: rounding is below it, a neighbour's or padding's influence not
@@ -77,6 +78,8 @@ class Report:
         try:
             yield
         except (Exception, SystemExit) as error:
+            if isinstance(error, UntrustedModule):
+                raise
             if isinstance(error, BadRequest | Faulty):
                 self(part, must, cut(str(error)), "mend it", where)
                 return
@@ -96,7 +99,11 @@ class Report:
 
 
 def check(
-    name: str, run_folder: Path | None = None, file: Path | None = None, settings: Sequence[str] = ()
+    name: str,
+    run_folder: Path | None = None,
+    file: Path | None = None,
+    settings: Sequence[str] = (),
+    trusted: Collection[str] = (),
 ) -> tuple[str, list[Finding]]:
     """Check a system.
 
@@ -105,12 +112,14 @@ def check(
         run_folder: A trained run, whose best epoch is asked; without, the module is trained.
         file: YAML file of the config to train with; without, the defaults.
         settings: `key=value` of the config, which win.
+        trusted: Import names of modules that the user allows the run to name, beside the kit's and installed ones.
 
     Returns:
         What it is, in words, and every finding.
 
     Raises:
-        BadRequest: There is no such module, the run is none, or a config is given for it, which it has.
+        BadRequest: There is no such module, the run is none or names a module that it must not, or a config is given
+            for it, which it has.
         Faulty: File or settings do not hold.
     """
     if run_folder and (file or settings):
@@ -135,7 +144,12 @@ def check(
     for part, form in (("train", "train(config, dataset, run)"), ("load_model", "load_model(checkpoint)")):
         if not callable(getattr(module, part, None)):
             report(part, f"be a function, {form}", repr(getattr(module, part, None)), "write it")
-    with tempfile.TemporaryDirectory(prefix="check-") as temporary, contextlib.redirect_stdout(sys.stderr):
+    allowed = [*trusted, *(contract.texts(config) if config and not run_folder else ())]
+    with (
+        tempfile.TemporaryDirectory(prefix="check-") as temporary,
+        contextlib.redirect_stdout(sys.stderr),
+        trusting(allowed),
+    ):
         runs = [best] if best else []
         if not best and config and callable(getattr(module, "train", None)):
             runs = _train(module, config, Path(temporary), report)
@@ -206,7 +220,7 @@ def _train(module: ModuleType, config: BaseModel, folder: Path, report: Report) 
         run = Run(folder / name, module.__name__, config, digests, 1, folder / "cache", flags)
         before = len(report.rules)
         with report.catching("train", "train on sounds, names and captions as awkward as real ones"):
-            module.train(config, dataset, run)
+            contract.train(module, config, dataset, run)
         if len(report.rules) > before:
             _check_started(run, report)
             break

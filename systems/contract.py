@@ -9,12 +9,15 @@ what one lacks.
 
 A model is ready to use when it is loaded (`eval()`), moves by `to(device)` as a torch module does, and gives the same
 answer to the same sound or text, whatever else is in its batch.
+
+A checkpoint may be somebody else's. A system that imports a module which the config in a checkpoint names must call
+`systems.modules.must_be_trusted` first, as `systems.parts.encoders.encoder` does.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -22,10 +25,13 @@ from pydantic import BaseModel, Field, ValidationError
 from tqdm import tqdm
 
 from evaluation import audio, yamlfiles
-from evaluation.data import Split
+from evaluation.data import Dataset, Split
 from evaluation.findings import BadRequest, Faulty, Finding, cut, shortened, unknown_key
 from evaluation.retrieval import Similarity
-from systems.modules import imported
+from systems.modules import UntrustedModule, imported, must_be_trusted, trusting
+
+if TYPE_CHECKING:
+    from systems.training import Run
 
 MODULE_NAMES = ("Config", "train", "load_model")
 TOGETHER = 16  # clips that a model is given at once, at most
@@ -106,15 +112,63 @@ def read_run(folder: Path) -> RunConfig:
     return validate(RunConfig, yamlfiles.read(file), lambda key: str(file))
 
 
-def load(name: str, checkpoint: Path) -> object:
-    """The model of a checkpoint that a system wrote; raises BadRequest where another system did, or an older one."""
+def load(name: str, checkpoint: Path, trusted: Collection[str] = ()) -> object:
+    """Load the model of a checkpoint that a system wrote.
+
+    Args:
+        name: The system's import name, as the run folder says.
+        checkpoint: The checkpoint in the run folder.
+        trusted: Import names of modules that the user allows the run to name, beside the kit's and installed ones.
+
+    Raises:
+        BadRequest: The run names a module that it must not, or another system wrote the checkpoint, or an older one.
+    """
     try:
-        return system(name).load_model(checkpoint)
+        with trusting(trusted):
+            must_be_trusted(name, f"no module {name!r}, which trained this run; install it")
+            return system(name).load_model(checkpoint)
+    except UntrustedModule as refusal:
+        raise UntrustedModule(f"{checkpoint}: {refusal}") from None
     except ValidationError as invalid:
         first = invalid.errors()[0]
         found = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         message = f"the config in it is none of {name} as it is now ({found}); put the run's own back, or train again"
         raise BadRequest(f"{checkpoint}: {message}") from None
+
+
+def train(system: ModuleType, config: BaseModel, dataset: Dataset, run: "Run") -> None:
+    """Train a system into a run folder, or resume the training there.
+
+    The user chose the config, so the system may import modules that it names, such as an audio encoder.
+
+    Args:
+        system: The system's module.
+        config: Its config.
+        dataset: What to train on.
+        run: The run.
+
+    Raises:
+        BadRequest: What is asked for does not exist on this machine.
+        Faulty: The folder holds another run, or the data cannot be used; with every finding.
+    """
+    run.check()
+    with trusting(texts(config)):
+        system.train(config, dataset, run)
+
+
+def texts(config: BaseModel) -> frozenset[str]:
+    """Return every text that is a value in a config: all that could name a module."""
+    found: set[str] = set()
+    waiting: list[object] = [config.model_dump(mode="json")]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            found.add(value)
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, dict):
+            waiting += value.values()
+    return frozenset(found)
 
 
 def configure(model: type[BaseModel], file: Path | None, settings: Sequence[str] = ()) -> BaseModel:
@@ -315,4 +369,5 @@ __all__ = [
     "embeddings",
     "similarity",
     "system",
+    "train",
 ]

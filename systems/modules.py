@@ -1,14 +1,49 @@
-"""Modules by their import names, as users give them."""
+"""Modules by their import names, and which of them a run folder may name.
 
+Importing a module runs its code. Users may import what they like, but a run folder or a checkpoint may have been
+downloaded. `must_be_trusted` decides. A run may name
+
+- modules that ship with the kit, which lie in its own packages,
+- modules that are installed in this environment, as part of a distribution (an editable one too),
+- modules that the user named in this command (`trusting`),
+
+and no others: nothing that happens to lie in the working directory, and nothing of the standard library. The place of a
+module is determined without importing it or its packages.
+"""
+
+import argparse
+import contextlib
 import importlib
+import importlib.metadata
+import json
+import os
+import pkgutil
+import site
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator, Sequence
+from contextvars import ContextVar
+from functools import cache
+from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
+from urllib.parse import unquote, urlsplit
 
 from evaluation.findings import BadRequest
+from systems.listing import ROOMS, ROOT
+
+# The modules that the user named in this command. A system's `load_model` takes nothing but the checkpoint, so that
+# they reach the modules which it imports by name in this way.
+TRUSTED: ContextVar[frozenset[str]] = ContextVar("TRUSTED", default=frozenset())
+
+
+class UntrustedModule(BadRequest):
+    """A run folder names a module whose code must not run unless the user allows it."""
 
 
 def imported(name: str, otherwise: str) -> ModuleType:
     """Import a module; raises BadRequest, saying `otherwise`, where there is none of this name."""
-    if "" in name.split("."):  # importlib takes it for a name relative to some package
+    if not _is_import_name(name):
         raise BadRequest(otherwise)
     try:
         return importlib.import_module(name)
@@ -16,3 +51,180 @@ def imported(name: str, otherwise: str) -> ModuleType:
         if error.name and f"{name}.".startswith(f"{error.name}."):
             raise BadRequest(otherwise) from None
         raise
+
+
+@contextlib.contextmanager
+def trusting(names: Iterable[str]) -> Iterator[None]:
+    """Within the block, allow runs and checkpoints to name these modules, whose code then runs.
+
+    Args:
+        names: Import names.
+    """
+    before = TRUSTED.set(TRUSTED.get() | frozenset(names))
+    try:
+        yield
+    finally:
+        TRUSTED.reset(before)
+
+
+def must_be_trusted(name: str, otherwise: str) -> None:
+    """Make sure that a run may name a module, before the module or a package of it is imported.
+
+    Args:
+        name: The module's import name.
+        otherwise: The message where there is no module of this name.
+
+    Raises:
+        UntrustedModule: The module, or a package that holds it, is not the kit's, not installed and not trusted.
+        BadRequest: There is no such module.
+    """
+    if name in TRUSTED.get():
+        return
+    if not _is_import_name(name):
+        raise BadRequest(otherwise)
+    top = name.partition(".")[0]
+    specs = []
+    for spec in _specs(name):
+        specs.append(spec)
+        file = _file(spec)
+        is_package_without_code = file is None and spec.origin is None
+        if not is_package_without_code and not _is_permitted(file, top, specs):
+            place = file or "Python itself"
+            raise UntrustedModule(
+                "a run may only name modules that ship with the kit or are installed, because importing a module runs "
+                f"its code; it names {name}, which is in {place}: read that code, and if you trust it, add "
+                f"--trust {name} (in Python: systems.modules.trusting)"
+            )
+    if not specs or specs[-1].name != name or _file(specs[-1]) is None:
+        raise BadRequest(otherwise)
+
+
+def add_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--trust`, by which a user names modules for `trusting`, to a command that loads runs."""
+    text = "allow the run to name this module, which neither ships with the kit nor is installed: its code will run"
+    parser.add_argument("--trust", action="append", default=[], metavar="MODULE", help=text)
+
+
+def source(name: str) -> Path | None:
+    """Find the source file of a module without importing it or its packages; None where there is none."""
+    if not _is_import_name(name):
+        return None
+    specs = list(_specs(name))
+    if not specs or specs[-1].name != name:
+        return None
+    return _file(specs[-1])
+
+
+def is_installed(file: Path) -> bool:
+    """Return whether a file lies where distributions are installed."""
+    return any(_lies_in(file, folder) for folder in _site_folders())
+
+
+def is_shipped(file: Path) -> bool:
+    """Return whether a file lies in one of the kit's packages of systems."""
+    return any(_lies_in(file, ROOT / room) for room in ROOMS)
+
+
+def _is_import_name(name: str) -> bool:
+    return all(part.isidentifier() for part in name.split("."))
+
+
+def _is_permitted(file: Path | None, top: str, specs: Sequence[ModuleSpec]) -> bool:
+    """Return whether a run may import a file.
+
+    Args:
+        file: The source; None of modules that are built in.
+        top: Import name of the outermost package.
+        specs: The outermost package and all below it, up to this module.
+    """
+    if file is None:
+        return False
+    if is_installed(file):
+        return True
+    if is_shipped(file):
+        return all(_file(spec) for spec in specs)  # the kit has no package without an __init__.py
+    return _is_installed_editable(file, top)
+
+
+def _is_installed_editable(file: Path, top: str) -> bool:
+    """Return whether a file belongs to a distribution that was installed as a link to its source folder."""
+    for distribution in importlib.metadata.distributions(path=[str(folder) for folder in _site_folders()]):
+        try:
+            origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+            if not origin.get("dir_info", {}).get("editable"):
+                continue
+            folder = Path(unquote(urlsplit(origin["url"]).path))
+        except (ValueError, AttributeError, KeyError, TypeError):
+            continue
+        named = distribution.read_text("top_level.txt") or distribution.name.replace("-", "_")
+        if top in named.split() and _lies_in(file, folder):
+            return True
+    return False
+
+
+@cache
+def _site_folders() -> tuple[Path, ...]:
+    """The folders of this environment that hold installed distributions."""
+    folders = [*site.getsitepackages(), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    if site.ENABLE_USER_SITE:
+        folders.append(site.getusersitepackages())
+    # On Windows the first of them is the whole environment.
+    return tuple({Path(folder) for folder in folders if Path(folder).name in ("site-packages", "dist-packages")})
+
+
+def _lies_in(file: Path, folder: Path) -> bool:
+    """Return whether a file lies in a folder: as it is named, or behind all links."""
+    named = Path(os.path.normpath(file.absolute())).is_relative_to(os.path.normpath(folder.absolute()))
+    return named or file.resolve().is_relative_to(folder.resolve())
+
+
+def _file(spec: ModuleSpec) -> Path | None:
+    return Path(spec.origin) if spec.has_location and spec.origin else None
+
+
+def _specs(name: str) -> Iterator[ModuleSpec]:
+    """Find the packages of a module, the outermost first, and the module, without importing any.
+
+    Ends at the first that is not there.
+    """
+    places: Sequence[str] | None = None
+    parts = name.split(".")
+    for count in range(1, len(parts) + 1):
+        spec = _spec(".".join(parts[:count]), places)
+        if spec is None:
+            return
+        yield spec
+        if spec.submodule_search_locations is None:
+            return
+        package = sys.modules.get(spec.name)
+        places = list(getattr(package, "__path__", spec.submodule_search_locations))
+
+
+def _spec(name: str, places: Sequence[str] | None) -> ModuleSpec | None:
+    """Find a module as Python would.
+
+    Args:
+        name: Its import name.
+        places: Where its package says to look; None where it has no package.
+    """
+    if name in sys.modules:
+        return getattr(sys.modules[name], "__spec__", None)
+    if places is None:
+        for finder in sys.meta_path:
+            if spec := finder.find_spec(name, None):
+                return spec
+        return None
+    # `PathFinder` would look for the package among the modules that are imported.
+    folders: list[str] = []
+    for place in places:
+        finder = pkgutil.get_importer(place)
+        spec = finder.find_spec(name) if finder else None
+        if spec and spec.loader:
+            return spec
+        if spec:
+            folders += spec.submodule_search_locations or []
+    if not folders:
+        return None
+    package = ModuleSpec(name, None, is_package=True)
+    package.submodule_search_locations = folders
+    return package

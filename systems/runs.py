@@ -3,6 +3,7 @@
 The verb `predict` and every run of a sweep go through here, so that predictions are the same wherever they are made.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -17,7 +18,9 @@ from systems.embeddings import kept
 PARTS = {"captioning": ("caption",), "retrieval": ("embed_audio", "embed_text")}  # what a task needs of a model
 
 
-def predict(folder: Path, split: Split, cache: Path | None = None, task: str | None = None) -> str:
+def predict(
+    folder: Path, split: Split, cache: Path | None = None, task: str | None = None, trusted: Collection[str] = ()
+) -> str:
     """Score every query of a split against every clip, or caption every clip, with a trained run.
 
     Args:
@@ -25,12 +28,14 @@ def predict(folder: Path, split: Split, cache: Path | None = None, task: str | N
         split: The split, with its sounds.
         cache: Folder of the cache, where embeddings of encoders that did not learn are kept; None keeps none.
         task: What to do with a model that does both, `captioning` or `retrieval`; captioning without.
+        trusted: Import names of modules that the user allows the run to name, beside the kit's and installed ones.
 
     Returns:
         What was written, in words.
 
     Raises:
-        BadRequest: The folder holds no trained run, its model does not do the task, or there is nothing to answer.
+        BadRequest: The folder holds no trained run, the run names a module that it must not, its model does not do the
+            task, or there is nothing to answer.
         Faulty: A sound cannot be used; with all that cannot.
     """
     name, checkpoint = contract.read_run(folder).system, folder / "checkpoints" / "best.ckpt"
@@ -42,7 +47,7 @@ def predict(folder: Path, split: Split, cache: Path | None = None, task: str | N
         raise BadRequest(f"{checkpoint}: {message}")
     warn_unfinished(folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = contract.load(name, checkpoint).to(device)
+    model = contract.load(name, checkpoint, trusted).to(device)
     task = task or ("captioning" if hasattr(model, "caption") else "retrieval")
     if lacking := [part for part in PARTS[task] if not hasattr(model, part)]:
         can = " and ".join(one for one, parts in PARTS.items() if all(hasattr(model, part) for part in parts))

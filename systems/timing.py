@@ -120,7 +120,7 @@ def seconds(
                 timing = Timing(**vars(make_run(job, place, configs[run.name], few, run.seed)), shares=shares)
                 began = time.perf_counter()
                 with contextlib.redirect_stdout(io.StringIO()):
-                    contract.system(job.system).train(configs[run.name], few, timing)
+                    contract.train(contract.system(job.system), configs[run.name], few, timing)
                 around = time.perf_counter() - began - sum(timing.spent)
             return around + sum(timing.estimates) if timing.estimates else None
 

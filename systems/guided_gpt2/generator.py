@@ -41,8 +41,8 @@ class LanguageModel(nn.Module):
 
         folder = texts.find(name)
         with texts.loading(folder, "a language model"):
-            config = AutoConfig.from_pretrained(folder, local_files_only=True)
-            self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            config = AutoConfig.from_pretrained(folder, **texts.OFFLINE)
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, **texts.OFFLINE)
         if not set(config.architectures or ()) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
             found = ", ".join(config.architectures or ()) or "none"
             raise BadRequest(

@@ -42,9 +42,9 @@ from evaluation.files import replacing
 from evaluation.findings import BadRequest, command, lookalike, printable, table
 from evaluation.intervals import jackknife
 from evaluation.scores import Measured, Score
-from systems import caption_retrieval, guided_gpt2, listing, published, runs
+from systems import caption_retrieval, guided_gpt2, listing, modules, published, runs
 from systems.caption_retrieval import fitted, similarity
-from systems.contract import read_run
+from systems.contract import load, read_run
 from systems.embeddings import embed
 from systems.parts import texts
 
@@ -91,15 +91,18 @@ def main(options: argparse.Namespace) -> None:
     if options.examples:
         split = chosen(split, options.examples)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = guided_gpt2.load_model(checkpoint).to(device)
+    model = load(system, checkpoint, options.trust).to(device)
     folder = options.run_folder / "scopes" / split.name
     if options.examples:
-        made = examples(model, split, options.cache)
+        with modules.trusting(options.trust):  # an encoder is loaded once more
+            made = examples(model, split, options.cache)
         write_examples(folder / EXAMPLES, made)
         print("\n\n".join(map(shown_example, made)))
         return
     found = {}
-    for name, captions in said(model, split, options.cache).items():
+    with modules.trusting(options.trust):  # an encoder is loaded once more
+        answers = said(model, split, options.cache)
+    for name, captions in answers.items():
         path = folder / f"{name.replace(' ', '-')}.csv"
         captioning.write(path, split.file_names, captions)
         found[name] = captioning.evaluate(
@@ -295,6 +298,7 @@ def parser() -> argparse.ArgumentParser:
     text = "show how the system comes to the captions of these clips, and score nothing (default: score all scopes)"
     top.add_argument("--examples", nargs="+", metavar="CLIP", help=text)
     top.add_argument("--cache", type=Path, default=Path(".cache"), help="where embeddings are kept (.cache)")
+    modules.add_option(top)
     top.set_defaults(run=main)
     return top
 

@@ -40,6 +40,8 @@ LONGEST = 4096  # tokens of a text, where neither tokeniser nor model has a limi
 WORDS = (".bin", ".txt", ".vec")  # files of word vectors: word2vec's, GloVe's, fastText's
 WORDS_LIMIT = 200_000  # of a file's words, which lists the frequent ones first
 
+OFFLINE = {"local_files_only": True, "trust_remote_code": False}  # a model's folder runs no code of its own
+
 Output = Literal["tokens", "mean", "sentence"]
 
 # What the configs here name; of others the hub knows the size. Models that have moved are in caches by both names.
@@ -69,7 +71,7 @@ class Transformer(nn.Module):
         from transformers import AutoModel, AutoTokenizer
 
         with loading(folder, "a text encoder"):
-            self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, **OFFLINE)
             self.model = pretrained(AutoModel, folder)
         if self.model.config.is_encoder_decoder:  # of T5, BART and the like the half that reads
             self.model = self.model.get_encoder()
@@ -134,7 +136,7 @@ def pretrained(kind: type, folder: Path) -> "PreTrainedModel":
     """
     model, report = kind.from_pretrained(
         folder,
-        local_files_only=True,
+        **OFFLINE,
         dtype=torch.float32,
         key_mapping={rf"^{re.escape(PARALLEL)}": ""},
         output_loading_info=True,
@@ -176,7 +178,7 @@ class Sentence(nn.Module):
                 f"{folder}: is no sentence-transformers model (it has no modules.json); ask for tokens or mean"
             )
         with loading(folder, "a text encoder"):
-            self.model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+            self.model = SentenceTransformer(str(folder), device="cpu", **OFFLINE)
         self.size = self.model.get_embedding_dimension()
 
     @property

@@ -216,7 +216,7 @@ def test_from_prediction_to_output_file_and_floors(tiny, retriever, undisturbed,
     capsys.readouterr()
 
     words = [str(run), "--retriever", str(retriever), "--data", str(tiny), "--cache", str(tmp_path / "cache")]
-    words += ["--retrieval", str(tmp_path / "1nn")]
+    words += ["--retrieval", str(tmp_path / "1nn"), "--trust", "tiny_hear"]
     assert command(floors.parser(), words) == 0
     said = capsys.readouterr().out
     lines = said.splitlines()

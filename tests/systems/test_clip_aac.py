@@ -903,6 +903,7 @@ def test_what_a_model_does_not_do_is_not_asked_of_it(place, tmp_path, capsys):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(tmp_path))
         asked = ["predict", str(tmp_path / "run"), "--data", str(place / "data"), "--as", "retrieval"]
+        asked += ["--trust", "says_only"]
         assert command(parser(), asked) == 2
     lacks = "the model of says_only has no embed_audio, which retrieval needs; ask for what it does: captioning"
     assert lacks in capsys.readouterr().err

@@ -76,7 +76,7 @@ def test_a_teams_module_goes_the_whole_road(team, loud_and_quiet, tmp_path, caps
     run = tmp_path / "run"
     assert command(parser(), ["train", team, "--data", str(loud_and_quiet), "--run", str(run), "--set", "gain=2"]) == 0
     assert yaml.safe_load((run / "config.yaml").read_text())["config"] == {"gain": 2.0}
-    assert command(parser(), ["predict", str(run), "--data", str(loud_and_quiet)]) == 0
+    assert command(parser(), ["predict", str(run), "--data", str(loud_and_quiet), "--trust", team]) == 0
     assert "24 queries x 12 clips" in capsys.readouterr().out
     split = data.read(loud_and_quiet)[data.EVALUATION]
     score = retrieval.evaluate(split, retrieval.read(run / "predictions" / "evaluation.npz"))
@@ -147,7 +147,10 @@ def echo(tmp_path, monkeypatch):
 
 def test_a_captioner_without_log_probabilities_captions_a_blind_set(echo, loud_and_quiet, capsys):
     (loud_and_quiet / "evaluation").rename(loud_and_quiet / "test")
-    assert command(parser(), ["predict", str(echo), "--data", str(loud_and_quiet), "--split", "test"]) == 0
+    assert (
+        command(parser(), ["predict", str(echo), "--data", str(loud_and_quiet), "--split", "test", "--trust", "echo"])
+        == 0
+    )
     assert "12 clips, 12 different captions" in capsys.readouterr().out
     path = echo / "predictions" / "test.csv"
     assert path.read_text().startswith("file_name,caption_predicted\n")

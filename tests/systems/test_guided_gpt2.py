@@ -21,6 +21,7 @@ from systems import caption_retrieval, contract, guided_gpt2
 from systems.__main__ import parser
 from systems.caption_retrieval import similarity
 from systems.guided_gpt2 import generator, scopes
+from systems.modules import trusting
 from systems.parts import generation
 from tests.systems.runs import assert_captions_do_not_depend_on_the_batch, cut_off, same
 from tests.systems.tiny import HEAR, causal_model, text_model
@@ -46,7 +47,8 @@ def place(tmp_path_factory):
 def modules(place, monkeypatch):
     monkeypatch.syspath_prepend(str(place / "modules"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(place / "modules")]))  # of other processes
-    yield
+    with trusting(["tiny_hear"]):
+        yield
     sys.modules.pop("tiny_hear", None)
 
 

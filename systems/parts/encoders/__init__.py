@@ -3,7 +3,7 @@
 Such a module has `load_model(path)`, `get_timestamp_embeddings(audio, model)` and `get_scene_embeddings(audio, model)`;
 its model has `sample_rate`, `timestamp_embedding_size` and `scene_embedding_size`.
 
-    encoder = encoders.encoder("yamnet", hop=480)          # or "hear21passt.base", or any other on the path
+    encoder = encoders.encoder("yamnet", hop=480)          # or "hear21passt.base", or any other that is installed
     sequences = encoder(audio, lengths)                    # a list of (timestamps, size)
 
 Ours, each in a module of its own, take their `hop` in ms and want the weights that their authors published:
@@ -30,7 +30,7 @@ import xxhash
 from torch import Tensor, nn
 
 from evaluation.findings import BadRequest
-from systems.modules import imported
+from systems.modules import imported, must_be_trusted
 
 NAMES = ("cnn14", "coala", "openl3", "vggish", "yamnet")
 FUNCTIONS = ("load_model", "get_timestamp_embeddings", "get_scene_embeddings")
@@ -117,16 +117,20 @@ def encoder(name: str, weights: str = "", hop: float | None = None, *, scene: bo
     """Import an encoder and load its weights.
 
     Args:
-        name: One of `NAMES`, or the import name of any HEAR module whose model is torch's.
+        name: One of `NAMES`, or the import name of any HEAR module whose model is torch's. A module that is not
+            installed must be allowed by `systems.modules.trusting`: a checkpoint's config may name it.
         weights: File of the weights; where empty, the module's own way.
         hop: ms between timestamps, for modules whose `get_timestamp_embeddings` takes a `hop`.
         scene: Give one embedding a clip instead of a sequence.
 
     Raises:
-        BadRequest: There is no such module, it lacks a part of HEAR's API, takes no `hop`, or has no weights.
+        BadRequest: There is no such module, it is not trusted, lacks a part of HEAR's API, takes no `hop`, or has no
+            weights.
         Faulty: The file of weights holds others.
     """
     otherwise = f"no encoder {name!r}; there are {', '.join(NAMES)}, and any HEAR module by import name"
+    if name not in NAMES:
+        must_be_trusted(name, otherwise)
     module = imported(f"{__name__}.{name}" if name in NAMES else name, otherwise)
     if missing := [function for function in FUNCTIONS if not callable(getattr(module, function, None))]:
         raise BadRequest(f"{name} is no HEAR module: it must have {', '.join(FUNCTIONS)}; no {', '.join(missing)}")

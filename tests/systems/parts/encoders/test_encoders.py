@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from evaluation.findings import BadRequest
+from systems.modules import trusting
 from systems.parts import encoders
 from systems.parts.encoders import cnn14, coala, openl3, vggish, windows
 
@@ -171,7 +172,8 @@ def theirs(monkeypatch):
     module.load_model = lambda path="default": Model()
     module.get_timestamp_embeddings, module.get_scene_embeddings = timestamps, scenes
     monkeypatch.setitem(sys.modules, "their_encoder", module)
-    return module
+    with trusting(["their_encoder"]):
+        yield module
 
 
 def test_any_hear_module_works_where_ours_does(theirs):
@@ -246,5 +248,5 @@ def test_unknown_names_are_refused(name):
 def test_what_a_module_lacks_itself_is_not_hidden(tmp_path, monkeypatch):
     (tmp_path / "wants_more.py").write_text("import surely_not_installed\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ModuleNotFoundError, match="surely_not_installed"):
+    with trusting(["wants_more"]), pytest.raises(ModuleNotFoundError, match="surely_not_installed"):
         encoders.encoder("wants_more")
