@@ -10,17 +10,30 @@ batch's other pairs apart, while it maximises the probability of the caption's n
 captions need the text head no more: `checkpoints/inference.ckpt` leaves it out. With it, `checkpoints/best.ckpt`, the
 two heads are a retriever.
 
-Two things are not the paper's. It learns from 4884 clips of Clotho, development and validation together (section 3.1),
-and tests on evaluation; here development is learnt from, 3839 clips, and validation chooses the epoch. And equation 6
-adds up over a caption's words, where here is their mean, as decoders are commonly taught: alpha .2 then gives the
-contrastive loss a greater weight, by as many times as captions have words, than .2 of the paper's sum would.
+Two defaults differ from the paper:
 
-The paper is silent on the words (here those of the development captions, as in the baseline), the decoder's width
-(here 4 heads of 128), where dropout is (here in the decoder), and which epoch counts (here the one of the best
-CIDEr-D). A caption that several clips of a batch share is an impostor for none of them; the paper tells pairs apart by
-their place in the batch alone.
+- The paper trains on 4884 clips of Clotho, development and validation together (section 3.1). Here the default is to
+  train on the 3839 clips of development and to choose the epoch on validation. `learn_from: development-validation`
+  with `monitor: epoch` trains as the paper does: no clips are left to choose an epoch, so best.ckpt is the last one.
+- Equation 6 sums over a caption's words; here the loss is their mean, as is common for decoders. Alpha .2 therefore
+  weighs the contrastive loss more than .2 of the paper's sum would: by the number of words of a caption, about 11.
+
+The decoder is the Transformer that the paper cites (Vaswani et al. 2017): layer norms behind each part, ReLU, and no
+norm behind the last block. `decoder_norm: pre` is the other common form. The audio embedding has L values and the
+decoder is narrower, so a linear layer (L x width) takes it to the decoder's width; the paper does not say how it does
+this. Word vectors are drawn with variance 1 and not multiplied by the square root of the width; Vaswani et al. multiply
+vectors that are as much smaller, so both begin with the same values.
+
+The paper is silent on the words (here those of the captions that training learns from, as in the baseline), the
+decoder's width (here 4 heads of 128), where dropout is (here in the decoder), and which epoch counts (here the one of
+the best CIDEr-D). A caption that several clips of a batch share is a negative for none of them; the paper tells pairs
+apart by their place in the batch alone.
+
+With `alpha: 1` the loss is the contrastive one alone. The decoder then keeps its random weights, so such a run only
+retrieves: it refuses to caption, and it has no inference.ckpt.
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -45,7 +58,7 @@ from systems.parts.vocabulary import END, PADDING, SPECIAL, START, Vocabulary
 from systems.training import Run, Schedule, read_checkpoint
 
 PAPER = "Chen et al. 2022"
-PARAMETERS = "102,363,457 and 1,025 a word; without the text head 38,673,216"
+PARAMETERS = "101,576,001 and 1,025 a word; without the text head 37,885,760"
 TOGETHER = 8  # clips that go through the audio head at once where nothing is learnt
 
 PUBLISHED = {  # sizes of AudioCLIP, by the config's keys, and which of them each `init` wants
@@ -58,6 +71,14 @@ PUBLISHED = {  # sizes of AudioCLIP, by the config's keys, and which of them eac
 SIZES = {"random": (), "audio": ("audio_blocks", "audio_channels"), "audio-text": tuple(PUBLISHED)}
 
 
+METHODS = {  # what the metadata say, by what a run learns
+    "words": "encoder-decoder",
+    "contrast": "contrastive learning",
+    "both": "encoder-decoder, contrastive learning",
+}
+LOSSES = {"words": "cross-entropy", "contrast": "InfoNCE", "both": "InfoNCE, cross-entropy"}
+
+
 class Config(Schedule):
     """What can be chosen; the defaults are the paper's system 8, of which its Table 1 speaks as system 4."""
 
@@ -68,14 +89,16 @@ class Config(Schedule):
     warmup: int = Field(5, ge=0)  # epochs in which both rates rise linearly, step by step
     plateau: int = Field(40, ge=1)  # as many as there are epochs: the rates stay
     patience: int = Field(40, ge=1)  # likewise: all epochs are trained
-    monitor: Literal["CIDEr-D", "loss", "mAP@10"] = "CIDEr-D"  # the validation value that chooses the best epoch
+    monitor: Literal["CIDEr-D", "loss", "mAP@10", "epoch"] = "CIDEr-D"  # chooses best.ckpt; epoch: the last one
+    learn_from: Literal["development", "development-validation"] = "development"  # splits; the paper: both
     init: Literal["random", "audio", "audio-text"] = "audio-text"  # what of AudioCLIP's the heads begin with
     weights: str = ""  # its file, or a folder that holds it; where it is looked for by default
     tokenizer: str = "openai/clip-vit-base-patch32"  # CLIP's, a folder or hub name; `train`: from the captions
     train_heads: bool = True  # or they stay as they begin
     pairs: Literal["all", "drawn"] = "all"  # in an epoch, each clip with every caption, or with one at random
     seconds: float | None = Field(None, gt=0)  # that training hears of a longer clip, from a random place; AudioCLIP: 5
-    alpha: float = Field(0.2, ge=0, lt=1)  # share of the contrastive loss; 0: there is no text head
+    alpha: float = Field(0.2, ge=0, le=1)  # share of the contrastive loss; 0: no text head; 1: no captions
+    audio_to_text: float = Field(0.5, ge=0, le=1)  # lambda of equation 5: share of the loss of sounds among captions
     temperature: float = Field(0.07, ge=0.01, le=1)  # that training begins with, as CLIP's; AudioCLIP has its own
     recompute: bool = False  # the audio head's inner values for the gradient: less memory, more time
     label_smoothing: float = Field(0.1, ge=0, lt=1)
@@ -86,6 +109,7 @@ class Config(Schedule):
     audio_channels: int = Field(heads.CHANNELS, ge=16, multiple_of=16)
     text_width: int = Field(heads.WIDTH, ge=heads.HEAD, multiple_of=heads.HEAD)
     text_layers: int = Field(heads.LAYERS, ge=1)
+    decoder_norm: Literal["post", "pre"] = "post"  # post: Vaswani et al. 2017, with ReLU; pre: with GELU, a final norm
     blocks: int = Field(2, ge=1)  # of the decoder
     attention_heads: int = Field(4, ge=1)  # of the decoder
     head_size: int = Field(128, ge=2, multiple_of=2)
@@ -98,6 +122,12 @@ class Config(Schedule):
     def _published(self) -> "Config":
         if self.monitor == "mAP@10" and not self.alpha:
             raise ValueError("monitor must be CIDEr-D or loss where alpha is 0: there is no text head to retrieve with")
+        if self.monitor not in ("loss", "mAP@10", "epoch") and self.alpha == 1:
+            found = f"found {self.monitor}; the decoder does not learn, so choose the epoch by mAP@10"
+            raise ValueError(f"monitor must be mAP@10, loss or epoch where alpha is 1; {found}")
+        if self.monitor != "epoch" and self.learn_from == "development-validation":
+            found = f"found {self.monitor}; no clips are left to choose an epoch, so set monitor to epoch"
+            raise ValueError(f"monitor must be epoch where learn_from is development-validation; {found}")
         others = [f"{key}={getattr(self, key)}" for key in SIZES[self.init] if getattr(self, key) != PUBLISHED[key]]
         if others:
             raise ValueError(f"init must be random for heads of another size than AudioCLIP's; {', '.join(others)}")
@@ -146,7 +176,11 @@ class ClipAac(nn.Module):
             head_size=config.head_size,
             hidden=config.hidden,
             dropout=config.dropout,
+            original=config.decoder_norm == "post",
         )
+        if config.decoder_norm == "post":
+            # The original has no layer between word vectors and blocks: both have the same width.
+            self.decoder.enter = nn.Identity()
         self.rules = vocabulary.rules(1, config.max_words)
 
     def train(self, mode: bool = True) -> "ClipAac":
@@ -193,13 +227,22 @@ class ClipAac(nn.Module):
         return Steps(self.decoder, heard[:, None], _ones(heard), lambda ids: self.embedding(ids[:, -1:]))
 
     def caption_scored(self, audio: Tensor, lengths: Tensor) -> tuple[list[str], Tensor]:
-        """Caption sounds, given as to `embed_audio`, by beam search; with log-probabilities (N,)."""
+        """Caption sounds, given as to `embed_audio`, by beam search; with log-probabilities (N,).
+
+        Raises:
+            BadRequest: The model was trained with alpha 1, so its decoder has not learnt.
+        """
+        if self.config.alpha == 1:
+            raise BadRequest(
+                "alpha must be below 1 for captions; found 1: the decoder has not learnt; "
+                "ask this run for retrieval, or train a run with a smaller alpha"
+            )
         heard = self.hear(audio, lengths)
         found = generation.beam(self.steps(heard), len(heard), self.rules, self.config.beams, device=heard.device)
         return [self.vocabulary.decode(ids) for ids in found.ids.tolist()], found.log_probability
 
     def caption(self, audio: Tensor, lengths: Tensor) -> list[str]:
-        """Caption sounds as `caption_scored` does."""
+        """Caption sounds; arguments, captions and errors are those of `caption_scored`."""
         return self.caption_scored(audio, lengths)[0]
 
 
@@ -278,6 +321,30 @@ class Material:
         return Batch(torch.from_numpy(sounds), lengths, ids, said, torch.tensor(clips), self.owners[captions])
 
 
+def contrastive_loss(audio: Tensor, text: Tensor, matches: Tensor, temperature: Tensor, audio_to_text: float) -> Tensor:
+    """Return the contrastive loss of Chen et al. 2022, equation 5.
+
+    Args:
+        audio: (N, L) embeddings of length 1.
+        text: (N, L) embeddings of length 1.
+        matches: (N, N) bool, whether sound i and text j belong together; each row and each column has a match.
+        temperature: What cosines are divided by.
+        audio_to_text: Lambda, the share of equation 2; the rest is the share of equation 4.
+    """
+    scores = audio @ text.T / temperature
+    of_sounds = _cross_entropy(scores, matches)
+    of_texts = _cross_entropy(scores.T, matches.T)
+    return audio_to_text * of_sounds + (1 - audio_to_text) * of_texts
+
+
+def _cross_entropy(scores: Tensor, matches: Tensor) -> Tensor:
+    """Mean over matches of -log softmax of a row's score among that score and those of the row's negatives."""
+    # Not -inf: the gradient of a row without negatives would be NaN.
+    smallest = torch.finfo(scores.dtype).min / 2
+    negatives = scores.masked_fill(matches, smallest).logsumexp(1, keepdim=True)
+    return F.softplus(negatives - scores)[matches].mean()
+
+
 class Losses(NamedTuple):
     """The two losses, and what training makes smaller."""
 
@@ -296,7 +363,8 @@ class Training(lightning.LightningModule):
     def loss(self, heard: Tensor, batch: Batch, smoothing: float = 0) -> Losses:
         """Both losses of (N, L) clips that were heard; in training, among the pairs of all processes.
 
-        The contrastive one is equation 5 with its lambda of .5, the other the mean of equation 6 over words.
+        The contrastive loss is equation 5, that of words the mean of equation 6 over words. With alpha 1 the loss of
+        words has no share in the total, and the decoder does not learn.
         """
         model, alpha = self.model, self.model.config.alpha
         logits = model.decoder(model.embedding(batch.ids[:, :-1]), heard[:, None], _ones(heard))  # (N, words, known)
@@ -310,8 +378,8 @@ class Training(lightning.LightningModule):
             return Losses(torch.zeros_like(words), words, words)
         both = [F.normalize(vectors.float(), dim=1) for vectors in (heard, model.read(batch.captions))]
         *both, clips, owners = map(together, (*both, batch.clips, batch.owners))
-        matches = losses.matching(clips, owners)
-        contrastive = losses.nt_xent(*both, matches, model.heads.temperature, "text-audio")
+        matches = losses.matching(clips, owners)[: len(clips), len(clips) :]  # sounds x texts
+        contrastive = contrastive_loss(*both, matches, model.heads.temperature, model.config.audio_to_text)
         return Losses(contrastive, words, alpha * contrastive + (1 - alpha) * words)
 
     def on_train_batch_start(self, batch: Batch, number: int) -> None:
@@ -331,6 +399,9 @@ class Training(lightning.LightningModule):
         found = self.loss(self.model.heads.hear(sounds), batch, config.label_smoothing)
         size = len(batch.clips)
         self.log("loss", found.total, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
+        if config.monitor == "epoch":  # it rises with each epoch, so that the last one is the best
+            epoch = float(self.current_epoch + 1)
+            self.log("validation_epoch", epoch, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
         return found.total
 
     def on_validation_epoch_start(self) -> None:
@@ -382,9 +453,11 @@ class Training(lightning.LightningModule):
 
 
 def train(config: Config, dataset: Dataset, run: Run) -> None:
-    """Train on the development split, choosing the best epoch on the validation split."""
+    """Train on the development split and choose the best epoch on the validation split, or train on both splits."""
     development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
-    captions = [caption for clip in development.clips for caption in clip.captions]
+    learns_both = config.learn_from == "development-validation"
+    learnt = [*validation.clips, *development.clips] if learns_both else development.clips
+    captions = [caption for clip in learnt for caption in clip.captions]
     known = vocabulary.from_captions(captions)
     tokenizer = None
     if config.alpha:
@@ -396,16 +469,22 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     material = Material([*validation.clips, *development.clips], known, config.longest, run.cache)
 
     run.start()
-    to_train = [pair for pair in material.pairs if pair[0] >= len(validation.clips)]
+    held_out = 0 if learns_both else len(validation.clips)  # the first clips of the material
+    to_train = [pair for pair in material.pairs if pair[0] >= held_out]
     if config.pairs == "drawn":
         together: dict[int, tuple[int, ...]] = {}
         for clip, caption in to_train:
             together[clip] = (*together.get(clip, (clip,)), caption)
         to_train = list(together.values())
-    firsts = {clip: (clip, caption) for clip, caption in reversed(material.pairs) if clip < len(validation.clips)}
+    firsts = {clip: (clip, caption) for clip, caption in reversed(material.pairs) if clip < held_out}
     to_validate = [firsts[clip] for clip in sorted(firsts)]
-    run.fit(Training(model, validation), to_train, to_validate, material.batch, config)
-    strip(run.best, run.best.with_name("inference.ckpt"))
+    with warnings.catch_warnings():
+        # Nothing is validated where both splits are learnt from.
+        warnings.filterwarnings("ignore", message=r"Total length of `DataLoader` across ranks is zero")
+        run.fit(Training(model, validation), to_train, to_validate, material.batch, config)
+    if config.alpha < 1:
+        strip(run.best, run.best.with_name("inference.ckpt"))
+    learning = {0: "words", 1: "contrast"}.get(config.alpha, "both")
     run.describe(
         load_model(run.best),
         {
@@ -413,17 +492,17 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
             "acoustic_features": "log-power spectrogram",
             "word_embeddings": "learnt",
             "data_augmentation": "random excerpts" if config.seconds else None,
-            "machine_learning_method": "encoder-decoder, contrastive learning" if config.alpha else "encoder-decoder",
+            "machine_learning_method": METHODS[learning],
             "learning_scheme": "supervised",
             "ensemble": False,
             "audio_modelling": "ESResNeXt",
             "word_modelling": "transformer",
-            "loss_function": "InfoNCE, cross-entropy" if config.alpha else "cross-entropy",
+            "loss_function": LOSSES[learning],
             "optimizer": "Adam",
             "learning_rate": config.learning_rate,
             "gradient_clipping": 0,
             "gradient_norm": None,
-            "metric_monitored": f"validation {config.monitor}",
+            "metric_monitored": None if config.monitor == "epoch" else f"validation {config.monitor}",
         },
     )
 
@@ -442,6 +521,8 @@ def load_model(checkpoint: Path) -> ClipAac:
     """Give back the model of a checkpoint, which holds all that it needs; without a text head where that has none."""
     state = read_checkpoint(checkpoint)
     tokenizer = state["tokenizer"] and Tokenizer.from_str(state["tokenizer"])
-    model = ClipAac(Config(**state["config"]), Vocabulary(state["vocabulary"][len(SPECIAL) :]), tokenizer)
+    # Checkpoints from before the key existed have the decoder that is now `pre`.
+    config = {"decoder_norm": "pre", **state["config"]}
+    model = ClipAac(Config(**config), Vocabulary(state["vocabulary"][len(SPECIAL) :]), tokenizer)
     model.load_state_dict({name.removeprefix("model."): value for name, value in state["state_dict"].items()})
     return model.eval()

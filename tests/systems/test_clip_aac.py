@@ -117,6 +117,12 @@ def test_the_ten_systems_are_configs():
     assert yaml.safe_load(CONFIGS["system-8"].read_text()).keys() == clip_aac.Config.model_fields.keys()
 
 
+def test_the_published_systems_have_the_original_decoder_and_narrow_the_measured_one():
+    for name, path in CONFIGS.items():
+        config = contract.configure(clip_aac.Config, path)
+        assert config.decoder_norm == ("pre" if name == "narrow" else "post"), name
+
+
 def test_the_paper_s_figures_are_shown(capsys):
     assert command(parser(), ["published", "systems.clip_aac"]) == 0
     shown = capsys.readouterr().out
@@ -595,9 +601,75 @@ def batch_of(model, sounds, captions):
     return clip_aac.Batch(stacked, lengths, ids, list(captions), numbers, numbers[:, None])
 
 
-def test_the_loss_is_that_of_the_paper():
-    """Algorithm 1 and equations 5 to 7, pair by pair, with lambda .5."""
-    model = tiny()
+def plain_attention(attention, queries, memory, causal):
+    """Multi-head attention of (L, size) queries, head by head (Vaswani et al. 2017, equation 1)."""
+    size = attention.head_size
+    keys, values = attention.key_value(memory).chunk(2, dim=-1)
+    queries = attention.query(queries)
+    heads_ = []
+    for head in range(attention.heads):
+        part = slice(head * size, (head + 1) * size)
+        scores = queries[:, part] @ keys[:, part].T / size**0.5
+        if causal:
+            later = torch.ones_like(scores, dtype=torch.bool).triu(1)
+            scores = scores.masked_fill(later, -math.inf)
+        heads_.append(scores.softmax(1) @ values[:, part])
+    return attention.leave(torch.cat(heads_, dim=1))
+
+
+def test_the_decoder_is_the_original_transformer():
+    """Norms behind each part, ReLU, no norm at the end, positions on the word vectors themselves."""
+    model = tiny().eval()
+    decoder = model.decoder
+    ids = torch.tensor([1, 5, 4, 6])
+    heard = torch.randn(1, 24)
+    with torch.inference_mode():
+        x = model.embedding(ids)
+        for position in range(4):
+            for column in range(32):
+                angle = position / 10_000 ** (column // 2 * 2 / 32)
+                x[position, column] += math.cos(angle) if column % 2 else math.sin(angle)
+        sound = decoder.enter_sound(heard)
+        for block in decoder.blocks:
+            x = block.norms[0](x + plain_attention(block.words, x, x, causal=True))
+            x = block.norms[1](x + plain_attention(block.sound, x, sound, causal=False))
+            first, *_, last = block.linear
+            x = block.norms[2](x + last(first(x).clamp(min=0)))
+        expected = decoder.leave(x)
+        found = decoder(model.embedding(ids)[None], heard[None], torch.tensor([1]))[0]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_checkpoint_from_before_the_norm_was_a_choice_has_norms_before_each_part(tmp_path):
+    model = tiny(decoder_norm="pre")
+    config = model.config.model_dump(mode="json")
+    del config["decoder_norm"]
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    pieces = model.tokenizer.to_str()
+    content = {"state_dict": state, "config": config, "vocabulary": list(model.vocabulary.words), "tokenizer": pieces}
+    torch.save(content, tmp_path / "old.ckpt")
+    assert clip_aac.load_model(tmp_path / "old.ckpt").config.decoder_norm == "pre"
+
+
+def test_with_alpha_1_only_the_heads_learn_and_captions_are_refused():
+    model = tiny(alpha=1, monitor="mAP@10")
+    sounds = [tone(hertz) for hertz in TONES.values()]
+    batch = batch_of(model, sounds, TONES)
+    loss = clip_aac.Training(model, None).loss(model.heads.hear(batch.sounds), batch)
+    assert loss.total.item() == pytest.approx(loss.contrastive.item())
+    loss.total.backward()
+    assert all(not p.grad.any() for p in model.decoder.parameters())
+    assert model.heads.audio.fc.weight.grad.any()
+    model.eval()
+    with torch.inference_mode(), pytest.raises(BadRequest, match="alpha must be below 1 for captions; found 1"):
+        model.caption(batch.sounds, batch.lengths)
+    assert model.embed_audio(batch.sounds, batch.lengths).shape == (4, 24)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.0, 0.3, 1.0])
+def test_the_loss_is_that_of_the_paper(share):
+    """Algorithm 1 and equations 5 to 7, pair by pair, with some values of lambda."""
+    model = tiny(audio_to_text=share)
     batch = batch_of(model, [tone(hertz) for hertz in TONES.values()], TONES)
     heard = torch.randn(4, 24)
     training = clip_aac.Training(model, None).eval()
@@ -611,7 +683,7 @@ def test_the_loss_is_that_of_the_paper():
         for i in range(4):
             to_text = -math.log(math.exp(similar[i][i] / t) / sum(math.exp(similar[i][k] / t) for k in range(4)))
             to_sound = -math.log(math.exp(similar[i][i] / t) / sum(math.exp(similar[k][i] / t) for k in range(4)))
-            contrastive += (0.5 * to_text + 0.5 * to_sound) / 4
+            contrastive += (share * to_text + (1 - share) * to_sound) / 4
         assert float(found.contrastive) == pytest.approx(contrastive, rel=1e-5)
         every = []
         for row, sound in zip(batch.ids.tolist(), heard, strict=True):
@@ -696,6 +768,28 @@ def test_training_hears_a_second_and_draws_a_caption(place, tmp_path, monkeypatc
     )
     assert first.keys() == second.keys()
     assert first != second
+
+
+def test_both_splits_are_learnt_from_and_the_last_epoch_is_kept(place, tmp_path, monkeypatch):
+    seen = set()
+    step = clip_aac.Training.training_step
+
+    def watched(self, batch, number):
+        seen.update(batch.captions)
+        return step(self, batch, number)
+
+    monkeypatch.setattr(clip_aac.Training, "training_step", watched)
+    settings = ("learn_from=development-validation", "monitor=epoch", "alpha=1", "epochs=2", "batch=20")
+    last = trained(place, tmp_path / "run", *settings)
+    assert {f"{said} {split}" for said in TONES for split in ("development", "validation")} <= seen
+    assert [float(row["validation_epoch"]) for row in rows(tmp_path / "run")] == [1, 2]
+    best = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
+    assert same(best["state_dict"], last)
+    assert "validation" in " ".join(best["vocabulary"])
+    assert not (tmp_path / "run" / "checkpoints" / "inference.ckpt").exists(), "nothing to caption with"
+    described = yaml.safe_load((tmp_path / "run" / "system.yaml").read_text())["description"]
+    assert described["metric_monitored"] is None
+    assert described["loss_function"] == "InfoNCE"
 
 
 # Runs ----------------------------------------------------------------------------------------------------------------
@@ -871,7 +965,13 @@ def test_the_figure_shows_both_matrices(place, run, tmp_path, capsys, monkeypatc
         ),
         (("train_heads=false",), "train_heads must be true where init is random"),
         (("alpha=0", "monitor=mAP@10"), "monitor must be CIDEr-D or loss where alpha is 0"),
-        (("alpha=1",), "alpha: error: Input should be less than 1"),
+        (("alpha=1",), "monitor must be mAP@10, loss or epoch where alpha is 1; found CIDEr-D"),
+        (("alpha=1.1",), "alpha: error: Input should be less than or equal to 1"),
+        (("audio_to_text=-1",), "audio_to_text: error: Input should be greater than or equal to 0"),
+        (
+            ("learn_from=development-validation",),
+            "monitor must be epoch where learn_from is development-validation; found CIDEr-D",
+        ),
         (("audio_channels=24",), "audio_channels: error: Input should be a multiple of 16"),
         (("tokenizer=nowhere/at/all",), "nowhere/at/all: no such folder"),
     ],
