@@ -26,8 +26,10 @@ from tqdm import tqdm
 
 from evaluation import audio, yamlfiles
 from evaluation.data import Dataset, Split
-from evaluation.findings import BadRequest, Faulty, Finding, cut, shortened, unknown_key
+from evaluation.findings import BadRequest, Faulty, Finding, cut, say, shortened, unknown_key
 from evaluation.retrieval import Similarity
+from systems import source
+from systems.lock import locked
 from systems.modules import UntrustedModule, imported, must_be_trusted, trusting
 
 if TYPE_CHECKING:
@@ -126,6 +128,7 @@ def load(name: str, checkpoint: Path, trusted: Collection[str] = ()) -> object:
     try:
         with trusting(trusted):
             must_be_trusted(name, f"no module {name!r}, which trained this run; install it")
+            say(source.changes(checkpoint.parents[1], name))
             return system(name).load_model(checkpoint)
     except UntrustedModule as refusal:
         raise UntrustedModule(f"{checkpoint}: {refusal}") from None
@@ -148,11 +151,12 @@ def train(system: ModuleType, config: BaseModel, dataset: Dataset, run: "Run") -
         run: The run.
 
     Raises:
-        BadRequest: What is asked for does not exist on this machine.
+        BadRequest: What is asked for does not exist on this machine, or another process trains in the folder.
         Faulty: The folder holds another run, or the data cannot be used; with every finding.
     """
     run.check()
-    with trusting(texts(config)):
+    say(source.changes(run.folder, run.system))
+    with trusting(texts(config)), locked(run.folder):
         system.train(config, dataset, run)
 
 

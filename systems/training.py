@@ -3,6 +3,7 @@
 A run is a folder:
 
     config.yaml      the system, its resolved config, the seed, digests of the data, and how it is trained
+    sources.yaml     digests of the system's source files, to notice that they changed since
     checkpoints/     last.ckpt, from which training goes on, and best.ckpt, by the monitored value
     metrics.csv      a row per epoch
     tensorboard/     the same, and the loss of every step
@@ -21,16 +22,18 @@ import contextlib
 import csv
 import io
 import logging
-import pickle
 import platform
+import signal
 import subprocess
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 
 import lightning
 import numpy as np
@@ -40,12 +43,13 @@ from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from tqdm import tqdm
 
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, Faulty, Finding
+from systems import lock, source
 from systems.contract import read_run
 from systems.parts.encoders.weights import unreadable
 
@@ -133,7 +137,7 @@ class Run:
         """What makes the folder another run's, key by key, or no run's; nothing where it is this run's, or free."""
         path = self.folder / "config.yaml"
         if not path.exists():
-            if self.folder.is_dir() and any(self.folder.iterdir()):
+            if self.folder.is_dir() and not all(map(is_left_over, self.folder.iterdir())):
                 message = "is not empty and no run (it has no config.yaml); give a new folder"
                 return [Finding(str(self.folder), message=message)]
             return []
@@ -154,6 +158,7 @@ class Run:
         if not (self.folder / "config.yaml").exists():
             with replacing(self.folder / "config.yaml") as part:
                 part.write_text(yaml.safe_dump(self.identity, sort_keys=False), encoding="utf-8")
+            source.write(self.folder, self.system)
 
     def fit(
         self, module: lightning.LightningModule, train: Dataset, validation: Dataset, collate: Collate, plan: Schedule
@@ -170,7 +175,7 @@ class Run:
         course = Course(self, plan)
         if self.last.exists():
             state = read_checkpoint(self.last)
-            course.load_state_dict(state["callbacks"][course.state_key])
+            course.load_state_dict({"rows": rows_of(state, self.last, course)})
             write_rows(self.folder / "metrics.csv", course.rows)  # a kill may have come before
             if course.ended:
                 print(f"{self.folder}: trained already, {len(course.rows)} epochs")
@@ -202,7 +207,7 @@ class Run:
                 where = f"{trainer.world_size} x {trainer.accelerator.name()}"
                 tqdm.write(f"training on {where}, {trainer.precision}")
             # Lightning leaves by the exit at Ctrl-C and SIGTERM, at the latter with status 0.
-            with contextlib.suppress(SystemExit):
+            with contextlib.suppress(SystemExit), course.noticing_interrupts():
                 trainer.fit(
                     module,
                     datamodule=Batches(train, validation, collate, plan.batch, self.seed),
@@ -261,6 +266,7 @@ class Course(Callback):
     def __init__(self, run: Run, plan: Schedule):
         self.run, self.plan = run, plan
         self.rows: list[dict[str, float]] = []
+        self.interrupted = False
 
     @property
     def state_key(self) -> str:
@@ -284,6 +290,32 @@ class Course(Callback):
         """Whether all epochs are done, or too many since the best one."""
         values = self.values
         return len(values) >= self.plan.epochs or (len(values) > 0 and self.plan.stops(values))
+
+    @contextlib.contextmanager
+    def noticing_interrupts(self) -> Iterator[None]:
+        """Remember Ctrl-C within the block.
+
+        Python raises KeyboardInterrupt where it happens to be. In a finaliser or a profiler that catches everything it
+        is lost, and training would continue. `on_train_batch_start` raises it again.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            self.interrupted = True
+            signal.default_int_handler(number, frame)
+
+        before = signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def on_train_batch_start(self, *arguments: object) -> None:
+        """End the training after a Ctrl-C that was lost."""
+        if self.interrupted:
+            raise KeyboardInterrupt
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Seed everything by epoch, and by device."""
@@ -380,23 +412,69 @@ def called(model: str) -> str:
 
 
 def read_checkpoint(path: Path) -> dict:
-    """What `Run.fit` saved; raises BadRequest where the file is damaged, or something else."""
+    """Read what `Run.fit` saved; raises BadRequest where the file is damaged, or something else."""
+    again = "put the run's own back, or train into a new folder"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # of a damaged file torch, pickle and zipfile raise almost anything
         message = f"{path}: cannot be read as a checkpoint ({unreadable(error)})"
-        raise BadRequest(f"{message}; put the run's own back, or train into a new folder") from None
+        raise BadRequest(f"{message}; {again}") from None
     if not isinstance(state, dict) or "state_dict" not in state:
-        raise BadRequest(f"{path}: must be a checkpoint that lightning wrote; put the run's own back")
+        raise BadRequest(f"{path}: must be a checkpoint that training wrote, with a state_dict; {again}")
     return state
+
+
+def rows_of(state: Mapping[str, object], path: Path, course: "Course") -> list[dict[str, float]]:
+    """Return the epochs' rows of a checkpoint.
+
+    Args:
+        state: What `read_checkpoint` returned.
+        path: Where from, for the message.
+        course: Says where the rows are, and which values each must have.
+
+    Raises:
+        BadRequest: There are no such rows.
+    """
+    wanted = f"validation_{course.plan.monitor}"
+    try:
+        rows = state["callbacks"][course.state_key]["rows"]
+        TypeAdapter(list[dict[str, float]]).validate_python(rows)
+        complete = all(wanted in row for row in rows)
+    except (KeyError, TypeError, ValidationError):
+        complete = False
+    if not complete:
+        message = f"{path}: must hold a row for each epoch with {wanted}, in callbacks.{course.state_key}.rows"
+        advice = "put the run's own last.ckpt back, or train into a new folder"
+        raise BadRequest(f"{message}; found a checkpoint without them: {advice}")
+    return rows
+
+
+def save_tensors(content: object, path: Path) -> None:
+    """Save with torch, whole or not at all.
+
+    Raises:
+        OSError: The disk is full, or cannot be written; names the file.
+    """
+    try:
+        # Into an open file: torch's own writer hides the system's error behind one of its own.
+        with replacing(path) as part, part.open("wb") as file:
+            torch.save(content, file)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def is_left_over(path: Path) -> bool:
+    """Return whether a file in a run folder is nobody's work: of the lock, an interrupted write, or a file browser."""
+    return path.name in (lock.LOCK, lock.HOLDER, ".DS_Store", "Thumbs.db") or path.name.endswith(".part")
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
     """Writes a checkpoint beside its place and renames it: lightning's own goes through another disk's folder."""
 
     def save_checkpoint(self, checkpoint: dict, path: Path, storage_options: object = None) -> None:
-        with replacing(Path(path)) as part:
-            torch.save(checkpoint, part)
+        save_tensors(checkpoint, Path(path))
 
 
 def _flat(value: object, prefix: str = "") -> dict[str, object]:

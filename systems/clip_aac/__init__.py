@@ -35,14 +35,13 @@ from torch import Tensor, nn
 
 from evaluation import retrieval
 from evaluation.data import DEVELOPMENT, VALIDATION, Clip, Dataset, Split
-from evaluation.files import replacing
 from evaluation.findings import BadRequest
 from systems.clip_aac import audioclip, heads, tokens
 from systems.features import waveforms
 from systems.parts import generation, losses, pairs, texts, vocabulary
 from systems.parts.decoder import Decoder, Steps
 from systems.parts.vocabulary import END, PADDING, SPECIAL, START, Vocabulary
-from systems.training import Run, Schedule, read_checkpoint
+from systems.training import Run, Schedule, read_checkpoint, save_tensors
 
 PAPER = "Chen et al. 2022"
 PARAMETERS = "102,363,457 and 1,025 a word; without the text head 38,673,216"
@@ -433,9 +432,8 @@ def strip(checkpoint: Path, target: Path) -> None:
     state = read_checkpoint(checkpoint)
     kept = ("model.heads.audio.", "model.embedding.", "model.decoder.")
     weights = {name: value for name, value in state["state_dict"].items() if name.startswith(kept)}
-    with replacing(target) as part:
-        wanted = {"config": state["config"], "vocabulary": state["vocabulary"], "tokenizer": None}
-        torch.save({"state_dict": weights, **wanted}, part)
+    wanted = {"config": state["config"], "vocabulary": state["vocabulary"], "tokenizer": None}
+    save_tensors({"state_dict": weights, **wanted}, target)
 
 
 def load_model(checkpoint: Path) -> ClipAac:
