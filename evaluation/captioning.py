@@ -45,7 +45,7 @@ from typing import Any
 import numpy as np
 
 from evaluation import models, overlap, scores, tables
-from evaluation.data import Split
+from evaluation.data import Split, of_another_split
 from evaluation.files import no_file, replacing
 from evaluation.findings import (
     ERROR,
@@ -54,12 +54,11 @@ from evaluation.findings import (
     BadRequest,
     Faulty,
     Finding,
-    lookalike,
-    shortened,
     unknown_key,
 )
 from evaluation.intervals import Estimate, from_left_out, jackknife
 from evaluation.java import TOKENIZER, Meteor, Unavailable, find, kept_tokens, paraphrases, tokenize
+from evaluation.names import closest, explain, hint
 from evaluation.scores import Items, Measured, Score, interval_method, measure
 
 BLEU = ("bleu_1", "bleu_2", "bleu_3", "bleu_4")
@@ -160,22 +159,29 @@ def validate(split: Split, prediction: Prediction, file: str = "prediction") -> 
             message = f"the caption of {name!r} has no word; it scores 0 wherever words are compared"
             findings.append(Finding(file, line, message=message, severity=WARNING))
     known = set(split.file_names)
-    extra = [name for name in seen if name not in known]
-    hint = lookalike(extra)
-    missing = [name for name in split.file_names if name not in seen]
+    extra = dict.fromkeys(name for name in seen if name not in known)
+    missing = dict.fromkeys(name for name in split.file_names if name not in seen)
     if missing and not seen:
         raise Faulty([Finding(file, message=f"has no rows; give one for each of {split.name}'s {len(missing)} clips")])
-    if len(missing) == len(split.clips) and not any(map(hint, missing)):  # all else would only repeat it
-        message = f"names none of {split.name}'s {len(split.clips)} clips; is this the prediction of another split?"
+    if missing and (other := of_another_split(split, seen, "names")):
+        message = f"names {len(known) - len(missing)} of {split.name}'s {len(known)} clips; {other}"
         raise Faulty([Finding(file, message=message)])
-    absent = []
+    match = explain(extra, missing)
+    if match:
+        message = match.message(len(seen), "names", split.source.name if split.source else "")
+        findings.append(Finding(file, seen[next(iter(match.pairs))], message=message))
+        for given, expected in match.pairs.items():
+            del extra[given], missing[expected]
+    meant = closest(extra)
+    close = {name: meant(name) for name in missing}
+    if len(missing) == len(split.clips) and not any(close.values()):  # every other finding would only repeat it
+        message = f"names none of {split.name}'s {len(split.clips)} clips"
+        message += "; is this the prediction of another split or data set?"
+        raise Faulty([Finding(file, message=message)])
     for name in missing:
-        close = hint(name)
-        message = f"no caption for clip {name!r}" + (f"; there is {close!r}: names are verbatim" if close else "")
-        absent.append(Finding(file, message=message))
-    findings += shortened(absent, f"of the split's {len(split.clips)} clips")
+        findings.append(Finding(file, message=f"no caption for clip {name!r}{hint(name, close[name])}"))
     if extra:
-        message = f"captions of clips beyond the split's are left out: {len(extra)}, first {extra[0]!r}"
+        message = f"captions of clips beyond the split's are left out: {len(extra)}, first {next(iter(extra))!r}"
         findings.append(Finding(file, message=message, severity=NOTE))
     if any(finding.severity == ERROR for finding in findings):
         raise Faulty(findings)

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import yaml
 
-from evaluation.findings import ERROR, SHOWN, WARNING, BadRequest, Finding, cut, quoted
+from evaluation.findings import ERROR, SHOWN, WARNING, BadRequest, Finding, bounded, cut, quoted
 
 LIMIT = 2**18  # fifty times what such a file has
 NODES = 10_000
 DEPTH = 50
 DIGITS = 100
-LISTED = 100
+LISTED = 100  # findings, after which the check ends
 
 KeyPath = tuple[str | int, ...]  # of a value; places in lists count from 0
 
@@ -94,7 +94,7 @@ def read(path: Path, file: str = "") -> Document:
     maker = _Values(file, lines, findings)
     values = maker.of(node, ())
     return Document(
-        values if isinstance(values, dict) else None, lines, first(findings, file), maker.broken, maker.nulls
+        values if isinstance(values, dict) else None, lines, bounded(findings, LISTED, file), maker.broken, maker.nulls
     )
 
 
@@ -347,13 +347,6 @@ def pdf_fault(path: Path) -> str | None:
 
 
 # Findings -------------------------------------------------------------------------------------------------------------
-
-
-def first(findings: list[Finding], file: str) -> list[Finding]:
-    """The first of findings, and that there are more where they are more than `LISTED`."""
-    if len(findings) <= LISTED:
-        return findings
-    return [*findings[:LISTED], Finding(file, message=f"there are more than {LISTED} findings; mend these first")]
 
 
 def dotted(path: KeyPath) -> str:
