@@ -80,6 +80,10 @@ class Faulty(Exception):
         self.findings, self.status = sorted(findings), status
         super().__init__("\n".join(str(finding) for finding in limited(self.findings)))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Let it be sent from another process, with its findings."""
+        return Faulty, (self.findings, self.status)
+
 
 class BadRequest(Exception):
     """The request cannot be carried out: a wrong path, key, name or value."""

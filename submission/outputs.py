@@ -247,10 +247,6 @@ def _name_fault(name: str) -> str | None:
     return None
 
 
-def _base(name: str) -> str:
-    return name.replace("\\", "/").rpartition("/")[2]
-
-
 def _keep(keys: dict[str, int], key: str, line: int, task: Task, file: str) -> Iterator[Finding]:
     """Keep what a row answers, and where; find that it was answered before."""
     if key in keys:

@@ -1,6 +1,7 @@
 import argparse
 import errno
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,12 @@ def test_twenty_of_a_kind_are_listed_and_the_rest_counted():
     assert count(findings) == count(kept) == 25
     assert str(Faulty(findings)).splitlines() == list(map(str, kept))
     assert len(Faulty(findings).findings) == 25
+
+
+def test_findings_come_from_another_process():
+    faulty = pickle.loads(pickle.dumps(Faulty(many(3), status=2)))
+    assert (faulty.findings, faulty.status) == (many(3), 2)
+    assert str(faulty).count("\n") == 2
 
 
 def test_twenty_of_a_kind_are_no_more_than_twenty():
