@@ -12,7 +12,7 @@ from pathlib import Path
 
 from evaluation import data
 from evaluation.files import replacing
-from evaluation.findings import ERROR, BadRequest, Finding, command, printable, say, table, unknown_key
+from evaluation.findings import BadRequest, Finding, command, count, printable, say, table, unknown_key
 from submission import archive, metadata, outputs, package, tasks, teams
 
 
@@ -102,14 +102,15 @@ def validate(options: argparse.Namespace) -> int:
     else:
         findings = outputs.validate(task, path, _answered(task, options))
     findings += _excluded(task, options)
-    say(findings)
-    errors = sum(finding.severity == ERROR for finding in findings)
-    print(f"{path}: {f'not valid for {task.name}, ' + _count(errors, 'error') if errors else f'valid for {task.name}'}")
-    if options.json:
-        said = {"task": task.name, "file": str(path), "valid": not errors}
-        said["findings"] = [asdict(finding) for finding in findings]
+    errors = count(findings)
+    if options.json:  # before anything is printed
+        content = {"task": task.name, "file": str(path), "valid": not errors}
+        content["findings"] = [asdict(finding) for finding in findings]
         with replacing(options.json) as part:
-            part.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+            part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    say(findings)
+    verdict = f"not valid for {task.name}, {_count(errors, 'error')}" if errors else f"valid for {task.name}"
+    print(f"{path}: {verdict}")
     return 1 if errors else 0
 
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from evaluation import retrieval, scores, tables
 from evaluation.data import EVALUATION, Dataset, Split
 from evaluation.files import replacing
-from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding, cut, quoted, shortened
+from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding, cut, quoted
 from submission import archive, documents, metadata, outputs, reports
 from submission.tasks import Key, Task
 from submission.teams import Team
@@ -299,7 +299,7 @@ def _report(
             yield Finding(others[found].shown, message=f"must be {wanted}; move it there")
         if fault := reports.fault(others[found].path):
             yield Finding(others[found].shown, message=fault)
-    yield from shortened([_stray(entry) for inner, entry in others.items() if inner != found], "files")
+    yield from (_stray(entry) for inner, entry in others.items() if inner != found)
 
 
 def _stray(entry: Entry) -> Finding:
@@ -346,7 +346,7 @@ def training_sounds(task: Task, training: Iterable[Path], excluded: Path) -> lis
             if sound in forbidden:
                 message = f"Freesound's {sound} must not be trained on ({excluded}); leave it out and train again"
                 findings.append(Finding(str(path), line, message=message, severity=WARNING))
-    return shortened(findings, "of the excluded sounds")
+    return findings
 
 
 def _ids(path: Path, column: str | int) -> dict[str, int]:

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from evaluation import audio, yamlfiles
 from evaluation.data import Dataset, Split
-from evaluation.findings import BadRequest, Faulty, Finding, cut, say, shortened, unknown_key
+from evaluation.findings import BadRequest, Faulty, Finding, cut, say, unknown_key
 from evaluation.retrieval import Similarity
 from systems import source
 from systems.lock import locked
@@ -233,7 +233,7 @@ def validate(model: type[BaseModel], values: Mapping[str, object], source: Calla
             elif error["type"] == "extra_forbidden":
                 message = unknown_key(key, list(model.model_fields))
             findings.append(Finding(source(key), column=key, message=message))
-        raise Faulty(shortened(findings, "keys"), status=2) from None
+        raise Faulty(findings, status=2) from None
 
 
 def similarity(model: Retriever, split: Split, *, device: torch.device) -> Similarity:

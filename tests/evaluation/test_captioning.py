@@ -693,7 +693,8 @@ def test_a_retriever_s_prediction(tmp_path):
         (
             Prediction(("leading blank.wav", *NAMES[1:3]), GOOD.captions[:3]),
             [
-                "no caption for clip ' leading blank.wav'; there is 'leading blank.wav': names are verbatim",
+                "no caption for clip ' leading blank.wav'; there is 'leading blank.wav', and names are compared "
+                "verbatim",
                 "no caption for clip 'd.wav'",
                 "captions of clips beyond the split's are left out: 1, first 'leading blank.wav'",
             ],
@@ -708,7 +709,7 @@ def test_a_retriever_s_prediction(tmp_path):
         ),
         (
             Prediction(("x.wav", "y.wav"), ("A.", "B.")),
-            ["names none of evaluation's 4 clips; is this the prediction of another split?"],
+            ["names none of evaluation's 4 clips; is this the prediction of another split or data set?"],
         ),
         (Prediction((), ()), ["has no rows; give one for each of evaluation's 4 clips"]),
     ],
@@ -717,6 +718,33 @@ def test_validate_refuses(prediction, messages):
     with pytest.raises(Faulty) as faulty:
         validate(SPLIT, prediction)
     assert sorted(finding.message for finding in faulty.value.findings) == sorted(messages)
+
+
+def test_names_that_all_differ_alike_are_one_finding(tmp_path):
+    rows = [f"{number}.wav,A dog no. {number}." for number in range(9)]
+    (tmp_path / "captions_test.csv").write_text("\n".join(["file_name,caption_1", *rows]))
+    split = data.read(tmp_path, "test", sound=False)["test"]
+    prediction = Prediction(tuple(f"x/{number}" for number in range(9)), ("A dog.",) * 9, tuple(range(2, 11)))
+    with pytest.raises(Faulty) as faulty:
+        validate(split, prediction, "it.csv")
+    assert str(faulty.value) == (
+        "it.csv:2: error: all 9 names differ from the data's only in the folder before the name and their extension: "
+        "'x/0' where the data have '0.wav'; write the names as captions_test.csv has them"
+    )
+
+
+def test_the_captions_of_another_split_name_it(tmp_path):
+    for name in ("validation", "evaluation"):
+        rows = [f"{name} {number}.wav,A dog." for number in range(9)]
+        (tmp_path / f"captions_{name}.csv").write_text("\n".join(["file_name,caption_1", *rows]))
+    split = data.read(tmp_path, sound=False)["evaluation"]
+    prediction = Prediction(tuple(f"validation {number}.wav" for number in range(9)), ("A dog.",) * 9)
+    with pytest.raises(Faulty) as faulty:
+        validate(split, prediction, "it.csv")
+    assert str(faulty.value) == (
+        "it.csv: error: names 0 of evaluation's 9 clips; these names are of the split validation; give the prediction "
+        "of evaluation, or give --split validation"
+    )
 
 
 # ------------------------------------------------------------------------------------------------ the command
