@@ -32,7 +32,7 @@ from evaluation.findings import (
     quoted,
 )
 from evaluation.names import closest, explain, hint
-from evaluation.retrieval import Similarity
+from evaluation.retrieval import Ranking, Similarity
 from submission.tasks import SEPARATORS, Task
 
 if TYPE_CHECKING:
@@ -50,21 +50,26 @@ MANY = 10  # times as many lines as are asked for
 
 
 def write(
-    task: Task, prediction: "Similarity | captioning.Prediction", split: Split, path: Path, file: str = "prediction"
+    task: Task,
+    prediction: "Similarity | Ranking | captioning.Prediction",
+    split: Split,
+    path: Path,
+    file: str = "prediction",
 ) -> None:
     """Write what a system answers for a split, in the task's form, whole or not at all; the same gives the same bytes.
 
     Args:
         task: What is asked for.
-        prediction: Scores of queries and clips for the forms top-k and matrix, captions for the form captions.
+        prediction: For the form matrix a score of every query for every clip; for the form top-k such scores, or the
+            best clips of each query; for the form captions a caption for each clip.
         split: Whose queries it answers, with whose clips.
         path: Where to.
         file: The prediction's name in findings.
 
     Raises:
         BadRequest: The split has fewer clips than the task wants for a query.
-        Faulty: The prediction lacks a query or a clip or holds scores that are not finite, or what would be written
-            does not pass `validate`; nothing is written.
+        Faulty: The prediction lacks a query or a clip, holds scores that are not finite, or has only the best clips
+            where scores are wanted; or what would be written does not pass `validate`. Nothing is written.
     """
     header, rows = _rows(task, prediction, split, file)
     with replacing(path) as part:
@@ -78,9 +83,9 @@ def write(
 
 
 def _rows(
-    task: Task, prediction: "Similarity | captioning.Prediction", split: Split, file: str
+    task: Task, prediction: "Similarity | Ranking | captioning.Prediction", split: Split, file: str
 ) -> tuple[list[str], Iterable[Sequence[str]]]:
-    if not isinstance(prediction, Similarity):
+    if task.kind == "captioning":
         from evaluation import captioning  # takes scipy along, which no other form needs
 
         captioning.validate(split, prediction, file)
@@ -89,12 +94,35 @@ def _rows(
     if task.k and len(split.clips) < task.k.value:
         raise BadRequest(f"{task.name} wants {task.k.value} clips for a query; {split.name} has {len(split.clips)}")
     retrieval.validate(dict.fromkeys(split.queries, frozenset()), split.file_names, prediction, file, split)
+    if task.k and isinstance(prediction, Ranking):
+        ranking = _best(prediction, task.k.value, file)
+        return task.header(), [(q, *names) for q, names in zip(ranking.queries, ranking.file_names, strict=True)]
+    if isinstance(prediction, Ranking):
+        wanted = f"must have a score of every query for every clip, which {task.name} takes"
+        advice = "give predictions/SPLIT.npz, or a CSV whose header names the clips"
+        raise Faulty([Finding(file, message=f"{wanted}; found the best clips of each query alone: {advice}")])
     if task.k:
         ranking = prediction.top(task.k.value)
         return task.header(), [(q, *names) for q, names in zip(ranking.queries, ranking.file_names, strict=True)]
     # Python's floats, whose repr reads back as the same number whether it is read as float32 or float64.
     scores = zip(prediction.queries, prediction.scores, strict=True)
     return task.header(prediction.file_names), ((query, *map(repr, row.tolist())) for query, row in scores)
+
+
+def _best(ranking: Ranking, k: int, file: str) -> Ranking:
+    """Return the first k clips of each query.
+
+    Raises:
+        Faulty: Some queries have fewer; with a finding for each.
+    """
+    findings = []
+    lines = ranking.lines or (0,) * len(ranking.queries)
+    for line, names in zip(lines, ranking.file_names, strict=True):
+        if len(names) < k:
+            findings.append(Finding(file, line, message=f"must have {k} clips, best first; found {len(names)}"))
+    if findings:
+        raise Faulty(findings)
+    return Ranking(ranking.queries, tuple(names[:k] for names in ranking.file_names))
 
 
 # Checking -------------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from evaluation import retrieval, scores, tables
 from evaluation.data import EVALUATION, Dataset, Split
 from evaluation.files import replacing
-from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding, cut, quoted
+from evaluation.findings import ERROR, NOTE, SHOWN, WARNING, BadRequest, Faulty, Finding, cut, quoted
 from submission import archive, documents, metadata, outputs, reports
 from submission.tasks import Key, Task
 from submission.teams import Team
@@ -492,33 +492,52 @@ def _replaceable(task: Task, target: Path) -> None:
 
 def _answer(task: Task, run: Path, split: Split, folder: Path, path: Path, shown: str) -> list[Finding]:
     """Write what a run answers for a split; findings about the file that is written call it `shown`."""
-    suffixes = (".csv", ".npz") if task.kind == "captioning" else (".npz", ".csv")
-    source, other = (run / "predictions" / f"{split.name}{suffix}" for suffix in suffixes)
-    if not source.is_file():
-        words = ["python", "-m", "systems", "predict", str(run), "--data", str(folder), "--split", split.name]
-        command = shlex.join(words)
-        if other.is_file():
-            kinds = [("a captioner", "captions"), ("a retriever", "similarities")]
-            (maker, what), (whose, found) = kinds if task.kind == "captioning" else kinds[::-1]
-            message = f"is not there: {task.name} takes {what}, and {other.name} holds {whose}'s {found}"
-            advice = f"give {maker}'s run, or, where the system is both: {command} --as {task.kind}"
-            return [Finding(str(source), message=f"{message}; {advice}")]
-        own = (
-            "a CSV of file_name and caption_predicted" if task.kind == "captioning" else "retrieval.Similarity(…).save"
-        )
-        message = f"is not there, and {task.name} wants it; make it: {command}; or, of a system of your own, by {own}"
-        return [Finding(str(source), message=message)]
+    matrix, table = (run / "predictions" / f"{split.name}{suffix}" for suffix in (".npz", ".csv"))
     try:
         if task.kind == "captioning":
+            if not table.is_file():
+                return [_no_prediction(task, run, split, folder, table, matrix)]
             from evaluation import captioning  # takes scipy along, which no other task needs
 
-            prediction = captioning.read(source)
+            source = table
+            prediction = captioning.read(table)
         else:
+            source = matrix if matrix.is_file() else table
+            if not source.is_file() or _holds_captions(source):
+                return [_no_prediction(task, run, split, folder, matrix, table)]
             prediction = retrieval.read(source, (len(split.queries), len(split.clips)))
         outputs.write(task, prediction, split, path, str(source))
     except Faulty as faulty:
         return [replace(finding, file=shown) if finding.file == str(path) else finding for finding in faulty.findings]
     return []
+
+
+def _holds_captions(path: Path) -> bool:
+    """Say whether a prediction is a captioner's."""
+    if path.suffix != ".csv":
+        return False
+    with path.open("rb") as file:
+        header = file.readline(SHOWN)
+    return b"file_name" in header and b"caption_predicted" in header
+
+
+def _no_prediction(task: Task, run: Path, split: Split, folder: Path, wanted: Path, other: Path) -> Finding:
+    """Say that a run has no prediction for a task; `other` is where the one for tasks of the other kind lies."""
+    words = ["python", "-m", "systems", "predict", str(run), "--data", str(folder), "--split", split.name]
+    command = shlex.join(words)
+    if other.is_file():
+        kinds = [("a captioner", "captions"), ("a retriever", "similarities")]
+        (maker, what), (whose, found) = kinds if task.kind == "captioning" else kinds[::-1]
+        message = f"is not there: {task.name} takes {what}, and {other.name} holds {whose}'s {found}"
+        advice = f"give {maker}'s run, or, where the system is both: {command} --as {task.kind}"
+        return Finding(str(wanted), message=f"{message}; {advice}")
+    own = {
+        "captions": "a CSV of file_name and caption_predicted",
+        "top-k": f"retrieval.Similarity(…).save, or {other.name}, a CSV of each query and its best clips",
+        "matrix": "retrieval.Similarity(…).save",
+    }[task.form.value]
+    message = f"is not there, and {task.name} wants it; make it: {command}; or, of a system of your own, by {own}"
+    return Finding(str(wanted), message=message)
 
 
 def describe(task: Task, run: Path, dataset: Dataset) -> tuple[dict[str, object], list[str], list[Finding]]:
