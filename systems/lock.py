@@ -12,7 +12,8 @@ from filelock import FileLock, Timeout
 from evaluation.findings import BadRequest
 
 LOCK, HOLDER = ".lock", ".lock-holder"  # the file that is locked, and what is said of the process that holds it
-RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # where torchrun, Lightning and SLURM put a process's number
+# Where torchrun, Lightning, SLURM and LSF put the number of a process or of its machine.
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 
 
 @contextlib.contextmanager
@@ -45,9 +46,11 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         holder.unlink(missing_ok=True)
+        is_run = (folder / "config.yaml").exists()
+        if not is_run:
+            (folder / LOCK).unlink(missing_ok=True)  # while it is held: afterwards it may be another process's
         lock.release()
-        if not (folder / "config.yaml").exists():
-            (folder / LOCK).unlink(missing_ok=True)
+        if not is_run:
             with contextlib.suppress(OSError):  # it holds something else
                 folder.rmdir()
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from evaluation import yamlfiles
 from evaluation.files import replacing
@@ -13,10 +14,11 @@ from evaluation.findings import WARNING, BadRequest, Faulty, Finding
 from systems import modules
 
 FILE = "sources.yaml"  # in the run folder: a digest of each module, by import name
+NAMED = 20  # modules in a warning
 KIT = ("evaluation", "systems", "baseline")
 
 
-def digests(system: str) -> dict[str, str]:
+def digests(system: str, *others: str) -> dict[str, str]:
     """Return a digest of each source file of a system, by the module's import name.
 
     These are the system's module, the modules of its own package, and those of the kit that any of them imports. They
@@ -24,10 +26,11 @@ def digests(system: str) -> dict[str, str]:
 
     Args:
         system: The system's import name.
+        *others: Import names of modules that the system imports by name, such as encoders.
     """
     packages = {*KIT, system.partition(".")[0]}
     found: dict[str, str] = {}
-    waiting = [system]
+    waiting = [system, *others]
     while waiting:
         name = waiting.pop()
         if name in found or name.partition(".")[0] not in packages:
@@ -63,13 +66,13 @@ def _imports(content: bytes, package: str) -> Iterator[str]:
                 yield f"{base}.{alias.name}"
 
 
-def write(folder: Path, system: str) -> None:
-    """Write the digests of a system's sources into a run folder that has none."""
+def write(folder: Path, system: str, *others: str) -> None:
+    """Write the digests of a system's sources into a run folder that has none; arguments as of `digests`."""
     file = folder / FILE
     if file.exists():
         return
     with replacing(file) as part:
-        part.write_text(yaml.safe_dump(digests(system)), encoding="utf-8")
+        part.write_text(yaml.safe_dump(digests(system, *others)), encoding="utf-8")
 
 
 def changes(folder: Path, system: str) -> list[Finding]:
@@ -83,16 +86,17 @@ def changes(folder: Path, system: str) -> list[Finding]:
     if not file.is_file():
         return []
     try:
-        before = yamlfiles.read(file)
-    except (BadRequest, Faulty):
+        before = TypeAdapter(dict[str, str]).validate_python(yamlfiles.read(file))
+    except (BadRequest, Faulty, ValidationError):
         message = "cannot be read, so changes of the code since the training are not noticed"
         return [Finding(str(file), message=message, severity=WARNING)]
-    now = digests(system)
+    now = digests(system, *before)
     changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
     if not changed:
         return []
+    more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
     message = (
-        f"the code changed since this run was trained: {', '.join(changed)}; the run's weights come from the code as "
-        "it was. Train into a new folder to use the code as it is"
+        f"the code changed since this run was trained: {', '.join(changed[:NAMED])}{more}; the run's weights come from "
+        "the code as it was. Train into a new folder to use the code as it is"
     )
     return [Finding(str(folder), message=message, severity=WARNING)]

@@ -33,7 +33,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
+from types import FrameType, UnionType
 
 import lightning
 import numpy as np
@@ -50,11 +50,22 @@ from tqdm import tqdm
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, Faulty, Finding
 from systems import lock, source
-from systems.contract import read_run
+from systems.contract import read_run, texts
+from systems.parts import encoders
 from systems.parts.encoders.weights import unreadable
 
 VERSIONS = ("torch", "torchaudio", "lightning", "numpy", "gensim")
 ABSENT = "(absent)"
+MISSING = object()  # of no type that a checkpoint holds
+RESUMING = {  # what Lightning's checkpoints hold besides the weights, and training resumes from
+    "pytorch-lightning_version": str,
+    "epoch": int,
+    "global_step": int,
+    "loops": dict,
+    "callbacks": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+}
 Collate = Callable[[list], object]
 
 
@@ -158,7 +169,9 @@ class Run:
         if not (self.folder / "config.yaml").exists():
             with replacing(self.folder / "config.yaml") as part:
                 part.write_text(yaml.safe_dump(self.identity, sort_keys=False), encoding="utf-8")
-            source.write(self.folder, self.system)
+            # Encoders are imported by name, which their callers' sources do not show.
+            named = [f"{encoders.__name__}.{name}" for name in texts(self.config) if name in encoders.NAMES]
+            source.write(self.folder, self.system, *named)
 
     def fit(
         self, module: lightning.LightningModule, train: Dataset, validation: Dataset, collate: Collate, plan: Schedule
@@ -174,7 +187,7 @@ class Run:
         """
         course = Course(self, plan)
         if self.last.exists():
-            state = read_checkpoint(self.last)
+            state = read_checkpoint(self.last, **RESUMING)
             course.load_state_dict({"rows": rows_of(state, self.last, course)})
             write_rows(self.folder / "metrics.csv", course.rows)  # a kill may have come before
             if course.ended:
@@ -206,16 +219,13 @@ class Run:
             if trainer.is_global_zero:
                 where = f"{trainer.world_size} x {trainer.accelerator.name()}"
                 tqdm.write(f"training on {where}, {trainer.precision}")
-            # Lightning leaves by the exit at Ctrl-C and SIGTERM, at the latter with status 0.
-            with contextlib.suppress(SystemExit), course.noticing_interrupts():
+            with course.ending_on_interrupts():
                 trainer.fit(
                     module,
                     datamodule=Batches(train, validation, collate, plan.batch, self.seed),
                     ckpt_path=self.last if self.last.exists() else None,
                     weights_only=True,
                 )
-        if not course.ended:
-            raise KeyboardInterrupt
 
     def describe(self, model: torch.nn.Module, description: Mapping[str, object]) -> None:
         """Write system.yaml: what a submission's metadata asks for, by its names, and what ran where.
@@ -292,7 +302,26 @@ class Course(Callback):
         return len(values) >= self.plan.epochs or (len(values) > 0 and self.plan.stops(values))
 
     @contextlib.contextmanager
-    def noticing_interrupts(self) -> Iterator[None]:
+    def ending_on_interrupts(self) -> Iterator[None]:
+        """End the block with KeyboardInterrupt after Ctrl-C or SIGTERM, wherever in Lightning it came.
+
+        Lightning turns both into SystemExit, at SIGTERM with status 0. Its profiler turns a Ctrl-C that comes while an
+        action begins into ValueError. After the last epoch neither may pass for the end of the training.
+        """
+        try:
+            with self._noticing_interrupts():
+                yield
+        except SystemExit:
+            raise KeyboardInterrupt from None
+        except Exception:
+            if self.interrupted:
+                raise KeyboardInterrupt from None
+            raise
+        if self.interrupted or not self.ended:
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def _noticing_interrupts(self) -> Iterator[None]:
         """Remember Ctrl-C within the block.
 
         Python raises KeyboardInterrupt where it happens to be. In a finaliser or a profiler that catches everything it
@@ -411,8 +440,16 @@ def called(model: str) -> str:
     return Path(model).name if Path(model).is_absolute() or model.startswith((".", "~")) else model
 
 
-def read_checkpoint(path: Path) -> dict:
-    """Read what `Run.fit` saved; raises BadRequest where the file is damaged, or something else."""
+def read_checkpoint(path: Path, **kinds: type | UnionType) -> dict:
+    """Read what `Run.fit` saved.
+
+    Args:
+        path: The checkpoint.
+        **kinds: What it must hold besides the weights, by name, and of which type.
+
+    Raises:
+        BadRequest: The file is damaged, or something else.
+    """
     again = "put the run's own back, or train into a new folder"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -421,8 +458,13 @@ def read_checkpoint(path: Path) -> dict:
     except Exception as error:  # of a damaged file torch, pickle and zipfile raise almost anything
         message = f"{path}: cannot be read as a checkpoint ({unreadable(error)})"
         raise BadRequest(f"{message}; {again}") from None
-    if not isinstance(state, dict) or "state_dict" not in state:
-        raise BadRequest(f"{path}: must be a checkpoint that training wrote, with a state_dict; {again}")
+    if not isinstance(state, dict):
+        raise BadRequest(f"{path}: must be a checkpoint that training wrote; found a {type(state).__name__}: {again}")
+    wanted = {"state_dict": dict, **kinds}
+    lacking = [name for name, kind in wanted.items() if not isinstance(state.get(name, MISSING), kind)]
+    if lacking:
+        names = ", ".join(lacking)
+        raise BadRequest(f"{path}: must be a checkpoint that training wrote; found one without its {names}: {again}")
     return state
 
 

@@ -537,7 +537,7 @@ def load_model(checkpoint: Path) -> Retriever:
     Raises:
         BadRequest: The encoder is not on this machine or another than in training, or the clips are others.
     """
-    state = read_checkpoint(checkpoint)
+    state = read_checkpoint(checkpoint, config=dict, library=str)
     path = checkpoint.parent.parent / LIBRARY
     model = Retriever(Config(**state["config"]), read_library(path))
     if state["library"] != model.library.digest:

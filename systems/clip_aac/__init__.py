@@ -429,7 +429,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
 
 def strip(checkpoint: Path, target: Path) -> None:
     """Write what captions need of a checkpoint: no text head, and nothing of the training."""
-    state = read_checkpoint(checkpoint)
+    state = read_checkpoint(checkpoint, config=dict, vocabulary=list)
     kept = ("model.heads.audio.", "model.embedding.", "model.decoder.")
     weights = {name: value for name, value in state["state_dict"].items() if name.startswith(kept)}
     wanted = {"config": state["config"], "vocabulary": state["vocabulary"], "tokenizer": None}
@@ -438,7 +438,7 @@ def strip(checkpoint: Path, target: Path) -> None:
 
 def load_model(checkpoint: Path) -> ClipAac:
     """Give back the model of a checkpoint, which holds all that it needs; without a text head where that has none."""
-    state = read_checkpoint(checkpoint)
+    state = read_checkpoint(checkpoint, config=dict, vocabulary=list, tokenizer=str | None)
     tokenizer = state["tokenizer"] and Tokenizer.from_str(state["tokenizer"])
     model = ClipAac(Config(**state["config"]), Vocabulary(state["vocabulary"][len(SPECIAL) :]), tokenizer)
     model.load_state_dict({name.removeprefix("model."): value for name, value in state["state_dict"].items()})

@@ -50,8 +50,9 @@ def test_a_killed_process_leaves_no_lock(other, tmp_path):
     assert {path.name for path in (tmp_path / "run").iterdir()} == {LOCK, "config.yaml"}
 
 
-def test_other_processes_of_one_training_do_not_wait(other, tmp_path, monkeypatch):
-    monkeypatch.setenv("LOCAL_RANK", "1")
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"])
+def test_other_processes_of_one_training_do_not_wait(other, tmp_path, monkeypatch, name):
+    monkeypatch.setenv(name, "1")
     with locked(tmp_path / "run"):
         pass
 

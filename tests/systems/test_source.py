@@ -54,7 +54,15 @@ def test_changes_are_named(package, tmp_path):
     assert source.changes(run, "mine") == [finding]
 
 
-@pytest.mark.parametrize("content", ["[", "{a: 1", "\x00"])
+def test_of_many_changes_the_first_are_named(package, tmp_path):
+    (tmp_path / source.FILE).write_text("".join(f"mine.m{number}: '0'\n" for number in range(1000)))
+    (finding,) = source.changes(tmp_path, "mine")
+    assert "mine.m1, mine.m10, " in finding.message
+    assert len(finding.message) < 600
+    assert " and 9" in finding.message
+
+
+@pytest.mark.parametrize("content", ["[", "{a: 1", "\x00", "{1: a, b: c}", "{mine: [1]}"])
 def test_a_damaged_file_is_named(package, tmp_path, content):
     (tmp_path / source.FILE).write_text(content)
     (finding,) = source.changes(tmp_path, "mine")

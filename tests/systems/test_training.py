@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from lightning.pytorch.profilers import SimpleProfiler
 
 from baseline import retriever
 from evaluation.findings import command
-from systems import training
+from systems import atae, source, training
 from systems.__main__ import parser
+from systems.training import Run, Schedule
 from tests.systems.runs import (
     cut_off,
     interrupt,
@@ -134,16 +136,20 @@ def test_a_run_whose_code_changed_says_so(data, undisturbed, tmp_path, capsys):
         assert expected in capsys.readouterr().err
 
 
+WROTE = "must be a checkpoint that training wrote"
 ROWS = "must hold a row for each epoch with validation_mAP@10, in callbacks.Course.rows; found a checkpoint without"
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: state.pop("callbacks"), ROWS),
+        (lambda state: state["callbacks"].pop("Course"), ROWS),
         (lambda state: state.update(callbacks={"Course": {"rows": [{"epoch": 1}]}}), ROWS),
         (lambda state: state.update(callbacks={"Course": {"rows": 3}}), ROWS),
-        (lambda state: state.pop("state_dict"), "must be a checkpoint that training wrote, with a state_dict"),
+        (lambda state: state.pop("state_dict"), f"{WROTE}; found one without its state_dict"),
+        (lambda state: state.pop("callbacks"), f"{WROTE}; found one without its callbacks"),
+        (lambda state: (state.pop("loops"), state.pop("epoch")), f"{WROTE}; found one without its epoch, loops"),
+        (lambda state: state.update(optimizer_states=1), f"{WROTE}; found one without its optimizer_states"),
     ],
 )
 def test_a_damaged_last_checkpoint_gets_one_clear_line(data, undisturbed, tmp_path, capsys, change, message):
@@ -155,6 +161,71 @@ def test_a_damaged_last_checkpoint_gets_one_clear_line(data, undisturbed, tmp_pa
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert line.startswith(f"error: {run}/checkpoints/last.ckpt: {message}")
     assert line.endswith("or train into a new folder")
+
+
+def test_weights_of_another_model_get_one_clear_line(data, undisturbed, tmp_path, capsys):
+    run = shutil.copytree(undisturbed, tmp_path / "run")
+    for name in ("last", "best"):
+        state = torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        state["state_dict"]["model.text_encoder.weight"] = torch.zeros(2, 2)
+        state["callbacks"]["Course"]["rows"] = state["callbacks"]["Course"]["rows"][:1]
+        torch.save(state, run / "checkpoints" / f"{name}.ckpt")
+    for asked, place in (
+        (arguments(data, run), run),
+        (["predict", str(run), "--data", str(data)], run / "checkpoints" / "best.ckpt"),
+    ):
+        assert command(parser(), asked) == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.startswith(f"error: {place}: must hold weights of the model that the config describes; ")
+        assert line.endswith(": put the run's own checkpoints back, or train into a new folder")
+
+
+def test_a_checkpoint_that_lacks_the_config_gets_one_clear_line(data, undisturbed, tmp_path, capsys):
+    run = shutil.copytree(undisturbed, tmp_path / "run")
+    for state, lacking in (({"state_dict": {}}, "found one without its config"), ([1], "found a list")):
+        torch.save(state, run / "checkpoints" / "best.ckpt")
+        assert command(parser(), ["predict", str(run), "--data", str(data)]) == 2
+        assert capsys.readouterr().err.startswith(f"error: {run}/checkpoints/best.ckpt: {WROTE}; {lacking}: put")
+
+
+@pytest.fixture
+def over(tmp_path):
+    """The course of a run whose last epoch is over."""
+    course = training.Course(Run(tmp_path, "baseline.retriever", retriever.Config(), {}), Schedule(epochs=1))
+    course.rows = [{"validation_loss": 1.0}]
+    assert course.ended
+    return course
+
+
+def test_an_interrupt_after_the_last_epoch_does_not_pass_for_the_end(over):
+    with over.ending_on_interrupts():
+        pass
+    with pytest.raises(KeyboardInterrupt), over.ending_on_interrupts():
+        raise SystemExit(1)  # as Lightning does
+    with pytest.raises(KeyboardInterrupt), over.ending_on_interrupts(), contextlib.suppress(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interrupt_that_became_another_error_ends_as_an_interrupt(over):
+    profiler = SimpleProfiler()
+
+    def start(action):  # interrupted before it begins, so that `stop` raises ValueError
+        os.kill(os.getpid(), signal.SIGINT)
+
+    profiler.start = start
+    with pytest.raises(KeyboardInterrupt), over.ending_on_interrupts(), profiler.profile("a step"):
+        pass
+    over.interrupted = False
+    with pytest.raises(ValueError, match="another"), over.ending_on_interrupts():
+        raise ValueError("another")
+
+
+def test_the_sources_of_an_encoder_are_noticed_too(tmp_path):
+    Run(tmp_path / "run", "systems.atae", atae.Config(audio_encoder="yamnet"), {}).start()
+    sources = yaml.safe_load((tmp_path / "run" / "sources.yaml").read_text())
+    assert {"systems.atae", "systems.parts.encoders", "systems.parts.encoders.yamnet"} <= sources.keys()
+    assert "systems.parts.encoders.cnn14" not in sources
+    assert source.changes(tmp_path / "run", "systems.atae") == []
 
 
 def test_files_of_nobody_do_not_block_a_new_run(data, tmp_path):
