@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 
 from tabulate import tabulate
 
+from evaluation.ordering import natural
+
 ERROR, WARNING, NOTE = "error", "warning", "note"
 LISTED = 100  # of one kind
 SHOWN = 200  # characters of a text that may be of any length
@@ -44,7 +46,12 @@ class Finding:
     rest: bool = False
 
     def __lt__(self, other: "Finding") -> bool:
-        return self._order < other._order
+        for mine, others in zip(self._order, other._order, strict=True):
+            if mine != others:
+                if isinstance(mine, str):
+                    return natural(mine) < natural(others)
+                return mine < others
+        return False
 
     @property
     def _order(self) -> tuple[str, bool, int, str, str, str]:

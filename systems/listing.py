@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from evaluation.ordering import natural
+
 ROOT = Path(__file__).parents[1]
 ROOMS = ("baseline", "systems")
 PARTS = {"Config", "train", "load_model"}
@@ -67,7 +69,7 @@ def configs(folder: Path) -> list[Path]:
     """The config files of a system that is a package."""
     return [
         path
-        for path in sorted(folder.rglob("*.yaml"))
+        for path in sorted(folder.rglob("*.yaml"), key=lambda path: natural(str(path)))
         if path.name != PUBLISHED and not re.search(r"^grid:", path.read_text(encoding="utf-8"), re.MULTILINE)
     ]
 

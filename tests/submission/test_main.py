@@ -402,7 +402,7 @@ def test_validate_imports_little():
         *(f"submission.{name}" for name in ("reports", "tasks", "teams", "zip_records")),
         "evaluation",
         *(f"evaluation.{name}" for name in ("audio", "data", "files", "findings")),
-        *(f"evaluation.{name}" for name in ("intervals", "npz", "retrieval", "scores", "tables")),
+        *(f"evaluation.{name}" for name in ("intervals", "npz", "ordering", "retrieval", "scores", "tables")),
     }
 
 
