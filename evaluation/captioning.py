@@ -127,6 +127,8 @@ def read(path: Path) -> Prediction:
     findings: list[Finding] = []
     separator = tables.separator(path, str(path))
     records, _ = tables.read(path, str(path), findings, separator)
+    if findings and not records:  # nothing could be read, so nothing is known of the header
+        raise Faulty(findings)
     header = records[0][1] if records else []
     for column in COLUMNS:
         if header.count(column) != 1:

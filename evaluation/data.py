@@ -805,6 +805,10 @@ def _metadata(
     if path is None:
         return {}
     raw = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        message = "is not read: must be UTF-8; this is UTF-16: save it as UTF-8"
+        findings.append(Finding(path.name, message=message, severity=WARNING))
+        return {}
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:

@@ -25,6 +25,8 @@ from typing import Any, TextIO
 
 from tabulate import tabulate
 
+from evaluation.ordering import natural
+
 ERROR, WARNING, NOTE = "error", "warning", "note"
 ALIKE = 20  # findings of one kind that are printed
 SHOWN = 200  # characters of a text that may be of any length
@@ -52,7 +54,12 @@ class Finding:
     rest: int = 0
 
     def __lt__(self, other: "Finding") -> bool:
-        return self._order < other._order
+        for mine, others in zip(self._order, other._order, strict=True):
+            if mine != others:
+                if isinstance(mine, str):
+                    return natural(mine) < natural(others)
+                return mine < others
+        return False
 
     @property
     def _order(self) -> tuple[str, bool, int, str, str, str]:

@@ -22,7 +22,9 @@ from evaluation import retrieval, scores, tables
 from evaluation.data import EVALUATION, Dataset, Split
 from evaluation.files import replacing
 from evaluation.findings import ERROR, NOTE, SHOWN, WARNING, BadRequest, Faulty, Finding, cut, quoted
+from evaluation.ordering import natural
 from submission import archive, documents, metadata, outputs, reports
+from submission.documents import Document
 from submission.tasks import Key, Task
 from submission.teams import Team
 
@@ -125,12 +127,13 @@ def check(
         place = str(PurePosixPath(next(iter(inside.values())).shown).parent)
         parts, left = _parts(task, folder, inside)
         others |= {f"{folder}/{name}": entry for name, entry in left.items()}
-        values = None
+        document = documents.Document(None)
         if METADATA in parts:
-            values, found = metadata.validate(task, parts[METADATA].path, parts[METADATA].shown)
-            findings += found
+            document = documents.read(parts[METADATA].path, parts[METADATA].shown)
+            findings += metadata.check(task, document, parts[METADATA].shown)
+        values = document.values
         names = _meant(task, folder, parts, values)
-        findings += _named(task, folder, place, names, parts, values, unread)
+        findings += _named(task, folder, place, names, parts, document, unread)
         if names:
             teams[place] = names
         for split in task.sets:
@@ -152,7 +155,7 @@ def _metadata_of(files: Mapping[str, Path]) -> list[Path]:
 def _rooted(task: Task, entries: dict[str, Entry], name: str, findings: list[Finding]) -> dict[str, Entry]:
     """Give the files by the paths that they should have: from the task's folder on."""
     top = PurePosixPath(task.package.folder.value).parts[0]
-    first = sorted({PurePosixPath(inner).parts[0] for inner in entries})
+    first = sorted({PurePosixPath(inner).parts[0] for inner in entries}, key=natural)
     if top in first or not first:
         return entries
     inside = {}
@@ -176,7 +179,7 @@ def _folders(task: Task, entries: Mapping[str, Entry]) -> tuple[dict[str, dict[s
     *above, _ = PurePosixPath(task.package.folder.value).parts
     folders: dict[str, dict[str, Entry]] = {}
     others = {}
-    for inner in sorted(entries):
+    for inner in sorted(entries, key=natural):
         *folder, name = PurePosixPath(inner).parts
         if folder[:-1] == above and name.lower().endswith(COUNTS):
             folders.setdefault(folder[-1], {})[name] = entries[inner]
@@ -240,7 +243,7 @@ def _named(
     place: str,
     names: Mapping[str, str] | None,
     parts: Mapping[str, Entry],
-    values: Mapping[str, object] | None,
+    document: Document,
     unread: Set[str],
 ) -> Iterator[Finding]:
     """Find what is not named by the system's label, and which parts are missing."""
@@ -253,10 +256,11 @@ def _named(
             yield Finding(place, message=f"there is no {wanted}; add it")
         elif part in parts and names and PurePosixPath(parts[part].shown).name != wanted:
             yield Finding(parts[part].shown, message=f"must be named {wanted}{_composed(wanted, parts[part].shown)}")
-    said = _said(values)
+    said = _said(document.values)
     if names and said and said != names["label"] and task.names(said):  # of another kind `metadata` has said so
         message = f"must be {names['label']}, as the files are named; found {said}"
-        yield Finding(parts[METADATA].shown, 0, "submission.label", message)
+        line = document.line(("submission", "label"))
+        yield Finding(parts[METADATA].shown, line, "submission.label", message)
 
 
 def _composed(wanted: str, found: str) -> str:

@@ -638,6 +638,14 @@ def test_names_and_captions_are_verbatim(tmp_path):
 SEMICOLONS = "it.csv:1: error: columns must be separated by commas or tabs; found semicolons: save it so"
 
 
+def test_what_cannot_be_read_says_nothing_of_its_header(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_bytes("file_name,caption_predicted\na.wav,Rain.\n".encode("utf-16"))
+    with pytest.raises(Faulty) as faulty:
+        read(path)
+    assert str(faulty.value) == f"{path}: error: must be UTF-8; this is UTF-16: save it as UTF-8"
+
+
 @pytest.mark.parametrize(
     ("text", "findings"),
     [

@@ -393,6 +393,10 @@ FAULTS = {
         {METADATA: "file_name,keywords\na.wav,dog\nb.wav\n"},
         f"{METADATA}:3: warning: has 1 columns where the header has 2",
     ),
+    "metadata: UTF-16": (
+        {METADATA: "file_name,who\nb.wav,x\n".encode("utf-16")},
+        f"{METADATA}: warning: is not read: must be UTF-8; this is UTF-16: save it as UTF-8",
+    ),
     "metadata: wrong header": (
         {METADATA: "name,keywords\na.wav,dog\n"},
         f"{METADATA}:1: warning: is not read: the first column must be file_name",

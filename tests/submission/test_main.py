@@ -405,7 +405,7 @@ def test_validate_imports_little():
         *(f"submission.{name}" for name in ("reports", "tasks", "teams", "zip_records")),
         "evaluation",
         *(f"evaluation.{name}" for name in ("audio", "caption_text", "containers", "data")),
-        *(f"evaluation.{name}" for name in ("files", "findings", "names", "yamlfiles")),
+        *(f"evaluation.{name}" for name in ("files", "findings", "names", "ordering", "yamlfiles")),
         *(f"evaluation.{name}" for name in ("intervals", "npz", "retrieval", "scores", "tables")),
     }
 
