@@ -70,7 +70,7 @@ test: .venv/.test ## check style and run every test
 	.venv/bin/ruff format --check .
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-fuzz: .venv/.test ## edit valid packages at random, FUZZ times (100000), and see that nothing breaks or passes wrongly
+fuzz: .venv/.test ## edit valid packages and predictions at random, FUZZ times (100000): nothing breaks or passes wrongly
 	FUZZ=$(or $(FUZZ),100000) $(PY) -m pytest -q tests/submission/test_fuzz.py
 
 bench: .venv/.bench ## measure speed side by side with what one would use instead

@@ -290,7 +290,7 @@ def load_model(checkpoint: Path) -> Captioner:
     Raises:
         BadRequest: The vocabulary there is another than the one that the checkpoint was trained with.
     """
-    state = read_checkpoint(checkpoint)
+    state = read_checkpoint(checkpoint, config=dict, vocabulary=str)
     known = vocabulary.of(checkpoint, state["vocabulary"])
     model = Captioner(Config(**state["config"]), known)
     model.load_state_dict({name.removeprefix("model."): value for name, value in state["state_dict"].items()})

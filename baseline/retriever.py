@@ -359,7 +359,7 @@ def by_caption(items: Sequence[Item]) -> list[Item]:
 
 def load_model(checkpoint: Path) -> Retriever:
     """Give back the model of a checkpoint in its run folder, where the word vectors lie too."""
-    state = read_checkpoint(checkpoint)
+    state = read_checkpoint(checkpoint, config=dict)
     model = Retriever(Config(**state["config"]), words.read(checkpoint.parent.parent / "words.bin"))
     weights = {name.removeprefix("model."): value for name, value in state["state_dict"].items()}
     model.load_state_dict(weights)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from evaluation import data, retrieval
-from evaluation.findings import ERROR, BadRequest, command, say, table, unknown_key
+from evaluation.findings import BadRequest, command, count, say, table, unknown_key
 from evaluation.intervals import METHODS
 from evaluation.scores import Score
 
@@ -35,7 +35,7 @@ def check(options: argparse.Namespace) -> int:
     """Read every split strictly, decode every sound, and print all findings and a table."""
     text, findings = data.check(options.folder)
     say(findings)
-    errors = sum(finding.severity == ERROR for finding in findings)
+    errors = count(findings)
     print(text)
     verdict = f"{errors} error{'s' * (errors > 1)}" if errors else "all is well"
     print(f"{options.folder}: {verdict}")
@@ -99,10 +99,10 @@ def score_captions(options: argparse.Namespace) -> int:
 
 
 def _report(score: Score, options: argparse.Namespace) -> None:
+    if options.json:  # before anything is printed
+        score.save(options.json)
     say(score.findings)
     print(score)
-    if options.json:
-        score.save(options.json)
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -111,9 +111,9 @@ def compare(options: argparse.Namespace) -> None:
 
     given = comparison.read([options.first, *options.others])
     compared = comparison.compare(given, pairs=options.pairs, seed=options.seed)
-    print({"text": compared.__str__, "csv": compared.csv, "latex": compared.latex}[options.format]())
-    if options.json:
+    if options.json:  # before anything is printed
         compared.save(options.json)
+    print({"text": compared.__str__, "csv": compared.csv, "latex": compared.latex}[options.format]())
 
 
 def report(options: argparse.Namespace) -> None:
@@ -126,9 +126,11 @@ def report(options: argparse.Namespace) -> None:
         raise BadRequest(f"--by: {unknown_key(by, results.factors, 'factor')}")
     if options.against is not None and options.against not in results.levels(by):
         raise BadRequest(f"--against: {unknown_key(options.against, results.levels(by), f'level of {by}')}")
-    print(factors.report(results, by, against=options.against, normal=options.normal))
-    if options.out:
+    written = []
+    if options.out:  # before anything is printed
         written = factors.save(results, by, options.out, against=options.against, normal=options.normal)
+    print(factors.report(results, by, against=options.against, normal=options.normal))
+    if written:
         print(f"\n{options.out}: {', '.join(path.name for path in written)}")
 
 
@@ -191,7 +193,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         default=["dcase2022"],
         metavar="NAME",
-        help=f"such as mAP@16 R@5 nDCG@10 success@1 MRR medR, or a set: {', '.join(retrieval.SETS)} (dcase2022)",
+        help=f"such as mAP@16 R@5 nDCG@10 success@1 MRR@10 MRR medR, or a set: {', '.join(retrieval.SETS)} (dcase2022)",
     )
     verb.add_argument("--interval", default="jackknife", choices=METHODS, help="how it is made (jackknife)")
     verb.set_defaults(run=score_retrieval)

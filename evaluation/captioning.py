@@ -53,7 +53,7 @@ from typing import Any
 import numpy as np
 
 from evaluation import caption_text, models, overlap, scores, tables
-from evaluation.data import Clip, Split
+from evaluation.data import Clip, Split, of_another_split
 from evaluation.files import no_file, replacing
 from evaluation.findings import (
     ERROR,
@@ -62,8 +62,6 @@ from evaluation.findings import (
     BadRequest,
     Faulty,
     Finding,
-    lookalike,
-    shortened,
     unknown_key,
 )
 from evaluation.intervals import Estimate, from_left_out, jackknife
@@ -78,6 +76,7 @@ from evaluation.java import (
     paraphrases,
     tokenize,
 )
+from evaluation.names import closest, explain, hint
 from evaluation.scores import Items, Measured, Score, interval_method, measure
 
 BLEU = ("bleu_1", "bleu_2", "bleu_3", "bleu_4")
@@ -100,7 +99,6 @@ INTERVALS = {"dcase2024": "bootstrap"}
 
 PENALTY = 0.9  # of a fluency error
 IDF = ("fixed", "exact")
-ALIKE = 20  # findings of one kind that are listed
 COLUMNS = ("file_name", "caption_predicted")
 
 
@@ -129,6 +127,8 @@ def read(path: Path) -> Prediction:
     findings: list[Finding] = []
     separator = tables.separator(path, str(path))
     records, _ = tables.read(path, str(path), findings, separator)
+    if findings and not records:  # nothing could be read, so nothing is known of the header
+        raise Faulty(findings)
     header = records[0][1] if records else []
     for column in COLUMNS:
         if header.count(column) != 1:
@@ -176,7 +176,6 @@ def validate(split: Split, prediction: Prediction, file: str = "prediction") -> 
         Faulty: A clip is missing or repeated; with every finding.
     """
     findings: list[Finding] = []
-    warnings: dict[str, list[Finding]] = {}
     lines = prediction.lines or (0,) * len(prediction.file_names)
     seen: dict[str, int] = {}
     for name, caption, line in zip(prediction.file_names, prediction.captions, lines, strict=True):
@@ -186,42 +185,38 @@ def validate(split: Split, prediction: Prediction, file: str = "prediction") -> 
         seen.setdefault(name, line)
         if not any(character.isalnum() for character in caption):
             message = f"the caption of {name!r} has no word; it scores 0 wherever words are compared"
-            warnings.setdefault("no word", []).append(Finding(file, line, message=message, severity=WARNING))
-        for kind, remark in caption_text.remarks(caption):
+            findings.append(Finding(file, line, message=message, severity=WARNING))
+        for _, remark in caption_text.remarks(caption):
             message = f"the caption of {name!r} {remark}"
-            warnings.setdefault(kind, []).append(Finding(file, line, message=message, severity=WARNING))
-    for alike in warnings.values():
-        findings += _first_of_kind(alike)
+            findings.append(Finding(file, line, message=message, severity=WARNING))
     known = set(split.file_names)
-    extra = [name for name in seen if name not in known]
-    hint = lookalike(extra)
-    missing = [name for name in split.file_names if name not in seen]
+    extra = dict.fromkeys(name for name in seen if name not in known)
+    missing = dict.fromkeys(name for name in split.file_names if name not in seen)
     if missing and not seen:
         raise Faulty([Finding(file, message=f"has no rows; give one for each of {split.name}'s {len(missing)} clips")])
-    if len(missing) == len(split.clips) and not any(map(hint, missing)):  # all else would only repeat it
-        message = f"names none of {split.name}'s {len(split.clips)} clips; is this the prediction of another split?"
+    if missing and (other := of_another_split(split, seen, "names")):
+        message = f"names {len(known) - len(missing)} of {split.name}'s {len(known)} clips; {other}"
         raise Faulty([Finding(file, message=message)])
-    absent = []
+    match = explain(extra, missing)
+    if match:
+        message = match.message(len(seen), "names", split.source.name if split.source else "")
+        findings.append(Finding(file, seen[next(iter(match.pairs))], message=message))
+        for given, expected in match.pairs.items():
+            del extra[given], missing[expected]
+    meant = closest(extra)
+    close = {name: meant(name) for name in missing}
+    if len(missing) == len(split.clips) and not any(close.values()):  # every other finding would only repeat it
+        message = f"names none of {split.name}'s {len(split.clips)} clips"
+        message += "; is this the prediction of another split or data set?"
+        raise Faulty([Finding(file, message=message)])
     for name in missing:
-        close = hint(name)
-        message = f"no caption for clip {name!r}" + (f"; there is {close!r}: names are verbatim" if close else "")
-        absent.append(Finding(file, message=message))
-    findings += shortened(absent, f"of the split's {len(split.clips)} clips")
+        findings.append(Finding(file, message=f"no caption for clip {name!r}{hint(name, close[name])}"))
     if extra:
-        message = f"captions of clips beyond the split's are left out: {len(extra)}, first {extra[0]!r}"
+        message = f"captions of clips beyond the split's are left out: {len(extra)}, first {next(iter(extra))!r}"
         findings.append(Finding(file, message=message, severity=NOTE))
     if any(finding.severity == ERROR for finding in findings):
         raise Faulty(findings)
     return findings
-
-
-def _first_of_kind(findings: Sequence[Finding]) -> list[Finding]:
-    """Keep the first findings of one kind and count the rest."""
-    rest = len(findings) - ALIKE
-    if rest <= 0:
-        return list(findings)
-    message = f"and so in {rest} more places, as: {findings[0].message}"
-    return [*findings[:ALIKE], replace(findings[0], line=0, column="", message=message, rest=True)]
 
 
 def spider(cider_d: np.ndarray, spice: np.ndarray) -> np.ndarray:
@@ -333,7 +328,7 @@ def _prediction_notes(
     for index in depends_on_next(captions, java, cache):
         message = f"the caption of {names[index]!r} {_LOOKS_AHEAD}"
         notes.append(Finding(file, lines.get(names[index], 0), message=message, severity=NOTE))
-    return _first_of_kind(notes)
+    return notes
 
 
 def _reference_findings(split: str, clips: Sequence[Clip], java: Java, cache: Path) -> list[Finding]:
@@ -344,18 +339,13 @@ def _reference_findings(split: str, clips: Sequence[Clip], java: Java, cache: Pa
             captions.append(caption)
             columns.append(f"caption_{number}")
             names.append(clip.file_name)
-    warnings: dict[str, list[Finding]] = {}
+    findings = []
     for caption, column, name in zip(captions, columns, names, strict=True):
-        for kind, remark in caption_text.remarks(caption):
-            message = f"the reference of {name!r} {remark}"
-            warnings.setdefault(kind, []).append(Finding(split, 0, column, message, WARNING))
-    notes = []
+        for _, remark in caption_text.remarks(caption):
+            findings.append(Finding(split, 0, column, f"the reference of {name!r} {remark}", WARNING))
     for index in depends_on_next(captions, java, cache, keep=True):
         message = f"the reference of {names[index]!r} {_LOOKS_AHEAD}"
-        notes.append(Finding(split, 0, columns[index], message, NOTE))
-    findings = []
-    for alike in [*warnings.values(), notes]:
-        findings += _first_of_kind(alike)
+        findings.append(Finding(split, 0, columns[index], message, NOTE))
     return findings
 
 

@@ -41,6 +41,7 @@ from evaluation import scores
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, Faulty, Finding, printable, table
 from evaluation.intervals import Estimate, grouped, jackknife
+from evaluation.names import explain
 from evaluation.scores import Items, Score
 from evaluation.tables import spreadsheet
 
@@ -336,10 +337,15 @@ def _unlike(file: str, items: Items, reference: str, first: Items) -> Iterable[F
     if items.kind != first.kind:
         message = f"must be {first.kind!r} as in {reference}, but is {items.kind!r}"
         yield Finding(file, column="items.kind", message=message)
-    for what, names in (
-        ("missing", [name for name in others if name not in own]),
-        ("only", [name for name in own if name not in others]),
-    ):
+    missing, only = [name for name in others if name not in own], [name for name in own if name not in others]
+    match = explain(only, missing, texts=items.kind == "queries")
+    if match:
+        difference = match.message(len(own), "names", owner="the other names")
+        yield Finding(file, column="items.names", message=f"must be those of {reference}; {difference}")
+        matched = set(match.pairs.values())
+        missing = [name for name in missing if name not in matched]
+        only = [name for name in only if name not in match.pairs]
+    for what, names in (("missing", missing), ("only", only)):
         if names:
             message = f"must be those of {reference}; {what} here: {len(names)}, first {names[0]!r}; score both alike"
             yield Finding(file, column="items.names", message=message)

@@ -17,7 +17,9 @@ be a folder of sound alone; the retrieval set has its queries in `retrieval_capt
 AudioCaps is read as published, too: `train.csv`, `val.csv` and `test.csv` are the first three splits, with a row for
 each caption, header `audiocap_id,youtube_id,start_time,caption`, and the sound in `train/`, `val/` and `test/`. It is
 named YOUTUBEID_START, YYOUTUBEID, YOUTUBEID or AUDIOCAPID, which may be that of any of the clip's rows: the file's own
-name is the clip's. Videos have gone since: clips without sound are left out, and how many is said.
+name is the clip's. The header decides: a file of that name with none of AudioCaps' columns is not read, and a warning
+says so. In AudioCaps 2.0 some captions are broken over two rows; they are joined, and a note counts them. Videos have
+gone since: clips without sound are left out, and a warning counts them.
 
 Conventions
 -----------
@@ -41,7 +43,7 @@ import re
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -59,16 +61,17 @@ from evaluation.findings import (
     BadRequest,
     Faulty,
     Finding,
-    lookalike,
     printable,
     table,
     unknown_key,
 )
+from evaluation.names import NEARLY_ALL, closest, explain, hint
 
 DEVELOPMENT, VALIDATION, EVALUATION = "development", "validation", "evaluation"
 BLIND = ("test", "analysis", "retrieval")
 AUDIOCAPS = {DEVELOPMENT: "train", VALIDATION: "val", EVALUATION: "test"}  # files and folders of each split
 AUDIOCAPS_HEADER = ["audiocap_id", "youtube_id", "start_time", "caption"]
+AUDIOCAPS_OWN = frozenset(AUDIOCAPS_HEADER[:3])  # columns that no other layout has
 SPLITS = (DEVELOPMENT, VALIDATION, EVALUATION, *BLIND)
 SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 SHORT = 0.005  # seconds; a clip of fewer samples is noted
@@ -104,12 +107,15 @@ class Split:
         relevance: Query to the names that answer it, with their grades if there are grades, from `relevance_SPLIT.csv`;
             None where there is no such file.
         blind_queries: Queries whose answers are not known.
+        source: The file, or of a blind set the folder, that names the clips; None for a split that was not read from a
+            data folder.
     """
 
     name: str
     clips: tuple[Clip, ...]
     relevance: Relevance | None = None
     blind_queries: tuple[str, ...] = ()
+    source: Path | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def file_names(self) -> tuple[str, ...]:
@@ -283,6 +289,34 @@ def read_relevance(path: Path, file_names: Iterable[str], file: str = "") -> Rel
     return relevance
 
 
+def of_another_split(split: Split, given: Collection[str], noun: str) -> str:
+    """Say which other split of the same data folder a prediction is of, and what to do.
+
+    Args:
+        split: The split that was to be answered.
+        given: The queries or the names of clips that were given instead.
+        noun: What they are: "queries" or "names".
+
+    Returns:
+        The end of a message; "" where they are of this split, or where no other split has nearly all of them.
+    """
+    enough = NEARLY_ALL * len(given)
+    own = set(split.queries if noun == "queries" else split.file_names)
+    if not given or sum(text not in own for text in given) < enough:
+        return ""
+    for name in SPLITS:
+        if split.source is None or name == split.name:
+            continue
+        try:
+            other = read(split.source.parent, name, sound=False)[name]
+        except (BadRequest, Faulty, OSError):  # it is absent or does not hold, which is not the question here
+            continue
+        there = set(other.queries if noun == "queries" else other.file_names)
+        if sum(text in there for text in given) >= enough:
+            return f"these {noun} are of the split {name}; give the prediction of {split.name}, or give --split {name}"
+    return ""
+
+
 # Reading -------------------------------------------------------------------------------------------------------------
 
 
@@ -297,13 +331,17 @@ def _survey(folder: Path, names: tuple[str, ...], sound: bool) -> tuple[Dataset,
     published = {path.stem for name in AUDIOCAPS for path in _caption_files(folder, name)}
     blind = [name for name in BLIND if (folder / name).is_dir() and name not in published]
     there = [name for name in SPLITS if _caption_files(folder, name) or name in blind]
+    unread = _not_audiocaps(folder)
+    remark = "".join(f"; {finding.file} {finding.message}" for finding in unread)
     if not there:
-        raise BadRequest(f"{folder}: no captions_SPLIT.csv in this folder, where SPLIT is one of {', '.join(SPLITS)}")
+        splits = ", ".join(SPLITS)
+        raise BadRequest(f"{folder}: no captions_SPLIT.csv in this folder, where SPLIT is one of {splits}{remark}")
     missing = [name for name in names if name not in there]
     if missing:
-        raise BadRequest(f"{folder}: no captions_{missing[0]}.csv; the splits in this folder: {', '.join(there)}")
+        found = ", ".join(there)
+        raise BadRequest(f"{folder}: no captions_{missing[0]}.csv; the splits in this folder: {found}{remark}")
 
-    findings: dict[str, list[Finding]] = {"": [], **{name: [] for name in names or there}}
+    findings: dict[str, list[Finding]] = {"": unread, **{name: [] for name in names or there}}
     for path in folder.glob("*.csv"):
         stem = re.fullmatch(r"(?:clotho_)?(?:captions|relevance|metadata)_(.*)", path.stem)
         if stem and stem[1] not in SPLITS:
@@ -323,8 +361,32 @@ def _caption_files(folder: Path, split: str) -> list[Path]:
     if split in BLIND:
         names.append(f"{split}_captions.csv")
     found = [folder / name for name in names if (folder / name).is_file()]
-    published = folder / f"{AUDIOCAPS.get(split)}.csv"
-    return found or [published] * published.is_file()
+    if not found and split in AUDIOCAPS:
+        published = folder / f"{AUDIOCAPS[split]}.csv"
+        if published.is_file() and _is_audiocaps(published):
+            found = [published]
+    return found
+
+
+def _is_audiocaps(path: Path) -> bool:
+    """Tell from its first line whether a file is AudioCaps'; a header that is nearly right counts, too."""
+    with path.open("rb") as file:
+        header = file.readline(1000).removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace")
+    return not AUDIOCAPS_OWN.isdisjoint(re.split(r"[^a-z_]+", header))
+
+
+def _not_audiocaps(folder: Path) -> list[Finding]:
+    """Warn of files that are named as AudioCaps' are, and are not."""
+    message = (
+        f"is not read: its header is not that of AudioCaps, {','.join(AUDIOCAPS_HEADER)}; "
+        "name a file in Clotho's layout captions_SPLIT.csv"
+    )
+    paths = [folder / f"{stem}.csv" for stem in AUDIOCAPS.values()]
+    return [
+        Finding(path.name, 1, message=message, severity=WARNING)
+        for path in paths
+        if path.is_file() and not _is_audiocaps(path)
+    ]
 
 
 @dataclass
@@ -379,7 +441,7 @@ def _split(folder: Path, name: str, sound: bool, findings: list[Finding]) -> Spl
         Clip(file_name, captions, place / file_name, metadata.get(file_name, MappingProxyType({})))
         for file_name, (_, captions) in rows.clips.items()
     )
-    return Split(name, clips, relevance, queries)
+    return Split(name, clips, relevance, queries, folder / source)
 
 
 def _captions(path: Path, findings: list[Finding]) -> _Rows:
@@ -451,8 +513,9 @@ def _audiocaps(path: Path, folder: Path, sound: bool, findings: list[Finding]) -
             Finding(f"{folder.name}/", message=f"no such folder: the sound of the clips in {file} is absent")
         )
     by_stem = {name.rpartition(".")[0]: name for name in sorted(sounds or ())}
+    rows_of_captions = _joined(records[1:], file, findings)
     grouped: dict[tuple[str, str], list[tuple[int, str, str]]] = {}
-    for line, cells in records[1:]:
+    for line, cells in rows_of_captions:
         if len(cells) != len(header):
             message = f"has {len(cells)} columns where the header has {len(header)}; quote a caption that holds a comma"
             findings.append(Finding(file, line, message=message))
@@ -481,6 +544,42 @@ def _audiocaps(path: Path, folder: Path, sound: bool, findings: list[Finding]) -
             Finding(file, message=f"no clip has its sound in {folder.name}/; name them YOUTUBEID_START.wav")
         )
     return rows
+
+
+def _joined(records: Sequence[tables.Record], file: str, findings: list[Finding]) -> list[tables.Record]:
+    """Join the captions that AudioCaps 2.0 breaks over two rows, and note how many there are.
+
+    The second row holds the end of the caption, with or without commas for the other columns. In a caption in quotes
+    it is a line break.
+    """
+    joined: list[tables.Record] = []
+    broken: set[int] = set()  # lines where such captions begin
+    for line, cells in records:
+        parts = [*cells]
+        lines = cells[-1].splitlines()
+        if len(cells) == len(AUDIOCAPS_HEADER) and len(lines) > 1:
+            parts[-1] = " ".join(part.strip() for part in lines)
+        if joined and _continues_a_caption(cells) and len(joined[-1][1]) == len(AUDIOCAPS_HEADER):
+            line, (*others, begun) = joined.pop()
+            end = ",".join(cells).rstrip(",")
+            parts = [*others, f"{begun.rstrip()} {end.strip()}"]
+        if parts != cells:
+            broken.add(line)
+        joined.append((line, parts))
+    if broken:
+        message = "1 caption is broken over two lines; its parts are joined"
+        if len(broken) > 1:
+            message = f"{len(broken)} captions are broken over two lines, the first one here; their parts are joined"
+        findings.append(Finding(file, min(broken), message=message, severity=NOTE))
+    return joined
+
+
+def _continues_a_caption(cells: Sequence[str]) -> bool:
+    """Tell whether a row of AudioCaps has neither ids nor a time: only the end of the caption before it."""
+    number, *others = (cell.strip() for cell in cells)
+    short = len(cells) < len(AUDIOCAPS_HEADER) or not others[-1]
+    has_a_time = len(others) > 1 and others[1].isdecimal()
+    return bool(number) and not number.isdecimal() and short and not has_a_time
 
 
 def _queries(path: Path, findings: list[Finding]) -> tuple[str, ...]:
@@ -563,19 +662,30 @@ def _match(folder: Path, file: str, rows: _Rows, findings: list[Finding]) -> Non
         findings.append(Finding(f"{folder.name}/", message=message))
         return
     orphans = sounds - rows.clips.keys()
-    hint = lookalike(sorted(orphans))
+    absent = {}
     for name, (line, _) in rows.clips.items():
-        if name not in sounds:
-            if broken := _broken_link(folder / name):
-                findings.append(Finding(f"{folder.name}/{name}", message=broken))
-                continue
-            close = hint(name)
-            meant = f"; there is {close!r}, and names are compared verbatim" if close else ""
-            findings.append(Finding(file, line, "file_name", f"no sound {name!r} in {folder.name}/{meant}"))
-            orphans -= {close}
-    refused = lookalike(rows.refused)
+        if name in sounds:
+            continue
+        if broken := _broken_link(folder / name):
+            findings.append(Finding(f"{folder.name}/{name}", message=broken))
+        else:
+            absent[name] = line
+    match = explain(absent, orphans)
+    if match:
+        message = match.message(len(rows.clips), "names", owner="the sound files")
+        findings.append(Finding(file, absent[next(iter(match.pairs))], "file_name", message))
+        orphans -= set(match.pairs.values())
+    meant = closest(sorted(orphans))
+    for name, line in absent.items():
+        if match and name in match.pairs:
+            continue
+        close = meant(name)
+        message = f"no sound {name!r} in {folder.name}/{hint(name, close)}"
+        findings.append(Finding(file, line, "file_name", message))
+        orphans -= {close}
+    refused = closest(rows.refused)
     for name in orphans:
-        if not (refused(name) or refused(name.rpartition(".")[0])):
+        if not refused(name):
             message = f"has no row in {file}; add one or take the sound away"
             findings.append(Finding(f"{folder.name}/{name}", message=message))
 
@@ -609,7 +719,7 @@ def _relevance(path: Path, file: str, file_names: frozenset[str] | None, finding
         found = printable(",".join(header)) or "nothing"
         findings.append(Finding(file, 1, message=f"the header must be {','.join(expected)}; found {found}"))
         return MappingProxyType(relevance)
-    hint = lookalike(file_names or ())
+    unknown: dict[str, list[int]] = {}  # the lines that list a name
     for line, cells in records[1:]:
 
         def fault(column: str, message: str, line: int = line) -> None:
@@ -639,14 +749,32 @@ def _relevance(path: Path, file: str, file_names: frozenset[str] | None, finding
             fault("audio_filenames", f"lists {name!r} twice; once is enough")
         for name in dict.fromkeys(names):
             if file_names is not None and name not in file_names:
-                close = hint(name)
-                fault("audio_filenames", f"unknown clip {name!r}" + (f"; there is {close!r}" if close else ""))
+                unknown.setdefault(name, []).append(line)
         lines.setdefault(query, line)
         kept = MappingProxyType({name: grade for name, grade in zip(names, grades, strict=False) if grade > 0})
         relevance.setdefault(query, kept if graded else frozenset(names))
     if not records[1:] and readable:
         findings.append(Finding(file, 1, message="has a header and no queries"))
+    findings += _unknown_clips(file, unknown, relevance, file_names or frozenset())
     return MappingProxyType(relevance)
+
+
+def _unknown_clips(
+    file: str, unknown: Mapping[str, Sequence[int]], relevance: Relevance, file_names: frozenset[str]
+) -> Iterable[Finding]:
+    """Find the names in a relevance file that are no clips, given with the lines that list them."""
+    match = explain(unknown, file_names)
+    if match:
+        listed = {name for names in relevance.values() for name in names}
+        message = match.message(len(listed), "names")
+        yield Finding(file, unknown[next(iter(match.pairs))][0], "audio_filenames", message)
+    meant = closest(file_names)
+    for name, lines in unknown.items():
+        if match and name in match.pairs:
+            continue
+        message = f"unknown clip {name!r}{hint(name, meant(name))}"
+        for line in lines:
+            yield Finding(file, line, "audio_filenames", message)
 
 
 def _list_in(cell: str) -> list[object]:
@@ -677,6 +805,10 @@ def _metadata(
     if path is None:
         return {}
     raw = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        message = "is not read: must be UTF-8; this is UTF-16: save it as UTF-8"
+        findings.append(Finding(path.name, message=message, severity=WARNING))
+        return {}
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:

@@ -159,6 +159,8 @@ def read(path: Path, metric: str | None = None) -> Results:
         raise BadRequest(f"{path}: no such file; give the results.csv of a sweep")
     findings: list[Finding] = []
     records, whole = tables.read(path, str(path), findings)
+    if findings and not records:  # nothing could be read, so nothing is known of the header
+        raise Faulty(findings)
     header = records[0][1] if records else []
     if "seed" not in header or len(set(header)) < len(header):
         message = "must have a header of different names with `seed`, and before it the factors; "

@@ -15,7 +15,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from evaluation.data import DEVELOPMENT, Clip, Split
-from evaluation.findings import BadRequest, Faulty, Finding, shortened
+from evaluation.findings import BadRequest, Faulty, Finding
 
 METADATA = Path("FSD50K.metadata") / "dev_clips_info_FSD50K.json"
 SOUNDS = "FSD50K.dev_audio"
@@ -55,7 +55,7 @@ def read(folder: Path) -> Split:
         captions = (plain(description)[:LONGEST].rstrip(), " ".join(" ".join(tags).split()))
         clips.append(Clip(name, tuple(filter(None, captions)), folder / SOUNDS / name))
     if malformed or absent:
-        raise Faulty([*shortened(malformed, "clips"), *shortened(absent, "sounds")])
+        raise Faulty([*malformed, *absent])
     return Split(DEVELOPMENT, tuple(clip for clip in clips if clip.captions))
 
 

@@ -20,9 +20,10 @@ Conventions
   2024 task 6 results say "bootstrap … 95 %" and not which.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -52,6 +53,20 @@ class Estimate:
     high: float
     n: int
     interval: str
+
+    def __eq__(self, other: object) -> bool:
+        """Compare all figures; where both have none (NaN), they are equal."""
+        if not isinstance(other, Estimate):
+            return NotImplemented
+        return self._comparable() == other._comparable()
+
+    def __hash__(self) -> int:
+        """Hash what is compared."""
+        return hash(self._comparable())
+
+    def _comparable(self) -> tuple[object, ...]:
+        # NaN is not equal to itself, and None is.
+        return tuple(None if isinstance(part, float) and math.isnan(part) else part for part in astuple(self))
 
 
 def mean(sums: np.ndarray) -> np.ndarray:

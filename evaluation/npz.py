@@ -6,6 +6,7 @@ array begins with a header that says its shape and type, which is read alone fir
 
 import io
 import struct
+import warnings
 import zipfile
 from typing import NamedTuple
 
@@ -55,7 +56,8 @@ def header(archive: zipfile.ZipFile, name: str) -> Header:
         start = io.BytesIO(begin + file.read(length))
     np.lib.format.read_magic(start)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(start)
+    with warnings.catch_warnings(action="ignore"):  # of headers that Python 2 wrote, or that are damaged
+        shape, _, dtype = read(start)
     if any(length < 0 for length in shape):
         raise ValueError(f"{name} has a shape below zero")
     return Header(shape, dtype)
@@ -63,5 +65,5 @@ def header(archive: zipfile.ZipFile, name: str) -> Header:
 
 def array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     """Read an array whose header was read before and found fit; raises as `header`."""
-    with archive.open(f"{name}.npy") as file:
+    with archive.open(f"{name}.npy") as file, warnings.catch_warnings(action="ignore"):
         return np.lib.format.read_array(file, allow_pickle=False)

@@ -23,7 +23,8 @@ Metrics
 - `average_precision`: AP@k; its mean over queries is mAP@k.
 - `success`: success@k, whether any relevant clip is among the first k.
 - `ndcg`: nDCG@k.
-- `reciprocal_rank`: of the first relevant clip; its mean is MRR.
+- `reciprocal_rank`: of the first relevant clip, where that is among the first k; its mean is MRR@k, or MRR for all
+  ranks.
 - `median_rank`: medR, the median of the first relevant clips' ranks.
 
 Each takes what `ranks` returns: `recall(*ranks(truth, prediction), 10)`. `SETS` has the metrics of a challenge by year.
@@ -47,10 +48,11 @@ from pathlib import Path
 import numpy as np
 
 from evaluation import npz, scores, tables
-from evaluation.data import Split
+from evaluation.data import Split, of_another_split
 from evaluation.files import no_file, replacing
-from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding, lookalike, printable, shortened
+from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding, printable
 from evaluation.intervals import Estimate
+from evaluation.names import closest, explain, hint
 from evaluation.scores import Items, Measured, Score, interval_method, measure
 
 TASK_METRICS = ("mAP@10", "R@1", "R@5", "R@10")
@@ -72,11 +74,20 @@ class Similarity:
         queries: The texts.
         file_names: The clips.
         scores: (queries, clips) float32 or float64; higher is more similar.
+
+    Raises:
+        ValueError: The scores do not have a row for each query and a column for each clip.
     """
 
     queries: tuple[str, ...]
     file_names: tuple[str, ...]
     scores: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Check the shape."""
+        wanted, given = (len(self.queries), len(self.file_names)), np.shape(self.scores)
+        if given != wanted:
+            raise ValueError(f"scores must be (queries, clips), here {wanted}, but have the shape {given}")
 
     def top(self, k: int) -> "Ranking":
         """The k best clips of every query, best first; equal scores in the order of `file_names`."""
@@ -100,11 +111,26 @@ class Similarity:
 
 @dataclass(frozen=True)
 class Ranking:
-    """For every query its best clips, best first."""
+    """For every query its best clips, best first.
+
+    Attributes:
+        queries: The texts.
+        file_names: The clips of each query.
+        lines: The line of each query in its file; empty for a ranking that was not read from a file.
+
+    Raises:
+        ValueError: There is not one list of clips for each query.
+    """
 
     queries: tuple[str, ...]
     file_names: tuple[tuple[str, ...], ...]
-    lines: tuple[int, ...] = ()  # where each query stands in its file
+    lines: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the lengths."""
+        if len(self.file_names) != len(self.queries):
+            message = f"there must be a list of clips for each of the {len(self.queries)} queries"
+            raise ValueError(f"{message}, but {len(self.file_names)} were given")
 
     @classmethod
     def of(cls, queries: Sequence[str], file_names: Sequence[str], indices: np.ndarray) -> "Ranking":
@@ -246,7 +272,7 @@ def _matrix(records: Sequence[tables.Record], scores: Sequence[np.ndarray | None
             message = f"must be a finite number; found {cells[bad[0]]!r:.200}{more}"
             findings.append(Finding(file, line, tables.column_name(header, bad[0]), message))
     if findings:
-        raise Faulty(shortened(findings, "rows that do not hold"))
+        raise Faulty(findings)
     queries = tuple(cells[0] for _, cells in rows)
     # float64, so that different numbers stay different, whether float32 or float64 was written.
     return Similarity(queries, tuple(header[1:]), np.array(scores, dtype=np.float64))
@@ -309,7 +335,11 @@ def _shape_fault(scores: npz.Header, queries: Sequence[str], names: Sequence[str
 
 
 def validate(
-    truth: Truth, file_names: Sequence[str], prediction: Prediction, file: str = "prediction"
+    truth: Truth,
+    file_names: Sequence[str],
+    prediction: Prediction,
+    file: str = "prediction",
+    split: Split | None = None,
 ) -> list[Finding]:
     """Check a prediction against the truth and the clips of its split; return warnings and notes.
 
@@ -318,13 +348,28 @@ def validate(
         file_names: Every clip of the split.
         prediction: What is to be scored.
         file: Its name in findings.
+        split: The split, where messages are to name its files and the other splits of its folder.
 
     Raises:
         Faulty: A query of the truth is missing or repeated, scores are not finite, a query's grades are not finite,
             below 0 or all 0, or the truth names no clip of the split; with every finding.
     """
-    findings: list[Finding] = []
-    clips = set(file_names)
+    findings = _check_truth(truth, set(file_names))
+    findings += _check_queries(truth, prediction, file, split)
+    findings += _check_clips(file_names, prediction, file, split)
+    if isinstance(prediction, Similarity):
+        bad = np.flatnonzero(~np.isfinite(prediction.scores).all(axis=1))
+        if len(bad):
+            share, first = f"{len(bad)} of {len(prediction.queries)}", prediction.queries[bad[0]]
+            message = f"scores must be finite; {share} queries have others, first {first!r}"
+            findings.append(Finding(file, message=message))
+    if any(finding.severity == ERROR for finding in findings):
+        raise Faulty(findings)
+    return sorted(findings)
+
+
+def _check_truth(truth: Truth, clips: Set[str]) -> list[Finding]:
+    findings = []
     for query, relevant in truth.items():
         if isinstance(relevant, Mapping):
             if unfit := [grade for grade in relevant.values() if not 0 <= grade < np.inf]:
@@ -336,79 +381,112 @@ def validate(
         if strangers := [name for name in relevant if name not in clips]:
             message = f"must name clips of the split for {query!r}; it has no {', '.join(map(repr, strangers))}"
             findings.append(Finding("truth", message=message))
+    return findings
+
+
+def _source(split: Split | None) -> str:
+    """Return the name of the file that a split's names are from; "" where it is not known."""
+    return split.source.name if split and split.source else ""
+
+
+def _check_queries(truth: Truth, prediction: Prediction, file: str, split: Split | None) -> list[Finding]:
+    """Find queries that are repeated, missing or unknown; raise Faulty where it is the prediction of another split."""
+    findings = []
     lines = prediction.lines if isinstance(prediction, Ranking) else ()
-    seen: dict[str, int] = {}
+    seen: dict[str, int] = {}  # the line of each query
     for index, query in enumerate(prediction.queries):
         line = lines[index] if lines else 0
         if query in seen:
             findings.append(Finding(file, line, message=f"query {query!r} stands here twice; give each query once"))
-        seen.setdefault(query, index)
+        seen.setdefault(query, line)
     if truth and not seen:
         raise Faulty([Finding(file, message=f"has no rows; give one for each of the {len(truth)} queries")])
-    extra = [query for query in seen if query not in truth]
-    hint = lookalike(extra)
-    if extra and len(extra) == len(seen) and not any(hint(query) for query in truth):  # all else would only repeat it
+    extra = dict.fromkeys(query for query in seen if query not in truth)
+    missing = dict.fromkeys(query for query in truth if query not in seen)
+    if split and missing and (other := of_another_split(split, seen, "queries")):
+        message = f"answers {len(truth) - len(missing)} of the {len(truth)} queries of {split.name}; {other}"
+        raise Faulty([Finding(file, message=message)])
+    match = explain(extra, missing, texts=True)
+    if match:
+        source = _source(split) if split and truth.keys() <= split.captions.keys() else ""
+        message = match.message(len(seen), "queries", source)
+        findings.append(Finding(file, seen[next(iter(match.pairs))], message=message))
+        for given, expected in match.pairs.items():
+            del extra[given], missing[expected]
+    meant = closest(extra, texts=True)
+    close = {query: meant(query) for query in missing}
+    if extra and len(extra) == len(seen) and not any(close.values()):  # every other finding would only repeat it
         message = f"answers none of the {len(truth)} queries; is this the prediction of another split or data set?"
         raise Faulty([Finding(file, message=message)])
-    missing = []
-    for query in truth:
-        if query not in seen:
-            close = hint(query)
-            missing.append(Finding(file, message=f"no query {query!r}" + (f"; there is {close!r}" if close else "")))
-    findings += shortened(missing, f"of the truth's {len(truth)} queries; is another relevance file meant?")
+    for query in missing:
+        message = f"no query {query!r}{hint(query, close[query], 'queries')}"
+        findings.append(Finding(file, message=message))
     if extra:
         findings.append(Finding(file, message=f"queries beyond the truth's are left out: {len(extra)}", severity=NOTE))
+    return findings
 
-    near = lookalike(file_names)
-    given = {
-        name
-        for names in ([prediction.file_names] if isinstance(prediction, Similarity) else prediction.file_names)
-        for name in names
-    }
-    if given and given.isdisjoint(clips):
-        name, stems = min(given), {Path(clip).stem: clip for clip in clips}
-        close = near(name) or stems.get(Path(name).stem)
-        message = f"names none of the split's {len(clips)} clips; found {name!r}" + (
-            f", there is {close!r}" * bool(close)
-        )
-        raise Faulty(
-            [*findings, Finding(file, message=f"{message}: is this the prediction of another split or data set?")]
-        )
-    strange: list[Finding] = []
 
-    def unknown(name: str, line: int) -> None:
-        close = near(name)
-        message = f"no clip {name!r} in this split; it counts as wrong" + (f"; there is {close!r}" if close else "")
-        strange.append(Finding(file, line, message=message, severity=WARNING))
-
+def _check_clips(file_names: Sequence[str], prediction: Prediction, file: str, split: Split | None) -> list[Finding]:
+    """Find clips that are repeated, missing or unknown."""
+    clips = set(file_names)
+    given = _named_clips(prediction)
+    unknown = _lines_of_unknown_clips(prediction, clips)
+    none_known = bool(given) and given.isdisjoint(clips)
+    match = explain(unknown, file_names)
+    findings = []
+    if match:
+        message = match.message(len(given), "names", _source(split))
+        line = unknown[next(iter(match.pairs))][0]
+        if none_known:
+            return [Finding(file, line, message=message)]
+        findings.append(Finding(file, line, message=f"{message}; they count as wrong", severity=WARNING))
+    elif split and (other := of_another_split(split, given, "names")):
+        number = len(given) - len(unknown)
+        return [Finding(file, message=f"names {number} of the {len(clips)} clips of {split.name}; {other}")]
+    meant = closest(file_names)
+    if none_known:
+        name = min(given)
+        message = f"names none of the split's {len(clips)} clips; found {name!r}{hint(name, meant(name))}"
+        question = "is this the prediction of another split or data set?"
+        return [Finding(file, message=f"{message}; {question}")]
+    explained = match.pairs if match else {}
+    for name, lines in unknown.items():
+        if name not in explained:
+            message = f"no clip {name!r} in this split; it counts as wrong{hint(name, meant(name))}"
+            findings += [Finding(file, line, message=message, severity=WARNING) for line in lines]
     if isinstance(prediction, Similarity):
         for name in [name for name, count in Counter(prediction.file_names).items() if count > 1]:
             findings.append(Finding(file, message=f"clip {name!r} has two columns; give each clip one"))
-        for name in prediction.file_names:
-            if name not in clips:
-                unknown(name, 0)
-        absent = len(clips - set(prediction.file_names))
+        absent = len(clips - given)
         if absent:
             message = f"no column for {absent} of the split's {len(clips)} clips; they count as not found"
             findings.append(Finding(file, message=message, severity=WARNING))
-        bad = np.flatnonzero(~np.isfinite(prediction.scores).all(axis=1))
-        if len(bad):
-            share, first = f"{len(bad)} of {len(prediction.queries)}", prediction.queries[bad[0]]
-            message = f"scores must be finite; {share} queries have others, first {first!r}"
-            findings.append(Finding(file, message=message))
-    else:
-        for index, names in enumerate(prediction.file_names):
-            line = lines[index] if lines else 0
-            for name in dict.fromkeys(names):
-                if name not in clips:
-                    unknown(name, line)
-            if repeats := [name for name, count in Counter(names).items() if count > 1]:
-                message = f"given more than once: {', '.join(map(repr, repeats))}; only the first counts"
-                findings.append(Finding(file, line, message=message, severity=WARNING))
-    findings += shortened(strange, "names of no clip")
-    if any(finding.severity == ERROR for finding in findings):
-        raise Faulty(findings)
-    return sorted(findings)
+        return findings
+    for index, names in enumerate(prediction.file_names):
+        line = prediction.lines[index] if prediction.lines else 0
+        if repeats := [name for name, count in Counter(names).items() if count > 1]:
+            message = f"given more than once: {', '.join(map(repr, repeats))}; only the first counts"
+            findings.append(Finding(file, line, message=message, severity=WARNING))
+    return findings
+
+
+def _named_clips(prediction: Prediction) -> set[str]:
+    if isinstance(prediction, Similarity):
+        return set(prediction.file_names)
+    return set().union(*prediction.file_names)
+
+
+def _lines_of_unknown_clips(prediction: Prediction, clips: Set[str]) -> dict[str, list[int]]:
+    """Return every name that is no clip's, in order, with the lines that give it; of a matrix, line 0."""
+    if isinstance(prediction, Similarity):
+        return {name: [0] for name in prediction.file_names if name not in clips}
+    unknown: dict[str, list[int]] = {}
+    for index, names in enumerate(prediction.file_names):
+        line = prediction.lines[index] if prediction.lines else 0
+        for name in dict.fromkeys(names):
+            if name not in clips:
+                unknown.setdefault(name, []).append(line)
+    return unknown
 
 
 def _graded(relevant: Set[str] | Mapping[str, float]) -> Mapping[str, float]:
@@ -510,9 +588,9 @@ def ndcg(places: np.ndarray, grades: np.ndarray, k: int) -> np.ndarray:
     return np.minimum(gain / ideal, 1.0)  # rounding must not lift it
 
 
-def reciprocal_rank(places: np.ndarray, grades: np.ndarray) -> np.ndarray:
-    """One over the rank of a query's first relevant clip, in [0, 1]; 0 where none is found."""
-    return 1 / places[:, 0]
+def reciprocal_rank(places: np.ndarray, grades: np.ndarray, k: float = math.inf) -> np.ndarray:
+    """One over the rank of a query's first relevant clip, in [0, 1]; 0 where none is among the first k, or found."""
+    return np.where(places[:, 0] <= k, 1 / places[:, 0], 0.0)
 
 
 def median_rank(places: np.ndarray, grades: np.ndarray) -> Estimate:
@@ -533,7 +611,7 @@ def median_rank(places: np.ndarray, grades: np.ndarray) -> Estimate:
 
 
 FEW = 6  # groups, fewer than which say little
-AT_K = {"mAP": average_precision, "R": recall, "nDCG": ndcg, "success": success}
+AT_K = {"mAP": average_precision, "R": recall, "nDCG": ndcg, "success": success, "MRR": reciprocal_rank}
 
 
 def chance(grades: np.ndarray, clips: int, metric: str) -> float | None:
@@ -641,7 +719,7 @@ def evaluate(
         raise BadRequest(f"the truth has no clip for {len(nobody)} of {len(truth)} queries, first {nobody[0]!r}")
     names = choose(metrics)
     deepest = min(max((_metric(name)[1] for name in names), default=0), len(split.clips))
-    findings = validate(truth, split.file_names, prediction, file)
+    findings = validate(truth, split.file_names, prediction, file, split)
     places, grades = ranks(truth, prediction)
     if isinstance(prediction, Ranking):
         lists = zip(prediction.queries, prediction.file_names, strict=True)
@@ -687,7 +765,7 @@ def evaluate(
                 message = "medR: the median lies beyond the lists: half of the queries or more find none of their clips"
                 findings.append(Finding(file, message=message, severity=NOTE))
             continue
-        values = reciprocal_rank(places, grades) if kind == "MRR" else AT_K[kind](places, grades, k)
+        values = AT_K[kind](places, grades, k)
         measured[name] = measure(values, items, interval, chance=chance(grades, len(split.clips), name))
     return Score(measured, items, signature, findings=tuple(findings))
 

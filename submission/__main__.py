@@ -1,6 +1,7 @@
 """The submission's command line: what a task asks for, packages made and checked, and the ranking of many."""
 
 import argparse
+import contextlib
 import json
 import shutil
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from evaluation import data
 from evaluation.files import replacing
-from evaluation.findings import ERROR, BadRequest, Finding, command, printable, say, table, unknown_key
+from evaluation.findings import BadRequest, Finding, command, count, printable, say, table, unknown_key
 from submission import archive, metadata, outputs, package, tasks, teams
 
 
@@ -102,14 +103,15 @@ def validate(options: argparse.Namespace) -> int:
     else:
         findings = outputs.validate(task, path, _answered(task, options))
     findings += _excluded(task, options)
-    say(findings)
-    errors = sum(finding.severity == ERROR for finding in findings)
-    print(f"{path}: {f'not valid for {task.name}, ' + _count(errors, 'error') if errors else f'valid for {task.name}'}")
-    if options.json:
-        said = {"task": task.name, "file": str(path), "valid": not errors}
-        said["findings"] = [asdict(finding) for finding in findings]
+    errors = count(findings)
+    if options.json:  # before anything is printed
+        content = {"task": task.name, "file": str(path), "valid": not errors}
+        content["findings"] = [asdict(finding) for finding in findings]
         with replacing(options.json) as part:
-            part.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+            part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    say(findings)
+    verdict = f"not valid for {task.name}, {_count(errors, 'error')}" if errors else f"valid for {task.name}"
+    print(f"{path}: {verdict}")
     return 1 if errors else 0
 
 
@@ -141,11 +143,31 @@ def _splits(task: tasks.Task, options: argparse.Namespace) -> dict[str, data.Spl
 
 
 def _answered(task: tasks.Task, options: argparse.Namespace) -> data.Split | str:
-    """What a single output answers: the split that is given, else the set that its name says, else evaluation."""
+    """Return what a single output answers: the split that is given, else the set that its name says.
+
+    Of a file that is not named as an output this is the evaluation split, or where the data folder has none, the only
+    one of the task's sets that it has.
+    """
     named = next((name for name, output in task.sets.items() if output.is_named(options.path.name)), "")
-    if options.split or not named:
-        return _split(options) if options.split or options.data else ""
-    return _splits(task, options).get(named, named)
+    if named and not options.split:
+        return _splits(task, options).get(named, named)
+    if not options.data:
+        return options.split or ""
+    if options.split:
+        return _split(options)
+    try:
+        return _split(options)
+    except BadRequest:
+        there = {}
+        for name in task.sets:
+            with contextlib.suppress(BadRequest):
+                there[name] = data.read(options.data, name, sound=False)[name]
+        if not there:
+            raise
+    if len(there) > 1:
+        wanted = f"must be named as an output of {task.name}, or be given with --split"
+        raise BadRequest(f"{options.path}: {wanted} {' or --split '.join(there)}: {options.data} has these sets")
+    return next(iter(there.values()))
 
 
 def _split(options: argparse.Namespace) -> data.Split | str:
@@ -213,7 +235,8 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("path", type=Path, metavar="PATH", help="a zip, its folder, an output file or a metadata file")
     text = "data folder in Clotho's layout; without it outputs are checked by themselves and by official numbers"
     verb.add_argument("--data", type=Path, metavar="DIR", help=text)
-    text = "the split that is answered; without, the task's sets, and of a file that is not named as one, evaluation"
+    text = "the split that is answered (default: the task's sets; for a file that is not named as one, evaluation, or "
+    text += "the only set that --data has)"
     verb.add_argument("--split", help=text)
     verb.add_argument("--json", type=Path, metavar="FILE", help="write the findings there too")
     verb.set_defaults(run=validate)

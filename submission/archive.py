@@ -18,11 +18,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from evaluation.files import replacing
-from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Finding, cut, shortened
+from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Finding, cut
 from submission.outputs import LIMIT
 from submission.zip_records import (
     ANEW,
@@ -148,8 +148,8 @@ class _Package:
             message = f"{kind} is there {times}, first {cut(names[0])!r}; {JUNK[kind]} adds it, and it is not looked at"
             message += ": take it out before you hand in"
             self.find(f"{kind} files", "", message, NOTE)
-        findings = (finding for kind, found in self.findings.items() for finding in shortened(found, kind))
-        return Opened({name: files[name] for name in sorted(files)}, tuple(findings))
+        findings = tuple(chain.from_iterable(self.findings.values()))
+        return Opened({name: files[name] for name in sorted(files)}, findings)
 
     def admits(self, raw: bytes, mode: int, folder: bool, marked: bool = True) -> str | None:
         """Return the name of an entry that may be read; `mode` is as stat's, `marked` that it is said to be UTF-8."""

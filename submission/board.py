@@ -2,14 +2,13 @@
 
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
 from evaluation import comparison
 from evaluation.comparison import Difference
-from evaluation.findings import ERROR, NOTE, WARNING, Finding, printable, table
+from evaluation.findings import ERROR, NOTE, WARNING, Finding, count, printable, table
 from evaluation.intervals import Estimate
 from evaluation.scores import LOWER, Score, number, plain
 from evaluation.tables import spreadsheet
@@ -53,7 +52,7 @@ class Package:
 
     def __str__(self) -> str:
         """One line for people."""
-        counts = Counter(finding.severity for finding in self.findings)
+        counts = {severity: count(self.findings, severity) for severity in (ERROR, WARNING, NOTE)}
         said = [f"{counts[kind]} {kind}{'s' * (counts[kind] > 1)}" for kind in (ERROR, WARNING, NOTE) if counts[kind]]
         systems = f"{len(self.systems)} system{'s' * (len(self.systems) != 1)} ranked"
         return f"{printable(self.name)}: {', '.join([systems, *said])}"
@@ -106,7 +105,7 @@ class Leaderboard:
     def errors(self) -> int:
         """How many errors the packages have."""
         found = [*self.findings, *(finding for package in self.packages for finding in package.findings)]
-        return sum(finding.severity == ERROR for finding in found)
+        return count(found)
 
     @cached_property
     def entries(self) -> list[Entry]:

@@ -10,10 +10,10 @@ from pathlib import Path
 import yaml
 
 from evaluation import yamlfiles
-from evaluation.findings import ERROR, WARNING, BadRequest, Finding, cut, quoted
+from evaluation.findings import ERROR, WARNING, BadRequest, Finding, bounded, cut, quoted
 from evaluation.yamlfiles import DIGITS, TAG, Unreadable
 
-LISTED = 100
+LISTED = 100  # findings, after which the check ends
 NOTES = {"abbreviation": "; the official template has it wrong"}  # of keys that are often indented wrongly
 
 KeyPath = tuple[str | int, ...]  # of a value; places in lists count from 0
@@ -71,7 +71,7 @@ def read(path: Path, file: str = "") -> Document:
     maker = _Values(file, lines, findings)
     values = maker.of(node, ())
     return Document(
-        values if isinstance(values, dict) else None, lines, first(findings, file), maker.broken, maker.nulls
+        values if isinstance(values, dict) else None, lines, bounded(findings, LISTED, file), maker.broken, maker.nulls
     )
 
 
@@ -168,13 +168,6 @@ class _Values:
 
 
 # Findings -------------------------------------------------------------------------------------------------------------
-
-
-def first(findings: list[Finding], file: str) -> list[Finding]:
-    """The first of findings, and that there are more where they are more than `LISTED`."""
-    if len(findings) <= LISTED:
-        return findings
-    return [*findings[:LISTED], Finding(file, message=f"there are more than {LISTED} findings; mend these first")]
 
 
 def dotted(path: KeyPath) -> str:

@@ -55,6 +55,7 @@ from evaluation.data import Split
 from evaluation.files import replacing
 from evaluation.findings import NOTE, BadRequest, Faulty, Finding, say
 from evaluation.intervals import grouped, jackknife
+from evaluation.ordering import natural
 from evaluation.scores import LOWER
 from submission import page
 from submission.board import SEED, Entry, Leaderboard, Package, Table
@@ -101,7 +102,7 @@ def run(task: Task, folder: Path, splits: Mapping[str, Split], out: Path, cache:
         retrieval.evaluate(split, retrieval.Similarity(tuple(split.truth), split.file_names, nothing), file="truth")
     paths: list[Path] = []
     findings: list[Finding] = []
-    for path in sorted(folder.absolute().iterdir()):
+    for path in sorted(folder.absolute().iterdir(), key=lambda path: natural(path.name)):
         if path.resolve() == out.resolve():
             continue
         if leftover := _leftover(path.name):
@@ -153,7 +154,7 @@ def _check_out(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise BadRequest(f"{out}: must be a folder or not there; give another name")
     found = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    leftovers = {name: why for name in sorted(found) if (why := _leftover(name))}
+    leftovers = {name: why for name in sorted(found, key=natural) if (why := _leftover(name))}
     found -= leftovers.keys()
     strange = found.difference(FILES) if FILES[0] in found else found  # which is written first
     if strange:
@@ -389,7 +390,7 @@ def _rows(entries: Iterable[Entry], metric: str) -> tuple[tuple[int | None, Entr
         value = entry.value(metric)
         return sign * round(value, 12) if math.isfinite(value) else math.inf  # sums in another order are no difference
 
-    order = sorted(entries, key=lambda entry: (key(entry), entry.label))
+    order = sorted(entries, key=lambda entry: (key(entry), natural(entry.label)))
     keys = [key(entry) for entry in order]
     return tuple((keys.index(k) + 1 if math.isfinite(k) else None, entry) for k, entry in zip(keys, order, strict=True))
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import yaml
 
-from evaluation.findings import ERROR, SHOWN, WARNING, Finding, cut, lookalike, printable, quoted, unknown_key
+from evaluation.findings import ERROR, SHOWN, WARNING, Finding, bounded, cut, lookalike, printable, quoted, unknown_key
 from submission import tasks
-from submission.documents import LISTED, Document, KeyPath, dotted, first, read, shown
+from submission.documents import LISTED, Document, KeyPath, dotted, read, shown
 from submission.tasks import Key, Task
 
 WIDTH = 120
@@ -97,7 +97,7 @@ class Checks:
         self.findings = list(self.document.findings)
         with contextlib.suppress(_EnoughError):
             look()
-        return sorted(first(self.findings, self.file))
+        return sorted(bounded(self.findings, LISTED, self.file))
 
     def whole(self) -> None:
         """Check a system's metadata."""

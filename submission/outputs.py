@@ -1,37 +1,38 @@
 """Output files: written from a prediction, and checked before they are handed in.
 
 What a file may take of the machine is bounded, whoever made it: `LIMIT` bytes, `CELLS` cells, ten million characters a
-cell (`evaluation.tables`), and `LISTED` findings, of which `ALIKE` of a kind are kept, each with `SHOWN` characters of
-a text. That is less than 2 GB of memory, whatever the file holds.
+cell (`evaluation.tables`), and `LISTED` findings, of which some of each kind are kept (`evaluation.findings.limited`),
+each with `SHOWN` characters of a text. That is less than 2 GB of memory, whatever the file holds.
 """
 
 import codecs
 import csv
 import difflib
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluation import caption_text, retrieval, tables
-from evaluation.data import SOUND_SUFFIXES, Split
+from evaluation.data import SOUND_SUFFIXES, Split, of_another_split
 from evaluation.files import replacing
 from evaluation.findings import (
+    ALIKE,
     ERROR,
     SHOWN,
     WARNING,
     BadRequest,
     Faulty,
     Finding,
+    bounded,
     cut,
-    lookalike,
+    limited,
     printable,
     quoted,
 )
-from evaluation.retrieval import Similarity
+from evaluation.names import closest, explain, hint
+from evaluation.retrieval import Ranking, Similarity
 from submission.tasks import SEPARATORS, Task
 
 if TYPE_CHECKING:
@@ -39,8 +40,7 @@ if TYPE_CHECKING:
 
 LIMIT = 128 * 2**20
 CELLS = 6_000_000  # Clotho's validation split, 5225 captions by 1045 clips, has 5.5 million
-LISTED = 10_000
-ALIKE = 20
+LISTED = 10_000  # findings, after which the check ends
 CLOSE = 0.9  # of difflib's ratio, between a name and what it may be a misspelling of
 GUESSED = 100  # misspelt names at most, among as many, so that it takes no time
 MANY = 10  # times as many lines as are asked for
@@ -50,21 +50,26 @@ MANY = 10  # times as many lines as are asked for
 
 
 def write(
-    task: Task, prediction: "Similarity | captioning.Prediction", split: Split, path: Path, file: str = "prediction"
+    task: Task,
+    prediction: "Similarity | Ranking | captioning.Prediction",
+    split: Split,
+    path: Path,
+    file: str = "prediction",
 ) -> None:
     """Write what a system answers for a split, in the task's form, whole or not at all; the same gives the same bytes.
 
     Args:
         task: What is asked for.
-        prediction: Scores of queries and clips for the forms top-k and matrix, captions for the form captions.
+        prediction: For the form matrix a score of every query for every clip; for the form top-k such scores, or the
+            best clips of each query; for the form captions a caption for each clip.
         split: Whose queries it answers, with whose clips.
         path: Where to.
         file: The prediction's name in findings.
 
     Raises:
         BadRequest: The split has fewer clips than the task wants for a query.
-        Faulty: The prediction lacks a query or a clip or holds scores that are not finite, or what would be written
-            does not pass `validate`; nothing is written.
+        Faulty: The prediction lacks a query or a clip, holds scores that are not finite, or has only the best clips
+            where scores are wanted; or what would be written does not pass `validate`. Nothing is written.
     """
     header, rows = _rows(task, prediction, split, file)
     with replacing(path) as part:
@@ -78,9 +83,9 @@ def write(
 
 
 def _rows(
-    task: Task, prediction: "Similarity | captioning.Prediction", split: Split, file: str
+    task: Task, prediction: "Similarity | Ranking | captioning.Prediction", split: Split, file: str
 ) -> tuple[list[str], Iterable[Sequence[str]]]:
-    if not isinstance(prediction, Similarity):
+    if task.kind == "captioning":
         from evaluation import captioning  # takes scipy along, which no other form needs
 
         captioning.validate(split, prediction, file)
@@ -88,13 +93,36 @@ def _rows(
         return task.header(), [(name, captions[name]) for name in split.file_names]
     if task.k and len(split.clips) < task.k.value:
         raise BadRequest(f"{task.name} wants {task.k.value} clips for a query; {split.name} has {len(split.clips)}")
-    retrieval.validate(dict.fromkeys(split.queries, frozenset()), split.file_names, prediction, file)
+    retrieval.validate(dict.fromkeys(split.queries, frozenset()), split.file_names, prediction, file, split)
+    if task.k and isinstance(prediction, Ranking):
+        ranking = _best(prediction, task.k.value, file)
+        return task.header(), [(q, *names) for q, names in zip(ranking.queries, ranking.file_names, strict=True)]
+    if isinstance(prediction, Ranking):
+        wanted = f"must have a score of every query for every clip, which {task.name} takes"
+        advice = "give predictions/SPLIT.npz, or a CSV whose header names the clips"
+        raise Faulty([Finding(file, message=f"{wanted}; found the best clips of each query alone: {advice}")])
     if task.k:
         ranking = prediction.top(task.k.value)
         return task.header(), [(q, *names) for q, names in zip(ranking.queries, ranking.file_names, strict=True)]
     # Python's floats, whose repr reads back as the same number whether it is read as float32 or float64.
     scores = zip(prediction.queries, prediction.scores, strict=True)
     return task.header(prediction.file_names), ((query, *map(repr, row.tolist())) for query, row in scores)
+
+
+def _best(ranking: Ranking, k: int, file: str) -> Ranking:
+    """Return the first k clips of each query.
+
+    Raises:
+        Faulty: Some queries have fewer; with a finding for each.
+    """
+    findings = []
+    lines = ranking.lines or (0,) * len(ranking.queries)
+    for line, names in zip(lines, ranking.file_names, strict=True):
+        if len(names) < k:
+            findings.append(Finding(file, line, message=f"must have {k} clips, best first; found {len(names)}"))
+    if findings:
+        raise Faulty(findings)
+    return Ranking(ranking.queries, tuple(names[:k] for names in ranking.file_names))
 
 
 # Checking -------------------------------------------------------------------------------------------------------------
@@ -111,7 +139,7 @@ def validate(task: Task, path: Path, split: Split | str = "", file: str = "") ->
         file: The file's name in findings; its path by default.
 
     Returns:
-        Every finding, in the order of the file; of more than `ALIKE` of one kind the first, and how many there are.
+        The findings in the order of the file; of many findings of one kind the first ones, and their number.
 
     Raises:
         BadRequest: There is no such file.
@@ -119,20 +147,8 @@ def validate(task: Task, path: Path, split: Split | str = "", file: str = "") ->
     file = file or str(path)
     if not path.is_file():
         raise BadRequest(f"{path}: no such file; give an output file of {task.name}")
-    kinds: dict[str, list[Finding]] = {}
-    more = Counter[str]()
-    for finding in islice(_check(task, path, split, file), LISTED):
-        kind = finding.severity + re.sub(r"""'[^']*'|"[^"]*"|\d+""", "", finding.message)
-        if len(kinds.setdefault(kind, [])) < ALIKE:
-            kinds[kind].append(finding)
-        else:
-            more[kind] += 1
-    if sum(map(len, kinds.values())) + more.total() == LISTED:
-        kinds["more"] = [Finding(file, message=f"there are {LISTED} findings or more; mend these first")]
-    for kind, count in more.items():
-        message = f"and so in {count} more places, as: {kinds[kind][0].message}"
-        kinds[kind].append(replace(kinds[kind][0], line=0, column="", message=message, rest=True))
-    return sorted(finding for found in kinds.values() for finding in found)
+    findings = bounded(_check(task, path, split, file), LISTED, file)
+    return sorted(limited(sorted(findings)))
 
 
 def _check(task: Task, path: Path, split: Split | str, file: str) -> Iterator[Finding]:
@@ -195,7 +211,7 @@ def _check(task: Task, path: Path, split: Split | str, file: str) -> Iterator[Fi
     if isinstance(split, str):
         yield from _count(task, split, path.name, len(keys), file)
     else:
-        yield from _compare(keys, asked, what, split.name, file, lambda name: (keys.get(name, 0), column))
+        yield from _compare(keys, asked, what, split, file, lambda name: (keys.get(name, 0), column))
 
 
 def _header(
@@ -259,10 +275,6 @@ def _name_fault(name: str) -> str | None:
     return None
 
 
-def _base(name: str) -> str:
-    return name.replace("\\", "/").rpartition("/")[2]
-
-
 def _keep(keys: dict[str, int], key: str, line: int, task: Task, file: str) -> Iterator[Finding]:
     """Keep what a row answers, and where; find that it was answered before."""
     if key in keys:
@@ -302,9 +314,11 @@ def _top_k(
     task: Task, header: list[str], records: Records, split: Split | str, file: str, keys: dict[str, int]
 ) -> Iterator[Finding]:
     wanted, width = task.header(), len(task.header())
-    clips = () if isinstance(split, str) else split.file_names
-    known, near = set(clips), lookalike(clips)
-    typos: dict[str, str | None] = {}
+    fault_of: Callable[[str], str | None] = _name_fault
+    if not isinstance(split, str):
+        common, accounted = _unknown_clips(records, split, file, wanted)
+        yield from common
+        fault_of = _fault_of_clip(split, accounted)
     for line, (query, *names) in records:
         if fault := _width(task, [query, *names], width, f"the query and {width - 1} clips"):
             yield Finding(file, line, message=fault)
@@ -312,20 +326,79 @@ def _top_k(
         ranks: dict[str, int] = {}
         for rank, name in enumerate(names, start=1):
             column, first = tables.column_name(wanted, rank), ranks.setdefault(name, rank)
-            if isinstance(split, str):
-                fault = _name_fault(name)
-            elif name in known:
-                fault = None
-            else:
-                meant = _meant(name, near)
-                if not meant and name not in typos and len(typos) < ALIKE:
-                    typos[name] = _misspelt(name, clips)
-                fault = _unknown(name, meant, typos.get(name), "clip", split.name)
-            if fault:
+            if fault := fault_of(name):
                 yield Finding(file, line, column, fault)
             elif first < rank:
                 message = f"{quoted(name)} stands in {tables.column_name(wanted, first)} already; give distinct clips"
                 yield Finding(file, line, column, message)
+
+
+def _unknown_clips(
+    records: Records, split: Split, file: str, header: Sequence[str]
+) -> tuple[list[Finding], Collection[str]]:
+    """Find what all unknown clips of a file have in common; return the findings and the names they account for."""
+    clips = set(split.file_names)
+    places: dict[str, tuple[int, str]] = {}  # line and column where each name stands first
+    for line, (_, *given) in records:
+        for rank, name in enumerate(given, start=1):
+            places.setdefault(name, (line, tables.column_name(header, rank)))
+    unknown = [name for name in places if name not in clips]
+    match = explain(unknown, split.file_names)
+    if match:
+        message = match.message(len(places), "names", _source(split))
+        return [Finding(file, *places[next(iter(match.pairs))], message)], match.pairs
+    if fault := _of_nothing_asked(places, clips, split, "clips", "names"):
+        return [Finding(file, message=fault)], unknown
+    return [], ()
+
+
+def _of_nothing_asked(
+    given: Collection[str], asked: Collection[str], split: Split, several: str, noun: str
+) -> str | None:
+    """Say that a file answers another split, or something else altogether.
+
+    Args:
+        given: The queries or clips of the file.
+        asked: Those of the split.
+        split: The split that is answered.
+        several: What they are, such as "clips".
+        noun: What is compared, "queries" or "names".
+    """
+    asked = set(asked)
+    known = sum(name in asked for name in given)
+    fault = f"has {known or 'none'} of the {len(asked)} {several} of {split.name}"
+    if other := of_another_split(split, given, noun):
+        return f"{fault}; {other}"
+    meant = closest(asked, texts=noun == "queries")
+    some = islice(given, MANY * len(asked) + 100)  # to look up millions of names would take minutes
+    if not given or known or any(meant(name) for name in some):
+        return None
+    return f"{fault}; is this the prediction of another split or data set?"
+
+
+def _source(split: Split) -> str:
+    return split.source.name if split.source else ""
+
+
+def _fault_of_clip(split: Split, accounted: Collection[str]) -> Callable[[str], str | None]:
+    """Return a function that says what is wrong with a clip's name; nothing where it is accounted for already."""
+    clips, accounted, meant = set(split.file_names), set(accounted), closest(split.file_names)
+    faults: dict[str, str] = {}
+    left = ALIKE  # guesses, each of which takes some milliseconds; more findings are not listed
+
+    def fault(name: str) -> str | None:
+        nonlocal left
+        if name in clips or name in accounted:
+            return None
+        if name not in faults:
+            close, typo = meant(name), None
+            if not close and left:
+                left -= 1
+                typo = _misspelt(name, split.file_names)
+            faults[name] = _unknown(name, close, typo, "clip", split.name)
+        return faults[name]
+
+    return fault
 
 
 def _matrix_header(task: Task, header: list[str], split: Split | str, file: str) -> Iterator[Finding]:
@@ -345,7 +418,7 @@ def _matrix_header(task: Task, header: list[str], split: Split | str, file: str)
         def where(name: str) -> tuple[int, str]:
             return 1, f"column {found[name]}" if name in found else ""
 
-        yield from _compare(found, asked, "column", split.name, file, where)
+        yield from _compare(found, asked, "column", split, file, where)
 
 
 def _matrix(
@@ -377,12 +450,6 @@ TERMS = {  # one, several, what is compared, and what to say of one that is miss
 }
 
 
-def _meant(name: str, near: Callable[[str], str | None]) -> str | None:
-    """The name that may be meant, with a path before it or without a suffix."""
-    base = _base(name)
-    return next(filter(None, map(near, (name, base, *(base + suffix for suffix in SOUND_SUFFIXES)))), None)
-
-
 def _misspelt(name: str, names: Iterable[str]) -> str | None:
     """The name that differs by a letter or two; None where none does, or several as little."""
     if len(name) > SHOWN:
@@ -394,38 +461,59 @@ def _misspelt(name: str, names: Iterable[str]) -> str | None:
 
 def _unknown(name: str, meant: str | None, typo: str | None, what: str, split: str) -> str:
     one, _, compared, _ = TERMS[what]
-    hint = f"; did you mean {quoted(typo)}?" if typo else ""
-    hint = f"; there is {quoted(meant)}, and {compared} are compared verbatim" if meant else hint
-    return f"{quoted(name)} is no {one} of {split}{hint}"
+    advice = hint(name, meant, compared)
+    if not meant and typo:
+        advice = f"; did you mean {quoted(typo)}?"
+    return f"{quoted(name)} is no {one} of {split}{advice}"
 
 
 def _compare(
-    found: Iterable[str],
+    found: Mapping[str, int],
     asked: Iterable[str],
     what: str,
-    split: str,
+    split: Split,
     file: str,
     where: Callable[[str], tuple[int, str]],
 ) -> Iterator[Finding]:
-    """Find the keys that are not asked for, with what may be meant, and those that are missing; `where` each stands."""
+    """Find the keys that are not asked for, with what may be meant, and those that are missing.
+
+    Args:
+        found: The keys of the file.
+        asked: The keys that it must have.
+        what: A key of `TERMS`.
+        split: The split that is answered.
+        file: The file's name in findings.
+        where: Return the line and column of a key.
+    """
     asked = dict.fromkeys(asked)
+    unknown = dict.fromkeys(name for name in found if name not in asked)
     missing = dict.fromkeys(name for name in asked if name not in found)
-    near = lookalike(missing)
-    if len(missing) == len(asked) and not any(_meant(name, near) for name in found):
-        message = f"has none of the {len(asked)} {TERMS[what][1]} of {split}; is it the output for another split?"
-        yield Finding(file, message=message)  # all else would only repeat it
+    _, several, noun, add = TERMS[what]
+    match = explain(unknown, missing, texts=what == "query")
+    if match:
+        of_captions = what != "query" or bool(split.captions)
+        message = match.message(len(found), noun, _source(split) if of_captions else "")
+        yield Finding(file, *where(next(iter(match.pairs))), message)
+        for given, expected in match.pairs.items():
+            del unknown[given], missing[expected]
+    elif not found:
+        message = f"has none of the {len(asked)} {several} of {split.name}; add them"
+        yield Finding(file, message=message)
         return
+    elif fault := _of_nothing_asked(found, asked, split, several, noun):
+        yield Finding(file, message=fault)  # every other finding would only repeat it
+        return
+    meant = closest(missing, texts=what == "query")
     left = GUESSED
-    for name in found:
-        if name not in asked:
-            meant, typo = _meant(name, near), None
-            if not meant and left and len(missing) <= GUESSED:
-                left -= 1
-                typo = _misspelt(name, missing)
-            missing.pop(meant or typo, None)  # one slip, one finding
-            yield Finding(file, *where(name), _unknown(name, meant, typo, what, split))
+    for name in unknown:
+        close, typo = meant(name), None
+        if not close and left and len(missing) <= GUESSED:
+            left -= 1
+            typo = _misspelt(name, missing)
+        missing.pop(close or typo, None)  # one slip, one finding
+        yield Finding(file, *where(name), _unknown(name, close, typo, what, split.name))
     for name in missing:
-        yield Finding(file, *where(name), TERMS[what][3].format(quoted(name)))
+        yield Finding(file, *where(name), add.format(quoted(name)))
 
 
 def _count(task: Task, split: str, name: str, rows: int, file: str) -> Iterator[Finding]:

@@ -21,8 +21,10 @@ from typing import NamedTuple
 from evaluation import retrieval, scores, tables
 from evaluation.data import EVALUATION, Dataset, Split
 from evaluation.files import replacing
-from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding, cut, quoted, shortened
+from evaluation.findings import ERROR, NOTE, SHOWN, WARNING, BadRequest, Faulty, Finding, cut, quoted
+from evaluation.ordering import natural
 from submission import archive, documents, metadata, outputs, reports
+from submission.documents import Document
 from submission.tasks import Key, Task
 from submission.teams import Team
 
@@ -125,12 +127,13 @@ def check(
         place = str(PurePosixPath(next(iter(inside.values())).shown).parent)
         parts, left = _parts(task, folder, inside)
         others |= {f"{folder}/{name}": entry for name, entry in left.items()}
-        values = None
+        document = documents.Document(None)
         if METADATA in parts:
-            values, found = metadata.validate(task, parts[METADATA].path, parts[METADATA].shown)
-            findings += found
+            document = documents.read(parts[METADATA].path, parts[METADATA].shown)
+            findings += metadata.check(task, document, parts[METADATA].shown)
+        values = document.values
         names = _meant(task, folder, parts, values)
-        findings += _named(task, folder, place, names, parts, values, unread)
+        findings += _named(task, folder, place, names, parts, document, unread)
         if names:
             teams[place] = names
         for split in task.sets:
@@ -152,7 +155,7 @@ def _metadata_of(files: Mapping[str, Path]) -> list[Path]:
 def _rooted(task: Task, entries: dict[str, Entry], name: str, findings: list[Finding]) -> dict[str, Entry]:
     """Give the files by the paths that they should have: from the task's folder on."""
     top = PurePosixPath(task.package.folder.value).parts[0]
-    first = sorted({PurePosixPath(inner).parts[0] for inner in entries})
+    first = sorted({PurePosixPath(inner).parts[0] for inner in entries}, key=natural)
     if top in first or not first:
         return entries
     inside = {}
@@ -176,7 +179,7 @@ def _folders(task: Task, entries: Mapping[str, Entry]) -> tuple[dict[str, dict[s
     *above, _ = PurePosixPath(task.package.folder.value).parts
     folders: dict[str, dict[str, Entry]] = {}
     others = {}
-    for inner in sorted(entries):
+    for inner in sorted(entries, key=natural):
         *folder, name = PurePosixPath(inner).parts
         if folder[:-1] == above and name.lower().endswith(COUNTS):
             folders.setdefault(folder[-1], {})[name] = entries[inner]
@@ -240,7 +243,7 @@ def _named(
     place: str,
     names: Mapping[str, str] | None,
     parts: Mapping[str, Entry],
-    values: Mapping[str, object] | None,
+    document: Document,
     unread: Set[str],
 ) -> Iterator[Finding]:
     """Find what is not named by the system's label, and which parts are missing."""
@@ -253,10 +256,11 @@ def _named(
             yield Finding(place, message=f"there is no {wanted}; add it")
         elif part in parts and names and PurePosixPath(parts[part].shown).name != wanted:
             yield Finding(parts[part].shown, message=f"must be named {wanted}{_composed(wanted, parts[part].shown)}")
-    said = _said(values)
+    said = _said(document.values)
     if names and said and said != names["label"] and task.names(said):  # of another kind `metadata` has said so
         message = f"must be {names['label']}, as the files are named; found {said}"
-        yield Finding(parts[METADATA].shown, 0, "submission.label", message)
+        line = document.line(("submission", "label"))
+        yield Finding(parts[METADATA].shown, line, "submission.label", message)
 
 
 def _composed(wanted: str, found: str) -> str:
@@ -299,7 +303,7 @@ def _report(
             yield Finding(others[found].shown, message=f"must be {wanted}; move it there")
         if fault := reports.fault(others[found].path):
             yield Finding(others[found].shown, message=fault)
-    yield from shortened([_stray(entry) for inner, entry in others.items() if inner != found], "files")
+    yield from (_stray(entry) for inner, entry in others.items() if inner != found)
 
 
 def _stray(entry: Entry) -> Finding:
@@ -346,7 +350,7 @@ def training_sounds(task: Task, training: Iterable[Path], excluded: Path) -> lis
             if sound in forbidden:
                 message = f"Freesound's {sound} must not be trained on ({excluded}); leave it out and train again"
                 findings.append(Finding(str(path), line, message=message, severity=WARNING))
-    return shortened(findings, "of the excluded sounds")
+    return findings
 
 
 def _ids(path: Path, column: str | int) -> dict[str, int]:
@@ -492,33 +496,52 @@ def _replaceable(task: Task, target: Path) -> None:
 
 def _answer(task: Task, run: Path, split: Split, folder: Path, path: Path, shown: str) -> list[Finding]:
     """Write what a run answers for a split; findings about the file that is written call it `shown`."""
-    suffixes = (".csv", ".npz") if task.kind == "captioning" else (".npz", ".csv")
-    source, other = (run / "predictions" / f"{split.name}{suffix}" for suffix in suffixes)
-    if not source.is_file():
-        words = ["python", "-m", "systems", "predict", str(run), "--data", str(folder), "--split", split.name]
-        command = shlex.join(words)
-        if other.is_file():
-            kinds = [("a captioner", "captions"), ("a retriever", "similarities")]
-            (maker, what), (whose, found) = kinds if task.kind == "captioning" else kinds[::-1]
-            message = f"is not there: {task.name} takes {what}, and {other.name} holds {whose}'s {found}"
-            advice = f"give {maker}'s run, or, where the system is both: {command} --as {task.kind}"
-            return [Finding(str(source), message=f"{message}; {advice}")]
-        own = (
-            "a CSV of file_name and caption_predicted" if task.kind == "captioning" else "retrieval.Similarity(…).save"
-        )
-        message = f"is not there, and {task.name} wants it; make it: {command}; or, of a system of your own, by {own}"
-        return [Finding(str(source), message=message)]
+    matrix, table = (run / "predictions" / f"{split.name}{suffix}" for suffix in (".npz", ".csv"))
     try:
         if task.kind == "captioning":
+            if not table.is_file():
+                return [_no_prediction(task, run, split, folder, table, matrix)]
             from evaluation import captioning  # takes scipy along, which no other task needs
 
-            prediction = captioning.read(source)
+            source = table
+            prediction = captioning.read(table)
         else:
+            source = matrix if matrix.is_file() else table
+            if not source.is_file() or _holds_captions(source):
+                return [_no_prediction(task, run, split, folder, matrix, table)]
             prediction = retrieval.read(source, (len(split.queries), len(split.clips)))
         outputs.write(task, prediction, split, path, str(source))
     except Faulty as faulty:
         return [replace(finding, file=shown) if finding.file == str(path) else finding for finding in faulty.findings]
     return []
+
+
+def _holds_captions(path: Path) -> bool:
+    """Say whether a prediction is a captioner's."""
+    if path.suffix != ".csv":
+        return False
+    with path.open("rb") as file:
+        header = file.readline(SHOWN)
+    return b"file_name" in header and b"caption_predicted" in header
+
+
+def _no_prediction(task: Task, run: Path, split: Split, folder: Path, wanted: Path, other: Path) -> Finding:
+    """Say that a run has no prediction for a task; `other` is where the one for tasks of the other kind lies."""
+    words = ["python", "-m", "systems", "predict", str(run), "--data", str(folder), "--split", split.name]
+    command = shlex.join(words)
+    if other.is_file():
+        kinds = [("a captioner", "captions"), ("a retriever", "similarities")]
+        (maker, what), (whose, found) = kinds if task.kind == "captioning" else kinds[::-1]
+        message = f"is not there: {task.name} takes {what}, and {other.name} holds {whose}'s {found}"
+        advice = f"give {maker}'s run, or, where the system is both: {command} --as {task.kind}"
+        return Finding(str(wanted), message=f"{message}; {advice}")
+    own = {
+        "captions": "a CSV of file_name and caption_predicted",
+        "top-k": f"retrieval.Similarity(…).save, or {other.name}, a CSV of each query and its best clips",
+        "matrix": "retrieval.Similarity(…).save",
+    }[task.form.value]
+    message = f"is not there, and {task.name} wants it; make it: {command}; or, of a system of your own, by {own}"
+    return Finding(str(wanted), message=message)
 
 
 def describe(task: Task, run: Path, dataset: Dataset) -> tuple[dict[str, object], list[str], list[Finding]]:

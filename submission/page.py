@@ -7,11 +7,10 @@ from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
-from evaluation.findings import ERROR, NOTE, WARNING, printable
+from evaluation.findings import ERROR, NOTE, WARNING, limited, printable
 from evaluation.scores import number
 from submission.board import ORGANISERS, Leaderboard, Package, Table, difference_cells, ranked, span, spans
 
-LISTED = 100  # findings of one package; all are in the other forms
 ROW, AXIS = 38, 44  # pixels
 
 STYLE = """
@@ -212,9 +211,7 @@ def _package(package: Package) -> _Html:
     if not package.findings:
         return _element("p", str(package))
     order = sorted(package.findings, key=lambda finding: (ERROR, WARNING, NOTE).index(finding.severity))
-    items = [_element("li", str(finding), class_=finding.severity) for finding in order[:LISTED]]
-    if len(order) > LISTED:
-        items.append(_element("li", f"and {len(order) - LISTED} more, in findings.txt"))
+    items = [_element("li", str(finding), class_=finding.severity) for finding in limited(order)]
     return _element("details", _element("summary", str(package)), _element("ul", *items))
 
 

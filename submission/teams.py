@@ -6,9 +6,20 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from evaluation.findings import ERROR, SHOWN, WARNING, Faulty, Finding, cut, lookalike, quoted, unknown_key
+from evaluation.findings import (
+    ERROR,
+    SHOWN,
+    WARNING,
+    Faulty,
+    Finding,
+    bounded,
+    cut,
+    lookalike,
+    quoted,
+    unknown_key,
+)
 from submission import documents, reports
-from submission.documents import Document, KeyPath, dotted, first, shown
+from submission.documents import Document, KeyPath, dotted, shown
 from submission.metadata import ABSENT, Checks, comment, has_metric, hinted, key_lines, label_fault, written
 from submission.tasks import Key, Task
 
@@ -142,7 +153,7 @@ def read(task: Task, path: Path) -> tuple[Team, list[Finding]]:
             findings += _block(task, document, root, block, file, words.get("author", ""))
         else:
             find(root, f"must be keys and values; found {shown(block)}")
-    findings = first(sorted(findings), file)
+    findings = bounded(sorted(findings), documents.LISTED, file)
     if any(finding.severity == ERROR for finding in findings):
         raise Faulty(findings)
     metadata, *systems = [_filled(task.whole, block, root, document.nulls) for root, block in blocks]

@@ -22,8 +22,8 @@ import torch
 from pydantic import BaseModel, ValidationError
 
 from evaluation import data, yamlfiles
-from evaluation.findings import BadRequest, Faulty, Finding, cut
-from systems import contract
+from evaluation.findings import BadRequest, Faulty, Finding, cut, say
+from systems import contract, source
 from systems.modules import UntrustedModule, trusting
 from systems.training import Run
 
@@ -144,6 +144,8 @@ def check(
     for part, form in (("train", "train(config, dataset, run)"), ("load_model", "load_model(checkpoint)")):
         if not callable(getattr(module, part, None)):
             report(part, f"be a function, {form}", repr(getattr(module, part, None)), "write it")
+    if run_folder:
+        say(source.changes(run_folder, name))
     allowed = [*trusted, *(contract.texts(config) if config and not run_folder else ())]
     with (
         tempfile.TemporaryDirectory(prefix="check-") as temporary,

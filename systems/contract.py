@@ -14,6 +14,7 @@ A checkpoint may be somebody else's. A system that imports a module which the co
 `systems.modules.must_be_trusted` first, as `systems.parts.encoders.encoder` does.
 """
 
+import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -26,8 +27,10 @@ from tqdm import tqdm
 
 from evaluation import audio, yamlfiles
 from evaluation.data import Dataset, Split
-from evaluation.findings import BadRequest, Faulty, Finding, cut, shortened, unknown_key
+from evaluation.findings import BadRequest, Faulty, Finding, cut, say, unknown_key
 from evaluation.retrieval import Similarity
+from systems import source
+from systems.lock import locked
 from systems.modules import UntrustedModule, imported, must_be_trusted, trusting
 
 if TYPE_CHECKING:
@@ -121,11 +124,13 @@ def load(name: str, checkpoint: Path, trusted: Collection[str] = ()) -> object:
         trusted: Import names of modules that the user allows the run to name, beside the kit's and installed ones.
 
     Raises:
-        BadRequest: The run names a module that it must not, or another system wrote the checkpoint, or an older one.
+        BadRequest: The run names a module that it must not, another system wrote the checkpoint or an older one, or it
+            is damaged.
     """
     try:
-        with trusting(trusted):
+        with trusting(trusted), weights_must_fit(checkpoint):
             must_be_trusted(name, f"no module {name!r}, which trained this run; install it")
+            say(source.changes(checkpoint.parents[1], name))
             return system(name).load_model(checkpoint)
     except UntrustedModule as refusal:
         raise UntrustedModule(f"{checkpoint}: {refusal}") from None
@@ -134,6 +139,28 @@ def load(name: str, checkpoint: Path, trusted: Collection[str] = ()) -> object:
         found = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         message = f"the config in it is none of {name} as it is now ({found}); put the run's own back, or train again"
         raise BadRequest(f"{checkpoint}: {message}") from None
+
+
+@contextlib.contextmanager
+def weights_must_fit(place: Path) -> Iterator[None]:
+    """Turn torch's error about weights that do not fit a model into a request that was wrong.
+
+    Args:
+        place: The checkpoint or the run folder that the weights are from, for the message.
+
+    Raises:
+        BadRequest: The block loaded weights of other names or shapes than the model has.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        title, *differences = str(error).splitlines()
+        if not title.startswith("Error(s) in loading state_dict"):
+            raise
+        first = cut(differences[0].strip().rstrip(".")) if differences else title
+        message = f"must hold weights of the model that the config describes; {first}"
+        advice = "put the run's own checkpoints back, or train into a new folder"
+        raise BadRequest(f"{place}: {message}: {advice}") from None
 
 
 def train(system: ModuleType, config: BaseModel, dataset: Dataset, run: "Run") -> None:
@@ -148,11 +175,12 @@ def train(system: ModuleType, config: BaseModel, dataset: Dataset, run: "Run") -
         run: The run.
 
     Raises:
-        BadRequest: What is asked for does not exist on this machine.
+        BadRequest: What is asked for does not exist on this machine, or another process trains in the folder.
         Faulty: The folder holds another run, or the data cannot be used; with every finding.
     """
     run.check()
-    with trusting(texts(config)):
+    say(source.changes(run.folder, run.system))
+    with trusting(texts(config)), locked(run.folder), weights_must_fit(run.folder):
         system.train(config, dataset, run)
 
 
@@ -229,7 +257,7 @@ def validate(model: type[BaseModel], values: Mapping[str, object], source: Calla
             elif error["type"] == "extra_forbidden":
                 message = unknown_key(key, list(model.model_fields))
             findings.append(Finding(source(key), column=key, message=message))
-        raise Faulty(shortened(findings, "keys"), status=2) from None
+        raise Faulty(findings, status=2) from None
 
 
 def similarity(model: Retriever, split: Split, *, device: torch.device) -> Similarity:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from evaluation.ordering import natural
+
 ROOT = Path(__file__).parents[1]
 ROOMS = ("baseline", "systems")
 PARTS = {"Config", "train", "load_model"}
@@ -70,7 +72,11 @@ def configs(place: Path) -> list[Path]:
         place: The folder of a package, or the path of a module's file without its suffix.
     """
     if place.is_dir():
-        files = [path for path in sorted(place.rglob("*.yaml")) if path != figures(place)]
+        files = [
+            path
+            for path in sorted(place.rglob("*.yaml"), key=lambda path: natural(str(path)))
+            if path != figures(place)
+        ]
     else:
         own = place.with_suffix(".yaml")
         files = [own] * own.is_file() + sorted(place.parent.glob(f"{place.name}-*.yaml"))

@@ -3,6 +3,7 @@
 A run is a folder:
 
     config.yaml      the system, its resolved config, the seed, digests of the data, and how it is trained
+    sources.yaml     digests of the system's source files, to notice that they changed since
     checkpoints/     last.ckpt, from which training goes on, and best.ckpt, by the monitored value
     metrics.csv      a row per epoch
     tensorboard/     the same, and the loss of every step
@@ -21,16 +22,18 @@ import contextlib
 import csv
 import io
 import logging
-import pickle
 import platform
+import signal
 import subprocess
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType, UnionType
 
 import lightning
 import numpy as np
@@ -40,17 +43,29 @@ from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from tqdm import tqdm
 
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, Faulty, Finding
-from systems.contract import read_run
+from systems import lock, source
+from systems.contract import read_run, texts
+from systems.parts import encoders
 from systems.parts.encoders.weights import unreadable
 
 VERSIONS = ("torch", "torchaudio", "lightning", "numpy", "gensim")
 ABSENT = "(absent)"
+MISSING = object()  # of no type that a checkpoint holds
+RESUMING = {  # what Lightning's checkpoints hold besides the weights, and training resumes from
+    "pytorch-lightning_version": str,
+    "epoch": int,
+    "global_step": int,
+    "loops": dict,
+    "callbacks": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+}
 Collate = Callable[[list], object]
 
 
@@ -133,7 +148,7 @@ class Run:
         """What makes the folder another run's, key by key, or no run's; nothing where it is this run's, or free."""
         path = self.folder / "config.yaml"
         if not path.exists():
-            if self.folder.is_dir() and any(self.folder.iterdir()):
+            if self.folder.is_dir() and not all(map(is_left_over, self.folder.iterdir())):
                 message = "is not empty and no run (it has no config.yaml); give a new folder"
                 return [Finding(str(self.folder), message=message)]
             return []
@@ -154,6 +169,9 @@ class Run:
         if not (self.folder / "config.yaml").exists():
             with replacing(self.folder / "config.yaml") as part:
                 part.write_text(yaml.safe_dump(self.identity, sort_keys=False), encoding="utf-8")
+            # Encoders are imported by name, which their callers' sources do not show.
+            named = [f"{encoders.__name__}.{name}" for name in texts(self.config) if name in encoders.NAMES]
+            source.write(self.folder, self.system, *named)
 
     def fit(
         self, module: lightning.LightningModule, train: Dataset, validation: Dataset, collate: Collate, plan: Schedule
@@ -169,8 +187,8 @@ class Run:
         """
         course = Course(self, plan)
         if self.last.exists():
-            state = read_checkpoint(self.last)
-            course.load_state_dict(state["callbacks"][course.state_key])
+            state = read_checkpoint(self.last, **RESUMING)
+            course.load_state_dict({"rows": rows_of(state, self.last, course)})
             write_rows(self.folder / "metrics.csv", course.rows)  # a kill may have come before
             if course.ended:
                 print(f"{self.folder}: trained already, {len(course.rows)} epochs")
@@ -201,16 +219,13 @@ class Run:
             if trainer.is_global_zero:
                 where = f"{trainer.world_size} x {trainer.accelerator.name()}"
                 tqdm.write(f"training on {where}, {trainer.precision}")
-            # Lightning leaves by the exit at Ctrl-C and SIGTERM, at the latter with status 0.
-            with contextlib.suppress(SystemExit):
+            with course.ending_on_interrupts():
                 trainer.fit(
                     module,
                     datamodule=Batches(train, validation, collate, plan.batch, self.seed),
                     ckpt_path=self.last if self.last.exists() else None,
                     weights_only=True,
                 )
-        if not course.ended:
-            raise KeyboardInterrupt
 
     def describe(self, model: torch.nn.Module, description: Mapping[str, object]) -> None:
         """Write system.yaml: what a submission's metadata asks for, by its names, and what ran where.
@@ -261,6 +276,7 @@ class Course(Callback):
     def __init__(self, run: Run, plan: Schedule):
         self.run, self.plan = run, plan
         self.rows: list[dict[str, float]] = []
+        self.interrupted = False
 
     @property
     def state_key(self) -> str:
@@ -284,6 +300,51 @@ class Course(Callback):
         """Whether all epochs are done, or too many since the best one."""
         values = self.values
         return len(values) >= self.plan.epochs or (len(values) > 0 and self.plan.stops(values))
+
+    @contextlib.contextmanager
+    def ending_on_interrupts(self) -> Iterator[None]:
+        """End the block with KeyboardInterrupt after Ctrl-C or SIGTERM, wherever in Lightning it came.
+
+        Lightning turns both into SystemExit, at SIGTERM with status 0. Its profiler turns a Ctrl-C that comes while an
+        action begins into ValueError. After the last epoch neither may pass for the end of the training.
+        """
+        try:
+            with self._noticing_interrupts():
+                yield
+        except SystemExit:
+            raise KeyboardInterrupt from None
+        except Exception:
+            if self.interrupted:
+                raise KeyboardInterrupt from None
+            raise
+        if self.interrupted or not self.ended:
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def _noticing_interrupts(self) -> Iterator[None]:
+        """Remember Ctrl-C within the block.
+
+        Python raises KeyboardInterrupt where it happens to be. In a finaliser or a profiler that catches everything it
+        is lost, and training would continue. `on_train_batch_start` raises it again.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            self.interrupted = True
+            signal.default_int_handler(number, frame)
+
+        before = signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def on_train_batch_start(self, *arguments: object) -> None:
+        """End the training after a Ctrl-C that was lost."""
+        if self.interrupted:
+            raise KeyboardInterrupt
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Seed everything by epoch, and by device."""
@@ -379,24 +440,83 @@ def called(model: str) -> str:
     return Path(model).name if Path(model).is_absolute() or model.startswith((".", "~")) else model
 
 
-def read_checkpoint(path: Path) -> dict:
-    """What `Run.fit` saved; raises BadRequest where the file is damaged, or something else."""
+def read_checkpoint(path: Path, **kinds: type | UnionType) -> dict:
+    """Read what `Run.fit` saved.
+
+    Args:
+        path: The checkpoint.
+        **kinds: What it must hold besides the weights, by name, and of which type.
+
+    Raises:
+        BadRequest: The file is damaged, or something else.
+    """
+    again = "put the run's own back, or train into a new folder"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # of a damaged file torch, pickle and zipfile raise almost anything
         message = f"{path}: cannot be read as a checkpoint ({unreadable(error)})"
-        raise BadRequest(f"{message}; put the run's own back, or train into a new folder") from None
-    if not isinstance(state, dict) or "state_dict" not in state:
-        raise BadRequest(f"{path}: must be a checkpoint that lightning wrote; put the run's own back")
+        raise BadRequest(f"{message}; {again}") from None
+    if not isinstance(state, dict):
+        raise BadRequest(f"{path}: must be a checkpoint that training wrote; found a {type(state).__name__}: {again}")
+    wanted = {"state_dict": dict, **kinds}
+    lacking = [name for name, kind in wanted.items() if not isinstance(state.get(name, MISSING), kind)]
+    if lacking:
+        names = ", ".join(lacking)
+        raise BadRequest(f"{path}: must be a checkpoint that training wrote; found one without its {names}: {again}")
     return state
+
+
+def rows_of(state: Mapping[str, object], path: Path, course: "Course") -> list[dict[str, float]]:
+    """Return the epochs' rows of a checkpoint.
+
+    Args:
+        state: What `read_checkpoint` returned.
+        path: Where from, for the message.
+        course: Says where the rows are, and which values each must have.
+
+    Raises:
+        BadRequest: There are no such rows.
+    """
+    wanted = f"validation_{course.plan.monitor}"
+    try:
+        rows = state["callbacks"][course.state_key]["rows"]
+        TypeAdapter(list[dict[str, float]]).validate_python(rows)
+        complete = all(wanted in row for row in rows)
+    except (KeyError, TypeError, ValidationError):
+        complete = False
+    if not complete:
+        message = f"{path}: must hold a row for each epoch with {wanted}, in callbacks.{course.state_key}.rows"
+        advice = "put the run's own last.ckpt back, or train into a new folder"
+        raise BadRequest(f"{message}; found a checkpoint without them: {advice}")
+    return rows
+
+
+def save_tensors(content: object, path: Path) -> None:
+    """Save with torch, whole or not at all.
+
+    Raises:
+        OSError: The disk is full, or cannot be written; names the file.
+    """
+    try:
+        # Into an open file: torch's own writer hides the system's error behind one of its own.
+        with replacing(path) as part, part.open("wb") as file:
+            torch.save(content, file)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def is_left_over(path: Path) -> bool:
+    """Return whether a file in a run folder is nobody's work: of the lock, an interrupted write, or a file browser."""
+    return path.name in (lock.LOCK, lock.HOLDER, ".DS_Store", "Thumbs.db") or path.name.endswith(".part")
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
     """Writes a checkpoint beside its place and renames it: lightning's own goes through another disk's folder."""
 
     def save_checkpoint(self, checkpoint: dict, path: Path, storage_options: object = None) -> None:
-        with replacing(Path(path)) as part:
-            torch.save(checkpoint, part)
+        save_tensors(checkpoint, Path(path))
 
 
 def _flat(value: object, prefix: str = "") -> dict[str, object]:

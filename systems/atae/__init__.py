@@ -353,7 +353,7 @@ def load_model(checkpoint: Path) -> Retriever:
     Raises:
         BadRequest: An encoder is not on this machine, or one that did not learn is another than in training.
     """
-    config = Config(**read_checkpoint(checkpoint)["config"])
+    config = Config(**read_checkpoint(checkpoint, config=dict)["config"])
     vectors = words.read(checkpoint.parent.parent / WORDS) if config.text_encoder == "train" else None
     model = Retriever(config, vectors)
     frozen.fill(model, checkpoint)

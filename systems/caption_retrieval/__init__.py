@@ -45,7 +45,7 @@ from systems.embeddings import embed
 from systems.parts import encoders, frozen, texts, vocabulary
 from systems.parts.adapters import inside
 from systems.parts.optimizers import AdaBound
-from systems.training import Run, Schedule, read_checkpoint
+from systems.training import Run, Schedule, read_checkpoint, save_tensors
 
 LIBRARY = "library.npz"  # in the run folder
 TOGETHER = 512  # clips that go through the layer at once
@@ -468,8 +468,7 @@ def fit(model: Retriever, development: Material, validation: Material, run: Run)
     elif not run.best.exists():
         state = {"state_dict": {}}
         Training(model, validation).on_save_checkpoint(state)
-        with replacing(run.best) as part:
-            torch.save(state, part)
+        save_tensors(state, run.best)
     learns = model.embedder is not None
     run.describe(
         model,
@@ -538,7 +537,7 @@ def load_model(checkpoint: Path) -> Retriever:
     Raises:
         BadRequest: The encoder is not on this machine or another than in training, or the clips are others.
     """
-    state = read_checkpoint(checkpoint)
+    state = read_checkpoint(checkpoint, config=dict, library=str)
     path = checkpoint.parent.parent / LIBRARY
     model = Retriever(Config(**state["config"]), read_library(path))
     if state["library"] != model.library.digest:

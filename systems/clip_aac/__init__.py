@@ -48,14 +48,13 @@ from torch import Tensor, nn
 
 from evaluation import retrieval
 from evaluation.data import DEVELOPMENT, VALIDATION, Clip, Dataset, Split
-from evaluation.files import replacing
 from evaluation.findings import BadRequest
 from systems.clip_aac import audioclip, heads, tokens
 from systems.features import waveforms
 from systems.parts import generation, losses, pairs, texts, vocabulary
 from systems.parts.decoder import Decoder, Steps
 from systems.parts.vocabulary import END, PADDING, SPECIAL, START, Vocabulary
-from systems.training import Run, Schedule, read_checkpoint
+from systems.training import Run, Schedule, read_checkpoint, save_tensors
 
 PAPER = "Chen et al. 2022"
 PARAMETERS = "101,576,001 and 1,025 a word; without the text head 37,885,760"
@@ -509,17 +508,16 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
 
 def strip(checkpoint: Path, target: Path) -> None:
     """Write what captions need of a checkpoint: no text head, and nothing of the training."""
-    state = read_checkpoint(checkpoint)
+    state = read_checkpoint(checkpoint, config=dict, vocabulary=list)
     kept = ("model.heads.audio.", "model.embedding.", "model.decoder.")
     weights = {name: value for name, value in state["state_dict"].items() if name.startswith(kept)}
-    with replacing(target) as part:
-        wanted = {"config": state["config"], "vocabulary": state["vocabulary"], "tokenizer": None}
-        torch.save({"state_dict": weights, **wanted}, part)
+    wanted = {"config": state["config"], "vocabulary": state["vocabulary"], "tokenizer": None}
+    save_tensors({"state_dict": weights, **wanted}, target)
 
 
 def load_model(checkpoint: Path) -> ClipAac:
     """Give back the model of a checkpoint, which holds all that it needs; without a text head where that has none."""
-    state = read_checkpoint(checkpoint)
+    state = read_checkpoint(checkpoint, config=dict, vocabulary=list, tokenizer=str | None)
     tokenizer = state["tokenizer"] and Tokenizer.from_str(state["tokenizer"])
     # Checkpoints from before the key existed have the decoder that is now `pre`.
     config = {"decoder_norm": "pre", **state["config"]}

@@ -5,11 +5,15 @@ signs apart, pieces of bytes that are joined by how often they stand together, a
 goes with the weights, as a text.
 """
 
+import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from tokenizers import Tokenizer, pre_tokenizers
 from torch import Tensor
 from transformers import CLIPTokenizer
@@ -18,6 +22,7 @@ from evaluation.findings import BadRequest
 from systems.clip_aac.heads import CONTEXT
 from systems.parts import texts
 
+HUB = "openai/clip-vit-base-patch32"
 FILES = ("tokenizer.json", "vocab.json")
 MERGES = 2000  # of a tokeniser that is made from captions, at most
 END = "</w>"  # of a word
@@ -30,7 +35,7 @@ def load(name: str) -> Tokenizer:
     Raises:
         BadRequest: It is not on this machine, or is none.
     """
-    folder = texts.find(name)
+    folder = _find(name)
     if not any((folder / file).is_file() for file in FILES):
         raise BadRequest(f"{folder}: must hold CLIP's tokeniser, {' or '.join(FILES)}; give its folder, or `train`")
     try:
@@ -38,6 +43,27 @@ def load(name: str) -> Tokenizer:
     except Exception as error:  # a damaged file makes the library raise almost anything
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise BadRequest(f"{folder}: cannot be loaded as CLIP's tokeniser ({reason}); fetch it again") from error
+
+
+def _find(name: str) -> Path:
+    """Find the folder of the tokeniser, which may be in the hub's cache without the model.
+
+    Raises:
+        BadRequest: It is not on this machine; with how to get it.
+    """
+    try:
+        return texts.find(name)
+    except BadRequest:
+        with contextlib.suppress(HFValidationError):  # a path is no name on the hub
+            for file in FILES:
+                cached = try_to_load_from_cache(name, file)
+                if isinstance(cached, str):
+                    return Path(cached).parent
+        if name != HUB:
+            raise
+    message = f"{HUB} is not on this machine; of it CLIP's tokeniser alone is needed (4 MB), not the model's weights"
+    command = f".venv/bin/hf download {HUB} tokenizer.json vocab.json merges.txt"
+    raise BadRequest(f"tokenizer: {message}: fetch it with {command}, or give a folder that holds these files")
 
 
 def train(captions: Iterable[str], merges: int = MERGES) -> Tokenizer:

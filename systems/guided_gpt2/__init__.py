@@ -341,7 +341,7 @@ def load_model(checkpoint: Path) -> Captioner:
         BadRequest: An encoder or the language model is not on this machine, or something frozen is another than in
             training.
     """
-    state = read_checkpoint(checkpoint)
+    state = read_checkpoint(checkpoint, config=dict)
     config = Config(**state["config"])
     first = checkpoint.parent.parent / RETRIEVAL / "checkpoints" / "best.ckpt"
     if not first.is_file():

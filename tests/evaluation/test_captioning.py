@@ -18,7 +18,7 @@ import yaml
 from evaluation import __main__, captioning, data, java, models, overlap
 from evaluation.captioning import METRICS, SETS, Prediction, choose, evaluate, penalised, read, spider, validate
 from evaluation.data import Clip, Split
-from evaluation.findings import BadRequest, Faulty, command
+from evaluation.findings import BadRequest, Faulty, command, limited
 from evaluation.intervals import jackknife
 from evaluation.java import Unavailable
 from evaluation.overlap import CiderD, meteor
@@ -489,14 +489,14 @@ def test_twenty_of_a_kind_are_listed_and_the_rest_counted():
     names = tuple(f"{number}.wav" for number in range(50))
     split = Split("evaluation", tuple(Clip(name, ("a",), Path(name)) for name in names))
     captions = ("a <unk>",) * 30 + ("...",) * 20
-    findings = validate(split, Prediction(names, captions, tuple(range(2, 52))), "it.csv")
+    findings = limited(validate(split, Prediction(names, captions, tuple(range(2, 52))), "it.csv"))
     assert len(findings) == 41
     special = [finding for finding in sorted(findings) if "special token" in finding.message]
     assert str(special[0]) == (
         "it.csv:2: warning: the caption of '0.wav' should be plain words; found the special token '<unk>': "
         "leave such tokens out when decoding"
     )
-    assert str(special[-1]).startswith("it.csv: warning: and so in 10 more places, as: the caption of '0.wav'")
+    assert str(special[-1]).startswith("it.csv: warning: and 10 more of this kind: the caption of '20.wav' should be")
 
 
 def test_captions_beyond_the_split_s_are_left_out(cache):
@@ -638,6 +638,14 @@ def test_names_and_captions_are_verbatim(tmp_path):
 SEMICOLONS = "it.csv:1: error: columns must be separated by commas or tabs; found semicolons: save it so"
 
 
+def test_what_cannot_be_read_says_nothing_of_its_header(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_bytes("file_name,caption_predicted\na.wav,Rain.\n".encode("utf-16"))
+    with pytest.raises(Faulty) as faulty:
+        read(path)
+    assert str(faulty.value) == f"{path}: error: must be UTF-8; this is UTF-16: save it as UTF-8"
+
+
 @pytest.mark.parametrize(
     ("text", "findings"),
     [
@@ -693,7 +701,8 @@ def test_a_retriever_s_prediction(tmp_path):
         (
             Prediction(("leading blank.wav", *NAMES[1:3]), GOOD.captions[:3]),
             [
-                "no caption for clip ' leading blank.wav'; there is 'leading blank.wav': names are verbatim",
+                "no caption for clip ' leading blank.wav'; there is 'leading blank.wav', and names are compared "
+                "verbatim",
                 "no caption for clip 'd.wav'",
                 "captions of clips beyond the split's are left out: 1, first 'leading blank.wav'",
             ],
@@ -708,7 +717,7 @@ def test_a_retriever_s_prediction(tmp_path):
         ),
         (
             Prediction(("x.wav", "y.wav"), ("A.", "B.")),
-            ["names none of evaluation's 4 clips; is this the prediction of another split?"],
+            ["names none of evaluation's 4 clips; is this the prediction of another split or data set?"],
         ),
         (Prediction((), ()), ["has no rows; give one for each of evaluation's 4 clips"]),
     ],
@@ -717,6 +726,33 @@ def test_validate_refuses(prediction, messages):
     with pytest.raises(Faulty) as faulty:
         validate(SPLIT, prediction)
     assert sorted(finding.message for finding in faulty.value.findings) == sorted(messages)
+
+
+def test_names_that_all_differ_alike_are_one_finding(tmp_path):
+    rows = [f"{number}.wav,A dog no. {number}." for number in range(9)]
+    (tmp_path / "captions_test.csv").write_text("\n".join(["file_name,caption_1", *rows]))
+    split = data.read(tmp_path, "test", sound=False)["test"]
+    prediction = Prediction(tuple(f"x/{number}" for number in range(9)), ("A dog.",) * 9, tuple(range(2, 11)))
+    with pytest.raises(Faulty) as faulty:
+        validate(split, prediction, "it.csv")
+    assert str(faulty.value) == (
+        "it.csv:2: error: all 9 names differ from the data's only in the folder before the name and their extension: "
+        "'x/0' where the data have '0.wav'; write the names as captions_test.csv has them"
+    )
+
+
+def test_the_captions_of_another_split_name_it(tmp_path):
+    for name in ("validation", "evaluation"):
+        rows = [f"{name} {number}.wav,A dog." for number in range(9)]
+        (tmp_path / f"captions_{name}.csv").write_text("\n".join(["file_name,caption_1", *rows]))
+    split = data.read(tmp_path, sound=False)["evaluation"]
+    prediction = Prediction(tuple(f"validation {number}.wav" for number in range(9)), ("A dog.",) * 9)
+    with pytest.raises(Faulty) as faulty:
+        validate(split, prediction, "it.csv")
+    assert str(faulty.value) == (
+        "it.csv: error: names 0 of evaluation's 9 clips; these names are of the split validation; give the prediction "
+        "of evaluation, or give --split validation"
+    )
 
 
 # ------------------------------------------------------------------------------------------------ the command

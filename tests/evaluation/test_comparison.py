@@ -372,6 +372,19 @@ def test_items_that_differ():
     ]
 
 
+def test_items_whose_names_all_differ_alike():
+    names = tuple(f"{number}.wav" for number in range(6))
+    changed = tuple(name.replace(".wav", ".mp3") for name in names)
+    given = {
+        "a": score([1] * 6, Items("clips", names, tuple(range(6)))),
+        "b": score([1] * 6, Items("clips", changed, tuple(range(6)))),
+    }
+    assert refused(given) == [
+        "b: items.names: error: must be those of a; all 6 names differ from the other names' only in their extension: "
+        ".mp3 where the other names have .wav; write the names so",
+    ]
+
+
 def test_items_that_stand_twice():
     twice = Items("queries", ("x", "y", "x", "y", "z"), (0, 0, 1, 1, 2))
     given = {"a": score([1] * 5, twice), "b": score([1] * 5, twice), "c": score([1] * 5)}

@@ -334,7 +334,8 @@ FAULTS = {
     ),
     "relevance: clip in other case": (
         {RELEVANCE: rows(BOTH, "Rain.,['B.WAV']", header=RELEVANT)},
-        f"{RELEVANCE}:3: audio_filenames: error: unknown clip 'B.WAV'; there is 'b.wav'",
+        f"{RELEVANCE}:3: audio_filenames: error: unknown clip 'B.WAV'; there is 'b.wav', and names are compared "
+        "verbatim",
     ),
     "relevance: a clip that the captions refuse": (
         {CSV: rows(A, row_b("./b.wav")), RELEVANCE: rows(BOTH, header=RELEVANT)},
@@ -391,6 +392,10 @@ FAULTS = {
     "metadata: missing column": (
         {METADATA: "file_name,keywords\na.wav,dog\nb.wav\n"},
         f"{METADATA}:3: warning: has 1 columns where the header has 2",
+    ),
+    "metadata: UTF-16": (
+        {METADATA: "file_name,who\nb.wav,x\n".encode("utf-16")},
+        f"{METADATA}: warning: is not read: must be UTF-8; this is UTF-16: save it as UTF-8",
     ),
     "metadata: wrong header": (
         {METADATA: "name,keywords\na.wav,dog\n"},
@@ -904,6 +909,34 @@ def test_esc10(shared):
     assert {len(names) for names in split.truth.values()} == {8}
 
 
+# Names that all differ alike -----------------------------------------------------------------------------------------
+
+
+def test_sounds_of_another_extension_are_one_finding(tmp_path):
+    names = [f"{number}.wav" for number in range(9)]
+    sounds = {f"development/{number}.flac": wave(NOISE, "FLAC") for number in range(9)}
+    with pytest.raises(Faulty) as faulty:
+        data.read(write(tmp_path, {CSV: rows(*(f"{name},One.,Two." for name in names)), **sounds}))
+    assert str(faulty.value) == (
+        f"{tmp_path}/{CSV}:2: file_name: error: all 9 names differ from the sound files' only in their extension: .wav "
+        "where the sound files have .flac; write the names so"
+    )
+
+
+def test_a_relevance_file_of_other_names_is_one_finding(tmp_path):
+    path = tmp_path / "relevance.csv"
+    listed = [f"query {number},['x/{number}.wav']" for number in range(9)]
+    path.write_text(rows(*listed, "another,['nothing.wav']", "more,['nothing.wav']", header=RELEVANT))
+    with pytest.raises(Faulty) as faulty:
+        data.read_relevance(path, [f"{number}.wav" for number in range(20)], "r.csv")
+    assert str(faulty.value).splitlines() == [
+        "r.csv:2: audio_filenames: error: 9 of 10 names differ from the data's only in the folder before the name: "
+        "'x/0.wav' where the data have '0.wav'; write the names so",
+        "r.csv:11: audio_filenames: error: unknown clip 'nothing.wav'",
+        "r.csv:12: audio_filenames: error: unknown clip 'nothing.wav'",
+    ]
+
+
 # AudioCaps -----------------------------------------------------------------------------------------------------------
 
 AUDIOCAPS = "audiocap_id,youtube_id,start_time,caption"
@@ -927,6 +960,67 @@ def test_audiocaps_is_read_as_published(tmp_path):
     (finding,) = read.findings
     assert str(finding) == "test.csv: warning: has clips without sound in test/, 1 in all, as gone_20.wav: left out"
     assert data.read(tmp_path, "evaluation", sound=False)["evaluation"].file_names == ("Yzz.wav", "yy.wav")
+
+
+def test_the_broken_rows_of_audiocaps_2_are_joined(shared):
+    read = data.read(shared / "cases" / "audiocaps23", sound=False)
+    assert {clip.file_name: clip.captions for clip in read["development"].clips} == {
+        "aaaaaaaaaaa_30.wav": ("A dog barks and the dog is whimpering",),
+        "bbbbbbbbbbb_10.wav": ("Rain falls, and wind blows",),
+    }
+    assert [str(finding) for finding in read.findings] == [
+        "train.csv:2: note: 1 caption is broken over two lines; its parts are joined"
+    ]
+
+
+BROKEN = {
+    "commas for the other columns": ["1,a,30,A dog ", "barks,,,"],
+    "no commas": ["1,a,30,A dog", "barks"],
+    "a comma in the second half": ["1,a,30,A dog", "barks, and growls,,"],
+    "in quotes": ['1,a,30,"A dog', ' barks, and growls"'],
+    "over three lines": ["1,a,30,A dog", "barks", "and growls"],
+}
+
+
+@pytest.mark.parametrize("lines", BROKEN.values(), ids=BROKEN)
+def test_a_caption_over_several_lines(tmp_path, lines):
+    write(tmp_path, {"val.csv": rows(*lines, "2,b,0,Rain", *lines, header=AUDIOCAPS)})
+    read = data.read(tmp_path, sound=False)
+    caption = " ".join(line.rstrip(",").strip().removesuffix('"') for line in lines[1:])
+    assert [clip.captions for clip in read["validation"].clips] == [(f"A dog {caption}",) * 2, ("Rain",)]
+    (note,) = read.findings
+    assert note.message.endswith("captions are broken over two lines, the first one here; their parts are joined")
+    assert (note.line, note.severity) == (2, "note")
+
+
+@pytest.mark.parametrize("line", [",a,0,A dog", "x,a,0,", ",,,", "1,a,0"])
+def test_a_faulty_row_of_audiocaps_is_no_second_half(tmp_path, line):
+    write(tmp_path, {"val.csv": rows("2,b,0,Rain", line, header=AUDIOCAPS)})
+    try:
+        captions = [clip.captions for clip in data.read(tmp_path, sound=False)["validation"].clips]
+    except Faulty as faulty:
+        assert all(finding.line == 3 for finding in faulty.findings)
+    else:
+        assert captions == [("Rain",), ("A dog",)]
+
+
+NOT_AUDIOCAPS = (
+    "test.csv:1: warning: is not read: its header is not that of AudioCaps, audiocap_id,youtube_id,start_time,caption; "
+    "name a file in Clotho's layout captions_SPLIT.csv"
+)
+
+
+def test_the_header_says_whether_a_file_is_audiocaps(tmp_path):
+    folder = write(tmp_path, GOOD | {"test.csv": rows(A), "test/x.wav": WAV})
+    read = data.read(folder)
+    assert list(read.splits) == ["development", "test"], "test is a blind set of sound alone"
+    assert [str(finding) for finding in read.findings] == [NOT_AUDIOCAPS]
+
+
+def test_a_folder_that_only_looks_like_audiocaps(tmp_path):
+    folder = write(tmp_path, {"test.csv": rows(A)})
+    with pytest.raises(BadRequest, match=r"no captions_SPLIT.csv in this folder, .*; test.csv is not read: its header"):
+        data.read(folder)
 
 
 @pytest.mark.parametrize("sounds", [("102",), ("101", "102", "103")])

@@ -342,6 +342,14 @@ def test_files_that_do_not_hold(tmp_path, text, message):
         factors.read(tmp_path / "results.csv")
 
 
+def test_what_cannot_be_read_says_nothing_of_its_header(tmp_path):
+    (tmp_path / "results.csv").write_bytes("run,seed,m\n".encode("utf-16"))
+    with pytest.raises(Faulty) as faulty:
+        factors.read(tmp_path / "results.csv")
+    message = "must be UTF-8; this is UTF-16: save it as UTF-8"
+    assert str(faulty.value) == f"{tmp_path}/results.csv: error: {message}"
+
+
 def test_requests_that_cannot_be(tmp_path, capsys):
     path = write(tmp_path / "results.csv", rows())
     with pytest.raises(BadRequest, match="no such file; give the results"):

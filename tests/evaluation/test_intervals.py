@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -32,6 +34,16 @@ Xiao     0.043 [0.030, 0.056] 0.162 [0.139, 0.185] 0.267 [0.240, 0.294]
 Park     0.033 [0.022, 0.044] 0.127 [0.106, 0.148] 0.208 [0.183, 0.233]
 Baseline 0.026 [0.016, 0.036] 0.102 [0.083, 0.121] 0.176 [0.152, 0.200]
 """
+
+
+def test_estimates_without_an_interval_are_equal():
+    """NaN is not equal to itself, but two estimates that both lack a figure are alike in it."""
+    one, other = (Estimate(0.5, float("nan"), float("nan"), float("nan"), 1, "jackknife-95") for _ in range(2))
+    assert one == other
+    assert hash(one) == hash(other)
+    assert one != replace(other, low=0.0)
+    assert one != replace(other, value=float("nan"))
+    assert one != (0.5,)
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])

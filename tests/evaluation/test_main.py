@@ -127,6 +127,24 @@ def test_a_reader_that_leaves(clotho_like):
         assert (process.stderr.read(), process.wait(60)) == (b"", 0)
 
 
+def test_files_are_written_before_anything_is_printed(scored):
+    """Also where nothing can be printed, as on a full disk."""
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full")
+    one, other, both = (scored / name for name in ("one.json", "other.json", "both.json"))
+    prediction = ["score", "retrieval", "--truth", scored, "--prediction", scored / "p.npz"]
+    commands = [[*prediction, "--json", one], [*prediction, "--json", other], ["compare", one, other, "--json", both]]
+    before = sys.stdout
+    for words in commands:
+        with Path("/dev/full").open("w") as full:
+            sys.stdout = full
+            try:
+                assert command(parser(), [str(word) for word in words]) == 2
+            finally:
+                sys.stdout = before
+        assert words[-1].is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

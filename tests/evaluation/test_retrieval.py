@@ -25,7 +25,7 @@ from scipy.stats import binom
 
 from evaluation import data, retrieval
 from evaluation.data import Clip, Split
-from evaluation.findings import BadRequest, Faulty
+from evaluation.findings import WARNING, BadRequest, Faulty, limited
 from evaluation.intervals import METHODS
 from evaluation.retrieval import (
     Ranking,
@@ -47,7 +47,7 @@ from evaluation.retrieval import (
 ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared/data"
 METRICS = [(metric, k) for metric in (recall, average_precision, success, ndcg) for k in (1, 2, 5, 10, 16, 50)]
-METRICS.append((reciprocal_rank, math.inf))
+METRICS += [(reciprocal_rank, k) for k in (1, 2, 5, 10, 16, math.inf)]
 CLIPS = tuple("abcdefghij")
 quick = settings(max_examples=80, deadline=None, database=None)
 
@@ -140,6 +140,9 @@ HAND = [
     ("bacdefghij", "aj", success, 2, 1),
     ("bacdefghij", "aj", reciprocal_rank, math.inf, 1 / 2),
     ("bcdefghija", "a", reciprocal_rank, math.inf, 1 / 10),
+    ("bcdefghija", "a", reciprocal_rank, 10, 1 / 10),
+    ("bcdefghija", "a", reciprocal_rank, 9, 0),
+    ("bacdefghij", "cd", reciprocal_rank, 3, 1 / 3),
     ("abcdefghij", "a", ndcg, 10, 1),
     ("bacdefghij", "a", ndcg, 10, 1 / math.log2(3)),
     ("bacdefghij", "a", ndcg, 1, 0),
@@ -329,6 +332,8 @@ def test_equals_trec_eval(seed):
     trec = pytrec_eval.RelevanceEvaluator(truth, asked).evaluate(run)
     for (metric, k), values in zip(METRICS, score(truth, similarity), strict=True):
         name = f"{IN_PYTREC[metric]}_{k}" if metric in IN_PYTREC else "recip_rank"
+        if metric is reciprocal_rank and k < math.inf:  # trec_eval has no cut for it
+            continue
         np.testing.assert_allclose(values, [trec[query][name] for query in truth], rtol=0, atol=1e-12)
 
 
@@ -621,7 +626,7 @@ FINDINGS = [
     (
         ranking(DOG, ("it rains. ", "storm.wav")),
         [
-            "prediction: error: no query 'It rains.'; there is 'it rains. '",
+            "prediction: error: no query 'It rains.'; there is 'it rains. ', and queries are compared verbatim",
             "prediction: note: queries beyond the truth's are left out: 1",
         ],
     ),
@@ -649,8 +654,9 @@ FINDINGS = [
         [
             "prediction:3: warning: given more than once: 'snow.wav'; only the first counts",
             'prediction:3: warning: no clip "cours d\'eau.wav" in this split; it counts as wrong; '
-            "there is 'cours d&#39;eau.wav'",
-            "prediction:3: warning: no clip 'rain.wav' in this split; it counts as wrong; there is ' rain.wav'",
+            "there is 'cours d&#39;eau.wav', and names are compared verbatim",
+            "prediction:3: warning: no clip 'rain.wav' in this split; it counts as wrong; there is ' rain.wav', and "
+            "names are compared verbatim",
             "prediction:3: warning: no clip 'snow.wav' in this split; it counts as wrong",
         ],
     ),
@@ -665,7 +671,8 @@ FINDINGS = [
     (
         similarity(names=(*NAMES[:2], "Storm.wav", NAMES[3])),
         [
-            "prediction: warning: no clip 'Storm.wav' in this split; it counts as wrong; there is 'storm.wav'",
+            "prediction: warning: no clip 'Storm.wav' in this split; it counts as wrong; there is 'storm.wav', and "
+            "names are compared verbatim",
             "prediction: warning: no column for 1 of the split's 4 clips; they count as not found",
         ],
     ),
@@ -1146,22 +1153,91 @@ def test_names_of_another_data_set(matrix):
     with pytest.raises(Faulty) as faulty:
         validate(FOUR, TWENTY, prediction if matrix else prediction.top(10), "best.csv")
     (finding,) = faulty.value.findings
-    assert str(finding).startswith(
-        "best.csv: error: names none of the split's 20 clips; found '00.ogg', there is '00.wav': is this the prediction"
+    assert str(finding) == (
+        f"best.csv: error: all {20 if matrix else 10} names differ from the data's only in their extension: .ogg where "
+        "the data have .wav; write the names so"
     )
 
 
-def test_many_findings_of_a_kind_are_cut_short():
+def test_of_many_findings_of_a_kind_the_first_are_shown():
     queries = tuple(f"query {number}" for number in range(250))
     truth = {query: frozenset([TWENTY[0]]) for query in queries}
     with pytest.raises(Faulty) as faulty:
         validate(truth, TWENTY, Ranking(queries[:1], (TWENTY[:10],)))
-    messages = [finding.message for finding in faulty.value.findings]
-    assert len(messages) == 101
-    assert messages[-1] == "and so 149 more of the truth's 250 queries; is another relevance file meant?"
+    assert len(faulty.value.findings) == 249
+    lines = str(faulty.value).splitlines()
+    assert len(lines) == 21
+    assert lines[-1].startswith("prediction: error: and 229 more of this kind: no query 'query 1")
     findings = validate(truth, TWENTY, Ranking(queries, ((TWENTY[0], "x.wav"),) * 250))
-    assert len(findings) == 101
-    assert findings[-1].message == "and so 150 more names of no clip"
+    assert len(findings) == 250
+    assert len(limited(findings)) == 21
+
+
+RENAMED = {
+    "an extension": (lambda name: name.replace(".wav", ".mp3"), "their extension: .mp3 where the data have .wav"),
+    "no extension": (lambda name: name.removesuffix(".wav"), "their extension: none where the data have .wav"),
+    "paths": (
+        lambda name: f"/data/{name}",
+        "the folder before the name: '/data/00.wav' where the data have '00.wav'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("rename", "difference"), RENAMED.values(), ids=RENAMED)
+@pytest.mark.parametrize("known", [0, 4])
+def test_names_that_all_differ_alike_are_one_finding(rename, difference, known):
+    """An error where no name is right, a warning where some are: these count as wrong, as any unknown name does."""
+    names = (*TWENTY[:known], *map(rename, TWENTY[known:]))
+    prediction = replace(DESCENDING, file_names=names)
+    difference = difference.replace("00", f"{known:02}")
+    if known:
+        first, second = validate(FOUR, TWENTY, prediction)
+        assert "16 of 20 names differ from the data's only in " + difference in first.message
+        assert first.severity == WARNING
+        assert second.message == "no column for 16 of the split's 20 clips; they count as not found"
+    else:
+        with pytest.raises(Faulty) as faulty:
+            validate(FOUR, TWENTY, prediction)
+        (finding,) = faulty.value.findings
+        assert finding.message == f"all 20 names differ from the data's only in {difference}; write the names so"
+
+
+def test_queries_without_punctuation_are_one_finding():
+    queries = [f"A dog, no. {number}, barks!" for number in range(30)]
+    truth = {query: frozenset([TWENTY[0]]) for query in queries}
+    plain = tuple(re.sub(r"[^\w ]", "", query).lower() for query in queries)
+    with pytest.raises(Faulty) as faulty:
+        validate(truth, TWENTY, Ranking((queries[0], *plain[1:]), (TWENTY,) * 30, tuple(range(2, 32))), "best.csv")
+    assert str(faulty.value) == (
+        "best.csv:3: error: 29 of 30 queries differ from the data's only in upper and lower case and punctuation: 'a "
+        "dog no 1 barks' where the data have 'A dog, no. 1, barks!'; write the queries so"
+    )
+
+
+def test_the_prediction_of_another_split_names_it(tmp_path):
+    for split in ("validation", "evaluation"):
+        rows = [f"{split} {number}.wav,A sound of {split} {number}." for number in range(9)]
+        (tmp_path / f"captions_{split}.csv").write_text("\n".join(["file_name,caption_1", *rows]))
+    dataset = data.read(tmp_path, sound=False)
+    other = dataset["validation"]
+    prediction = Similarity(other.queries, other.file_names, np.eye(9))
+    with pytest.raises(Faulty) as faulty:
+        evaluate(dataset["evaluation"], prediction)
+    assert str(faulty.value) == (
+        "prediction: error: answers none of the 9 queries; these queries are of the split validation; give the "
+        "prediction of evaluation, or give --split validation"
+    )
+
+
+@pytest.mark.parametrize("shape", [(4, 19), (3, 20), (20, 4), (80,), (4, 20, 1), ()])
+def test_scores_of_another_shape_than_their_names(shape):
+    with pytest.raises(ValueError, match=r"scores must be \(queries, clips\), here \(4, 20\), but have the shape"):
+        Similarity(tuple(FOUR), TWENTY, np.zeros(shape))
+
+
+def test_a_ranking_without_a_list_for_each_query():
+    with pytest.raises(ValueError, match="a list of clips for each of the 4 queries, but 3 were given"):
+        Ranking(tuple(FOUR), (TWENTY,) * 3)
 
 
 @pytest.mark.parametrize("text", ["", "\n", "caption,file_name_1\n"])
@@ -1199,10 +1275,11 @@ def test_sets_of_metrics():
 
 
 def test_every_metric_of_a_score():
-    metrics = ["success@1", "nDCG@2", "MRR", "medR"]
+    metrics = ["success@1", "nDCG@2", "MRR@5", "MRR", "medR"]
     score = evaluate(split_of(FOUR, TWENTY), DESCENDING, metrics=metrics)  # ranks 1, 1, 2 and 6
     values = [measured.estimate.value for measured in score.metrics.values()]
-    assert values == pytest.approx([1 / 2, (2 + 1 / math.log2(3)) / 4, 2 / 3, 3 / 2], abs=1e-15)
+    expected = [1 / 2, (2 + 1 / math.log2(3)) / 4, 5 / 8, 2 / 3, 3 / 2]
+    assert values == pytest.approx(expected, abs=1e-15)
     median = score.metrics["medR"]
     assert (median.by_clip, median.values, median.chance) == (None, None, None)
     assert median.estimate.interval == "order-statistics-95"
@@ -1259,7 +1336,7 @@ def test_the_same_prediction_from_either_file_scores_the_same(tmp_path):
         np.testing.assert_array_equal(one.values, other.values)
 
 
-UNKNOWN = ["mAP", "map@10", "R@0", "R@", "P@10", "R@1.5", "mAP@-1", "R@10 ", "R@010", "", "é@1", "MRR@10", "dcase2021"]
+UNKNOWN = ["mAP", "map@10", "R@0", "R@", "P@10", "R@1.5", "mAP@-1", "R@10 ", "R@010", "", "é@1", "MRR@0", "dcase2021"]
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
@@ -1267,8 +1344,8 @@ def test_unknown_metric(name):
     with pytest.raises(BadRequest) as refusal:
         evaluate(split_of(FOUR, TWENTY), DESCENDING, metrics=["R@1", name])
     assert str(refusal.value) == (
-        f"unknown metric {name!r}; there are mAP@k, R@k, nDCG@k, success@k for any k from 1, MRR, medR, and the sets "
-        "dcase2022, dcase2023, dcase2024, dcase2025"
+        f"unknown metric {name!r}; there are mAP@k, R@k, nDCG@k, success@k, MRR@k for any k from 1, MRR, medR, and the "
+        "sets dcase2022, dcase2023, dcase2024, dcase2025"
     )
 
 

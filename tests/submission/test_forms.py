@@ -244,7 +244,7 @@ MUTATIONS = {
     "header only": (
         "captions",
         as_csv(CAPTION_ROWS[:1]),
-        ": error: has none of the 12 clips of test; is it the output for another split?",
+        ": error: has none of the 12 clips of test; add them",
     ),
     "clip missing": (
         "captions",
@@ -390,7 +390,7 @@ MUTATIONS = {
     "answers of another split": (
         "top-k",
         as_csv([TOP_ROWS[0], *([f"Other {row[0]}", *row[1:]] for row in TOP_ROWS[1:])]),
-        ": error: has none of the 5 queries of test; is it the output for another split?",
+        ": error: has none of the 5 queries of test; is this the prediction of another split or data set?",
     ),
     # the matrix
     "first column named otherwise": ("matrix", cell("matrix", 1, 0, "caption"), INDEX + "'caption'"),
@@ -559,7 +559,7 @@ HOSTILE = {
     "zeros": (lambda file: os.truncate(file.name, 10**8), "must be text; found a NUL byte"),
     "a million columns": (
         lambda file: file.write(b"index" + b",x" * 1_000_000 + b"\n"),
-        "there are 10000 findings or more",
+        "there are more than 10000 findings",
     ),
     "many million columns": (lambda file: file.write(b"index" + b"," * 50_000_000), "must not have more than 6000000"),
     "a million names": (
@@ -603,6 +603,17 @@ def test_hostile_files_are_found_fast_and_in_bounded_memory(make, message, tmp_p
     assert longest < 2000
     assert message in done.stdout
     assert time.perf_counter() - start < 20
+
+
+@pytest.mark.parametrize("form", ["captions", "matrix"])
+def test_clips_that_all_differ_alike_are_one_finding(form, tmp_path):
+    rows = [[c.replace(".wav", ".mp3") for c in row] for row in (CAPTION_ROWS if form == "captions" else MATRIX_ROWS)]
+    (finding,) = said(form, as_csv(rows), tmp_path)
+    place = "2: file_name" if form == "captions" else "1: column 2"
+    assert finding == (
+        f"out.csv:{place}: error: all 12 names differ from the data's only in their extension: .mp3 where the data "
+        "have .wav; write the names so"
+    )
 
 
 # ------------------------------------------------------------------------------------------------ random edits

@@ -1,24 +1,30 @@
-"""Random edits of valid packages: never a traceback, never a changed file, never a clean verdict for other answers.
+"""Random edits of valid packages and predictions: never a traceback, never a changed file, never another's verdict.
 
-`make test` tries 2000, `make fuzz` as many as FUZZ says.
+A package that passes has the answers that it had; a prediction that is scored has the score of what a plain reader
+reads. `make test` tries 2000, `make fuzz` as many as FUZZ says: three packages to each prediction.
 """
 
 import csv
 import html
 import io
+import json
 import os
 import tempfile
 import zipfile
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from unittest import mock
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evaluation import captioning, retrieval
-from evaluation.findings import ERROR, Finding
+from evaluation import captioning, npz, retrieval
+from evaluation.findings import ERROR, BadRequest, Faulty, Finding
 from submission import package
 from tests.submission import made
 
@@ -83,7 +89,7 @@ def packaged(name: str):
         return made.packaged(name, Path(folder))
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=EXAMPLES * 3 // 4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(TASKS), st.sampled_from(KINDS), st.lists(EDITS, min_size=1, max_size=3))
 def test_random_edits(name, kind, edits):
     task, files, splits = packaged(name)
@@ -168,3 +174,161 @@ def test_what_editors_do_never_changes_a_score(name, rewriting, tmp_path):
             assert [getattr(after, key) for key in pairs] == [getattr(before, key) for key in pairs]
             if not task.k and task.kind == "retrieval":
                 assert after.scores.tolist() == before.scores.tolist()
+
+
+# ------------------------------------------------------------------------------------------------ predictions
+
+SPLIT = made.split("evaluation", 12)
+SPLIT = replace(
+    SPLIT,
+    clips=tuple(replace(clip, captions=(f"Sound {n} is heard.", "It rains.")) for n, clip in enumerate(SPLIT.clips)),
+)
+MEMORY = 2**24  # bytes of an array; what is asked takes a ten-thousandth of it, and as much may be more
+METRICS = ("rouge_l", "bleu_1")
+
+
+def similarity() -> retrieval.Similarity:
+    scores = np.random.default_rng(0).normal(size=(len(SPLIT.queries), len(SPLIT.clips))).round(2)
+    return retrieval.Similarity(SPLIT.queries, SPLIT.file_names, scores)
+
+
+def table(*rows) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+@cache
+def predictions() -> dict[str, dict[str, bytes]]:
+    """A prediction of each kind, as its one file or, of an npz, as the files in it."""
+    matrix = similarity()
+    best = matrix.top(5)
+    captions = [(name, f"Sound {n} is heard") for n, name in enumerate(SPLIT.file_names)]
+    arrays = {
+        "queries": np.frombuffer(json.dumps(matrix.queries).encode(), np.uint8),
+        "file_names": np.frombuffer(json.dumps(matrix.file_names).encode(), np.uint8),
+        "scores": matrix.scores,
+    }
+    inside = {}
+    for name, array in arrays.items():
+        file = io.BytesIO()
+        np.save(file, array)
+        inside[f"{name}.npy"] = file.getvalue()
+    return {
+        "captions": {"p.csv": table(captioning.COLUMNS, *captions)},
+        "best clips": {
+            "p.csv": table(range(6), *([q, *n] for q, n in zip(best.queries, best.file_names, strict=True)))
+        },
+        "matrix": {
+            "p.csv": table(
+                ["query", *matrix.file_names],
+                *([q, *row] for q, row in zip(matrix.queries, matrix.scores.tolist(), strict=True)),
+            )
+        },
+        "npz": inside,
+    }
+
+
+def plainly_read(kind: str, path: Path) -> object:
+    """Read a prediction with Python's and numpy's own readers, as if nothing could be wrong with it."""
+    if kind == "npz":
+        with zipfile.ZipFile(path) as file:  # numpy's own reader refuses one with bytes before it
+            arrays = {
+                name: np.load(io.BytesIO(file.read(f"{name}.npy"))) for name in ("queries", "file_names", "scores")
+            }
+        names = (tuple(json.loads(arrays[key].tobytes())) for key in ("queries", "file_names"))
+        return retrieval.Similarity(*names, arrays["scores"])
+    text = path.read_bytes().decode("utf-8-sig")
+    separator = "\t" if "\t" in text.splitlines()[0] else ","
+    header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row]
+    if kind == "captions":
+        said = [dict(zip(header, row, strict=True)) for row in rows]
+        return captioning.Prediction(*(tuple(row[column] for row in said) for column in captioning.COLUMNS))
+    queries = tuple(row[0] for row in rows)
+    if kind == "best clips":
+        return retrieval.Ranking(queries, tuple(tuple(row[1:]) for row in rows))
+    return retrieval.Similarity(
+        queries, tuple(header[1:]), np.array([[float(cell) for cell in row[1:]] for row in rows])
+    )
+
+
+def score(kind: str, prediction: object) -> dict[str, object]:
+    """The figures of a prediction; captions are cut into words without Java."""
+    if kind == "captions":
+        with ExitStack() as stack:
+            plain = {
+                "find": lambda: None,
+                "kept_tokens": lambda *_: Path("nowhere"),
+                "tokenize": lambda texts, *_, **__: [" ".join(text.lower().split()) for text in texts],
+            }
+            for name, function in plain.items():
+                stack.enter_context(mock.patch.object(captioning, name, function))
+            found = captioning.evaluate(SPLIT, prediction, metrics=METRICS)
+    else:
+        found = retrieval.evaluate(SPLIT, prediction, metrics=["mAP@10", "R@1", "MRR"])
+    return {name: (measured.estimate, measured.values.tolist()) for name, measured in found.metrics.items()}
+
+
+def bounded(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """Read an array of an npz, which may not take more memory than a prediction can need."""
+    assert npz.header(archive, name).bytes <= MEMORY
+    return ARRAY(archive, name)
+
+
+ARRAY = npz.array
+
+
+@settings(max_examples=EXAMPLES // 4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.sampled_from(sorted(predictions())),
+    st.lists(EDITS, min_size=1, max_size=3),
+    st.integers(0, 2),
+    st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]),
+    st.booleans(),
+)
+def test_random_edits_of_a_prediction(kind, edits, which, method, whole):
+    """`whole` edits an npz as it is; else the files in it, so that their checksums hold."""
+    files = dict(predictions()[kind])
+    if kind != "npz" or not whole:
+        target = sorted(files)[which % len(files)]
+        for edit in edits:
+            files[target] = edited(files[target], edit)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / ("p.npz" if kind == "npz" else "p.csv")
+        if kind == "npz":
+            with zipfile.ZipFile(path, "w", method) as file:
+                for name, content in files.items():
+                    file.writestr(name, content)
+            if whole:
+                for edit in edits:
+                    path.write_bytes(edited(path.read_bytes(), edit))
+        else:
+            path.write_bytes(files["p.csv"])
+        before = path.read_bytes()
+        try:
+            with mock.patch.object(npz, "array", bounded):
+                asked = (len(SPLIT.queries), len(SPLIT.clips))
+                read = captioning.read(path) if kind == "captions" else retrieval.read(path, asked)
+                found = score(kind, read)
+        except Faulty as faulty:
+            assert faulty.findings
+            assert all(str(finding).isprintable() for finding in faulty.findings)
+        except BadRequest as mistake:
+            assert kind != "captions" or "captions" not in str(mistake)
+        else:
+            assert found == score(kind, plainly_read(kind, path))
+        assert path.read_bytes() == before
+        assert [entry.name for entry in Path(folder).iterdir()] == [path.name]
+
+
+def test_a_prediction_that_was_not_edited_is_scored(tmp_path):
+    """Else the edits might all be refused for another reason."""
+    for kind, files in predictions().items():
+        path = tmp_path / ("p.npz" if kind == "npz" else "p.csv")
+        with zipfile.ZipFile(tmp_path / "p.npz", "w") as file:
+            for name, content in files.items():
+                file.writestr(name, content)
+        if kind != "npz":
+            path.write_bytes(files["p.csv"])
+        read = captioning.read(path) if kind == "captions" else retrieval.read(path)
+        assert score(kind, read) == score(kind, plainly_read(kind, path))

@@ -135,7 +135,7 @@ DOES_NOT_HOLD = [
         "",
         "nothing/predictions/evaluation.npz: error: is not there, and dcase2022-6b wants it; make it: python -m "
         "systems predict nothing --data data --split evaluation; or, of a system of your own, by "
-        "retrieval.Similarity(…).save\n",
+        "retrieval.Similarity(…).save, or evaluation.csv, a CSV of each query and its best clips\n",
     ),
     (
         ["package", "run", *REHEARSAL, "--task", "dcase2023-6a"],
@@ -311,6 +311,74 @@ def test_a_captioner_that_leaves_a_clip_out(capsys):
     assert not Path("run/submission").exists()
 
 
+def blind_sets(*sets: str) -> None:
+    """A data folder that has these sets of twelve sounds, and no other split."""
+    for name in sets:
+        Path("blind", name).mkdir(parents=True)
+        for clip in NAMES:
+            Path("blind", name, clip).touch()
+    if "retrieval" in sets:
+        write_csv(Path("blind/retrieval_captions.csv"), [["caption"], *([query] for query in QUERIES)])
+
+
+def test_a_folder_with_the_tasks_own_set_alone(capsys):
+    """A file whose name says no set is checked against it; no split is asked for that the task does not need."""
+    blind_sets("retrieval")
+    assert call("validate", "good.csv", "--task", "dcase2022-6b", "--data", "blind") == 0
+    assert capsys.readouterr().out == "good.csv: valid for dcase2022-6b\n"
+    assert call("validate", "one wrong.csv", "--task", "dcase2022-6b", "--data", "blind") == 1
+    assert "is no clip of retrieval" in capsys.readouterr().err
+
+
+def test_a_folder_with_two_sets_that_may_be_meant(capsys):
+    blind_sets("test", "analysis")
+    captions = "said/predictions/evaluation.csv"
+    assert call("validate", captions, "--task", "dcase2023-6a", "--data", "blind") == 2
+    assert capsys.readouterr().err == (
+        f"error: {captions}: must be named as an output of dcase2023-6a, or be given with --split test or --split "
+        "analysis: blind has these sets\n"
+    )
+    assert call("validate", captions, "--task", "dcase2023-6a", "--data", "blind", "--split", "test") == 0
+    assert call("validate", "good.csv", "--task", "dcase2022-6b", "--data", "blind") == 2
+    assert "no captions_evaluation.csv; the splits in this folder: test, analysis" in capsys.readouterr().err
+
+
+def test_a_csv_of_best_clips_is_packaged(capsys):
+    """As a retrieval team's own prediction, for the tasks that take best clips."""
+    rows = list(csv.reader(Path("good.csv").read_text(encoding="utf-8").splitlines()))
+    run = Path("best/predictions/evaluation.csv")
+    write_csv(run, [[*rows[0], "one more"], *([*row, row[-2]] for row in rows[1:])])
+    Path("best/system.yaml").write_text(yaml.safe_dump(made.SYSTEM), encoding="utf-8")
+    assert call("package", "best", *REHEARSAL, "--out", "best.zip") == 0
+    with zipfile.ZipFile("best.zip") as file:
+        (name,) = (name for name in file.namelist() if name.endswith(".csv"))
+        made_of = list(csv.reader(file.read(name).decode().splitlines()))
+    assert made_of == rows
+    capsys.readouterr()
+
+    assert call("package", "best", *REHEARSAL, "--task", "dcase2025-6") == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"{run}: error: must have a score of every query for every clip, which dcase2025-6 takes; found the best clips "
+        "of each query alone: give predictions/SPLIT.npz, or a CSV whose header names the clips"
+    )
+    write_csv(run, [rows[0][:10], *(row[:10] for row in rows[1:])])
+    assert call("package", "best", *REHEARSAL) == 1
+    assert f"{run}:2: error: must have 10 clips, best first; found 9\n" in capsys.readouterr().err
+    write_csv(run, [rows[0], *([row[0], row[1], *row[1:-1]] for row in rows[1:])])
+    assert call("package", "best", *REHEARSAL) == 1
+    assert "stands in file_name_1 already; give distinct clips" in capsys.readouterr().err
+
+
+def test_a_csv_of_scores_is_packaged(capsys):
+    rng = np.random.default_rng(0)
+    scores = rng.random((12, 12)).round(3)
+    table = [["query", *NAMES], *([query, *row] for query, row in zip(QUERIES, scores.tolist(), strict=True))]
+    write_csv(Path("best/predictions/evaluation.csv"), table)
+    Path("best/system.yaml").write_text(yaml.safe_dump(made.SYSTEM), encoding="utf-8")
+    for task in ("dcase2022-6b", "dcase2025-6"):
+        assert call("package", "best", *REHEARSAL, "--task", task, "--out", f"{task}.zip") == 0
+
+
 def test_validate_imports_little():
     """What it takes to answer within a second, which `make bench` measures."""
     code = (
@@ -337,7 +405,7 @@ def test_validate_imports_little():
         *(f"submission.{name}" for name in ("reports", "tasks", "teams", "zip_records")),
         "evaluation",
         *(f"evaluation.{name}" for name in ("audio", "caption_text", "containers", "data")),
-        *(f"evaluation.{name}" for name in ("files", "findings", "yamlfiles")),
+        *(f"evaluation.{name}" for name in ("files", "findings", "names", "ordering", "yamlfiles")),
         *(f"evaluation.{name}" for name in ("intervals", "npz", "retrieval", "scores", "tables")),
     }
 

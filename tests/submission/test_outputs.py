@@ -146,9 +146,14 @@ SLIPS = {  # one slip, one finding
         ":3: file_name_10: error: 'soundscape.wav' is no clip of evaluation",
     ),
     "letter of a query lost": (
-        rows_with(3, 0, "Rain falls then stops."),
-        ":3: caption: error: 'Rain falls then stops.' is no query of evaluation; did you mean 'Rain falls, then "
+        rows_with(3, 0, "Rain fals, then stops."),
+        ":3: caption: error: 'Rain fals, then stops.' is no query of evaluation; did you mean 'Rain falls, then "
         "stops.'?",
+    ),
+    "comma of a query lost": (
+        rows_with(3, 0, "Rain falls then stops."),
+        ":3: caption: error: 'Rain falls then stops.' is no query of evaluation; there is 'Rain falls, then stops.', "
+        "and queries are compared verbatim",
     ),
     "letter of a name lost": (
         rows_with(3, 4, "dots.in.stem.wv"),
@@ -185,8 +190,8 @@ SLIPS = {  # one slip, one finding
     ),
     "name decomposed, as macOS does": (
         rows_with(3, 7, "e\u0301.wav"),
-        ":3: file_name_7: error: 'e\u0301.wav' is no clip of evaluation; there is 'é.wav', and names are "
-        "compared verbatim",
+        ":3: file_name_7: error: 'e\u0301.wav' is no clip of evaluation; there is 'é.wav' in Unicode form NFC, where "
+        "this is in NFD, and names are compared verbatim",
     ),
     "empty cell": (rows_with(3, 10, ""), ":3: file_name_10: error: '' is no clip of evaluation"),
     # the text
@@ -250,9 +255,72 @@ def test_all_findings_at_once_in_the_order_of_the_file(tmp_path):
 
 
 def test_many_findings_of_a_kind_are_told_of_after_them(tmp_path):
-    lines = said(as_csv([HEADER, *([query, *["x.wav"] * 10] for query in QUERIES)]), tmp_path)
-    rest = [line.startswith("answers.csv: error: and so in ") for line in lines]
+    lines = said(as_csv([HEADER, *([query, "7.wav", *["x.wav"] * 9] for query in QUERIES)]), tmp_path)
+    rest = [line.startswith("answers.csv: error: and 25 more of this kind: 'x.wav' is no clip of ") for line in lines]
     assert rest == [False] * 20 + [True]
+
+
+ALIKE_NAMES = tuple(f"Clip, no. {number}.wav" for number in range(20))
+ALIKE_QUERIES = tuple(f"A dog barks, and {number} cats purr." for number in range(30))
+
+
+def alike(query=str, clip=str) -> tuple[Split, str]:
+    """A split, and best clips for all its queries, which are changed by two functions."""
+    split = Split("test", tuple(Clip(name, (), Path(name)) for name in ALIKE_NAMES), None, ALIKE_QUERIES)
+    rows = ([query(text), *map(clip, (ALIKE_NAMES * 2)[at % 20 :][:10])] for at, text in enumerate(ALIKE_QUERIES))
+    return split, as_csv([HEADER, *rows])
+
+
+CHANGED = {
+    "queries in lower case without punctuation": (
+        {"query": lambda text: text.lower().replace(",", "").rstrip(".")},
+        ":2: caption: error: all 30 queries differ from the data's only in upper and lower case and punctuation: 'a "
+        "dog barks and 0 cats purr' where the data have 'A dog barks, and 0 cats purr.'; write the queries so",
+    ),
+    "another extension": (
+        {"clip": lambda name: name.replace(".wav", ".mp3")},
+        ":2: file_name_1: error: all 20 names differ from the data's only in their extension: .mp3 where the data have "
+        ".wav; write the names so",
+    ),
+    "full paths": (
+        {"clip": lambda name: f"/data/{name}"},
+        ":2: file_name_1: error: all 20 names differ from the data's only in the folder before the name: '/data/Clip, "
+        "no. 0.wav' where the data have 'Clip, no. 0.wav'; write the names so",
+    ),
+    "some paths": (
+        {"clip": lambda name: name if name.endswith("1.wav") else f"/data/{name}"},
+        ":2: file_name_1: error: 18 of 20 names differ from the data's only in the folder before the name: "
+        "'/data/Clip, no. 0.wav' where the data have 'Clip, no. 0.wav'; write the names so",
+    ),
+    "clips of another data set": (
+        {"clip": lambda name: f"other {name}"},
+        ": error: has none of the 20 clips of test; is this the prediction of another split or data set?",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), CHANGED.values(), ids=CHANGED)
+def test_what_is_wrong_with_all_names_is_one_finding(changes, message, tmp_path):
+    split, content = alike(**changes)
+    (tmp_path / "out.csv").write_text(content)
+    assert [str(finding) for finding in outputs.validate(TASK, tmp_path / "out.csv", split, "out.csv")] == [
+        f"out.csv{message}"
+    ]
+
+
+def test_the_output_for_another_split_names_it(tmp_path):
+    for name in ("validation", "evaluation"):
+        rows = ([f"{name} {number}.wav", f"A sound of {name}, no. {number}."] for number in range(20))
+        (tmp_path / f"captions_{name}.csv").write_text(as_csv([["file_name", "caption_1"], *rows]))
+    dataset = data.read(tmp_path, sound=False)
+    other = dataset["validation"]
+    outputs.write(TASK, Similarity(other.queries, other.file_names, np.eye(20)), other, tmp_path / "out.csv")
+    findings = outputs.validate(TASK, tmp_path / "out.csv", dataset["evaluation"], "out.csv")
+    whose = "are of the split validation; give the prediction of evaluation, or give --split validation"
+    assert [str(finding) for finding in findings] == [
+        f"out.csv: error: has none of the 20 clips of evaluation; these names {whose}",
+        f"out.csv: error: has none of the 20 queries of evaluation; these queries {whose}",
+    ]
 
 
 def test_what_may_be_misspelt():

@@ -410,6 +410,12 @@ MUTATIONS = {
         + ", ".join(f"Wu_Mila_task6a_{i}" for i in range(1, 6))
         + "; only the first 4 are looked at",
     ),
+    "ten systems": (
+        both(*(system(number) for number in range(3, 11))),
+        ": error: must not hold more than 4 systems; found 10: "
+        + ", ".join(f"Wu_Mila_task6a_{i}" for i in range(1, 11))
+        + "; only the first 4 are looked at",
+    ),
     "the same answers twice": (
         lambda files: files.update({name.replace("_1", "_2"): files[name] for name in (TESTING, ANALYSIS)}),
         ": warning: Wu_Mila_task6a_2 answers as Wu_Mila_task6a_1 does, byte for byte; is it the right run?",
@@ -485,7 +491,7 @@ MUTATIONS = {
     ),
     "metadata of another label": (
         changed(META, "Wu_Mila_task6a_1", "Wu_Mila_task6a_2"),
-        f"{META}: submission.label: error: must be Wu_Mila_task6a_1, as the files are named; found Wu_Mila_task6a_2",
+        f"{META}:6: submission.label: error: must be Wu_Mila_task6a_1, as the files are named; found Wu_Mila_task6a_2",
     ),
     "another team": (
         both(system(3), renamed("task6/Wu_Mila_task6a_3/Wu", "task6/Li_Mila_task6a_3/Li"), of_li),
@@ -775,4 +781,4 @@ def test_the_list_of_2025_and_clotho(shared):
         shared / "clotho" / f"clotho_metadata_{split}.csv" for split in ("development", "validation", "evaluation")
     ]
     hits = [len(package.training_sounds(tasks.read("dcase2025-6"), [path], excluded)) for path in lists]
-    assert hits == [3, 2, 101]
+    assert hits == [3, 2, 1040]

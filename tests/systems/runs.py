@@ -1,10 +1,10 @@
 """What tests of trained runs share: what a run holds, and how one is cut off."""
 
+import contextlib
 import csv
 import os
 import signal
 import sys
-from pathlib import Path
 
 import torch
 
@@ -45,7 +45,8 @@ def kill_after(original, *args, **kwargs):
 
 
 def kill_half_way(original, checkpoint, file):
-    Path(file).write_bytes(b"half a checkpoint")
+    file.write(b"half a checkpoint")
+    file.flush()
     kill(original)
 
 
@@ -56,6 +57,13 @@ def terminate(original, *args, **kwargs):
 
 def interrupt(original, *args, **kwargs):
     os.kill(os.getpid(), signal.SIGINT)
+    return original(*args, **kwargs)
+
+
+def lose_interrupt(original, *args, **kwargs):
+    """Ctrl-C where it is caught and lost, as in a finaliser."""
+    with contextlib.suppress(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
     return original(*args, **kwargs)
 
 

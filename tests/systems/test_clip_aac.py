@@ -588,6 +588,37 @@ def test_a_folder_without_a_tokeniser_is_refused(tmp_path, monkeypatch, content,
         tokens.load("some/where")
 
 
+def test_clips_tokeniser_is_found_without_its_model(tmp_path, monkeypatch):
+    """And where it is not there, the files that are needed are named, and no Python package."""
+    held = {}
+
+    def absent(name):
+        raise BadRequest(f"{name} is not on this machine")
+
+    monkeypatch.setattr(tokens.texts, "find", absent)
+    monkeypatch.setattr(tokens, "try_to_load_from_cache", lambda name, file: held.get(file))
+    with pytest.raises(BadRequest) as refusal:
+        tokens.load("openai/clip-vit-base-patch32")
+    assert str(refusal.value) == (
+        "tokenizer: openai/clip-vit-base-patch32 is not on this machine; of it CLIP's tokeniser alone is needed "
+        "(4 MB), not the model's weights: fetch it with .venv/bin/hf download openai/clip-vit-base-patch32 "
+        "tokenizer.json vocab.json merges.txt, or give a folder that holds these files"
+    )
+    with pytest.raises(BadRequest, match=r"^other/clip is not on this machine$"):
+        tokens.load("other/clip")
+    (tmp_path / "tokenizer.json").write_text("{")
+    held["tokenizer.json"] = str(tmp_path / "tokenizer.json")
+    with pytest.raises(BadRequest, match=re.escape(f"{tmp_path}: cannot be loaded as CLIP's tokeniser")):
+        tokens.load("openai/clip-vit-base-patch32")
+
+
+@pytest.mark.parametrize(("name", "suggested"), [("openai/none", False), ("my_encoders/none", True)])
+def test_a_package_is_suggested_where_it_may_be_one(name, suggested):
+    with pytest.raises(BadRequest, match="is not on this machine") as refusal:
+        tokens.texts.find(name)
+    assert ("or install the Python package" in str(refusal.value)) == suggested
+
+
 # Losses and learning -------------------------------------------------------------------------------------------------
 
 

@@ -1,19 +1,34 @@
 """A run that is cut off ends as one that was left alone."""
 
+import contextlib
 import errno
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from lightning.pytorch.profilers import SimpleProfiler
 
 from baseline import retriever
 from evaluation.findings import command
-from systems import training
+from systems import atae, source, training
 from systems.__main__ import parser
-from tests.systems.runs import cut_off, interrupt, kill, kill_after, kill_half_way, rows, same, terminate, weights
+from systems.training import Run, Schedule
+from tests.systems.runs import (
+    cut_off,
+    interrupt,
+    kill,
+    kill_after,
+    kill_half_way,
+    lose_interrupt,
+    rows,
+    same,
+    terminate,
+    weights,
+)
 
 QUICK = ["--accelerator", "cpu", "--set", "epochs=4", "--set", "batch=4", "--set", "words_epochs=2"]
 
@@ -59,6 +74,8 @@ def test_a_run_holds_what_it_promises(undisturbed):
         "words.bin",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
+        "sources.yaml",
+        ".lock",
     }
     assert expected <= found
     assert all(path in expected or path.startswith("tensorboard/") for path in found)
@@ -104,6 +121,132 @@ def test_a_run_that_has_ended_is_left_alone(data, undisturbed, capsys):
     assert command(parser(), arguments(data, undisturbed)) == 0
     assert "trained already, 4 epochs" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in (undisturbed / "checkpoints").iterdir()}
+
+
+def test_a_run_whose_code_changed_says_so(data, undisturbed, tmp_path, capsys):
+    run = shutil.copytree(undisturbed, tmp_path / "run")
+    sources = yaml.safe_load((run / "sources.yaml").read_text())
+    assert {"baseline.retriever", "systems.training"} <= sources.keys()
+    assert command(parser(), arguments(data, run)) == 0
+    assert "the code changed" not in capsys.readouterr().err
+    (run / "sources.yaml").write_text(yaml.safe_dump({**sources, "baseline.crnn": "0"}))
+    for asked in (arguments(data, run), ["predict", str(run), "--data", str(data)]):
+        assert command(parser(), asked) == 0
+        expected = f"{run}: warning: the code changed since this run was trained: baseline.crnn; the run's weights come"
+        assert expected in capsys.readouterr().err
+
+
+WROTE = "must be a checkpoint that training wrote"
+ROWS = "must hold a row for each epoch with validation_mAP@10, in callbacks.Course.rows; found a checkpoint without"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state["callbacks"].pop("Course"), ROWS),
+        (lambda state: state.update(callbacks={"Course": {"rows": [{"epoch": 1}]}}), ROWS),
+        (lambda state: state.update(callbacks={"Course": {"rows": 3}}), ROWS),
+        (lambda state: state.pop("state_dict"), f"{WROTE}; found one without its state_dict"),
+        (lambda state: state.pop("callbacks"), f"{WROTE}; found one without its callbacks"),
+        (lambda state: (state.pop("loops"), state.pop("epoch")), f"{WROTE}; found one without its epoch, loops"),
+        (lambda state: state.update(optimizer_states=1), f"{WROTE}; found one without its optimizer_states"),
+    ],
+)
+def test_a_damaged_last_checkpoint_gets_one_clear_line(data, undisturbed, tmp_path, capsys, change, message):
+    run = shutil.copytree(undisturbed, tmp_path / "run")
+    state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    change(state)
+    torch.save(state, run / "checkpoints" / "last.ckpt")
+    assert command(parser(), arguments(data, run)) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: {run}/checkpoints/last.ckpt: {message}")
+    assert line.endswith("or train into a new folder")
+
+
+def test_weights_of_another_model_get_one_clear_line(data, undisturbed, tmp_path, capsys):
+    run = shutil.copytree(undisturbed, tmp_path / "run")
+    for name in ("last", "best"):
+        state = torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        state["state_dict"]["model.text_encoder.weight"] = torch.zeros(2, 2)
+        state["callbacks"]["Course"]["rows"] = state["callbacks"]["Course"]["rows"][:1]
+        torch.save(state, run / "checkpoints" / f"{name}.ckpt")
+    for asked, place in (
+        (arguments(data, run), run),
+        (["predict", str(run), "--data", str(data)], run / "checkpoints" / "best.ckpt"),
+    ):
+        assert command(parser(), asked) == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.startswith(f"error: {place}: must hold weights of the model that the config describes; ")
+        assert line.endswith(": put the run's own checkpoints back, or train into a new folder")
+
+
+def test_a_checkpoint_that_lacks_the_config_gets_one_clear_line(data, undisturbed, tmp_path, capsys):
+    run = shutil.copytree(undisturbed, tmp_path / "run")
+    for state, lacking in (({"state_dict": {}}, "found one without its config"), ([1], "found a list")):
+        torch.save(state, run / "checkpoints" / "best.ckpt")
+        assert command(parser(), ["predict", str(run), "--data", str(data)]) == 2
+        assert capsys.readouterr().err.startswith(f"error: {run}/checkpoints/best.ckpt: {WROTE}; {lacking}: put")
+
+
+@pytest.fixture
+def over(tmp_path):
+    """The course of a run whose last epoch is over."""
+    course = training.Course(Run(tmp_path, "baseline.retriever", retriever.Config(), {}), Schedule(epochs=1))
+    course.rows = [{"validation_loss": 1.0}]
+    assert course.ended
+    return course
+
+
+def test_an_interrupt_after_the_last_epoch_does_not_pass_for_the_end(over):
+    with over.ending_on_interrupts():
+        pass
+    with pytest.raises(KeyboardInterrupt), over.ending_on_interrupts():
+        raise SystemExit(1)  # as Lightning does
+    with pytest.raises(KeyboardInterrupt), over.ending_on_interrupts(), contextlib.suppress(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interrupt_that_became_another_error_ends_as_an_interrupt(over):
+    profiler = SimpleProfiler()
+
+    def start(action):  # interrupted before it begins, so that `stop` raises ValueError
+        os.kill(os.getpid(), signal.SIGINT)
+
+    profiler.start = start
+    with pytest.raises(KeyboardInterrupt), over.ending_on_interrupts(), profiler.profile("a step"):
+        pass
+    over.interrupted = False
+    with pytest.raises(ValueError, match="another"), over.ending_on_interrupts():
+        raise ValueError("another")
+
+
+def test_the_sources_of_an_encoder_are_noticed_too(tmp_path):
+    Run(tmp_path / "run", "systems.atae", atae.Config(audio_encoder="yamnet"), {}).start()
+    sources = yaml.safe_load((tmp_path / "run" / "sources.yaml").read_text())
+    assert {"systems.atae", "systems.parts.encoders", "systems.parts.encoders.yamnet"} <= sources.keys()
+    assert "systems.parts.encoders.cnn14" not in sources
+    assert source.changes(tmp_path / "run", "systems.atae") == []
+
+
+def test_files_of_nobody_do_not_block_a_new_run(data, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in (".DS_Store", ".config.yaml.1.part", ".lock"):
+        (run / name).touch()
+    assert command(parser(), arguments(data, run, "--set", "epochs=1")) == 0
+
+
+def test_a_full_disk_is_told_by_name(tmp_path, monkeypatch):
+    """A real one: torch's own writer would raise `unexpected pos 704 vs 598`."""
+
+    @contextlib.contextmanager
+    def on_a_full_disk(target):
+        yield Path("/dev/full")
+
+    monkeypatch.setattr(training, "replacing", on_a_full_disk)
+    with pytest.raises(OSError, match="No space left on device") as failure:
+        training.save_tensors({"a": torch.zeros(100_000)}, tmp_path / "best.ckpt")
+    assert failure.value.filename == str(tmp_path / "best.ckpt")
 
 
 def test_a_run_is_not_mixed_with_another_config(data, undisturbed, capsys):
@@ -254,7 +397,7 @@ def test_training_stops_and_slows_down_without_improvement(data, tmp_path):
     assert float(epochs[-1]["learning_rate"]) < 1e-12
 
 
-@pytest.mark.parametrize("how", [terminate, interrupt])
+@pytest.mark.parametrize("how", [terminate, interrupt, lose_interrupt])
 def test_a_run_that_is_asked_to_stop_does_not_pass_for_one_that_ended(data, undisturbed, tmp_path, capfd, how):
     run = tmp_path / "run"
     assert cut_off(arguments(data, run), retriever.Training, "training_step", 6, how) not in (0, 99)

@@ -38,7 +38,7 @@ FRAMES = 32  # of a step
 STEP = 320.0  # ms, which those last
 SIZE = 2048
 
-# The published file may have these beside: Fourier kernels, of which a transform is the faster form, and the classifier.
+# The published file may have these too: Fourier kernels, of which a transform is the faster form, and the classifier.
 UNUSED = {
     "spectrogram_extractor.stft.conv_real.weight": (513, 1, 1024),
     "spectrogram_extractor.stft.conv_imag.weight": (513, 1, 1024),

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from evaluation.findings import BadRequest, Faulty, Finding, cut, shortened
+from evaluation.findings import BadRequest, Faulty, Finding, cut
 from evaluation.models import Part
 
 CACHE = Path("~/.cache/dcase-kit")
@@ -175,11 +175,10 @@ def fill(model: nn.Module, state: Mapping[str, torch.Tensor], file: Path, unused
 
 def _differences(expected: Shapes, found: Shapes, file: Path) -> list[Finding]:
     def say(names: Iterable[str], message: str) -> list[Finding]:
-        wrong = [
+        return [
             Finding(str(file), column=name, message=message.format(expected.get(name), found.get(name)))
             for name in sorted(names)
         ]
-        return shortened(wrong, "tensors")
 
     return [
         *say(expected.keys() - found.keys(), "missing; must be there with shape {0}"),

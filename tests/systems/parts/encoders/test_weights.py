@@ -65,7 +65,7 @@ def without_counts(state):
 )
 def test_the_same_weights_load_however_they_were_saved(published, change):
     """What no embedding follows from may be there or not, and the state dict may lie within a checkpoint."""
-    module, state, load = published
+    _, state, load = published
     (expected, model) = (load(state).state_dict(), load(change(state)))
     found = model.state_dict()
     assert found.keys() == expected.keys()

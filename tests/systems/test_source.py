@@ -1,0 +1,75 @@
+"""The source files of a system, and the warning where they changed since a run was trained."""
+
+import sys
+
+import pytest
+
+from systems import source
+
+LATE = "def train():\n    from systems.parts import losses\n"  # imported within a function
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A system of two modules that uses a part of the kit, and a module that it does not import."""
+    folder = tmp_path / "modules" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text(
+        "from . import layers\n\n\ndef train():\n    from systems.parts import losses\n"
+    )
+    (folder / "layers.py").write_text("SIZE = 3\n")
+    (folder / "notes.py").write_text("raise SystemExit\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    yield folder
+    sys.modules.pop("mine", None)
+
+
+def test_a_system_is_its_package_and_what_it_uses_of_the_kit(package):
+    found = source.digests("mine")
+    assert {"mine", "mine.layers", "systems.parts.losses"} <= found.keys()
+    assert "mine.notes" not in found
+    assert "torch" not in found
+    assert "mine" not in sys.modules
+
+
+def test_the_baseline_s_sources():
+    found = source.digests("baseline.retriever")
+    assert {"baseline.retriever", "baseline.crnn", "systems.training", "evaluation.audio"} <= found.keys()
+    assert "baseline.captioner" not in found
+
+
+def test_changes_are_named(package, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    assert source.changes(run, "mine") == []  # an older run has no digests
+    source.write(run, "mine")
+    assert source.changes(run, "mine") == []
+    (package / "layers.py").write_text("SIZE = 4\n")
+    (package / "more.py").write_text("")
+    (package / "__init__.py").write_text(f"from . import layers, more\n{LATE}")
+    (finding,) = source.changes(run, "mine")
+    assert finding.severity == "warning"
+    assert "the code changed since this run was trained: mine, mine.layers, mine.more; the run" in finding.message
+    source.write(run, "mine")  # what the weights come from stays
+    assert source.changes(run, "mine") == [finding]
+
+
+def test_of_many_changes_the_first_are_named(package, tmp_path):
+    (tmp_path / source.FILE).write_text("".join(f"mine.m{number}: '0'\n" for number in range(1000)))
+    (finding,) = source.changes(tmp_path, "mine")
+    assert "mine.m1, mine.m10, " in finding.message
+    assert len(finding.message) < 600
+    assert " and 9" in finding.message
+
+
+@pytest.mark.parametrize("content", ["[", "{a: 1", "\x00", "{1: a, b: c}", "{mine: [1]}"])
+def test_a_damaged_file_is_named(package, tmp_path, content):
+    (tmp_path / source.FILE).write_text(content)
+    (finding,) = source.changes(tmp_path, "mine")
+    assert finding.file == str(tmp_path / source.FILE)
+    assert "changes of the code since the training are not noticed" in finding.message
+
+
+def test_a_source_that_is_no_python_has_a_digest(package):
+    (package / "layers.py").write_text("def broken(:\n")
+    assert "mine.layers" in source.digests("mine")
