@@ -100,11 +100,7 @@ def tensors(saved: object, file: Path) -> dict[str, torch.Tensor]:
     Raises:
         BadRequest: There is no tensor in it.
     """
-    state = {}
-    if isinstance(saved, Mapping):
-        for wrapper in WRAPPERS:
-            state = state or _tensors_in(saved.get(wrapper))
-    state = state or _tensors_in(saved)
+    state = _state_in(saved)
     if not state:
         entries = ", ".join(map(str, saved)) if isinstance(saved, Mapping) else ""
         kind = f"only {entries}" if entries else "none"
@@ -114,9 +110,17 @@ def tensors(saved: object, file: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def _tensors_in(saved: object) -> dict[str, torch.Tensor]:
+def _state_in(saved: object) -> dict[str, torch.Tensor]:
+    """Return the tensors in the innermost of `WRAPPERS` that has any, else those of the mapping itself."""
     if not isinstance(saved, Mapping):
         return {}
+    for wrapper in WRAPPERS:
+        if inner := _state_in(saved.get(wrapper)):
+            return inner
+    return _tensors_in(saved)
+
+
+def _tensors_in(saved: Mapping) -> dict[str, torch.Tensor]:
     return {str(name): value for name, value in saved.items() if isinstance(value, torch.Tensor)}
 
 
