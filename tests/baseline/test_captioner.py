@@ -262,7 +262,7 @@ def test_the_constant_caption_fits_most_clips(clotho_like):
 
 def test_the_nearest_clip_of_a_clip_is_itself(tiny, retriever):
     split = data.read(tiny, "evaluation")["evaluation"]
-    model = floors.loaded(retriever, "embed_audio", "")
+    model = floors.loaded(retriever, "embed_audio", "", ())
     assert floors.nearest(split, split, model) == [clip.captions[0] for clip in split.clips]
 
 
