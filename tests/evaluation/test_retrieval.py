@@ -1167,7 +1167,7 @@ def test_of_many_findings_of_a_kind_the_first_are_shown():
     assert len(faulty.value.findings) == 249
     lines = str(faulty.value).splitlines()
     assert len(lines) == 21
-    assert lines[-1].startswith("prediction: error: and 229 more of this kind: no query 'query 1")
+    assert lines[-1].startswith("prediction: error: and 229 more of this kind: no query 'query 21'")
     findings = validate(truth, TWENTY, Ranking(queries, ((TWENTY[0], "x.wav"),) * 250))
     assert len(findings) == 250
     assert len(limited(findings)) == 21
@@ -1224,8 +1224,8 @@ def test_the_prediction_of_another_split_names_it(tmp_path):
     with pytest.raises(Faulty) as faulty:
         evaluate(dataset["evaluation"], prediction)
     assert str(faulty.value) == (
-        "prediction: error: answers none of the 9 queries; these queries are of the split validation; give the "
-        "prediction of evaluation, or give --split validation"
+        "prediction: error: answers 0 of the 9 queries of evaluation; these queries are of the split validation; give "
+        "the prediction of evaluation, or give --split validation"
     )
 
 
