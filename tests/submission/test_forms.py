@@ -655,7 +655,7 @@ def test_random_edits_never_break_the_check(tmp_path, edits):
             assert set(captioning.read(path).file_names) == set(NAMES)
         else:
             rows = read_csv(path)
-            assert {row[0] for row in rows[1:] if row} == set(QUERIES)
+            assert {row[0] for row in rows[1:] if "".join(row).strip()} == set(QUERIES)  # a blank last line is harmless
         if form == "top-k":
             answers = retrieval.read(path)
             assert all(len(set(names)) == 10 and set(names) <= set(NAMES) for names in answers.file_names)
