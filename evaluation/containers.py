@@ -86,6 +86,8 @@ def _unfinished(there: int) -> UnusableSound:
 
 
 def _read(file: BinaryIO, start: int, count: int) -> bytes:
+    if start >= os.fstat(file.fileno()).st_size:  # a damaged size may be larger than a file position can be
+        return b""
     file.seek(start)
     return file.read(count)
 

@@ -638,7 +638,8 @@ def _sounds(folder: Path, listed: Set[str], findings: list[Finding]) -> frozense
         return None
     names = []
     for entry in os.scandir(folder):
-        if entry.is_file() and entry.name.lower().endswith(SOUND_SUFFIXES):
+        is_file = Path(entry.path).is_file()  # not the entry's own, which raises OSError for a link to itself
+        if is_file and entry.name.lower().endswith(SOUND_SUFFIXES):
             # A hidden file counts where it has a row, else not: macOS writes ._NAME beside each NAME.
             if entry.name in listed or not entry.name.startswith("."):
                 names.append(entry.name)

@@ -72,6 +72,13 @@ def test_ogg_cut_between_pages_is_named(kind, tmp_path):
         audio.decode(written(tmp_path, kind, content[:last_page]))
 
 
+def test_a_size_beyond_any_file_is_named(tmp_path):
+    content = bytearray(WHOLE["wave64"])
+    content[56:64] = b"\xff" * 8  # the size of the first chunk
+    with pytest.raises(UnusableSound):
+        audio.decode(written(tmp_path, "wave64", bytes(content)))
+
+
 def test_ogg_with_a_page_missing_is_named(tmp_path):
     content = WHOLE["vorbis"]
     pages = [place for place in range(len(content)) if content.startswith(b"OggS", place)]

@@ -1063,6 +1063,14 @@ def test_faulty_audiocaps_files_are_named(tmp_path, files, message):
     assert any(str(finding).startswith(f"{tmp_path}/{message}") for finding in faulty.value.findings), str(faulty.value)
 
 
+def test_a_link_to_itself_is_named(tmp_path):
+    folder = write(tmp_path, GOOD)
+    (folder / "development" / "b.wav").unlink()
+    (folder / "development" / "b.wav").symlink_to("b.wav")
+    _, (finding,) = data.check(folder)
+    assert str(finding).startswith("development/b.wav: error: is a link to b.wav, which does not exist")
+
+
 def test_broken_links_are_named(tmp_path):
     folder = write(tmp_path, GOOD)
     (folder / "development" / "b.wav").unlink()
