@@ -49,6 +49,8 @@ class Config(Schedule):
     monitor: Literal["mAP@10", "loss"] = "mAP@10"  # the validation value that chooses the best epoch
     audio_encoder: str = "cnn14"  # one of `encoders.NAMES`, or any HEAR module
     audio_weights: str = ""  # file or folder of its weights; where they are looked for by default
+    # Keyword arguments for its load_model: vggish has post_activation.
+    audio_options: dict[str, encoders.Option] = Field(default_factory=dict)
     audio_hop: float | None = Field(None, gt=0)  # ms between embeddings; the encoder's own by default
     text_encoder: str = "distilroberta-base"  # folder, hub name, file of word vectors, or `train`: on the captions
     text_layer: int = -2  # of a transformers model; -1 is its last
@@ -94,7 +96,9 @@ class Retriever(nn.Module):
     def __init__(self, config: Config, vectors: KeyedVectors | None = None):
         super().__init__()
         self.config = config
-        self.audio = encoders.encoder(config.audio_encoder, config.audio_weights, config.audio_hop)
+        self.audio = encoders.encoder(
+            config.audio_encoder, config.audio_weights, config.audio_hop, options=config.audio_options
+        )
         self.audio_encoder, self.sample_rate = self.audio.model.requires_grad_(False), self.audio.sample_rate
         if vectors:
             self.text_encoder = texts.Words(vectors, config.text_output == "mean")

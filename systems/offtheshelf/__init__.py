@@ -53,6 +53,8 @@ class Config(Schedule, generation.Decoding):
 
     audio_encoder: str = "yamnet"  # one of `encoders.NAMES`, or any HEAR module (3.2)
     audio_weights: str = ""  # file or folder of its weights; where they are looked for by default
+    # Keyword arguments for its load_model: vggish has post_activation.
+    audio_options: dict[str, encoders.Option] = Field(default_factory=dict)
     overlap: float = Field(0.5, ge=0, lt=1)  # share of a window that the next one repeats; the paper has 0 and .5 (3.2)
     adapter: Literal["identity", "mlp", "mha"] = "mha"  # (3.3)
     adapter_hidden: int = Field(256, ge=1)  # of the MLP (3.3)
@@ -106,7 +108,8 @@ class Captioner(nn.Module):
     def __init__(self, config: Config, known: Vocabulary, vectors: Tensor | None):
         super().__init__()
         self.config, self.vocabulary = config, known
-        self.audio = overlapping(encoders.encoder(config.audio_encoder, config.audio_weights), config.overlap)
+        audio = encoders.encoder(config.audio_encoder, config.audio_weights, options=config.audio_options)
+        self.audio = overlapping(audio, config.overlap)
         self.audio_encoder, self.sample_rate = self.audio.model.requires_grad_(False), self.audio.sample_rate
         if vectors is None:
             self.words = Context(config.words, config.text_layer, config.context)

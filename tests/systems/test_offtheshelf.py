@@ -233,7 +233,7 @@ def built(encoder, size, adapter, word_size, vocabulary_size=4):
     model = Heard()
     model.timestamp_embedding_size = size
     with pytest.MonkeyPatch.context() as patch, torch.device("meta"):
-        patch.setattr(encoders, "encoder", lambda name, weights: encoders.Encoder(name, windows, model))
+        patch.setattr(encoders, "encoder", lambda name, weights, options: encoders.Encoder(name, windows, model))
         return Captioner(config, known, torch.empty(vocabulary_size, word_size))
 
 

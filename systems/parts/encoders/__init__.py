@@ -19,9 +19,9 @@ Source: the HEAR 2021 API, hearbenchmark.com/hear-api.html, and what its validat
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from types import ModuleType
 
@@ -37,6 +37,7 @@ FUNCTIONS = ("load_model", "get_timestamp_embeddings", "get_scene_embeddings")
 ATTRIBUTES = ("sample_rate", "timestamp_embedding_size", "scene_embedding_size")
 # Of encoders that do not learn: what gives embeddings that are kept, where they are (`systems.embeddings.kept`).
 KEEP: ContextVar["Callable[[Encoder, Sequence[Tensor]], Sequence[Tensor]] | None"] = ContextVar("KEEP", default=None)
+Option = bool | int | float | str  # the value of a keyword argument of a module's `load_model`
 ARITHMETIC = 1  # counts up when the same weights give other embeddings, so that no cache mixes the two
 
 
@@ -50,6 +51,7 @@ class Encoder:
         model: Its model, on any device.
         hop: ms between timestamps; None is the module's own.
         scene: One embedding a clip instead of a sequence.
+        options: Keyword arguments that the module's `load_model` was given.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Encoder:
     model: nn.Module
     hop: float | None = None
     scene: bool = False
+    options: Mapping[str, Option] = field(default_factory=dict, hash=False)
 
     @property
     def sample_rate(self) -> int:
@@ -70,12 +73,20 @@ class Encoder:
 
     @property
     def identity(self) -> str:
-        """What its embeddings follow from: name, weights, hop, and the arithmetic around them."""
+        """A text that changes whenever the embeddings do: arithmetic, module, weights, hop, scene and settings.
+
+        The settings are the options that `load_model` was given and the model's `embedding_settings`, a mapping that
+        our modules define. An encoder that has neither keeps the identity that it had before there were settings.
+        """
         digest = xxhash.xxh3_128()
         for key, value in sorted(self.model.state_dict().items()):
             digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        return repr((ARITHMETIC, self.module.__name__, digest.hexdigest(), self.hop, self.scene))
+        parts = (ARITHMETIC, self.module.__name__, digest.hexdigest(), self.hop, self.scene)
+        settings = {**self.options, **getattr(self.model, "embedding_settings", {})}
+        if settings:
+            parts += (sorted(settings.items()),)
+        return repr(parts)
 
     def __call__(self, audio: Tensor, lengths: Tensor) -> list[Tensor]:
         """Embed mono sounds, each by itself up to its end, so that none depends on the others or on padding.
@@ -113,7 +124,14 @@ class Encoder:
         return values.float()
 
 
-def encoder(name: str, weights: str = "", hop: float | None = None, *, scene: bool = False) -> Encoder:
+def encoder(
+    name: str,
+    weights: str = "",
+    hop: float | None = None,
+    *,
+    scene: bool = False,
+    options: Mapping[str, Option] | None = None,
+) -> Encoder:
     """Import an encoder and load its weights.
 
     Args:
@@ -122,10 +140,12 @@ def encoder(name: str, weights: str = "", hop: float | None = None, *, scene: bo
         weights: File of the weights; where empty, the module's own way.
         hop: ms between timestamps, for modules whose `get_timestamp_embeddings` takes a `hop`.
         scene: Give one embedding a clip instead of a sequence.
+        options: Keyword arguments for the module's `load_model`, such as `{"post_activation": False}` for VGGish
+            (default: none).
 
     Raises:
-        BadRequest: There is no such module, it is not trusted, lacks a part of HEAR's API, takes no `hop`, or has no
-            weights.
+        BadRequest: There is no such module, it is not trusted, lacks a part of HEAR's API, takes no `hop` or not these
+            `options`, or has no weights.
         Faulty: The file of weights holds others.
     """
     otherwise = f"no encoder {name!r}; there are {', '.join(NAMES)}, and any HEAR module by import name"
@@ -138,12 +158,38 @@ def encoder(name: str, weights: str = "", hop: float | None = None, *, scene: bo
         raise BadRequest(f"{name} has a hop of its own: its get_timestamp_embeddings takes none; leave hop out")
     if not weights and _must_have_file(module.load_model):
         raise BadRequest(f"{name}: its load_model must be given a file of weights; give one (audio_weights)")
-    model = module.load_model(weights) if weights else module.load_model()
+    options = dict(options or {})
+    _check_options(name, module.load_model, options)
+    paths = [weights] if weights else []
+    model = module.load_model(*paths, **options)
     if not isinstance(model, nn.Module):
         raise BadRequest(f"{name}: load_model must return a torch.nn.Module; found {type(model).__qualname__}")
     if missing := [attribute for attribute in ATTRIBUTES if not isinstance(getattr(model, attribute, None), int)]:
         raise BadRequest(f"{name}: its model must have the integers {', '.join(ATTRIBUTES)}; no {', '.join(missing)}")
-    return Encoder(name, module, model.eval(), hop, scene)  # not all modules think of dropout
+    return Encoder(name, module, model.eval(), hop, scene, options)  # not all modules think of dropout
+
+
+def _check_options(name: str, load_model: Callable, options: Mapping[str, Option]) -> None:
+    """Make sure that a module's `load_model` takes these options; its first parameter is the file of weights.
+
+    Raises:
+        BadRequest: It does not; with all options that it does not take, and those that it does.
+    """
+    parameters = list(inspect.signature(load_model).parameters.values())
+    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    allowed = []
+    for number, parameter in enumerate(parameters):
+        is_path = number == 0 and parameter.kind != parameter.KEYWORD_ONLY
+        if not is_path and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            allowed.append(parameter.name)
+    unknown = [option for option in options if option not in allowed]
+    if unknown:
+        choices = ", ".join(allowed) or "none"
+        raise BadRequest(
+            f"{name}: audio_options must be options of its load_model, which has {choices}; "
+            f"found {', '.join(unknown)}: remove from audio_options what it does not have"
+        )
 
 
 def _must_have_file(load_model: Callable) -> bool:

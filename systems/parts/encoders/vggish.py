@@ -1,20 +1,20 @@
 """VGGish as a HEAR module: 128 values for each window of 0.975 s.
 
-An embedding is the last layer before any activation, as its authors define it now. Up to 2021 theirs had a ReLU there,
-and so has the port to torch; what was published with that is `embeddings.relu()`. The embeddings released with AudioSet
-are whitened and quantised: `postprocess`.
+An embedding is the last layer after a ReLU, as the port to torch has it and as the authors' code had it up to 2021. The
+authors now define it as the same layer before the ReLU: `load_model(post_activation=False)`. The embeddings released
+with AudioSet are whitened and quantised to 8 bits as well, which this module does not do.
 
 Front end: 16 kHz, periodic Hann window 400, hop 160, transform of 512, magnitudes, 64 mels of HTK's scale from 125 to
 7500 Hz whose triangles are straight in mel and have height 1, ln(x + 0.01); 96 frames are an example. Frames are not
 centred, so that cutting the sound into windows of 15,600 samples gives the same as cutting its frames.
 
 Sources: Hershey et al. 2017, and tensorflow/models, research/audioset: `vggish_params.py` (the numbers),
-`mel_features.py` (mels, window), `vggish/vggish_slim.py` and `vggish/README.md` (layers, no activation),
-`vggish_postprocess.py`; the weights in torch's form, their names and the order in which the last block is flattened:
+`mel_features.py` (mels, window), `vggish/vggish_slim.py` and `vggish/README.md` (layers, no activation);
+the weights in torch's form, their names and the order in which the last block is flattened:
 harritaylor/torchvggish, `torchvggish/vggish.py` and `hubconf.py`.
 """
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -28,24 +28,28 @@ from systems.parts.encoders.windows import get_scene_embeddings, get_timestamp_e
 
 RELEASE = "https://github.com/harritaylor/torchvggish/releases/download/v0.1/"
 PART = Part("VGGish", f"{RELEASE}vggish-10086976.pth", 288_600_000, "Apache 2.0")
-PCA = Part("VGGish's PCA", f"{RELEASE}vggish_pca_params-970ea276.pth", 70_000, "Apache 2.0")
 WINDOW, HOP, FFT, MELS, LOW, HIGH, OFFSET = 400, 160, 512, 64, 125, 7500, 0.01
 FRAMES = 96  # of an example
 SIZE = 128
-# In a file that was saved from the port with its postprocessing: see `postprocess`.
+# In a file that was saved from the port with its postprocessing, which is not done here.
 UNUSED = {"pproc.pca_eigen_vectors": (SIZE, SIZE), "pproc.pca_means": (SIZE, 1)}
 
 
 class VGGish(nn.Module):
-    """The network; names are the published ones."""
+    """The network; names are the published ones.
+
+    Args:
+        post_activation: Whether an embedding is the last layer after its ReLU.
+    """
 
     sample_rate = 16000
     timestamp_embedding_size = scene_embedding_size = SIZE
     window = (FRAMES - 1) * HOP + WINDOW  # samples
     hop = 960.0  # ms
 
-    def __init__(self):
+    def __init__(self, post_activation: bool = True):
         super().__init__()
+        self.post_activation = post_activation
         layers, inputs = [], 1
         for outputs in (64, None, 128, None, 256, 256, None, 512, 512, None):
             layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()] if outputs else [nn.MaxPool2d(2)]
@@ -55,6 +59,11 @@ class VGGish(nn.Module):
             nn.Linear(6 * 4 * 512, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, SIZE)
         )
 
+    @property
+    def embedding_settings(self) -> dict[str, bool]:
+        """The settings, beside the weights, that the embeddings depend on."""
+        return {"post_activation": self.post_activation}
+
     def log_mels(self, windows: Tensor) -> Tensor:
         """Map (N, samples) to (N, frames, 64)."""
         energies = magnitudes(windows, WINDOW, HOP, FFT) @ torch.from_numpy(filters()).to(windows.device)
@@ -63,7 +72,8 @@ class VGGish(nn.Module):
     def forward(self, windows: Tensor) -> Tensor:
         """Map (N, 15600) samples to (N, 128)."""
         x = self.features(self.log_mels(windows)[:, None])  # (N, 512, 6, 4)
-        return self.embeddings(x.permute(0, 2, 3, 1).flatten(1))
+        values = self.embeddings(x.permute(0, 2, 3, 1).flatten(1))
+        return values.relu() if self.post_activation else values
 
 
 @lru_cache
@@ -75,33 +85,21 @@ def filters() -> np.ndarray:
     return found.astype(np.float32)
 
 
-def load_model(path: str = "") -> VGGish:
-    """Load the published weights; `path` as in `weights.find`, what is raised as in `weights.load`."""
-    return weights.load(VGGish, PART, path, UNUSED)
-
-
-def postprocess(embeddings: Tensor, path: str = "") -> Tensor:
-    """Whiten and quantise embeddings as those that were released with AudioSet.
+def load_model(path: str = "", post_activation: bool = True) -> VGGish:
+    """Load the published weights.
 
     Args:
-        embeddings: (…, 128).
-        path: File of the principal components, as in `weights.find`.
-
-    Returns:
-        (…, 128) whole numbers from 0 to 255, float32.
+        path: As in `weights.find`.
+        post_activation: Whether an embedding is the last layer after its ReLU, as in the port to torch and in the
+            authors' code up to 2021, or before it, as the authors define it now.
 
     Raises:
-        BadRequest: There is no such file, or it holds something else.
+        BadRequest: `post_activation` is neither true nor false, or as `weights.load`.
+        Faulty: As `weights.load`.
     """
-    file = weights.find(PCA, path)
-    saved = weights.read(file, PCA)
-    try:
-        vectors = torch.as_tensor(saved["pca_eigen_vectors"]).float().reshape(SIZE, SIZE).to(embeddings.device)
-        means = torch.as_tensor(saved["pca_means"]).float().reshape(SIZE).to(embeddings.device)
-    except (KeyError, TypeError, RuntimeError):
-        message = f"{file}: must hold pca_eigen_vectors, {SIZE} x {SIZE}, and pca_means, {SIZE}"
-        raise BadRequest(f"{message}; fetch it again from {PCA.source}") from None
-    return (((embeddings - means) @ vectors.T).clamp(-2, 2).add(2) * (255 / 4)).floor()
+    if not isinstance(post_activation, bool):
+        raise BadRequest(f"vggish: post_activation must be true or false; found {post_activation!r}: give one of them")
+    return weights.load(partial(VGGish, post_activation), PART, path, UNUSED)
 
 
-__all__ = ["VGGish", "get_scene_embeddings", "get_timestamp_embeddings", "load_model", "postprocess"]
+__all__ = ["VGGish", "get_scene_embeddings", "get_timestamp_embeddings", "load_model"]

@@ -11,6 +11,7 @@ from evaluation.findings import BadRequest
 from systems.modules import trusting
 from systems.parts import encoders
 from systems.parts.encoders import cnn14, coala, openl3, vggish, windows
+from tests.systems.parts.encoders.published import FILES, write
 
 OURS = {
     "cnn14": (cnn14, cnn14.Cnn14, 2048, 32000, 320.0),
@@ -225,6 +226,44 @@ def test_a_module_that_must_have_a_file_gets_one(theirs):
 def test_a_hop_where_there_is_none_is_refused(theirs):
     with pytest.raises(BadRequest, match="their_encoder has a hop of its own"):
         encoders.encoder("their_encoder", hop=100)
+
+
+def test_options_reach_load_model_and_the_identity(theirs):
+    def load_model(path="default", gain=1.0):
+        model = Model()
+        model.gain = gain
+        return model
+
+    theirs.load_model = load_model
+    encoder = encoders.encoder("their_encoder", options={"gain": 2.0})
+    assert encoder.model.gain == 2
+    assert encoder.identity != encoders.encoder("their_encoder").identity
+
+
+def test_options_that_load_model_does_not_have_are_refused(theirs):
+    theirs.load_model = lambda path="default", gain=1.0: Model()
+    message = r"their_encoder: audio_options must be options of its load_model, which has gain; found path, loud:"
+    with pytest.raises(BadRequest, match=message):
+        encoders.encoder("their_encoder", options={"path": "x", "gain": 2.0, "loud": True})
+    theirs.load_model = lambda path="default": Model()
+    with pytest.raises(BadRequest, match="which has none; found loud"):
+        encoders.encoder("their_encoder", options={"loud": True})
+
+
+def test_vggish_embeds_after_its_relu_or_before(tmp_path):
+    """Of a network whose weights are 0, the embedding is the last layer's bias."""
+    state = {name: torch.tensor(0.0).expand(shape) for name, shape in FILES["vggish"][1].items()}
+    state["embeddings.4.bias"] = torch.linspace(-1, 1, 128)
+    file = str(write("vggish", tmp_path, state))
+    audio, lengths = torch.zeros(1, 15600), torch.tensor([15600])
+    after = encoders.encoder("vggish", file)
+    before = encoders.encoder("vggish", file, options={"post_activation": False})
+    assert torch.equal(before(audio, lengths)[0][0], state["embeddings.4.bias"])
+    assert torch.equal(after(audio, lengths)[0][0], state["embeddings.4.bias"].relu())
+    assert "('post_activation', True)" in after.identity  # embeddings that were kept before are not used
+    assert "('post_activation', False)" in before.identity
+    with pytest.raises(BadRequest, match="vggish: post_activation must be true or false; found 'no'"):
+        encoders.encoder("vggish", file, options={"post_activation": "no"})
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 from evaluation.findings import BadRequest, Faulty
 from systems.parts import encoders
 from systems.parts.encoders import coala, vggish, weights
-from tests.systems.parts.encoders.published import FILES, layer, write
+from tests.systems.parts.encoders.published import FILES, write
 
 MODULES = {name: importlib.import_module(f"{encoders.__name__}.{name}") for name in FILES}
 
@@ -201,23 +201,3 @@ def test_coala_says_that_its_scaler_is_missing(tmp_path):
     (tmp_path / "scaler_top_1000.pkl").unlink()
     with pytest.raises(BadRequest, match=r"scaler_top_1000\.pkl: no such file; put"):
         coala.load_model(str(file))
-
-
-# VGGish's principal components ---------------------------------------------------------------------------------------
-
-
-def test_vggish_is_whitened_and_quantised_as_released(tmp_path):
-    rng = np.random.default_rng(0)
-    vectors, means = rng.normal(size=(128, 128)).astype(np.float32) / 8, rng.normal(size=(128, 1))
-    torch.save({"pca_eigen_vectors": vectors, "pca_means": means}, tmp_path / "vggish_pca_params-970ea276.pth")
-    embeddings = rng.normal(size=(7, 128)).astype(np.float32)
-    white = np.clip((vectors @ (embeddings.T - means)).T, -2, 2)
-    found = vggish.postprocess(torch.from_numpy(embeddings), str(tmp_path))
-    scaled = (white + 2) * 255 / 4
-    clear = (np.abs(white) == 2) | (np.abs(scaled - np.round(scaled)) > 1e-3)  # the others' rounding may differ
-    assert clear.mean() > 0.9
-    assert (found.numpy() == np.floor(scaled))[clear].all()  # as .astype(np.uint8) in the authors' postprocessor
-    assert (found.min(), found.max()) == (0, 255)
-    torch.save(layer("pca", 3), tmp_path / "vggish_pca_params-970ea276.pth")
-    with pytest.raises(BadRequest, match="must hold pca_eigen_vectors, 128 x 128"):
-        vggish.postprocess(torch.from_numpy(embeddings), str(tmp_path))
