@@ -49,7 +49,7 @@ class Config(Schedule):
     monitor: Literal["mAP@10", "loss"] = "mAP@10"  # the validation value that chooses the best epoch
     audio_encoder: str = "cnn14"  # one of `encoders.NAMES`, or any HEAR module
     audio_weights: str = ""  # file or folder of its weights; where they are looked for by default
-    # Keyword arguments for its load_model: vggish has post_activation.
+    # Keyword arguments for its load_model: vggish has post_activation, openl3 padding.
     audio_options: dict[str, encoders.Option] = Field(default_factory=dict)
     audio_hop: float | None = Field(None, gt=0)  # ms between embeddings; the encoder's own by default
     text_encoder: str = "distilroberta-base"  # folder, hub name, file of word vectors, or `train`: on the captions

@@ -53,7 +53,7 @@ class Config(Schedule, generation.Decoding):
 
     audio_encoder: str = "yamnet"  # one of `encoders.NAMES`, or any HEAR module (3.2)
     audio_weights: str = ""  # file or folder of its weights; where they are looked for by default
-    # Keyword arguments for its load_model: vggish has post_activation.
+    # Keyword arguments for its load_model: vggish has post_activation, openl3 padding.
     audio_options: dict[str, encoders.Option] = Field(default_factory=dict)
     overlap: float = Field(0.5, ge=0, lt=1)  # share of a window that the next one repeats; the paper has 0 and .5 (3.2)
     adapter: Literal["identity", "mlp", "mha"] = "mha"  # (3.3)

@@ -1,21 +1,32 @@
 """OpenL3 (environmental sounds, 128 mels) as a HEAR module: 512 values for each second.
 
-Front end: 48 kHz, periodic Hann window 2048, hop 242, power spectrum, 128 mels of HTK's scale and unit area from 0 to
-24 kHz, the square root, then 10 log10(max(x, 1e-10)) below the maximum of the second, 80 dB at most. A second has 199
-frames, with 982 zeros on either side. The mel filters are those in the file of weights.
+Front end: 48 kHz, periodic Hann window 2048, hop 242, power spectrum, 128 mels of HTK's scale from 0 to 24 kHz, the
+square root, then 10 log10(max(x, 1e-10)) below the maximum of the second, 80 dB at most. A second has 199 frames.
+
+The mel filters are those in the file of weights. Their normalisation depends on the librosa that wrote the file: the
+port asks it for `norm=1`, which from librosa 0.8 on makes the values of each filter add up to 1, and before that gave
+each filter unit area in Hz (Slaney). `normalisation` tells them apart, and the encoder's identity contains the result.
+
+Padding: up to version 0.3, openl3 puts 982 zeros at both ends of a second (the default here, and the port's); from 0.4
+on, 1964 zeros at its end (`padding="end"`). This option changes nothing else. openl3 0.4 also takes Slaney's mel scale,
+of magnitudes instead of powers, because it calls kapre 0.3 with its defaults.
 
 Sources: Cramer et al. 2019; marl/openl3, `openl3/models.py` (layers, and up to version 0.3 the arguments of kapre's
-Melspectrogram: n_dft, n_hop, n_mels, power_melgram, htk, padding) and `openl3/core.py`; the weights in torch's form and
-their names, and kapre 0.1.4's padding and decibels: torchopenl3 1.0.1, `models.py` and `core.py`.
+Melspectrogram: n_dft, n_hop, n_mels, power_melgram, htk, padding; from 0.4 on pad_end) and `openl3/core.py`; kapre 0.3,
+`composed.py`; the weights in torch's form, their names, `norm=1`, and kapre 0.1.4's padding and decibels: torchopenl3
+1.0.1, `models.py` and `core.py`.
 """
 
+from functools import partial
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from evaluation.audio import mel_filters
+from evaluation.audio import htk_hertz, htk_mel, mel_filters
+from evaluation.findings import BadRequest
 from evaluation.models import Part
 from systems.parts.encoders import weights
 from systems.parts.encoders.windows import get_scene_embeddings, get_timestamp_embeddings, magnitudes
@@ -26,34 +37,44 @@ PART = Part(
     36_000_000,
     "CC BY 4.0, the port Apache 2.0",
 )
-FFT, HOP, MELS, PAD = 2048, 242, 128, 982
+RATE, FFT, HOP, MELS = 48000, 2048, 242, 128
+PADDING = {"both": (982, 982), "end": (0, 1964)}  # zeros before and after a second
 CHANNELS = (1, 64, 64, 128, 128, 256, 256, 512)
 SIZE = 512
 UNUSED = {"speclayer.dft_real_kernels": (1025, 1, 2048), "speclayer.dft_imag_kernels": (1025, 1, 2048)}
 
 
 class OpenL3(nn.Module):
-    """The network; names are the published ones."""
+    """The network; names are the published ones.
 
-    sample_rate = 48000
+    Args:
+        padding: Where a second gets zeros: at `both` ends or at its `end`.
+    """
+
+    sample_rate = RATE
     timestamp_embedding_size = scene_embedding_size = SIZE
     window = 48000  # samples
     hop = 1000.0  # ms
 
-    def __init__(self):
+    def __init__(self, padding: str = "both"):
         super().__init__()
-        filters = mel_filters(self.sample_rate, FFT, MELS, 0, self.sample_rate // 2, htk=True)
+        self.padding = padding
         self.speclayer = nn.Module()
-        self.speclayer.register_buffer("mel_basis", torch.from_numpy(filters.T.copy()).float())  # (128, 1025)
+        self.speclayer.register_buffer("mel_basis", unit_area_filters())
         for number, channels in enumerate(CHANNELS, 1):
             setattr(self, f"batch_normalization_{number}", nn.BatchNorm2d(channels, eps=0.001))
         for number, (inputs, outputs) in enumerate(pairwise(CHANNELS), 1):
             setattr(self, f"conv2d_{number}", nn.Conv2d(inputs, outputs, 3, padding=1))
         self.audio_embedding_layer = nn.Conv2d(SIZE, SIZE, 3, padding=1)
 
+    @property
+    def embedding_settings(self) -> dict[str, str]:
+        """The settings, beside the weights, that the embeddings depend on."""
+        return {"padding": self.padding, "mel_normalisation": normalisation(self.speclayer.mel_basis)}
+
     def log_mels(self, windows: Tensor) -> Tensor:
         """Map (N, 48000) to (N, 128, 199) decibels from -80 to 0."""
-        powers = magnitudes(F.pad(windows, (PAD, PAD)), FFT, HOP, FFT).square()
+        powers = magnitudes(F.pad(windows, PADDING[self.padding]), FFT, HOP, FFT).square()
         levels = 10 * (powers @ self.speclayer.mel_basis.T).sqrt().clamp(min=1e-10).log10()
         return (levels - levels.amax(dim=(1, 2), keepdim=True)).clamp(min=-80).transpose(1, 2)
 
@@ -67,9 +88,54 @@ class OpenL3(nn.Module):
         return self.audio_embedding_layer(x).amax(dim=(2, 3))  # of (N, 512, 16, 24)
 
 
-def load_model(path: str = "") -> OpenL3:
-    """Load the published weights; `path` as in `weights.find`, what is raised as in `weights.load`."""
-    return weights.load(OpenL3, PART, path, UNUSED)
+def unit_area_filters() -> Tensor:
+    """Return the mel filters with unit area in Hz, (128, 1025) float32."""
+    filters = mel_filters(RATE, FFT, MELS, 0, RATE // 2, htk=True)
+    return torch.from_numpy(filters.T.copy()).float()
+
+
+def normalisation(filters: Tensor) -> str:
+    """Return how mel filters are normalised.
+
+    Args:
+        filters: (128, 1025), as in a file of weights.
+
+    Returns:
+        `slaney` (unit area in Hz), `sum 1` (the values of each filter add up to 1), `peak 1` (triangles of height 1),
+        or `other`: filters that are not these triangles on HTK's scale.
+    """
+    low, high = htk_mel(np.array([0.0, RATE / 2]))
+    edges = htk_hertz(np.linspace(low, high, MELS + 2))
+    widths = torch.from_numpy(edges[2:] - edges[:-2])[:, None]  # Hz
+    slaney = unit_area_filters().double()
+    candidates = {
+        "slaney": slaney,
+        "sum 1": slaney / slaney.sum(dim=1, keepdim=True).clamp(min=1e-12),
+        "peak 1": slaney * widths / 2,
+    }
+    found = filters.detach().cpu().double()
+    for name, candidate in candidates.items():
+        if (found - candidate).abs().max() < 1e-4 * candidate.max():
+            return name
+    return "other"
+
+
+def load_model(path: str = "", padding: str = "both") -> OpenL3:
+    """Load the published weights.
+
+    Args:
+        path: As in `weights.find`.
+        padding: Where each second gets its zeros: at `both` ends, as in openl3 up to 0.3 and in the port to torch, or
+            at its `end`, as in openl3 from 0.4 on.
+
+    Raises:
+        BadRequest: There is no such padding, or as `weights.load`.
+        Faulty: As `weights.load`.
+    """
+    if padding not in PADDING:
+        choices = " or ".join(PADDING)
+        raise BadRequest(f"openl3: padding must be {choices}; found {padding!r}: give one of them")
+    return weights.load(partial(OpenL3, padding), PART, path, UNUSED)
 
 
 __all__ = ["OpenL3", "get_scene_embeddings", "get_timestamp_embeddings", "load_model"]

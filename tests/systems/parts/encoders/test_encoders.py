@@ -266,6 +266,18 @@ def test_vggish_embeds_after_its_relu_or_before(tmp_path):
         encoders.encoder("vggish", file, options={"post_activation": "no"})
 
 
+def test_openl3_takes_a_padding_and_its_identity_names_it_with_the_mel_normalisation(tmp_path):
+    state = {name: torch.zeros(shape) for name, shape in FILES["openl3"][1].items()}
+    filters = openl3.unit_area_filters()
+    state["speclayer.mel_basis"] = filters / filters.sum(dim=1, keepdim=True)
+    file = str(write("openl3", tmp_path, state))
+    identity = encoders.encoder("openl3", file).identity
+    assert "[('mel_normalisation', 'sum 1'), ('padding', 'both')]" in identity
+    assert "('padding', 'end')" in encoders.encoder("openl3", file, options={"padding": "end"}).identity
+    with pytest.raises(BadRequest, match="openl3: padding must be both or end; found 'same'"):
+        encoders.encoder("openl3", file, options={"padding": "same"})
+
+
 @pytest.mark.parametrize(
     "name",
     [

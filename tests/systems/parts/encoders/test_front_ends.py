@@ -8,7 +8,7 @@ import torch
 from evaluation.audio import mel_filters
 from systems.parts.encoders import coala, vggish
 from systems.parts.encoders.cnn14 import Cnn14
-from systems.parts.encoders.openl3 import OpenL3
+from systems.parts.encoders.openl3 import OpenL3, normalisation
 
 
 def sound(rate, seconds=1.3):
@@ -92,6 +92,26 @@ def test_openl3():
         wanted = np.maximum(wanted - wanted.max(), -80)
         assert np.allclose(levels, wanted, atol=1e-2)  # dB
     assert (model.log_mels(torch.zeros(1, 48000)) == 0).all()
+
+
+def test_openl3_pads_the_end_of_a_second_as_later_versions_do():
+    with torch.device("meta"):
+        model = OpenL3("end")
+    audio = sound(48000)[:48000]
+    powers = np.abs(librosa.stft(np.pad(audio, (0, 1964)), n_fft=2048, hop_length=242, center=False)) ** 2
+    mels = librosa.filters.mel(sr=48000, n_fft=2048, n_mels=128, htk=True) @ powers
+    wanted = 10 * np.log10(np.maximum(np.sqrt(mels), 1e-10))
+    wanted = np.maximum(wanted - wanted.max(), -80)
+    found = model.log_mels(torch.from_numpy(audio)[None])[0]
+    assert found.shape == (128, 199)
+    assert np.allclose(found, wanted, atol=1e-2)  # dB
+
+
+@pytest.mark.parametrize(("norm", "name"), [("slaney", "slaney"), (1, "sum 1"), (None, "peak 1"), (2, "other")])
+@pytest.mark.filterwarnings("ignore:Empty filters")
+def test_openl3_tells_how_the_mel_filters_of_a_file_are_normalised(norm, name):
+    filters = librosa.filters.mel(sr=48000, n_fft=2048, n_mels=128, fmin=0, fmax=24000, htk=True, norm=norm)
+    assert normalisation(torch.from_numpy(filters)) == name
 
 
 def test_coala():
