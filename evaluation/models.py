@@ -476,7 +476,10 @@ def bert_score(candidates: Sequence[str], references: Sequence[Sequence[str]]) -
     """Return BERTScore's F1 of each caption and the reference that gives the highest.
 
     As aac-metrics has it: the last layer, neither weighted by rarity nor rescaled, the first and the last token left
-    out. A caption without a word scores 0.
+    out, no blank before the first word. A caption without a word scores 0.
+
+    bert-score 0.3.13 asks for that blank with `add_prefix_space=True`, but from transformers 5 on this argument has no
+    effect: there it tokenises as this function does.
 
     Args:
         candidates: The captions; of each as many tokens are looked at as the model takes.

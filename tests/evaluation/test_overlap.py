@@ -225,3 +225,10 @@ def test_meteor_says_what_the_jar_says(tmp_path):
     np.testing.assert_allclose(values, from_left_out(value, np.array(without, dtype=float)), rtol=0, atol=1e-12)
     assert meteor(statistics)[0] == 1  # word for word, and no fragmentation taken off
     assert 0 < value < 1
+
+
+def test_rouge_l_of_an_empty_caption_and_an_empty_reference_is_0_and_1_in_cocos_evaluation():
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    assert rouge_l(["", ""], [[""], ["", "a dog"]]).tolist() == [0, 0]
+    assert Rouge().calc_score([""], [""]) == Rouge().calc_score([""], ["", "a dog"]) == 1
