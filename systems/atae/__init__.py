@@ -52,6 +52,7 @@ class Config(Schedule):
     # Keyword arguments for its load_model: vggish has post_activation, openl3 padding.
     audio_options: dict[str, encoders.Option] = Field(default_factory=dict)
     audio_hop: float | None = Field(None, gt=0)  # ms between embeddings; the encoder's own by default
+    audio_scene: bool = False  # one embedding per clip (HEAR's scene embedding) instead of a sequence
     text_encoder: str = "distilroberta-base"  # folder, hub name, file of word vectors, or `train`: on the captions
     text_layer: int = -2  # of a transformers model; -1 is its last
     text_output: texts.Output = "tokens"  # all of a text's, their `mean`, or a sentence encoder's `sentence`
@@ -69,9 +70,11 @@ class Config(Schedule):
     noisy_share: float = Field(1.0, gt=0, le=1)  # of its clips, drawn by the seed
 
     @model_validator(mode="after")
-    def _stages(self) -> "Config":
+    def _consistent(self) -> "Config":
         if not self.stages or not all(self.stages):
             raise ValueError("stages must be lists of clean, noisy or both, one at least; as [[noisy], [clean]]")
+        if self.audio_scene and self.audio_hop is not None:
+            raise ValueError(f"audio_hop must be null with audio_scene, which has no sequence; found {self.audio_hop}")
         if any("noisy" in stage for stage in self.stages) and not self.noisy:
             raise ValueError("noisy must be the folder of the noisy captions, which stages asks for; found none")
         if self.text_encoder == "train" and self.text_output == "sentence":
@@ -97,7 +100,11 @@ class Retriever(nn.Module):
         super().__init__()
         self.config = config
         self.audio = encoders.encoder(
-            config.audio_encoder, config.audio_weights, config.audio_hop, options=config.audio_options
+            config.audio_encoder,
+            config.audio_weights,
+            config.audio_hop,
+            scene=config.audio_scene,
+            options=config.audio_options,
         )
         self.audio_encoder, self.sample_rate = self.audio.model.requires_grad_(False), self.audio.sample_rate
         if vectors:

@@ -105,6 +105,9 @@ def triplet(scores: Tensor, answers: Tensor, pairs: Tensor, margin: float = 1.0)
     max(0, S(impostor clip, caption) - S(clip, caption) + margin), and the mean over pairs. Where the batch holds no
     impostor, there is no term.
 
+    The two impostors of a pair are drawn independently of each other, so the impostor caption may be a caption of the
+    impostor clip.
+
     Args:
         scores: (clips, captions) S.
         answers: (clips, captions) bool, which clip answers which caption.

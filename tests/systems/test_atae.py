@@ -232,6 +232,17 @@ def test_a_wrong_request_gets_one_clear_line_and_leaves_nothing(place, tmp_path,
     assert not (tmp_path / "run").exists()
 
 
+def test_an_audio_encoder_may_give_one_embedding_per_clip(place):
+    settings = {"audio_encoder": "tiny_hear", "text_encoder": str(place / "text")}
+    model = atae.Retriever(atae.Config(**settings, audio_scene=True))
+    sounds, lengths = torch.rand(2, 32000) - 0.5, torch.tensor([32000, 20000])
+    assert [len(values) for values in model.audio(sounds, lengths)] == [1, 1]
+    assert model.embed_audio(sounds, lengths).shape == (2, 512)
+    assert model.frozen["audio_encoder."] != atae.Retriever(atae.Config(**settings)).frozen["audio_encoder."]
+    with pytest.raises(ValueError, match="audio_hop must be null with audio_scene, which has no sequence; found 320"):
+        atae.Config(audio_scene=True, audio_hop=320)
+
+
 def test_an_encoder_that_cannot_learn_is_refused(place, shared):
     config = atae.Config(
         audio_encoder="yamnet", audio_weights=str(shared / "yamnet"), train_audio=True, text_encoder=str(place / "text")
