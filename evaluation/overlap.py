@@ -109,8 +109,8 @@ def rouge_l(captions: Captions, references: References) -> np.ndarray:
     As in COCO's evaluation, precision and recall are each of the reference where it is best.
 
     An empty caption scores 0 here, as in aac-metrics, even if one of its references is empty too. COCO's evaluation
-    gives 1 to an empty caption with an empty reference, because it takes each for one empty word. Here an empty reference
-    is ignored.
+    gives 1 to an empty caption with an empty reference, because it takes each for one empty word. Here an empty
+    reference is ignored.
     """
     scores = np.zeros(len(captions))
     for index, (caption, texts) in enumerate(zip(captions, references, strict=True)):

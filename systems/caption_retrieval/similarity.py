@@ -9,8 +9,8 @@ Conventions
   most similar of the other caption's tokens, special tokens are found but do not count (Zhang et al. 2020, section 3).
   It is the same both ways.
 - A byte-pair tokeniser such as RoBERTa's gets a blank before the first word, which it would otherwise take for a part
-  of a word. bert-score 0.3.13 asks for the same with `add_prefix_space=True`, but from transformers 5 on this argument has
-  no effect, so that bert-score itself gives slightly different scores there.
+  of a word. bert-score 0.3.13 asks for the same with `add_prefix_space=True`, but from transformers 5 on this argument
+  has no effect, so that bert-score itself gives slightly different scores there.
 - A score is normalised to [0, 1]: 1 is a caption with itself, 0 the least similar pair of all (Koizumi et al. 2020,
   section 3.2). Similar is what lies above the threshold. The captions are distinct; one is not its own neighbour.
 
