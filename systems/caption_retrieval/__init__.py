@@ -66,6 +66,7 @@ class Config(Schedule):
     patience: int = Field(200, ge=1)
     audio_encoder: str = "vggish"  # one of `encoders.NAMES`, or any HEAR module
     audio_weights: str = ""  # file or folder of its weights; where they are looked for by default
+    audio_options: dict[str, encoders.Option] = Field(default_factory=dict)  # of the encoder module's `load_model`
     audio_hop: float | None = Field(None, gt=0)  # ms between frames; the encoder's own by default
     embedding: Literal["triplet", "raw"] = "triplet"  # learnt, or the frames as they are
     frames: int | None = Field(None, ge=1)  # of a clip; the median of the development clips by default
@@ -164,7 +165,9 @@ class Retriever(nn.Module):
     def __init__(self, config: Config, library: Library | None = None):
         super().__init__()
         self.config, self.library = config, library
-        self.audio = encoders.encoder(config.audio_encoder, config.audio_weights, config.audio_hop)
+        self.audio = encoders.encoder(
+            config.audio_encoder, config.audio_weights, config.audio_hop, options=config.audio_options
+        )
         self.audio_encoder, self.sample_rate = self.audio.model.requires_grad_(False), self.audio.sample_rate
         raw = config.embedding == "raw"
         self.embedder = None if raw else Embedder(self.audio.size, config.heads, config.hidden, config.dropout)

@@ -20,7 +20,7 @@ from evaluation import data as datasets
 from evaluation import soundscapes
 from evaluation.data import Clip
 from evaluation.findings import BadRequest, Faulty, command
-from systems import caption_retrieval, contract
+from systems import caption_retrieval, contract, guided_gpt2
 from systems.__main__ import parser
 from systems.caption_retrieval import similarity
 from systems.modules import trusting
@@ -362,6 +362,13 @@ def test_weights_begin_as_published(place):
         assert float(weight.detach().std()) == pytest.approx(0.02, rel=0.05)
     assert not layer.linear1.bias.any()
     assert bool((layer.norm1.weight == 1).all())
+
+
+def test_audio_options_reach_the_encoder_of_both_systems(place):
+    with pytest.raises(BadRequest, match=r"tiny_hear: audio_options must be options of its load_model, .* found loud"):
+        caption_retrieval.Retriever(caption_retrieval.Config(audio_encoder="tiny_hear", audio_options={"loud": True}))
+    both = contract.configure(guided_gpt2.Config, None, ["retrieval.audio_options={post_activation: false}"])
+    assert both.retrieval.audio_options == {"post_activation": False}
 
 
 # Runs ----------------------------------------------------------------------------------------------------------------
