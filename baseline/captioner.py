@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from baseline.crnn import CRNN, SIZE
 from baseline.retriever import Item, by_caption, make_items, pad
-from evaluation.audio import LogMel
-from evaluation.data import DEVELOPMENT, VALIDATION, Dataset, Split
+from evaluation.data.audio import LogMel
+from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset, Split
 from evaluation.findings import BadRequest
 from systems.parts import generation, vocabulary, words
 from systems.parts.augmentation import mixing, spec_augment

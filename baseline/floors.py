@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evaluation import captioning, data, overlap
+from evaluation.data.dataset import DEVELOPMENT, EVALUATION, Split, read_dataset
 from evaluation.findings import BadRequest, command, table
+from evaluation.metrics import captioning, overlap
 from evaluation.scores import Score
 from systems import modules
 from systems.parts.vocabulary import tokenize
@@ -38,7 +39,7 @@ NAMES = {  # in the table, and of the files
 LOOKED_AT = 50  # captions of which the best is chosen as the constant one
 
 
-def constant(development: data.Split) -> str:
+def constant(development: Split) -> str:
     """The development caption of the highest CIDEr-D when it is said of every development clip.
 
     Of the distinct captions, those 50 are scored whose words, weighed by how few captions have them, are most like
@@ -63,13 +64,13 @@ def constant(development: data.Split) -> str:
     return max(sorted(likeness, key=likeness.__getitem__, reverse=True)[:LOOKED_AT], key=fit)
 
 
-def drawn(development: data.Split, clips: int, seed: int = 0) -> list[str]:
+def drawn(development: Split, clips: int, seed: int = 0) -> list[str]:
     """A development caption for each of so many clips, drawn at random."""
     captions = [caption for clip in development.clips for caption in clip.captions]
     return [captions[index] for index in np.random.default_rng(seed).integers(len(captions), size=clips)]
 
 
-def nearest(development: data.Split, split: data.Split, model: "Retriever") -> list[str]:
+def nearest(development: Split, split: Split, model: "Retriever") -> list[str]:
     """The first caption of the development clip whose embedding has the largest dot product with that of each clip.
 
     Args:
@@ -87,7 +88,7 @@ def nearest(development: data.Split, split: data.Split, model: "Retriever") -> l
     return [development.clips[index].captions[0] for index in (asked @ known.T).argmax(1).tolist()]
 
 
-def retrieved(split: data.Split, model: "Captioner") -> list[str]:
+def retrieved(split: Split, model: "Captioner") -> list[str]:
     """What a model that retrieves captions says of each clip."""
     import torch
 
@@ -122,7 +123,7 @@ def loaded(run: Path, part: str, advice: str, trusted: Collection[str]) -> objec
 
 def main(options: argparse.Namespace) -> None:
     """Score a captioner's prediction beside captions that take no captioner."""
-    if options.split == data.DEVELOPMENT:
+    if options.split == DEVELOPMENT:
         raise BadRequest("--split must not be development: the floors are made of its captions")
     prediction = options.run_folder / "predictions" / f"{options.split}.csv"
     if not prediction.is_file():
@@ -137,8 +138,8 @@ def main(options: argparse.Namespace) -> None:
     retriever = loaded(options.retriever, "embed_audio", advice, options.trust)
     advice = "give --retrieval run folders of systems.caption_retrieval, trained"
     retrievals = {name: loaded(run, "caption", advice, options.trust) for name, run in runs.items()}
-    dataset = data.read(options.data, data.DEVELOPMENT, options.split)
-    development, split = dataset[data.DEVELOPMENT], dataset[options.split]
+    dataset = read_dataset(options.data, DEVELOPMENT, options.split)
+    development, split = dataset[DEVELOPMENT], dataset[options.split]
     if not any(clip.captions for clip in development.clips):
         raise BadRequest(f"{options.data}: the development split has no captions, and floors are made of them")
     one = constant(development)
@@ -158,7 +159,7 @@ def main(options: argparse.Namespace) -> None:
     print(f"CIDEr-D's interval lies {'above all' if above else 'NOT above all'} {len(below)} floors' values")
 
 
-def _score(split: data.Split, prediction: Path, cache: Path) -> Score:
+def _score(split: Split, prediction: Path, cache: Path) -> Score:
     return captioning.evaluate(split, captioning.read(prediction), metrics=METRICS, cache=cache, file=str(prediction))
 
 
@@ -182,7 +183,7 @@ def parser() -> argparse.ArgumentParser:
     text = "run folders of systems.caption_retrieval, whose captions are floors too"
     top.add_argument("--retrieval", type=Path, nargs="+", default=[], metavar="RUN", help=text)
     top.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
-    top.add_argument("--split", default=data.EVALUATION, help="which split (evaluation)")
+    top.add_argument("--split", default=EVALUATION, help="which split (evaluation)")
     top.add_argument("--cache", type=Path, default=Path(".cache"), help="where tokenised captions are kept (.cache)")
     modules.add_option(top)
     top.set_defaults(run=main)

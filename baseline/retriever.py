@@ -34,10 +34,10 @@ from torch import Tensor, nn
 
 from baseline import tokens
 from baseline.crnn import CRNN, FLOOR, STRIDE
-from evaluation import retrieval
-from evaluation.audio import LogMel
-from evaluation.data import DEVELOPMENT, VALIDATION, Dataset, Split
-from systems.features import log_mels
+from evaluation.data.audio import LogMel
+from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset, Split
+from evaluation.metrics import retrieval
+from systems.caching.features import log_mels
 from systems.parts import words
 from systems.parts.losses import triplet
 from systems.training import Run, Schedule, called, read_checkpoint

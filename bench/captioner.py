@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from bench.measures import Function, Row, duration, race, times
-from evaluation import data, soundscapes
+from evaluation.data import soundscapes
+from evaluation.data.dataset import read_dataset
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -135,7 +136,7 @@ def _epoch(place: Path, cache: Path) -> Epoch:
     from baseline.captioner import Captioner, Config, Training, make_batch, make_items
     from systems.parts import vocabulary
 
-    split, config = data.read(place, "development")["development"], Config()
+    split, config = read_dataset(place, "development")["development"], Config()
     known = vocabulary.from_captions(caption for clip in split.clips for caption in clip.captions)
     torch.manual_seed(0)
     training = Training(Captioner(config, known), split)

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from bench.measures import Function, Row, clotho, duration, race, times
-from evaluation import captioning, data, java, overlap
+from evaluation.data.dataset import Split, read_dataset
+from evaluation.metrics import captioning, java, overlap
 
 WITHOUT_SPICE = (*captioning.BLEU, "meteor", "rouge_l", "cider_d")
 
@@ -27,8 +28,8 @@ def captions(alone: Function, folder: Path) -> list[Row]:
     return rows
 
 
-def _texts(place: Path) -> tuple[data.Split, captioning.Prediction]:
-    split = data.read(place, "evaluation", sound=False)["evaluation"]
+def _texts(place: Path) -> tuple[Split, captioning.Prediction]:
+    split = read_dataset(place, "evaluation", sound=False)["evaluation"]
     first = [clip.captions[0] for clip in split.clips]
     # Every clip is given a caption of its neighbour's: something in common, as a trained captioner has.
     return split, captioning.Prediction(split.file_names, (*first[1:], first[0]))

@@ -39,7 +39,7 @@ def encoders(alone: Function, folder: Path) -> list[Row]:
 def _encoder(name: str, paths: list[Path], folder: Path) -> list[float]:
     import torch
 
-    from systems.embeddings import embed
+    from systems.caching.embeddings import embed
 
     encoder, batches = _loaded(name), []
     caches: Iterator[Path] = (folder / f"{number}" for number in range(1000))
@@ -87,11 +87,11 @@ def _epoch(folder: Path) -> list[float]:
     import lightning
     import torch
 
-    from evaluation import data
+    from evaluation.data.dataset import DEVELOPMENT, read_dataset
     from systems import atae
     from systems.parts import words
 
-    split = data.read(ESC10, data.DEVELOPMENT)[data.DEVELOPMENT]
+    split = read_dataset(ESC10, DEVELOPMENT)[DEVELOPMENT]
     config = atae.Config(audio_encoder="yamnet", audio_weights=str(YAMNET), text_encoder="train", loss="nt_xent")
     lightning.seed_everything(0, verbose=False)
     model = atae.Retriever(config, words.train(split.captions, epochs=1, cbow=True))

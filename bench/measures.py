@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import soundfile
 
-from evaluation import data, retrieval, soundscapes
-from evaluation.audio import LogMel
-from evaluation.intervals import jackknife
+from evaluation.data import soundscapes
+from evaluation.data.audio import LogMel
+from evaluation.data.dataset import Split, read_dataset
+from evaluation.metrics import retrieval
+from evaluation.statistics.intervals import jackknife
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,7 +109,7 @@ def store(alone: Function, folder: Path) -> list[Row]:
 
 def _store(folder: Path) -> tuple[Steps, int]:
     from baseline.retriever import Config, Item
-    from systems.features import log_mels
+    from systems.caching.features import log_mels
 
     class Noise(LogMel):
         """Noise instead of features: a frame for every sample."""
@@ -124,7 +126,7 @@ def _store(folder: Path) -> tuple[Steps, int]:
         length = rng.integers(frames[0], frames[1], endpoint=True)
         soundfile.write(paths[-1], np.full(length, number, np.int16), LogMel.sample_rate)
     features = log_mels(paths, Noise(), folder / "store")
-    clips = data.read(clotho(folder), "development", sound=False)["development"].clips
+    clips = read_dataset(clotho(folder), "development", sound=False)["development"].clips
     items = [Item(clip.file_name, mels, clip.captions) for clip, mels in zip(clips, features, strict=False)]
     size = forget(next((folder / "store").glob("*/features.f32")))
     return train(items, Config(), STORE_STEPS), size
@@ -166,7 +168,7 @@ def samplers(alone: Function, folder: Path) -> list[Row]:
 def _sampler(place: Path, cache: Path, sampler: str, steps: int) -> Steps:
     from baseline.retriever import Config, Item, make_items
 
-    split = data.read(place, "development")["development"]
+    split = read_dataset(place, "development")["development"]
     items = make_items(split, LogMel(), cache)
     if sampler == "caption":
         items = [Item(item.name, item.mels, (caption,)) for item in items for caption in item.captions]
@@ -192,7 +194,7 @@ def train(items: "Sequence[Item]", config: object, steps: int) -> Steps:
         for caption in item.captions:
             truth[caption] |= {item.name}
 
-    module = Training(Retriever(config, vectors), data.Split("validation", ()))
+    module = Training(Retriever(config, vectors), Split("validation", ()))
     optimizer = module.configure_optimizers()
     batches = Batches(items, [], partial(make_batch, truth=truth), config.batch, seed=0)
     batches.trainer = SimpleNamespace(world_size=1, global_rank=0)
@@ -238,7 +240,7 @@ def features(alone: Function, folder: Path) -> list[Row]:
 def _features(paths: list[Path], folder: Path) -> tuple[float, float, float]:
     import librosa
 
-    from systems.features import log_mels
+    from systems.caching.features import log_mels
 
     settings = LogMel()
     caches: Iterator[Path] = (folder / f"cache {number}" for number in range(1000))
@@ -366,7 +368,7 @@ def scoring(alone: Function, folder: Path) -> list[Row]:
 
 
 def _scoring(place: Path, library: str) -> tuple[tuple[int, int], float, float, float]:
-    split = data.read(place, "evaluation", sound=False)["evaluation"]
+    split = read_dataset(place, "evaluation", sound=False)["evaluation"]
     scores = np.random.default_rng(0).random((len(split.queries), len(split.clips)), np.float32)
     warnings.simplefilter("ignore")  # ranx and numba have much to say
     convert, metrics = {"ranx": _ranx, "pytrec_eval": _pytrec_eval, "torchmetrics": _torchmetrics}[library](
@@ -382,7 +384,7 @@ def _scoring(place: Path, library: str) -> tuple[tuple[int, int], float, float, 
     return scores.shape, *race(ours, lambda: metrics(*convert()), lambda: metrics(*converted), rounds=2)
 
 
-def _ranx(split: data.Split, scores: np.ndarray) -> tuple[Function, Function]:
+def _ranx(split: Split, scores: np.ndarray) -> tuple[Function, Function]:
     import ranx
 
     def convert() -> tuple[ranx.Qrels, ranx.Run]:
@@ -398,7 +400,7 @@ def _ranx(split: data.Split, scores: np.ndarray) -> tuple[Function, Function]:
     return convert, metrics
 
 
-def _pytrec_eval(split: data.Split, scores: np.ndarray) -> tuple[Function, Function]:
+def _pytrec_eval(split: Split, scores: np.ndarray) -> tuple[Function, Function]:
     from pytrec_eval import RelevanceEvaluator
 
     def convert() -> tuple[RelevanceEvaluator, dict[str, dict[str, float]]]:
@@ -414,7 +416,7 @@ def _pytrec_eval(split: data.Split, scores: np.ndarray) -> tuple[Function, Funct
     return convert, metrics
 
 
-def _torchmetrics(split: data.Split, scores: np.ndarray) -> tuple[Function, Function]:
+def _torchmetrics(split: Split, scores: np.ndarray) -> tuple[Function, Function]:
     import torch
     from torchmetrics.retrieval import RetrievalMAP, RetrievalRecall
 
@@ -474,7 +476,7 @@ def reading(alone: Function, folder: Path) -> list[Row]:
 
 
 def _reading(place: Path) -> list[float]:
-    contenders = [lambda: data.read(place, *CLIPS, sound=False)]
+    contenders = [lambda: read_dataset(place, *CLIPS, sound=False)]
     if importlib.util.find_spec("pandas"):
         import pandas
 

@@ -12,8 +12,8 @@ import yaml
 from pypdf import PdfWriter
 
 from bench.measures import Function, Row, duration, race, times
-from evaluation.data import Clip, Split
-from evaluation.retrieval import Similarity
+from evaluation.data.dataset import Clip, Split
+from evaluation.metrics.retrieval import Similarity
 from submission import leaderboard as boards
 from submission import outputs, tasks
 from submission.tasks import Key, Task

@@ -11,8 +11,8 @@ from pathlib import Path
 import yaml
 
 from bench.measures import CLOTHO, Function, Row, duration, times
-from evaluation import soundscapes, tables
-from evaluation.data import EVALUATION
+from evaluation.data import soundscapes, tables
+from evaluation.data.dataset import EVALUATION
 
 SEEDS, SIZES = 9, (64, 128, 256, 512)
 ALONE = 12  # of the runs, that are made in a process each
@@ -55,8 +55,8 @@ def sweeps(alone: Function, folder: Path) -> list[Row]:
 
 def single(place: str, number: str) -> None:
     """Make one run of the sweep, in this process and without ray."""
-    from systems import grid
-    from systems.sweep import Job, Worker
+    from systems.sweeps import grid
+    from systems.sweeps.sweep import Job, Worker
 
     folder = Path(place)
     file = folder / "sweep.yaml"

@@ -5,21 +5,22 @@ import signal
 import sys
 from pathlib import Path
 
-from evaluation import data, retrieval
+from evaluation.data.dataset import EVALUATION, check_dataset, read_dataset, read_relevance
 from evaluation.findings import BadRequest, command, count, say, table, unknown_key
-from evaluation.intervals import METHODS
+from evaluation.metrics import retrieval
 from evaluation.scores import Score
+from evaluation.statistics.intervals import METHODS
 
 
 def make(options: argparse.Namespace) -> None:
     """Synthesise the default data set, and say what chance and two oracles reach on it."""
-    from evaluation import soundscapes
+    from evaluation.data import soundscapes
 
     soundscapes.make(options.folder, seed=options.seed)
-    split = data.read(options.folder, data.EVALUATION, sound=False)[data.EVALUATION]
+    split = read_dataset(options.folder, EVALUATION, sound=False)[EVALUATION]
     scores = {}
     for knows in ("kinds", "scene"):
-        matrix, queries, names = soundscapes.oracle(options.folder, data.EVALUATION, knows=knows)
+        matrix, queries, names = soundscapes.oracle(options.folder, EVALUATION, knows=knows)
         scores[knows] = retrieval.evaluate(split, retrieval.Similarity(tuple(queries), tuple(names), matrix))
     rows = [["chance", *(f"{measured.chance:.3f}" for measured in scores["kinds"].metrics.values())]]
     for knows, who in (
@@ -33,7 +34,7 @@ def make(options: argparse.Namespace) -> None:
 
 def check(options: argparse.Namespace) -> int:
     """Read every split strictly, decode every sound, and print all findings and a table."""
-    text, findings = data.check(options.folder)
+    text, findings = check_dataset(options.folder)
     say(findings)
     errors = count(findings)
     print(text)
@@ -44,7 +45,7 @@ def check(options: argparse.Namespace) -> int:
 
 def download(options: argparse.Namespace) -> int:
     """Fetch a data set from where it is published, and check it."""
-    from evaluation import download as downloads
+    from evaluation.data import download as downloads
 
     downloads.clotho(options.folder)
     return check(options)
@@ -52,14 +53,14 @@ def download(options: argparse.Namespace) -> int:
 
 def score_retrieval(options: argparse.Namespace) -> None:
     """Score a retriever's prediction, with 95 % intervals and the chance level."""
-    split = data.read(options.truth, options.split, sound=False)[options.split]
+    split = read_dataset(options.truth, options.split, sound=False)[options.split]
     truth = None
     if options.relevance == Path("captions"):
         truth = split.captions
     elif options.relevance:
         if not options.relevance.is_file():
             raise BadRequest(f"{options.relevance}: no such file; give a relevance file, or `captions`")
-        truth = data.read_relevance(options.relevance, split.file_names)
+        truth = read_relevance(options.relevance, split.file_names)
     queries = max(len(split.queries), len(truth or ()))
     score = retrieval.evaluate(
         split,
@@ -74,11 +75,11 @@ def score_retrieval(options: argparse.Namespace) -> None:
 
 def score_captions(options: argparse.Namespace) -> int:
     """Score a captioner's prediction, with 95 % intervals over clips."""
-    from evaluation import captioning  # scipy's sparse matrices take their time to import
+    from evaluation.metrics import captioning  # scipy's sparse matrices take their time to import
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill ends the Java processes as Ctrl-C does
     metrics, _ = captioning.choose(options.metrics)
-    split = data.read(options.truth, options.split, sound=False)[options.split]
+    split = read_dataset(options.truth, options.split, sound=False)[options.split]
     score = captioning.evaluate(
         split,
         captioning.read(options.prediction),
@@ -107,7 +108,7 @@ def _report(score: Score, options: argparse.Namespace) -> None:
 
 def compare(options: argparse.Namespace) -> None:
     """Compare systems by their scores of the same items: differences, 95 % intervals, and paired tests by Holm."""
-    from evaluation import comparison
+    from evaluation.statistics import comparison
 
     given = comparison.read([options.first, *options.others])
     compared = comparison.compare(given, pairs=options.pairs, seed=options.seed)
@@ -118,7 +119,7 @@ def compare(options: argparse.Namespace) -> None:
 
 def report(options: argparse.Namespace) -> None:
     """Say what each factor of a sweep does: settings by mean and SD, the best of each level, tests by Holm, figures."""
-    from evaluation import factors
+    from evaluation.statistics import factors
 
     results = factors.read(options.results, options.metric)
     by = options.by or results.factors[0]
@@ -136,14 +137,14 @@ def report(options: argparse.Namespace) -> None:
 
 def download_models(options: argparse.Namespace) -> None:
     """Fetch what metrics need that comes with no package; what is there is left alone."""
-    from evaluation import models
+    from evaluation.metrics import models
 
     models.fetch(options.names, options.cache)
 
 
 def info(options: argparse.Namespace) -> None:
     """Print versions, Java, jars and models, and of each caption metric what it needs and whether that is there."""
-    from evaluation import models
+    from evaluation.metrics import models
 
     print(models.info(options.cache))
 
@@ -171,7 +172,7 @@ def parser() -> argparse.ArgumentParser:
     room = rooms.add_parser("score", help="score a prediction").add_subparsers(required=True, metavar="VERB")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--truth", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
-    shared.add_argument("--split", default=data.EVALUATION, help="which split (evaluation)")
+    shared.add_argument("--split", default=EVALUATION, help="which split (evaluation)")
     shared.add_argument("--json", type=Path, metavar="FILE", help="write the figures at full precision")
     verb = room.add_parser("retrieval", parents=[shared], help="score a retriever", description=score_retrieval.__doc__)
     verb.add_argument(

@@ -1,7 +1,8 @@
 """What an evaluation found: metrics with intervals, the items they are made of, and a signature; printed and kept.
 
 The signature, in sacreBLEU's manner, names all that changes the numbers. Two scores in which a part of it differs are
-of different things, and `evaluation.comparison` refuses them (it says which parts do not count). The file is JSON:
+of different things, and `evaluation.statistics.comparison` refuses them (it says which parts do not count). The file
+is JSON:
 
     {"signature": "…",
      "metrics": {"mAP@10": {"value":, "std_error":, "low":, "high":, "n":, "interval": "jackknife-95",
@@ -10,8 +11,9 @@ of different things, and `evaluation.comparison` refuses them (it says which par
      "items": {"kind": "queries", "names": […], "groups": […], "values": {"mAP@10": […]}}}
 
 The values of a metric that is a mean are the items' own; of a corpus metric they are the jackknife's pseudo-values
-(`evaluation.intervals`), whose differences between two systems are as good. `chance`, `by_clip` and `unavailable` stand
-where there is such a thing. A figure that is none (the standard error of a single item) or not finite is null.
+(`evaluation.statistics.intervals`), whose differences between two systems are as good. `chance`, `by_clip` and
+`unavailable` stand where there is such a thing. A figure that is none (the standard error of a single item)
+or not finite is null.
 """
 
 import json
@@ -26,7 +28,7 @@ import numpy as np
 
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, Faulty, Finding, table
-from evaluation.intervals import (
+from evaluation.statistics.intervals import (
     METHODS,
     RESAMPLES,
     Estimate,

@@ -11,7 +11,7 @@ import zipfile
 from dataclasses import asdict
 from pathlib import Path
 
-from evaluation import data
+from evaluation.data.dataset import DEVELOPMENT, EVALUATION, SPLITS, VALIDATION, Split, read_dataset
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, Finding, command, count, printable, say, table, unknown_key
 from submission import archive, metadata, outputs, package, tasks, teams
@@ -73,7 +73,7 @@ def make(options: argparse.Namespace) -> None:
     """Make a task's package from runs: outputs, metadata and report in a zip, which `validate` would not fault."""
     task = tasks.read(options.task)
     team, noticed = teams.read(task, options.team)
-    dataset = data.read(options.data, sound=False)
+    dataset = read_dataset(options.data, sound=False)
     file = task.package.file.value.format(author=team.author, institute=team.institute)
     target = options.out or options.runs[0] / "submission" / file
     noticed += _excluded(task, options)
@@ -90,8 +90,8 @@ def make(options: argparse.Namespace) -> None:
 def validate(options: argparse.Namespace) -> int:
     """Check a package, an output file or a metadata file against the task, and against the data where they are."""
     task, path = tasks.read(options.task), options.path
-    if options.split and options.split not in data.SPLITS:
-        raise BadRequest(unknown_key(options.split, data.SPLITS, "split"))
+    if options.split and options.split not in SPLITS:
+        raise BadRequest(unknown_key(options.split, SPLITS, "split"))
     if options.json and options.json.suffix.lower() != ".json":
         raise BadRequest(f"--json {options.json}: must end in .json; give another name")
     if path.is_dir() or archive.is_one(path):
@@ -128,13 +128,13 @@ def leaderboard(options: argparse.Namespace) -> int:
     return 1 if board.errors else 0
 
 
-def _splits(task: tasks.Task, options: argparse.Namespace) -> dict[str, data.Split | str]:
+def _splits(task: tasks.Task, options: argparse.Namespace) -> dict[str, Split | str]:
     """What answers are checked against: the task's sets that the data folder has, or one split in their place."""
     if options.split:
         return dict.fromkeys(task.sets, _split(options))
     if not options.data:
         return {}
-    dataset = data.read(options.data, sound=False)
+    dataset = read_dataset(options.data, sound=False)
     there = {name: dataset[name] for name in task.sets if name in dataset.splits}
     if not there:
         message = f"has none of {task.name}'s sets ({', '.join(task.sets)}); for a rehearsal give --split evaluation"
@@ -142,7 +142,7 @@ def _splits(task: tasks.Task, options: argparse.Namespace) -> dict[str, data.Spl
     return there
 
 
-def _answered(task: tasks.Task, options: argparse.Namespace) -> data.Split | str:
+def _answered(task: tasks.Task, options: argparse.Namespace) -> Split | str:
     """Return what a single output answers: the split that is given, else the set that its name says.
 
     Of a file that is not named as an output this is the evaluation split, or where the data folder has none, the only
@@ -161,7 +161,7 @@ def _answered(task: tasks.Task, options: argparse.Namespace) -> data.Split | str
         there = {}
         for name in task.sets:
             with contextlib.suppress(BadRequest):
-                there[name] = data.read(options.data, name, sound=False)[name]
+                there[name] = read_dataset(options.data, name, sound=False)[name]
         if not there:
             raise
     if len(there) > 1:
@@ -170,9 +170,9 @@ def _answered(task: tasks.Task, options: argparse.Namespace) -> data.Split | str
     return next(iter(there.values()))
 
 
-def _split(options: argparse.Namespace) -> data.Split | str:
-    name = options.split or data.EVALUATION
-    return data.read(options.data, name, sound=False)[name] if options.data else name
+def _split(options: argparse.Namespace) -> Split | str:
+    name = options.split or EVALUATION
+    return read_dataset(options.data, name, sound=False)[name] if options.data else name
 
 
 def _excluded(task: tasks.Task, options: argparse.Namespace) -> list[Finding]:
@@ -183,11 +183,7 @@ def _excluded(task: tasks.Task, options: argparse.Namespace) -> list[Finding]:
         return []
     lists = options.training
     if not lists and options.data:
-        lists = [
-            path
-            for split in (data.DEVELOPMENT, data.VALIDATION)
-            for path in options.data.glob(f"*metadata_{split}.csv")
-        ]
+        lists = [path for split in (DEVELOPMENT, VALIDATION) for path in options.data.glob(f"*metadata_{split}.csv")]
     if not lists:
         raise BadRequest("nothing is known of the training data; give lists of its sounds: --training FILE …")
     return package.training_sounds(task, lists, options.excluded)

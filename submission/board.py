@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
-from evaluation import comparison
-from evaluation.comparison import Difference
+from evaluation.data.tables import spreadsheet
 from evaluation.findings import ERROR, NOTE, WARNING, Finding, count, printable, table
-from evaluation.intervals import Estimate
 from evaluation.scores import LOWER, Score, number, plain
-from evaluation.tables import spreadsheet
+from evaluation.statistics import comparison
+from evaluation.statistics.comparison import Difference
+from evaluation.statistics.intervals import Estimate
 from submission.tasks import Figures, Task
 
 SEED = 0  # of the test's draws

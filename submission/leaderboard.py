@@ -10,9 +10,9 @@ Conventions
   A system that lacks the metric which others have stands last, without a rank.
 - **Intervals** are the task's, 95 %; the jackknife where the facts name none. Each item counts for itself, as in the
   years' own tables; intervals by clip, where items share clips, are in the JSON.
-- **Neighbours**: the paired randomisation test of `evaluation.comparison` between each system and the next one down, in
-  the metric that ranks, with the jackknife interval of the difference and Holm's correction over the neighbours of the
-  table.
+- **Neighbours**: the paired randomisation test of `evaluation.statistics.comparison` between each system and the next
+  one down, in the metric that ranks, with the jackknife interval of the difference and Holm's correction over the
+  neighbours of the table.
 - **Published** figures of the organisers' baseline are shown if they were measured on the split that is scored: its
   name, number of clips and number of queries are those of the task's facts. They were not computed here, and have no
   rank.
@@ -49,14 +49,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from evaluation import comparison, retrieval
-from evaluation.comparison import Difference
-from evaluation.data import Split
+from evaluation.data.dataset import Split
 from evaluation.files import replacing
 from evaluation.findings import NOTE, BadRequest, Faulty, Finding, say
-from evaluation.intervals import grouped, jackknife
+from evaluation.metrics import retrieval
 from evaluation.ordering import natural
 from evaluation.scores import LOWER
+from evaluation.statistics import comparison
+from evaluation.statistics.comparison import Difference
+from evaluation.statistics.intervals import grouped, jackknife
 from submission import page
 from submission.board import SEED, Entry, Leaderboard, Package, Table
 from submission.tasks import Task
@@ -215,7 +216,7 @@ def _scored(task: Task, path: Path, system: object, split: Split, ranked: str, c
     if task.kind == "retrieval":
         score = retrieval.evaluate(split, retrieval.read_csv(file, shown), **options)
     else:
-        from evaluation import captioning  # takes scipy along
+        from evaluation.metrics import captioning  # takes scipy along
 
         score = captioning.evaluate(split, captioning.read(file), cache=cache, **options)
     fields = task.names(system.label)

@@ -1,8 +1,9 @@
 """Output files: written from a prediction, and checked before they are handed in.
 
 What a file may take of the machine is bounded, whoever made it: `LIMIT` bytes, `CELLS` cells, ten million characters a
-cell (`evaluation.tables`), and `LISTED` findings, of which some of each kind are kept (`evaluation.findings.limited`),
-each with `SHOWN` characters of a text. That is less than 2 GB of memory, whatever the file holds.
+cell (`evaluation.data.tables`), and `LISTED` findings, of which some of each kind are kept
+(`evaluation.findings.limited`), each with `SHOWN` characters of a text. That is less than 2 GB of memory, whatever
+the file holds.
 """
 
 import codecs
@@ -14,8 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluation import caption_text, retrieval, tables
-from evaluation.data import SOUND_SUFFIXES, Split, of_another_split
+from evaluation.data import caption_text, tables
+from evaluation.data.dataset import SOUND_SUFFIXES, Split, of_another_split
 from evaluation.files import replacing
 from evaluation.findings import (
     ALIKE,
@@ -31,12 +32,13 @@ from evaluation.findings import (
     printable,
     quoted,
 )
+from evaluation.metrics import retrieval
+from evaluation.metrics.retrieval import Ranking, Similarity
 from evaluation.names import closest, explain, hint
-from evaluation.retrieval import Ranking, Similarity
 from submission.tasks import SEPARATORS, Task
 
 if TYPE_CHECKING:
-    from evaluation import captioning
+    from evaluation.metrics import captioning
 
 LIMIT = 128 * 2**20
 CELLS = 6_000_000  # Clotho's validation split, 5225 captions by 1045 clips, has 5.5 million
@@ -86,7 +88,7 @@ def _rows(
     task: Task, prediction: "Similarity | Ranking | captioning.Prediction", split: Split, file: str
 ) -> tuple[list[str], Iterable[Sequence[str]]]:
     if task.kind == "captioning":
-        from evaluation import captioning  # takes scipy along, which no other form needs
+        from evaluation.metrics import captioning  # takes scipy along, which no other form needs
 
         captioning.validate(split, prediction, file)
         captions = dict(zip(prediction.file_names, prediction.captions, strict=True))

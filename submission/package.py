@@ -18,10 +18,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from evaluation import retrieval, scores, tables
-from evaluation.data import EVALUATION, Dataset, Split
+from evaluation import scores
+from evaluation.data import tables
+from evaluation.data.dataset import EVALUATION, Dataset, Split
 from evaluation.files import replacing
 from evaluation.findings import ERROR, NOTE, SHOWN, WARNING, BadRequest, Faulty, Finding, cut, quoted
+from evaluation.metrics import retrieval
 from evaluation.ordering import natural
 from submission import archive, documents, metadata, outputs, reports
 from submission.documents import Document
@@ -501,7 +503,7 @@ def _answer(task: Task, run: Path, split: Split, folder: Path, path: Path, shown
         if task.kind == "captioning":
             if not table.is_file():
                 return [_no_prediction(task, run, split, folder, table, matrix)]
-            from evaluation import captioning  # takes scipy along, which no other task needs
+            from evaluation.metrics import captioning  # takes scipy along, which no other task needs
 
             source = table
             prediction = captioning.read(table)

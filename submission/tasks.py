@@ -17,9 +17,9 @@ from typing import Annotated, Generic, Literal, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
-from evaluation.data import SPLITS, Split
+from evaluation.data.dataset import SPLITS, Split
 from evaluation.findings import BadRequest, Faulty, Finding, unknown_key
-from evaluation.intervals import METHODS
+from evaluation.statistics.intervals import METHODS
 
 FOLDER = Path(__file__).parent / "tasks"
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation import data
+from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION, read_dataset
 from evaluation.findings import BadRequest, command, say, table
 from systems import listing, modules
 
@@ -38,7 +38,7 @@ def train(options: argparse.Namespace) -> None:
 
     system = contract.system(options.system)
     config = contract.configure(system.Config, options.config, options.set)
-    dataset = data.read(options.data, data.DEVELOPMENT, data.VALIDATION)
+    dataset = read_dataset(options.data, DEVELOPMENT, VALIDATION)
     flags = {key: getattr(options, key) for key in FLAGS}
     digests = {name: split.digest for name, split in dataset.splits.items()}
     run = Run(options.run_folder, options.system, config, digests, options.seed, options.cache, flags)
@@ -49,13 +49,13 @@ def predict(options: argparse.Namespace) -> None:
     """Score every query of a split against every clip, or caption every clip, with a trained run."""
     from systems import runs
 
-    split = data.read(options.data, options.split)[options.split]
+    split = read_dataset(options.data, options.split)[options.split]
     print(runs.predict(options.run_folder, split, task=options.task, trusted=options.trust))
 
 
 def sweep(options: argparse.Namespace) -> int:
     """Make every run of a grid, on this machine or a cluster; what is done is not made again."""
-    from systems import sweep
+    from systems.sweeps import sweep
 
     failed = sweep.sweep(
         options.file,
@@ -80,7 +80,7 @@ def published(options: argparse.Namespace) -> None:
     runs = [*options.runs, *(best_of(options.sweep, options.by) if options.sweep else [])]
     if runs and not options.data:
         raise BadRequest("--data must be the folder that the runs were scored on; give it")
-    split = data.read(options.data, options.split, sound=False)[options.split] if options.data else None
+    split = read_dataset(options.data, options.split, sound=False)[options.split] if options.data else None
     print(beside(options.system, runs, options.data and options.data.resolve().name, split))
 
 
@@ -149,7 +149,7 @@ def parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
     verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
-    verb.add_argument("--split", default=data.EVALUATION, help="which split (evaluation)")
+    verb.add_argument("--split", default=EVALUATION, help="which split (evaluation)")
     text = "of a system that does both: captioning (without), or retrieval"
     verb.add_argument("--as", dest="task", choices=["captioning", "retrieval"], help=text)
     modules.add_option(verb)
@@ -159,7 +159,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("file", type=Path, metavar="FILE", help="YAML file of system, grid, seeds and metric")
     verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
     verb.add_argument("--out", type=Path, required=True, metavar="SWEEP", help="folder to write, or to go on with")
-    verb.add_argument("--split", default=data.EVALUATION, help="which split is predicted and scored (evaluation)")
+    verb.add_argument("--split", default=EVALUATION, help="which split is predicted and scored (evaluation)")
     verb.add_argument("--cache", type=Path, default=Path(".cache"), help="where features are kept (.cache)")
     verb.add_argument("--dry-run", action="store_true", help="list the runs, time some steps, and estimate the hours")
     workers = verb.add_argument_group("where to run")
@@ -178,7 +178,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--sweep", type=Path, help=text)
     verb.add_argument("--by", metavar="FACTOR", help="factor of the sweep, such as audio_encoder")
     verb.add_argument("--data", type=Path, metavar="DIR", help="data folder that the runs were scored on")
-    verb.add_argument("--split", default=data.EVALUATION, help="which split (evaluation)")
+    verb.add_argument("--split", default=EVALUATION, help="which split (evaluation)")
     verb.set_defaults(run=published)
     return top
 

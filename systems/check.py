@@ -21,7 +21,8 @@ import soundfile
 import torch
 from pydantic import BaseModel, ValidationError
 
-from evaluation import data, yamlfiles
+from evaluation import yamlfiles
+from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION, read_dataset
 from evaluation.findings import BadRequest, Faulty, Finding, cut, say
 from systems import contract, source
 from systems.modules import UntrustedModule, trusting
@@ -29,7 +30,7 @@ from systems.training import Run
 
 TOLERANCE = 1e-4  # of the largest value of an answer: rounding is below it, a neighbour's or padding's influence not
 SECONDS = (0.1, 1.07, 1.98, 4.0, 30.0)
-SPLITS = {data.DEVELOPMENT: 6, data.VALIDATION: 3, data.EVALUATION: 3}  # clips
+SPLITS = {DEVELOPMENT: 6, VALIDATION: 3, EVALUATION: 3}  # clips
 RATE = 44100  # Hz of the data folder's sounds
 NAMES = (  # one a clip, in this order; the same ones stand in every split, as four of Clotho's do in two
     " check, no.1 &amp; first.wav",
@@ -212,7 +213,7 @@ def make_data(folder: Path) -> None:
 def _train(module: ModuleType, config: BaseModel, folder: Path, report: Report) -> list[Path]:
     """Train twice with one seed, and return the checkpoints of runs that have one."""
     make_data(folder / "data")
-    dataset = data.read(folder / "data")
+    dataset = read_dataset(folder / "data")
     digests = {name: split.digest for name, split in dataset.splits.items()}
     found = []
     for number, name in enumerate(("first", "second")):

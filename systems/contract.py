@@ -1,7 +1,8 @@
 """What a system is: any importable module with these three names, and no base class.
 
 - `Config`: a pydantic model; every field has a default, and unknown keys are refused (`extra="forbid"`).
-- `train(config, dataset, run)`: train on `dataset` (`evaluation.data.Dataset`) into `run` (`systems.training.Run`).
+- `train(config, dataset, run)`: train on `dataset` (`evaluation.data.dataset.Dataset`) into `run`
+  (`systems.training.Run`).
 - `load_model(checkpoint)`: give back a `Retriever` or a `Captioner` from a checkpoint of the run, ready to use.
 
 `baseline.retriever` and `baseline.captioner` are such modules; so is any other on the path. `systems check NAME` says
@@ -25,10 +26,11 @@ import torch
 from pydantic import BaseModel, Field, ValidationError
 from tqdm import tqdm
 
-from evaluation import audio, yamlfiles
-from evaluation.data import Dataset, Split
+from evaluation import yamlfiles
+from evaluation.data import audio
+from evaluation.data.dataset import Dataset, Split
 from evaluation.findings import BadRequest, Faulty, Finding, cut, say, unknown_key
-from evaluation.retrieval import Similarity
+from evaluation.metrics.retrieval import Similarity
 from systems import source
 from systems.lock import locked
 from systems.modules import UntrustedModule, imported, must_be_trusted, trusting

@@ -23,11 +23,12 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ValidationError, model_validator
 
-from evaluation import factors, scores, yamlfiles
-from evaluation.data import Split
+from evaluation import scores, yamlfiles
+from evaluation.data.dataset import Split
 from evaluation.findings import BadRequest, Faulty, Finding, table, unknown_key
-from evaluation.intervals import Estimate, jackknife
 from evaluation.scores import Score
+from evaluation.statistics import factors
+from evaluation.statistics.intervals import Estimate, jackknife
 from systems import listing
 
 Figure = list[float] | dict[Literal["mean", "sd"], float]

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from evaluation import captioning, retrieval
-from evaluation.data import Split
+from evaluation.data.dataset import Split
 from evaluation.findings import WARNING, BadRequest, Finding, say
+from evaluation.metrics import captioning, retrieval
 from evaluation.scores import Score
 from systems import contract
-from systems.embeddings import kept
+from systems.caching.embeddings import kept
 
 PARTS = {"captioning": ("caption",), "retrieval": ("embed_audio", "embed_text")}  # what a task needs of a model
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation import soundscapes
+from evaluation.data import soundscapes
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

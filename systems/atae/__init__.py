@@ -26,11 +26,12 @@ from gensim.models import KeyedVectors
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from evaluation import data, fsd50k, retrieval
-from evaluation.data import DEVELOPMENT, VALIDATION, Clip, Dataset, Split
+from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Clip, Dataset, Split, read_dataset
 from evaluation.findings import BadRequest
-from systems.embeddings import embed
-from systems.features import waveforms
+from evaluation.metrics import retrieval
+from systems.caching.embeddings import embed
+from systems.caching.features import waveforms
+from systems.caption_retrieval import fsd50k
 from systems.parts import adapters, encoders, frozen, losses, pairs, texts, words
 from systems.parts.adapters import side_by_side
 from systems.training import Run, Schedule, called, read_checkpoint
@@ -353,7 +354,7 @@ def read_noisy(folder: Path, share: float, seed: int) -> Split:
     if (folder / fsd50k.METADATA.parent).is_dir():
         split = fsd50k.read(folder)
     else:
-        split = data.read(folder, DEVELOPMENT)[DEVELOPMENT]
+        split = read_dataset(folder, DEVELOPMENT)[DEVELOPMENT]
     drawn = np.random.default_rng(seed).permutation(len(split.clips))[: max(1, round(share * len(split.clips)))]
     return Split(split.name, tuple(split.clips[index] for index in sorted(drawn)))
 

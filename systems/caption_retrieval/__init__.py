@@ -37,11 +37,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from evaluation.data import DEVELOPMENT, VALIDATION, Clip, Dataset, Split
+from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Clip, Dataset, Split
 from evaluation.files import replacing
 from evaluation.findings import NOTE, BadRequest, Faulty, Finding, say
+from systems.caching.embeddings import embed
 from systems.caption_retrieval import similarity
-from systems.embeddings import embed
 from systems.parts import encoders, frozen, texts, vocabulary
 from systems.parts.adapters import inside
 from systems.parts.optimizers import AdaBound

@@ -46,11 +46,11 @@ from pydantic import Field, model_validator
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from evaluation import retrieval
-from evaluation.data import DEVELOPMENT, VALIDATION, Clip, Dataset, Split
+from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Clip, Dataset, Split
 from evaluation.findings import BadRequest
+from evaluation.metrics import retrieval
+from systems.caching.features import waveforms
 from systems.clip_aac import audioclip, heads, tokens
-from systems.features import waveforms
 from systems.parts import generation, losses, pairs, texts, vocabulary
 from systems.parts.decoder import Decoder, Steps
 from systems.parts.vocabulary import END, PADDING, SPECIAL, START, Vocabulary

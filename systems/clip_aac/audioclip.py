@@ -17,7 +17,7 @@ Source: AndreyGuzhov/AudioCLIP, release v0.1, `model/audioclip.py`, `model/esres
 import torch
 from torch import nn
 
-from evaluation.models import Part
+from evaluation.metrics.models import Part
 from systems.clip_aac.heads import FFT, SIZE, WINDOW, AudioClip, AudioHead
 from systems.parts.encoders import weights
 

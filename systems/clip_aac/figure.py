@@ -16,8 +16,8 @@ import lightning
 import numpy as np
 import torch
 
-from evaluation import audio, data
-from evaluation.data import Clip
+from evaluation.data import audio
+from evaluation.data.dataset import EVALUATION, Clip, read_dataset
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, command
 from systems.clip_aac import ClipAac, beginning, load_model
@@ -35,7 +35,7 @@ def main(options: argparse.Namespace) -> None:
     if trained.system != "systems.clip_aac" or not trained.config.get("alpha"):
         raise BadRequest(f"{options.run_folder}: must be a run of systems.clip_aac with alpha above 0, and a text head")
     after = load_model(checkpoint)
-    clips = drawn(data.read(options.data, options.split)[options.split].clips, trained.seed)
+    clips = drawn(read_dataset(options.data, options.split)[options.split].clips, trained.seed)
     lightning.seed_everything(trained.seed, verbose=False)
     before = beginning(after.config, after.vocabulary, after.tokenizer).eval()
     matrices = {f"{name} training": similarity(model, clips) for name, model in (("before", before), ("after", after))}
@@ -99,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("python -m systems.clip_aac.figure", description=main.__doc__)
     top.add_argument("run_folder", type=Path, metavar="RUN", help="run folder of systems.clip_aac")
     top.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
-    top.add_argument("--split", default=data.EVALUATION, help="which split (evaluation)")
+    top.add_argument("--split", default=EVALUATION, help="which split (evaluation)")
     top.set_defaults(run=main)
     return top
 

@@ -32,7 +32,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from evaluation.data import DEVELOPMENT, VALIDATION, Dataset, Split
+from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset, Split
 from evaluation.findings import BadRequest
 from systems import caption_retrieval
 from systems.caption_retrieval import similar_captions, similarity

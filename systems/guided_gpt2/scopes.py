@@ -35,17 +35,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from evaluation import captioning, data
-from evaluation.captioning import Prediction
-from evaluation.data import Split
+from evaluation.data.dataset import EVALUATION, Split, read_dataset
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, command, lookalike, printable, table
-from evaluation.intervals import jackknife
+from evaluation.metrics import captioning
+from evaluation.metrics.captioning import Prediction
 from evaluation.scores import Measured, Score
+from evaluation.statistics.intervals import jackknife
 from systems import caption_retrieval, guided_gpt2, listing, modules, published, runs
+from systems.caching.embeddings import embed
 from systems.caption_retrieval import fitted, similarity
 from systems.contract import load, read_run
-from systems.embeddings import embed
 from systems.parts import texts
 
 METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "cider_d", "rouge_l", "spice")
@@ -87,7 +87,7 @@ def main(options: argparse.Namespace) -> None:
         raise BadRequest(f"{checkpoint}: no such file; give the run folder of systems.guided_gpt2, trained")
     runs.warn_unfinished(options.run_folder)
     metrics, _ = captioning.choose(options.metrics)
-    split = caption_retrieval.captioned(data.read(options.data, options.split)[options.split])
+    split = caption_retrieval.captioned(read_dataset(options.data, options.split)[options.split])
     if options.examples:
         split = chosen(split, options.examples)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -293,7 +293,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("python -m systems.guided_gpt2.scopes", description=main.__doc__)
     top.add_argument("run_folder", type=Path, metavar="RUN", help="run folder of systems.guided_gpt2")
     top.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
-    top.add_argument("--split", default=data.EVALUATION, help="which split, with captions (evaluation)")
+    top.add_argument("--split", default=EVALUATION, help="which split, with captions (evaluation)")
     top.add_argument("--metrics", nargs="+", default=METRICS, metavar="METRIC", help="which metrics, or a set of them")
     text = "show how the system comes to the captions of these clips, and score nothing (default: score all scopes)"
     top.add_argument("--examples", nargs="+", metavar="CLIP", help=text)

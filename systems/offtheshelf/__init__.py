@@ -25,9 +25,9 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from evaluation.data import DEVELOPMENT, VALIDATION, Dataset, Split
+from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset, Split
 from evaluation.findings import BadRequest
-from systems.embeddings import embed
+from systems.caching.embeddings import embed
 from systems.offtheshelf.context import Context, View
 from systems.parts import adapters, encoders, frozen, generation, texts, vocabulary, words
 from systems.parts.adapters import side_by_side

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from evaluation.findings import BadRequest
+from systems.caching.store import Store
 from systems.parts import texts
-from systems.store import Store
 
 View = Literal["prefix", "caption"]
 

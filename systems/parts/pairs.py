@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from evaluation.data import Clip
+from evaluation.data.dataset import Clip
 from systems.parts.losses import NONE
 
 

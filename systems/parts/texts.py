@@ -25,11 +25,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from evaluation.findings import BadRequest
-from evaluation.models import Part
+from evaluation.metrics.models import Part
+from systems.caching.store import Store
 from systems.parts import words
 from systems.parts.adapters import inside, mean
 from systems.parts.encoders.weights import PARALLEL
-from systems.store import Store
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

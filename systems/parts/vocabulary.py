@@ -13,10 +13,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from evaluation import overlap
-from evaluation.data import Split
+from evaluation.data.dataset import Split
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, Faulty, Finding
+from evaluation.metrics import overlap
 from systems.parts.generation import Rules
 
 PADDING, START, END, UNKNOWN = range(4)

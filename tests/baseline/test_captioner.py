@@ -16,8 +16,9 @@ import yaml
 from baseline import captioner, floors
 from baseline.captioner import Captioner, Config, Training, make_batch
 from baseline.retriever import Item
-from evaluation import captioning, data
+from evaluation.data.dataset import Clip, Split, read_dataset
 from evaluation.findings import command
+from evaluation.metrics import captioning
 from submission.__main__ import parser as submission
 from systems import training
 from systems.__main__ import parser
@@ -41,7 +42,7 @@ def arguments(folder, run, *settings, system="baseline.captioner", small=SMALL):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    from evaluation import soundscapes
+    from evaluation.data import soundscapes
 
     folder = tmp_path_factory.mktemp("data") / "tiny"
     soundscapes.make(folder, clips={"development": 11, "validation": 4, "evaluation": 5}, progress=False)
@@ -84,7 +85,7 @@ def test_it_learns_four_clips_word_by_word():
     torch.manual_seed(0)
     sizes = {"blocks": 2, "heads": 2, "head_size": 16, "hidden": 64}
     model = Captioner(Config(dropout=0, decoder_dropout=0, label_smoothing=0, **sizes), known).train()
-    training = Training(model, data.Split("validation", ()))
+    training = Training(model, Split("validation", ()))
     batch = make_batch(items, known, longest=60)
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     for _ in range(60):
@@ -193,7 +194,7 @@ def test_from_prediction_to_output_file_and_floors(tiny, retriever, undisturbed,
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["file_name", "caption_predicted", "log_probability"]
-    split = data.read(tiny, "evaluation", "development")["evaluation"]
+    split = read_dataset(tiny, "evaluation", "development")["evaluation"]
     assert [row["file_name"] for row in rows] == list(split.file_names)
     assert all(float(row["log_probability"]) < 0 and row["caption_predicted"] for row in rows)
     assert captioning.read(path).captions == tuple(row["caption_predicted"] for row in rows)
@@ -235,7 +236,7 @@ def test_from_prediction_to_output_file_and_floors(tiny, retriever, undisturbed,
 
 
 def test_floors_see_no_caption_of_the_split(tiny):
-    dataset = data.read(tiny, "development", "evaluation")
+    dataset = read_dataset(tiny, "development", "evaluation")
     development = dataset["development"]
     captions = {caption for clip in development.clips for caption in clip.captions}
     assert floors.constant(development) in captions
@@ -245,7 +246,7 @@ def test_floors_see_no_caption_of_the_split(tiny):
 
 def test_the_constant_caption_fits_most_clips(clotho_like):
     folder = clotho_like({"development": 6})
-    development = data.read(folder, "development")["development"]
+    development = read_dataset(folder, "development")["development"]
     said = [
         "Rain falls on a roof.",
         "A dog barks.",
@@ -255,13 +256,13 @@ def test_the_constant_caption_fits_most_clips(clotho_like):
         "Rain on a roof.",
     ]
     clips = tuple(
-        data.Clip(clip.file_name, (text,) * 2, clip.path) for clip, text in zip(development.clips, said, strict=True)
+        Clip(clip.file_name, (text,) * 2, clip.path) for clip, text in zip(development.clips, said, strict=True)
     )
-    assert floors.constant(data.Split("development", clips)) in {said[0], said[3]}
+    assert floors.constant(Split("development", clips)) in {said[0], said[3]}
 
 
 def test_the_nearest_clip_of_a_clip_is_itself(tiny, retriever):
-    split = data.read(tiny, "evaluation")["evaluation"]
+    split = read_dataset(tiny, "evaluation")["evaluation"]
     model = floors.loaded(retriever, "embed_audio", "", ())
     assert floors.nearest(split, split, model) == [clip.captions[0] for clip in split.clips]
 

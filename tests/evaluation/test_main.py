@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation import data, soundscapes
 from evaluation.__main__ import parser
+from evaluation.data import soundscapes
+from evaluation.data.dataset import read_dataset
 from evaluation.findings import command
-from evaluation.retrieval import Similarity
+from evaluation.metrics.retrieval import Similarity
 
 ROOT = Path(__file__).parents[2]
 
@@ -175,7 +176,7 @@ def test_make(run, tmp_path, monkeypatch):
     status, out, err = run("data", "make", tmp_path / "new", "--seed", "3")
     assert (status, err) == (0, "")
     title, header, _, *rows = out.splitlines()
-    queries = len(data.read(tmp_path / "new")["evaluation"].queries)
+    queries = len(read_dataset(tmp_path / "new")["evaluation"].queries)
     assert title == f"{tmp_path / 'new'}: 20 evaluation clips, {queries} queries; what can be reached:"
     assert header.split() == ["mAP@10", "R@1", "R@5", "R@10"]
     chance, kinds, scene = (np.array(row.split()[-4:], float) for row in rows)

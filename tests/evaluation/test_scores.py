@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from evaluation import scores
 from evaluation.findings import BadRequest, Faulty
-from evaluation.intervals import METHODS, Estimate, bootstrap, grouped, jackknife, pseudo_values
 from evaluation.scores import Items, Measured, Score, interval_method, measure
+from evaluation.statistics.intervals import METHODS, Estimate, bootstrap, grouped, jackknife, pseudo_values
 
 ALONE = Items("clips", ("a.wav", "b.wav", "c.wav"), (0, 1, 2))
 SHARED = Items("queries", ("A dog.", "A cat.", "A bell."), (0, 0, 1))

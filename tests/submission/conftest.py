@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from evaluation.data import Dataset
+from evaluation.data.dataset import Dataset
 from submission import tasks
 from submission.tasks import Task
 from tests.submission import made

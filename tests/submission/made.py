@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from evaluation.data import Clip, Dataset, Split
-from evaluation.retrieval import Similarity
+from evaluation.data.dataset import Clip, Dataset, Split
+from evaluation.metrics.retrieval import Similarity
 from submission import package, tasks, teams
 from submission.tasks import Task
 

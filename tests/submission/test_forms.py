@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evaluation import captioning, data, retrieval
-from evaluation.data import Clip, Split
+from evaluation.data.dataset import Clip, Split, read_dataset
 from evaluation.findings import Faulty, Finding
-from evaluation.retrieval import Similarity
+from evaluation.metrics import captioning, retrieval
+from evaluation.metrics.retrieval import Similarity
 from submission import outputs, tasks
 
 NAMES = (
@@ -99,7 +99,7 @@ def test_a_matrix_reads_back_equal(kind, tmp_path):
 
 @pytest.mark.parametrize("form", TASKS)
 def test_the_names_of_clotho_byte_for_byte(form, shared, tmp_path):
-    dataset, total = data.read(shared / "clotho", sound=False), 0
+    dataset, total = read_dataset(shared / "clotho", sound=False), 0
     for name in ("development", "validation", "evaluation"):
         clips = dataset[name].clips
         if TASKS[form].kind == "captioning":
@@ -584,7 +584,7 @@ def test_hostile_files_are_found_fast_and_in_bounded_memory(make, message, tmp_p
         make(file)
     code = (
         "import resource; from pathlib import Path; resource.setrlimit(resource.RLIMIT_AS, (2 * 10**9,) * 2);"
-        "from evaluation.data import Split, Clip; from submission import outputs, tasks;"
+        "from evaluation.data.dataset import Split, Clip; from submission import outputs, tasks;"
         f"split = Split('test', (Clip('a.wav', (), Path()),), None, {QUERIES!r});"
         "found = outputs.validate(tasks.read('dcase2025-6'), Path('out.csv'), split);"
         "print(len(found), max(len(str(finding)) for finding in found)); print(*found, sep='\\n')"

@@ -23,8 +23,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evaluation import captioning, npz, retrieval
+from evaluation import npz
 from evaluation.findings import ERROR, BadRequest, Faulty, Finding
+from evaluation.metrics import captioning, retrieval
 from submission import package
 from tests.submission import made
 

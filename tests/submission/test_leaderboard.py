@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 import yaml
 
-from evaluation import captioning, comparison, data, retrieval
-from evaluation.data import Dataset, Split
+from evaluation.data.dataset import Dataset, Split, read_dataset
 from evaluation.findings import ERROR, NOTE, BadRequest, Faulty, Finding
-from evaluation.retrieval import Similarity
+from evaluation.metrics import captioning, retrieval
+from evaluation.metrics.retrieval import Similarity
+from evaluation.statistics import comparison
 from submission import leaderboard, package, tasks, teams
 from submission import page as pages
 from submission.board import Entry, Package
@@ -253,7 +254,7 @@ def test_captions_of_clotho_are_told_by_their_number():
 
 
 def test_the_baseline_stands_beside_real_clotho(shared):
-    split = data.read(shared / "clotho", "evaluation", sound=False)["evaluation"]
+    split = read_dataset(shared / "clotho", "evaluation", sound=False)["evaluation"]
     for name in ("dcase2022-6b", "dcase2023-6b", "dcase2025-6"):
         facts = [fact.value for fact in tasks.read(name).baselines if fact.value.measured_on(split)]
         assert facts

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from evaluation import findings
-from evaluation.retrieval import Similarity
+from evaluation.metrics.retrieval import Similarity
 from submission import tasks
 from submission.__main__ import parser
 from tests.submission import made

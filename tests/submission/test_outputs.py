@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation import data, retrieval
-from evaluation.data import Clip, Split
+from evaluation.data.dataset import Clip, Split, read_dataset
 from evaluation.findings import BadRequest, Faulty
-from evaluation.retrieval import Similarity, evaluate
+from evaluation.metrics import retrieval
+from evaluation.metrics.retrieval import Similarity, evaluate
 from submission import outputs, tasks
 
 REAL = Path(__file__).parents[3] / "shared/data"
@@ -312,7 +312,7 @@ def test_the_output_for_another_split_names_it(tmp_path):
     for name in ("validation", "evaluation"):
         rows = ([f"{name} {number}.wav", f"A sound of {name}, no. {number}."] for number in range(20))
         (tmp_path / f"captions_{name}.csv").write_text(as_csv([["file_name", "caption_1"], *rows]))
-    dataset = data.read(tmp_path, sound=False)
+    dataset = read_dataset(tmp_path, sound=False)
     other = dataset["validation"]
     outputs.write(TASK, Similarity(other.queries, other.file_names, np.eye(20)), other, tmp_path / "out.csv")
     findings = outputs.validate(TASK, tmp_path / "out.csv", dataset["evaluation"], "out.csv")
@@ -468,7 +468,7 @@ def test_the_names_of_clotho_byte_for_byte(tmp_path):
     """Every name once: the first caption of every tenth clip is a query, answered by that clip and the next nine."""
     if not (REAL / "clotho").is_dir():
         pytest.skip(f"{REAL / 'clotho'} is not here")
-    dataset, total = data.read(REAL / "clotho", sound=False), 0
+    dataset, total = read_dataset(REAL / "clotho", sound=False), 0
     for name in ("development", "validation", "evaluation"):
         clips = dataset[name].clips
         clips = tuple(replace(clip, captions=clips[i - i % 10].captions[:1]) for i, clip in enumerate(clips))

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import yaml
 
-from evaluation import captioning, retrieval
-from evaluation.data import Clip, Dataset, Split
+from evaluation.data.dataset import Clip, Dataset, Split
 from evaluation.findings import ERROR, NOTE, BadRequest, Faulty
+from evaluation.metrics import captioning, retrieval
 from submission import package, tasks, teams
 from tests.submission import made
 

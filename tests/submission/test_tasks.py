@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import yaml
 
-from evaluation import captioning, retrieval
-from evaluation.data import Clip, Split
+from evaluation.data.dataset import Clip, Split
 from evaluation.findings import BadRequest, Faulty
+from evaluation.metrics import captioning, retrieval
 from submission import outputs, tasks
 from submission.tasks import Fact
 

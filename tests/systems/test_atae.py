@@ -14,13 +14,16 @@ import soundfile
 import torch
 import yaml
 
-from evaluation import data as datasets
-from evaluation import retrieval, scores, soundscapes
+from evaluation import scores
+from evaluation.data import soundscapes
+from evaluation.data.dataset import read_dataset
 from evaluation.findings import BadRequest, command
-from systems import atae, contract, grid, listing, training
+from evaluation.metrics import retrieval
+from systems import atae, contract, listing, training
 from systems.__main__ import parser
 from systems.modules import trusting
 from systems.parts import words
+from systems.sweeps import grid
 from tests.systems.runs import cut_off, rows, same
 from tests.systems.tiny import HEAR, text_model
 
@@ -148,7 +151,7 @@ def test_what_learns_changes_and_what_is_frozen_is_in_no_checkpoint(place, tmp_p
 def test_training_and_prediction_embed_alike(place, tmp_path):
     trained(place, tmp_path / "run", None, "epochs=2", "loss=nt_xent")
     model = atae.load_model(tmp_path / "run" / "checkpoints" / "best.ckpt")
-    split = datasets.read(place / "data", "validation")["validation"]
+    split = read_dataset(place / "data", "validation")["validation"]
     found = retrieval.ranks(split.truth, contract.similarity(model, split, device=torch.device("cpu")))
     best = max(float(row["validation_mAP@10"]) for row in rows(tmp_path / "run"))
     assert retrieval.average_precision(*found, 10).mean() == pytest.approx(best, abs=1e-6)
@@ -158,7 +161,7 @@ def test_word_vectors_are_trained_on_the_captions_and_kept(place, tmp_path):
     settings = ("text_encoder=train", "epochs=1", "text_adapter=mha", "audio_adapter=mha")
     trained(place, tmp_path / "run", None, *settings)
     first = atae.load_model(tmp_path / "run" / "checkpoints" / "best.ckpt")
-    captions = datasets.read(place / "data", "development")["development"].captions
+    captions = read_dataset(place / "data", "development")["development"].captions
     assert set(first.text_encoder.index) == {word for caption in captions for word in words.tokenize(caption)}
     trained(place, tmp_path / "run", None, *settings)  # which reads those that are kept
     assert command(parser(), ["predict", str(tmp_path / "run"), "--data", str(place / "data")]) == 0
@@ -267,7 +270,7 @@ def test_other_weights_than_in_training_are_refused(place, tmp_path, capsys):
 
 
 def test_published_figures_stand_beside_measured_ones(place, tmp_path, capsys):
-    split = datasets.read(place / "data", "evaluation")["evaluation"]
+    split = read_dataset(place / "data", "evaluation")["evaluation"]
     runs = []
     for seed in (0, 1):
         runs.append(tmp_path / f"run-{seed}")
@@ -319,7 +322,7 @@ def test_it_finds_real_sounds_by_real_encoders(shared, tmp_path):
         asked += ["--set", setting]
     assert command(parser(), [*asked, "--accelerator", "cpu"]) == 0
     model = atae.load_model(tmp_path / "run" / "checkpoints" / "best.ckpt")
-    split = datasets.read(shared / "esc10", "evaluation")["evaluation"]
+    split = read_dataset(shared / "esc10", "evaluation")["evaluation"]
     score = retrieval.evaluate(split, contract.similarity(model, split, device=torch.device("cpu")))
     assert score.metrics["mAP@10"].estimate.value >= 0.8
     system = yaml.safe_load((tmp_path / "run" / "system.yaml").read_text())

@@ -16,9 +16,8 @@ import pytest
 import scipy.sparse
 import torch
 
-from evaluation import data as datasets
-from evaluation import soundscapes
-from evaluation.data import Clip
+from evaluation.data import soundscapes
+from evaluation.data.dataset import Clip, read_dataset
 from evaluation.findings import BadRequest, Faulty, command
 from systems import caption_retrieval, contract, guided_gpt2
 from systems.__main__ import parser
@@ -389,12 +388,12 @@ def test_it_trains_predicts_without_the_data_and_validates_as_it_predicts(place,
     assert not any("audio_encoder" in name for name in state["state_dict"])
     assert "clips 6 are cut" in capsys.readouterr().err
     model = caption_retrieval.load_model(tmp_path / "run" / "checkpoints" / "best.ckpt")
-    split = datasets.read(place / "data", "validation")["validation"]
+    split = read_dataset(place / "data", "validation")["validation"]
     said, _ = contract.captions(model, split, device=torch.device("cpu"))
     with (tmp_path / "run" / "metrics.csv").open() as file:
         best = max(float(row["validation_CIDEr-D"]) for row in csv.DictReader(file))
     assert vocabulary.cider(split, said) == pytest.approx(best, abs=1e-9)
-    first = {clip.captions[0] for clip in datasets.read(place / "data", "development")["development"].clips}
+    first = {clip.captions[0] for clip in read_dataset(place / "data", "development")["development"].clips}
     assert set(said) <= first
 
     (tmp_path / "run" / "library.npz").rename(tmp_path / "library.npz")

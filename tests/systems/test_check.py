@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from evaluation import data
+from evaluation.data.dataset import check_dataset
 from evaluation.findings import BadRequest, command
 from systems import check
 from systems.__main__ import parser
@@ -358,7 +358,7 @@ def test_a_config_is_trained_with_for_an_epoch(team, tmp_path):
 
 def test_the_data_are_as_awkward_as_they_may_be(tmp_path):
     check.make_data(tmp_path / "data")
-    _, findings = data.check(tmp_path / "data")
+    _, findings = check_dataset(tmp_path / "data")
     assert not [finding for finding in findings if finding.severity == "error"]
 
 

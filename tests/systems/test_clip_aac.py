@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 import yaml
 
-from evaluation import data as datasets
-from evaluation import retrieval
+from evaluation.data.dataset import read_dataset
 from evaluation.findings import BadRequest, Faulty, command
+from evaluation.metrics import retrieval
 from submission.__main__ import parser as submission_parser
 from systems import clip_aac, contract
 from systems.__main__ import parser
@@ -867,7 +867,7 @@ def test_the_inference_checkpoint_captions_alike_without_the_text_head(place, ru
 
 def test_training_and_prediction_embed_alike(place, run):
     model = clip_aac.load_model(run / "checkpoints" / "best.ckpt")
-    split = datasets.read(place / "data", "validation")["validation"]
+    split = read_dataset(place / "data", "validation")["validation"]
     found = retrieval.ranks(split.truth, contract.similarity(model, split, device=torch.device("cpu")))
     best = max(rows(run), key=lambda row: float(row["validation_CIDEr-D"]))
     measured = retrieval.average_precision(*found, 10).mean()
@@ -965,7 +965,7 @@ def test_the_figure_shows_both_matrices(place, run, tmp_path, capsys, monkeypatc
     assert said[0].startswith("before training: the own caption has 0.")
     assert (run / "figures" / "similarity-evaluation.png").read_bytes().startswith(b"\x89PNG")
     model = clip_aac.load_model(run / "checkpoints" / "best.ckpt")
-    clips = figure.drawn(datasets.read(place / "data", "evaluation")["evaluation"].clips, 0, 3)
+    clips = figure.drawn(read_dataset(place / "data", "evaluation")["evaluation"].clips, 0, 3)
     matrix = figure.similarity(model, clips)
     assert matrix.shape == (3, 3)
     assert np.allclose(matrix.sum(1), 1)
@@ -976,7 +976,7 @@ def test_the_figure_shows_both_matrices(place, run, tmp_path, capsys, monkeypatc
 
     again = arguments(place, tmp_path / "again", "epochs=3")
     assert cut_off(again, clip_aac.Training, "configure_optimizers", how=stop) == -signal.SIGKILL
-    clips = figure.drawn(datasets.read(place / "data", "evaluation")["evaluation"].clips, 0)
+    clips = figure.drawn(read_dataset(place / "data", "evaluation")["evaluation"].clips, 0)
     after = figure.similarity(model, clips)
     model.load_state_dict(torch.load(tmp_path / "beginning.pt", weights_only=True))
     np.testing.assert_allclose(shown["before training"], figure.similarity(model, clips), atol=1e-6)

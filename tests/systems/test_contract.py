@@ -9,8 +9,9 @@ import torch
 import yaml
 from pydantic import BaseModel
 
-from evaluation import captioning, data, retrieval
+from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION, read_dataset
 from evaluation.findings import BadRequest, Faulty, command
+from evaluation.metrics import captioning, retrieval
 from systems import contract
 from systems.__main__ import parser
 
@@ -59,7 +60,7 @@ def team(tmp_path, monkeypatch):
 @pytest.fixture
 def loud_and_quiet(tmp_path):
     folder = tmp_path / "data"
-    for split in (data.DEVELOPMENT, data.VALIDATION, data.EVALUATION):
+    for split in (DEVELOPMENT, VALIDATION, EVALUATION):
         (folder / split).mkdir(parents=True)
         rows = ["file_name,caption_1,caption_2"]
         for number in range(12):
@@ -78,7 +79,7 @@ def test_a_teams_module_goes_the_whole_road(team, loud_and_quiet, tmp_path, caps
     assert yaml.safe_load((run / "config.yaml").read_text())["config"] == {"gain": 2.0}
     assert command(parser(), ["predict", str(run), "--data", str(loud_and_quiet), "--trust", team]) == 0
     assert "24 queries x 12 clips" in capsys.readouterr().out
-    split = data.read(loud_and_quiet)[data.EVALUATION]
+    split = read_dataset(loud_and_quiet)[EVALUATION]
     score = retrieval.evaluate(split, retrieval.read(run / "predictions" / "evaluation.npz"))
     # Every query is of one level, and clips of all lengths shared a batch.
     assert score.metrics["R@1"].estimate.value == 1
@@ -110,7 +111,7 @@ def test_predicting_without_a_run(tmp_path, loud_and_quiet, capsys):
 
 def test_all_unusable_sounds_are_named(team, loud_and_quiet, monkeypatch):
     monkeypatch.setattr(contract, "TOGETHER", 2)
-    split = data.read(loud_and_quiet)[data.EVALUATION]
+    split = read_dataset(loud_and_quiet)[EVALUATION]
     for clip in split.clips[3:5]:
         clip.path.write_text("no sound")
     model = contract.system(team).Loudness()
@@ -155,13 +156,13 @@ def test_a_captioner_without_log_probabilities_captions_a_blind_set(echo, loud_a
     path = echo / "predictions" / "test.csv"
     assert path.read_text().startswith("file_name,caption_predicted\n")
     prediction = captioning.read(path)
-    split = data.read(loud_and_quiet, "test")["test"]
+    split = read_dataset(loud_and_quiet, "test")["test"]
     assert prediction.file_names == split.file_names
     assert prediction.captions == tuple(f"{soundfile.info(clip.path).frames} samples" for clip in split.clips)
 
 
 def test_long_clips_do_not_share_a_batch(loud_and_quiet, monkeypatch):
-    split = data.read(loud_and_quiet)[data.EVALUATION]
+    split = read_dataset(loud_and_quiet)[EVALUATION]
     monkeypatch.setattr(contract, "SECONDS", 1)
     sizes, indexes = [], []
     for those, sounds, lengths in contract.batches(split, 8000, "testing"):
@@ -177,13 +178,13 @@ def test_long_clips_do_not_share_a_batch(loud_and_quiet, monkeypatch):
 def test_a_caption_is_one_line_and_not_empty(loud_and_quiet, caption):
     model = Echo()
     model.caption = lambda audio, lengths: [caption] * len(lengths)
-    split = data.read(loud_and_quiet)[data.EVALUATION]
+    split = read_dataset(loud_and_quiet)[EVALUATION]
     with pytest.raises(BadRequest, match="a caption must be one line of text, and not empty; that of ' clip, number"):
         contract.captions(model, split, device=torch.device("cpu"))
 
 
 def test_an_answer_that_is_not_finite_is_refused(team, loud_and_quiet):
-    split = data.read(loud_and_quiet)[data.EVALUATION]
+    split = read_dataset(loud_and_quiet)[EVALUATION]
     model = contract.system(team).Loudness()
     embed_audio, embed_text = model.embed_audio, model.embed_text
     model.embed_audio = lambda audio, lengths: embed_audio(audio, lengths) / 0 * 0
@@ -200,7 +201,7 @@ def test_an_answer_that_is_not_finite_is_refused(team, loud_and_quiet):
 def test_a_log_probability_that_is_not_finite_is_refused(loud_and_quiet):
     model = Echo()
     model.caption_scored = lambda audio, lengths: (model.caption(audio, lengths), lengths * float("nan"))
-    split = data.read(loud_and_quiet)[data.EVALUATION]
+    split = read_dataset(loud_and_quiet)[EVALUATION]
     with pytest.raises(BadRequest, match="caption_scored must give finite log-probabilities; found NaN or infinity"):
         contract.captions(model, split, device=torch.device("cpu"))
 
@@ -209,7 +210,7 @@ def test_each_clip_gets_one_caption(loud_and_quiet):
     model = Echo()
     model.caption = lambda audio, lengths: ["one"]
     with pytest.raises(BadRequest, match="caption gives 1 captions for 12 clips; it must give each one"):
-        contract.captions(model, data.read(loud_and_quiet)[data.EVALUATION], device=torch.device("cpu"))
+        contract.captions(model, read_dataset(loud_and_quiet)[EVALUATION], device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize(

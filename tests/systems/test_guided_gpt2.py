@@ -14,9 +14,11 @@ import pytest
 import torch
 import transformers
 
-from evaluation import captioning, scores, soundscapes
-from evaluation import data as datasets
+from evaluation import scores
+from evaluation.data import soundscapes
+from evaluation.data.dataset import Clip, Split, read_dataset
 from evaluation.findings import BadRequest, command
+from evaluation.metrics import captioning
 from systems import caption_retrieval, contract, guided_gpt2
 from systems.__main__ import parser
 from systems.caption_retrieval import similarity
@@ -248,7 +250,7 @@ def test_the_real_vocabulary_comes_back_as_it_was(shared, tmp_path):
     assert language.start == language.end == 50256
     assert language.encode("A dog barks.") == [32, 3290, 2318, 591, 13]  # of GPT-2's published tokeniser
     captions = [
-        clip.captions for clip in datasets.read(shared / "clotho", "evaluation", sound=False)["evaluation"].clips
+        clip.captions for clip in read_dataset(shared / "clotho", "evaluation", sound=False)["evaluation"].clips
     ]
     texts = [" ".join(caption.split()) for some in captions[:200] for caption in some]
     assert [language.decode(language.encode(text)) for text in texts] == texts
@@ -284,8 +286,8 @@ def test_a_run_keeps_what_learns_and_its_first_stage_predicts_by_itself(place, r
 def test_a_caption_is_guided_by_similar_ones_of_other_clips(place):
     language = generator.LanguageModel(str(place / "gpt"))
     said = [("a", "b"), ("c", "a"), ("d",), ("e",)]
-    clips = tuple(datasets.Clip(str(n), captions, Path(str(n))) for n, captions in enumerate(said))
-    split = datasets.Split("development", clips)
+    clips = tuple(Clip(str(n), captions, Path(str(n))) for n, captions in enumerate(said))
+    split = Split("development", clips)
     near = {("a", "b"), ("b", "c"), ("d", "a")}  # a b c d e
     pairs = sorted(("abcde".index(x), "abcde".index(y)) for one in near for x, y in (one, one[::-1]))
     starts = [sum(row < number for row, _ in pairs) for number in range(6)]
@@ -415,7 +417,7 @@ def test_all_scopes_are_captioned_scored_and_shown(place, run, model, capsys):
     found = {name: scores.read(folder / f"{name.replace(' ', '-')}.json").metrics["cider_d"] for name in names}
     assert all(math.isfinite(one.estimate.low) for one in found.values())
 
-    split = datasets.read(place / "data", "evaluation")["evaluation"]
+    split = read_dataset(place / "data", "evaluation")["evaluation"]
     said = scopes.said(model, split, place / "cache")
     assert said["whole"] == contract.captions(model, split, device=torch.device("cpu"))[0]
     stage = caption_retrieval.load_model(run / "retrieval" / "checkpoints" / "best.ckpt")
@@ -424,7 +426,7 @@ def test_all_scopes_are_captioned_scored_and_shown(place, run, model, capsys):
 
 def test_examples_show_how_a_caption_came_about(place, run, model, capsys):
     """Koizumi et al. 2020, the example of section 4.2: truth, BERTScore top-5, guidance, and the caption."""
-    split = datasets.read(place / "data", "evaluation")["evaluation"]
+    split = read_dataset(place / "data", "evaluation")["evaluation"]
     names = [split.clips[3].file_name, split.clips[0].file_name]
     assert asking([run, "--data", place / "data", "--cache", place / "cache", "--examples", *names, names[0]]) == 0
     printed = capsys.readouterr().out
@@ -432,7 +434,7 @@ def test_examples_show_how_a_caption_came_about(place, run, model, capsys):
         kept = list(csv.DictReader(file))
     assert list(dict.fromkeys(row["file_name"] for row in kept)) == names
     generated = dict(zip(split.file_names, contract.captions(model, split, device=torch.device("cpu"))[0], strict=True))
-    clips = datasets.read(place / "data", "development")["development"].clips
+    clips = read_dataset(place / "data", "development")["development"].clips
     known = list(dict.fromkeys(caption for clip in clips for caption in clip.captions))
     encode = similarity.texts.encoder(str(place / "text"), 2)
 
@@ -471,7 +473,7 @@ def test_examples_show_how_a_caption_came_about(place, run, model, capsys):
 
 
 def test_examples_of_unknown_clips_are_refused(place, run, capsys):
-    name = datasets.read(place / "data", "evaluation")["evaluation"].clips[0].file_name
+    name = read_dataset(place / "data", "evaluation")["evaluation"].clips[0].file_name
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     asked = [run, "--data", place / "data", "--cache", place / "cache", "--examples", name, name.upper(), "no clip"]
     assert asking(asked) == 2
@@ -481,14 +483,14 @@ def test_examples_of_unknown_clips_are_refused(place, run, capsys):
 
 
 def test_the_human_is_the_mean_over_the_captions_left_out(place):
-    split = datasets.read(place / "data", "evaluation")["evaluation"]
-    split = datasets.Split(split.name, tuple(replace(clip, captions=clip.captions[:2]) for clip in split.clips))
+    split = read_dataset(place / "data", "evaluation")["evaluation"]
+    split = Split(split.name, tuple(replace(clip, captions=clip.captions[:2]) for clip in split.clips))
     metrics = ("rouge_l", "bleu_2")
     found = scopes.human(split, metrics, place / "cache")
     folds = []
     for number in range(2):
         clips = [replace(c, captions=tuple(x for n, x in enumerate(c.captions) if n != number)) for c in split.clips]
-        others = datasets.Split(split.name, tuple(clips))
+        others = Split(split.name, tuple(clips))
         said = captioning.Prediction(split.file_names, tuple(clip.captions[number] for clip in split.clips))
         folds.append(captioning.evaluate(others, said, metrics=metrics, cache=place / "cache"))
     for metric in metrics:

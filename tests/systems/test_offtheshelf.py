@@ -16,10 +16,13 @@ from gensim.models import KeyedVectors
 from torch import nn
 from transformers import BertModel
 
-from evaluation import captioning, data, factors, soundscapes
+from evaluation.data import soundscapes
+from evaluation.data.dataset import Clip, Split, read_dataset
 from evaluation.findings import BadRequest, command
+from evaluation.metrics import captioning
+from evaluation.statistics import factors
 from submission.__main__ import parser as submission
-from systems import contract, grid, listing, offtheshelf, training
+from systems import contract, listing, offtheshelf, training
 from systems.__main__ import parser
 from systems.modules import trusting
 from systems.offtheshelf import Captioner, Config, Item, Training, make_batch
@@ -27,6 +30,7 @@ from systems.offtheshelf.context import Context
 from systems.parts import encoders, generation, vocabulary, words
 from systems.parts.encoders import coala, openl3, vggish, windows, yamnet
 from systems.parts.vocabulary import PADDING, START
+from systems.sweeps import grid
 from tests.systems.runs import assert_captions_do_not_depend_on_the_batch, cut_off, rows, same, weights
 from tests.systems.tiny import HEAR, text_model
 
@@ -138,8 +142,8 @@ def test_all_264_settings_build_take_a_step_and_caption_a_clip(place, tmp_path, 
             return encoder(sound[:, : int(2.9 * encoder.sample_rate)], torch.tensor([int(2.3 * encoder.sample_rate)]))
 
     monkeypatch.setattr(offtheshelf, "embed", lambda paths, encoder, cache: hear(encoder)[0].clone().numpy()[None])
-    clip = data.Clip("1.wav", ("A dog barks.", "Rain falls on a far-off bell."), tmp_path / "1.wav")
-    split = data.Split("development", (clip,))
+    clip = Clip("1.wav", ("A dog barks.", "Rain falls on a far-off bell."), tmp_path / "1.wav")
+    split = Split("development", (clip,))
     known = vocabulary.from_captions(clip.captions)
     narrow = {"blocks": 1, "heads": 2, "head_size": 8, "hidden": 16, "adapter_hidden": 16, "max_words": 4}
     begun, counted = {}, 0
@@ -385,7 +389,7 @@ def test_prefixes_are_trained_on_as_they_are_decoded(bert, tmp_path):
 def test_words_begin_with_their_vectors(place, words_):
     name = str(place / FILES[words_]) if words_ in FILES else words_
     known = vocabulary.from_captions(["a dog", "a whippoorwill", "dog-bird"])
-    split = data.Split("development", (data.Clip("1.wav", ("a dog", "a dog-bird dog"), Path("1.wav")),))
+    split = Split("development", (Clip("1.wav", ("a dog", "a dog-bird dog"), Path("1.wav")),))
     vectors = offtheshelf.begin_words(Config(words=name, train_words=True), known, split, seed=0)
     assert vectors.shape == (len(known), 300)
     assert vectors.any(1).all()
@@ -440,7 +444,7 @@ def test_captions_do_not_depend_on_the_batch(runs):
 def test_validation_has_the_loss_of_all_pairs(place, runs):
     run = runs["cbow"]
     model = offtheshelf.load_model(run / "checkpoints" / "best.ckpt")
-    split = data.read(place / "data", "validation")["validation"]
+    split = read_dataset(place / "data", "validation")["validation"]
     items = offtheshelf.make_items(split, model, place / "cache")
     assert len(items) == 4 * 5
     with torch.no_grad():
@@ -472,7 +476,7 @@ def test_from_prediction_to_package_and_published_figures(place, runs, tmp_path,
     assert command(submission(), ["package", str(run), *about, "--team", str(team), "--out", str(made)]) == 0
     assert command(submission(), ["validate", str(made), *about]) == 0
 
-    split = data.read(place / "data", "evaluation")["evaluation"]
+    split = read_dataset(place / "data", "evaluation")["evaluation"]
     score = captioning.evaluate(split, captioning.read(path), metrics=["cider_d"])
     score.save(run / "scores" / "evaluation.json")
     capsys.readouterr()
@@ -548,7 +552,7 @@ def test_it_captions_real_sounds_by_real_models(shared, tmp_path):
     asked += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     assert command(parser(), asked) == 0
     assert command(parser(), ["predict", str(tmp_path / "run"), "--data", str(shared / "esc10")]) == 0
-    split = data.read(shared / "esc10", "evaluation")["evaluation"]
+    split = read_dataset(shared / "esc10", "evaluation")["evaluation"]
     prediction = captioning.read(tmp_path / "run" / "predictions" / "evaluation.csv")
     score = captioning.evaluate(split, prediction, metrics=["cider_d"])
     assert score.metrics["cider_d"].estimate.value >= 0.3

@@ -34,7 +34,7 @@ def test_a_system_is_its_package_and_what_it_uses_of_the_kit(package):
 
 def test_the_baseline_s_sources():
     found = source.digests("baseline.retriever")
-    assert {"baseline.retriever", "baseline.crnn", "systems.training", "evaluation.audio"} <= found.keys()
+    assert {"baseline.retriever", "baseline.crnn", "systems.training", "evaluation.data.audio"} <= found.keys()
     assert "baseline.captioner" not in found
 
 

@@ -50,7 +50,7 @@ def arguments(data, run, *more):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    from evaluation import soundscapes
+    from evaluation.data import soundscapes
 
     folder = tmp_path_factory.mktemp("data") / "tiny"
     clips = {"development": 14, "validation": 6, "evaluation": 11}

@@ -35,7 +35,7 @@ from systems.modules import imported, must_be_trusted
 NAMES = ("cnn14", "coala", "openl3", "vggish", "yamnet")
 FUNCTIONS = ("load_model", "get_timestamp_embeddings", "get_scene_embeddings")
 ATTRIBUTES = ("sample_rate", "timestamp_embedding_size", "scene_embedding_size")
-# Of encoders that do not learn: what gives embeddings that are kept, where they are (`systems.embeddings.kept`).
+# Of encoders that do not learn: gives embeddings from the cache, where there is one (`systems.caching.embeddings`).
 KEEP: ContextVar["Callable[[Encoder, Sequence[Tensor]], Sequence[Tensor]] | None"] = ContextVar("KEEP", default=None)
 Option = bool | int | float | str  # the value of a keyword argument of a module's `load_model`
 ARITHMETIC = 1  # counts up when the same weights give other embeddings, so that no cache mixes the two

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchaudio.functional import resample
 
-from evaluation.audio import mel_filters
+from evaluation.data.audio import mel_filters
 from evaluation.findings import BadRequest
-from evaluation.models import Part
+from evaluation.metrics.models import Part
 from systems.parts.encoders import weights
 from systems.parts.encoders.windows import checked, magnitudes, over_windows
 

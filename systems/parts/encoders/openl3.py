@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from evaluation.audio import htk_hertz, htk_mel, mel_filters
+from evaluation.data.audio import htk_hertz, htk_mel, mel_filters
 from evaluation.findings import BadRequest
-from evaluation.models import Part
+from evaluation.metrics.models import Part
 from systems.parts.encoders import weights
 from systems.parts.encoders.windows import get_scene_embeddings, get_timestamp_embeddings, magnitudes
 

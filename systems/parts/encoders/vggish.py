@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evaluation.audio import htk_mel, triangles
+from evaluation.data.audio import htk_mel, triangles
 from evaluation.findings import BadRequest
-from evaluation.models import Part
+from evaluation.metrics.models import Part
 from systems.parts.encoders import weights
 from systems.parts.encoders.windows import get_scene_embeddings, get_timestamp_embeddings, magnitudes
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from evaluation.findings import BadRequest, Faulty, Finding, cut
-from evaluation.models import Part
+from evaluation.metrics.models import Part
 
 CACHE = Path("~/.cache/dcase-kit")
 

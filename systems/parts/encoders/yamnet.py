@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from evaluation.findings import BadRequest
-from evaluation.models import Part
+from evaluation.metrics.models import Part
 from systems.parts.encoders import weights
 from systems.parts.encoders.windows import checked, get_scene_embeddings, get_timestamp_embeddings, over_windows
 

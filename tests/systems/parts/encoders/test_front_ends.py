@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.audio import mel_filters
+from evaluation.data.audio import mel_filters
 from systems.parts.encoders import coala, vggish
 from systems.parts.encoders.cnn14 import Cnn14
 from systems.parts.encoders.openl3 import OpenL3, normalisation

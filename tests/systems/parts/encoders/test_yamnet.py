@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation import audio
+from evaluation.data import audio
 from evaluation.findings import BadRequest
 from systems.parts import encoders
 from systems.parts.encoders import yamnet

@@ -1,0 +1,745 @@
+"""The default data set: synthesised soundscapes with captions, in Clotho's layout.
+
+With it a baseline trains without a download, and what is in every clip is known. A *scene* is one to three sources of
+the kinds in `KINDS`, in order, perhaps over a background. Many scenes of a split hold the same kinds and differ in
+order, repetition or overlap only, so that knowing what is there is not enough to find a clip. A grammar with synonyms
+says five times, in 8 to 20 words each, what is heard in a scene.
+
+Conventions
+-----------
+- A scene is a dict from role to source. Role `x` is a texture in the background throughout; `a`, `b` and `c` are heard
+  one after another. A source is (kind, how often); a texture, which goes on and does not repeat, counts 0.
+- As text a scene reads `wind|dog:3>rain`: wind throughout, and over it a dog that barks three times, then rain.
+- A clip is 3.5 to 4.5 s of mono sound at 44.1 kHz in 16 bits. A seed gives the same bytes for any number of workers.
+- Captions name every source. They may leave out how often it is heard, but what they say is true.
+
+>>> make(Path("data/soundscapes"))                                                      # doctest: +SKIP
+>>> similarity, queries, file_names = oracle(Path("data/soundscapes"), "evaluation")    # doctest: +SKIP
+"""
+
+import csv
+import multiprocessing
+import os
+import re
+import signal
+import threading
+import wave
+import zlib
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import cycle, pairwise
+from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
+from typing import Literal
+
+import numpy as np
+from numpy.random import Generator
+from tqdm import tqdm
+
+from evaluation.data.dataset import read_dataset
+from evaluation.files import appearing
+from evaluation.findings import BadRequest
+
+CLIPS = MappingProxyType({"development": 480, "validation": 120, "evaluation": 120})
+CLIPS_OF_SAME_KINDS = 4  # on average: that many differ in order, repetition or overlap only
+SAMPLE_RATE = 44100
+SHORTEST, LONGEST = 3.5, 4.5  # seconds
+CAPTIONS, FEWEST_WORDS, MOST_WORDS = 5, 8, 20
+
+Scene = dict[str, tuple[str, int]]
+
+# ------------------------------------------------------------------------------------------------ parts of sounds
+
+
+def _time(seconds: float) -> np.ndarray:
+    """Give the time of every sample, in seconds."""
+    return np.arange(max(2, round(seconds * SAMPLE_RATE))) / SAMPLE_RATE
+
+
+def _turns(hertz: float | np.ndarray, time: np.ndarray) -> np.ndarray:
+    """Phase, in turns, of an oscillator at a frequency that may move."""
+    return np.cumsum(np.broadcast_to(hertz, time.shape)) / SAMPLE_RATE
+
+
+def _sine(hertz: float | np.ndarray, time: np.ndarray) -> np.ndarray:
+    return np.sin(2 * np.pi * _turns(hertz, time))
+
+
+def _buzz(hertz: float | np.ndarray, time: np.ndarray) -> np.ndarray:
+    """Sawtooth: every harmonic, as of a voice or a reed."""
+    return 2 * (_turns(hertz, time) % 1) - 1
+
+
+def _hump(time: np.ndarray, skew: float = 1.0) -> np.ndarray:
+    """Rise from 0 to 1 and fall back to 0; the smaller `skew`, the earlier the peak."""
+    return np.sin(np.pi * np.linspace(0, 1, len(time)) ** skew)
+
+
+def _sway(rng: Generator, time: np.ndarray, hertz: float) -> np.ndarray:
+    """Wander between 0 and 1, to a new place `hertz` times a second."""
+    knots = np.arange(0, time[-1] + 2 / hertz, 1 / hertz)
+    return np.interp(time, knots, rng.random(len(knots)))
+
+
+def _filter(sound: np.ndarray, *points: tuple[float, float]) -> np.ndarray:
+    """Weight the spectrum by (Hz, gain) points, joined on a logarithmic axis; nothing passes outside of them."""
+    size = -(-len(sound) // 4096) * 4096  # has small factors; the transform of an odd length may be slow
+    hertz, gain = zip(*points, strict=True)
+    weight = np.interp(np.log(np.fft.rfftfreq(size, 1 / SAMPLE_RATE) + 1e-3), np.log(hertz), gain, left=0, right=0)
+    return np.fft.irfft(np.fft.rfft(sound, size) * weight, size)[: len(sound)]
+
+
+def _noise(rng: Generator, time: np.ndarray, *points: tuple[float, float]) -> np.ndarray:
+    return _unit(_filter(rng.standard_normal(len(time)), *points))
+
+
+def _unit(sound: np.ndarray) -> np.ndarray:
+    """Scale to a peak of one."""
+    return sound / max(np.abs(sound).max(), 1e-9)
+
+
+def _struck(rng: Generator, time: np.ndarray, hertz: float, ratios: tuple[float, ...], ring: float) -> np.ndarray:
+    """Partials of a struck body. The lowest, at `hertz`, rings for `ring` seconds, those above it for less."""
+    return sum(
+        rng.uniform(0.5, 1) / ratio**0.5 * np.exp(-time * ratio**0.7 / ring) * np.sin(2 * np.pi * hertz * ratio * time)
+        for ratio in ratios
+    )
+
+
+def _scatter(time: np.ndarray, starts: np.ndarray, grain: Callable[[], np.ndarray]) -> np.ndarray:
+    """Put a new grain at each of `starts`, in seconds."""
+    sound = np.zeros(len(time))
+    for start in starts:
+        room = sound[round(start * SAMPLE_RATE) :]
+        piece = grain()[: len(room)]
+        room[: len(piece)] += piece
+    return sound
+
+
+def _beats(rng: Generator, time: np.ndarray, hertz: float, jitter: float) -> np.ndarray:
+    """Times of a series, each off by up to `jitter` of a period; it starts at once, so that no stretch is silent."""
+    times = np.arange(0, time[-1], 1 / hertz)
+    times[1:] += jitter / hertz * rng.uniform(-1, 1, len(times) - 1)
+    return np.abs(times)
+
+
+# ------------------------------------------------------------------------------------------------ kinds of sounds
+# Each plays one occurrence of an event or a stretch of a texture. Hz and seconds are drawn anew for every instance.
+
+
+def _dog(rng: Generator, time: np.ndarray) -> np.ndarray:
+    rough = _buzz(rng.uniform(260, 480) * (1 + 0.7 * _hump(time, 0.6)), time) + rng.normal(0, 0.5, len(time))
+    throat = rng.uniform(700, 1100)
+    return _filter(rough, (150, 0), (throat, 1), (2 * throat, 0.4), (6000, 0)) * _hump(time, 0.4)
+
+
+def _cat(rng: Generator, time: np.ndarray) -> np.ndarray:
+    voice = _buzz(rng.uniform(420, 650) * (1 + 0.5 * _hump(time, 0.8)), time)
+    shut, open_wide = _filter(voice, (300, 1), (1500, 0)), _filter(voice, (700, 0), (1800, 1), (5000, 0))
+    return (shut + 2 * _hump(time, 0.9) ** 2 * open_wide) * _hump(time, 0.7)
+
+
+def _frog(rng: Generator, time: np.ndarray) -> np.ndarray:
+    pulses = (0.5 + 0.5 * _sine(rng.uniform(28, 45), time)) ** 4
+    croak = _filter(_buzz(rng.uniform(110, 170), time), (300, 0), (rng.uniform(500, 800), 1), (1600, 0))
+    return croak * pulses * _hump(time, 1.3)
+
+
+def _bell(rng: Generator, time: np.ndarray) -> np.ndarray:
+    ratios = (0.5, 1.0, 1.19, 1.5, 2.0, 2.67, 3.0, 4.1, 5.3)
+    return _struck(rng, time, rng.uniform(350, 650), ratios, rng.uniform(0.2, 0.4))
+
+
+def _knock(rng: Generator, time: np.ndarray) -> np.ndarray:
+    thud = _struck(rng, time, rng.uniform(180, 320), (1, 1.7, 2.9), rng.uniform(0.02, 0.035))
+    return thud + 0.3 * _noise(rng, time, (300, 1), (3000, 0)) * np.exp(-time / 0.008)
+
+
+def _horn(rng: Generator, time: np.ndarray) -> np.ndarray:
+    low = rng.uniform(240, 330)
+    chord = sum(_buzz(low * ratio * rng.uniform(0.99, 1.01), time) for ratio in (1, 1.19, 1.5, 1.78))
+    return _filter(chord, (150, 1), (900, 1), (4000, 0.1), (8000, 0)) * _hump(time) ** 0.3
+
+
+def _phone(rng: Generator, time: np.ndarray) -> np.ndarray:
+    hertz, strokes = rng.uniform(1100, 1700), np.abs(_sine(rng.uniform(10, 14), time)) ** 0.5
+    return (_sine(hertz, time) + _sine(1.26 * hertz, time) + 0.4 * _sine(2.9 * hertz, time)) * strokes
+
+
+def _beep(rng: Generator, time: np.ndarray) -> np.ndarray:
+    hertz = rng.uniform(900, 2800)
+    return _sine(hertz, time) + rng.uniform(0.1, 0.4) * _sine(3 * hertz, time)
+
+
+def _hammer(rng: Generator, time: np.ndarray) -> np.ndarray:
+    clang = _struck(rng, time, rng.uniform(900, 1400), (1, 1.53, 2.27, 3.2, 4.9), rng.uniform(0.05, 0.09))
+    return clang + 1.5 * _noise(rng, time, (100, 1), (8000, 1)) * np.exp(-time / 0.015)
+
+
+def _glass(rng: Generator, time: np.ndarray) -> np.ndarray:
+    return _struck(rng, time, rng.uniform(2600, 3400), (1, 1.37, 1.83, 2.3), rng.uniform(0.12, 0.25))
+
+
+def _whistle(rng: Generator, time: np.ndarray) -> np.ndarray:
+    hertz = rng.uniform(1000, 1700) * (1 + rng.uniform(0.4, 0.8) * np.linspace(0, 1, len(time)) ** 2)
+    return (_sine(hertz, time) + _noise(rng, time, (800, 0), (2500, 0.15), (6000, 0.05))) * _hump(time) ** 0.5
+
+
+def _drum(rng: Generator, time: np.ndarray) -> np.ndarray:
+    boom = _sine(rng.uniform(55, 90) * (1 + 0.8 * np.exp(-time / 0.03)), time) * np.exp(-time / rng.uniform(0.08, 0.15))
+    return boom + 0.2 * _noise(rng, time, (100, 1), (1500, 0)) * np.exp(-time / 0.02)
+
+
+def _thunder(rng: Generator, time: np.ndarray) -> np.ndarray:
+    rumble = _noise(rng, time, (20, 1), (rng.uniform(90, 160), 1), (900, 0.05), (3000, 0))
+    return rumble * (0.2 + _sway(rng, time, 9)) * _hump(time, 0.35)
+
+
+def _rain(rng: Generator, time: np.ndarray) -> np.ndarray:
+    hiss = _noise(rng, time, (300, 0.05), (rng.uniform(2500, 5000), 1), (16000, 0.6))
+    drops = rng.random(len(time)) * (rng.random(len(time)) < rng.uniform(80, 250) / SAMPLE_RATE)
+    return hiss + 0.5 * _unit(_filter(drops, (1500, 0), (4000, 1), (9000, 0)))
+
+
+def _wind(rng: Generator, time: np.ndarray) -> np.ndarray:
+    howl = rng.uniform(450, 750)
+    low = _noise(rng, time, (60, 0), (150, 1), (400, 0.1), (900, 0)) * (0.3 + _sway(rng, time, 2))
+    return low + _noise(rng, time, (0.7 * howl, 0), (howl, 1), (1.4 * howl, 0)) * _sway(rng, time, 2.5) ** 1.5
+
+
+def _waves(rng: Generator, time: np.ndarray) -> np.ndarray:
+    swell = (0.5 - 0.5 * np.cos(2 * np.pi * (rng.uniform(0.55, 0.9) * time + rng.random()))) ** 2
+    foam = _noise(rng, time, (100, 0.5), (600, 1), (rng.uniform(1500, 2500), 0.6), (9000, 0.1))
+    return (0.06 + swell) * foam + 0.3 * _noise(rng, time, (30, 0), (80, 1), (200, 0))
+
+
+def _engine(rng: Generator, time: np.ndarray) -> np.ndarray:
+    hertz = rng.uniform(28, 60) * (1 + 0.15 * _sway(rng, time, 1.5))
+    firing = _buzz(hertz, time) + 0.5 * _buzz(hertz / 2, time) + rng.normal(0, 0.1, len(time))
+    return _filter(firing, (20, 1), (250, 0.8), (1200, 0.05), (4000, 0))
+
+
+def _helicopter(rng: Generator, time: np.ndarray) -> np.ndarray:
+    blade = _noise(rng, time, (40, 1), (rng.uniform(250, 500), 1), (3000, 0.1), (6000, 0))
+    return (0.1 + (1 - _turns(rng.uniform(9, 15), time) % 1) ** 3) * blade + 0.03 * _buzz(rng.uniform(550, 800), time)
+
+
+def _siren(rng: Generator, time: np.ndarray) -> np.ndarray:
+    wail = 0.5 - 0.5 * np.cos(2 * np.pi * (rng.uniform(0.5, 1.2) * time + rng.random()))
+    hertz = rng.uniform(500, 750) * (1 + rng.uniform(0.7, 1.2) * wail)
+    return _sine(hertz, time) + 0.4 * _sine(2 * hertz, time) + 0.25 * _sine(3 * hertz, time)
+
+
+def _birds(rng: Generator, time: np.ndarray) -> np.ndarray:
+    low = rng.uniform(2600, 3800)
+
+    def chirp() -> np.ndarray:
+        short = _time(rng.uniform(0.05, 0.16))
+        glide = 1 + rng.uniform(-0.3, 0.5) * np.linspace(0, 1, len(short))
+        return rng.uniform(0.3, 1) * _sine(low * rng.uniform(0.9, 1.5) * glide, short) * _hump(short)
+
+    return _scatter(time, _beats(rng, time, rng.uniform(5, 9), 0.7), chirp)
+
+
+def _crickets(rng: Generator, time: np.ndarray) -> np.ndarray:
+    def one() -> np.ndarray:
+        pulses = np.maximum(0, _sine(rng.uniform(25, 40), time))
+        return pulses * np.maximum(0, _sine(rng.uniform(2.5, 4), time)) ** 0.5 * _sine(rng.uniform(4200, 5600), time)
+
+    return one() + 0.5 * one()
+
+
+def _clock(rng: Generator, time: np.ndarray) -> np.ndarray:
+    hertz = rng.uniform(1800, 2800)
+    ticks = cycle([_struck(rng, _time(0.05), hertz * tone, (1, 1.6, 2.2), 0.012) for tone in (1, 0.8)])
+    return _scatter(time, _beats(rng, time, rng.uniform(3, 5), 0), lambda: next(ticks))
+
+
+def _footsteps(rng: Generator, time: np.ndarray) -> np.ndarray:
+    short, heel, sole = _time(0.16), rng.uniform(90, 140), rng.uniform(500, 1200)
+
+    def step() -> np.ndarray:
+        scuff = _noise(rng, short, (sole / 2, 0), (sole, 1), (4 * sole, 0)) * _hump(short, 0.8) ** 2
+        return _struck(rng, short, heel * rng.uniform(0.9, 1.1), (1, 1.8), 0.03) + 0.5 * scuff
+
+    return _scatter(time, _beats(rng, time, rng.uniform(2, 2.8), 0.08), step)
+
+
+def _saw(rng: Generator, time: np.ndarray) -> np.ndarray:
+    rasp = rng.uniform(1300, 2200)
+    strokes = np.sin(np.pi * (_turns(rng.uniform(2, 3.5), time) % 1)) * (1 + 0.8 * _sine(rng.uniform(70, 130), time))
+    return _noise(rng, time, (600, 0), (rasp, 1), (3 * rasp, 0.3), (9000, 0)) * strokes
+
+
+def _fire(rng: Generator, time: np.ndarray) -> np.ndarray:
+    def crack() -> np.ndarray:
+        short = _time(0.02)
+        return rng.random() ** 2 * rng.standard_normal(len(short)) * np.exp(-short / rng.uniform(0.001, 0.004))
+
+    cracks = _scatter(time, _beats(rng, time, rng.uniform(18, 35), 2), crack)
+    return _unit(cracks) + 0.12 * _noise(rng, time, (40, 0), (120, 1), (400, 0.3), (1000, 0))
+
+
+def _typing(rng: Generator, time: np.ndarray) -> np.ndarray:
+    short, hertz = _time(0.045), rng.uniform(1800, 3000)
+
+    def key() -> np.ndarray:
+        click = _noise(rng, short, (200, 0.2), (hertz, 1), (7000, 0.4)) * np.exp(-short / 0.007)
+        return rng.uniform(0.4, 1) * (click + 0.5 * _struck(rng, short, rng.uniform(280, 380), (1,), 0.015))
+
+    return _scatter(time, _beats(rng, time, rng.uniform(9, 13), 0.6), key)
+
+
+def _babble(rng: Generator, time: np.ndarray) -> np.ndarray:
+    vowels = ((400, 2200), (750, 1200), (500, 1700))  # Hz of the first and the second formant
+    mouths = np.zeros((len(vowels), len(time)))
+    for pitch in rng.uniform(95, 230, size=5):
+        voice = _buzz(pitch * (0.9 + 0.25 * _sway(rng, time, 3)), time) * _sway(rng, time, 8) ** 2
+        mouths += [voice * _sway(rng, time, 6) ** 2 for _ in vowels]
+    return sum(
+        _filter(mouth, (80, 0), (first / 2, 0.3), (first, 1), (0.75 * second, 0.1), (second, 0.5), (4500, 0))
+        for mouth, (first, second) in zip(mouths, vowels, strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of source: how it sounds and what it is called.
+
+    Attributes:
+        synthesise: (generator, time of every sample in s) to a waveform of any scale.
+        lasts: Seconds of one occurrence of an event; 0 for a texture, which lasts as long as there is room.
+        words: Phrases, separated by semicolons, in three notations: a clause and its participle, `a dog barks/barking`;
+            what is counted, one and several, `bark/barks of a dog`; a noun phrase, singular, `the barking of a dog`.
+            No phrase may serve two kinds: the oracle tells kinds by their phrases.
+    """
+
+    synthesise: Callable[[Generator, np.ndarray], np.ndarray]
+    lasts: float
+    words: str
+
+
+KINDS = {
+    "dog": Kind(_dog, 0.3, "a dog barks/barking; a big dog woofs/woofing; a barking dog; bark/barks from a dog"),
+    "cat": Kind(_cat, 0.6, "a cat meows/meowing; a hungry cat cries/crying; a meowing cat; meow/meows from a cat"),
+    "frog": Kind(_frog, 0.3, "a frog croaks/croaking; a toad croaks/croaking; a croaking frog; croak/croaks of a frog"),
+    "bell": Kind(
+        _bell, 0.7, "a church bell rings/ringing; a big bell tolls/tolling; a church bell; peal/peals of a bell"
+    ),
+    "knock": Kind(
+        _knock, 0.15, "somebody knocks/knocking on a door; someone raps/rapping on wood; knock/knocks on a door"
+    ),
+    "horn": Kind(
+        _horn, 0.7, "a train blows/blowing its horn; a horn blares/blaring; a train horn; blast/blasts of a horn"
+    ),
+    "phone": Kind(
+        _phone, 0.6, "a phone rings/ringing; an old telephone rings/ringing; a ringing phone; ring/rings of a phone"
+    ),
+    "beep": Kind(_beep, 0.2, "an alarm beeps/beeping; a device beeps/beeping; a beeping alarm; electronic beep/beeps"),
+    "hammer": Kind(
+        _hammer, 0.2, "a hammer hits/hitting metal; a hammer clangs/clanging; a clanging hammer; blow/blows of a hammer"
+    ),
+    "glass": Kind(
+        _glass, 0.25, "a glass clinks/clinking; two glasses clink/clinking; the clink of glass; clink/clinks of glass"
+    ),
+    "whistle": Kind(
+        _whistle, 0.45, "someone whistles/whistling; a man whistles/whistling; a human whistle; sharp whistle/whistles"
+    ),
+    "drum": Kind(_drum, 0.25, "somebody hits/hitting a drum; a drum booms/booming; a bass drum; beat/beats of a drum"),
+    "thunder": Kind(
+        _thunder, 1.2, "thunder rumbles/rumbling; thunder rolls/rolling; distant thunder; clap/claps of thunder"
+    ),
+    "rain": Kind(_rain, 0, "rain falls/falling; rain patters/pattering on the ground; steady rain; the patter of rain"),
+    "wind": Kind(_wind, 0, "the wind blows/blowing; a strong wind howls/howling; a howling wind; the rushing of wind"),
+    "waves": Kind(_waves, 0, "waves crash/crashing ashore; the sea surges/surging; ocean surf; the crashing of waves"),
+    "engine": Kind(_engine, 0, "a car engine idles/idling; a motor runs/running; an idling engine; the hum of a motor"),
+    "helicopter": Kind(
+        _helicopter, 0, "a helicopter hovers/hovering; a chopper flies/flying overhead; helicopter noise"
+    ),
+    "siren": Kind(
+        _siren, 0, "a siren wails/wailing; a police siren blares/blaring; a wailing siren; an emergency siren"
+    ),
+    "birds": Kind(_birds, 0, "birds sing/singing; small birds chirp/chirping; birdsong; the twittering of birds"),
+    "crickets": Kind(_crickets, 0, "crickets chirp/chirping; insects trill/trilling; the chirping of crickets"),
+    "clock": Kind(_clock, 0, "a clock ticks/ticking; a wall clock ticks/ticking away; the ticking of a clock"),
+    "footsteps": Kind(
+        _footsteps, 0, "somebody walks/walking; a person strolls/strolling along; the sound of footsteps"
+    ),
+    "saw": Kind(_saw, 0, "somebody saws/sawing wood; a handsaw cuts/cutting through a board; the rasp of a saw"),
+    "fire": Kind(
+        _fire, 0, "a fire crackles/crackling; a campfire burns/burning; a crackling fire; the crackle of flames"
+    ),
+    "typing": Kind(_typing, 0, "someone types/typing; a person taps/tapping on a keyboard; the clatter of a keyboard"),
+    "babble": Kind(_babble, 0, "people talk/talking; a crowd chatters/chattering; a babble of voices; crowd chatter"),
+}
+
+
+def play(rng: Generator, kind: str, seconds: float) -> np.ndarray:
+    """Give an instance of a kind: round(seconds * SAMPLE_RATE) samples in [-1, 1], at least two of them."""
+    return _unit(KINDS[kind].synthesise(rng, _time(seconds)))
+
+
+# ------------------------------------------------------------------------------------------------ captions
+# How often: what is said behind a verb, the plainest last, and before what is counted. A texture, 0, is never counted.
+TIMES = {
+    0: (),
+    1: ("once",),
+    2: ("two times", "twice"),
+    3: ("three times in a row", "three times"),
+    5: ("again and again", "repeatedly", "several times"),
+}
+NUMBERS = {0: (), 1: ("a single", "one"), 2: ("two",), 3: ("three",), 5: ("several",)}
+
+# By the roles of a scene. {a.clause}: a dog barks twice. {a.doing}: a dog barking twice. {a.sound}: two barks of a dog.
+# {a.be}: is or are, as the sound that stands before it asks. Not one word of these may be a phrase of a kind.
+TEMPLATES = {
+    "a": (
+        "{a.clause} and no other sound can be heard",
+        "{a.clause} in an otherwise very quiet place",
+        "in an otherwise silent place {a.clause}",
+        "{a.sound} can be heard and nothing else happens",
+        "the only thing that can be heard is {a.sound}",
+        "there is nothing to be heard apart from {a.sound}",
+        "everything is quiet except for {a.doing}",
+        "{a.sound} {a.be} recorded with no other sounds around",
+        "{a.clause} close by without any other noise",
+    ),
+    "ab": (
+        "{a.clause} and then {b.clause}",
+        "{a.clause}, and after that {b.clause}",
+        "first {a.clause}, then {b.clause}",
+        "{a.clause} before {b.clause}",
+        "{b.clause} after {a.clause}",
+        "after {a.sound}, {b.clause}",
+        "{a.sound} {a.be} followed by {b.sound}",
+        "{b.sound} {b.be} preceded by {a.sound}",
+        "{a.doing}, followed by {b.doing}",
+        "once {a.sound} {a.be} no longer heard, {b.clause}",
+        "{b.sound} can be heard right after {a.sound}",
+        "it begins with {a.sound} and ends with {b.sound}",
+        "{a.clause}, and a moment later {b.clause}",
+    ),
+    "abc": (
+        "{a.clause}, then {b.clause}, and finally {c.clause}",
+        "first {a.clause}, next {b.clause}, and lastly {c.clause}",
+        "{a.sound} {a.be} followed by {b.sound} and then by {c.sound}",
+        "after {a.sound}, {b.clause} and then {c.clause}",
+        "{a.clause} before {b.clause}, and at the end {c.clause}",
+        "it begins with {a.sound}, continues with {b.sound} and ends with {c.sound}",
+        "{c.clause} after {a.sound} followed by {b.sound}",
+        "{a.sound}, {b.sound} and {c.sound} can be heard one after another",
+    ),
+    "xa": (
+        "{a.clause} while {x.clause} in the background",
+        "while {x.clause} in the background, {a.clause}",
+        "{a.clause} over {x.sound}",
+        "{a.sound} can be heard over {x.sound}",
+        "with {x.sound} in the background, {a.clause}",
+        "{a.clause} with {x.doing} in the background",
+        "{x.sound} can be heard the whole time as {a.clause}",
+        "there is {x.sound} all along, and in the middle {a.clause}",
+        "{a.sound} {a.be} heard while {x.clause} all the time",
+    ),
+    "xab": (
+        "while {x.clause} in the background, {a.clause} and then {b.clause}",
+        "{a.clause} and then {b.clause}, with {x.doing} in the background",
+        "over {x.sound}, {a.clause} and then {b.clause}",
+        "{a.sound} {a.be} followed by {b.sound} while {x.clause}",
+        "with {x.sound} in the background, {a.sound} can be heard before {b.sound}",
+        "{x.clause} the whole time; first {a.clause}, then {b.clause}",
+        "{b.clause} after {a.clause}, both over {x.sound}",
+        "with {x.doing} in the background, {a.clause} before {b.clause}",
+        "there is {x.sound} all along, {a.clause}, and a moment later {b.clause}",
+    ),
+}
+
+
+@cache
+def phrases(kind: str, count: int) -> dict[str, list[tuple[str, int | None]]]:
+    """All ways to name a source, by form (clause, doing, sound), each with the count it states, None if it does not.
+
+    >>> phrases("dog", 2)["clause"][:3]
+    [('a dog barks', None), ('a dog barks two times', 2), ('a dog barks twice', 2)]
+    """
+    forms: dict[str, list[tuple[str, int | None]]] = {"clause": [], "doing": [], "sound": []}
+    unstated = None if KINDS[kind].lasts else 0
+    spoken = [("", unstated), *((f" {times}", count) for times in TIMES[count])]
+    for words in KINDS[kind].words.split("; "):
+        one, several = (re.sub(r"(\S+)/(\S+)", choice, words) for choice in (r"\1", r"\2"))
+        if one == several:
+            forms["sound"].append((one, unstated))
+        elif re.search(r"/\w+ing\b", words):
+            forms["clause"] += [(one + times, said) for times, said in spoken]
+            forms["doing"] += [(several + times, said) for times, said in spoken]
+            forms["sound"] += [(f"the sound of {several}{times}", said) for times, said in spoken[-1:]]
+        else:
+            forms["sound"] += [(f"{number} {one if count == 1 else several}", count) for number in NUMBERS[count]]
+    return forms
+
+
+def describe(rng: Generator, scene: Scene) -> list[str]:
+    """Say what is heard in a scene: five distinct captions of 8 to 20 words, from as many templates as fit."""
+    captions: list[str] = []
+    templates = cycle(rng.permutation(TEMPLATES["".join(scene)]).tolist())
+    while len(captions) < CAPTIONS:
+        words = {}
+        for role, source in scene.items():
+            picked = {form: ways[rng.integers(len(ways))][0] for form, ways in phrases(*source).items()}
+            be = "are" if picked["sound"].startswith(("two ", "three ", "several ")) else "is"
+            words[role] = SimpleNamespace(**picked, be=be)
+        text = next(templates).format(**words)
+        caption = f"{text[0].upper()}{text[1:]}."
+        if FEWEST_WORDS <= len(caption.split()) <= MOST_WORDS and caption not in captions:
+            captions.append(caption)
+    return captions
+
+
+@cache
+def _grammar_backwards() -> tuple[re.Pattern[str], dict[str, tuple[str, str, int | None]], dict[str, str]]:
+    """Give a pattern of all phrases, phrase to (form, kind, count), and outline of a template to the roles in it."""
+    meanings = {
+        text: (form, kind, said)
+        for kind, about in KINDS.items()
+        for count in TIMES
+        if bool(count) == bool(about.lasts)
+        for form, ways in phrases(kind, count).items()
+        for text, said in ways
+    }
+    outlines = {}
+    for template in (template for templates in TEMPLATES.values() for template in templates):
+        spoken = re.sub(r"\{\w\.be\}", "is", template)
+        outlines[re.sub(r"\{\w\.(\w+)\}", r"<\1>", spoken)] = "".join(re.findall(r"\{(\w)\.", spoken))
+    longest_first = sorted(meanings, key=len, reverse=True)
+    return re.compile(rf"\b(?:{'|'.join(map(re.escape, longest_first))})\b"), meanings, outlines
+
+
+def understand(caption: str) -> dict[str, tuple[str, int | None]]:
+    """Read a caption of this grammar back into a scene; where it does not state a count, that is None.
+
+    >>> understand("A dog barks after rain falls.")
+    {'b': ('dog', None), 'a': ('rain', 0)}
+    """
+    pattern, meanings, outlines = _grammar_backwards()
+    text = caption[0].lower() + caption[1:].removesuffix(".")
+    found = [meanings[phrase] for phrase in pattern.findall(text)]
+    outline = pattern.sub(lambda phrase: f"<{meanings[phrase[0]][0]}>", text).replace("> are ", "> is ")
+    return {role: (kind, said) for role, (_, kind, said) in zip(outlines[outline], found, strict=True)}
+
+
+# ------------------------------------------------------------------------------------------------ scenes
+
+
+def scene_text(scene: Scene) -> str:
+    """Write a scene as one readable word.
+
+    >>> scene_text({"x": ("wind", 0), "a": ("dog", 3), "b": ("rain", 0)})
+    'wind|dog:3>rain'
+    """
+    sources = {role: f"{kind}:{count}" if count else kind for role, (kind, count) in scene.items()}
+    background = f"{sources.pop('x')}|" if "x" in sources else ""
+    return background + ">".join(sources.values())
+
+
+def scene_from(text: str) -> Scene:
+    """Read what `scene_text` wrote.
+
+    >>> scene_from("wind|dog:3>rain")
+    {'x': ('wind', 0), 'a': ('dog', 3), 'b': ('rain', 0)}
+    """
+    *background, sequence = text.split("|")
+    sources = [*zip("x", background, strict=False), *zip("abc", sequence.split(">"), strict=False)]
+    return {role: (kind, int(count or 0)) for role, source in sources for kind, _, count in [source.partition(":")]}
+
+
+def plan(rng: Generator, clips: int) -> list[Scene]:
+    """Draw distinct scenes in which the same few kinds come back in another order, number or overlap."""
+
+    def some_kinds() -> list[str]:
+        return rng.choice(list(KINDS), size=rng.choice([1, 2, 3], p=[0.1, 0.5, 0.4]), replace=False).tolist()
+
+    palettes = [some_kinds() for _ in range(1 + clips // CLIPS_OF_SAME_KINDS)]
+    scenes: dict[str, Scene] = {}
+    while len(scenes) < clips:
+        chosen = rng.integers(len(palettes))
+        scene = _arrange(rng, palettes[chosen])
+        if scene_text(scene) in scenes:
+            palettes[chosen] = some_kinds()  # this one may be used up: a texture alone makes a single scene
+        scenes[scene_text(scene)] = scene
+    return list(scenes.values())
+
+
+def _arrange(rng: Generator, kinds: list[str]) -> Scene:
+    kinds = rng.permutation(kinds).tolist()
+    textures = [kind for kind in kinds if not KINDS[kind].lasts]
+    background = textures[0] if textures and len(kinds) > 1 and rng.random() < 0.5 else None
+    scene = {"x": (background, 0)} if background else {}
+    sequence = [kind for kind in kinds if kind != background]
+    room = SHORTEST * (0.65 if background else 0.9) / len(sequence)
+    for role, kind in zip("abc", sequence, strict=False):
+        lasts = KINDS[kind].lasts
+        fitting = [count for count in TIMES if 0 < 1.2 * count * lasts <= room]
+        scene[role] = (kind, int(rng.choice(fitting or [1])) if lasts else 0)
+    return scene
+
+
+def render(rng: Generator, scene: Scene) -> np.ndarray:
+    """Play a scene: 3.5 to 4.5 s of sound in [-1, 1] at 44.1 kHz."""
+    seconds = rng.uniform(SHORTEST, LONGEST)
+    sound = 10 ** rng.uniform(-3.2, -2.5) * _noise(rng, _time(seconds), (20, 1), (1000, 0.5), (20000, 0.1))
+    sequence = [source for role, source in scene.items() if role != "x"]
+    edges = np.linspace(*((0.15, 0.85) if "x" in scene else (0.01, 0.99)), len(sequence) + 1) * seconds
+    edges[1:-1] += rng.uniform(-0.08, 0.08, len(sequence) - 1) * seconds / len(sequence)
+    placed = [
+        (source, start, stop, rng.uniform(-8, 0))
+        for source, (start, stop) in zip(sequence, pairwise(edges), strict=True)
+    ]
+    if "x" in scene:
+        placed.append((scene["x"], 0.0, seconds, rng.uniform(-18, -8)))
+    for source, start, stop, decibels in placed:
+        room = sound[round(start * SAMPLE_RATE) : round(stop * SAMPLE_RATE)]
+        room += 10 ** (decibels / 20) * _fill(rng, *source, len(room) / SAMPLE_RATE)
+    return rng.uniform(0.3, 0.9) * _unit(_faded(sound, 0.01))
+
+
+def _fill(rng: Generator, kind: str, count: int, seconds: float) -> np.ndarray:
+    """Fill a stretch of time with a texture, or with `count` occurrences of an event at an even pace."""
+    lasts = KINDS[kind].lasts
+    if not lasts:
+        return _faded(play(rng, kind, seconds), min(rng.uniform(0.03, 0.2), seconds / 4))
+    lasts = min(lasts * rng.uniform(0.85, 1.15), 0.9 * seconds / count)
+    once = _faded(play(rng, kind, lasts), 0.005)
+    period = rng.uniform(1.1 * lasts, min(seconds / count, 2.5 * lasts))
+    starts = rng.uniform(0, seconds - (count - 1) * period - lasts) + period * np.arange(count)
+    return _scatter(_time(seconds), starts, lambda: once * rng.uniform(0.7, 1))
+
+
+def _faded(sound: np.ndarray, seconds: float) -> np.ndarray:
+    """Fade in and out, so that nothing clicks."""
+    ramp = np.linspace(0, 1, round(seconds * SAMPLE_RATE))
+    sound[: len(ramp)] *= ramp
+    sound[len(sound) - len(ramp) :] *= ramp[::-1]
+    return sound
+
+
+# ------------------------------------------------------------------------------------------------ the data set
+# Three names of every split are as awkward as Clotho's; none says what is in the clip.
+AWKWARD = (" soundscape_{:04d}.wav", "soundscape {:04d}, take 2.wav", "soundscape.{:04d}.v1.2.wav")
+
+
+def make(
+    folder: Path, *, seed: int = 0, clips: Mapping[str, int] = CLIPS, workers: int | None = None, progress: bool = True
+) -> None:
+    """Make the data set: `SPLIT/*.wav`, `captions_SPLIT.csv`, and `sources_SPLIT.csv` with the scene of every clip.
+
+    Args:
+        folder: Where to; absent or empty. It is written whole or not at all; what a killed call left beside it is
+            removed.
+        seed: From 0. The same seed gives the same bytes on the same machine.
+        clips: Split to number of clips.
+        workers: Processes to use; all processors by default.
+        progress: Whether to show a bar.
+
+    Raises:
+        BadRequest: The folder holds something already, or the seed is negative.
+    """
+    if seed < 0:
+        raise BadRequest(f"the seed must be 0 or more, but {seed} was given")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadRequest(f"{folder} exists and is not an empty folder; remove it, or name another place for the data")
+    jobs = []
+    for split, number in clips.items():
+        for index, scene in enumerate(plan(_random(seed, split, 0), number)):
+            name = AWKWARD[index] if index < len(AWKWARD) else "soundscape_{:04d}.wav"
+            jobs.append((split, index, name.format(len(jobs) + 1), scene))
+    with appearing(folder) as new:
+        for split in clips:
+            (new / split).mkdir(parents=True)
+        with ExitStack() as stack:
+            each = map
+            if workers != 1:
+                pool = stack.enter_context(ProcessPoolExecutor(workers, initializer=_start_worker))
+                each = partial(pool.map, chunksize=8)
+            done = each(partial(_write_clip, new, seed), jobs)
+            captions = list(tqdm(done, "soundscapes", len(jobs), unit="clip", disable=None if progress else True))
+        for split in clips:
+            made = [(job, said) for job, said in zip(jobs, captions, strict=True) if job[0] == split]
+            header = ["file_name", *(f"caption_{number + 1}" for number in range(CAPTIONS))]
+            _write_table(new / f"captions_{split}.csv", [header, *([name, *said] for (_, _, name, _), said in made)])
+            scenes = [[name, scene_text(scene)] for (_, _, name, scene), _ in made]
+            _write_table(new / f"sources_{split}.csv", [["file_name", "scene"], *scenes])
+
+
+def _start_worker() -> None:
+    """Prepare a worker: on Ctrl-C its parent reports, and when the parent is killed the worker ends too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _random(seed: int, split: str, number: int) -> Generator:
+    """Give the plan of a split (0) and each of its clips (from 1) a generator of its own, whoever is first to draw."""
+    return np.random.default_rng([seed, zlib.crc32(split.encode()), number])
+
+
+def _write_clip(folder: Path, seed: int, job: tuple[str, int, str, Scene]) -> list[str]:
+    """Write the sound of one clip and return its captions."""
+    split, index, name, scene = job
+    rng = _random(seed, split, index + 1)
+    samples = np.round(render(rng, scene) * 32767).astype("<i2")
+    with wave.open(str(folder / split / name), "wb") as file:  # not soundfile: here a full disk is an OSError
+        file.setparams((1, 2, SAMPLE_RATE, len(samples), "NONE", ""))
+        file.writeframes(samples.tobytes())
+    return describe(rng, scene)
+
+
+def _write_table(path: Path, rows: list[list[str]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+# ------------------------------------------------------------------------------------------------ oracles
+
+
+def oracle(
+    folder: Path, split: str, knows: Literal["kinds", "scene"] = "scene"
+) -> tuple[np.ndarray, list[str], list[str]]:
+    """Retrieve as one would who hears every source rightly: what a system could reach at best, and what that takes.
+
+    Args:
+        folder: A folder that `make` wrote.
+        split: One of its splits.
+        knows: `kinds`: which kinds of sources are in a clip, nothing else. `scene`: also their order, overlap and
+            number. Either reads out of a caption all that it says of these.
+
+    Returns:
+        similarity: Distinct captions × clips, float32, greater is better. Ties are broken at random, by less than any
+            difference: a rule for ties must not decide what is known.
+        queries: The distinct captions, in order of first appearance.
+        file_names: The clips.
+    """
+    about = read_dataset(folder, split, sound=False)[split]
+    with (folder / f"sources_{split}.csv").open(encoding="utf-8", newline="") as file:
+        scenes = {row["file_name"]: scene_from(row["scene"]) for row in csv.DictReader(file)}
+
+    def likeness(said: dict[str, tuple[str, int | None]], heard: Scene) -> float:
+        asked, present = ({kind for kind, _ in scene.values()} for scene in (said, heard))
+        score = len(asked & present) / len(asked | present)
+        if knows == "scene":
+            agree = [role for role in said.keys() & heard.keys() if said[role][0] == heard[role][0]]
+            counted = [role for role in agree if said[role][1] in (None, heard[role][1])]
+            score += (len(agree) + len(counted)) / len(said.keys() | heard.keys())
+        return score
+
+    queries = list(about.captions)
+    said = [understand(query) for query in queries]
+    similarity = np.array([[likeness(one, scenes[name]) for name in about.file_names] for one in said])
+    noise = np.random.default_rng(0).uniform(0, 1e-3, similarity.shape)
+    return (similarity + noise).astype(np.float32), queries, list(about.file_names)

@@ -1,0 +1,834 @@
+"""How well a retriever finds the clips that answer a query.
+
+Conventions
+-----------
+- The *truth* maps each query to the clips that answer it: a set of names, or names with *grades*, finite and 0 or more.
+  Grade 0 is not relevant, a name in a set has grade 1, and all metrics but nDCG only ask which grades are above 0. A
+  *prediction* is either a `Similarity` (a score for every query and clip) or a `Ranking` (for every query its best
+  clips, best first).
+- **Ranks** count from 1. Of clips with equal scores the relevant ones are ranked last, and of these the lower grades
+  first, so that a constant scorer gets the worst case and not the order of the files.
+- **AP@k divides by the number of relevant clips**, whether or not they fit into k (DCASE 2025 task 6's rule; for one
+  relevant clip the reciprocal rank, DCASE 2022's). R@k is the share of the relevant clips among the first k. All
+  metrics but the median rank lie in [0, 1] whatever the prediction holds.
+- **Repeated and unknown names never help**: a name counts where it stands first; later ones, and names that are no clip
+  of the split, take their places and count as wrong. A relevant clip that is not in the prediction is not found, also
+  where a list is shorter than a metric looks.
+- **Every query of the truth must be there, once**: a missing or a repeated query is an error, not a zero or a merge.
+  Queries beyond the truth's are left out, and said so.
+
+Metrics
+-------
+- `recall`: R@k.
+- `average_precision`: AP@k; its mean over queries is mAP@k.
+- `success`: success@k, whether any relevant clip is among the first k.
+- `ndcg`: nDCG@k.
+- `reciprocal_rank`: of the first relevant clip, where that is among the first k; its mean is MRR@k, or MRR for all
+  ranks.
+- `median_rank`: medR, the median of the first relevant clips' ranks.
+
+Each takes what `ranks` returns: `recall(*ranks(truth, prediction), 10)`. `SETS` has the metrics of a challenge by year.
+Of more clips than a matrix has room for, `top_k` makes rankings.
+
+Sources: Xie et al. 2022, section 2.4; CPJKU/dcase2025_task6_baseline, `average_precision_at_k`; Järvelin and Kekäläinen
+2002, section 2.3, and trec_eval's `ndcg_cut`.
+"""
+
+import csv
+import hashlib
+import json
+import math
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from evaluation import npz, scores
+from evaluation.data import tables
+from evaluation.data.dataset import Split, of_another_split
+from evaluation.files import no_file, replacing
+from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding, printable
+from evaluation.names import closest, explain, hint
+from evaluation.scores import Items, Measured, Score, interval_method, measure
+from evaluation.statistics.intervals import Estimate
+
+TASK_METRICS = ("mAP@10", "R@1", "R@5", "R@10")
+SETS = {  # of DCASE's retrieval tasks; the first one ranks
+    "dcase2022": TASK_METRICS,
+    "dcase2023": TASK_METRICS,
+    "dcase2024": TASK_METRICS,
+    "dcase2025": ("mAP@16", *TASK_METRICS),
+}
+
+Truth = Mapping[str, Set[str] | Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """A score for every query and clip.
+
+    Attributes:
+        queries: The texts.
+        file_names: The clips.
+        scores: (queries, clips) float32 or float64; higher is more similar.
+
+    Raises:
+        ValueError: The scores do not have a row for each query and a column for each clip.
+    """
+
+    queries: tuple[str, ...]
+    file_names: tuple[str, ...]
+    scores: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Check the shape."""
+        wanted, given = (len(self.queries), len(self.file_names)), np.shape(self.scores)
+        if given != wanted:
+            raise ValueError(f"scores must be (queries, clips), here {wanted}, but have the shape {given}")
+
+    def top(self, k: int) -> "Ranking":
+        """The k best clips of every query, best first; equal scores in the order of `file_names`."""
+        return Ranking.of(self.queries, self.file_names, np.argsort(-self.scores, axis=1, kind="stable")[:, :k])
+
+    def save(self, path: Path) -> None:
+        """Write as .npz, whole or not at all.
+
+        Raises:
+            BadRequest: A score is NaN or infinite; nothing is written.
+        """
+        finite = np.isfinite(self.scores).all(axis=1)
+        if not finite.all():
+            first = self.queries[int(np.argmin(finite))]
+            number = int((~finite).sum())
+            message = f"{path}: scores must be finite; found NaN or infinity for {number} of {len(finite)} queries"
+            raise BadRequest(f"{message}, first {first!r}. Nothing is written; look at the model that made them")
+        with replacing(path) as part, part.open("wb") as file:
+            np.savez(file, queries=_texts(self.queries), file_names=_texts(self.file_names), scores=self.scores)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """For every query its best clips, best first.
+
+    Attributes:
+        queries: The texts.
+        file_names: The clips of each query.
+        lines: The line of each query in its file; empty for a ranking that was not read from a file.
+
+    Raises:
+        ValueError: There is not one list of clips for each query.
+    """
+
+    queries: tuple[str, ...]
+    file_names: tuple[tuple[str, ...], ...]
+    lines: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the lengths."""
+        if len(self.file_names) != len(self.queries):
+            message = f"there must be a list of clips for each of the {len(self.queries)} queries"
+            raise ValueError(f"{message}, but {len(self.file_names)} were given")
+
+    @classmethod
+    def of(cls, queries: Sequence[str], file_names: Sequence[str], indices: np.ndarray) -> "Ranking":
+        """Make one of (queries, k) indices of clips, such as `top_k` returns."""
+        return cls(tuple(queries), tuple(tuple(file_names[clip] for clip in row) for row in indices.tolist()))
+
+
+Prediction = Similarity | Ranking
+
+
+def _texts(texts: Iterable[str]) -> np.ndarray:
+    # JSON rather than an array of strings, whose every entry would take the room of the longest.
+    return np.frombuffer(json.dumps(list(texts)).encode(), dtype=np.uint8)
+
+
+def read(path: Path, asked: tuple[int, int] | None = None) -> Prediction:
+    """Read a prediction: a `Similarity` from .npz, or either kind from a CSV, separated by commas or tabs.
+
+    Of a CSV the first column is the query. Where most of the other cells below the header are numbers it is a matrix
+    of scores, whose header names the clips; else they are clips, best first, and the header is not looked at (the
+    submission room checks it).
+
+    Args:
+        path: The file.
+        asked: How many queries and clips are asked for. An .npz that takes ten times as much memory as that is refused
+            before it is unpacked; where None is given, one of more than 1 GiB.
+
+    Raises:
+        BadRequest: There is no such file, or it is of another kind.
+        Faulty: The file does not hold; with every finding.
+    """
+    if not path.is_file():
+        raise no_file(path, "a prediction (.npz or .csv)")
+    if path.suffix.lower() == ".npz":
+        return _similarity(path, asked)
+    if path.suffix.lower() not in (".csv", ".tsv"):
+        raise BadRequest(f"{path}: must be .npz (a similarity matrix) or .csv (query and best clips, best first)")
+    return read_csv(path, str(path))
+
+
+def read_csv(path: Path, file: str) -> Prediction:
+    """Read a CSV as `read` does, whatever it is called; `file` is its name in findings.
+
+    Raises:
+        BadRequest: It is a captioner's.
+        Faulty: The file does not hold; with every finding.
+    """
+    separator = tables.separator(path, file)
+    if plain := _plain_matrix(path, separator):
+        return plain
+    findings: list[Finding] = []
+    records, _ = tables.read(path, file, findings, separator)
+    if records and {"file_name", "caption_predicted"} <= set(records[0][1]):
+        raise BadRequest(f"{file}: holds the captions of a captioner; score it with `evaluation score captions`")
+    if findings:
+        raise Faulty(findings)
+    rows = records[1:]
+    scores = [numbers(cells[1:]) for _, cells in rows]
+    if _is_matrix(rows, scores):
+        return _matrix(records, scores, file)
+    return Ranking(
+        tuple(cells[0] for _, cells in rows),
+        tuple(tuple(cells[1:]) for _, cells in rows),
+        tuple(line for line, _ in rows),
+    )
+
+
+def numbers(cells: Sequence[str]) -> np.ndarray | None:
+    """Read finite numbers, (n,) float64; None where a cell is anything else."""
+    text = "".join(cells)
+    if not text.isascii() or "_" in text:  # digits of other scripts and 1_000 are Python's own habits
+        return None
+    try:
+        found = np.fromiter(map(float, cells), np.float64, len(cells))
+    except ValueError:
+        return None
+    return found if np.isfinite(found).all() else None
+
+
+def unfinite(cells: Sequence[str]) -> list[int]:
+    """Which cells `numbers` would not take, by their places."""
+    values = (_number(cell) for cell in cells)
+    return [place for place, value in enumerate(values) if value is None or not math.isfinite(value)]
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell) if cell.isascii() and "_" not in cell else None
+    except ValueError:
+        return None
+
+
+def _plain_matrix(path: Path, separator: str) -> Similarity | None:
+    """Read a matrix in which nothing is out of the common, in half the time; None where it may be anything else.
+
+    A record is a line, and only queries and names may be quoted: what this reads, `tables.read` reads alike.
+    """
+    raw = path.read_bytes()
+    if raw.count(b"\r") != raw.count(b"\r\n"):
+        return None
+    try:
+        first, *lines = raw.decode("utf-8-sig").rstrip("\r\n").split("\n")
+        del raw
+        [header] = csv.reader([first], delimiter=separator, strict=True)
+        if len(header) < 2:
+            return None
+        width, queries, scores = len(header) - 1, [], []
+        for line in lines:
+            query, *cells = line.rsplit(separator, width)
+            if len(cells) != width or (found := numbers(cells)) is None:
+                return None
+            [[query]] = csv.reader([query], delimiter=separator, strict=True)
+            queries.append(query)
+            scores.append(found)
+    except (ValueError, csv.Error):
+        return None
+    return Similarity(tuple(queries), tuple(header[1:]), np.array(scores)) if queries else None
+
+
+def _is_matrix(rows: Sequence[tables.Record], scores: Sequence[np.ndarray | None]) -> bool:
+    answers = known = 0
+    for (_, cells), row in zip(rows, scores, strict=True):
+        answers += len(cells) - 1
+        known += len(row) if row is not None else sum(_number(cell) is not None for cell in cells[1:])
+    return 2 * known > answers
+
+
+def _matrix(records: Sequence[tables.Record], scores: Sequence[np.ndarray | None], file: str) -> Similarity:
+    """Make what a CSV's records say, whose rows are these scores where they are numbers."""
+    (_, header), *rows = records
+    findings = []
+    for (line, cells), row in zip(rows, scores, strict=True):
+        if len(cells) != len(header):
+            message = f"must have {len(header)} cells as the header has, the query and a score for each clip"
+            findings.append(Finding(file, line, message=f"{message}; found {len(cells)}"))
+        if row is None:
+            bad = [place + 1 for place in unfinite(cells[1:])]
+            more = f", and so in {len(bad) - 1} more columns" if len(bad) > 1 else ""
+            message = f"must be a finite number; found {cells[bad[0]]!r:.200}{more}"
+            findings.append(Finding(file, line, tables.column_name(header, bad[0]), message))
+    if findings:
+        raise Faulty(findings)
+    queries = tuple(cells[0] for _, cells in rows)
+    # float64, so that different numbers stay different, whether float32 or float64 was written.
+    return Similarity(queries, tuple(header[1:]), np.array(scores, dtype=np.float64))
+
+
+# How much a similarity matrix may hold, so that a small file cannot take all memory.
+LARGEST = 2**30  # bytes of scores, where nobody says what is asked
+TIMES = 10  # as many bytes of scores as what is asked takes as float64 …
+SPARE = 2**23  # … and these
+TEXTS = 2**25  # bytes of the queries' or clips' list
+TEXT = 2**12  # bytes of a query or name, on average
+
+
+def _similarity(path: Path, asked: tuple[int, int] | None) -> Similarity:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            headers = {key: npz.header(archive, key) for key in ("queries", "file_names", "scores")}
+            fault = _size_fault(headers, asked)
+            if not fault:
+                queries, names = (_read_texts(archive, key) for key in ("queries", "file_names"))
+                fault = _shape_fault(headers["scores"], queries, names)
+            if not fault:
+                scores = npz.array(archive, "scores")
+    except Exception as error:  # at a broken file zipfile, zlib, json and numpy raise almost anything
+        fault = f"must hold queries, file_names and scores as `systems predict` writes them ({error})"
+    if fault:
+        raise Faulty([Finding(str(path), message=fault)])
+    return Similarity(queries, names, scores)
+
+
+def _size_fault(headers: Mapping[str, npz.Header], asked: tuple[int, int] | None) -> str | None:
+    """Say that a prediction would take more memory than what is asked can need."""
+    scores = headers["scores"]
+    most = LARGEST if asked is None else TIMES * 8 * asked[0] * asked[1] + SPARE
+    if scores.bytes > most:
+        wanted = f"must not take more than {most} bytes"
+        if asked:
+            wanted = f"must be of {asked[0]} queries and {asked[1]} clips, and not take more than {most} bytes"
+        return f"scores {wanted}; found {scores}, {scores.bytes} bytes: is this the prediction of this split?"
+    for key, length in zip(("queries", "file_names"), scores.shape, strict=False):
+        texts = headers[key]
+        most = min(TEXTS, TEXT * (length + 1))
+        if texts.bytes > most:
+            return f"{key} must not take more than {most} bytes; found {texts.bytes}: give the texts themselves"
+    return None
+
+
+def _read_texts(archive: zipfile.ZipFile, key: str) -> tuple[str, ...]:
+    texts = tuple(json.loads(npz.array(archive, key).tobytes()))
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("queries and file_names must be lists of texts")
+    return texts
+
+
+def _shape_fault(scores: npz.Header, queries: Sequence[str], names: Sequence[str]) -> str | None:
+    """Say that the scores are not those of the queries and clips."""
+    if scores.shape == (len(queries), len(names)) and scores.dtype.kind == "f":
+        return None
+    return f"scores must be {len(queries)} x {len(names)} floats, queries by clips; found {scores}"
+
+
+def validate(
+    truth: Truth,
+    file_names: Sequence[str],
+    prediction: Prediction,
+    file: str = "prediction",
+    split: Split | None = None,
+) -> list[Finding]:
+    """Check a prediction against the truth and the clips of its split; return warnings and notes.
+
+    Args:
+        truth: Query to the clips that answer it; of an empty set, the query is only asked to be there.
+        file_names: Every clip of the split.
+        prediction: What is to be scored.
+        file: Its name in findings.
+        split: The split, where messages are to name its files and the other splits of its folder.
+
+    Raises:
+        Faulty: A query of the truth is missing or repeated, scores are not finite, a query's grades are not finite,
+            below 0 or all 0, or the truth names no clip of the split; with every finding.
+    """
+    findings = _check_truth(truth, set(file_names))
+    findings += _check_queries(truth, prediction, file, split)
+    findings += _check_clips(file_names, prediction, file, split)
+    if isinstance(prediction, Similarity):
+        bad = np.flatnonzero(~np.isfinite(prediction.scores).all(axis=1))
+        if len(bad):
+            share, first = f"{len(bad)} of {len(prediction.queries)}", prediction.queries[bad[0]]
+            message = f"scores must be finite; {share} queries have others, first {first!r}"
+            findings.append(Finding(file, message=message))
+    if any(finding.severity == ERROR for finding in findings):
+        raise Faulty(findings)
+    return sorted(findings)
+
+
+def _check_truth(truth: Truth, clips: Set[str]) -> list[Finding]:
+    findings = []
+    for query, relevant in truth.items():
+        if isinstance(relevant, Mapping):
+            if unfit := [grade for grade in relevant.values() if not 0 <= grade < np.inf]:
+                message = f"the grades of {query!r} must be finite and 0 or more; found {', '.join(map(str, unfit))}"
+                findings.append(Finding("truth", message=message))
+            elif not any(relevant.values()):
+                message = f"no grade of {query!r} is above 0; grade a clip that answers it, or leave the query out"
+                findings.append(Finding("truth", message=message))
+        if strangers := [name for name in relevant if name not in clips]:
+            message = f"must name clips of the split for {query!r}; it has no {', '.join(map(repr, strangers))}"
+            findings.append(Finding("truth", message=message))
+    return findings
+
+
+def _source(split: Split | None) -> str:
+    """Return the name of the file that a split's names are from; "" where it is not known."""
+    return split.source.name if split and split.source else ""
+
+
+def _check_queries(truth: Truth, prediction: Prediction, file: str, split: Split | None) -> list[Finding]:
+    """Find queries that are repeated, missing or unknown; raise Faulty where it is the prediction of another split."""
+    findings = []
+    lines = prediction.lines if isinstance(prediction, Ranking) else ()
+    seen: dict[str, int] = {}  # the line of each query
+    for index, query in enumerate(prediction.queries):
+        line = lines[index] if lines else 0
+        if query in seen:
+            findings.append(Finding(file, line, message=f"query {query!r} stands here twice; give each query once"))
+        seen.setdefault(query, line)
+    if truth and not seen:
+        raise Faulty([Finding(file, message=f"has no rows; give one for each of the {len(truth)} queries")])
+    extra = dict.fromkeys(query for query in seen if query not in truth)
+    missing = dict.fromkeys(query for query in truth if query not in seen)
+    if split and missing and (other := of_another_split(split, seen, "queries")):
+        message = f"answers {len(truth) - len(missing)} of the {len(truth)} queries of {split.name}; {other}"
+        raise Faulty([Finding(file, message=message)])
+    match = explain(extra, missing, texts=True)
+    if match:
+        source = _source(split) if split and truth.keys() <= split.captions.keys() else ""
+        message = match.message(len(seen), "queries", source)
+        findings.append(Finding(file, seen[next(iter(match.pairs))], message=message))
+        for given, expected in match.pairs.items():
+            del extra[given], missing[expected]
+    meant = closest(extra, texts=True)
+    close = {query: meant(query) for query in missing}
+    if extra and len(extra) == len(seen) and not any(close.values()):  # every other finding would only repeat it
+        message = f"answers none of the {len(truth)} queries; is this the prediction of another split or data set?"
+        raise Faulty([Finding(file, message=message)])
+    for query in missing:
+        message = f"no query {query!r}{hint(query, close[query], 'queries')}"
+        findings.append(Finding(file, message=message))
+    if extra:
+        findings.append(Finding(file, message=f"queries beyond the truth's are left out: {len(extra)}", severity=NOTE))
+    return findings
+
+
+def _check_clips(file_names: Sequence[str], prediction: Prediction, file: str, split: Split | None) -> list[Finding]:
+    """Find clips that are repeated, missing or unknown."""
+    clips = set(file_names)
+    given = _named_clips(prediction)
+    unknown = _lines_of_unknown_clips(prediction, clips)
+    none_known = bool(given) and given.isdisjoint(clips)
+    match = explain(unknown, file_names)
+    findings = []
+    if match:
+        message = match.message(len(given), "names", _source(split))
+        line = unknown[next(iter(match.pairs))][0]
+        if none_known:
+            return [Finding(file, line, message=message)]
+        findings.append(Finding(file, line, message=f"{message}; they count as wrong", severity=WARNING))
+    elif split and (other := of_another_split(split, given, "names")):
+        number = len(given) - len(unknown)
+        return [Finding(file, message=f"names {number} of the {len(clips)} clips of {split.name}; {other}")]
+    meant = closest(file_names)
+    if none_known:
+        name = min(given)
+        message = f"names none of the split's {len(clips)} clips; found {name!r}{hint(name, meant(name))}"
+        question = "is this the prediction of another split or data set?"
+        return [Finding(file, message=f"{message}; {question}")]
+    explained = match.pairs if match else {}
+    for name, lines in unknown.items():
+        if name not in explained:
+            message = f"no clip {name!r} in this split; it counts as wrong{hint(name, meant(name))}"
+            findings += [Finding(file, line, message=message, severity=WARNING) for line in lines]
+    if isinstance(prediction, Similarity):
+        for name in [name for name, count in Counter(prediction.file_names).items() if count > 1]:
+            findings.append(Finding(file, message=f"clip {name!r} has two columns; give each clip one"))
+        absent = len(clips - given)
+        if absent:
+            message = f"no column for {absent} of the split's {len(clips)} clips; they count as not found"
+            findings.append(Finding(file, message=message, severity=WARNING))
+        return findings
+    for index, names in enumerate(prediction.file_names):
+        line = prediction.lines[index] if prediction.lines else 0
+        if repeats := [name for name, count in Counter(names).items() if count > 1]:
+            message = f"given more than once: {', '.join(map(repr, repeats))}; only the first counts"
+            findings.append(Finding(file, line, message=message, severity=WARNING))
+    return findings
+
+
+def _named_clips(prediction: Prediction) -> set[str]:
+    if isinstance(prediction, Similarity):
+        return set(prediction.file_names)
+    return set().union(*prediction.file_names)
+
+
+def _lines_of_unknown_clips(prediction: Prediction, clips: Set[str]) -> dict[str, list[int]]:
+    """Return every name that is no clip's, in order, with the lines that give it; of a matrix, line 0."""
+    if isinstance(prediction, Similarity):
+        return {name: [0] for name in prediction.file_names if name not in clips}
+    unknown: dict[str, list[int]] = {}
+    for index, names in enumerate(prediction.file_names):
+        line = prediction.lines[index] if prediction.lines else 0
+        for name in dict.fromkeys(names):
+            if name not in clips:
+                unknown.setdefault(name, []).append(line)
+    return unknown
+
+
+def _graded(relevant: Set[str] | Mapping[str, float]) -> Mapping[str, float]:
+    """The relevant clips with their grades."""
+    if isinstance(relevant, Mapping):
+        return {name: float(grade) for name, grade in relevant.items() if grade > 0}
+    return dict.fromkeys(relevant, 1.0)
+
+
+def ranks(truth: Truth, prediction: Prediction) -> tuple[np.ndarray, np.ndarray]:
+    """Return where the relevant clips of every query stand, and their grades: what each metric takes.
+
+    Returns:
+        (queries, most relevant clips of any query) float64, ascending in each row, infinite where a relevant clip is
+        not found or the query has fewer; and in the same order their grades, 0 where the query has fewer. Queries are
+        in the truth's order.
+    """
+    relevant = [_graded(names) for names in truth.values()]
+    counts = np.array([len(names) for names in relevant], dtype=int)
+    owners = np.repeat(np.arange(len(relevant)), counts)
+    grade = np.array([grade for names in relevant for grade in names.values()], dtype=float)
+    rows = {query: row for row, query in enumerate(prediction.queries)}
+    if isinstance(prediction, Similarity):
+        columns = {name: column for column, name in enumerate(prediction.file_names)}
+        column = np.array([columns.get(name, -1) for names in relevant for name in names], dtype=int)
+        there = np.flatnonzero(column >= 0)
+        row = np.array([rows[query] for query in truth], dtype=int)[owners[there]]
+        place = np.full(len(owners), np.inf)
+        place[there] = _places(prediction.scores, row, column[there], grade[there])
+    else:
+        answers = [prediction.file_names[rows[query]] for query in truth]
+        place = np.array(
+            [
+                answer.index(name) + 1 if name in answer else np.inf
+                for names, answer in zip(relevant, answers, strict=True)
+                for name in names
+            ]
+        )
+    order = np.lexsort((place, owners))
+    slot = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+    places = np.full((len(truth), counts.max(initial=0)), np.inf)
+    grades = np.zeros_like(places)
+    places[owners, slot], grades[owners, slot] = place[order], grade[order]
+    return places, grades
+
+
+def _places(scores: np.ndarray, row: np.ndarray, column: np.ndarray, grade: np.ndarray) -> np.ndarray:
+    """Return the (n,) ranks in their rows of the relevant clips, given as (n,) rows and columns of the scores."""
+    own = scores[row, column]
+    order = np.lexsort((grade, -own, row))  # each row's relevant clips as they rank
+    row, own = row[order], own[order]
+    # Asked as "not worse", NaN gets the worst case too: a model that diverged must not look perfect.
+    lost = np.isnan(own)
+    own = np.where(lost, -np.inf, own)
+    not_worse = np.empty(len(own), dtype=int)
+    size = max(1, 2**17 // max(1, scores.shape[1]))  # what is compared at once stays in the cache
+    for start in range(0, len(own), size):
+        block = slice(start, start + size)
+        worse = scores[row[block]] < own[block, None]
+        not_worse[block] = scores.shape[1] - np.count_nonzero(worse, axis=1)
+    # Before a clip stand all that are not worse, but for the relevant ones after it in its own run of equal scores …
+    runs = np.flatnonzero(np.append((row[1:] != row[:-1]) | (own[1:] != own[:-1]), True)[: len(own)])
+    here = np.arange(len(own))
+    after = runs[np.searchsorted(runs, here)] - here
+    # … and for relevant ones of NaN, which are not worse than any and yet rank last.
+    after += np.where(own > -np.inf, np.bincount(row[lost], minlength=len(scores))[row], 0)
+    places = np.empty(len(own))
+    places[order] = not_worse - after
+    return places
+
+
+def recall(places: np.ndarray, grades: np.ndarray, k: int) -> np.ndarray:
+    """R@k of every query: the share of its relevant clips among the first k, in [0, 1]. Arguments as from `ranks`."""
+    return (places <= k).sum(axis=1) / (grades > 0).sum(axis=1)
+
+
+def average_precision(places: np.ndarray, grades: np.ndarray, k: int) -> np.ndarray:
+    """AP@k of every query: precision at each relevant clip among the first k, over the number of relevant clips."""
+    precision = np.arange(1, places.shape[1] + 1) / places
+    return np.where(places <= k, precision, 0.0).sum(axis=1) / (grades > 0).sum(axis=1)
+
+
+def success(places: np.ndarray, grades: np.ndarray, k: int) -> np.ndarray:
+    """Whether any relevant clip of a query is among the first k: 1 or 0."""
+    return (places[:, 0] <= k).astype(float)
+
+
+def ndcg(places: np.ndarray, grades: np.ndarray, k: int) -> np.ndarray:
+    """nDCG@k of every query: Σ grade / log2(rank + 1) over the first k, over that of the best ranking; in [0, 1].
+
+    The best ranking has all relevant clips, best grades first, also those that the prediction lacks.
+    """
+    grades = grades / grades.max(axis=1, keepdims=True)  # or the sum of great grades were infinite
+    rank = np.broadcast_to(np.arange(1.0, places.shape[1] + 1), places.shape)
+    best = -np.sort(-grades, axis=1)
+    gain, ideal = (
+        np.where(at <= k, g / np.log2(at + 1), 0.0).sum(axis=1) for at, g in ((places, grades), (rank, best))
+    )
+    return np.minimum(gain / ideal, 1.0)  # rounding must not lift it
+
+
+def reciprocal_rank(places: np.ndarray, grades: np.ndarray, k: float = math.inf) -> np.ndarray:
+    """One over the rank of a query's first relevant clip, in [0, 1]; 0 where none is among the first k, or found."""
+    return np.where(places[:, 0] <= k, 1 / places[:, 0], 0.0)
+
+
+def median_rank(places: np.ndarray, grades: np.ndarray) -> Estimate:
+    """The median over queries of the first relevant clip's rank, at least 1; infinite where most find none.
+
+    The 95 % interval is the one that supposes no distribution: from the l-th smallest to the l-th greatest rank, l as
+    great as the binomial distribution of how many ranks lie below the median allows (Conover, Practical Nonparametric
+    Statistics, section 3.2). It holds the median at least 95 times in 100; of five ranks or fewer there is none. It
+    takes the queries for independent.
+    """
+    first = np.sort(places[:, 0])
+    n, below = len(first), np.arange(len(first))
+    binomial = np.cumsum(np.log((n - below) / (below + 1))) - n * np.log(2)  # of 1, 2, … n; none has 2 ** -n
+    tail = np.cumsum(np.exp(np.append(-n * np.log(2), binomial)))
+    outside = np.count_nonzero(tail <= 0.025)
+    low, high = (first[outside - 1], first[n - outside]) if outside else (np.nan, np.nan)
+    return Estimate(float(np.median(first)), np.nan, float(low), float(high), n, "order-statistics-95")
+
+
+FEW = 6  # groups, fewer than which say little
+AT_K = {"mAP": average_precision, "R": recall, "nDCG": ndcg, "success": success, "MRR": reciprocal_rank}
+
+
+def chance(grades: np.ndarray, clips: int, metric: str) -> float | None:
+    """The mean of a metric over all random rankings of `clips` clips; None for the median rank, which is no mean.
+
+    A clip stands at any rank with the same chance, so that R@k is k / clips, and each rank of nDCG's sum has the mean
+    grade. The precision at a relevant clip of rank r counts itself and, of the r - 1 before it, each with chance
+    (relevant - 1) / (clips - 1). That none is among the first r has the chance of drawing r of the others.
+
+    Args:
+        grades: (queries, m) the grades of each query's relevant clips, as from `ranks`.
+        clips: How many clips are ranked.
+        metric: Its name.
+    """
+    name, depth = _metric(metric)
+    k = int(min(depth, clips))
+    rank = np.arange(1, k + 1)
+    counts, queries = np.unique((grades > 0).sum(axis=1), return_counts=True)
+    if name == "medR":
+        return None
+    if name == "R":
+        return k / clips
+    if name == "nDCG":
+        places = np.broadcast_to(np.arange(1.0, grades.shape[1] + 1), grades.shape)
+        best = -np.sort(-grades / grades.max(axis=1, keepdims=True), axis=1)
+        ideal = np.where(places <= k, best / np.log2(places + 1), 0.0).sum(axis=1)
+        return float((best.sum(axis=1) / ideal).mean() / clips * (1 / np.log2(rank + 1)).sum())
+    if name == "mAP":
+        others = (counts - 1) / max(clips - 1, 1)
+        values = [((1 + (rank - 1) * share) / rank).sum() / clips for share in others]
+    else:
+        # No relevant clip among the first 0, 1, … k.
+        none = [np.cumprod(np.append(1, (clips - count - rank + 1).clip(0) / (clips - rank + 1))) for count in counts]
+        values = [1 - left[-1] if name == "success" else (-np.diff(left) / rank).sum() for left in none]
+    return float(np.average(values, weights=queries))
+
+
+def _metric(name: str) -> tuple[str, float]:
+    """Split a metric's name, as of R@10, and say how many of the first clips it looks at."""
+    match = re.fullmatch(rf"({'|'.join(AT_K)})@([1-9]\d{{0,8}})|MRR|medR", name)
+    if not match:
+        known = ", ".join(f"{kind}@k" for kind in AT_K)
+        message = f"there are {known} for any k from 1, MRR, medR, and the sets {', '.join(SETS)}"
+        raise BadRequest(f"unknown metric {printable(name)!r}; {message}")
+    return (match[1], int(match[2])) if match[1] else (name, np.inf)
+
+
+def choose(metrics: Sequence[str]) -> tuple[str, ...]:
+    """Return the metrics that a request names, sets of them resolved; raises BadRequest where a name is not known."""
+    names = tuple(dict.fromkeys(name for asked in metrics for name in SETS.get(asked, (asked,))))
+    for name in names:
+        _metric(name)
+    return names
+
+
+def clip_groups(queries: Iterable[str], split: Split, truth: Truth) -> tuple[int, ...]:
+    """Number the queries so that those get one number that describe one clip, or clips that share a caption.
+
+    Sharing goes on from query to query: two that share no clip are of one group when a third shares one with each. What
+    a query describes are the clips whose caption it is; of a query that is nobody's caption, those that answer it.
+    """
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            parent[name] = name = parent[parent[name]]
+        return name
+
+    described = {query: sorted(split.captions.get(query) or _graded(truth[query])) for query in queries}
+    for names in described.values():
+        for name in names[1:]:
+            parent[root(name)] = root(names[0])
+    numbers: dict[str, int] = {}
+    return tuple(numbers.setdefault(root(names[0]), len(numbers)) for names in described.values())
+
+
+def evaluate(
+    split: Split,
+    prediction: Prediction,
+    *,
+    truth: Truth | None = None,
+    metrics: Sequence[str] = TASK_METRICS,
+    interval: str = "jackknife",
+    file: str = "prediction",
+) -> Score:
+    """Score a prediction for a split.
+
+    Args:
+        split: The split; its own truth is used unless another is given.
+        prediction: What is to be scored.
+        truth: Query to the clips that answer it, with or without grades.
+        metrics: Names such as `mAP@10`, `MRR` and `dcase2025`, a set of them.
+        interval: One of `intervals.METHODS`.
+        file: The prediction's name in findings.
+
+    Raises:
+        BadRequest: A metric or the interval is not known, or the split or a query has no truth.
+        Faulty: As `validate`.
+    """
+    if truth is None:
+        truth = split.truth
+    if not truth:
+        raise BadRequest(f"the split {split.name} has no truth: its queries' clips are not known")
+    if nobody := [query for query, relevant in truth.items() if not relevant]:
+        raise BadRequest(f"the truth has no clip for {len(nobody)} of {len(truth)} queries, first {nobody[0]!r}")
+    names = choose(metrics)
+    deepest = min(max((_metric(name)[1] for name in names), default=0), len(split.clips))
+    findings = validate(truth, split.file_names, prediction, file, split)
+    places, grades = ranks(truth, prediction)
+    if isinstance(prediction, Ranking):
+        lists = zip(prediction.queries, prediction.file_names, strict=True)
+        short = [len(best) for query, best in lists if query in truth and len(best) < deepest]
+        if short:
+            message = (
+                f"some metrics look at {deepest} clips; {len(short)} queries have fewer, the least {min(short)}: clips"
+            )
+            findings.append(Finding(file, message=f"{message} that are not in a list are not found", severity=NOTE))
+    whose = "captions" if truth == split.captions else "relevance"
+    answers = repr(sorted((query, sorted(_graded(relevant).items())) for query, relevant in truth.items()))
+    counts = (grades > 0).sum(axis=1)
+    signature = "|".join(
+        [
+            f"dcase-kit:{scores.VERSION}",
+            f"split:{split.name}#{split.fingerprint}",
+            f"truth:{whose}#{hashlib.sha256(answers.encode()).hexdigest()[:8]}",
+            f"queries:{len(truth)}",
+            f"clips:{len(split.clips)}",
+            f"relevant:{counts.min()}-{counts.max()}",
+            "ap:over-relevant",
+            "ndcg:linear-log2",
+            "ties:relevant-last",
+            "repeated,unknown:wrong",
+            "unlisted:not-found",
+            "missing,duplicate:error",
+            "extra:left-out",
+            f"interval:{interval_method(interval)}",
+            f"numpy:{np.__version__}",
+        ]
+    )
+    items = Items("queries", tuple(truth), clip_groups(truth, split, truth))
+    together = len(set(items.groups))
+    if together < FEW and len(items.names) >= 20:
+        message = f"by shared clips the {len(items.names)} queries make only {together} independent groups"
+        findings.append(Finding(file, message=f"{message}: the intervals by clip say little", severity=NOTE))
+    measured = {}
+    for name in names:
+        kind, k = _metric(name)
+        if kind == "medR":
+            measured[name] = Measured(median_rank(places, grades))
+            if measured[name].estimate.value == np.inf:
+                message = "medR: the median lies beyond the lists: half of the queries or more find none of their clips"
+                findings.append(Finding(file, message=message, severity=NOTE))
+            continue
+        values = AT_K[kind](places, grades, k)
+        measured[name] = measure(values, items, interval, chance=chance(grades, len(split.clips), name))
+    return Score(measured, items, signature, findings=tuple(findings))
+
+
+# More clips than a matrix has room for --------------------------------------------------------------------------------
+
+TILE = (1024, 4096)  # queries and clips that are multiplied at once: 16 MiB of scores
+
+
+def top_k(queries: np.ndarray, clips: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return for every query the k clips of greatest inner product, exactly, without all scores being there at once.
+
+    Args:
+        queries: (q, d) float32 embeddings.
+        clips: (n, d) float32 embeddings; may lie on disk (`np.memmap`), each part is read once.
+        k: How many, from 1; all n where there are fewer.
+
+    Returns:
+        (q, min(k, n)) indices of clips, best first, equal scores in the order of the clips as of `Similarity.top`; and
+        their float32 scores.
+
+    Raises:
+        ValueError: The shapes do not go together, k is below 1, or scores may not be finite.
+
+    >>> top_k(np.float32([[1, 0]]), np.float32([[1, 5], [3, 0], [2, 2]]), 2)
+    (array([[1, 2]]), array([[3., 2.]], dtype=float32))
+    """
+    if queries.ndim != 2 or clips.ndim != 2 or queries.shape[1] != clips.shape[1] or k < 1:
+        raise ValueError(
+            f"queries and clips must be (q, d) and (n, d), k 1 or more; found {queries.shape}, {clips.shape} and {k}"
+        )
+    queries, k = np.asarray(queries, dtype=np.float32), min(k, len(clips))
+    indices = np.zeros((len(queries), k), dtype=np.int64)
+    best = np.full((len(queries), k), -np.inf, dtype=np.float32)
+    greatest = _greatest(queries) * queries.shape[1]
+    for start in range(0, len(clips), TILE[1]):
+        block = np.asarray(clips[start : start + TILE[1]], dtype=np.float32)
+        if not greatest * _greatest(block) < float(np.finfo(np.float32).max):
+            raise ValueError("embeddings must be finite, and so small that their inner products are")
+        for first in range(0, len(queries), TILE[0]):
+            rows = slice(first, first + TILE[0])
+            _enter(queries[rows] @ block.T, start, indices[rows], best[rows])
+    return indices, best
+
+
+def _greatest(values: np.ndarray) -> float:
+    return max(float(values.max(initial=0)), -float(values.min(initial=0)))  # NaN where any is
+
+
+def _enter(scores: np.ndarray, start: int, indices: np.ndarray, best: np.ndarray) -> None:
+    """Put into the best of every query, in place, the clips from `start` on that are better than its last."""
+    k, width = best.shape[1], scores.shape[1]
+    enters = scores > best[:, -1:]  # earlier clips go first: one that is as good as the last stays out
+    if width > k and np.count_nonzero(enters) > 2 * best.size:  # as at the start; to sort that many would be dear
+        enters &= scores >= np.partition(scores, -k, axis=1)[:, -k, None]
+    found = np.flatnonzero(enters)
+    row, column = np.divmod(found, width)
+    touched, new = np.unique(row, return_counts=True)
+    rows = np.concatenate([np.repeat(touched, k), row])
+    values = np.concatenate([best[touched].ravel(), scores.ravel()[found]])
+    clips = np.concatenate([indices[touched].ravel(), start + column])
+    order = np.lexsort((clips, -values, rows))
+    ends = np.cumsum(k + new)
+    first = order[(ends - k - new)[:, None] + np.arange(k)]
+    best[touched], indices[touched] = values[first], clips[first]

@@ -1,0 +1,1 @@
+"""Confidence intervals, paired comparisons, and what the factors of a sweep do."""

@@ -1,0 +1,1 @@
+"""Features and embeddings that are computed once per sound."""

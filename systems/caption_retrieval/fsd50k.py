@@ -1,0 +1,96 @@
+"""FSD50K as a source of noisy captions: what people on Freesound wrote under the sounds that they uploaded.
+
+A folder as published: `FSD50K.metadata/dev_clips_info_FSD50K.json`, which maps each clip's number to its title,
+description, tags, licence and uploader, and `FSD50K.dev_audio/NUMBER.wav`.
+
+A clip's captions are its description, without HTML and cut at 500 characters, and its tags in their order with blanks
+between them. What is blank is left out. The development set has 40,966 clips; the published system was trained on half
+of them, 40,966 pairs.
+
+Sources: Weck et al. 2022, section 3.1; Fonseca et al. 2022, zenodo.org/records/4060432.
+"""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+from evaluation.data.dataset import DEVELOPMENT, Clip, Split
+from evaluation.findings import BadRequest, Faulty, Finding
+
+METADATA = Path("FSD50K.metadata") / "dev_clips_info_FSD50K.json"
+SOUNDS = "FSD50K.dev_audio"
+LONGEST = 500  # characters of a description
+
+
+def read(folder: Path) -> Split:
+    """Read the development set.
+
+    Raises:
+        BadRequest: The folder does not hold its metadata, or these are no such JSON.
+        Faulty: A clip has no description or tags of the published form, or its sound is absent; with every finding.
+    """
+    path = folder / METADATA
+    if not path.is_file():
+        message = "no such file; give the folder that holds FSD50K.metadata and FSD50K.dev_audio, as published"
+        raise BadRequest(f"{path}: {message}")
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"{path}: is not JSON: {error}; fetch it again from zenodo.org/records/4060432") from None
+    if not isinstance(entries, dict):
+        raise BadRequest(
+            f"{path}: must map each clip's number to what is known of it; found a {type(entries).__name__}"
+        )
+    there = {sound.name for sound in (folder / SOUNDS).glob("*.wav")}
+    clips, malformed, absent = [], [], []
+    for number, entry in entries.items():
+        name = f"{number}.wav"
+        if name not in there:
+            absent.append(Finding(str(path), column=number, message=f"no sound {name!r} in {SOUNDS}/; fetch it too"))
+        description, tags = (entry.get("description"), entry.get("tags")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(description, str) or not _are_texts(tags):
+            message = "must have a description, a text, and tags, a list of texts"
+            malformed.append(Finding(str(path), column=number, message=message))
+            continue
+        captions = (plain(description)[:LONGEST].rstrip(), " ".join(" ".join(tags).split()))
+        clips.append(Clip(name, tuple(filter(None, captions)), folder / SOUNDS / name))
+    if malformed or absent:
+        raise Faulty([*malformed, *absent])
+    return Split(DEVELOPMENT, tuple(clip for clip in clips if clip.captions))
+
+
+def plain(text: str) -> str:
+    """A text without HTML, on one line.
+
+    >>> plain('Rain &amp; <a href="https://example.org">thunder</a>.<br>Recorded at   home')
+    'Rain & thunder. Recorded at home'
+    """
+    parser = _Text()
+    parser.feed(text)
+    parser.close()
+    return " ".join("".join(parser.parts).split())
+
+
+class _Text(HTMLParser):
+    """Keeps what is no markup, style or script; a tag that breaks the line is a blank."""
+
+    BREAKS = frozenset({"br", "p", "div", "li", "ul", "ol", "tr", "td", "hr", "h1", "h2", "h3"})
+
+    def __init__(self):
+        super().__init__()
+        self.parts: list[str] = []
+
+    def handle_data(self, data: str) -> None:
+        if self.cdata_elem is None:  # else within style or script
+            self.parts.append(data)
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        if tag in self.BREAKS:
+            self.parts.append(" ")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.handle_starttag(tag, [])
+
+
+def _are_texts(tags: object) -> bool:
+    return isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)

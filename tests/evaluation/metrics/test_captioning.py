@@ -1,0 +1,848 @@
+import ast
+import csv
+import gzip
+import json
+import math
+import re
+import subprocess
+import time
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from threading import Event
+
+import numpy as np
+import pytest
+import yaml
+
+from evaluation import __main__
+from evaluation.data.dataset import Clip, Split, read_dataset
+from evaluation.findings import BadRequest, Faulty, command, limited
+from evaluation.metrics import captioning, java, models, overlap
+from evaluation.metrics.captioning import METRICS, SETS, Prediction, choose, evaluate, penalised, read, spider, validate
+from evaluation.metrics.java import Unavailable
+from evaluation.metrics.overlap import CiderD, meteor
+from evaluation.scores import read as read_score
+from evaluation.statistics.intervals import jackknife
+
+NAMES = (" leading blank.wav", 'comma, "quote" &amp; dots.1.wav', "c.wav", "d.wav")
+REFERENCES = (
+    ("A dog barks.", "A dog is barking loudly."),
+    ("Rain falls on a roof.",),
+    ("A man speaks, and a crowd cheers.", "Somebody talks to people.", "People cheer while a man talks."),
+    ("Water runs.", "A tap is running."),
+)
+SPLIT = Split("evaluation", tuple(Clip(name, texts, Path(name)) for name, texts in zip(NAMES, REFERENCES, strict=True)))
+GOOD = Prediction(NAMES, ("A dog barks.", "Rain falls.", "A man speaks while people cheer.", "Somebody walks."))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def no_models(monkeypatch):
+    """A machine after `make` alone: no model, no parser."""
+    for name in ("spice", "fluency_error", "sbert_similarity", "bert_score"):
+        monkeypatch.setattr(models, name, lambda *_, name=name: _refuse(name))
+
+
+def _refuse(name):
+    raise Unavailable(f"{name} is not on this machine; fetch it with: python -m evaluation download {name}")
+
+
+# ------------------------------------------------------------------------------------------------ golden
+
+
+@pytest.fixture(scope="module")
+def golden(shared):
+    with (shared / "golden" / "conette_outputs_clotho_eval.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    corpus = yaml.safe_load((shared / "golden" / "conette_scores_clotho_eval.yaml").read_text(encoding="utf-8"))
+    each = {name: np.array([float(row[f"best_fense.cands.{name}"]) for row in rows]) for name in METRICS[:13]}
+    return rows, each, {name: corpus[f"clotho_eval/best_fense.cands.{name}"] for name in each}
+
+
+@pytest.fixture(scope="module")
+def golden_split(golden):
+    """The references as the golden file has them."""
+    clips = (Clip(row["fname"], tuple(ast.literal_eval(row["mrefs"])), Path(row["fname"])) for row in golden[0])
+    return Split("evaluation", tuple(clips))
+
+
+@pytest.fixture(scope="module")
+def golden_prediction(golden):
+    return Prediction(tuple(row["fname"] for row in golden[0]), tuple(row["cands"] for row in golden[0]))
+
+
+@pytest.fixture(scope="module")
+def scored(golden_split, golden_prediction, cache):
+    return evaluate(golden_split, golden_prediction, metrics=SETS["basic"], cache=cache)
+
+
+def test_golden(golden, scored):
+    """From raw text through the tokeniser and METEOR's JVM: BLEU, ROUGE-L and CIDEr-D to 1e-12, METEOR to 1e-6."""
+    _, each, corpus = golden
+    for name, measured in scored.metrics.items():
+        near = 1e-6 if name == "meteor" else 1e-12
+        assert measured.estimate.value == pytest.approx(corpus[name], abs=near), name
+        assert measured.estimate.n == 1045
+    for name in ("rouge_l", "cider_d"):
+        np.testing.assert_allclose(scored.metrics[name].values, each[name], rtol=0, atol=1e-12)
+
+
+def test_golden_tokens(golden, shared, cache):
+    """Clotho's captions as published become the golden references; four of them the authors had spelt otherwise."""
+    captions = read_dataset(shared / "clotho", "evaluation", sound=False)["evaluation"].clips
+    published = {clip.file_name: clip.captions for clip in captions}
+    wanted = [text for row in golden[0] for text in ast.literal_eval(row["mrefs"])]
+    found = java.tokenize([text for row in golden[0] for text in published[row["fname"]]], java.find(), cache)
+    other = [(one, two) for one, two in zip(found, wanted, strict=True) if one != two]
+    assert len(other) == 4
+    assert all(one.replace("walkie-talkie", "walkie talkie") == two for one, two in other)
+
+
+def test_golden_meteor_of_each_caption(golden, statistics):
+    _, each, corpus = golden
+    np.testing.assert_allclose(meteor(statistics), each["meteor"], rtol=0, atol=1e-6)
+    assert meteor(statistics.sum(axis=0)) == pytest.approx(corpus["meteor"], abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def statistics(golden, cache):
+    rows = golden[0]
+    with java.Meteor(java.find(), cache) as jar:
+        return jar.statistics([row["cands"] for row in rows], [ast.literal_eval(row["mrefs"]) for row in rows])
+
+
+def test_meteor_with_the_paraphrases_of_the_references_alone(golden, statistics, tmp_path_factory):
+    """A tenth of the table, the same statistics; and words that METEOR joins, as `u.s.` to `us`, find theirs too."""
+    captions = [row["cands"] for row in golden[0]]
+    references = [ast.literal_eval(row["mrefs"]) for row in golden[0]]
+    odd = "made in the u.s. somewhere"
+    folder = tmp_path_factory.mktemp("picked")
+    every = [text for texts in references for text in texts]
+    assert java.paraphrases(every, folder) is None
+    table = java.paraphrases([*every, odd], folder, make=Event())
+    assert table == java.paraphrases([odd, *reversed(every)], folder)  # by content
+    assert table.stat().st_size < 61_813_011 / 5
+    with gzip.open(table, "rt", encoding="utf-8", newline="\n") as file:
+        rows = list(zip(file, file, file, strict=True))
+    assert len(rows) < 600_000
+    assert {"us\n"} <= {phrase for _, *phrases in rows for phrase in phrases}
+    with java.Meteor(java.find(), folder, table) as jar:
+        np.testing.assert_array_equal(jar.statistics(captions, references), statistics)
+
+
+def test_references_that_come_again(cache, monkeypatch):
+    """The first time nothing is made that may never serve; the second time it is, and from the third on it serves."""
+    made, given, kept = [], [], {}
+    monkeypatch.setattr(
+        captioning, "paraphrases", lambda texts, _, make=None: made.append(bool(make)) or kept.get("table")
+    )
+    monkeypatch.setattr(captioning, "Meteor", lambda java, cache, table: given.append(table) or _refuse("meteor"))
+    split = replace(SPLIT, clips=(replace(SPLIT.clips[0], captions=("Never seen before.",)), *SPLIT.clips[1:]))
+    for kept["table"], asked in [(None, [False]), (None, [False, True]), (Path("kept"), [False])]:
+        made.clear()
+        evaluate(split, GOOD, metrics=["meteor"], cache=cache)
+        assert made == asked
+    assert given == [None, None, Path("kept")]
+
+
+def test_golden_combinations(golden):
+    """SPIDEr, SPIDEr-FL and FENSE from the parts that the golden file has, each caption and the corpus."""
+    _, each, corpus = golden
+    made = {
+        "spider": spider(each["cider_d"], each["spice"]),
+        "spider_fl": penalised(spider(each["cider_d"], each["spice"]), each["fer"]),
+        "fense": penalised(each["sbert_sim"], each["fer"]),
+    }
+    for name, values in made.items():
+        np.testing.assert_allclose(values, each[name], rtol=0, atol=1e-12)
+        assert values.mean() == pytest.approx(corpus[name], abs=1e-12)
+
+
+def test_golden_combinations_through_evaluate(golden, golden_split, golden_prediction, cache, monkeypatch):
+    """The same by `evaluate`, with the golden parts standing in for the models."""
+    rows, each, corpus = golden
+    monkeypatch.setattr(models, "identity", lambda part: part)
+    stand_in = {"spice": "spice", "fluency_error": "fer", "sbert_similarity": "sbert_sim"}
+    by_name = np.argsort(golden_split.file_names, stable=True)  # the order in which captions are given to the models
+    for function, name in stand_in.items():
+        monkeypatch.setattr(models, function, lambda *_, name=name: each[name][by_name])
+    wanted = ["fense", "spider", "spider_fl", "cider_d", "vocab", "vocab_ratio"]
+    score = evaluate(golden_split, golden_prediction, metrics=wanted, cache=cache)
+    for name in wanted[:4]:
+        assert score.metrics[name].estimate.value == pytest.approx(corpus[name], abs=1e-12), name
+        estimate = jackknife(each[name])
+        assert score.metrics[name].estimate.std_error == pytest.approx(estimate.std_error, abs=1e-12)
+    assert score.metrics["vocab"].estimate.value == 636
+    assert score.metrics["vocab_ratio"].estimate.value == pytest.approx(636 / 3517)
+    assert not score.unavailable
+
+    # Against really leaving a clip out and scoring the rest.
+    exact = evaluate(golden_split, golden_prediction, metrics=wanted[:4], cache=cache, idf="exact")
+    captions, references = [row["cands"] for row in rows], [ast.literal_eval(row["mrefs"]) for row in rows]
+    spice, error = each["spice"], each["fer"]
+    n = len(captions)
+    for clip in (0, 700):
+        kept = [at for at in range(n) if at != clip]
+        cider = CiderD([captions[at] for at in kept], [references[at] for at in kept]).scores
+        without = {
+            "cider_d": cider.mean(),
+            "spider": spider(cider, spice[kept]).mean(),
+            "spider_fl": penalised(spider(cider, spice[kept]), error[kept]).mean(),
+        }
+        for name, left_out in without.items():
+            value = score.metrics[name].estimate.value
+            assert exact.metrics[name].values[clip] == pytest.approx(n * value - (n - 1) * left_out, abs=1e-9), name
+    for name in wanted[:4]:
+        assert exact.metrics[name].estimate.value == score.metrics[name].estimate.value
+        both = [score.metrics[name].estimate.std_error, exact.metrics[name].estimate.std_error]
+        assert (both[0] == both[1]) == (name == "fense"), name
+        assert both[1] == pytest.approx(both[0], rel=0.1)
+
+
+# ------------------------------------------------------------------------------------------------ evaluate
+
+
+def test_interval_of_bleu_and_meteor_is_of_the_corpus(scored, golden):
+    """Not that of a mean of sentence scores, which is another number."""
+    _, each, _ = golden
+    for name in ("bleu_4", "meteor"):
+        estimate = scored.metrics[name].estimate
+        assert estimate.low < estimate.value < estimate.high
+        assert abs(estimate.std_error / jackknife(each[name]).std_error - 1) > 0.01
+    assert (scored.metrics["bleu_4"].estimate.high - scored.metrics["bleu_4"].estimate.low) < 0.05
+
+
+@pytest.mark.parametrize("method", ["jackknife", "jackknife-t", "bootstrap", "bootstrap-bca"])
+def test_intervals(cache, method):
+    score = evaluate(SPLIT, GOOD, metrics=["bleu_2", "cider_d", "rouge_l", "vocab"], interval=method, cache=cache)
+    for name in ("bleu_2", "cider_d", "rouge_l"):
+        estimate = score.metrics[name].estimate
+        assert estimate.interval == f"{method}-95"
+        assert estimate.low <= estimate.value <= estimate.high
+    assert score.metrics["vocab"].estimate.interval == "none"
+    assert score.metrics["vocab"].values is None
+
+
+def test_what_is_missing_is_named_and_the_rest_is_computed(cache):
+    score = evaluate(SPLIT, GOOD, metrics=["fense", "spider", "spider_fl", "cider_d", "bert_score", "fer"], cache=cache)
+    assert list(score.metrics) == ["cider_d"]
+    assert list(score.unavailable) == ["fense", "spider", "spider_fl", "bert_score", "fer"]
+    assert score.unavailable["spider"].endswith("fetch it with: python -m evaluation download spice")
+    assert score.unavailable["spider_fl"].count("fetch it with") == 2  # SPICE, and the fluency checker
+    assert "not available" in str(score)
+
+
+def test_hostile_captions(cache):
+    captions = ("two\nlines\tand a tab", '"quotes" and emoji 🐕', "", "...")
+    prediction = Prediction(NAMES, captions)
+    score = evaluate(SPLIT, prediction, metrics=[*SETS["basic"], "vocab"], cache=cache)  # METEOR too
+    messages = [finding.message for finding in score.findings]
+    assert messages == [
+        "the caption of 'c.wav' has no word; it scores 0 wherever words are compared",
+        "the caption of 'd.wav' has no word; it scores 0 wherever words are compared",
+    ]
+    for measured in score.metrics.values():
+        assert np.isfinite(measured.estimate.value)
+    # No caption took another's place: one good caption among them scores where it stands, and only there.
+    for place, text in enumerate(["A dog barks.", "Rain falls on a roof."]):
+        mixed = list(captions)
+        mixed[place] = text
+        values = (
+            evaluate(SPLIT, Prediction(NAMES, tuple(mixed)), metrics=["rouge_l"], cache=cache).metrics["rouge_l"].values
+        )
+        assert values[place] == 1
+        assert not values[2:].any()
+
+
+def test_references_without_a_word(cache):
+    split = Split("evaluation", tuple(replace(clip, captions=("...",)) for clip in SPLIT.clips))
+    score = evaluate(split, GOOD, metrics=["bleu_1", "rouge_l", "cider_d", "vocab", "vocab_ratio"], cache=cache)
+    assert {name: m.estimate.value for name, m in score.metrics.items() if name[0] in "rc"} == {
+        "rouge_l": 0,
+        "cider_d": 0,
+    }
+    assert np.isnan(score.metrics["vocab_ratio"].estimate.value)
+
+
+def test_a_model_that_fails_loses_no_other_metric(cache, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("CUDA out of\nmemory")
+
+    monkeypatch.setattr(models, "fluency_error", fail)
+    score = evaluate(SPLIT, GOOD, metrics=["fer", "rouge_l"], cache=cache)
+    assert score.unavailable == {"fer": "failed: CUDA out of memory"}
+    assert list(score.metrics) == ["rouge_l"]
+
+
+def test_an_interrupt_ends_what_runs_beside(cache, tmp_path, monkeypatch):
+    """SPICE may take minutes; who interrupts does not wait for it, and it does not go on alone."""
+    (tmp_path / "java").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "java").chmod(0o755)
+    begun, processes = Event(), []
+
+    def hang(ours, theirs, found, folder, stack):
+        running = java.running(java.Java(tmp_path / "java", "11.0.1", "system"), "1G", [], tmp_path)
+        processes.append(stack.enter_context(running))
+        begun.set()
+        processes[0].communicate()
+        return np.zeros(4)
+
+    def interrupt(*_):
+        assert begun.wait(30)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(models, "spice", hang)
+    monkeypatch.setattr(overlap, "rouge_l", interrupt)
+    before = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(SPLIT, GOOD, metrics=["spice", "rouge_l"], cache=cache)
+    assert time.monotonic() - before < 30
+    assert processes[0].poll() is not None
+
+
+def test_one_clip_alone(cache):
+    alone = Split("evaluation", SPLIT.clips[:1])
+    score = evaluate(
+        alone, Prediction(NAMES[:1], ("A dog barks.",)), metrics=["cider_d", "bleu_1", "rouge_l"], cache=cache
+    )
+    assert score.metrics["cider_d"].estimate.value == 0
+    assert score.metrics["rouge_l"].estimate.value == 1
+    assert np.isnan(score.metrics["bleu_1"].estimate.std_error)
+    (finding,) = score.findings
+    assert "of a single clip CIDEr-D is 0 whatever the caption says" in finding.message
+    assert "–" in str(score)
+
+
+def test_the_order_of_rows_changes_nothing(cache):
+    back = Prediction(GOOD.file_names[::-1], GOOD.captions[::-1])
+    one, other = (
+        evaluate(SPLIT, prediction, metrics=["cider_d", "bleu_2"], cache=cache) for prediction in (GOOD, back)
+    )
+    assert one.metrics["bleu_2"].estimate == other.metrics["bleu_2"].estimate
+    assert str(one) == str(other)
+
+
+# ------------------------------------------------------------------------------------------------ order, hostile texts
+
+# The official tool's order is that of the names: "A.wav" before "b.wav".
+LOOKING = {
+    "b.wav": ("an with t t.", ("People talk and shout t.", "a man talks t.")),
+    "A.wav": ("a dog barks no.", ("The dog barks no.", "5 dogs bark")),
+    "c.wav": ("The rain falls.", ("It rains on a roof", "The rain falls.")),
+    "d.wav": ("5 cars pass by.", ("Some cars pass by.", "many cars pass t.")),
+    "E.wav": ("A man talks t.", ("the man talks t.", "A man talks loudly t.")),
+}
+
+
+def looking(order):
+    clips = tuple(Clip(name, LOOKING[name][1], Path(name)) for name in order)
+    return Split("evaluation", clips)
+
+
+def predicted(order):
+    return Prediction(tuple(order), tuple(LOOKING[name][0] for name in order), tuple(range(2, 2 + len(order))))
+
+
+def official_tokens(texts, folder, cache):
+    """The tokens of COCO's PTBTokenizer, from its own command and text: no line break at the end, a file."""
+    jar = java.jars(cache) / "stanford_nlp" / "stanford-corenlp-3.4.1.jar"
+    (folder / "sentences").write_text("\n".join(texts), encoding="utf-8")
+    program = ["-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase", "sentences"]
+    done = subprocess.run([java.find().path, *program], cwd=folder, capture_output=True, text=True, check=True)
+    lines = done.stdout.split("\n")
+    assert len(lines) == len(texts)
+    return [" ".join(word for word in text.split() if word not in java.PUNCTUATION) for text in lines]
+
+
+def test_tokens_are_those_of_the_official_tool_whatever_the_order_of_the_truth(cache, tmp_path):
+    names = sorted(LOOKING)
+    ours = official_tokens([LOOKING[name][0] for name in names], tmp_path, cache)
+    theirs = official_tokens([text for name in names for text in LOOKING[name][1]], tmp_path, cache)
+    assert "an with t t" in ours, "the next caption by name begins with The"
+    expected = CiderD(ours, [theirs[at : at + 2] for at in range(0, len(theirs), 2)]).scores
+    score = evaluate(looking(LOOKING), predicted(LOOKING), metrics=["cider_d"], cache=cache)
+    assert score.metrics["cider_d"].estimate.value == expected.mean()
+    assert dict(zip(score.items.names, score.metrics["cider_d"].values, strict=True)) == dict(
+        zip(names, expected, strict=True)
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_order_of_the_files_changes_no_digit(cache, seed):
+    wanted = [*SETS["basic"], "vocab", "vocab_ratio"]
+    wanted.remove("meteor")
+
+    def figures(truth, prediction):
+        score = evaluate(looking(truth), predicted(prediction), metrics=wanted, interval="bootstrap", cache=cache)
+        values = {}
+        for name, measured in score.metrics.items():
+            if measured.values is not None:
+                values[name] = dict(zip(score.items.names, measured.values, strict=True))
+        notes = sorted(finding.message for finding in score.findings)
+        return {name: measured.estimate for name, measured in score.metrics.items()}, values, notes
+
+    rng = np.random.default_rng(seed)
+    truth, prediction = (rng.permutation(list(LOOKING)).tolist() for _ in range(2))
+    assert figures(truth, prediction) == figures(LOOKING, LOOKING)
+
+
+def test_captions_that_depend_on_the_next_one_are_named(cache):
+    score = evaluate(looking(LOOKING), predicted(LOOKING), metrics=["bleu_1"], cache=cache)
+    assert all(finding.severity == "note" for finding in score.findings)
+    place = "ends in a full stop that the official tokeniser keeps or removes by how the caption after it begins"
+    assert all(place in finding.message for finding in score.findings)
+    named = [(finding.file, finding.line, finding.column, finding.message.split()[3]) for finding in score.findings]
+    assert named == [
+        ("prediction", 3, "", "'A.wav'"),
+        ("prediction", 6, "", "'E.wav'"),
+        ("prediction", 2, "", "'b.wav'"),
+        ("evaluation", 0, "caption_1", "'A.wav'"),
+        ("evaluation", 0, "caption_1", "'E.wav'"),
+        ("evaluation", 0, "caption_2", "'E.wav'"),
+        ("evaluation", 0, "caption_1", "'b.wav'"),
+        ("evaluation", 0, "caption_2", "'b.wav'"),
+        ("evaluation", 0, "caption_2", "'d.wav'"),
+    ]
+
+
+@pytest.mark.parametrize("opening", ["<a href='", '<a href="', "<!--x", "<?x", "<b", "x <a b='"])
+def test_markup_in_two_captions_changes_no_other(cache, opening):
+    names = tuple(f"{number:02}.wav" for number in range(6))
+    texts = ("A dog barks.", "Rain falls on a roof.", "A man speaks.", "Water runs.", "A car passes by.", "Birds sing.")
+    split = Split("evaluation", tuple(Clip(name, (text,), Path(name)) for name, text in zip(names, texts, strict=True)))
+    closing = "'\"> a bell"
+    hostile = (opening, *texts[1:4], closing, texts[5])
+    score = evaluate(split, Prediction(names, hostile, tuple(range(2, 8))), metrics=["rouge_l"], cache=cache)
+    assert list(score.metrics["rouge_l"].values[[1, 2, 3, 5]]) == [1, 1, 1, 1]
+    (finding,) = score.findings
+    assert (finding.line, finding.severity) == (2, "warning")
+    assert finding.message.startswith("the caption of '00.wav' should be plain words; found the markup ")
+
+
+def test_special_tokens_are_read_as_the_official_tool_reads_them(cache, tmp_path):
+    """But for a full stop before them: there no caption changes another by its markup."""
+    texts = ["a dog <unk> barks <eos>", "<sos> rain falls . <eos>", "<pad>", "[SEP] a man talks [CLS]", "</s> <|x|> t."]
+    assert java.tokenize(texts, java.find(), cache) == official_tokens(texts, tmp_path, cache)
+    after = ["a man talks t.", "<sos> rain falls"]
+    assert java.tokenize(after, java.find(), cache)[0] == "a man talks t."
+    assert official_tokens(after, tmp_path, cache)[0] == "a man talks t"
+
+
+def test_a_caption_brings_no_reference_of_its_own(cache, monkeypatch):
+    """METEOR's requests are made of the tokens; a caption's own `|||` would end the references before it."""
+    given = {}
+
+    class Recorder:
+        def __init__(self, *_):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def statistics(self, candidates, references):
+            given.update(candidates=candidates, references=references)
+            return np.ones((len(candidates), 23))
+
+    monkeypatch.setattr(captioning, "Meteor", Recorder)
+    long = " ".join(["dog"] * 20_000)
+    captions = ("<!zqav|||!zqav>", long, "a\x00dog <|endoftext|>", "x" * 1_000_000)
+    score = evaluate(SPLIT, Prediction(NAMES, captions, (2, 3, 4, 5)), metrics=["meteor", "rouge_l"], cache=cache)
+    assert not score.unavailable
+    by_name = dict(zip(sorted(NAMES), given["candidates"], strict=True))
+    assert [by_name[name] for name in NAMES] == [
+        "< zqav | | | zqav >",
+        " ".join(["dog"] * 500),
+        "a dog < | endoftext | >",
+        "x" * 3000,
+    ]
+    said = [f"{finding.line}: {finding.message}" for finding in score.findings]
+    limit = "should have at most 500 words and 3000 characters; found"
+    assert said == [
+        f"2: the caption of {NAMES[0]!r} should be plain words; found the markup '<!zqav|||!zqav>': take it out",
+        f"3: the caption of {NAMES[1]!r} {limit} 20000 words and 79999 characters: what is beyond is not read",
+        f"4: the caption of {NAMES[2]!r} should be plain words; found the special token '<|endoftext|>': "
+        "leave such tokens out when decoding",
+        f"5: the caption of {NAMES[3]!r} {limit} 1 words and 1000000 characters: what is beyond is not read",
+    ]
+
+
+def test_a_long_reference_is_named(cache):
+    long = tuple(replace(clip, captions=("dog " * 2000, *clip.captions)) for clip in SPLIT.clips[:2])
+    score = evaluate(
+        Split("evaluation", long), Prediction(NAMES[:2], ("a dog", "rain")), metrics=["bleu_1"], cache=cache
+    )
+    assert [(finding.file, finding.column, finding.severity) for finding in score.findings] == [
+        ("evaluation", "caption_1", "warning")
+    ] * 2
+    assert "the reference of 'comma, " in score.findings[1].message
+    assert "found 2000 words and 7999 characters" in score.findings[1].message
+
+
+def test_twenty_of_a_kind_are_listed_and_the_rest_counted():
+    names = tuple(f"{number}.wav" for number in range(50))
+    split = Split("evaluation", tuple(Clip(name, ("a",), Path(name)) for name in names))
+    captions = ("a <unk>",) * 30 + ("...",) * 20
+    findings = limited(validate(split, Prediction(names, captions, tuple(range(2, 52))), "it.csv"))
+    assert len(findings) == 41
+    special = [finding for finding in sorted(findings) if "special token" in finding.message]
+    assert str(special[0]) == (
+        "it.csv:2: warning: the caption of '0.wav' should be plain words; found the special token '<unk>': "
+        "leave such tokens out when decoding"
+    )
+    assert str(special[-1]).startswith("it.csv: warning: and 10 more of this kind: the caption of '20.wav' should be")
+
+
+def test_captions_beyond_the_split_s_are_left_out(cache):
+    more = Prediction((*NAMES, "else.wav"), (*GOOD.captions, "A dog barks."))
+    one, other = (evaluate(SPLIT, prediction, metrics=["cider_d"], cache=cache) for prediction in (GOOD, more))
+    assert one.metrics["cider_d"].estimate == other.metrics["cider_d"].estimate
+    (finding,) = other.findings
+    assert finding.severity == "note"
+    assert finding.message == "captions of clips beyond the split's are left out: 1, first 'else.wav'"
+
+
+def parts(score):
+    return dict(part.split(":", 1) for part in score.signature.split("|"))
+
+
+def test_signature_names_all_that_changes_the_number(cache):
+    score = evaluate(SPLIT, GOOD, metrics=["cider_d"], cache=cache)
+    assert re.sub("#[0-9a-f]{8}", "#…", score.signature) == (
+        "dcase-kit:0.2.0|split:evaluation#…|clips:4|references:1-3|"
+        "tokenizer:ptb-3.4.1-coco-lowercase-no-punctuation-by-file-name-safe-markup-500-words|"
+        "missing,repeated:error|extra:left-out|"
+        f"cider_d:idf-of-split-left-out-fixed|interval:jackknife-95-normal|numpy:{np.__version__}"
+    )
+    for other, differs in [
+        (evaluate(SPLIT, GOOD, metrics=["cider_d", "vocab"], cache=cache), set()),
+        (evaluate(SPLIT, GOOD, metrics=["cider_d"], interval="bootstrap", cache=cache), {"interval"}),
+        (evaluate(SPLIT, GOOD, metrics=["cider_d"], idf="exact", cache=cache), {"cider_d"}),
+        (
+            evaluate(
+                Split("evaluation", (replace(SPLIT.clips[0], captions=("One.",)), *SPLIT.clips[1:])),
+                GOOD,
+                metrics=["cider_d"],
+                cache=cache,
+            ),
+            {"split"},
+        ),
+    ]:
+        one, two = parts(score), parts(other)
+        assert {key for key in one if one[key] != two[key]} == differs
+
+
+def test_the_signature_names_what_was_computed_and_nothing_else(cache, monkeypatch):
+    words = evaluate(SPLIT, GOOD, metrics=["bleu_1", "rouge_l", "cider_d", "fense", "spider"], cache=cache)
+    assert {"bleu", "rouge_l", "cider_d"} < parts(words).keys()
+    assert not {"meteor", "fer", "sbert_sim", "bert_score", "spice"} & parts(words).keys()
+    for function in ("fluency_error", "sbert_similarity", "bert_score", "spice"):
+        monkeypatch.setattr(models, function, lambda *_: np.zeros(4))
+    monkeypatch.setattr(models, "identity", lambda part: f"{part}@12345678")
+    everything = parts(evaluate(SPLIT, GOOD, metrics=["fense", "spider", "bert_score"], cache=cache))
+    assert everything["spice"] == "1.0-corenlp-3.6.0-100-words"
+    for part, model in (("fer", "fluency"), ("sbert_sim", "sbert"), ("bert_score", "bert")):
+        assert everything[part].startswith(f"{model}@12345678+")
+        assert f"transformers-{version('transformers')}+torch-{version('torch')}" in everything[part]
+    assert ("aac-metrics" in everything["fer"]) and ("aac-metrics" not in everything["bert_score"])
+
+
+def test_sets():
+    """The first metric of each set is the one that ranked that year."""
+    ranks = {name: metrics[0] for name, metrics in SETS.items()}
+    assert ranks["dcase2020"] == ranks["dcase2021"] == ranks["dcase2022"] == "spider"
+    assert (ranks["dcase2023"], ranks["dcase2024"]) == ("spider_fl", "fense")
+    assert all(set(metrics) <= set(METRICS) for metrics in SETS.values())
+    assert choose(["dcase2024"]) == (SETS["dcase2024"], "bootstrap")
+    assert choose(["dcase2023"]) == (SETS["dcase2023"], "jackknife")
+    assert choose(["bleu_1", "bleu_1", "meteor"]) == (("bleu_1", "meteor"), "jackknife")
+    assert set(models.NEEDS) == set(METRICS)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metrics": ["cider"]}, "unknown metric 'cider'; did you mean 'cider_d'?"),
+        ({"metrics": ["SPIDEr-FL"]}, "did you mean 'spider_fl'?"),
+        ({"metrics": ["dcase2020", "fense"]}, "unknown metric 'dcase2020'"),
+        ({"interval": "t"}, "unknown interval 't'"),
+        ({"idf": "exakt"}, "unknown idf 'exakt'; did you mean 'exact'?"),
+        ({"idf": "exact", "interval": "bootstrap"}, "give it with the interval jackknife or jackknife-t"),
+    ],
+)
+def test_bad_requests(cache, options, message):
+    with pytest.raises(BadRequest) as refusal:
+        evaluate(SPLIT, GOOD, cache=cache, **options)
+    assert message in str(refusal.value)
+
+
+def test_a_blind_split_cannot_be_scored(cache):
+    blind = Split("test", (Clip("a.wav", (), Path("a.wav")),))
+    with pytest.raises(BadRequest, match="the split test has clips without captions"):
+        evaluate(blind, Prediction(("a.wav",), ("A dog.",)), cache=cache)
+
+
+def test_no_java_at_all(monkeypatch, cache):
+    monkeypatch.setattr(captioning, "find", lambda: _refuse("java"))
+    with pytest.raises(BadRequest, match="java is not on this machine"):
+        evaluate(SPLIT, GOOD, metrics=["bleu_1"], cache=cache)
+
+
+# ------------------------------------------------------------------------------------------------ reading
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file_name,caption_predicted\na.wav,A dog barks.\nb.wav,\n",
+        "file_name,caption_predicted\r\na.wav,A dog barks.\r\nb.wav,\r\n",
+        '\ufeff"file_name","caption_predicted"\n"a.wav","A dog barks."\n"b.wav",""\n',
+        "file_name\tcaption_predicted\na.wav\tA dog barks.\nb.wav\t\n",
+        "log_probability,caption_predicted,file_name\n-1.5,A dog barks.,a.wav\n-2,,b.wav\n",
+    ],
+)
+def test_read(tmp_path, text):
+    path = tmp_path / "it.csv"
+    path.write_bytes(text.encode())
+    assert read(path) == Prediction(("a.wav", "b.wav"), ("A dog barks.", ""), (2, 3))
+
+
+def test_what_is_written_is_read(tmp_path):
+    path, names = tmp_path / "run" / "prediction.csv", (" a, b.wav", "c.wav")
+    captions = ('a dog, "rex", barks', "rain")
+    captioning.write(path, names, captions, [-1.5, -2.25])
+    assert path.read_text().splitlines()[0] == "file_name,caption_predicted,log_probability"
+    found = captioning.read(path)
+    assert (found.file_names, found.captions) == (names, captions)
+    captioning.write(path, names, captions)
+    assert path.read_text().splitlines()[0] == "file_name,caption_predicted"
+
+
+def test_names_and_captions_are_verbatim(tmp_path):
+    path = tmp_path / "it.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(
+            [captioning.COLUMNS, *zip(NAMES, ["two\nlines", " blank ", 'a "b"', "🐕,"], strict=True)]
+        )
+    prediction = read(path)
+    assert prediction.file_names == NAMES
+    assert prediction.captions == ("two\nlines", " blank ", 'a "b"', "🐕,")
+
+
+SEMICOLONS = "it.csv:1: error: columns must be separated by commas or tabs; found semicolons: save it so"
+
+
+def test_what_cannot_be_read_says_nothing_of_its_header(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_bytes("file_name,caption_predicted\na.wav,Rain.\n".encode("utf-16"))
+    with pytest.raises(Faulty) as faulty:
+        read(path)
+    assert str(faulty.value) == f"{path}: error: must be UTF-8; this is UTF-16: save it as UTF-8"
+
+
+@pytest.mark.parametrize(
+    ("text", "findings"),
+    [
+        (
+            "",
+            ["one column 'caption_predicted'; found no line", ":1: error: the header must have one column 'file_name'"],
+        ),
+        ("file_name;caption_predicted\na.wav;A dog, barking.\nb.wav;A; b\n", [SEMICOLONS]),
+        ('"file_name";"caption_predicted"\n"a.wav";"A dog, barking."\n', [SEMICOLONS]),
+        ("file_name,caption\na.wav,b\n", ["one column 'caption_predicted'; found 'file_name', 'caption'"]),
+        ("file_name,file_name,caption_predicted\n", ["one column 'file_name'; found 'file_name', 'file_name'"]),
+        (
+            "file_name,caption_predicted\na.wav,A dog, barking.\nb.wav\n",
+            [
+                ":2: error: must have 2 cells as the header has, found 3; quote a cell with a comma",
+                ":3: error: must have 2 cells as the header has, found 1; quote a cell with a comma",
+            ],
+        ),
+        ('file_name,caption_predicted\na.wav,"A dog\n', ["is not valid CSV"]),
+        ("file_name,caption_predicted\na.wav,A\n\nb.wav,B\n", [":3: error: is a blank line; remove it"]),
+    ],
+)
+def test_files_that_do_not_hold(tmp_path, text, findings):
+    path = tmp_path / "it.csv"
+    path.write_text(text)
+    with pytest.raises(Faulty) as faulty:
+        read(path)
+    assert len(faulty.value.findings) == len(findings)
+    for finding, message in zip(faulty.value.findings, findings, strict=True):
+        assert message in str(finding)
+
+
+def test_no_such_file(tmp_path):
+    with pytest.raises(BadRequest, match="no such file; give a CSV with the columns file_name and caption_predicted"):
+        read(tmp_path / "none.csv")
+    with pytest.raises(BadRequest, match="is a folder; give a CSV with the columns file_name and caption_predicted"):
+        read(tmp_path)
+
+
+def test_a_retriever_s_prediction(tmp_path):
+    (tmp_path / "it.npz").write_bytes(b"PK\x03\x04\xff")
+    with pytest.raises(BadRequest, match=r"it.npz: is a similarity matrix of a retriever; score it with `evaluation"):
+        read(tmp_path / "it.npz")
+
+
+@pytest.mark.parametrize(
+    ("prediction", "messages"),
+    [
+        (
+            Prediction(NAMES[:3], GOOD.captions[:3]),
+            ["no caption for clip 'd.wav'"],
+        ),
+        (
+            Prediction(("leading blank.wav", *NAMES[1:3]), GOOD.captions[:3]),
+            [
+                "no caption for clip ' leading blank.wav'; there is 'leading blank.wav', and names are compared "
+                "verbatim",
+                "no caption for clip 'd.wav'",
+                "captions of clips beyond the split's are left out: 1, first 'leading blank.wav'",
+            ],
+        ),
+        (
+            Prediction((*NAMES, "c.wav"), (*GOOD.captions, "Again."), (2, 3, 4, 5, 6)),
+            ["clip 'c.wav' stands in line 4 already; give each clip one caption"],
+        ),
+        (
+            Prediction((*NAMES, "c.wav"), (*GOOD.captions, "Again.")),
+            ["clip 'c.wav' stands there twice; give each clip one caption"],
+        ),
+        (
+            Prediction(("x.wav", "y.wav"), ("A.", "B.")),
+            ["names none of evaluation's 4 clips; is this the prediction of another split or data set?"],
+        ),
+        (Prediction((), ()), ["has no rows; give one for each of evaluation's 4 clips"]),
+    ],
+)
+def test_validate_refuses(prediction, messages):
+    with pytest.raises(Faulty) as faulty:
+        validate(SPLIT, prediction)
+    assert sorted(finding.message for finding in faulty.value.findings) == sorted(messages)
+
+
+def test_names_that_all_differ_alike_are_one_finding(tmp_path):
+    rows = [f"{number}.wav,A dog no. {number}." for number in range(9)]
+    (tmp_path / "captions_test.csv").write_text("\n".join(["file_name,caption_1", *rows]))
+    split = read_dataset(tmp_path, "test", sound=False)["test"]
+    prediction = Prediction(tuple(f"x/{number}" for number in range(9)), ("A dog.",) * 9, tuple(range(2, 11)))
+    with pytest.raises(Faulty) as faulty:
+        validate(split, prediction, "it.csv")
+    assert str(faulty.value) == (
+        "it.csv:2: error: all 9 names differ from the data's only in the folder before the name and their extension: "
+        "'x/0' where the data have '0.wav'; write the names as captions_test.csv has them"
+    )
+
+
+def test_the_captions_of_another_split_name_it(tmp_path):
+    for name in ("validation", "evaluation"):
+        rows = [f"{name} {number}.wav,A dog." for number in range(9)]
+        (tmp_path / f"captions_{name}.csv").write_text("\n".join(["file_name,caption_1", *rows]))
+    split = read_dataset(tmp_path, sound=False)["evaluation"]
+    prediction = Prediction(tuple(f"validation {number}.wav" for number in range(9)), ("A dog.",) * 9)
+    with pytest.raises(Faulty) as faulty:
+        validate(split, prediction, "it.csv")
+    assert str(faulty.value) == (
+        "it.csv: error: names 0 of evaluation's 9 clips; these names are of the split validation; give the prediction "
+        "of evaluation, or give --split validation"
+    )
+
+
+# ------------------------------------------------------------------------------------------------ the command
+
+
+@pytest.fixture
+def run(capsys, tmp_path, cache):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    with (folder / "captions_evaluation.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file_name", "caption_1", "caption_2"])
+        writer.writerows(
+            [name, texts[0], texts[-1] if len(texts) > 1 else texts[0] + " Yes."]
+            for name, texts in zip(NAMES, REFERENCES, strict=True)
+        )
+    with (tmp_path / "good.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([captioning.COLUMNS, *zip(NAMES, GOOD.captions, strict=True)])
+
+    def score(*options, prediction=tmp_path / "good.csv"):
+        given = ["score", "captions", "--truth", folder, "--prediction", prediction, "--cache", cache, *options]
+        status = command(__main__.parser(), [str(each) for each in given])
+        return status, *capsys.readouterr()
+
+    return score
+
+
+def test_score(run, tmp_path):
+    status, out, err = run("--metrics", "cider_d", "bleu_1", "rouge_l", "--json", tmp_path / "new" / "score.json")
+    assert (status, err) == (0, "")
+    header, _, *rows, signature = out.splitlines()
+    assert re.split("  +", header) == ["metric", "value", "95 % interval", "clips"]
+    assert [row.split()[0] for row in rows] == ["cider_d", "bleu_1", "rouge_l"]
+    assert signature.startswith("signature: dcase-kit:")
+    saved = json.loads((tmp_path / "new" / "score.json").read_text(encoding="utf-8"))
+    assert saved["items"]["names"] == list(NAMES)
+    assert saved["items"]["kind"] == "clips"
+    assert str(read_score(tmp_path / "new" / "score.json")) == out.strip()
+
+
+def test_the_metric_that_ranks_is_missing(run, monkeypatch, tmp_path):
+    """The others are printed, and the exit status says so."""
+    monkeypatch.setattr(captioning, "Meteor", lambda *_: _refuse("meteor"))
+    status, out, err = run("--metrics", "dcase2023", "--json", tmp_path / "score.json")
+    assert status == 1
+    assert err == "error: spider_fl, the metric that ranks, is not available\n"
+    assert re.search(r"cider_d +\d", out)
+    assert re.search(r"spider_fl +not available", out)
+    assert "python -m evaluation download spice" in out
+
+
+def test_a_metric_asked_for_by_name_is_missing(run):
+    status, out, err = run("--metrics", "cider_d", "spice", "spider")
+    assert (status, err) == (1, "error: spice is not available\nerror: spider is not available\n")
+    assert "python -m evaluation download spice" in out
+
+
+def test_a_metric_of_a_set_that_does_not_rank_is_missing(run, monkeypatch):
+    monkeypatch.setitem(captioning.SETS, "dcase2020", ("cider_d", "spice"))
+    status, out, err = run("--metrics", "dcase2020")
+    assert (status, err) == (0, "")
+    assert "python -m evaluation download spice" in out
+
+
+def test_dcase2024_draws(run, monkeypatch):
+    monkeypatch.setattr(captioning, "Meteor", lambda *_: _refuse("meteor"))
+    status, out, _ = run("--metrics", "dcase2024")
+    assert status == 1
+    assert "interval:bootstrap-95-9999-seed-0" in out
+    assert "interval:jackknife-95-normal" in run("--metrics", "dcase2024", "--interval", "jackknife")[1]
+
+
+def test_bad_input(run, tmp_path):
+    assert run(prediction=tmp_path / "none.csv")[::2] == (
+        2,
+        f"error: {tmp_path}/none.csv: no such file; give a CSV with the columns file_name and caption_predicted\n",
+    )
+    status, out, err = run("--metrics", "cider")
+    assert (status, out) == (2, "")
+    assert "did you mean 'cider_d'" in err
+    bad = tmp_path / "bad.csv"
+    bad.write_text("file_name,caption_predicted\nc.wav,A.\nc.wav,B.\n")
+    status, out, err = run(prediction=bad)
+    assert (status, out) == (1, "")
+    assert f"{bad}:3: error: clip 'c.wav' stands in line 2 already" in err
+    assert err.count("no caption for clip") == 3
+
+
+def test_log_probabilities_that_are_not_finite_are_never_written(tmp_path):
+    with pytest.raises(BadRequest, match=r"found NaN or infinity for 1 clips, first 'b\.wav'\. Nothing is written"):
+        captioning.write(tmp_path / "x.csv", ["a.wav", "b.wav"], ["a dog", "a cat"], [-1.0, math.nan])
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,187 @@
+"""Embeddings are computed once, whatever happens in between."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from evaluation.findings import BadRequest, Faulty
+from systems.caching import embeddings
+from systems.parts import encoders
+from systems.parts.encoders import coala
+from systems.sweeps import workers
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def sounds(tmp_path):
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / f"{number}.wav" for number in range(5)]
+    for number, path in enumerate(paths):
+        soundfile.write(path, rng.normal(0, 0.1, 30_000 + 60_000 * number), 44_100)
+    return paths
+
+
+def small(seed=0, hop=None, **settings):
+    """COALA with random weights: the smallest of ours."""
+    torch.manual_seed(seed)
+    return encoders.Encoder("coala", coala, coala.Coala().eval().requires_grad_(False), hop, **settings)
+
+
+@pytest.fixture
+def embedded(monkeypatch):
+    """How many samples each sound had that really went through an encoder."""
+    lengths = []
+    original = encoders.Encoder._embed
+    monkeypatch.setattr(
+        encoders.Encoder, "_embed", lambda self, sound: (lengths.append(sound.shape[1]), original(self, sound))[1]
+    )
+    return lengths
+
+
+def test_computed_once_and_read_from_one_file(sounds, tmp_path, embedded):
+    cache, encoder = tmp_path / "cache", small()
+    first = embeddings.embed(sounds, encoder, cache)
+    assert [view.shape for view in first] == [(1, 1152), (1, 1152), (2, 1152), (2, 1152), (3, 1152)]
+    assert all(isinstance(view.base, np.memmap) and not view.flags.writeable for view in first)
+    assert first[0].dtype == np.float32
+    samples, _ = soundfile.read(sounds[3], dtype="float32")
+    wanted = coala.get_timestamp_embeddings(torch.from_numpy(samples)[None], encoder.model)[0][0]
+    assert np.allclose(first[3], wanted, atol=1e-6)
+    embedded.clear()
+    again = embeddings.embed(sounds[::-1], small(), cache)  # loaded anew: the same weights are the same encoder
+    assert embedded == []
+    assert all(np.array_equal(one, other) for one, other in zip(first, again[::-1], strict=True))
+
+
+def test_a_clips_embedding_does_not_depend_on_the_others(sounds, tmp_path):
+    together = embeddings.embed(sounds, small(), tmp_path / "together")
+    for number, path in enumerate(sounds):
+        (alone,) = embeddings.embed([path], small(), tmp_path / f"alone {number}")
+        assert np.array_equal(alone, together[number])
+
+
+def test_other_weights_hops_and_scenes_have_their_own_store(sounds, tmp_path):
+    cache = tmp_path / "cache"
+    stores = [small(), small(seed=1), small(hop=1117.0), small(scene=True)]
+    found = [embeddings.embed(sounds[4:], encoder, cache)[0] for encoder in stores]
+    assert [values.shape[0] for values in found] == [3, 3, 5, 1]
+    assert not np.allclose(found[0], found[1])
+    assert len(list(cache.iterdir())) == 4
+    fine_tuned = small()
+    with torch.no_grad():
+        next(fine_tuned.model.parameters()).mul_(2)
+    assert fine_tuned.identity != stores[0].identity
+
+
+def test_all_unusable_sounds_are_named_and_the_others_kept(sounds, tmp_path, embedded):
+    sounds[1].write_text("no sound")
+    soundfile.write(sounds[3], np.zeros(0), 44_100)
+    with pytest.raises(Faulty) as fault:
+        embeddings.embed(sounds, small(), tmp_path / "cache")
+    assert [Path(finding.file).name for finding in fault.value.findings] == ["1.wav", "3.wav"]
+    embedded.clear()
+    assert len(embeddings.embed([sounds[0], sounds[2], sounds[4]], small(), tmp_path / "cache")) == 3
+    assert embedded == []
+
+
+def test_embeddings_that_are_not_finite_are_never_kept(sounds, tmp_path):
+    broken = small()
+    with torch.no_grad():
+        next(broken.model.parameters()).fill_(torch.nan)
+    with pytest.raises(Faulty, match="coala gives it embeddings that are not finite") as fault:
+        embeddings.embed(sounds[:2], broken, tmp_path / "cache")
+    assert len(fault.value.findings) == 2
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from systems import embeddings, store
+from systems.parts import encoders
+from systems.parts.encoders import coala
+
+*_, cache, count = sys.argv
+store.time.monotonic = iter(range(0, 1000, 2)).__next__  # enter every sound at once
+torch.manual_seed(0)
+encoder = encoders.Encoder("coala", coala, coala.Coala().eval().requires_grad_(False))
+original, done = encoders.Encoder._embed, []
+def killed(self, sound):
+    if len(done) == int(count):
+        os.kill(os.getpid(), signal.SIGKILL)
+    done.append(sound)
+    return original(self, sound)
+encoders.Encoder._embed = killed
+embeddings.embed([Path(path) for path in sys.argv[1:-2]], encoder, Path(cache))
+"""
+
+
+def test_a_killed_extraction_goes_on_and_is_shared(sounds, tmp_path, embedded):
+    cache = tmp_path / "cache"
+    words = [sys.executable, "-c", KILLED, *map(str, sounds), str(cache)]
+    assert subprocess.run([*words, "3"], cwd=ROOT, check=False).returncode == -signal.SIGKILL
+    # Two that share the cache finish it together; the sounds that were entered are not embedded again.
+    processes = [subprocess.Popen([*words, "2"], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}) for _ in "ab"]
+    assert [process.wait() for process in processes] == [0, 0]
+    found = embeddings.embed(sounds, small(), cache)
+    assert embedded == []
+    wanted = embeddings.embed(sounds, small(), tmp_path / "other")
+    assert all(np.allclose(one, other, atol=1e-5) for one, other in zip(found, wanted, strict=True))
+    (folder,) = cache.iterdir()
+    assert (folder / "features.f32").stat().st_size == sum(len(view) for view in wanted) * 1152 * 4
+
+
+def test_workers_embed_the_same(sounds, tmp_path):
+    ray = pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+    sounds[1].write_text("no sound")
+    encoder = small()
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        with pytest.raises(Faulty) as fault:
+            embeddings.embed(sounds, encoder, tmp_path / "spread", workers=2)
+        good = [sounds[0], *sounds[2:]]
+        found = embeddings.embed(good, encoder, tmp_path / "spread", workers=2)
+    finally:
+        ray.shutdown()
+    assert [Path(finding.file).name for finding in fault.value.findings] == ["1.wav"]
+    wanted = embeddings.embed(good, encoder, tmp_path / "here")
+    assert all(np.allclose(one, other, atol=1e-5) for one, other in zip(found, wanted, strict=True))
+
+
+def test_of_no_sound_there_is_nothing(tmp_path):
+    assert embeddings.embed([], small(), tmp_path / "cache") == []
+
+
+def test_workers_without_ray_are_refused(sounds, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(BadRequest, match=r"needs ray; install it by `make \.venv/\.cluster`"):
+        embeddings.embed(sounds[:1], small(), tmp_path / "cache", workers=1)
+
+
+def test_there_are_no_more_workers_than_processors(monkeypatch, capsys):
+    ray = pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+    started = []
+    worker = SimpleNamespace(remote=started.append)
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    monkeypatch.setattr(ray, "put", lambda one: one)
+    monkeypatch.setattr(ray, "remote", lambda **_: lambda _: worker)
+    workers.pool(object, 3, "given")
+    assert started == ["given"] * 2
+    assert "3 workers are asked for, but ray has 2 processors" in capsys.readouterr().err
+
+
+def test_on_real_sound(shared, tmp_path):
+    encoder = encoders.encoder("yamnet", str(shared / "yamnet"), 480)
+    paths = sorted((shared / "esc10" / "evaluation").iterdir())[:3]
+    found = embeddings.embed(paths, encoder, tmp_path)
+    assert all(view.shape[1] == 1024 and 9 <= len(view) <= 10 for view in found)

@@ -1,0 +1,162 @@
+"""Features are computed once, whatever happens in between."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from threadpoolctl import threadpool_limits
+
+from evaluation.data.audio import LogMel, load
+from evaluation.findings import Faulty
+from systems.caching import features
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def sounds(tmp_path):
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / f"{number}.wav" for number in range(6)]
+    for number, path in enumerate(paths):
+        soundfile.write(path, rng.normal(0, 0.1, 20_000 + 3_000 * number), 44_100)
+    return paths
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """The sounds that were really computed."""
+    names = []
+    original = features.audio.load
+    monkeypatch.setattr(features.audio, "load", lambda path, rate: (names.append(path.name), original(path, rate))[1])
+    return names
+
+
+def expected(paths):
+    with threadpool_limits(1, "blas"):  # a product's last bit depends on the number of threads
+        return [LogMel()(load(path, 44_100)) for path in paths]
+
+
+def equal(found, wanted):
+    return len(found) == len(wanted) and all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+def test_computed_once_and_read_from_one_file(sounds, tmp_path, computed):
+    cache = tmp_path / "cache"
+    first = features.log_mels(sounds, LogMel(), cache)
+    assert equal(first, expected(sounds))
+    assert all(isinstance(view.base, np.memmap) and not view.flags.writeable for view in first)
+    assert sorted(set(computed)) == [path.name for path in sounds]
+    computed.clear()
+    assert equal(features.log_mels(sounds[::-1], LogMel(), cache), first[::-1])
+    assert computed == []
+    (folder,) = cache.iterdir()
+    assert {path.name for path in folder.iterdir()} == {"features.f32", "index.sqlite", "lock"}
+
+
+def test_known_by_content_and_not_by_name(sounds, tmp_path, computed):
+    cache = tmp_path / "cache"
+    features.log_mels(sounds, LogMel(), cache)
+    computed.clear()
+    sounds[0].rename(tmp_path / "renamed.wav")
+    features.log_mels([tmp_path / "renamed.wav"], LogMel(), cache)
+    assert computed == []
+    soundfile.write(sounds[1], np.full(20_000, 0.5), 44_100)  # the same name, another sound
+    assert equal(features.log_mels(sounds[1:2], LogMel(), cache), expected(sounds[1:2]))
+    assert set(computed) == {"1.wav"}
+
+
+def test_twins_are_computed_once(sounds, tmp_path, computed):
+    (tmp_path / "twin.wav").write_bytes(sounds[0].read_bytes())
+    one, other = features.log_mels([sounds[0], tmp_path / "twin.wav"], LogMel(), tmp_path / "cache")
+    assert np.array_equal(one, other)
+    assert len(computed) == 1
+
+
+def test_other_settings_have_their_own_file(sounds, tmp_path):
+    cache = tmp_path / "cache"
+    wide, narrow = (features.log_mels(sounds, LogMel(mels=mels), cache)[0] for mels in (64, 40))
+    assert (wide.shape[1], narrow.shape[1]) == (64, 40)
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_another_rate_is_resampled(tmp_path):
+    soundfile.write(tmp_path / "slow.wav", np.random.default_rng(0).normal(0, 0.1, 16_000), 16_000)
+    (view,) = features.log_mels([tmp_path / "slow.wav"], LogMel(), tmp_path / "cache")
+    assert len(view) == LogMel().frames(44_100)
+
+
+def test_all_unusable_sounds_are_named_and_the_others_kept(sounds, tmp_path, computed):
+    sounds[1].write_text("no sound")
+    soundfile.write(sounds[3], np.zeros(0), 44_100)
+    with pytest.raises(Faulty) as fault:
+        features.log_mels(sounds, LogMel(), tmp_path / "cache")
+    assert [Path(finding.file).name for finding in fault.value.findings] == ["1.wav", "3.wav"]
+    computed.clear()
+    assert len(features.log_mels([sounds[0], sounds[5]], LogMel(), tmp_path / "cache")) == 2
+    assert computed == []
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from evaluation.data.audio import LogMel
+from systems import features, store
+
+*_, cache, count = sys.argv
+store.time.monotonic = iter(range(0, 1000, 2)).__next__  # enter every sound at once
+parallel = features.parallel
+def killed(function, items, label):
+    for number, result in enumerate(parallel(function, items, label)):
+        if number == int(count):
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield result
+features.parallel = killed
+features.log_mels([Path(path) for path in sys.argv[1:-2]], LogMel(), Path(cache))
+"""
+
+
+def test_a_killed_extraction_goes_on_where_it_was(sounds, tmp_path, computed):
+    cache = tmp_path / "cache"
+    words = [sys.executable, "-c", KILLED, *map(str, sounds), str(cache), "4"]
+    assert subprocess.run(words, cwd=ROOT, check=False).returncode == -signal.SIGKILL
+    assert equal(features.log_mels(sounds, LogMel(), cache), expected(sounds))
+    assert sorted(computed) == ["4.wav", "5.wav"]
+
+
+def test_frames_that_were_never_entered_are_overwritten(sounds, tmp_path):
+    cache = tmp_path / "cache"
+    features.log_mels(sounds[:2], LogMel(), cache)
+    (folder,) = cache.iterdir()
+    with (folder / "features.f32").open("ab") as file:
+        file.write(b"half a frame")
+    assert equal(features.log_mels(sounds, LogMel(), cache), expected(sounds))
+
+
+def test_a_file_that_was_cut_is_filled_again(sounds, tmp_path):
+    cache = tmp_path / "cache"
+    features.log_mels(sounds, LogMel(), cache)
+    (folder,) = cache.iterdir()
+    os.truncate(folder / "features.f32", 5_000)
+    assert equal(features.log_mels(sounds, LogMel(), cache), expected(sounds))
+
+
+def test_several_processes_share_a_cache(sounds, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from evaluation.data.audio import LogMel;"
+        "from systems.caching.features import log_mels;"
+        "log_mels([Path(p) for p in sys.argv[2:]], LogMel(), Path(sys.argv[1]))"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "cache"), *map(str, sounds)]
+    processes = [subprocess.Popen(words, cwd=ROOT) for _ in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    (folder,) = (tmp_path / "cache").iterdir()
+    rows = sum(len(values) for values in expected(sounds))
+    assert (folder / "features.f32").stat().st_size == rows * 64 * 4
+    with sqlite3.connect(folder / "index.sqlite") as index:
+        assert index.execute("SELECT COUNT(*) FROM features").fetchone() == (len(sounds),)
