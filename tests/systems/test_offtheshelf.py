@@ -134,7 +134,7 @@ def test_all_264_settings_build_take_a_step_and_caption_a_clip(place, tmp_path, 
     networks["yamnet"] = yamnet.load_model(str(file)) if file.is_dir() else Heard()
     modules = {"coala": coala, "openl3": openl3, "vggish": vggish, "yamnet": windows}
     loaded = {name: Remembering(name, modules[name], model.eval()) for name, model in networks.items()}
-    monkeypatch.setattr(encoders, "encoder", lambda name, weights: loaded[name])
+    monkeypatch.setattr(encoders, "encoder", lambda name, weights, options: loaded[name])
     sound = torch.rand(1, 48000 * 3, generator=torch.Generator().manual_seed(0)) - 0.5
 
     def hear(encoder):
