@@ -5,7 +5,9 @@ import signal
 import sys
 from pathlib import Path
 
-from evaluation.data.dataset import EVALUATION, check_dataset, read_dataset, read_relevance
+from evaluation.data.check import check_dataset
+from evaluation.data.dataset import EVALUATION, read_dataset
+from evaluation.data.relevance import read_relevance
 from evaluation.findings import BadRequest, command, count, say, table, unknown_key
 from evaluation.metrics import retrieval
 from evaluation.scores import Score
