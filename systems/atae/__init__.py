@@ -28,12 +28,14 @@ from torch import Tensor, nn
 
 from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Clip, Dataset, Split, read_dataset
 from evaluation.findings import BadRequest
-from evaluation.metrics import retrieval
 from systems.caching.embeddings import embed
 from systems.caching.features import waveforms
 from systems.caption_retrieval import fsd50k
-from systems.parts import adapters, encoders, frozen, losses, pairs, texts, words
-from systems.parts.adapters import side_by_side
+from systems.parts import adapters, encoders, losses, pairs, texts, words
+from systems.parts.checkpoints import SystemModule, load_weights
+from systems.parts.descriptions import describe_system
+from systems.parts.sequences import length_mask, masked_mean, stack_sequences
+from systems.parts.validation import retrieval_metrics
 from systems.training import Run, Schedule, called, read_checkpoint
 
 Adapter = Literal["mlp", "mha", "identity"]
@@ -149,12 +151,12 @@ class Retriever(nn.Module):
 
     @staticmethod
     def _align(adapter: nn.Module, sequences: Tensor, lengths: Tensor) -> Tensor:
-        mask = adapters.inside(lengths, sequences.shape[1])
-        return F.normalize(adapters.mean(adapter(sequences, mask), mask).float(), dim=1)
+        mask = length_mask(lengths, sequences.shape[1])
+        return F.normalize(masked_mean(adapter(sequences, mask), mask).float(), dim=1)
 
     def embed_audio(self, sounds: Tensor, lengths: Tensor) -> Tensor:
         """Embed (N, samples) mono sounds at `sample_rate`, of `lengths` (N,) samples, as (N, size)."""
-        return self.align_audio(*side_by_side(self.audio(sounds, lengths)))
+        return self.align_audio(*stack_sequences(self.audio(sounds, lengths)))
 
     def embed_text(self, captions: Sequence[str]) -> Tensor:
         """Embed texts as (texts, size)."""
@@ -222,17 +224,17 @@ class Material:
     def batch(self, pairs: Sequence[tuple[int, int]]) -> Batch:
         """Lay pairs side by side."""
         clips, captions = map(list, zip(*pairs, strict=True))
-        sounds = side_by_side([torch.from_numpy(self.sounds[number].copy()) for number in clips])
+        sounds = stack_sequences([torch.from_numpy(self.sounds[number].copy()) for number in clips])
         return Batch(*sounds, *self.said(captions), torch.tensor(clips), self.owners[captions])
 
     def said(self, captions: Sequence[int]) -> tuple[Tensor | list[str], Tensor]:
         """Some captions' embeddings side by side with their lengths; the captions if the text encoder learns."""
         if self.train_text:
             return [self.captions[number] for number in captions], torch.ones(len(captions))
-        return side_by_side([torch.from_numpy(self.texts[number].copy()) for number in captions])
+        return stack_sequences([torch.from_numpy(self.texts[number].copy()) for number in captions])
 
 
-class Training(frozen.Training):
+class Training(SystemModule):
     """What lightning does with the model: one step of training, one of validation, the optimizer."""
 
     def __init__(self, model: Retriever, split: Split, material: Material):
@@ -285,11 +287,8 @@ class Training(frozen.Training):
         parts = [numbers[start : start + texts.TOGETHER] for start in range(0, len(numbers), texts.TOGETHER)]
         batches = [self.transfer_batch_to_device(self.material.said(part), self.device, 0) for part in parts]
         captions = torch.cat([self.said(*batch) for batch in batches])
-        scores = (captions @ torch.cat(self.clips).T).float().cpu().numpy()
-        similarity = retrieval.Similarity(self.split.queries, self.split.file_names, scores)
-        found = retrieval.ranks(self.split.truth, similarity)
-        self.log("validation_mAP@10", float(retrieval.average_precision(*found, 10).mean()), prog_bar=True)
-        self.log("validation_R@10", float(retrieval.recall(*found, 10).mean()))
+        scores = captions @ torch.cat(self.clips).T
+        self.log_dict(retrieval_metrics(self.split, scores), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam, as published."""
@@ -326,27 +325,18 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         firsts = {clip: (clip, caption) for clip, caption in reversed(material.pairs) if clip < len(validation.clips)}
         to_validate = [firsts[clip] for clip in sorted(firsts)]
         part.fit(Training(model, validation, material), to_train, to_validate, material.batch, config)
-        frozen.fill(model, part.best)
-    run.describe(
-        model,
-        {
-            "input_sampling_rate": f"{model.sample_rate / 1000:g}kHz",
-            "acoustic_features": f"{config.audio_encoder} embeddings",
-            "word_embeddings": called(config.text_encoder),
-            "data_augmentation": None,
-            "machine_learning_method": "cross-modal alignment",
-            "learning_scheme": "supervised",
-            "ensemble": False,
-            "audio_modelling": config.audio_encoder,
-            "word_modelling": called(config.text_encoder),
-            "loss_function": f"{config.loss.replace('_', '-')} loss",
-            "optimizer": "Adam",
-            "learning_rate": config.learning_rate,
-            "gradient_clipping": 0,
-            "gradient_norm": None,
-            "metric_monitored": f"validation {config.monitor}",
-        },
+        load_weights(model, read_checkpoint(part.best), part.best)
+    description = describe_system(
+        config,
+        model.sample_rate,
+        acoustic_features=f"{config.audio_encoder} embeddings",
+        word_embeddings=called(config.text_encoder),
+        machine_learning_method="cross-modal alignment",
+        audio_modelling=config.audio_encoder,
+        word_modelling=called(config.text_encoder),
+        loss_function=f"{config.loss.replace('_', '-')} loss",
     )
+    run.describe(model, description)
 
 
 def read_noisy(folder: Path, share: float, seed: int) -> Split:
@@ -365,8 +355,9 @@ def load_model(checkpoint: Path) -> Retriever:
     Raises:
         BadRequest: An encoder is not on this machine, or one that did not learn is another than in training.
     """
-    config = Config(**read_checkpoint(checkpoint, config=dict)["config"])
+    state = read_checkpoint(checkpoint, config=dict, frozen=dict)
+    config = Config(**state["config"])
     vectors = words.read(checkpoint.parent.parent / WORDS) if config.text_encoder == "train" else None
     model = Retriever(config, vectors)
-    frozen.fill(model, checkpoint)
+    load_weights(model, state, checkpoint)
     return model.eval()

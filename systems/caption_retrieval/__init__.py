@@ -42,9 +42,11 @@ from evaluation.files import replacing
 from evaluation.findings import NOTE, BadRequest, Faulty, Finding, say
 from systems.caching.embeddings import embed
 from systems.caption_retrieval import similarity
-from systems.parts import encoders, frozen, texts, vocabulary
-from systems.parts.adapters import inside
+from systems.parts import encoders, texts, vocabulary
+from systems.parts.checkpoints import SystemModule, load_weights
+from systems.parts.descriptions import describe_system
 from systems.parts.optimizers import AdaBound
+from systems.parts.sequences import length_mask
 from systems.training import Run, Schedule, read_checkpoint, save_tensors
 
 LIBRARY = "library.npz"  # in the run folder
@@ -100,7 +102,7 @@ class Embedder(nn.Module):
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """Map (N, T, size) frames, (N,) of each, to (N, T x size)."""
-        mask = inside(lengths, frames.shape[1])
+        mask = length_mask(lengths, frames.shape[1])
         changed = self.layer(self.dropout(frames), src_key_padding_mask=~mask)
         return F.normalize((changed * mask[..., None]).flatten(1), dim=1)
 
@@ -189,7 +191,7 @@ class Retriever(nn.Module):
     def embed(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """Embed (N, T, size) frames, (N,) of each, as (N, T x size)."""
         if self.embedder is None:
-            return (frames * inside(lengths, frames.shape[1])[..., None]).flatten(1)
+            return (frames * length_mask(lengths, frames.shape[1])[..., None]).flatten(1)
         return self.embedder(frames, lengths)
 
     def hear(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -356,7 +358,7 @@ def squared(one: Tensor, other: Tensor) -> Tensor:
     return 2 - 2 * one @ other.T
 
 
-class Training(frozen.Training):
+class Training(SystemModule):
     """What lightning does with the model: one step of training, one of validation, the optimizer."""
 
     def __init__(self, model: Retriever, validation: Material):
@@ -473,26 +475,18 @@ def fit(model: Retriever, development: Material, validation: Material, run: Run)
         Training(model, validation).on_save_checkpoint(state)
         save_tensors(state, run.best)
     learns = model.embedder is not None
-    run.describe(
-        model,
-        {
-            "input_sampling_rate": f"{model.sample_rate / 1000:g}kHz",
-            "acoustic_features": f"{config.audio_encoder} embeddings",
-            "word_embeddings": None,
-            "data_augmentation": None,
-            "machine_learning_method": "nearest neighbour",
-            "learning_scheme": "supervised",
-            "ensemble": False,
-            "audio_modelling": config.audio_encoder + (" and transformer" if learns else ""),
-            "word_modelling": None,
-            "loss_function": "triplet loss" if learns else None,
-            "optimizer": "AdaBound" if learns else None,
-            "learning_rate": config.learning_rate if learns else None,
-            "gradient_clipping": 0,
-            "gradient_norm": None,
-            "metric_monitored": f"validation {config.monitor}" if learns else None,
-        },
+    description = describe_system(
+        config,
+        model.sample_rate,
+        acoustic_features=f"{config.audio_encoder} embeddings",
+        machine_learning_method="nearest neighbour",
+        audio_modelling=config.audio_encoder + (" and transformer" if learns else ""),
+        loss_function="triplet loss" if learns else None,
+        optimizer="AdaBound" if learns else None,
+        learning_rate=config.learning_rate if learns else None,
+        metric_monitored=f"validation {config.monitor}" if learns else None,
     )
+    run.describe(model, description)
 
 
 def captioned(split: Split) -> Split:
@@ -540,10 +534,10 @@ def load_model(checkpoint: Path) -> Retriever:
     Raises:
         BadRequest: The encoder is not on this machine or another than in training, or the clips are others.
     """
-    state = read_checkpoint(checkpoint, config=dict, library=str)
+    state = read_checkpoint(checkpoint, config=dict, frozen=dict, library=str)
     path = checkpoint.parent.parent / LIBRARY
     model = Retriever(Config(**state["config"]), read_library(path))
     if state["library"] != model.library.digest:
         raise BadRequest(f"{path}: must be the clips that {checkpoint} was trained with; put the run's own back")
-    frozen.fill(model, checkpoint)
+    load_weights(model, state, checkpoint)
     return model.eval()

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from evaluation.findings import BadRequest
 from systems.caption_retrieval import initialise
 from systems.parts import texts
-from systems.parts.adapters import inside
 from systems.parts.decoder import Attention, KeysValues
+from systems.parts.sequences import length_mask
 
 AUDIO_HEADS = 4
 IGNORED = -100  # in place of a token, where there is none
@@ -177,7 +177,7 @@ class Generator(nn.Module):
             frame_lengths: (N,) frames of each.
         """
         masks = [
-            inside(lengths, values.shape[1])[:, None, None]
+            length_mask(lengths, values.shape[1])[:, None, None]
             for values, lengths in ((guidance, guidance_lengths), (frames, frame_lengths))
         ]
         sound = self.sound.keys_values(self.reduce_frames(frames))

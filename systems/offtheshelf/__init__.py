@@ -29,9 +29,11 @@ from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset, Split
 from evaluation.findings import BadRequest
 from systems.caching.embeddings import embed
 from systems.offtheshelf.context import Context, View
-from systems.parts import adapters, encoders, frozen, generation, texts, vocabulary, words
-from systems.parts.adapters import side_by_side
+from systems.parts import adapters, encoders, generation, texts, vocabulary, words
+from systems.parts.checkpoints import SystemModule, load_weights
 from systems.parts.decoder import Anew, Decoder, Steps
+from systems.parts.descriptions import describe_system
+from systems.parts.sequences import length_mask, stack_sequences
 from systems.parts.vocabulary import PADDING, START, Vocabulary
 from systems.training import Run, Schedule, called, read_checkpoint
 
@@ -146,7 +148,7 @@ class Captioner(nn.Module):
 
     def adapt(self, sequences: Tensor, lengths: Tensor) -> Tensor:
         """Map what the audio encoder gives, (N, T, size) with (N,) lengths, to (N, T, the adapter's size)."""
-        return self.adapter(sequences, adapters.inside(lengths, sequences.shape[1]))
+        return self.adapter(sequences, length_mask(lengths, sequences.shape[1]))
 
     def said(self, ids: Tensor) -> Tensor:
         """The vectors of (rows, L) words from the start on, as (rows, L, size); the start is zeros (equation 3)."""
@@ -169,7 +171,7 @@ class Captioner(nn.Module):
     def caption_scored(self, audio: Tensor, lengths: Tensor) -> tuple[list[str], Tensor]:
         """Caption (N, samples) mono sounds at `sample_rate`, of `lengths` (N,) samples; with log-probabilities (N,)."""
         seeds = generation.seeds(audio, lengths, self.config.sample_seed)
-        sequences, lengths = side_by_side(self.audio(audio, lengths))
+        sequences, lengths = stack_sequences(self.audio(audio, lengths))
         steps = self.steps(self.adapt(sequences, lengths), lengths)
         found = generation.search(steps, seeds, self.rules, self.config, sequences.device)
         return [self.vocabulary.decode(ids) for ids in found.ids.tolist()], found.log_probability
@@ -274,7 +276,7 @@ def make_items(split: Split, model: Captioner, cache: Path) -> list[Item]:
 
 def make_batch(items: Sequence[Item]) -> Batch:
     """Lay pairs side by side."""
-    sounds, lengths = side_by_side([torch.from_numpy(item.sound.copy()) for item in items])
+    sounds, lengths = stack_sequences([torch.from_numpy(item.sound.copy()) for item in items])
     ids = nn.utils.rnn.pad_sequence([torch.tensor(item.ids) for item in items], True, PADDING)
     vectors = None
     if items[0].vectors is not None:
@@ -285,7 +287,7 @@ def make_batch(items: Sequence[Item]) -> Batch:
     return Batch(sounds, lengths, ids, vectors)
 
 
-class Training(frozen.Training):
+class Training(SystemModule):
     """What lightning does with the model: one step of training, one of validation, the optimizer."""
 
     def loss(self, batch: Batch) -> tuple[Tensor, int]:
@@ -339,26 +341,17 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     known.write(run.folder / vocabulary.FILE)
     run.fit(Training(model), items[DEVELOPMENT], items[VALIDATION], make_batch, config)
     said = {"random": "learned", "train": "CBOW"}.get(config.words, called(config.words))
-    run.describe(
-        load_model(run.best),
-        {
-            "input_sampling_rate": f"{model.sample_rate / 1000:g}kHz",
-            "acoustic_features": f"{config.audio_encoder} embeddings",
-            "word_embeddings": said,
-            "data_augmentation": None,
-            "machine_learning_method": "encoder-decoder",
-            "learning_scheme": "supervised",
-            "ensemble": False,
-            "audio_modelling": config.audio_encoder,
-            "word_modelling": "transformer",
-            "loss_function": "cross-entropy",
-            "optimizer": "Adam",
-            "learning_rate": config.learning_rate,
-            "gradient_clipping": 0,
-            "gradient_norm": None,
-            "metric_monitored": f"validation {config.monitor}",
-        },
+    description = describe_system(
+        config,
+        model.sample_rate,
+        acoustic_features=f"{config.audio_encoder} embeddings",
+        word_embeddings=said,
+        machine_learning_method="encoder-decoder",
+        audio_modelling=config.audio_encoder,
+        word_modelling="transformer",
+        loss_function="cross-entropy",
     )
+    run.describe(load_model(run.best), description)
 
 
 def load_model(checkpoint: Path) -> Captioner:
@@ -367,8 +360,8 @@ def load_model(checkpoint: Path) -> Captioner:
     Raises:
         BadRequest: The vocabulary there is another than in training, or an encoder is not on this machine or another.
     """
-    state = read_checkpoint(checkpoint, config=dict, vocabulary=str)
+    state = read_checkpoint(checkpoint, config=dict, frozen=dict, vocabulary=str)
     known = vocabulary.of(checkpoint, state["vocabulary"])
     model = Captioner(Config(**state["config"]), known, state["state_dict"].get(VECTORS))
-    frozen.fill(model, checkpoint)
+    load_weights(model, state, checkpoint)
     return model.eval()

@@ -28,8 +28,8 @@ from evaluation.findings import BadRequest
 from evaluation.metrics.models import Part
 from systems.caching.store import Store
 from systems.parts import words
-from systems.parts.adapters import inside, mean
 from systems.parts.encoders.weights import PARALLEL
+from systems.parts.sequences import length_mask, masked_mean
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -102,7 +102,7 @@ class Transformer(nn.Module):
         """
         tokens, states = self.states(texts)
         if self.pooled:
-            return mean(states, tokens["attention_mask"])[:, None], _ones(texts, states)
+            return masked_mean(states, tokens["attention_mask"])[:, None], _ones(texts, states)
         return states, tokens["attention_mask"].sum(1)
 
     def states(self, texts: Sequence[str], **asked: bool) -> tuple[Mapping[str, Tensor], Tensor]:
@@ -218,7 +218,7 @@ class Words(nn.Module):
         lengths = torch.tensor([len(row) for row in found], device=device)
         sequences = nn.utils.rnn.pad_sequence(found, batch_first=True)
         if self.pooled:
-            return mean(sequences, inside(lengths, sequences.shape[1]))[:, None], torch.ones_like(lengths)
+            return masked_mean(sequences, length_mask(lengths, sequences.shape[1]))[:, None], torch.ones_like(lengths)
         return sequences, lengths
 
 

@@ -193,7 +193,7 @@ def test_a_run_is_not_mixed_with_other_noisy_data(place, tmp_path, capsys):
 
 
 # Killed between the stages, and in a step of the last.
-@pytest.mark.parametrize(("owner", "name", "count"), [(atae.frozen, "fill", 1), (atae.Training, "training_step", 8)])
+@pytest.mark.parametrize(("owner", "name", "count"), [(atae, "load_weights", 1), (atae.Training, "training_step", 8)])
 def test_killed_in_any_stage_it_ends_with_the_same_weights(place, tmp_path, owner, name, count):
     settings = ("stages=[[noisy], [clean]]", f"noisy={place / 'noisy'}", "epochs=2", "batch=10", "train_text=true")
     expected = trained(place, tmp_path / "whole", None, *settings)

@@ -353,7 +353,7 @@ def test_a_captions_log_probability_is_that_of_its_words_one_after_another(bert,
     settings = {"words": "random"} if kind == "random" else {"words": bert, "context": kind}
     model = untrained(**settings, decoding=decoding, beams=3)
     audio, lengths = torch.rand(2, 4000) - 0.5, torch.tensor([4000, 2500])
-    sequences, steps = offtheshelf.side_by_side(model.audio(audio, lengths))
+    sequences, steps = offtheshelf.stack_sequences(model.audio(audio, lengths))
     memory = model.adapt(sequences, steps)
     found = generation.search(model.steps(memory, steps), [0, 1], model.rules, model.config)
     for row in range(2):
