@@ -1,4 +1,4 @@
-"""What becomes of a run folder once it is trained: predicted with, scored.
+"""Predict and score with a trained run.
 
 The verb `predict` and every run of a sweep go through here, so that predictions are the same wherever they are made.
 """
@@ -12,8 +12,9 @@ from evaluation.data.dataset import Split
 from evaluation.findings import WARNING, BadRequest, Finding, say
 from evaluation.metrics import captioning, retrieval
 from evaluation.scores import Score
+from evaluation.text import plural
 from systems import contract
-from systems.caching.embeddings import kept
+from systems.caching.embeddings import cache_embeddings
 
 PARTS = {"captioning": ("caption",), "retrieval": ("embed_audio", "embed_text")}  # what a task needs of a model
 
@@ -53,17 +54,17 @@ def predict(
         can = " and ".join(one for one, parts in PARTS.items() if all(hasattr(model, part) for part in parts))
         message = f"the model of {name} has no {lacking[0]}, which {task} needs; ask for what it does"
         raise BadRequest(f"{message}: {can}" if can else message)
-    with kept(cache):
-        if task == "captioning":
-            path = folder / "predictions" / f"{split.name}.csv"
-            captions, log_probabilities = contract.captions(model, split, device=device)
-            captioning.write(path, split.file_names, captions, log_probabilities)
-            said = len(set(captions))
-            return f"{path}: {len(captions)} clips, {said} different caption{'s' if said > 1 else ''}"
-        if not split.queries:
-            raise BadRequest(f"the split {split.name} has no queries to answer")
-        path = folder / "predictions" / f"{split.name}.npz"
-        prediction = contract.similarity(model, split, device=device)
+    if cache is not None:
+        cache_embeddings(model, cache)
+    if task == "captioning":
+        path = folder / "predictions" / f"{split.name}.csv"
+        captions, log_probabilities = contract.captions(model, split, device=device)
+        captioning.write(path, split.file_names, captions, log_probabilities)
+        return f"{path}: {len(captions)} clips, {plural(len(set(captions)), 'different caption')}"
+    if not split.queries:
+        raise BadRequest(f"the split {split.name} has no queries to answer")
+    path = folder / "predictions" / f"{split.name}.npz"
+    prediction = contract.similarity(model, split, device=device)
     prediction.save(path)
     return f"{path}: {len(prediction.queries)} queries x {len(prediction.file_names)} clips"
 

@@ -45,6 +45,7 @@ from systems.caption_retrieval import similarity
 from systems.parts import encoders, texts, vocabulary
 from systems.parts.checkpoints import SystemModule, load_weights
 from systems.parts.descriptions import describe_system
+from systems.parts.digests import digest
 from systems.parts.optimizers import AdaBound
 from systems.parts.sequences import length_mask
 from systems.training import Run, Schedule, read_checkpoint, save_tensors
@@ -129,7 +130,7 @@ class Library(NamedTuple):
     def digest(self) -> str:
         """32 hexadecimal digits that change with any of it."""
         said = json.dumps(self.captions).encode()
-        return texts.digest(b"".join([self.frames.tobytes(), self.lengths.tobytes(), said]))
+        return digest(b"".join([self.frames.tobytes(), self.lengths.tobytes(), said]))
 
     def write(self, path: Path) -> None:
         """Write as npz, whole or not at all."""

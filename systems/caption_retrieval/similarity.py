@@ -44,6 +44,7 @@ from evaluation.files import replacing
 from evaluation.findings import Faulty, Finding
 from systems.caching.store import alone
 from systems.parts import texts
+from systems.parts.digests import digest
 from systems.sweeps.workers import pool
 
 ARITHMETIC = 1  # counts up when the same weights give other scores, so that no cache mixes the two
@@ -116,7 +117,7 @@ def similar(
     """
     filtered = prefilter and (prefilter.encode.identity, prefilter.above)
     identity = repr((ARITHMETIC, encode.identity, SIDE, list(captions), threshold, least, filtered))
-    folder = cache / f"similar-{texts.digest(identity.encode())[:12]}"
+    folder = cache / f"similar-{digest(identity.encode())[:12]}"
     done = folder / "similar.npz"
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder / "lock"):

@@ -37,9 +37,10 @@ from evaluation.findings import BadRequest
 from systems import caption_retrieval
 from systems.caption_retrieval import similar_captions, similarity
 from systems.guided_gpt2.generator import IGNORED, Generator, LanguageModel, Memory, Steps, padded, too_long
-from systems.parts import generation, texts, vocabulary
+from systems.parts import generation, vocabulary
 from systems.parts.checkpoints import SystemModule, load_weights
 from systems.parts.descriptions import describe_system
+from systems.parts.digests import weights_digest
 from systems.training import Run, Schedule, called, read_checkpoint
 
 RETRIEVAL = "retrieval"  # the first stage's folder in the run folder
@@ -105,7 +106,7 @@ class Captioner(nn.Module):
     def frozen(self) -> dict[str, str]:
         """What does not learn, by the prefix of its weights, and what it follows from."""
         retriever = self.retriever
-        learnt = texts.weights_digest(retriever.embedder) if retriever.embedder else "raw"
+        learnt = weights_digest(retriever.embedder) if retriever.embedder else "raw"
         found = repr((retriever.audio.identity, learnt, retriever.library.digest))
         return {"language.": self.language.identity, "retriever.": found}
 

@@ -18,6 +18,7 @@ from evaluation.findings import BadRequest
 from systems.caption_retrieval import initialise
 from systems.parts import texts
 from systems.parts.decoder import Attention, KeysValues
+from systems.parts.digests import weights_digest
 from systems.parts.sequences import length_mask
 
 AUDIO_HEADS = 4
@@ -81,7 +82,7 @@ class LanguageModel(nn.Module):
     def identity(self) -> str:
         """What its states follow from."""
         vocabulary = texts.tokenizer_digest(self.tokenizer)
-        return repr((vocabulary, texts.weights_digest(self.body)))
+        return repr((vocabulary, weights_digest(self.body)))
 
     def encode(self, text: str) -> list[int]:
         """The numbers of a text's tokens, without start and end."""

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-import xxhash
 from gensim.models import KeyedVectors
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -28,6 +27,7 @@ from evaluation.findings import BadRequest
 from evaluation.metrics.models import Part
 from systems.caching.store import Store
 from systems.parts import words
+from systems.parts.digests import digest, weights_digest
 from systems.parts.encoders.weights import PARALLEL
 from systems.parts.sequences import length_mask, masked_mean
 
@@ -309,26 +309,12 @@ def embed(texts: Sequence[str], encode: Encoder, cache: Path) -> list[np.ndarray
     return Store(cache, "texts", encode.identity, encode.size).rows(texts, compute, _digests)
 
 
-def digest(content: bytes) -> str:
-    """32 hexadecimal digits of some bytes."""
-    return xxhash.xxh3_128_hexdigest(content)
-
-
 def tokenizer_digest(tokenizer: "PreTrainedTokenizerBase") -> str:
     """Digest of how a tokeniser cuts texts: its vocabulary, and its rules where it is of the library tokenizers."""
     if not tokenizer.is_fast:
         return digest(repr(sorted(tokenizer.get_vocab().items())).encode())
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
     return digest(repr({**rules, "truncation": None, "padding": None}).encode())  # which the last call leaves there
-
-
-def weights_digest(model: nn.Module) -> str:
-    """32 hexadecimal digits that change with any weight's name, type, shape or value."""
-    found = xxhash.xxh3_128()
-    for key, value in sorted(model.state_dict().items()):
-        found.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return found.hexdigest()
 
 
 def _digests(texts: Sequence[str]) -> list[str]:
