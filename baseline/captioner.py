@@ -11,6 +11,7 @@ caption of a new clip.
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -137,9 +138,10 @@ class Batch(NamedTuple):
 
 def make_batch(items: Sequence[Item], known: Vocabulary, longest: int) -> Batch:
     """Lay clips side by side, each with all its captions; what one says behind `longest` words is left out."""
-    captions = [torch.tensor(known.sequence(caption, longest)) for item in items for caption in item.captions]
+    captions = chain.from_iterable(item.captions for item in items)
+    sequences = [torch.tensor(known.sequence(caption, longest)) for caption in captions]
     mels, lengths = pad([item.mels for item in items])
-    return Batch(mels, lengths, nn.utils.rnn.pad_sequence(captions, batch_first=True, padding_value=PADDING))
+    return Batch(mels, lengths, nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=PADDING))
 
 
 class Training(SystemModule):
@@ -214,7 +216,7 @@ class Training(SystemModule):
 def train(config: Config, dataset: Dataset, run: Run) -> None:
     """Train on the development split, choosing the best epoch on the validation split."""
     development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
-    known = vocabulary.from_captions(caption for clip in development.clips for caption in clip.captions)
+    known = vocabulary.from_captions(development.all_captions)
     vectors = encoder = None
     if not run.last.exists():  # which else holds them, with what was learnt since
         encoder = encoder_of(Path(config.init_from), config.slope) if config.init_from else None

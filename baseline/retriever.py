@@ -21,6 +21,7 @@ gradients by 5e-6 of 0.9. What no key changes:
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -223,11 +224,17 @@ class Batch(NamedTuple):
 
 def make_batch(items: Sequence[Item], truth: dict[str, frozenset[str]]) -> Batch:
     """Lay items side by side. A caption that several clips share is an impostor for none of them."""
-    captions = [caption for item in items for caption in item.captions]
-    pairs = torch.tensor([row for row, item in enumerate(items) for _ in item.captions])
-    answers = torch.tensor([[item.name in truth[caption] for caption in captions] for item in items])
+    captions: list[str] = []
+    clip_of_caption: list[int] = []
+    for row, item in enumerate(items):
+        captions += item.captions
+        clip_of_caption += [row] * len(item.captions)
+    answers = []
+    for item in items:
+        answers.append([item.name in truth[caption] for caption in captions])
+    pairs = torch.stack([torch.tensor(clip_of_caption), torch.arange(len(captions))], dim=1)
     mels, lengths = pad([item.mels for item in items])
-    return Batch(mels, lengths, captions, answers, torch.stack([pairs, torch.arange(len(captions))], dim=1))
+    return Batch(mels, lengths, captions, torch.tensor(answers), pairs)
 
 
 class Training(SystemModule):
@@ -324,8 +331,8 @@ def prepare(vectors: KeyedVectors, config: Config, captions: Iterable[str], seed
     """Add the vector of unknown words and center all, in place, as the config has it."""
     split = word_splitter(config, vectors)
     if config.unknown == "draw":
-        found = {word for caption in captions for word in split(caption)}
-        known = found.intersection(vectors.key_to_index)
+        different_words = set(chain.from_iterable(map(split, captions)))
+        known = different_words.intersection(vectors.key_to_index)
         vectors.add_vectors([tokens.UNKNOWN], [tokens.unknown_vector(vectors, known, seed)])
         vectors.allocate_vecattrs()  # which add_vectors forgets and writing needs
     if config.center:
@@ -340,7 +347,10 @@ def make_items(split: Split, log_mel: LogMel, cache: Path) -> list[Item]:
 
 def by_caption(items: Sequence[Item]) -> list[Item]:
     """Return an item for each caption, with its clip."""
-    return [Item(item.name, item.mels, (caption,)) for item in items for caption in item.captions]
+    single = []
+    for item in items:
+        single += [Item(item.name, item.mels, (caption,)) for caption in item.captions]
+    return single
 
 
 def load_model(checkpoint: Path) -> Retriever:

@@ -90,7 +90,9 @@ def _braced(files: Sequence[Path]) -> str:
     >>> _braced([Path("a/one.yaml"), Path("a/two.yaml"), Path("b.yaml")])
     'a/{one,two}.yaml b.yaml'
     """
-    folders = {file.parent: [one.stem for one in files if one.parent == file.parent] for file in files}
+    folders: dict[Path, list[str]] = {}
+    for file in files:
+        folders.setdefault(file.parent, []).append(file.stem)
     return " ".join(
         f"{folder / (names[0] if len(names) == 1 else '{' + ','.join(names) + '}')}.yaml"
         for folder, names in folders.items()

@@ -16,7 +16,8 @@ from evaluation.text import plural
 from systems import contract
 from systems.caching.embeddings import cache_embeddings
 
-PARTS = {"captioning": ("caption",), "retrieval": ("embed_audio", "embed_text")}  # what a task needs of a model
+# The methods that a model must have for a task.
+METHODS = {"captioning": ("caption",), "retrieval": ("embed_audio", "embed_text")}
 
 
 def predict(
@@ -50,10 +51,10 @@ def predict(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = contract.load(name, checkpoint, trusted).to(device)
     task = task or ("captioning" if hasattr(model, "caption") else "retrieval")
-    if lacking := [part for part in PARTS[task] if not hasattr(model, part)]:
-        can = " and ".join(one for one, parts in PARTS.items() if all(hasattr(model, part) for part in parts))
-        message = f"the model of {name} has no {lacking[0]}, which {task} needs; ask for what it does"
-        raise BadRequest(f"{message}: {can}" if can else message)
+    if missing := _missing_methods(model, task):
+        possible = " and ".join(one for one in METHODS if not _missing_methods(model, one))
+        message = f"the model of {name} has no {missing[0]}, which {task} needs; ask for what it does"
+        raise BadRequest(f"{message}: {possible}" if possible else message)
     if cache is not None:
         cache_embeddings(model, cache)
     if task == "captioning":
@@ -67,6 +68,10 @@ def predict(
     prediction = contract.similarity(model, split, device=device)
     prediction.save(path)
     return f"{path}: {len(prediction.queries)} queries x {len(prediction.file_names)} clips"
+
+
+def _missing_methods(model: object, task: str) -> list[str]:
+    return [method for method in METHODS[task] if not hasattr(model, method)]
 
 
 def warn_unfinished(folder: Path) -> None:

@@ -319,7 +319,9 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     for number, stage in enumerate(config.stages, 1):
         part = run if number == len(config.stages) else replace(run, folder=run.folder / f"stage-{number}")
         part.start()
-        known = [*validation.clips, *(clip for kind in stage for clip in clips[kind])]
+        known = [*validation.clips]
+        for kind in stage:
+            known += clips[kind]
         material = Material(known, validation.queries, model, run.cache)
         to_train = [pair for pair in material.pairs if pair[0] >= len(validation.clips)]
         firsts = {clip: (clip, caption) for clip, caption in reversed(material.pairs) if clip < len(validation.clips)}

@@ -226,7 +226,9 @@ class Retriever(nn.Module):
 
     def captions(self, frames: Tensor, lengths: Tensor, k: int) -> list[list[str]]:
         """The first captions of the k nearest clips, nearest first, for each of N clips."""
-        return [[self.library.captions[one][0] for one in row] for row in self.nearest(frames, lengths, k)]
+        firsts = [captions[0] for captions in self.library.captions]
+        nearest = np.array(firsts, dtype=object)[self.nearest(frames, lengths, k)]
+        return nearest.tolist()
 
     def caption(self, audio: Tensor, lengths: Tensor) -> list[str]:
         """Caption (N, samples) mono sounds at `sample_rate`, of `lengths` (N,) samples."""
@@ -329,7 +331,11 @@ def alike_clips(clips: Sequence[Clip], captions: Sequence[str], similar: similar
         similar: Which of them are similar.
     """
     numbers = {caption: number for number, caption in enumerate(captions)}
-    rows, columns = np.array([(row, numbers[one]) for row, clip in enumerate(clips) for one in set(clip.captions)]).T
+    rows, columns = [], []
+    for row, clip in enumerate(clips):
+        for caption in set(clip.captions):
+            rows.append(row)
+            columns.append(numbers[caption])
     shape = len(clips), len(captions)
     owned = scipy.sparse.csr_array((np.ones(len(rows), np.float32), (rows, columns)), shape)
     graph = (np.ones(len(similar.neighbours), np.float32), similar.neighbours, similar.starts)
@@ -433,7 +439,7 @@ def prepare(config: Config, dataset: Dataset, run: Run) -> tuple[Retriever, Mate
     model = Retriever(config)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     splits = [captioned(dataset[name]) for name in (DEVELOPMENT, VALIDATION)]
-    frames = [embed([clip.path for clip in split.clips], model.audio, run.cache) for split in splits]
+    frames = [embed(split.paths, model.audio, run.cache) for split in splits]
     longest = config.frames or int(np.median([len(sequence) for sequence in frames[0]]))
     least, materials = None, []
     for split, sequences in zip(splits, frames, strict=True):
@@ -496,11 +502,12 @@ def captioned(split: Split) -> Split:
     Raises:
         Faulty: A clip has none, or a blank one; with all that have.
     """
-    findings = [
-        Finding(split.name, column=clip.file_name, message="must have captions, none of them empty; write one")
-        for clip in split.clips
-        if not clip.captions or not all(caption.strip() for caption in clip.captions)
-    ]
+    message = "must have captions, none of them empty; write one"
+    findings = []
+    for clip in split.clips:
+        written = [caption for caption in clip.captions if caption.strip()]
+        if not written or len(written) < len(clip.captions):
+            findings.append(Finding(split.name, column=clip.file_name, message=message))
     if findings:
         raise Faulty(findings)
     return split

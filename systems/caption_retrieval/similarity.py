@@ -32,7 +32,7 @@ and the share of the similar pairs that pass, the recall, are then those of 256 
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
+from itertools import chain, combinations_with_replacement
 from pathlib import Path
 
 import numpy as np
@@ -152,13 +152,12 @@ def nearest(
         (asked, k) int64 numbers of captions, the highest first; of equal ones the first.
     """
     encode.to("cuda" if torch.cuda.is_available() else "cpu")
-    every = list(dict.fromkeys(text for some in asked for text in some))
+    every = list(dict.fromkeys(chain.from_iterable(asked)))
     rows, columns = Tokens.of(every, encode, cache), Tokens.of(captions, encode, cache)
     numbers = {text: number for number, text in enumerate(every)}
-    own = np.array([numbers[text] for some in asked for text in some])
+    own = np.array([numbers[text] for text in chain.from_iterable(asked)])
     begins = np.cumsum([0, *map(len, asked)])[:-1]
-    orders = [np.argsort(tokens.lengths, kind="stable") for tokens in (rows, columns)]  # little is padded
-    tops, lefts = ([order[start : start + SIDE] for start in range(0, len(order), SIDE)] for order in orders)
+    tops, lefts = blocks_by_length(rows), blocks_by_length(columns)
     found, best = np.empty((len(asked), 0), np.int64), np.empty((len(asked), 0), np.float32)
     for left in tqdm(lefts, "best captions by BERTScore", leave=False, disable=None, unit="block"):
         block, scores = columns.some(left), np.empty((len(every), len(left)), np.float32)
@@ -167,8 +166,15 @@ def nearest(
         best = np.concatenate([best, np.maximum.reduceat(scores[own], begins)], axis=1)
         found = np.concatenate([found, np.broadcast_to(left, (len(asked), len(left)))], axis=1)
         first = np.lexsort((found, -best))[:, :k]
-        found, best = (np.take_along_axis(values, first, axis=1) for values in (found, best))
+        found = np.take_along_axis(found, first, axis=1)
+        best = np.take_along_axis(best, first, axis=1)
     return found
+
+
+def blocks_by_length(tokens: "Tokens") -> list[np.ndarray]:
+    """Return the numbers of the captions in blocks of `SIDE`, short captions first, so that little is padded."""
+    order = np.argsort(tokens.lengths, kind="stable")
+    return [order[start : start + SIDE] for start in range(0, len(order), SIDE)]
 
 
 # Scores --------------------------------------------------------------------------------------------------------------
@@ -215,7 +221,9 @@ class Tokens:
         captions = [blank + caption.strip() for caption in captions]
         special = {tokenizer.sep_token_id, tokenizer.cls_token_id}
         known = tokenizer(captions, truncation=True, max_length=encode.longest)["input_ids"] if captions else []
-        counts = [[number not in special for number in row] for row in known]
+        counts = []
+        for row in known:
+            counts.append([number not in special for number in row])
         empty = [caption for caption, row in zip(captions, counts, strict=True) if not any(row)]
         if empty:
             message = "a caption must have a word, which can be compared with others; found {!r}: write one"

@@ -290,9 +290,9 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     model = Captioner(config, retriever, language).to(device)
     known, asked = ((part.frames, part.lengths) for part in prepared[1:])
     found = retriever.captions(*(part.to(device) for part in asked), config.guidance)
-    to_validate = [
-        Item(clip, caption, found[clip]) for clip, one in enumerate(validation.clips) for caption in one.captions
-    ]
+    to_validate = []
+    for number, clip in enumerate(validation.clips):
+        to_validate += [Item(number, caption, found[number]) for caption in clip.captions]
 
     def collate(items: Sequence[Item]) -> Batch:
         return material.batch(items, known if isinstance(items[0].guides, np.ndarray) else asked)

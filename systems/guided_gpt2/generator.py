@@ -141,7 +141,8 @@ class Memory:
 
     def of(self, clips: Tensor) -> "Memory":
         """The memory of some clips."""
-        guidance, sound = (tuple(part[clips] for part in both) for both in (self.guidance, self.sound))
+        guidance = tuple(part[clips] for part in self.guidance)
+        sound = tuple(part[clips] for part in self.sound)
         return Memory(guidance, self.guidance_mask[clips], sound, self.sound_mask[clips])
 
 

@@ -27,6 +27,7 @@ import difflib
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -154,14 +155,14 @@ def guide(model: guided_gpt2.Captioner, split: Split, cache: Path) -> Guidance:
     library, device = retriever.library, next(model.generator.parameters()).device
     sequences = embed([clip.path for clip in split.clips], retriever.audio, cache)
     frames, lengths = (part.to(device) for part in fitted(sequences, library.frames.shape[1]))
-    known = list(dict.fromkeys(caption for some in library.captions for caption in some))
+    known = list(dict.fromkeys(chain.from_iterable(library.captions)))
     encode = texts.encoder(retriever.config.similarity_model, retriever.config.similarity_layer)
     best = similarity.nearest([clip.captions for clip in split.clips], known, encode, cache, min(k, len(known)))
     return Guidance(
         frames,
         lengths,
         retriever.captions(frames, lengths, k),
-        [[known[number] for number in row] for row in best],
+        np.array(known, dtype=object)[best].tolist(),
     )
 
 
@@ -283,7 +284,9 @@ def shown(found: dict[str, Score], metrics: Sequence[str], called: str) -> str:
         rows.append([SCOPES[name], name, *cells, called])
         theirs = [theirs_by_name[name].get(metric, [None])[0] for metric in metrics]
         rows.append(["", "published", *("–" if value is None else f"{value:.3f}" for value in theirs), what])
-    reasons = {f"{metric}: {why}" for score in found.values() for metric, why in score.unavailable.items()}
+    reasons = set()
+    for score in found.values():
+        reasons |= {f"{metric}: {why}" for metric, why in score.unavailable.items()}
     text = table(rows, ["scope", "captions", *metrics, "data"], numbers=range(2, 2 + len(metrics)))
     return "\n".join([text, *sorted(reasons)])
 

@@ -157,7 +157,9 @@ class Captioner(nn.Module):
         start = torch.zeros(len(ids), 1, self.words.size, device=ids.device)
         if ids.shape[1] == 1:
             return start
-        captions = [" ".join(self.vocabulary.words[number] for number in row) for row in ids[:, 1:].tolist()]
+        captions = []
+        for row in ids[:, 1:].tolist():
+            captions.append(" ".join(self.vocabulary.words[number] for number in row))
         return torch.cat([start, self.words(captions)], dim=1)
 
     def steps(self, memory: Tensor, lengths: Tensor) -> generation.Step:
@@ -262,8 +264,10 @@ def make_items(split: Split, model: Captioner, cache: Path) -> list[Item]:
     Raises:
         Faulty: A sound cannot be used; with all that cannot.
     """
-    sounds = embed([clip.path for clip in split.clips], model.audio, cache)
-    pairs = [(sound, caption) for sound, clip in zip(sounds, split.clips, strict=True) for caption in clip.captions]
+    sounds = embed(split.paths, model.audio, cache)
+    pairs = []
+    for sound, clip in zip(sounds, split.clips, strict=True):
+        pairs += [(sound, caption) for caption in clip.captions]
     vectors: Sequence[np.ndarray | None] = [None] * len(pairs)
     if isinstance(model.words, Context):
         vectors = model.words.embed([" ".join(vocabulary.tokenize(caption)) for _, caption in pairs], cache)
@@ -327,7 +331,7 @@ class Training(SystemModule):
 def train(config: Config, dataset: Dataset, run: Run) -> None:
     """Train on the development split, choosing the best epoch on the validation split."""
     development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
-    known = vocabulary.from_captions(caption for clip in development.clips for caption in clip.captions)
+    known = vocabulary.from_captions(development.all_captions)
     if run.last.exists():  # which holds the vectors, with what was learnt since
         vectors = read_checkpoint(run.last)["state_dict"].get(VECTORS)
     else:
