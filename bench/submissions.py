@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 from pypdf import PdfWriter
 
-from bench.measures import Function, Row, duration, race, times
+from bench.measuring import Function, Row, duration, race, times
 from evaluation.data.dataset import Clip, Split
 from evaluation.metrics.retrieval import Similarity
 from submission import leaderboard as boards
