@@ -34,7 +34,7 @@ from systems.caption_retrieval import fsd50k
 from systems.parts import adapters, encoders, losses, pairs, texts, words
 from systems.parts.checkpoints import SystemModule, load_weights
 from systems.parts.descriptions import describe_system
-from systems.parts.sequences import length_mask, masked_mean, stack_sequences
+from systems.parts.sequences import chunks, length_mask, masked_mean, stack_sequences
 from systems.parts.validation import retrieval_metrics
 from systems.training import Run, Schedule, called, read_checkpoint
 
@@ -160,7 +160,7 @@ class Retriever(nn.Module):
 
     def embed_text(self, captions: Sequence[str]) -> Tensor:
         """Embed texts as (texts, size)."""
-        parts = [captions[start : start + texts.TOGETHER] for start in range(0, len(captions), texts.TOGETHER)]
+        parts = chunks(captions, texts.TOGETHER)
         return torch.cat([self.align_text(*self.text_encoder(part)) for part in parts])
 
 
@@ -225,9 +225,9 @@ class Material:
         """Lay pairs side by side."""
         clips, captions = map(list, zip(*pairs, strict=True))
         sounds = stack_sequences([torch.from_numpy(self.sounds[number].copy()) for number in clips])
-        return Batch(*sounds, *self.said(captions), torch.tensor(clips), self.owners[captions])
+        return Batch(*sounds, *self.caption_embeddings(captions), torch.tensor(clips), self.owners[captions])
 
-    def said(self, captions: Sequence[int]) -> tuple[Tensor | list[str], Tensor]:
+    def caption_embeddings(self, captions: Sequence[int]) -> tuple[Tensor | list[str], Tensor]:
         """Some captions' embeddings side by side with their lengths; the captions if the text encoder learns."""
         if self.train_text:
             return [self.captions[number] for number in captions], torch.ones(len(captions))
@@ -241,12 +241,12 @@ class Training(SystemModule):
         super().__init__(model)
         self.split, self.material = split, material
 
-    def heard(self, sounds: Tensor, lengths: Tensor) -> Tensor:
+    def embed_sounds(self, sounds: Tensor, lengths: Tensor) -> Tensor:
         """Embed a batch's sounds as (N, size)."""
         model = self.model
         return model.embed_audio(sounds, lengths) if model.config.train_audio else model.align_audio(sounds, lengths)
 
-    def said(self, captions: Tensor | list[str], lengths: Tensor) -> Tensor:
+    def embed_captions(self, captions: Tensor | list[str], lengths: Tensor) -> Tensor:
         """Embed a batch's texts as (N, size)."""
         model = self.model
         return model.embed_text(captions) if model.config.train_text else model.align_text(captions, lengths)
@@ -264,7 +264,8 @@ class Training(SystemModule):
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Embed the batch's pairs, and return their loss among those of all processes."""
-        sounds, captions = self.heard(batch.sounds, batch.sound_lengths), self.said(batch.texts, batch.text_lengths)
+        sounds = self.embed_sounds(batch.sounds, batch.sound_lengths)
+        captions = self.embed_captions(batch.texts, batch.text_lengths)
         loss = self.loss(*map(losses.gathered, (sounds, captions, batch.clips, batch.owners)))
         size = len(batch.clips)
         self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
@@ -276,7 +277,8 @@ class Training(SystemModule):
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Keep the clips' embeddings, and log the loss of each with its first caption."""
-        sounds, captions = self.heard(batch.sounds, batch.sound_lengths), self.said(batch.texts, batch.text_lengths)
+        sounds = self.embed_sounds(batch.sounds, batch.sound_lengths)
+        captions = self.embed_captions(batch.texts, batch.text_lengths)
         self.clips.append(sounds)
         loss = self.loss(sounds, captions, batch.clips, batch.owners)
         self.log("validation_loss", loss, prog_bar=True, batch_size=len(batch.clips))
@@ -284,10 +286,11 @@ class Training(SystemModule):
     def on_validation_epoch_end(self) -> None:
         """Answer every query of the validation split, and log mAP@10 and R@10."""
         numbers = [self.material.numbers[query] for query in self.split.queries]
-        parts = [numbers[start : start + texts.TOGETHER] for start in range(0, len(numbers), texts.TOGETHER)]
-        batches = [self.transfer_batch_to_device(self.material.said(part), self.device, 0) for part in parts]
-        captions = torch.cat([self.said(*batch) for batch in batches])
-        scores = captions @ torch.cat(self.clips).T
+        captions = []
+        for part in chunks(numbers, texts.TOGETHER):
+            batch = self.transfer_batch_to_device(self.material.caption_embeddings(part), self.device, 0)
+            captions.append(self.embed_captions(*batch))
+        scores = torch.cat(captions) @ torch.cat(self.clips).T
         self.log_dict(retrieval_metrics(self.split, scores), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

@@ -195,7 +195,7 @@ class Retriever(nn.Module):
             return (frames * length_mask(lengths, frames.shape[1])[..., None]).flatten(1)
         return self.embedder(frames, lengths)
 
-    def hear(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_frames(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Give the frames of (N, samples) mono sounds as the library has them; the first clip that is cut is said."""
         found = [values.cpu().numpy() for values in self.audio(audio, lengths)]
         longest = self.library.frames.shape[1]
@@ -232,7 +232,7 @@ class Retriever(nn.Module):
 
     def caption(self, audio: Tensor, lengths: Tensor) -> list[str]:
         """Caption (N, samples) mono sounds at `sample_rate`, of `lengths` (N,) samples."""
-        return [" ".join(said.split()) for (said,) in self.captions(*self.hear(audio, lengths), 1)]
+        return [" ".join(said.split()) for (said,) in self.captions(*self.encode_frames(audio, lengths), 1)]
 
 
 class Exact:

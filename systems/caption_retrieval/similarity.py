@@ -45,6 +45,7 @@ from evaluation.findings import Faulty, Finding
 from systems.caching.store import alone
 from systems.parts import texts
 from systems.parts.digests import digest
+from systems.parts.sequences import chunks
 from systems.sweeps.workers import pool
 
 ARITHMETIC = 1  # counts up when the same weights give other scores, so that no cache mixes the two
@@ -174,7 +175,7 @@ def nearest(
 def blocks_by_length(tokens: "Tokens") -> list[np.ndarray]:
     """Return the numbers of the captions in blocks of `SIDE`, short captions first, so that little is padded."""
     order = np.argsort(tokens.lengths, kind="stable")
-    return [order[start : start + SIDE] for start in range(0, len(order), SIDE)]
+    return chunks(order, SIDE)
 
 
 # Scores --------------------------------------------------------------------------------------------------------------

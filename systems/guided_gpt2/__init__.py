@@ -130,7 +130,7 @@ class Captioner(nn.Module):
 
     def caption_scored(self, audio: Tensor, lengths: Tensor) -> tuple[list[str], Tensor]:
         """Caption (N, samples) mono sounds at `sample_rate`, of `lengths` (N,) samples; with log-probabilities (N,)."""
-        frames = self.retriever.hear(audio, lengths)
+        frames = self.retriever.encode_frames(audio, lengths)
         return self.guided(*frames, self.retriever.captions(*frames, self.config.guidance))
 
     def caption(self, audio: Tensor, lengths: Tensor) -> list[str]:

@@ -150,7 +150,7 @@ class Captioner(nn.Module):
         """Map what the audio encoder gives, (N, T, size) with (N,) lengths, to (N, T, the adapter's size)."""
         return self.adapter(sequences, length_mask(lengths, sequences.shape[1]))
 
-    def said(self, ids: Tensor) -> Tensor:
+    def embed_words(self, ids: Tensor) -> Tensor:
         """The vectors of (rows, L) words from the start on, as (rows, L, size); the start is zeros (equation 3)."""
         if not isinstance(self.words, Context):
             return self.words(ids) * (ids != START)[..., None]
@@ -165,9 +165,9 @@ class Captioner(nn.Module):
     def steps(self, memory: Tensor, lengths: Tensor) -> generation.Step:
         """The decoder a word at a time over (N, T, size) adapted clips of `lengths` (N,)."""
         if not isinstance(self.words, Context):
-            return Steps(self.decoder, memory, lengths, lambda ids: self.said(ids[:, -1:]))
+            return Steps(self.decoder, memory, lengths, lambda ids: self.embed_words(ids[:, -1:]))
         if self.config.context == "prefix":
-            return Steps(self.decoder, memory, lengths, lambda ids: self.said(ids)[:, -1:])
+            return Steps(self.decoder, memory, lengths, lambda ids: self.embed_words(ids)[:, -1:])
         return Anew(self.decoder, memory, lengths, self.said)
 
     def caption_scored(self, audio: Tensor, lengths: Tensor) -> tuple[list[str], Tensor]:
@@ -297,7 +297,7 @@ class Training(SystemModule):
     def loss(self, batch: Batch) -> tuple[Tensor, int]:
         """Mean cross-entropy of all words, and how many they are."""
         model = self.model
-        vectors = model.said(batch.ids[:, :-1]) if batch.vectors is None else batch.vectors
+        vectors = model.embed_words(batch.ids[:, :-1]) if batch.vectors is None else batch.vectors
         logits = model.decoder(vectors, model.adapt(batch.sounds, batch.lengths), batch.lengths)  # (N, L - 1, words)
         next_words = batch.ids[:, 1:]
         loss = F.cross_entropy(logits.flatten(0, 1), next_words.flatten(), ignore_index=PADDING)

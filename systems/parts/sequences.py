@@ -1,9 +1,12 @@
 """Sequences of different lengths in one tensor: stacking, masks and means."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+T = TypeVar("T")
 
 
 def stack_sequences(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -15,6 +18,15 @@ def stack_sequences(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """
     lengths = torch.tensor([len(sequence) for sequence in sequences], device=sequences[0].device)
     return nn.utils.rnn.pad_sequence(list(sequences), batch_first=True), lengths
+
+
+def chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """Cut a sequence into parts of `size` items; the last one may be shorter.
+
+    >>> chunks("abcde", 2)
+    ['ab', 'cd', 'e']
+    """
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def length_mask(lengths: Tensor, longest: int) -> Tensor:

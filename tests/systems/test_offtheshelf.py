@@ -340,7 +340,7 @@ def test_a_prefix_knows_nothing_of_what_comes_behind(bert, tmp_path):
 def test_every_caption_begins_with_zeros(bert):
     for model in (untrained(words="random"), untrained(words=bert), untrained(words=bert, context="caption")):
         ids = torch.tensor([[START, 4, 5], [START, 6, 7]])
-        vectors = model.said(ids)
+        vectors = model.embed_words(ids)
         assert not vectors[:, 0].any()
         assert vectors[:, 1:].any(2).all()
 
@@ -360,9 +360,11 @@ def test_a_captions_log_probability_is_that_of_its_words_one_after_another(bert,
         ids, total = torch.tensor([[START]]), 0.0
         for number in found.ids[row][found.ids[row] != PADDING].tolist():
             if kind == "prefix":  # each word as the last one of its prefix
-                vectors = torch.cat([model.said(ids[:, : place + 1])[:, -1:] for place in range(ids.shape[1])], 1)
+                vectors = torch.cat(
+                    [model.embed_words(ids[:, : place + 1])[:, -1:] for place in range(ids.shape[1])], 1
+                )
             else:
-                vectors = model.said(ids)
+                vectors = model.embed_words(ids)
             logits = model.decoder(vectors, memory[row : row + 1], steps[row : row + 1])[0, -1]
             total += float(logits.log_softmax(0)[number])
             ids = torch.cat([ids, torch.tensor([[number]])], 1)
