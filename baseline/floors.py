@@ -26,6 +26,7 @@ from evaluation.findings import BadRequest, command, table
 from evaluation.metrics import captioning, overlap
 from evaluation.scores import Score
 from systems import modules
+from systems.parts.devices import default_device
 from systems.parts.vocabulary import tokenize
 
 if TYPE_CHECKING:
@@ -84,11 +85,9 @@ def nearest(development: Split, split: Split, model: "Retriever") -> list[str]:
         split: The clips that need one.
         model: Embeds them.
     """
-    import torch
-
     from systems import contract
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     model = model.to(device)
     known, asked = (contract.embeddings(model, one, device=device) for one in (development, split))
     return [development.clips[index].captions[0] for index in (asked @ known.T).argmax(1).tolist()]
@@ -96,11 +95,9 @@ def nearest(development: Split, split: Split, model: "Retriever") -> list[str]:
 
 def retrieved(split: Split, model: "Captioner") -> list[str]:
     """What a model that retrieves captions says of each clip."""
-    import torch
-
     from systems import contract
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     return contract.captions(model.to(device), split, device=device)[0]
 
 

@@ -93,10 +93,13 @@ def _braced(files: Sequence[Path]) -> str:
     folders: dict[Path, list[str]] = {}
     for file in files:
         folders.setdefault(file.parent, []).append(file.stem)
-    return " ".join(
-        f"{folder / (names[0] if len(names) == 1 else '{' + ','.join(names) + '}')}.yaml"
-        for folder, names in folders.items()
-    )
+    paths = []
+    for folder, names in folders.items():
+        stem = names[0]
+        if len(names) > 1:
+            stem = "{" + ",".join(names) + "}"
+        paths.append(f"{folder / stem}.yaml")
+    return " ".join(paths)
 
 
 def _devices(text: str) -> str | int:

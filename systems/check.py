@@ -26,6 +26,7 @@ from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION, read_da
 from evaluation.findings import BadRequest, Faulty, Finding, cut, say
 from systems import contract, source
 from systems.modules import UntrustedModule, trusting
+from systems.parts.devices import default_device
 from systems.training import Run
 
 TOLERANCE = 1e-4  # of the largest value of an answer: rounding is below it, a neighbour's or padding's influence not
@@ -89,8 +90,10 @@ class Report:
             at = f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
             if isinstance(error, SyntaxError):
                 at = f" at {error.filename}:{error.lineno}"
-            text = cut(" ".join(str(error).split()))
-            self(part, must, f"{type(error).__name__}{f' ({text})' if text else ''}{at}", "mend it", where)
+            raised = type(error).__name__
+            if text := cut(" ".join(str(error).split())):
+                raised += f" ({text})"
+            self(part, must, raised + at, "mend it", where)
 
     def owns(self, file: str) -> bool:
         """Whether a source file is the module's, or lies in its package."""
@@ -147,16 +150,22 @@ def check(
             report(part, f"be a function, {form}", repr(getattr(module, part, None)), "write it")
     if run_folder:
         say(source.changes(run_folder, name))
-    allowed = [*trusted, *(contract.texts(config) if config and not run_folder else ())]
+    allowed = [*trusted]
+    if config and not run_folder:
+        allowed += contract.texts(config)
     with (
         tempfile.TemporaryDirectory(prefix="check-") as temporary,
         contextlib.redirect_stdout(sys.stderr),
         trusting(allowed),
     ):
-        runs = [best] if best else []
-        if not best and config and callable(getattr(module, "train", None)):
+        runs = []
+        if best:
+            runs = [best]
+        elif config and callable(getattr(module, "train", None)):
             runs = _train(module, config, Path(temporary), report)
-        what = _check_runs(name, runs, report) if runs and callable(getattr(module, "load_model", None)) else ""
+        what = ""
+        if runs and callable(getattr(module, "load_model", None)):
+            what = _check_runs(name, runs, report)
     return what, report.findings
 
 
@@ -181,8 +190,12 @@ def _config(module: ModuleType, file: Path | None, settings: Sequence[str], repo
     if not refused:
         advice = 'write `class Config(pydantic.BaseModel, extra="forbid")`'
         report("Config", "refuse unknown keys", "that it takes no_such_key, as it would a misspelt one", advice)
-    short = ["epochs=1"] if "epochs" in model.model_fields else []
-    given = {setting.partition("=")[0] for setting in settings} | (yamlfiles.read(file).keys() if file else set())
+    short = []
+    if "epochs" in model.model_fields:
+        short = ["epochs=1"]
+    given = {setting.partition("=")[0] for setting in settings}
+    if file:
+        given |= yamlfiles.read(file).keys()
     if any(about.is_required() and field not in given for field, about in model.model_fields.items()):
         return None
     if file or settings:  # what does not hold is the request's fault
@@ -203,9 +216,11 @@ def make_data(folder: Path) -> None:
             time = np.arange(samples) / RATE
             tone = np.sin(2 * np.pi * rng.uniform(100, 2000) * time)
             soundfile.write(folder / split / name, 0.2 * tone + rng.uniform(-0.2, 0.2, samples), RATE)
-            own = [f"{text} {split} {index}" for text in TEXTS[index % 3 + 1 : index % 3 + 5]]
-            # One text belongs to two clips, as a few of Clotho's do.
-            rows.append([name, *own, TEXTS[0] if index < 2 else f"{TEXTS[0]} {split} {index}"])
+            captions = [f"{text} {split} {index}" for text in TEXTS[index % 3 + 1 : index % 3 + 5]]
+            shared = TEXTS[0]  # belongs to two clips, as a few of Clotho's captions do
+            if index >= 2:
+                shared = f"{TEXTS[0]} {split} {index}"
+            rows.append([name, *captions, shared])
         with (folder / f"captions_{split}.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
 
@@ -277,7 +292,7 @@ def _anew(name: str, report: Report) -> Iterator[ModuleType | None]:
 
 def _check_runs(name: str, runs: Sequence[Path], report: Report) -> str:
     """Check the model of the first run, and that loading again and training again give its answers."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     with _anew(name, report) as module:
         first = _load(module, runs[0], device, report) if module else None
         if first is None:
@@ -413,7 +428,10 @@ class ModelProbe:
                 )
                 self.report(part, must, found, advice, f"{label} and 1 s of zeros")
         pair = [label for label in ("1.98 s", "other 1.98 s") if label in alone]
-        for labels in (pair, [] if faulty else usual[:2], [] if faulty else usual):
+        batches = [pair]
+        if not faulty:
+            batches += [usual[:2], usual]
+        for labels in batches:
             where = f"a batch of {len(labels)}"
             batch = self.ask_audio([sounds[label] for label in labels], "take batches of 1, 2 and 5 sounds", where)
             for label, answer in zip(labels, batch or [], strict=False):

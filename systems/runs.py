@@ -6,8 +6,6 @@ The verb `predict` and every run of a sweep go through here, so that predictions
 from collections.abc import Collection
 from pathlib import Path
 
-import torch
-
 from evaluation.data.dataset import Split
 from evaluation.findings import WARNING, BadRequest, Finding, say
 from evaluation.metrics import captioning, retrieval
@@ -15,6 +13,7 @@ from evaluation.scores import Score
 from evaluation.text import plural
 from systems import contract
 from systems.caching.embeddings import cache_embeddings
+from systems.parts.devices import default_device
 
 # The methods that a model must have for a task.
 METHODS = {"captioning": ("caption",), "retrieval": ("embed_audio", "embed_text")}
@@ -48,7 +47,7 @@ def predict(
         message = "no such file: training has not come to the end of an epoch; give the same training command again"
         raise BadRequest(f"{checkpoint}: {message}")
     warn_unfinished(folder)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     model = contract.load(name, checkpoint, trusted).to(device)
     task = task or ("captioning" if hasattr(model, "caption") else "retrieval")
     if missing := _missing_methods(model, task):

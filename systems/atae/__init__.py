@@ -34,6 +34,7 @@ from systems.caption_retrieval import fsd50k
 from systems.parts import adapters, encoders, losses, pairs, texts, words
 from systems.parts.checkpoints import SystemModule, load_weights
 from systems.parts.descriptions import describe_system
+from systems.parts.devices import default_device
 from systems.parts.sequences import chunks, length_mask, masked_mean, stack_sequences
 from systems.parts.validation import retrieval_metrics
 from systems.training import Run, Schedule, called, read_checkpoint
@@ -138,8 +139,12 @@ class Retriever(nn.Module):
     @cached_property
     def frozen(self) -> dict[str, str]:
         """The encoders that do not learn, by the prefix of their weights, and what their embeddings follow from."""
-        found = {} if self.config.train_audio else {"audio_encoder.": self.audio.identity}
-        return found if self.config.train_text else found | {"text_encoder.": self.text_encoder.identity}
+        frozen = {}
+        if not self.config.train_audio:
+            frozen["audio_encoder."] = self.audio.identity
+        if not self.config.train_text:
+            frozen["text_encoder."] = self.text_encoder.identity
+        return frozen
 
     def align_audio(self, sequences: Tensor, lengths: Tensor) -> Tensor:
         """Map what the audio encoder gives, (N, T, size) with (N,) lengths, to (N, size) of length 1."""
@@ -213,7 +218,7 @@ class Material:
         self.captions, self.numbers, self.pairs, self.owners = known
         self.train_text = model.config.train_text
         paths = [clip.path for clip in clips]
-        model.to("cuda" if torch.cuda.is_available() else "cpu")
+        model.to(default_device())
         if model.config.train_audio:
             self.sounds = waveforms(paths, model.sample_rate, cache)
         else:
@@ -244,12 +249,16 @@ class Training(SystemModule):
     def embed_sounds(self, sounds: Tensor, lengths: Tensor) -> Tensor:
         """Embed a batch's sounds as (N, size)."""
         model = self.model
-        return model.embed_audio(sounds, lengths) if model.config.train_audio else model.align_audio(sounds, lengths)
+        if model.config.train_audio:
+            return model.embed_audio(sounds, lengths)
+        return model.align_audio(sounds, lengths)
 
     def embed_captions(self, captions: Tensor | list[str], lengths: Tensor) -> Tensor:
         """Embed a batch's texts as (N, size)."""
         model = self.model
-        return model.embed_text(captions) if model.config.train_text else model.align_text(captions, lengths)
+        if model.config.train_text:
+            return model.embed_text(captions)
+        return model.align_text(captions, lengths)
 
     def loss(self, sounds: Tensor, captions: Tensor, clips: Tensor, owners: Tensor) -> Tensor:
         """The config's loss of (N, size) sounds and captions."""
@@ -312,7 +321,10 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         run = replace(run, data={**run.data, "noisy": noisy.digest})
     vectors, kept = None, run.folder / WORDS
     if config.text_encoder == "train":
-        vectors = words.read(kept) if kept.exists() else words.train(development.captions, seed=run.seed, cbow=True)
+        if kept.exists():
+            vectors = words.read(kept)
+        else:
+            vectors = words.train(development.captions, seed=run.seed, cbow=True)
     lightning.seed_everything(run.seed, verbose=False)
     model = Retriever(config, vectors)
 
@@ -320,7 +332,9 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     if vectors and not kept.exists():
         words.write(vectors, kept)
     for number, stage in enumerate(config.stages, 1):
-        part = run if number == len(config.stages) else replace(run, folder=run.folder / f"stage-{number}")
+        part = run
+        if number < len(config.stages):
+            part = replace(run, folder=run.folder / f"stage-{number}")
         part.start()
         known = [*validation.clips]
         for kind in stage:

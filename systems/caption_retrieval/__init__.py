@@ -45,6 +45,7 @@ from systems.caption_retrieval import similarity
 from systems.parts import encoders, texts, vocabulary
 from systems.parts.checkpoints import SystemModule, load_weights
 from systems.parts.descriptions import describe_system
+from systems.parts.devices import default_device
 from systems.parts.digests import digest
 from systems.parts.optimizers import AdaBound
 from systems.parts.sequences import length_mask
@@ -437,7 +438,7 @@ def prepare(config: Config, dataset: Dataset, run: Run) -> tuple[Retriever, Mate
     """
     lightning.seed_everything(run.seed, verbose=False)
     model = Retriever(config)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(default_device())
     splits = [captioned(dataset[name]) for name in (DEVELOPMENT, VALIDATION)]
     frames = [embed(split.paths, model.audio, run.cache) for split in splits]
     longest = config.frames or int(np.median([len(sequence) for sequence in frames[0]]))
@@ -482,16 +483,25 @@ def fit(model: Retriever, development: Material, validation: Material, run: Run)
         Training(model, validation).on_save_checkpoint(state)
         save_tensors(state, run.best)
     learns = model.embedder is not None
+    if learns:
+        training = {
+            "audio_modelling": f"{config.audio_encoder} and transformer",
+            "loss_function": "triplet loss",
+            "optimizer": "AdaBound",
+        }
+    else:
+        training = {
+            "audio_modelling": config.audio_encoder,
+            "optimizer": None,
+            "learning_rate": None,
+            "metric_monitored": None,
+        }
     description = describe_system(
         config,
         model.sample_rate,
         acoustic_features=f"{config.audio_encoder} embeddings",
         machine_learning_method="nearest neighbour",
-        audio_modelling=config.audio_encoder + (" and transformer" if learns else ""),
-        loss_function="triplet loss" if learns else None,
-        optimizer="AdaBound" if learns else None,
-        learning_rate=config.learning_rate if learns else None,
-        metric_monitored=f"validation {config.monitor}" if learns else None,
+        **training,
     )
     run.describe(model, description)
 

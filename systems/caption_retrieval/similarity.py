@@ -44,6 +44,7 @@ from evaluation.files import replacing
 from evaluation.findings import Faulty, Finding
 from systems.caching.store import alone
 from systems.parts import texts
+from systems.parts.devices import default_device
 from systems.parts.digests import digest
 from systems.parts.sequences import chunks
 from systems.sweeps.workers import pool
@@ -123,7 +124,7 @@ def similar(
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder / "lock"):
         if not done.is_file():
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+            device = default_device()
             tokens = Tokens.of(captions, encode.to(device), cache)
             sentences = None
             if prefilter:
@@ -152,7 +153,7 @@ def nearest(
     Returns:
         (asked, k) int64 numbers of captions, the highest first; of equal ones the first.
     """
-    encode.to("cuda" if torch.cuda.is_available() else "cpu")
+    encode.to(default_device())
     every = list(dict.fromkeys(chain.from_iterable(asked)))
     rows, columns = Tokens.of(every, encode, cache), Tokens.of(captions, encode, cache)
     numbers = {text: number for number, text in enumerate(every)}
@@ -221,7 +222,9 @@ class Tokens:
         blank = " " if getattr(tokenizer, "add_prefix_space", None) is False else ""
         captions = [blank + caption.strip() for caption in captions]
         special = {tokenizer.sep_token_id, tokenizer.cls_token_id}
-        known = tokenizer(captions, truncation=True, max_length=encode.longest)["input_ids"] if captions else []
+        known = []
+        if captions:
+            known = tokenizer(captions, truncation=True, max_length=encode.longest)["input_ids"]
         counts = []
         for row in known:
             counts.append([number not in special for number in row])
@@ -249,7 +252,9 @@ class Tokens:
         weights = (self.counts[index] & (places < lengths[:, None])).astype(np.float32)
         weights /= weights.sum(1, keepdims=True)
         values, weights = torch.from_numpy(self.values[index]), torch.from_numpy(weights)
-        return Some(values.cuda(), weights.cuda()) if torch.cuda.is_available() else Some(values.float(), weights)
+        if torch.cuda.is_available():
+            return Some(values.cuda(), weights.cuda())
+        return Some(values.float(), weights)
 
 
 def f1(rows: Some, columns: Some) -> Tensor:
@@ -331,7 +336,8 @@ class Blocks:
             looked &= np.triu(np.ones(scores.shape, bool), 1)
         if not settled:
             least = min(least, float(scores[looked].min(initial=1)))
-        floor = raised(threshold, least) if settled else raised(threshold, least - SPARE * (1 - least))
+        spare = 0 if settled else SPARE * (1 - least)
+        floor = raised(threshold, least - spare)
         place = np.nonzero(looked & (scores > floor))
         return Found(rows[place[0]], columns[place[1]], scores[place], least, floor)
 

@@ -40,6 +40,7 @@ from systems.guided_gpt2.generator import IGNORED, Generator, LanguageModel, Mem
 from systems.parts import generation, vocabulary
 from systems.parts.checkpoints import SystemModule, load_weights
 from systems.parts.descriptions import describe_system
+from systems.parts.devices import default_device
 from systems.parts.digests import weights_digest
 from systems.training import Run, Schedule, called, read_checkpoint
 
@@ -285,7 +286,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     run.start()
     caption_retrieval.fit(*prepared, stage)
     lightning.seed_everything(run.seed, verbose=False)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     retriever = caption_retrieval.load_model(stage.best).to(device)
     model = Captioner(config, retriever, language).to(device)
     known, asked = ((part.frames, part.lengths) for part in prepared[1:])

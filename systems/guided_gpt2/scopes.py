@@ -48,6 +48,7 @@ from systems.caching.embeddings import embed
 from systems.caption_retrieval import fitted, similarity
 from systems.contract import load, read_run
 from systems.parts import texts
+from systems.parts.devices import default_device
 
 METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "cider_d", "rouge_l", "spice")
 SCOPES = {
@@ -91,7 +92,7 @@ def main(options: argparse.Namespace) -> None:
     split = caption_retrieval.captioned(read_dataset(options.data, options.split)[options.split])
     if options.examples:
         split = chosen(split, options.examples)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     model = load(system, checkpoint, options.trust).to(device)
     folder = options.run_folder / "scopes" / split.name
     if options.examples:
@@ -279,8 +280,13 @@ def shown(found: dict[str, Score], metrics: Sequence[str], called: str) -> str:
         what = content.data["evaluation"]
     rows = []
     for name, score in found.items():
-        estimates = [score.metrics[metric].estimate if metric in score.metrics else None for metric in metrics]
-        cells = [f"{one.value:.3f} ({one.low:.3f}–{one.high:.3f})" if one else "–" for one in estimates]
+        cells = []
+        for metric in metrics:
+            if metric in score.metrics:
+                estimate = score.metrics[metric].estimate
+                cells.append(f"{estimate.value:.3f} ({estimate.low:.3f}–{estimate.high:.3f})")
+            else:
+                cells.append("–")
         rows.append([SCOPES[name], name, *cells, called])
         theirs = [theirs_by_name[name].get(metric, [None])[0] for metric in metrics]
         rows.append(["", "published", *("–" if value is None else f"{value:.3f}" for value in theirs), what])

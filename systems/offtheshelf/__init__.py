@@ -33,6 +33,7 @@ from systems.parts import adapters, encoders, generation, texts, vocabulary, wor
 from systems.parts.checkpoints import SystemModule, load_weights
 from systems.parts.decoder import Anew, Decoder, Steps
 from systems.parts.descriptions import describe_system
+from systems.parts.devices import default_device
 from systems.parts.sequences import length_mask, stack_sequences
 from systems.parts.vocabulary import PADDING, START, Vocabulary
 from systems.training import Run, Schedule, called, read_checkpoint
@@ -338,7 +339,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         vectors = begin_words(config, known, development, run.seed)
     lightning.seed_everything(run.seed, verbose=False)
     model = Captioner(config, known, vectors)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(default_device())
     items = {split.name: make_items(split, model, run.cache) for split in (development, validation)}
 
     run.start()

@@ -191,7 +191,9 @@ class Sentence(nn.Module):
         """Encode texts as (texts, 1, size), and (texts,) ones."""
         tokens = self.model.preprocess(list(texts))
         device = next(self.parameters()).device
-        tokens = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in tokens.items()}
+        for name, value in tokens.items():
+            if isinstance(value, Tensor):
+                tokens[name] = value.to(device)
         found = self.model(tokens)["sentence_embedding"]
         return found[:, None], _ones(texts, found)
 
