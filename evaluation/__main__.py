@@ -127,10 +127,13 @@ def report(options: argparse.Namespace) -> None:
         raise BadRequest(f"--by: {unknown_key(by, results.factors, 'factor')}")
     if options.against is not None and options.against not in results.levels(by):
         raise BadRequest(f"--against: {unknown_key(options.against, results.levels(by), f'level of {by}')}")
+    tests = {"against": options.against, "normal": options.normal}
     written = []
     if options.out:  # before anything is printed
-        written = factors.save(results, by, options.out, against=options.against, normal=options.normal)
-    print(factors.report(results, by, against=options.against, normal=options.normal))
+        from evaluation.statistics import figures
+
+        written = factors.save(results, by, options.out, **tests) + figures.draw(results, by, options.out)
+    print(factors.summary(results, by, **tests))
     if written:
         print(f"\n{options.out}: {', '.join(path.name for path in written)}")
 
