@@ -110,11 +110,12 @@ def compare(options: argparse.Namespace) -> None:
     """Compare systems by their scores of the same items: differences, 95 % intervals, and paired tests by Holm."""
     from evaluation.statistics import comparison
 
-    given = comparison.read([options.first, *options.others])
+    given = comparison.read_scores([options.first, *options.others])
     compared = comparison.compare(given, pairs=options.pairs, seed=options.seed)
     if options.json:  # before anything is printed
         compared.save(options.json)
-    print({"text": compared.__str__, "csv": compared.csv, "latex": compared.latex}[options.format]())
+    formats = {"text": compared.__str__, "csv": compared.csv, "latex": compared.latex}
+    print(formats[options.format]())
 
 
 def report(options: argparse.Namespace) -> None:
