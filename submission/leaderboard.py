@@ -57,7 +57,6 @@ from evaluation.ordering import natural
 from evaluation.scores import LOWER
 from evaluation.statistics import comparison
 from evaluation.statistics.comparison import Difference
-from evaluation.statistics.intervals import grouped, jackknife
 from submission import page
 from submission.board import SEED, Entry, Leaderboard, Package, Table
 from submission.tasks import Task
@@ -397,26 +396,13 @@ def _rows(entries: Iterable[Entry], metric: str) -> tuple[tuple[int | None, Entr
 
 
 def _neighbours(rows: Sequence[tuple[int | None, Entry]], metric: str) -> tuple[Difference, ...]:
-    there = [entry for rank, entry in rows if rank and entry.score.metrics[metric].values is not None]
-    pairs = list(itertools.pairwise(there))
+    """Compare each ranked system with the next one."""
+    scores = {}
+    for rank, entry in rows:
+        if rank and entry.score.metrics[metric].values is not None:
+            scores[entry.label] = entry.score
+    pairs = list(itertools.pairwise(scores))
     if not pairs:
         return ()
-    comparison.validate({entry.label: entry.score for entry in there})
-    values = np.stack([entry.score.metrics[metric].values for entry in there], axis=1)
-    shown = np.array([one.value(metric) - other.value(metric) for one, other in pairs])
-    differences = values[:, :-1] - values[:, 1:]
-    differences += shown - differences.mean(
-        axis=0
-    )  # pseudo-values have the metric's bias; the test is of what is shown
-    groups = there[0].score.items.groups
-    p = comparison.randomisation(grouped(differences, groups)[0], SEED)
-    return tuple(
-        Difference(metric, one.label, other.label, one.value(metric), estimate, float(own), float(corrected))
-        for (one, other), estimate, own, corrected in zip(
-            pairs,
-            (jackknife(d, value=float(x), groups=groups) for d, x in zip(differences.T, shown, strict=True)),
-            p,
-            comparison.holm(p),
-            strict=True,
-        )
-    )
+    comparison.check_comparable(scores)
+    return comparison.compare_pairs(scores, [metric], pairs, SEED)

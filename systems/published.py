@@ -127,8 +127,10 @@ def best_of(sweep: Path, by: str) -> list[Path]:
     results = factors.read(sweep / "results.csv")
     if by not in results.factors:
         raise BadRequest(f"--by: {unknown_key(by, results.factors, 'factor')}")
-    chosen = {one.levels for one in factors.best(results, by)}
-    return [sweep / "runs" / run.name for run in results.runs if run.levels in chosen]
+    chosen = factors.best_settings(results, by).index
+    runs = results.runs.set_index(list(results.factors))
+    names = runs.loc[runs.index.isin(chosen), "run"]
+    return [sweep / "runs" / name for name in names]
 
 
 def _place(system: str) -> Path:

@@ -37,6 +37,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from pydantic import BaseModel
@@ -261,21 +262,23 @@ class Results:
     def __str__(self) -> str:
         """The best settings, the runs that failed, and what to do next."""
         found = self.best()
-        lines = [factors.settings_table(self.metric, tuple(self.runs[0].levels), found[:BEST])] if found else []
+        lines = [] if found.empty else [factors.settings_table(found.head(BEST), self.metric)]
         if self.failed:
             lines.append(f"{len(self.failed)} of {len(self.runs)} runs failed; the same command tries them again:")
             lines += [f"  {run.name}: {self.outcomes[run.name].error}" for run in self.failed[:SHOWN]]
             lines += [f"  and {len(self.failed) - SHOWN} more"] if len(self.failed) > SHOWN else []
         return "\n".join([*lines, f"{self.path}: python -m evaluation report {self.path}"])
 
-    def best(self) -> list[factors.Setting]:
-        """The settings that were scored, the best first."""
-        scored = [run for run in self.runs if self.state(run) == "done"]
-        found = [
-            factors.Result(tuple(run.levels.values()), run.seed, self.outcomes[run.name].values[self.metric])
-            for run in scored
-        ]
-        return factors.ranked(factors.settings(found, self.metric), self.metric)
+    def best(self) -> pd.DataFrame:
+        """Return the settings that were scored, the best first."""
+        names = tuple(self.runs[0].levels)
+        rows = []
+        for run in self.runs:
+            if self.state(run) == "done":
+                value = self.outcomes[run.name].values[self.metric]
+                rows.append([run.name, *run.levels.values(), run.seed, value])
+        scored = pd.DataFrame(rows, columns=["run", *names, "seed", self.metric])
+        return factors.settings(factors.Results(str(self.path), self.metric, names, scored))
 
 
 def known(
@@ -584,8 +587,9 @@ class Live:
             return
         names = ", ".join(run.name for run in busy)
         lines = [f"{self.state()}; {clock(time.monotonic() - self.began)} gone", f"now: {names}"]
-        if best := self.results.best()[:BEST]:
-            lines += factors.settings_table(self.results.metric, tuple(self.results.runs[0].levels), best).splitlines()
+        best = self.results.best().head(BEST)
+        if len(best):
+            lines += factors.settings_table(best, self.results.metric).splitlines()
         width, height = shutil.get_terminal_size()
         self._erase()
         lines = [line[: width - 1] for line in lines[: height - 1]]

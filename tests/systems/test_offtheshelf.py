@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -199,10 +200,11 @@ def test_the_overlaps_of_an_encoder_make_33_pairs_where_the_paper_has_44():
     """Its W and p follow from 44 pairs; no choice of the grid's other factors gives so many for one encoder."""
     content = yaml.safe_load((FOLDER / "grid.yaml").read_text())["grid"]
     rows = [tuple(map(str, levels)) for levels in itertools.product(*content.values())]
-    runs = tuple(factors.Result(levels, 0, 0.1 * number) for number, levels in enumerate(rows))
+    runs = pd.DataFrame(rows, columns=[*content]).assign(seed=0, spider=np.arange(len(rows)) / 10)
     results = factors.Results("grid", "spider", tuple(content), runs)
     tests = factors.contrasts(results, "overlap", "audio_encoder")
-    assert {test.within: test.pairs for test in tests} == dict.fromkeys(content["audio_encoder"], 33)
+    wanted = {f"audio_encoder {encoder}": 33 for encoder in content["audio_encoder"]}
+    assert dict(zip(tests["within"], tests["pairs"], strict=True)) == wanted
     sizes = [len(content["adapter"]), len(content["words"]), 10]  # and the seeds
     counts = set()
     for used in itertools.product([0, 1], repeat=3):
