@@ -115,16 +115,16 @@ def validate(options: argparse.Namespace) -> int:
     return 1 if errors else 0
 
 
-def leaderboard(options: argparse.Namespace) -> int:
+def make_leaderboard(options: argparse.Namespace) -> int:
     """Check every package in a folder, score those that are valid, and write the year's tables."""
-    from submission import leaderboard as boards  # processes and paired tests, which no other verb needs
+    from submission import leaderboard  # pandas, which no other verb needs
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill ends the processes as Ctrl-C does
     task = tasks.read(options.task)
-    board = boards.run(task, options.folder, _splits(task, options), options.out, options.cache)
+    board = leaderboard.run(task, options.folder, _splits(task, options), options.out, options.cache)
     say(finding for package in board.packages for finding in package.findings)
     print(board)
-    print(f"{options.out}: {', '.join(boards.FILES)}")
+    print(f"{options.out}: {', '.join(leaderboard.FILES)}")
     return 1 if board.errors else 0
 
 
@@ -238,7 +238,7 @@ def parser() -> argparse.ArgumentParser:
     verb.set_defaults(run=validate)
 
     verb = verbs.add_parser(
-        "leaderboard", parents=[task], help="rank the packages in a folder", description=leaderboard.__doc__
+        "leaderboard", parents=[task], help="rank the packages in a folder", description=make_leaderboard.__doc__
     )
     verb.add_argument("folder", type=Path, metavar="DIR", help="folder of packages, zipped or not")
     verb.add_argument(
@@ -249,7 +249,7 @@ def parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("leaderboard"), metavar="DIR", help="where the tables go (leaderboard)"
     )
     verb.add_argument("--cache", type=Path, default=Path(".cache"), help="where tokenised captions are kept (.cache)")
-    verb.set_defaults(run=leaderboard)
+    verb.set_defaults(run=make_leaderboard)
     return top
 
 
