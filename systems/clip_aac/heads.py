@@ -11,12 +11,13 @@ published files (`audioclip.py`); with them the figures of Chen et al. 2022, sec
 - what stands before the sigmoid of each path is a 1x1 convolution and a batch norm, as in the paper.
 
 Front end: 44.1 kHz; frames of 1654 samples (37.5 ms) under a periodic Blackman-Harris window every 561 (12.7 ms), the
-sound in the middle of as many as cover it, zeros at both ends; 2048 points, orthonormal; 10 log10 max(|X|^2, 1e-18);
-the lower 1023 of 1025 bins. Samples are taken as AudioCLIP takes 16-bit ones, -32768 to 32767 to -1 to 1, so that
-silence is 1/65535. AudioCLIP multiplies a frame with kernels of frequency B-spline wavelets whose order m, bandwidth
-fb and centre fc are learnt for each bin; at their start, m = 0, fb = 1, fc = k, they are the kernels of this transform,
-but for the 2047 steps that they divide the circle into. The paper's log-power spectrogram is that start: of the learnt
-m, fb and fc nothing is kept.
+sound in the middle of as many as cover it, zeros at both ends; 2048 points, orthonormal; the power |X|^2 of the lower
+1023 of 1025 bins, in decibels. As in AudioCLIP, a power of exactly 0 counts as 1e-18 (-180 dB), and any other power
+stays as it is, however small. Samples are taken as AudioCLIP takes 16-bit ones: -32768 to 32767 becomes -1 to 1, so
+digital silence is 1/65535 and its bins lie between -74 and -261 dB. AudioCLIP multiplies a frame with kernels of
+frequency B-spline wavelets whose order m, bandwidth fb and centre fc are learnt for each bin; at their start, m = 0, fb
+= 1, fc = k, they are the kernels of this transform, but for the 2047 steps that they divide the circle into. The
+paper's log-power spectrogram is that start: of the learnt m, fb and fc nothing is kept.
 
 Sources: Guzhov et al. 2021 (ESResNet; ESResNe(X)t-fbsp; AudioCLIP), and AndreyGuzhov/AudioCLIP:
 `model/audioclip.py` (STFT, sizes), `model/esresnet/base.py`, `fbsp.py` and `attention.py` (layers, bands, decibels),
@@ -39,7 +40,7 @@ SAMPLE_RATE = 44100
 WINDOW, HOP, FFT = 1654, 561, 2048
 BANDS = 3
 BAND = (FFT // 2 + 1) // BANDS  # bins of each
-FLOOR = 1e-18  # of power: -180 dB
+FLOOR = 1e-18  # stands for a power of exactly 0: -180 dB
 BLACKMAN_HARRIS = (0.35875, 0.48829, 0.14128, 0.01168)
 
 SIZE = 1024  # L
@@ -57,27 +58,35 @@ HEAD = 64  # values of a head of the text's attention
 
 
 def frames(samples: int) -> int:
-    """How many frames so many samples have."""
+    """Return the number of frames of a sound with this many samples."""
     return 1 + max(0, math.ceil((samples - WINDOW) / HOP))
 
 
 def spectrogram(audio: Tensor) -> Tensor:
-    """Power in decibels of (N, samples) mono sounds in [-1, 1] at 44.1 kHz, as (N, 3, 341, frames) float32.
+    """Return the power of sounds in decibels.
 
-    In float64: in float32, what leaks from a loud bin is lost in rounding where a faint one should be.
+    It is computed in float64. In float32, rounding errors of a loud bin would hide what is in a faint one.
+
+    Args:
+        audio: (N, samples) mono sounds in [-1, 1] at 44.1 kHz.
+
+    Returns:
+        (N, 3, 341, frames) float32, three bands of 341 bins.
     """
     count = frames(audio.shape[1])
     missing = (count - 1) * HOP + WINDOW - audio.shape[1]
     window = torch.signal.windows.general_cosine(
         WINDOW, a=BLACKMAN_HARRIS, sym=False, dtype=torch.float64, device=audio.device
     )
-    found = []
+    images = []
     for sound in audio:  # one at a time: the spectra of a batch would be hundreds of megabytes
         scaled = F.pad(sound.double() * (65536 / 65535) + 1 / 65535, (missing // 2, missing - missing // 2))
-        spectrum = torch.fft.rfft(scaled.unfold(0, WINDOW, HOP) * window, FFT, norm="ortho")
-        power = spectrum.real.square() + spectrum.imag.square()  # (frames, bins)
-        found.append((10 * power.clamp(min=FLOOR).log10()).float().T[: BANDS * BAND].unflatten(0, (BANDS, BAND)))
-    return torch.stack(found)
+        windowed = scaled.unfold(0, WINDOW, HOP) * window  # (frames, 1654)
+        spectrum = torch.fft.rfft(windowed, FFT, norm="ortho")
+        power = spectrum.real.square() + spectrum.imag.square()  # (frames, 1025)
+        decibels = 10 * torch.where(power == 0, FLOOR, power).log10()
+        images.append(decibels.float().T[: BANDS * BAND].unflatten(0, (BANDS, BAND)))
+    return torch.stack(images)
 
 
 class Norm(nn.BatchNorm2d):

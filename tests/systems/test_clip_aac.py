@@ -146,19 +146,28 @@ def test_parameters_are_as_listed():
 
 
 def plain_spectrogram(sound):
-    """Frame by frame, in float64, by scipy's window and numpy's transform."""
+    """Frame by frame, in float64, by scipy's window and numpy's transform.
+
+    Returns:
+        Decibels (3, 341, frames), and which of them are far above the rounding errors of their frame, of that shape.
+    """
     window = scipy.signal.get_window("blackmanharris", 1654)
     sound = (sound.astype(np.float64) * 32768 + 32768) * 2 / 65535 - 1
     count = 1 if len(sound) <= 1654 else 1 + math.ceil((len(sound) - 1654) / 561)
     missing = (count - 1) * 561 + 1654 - len(sound)
     sound = np.concatenate([np.zeros(missing // 2), sound, np.zeros(missing - missing // 2)])
-    found = np.empty((3, 341, count))
+    decibels = np.empty((3, 341, count))
+    exact = np.empty((3, 341, count), bool)
     for frame in range(count):
         spectrum = np.fft.fft(np.pad(sound[frame * 561 : frame * 561 + 1654] * window, (197, 197))) / 2048**0.5
-        decibels = 10 * np.log10(np.maximum(np.abs(spectrum) ** 2, 1e-18))
+        power = np.abs(spectrum) ** 2
+        far_above = power > 1e-18 * power.sum()
+        power[power == 0] = 1e-18
         for band in range(3):
-            found[band, :, frame] = decibels[band * 341 : (band + 1) * 341]
-    return found
+            bins = slice(band * 341, (band + 1) * 341)
+            decibels[band, :, frame] = 10 * np.log10(power[bins])
+            exact[band, :, frame] = far_above[bins]
+    return decibels, exact
 
 
 @pytest.mark.parametrize("samples", [1, 1653, 1654, 1655, 2215, 2216, 20000])
@@ -172,7 +181,17 @@ def test_the_front_end_is_a_plain_stft(samples):
         sound = sound[:samples].astype(np.float32)
         found = heads.spectrogram(torch.from_numpy(sound)[None])
         assert found.shape == (1, 3, 341, heads.frames(samples))
-        np.testing.assert_allclose(found[0].numpy(), plain_spectrogram(sound), rtol=0, atol=1e-5)
+        expected, exact = plain_spectrogram(sound)
+        assert exact.mean() > 0.95
+        np.testing.assert_allclose(found[0].numpy()[exact], expected[exact], rtol=1e-7, atol=1e-5)
+
+
+def test_only_a_power_of_exactly_0_counts_as_180_decibels_below_1():
+    silence = heads.spectrogram(torch.zeros(1, 5000))
+    assert silence.min() < -240, "16-bit silence is 1/65535"
+    zero = torch.full((1, 5000), -1 / 65536)  # which AudioCLIP's scale maps to 0
+    assert heads.spectrogram(zero).eq(-180).all()
+    assert heads.spectrogram(torch.full((1, 5000), math.nan)).isnan().all(), "a fault is not hidden"
 
 
 def plain_head(state, images):
