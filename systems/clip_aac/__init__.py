@@ -76,6 +76,7 @@ METHODS = {  # what the metadata say, by what a run learns
     "both": "encoder-decoder, contrastive learning",
 }
 LOSSES = {"words": "cross-entropy", "contrast": "InfoNCE", "both": "InfoNCE, cross-entropy"}
+FEATURES = {"stft": "log-power spectrogram", "fbsp": "log-power spectrogram of learnt wavelets"}
 
 
 class Config(Schedule):
@@ -94,6 +95,7 @@ class Config(Schedule):
     weights: str = ""  # its file, or a folder that holds it; where it is looked for by default
     tokenizer: str = "openai/clip-vit-base-patch32"  # CLIP's, a folder or hub name; `train`: from the captions
     train_heads: bool = True  # or they stay as they begin
+    front_end: heads.FrontEnd = "stft"  # fbsp: AudioCLIP's learnt transform, from its file, or at its initial values
     pairs: Literal["all", "drawn"] = "all"  # in an epoch, each clip with every caption, or with one at random
     seconds: float | None = Field(None, gt=0)  # that training hears of a longer clip, from a random place; AudioCLIP: 5
     alpha: float = Field(0.2, ge=0, le=1)  # share of the contrastive loss; 0: no text head; 1: no captions
@@ -162,6 +164,7 @@ class ClipAac(nn.Module):
             width=config.text_width,
             layers=config.text_layers,
             temperature=config.temperature,
+            front_end=config.front_end,
         )
         self.heads.audio.recompute = config.recompute
         width = config.attention_heads * config.head_size
@@ -262,10 +265,10 @@ def beginning(config: Config, known: Vocabulary, tokenizer: Tokenizer | None) ->
         raise BadRequest(f"tokenizer: {config.tokenizer}: must have the {heads.WORDS} pieces of CLIP's; {found}")
     model = ClipAac(config, known, tokenizer)
     if config.init == "audio":
-        model.heads.audio = audioclip.audio(config.weights, config.size)
+        model.heads.audio = audioclip.audio(config.weights, config.size, config.front_end)
         model.heads.audio.recompute = config.recompute
     elif config.init == "audio-text":
-        published = audioclip.both(config.weights).state_dict()
+        published = audioclip.both(config.weights, config.front_end).state_dict()
         model.heads.load_state_dict({name: published[name] for name in model.heads.state_dict()})
     model.heads.requires_grad_(config.train_heads)
     return model.train()
@@ -488,7 +491,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         load_model(run.best),
         {
             "input_sampling_rate": f"{model.sample_rate / 1000:g}kHz",
-            "acoustic_features": "log-power spectrogram",
+            "acoustic_features": FEATURES[config.front_end],
             "word_embeddings": "learnt",
             "data_augmentation": "random excerpts" if config.seconds else None,
             "machine_learning_method": METHODS[learning],

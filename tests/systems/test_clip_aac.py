@@ -145,8 +145,12 @@ def test_parameters_are_as_listed():
 # The front end and the heads -----------------------------------------------------------------------------------------
 
 
-def plain_spectrogram(sound):
-    """Frame by frame, in float64, by scipy's window and numpy's transform.
+def plain_spectrogram(sound, kernels=None):
+    """Frame by frame, in float64, by scipy's window.
+
+    Args:
+        sound: (samples,) in [-1, 1].
+        kernels: (1025, 2048) complex, what a frame is multiplied with (default: numpy's Fourier transform).
 
     Returns:
         Decibels (3, 341, frames), and which of them are far above the rounding errors of their frame, of that shape.
@@ -159,7 +163,8 @@ def plain_spectrogram(sound):
     decibels = np.empty((3, 341, count))
     exact = np.empty((3, 341, count), bool)
     for frame in range(count):
-        spectrum = np.fft.fft(np.pad(sound[frame * 561 : frame * 561 + 1654] * window, (197, 197))) / 2048**0.5
+        windowed = np.pad(sound[frame * 561 : frame * 561 + 1654] * window, (197, 197))
+        spectrum = np.fft.rfft(windowed) / 2048**0.5 if kernels is None else kernels @ windowed
         power = np.abs(spectrum) ** 2
         far_above = power > 1e-18 * power.sum()
         power[power == 0] = 1e-18
@@ -191,7 +196,66 @@ def test_only_a_power_of_exactly_0_counts_as_180_decibels_below_1():
     assert silence.min() < -240, "16-bit silence is 1/65535"
     zero = torch.full((1, 5000), -1 / 65536)  # which AudioCLIP's scale maps to 0
     assert heads.spectrogram(zero).eq(-180).all()
+    assert heads.spectrogram(zero, heads.LearntTransform()).eq(-180).all()
     assert heads.spectrogram(torch.full((1, 5000), math.nan)).isnan().all(), "a fault is not hidden"
+
+
+def plain_wavelets(m, fb, fc):
+    """Frequency B-spline wavelets as kernels (1025, 2048), with numpy's power of complex numbers."""
+    t = np.pi * np.linspace(-1, 1, 2048) + 1e-8
+    kernels = np.empty((1025, 2048), complex)
+    for k in range(1025):
+        x = fb[k] * t / (m[k] + 1e-8)
+        window = (np.sin(x) / x).astype(complex) ** m[k]
+        kernels[k] = fb[k] ** 0.5 * window * np.exp(-1j * fc[k] * t) / 2048**0.5
+    return kernels
+
+
+def transform_of(m, fb, fc):
+    transform = heads.LearntTransform()
+    values = {"m": m, "fb": fb, "fc": fc}
+    transform.load_state_dict({name: torch.from_numpy(value) for name, value in values.items()})
+    return transform.requires_grad_(False)
+
+
+@pytest.mark.parametrize("samples", [1, 1655, 20000])
+def test_the_learnt_transform_multiplies_frames_with_wavelets(samples):
+    rng = np.random.default_rng(samples)
+    m = rng.uniform(-0.5, 3, 1025).astype(np.float32)
+    m[::50] = 0
+    m[1::50] = 2
+    fb = rng.uniform(0.3, 3, 1025).astype(np.float32)
+    fc = (np.arange(1025) + rng.uniform(-5, 5, 1025)).astype(np.float32)
+    transform = transform_of(m, fb, fc)
+    kernels = plain_wavelets(*(values.astype(np.float64) for values in (m, fb, fc)))
+    for sound in (tone(997.0, 0.5), rng.uniform(-1, 1, samples), np.zeros(samples)):
+        sound = sound[:samples].astype(np.float32)
+        found = heads.spectrogram(torch.from_numpy(sound)[None], transform)
+        assert found.shape == (1, 3, 341, heads.frames(samples))
+        expected, exact = plain_spectrogram(sound, kernels)
+        assert exact.mean() > 0.9
+        np.testing.assert_allclose(found[0].numpy()[exact], expected[exact], rtol=0, atol=1e-3)
+
+
+def test_the_learnt_transform_begins_near_the_fourier_transform():
+    """AudioCLIP divides the circle in 2047 steps: a bin of white noise differs by .51 dB, as the docstring says."""
+    k = np.arange(1025, dtype=np.float32)
+    initial = transform_of(np.zeros_like(k), np.ones_like(k), k)
+    assert same(heads.LearntTransform().state_dict(), initial.state_dict())
+    noise = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (1, 88200)).astype(np.float32))
+    difference = (heads.spectrogram(noise) - heads.spectrogram(noise, initial)).abs()
+    assert difference.median().item() == pytest.approx(0.51, abs=0.02)
+    assert difference[:, 0, :100].median() < 0.1, "the lowest bins lie where the Fourier transform has them"
+    assert difference.max() > 30
+
+
+def test_the_learnt_transform_learns_from_its_beginning():
+    transform = heads.LearntTransform()
+    sound = torch.from_numpy(tone(440.0, 0.1))[None]
+    heads.spectrogram(sound, transform).square().mean().backward()
+    for name, values in transform.named_parameters():
+        assert values.grad.isfinite().all(), name
+        assert values.grad[1:1023].ne(0).all(), name
 
 
 def plain_head(state, images):
@@ -508,6 +572,33 @@ def test_audioclip_loads_into_both_heads_completely(tmp_path, wrap):
     assert float(model.temperature) == pytest.approx(1 / math.exp(max(0, values["logit_scale_at"])))
 
 
+LEARNT = ("fbsp.m", "fbsp.fb", "fbsp.fc")
+
+
+def test_the_learnt_transform_is_loaded_from_both_files(tmp_path):
+    of_both = save(BOTH, tmp_path / "AudioCLIP-Full-Training.pt")
+    of_audio = save(AUDIO, tmp_path / "ESRNXFBSP.pt")
+    found = holds(audioclip.both(str(tmp_path), "fbsp"), of_both)
+    assert {f"audio.{name}" for name in LEARNT} <= found
+    found = holds(audioclip.audio(str(tmp_path), front_end="fbsp"), of_audio)
+    assert set(LEARNT) <= found
+
+
+def test_the_learnt_transform_must_be_in_the_file_only_where_it_is_used(tmp_path):
+    save(without(BOTH, "audio.fbsp.m", "audio.fbsp.fc"), tmp_path / "AudioCLIP-Full-Training.pt")
+    save({**AUDIO, "fbsp.fb": (3,)}, tmp_path / "wrong.pt")
+    save(without(AUDIO, *LEARNT), tmp_path / "ESRNXFBSP.pt")
+    audioclip.both(str(tmp_path))
+    audioclip.audio(str(tmp_path))
+    with pytest.raises(Faulty) as refusal:
+        audioclip.both(str(tmp_path), "fbsp")
+    first, second = str(refusal.value).splitlines()
+    assert "audio.fbsp.fc: error: missing; must be there with shape (1025,)" in first
+    assert "audio.fbsp.m: error: missing; must be there with shape (1025,)" in second
+    with pytest.raises(Faulty, match=r"fbsp\.fb: error: must have shape \(1025,\), found \(3,\)"):
+        audioclip.audio(str(tmp_path / "wrong.pt"), front_end="fbsp")
+
+
 @pytest.mark.parametrize("shapes", [AUDIO, without(AUDIO, "fbsp.bias")], ids=["as published", "without the empty bias"])
 def test_the_audio_head_s_own_file_loads_but_for_its_classifier(tmp_path, shapes):
     values = save(shapes, tmp_path / "ESRNXFBSP.pt")
@@ -547,6 +638,20 @@ def test_the_systems_begin_with_audioclip_s_weights(tmp_path):
     assert not model.heads.audio.bn1.training
     with pytest.raises(BadRequest, match="must have the 49408 pieces of CLIP's; found 5"):
         clip_aac.beginning(clip_aac.Config(weights=str(tmp_path)), known, pieces)
+
+
+@pytest.mark.parametrize("init", ["random", "audio", "audio-text"])
+def test_the_systems_begin_with_the_learnt_transform(tmp_path, init):
+    values = {"random": None, "audio": save(AUDIO, tmp_path / "ESRNXFBSP.pt")}
+    of_both = save(BOTH, tmp_path / "AudioCLIP-Full-Training.pt")
+    values["audio-text"] = {name.removeprefix("audio."): value for name, value in of_both.items()}
+    config = clip_aac.Config(init=init, weights=str(tmp_path), alpha=0, front_end="fbsp")
+    model = clip_aac.beginning(config, vocabulary.from_captions(TONES), None)
+    expected = heads.LearntTransform().state_dict()
+    if init != "random":
+        expected = {name: torch.full((1025,), values[init][f"fbsp.{name}"]) for name in ("m", "fb", "fc")}
+    assert same(model.heads.audio.fbsp.state_dict(), expected)
+    assert all(p.requires_grad for p in model.heads.audio.fbsp.parameters()), "it learns with the audio head"
 
 
 # Byte pairs ----------------------------------------------------------------------------------------------------------
@@ -906,7 +1011,11 @@ def test_rates_rise_and_then_stay(place, tmp_path, monkeypatch):
     assert np.allclose(seen, np.outer([1 / 4, 2 / 4, 3 / 4, 1, 1, 1], [0.01, 0.002]))
 
 
-@pytest.mark.parametrize("settings", [("alpha=0",), ("batch=31",)], ids=["no text head", "a last batch of one"])
+@pytest.mark.parametrize(
+    "settings",
+    [("alpha=0", "front_end=fbsp", "batch=32"), ("batch=31",)],
+    ids=["no text head, the learnt transform", "a last batch of one"],
+)
 def test_it_trains_in_mixed_precision(place, tmp_path, settings):
     state = trained(place, tmp_path / "run", "epochs=1", *settings, more=("--precision", "bf16-mixed"))
     assert any("token_embedding" in name for name in state) is ("alpha=0" not in settings)
@@ -922,6 +1031,29 @@ def test_killed_it_ends_with_the_same_weights(place, tmp_path):
     found = trained(place, tmp_path / "killed", *settings)
     assert same(found, expected)
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+
+
+def test_the_learnt_transform_is_trained_resumed_kept_and_used(place, tmp_path):
+    settings = ("front_end=fbsp", "epochs=2", "batch=16", "pairs=drawn", "seconds=0.1", "alpha=0")  # a step an epoch
+    expected = trained(place, tmp_path / "whole", *settings)
+    names = [f"model.heads.audio.{name}" for name in LEARNT]
+    initial = heads.LearntTransform().state_dict()
+    assert all(not torch.equal(expected[name], initial[name.rpartition(".")[2]]) for name in names)
+    asked = arguments(place, tmp_path / "killed", *settings)
+    assert cut_off(asked, clip_aac.Training, "training_step", 2) == -signal.SIGKILL
+    assert len(rows(tmp_path / "killed")) == 1
+    assert same(trained(place, tmp_path / "killed", *settings), expected)
+
+    checkpoints = tmp_path / "whole" / "checkpoints"
+    whole, stripped = (clip_aac.load_model(checkpoints / name) for name in ("best.ckpt", "inference.ckpt"))
+    assert same(stripped.heads.audio.state_dict(), whole.heads.audio.state_dict())
+    sound = torch.from_numpy(tone(440.0))[None]
+    with torch.inference_mode():
+        image = heads.spectrogram(sound, stripped.heads.audio.fbsp)
+        found = stripped.hear(sound, torch.tensor([sound.shape[1]]))
+        torch.testing.assert_close(found, stripped.heads.audio(image))
+    described = yaml.safe_load((tmp_path / "whole" / "system.yaml").read_text())["description"]
+    assert described["acoustic_features"] == "log-power spectrogram of learnt wavelets"
 
 
 class Step(torch.nn.Module):
