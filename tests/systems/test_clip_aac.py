@@ -113,14 +113,16 @@ def test_the_ten_systems_are_configs():
         "system-9": {"batch": 16},
         "system-10": {"alpha": 0.3},
     }
+    assert configs["system-8"].word_loss == "sum", "as in equation 6"
     # All keys stand in the file that a reader takes them from.
     assert yaml.safe_load(CONFIGS["system-8"].read_text()).keys() == clip_aac.Config.model_fields.keys()
 
 
-def test_the_published_systems_have_the_original_decoder_and_narrow_the_measured_one():
+def test_the_published_systems_are_the_paper_s_and_narrow_is_the_measured_one():
     for name, path in CONFIGS.items():
         config = contract.configure(clip_aac.Config, path)
-        assert config.decoder_norm == ("pre" if name == "narrow" else "post"), name
+        expected = ("pre", "mean") if name == "narrow" else ("post", "sum")
+        assert (config.decoder_norm, config.word_loss) == expected, name
 
 
 def test_the_paper_s_figures_are_shown(capsys):
@@ -795,15 +797,16 @@ def test_the_decoder_is_the_original_transformer():
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_checkpoint_from_before_the_norm_was_a_choice_has_norms_before_each_part(tmp_path):
+def test_a_checkpoint_from_before_a_key_existed_has_what_there_was_then(tmp_path):
     model = tiny(decoder_norm="pre")
     config = model.config.model_dump(mode="json")
-    del config["decoder_norm"]
+    del config["decoder_norm"], config["word_loss"], config["front_end"]
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
     pieces = model.tokenizer.to_str()
     content = {"state_dict": state, "config": config, "vocabulary": list(model.vocabulary.words), "tokenizer": pieces}
     torch.save(content, tmp_path / "old.ckpt")
-    assert clip_aac.load_model(tmp_path / "old.ckpt").config.decoder_norm == "pre"
+    loaded = clip_aac.load_model(tmp_path / "old.ckpt").config
+    assert (loaded.decoder_norm, loaded.word_loss, loaded.front_end) == ("pre", "mean", "stft")
 
 
 def test_with_alpha_1_only_the_heads_learn_and_captions_are_refused():
@@ -821,10 +824,10 @@ def test_with_alpha_1_only_the_heads_learn_and_captions_are_refused():
     assert model.embed_audio(batch.sounds, batch.lengths).shape == (4, 24)
 
 
-@pytest.mark.parametrize("share", [0.5, 0.0, 0.3, 1.0])
-def test_the_loss_is_that_of_the_paper(share):
-    """Algorithm 1 and equations 5 to 7, pair by pair, with some values of lambda."""
-    model = tiny(audio_to_text=share)
+@pytest.mark.parametrize(("share", "word_loss"), [(0.5, "sum"), (0.0, "sum"), (0.3, "mean"), (1.0, "mean")])
+def test_the_loss_is_that_of_the_paper(share, word_loss):
+    """Algorithm 1 and equations 5 to 7, pair by pair, with some values of lambda; and the mean over words."""
+    model = tiny(audio_to_text=share, word_loss=word_loss)
     batch = batch_of(model, [tone(hertz) for hertz in TONES.values()], TONES)
     heard = torch.randn(4, 24)
     training = clip_aac.Training(model, None).eval()
@@ -847,8 +850,9 @@ def test_the_loss_is_that_of_the_paper(share):
                     said = model.embedding(torch.tensor(row[:place]))[None]
                     logits = model.decoder(said, sound[None, None], torch.tensor([1]))[0, -1]
                     every.append(-float(logits.log_softmax(0)[row[place]]))
-        assert float(found.words) == pytest.approx(np.mean(every), rel=1e-5)
-    assert float(found.total.detach()) == pytest.approx(0.2 * contrastive + 0.8 * np.mean(every), rel=1e-5)
+        words = sum(every) / 4 if word_loss == "sum" else np.mean(every)
+        assert float(found.words) == pytest.approx(words, rel=1e-5)
+    assert float(found.total.detach()) == pytest.approx(0.2 * contrastive + 0.8 * words, rel=1e-5)
 
 
 def test_a_caption_that_clips_share_is_no_impostor():
@@ -1059,9 +1063,9 @@ def test_the_learnt_transform_is_trained_resumed_kept_and_used(place, tmp_path):
 class Step(torch.nn.Module):
     """The loss of a batch as a module, for DDP."""
 
-    def __init__(self):
+    def __init__(self, word_loss):
         super().__init__()
-        self.model = tiny()
+        self.model = tiny(word_loss=word_loss)
         self.training_ = [clip_aac.Training(self.model, None)]  # not a part of its own
 
     def forward(self, batch):
@@ -1079,22 +1083,23 @@ def halves(batch):
     return [clip_aac.Batch(*(part[rank::2] for part in batch)) for rank in range(2)]
 
 
-def work(rank, batch, folder):
+def work(rank, batch, word_loss, folder):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", world_size=2, rank=rank)
-    step = torch.nn.parallel.DistributedDataParallel(Step())
+    step = torch.nn.parallel.DistributedDataParallel(Step(word_loss))
     torch.save(stepped(step, halves(batch)[rank], step.module.model), folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_are_one_with_twice_the_batch(tmp_path):
-    """Negatives, norms and the mean over words are those of the whole batch; captions differ in length."""
-    step = Step()
+@pytest.mark.parametrize("word_loss", ["sum", "mean"])
+def test_two_processes_are_one_with_twice_the_batch(tmp_path, word_loss):
+    """Negatives, norms and the mean over captions or words are those of the whole batch; captions differ in length."""
+    step = Step(word_loss)
     batch = batch_of(step.model, [tone(hertz) for hertz in TONES.values()] * 2, [*TONES, *reversed(TONES)])
     clips = torch.arange(8) % 4
     batch = batch._replace(clips=clips, owners=torch.tensor([*range(4), *reversed(range(4))])[:, None])
     expected = stepped(step, batch, step.model)
-    torch.multiprocessing.start_processes(work, (batch, tmp_path), nprocs=2, start_method="fork")
+    torch.multiprocessing.start_processes(work, (batch, word_loss, tmp_path), nprocs=2, start_method="fork")
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert found.keys() == expected.keys()
@@ -1103,7 +1108,7 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path):
             torch.testing.assert_close(
                 found[name], value, rtol=1e-3, atol=1e-4 * largest + 1e-5, msg=lambda m, n=name: f"{n}: {m}"
             )
-    alone = stepped(other := Step(), halves(batch)[0], other.model)
+    alone = stepped(other := Step(word_loss), halves(batch)[0], other.model)
     assert not torch.allclose(alone["heads.text_projection"], expected["heads.text_projection"], rtol=1e-2)
 
 
