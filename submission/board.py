@@ -8,7 +8,8 @@ from functools import cached_property
 
 from evaluation.data.tables import spreadsheet
 from evaluation.findings import ERROR, NOTE, WARNING, Finding, count, printable, table
-from evaluation.scores import LOWER, Score, number, plain
+from evaluation.report import number
+from evaluation.scores import LOWER, Score, plain
 from evaluation.statistics import comparison
 from evaluation.statistics.comparison import Difference
 from evaluation.statistics.intervals import Estimate

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
 from evaluation.findings import ERROR, NOTE, WARNING, limited, printable
-from evaluation.scores import number
+from evaluation.report import number
 from submission.board import ORGANISERS, Leaderboard, Package, Table, difference_cells, ranked, span, spans
 
 ROW, AXIS = 38, 44  # pixels
