@@ -77,6 +77,16 @@ def interval(
     return NOTHING if NOTHING in ends else form.format(*ends)
 
 
+def with_interval(value: float, low: float | None, high: float | None, decimals: int | None = None) -> str:
+    """Format a number with its interval in parentheses, if there is one.
+
+    >>> with_interval(0.139, 0.131, 0.146), with_interval(0.139, None, None)
+    ('0.139 (0.131–0.146)', '0.139')
+    """
+    ends = interval(low, high, PARENTHESES, decimals)
+    return number(value, decimals) if ends == NOTHING else f"{number(value, decimals)} {ends}"
+
+
 def p_value(p: float) -> str:
     """Format a p value.
 

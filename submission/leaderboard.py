@@ -49,7 +49,8 @@ from evaluation.files import replacing
 from evaluation.findings import ERROR, NOTE, BadRequest, Finding, count, printable, say, table
 from evaluation.metrics import retrieval
 from evaluation.ordering import natural
-from evaluation.scores import LOWER, number, plain
+from evaluation.report import number
+from evaluation.scores import LOWER, plain
 from evaluation.statistics import comparison
 from evaluation.statistics.comparison import Difference
 from submission import archive, package, scoring

@@ -73,15 +73,17 @@ def sweep(options: argparse.Namespace) -> int:
 
 def published(options: argparse.Namespace) -> None:
     """Show a system's published figures, and beside them those of runs that were scored here."""
-    from systems.published import beside, best_of
+    from systems.published import best_runs, side_by_side
 
     if bool(options.sweep) != bool(options.by):
         raise BadRequest("--sweep and --by belong together; give both, or neither")
-    runs = [*options.runs, *(best_of(options.sweep, options.by) if options.sweep else [])]
+    runs = list(options.runs)
+    if options.sweep:
+        runs += best_runs(options.sweep, options.by)
     if runs and not options.data:
         raise BadRequest("--data must be the folder that the runs were scored on; give it")
     split = read_dataset(options.data, options.split, sound=False)[options.split] if options.data else None
-    print(beside(options.system, runs, options.data and options.data.resolve().name, split))
+    print(side_by_side(options.system, runs, options.data and options.data.resolve().name, split))
 
 
 def _braced(files: Sequence[Path]) -> str:

@@ -42,7 +42,7 @@ import torch
 from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
-from evaluation import scores
+from evaluation import report, scores
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION, Dataset, Split, read_dataset
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, Faulty, printable, system_failure
@@ -568,7 +568,7 @@ class Live:
         if outcome.error:
             self._print(f"{run.name}: failed: {outcome.error}")
         elif not sys.stdout.isatty():
-            value = f"{self.results.metric} {scores.number(outcome.values[self.results.metric])}"
+            value = f"{self.results.metric} {report.number(outcome.values[self.results.metric])}"
             self._print(f"{run.name}: {value} in {clock(outcome.seconds)}; {self.state()}")
 
     def state(self) -> str:

@@ -123,7 +123,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["a.json"]
 
 
-def test_import_takes_no_pandas():
-    code = "import sys, evaluation.report; print(sys.modules.keys() & {'pandas', 'scipy', 'matplotlib'})"
+def test_commands_without_a_table_import_no_pandas():
+    code = "import sys, evaluation.__main__; print(sys.modules.keys() & {'pandas', 'scipy', 'matplotlib'})"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed == "set()\n"

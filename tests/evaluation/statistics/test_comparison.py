@@ -638,14 +638,13 @@ def test_options_of_compare(run, scored):
 def test_wrong_requests(run, scored):
     a, b = scored
     Path("again.json").symlink_to(b)
-    Path("broken.json").write_text("{}")
+    Path("broken.json").write_text("[]")
     assert run(a, b, "again.json") == (2, "", f"error: {b} and again.json are one file; give each score once\n")
     assert run(a, a)[0] == 2
     status, out, err = run(a, "no.json", "broken.json", "nor.json")
     assert (status, out) == (2, "")
     assert err.splitlines() == [
-        "broken.json: error: must be what `evaluation score … --json FILE` writes (there is no items); "
-        "score the prediction again",
+        "broken.json: error: must be an object; found []; score the prediction again",
         "no.json: error: no such file; give what `evaluation score … --json FILE` wrote",
         "nor.json: error: no such file; give what `evaluation score … --json FILE` wrote",
     ]
