@@ -7,7 +7,7 @@ Conventions
 - **The file** is what `systems sweep` writes, or any CSV of that form: first the run's name, then a column for each
   factor, then `seed`, `state`, `seconds` and `error`, then metrics, of which the first is the one that is compared. Of
   these only the factors, `seed` and a metric must be there. A row without a value (a run that failed, or has not ended)
-  is left out and counted.
+  is left out and counted, and so is a run whose state is `stopped` (early, by `stop_early` in the sweep file).
 - **Test.** The one-sided Wilcoxon signed-rank test between two levels of a factor: a pair is a setting of all other
   factors, with the one level and with the other, over the seeds that both have. Where there is only one such setting,
   as in a sweep of a single factor, the pairs are the seeds. Pairs without a difference are dropped (Wilcoxon's way). p
@@ -84,6 +84,7 @@ class Results:
         factors: The factors' names.
         runs: The runs.
         missing: How many runs have no value.
+        stopped: How many runs were stopped early; they are left out, whatever value they have.
     """
 
     file: str
@@ -91,6 +92,7 @@ class Results:
     factors: tuple[str, ...]
     runs: tuple[Result, ...]
     missing: int = 0
+    stopped: int = 0
 
     def levels(self, factor: str) -> tuple[str, ...]:
         """The levels of a factor, in the order of the file."""
@@ -177,13 +179,16 @@ def read(path: Path, metric: str | None = None) -> Results:
         raise BadRequest(f"{path}: {unknown_key(metric, metrics, 'metric')}")
     metric = metric or metrics[0]
     runs: dict[tuple[tuple[str, ...], str], Result] = {}
-    missing = 0
+    missing = stopped = 0
     for line, cells in records[1:]:
         if len(cells) != len(header):
             findings.append(Finding(str(path), line, message=f"must have {len(header)} cells, but has {len(cells)}"))
             continue
         row = dict(zip(header, cells, strict=True))
         levels = tuple(row[factor] for factor in factors)
+        if row.get("state") == "stopped":
+            stopped += 1
+            continue
         if not row[metric].strip():
             missing += 1
             continue
@@ -203,7 +208,7 @@ def read(path: Path, metric: str | None = None) -> Results:
         findings.append(Finding(str(path), message=f"must have a run with a value of {metric}; has none"))
     if findings:
         raise Faulty(findings)
-    return Results(str(path), metric, tuple(factors), tuple(runs.values()), missing)
+    return Results(str(path), metric, tuple(factors), tuple(runs.values()), missing, stopped)
 
 
 def settings(runs: Iterable[Result], metric: str) -> list[Setting]:
@@ -421,6 +426,8 @@ def report(results: Results, by: str, *, against: str | None = None, normal: boo
     parts = [f"{results.file}: {len(results.runs)} runs of {len(found)} settings, {seeds} of each"]
     if results.missing:
         parts[0] += f"; {results.missing} more without {results.metric} (failed, or not ended)"
+    if results.stopped:
+        parts[0] += f"; {results.stopped} were stopped early and are left out"
     more = f" (the best {SHOWN} of {len(found)})" if len(found) > SHOWN else ""
     parts.append(f"settings{more}\n{settings_table(results.metric, results.factors, found[:SHOWN])}")
     if len(results.factors) > 1:

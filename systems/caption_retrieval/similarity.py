@@ -44,7 +44,7 @@ from evaluation.files import replacing
 from evaluation.findings import Faulty, Finding
 from systems.caching.store import alone
 from systems.parts import texts
-from systems.sweeps.workers import pool
+from systems.workers import pool
 
 ARITHMETIC = 1  # counts up when the same weights give other scores, so that no cache mixes the two
 THRESHOLD = 0.7

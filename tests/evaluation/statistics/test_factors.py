@@ -240,6 +240,16 @@ def test_holm_counts_both_directions_of_all_pairs(results):
     assert {test.pairs for test in within} == {2}
 
 
+def test_runs_that_were_stopped_early_are_left_out(tmp_path):
+    content = list(rows())
+    content[5][5], content[6][5] = "stopped", "stopped"
+    content[6][-2:] = ["", ""]
+    results = factors.read(write(tmp_path / "results.csv", content))
+    assert (len(results.runs), results.missing, results.stopped) == (34, 0, 2)
+    report = factors.report(results, "encoder")
+    assert "34 runs of 12 settings, 2 to 3 of each; 2 were stopped early and are left out" in report
+
+
 def test_the_report_says_it_all_and_keeps_it(tmp_path, capsys):
     content = list(rows())
     content[5][-2:], content[5][5] = ["", ""], "failed"
