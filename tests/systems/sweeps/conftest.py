@@ -5,7 +5,7 @@ import sys
 import pytest
 import yaml
 
-from evaluation.data import soundscapes
+from evaluation.data.soundscapes import generate
 from tests.systems.tiny import HEAR, text_model
 
 # ATAE. If a file asks for it, the end of an epoch kills the worker or another process, or finds the disk full.
@@ -129,7 +129,7 @@ def place(tmp_path_factory):
     (folder / "modules").mkdir()
     for name, source in MODULES.items():
         (folder / "modules" / f"{name}.py").write_text(source)
-    soundscapes.make(folder / "data", clips=SPLITS, progress=False)
+    generate.make_soundscapes(folder / "data", clips=SPLITS, progress=False)
     content = {
         "system": "fragile",
         "set": {"text_encoder": str(folder / "text"), "audio_encoder": "tiny_hear", "epochs": 2, "batch": 8},
