@@ -1,6 +1,7 @@
 """The systems' command line: list, check, train, predict and sweep, and published figures beside measured ones."""
 
 import argparse
+import inspect
 import os
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,26 @@ from evaluation.findings import BadRequest, command, say, table
 from systems import listing, modules
 
 FLAGS = ("accelerator", "devices", "precision", "strategy", "num_nodes", "accumulate_grad_batches")  # of lightning
+
+SWEEP_FILE = """\
+the sweep file:
+  system: systems.atae                  import name of the system
+  config: FILE.yaml                     optional: the config that the keys below change
+  set: {epochs: 4}                      optional: config keys that are the same in all runs
+  grid:                                 factors; every combination of their levels is run
+    audio_adapter: [mlp, mha]           a config key and its values, or names of levels with the keys they change
+  seeds: 3                              how many, or which: [0, 1, 2]
+  metric: mAP@10                        the metric to compare
+
+to let Optuna choose the settings from the results so far:
+  search: optuna
+  ranges:                               config keys that get a number from a range; levels of grid are chosen too
+    learning_rate: {low: 1e-5, high: 1e-2, log: true}
+  samples: 20                           number of settings; each is run with every seed
+
+to stop runs early:
+  stop_early: asha                      a run continues after 1, 4, 16, ... epochs if its validation value is among
+                                        the best quarter so far; results.csv calls the others stopped"""
 
 
 def show(options: argparse.Namespace) -> None:
@@ -54,7 +75,10 @@ def predict(options: argparse.Namespace) -> None:
 
 
 def sweep(options: argparse.Namespace) -> int:
-    """Make every run of a grid, on this machine or a cluster; what is done is not made again."""
+    """Train, predict with and score every run of a sweep, on this machine or a cluster.
+
+    The same command skips runs that are done, resumes runs that were interrupted, and tries failed runs again.
+    """
     from systems.sweeps import sweep
 
     failed = sweep.sweep(
@@ -162,18 +186,28 @@ def parser() -> argparse.ArgumentParser:
     modules.add_option(verb)
     verb.set_defaults(run=predict)
 
-    verb = verbs.add_parser("sweep", help="make every run of a grid", description=sweep.__doc__)
-    verb.add_argument("file", type=Path, metavar="FILE", help="YAML file of system, grid, seeds and metric")
+    verb = verbs.add_parser(
+        "sweep",
+        help="make many runs of a system",
+        description=inspect.cleandoc(sweep.__doc__),
+        epilog=SWEEP_FILE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    text = "YAML file of the system, the factors to vary, the seeds and the metric; see below"
+    verb.add_argument("file", type=Path, metavar="FILE", help=text)
     verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
-    verb.add_argument("--out", type=Path, required=True, metavar="SWEEP", help="folder to write, or to go on with")
-    verb.add_argument("--split", default=EVALUATION, help="which split is predicted and scored (evaluation)")
-    verb.add_argument("--cache", type=Path, default=Path(".cache"), help="where features are kept (.cache)")
+    text = "folder to write, or that of an earlier sweep to continue"
+    verb.add_argument("--out", type=Path, required=True, metavar="SWEEP", help=text)
+    verb.add_argument("--split", default=EVALUATION, help="split to predict and score (default: evaluation)")
+    text = "folder where features are kept (default: .cache)"
+    verb.add_argument("--cache", type=Path, default=Path(".cache"), help=text)
     verb.add_argument("--dry-run", action="store_true", help="list the runs, time some steps, and estimate the hours")
     workers = verb.add_argument_group("where to run")
-    text = "of a ray cluster: HOST:PORT, or auto (RAY_ADDRESS where that is set; this machine alone without)"
+    text = "ray cluster: HOST:PORT, or auto for the one on this machine (default: RAY_ADDRESS, or this machine alone)"
     workers.add_argument("--address", default=os.environ.get("RAY_ADDRESS", ""), help=text)
-    workers.add_argument("--cpus", type=int, default=1, help="processors of each run (1)")
-    workers.add_argument("--gpus", type=float, help="GPUs of each run, such as 0.25 (1 where there are any, else 0)")
+    workers.add_argument("--cpus", type=int, default=1, help="processors of each run (default: 1)")
+    text = "GPUs of each run, such as 0.25 (default: 1 if there are any)"
+    workers.add_argument("--gpus", type=float, help=text)
     verb.set_defaults(run=sweep)
 
     verb = verbs.add_parser(

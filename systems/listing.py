@@ -2,7 +2,7 @@
 
 A system's module says `PAPER` (where it was published) and `PARAMETERS` (how many; a number, or a text where they
 depend on the data) as constants. Its configs are the YAML files beside it that are named NAME.yaml and NAME-….yaml or,
-if the system is a package, those in its folder. A file that has a `grid` is a sweep, not a config.
+if the system is a package, those in its folder. A file that has a `grid` or a `search` is a sweep, not a config.
 """
 
 import ast
@@ -82,7 +82,12 @@ def configs(place: Path) -> list[Path]:
     else:
         own = place.with_suffix(".yaml")
         files = [own] * own.is_file() + sorted(place.parent.glob(f"{place.name}-*.yaml"))
-    return [path for path in files if not re.search(r"^grid:", path.read_text(encoding="utf-8"), re.MULTILINE)]
+    return [path for path in files if not _is_sweep(path)]
+
+
+def _is_sweep(file: Path) -> bool:
+    """Return whether a YAML file is a sweep file."""
+    return re.search(r"^(grid:|search: *optuna)", file.read_text(encoding="utf-8"), re.MULTILINE) is not None
 
 
 def figures(place: Path) -> Path:

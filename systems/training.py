@@ -238,6 +238,16 @@ class Run:
                 **self.flags,
             )
 
+    def continues(self, values: Sequence[float]) -> bool:
+        """Return whether to train another epoch; a sweep overrides it to stop runs early.
+
+        A run that is stopped here can be resumed like one that was interrupted.
+
+        Args:
+            values: The monitored value of every epoch so far, turned so that higher is better.
+        """
+        return True
+
     def describe(self, model: torch.nn.Module, description: Mapping[str, object]) -> None:
         """Write system.yaml: what a submission's metadata asks for, by its names, and what ran where.
 
@@ -389,7 +399,7 @@ class Course(Callback):
             if values[-1] == max(values):
                 line += " (best)"
             tqdm.write(line)
-        trainer.should_stop = trainer.should_stop or self.ended
+        trainer.should_stop = trainer.should_stop or self.ended or not self.run.continues(values)
 
 
 class Bar(TQDMProgressBar):

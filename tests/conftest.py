@@ -24,9 +24,9 @@ WORDS = ["birds", "rain", "engine", "steps", "water", "door", "wind", "crowd", "
 
 LONGEST = (
     "test_readme.py",
-    "test_sweep.py",
+    "test_tune.py",
     "test_training.py",
-    "test_sweep.py",
+    "test_job.py",
     "test_captioner.py",
     "test_atae.py",
     "test_fuzz.py",

@@ -7,7 +7,7 @@ Conventions
 - **File.** `systems sweep` writes it, and any CSV of this form can be read: the run's name, a column for each factor,
   then `seed`, `state`, `seconds` and `error`, then metrics. The first metric is compared unless another is chosen. Only
   the factors, `seed` and one metric are required. A row without a value (the run failed or has not ended) is skipped
-  and counted.
+  and counted, and so is a run whose state is `stopped` (early, by `stop_early` in the sweep file).
 - **Test.** The one-sided Wilcoxon signed-rank test between two levels of a factor. A pair is a setting of all other
   factors, once with each level, over the seeds that both have. If there is only one such setting, as in a sweep of a
   single factor, the pairs are the seeds. Pairs with a difference of zero are dropped (Wilcoxon's way). p is exact up to
@@ -65,6 +65,7 @@ class Results:
         factors: The factors' names.
         runs: A row for each run: its name (`run`), its level of each factor, its `seed`, and the metric.
         missing: Number of runs without a value.
+        stopped: Number of runs that were stopped early and are left out, whether they have a value or not.
     """
 
     file: str
@@ -72,6 +73,7 @@ class Results:
     factors: tuple[str, ...]
     runs: pd.DataFrame
     missing: int = 0
+    stopped: int = 0
 
     def levels(self, factor: str) -> list[str]:
         """Return the levels of a factor, in the order of the file."""
@@ -114,13 +116,15 @@ def read(path: Path, metric: str | None = None) -> Results:
             rows.append((line, dict(zip(header, cells, strict=True))))
         else:
             findings.append(Finding(str(path), line, message=f"must have {len(header)} cells, but has {len(cells)}"))
-    scored = [(line, row) for line, row in rows if row[metric].strip()]
+    ended = [(line, row) for line, row in rows if row.get("state") != "stopped"]
+    scored = [(line, row) for line, row in ended if row[metric].strip()]
     runs = _runs(scored, factors, metric, str(path), findings)
     if not findings and runs.empty:
         findings.append(Finding(str(path), message=f"must have a run with a value of {metric}; has none"))
     if findings:
         raise Faulty(findings)
-    return Results(str(path), metric, tuple(factors), runs, missing=len(rows) - len(scored))
+    missing, stopped = len(ended) - len(scored), len(rows) - len(ended)
+    return Results(str(path), metric, tuple(factors), runs, missing, stopped)
 
 
 def _factors_and_metrics(header: Sequence[str], file: str) -> tuple[list[str], list[str]]:
@@ -424,6 +428,8 @@ def _counts(results: Results, found: pd.DataFrame) -> str:
     text = f"{results.file}: {len(results.runs)} runs of {len(found)} settings, {seeds} of each"
     if results.missing:
         text += f"; {results.missing} more without {results.metric} (failed, or not ended)"
+    if results.stopped:
+        text += f"; {results.stopped} were stopped early and are left out"
     return text
 
 

@@ -19,7 +19,7 @@ from evaluation.data import audio
 from evaluation.findings import BadRequest
 from systems.caching.store import Store, parallel, usable
 from systems.parts.encoders import Encoder
-from systems.sweeps.workers import pool
+from systems.workers import pool
 
 Values = np.ndarray | audio.UnusableSound
 

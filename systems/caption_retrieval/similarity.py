@@ -47,7 +47,7 @@ from systems.parts import texts
 from systems.parts.devices import default_device
 from systems.parts.digests import digest
 from systems.parts.sequences import chunks
-from systems.sweeps.workers import pool
+from systems.workers import pool
 
 ARITHMETIC = 1  # counts up when the same weights give other scores, so that no cache mixes the two
 THRESHOLD = 0.7

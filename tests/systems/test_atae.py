@@ -93,8 +93,8 @@ def test_the_ablations_are_sweeps_of_the_papers_steps(name, steps, monkeypatch):
     """Weck et al. 2022, section 5 and Figure 2: five runs of the submitted system, and of each added change."""
     monkeypatch.chdir(ROOT)
     plan = grid.read(FOLDER / f"{name}.yaml")
-    runs = grid.planned(plan, FOLDER / f"{name}.yaml")
-    configs = grid.configured(plan, runs, FOLDER / f"{name}.yaml")
+    runs = grid.plan_runs(plan, FOLDER / f"{name}.yaml")
+    configs = grid.configure(plan, runs, FOLDER / f"{name}.yaml")
     assert list(plan.grid) == ["step"]
     assert (plan.seeds, plan.metric, len(configs)) == ([0, 1, 2, 3, 4], "mAP@10", 5 * steps)
     first = [configs[run.name] for run in runs if run.seed == 0]

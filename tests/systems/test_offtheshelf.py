@@ -216,8 +216,8 @@ def test_the_overlaps_of_an_encoder_make_33_pairs_where_the_paper_has_44():
 def test_the_grids_are_sweeps(name, count, monkeypatch):
     monkeypatch.chdir(ROOT)
     plan = grid.read(FOLDER / f"{name}.yaml")
-    runs = grid.planned(plan, FOLDER / f"{name}.yaml")
-    configs = grid.configured(plan, runs, FOLDER / f"{name}.yaml")
+    runs = grid.plan_runs(plan, FOLDER / f"{name}.yaml")
+    configs = grid.configure(plan, runs, FOLDER / f"{name}.yaml")
     assert len(configs) == len({run.name for run in runs}) == count
     assert {config.words_limit for config in configs.values()} == {None if name == "grid" else 200_000}
 

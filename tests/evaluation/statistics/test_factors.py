@@ -332,6 +332,16 @@ def test_levels_without_a_pair(tmp_path):
     assert len(tests.read_text().splitlines()) == 1
 
 
+def test_runs_that_were_stopped_early_are_left_out(tmp_path):
+    content = list(rows())
+    content[5][5], content[6][5] = "stopped", "stopped"
+    content[6][-2:] = ["", ""]
+    results = factors.read(write(tmp_path / "results.csv", content))
+    assert (len(results.runs), results.missing, results.stopped) == (34, 0, 2)
+    report = factors.summary(results, "encoder")
+    assert "34 runs of 12 settings, 2 to 3 of each; 2 were stopped early and are left out" in report
+
+
 def test_report_prints_and_saves_all_tables(tmp_path, capsys):
     content = list(rows())
     content[5][-2:], content[5][5] = ["", ""], "failed"

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from evaluation.findings import BadRequest, Faulty
 from systems.caching import embeddings
 from systems.parts import encoders
 from systems.parts.encoders import coala
-from systems.sweeps import workers
 
 ROOT = Path(__file__).parents[3]
 
@@ -190,19 +188,6 @@ def test_workers_without_ray_are_refused(sounds, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(BadRequest, match=r"needs ray; install it by `make \.venv/\.cluster`"):
         embeddings.embed(sounds[:1], small(), tmp_path / "cache", workers=1)
-
-
-def test_there_are_no_more_workers_than_processors(monkeypatch, capsys):
-    ray = pytest.importorskip("ray", reason="the extra `cluster` is not installed")
-    started = []
-    worker = SimpleNamespace(remote=started.append)
-    monkeypatch.setattr(ray, "is_initialized", lambda: True)
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
-    monkeypatch.setattr(ray, "put", lambda one: one)
-    monkeypatch.setattr(ray, "remote", lambda **_: lambda _: worker)
-    workers.pool(object, 3, "given")
-    assert started == ["given"] * 2
-    assert "3 workers are asked for, but ray has 2 processors" in capsys.readouterr().err
 
 
 def test_on_real_sound(shared, tmp_path):
