@@ -25,7 +25,7 @@ from evaluation.findings import BadRequest, command, table
 from evaluation.metrics import captioning, overlap
 from evaluation.scores import Score
 from systems import modules
-from systems.parts.vocabulary import tokenize
+from systems.parts.vocabulary import words_with_hyphens
 
 if TYPE_CHECKING:
     from systems.contract import Captioner, Retriever
@@ -45,7 +45,7 @@ def constant(development: Split) -> str:
     Of the distinct captions, those 50 are scored whose words, weighed by how few captions have them, are most like
     the mean caption's.
     """
-    texts = {caption: " ".join(tokenize(caption)) for clip in development.clips for caption in clip.captions}
+    texts = {caption: " ".join(words_with_hyphens(caption)) for clip in development.clips for caption in clip.captions}
     counts = {caption: Counter(text.split()) for caption, text in texts.items()}
     having = Counter(word for words in counts.values() for word in words)
     mean: Counter[str] = Counter()

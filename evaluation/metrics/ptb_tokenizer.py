@@ -9,6 +9,20 @@ Conventions
 - A sentence is one line of plain words, whatever it holds (`evaluation.data.caption_text`).
 - Tokens in the cache have their SHA-256 with them. A file that does not match it is ignored, and written again.
 
+Who splits text into words, and how
+-----------------------------------
+This tokeniser starts Java and decides every caption metric. Systems split text with functions of their own, each with
+the rule of its published code:
+
+- `ptb_tokenizer.ptb_tokenize`: Penn Treebank tokens in lower case, no punctuation ("dog 's", "far-off"). All caption
+  metrics.
+- `systems.parts.vocabulary.words_with_hyphens`: lower case, hyphens stay within a word ("dog's", "far-off"). The
+  vocabularies of captioners, and the captions that the baseline's floors choose from.
+- `systems.parts.words.words_without_hyphens`: lower case, hyphens separate words ("dog's", "far", "off"). Word vectors.
+- `baseline.tokens.cased_words`: case stays, hyphens separate words, contractions are expanded and possessives dropped
+  ("dog", "it is", "far", "off"). The retrieval baseline as published, with `tokens: cased`.
+- The tokenisers of language models (GPT-2, BERT, CLIP and others) come with the models, through transformers.
+
 Sources: aac-metrics 0.5.4, `utils/tokenization.py` (the tokens left out); Stanford CoreNLP 3.4.1, `PTBLexer.flex` and
 `PTBTokenizer.java` (how the tokeniser looks into the next line).
 """

@@ -213,7 +213,9 @@ class Words(nn.Module):
     def forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Encode texts as (texts, T, size), and (texts,) how many; a text without a known word is a vector of zeros."""
         device = self.embedding.weight.device
-        known = [[self.index[word] for word in words.tokenize(text) if word in self.index] for text in texts]
+        known = []
+        for text in texts:
+            known.append([self.index[word] for word in words.words_without_hyphens(text) if word in self.index])
         found = [self.embedding(torch.tensor(row or [0], device=device)) * bool(row) for row in known]
         lengths = torch.tensor([len(row) for row in found], device=device)
         sequences = nn.utils.rnn.pad_sequence(found, batch_first=True)
