@@ -27,7 +27,7 @@ from evaluation.metrics import captioning, overlap
 from evaluation.scores import Score
 from systems import modules
 from systems.parts.devices import default_device
-from systems.parts.vocabulary import tokenize
+from systems.parts.vocabulary import words_with_hyphens
 
 if TYPE_CHECKING:
     from systems.contract import Captioner, Retriever
@@ -47,7 +47,7 @@ def constant(development: Split) -> str:
     Of the distinct captions, those 50 are scored whose words, weighed by how few captions have them, are most like
     the mean caption's.
     """
-    texts = {caption: " ".join(tokenize(caption)) for caption in development.all_captions}
+    texts = {caption: " ".join(words_with_hyphens(caption)) for caption in development.all_captions}
     counts = {caption: Counter(text.split()) for caption, text in texts.items()}
     having = Counter(chain.from_iterable(counts.values()))
     mean: Counter[str] = Counter()

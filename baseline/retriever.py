@@ -155,13 +155,13 @@ def word_splitter(config: Config, vectors: KeyedVectors) -> words.Split:
     if config.tokens == "cased":
         return partial(tokens.known_words, vectors=vectors)
     if config.unknown == "skip":
-        return words.tokenize
+        return words.words_without_hyphens
     return partial(lower_words, vectors=vectors)
 
 
 def lower_words(text: str, vectors: KeyedVectors) -> list[str]:
     """Return the lower-case words of a text, `tokens.UNKNOWN` for those without a vector."""
-    return [word if word in vectors.key_to_index else tokens.UNKNOWN for word in words.tokenize(text)]
+    return [word if word in vectors.key_to_index else tokens.UNKNOWN for word in words.words_without_hyphens(text)]
 
 
 def interpolation_weights(counts: Tensor, lengths: Tensor, most: int) -> Tensor:
@@ -295,7 +295,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     if kept.exists():
         vectors = words.read(kept)
     elif config.words == "train":
-        split = tokens.tokenize if config.tokens == "cased" else words.tokenize
+        split = tokens.cased_words if config.tokens == "cased" else words.words_without_hyphens
         vectors = words.train(development.captions, epochs=config.words_epochs, seed=run.seed, split=split)
     else:
         vectors = words.read(Path(config.words), limit=config.words_limit)

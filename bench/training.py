@@ -126,7 +126,7 @@ def train(items: "Sequence[Item]", config: object, steps: int) -> Steps:
     from systems.training import Batches
 
     captions = {caption for item in items for caption in item.captions}
-    vocabulary = sorted({word for caption in captions for word in words.tokenize(caption)})
+    vocabulary = sorted({word for caption in captions for word in words.words_without_hyphens(caption)})
     vectors = KeyedVectors(words.SIZE)
     vectors.add_vectors(vocabulary, np.random.default_rng(0).normal(size=(len(vocabulary), words.SIZE)))
     truth: dict[str, frozenset[str]] = {caption: frozenset() for caption in captions}

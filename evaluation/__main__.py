@@ -143,16 +143,17 @@ def report(options: argparse.Namespace) -> None:
 
 def download_models(options: argparse.Namespace) -> None:
     """Fetch what metrics need that comes with no package; what is there is left alone."""
-    from evaluation.metrics import models
+    from evaluation import assets
 
-    models.fetch(options.names, options.cache)
+    assets.fetch(options.names, options.cache)
 
 
 def info(options: argparse.Namespace) -> None:
     """Print versions, Java, jars and models, and of each caption metric what it needs and whether that is there."""
-    from evaluation.metrics import models
+    from evaluation import assets
+    from evaluation.metrics import captioning
 
-    print(models.info(options.cache))
+    print(assets.info(captioning.NEEDS, options.cache))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -8,8 +8,8 @@ Conventions
   Every clip must be there, once: a missing or a repeated clip is an error, neither a zero nor scored twice. Captions of
   clips beyond the split's are left out, and said so.
 - **Captions are tokenised first**, predictions and references alike, as COCO's evaluation does
-  (`evaluation.metrics.java`), for every metric: the neural ones get the tokens too, as in aac-metrics. White space of
-  any kind is a blank. Markup acts on no other caption, and a text is read up to a length
+  (`evaluation.metrics.ptb_tokenizer`), for every metric: the neural ones get the tokens too, as in aac-metrics. White
+  space of any kind is a blank. Markup acts on no other caption, and a text is read up to a length
   (`evaluation.data.caption_text`): a warning names the caption.
 - **The order is that of the file names**, whatever the order of the files, as in the official tool: `evaluate_metrics`
   of caption-evaluation-tools sorts predictions and references by `file_name` (by code points, as Python sorts). Its
@@ -40,7 +40,7 @@ audio-captioning/caption-evaluation-tools @ c1798df, `eval_metrics.py` and `ptbt
 
 import csv
 from collections.abc import Callable, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -48,12 +48,11 @@ from importlib.metadata import version
 from itertools import chain, islice
 from math import isfinite, nan
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import numpy as np
 
-from evaluation import scores
+from evaluation import assets, scores
 from evaluation.data import caption_text, tables
 from evaluation.data.dataset import Clip, Split, of_another_split
 from evaluation.files import no_file, replacing
@@ -66,18 +65,10 @@ from evaluation.findings import (
     Finding,
     unknown_key,
 )
-from evaluation.metrics import models, overlap
-from evaluation.metrics.java import (
-    TOKENIZER,
-    Java,
-    Meteor,
-    Unavailable,
-    depends_on_next,
-    find,
-    kept_tokens,
-    paraphrases,
-    tokenize,
-)
+from evaluation.metrics import bert_score, fense, meteor, overlap, spice
+from evaluation.metrics.java import Java, Unavailable, find_java
+from evaluation.metrics.ptb_tokenizer import VERSION as TOKENIZER
+from evaluation.metrics.ptb_tokenizer import depends_on_next, ptb_tokenize, token_file
 from evaluation.names import closest, explain, hint
 from evaluation.scores import Items, Measured, Score, interval_method, measure
 from evaluation.statistics.intervals import Estimate, from_left_out, jackknife
@@ -99,6 +90,23 @@ SETS = {
 }
 # How the year's results give intervals, where that is known; the jackknife elsewhere.
 INTERVALS = {"dcase2024": "bootstrap"}
+
+# What each metric needs, as `assets.missing` takes it.
+NEEDS = {
+    **dict.fromkeys(BLEU, ("tokenizer",)),
+    "rouge_l": ("tokenizer",),
+    "cider_d": ("tokenizer",),
+    "meteor": ("tokenizer", "meteor"),
+    "spice": ("tokenizer", "spice"),
+    "spider": ("tokenizer", "spice"),
+    "spider_fl": ("tokenizer", "spice", "fluency"),
+    "fer": ("tokenizer", "fluency"),
+    "sbert_sim": ("tokenizer", "sbert"),
+    "fense": ("tokenizer", "sbert", "fluency"),
+    "bert_score": ("tokenizer", "bert"),
+    "vocab": ("tokenizer",),
+    "vocab_ratio": ("tokenizer",),
+}
 
 PENALTY = 0.9  # of a fluency error
 IDF = ("fixed", "exact")
@@ -222,9 +230,9 @@ def validate(split: Split, prediction: Prediction, file: str = "prediction") -> 
     return findings
 
 
-def spider(cider_d: np.ndarray, spice: np.ndarray) -> np.ndarray:
+def spider(cider_d: np.ndarray, spice_f1: np.ndarray) -> np.ndarray:
     """SPIDEr of each caption (Liu et al. 2017), in [0, 5.5]."""
-    return (cider_d + spice) / 2
+    return (cider_d + spice_f1) / 2
 
 
 def penalised(score: np.ndarray, error: np.ndarray) -> np.ndarray:
@@ -294,7 +302,7 @@ def evaluate(
     captions, references = [answer[name] for name in items.names], [clip.captions for clip in clips]
     wanted = {part for name in metrics for part in PARTS.get(name, (name,))}
     try:
-        java = find()
+        java = find_java()
         parts = _parts(wanted, captions, references, java, cache)
         findings += _prediction_notes(prediction, items.names, captions, java, cache, file)
         findings += _reference_findings(split.name, clips, java, cache)
@@ -369,37 +377,32 @@ def _parts(
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor())  # left last: what its threads wait for is ended before
         every = list(chain.from_iterable(references))
-        again = kept_tokens(every, cache).is_file()
-        flat = tokenize(every, java, cache, keep=True)
+        again = token_file(every, cache).is_file()
+        flat = ptb_tokenize(every, java, cache, keep=True)
         rest = iter(flat)
         theirs = [list(islice(rest, len(texts))) for texts in references]
-        meteor = made = None
+        process = None
         if "meteor" in wanted:
-            # METEOR takes longest, nearly all of it to start: the rest runs beside it. Of references that come again,
-            # what lets it start faster from now on is made meanwhile.
-            table = paraphrases(flat, cache)
-            meteor = _attempt(lambda: stack.enter_context(Meteor(java, cache, table)))
+            # METEOR takes longest, nearly all of it to start: the rest runs while it starts.
+            table = meteor.paraphrase_table(flat, cache)
+            process = _attempt(lambda: stack.enter_context(meteor.Meteor(java, cache, table)))
             if again and table is None:
-                stop = Event()
-                stack.callback(stop.set)  # whoever interrupts shall not wait for it
-                made = pool.submit(paraphrases, flat, cache, make=stop)
-        ours = tokenize(captions, java, cache)
+                meteor.make_paraphrase_table(flat, cache)
+        ours = ptb_tokenize(captions, java, cache)
         compute: dict[str, Callable[[], Any]] = {
-            "meteor": lambda: _given(meteor).statistics(ours, theirs),
-            "spice": lambda: models.spice(ours, theirs, java, cache, stack),
+            "meteor": lambda: _given(process).statistics(ours, theirs),
+            "spice": lambda: spice.spice(ours, theirs, java, cache, stack),
             "bleu": lambda: overlap.bleu_statistics(ours, theirs),
             "rouge_l": lambda: overlap.rouge_l(ours, theirs),
             "cider_d": lambda: overlap.CiderD(ours, theirs),
             "vocab": lambda: [len({word for text in texts for word in text.split()}) for texts in (ours, flat)],
-            "fer": lambda: models.fluency_error(ours),
-            "sbert_sim": lambda: models.sbert_similarity(ours, theirs),
-            "bert_score": lambda: models.bert_score(ours, theirs),
+            "fer": lambda: fense.fluency_error(ours),
+            "sbert_sim": lambda: fense.sbert_similarity(ours, theirs),
+            "bert_score": lambda: bert_score.bert_score(ours, theirs),
         }
         slow = {name: pool.submit(_attempt, compute[name]) for name in ("meteor", "spice") if name in wanted}
         parts = {name: _attempt(compute[name]) for name in compute if name in wanted and name not in slow}
         parts |= {name: future.result() for name, future in slow.items()}
-        if made:
-            wait([made])
         return parts
 
 
@@ -422,7 +425,7 @@ def _measure(name: str, parts: Mapping[str, Any], items: Items, interval: str, i
     if name in BLEU:
         return measure(parts["bleu"], items, interval, partial(overlap.bleu, order=int(name[-1])))
     if name == "meteor":
-        return measure(parts["meteor"], items, interval, overlap.meteor)
+        return measure(parts["meteor"], items, interval, meteor.meteor)
     if name in ("vocab", "vocab_ratio"):
         ours, theirs = parts["vocab"]
         value = float(ours) if name == "vocab" else ours / theirs if theirs else nan
@@ -432,16 +435,16 @@ def _measure(name: str, parts: Mapping[str, Any], items: Items, interval: str, i
         return measure(values, items, interval)
 
     cider_d, n = parts["cider_d"], len(items.names)
-    spice = parts["spice"] if name != "cider_d" else None
+    spice_f1 = parts["spice"] if name != "cider_d" else None
     error = parts["fer"] if name == "spider_fl" else np.zeros(n)
-    values = cider_d.scores if spice is None else penalised(spider(cider_d.scores, spice), error)
+    values = cider_d.scores if spice_f1 is None else penalised(spider(cider_d.scores, spice_f1), error)
     if idf == "fixed" or n == 1:
         return measure(values, items, interval)
     # Without a clip CIDEr-D's share of the mean is computed anew; SPICE's, which no other clip changes, is subtracted.
     kept = penalised(np.ones(n), error)
     left_out = cider_d.left_out(kept)
-    if spice is not None:
-        left_out = (left_out + ((kept * spice).sum() - kept * spice) / (n - 1)) / 2
+    if spice_f1 is not None:
+        left_out = (left_out + ((kept * spice_f1).sum() - kept * spice_f1) / (n - 1)) / 2
     value = float(values.mean())
     values = from_left_out(value, left_out)
     return Measured(jackknife(values, value=value, t=interval == "jackknife-t"), values=values)
@@ -457,10 +460,10 @@ def _signature(split: Split, parts: Set[str], interval: str, idf: str) -> str:
         "meteor": lambda: "1.5-en-norm",
         "rouge_l": lambda: "beta-1.2",
         "cider_d": lambda: f"idf-of-split-left-out-{idf}",
-        "spice": lambda: f"1.0-corenlp-3.6.0-{models.SPICE_WORDS}-words",
-        "fer": lambda: f"{models.identity('fluency')}+{libraries}+{engine}",
-        "sbert_sim": lambda: f"{models.identity('sbert')}+{libraries}+{engine}",
-        "bert_score": lambda: f"{models.identity('bert')}+best-reference+{engine}",
+        "spice": lambda: f"1.0-corenlp-3.6.0-{spice.WORDS}-words",
+        "fer": lambda: f"{assets.identity('fluency')}+{libraries}+{engine}",
+        "sbert_sim": lambda: f"{assets.identity('sbert')}+{libraries}+{engine}",
+        "bert_score": lambda: f"{assets.identity('bert')}+best-reference+{engine}",
     }
     return "|".join(
         [

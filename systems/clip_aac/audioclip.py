@@ -18,13 +18,13 @@ Source: AndreyGuzhov/AudioCLIP, release v0.1, `model/audioclip.py`, `model/esres
 import torch
 from torch import nn
 
-from evaluation.metrics.models import Part
+from evaluation.assets import Asset
 from systems.clip_aac.heads import BINS, SIZE, WINDOW, AudioClip, AudioHead, FrontEnd
 from systems.parts.encoders import weights
 
 RELEASE = "https://github.com/AndreyGuzhov/AudioCLIP/releases/download/v0.1"
-BOTH = Part("AudioCLIP", f"{RELEASE}/AudioCLIP-Full-Training.pt", 537_302_068, "MIT")
-AUDIO = Part("AudioCLIP's audio head", f"{RELEASE}/ESRNXFBSP.pt", 124_795_647, "MIT")
+BOTH = Asset("AudioCLIP", f"{RELEASE}/AudioCLIP-Full-Training.pt", 537_302_068, "MIT")
+AUDIO = Asset("AudioCLIP's audio head", f"{RELEASE}/ESRNXFBSP.pt", 124_795_647, "MIT")
 CLASSES = 527  # of AudioSet
 IMAGES = "visual."  # begins the names of the image head
 LEARNT_TRANSFORM = {"fbsp.m": (BINS,), "fbsp.fb": (BINS,), "fbsp.fc": (BINS,)}

@@ -271,7 +271,7 @@ def make_items(split: Split, model: Captioner, cache: Path) -> list[Item]:
         pairs += [(sound, caption) for caption in clip.captions]
     vectors: Sequence[np.ndarray | None] = [None] * len(pairs)
     if isinstance(model.words, Context):
-        vectors = model.words.embed([" ".join(vocabulary.tokenize(caption)) for _, caption in pairs], cache)
+        vectors = model.words.embed([" ".join(vocabulary.words_with_hyphens(caption)) for _, caption in pairs], cache)
     longest = model.config.longest
     return [
         Item(sound, model.vocabulary.sequence(caption, longest), own)

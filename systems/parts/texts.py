@@ -23,8 +23,8 @@ from gensim.models import KeyedVectors
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from evaluation.assets import Asset
 from evaluation.findings import BadRequest
-from evaluation.metrics.models import Part
 from systems.caching.store import Store
 from systems.parts import words
 from systems.parts.digests import digest, weights_digest
@@ -46,11 +46,11 @@ Output = Literal["tokens", "mean", "sentence"]
 
 # What the configs here name; of others the hub knows the size. Models that have moved are in caches by both names.
 PARTS = {
-    "distilroberta-base": Part("DistilRoBERTa", "distilbert/distilroberta-base", 331_000_000, "Apache 2.0"),
-    "bert-base-uncased": Part("BERT base", "google-bert/bert-base-uncased", 440_000_000, "Apache 2.0"),
-    "roberta-large": Part("RoBERTa", "FacebookAI/roberta-large", 1_420_000_000, "MIT"),
-    "gpt2": Part("GPT-2", "openai-community/gpt2", 548_000_000, "MIT"),
-    "distilgpt2": Part("DistilGPT-2", "distilbert/distilgpt2", 353_000_000, "Apache 2.0"),
+    "distilroberta-base": Asset("DistilRoBERTa", "distilbert/distilroberta-base", 331_000_000, "Apache 2.0"),
+    "bert-base-uncased": Asset("BERT base", "google-bert/bert-base-uncased", 440_000_000, "Apache 2.0"),
+    "roberta-large": Asset("RoBERTa", "FacebookAI/roberta-large", 1_420_000_000, "MIT"),
+    "gpt2": Asset("GPT-2", "openai-community/gpt2", 548_000_000, "MIT"),
+    "distilgpt2": Asset("DistilGPT-2", "distilbert/distilgpt2", 353_000_000, "Apache 2.0"),
 }
 
 
@@ -217,7 +217,7 @@ class Words(nn.Module):
         device = self.embedding.weight.device
         found = []
         for text in texts:
-            row = [self.index[word] for word in words.tokenize(text) if word in self.index]
+            row = [self.index[word] for word in words.words_without_hyphens(text) if word in self.index]
             vectors = self.embedding(torch.tensor(row or [0], device=device))
             found.append(vectors * bool(row))  # zeros if no word has a vector
         lengths = torch.tensor([len(row) for row in found], device=device)

@@ -258,9 +258,9 @@ def score(kind: str, prediction: object) -> dict[str, object]:
     if kind == "captions":
         with ExitStack() as stack:
             plain = {
-                "find": lambda: None,
-                "kept_tokens": lambda *_: Path("nowhere"),
-                "tokenize": lambda texts, *_, **__: [" ".join(text.lower().split()) for text in texts],
+                "find_java": lambda: None,
+                "token_file": lambda *_: Path("nowhere"),
+                "ptb_tokenize": lambda texts, *_, **__: [" ".join(text.lower().split()) for text in texts],
             }
             for name, function in plain.items():
                 stack.enter_context(mock.patch.object(captioning, name, function))

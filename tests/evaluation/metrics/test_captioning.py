@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 import yaml
 
-from evaluation import __main__
+from evaluation import __main__, assets
 from evaluation.data.dataset import Clip, Split, read_dataset
 from evaluation.findings import BadRequest, Faulty, command, limited
-from evaluation.metrics import captioning, java, models, overlap
+from evaluation.metrics import bert_score, captioning, fense, java, meteor, overlap, ptb_tokenizer, spice
 from evaluation.metrics.captioning import METRICS, SETS, Prediction, choose, evaluate, penalised, read, spider, validate
-from evaluation.metrics.java import Unavailable
-from evaluation.metrics.overlap import CiderD, meteor
+from evaluation.metrics.java import Unavailable, find_java, lay_out_jars
+from evaluation.metrics.overlap import CiderD
+from evaluation.metrics.ptb_tokenizer import ptb_tokenize
 from evaluation.scores import read as read_score
 from evaluation.statistics.intervals import jackknife
 
@@ -41,11 +42,14 @@ def cache(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+MODELS = ((spice, "spice"), (fense, "fluency_error"), (fense, "sbert_similarity"), (bert_score, "bert_score"))
+
+
 @pytest.fixture(autouse=True)
 def no_models(monkeypatch):
     """A machine after `make` alone: no model, no parser."""
-    for name in ("spice", "fluency_error", "sbert_similarity", "bert_score"):
-        monkeypatch.setattr(models, name, lambda *_, name=name: _refuse(name))
+    for module, name in MODELS:
+        monkeypatch.setattr(module, name, lambda *_, name=name: _refuse(name))
 
 
 def _refuse(name):
@@ -97,7 +101,7 @@ def test_golden_tokens(golden, shared, cache):
     captions = read_dataset(shared / "clotho", "evaluation", sound=False)["evaluation"].clips
     published = {clip.file_name: clip.captions for clip in captions}
     wanted = [text for row in golden[0] for text in ast.literal_eval(row["mrefs"])]
-    found = java.tokenize([text for row in golden[0] for text in published[row["fname"]]], java.find(), cache)
+    found = ptb_tokenize([text for row in golden[0] for text in published[row["fname"]]], find_java(), cache)
     other = [(one, two) for one, two in zip(found, wanted, strict=True) if one != two]
     assert len(other) == 4
     assert all(one.replace("walkie-talkie", "walkie talkie") == two for one, two in other)
@@ -105,14 +109,14 @@ def test_golden_tokens(golden, shared, cache):
 
 def test_golden_meteor_of_each_caption(golden, statistics):
     _, each, corpus = golden
-    np.testing.assert_allclose(meteor(statistics), each["meteor"], rtol=0, atol=1e-6)
-    assert meteor(statistics.sum(axis=0)) == pytest.approx(corpus["meteor"], abs=1e-6)
+    np.testing.assert_allclose(meteor.meteor(statistics), each["meteor"], rtol=0, atol=1e-6)
+    assert meteor.meteor(statistics.sum(axis=0)) == pytest.approx(corpus["meteor"], abs=1e-6)
 
 
 @pytest.fixture(scope="module")
 def statistics(golden, cache):
     rows = golden[0]
-    with java.Meteor(java.find(), cache) as jar:
+    with meteor.Meteor(find_java(), cache) as jar:
         return jar.statistics([row["cands"] for row in rows], [ast.literal_eval(row["mrefs"]) for row in rows])
 
 
@@ -123,31 +127,37 @@ def test_meteor_with_the_paraphrases_of_the_references_alone(golden, statistics,
     odd = "made in the u.s. somewhere"
     folder = tmp_path_factory.mktemp("picked")
     every = [text for texts in references for text in texts]
-    assert java.paraphrases(every, folder) is None
-    table = java.paraphrases([*every, odd], folder, make=Event())
-    assert table == java.paraphrases([odd, *reversed(every)], folder)  # by content
+    assert meteor.paraphrase_table(every, folder) is None
+    table = meteor.make_paraphrase_table([*every, odd], folder)
+    assert table == meteor.paraphrase_table([odd, *reversed(every)], folder)  # by content
     assert table.stat().st_size < 61_813_011 / 5
     with gzip.open(table, "rt", encoding="utf-8", newline="\n") as file:
         rows = list(zip(file, file, file, strict=True))
     assert len(rows) < 600_000
     assert {"us\n"} <= {phrase for _, *phrases in rows for phrase in phrases}
-    with java.Meteor(java.find(), folder, table) as jar:
+    with meteor.Meteor(find_java(), folder, table) as jar:
         np.testing.assert_array_equal(jar.statistics(captions, references), statistics)
 
 
-def test_references_that_come_again(cache, monkeypatch):
-    """The first time nothing is made that may never serve; the second time it is, and from the third on it serves."""
-    made, given, kept = [], [], {}
-    monkeypatch.setattr(
-        captioning, "paraphrases", lambda texts, _, make=None: made.append(bool(make)) or kept.get("table")
-    )
-    monkeypatch.setattr(captioning, "Meteor", lambda java, cache, table: given.append(table) or _refuse("meteor"))
+def test_paraphrases_are_picked_when_references_come_again(cache, monkeypatch):
+    """The first time the whole table is read; the second time that of the references is made, then it is used."""
+    tables, made = {}, []
+
+    def make(references, folder):
+        made.append(len(references))
+        tables["table"] = Path("made")
+
+    given = []
+    monkeypatch.setattr(meteor, "paraphrase_table", lambda *_: tables.get("table"))
+    monkeypatch.setattr(meteor, "make_paraphrase_table", make)
+    monkeypatch.setattr(meteor, "Meteor", lambda java, cache, table: given.append(table) or _refuse("meteor"))
     split = replace(SPLIT, clips=(replace(SPLIT.clips[0], captions=("Never seen before.",)), *SPLIT.clips[1:]))
-    for kept["table"], asked in [(None, [False]), (None, [False, True]), (Path("kept"), [False])]:
-        made.clear()
+    counts = []
+    for _ in range(3):
         evaluate(split, GOOD, metrics=["meteor"], cache=cache)
-        assert made == asked
-    assert given == [None, None, Path("kept")]
+        counts.append(len(made))
+    assert counts == [0, 1, 1]
+    assert given == [None, None, Path("made")]
 
 
 def test_golden_combinations(golden):
@@ -166,11 +176,11 @@ def test_golden_combinations(golden):
 def test_golden_combinations_through_evaluate(golden, golden_split, golden_prediction, cache, monkeypatch):
     """The same by `evaluate`, with the golden parts standing in for the models."""
     rows, each, corpus = golden
-    monkeypatch.setattr(models, "identity", lambda part: part)
-    stand_in = {"spice": "spice", "fluency_error": "fer", "sbert_similarity": "sbert_sim"}
+    monkeypatch.setattr(assets, "identity", lambda part: part)
+    stand_ins = ((spice, "spice", "spice"), (fense, "fluency_error", "fer"), (fense, "sbert_similarity", "sbert_sim"))
     by_name = np.argsort(golden_split.file_names, stable=True)  # the order in which captions are given to the models
-    for function, name in stand_in.items():
-        monkeypatch.setattr(models, function, lambda *_, name=name: each[name][by_name])
+    for module, function, name in stand_ins:
+        monkeypatch.setattr(module, function, lambda *_, name=name: each[name][by_name])
     wanted = ["fense", "spider", "spider_fl", "cider_d", "vocab", "vocab_ratio"]
     score = evaluate(golden_split, golden_prediction, metrics=wanted, cache=cache)
     for name in wanted[:4]:
@@ -184,15 +194,15 @@ def test_golden_combinations_through_evaluate(golden, golden_split, golden_predi
     # Against really leaving a clip out and scoring the rest.
     exact = evaluate(golden_split, golden_prediction, metrics=wanted[:4], cache=cache, idf="exact")
     captions, references = [row["cands"] for row in rows], [ast.literal_eval(row["mrefs"]) for row in rows]
-    spice, error = each["spice"], each["fer"]
+    spice_f1, error = each["spice"], each["fer"]
     n = len(captions)
     for clip in (0, 700):
         kept = [at for at in range(n) if at != clip]
         cider = CiderD([captions[at] for at in kept], [references[at] for at in kept]).scores
         without = {
             "cider_d": cider.mean(),
-            "spider": spider(cider, spice[kept]).mean(),
-            "spider_fl": penalised(spider(cider, spice[kept]), error[kept]).mean(),
+            "spider": spider(cider, spice_f1[kept]).mean(),
+            "spider_fl": penalised(spider(cider, spice_f1[kept]), error[kept]).mean(),
         }
         for name, left_out in without.items():
             value = score.metrics[name].estimate.value
@@ -273,7 +283,7 @@ def test_a_model_that_fails_loses_no_other_metric(cache, monkeypatch):
     def fail(*_):
         raise RuntimeError("CUDA out of\nmemory")
 
-    monkeypatch.setattr(models, "fluency_error", fail)
+    monkeypatch.setattr(fense, "fluency_error", fail)
     score = evaluate(SPLIT, GOOD, metrics=["fer", "rouge_l"], cache=cache)
     assert score.unavailable == {"fer": "failed: CUDA out of memory"}
     assert list(score.metrics) == ["rouge_l"]
@@ -296,7 +306,7 @@ def test_an_interrupt_ends_what_runs_beside(cache, tmp_path, monkeypatch):
         assert begun.wait(30)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(models, "spice", hang)
+    monkeypatch.setattr(spice, "spice", hang)
     monkeypatch.setattr(overlap, "rouge_l", interrupt)
     before = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
@@ -350,13 +360,13 @@ def predicted(order):
 
 def official_tokens(texts, folder, cache):
     """The tokens of COCO's PTBTokenizer, from its own command and text: no line break at the end, a file."""
-    jar = java.jars(cache) / "stanford_nlp" / "stanford-corenlp-3.4.1.jar"
+    jar = lay_out_jars(cache) / "stanford_nlp" / "stanford-corenlp-3.4.1.jar"
     (folder / "sentences").write_text("\n".join(texts), encoding="utf-8")
     program = ["-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase", "sentences"]
-    done = subprocess.run([java.find().path, *program], cwd=folder, capture_output=True, text=True, check=True)
+    done = subprocess.run([find_java().path, *program], cwd=folder, capture_output=True, text=True, check=True)
     lines = done.stdout.split("\n")
     assert len(lines) == len(texts)
-    return [" ".join(word for word in text.split() if word not in java.PUNCTUATION) for text in lines]
+    return [" ".join(word for word in text.split() if word not in ptb_tokenizer.PUNCTUATION) for text in lines]
 
 
 def test_tokens_are_those_of_the_official_tool_whatever_the_order_of_the_truth(cache, tmp_path):
@@ -427,9 +437,9 @@ def test_markup_in_two_captions_changes_no_other(cache, opening):
 def test_special_tokens_are_read_as_the_official_tool_reads_them(cache, tmp_path):
     """But for a full stop before them: there no caption changes another by its markup."""
     texts = ["a dog <unk> barks <eos>", "<sos> rain falls . <eos>", "<pad>", "[SEP] a man talks [CLS]", "</s> <|x|> t."]
-    assert java.tokenize(texts, java.find(), cache) == official_tokens(texts, tmp_path, cache)
+    assert ptb_tokenize(texts, find_java(), cache) == official_tokens(texts, tmp_path, cache)
     after = ["a man talks t.", "<sos> rain falls"]
-    assert java.tokenize(after, java.find(), cache)[0] == "a man talks t."
+    assert ptb_tokenize(after, find_java(), cache)[0] == "a man talks t."
     assert official_tokens(after, tmp_path, cache)[0] == "a man talks t"
 
 
@@ -451,7 +461,7 @@ def test_a_caption_brings_no_reference_of_its_own(cache, monkeypatch):
             given.update(candidates=candidates, references=references)
             return np.ones((len(candidates), 23))
 
-    monkeypatch.setattr(captioning, "Meteor", Recorder)
+    monkeypatch.setattr(meteor, "Meteor", Recorder)
     long = " ".join(["dog"] * 20_000)
     captions = ("<!zqav|||!zqav>", long, "a\x00dog <|endoftext|>", "x" * 1_000_000)
     score = evaluate(SPLIT, Prediction(NAMES, captions, (2, 3, 4, 5)), metrics=["meteor", "rouge_l"], cache=cache)
@@ -543,9 +553,9 @@ def test_the_signature_names_what_was_computed_and_nothing_else(cache, monkeypat
     words = evaluate(SPLIT, GOOD, metrics=["bleu_1", "rouge_l", "cider_d", "fense", "spider"], cache=cache)
     assert {"bleu", "rouge_l", "cider_d"} < parts(words).keys()
     assert not {"meteor", "fer", "sbert_sim", "bert_score", "spice"} & parts(words).keys()
-    for function in ("fluency_error", "sbert_similarity", "bert_score", "spice"):
-        monkeypatch.setattr(models, function, lambda *_: np.zeros(4))
-    monkeypatch.setattr(models, "identity", lambda part: f"{part}@12345678")
+    for module, function in MODELS:
+        monkeypatch.setattr(module, function, lambda *_: np.zeros(4))
+    monkeypatch.setattr(assets, "identity", lambda part: f"{part}@12345678")
     everything = parts(evaluate(SPLIT, GOOD, metrics=["fense", "spider", "bert_score"], cache=cache))
     assert everything["spice"] == "1.0-corenlp-3.6.0-100-words"
     for part, model in (("fer", "fluency"), ("sbert_sim", "sbert"), ("bert_score", "bert")):
@@ -563,7 +573,7 @@ def test_sets():
     assert choose(["dcase2024"]) == (SETS["dcase2024"], "bootstrap")
     assert choose(["dcase2023"]) == (SETS["dcase2023"], "jackknife")
     assert choose(["bleu_1", "bleu_1", "meteor"]) == (("bleu_1", "meteor"), "jackknife")
-    assert set(models.NEEDS) == set(METRICS)
+    assert set(captioning.NEEDS) == set(METRICS)
 
 
 @pytest.mark.parametrize(
@@ -590,7 +600,7 @@ def test_a_blind_split_cannot_be_scored(cache):
 
 
 def test_no_java_at_all(monkeypatch, cache):
-    monkeypatch.setattr(captioning, "find", lambda: _refuse("java"))
+    monkeypatch.setattr(captioning, "find_java", lambda: _refuse("java"))
     with pytest.raises(BadRequest, match="java is not on this machine"):
         evaluate(SPLIT, GOOD, metrics=["bleu_1"], cache=cache)
 
@@ -796,7 +806,7 @@ def test_score(run, tmp_path):
 
 def test_the_metric_that_ranks_is_missing(run, monkeypatch, tmp_path):
     """The others are printed, and the exit status says so."""
-    monkeypatch.setattr(captioning, "Meteor", lambda *_: _refuse("meteor"))
+    monkeypatch.setattr(meteor, "Meteor", lambda *_: _refuse("meteor"))
     status, out, err = run("--metrics", "dcase2023", "--json", tmp_path / "score.json")
     assert status == 1
     assert err == "error: spider_fl, the metric that ranks, is not available\n"
@@ -819,7 +829,7 @@ def test_a_metric_of_a_set_that_does_not_rank_is_missing(run, monkeypatch):
 
 
 def test_dcase2024_draws(run, monkeypatch):
-    monkeypatch.setattr(captioning, "Meteor", lambda *_: _refuse("meteor"))
+    monkeypatch.setattr(meteor, "Meteor", lambda *_: _refuse("meteor"))
     status, out, _ = run("--metrics", "dcase2024")
     assert status == 1
     assert "interval:bootstrap-95-9999-seed-0" in out
