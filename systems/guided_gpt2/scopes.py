@@ -35,6 +35,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from evaluation import report
 from evaluation.data.dataset import EVALUATION, Split, read_dataset
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, command, lookalike, printable, table
@@ -278,11 +279,16 @@ def shown(found: dict[str, Score], metrics: Sequence[str], called: str) -> str:
         what = content.data["evaluation"]
     rows = []
     for name, score in found.items():
-        estimates = [score.metrics[metric].estimate if metric in score.metrics else None for metric in metrics]
-        cells = [f"{one.value:.3f} ({one.low:.3f}–{one.high:.3f})" if one else "–" for one in estimates]
+        cells = []
+        for metric in metrics:
+            if metric in score.metrics:
+                estimate = score.metrics[metric].estimate
+                cells.append(report.with_interval(estimate.value, estimate.low, estimate.high, 3))
+            else:
+                cells.append(report.NOTHING)
         rows.append([SCOPES[name], name, *cells, called])
         theirs = [theirs_by_name[name].get(metric, [None])[0] for metric in metrics]
-        rows.append(["", "published", *("–" if value is None else f"{value:.3f}" for value in theirs), what])
+        rows.append(["", "published", *(report.number(value, 3) for value in theirs), what])
     reasons = {f"{metric}: {why}" for score in found.values() for metric, why in score.unavailable.items()}
     text = table(rows, ["scope", "captions", *metrics, "data"], numbers=range(2, 2 + len(metrics)))
     return "\n".join([text, *sorted(reasons)])
