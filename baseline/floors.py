@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evaluation import report
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, Split, read_dataset
 from evaluation.findings import BadRequest, command, table
 from evaluation.metrics import captioning, overlap
@@ -172,7 +173,7 @@ def _table(scores: dict[str, Score]) -> str:
         row: list[object] = [name]
         for metric in METRICS:
             estimate = score.metrics[metric].estimate
-            row += [f"{estimate.value:.3f}", f"{estimate.low:.3f} – {estimate.high:.3f}"]
+            row += [report.number(estimate.value, 3), report.interval(estimate.low, estimate.high, decimals=3)]
         rows.append(row)
     headers = ["captions"]
     for metric in METRICS:

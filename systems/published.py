@@ -56,10 +56,12 @@ class Published(BaseModel, extra="forbid"):
         for number, result in enumerate(self.results, 1):
             if ("config" in result) == ("system" in result):
                 raise ValueError(f"result {number}: must have either config or system")
-            if unknown := result.keys() - {"config", "system", "runs", "best", *self.data}:
+            unknown = result.keys() - {"config", "system", "runs", "best", *self.data}
+            if unknown:
                 raise ValueError(f"result {number}: unknown key {min(unknown)!r}; it must be one of data")
             for name in self.data.keys() & result.keys():
-                if unknown := result[name].keys() - set(self.metrics):
+                unknown = result[name].keys() - set(self.metrics)
+                if unknown:
                     raise ValueError(f"result {number}: unknown metric {min(unknown)!r}; it must be one of metrics")
         return self
 

@@ -36,6 +36,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from evaluation import report
 from evaluation.data.dataset import EVALUATION, Split, read_dataset
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, command, lookalike, printable, table
@@ -284,12 +285,12 @@ def shown(found: dict[str, Score], metrics: Sequence[str], called: str) -> str:
         for metric in metrics:
             if metric in score.metrics:
                 estimate = score.metrics[metric].estimate
-                cells.append(f"{estimate.value:.3f} ({estimate.low:.3f}–{estimate.high:.3f})")
+                cells.append(report.with_interval(estimate.value, estimate.low, estimate.high, 3))
             else:
-                cells.append("–")
+                cells.append(report.NOTHING)
         rows.append([SCOPES[name], name, *cells, called])
         theirs = [theirs_by_name[name].get(metric, [None])[0] for metric in metrics]
-        rows.append(["", "published", *("–" if value is None else f"{value:.3f}" for value in theirs), what])
+        rows.append(["", "published", *(report.number(value, 3) for value in theirs), what])
     reasons = set()
     for score in found.values():
         reasons |= {f"{metric}: {why}" for metric, why in score.unavailable.items()}

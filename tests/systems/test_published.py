@@ -4,6 +4,8 @@ import pytest
 import yaml
 
 from evaluation.findings import BadRequest, command
+from evaluation.scores import Items, Measured, Score
+from evaluation.statistics.intervals import Estimate
 from systems import listing, published
 from systems.__main__ import parser
 
@@ -146,6 +148,19 @@ def test_best_runs_are_those_of_the_best_setting_of_each_level(tmp_path):
 )
 def test_published_values(value, has_sd, expected):
     assert published._published_value(value, has_sd) == expected
+
+
+def test_measured_values_of_several_runs():
+    items = Items("clips", ("a", "b"), (0, 1))
+    runs = []
+    for value in (0.2, 0.4):
+        estimate = Estimate(value, 0.1, value - 0.1, value + 0.1, 2, "jackknife-95")
+        runs.append(Score({"R@1": Measured(estimate)}, items, "a:b"))
+    assert published._measured_value(runs[:1], "R@1", has_sd=False) == "0.200 (0.100–0.300)"
+    assert published._measured_value(runs[:1], "R@1", has_sd=True) == "0.2000 (0.1000–0.3000)"
+    assert published._measured_value(runs, "R@1", has_sd=True) == "0.3000 ± 0.1414"
+    # Student's t with one degree of freedom: 12.706 standard errors of 0.1.
+    assert published._measured_value(runs, "R@1", has_sd=False) == "0.300 (-0.971–1.571)"
 
 
 def test_a_system_without_figures(tmp_path, monkeypatch, capsys):
