@@ -55,11 +55,17 @@ class Search:
                 message = f"must hold settings of {factors}; found one of {', '.join(sample)}"
                 raise BadRequest(f"{file}: {message}; give a new folder, or the sweep file that was used before")
 
-    @property
-    def runs(self) -> list[PlannedRun]:
-        """The runs of the settings that were sampled so far."""
+    def planned_runs(self, draw: bool = False) -> list[PlannedRun]:
+        """Return the runs of the settings that were sampled so far.
+
+        Args:
+            draw: If there are none, return those of a first setting, which is not recorded.
+        """
+        samples = self.samples
+        if draw and not samples:
+            samples = [self.draw()]
         runs = []
-        for number, sample in enumerate(self.samples):
+        for number, sample in enumerate(samples):
             runs += grid.plan_sample(self.plan, number, sample)
         return runs
 

@@ -17,6 +17,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from filelock import FileLock, Timeout
@@ -28,8 +29,13 @@ from evaluation.metrics import captioning
 from systems.sweeps import grid
 from systems.sweeps.grid import Plan, PlannedRun
 from systems.sweeps.job import Job, read_data
-from systems.sweeps.results import FAILED, OPEN, Results, check_folder, read_outcomes
+from systems.sweeps.results import DONE, FAILED, OPEN, STOPPED, Results, check_folder, read_outcomes
 from systems.workers import check_ray
+
+if TYPE_CHECKING:
+    from systems.sweeps.search import Search
+
+INSTALL = "install it by `make .venv/.cluster`"
 
 
 def sweep(
@@ -89,42 +95,53 @@ def sweep(
     check_folder(job.out)
     search, total = None, len(runs)
     if plan.search:
-        from systems.sweeps.search import Search
-
-        search = Search(plan, job.out / "records" / "samples.json")
-        runs, total = search.runs, plan.samples * len(plan.seeds)
+        search, total = _open_search(plan, job), plan.samples * len(plan.seeds)
+        runs = search.planned_runs(draw=dry)
         configs = grid.configure(plan, runs, file)
     results = Results(job.out / "results.csv", plan.factors, plan.metric, total, runs)
     read_outcomes(results, job, configs, dataset, scored)
-    if search:
-        for run in results.runs:
-            if results.state(run) != OPEN:
-                search.add(run, results.outcomes[run.name])
     if dry:
         from systems.sweeps import timing
 
         here = [{"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}]
         job = replace(job, gpus=default_gpus(here) if gpus is None else gpus)
-        if search and not runs:
-            first = grid.plan_sample(plan, 0, search.draw())
-            results.runs = first
-            configs = grid.configure(plan, first, file)
         timing.show(job, results, configs, dataset, None if address else count_slots(here, job))
         return 0
-    check_ray(address, "sweeps need ray; install it by `make .venv/.cluster`")
+    check_ray(address, f"sweeps need ray; {INSTALL}")
     with _only_sweep(job.out):
         results.save()
         if results.left:
-            from systems.sweeps import tune
-
-            with tune.cluster(address) as nodes:
-                job = replace(job, gpus=default_gpus(nodes) if gpus is None else gpus)
-                waiting = _in_order(results.having(OPEN, FAILED), plan)
-                tune.make_runs(job, results, waiting, search, count_slots(nodes, job))
+            _make_runs(plan, job, results, search, address, gpus)
         else:
             print(f"{total} runs, {total} of them done already")
     print(results)
     return len(results.having(FAILED))
+
+
+def _open_search(plan: Plan, job: Job) -> "Search":
+    """Open the search of a sweep; Optuna is imported only here."""
+    try:
+        from systems.sweeps.search import Search
+    except ModuleNotFoundError as missing:
+        if missing.name != "optuna":
+            raise
+        raise BadRequest(f"search: optuna needs Optuna; {INSTALL}") from None
+    return Search(plan, job.out / "records" / "samples.json")
+
+
+def _make_runs(
+    plan: Plan, job: Job, results: Results, search: "Search | None", address: str, gpus: float | None
+) -> None:
+    """Make the runs that are left; Ray Tune, which takes seconds to import, is imported only here."""
+    from systems.sweeps import tune
+
+    if search:
+        for run in results.having(DONE, STOPPED):
+            search.add(run, results.outcomes[run.name])
+    with tune.cluster(address) as nodes:
+        job = replace(job, gpus=default_gpus(nodes) if gpus is None else gpus)
+        waiting = _in_order(results.having(OPEN, FAILED), plan)
+        tune.make_runs(job, results, waiting, search, count_slots(nodes, job))
 
 
 def _check_resources(cpus: int, gpus: float | None) -> None:

@@ -24,6 +24,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import ray
 from ray import tune
@@ -35,8 +36,10 @@ from evaluation.findings import BadRequest, printable
 from systems.sweeps.grid import PlannedRun
 from systems.sweeps.job import Job, Outcome, Worker
 from systems.sweeps.results import LiveTable, Results
-from systems.sweeps.search import Search
 from systems.workers import MESSAGE_LENGTH, environment, start_ray
+
+if TYPE_CHECKING:
+    from systems.sweeps.search import Search
 
 DEATHS = 3  # of the workers that make a run, after which it counts as failed
 MOST_EPOCHS = 4**8  # up to which ASHA compares runs
@@ -123,7 +126,7 @@ class RunTrainable(tune.Trainable):
 class Suggestions(Searcher):
     """Gives Tune the planned runs in their order, and then those that a search samples."""
 
-    def __init__(self, job: Job, results: Results, waiting: Sequence[PlannedRun], search: Search | None):
+    def __init__(self, job: Job, results: Results, waiting: Sequence[PlannedRun], search: "Search | None"):
         super().__init__()
         self.job, self.results, self.search = job, results, search
         self.waiting = deque(waiting)
@@ -155,7 +158,7 @@ class Recorder(tune.Callback):
         fault: Why the sweep must end now; raised between two steps of Tune, which hides errors within a step.
     """
 
-    def __init__(self, job: Job, results: Results, search: Search | None, table: LiveTable, slots: int):
+    def __init__(self, job: Job, results: Results, search: "Search | None", table: LiveTable, slots: int):
         self.job, self.results, self.search, self.table, self.slots = job, results, search, table, slots
         self.deaths_in_a_row = 0
         self.fault: Exception | None = None
@@ -211,7 +214,7 @@ def _last_error(trial: Trial) -> str:
     return printable(" ".join(str(trial.get_error()).split())[:MESSAGE_LENGTH])
 
 
-def make_runs(job: Job, results: Results, waiting: Sequence[PlannedRun], search: Search | None, slots: int) -> None:
+def make_runs(job: Job, results: Results, waiting: Sequence[PlannedRun], search: "Search | None", slots: int) -> None:
     """Make runs until all have ended.
 
     Args:

@@ -40,7 +40,7 @@ def whole(plan, file):
 def test_a_killed_search_samples_the_same_settings(plan, tmp_path):
     search = whole(plan, tmp_path / "whole" / "samples.json")
     assert len(search.samples) == 14
-    assert [run.name for run in search.runs[:3]] == ["sample-000_0", "sample-000_1", "sample-001_0"]
+    assert [run.name for run in search.planned_runs()[:3]] == ["sample-000_0", "sample-000_1", "sample-001_0"]
     for sample in search.samples:
         assert 0.01 <= sample["margin"] <= 1
         assert sample["margin"] == float(f"{sample['margin']:.4g}")
@@ -58,7 +58,7 @@ def test_a_killed_search_samples_the_same_settings(plan, tmp_path):
 
 def whole_after(plan, file):
     search = Search(plan, file)
-    finish(search, search.runs)
+    finish(search, search.planned_runs())
     runs = search.next_runs()
     while runs:
         finish(search, runs)
@@ -102,5 +102,5 @@ def test_settings_of_other_factors_are_refused(plan, tmp_path):
 def test_results_outside_changed_ranges_are_left_out(plan, tmp_path):
     (tmp_path / "samples.json").write_text(json.dumps([{"margin": 5.0, "size": 8, "way": "nt_xent"}]))
     search = Search(plan, tmp_path / "samples.json")
-    finish(search, search.runs)
+    finish(search, search.planned_runs())
     assert search.study.trials == []

@@ -74,6 +74,14 @@ def test_folders_and_files_that_are_refused(refused, tmp_path, monkeypatch):
     assert "sweeps need ray; install it by `make .venv/.cluster`" in refused()
 
 
+def test_a_search_without_optuna_is_refused(refused, write, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    monkeypatch.delitem(sys.modules, "systems.sweeps.search", raising=False)
+    monkeypatch.delattr("systems.sweeps.search", raising=False)
+    file = write({"system": "curve", "set": {}, "grid": {"kind": ["a", "b"]}, "search": "optuna", "samples": 1})
+    assert "search: optuna needs Optuna; install it by `make .venv/.cluster`" in refused(file=file)
+
+
 def test_runs_without_a_common_monitor_cannot_be_stopped_early(refused, write):
     monitors = {"monitor": ["mAP@10", "loss"]}
     file = write({"system": "curve", "set": {}, "grid": monitors, "stop_early": "asha"})

@@ -125,40 +125,51 @@ def test_embeddings_are_computed_once_for_all_runs(place, killed):
     assert (store / "features.f32").stat().st_size == frames * 4 * 12
 
 
-def test_runs_are_stopped_early_and_can_be_finished(place, cluster, write, tmp_path, capsys):
-    """A search of three settings with ASHA; then, without ASHA, of four."""
-    out = tmp_path / "out"
+@pytest.fixture
+def stopping(place, cluster, write, tmp_path):
+    """Return the folder of a search of three settings with ASHA, and the keys of its sweep file."""
     ranges = {"gain": {"low": 0.5, "high": 2.0}}
-    changes = {"system": "curve", "set": {"epochs": 3}, "search": "optuna", "ranges": ranges, "seeds": 1}
-    changes |= {"grid": {"kind": ["a", "b"]}}
-    words = sweep_words(place, out, write(changes | {"samples": 3, "stop_early": "asha"}))
-    assert command(parser(), words) == 0
-    before = rows(out)
-    gains = [float(row["gain"]) for row in before.values()]
+    keys = {"system": "curve", "set": {"epochs": 3}, "search": "optuna", "ranges": ranges, "seeds": 1}
+    keys |= {"grid": {"kind": ["a", "b"]}, "samples": 3, "stop_early": "asha"}
+    out = tmp_path / "out"
+    assert command(parser(), sweep_words(place, out, write(keys))) == 0
+    return out, keys
+
+
+def test_runs_are_stopped_early_and_can_be_finished(place, stopping, write, monkeypatch, capsys):
+    from systems.sweeps import tune
+
+    out, keys = stopping
+    assert "sample-001_0: stopped after epoch 1; 2 of 3" in capsys.readouterr().out
+    table = rows(out)
+    gains = [float(row["gain"]) for row in table.values()]
     states = []
     for number, gain in enumerate(gains):
         is_good = number == 0 or gain >= np.percentile(gains[:number], 75)
         states.append("done" if is_good else "stopped")
-    assert [row["state"] for row in before.values()] == states == ["done", "stopped", "done"]
-    assert "sample-001_0: stopped after epoch 1; 2 of 3" in capsys.readouterr().out
-    assert before["sample-001_0"]["mAP@5"] == ""
-    stopped = out / "runs" / "sample-001_0"
-    assert torch.load(stopped / "checkpoints" / "last.ckpt") == gains[1:2]
-    assert not (stopped / "system.yaml").exists()
-    # The same command leaves them stopped.
-    assert command(parser(), words) == 0
-    assert "3 runs, 3 of them done already" in capsys.readouterr().out
-    assert command(parser(), sweep_words(place, out, write(changes | {"samples": 4}))) == 0
-    after = rows(out)
-    assert [row["state"] for row in after.values()] == ["done"] * 4
-    assert after["sample-000_0"] == before["sample-000_0"]
-    assert "after epoch 1" in (out / "logs" / "sample-001_0.log").read_text()
-    assert len(torch.load(stopped / "checkpoints" / "last.ckpt")) == 3
+    assert [row["state"] for row in table.values()] == states == ["done", "stopped", "done"]
+    assert table["sample-001_0"]["mAP@5"] == ""
     samples = json.loads((out / "records" / "samples.json").read_text())
-    for (name, row), sample in zip(after.items(), samples, strict=True):
+    for (name, row), sample in zip(table.items(), samples, strict=True):
         config = yaml.safe_load((out / "runs" / name / "config.yaml").read_text())["config"]
         assert (config["gain"], config["kind"]) == (sample["gain"], sample["kind"])
         assert (row["gain"], row["kind"]) == (str(sample["gain"]), sample["kind"])
+    stopped = out / "runs" / "sample-001_0"
+    assert torch.load(stopped / "checkpoints" / "last.ckpt") == gains[1:2]
+    assert not (stopped / "system.yaml").exists()
+    # The same command leaves it stopped.
+    assert command(parser(), sweep_words(place, out, write(keys))) == 0
+    assert "3 runs, 3 of them done already" in capsys.readouterr().out
+    # Without stop_early it is made, and with more samples the search continues.
+    made = []
+    monkeypatch.setattr(tune, "make_runs", lambda *arguments: made.append(arguments))
+    changed = write(keys | {"stop_early": None, "samples": 4})
+    assert command(parser(), sweep_words(place, out, changed)) == 0
+    ((job, results, waiting, search, slots),) = made
+    assert (job.stop_early, results.total, slots) == (False, 4, 1)
+    assert [run.name for run in waiting] == ["sample-001_0"]
+    assert search.samples == samples
+    assert [trial.params for trial in search.study.get_trials()] == [samples[0], samples[2]]
 
 
 class Recorded:
