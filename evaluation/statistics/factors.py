@@ -325,15 +325,13 @@ def _better_direction(
 ) -> dict[str, float | str]:
     """Test whether either of two levels is better, and return the test with the smaller p."""
     sign = -1 if metric in LOWER else 1
-    mean = float(differences.mean())
-    statistic, p = wilcoxon(sign * differences, normal)
-    statistic_back, p_back = wilcoxon(-sign * differences, normal)
-    is_other_better = p_back < p or (p_back == p and sign * mean < 0)
-    if is_other_better:
-        shown = {"better": other, "worse": one, "difference": -mean, "W": statistic_back}
-        return {**shown, "p": p_back, "p_other_direction": p}
-    shown = {"better": one, "worse": other, "difference": mean, "W": statistic}
-    return {**shown, "p": p, "p_other_direction": p_back}
+    tests = []
+    for better, worse, gained in ((one, other, differences), (other, one, -differences)):
+        statistic, p = wilcoxon(sign * gained, normal)
+        tests.append({"better": better, "worse": worse, "difference": gained.mean(), "W": statistic, "p": p})
+    # If both have the same p, the level with the better mean is called the better.
+    shown, opposite = sorted(tests, key=lambda test: (test["p"], -sign * test["difference"]))
+    return {**shown, "p_other_direction": opposite["p"]}
 
 
 def _all_contrasts(results: Results, by: str, against: str | None, normal: bool) -> pd.DataFrame:
