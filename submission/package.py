@@ -25,7 +25,7 @@ from evaluation.files import replacing
 from evaluation.findings import ERROR, NOTE, SHOWN, WARNING, BadRequest, Faulty, Finding, cut, quoted
 from evaluation.metrics import retrieval
 from evaluation.ordering import natural
-from submission import archive, documents, metadata, outputs, reports
+from submission import archive, documents, metadata, metadata_text, outputs, reports
 from submission.documents import Document
 from submission.tasks import Key, Task
 from submission.teams import Team
@@ -447,7 +447,7 @@ def make(
             files[inner] = Path(scratch) / str(len(files))
             sources[f"{target}/{inner}"] = run / "system.yaml"
             try:
-                files[inner].write_text(metadata.text(task, values), encoding="utf-8")
+                files[inner].write_text(metadata_text.text(task, values), encoding="utf-8")
             except ValueError as fault:
                 findings.append(Finding(str(run / "system.yaml"), message=f"{fault}{MEND}"))
         files[task.package.report.value.format(**names)] = team.report

@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.findings import (
@@ -20,7 +20,8 @@ from evaluation.findings import (
 )
 from submission import documents, reports
 from submission.documents import Document, KeyPath, dotted, shown
-from submission.metadata import ABSENT, Checks, comment, has_metric, hinted, key_lines, label_fault, written
+from submission.metadata import AUTHORS, LABEL, Block, label_fault, value_at
+from submission.metadata_text import ABSENT, comment, has_metric, hinted, key_lines, written
 from submission.tasks import Key, Task
 
 FROM_RUN = ("system.description", "system.complexity")  # what a run's system.yaml says
@@ -193,18 +194,14 @@ def _block(
     task: Task, document: Document, root: KeyPath, block: Mapping[str, object], file: str, author: str
 ) -> list[Finding]:
     """What is wrong with a block of the team's file as it stands; what is missing may come from the run."""
-    checks = Checks(task, replace(document, findings=[]), file, root)
-
-    def look() -> None:
-        checks.block(_without_empty(checks.top, block))
-        checks.authors()
-        if ("submission", "label") in checks.found:
-            message = "is made from author and institute; remove it here"
-            checks.find(checks.found[("submission", "label")][1], message)
-        if author:
-            checks.agree(author, ("submission", "authors"))
-
-    return checks.run(look)
+    checked = Block(task, document, file, root, _without_empty(task.whole, block))
+    checked.check_values(whole=False)
+    checked.check_authors()
+    if value_at(checked.values, LABEL) is not ABSENT:
+        checked.find(checked.origin(LABEL), "is made from author and institute; remove it here")
+    if author:
+        checked.check_author_of_label(author, AUTHORS)
+    return checked.findings
 
 
 def _without_empty(key: Key, values: Mapping[str, object]) -> dict[str, object]:
