@@ -14,7 +14,7 @@ from pathlib import Path
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, SPLITS, VALIDATION, Split, read_dataset
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, Finding, command, count, printable, say, table, unknown_key
-from submission import archive, metadata, outputs, package, tasks, teams
+from submission import archive, excluded, metadata, outputs, package, tasks, teams
 
 
 def show(options: argparse.Namespace) -> None:
@@ -186,7 +186,7 @@ def _excluded(task: tasks.Task, options: argparse.Namespace) -> list[Finding]:
         lists = [path for split in (DEVELOPMENT, VALIDATION) for path in options.data.glob(f"*metadata_{split}.csv")]
     if not lists:
         raise BadRequest("nothing is known of the training data; give lists of its sounds: --training FILE …")
-    return package.training_sounds(task, lists, options.excluded)
+    return excluded.training_sounds(task, lists, options.excluded)
 
 
 def _count(number: int, what: str) -> str:

@@ -538,7 +538,7 @@ MUTATIONS = {
         A,
         ("140000000", "9" * 5000),
         "m.yaml:50: system.complexity.total_parameters: error: is read as a number, and is none: "
-        f"'{'9' * 200}…'; mend it, or put it in quotes",
+        f"'{'9' * 200}…'; correct it, or put it in quotes",
     ),
     "empty": (A, b"# nothing\n", "m.yaml: error: is empty; it must hold keys and values"),
     "a list": (A, b"- a\n", "m.yaml:1: error: must hold keys and values, such as 'name: My system'"),
