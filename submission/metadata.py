@@ -290,7 +290,7 @@ class Block:
         label = value_at(self.values, LABEL)
         if not isinstance(label, str) or not label.strip():
             return
-        names = self.task.names(label)
+        names = self.task.label_fields(label)
         if names is None or not label.isprintable() or label != label.strip():
             self.find(self.origin(LABEL), label_fault(self.task, label))
         else:
@@ -561,7 +561,7 @@ def label_fault(task: Task, label: str) -> str:
             fixed[-1] = parts[-1].lstrip("0")
         corrected = "_".join(fixed)
     advice = ""
-    if corrected != label and task.names(corrected):
+    if corrected != label and task.label_fields(corrected):
         advice = f"; write {quoted(corrected)}"
     why = ", and ".join(faults) or "a part is empty"
     message = f"must read {rule}, the index 1 to {most}; found {quoted(label)}: {why}{advice}"

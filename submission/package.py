@@ -77,7 +77,7 @@ def checked(
     Raises:
         BadRequest: There is no such folder or zip, or it is the folder of a single system.
     """
-    if task.names(path.resolve().name) and path.is_dir():
+    if task.label_fields(path.resolve().name) and path.is_dir():
         raise BadRequest(f"{path}: is the folder of one system; give the package, which is above it")
     name = name or str(path)
     with archive.opened(path) as opened:
@@ -207,7 +207,7 @@ def _parts(task: Task, folder: str, inside: Mapping[str, Entry]) -> tuple[dict[s
     patterns = _part_patterns(task)
     left = dict(inside)
     parts = {}
-    names = task.names(folder)
+    names = task.label_fields(folder)
     if names:
         for part, pattern in patterns.items():
             file = pattern.format(**names)
@@ -235,9 +235,9 @@ def _label_fields(
         if part in parts:
             labels.append(task.label_of(pattern, PurePosixPath(parts[part].shown).name))
     labels.append(_label_in(values))
-    valid = Counter(label for label in labels if label and task.names(label))
+    valid = Counter(label for label in labels if label and task.label_fields(label))
     if valid:
-        return task.names(valid.most_common(1)[0][0])
+        return task.label_fields(valid.most_common(1)[0][0])
     return _corrected_fields(task, folder)
 
 
@@ -248,7 +248,7 @@ def _corrected_fields(task: Task, label: str) -> dict[str, str] | None:
     corrected = task.label.value.format(author=parts[0], institute=institute, index=parts[-1])
     if len(parts) != len(corrected.split("_")):
         return None
-    return task.names(corrected)
+    return task.label_fields(corrected)
 
 
 def _label_in(values: object) -> str | None:
@@ -279,7 +279,7 @@ def _check_names(
     """
     if fields is None or folder != fields["label"]:
         fault = metadata.label_fault(task, folder)
-        if fields and task.names(folder):
+        if fields and task.label_fields(folder):
             fault = f"must be {fields['label']}"
         yield Finding(place, message=f"the folder's name is the system's label; it {fault}")
     for part, pattern in _part_patterns(task).items():
@@ -293,7 +293,7 @@ def _check_names(
             )
     label = _label_in(document.values)
     # `metadata.check` finds labels that break the rule.
-    if fields and label and label != fields["label"] and task.names(label):
+    if fields and label and label != fields["label"] and task.label_fields(label):
         message = f"must be {fields['label']}, as the files are named; found {label}"
         yield Finding(parts[METADATA].shown, document.line(metadata.LABEL), "submission.label", message)
 
@@ -476,7 +476,7 @@ class _Maker:
         self._systems += 1
         team = self.team
         label = self.task.label.value.format(author=team.author, institute=team.institute, index=self._systems)
-        names = self.task.names(label)
+        names = self.task.label_fields(label)
         folder = self.task.package.folder.value.format(**names)
         for name, prediction in predictions.items():
             inner = f"{folder}/{self.task.sets[name].file.value.format(**names)}"

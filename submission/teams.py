@@ -173,7 +173,7 @@ def _label_parts(task: Task, words: Mapping[str, str], find: Callable[..., None]
             message = f"goes into file names with its blank; found {quoted(word)}: write {word.replace(' ', '-')!r}"
             find((name,), message, WARNING)
     label = task.label.value.format(author=words.get("author", "x"), institute=words.get("institute", "x"), index=1)
-    if fine and task.names(label) is None:
+    if fine and task.label_fields(label) is None:
         find(("author",), label_fault(task, label))
 
 

@@ -77,6 +77,11 @@ MADE = "run/submission/Wu_Mila_task6b.zip"
 NOTES = "run/scores/evaluation.json: note: is not there: the metadata say no results; make it: python -m evaluation"
 DONE = [
     (["tasks"], "dcase2022-6b  Language-based audio retrieval  top-k     mAP@10\n", ""),
+    (
+        ["tasks", "--fields"],
+        "\nk                           number of clips for each query, in the form top-k only (optional)",
+        "",
+    ),
     (["tasks", "dcase2022-6b"], "\ncolumns\n    caption, file_name_{rank}\n    (verified: xieh97/dcase2022-audio", ""),
     (
         ["tasks", "dcase2024-6"],
