@@ -63,7 +63,7 @@ def test_the_teams_file(tmp_path):
 
 
 TEAM_MUTATIONS = {
-    "author": ("author: Gontier\n", "", ": author: error: is to be filled in"),
+    "author": ("author: Gontier\n", "", ": author: error: must not be empty; fill it in"),
     "misspelt": (
         "institute: INRIA\n",
         "institut: INRIA\n",
@@ -172,7 +172,8 @@ def test_the_teams_template(name, tmp_path):
     with pytest.raises(Faulty) as caught:
         read_team(text, tmp_path, name)
     assert all(
-        finding.message.startswith(("is to be filled in", "is empty; fill it in")) for finding in caught.value.findings
+        finding.message.startswith(("must not be empty; fill it in", "is empty; fill it in"))
+        for finding in caught.value.findings
     )
     rows = text.splitlines()
     for finding in caught.value.findings:
