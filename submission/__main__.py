@@ -14,11 +14,15 @@ from pathlib import Path
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, SPLITS, VALIDATION, Split, read_dataset
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, Finding, command, count, printable, say, table, unknown_key
-from submission import archive, metadata, outputs, package, tasks, teams
+from submission import archive, excluded, metadata, outputs, package, tasks, teams
 
 
 def show(options: argparse.Namespace) -> None:
     """List the tasks, or print all that one of them asks for, with sources."""
+    if options.fields:
+        print(table(tasks.describe_fields(), ["field of a task file", "meaning"]))
+        print("\nA fact has three keys: value; source, where it is stated; certainty: verified, inferred or recalled.")
+        return
     if not options.name:
         found = [tasks.read(name) for name in tasks.names()]
         rows = [[task.name, task.title, task.form.value, task.metrics.value[0]] for task in found]
@@ -186,7 +190,7 @@ def _excluded(task: tasks.Task, options: argparse.Namespace) -> list[Finding]:
         lists = [path for split in (DEVELOPMENT, VALIDATION) for path in options.data.glob(f"*metadata_{split}.csv")]
     if not lists:
         raise BadRequest("nothing is known of the training data; give lists of its sounds: --training FILE …")
-    return package.training_sounds(task, lists, options.excluded)
+    return excluded.training_sounds(task, lists, options.excluded)
 
 
 def _count(number: int, what: str) -> str:
@@ -198,7 +202,8 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("python -m submission", description="Make, check and rank what is handed in.")
     verbs = top.add_subparsers(required=True, metavar="VERB")
     verb = verbs.add_parser("tasks", help="what each task asks for, and how sure that is", description=show.__doc__)
-    verb.add_argument("name", nargs="?", help="one task; all of them, briefly, without")
+    verb.add_argument("name", nargs="?", help="a task (default: list all tasks)")
+    verb.add_argument("--fields", action="store_true", help="print what each field of a task file means")
     verb.set_defaults(run=show)
 
     task = argparse.ArgumentParser(add_help=False)

@@ -130,7 +130,7 @@ def _score_system(
         from evaluation.metrics import captioning  # imports scipy
 
         score = captioning.evaluate(split, captioning.read(file), cache=cache, **options)
-    fields = task.names(system.label)
+    fields = task.label_fields(system.label)
     team = f"{fields['author']}_{fields['institute']}" if fields else system.label
     characteristics = tuple(_characteristic(system.metadata, key) for key in task.characteristics.value)
     return ScoredSystem(system.label, team, path.name, characteristics, score)
