@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from baseline import tokens
 from baseline.crnn import CRNN, FLOOR, STRIDE
+from evaluation import predictions
 from evaluation.data.audio import LogMel
 from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset, Split
 from evaluation.metrics import retrieval
@@ -269,7 +270,7 @@ class Training(lightning.LightningModule):
         """Answer every caption of the validation split, and log mAP@10 and R@10."""
         clips = torch.cat(self.clips)
         scores = (self.model.embed_text(self.split.queries) @ clips.T).float().cpu().numpy()
-        similarity = retrieval.Similarity(self.split.queries, self.split.file_names, scores)
+        similarity = predictions.Similarity(self.split.queries, self.split.file_names, scores)
         found = retrieval.ranks(self.split.truth, similarity)
         self.log("validation_mAP@10", float(retrieval.average_precision(*found, 10).mean()), prog_bar=True)
         self.log("validation_R@10", float(retrieval.recall(*found, 10).mean()))

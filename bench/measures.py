@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import soundfile
 
+from evaluation import predictions
 from evaluation.data import soundscapes
 from evaluation.data.audio import LogMel
 from evaluation.data.dataset import Split, read_dataset
@@ -376,7 +377,7 @@ def _scoring(place: Path, library: str) -> tuple[tuple[int, int], float, float, 
     )
 
     def ours() -> list[float]:
-        score = retrieval.evaluate(split, retrieval.Similarity(split.queries, split.file_names, scores))
+        score = retrieval.evaluate(split, predictions.Similarity(split.queries, split.file_names, scores))
         return [score.metrics[name].estimate.value for name in ("mAP@10", "R@1", "R@5", "R@10")]
 
     converted = convert()

@@ -8,7 +8,8 @@ from functools import cached_property
 
 from evaluation.data.tables import spreadsheet
 from evaluation.findings import ERROR, NOTE, WARNING, Finding, count, printable, table
-from evaluation.scores import LOWER, Score, number, plain
+from evaluation.metrics.catalogue import lower_is_better
+from evaluation.scores import Score, number, plain
 from evaluation.statistics import comparison
 from evaluation.statistics.comparison import Difference
 from evaluation.statistics.intervals import Estimate
@@ -169,7 +170,7 @@ class Leaderboard:
     @property
     def about(self) -> str:
         stands = "" if self.split == self.ranked else f", for which the split {self.split} stands"
-        lower = ", less is better" if self.metric in LOWER else ""
+        lower = ", less is better" if lower_is_better(self.metric) else ""
         teams, systems = len(self.teams.rows), len(self.systems.rows)
         return (
             f"{systems} system{'s' * (systems != 1)} of {teams} team{'s' * (teams != 1)}, ranked by {self.metric}"

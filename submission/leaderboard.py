@@ -49,12 +49,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from evaluation import predictions
 from evaluation.data.dataset import Split
 from evaluation.files import replacing
 from evaluation.findings import NOTE, BadRequest, Faulty, Finding, say
 from evaluation.metrics import retrieval
+from evaluation.metrics.catalogue import lower_is_better
 from evaluation.ordering import natural
-from evaluation.scores import LOWER
 from evaluation.statistics import comparison
 from evaluation.statistics.comparison import Difference
 from evaluation.statistics.intervals import grouped, jackknife
@@ -100,7 +101,7 @@ def run(task: Task, folder: Path, splits: Mapping[str, Split], out: Path, cache:
     split = splits[ranked]
     if task.kind == "retrieval":  # a truth that does not hold is no package's fault
         nothing = np.zeros((len(split.truth), len(split.clips)), dtype=np.float32)
-        retrieval.evaluate(split, retrieval.Similarity(tuple(split.truth), split.file_names, nothing), file="truth")
+        retrieval.evaluate(split, predictions.Similarity(tuple(split.truth), split.file_names, nothing), file="truth")
     paths: list[Path] = []
     findings: list[Finding] = []
     for path in sorted(folder.absolute().iterdir(), key=lambda path: natural(path.name)):
@@ -214,11 +215,11 @@ def _scored(task: Task, path: Path, system: object, split: Split, ranked: str, c
     options = {"metrics": task.metrics.value, "file": shown}
     options["interval"] = task.interval.value if task.interval else "jackknife"
     if task.kind == "retrieval":
-        score = retrieval.evaluate(split, retrieval.read_csv(file, shown), **options)
+        score = retrieval.evaluate(split, predictions.read_retrieval_csv(file, shown), **options)
     else:
         from evaluation.metrics import captioning  # takes scipy along
 
-        score = captioning.evaluate(split, captioning.read(file), cache=cache, **options)
+        score = captioning.evaluate(split, predictions.read_captions(file), cache=cache, **options)
     fields = task.names(system.label)
     team = f"{fields['author']}_{fields['institute']}" if fields else system.label
     said = tuple(_said(system.metadata, key) for key in task.characteristics.value)
@@ -385,7 +386,7 @@ def _unambiguous(packages: Iterable[Package]) -> list[Package]:
 
 
 def _rows(entries: Iterable[Entry], metric: str) -> tuple[tuple[int | None, Entry], ...]:
-    sign = 1 if metric in LOWER else -1
+    sign = 1 if lower_is_better(metric) else -1
 
     def key(entry: Entry) -> float:
         value = entry.value(metric)

@@ -18,12 +18,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from evaluation import scores
+from evaluation import predictions, scores
 from evaluation.data import tables
 from evaluation.data.dataset import EVALUATION, Dataset, Split
 from evaluation.files import replacing
 from evaluation.findings import ERROR, NOTE, SHOWN, WARNING, BadRequest, Faulty, Finding, cut, quoted
-from evaluation.metrics import retrieval
 from evaluation.ordering import natural
 from submission import archive, documents, metadata, outputs, reports
 from submission.documents import Document
@@ -503,15 +502,13 @@ def _answer(task: Task, run: Path, split: Split, folder: Path, path: Path, shown
         if task.kind == "captioning":
             if not table.is_file():
                 return [_no_prediction(task, run, split, folder, table, matrix)]
-            from evaluation.metrics import captioning  # takes scipy along, which no other task needs
-
             source = table
-            prediction = captioning.read(table)
+            prediction = predictions.read_captions(table)
         else:
             source = matrix if matrix.is_file() else table
             if not source.is_file() or _holds_captions(source):
                 return [_no_prediction(task, run, split, folder, matrix, table)]
-            prediction = retrieval.read(source, (len(split.queries), len(split.clips)))
+            prediction = predictions.read_retrieval(source, (len(split.queries), len(split.clips)))
         outputs.write(task, prediction, split, path, str(source))
     except Faulty as faulty:
         return [replace(finding, file=shown) if finding.file == str(path) else finding for finding in faulty.findings]
@@ -539,8 +536,8 @@ def _no_prediction(task: Task, run: Path, split: Split, folder: Path, wanted: Pa
         return Finding(str(wanted), message=f"{message}; {advice}")
     own = {
         "captions": "a CSV of file_name and caption_predicted",
-        "top-k": f"retrieval.Similarity(…).save, or {other.name}, a CSV of each query and its best clips",
-        "matrix": "retrieval.Similarity(…).save",
+        "top-k": f"predictions.Similarity(…).save, or {other.name}, a CSV of each query and its best clips",
+        "matrix": "predictions.Similarity(…).save",
     }[task.form.value]
     message = f"is not there, and {task.name} wants it; make it: {command}; or, of a system of your own, by {own}"
     return Finding(str(wanted), message=message)

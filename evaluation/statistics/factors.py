@@ -45,7 +45,7 @@ import numpy as np
 from evaluation.data import tables
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, Faulty, Finding, printable, table, unknown_key
-from evaluation.scores import LOWER
+from evaluation.metrics.catalogue import lower_is_better
 from evaluation.statistics.comparison import holm, marks, p_value
 
 AROUND = ("run", "seed", "state", "seconds", "error")  # the columns around the factors: one before them, four after
@@ -215,13 +215,13 @@ def settings(runs: Iterable[Result], metric: str) -> list[Setting]:
 
 
 def _summed(levels: tuple[str, ...], values: Sequence[float], runs: Sequence[float], metric: str) -> Setting:
-    most = min(runs) if metric in LOWER else max(runs)
+    most = min(runs) if lower_is_better(metric) else max(runs)
     return Setting(levels, fmean(values), stdev(values) if len(values) > 1 else math.nan, len(values), most)
 
 
 def ranked(found: Iterable[Setting], metric: str) -> list[Setting]:
     """Settings, the best first."""
-    return sorted(found, key=lambda one: one.mean, reverse=metric not in LOWER)
+    return sorted(found, key=lambda one: one.mean, reverse=not lower_is_better(metric))
 
 
 def best(results: Results, factor: str) -> list[Setting]:
@@ -346,7 +346,7 @@ def _both_directions(
     results: Results, factor: str, group: str, levels: tuple[str, str], normal: bool
 ) -> list[Contrast]:
     """Test whether either of two levels is better, the smaller p first; nothing where they have no pair."""
-    sign = -1 if results.metric in LOWER else 1
+    sign = -1 if lower_is_better(results.metric) else 1
     tests = []
     for one, other in (levels, levels[::-1]):
         differences, of = pairs(results, factor, one, other)

@@ -26,6 +26,7 @@ from gensim.models import KeyedVectors
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from evaluation import predictions
 from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Clip, Dataset, Split, read_dataset
 from evaluation.findings import BadRequest
 from evaluation.metrics import retrieval
@@ -286,7 +287,7 @@ class Training(frozen.Training):
         batches = [self.transfer_batch_to_device(self.material.said(part), self.device, 0) for part in parts]
         captions = torch.cat([self.said(*batch) for batch in batches])
         scores = (captions @ torch.cat(self.clips).T).float().cpu().numpy()
-        similarity = retrieval.Similarity(self.split.queries, self.split.file_names, scores)
+        similarity = predictions.Similarity(self.split.queries, self.split.file_names, scores)
         found = retrieval.ranks(self.split.truth, similarity)
         self.log("validation_mAP@10", float(retrieval.average_precision(*found, 10).mean()), prog_bar=True)
         self.log("validation_R@10", float(retrieval.recall(*found, 10).mean()))

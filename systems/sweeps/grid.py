@@ -121,7 +121,7 @@ def read(file: Path) -> Plan:
     findings = []
     if plan.metric not in captioning.METRICS:
         try:
-            retrieval.choose([plan.metric])
+            retrieval.resolve_metrics([plan.metric])
         except BadRequest as mistake:
             message = f"{mistake}; or of captions {', '.join(captioning.METRICS)}"
             findings.append(Finding(str(file), column="metric", message=message))

@@ -41,7 +41,7 @@ import torch
 from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
-from evaluation import scores
+from evaluation import predictions, scores
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION, Dataset, Split, read_dataset
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, Faulty, printable, system_failure
@@ -414,7 +414,7 @@ def _must_measure(metric: str, split: Split, cache: Path) -> None:
     """Make sure, before hours of training, that the metric can be computed: of a clip that says its own caption."""
     if metric in captioning.METRICS:
         few = Split(split.name, split.clips[:2])
-        said = captioning.Prediction(few.file_names, tuple(next(iter(clip.captions), "") for clip in few.clips))
+        said = predictions.Captions(few.file_names, tuple(next(iter(clip.captions), "") for clip in few.clips))
         found = captioning.evaluate(few, said, metrics=[metric], cache=cache)
         if metric in found.unavailable:
             raise BadRequest(f"metric {metric} is not available: {found.unavailable[metric]}")

@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 
+from evaluation import predictions
 from evaluation.data import soundscapes
 from evaluation.data.dataset import Split, read_dataset
 from evaluation.findings import BadRequest, Faulty, command
@@ -204,7 +205,8 @@ def test_a_sweep_makes_ordinary_runs_and_records_those_that_fail(place, undistur
     assert all(torch.equal(one["state_dict"][key], value) for key, value in other["state_dict"].items())
     assert (run / "config.yaml").read_text() == (there / "config.yaml").read_text()
     split = read_dataset(place / "data", "evaluation")["evaluation"]
-    score = retrieval.evaluate(split, retrieval.read(run / "predictions" / "evaluation.npz"), metrics=["mAP@5", "R@1"])
+    prediction = predictions.read_retrieval(run / "predictions" / "evaluation.npz")
+    score = retrieval.evaluate(split, prediction, metrics=["mAP@5", "R@1"])
     assert found[name]["mAP@5"] == str(score.metrics["mAP@5"].estimate.value)
     assert found[name]["R@1"] == str(score.metrics["R@1"].estimate.value)
 
@@ -317,7 +319,7 @@ def test_captioners_are_scored_by_the_metrics_of_captions(place, monkeypatch, tm
     found = rows(here)
     assert list(found) == ["rain-falls_0", "a-dog_1"]
     for run in (first, last):
-        said = captioning.Prediction(split.file_names, (run.levels["words"],) * len(split.clips))
+        said = predictions.Captions(split.file_names, (run.levels["words"],) * len(split.clips))
         score = captioning.evaluate(split, said, metrics=["bleu_1", "cider_d"], cache=cache)
         for metric in ("bleu_1", "cider_d"):
             assert found[run.name][metric] == str(score.metrics[metric].estimate.value)
