@@ -22,9 +22,9 @@ import numpy as np
 import soundfile
 
 from evaluation import predictions
-from evaluation.data import soundscapes
 from evaluation.data.audio import LogMel
 from evaluation.data.dataset import Split, read_dataset
+from evaluation.data.soundscapes import generate, grammar
 from evaluation.metrics import retrieval
 from evaluation.statistics.intervals import jackknife
 
@@ -145,15 +145,15 @@ def forget(path: Path) -> int:
 def samplers(alone: Function, folder: Path) -> list[Row]:
     """An epoch on the default data, a clip encoded once with its captions, against once for each caption."""
     place = folder / "soundscapes"
-    soundscapes.make(place, clips={"development": soundscapes.CLIPS["development"]}, progress=False)
-    clips = soundscapes.CLIPS["development"]
+    generate.make_soundscapes(place, clips={"development": generate.CLIPS["development"]}, progress=False)
+    clips = generate.CLIPS["development"]
     steps = clips // 32
     runs: dict[str, list[Steps]] = {"clip": [], "caption": []}
     for sampler in ("clip", "caption") * 2:
         runs[sampler].append(alone(_sampler, place, folder, sampler, steps))
     best = {name: min(sum(run.waiting) + sum(run.training) for run in done) for name, done in runs.items()}
     memory = {name: max(run.memory for run in done) for name, done in runs.items()}
-    captions = soundscapes.CAPTIONS
+    captions = grammar.CAPTIONS
     epochs = best["clip"], best["caption"] * captions
     learnt = clips * captions / best["clip"], clips / best["caption"]
     note = f"{steps} steps; {steps} of {steps * captions}, times {captions}"

@@ -11,8 +11,9 @@ from pathlib import Path
 import yaml
 
 from bench.measures import CLOTHO, Function, Row, duration, times
-from evaluation.data import soundscapes, tables
+from evaluation.data import tables
 from evaluation.data.dataset import EVALUATION
+from evaluation.data.soundscapes import generate
 
 SEEDS, SIZES = 9, (64, 128, 256, 512)
 ALONE = 12  # of the runs, that are made in a process each
@@ -25,7 +26,7 @@ def sweeps(alone: Function, folder: Path) -> list[Row]:
     if not YAMNET.is_dir():
         return [Row("a sweep of ATAE / a process for each run", "–", note=f"needs {YAMNET}")]
     place = folder / "sweep"
-    soundscapes.make(place / "data", clips=CLIPS, progress=False)
+    generate.make_soundscapes(place / "data", clips=CLIPS, progress=False)
     settings = {"audio_encoder": "yamnet", "audio_weights": str(YAMNET), "text_encoder": ENCODER, "text_layer": -1}
     settings |= {"loss": "nt_xent", "epochs": 4}
     plan = {"system": "systems.atae", "set": settings, "grid": {"size": list(SIZES)}, "seeds": SEEDS}

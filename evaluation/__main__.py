@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 from evaluation import predictions
-from evaluation.data.dataset import EVALUATION, check_dataset, read_dataset, read_relevance
+from evaluation.data.check import check_dataset
+from evaluation.data.dataset import EVALUATION, read_dataset
+from evaluation.data.relevance import read_relevance
 from evaluation.findings import BadRequest, command, count, say, table, unknown_key
 from evaluation.metrics import retrieval
 from evaluation.scores import Score
@@ -15,13 +17,13 @@ from evaluation.statistics.intervals import METHODS
 
 def make(options: argparse.Namespace) -> None:
     """Synthesise the default data set, and say what chance and two oracles reach on it."""
-    from evaluation.data import soundscapes
+    from evaluation.data.soundscapes import generate, oracle
 
-    soundscapes.make(options.folder, seed=options.seed)
+    generate.make_soundscapes(options.folder, seed=options.seed)
     split = read_dataset(options.folder, EVALUATION, sound=False)[EVALUATION]
     scores = {}
     for knows in ("kinds", "scene"):
-        matrix, queries, names = soundscapes.oracle(options.folder, EVALUATION, knows=knows)
+        matrix, queries, names = oracle.oracle_similarity(options.folder, EVALUATION, knows=knows)
         scores[knows] = retrieval.evaluate(split, predictions.Similarity(tuple(queries), tuple(names), matrix))
     rows = [["chance", *(f"{measured.chance:.3f}" for measured in scores["kinds"].metrics.values())]]
     for knows, who in (

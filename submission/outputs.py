@@ -15,7 +15,8 @@ from itertools import islice
 from pathlib import Path
 
 from evaluation.data import caption_text, tables
-from evaluation.data.dataset import SOUND_SUFFIXES, Split, of_another_split
+from evaluation.data.cells import SOUND_SUFFIXES
+from evaluation.data.dataset import Split, of_another_split
 from evaluation.files import replacing
 from evaluation.findings import (
     ALIKE,

@@ -43,10 +43,10 @@ def arguments(folder, run, *settings, system="baseline.captioner", small=SMALL):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    from evaluation.data import soundscapes
+    from evaluation.data.soundscapes import generate
 
     folder = tmp_path_factory.mktemp("data") / "tiny"
-    soundscapes.make(folder, clips={"development": 11, "validation": 4, "evaluation": 5}, progress=False)
+    generate.make_soundscapes(folder, clips={"development": 11, "validation": 4, "evaluation": 5}, progress=False)
     return folder
 
 

@@ -15,8 +15,8 @@ import torch
 import yaml
 
 from evaluation import scores
-from evaluation.data import soundscapes
 from evaluation.data.dataset import read_dataset
+from evaluation.data.soundscapes import generate
 from evaluation.findings import BadRequest, command
 from evaluation.metrics import retrieval
 from systems import atae, contract, listing, training
@@ -41,7 +41,9 @@ def place(tmp_path_factory):
     text_model(folder / "text")
     (folder / "modules").mkdir()
     (folder / "modules" / "tiny_hear.py").write_text(HEAR)
-    soundscapes.make(folder / "data", clips={"development": 10, "validation": 4, "evaluation": 11}, progress=False)
+    generate.make_soundscapes(
+        folder / "data", clips={"development": 10, "validation": 4, "evaluation": 11}, progress=False
+    )
     (folder / "noisy" / "FSD50K.metadata").mkdir(parents=True)
     (folder / "noisy" / "FSD50K.dev_audio").mkdir()
     rng = np.random.default_rng(0)

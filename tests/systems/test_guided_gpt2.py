@@ -15,8 +15,8 @@ import torch
 import transformers
 
 from evaluation import predictions, scores
-from evaluation.data import soundscapes
 from evaluation.data.dataset import Clip, Split, read_dataset
+from evaluation.data.soundscapes import generate
 from evaluation.findings import BadRequest, command
 from evaluation.metrics import captioning
 from systems import caption_retrieval, contract, guided_gpt2
@@ -41,7 +41,7 @@ def place(tmp_path_factory):
     causal_model(folder / "gpt")
     (folder / "modules").mkdir()
     (folder / "modules" / "tiny_hear.py").write_text(HEAR)
-    soundscapes.make(folder / "data", clips=SPLITS, progress=False)
+    generate.make_soundscapes(folder / "data", clips=SPLITS, progress=False)
     return folder
 
 

@@ -17,8 +17,8 @@ from torch import nn
 from transformers import BertModel
 
 from evaluation import predictions
-from evaluation.data import soundscapes
 from evaluation.data.dataset import Clip, Split, read_dataset
+from evaluation.data.soundscapes import generate
 from evaluation.findings import BadRequest, command
 from evaluation.metrics import captioning
 from evaluation.statistics import factors
@@ -57,7 +57,9 @@ def place(tmp_path_factory):
     vectors.save_word2vec_format(folder / FILES["w2v"], binary=True)
     vectors.save_word2vec_format(folder / FILES["ft"], binary=False)
     vectors.save_word2vec_format(folder / FILES["glove"], binary=False, write_header=False)
-    soundscapes.make(folder / "data", clips={"development": 6, "validation": 4, "evaluation": 5}, progress=False)
+    generate.make_soundscapes(
+        folder / "data", clips={"development": 6, "validation": 4, "evaluation": 5}, progress=False
+    )
     return folder
 
 

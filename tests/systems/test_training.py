@@ -50,11 +50,11 @@ def arguments(data, run, *more):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    from evaluation.data import soundscapes
+    from evaluation.data.soundscapes import generate
 
     folder = tmp_path_factory.mktemp("data") / "tiny"
     clips = {"development": 14, "validation": 6, "evaluation": 11}
-    soundscapes.make(folder, clips=clips, progress=False)
+    generate.make_soundscapes(folder, clips=clips, progress=False)
     return folder
 
 

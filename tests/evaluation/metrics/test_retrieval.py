@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from evaluation.data.dataset import Clip, Split, read_dataset, read_relevance
+from evaluation.data.dataset import Clip, Split, read_dataset
+from evaluation.data.relevance import read_relevance
 from evaluation.findings import WARNING, BadRequest, Faulty, limited
 from evaluation.metrics import retrieval
 from evaluation.metrics.retrieval import (

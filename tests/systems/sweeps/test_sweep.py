@@ -18,8 +18,8 @@ import torch
 import yaml
 
 from evaluation import predictions
-from evaluation.data import soundscapes
 from evaluation.data.dataset import Split, read_dataset
+from evaluation.data.soundscapes import generate
 from evaluation.findings import BadRequest, Faulty, command
 from evaluation.metrics import captioning, retrieval
 from systems import contract, runs, training
@@ -110,7 +110,7 @@ def place(tmp_path_factory):
     (folder / "modules" / "fragile.py").write_text(FRAGILE)
     (folder / "modules" / "says.py").write_text(SAYS)
     (folder / "modules" / "both.py").write_text(BOTH)
-    soundscapes.make(folder / "data", clips=SPLITS, progress=False)
+    generate.make_soundscapes(folder / "data", clips=SPLITS, progress=False)
     content = {
         "system": "fragile",
         "set": {"text_encoder": str(folder / "text"), "audio_encoder": "tiny_hear", "epochs": 3, "batch": 8},
