@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evaluation import report
+from evaluation import predictions, report
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, Split, read_dataset
 from evaluation.findings import BadRequest, command, table
 from evaluation.metrics import captioning, overlap
@@ -153,7 +153,7 @@ def main(options: argparse.Namespace) -> None:
     scores = {str(options.run_folder): _score(split, prediction, options.cache)}
     for (name, stem), captions in zip(names.items(), said, strict=True):
         path = options.run_folder / "floors" / options.split / f"{stem}.csv"
-        captioning.write(path, split.file_names, captions)
+        predictions.write_captions(path, split.file_names, captions)
         scores[name] = _score(split, path, options.cache)
         scores[name].save(path.with_suffix(".json"))
     print(_table(scores))
@@ -164,7 +164,8 @@ def main(options: argparse.Namespace) -> None:
 
 
 def _score(split: Split, prediction: Path, cache: Path) -> Score:
-    return captioning.evaluate(split, captioning.read(prediction), metrics=METRICS, cache=cache, file=str(prediction))
+    captions = predictions.read_captions(prediction)
+    return captioning.evaluate(split, captions, metrics=METRICS, cache=cache, file=str(prediction))
 
 
 def _table(scores: dict[str, Score]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.measuring import Function, Row, clotho, duration, race, times
+from evaluation import predictions
 from evaluation.data.dataset import Split, read_dataset
 from evaluation.metrics import captioning, overlap
 from evaluation.metrics.java import find_java, lay_out_jars
@@ -30,11 +31,11 @@ def captions(alone: Function, folder: Path) -> list[Row]:
     return rows
 
 
-def _texts(place: Path) -> tuple[Split, captioning.Prediction]:
+def _texts(place: Path) -> tuple[Split, predictions.Captions]:
     split = read_dataset(place, "evaluation", sound=False)["evaluation"]
     first = [clip.captions[0] for clip in split.clips]
     # Every clip is given a caption of its neighbour's: something in common, as a trained captioner has.
-    return split, captioning.Prediction(split.file_names, (*first[1:], first[0]))
+    return split, predictions.Captions(split.file_names, (*first[1:], first[0]))
 
 
 def _captions(place: Path, cache: Path) -> tuple[tuple[int, int], float, float, float, float]:

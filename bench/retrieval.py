@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.measuring import CLIPS, CLOTHO, Function, Row, clotho, duration, race, times
+from evaluation import predictions
 from evaluation.data.dataset import Split, read_dataset
 from evaluation.metrics import retrieval
 from evaluation.statistics.intervals import jackknife
@@ -58,7 +59,7 @@ def _scoring(place: Path, library: str) -> tuple[tuple[int, int], float, float, 
     )
 
     def ours() -> list[float]:
-        score = retrieval.evaluate(split, retrieval.Similarity(split.queries, split.file_names, scores))
+        score = retrieval.evaluate(split, predictions.Similarity(split.queries, split.file_names, scores))
         return [score.metrics[name].estimate.value for name in ("mAP@10", "R@1", "R@5", "R@10")]
 
     converted = convert()

@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, InstanceOf, ValidationE
 from evaluation import report
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, Faulty, Finding, table
+from evaluation.metrics import catalogue
 from evaluation.statistics.intervals import (
     METHODS,
     RESAMPLES,
@@ -43,10 +44,6 @@ from evaluation.statistics.intervals import (
 )
 
 VERSION = "0.2.0"
-LOWER = ("fer", "medR")  # metrics of which less is better
-
-CORPUS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor")  # metrics that are no mean over items
-REWEIGHTED = ("cider_d", "spider", "spider_fl")  # no mean of their pseudo-values if each clip changes the weights
 EXACT = "cider_d:idf-of-split-left-out-exact"  # the part of a signature that says so
 ROUNDING = 1e-6  # relative; a file may hold figures of six or more digits
 MANY = 50  # items, from which on the pseudo-values' mean is known to lie near the metric
@@ -404,9 +401,13 @@ def check(score: Score, file: str) -> list[Finding]:
 
 
 def _is_mean(name: str, score: Score) -> bool:
-    if name in REWEIGHTED:
+    """Return whether a metric is the mean of its items' values."""
+    metric = catalogue.find(name)
+    if metric is None:
+        return True
+    if metric.statistic == "weighted":
         return EXACT not in score.signature.split("|")
-    return name not in CORPUS
+    return metric.statistic != "corpus"
 
 
 def _value_fault(name: str, measured: Measured, score: Score) -> str | None:

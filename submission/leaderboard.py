@@ -43,14 +43,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from evaluation import predictions
 from evaluation.data.dataset import Split
 from evaluation.data.tables import spreadsheet
 from evaluation.files import replacing
 from evaluation.findings import ERROR, NOTE, BadRequest, Finding, count, printable, say, table
 from evaluation.metrics import retrieval
+from evaluation.metrics.catalogue import lower_is_better
 from evaluation.ordering import natural
 from evaluation.report import number
-from evaluation.scores import LOWER, plain
+from evaluation.scores import plain
 from evaluation.statistics import comparison
 from evaluation.statistics.comparison import Difference
 from submission import archive, package, scoring
@@ -173,7 +175,7 @@ class Leaderboard:
         """One sentence: how many systems, ranked by which metric, on which set."""
         systems = plural(len(self.systems.rows), "system")
         teams = plural(len(self.teams.rows), "team")
-        lower = ", less is better" if self.metric in LOWER else ""
+        lower = ", less is better" if lower_is_better(self.metric) else ""
         stands = "" if self.split == self.ranked else f", for which the split {self.split} stands"
         return f"{systems} of {teams}, ranked by {self.metric}{lower}, on the set {self.ranked}{stands}."
 
@@ -458,7 +460,7 @@ def _has_truth(task: Task, split: Split) -> bool:
 def _check_truth(split: Split) -> None:
     """Raise Faulty if the truth does not hold, before packages are blamed for it."""
     scores = np.zeros((len(split.truth), len(split.clips)), dtype=np.float32)
-    retrieval.evaluate(split, retrieval.Similarity(tuple(split.truth), split.file_names, scores), file="truth")
+    retrieval.evaluate(split, predictions.Similarity(tuple(split.truth), split.file_names, scores), file="truth")
 
 
 def _packages_in(folder: Path, out: Path) -> tuple[list[Path], list[Finding]]:
@@ -596,7 +598,7 @@ def _ranked(systems: Iterable[ScoredSystem], metric: str) -> tuple[tuple[int | N
     values = pd.Series([system.value(metric) for system in in_order], dtype=float)
     values = values.round(12)  # adding up in another order is no difference
     values = values.where(np.isfinite(values))
-    ranks = values.rank(method="min", ascending=metric in LOWER).sort_values(kind="stable", na_position="last")
+    ranks = values.rank(method="min", ascending=lower_is_better(metric)).sort_values(kind="stable", na_position="last")
     rows = []
     for index, rank in ranks.items():
         rows.append((None if math.isnan(rank) else int(rank), in_order[index]))

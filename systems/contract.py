@@ -29,7 +29,7 @@ from evaluation import yamlfiles
 from evaluation.data import audio
 from evaluation.data.dataset import Dataset, Split
 from evaluation.findings import BadRequest, Faulty, Finding, cut, say, unknown_key
-from evaluation.metrics.retrieval import Similarity
+from evaluation.predictions import Similarity
 from systems import source
 from systems.lock import locked
 from systems.modules import UntrustedModule, imported, must_be_trusted, trusting

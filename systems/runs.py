@@ -6,6 +6,7 @@ The verb `predict` and every run of a sweep go through here, so that predictions
 from collections.abc import Collection
 from pathlib import Path
 
+from evaluation import predictions
 from evaluation.data.dataset import Split
 from evaluation.findings import WARNING, BadRequest, Finding, say
 from evaluation.metrics import captioning, retrieval
@@ -59,7 +60,7 @@ def predict(
     if task == "captioning":
         path = folder / "predictions" / f"{split.name}.csv"
         captions, log_probabilities = contract.captions(model, split, device=device)
-        captioning.write(path, split.file_names, captions, log_probabilities)
+        predictions.write_captions(path, split.file_names, captions, log_probabilities)
         return f"{path}: {len(captions)} clips, {plural(len(set(captions)), 'different caption')}"
     if not split.queries:
         raise BadRequest(f"the split {split.name} has no queries to answer")
@@ -97,11 +98,11 @@ def score(folder: Path, split: Split, metric: str, cache: Path) -> Score:
     if not file.is_file():
         raise BadRequest(f"{file}: no such file, and {metric} is a metric of {task}; predict with --as {task} first")
     if task == "retrieval":
-        prediction = retrieval.read(file, (len(split.queries), len(split.clips)))
-        found = retrieval.evaluate(split, prediction, metrics=[metric, *retrieval.SETS["dcase2022"]])
+        prediction = predictions.read_retrieval(file, (len(split.queries), len(split.clips)))
+        found = retrieval.evaluate(split, prediction, metrics=[metric, *retrieval.TASK_METRICS])
     else:
-        metrics = [metric, *captioning.SETS["basic"]]
-        found = captioning.evaluate(split, captioning.read(file), metrics=metrics, cache=cache)
+        metrics = [metric, *captioning.BASIC]
+        found = captioning.evaluate(split, predictions.read_captions(file), metrics=metrics, cache=cache)
         if metric in found.unavailable:
             raise BadRequest(f"{metric} is not available: {found.unavailable[metric]}")
     found.save(folder / "scores" / f"{split.name}.json")

@@ -45,7 +45,7 @@ from evaluation import report
 from evaluation.data import tables
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, Faulty, Finding, printable, unknown_key
-from evaluation.scores import LOWER
+from evaluation.metrics.catalogue import lower_is_better
 from evaluation.statistics.comparison import holm
 
 AROUND = ("run", "seed", "state", "seconds", "error")  # the columns around the factors: one before them, four after
@@ -178,7 +178,7 @@ def settings(results: Results) -> pd.DataFrame:
     runs = results.runs.groupby(list(results.factors), sort=False)[results.metric]
     summary = runs.agg(mean="mean", sd="std", runs="size", best=_best(results.metric))
     means = summary["mean"].round(12)  # means that differ by rounding only keep the order of the file
-    return summary.loc[means.sort_values(ascending=results.metric in LOWER, kind="stable").index]
+    return summary.loc[means.sort_values(ascending=lower_is_better(results.metric), kind="stable").index]
 
 
 def best_settings(results: Results, factor: str) -> pd.DataFrame:
@@ -202,7 +202,7 @@ def level_means(results: Results, factor: str) -> pd.DataFrame:
 
 def _best(metric: str) -> str:
     """Return the name of pandas' function for the best value."""
-    return "min" if metric in LOWER else "max"
+    return "min" if lower_is_better(metric) else "max"
 
 
 # Tests ----------------------------------------------------------------------------------------------------------------
@@ -324,7 +324,7 @@ def _better_direction(
     differences: pd.Series, one: str, other: str, metric: str, normal: bool
 ) -> dict[str, float | str]:
     """Test whether either of two levels is better, and return the test with the smaller p."""
-    sign = -1 if metric in LOWER else 1
+    sign = -1 if lower_is_better(metric) else 1
     tests = []
     for better, worse, gained in ((one, other, differences), (other, one, -differences)):
         statistic, p = wilcoxon(sign * gained, normal)

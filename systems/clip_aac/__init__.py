@@ -51,6 +51,7 @@ from pydantic import Field, model_validator
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from evaluation import predictions
 from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Clip, Dataset, Split
 from evaluation.findings import BadRequest
 from evaluation.metrics import retrieval
@@ -443,7 +444,7 @@ class Training(lightning.LightningModule):
         self.log("validation_CIDEr-D", vocabulary.cider(self.split, self.captions), prog_bar=True)
         if self.model.config.alpha:
             answers = self.model.embed_text(self.split.queries).float() @ torch.cat(self.clips).T
-            similarity = retrieval.Similarity(self.split.queries, self.split.file_names, answers.cpu().numpy())
+            similarity = predictions.Similarity(self.split.queries, self.split.file_names, answers.cpu().numpy())
             found = retrieval.ranks(self.split.truth, similarity)
             self.log("validation_mAP@10", float(retrieval.average_precision(*found, 10).mean()))
 

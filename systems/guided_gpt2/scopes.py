@@ -36,12 +36,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from evaluation import report
+from evaluation import predictions, report
 from evaluation.data.dataset import EVALUATION, Split, read_dataset
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, command, lookalike, printable, table
 from evaluation.metrics import captioning
-from evaluation.metrics.captioning import Prediction
+from evaluation.predictions import Captions
 from evaluation.scores import Measured, Score
 from evaluation.statistics.intervals import jackknife
 from systems import caption_retrieval, guided_gpt2, listing, modules, published, runs
@@ -89,7 +89,7 @@ def main(options: argparse.Namespace) -> None:
     if not checkpoint.is_file():
         raise BadRequest(f"{checkpoint}: no such file; give the run folder of systems.guided_gpt2, trained")
     runs.warn_unfinished(options.run_folder)
-    metrics, _ = captioning.choose(options.metrics)
+    metrics = captioning.resolve_metrics(options.metrics).metrics
     split = caption_retrieval.captioned(read_dataset(options.data, options.split)[options.split])
     if options.examples:
         split = chosen(split, options.examples)
@@ -107,9 +107,9 @@ def main(options: argparse.Namespace) -> None:
         answers = said(model, split, options.cache)
     for name, captions in answers.items():
         path = folder / f"{name.replace(' ', '-')}.csv"
-        captioning.write(path, split.file_names, captions)
+        predictions.write_captions(path, split.file_names, captions)
         found[name] = captioning.evaluate(
-            split, captioning.read(path), metrics=metrics, cache=options.cache, file=str(path)
+            split, predictions.read_captions(path), metrics=metrics, cache=options.cache, file=str(path)
         )
         found[name].save(path.with_suffix(".json"))
     if all(len(clip.captions) > 1 for clip in split.clips):
@@ -258,7 +258,7 @@ def human(split: Split, metrics: Sequence[str], cache: Path) -> Score:
         rest = (replace(c, captions=(*c.captions[:number], *c.captions[number + 1 :])) for c in split.clips)
         others = Split(split.name, tuple(rest))
         captions = tuple(clip.captions[number] for clip in split.clips)
-        prediction = Prediction(split.file_names, captions)
+        prediction = Captions(split.file_names, captions)
         folds.append(captioning.evaluate(others, prediction, metrics=metrics, cache=cache, file="the truth"))
     means = {}
     for name, first in folds[0].metrics.items():

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from evaluation import predictions
 from evaluation.data.dataset import Split
 from evaluation.metrics import retrieval
 
@@ -16,7 +17,7 @@ def retrieval_metrics(split: Split, scores: Tensor) -> dict[str, float]:
     Returns:
         `validation_mAP@10` and `validation_R@10`, in [0, 1].
     """
-    similarity = retrieval.Similarity(split.queries, split.file_names, scores.float().cpu().numpy())
+    similarity = predictions.Similarity(split.queries, split.file_names, scores.float().cpu().numpy())
     ranks = retrieval.ranks(split.truth, similarity)
     return {
         "validation_mAP@10": float(retrieval.average_precision(*ranks, 10).mean()),

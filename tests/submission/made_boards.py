@@ -10,7 +10,7 @@ import yaml
 from evaluation.data.dataset import Dataset, Split
 from evaluation.findings import ERROR, NOTE, Finding
 from evaluation.metrics import captioning, retrieval
-from evaluation.metrics.retrieval import Similarity
+from evaluation.predictions import Similarity
 from submission import package, tasks, teams
 from submission.leaderboard import rank
 from submission.scoring import ScoredPackage, ScoredSystem

@@ -17,6 +17,7 @@ from gensim.models import KeyedVectors
 from torch import nn
 from transformers import BertModel
 
+from evaluation import predictions
 from evaluation.data.dataset import Clip, Split, read_dataset
 from evaluation.data.soundscapes import generate
 from evaluation.findings import BadRequest, command
@@ -483,7 +484,7 @@ def test_from_prediction_to_package_and_published_figures(place, runs, tmp_path,
     assert command(submission(), ["validate", str(made), *about]) == 0
 
     split = read_dataset(place / "data", "evaluation")["evaluation"]
-    score = captioning.evaluate(split, captioning.read(path), metrics=["cider_d"])
+    score = captioning.evaluate(split, predictions.read_captions(path), metrics=["cider_d"])
     score.save(run / "scores" / "evaluation.json")
     capsys.readouterr()
     assert command(parser(), ["published", "systems.offtheshelf", str(run), "--data", str(place / "data")]) == 0
@@ -559,6 +560,6 @@ def test_it_captions_real_sounds_by_real_models(shared, tmp_path):
     assert command(parser(), asked) == 0
     assert command(parser(), ["predict", str(tmp_path / "run"), "--data", str(shared / "esc10")]) == 0
     split = read_dataset(shared / "esc10", "evaluation")["evaluation"]
-    prediction = captioning.read(tmp_path / "run" / "predictions" / "evaluation.csv")
+    prediction = predictions.read_captions(tmp_path / "run" / "predictions" / "evaluation.csv")
     score = captioning.evaluate(split, prediction, metrics=["cider_d"])
     assert score.metrics["cider_d"].estimate.value >= 0.3

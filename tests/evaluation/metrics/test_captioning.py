@@ -2,7 +2,6 @@ import ast
 import csv
 import gzip
 import json
-import math
 import re
 import subprocess
 import time
@@ -19,10 +18,12 @@ from evaluation import __main__, assets
 from evaluation.data.dataset import Clip, Split, read_dataset
 from evaluation.findings import BadRequest, Faulty, command, limited
 from evaluation.metrics import bert_score, captioning, fense, java, meteor, overlap, ptb_tokenizer, spice
-from evaluation.metrics.captioning import METRICS, SETS, Prediction, choose, evaluate, penalised, read, spider, validate
+from evaluation.metrics.captioning import BASIC, METRICS, evaluate, penalised, resolve_metrics, spider, validate
 from evaluation.metrics.java import Unavailable, find_java, lay_out_jars
 from evaluation.metrics.overlap import CiderD
 from evaluation.metrics.ptb_tokenizer import ptb_tokenize
+from evaluation.metrics.sets import MetricSet
+from evaluation.predictions import CAPTION_COLUMNS, Captions
 from evaluation.scores import read as read_score
 from evaluation.statistics.intervals import jackknife
 
@@ -34,7 +35,7 @@ REFERENCES = (
     ("Water runs.", "A tap is running."),
 )
 SPLIT = Split("evaluation", tuple(Clip(name, texts, Path(name)) for name, texts in zip(NAMES, REFERENCES, strict=True)))
-GOOD = Prediction(NAMES, ("A dog barks.", "Rain falls.", "A man speaks while people cheer.", "Somebody walks."))
+GOOD = Captions(NAMES, ("A dog barks.", "Rain falls.", "A man speaks while people cheer.", "Somebody walks."))
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +78,12 @@ def golden_split(golden):
 
 @pytest.fixture(scope="module")
 def golden_prediction(golden):
-    return Prediction(tuple(row["fname"] for row in golden[0]), tuple(row["cands"] for row in golden[0]))
+    return Captions(tuple(row["fname"] for row in golden[0]), tuple(row["cands"] for row in golden[0]))
 
 
 @pytest.fixture(scope="module")
 def scored(golden_split, golden_prediction, cache):
-    return evaluate(golden_split, golden_prediction, metrics=SETS["basic"], cache=cache)
+    return evaluate(golden_split, golden_prediction, metrics=BASIC, cache=cache)
 
 
 def test_golden(golden, scored):
@@ -249,8 +250,8 @@ def test_what_is_missing_is_named_and_the_rest_is_computed(cache):
 
 def test_hostile_captions(cache):
     captions = ("two\nlines\tand a tab", '"quotes" and emoji 🐕', "", "...")
-    prediction = Prediction(NAMES, captions)
-    score = evaluate(SPLIT, prediction, metrics=[*SETS["basic"], "vocab"], cache=cache)  # METEOR too
+    prediction = Captions(NAMES, captions)
+    score = evaluate(SPLIT, prediction, metrics=[*BASIC, "vocab"], cache=cache)  # METEOR too
     messages = [finding.message for finding in score.findings]
     assert messages == [
         "the caption of 'c.wav' has no word; it scores 0 wherever words are compared",
@@ -263,7 +264,7 @@ def test_hostile_captions(cache):
         mixed = list(captions)
         mixed[place] = text
         values = (
-            evaluate(SPLIT, Prediction(NAMES, tuple(mixed)), metrics=["rouge_l"], cache=cache).metrics["rouge_l"].values
+            evaluate(SPLIT, Captions(NAMES, tuple(mixed)), metrics=["rouge_l"], cache=cache).metrics["rouge_l"].values
         )
         assert values[place] == 1
         assert not values[2:].any()
@@ -318,7 +319,7 @@ def test_an_interrupt_ends_what_runs_beside(cache, tmp_path, monkeypatch):
 def test_one_clip_alone(cache):
     alone = Split("evaluation", SPLIT.clips[:1])
     score = evaluate(
-        alone, Prediction(NAMES[:1], ("A dog barks.",)), metrics=["cider_d", "bleu_1", "rouge_l"], cache=cache
+        alone, Captions(NAMES[:1], ("A dog barks.",)), metrics=["cider_d", "bleu_1", "rouge_l"], cache=cache
     )
     assert score.metrics["cider_d"].estimate.value == 0
     assert score.metrics["rouge_l"].estimate.value == 1
@@ -329,7 +330,7 @@ def test_one_clip_alone(cache):
 
 
 def test_the_order_of_rows_changes_nothing(cache):
-    back = Prediction(GOOD.file_names[::-1], GOOD.captions[::-1])
+    back = Captions(GOOD.file_names[::-1], GOOD.captions[::-1])
     one, other = (
         evaluate(SPLIT, prediction, metrics=["cider_d", "bleu_2"], cache=cache) for prediction in (GOOD, back)
     )
@@ -355,7 +356,7 @@ def looking(order):
 
 
 def predicted(order):
-    return Prediction(tuple(order), tuple(LOOKING[name][0] for name in order), tuple(range(2, 2 + len(order))))
+    return Captions(tuple(order), tuple(LOOKING[name][0] for name in order), tuple(range(2, 2 + len(order))))
 
 
 def official_tokens(texts, folder, cache):
@@ -384,7 +385,7 @@ def test_tokens_are_those_of_the_official_tool_whatever_the_order_of_the_truth(c
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_order_of_the_files_changes_no_digit(cache, seed):
-    wanted = [*SETS["basic"], "vocab", "vocab_ratio"]
+    wanted = [*BASIC, "vocab", "vocab_ratio"]
     wanted.remove("meteor")
 
     def figures(truth, prediction):
@@ -427,7 +428,7 @@ def test_markup_in_two_captions_changes_no_other(cache, opening):
     split = Split("evaluation", tuple(Clip(name, (text,), Path(name)) for name, text in zip(names, texts, strict=True)))
     closing = "'\"> a bell"
     hostile = (opening, *texts[1:4], closing, texts[5])
-    score = evaluate(split, Prediction(names, hostile, tuple(range(2, 8))), metrics=["rouge_l"], cache=cache)
+    score = evaluate(split, Captions(names, hostile, tuple(range(2, 8))), metrics=["rouge_l"], cache=cache)
     assert list(score.metrics["rouge_l"].values[[1, 2, 3, 5]]) == [1, 1, 1, 1]
     (finding,) = score.findings
     assert (finding.line, finding.severity) == (2, "warning")
@@ -464,7 +465,7 @@ def test_a_caption_brings_no_reference_of_its_own(cache, monkeypatch):
     monkeypatch.setattr(meteor, "Meteor", Recorder)
     long = " ".join(["dog"] * 20_000)
     captions = ("<!zqav|||!zqav>", long, "a\x00dog <|endoftext|>", "x" * 1_000_000)
-    score = evaluate(SPLIT, Prediction(NAMES, captions, (2, 3, 4, 5)), metrics=["meteor", "rouge_l"], cache=cache)
+    score = evaluate(SPLIT, Captions(NAMES, captions, (2, 3, 4, 5)), metrics=["meteor", "rouge_l"], cache=cache)
     assert not score.unavailable
     by_name = dict(zip(sorted(NAMES), given["candidates"], strict=True))
     assert [by_name[name] for name in NAMES] == [
@@ -486,9 +487,7 @@ def test_a_caption_brings_no_reference_of_its_own(cache, monkeypatch):
 
 def test_a_long_reference_is_named(cache):
     long = tuple(replace(clip, captions=("dog " * 2000, *clip.captions)) for clip in SPLIT.clips[:2])
-    score = evaluate(
-        Split("evaluation", long), Prediction(NAMES[:2], ("a dog", "rain")), metrics=["bleu_1"], cache=cache
-    )
+    score = evaluate(Split("evaluation", long), Captions(NAMES[:2], ("a dog", "rain")), metrics=["bleu_1"], cache=cache)
     assert [(finding.file, finding.column, finding.severity) for finding in score.findings] == [
         ("evaluation", "caption_1", "warning")
     ] * 2
@@ -500,7 +499,7 @@ def test_twenty_of_a_kind_are_listed_and_the_rest_counted():
     names = tuple(f"{number}.wav" for number in range(50))
     split = Split("evaluation", tuple(Clip(name, ("a",), Path(name)) for name in names))
     captions = ("a <unk>",) * 30 + ("...",) * 20
-    findings = limited(validate(split, Prediction(names, captions, tuple(range(2, 52))), "it.csv"))
+    findings = limited(validate(split, Captions(names, captions, tuple(range(2, 52))), "it.csv"))
     assert len(findings) == 41
     special = [finding for finding in sorted(findings) if "special token" in finding.message]
     assert str(special[0]) == (
@@ -511,7 +510,7 @@ def test_twenty_of_a_kind_are_listed_and_the_rest_counted():
 
 
 def test_captions_beyond_the_split_s_are_left_out(cache):
-    more = Prediction((*NAMES, "else.wav"), (*GOOD.captions, "A dog barks."))
+    more = Captions((*NAMES, "else.wav"), (*GOOD.captions, "A dog barks."))
     one, other = (evaluate(SPLIT, prediction, metrics=["cider_d"], cache=cache) for prediction in (GOOD, more))
     assert one.metrics["cider_d"].estimate == other.metrics["cider_d"].estimate
     (finding,) = other.findings
@@ -564,16 +563,19 @@ def test_the_signature_names_what_was_computed_and_nothing_else(cache, monkeypat
     assert ("aac-metrics" in everything["fer"]) and ("aac-metrics" not in everything["bert_score"])
 
 
-def test_sets():
-    """The first metric of each set is the one that ranked that year."""
-    ranks = {name: metrics[0] for name, metrics in SETS.items()}
-    assert ranks["dcase2020"] == ranks["dcase2021"] == ranks["dcase2022"] == "spider"
-    assert (ranks["dcase2023"], ranks["dcase2024"]) == ("spider_fl", "fense")
-    assert all(set(metrics) <= set(METRICS) for metrics in SETS.values())
-    assert choose(["dcase2024"]) == (SETS["dcase2024"], "bootstrap")
-    assert choose(["dcase2023"]) == (SETS["dcase2023"], "jackknife")
-    assert choose(["bleu_1", "bleu_1", "meteor"]) == (("bleu_1", "meteor"), "jackknife")
-    assert set(captioning.NEEDS) == set(METRICS)
+def test_requests_of_sets_and_metrics():
+    assert resolve_metrics(["dcase2024"]).interval == "bootstrap"
+    assert resolve_metrics(["dcase2023"]).interval == "jackknife"
+    assert resolve_metrics(["basic"]).metrics == BASIC
+    assert resolve_metrics(["all"]).metrics == METRICS
+    assert resolve_metrics(["bleu_1", "bleu_1", "meteor"]).metrics == ("bleu_1", "meteor")
+
+
+def test_a_set_with_an_unknown_metric_is_refused(monkeypatch):
+    sets = {"dcase2031": MetricSet(("fensee",))}
+    monkeypatch.setattr(captioning, "year_sets", lambda kind: sets)
+    with pytest.raises(BadRequest, match="unknown metric 'fensee'; did you mean 'fense'"):
+        resolve_metrics(["dcase2031"])
 
 
 @pytest.mark.parametrize(
@@ -596,7 +598,7 @@ def test_bad_requests(cache, options, message):
 def test_a_blind_split_cannot_be_scored(cache):
     blind = Split("test", (Clip("a.wav", (), Path("a.wav")),))
     with pytest.raises(BadRequest, match="the split test has clips without captions"):
-        evaluate(blind, Prediction(("a.wav",), ("A dog.",)), cache=cache)
+        evaluate(blind, Captions(("a.wav",), ("A dog.",)), cache=cache)
 
 
 def test_no_java_at_all(monkeypatch, cache):
@@ -605,112 +607,18 @@ def test_no_java_at_all(monkeypatch, cache):
         evaluate(SPLIT, GOOD, metrics=["bleu_1"], cache=cache)
 
 
-# ------------------------------------------------------------------------------------------------ reading
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "file_name,caption_predicted\na.wav,A dog barks.\nb.wav,\n",
-        "file_name,caption_predicted\r\na.wav,A dog barks.\r\nb.wav,\r\n",
-        '\ufeff"file_name","caption_predicted"\n"a.wav","A dog barks."\n"b.wav",""\n',
-        "file_name\tcaption_predicted\na.wav\tA dog barks.\nb.wav\t\n",
-        "log_probability,caption_predicted,file_name\n-1.5,A dog barks.,a.wav\n-2,,b.wav\n",
-    ],
-)
-def test_read(tmp_path, text):
-    path = tmp_path / "it.csv"
-    path.write_bytes(text.encode())
-    assert read(path) == Prediction(("a.wav", "b.wav"), ("A dog barks.", ""), (2, 3))
-
-
-def test_what_is_written_is_read(tmp_path):
-    path, names = tmp_path / "run" / "prediction.csv", (" a, b.wav", "c.wav")
-    captions = ('a dog, "rex", barks', "rain")
-    captioning.write(path, names, captions, [-1.5, -2.25])
-    assert path.read_text().splitlines()[0] == "file_name,caption_predicted,log_probability"
-    found = captioning.read(path)
-    assert (found.file_names, found.captions) == (names, captions)
-    captioning.write(path, names, captions)
-    assert path.read_text().splitlines()[0] == "file_name,caption_predicted"
-
-
-def test_names_and_captions_are_verbatim(tmp_path):
-    path = tmp_path / "it.csv"
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(
-            [captioning.COLUMNS, *zip(NAMES, ["two\nlines", " blank ", 'a "b"', "🐕,"], strict=True)]
-        )
-    prediction = read(path)
-    assert prediction.file_names == NAMES
-    assert prediction.captions == ("two\nlines", " blank ", 'a "b"', "🐕,")
-
-
-SEMICOLONS = "it.csv:1: error: columns must be separated by commas or tabs; found semicolons: save it so"
-
-
-def test_what_cannot_be_read_says_nothing_of_its_header(tmp_path):
-    path = tmp_path / "p.csv"
-    path.write_bytes("file_name,caption_predicted\na.wav,Rain.\n".encode("utf-16"))
-    with pytest.raises(Faulty) as faulty:
-        read(path)
-    assert str(faulty.value) == f"{path}: error: must be UTF-8; this is UTF-16: save it as UTF-8"
-
-
-@pytest.mark.parametrize(
-    ("text", "findings"),
-    [
-        (
-            "",
-            ["one column 'caption_predicted'; found no line", ":1: error: the header must have one column 'file_name'"],
-        ),
-        ("file_name;caption_predicted\na.wav;A dog, barking.\nb.wav;A; b\n", [SEMICOLONS]),
-        ('"file_name";"caption_predicted"\n"a.wav";"A dog, barking."\n', [SEMICOLONS]),
-        ("file_name,caption\na.wav,b\n", ["one column 'caption_predicted'; found 'file_name', 'caption'"]),
-        ("file_name,file_name,caption_predicted\n", ["one column 'file_name'; found 'file_name', 'file_name'"]),
-        (
-            "file_name,caption_predicted\na.wav,A dog, barking.\nb.wav\n",
-            [
-                ":2: error: must have 2 cells as the header has, found 3; quote a cell with a comma",
-                ":3: error: must have 2 cells as the header has, found 1; quote a cell with a comma",
-            ],
-        ),
-        ('file_name,caption_predicted\na.wav,"A dog\n', ["is not valid CSV"]),
-        ("file_name,caption_predicted\na.wav,A\n\nb.wav,B\n", [":3: error: is a blank line; remove it"]),
-    ],
-)
-def test_files_that_do_not_hold(tmp_path, text, findings):
-    path = tmp_path / "it.csv"
-    path.write_text(text)
-    with pytest.raises(Faulty) as faulty:
-        read(path)
-    assert len(faulty.value.findings) == len(findings)
-    for finding, message in zip(faulty.value.findings, findings, strict=True):
-        assert message in str(finding)
-
-
-def test_no_such_file(tmp_path):
-    with pytest.raises(BadRequest, match="no such file; give a CSV with the columns file_name and caption_predicted"):
-        read(tmp_path / "none.csv")
-    with pytest.raises(BadRequest, match="is a folder; give a CSV with the columns file_name and caption_predicted"):
-        read(tmp_path)
-
-
-def test_a_retriever_s_prediction(tmp_path):
-    (tmp_path / "it.npz").write_bytes(b"PK\x03\x04\xff")
-    with pytest.raises(BadRequest, match=r"it.npz: is a similarity matrix of a retriever; score it with `evaluation"):
-        read(tmp_path / "it.npz")
+# ------------------------------------------------------------------------------------------------ validate
 
 
 @pytest.mark.parametrize(
     ("prediction", "messages"),
     [
         (
-            Prediction(NAMES[:3], GOOD.captions[:3]),
+            Captions(NAMES[:3], GOOD.captions[:3]),
             ["no caption for clip 'd.wav'"],
         ),
         (
-            Prediction(("leading blank.wav", *NAMES[1:3]), GOOD.captions[:3]),
+            Captions(("leading blank.wav", *NAMES[1:3]), GOOD.captions[:3]),
             [
                 "no caption for clip ' leading blank.wav'; there is 'leading blank.wav', and names are compared "
                 "verbatim",
@@ -719,18 +627,18 @@ def test_a_retriever_s_prediction(tmp_path):
             ],
         ),
         (
-            Prediction((*NAMES, "c.wav"), (*GOOD.captions, "Again."), (2, 3, 4, 5, 6)),
+            Captions((*NAMES, "c.wav"), (*GOOD.captions, "Again."), (2, 3, 4, 5, 6)),
             ["clip 'c.wav' stands in line 4 already; give each clip one caption"],
         ),
         (
-            Prediction((*NAMES, "c.wav"), (*GOOD.captions, "Again.")),
+            Captions((*NAMES, "c.wav"), (*GOOD.captions, "Again.")),
             ["clip 'c.wav' stands there twice; give each clip one caption"],
         ),
         (
-            Prediction(("x.wav", "y.wav"), ("A.", "B.")),
+            Captions(("x.wav", "y.wav"), ("A.", "B.")),
             ["names none of evaluation's 4 clips; is this the prediction of another split or data set?"],
         ),
-        (Prediction((), ()), ["has no rows; give one for each of evaluation's 4 clips"]),
+        (Captions((), ()), ["has no rows; give one for each of evaluation's 4 clips"]),
     ],
 )
 def test_validate_refuses(prediction, messages):
@@ -743,7 +651,7 @@ def test_names_that_all_differ_alike_are_one_finding(tmp_path):
     rows = [f"{number}.wav,A dog no. {number}." for number in range(9)]
     (tmp_path / "captions_test.csv").write_text("\n".join(["file_name,caption_1", *rows]))
     split = read_dataset(tmp_path, "test", sound=False)["test"]
-    prediction = Prediction(tuple(f"x/{number}" for number in range(9)), ("A dog.",) * 9, tuple(range(2, 11)))
+    prediction = Captions(tuple(f"x/{number}" for number in range(9)), ("A dog.",) * 9, tuple(range(2, 11)))
     with pytest.raises(Faulty) as faulty:
         validate(split, prediction, "it.csv")
     assert str(faulty.value) == (
@@ -757,7 +665,7 @@ def test_the_captions_of_another_split_name_it(tmp_path):
         rows = [f"{name} {number}.wav,A dog." for number in range(9)]
         (tmp_path / f"captions_{name}.csv").write_text("\n".join(["file_name,caption_1", *rows]))
     split = read_dataset(tmp_path, sound=False)["evaluation"]
-    prediction = Prediction(tuple(f"validation {number}.wav" for number in range(9)), ("A dog.",) * 9)
+    prediction = Captions(tuple(f"validation {number}.wav" for number in range(9)), ("A dog.",) * 9)
     with pytest.raises(Faulty) as faulty:
         validate(split, prediction, "it.csv")
     assert str(faulty.value) == (
@@ -781,7 +689,7 @@ def run(capsys, tmp_path, cache):
             for name, texts in zip(NAMES, REFERENCES, strict=True)
         )
     with (tmp_path / "good.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([captioning.COLUMNS, *zip(NAMES, GOOD.captions, strict=True)])
+        csv.writer(file).writerows([CAPTION_COLUMNS, *zip(NAMES, GOOD.captions, strict=True)])
 
     def score(*options, prediction=tmp_path / "good.csv"):
         given = ["score", "captions", "--truth", folder, "--prediction", prediction, "--cache", cache, *options]
@@ -822,7 +730,7 @@ def test_a_metric_asked_for_by_name_is_missing(run):
 
 
 def test_a_metric_of_a_set_that_does_not_rank_is_missing(run, monkeypatch):
-    monkeypatch.setitem(captioning.SETS, "dcase2020", ("cider_d", "spice"))
+    monkeypatch.setattr(captioning, "year_sets", lambda kind: {"dcase2020": MetricSet(("cider_d", "spice"))})
     status, out, err = run("--metrics", "dcase2020")
     assert (status, err) == (0, "")
     assert "python -m evaluation download spice" in out
@@ -850,9 +758,3 @@ def test_bad_input(run, tmp_path):
     assert (status, out) == (1, "")
     assert f"{bad}:3: error: clip 'c.wav' stands in line 2 already" in err
     assert err.count("no caption for clip") == 3
-
-
-def test_log_probabilities_that_are_not_finite_are_never_written(tmp_path):
-    with pytest.raises(BadRequest, match=r"found NaN or infinity for 1 clips, first 'b\.wav'\. Nothing is written"):
-        captioning.write(tmp_path / "x.csv", ["a.wav", "b.wav"], ["a dog", "a cat"], [-1.0, math.nan])
-    assert not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation import scores
+from evaluation import predictions, scores
 from evaluation.__main__ import parser
 from evaluation.data.dataset import Clip, Split
 from evaluation.findings import BadRequest, Faulty, command
@@ -606,7 +606,7 @@ def scored(tmp_path, monkeypatch):
     for name, strength in (("weak", 0.0), ("strong", 3.0)):
         truth = np.repeat(np.eye(20), 2, axis=0)
         matrix = (strength * truth + rng.normal(size=(40, 20))).astype(np.float32)
-        prediction = retrieval.Similarity(queries, split.file_names, matrix)
+        prediction = predictions.Similarity(queries, split.file_names, matrix)
         retrieval.evaluate(split, prediction).save(Path("runs", name, "scores", "evaluation.json"))
     return [Path("runs", name, "scores", "evaluation.json") for name in ("weak", "strong")]
 
