@@ -20,13 +20,17 @@ _RESOLVER = yaml.resolver.Resolver()
 
 
 def text(task: Task, values: Mapping[str, object]) -> str:
-    """The task's metadata file: keys in its order, hints as comments, and values that read back equal.
+    """Return a task's metadata file: keys in its order, hints as comments, and values that read back equal.
 
-    A key that may be null and has no value is `!!null`, a required one is left empty, a result too, and any other
+    Keys without a value: one that may be null is `!!null`; a required one and a result are left empty; any other
     optional one is a comment.
 
+    Args:
+        task: The task.
+        values: The metadata.
+
     Raises:
-        ValueError: A key is unknown, or a value cannot stand where it does.
+        ValueError: A key is unknown, or a value cannot be written at its place.
     """
     top = task.whole
     lines = [f"{HEAD}{task.name}: {task.title}"]
@@ -43,70 +47,81 @@ def _refuse_unknown(key: Key, values: Mapping[str, object], path: KeyPath) -> No
 
 
 def key_lines(name: str, key: Key, value: object, indent: str, path: KeyPath, template: bool) -> list[str]:
-    """The lines of a key and what is below it; in a template, what has no value is left empty for it."""
+    """Return the lines of a key and of what is below it.
+
+    Args:
+        name: The key's name.
+        key: The key.
+        value: Its value; `ABSENT` if it has none.
+        indent: The blanks before the key.
+        path: The key's path, for messages.
+        template: Whether the lines are to be filled in: keys without a value are left empty.
+
+    Raises:
+        ValueError: A key is unknown, or a value cannot be written at its place.
+    """
     if value is ABSENT:
         if template and name == "corresponding":
             value = True
         elif key.need == "optional" and not has_metric(key):
-            empty = key.model_copy(update={"need": "required"} if template else {"need": "required", "keys": {}})
-            commented = key_lines(name, empty, ABSENT, indent, path, template)
-            return [f"{indent}# {line.removeprefix(indent)}" for line in commented]
+            return _commented_lines(name, key, indent, path, template)
         elif key.need == "nullable" and not key.keys and not template:
             value = None
     head = f"{indent}{written(name)}:"
-    if value is None:
-        return hinted(head if key.metric else f"{head} !!null", key.hint, indent)
-    several = key.many or (isinstance(value, list) and name == "affiliation")
-    if several and key.keys:
-        if value is ABSENT:
-            value = [{}]
-        if not isinstance(value, list):
-            raise ValueError(f"{dotted(path)}: must be a list; found {shown(value)}")
-        if not value:
-            return hinted(f"{head} []", key.hint, indent)
-        lines = hinted(head, key.hint, indent)
-        for place, entry in enumerate(value):
-            lines += _listed(_below(key, entry, indent + "    ", (*path, place), template), indent + "  ")
-        return lines
-    if key.keys:
-        below = _below(key, {} if value is ABSENT else value, indent + "  ", path, template)
-        return [*hinted(head, key.hint, indent), *below]
-    if value is ABSENT:
+    if value is None and not key.metric:
+        head += " !!null"
+    if value is None or (value is ABSENT and not key.keys):
         return hinted(head, key.hint, indent)
-    if key.many:
-        if not isinstance(value, list):
-            raise ValueError(f"{dotted(path)}: must be a list; found {shown(value)}")
-        return hinted(head if value else f"{head} []", key.hint, indent) + [
-            f"{indent}  - {_leaf_text(entry, (*path, place))}" for place, entry in enumerate(value)
-        ]
-    return hinted(f"{head} {_leaf_text(value, path)}", key.hint, indent)
+    if key.many or (isinstance(value, list) and name == "affiliation"):
+        entries = [{}] if value is ABSENT else value
+        if not isinstance(entries, list):
+            raise ValueError(f"{dotted(path)}: must be a list; found {shown(entries)}")
+        lines = hinted(head if entries else f"{head} []", key.hint, indent)
+        for place, entry in enumerate(entries):
+            lines += _entry_lines(key, entry, indent + "  ", (*path, place), template)
+        return lines
+    if not key.keys:
+        return hinted(f"{head} {_leaf_text(value, path)}", key.hint, indent)
+    values = {} if value is ABSENT else value
+    return [*hinted(head, key.hint, indent), *_lines_below(key, values, indent + "  ", path, template)]
 
 
-def _below(key: Key, values: object, indent: str, path: KeyPath, template: bool) -> list[str]:
+def _commented_lines(name: str, key: Key, indent: str, path: KeyPath, template: bool) -> list[str]:
+    """Return the lines of an optional key as comments; those of the keys below it only in a template."""
+    changes = {"need": "required"} if template else {"need": "required", "keys": {}}
+    lines = key_lines(name, key.model_copy(update=changes), ABSENT, indent, path, template)
+    return [f"{indent}# {line.removeprefix(indent)}" for line in lines]
+
+
+def _lines_below(key: Key, values: object, indent: str, path: KeyPath, template: bool) -> list[str]:
     if not isinstance(values, Mapping):
         raise ValueError(f"{dotted(path)}: must be keys and values; found {shown(values)}")
     _refuse_unknown(key, values, path)
-    return [
-        line
-        for name, below in key.keys.items()
-        for line in key_lines(name, below, values.get(name, ABSENT), indent, (*path, name), template)
-    ]
+    lines = []
+    for name, below in key.keys.items():
+        lines += key_lines(name, below, values.get(name, ABSENT), indent, (*path, name), template)
+    return lines
 
 
-def _listed(lines: list[str], indent: str) -> list[str]:
-    """The lines of a list's entry, a dash before the first key."""
-    first = next((n for n, line in enumerate(lines) if not line.lstrip().startswith("#")), None)
-    if first is None:
-        return [f"{indent}- {{}}", *lines]
-    return [*lines[:first], f"{indent}- {lines[first].lstrip()}", *lines[first + 1 :]]
+def _entry_lines(key: Key, entry: object, indent: str, path: KeyPath, template: bool) -> list[str]:
+    """Return the lines of an entry of a list, with a dash before its first key."""
+    if not key.keys:
+        return [f"{indent}- {_leaf_text(entry, path)}"]
+    lines = _lines_below(key, entry, indent + "  ", path, template)
+    for number, line in enumerate(lines):
+        if not line.lstrip().startswith("#"):
+            lines[number] = f"{indent}- {line.lstrip()}"
+            return lines
+    return [f"{indent}- {{}}", *lines]
 
 
 def has_metric(key: Key) -> bool:
+    """Return whether a key, or one below it, has the value of a metric."""
     return bool(key.metric) or any(map(has_metric, key.keys.values()))
 
 
 def hinted(line: str, hint: str, indent: str) -> list[str]:
-    """A line with its hint beside it, or above where that has no room."""
+    """Return a line with a hint as comment beside it, or above it if the line would be too long."""
     hint = printable(hint)
     if not hint:
         return [line]
@@ -116,6 +131,7 @@ def hinted(line: str, hint: str, indent: str) -> list[str]:
 
 
 def comment(words: str, indent: str = "") -> list[str]:
+    """Return words as lines of comment."""
     return textwrap.wrap(words, WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
 
 
@@ -129,7 +145,11 @@ def _leaf_text(value: object, path: KeyPath) -> str:
 
 
 def written(value: str | float | bool | None) -> str:
-    """A value as YAML that every reader, of YAML 1.1 or 1.2, takes for the same."""
+    """Return a value as YAML that readers of YAML 1.1 and of 1.2 take for the same.
+
+    Raises:
+        ValueError: It is a text with half a character (a surrogate).
+    """
     if value is None:
         return "!!null"
     if isinstance(value, bool):
@@ -137,27 +157,41 @@ def written(value: str | float | bool | None) -> str:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float):
-        if not math.isfinite(value):
-            return ".nan" if math.isnan(value) else "-.inf" if value < 0 else ".inf"
-        mantissa, _, power = repr(value).partition("e")
-        return (mantissa if "." in mantissa else f"{mantissa}.0") + (f"e{power}" if power else "")
+        return _written_float(value)
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise ValueError(f"holds half a character (a surrogate): {quoted(value)}")
-    if (
-        _PLAIN.fullmatch(value)
-        and value.isprintable()
-        and value[-1] != " "
-        and value.casefold() not in ("y", "n")
-        and _RESOLVER.resolve(yaml.ScalarNode, value, (True, False)) == "tag:yaml.org,2002:str"
-    ):
+    if _is_plain(value):
         return value
     return '"' + "".join(map(_escaped, value)) + '"'
 
 
+def _written_float(value: float) -> str:
+    if math.isnan(value):
+        return ".nan"
+    if math.isinf(value):
+        return "-.inf" if value < 0 else ".inf"
+    mantissa, _, power = repr(value).partition("e")
+    if "." not in mantissa:
+        mantissa += ".0"  # otherwise YAML 1.1 reads a text
+    return f"{mantissa}e{power}" if power else mantissa
+
+
+def _is_plain(text: str) -> bool:
+    """Return whether a text needs no quotes."""
+    if not _PLAIN.fullmatch(text) or not text.isprintable() or text[-1] == " " or text.casefold() in ("y", "n"):
+        return False
+    return _RESOLVER.resolve(yaml.ScalarNode, text, (True, False)) == "tag:yaml.org,2002:str"
+
+
 def _escaped(character: str) -> str:
+    """Return a character as it is written between double quotes."""
     if character in '"\\':
         return "\\" + character
     if character.isprintable():
         return character
     code = ord(character)
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+    if code < 256:
+        return f"\\x{code:02x}"
+    if code < 65536:
+        return f"\\u{code:04x}"
+    return f"\\U{code:08x}"
