@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from evaluation.findings import ERROR, NOTE, WARNING, Finding, limited, printable
 from evaluation.report import number
-from submission.leaderboard import Leaderboard, Ranking, difference_cells, interval_text
+from submission.ranking import Leaderboard, Ranking, difference_cells, interval_text
 from submission.scoring import ScoredPackage
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -18,7 +18,7 @@ from evaluation.metrics import retrieval
 from evaluation.statistics import comparison
 from submission import leaderboard_page as pages
 from submission import tasks
-from submission.leaderboard import FILES, run
+from submission.leaderboard import FILES, run, save
 from tests.submission import made
 from tests.submission.made_boards import CLIPS, EVIL, SPLIT, TASK, entry, hand_in, hostile_board, knowing, ranked
 
@@ -125,7 +125,7 @@ def test_an_interval_that_is_none(tmp_path):
         for name, m in one.score.metrics.items()
     }
     board = ranked(replace(one, score=replace(one.score, metrics=metrics)))
-    board.save(tmp_path)
+    save(board, tmp_path)
     texts = [(tmp_path / name).read_text(encoding="utf-8") for name in FILES]
     assert not any("nan" in text.lower() for text in texts)
     assert json.loads(texts[0])["systems"][0]["metrics"]["mAP@10"]["low"] is None
@@ -318,7 +318,7 @@ def test_a_truth_that_does_not_hold_is_no_packages_fault(tmp_path):
 
 def test_no_form_is_harmed(tmp_path):
     board = hostile_board()
-    board.save(tmp_path)
+    save(board, tmp_path)
     content = json.loads((tmp_path / "leaderboard.json").read_text(encoding="utf-8"))
     assert len(content["systems"]) == len(EVIL)
     assert EVIL[0] in {system["system"] for system in content["systems"]}
