@@ -324,13 +324,8 @@ def _command(name: str, cache: Path = CACHE) -> str:
 
 
 @contextlib.contextmanager
-def loading(name: str) -> Iterator[Path]:
-    """Give the place of a model to load it from, in silence and without changing the global random state.
-
-    Raises:
-        Unavailable: The model is absent, or cannot be loaded.
-    """
-    place = require(name)
+def silence() -> Iterator[None]:
+    """Let transformers load a model without a message, and without changing the global random state."""
     import torch
     from transformers.utils import logging
 
@@ -339,6 +334,23 @@ def loading(name: str) -> Iterator[Path]:
     logging.disable_progress_bar()
     try:
         with torch.random.fork_rng(devices=[]):  # layers are filled at random before their weights are read
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def loading(name: str) -> Iterator[Path]:
+    """Give the place of a model to load it from, in `silence`.
+
+    Raises:
+        Unavailable: The model is absent, or cannot be loaded.
+    """
+    place = require(name)
+    try:
+        with silence():
             yield place
     except (Unavailable, MemoryError, ImportError):
         raise
@@ -346,10 +358,6 @@ def loading(name: str) -> Iterator[Path]:
         reason = " ".join(str(failure).split())[:300] or type(failure).__name__
         message = f"{place} cannot be loaded ({reason}); remove it and fetch it with: {_command(name)}"
         raise Unavailable(message) from failure
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 # Fetching ------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,17 @@ A file may say `extends: NAME` and state only what differs from that task. Block
 single values replace those of the task; `null` removes a key. A fact that is stated again has a source and a certainty
 of its own, and may leave out a `value` that stays. `submission tasks NAME` prints the whole, `submission tasks
 --fields` what each field means.
+
+To add the task of a new year:
+
+1. Write `tasks/dcaseYEAR-TASK.yaml` with `name`, `title`, and `extends`, the task of the year before.
+2. State every fact that differs, with its source and certainty: mostly `sets`, `label`, `metrics` (the first one
+   ranks), `interval`, `baselines`, `package`, `excluded_ids` and `metadata`.
+3. Read `submission tasks dcaseYEAR-TASK`, which prints all facts and reports what is wrong in the file.
+4. Add a row to `EXPECTED` in `tests/submission/test_tasks.py`, and one to `LAYOUT` in `test_package.py`.
+
+The set of metrics `dcaseYEAR` of `evaluation score` comes from the same file (`evaluation.metrics.sets`). A metric that
+the kit does not have yet is added to `evaluation.metrics.catalogue` first.
 """
 
 import re
@@ -21,6 +32,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 
 from evaluation.data.dataset import SPLITS, Split
 from evaluation.findings import BadRequest, Faulty, Finding, unknown_key
+from evaluation.metrics import catalogue
 from evaluation.statistics.intervals import METHODS
 
 FOLDER = Path(__file__).parent / "tasks"
@@ -198,6 +210,11 @@ class Task(Strict):
             raise ValueError("k must be there for the form top-k, and for no other")
         for path in self.characteristics.value:
             self.key(path)
+        metrics = catalogue.CAPTIONING if self.kind == "captioning" else catalogue.RETRIEVAL
+        for name in self.metrics.value:
+            kind, _, _ = name.partition("@")
+            if kind not in metrics:
+                raise ValueError(f"metrics.value: {unknown_key(kind, list(metrics), 'metric')}")
         if self.separator.value not in self.separators_accepted.value:
             raise ValueError("separators_accepted.value must hold separator.value")
         return self

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from evaluation.findings import Faulty, Finding, printable
 
-csv.field_size_limit(10_000_000)  # a cell longer than Python's 131,072 characters is read, not an exception
+LONGEST_CELL = 10_000_000  # characters; Python's csv module reads no more than 131,072 unless told so
 
 Record = tuple[int, list[str]]  # the line that it starts on, from 1, and its cells
 
@@ -76,6 +76,14 @@ def separator(path: Path, file: str) -> str:
 
 def parse(text: str, file: str, findings: list[Finding], separator: str = ",") -> tuple[list[Record], bool]:
     """Read a text as `read` does a file; a record that breaks CSV's quoting is a finding and ends the reading."""
+    limit = csv.field_size_limit(LONGEST_CELL)  # the module has one limit for all readers
+    try:
+        return _parse(text, file, findings, separator)
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _parse(text: str, file: str, findings: list[Finding], separator: str) -> tuple[list[Record], bool]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     records: list[Record] = []
     line, blank = 1, 0

@@ -23,7 +23,7 @@ from gensim.models import KeyedVectors
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from evaluation.assets import Asset
+from evaluation.assets import Asset, silence
 from evaluation.findings import BadRequest
 from systems.caching.store import Store
 from systems.parts import words
@@ -332,18 +332,13 @@ def _ones(texts: Sequence[str], like: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def loading(folder: Path, what: str) -> Iterator[None]:
-    """Load in silence, and without a trace in the global random state.
+    """Load a model of a folder in silence, and without a trace in the global random state.
 
     Raises:
         BadRequest: It fails: a damaged folder makes those libraries raise almost anything.
     """
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     try:
-        with torch.random.fork_rng(devices=[]):  # layers that the file lacks are filled at random
+        with silence():
             yield
     except (MemoryError, ImportError):
         raise
@@ -351,7 +346,3 @@ def loading(folder: Path, what: str) -> Iterator[None]:
         reason = " ".join(str(failure).split())[:300] or type(failure).__name__
         message = f"{folder}: cannot be loaded as {what} ({reason}); it must hold config, weights and tokeniser"
         raise BadRequest(message) from failure
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

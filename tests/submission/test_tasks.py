@@ -219,6 +219,10 @@ def test_unknown_task(name, hint):
         (lambda facts: facts["k"].update(value=0), "k.value\n  Input should be greater than or equal to 1"),
         (lambda facts: facts.update(kind="singing"), "kind\n  Input should be 'captioning' or 'retrieval'"),
         (lambda facts: facts.update(kind="captioning"), "\n  form.value must go with the kind captioning"),
+        (
+            lambda facts: facts["metrics"]["value"].append("nDGC@10"),
+            "\n  metrics.value: unknown metric 'nDGC'; did you mean 'nDCG'?",
+        ),
         (lambda facts: facts.pop("k"), "\n  k must be there for the form top-k, and for no other"),
         (
             lambda facts: facts["form"].update(value="matrix"),
