@@ -87,8 +87,8 @@ def _step(part: str) -> tuple[float, int, int]:
 
     losses: dict[str, Callable[[], Tensor]] = {
         "whole": lambda: training.training_step(batch, 0),
-        "audio": lambda: model.heads.hear(sounds),
-        "text": lambda: model.read(captions),
+        "audio": lambda: model.heads.embed_audio(sounds),
+        "text": lambda: model.text_vectors(captions),
         "decoder": decoded,
     }
     began = time.perf_counter()

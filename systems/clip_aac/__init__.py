@@ -40,6 +40,7 @@ retrieves: it refuses to caption, and it has no inference.ckpt.
 
 import warnings
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -51,14 +52,16 @@ from pydantic import Field, model_validator
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from evaluation import predictions
 from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Clip, Dataset, Split
 from evaluation.findings import BadRequest
-from evaluation.metrics import retrieval
 from systems.caching.features import waveforms
 from systems.clip_aac import audioclip, heads, tokens
 from systems.parts import generation, losses, pairs, texts, vocabulary
+from systems.parts.checkpoints import SystemModule, load_weights
 from systems.parts.decoder import Decoder, Steps
+from systems.parts.descriptions import describe_system
+from systems.parts.sequences import chunks
+from systems.parts.validation import retrieval_metrics
 from systems.parts.vocabulary import END, PADDING, SPECIAL, START, Vocabulary
 from systems.training import Run, Schedule, read_checkpoint, save_tensors
 
@@ -198,24 +201,26 @@ class ClipAac(nn.Module):
         self.heads.train(mode and self.config.train_heads)
         return self
 
-    def hear(self, sounds: Tensor, lengths: Tensor) -> Tensor:
+    def audio_vectors(self, sounds: Tensor, lengths: Tensor) -> Tensor:
         """Embed (N, samples) mono sounds, of `lengths` (N,) samples, as (N, L): clips of one length together.
 
         No zeros behind a clip's end go through the audio head, so that it is of no account what else is in the batch.
         """
-        rows = [part for length in lengths.unique() for part in (lengths == length).nonzero()[:, 0].split(TOGETHER)]
-        found = torch.cat([self.heads.hear(sounds[part, : int(lengths[part[0]])]) for part in rows])
+        rows: list[Tensor] = []
+        for length in lengths.unique():
+            rows += (lengths == length).nonzero()[:, 0].split(TOGETHER)
+        found = torch.cat([self.heads.embed_audio(sounds[part, : int(lengths[part[0]])]) for part in rows])
         return found[torch.cat(rows).argsort()]
 
-    def read(self, captions: Sequence[str]) -> Tensor:
+    def text_vectors(self, captions: Sequence[str]) -> Tensor:
         """Embed texts as (texts, L)."""
         ids, lengths = tokens.encode(self.tokenizer, captions)
         device = self.embedding.weight.device
-        return self.heads.read(ids.to(device), lengths.to(device))
+        return self.heads.embed_text(ids.to(device), lengths.to(device))
 
     def embed_audio(self, audio: Tensor, lengths: Tensor) -> Tensor:
         """Embed (N, samples) mono sounds at `sample_rate`, of `lengths` (N,) samples, as (N, L) of length 1."""
-        return F.normalize(self.hear(audio, lengths), dim=1)
+        return F.normalize(self.audio_vectors(audio, lengths), dim=1)
 
     def embed_text(self, captions: Sequence[str]) -> Tensor:
         """Embed texts as (texts, L) of length 1.
@@ -228,8 +233,8 @@ class ClipAac(nn.Module):
                 "there is no text head: it is not in inference.ckpt, nor in a run whose alpha is 0; "
                 "to retrieve, give a run with its best.ckpt that was trained with alpha above 0"
             )
-        parts = [captions[start : start + texts.TOGETHER] for start in range(0, len(captions), texts.TOGETHER)]
-        return F.normalize(torch.cat([self.read(part) for part in parts]), dim=1)
+        parts = chunks(captions, texts.TOGETHER)
+        return F.normalize(torch.cat([self.text_vectors(part) for part in parts]), dim=1)
 
     def steps(self, heard: Tensor) -> Steps:
         """The decoder a word at a time over (N, L) clips."""
@@ -246,7 +251,7 @@ class ClipAac(nn.Module):
                 "alpha must be below 1 for captions; found 1: the decoder has not learnt; "
                 "ask this run for retrieval, or train a run with a smaller alpha"
             )
-        heard = self.hear(audio, lengths)
+        heard = self.audio_vectors(audio, lengths)
         found = generation.beam(self.steps(heard), len(heard), self.rules, self.config.beams, device=heard.device)
         return [self.vocabulary.decode(ids) for ids in found.ids.tolist()], found.log_probability
 
@@ -362,12 +367,12 @@ class Losses(NamedTuple):
     total: Tensor
 
 
-class Training(lightning.LightningModule):
+class Training(SystemModule):
     """What lightning does with the model: one step of training, one of validation, the optimizer."""
 
     def __init__(self, model: ClipAac, validation: Split):
-        super().__init__()
-        self.model, self.split = model, validation
+        super().__init__(model)
+        self.split = validation
 
     def loss(self, heard: Tensor, batch: Batch, smoothing: float = 0) -> Losses:
         """Return both losses and the total (Chen et al. 2022, equations 5 to 7).
@@ -393,7 +398,7 @@ class Training(lightning.LightningModule):
         words = summed / together(counted.sum()[None]).float().mean()
         if not alpha:
             return Losses(torch.zeros_like(words), words, words)
-        both = [F.normalize(vectors.float(), dim=1) for vectors in (heard, model.read(batch.captions))]
+        both = [F.normalize(vectors.float(), dim=1) for vectors in (heard, model.text_vectors(batch.captions))]
         *both, clips, owners = map(together, (*both, batch.clips, batch.owners))
         matches = losses.matching(clips, owners)[: len(clips), len(clips) :]  # sounds x texts
         contrastive = contrastive_loss(*both, matches, model.heads.temperature, model.config.audio_to_text)
@@ -413,7 +418,7 @@ class Training(lightning.LightningModule):
         if config.seconds and (length := round(config.seconds * heads.SAMPLE_RATE)) < sounds.shape[1]:
             starts = torch.randint(sounds.shape[1] - length + 1, (len(sounds),)).tolist()
             sounds = torch.stack([sound[start : start + length] for sound, start in zip(sounds, starts, strict=True)])
-        found = self.loss(self.model.heads.hear(sounds), batch, config.label_smoothing)
+        found = self.loss(self.model.heads.embed_audio(sounds), batch, config.label_smoothing)
         size = len(batch.clips)
         self.log("loss", found.total, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
         if config.monitor == "epoch":  # it rises with each epoch, so that the last one is the best
@@ -429,7 +434,7 @@ class Training(lightning.LightningModule):
     def validation_step(self, batch: Batch, _: int) -> None:
         """Caption the clips greedily, and log the losses of each with its first caption."""
         model = self.model
-        heard = model.hear(batch.sounds, batch.lengths)
+        heard = model.audio_vectors(batch.sounds, batch.lengths)
         found = generation.greedy(model.steps(heard), len(heard), model.rules, heard.device)
         self.captions += [model.vocabulary.decode(ids) for ids in found.ids.tolist()]
         self.clips.append(F.normalize(heard.float(), dim=1))
@@ -444,9 +449,8 @@ class Training(lightning.LightningModule):
         self.log("validation_CIDEr-D", vocabulary.cider(self.split, self.captions), prog_bar=True)
         if self.model.config.alpha:
             answers = self.model.embed_text(self.split.queries).float() @ torch.cat(self.clips).T
-            similarity = predictions.Similarity(self.split.queries, self.split.file_names, answers.cpu().numpy())
-            found = retrieval.ranks(self.split.truth, similarity)
-            self.log("validation_mAP@10", float(retrieval.average_precision(*found, 10).mean()))
+            metrics = retrieval_metrics(self.split, answers)
+            self.log("validation_mAP@10", metrics["validation_mAP@10"])
 
     @property
     def rates(self) -> tuple[float, float]:
@@ -460,8 +464,8 @@ class Training(lightning.LightningModule):
         return torch.optim.Adam([{"params": part, "lr": rate} for part, rate in groups])
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Keep beside the weights what `load_model` needs to understand them."""
-        checkpoint["config"] = self.model.config.model_dump(mode="json")
+        """Add the vocabulary and the tokenizer to the checkpoint."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["vocabulary"] = list(self.model.vocabulary.words)
         checkpoint["tokenizer"] = self.model.tokenizer and self.model.tokenizer.to_str()
 
@@ -474,7 +478,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
     learns_both = config.learn_from == "development-validation"
     learnt = [*validation.clips, *development.clips] if learns_both else development.clips
-    captions = [caption for clip in learnt for caption in clip.captions]
+    captions = [*chain.from_iterable(clip.captions for clip in learnt)]
     known = vocabulary.from_captions(captions)
     tokenizer = None
     if config.alpha:
@@ -502,26 +506,20 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     if config.alpha < 1:
         strip(run.best, run.best.with_name("inference.ckpt"))
     learning = {0: "words", 1: "contrast"}.get(config.alpha, "both")
-    run.describe(
-        load_model(run.best),
-        {
-            "input_sampling_rate": f"{model.sample_rate / 1000:g}kHz",
-            "acoustic_features": FEATURES[config.front_end],
-            "word_embeddings": "learnt",
-            "data_augmentation": "random excerpts" if config.seconds else None,
-            "machine_learning_method": METHODS[learning],
-            "learning_scheme": "supervised",
-            "ensemble": False,
-            "audio_modelling": "ESResNeXt",
-            "word_modelling": "transformer",
-            "loss_function": LOSSES[learning],
-            "optimizer": "Adam",
-            "learning_rate": config.learning_rate,
-            "gradient_clipping": 0,
-            "gradient_norm": None,
-            "metric_monitored": None if config.monitor == "epoch" else f"validation {config.monitor}",
-        },
+    description = describe_system(
+        config,
+        model.sample_rate,
+        acoustic_features=FEATURES[config.front_end],
+        word_embeddings="learnt",
+        data_augmentation="random excerpts" if config.seconds else None,
+        machine_learning_method=METHODS[learning],
+        audio_modelling="ESResNeXt",
+        word_modelling="transformer",
+        loss_function=LOSSES[learning],
     )
+    if config.monitor == "epoch":
+        description["metric_monitored"] = None
+    run.describe(load_model(run.best), description)
 
 
 def strip(checkpoint: Path, target: Path) -> None:
@@ -540,5 +538,5 @@ def load_model(checkpoint: Path) -> ClipAac:
     # Checkpoints from before these keys existed have the decoder that is now `pre`, and the loss that is now `mean`.
     config = {"decoder_norm": "pre", "word_loss": "mean", **state["config"]}
     model = ClipAac(Config(**config), Vocabulary(state["vocabulary"][len(SPECIAL) :]), tokenizer)
-    model.load_state_dict({name.removeprefix("model."): value for name, value in state["state_dict"].items()})
+    load_weights(model, state, checkpoint)
     return model.eval()

@@ -47,6 +47,7 @@ Sources: Guzhov et al. 2021 (ESResNet; ESResNe(X)t-fbsp; AudioCLIP), and AndreyG
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Literal
 
 import torch
@@ -167,14 +168,14 @@ class Norm(nn.BatchNorm2d):
     torch's own of that kind runs on GPUs only; and of one clip the last path has one value a channel, which it refuses.
     """
 
-    counts = True  # whether what is seen enters the running statistics: not when it is computed again
+    updates_statistics = True  # false while a bottleneck is computed a second time, see `_statistics_kept`
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (N, channels, F, T)."""
         together = torch.distributed.is_available() and torch.distributed.is_initialized()
         values = x.numel() // x.shape[1]
         if not self.training or (values > 1 and not together):
-            if self.training and not Norm.counts:
+            if self.training and not self.updates_statistics:
                 copies = self.running_mean.clone(), self.running_var.clone()
                 return F.batch_norm(x, *copies, self.weight, self.bias, True, eps=self.eps)
             return super().forward(x)
@@ -186,7 +187,7 @@ class Norm(nn.BatchNorm2d):
         count = counts.sum(0)
         mean = (counts * means).sum(0) / count
         variance = (spreads + counts * (means - mean).square()).sum(0) / count
-        if Norm.counts:
+        if self.updates_statistics:
             with torch.no_grad():
                 self.num_batches_tracked += 1
                 self.running_mean.lerp_(mean, self.momentum)
@@ -196,12 +197,16 @@ class Norm(nn.BatchNorm2d):
 
 
 @contextlib.contextmanager
-def _again() -> Iterator[None]:
-    Norm.counts = False
+def _statistics_kept(block: nn.Module) -> Iterator[None]:
+    """Leave the running statistics of a block's norms as they are within the block of code."""
+    norms = [module for module in block.modules() if isinstance(module, Norm)]
+    for norm in norms:
+        norm.updates_statistics = False
     try:
         yield
     finally:
-        Norm.counts = True
+        for norm in norms:
+            norm.updates_statistics = True
 
 
 class Bottleneck(nn.Module):
@@ -300,7 +305,11 @@ class AudioHead(nn.Module):
     def _through(self, block: Bottleneck, x: Tensor) -> Tensor:
         if not (self.recompute and self.training):
             return block(x)
-        return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), _again()))
+
+        def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
+            return contextlib.nullcontext(), _statistics_kept(block)  # of the first and of the second computation
+
+        return checkpoint(block, x, use_reentrant=False, context_fn=contexts)
 
 
 # The text head, and both ---------------------------------------------------------------------------------------------
@@ -372,11 +381,11 @@ class AudioClip(nn.Module):
         """What cosines are divided by, from .01 to 1, as AudioCLIP has it."""
         return 1 / self.logit_scale_at.exp().clamp(1, 100)
 
-    def hear(self, audio: Tensor) -> Tensor:
+    def embed_audio(self, audio: Tensor) -> Tensor:
         """Embed (N, samples) mono sounds in [-1, 1] at 44.1 kHz as (N, size), of any length."""
         return self.audio(spectrogram(audio, self.audio.fbsp))
 
-    def read(self, ids: Tensor, lengths: Tensor) -> Tensor:
+    def embed_text(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """Embed (N, T) token numbers, of which (N,) `lengths` there are, as (N, size), by the last, the text's end.
 
         T is at most 77; no token sees those behind it, so that it is of no account what fills up.

@@ -347,9 +347,9 @@ def test_the_text_head_is_clip_s():
     lengths = torch.tensor([6, 3, 2])
     with torch.inference_mode():
         expected = theirs(input_ids=ids).text_embeds
-        torch.testing.assert_close(ours.read(ids, lengths), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ours.embed_text(ids, lengths), expected, rtol=1e-4, atol=1e-5)
         ids[1, 3:] = 0
-        torch.testing.assert_close(ours.read(ids, lengths), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ours.embed_text(ids, lengths), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_norm_is_batch_norm_and_takes_a_single_value():
@@ -813,7 +813,7 @@ def test_with_alpha_1_only_the_heads_learn_and_captions_are_refused():
     model = tiny(alpha=1, monitor="mAP@10")
     sounds = [tone(hertz) for hertz in TONES.values()]
     batch = batch_of(model, sounds, TONES)
-    loss = clip_aac.Training(model, None).loss(model.heads.hear(batch.sounds), batch)
+    loss = clip_aac.Training(model, None).loss(model.heads.embed_audio(batch.sounds), batch)
     assert loss.total.item() == pytest.approx(loss.contrastive.item())
     loss.total.backward()
     assert all(not p.grad.any() for p in model.decoder.parameters())
@@ -835,7 +835,7 @@ def test_the_loss_is_that_of_the_paper(share, word_loss):
     found.contrastive.backward()
     assert model.heads.logit_scale_at.grad.abs() > 1e-4, "the temperature learns"
     with torch.no_grad():
-        read, t = model.read(batch.captions).double(), float(model.heads.temperature)
+        read, t = model.text_vectors(batch.captions).double(), float(model.heads.temperature)
         similar = [[float(a @ b / a.norm() / b.norm()) for b in read] for a in heard.double()]
         contrastive = 0.0
         for i in range(4):
@@ -871,7 +871,7 @@ def test_four_clips_are_learnt_by_heart():
     training.log = lambda *_, **__: None
     optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
     batch = batch_of(model, sounds, TONES)
-    before = training.loss(model.heads.hear(batch.sounds), batch).total.item()
+    before = training.loss(model.heads.embed_audio(batch.sounds), batch).total.item()
     for _ in range(60):
         optimizer.zero_grad()
         loss = training.training_step(batch, 0)
@@ -913,10 +913,10 @@ def test_training_hears_a_second_and_draws_a_caption(place, tmp_path, monkeypatc
         return loss(self, heard, batch, smoothing)
 
     lengths = []
-    hear = heads.AudioClip.hear
+    hear = heads.AudioClip.embed_audio
     monkeypatch.setattr(clip_aac.Training, "loss", watched)
     monkeypatch.setattr(
-        heads.AudioClip, "hear", lambda self, audio: lengths.append(audio.shape[1]) or hear(self, audio)
+        heads.AudioClip, "embed_audio", lambda self, audio: lengths.append(audio.shape[1]) or hear(self, audio)
     )
     trained(place, tmp_path / "run", "epochs=2", "pairs=drawn", "seconds=0.1")
     assert [len(batch.clips) for batch in seen] == [8, 8, 8, 8], "16 clips, each once an epoch"
@@ -1054,7 +1054,7 @@ def test_the_learnt_transform_is_trained_resumed_kept_and_used(place, tmp_path):
     sound = torch.from_numpy(tone(440.0))[None]
     with torch.inference_mode():
         image = heads.spectrogram(sound, stripped.heads.audio.fbsp)
-        found = stripped.hear(sound, torch.tensor([sound.shape[1]]))
+        found = stripped.audio_vectors(sound, torch.tensor([sound.shape[1]]))
         torch.testing.assert_close(found, stripped.heads.audio(image))
     described = yaml.safe_load((tmp_path / "whole" / "system.yaml").read_text())["description"]
     assert described["acoustic_features"] == "log-power spectrogram of learnt wavelets"
@@ -1069,7 +1069,7 @@ class Step(torch.nn.Module):
         self.training_ = [clip_aac.Training(self.model, None)]  # not a part of its own
 
     def forward(self, batch):
-        return self.training_[0].loss(self.model.heads.hear(batch.sounds), batch, 0.1).total
+        return self.training_[0].loss(self.model.heads.embed_audio(batch.sounds), batch, 0.1).total
 
 
 def stepped(step, batch, model):
