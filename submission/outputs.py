@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from evaluation.data import caption_text, tables
 from evaluation.data.dataset import SOUND_SUFFIXES, Split, of_another_split
@@ -154,69 +154,110 @@ def validate(task: Task, path: Path, split: Split | str = "", file: str = "") ->
 
 
 def _check(task: Task, path: Path, split: Split | str, file: str) -> Iterator[Finding]:
-    if path.stat().st_size > LIMIT:
-        message = f"must not be larger than {LIMIT} bytes; found {path.stat().st_size}: is it an output file?"
-        yield Finding(file, message=message)
+    asked = _asked(task, split)
+    try:
+        layout = _layout(task, path, asked, file)
+    except Faulty as refusal:
+        yield from refusal.findings
         return
+    if layout.bom:
+        yield layout.bom
+    unreadable: list[Finding] = []
+    records, whole = tables.read(path, file, unreadable, layout.separator)
+    header = records[0][1] if records else []
+    if whole or records:
+        faults, usable = _header(task, header, split, file, layout.separator)
+        yield from faults
+        if not usable:  # another separator, or another file: all else would only repeat it
+            return
+    yield from unreadable
+    if layout.separator != task.separator.value:
+        found, wanted = SEPARATORS[layout.separator], SEPARATORS[task.separator.value]
+        message = f"columns are separated by {found}, which is accepted; {task.name} is written with {wanted}"
+        yield Finding(file, 1, message=message, severity=WARNING)
+    if not whole:  # rows that could not be read would be reported as missing
+        return
+    if layout.stray_line and not _has_carriage_return(records):
+        message = "must end in LF or CRLF; found CR alone: save with other line ends"
+        yield Finding(file, layout.stray_line, message=message)
+    column = task.columns.value[0]
+    has_header = header[0] == column or header[0] not in asked
+    rows = records[1:] if has_header else records
+    check_rows = {"captions": _captions, "top-k": _top_k, "matrix": _matrix}[task.form.value]
+    keys: dict[str, int] = {}
+    yield from check_rows(task, header, rows, split, file, keys)
+    if isinstance(split, str):
+        yield from _check_count(task, split, path.name, len(keys), file)
+    else:
+        yield from _compare(keys, asked, _row_term(task), split, file, lambda name: (keys.get(name, 0), column))
+
+
+def _row_term(task: Task) -> str:
+    """Return what each row answers, a key of `TERMS`."""
+    return "clip" if task.form.value == "captions" else "query"
+
+
+def _asked(task: Task, split: Split | str) -> Sequence[str]:
+    """Return the clips or queries that must have a row; none if only the split's name is known."""
+    if isinstance(split, str):
+        return ()
+    return split.file_names if task.form.value == "captions" else split.queries
+
+
+def _has_carriage_return(records: "Records") -> bool:
+    return any("\r" in "".join(cells) for _, cells in records)
+
+
+class Layout(NamedTuple):
+    """What the bytes of a file show before they are read as CSV.
+
+    Attributes:
+        separator: The separator of columns.
+        stray_line: The first line that ends in CR alone; 0 if there is none.
+        bom: A warning about a byte order mark, if there is one.
+    """
+
+    separator: str
+    stray_line: int
+    bom: Finding | None
+
+
+def _layout(task: Task, path: Path, asked: Sequence[str], file: str) -> Layout:
+    """Look at the bytes of a file.
+
+    Raises:
+        Faulty: It is too large to be read, no text, or has other separators.
+    """
+    size = path.stat().st_size
+    if size > LIMIT:
+        message = f"must not be larger than {LIMIT} bytes; found {size}: is it an output file?"
+        raise Faulty([Finding(file, message=message)])
     raw = path.read_bytes()
     first_line = re.match(rb"[^\r\n]*", raw)[0]
     accepted = (task.separator.value, *task.separators_accepted.value)
     separator = next((mark for mark in accepted if mark.encode() in first_line), task.separator.value)
-    utf_16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # `tables.read` says so
+    utf_16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # `tables.read` finds it
     if not utf_16 and b"\0" in raw:
         message = "must be text; found a NUL byte: write the file anew"
-        yield Finding(file, _line(raw, raw.index(b"\0")), message=message)
-        return
+        raise Faulty([Finding(file, _line(raw, raw.index(b"\0")), message=message)])
     if raw.count(separator.encode()) + raw.count(b"\n") + raw.count(b"\r") > CELLS:
-        yield Finding(file, message=f"must not have more than {CELLS} cells: is it an output file?")
-        return
-    column = task.columns.value[0]
-    what = "clip" if task.form.value == "captions" else "query"
-    asked: Sequence[str] = ()
-    if not isinstance(split, str):
-        asked = split.file_names if what == "clip" else split.queries
+        raise Faulty([Finding(file, message=f"must not have more than {CELLS} cells: is it an output file?")])
     lines = raw.count(b"\n") + raw.count(b"\r") - raw.count(b"\r\n")
     if asked and lines > MANY * len(asked) + 100:  # to name each that is too many would take minutes
-        message = f"must have a line for each of {len(asked)} {TERMS[what][1]}; found {lines}: is it the right file?"
-        yield Finding(file, message=message)
-        return
+        several = TERMS[_row_term(task)][1]
+        message = f"must have a line for each of {len(asked)} {several}; found {lines}: is it the right file?"
+        raise Faulty([Finding(file, message=message)])
+    bom = None
     if raw.startswith(codecs.BOM_UTF8):
-        yield Finding(file, 1, message="starts with a BOM; save it as plain UTF-8", severity=WARNING)
-    stray = None if utf_16 else re.search(rb"\r(?!\n)", raw)
-    stray_line = _line(raw, stray.start()) if stray else 0
-    del raw  # the records take room enough
-
+        bom = Finding(file, 1, message="starts with a BOM; save it as plain UTF-8", severity=WARNING)
     other = max(SEPARATORS, key=lambda mark: first_line.count(mark.encode()))
     if b'"' in first_line and separator.encode() not in first_line and other.encode() in first_line:
+        # Read with the wrong separator, its quotes would be reported as invalid CSV.
         message = f"columns must be separated by {SEPARATORS[separator]}, not {SEPARATORS[other]}; save it so"
-        yield Finding(file, 1, message=message)  # the quotes would be what could not be read
-        return
-    unreadable: list[Finding] = []
-    records, whole = tables.read(path, file, unreadable, separator)
-    header = records[0][1] if records else []
-    faults, usable = _header(task, header, split, file, separator)
-    if whole or records:
-        yield from faults
-    if not usable and (whole or records):  # another separator, or another file: all else would only repeat it
-        return
-    yield from unreadable
-    if separator != task.separator.value:
-        found, wants = SEPARATORS[separator], SEPARATORS[task.separator.value]
-        message = f"columns are separated by {found}, which is accepted; {task.name} is written with {wants}"
-        yield Finding(file, 1, message=message, severity=WARNING)
-    if not whole:  # the rows that could not be read would be missing below
-        return
-    if stray_line and not any("\r" in cell for _, cells in records for cell in cells):
-        yield Finding(file, stray_line, message="must end in LF or CRLF; found CR alone: save with other line ends")
-    read_rows = {"captions": _captions, "top-k": _top_k, "matrix": _matrix}[task.form.value]
-    headless = header[0] != column and header[0] in asked  # then the first line answers too
-    rows = records if headless else records[1:]
-    keys: dict[str, int] = {}
-    yield from read_rows(task, header, rows, split, file, keys)
-    if isinstance(split, str):
-        yield from _check_count(task, split, path.name, len(keys), file)
-    else:
-        yield from _compare(keys, asked, what, split, file, lambda name: (keys.get(name, 0), column))
+        findings = [Finding(file, 1, message=message)]
+        raise Faulty([bom, *findings] if bom else findings)
+    stray = None if utf_16 else re.search(rb"\r(?!\n)", raw)
+    return Layout(separator, _line(raw, stray.start()) if stray else 0, bom)
 
 
 def _header(
