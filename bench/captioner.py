@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from bench.measures import Function, Row, duration, race, times
-from evaluation.data import soundscapes
+from bench.measuring import Function, Row, duration, race, times
 from evaluation.data.dataset import read_dataset
+from evaluation.data.soundscapes import generate, grammar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -120,10 +120,10 @@ class Epoch(NamedTuple):
 
 def captioner(alone: Function, folder: Path) -> list[Row]:
     """A training epoch of the baseline captioner on the default data."""
-    place, clips = folder / "captioner", soundscapes.CLIPS["development"]
-    soundscapes.make(place, clips={"development": clips}, progress=False)
+    place, clips = folder / "captioner", generate.CLIPS["development"]
+    generate.make_soundscapes(place, clips={"development": clips}, progress=False)
     epoch = alone(_epoch, place, folder)
-    what = f"training epoch of the captioner, {clips} clips, {soundscapes.CAPTIONS} captions each"
+    what = f"training epoch of the captioner, {clips} clips, {grammar.CAPTIONS} captions each"
     return [
         Row(what, duration(epoch.seconds), note=f"{clips / epoch.seconds:.3g} clips/s; once"),
         Row("… peak memory of the process", f"{epoch.memory / 2**20:.0f} MiB"),

@@ -11,9 +11,9 @@ import numpy as np
 import yaml
 from pypdf import PdfWriter
 
-from bench.measures import Function, Row, duration, race, times
+from bench.measuring import Function, Row, duration, race, times
 from evaluation.data.dataset import Clip, Split
-from evaluation.metrics.retrieval import Similarity
+from evaluation.predictions import Similarity
 from submission import leaderboard as boards
 from submission import outputs, tasks
 from submission.tasks import Key, Task

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import yaml
 
-from bench.measures import CLOTHO, Function, Row, duration, times
-from evaluation.data import soundscapes, tables
+from bench.measuring import CLOTHO, Function, Row, duration, times
+from evaluation.data import tables
 from evaluation.data.dataset import EVALUATION
+from evaluation.data.soundscapes import generate
 
 SEEDS, SIZES = 9, (64, 128, 256, 512)
 ALONE = 12  # of the runs, that are made in a process each
@@ -25,7 +26,7 @@ def sweeps(alone: Function, folder: Path) -> list[Row]:
     if not YAMNET.is_dir():
         return [Row("a sweep of ATAE / a process for each run", "–", note=f"needs {YAMNET}")]
     place = folder / "sweep"
-    soundscapes.make(place / "data", clips=CLIPS, progress=False)
+    generate.make_soundscapes(place / "data", clips=CLIPS, progress=False)
     settings = {"audio_encoder": "yamnet", "audio_weights": str(YAMNET), "text_encoder": ENCODER, "text_layer": -1}
     settings |= {"loss": "nt_xent", "epochs": 4}
     plan = {"system": "systems.atae", "set": settings, "grid": {"size": list(SIZES)}, "seeds": SEEDS}
@@ -56,15 +57,15 @@ def sweeps(alone: Function, folder: Path) -> list[Row]:
 def single(place: str, number: str) -> None:
     """Make one run of the sweep, in this process and without ray."""
     from systems.sweeps import grid
-    from systems.sweeps.sweep import Job, Worker
+    from systems.sweeps.job import Job, Worker
 
     folder = Path(place)
     file = folder / "sweep.yaml"
     plan = grid.read(file)
-    run = grid.planned(plan, file)[int(number)]
-    config = grid.configured(plan, [run], file)[run.name]
-    job = Job(plan.system, folder / "data", EVALUATION, plan.metric, folder / "single", folder / "b", Path.cwd())
-    outcome = Worker(job).make(run, config)
+    run = grid.plan_runs(plan, file)[int(number)]
+    out, cache = folder / "single", folder / "b"
+    job = Job(plan.system, grid.read_base(plan), folder / "data", EVALUATION, plan.metric, out, cache, Path.cwd())
+    outcome = Worker(job).make(run)
     if outcome.error:
         raise RuntimeError(outcome.error)
 

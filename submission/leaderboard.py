@@ -43,23 +43,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from evaluation import predictions, report
 from evaluation.data.dataset import Split
-from evaluation.data.tables import spreadsheet
 from evaluation.files import replacing
-from evaluation.findings import ERROR, NOTE, BadRequest, Finding, count, printable, say, table
+from evaluation.findings import ERROR, NOTE, BadRequest, Finding, count, printable, say
 from evaluation.metrics import retrieval
+from evaluation.metrics.catalogue import lower_is_better
 from evaluation.ordering import natural
-from evaluation.scores import LOWER, number, plain
+from evaluation.report import NOTHING
+from evaluation.scores import plain
 from evaluation.statistics import comparison
 from evaluation.statistics.comparison import Difference
-from evaluation.statistics.intervals import grouped, jackknife
 from submission import archive, package, scoring
 from submission.scoring import ScoredPackage, ScoredSystem
 from submission.tasks import Figures, Task
 
 SEED = 0  # of the randomisation test
 ORGANISERS = "organisers (published)"  # shown in place of a team
-NOTHING = "–"  # in place of a rank, a value or an interval
 FILES = ("leaderboard.json", "leaderboard.txt", "leaderboard.csv", "leaderboard.html", "findings.txt")
 COLUMNS = ("table", "rank", "team", "system", "what", "against")
 COLUMNS += ("value", "std_error", "low", "high", "n", "interval", "p", "p_holm")
@@ -173,7 +173,7 @@ class Leaderboard:
         """One sentence: how many systems, ranked by which metric, on which set."""
         systems = plural(len(self.systems.rows), "system")
         teams = plural(len(self.teams.rows), "team")
-        lower = ", less is better" if self.metric in LOWER else ""
+        lower = ", less is better" if lower_is_better(self.metric) else ""
         stands = "" if self.split == self.ranked else f", for which the split {self.split} stands"
         return f"{systems} of {teams}, ranked by {self.metric}{lower}, on the set {self.ranked}{stands}."
 
@@ -260,9 +260,8 @@ class Leaderboard:
 
     def csv(self) -> str:
         """Return `results` as CSV in which no text is a formula to a spreadsheet program."""
-        frame = self.results().astype(object)
-        rows = frame.where(frame.notna(), "").to_numpy().tolist()
-        return spreadsheet([COLUMNS, *rows])
+        results = self.results().astype(object)
+        return report.csv(results.where(results.notna(), None))
 
     def rows(self, ranking: Ranking) -> list[Row]:
         """Return the rows of a ranking as text, then those of the published baselines."""
@@ -273,11 +272,11 @@ class Leaderboard:
             for name in self.metrics:
                 measured = system.score.metrics.get(name)
                 if measured:
-                    values[name] = number(measured.estimate.value)
+                    values[name] = report.number(measured.estimate.value)
                     intervals[name] = interval_text(measured.estimate.low, measured.estimate.high)
             rows.append(Row(str(rank or NOTHING), system.team, system.label, values, intervals))
         for figures in self.published:
-            values = {name: number(figures.metrics.get(name)) for name in self.shown_metrics}
+            values = {name: report.number(figures.metrics.get(name)) for name in self.shown_metrics}
             intervals = dict.fromkeys(self.shown_metrics, "")
             rows.append(Row(NOTHING, ORGANISERS, figures.system, values, intervals, published=True))
         return rows
@@ -291,7 +290,7 @@ class Leaderboard:
             parts += [*self._ranking_text(self.teams), *self._ranking_text(self.systems)]
             rows = [[str(rank or NOTHING), system.label, *system.characteristics] for rank, system in self.systems.rows]
             parts += ["", "Systems, as their metadata describe them"]
-            parts.append(_table(rows, ["rank", "system", *self.headings], [0]))
+            parts.append(_table(rows, ["rank", "system", *self.headings], ["rank"]))
         parts += ["", "Packages", *map(str, self.packages), *map(str, self.findings), ""]
         signatures = [f"signature: {signature}" for signature in self.signatures]
         return "\n".join([*parts, *self.notes, *signatures])
@@ -302,11 +301,11 @@ class Leaderboard:
             cells = [f"{row.values[name]} {row.intervals[name]}".strip() for name in self.shown_metrics]
             rows.append([row.rank, row.team, row.system, *cells])
         parts = ["", f"{ranking.title}, by {self.metric}"]
-        parts.append(_table(rows, ["rank", "team", "system", *self.shown_metrics], [0]))
+        parts.append(_table(rows, ["rank", "team", "system", *self.shown_metrics], ["rank"]))
         if ranking.neighbours:
             rows = [[each.system, each.against, *difference_cells(each)] for each in ranking.neighbours]
             parts += ["", f"{ranking.title}: neighbours in {self.metric}"]
-            parts.append(_table(rows, DIFFERENCE_HEADS, [2, 3, 4, 5]))
+            parts.append(_table(rows, DIFFERENCE_HEADS, DIFFERENCE_HEADS[2:6]))
         return parts
 
     def findings_text(self) -> str:
@@ -373,11 +372,10 @@ def _package_content(package: ScoredPackage) -> dict[str, object]:
     }
 
 
-def _table(rows: Iterable[Sequence[str]], heads: Sequence[str], numbers: Sequence[int]) -> str:
-    """Align rows in columns, without blanks at the ends of lines."""
-    printable_rows = [[printable(cell) for cell in row] for row in rows]
-    lines = table(printable_rows, heads, numbers).splitlines()
-    return "\n".join(line.rstrip() for line in lines)
+def _table(rows: Iterable[Sequence[str]], heads: Sequence[str], numbers: Sequence[str]) -> str:
+    """Format rows of text as a table; columns of numbers are aligned right."""
+    frame = pd.DataFrame(rows, columns=heads, dtype=object)
+    return report.text(frame, dict.fromkeys(numbers, str))
 
 
 def plural(number: int, noun: str) -> str:
@@ -387,20 +385,20 @@ def plural(number: int, noun: str) -> str:
 
 def interval_text(low: float, high: float) -> str:
     """Return an interval such as `[0.123, 0.456]`; empty if an end is not finite."""
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return ""
-    return f"[{number(low)}, {number(high)}]"
+    text = report.interval(low, high, report.BRACKETS)
+    return "" if text == NOTHING else text
 
 
 def difference_cells(difference: Difference) -> list[str]:
     """Return the cells of a comparison: difference, interval, p, p after Holm's correction, stars."""
     estimate = difference.difference
-    interval = f"[{estimate.low:+z.3f}, {estimate.high:+z.3f}]" if math.isfinite(estimate.low) else NOTHING
-    return [f"{estimate.value:+z.3f}", interval, _p_text(difference.p), _p_text(difference.p_holm), difference.mark]
-
-
-def _p_text(p: float) -> str:
-    return f"{p:.4f}" if p >= 0.0001 else "<0.0001"
+    return [
+        report.number(estimate.value, 3, signed=True),
+        report.interval(estimate.low, estimate.high, report.BRACKETS, 3, signed=True),
+        report.p_value(difference.p),
+        report.p_value(difference.p_holm),
+        difference.mark,
+    ]
 
 
 # Making a leaderboard -------------------------------------------------------------------------------------------------
@@ -458,7 +456,7 @@ def _has_truth(task: Task, split: Split) -> bool:
 def _check_truth(split: Split) -> None:
     """Raise Faulty if the truth does not hold, before packages are blamed for it."""
     scores = np.zeros((len(split.truth), len(split.clips)), dtype=np.float32)
-    retrieval.evaluate(split, retrieval.Similarity(tuple(split.truth), split.file_names, scores), file="truth")
+    retrieval.evaluate(split, predictions.Similarity(tuple(split.truth), split.file_names, scores), file="truth")
 
 
 def _packages_in(folder: Path, out: Path) -> tuple[list[Path], list[Finding]]:
@@ -596,7 +594,7 @@ def _ranked(systems: Iterable[ScoredSystem], metric: str) -> tuple[tuple[int | N
     values = pd.Series([system.value(metric) for system in in_order], dtype=float)
     values = values.round(12)  # adding up in another order is no difference
     values = values.where(np.isfinite(values))
-    ranks = values.rank(method="min", ascending=metric in LOWER).sort_values(kind="stable", na_position="last")
+    ranks = values.rank(method="min", ascending=lower_is_better(metric)).sort_values(kind="stable", na_position="last")
     rows = []
     for index, rank in ranks.items():
         rows.append((None if math.isnan(rank) else int(rank), in_order[index]))
@@ -604,25 +602,13 @@ def _ranked(systems: Iterable[ScoredSystem], metric: str) -> tuple[tuple[int | N
 
 
 def _neighbours(rows: Sequence[tuple[int | None, ScoredSystem]], metric: str) -> tuple[Difference, ...]:
-    """Compare each ranked system with the next one down, by the items' values of the metric."""
-    systems = [system for rank, system in rows if rank and system.score.metrics[metric].values is not None]
-    if len(systems) < 2:
+    """Compare each ranked system with the next one."""
+    scores = {}
+    for rank, system in rows:
+        if rank and system.score.metrics[metric].values is not None:
+            scores[system.label] = system.score
+    pairs = list(itertools.pairwise(scores))
+    if not pairs:
         return ()
-    comparison.validate({system.label: system.score for system in systems})
-    groups = systems[0].score.items.groups
-    values = np.stack([system.score.metrics[metric].values for system in systems], axis=1)  # (items, systems)
-    pairs = list(itertools.pairwise(systems))
-    shown = np.array([upper.value(metric) - lower.value(metric) for upper, lower in pairs])
-    differences = values[:, :-1] - values[:, 1:]
-    # Pseudo-values have the metric's bias; test the difference that is shown.
-    differences += shown - differences.mean(axis=0)
-    p = comparison.randomisation(grouped(differences, groups)[0], SEED)
-    p_holm = comparison.holm(p)
-    neighbours = []
-    for index, (upper, lower) in enumerate(pairs):
-        estimate = jackknife(differences[:, index], value=float(shown[index]), groups=groups)
-        value = upper.value(metric)
-        neighbours.append(
-            Difference(metric, upper.label, lower.label, value, estimate, float(p[index]), float(p_holm[index]))
-        )
-    return tuple(neighbours)
+    comparison.check_comparable(scores)
+    return comparison.compare_pairs(scores, [metric], pairs, SEED)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from evaluation.findings import ERROR, NOTE, WARNING, Finding, limited, printable
-from evaluation.scores import number
+from evaluation.report import number
 from submission.leaderboard import Leaderboard, Ranking, difference_cells, interval_text
 from submission.scoring import ScoredPackage
 

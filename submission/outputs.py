@@ -12,10 +12,11 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from evaluation.data import caption_text, tables
-from evaluation.data.dataset import SOUND_SUFFIXES, Split, of_another_split
+from evaluation.data.cells import SOUND_SUFFIXES
+from evaluation.data.dataset import Split, of_another_split
 from evaluation.files import replacing
 from evaluation.findings import (
     ALIKE,
@@ -32,12 +33,9 @@ from evaluation.findings import (
     quoted,
 )
 from evaluation.metrics import retrieval
-from evaluation.metrics.retrieval import Ranking, Similarity
 from evaluation.names import closest, explain, hint
+from evaluation.predictions import Captions, Ranking, Similarity, finite_numbers, not_finite
 from submission.tasks import SEPARATORS, Task
-
-if TYPE_CHECKING:
-    from evaluation.metrics import captioning
 
 LIMIT = 128 * 2**20
 CELLS = 6_000_000  # Clotho's validation split, 5225 captions by 1045 clips, has 5.5 million
@@ -52,7 +50,7 @@ MANY = 10  # times as many lines as are asked for
 
 def write(
     task: Task,
-    prediction: "Similarity | Ranking | captioning.Prediction",
+    prediction: Similarity | Ranking | Captions,
     split: Split,
     path: Path,
     file: str = "prediction",
@@ -84,7 +82,7 @@ def write(
 
 
 def _rows(
-    task: Task, prediction: "Similarity | Ranking | captioning.Prediction", split: Split, file: str
+    task: Task, prediction: Similarity | Ranking | Captions, split: Split, file: str
 ) -> tuple[list[str], Iterable[Sequence[str]]]:
     if task.kind == "captioning":
         from evaluation.metrics import captioning  # takes scipy along, which no other form needs
@@ -484,9 +482,9 @@ def _matrix(
         what = f"the query and {len(header) - 1} scores"
         yield from _check_width(task, [query, *cells], len(header), what, file, line)
         yield from _add_key(keys, query, line, task, file)
-        scores = retrieval.numbers(cells)
+        scores = finite_numbers(cells)
         if scores is None:
-            bad = [place + 1 for place in retrieval.unfinite(cells)]
+            bad = [place + 1 for place in not_finite(cells)]
             more = f", and so in {len(bad) - 1} more columns" if len(bad) > 1 else ""
             message = f"must be a finite number; found {quoted(cells[bad[0] - 1])}{more}"
             yield Finding(file, line, cut(tables.column_name(header, bad[0])), message)

@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from evaluation import predictions
 from evaluation.data.dataset import Dataset, Split
 from evaluation.files import replacing
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding
-from evaluation.metrics import retrieval
 from evaluation.ordering import natural
 from submission import archive, documents, metadata, metadata_text, outputs, reports, run_folders
 from submission.documents import Document
@@ -394,7 +394,7 @@ def make(
     predictions: list[dict[str, Path]] = []
     findings: list[Finding] = []
     for run in runs:
-        files, missing = run_folders.predictions(task, run, split_names, dataset.folder)
+        files, missing = run_folders.find_predictions(task, run, split_names, dataset.folder)
         predictions.append(files)
         findings += missing
     _check_target(task, target)
@@ -499,11 +499,9 @@ class _Maker:
         file = self._new_file(inner)
         try:
             if self.task.kind == "captioning":
-                from evaluation.metrics import captioning  # imports scipy
-
-                prediction = captioning.read(source)
+                prediction = predictions.read_captions(source)
             else:
-                prediction = retrieval.read(source, (len(split.queries), len(split.clips)))
+                prediction = predictions.read_retrieval(source, (len(split.queries), len(split.clips)))
             outputs.write(self.task, prediction, split, file, str(source))
         except Faulty as faulty:
             for finding in faulty.findings:

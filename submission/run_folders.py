@@ -25,15 +25,17 @@ from submission.tasks import Key, Task
 CORRECT = "; correct it there or in the team file"
 OWN_PREDICTIONS = {  # how to write a prediction without `systems predict`, by the task's form
     "captions": "a CSV of file_name and caption_predicted",
-    "top-k": "retrieval.Similarity(…).save, or {other}, a CSV of each query and its best clips",
-    "matrix": "retrieval.Similarity(…).save",
+    "top-k": "predictions.Similarity(…).save, or {other}, a CSV of each query and its best clips",
+    "matrix": "predictions.Similarity(…).save",
 }
 
 
 # Predictions ----------------------------------------------------------------------------------------------------------
 
 
-def predictions(task: Task, run: Path, splits: Mapping[str, str], data: Path) -> tuple[dict[str, Path], list[Finding]]:
+def find_predictions(
+    task: Task, run: Path, splits: Mapping[str, str], data: Path
+) -> tuple[dict[str, Path], list[Finding]]:
     """Return the predictions that a run holds for a task, and an error for each that is missing.
 
     Args:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from evaluation import predictions
 from evaluation.data.dataset import Split
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding, count, cut, printable
 from evaluation.metrics import retrieval
@@ -125,11 +126,11 @@ def _score_system(
     interval = task.interval.value if task.interval else "jackknife"
     options = {"metrics": task.metrics.value, "file": shown, "interval": interval}
     if task.kind == "retrieval":
-        score = retrieval.evaluate(split, retrieval.read_csv(file, shown), **options)
+        score = retrieval.evaluate(split, predictions.read_retrieval_csv(file, shown), **options)
     else:
         from evaluation.metrics import captioning  # imports scipy
 
-        score = captioning.evaluate(split, captioning.read(file), cache=cache, **options)
+        score = captioning.evaluate(split, predictions.read_captions(file), cache=cache, **options)
     fields = task.label_fields(system.label)
     team = f"{fields['author']}_{fields['institute']}" if fields else system.label
     characteristics = tuple(_characteristic(system.metadata, key) for key in task.characteristics.value)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.data import soundscapes
+from evaluation.data.soundscapes import generate
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -40,7 +40,7 @@ def checkout(tmp_path_factory):
         (top / "kit" / ".venv" / "bin" / "python").symlink_to(sys.executable)
         (top / "kit" / ".venv" / ".core").touch()
     (top / "kit" / "spectra.py").write_text(SYSTEM, encoding="utf-8")
-    soundscapes.make(top / "kit" / "data" / "soundscapes", clips=TINY, progress=False)
+    generate.make_soundscapes(top / "kit" / "data" / "soundscapes", clips=TINY, progress=False)
     shutil.copytree(top / "kit" / "data" / "soundscapes", top / "shared" / "data" / "esc10")
     return top / "kit"
 

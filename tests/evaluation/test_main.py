@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from evaluation.__main__ import parser
-from evaluation.data import soundscapes
 from evaluation.data.dataset import read_dataset
+from evaluation.data.soundscapes import generate
 from evaluation.findings import command
-from evaluation.metrics.retrieval import Similarity
+from evaluation.predictions import Similarity
 
 ROOT = Path(__file__).parents[2]
 
@@ -171,8 +171,10 @@ def test_a_wrong_request(run, tmp_path, monkeypatch, arguments, message):
 
 
 def test_make(run, tmp_path, monkeypatch):
-    few = functools.partial(soundscapes.make, clips={"development": 2, "evaluation": 20}, workers=1, progress=False)
-    monkeypatch.setattr(soundscapes, "make", few)
+    few = functools.partial(
+        generate.make_soundscapes, clips={"development": 2, "evaluation": 20}, workers=1, progress=False
+    )
+    monkeypatch.setattr(generate, "make_soundscapes", few)
     status, out, err = run("data", "make", tmp_path / "new", "--seed", "3")
     assert (status, err) == (0, "")
     title, header, _, *rows = out.splitlines()

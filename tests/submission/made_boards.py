@@ -9,8 +9,8 @@ import yaml
 
 from evaluation.data.dataset import Dataset, Split
 from evaluation.findings import ERROR, NOTE, Finding
-from evaluation.metrics import captioning, retrieval
-from evaluation.metrics.retrieval import Similarity
+from evaluation.metrics import retrieval
+from evaluation.predictions import CAPTION_COLUMNS, Similarity
 from submission import package, tasks, teams
 from submission.leaderboard import rank
 from submission.scoring import ScoredPackage, ScoredSystem
@@ -43,7 +43,7 @@ def hand_in(
             if isinstance(prediction, Similarity):
                 prediction.save(path.with_suffix(".npz"))
             else:
-                rows = [captioning.COLUMNS, *zip(split.file_names, prediction, strict=True)]
+                rows = [CAPTION_COLUMNS, *zip(split.file_names, prediction, strict=True)]
                 with path.with_suffix(".csv").open("w", encoding="utf-8", newline="") as file:
                     csv.writer(file).writerows(rows)
         system = {**made.SYSTEM, "description": {**made.SYSTEM["description"], **said}}

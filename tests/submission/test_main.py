@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from evaluation import findings
-from evaluation.metrics.retrieval import Similarity
+from evaluation.predictions import Similarity
 from submission import tasks
 from submission.__main__ import parser
 from tests.submission import made
@@ -140,7 +140,7 @@ DOES_NOT_HOLD = [
         "",
         "nothing/predictions/evaluation.npz: error: is not there, and dcase2022-6b wants it; make it: python -m "
         "systems predict nothing --data data --split evaluation; or, of a system of your own, by "
-        "retrieval.Similarity(…).save, or evaluation.csv, a CSV of each query and its best clips\n",
+        "predictions.Similarity(…).save, or evaluation.csv, a CSV of each query and its best clips\n",
     ),
     (
         ["package", "run", *REHEARSAL, "--task", "dcase2023-6a"],

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
+from evaluation import predictions
 from evaluation.data.dataset import Clip, Dataset, Split
 from evaluation.findings import ERROR, NOTE, BadRequest, Faulty
 from evaluation.metrics import captioning, retrieval
@@ -95,10 +96,11 @@ def score(task, split: Split, path: Path) -> dict[str, float]:
     """The metrics of a prediction, where the clip of a query's number answers it."""
     if task.kind == "captioning":
         clips = tuple(replace(c, captions=(f"{made.WORDS[i % 8]} is heard", "rain")) for i, c in enumerate(split.clips))
-        score = captioning.evaluate(Split(split.name, clips), captioning.read(path), metrics=["bleu_1", "cider_d"])
+        captions = predictions.read_captions(path)
+        score = captioning.evaluate(Split(split.name, clips), captions, metrics=["bleu_1", "cider_d"])
     else:
         truth = {query: frozenset([name]) for query, name in zip(split.queries, split.file_names, strict=True)}
-        score = retrieval.evaluate(split, retrieval.read(path), truth=truth, metrics=task.metrics.value)
+        score = retrieval.evaluate(split, predictions.read_retrieval(path), truth=truth, metrics=task.metrics.value)
     values = {name: measured.estimate.value for name, measured in score.metrics.items()}
     assert all(value > 0 for value in values.values())
     return values
@@ -129,7 +131,7 @@ def test_what_the_metadata_say(small, team_file, tmp_path):
     team["systems"] = [{"system": {"description": {"optimizer": "Adam", "loss_function": "mine"}}}, {}]
     team_file.write_text(yaml.safe_dump(team))
     split = Split("evaluation", tuple(Clip(f"{i}.wav", (f"Sound {i}.",), Path()) for i in range(12)))
-    score = retrieval.evaluate(split, retrieval.Similarity(split.queries, split.file_names, np.eye(12)))
+    score = retrieval.evaluate(split, predictions.Similarity(split.queries, split.file_names, np.eye(12)))
     score.save(runs[0] / "scores" / "evaluation.json")
     findings = package.make(task, runs, teams.read(task, team_file)[0], dataset, tmp_path / "p.zip")
     first, second = (
@@ -692,7 +694,7 @@ def test_what_a_run_says_wrongly(small, team_file, tmp_path):
     (runs[0] / "system.yaml").write_text(yaml.safe_dump(system))
     (runs[1] / "system.yaml").write_text(yaml.safe_dump({**made.SYSTEM, "complexity": {"total_parameters": "many"}}))
     split = Split("validation", tuple(Clip(f"{i}.wav", (f"Sound {i}.",), Path()) for i in range(12)))
-    score = retrieval.evaluate(split, retrieval.Similarity(split.queries, split.file_names, np.eye(12)))
+    score = retrieval.evaluate(split, predictions.Similarity(split.queries, split.file_names, np.eye(12)))
     score.save(runs[0] / "scores" / "evaluation.json")
     with pytest.raises(Faulty) as refusal:
         package.make(task, runs, teams.read(task, team_file)[0], dataset, tmp_path / "p.zip")

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evaluation import predictions
 from evaluation.data.dataset import Clip, Split
 from evaluation.findings import BadRequest, Faulty
 from evaluation.metrics import captioning, retrieval
@@ -16,7 +17,9 @@ def test_all_missing_predictions_are_found_at_once(file, tmp_path):
     task = tasks.read("dcase2023-6a")
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).touch()
-    files, findings = run_folders.predictions(task, tmp_path, {"test": "test", "analysis": "analysis"}, Path("data"))
+    files, findings = run_folders.find_predictions(
+        task, tmp_path, {"test": "test", "analysis": "analysis"}, Path("data")
+    )
     assert files == {}
     assert [Path(finding.file).name for finding in findings] == ["test.csv", "analysis.csv"]
     assert all("is not there, and dcase2023-6a wants it; make it: " in finding.message for finding in findings)
@@ -28,7 +31,7 @@ def test_a_folder_that_is_no_run(file, tmp_path):
         (tmp_path / file).parent.mkdir()
         (tmp_path / file).touch()
     with pytest.raises(BadRequest, match="is no run folder"):
-        run_folders.predictions(tasks.read("dcase2023-6a"), tmp_path, {}, Path("data"))
+        run_folders.find_predictions(tasks.read("dcase2023-6a"), tmp_path, {}, Path("data"))
 
 
 def test_predictions_of_the_other_kind_are_not_taken(tmp_path):
@@ -37,16 +40,16 @@ def test_predictions_of_the_other_kind_are_not_taken(tmp_path):
     table = tmp_path / "predictions" / "retrieval.csv"
     table.write_text("file_name,caption_predicted\n")
     task = tasks.read("dcase2022-6b")
-    files, findings = run_folders.predictions(task, tmp_path, {"retrieval": "retrieval"}, Path("data"))
+    files, findings = run_folders.find_predictions(task, tmp_path, {"retrieval": "retrieval"}, Path("data"))
     assert files == {}
     assert len(findings) == 1
     table.write_text(",".join(task.header()))
-    assert run_folders.predictions(task, tmp_path, {"retrieval": "retrieval"}, Path("data")) == (
+    assert run_folders.find_predictions(task, tmp_path, {"retrieval": "retrieval"}, Path("data")) == (
         {"retrieval": table},
         [],
     )
     table.with_suffix(".npz").touch()
-    files, _ = run_folders.predictions(task, tmp_path, {"retrieval": "retrieval"}, Path("data"))
+    files, _ = run_folders.find_predictions(task, tmp_path, {"retrieval": "retrieval"}, Path("data"))
     assert files == {"retrieval": table.with_suffix(".npz")}
 
 
@@ -65,11 +68,11 @@ def test_a_run_of_both_tasks_has_a_score_of_each(small, team_file, tmp_path):
     names = ("dcase2022-6a", "dcase2022-6b")
     asked = {name: small(name) for name in names}  # into the same runs
     split = Split("evaluation", tuple(Clip(f"{i}.wav", (f"Sound {i}.", "Rain."), Path()) for i in range(4)))
-    said = captioning.Prediction(split.file_names, tuple(clip.captions[0] for clip in split.clips))
+    said = predictions.Captions(split.file_names, tuple(clip.captions[0] for clip in split.clips))
     eye = np.eye(len(split.queries), 4, dtype=np.float32)
     found = {
         "captioning": captioning.evaluate(split, said, metrics=["rouge_l"]),
-        "retrieval": retrieval.evaluate(split, retrieval.Similarity(split.queries, split.file_names, eye)),
+        "retrieval": retrieval.evaluate(split, predictions.Similarity(split.queries, split.file_names, eye)),
     }
     folder = tmp_path / "first" / "scores"
 

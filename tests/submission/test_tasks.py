@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import yaml
 
+from evaluation import predictions
 from evaluation.data.dataset import Clip, Split
 from evaluation.findings import BadRequest, Faulty
 from evaluation.metrics import captioning, retrieval
+from evaluation.metrics.sets import MetricSet
 from submission import outputs, tasks
 from submission.tasks import Fact
 
@@ -79,8 +81,10 @@ def test_what_a_task_asks_for(name):
 @pytest.mark.parametrize("name", EXPECTED)
 def test_metrics_are_those_that_evaluation_has(name):
     task = tasks.read(name)
-    room = captioning if task.kind == "captioning" else retrieval
-    assert task.metrics.value == room.SETS[name[:9]]
+    module = captioning if task.kind == "captioning" else retrieval
+    interval = task.interval.value if task.interval else "jackknife"
+    assert module.metric_sets()[name[:9]] == MetricSet(task.metrics.value, interval)
+    module.resolve_metrics(task.metrics.value)  # knows each of them
     for fact in task.baselines:
         known = captioning.METRICS if task.kind == "captioning" else task.metrics.value
         assert set(fact.value.metrics) <= set(known)
@@ -175,7 +179,7 @@ def test_a_new_year_is_a_new_file(tmp_path, monkeypatch):
     task = tasks.read("dcase2031-3")
     names = ("a.wav", "b;c.wav", "d.wav")
     split = Split("test", tuple(Clip(name, (), Path(name)) for name in names), None, ("hm", "hm; hm"))
-    scores = retrieval.Similarity(split.queries, names, np.float32([[1, 2, 3], [3, 2, 1]]))
+    scores = predictions.Similarity(split.queries, names, np.float32([[1, 2, 3], [3, 2, 1]]))
     path = tmp_path / "out.csv"
     outputs.write(task, scores, split, path)
     assert path.read_bytes() == b'hum;sound 1;sound 2\r\nhm;d.wav;"b;c.wav"\r\n"hm; hm";a.wav;"b;c.wav"\r\n'

@@ -16,8 +16,8 @@ import pytest
 import scipy.sparse
 import torch
 
-from evaluation.data import soundscapes
 from evaluation.data.dataset import Clip, read_dataset
+from evaluation.data.soundscapes import generate
 from evaluation.findings import BadRequest, Faulty, command
 from systems import caption_retrieval, contract, guided_gpt2
 from systems.__main__ import parser
@@ -47,7 +47,9 @@ def place(tmp_path_factory):
     text_model(folder / "text")
     (folder / "modules").mkdir()
     (folder / "modules" / "tiny_hear.py").write_text(HEAR)
-    soundscapes.make(folder / "data", clips={"development": 12, "validation": 6, "evaluation": 5}, progress=False)
+    generate.make_soundscapes(
+        folder / "data", clips={"development": 12, "validation": 6, "evaluation": 5}, progress=False
+    )
     return folder
 
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from evaluation.data.dataset import check_dataset
+from evaluation.data.check import check_dataset
 from evaluation.findings import BadRequest, command
 from systems import check
 from systems.__main__ import parser

@@ -14,9 +14,9 @@ import pytest
 import torch
 import transformers
 
-from evaluation import scores
-from evaluation.data import soundscapes
+from evaluation import predictions, scores
 from evaluation.data.dataset import Clip, Split, read_dataset
+from evaluation.data.soundscapes import generate
 from evaluation.findings import BadRequest, command
 from evaluation.metrics import captioning
 from systems import caption_retrieval, contract, guided_gpt2
@@ -41,7 +41,7 @@ def place(tmp_path_factory):
     causal_model(folder / "gpt")
     (folder / "modules").mkdir()
     (folder / "modules" / "tiny_hear.py").write_text(HEAR)
-    soundscapes.make(folder / "data", clips=SPLITS, progress=False)
+    generate.make_soundscapes(folder / "data", clips=SPLITS, progress=False)
     return folder
 
 
@@ -491,7 +491,7 @@ def test_the_human_is_the_mean_over_the_captions_left_out(place):
     for number in range(2):
         clips = [replace(c, captions=tuple(x for n, x in enumerate(c.captions) if n != number)) for c in split.clips]
         others = Split(split.name, tuple(clips))
-        said = captioning.Prediction(split.file_names, tuple(clip.captions[number] for clip in split.clips))
+        said = predictions.Captions(split.file_names, tuple(clip.captions[number] for clip in split.clips))
         folds.append(captioning.evaluate(others, said, metrics=metrics, cache=place / "cache"))
     for metric in metrics:
         values = [fold.metrics[metric].estimate.value for fold in folds]

@@ -13,7 +13,10 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evaluation.data.dataset import SOUND_SUFFIXES, check_dataset, read_dataset, read_relevance
+from evaluation.data.cells import SOUND_SUFFIXES
+from evaluation.data.check import check_dataset
+from evaluation.data.dataset import read_dataset
+from evaluation.data.relevance import read_relevance
 from evaluation.findings import ERROR, BadRequest, Faulty
 
 HEADER = "file_name,caption_1,caption_2"

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.data import soundscapes
 from evaluation.data.dataset import Split, read_dataset
-from evaluation.data.soundscapes import KINDS, SAMPLE_RATE, TEMPLATES, TIMES
+from evaluation.data.soundscapes import generate, grammar, oracle, scenes, synthesis
+from evaluation.data.soundscapes.grammar import TEMPLATES, TIMES
+from evaluation.data.soundscapes.synthesis import KINDS, SAMPLE_RATE
 from evaluation.findings import BadRequest
 
 FEW = {"development": 5, "validation": 4}
@@ -21,13 +22,13 @@ FEW = {"development": 5, "validation": 4}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("soundscapes") / "data"
-    soundscapes.make(place, clips=FEW, workers=1, progress=False)
+    generate.make_soundscapes(place, clips=FEW, workers=1, progress=False)
     return place
 
 
 @pytest.fixture(scope="module")
-def scenes() -> list[soundscapes.Scene]:
-    return soundscapes.plan(np.random.default_rng(0), 600)
+def many_scenes() -> list[synthesis.Scene]:
+    return scenes.plan(np.random.default_rng(0), 600)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -38,12 +39,12 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_seed_gives_the_same_bytes_for_any_number_of_workers(folder, tmp_path):
-    soundscapes.make(tmp_path / "again", clips=FEW, workers=2, progress=False)
+    generate.make_soundscapes(tmp_path / "again", clips=FEW, workers=2, progress=False)
     assert content(tmp_path / "again") == content(folder)
 
 
 def test_another_seed_gives_another_data_set(folder, tmp_path):
-    soundscapes.make(tmp_path / "other", seed=1, clips=FEW, workers=1, progress=False)
+    generate.make_soundscapes(tmp_path / "other", seed=1, clips=FEW, workers=1, progress=False)
     first, other = content(folder), content(tmp_path / "other")
     assert first.keys() == other.keys()
     assert all(first[name] != other[name] for name in first)
@@ -81,7 +82,7 @@ def test_sound_is_16_bit_mono_of_varied_length_and_never_clips(folder):
 
 
 def test_an_empty_folder_is_filled(folder, tmp_path):
-    soundscapes.make(tmp_path, clips=FEW, workers=1, progress=False)
+    generate.make_soundscapes(tmp_path, clips=FEW, workers=1, progress=False)
     assert content(tmp_path) == content(folder)
 
 
@@ -90,21 +91,21 @@ def test_what_is_there_is_never_overwritten(tmp_path):
     kept.write_text("mine")
     for place in (tmp_path, kept):
         with pytest.raises(BadRequest, match="exists and is not an empty folder"):
-            soundscapes.make(place, clips=FEW, progress=False)
+            generate.make_soundscapes(place, clips=FEW, progress=False)
     assert content(tmp_path) == {"mine.txt": b"mine"}
 
 
 def test_a_negative_seed_is_refused(tmp_path):
     with pytest.raises(BadRequest, match="must be 0 or more, but -1 was given"):
-        soundscapes.make(tmp_path / "data", seed=-1)
+        generate.make_soundscapes(tmp_path / "data", seed=-1)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_nothing_is_left_of_a_run_that_fails_midway(tmp_path, monkeypatch, workers):
     good = [{"a": ("dog", 1)}, {"a": ("dog", 2)}]
-    monkeypatch.setattr(soundscapes, "plan", lambda rng, clips: [*good, {"a": ("no such kind", 1)}])
+    monkeypatch.setattr(generate, "plan", lambda rng, clips: [*good, {"a": ("no such kind", 1)}])
     with pytest.raises(KeyError):
-        soundscapes.make(tmp_path / "data", clips=FEW, workers=workers, progress=False)
+        generate.make_soundscapes(tmp_path / "data", clips=FEW, workers=workers, progress=False)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -114,10 +115,10 @@ def test_workers_end_when_their_parent_is_killed(tmp_path, monkeypatch):
         os.kill(os.getppid(), signal.SIGKILL)
         time.sleep(60)
 
-    monkeypatch.setattr(soundscapes, "render", kill_the_parent)
+    monkeypatch.setattr(generate, "render", kill_the_parent)
     child = os.fork()
     if not child:
-        soundscapes.make(tmp_path / "data", clips={"evaluation": 16}, workers=2, progress=False)
+        generate.make_soundscapes(tmp_path / "data", clips={"evaluation": 16}, workers=2, progress=False)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     worker, *_ = (path.name for path in tmp_path.iterdir() if path.name.isdigit())
@@ -142,7 +143,7 @@ def is_running(process):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seconds", [0.0501, 0.333, 1.07, 3.999])
 def test_every_kind_sounds_at_any_length(kind, seconds):
-    sound = soundscapes.play(np.random.default_rng(3), kind, seconds)
+    sound = synthesis.play(np.random.default_rng(3), kind, seconds)
     assert sound.shape == (round(seconds * SAMPLE_RATE),)
     assert np.isfinite(sound).all()
     assert np.abs(sound).max() == pytest.approx(1)
@@ -163,7 +164,7 @@ def test_kinds_can_be_told_apart_by_their_sound():
     known, asked = (
         np.array(
             [
-                [log_bands(soundscapes.play(rng, name, kind.lasts or rng.uniform(1, 3))) for _ in range(12)]
+                [log_bands(synthesis.play(rng, name, kind.lasts or rng.uniform(1, 3))) for _ in range(12)]
                 for name, kind in KINDS.items()
             ]
         )
@@ -181,16 +182,16 @@ def test_what_is_said_to_come_first_sounds_first():
     """The bass drum is all below 500 Hz and the glass all above."""
     for scene, first_is_low in [("drum:3>glass:3", True), ("glass:3>drum:3", False)]:
         for seed in range(5):
-            sound = soundscapes.render(np.random.default_rng(seed), soundscapes.scene_from(scene))
+            sound = synthesis.render(np.random.default_rng(seed), scenes.scene_from(scene))
             loud = np.abs(sound) > 0.02
-            low = np.abs(soundscapes._filter(sound, (20, 1), (500, 1))) > 0.02
+            low = np.abs(synthesis._filter(sound, (20, 1), (500, 1))) > 0.02
             assert (np.mean(np.flatnonzero(low)) < np.mean(np.flatnonzero(loud))) == first_is_low
 
 
 @pytest.mark.parametrize("count", [count for count in TIMES if count])
 def test_events_occur_as_often_as_the_scene_says(count):
     for seed in range(5):
-        sound = soundscapes.render(np.random.default_rng(seed), {"a": ("drum", count)})
+        sound = synthesis.render(np.random.default_rng(seed), {"a": ("drum", count)})
         frames = sound[: len(sound) // 441 * 441].reshape(-1, 441)  # 10 ms
         loud = np.abs(frames).max(axis=1) > 0.3 * np.abs(sound).max()
         silent_runs = re.findall(r"0{4,}", "".join(str(int(frame)) for frame in loud))
@@ -200,32 +201,32 @@ def test_events_occur_as_often_as_the_scene_says(count):
 # ------------------------------------------------------------------------------------------------ scenes and captions
 
 
-def test_scenes_are_distinct_and_many_share_their_kinds(scenes):
-    texts = [soundscapes.scene_text(scene) for scene in scenes]
+def test_scenes_are_distinct_and_many_share_their_kinds(many_scenes):
+    texts = [scenes.scene_text(scene) for scene in many_scenes]
     assert len(set(texts)) == len(texts)
-    assert [soundscapes.scene_from(text) for text in texts] == scenes
-    same_kinds = Counter(frozenset(kind for kind, _ in scene.values()) for scene in scenes)
-    assert sum(number for number in same_kinds.values() if number > 1) > 0.7 * len(scenes)
-    assert {"".join(scene) for scene in scenes} == set(TEMPLATES)
-    assert {kind for scene in scenes for kind, _ in scene.values()} == set(KINDS)
-    assert {count for scene in scenes for _, count in scene.values()} == set(TIMES)
+    assert [scenes.scene_from(text) for text in texts] == many_scenes
+    same_kinds = Counter(frozenset(kind for kind, _ in scene.values()) for scene in many_scenes)
+    assert sum(number for number in same_kinds.values() if number > 1) > 0.7 * len(many_scenes)
+    assert {"".join(scene) for scene in many_scenes} == set(TEMPLATES)
+    assert {kind for scene in many_scenes for kind, _ in scene.values()} == set(KINDS)
+    assert {count for scene in many_scenes for _, count in scene.values()} == set(TIMES)
 
 
 @pytest.mark.parametrize("clips", range(8))
 def test_any_number_of_scenes_can_be_planned(clips):
-    assert all(len(soundscapes.plan(np.random.default_rng(seed), clips)) == clips for seed in range(50))
+    assert all(len(scenes.plan(np.random.default_rng(seed), clips)) == clips for seed in range(50))
 
 
-def test_captions_say_what_is_in_the_scene(scenes):
+def test_captions_say_what_is_in_the_scene(many_scenes):
     rng = np.random.default_rng(1)
-    for scene in scenes:
-        captions = soundscapes.describe(rng, scene)
+    for scene in many_scenes:
+        captions = grammar.describe(rng, scene)
         assert len(set(captions)) == 5
         for caption in captions:
             assert 8 <= len(caption.split()) <= 20
             assert re.fullmatch(r"[A-Z][a-z ,;]+[a-z]\.", caption)
             assert not re.search(r"\b(a [aeiou]|an [^aeiou]|of is|of are)|  |,,", caption)
-            said = soundscapes.understand(caption)
+            said = grammar.understand(caption)
             assert said.keys() == scene.keys()
             assert all(said[role] in (source, (source[0], None)) for role, source in scene.items())
 
@@ -234,11 +235,11 @@ def test_the_grammar_can_be_read_in_one_way_only():
     kinds_of: dict[str, set[str]] = {}
     for kind, about in KINDS.items():
         for count in TIMES if about.lasts else [0]:
-            for ways in soundscapes.phrases(kind, count).values():
+            for ways in grammar.phrases(kind, count).values():
                 for text, _ in ways:
                     kinds_of.setdefault(text, set()).add(kind)
     assert [text for text, kinds in kinds_of.items() if len(kinds) > 1] == []
-    pattern, _, outlines = soundscapes._grammar_backwards()
+    pattern, _, outlines = grammar._grammar_backwards()
     templates = [template for ways in TEMPLATES.values() for template in ways]
     assert len(outlines) == len(set(templates)) == len(templates)
     assert not any(pattern.search(re.sub(r"\{.*?\}", "", template)) for template in templates)
@@ -257,14 +258,14 @@ def mean_average_precision(similarity: np.ndarray, queries: list[str], names: li
 
 
 def test_the_more_an_oracle_knows_the_more_it_finds_and_none_finds_all(tmp_path, monkeypatch):
-    monkeypatch.setattr(soundscapes, "render", lambda rng, scene: np.zeros(2))  # the oracles read tables only
-    soundscapes.make(tmp_path / "data", clips={"evaluation": 120}, workers=1, progress=False)
+    monkeypatch.setattr(generate, "render", lambda rng, scene: np.zeros(2))  # the oracles read tables only
+    generate.make_soundscapes(tmp_path / "data", clips={"evaluation": 120}, workers=1, progress=False)
     split = read_dataset(tmp_path / "data")["evaluation"]
     with (tmp_path / "data" / "sources_evaluation.csv").open(newline="") as file:
         assert [row["file_name"] for row in csv.DictReader(file)] == list(split.file_names)
     scores = {}
     for knows in ("kinds", "scene"):
-        similarity, queries, names = soundscapes.oracle(tmp_path / "data", "evaluation", knows)
+        similarity, queries, names = oracle.oracle_similarity(tmp_path / "data", "evaluation", knows)
         assert similarity.dtype == np.float32
         assert similarity.shape == (len(queries), len(names)) == (len(split.captions), 120)
         scores[knows] = mean_average_precision(similarity, queries, names, split)

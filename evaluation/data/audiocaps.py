@@ -1,0 +1,127 @@
+"""AudioCaps' files as published: a row for each caption, and captions that are broken over two rows."""
+
+import codecs
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from evaluation.data import tables
+from evaluation.data.caption_files import CaptionRows
+from evaluation.data.cells import text_fault
+from evaluation.data.sound_files import sound_files
+from evaluation.findings import (
+    NOTE,
+    WARNING,
+    Finding,
+    printable,
+)
+
+AUDIOCAPS = {"development": "train", "validation": "val", "evaluation": "test"}  # files and folders of each split
+HEADER = ["audiocap_id", "youtube_id", "start_time", "caption"]
+OWN_COLUMNS = frozenset(HEADER[:3])  # columns that no other layout has
+
+
+def is_audiocaps(path: Path) -> bool:
+    """Tell from its first line whether a file is AudioCaps'; a header that is nearly right counts, too."""
+    with path.open("rb") as file:
+        header = file.readline(1000).removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace")
+    return not OWN_COLUMNS.isdisjoint(re.split(r"[^a-z_]+", header))
+
+
+def warn_of_other_headers(folder: Path) -> list[Finding]:
+    """Warn of files that are named as AudioCaps' are, and are not."""
+    message = (
+        f"is not read: its header is not that of AudioCaps, {','.join(HEADER)}; "
+        "name a file in Clotho's layout captions_SPLIT.csv"
+    )
+    findings = []
+    for stem in AUDIOCAPS.values():
+        path = folder / f"{stem}.csv"
+        if path.is_file() and not is_audiocaps(path):
+            findings.append(Finding(path.name, 1, message=message, severity=WARNING))
+    return findings
+
+
+def read_audiocaps(path: Path, folder: Path, sound: bool, findings: list[Finding]) -> CaptionRows:
+    """Read a file of AudioCaps: the captions of a clip, which stand in rows of their own, by the name of its sound."""
+    rows, file = CaptionRows(), path.name
+    records, rows.whole = tables.read(path, file, findings)
+    header = records[0][1] if records else []
+    if header != HEADER:
+        found = printable(",".join(header)) or "no line"
+        findings.append(Finding(file, 1, message=f"the header must be {','.join(HEADER)}; found {found}"))
+        rows.whole = False
+        return rows
+    sounds = sound_files(folder, frozenset(), findings)
+    if sounds is None and sound:
+        findings.append(
+            Finding(f"{folder.name}/", message=f"no such folder: the sound of the clips in {file} is absent")
+        )
+    by_stem = {name.rpartition(".")[0]: name for name in sorted(sounds or ())}
+    rows_of_captions = _join_broken_captions(records[1:], file, findings)
+    grouped: dict[tuple[str, str], list[tuple[int, str, str]]] = {}
+    for line, cells in rows_of_captions:
+        if len(cells) != len(header):
+            message = f"has {len(cells)} columns where the header has {len(header)}; quote a caption that holds a comma"
+            findings.append(Finding(file, line, message=message))
+            continue
+        number, video, start, caption = cells
+        if fault := text_fault(caption):
+            findings.append(Finding(file, line, header[3], fault))
+        grouped.setdefault((video, start), []).append((line, number, caption))
+    absent: set[str] = set()
+    for (video, start), group in grouped.items():
+        # Each row has an id of its own: by whichever of them the sound is named, all captions are the clip's.
+        stems = (f"{video}_{start}", f"Y{video}", video, *(number for _, number, _ in group))
+        name = next((by_stem[stem] for stem in stems if stem in by_stem), None)
+        if sounds is None:
+            name = f"{stems[0]}.wav"
+        if name is None:
+            absent.add(stems[0])
+            continue
+        first, captions = rows.clips.get(name, (group[0][0], ()))
+        rows.clips[name] = (first, (*captions, *(caption for *_, caption in group)))
+    if absent:
+        message = f"has clips without sound in {folder.name}/, {len(absent)} in all, as {min(absent)}.wav: left out"
+        findings.append(Finding(file, message=message, severity=WARNING))
+    if not rows.clips:
+        findings.append(
+            Finding(file, message=f"no clip has its sound in {folder.name}/; name them YOUTUBEID_START.wav")
+        )
+    return rows
+
+
+def _join_broken_captions(records: Sequence[tables.Record], file: str, findings: list[Finding]) -> list[tables.Record]:
+    """Join the captions that AudioCaps 2.0 breaks over two rows, and note how many there are.
+
+    The second row holds the end of the caption, with or without commas for the other columns. In a caption in quotes
+    it is a line break.
+    """
+    joined: list[tables.Record] = []
+    broken: set[int] = set()  # lines where such captions begin
+    for line, cells in records:
+        parts = [*cells]
+        lines = cells[-1].splitlines()
+        if len(cells) == len(HEADER) and len(lines) > 1:
+            parts[-1] = " ".join(part.strip() for part in lines)
+        if joined and _continues_a_caption(cells) and len(joined[-1][1]) == len(HEADER):
+            line, (*others, begun) = joined.pop()
+            end = ",".join(cells).rstrip(",")
+            parts = [*others, f"{begun.rstrip()} {end.strip()}"]
+        if parts != cells:
+            broken.add(line)
+        joined.append((line, parts))
+    if broken:
+        message = "1 caption is broken over two lines; its parts are joined"
+        if len(broken) > 1:
+            message = f"{len(broken)} captions are broken over two lines, the first one here; their parts are joined"
+        findings.append(Finding(file, min(broken), message=message, severity=NOTE))
+    return joined
+
+
+def _continues_a_caption(cells: Sequence[str]) -> bool:
+    """Tell whether a row of AudioCaps has neither ids nor a time: only the end of the caption before it."""
+    number, *others = (cell.strip() for cell in cells)
+    short = len(cells) < len(HEADER) or not others[-1]
+    has_a_time = len(others) > 1 and others[1].isdecimal()
+    return bool(number) and not number.isdecimal() and short and not has_a_time

@@ -1,0 +1,149 @@
+"""Caption files in Clotho's layout, the queries of a blind set, and Clotho's metadata, each read strictly."""
+
+import codecs
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+
+from evaluation.data import tables
+from evaluation.data.cells import name_fault, text_fault
+from evaluation.findings import (
+    WARNING,
+    Finding,
+    printable,
+)
+
+
+@dataclass
+class CaptionRows:
+    """What a caption file says.
+
+    Attributes:
+        clips: Line and captions by name.
+        refused: Names that cannot be kept, without their path.
+        whole: Whether that is all; if not, nobody can say that a name is missing.
+    """
+
+    clips: dict[str, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
+    whole: bool = True
+
+    @property
+    def names(self) -> frozenset[str] | None:
+        """Every name, refused ones too; None where not all are known."""
+        return frozenset(self.clips.keys() | self.refused) if self.whole else None
+
+
+def read_captions(path: Path, findings: list[Finding]) -> CaptionRows:
+    rows, file = CaptionRows(), path.name
+    records, rows.whole = tables.read(path, file, findings)
+    if not records:
+        if rows.whole:
+            message = "is empty; the first line must be file_name,caption_1,…,caption_N"
+            findings.append(Finding(file, 1, message=message))
+        rows.whole = False
+        return rows
+    header = records[0][1]
+    expected = ["file_name", *(f"caption_{number}" for number in range(1, max(2, len(header))))]
+    if header != expected:
+        message = f"the header must be {','.join(expected)}; found {printable(','.join(header))}"
+        if len(header) == 1:
+            found = [mark for mark in ("\t", ";", "|") if mark in header[0]]
+            message += f" (columns are separated by commas, not by {found[0]!r})" if found else ""
+        findings.append(Finding(file, 1, message=message))
+        # Read on only where the names stand below: any other row would be a finding of its own for the same fault.
+        if len(header) == 1 or [name_fault(cells[0]) is None for _, cells in records[:2]] != [False, True]:
+            rows.whole = False
+            return rows
+    widths = {len(cells) for _, cells in records[1:]}
+    if len(records) > 2 and len(widths) == 1 and len(header) not in widths:  # then it is the header that is wrong
+        message = f"the header has {len(header)} columns and every row {widths.pop()}; name all columns, and no others"
+        findings.append(Finding(file, 1, message=message))
+        header = [*header, *[""] * len(records[1][1])][: len(records[1][1])]
+    for line, cells in records[1:]:
+        name, captions = cells[0], tuple(cells[1:])
+        if len(cells) != len(header):
+            message = f"has {len(cells)} columns where the header has {len(header)}"
+            message += "; quote a caption that holds a comma" if len(cells) > len(header) else ""
+            findings.append(Finding(file, line, message=message))
+            captions = ()
+        fault = name_fault(name)
+        if fault:
+            findings.append(Finding(file, line, tables.column_name(header, 0), fault))
+            rows.refused.add(re.split(r"[/\\]", name)[-1])
+            continue
+        if name in rows.clips:
+            message = f"{name!r} is listed twice, first on line {rows.clips[name][0]}; keep one row"
+            findings.append(Finding(file, line, tables.column_name(header, 0), message))
+            continue
+        for index, caption in enumerate(captions, start=1):
+            fault = text_fault(caption)
+            if fault:
+                findings.append(Finding(file, line, tables.column_name(header, index), fault))
+        rows.clips[name] = (line, captions)
+    if not records[1:] and rows.whole:
+        findings.append(Finding(file, 1, message="has a header and no clips"))
+        rows.whole = False
+    return rows
+
+
+def read_queries(path: Path, findings: list[Finding]) -> tuple[str, ...]:
+    seen: dict[str, int] = {}
+    file = path.name
+    records, readable = tables.read(path, file, findings)
+    header = records[0][1] if records else []
+    if header != ["caption"] and (records or readable):
+        found = printable(",".join(header)) or "nothing"
+        findings.append(Finding(file, 1, message=f"the header must be caption, and one query a line; found {found}"))
+        return ()
+    for line, cells in records[1:]:
+        if len(cells) != 1:
+            message = f"has {len(cells)} columns where the header has 1; quote a caption that holds a comma"
+            findings.append(Finding(file, line, message=message))
+        elif fault := text_fault(cells[0]):
+            findings.append(Finding(file, line, "caption", fault))
+        elif cells[0] in seen:
+            findings.append(Finding(file, line, "caption", f"stands on line {seen[cells[0]]} already; keep one"))
+        else:
+            seen[cells[0]] = line
+    if not records[1:] and readable:
+        findings.append(Finding(file, 1, message="has a header and no queries"))
+    return tuple(seen)
+
+
+def read_metadata(
+    folder: Path, split: str, file_names: frozenset[str] | None, findings: list[Finding]
+) -> dict[str, Mapping[str, str]]:
+    """Rows of the metadata file by name. Nothing depends on them, so whatever is wrong is a warning."""
+    found = [folder / f"{prefix}metadata_{split}.csv" for prefix in ("", "clotho_")]
+    path = next((path for path in found if path.is_file()), None)
+    if path is None:
+        return {}
+    raw = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        message = "is not read: must be UTF-8; this is UTF-16: save it as UTF-8"
+        findings.append(Finding(path.name, message=message, severity=WARNING))
+        return {}
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")
+    problems: list[Finding] = []
+    records, _ = tables.parse(text, path.name, problems, ";" if text.startswith("file_name;") else ",")
+    header = records[0][1] if records else []
+    metadata: dict[str, Mapping[str, str]] = {}
+    if header[:1] != ["file_name"]:
+        problems.append(Finding(path.name, 1, message="is not read: the first column must be file_name"))
+        records = []
+    for line, cells in records[1:]:
+        if len(cells) != len(header):
+            message = f"has {len(cells)} columns where the header has {len(header)}"
+            problems.append(Finding(path.name, line, message=message))
+        elif file_names is not None and cells[0] not in file_names:
+            problems.append(Finding(path.name, line, "file_name", f"{cells[0]!r} is no clip of {split}"))
+        else:
+            metadata[cells[0]] = MappingProxyType(dict(zip(header, cells, strict=True)))
+    findings += [replace(problem, severity=WARNING) for problem in problems]
+    return metadata

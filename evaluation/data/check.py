@@ -1,0 +1,113 @@
+"""Check a data folder: read every split, decode every sound, and report what is there."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
+
+from tqdm import tqdm
+
+from evaluation.data import audio
+from evaluation.data.dataset import Clip, Split, survey
+from evaluation.findings import (
+    ERROR,
+    NOTE,
+    WARNING,
+    Finding,
+    table,
+)
+from evaluation.text import plural
+
+SHORT = 0.005  # seconds; a clip of fewer samples is noted
+LOUD = 10.0  # a peak of 20 dB above full scale is noted
+
+
+def check_dataset(folder: Path) -> tuple[str, list[Finding]]:
+    """Read every split, decode every sound, and return a table of what is there and all findings.
+
+    Raises:
+        BadRequest: There is no such folder, or no split in it.
+    """
+    dataset, findings = survey(folder, (), sound=True)
+    clips = []
+    for split in dataset.splits.values():
+        clips += [(split.name, clip) for clip in split.clips if clip.path.is_file()]
+    sounds: dict[str, list[audio.Sound]] = {name: [] for name in dataset.splits}
+
+    def listen(item: tuple[str, Clip]) -> audio.Sound | audio.UnusableSound:
+        try:
+            return audio.facts(item[1].path)
+        except audio.UnusableSound as reason:
+            return reason
+
+    # libsndfile decodes outside Python's lock: threads are enough.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        bar = tqdm(pool.map(listen, clips), "decoding", len(clips), unit="clip", leave=False, disable=None)
+        for (split, clip), sound in zip(clips, bar, strict=True):
+            file = f"{split}/{clip.file_name}"
+            if isinstance(sound, audio.UnusableSound):
+                findings[split].append(Finding(file, message=str(sound)))
+                continue
+            sounds[split].append(sound)
+            for message in _sound_notes(sound):
+                findings[split].append(Finding(file, message=message, severity=NOTE))
+
+    rows = []
+    for name, split in dataset.splits.items():
+        rows.append(_row(split, sounds[name], findings[name]))
+    headers = ["split", "clips", "captions", "queries", "sounds", "h:mm:ss", "seconds", "Hz", "findings"]
+    return table(rows, headers, numbers=range(1, 8)), sorted(chain.from_iterable(findings.values()))
+
+
+def _row(split: Split, sounds: Sequence[audio.Sound], findings: Sequence[Finding]) -> list[object]:
+    """Return a split's row of the table of `check_dataset`."""
+    total = span = rates = "–"
+    if sounds:
+        seconds = [sound.seconds for sound in sounds]
+        total = _clock(sum(seconds))
+        span = f"{min(seconds):.1f}–{max(seconds):.1f}"
+        different_rates = sorted({sound.sample_rate for sound in sounds})
+        rates = ", ".join(map(str, different_rates))
+    captions = sum(len(clip.captions) for clip in split.clips)
+    return [
+        split.name,
+        len(split.clips),
+        captions,
+        len(split.queries),
+        len(sounds),
+        total,
+        span,
+        rates,
+        _counted(findings),
+    ]
+
+
+def _counted(findings: Sequence[Finding]) -> str:
+    """Return how many findings of each severity there are, such as `1 error, 2 notes`."""
+    counts = Counter(finding.severity for finding in findings)
+    parts = [plural(counts[severity], severity) for severity in (ERROR, WARNING, NOTE) if counts[severity]]
+    return ", ".join(parts) or "none"
+
+
+def _sound_notes(sound: audio.Sound) -> list[str]:
+    """Return what is unusual about a sound that can be read."""
+    notes = []
+    if sound.channels > 1:
+        notes.append(f"has {sound.channels} channels; they are averaged to one wherever the kit reads it")
+    if sound.seconds < SHORT:
+        notes.append(f"is only {sound.seconds * 1000:.3g} ms long ({sound.frames} samples); is it the whole clip?")
+    if sound.peak == 0:
+        notes.append("is silent: every sample is 0; is it the right file?")
+    if sound.peak > LOUD:
+        notes.append(
+            f"has samples up to {sound.peak:.4g} where full scale is 1; integers that were written as floats must be "
+            "divided by their full scale"
+        )
+    return notes
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

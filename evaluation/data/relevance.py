@@ -1,0 +1,127 @@
+"""Relevance files: which clips answer a query, in the form of DCASE 2025 task 6, and how well."""
+
+import ast
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from types import MappingProxyType
+
+from evaluation.data import tables
+from evaluation.data.cells import text_fault
+from evaluation.findings import (
+    Faulty,
+    Finding,
+    printable,
+)
+from evaluation.names import closest, explain, hint
+
+Relevance = Mapping[str, frozenset[str] | Mapping[str, float]]  # query to names, or to names with grades above 0
+
+
+def read_relevance(path: Path, file_names: Iterable[str], file: str = "") -> Relevance:
+    """Read a relevance file: header `query,audio_filenames`, the second column a Python list of clip names.
+
+    With a third column, `grades`, each query's clips are a mapping to their grades; clips of grade 0 are left out.
+
+    Args:
+        path: The file.
+        file_names: The clips that may be named.
+        file: The file's name in findings; its path by default.
+
+    Raises:
+        Faulty: The file does not hold; with every finding.
+    """
+    findings: list[Finding] = []
+    relevance = parse_relevance(path, file or str(path), frozenset(file_names), findings)
+    if findings:
+        raise Faulty(findings)
+    return relevance
+
+
+def parse_relevance(path: Path, file: str, file_names: frozenset[str] | None, findings: list[Finding]) -> Relevance:
+    """Read a relevance file; where the clips are not known, any name will do."""
+    relevance: dict[str, frozenset[str] | Mapping[str, float]] = {}
+    lines: dict[str, int] = {}
+    records, readable = tables.read(path, file, findings)
+    expected, header = ["query", "audio_filenames"], records[0][1] if records else []
+    graded = header == [*expected, "grades"]
+    if header != expected and not graded and (records or readable):
+        found = printable(",".join(header)) or "nothing"
+        findings.append(Finding(file, 1, message=f"the header must be {','.join(expected)}; found {found}"))
+        return MappingProxyType(relevance)
+    unknown: dict[str, list[int]] = {}  # the lines that list a name
+    for line, cells in records[1:]:
+
+        def fault(column: str, message: str, line: int = line) -> None:
+            findings.append(Finding(file, line, column, message))
+
+        if len(cells) != len(header):
+            message = f"has {len(cells)} columns where the header has {len(header)}; quote a cell that holds a comma"
+            fault("", message)
+            continue
+        query, listed = cells[:2]
+        names = _names_in(listed)
+        if unfit := text_fault(query, "query"):
+            fault("query", unfit)
+        elif query in lines:
+            fault("query", f"stands on line {lines[query]} already; list all its clips in one row")
+        grades = _grades_in(cells[2]) if graded else [1.0] * len(names)
+        if not grades and graded:
+            fault("grades", f"must be a list of finite numbers, 0 or more, like [2, 0.5]; found {cells[2]!r}")
+        elif graded and not any(grades):
+            fault("grades", "are all 0; grade a clip that answers the query, or leave the query out")
+        if not names:
+            fault("audio_filenames", f"must be a list of one or more names, like ['a.wav', 'b.wav']; found {listed!r}")
+            continue
+        if grades and len(grades) != len(names):
+            fault("grades", f"must be as many as the names, {len(names)}; found {len(grades)}")
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            fault("audio_filenames", f"lists {name!r} twice; once is enough")
+        for name in dict.fromkeys(names):
+            if file_names is not None and name not in file_names:
+                unknown.setdefault(name, []).append(line)
+        lines.setdefault(query, line)
+        kept = MappingProxyType({name: grade for name, grade in zip(names, grades, strict=False) if grade > 0})
+        relevance.setdefault(query, kept if graded else frozenset(names))
+    if not records[1:] and readable:
+        findings.append(Finding(file, 1, message="has a header and no queries"))
+    findings += _unknown_clips(file, unknown, relevance, file_names or frozenset())
+    return MappingProxyType(relevance)
+
+
+def _unknown_clips(
+    file: str, unknown: Mapping[str, Sequence[int]], relevance: Relevance, file_names: frozenset[str]
+) -> Iterable[Finding]:
+    """Find the names in a relevance file that are no clips, given with the lines that list them."""
+    match = explain(unknown, file_names)
+    if match:
+        listed = set(chain.from_iterable(relevance.values()))
+        message = match.message(len(listed), "names")
+        yield Finding(file, unknown[next(iter(match.pairs))][0], "audio_filenames", message)
+    meant = closest(file_names)
+    for name, lines in unknown.items():
+        if match and name in match.pairs:
+            continue
+        message = f"unknown clip {name!r}{hint(name, meant(name))}"
+        for line in lines:
+            yield Finding(file, line, "audio_filenames", message)
+
+
+def _list_in(cell: str) -> list[object]:
+    try:
+        values = ast.literal_eval(cell)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return []
+    return values if isinstance(values, list) else []
+
+
+def _names_in(cell: str) -> list[str]:
+    names = _list_in(cell)
+    return names if all(isinstance(name, str) for name in names) else []
+
+
+def _grades_in(cell: str) -> list[float]:
+    grades = _list_in(cell)
+    fit = all(type(grade) in (int, float) and 0 <= grade <= sys.float_info.max for grade in grades)
+    return [float(grade) for grade in grades] if fit else []

@@ -1,0 +1,118 @@
+"""Generate the data set of soundscapes in Clotho's layout."""
+
+import csv
+import multiprocessing
+import os
+import signal
+import threading
+import wave
+import zlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from numpy.random import Generator
+from tqdm import tqdm
+
+from evaluation.data.soundscapes.grammar import CAPTIONS, describe
+from evaluation.data.soundscapes.scenes import plan, scene_text
+from evaluation.data.soundscapes.synthesis import SAMPLE_RATE, Scene, render
+from evaluation.files import appearing
+from evaluation.findings import BadRequest
+
+Job = tuple[str, int, str, Scene]  # split, number within it, file name, scene
+
+CLIPS = MappingProxyType({"development": 480, "validation": 120, "evaluation": 120})
+
+
+# Three names of every split are as awkward as Clotho's; none says what is in the clip.
+AWKWARD = (" soundscape_{:04d}.wav", "soundscape {:04d}, take 2.wav", "soundscape.{:04d}.v1.2.wav")
+
+
+def make_soundscapes(
+    folder: Path, *, seed: int = 0, clips: Mapping[str, int] = CLIPS, workers: int | None = None, progress: bool = True
+) -> None:
+    """Make the data set: `SPLIT/*.wav`, `captions_SPLIT.csv`, and `sources_SPLIT.csv` with the scene of every clip.
+
+    Args:
+        folder: Where to; absent or empty. It is written whole or not at all; what a killed call left beside it is
+            removed.
+        seed: From 0. The same seed gives the same bytes on the same machine.
+        clips: Split to number of clips.
+        workers: Processes to use; all processors by default.
+        progress: Whether to show a bar.
+
+    Raises:
+        BadRequest: The folder holds something already, or the seed is negative.
+    """
+    if seed < 0:
+        raise BadRequest(f"the seed must be 0 or more, but {seed} was given")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadRequest(f"{folder} exists and is not an empty folder; remove it, or name another place for the data")
+    jobs = []
+    for split, number in clips.items():
+        for index, scene in enumerate(plan(_random(seed, split, 0), number)):
+            name = AWKWARD[index] if index < len(AWKWARD) else "soundscape_{:04d}.wav"
+            jobs.append((split, index, name.format(len(jobs) + 1), scene))
+    with appearing(folder) as new:
+        for split in clips:
+            (new / split).mkdir(parents=True)
+        with ExitStack() as stack:
+            each = map
+            if workers != 1:
+                pool = stack.enter_context(ProcessPoolExecutor(workers, initializer=_start_worker))
+                each = partial(pool.map, chunksize=8)
+            done = each(partial(_write_clip, new, seed), jobs)
+            captions = list(tqdm(done, "soundscapes", len(jobs), unit="clip", disable=None if progress else True))
+        for split in clips:
+            _write_tables(new, split, jobs, captions)
+
+
+def _write_tables(folder: Path, split: str, jobs: Sequence[Job], captions: Sequence[Sequence[str]]) -> None:
+    """Write the captions and the scenes of a split's clips."""
+    numbers = range(1, CAPTIONS + 1)
+    caption_rows = [["file_name", *(f"caption_{number}" for number in numbers)]]
+    scene_rows = [["file_name", "scene"]]
+    for (job_split, _, name, scene), texts in zip(jobs, captions, strict=True):
+        if job_split == split:
+            caption_rows.append([name, *texts])
+            scene_rows.append([name, scene_text(scene)])
+    _write_table(folder / f"captions_{split}.csv", caption_rows)
+    _write_table(folder / f"sources_{split}.csv", scene_rows)
+
+
+def _start_worker() -> None:
+    """Prepare a worker: on Ctrl-C its parent reports, and when the parent is killed the worker ends too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _random(seed: int, split: str, number: int) -> Generator:
+    """Give the plan of a split (0) and each of its clips (from 1) a generator of its own, whoever is first to draw."""
+    return np.random.default_rng([seed, zlib.crc32(split.encode()), number])
+
+
+def _write_clip(folder: Path, seed: int, job: Job) -> list[str]:
+    """Write the sound of one clip and return its captions."""
+    split, index, name, scene = job
+    rng = _random(seed, split, index + 1)
+    samples = np.round(render(rng, scene) * 32767).astype("<i2")
+    with wave.open(str(folder / split / name), "wb") as file:  # not soundfile: here a full disk is an OSError
+        file.setparams((1, 2, SAMPLE_RATE, len(samples), "NONE", ""))
+        file.writeframes(samples.tobytes())
+    return describe(rng, scene)
+
+
+def _write_table(path: Path, rows: list[list[str]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)

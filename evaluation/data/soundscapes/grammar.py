@@ -1,0 +1,165 @@
+"""The grammar of the captions: describe a scene in words, and read a caption back into a scene."""
+
+import re
+from functools import cache
+from itertools import chain, cycle
+from types import SimpleNamespace
+
+from numpy.random import Generator
+
+from evaluation.data.soundscapes.synthesis import KINDS, Scene
+
+CAPTIONS, FEWEST_WORDS, MOST_WORDS = 5, 8, 20
+
+StatedScene = dict[str, tuple[str, int | None]]  # a scene as a caption states it; a count of None is not stated
+
+
+# How often: what is said behind a verb, the plainest last, and before what is counted. A texture, 0, is never counted.
+TIMES = {
+    0: (),
+    1: ("once",),
+    2: ("two times", "twice"),
+    3: ("three times in a row", "three times"),
+    5: ("again and again", "repeatedly", "several times"),
+}
+NUMBERS = {0: (), 1: ("a single", "one"), 2: ("two",), 3: ("three",), 5: ("several",)}
+
+# By the roles of a scene. {a.clause}: a dog barks twice. {a.doing}: a dog barking twice. {a.sound}: two barks of a dog.
+# {a.be}: is or are, as the sound that stands before it asks. Not one word of these may be a phrase of a kind.
+TEMPLATES = {
+    "a": (
+        "{a.clause} and no other sound can be heard",
+        "{a.clause} in an otherwise very quiet place",
+        "in an otherwise silent place {a.clause}",
+        "{a.sound} can be heard and nothing else happens",
+        "the only thing that can be heard is {a.sound}",
+        "there is nothing to be heard apart from {a.sound}",
+        "everything is quiet except for {a.doing}",
+        "{a.sound} {a.be} recorded with no other sounds around",
+        "{a.clause} close by without any other noise",
+    ),
+    "ab": (
+        "{a.clause} and then {b.clause}",
+        "{a.clause}, and after that {b.clause}",
+        "first {a.clause}, then {b.clause}",
+        "{a.clause} before {b.clause}",
+        "{b.clause} after {a.clause}",
+        "after {a.sound}, {b.clause}",
+        "{a.sound} {a.be} followed by {b.sound}",
+        "{b.sound} {b.be} preceded by {a.sound}",
+        "{a.doing}, followed by {b.doing}",
+        "once {a.sound} {a.be} no longer heard, {b.clause}",
+        "{b.sound} can be heard right after {a.sound}",
+        "it begins with {a.sound} and ends with {b.sound}",
+        "{a.clause}, and a moment later {b.clause}",
+    ),
+    "abc": (
+        "{a.clause}, then {b.clause}, and finally {c.clause}",
+        "first {a.clause}, next {b.clause}, and lastly {c.clause}",
+        "{a.sound} {a.be} followed by {b.sound} and then by {c.sound}",
+        "after {a.sound}, {b.clause} and then {c.clause}",
+        "{a.clause} before {b.clause}, and at the end {c.clause}",
+        "it begins with {a.sound}, continues with {b.sound} and ends with {c.sound}",
+        "{c.clause} after {a.sound} followed by {b.sound}",
+        "{a.sound}, {b.sound} and {c.sound} can be heard one after another",
+    ),
+    "xa": (
+        "{a.clause} while {x.clause} in the background",
+        "while {x.clause} in the background, {a.clause}",
+        "{a.clause} over {x.sound}",
+        "{a.sound} can be heard over {x.sound}",
+        "with {x.sound} in the background, {a.clause}",
+        "{a.clause} with {x.doing} in the background",
+        "{x.sound} can be heard the whole time as {a.clause}",
+        "there is {x.sound} all along, and in the middle {a.clause}",
+        "{a.sound} {a.be} heard while {x.clause} all the time",
+    ),
+    "xab": (
+        "while {x.clause} in the background, {a.clause} and then {b.clause}",
+        "{a.clause} and then {b.clause}, with {x.doing} in the background",
+        "over {x.sound}, {a.clause} and then {b.clause}",
+        "{a.sound} {a.be} followed by {b.sound} while {x.clause}",
+        "with {x.sound} in the background, {a.sound} can be heard before {b.sound}",
+        "{x.clause} the whole time; first {a.clause}, then {b.clause}",
+        "{b.clause} after {a.clause}, both over {x.sound}",
+        "with {x.doing} in the background, {a.clause} before {b.clause}",
+        "there is {x.sound} all along, {a.clause}, and a moment later {b.clause}",
+    ),
+}
+
+
+@cache
+def phrases(kind: str, count: int) -> dict[str, list[tuple[str, int | None]]]:
+    """All ways to name a source, by form (clause, doing, sound), each with the count it states, None if it does not.
+
+    >>> phrases("dog", 2)["clause"][:3]
+    [('a dog barks', None), ('a dog barks two times', 2), ('a dog barks twice', 2)]
+    """
+    forms: dict[str, list[tuple[str, int | None]]] = {"clause": [], "doing": [], "sound": []}
+    unstated = None if KINDS[kind].lasts else 0
+    spoken = [("", unstated), *((f" {times}", count) for times in TIMES[count])]
+    for words in KINDS[kind].words.split("; "):
+        one, several = (re.sub(r"(\S+)/(\S+)", choice, words) for choice in (r"\1", r"\2"))
+        if one == several:
+            forms["sound"].append((one, unstated))
+        elif re.search(r"/\w+ing\b", words):
+            forms["clause"] += [(one + times, said) for times, said in spoken]
+            forms["doing"] += [(several + times, said) for times, said in spoken]
+            forms["sound"] += [(f"the sound of {several}{times}", said) for times, said in spoken[-1:]]
+        else:
+            forms["sound"] += [(f"{number} {one if count == 1 else several}", count) for number in NUMBERS[count]]
+    return forms
+
+
+def describe(rng: Generator, scene: Scene) -> list[str]:
+    """Say what is heard in a scene: five distinct captions of 8 to 20 words, from as many templates as fit."""
+    captions: list[str] = []
+    templates = cycle(rng.permutation(TEMPLATES["".join(scene)]).tolist())
+    while len(captions) < CAPTIONS:
+        words = {}
+        for role, source in scene.items():
+            picked = {form: ways[rng.integers(len(ways))][0] for form, ways in phrases(*source).items()}
+            be = "are" if picked["sound"].startswith(("two ", "three ", "several ")) else "is"
+            words[role] = SimpleNamespace(**picked, be=be)
+        text = next(templates).format(**words)
+        caption = f"{text[0].upper()}{text[1:]}."
+        if FEWEST_WORDS <= len(caption.split()) <= MOST_WORDS and caption not in captions:
+            captions.append(caption)
+    return captions
+
+
+@cache
+def _grammar_backwards() -> tuple[re.Pattern[str], dict[str, tuple[str, str, int | None]], dict[str, str]]:
+    """Give a pattern of all phrases, phrase to (form, kind, count), and outline of a template to the roles in it."""
+    meanings = {}
+    for kind, about in KINDS.items():
+        for count in TIMES:
+            if bool(count) != bool(about.lasts):
+                continue
+            for form, ways in phrases(kind, count).items():
+                for text, stated_count in ways:
+                    meanings[text] = (form, kind, stated_count)
+    outlines = {}
+    for template in chain.from_iterable(TEMPLATES.values()):
+        spoken = re.sub(r"\{\w\.be\}", "is", template)
+        outline = re.sub(r"\{\w\.(\w+)\}", r"<\1>", spoken)
+        outlines[outline] = "".join(re.findall(r"\{(\w)\.", spoken))
+    longest_first = sorted(meanings, key=len, reverse=True)
+    either = "|".join(map(re.escape, longest_first))
+    return re.compile(rf"\b(?:{either})\b"), meanings, outlines
+
+
+def understand(caption: str) -> StatedScene:
+    """Read a caption of this grammar back into a scene; where it does not state a count, that is None.
+
+    >>> understand("A dog barks after rain falls.")
+    {'b': ('dog', None), 'a': ('rain', 0)}
+    """
+    pattern, meanings, outlines = _grammar_backwards()
+    text = caption[0].lower() + caption[1:].removesuffix(".")
+    sources = [meanings[phrase] for phrase in pattern.findall(text)]
+    outline = pattern.sub(lambda phrase: f"<{meanings[phrase[0]][0]}>", text).replace("> are ", "> is ")
+    scene = {}
+    for role, (_, kind, stated_count) in zip(outlines[outline], sources, strict=True):
+        scene[role] = (kind, stated_count)
+    return scene

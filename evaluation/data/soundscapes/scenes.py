@@ -1,0 +1,66 @@
+"""Scenes of soundscapes: how they are written as text, and how a split's scenes are drawn."""
+
+from numpy.random import Generator
+
+from evaluation.data.soundscapes.grammar import TIMES
+from evaluation.data.soundscapes.synthesis import KINDS, SHORTEST, Scene
+
+CLIPS_OF_SAME_KINDS = 4  # on average: that many differ in order, repetition or overlap only
+
+
+def scene_text(scene: Scene) -> str:
+    """Write a scene as one readable word.
+
+    >>> scene_text({"x": ("wind", 0), "a": ("dog", 3), "b": ("rain", 0)})
+    'wind|dog:3>rain'
+    """
+    sources = {role: f"{kind}:{count}" if count else kind for role, (kind, count) in scene.items()}
+    background = f"{sources.pop('x')}|" if "x" in sources else ""
+    return background + ">".join(sources.values())
+
+
+def scene_from(text: str) -> Scene:
+    """Read what `scene_text` wrote.
+
+    >>> scene_from("wind|dog:3>rain")
+    {'x': ('wind', 0), 'a': ('dog', 3), 'b': ('rain', 0)}
+    """
+    *background, sequence = text.split("|")
+    sources = dict(zip("x", background, strict=False))
+    sources.update(zip("abc", sequence.split(">"), strict=False))
+    scene = {}
+    for role, source in sources.items():
+        kind, _, count = source.partition(":")
+        scene[role] = (kind, int(count or 0))
+    return scene
+
+
+def plan(rng: Generator, clips: int) -> list[Scene]:
+    """Draw distinct scenes in which the same few kinds come back in another order, number or overlap."""
+
+    def some_kinds() -> list[str]:
+        return rng.choice(list(KINDS), size=rng.choice([1, 2, 3], p=[0.1, 0.5, 0.4]), replace=False).tolist()
+
+    palettes = [some_kinds() for _ in range(1 + clips // CLIPS_OF_SAME_KINDS)]
+    scenes: dict[str, Scene] = {}
+    while len(scenes) < clips:
+        chosen = rng.integers(len(palettes))
+        scene = _arrange(rng, palettes[chosen])
+        if scene_text(scene) in scenes:
+            palettes[chosen] = some_kinds()  # this one may be used up: a texture alone makes a single scene
+        scenes[scene_text(scene)] = scene
+    return list(scenes.values())
+
+
+def _arrange(rng: Generator, kinds: list[str]) -> Scene:
+    kinds = rng.permutation(kinds).tolist()
+    textures = [kind for kind in kinds if not KINDS[kind].lasts]
+    background = textures[0] if textures and len(kinds) > 1 and rng.random() < 0.5 else None
+    scene = {"x": (background, 0)} if background else {}
+    sequence = [kind for kind in kinds if kind != background]
+    room = SHORTEST * (0.65 if background else 0.9) / len(sequence)
+    for role, kind in zip("abc", sequence, strict=False):
+        lasts = KINDS[kind].lasts
+        fitting = [count for count in TIMES if 0 < 1.2 * count * lasts <= room]
+        scene[role] = (kind, int(rng.choice(fitting or [1])) if lasts else 0)
+    return scene
