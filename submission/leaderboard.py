@@ -56,7 +56,7 @@ from evaluation.statistics import comparison
 from evaluation.statistics.comparison import Difference
 from submission import archive, package, scoring
 from submission.scoring import ScoredPackage, ScoredSystem
-from submission.tasks import Figures, Task
+from submission.tasks import PublishedResults, Task
 
 SEED = 0  # of the randomisation test
 ORGANISERS = "organisers (published)"  # shown in place of a team
@@ -117,7 +117,7 @@ class Leaderboard:
     metric: str
     teams: Ranking
     systems: Ranking
-    published: tuple[Figures, ...]
+    published: tuple[PublishedResults, ...]
     packages: tuple[ScoredPackage, ...]
     findings: tuple[Finding, ...] = ()
 
