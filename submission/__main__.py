@@ -49,7 +49,7 @@ def _show_task(task: tasks.Task) -> None:
 
 def _value_text(value: object) -> str:
     """Return the value of a fact as text."""
-    if isinstance(value, tasks.Figures):
+    if isinstance(value, tasks.PublishedResults):
         queries = f", {value.queries} queries" if value.queries else ""
         figures = ", ".join(f"{name} {x:g}" for name, x in value.metrics.items())
         return f"{value.system}, {value.split} ({value.clips} clips{queries}): {figures}"

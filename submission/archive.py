@@ -64,10 +64,11 @@ class Opened:
     """A package that can be read.
 
     Attributes:
-        files: Where each file can be read, by its path inside the package, with "/" between folders. The names on disk
-            may be others, but for the suffix. What has an error is not there, nor what macOS and Windows add.
-        findings: What is wrong with the package itself. Where an error names the package and no file in it, it could
-            not be read to its end, and what lacks in `files` may be there.
+        files: By its path inside the package, with "/" between folders, where each file can be read. The names on disk
+            may differ, except for the suffix. Files with an error are left out, and so are those that macOS and Windows
+            add.
+        findings: The findings about the package itself. If an error names the package and no file in it, the package
+            could not be read to its end, and files that are not in `files` may be in it.
     """
 
     files: Mapping[str, Path]
@@ -75,14 +76,19 @@ class Opened:
 
 
 def junk_kind(name: str) -> str | None:
-    """Return which of `JUNK` a file or folder is that macOS or Windows adds; None where it is none."""
-    return next((kind for kind in JUNK if fnmatchcase(name.lower(), kind.lower())), None)
+    """Return the key of `JUNK` that fits the name of a file or folder; None if macOS or Windows did not add it."""
+    for kind in JUNK:
+        if fnmatchcase(name.lower(), kind.lower()):
+            return kind
+    return None
 
 
 def is_one(path: Path) -> bool:
-    """Whether a file is a zip, or an archive of another kind that is given for one, by its name or its content."""
-    if path.suffix.lower() == ".zip" or not path.is_file():
-        return path.suffix.lower() == ".zip"
+    """Return whether a file is a zip or another archive, by its name or its content."""
+    if path.suffix.lower() == ".zip":
+        return True
+    if not path.is_file():
+        return False
     with path.open("rb") as file:
         return file.read(8).startswith((b"PK\3\4", *LOOKS))
 
@@ -126,7 +132,7 @@ def pack(folder_files: Mapping[str, Path], target: Path) -> None:
 
 
 class _Package:
-    """What is known of a package so far: findings by their kind, names, junk, and what may yet be read."""
+    """The state of reading a package: findings by their kind, names, junk, and how many bytes may still be read."""
 
     def __init__(self, path: Path):
         self.path, self.room = path, TOTAL
@@ -136,12 +142,14 @@ class _Package:
         self.folded: dict[str, str] = {}  # the first of the names that some file systems take for one
 
     def find(self, kind: str, name: str, message: str, severity: str = ERROR) -> None:
-        """Keep a finding of an entry, or of the package where the name is empty; `kind` is a plural."""
+        """Add a finding about an entry, or about the package if the name is empty; `kind` is a plural noun."""
         file = f"{self.path}/{cut(name)}" if name else str(self.path)
         self.findings.setdefault(kind, []).append(Finding(file, message=message, severity=severity))
 
     def result(self, files: Mapping[str, Path]) -> Opened:
-        if not files and not any(finding.severity == ERROR for kind in self.findings.values() for finding in kind):
+        """Return what can be read, with all findings."""
+        errors = [finding for finding in chain.from_iterable(self.findings.values()) if finding.severity == ERROR]
+        if not files and not errors:
             self.find("packages", "", "must hold the files of a submission; found none: pack them again")
         for kind, names in self.junk.items():
             times = "once" if len(names) == 1 else f"{len(names)} times"
@@ -152,16 +160,24 @@ class _Package:
         return Opened({name: files[name] for name in sorted(files)}, findings)
 
     def admits(self, raw: bytes, mode: int, folder: bool, marked: bool = True) -> str | None:
-        """Return the name of an entry that may be read; `mode` is as stat's, `marked` that it is said to be UTF-8."""
+        """Return the name of an entry if it may be read; None if it may not, after a finding.
+
+        Args:
+            raw: The bytes of the name.
+            mode: The file's mode, as `stat` has it; 0 if it is not known.
+            folder: Whether the entry is a folder.
+            marked: Whether the zip marks the name as UTF-8.
+        """
         try:
             name = raw.decode()
         except UnicodeDecodeError as failure:
             message = f"must have a name in UTF-8; byte 0x{raw[failure.start]:02X} is not: rename it in plain ASCII"
             return self.find("names that are not UTF-8", raw.decode("utf-8", "backslashreplace"), message)
         parts = name.split("/")
-        if fault := _misnamed(name, parts):
+        fault = _name_fault(name, parts)
+        if fault:
             return self.find("such names", name or "/", fault)
-        if junk := next(filter(None, map(junk_kind, parts)), None):
+        for junk in filter(None, map(junk_kind, parts)):
             self.junk.setdefault(junk, []).append(name)
             return None
         if not self._distinct(name, parts, folder):
@@ -180,9 +196,10 @@ class _Package:
         return name
 
     def _distinct(self, name: str, parts: list[str], folder: bool) -> bool:
-        """Keep a name and the folders in it; find what is there already."""
+        """Return whether a name is not there yet, and add it with the folders in it."""
         for depth in range(1, len(parts) + 1):
-            prefix, is_file = "/".join(parts[:depth]), depth == len(parts) and not folder
+            prefix = "/".join(parts[:depth])
+            is_file = depth == len(parts) and not folder
             if prefix not in self.is_file:
                 self.is_file[prefix] = is_file
                 first = self.folded.setdefault(unicodedata.normalize("NFC", prefix).casefold(), prefix)
@@ -198,7 +215,7 @@ class _Package:
         return True
 
     def takes(self, name: str, size: int) -> bool:
-        """Say whether a file of this size may be read."""
+        """Return whether a file of this size may be read."""
         if size > LIMIT:
             message = f"must not be larger than {LIMIT} bytes; found {size}: does it belong to a submission?"
             self.find("files that are too large", name, message)
@@ -210,17 +227,19 @@ class _Package:
         return self.room >= 0
 
 
-def _misnamed(name: str, parts: list[str]) -> str | None:
-    """Say why a name is none to hand in; the first three lead out of the package, on whatever system."""
+def _name_fault(name: str, parts: list[str]) -> str | None:
+    """Return what is wrong with a name; None if nothing is. The first three lead out of the package on some systems."""
     if "\\" in name:
         return r"must have / between folders and no \ in its name: zip it with another program, or rename it"
     if name.startswith("/") or re.match("[A-Za-z]:", name):
         return f"must have a name that begins in the package, as FOLDER/LABEL/FILE; this begins elsewhere: {ANEW}"
-    if dots := {"..", ".", ""}.intersection(parts):
+    dots = {"..", ".", ""}.intersection(parts)
+    if dots:
         return f"must have names between slashes, none of them empty, '.' or '..'; found {max(dots)!r}: {ANEW}"
-    if odd := next((character for character in name if not character.isprintable()), None):
-        return f"must have printable characters only in its name; found {odd!a}: rename it"
-    if fault := next(filter(None, map(_no_windows_name, parts)), None):
+    for character in name:
+        if not character.isprintable():
+            return f"must have printable characters only in its name; found {character!a}: rename it"
+    for fault in filter(None, map(_windows_fault, parts)):
         return f"{fault}: rename it"
     if len(parts) > DEPTH:
         return f"must be at most {DEPTH} folders deep; found {len(parts)}: hand in the folder of the submission only"
@@ -230,13 +249,14 @@ def _misnamed(name: str, parts: list[str]) -> str | None:
     return None
 
 
-def _no_windows_name(part: str) -> str | None:
-    """Say why Windows would unpack a file or folder of this name under another one, or not at all."""
+def _windows_fault(part: str) -> str | None:
+    """Return why Windows would unpack a file or folder under another name, or not at all; None if it would not."""
     if part.partition(".")[0].rstrip(" ").upper() in WINDOWS_DEVICES:
         return f"must not be named as a device of Windows; found {cut(part)!r}"
     if part.endswith((".", " ")):
         return f"must not end with a dot or blank, which Windows leaves out; found {cut(part)!r}"
-    if signs := re.search('[<>:"|?*]', part):
+    signs = re.search('[<>:"|?*]', part)
+    if signs:
         return f"must hold no sign that Windows does not allow in names; found {signs[0]!r}"
     return None
 
@@ -245,7 +265,9 @@ def _no_windows_name(part: str) -> str | None:
 
 
 def _folder(path: Path) -> Opened:
-    package, files, folders, count = _Package(path), dict[str, Path](), [""], 0
+    package = _Package(path)
+    files: dict[str, Path] = {}
+    folders, count = [""], 0
     while folders:
         inside = folders.pop()
         try:
@@ -286,7 +308,8 @@ class _Source(io.BufferedReader):
 
 
 def _zip(path: Path, private: Path) -> Opened:
-    package, files = _Package(path), dict[str, Path]()
+    package = _Package(path)
+    files: dict[str, Path] = {}
     try:
         with _listed(path, package) as (archive, places):
             entries = archive.infolist()
@@ -330,9 +353,13 @@ def _listed(path: Path, package: _Package) -> Iterator[tuple[zipfile.ZipFile, li
         except UNREADABLE as failure:
             source.seek(0)
             head = source.read(8)
-            looks = next((f"looks like {what}" for mark, what in LOOKS.items() if head.startswith(mark)), "is none")
-            other = f"must be a zip; this {looks if head else 'is an empty file'}: pack the folder as a zip"
-            raise Broken(DAMAGED if head.startswith(b"PK") else other) from failure
+            if head.startswith(b"PK"):
+                raise Broken(DAMAGED) from failure
+            looks = "is none" if head else "is an empty file"
+            for mark, kind in LOOKS.items():
+                if head.startswith(mark):
+                    looks = f"looks like {kind}"
+            raise Broken(f"must be a zip; this {looks}: pack the folder as a zip") from failure
         entries = archive.infolist()
         if len(entries) > ENTRIES:
             raise Broken(_too_many(str(len(entries))))

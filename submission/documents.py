@@ -1,6 +1,6 @@
-"""YAML files of keys and values, read with the line of each, whoever made them.
+"""YAML files of keys and values, read with the line of each key.
 
-`evaluation.yamlfiles` says how YAML is read, and within which bounds.
+`evaluation.yamlfiles` says how YAML is read, and which limits keep hostile files from taking long or much memory.
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,12 @@ from evaluation.yamlfiles import DIGITS, TAG, Unreadable
 LISTED = 100  # findings, after which the check ends
 NOTES = {"abbreviation": "; the official template has it wrong"}  # of keys that are often indented wrongly
 
+KINDS = {  # of values that a file may hold, by the type of their node
+    yaml.MappingNode: ("map",),
+    yaml.SequenceNode: ("seq",),
+    yaml.ScalarNode: ("str", "null", "bool", "int", "float", "timestamp"),
+}
+
 KeyPath = tuple[str | int, ...]  # of a value; places in lists count from 0
 
 
@@ -24,11 +30,11 @@ class Document:
     """A YAML file as it was read.
 
     Attributes:
-        values: What it holds; None where it cannot be read, or holds no keys.
+        values: Its keys and values; None if it cannot be read, or holds no keys.
         lines: The line of each key and list entry, by its path.
-        findings: What is wrong with it as YAML.
-        broken: Paths of values that YAML cannot give, which the findings speak of; they are None.
-        nulls: Paths of values that are null in so many letters, and not only left empty.
+        findings: The findings about its YAML.
+        broken: The paths of values that YAML cannot read. They are None, and there are findings about them.
+        nulls: The paths where null is written, and not only nothing.
     """
 
     values: dict[str, object] | None
@@ -38,18 +44,21 @@ class Document:
     nulls: set[KeyPath] = field(default_factory=set)
 
     def line(self, path: KeyPath) -> int:
-        """The line of a path, or of what it would stand in; 0 where there is none."""
+        """Return the line of a path, or of the nearest key above it; 0 if there is none."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 0)
 
 
 def read(path: Path, file: str = "") -> Document:
-    """Read a YAML file of keys and values, whoever made it.
+    """Read a YAML file of keys and values.
 
     Args:
         path: The file.
-        file: Its name in findings; its path by default.
+        file: Its name in findings (default: its path).
+
+    Returns:
+        The document, with findings if it cannot be read.
 
     Raises:
         BadRequest: There is no such file.
@@ -68,33 +77,32 @@ def read(path: Path, file: str = "") -> Document:
     except Unreadable as fault:
         return Document(None, {}, [*findings, Finding(file, fault.line, message=fault.message)])
     lines: dict[KeyPath, int] = {}
-    maker = _Values(file, lines, findings)
-    values = maker.of(node, ())
-    return Document(
-        values if isinstance(values, dict) else None, lines, bounded(findings, LISTED, file), maker.broken, maker.nulls
-    )
+    reader = _Values(file, lines, findings)
+    values = reader.value(node, ())
+    if not isinstance(values, dict):
+        values = None
+    return Document(values, lines, bounded(findings, LISTED, file), reader.broken, reader.nulls)
 
 
 class _Values:
-    """Turns nodes into values, and finds what no metadata file may hold."""
+    """Turns the nodes of a YAML file into values, and finds what no metadata file may hold."""
 
     def __init__(self, file: str, lines: dict[KeyPath, int], findings: list[Finding]):
         self.file, self.lines, self.findings = file, lines, findings
         self.broken: set[KeyPath] = set()
         self.nulls: set[KeyPath] = set()
-        self.make = yaml.constructor.SafeConstructor()
+        self.constructor = yaml.constructor.SafeConstructor()
 
     def find(self, node: yaml.Node, path: KeyPath, message: str, severity: str = ERROR) -> None:
         self.findings.append(Finding(self.file, node.start_mark.line + 1, dotted(path), message, severity))
 
-    def of(self, node: yaml.Node, path: KeyPath) -> object:
-        kinds = {yaml.MappingNode: ("map",), yaml.SequenceNode: ("seq",)}
-        scalars = ("str", "null", "bool", "int", "float", "timestamp")
+    def value(self, node: yaml.Node, path: KeyPath) -> object:
+        """Return the value of a node at a path."""
         kind = node.tag.removeprefix(TAG)
         if kind in ("value", "merge") and isinstance(node, yaml.ScalarNode):
             self.find(node, path, f"'{node.value}' has a meaning of its own in YAML; put it in quotes")
             return node.value
-        if kind not in kinds.get(type(node), scalars):
+        if kind not in KINDS[type(node)]:
             message = f"has the tag {quoted(node.tag)}, which has no meaning here; remove it"
             self.find(node, path, message)
             self.broken.add(path)
@@ -104,15 +112,18 @@ class _Values:
         if isinstance(node, yaml.SequenceNode):
             for place, item in enumerate(node.value):
                 self.lines[*path, place] = item.start_mark.line + 1
-            return [self.of(item, (*path, place)) for place, item in enumerate(node.value)]
+            return [self.value(item, (*path, place)) for place, item in enumerate(node.value)]
         return self._scalar(node, kind, path)
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, object]:
         values: dict[str, object] = {}
         for given, (name, value) in self._pairs(node, path):
             line = name.start_mark.line + 1
-            if not isinstance(name, yaml.ScalarNode) or name.tag != f"{TAG}str":
-                found = quoted(name.value) if isinstance(name, yaml.ScalarNode) else "a list or keys"
+            if not isinstance(name, yaml.ScalarNode):
+                self.find(name, path, "every key must be text; found a list or keys: put it in quotes, or remove it")
+                continue
+            if name.tag != f"{TAG}str":
+                found = quoted(name.value)
                 self.find(name, path, f"every key must be text; found {found}: put it in quotes, or remove it")
                 continue
             here = (*path, name.value)
@@ -122,17 +133,18 @@ class _Values:
                     self.find(name, here, message)
                 continue
             self.lines[here] = line
-            values[name.value] = self.of(value, here)
+            values[name.value] = self.value(value, here)
         return values
 
     def _pairs(self, node: yaml.MappingNode, path: KeyPath) -> list[tuple[bool, tuple[yaml.Node, yaml.Node]]]:
-        """The pairs of a mapping and whether they stand there; after them those that `<<` takes from others."""
+        """Return the pairs of a mapping: first its own, marked True, then those that `<<` takes from others."""
         given, taken = [], []
         for name, value in node.value:
             if name.tag != f"{TAG}merge":
                 given.append((True, (name, value)))
                 continue
-            for other in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+            others = value.value if isinstance(value, yaml.SequenceNode) else [value]
+            for other in others:
                 if isinstance(other, yaml.MappingNode):
                     taken += [(False, pair) for _, pair in self._pairs(other, path)]
                 else:
@@ -154,7 +166,7 @@ class _Values:
         try:
             if len(text) > DIGITS:  # powers of 60 take quadratic time, and Python prints no number of 4301 digits
                 raise ValueError
-            value = getattr(self.make, f"construct_yaml_{kind}")(node)
+            value = getattr(self.constructor, f"construct_yaml_{kind}")(node)
         except (ValueError, KeyError, IndexError, OverflowError, AttributeError):
             what = {"timestamp": "a date", "bool": "yes or no"}.get(kind, "a number")
             message = f"is read as {what}, and is none: {quoted(text)}; correct it, or put it in quotes"
@@ -171,10 +183,15 @@ class _Values:
 
 
 def dotted(path: KeyPath) -> str:
-    return cut(".".join(str(name + 1) if isinstance(name, int) else name for name in path))
+    """Return a path with dots between its keys, such as `submission.authors.1`; places in lists count from 1."""
+    parts = [str(name + 1) if isinstance(name, int) else name for name in path]
+    return cut(".".join(parts))
 
 
 def shown(value: object) -> str:
+    """Return a value as findings show it."""
     if isinstance(value, Mapping):
         return "keys and values"
-    return "a list" if isinstance(value, list) else quoted(value) if isinstance(value, str) else repr(value)
+    if isinstance(value, list):
+        return "a list"
+    return quoted(value) if isinstance(value, str) else repr(value)

@@ -1,9 +1,8 @@
-"""Output files: written from a prediction, and checked before they are handed in.
+"""Output files: written from a prediction, and checked before they are submitted.
 
-What a file may take of the machine is bounded, whoever made it: `LIMIT` bytes, `CELLS` cells, ten million characters a
-cell (`evaluation.data.tables`), and `LISTED` findings, of which some of each kind are kept
-(`evaluation.findings.limited`), each with `SHOWN` characters of a text. That is less than 2 GB of memory, whatever
-the file holds.
+A check takes less than 2 GB of memory, whatever the file holds: it may have `LIMIT` bytes, `CELLS` cells, and ten
+million characters in a cell (`evaluation.data.tables`). The check ends after `LISTED` findings. Some of each kind are
+kept (`evaluation.findings.limited`), each with `SHOWN` characters of a text.
 """
 
 import codecs
@@ -13,6 +12,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from evaluation.data import caption_text, tables
 from evaluation.data.cells import SOUND_SUFFIXES
@@ -55,20 +55,20 @@ def write(
     path: Path,
     file: str = "prediction",
 ) -> None:
-    """Write what a system answers for a split, in the task's form, whole or not at all; the same gives the same bytes.
+    """Write a prediction in the task's form, whole or not at all; the same prediction gives the same bytes.
 
     Args:
-        task: What is asked for.
+        task: The task.
         prediction: For the form matrix a score of every query for every clip; for the form top-k such scores, or the
             best clips of each query; for the form captions a caption for each clip.
-        split: Whose queries it answers, with whose clips.
-        path: Where to.
+        split: The split with the queries and clips that are answered.
+        path: The file to write.
         file: The prediction's name in findings.
 
     Raises:
         BadRequest: The split has fewer clips than the task wants for a query.
         Faulty: The prediction lacks a query or a clip, holds scores that are not finite, or has only the best clips
-            where scores are wanted; or what would be written does not pass `validate`. Nothing is written.
+            where scores are wanted; or the file would not pass `validate`. Nothing is written.
     """
     header, rows = _rows(task, prediction, split, file)
     with replacing(path) as part:
@@ -93,16 +93,17 @@ def _rows(
     if task.k and len(split.clips) < task.k.value:
         raise BadRequest(f"{task.name} wants {task.k.value} clips for a query; {split.name} has {len(split.clips)}")
     retrieval.validate(dict.fromkeys(split.queries, frozenset()), split.file_names, prediction, file, split)
-    if task.k and isinstance(prediction, Ranking):
-        ranking = _best(prediction, task.k.value, file)
-        return task.header(), [(q, *names) for q, names in zip(ranking.queries, ranking.file_names, strict=True)]
+    if task.k:
+        if isinstance(prediction, Ranking):
+            ranking = _best(prediction, task.k.value, file)
+        else:
+            ranking = prediction.top(task.k.value)
+        pairs = zip(ranking.queries, ranking.file_names, strict=True)
+        return task.header(), [(query, *names) for query, names in pairs]
     if isinstance(prediction, Ranking):
         wanted = f"must have a score of every query for every clip, which {task.name} takes"
         advice = "give predictions/SPLIT.npz, or a CSV whose header names the clips"
         raise Faulty([Finding(file, message=f"{wanted}; found the best clips of each query alone: {advice}")])
-    if task.k:
-        ranking = prediction.top(task.k.value)
-        return task.header(), [(q, *names) for q, names in zip(ranking.queries, ranking.file_names, strict=True)]
     # Python's floats, whose repr reads back as the same number whether it is read as float32 or float64.
     scores = zip(prediction.queries, prediction.scores, strict=True)
     return task.header(prediction.file_names), ((query, *map(repr, row.tolist())) for query, row in scores)
@@ -128,17 +129,17 @@ def _best(ranking: Ranking, k: int, file: str) -> Ranking:
 
 
 def validate(task: Task, path: Path, split: Split | str = "", file: str = "") -> list[Finding]:
-    """Check an output file: its text, its header, every query or clip once, and what each row answers.
+    """Check an output file: its text, its header, that each query or clip has one row, and the answer in each row.
 
     Args:
-        task: What is asked for.
+        task: The task.
         path: The file.
-        split: Whose queries are answered, with whose clips. Of a split that is not there, its name or nothing: then
-            only what the file itself shows is checked, and its rows are counted against the task's official sets.
-        file: The file's name in findings; its path by default.
+        split: The split with the queries and clips that are answered. If it is not available, its name or an empty
+            text: then the file is checked by itself, and its rows are counted against the task's official sets.
+        file: The file's name in findings (default: its path).
 
     Returns:
-        The findings in the order of the file; of many findings of one kind the first ones, and their number.
+        The findings in the order of the file: the first of each kind, and the number of others.
 
     Raises:
         BadRequest: There is no such file.
@@ -151,66 +152,110 @@ def validate(task: Task, path: Path, split: Split | str = "", file: str = "") ->
 
 
 def _check(task: Task, path: Path, split: Split | str, file: str) -> Iterator[Finding]:
-    if path.stat().st_size > LIMIT:
-        message = f"must not be larger than {LIMIT} bytes; found {path.stat().st_size}: is it an output file?"
-        yield Finding(file, message=message)
+    asked = _asked(task, split)
+    try:
+        layout = _layout(task, path, asked, file)
+    except Faulty as refusal:
+        yield from refusal.findings
         return
+    if layout.bom:
+        yield layout.bom
+    unreadable: list[Finding] = []
+    records, whole = tables.read(path, file, unreadable, layout.separator)
+    header = records[0][1] if records else []
+    if whole or records:
+        faults, usable = _header(task, header, split, file, layout.separator)
+        yield from faults
+        if not usable:  # another separator, or another file: all else would only repeat it
+            return
+    yield from unreadable
+    if layout.separator != task.separator.value:
+        found, wanted = SEPARATORS[layout.separator], SEPARATORS[task.separator.value]
+        message = f"columns are separated by {found}, which is accepted; {task.name} is written with {wanted}"
+        yield Finding(file, 1, message=message, severity=WARNING)
+    if not whole:  # rows that could not be read would be reported as missing
+        return
+    if layout.stray_line and not _has_carriage_return(records):
+        message = "must end in LF or CRLF; found CR alone: save with other line ends"
+        yield Finding(file, layout.stray_line, message=message)
+    column = task.columns.value[0]
+    has_header = header[0] == column or header[0] not in asked
+    rows = records[1:] if has_header else records
+    check_rows = {"captions": _captions, "top-k": _top_k, "matrix": _matrix}[task.form.value]
+    keys: dict[str, int] = {}
+    yield from check_rows(task, header, rows, split, file, keys)
+    if isinstance(split, str):
+        yield from _check_count(task, split, path.name, len(keys), file)
+    else:
+        yield from _compare(keys, asked, _row_term(task), split, file, lambda name: (keys.get(name, 0), column))
+
+
+def _row_term(task: Task) -> str:
+    """Return what each row answers, a key of `TERMS`."""
+    return "clip" if task.form.value == "captions" else "query"
+
+
+def _asked(task: Task, split: Split | str) -> Sequence[str]:
+    """Return the clips or queries that must have a row; none if only the split's name is known."""
+    if isinstance(split, str):
+        return ()
+    return split.file_names if task.form.value == "captions" else split.queries
+
+
+def _has_carriage_return(records: "Records") -> bool:
+    return any("\r" in "".join(cells) for _, cells in records)
+
+
+class Layout(NamedTuple):
+    """What the bytes of a file show before they are read as CSV.
+
+    Attributes:
+        separator: The separator of columns.
+        stray_line: The first line that ends in CR alone; 0 if there is none.
+        bom: A warning about a byte order mark, if there is one.
+    """
+
+    separator: str
+    stray_line: int
+    bom: Finding | None
+
+
+def _layout(task: Task, path: Path, asked: Sequence[str], file: str) -> Layout:
+    """Look at the bytes of a file.
+
+    Raises:
+        Faulty: It is too large to be read, no text, or has other separators.
+    """
+    size = path.stat().st_size
+    if size > LIMIT:
+        message = f"must not be larger than {LIMIT} bytes; found {size}: is it an output file?"
+        raise Faulty([Finding(file, message=message)])
     raw = path.read_bytes()
     first_line = re.match(rb"[^\r\n]*", raw)[0]
     accepted = (task.separator.value, *task.separators_accepted.value)
     separator = next((mark for mark in accepted if mark.encode() in first_line), task.separator.value)
-    utf_16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # `tables.read` says so
+    utf_16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # `tables.read` finds it
     if not utf_16 and b"\0" in raw:
         message = "must be text; found a NUL byte: write the file anew"
-        yield Finding(file, _line(raw, raw.index(b"\0")), message=message)
-        return
+        raise Faulty([Finding(file, _line(raw, raw.index(b"\0")), message=message)])
     if raw.count(separator.encode()) + raw.count(b"\n") + raw.count(b"\r") > CELLS:
-        yield Finding(file, message=f"must not have more than {CELLS} cells: is it an output file?")
-        return
-    column, what = task.columns.value[0], "clip" if task.form.value == "captions" else "query"
-    asked = () if isinstance(split, str) else split.file_names if what == "clip" else split.queries
+        raise Faulty([Finding(file, message=f"must not have more than {CELLS} cells: is it an output file?")])
     lines = raw.count(b"\n") + raw.count(b"\r") - raw.count(b"\r\n")
     if asked and lines > MANY * len(asked) + 100:  # to name each that is too many would take minutes
-        message = f"must have a line for each of {len(asked)} {TERMS[what][1]}; found {lines}: is it the right file?"
-        yield Finding(file, message=message)
-        return
+        several = TERMS[_row_term(task)][1]
+        message = f"must have a line for each of {len(asked)} {several}; found {lines}: is it the right file?"
+        raise Faulty([Finding(file, message=message)])
+    bom = None
     if raw.startswith(codecs.BOM_UTF8):
-        yield Finding(file, 1, message="starts with a BOM; save it as plain UTF-8", severity=WARNING)
-    stray = None if utf_16 else re.search(rb"\r(?!\n)", raw)
-    stray_line = _line(raw, stray.start()) if stray else 0
-    del raw  # the records take room enough
-
+        bom = Finding(file, 1, message="starts with a BOM; save it as plain UTF-8", severity=WARNING)
     other = max(SEPARATORS, key=lambda mark: first_line.count(mark.encode()))
     if b'"' in first_line and separator.encode() not in first_line and other.encode() in first_line:
+        # Read with the wrong separator, its quotes would be reported as invalid CSV.
         message = f"columns must be separated by {SEPARATORS[separator]}, not {SEPARATORS[other]}; save it so"
-        yield Finding(file, 1, message=message)  # the quotes would be what could not be read
-        return
-    unreadable: list[Finding] = []
-    records, whole = tables.read(path, file, unreadable, separator)
-    header = records[0][1] if records else []
-    faults, usable = _header(task, header, split, file, separator)
-    if whole or records:
-        yield from faults
-    if not usable and (whole or records):  # another separator, or another file: all else would only repeat it
-        return
-    yield from unreadable
-    if separator != task.separator.value:
-        found, wants = SEPARATORS[separator], SEPARATORS[task.separator.value]
-        message = f"columns are separated by {found}, which is accepted; {task.name} is written with {wants}"
-        yield Finding(file, 1, message=message, severity=WARNING)
-    if not whole:  # the rows that could not be read would be missing below
-        return
-    if stray_line and not any("\r" in cell for _, cells in records for cell in cells):
-        yield Finding(file, stray_line, message="must end in LF or CRLF; found CR alone: save with other line ends")
-    read_rows = {"captions": _captions, "top-k": _top_k, "matrix": _matrix}[task.form.value]
-    headless = header[0] != column and header[0] in asked  # then the first line answers too
-    rows = records if headless else records[1:]
-    keys: dict[str, int] = {}
-    yield from read_rows(task, header, rows, split, file, keys)
-    if isinstance(split, str):
-        yield from _count(task, split, path.name, len(keys), file)
-    else:
-        yield from _compare(keys, asked, what, split, file, lambda name: (keys.get(name, 0), column))
+        findings = [Finding(file, 1, message=message)]
+        raise Faulty([bom, *findings] if bom else findings)
+    stray = None if utf_16 else re.search(rb"\r(?!\n)", raw)
+    return Layout(separator, _line(raw, stray.start()) if stray else 0, bom)
 
 
 def _header(
@@ -223,9 +268,9 @@ def _header(
     if header == wanted and wanted[1:]:
         return (), True
     mark = task.separator.value
-    text = mark.join([*wanted, *(("name of a clip",) * 2 if task.form.value == "matrix" else ())])
+    shown = [*wanted, "name of a clip", "name of a clip"] if task.form.value == "matrix" else wanted
     found = printable(cut(separator.join(header), 2 * SHOWN)) or "nothing"
-    message = f"the header must be {text}; found {found}"
+    message = f"the header must be {mark.join(shown)}; found {found}"
     other = max(SEPARATORS, key=header[0].count) if len(header) == 1 else mark
     if other != mark and other in header[0]:
         message += f"; separate the columns by {SEPARATORS[mark]}, not {SEPARATORS[other]}"
@@ -235,7 +280,7 @@ def _header(
 
 
 def _header_hint(header: Sequence[str], wanted: Sequence[str]) -> str:
-    """What to do about a header that is not what it must be."""
+    """Return what to do about a wrong header, to be added to the message; empty if that is not clear."""
     if header[1:] == list(wanted):
         return "; leave the first column out, which only counts the rows"
     if header[:1] and header[0].startswith("sep="):
@@ -247,26 +292,28 @@ def _header_hint(header: Sequence[str], wanted: Sequence[str]) -> str:
     if any(name.lower().endswith(SOUND_SUFFIXES) for name in header):
         return "; put the header line before this one"
     absent = [name for name in wanted if name not in header]
-    if len(absent) < len(wanted) and not set(header).difference(wanted):
-        return f"; there is no column {' and no '.join(absent)}" if absent else ""
+    if absent and len(absent) < len(wanted) and not set(header).difference(wanted):
+        return f"; there is no column {' and no '.join(absent)}"
     return ""
 
 
 def _line(raw: bytes, position: int) -> int:
-    ends = (raw.count(mark, 0, position) for mark in (b"\n", b"\r", b"\r\n"))
-    return next(ends) + next(ends) - next(ends) + 1
+    """Return the line of a byte, from 1; lines end in LF, CR or CRLF."""
+    return 1 + raw.count(b"\n", 0, position) + raw.count(b"\r", 0, position) - raw.count(b"\r\n", 0, position)
 
 
-def _width(task: Task, cells: Sequence[str], wanted: int, what: str) -> str | None:
-    """Say that a row has another number of cells than it must."""
+def _check_width(task: Task, cells: Sequence[str], wanted: int, what: str, file: str, line: int) -> Iterator[Finding]:
+    """Find that a row has another number of cells than it must."""
     if len(cells) == wanted:
-        return None
-    hint = f"; quote a cell that holds a {SEPARATORS[task.separator.value][:-1]}" if len(cells) > wanted else ""
-    return f"must have {wanted} columns, {what}; found {len(cells)}{hint}"
+        return
+    message = f"must have {wanted} columns, {what}; found {len(cells)}"
+    if len(cells) > wanted:
+        message += f"; quote a cell that holds a {SEPARATORS[task.separator.value][:-1]}"
+    yield Finding(file, line, message=message)
 
 
 def _name_fault(name: str) -> str | None:
-    """Say what is wrong with a clip's name wherever it belongs."""
+    """Return what is wrong with a clip's name in any split; None if nothing is."""
     if "/" in name or "\\" in name:
         return f"must be a file's name, not a path; found {quoted(name)}"
     if not name.lower().endswith(SOUND_SUFFIXES):
@@ -274,8 +321,8 @@ def _name_fault(name: str) -> str | None:
     return None
 
 
-def _keep(keys: dict[str, int], key: str, line: int, task: Task, file: str) -> Iterator[Finding]:
-    """Keep what a row answers, and where; find that it was answered before."""
+def _add_key(keys: dict[str, int], key: str, line: int, task: Task, file: str) -> Iterator[Finding]:
+    """Add the query or clip of a row with its line; find that an earlier row has it."""
     if key in keys:
         verb, what = ("captions", "clip") if task.form.value == "captions" else ("answers", "query")
         message = f"{verb} a {what} that line {keys[key]} {verb} already: {quoted(key)}; keep one row a {what}"
@@ -291,10 +338,10 @@ def _captions(
 ) -> Iterator[Finding]:
     name, caption = task.header()
     for line, cells in records:
-        if fault := _width(task, cells, 2, "the clip and its caption"):
-            yield Finding(file, line, message=fault)
-        yield from _keep(keys, cells[0], line, task, file)
-        if isinstance(split, str) and (fault := _name_fault(cells[0])):
+        yield from _check_width(task, cells, 2, "the clip and its caption", file, line)
+        yield from _add_key(keys, cells[0], line, task, file)
+        fault = _name_fault(cells[0]) if isinstance(split, str) else None
+        if fault:
             yield Finding(file, line, name, fault)
         if len(cells) != 2:
             continue
@@ -312,20 +359,22 @@ def _captions(
 def _top_k(
     task: Task, header: list[str], records: Records, split: Split | str, file: str, keys: dict[str, int]
 ) -> Iterator[Finding]:
-    wanted, width = task.header(), len(task.header())
+    wanted = task.header()
+    width = len(wanted)
     fault_of: Callable[[str], str | None] = _name_fault
     if not isinstance(split, str):
         common, accounted = _unknown_clips(records, split, file, wanted)
         yield from common
         fault_of = _fault_of_clip(split, accounted)
     for line, (query, *names) in records:
-        if fault := _width(task, [query, *names], width, f"the query and {width - 1} clips"):
-            yield Finding(file, line, message=fault)
-        yield from _keep(keys, query, line, task, file)
+        yield from _check_width(task, [query, *names], width, f"the query and {width - 1} clips", file, line)
+        yield from _add_key(keys, query, line, task, file)
         ranks: dict[str, int] = {}
         for rank, name in enumerate(names, start=1):
-            column, first = tables.column_name(wanted, rank), ranks.setdefault(name, rank)
-            if fault := fault_of(name):
+            column = tables.column_name(wanted, rank)
+            first = ranks.setdefault(name, rank)
+            fault = fault_of(name)
+            if fault:
                 yield Finding(file, line, column, fault)
             elif first < rank:
                 message = f"{quoted(name)} stands in {tables.column_name(wanted, first)} already; give distinct clips"
@@ -346,27 +395,29 @@ def _unknown_clips(
     if match:
         message = match.message(len(places), "names", _source(split))
         return [Finding(file, *places[next(iter(match.pairs))], message)], match.pairs
-    if fault := _of_nothing_asked(places, clips, split, "clips", "names"):
+    fault = _other_split_fault(places, clips, split, "clips", "names")
+    if fault:
         return [Finding(file, message=fault)], unknown
     return [], ()
 
 
-def _of_nothing_asked(
+def _other_split_fault(
     given: Collection[str], asked: Collection[str], split: Split, several: str, noun: str
 ) -> str | None:
-    """Say that a file answers another split, or something else altogether.
+    """Return a message if a file answers another split or data set; None if it does not.
 
     Args:
         given: The queries or clips of the file.
-        asked: Those of the split.
+        asked: The queries or clips of the split.
         split: The split that is answered.
-        several: What they are, such as "clips".
-        noun: What is compared, "queries" or "names".
+        several: The word for them, such as "clips".
+        noun: The word for what is compared, "queries" or "names".
     """
     asked = set(asked)
     known = sum(name in asked for name in given)
     fault = f"has {known or 'none'} of the {len(asked)} {several} of {split.name}"
-    if other := of_another_split(split, given, noun):
+    other = of_another_split(split, given, noun)
+    if other:
         return f"{fault}; {other}"
     meant = closest(asked, texts=noun == "queries")
     some = islice(given, MANY * len(asked) + 100)  # to look up millions of names would take minutes
@@ -380,14 +431,15 @@ def _source(split: Split) -> str:
 
 
 def _fault_of_clip(split: Split, accounted: Collection[str]) -> Callable[[str], str | None]:
-    """Return a function that says what is wrong with a clip's name; nothing where it is accounted for already."""
-    clips, accounted, meant = set(split.file_names), set(accounted), closest(split.file_names)
+    """Return a function that returns what is wrong with a clip's name; None for names that are accounted for."""
+    right = {*split.file_names, *accounted}
+    meant = closest(split.file_names)
     faults: dict[str, str] = {}
     left = ALIKE  # guesses, each of which takes some milliseconds; more findings are not listed
 
     def fault(name: str) -> str | None:
         nonlocal left
-        if name in clips or name in accounted:
+        if name in right:
             return None
         if name not in faults:
             close, typo = meant(name), None
@@ -409,8 +461,10 @@ def _matrix_header(task: Task, header: list[str], split: Split | str, file: str)
         if found.setdefault(name, number) < number:
             message = f"{quoted(name)} is column {found[name]} already; keep one column a clip"
             yield Finding(file, 1, f"column {number}", message)
-        elif isinstance(split, str) and (fault := _name_fault(name)):
-            yield Finding(file, 1, f"column {number}", fault)
+        elif isinstance(split, str):
+            fault = _name_fault(name)
+            if fault:
+                yield Finding(file, 1, f"column {number}", fault)
     if not isinstance(split, str):
         asked = task.header(split.file_names)[1:]
 
@@ -425,9 +479,9 @@ def _matrix(
 ) -> Iterator[Finding]:
     constant: list[int] = []
     for line, (query, *cells) in records:
-        if fault := _width(task, [query, *cells], len(header), f"the query and {len(header) - 1} scores"):
-            yield Finding(file, line, message=fault)
-        yield from _keep(keys, query, line, task, file)
+        what = f"the query and {len(header) - 1} scores"
+        yield from _check_width(task, [query, *cells], len(header), what, file, line)
+        yield from _add_key(keys, query, line, task, file)
         scores = finite_numbers(cells)
         if scores is None:
             bad = [place + 1 for place in not_finite(cells)]
@@ -450,15 +504,18 @@ TERMS = {  # one, several, what is compared, and what to say of one that is miss
 
 
 def _misspelt(name: str, names: Iterable[str]) -> str | None:
-    """The name that differs by a letter or two; None where none does, or several as little."""
+    """Return the name that differs by a letter or two; None if there is none, or several are as close."""
     if len(name) > SHOWN:
         return None
     alike = difflib.get_close_matches(name, names, 2, CLOSE)
     ratios = [difflib.SequenceMatcher(None, other, name).ratio() for other in alike]
-    return alike[0] if alike and ratios[0] > max(ratios[1:], default=0) else None
+    if not alike or (len(alike) == 2 and ratios[0] <= ratios[1]):
+        return None
+    return alike[0]
 
 
 def _unknown(name: str, meant: str | None, typo: str | None, what: str, split: str) -> str:
+    """Return the message about an unknown name; `meant` is the same but for blanks, case or a path."""
     one, _, compared, _ = TERMS[what]
     advice = hint(name, meant, compared)
     if not meant and typo:
@@ -499,9 +556,11 @@ def _compare(
         message = f"has none of the {len(asked)} {several} of {split.name}; add them"
         yield Finding(file, message=message)
         return
-    elif fault := _of_nothing_asked(found, asked, split, several, noun):
-        yield Finding(file, message=fault)  # every other finding would only repeat it
-        return
+    else:
+        fault = _other_split_fault(found, asked, split, several, noun)
+        if fault:
+            yield Finding(file, message=fault)  # every other finding would only repeat it
+            return
     meant = closest(missing, texts=what == "query")
     left = GUESSED
     for name in unknown:
@@ -515,19 +574,20 @@ def _compare(
         yield Finding(file, *where(name), add.format(quoted(name)))
 
 
-def _count(task: Task, split: str, name: str, rows: int, file: str) -> Iterator[Finding]:
+def _check_count(task: Task, split: str, name: str, rows: int, file: str) -> Iterator[Finding]:
     """Find that a file has another number of rows than the task's sets; a number that is not verified only warns."""
     sets = task.sets
     if split:
         sets = {split: sets[split]} if split in sets else {}
-    elif named := {key: output for key, output in sets.items() if output.is_named(name)}:
-        sets = named
-    known = {key: output.rows for key, output in sets.items() if output.rows}
-    if len(known) < len(sets) or rows in [fact.value for fact in known.values()] or not known:
+    else:
+        named = {key: output for key, output in sets.items() if output.is_named(name)}
+        sets = named or sets
+    official = {key: output.rows for key, output in sets.items() if output.rows}
+    numbers = [fact.value for fact in official.values()]
+    if not official or len(official) < len(sets) or rows in numbers:
         return
-    sure = all(fact.certainty == "verified" for fact in known.values())
-    wanted = " or ".join(f"{fact.value} ({key})" for key, fact in known.items())
-    column = task.columns.value[0]
+    verified = all(fact.certainty == "verified" for fact in official.values())
+    wanted = " or ".join(f"{fact.value} ({key})" for key, fact in official.items())
     what = "clips" if task.form.value == "captions" else "queries"
     message = f"must answer {wanted} {what}; found {rows}"
-    yield Finding(file, 0, column, message, ERROR if sure else WARNING)
+    yield Finding(file, 0, task.columns.value[0], message, ERROR if verified else WARNING)

@@ -6,26 +6,29 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-
+from itertools import islice
+from pathlib import Path
 import numpy as np
 import pandas as pd
-
+from evaluation import predictions, report
 from evaluation.data.dataset import Split
-from evaluation.data.tables import spreadsheet
-from evaluation.findings import ERROR, Finding, count, printable, table
+from evaluation.files import replacing
+from evaluation.findings import ERROR, NOTE, BadRequest, Finding, count, printable, say
+from evaluation.metrics import retrieval
 from evaluation.metrics.catalogue import lower_is_better
 from evaluation.ordering import natural
-from evaluation.report import number
+from evaluation.report import NOTHING
 from evaluation.scores import plain
 from evaluation.statistics import comparison
 from evaluation.statistics.comparison import Difference
 from evaluation.text import plural
+from submission import archive, package, scoring
 from submission.scoring import ScoredPackage, ScoredSystem
-from submission.tasks import Figures, Task
+from submission.tasks import PublishedResults, Task
+from submission.leaderboard import FILES
 
 SEED = 0  # of the randomisation test
 ORGANISERS = "organisers (published)"  # shown in place of a team
-NOTHING = "–"  # in place of a rank, a value or an interval
 COLUMNS = ("table", "rank", "team", "system", "what", "against")
 COLUMNS += ("value", "std_error", "low", "high", "n", "interval", "p", "p_holm")
 DIFFERENCE_HEADS = ("system", "less the next", "difference", "95 % interval", "p", "p (Holm)", "")
@@ -82,7 +85,7 @@ class Leaderboard:
     metric: str
     teams: Ranking
     systems: Ranking
-    published: tuple[Figures, ...]
+    published: tuple[PublishedResults, ...]
     packages: tuple[ScoredPackage, ...]
     findings: tuple[Finding, ...] = ()
 
@@ -225,9 +228,8 @@ class Leaderboard:
 
     def csv(self) -> str:
         """Return `results` as CSV in which no text is a formula to a spreadsheet program."""
-        frame = self.results().astype(object)
-        rows = frame.where(frame.notna(), "").to_numpy().tolist()
-        return spreadsheet([COLUMNS, *rows])
+        results = self.results().astype(object)
+        return report.csv(results.where(results.notna(), None))
 
     def rows(self, ranking: Ranking) -> list[Row]:
         """Return the rows of a ranking as text, then those of the published baselines."""
@@ -238,11 +240,11 @@ class Leaderboard:
             for name in self.metrics:
                 measured = system.score.metrics.get(name)
                 if measured:
-                    values[name] = number(measured.estimate.value)
+                    values[name] = report.number(measured.estimate.value)
                     intervals[name] = interval_text(measured.estimate.low, measured.estimate.high)
             rows.append(Row(str(rank or NOTHING), system.team, system.label, values, intervals))
         for figures in self.published:
-            values = {name: number(figures.metrics.get(name)) for name in self.shown_metrics}
+            values = {name: report.number(figures.metrics.get(name)) for name in self.shown_metrics}
             intervals = dict.fromkeys(self.shown_metrics, "")
             rows.append(Row(NOTHING, ORGANISERS, figures.system, values, intervals, published=True))
         return rows
@@ -256,7 +258,7 @@ class Leaderboard:
             parts += [*self._ranking_text(self.teams), *self._ranking_text(self.systems)]
             rows = [[str(rank or NOTHING), system.label, *system.characteristics] for rank, system in self.systems.rows]
             parts += ["", "Systems, as their metadata describe them"]
-            parts.append(_table(rows, ["rank", "system", *self.headings], [0]))
+            parts.append(_table(rows, ["rank", "system", *self.headings], ["rank"]))
         parts += ["", "Packages", *map(str, self.packages), *map(str, self.findings), ""]
         signatures = [f"signature: {signature}" for signature in self.signatures]
         return "\n".join([*parts, *self.notes, *signatures])
@@ -267,11 +269,11 @@ class Leaderboard:
             cells = [f"{row.values[name]} {row.intervals[name]}".strip() for name in self.shown_metrics]
             rows.append([row.rank, row.team, row.system, *cells])
         parts = ["", f"{ranking.title}, by {self.metric}"]
-        parts.append(_table(rows, ["rank", "team", "system", *self.shown_metrics], [0]))
+        parts.append(_table(rows, ["rank", "team", "system", *self.shown_metrics], ["rank"]))
         if ranking.neighbours:
             rows = [[each.system, each.against, *difference_cells(each)] for each in ranking.neighbours]
             parts += ["", f"{ranking.title}: neighbours in {self.metric}"]
-            parts.append(_table(rows, DIFFERENCE_HEADS, [2, 3, 4, 5]))
+            parts.append(_table(rows, DIFFERENCE_HEADS, DIFFERENCE_HEADS[2:6]))
         return parts
 
     def findings_text(self) -> str:
@@ -328,29 +330,28 @@ def _package_content(package: ScoredPackage) -> dict[str, object]:
     }
 
 
-def _table(rows: Iterable[Sequence[str]], heads: Sequence[str], numbers: Sequence[int]) -> str:
-    """Align rows in columns, without blanks at the ends of lines."""
-    printable_rows = [[printable(cell) for cell in row] for row in rows]
-    lines = table(printable_rows, heads, numbers).splitlines()
-    return "\n".join(line.rstrip() for line in lines)
+def _table(rows: Iterable[Sequence[str]], heads: Sequence[str], numbers: Sequence[str]) -> str:
+    """Format rows of text as a table; columns of numbers are aligned right."""
+    frame = pd.DataFrame(rows, columns=heads, dtype=object)
+    return report.text(frame, dict.fromkeys(numbers, str))
 
 
 def interval_text(low: float, high: float) -> str:
     """Return an interval such as `[0.123, 0.456]`; empty if an end is not finite."""
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return ""
-    return f"[{number(low)}, {number(high)}]"
+    text = report.interval(low, high, report.BRACKETS)
+    return "" if text == NOTHING else text
 
 
 def difference_cells(difference: Difference) -> list[str]:
     """Return the cells of a comparison: difference, interval, p, p after Holm's correction, stars."""
     estimate = difference.difference
-    interval = f"[{estimate.low:+z.3f}, {estimate.high:+z.3f}]" if math.isfinite(estimate.low) else NOTHING
-    return [f"{estimate.value:+z.3f}", interval, _p_text(difference.p), _p_text(difference.p_holm), difference.mark]
-
-
-def _p_text(p: float) -> str:
-    return f"{p:.4f}" if p >= 0.0001 else "<0.0001"
+    return [
+        report.number(estimate.value, 3, signed=True),
+        report.interval(estimate.low, estimate.high, report.BRACKETS, 3, signed=True),
+        report.p_value(difference.p),
+        report.p_value(difference.p_holm),
+        difference.mark,
+    ]
 
 
 def rank(

@@ -136,7 +136,7 @@ class Excluded(Strict):
     column: Fact[str | int] = Field(description="name of the column of ids; its number from 1 if the name is not known")
 
 
-class Figures(Strict):
+class PublishedResults(Strict):
     """The results of a published system, in the units of `evaluation`."""
 
     split: SplitName = Field(description="the kit's name of the split that they were measured on")
@@ -190,7 +190,9 @@ class Task(Strict):
     interval: Fact[Annotated[str, _one_of(METHODS, "method")]] | None = Field(
         None, description="method of the confidence intervals"
     )
-    baselines: tuple[Fact[Figures], ...] = Field((), strict=False, description="published results of the baselines")
+    baselines: tuple[Fact[PublishedResults], ...] = Field(
+        (), strict=False, description="published results of the baselines"
+    )
     characteristics: Fact[Texts] = Field(description="metadata keys that the analysis of systems shows")
     package: PackageFacts = Field(description="the zip file")
     excluded_ids: Excluded | None = Field(None, description="sounds that must not be trained on")

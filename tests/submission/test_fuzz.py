@@ -161,8 +161,8 @@ def test_what_editors_do_never_changes_a_score(name, rewriting, tmp_path):
     target = next(inner for inner in files if inner.endswith(named))
     path = tmp_path / "output.csv"
     path.write_bytes(files[target])
-    room = captioning if task.kind == "captioning" else retrieval
-    before = room.read(path)
+    read = predictions.read_captions if task.kind == "captioning" else predictions.read_retrieval
+    before = read(path)
     path.write_bytes(edited(files[target], rewriting))
     zipped = tmp_path / "P.zip"
     with zipfile.ZipFile(zipped, "w") as file:
@@ -170,7 +170,7 @@ def test_what_editors_do_never_changes_a_score(name, rewriting, tmp_path):
             file.writestr(inner, path.read_bytes() if inner == target else content)
     with package.checked(task, zipped, splits) as (systems, _):
         for system in systems[:1]:
-            after = room.read(system.outputs[split])
+            after = read(system.outputs[split])
             pairs = ("file_names", "captions") if task.kind == "captioning" else ("queries", "file_names")
             assert [getattr(after, key) for key in pairs] == [getattr(before, key) for key in pairs]
             if not task.k and task.kind == "retrieval":

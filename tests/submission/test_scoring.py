@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from submission import leaderboard, package, scoring
+from submission import package, scoring
+from submission import leaderboard
 from tests.submission.made_boards import SPLIT, TASK, hand_in, knowing
 
 WORK = scoring._work
