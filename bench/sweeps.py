@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from bench.measures import CLOTHO, Function, Row, duration, times
+from bench.measuring import CLOTHO, Function, Row, duration, times
 from evaluation.data import tables
 from evaluation.data.dataset import EVALUATION
 from evaluation.data.soundscapes import generate

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION, read_dataset
 from evaluation.findings import BadRequest, command, say, table
-from systems import listing, modules
+from systems import contract, early_checks, listing, modules
 
 FLAGS = ("accelerator", "devices", "precision", "strategy", "num_nodes", "accumulate_grad_batches")  # of lightning
 
@@ -43,7 +43,10 @@ def show(options: argparse.Namespace) -> None:
 
 def check(options: argparse.Namespace) -> int:
     """Train a system for a moment on awkward data, ask its model awkward things, and say all that is to be mended."""
-    from systems import check
+    if not options.run_folder:
+        early_checks.check_system(options.system)
+        early_checks.check_keys(options.system, options.config, options.set)
+    from systems import check  # torch and Lightning
 
     what, findings = check.check(options.system, options.run_folder, options.config, options.set, options.trust)
     say(findings)
@@ -54,13 +57,15 @@ def check(options: argparse.Namespace) -> int:
 
 def train(options: argparse.Namespace) -> None:
     """Train a system into a run folder, or go on where it was cut off."""
-    from systems import contract
-    from systems.training import Run
+    flags = {key: getattr(options, key) for key in FLAGS}
+    early_checks.check_system(options.system)
+    early_checks.check_keys(options.system, options.config, options.set)
+    early_checks.check_flags(flags)
+    dataset = read_dataset(options.data, DEVELOPMENT, VALIDATION)
+    from systems.training import Run  # torch and Lightning
 
     system = contract.system(options.system)
     config = contract.configure(system.Config, options.config, options.set)
-    dataset = read_dataset(options.data, DEVELOPMENT, VALIDATION)
-    flags = {key: getattr(options, key) for key in FLAGS}
     digests = {name: split.digest for name, split in dataset.splits.items()}
     run = Run(options.run_folder, options.system, config, digests, options.seed, options.cache, flags)
     contract.train(system, config, dataset, run)
@@ -68,9 +73,10 @@ def train(options: argparse.Namespace) -> None:
 
 def predict(options: argparse.Namespace) -> None:
     """Score every query of a split against every clip, or caption every clip, with a trained run."""
-    from systems import runs
-
+    contract.read_run(options.run_folder)
     split = read_dataset(options.data, options.split)[options.split]
+    from systems import runs  # torch
+
     print(runs.predict(options.run_folder, split, task=options.task, trusted=options.trust))
 
 
@@ -79,7 +85,9 @@ def sweep(options: argparse.Namespace) -> int:
 
     The same command skips runs that are done, resumes runs that were interrupted, and tries failed runs again.
     """
-    from systems.sweeps import sweep
+    early_checks.check_sweep(options.file)
+    read_dataset(options.data, DEVELOPMENT, VALIDATION, options.split, sound=False)
+    from systems.sweeps import sweep  # torch and Lightning
 
     failed = sweep.sweep(
         options.file,
@@ -97,15 +105,17 @@ def sweep(options: argparse.Namespace) -> int:
 
 def published(options: argparse.Namespace) -> None:
     """Show a system's published figures, and beside them those of runs that were scored here."""
-    from systems.published import beside, best_of
+    from systems.published import best_runs, side_by_side
 
     if bool(options.sweep) != bool(options.by):
         raise BadRequest("--sweep and --by belong together; give both, or neither")
-    runs = [*options.runs, *(best_of(options.sweep, options.by) if options.sweep else [])]
+    runs = list(options.runs)
+    if options.sweep:
+        runs += best_runs(options.sweep, options.by)
     if runs and not options.data:
         raise BadRequest("--data must be the folder that the runs were scored on; give it")
     split = read_dataset(options.data, options.split, sound=False)[options.split] if options.data else None
-    print(beside(options.system, runs, options.data and options.data.resolve().name, split))
+    print(side_by_side(options.system, runs, options.data and options.data.resolve().name, split))
 
 
 def _braced(files: Sequence[Path]) -> str:
@@ -114,11 +124,16 @@ def _braced(files: Sequence[Path]) -> str:
     >>> _braced([Path("a/one.yaml"), Path("a/two.yaml"), Path("b.yaml")])
     'a/{one,two}.yaml b.yaml'
     """
-    folders = {file.parent: [one.stem for one in files if one.parent == file.parent] for file in files}
-    return " ".join(
-        f"{folder / (names[0] if len(names) == 1 else '{' + ','.join(names) + '}')}.yaml"
-        for folder, names in folders.items()
-    )
+    folders: dict[Path, list[str]] = {}
+    for file in files:
+        folders.setdefault(file.parent, []).append(file.stem)
+    paths = []
+    for folder, names in folders.items():
+        stem = names[0]
+        if len(names) > 1:
+            stem = "{" + ",".join(names) + "}"
+        paths.append(f"{folder / stem}.yaml")
+    return " ".join(paths)
 
 
 def _devices(text: str) -> str | int:

@@ -9,6 +9,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from evaluation.ordering import natural
@@ -52,7 +53,8 @@ def systems(root: Path = ROOT) -> list[Found]:
 def _describe(root: Path, place: Path, tree: ast.Module, package: Path | None) -> Found:
     sources = sorted(package.rglob("*.py")) if package else []
     trees = [tree, *(ast.parse(path.read_text(encoding="utf-8")) for path in sources)]
-    methods = {node.name for one in trees for node in ast.walk(one) if isinstance(node, ast.FunctionDef)}
+    nodes = chain.from_iterable(map(ast.walk, trees))
+    methods = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
     constants = dict(_constants(tree))
     parameters = constants.get("PARAMETERS", "")
     files = configs(package or place)

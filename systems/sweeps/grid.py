@@ -213,7 +213,7 @@ def _check_metric(plan: Plan, file: Path) -> Iterator[Finding]:
     if plan.metric in captioning.METRICS:
         return
     try:
-        retrieval.choose([plan.metric])
+        retrieval.resolve_metrics([plan.metric])
     except BadRequest as mistake:
         message = f"{mistake}; or of captions {', '.join(captioning.METRICS)}"
         yield Finding(str(file), column="metric", message=message)

@@ -16,6 +16,7 @@ from evaluation import scores
 from evaluation.data.dataset import Dataset, Split
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, Faulty, Finding
+from evaluation.report import number
 from evaluation.statistics import factors
 from systems.sweeps.grid import PlannedRun
 from systems.sweeps.job import Job, Outcome, make_run, metric_values, read_outcome
@@ -90,20 +91,26 @@ class Results:
         with replacing(self.path) as part:
             part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
-    def best_settings(self) -> list[factors.Setting]:
-        """Return the settings that were scored, the best first."""
-        scored = []
+    def best_settings(self) -> str:
+        """Return the table of the best settings of the runs that were scored; empty if there are none."""
+        import pandas as pd
+
+        rows = []
         for run in self.having(DONE):
             value = self.outcomes[run.name].values[self.metric]
-            scored.append(factors.Result(tuple(run.levels.values()), run.seed, value))
-        return factors.ranked(factors.settings(scored, self.metric), self.metric)
+            rows.append([run.name, *run.levels.values(), run.seed, value])
+        if not rows:
+            return ""
+        runs = pd.DataFrame(rows, columns=["run", *self.factors, "seed", self.metric])
+        settings = factors.settings(factors.Results(str(self.path), self.metric, self.factors, runs))
+        return factors.settings_table(settings.head(BEST_SETTINGS), self.metric)
 
     def __str__(self) -> str:
         """Describe the best settings, the runs that failed or were stopped, and what to do next."""
         best, failed, stopped = self.best_settings(), self.having(FAILED), self.having(STOPPED)
         lines = []
         if best:
-            lines.append(factors.settings_table(self.metric, self.factors, best[:BEST_SETTINGS]))
+            lines.append(best)
         if stopped:
             advice = "leave stop_early out of the sweep file and run the command again to finish them"
             lines.append(f"{len(stopped)} of {len(self.runs)} runs were stopped early; {advice}")
@@ -189,7 +196,7 @@ class LiveTable:
         elif outcome.stopped:
             self._print(f"{run.name}: stopped after epoch {len(outcome.course)}; {self.progress()}")
         elif not sys.stdout.isatty():
-            value = f"{self.results.metric} {scores.number(outcome.values[self.results.metric])}"
+            value = f"{self.results.metric} {number(outcome.values[self.results.metric])}"
             self._print(f"{run.name}: {value} in {duration(outcome.seconds)}; {self.progress()}")
 
     def progress(self) -> str:
@@ -213,9 +220,7 @@ class LiveTable:
         self.last_drawn = now
         names = ", ".join(run.name for run in busy)
         lines = [f"{self.progress()}; {duration(now - self.began)} gone", f"now: {names}"]
-        best = self.results.best_settings()[:BEST_SETTINGS]
-        if best:
-            lines += factors.settings_table(self.results.metric, self.results.factors, best).splitlines()
+        lines += self.results.best_settings().splitlines()
         width, height = shutil.get_terminal_size()
         self.erase()
         lines = [line[: width - 1] for line in lines[: height - 1]]

@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 
 from evaluation.files import replacing
 from evaluation.findings import BadRequest
-from evaluation.scores import LOWER
+from evaluation.metrics.catalogue import lower_is_better
 from systems.sweeps import grid
 from systems.sweeps.grid import Plan, PlannedRun, Range
 from systems.sweeps.job import Outcome
@@ -105,7 +105,7 @@ class Search:
 
     def _enter(self, sample: Mapping[str, object], outcomes: Sequence[Outcome]) -> None:
         """Tell Optuna the result of a setting."""
-        sign = -1 if self.plan.metric in LOWER else 1
+        sign = -1 if lower_is_better(self.plan.metric) else 1
         values = [sign * outcome.values[self.plan.metric] for outcome in outcomes if outcome.values]
         stopped = [outcome for outcome in outcomes if outcome.stopped]
         result: dict[str, object] = {"state": TrialState.FAIL}

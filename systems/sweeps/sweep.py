@@ -23,6 +23,7 @@ import torch
 from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
+from evaluation import predictions
 from evaluation.data.dataset import EVALUATION, Split
 from evaluation.findings import BadRequest
 from evaluation.metrics import captioning
@@ -168,7 +169,7 @@ def _check_metric(metric: str, split: Split, cache: Path) -> None:
     if metric in captioning.METRICS:
         few = Split(split.name, split.clips[:2])
         captions = tuple(next(iter(clip.captions), "") for clip in few.clips)
-        score = captioning.evaluate(few, captioning.Prediction(few.file_names, captions), metrics=[metric], cache=cache)
+        score = captioning.evaluate(few, predictions.Captions(few.file_names, captions), metrics=[metric], cache=cache)
         if metric in score.unavailable:
             raise BadRequest(f"metric {metric} is not available: {score.unavailable[metric]}")
     elif not split.truth:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from evaluation import predictions
 from evaluation.data.dataset import read_dataset
 from evaluation.findings import BadRequest
 from evaluation.metrics import captioning
@@ -26,10 +27,10 @@ def job(place, tmp_path):
 
 
 def test_captioners_are_scored_by_captioning_metrics(job, monkeypatch):
-    monkeypatch.setitem(captioning.SETS, "basic", ("bleu_1", "cider_d"))  # METEOR starts Java
+    monkeypatch.setattr(captioning, "BASIC", ("bleu_1", "cider_d"))  # METEOR starts Java
     outcome = Worker(job).make(RUN)
     split = read_dataset(job.data, "evaluation")["evaluation"]
-    prediction = captioning.Prediction(split.file_names, ("rain falls",) * len(split.clips))
+    prediction = predictions.Captions(split.file_names, ("rain falls",) * len(split.clips))
     score = captioning.evaluate(split, prediction, metrics=["bleu_1", "cider_d"], cache=job.cache)
     for metric in ("bleu_1", "cider_d"):
         assert outcome.values[metric] == score.metrics[metric].estimate.value

@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 
+from evaluation import predictions
 from evaluation.data.dataset import read_dataset
 from evaluation.findings import BadRequest, command
 from evaluation.metrics import retrieval
@@ -110,7 +111,8 @@ def test_killed_runs_end_as_if_nobody_had_killed_them(place, killed, tmp_path):
     assert (run / "config.yaml").read_text() == (there / "config.yaml").read_text()
     assert (run / "metrics.csv").read_bytes() == (there / "metrics.csv").read_bytes()
     split = read_dataset(place / "data", "evaluation")["evaluation"]
-    score = retrieval.evaluate(split, retrieval.read(run / "predictions" / "evaluation.npz"), metrics=["mAP@5", "R@1"])
+    prediction = predictions.read_retrieval(run / "predictions" / "evaluation.npz")
+    score = retrieval.evaluate(split, prediction, metrics=["mAP@5", "R@1"])
     row = rows(killed)[FIRST]
     assert row["mAP@5"] == str(score.metrics["mAP@5"].estimate.value)
     assert row["R@1"] == str(score.metrics["R@1"].estimate.value)
