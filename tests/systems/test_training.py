@@ -113,6 +113,20 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(data, undisturbed, t
     assert (run / "system.yaml").exists()
 
 
+def test_a_run_that_was_stopped_early_can_be_used_and_resumed(data, undisturbed, tmp_path, capsys):
+    """What a sweep does with `stop_early`."""
+    run = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.Run, "continues", lambda self, values: len(values) < 2)
+        assert command(parser(), arguments(data, run)) == 130
+    assert [row["epoch"] for row in rows(run)] == ["1", "2"]
+    assert command(parser(), ["predict", str(run), "--data", str(data)]) == 0
+    assert "training has not ended (there is no system.yaml)" in capsys.readouterr().err
+    assert command(parser(), arguments(data, run)) == 0
+    assert same(weights(run), weights(undisturbed))
+    assert (run / "metrics.csv").read_bytes() == (undisturbed / "metrics.csv").read_bytes()
+
+
 def test_a_run_that_has_ended_is_left_alone(data, undisturbed, capsys):
     before = {path: path.stat().st_mtime_ns for path in (undisturbed / "checkpoints").iterdir()}
     assert command(parser(), arguments(data, undisturbed)) == 0
