@@ -92,6 +92,7 @@ def test_two_runs_with_one_seed_agree_and_with_another_do_not(data, undisturbed,
     assert not same(weights(tmp_path / "other"), weights(undisturbed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "name", "count", "how"),
     [
