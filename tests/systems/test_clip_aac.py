@@ -117,7 +117,7 @@ def test_the_ten_systems_are_configs():
     assert yaml.safe_load(CONFIGS["system-8"].read_text()).keys() == clip_aac.Config.model_fields.keys()
 
 
-def test_the_published_systems_have_the_original_decoder_and_narrow_the_measured_one():
+def test_published_configs_have_the_original_decoder():
     for name, path in CONFIGS.items():
         config = contract.configure(clip_aac.Config, path)
         assert config.decoder_norm == ("pre" if name == "narrow" else "post"), name
@@ -671,7 +671,7 @@ def test_the_decoder_is_the_original_transformer():
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_checkpoint_from_before_the_norm_was_a_choice_has_norms_before_each_part(tmp_path):
+def test_an_older_checkpoint_has_norms_before_each_part(tmp_path):
     model = tiny(decoder_norm="pre")
     config = model.config.model_dump(mode="json")
     del config["decoder_norm"]
@@ -682,7 +682,7 @@ def test_a_checkpoint_from_before_the_norm_was_a_choice_has_norms_before_each_pa
     assert clip_aac.load_model(tmp_path / "old.ckpt").config.decoder_norm == "pre"
 
 
-def test_with_alpha_1_only_the_heads_learn_and_captions_are_refused():
+def test_with_alpha_1_only_heads_learn_and_captions_are_refused():
     model = tiny(alpha=1, monitor="mAP@10")
     sounds = [tone(hertz) for hertz in TONES.values()]
     batch = batch_of(model, sounds, TONES)
@@ -844,7 +844,7 @@ def test_one_checkpoint_captions_and_retrieves(place, run, capsys):
     assert len(list((run / "submission").glob("*.zip"))) == 2
 
 
-def test_the_inference_checkpoint_captions_alike_without_the_text_head(place, run, tmp_path, capsys):
+def test_the_inference_checkpoint_gives_the_same_captions(place, run, tmp_path, capsys):
     whole, stripped = (
         torch.load(run / "checkpoints" / name, weights_only=True) for name in ("best.ckpt", "inference.ckpt")
     )
