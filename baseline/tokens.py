@@ -52,10 +52,12 @@ ENDINGS = (
 STEMMER = PorterStemmer()
 
 
-def tokenize(text: str) -> list[str]:
-    """Split a text into words of the case they have; dashes part words, contractions are expanded.
+def cased_words(text: str) -> list[str]:
+    """Split a text into words whose case stays; dashes separate words, contractions are expanded.
 
-    >>> tokenize("A dog's bark -- then it's far-off thunder, 3.5 or 10,000 and/or more!")
+    `evaluation.metrics.ptb_tokenizer` lists the other functions that split text.
+
+    >>> cased_words("A dog's bark -- then it's far-off thunder, 3.5 or 10,000 and/or more!")
     ['A', 'dog', 'bark', 'then', 'it', 'is', 'far', 'off', 'thunder', '3.5', 'or', '10,000', 'and/or', 'more']
     """
     text = text.replace("’", "'")
@@ -66,7 +68,7 @@ def tokenize(text: str) -> list[str]:
 
 def known_words(text: str, vectors: KeyedVectors) -> list[str]:
     """Return the words of a text, each as `vectors` have it, or `UNKNOWN`."""
-    return [_known(token, vectors) for token in tokenize(text)]
+    return [_known(token, vectors) for token in cased_words(text)]
 
 
 def _known(token: str, vectors: KeyedVectors) -> str:

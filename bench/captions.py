@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.measures import Function, Row, clotho, duration, race, times
+from bench.measuring import Function, Row, clotho, duration, race, times
+from evaluation import predictions
 from evaluation.data.dataset import Split, read_dataset
-from evaluation.metrics import captioning, java, overlap
+from evaluation.metrics import captioning, overlap
+from evaluation.metrics.java import find_java, lay_out_jars
+from evaluation.metrics.ptb_tokenizer import ptb_tokenize
 
 WITHOUT_SPICE = (*captioning.BLEU, "meteor", "rouge_l", "cider_d")
 
@@ -28,23 +31,23 @@ def captions(alone: Function, folder: Path) -> list[Row]:
     return rows
 
 
-def _texts(place: Path) -> tuple[Split, captioning.Prediction]:
+def _texts(place: Path) -> tuple[Split, predictions.Captions]:
     split = read_dataset(place, "evaluation", sound=False)["evaluation"]
     first = [clip.captions[0] for clip in split.clips]
     # Every clip is given a caption of its neighbour's: something in common, as a trained captioner has.
-    return split, captioning.Prediction(split.file_names, (*first[1:], first[0]))
+    return split, predictions.Captions(split.file_names, (*first[1:], first[0]))
 
 
 def _captions(place: Path, cache: Path) -> tuple[tuple[int, int], float, float, float, float]:
     from aac_metrics.functional import evaluate, meteor
 
     split, prediction = _texts(place)
-    found = java.find()
-    java.jars(cache)
-    known = {"cache_path": str(cache), "java_path": str(found.path)}
-    ours = java.tokenize(prediction.captions, found, cache)
+    java = find_java()
+    lay_out_jars(cache)
+    known = {"cache_path": str(cache), "java_path": str(java.path)}
+    ours = ptb_tokenize(prediction.captions, java, cache)
     count = len(split.clips[0].captions)
-    flat = java.tokenize([text for clip in split.clips for text in clip.captions], found, cache)
+    flat = ptb_tokenize([text for clip in split.clips for text in clip.captions], java, cache)
     theirs = [flat[start : start + count] for start in range(0, len(flat), count)]
     fresh = itertools.count()
 

@@ -5,6 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
+from evaluation import predictions
 from evaluation.data.check import check_dataset
 from evaluation.data.dataset import EVALUATION, read_dataset
 from evaluation.data.relevance import read_relevance
@@ -23,7 +24,7 @@ def make(options: argparse.Namespace) -> None:
     scores = {}
     for knows in ("kinds", "scene"):
         matrix, queries, names = oracle.oracle_similarity(options.folder, EVALUATION, knows=knows)
-        scores[knows] = retrieval.evaluate(split, retrieval.Similarity(tuple(queries), tuple(names), matrix))
+        scores[knows] = retrieval.evaluate(split, predictions.Similarity(tuple(queries), tuple(names), matrix))
     rows = [["chance", *(f"{measured.chance:.3f}" for measured in scores["kinds"].metrics.values())]]
     for knows, who in (
         ("kinds", "an oracle that knows which kinds sound"),
@@ -66,7 +67,7 @@ def score_retrieval(options: argparse.Namespace) -> None:
     queries = max(len(split.queries), len(truth or ()))
     score = retrieval.evaluate(
         split,
-        retrieval.read(options.prediction, (queries, len(split.clips))),
+        predictions.read_retrieval(options.prediction, (queries, len(split.clips))),
         truth=truth,
         metrics=options.metrics,
         interval=options.interval,
@@ -80,11 +81,11 @@ def score_captions(options: argparse.Namespace) -> int:
     from evaluation.metrics import captioning  # scipy's sparse matrices take their time to import
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill ends the Java processes as Ctrl-C does
-    metrics, _ = captioning.choose(options.metrics)
+    resolved = captioning.resolve_metrics(options.metrics)
     split = read_dataset(options.truth, options.split, sound=False)[options.split]
     score = captioning.evaluate(
         split,
-        captioning.read(options.prediction),
+        predictions.read_captions(options.prediction),
         metrics=options.metrics,
         interval=options.interval,
         idf=options.idf,
@@ -92,10 +93,10 @@ def score_captions(options: argparse.Namespace) -> int:
         file=str(options.prediction),
     )
     _report(score, options)
-    if options.metrics[0] in captioning.SETS:
-        missing = [f"{metrics[0]}, the metric that ranks,"] * (metrics[0] in score.unavailable)
-    else:  # each is asked for by name
-        missing = list(score.unavailable)
+    missing = list(score.unavailable)
+    if options.metrics[0] not in captioning.METRICS:  # a set: only the metric that ranks must be there
+        first = resolved.metrics[0]
+        missing = [f"{first}, the metric that ranks,"] if first in score.unavailable else []
     for name in missing:
         print(f"error: {name} is not available", file=sys.stderr)
     return 1 if missing else 0
@@ -112,11 +113,12 @@ def compare(options: argparse.Namespace) -> None:
     """Compare systems by their scores of the same items: differences, 95 % intervals, and paired tests by Holm."""
     from evaluation.statistics import comparison
 
-    given = comparison.read([options.first, *options.others])
+    given = comparison.read_scores([options.first, *options.others])
     compared = comparison.compare(given, pairs=options.pairs, seed=options.seed)
     if options.json:  # before anything is printed
         compared.save(options.json)
-    print({"text": compared.__str__, "csv": compared.csv, "latex": compared.latex}[options.format]())
+    formats = {"text": compared.__str__, "csv": compared.csv, "latex": compared.latex}
+    print(formats[options.format]())
 
 
 def report(options: argparse.Namespace) -> None:
@@ -129,26 +131,30 @@ def report(options: argparse.Namespace) -> None:
         raise BadRequest(f"--by: {unknown_key(by, results.factors, 'factor')}")
     if options.against is not None and options.against not in results.levels(by):
         raise BadRequest(f"--against: {unknown_key(options.against, results.levels(by), f'level of {by}')}")
+    tests = {"against": options.against, "normal": options.normal}
     written = []
     if options.out:  # before anything is printed
-        written = factors.save(results, by, options.out, against=options.against, normal=options.normal)
-    print(factors.report(results, by, against=options.against, normal=options.normal))
+        from evaluation.statistics import figures
+
+        written = factors.save(results, by, options.out, **tests) + figures.draw(results, by, options.out)
+    print(factors.summary(results, by, **tests))
     if written:
         print(f"\n{options.out}: {', '.join(path.name for path in written)}")
 
 
 def download_models(options: argparse.Namespace) -> None:
     """Fetch what metrics need that comes with no package; what is there is left alone."""
-    from evaluation.metrics import models
+    from evaluation import assets
 
-    models.fetch(options.names, options.cache)
+    assets.fetch(options.names, options.cache)
 
 
 def info(options: argparse.Namespace) -> None:
     """Print versions, Java, jars and models, and of each caption metric what it needs and whether that is there."""
-    from evaluation.metrics import models
+    from evaluation import assets
+    from evaluation.metrics import captioning
 
-    print(models.info(options.cache))
+    print(assets.info(captioning.NEEDS, options.cache))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -196,7 +202,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         default=["dcase2022"],
         metavar="NAME",
-        help=f"such as mAP@16 R@5 nDCG@10 success@1 MRR@10 MRR medR, or a set: {', '.join(retrieval.SETS)} (dcase2022)",
+        help="such as mAP@16 R@5 nDCG@10 success@1 MRR@10 MRR medR, or a set such as dcase2025 (dcase2022)",
     )
     verb.add_argument("--interval", default="jackknife", choices=METHODS, help="how it is made (jackknife)")
     verb.set_defaults(run=score_retrieval)
@@ -210,7 +216,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         default=["basic"],
         metavar="NAME",
-        help="a set (basic: what needs no download; dcase2020 … dcase2024; all) or metrics, the one that ranks first",
+        help="a set (basic: what needs no download; that of a year, such as dcase2024; all) or metrics",
     )
     verb.add_argument("--interval", choices=METHODS, help="jackknife; with dcase2024, as that year, bootstrap")
     verb.add_argument(

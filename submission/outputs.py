@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from evaluation.data import caption_text, tables
 from evaluation.data.cells import SOUND_SUFFIXES
@@ -34,12 +33,9 @@ from evaluation.findings import (
     quoted,
 )
 from evaluation.metrics import retrieval
-from evaluation.metrics.retrieval import Ranking, Similarity
 from evaluation.names import closest, explain, hint
+from evaluation.predictions import Captions, Ranking, Similarity, finite_numbers, not_finite
 from submission.tasks import SEPARATORS, Task
-
-if TYPE_CHECKING:
-    from evaluation.metrics import captioning
 
 LIMIT = 128 * 2**20
 CELLS = 6_000_000  # Clotho's validation split, 5225 captions by 1045 clips, has 5.5 million
@@ -54,7 +50,7 @@ MANY = 10  # times as many lines as are asked for
 
 def write(
     task: Task,
-    prediction: "Similarity | Ranking | captioning.Prediction",
+    prediction: Similarity | Ranking | Captions,
     split: Split,
     path: Path,
     file: str = "prediction",
@@ -86,7 +82,7 @@ def write(
 
 
 def _rows(
-    task: Task, prediction: "Similarity | Ranking | captioning.Prediction", split: Split, file: str
+    task: Task, prediction: Similarity | Ranking | Captions, split: Split, file: str
 ) -> tuple[list[str], Iterable[Sequence[str]]]:
     if task.kind == "captioning":
         from evaluation.metrics import captioning  # takes scipy along, which no other form needs
@@ -432,9 +428,9 @@ def _matrix(
         if fault := _width(task, [query, *cells], len(header), f"the query and {len(header) - 1} scores"):
             yield Finding(file, line, message=fault)
         yield from _keep(keys, query, line, task, file)
-        scores = retrieval.numbers(cells)
+        scores = finite_numbers(cells)
         if scores is None:
-            bad = [place + 1 for place in retrieval.unfinite(cells)]
+            bad = [place + 1 for place in not_finite(cells)]
             more = f", and so in {len(bad) - 1} more columns" if len(bad) > 1 else ""
             message = f"must be a finite number; found {quoted(cells[bad[0] - 1])}{more}"
             yield Finding(file, line, cut(tables.column_name(header, bad[0])), message)

@@ -29,7 +29,7 @@ from evaluation import yamlfiles
 from evaluation.data import audio
 from evaluation.data.dataset import Dataset, Split
 from evaluation.findings import BadRequest, Faulty, Finding, cut, say, unknown_key
-from evaluation.metrics.retrieval import Similarity
+from evaluation.predictions import Similarity
 from systems import source
 from systems.lock import locked
 from systems.modules import UntrustedModule, imported, must_be_trusted, trusting
@@ -246,9 +246,11 @@ def read_settings(file: Path | None, settings: Sequence[str]) -> tuple[dict[str,
         given |= {key, *outer}
 
     def where(key: str) -> str:
-        if key:
-            return "--set" if key in given else source
-        return f"{source} with --set" if given and file else source  # a rule over several keys
+        if key in given:
+            return "--set"
+        if not key and given and file:  # a rule over several keys
+            return f"{source} with --set"
+        return source
 
     return values, where
 
@@ -367,7 +369,10 @@ def captions(model: Captioner, split: Split, *, device: "torch.device") -> tuple
                     raise BadRequest(f"a caption must be one line of text, and not empty; that of {name!r} is {text!r}")
                 found[index] = text
     order = range(len(split.clips))
-    return [found[index] for index in order], [log_probabilities[index] for index in order] if scored else None
+    in_order = [found[index] for index in order]
+    if not scored:
+        return in_order, None
+    return in_order, [log_probabilities[index] for index in order]
 
 
 def batches(split: Split, sample_rate: int, label: str) -> "Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]":

@@ -11,9 +11,13 @@ import gc
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import soundfile
+
+hypothesis.settings.register_profile("no deadline", deadline=None)  # tests do not depend on the machine's speed
+hypothesis.settings.load_profile("no deadline")
 
 SPLITS = {"development": 6, "validation": 3, "evaluation": 3}
 WORDS = ["birds", "rain", "engine", "steps", "water", "door", "wind", "crowd", "bell", "dog", "saw", "thunder"]

@@ -1,15 +1,15 @@
 """How well predicted captions say what the clips' own captions say.
 
-    score = evaluate(split, read(Path("predictions.csv")), metrics=SETS["dcase2023"])
+    score = evaluate(split, read_captions(Path("predictions.csv")), metrics=["dcase2023"])
 
 Conventions
 -----------
 - A *prediction* has one caption for each clip of the split; a clip's own captions, one or more, are its *references*.
   Every clip must be there, once: a missing or a repeated clip is an error, neither a zero nor scored twice. Captions of
-  clips beyond the split's are left out, and said so.
+  clips beyond the split's are left out, with a note.
 - **Captions are tokenised first**, predictions and references alike, as COCO's evaluation does
-  (`evaluation.metrics.java`), for every metric: the neural ones get the tokens too, as in aac-metrics. White space of
-  any kind is a blank. Markup acts on no other caption, and a text is read up to a length
+  (`evaluation.metrics.ptb_tokenizer`), for every metric: the neural ones get the tokens too, as in aac-metrics. White
+  space of any kind is a blank. Markup acts on no other caption, and a text is read up to a length
   (`evaluation.data.caption_text`): a warning names the caption.
 - **The order is that of the file names**, whatever the order of the files, as in the official tool: `evaluate_metrics`
   of caption-evaluation-tools sorts predictions and references by `file_name` (by code points, as Python sorts). Its
@@ -17,13 +17,13 @@ Conventions
   their columns, then those of the next clip. The tokeniser looks into the next line for what a full stop means, so the
   order can change a token; a note names the captions where it can. Sums are taken in that order too, so that the order
   of the files changes no digit. A score lists its clips in the order of the split.
-- **An empty caption**, also one of punctuation alone, scores 0 wherever words are compared, and a warning says so.
+- **An empty caption**, also one of punctuation alone, scores 0 wherever words are compared, with a warning.
 - **BLEU and METEOR are of the corpus**; every other metric is a mean over clips (`evaluation.metrics.overlap`).
 - **CIDEr-D weighs n-grams by the references of the split**. For its interval, and those of SPIDEr and SPIDEr-FL, these
-  weights stay what they are when a clip is left out (`idf="fixed"`), or are computed anew each time (`"exact"`). Of a
+  weights stay what they are when a clip is left out (`idf="fixed"`), or are computed again each time (`"exact"`). Of a
   single clip CIDEr-D is 0, whatever the caption says.
-- **What is not on this machine** (SPICE's parser, the models of FENSE and BERTScore) makes its metric unavailable, with
-  the command that fetches it, and leaves the others as they are.
+- **A metric whose model is not on this machine** (SPICE's parser, the models of FENSE and BERTScore) is reported as
+  unavailable, with the command that fetches it. The other metrics are computed.
 
 Metrics
 -------
@@ -32,148 +32,263 @@ SPICE; `sbert_sim`, the mean cosine of the sentence embeddings of caption and re
 with a fluency error; `spider_fl` and `fense`: `spider` and `sbert_sim`, of which such a caption keeps a tenth;
 `bert_score`, F1 with the reference that fits best; `vocab`, how many different words all captions use, and
 `vocab_ratio`, that over how many the references do. The last two have no interval: words are not a mean over clips.
+`evaluation.metrics.catalogue` has all of them as a table, and says how to add one.
 
-Sources: aac-metrics 0.5.4, its `METRICS_SETS` and README (sets); the results pages of DCASE 2020 to 2024 (what ranks);
-Zhou et al. 2022 (FENSE); felixgontier/dcase-2023-baseline, `metrics.py` (SPIDEr-FL);
-audio-captioning/caption-evaluation-tools @ c1798df, `eval_metrics.py` and `ptbtokenizer.py` (the order).
+Sources: aac-metrics 0.5.4, its `METRICS_SETS` and README; Liu et al. 2017 (SPIDEr); Zhou et al. 2022 (FENSE);
+felixgontier/dcase-2023-baseline, `metrics.py` (SPIDEr-FL); audio-captioning/caption-evaluation-tools @ c1798df,
+`eval_metrics.py` and `ptbtokenizer.py` (the order).
 """
 
-import csv
-from collections.abc import Callable, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from itertools import chain, islice
-from math import isfinite, nan
+from math import nan
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import numpy as np
 
-from evaluation import scores
-from evaluation.data import caption_text, tables
+from evaluation import assets, scores
+from evaluation.data import caption_text
 from evaluation.data.dataset import Clip, Split, of_another_split
-from evaluation.files import no_file, replacing
-from evaluation.findings import (
-    ERROR,
-    NOTE,
-    WARNING,
-    BadRequest,
-    Faulty,
-    Finding,
-    unknown_key,
-)
-from evaluation.metrics import models, overlap
-from evaluation.metrics.java import (
-    TOKENIZER,
-    Java,
-    Meteor,
-    Unavailable,
-    depends_on_next,
-    find,
-    kept_tokens,
-    paraphrases,
-    tokenize,
-)
+from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding, unknown_key
+from evaluation.metrics import bert_score, catalogue, fense, meteor, overlap, spice
+from evaluation.metrics.java import Java, Unavailable, find_java
+from evaluation.metrics.ptb_tokenizer import VERSION as TOKENIZER
+from evaluation.metrics.ptb_tokenizer import depends_on_next, ptb_tokenize, token_file
+from evaluation.metrics.sets import MetricSet, year_sets
 from evaluation.names import closest, explain, hint
+from evaluation.predictions import Captions
 from evaluation.scores import Items, Measured, Score, interval_method, measure
 from evaluation.statistics.intervals import Estimate, from_left_out, jackknife
 
+METRICS = tuple(catalogue.CAPTIONING)
 BLEU = ("bleu_1", "bleu_2", "bleu_3", "bleu_4")
-METRICS = (*BLEU, "meteor", "rouge_l", "cider_d", "spice", "spider", "fer", "spider_fl", "sbert_sim", "fense")
-METRICS += ("bert_score", "vocab", "vocab_ratio")
-
-_DCASE2020 = ("spider", *BLEU, "meteor", "rouge_l", "cider_d", "spice")
-# By year, the metric that ranks first. `basic` is what needs no download.
-SETS = {
-    "basic": ("cider_d", *BLEU, "meteor", "rouge_l"),
-    "dcase2020": _DCASE2020,
-    "dcase2021": _DCASE2020,
-    "dcase2022": _DCASE2020,
-    "dcase2023": ("spider_fl", "meteor", "cider_d", "spice", "spider", "fer"),
-    "dcase2024": ("fense", "meteor", "cider_d", "spice", "spider", "spider_fl", "fer", "sbert_sim", "vocab"),
-    "all": METRICS,
-}
-# How the year's results give intervals, where that is known; the jackknife elsewhere.
-INTERVALS = {"dcase2024": "bootstrap"}
+BASIC = ("cider_d", *BLEU, "meteor", "rouge_l")  # what needs no download
 
 PENALTY = 0.9  # of a fluency error
 IDF = ("fixed", "exact")
-COLUMNS = ("file_name", "caption_predicted")
+
+
+# What metrics are computed from -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """A caption for each clip, in the order of its file."""
+class Texts:
+    """Tokenised captions and references in the official order, and what computes with them.
 
-    file_names: tuple[str, ...]
-    captions: tuple[str, ...]
-    lines: tuple[int, ...] = ()  # where each stands in its file
+    Attributes:
+        captions: A tokenised caption for each clip.
+        references: The tokenised references of each clip.
+        java: The JVM.
+        cache: Folder of the cache.
+        stack: Ends the processes that parts start.
+        meteor_process: METEOR's process, started; why it could not be; or None where no metric needs it.
+    """
+
+    captions: Sequence[str]
+    references: Sequence[Sequence[str]]
+    java: Java
+    cache: Path
+    stack: ExitStack
+    meteor_process: meteor.Meteor | Unavailable | None = None
 
 
-def read(path: Path) -> Prediction:
-    """Read a prediction from a CSV with the columns `file_name` and `caption_predicted`; others are not looked at.
+@dataclass(frozen=True)
+class Part:
+    """Something that metrics are computed from; computed once, however many metrics need it.
 
-    The columns may be parted by commas or tabs (the organisers' own baselines disagree).
+    Attributes:
+        compute: Computes it from the texts; raises Unavailable where it cannot.
+        needs: What must be on this machine beside the tokeniser, as `assets.missing` takes it.
+        signature: Returns what the part depends on, for the signature, from the `idf` of the request; None where it
+            depends on nothing that could differ.
+        process: True for a Java process, which runs while the other parts are computed.
+    """
+
+    compute: Callable[[Texts], Any]
+    needs: tuple[str, ...]
+    signature: Callable[[str], str] | None
+    process: bool = False
+
+
+def _meteor_statistics(texts: Texts) -> np.ndarray:
+    if isinstance(texts.meteor_process, Unavailable):
+        raise texts.meteor_process
+    return texts.meteor_process.statistics(texts.captions, texts.references)
+
+
+def _word_counts(texts: Texts) -> tuple[int, int]:
+    """Return the number of different words in all captions, and in all references."""
+    return _count_words(texts.captions), _count_words(chain.from_iterable(texts.references))
+
+
+def _count_words(captions: Iterable[str]) -> int:
+    words: set[str] = set()
+    for caption in captions:
+        words.update(caption.split())
+    return len(words)
+
+
+def _versions(*packages: str) -> str:
+    return "+".join(f"{package}-{version(package)}" for package in packages)
+
+
+def _fense_signature(asset: str) -> str:
+    packages = _versions("aac-metrics", "sentence-transformers", "transformers", "torch")
+    return f"{assets.identity(asset)}+{packages}"
+
+
+# In the order of the signature.
+PARTS: Mapping[str, Part] = {
+    "bleu": Part(
+        compute=lambda texts: overlap.bleu_statistics(texts.captions, texts.references),
+        needs=(),
+        signature=lambda idf: "corpus-closest",
+    ),
+    "meteor": Part(
+        compute=_meteor_statistics,
+        needs=("meteor",),
+        signature=lambda idf: "1.5-en-norm",
+        process=True,
+    ),
+    "rouge_l": Part(
+        compute=lambda texts: overlap.rouge_l(texts.captions, texts.references),
+        needs=(),
+        signature=lambda idf: "beta-1.2",
+    ),
+    "cider_d": Part(
+        compute=lambda texts: overlap.CiderD(texts.captions, texts.references),
+        needs=(),
+        signature=lambda idf: f"idf-of-split-left-out-{idf}",
+    ),
+    "spice": Part(
+        compute=lambda texts: spice.spice(texts.captions, texts.references, texts.java, texts.cache, texts.stack),
+        needs=("spice",),
+        signature=lambda idf: f"1.0-corenlp-3.6.0-{spice.WORDS}-words",
+        process=True,
+    ),
+    "fer": Part(
+        compute=lambda texts: fense.fluency_error(texts.captions),
+        needs=("fluency",),
+        signature=lambda idf: _fense_signature("fluency"),
+    ),
+    "sbert_sim": Part(
+        compute=lambda texts: fense.sbert_similarity(texts.captions, texts.references),
+        needs=("sbert",),
+        signature=lambda idf: _fense_signature("sbert"),
+    ),
+    "bert_score": Part(
+        compute=lambda texts: bert_score.bert_score(texts.captions, texts.references),
+        needs=("bert",),
+        signature=lambda idf: f"{assets.identity('bert')}+best-reference+{_versions('transformers', 'torch')}",
+    ),
+    "vocab": Part(
+        compute=_word_counts,
+        needs=(),
+        signature=None,
+    ),
+}
+
+
+# How metrics follow from their parts ---------------------------------------------------------------------------------
+
+
+def spider(cider_d: np.ndarray, spice_f1: np.ndarray) -> np.ndarray:
+    """Return SPIDEr of each caption, in [0, 5.5]: the mean of CIDEr-D and SPICE (Liu et al. 2017)."""
+    return (cider_d + spice_f1) / 2
+
+
+def penalised(score: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Return scores of which a caption with a fluency error (1, else 0) keeps a tenth: makes SPIDEr-FL, and FENSE."""
+    return score * (1 - PENALTY * error)
+
+
+def _unchanged(values: np.ndarray) -> np.ndarray:
+    return values
+
+
+# The arguments are the metric's parts, as the catalogue names them; of a corpus metric, the sum of its part over clips.
+FORMULAS: Mapping[str, Callable[..., Any]] = {
+    "bleu_1": partial(overlap.bleu, order=1),
+    "bleu_2": partial(overlap.bleu, order=2),
+    "bleu_3": partial(overlap.bleu, order=3),
+    "bleu_4": partial(overlap.bleu, order=4),
+    "meteor": meteor.meteor,
+    "rouge_l": _unchanged,
+    "cider_d": lambda cider_d: cider_d.scores,
+    "spice": _unchanged,
+    "spider": lambda cider_d, spice_f1: spider(cider_d.scores, spice_f1),
+    "fer": _unchanged,
+    "spider_fl": lambda cider_d, spice_f1, error: penalised(spider(cider_d.scores, spice_f1), error),
+    "sbert_sim": _unchanged,
+    "fense": penalised,
+    "bert_score": _unchanged,
+    "vocab": lambda counts: counts[0],
+    "vocab_ratio": lambda counts: counts[0] / counts[1] if counts[1] else nan,
+}
+
+
+def _needs(metric: catalogue.Metric) -> tuple[str, ...]:
+    needs = ["tokenizer"]
+    for part in metric.parts:
+        needs += PARTS[part].needs
+    return tuple(needs)
+
+
+# What each metric needs, as `assets.missing` takes it.
+NEEDS: Mapping[str, tuple[str, ...]] = {name: _needs(metric) for name, metric in catalogue.CAPTIONING.items()}
+
+
+# Scoring -------------------------------------------------------------------------------------------------------------
+
+
+def metric_sets() -> dict[str, MetricSet]:
+    """Return the sets of metrics that a request can name: `basic`, those of the years, and `all`.
 
     Raises:
-        BadRequest: There is no such file, or it is a retriever's.
-        Faulty: The file does not hold; with every finding.
+        Faulty: As `sets.year_sets`.
     """
-    if not path.is_file():
-        raise no_file(path, f"a CSV with the columns {' and '.join(COLUMNS)}")
-    if path.suffix.lower() == ".npz":
-        raise BadRequest(f"{path}: is a similarity matrix of a retriever; score it with `evaluation score retrieval`")
-    findings: list[Finding] = []
-    separator = tables.separator(path, str(path))
-    records, _ = tables.read(path, str(path), findings, separator)
-    if findings and not records:  # nothing could be read, so nothing is known of the header
-        raise Faulty(findings)
-    header = records[0][1] if records else []
-    for column in COLUMNS:
-        if header.count(column) != 1:
-            message = f"the header must have one column {column!r}; found {', '.join(map(repr, header)) or 'no line'}"
-            findings.append(Finding(str(path), 1, message=message))
-    for line, cells in records[1:]:
-        if len(cells) != len(header):
-            mark = "comma" if separator == "," else "tab"
-            message = f"must have {len(header)} cells as the header has, found {len(cells)}; quote a cell with a {mark}"
-            findings.append(Finding(str(path), line, message=message))
-    if findings:
-        raise Faulty(findings)
-    name, caption = (header.index(column) for column in COLUMNS)
-    return Prediction(
-        tuple(cells[name] for _, cells in records[1:]),
-        tuple(cells[caption] for _, cells in records[1:]),
-        tuple(line for line, _ in records[1:]),
-    )
+    return {"basic": MetricSet(BASIC), **year_sets("captioning"), "all": MetricSet(METRICS)}
 
 
-def write(
-    path: Path, file_names: Sequence[str], captions: Sequence[str], log_probabilities: Sequence[float] | None = None
-) -> None:
-    """Write a prediction as CSV, whole or not at all; log-probabilities in a third column, `log_probability`.
+def resolve_metrics(names: Sequence[str]) -> MetricSet:
+    """Return the metrics that a request names, and their interval method.
+
+    Args:
+        names: Names of metrics, or the name of one set.
 
     Raises:
-        BadRequest: A log-probability is NaN or infinite; nothing is written.
+        BadRequest: A name is not known.
+        Faulty: As `sets.year_sets`.
     """
-    columns: dict[str, Sequence[object]] = dict(zip(COLUMNS, (file_names, captions), strict=True))
-    if log_probabilities is not None:
-        wrong = [name for name, value in zip(file_names, log_probabilities, strict=True) if not isfinite(value)]
-        if wrong:
-            message = f"{path}: log-probabilities must be finite; found NaN or infinity for {len(wrong)} clips"
-            raise BadRequest(f"{message}, first {wrong[0]!r}. Nothing is written; look at the model that made them")
-        columns["log_probability"] = [f"{value:.6f}" for value in log_probabilities]
-    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([columns, *zip(*columns.values(), strict=True)])
+    unknown = [name for name in names if name not in METRICS]
+    if not unknown:
+        return MetricSet(tuple(dict.fromkeys(names)))
+    sets = metric_sets()
+    if len(names) == 1 and names[0] in sets:
+        wanted = sets[names[0]]
+        unknown = [name for name in wanted.metrics if name not in METRICS]
+        if not unknown:
+            return wanted
+    message = unknown_key(unknown[0].lower().replace("-", "_"), METRICS, "metric")
+    raise BadRequest(f"{message}; or one of the sets {', '.join(sets)}")
 
 
-def validate(split: Split, prediction: Prediction, file: str = "prediction") -> list[Finding]:
-    """Check a prediction against the clips of its split; return warnings and notes.
+def validate(split: Split, prediction: Captions, file: str = "prediction") -> list[Finding]:
+    """Check a prediction against the clips of its split.
+
+    Args:
+        split: The split.
+        prediction: A caption for each of its clips.
+        file: The prediction's name in findings.
+
+    Returns:
+        Warnings and notes.
 
     Raises:
         Faulty: A clip is missing or repeated; with every finding.
@@ -222,39 +337,11 @@ def validate(split: Split, prediction: Prediction, file: str = "prediction") -> 
     return findings
 
 
-def spider(cider_d: np.ndarray, spice: np.ndarray) -> np.ndarray:
-    """SPIDEr of each caption (Liu et al. 2017), in [0, 5.5]."""
-    return (cider_d + spice) / 2
-
-
-def penalised(score: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """A score of which a caption with a fluency error (1, else 0) keeps a tenth: makes SPIDEr-FL, and FENSE."""
-    return score * (1 - PENALTY * error)
-
-
-def choose(metrics: Sequence[str]) -> tuple[tuple[str, ...], str]:
-    """Return the metrics that a request names, the one that ranks first, and their interval method.
-
-    Args:
-        metrics: Names of metrics, or the name of one set.
-
-    Raises:
-        BadRequest: A name is not known.
-    """
-    if len(metrics) == 1 and metrics[0] in SETS:
-        return SETS[metrics[0]], INTERVALS.get(metrics[0], "jackknife")
-    unknown = [name for name in metrics if name not in METRICS]
-    if unknown:
-        plain = unknown_key(unknown[0].lower().replace("-", "_"), METRICS, "metric")
-        raise BadRequest(f"{plain}; or one of the sets {', '.join(SETS)}")
-    return tuple(dict.fromkeys(metrics)), "jackknife"
-
-
 def evaluate(
     split: Split,
-    prediction: Prediction,
+    prediction: Captions,
     *,
-    metrics: Sequence[str] = SETS["basic"],
+    metrics: Sequence[str] = BASIC,
     interval: str | None = None,
     idf: str = "fixed",
     cache: Path = Path(".cache"),
@@ -264,19 +351,23 @@ def evaluate(
 
     Args:
         split: The split, with captions.
-        prediction: What is to be scored.
-        metrics: Names out of `METRICS`, or the name of one of `SETS`.
-        interval: One of `intervals.METHODS`; without, the set's, else the jackknife.
-        idf: What leaving a clip out does to CIDEr-D's weights, `fixed` or `exact`.
-        cache: Folder of the cache: tokenised references, and where the Java parts are laid out.
+        prediction: A caption for each of its clips.
+        metrics: Names out of `METRICS`, or the name of one of `metric_sets` (default: what needs no download).
+        interval: One of `intervals.METHODS` (default: the set's; the jackknife for metrics by name).
+        idf: Whether CIDEr-D's weights stay what they are when a clip is left out (`fixed`), or are computed again
+            (`exact`).
+        cache: Folder of the cache, for tokenised references and the jars.
         file: The prediction's name in findings.
+
+    Returns:
+        The score, its clips in the order of the split.
 
     Raises:
         BadRequest: A metric or method is not known, the split has no captions, or there is no Java.
         Faulty: As `validate`.
     """
-    metrics, usual = choose(metrics)
-    interval = interval or usual
+    resolved = resolve_metrics(metrics)
+    interval = interval or resolved.interval
     if idf not in IDF:
         raise BadRequest(unknown_key(idf, IDF, "idf"))
     if idf == "exact" and not interval.startswith("jackknife"):
@@ -290,30 +381,41 @@ def evaluate(
     items = Items("clips", tuple(clip.file_name for clip in clips), tuple(range(len(clips))))
     place = {name: index for index, name in enumerate(items.names)}
     back = [place[name] for name in split.file_names]
-    answer = dict(zip(prediction.file_names, prediction.captions, strict=True))
-    captions, references = [answer[name] for name in items.names], [clip.captions for clip in clips]
-    wanted = {part for name in metrics for part in PARTS.get(name, (name,))}
+    predicted = dict(zip(prediction.file_names, prediction.captions, strict=True))
+    captions = [predicted[name] for name in items.names]
+    references = [clip.captions for clip in clips]
+    wanted = _parts_of(resolved.metrics)
     try:
-        java = find()
-        parts = _parts(wanted, captions, references, java, cache)
+        java = find_java()
+        parts = _compute_parts(wanted, captions, references, java, cache)
         findings += _prediction_notes(prediction, items.names, captions, java, cache, file)
         findings += _reference_findings(split.name, clips, java, cache)
-    except Unavailable as reason:  # the tokeniser's: nothing goes without
+    except Unavailable as reason:  # the tokeniser's, which every metric needs
         raise BadRequest(str(reason)) from None
     measured, unavailable = {}, {}
-    for name in metrics:
-        reasons = [str(parts[part]) for part in PARTS.get(name, (name,)) if isinstance(parts[part], Unavailable)]
+    for name in resolved.metrics:
+        reasons = [str(parts[part]) for part in _parts_of([name]) if isinstance(parts[part], Unavailable)]
         if reasons:
             unavailable[name] = "; ".join(dict.fromkeys(reasons))
-        else:
-            result = _measure(name, parts, items, interval, idf)
-            measured[name] = result if result.values is None else replace(result, values=result.values[back])
-    if len(items.names) == 1 and {"cider_d", "spider", "spider_fl"} & measured.keys():
+            continue
+        result = _measure(name, parts, items, interval, idf)
+        if result.values is not None:
+            result = replace(result, values=result.values[back])
+        measured[name] = result
+    if len(items.names) == 1 and any("cider_d" in _parts_of([name]) for name in measured):
         message = "of a single clip CIDEr-D is 0 whatever the caption says: it weighs words by how few clips have them"
         findings.append(Finding(file, message=message, severity=WARNING))
-    computed = {part for name in measured for part in PARTS.get(name, (name,))}
     listed = replace(items, names=split.file_names)
-    return Score(measured, listed, _signature(split, computed, interval, idf), unavailable, tuple(findings))
+    signature = _signature(split, _parts_of(measured), interval, idf)
+    return Score(measured, listed, signature, unavailable, tuple(findings))
+
+
+def _parts_of(metrics: Iterable[str]) -> list[str]:
+    """Return the parts that metrics are computed from, each once."""
+    parts: dict[str, None] = {}
+    for name in metrics:
+        parts.update(dict.fromkeys(catalogue.CAPTIONING[name].parts))
+    return list(parts)
 
 
 _LOOKS_AHEAD = (
@@ -323,7 +425,7 @@ _LOOKS_AHEAD = (
 
 
 def _prediction_notes(
-    prediction: Prediction, names: Sequence[str], captions: Sequence[str], java: Java, cache: Path, file: str
+    prediction: Captions, names: Sequence[str], captions: Sequence[str], java: Java, cache: Path, file: str
 ) -> list[Finding]:
     """Name the predicted captions whose tokens depend on the caption after them."""
     lines = dict(zip(prediction.file_names, prediction.lines, strict=False))
@@ -352,127 +454,102 @@ def _reference_findings(split: str, clips: Sequence[Clip], java: Java, cache: Pa
     return findings
 
 
-# What a metric is made of, where that is not itself.
-PARTS = {
-    **dict.fromkeys(BLEU, ("bleu",)),
-    "spider": ("cider_d", "spice"),
-    "spider_fl": ("cider_d", "spice", "fer"),
-    "fense": ("sbert_sim", "fer"),
-    "vocab_ratio": ("vocab",),
-}
-
-
-def _parts(
-    wanted: Set[str], captions: Sequence[str], references: Sequence[Sequence[str]], java: Java, cache: Path
+def _compute_parts(
+    wanted: Sequence[str], captions: Sequence[str], references: Sequence[Sequence[str]], java: Java, cache: Path
 ) -> dict[str, Any]:
-    """Compute the parts of metrics, each an Unavailable where it could not be."""
+    """Return each wanted part, or the Unavailable that says why it could not be computed.
+
+    METEOR takes longest, nearly all of it to start, so that it starts first. References that are scored for the second
+    time get a table of paraphrases of their own, from which METEOR starts in less than half the time from the third
+    time on. It is made while METEOR reads the whole table. To make it first and use it at once would take longer: on
+    Clotho's evaluation split it takes 20 s of one core to make, and METEOR 22 s with the whole table and 9 s with it.
+    """
     with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor())  # left last: what its threads wait for is ended before
-        every = list(chain.from_iterable(references))
-        again = kept_tokens(every, cache).is_file()
-        flat = tokenize(every, java, cache, keep=True)
-        rest = iter(flat)
-        theirs = [list(islice(rest, len(texts))) for texts in references]
-        meteor = made = None
+        pool = stack.enter_context(ThreadPoolExecutor())  # left last: the processes that its threads wait for end first
+        all_references = list(chain.from_iterable(references))
+        again = token_file(all_references, cache).is_file()
+        tokenised = ptb_tokenize(all_references, java, cache, keep=True)
+        process = None
         if "meteor" in wanted:
-            # METEOR takes longest, nearly all of it to start: the rest runs beside it. Of references that come again,
-            # what lets it start faster from now on is made meanwhile.
-            table = paraphrases(flat, cache)
-            meteor = _attempt(lambda: stack.enter_context(Meteor(java, cache, table)))
+            table = meteor.paraphrase_table(tokenised, cache)
+            process = _attempt(lambda: stack.enter_context(meteor.Meteor(java, cache, table)))
             if again and table is None:
-                stop = Event()
-                stack.callback(stop.set)  # whoever interrupts shall not wait for it
-                made = pool.submit(paraphrases, flat, cache, make=stop)
-        ours = tokenize(captions, java, cache)
-        compute: dict[str, Callable[[], Any]] = {
-            "meteor": lambda: _given(meteor).statistics(ours, theirs),
-            "spice": lambda: models.spice(ours, theirs, java, cache, stack),
-            "bleu": lambda: overlap.bleu_statistics(ours, theirs),
-            "rouge_l": lambda: overlap.rouge_l(ours, theirs),
-            "cider_d": lambda: overlap.CiderD(ours, theirs),
-            "vocab": lambda: [len({word for text in texts for word in text.split()}) for texts in (ours, flat)],
-            "fer": lambda: models.fluency_error(ours),
-            "sbert_sim": lambda: models.sbert_similarity(ours, theirs),
-            "bert_score": lambda: models.bert_score(ours, theirs),
-        }
-        slow = {name: pool.submit(_attempt, compute[name]) for name in ("meteor", "spice") if name in wanted}
-        parts = {name: _attempt(compute[name]) for name in compute if name in wanted and name not in slow}
-        parts |= {name: future.result() for name, future in slow.items()}
-        if made:
-            wait([made])
+                meteor.make_paraphrase_table(tokenised, cache)
+        remaining = iter(tokenised)
+        by_clip = [list(islice(remaining, len(texts))) for texts in references]
+        texts = Texts(ptb_tokenize(captions, java, cache), by_clip, java, cache, stack, process)
+        running = {}
+        for name in wanted:
+            if PARTS[name].process:
+                running[name] = pool.submit(_attempt, partial(PARTS[name].compute, texts))
+        parts = {}
+        for name in PARTS:
+            if name in wanted and name not in running:
+                parts[name] = _attempt(partial(PARTS[name].compute, texts))
+        for name, future in running.items():
+            parts[name] = future.result()
         return parts
 
 
 def _attempt(function: Callable[[], Any]) -> Any:
+    """Return what a function returns, or the Unavailable that it raises."""
     try:
         return function()
     except Unavailable as reason:
         return reason
-    except RuntimeError as failure:  # a model's, say of too little memory on a GPU: the other metrics are not lost
+    except RuntimeError as failure:  # of a model, such as too little memory on a GPU: the other metrics are computed
         return Unavailable(f"failed: {' '.join(str(failure).split())[:300]}")
 
 
-def _given(part: Any) -> Any:
-    if isinstance(part, Unavailable):
-        raise part
-    return part
-
-
 def _measure(name: str, parts: Mapping[str, Any], items: Items, interval: str, idf: str) -> Measured:
-    if name in BLEU:
-        return measure(parts["bleu"], items, interval, partial(overlap.bleu, order=int(name[-1])))
-    if name == "meteor":
-        return measure(parts["meteor"], items, interval, overlap.meteor)
-    if name in ("vocab", "vocab_ratio"):
-        ours, theirs = parts["vocab"]
-        value = float(ours) if name == "vocab" else ours / theirs if theirs else nan
-        return Measured(Estimate(value, nan, nan, nan, len(items.names), "none"))
-    if name not in ("cider_d", "spider", "spider_fl"):
-        values = penalised(parts["sbert_sim"], parts["fer"]) if name == "fense" else parts[name]
-        return measure(values, items, interval)
+    """Compute a metric with its interval, by the kind of statistic that it is."""
+    metric, formula = catalogue.CAPTIONING[name], FORMULAS[name]
+    inputs = {part: parts[part] for part in metric.parts}
+    if metric.statistic == "corpus":
+        [statistics] = inputs.values()
+        return measure(statistics, items, interval, formula)
+    values = formula(*inputs.values())
+    if metric.statistic == "total":
+        return Measured(Estimate(float(values), nan, nan, nan, len(items.names), "none"))
+    if metric.statistic == "weighted" and idf == "exact" and len(items.names) > 1:
+        return _measure_reweighted(values, inputs, interval)
+    return measure(values, items, interval)
 
-    cider_d, n = parts["cider_d"], len(items.names)
-    spice = parts["spice"] if name != "cider_d" else None
-    error = parts["fer"] if name == "spider_fl" else np.zeros(n)
-    values = cider_d.scores if spice is None else penalised(spider(cider_d.scores, spice), error)
-    if idf == "fixed" or n == 1:
-        return measure(values, items, interval)
-    # Without a clip CIDEr-D's share of the mean is computed anew; SPICE's, which no other clip changes, is subtracted.
-    kept = penalised(np.ones(n), error)
-    left_out = cider_d.left_out(kept)
-    if spice is not None:
-        left_out = (left_out + ((kept * spice).sum() - kept * spice) / (n - 1)) / 2
+
+def _measure_reweighted(values: np.ndarray, inputs: Mapping[str, Any], interval: str) -> Measured:
+    """Compute CIDEr-D, SPIDEr or SPIDEr-FL with an interval for which each clip left out changes CIDEr-D's weights.
+
+    Leaving a clip out computes CIDEr-D's share of the mean again. SPICE's share, which no other clip changes, loses the
+    clip's own.
+    """
+    n = len(values)
+    kept = np.ones(n)
+    if "fer" in inputs:
+        kept = penalised(kept, inputs["fer"])
+    left_out = inputs["cider_d"].left_out(kept)
+    if "spice" in inputs:
+        spice_share = kept * inputs["spice"]
+        left_out = (left_out + (spice_share.sum() - spice_share) / (n - 1)) / 2
     value = float(values.mean())
-    values = from_left_out(value, left_out)
-    return Measured(jackknife(values, value=value, t=interval == "jackknife-t"), values=values)
+    pseudo_values = from_left_out(value, left_out)
+    return Measured(jackknife(pseudo_values, value=value, t=interval == "jackknife-t"), values=pseudo_values)
 
 
-def _signature(split: Split, parts: Set[str], interval: str, idf: str) -> str:
-    """Name all that the parts that were computed depend on, and nothing of the others."""
+def _signature(split: Split, computed: Sequence[str], interval: str, idf: str) -> str:
+    """Name everything that the computed parts depend on, and nothing of the others."""
     counts = [len(clip.captions) for clip in split.clips]
-    libraries = "+".join(f"{name}-{version(name)}" for name in ("aac-metrics", "sentence-transformers"))
-    engine = "+".join(f"{name}-{version(name)}" for name in ("transformers", "torch"))
-    own: dict[str, Callable[[], str]] = {
-        "bleu": lambda: "corpus-closest",
-        "meteor": lambda: "1.5-en-norm",
-        "rouge_l": lambda: "beta-1.2",
-        "cider_d": lambda: f"idf-of-split-left-out-{idf}",
-        "spice": lambda: f"1.0-corenlp-3.6.0-{models.SPICE_WORDS}-words",
-        "fer": lambda: f"{models.identity('fluency')}+{libraries}+{engine}",
-        "sbert_sim": lambda: f"{models.identity('sbert')}+{libraries}+{engine}",
-        "bert_score": lambda: f"{models.identity('bert')}+best-reference+{engine}",
-    }
-    return "|".join(
-        [
-            f"dcase-kit:{scores.VERSION}",
-            f"split:{split.name}#{split.fingerprint}",
-            f"clips:{len(split.clips)}",
-            f"references:{min(counts)}-{max(counts)}",
-            f"tokenizer:{TOKENIZER}-coco-lowercase-no-punctuation-by-file-name-safe-markup-{caption_text.WORDS}-words",
-            "missing,repeated:error",
-            "extra:left-out",
-            *(f"{part}:{say()}" for part, say in own.items() if part in parts),
-            f"interval:{interval_method(interval)}",
-            f"numpy:{np.__version__}",
-        ]
-    )
+    tokenizer = f"{TOKENIZER}-coco-lowercase-no-punctuation-by-file-name-safe-markup-{caption_text.WORDS}-words"
+    signature = [
+        f"dcase-kit:{scores.VERSION}",
+        f"split:{split.name}#{split.fingerprint}",
+        f"clips:{len(split.clips)}",
+        f"references:{min(counts)}-{max(counts)}",
+        f"tokenizer:{tokenizer}",
+        "missing,repeated:error",
+        "extra:left-out",
+    ]
+    for name, part in PARTS.items():
+        if name in computed and part.signature:
+            signature.append(f"{name}:{part.signature(idf)}")
+    signature += [f"interval:{interval_method(interval)}", f"numpy:{np.__version__}"]
+    return "|".join(signature)

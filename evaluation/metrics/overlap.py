@@ -1,13 +1,13 @@
-"""Caption metrics that count which words a caption shares with its references: BLEU, ROUGE-L, METEOR and CIDEr-D.
+"""Caption metrics that count the words that a caption shares with its references: BLEU, ROUGE-L and CIDEr-D.
 
-All take tokenised captions (tokens joined by blanks; `evaluation.metrics.java.tokenize`) and any number of references
-for each, and none fails on an empty caption, which scores 0.
+All take tokenised captions (tokens joined by blanks; `evaluation.metrics.ptb_tokenizer`) and any number of references
+for each. An empty caption scores 0.
 
 Conventions
 -----------
-- **BLEU and METEOR are of the corpus**, not means over captions: the counts of all captions are added up, then the
-  formula is applied once. So they come here as *statistics* of each caption, (n, d) numbers that add up, and a formula
-  of their sum. The same formula of one caption's statistics is that caption's own score.
+- **BLEU is of the corpus**, not a mean over captions: the counts of all captions are added up, then the formula is
+  applied once. So there are *statistics* of each caption, (n, d) numbers that add up, and a formula of their sum. The
+  formula of one caption's statistics is that caption's own score. METEOR (`evaluation.metrics.meteor`) is alike.
 - **ROUGE-L and CIDEr-D are means over captions.** But CIDEr-D weighs n-grams by how few clips' references hold them, so
   that a caption's score depends on the other clips. With a single clip every weight is log(1/1) = 0, and so is CIDEr-D,
   whatever the caption says: it means something from two clips on, and little below some hundred.
@@ -15,8 +15,8 @@ Conventions
 Each equals aac-metrics 0.5.4, which equals COCO's evaluation, to rounding; here the parts are kept that leaving clips
 out needs, and words become numbers once instead of once per metric.
 
-Sources: Papineni et al. 2002 (BLEU); Lin 2004, equations 2 to 4 (ROUGE-L); Denkowski & Lavie 2014, section 2, and the
-constants of METEOR 1.5's English task (METEOR); Vedantam et al. 2015, section 4 and its CIDEr-D (CIDEr-D).
+Sources: Papineni et al. 2002 (BLEU); Lin 2004, equations 2 to 4 (ROUGE-L); Vedantam et al. 2015, section 4 and its
+CIDEr-D (CIDEr-D).
 """
 
 from collections import Counter
@@ -32,10 +32,6 @@ References = Sequence[Sequence[str]]
 
 # COCO's evaluation adds these to numerators and denominators, so that an empty caption scores 0 and not 0 / 0.
 TINY, SMALL = 1e-15, 1e-9
-
-# METEOR 1.5, English: weights of exact, stem, synonym and paraphrase matches, and alpha, beta, gamma, delta.
-METEOR_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
-METEOR_ALPHA, METEOR_BETA, METEOR_GAMMA, METEOR_DELTA = 0.85, 0.2, 0.6, 0.75
 
 CIDER_ORDERS = 4
 CIDER_SIGMA = 6.0
@@ -75,31 +71,8 @@ def bleu(sums: np.ndarray, order: int) -> np.ndarray:
     return precision * np.exp(np.minimum(0, 1 - 1 / ratio))
 
 
-def meteor(sums: np.ndarray) -> np.ndarray:
-    """METEOR, from (..., 23) sums of `java.Meteor.statistics`; in [0, 1].
-
-    Equals what METEOR's own EVAL says of the same statistics, of a caption and of the corpus, to rounding.
-    """
-    length, reference, function, reference_function = np.moveaxis(sums[..., :4], -1, 0)
-    content, reference_content, functions, reference_functions = np.moveaxis(
-        sums[..., 4:20].reshape(*sums.shape[:-1], 4, 4), -1, 0
-    )
-    chunks, matched, reference_matched = np.moveaxis(sums[..., 20:], -1, 0)
-    delta = METEOR_DELTA
-
-    def share(content: np.ndarray, functions: np.ndarray, length: np.ndarray, function: np.ndarray) -> np.ndarray:
-        weighted = (delta * content + (1 - delta) * functions) @ METEOR_WEIGHTS
-        return _over(weighted, delta * (length - function) + (1 - delta) * function)
-
-    precision = share(content, functions, length, function)
-    recall = share(reference_content, reference_functions, reference, reference_function)
-    mean = _over(precision * recall, METEOR_ALPHA * precision + (1 - METEOR_ALPHA) * recall)
-    fragmentation = _over(chunks, (matched + reference_matched) / 2)
-    return mean * (1 - METEOR_GAMMA * fragmentation**METEOR_BETA)
-
-
-def _over(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """A quotient that is 0 where there is nothing to divide by."""
+def quotient(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Return a quotient that is 0 where the denominator is 0."""
     return np.divide(numerator, denominator, out=np.zeros(np.shape(denominator)), where=denominator != 0)
 
 
@@ -184,7 +157,7 @@ class CiderD:
         for holds, shared, ours, theirs in self.orders:
             weight = (np.log(self.clips) - np.log(np.maximum(1, holds.sum(axis=0)))) ** 2
             norm = np.sqrt(ours @ weight)[self.owner] * np.sqrt(theirs @ weight)
-            total += _over(shared @ weight, norm)
+            total += quotient(shared @ weight, norm)
         return np.bincount(self.owner, total * self.penalty * self.share, minlength=self.clips)
 
     def left_out(self, factors: np.ndarray) -> np.ndarray:
@@ -225,7 +198,7 @@ class CiderD:
                     return (matrix[:, kept] @ change).toarray() + (matrix @ weight)[:, None]
 
                 norm = np.sqrt(under(ours[clips]))[self.owner[rows] - start] * np.sqrt(under(theirs[rows]))
-                total += _over(under(shared[rows]), norm)
+                total += quotient(under(shared[rows]), norm)
             total *= (self.penalty * self.share * factors[self.owner])[rows, None]
             total[np.arange(len(rows)), self.owner[rows]] = 0  # a clip's own caption goes with it
             left += total.sum(axis=0)

@@ -27,312 +27,37 @@ Metrics
   ranks.
 - `median_rank`: medR, the median of the first relevant clips' ranks.
 
-Each takes what `ranks` returns: `recall(*ranks(truth, prediction), 10)`. `SETS` has the metrics of a challenge by year.
-Of more clips than a matrix has room for, `top_k` makes rankings.
+Each takes what `ranks` returns: `recall(*ranks(truth, prediction), 10)`. `evaluation.metrics.catalogue` has all of
+them as a table; `metric_sets` has the metrics of each year's challenge. Where a matrix of all clips would not fit into
+memory, `top_k` makes rankings.
 
 Sources: Xie et al. 2022, section 2.4; CPJKU/dcase2025_task6_baseline, `average_precision_at_k`; Järvelin and Kekäläinen
 2002, section 2.3, and trec_eval's `ndcg_cut`.
 """
 
-import csv
 import hashlib
-import json
 import math
 import re
-import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from evaluation import npz, scores
-from evaluation.data import tables
+from evaluation import scores
 from evaluation.data.dataset import Split, of_another_split
-from evaluation.files import no_file, replacing
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding, printable
+from evaluation.metrics.sets import MetricSet, year_sets
 from evaluation.names import closest, explain, hint
+from evaluation.predictions import Ranking, Similarity
 from evaluation.scores import Items, Measured, Score, interval_method, measure
 from evaluation.statistics.intervals import Estimate
 
-TASK_METRICS = ("mAP@10", "R@1", "R@5", "R@10")
-SETS = {  # of DCASE's retrieval tasks; the first one ranks
-    "dcase2022": TASK_METRICS,
-    "dcase2023": TASK_METRICS,
-    "dcase2024": TASK_METRICS,
-    "dcase2025": ("mAP@16", *TASK_METRICS),
-}
+TASK_METRICS = ("mAP@10", "R@1", "R@5", "R@10")  # of DCASE 2022; the default
 
 Truth = Mapping[str, Set[str] | Mapping[str, float]]
 
 
-@dataclass(frozen=True)
-class Similarity:
-    """A score for every query and clip.
-
-    Attributes:
-        queries: The texts.
-        file_names: The clips.
-        scores: (queries, clips) float32 or float64; higher is more similar.
-
-    Raises:
-        ValueError: The scores do not have a row for each query and a column for each clip.
-    """
-
-    queries: tuple[str, ...]
-    file_names: tuple[str, ...]
-    scores: np.ndarray
-
-    def __post_init__(self) -> None:
-        """Check the shape."""
-        wanted, given = (len(self.queries), len(self.file_names)), np.shape(self.scores)
-        if given != wanted:
-            raise ValueError(f"scores must be (queries, clips), here {wanted}, but have the shape {given}")
-
-    def top(self, k: int) -> "Ranking":
-        """The k best clips of every query, best first; equal scores in the order of `file_names`."""
-        return Ranking.of(self.queries, self.file_names, np.argsort(-self.scores, axis=1, kind="stable")[:, :k])
-
-    def save(self, path: Path) -> None:
-        """Write as .npz, whole or not at all.
-
-        Raises:
-            BadRequest: A score is NaN or infinite; nothing is written.
-        """
-        finite = np.isfinite(self.scores).all(axis=1)
-        if not finite.all():
-            first = self.queries[int(np.argmin(finite))]
-            number = int((~finite).sum())
-            message = f"{path}: scores must be finite; found NaN or infinity for {number} of {len(finite)} queries"
-            raise BadRequest(f"{message}, first {first!r}. Nothing is written; look at the model that made them")
-        with replacing(path) as part, part.open("wb") as file:
-            np.savez(file, queries=_texts(self.queries), file_names=_texts(self.file_names), scores=self.scores)
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """For every query its best clips, best first.
-
-    Attributes:
-        queries: The texts.
-        file_names: The clips of each query.
-        lines: The line of each query in its file; empty for a ranking that was not read from a file.
-
-    Raises:
-        ValueError: There is not one list of clips for each query.
-    """
-
-    queries: tuple[str, ...]
-    file_names: tuple[tuple[str, ...], ...]
-    lines: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Check the lengths."""
-        if len(self.file_names) != len(self.queries):
-            message = f"there must be a list of clips for each of the {len(self.queries)} queries"
-            raise ValueError(f"{message}, but {len(self.file_names)} were given")
-
-    @classmethod
-    def of(cls, queries: Sequence[str], file_names: Sequence[str], indices: np.ndarray) -> "Ranking":
-        """Make one of (queries, k) indices of clips, such as `top_k` returns."""
-        return cls(tuple(queries), tuple(tuple(file_names[clip] for clip in row) for row in indices.tolist()))
-
-
 Prediction = Similarity | Ranking
-
-
-def _texts(texts: Iterable[str]) -> np.ndarray:
-    # JSON rather than an array of strings, whose every entry would take the room of the longest.
-    return np.frombuffer(json.dumps(list(texts)).encode(), dtype=np.uint8)
-
-
-def read(path: Path, asked: tuple[int, int] | None = None) -> Prediction:
-    """Read a prediction: a `Similarity` from .npz, or either kind from a CSV, separated by commas or tabs.
-
-    Of a CSV the first column is the query. Where most of the other cells below the header are numbers it is a matrix
-    of scores, whose header names the clips; else they are clips, best first, and the header is not looked at (the
-    submission room checks it).
-
-    Args:
-        path: The file.
-        asked: How many queries and clips are asked for. An .npz that takes ten times as much memory as that is refused
-            before it is unpacked; where None is given, one of more than 1 GiB.
-
-    Raises:
-        BadRequest: There is no such file, or it is of another kind.
-        Faulty: The file does not hold; with every finding.
-    """
-    if not path.is_file():
-        raise no_file(path, "a prediction (.npz or .csv)")
-    if path.suffix.lower() == ".npz":
-        return _similarity(path, asked)
-    if path.suffix.lower() not in (".csv", ".tsv"):
-        raise BadRequest(f"{path}: must be .npz (a similarity matrix) or .csv (query and best clips, best first)")
-    return read_csv(path, str(path))
-
-
-def read_csv(path: Path, file: str) -> Prediction:
-    """Read a CSV as `read` does, whatever it is called; `file` is its name in findings.
-
-    Raises:
-        BadRequest: It is a captioner's.
-        Faulty: The file does not hold; with every finding.
-    """
-    separator = tables.separator(path, file)
-    if plain := _plain_matrix(path, separator):
-        return plain
-    findings: list[Finding] = []
-    records, _ = tables.read(path, file, findings, separator)
-    if records and {"file_name", "caption_predicted"} <= set(records[0][1]):
-        raise BadRequest(f"{file}: holds the captions of a captioner; score it with `evaluation score captions`")
-    if findings:
-        raise Faulty(findings)
-    rows = records[1:]
-    scores = [numbers(cells[1:]) for _, cells in rows]
-    if _is_matrix(rows, scores):
-        return _matrix(records, scores, file)
-    return Ranking(
-        tuple(cells[0] for _, cells in rows),
-        tuple(tuple(cells[1:]) for _, cells in rows),
-        tuple(line for line, _ in rows),
-    )
-
-
-def numbers(cells: Sequence[str]) -> np.ndarray | None:
-    """Read finite numbers, (n,) float64; None where a cell is anything else."""
-    text = "".join(cells)
-    if not text.isascii() or "_" in text:  # digits of other scripts and 1_000 are Python's own habits
-        return None
-    try:
-        found = np.fromiter(map(float, cells), np.float64, len(cells))
-    except ValueError:
-        return None
-    return found if np.isfinite(found).all() else None
-
-
-def unfinite(cells: Sequence[str]) -> list[int]:
-    """Which cells `numbers` would not take, by their places."""
-    values = (_number(cell) for cell in cells)
-    return [place for place, value in enumerate(values) if value is None or not math.isfinite(value)]
-
-
-def _number(cell: str) -> float | None:
-    try:
-        return float(cell) if cell.isascii() and "_" not in cell else None
-    except ValueError:
-        return None
-
-
-def _plain_matrix(path: Path, separator: str) -> Similarity | None:
-    """Read a matrix in which nothing is out of the common, in half the time; None where it may be anything else.
-
-    A record is a line, and only queries and names may be quoted: what this reads, `tables.read` reads alike.
-    """
-    raw = path.read_bytes()
-    if raw.count(b"\r") != raw.count(b"\r\n"):
-        return None
-    try:
-        first, *lines = raw.decode("utf-8-sig").rstrip("\r\n").split("\n")
-        del raw
-        [header] = csv.reader([first], delimiter=separator, strict=True)
-        if len(header) < 2:
-            return None
-        width, queries, scores = len(header) - 1, [], []
-        for line in lines:
-            query, *cells = line.rsplit(separator, width)
-            if len(cells) != width or (found := numbers(cells)) is None:
-                return None
-            [[query]] = csv.reader([query], delimiter=separator, strict=True)
-            queries.append(query)
-            scores.append(found)
-    except (ValueError, csv.Error):
-        return None
-    return Similarity(tuple(queries), tuple(header[1:]), np.array(scores)) if queries else None
-
-
-def _is_matrix(rows: Sequence[tables.Record], scores: Sequence[np.ndarray | None]) -> bool:
-    answers = known = 0
-    for (_, cells), row in zip(rows, scores, strict=True):
-        answers += len(cells) - 1
-        known += len(row) if row is not None else sum(_number(cell) is not None for cell in cells[1:])
-    return 2 * known > answers
-
-
-def _matrix(records: Sequence[tables.Record], scores: Sequence[np.ndarray | None], file: str) -> Similarity:
-    """Make what a CSV's records say, whose rows are these scores where they are numbers."""
-    (_, header), *rows = records
-    findings = []
-    for (line, cells), row in zip(rows, scores, strict=True):
-        if len(cells) != len(header):
-            message = f"must have {len(header)} cells as the header has, the query and a score for each clip"
-            findings.append(Finding(file, line, message=f"{message}; found {len(cells)}"))
-        if row is None:
-            bad = [place + 1 for place in unfinite(cells[1:])]
-            more = f", and so in {len(bad) - 1} more columns" if len(bad) > 1 else ""
-            message = f"must be a finite number; found {cells[bad[0]]!r:.200}{more}"
-            findings.append(Finding(file, line, tables.column_name(header, bad[0]), message))
-    if findings:
-        raise Faulty(findings)
-    queries = tuple(cells[0] for _, cells in rows)
-    # float64, so that different numbers stay different, whether float32 or float64 was written.
-    return Similarity(queries, tuple(header[1:]), np.array(scores, dtype=np.float64))
-
-
-# How much a similarity matrix may hold, so that a small file cannot take all memory.
-LARGEST = 2**30  # bytes of scores, where nobody says what is asked
-TIMES = 10  # as many bytes of scores as what is asked takes as float64 …
-SPARE = 2**23  # … and these
-TEXTS = 2**25  # bytes of the queries' or clips' list
-TEXT = 2**12  # bytes of a query or name, on average
-
-
-def _similarity(path: Path, asked: tuple[int, int] | None) -> Similarity:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            headers = {key: npz.header(archive, key) for key in ("queries", "file_names", "scores")}
-            fault = _size_fault(headers, asked)
-            if not fault:
-                queries, names = (_read_texts(archive, key) for key in ("queries", "file_names"))
-                fault = _shape_fault(headers["scores"], queries, names)
-            if not fault:
-                scores = npz.array(archive, "scores")
-    except Exception as error:  # at a broken file zipfile, zlib, json and numpy raise almost anything
-        fault = f"must hold queries, file_names and scores as `systems predict` writes them ({error})"
-    if fault:
-        raise Faulty([Finding(str(path), message=fault)])
-    return Similarity(queries, names, scores)
-
-
-def _size_fault(headers: Mapping[str, npz.Header], asked: tuple[int, int] | None) -> str | None:
-    """Say that a prediction would take more memory than what is asked can need."""
-    scores = headers["scores"]
-    most = LARGEST if asked is None else TIMES * 8 * asked[0] * asked[1] + SPARE
-    if scores.bytes > most:
-        wanted = f"must not take more than {most} bytes"
-        if asked:
-            wanted = f"must be of {asked[0]} queries and {asked[1]} clips, and not take more than {most} bytes"
-        return f"scores {wanted}; found {scores}, {scores.bytes} bytes: is this the prediction of this split?"
-    for key, length in zip(("queries", "file_names"), scores.shape, strict=False):
-        texts = headers[key]
-        most = min(TEXTS, TEXT * (length + 1))
-        if texts.bytes > most:
-            return f"{key} must not take more than {most} bytes; found {texts.bytes}: give the texts themselves"
-    return None
-
-
-def _read_texts(archive: zipfile.ZipFile, key: str) -> tuple[str, ...]:
-    texts = tuple(json.loads(npz.array(archive, key).tobytes()))
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError("queries and file_names must be lists of texts")
-    return texts
-
-
-def _shape_fault(scores: npz.Header, queries: Sequence[str], names: Sequence[str]) -> str | None:
-    """Say that the scores are not those of the queries and clips."""
-    if scores.shape == (len(queries), len(names)) and scores.dtype.kind == "f":
-        return None
-    return f"scores must be {len(queries)} x {len(names)} floats, queries by clips; found {scores}"
 
 
 def validate(
@@ -627,7 +352,7 @@ def chance(grades: np.ndarray, clips: int, metric: str) -> float | None:
         clips: How many clips are ranked.
         metric: Its name.
     """
-    name, depth = _metric(metric)
+    name, depth = _parse(metric)
     k = int(min(depth, clips))
     rank = np.arange(1, k + 1)
     counts, queries = np.unique((grades > 0).sum(axis=1), return_counts=True)
@@ -650,22 +375,47 @@ def chance(grades: np.ndarray, clips: int, metric: str) -> float | None:
     return float(np.average(values, weights=queries))
 
 
-def _metric(name: str) -> tuple[str, float]:
-    """Split a metric's name, as of R@10, and say how many of the first clips it looks at."""
-    match = re.fullmatch(rf"({'|'.join(AT_K)})@([1-9]\d{{0,8}})|MRR|medR", name)
-    if not match:
-        known = ", ".join(f"{kind}@k" for kind in AT_K)
-        message = f"there are {known} for any k from 1, MRR, medR, and the sets {', '.join(SETS)}"
-        raise BadRequest(f"unknown metric {printable(name)!r}; {message}")
-    return (match[1], int(match[2])) if match[1] else (name, np.inf)
+def _parse(name: str) -> tuple[str, float] | None:
+    """Split a metric's name, such as R@10, into its kind and the number of clips it looks at; None if it is unknown."""
+    match = re.fullmatch(rf"({'|'.join(AT_K)})@([1-9]\d{{0,8}})", name)
+    if match:
+        return match[1], int(match[2])
+    return (name, np.inf) if name in ("MRR", "medR") else None
 
 
-def choose(metrics: Sequence[str]) -> tuple[str, ...]:
-    """Return the metrics that a request names, sets of them resolved; raises BadRequest where a name is not known."""
-    names = tuple(dict.fromkeys(name for asked in metrics for name in SETS.get(asked, (asked,))))
+def metric_sets() -> dict[str, MetricSet]:
+    """Return the sets of metrics that a request can name: those of the years.
+
+    Raises:
+        Faulty: As `sets.year_sets`.
+    """
+    return year_sets("retrieval")
+
+
+def resolve_metrics(names: Sequence[str]) -> MetricSet:
+    """Return the metrics that a request names, each once.
+
+    Args:
+        names: Names of metrics and of sets, in any mixture.
+
+    Raises:
+        BadRequest: A name is not known.
+        Faulty: As `sets.year_sets`.
+    """
+    metrics: dict[str, None] = {}
     for name in names:
-        _metric(name)
-    return names
+        if _parse(name):
+            metrics[name] = None
+            continue
+        sets = metric_sets()
+        members = sets[name].metrics if name in sets else (name,)
+        for member in members:
+            if not _parse(member):
+                at_k = ", ".join(f"{kind}@k" for kind in AT_K)
+                there = f"there are {at_k} for any k from 1, MRR, medR, and the sets {', '.join(sets)}"
+                raise BadRequest(f"unknown metric {printable(member)!r}; {there}")
+            metrics[member] = None
+    return MetricSet(tuple(metrics))
 
 
 def clip_groups(queries: Iterable[str], split: Split, truth: Truth) -> tuple[int, ...]:
@@ -718,8 +468,8 @@ def evaluate(
         raise BadRequest(f"the split {split.name} has no truth: its queries' clips are not known")
     if nobody := [query for query, relevant in truth.items() if not relevant]:
         raise BadRequest(f"the truth has no clip for {len(nobody)} of {len(truth)} queries, first {nobody[0]!r}")
-    names = choose(metrics)
-    deepest = min(max((_metric(name)[1] for name in names), default=0), len(split.clips))
+    names = resolve_metrics(metrics).metrics
+    deepest = min(max((_parse(name)[1] for name in names), default=0), len(split.clips))
     findings = validate(truth, split.file_names, prediction, file, split)
     places, grades = ranks(truth, prediction)
     if isinstance(prediction, Ranking):
@@ -759,7 +509,7 @@ def evaluate(
         findings.append(Finding(file, message=f"{message}: the intervals by clip say little", severity=NOTE))
     measured = {}
     for name in names:
-        kind, k = _metric(name)
+        kind, k = _parse(name)
         if kind == "medR":
             measured[name] = Measured(median_rank(places, grades))
             if measured[name].estimate.value == np.inf:

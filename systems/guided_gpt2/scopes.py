@@ -27,6 +27,7 @@ import difflib
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,11 +36,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from evaluation import predictions, report
 from evaluation.data.dataset import EVALUATION, Split, read_dataset
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, command, lookalike, printable, table
 from evaluation.metrics import captioning
-from evaluation.metrics.captioning import Prediction
+from evaluation.predictions import Captions
 from evaluation.scores import Measured, Score
 from evaluation.statistics.intervals import jackknife
 from systems import caption_retrieval, guided_gpt2, listing, modules, published, runs
@@ -47,6 +49,7 @@ from systems.caching.embeddings import embed
 from systems.caption_retrieval import fitted, similarity
 from systems.contract import load, read_run
 from systems.parts import texts
+from systems.parts.devices import default_device
 
 METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "cider_d", "rouge_l", "spice")
 SCOPES = {
@@ -86,11 +89,11 @@ def main(options: argparse.Namespace) -> None:
     if not checkpoint.is_file():
         raise BadRequest(f"{checkpoint}: no such file; give the run folder of systems.guided_gpt2, trained")
     runs.warn_unfinished(options.run_folder)
-    metrics, _ = captioning.choose(options.metrics)
+    metrics = captioning.resolve_metrics(options.metrics).metrics
     split = caption_retrieval.captioned(read_dataset(options.data, options.split)[options.split])
     if options.examples:
         split = chosen(split, options.examples)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     model = load(system, checkpoint, options.trust).to(device)
     folder = options.run_folder / "scopes" / split.name
     if options.examples:
@@ -104,9 +107,9 @@ def main(options: argparse.Namespace) -> None:
         answers = said(model, split, options.cache)
     for name, captions in answers.items():
         path = folder / f"{name.replace(' ', '-')}.csv"
-        captioning.write(path, split.file_names, captions)
+        predictions.write_captions(path, split.file_names, captions)
         found[name] = captioning.evaluate(
-            split, captioning.read(path), metrics=metrics, cache=options.cache, file=str(path)
+            split, predictions.read_captions(path), metrics=metrics, cache=options.cache, file=str(path)
         )
         found[name].save(path.with_suffix(".json"))
     if all(len(clip.captions) > 1 for clip in split.clips):
@@ -154,14 +157,14 @@ def guide(model: guided_gpt2.Captioner, split: Split, cache: Path) -> Guidance:
     library, device = retriever.library, next(model.generator.parameters()).device
     sequences = embed([clip.path for clip in split.clips], retriever.audio, cache)
     frames, lengths = (part.to(device) for part in fitted(sequences, library.frames.shape[1]))
-    known = list(dict.fromkeys(caption for some in library.captions for caption in some))
+    known = list(dict.fromkeys(chain.from_iterable(library.captions)))
     encode = texts.encoder(retriever.config.similarity_model, retriever.config.similarity_layer)
     best = similarity.nearest([clip.captions for clip in split.clips], known, encode, cache, min(k, len(known)))
     return Guidance(
         frames,
         lengths,
         retriever.captions(frames, lengths, k),
-        [[known[number] for number in row] for row in best],
+        np.array(known, dtype=object)[best].tolist(),
     )
 
 
@@ -255,7 +258,7 @@ def human(split: Split, metrics: Sequence[str], cache: Path) -> Score:
         rest = (replace(c, captions=(*c.captions[:number], *c.captions[number + 1 :])) for c in split.clips)
         others = Split(split.name, tuple(rest))
         captions = tuple(clip.captions[number] for clip in split.clips)
-        prediction = Prediction(split.file_names, captions)
+        prediction = Captions(split.file_names, captions)
         folds.append(captioning.evaluate(others, prediction, metrics=metrics, cache=cache, file="the truth"))
     means = {}
     for name, first in folds[0].metrics.items():
@@ -278,12 +281,19 @@ def shown(found: dict[str, Score], metrics: Sequence[str], called: str) -> str:
         what = content.data["evaluation"]
     rows = []
     for name, score in found.items():
-        estimates = [score.metrics[metric].estimate if metric in score.metrics else None for metric in metrics]
-        cells = [f"{one.value:.3f} ({one.low:.3f}–{one.high:.3f})" if one else "–" for one in estimates]
+        cells = []
+        for metric in metrics:
+            if metric in score.metrics:
+                estimate = score.metrics[metric].estimate
+                cells.append(report.with_interval(estimate.value, estimate.low, estimate.high, 3))
+            else:
+                cells.append(report.NOTHING)
         rows.append([SCOPES[name], name, *cells, called])
         theirs = [theirs_by_name[name].get(metric, [None])[0] for metric in metrics]
-        rows.append(["", "published", *("–" if value is None else f"{value:.3f}" for value in theirs), what])
-    reasons = {f"{metric}: {why}" for score in found.values() for metric, why in score.unavailable.items()}
+        rows.append(["", "published", *(report.number(value, 3) for value in theirs), what])
+    reasons = set()
+    for score in found.values():
+        reasons |= {f"{metric}: {why}" for metric, why in score.unavailable.items()}
     text = table(rows, ["scope", "captions", *metrics, "data"], numbers=range(2, 2 + len(metrics)))
     return "\n".join([text, *sorted(reasons)])
 

@@ -11,6 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from evaluation.data.dataset import Split
@@ -24,10 +25,12 @@ FILE = "vocabulary.json"  # in the run folder
 SPECIAL = ("<padding>", "<start>", "<end>", "<unknown>")  # no text has such words: their brackets are punctuation
 
 
-def tokenize(text: str) -> list[str]:
-    """Split a text into lower-case words.
+def words_with_hyphens(text: str) -> list[str]:
+    """Split a text into lower-case words; hyphens and apostrophes within a word stay.
 
-    >>> tokenize("A dog's bark -- then, (far-off) thunder!")
+    `evaluation.metrics.ptb_tokenizer` lists the other functions that split text.
+
+    >>> words_with_hyphens("A dog's bark -- then, (far-off) thunder!")
     ['a', "dog's", 'bark', 'then', 'far-off', 'thunder']
     """
     return re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", text.lower().replace("’", "'"))
@@ -37,9 +40,11 @@ def cider(split: Split, captions: Sequence[str]) -> float:
     """CIDEr-D of captions, one of each clip, by these words: the metric's own tokeniser would start Java."""
 
     def plain(text: str) -> str:
-        return " ".join(tokenize(text))
+        return " ".join(words_with_hyphens(text))
 
-    references = [[plain(caption) for caption in clip.captions] for clip in split.clips]
+    references = []
+    for clip in split.clips:
+        references.append([plain(caption) for caption in clip.captions])
     return float(overlap.CiderD([plain(caption) for caption in captions], references).scores.mean())
 
 
@@ -69,7 +74,7 @@ class Vocabulary:
 
     def encode(self, text: str) -> list[int]:
         """The numbers of a text's words, without start and end."""
-        return [self.ids.get(word, UNKNOWN) for word in tokenize(text)]
+        return [self.ids.get(word, UNKNOWN) for word in words_with_hyphens(text)]
 
     def sequence(self, text: str, longest: int) -> list[int]:
         """The numbers of a text from start to end; behind `longest` words it is cut, and has no end.
@@ -107,7 +112,7 @@ def from_captions(captions: Iterable[str]) -> Vocabulary:
     Raises:
         BadRequest: The captions hold no word.
     """
-    counts = Counter(word for caption in captions for word in tokenize(caption))
+    counts = Counter(chain.from_iterable(map(words_with_hyphens, captions)))
     if not counts:
         raise BadRequest("the development captions hold no word, and a captioner learns its words from them")
     return Vocabulary(sorted(counts, key=lambda word: (-counts[word], word)))

@@ -16,10 +16,12 @@ SIZE = 300
 Split = Callable[[str], list[str]]
 
 
-def tokenize(text: str) -> list[str]:
-    """Split a text into lower-case words; hyphens and punctuation part words, apostrophes within them stay.
+def words_without_hyphens(text: str) -> list[str]:
+    """Split a text into lower-case words; hyphens and punctuation separate words, apostrophes within them stay.
 
-    >>> tokenize("A dog's bark -- then, far-off thunder!")
+    `evaluation.metrics.ptb_tokenizer` lists the other functions that split text.
+
+    >>> words_without_hyphens("A dog's bark -- then, far-off thunder!")
     ['a', "dog's", 'bark', 'then', 'far', 'off', 'thunder']
     """
     return re.findall(r"[^\W_]+(?:['’][^\W_]+)*", text.lower().replace("’", "'"))
@@ -59,7 +61,7 @@ def train(
     seed: int = 0,
     *,
     cbow: bool = False,
-    split: Split = tokenize,
+    split: Split = words_without_hyphens,
 ) -> KeyedVectors:
     """Train word2vec (Mikolov et al. 2013) on captions, on one thread, so that a seed gives one result.
 
@@ -91,7 +93,7 @@ def _hash(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
 
 
-def center(vectors: KeyedVectors, captions: Iterable[str], split: Split = tokenize) -> None:
+def center(vectors: KeyedVectors, captions: Iterable[str], split: Split = words_without_hyphens) -> None:
     """Subtract the mean of all captions' vectors from every word, in place.
 
     Words trained on a few thousand captions share one large direction: the cosine between two captions is .99 on
@@ -106,7 +108,7 @@ def write(vectors: KeyedVectors, path: Path) -> None:
         vectors.save_word2vec_format(part, binary=True)
 
 
-def mean(texts: Sequence[str], vectors: KeyedVectors, split: Split = tokenize) -> np.ndarray:
+def mean(texts: Sequence[str], vectors: KeyedVectors, split: Split = words_without_hyphens) -> np.ndarray:
     """Average the vectors of each text's words as (texts, size).
 
     Args:

@@ -16,6 +16,7 @@ import yaml
 from baseline import captioner, floors
 from baseline.captioner import Captioner, Config, Training, make_batch
 from baseline.retriever import Item
+from evaluation import predictions
 from evaluation.data.dataset import Clip, Split, read_dataset
 from evaluation.findings import command
 from evaluation.metrics import captioning
@@ -195,7 +196,7 @@ def test_from_prediction_to_output_file_and_floors(tiny, retriever, undisturbed,
     split = read_dataset(tiny, "evaluation", "development")["evaluation"]
     assert [row["file_name"] for row in rows] == list(split.file_names)
     assert all(float(row["log_probability"]) < 0 and row["caption_predicted"] for row in rows)
-    assert captioning.read(path).captions == tuple(row["caption_predicted"] for row in rows)
+    assert predictions.read_captions(path).captions == tuple(row["caption_predicted"] for row in rows)
 
     for task in ("dcase2022-6a", "dcase2024-6"):
         shared = ["--task", task, "--data", str(tiny), "--split", "evaluation"]
@@ -230,7 +231,8 @@ def test_from_prediction_to_output_file_and_floors(tiny, retriever, undisturbed,
     for name in (*floors.NAMES.values(), "retrieval-1nn"):
         score = json.loads((run / "floors" / "evaluation" / f"{name}.json").read_text())
         assert score["metrics"]["cider_d"]["n"] == 5
-        assert captioning.validate(split, captioning.read(run / "floors" / "evaluation" / f"{name}.csv")) == []
+        captions = predictions.read_captions(run / "floors" / "evaluation" / f"{name}.csv")
+        assert captioning.validate(split, captions) == []
 
 
 def test_floors_see_no_caption_of_the_split(tiny):
@@ -274,7 +276,7 @@ def test_a_blind_split_is_captioned(tiny, undisturbed, tmp_path):
     soundfile.write(tmp_path / "blind" / "test" / "short.wav", long[:4410], 44100)
     soundfile.write(tmp_path / "blind" / "test" / "silence.wav", np.zeros(44100), 44100)
     assert command(parser(), ["predict", str(run), "--data", str(tmp_path / "blind"), "--split", "test"]) == 0
-    found = captioning.read(run / "predictions" / "test.csv")
+    found = predictions.read_captions(run / "predictions" / "test.csv")
     assert len(found.captions) == 8
     assert all(found.captions)
 

@@ -23,8 +23,8 @@ SPLIT = {
 
 @pytest.mark.parametrize("text", SPLIT)
 def test_texts_are_split(text):
-    assert tokens.tokenize(text) == SPLIT[text].split()
-    assert tokens.tokenize(text.replace("'", "’")) == SPLIT[text].split()
+    assert tokens.cased_words(text) == SPLIT[text].split()
+    assert tokens.cased_words(text.replace("'", "’")) == SPLIT[text].split()
 
 
 @pytest.mark.parametrize(

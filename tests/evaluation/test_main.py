@@ -17,7 +17,7 @@ from evaluation.__main__ import parser
 from evaluation.data.dataset import read_dataset
 from evaluation.data.soundscapes import generate
 from evaluation.findings import command
-from evaluation.metrics.retrieval import Similarity
+from evaluation.predictions import Similarity
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,7 @@ import numpy as np
 import yaml
 
 from evaluation.data.dataset import Clip, Dataset, Split
-from evaluation.metrics.retrieval import Similarity
+from evaluation.predictions import Similarity
 from submission import package, tasks, teams
 from submission.tasks import Task
 

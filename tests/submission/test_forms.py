@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from evaluation import predictions
 from evaluation.data.dataset import Clip, Split, read_dataset
 from evaluation.findings import Faulty, Finding
-from evaluation.metrics import captioning, retrieval
-from evaluation.metrics.retrieval import Similarity
+from evaluation.predictions import Similarity
 from submission import outputs, tasks
 
 NAMES = (
@@ -27,7 +27,7 @@ NAMES = (
 QUERIES = ("A dog barks.", "Rain falls, then stops.", "Café noise.", 'A man says "hi".', " Wind & <rain>")
 SPLIT = Split("test", tuple(Clip(name, (QUERIES[i % 5],), Path(name)) for i, name in enumerate(NAMES)))
 CAPTIONS = tuple(f'Sound {number}, which is heard; it\'s "loud"\tand &amp; long' for number in range(12))
-ANSWER = captioning.Prediction(NAMES, CAPTIONS)
+ANSWER = predictions.Captions(NAMES, CAPTIONS)
 SCORES = Similarity(QUERIES, NAMES, np.random.default_rng(0).normal(size=(5, 12)).astype(np.float32))
 TASKS = {
     "captions": tasks.read("dcase2023-6a"),
@@ -59,7 +59,7 @@ def said(form: str, content: str | bytes, folder: Path, split: Split | str = SPL
 
 
 def test_captions_round_trip(tmp_path):
-    shuffled = captioning.Prediction(NAMES[::-1], CAPTIONS[::-1])
+    shuffled = predictions.Captions(NAMES[::-1], CAPTIONS[::-1])
     for form, separator, line_end in (("captions", ",", b"\n"), ("tabs", "\t", b"\r\n")):
         path = tmp_path / f"{form}.csv"
         outputs.write(TASKS[form], ANSWER, SPLIT, path)
@@ -67,7 +67,7 @@ def test_captions_round_trip(tmp_path):
         assert first.startswith(f"file_name{separator}caption_predicted".encode() + line_end)
         rows = read_csv(path, separator)
         assert rows[1:] == [list(row) for row in zip(NAMES, CAPTIONS, strict=True)]
-        again = captioning.read(path)  # as the score is taken
+        again = predictions.read_captions(path)  # as the score is taken
         assert (again.file_names, again.captions) == (NAMES, CAPTIONS)
         assert outputs.validate(TASKS[form], path, SPLIT) == []
         outputs.write(TASKS[form], shuffled, SPLIT, path)  # the order is that of the split
@@ -75,7 +75,7 @@ def test_captions_round_trip(tmp_path):
 
 
 def test_captions_of_other_clips_are_left_out(tmp_path):
-    more = captioning.Prediction(("x.wav", *NAMES), ("More.", *CAPTIONS))
+    more = predictions.Captions(("x.wav", *NAMES), ("More.", *CAPTIONS))
     outputs.write(TASKS["captions"], more, SPLIT, tmp_path / "out.csv")
     assert len(read_csv(tmp_path / "out.csv")) == 13
 
@@ -106,7 +106,7 @@ def test_the_names_of_clotho_byte_for_byte(form, shared, tmp_path):
             captions = tuple(clip.captions[0] for clip in clips)
             outputs.write(
                 TASKS[form],
-                captioning.Prediction(dataset[name].file_names, captions),
+                predictions.Captions(dataset[name].file_names, captions),
                 dataset[name],
                 tmp_path / "out.csv",
             )
@@ -130,17 +130,17 @@ def test_the_names_of_clotho_byte_for_byte(form, shared, tmp_path):
 
 
 REFUSED = {
-    "a clip lacks": (captioning.Prediction(NAMES[1:], CAPTIONS[1:]), "RUN: error: no caption for clip ' leading.wav'"),
+    "a clip lacks": (predictions.Captions(NAMES[1:], CAPTIONS[1:]), "RUN: error: no caption for clip ' leading.wav'"),
     "a clip twice": (
-        captioning.Prediction((*NAMES, NAMES[0]), (*CAPTIONS, "x")),
+        predictions.Captions((*NAMES, NAMES[0]), (*CAPTIONS, "x")),
         "RUN: error: clip ' leading.wav' stands there twice; give each clip one caption",
     ),
     "an empty caption": (
-        captioning.Prediction(NAMES, (" ", *CAPTIONS[1:])),
+        predictions.Captions(NAMES, (" ", *CAPTIONS[1:])),
         "OUT:2: caption_predicted: error: is empty; write a caption",
     ),
     "two lines": (
-        captioning.Prediction(NAMES, ("A dog\nbarks.", *CAPTIONS[1:])),
+        predictions.Captions(NAMES, ("A dog\nbarks.", *CAPTIONS[1:])),
         r"OUT:2: caption_predicted: error: must be one line; found 'A dog\\nbarks.': take the line break out",
     ),
 }
@@ -652,10 +652,10 @@ def test_random_edits_never_break_the_check(tmp_path, edits):
     assert all(isinstance(finding, Finding) and str(finding).isprintable() for finding in findings)
     if with_data and not findings:
         if TASKS[form].kind == "captioning":
-            assert set(captioning.read(path).file_names) == set(NAMES)
+            assert set(predictions.read_captions(path).file_names) == set(NAMES)
         else:
             rows = read_csv(path)
             assert {row[0] for row in rows[1:] if "".join(row).strip()} == set(QUERIES)  # a blank last line is harmless
         if form == "top-k":
-            answers = retrieval.read(path)
+            answers = predictions.read_retrieval(path)
             assert all(len(set(names)) == 10 and set(names) <= set(NAMES) for names in answers.file_names)

@@ -23,7 +23,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evaluation import npz
+from evaluation import npz, predictions
 from evaluation.findings import ERROR, BadRequest, Faulty, Finding
 from evaluation.metrics import captioning, retrieval
 from submission import package
@@ -131,11 +131,11 @@ def unchanged(task, files, splits, system, kind) -> None:
         separator = "\t" if "\t" in text.splitlines()[0] else ","
         header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row]
         if task.kind == "captioning":
-            read = captioning.read(path)
+            read = predictions.read_captions(path)
             assert list(zip(read.file_names, read.captions, strict=True)) == [tuple(row) for row in rows]
             asked = splits[split].file_names
         else:
-            read = retrieval.read(path)
+            read = predictions.read_retrieval(path)
             asked = splits[split].queries
             if task.k:
                 assert [[q, *n] for q, n in zip(read.queries, read.file_names, strict=True)] == rows
@@ -188,9 +188,9 @@ MEMORY = 2**24  # bytes of an array; what is asked takes a ten-thousandth of it,
 METRICS = ("rouge_l", "bleu_1")
 
 
-def similarity() -> retrieval.Similarity:
+def similarity() -> predictions.Similarity:
     scores = np.random.default_rng(0).normal(size=(len(SPLIT.queries), len(SPLIT.clips))).round(2)
-    return retrieval.Similarity(SPLIT.queries, SPLIT.file_names, scores)
+    return predictions.Similarity(SPLIT.queries, SPLIT.file_names, scores)
 
 
 def table(*rows) -> bytes:
@@ -200,7 +200,7 @@ def table(*rows) -> bytes:
 
 
 @cache
-def predictions() -> dict[str, dict[str, bytes]]:
+def prediction_files() -> dict[str, dict[str, bytes]]:
     """A prediction of each kind, as its one file or, of an npz, as the files in it."""
     matrix = similarity()
     best = matrix.top(5)
@@ -216,7 +216,7 @@ def predictions() -> dict[str, dict[str, bytes]]:
         np.save(file, array)
         inside[f"{name}.npy"] = file.getvalue()
     return {
-        "captions": {"p.csv": table(captioning.COLUMNS, *captions)},
+        "captions": {"p.csv": table(predictions.CAPTION_COLUMNS, *captions)},
         "best clips": {
             "p.csv": table(range(6), *([q, *n] for q, n in zip(best.queries, best.file_names, strict=True)))
         },
@@ -238,17 +238,17 @@ def plainly_read(kind: str, path: Path) -> object:
                 name: np.load(io.BytesIO(file.read(f"{name}.npy"))) for name in ("queries", "file_names", "scores")
             }
         names = (tuple(json.loads(arrays[key].tobytes())) for key in ("queries", "file_names"))
-        return retrieval.Similarity(*names, arrays["scores"])
+        return predictions.Similarity(*names, arrays["scores"])
     text = path.read_bytes().decode("utf-8-sig")
     separator = "\t" if "\t" in text.splitlines()[0] else ","
     header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row]
     if kind == "captions":
         said = [dict(zip(header, row, strict=True)) for row in rows]
-        return captioning.Prediction(*(tuple(row[column] for row in said) for column in captioning.COLUMNS))
+        return predictions.Captions(*(tuple(row[column] for row in said) for column in predictions.CAPTION_COLUMNS))
     queries = tuple(row[0] for row in rows)
     if kind == "best clips":
-        return retrieval.Ranking(queries, tuple(tuple(row[1:]) for row in rows))
-    return retrieval.Similarity(
+        return predictions.Ranking(queries, tuple(tuple(row[1:]) for row in rows))
+    return predictions.Similarity(
         queries, tuple(header[1:]), np.array([[float(cell) for cell in row[1:]] for row in rows])
     )
 
@@ -258,9 +258,9 @@ def score(kind: str, prediction: object) -> dict[str, object]:
     if kind == "captions":
         with ExitStack() as stack:
             plain = {
-                "find": lambda: None,
-                "kept_tokens": lambda *_: Path("nowhere"),
-                "tokenize": lambda texts, *_, **__: [" ".join(text.lower().split()) for text in texts],
+                "find_java": lambda: None,
+                "token_file": lambda *_: Path("nowhere"),
+                "ptb_tokenize": lambda texts, *_, **__: [" ".join(text.lower().split()) for text in texts],
             }
             for name, function in plain.items():
                 stack.enter_context(mock.patch.object(captioning, name, function))
@@ -281,7 +281,7 @@ ARRAY = npz.array
 
 @settings(max_examples=EXAMPLES // 4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    st.sampled_from(sorted(predictions())),
+    st.sampled_from(sorted(prediction_files())),
     st.lists(EDITS, min_size=1, max_size=3),
     st.integers(0, 2),
     st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]),
@@ -289,7 +289,7 @@ ARRAY = npz.array
 )
 def test_random_edits_of_a_prediction(kind, edits, which, method, whole):
     """`whole` edits an npz as it is; else the files in it, so that their checksums hold."""
-    files = dict(predictions()[kind])
+    files = dict(prediction_files()[kind])
     if kind != "npz" or not whole:
         target = sorted(files)[which % len(files)]
         for edit in edits:
@@ -309,7 +309,10 @@ def test_random_edits_of_a_prediction(kind, edits, which, method, whole):
         try:
             with mock.patch.object(npz, "array", bounded):
                 asked = (len(SPLIT.queries), len(SPLIT.clips))
-                read = captioning.read(path) if kind == "captions" else retrieval.read(path, asked)
+                if kind == "captions":
+                    read = predictions.read_captions(path)
+                else:
+                    read = predictions.read_retrieval(path, asked)
                 found = score(kind, read)
         except Faulty as faulty:
             assert faulty.findings
@@ -324,12 +327,12 @@ def test_random_edits_of_a_prediction(kind, edits, which, method, whole):
 
 def test_a_prediction_that_was_not_edited_is_scored(tmp_path):
     """Else the edits might all be refused for another reason."""
-    for kind, files in predictions().items():
+    for kind, files in prediction_files().items():
         path = tmp_path / ("p.npz" if kind == "npz" else "p.csv")
         with zipfile.ZipFile(tmp_path / "p.npz", "w") as file:
             for name, content in files.items():
                 file.writestr(name, content)
         if kind != "npz":
             path.write_bytes(files["p.csv"])
-        read = captioning.read(path) if kind == "captions" else retrieval.read(path)
+        read = predictions.read_captions(path) if kind == "captions" else predictions.read_retrieval(path)
         assert score(kind, read) == score(kind, plainly_read(kind, path))

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evaluation import predictions
 from evaluation.data.dataset import Clip, Split, read_dataset
 from evaluation.findings import BadRequest, Faulty
-from evaluation.metrics import retrieval
 from evaluation.metrics.retrieval import Similarity, evaluate
 from submission import outputs, tasks
 
@@ -377,7 +377,7 @@ def test_written_is_valid_and_scores_as_the_matrix_does(seed, tmp_path):
     outputs.write(TASK, similarity, SPLIT, path)
     assert outputs.validate(TASK, path, SPLIT) == []
     assert [file.name for file in path.parent.iterdir()] == ["out.csv"]
-    written = retrieval.read(path)
+    written = predictions.read_retrieval(path)
     assert written.queries == QUERIES
     assert written.file_names == similarity.top(10).file_names
     expected, score = (evaluate(SPLIT, prediction, metrics=TASK.metrics.value) for prediction in (similarity, written))
@@ -479,7 +479,7 @@ def test_the_names_of_clotho_byte_for_byte(tmp_path):
         scores[np.arange(columns) // 10, np.arange(columns)] = 2 - np.arange(columns) / columns
         outputs.write(TASK, Similarity(split.queries, split.file_names, scores), split, tmp_path / f"{name}.csv")
         assert outputs.validate(TASK, tmp_path / f"{name}.csv", split) == []
-        written = retrieval.read(tmp_path / f"{name}.csv")
+        written = predictions.read_retrieval(tmp_path / f"{name}.csv")
         names = tuple(itertools.chain(*written.file_names))[:columns]
         assert [name.encode() for name in names] == [name.encode() for name in split.file_names]
         assert written.queries == split.queries

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import yaml
 
+from evaluation import predictions
 from evaluation.data.dataset import Clip, Split
 from evaluation.findings import BadRequest, Faulty
 from evaluation.metrics import captioning, retrieval
+from evaluation.metrics.sets import MetricSet
 from submission import outputs, tasks
 from submission.tasks import Fact
 
@@ -79,8 +81,10 @@ def test_what_a_task_asks_for(name):
 @pytest.mark.parametrize("name", EXPECTED)
 def test_metrics_are_those_that_evaluation_has(name):
     task = tasks.read(name)
-    room = captioning if task.kind == "captioning" else retrieval
-    assert task.metrics.value == room.SETS[name[:9]]
+    module = captioning if task.kind == "captioning" else retrieval
+    interval = task.interval.value if task.interval else "jackknife"
+    assert module.metric_sets()[name[:9]] == MetricSet(task.metrics.value, interval)
+    module.resolve_metrics(task.metrics.value)  # knows each of them
     for fact in task.baselines:
         known = captioning.METRICS if task.kind == "captioning" else task.metrics.value
         assert set(fact.value.metrics) <= set(known)
@@ -124,7 +128,7 @@ def test_every_fact_says_where_it_stands_and_how_sure_it_is(name):
 )
 def test_label_rule(name, label, holds):
     task = tasks.read(name)
-    parts = task.names(label)
+    parts = task.label_fields(label)
     assert bool(parts) == holds
     if parts:
         for output in task.sets.values():
@@ -175,7 +179,7 @@ def test_a_new_year_is_a_new_file(tmp_path, monkeypatch):
     task = tasks.read("dcase2031-3")
     names = ("a.wav", "b;c.wav", "d.wav")
     split = Split("test", tuple(Clip(name, (), Path(name)) for name in names), None, ("hm", "hm; hm"))
-    scores = retrieval.Similarity(split.queries, names, np.float32([[1, 2, 3], [3, 2, 1]]))
+    scores = predictions.Similarity(split.queries, names, np.float32([[1, 2, 3], [3, 2, 1]]))
     path = tmp_path / "out.csv"
     outputs.write(task, scores, split, path)
     assert path.read_bytes() == b'hum;sound 1;sound 2\r\nhm;d.wav;"b;c.wav"\r\n"hm; hm";a.wav;"b;c.wav"\r\n'
@@ -344,3 +348,15 @@ def test_the_header_follows_the_facts(facts):
     facts["k"]["value"] = 2
     facts["columns"]["value"] = ["query", "fname_{rank}"]
     assert read(facts).header() == ["query", "fname_1", "fname_2"]
+
+
+def test_every_field_of_a_task_file_is_described():
+    """Every key of the real files is one of the fields that `tasks --fields` lists, and each has a description."""
+    described = dict(tasks.describe_fields())
+    assert all(description and "None" not in description for description in described.values())
+    assert described["sets.NAME.scored"] == "number of rows that are scored, if not all are (optional) (a fact)"
+    for name in tasks.names():
+        for path, _ in tasks.read(name).facts():
+            general = re.sub(r"^(sets|metadata)\.[^.]+", r"\1.NAME", path)
+            general = re.sub(r"^(metadata|baselines)\..*", r"\1", general)
+            assert general in described, path

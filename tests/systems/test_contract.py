@@ -9,9 +9,10 @@ import torch
 import yaml
 from pydantic import BaseModel
 
+from evaluation import predictions
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION, read_dataset
 from evaluation.findings import BadRequest, Faulty, command
-from evaluation.metrics import captioning, retrieval
+from evaluation.metrics import retrieval
 from systems import contract
 from systems.__main__ import parser
 
@@ -80,7 +81,7 @@ def test_a_teams_module_goes_the_whole_road(team, loud_and_quiet, tmp_path, caps
     assert command(parser(), ["predict", str(run), "--data", str(loud_and_quiet), "--trust", team]) == 0
     assert "24 queries x 12 clips" in capsys.readouterr().out
     split = read_dataset(loud_and_quiet)[EVALUATION]
-    score = retrieval.evaluate(split, retrieval.read(run / "predictions" / "evaluation.npz"))
+    score = retrieval.evaluate(split, predictions.read_retrieval(run / "predictions" / "evaluation.npz"))
     # Every query is of one level, and clips of all lengths shared a batch.
     assert score.metrics["R@1"].estimate.value == 1
 
@@ -155,7 +156,7 @@ def test_a_blind_set_is_captioned_without_log_probabilities(echo, loud_and_quiet
     assert "12 clips, 12 different captions" in capsys.readouterr().out
     path = echo / "predictions" / "test.csv"
     assert path.read_text().startswith("file_name,caption_predicted\n")
-    prediction = captioning.read(path)
+    prediction = predictions.read_captions(path)
     split = read_dataset(loud_and_quiet, "test")["test"]
     assert prediction.file_names == split.file_names
     assert prediction.captions == tuple(f"{soundfile.info(clip.path).frames} samples" for clip in split.clips)

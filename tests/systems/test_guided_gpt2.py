@@ -14,7 +14,7 @@ import pytest
 import torch
 import transformers
 
-from evaluation import scores
+from evaluation import predictions, scores
 from evaluation.data.dataset import Clip, Split, read_dataset
 from evaluation.data.soundscapes import generate
 from evaluation.findings import BadRequest, command
@@ -491,7 +491,7 @@ def test_the_human_is_the_mean_over_the_captions_left_out(place):
     for number in range(2):
         clips = [replace(c, captions=tuple(x for n, x in enumerate(c.captions) if n != number)) for c in split.clips]
         others = Split(split.name, tuple(clips))
-        said = captioning.Prediction(split.file_names, tuple(clip.captions[number] for clip in split.clips))
+        said = predictions.Captions(split.file_names, tuple(clip.captions[number] for clip in split.clips))
         folds.append(captioning.evaluate(others, said, metrics=metrics, cache=place / "cache"))
     for metric in metrics:
         values = [fold.metrics[metric].estimate.value for fold in folds]

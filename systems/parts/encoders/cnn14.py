@@ -20,13 +20,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from evaluation.assets import Asset
 from evaluation.data.audio import mel_filters
 from evaluation.findings import BadRequest
-from evaluation.metrics.models import Part
 from systems.parts.encoders import weights
 from systems.parts.encoders.windows import checked, magnitudes, milliseconds
 
-PART = Part(
+ASSET = Asset(
     "PANNs' CNN14",
     "https://zenodo.org/record/3987831/files/Cnn14_mAP%3D0.431.pth",
     327_428_481,
@@ -96,7 +96,7 @@ class Cnn14(nn.Module):
 
 def load_model(path: str = "") -> Cnn14:
     """Load the published weights; `path` as in `weights.find`, what is raised as in `weights.load`."""
-    return weights.load(Cnn14, PART, path, UNUSED)
+    return weights.load(Cnn14, ASSET, path, UNUSED)
 
 
 def get_timestamp_embeddings(audio: Tensor, model: Cnn14, hop: float = STEP) -> tuple[Tensor, Tensor]:

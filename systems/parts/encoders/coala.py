@@ -25,15 +25,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchaudio.functional import resample
 
+from evaluation.assets import Asset
 from evaluation.data.audio import mel_filters
 from evaluation.findings import BadRequest
-from evaluation.metrics.models import Part
 from systems.parts.encoders import weights
 from systems.parts.encoders.windows import checked, magnitudes, over_windows
 
 PLACE = "https://github.com/xavierfav/coala/raw/master/"
-PART = Part("COALA's audio encoder", f"{PLACE}saved_models/dual_ae_c/audio_encoder_epoch_200.pt", 9_600_000)
-SCALER = Part("COALA's scaler", f"{PLACE}scaler_top_1000.pkl", 5_000)
+ASSET = Asset("COALA's audio encoder", f"{PLACE}saved_models/dual_ae_c/audio_encoder_epoch_200.pt", 9_600_000)
+SCALER = Asset("COALA's scaler", f"{PLACE}scaler_top_1000.pkl", 5_000)
 RATE, FFT, HOP, MELS = 22000, 1024, 512, 96
 FRAMES = 96  # of a patch
 MARGIN = FFT // 2
@@ -78,10 +78,10 @@ def load_model(path: str = "") -> Coala:
         BadRequest: There is no such file, torch did not save it, or the scaler is none.
         Faulty: It holds other weights; with every difference.
     """
-    file = weights.find(PART, path)
+    file = weights.find(ASSET, path)
     beside = file.with_name(weights.file_name(SCALER))
     values = read_scaler(weights.find(SCALER, beside if path or beside.is_file() else ""))
-    state = weights.tensors(weights.read(file, PART), file)
+    state = weights.tensors(weights.read(file, ASSET), file)
     return weights.fill(Coala(), {**state, **values}, file, UNUSED)
 
 

@@ -25,13 +25,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from evaluation.assets import Asset
 from evaluation.data.audio import htk_hertz, htk_mel, mel_filters
 from evaluation.findings import BadRequest
-from evaluation.metrics.models import Part
 from systems.parts.encoders import weights
 from systems.parts.encoders.windows import get_scene_embeddings, get_timestamp_embeddings, magnitudes
 
-PART = Part(
+ASSET = Asset(
     "OpenL3 (env, mel128, 512)",
     "https://github.com/torchopenl3/torchopenl3-models/raw/master/torchopenl3_mel128_env_512.pth.tar",
     36_000_000,
@@ -135,7 +135,7 @@ def load_model(path: str = "", padding: str = "both") -> OpenL3:
     if padding not in PADDING:
         choices = " or ".join(PADDING)
         raise BadRequest(f"openl3: padding must be {choices}; found {padding!r}: give one of them")
-    return weights.load(partial(OpenL3, padding), PART, path, UNUSED)
+    return weights.load(partial(OpenL3, padding), ASSET, path, UNUSED)
 
 
 __all__ = ["OpenL3", "get_scene_embeddings", "get_timestamp_embeddings", "load_model"]

@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from evaluation.assets import Asset
 from evaluation.data.audio import htk_mel, triangles
 from evaluation.findings import BadRequest
-from evaluation.metrics.models import Part
 from systems.parts.encoders import weights
 from systems.parts.encoders.windows import get_scene_embeddings, get_timestamp_embeddings, magnitudes
 
 RELEASE = "https://github.com/harritaylor/torchvggish/releases/download/v0.1/"
-PART = Part("VGGish", f"{RELEASE}vggish-10086976.pth", 288_600_000, "Apache 2.0")
+ASSET = Asset("VGGish", f"{RELEASE}vggish-10086976.pth", 288_600_000, "Apache 2.0")
 WINDOW, HOP, FFT, MELS, LOW, HIGH, OFFSET = 400, 160, 512, 64, 125, 7500, 0.01
 FRAMES = 96  # of an example
 SIZE = 128
@@ -99,7 +99,7 @@ def load_model(path: str = "", post_activation: bool = True) -> VGGish:
     """
     if not isinstance(post_activation, bool):
         raise BadRequest(f"vggish: post_activation must be true or false; found {post_activation!r}: give one of them")
-    return weights.load(partial(VGGish, post_activation), PART, path, UNUSED)
+    return weights.load(partial(VGGish, post_activation), ASSET, path, UNUSED)
 
 
 __all__ = ["VGGish", "get_scene_embeddings", "get_timestamp_embeddings", "load_model"]

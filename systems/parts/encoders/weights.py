@@ -6,14 +6,13 @@ Nothing is downloaded: what is missing is named with its size and where it is pu
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from urllib.parse import unquote
 
 import numpy as np
 import torch
 from torch import nn
 
+from evaluation.assets import Asset, first_file, torch_hub
 from evaluation.findings import BadRequest, Faulty, Finding, cut
-from evaluation.metrics.models import Part
 
 CACHE = Path("~/.cache/dcase-kit")
 
@@ -29,41 +28,36 @@ BATCHES = ".num_batches_tracked"  # ends the name of the number of batches that 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def file_name(part: Part) -> str:
-    """The name that a file is published under.
-
-    >>> file_name(Part("", "https://example.org/files/Cnn14_mAP%3D0.431.pth?download=1", 0))
-    'Cnn14_mAP=0.431.pth'
-    """
-    return unquote(part.source.rpartition("/")[2].partition("?")[0])
-
-
-def find(part: Part, path: str | Path = "") -> Path:
+def find(asset: Asset, path: str | Path = "") -> Path:
     """Find a file of weights.
 
     Args:
-        part: What it is and where it is published.
+        asset: The file, and where it is published.
         path: The file, or a folder that holds it under its published name. Where empty, it is looked for where people
             put it: in ~/.cache/dcase-kit, among torch.hub's checkpoints, and in ~/panns_data of panns_inference.
+
+    Returns:
+        The file.
 
     Raises:
         BadRequest: It is not there.
     """
-    name = file_name(part)
+    name = asset.file_name
     if path:
         given = Path(path).expanduser()
         places = [given / name if given.is_dir() else given]
+        fault = f"{places[0]}: no such file"
     else:
-        folders = (CACHE, Path(torch.hub.get_dir()) / "checkpoints", Path("~/panns_data"))
+        folders = (CACHE, torch_hub() / "checkpoints", Path("~/panns_data"))
         places = [folder.expanduser() / name for folder in folders]
-    for place in places:
-        if place.is_file():
-            return place
-    where = f"{places[0]}: no such file" if path else f"{part.title} is not on this machine"
-    raise BadRequest(f"{where}; put {name} ({part.size}) from {part.source} into {CACHE}, or give its path")
+        fault = f"{asset.title} is not on this machine"
+    file = first_file(places)
+    if file is None:
+        raise BadRequest(f"{fault}; put {name} ({asset.size}) from {asset.source} into {CACHE}, or give its path")
+    return file
 
 
-def read(file: Path, part: Part) -> object:
+def read(file: Path, asset: Asset) -> object:
     """Read a file of tensors, arrays and plain values that torch saved; nothing of it is run.
 
     Raises:
@@ -73,8 +67,8 @@ def read(file: Path, part: Part) -> object:
         with torch.serialization.safe_globals(ARRAYS):
             return torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
-        message = f"{file}: must be {part.title} as torch saves it ({unreadable(error)})"
-        raise BadRequest(f"{message}; fetch it again from {part.source}") from None
+        message = f"{file}: must be {asset.title} as torch saves it ({unreadable(error)})"
+        raise BadRequest(f"{message}; fetch it again from {asset.source}") from None
 
 
 def unreadable(error: Exception) -> str:
@@ -124,12 +118,12 @@ def _tensors_in(saved: Mapping) -> dict[str, torch.Tensor]:
     return {str(name): value for name, value in saved.items() if isinstance(value, torch.Tensor)}
 
 
-def load(network: Callable[[], nn.Module], part: Part, path: str, unused: Shapes) -> nn.Module:
+def load(network: Callable[[], nn.Module], asset: Asset, path: str, unused: Shapes) -> nn.Module:
     """Make a network with its published weights, frozen, in evaluation mode.
 
     Args:
         network: Makes the network, whose names and shapes are the published ones.
-        part: What the file is.
+        asset: The file, and where it is published.
         path: As in `find`.
         unused: As in `fill`.
 
@@ -137,8 +131,8 @@ def load(network: Callable[[], nn.Module], part: Part, path: str, unused: Shapes
         BadRequest: There is no such file, or torch did not save it.
         Faulty: It holds other weights; with every difference.
     """
-    file = find(part, path)
-    state = tensors(read(file, part), file)
+    file = find(asset, path)
+    state = tensors(read(file, asset), file)
     with torch.device("meta"):  # nothing is filled at random only to be overwritten
         model = network()
     return fill(model, state, file, unused)

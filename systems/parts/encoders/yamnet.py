@@ -15,12 +15,12 @@ import zipfile
 import torch
 from torch import Tensor, nn
 
+from evaluation.assets import Asset
 from evaluation.findings import BadRequest
-from evaluation.metrics.models import Part
 from systems.parts.encoders import weights
 from systems.parts.encoders.windows import checked, get_scene_embeddings, get_timestamp_embeddings, over_windows
 
-PART = Part(
+ASSET = Asset(
     "YAMNet",
     "https://storage.googleapis.com/mediapipe-assets/yamnet_audio_classifier_with_metadata.tflite",
     4_126_810,
@@ -59,10 +59,9 @@ class Yamnet(nn.Module):
             )
         self._interpreter.allocate_tensors()
         tensors = {tensor["index"]: tensor for tensor in self._interpreter.get_tensor_details()}
-        (self._input,), (self._output,) = (
-            [tensor["index"] for tensor in details]
-            for details in (self._interpreter.get_input_details(), self._interpreter.get_output_details())
-        )
+        (input_details,) = self._interpreter.get_input_details()
+        (output_details,) = self._interpreter.get_output_details()
+        self._input, self._output = input_details["index"], output_details["index"]
         shapes = [tuple(tensors[index]["shape"]) for index in (self._input, EMBEDDING, self._output)]
         if shapes != [(self.window,), (1, 1, 1, SIZE), (1, SCORES)]:
             raise ValueError(f"input, tensor {EMBEDDING} and output are {shapes}")
@@ -98,13 +97,13 @@ def load_model(path: str = "") -> Yamnet:
     Raises:
         BadRequest: There is no such file, or it is another.
     """
-    file = weights.find(PART, path)
+    file = weights.find(ASSET, path)
     try:
         return Yamnet(file.read_bytes()).eval()
     except (ValueError, RuntimeError, KeyError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:200]
         message = f"{file}: must be YAMNet as TFLite, {Yamnet.window} samples to {SCORES} scores, labels inside"
-        raise BadRequest(f"{message} ({reason}); fetch it again from {PART.source}") from None
+        raise BadRequest(f"{message} ({reason}); fetch it again from {ASSET.source}") from None
 
 
 def get_timestamp_scores(audio: Tensor, model: Yamnet, hop: float | None = None) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,6 @@ import ast
 import csv
 import gzip
 import json
-import math
 import re
 import subprocess
 import time
@@ -15,13 +14,16 @@ import numpy as np
 import pytest
 import yaml
 
-from evaluation import __main__
+from evaluation import __main__, assets
 from evaluation.data.dataset import Clip, Split, read_dataset
 from evaluation.findings import BadRequest, Faulty, command, limited
-from evaluation.metrics import captioning, java, models, overlap
-from evaluation.metrics.captioning import METRICS, SETS, Prediction, choose, evaluate, penalised, read, spider, validate
-from evaluation.metrics.java import Unavailable
-from evaluation.metrics.overlap import CiderD, meteor
+from evaluation.metrics import bert_score, captioning, fense, java, meteor, overlap, ptb_tokenizer, spice
+from evaluation.metrics.captioning import BASIC, METRICS, evaluate, penalised, resolve_metrics, spider, validate
+from evaluation.metrics.java import Unavailable, find_java, lay_out_jars
+from evaluation.metrics.overlap import CiderD
+from evaluation.metrics.ptb_tokenizer import ptb_tokenize
+from evaluation.metrics.sets import MetricSet
+from evaluation.predictions import CAPTION_COLUMNS, Captions
 from evaluation.scores import read as read_score
 from evaluation.statistics.intervals import jackknife
 
@@ -33,7 +35,7 @@ REFERENCES = (
     ("Water runs.", "A tap is running."),
 )
 SPLIT = Split("evaluation", tuple(Clip(name, texts, Path(name)) for name, texts in zip(NAMES, REFERENCES, strict=True)))
-GOOD = Prediction(NAMES, ("A dog barks.", "Rain falls.", "A man speaks while people cheer.", "Somebody walks."))
+GOOD = Captions(NAMES, ("A dog barks.", "Rain falls.", "A man speaks while people cheer.", "Somebody walks."))
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +43,14 @@ def cache(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+MODELS = ((spice, "spice"), (fense, "fluency_error"), (fense, "sbert_similarity"), (bert_score, "bert_score"))
+
+
 @pytest.fixture(autouse=True)
 def no_models(monkeypatch):
     """A machine after `make` alone: no model, no parser."""
-    for name in ("spice", "fluency_error", "sbert_similarity", "bert_score"):
-        monkeypatch.setattr(models, name, lambda *_, name=name: _refuse(name))
+    for module, name in MODELS:
+        monkeypatch.setattr(module, name, lambda *_, name=name: _refuse(name))
 
 
 def _refuse(name):
@@ -73,12 +78,12 @@ def golden_split(golden):
 
 @pytest.fixture(scope="module")
 def golden_prediction(golden):
-    return Prediction(tuple(row["fname"] for row in golden[0]), tuple(row["cands"] for row in golden[0]))
+    return Captions(tuple(row["fname"] for row in golden[0]), tuple(row["cands"] for row in golden[0]))
 
 
 @pytest.fixture(scope="module")
 def scored(golden_split, golden_prediction, cache):
-    return evaluate(golden_split, golden_prediction, metrics=SETS["basic"], cache=cache)
+    return evaluate(golden_split, golden_prediction, metrics=BASIC, cache=cache)
 
 
 def test_golden(golden, scored):
@@ -97,7 +102,7 @@ def test_golden_tokens(golden, shared, cache):
     captions = read_dataset(shared / "clotho", "evaluation", sound=False)["evaluation"].clips
     published = {clip.file_name: clip.captions for clip in captions}
     wanted = [text for row in golden[0] for text in ast.literal_eval(row["mrefs"])]
-    found = java.tokenize([text for row in golden[0] for text in published[row["fname"]]], java.find(), cache)
+    found = ptb_tokenize([text for row in golden[0] for text in published[row["fname"]]], find_java(), cache)
     other = [(one, two) for one, two in zip(found, wanted, strict=True) if one != two]
     assert len(other) == 4
     assert all(one.replace("walkie-talkie", "walkie talkie") == two for one, two in other)
@@ -105,14 +110,14 @@ def test_golden_tokens(golden, shared, cache):
 
 def test_golden_meteor_of_each_caption(golden, statistics):
     _, each, corpus = golden
-    np.testing.assert_allclose(meteor(statistics), each["meteor"], rtol=0, atol=1e-6)
-    assert meteor(statistics.sum(axis=0)) == pytest.approx(corpus["meteor"], abs=1e-6)
+    np.testing.assert_allclose(meteor.meteor(statistics), each["meteor"], rtol=0, atol=1e-6)
+    assert meteor.meteor(statistics.sum(axis=0)) == pytest.approx(corpus["meteor"], abs=1e-6)
 
 
 @pytest.fixture(scope="module")
 def statistics(golden, cache):
     rows = golden[0]
-    with java.Meteor(java.find(), cache) as jar:
+    with meteor.Meteor(find_java(), cache) as jar:
         return jar.statistics([row["cands"] for row in rows], [ast.literal_eval(row["mrefs"]) for row in rows])
 
 
@@ -123,31 +128,37 @@ def test_meteor_with_the_paraphrases_of_the_references_alone(golden, statistics,
     odd = "made in the u.s. somewhere"
     folder = tmp_path_factory.mktemp("picked")
     every = [text for texts in references for text in texts]
-    assert java.paraphrases(every, folder) is None
-    table = java.paraphrases([*every, odd], folder, make=Event())
-    assert table == java.paraphrases([odd, *reversed(every)], folder)  # by content
+    assert meteor.paraphrase_table(every, folder) is None
+    table = meteor.make_paraphrase_table([*every, odd], folder)
+    assert table == meteor.paraphrase_table([odd, *reversed(every)], folder)  # by content
     assert table.stat().st_size < 61_813_011 / 5
     with gzip.open(table, "rt", encoding="utf-8", newline="\n") as file:
         rows = list(zip(file, file, file, strict=True))
     assert len(rows) < 600_000
     assert {"us\n"} <= {phrase for _, *phrases in rows for phrase in phrases}
-    with java.Meteor(java.find(), folder, table) as jar:
+    with meteor.Meteor(find_java(), folder, table) as jar:
         np.testing.assert_array_equal(jar.statistics(captions, references), statistics)
 
 
-def test_references_that_come_again(cache, monkeypatch):
-    """The first time nothing is made that may never serve; the second time it is, and from the third on it serves."""
-    made, given, kept = [], [], {}
-    monkeypatch.setattr(
-        captioning, "paraphrases", lambda texts, _, make=None: made.append(bool(make)) or kept.get("table")
-    )
-    monkeypatch.setattr(captioning, "Meteor", lambda java, cache, table: given.append(table) or _refuse("meteor"))
+def test_paraphrases_are_picked_when_references_come_again(cache, monkeypatch):
+    """The first time the whole table is read; the second time that of the references is made, then it is used."""
+    tables, made = {}, []
+
+    def make(references, folder):
+        made.append(len(references))
+        tables["table"] = Path("made")
+
+    given = []
+    monkeypatch.setattr(meteor, "paraphrase_table", lambda *_: tables.get("table"))
+    monkeypatch.setattr(meteor, "make_paraphrase_table", make)
+    monkeypatch.setattr(meteor, "Meteor", lambda java, cache, table: given.append(table) or _refuse("meteor"))
     split = replace(SPLIT, clips=(replace(SPLIT.clips[0], captions=("Never seen before.",)), *SPLIT.clips[1:]))
-    for kept["table"], asked in [(None, [False]), (None, [False, True]), (Path("kept"), [False])]:
-        made.clear()
+    counts = []
+    for _ in range(3):
         evaluate(split, GOOD, metrics=["meteor"], cache=cache)
-        assert made == asked
-    assert given == [None, None, Path("kept")]
+        counts.append(len(made))
+    assert counts == [0, 1, 1]
+    assert given == [None, None, Path("made")]
 
 
 def test_golden_combinations(golden):
@@ -166,11 +177,11 @@ def test_golden_combinations(golden):
 def test_golden_combinations_through_evaluate(golden, golden_split, golden_prediction, cache, monkeypatch):
     """The same by `evaluate`, with the golden parts standing in for the models."""
     rows, each, corpus = golden
-    monkeypatch.setattr(models, "identity", lambda part: part)
-    stand_in = {"spice": "spice", "fluency_error": "fer", "sbert_similarity": "sbert_sim"}
+    monkeypatch.setattr(assets, "identity", lambda part: part)
+    stand_ins = ((spice, "spice", "spice"), (fense, "fluency_error", "fer"), (fense, "sbert_similarity", "sbert_sim"))
     by_name = np.argsort(golden_split.file_names, stable=True)  # the order in which captions are given to the models
-    for function, name in stand_in.items():
-        monkeypatch.setattr(models, function, lambda *_, name=name: each[name][by_name])
+    for module, function, name in stand_ins:
+        monkeypatch.setattr(module, function, lambda *_, name=name: each[name][by_name])
     wanted = ["fense", "spider", "spider_fl", "cider_d", "vocab", "vocab_ratio"]
     score = evaluate(golden_split, golden_prediction, metrics=wanted, cache=cache)
     for name in wanted[:4]:
@@ -184,15 +195,15 @@ def test_golden_combinations_through_evaluate(golden, golden_split, golden_predi
     # Against really leaving a clip out and scoring the rest.
     exact = evaluate(golden_split, golden_prediction, metrics=wanted[:4], cache=cache, idf="exact")
     captions, references = [row["cands"] for row in rows], [ast.literal_eval(row["mrefs"]) for row in rows]
-    spice, error = each["spice"], each["fer"]
+    spice_f1, error = each["spice"], each["fer"]
     n = len(captions)
     for clip in (0, 700):
         kept = [at for at in range(n) if at != clip]
         cider = CiderD([captions[at] for at in kept], [references[at] for at in kept]).scores
         without = {
             "cider_d": cider.mean(),
-            "spider": spider(cider, spice[kept]).mean(),
-            "spider_fl": penalised(spider(cider, spice[kept]), error[kept]).mean(),
+            "spider": spider(cider, spice_f1[kept]).mean(),
+            "spider_fl": penalised(spider(cider, spice_f1[kept]), error[kept]).mean(),
         }
         for name, left_out in without.items():
             value = score.metrics[name].estimate.value
@@ -239,8 +250,8 @@ def test_what_is_missing_is_named_and_the_rest_is_computed(cache):
 
 def test_hostile_captions(cache):
     captions = ("two\nlines\tand a tab", '"quotes" and emoji 🐕', "", "...")
-    prediction = Prediction(NAMES, captions)
-    score = evaluate(SPLIT, prediction, metrics=[*SETS["basic"], "vocab"], cache=cache)  # METEOR too
+    prediction = Captions(NAMES, captions)
+    score = evaluate(SPLIT, prediction, metrics=[*BASIC, "vocab"], cache=cache)  # METEOR too
     messages = [finding.message for finding in score.findings]
     assert messages == [
         "the caption of 'c.wav' has no word; it scores 0 wherever words are compared",
@@ -253,7 +264,7 @@ def test_hostile_captions(cache):
         mixed = list(captions)
         mixed[place] = text
         values = (
-            evaluate(SPLIT, Prediction(NAMES, tuple(mixed)), metrics=["rouge_l"], cache=cache).metrics["rouge_l"].values
+            evaluate(SPLIT, Captions(NAMES, tuple(mixed)), metrics=["rouge_l"], cache=cache).metrics["rouge_l"].values
         )
         assert values[place] == 1
         assert not values[2:].any()
@@ -273,7 +284,7 @@ def test_a_model_that_fails_loses_no_other_metric(cache, monkeypatch):
     def fail(*_):
         raise RuntimeError("CUDA out of\nmemory")
 
-    monkeypatch.setattr(models, "fluency_error", fail)
+    monkeypatch.setattr(fense, "fluency_error", fail)
     score = evaluate(SPLIT, GOOD, metrics=["fer", "rouge_l"], cache=cache)
     assert score.unavailable == {"fer": "failed: CUDA out of memory"}
     assert list(score.metrics) == ["rouge_l"]
@@ -296,7 +307,7 @@ def test_an_interrupt_ends_what_runs_beside(cache, tmp_path, monkeypatch):
         assert begun.wait(30)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(models, "spice", hang)
+    monkeypatch.setattr(spice, "spice", hang)
     monkeypatch.setattr(overlap, "rouge_l", interrupt)
     before = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
@@ -308,7 +319,7 @@ def test_an_interrupt_ends_what_runs_beside(cache, tmp_path, monkeypatch):
 def test_one_clip_alone(cache):
     alone = Split("evaluation", SPLIT.clips[:1])
     score = evaluate(
-        alone, Prediction(NAMES[:1], ("A dog barks.",)), metrics=["cider_d", "bleu_1", "rouge_l"], cache=cache
+        alone, Captions(NAMES[:1], ("A dog barks.",)), metrics=["cider_d", "bleu_1", "rouge_l"], cache=cache
     )
     assert score.metrics["cider_d"].estimate.value == 0
     assert score.metrics["rouge_l"].estimate.value == 1
@@ -319,7 +330,7 @@ def test_one_clip_alone(cache):
 
 
 def test_the_order_of_rows_changes_nothing(cache):
-    back = Prediction(GOOD.file_names[::-1], GOOD.captions[::-1])
+    back = Captions(GOOD.file_names[::-1], GOOD.captions[::-1])
     one, other = (
         evaluate(SPLIT, prediction, metrics=["cider_d", "bleu_2"], cache=cache) for prediction in (GOOD, back)
     )
@@ -345,18 +356,18 @@ def looking(order):
 
 
 def predicted(order):
-    return Prediction(tuple(order), tuple(LOOKING[name][0] for name in order), tuple(range(2, 2 + len(order))))
+    return Captions(tuple(order), tuple(LOOKING[name][0] for name in order), tuple(range(2, 2 + len(order))))
 
 
 def official_tokens(texts, folder, cache):
     """The tokens of COCO's PTBTokenizer, from its own command and text: no line break at the end, a file."""
-    jar = java.jars(cache) / "stanford_nlp" / "stanford-corenlp-3.4.1.jar"
+    jar = lay_out_jars(cache) / "stanford_nlp" / "stanford-corenlp-3.4.1.jar"
     (folder / "sentences").write_text("\n".join(texts), encoding="utf-8")
     program = ["-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase", "sentences"]
-    done = subprocess.run([java.find().path, *program], cwd=folder, capture_output=True, text=True, check=True)
+    done = subprocess.run([find_java().path, *program], cwd=folder, capture_output=True, text=True, check=True)
     lines = done.stdout.split("\n")
     assert len(lines) == len(texts)
-    return [" ".join(word for word in text.split() if word not in java.PUNCTUATION) for text in lines]
+    return [" ".join(word for word in text.split() if word not in ptb_tokenizer.PUNCTUATION) for text in lines]
 
 
 def test_tokens_are_those_of_the_official_tool_whatever_the_order_of_the_truth(cache, tmp_path):
@@ -374,7 +385,7 @@ def test_tokens_are_those_of_the_official_tool_whatever_the_order_of_the_truth(c
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_order_of_the_files_changes_no_digit(cache, seed):
-    wanted = [*SETS["basic"], "vocab", "vocab_ratio"]
+    wanted = [*BASIC, "vocab", "vocab_ratio"]
     wanted.remove("meteor")
 
     def figures(truth, prediction):
@@ -417,7 +428,7 @@ def test_markup_in_two_captions_changes_no_other(cache, opening):
     split = Split("evaluation", tuple(Clip(name, (text,), Path(name)) for name, text in zip(names, texts, strict=True)))
     closing = "'\"> a bell"
     hostile = (opening, *texts[1:4], closing, texts[5])
-    score = evaluate(split, Prediction(names, hostile, tuple(range(2, 8))), metrics=["rouge_l"], cache=cache)
+    score = evaluate(split, Captions(names, hostile, tuple(range(2, 8))), metrics=["rouge_l"], cache=cache)
     assert list(score.metrics["rouge_l"].values[[1, 2, 3, 5]]) == [1, 1, 1, 1]
     (finding,) = score.findings
     assert (finding.line, finding.severity) == (2, "warning")
@@ -427,9 +438,9 @@ def test_markup_in_two_captions_changes_no_other(cache, opening):
 def test_special_tokens_are_read_as_the_official_tool_reads_them(cache, tmp_path):
     """But for a full stop before them: there no caption changes another by its markup."""
     texts = ["a dog <unk> barks <eos>", "<sos> rain falls . <eos>", "<pad>", "[SEP] a man talks [CLS]", "</s> <|x|> t."]
-    assert java.tokenize(texts, java.find(), cache) == official_tokens(texts, tmp_path, cache)
+    assert ptb_tokenize(texts, find_java(), cache) == official_tokens(texts, tmp_path, cache)
     after = ["a man talks t.", "<sos> rain falls"]
-    assert java.tokenize(after, java.find(), cache)[0] == "a man talks t."
+    assert ptb_tokenize(after, find_java(), cache)[0] == "a man talks t."
     assert official_tokens(after, tmp_path, cache)[0] == "a man talks t"
 
 
@@ -451,10 +462,10 @@ def test_a_caption_brings_no_reference_of_its_own(cache, monkeypatch):
             given.update(candidates=candidates, references=references)
             return np.ones((len(candidates), 23))
 
-    monkeypatch.setattr(captioning, "Meteor", Recorder)
+    monkeypatch.setattr(meteor, "Meteor", Recorder)
     long = " ".join(["dog"] * 20_000)
     captions = ("<!zqav|||!zqav>", long, "a\x00dog <|endoftext|>", "x" * 1_000_000)
-    score = evaluate(SPLIT, Prediction(NAMES, captions, (2, 3, 4, 5)), metrics=["meteor", "rouge_l"], cache=cache)
+    score = evaluate(SPLIT, Captions(NAMES, captions, (2, 3, 4, 5)), metrics=["meteor", "rouge_l"], cache=cache)
     assert not score.unavailable
     by_name = dict(zip(sorted(NAMES), given["candidates"], strict=True))
     assert [by_name[name] for name in NAMES] == [
@@ -476,9 +487,7 @@ def test_a_caption_brings_no_reference_of_its_own(cache, monkeypatch):
 
 def test_a_long_reference_is_named(cache):
     long = tuple(replace(clip, captions=("dog " * 2000, *clip.captions)) for clip in SPLIT.clips[:2])
-    score = evaluate(
-        Split("evaluation", long), Prediction(NAMES[:2], ("a dog", "rain")), metrics=["bleu_1"], cache=cache
-    )
+    score = evaluate(Split("evaluation", long), Captions(NAMES[:2], ("a dog", "rain")), metrics=["bleu_1"], cache=cache)
     assert [(finding.file, finding.column, finding.severity) for finding in score.findings] == [
         ("evaluation", "caption_1", "warning")
     ] * 2
@@ -490,7 +499,7 @@ def test_twenty_of_a_kind_are_listed_and_the_rest_counted():
     names = tuple(f"{number}.wav" for number in range(50))
     split = Split("evaluation", tuple(Clip(name, ("a",), Path(name)) for name in names))
     captions = ("a <unk>",) * 30 + ("...",) * 20
-    findings = limited(validate(split, Prediction(names, captions, tuple(range(2, 52))), "it.csv"))
+    findings = limited(validate(split, Captions(names, captions, tuple(range(2, 52))), "it.csv"))
     assert len(findings) == 41
     special = [finding for finding in sorted(findings) if "special token" in finding.message]
     assert str(special[0]) == (
@@ -501,7 +510,7 @@ def test_twenty_of_a_kind_are_listed_and_the_rest_counted():
 
 
 def test_captions_beyond_the_split_s_are_left_out(cache):
-    more = Prediction((*NAMES, "else.wav"), (*GOOD.captions, "A dog barks."))
+    more = Captions((*NAMES, "else.wav"), (*GOOD.captions, "A dog barks."))
     one, other = (evaluate(SPLIT, prediction, metrics=["cider_d"], cache=cache) for prediction in (GOOD, more))
     assert one.metrics["cider_d"].estimate == other.metrics["cider_d"].estimate
     (finding,) = other.findings
@@ -543,9 +552,9 @@ def test_the_signature_names_what_was_computed_and_nothing_else(cache, monkeypat
     words = evaluate(SPLIT, GOOD, metrics=["bleu_1", "rouge_l", "cider_d", "fense", "spider"], cache=cache)
     assert {"bleu", "rouge_l", "cider_d"} < parts(words).keys()
     assert not {"meteor", "fer", "sbert_sim", "bert_score", "spice"} & parts(words).keys()
-    for function in ("fluency_error", "sbert_similarity", "bert_score", "spice"):
-        monkeypatch.setattr(models, function, lambda *_: np.zeros(4))
-    monkeypatch.setattr(models, "identity", lambda part: f"{part}@12345678")
+    for module, function in MODELS:
+        monkeypatch.setattr(module, function, lambda *_: np.zeros(4))
+    monkeypatch.setattr(assets, "identity", lambda part: f"{part}@12345678")
     everything = parts(evaluate(SPLIT, GOOD, metrics=["fense", "spider", "bert_score"], cache=cache))
     assert everything["spice"] == "1.0-corenlp-3.6.0-100-words"
     for part, model in (("fer", "fluency"), ("sbert_sim", "sbert"), ("bert_score", "bert")):
@@ -554,16 +563,19 @@ def test_the_signature_names_what_was_computed_and_nothing_else(cache, monkeypat
     assert ("aac-metrics" in everything["fer"]) and ("aac-metrics" not in everything["bert_score"])
 
 
-def test_sets():
-    """The first metric of each set is the one that ranked that year."""
-    ranks = {name: metrics[0] for name, metrics in SETS.items()}
-    assert ranks["dcase2020"] == ranks["dcase2021"] == ranks["dcase2022"] == "spider"
-    assert (ranks["dcase2023"], ranks["dcase2024"]) == ("spider_fl", "fense")
-    assert all(set(metrics) <= set(METRICS) for metrics in SETS.values())
-    assert choose(["dcase2024"]) == (SETS["dcase2024"], "bootstrap")
-    assert choose(["dcase2023"]) == (SETS["dcase2023"], "jackknife")
-    assert choose(["bleu_1", "bleu_1", "meteor"]) == (("bleu_1", "meteor"), "jackknife")
-    assert set(models.NEEDS) == set(METRICS)
+def test_requests_of_sets_and_metrics():
+    assert resolve_metrics(["dcase2024"]).interval == "bootstrap"
+    assert resolve_metrics(["dcase2023"]).interval == "jackknife"
+    assert resolve_metrics(["basic"]).metrics == BASIC
+    assert resolve_metrics(["all"]).metrics == METRICS
+    assert resolve_metrics(["bleu_1", "bleu_1", "meteor"]).metrics == ("bleu_1", "meteor")
+
+
+def test_a_set_with_an_unknown_metric_is_refused(monkeypatch):
+    sets = {"dcase2031": MetricSet(("fensee",))}
+    monkeypatch.setattr(captioning, "year_sets", lambda kind: sets)
+    with pytest.raises(BadRequest, match="unknown metric 'fensee'; did you mean 'fense'"):
+        resolve_metrics(["dcase2031"])
 
 
 @pytest.mark.parametrize(
@@ -586,121 +598,27 @@ def test_bad_requests(cache, options, message):
 def test_a_blind_split_cannot_be_scored(cache):
     blind = Split("test", (Clip("a.wav", (), Path("a.wav")),))
     with pytest.raises(BadRequest, match="the split test has clips without captions"):
-        evaluate(blind, Prediction(("a.wav",), ("A dog.",)), cache=cache)
+        evaluate(blind, Captions(("a.wav",), ("A dog.",)), cache=cache)
 
 
 def test_no_java_at_all(monkeypatch, cache):
-    monkeypatch.setattr(captioning, "find", lambda: _refuse("java"))
+    monkeypatch.setattr(captioning, "find_java", lambda: _refuse("java"))
     with pytest.raises(BadRequest, match="java is not on this machine"):
         evaluate(SPLIT, GOOD, metrics=["bleu_1"], cache=cache)
 
 
-# ------------------------------------------------------------------------------------------------ reading
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "file_name,caption_predicted\na.wav,A dog barks.\nb.wav,\n",
-        "file_name,caption_predicted\r\na.wav,A dog barks.\r\nb.wav,\r\n",
-        '\ufeff"file_name","caption_predicted"\n"a.wav","A dog barks."\n"b.wav",""\n',
-        "file_name\tcaption_predicted\na.wav\tA dog barks.\nb.wav\t\n",
-        "log_probability,caption_predicted,file_name\n-1.5,A dog barks.,a.wav\n-2,,b.wav\n",
-    ],
-)
-def test_read(tmp_path, text):
-    path = tmp_path / "it.csv"
-    path.write_bytes(text.encode())
-    assert read(path) == Prediction(("a.wav", "b.wav"), ("A dog barks.", ""), (2, 3))
-
-
-def test_what_is_written_is_read(tmp_path):
-    path, names = tmp_path / "run" / "prediction.csv", (" a, b.wav", "c.wav")
-    captions = ('a dog, "rex", barks', "rain")
-    captioning.write(path, names, captions, [-1.5, -2.25])
-    assert path.read_text().splitlines()[0] == "file_name,caption_predicted,log_probability"
-    found = captioning.read(path)
-    assert (found.file_names, found.captions) == (names, captions)
-    captioning.write(path, names, captions)
-    assert path.read_text().splitlines()[0] == "file_name,caption_predicted"
-
-
-def test_names_and_captions_are_verbatim(tmp_path):
-    path = tmp_path / "it.csv"
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(
-            [captioning.COLUMNS, *zip(NAMES, ["two\nlines", " blank ", 'a "b"', "🐕,"], strict=True)]
-        )
-    prediction = read(path)
-    assert prediction.file_names == NAMES
-    assert prediction.captions == ("two\nlines", " blank ", 'a "b"', "🐕,")
-
-
-SEMICOLONS = "it.csv:1: error: columns must be separated by commas or tabs; found semicolons: save it so"
-
-
-def test_what_cannot_be_read_says_nothing_of_its_header(tmp_path):
-    path = tmp_path / "p.csv"
-    path.write_bytes("file_name,caption_predicted\na.wav,Rain.\n".encode("utf-16"))
-    with pytest.raises(Faulty) as faulty:
-        read(path)
-    assert str(faulty.value) == f"{path}: error: must be UTF-8; this is UTF-16: save it as UTF-8"
-
-
-@pytest.mark.parametrize(
-    ("text", "findings"),
-    [
-        (
-            "",
-            ["one column 'caption_predicted'; found no line", ":1: error: the header must have one column 'file_name'"],
-        ),
-        ("file_name;caption_predicted\na.wav;A dog, barking.\nb.wav;A; b\n", [SEMICOLONS]),
-        ('"file_name";"caption_predicted"\n"a.wav";"A dog, barking."\n', [SEMICOLONS]),
-        ("file_name,caption\na.wav,b\n", ["one column 'caption_predicted'; found 'file_name', 'caption'"]),
-        ("file_name,file_name,caption_predicted\n", ["one column 'file_name'; found 'file_name', 'file_name'"]),
-        (
-            "file_name,caption_predicted\na.wav,A dog, barking.\nb.wav\n",
-            [
-                ":2: error: must have 2 cells as the header has, found 3; quote a cell with a comma",
-                ":3: error: must have 2 cells as the header has, found 1; quote a cell with a comma",
-            ],
-        ),
-        ('file_name,caption_predicted\na.wav,"A dog\n', ["is not valid CSV"]),
-        ("file_name,caption_predicted\na.wav,A\n\nb.wav,B\n", [":3: error: is a blank line; remove it"]),
-    ],
-)
-def test_files_that_do_not_hold(tmp_path, text, findings):
-    path = tmp_path / "it.csv"
-    path.write_text(text)
-    with pytest.raises(Faulty) as faulty:
-        read(path)
-    assert len(faulty.value.findings) == len(findings)
-    for finding, message in zip(faulty.value.findings, findings, strict=True):
-        assert message in str(finding)
-
-
-def test_no_such_file(tmp_path):
-    with pytest.raises(BadRequest, match="no such file; give a CSV with the columns file_name and caption_predicted"):
-        read(tmp_path / "none.csv")
-    with pytest.raises(BadRequest, match="is a folder; give a CSV with the columns file_name and caption_predicted"):
-        read(tmp_path)
-
-
-def test_a_retriever_s_prediction(tmp_path):
-    (tmp_path / "it.npz").write_bytes(b"PK\x03\x04\xff")
-    with pytest.raises(BadRequest, match=r"it.npz: is a similarity matrix of a retriever; score it with `evaluation"):
-        read(tmp_path / "it.npz")
+# ------------------------------------------------------------------------------------------------ validate
 
 
 @pytest.mark.parametrize(
     ("prediction", "messages"),
     [
         (
-            Prediction(NAMES[:3], GOOD.captions[:3]),
+            Captions(NAMES[:3], GOOD.captions[:3]),
             ["no caption for clip 'd.wav'"],
         ),
         (
-            Prediction(("leading blank.wav", *NAMES[1:3]), GOOD.captions[:3]),
+            Captions(("leading blank.wav", *NAMES[1:3]), GOOD.captions[:3]),
             [
                 "no caption for clip ' leading blank.wav'; there is 'leading blank.wav', and names are compared "
                 "verbatim",
@@ -709,18 +627,18 @@ def test_a_retriever_s_prediction(tmp_path):
             ],
         ),
         (
-            Prediction((*NAMES, "c.wav"), (*GOOD.captions, "Again."), (2, 3, 4, 5, 6)),
+            Captions((*NAMES, "c.wav"), (*GOOD.captions, "Again."), (2, 3, 4, 5, 6)),
             ["clip 'c.wav' stands in line 4 already; give each clip one caption"],
         ),
         (
-            Prediction((*NAMES, "c.wav"), (*GOOD.captions, "Again.")),
+            Captions((*NAMES, "c.wav"), (*GOOD.captions, "Again.")),
             ["clip 'c.wav' stands there twice; give each clip one caption"],
         ),
         (
-            Prediction(("x.wav", "y.wav"), ("A.", "B.")),
+            Captions(("x.wav", "y.wav"), ("A.", "B.")),
             ["names none of evaluation's 4 clips; is this the prediction of another split or data set?"],
         ),
-        (Prediction((), ()), ["has no rows; give one for each of evaluation's 4 clips"]),
+        (Captions((), ()), ["has no rows; give one for each of evaluation's 4 clips"]),
     ],
 )
 def test_validate_refuses(prediction, messages):
@@ -733,7 +651,7 @@ def test_names_that_all_differ_alike_are_one_finding(tmp_path):
     rows = [f"{number}.wav,A dog no. {number}." for number in range(9)]
     (tmp_path / "captions_test.csv").write_text("\n".join(["file_name,caption_1", *rows]))
     split = read_dataset(tmp_path, "test", sound=False)["test"]
-    prediction = Prediction(tuple(f"x/{number}" for number in range(9)), ("A dog.",) * 9, tuple(range(2, 11)))
+    prediction = Captions(tuple(f"x/{number}" for number in range(9)), ("A dog.",) * 9, tuple(range(2, 11)))
     with pytest.raises(Faulty) as faulty:
         validate(split, prediction, "it.csv")
     assert str(faulty.value) == (
@@ -747,7 +665,7 @@ def test_the_captions_of_another_split_name_it(tmp_path):
         rows = [f"{name} {number}.wav,A dog." for number in range(9)]
         (tmp_path / f"captions_{name}.csv").write_text("\n".join(["file_name,caption_1", *rows]))
     split = read_dataset(tmp_path, sound=False)["evaluation"]
-    prediction = Prediction(tuple(f"validation {number}.wav" for number in range(9)), ("A dog.",) * 9)
+    prediction = Captions(tuple(f"validation {number}.wav" for number in range(9)), ("A dog.",) * 9)
     with pytest.raises(Faulty) as faulty:
         validate(split, prediction, "it.csv")
     assert str(faulty.value) == (
@@ -771,7 +689,7 @@ def run(capsys, tmp_path, cache):
             for name, texts in zip(NAMES, REFERENCES, strict=True)
         )
     with (tmp_path / "good.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([captioning.COLUMNS, *zip(NAMES, GOOD.captions, strict=True)])
+        csv.writer(file).writerows([CAPTION_COLUMNS, *zip(NAMES, GOOD.captions, strict=True)])
 
     def score(*options, prediction=tmp_path / "good.csv"):
         given = ["score", "captions", "--truth", folder, "--prediction", prediction, "--cache", cache, *options]
@@ -796,7 +714,7 @@ def test_score(run, tmp_path):
 
 def test_the_metric_that_ranks_is_missing(run, monkeypatch, tmp_path):
     """The others are printed, and the exit status says so."""
-    monkeypatch.setattr(captioning, "Meteor", lambda *_: _refuse("meteor"))
+    monkeypatch.setattr(meteor, "Meteor", lambda *_: _refuse("meteor"))
     status, out, err = run("--metrics", "dcase2023", "--json", tmp_path / "score.json")
     assert status == 1
     assert err == "error: spider_fl, the metric that ranks, is not available\n"
@@ -812,14 +730,14 @@ def test_a_metric_asked_for_by_name_is_missing(run):
 
 
 def test_a_metric_of_a_set_that_does_not_rank_is_missing(run, monkeypatch):
-    monkeypatch.setitem(captioning.SETS, "dcase2020", ("cider_d", "spice"))
+    monkeypatch.setattr(captioning, "year_sets", lambda kind: {"dcase2020": MetricSet(("cider_d", "spice"))})
     status, out, err = run("--metrics", "dcase2020")
     assert (status, err) == (0, "")
     assert "python -m evaluation download spice" in out
 
 
 def test_dcase2024_draws(run, monkeypatch):
-    monkeypatch.setattr(captioning, "Meteor", lambda *_: _refuse("meteor"))
+    monkeypatch.setattr(meteor, "Meteor", lambda *_: _refuse("meteor"))
     status, out, _ = run("--metrics", "dcase2024")
     assert status == 1
     assert "interval:bootstrap-95-9999-seed-0" in out
@@ -840,9 +758,3 @@ def test_bad_input(run, tmp_path):
     assert (status, out) == (1, "")
     assert f"{bad}:3: error: clip 'c.wav' stands in line 2 already" in err
     assert err.count("no caption for clip") == 3
-
-
-def test_log_probabilities_that_are_not_finite_are_never_written(tmp_path):
-    with pytest.raises(BadRequest, match=r"found NaN or infinity for 1 clips, first 'b\.wav'\. Nothing is written"):
-        captioning.write(tmp_path / "x.csv", ["a.wav", "b.wav"], ["a dog", "a cat"], [-1.0, math.nan])
-    assert not list(tmp_path.iterdir())

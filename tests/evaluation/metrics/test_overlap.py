@@ -1,6 +1,5 @@
 import ast
 import csv
-import subprocess
 
 import numpy as np
 import pytest
@@ -8,8 +7,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.metrics import java, overlap
-from evaluation.metrics.overlap import CiderD, bleu, bleu_statistics, meteor, rouge_l
+from evaluation.metrics import overlap
+from evaluation.metrics.overlap import CiderD, bleu, bleu_statistics, rouge_l
 from evaluation.statistics.intervals import from_left_out, pseudo_values
 
 # Tokenised captions of few words, so that n-grams repeat, match, and are shared between clips; blank ones too.
@@ -176,55 +175,6 @@ def test_bleu_without_each_caption(golden):
             for i in range(40)
         ]
         np.testing.assert_allclose(values, from_left_out(value, np.array(left_out)), rtol=0, atol=1e-11)
-
-
-def test_meteor_says_what_the_jar_says(tmp_path):
-    """Each caption, the corpus, and the corpus without each caption: METEOR's own EVAL, in one process.
-
-    The captions have no match, some, one reference word for word, paraphrases, and nothing at all.
-    """
-    predicted = [
-        "a dog barks",
-        "the car is driving fast",
-        "rain",
-        "",
-        "a man speaks and a crowd cheers",
-        "water is poured",
-    ]
-    references = [
-        ["a dog barks", "a hound is barking"],
-        ["an automobile drives quickly", "a vehicle passes by at high speed"],
-        ["birds sing in the morning"],
-        ["a door shuts", "it shuts"],
-        ["a person talks while people clap", "a crowd cheers as a man speaks", "someone speaks"],
-        ["someone pours water into a glass"],
-    ]
-    found, jar = java.find(), java.jars(tmp_path) / "meteor" / "meteor-1.5.jar"
-    lines = ["SCORE ||| " + " ||| ".join([*texts, text]) for text, texts in zip(predicted, references, strict=True)]
-    with subprocess.Popen(
-        [found.path, "-Xmx2G", "-jar", jar, "-", "-", "-stdio", "-l", "en", "-norm"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-
-        def ask(line: str, answers: int) -> list[str]:
-            process.stdin.write(line + "\n")
-            process.stdin.flush()
-            return [process.stdout.readline().strip() for _ in range(answers)]
-
-        raw = [ask(line, 1)[0] for line in lines]
-        said = ask("EVAL ||| " + " ||| ".join(raw), len(raw) + 1)
-        without = [ask("EVAL ||| " + " ||| ".join(raw[:i] + raw[i + 1 :]), len(raw))[-1] for i in range(len(raw))]
-        process.kill()
-    with java.Meteor(found, tmp_path) as ours:
-        statistics = ours.statistics(predicted, references)
-    np.testing.assert_allclose(meteor(statistics), np.array(said[:-1], dtype=float), rtol=0, atol=1e-14)
-    assert meteor(statistics.sum(axis=0)) == pytest.approx(float(said[-1]), abs=1e-14)
-    value, values = pseudo_values(statistics, meteor)
-    np.testing.assert_allclose(values, from_left_out(value, np.array(without, dtype=float)), rtol=0, atol=1e-12)
-    assert meteor(statistics)[0] == 1  # word for word, and no fragmentation taken off
-    assert 0 < value < 1
 
 
 def test_rouge_l_of_an_empty_caption_and_an_empty_reference_is_0_and_1_in_cocos_evaluation():

@@ -1,18 +1,14 @@
 import csv
-import io
 import itertools
 import json
 import math
 import os
-import pickle
 import re
 import subprocess
 import sys
 import time
 import tomllib
 import tracemalloc
-import warnings
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,22 +24,21 @@ from evaluation.data.relevance import read_relevance
 from evaluation.findings import WARNING, BadRequest, Faulty, limited
 from evaluation.metrics import retrieval
 from evaluation.metrics.retrieval import (
-    Ranking,
-    Similarity,
     average_precision,
     chance,
     evaluate,
     median_rank,
     ndcg,
     ranks,
-    read,
     recall,
     reciprocal_rank,
     success,
     top_k,
     validate,
 )
+from evaluation.predictions import Ranking, Similarity, read_retrieval
 from evaluation.statistics.intervals import METHODS
+from tests.evaluation.hostile_names import HOSTILE_NAMES
 
 ROOT = Path(__file__).parents[3]
 REAL = ROOT.parent / "shared/data"
@@ -205,16 +200,6 @@ def test_a_constant_scorer_gets_the_worst_case(constant, relevant):
     prediction = Similarity(("q",), names, np.full((1, 20), constant, dtype=np.float32))
     found, _ = ranks({"q": frozenset(names[:relevant])}, prediction)
     assert found.tolist() == [list(range(21 - relevant, 21))]
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_scores_that_are_not_finite_are_never_written(value, tmp_path):
-    scores = np.array([[1, 2], [3, value], [value, value]], dtype=np.float32)
-    with pytest.raises(BadRequest) as refusal:
-        retrieval.Similarity(("q", "r", "s"), ("a.wav", "b.wav"), scores).save(tmp_path / "x.npz")
-    message = "scores must be finite; found NaN or infinity for 2 of 3 queries, first 'r'. Nothing is written"
-    assert message in str(refusal.value)
-    assert not list(tmp_path.iterdir())
 
 
 def test_nan_is_worse_than_any_score():
@@ -722,294 +707,6 @@ def test_a_full_ranking_of_clotho_is_checked_in_no_time():
     assert time.process_time() - start < 2  # 0.05 s; with list.count for every name, 6 s
 
 
-# ------------------------------------------------------------------------------------------------ read
-
-HOSTILE = (
-    *(" leading.wav", "trailing.wav ", "a, b.wav", 'q"uo"te.wav', "cours d&#39;eau.wav", "x.y.z.wav", "名前.wav"),
-    *("e\u0301.wav", "\u00e9.wav", "tab\t.wav", "nul\0.wav", "half \ud83d.wav", "", "UPPER.WAV", "-", "long" * 3000),
-)
-
-
-def test_npz_holds_texts_and_scores_verbatim(tmp_path):
-    scores = np.random.default_rng(0).normal(size=(len(HOSTILE), len(HOSTILE))).astype(np.float32)
-    scores[0, :2] = [-0.0, 1e-45]
-    Similarity(HOSTILE, HOSTILE[::-1], scores).save(tmp_path / "new" / "it.npz")
-    again = read(tmp_path / "new" / "it.npz")
-    assert (again.queries, again.file_names) == (HOSTILE, HOSTILE[::-1])
-    assert again.scores.dtype == np.float32
-    assert again.scores.tobytes() == scores.tobytes()
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["it.npz"]
-
-
-def texts(*values) -> np.ndarray:
-    return np.frombuffer(json.dumps(values).encode(), dtype=np.uint8)
-
-
-class Bomb:
-    def __reduce__(self):
-        return (warnings.warn, ("a pickle was run",))
-
-
-def npz(**arrays) -> bytes:
-    file = io.BytesIO()
-    np.savez(
-        file, **({"queries": texts("q"), "file_names": texts("a", "b"), "scores": np.zeros((1, 2), "f4")} | arrays)
-    )
-    return file.getvalue()
-
-
-def npy(array) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
-
-
-WRITES = "must hold queries, file_names and scores as `systems predict` writes them"
-FLOATS = "scores must be 1 x 2 floats, queries by clips; found"
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", WRITES),
-        (b"not a zip file", WRITES),
-        (npz()[:-30], f"{WRITES} (File is not a zip file)"),
-        (npz().replace(b"\x00" * 8, b"\x01" * 8), WRITES),
-        (npy(np.zeros((1, 2))), WRITES),
-        (pickle.dumps(Bomb()), f"{WRITES} (File is not a zip file)"),
-        (npz(scores=np.array([[Bomb(), 0]])), f"{FLOATS} 1 x 2 object"),
-        (npz(queries=np.array([Bomb()])), f"{WRITES} (Object arrays cannot be loaded when allow_pickle=False)"),
-        (npz(queries=np.array(["q"])), WRITES),  # a plain array of strings
-        (npz(queries=texts(1)), f"{WRITES} (queries and file_names must be lists of texts)"),
-        (npz(file_names=texts("a", ["b"])), f"{WRITES} (queries and file_names must be lists of texts)"),
-        (npz(queries=np.frombuffer(b"1", np.uint8)), WRITES),
-        (npz(queries=np.frombuffer(b'["\xe9"]', np.uint8)), WRITES),
-        (
-            npz().replace(b"scores.npy", b"others.npy"),
-            f"{WRITES} (\"There is no item named 'scores.npy' in the archive\")",
-        ),
-        (npz(scores=np.zeros((2, 1), "f4")), f"{FLOATS} 2 x 1 float32"),
-        (npz(scores=np.zeros(2)), f"{FLOATS} 2 float64"),
-        (npz(scores=np.zeros((1, 2, 1), "f4")), f"{FLOATS} 1 x 2 x 1 float32"),
-        (npz(scores=np.zeros((1, 2), "i8")), f"{FLOATS} 1 x 2 int64"),
-        (npz(scores=np.array([["0", "1"]])), f"{FLOATS} 1 x 2 <U1"),
-    ],
-    ids=itertools.count(),
-)
-def test_npz_that_does_not_hold(content, message, tmp_path, recwarn):
-    path = tmp_path / "it.npz"
-    path.write_bytes(content)
-    with pytest.raises(Faulty) as refusal:
-        read(path)
-    assert str(refusal.value).startswith(f"{path}: error: {message}")
-    assert not [warning for warning in recwarn if "a pickle was run" in str(warning.message)]
-
-
-def packed(method: int = zipfile.ZIP_DEFLATED, **arrays) -> bytes:
-    """A compressed npz of headers alone, or of headers and zeros as far as 100 MB."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", method) as archive:
-        for name, array in ({"queries": texts("q"), "file_names": texts("a", "b")} | arrays).items():
-            if isinstance(array, tuple):
-                with archive.open(f"{name}.npy", "w") as member:
-                    np.lib.format.write_array_header_2_0(
-                        member, {"shape": array, "fortran_order": False, "descr": "<f4"}
-                    )
-                    member.write(bytes(10**6))
-            else:
-                archive.writestr(f"{name}.npy", npy(array))
-    return file.getvalue()
-
-
-def long_header() -> bytes:
-    """An array whose header says that it has 4 GB."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("queries.npy", b"\x93NUMPY\2\0" + b"\xff" * 4 + b" " * 10**6)
-    return file.getvalue()
-
-
-ASKED = (5, 7)
-MOST = 10 * 8 * 5 * 7 + 2**23
-HUGE = {
-    "many scores": (
-        packed(scores=(20_000, 20_000)),
-        f"scores must be of 5 queries and 7 clips, and not take more than {MOST} bytes; found 20000 x 20000 float32, "
-        "1600000000 bytes: is this the prediction of this split?",
-    ),
-    "more than any memory": (
-        packed(scores=(2**40, 2**40)),
-        f"scores must be of 5 queries and 7 clips, and not take more than {MOST} bytes; found {2**40} x {2**40} "
-        f"float32, {2**82} bytes: is this the prediction of this split?",
-    ),
-    "many dimensions": (
-        packed(scores=(2**20,) * 4),
-        f"scores must be of 5 queries and 7 clips, and not take more than {MOST} bytes; found",
-    ),
-    "many queries and no clip": (packed(scores=(2**40, 0)), f"{FLOATS} {2**40} x 0 float32"),
-    "long texts": (
-        packed(queries=np.zeros(10**7, np.uint8), scores=(1, 2)),
-        "queries must not take more than 8192 bytes; found 10000000: give the texts themselves",
-    ),
-    "texts of any shape": (
-        packed(file_names=(10**6, 10**6), scores=(1, 2)),
-        "file_names must not take more than 12288 bytes; found 4000000000000: give the texts themselves",
-    ),
-    "LZMA": (
-        packed(zipfile.ZIP_LZMA, scores=np.zeros((1, 2), "f4")),
-        f"{WRITES} (queries is packed by method 14; write it with np.savez)",
-    ),
-    "a header without end": (long_header(), f"{WRITES} (queries has a header of version (2, 0) and 4294967295 bytes)"),
-    "a shape below zero": (packed(scores=(-1, 2)), f"{WRITES} (scores has a shape below zero)"),
-}
-
-
-@pytest.mark.parametrize(("content", "message"), HUGE.values(), ids=HUGE)
-def test_npz_that_would_take_all_memory_is_refused_unread(content, message, tmp_path, monkeypatch):
-    path = tmp_path / "it.npz"
-    path.write_bytes(content)
-    reading = retrieval.npz.array
-
-    def small(archive, name):
-        assert name != "scores"
-        array = reading(archive, name)
-        assert array.nbytes < 100
-        return array
-
-    monkeypatch.setattr(retrieval.npz, "array", small)
-    with pytest.raises(Faulty) as refusal:
-        read(path, ASKED)
-    assert str(refusal.value).startswith(f"{path}: error: {message}")
-
-
-def test_npz_may_hold_more_than_is_asked(tmp_path):
-    """Queries beyond the truth's are left out, and clips of no split count as wrong; neither is too much."""
-    more = Similarity(tuple(map(str, range(50))), tuple(map(str, range(70))), np.zeros((50, 70)))
-    more.save(tmp_path / "it.npz")
-    assert read(tmp_path / "it.npz", ASKED).scores.shape == (50, 70)
-    (tmp_path / "zeros.npz").write_bytes(packed(scores=np.zeros((1, 2), "f4")))
-    assert read(tmp_path / "zeros.npz").scores.tolist() == [[0, 0]]
-
-
-def test_npz_damaged_anywhere_is_refused_or_read(tmp_path):
-    whole, path, random = npz(), tmp_path / "it.npz", np.random.default_rng(0)
-    damaged = [whole[:length] for length in range(0, len(whole), 17)]
-    for place in random.integers(0, len(whole), 200):
-        damaged.append(whole[:place] + bytes([whole[place] ^ random.integers(1, 256)]) + whole[place + 1 :])
-    refused = 0
-    for content in damaged:
-        path.write_bytes(content)
-        try:
-            assert read(path).scores.shape == (1, 2)
-        except Faulty:
-            refused += 1
-    assert refused > len(damaged) / 2
-
-
-SEMICOLONS = ":1: error: columns must be separated by commas or tabs; found semicolons: save it so"
-ROWS = [["caption", "file_name_1", "file_name_2"], ["It rains, a lot.", " rain.wav", "a, b.wav"], ['"Hi"', "é.wav", ""]]
-
-
-def as_csv(separator=",", end="\n") -> str:
-    file = io.StringIO(newline="")
-    csv.writer(file, delimiter=separator, lineterminator=end).writerows(ROWS)
-    return file.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("it.csv", as_csv().encode()),
-        ("IT.CSV", as_csv().encode()),
-        ("tab.csv", as_csv("\t").encode()),
-        ("tab.tsv", as_csv("\t").encode()),
-        ("bom.csv", as_csv().encode("utf-8-sig")),
-        ("tab bom.csv", as_csv("\t").encode("utf-8-sig")),
-        ("crlf.csv", as_csv(end="\r\n").encode()),
-        ("cr.csv", as_csv(end="\r").encode()),
-        ("no last newline.csv", as_csv().rstrip("\n").encode()),
-        ("blank lines at the end.csv", as_csv().encode() + b"\n\n"),
-    ],
-)
-def test_csv(name, content, tmp_path):
-    (tmp_path / name).write_bytes(content)
-    names = ((" rain.wav", "a, b.wav"), ("é.wav", ""))
-    assert read(tmp_path / name) == Ranking(("It rains, a lot.", '"Hi"'), names, (2, 3))
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (
-            as_csv().encode("latin-1"),
-            ":3: file_name_1: error: must be UTF-8; byte 0xE9 is not (Latin-1 'é'?): save the file as UTF-8",
-        ),
-        (as_csv().encode("utf-16"), ": error: must be UTF-8; this is UTF-16: save it as UTF-8"),
-        (
-            b'caption,file_name_1\nIt rains.,"a" b.wav\n',
-            ":2: error: is not valid CSV (',' expected after '\"'); quote a cell that holds a comma or a quote, and "
-            "double its quotes",
-        ),
-        (
-            b'caption,file_name_1\nIt rains.,"a.wav\n',
-            ":2: error: is not valid CSV (unexpected end of data); quote a cell that holds a comma or a quote, and "
-            "double its quotes",
-        ),
-        (b"caption,file_name_1\n\nIt rains.,a.wav\n", ":2: error: is a blank line; remove it"),
-        (as_csv(";").encode(), SEMICOLONS),
-        (as_csv(";", "\r\n").encode("utf-8-sig"), SEMICOLONS),
-        (b'"caption";"file_name_1"\n"It rains, a lot.";"a.wav"\n', SEMICOLONS),
-        (b"index;a, b.wav;c, d.wav;e.wav\nIt rains, a lot.;1,5;2;3\n", SEMICOLONS),
-    ],
-)
-def test_csv_that_does_not_hold(content, message, tmp_path):
-    path = tmp_path / "it.csv"
-    path.write_bytes(content)
-    with pytest.raises(Faulty) as refusal:
-        read(path)
-    assert str(refusal.value) == f"{path}{message}"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "caption,file_name_1\nIt rains; a lot.,a;b.wav\n",
-        "index,a;b;c.wav\nIt; rains,1\n",
-        "It rains; a lot.,a.wav,b.wav\nIt; snows.,a.wav,b.wav\n",  # without a header
-        '"It rains; a lot."\n"It; snows."\n',
-        "It rains; a lot.\nIt snows.\n",
-    ],
-)
-def test_semicolons_that_part_no_columns(text, tmp_path):
-    (tmp_path / "it.csv").write_text(text)
-    read(tmp_path / "it.csv")
-
-
-def test_a_captioner_s_prediction(tmp_path):
-    path = tmp_path / "it.csv"
-    path.write_text("log_probability,file_name,caption_predicted\n-1,a.wav,A dog, barking.\n\n")
-    with pytest.raises(BadRequest, match=r"it.csv: holds the captions of a captioner; score it with `evaluation score"):
-        read(path)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("absent.npz", "no such file; give a prediction (.npz or .csv)"),
-        ("folder.npz", "is a folder; give a prediction (.npz or .csv)"),
-        ("it.txt", "must be .npz (a similarity matrix) or .csv (query and best clips, best first)"),
-        ("it", "must be .npz (a similarity matrix) or .csv (query and best clips, best first)"),
-    ],
-)
-def test_no_prediction(name, message, tmp_path):
-    (tmp_path / "folder.npz").mkdir()
-    (tmp_path / "it.txt").touch()
-    (tmp_path / "it").touch()
-    with pytest.raises(BadRequest) as refusal:
-        read(tmp_path / name)
-    assert str(refusal.value) == f"{tmp_path / name}: {message}"
-
-
 # ------------------------------------------------------------------------------------------------ evaluate
 
 # Twenty clips, four queries with one relevant clip each, found at ranks 1, 1, 2 and 6:
@@ -1230,22 +927,11 @@ def test_the_prediction_of_another_split_names_it(tmp_path):
     )
 
 
-@pytest.mark.parametrize("shape", [(4, 19), (3, 20), (20, 4), (80,), (4, 20, 1), ()])
-def test_scores_of_another_shape_than_their_names(shape):
-    with pytest.raises(ValueError, match=r"scores must be \(queries, clips\), here \(4, 20\), but have the shape"):
-        Similarity(tuple(FOUR), TWENTY, np.zeros(shape))
-
-
-def test_a_ranking_without_a_list_for_each_query():
-    with pytest.raises(ValueError, match="a list of clips for each of the 4 queries, but 3 were given"):
-        Ranking(tuple(FOUR), (TWENTY,) * 3)
-
-
 @pytest.mark.parametrize("text", ["", "\n", "caption,file_name_1\n"])
 def test_a_prediction_without_rows(text, tmp_path):
     (tmp_path / "it.csv").write_text(text)
     with pytest.raises(Faulty) as faulty:
-        validate(FOUR, TWENTY, read(tmp_path / "it.csv"), "it.csv")
+        validate(FOUR, TWENTY, read_retrieval(tmp_path / "it.csv"), "it.csv")
     assert str(faulty.value) == "it.csv: error: has no rows; give one for each of the 4 queries"
 
 
@@ -1320,7 +1006,7 @@ def test_queries_of_one_clip_are_one_group():
 
 def test_the_same_prediction_from_either_file_scores_the_same(tmp_path):
     random = np.random.default_rng(3)
-    truth = {query: frozenset(random.choice(TWENTY, 3)) for query in HOSTILE if "\ud83d" not in query}
+    truth = {query: frozenset(random.choice(TWENTY, 3)) for query in HOSTILE_NAMES if "\ud83d" not in query}
     matrix = Similarity(tuple(truth), TWENTY, random.random((len(truth), 20)).astype(np.float32))
     matrix.save(tmp_path / "it.npz")
     best = matrix.top(10)
@@ -1328,7 +1014,7 @@ def test_the_same_prediction_from_either_file_scores_the_same(tmp_path):
         rows = ([query, *names] for query, names in zip(best.queries, best.file_names, strict=True))
         csv.writer(file).writerows([["caption", *(f"file_name_{rank}" for rank in range(1, 11))], *rows])
     split, metrics = split_of(truth, TWENTY), ["mAP@10", "R@1", "R@5", "R@10", "mAP@5", "R@20"]
-    full, top = (evaluate(split, read(tmp_path / f"it.{kind}"), metrics=metrics) for kind in ("npz", "csv"))
+    full, top = (evaluate(split, read_retrieval(tmp_path / f"it.{kind}"), metrics=metrics) for kind in ("npz", "csv"))
     assert full.metrics["R@20"].estimate.value == 1
     assert top.metrics["R@20"].estimate == top.metrics["R@10"].estimate  # what is not in the file is not found
     for name in metrics[:-1]:
@@ -1452,165 +1138,10 @@ def test_the_prediction_of_another_split_is_one_finding():
     assert [str(finding) for finding in fault.value.findings] == [f"file.csv: error: {message}"]
 
 
-# ------------------------------------------------------------------------------------------------ read: a matrix
-
-
-def matrix_csv(scores, separator=",", end="\n", first="index", names=None, texts=repr) -> str:
-    names = names or (" a, b.wav", "é.wav", '"c".wav', "d'eau &amp; 1.0.wav")[: scores.shape[1]]
-    out = io.StringIO(newline="")
-    table = csv.writer(out, delimiter=separator, lineterminator=end)
-    table.writerow([first, *names])
-    table.writerows([f'It rains, "{row}".', *map(texts, cells)] for row, cells in enumerate(scores.tolist()))
-    return out.getvalue()
-
-
-LIMITS = [np.finfo(kind) for kind in (np.float32, np.float64)]
-
-
-@pytest.mark.parametrize("kind", [np.float32, np.float64])
-@pytest.mark.parametrize(
-    "dialect",
-    [{}, {"separator": "\t"}, {"end": "\r\n"}, {"first": ""}, {"first": "anything, at all"}, {"end": "\r"}],
-    ids=str,
-)
-def test_a_matrix(kind, dialect, tmp_path):
-    """Every number that was written, bit for bit; however it is laid out."""
-    scores = np.random.default_rng(0).normal(size=(7, 4)).astype(kind)
-    limits = np.finfo(kind)
-    scores[0], scores[1] = (limits.max, limits.min, limits.smallest_subnormal, -0.0), scores[1, 0]
-    for name, written in (("it.csv", matrix_csv(scores, **dialect)), ("it.tsv", matrix_csv(scores, **dialect)[:-1])):
-        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" * (name == "it.tsv") + written.encode())
-        again = read(tmp_path / name)
-        assert again.file_names == (" a, b.wav", "é.wav", '"c".wav', "d'eau &amp; 1.0.wav")
-        assert again.queries == tuple(f'It rains, "{row}".' for row in range(7))
-        assert again.scores.dtype == np.float64
-        assert again.scores.astype(kind).tobytes() == scores.tobytes()
-
-
-def test_a_matrix_of_short_numbers_ranks_alike(tmp_path):
-    """Of a float32 numpy writes as few digits as will do: as float64 another number, in the same order, tied alike."""
-    scores = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32).round(1)
-    (tmp_path / "it.csv").write_text(matrix_csv(scores, texts=lambda x: str(np.float32(x))))
-    again = read(tmp_path / "it.csv")
-    assert (again.scores.astype(np.float32) == scores).all()
-    for one, other in itertools.product(range(4), repeat=2):
-        assert ((again.scores[:, one] > again.scores[:, other]) == (scores[:, one] > scores[:, other])).all()
-
-
-@pytest.mark.parametrize(
-    ("change", "messages"),
-    [
-        (
-            ("2.5,", ""),
-            [":3: error: must have 4 cells as the header has, the query and a score for each clip; found 3"],
-        ),
-        (
-            ("2.5", "2.5,7"),
-            [":3: error: must have 4 cells as the header has, the query and a score for each clip; found 5"],
-        ),
-        (("2.5", "much"), [":3: b.wav: error: must be a finite number; found 'much'"]),
-        (("2.5", ""), [":3: b.wav: error: must be a finite number; found ''"]),
-        (("2.5", "nan"), [":3: b.wav: error: must be a finite number; found 'nan'"]),
-        (("2.5", "1e999"), [":3: b.wav: error: must be a finite number; found '1e999'"]),
-        (("2.5", "1_0"), [":3: b.wav: error: must be a finite number; found '1_0'"]),
-        (("2.5", "٣"), [":3: b.wav: error: must be a finite number; found '٣'"]),
-        (("2.5,3.5", "x,-inf"), [":3: b.wav: error: must be a finite number; found 'x', and so in 1 more columns"]),
-        (
-            ("2.5,3.5", "x"),
-            [
-                ":3: error: must have 4 cells as the header has, the query and a score for each clip; found 3",
-                ":3: b.wav: error: must be a finite number; found 'x'",
-            ],
-        ),
-        ((",c.wav", ""), [f":{line}: error: must have 3 cells as the header has, the query and a score for each clip; "
-                          "found 4" for line in (2, 3, 4)]),
-        (("q2", '"q2'), [":4: error: is not valid CSV (unexpected end of data); quote a cell that holds a comma or a "
-                         "quote, and double its quotes"]),
-        (("\nq1", "\n\nq1"), [":3: error: is a blank line; remove it"]),
-    ],
-)  # fmt: skip
-def test_a_matrix_that_does_not_hold(change, messages, tmp_path):
-    text = "index,a.wav,b.wav,c.wav\nq0,1,2,3\nq1,1.5,2.5,3.5\nq2,1,2,3\n"
-    path = tmp_path / "it.csv"
-    assert text.count(change[0]) == 1
-    path.write_text(text.replace(*change), encoding="utf-8")
-    with pytest.raises(Faulty) as refusal:
-        read(path)
-    assert [str(finding).removeprefix(str(path)) for finding in refusal.value.findings] == messages
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "caption,fname_1,fname_2\nq,a.wav,1.wav\n",
-        "caption,fname_1,fname_2\nq,12,a.wav\n",
-        "caption,fname_1\nq,1_0\n",
-        "caption,fname_1\nq,\n",
-        "caption\nq\n",
-        "caption,fname_1\n",
-        "1.0\n",
-    ],
-)
-def test_rankings_are_no_matrix(text, tmp_path):
-    (tmp_path / "it.csv").write_text(text)
-    assert isinstance(read(tmp_path / "it.csv"), Ranking)
-
-
 def test_a_matrix_is_validated_as_any_other(tmp_path):
     split = split_of({"q": {"a"}}, ("a", "b"))
     (tmp_path / "it.csv").write_text("index,a,b,a\nq,1,2,3\nq,1,2,3\n")
     with pytest.raises(Faulty) as refusal:
-        evaluate(split, read(tmp_path / "it.csv"))
+        evaluate(split, read_retrieval(tmp_path / "it.csv"))
     assert "query 'q' stands here twice" in str(refusal.value)
     assert "clip 'a' has two columns" in str(refusal.value)
-
-
-CELL = st.sampled_from(["1", "-2.5", "1e3", " 7", "nan", "inf", "x", "", "1_0", '"1"', '"a', "1\r", "٣", "\n", "1.5\t"])
-NAME = st.sampled_from(
-    ["q", '"q, r"', '"q ""r"""', "", '"a\nb"', '"a', 'a"b', "a\rb", "é", " ", "1", "\0", "\x0b", "\x85"]
-)
-ROWS = st.lists(st.tuples(NAME, st.lists(CELL, min_size=0, max_size=3)), min_size=0, max_size=4)
-
-
-@settings(max_examples=400, deadline=None, database=None)
-@given(ROWS, st.sampled_from(["\n", "\r\n", "\r"]), st.booleans())
-def test_the_fast_way_reads_as_the_slow_one(tmp_path_factory, rows, end, last):
-    """Whatever a file holds, what is read or refused does not depend on whether it could be read fast."""
-    path = tmp_path_factory.getbasetemp() / "fast.csv"
-    lines = [",".join([name, *cells]) for name, cells in [("index", ["a.wav", '"b, c.wav"']), *rows]]
-    path.write_bytes((end.join(lines) + end * last).encode())
-
-    def outcome():
-        try:
-            found = read(path)
-        except Faulty as faulty:
-            return str(faulty)
-        if isinstance(found, Ranking):
-            return found
-        return found.queries, found.file_names, found.scores.tolist()
-
-    fast = outcome()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retrieval, "_plain_matrix", lambda path, separator: None)
-        assert outcome() == fast
-
-
-def test_a_matrix_reads_fast(tmp_path):
-    """A million scores, beside Python's own reading of them: no more than half again what csv and float take."""
-    scores = np.random.default_rng(0).normal(size=(600, 600))
-    path = tmp_path / "it.csv"
-    path.write_text(matrix_csv(scores, names=[f"{n}.wav" for n in range(600)]), encoding="utf-8")
-
-    def plain():
-        with path.open(encoding="utf-8", newline="") as file:
-            return [[float(cell) for cell in cells[1:]] for cells in itertools.islice(csv.reader(file), 1, None)]
-
-    best = {}
-    for _ in range(3):
-        for way in (plain, lambda: read(path)):
-            began = time.process_time()
-            way()
-            name = way.__name__
-            best[name] = min(best.get(name, math.inf), time.process_time() - began)
-    assert best["<lambda>"] < 1.5 * best["plain"]
-    assert (read(path).scores == scores).all()

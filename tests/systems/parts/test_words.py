@@ -22,7 +22,7 @@ CAPTIONS = ["A dog barks twice.", "Rain falls on a tin roof.", "A dog barks and 
     ],
 )
 def test_tokens(text, expected):
-    assert words.tokenize(text) == expected
+    assert words.words_without_hyphens(text) == expected
 
 
 def test_training_gives_one_result_for_one_seed():

@@ -24,7 +24,7 @@ def checked(name: str, folder: Path) -> bool:
     from hearvalidator.validate import ModelError, ValidateModel  # here: the tests do without TensorFlow
 
     module = f"{encoders.__name__}.{name}"
-    part = importlib.import_module(module).PART
+    part = importlib.import_module(module).ASSET
     try:
         path, what = weights.find(part, SHARED if name == "yamnet" and SHARED.is_dir() else ""), "published weights"
     except BadRequest as absent:

