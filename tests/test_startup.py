@@ -7,7 +7,19 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "lightning", "torchmetrics", "transformers", "gensim", "ray", "matplotlib", "seaborn", "sklearn")
+HEAVY = (
+    "torch",
+    "lightning",
+    "torchmetrics",
+    "transformers",
+    "gensim",
+    "ray",
+    "matplotlib",
+    "seaborn",
+    "sklearn",
+    "pandas",
+    "jinja2",
+)
 SCRIPT = """
 import importlib, json, sys
 statuses = []

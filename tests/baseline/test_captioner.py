@@ -171,6 +171,7 @@ def test_it_begins_with_the_retrievers_encoder(retriever):
     assert same({f"model.audio_encoder.{name}": value for name, value in encoder.items()}, there)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "name", "count"), [(Training, "training_step", 5), (training.AtomicCheckpoints, "save_checkpoint", 2)]
 )

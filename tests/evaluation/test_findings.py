@@ -273,7 +273,7 @@ def leaving(tmp_path):
         *(("wrong", 2, reader) for reader in READERS[:2]),
     ],
 )
-def test_a_reader_that_leaves_changes_neither_the_work_nor_its_status(tmp_path, leaving, outcome, status, reader):
+def test_a_reader_that_leaves_changes_no_work_and_no_status(tmp_path, leaving, outcome, status, reader):
     found, printed = leaving(outcome, reader)
     assert found == status
     assert (tmp_path / "written").exists()

@@ -266,7 +266,7 @@ def test_score_against_grades(run, scored):
     assert "|relevant:2-2|" in out
 
 
-def test_the_folders_relevance_is_the_truth_unless_captions_are_asked_for(run, scored):
+def test_the_folders_relevance_is_the_default_truth(run, scored):
     (scored / "relevance.csv").rename(scored / "relevance_evaluation.csv")
     _, listed, _ = score(run, scored, "--metrics", "R@1")
     _, captions, _ = score(run, scored, "--metrics", "R@1", "--relevance", "captions")

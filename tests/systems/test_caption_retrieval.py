@@ -193,7 +193,7 @@ def test_workers_find_the_same(encode, tmp_path, monkeypatch):
     assert found.least == expected.least
 
 
-def test_a_prefilter_leaves_pairs_out_and_its_recall_is_measured(place, encode, tmp_path, monkeypatch):
+def test_a_prefilter_reduces_pairs_and_reports_its_recall(place, encode, tmp_path, monkeypatch):
     mean = texts.encoder(str(place / "text"), 3, "mean")  # as good as a sentence encoder here
     captions = many(40)
     expected, _ = plain(captions, encode, 0.5, tmp_path)
@@ -340,7 +340,7 @@ def test_the_nearest_are_those_of_a_plain_loop(place, embedding, faiss):
     assert model.nearest(asked, lengths, 99).shape == (2, 30), "no more than there are"
 
 
-def test_clips_are_cut_and_padded_and_answered_alike_in_any_batch(place, capsys):
+def test_cut_and_padded_clips_are_answered_alike_in_any_batch(place, capsys):
     model = library(place)
     sounds = torch.zeros(3, 9000)
     lengths = torch.tensor([9000, 4000, 800])
@@ -385,7 +385,7 @@ def test_every_config_is_one():
     assert caption_retrieval.PARAMETERS.split()[0] == f"{count:,}"
 
 
-def test_it_trains_predicts_without_the_data_and_validates_as_it_predicts(place, tmp_path, capsys):
+def test_it_predicts_without_the_data_as_it_validated(place, tmp_path, capsys):
     state = trained(place, tmp_path / "run", "monitor=CIDEr-D")
     assert not any("audio_encoder" in name for name in state["state_dict"])
     assert "clips 6 are cut" in capsys.readouterr().err
@@ -460,7 +460,7 @@ def test_a_wrong_request_gets_one_clear_line_and_leaves_nothing(place, tmp_path,
     assert not (tmp_path / "run").exists()
 
 
-def test_a_training_set_without_a_similar_pair_gets_one_clear_line(place, tmp_path, clotho_like, capsys):
+def test_no_similar_pair_in_the_training_set_is_one_error(place, tmp_path, clotho_like, capsys):
     asked = arguments(place, tmp_path / "run", "threshold=1", "monitor=CIDEr-D")
     asked[asked.index("--data") + 1] = str(clotho_like())
     assert command(parser(), asked) == 2

@@ -274,7 +274,7 @@ NEAREST = """
 """
 
 
-def test_captions_of_the_clips_are_different_enough_to_see_that_one_is_drawn_at_random(team):
+def test_captions_differ_enough_to_notice_a_random_choice(team):
     """A nearest neighbour's, whose neighbours are drawn: what it says are the clips' first captions."""
     source = RETRIEVER[:START] + NEAREST + RETRIEVER[END:]
     source = source.replace(
@@ -305,7 +305,7 @@ def test_what_keeps_the_run_from_being_made_is_said_too(team):
     assert findings[1].startswith("train: must write config.yaml into the run folder; found no such file")
 
 
-def test_all_faults_are_found_at_once_and_named_with_their_place(team, capsys, tmp_path):
+def test_all_faults_are_reported_at_once_with_their_place(team, capsys, tmp_path):
     source = RETRIEVER.replace(', extra="forbid"', "").replace("return model.eval()", "return model")
     source = (
         source.replace(TEXT, "raise ValueError('no texts')").replace("= 8000", "= 16000").replace(AUDIO, "return audio")
@@ -320,7 +320,7 @@ def test_all_faults_are_found_at_once_and_named_with_their_place(team, capsys, t
     assert f"found ValueError (no texts) at {tmp_path}/team.py:{line} for 'A dog barks" in lines[3]
 
 
-def test_what_training_left_in_the_module_is_not_there_in_another_process(team):
+def test_a_new_process_lacks_what_training_left_in_the_module(team):
     source = RETRIEVER.replace("    model = Model()\n    run.best", "    model = KEPT['model'] = Model()\n    run.best")
     source = "KEPT = {}\n" + source.replace("return model.eval()", "return KEPT['model'].eval()")
     (finding,) = found(team(source))

@@ -118,7 +118,7 @@ def test_the_ten_systems_are_configs():
     assert yaml.safe_load(CONFIGS["system-8"].read_text()).keys() == clip_aac.Config.model_fields.keys()
 
 
-def test_the_published_systems_are_the_paper_s_and_narrow_is_the_measured_one():
+def test_published_configs_follow_the_paper_but_for_narrow():
     for name, path in CONFIGS.items():
         config = contract.configure(clip_aac.Config, path)
         expected = ("pre", "mean") if name == "narrow" else ("post", "sum")
@@ -797,7 +797,7 @@ def test_the_decoder_is_the_original_transformer():
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_checkpoint_from_before_a_key_existed_has_what_there_was_then(tmp_path):
+def test_an_older_checkpoint_has_the_values_of_its_time(tmp_path):
     model = tiny(decoder_norm="pre")
     config = model.config.model_dump(mode="json")
     del config["decoder_norm"], config["word_loss"], config["front_end"]
@@ -809,7 +809,7 @@ def test_a_checkpoint_from_before_a_key_existed_has_what_there_was_then(tmp_path
     assert (loaded.decoder_norm, loaded.word_loss, loaded.front_end) == ("pre", "mean", "stft")
 
 
-def test_with_alpha_1_only_the_heads_learn_and_captions_are_refused():
+def test_with_alpha_1_only_heads_learn_and_captions_are_refused():
     model = tiny(alpha=1, monitor="mAP@10")
     sounds = [tone(hertz) for hertz in TONES.values()]
     batch = batch_of(model, sounds, TONES)
@@ -972,7 +972,7 @@ def test_one_checkpoint_captions_and_retrieves(place, run, capsys):
     assert len(list((run / "submission").glob("*.zip"))) == 2
 
 
-def test_the_inference_checkpoint_captions_alike_without_the_text_head(place, run, tmp_path, capsys):
+def test_the_inference_checkpoint_gives_the_same_captions(place, run, tmp_path, capsys):
     whole, stripped = (
         torch.load(run / "checkpoints" / name, weights_only=True) for name in ("best.ckpt", "inference.ckpt")
     )

@@ -147,7 +147,7 @@ def echo(tmp_path, monkeypatch):
     return run
 
 
-def test_a_captioner_without_log_probabilities_captions_a_blind_set(echo, loud_and_quiet, capsys):
+def test_a_blind_set_is_captioned_without_log_probabilities(echo, loud_and_quiet, capsys):
     (loud_and_quiet / "evaluation").rename(loud_and_quiet / "test")
     assert (
         command(parser(), ["predict", str(echo), "--data", str(loud_and_quiet), "--split", "test", "--trust", "echo"])

@@ -137,7 +137,7 @@ def test_the_decoder_is_equations_9_to_13(model):
     assert learnt.reduce_frames.out_features == learnt.reduce_states.out_features == 60
 
 
-def test_weights_begin_as_published_and_the_head_as_the_language_models(place):
+def test_initial_weights_are_as_published(place):
     language = generator.LanguageModel(str(place / "gpt"))
     torch.manual_seed(0)
     learnt = generator.Generator(language, 500, 60, 0.3)
@@ -191,7 +191,7 @@ def test_any_model_from_left_to_right_is_one(place, tmp_path, kind, sizes, size,
 
 
 @pytest.mark.parametrize(("kind", "sizes"), [("Roberta", {"intermediate_size": 16}), ("Mamba", {"state_size": 4})])
-def test_what_is_not_read_from_left_to_right_or_keeps_no_keys_is_refused(place, tmp_path, kind, sizes):
+def test_only_causal_models_with_a_key_cache_are_accepted(place, tmp_path, kind, sizes):
     with pytest.raises(BadRequest, match=f"must be read from left to right .*; {kind}ForCausalLM, as its config"):
         other_model(place, tmp_path / "model", kind, **sizes)
 
@@ -272,7 +272,7 @@ def test_every_config_is_one():
     assert (small.retrieval.epochs, small.retrieval.audio_encoder) == (3, "yamnet")
 
 
-def test_a_run_keeps_what_learns_and_its_first_stage_predicts_by_itself(place, run, capsys):
+def test_a_run_keeps_what_learns_and_its_first_stage_predicts(place, run, capsys):
     state = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     assert {name.split(".")[1] for name in state["state_dict"]} == {"generator"}
     assert command(parser(), ["predict", str(run), "--data", str(place / "data")]) == 0
@@ -369,7 +369,7 @@ def test_an_empty_caption_is_named_with_its_line(place, tmp_path, clotho_like, c
     assert line.startswith(f"{folder}/captions_development.csv:7: caption_5: error: is blank; write a caption")
 
 
-def test_another_language_model_or_first_stage_than_in_training_is_refused(place, tmp_path, capsys):
+def test_another_language_model_or_first_stage_is_refused(place, tmp_path, capsys):
     causal_model(tmp_path / "gpt", seed=0)
     trained(place, tmp_path / "run", f"language_model={tmp_path / 'gpt'}", "epochs=1")
     asked = arguments(place, tmp_path / "killed", f"language_model={tmp_path / 'gpt'}")

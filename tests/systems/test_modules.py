@@ -65,7 +65,7 @@ def ran(place):
         ("tests.systems.tiny", "tests/systems/tiny.py"),
     ],
 )
-def test_other_modules_are_refused_before_anything_of_them_is_imported(place, name, found):
+def test_other_modules_are_refused_before_they_are_imported(place, name, found):
     before = set(sys.modules)
     with pytest.raises(modules.UntrustedModule) as refusal:
         modules.must_be_trusted(name, "no such module")

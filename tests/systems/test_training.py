@@ -92,6 +92,7 @@ def test_two_runs_with_one_seed_agree_and_with_another_do_not(data, undisturbed,
     assert not same(weights(tmp_path / "other"), weights(undisturbed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "name", "count", "how"),
     [
@@ -208,7 +209,7 @@ def over(tmp_path):
     return course
 
 
-def test_an_interrupt_after_the_last_epoch_does_not_pass_for_the_end(over):
+def test_an_interrupt_after_the_last_epoch_is_not_the_end(over):
     with over.ending_on_interrupts():
         pass
     with pytest.raises(KeyboardInterrupt), over.ending_on_interrupts():
@@ -217,7 +218,7 @@ def test_an_interrupt_after_the_last_epoch_does_not_pass_for_the_end(over):
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_an_interrupt_that_became_another_error_ends_as_an_interrupt(over):
+def test_an_interrupt_turned_into_an_error_ends_as_interrupt(over):
     profiler = SimpleProfiler()
 
     def start(action):  # interrupted before it begins, so that `stop` raises ValueError
@@ -349,7 +350,7 @@ def test_a_wrong_request_gets_one_clear_line_and_leaves_nothing(data, tmp_path, 
     assert not run.exists()
 
 
-def test_word_vectors_of_another_length_are_refused_before_anything_is_written(data, tmp_path, capsys):
+def test_word_vectors_of_another_length_are_refused_at_once(data, tmp_path, capsys):
     (tmp_path / "glove.txt").write_text("dog 0.1 0.2\nrain 0.3 0.4\n")
     assert command(parser(), arguments(data, tmp_path / "run", "--set", f"words={tmp_path}/glove.txt")) == 2
     expected = f"error: words: {tmp_path}/glove.txt: vectors must have 300 values; these have 2\n"
@@ -394,7 +395,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_advice(data, tmp_path, caps
         ([0.3, 0.2, 0.4, 0.2, 0.2], True),
     ],
 )
-def test_the_learning_rate_falls_after_two_epochs_without_improvement(values, expected):
+def test_the_rate_falls_after_two_epochs_without_improvement(values, expected):
     assert training.plateaued(values, 2) is expected
 
 
@@ -409,7 +410,7 @@ def test_training_stops_and_slows_down_without_improvement(data, tmp_path):
 
 
 @pytest.mark.parametrize("how", [terminate, interrupt, lose_interrupt])
-def test_a_run_that_is_asked_to_stop_does_not_pass_for_one_that_ended(data, undisturbed, tmp_path, capfd, how):
+def test_a_run_that_is_stopped_does_not_pass_for_a_finished_one(data, undisturbed, tmp_path, capfd, how):
     run = tmp_path / "run"
     assert cut_off(arguments(data, run), retriever.Training, "training_step", 6, how) not in (0, 99)
     assert capfd.readouterr().err.splitlines()[-1] == "interrupted; give the same command again"

@@ -1027,7 +1027,7 @@ def test_a_folder_that_only_looks_like_audiocaps(tmp_path):
 
 
 @pytest.mark.parametrize("sounds", [("102",), ("101", "102", "103")])
-def test_an_audiocaps_clip_named_by_any_of_its_ids_has_all_its_captions(tmp_path, sounds):
+def test_any_id_of_an_audiocaps_clip_names_all_its_captions(tmp_path, sounds):
     listed = rows("101,zz,30,Rain", "102,zz,30,It is raining", "103,zz,30,Drops fall", header=AUDIOCAPS)
     write(tmp_path, {"test.csv": listed, **{f"test/{name}.wav": WAV for name in sounds}})
     read = read_dataset(tmp_path)

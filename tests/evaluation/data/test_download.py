@@ -148,7 +148,7 @@ def refused(folder: Path, server: Server) -> str:
 ARCHIVE, TABLE = "clotho_audio_development.7z", "clotho_captions_development.csv"
 
 
-def test_a_full_fetch_makes_the_layout_and_a_second_one_asks_for_nothing(tmp_path, server, files):
+def test_a_full_fetch_makes_the_layout_and_a_second_nothing(tmp_path, server, files):
     folder = tmp_path / "data" / "clotho"
     download.clotho(folder, base_url=server.url.rstrip("/"))
     there = contents(folder)
@@ -449,7 +449,7 @@ def test_a_disk_that_is_too_small_to_unpack(tmp_path, server, monkeypatch):
     assert [path.name for path in (tmp_path / ".downloads").glob("*.7z")] == [ARCHIVE], "what was fetched is kept"
 
 
-def test_the_space_still_needed_is_the_most_at_any_time_without_what_is_here(tmp_path):
+def test_the_space_needed_is_the_peak_less_what_is_there(tmp_path):
     one, two = download.Remote("a.7z", "", 1000, "development"), download.Remote("b.7z", "", 900, "validation")
     assert download._space(tmp_path, []) == 0
     assert download._space(tmp_path, [one]) == 2600  # the archive, and 1.6 times as much sound

@@ -257,7 +257,7 @@ def mean_average_precision(similarity: np.ndarray, queries: list[str], names: li
     return float(np.mean(values))
 
 
-def test_the_more_an_oracle_knows_the_more_it_finds_and_none_finds_all(tmp_path, monkeypatch):
+def test_an_oracle_that_knows_more_finds_more_but_not_all(tmp_path, monkeypatch):
     monkeypatch.setattr(generate, "render", lambda rng, scene: np.zeros(2))  # the oracles read tables only
     generate.make_soundscapes(tmp_path / "data", clips={"evaluation": 120}, workers=1, progress=False)
     split = read_dataset(tmp_path / "data")["evaluation"]

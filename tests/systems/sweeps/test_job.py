@@ -26,6 +26,7 @@ def job(place, tmp_path):
     return Job("captioner_system", {}, place / "data", "evaluation", "bleu_1", out, cache, Path.cwd())
 
 
+@pytest.mark.slow
 def test_captioners_are_scored_by_captioning_metrics(job, monkeypatch):
     monkeypatch.setattr(captioning, "BASIC", ("bleu_1", "cider_d"))  # METEOR starts Java
     outcome = Worker(job).make(RUN)
