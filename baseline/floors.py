@@ -23,7 +23,9 @@ import numpy as np
 
 from evaluation import predictions, report
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, Split, read_dataset
-from evaluation.findings import BadRequest, command, table
+from evaluation.cli import command
+from evaluation.findings import BadRequest
+from evaluation.text import table
 from evaluation.metrics import captioning, overlap
 from evaluation.scores import Score
 from systems import modules

@@ -31,7 +31,9 @@ from bench import (
     sweeps,
     training,
 )
-from evaluation.findings import BadRequest, command, table
+from evaluation.cli import command
+from evaluation.findings import BadRequest
+from evaluation.text import table
 
 VERSIONS = (
     "numpy",

@@ -22,14 +22,12 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
-
 from tabulate import tabulate
-
 from evaluation.ordering import natural
+from evaluation.text import printable
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 ALIKE = 20  # findings of one kind that are printed
-SHOWN = 200  # characters of a text that may be of any length
 
 
 @dataclass(frozen=True)
@@ -94,25 +92,6 @@ class Faulty(Exception):
 
 class BadRequest(Exception):
     """The request cannot be carried out: a wrong path, key, name or value."""
-
-
-def printable(text: str) -> str:
-    r"""Text that is safe to print on one line: control characters and broken surrogates as escapes.
-
-    >>> printable("two\nlines")
-    'two\\nlines'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-
-
-def cut(text: str, length: int = SHOWN) -> str:
-    """The beginning of a text that may be of any length."""
-    return text if len(text) <= length else text[:length] + "…"
-
-
-def quoted(text: str) -> str:
-    """The same in quotes, with what cannot be seen as escapes."""
-    return repr(cut(text))
 
 
 QUOTED_OR_NUMBER = re.compile(r"""'[^']*'|"[^"]*"|\d+""")
@@ -186,136 +165,7 @@ def count(findings: Iterable[Finding], severity: str = ERROR) -> int:
     return sum(max(finding.rest, 1) for finding in findings if finding.severity == severity)
 
 
-def lookalike(names: Iterable[str]) -> Callable[[str], str | None]:
-    """Return a look-up of the name that a person would take for another.
-
-    Blanks at the ends, letter case, HTML entities and the Unicode form may differ.
-
-    >>> lookalike([" Dog.wav", "cat.wav"])("dog.WAV")
-    ' Dog.wav'
-    """
-
-    def plain(text: str) -> str:
-        return unicodedata.normalize("NFC", html.unescape(text)).casefold().strip()
-
-    known = {plain(name): name for name in names}
-    return lambda name: known.get(plain(name))
-
-
-def unknown_key(key: str, known: Sequence[str], what: str = "key") -> str:
-    """Say that a key is not known, which one may have been meant, and which there are.
-
-    >>> unknown_key("epoch", ["epochs", "batch"])
-    "unknown key 'epoch'; did you mean 'epochs'? there are: epochs, batch"
-    """
-    begun = [name for name in known if key and name.startswith(key)]
-    guess = lookalike(known)(key) or next(iter([*begun, *difflib.get_close_matches(key, known, n=1)]), None)
-    hint = f"did you mean {guess!r}? " if guess else ""
-    return f"unknown {what} {key!r}; {hint}there are: {', '.join(known)}"
-
-
-def table(rows: Sequence[Sequence[object]], headers: Sequence[str], numbers: Sequence[int] = ()) -> str:
-    """Lay rows out as text; the columns in `numbers` are set flush right."""
-    align = ["right" if column in numbers else "left" for column in range(len(headers))]
-    return tabulate(rows, headers=headers, colalign=align if rows else None, disable_numparse=True, tablefmt="simple")
-
-
 def say(findings: Iterable[Finding]) -> None:
     """Print findings to standard error, one per line, at most `ALIKE` of a kind."""
     for finding in limited(findings):
         print(finding, file=sys.stderr)
-
-
-class _LastingStream:
-    """A text stream that drops its output once nobody reads it any more.
-
-    The work of a command then continues to its end, and the exit status is that of the work.
-    """
-
-    def __init__(self, stream: TextIO, dropped: type[OSError]):
-        """Wrap a stream.
-
-        Args:
-            stream: The stream.
-            dropped: The failure after which output is dropped; any other is raised, once.
-        """
-        self._stream, self._dropped = stream, dropped
-
-    def write(self, text: str) -> int:
-        try:
-            return self._stream.write(text)
-        except OSError as failure:
-            self._drop(failure)
-            return len(text)
-
-    def flush(self) -> None:
-        try:
-            self._stream.flush()
-        except OSError as failure:
-            self._drop(failure)
-
-    def _drop(self, failure: OSError) -> None:
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, self._stream.fileno())  # for what is still buffered, and for child processes
-        os.close(nothing)
-        if not isinstance(failure, self._dropped):
-            raise failure
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-@contextlib.contextmanager
-def _lasting_streams() -> Iterator[None]:
-    """Let the readers of standard output and standard error close them at any time, or from the start."""
-    before = sys.stdout, sys.stderr
-    with contextlib.ExitStack() as stack:
-        out, err = before
-        if out is None:  # as the shell's `>&-` makes it
-            out = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
-        if err is None:
-            err = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
-        if isinstance(out, io.TextIOWrapper):
-            out.reconfigure(errors="backslashreplace")  # as standard error does: an ASCII terminal has no dash
-        sys.stdout = _LastingStream(out, BrokenPipeError)
-        sys.stderr = _LastingStream(err, OSError)  # there is no other place to report a failure
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            sys.stdout, sys.stderr = before
-
-
-def command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> int:
-    """Parse a command line, run the chosen verb's `run` function, and return the exit status.
-
-    0: done. 1: what was checked does not hold. 2: the request itself was wrong. A reader that closes standard output or
-    standard error early changes none of that.
-    """
-    with _lasting_streams():
-        options = parser.parse_args(arguments)
-        try:
-            status = options.run(options) or 0
-            sys.stdout.flush()  # here, where the error of a full disk is caught
-            return status
-        except Faulty as faulty:
-            say(faulty.findings)
-            return faulty.status
-        except BadRequest as mistake:
-            print(f"error: {printable(str(mistake))}", file=sys.stderr)
-            return 2
-        except OSError as failure:
-            print(f"error: {system_failure(failure)}", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt:
-            print("interrupted; give the same command again", file=sys.stderr)
-            return 130
-
-
-def system_failure(failure: OSError) -> str:
-    """Say what the operating system refused, and of what."""
-    path = failure.filename2 or failure.filename  # of a renaming the target; the source is a temporary name
-    place = f"{path}: " if path else ""
-    advice = {errno.ENOSPC: "; free some space and give the same command again", errno.EACCES: "; check permissions"}
-    return printable(f"{place}{failure.strerror or failure}{advice.get(failure.errno or 0, '')}")

@@ -18,7 +18,7 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from evaluation.findings import quoted
+from evaluation.text import quoted
 
 NEARLY_ALL = 0.9  # share of the names that one explanation must cover
 FEW = 5  # fewer names are reported one by one

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.data.tables import spreadsheet
 from evaluation.files import replacing
-from evaluation.findings import printable
-from evaluation.findings import table as lay_out
+from evaluation.text import printable
+from evaluation.text import table as lay_out
 
 if TYPE_CHECKING:
     import pandas as pd

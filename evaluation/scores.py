@@ -29,7 +29,8 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, InstanceOf, ValidationE
 
 from evaluation import report
 from evaluation.files import replacing
-from evaluation.findings import BadRequest, Faulty, Finding, table
+from evaluation.findings import BadRequest, Faulty, Finding
+from evaluation.text import table
 from evaluation.metrics import catalogue
 from evaluation.statistics.intervals import (
     METHODS,

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import yaml
 
-from evaluation.findings import SHOWN, WARNING, BadRequest, Faulty, Finding, cut, quoted
+from evaluation.findings import WARNING, BadRequest, Faulty, Finding
+from evaluation.text import SHOWN, cut, quoted
 
 LIMIT = 2**18  # bytes; fifty times what such a file has
 NODES = 10_000

@@ -22,7 +22,8 @@ from itertools import chain, islice
 from pathlib import Path
 
 from evaluation.files import replacing
-from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Finding, cut
+from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Finding
+from evaluation.text import cut
 from submission.outputs import LIMIT
 from submission.zip_records import (
     ANEW,

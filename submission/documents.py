@@ -10,7 +10,8 @@ from pathlib import Path
 import yaml
 
 from evaluation import yamlfiles
-from evaluation.findings import ERROR, WARNING, BadRequest, Finding, bounded, cut, quoted
+from evaluation.findings import ERROR, WARNING, BadRequest, Finding, bounded
+from evaluation.text import cut, quoted
 from evaluation.yamlfiles import DIGITS, TAG, Unreadable
 
 LISTED = 100  # findings, after which the check ends

@@ -31,31 +31,22 @@ full precision; `findings.txt`, by package; and `leaderboard.csv` in long form, 
 | characteristics | the system | the metadata's key | | its value in the metadata | |
 """
 
-import itertools
-import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
+
 import numpy as np
-import pandas as pd
-from evaluation import predictions, report
+
+from evaluation import predictions
 from evaluation.data.dataset import Split
 from evaluation.files import replacing
-from evaluation.findings import ERROR, NOTE, BadRequest, Finding, count, printable, say
+from evaluation.findings import NOTE, BadRequest, Finding, say
 from evaluation.metrics import retrieval
-from evaluation.metrics.catalogue import lower_is_better
 from evaluation.ordering import natural
-from evaluation.report import NOTHING
-from evaluation.scores import plain
-from evaluation.statistics import comparison
-from evaluation.statistics.comparison import Difference
 from submission import archive, package, scoring
-from submission.scoring import ScoredPackage, ScoredSystem
-from submission.tasks import PublishedResults, Task
 from submission.ranking import Leaderboard, rank
+from submission.tasks import Task
+
 FILES = ("leaderboard.json", "leaderboard.txt", "leaderboard.csv", "leaderboard.html", "findings.txt")
 
 

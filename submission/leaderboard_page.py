@@ -15,7 +15,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from evaluation.findings import ERROR, NOTE, WARNING, Finding, limited, printable
+from evaluation.findings import ERROR, NOTE, WARNING, Finding, limited
+from evaluation.text import printable
 from evaluation.report import number
 from submission.ranking import Leaderboard, Ranking, difference_cells, interval_text
 from submission.scoring import ScoredPackage

@@ -21,7 +21,8 @@ from typing import Any
 
 from pydantic_core import CoreSchema, PydanticCustomError, SchemaValidator, ValidationError, core_schema
 
-from evaluation.findings import ERROR, SHOWN, WARNING, Finding, bounded, cut, lookalike, quoted, unknown_key
+from evaluation.findings import ERROR, WARNING, Finding, bounded
+from evaluation.text import SHOWN, cut, lookalike, quoted, unknown_key
 from submission import tasks
 from submission.documents import LISTED, Document, KeyPath, dotted, read, shown
 from submission.metadata_text import ABSENT, HEAD, written

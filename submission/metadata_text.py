@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import yaml
 
-from evaluation.findings import printable, quoted, unknown_key
+from evaluation.text import printable, quoted, unknown_key
 from submission.documents import KeyPath, dotted, shown
 from submission.tasks import Key, Task
 

@@ -18,20 +18,8 @@ from evaluation.data import caption_text, tables
 from evaluation.data.cells import SOUND_SUFFIXES
 from evaluation.data.dataset import Split, of_another_split
 from evaluation.files import replacing
-from evaluation.findings import (
-    ALIKE,
-    ERROR,
-    SHOWN,
-    WARNING,
-    BadRequest,
-    Faulty,
-    Finding,
-    bounded,
-    cut,
-    limited,
-    printable,
-    quoted,
-)
+from evaluation.findings import ALIKE, ERROR, WARNING, BadRequest, Faulty, Finding, bounded, limited
+from evaluation.text import SHOWN, cut, printable, quoted
 from evaluation.metrics import retrieval
 from evaluation.names import closest, explain, hint
 from evaluation.predictions import Captions, Ranking, Similarity, finite_numbers, not_finite

@@ -6,15 +6,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import islice
-from pathlib import Path
+
 import numpy as np
 import pandas as pd
-from evaluation import predictions, report
+
+from evaluation import report
 from evaluation.data.dataset import Split
-from evaluation.files import replacing
-from evaluation.findings import ERROR, NOTE, BadRequest, Finding, count, printable, say
-from evaluation.metrics import retrieval
+from evaluation.findings import ERROR, Finding, count
+from evaluation.text import printable
 from evaluation.metrics.catalogue import lower_is_better
 from evaluation.ordering import natural
 from evaluation.report import NOTHING
@@ -22,10 +21,8 @@ from evaluation.scores import plain
 from evaluation.statistics import comparison
 from evaluation.statistics.comparison import Difference
 from evaluation.text import plural
-from submission import archive, package, scoring
 from submission.scoring import ScoredPackage, ScoredSystem
 from submission.tasks import PublishedResults, Task
-from submission.leaderboard import FILES
 
 SEED = 0  # of the randomisation test
 ORGANISERS = "organisers (published)"  # shown in place of a team

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from evaluation import scores
 from evaluation.data.dataset import EVALUATION, Dataset, Split
-from evaluation.findings import ERROR, NOTE, SHOWN, WARNING, BadRequest, Faulty, Finding, cut, quoted
+from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding
+from evaluation.text import SHOWN, cut, quoted
 from submission import documents, metadata
 from submission.metadata_text import ABSENT
 from submission.tasks import Key, Task

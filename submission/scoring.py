@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from evaluation import predictions
 from evaluation.data.dataset import Split
-from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding, count, cut, printable
+from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding, count
+from evaluation.text import cut, printable
 from evaluation.metrics import retrieval
 from evaluation.scores import Score
 from submission import package

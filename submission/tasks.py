@@ -31,7 +31,8 @@ import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from evaluation.data.dataset import SPLITS, Split
-from evaluation.findings import BadRequest, Faulty, Finding, unknown_key
+from evaluation.findings import BadRequest, Faulty, Finding
+from evaluation.text import unknown_key
 from evaluation.metrics import catalogue
 from evaluation.statistics.intervals import METHODS
 

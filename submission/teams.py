@@ -6,18 +6,8 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.findings import (
-    ERROR,
-    SHOWN,
-    WARNING,
-    Faulty,
-    Finding,
-    bounded,
-    cut,
-    lookalike,
-    quoted,
-    unknown_key,
-)
+from evaluation.findings import ERROR, WARNING, Faulty, Finding, bounded
+from evaluation.text import SHOWN, cut, lookalike, quoted, unknown_key
 from submission import documents, reports
 from submission.documents import Document, KeyPath, dotted, shown
 from submission.metadata import AUTHORS, LABEL, Block, label_fault, value_at

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import BinaryIO, NamedTuple
 
-from evaluation.findings import quoted
+from evaluation.text import quoted
 
 ANEW = "zip the folder anew"
 DAMAGED = f"is damaged: copy the zip anew, or {ANEW}"

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION, read_dataset
-from evaluation.findings import BadRequest, command, say, table
+from evaluation.cli import command
+from evaluation.findings import BadRequest, say
+from evaluation.text import table
 from systems import contract, early_checks, listing, modules
 
 FLAGS = ("accelerator", "devices", "precision", "strategy", "num_nodes", "accumulate_grad_batches")  # of lightning

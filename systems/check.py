@@ -23,7 +23,8 @@ from pydantic import BaseModel, ValidationError
 
 from evaluation import yamlfiles
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION, read_dataset
-from evaluation.findings import BadRequest, Faulty, Finding, cut, say
+from evaluation.findings import BadRequest, Faulty, Finding, say
+from evaluation.text import cut
 from systems import contract, source
 from systems.modules import UntrustedModule, trusting
 from systems.parts.devices import default_device

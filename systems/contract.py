@@ -28,7 +28,8 @@ from tqdm import tqdm
 from evaluation import yamlfiles
 from evaluation.data import audio
 from evaluation.data.dataset import Dataset, Split
-from evaluation.findings import BadRequest, Faulty, Finding, cut, say, unknown_key
+from evaluation.findings import BadRequest, Faulty, Finding, say
+from evaluation.text import cut, unknown_key
 from evaluation.predictions import Similarity
 from systems import source
 from systems.lock import locked

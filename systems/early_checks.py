@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evaluation import yamlfiles
-from evaluation.findings import BadRequest, Faulty, Finding, unknown_key
+from evaluation.findings import BadRequest, Faulty, Finding
+from evaluation.text import unknown_key
 from systems import contract, modules
 
 ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")

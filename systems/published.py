@@ -25,7 +25,8 @@ from pydantic import BaseModel, ValidationError, model_validator
 
 from evaluation import report, scores, yamlfiles
 from evaluation.data.dataset import Split
-from evaluation.findings import BadRequest, Faulty, Finding, unknown_key
+from evaluation.findings import BadRequest, Faulty, Finding
+from evaluation.text import unknown_key
 from evaluation.scores import Score
 from evaluation.statistics.intervals import Estimate, jackknife
 from systems import listing

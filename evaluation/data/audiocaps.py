@@ -9,12 +9,8 @@ from evaluation.data import tables
 from evaluation.data.caption_files import CaptionRows
 from evaluation.data.cells import text_fault
 from evaluation.data.sound_files import sound_files
-from evaluation.findings import (
-    NOTE,
-    WARNING,
-    Finding,
-    printable,
-)
+from evaluation.findings import NOTE, WARNING, Finding
+from evaluation.text import printable
 
 AUDIOCAPS = {"development": "train", "validation": "val", "evaluation": "test"}  # files and folders of each split
 HEADER = ["audiocap_id", "youtube_id", "start_time", "caption"]

@@ -9,11 +9,8 @@ from types import MappingProxyType
 
 from evaluation.data import tables
 from evaluation.data.cells import name_fault, text_fault
-from evaluation.findings import (
-    WARNING,
-    Finding,
-    printable,
-)
+from evaluation.findings import WARNING, Finding
+from evaluation.text import printable
 
 
 @dataclass

@@ -25,7 +25,7 @@ with `<` and a letter, `/`, `!` or `?`. An e-mail address in `<` and `>` starts 
 
 import re
 
-from evaluation.findings import quoted
+from evaluation.text import quoted
 
 WORDS = 500
 CHARACTERS = 3_000

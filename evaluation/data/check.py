@@ -11,13 +11,8 @@ from tqdm import tqdm
 
 from evaluation.data import audio
 from evaluation.data.dataset import Clip, Split, survey
-from evaluation.findings import (
-    ERROR,
-    NOTE,
-    WARNING,
-    Finding,
-    table,
-)
+from evaluation.findings import ERROR, NOTE, WARNING, Finding
+from evaluation.text import table
 from evaluation.text import plural
 
 SHORT = 0.005  # seconds; a clip of fewer samples is noted

@@ -50,14 +50,8 @@ from evaluation.data.audiocaps import AUDIOCAPS, is_audiocaps, read_audiocaps, w
 from evaluation.data.caption_files import CaptionRows, read_captions, read_metadata, read_queries
 from evaluation.data.relevance import Relevance, parse_relevance
 from evaluation.data.sound_files import match_sounds, sound_files, warn_of_equal_names
-from evaluation.findings import (
-    ERROR,
-    WARNING,
-    BadRequest,
-    Faulty,
-    Finding,
-    unknown_key,
-)
+from evaluation.findings import ERROR, WARNING, BadRequest, Faulty, Finding
+from evaluation.text import unknown_key
 from evaluation.names import NEARLY_ALL
 
 DEVELOPMENT, VALIDATION, EVALUATION = "development", "validation", "evaluation"

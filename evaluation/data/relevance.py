@@ -9,11 +9,8 @@ from types import MappingProxyType
 
 from evaluation.data import tables
 from evaluation.data.cells import text_fault
-from evaluation.findings import (
-    Faulty,
-    Finding,
-    printable,
-)
+from evaluation.findings import Faulty, Finding
+from evaluation.text import printable
 from evaluation.names import closest, explain, hint
 
 Relevance = Mapping[str, frozenset[str] | Mapping[str, float]]  # query to names, or to names with grades above 0

@@ -7,10 +7,7 @@ from pathlib import Path
 
 from evaluation.data.caption_files import CaptionRows
 from evaluation.data.cells import SOUND_SUFFIXES
-from evaluation.findings import (
-    WARNING,
-    Finding,
-)
+from evaluation.findings import WARNING, Finding
 from evaluation.names import closest, explain, hint
 
 

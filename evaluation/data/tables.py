@@ -8,7 +8,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from evaluation.findings import Faulty, Finding, printable
+from evaluation.findings import Faulty, Finding
+from evaluation.text import printable
 
 LONGEST_CELL = 10_000_000  # characters; Python's csv module reads no more than 131,072 unless told so
 

@@ -55,7 +55,8 @@ import numpy as np
 from evaluation import assets, scores
 from evaluation.data import caption_text
 from evaluation.data.dataset import Clip, Split, of_another_split
-from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding, unknown_key
+from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding
+from evaluation.text import unknown_key
 from evaluation.metrics import bert_score, catalogue, fense, meteor, overlap, spice
 from evaluation.metrics.java import Java, Unavailable, find_java
 from evaluation.metrics.ptb_tokenizer import VERSION as TOKENIZER

@@ -45,7 +45,8 @@ import numpy as np
 
 from evaluation import scores
 from evaluation.data.dataset import Split, of_another_split
-from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding, printable
+from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding
+from evaluation.text import printable
 from evaluation.metrics.sets import MetricSet, year_sets
 from evaluation.names import closest, explain, hint
 from evaluation.predictions import Ranking, Similarity

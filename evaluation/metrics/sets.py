@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.findings import Faulty, Finding, unknown_key
+from evaluation.findings import Faulty, Finding
+from evaluation.text import unknown_key
 
 TASKS = Path(__file__).parents[2] / "submission" / "tasks"
 

@@ -44,7 +44,8 @@ import pandas as pd
 from evaluation import report
 from evaluation.data import tables
 from evaluation.files import replacing
-from evaluation.findings import BadRequest, Faulty, Finding, printable, unknown_key
+from evaluation.findings import BadRequest, Faulty, Finding
+from evaluation.text import printable, unknown_key
 from evaluation.metrics.catalogue import lower_is_better
 from evaluation.statistics.comparison import holm
 

@@ -19,7 +19,8 @@ import torch
 from evaluation.data import audio
 from evaluation.data.dataset import EVALUATION, Clip, read_dataset
 from evaluation.files import replacing
-from evaluation.findings import BadRequest, command
+from evaluation.cli import command
+from evaluation.findings import BadRequest
 from systems.clip_aac import ClipAac, beginning, load_model
 from systems.contract import read_run
 

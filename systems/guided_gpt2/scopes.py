@@ -39,7 +39,9 @@ from tqdm import tqdm
 from evaluation import predictions, report
 from evaluation.data.dataset import EVALUATION, Split, read_dataset
 from evaluation.files import replacing
-from evaluation.findings import BadRequest, command, lookalike, printable, table
+from evaluation.cli import command
+from evaluation.findings import BadRequest
+from evaluation.text import lookalike, printable, table
 from evaluation.metrics import captioning
 from evaluation.predictions import Captions
 from evaluation.scores import Measured, Score

@@ -33,7 +33,8 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from pydantic_core import ErrorDetails
 
 from evaluation import yamlfiles
-from evaluation.findings import BadRequest, Faulty, Finding, unknown_key
+from evaluation.findings import BadRequest, Faulty, Finding
+from evaluation.text import unknown_key
 from evaluation.metrics import captioning, retrieval
 from evaluation.statistics import factors
 from systems import contract

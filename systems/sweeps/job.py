@@ -22,7 +22,9 @@ from pydantic import BaseModel
 from evaluation import scores
 from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset, Split, read_dataset
 from evaluation.files import replacing
-from evaluation.findings import BadRequest, Faulty, printable, system_failure
+from evaluation.cli import system_failure
+from evaluation.findings import BadRequest, Faulty
+from evaluation.text import printable
 from evaluation.metrics import captioning
 from systems import contract, runs
 from systems.sweeps.grid import PlannedRun

@@ -20,7 +20,8 @@ from pydantic import BaseModel
 from torch.utils.data import ConcatDataset
 
 from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset
-from evaluation.findings import WARNING, BadRequest, Faulty, Finding, say, table
+from evaluation.findings import WARNING, BadRequest, Faulty, Finding, say
+from evaluation.text import table
 from systems import contract
 from systems.sweeps.grid import PlannedRun
 from systems.sweeps.job import Job, make_run

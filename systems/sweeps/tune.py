@@ -32,7 +32,8 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from evaluation.findings import BadRequest, printable
+from evaluation.findings import BadRequest
+from evaluation.text import printable
 from systems.sweeps.grid import PlannedRun
 from systems.sweeps.job import Job, Outcome, Worker
 from systems.sweeps.results import LiveTable, Results

@@ -11,7 +11,7 @@ from gensim.models import KeyedVectors
 from baseline import retriever, tokens
 from baseline.retriever import Config, Item, Retriever, Training, interpolation_weights, make_batch, pad, prepare
 from evaluation.data.audio import LogMel
-from evaluation.findings import command
+from evaluation.cli import command
 from systems.__main__ import parser
 from systems.parts import words
 from systems.parts.losses import triplet

@@ -28,7 +28,7 @@ from huggingface_hub import constants
 from evaluation import assets
 from evaluation.__main__ import parser
 from evaluation.data import download
-from evaluation.findings import command
+from evaluation.cli import command
 from evaluation.metrics import bert_score, captioning, fense, spice
 from evaluation.metrics.java import Unavailable, find_java
 from tests.evaluation.tiny_models import SENTENCES, published, refused

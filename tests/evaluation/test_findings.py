@@ -9,24 +9,9 @@ from pathlib import Path
 import pytest
 
 from evaluation.files import appearing, replacing
-from evaluation.findings import (
-    ALIKE,
-    ERROR,
-    NOTE,
-    WARNING,
-    BadRequest,
-    Faulty,
-    Finding,
-    bounded,
-    command,
-    count,
-    limited,
-    lookalike,
-    printable,
-    system_failure,
-    table,
-    unknown_key,
-)
+from evaluation.cli import command, system_failure
+from evaluation.findings import ALIKE, ERROR, NOTE, WARNING, BadRequest, Faulty, Finding, bounded, count, limited
+from evaluation.text import lookalike, printable, table, unknown_key
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 from evaluation.__main__ import parser
 from evaluation.data.dataset import read_dataset
 from evaluation.data.soundscapes import generate
-from evaluation.findings import command
+from evaluation.cli import command
 from evaluation.predictions import Similarity
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from evaluation import findings
+from evaluation import cli
 from evaluation.predictions import Similarity
 from submission import tasks
 from submission.__main__ import parser
@@ -68,7 +68,7 @@ def place(tmp_path, monkeypatch) -> Path:
 def call(*arguments: str) -> int:
     """As the shell does; an exception other than argparse's exit would be a traceback."""
     try:
-        return findings.command(parser(), arguments)
+        return cli.command(parser(), arguments)
     except SystemExit as stop:
         return stop.code
 
@@ -387,7 +387,7 @@ def test_a_csv_of_scores_is_packaged(capsys):
 def test_validate_imports_little():
     """What it takes to answer within a second, which `make bench` measures."""
     code = (
-        "import sys; from submission.__main__ import parser; from evaluation.findings import command; "
+        "import sys; from submission.__main__ import parser; from evaluation.cli import command; "
         f"command(parser(), {['validate', 'good.csv', *ANSWERS, '--split', 'evaluation']}); print(*sys.modules)"
     )
     done = subprocess.run(

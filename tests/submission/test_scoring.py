@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from submission import package, scoring
-from submission import leaderboard
+from submission import leaderboard, package, scoring
 from tests.submission.made_boards import SPLIT, TASK, hand_in, knowing
 
 WORK = scoring._work

@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-from evaluation.findings import command
+from evaluation.cli import command
 from systems.__main__ import parser
 
 

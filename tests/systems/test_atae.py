@@ -17,7 +17,8 @@ import yaml
 from evaluation import scores
 from evaluation.data.dataset import read_dataset
 from evaluation.data.soundscapes import generate
-from evaluation.findings import BadRequest, command
+from evaluation.cli import command
+from evaluation.findings import BadRequest
 from evaluation.metrics import retrieval
 from systems import atae, contract, listing, training
 from systems.__main__ import parser

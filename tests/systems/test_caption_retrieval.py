@@ -18,7 +18,8 @@ import torch
 
 from evaluation.data.dataset import Clip, read_dataset
 from evaluation.data.soundscapes import generate
-from evaluation.findings import BadRequest, Faulty, command
+from evaluation.cli import command
+from evaluation.findings import BadRequest, Faulty
 from systems import caption_retrieval, contract, guided_gpt2
 from systems.__main__ import parser
 from systems.caption_retrieval import similarity

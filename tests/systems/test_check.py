@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from evaluation.data.check import check_dataset
-from evaluation.findings import BadRequest, command
+from evaluation.cli import command
+from evaluation.findings import BadRequest
 from systems import check
 from systems.__main__ import parser
 

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 import yaml
 
 from evaluation.data.dataset import read_dataset
-from evaluation.findings import BadRequest, Faulty, command
+from evaluation.cli import command
+from evaluation.findings import BadRequest, Faulty
 from evaluation.metrics import retrieval
 from submission.__main__ import parser as submission_parser
 from systems import clip_aac, contract

@@ -11,7 +11,8 @@ from pydantic import BaseModel
 
 from evaluation import predictions
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION, read_dataset
-from evaluation.findings import BadRequest, Faulty, command
+from evaluation.cli import command
+from evaluation.findings import BadRequest, Faulty
 from evaluation.metrics import retrieval
 from systems import contract
 from systems.__main__ import parser

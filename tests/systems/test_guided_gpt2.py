@@ -17,7 +17,8 @@ import transformers
 from evaluation import predictions, scores
 from evaluation.data.dataset import Clip, Split, read_dataset
 from evaluation.data.soundscapes import generate
-from evaluation.findings import BadRequest, command
+from evaluation.cli import command
+from evaluation.findings import BadRequest
 from evaluation.metrics import captioning
 from systems import caption_retrieval, contract, guided_gpt2
 from systems.__main__ import parser

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from baseline import captioner, retriever
-from evaluation.findings import command
+from evaluation.cli import command
 from systems import contract, listing
 from systems.__main__ import parser
 from systems.parts.vocabulary import from_captions

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from baseline import floors
-from evaluation.findings import BadRequest, command
+from evaluation.cli import command
+from evaluation.findings import BadRequest
 from systems import modules
 from systems.__main__ import parser
 from systems.caption_retrieval import LIBRARY, Library

@@ -20,7 +20,8 @@ from transformers import BertModel
 from evaluation import predictions
 from evaluation.data.dataset import Clip, Split, read_dataset
 from evaluation.data.soundscapes import generate
-from evaluation.findings import BadRequest, command
+from evaluation.cli import command
+from evaluation.findings import BadRequest
 from evaluation.metrics import captioning
 from evaluation.statistics import factors
 from submission.__main__ import parser as submission

@@ -3,7 +3,8 @@
 import pytest
 import yaml
 
-from evaluation.findings import BadRequest, command
+from evaluation.cli import command
+from evaluation.findings import BadRequest
 from evaluation.scores import Items, Measured, Score
 from evaluation.statistics.intervals import Estimate
 from systems import listing, published

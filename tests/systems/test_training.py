@@ -13,7 +13,7 @@ import yaml
 from lightning.pytorch.profilers import SimpleProfiler
 
 from baseline import retriever
-from evaluation.findings import command
+from evaluation.cli import command
 from systems import atae, source, training
 from systems.__main__ import parser
 from systems.training import Run, Schedule

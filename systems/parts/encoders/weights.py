@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from evaluation.assets import Asset, first_file, torch_hub
-from evaluation.findings import BadRequest, Faulty, Finding, cut
+from evaluation.findings import BadRequest, Faulty, Finding
+from evaluation.text import cut
 
 CACHE = Path("~/.cache/dcase-kit")
 

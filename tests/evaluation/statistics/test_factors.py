@@ -12,7 +12,8 @@ import pytest
 from scipy import stats
 
 from evaluation.__main__ import parser
-from evaluation.findings import BadRequest, Faulty, command
+from evaluation.cli import command
+from evaluation.findings import BadRequest, Faulty
 from evaluation.statistics import factors
 from evaluation.statistics.comparison import holm
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from evaluation.data.dataset import Split, read_dataset
-from evaluation.findings import BadRequest, command
+from evaluation.cli import command
+from evaluation.findings import BadRequest
 from systems.__main__ import parser
 from systems.sweeps import grid, sweep
 from systems.sweeps import job as sweep_job

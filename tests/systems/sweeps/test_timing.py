@@ -5,7 +5,7 @@ import time
 import pytest
 
 from evaluation.data.dataset import read_dataset
-from evaluation.findings import command
+from evaluation.cli import command
 from systems import training
 from systems.__main__ import parser
 from systems.sweeps import grid, sweep, timing

@@ -17,7 +17,8 @@ import yaml
 
 from evaluation import predictions
 from evaluation.data.dataset import read_dataset
-from evaluation.findings import BadRequest, command
+from evaluation.cli import command
+from evaluation.findings import BadRequest
 from evaluation.metrics import retrieval
 from systems.__main__ import parser
 from systems.sweeps.grid import PlannedRun
