@@ -34,7 +34,7 @@ from systems.parts.decoder import Decoder, Steps
 from systems.parts.descriptions import describe_system
 from systems.parts.generation import Decoding
 from systems.parts.vocabulary import PADDING, Vocabulary
-from systems.training import Run, Schedule, called, read_checkpoint
+from systems.training import Run, Schedule, metadata_name, read_checkpoint
 
 PAPER = "Weck et al. 2021 (decoder), Xie et al. 2022 (encoder)"
 PARAMETERS = "8,125,122 and 813 a word"
@@ -221,10 +221,10 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     if not run.last.exists():  # which else holds them, with what was learnt since
         encoder = encoder_of(Path(config.init_from), config.slope) if config.init_from else None
         if config.words == "train":
-            table = words.train(development.captions, epochs=config.words_epochs, seed=run.seed)
+            table = words.train_vectors(development.captions, epochs=config.words_epochs, seed=run.seed)
         else:
-            table = words.read(Path(config.words), limit=config.words_limit)
-        vectors = words.mean(known.words, table)  # a word with a hyphen has the mean of its parts
+            table = words.read_vectors(Path(config.words), limit=config.words_limit)
+        vectors = words.mean_vectors(known.words, table)  # a word with a hyphen has the mean of its parts
         vectors[: len(vocabulary.SPECIAL)] = 0
     lightning.seed_everything(run.seed, verbose=False)
     model = Captioner(config, known, vectors)
@@ -245,7 +245,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         config,
         model.sample_rate,
         acoustic_features="log-mel energies",
-        word_embeddings="Word2Vec" if config.words == "train" else called(config.words),
+        word_embeddings="Word2Vec" if config.words == "train" else metadata_name(config.words),
         data_augmentation=", ".join(augmentation) or None,
         machine_learning_method="encoder-decoder",
         audio_modelling="CRNN",
@@ -289,7 +289,7 @@ def load_model(checkpoint: Path) -> Captioner:
         BadRequest: The vocabulary there is another than the one that the checkpoint was trained with.
     """
     state = read_checkpoint(checkpoint, config=dict, vocabulary=str)
-    known = vocabulary.of(checkpoint, state["vocabulary"])
+    known = vocabulary.read_vocabulary(checkpoint, state["vocabulary"])
     model = Captioner(Config(**state["config"]), known)
     load_weights(model, state, checkpoint)
     return model.eval()

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evaluation import predictions, report
-from evaluation.data.dataset import DEVELOPMENT, EVALUATION, Split, read_dataset
 from evaluation.cli import command
+from evaluation.data.dataset import DEVELOPMENT, EVALUATION, Split, read_dataset
 from evaluation.findings import BadRequest
-from evaluation.text import table
 from evaluation.metrics import captioning, overlap
 from evaluation.scores import Score
+from evaluation.text import table
 from systems import modules
 from systems.parts.devices import default_device
 from systems.parts.vocabulary import words_with_hyphens

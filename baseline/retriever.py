@@ -43,7 +43,7 @@ from systems.parts.checkpoints import SystemModule, load_weights
 from systems.parts.descriptions import describe_system
 from systems.parts.losses import triplet
 from systems.parts.validation import retrieval_metrics
-from systems.training import Run, Schedule, called, read_checkpoint
+from systems.training import Run, Schedule, metadata_name, read_checkpoint
 
 PAPER = "Xie et al. 2022, DCASE task 6B"
 PARAMETERS = 732_354  # of the CRNN; word vectors are not learnt with it
@@ -142,7 +142,7 @@ class Retriever(nn.Module):
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """Embed texts as (texts, 300)."""
-        means = words.mean(texts, self.vectors, self.split)
+        means = words.mean_vectors(texts, self.vectors, self.split)
         return self.normalize(torch.from_numpy(means).to(next(self.parameters()).device))
 
     def normalize(self, embeddings: Tensor) -> Tensor:
@@ -293,12 +293,12 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
     kept = run.folder / "words.bin"
     if kept.exists():
-        vectors = words.read(kept)
+        vectors = words.read_vectors(kept)
     elif config.words == "train":
         split = tokens.cased_words if config.tokens == "cased" else words.words_without_hyphens
-        vectors = words.train(development.captions, epochs=config.words_epochs, seed=run.seed, split=split)
+        vectors = words.train_vectors(development.captions, epochs=config.words_epochs, seed=run.seed, split=split)
     else:
-        vectors = words.read(Path(config.words), limit=config.words_limit)
+        vectors = words.read_vectors(Path(config.words), limit=config.words_limit)
     if not kept.exists():
         prepare(vectors, config, development.captions, run.seed)
     lightning.seed_everything(run.seed, verbose=False)
@@ -310,7 +310,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
 
     run.start()
     if not kept.exists():
-        words.write(vectors, kept)
+        words.write_vectors(vectors, kept)
     truth = {**validation.captions, **development.captions}
     module = Training(model, validation)
     run.fit(module, to_train, clips[VALIDATION], partial(make_batch, truth=truth), config)
@@ -318,7 +318,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         config,
         model.sample_rate,
         acoustic_features="log-mel energies",
-        word_embeddings="Word2Vec" if config.words == "train" else called(config.words),
+        word_embeddings="Word2Vec" if config.words == "train" else metadata_name(config.words),
         machine_learning_method="cross-modal alignment",
         audio_modelling="CRNN",
         word_modelling="mean of word vectors",
@@ -356,6 +356,6 @@ def by_caption(items: Sequence[Item]) -> list[Item]:
 def load_model(checkpoint: Path) -> Retriever:
     """Give back the model of a checkpoint in its run folder, where the word vectors lie too."""
     state = read_checkpoint(checkpoint, config=dict)
-    model = Retriever(Config(**state["config"]), words.read(checkpoint.parent.parent / "words.bin"))
+    model = Retriever(Config(**state["config"]), words.read_vectors(checkpoint.parent.parent / "words.bin"))
     load_weights(model, state, checkpoint)
     return model.eval()

@@ -68,7 +68,7 @@ def _loaded(name: str) -> "Encoder":
     from systems.parts import encoders
 
     if name == "yamnet":
-        return encoders.encoder(name, str(YAMNET))
+        return encoders.load_encoder(name, str(YAMNET))
     torch.manual_seed(0)
     module = importlib.import_module(f"{encoders.__name__}.{name}")
     return encoders.Encoder(name, module, getattr(module, NETWORKS[name])().eval().requires_grad_(False))
@@ -94,7 +94,7 @@ def _epoch(folder: Path) -> list[float]:
     split = read_dataset(ESC10, DEVELOPMENT)[DEVELOPMENT]
     config = atae.Config(audio_encoder="yamnet", audio_weights=str(YAMNET), text_encoder="train", loss="nt_xent")
     lightning.seed_everything(0, verbose=False)
-    model = atae.Retriever(config, words.train(split.captions, epochs=1, cbow=True))
+    model = atae.Retriever(config, words.train_vectors(split.captions, epochs=1, cbow=True))
     caches: Iterator[Path] = (folder / f"epoch {number}" for number in range(1000))
 
     def one(cache: Path) -> None:

@@ -76,7 +76,7 @@ def _overhead(whole: float, inside: float, count: int) -> tuple[str, str, str]:
 
 
 def _inside(out: Path) -> float:
-    (_, header), *rows = tables.read(out / "results.csv", "results.csv", [])[0]
+    (_, header), *rows = tables.read_table(out / "results.csv", "results.csv", [])[0]
     return sum(float(cells[header.index("seconds")]) for _, cells in rows)
 
 

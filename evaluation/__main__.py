@@ -6,15 +6,15 @@ import sys
 from pathlib import Path
 
 from evaluation import predictions
+from evaluation.cli import command
 from evaluation.data.check import check_dataset
 from evaluation.data.dataset import EVALUATION, read_dataset
 from evaluation.data.relevance import read_relevance
-from evaluation.cli import command
 from evaluation.findings import BadRequest, count, say
-from evaluation.text import table, unknown_key
 from evaluation.metrics import retrieval
 from evaluation.scores import Score
 from evaluation.statistics.intervals import METHODS
+from evaluation.text import table, unknown_key
 
 
 def make(options: argparse.Namespace) -> None:

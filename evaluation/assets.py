@@ -33,8 +33,8 @@ from urllib.parse import unquote
 
 from evaluation import scores
 from evaluation.findings import BadRequest
-from evaluation.text import table, unknown_key
 from evaluation.metrics.java import JARS, Unavailable, find_java, source_jar, spice_java_fault
+from evaluation.text import table, unknown_key
 
 CACHE = Path(".cache")  # the default of the commands
 

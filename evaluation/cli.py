@@ -2,22 +2,14 @@
 
 import argparse
 import contextlib
-import difflib
 import errno
-import html
 import io
 import os
-import re
 import sys
-import unicodedata
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
-from tabulate import tabulate
-from evaluation.ordering import natural
+
 from evaluation.findings import BadRequest, Faulty, say
 from evaluation.text import printable
 

@@ -6,24 +6,14 @@ standard error, so that no mistake of a user ends in a traceback. At most `ALIKE
 the rest are counted (`limited`).
 """
 
-import argparse
-import contextlib
-import difflib
-import errno
-import html
-import io
-import os
 import re
 import sys
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
-from typing import Any, TextIO
-from tabulate import tabulate
-from evaluation.ordering import natural
+
+from evaluation.ordering import natural_key
 from evaluation.text import printable
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
@@ -55,7 +45,7 @@ class Finding:
         for mine, others in zip(self._order, other._order, strict=True):
             if mine != others:
                 if isinstance(mine, str):
-                    return natural(mine) < natural(others)
+                    return natural_key(mine) < natural_key(others)
                 return mine < others
         return False
 

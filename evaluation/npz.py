@@ -34,7 +34,7 @@ class Header(NamedTuple):
         return f"{' x '.join(map(str, self.shape))} {self.dtype}"
 
 
-def header(archive: zipfile.ZipFile, name: str) -> Header:
+def read_header(archive: zipfile.ZipFile, name: str) -> Header:
     """Read the header of an array.
 
     Args:
@@ -63,7 +63,7 @@ def header(archive: zipfile.ZipFile, name: str) -> Header:
     return Header(shape, dtype)
 
 
-def array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+def read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     """Read an array whose header was read before and found fit; raises as `header`."""
     with archive.open(f"{name}.npy") as file, warnings.catch_warnings(action="ignore"):
         return np.lib.format.read_array(file, allow_pickle=False)

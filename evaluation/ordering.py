@@ -3,7 +3,7 @@
 import re
 
 
-def natural(text: str) -> tuple[tuple[object, ...], str]:
+def natural_key(text: str) -> tuple[tuple[object, ...], str]:
     """Return a key to sort texts by, in which a run of digits counts as the number that it is.
 
     >>> sorted(["run_10", "run_2", "run_1"], key=natural)

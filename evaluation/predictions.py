@@ -74,7 +74,7 @@ def read_captions(path: Path) -> Captions:
         raise BadRequest(f"{path}: is a similarity matrix of a retriever; score it with `evaluation score retrieval`")
     findings: list[Finding] = []
     separator = tables.separator(path, str(path))
-    records, _ = tables.read(path, str(path), findings, separator)
+    records, _ = tables.read_table(path, str(path), findings, separator)
     if findings and not records:  # nothing could be read: the header is not known
         raise Faulty(findings)
     header = records[0][1] if records else []
@@ -255,7 +255,7 @@ def read_retrieval_csv(path: Path, file: str) -> Similarity | Ranking:
     if matrix:
         return matrix
     findings: list[Finding] = []
-    records, _ = tables.read(path, file, findings, separator)
+    records, _ = tables.read_table(path, file, findings, separator)
     if records and set(CAPTION_COLUMNS) <= set(records[0][1]):
         raise BadRequest(f"{file}: holds the captions of a captioner; score it with `evaluation score captions`")
     if findings:
@@ -305,7 +305,7 @@ def _number(cell: str) -> float | None:
 def _read_regular_matrix(path: Path, separator: str) -> Similarity | None:
     """Read a matrix without any irregularity, in half the time; None where the file may be anything else.
 
-    A record is a line, and only queries and names may be quoted: what this reads, `tables.read` reads alike.
+    A record is a line, and only queries and names may be quoted: what this reads, `tables.read_table` reads alike.
     """
     content = path.read_bytes()
     if content.count(b"\r") != content.count(b"\r\n"):
@@ -370,13 +370,13 @@ def _matrix(records: Sequence[tables.Record], scores: Sequence[np.ndarray | None
 def _read_npz(path: Path, expected: tuple[int, int] | None) -> Similarity:
     try:
         with zipfile.ZipFile(path) as archive:
-            headers = {key: npz.header(archive, key) for key in ("queries", "file_names", "scores")}
+            headers = {key: npz.read_header(archive, key) for key in ("queries", "file_names", "scores")}
             fault = _size_fault(headers, expected)
             if not fault:
                 queries, names = (_read_texts(archive, key) for key in ("queries", "file_names"))
                 fault = _shape_fault(headers["scores"], queries, names)
             if not fault:
-                scores = npz.array(archive, "scores")
+                scores = npz.read_array(archive, "scores")
     except Exception as error:  # at a broken file zipfile, zlib, json and numpy raise almost anything
         fault = f"must hold queries, file_names and scores as `systems predict` writes them ({error})"
     if fault:
@@ -403,7 +403,7 @@ def _size_fault(headers: Mapping[str, npz.Header], expected: tuple[int, int] | N
 
 
 def _read_texts(archive: zipfile.ZipFile, key: str) -> tuple[str, ...]:
-    texts = tuple(json.loads(npz.array(archive, key).tobytes()))
+    texts = tuple(json.loads(npz.read_array(archive, key).tobytes()))
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("queries and file_names must be lists of texts")
     return texts

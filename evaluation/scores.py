@@ -30,7 +30,6 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, InstanceOf, ValidationE
 from evaluation import report
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, Faulty, Finding
-from evaluation.text import table
 from evaluation.metrics import catalogue
 from evaluation.statistics.intervals import (
     METHODS,
@@ -43,6 +42,7 @@ from evaluation.statistics.intervals import (
     mean,
     pseudo_values,
 )
+from evaluation.text import table
 
 VERSION = "0.2.0"
 EXACT = "cider_d:idf-of-split-left-out-exact"  # the part of a signature that says so

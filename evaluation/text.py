@@ -1,23 +1,11 @@
 """Text that people read: safe to print, short, with suggestions for misspelt names."""
 
-import argparse
-import contextlib
 import difflib
-import errno
 import html
-import io
-import os
-import re
-import sys
 import unicodedata
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
-from pathlib import Path
-from typing import Any, TextIO
+from collections.abc import Callable, Iterable, Sequence
+
 from tabulate import tabulate
-from evaluation.ordering import natural
 
 SHOWN = 200  # characters of a text that may be of any length
 

@@ -39,7 +39,7 @@ class Unreadable(Exception):
         self.line, self.message = line, message
 
 
-def read(file: Path) -> dict[str, object]:
+def read_yaml(file: Path) -> dict[str, object]:
     """Read a file of keys and plain values.
 
     Dates are texts, as they are written. An empty file has no keys.
@@ -65,7 +65,7 @@ def read(file: Path) -> dict[str, object]:
     return values or {}
 
 
-def value(text: str, source: str) -> object:
+def parse_yaml_value(text: str, source: str) -> object:
     """Read a single value, such as a setting's.
 
     Args:

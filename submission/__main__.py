@@ -11,9 +11,9 @@ import zipfile
 from dataclasses import asdict
 from pathlib import Path
 
+from evaluation.cli import command
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, SPLITS, VALIDATION, Split, read_dataset
 from evaluation.files import replacing
-from evaluation.cli import command
 from evaluation.findings import BadRequest, Finding, count, say
 from evaluation.text import printable, table, unknown_key
 from submission import archive, excluded, metadata, outputs, package, tasks, teams

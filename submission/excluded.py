@@ -77,7 +77,7 @@ def _column_cells(path: Path, text: str, header: str, index: int) -> Iterator[tu
     """Return the line and the text of each cell in a column of a CSV."""
     separator = max(",;\t", key=header.count)
     findings: list[Finding] = []
-    rows, whole = tables.parse(text, str(path), findings, separator)
+    rows, whole = tables.parse_table(text, str(path), findings, separator)
     if not whole:
         raise Faulty(findings)
     for line, cells in rows[1:]:

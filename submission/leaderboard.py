@@ -42,7 +42,7 @@ from evaluation.data.dataset import Split
 from evaluation.files import replacing
 from evaluation.findings import NOTE, BadRequest, Finding, say
 from evaluation.metrics import retrieval
-from evaluation.ordering import natural
+from evaluation.ordering import natural_key
 from submission import archive, package, scoring
 from submission.ranking import Leaderboard, rank
 from submission.tasks import Task
@@ -120,7 +120,7 @@ def _packages_in(folder: Path, out: Path) -> tuple[list[Path], list[Finding]]:
     """Return the packages in a folder, in natural order, and notes about its other files."""
     paths: list[Path] = []
     findings: list[Finding] = []
-    for path in sorted(folder.absolute().iterdir(), key=lambda path: natural(path.name)):
+    for path in sorted(folder.absolute().iterdir(), key=lambda path: natural_key(path.name)):
         leftover = _leftover(path.name)
         if path.resolve() == out.resolve():
             continue
@@ -166,7 +166,7 @@ def _check_out(out: Path) -> None:
         return
     names = {path.name for path in out.iterdir()}
     notes = []
-    for name in sorted(names, key=natural):
+    for name in sorted(names, key=natural_key):
         leftover = _leftover(name)
         if leftover:
             notes.append(Finding(str(out / name), message=leftover, severity=NOTE))

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from evaluation.findings import ERROR, NOTE, WARNING, Finding, limited
-from evaluation.text import printable
 from evaluation.report import number
+from evaluation.text import printable
 from submission.ranking import Leaderboard, Ranking, difference_cells, interval_text
 from submission.scoring import ScoredPackage
 

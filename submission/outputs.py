@@ -19,10 +19,10 @@ from evaluation.data.cells import SOUND_SUFFIXES
 from evaluation.data.dataset import Split, of_another_split
 from evaluation.files import replacing
 from evaluation.findings import ALIKE, ERROR, WARNING, BadRequest, Faulty, Finding, bounded, limited
-from evaluation.text import SHOWN, cut, printable, quoted
 from evaluation.metrics import retrieval
 from evaluation.names import closest, explain, hint
 from evaluation.predictions import Captions, Ranking, Similarity, finite_numbers, not_finite
+from evaluation.text import SHOWN, cut, printable, quoted
 from submission.tasks import SEPARATORS, Task
 
 LIMIT = 128 * 2**20
@@ -149,7 +149,7 @@ def _check(task: Task, path: Path, split: Split | str, file: str) -> Iterator[Fi
     if layout.bom:
         yield layout.bom
     unreadable: list[Finding] = []
-    records, whole = tables.read(path, file, unreadable, layout.separator)
+    records, whole = tables.read_table(path, file, unreadable, layout.separator)
     header = records[0][1] if records else []
     if whole or records:
         faults, usable = _header(task, header, split, file, layout.separator)
@@ -222,7 +222,7 @@ def _layout(task: Task, path: Path, asked: Sequence[str], file: str) -> Layout:
     first_line = re.match(rb"[^\r\n]*", raw)[0]
     accepted = (task.separator.value, *task.separators_accepted.value)
     separator = next((mark for mark in accepted if mark.encode() in first_line), task.separator.value)
-    utf_16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # `tables.read` finds it
+    utf_16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # `tables.read_table` finds it
     if not utf_16 and b"\0" in raw:
         message = "must be text; found a NUL byte: write the file anew"
         raise Faulty([Finding(file, _line(raw, raw.index(b"\0")), message=message)])
@@ -340,7 +340,7 @@ def _captions(
         elif not any(character.isalnum() for character in cells[1]):
             message = f"has no word, and scores 0; found {quoted(cells[1])}"
             yield Finding(file, line, caption, message, WARNING)
-        for _, remark in caption_text.remarks(cells[1]):
+        for _, remark in caption_text.caption_remarks(cells[1]):
             yield Finding(file, line, caption, remark, WARNING)
 
 

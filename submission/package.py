@@ -20,7 +20,7 @@ from evaluation import predictions
 from evaluation.data.dataset import Dataset, Split
 from evaluation.files import replacing
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding
-from evaluation.ordering import natural
+from evaluation.ordering import natural_key
 from submission import archive, documents, metadata, metadata_text, outputs, reports, run_folders
 from submission.documents import Document
 from submission.run_folders import CORRECT
@@ -156,7 +156,7 @@ def _metadata_files(files: Mapping[str, Path]) -> list[Path]:
 def _from_task_folder(task: Task, entries: dict[str, Entry], name: str, findings: list[Finding]) -> dict[str, Entry]:
     """Return the files by the paths that they should have, which begin with the task's folder."""
     top = PurePosixPath(task.package.folder.value).parts[0]
-    first = sorted({PurePosixPath(inner).parts[0] for inner in entries}, key=natural)
+    first = sorted({PurePosixPath(inner).parts[0] for inner in entries}, key=natural_key)
     if top in first or not first:
         return entries
     if len(first) == 1:
@@ -182,7 +182,7 @@ def _system_folders(task: Task, entries: Mapping[str, Entry]) -> tuple[dict[str,
     above = PurePosixPath(task.package.folder.value).parent
     folders: dict[str, dict[str, Entry]] = {}
     others = {}
-    for inner in sorted(entries, key=natural):
+    for inner in sorted(entries, key=natural_key):
         path = PurePosixPath(inner)
         if path.parent.parent == above and path.name.lower().endswith(COUNTS):
             folders.setdefault(path.parent.name, {})[path.name] = entries[inner]

@@ -13,14 +13,13 @@ import pandas as pd
 from evaluation import report
 from evaluation.data.dataset import Split
 from evaluation.findings import ERROR, Finding, count
-from evaluation.text import printable
 from evaluation.metrics.catalogue import lower_is_better
-from evaluation.ordering import natural
+from evaluation.ordering import natural_key
 from evaluation.report import NOTHING
 from evaluation.scores import plain
 from evaluation.statistics import comparison
 from evaluation.statistics.comparison import Difference
-from evaluation.text import plural
+from evaluation.text import plural, printable
 from submission.scoring import ScoredPackage, ScoredSystem
 from submission.tasks import PublishedResults, Task
 
@@ -420,7 +419,7 @@ def _without_shared_labels(packages: Sequence[ScoredPackage]) -> list[ScoredPack
 
 def _ranked(systems: Iterable[ScoredSystem], metric: str) -> tuple[tuple[int | None, ScoredSystem], ...]:
     """Sort systems, best first, with their ranks; equal values share a rank."""
-    in_order = sorted(systems, key=lambda system: natural(system.label))
+    in_order = sorted(systems, key=lambda system: natural_key(system.label))
     values = pd.Series([system.value(metric) for system in in_order], dtype=float)
     values = values.round(12)  # adding up in another order is no difference
     values = values.where(np.isfinite(values))

@@ -24,9 +24,9 @@ from tqdm import tqdm
 from evaluation import predictions
 from evaluation.data.dataset import Split
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding, count
-from evaluation.text import cut, printable
 from evaluation.metrics import retrieval
 from evaluation.scores import Score
+from evaluation.text import cut, printable
 from submission import package
 from submission.tasks import Task
 

@@ -32,9 +32,9 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 
 from evaluation.data.dataset import SPLITS, Split
 from evaluation.findings import BadRequest, Faulty, Finding
-from evaluation.text import unknown_key
 from evaluation.metrics import catalogue
 from evaluation.statistics.intervals import METHODS
+from evaluation.text import unknown_key
 
 FOLDER = Path(__file__).parent / "tasks"
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}

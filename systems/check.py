@@ -138,7 +138,7 @@ def check(
     module = refusal = None
     with report.catching("import", "be importable"):
         try:
-            module = contract.find(name)
+            module = contract.import_system_module(name)
         except BadRequest as error:  # not a fault of the module: there is none
             refusal = error
     if refusal:
@@ -150,10 +150,10 @@ def check(
         if not callable(getattr(module, part, None)):
             report(part, f"be a function, {form}", repr(getattr(module, part, None)), "write it")
     if run_folder:
-        say(source.changes(run_folder, name))
+        say(source.source_changes(run_folder, name))
     allowed = [*trusted]
     if config and not run_folder:
-        allowed += contract.texts(config)
+        allowed += contract.text_values(config)
     with (
         tempfile.TemporaryDirectory(prefix="check-") as temporary,
         contextlib.redirect_stdout(sys.stderr),
@@ -196,7 +196,7 @@ def _config(module: ModuleType, file: Path | None, settings: Sequence[str], repo
         short = ["epochs=1"]
     given = {setting.partition("=")[0] for setting in settings}
     if file:
-        given |= yamlfiles.read(file).keys()
+        given |= yamlfiles.read_yaml(file).keys()
     if any(about.is_required() and field not in given for field, about in model.model_fields.items()):
         return None
     if file or settings:  # what does not hold is the request's fault

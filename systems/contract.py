@@ -12,7 +12,7 @@ A model is ready to use when it is loaded (`eval()`), moves by `to(device)` as a
 answer to the same sound or text, whatever else is in its batch.
 
 A checkpoint may be somebody else's. A system that imports a module which the config in a checkpoint names must call
-`systems.modules.must_be_trusted` first, as `systems.parts.encoders.encoder` does.
+`systems.modules.must_be_trusted` first, as `systems.parts.encoders.load_encoder` does.
 """
 
 import contextlib
@@ -29,8 +29,8 @@ from evaluation import yamlfiles
 from evaluation.data import audio
 from evaluation.data.dataset import Dataset, Split
 from evaluation.findings import BadRequest, Faulty, Finding, say
-from evaluation.text import cut, unknown_key
 from evaluation.predictions import Similarity
+from evaluation.text import cut, unknown_key
 from systems import source
 from systems.lock import locked
 from systems.modules import UntrustedModule, imported, must_be_trusted, trusting
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from systems.training import Run
 
 MODULE_NAMES = ("Config", "train", "load_model")
-TOGETHER = 16  # clips that a model is given at once, at most
-SECONDS = 480  # that they last together, padded, at most; a longer clip comes alone
+CLIPS_PER_BATCH = 16  # clips that a model is given at once, at most
+SECONDS_PER_BATCH = 480  # that they last together, padded, at most; a longer clip comes alone
 
 
 class Retriever(Protocol):
@@ -85,14 +85,14 @@ def system(name: str) -> ModuleType:
     Raises:
         BadRequest: There is no such module, or it lacks a part of the contract.
     """
-    module = find(name)
+    module = import_system_module(name)
     missing = [part for part in MODULE_NAMES if not hasattr(module, part)]
     if missing:
         raise BadRequest(f"the module {name} is no system: it must have {', '.join(MODULE_NAMES)}; no {missing[0]}")
     return module
 
 
-def find(name: str) -> ModuleType:
+def import_system_module(name: str) -> ModuleType:
     """Import a module, whatever it holds; raises BadRequest where there is none of this name."""
     return imported(name, f"no module {name!r}; give a system's import name, such as baseline.retriever")
 
@@ -117,7 +117,7 @@ def read_run(folder: Path) -> RunConfig:
     file = folder / "config.yaml"
     if not file.is_file():
         raise BadRequest(f"{file}: no such file; give the folder of a run, such as `systems train` makes")
-    return validate(RunConfig, yamlfiles.read(file), lambda key: str(file))
+    return validate(RunConfig, yamlfiles.read_yaml(file), lambda key: str(file))
 
 
 def load(name: str, checkpoint: Path, trusted: Collection[str] = ()) -> object:
@@ -135,7 +135,7 @@ def load(name: str, checkpoint: Path, trusted: Collection[str] = ()) -> object:
     try:
         with trusting(trusted), weights_must_fit(checkpoint):
             must_be_trusted(name, f"no module {name!r}, which trained this run; install it")
-            say(source.changes(checkpoint.parents[1], name))
+            say(source.source_changes(checkpoint.parents[1], name))
             return system(name).load_model(checkpoint)
     except UntrustedModule as refusal:
         raise UntrustedModule(f"{checkpoint}: {refusal}") from None
@@ -184,12 +184,12 @@ def train(system: ModuleType, config: BaseModel, dataset: Dataset, run: "Run") -
         Faulty: The folder holds another run, or the data cannot be used; with every finding.
     """
     run.check()
-    say(source.changes(run.folder, run.system))
-    with trusting(texts(config)), locked(run.folder), weights_must_fit(run.folder):
+    say(source.source_changes(run.folder, run.system))
+    with trusting(text_values(config)), locked(run.folder), weights_must_fit(run.folder):
         system.train(config, dataset, run)
 
 
-def texts(config: BaseModel) -> frozenset[str]:
+def text_values(config: BaseModel) -> frozenset[str]:
     """Return every text that is a value in a config: all that could name a module."""
     found: set[str] = set()
     waiting: list[object] = [config.model_dump(mode="json")]
@@ -230,7 +230,7 @@ def read_settings(file: Path | None, settings: Sequence[str]) -> tuple[dict[str,
         BadRequest: The file does not exist, or a setting is not of the form `key=value` or no YAML.
         Faulty: The file is no YAML mapping.
     """
-    values = yamlfiles.read(file) if file else {}
+    values = yamlfiles.read_yaml(file) if file else {}
     source = str(file) if file else "--set"
     given = set()
     for setting in settings:
@@ -243,7 +243,7 @@ def read_settings(file: Path | None, settings: Sequence[str]) -> tuple[dict[str,
             inner = place.get(name)
             place[name] = dict(inner) if isinstance(inner, dict) else {}
             place = place[name]
-        place[last] = yamlfiles.value(value, f"--set {cut(setting)}")
+        place[last] = yamlfiles.parse_yaml_value(value, f"--set {cut(setting)}")
         given |= {key, *outer}
 
     def where(key: str) -> str:
@@ -312,7 +312,7 @@ def embeddings(model: Retriever, split: Split, *, device: "torch.device") -> "to
 
     found: dict[int, torch.Tensor] = {}
     with torch.inference_mode():
-        for indexes, sounds, lengths in batches(split, model.sample_rate, "embedding"):
+        for indexes, sounds, lengths in audio_batches(split, model.sample_rate, "embedding"):
             embedded = model.embed_audio(sounds.to(device), lengths.to(device)).float().cpu()
             found.update(zip(indexes, embedded, strict=True))
     stacked = torch.stack([found[index] for index in range(len(split.clips))])
@@ -354,7 +354,7 @@ def captions(model: Captioner, split: Split, *, device: "torch.device") -> tuple
     log_probabilities: dict[int, float] = {}
     scored = getattr(model, "caption_scored", None)
     with torch.inference_mode():
-        for indexes, sounds, lengths in batches(split, model.sample_rate, "captioning"):
+        for indexes, sounds, lengths in audio_batches(split, model.sample_rate, "captioning"):
             if scored:
                 texts, values = scored(sounds.to(device), lengths.to(device))
                 clips = [split.clips[index].file_name for index in indexes]
@@ -376,7 +376,9 @@ def captions(model: Captioner, split: Split, *, device: "torch.device") -> tuple
     return in_order, [log_probabilities[index] for index in order]
 
 
-def batches(split: Split, sample_rate: int, label: str) -> "Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]":
+def audio_batches(
+    split: Split, sample_rate: int, label: str
+) -> "Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]":
     """Load a split's sounds, clips of like length together.
 
     Args:
@@ -406,14 +408,15 @@ def batches(split: Split, sample_rate: int, label: str) -> "Iterator[tuple[list[
     with tqdm(desc=label, total=len(order), unit="clip", leave=False, disable=None) as bar:
         for index in order:
             try:
-                sound = audio.load(split.clips[index].path, sample_rate)
+                sound = audio.load_audio(split.clips[index].path, sample_rate)
             except audio.UnusableSound as reason:
                 findings.append(Finding(str(split.clips[index].path), message=str(reason)))
                 continue
             if findings:
                 continue
             longest = max(len(sound), *(len(other) for _, other in waiting), 0)
-            if waiting and (len(waiting) == TOGETHER or longest * (len(waiting) + 1) > SECONDS * sample_rate):
+            too_long = longest * (len(waiting) + 1) > SECONDS_PER_BATCH * sample_rate
+            if waiting and (len(waiting) == CLIPS_PER_BATCH or too_long):
                 yield together()
                 bar.update(len(waiting))
                 waiting.clear()

@@ -32,7 +32,7 @@ def check_system(name: str) -> None:
         BadRequest: There is none.
     """
     if modules.source(name) is None:
-        contract.find(name)  # which refuses it, or imports a module that has no source file
+        contract.import_system_module(name)  # which refuses it, or imports a module that has no source file
 
 
 def check_keys(name: str, file: Path | None, settings: Sequence[str]) -> None:
@@ -83,7 +83,7 @@ def check_sweep(file: Path) -> None:
         BadRequest: There is no such file or no such module.
         Faulty: The file is no YAML mapping.
     """
-    system = yamlfiles.read(file).get("system")
+    system = yamlfiles.read_yaml(file).get("system")
     if isinstance(system, str):
         check_system(system)
 

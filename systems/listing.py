@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from evaluation.ordering import natural
+from evaluation.ordering import natural_key
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("baseline", "systems")
@@ -76,7 +76,7 @@ def configs(place: Path) -> list[Path]:
     if place.is_dir():
         files = [
             path
-            for path in sorted(place.rglob("*.yaml"), key=lambda path: natural(str(path)))
+            for path in sorted(place.rglob("*.yaml"), key=lambda path: natural_key(str(path)))
             if path != figures(place)
         ]
     else:

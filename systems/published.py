@@ -26,9 +26,9 @@ from pydantic import BaseModel, ValidationError, model_validator
 from evaluation import report, scores, yamlfiles
 from evaluation.data.dataset import Split
 from evaluation.findings import BadRequest, Faulty, Finding
-from evaluation.text import unknown_key
 from evaluation.scores import Score
 from evaluation.statistics.intervals import Estimate, jackknife
+from evaluation.text import unknown_key
 from systems import listing
 
 Value = list[float] | dict[Literal["mean", "sd"], float]
@@ -86,7 +86,7 @@ def side_by_side(system: str, runs: Sequence[Path] = (), data: str = "", split: 
     import pandas as pd
 
     place = _place(system)
-    content = read(listing.figures(place))
+    content = read_published(listing.figures(place))
     rows = _published_rows(content)
     for config, measured in _scores_by_config(system, place, runs, split).items():
         items = measured[0].items
@@ -100,7 +100,7 @@ def side_by_side(system: str, runs: Sequence[Path] = (), data: str = "", split: 
     return report.text(table, dict.fromkeys(content.metrics, str)) + f"\npublished: {content.source}"
 
 
-def read(file: Path) -> Published:
+def read_published(file: Path) -> Published:
     """Read a file of published figures.
 
     Raises:
@@ -108,7 +108,7 @@ def read(file: Path) -> Published:
         Faulty: It is not YAML.
     """
     try:
-        return Published.model_validate(yamlfiles.read(file))
+        return Published.model_validate(yamlfiles.read_yaml(file))
     except ValidationError as failure:
         first = failure.errors()[0]
         place = ".".join(map(str, first["loc"]))
@@ -192,7 +192,7 @@ def _config_name(config: type[BaseModel], values: Mapping[str, object], place: P
     """Return the config file that has most in common with a run's config, and what differs in the run."""
     differences = {}
     for file in listing.configs(place):
-        content = config(**yamlfiles.read(file)).model_dump(mode="json")
+        content = config(**yamlfiles.read_yaml(file)).model_dump(mode="json")
         differences[file.stem] = [f"{key}={value}" for key, value in values.items() if content.get(key) != value]
     name = min(differences, key=lambda name: len(differences[name]))
     return " ".join([name, *differences[name]])

@@ -78,7 +78,7 @@ def _statements(tree: ast.Module) -> Iterator[ast.AST]:
             waiting += getattr(node, block, [])
 
 
-def write(folder: Path, system: str, *others: str) -> None:
+def write_digests(folder: Path, system: str, *others: str) -> None:
     """Write the digests of a system's sources into a run folder that has none; arguments as of `digests`."""
     file = folder / FILE
     if file.exists():
@@ -87,7 +87,7 @@ def write(folder: Path, system: str, *others: str) -> None:
         part.write_text(yaml.safe_dump(digests(system, *others)), encoding="utf-8")
 
 
-def changes(folder: Path, system: str) -> list[Finding]:
+def source_changes(folder: Path, system: str) -> list[Finding]:
     """Return a warning that names the modules that changed since a run began to be trained; none for an older run.
 
     Args:
@@ -98,7 +98,7 @@ def changes(folder: Path, system: str) -> list[Finding]:
     if not file.is_file():
         return []
     try:
-        before = TypeAdapter(dict[str, str]).validate_python(yamlfiles.read(file))
+        before = TypeAdapter(dict[str, str]).validate_python(yamlfiles.read_yaml(file))
     except (BadRequest, Faulty, ValidationError):
         message = "cannot be read, so changes of the code since the training are not noticed"
         return [Finding(str(file), message=message, severity=WARNING)]

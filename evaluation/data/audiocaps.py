@@ -41,7 +41,7 @@ def warn_of_other_headers(folder: Path) -> list[Finding]:
 def read_audiocaps(path: Path, folder: Path, sound: bool, findings: list[Finding]) -> CaptionRows:
     """Read a file of AudioCaps: the captions of a clip, which stand in rows of their own, by the name of its sound."""
     rows, file = CaptionRows(), path.name
-    records, rows.whole = tables.read(path, file, findings)
+    records, rows.whole = tables.read_table(path, file, findings)
     header = records[0][1] if records else []
     if header != HEADER:
         found = printable(",".join(header)) or "no line"

@@ -35,7 +35,7 @@ class CaptionRows:
 
 def read_captions(path: Path, findings: list[Finding]) -> CaptionRows:
     rows, file = CaptionRows(), path.name
-    records, rows.whole = tables.read(path, file, findings)
+    records, rows.whole = tables.read_table(path, file, findings)
     if not records:
         if rows.whole:
             message = "is empty; the first line must be file_name,caption_1,…,caption_N"
@@ -89,7 +89,7 @@ def read_captions(path: Path, findings: list[Finding]) -> CaptionRows:
 def read_queries(path: Path, findings: list[Finding]) -> tuple[str, ...]:
     seen: dict[str, int] = {}
     file = path.name
-    records, readable = tables.read(path, file, findings)
+    records, readable = tables.read_table(path, file, findings)
     header = records[0][1] if records else []
     if header != ["caption"] and (records or readable):
         found = printable(",".join(header)) or "nothing"
@@ -128,7 +128,7 @@ def read_metadata(
     except UnicodeDecodeError:
         text = raw.decode("latin-1")
     problems: list[Finding] = []
-    records, _ = tables.parse(text, path.name, problems, ";" if text.startswith("file_name;") else ",")
+    records, _ = tables.parse_table(text, path.name, problems, ";" if text.startswith("file_name;") else ",")
     header = records[0][1] if records else []
     metadata: dict[str, Mapping[str, str]] = {}
     if header[:1] != ["file_name"]:

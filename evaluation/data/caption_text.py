@@ -43,7 +43,7 @@ _SPECIAL_TOKEN = re.compile(
 )
 
 
-def line(text: str) -> str:
+def caption_line(text: str) -> str:
     r"""Return the one line of plain words that the metrics read of a caption.
 
     >>> line("A dog\nbarks <b class='x'>loudly</b> <unk>.")
@@ -68,7 +68,7 @@ def _beginning(text: str) -> str:
     return whole_words or beginning[:CHARACTERS]
 
 
-def remarks(text: str) -> list[tuple[str, str]]:
+def caption_remarks(text: str) -> list[tuple[str, str]]:
     """Return what a team should look at in a caption that is valid all the same.
 
     Args:

@@ -12,8 +12,7 @@ from tqdm import tqdm
 from evaluation.data import audio
 from evaluation.data.dataset import Clip, Split, survey
 from evaluation.findings import ERROR, NOTE, WARNING, Finding
-from evaluation.text import table
-from evaluation.text import plural
+from evaluation.text import plural, table
 
 SHORT = 0.005  # seconds; a clip of fewer samples is noted
 LOUD = 10.0  # a peak of 20 dB above full scale is noted
@@ -33,7 +32,7 @@ def check_dataset(folder: Path) -> tuple[str, list[Finding]]:
 
     def listen(item: tuple[str, Clip]) -> audio.Sound | audio.UnusableSound:
         try:
-            return audio.facts(item[1].path)
+            return audio.sound_facts(item[1].path)
         except audio.UnusableSound as reason:
             return reason
 

@@ -51,8 +51,8 @@ from evaluation.data.caption_files import CaptionRows, read_captions, read_metad
 from evaluation.data.relevance import Relevance, parse_relevance
 from evaluation.data.sound_files import match_sounds, sound_files, warn_of_equal_names
 from evaluation.findings import ERROR, WARNING, BadRequest, Faulty, Finding
-from evaluation.text import unknown_key
 from evaluation.names import NEARLY_ALL
+from evaluation.text import unknown_key
 
 DEVELOPMENT, VALIDATION, EVALUATION = "development", "validation", "evaluation"
 BLIND = ("test", "analysis", "retrieval")

@@ -10,8 +10,8 @@ from types import MappingProxyType
 from evaluation.data import tables
 from evaluation.data.cells import text_fault
 from evaluation.findings import Faulty, Finding
-from evaluation.text import printable
 from evaluation.names import closest, explain, hint
+from evaluation.text import printable
 
 Relevance = Mapping[str, frozenset[str] | Mapping[str, float]]  # query to names, or to names with grades above 0
 
@@ -40,7 +40,7 @@ def parse_relevance(path: Path, file: str, file_names: frozenset[str] | None, fi
     """Read a relevance file; where the clips are not known, any name will do."""
     relevance: dict[str, frozenset[str] | Mapping[str, float]] = {}
     lines: dict[str, int] = {}
-    records, readable = tables.read(path, file, findings)
+    records, readable = tables.read_table(path, file, findings)
     expected, header = ["query", "audio_filenames"], records[0][1] if records else []
     graded = header == [*expected, "grades"]
     if header != expected and not graded and (records or readable):

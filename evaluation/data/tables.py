@@ -19,7 +19,7 @@ _QUOTED = re.compile(b'"[^"]*"')
 _NOT_UTF_8 = re.compile("[\udc80-\udcff]")  # what such bytes become with "surrogateescape"
 
 
-def read(path: Path, file: str, findings: list[Finding], separator: str = ",") -> tuple[list[Record], bool]:
+def read_table(path: Path, file: str, findings: list[Finding], separator: str = ",") -> tuple[list[Record], bool]:
     """Read a CSV file in UTF-8, with or without BOM, LF or CRLF.
 
     Bytes that are not UTF-8 are found, and then read as Latin-1, so that a name that holds one still finds its sound.
@@ -37,7 +37,7 @@ def read(path: Path, file: str, findings: list[Finding], separator: str = ",") -
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         findings.append(Finding(file, message="must be UTF-8; this is UTF-16: save it as UTF-8"))
         return [], False
-    records, whole = parse(
+    records, whole = parse_table(
         raw.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape"), file, findings, separator
     )
     if not raw.isascii():
@@ -75,7 +75,7 @@ def separator(path: Path, file: str) -> str:
     return ","
 
 
-def parse(text: str, file: str, findings: list[Finding], separator: str = ",") -> tuple[list[Record], bool]:
+def parse_table(text: str, file: str, findings: list[Finding], separator: str = ",") -> tuple[list[Record], bool]:
     """Read a text as `read` does a file; a record that breaks CSV's quoting is a finding and ends the reading."""
     limit = csv.field_size_limit(LONGEST_CELL)  # the module has one limit for all readers
     try:

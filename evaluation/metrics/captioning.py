@@ -56,7 +56,6 @@ from evaluation import assets, scores
 from evaluation.data import caption_text
 from evaluation.data.dataset import Clip, Split, of_another_split
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding
-from evaluation.text import unknown_key
 from evaluation.metrics import bert_score, catalogue, fense, meteor, overlap, spice
 from evaluation.metrics.java import Java, Unavailable, find_java
 from evaluation.metrics.ptb_tokenizer import VERSION as TOKENIZER
@@ -66,6 +65,7 @@ from evaluation.names import closest, explain, hint
 from evaluation.predictions import Captions
 from evaluation.scores import Items, Measured, Score, interval_method, measure
 from evaluation.statistics.intervals import Estimate, from_left_out, jackknife
+from evaluation.text import unknown_key
 
 METRICS = tuple(catalogue.CAPTIONING)
 BLEU = ("bleu_1", "bleu_2", "bleu_3", "bleu_4")
@@ -305,7 +305,7 @@ def validate(split: Split, prediction: Captions, file: str = "prediction") -> li
         if not any(character.isalnum() for character in caption):
             message = f"the caption of {name!r} has no word; it scores 0 wherever words are compared"
             findings.append(Finding(file, line, message=message, severity=WARNING))
-        for _, remark in caption_text.remarks(caption):
+        for _, remark in caption_text.caption_remarks(caption):
             message = f"the caption of {name!r} {remark}"
             findings.append(Finding(file, line, message=message, severity=WARNING))
     known = set(split.file_names)
@@ -447,7 +447,7 @@ def _reference_findings(split: str, clips: Sequence[Clip], java: Java, cache: Pa
             names.append(clip.file_name)
     findings = []
     for caption, column, name in zip(captions, columns, names, strict=True):
-        for _, remark in caption_text.remarks(caption):
+        for _, remark in caption_text.caption_remarks(caption):
             findings.append(Finding(split, 0, column, f"the reference of {name!r} {remark}", WARNING))
     for index in depends_on_next(captions, java, cache, keep=True):
         message = f"the reference of {names[index]!r} {_LOOKS_AHEAD}"

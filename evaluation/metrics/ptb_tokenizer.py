@@ -34,7 +34,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.data.caption_text import line
+from evaluation.data.caption_text import caption_line
 from evaluation.files import replacing
 from evaluation.metrics.java import JARS, SECONDS, Java, Unavailable, error_text, lay_out_jars, running
 
@@ -90,7 +90,7 @@ def _run_tokenizer(sentences: Sequence[str], java: Java, cache: Path) -> list[st
     """Return the tokeniser's line for each sentence."""
     jar = JARS["tokenizer/stanford-corenlp-3.4.1.jar"]
     program = ["-cp", jar, "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
-    text = "\n".join(line(sentence) for sentence in sentences)
+    text = "\n".join(caption_line(sentence) for sentence in sentences)
     with running(java, "1G", program, lay_out_jars(cache)) as process:
         try:
             output, _ = process.communicate(text.encode("utf-8"), timeout=SECONDS)
@@ -109,7 +109,7 @@ def _run_tokenizer(sentences: Sequence[str], java: Java, cache: Path) -> list[st
 
 def token_file(sentences: Sequence[str], cache: Path) -> Path:
     """Return the file of the cache for the tokens of these sentences; it need not exist."""
-    content = [VERSION, sorted(PUNCTUATION), *map(line, sentences)]
+    content = [VERSION, sorted(PUNCTUATION), *map(caption_line, sentences)]
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
     return cache / "ptb" / f"{digest}.json"
 
@@ -148,7 +148,7 @@ def depends_on_next(sentences: Sequence[str], java: Java, cache: Path, *, keep: 
     Raises:
         Unavailable: The tokeniser cannot run.
     """
-    ends = [line(sentence)[-_TAIL:] for sentence in sentences]
+    ends = [caption_line(sentence)[-_TAIL:] for sentence in sentences]
     candidates = [place for place, end in enumerate(ends) if _LAST_WORD.search(end)]
     lines = []
     for place in candidates:

@@ -46,12 +46,12 @@ import numpy as np
 from evaluation import scores
 from evaluation.data.dataset import Split, of_another_split
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding
-from evaluation.text import printable
 from evaluation.metrics.sets import MetricSet, year_sets
 from evaluation.names import closest, explain, hint
 from evaluation.predictions import Ranking, Similarity
 from evaluation.scores import Items, Measured, Score, interval_method, measure
 from evaluation.statistics.intervals import Estimate
+from evaluation.text import printable
 
 TASK_METRICS = ("mAP@10", "R@1", "R@5", "R@10")  # of DCASE 2022; the default
 

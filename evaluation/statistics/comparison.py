@@ -37,10 +37,10 @@ from threadpoolctl import threadpool_limits
 
 from evaluation import report, scores
 from evaluation.findings import BadRequest, Faulty, Finding
-from evaluation.text import printable
 from evaluation.names import explain
 from evaluation.scores import Items, Score, plain
 from evaluation.statistics.intervals import Estimate, grouped, jackknife
+from evaluation.text import printable
 
 if TYPE_CHECKING:
     import pandas as pd

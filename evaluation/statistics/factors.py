@@ -45,9 +45,9 @@ from evaluation import report
 from evaluation.data import tables
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, Faulty, Finding
-from evaluation.text import printable, unknown_key
 from evaluation.metrics.catalogue import lower_is_better
 from evaluation.statistics.comparison import holm
+from evaluation.text import printable, unknown_key
 
 AROUND = ("run", "seed", "state", "seconds", "error")  # the columns around the factors: one before them, four after
 SHOWN = 10  # settings in the table for people
@@ -98,7 +98,7 @@ def read(path: Path, metric: str | None = None) -> Results:
     if not path.is_file():
         raise BadRequest(f"{path}: no such file; give the results.csv of a sweep")
     findings: list[Finding] = []
-    records, is_complete = tables.read(path, str(path), findings)
+    records, is_complete = tables.read_table(path, str(path), findings)
     if findings and not records:  # the file could not be read at all, so nothing is known of its header
         raise Faulty(findings)
     header = records[0][1] if records else []

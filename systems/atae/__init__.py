@@ -37,7 +37,7 @@ from systems.parts.descriptions import describe_system
 from systems.parts.devices import default_device
 from systems.parts.sequences import chunks, length_mask, masked_mean, stack_sequences
 from systems.parts.validation import retrieval_metrics
-from systems.training import Run, Schedule, called, read_checkpoint
+from systems.training import Run, Schedule, metadata_name, read_checkpoint
 
 Adapter = Literal["mlp", "mha", "identity"]
 WORDS = "words.bin"  # in the run folder
@@ -103,7 +103,7 @@ class Retriever(nn.Module):
     def __init__(self, config: Config, vectors: KeyedVectors | None = None):
         super().__init__()
         self.config = config
-        self.audio = encoders.encoder(
+        self.audio = encoders.load_encoder(
             config.audio_encoder,
             config.audio_weights,
             config.audio_hop,
@@ -114,7 +114,7 @@ class Retriever(nn.Module):
         if vectors:
             self.text_encoder = texts.Words(vectors, config.text_output == "mean")
         else:
-            self.text_encoder = texts.encoder(config.text_encoder, config.text_layer, config.text_output)
+            self.text_encoder = texts.load_text_encoder(config.text_encoder, config.text_layer, config.text_output)
         self.audio_adapter = adapters.adapter(config.audio_adapter, self.audio.size, config.size)
         self.text_adapter = adapters.adapter(config.text_adapter, self.text_encoder.size, config.size)
         if self.audio_adapter.size != self.text_adapter.size:
@@ -165,7 +165,7 @@ class Retriever(nn.Module):
 
     def embed_text(self, captions: Sequence[str]) -> Tensor:
         """Embed texts as (texts, size)."""
-        parts = chunks(captions, texts.TOGETHER)
+        parts = chunks(captions, texts.TEXTS_PER_BATCH)
         return torch.cat([self.align_text(*self.text_encoder(part)) for part in parts])
 
 
@@ -214,7 +214,7 @@ class Material:
     """
 
     def __init__(self, clips: Sequence[Clip], queries: Sequence[str], model: Retriever, cache: Path):
-        known = pairs.of(clips, queries)
+        known = pairs.clip_caption_pairs(clips, queries)
         self.captions, self.numbers, self.pairs, self.owners = known
         self.train_text = model.config.train_text
         paths = [clip.path for clip in clips]
@@ -296,7 +296,7 @@ class Training(SystemModule):
         """Answer every query of the validation split, and log mAP@10 and R@10."""
         numbers = [self.material.numbers[query] for query in self.split.queries]
         captions = []
-        for part in chunks(numbers, texts.TOGETHER):
+        for part in chunks(numbers, texts.TEXTS_PER_BATCH):
             batch = self.transfer_batch_to_device(self.material.caption_embeddings(part), self.device, 0)
             captions.append(self.embed_captions(*batch))
         scores = torch.cat(captions) @ torch.cat(self.clips).T
@@ -322,15 +322,15 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     vectors, kept = None, run.folder / WORDS
     if config.text_encoder == "train":
         if kept.exists():
-            vectors = words.read(kept)
+            vectors = words.read_vectors(kept)
         else:
-            vectors = words.train(development.captions, seed=run.seed, cbow=True)
+            vectors = words.train_vectors(development.captions, seed=run.seed, cbow=True)
     lightning.seed_everything(run.seed, verbose=False)
     model = Retriever(config, vectors)
 
     run.start()
     if vectors and not kept.exists():
-        words.write(vectors, kept)
+        words.write_vectors(vectors, kept)
     for number, stage in enumerate(config.stages, 1):
         part = run
         if number < len(config.stages):
@@ -349,10 +349,10 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         config,
         model.sample_rate,
         acoustic_features=f"{config.audio_encoder} embeddings",
-        word_embeddings=called(config.text_encoder),
+        word_embeddings=metadata_name(config.text_encoder),
         machine_learning_method="cross-modal alignment",
         audio_modelling=config.audio_encoder,
-        word_modelling=called(config.text_encoder),
+        word_modelling=metadata_name(config.text_encoder),
         loss_function=f"{config.loss.replace('_', '-')} loss",
     )
     run.describe(model, description)
@@ -361,7 +361,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
 def read_noisy(folder: Path, share: float, seed: int) -> Split:
     """Read noisy captions, FSD50K's or those of a data folder's development split, and draw a share of the clips."""
     if (folder / fsd50k.METADATA.parent).is_dir():
-        split = fsd50k.read(folder)
+        split = fsd50k.read_fsd50k(folder)
     else:
         split = read_dataset(folder, DEVELOPMENT)[DEVELOPMENT]
     drawn = np.random.default_rng(seed).permutation(len(split.clips))[: max(1, round(share * len(split.clips)))]
@@ -376,7 +376,7 @@ def load_model(checkpoint: Path) -> Retriever:
     """
     state = read_checkpoint(checkpoint, config=dict, frozen=dict)
     config = Config(**state["config"])
-    vectors = words.read(checkpoint.parent.parent / WORDS) if config.text_encoder == "train" else None
+    vectors = words.read_vectors(checkpoint.parent.parent / WORDS) if config.text_encoder == "train" else None
     model = Retriever(config, vectors)
     load_weights(model, state, checkpoint)
     return model.eval()

@@ -1,6 +1,6 @@
 """Embeddings that are computed once per sound, whatever is trained on them.
 
-    embeddings = embed(paths, encoder("yamnet", hop=480), Path(".cache"))        # a list of (timestamps, size)
+    embeddings = embed(paths, load_encoder("yamnet", hop=480), Path(".cache"))  # a list of (timestamps, size)
 
 What is kept follows from the sound's content, the encoder, its weights and its hop, so that the same encoder with other
 weights, fine-tuned ones for instance, has a store of its own.
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from evaluation.data import audio
 from evaluation.findings import BadRequest
-from systems.caching.store import Store, parallel, usable
+from systems.caching.store import Store, map_parallel, or_unusable
 from systems.parts.encoders import Encoder
 from systems.workers import pool
 
@@ -32,7 +32,7 @@ def embed(paths: Sequence[Path], encoder: Encoder, cache: Path, *, workers: int 
 
     Args:
         paths: The sounds, of any sample rate.
-        encoder: From `encoders.encoder`.
+        encoder: From `encoders.load_encoder`.
         cache: Folder of the cache; several processes may share it.
         workers: How many of ray's workers to spread the sounds over, a processor each; 0 is none. They are of the
             cluster that RAY_ADDRESS names, else of this machine, and see the sounds under the same paths.
@@ -47,7 +47,7 @@ def embed(paths: Sequence[Path], encoder: Encoder, cache: Path, *, workers: int 
     label = f"{encoder.name} embeddings"
 
     def encode_here(missing: Sequence[Path]) -> Iterator[Values]:
-        for sound in parallel(_decode(encoder), missing, label):
+        for sound in map_parallel(_decode(encoder), missing, label):
             yield sound if isinstance(sound, audio.UnusableSound) else _encode_sound(encoder, sound)
 
     def encode_on_workers(missing: Sequence[Path]) -> Iterator[Values]:
@@ -114,7 +114,7 @@ def _store(encoder: Encoder, cache: Path) -> Store:
 
 
 def _decode(encoder: Encoder) -> Callable[[Path], Values]:
-    return usable(lambda path: audio.load(path, encoder.sample_rate))
+    return or_unusable(lambda path: audio.load_audio(path, encoder.sample_rate))
 
 
 def _encode_sound(encoder: Encoder, sound: np.ndarray) -> Values:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.data import audio
-from systems.caching.store import Store, parallel, usable
+from systems.caching.store import Store, map_parallel, or_unusable
 
 
 def log_mels(paths: Sequence[Path], settings: audio.LogMel, cache: Path) -> list[np.ndarray]:
@@ -26,13 +26,13 @@ def log_mels(paths: Sequence[Path], settings: audio.LogMel, cache: Path) -> list
         BadRequest: The cache lacks a sound and cannot be written.
     """
 
-    @usable
+    @or_unusable
     def compute(path: Path) -> np.ndarray:
-        return settings(audio.load(path, settings.sample_rate))
+        return settings(audio.load_audio(path, settings.sample_rate))
 
     identity = repr((audio.ARITHMETIC, sorted(asdict(settings).items())))
     store = Store(cache, "logmel", identity, settings.mels)
-    return store.rows(paths, lambda missing: parallel(compute, missing, "log-mel energies"))
+    return store.rows(paths, lambda missing: map_parallel(compute, missing, "log-mel energies"))
 
 
 def waveforms(paths: Sequence[Path], sample_rate: int, cache: Path) -> list[np.ndarray]:
@@ -43,9 +43,9 @@ def waveforms(paths: Sequence[Path], sample_rate: int, cache: Path) -> list[np.n
         BadRequest: The cache lacks a sound and cannot be written.
     """
 
-    @usable
+    @or_unusable
     def decode(path: Path) -> np.ndarray:
-        return audio.load(path, sample_rate)[:, None]
+        return audio.load_audio(path, sample_rate)[:, None]
 
     store = Store(cache, "sound", repr((audio.ARITHMETIC, sample_rate)), 1)
-    return [values[:, 0] for values in store.rows(paths, lambda missing: parallel(decode, missing, "decoding"))]
+    return [values[:, 0] for values in store.rows(paths, lambda missing: map_parallel(decode, missing, "decoding"))]

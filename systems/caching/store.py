@@ -131,7 +131,7 @@ class Store:
             with ExitStack() as stack:
                 with _writing():
                     self.folder.mkdir(parents=True, exist_ok=True)
-                    stack.enter_context(alone(self.lock))
+                    stack.enter_context(exclusive(self.lock))
                     connection = stack.enter_context(closing(self._connect()))
                     # Not buffered: closing the file has nothing left to write, which could fail.
                     file = stack.enter_context(self.file.open("r+b" if self.file.exists() else "w+b", buffering=0))
@@ -262,7 +262,7 @@ class Store:
         return [values[span.start : span.start + span.frames] for span in spans]
 
 
-def parallel(function: Callable[[T], R], items: Sequence[T], label: str) -> Iterator[R]:
+def map_parallel(function: Callable[[T], R], items: Sequence[T], label: str) -> Iterator[R]:
     """Map in threads, in order, with a bar. Decoding, hashing and transforms all run outside Python's lock."""
     workers = os.cpu_count() or 1
     with (
@@ -281,7 +281,7 @@ def parallel(function: Callable[[T], R], items: Sequence[T], label: str) -> Iter
             bar.update()
 
 
-def usable(function: Callable[[Path], R]) -> Callable[[Path], R | UnusableSound]:
+def or_unusable(function: Callable[[Path], R]) -> Callable[[Path], R | UnusableSound]:
     """Have a function return the reason why a sound cannot be used instead of raising it."""
 
     def tried(path: Path) -> R | UnusableSound:
@@ -293,7 +293,7 @@ def usable(function: Callable[[Path], R]) -> Callable[[Path], R | UnusableSound]
     return tried
 
 
-def alone(path: Path) -> FileLock:
+def exclusive(path: Path) -> FileLock:
     """Return a lock to hold while filling a folder; report that another process holds it."""
     lock = FileLock(path)
     try:
@@ -379,5 +379,5 @@ def _hash_files(
         content = path.read_bytes()
         return (key, size, modified, xxhash.xxh3_128_hexdigest(content)), True  # as fast as memory
 
-    rows = list(parallel(digest, paths, "hashing"))
+    rows = list(map_parallel(digest, paths, "hashing"))
     return [row[3] for row, _ in rows], [row for row, is_new in rows if is_new]

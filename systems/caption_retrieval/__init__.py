@@ -52,7 +52,7 @@ from systems.parts.sequences import length_mask
 from systems.training import Run, Schedule, read_checkpoint, save_tensors
 
 LIBRARY = "library.npz"  # in the run folder
-TOGETHER = 512  # clips that go through the layer at once
+CLIPS_PER_CALL = 512  # clips that go through the layer at once
 
 PAPER = "Koizumi et al. 2020 (retrieval)"
 PARAMETERS = "198,272 (VGGish), and the encoder's"
@@ -169,7 +169,7 @@ class Retriever(nn.Module):
     def __init__(self, config: Config, library: Library | None = None):
         super().__init__()
         self.config, self.library = config, library
-        self.audio = encoders.encoder(
+        self.audio = encoders.load_encoder(
             config.audio_encoder, config.audio_weights, config.audio_hop, options=config.audio_options
         )
         self.audio_encoder, self.sample_rate = self.audio.model.requires_grad_(False), self.audio.sample_rate
@@ -209,10 +209,10 @@ class Retriever(nn.Module):
     def nearest(self, frames: Tensor, lengths: Tensor, k: int) -> np.ndarray:
         """Find the k nearest clips of the library, by squared L2 distance, as (N, k) numbers, nearest first."""
         searched, k = self._searched(frames.device), min(k, len(self.library.captions))
-        parts = [
-            searched(self.embed(frames[start : start + TOGETHER], lengths[start : start + TOGETHER]).float(), k)
-            for start in range(0, len(frames), TOGETHER)
-        ]
+        parts = []
+        for start in range(0, len(frames), CLIPS_PER_CALL):
+            clips = slice(start, start + CLIPS_PER_CALL)
+            parts.append(searched(self.embed(frames[clips], lengths[clips]).float(), k))
         return np.concatenate(parts)
 
     def _searched(self, device: torch.device) -> "Exact | Faiss":
@@ -220,7 +220,7 @@ class Retriever(nn.Module):
             frames, lengths = torch.from_numpy(self.library.frames), torch.from_numpy(self.library.lengths)
             parts = [
                 self.embed(some.to(device), count.to(device)).float()
-                for some, count in zip(frames.split(TOGETHER), lengths.split(TOGETHER), strict=True)
+                for some, count in zip(frames.split(CLIPS_PER_CALL), lengths.split(CLIPS_PER_CALL), strict=True)
             ]
             self.searched = (Faiss if self.config.faiss else Exact)(torch.cat(parts))
         return self.searched
@@ -527,13 +527,13 @@ def similar_captions(
     config: Config, captions: Sequence[str], cache: Path, least: float | None = None
 ) -> similarity.Similar:
     """Which of some distinct captions are similar, by the config's model; raises as `similarity.similar` does."""
-    encode = texts.encoder(config.similarity_model, config.similarity_layer)
+    encode = texts.load_text_encoder(config.similarity_model, config.similarity_layer)
     if not isinstance(encode, texts.Transformer):
         what = "must be a transformers model, whose tokens are compared; found word vectors"
         raise BadRequest(f"similarity_model: {config.similarity_model}: {what}")
     prefilter = None
     if config.prefilter:
-        sentence = texts.encoder(config.prefilter, output="sentence")
+        sentence = texts.load_text_encoder(config.prefilter, output="sentence")
         prefilter = similarity.Prefilter(sentence, config.prefilter_above)
     return similarity.similar(
         captions,

@@ -22,7 +22,7 @@ SOUNDS = "FSD50K.dev_audio"
 LONGEST = 500  # characters of a description
 
 
-def read(folder: Path) -> Split:
+def read_fsd50k(folder: Path) -> Split:
     """Read the development set.
 
     Raises:

@@ -1,6 +1,6 @@
 """Which captions say nearly the same: BERTScore between all pairs of them, and only what is similar is kept.
 
-    found = similar(captions, texts.encoder("roberta-large", 17), Path(".cache"))
+    found = similar(captions, texts.load_text_encoder("roberta-large", 17), Path(".cache"))
     found.of(3)                                            # numbers of the captions that are similar to captions[3]
 
 Conventions
@@ -42,7 +42,7 @@ from tqdm import tqdm
 
 from evaluation.files import replacing
 from evaluation.findings import Faulty, Finding
-from systems.caching.store import alone
+from systems.caching.store import exclusive
 from systems.parts import texts
 from systems.parts.devices import default_device
 from systems.parts.digests import digest
@@ -122,7 +122,7 @@ def similar(
     folder = cache / f"similar-{digest(identity.encode())[:12]}"
     done = folder / "similar.npz"
     folder.mkdir(parents=True, exist_ok=True)
-    with alone(folder / "lock"):
+    with exclusive(folder / "lock"):
         if not done.is_file():
             device = default_device()
             tokens = Tokens.of(captions, encode.to(device), cache)

@@ -67,7 +67,7 @@ from systems.training import Run, Schedule, read_checkpoint, save_tensors
 
 PAPER = "Chen et al. 2022"
 PARAMETERS = "101,576,001 and 1,025 a word; without the text head 37,885,760"
-TOGETHER = 8  # clips that go through the audio head at once where nothing is learnt
+CLIPS_PER_CALL = 8  # clips that go through the audio head at once where nothing is learnt
 
 PUBLISHED = {  # sizes of AudioCLIP, by the config's keys, and which of them each `init` wants
     "size": heads.SIZE,
@@ -208,7 +208,7 @@ class ClipAac(nn.Module):
         """
         rows: list[Tensor] = []
         for length in lengths.unique():
-            rows += (lengths == length).nonzero()[:, 0].split(TOGETHER)
+            rows += (lengths == length).nonzero()[:, 0].split(CLIPS_PER_CALL)
         found = torch.cat([self.heads.embed_audio(sounds[part, : int(lengths[part[0]])]) for part in rows])
         return found[torch.cat(rows).argsort()]
 
@@ -233,7 +233,7 @@ class ClipAac(nn.Module):
                 "there is no text head: it is not in inference.ckpt, nor in a run whose alpha is 0; "
                 "to retrieve, give a run with its best.ckpt that was trained with alpha above 0"
             )
-        parts = chunks(captions, texts.TOGETHER)
+        parts = chunks(captions, texts.TEXTS_PER_BATCH)
         return F.normalize(torch.cat([self.text_vectors(part) for part in parts]), dim=1)
 
     def steps(self, heard: Tensor) -> Steps:
@@ -314,7 +314,7 @@ class Material:
     """
 
     def __init__(self, clips: Sequence[Clip], known: Vocabulary, longest: int, cache: Path):
-        self.captions, _, self.pairs, self.owners = pairs.of(clips)
+        self.captions, _, self.pairs, self.owners = pairs.clip_caption_pairs(clips)
         self.sounds = waveforms([clip.path for clip in clips], heads.SAMPLE_RATE, cache)
         self.ids = []
         for caption in self.captions:

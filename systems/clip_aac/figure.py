@@ -16,10 +16,10 @@ import lightning
 import numpy as np
 import torch
 
+from evaluation.cli import command
 from evaluation.data import audio
 from evaluation.data.dataset import EVALUATION, Clip, read_dataset
 from evaluation.files import replacing
-from evaluation.cli import command
 from evaluation.findings import BadRequest
 from systems.clip_aac import ClipAac, beginning, load_model
 from systems.contract import read_run
@@ -65,7 +65,7 @@ def drawn(clips: tuple[Clip, ...], seed: int, number: int = PAIRS) -> list[Clip]
 
 def similarity(model: ClipAac, clips: list[Clip]) -> np.ndarray:
     """Softmax over captions of cosines / temperature, (clips, captions), each clip's own caption on the diagonal."""
-    sounds = [torch.from_numpy(audio.load(clip.path, model.sample_rate)) for clip in clips]
+    sounds = [torch.from_numpy(audio.load_audio(clip.path, model.sample_rate)) for clip in clips]
     lengths = torch.tensor([len(sound) for sound in sounds])
     with torch.inference_mode():
         heard = model.embed_audio(torch.nn.utils.rnn.pad_sequence(sounds, batch_first=True), lengths)

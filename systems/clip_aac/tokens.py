@@ -52,7 +52,7 @@ def _find(name: str) -> Path:
         BadRequest: It is not on this machine; with how to get it.
     """
     try:
-        return texts.find(name)
+        return texts.find_model_folder(name)
     except BadRequest:
         with contextlib.suppress(HFValidationError):  # a path is no name on the hub
             for file in FILES:

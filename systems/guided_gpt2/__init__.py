@@ -42,7 +42,7 @@ from systems.parts.checkpoints import SystemModule, load_weights
 from systems.parts.descriptions import describe_system
 from systems.parts.devices import default_device
 from systems.parts.digests import weights_digest
-from systems.training import Run, Schedule, called, read_checkpoint
+from systems.training import Run, Schedule, metadata_name, read_checkpoint
 
 RETRIEVAL = "retrieval"  # the first stage's folder in the run folder
 PADDING = -1  # behind the end of what was said
@@ -303,10 +303,10 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         config,
         model.sample_rate,
         acoustic_features=f"{config.retrieval.audio_encoder} embeddings",
-        word_embeddings=called(config.language_model),
+        word_embeddings=metadata_name(config.language_model),
         machine_learning_method="retrieval and encoder-decoder",
         audio_modelling=config.retrieval.audio_encoder,
-        word_modelling=called(config.language_model),
+        word_modelling=metadata_name(config.language_model),
         loss_function="cross-entropy",
     )
     run.describe(model, description)

@@ -40,7 +40,7 @@ class LanguageModel(nn.Module):
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-        folder = texts.find(name)
+        folder = texts.find_model_folder(name)
         with texts.loading(folder, "a language model"):
             config = AutoConfig.from_pretrained(folder, **texts.OFFLINE)
             self.tokenizer = AutoTokenizer.from_pretrained(folder, **texts.OFFLINE)

@@ -37,15 +37,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from evaluation import predictions, report
+from evaluation.cli import command
 from evaluation.data.dataset import EVALUATION, Split, read_dataset
 from evaluation.files import replacing
-from evaluation.cli import command
 from evaluation.findings import BadRequest
-from evaluation.text import lookalike, printable, table
 from evaluation.metrics import captioning
 from evaluation.predictions import Captions
 from evaluation.scores import Measured, Score
 from evaluation.statistics.intervals import jackknife
+from evaluation.text import lookalike, printable, table
 from systems import caption_retrieval, guided_gpt2, listing, modules, published, runs
 from systems.caching.embeddings import embed
 from systems.caption_retrieval import fitted, similarity
@@ -62,7 +62,7 @@ SCOPES = {
     "oracle guidance": "iii",
     "human": "iii",
 }
-TOGETHER = 16  # clips that are captioned at once
+CLIPS_PER_BATCH = 16  # clips that are captioned at once
 LISTED = 20  # unknown clips that a message names
 EXAMPLES = "examples.csv"
 
@@ -160,7 +160,7 @@ def guide(model: guided_gpt2.Captioner, split: Split, cache: Path) -> Guidance:
     sequences = embed([clip.path for clip in split.clips], retriever.audio, cache)
     frames, lengths = (part.to(device) for part in fitted(sequences, library.frames.shape[1]))
     known = list(dict.fromkeys(chain.from_iterable(library.captions)))
-    encode = texts.encoder(retriever.config.similarity_model, retriever.config.similarity_layer)
+    encode = texts.load_text_encoder(retriever.config.similarity_model, retriever.config.similarity_layer)
     best = similarity.nearest([clip.captions for clip in split.clips], known, encode, cache, min(k, len(known)))
     return Guidance(
         frames,
@@ -176,8 +176,8 @@ def written(
 ) -> list[str]:
     """The system's captions of (N, T, size) frames, (N,) of each, with some guidance; progress is called `name`."""
     captions = []
-    for start in tqdm(range(0, len(frames), TOGETHER), f"{name}: captions", leave=False, disable=None):
-        part = slice(start, start + TOGETHER)
+    for start in tqdm(range(0, len(frames), CLIPS_PER_BATCH), f"{name}: captions", leave=False, disable=None):
+        part = slice(start, start + CLIPS_PER_BATCH)
         captions += model.guided(frames[part], lengths[part], guidance[part])[0]
     return captions
 
@@ -277,7 +277,7 @@ def shown(found: dict[str, Score], metrics: Sequence[str], called: str) -> str:
     """The table of measured and published figures, and why metrics are absent."""
     theirs_by_name = {}
     for module in (guided_gpt2, caption_retrieval):
-        content = published.read(listing.figures(Path(module.__file__).parent))
+        content = published.read_published(listing.figures(Path(module.__file__).parent))
         for result in content.results:
             theirs_by_name[result.get("config", result.get("system"))] = result["evaluation"]
         what = content.data["evaluation"]

@@ -36,7 +36,7 @@ from systems.parts.descriptions import describe_system
 from systems.parts.devices import default_device
 from systems.parts.sequences import length_mask, stack_sequences
 from systems.parts.vocabulary import PADDING, START, Vocabulary
-from systems.training import Run, Schedule, called, read_checkpoint
+from systems.training import Run, Schedule, metadata_name, read_checkpoint
 
 PAPER = "Weck et al. 2021"
 PARAMETERS = "10,385,408 and 513 a word (YAMNet, MHA, BERT), and the encoders'"
@@ -111,7 +111,7 @@ class Captioner(nn.Module):
     def __init__(self, config: Config, known: Vocabulary, vectors: Tensor | None):
         super().__init__()
         self.config, self.vocabulary = config, known
-        audio = encoders.encoder(config.audio_encoder, config.audio_weights, options=config.audio_options)
+        audio = encoders.load_encoder(config.audio_encoder, config.audio_weights, options=config.audio_options)
         self.audio = overlapping(audio, config.overlap)
         self.audio_encoder, self.sample_rate = self.audio.model.requires_grad_(False), self.audio.sample_rate
         if vectors is None:
@@ -226,10 +226,10 @@ def begin_words(config: Config, known: Vocabulary, split: Split, seed: int) -> T
     if config.words == "random":
         return torch.randn(len(known), words.SIZE, generator=generator)
     if config.words == "train":
-        table = words.train(split.captions, seed=seed, cbow=True)
+        table = words.train_vectors(split.captions, seed=seed, cbow=True)
     else:
-        table = words.read(Path(config.words).expanduser(), size=None, limit=config.words_limit)
-    found = torch.from_numpy(words.mean(known.words, table))
+        table = words.read_vectors(Path(config.words).expanduser(), size=None, limit=config.words_limit)
+    found = torch.from_numpy(words.mean_vectors(known.words, table))
     found[: len(vocabulary.SPECIAL)] = 0
     there = found.any(1)
     if not there.any():
@@ -345,7 +345,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     run.start()
     known.write(run.folder / vocabulary.FILE)
     run.fit(Training(model), items[DEVELOPMENT], items[VALIDATION], make_batch, config)
-    said = {"random": "learned", "train": "CBOW"}.get(config.words, called(config.words))
+    said = {"random": "learned", "train": "CBOW"}.get(config.words, metadata_name(config.words))
     description = describe_system(
         config,
         model.sample_rate,
@@ -366,7 +366,7 @@ def load_model(checkpoint: Path) -> Captioner:
         BadRequest: The vocabulary there is another than in training, or an encoder is not on this machine or another.
     """
     state = read_checkpoint(checkpoint, config=dict, frozen=dict, vocabulary=str)
-    known = vocabulary.of(checkpoint, state["vocabulary"])
+    known = vocabulary.read_vocabulary(checkpoint, state["vocabulary"])
     model = Captioner(Config(**state["config"]), known, state["state_dict"].get(VECTORS))
     load_weights(model, state, checkpoint)
     return model.eval()

@@ -34,7 +34,7 @@ class Context(nn.Module):
     """A frozen text model that is asked for the vectors of words.
 
     Args:
-        name: Of a transformers model, as in `texts.encoder`.
+        name: Of a transformers model, as in `texts.load_text_encoder`.
         layer: Of it; -2 is the penultimate one.
         view: How it looks at a caption in training.
 
@@ -44,7 +44,7 @@ class Context(nn.Module):
 
     def __init__(self, name: str, layer: int, view: View):
         super().__init__()
-        self.encoder = texts.encoder(name, layer)
+        self.encoder = texts.load_text_encoder(name, layer)
         self.size, self.view = self.encoder.size, view
         if not self.encoder.tokenizer.is_fast:
             raise BadRequest(f"{name}: must have a fast tokeniser (tokenizer.json), which says where its pieces are")

@@ -26,7 +26,7 @@ class Pairs(NamedTuple):
     owners: Tensor
 
 
-def of(clips: Sequence[Clip], queries: Sequence[str] = ()) -> Pairs:
+def clip_caption_pairs(clips: Sequence[Clip], queries: Sequence[str] = ()) -> Pairs:
     """The pairs of some clips; `queries` are texts beside their captions, which belong to none."""
     owners: dict[str, list[int]] = {}
     for number, clip in enumerate(clips):

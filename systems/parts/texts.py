@@ -1,6 +1,6 @@
 """Text encoders: transformers' models at any layer, sentence-transformers' models, word vectors.
 
-    encode = texts.encoder("distilroberta-base", layer=-2)      # a hub name, a folder, or a file of word vectors
+    encode = texts.load_text_encoder("distilroberta-base", layer=-2)  # a hub name, a folder, or a file of word vectors
     sequences, lengths = encode(["a dog barks", "rain"])        # (texts, T, encode.size), (texts,)
     embeddings = texts.embed(captions, encode, Path(".cache"))  # a list of (T, size), each computed once
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ARITHMETIC = 2  # counts up when the same weights give other embeddings, so that no cache mixes the two
-TOGETHER = 32  # texts that go through a model at once
+TEXTS_PER_BATCH = 32  # texts that go through a model at once
 LONGEST = 4096  # tokens of a text, where neither tokeniser nor model has a limit
 WORDS = (".bin", ".txt", ".vec")  # files of word vectors: word2vec's, GloVe's, fastText's
 WORDS_LIMIT = 200_000  # of a file's words, which lists the frequent ones first
@@ -230,7 +230,7 @@ class Words(nn.Module):
 Encoder = Transformer | Sentence | Words
 
 
-def encoder(name: str, layer: int = -1, output: Output = "tokens") -> Encoder:
+def load_text_encoder(name: str, layer: int = -1, output: Output = "tokens") -> Encoder:
     """Load a text encoder, in evaluation mode; no parameter wants a gradient.
 
     Args:
@@ -244,15 +244,15 @@ def encoder(name: str, layer: int = -1, output: Output = "tokens") -> Encoder:
     if name.endswith(WORDS):
         if output == "sentence":
             raise BadRequest(f"{name}: word vectors have no sentence embedding; ask for tokens or mean")
-        found = Words(words.read(Path(name).expanduser(), size=None, limit=WORDS_LIMIT), output == "mean")
+        found = Words(words.read_vectors(Path(name).expanduser(), size=None, limit=WORDS_LIMIT), output == "mean")
     elif output == "sentence":
-        found = Sentence(find(name))
+        found = Sentence(find_model_folder(name))
     else:
-        found = Transformer(find(name), layer, output == "mean")
+        found = Transformer(find_model_folder(name), layer, output == "mean")
     return found.eval().requires_grad_(False)
 
 
-def find(name: str) -> Path:
+def find_model_folder(name: str) -> Path:
     """Find the folder of a model.
 
     Raises:

@@ -144,7 +144,7 @@ def read(path: Path) -> Vocabulary:
     return Vocabulary(words[len(SPECIAL) :])
 
 
-def of(checkpoint: Path, digest: str) -> Vocabulary:
+def read_vocabulary(checkpoint: Path, digest: str) -> Vocabulary:
     """Read the vocabulary that lies in the run folder of a checkpoint, whose digest it must have.
 
     Raises:

@@ -27,7 +27,7 @@ def words_without_hyphens(text: str) -> list[str]:
     return re.findall(r"[^\W_]+(?:['’][^\W_]+)*", text.lower().replace("’", "'"))
 
 
-def read(path: Path, size: int | None = SIZE, limit: int | None = None) -> KeyedVectors:
+def read_vectors(path: Path, size: int | None = SIZE, limit: int | None = None) -> KeyedVectors:
     """Read word2vec's .bin, or text with or without its header line (fastText's .vec has it, GloVe's files do not).
 
     Args:
@@ -54,7 +54,7 @@ def read(path: Path, size: int | None = SIZE, limit: int | None = None) -> Keyed
     return vectors
 
 
-def train(
+def train_vectors(
     captions: Iterable[str],
     size: int = SIZE,
     epochs: int = 50,
@@ -99,16 +99,16 @@ def center(vectors: KeyedVectors, captions: Iterable[str], split: Split = words_
     Words trained on a few thousand captions share one large direction: the cosine between two captions is .99 on
     average, and a triplet loss hardly tells them apart. Without that direction it is about 0.
     """
-    vectors.vectors = vectors.vectors - mean(list(captions), vectors, split).mean(axis=0)
+    vectors.vectors = vectors.vectors - mean_vectors(list(captions), vectors, split).mean(axis=0)
 
 
-def write(vectors: KeyedVectors, path: Path) -> None:
+def write_vectors(vectors: KeyedVectors, path: Path) -> None:
     """Write word2vec's .bin, whole or not at all."""
     with replacing(path) as part:
         vectors.save_word2vec_format(part, binary=True)
 
 
-def mean(texts: Sequence[str], vectors: KeyedVectors, split: Split = words_without_hyphens) -> np.ndarray:
+def mean_vectors(texts: Sequence[str], vectors: KeyedVectors, split: Split = words_without_hyphens) -> np.ndarray:
     """Average the vectors of each text's words as (texts, size).
 
     Args:

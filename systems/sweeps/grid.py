@@ -34,9 +34,9 @@ from pydantic_core import ErrorDetails
 
 from evaluation import yamlfiles
 from evaluation.findings import BadRequest, Faulty, Finding
-from evaluation.text import unknown_key
 from evaluation.metrics import captioning, retrieval
 from evaluation.statistics import factors
+from evaluation.text import unknown_key
 from systems import contract
 
 LONGEST_NAME = 200  # bytes of a run's name, which is part of file names
@@ -168,7 +168,7 @@ def read(file: Path) -> Plan:
         BadRequest: There is no such file.
         Faulty: It is not valid; with every finding.
     """
-    values = yamlfiles.read(file)
+    values = yamlfiles.read_yaml(file)
     try:
         plan = Plan.model_validate(values)
     except ValidationError as invalid:
@@ -323,7 +323,7 @@ def extremes(plan: Plan) -> list[PlannedRun]:
 
 def read_base(plan: Plan) -> dict[str, object]:
     """Read the config file that a sweep changes; empty if it names none."""
-    return yamlfiles.read(plan.config) if plan.config else {}
+    return yamlfiles.read_yaml(plan.config) if plan.config else {}
 
 
 def configure(plan: Plan, runs: Sequence[PlannedRun], file: Path) -> dict[str, BaseModel]:

@@ -20,12 +20,12 @@ from filelock import FileLock
 from pydantic import BaseModel
 
 from evaluation import scores
+from evaluation.cli import system_failure
 from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset, Split, read_dataset
 from evaluation.files import replacing
-from evaluation.cli import system_failure
 from evaluation.findings import BadRequest, Faulty
-from evaluation.text import printable
 from evaluation.metrics import captioning
+from evaluation.text import printable
 from systems import contract, runs
 from systems.sweeps.grid import PlannedRun
 from systems.training import Run
@@ -237,7 +237,7 @@ class Worker:
         folder = job.run_folder(run.name)
         contract.train(system, config, dataset, make_run(job, folder, config, dataset, run.seed, after_epoch))
         task = "captioning" if job.metric in captioning.METRICS else "retrieval"
-        trusted = [job.system, *contract.texts(config)]  # the sweep file names them, and it is the user's
+        trusted = [job.system, *contract.text_values(config)]  # the sweep file names them, and it is the user's
         print(runs.predict(folder, split, job.cache, task, trusted))
         return metric_values(runs.score(folder, split, job.metric, job.cache))
 

@@ -17,8 +17,8 @@ from baseline import captioner, floors
 from baseline.captioner import Captioner, Config, Training, make_batch
 from baseline.retriever import Item
 from evaluation import predictions
-from evaluation.data.dataset import Clip, Split, read_dataset
 from evaluation.cli import command
+from evaluation.data.dataset import Clip, Split, read_dataset
 from evaluation.metrics import captioning
 from submission.__main__ import parser as submission
 from systems import training

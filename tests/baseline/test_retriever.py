@@ -10,12 +10,12 @@ from gensim.models import KeyedVectors
 
 from baseline import retriever, tokens
 from baseline.retriever import Config, Item, Retriever, Training, interpolation_weights, make_batch, pad, prepare
-from evaluation.data.audio import LogMel
 from evaluation.cli import command
+from evaluation.data.audio import LogMel
 from systems.__main__ import parser
 from systems.parts import words
 from systems.parts.losses import triplet
-from systems.training import plateaued
+from systems.training import is_plateau
 from tests.systems.runs import rows
 
 ROOT = Path(__file__).parents[2]
@@ -133,7 +133,7 @@ def test_the_published_plateau_is_torchs():
     assert found == plateaus(losses, 0.01)
     assert sum(found) > 2
     paper = [Config().lowers_rate([-loss for loss in losses[: count + 1]]) for count in range(len(losses))]
-    assert paper == [plateaued([-loss for loss in losses[: count + 1]], 5) for count in range(len(losses))]
+    assert paper == [is_plateau([-loss for loss in losses[: count + 1]], 5) for count in range(len(losses))]
 
 
 def test_when_training_stops():
@@ -264,7 +264,7 @@ def test_a_checkpoint_without_its_word_vectors_is_refused(tmp_path, model):
     torch.save({"state_dict": state, "config": Config().model_dump()}, checkpoint)
     with pytest.raises(words.BadRequest, match=r"words.bin: no such file"):
         retriever.load_model(checkpoint)
-    words.write(vectors(), tmp_path / "words.bin")
+    words.write_vectors(vectors(), tmp_path / "words.bin")
     again = retriever.load_model(checkpoint)
     assert not again.training
     torch.testing.assert_close(again.embed_text(["dog rain"]), model.embed_text(["dog rain"]))

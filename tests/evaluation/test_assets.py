@@ -27,8 +27,8 @@ from huggingface_hub import constants
 
 from evaluation import assets
 from evaluation.__main__ import parser
-from evaluation.data import download
 from evaluation.cli import command
+from evaluation.data import download
 from evaluation.metrics import bert_score, captioning, fense, spice
 from evaluation.metrics.java import Unavailable, find_java
 from tests.evaluation.tiny_models import SENTENCES, published, refused

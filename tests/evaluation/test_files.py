@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 
@@ -81,3 +82,64 @@ def test_what_may_be_in_use_is_kept(tmp_path):
         other.write_text("2")
     kept.remove(tmp_path / f".other.json.4194304-{machine}.part")  # whose target has been written now
     assert sorted(tmp_path.iterdir()) == sorted([*kept, target, tmp_path / "other.json"])
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+
+def test_replacing(tmp_path):
+    target = tmp_path / "new" / "a.txt"
+    with replacing(target) as part:
+        part.write_text("one")
+        assert part.parent == target.parent
+        assert not target.exists()
+    with replacing(target) as part:
+        part.write_text("two")
+        assert target.read_text() == "one"
+    assert {path.name: path.read_text() for path in target.parent.iterdir()} == {"a.txt": "two"}
+
+
+@pytest.mark.parametrize("failure", [FULL, KeyboardInterrupt(), ValueError()])
+@pytest.mark.parametrize("written", [False, True])
+def test_replacing_that_fails_leaves_what_was_there(tmp_path, failure, written):
+    target = tmp_path / "a.txt"
+    target.write_text("one")
+    with pytest.raises(type(failure)), replacing(target) as part:
+        if written:
+            part.write_text("half")
+        raise failure
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.txt": "one"}
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_appearing(tmp_path, there):
+    target = tmp_path / "new" / "data"
+    if there:
+        target.mkdir(parents=True)
+    with appearing(target) as part:
+        (part / "a.txt").write_text("one")
+        assert part.parent == target.parent
+        assert not (target / "a.txt").exists()
+    assert [path.name for path in target.parent.iterdir()] == ["data"]
+    assert (target / "a.txt").read_text() == "one"
+    assert target.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("failure", [FULL, KeyboardInterrupt()])
+def test_appearing_that_fails_leaves_nothing(tmp_path, failure):
+    with pytest.raises(type(failure)), appearing(tmp_path / "data") as part:
+        (part / "sub").mkdir()
+        (part / "sub" / "a.txt").write_text("half")
+        raise failure
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_appearing_takes_no_ones_place(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.txt").touch()
+    with pytest.raises(OSError, match="not empty"), appearing(tmp_path / "data") as part:
+        (part / "a.txt").touch()
+    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["data", "data/mine.txt"]

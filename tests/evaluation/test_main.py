@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from evaluation.__main__ import parser
+from evaluation.cli import command
 from evaluation.data.dataset import read_dataset
 from evaluation.data.soundscapes import generate
-from evaluation.cli import command
 from evaluation.predictions import Similarity
 
 ROOT = Path(__file__).parents[2]

@@ -26,18 +26,18 @@ def test_headers_and_arrays(save):
     save(file, **{f"a{number}": array for number, array in enumerate(ARRAYS)})
     with zipfile.ZipFile(file) as archive:
         for number, array in enumerate(ARRAYS[:-1]):
-            header = npz.header(archive, f"a{number}")
+            header = npz.read_header(archive, f"a{number}")
             assert (header.shape, header.dtype, header.bytes) == (array.shape, array.dtype, array.nbytes)
-            np.testing.assert_array_equal(npz.array(archive, f"a{number}"), array)
+            np.testing.assert_array_equal(npz.read_array(archive, f"a{number}"), array)
         with pytest.raises(ValueError, match=r"has a header of version \(2, 0\)"):
-            npz.header(archive, f"a{len(ARRAYS) - 1}")
-        assert str(npz.header(archive, "a0")) == "3 x 4 float32"
+            npz.read_header(archive, f"a{len(ARRAYS) - 1}")
+        assert str(npz.read_header(archive, "a0")) == "3 x 4 float32"
         with pytest.raises(KeyError):
-            npz.header(archive, "nothing")
+            npz.read_header(archive, "nothing")
 
 
 def test_objects_are_not_unpickled():
     file = io.BytesIO()
     np.savez(file, a=np.array([{}]))
     with zipfile.ZipFile(file) as archive, pytest.raises(ValueError, match="allow_pickle=False"):
-        npz.array(archive, "a")
+        npz.read_array(archive, "a")

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluation.findings import Finding
-from evaluation.ordering import natural
+from evaluation.ordering import natural_key
 
 
 def test_numbers_count_as_numbers():
@@ -20,17 +20,17 @@ def test_numbers_count_as_numbers():
         "z9",
         "z10",
     ]
-    assert sorted(sorted(names), key=natural) == names
+    assert sorted(sorted(names), key=natural_key) == names
 
 
 @given(st.lists(st.text(st.sampled_from("ab019٣²-")), max_size=5))
 def test_any_texts_have_one_order(texts):
     backwards = texts[::-1]
-    assert sorted(texts, key=natural) == sorted(backwards, key=natural)
+    assert sorted(texts, key=natural_key) == sorted(backwards, key=natural_key)
 
 
 def test_digits_without_end():
-    assert natural("9" * 10_000) < natural("1" + "0" * 10_000)
+    assert natural_key("9" * 10_000) < natural_key("1" + "0" * 10_000)
 
 
 def test_findings_of_a_line_are_in_the_order_of_its_columns():

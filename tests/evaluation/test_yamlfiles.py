@@ -34,7 +34,7 @@ def test_a_file_that_cannot_be_read_gets_one_line(content, message, tmp_path):
     file = tmp_path / "config.yaml"
     file.write_bytes(content)
     with pytest.raises(Faulty) as fault:
-        yamlfiles.read(file)
+        yamlfiles.read_yaml(file)
     (finding,) = fault.value.findings
     assert str(finding).startswith(f"{file}{message}")
     assert fault.value.status == 2
@@ -43,7 +43,7 @@ def test_a_file_that_cannot_be_read_gets_one_line(content, message, tmp_path):
 @pytest.mark.parametrize("name", ["nowhere.yaml", "."])
 def test_no_file(name, tmp_path):
     with pytest.raises(BadRequest, match="no such file; give a YAML file"):
-        yamlfiles.read(tmp_path / name)
+        yamlfiles.read_yaml(tmp_path / name)
 
 
 def test_plain_values_are_read_as_pyyaml_reads_them(tmp_path):
@@ -53,19 +53,19 @@ def test_plain_values_are_read_as_pyyaml_reads_them(tmp_path):
     )
     file = tmp_path / "config.yaml"
     file.write_text(content)
-    assert yamlfiles.read(file) == yaml.safe_load(content)
+    assert yamlfiles.read_yaml(file) == yaml.safe_load(content)
     file.write_text("# nothing\n")
-    assert yamlfiles.read(file) == {}
+    assert yamlfiles.read_yaml(file) == {}
     file.write_bytes(b"\xef\xbb\xbfa: 1\n")
-    assert yamlfiles.read(file) == {"a": 1}
+    assert yamlfiles.read_yaml(file) == {"a": 1}
 
 
 @pytest.mark.parametrize("date", ["2020-12-31", "2020-13-45"])
 def test_a_date_is_a_text(date, tmp_path):
     file = tmp_path / "config.yaml"
     file.write_text(f"system: {date}\n")
-    assert yamlfiles.read(file) == {"system": date}
-    assert yamlfiles.value(date, "--set") == date
+    assert yamlfiles.read_yaml(file) == {"system": date}
+    assert yamlfiles.parse_yaml_value(date, "--set") == date
 
 
 def test_a_value_that_cannot_be_read_gets_one_line():
@@ -76,7 +76,7 @@ def test_a_value_that_cannot_be_read_gets_one_line():
         ("x" * 2**19, "must not be longer than 262144 characters"),
     ):
         with pytest.raises(BadRequest, match=r"^--set a: the value is not YAML: ") as refusal:
-            yamlfiles.value(text, "--set a")
+            yamlfiles.parse_yaml_value(text, "--set a")
         assert message in str(refusal.value)
-    assert yamlfiles.value("", "--set a") is None
-    assert yamlfiles.value("[1, yes]", "--set a") == [1, True]
+    assert yamlfiles.parse_yaml_value("", "--set a") is None
+    assert yamlfiles.parse_yaml_value("[1, yes]", "--set a") == [1, True]

@@ -272,11 +272,11 @@ def score(kind: str, prediction: object) -> dict[str, object]:
 
 def bounded(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     """Read an array of an npz, which may not take more memory than a prediction can need."""
-    assert npz.header(archive, name).bytes <= MEMORY
+    assert npz.read_header(archive, name).bytes <= MEMORY
     return ARRAY(archive, name)
 
 
-ARRAY = npz.array
+ARRAY = npz.read_array
 
 
 @settings(max_examples=EXAMPLES // 4, deadline=None, suppress_health_check=[HealthCheck.too_slow])

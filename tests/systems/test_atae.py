@@ -15,9 +15,9 @@ import torch
 import yaml
 
 from evaluation import scores
+from evaluation.cli import command
 from evaluation.data.dataset import read_dataset
 from evaluation.data.soundscapes import generate
-from evaluation.cli import command
 from evaluation.findings import BadRequest
 from evaluation.metrics import retrieval
 from systems import atae, contract, listing, training
@@ -262,7 +262,7 @@ def test_other_weights_than_in_training_are_refused(place, tmp_path, capsys):
     text_model(tmp_path / "text", seed=0)
     trained(place, tmp_path / "run", None, f"text_encoder={tmp_path / 'text'}", "epochs=1")
     asked = arguments(place, tmp_path / "killed", None, f"text_encoder={tmp_path / 'text'}")
-    assert cut_off(asked, training.Course, "on_train_epoch_start", 2) == -signal.SIGKILL
+    assert cut_off(asked, training.EpochControl, "on_train_epoch_start", 2) == -signal.SIGKILL
     text_model(tmp_path / "text", seed=1)
     assert command(parser(), asked) == 2
     assert "last.ckpt: was trained with another text encoder than the config names" in capsys.readouterr().err

@@ -16,9 +16,9 @@ import pytest
 import scipy.sparse
 import torch
 
+from evaluation.cli import command
 from evaluation.data.dataset import Clip, read_dataset
 from evaluation.data.soundscapes import generate
-from evaluation.cli import command
 from evaluation.findings import BadRequest, Faulty
 from systems import caption_retrieval, contract, guided_gpt2
 from systems.__main__ import parser
@@ -65,7 +65,7 @@ def modules(place, monkeypatch):
 
 @pytest.fixture
 def encode(place):
-    return texts.encoder(str(place / "text"), 2)
+    return texts.load_text_encoder(str(place / "text"), 2)
 
 
 def arguments(place, run, *settings):
@@ -103,7 +103,7 @@ def test_scores_are_those_of_bert_score(place, tmp_path, layer):
     folder = text_model(tmp_path / "text")
     file = folder / "tokenizer_config.json"  # a tokeniser that knows no longest text makes bert-score stumble
     file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": 38}))
-    ours = scored(CAPTIONS, texts.encoder(str(folder), layer), tmp_path)
+    ours = scored(CAPTIONS, texts.load_text_encoder(str(folder), layer), tmp_path)
     pairs = [(one, other) for one in CAPTIONS for other in CAPTIONS]
     *_, theirs = bert_score.score(*zip(*pairs, strict=True), model_type=str(folder), num_layers=layer, device="cpu")
     np.testing.assert_allclose(ours, theirs.view(ours.shape).numpy(), atol=0.002)
@@ -195,7 +195,7 @@ def test_workers_find_the_same(encode, tmp_path, monkeypatch):
 
 
 def test_a_prefilter_reduces_pairs_and_reports_its_recall(place, encode, tmp_path, monkeypatch):
-    mean = texts.encoder(str(place / "text"), 3, "mean")  # as good as a sentence encoder here
+    mean = texts.load_text_encoder(str(place / "text"), 3, "mean")  # as good as a sentence encoder here
     captions = many(40)
     expected, _ = plain(captions, encode, 0.5, tmp_path)
     sentences = np.concatenate(texts.embed(captions, mean, tmp_path))

@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
-from evaluation.data.check import check_dataset
 from evaluation.cli import command
+from evaluation.data.check import check_dataset
 from evaluation.findings import BadRequest
 from systems import check
 from systems.__main__ import parser

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 import yaml
 
-from evaluation.data.dataset import read_dataset
 from evaluation.cli import command
+from evaluation.data.dataset import read_dataset
 from evaluation.findings import BadRequest, Faulty
 from evaluation.metrics import retrieval
 from submission.__main__ import parser as submission_parser

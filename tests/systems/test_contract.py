@@ -10,8 +10,8 @@ import yaml
 from pydantic import BaseModel
 
 from evaluation import predictions
-from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION, read_dataset
 from evaluation.cli import command
+from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION, read_dataset
 from evaluation.findings import BadRequest, Faulty
 from evaluation.metrics import retrieval
 from systems import contract
@@ -112,7 +112,7 @@ def test_predicting_without_a_run(tmp_path, loud_and_quiet, capsys):
 
 
 def test_all_unusable_sounds_are_named(team, loud_and_quiet, monkeypatch):
-    monkeypatch.setattr(contract, "TOGETHER", 2)
+    monkeypatch.setattr(contract, "CLIPS_PER_BATCH", 2)
     split = read_dataset(loud_and_quiet)[EVALUATION]
     for clip in split.clips[3:5]:
         clip.path.write_text("no sound")
@@ -165,9 +165,9 @@ def test_a_blind_set_is_captioned_without_log_probabilities(echo, loud_and_quiet
 
 def test_long_clips_do_not_share_a_batch(loud_and_quiet, monkeypatch):
     split = read_dataset(loud_and_quiet)[EVALUATION]
-    monkeypatch.setattr(contract, "SECONDS", 1)
+    monkeypatch.setattr(contract, "SECONDS_PER_BATCH", 1)
     sizes, indexes = [], []
-    for those, sounds, lengths in contract.batches(split, 8000, "testing"):
+    for those, sounds, lengths in contract.audio_batches(split, 8000, "testing"):
         assert sounds.shape == (len(those), lengths.max())
         assert len(those) == 1 or sounds.numel() <= 8000
         sizes.append(len(those))

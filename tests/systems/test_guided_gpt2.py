@@ -15,9 +15,9 @@ import torch
 import transformers
 
 from evaluation import predictions, scores
+from evaluation.cli import command
 from evaluation.data.dataset import Clip, Split, read_dataset
 from evaluation.data.soundscapes import generate
-from evaluation.cli import command
 from evaluation.findings import BadRequest
 from evaluation.metrics import captioning
 from systems import caption_retrieval, contract, guided_gpt2
@@ -437,7 +437,7 @@ def test_examples_show_how_a_caption_came_about(place, run, model, capsys):
     generated = dict(zip(split.file_names, contract.captions(model, split, device=torch.device("cpu"))[0], strict=True))
     clips = read_dataset(place / "data", "development")["development"].clips
     known = list(dict.fromkeys(caption for clip in clips for caption in clip.captions))
-    encode = similarity.texts.encoder(str(place / "text"), 2)
+    encode = similarity.texts.load_text_encoder(str(place / "text"), 2)
 
     def tokens(caption):
         """The normalised tokens of a caption alone, (tokens, size), the first and the last of which are special."""

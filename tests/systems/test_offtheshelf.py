@@ -18,9 +18,9 @@ from torch import nn
 from transformers import BertModel
 
 from evaluation import predictions
+from evaluation.cli import command
 from evaluation.data.dataset import Clip, Split, read_dataset
 from evaluation.data.soundscapes import generate
-from evaluation.cli import command
 from evaluation.findings import BadRequest
 from evaluation.metrics import captioning
 from evaluation.statistics import factors
@@ -139,7 +139,7 @@ def test_all_264_settings_build_take_a_step_and_caption_a_clip(place, tmp_path, 
     networks["yamnet"] = yamnet.load_model(str(file)) if file.is_dir() else Heard()
     modules = {"coala": coala, "openl3": openl3, "vggish": vggish, "yamnet": windows}
     loaded = {name: Remembering(name, modules[name], model.eval()) for name, model in networks.items()}
-    monkeypatch.setattr(encoders, "encoder", lambda name, weights, options: loaded[name])
+    monkeypatch.setattr(encoders, "load_encoder", lambda name, weights, options: loaded[name])
     sound = torch.rand(1, 48000 * 3, generator=torch.Generator().manual_seed(0)) - 0.5
 
     def hear(encoder):
@@ -243,7 +243,7 @@ def built(encoder, size, adapter, word_size, vocabulary_size=4):
     model = Heard()
     model.timestamp_embedding_size = size
     with pytest.MonkeyPatch.context() as patch, torch.device("meta"):
-        patch.setattr(encoders, "encoder", lambda name, weights, options: encoders.Encoder(name, windows, model))
+        patch.setattr(encoders, "load_encoder", lambda name, weights, options: encoders.Encoder(name, windows, model))
         return Captioner(config, known, torch.empty(vocabulary_size, word_size))
 
 
@@ -402,7 +402,7 @@ def test_words_begin_with_their_vectors(place, words_):
     assert vectors.shape == (len(known), 300)
     assert vectors.any(1).all()
     if words_ in FILES:
-        table = words.read(Path(name))
+        table = words.read_vectors(Path(name))
         own = torch.tensor(table["dog"])
         cosine = F.cosine_similarity(vectors[known.ids["dog"]], own, dim=0)
         assert cosine == pytest.approx(1)
@@ -541,7 +541,7 @@ def test_another_text_model_than_in_training_is_refused(place, tmp_path, capsys)
     text_model(tmp_path / "text", seed=0)
     assert command(parser(), arguments(place, tmp_path / "run", f"words={tmp_path / 'text'}", "epochs=1")) == 0
     asked = arguments(place, tmp_path / "killed", f"words={tmp_path / 'text'}")
-    assert cut_off(asked, training.Course, "on_train_epoch_start", 2) == -signal.SIGKILL
+    assert cut_off(asked, training.EpochControl, "on_train_epoch_start", 2) == -signal.SIGKILL
     text_model(tmp_path / "text", seed=1)
     assert command(parser(), asked) == 2
     assert "last.ckpt: was trained with another words than the config names" in capsys.readouterr().err

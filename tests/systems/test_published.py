@@ -92,7 +92,7 @@ def test_every_system_shows_what_was_published(name, capsys):
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_a_config_of_the_figures_is_one_of_the_system(name):
     place = published._place(name)
-    content = published.read(listing.figures(place))
+    content = published.read_published(listing.figures(place))
     configs = {path.stem for path in listing.configs(place)}
     assert {result["config"] for result in content.results if "config" in result} <= configs
     assert all(
@@ -123,7 +123,7 @@ def test_a_file_of_figures_that_does_not_hold(tmp_path, results, message):
     file = tmp_path / "published.yaml"
     file.write_text(yaml.safe_dump({**GOOD, "results": results}))
     with pytest.raises(BadRequest) as refused:
-        published.read(file)
+        published.read_published(file)
     assert str(refused.value).startswith(f"{file}: ")
     assert message in str(refused.value)
 

@@ -41,22 +41,22 @@ def test_the_baseline_s_sources():
 def test_changes_are_named(package, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
-    assert source.changes(run, "mine") == []  # an older run has no digests
-    source.write(run, "mine")
-    assert source.changes(run, "mine") == []
+    assert source.source_changes(run, "mine") == []  # an older run has no digests
+    source.write_digests(run, "mine")
+    assert source.source_changes(run, "mine") == []
     (package / "layers.py").write_text("SIZE = 4\n")
     (package / "more.py").write_text("")
     (package / "__init__.py").write_text(f"from . import layers, more\n{LATE}")
-    (finding,) = source.changes(run, "mine")
+    (finding,) = source.source_changes(run, "mine")
     assert finding.severity == "warning"
     assert "the code changed since this run was trained: mine, mine.layers, mine.more; the run" in finding.message
-    source.write(run, "mine")  # what the weights come from stays
-    assert source.changes(run, "mine") == [finding]
+    source.write_digests(run, "mine")  # what the weights come from stays
+    assert source.source_changes(run, "mine") == [finding]
 
 
 def test_of_many_changes_the_first_are_named(package, tmp_path):
     (tmp_path / source.FILE).write_text("".join(f"mine.m{number}: '0'\n" for number in range(1000)))
-    (finding,) = source.changes(tmp_path, "mine")
+    (finding,) = source.source_changes(tmp_path, "mine")
     assert "mine.m1, mine.m10, " in finding.message
     assert len(finding.message) < 600
     assert " and 9" in finding.message
@@ -65,7 +65,7 @@ def test_of_many_changes_the_first_are_named(package, tmp_path):
 @pytest.mark.parametrize("content", ["[", "{a: 1", "\x00", "{1: a, b: c}", "{mine: [1]}"])
 def test_a_damaged_file_is_named(package, tmp_path, content):
     (tmp_path / source.FILE).write_text(content)
-    (finding,) = source.changes(tmp_path, "mine")
+    (finding,) = source.source_changes(tmp_path, "mine")
     assert finding.file == str(tmp_path / source.FILE)
     assert "changes of the code since the training are not noticed" in finding.message
 

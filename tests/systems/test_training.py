@@ -203,7 +203,7 @@ def test_a_checkpoint_that_lacks_the_config_gets_one_clear_line(data, undisturbe
 @pytest.fixture
 def over(tmp_path):
     """The course of a run whose last epoch is over."""
-    course = training.Course(Run(tmp_path, "baseline.retriever", retriever.Config(), {}), Schedule(epochs=1))
+    course = training.EpochControl(Run(tmp_path, "baseline.retriever", retriever.Config(), {}), Schedule(epochs=1))
     course.rows = [{"validation_loss": 1.0}]
     assert course.ended
     return course
@@ -237,7 +237,7 @@ def test_the_sources_of_an_encoder_are_noticed_too(tmp_path):
     sources = yaml.safe_load((tmp_path / "run" / "sources.yaml").read_text())
     assert {"systems.atae", "systems.parts.encoders", "systems.parts.encoders.yamnet"} <= sources.keys()
     assert "systems.parts.encoders.cnn14" not in sources
-    assert source.changes(tmp_path / "run", "systems.atae") == []
+    assert source.source_changes(tmp_path / "run", "systems.atae") == []
 
 
 def test_files_of_nobody_do_not_block_a_new_run(data, tmp_path):
@@ -396,7 +396,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_advice(data, tmp_path, caps
     ],
 )
 def test_the_rate_falls_after_two_epochs_without_improvement(values, expected):
-    assert training.plateaued(values, 2) is expected
+    assert training.is_plateau(values, 2) is expected
 
 
 def test_training_stops_and_slows_down_without_improvement(data, tmp_path):

@@ -3,7 +3,7 @@
 Such a module has `load_model(path)`, `get_timestamp_embeddings(audio, model)` and `get_scene_embeddings(audio, model)`;
 its model has `sample_rate`, `timestamp_embedding_size` and `scene_embedding_size`.
 
-    encoder = encoders.encoder("yamnet", hop=480)          # or "hear21passt.base", or any other that is installed
+    encoder = encoders.load_encoder("yamnet", hop=480)          # or "hear21passt.base", or any other that is installed
     sequences = encoder(audio, lengths)                    # a list of (timestamps, size)
 
 Ours, each in a module of its own, take their `hop` in ms and want the weights that their authors published:
@@ -121,7 +121,7 @@ class Encoder:
         return next((tensor.device for tensor in tensors), audio.device)
 
 
-def encoder(
+def load_encoder(
     name: str,
     weights: str = "",
     hop: float | None = None,

@@ -45,7 +45,7 @@ def test_every_format_decodes(tmp_path, suffix, subtype, error):
     decoded, rate = audio.decode(path)
     assert (rate, decoded.dtype, decoded.shape) == (RATE, np.float32, sound.shape)
     np.testing.assert_allclose(decoded, sound, rtol=0, atol=error)
-    sound = audio.facts(path)
+    sound = audio.sound_facts(path)
     assert (sound.frames, sound.sample_rate, sound.channels) == (RATE, RATE, 1)
     assert sound.peak == np.abs(decoded).max()
 
@@ -56,7 +56,7 @@ def test_channels_are_averaged(tmp_path):
     decoded, rate = audio.decode(tmp_path / "a.wav")
     assert (rate, decoded.dtype) == (8000, np.float32)
     np.testing.assert_allclose(decoded, channels.astype(float).mean(axis=1), atol=1e-7)
-    assert audio.facts(tmp_path / "a.wav") == audio.Sound(1000, 8000, 3, float(np.abs(channels).max()))
+    assert audio.sound_facts(tmp_path / "a.wav") == audio.Sound(1000, 8000, 3, float(np.abs(channels).max()))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_channels_are_averaged(tmp_path):
 )
 def test_sound_that_cannot_be_used(tmp_path, name, write, message):
     write(tmp_path / name)
-    for reader in (audio.decode, audio.facts, lambda path: audio.load(path, 16000)):
+    for reader in (audio.decode, audio.sound_facts, lambda path: audio.load_audio(path, 16000)):
         with pytest.raises(UnusableSound) as reason:
             reader(tmp_path / name)
         assert str(reason.value) == message
@@ -131,7 +131,7 @@ def test_a_header_that_promises_more_than_memory_holds(tmp_path, monkeypatch):
 @pytest.mark.parametrize("samples", [RATE, RATE - 1, 12345])
 def test_resampling_keeps_pitch_and_length(tmp_path, rate, samples):
     soundfile.write(tmp_path / "a.wav", tone(1000, samples), RATE, subtype="FLOAT")
-    sound = audio.load(tmp_path / "a.wav", rate)
+    sound = audio.load_audio(tmp_path / "a.wav", rate)
     assert (sound.dtype, sound.shape) == (np.float32, (math.ceil(samples * rate / RATE),))
     assert loudest(sound, rate) == pytest.approx(1000, abs=rate / len(sound))
     middle = slice(len(sound) // 4, -len(sound) // 4)
@@ -140,12 +140,12 @@ def test_resampling_keeps_pitch_and_length(tmp_path, rate, samples):
 
 def test_resampling_lets_nothing_alias(tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(10000, RATE), RATE, subtype="FLOAT")
-    assert np.abs(audio.load(tmp_path / "a.wav", 16000)[1000:-1000]).max() < 0.005
+    assert np.abs(audio.load_audio(tmp_path / "a.wav", 16000)[1000:-1000]).max() < 0.005
 
 
 def test_sound_of_the_right_rate_is_left_as_it_is(tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(1000, 500), RATE, subtype="FLOAT")
-    np.testing.assert_array_equal(audio.load(tmp_path / "a.wav", RATE), tone(1000, 500))
+    np.testing.assert_array_equal(audio.load_audio(tmp_path / "a.wav", RATE), tone(1000, 500))
 
 
 @pytest.mark.parametrize(("rate", "target"), [(44_099, 44_100), (44_099, 16_000), (47_999, 8_000)])
@@ -231,7 +231,7 @@ def test_log_mel_equals_librosa_on_real_sound(shared):
     clips += sorted((shared / "clotho" / "evaluation").glob("*.wav"))[::4]
     assert len(clips) == 8
     for clip in clips:
-        assert_equals_librosa(audio.load(clip, RATE))
+        assert_equals_librosa(audio.load_audio(clip, RATE))
 
 
 @pytest.mark.filterwarnings("ignore:n_fft=2048 is too large")

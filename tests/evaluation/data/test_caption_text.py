@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.data.caption_text import CHARACTERS, WORDS, line, remarks
+from evaluation.data.caption_text import CHARACTERS, WORDS, caption_line, caption_remarks
 from evaluation.data.dataset import read_dataset
 
 
@@ -29,21 +29,21 @@ from evaluation.data.dataset import read_dataset
     ],
 )
 def test_line(text, expected):
-    assert line(text) == expected
-    assert line(line(text)) == expected
+    assert caption_line(text) == expected
+    assert caption_line(caption_line(text)) == expected
 
 
 def test_a_line_is_cut_between_words():
-    assert line("dog " * (WORDS + 1)) == " ".join(["dog"] * WORDS)
-    assert line("dogs " * WORDS) == " ".join(["dogs"] * WORDS)
-    assert line("eleven char " * 490) == ("eleven char " * 250).strip()
-    assert line("x" * 10**6) == "x" * CHARACTERS
-    assert line("x" * CHARACTERS) == line("x" * CHARACTERS + " y") == "x" * CHARACTERS
+    assert caption_line("dog " * (WORDS + 1)) == " ".join(["dog"] * WORDS)
+    assert caption_line("dogs " * WORDS) == " ".join(["dogs"] * WORDS)
+    assert caption_line("eleven char " * 490) == ("eleven char " * 250).strip()
+    assert caption_line("x" * 10**6) == "x" * CHARACTERS
+    assert caption_line("x" * CHARACTERS) == caption_line("x" * CHARACTERS + " y") == "x" * CHARACTERS
 
 
 @given(st.text("<>!?/ab =\"'|\n\ud800\x00-", max_size=30))
 def test_no_tag_and_no_line_break_is_left(text):
-    read = line(text)
+    read = caption_line(text)
     assert read.encode().decode() == read
     assert not re.search("<[!?]|<[/ab](?![/ab-]*>)", read)
     assert not re.match("<[!?/ab]", read)
@@ -56,8 +56,8 @@ def test_real_captions_are_as_they_stand_and_without_remark(shared, name):
     captions = [caption for split in dataset.splits.values() for clip in split.clips for caption in clip.captions]
     assert len(captions) > 1000
     for caption in captions:
-        assert line(caption) == " ".join(caption.split())
-        assert not remarks(caption), caption
+        assert caption_line(caption) == " ".join(caption.split())
+        assert not caption_remarks(caption), caption
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_real_captions_are_as_they_stand_and_without_remark(shared, name):
 )
 def test_special_tokens(token):
     message = f"should be plain words; found the special token {token!r}: leave such tokens out when decoding"
-    assert remarks(f"a dog {token} barks {token}") == [("special token", message)]
+    assert caption_remarks(f"a dog {token} barks {token}") == [("special token", message)]
 
 
 @pytest.mark.parametrize(
@@ -79,21 +79,21 @@ def test_special_tokens(token):
 )
 def test_markup(text, found):
     message = f"should be plain words; found the markup {found}: take it out"
-    assert remarks(text) == [("markup", message)]
+    assert caption_remarks(text) == [("markup", message)]
 
 
 @pytest.mark.parametrize(
     "text", ["a < b", "x > y", "a & b", "AT&T; yes", "3 <", "[1] and [a dog]", "…", "🐕", "", "a|b"]
 )
 def test_nothing_to_remark(text):
-    assert remarks(text) == []
+    assert caption_remarks(text) == []
 
 
 def test_long_texts():
-    ((kind, message),) = remarks("dog " * 20_000)
+    ((kind, message),) = caption_remarks("dog " * 20_000)
     assert kind == "length"
     assert message == (
         "should have at most 500 words and 3000 characters; found 20000 words and 79999 characters: "
         "what is beyond is not read"
     )
-    assert [kind for kind, _ in remarks("<unk> <b> " * 2000)] == ["length", "special token", "markup"]
+    assert [kind for kind, _ in caption_remarks("<unk> <b> " * 2000)] == ["length", "special token", "markup"]

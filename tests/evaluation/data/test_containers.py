@@ -52,7 +52,7 @@ def written(folder: Path, kind: str, content: bytes) -> Path:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_whole_file(kind, tmp_path):
-    assert audio.facts(written(tmp_path, kind, WHOLE[kind])).frames == SAMPLES
+    assert audio.sound_facts(written(tmp_path, kind, WHOLE[kind])).frames == SAMPLES
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
@@ -91,7 +91,7 @@ def test_ogg_with_a_page_missing_is_named(tmp_path):
 @pytest.mark.parametrize("kind", ["vorbis", "opus", "mp3, constant", "mp3, variable"])
 def test_joined_files_are_read_whole(kind, tmp_path):
     path = written(tmp_path, kind, WHOLE[kind] * 2)
-    assert audio.facts(path).frames == 2 * SAMPLES
+    assert audio.sound_facts(path).frames == 2 * SAMPLES
 
 
 @pytest.mark.parametrize("kind", ["wav", "rf64", "wave64", "aiff", "au", "caf", "flac"])
@@ -111,7 +111,7 @@ def test_mp3_without_a_header_is_read_whole(tmp_path):
     """The first frame of a variable MP3 holds the number of frames; without it a decoder guesses."""
     content = WHOLE["mp3, variable"]
     second_frame = content.find(content[:2], 4)
-    frames = audio.facts(written(tmp_path, "mp3, variable", content[second_frame:])).frames
+    frames = audio.sound_facts(written(tmp_path, "mp3, variable", content[second_frame:])).frames
     assert SAMPLES <= frames <= SAMPLES + 4 * 1152  # with what the encoder puts before and behind
 
 
@@ -120,7 +120,7 @@ def test_wav_of_a_recorder_that_stopped_is_read_whole(tmp_path):
     content[4:8] = bytes(4)
     content[40:44] = bytes(4)
     assert content[36:40] == b"data"
-    assert audio.facts(written(tmp_path, "wav", bytes(content))).frames == SAMPLES
+    assert audio.sound_facts(written(tmp_path, "wav", bytes(content))).frames == SAMPLES
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_encodings_of_wav(encoding, tmp_path):
     container = "AU" if encoding == "G721_32" else "WAV"
     path = tmp_path / "a.wav"
     soundfile.write(path, NOISE[:8000], 8000, format=container, subtype=encoding)
-    frames = audio.facts(path).frames
+    frames = audio.sound_facts(path).frames
     assert 8000 <= frames <= 8000 + 1024  # an encoding of blocks fills the last one up
 
 
@@ -167,7 +167,7 @@ def test_given_cases(name, frames, message, shared, capfd):
             audio.decode(path)
         assert str(reason.value) == message
     else:
-        assert frames[0] <= audio.facts(path).frames <= frames[1]
+        assert frames[0] <= audio.sound_facts(path).frames <= frames[1]
     assert capfd.readouterr().err == ""  # no warning of a decoder, which would not name the file
 
 

@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from evaluation.data.tables import parse, spreadsheet, spreadsheet_cell
+from evaluation.data.tables import parse_table, spreadsheet, spreadsheet_cell
 
 FORMULAS = {
     "equals": ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
@@ -57,6 +57,6 @@ def test_rows():
 def test_long_cells_are_read_and_the_limit_of_other_readers_stays():
     before = csv.field_size_limit()
     findings = []
-    records, whole = parse(f"name\n{'x' * 200_000}\n", "it.csv", findings)
+    records, whole = parse_table(f"name\n{'x' * 200_000}\n", "it.csv", findings)
     assert (len(records[1][1][0]), whole, findings) == (200_000, True, [])
     assert csv.field_size_limit() == before == 131_072

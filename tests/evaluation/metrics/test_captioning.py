@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from evaluation import __main__, assets
-from evaluation.data.dataset import Clip, Split, read_dataset
 from evaluation.cli import command
+from evaluation.data.dataset import Clip, Split, read_dataset
 from evaluation.findings import BadRequest, Faulty, limited
 from evaluation.metrics import bert_score, captioning, fense, java, meteor, overlap, ptb_tokenizer, spice
 from evaluation.metrics.captioning import BASIC, METRICS, evaluate, penalised, resolve_metrics, spider, validate

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from evaluation import predictions, scores
 from evaluation.__main__ import parser
-from evaluation.data.dataset import Clip, Split
 from evaluation.cli import command
+from evaluation.data.dataset import Clip, Split
 from evaluation.findings import BadRequest, Faulty
 from evaluation.metrics import retrieval
 from evaluation.scores import Items, Measured, Score, measure

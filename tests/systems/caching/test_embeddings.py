@@ -191,7 +191,7 @@ def test_workers_without_ray_are_refused(sounds, tmp_path, monkeypatch):
 
 
 def test_on_real_sound(shared, tmp_path):
-    encoder = encoders.encoder("yamnet", str(shared / "yamnet"), 480)
+    encoder = encoders.load_encoder("yamnet", str(shared / "yamnet"), 480)
     paths = sorted((shared / "esc10" / "evaluation").iterdir())[:3]
     found = embeddings.embed(paths, encoder, tmp_path)
     assert all(view.shape[1] == 1024 and 9 <= len(view) <= 10 for view in found)

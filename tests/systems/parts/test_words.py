@@ -26,16 +26,16 @@ def test_tokens(text, expected):
 
 
 def test_training_gives_one_result_for_one_seed():
-    one, again, other = (words.train(CAPTIONS, epochs=2, seed=seed) for seed in (0, 0, 1))
+    one, again, other = (words.train_vectors(CAPTIONS, epochs=2, seed=seed) for seed in (0, 0, 1))
     assert one.index_to_key == again.index_to_key
     assert np.array_equal(one.vectors, again.vectors)
     assert not np.array_equal(one.vectors, other.vectors)
 
 
 def test_written_and_read_back(tmp_path):
-    vectors = words.train(CAPTIONS, epochs=1)
-    words.write(vectors, tmp_path / "words.bin")
-    back = words.read(tmp_path / "words.bin")
+    vectors = words.train_vectors(CAPTIONS, epochs=1)
+    words.write_vectors(vectors, tmp_path / "words.bin")
+    back = words.read_vectors(tmp_path / "words.bin")
     assert back.index_to_key == vectors.index_to_key
     assert np.array_equal(back.vectors, vectors.vectors)
 
@@ -47,8 +47,8 @@ def test_files_of_every_form(tmp_path):
     vectors.save_word2vec_format(tmp_path / "headed.txt", binary=False)
     (tmp_path / "glove.txt").write_text("dog 1 2 3\nrain 4 5 6\n")
     for name in ("google.bin", "headed.txt", "glove.txt"):
-        assert words.read(tmp_path / name, size=3)["rain"].tolist() == [4, 5, 6]
-        assert words.read(tmp_path / name, size=3, limit=1).index_to_key == ["dog"]
+        assert words.read_vectors(tmp_path / name, size=3)["rain"].tolist() == [4, 5, 6]
+        assert words.read_vectors(tmp_path / name, size=3, limit=1).index_to_key == ["dog"]
 
 
 @pytest.mark.parametrize(
@@ -65,23 +65,23 @@ def test_files_of_every_form(tmp_path):
 def test_other_files_are_refused(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(BadRequest) as refusal:
-        words.read(tmp_path / name)
+        words.read_vectors(tmp_path / name)
     assert message in str(refusal.value)
 
 
 def test_no_file():
     with pytest.raises(BadRequest, match=r"nowhere\.bin: no such file"):
-        words.read(words.Path("nowhere.bin"))
+        words.read_vectors(words.Path("nowhere.bin"))
 
 
 def test_a_text_is_the_mean_of_its_known_words():
     vectors = KeyedVectors(2)
     vectors.add_vectors(["dog", "rain"], np.array([[1, 2], [3, 6]], np.float32))
-    found = words.mean(["Dog, rain", "rain! RAIN! dog", "the dog", "nothing known"], vectors)
+    found = words.mean_vectors(["Dog, rain", "rain! RAIN! dog", "the dog", "nothing known"], vectors)
     np.testing.assert_allclose(found, [[2, 4], [7 / 3, 14 / 3], [1, 2], [0, 0]], rtol=1e-6)
 
 
 def test_centred_captions_have_no_mean():
-    vectors = words.train(CAPTIONS, epochs=1)
+    vectors = words.train_vectors(CAPTIONS, epochs=1)
     words.center(vectors, CAPTIONS)
-    np.testing.assert_allclose(words.mean(CAPTIONS, vectors).mean(axis=0), 0, atol=1e-7)
+    np.testing.assert_allclose(words.mean_vectors(CAPTIONS, vectors).mean(axis=0), 0, atol=1e-7)

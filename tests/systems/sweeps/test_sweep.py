@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.data.dataset import Split, read_dataset
 from evaluation.cli import command
+from evaluation.data.dataset import Split, read_dataset
 from evaluation.findings import BadRequest
 from systems.__main__ import parser
 from systems.sweeps import grid, sweep

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from evaluation.data.dataset import read_dataset
 from evaluation.cli import command
+from evaluation.data.dataset import read_dataset
 from systems import training
 from systems.__main__ import parser
 from systems.sweeps import grid, sweep, timing

@@ -16,8 +16,8 @@ import torch
 import yaml
 
 from evaluation import predictions
-from evaluation.data.dataset import read_dataset
 from evaluation.cli import command
+from evaluation.data.dataset import read_dataset
 from evaluation.findings import BadRequest
 from evaluation.metrics import retrieval
 from systems.__main__ import parser

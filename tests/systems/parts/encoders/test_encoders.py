@@ -178,11 +178,11 @@ def theirs(monkeypatch):
 
 
 def test_any_hear_module_works_where_ours_does(theirs):
-    encoder = encoders.encoder("their_encoder")
+    encoder = encoders.load_encoder("their_encoder")
     assert (encoder.sample_rate, encoder.size, encoder.hop) == (16000, 2, None)
     sequences = encoder(torch.ones(2, 8000), torch.tensor([3200, 8000]))
     assert [sequence.shape for sequence in sequences] == [(2, 2), (5, 2)]
-    scene = encoders.encoder("their_encoder", scene=True)
+    scene = encoders.load_encoder("their_encoder", scene=True)
     assert scene.size == 3
     assert [value.tolist() for value in scene(torch.ones(1, 8000), torch.tensor([8000]))] == [[[1, 1, 1]]]
     assert scene.identity != encoder.identity
@@ -192,40 +192,40 @@ def test_all_that_a_module_lacks_is_named(theirs, monkeypatch):
     monkeypatch.delattr(theirs, "load_model")
     monkeypatch.delattr(theirs, "get_scene_embeddings")
     with pytest.raises(BadRequest, match=r"is no HEAR module: it must have .*; no load_model, get_scene_embeddings"):
-        encoders.encoder("their_encoder")
+        encoders.load_encoder("their_encoder")
 
 
 def test_all_that_a_model_lacks_is_named(theirs, monkeypatch):
     monkeypatch.delattr(Model, "sample_rate")
     monkeypatch.setattr(Model, "scene_embedding_size", "large")
     with pytest.raises(BadRequest, match=r"its model must have the integers .*; no sample_rate, scene_embedding_size"):
-        encoders.encoder("their_encoder")
+        encoders.load_encoder("their_encoder")
     theirs.load_model = lambda: "a model"
     with pytest.raises(BadRequest, match=r"load_model must return a torch\.nn\.Module; found str"):
-        encoders.encoder("their_encoder")
+        encoders.load_encoder("their_encoder")
 
 
 def test_wrong_shapes_are_said(theirs, monkeypatch):
     monkeypatch.setattr(Model, "timestamp_embedding_size", 9)
     with pytest.raises(BadRequest, match=r"must be \(1, n_timestamps, 9\) floats; found \(5, 2\)"):
-        encoders.encoder("their_encoder")(torch.ones(1, 8000), torch.tensor([8000]))
+        encoders.load_encoder("their_encoder")(torch.ones(1, 8000), torch.tensor([8000]))
 
 
 def test_a_model_that_was_left_in_training_is_not_asked_like_that(theirs):
     theirs.load_model = lambda path="default": Model().train()
-    assert not encoders.encoder("their_encoder").model.training
+    assert not encoders.load_encoder("their_encoder").model.training
 
 
 def test_a_module_that_must_have_a_file_gets_one(theirs):
     theirs.load_model = lambda model_file_path: Model()
-    assert encoders.encoder("their_encoder", "weights.pt").size == 2
+    assert encoders.load_encoder("their_encoder", "weights.pt").size == 2
     with pytest.raises(BadRequest, match="their_encoder: its load_model must be given a file of weights; give one"):
-        encoders.encoder("their_encoder")
+        encoders.load_encoder("their_encoder")
 
 
 def test_a_hop_where_there_is_none_is_refused(theirs):
     with pytest.raises(BadRequest, match="their_encoder has a hop of its own"):
-        encoders.encoder("their_encoder", hop=100)
+        encoders.load_encoder("their_encoder", hop=100)
 
 
 def test_options_reach_load_model_and_the_identity(theirs):
@@ -235,19 +235,19 @@ def test_options_reach_load_model_and_the_identity(theirs):
         return model
 
     theirs.load_model = load_model
-    encoder = encoders.encoder("their_encoder", options={"gain": 2.0})
+    encoder = encoders.load_encoder("their_encoder", options={"gain": 2.0})
     assert encoder.model.gain == 2
-    assert encoder.identity != encoders.encoder("their_encoder").identity
+    assert encoder.identity != encoders.load_encoder("their_encoder").identity
 
 
 def test_options_that_load_model_does_not_have_are_refused(theirs):
     theirs.load_model = lambda path="default", gain=1.0: Model()
     message = r"their_encoder: audio_options must be options of its load_model, which has gain; found path, loud:"
     with pytest.raises(BadRequest, match=message):
-        encoders.encoder("their_encoder", options={"path": "x", "gain": 2.0, "loud": True})
+        encoders.load_encoder("their_encoder", options={"path": "x", "gain": 2.0, "loud": True})
     theirs.load_model = lambda path="default": Model()
     with pytest.raises(BadRequest, match="which has none; found loud"):
-        encoders.encoder("their_encoder", options={"loud": True})
+        encoders.load_encoder("their_encoder", options={"loud": True})
 
 
 def test_vggish_embeds_after_its_relu_or_before(tmp_path):
@@ -256,14 +256,14 @@ def test_vggish_embeds_after_its_relu_or_before(tmp_path):
     state["embeddings.4.bias"] = torch.linspace(-1, 1, 128)
     file = str(write("vggish", tmp_path, state))
     audio, lengths = torch.zeros(1, 15600), torch.tensor([15600])
-    after = encoders.encoder("vggish", file)
-    before = encoders.encoder("vggish", file, options={"post_activation": False})
+    after = encoders.load_encoder("vggish", file)
+    before = encoders.load_encoder("vggish", file, options={"post_activation": False})
     assert torch.equal(before(audio, lengths)[0][0], state["embeddings.4.bias"])
     assert torch.equal(after(audio, lengths)[0][0], state["embeddings.4.bias"].relu())
     assert "('post_activation', True)" in after.identity  # embeddings that were kept before are not used
     assert "('post_activation', False)" in before.identity
     with pytest.raises(BadRequest, match="vggish: post_activation must be true or false; found 'no'"):
-        encoders.encoder("vggish", file, options={"post_activation": "no"})
+        encoders.load_encoder("vggish", file, options={"post_activation": "no"})
 
 
 def test_openl3_takes_a_padding_and_its_identity_names_it_with_the_mel_normalisation(tmp_path):
@@ -271,11 +271,11 @@ def test_openl3_takes_a_padding_and_its_identity_names_it_with_the_mel_normalisa
     filters = openl3.unit_area_filters()
     state["speclayer.mel_basis"] = filters / filters.sum(dim=1, keepdim=True)
     file = str(write("openl3", tmp_path, state))
-    identity = encoders.encoder("openl3", file).identity
+    identity = encoders.load_encoder("openl3", file).identity
     assert "[('mel_normalisation', 'sum 1'), ('padding', 'both')]" in identity
-    assert "('padding', 'end')" in encoders.encoder("openl3", file, options={"padding": "end"}).identity
+    assert "('padding', 'end')" in encoders.load_encoder("openl3", file, options={"padding": "end"}).identity
     with pytest.raises(BadRequest, match="openl3: padding must be both or end; found 'same'"):
-        encoders.encoder("openl3", file, options={"padding": "same"})
+        encoders.load_encoder("openl3", file, options={"padding": "same"})
 
 
 @pytest.mark.parametrize(
@@ -293,11 +293,11 @@ def test_openl3_takes_a_padding_and_its_identity_names_it_with_the_mel_normalisa
 )
 def test_unknown_names_are_refused(name):
     with pytest.raises(BadRequest, match="there are cnn14, coala, openl3, vggish, yamnet, and any HEAR module"):
-        encoders.encoder(name)
+        encoders.load_encoder(name)
 
 
 def test_what_a_module_lacks_itself_is_not_hidden(tmp_path, monkeypatch):
     (tmp_path / "wants_more.py").write_text("import surely_not_installed\n")
     monkeypatch.syspath_prepend(tmp_path)
     with trusting(["wants_more"]), pytest.raises(ModuleNotFoundError, match="surely_not_installed"):
-        encoders.encoder("wants_more")
+        encoders.load_encoder("wants_more")

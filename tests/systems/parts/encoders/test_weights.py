@@ -143,12 +143,12 @@ def test_missing_weights_are_named_with_size_and_place(name, file, size, tmp_pat
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(BadRequest) as refusal:
-        encoders.encoder(name)
+        encoders.load_encoder(name)
     said = str(refusal.value)
     assert "is not on this machine" in said
     assert all(part in said for part in (file, size, "https://", "into ~/.cache/dcase-kit, or give its path"))
     with pytest.raises(BadRequest, match="no such file; put"):
-        encoders.encoder(name, str(tmp_path / "elsewhere"))
+        encoders.load_encoder(name, str(tmp_path / "elsewhere"))
 
 
 @pytest.mark.parametrize("place", [".cache/dcase-kit", "hub/checkpoints", "panns_data"])

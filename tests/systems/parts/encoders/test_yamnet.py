@@ -47,7 +47,7 @@ def test_the_best_class_is_right_on_real_sound(model, shared):
     columns = [[model.labels.index(label) for label in labels] for labels in LABELS.values()]
     right = 0
     for clip in clips:
-        sound = audio.load(shared / "esc10" / clip["split"] / clip["file_name"], model.sample_rate)
+        sound = audio.load_audio(shared / "esc10" / clip["split"] / clip["file_name"], model.sample_rate)
         scores, _ = yamnet.get_timestamp_scores(torch.from_numpy(sound)[None], model)
         mean = scores[0].mean(0)
         best = max(range(10), key=lambda number: float(mean[columns[number]].max()))
@@ -107,9 +107,9 @@ def test_a_copy_is_the_same(model):
 
 
 def test_its_identity_is_its_files(model, shared):
-    first, again = (encoders.encoder("yamnet", str(shared / "yamnet")) for _ in range(2))
+    first, again = (encoders.load_encoder("yamnet", str(shared / "yamnet")) for _ in range(2))
     assert first.identity == again.identity
-    assert encoders.encoder("yamnet", str(shared / "yamnet"), 480).identity != first.identity
+    assert encoders.load_encoder("yamnet", str(shared / "yamnet"), 480).identity != first.identity
 
 
 @pytest.mark.parametrize("change", ["truncated", "other", "text"])

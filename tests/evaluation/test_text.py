@@ -1,0 +1,55 @@
+"""Text that people read: printable, short, with suggestions."""
+
+import pytest
+
+from evaluation.text import lookalike, printable, table, unknown_key
+
+
+@pytest.mark.parametrize("text", ["plain – text, 日本語 🐕", "a\u2028b\x85c\u202ed", "\ud800\udfff", "\0\r\n\t\x1b"])
+def test_printable_is_printable(text):
+    safe = printable(text)
+    assert safe.isprintable()
+    assert printable(safe) == safe
+    assert (safe == text) == text.isprintable()
+    safe.encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        (" dog.wav ", "dog.wav"),
+        ("DOG.WAV", "dog.wav"),
+        ("rain & storm.wav", "rain &amp; storm.wav"),
+        ("rain &AMP; storm.wav", "rain &amp; storm.wav"),
+        ("cafe\u0301.wav", "caf\u00e9.wav"),
+        ("dog", None),
+        ("do g.wav", None),
+        ("", None),
+    ],
+)
+def test_lookalike(name, found):
+    assert lookalike(["dog.wav", "rain &amp; storm.wav", "caf\u00e9.wav"])(name) == found
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("epoch", "did you mean 'epochs'? "),
+        ("Epochs ", "did you mean 'epochs'? "),
+        ("learn", "did you mean 'learning_rate'? "),
+        ("zzz", ""),
+        ("", ""),
+    ],
+)
+def test_unknown_key(key, hint):
+    known = ["batch", "epochs", "learning_rate"]
+    assert unknown_key(key, known) == f"unknown key {key!r}; {hint}there are: batch, epochs, learning_rate"
+
+
+def test_an_unknown_key_is_escaped_once():
+    assert unknown_key("a\n\\", ["b"], "split") == r"unknown split 'a\n\\'; there are: b"
+
+
+def test_a_table_is_text():
+    assert table([["a", 1], ["b", "10.50"]], ["x", "y"], numbers=[1]).splitlines()[2:] == ["a        1", "b    10.50"]
+    assert table([], ["x", "y"], numbers=[1]).split() == ["x", "y", "---", "---"]
