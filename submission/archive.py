@@ -26,9 +26,9 @@ from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Finding
 from evaluation.text import cut
 from submission.outputs import LIMIT
 from submission.zip_records import (
-    ANEW,
     DAMAGED,
     UTF_8,
+    ZIP_AGAIN,
     Broken,
     check_list,
     entry_data,
@@ -233,10 +233,10 @@ def _name_fault(name: str, parts: list[str]) -> str | None:
     if "\\" in name:
         return r"must have / between folders and no \ in its name: zip it with another program, or rename it"
     if name.startswith("/") or re.match("[A-Za-z]:", name):
-        return f"must have a name that begins in the package, as FOLDER/LABEL/FILE; this begins elsewhere: {ANEW}"
+        return f"must have a name that begins in the package, as FOLDER/LABEL/FILE; this begins elsewhere: {ZIP_AGAIN}"
     dots = {"..", ".", ""}.intersection(parts)
     if dots:
-        return f"must have names between slashes, none of them empty, '.' or '..'; found {max(dots)!r}: {ANEW}"
+        return f"must have names between slashes, none of them empty, '.' or '..'; found {max(dots)!r}: {ZIP_AGAIN}"
     for character in name:
         if not character.isprintable():
             return f"must have printable characters only in its name; found {character!a}: rename it"
@@ -371,7 +371,7 @@ def _listed(path: Path, package: _Package) -> Iterator[tuple[zipfile.ZipFile, li
         check_list(source, archive, places[-1])
         source.seek(max(size - 22 - len(archive.comment), 0))  # where the last record is when nothing comes after
         if first or source.read(4) != b"PK\5\6":
-            message = f"has other bytes before or after the zip, which some programs refuse: {ANEW}"
+            message = f"has other bytes before or after the zip, which some programs refuse: {ZIP_AGAIN}"
             package.find("packages with more in them", "", message, WARNING)
         yield archive, places
 

@@ -224,7 +224,7 @@ def _layout(task: Task, path: Path, asked: Sequence[str], file: str) -> Layout:
     separator = next((mark for mark in accepted if mark.encode() in first_line), task.separator.value)
     utf_16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # `tables.read_table` finds it
     if not utf_16 and b"\0" in raw:
-        message = "must be text; found a NUL byte: write the file anew"
+        message = "must be text; found a NUL byte: write the file again"
         raise Faulty([Finding(file, _line(raw, raw.index(b"\0")), message=message)])
     if raw.count(separator.encode()) + raw.count(b"\n") + raw.count(b"\r") > CELLS:
         raise Faulty([Finding(file, message=f"must not have more than {CELLS} cells: is it an output file?")])

@@ -1,6 +1,6 @@
-"""Technical reports: whether a file is a whole PDF with pages, found out without trust in what it holds.
+"""Technical reports: check that a file is a whole PDF with pages, whatever it holds.
 
-A PDF is read by pypdf, in a process of its own that may take `SECONDS` of a processor and `MEMORY`. That process runs
+pypdf reads a PDF in a process of its own, which may take `SECONDS` of processor time and `MEMORY`. That process runs
 this file as a script, so nothing of the kit is imported here.
 """
 
@@ -17,16 +17,18 @@ SHOWN = 200  # characters of a reason
 
 AGAIN = "export the report again"
 
-_faults: dict[
-    bytes, str | None
-] = {}  # of reports that were read, by their digests: a team file and its package share one
+# By the digests of reports that were read: a team file and its package have the same report.
+_faults: dict[bytes, str | None] = {}
 
 
 def fault(path: Path) -> str | None:
-    """Say why a file is no whole PDF with pages; None where it is one.
+    """Return why a file is not a whole PDF with pages; None if it is one.
 
     Args:
-        path: A file that is there.
+        path: An existing file.
+
+    Returns:
+        What must hold, what was found, and what to do.
     """
     size = path.stat().st_size
     if size > LIMIT:
@@ -45,7 +47,7 @@ def fault(path: Path) -> str | None:
 
 
 def _read_apart(path: Path) -> str | None:
-    """Read a PDF in a process of its own, and say what is wrong with it."""
+    """Read a PDF in a process of its own, and return what is wrong with it; None if nothing is."""
     command = [sys.executable, "-P", __file__, str(path.absolute())]  # -P: modules beside this file are not imported
     too_much = f"must be a PDF that takes at most {SECONDS} s and {MEMORY // 2**20} MB to read; it takes more: {AGAIN}"
     try:
@@ -58,7 +60,7 @@ def _read_apart(path: Path) -> str | None:
 
 
 def _limited() -> None:
-    """Limit what this process may take."""
+    """Limit the memory and the processor time of this process."""
     try:
         import resource  # which Windows does not have
     except ImportError:
@@ -71,7 +73,7 @@ def _limited() -> None:
 
 
 def _read(path: str) -> str:
-    """Read a PDF and say what is wrong with it; nothing where it is fine."""
+    """Read a PDF and return what is wrong with it; an empty text if nothing is."""
     from pypdf import PdfReader
 
     reader = PdfReader(path)
@@ -90,7 +92,7 @@ def _read(path: str) -> str:
 
 
 def _is_there(contents: object) -> bool:
-    """Say whether the contents of a page, one stream or a list of them, are in the file."""
+    """Return whether the contents of a page, one stream or a list of them, are in the file."""
     from pypdf.generic import ArrayObject, StreamObject
 
     found = contents.get_object()
@@ -99,7 +101,7 @@ def _is_there(contents: object) -> bool:
 
 
 def _message(path: str) -> str:
-    """Say what is wrong with a PDF, also where it cannot be read; nothing where it is fine."""
+    """Return what is wrong with a PDF, also if it cannot be read; an empty text if nothing is."""
     try:
         return _read(path)
     except MemoryError:

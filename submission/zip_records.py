@@ -16,12 +16,12 @@ from typing import BinaryIO, NamedTuple
 
 from evaluation.text import quoted
 
-ANEW = "zip the folder anew"
-DAMAGED = f"is damaged: copy the zip anew, or {ANEW}"
+ZIP_AGAIN = "zip the folder again"
+DAMAGED = f"is damaged: copy the zip again, or {ZIP_AGAIN}"
 ENCRYPTED = "must not be encrypted: zip it without a password"
-SHARES = f"must not share bytes with what comes next in the zip; it does: copy the zip anew, or {ANEW}"
+SHARES = f"must not share bytes with what comes next in the zip; it does: copy the zip again, or {ZIP_AGAIN}"
 DEFAULT = "zip it with default settings"
-GO_BY = f"which some programs go by: {ANEW}"
+GO_BY = f"which some programs go by: {ZIP_AGAIN}"
 
 HEADER, LISTED, END = b"PK\3\4", b"PK\1\2", b"PK\5\6"
 END_64, LOCATOR_64, DESCRIPTOR = b"PK\6\6", b"PK\6\7", b"PK\7\x08"
@@ -158,7 +158,7 @@ def _header(source: BinaryIO, place: int) -> Header | None:
 
 
 def _header_fault(header: Header, info: zipfile.ZipInfo) -> str | None:
-    """Say in what an entry's header differs from the list."""
+    """Return how an entry's header differs from the list; None if it does not."""
     name = listed_name(info)
     if header.name != name:
         other = quoted(header.name.decode("utf-8", "backslashreplace"))
@@ -166,7 +166,7 @@ def _header_fault(header: Header, info: zipfile.ZipInfo) -> str | None:
     if header.flags & ENCRYPTION:
         return ENCRYPTED
     if not name.isascii() and (header.flags ^ info.flag_bits) & UTF_8:
-        return f"must have one name; only one of its records marks it as UTF-8: {ANEW}"
+        return f"must have one name; only one of its records marks it as UTF-8: {ZIP_AGAIN}"
     if header.method != info.compress_type:
         return f"must have one method; the list says {info.compress_type} and its own header {header.method}, {GO_BY}"
     # No others, though Python knows them: LZMA takes what memory the zip asks for, and many programs read neither.
@@ -192,9 +192,9 @@ def _header_fault(header: Header, info: zipfile.ZipInfo) -> str | None:
 
 
 def _list_fault(source: BinaryIO, info: zipfile.ZipInfo, place: int) -> str | None:
-    """Say what is wrong with an entry's record in the list."""
+    """Return what is wrong with an entry's record in the list; None if nothing is."""
     if info.volume not in (0, MASK_16):
-        return f"must lie in this zip; the list says that it lies on disk {info.volume}: {ANEW}"
+        return f"must lie in this zip; the list says that it lies on disk {info.volume}: {ZIP_AGAIN}"
     if info.flag_bits & PATCH:
         return DAMAGED
     fault = _extra_fault(info.extra, listed_name(info))
@@ -213,7 +213,7 @@ def _list_fault(source: BinaryIO, info: zipfile.ZipInfo, place: int) -> str | No
 
 
 def _fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
-    """Give the extra fields; a rest of fewer than four bytes is padding."""
+    """Yield the extra fields; a rest of fewer than four bytes is padding."""
     place = 0
     while len(extra) - place >= 4:
         kind, length = struct.unpack_from("<2H", extra, place)
@@ -226,13 +226,13 @@ def _field(extra: bytes, wanted: int) -> bytes:
 
 
 def _extra_fault(extra: bytes, name: bytes) -> str | None:
-    """Say what is wrong with the extra fields that change how programs read an entry."""
+    """Return what is wrong with the extra fields that change how programs read an entry; None if nothing is."""
     seen = set()
     for kind, content in _fields(extra):
         if kind not in (ZIP_64, UNICODE_PATH):
             continue
         if kind in seen:
-            return f"must have each extra field once; found 0x{kind:04x} twice: {ANEW}"
+            return f"must have each extra field once; found 0x{kind:04x} twice: {ZIP_AGAIN}"
         seen.add(kind)
         if kind == UNICODE_PATH and content[5:] != name:  # after a version and a checksum
             other = quoted(content[5:].decode("utf-8", "backslashreplace"))
@@ -241,7 +241,7 @@ def _extra_fault(extra: bytes, name: bytes) -> str | None:
 
 
 def _descriptor_length(source: BinaryIO, info: zipfile.ZipInfo, place: int, end: int) -> int | None:
-    """Return the length of the record behind an entry's data; None where there is none that agrees with the list."""
+    """Return the length of the record behind an entry's data; None if none agrees with the list."""
     source.seek(place)
     found = source.read(min(24, max(0, end - place)))
     numbers = (info.CRC, info.compress_size, info.file_size)
@@ -254,7 +254,7 @@ def _descriptor_length(source: BinaryIO, info: zipfile.ZipInfo, place: int, end:
 
 
 def _has_record(source: BinaryIO, start: int, end: int) -> bool:
-    """Say whether a record of a zip begins between two places."""
+    """Return whether a record of a zip begins between two places."""
     source.seek(start)
     place, before = start, b""
     while place < end:
@@ -297,14 +297,22 @@ def check_list(source: BinaryIO, archive: zipfile.ZipFile, list_end: int) -> Non
         raise Broken(DAMAGED)
     first = min((info.header_offset for info in archive.infolist()), default=archive.start_dir)
     if _has_record(source, 0, first):
-        raise Broken(f"must hold one zip; found another one before it: {ANEW}")
+        raise Broken(f"must hold one zip; found another one before it: {ZIP_AGAIN}")
     fault = _tail_fault(source, archive, list_end, size, counted=first == 0)
     if fault:
         raise Broken(fault)
 
 
 def _tail_fault(source: BinaryIO, archive: zipfile.ZipFile, list_end: int, size: int, counted: bool) -> str | None:
-    """Say what is wrong with what comes after the list; `counted` that places count from the file's beginning."""
+    """Return what is wrong with the bytes after the list; None if nothing is.
+
+    Args:
+        source: The zip.
+        archive: The same, as `zipfile` has opened it.
+        list_end: Where the list ends.
+        size: The size of the zip in bytes.
+        counted: Whether places are counted from the beginning of the file.
+    """
     entries = len(archive.infolist())
     source.seek(list_end)
     tail = source.read(min(size - list_end, 2**17))  # three records, and a comment of 65,535 bytes at most
@@ -326,24 +334,24 @@ def _tail_fault(source: BinaryIO, archive: zipfile.ZipFile, list_end: int, size:
         locator = tail[length : length + 20]
         tail = tail[length + 20 :]
         if len(locator) < 20 or not locator.startswith(LOCATOR_64):
-            return f"must end with its list of entries; found other bytes after the list: {ANEW}"
+            return f"must end with its list of entries; found other bytes after the list: {ZIP_AGAIN}"
         disk, place, disks = struct.unpack_from("<LQL", locator, 4)
         if disk != 0 or disks != 1:
-            return f"must be on one disk; the record at its end says {disks}: {ANEW}"
+            return f"must be on one disk; the record at its end says {disks}: {ZIP_AGAIN}"
         if counted and place != list_end:
             return f"must say at its end where its record of 64 bits is, at {list_end}; found {place}, {GO_BY}"
         fault = _end_fault(numbers, struct.unpack_from("<2L4Q", end_64, 16), [])
         if fault:
             return fault
     if len(tail) < 22 or not tail.startswith(END):
-        return f"must end with its list of entries; found other bytes after the list: {ANEW}"
+        return f"must end with its list of entries; found other bytes after the list: {ZIP_AGAIN}"
     if any(record in tail[4:] for record in RECORDS):
-        return f"must hold one zip; found another one in its comment or after it: {ANEW}"
+        return f"must hold one zip; found another one in its comment or after it: {ZIP_AGAIN}"
     return _end_fault(numbers, struct.unpack_from("<4H2L", tail, 4), [MASK_16, MASK_32] if wide else [])
 
 
 def _end_fault(numbers: Mapping[str, int], found: Sequence[int], masks: Sequence[int]) -> str | None:
-    """Say which number of the record at the end is another than the list's; a mask stands for any."""
+    """Return which number of the record at the end differs from the list's; a mask stands for any number."""
     for (what, wanted), number in zip(numbers.items(), found, strict=False):
         if number != wanted and number not in masks:
             return f"must say at its end what its list holds, {what} {wanted}; found {number}, {GO_BY}"

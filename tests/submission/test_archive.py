@@ -32,7 +32,7 @@ FILES = {
     f"{FOLDER}/X_Y_task6a_1.yaml": b"submission:\n  label: X_Y_task6a_1\n",
     "task6/X_Y_task6a.pdf": b"%PDF-1.5\n" + bytes(range(256)),
 }
-ANEW = "zip the folder anew"
+ZIP_AGAIN = "zip the folder again"
 
 
 @pytest.fixture(autouse=True)
@@ -259,13 +259,13 @@ def at_the_same_place() -> bytes:
 
 TEXT = "task6/X_Y_task6a.pdf"
 SLASHED = "must have names between slashes, none of them empty, '.' or '..'; found"
-LEAVES = f"{SLASHED} '..': {ANEW}"
-BEGINS = f"must have a name that begins in the package, as FOLDER/LABEL/FILE; this begins elsewhere: {ANEW}"
+LEAVES = f"{SLASHED} '..': {ZIP_AGAIN}"
+BEGINS = f"must have a name that begins in the package, as FOLDER/LABEL/FILE; this begins elsewhere: {ZIP_AGAIN}"
 SLASHES = r"must have / between folders and no \ in its name: zip it with another program, or rename it"
-DAMAGED = f"is damaged: copy the zip anew, or {ANEW}"
-GO_BY = f"which some programs go by: {ANEW}"
+DAMAGED = f"is damaged: copy the zip again, or {ZIP_AGAIN}"
+GO_BY = f"which some programs go by: {ZIP_AGAIN}"
 UNLISTED = f"must be followed by the next entry of the list; found one that the list leaves out, {GO_BY}"
-SHARES = f"must not share bytes with what comes next in the zip; it does: copy the zip anew, or {ANEW}"
+SHARES = f"must not share bytes with what comes next in the zip; it does: copy the zip again, or {ZIP_AGAIN}"
 PLAIN = "must be stored or deflated, as zips commonly are; found"
 DEFAULT = "zip it with default settings"
 MEMBER = {
@@ -308,11 +308,11 @@ MEMBER = {
     ),
     "a dot": (
         adding(("./x", b"1")),
-        f"/./x: error: {SLASHED} '.': {ANEW}",
+        f"/./x: error: {SLASHED} '.': {ZIP_AGAIN}",
     ),
     "two slashes": (
         adding(("task6//x", b"1")),
-        f"/task6//x: error: {SLASHED} '': {ANEW}",
+        f"/task6//x: error: {SLASHED} '': {ZIP_AGAIN}",
     ),
     "a line feed": (
         adding(("task6/a\nb", b"1")),
@@ -515,7 +515,7 @@ def test_what_cannot_be_read_at_all_is_one_finding(content, message, tmp_path):
     assert zipped(content, tmp_path) == ({}, [f": error: {message}"])
 
 
-MORE = f"has other bytes before or after the zip, which some programs refuse: {ANEW}"
+MORE = f"has other bytes before or after the zip, which some programs refuse: {ZIP_AGAIN}"
 WARNED = {
     "leading": (b"#!/bin/sh\n" + VALID, ": warning: " + MORE),
     "trailing": (VALID + b"\n", ": warning: " + MORE),

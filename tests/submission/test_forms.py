@@ -357,7 +357,7 @@ MUTATIONS = {
     "NUL": (
         "captions",
         VALID["captions"].replace("Sound 3", "Sound\0 3"),
-        ":5: error: must be text; found a NUL byte: write the file anew",
+        ":5: error: must be text; found a NUL byte: write the file again",
     ),
     "CR alone": (
         "captions",

@@ -10,8 +10,8 @@ import pytest
 from submission.archive import opened
 
 TEXT = b"It rains. " * 20
-ANEW = "zip the folder anew"
-GO_BY = f"which some programs go by: {ANEW}"
+ZIP_AGAIN = "zip the folder again"
+GO_BY = f"which some programs go by: {ZIP_AGAIN}"
 
 
 @pytest.fixture(autouse=True)
@@ -169,7 +169,7 @@ ENTRY = {
     ),
     "two Unicode names": (
         zipped(**both(extra=unicode_path(b"task6/x") + unicode_path(b"task6/y"))),
-        f"must have each extra field once; found 0x7075 twice: {ANEW}",
+        f"must have each extra field once; found 0x7075 twice: {ZIP_AGAIN}",
     ),
     "name": (
         zipped(own={"name": b"../../x"}),
@@ -229,15 +229,15 @@ ENTRY = {
     ),
     "sizes of 64 bits that are not there": (
         zipped(own=MASKED),
-        f"is damaged: copy the zip anew, or {ANEW}",
+        f"is damaged: copy the zip again, or {ZIP_AGAIN}",
     ),
     "one of two sizes of 64 bits": (
         zipped(own={"packed": 0xFFFFFFFF, "extra": extra(1, SIZES_64)}),
-        f"is damaged: copy the zip anew, or {ANEW}",
+        f"is damaged: copy the zip again, or {ZIP_AGAIN}",
     ),
     "two fields of 64 bits": (
         zipped(own={"extra": 2 * extra(1, SIZES_64)}),
-        f"must have each extra field once; found 0x0001 twice: {ANEW}",
+        f"must have each extra field once; found 0x0001 twice: {ZIP_AGAIN}",
     ),
     "descriptor that is not there": (
         zipped(own=LATER, listed={"flags": 8}),
@@ -265,7 +265,7 @@ ENTRY = {
     ),
     "another disk": (
         zipped(listed={"disk": 3}),
-        f"must lie in this zip; the list says that it lies on disk 3: {ANEW}",
+        f"must lie in this zip; the list says that it lies on disk 3: {ZIP_AGAIN}",
     ),
     "a folder by its mode alone": (
         zipped(listed={"attributes": 0o40755 << 16}),
@@ -273,19 +273,19 @@ ENTRY = {
     ),
     "damaged data": (
         zipped(**both(crc=5)),
-        f"is damaged: copy the zip anew, or {ANEW}",
+        f"is damaged: copy the zip again, or {ZIP_AGAIN}",
     ),
     "more data than both say": (
         zipped(**both(size=100)),
-        f"is damaged: copy the zip anew, or {ANEW}",
+        f"is damaged: copy the zip again, or {ZIP_AGAIN}",
     ),
     "fewer data than both say": (
         zipped(**both(size=201)),
-        f"is damaged: copy the zip anew, or {ANEW}",
+        f"is damaged: copy the zip again, or {ZIP_AGAIN}",
     ),
     "data behind the end of what is packed": (
         zipped(**both(packed=len(PACKED) + 3), behind=b"abc"),
-        f"is damaged: copy the zip anew, or {ANEW}",
+        f"is damaged: copy the zip again, or {ZIP_AGAIN}",
     ),
     "packed data that never end": (
         zipped(**both(packed=len(PACKED) + 4, method=8, size=0, crc=0), behind=b"abcd").replace(
@@ -294,17 +294,17 @@ ENTRY = {
             + b"\0\0\0\xff\xff"
             + bytes(len(PACKED) - 1),
         ),
-        f"is damaged: copy the zip anew, or {ANEW}",
+        f"is damaged: copy the zip again, or {ZIP_AGAIN}",
     ),
     "stored, of two sizes": (
         zipped(**both(method=0)),
-        f"is damaged: copy the zip anew, or {ANEW}",
+        f"is damaged: copy the zip again, or {ZIP_AGAIN}",
     ),
     "no header": (
         zipped().replace(
             b"PK\3\4" + zipped()[4:26] + b"\7\0\0\0task6/x", b"PK\3\5" + zipped()[4:26] + b"\7\0\0\0task6/x"
         ),
-        f"is damaged: copy the zip anew, or {ANEW}",
+        f"is damaged: copy the zip again, or {ZIP_AGAIN}",
     ),
 }
 
@@ -319,35 +319,38 @@ def test_an_entry_whose_records_disagree(content, message, tmp_path):
 def test_a_name_that_only_one_record_marks_as_utf_8(tmp_path):
     name = "task6/é".encode()
     files, findings = look(zipped(own={"name": name}, listed={"name": name, "flags": 0x800}), tmp_path)
-    assert findings == [f"/task6/é: error: must have one name; only one of its records marks it as UTF-8: {ANEW}"]
+    assert findings == [f"/task6/é: error: must have one name; only one of its records marks it as UTF-8: {ZIP_AGAIN}"]
     assert "task6/é" not in files
 
 
 ONE_ZIP = "must hold one zip; found"
 AT_END = "must say at its end what its list holds,"
 WHOLE = {
-    "another zip before it": (zipped() + zipped(), f"{ONE_ZIP} another one before it: {ANEW}"),
+    "another zip before it": (zipped() + zipped(), f"{ONE_ZIP} another one before it: {ZIP_AGAIN}"),
     "another zip before it, places counted on": (
         zipped() + zipped()[:-6] + struct.pack("<LH", len(zipped()), 0),
-        f"{ONE_ZIP} another one before it: {ANEW}",
+        f"{ONE_ZIP} another one before it: {ZIP_AGAIN}",
     ),
-    "an entry before it": (HIDDEN + zipped(), f"{ONE_ZIP} another one before it: {ANEW}"),
+    "an entry before it": (HIDDEN + zipped(), f"{ONE_ZIP} another one before it: {ZIP_AGAIN}"),
     "a zip in its comment": (
         zipped(comment=zipped()),
-        f"{ONE_ZIP} another one before it: {ANEW}",  # for the last end is the comment's
+        f"{ONE_ZIP} another one before it: {ZIP_AGAIN}",  # for the last end is the comment's
     ),
     "an end in its comment": (
         zipped(comment=end(3, 159, 0) + b" more"),
-        f"is damaged: copy the zip anew, or {ANEW}",
+        f"is damaged: copy the zip again, or {ZIP_AGAIN}",
     ),
-    "half a zip behind it": (zipped() + zipped()[:100], f"{ONE_ZIP} another one in its comment or after it: {ANEW}"),
+    "half a zip behind it": (
+        zipped() + zipped()[:100],
+        f"{ONE_ZIP} another one in its comment or after it: {ZIP_AGAIN}",
+    ),
     "half a zip in its comment": (
         zipped(comment=zipped()[:100]),
-        f"{ONE_ZIP} another one in its comment or after it: {ANEW}",
+        f"{ONE_ZIP} another one in its comment or after it: {ZIP_AGAIN}",
     ),
     "bytes between list and end": (
         zipped()[:-22] + b"some bytes" + zipped()[-22:],
-        f"is damaged: copy the zip anew, or {ANEW}",
+        f"is damaged: copy the zip again, or {ZIP_AGAIN}",
     ),
     "fewer entries at its end": (zipped(here=2, all=2), f"{AT_END} entries 3; found 2, {GO_BY}"),
     "fewer entries on this disk": (zipped(here=2), f"{AT_END} entries 3; found 2, {GO_BY}"),
@@ -369,7 +372,7 @@ WHOLE = {
     ),
     "no disk with the record of 64 bits": (
         zipped(wide={"disks": 0}),
-        f"must be on one disk; the record at its end says 0: {ANEW}",
+        f"must be on one disk; the record at its end says 0: {ZIP_AGAIN}",
     ),
     "another place beside the record of 64 bits": (
         zipped(wide={}, offset=0),
