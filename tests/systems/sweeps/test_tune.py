@@ -129,21 +129,14 @@ def test_embeddings_are_computed_once_for_all_runs(place, killed):
     assert (store / "features.f32").stat().st_size == frames * 4 * 12
 
 
-@pytest.fixture
-def stopping(place, cluster, write, tmp_path):
-    """Return the folder of a search of three settings with ASHA, and the keys of its sweep file."""
+def test_runs_are_stopped_early_and_can_be_finished(place, cluster, write, tmp_path, monkeypatch, capsys):
+    from systems.sweeps import tune
+
     ranges = {"gain": {"low": 0.5, "high": 2.0}}
     keys = {"system": "curve", "set": {"epochs": 3}, "search": "optuna", "ranges": ranges, "seeds": 1}
     keys |= {"grid": {"kind": ["a", "b"]}, "samples": 3, "stop_early": "asha"}
     out = tmp_path / "out"
     assert command(parser(), sweep_words(place, out, write(keys))) == 0
-    return out, keys
-
-
-def test_runs_are_stopped_early_and_can_be_finished(place, stopping, write, monkeypatch, capsys):
-    from systems.sweeps import tune
-
-    out, keys = stopping
     assert "sample-001_0: stopped after epoch 1; 2 of 3" in capsys.readouterr().out
     table = rows(out)
     gains = [float(row["gain"]) for row in table.values()]
