@@ -11,6 +11,7 @@ caption of a new clip.
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -28,7 +29,9 @@ from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset, Split
 from evaluation.findings import BadRequest
 from systems.parts import generation, vocabulary, words
 from systems.parts.augmentation import mixing, spec_augment
+from systems.parts.checkpoints import SystemModule, load_weights
 from systems.parts.decoder import Decoder, Steps
+from systems.parts.descriptions import describe_system
 from systems.parts.generation import Decoding
 from systems.parts.vocabulary import PADDING, Vocabulary
 from systems.training import Run, Schedule, called, read_checkpoint
@@ -135,17 +138,18 @@ class Batch(NamedTuple):
 
 def make_batch(items: Sequence[Item], known: Vocabulary, longest: int) -> Batch:
     """Lay clips side by side, each with all its captions; what one says behind `longest` words is left out."""
-    captions = [torch.tensor(known.sequence(caption, longest)) for item in items for caption in item.captions]
+    captions = chain.from_iterable(item.captions for item in items)
+    sequences = [torch.tensor(known.sequence(caption, longest)) for caption in captions]
     mels, lengths = pad([item.mels for item in items])
-    return Batch(mels, lengths, nn.utils.rnn.pad_sequence(captions, batch_first=True, padding_value=PADDING))
+    return Batch(mels, lengths, nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=PADDING))
 
 
-class Training(lightning.LightningModule):
+class Training(SystemModule):
     """What lightning does with the model: one step of training, one of validation, the optimizer."""
 
     def __init__(self, model: Captioner, validation: Split):
-        super().__init__()
-        self.model, self.split = model, validation
+        super().__init__(model)
+        self.split = validation
 
     def loss(self, vectors: Tensor, ids: Tensor, memory: Tensor, lengths: Tensor, smoothing: float = 0) -> Tensor:
         """Mean cross-entropy of all words of (captions, L) `ids`, given the (captions, L - 1, 300) vectors before."""
@@ -201,8 +205,8 @@ class Training(lightning.LightningModule):
         return torch.optim.Adam(self.model.parameters(), lr=self.model.config.learning_rate)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Keep beside the weights what `load_model` needs to understand them."""
-        checkpoint["config"] = self.model.config.model_dump(mode="json")
+        """Add the digest of the vocabulary to the checkpoint."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["vocabulary"] = self.model.vocabulary.digest
 
 
@@ -212,7 +216,7 @@ class Training(lightning.LightningModule):
 def train(config: Config, dataset: Dataset, run: Run) -> None:
     """Train on the development split, choosing the best epoch on the validation split."""
     development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
-    known = vocabulary.from_captions(caption for clip in development.clips for caption in clip.captions)
+    known = vocabulary.from_captions(development.all_captions)
     vectors = encoder = None
     if not run.last.exists():  # which else holds them, with what was learnt since
         encoder = encoder_of(Path(config.init_from), config.slope) if config.init_from else None
@@ -237,26 +241,20 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     collate = partial(make_batch, known=known, longest=config.longest)
     run.fit(module, to_train, clips[VALIDATION], collate, config)
     augmentation = [name for name, on in (("SpecAugment", config.spec_augment), ("mixup", config.mixup)) if on]
-    run.describe(
-        load_model(run.best),
-        {
-            "input_sampling_rate": f"{model.sample_rate / 1000:g}kHz",
-            "acoustic_features": "log-mel energies",
-            "word_embeddings": "Word2Vec" if config.words == "train" else called(config.words),
-            "data_augmentation": ", ".join(augmentation) or None,
-            "machine_learning_method": "encoder-decoder",
-            "learning_scheme": "supervised",
-            "ensemble": False,
-            "audio_modelling": "CRNN",
-            "word_modelling": "transformer",
-            "loss_function": "cross-entropy",
-            "optimizer": "Adam",
-            "learning_rate": config.learning_rate,
-            "gradient_clipping": config.gradient_norm or 0,
-            "gradient_norm": "L2" if config.gradient_norm else None,
-            "metric_monitored": f"validation {config.monitor}",
-        },
+    description = describe_system(
+        config,
+        model.sample_rate,
+        acoustic_features="log-mel energies",
+        word_embeddings="Word2Vec" if config.words == "train" else called(config.words),
+        data_augmentation=", ".join(augmentation) or None,
+        machine_learning_method="encoder-decoder",
+        audio_modelling="CRNN",
+        word_modelling="transformer",
+        loss_function="cross-entropy",
+        gradient_clipping=config.gradient_norm or 0,
+        gradient_norm="L2" if config.gradient_norm else None,
     )
+    run.describe(load_model(run.best), description)
 
 
 def encoder_of(folder: Path, slope: float) -> dict[str, Tensor]:
@@ -293,5 +291,5 @@ def load_model(checkpoint: Path) -> Captioner:
     state = read_checkpoint(checkpoint, config=dict, vocabulary=str)
     known = vocabulary.of(checkpoint, state["vocabulary"])
     model = Captioner(Config(**state["config"]), known)
-    model.load_state_dict({name.removeprefix("model."): value for name, value in state["state_dict"].items()})
+    load_weights(model, state, checkpoint)
     return model.eval()

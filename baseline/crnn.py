@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from systems.parts.sequences import length_mask
+
 CHANNELS = (32, 128, 128, 128, 128)
 POOLING = ((2, 4), None, (2, 4), None, (1, 4))  # (time, mels) after each block: 64 mels end as one
 SIZE = 300  # of a frame's vector: two directions of 150
@@ -38,7 +40,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Map (N, inputs, T, F) with lengths in frames to (N, outputs, T / time, F / mels) and its lengths."""
-        inside = torch.arange(x.shape[2], device=x.device) < lengths[:, None]  # (N, T)
+        inside = length_mask(lengths, x.shape[2])
         if inside.all():
             x = self.norm(x)
         else:  # statistics of the clips alone; zeros behind their ends, as the convolution pads them

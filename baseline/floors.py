@@ -14,18 +14,20 @@ import math
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evaluation import predictions
+from evaluation import predictions, report
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, Split, read_dataset
 from evaluation.findings import BadRequest, command, table
 from evaluation.metrics import captioning, overlap
 from evaluation.scores import Score
 from systems import modules
+from systems.parts.devices import default_device
 from systems.parts.vocabulary import words_with_hyphens
 
 if TYPE_CHECKING:
@@ -46,9 +48,9 @@ def constant(development: Split) -> str:
     Of the distinct captions, those 50 are scored whose words, weighed by how few captions have them, are most like
     the mean caption's.
     """
-    texts = {caption: " ".join(words_with_hyphens(caption)) for clip in development.clips for caption in clip.captions}
+    texts = {caption: " ".join(words_with_hyphens(caption)) for caption in development.all_captions}
     counts = {caption: Counter(text.split()) for caption, text in texts.items()}
-    having = Counter(word for words in counts.values() for word in words)
+    having = Counter(chain.from_iterable(counts.values()))
     mean: Counter[str] = Counter()
     vectors = {}
     for caption, words in counts.items():
@@ -56,8 +58,12 @@ def constant(development: Split) -> str:
         norm = math.hypot(*vector.values()) or 1.0
         vectors[caption] = {word: value / norm for word, value in vector.items()}
         mean.update(vectors[caption])
-    likeness = {caption: sum(value * mean[word] for word, value in v.items()) for caption, v in vectors.items()}
-    references = [[texts[caption] for caption in clip.captions] for clip in development.clips]
+    likeness = {}
+    for caption, vector in vectors.items():
+        likeness[caption] = sum(value * mean[word] for word, value in vector.items())
+    references = []
+    for clip in development.clips:
+        references.append([texts[caption] for caption in clip.captions])
 
     def fit(caption: str) -> float:
         return float(overlap.CiderD([texts[caption]] * len(references), references).scores.mean())
@@ -67,8 +73,9 @@ def constant(development: Split) -> str:
 
 def drawn(development: Split, clips: int, seed: int = 0) -> list[str]:
     """A development caption for each of so many clips, drawn at random."""
-    captions = [caption for clip in development.clips for caption in clip.captions]
-    return [captions[index] for index in np.random.default_rng(seed).integers(len(captions), size=clips)]
+    captions = development.all_captions
+    drawn = np.random.default_rng(seed).integers(len(captions), size=clips)
+    return [captions[index] for index in drawn]
 
 
 def nearest(development: Split, split: Split, model: "Retriever") -> list[str]:
@@ -79,11 +86,9 @@ def nearest(development: Split, split: Split, model: "Retriever") -> list[str]:
         split: The clips that need one.
         model: Embeds them.
     """
-    import torch
-
     from systems import contract
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     model = model.to(device)
     known, asked = (contract.embeddings(model, one, device=device) for one in (development, split))
     return [development.clips[index].captions[0] for index in (asked @ known.T).argmax(1).tolist()]
@@ -91,11 +96,9 @@ def nearest(development: Split, split: Split, model: "Retriever") -> list[str]:
 
 def retrieved(split: Split, model: "Captioner") -> list[str]:
     """What a model that retrieves captions says of each clip."""
-    import torch
-
     from systems import contract
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     return contract.captions(model.to(device), split, device=device)[0]
 
 
@@ -171,9 +174,11 @@ def _table(scores: dict[str, Score]) -> str:
         row: list[object] = [name]
         for metric in METRICS:
             estimate = score.metrics[metric].estimate
-            row += [f"{estimate.value:.3f}", f"{estimate.low:.3f} – {estimate.high:.3f}"]
+            row += [report.number(estimate.value, 3), report.interval(estimate.low, estimate.high, decimals=3)]
         rows.append(row)
-    headers: Sequence[str] = ["captions", *(head for metric in METRICS for head in (metric, "95 % interval"))]
+    headers = ["captions"]
+    for metric in METRICS:
+        headers += [metric, "95 % interval"]
     return table(rows, headers, numbers=range(1, len(headers)))
 
 

@@ -21,6 +21,7 @@ gradients by 5e-6 of 0.9. What no key changes:
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -34,13 +35,14 @@ from torch import Tensor, nn
 
 from baseline import tokens
 from baseline.crnn import CRNN, FLOOR, STRIDE
-from evaluation import predictions
 from evaluation.data.audio import LogMel
 from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset, Split
-from evaluation.metrics import retrieval
 from systems.caching.features import log_mels
 from systems.parts import words
+from systems.parts.checkpoints import SystemModule, load_weights
+from systems.parts.descriptions import describe_system
 from systems.parts.losses import triplet
+from systems.parts.validation import retrieval_metrics
 from systems.training import Run, Schedule, called, read_checkpoint
 
 PAPER = "Xie et al. 2022, DCASE task 6B"
@@ -222,19 +224,25 @@ class Batch(NamedTuple):
 
 def make_batch(items: Sequence[Item], truth: dict[str, frozenset[str]]) -> Batch:
     """Lay items side by side. A caption that several clips share is an impostor for none of them."""
-    captions = [caption for item in items for caption in item.captions]
-    pairs = torch.tensor([row for row, item in enumerate(items) for _ in item.captions])
-    answers = torch.tensor([[item.name in truth[caption] for caption in captions] for item in items])
+    captions: list[str] = []
+    clip_of_caption: list[int] = []
+    for row, item in enumerate(items):
+        captions += item.captions
+        clip_of_caption += [row] * len(item.captions)
+    answers = []
+    for item in items:
+        answers.append([item.name in truth[caption] for caption in captions])
+    pairs = torch.stack([torch.tensor(clip_of_caption), torch.arange(len(captions))], dim=1)
     mels, lengths = pad([item.mels for item in items])
-    return Batch(mels, lengths, captions, answers, torch.stack([pairs, torch.arange(len(captions))], dim=1))
+    return Batch(mels, lengths, captions, torch.tensor(answers), pairs)
 
 
-class Training(lightning.LightningModule):
+class Training(SystemModule):
     """What lightning does with the model: one step of training, one of validation, the optimizer."""
 
     def __init__(self, model: Retriever, validation: Split):
-        super().__init__()
-        self.model, self.split = model, validation
+        super().__init__(model)
+        self.split = validation
 
     def encode(self, batch: Batch) -> Tensor:
         """Embed the batch's clips as (N, 300)."""
@@ -269,19 +277,12 @@ class Training(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Answer every caption of the validation split, and log mAP@10 and R@10."""
         clips = torch.cat(self.clips)
-        scores = (self.model.embed_text(self.split.queries) @ clips.T).float().cpu().numpy()
-        similarity = predictions.Similarity(self.split.queries, self.split.file_names, scores)
-        found = retrieval.ranks(self.split.truth, similarity)
-        self.log("validation_mAP@10", float(retrieval.average_precision(*found, 10).mean()), prog_bar=True)
-        self.log("validation_R@10", float(retrieval.recall(*found, 10).mean()))
+        scores = self.model.embed_text(self.split.queries) @ clips.T
+        self.log_dict(retrieval_metrics(self.split, scores), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam, as published."""
         return torch.optim.Adam(self.model.parameters(), lr=self.model.config.learning_rate)
-
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Keep the config beside the weights, so that `load_model` needs nothing else of it."""
-        checkpoint["config"] = self.model.config.model_dump(mode="json")
 
 
 # The three names of the contract -------------------------------------------------------------------------------------
@@ -313,34 +314,25 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     truth = {**validation.captions, **development.captions}
     module = Training(model, validation)
     run.fit(module, to_train, clips[VALIDATION], partial(make_batch, truth=truth), config)
-    run.describe(
-        load_model(run.best),
-        {
-            "input_sampling_rate": f"{model.sample_rate / 1000:g}kHz",
-            "acoustic_features": "log-mel energies",
-            "word_embeddings": "Word2Vec" if config.words == "train" else called(config.words),
-            "data_augmentation": None,
-            "machine_learning_method": "cross-modal alignment",
-            "learning_scheme": "supervised",
-            "ensemble": False,
-            "audio_modelling": "CRNN",
-            "word_modelling": "mean of word vectors",
-            "loss_function": "triplet loss",
-            "optimizer": "Adam",
-            "learning_rate": config.learning_rate,
-            "gradient_clipping": 0,
-            "gradient_norm": None,
-            "metric_monitored": f"validation {config.monitor}",
-        },
+    description = describe_system(
+        config,
+        model.sample_rate,
+        acoustic_features="log-mel energies",
+        word_embeddings="Word2Vec" if config.words == "train" else called(config.words),
+        machine_learning_method="cross-modal alignment",
+        audio_modelling="CRNN",
+        word_modelling="mean of word vectors",
+        loss_function="triplet loss",
     )
+    run.describe(load_model(run.best), description)
 
 
 def prepare(vectors: KeyedVectors, config: Config, captions: Iterable[str], seed: int) -> None:
     """Add the vector of unknown words and center all, in place, as the config has it."""
     split = word_splitter(config, vectors)
     if config.unknown == "draw":
-        found = {word for caption in captions for word in split(caption)}
-        known = found.intersection(vectors.key_to_index)
+        different_words = set(chain.from_iterable(map(split, captions)))
+        known = different_words.intersection(vectors.key_to_index)
         vectors.add_vectors([tokens.UNKNOWN], [tokens.unknown_vector(vectors, known, seed)])
         vectors.allocate_vecattrs()  # which add_vectors forgets and writing needs
     if config.center:
@@ -355,13 +347,15 @@ def make_items(split: Split, log_mel: LogMel, cache: Path) -> list[Item]:
 
 def by_caption(items: Sequence[Item]) -> list[Item]:
     """Return an item for each caption, with its clip."""
-    return [Item(item.name, item.mels, (caption,)) for item in items for caption in item.captions]
+    single = []
+    for item in items:
+        single += [Item(item.name, item.mels, (caption,)) for caption in item.captions]
+    return single
 
 
 def load_model(checkpoint: Path) -> Retriever:
     """Give back the model of a checkpoint in its run folder, where the word vectors lie too."""
     state = read_checkpoint(checkpoint, config=dict)
     model = Retriever(Config(**state["config"]), words.read(checkpoint.parent.parent / "words.bin"))
-    weights = {name.removeprefix("model."): value for name, value in state["state_dict"].items()}
-    model.load_state_dict(weights)
+    load_weights(model, state, checkpoint)
     return model.eval()

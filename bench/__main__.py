@@ -18,7 +18,19 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bench import captioner, captions, clip_aac, encoders, guided, measures, offtheshelf, submissions, sweeps
+from bench import (
+    captioner,
+    captions,
+    clip_aac,
+    encoders,
+    guided,
+    measuring,
+    offtheshelf,
+    retrieval,
+    submissions,
+    sweeps,
+    training,
+)
 from evaluation.findings import BadRequest, command, table
 
 VERSIONS = (
@@ -33,7 +45,7 @@ VERSIONS = (
     "transformers",
     "faiss-cpu",
 )
-MODULES = (measures, captions, captioner, encoders, offtheshelf, clip_aac, guided, submissions, sweeps)
+MODULES = (training, retrieval, captions, captioner, encoders, offtheshelf, clip_aac, guided, submissions, sweeps)
 MEASURES = {name: measure for module in MODULES for name, measure in module.MEASURES.items()}
 DISK = 3 * 10**9  # bytes: the store, and the default data
 
@@ -62,7 +74,7 @@ def main(options: argparse.Namespace) -> None:
     print(table([row._replace(met=marks[row.met]) for row in rows], headers, numbers=(1, 2, 3, 4)))
 
 
-def alone(function: measures.Function, *arguments: object) -> object:
+def alone(function: measuring.Function, *arguments: object) -> object:
     """Call in a new process: its peak memory is its own, and the libraries start as in a command of the kit."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         future = pool.submit(function, *arguments)

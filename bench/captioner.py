@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from bench.measures import Function, Row, duration, race, times
+from bench.measuring import Function, Row, duration, race, times
 from evaluation.data.dataset import read_dataset
 from evaluation.data.soundscapes import generate, grammar
 

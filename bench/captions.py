@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.measures import Function, Row, clotho, duration, race, times
+from bench.measuring import Function, Row, clotho, duration, race, times
 from evaluation import predictions
 from evaluation.data.dataset import Split, read_dataset
 from evaluation.metrics import captioning, overlap

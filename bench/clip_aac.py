@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.measures import Function, Row, duration, times
+from bench.measuring import Function, Row, duration, times
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import soundfile
 
-from bench.measures import CLOTHO, Function, Row, duration, race, times
+from bench.measuring import CLOTHO, Function, Row, duration, race, times
 
 if TYPE_CHECKING:
     from systems.parts.encoders import Encoder

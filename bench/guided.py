@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.measures import Function, Row, duration, race, times
+from bench.measuring import Function, Row, duration, race, times
 
 if TYPE_CHECKING:
     from torch import Tensor

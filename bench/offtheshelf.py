@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from bench.captioner import VOCABULARY
-from bench.measures import Function, Row, duration, race, times
+from bench.measuring import Function, Row, duration, race, times
 
 PAIRS, WORDS, FRAMES, SIZE = 64, 12, 47, 1024  # a caption and 22.5 s of sound, Clotho's means; YAMNet's half windows
 EPOCH = 19_195  # pairs of Clotho's development split

@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 from pypdf import PdfWriter
 
-from bench.measures import Function, Row, duration, race, times
+from bench.measuring import Function, Row, duration, race, times
 from evaluation.data.dataset import Clip, Split
 from evaluation.predictions import Similarity
 from submission import leaderboard as boards
@@ -78,7 +78,7 @@ def package(task: Task, split: Split, folder: Path, author: str, rng: np.random.
     path = folder / task.package.file.value.format(author=author, institute="KIT")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out:
         for index in range(1, task.systems.value + 1):
-            names = task.names(task.label.value.format(author=author, institute="KIT", index=index))
+            names = task.label_fields(task.label.value.format(author=author, institute="KIT", index=index))
             inner = task.package.folder.value.format(**names)
             scores = rng.normal(size=(len(split.queries), len(split.clips))).astype(np.float32)
             scores += np.float32(rng.uniform(1, 3)) * np.eye(len(scores), dtype=np.float32)

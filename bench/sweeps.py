@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from bench.measures import CLOTHO, Function, Row, duration, times
+from bench.measuring import CLOTHO, Function, Row, duration, times
 from evaluation.data import tables
 from evaluation.data.dataset import EVALUATION
 from evaluation.data.soundscapes import generate
@@ -57,15 +57,15 @@ def sweeps(alone: Function, folder: Path) -> list[Row]:
 def single(place: str, number: str) -> None:
     """Make one run of the sweep, in this process and without ray."""
     from systems.sweeps import grid
-    from systems.sweeps.sweep import Job, Worker
+    from systems.sweeps.job import Job, Worker
 
     folder = Path(place)
     file = folder / "sweep.yaml"
     plan = grid.read(file)
-    run = grid.planned(plan, file)[int(number)]
-    config = grid.configured(plan, [run], file)[run.name]
-    job = Job(plan.system, folder / "data", EVALUATION, plan.metric, folder / "single", folder / "b", Path.cwd())
-    outcome = Worker(job).make(run, config)
+    run = grid.plan_runs(plan, file)[int(number)]
+    out, cache = folder / "single", folder / "b"
+    job = Job(plan.system, grid.read_base(plan), folder / "data", EVALUATION, plan.metric, out, cache, Path.cwd())
+    outcome = Worker(job).make(run)
     if outcome.error:
         raise RuntimeError(outcome.error)
 

@@ -113,11 +113,12 @@ def compare(options: argparse.Namespace) -> None:
     """Compare systems by their scores of the same items: differences, 95 % intervals, and paired tests by Holm."""
     from evaluation.statistics import comparison
 
-    given = comparison.read([options.first, *options.others])
+    given = comparison.read_scores([options.first, *options.others])
     compared = comparison.compare(given, pairs=options.pairs, seed=options.seed)
     if options.json:  # before anything is printed
         compared.save(options.json)
-    print({"text": compared.__str__, "csv": compared.csv, "latex": compared.latex}[options.format]())
+    formats = {"text": compared.__str__, "csv": compared.csv, "latex": compared.latex}
+    print(formats[options.format]())
 
 
 def report(options: argparse.Namespace) -> None:
@@ -130,10 +131,13 @@ def report(options: argparse.Namespace) -> None:
         raise BadRequest(f"--by: {unknown_key(by, results.factors, 'factor')}")
     if options.against is not None and options.against not in results.levels(by):
         raise BadRequest(f"--against: {unknown_key(options.against, results.levels(by), f'level of {by}')}")
+    tests = {"against": options.against, "normal": options.normal}
     written = []
     if options.out:  # before anything is printed
-        written = factors.save(results, by, options.out, against=options.against, normal=options.normal)
-    print(factors.report(results, by, against=options.against, normal=options.normal))
+        from evaluation.statistics import figures
+
+        written = factors.save(results, by, options.out, **tests) + figures.draw(results, by, options.out)
+    print(factors.summary(results, by, **tests))
     if written:
         print(f"\n{options.out}: {', '.join(path.name for path in written)}")
 

@@ -1,31 +1,33 @@
-"""What an evaluation found: metrics with intervals, the items they are made of, and a signature; printed and kept.
+"""Scores: metrics with intervals, the items that they are computed from, and a signature; printed, saved and read.
 
-The signature, in sacreBLEU's manner, names all that changes the numbers. Two scores in which a part of it differs are
-of different things, and `evaluation.statistics.comparison` refuses them (it says which parts do not count). The file
+The signature, in sacreBLEU's manner, names everything that changes the numbers. Two scores whose signatures differ
+measure different things, and `evaluation.statistics.comparison` refuses them (it says which parts may differ). The file
 is JSON:
 
     {"signature": "…",
      "metrics": {"mAP@10": {"value":, "std_error":, "low":, "high":, "n":, "interval": "jackknife-95",
                             "chance":, "by_clip": {"std_error":, "low":, "high":, "n":, "interval":}}, …},
-     "unavailable": {"spice": "why, and the command that mends it"},
+     "unavailable": {"spice": "the reason, and the command that makes it available"},
      "items": {"kind": "queries", "names": […], "groups": […], "values": {"mAP@10": […]}}}
 
-The values of a metric that is a mean are the items' own; of a corpus metric they are the jackknife's pseudo-values
-(`evaluation.statistics.intervals`), whose differences between two systems are as good. `chance`, `by_clip` and
-`unavailable` stand where there is such a thing. A figure that is none (the standard error of a single item)
-or not finite is null.
+The values of a metric that is a mean are the items' own values. Those of a corpus metric are the jackknife's
+pseudo-values (`evaluation.statistics.intervals`), whose differences between two systems serve as well. `chance`,
+`by_clip` and `unavailable` are optional. A number that does not exist (the standard error of a single item) or is not
+finite is null.
 """
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, FiniteFloat, InstanceOf, ValidationError
 
+from evaluation import report
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, Faulty, Finding, table
 from evaluation.metrics import catalogue
@@ -46,6 +48,7 @@ EXACT = "cider_d:idf-of-split-left-out-exact"  # the part of a signature that sa
 ROUNDING = 1e-6  # relative; a file may hold figures of six or more digits
 MANY = 50  # items, from which on the pseudo-values' mean is known to lie near the metric
 NEAR = 3  # standard errors; BLEU-4, the most biased, was within 0.3 of CoNeTTE's captions, and 1 where one clip matches
+SHOWN = 60  # characters of an invalid value in a message
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,10 @@ class Measured:
 
     Attributes:
         estimate: The metric with its interval, each item counted for itself.
-        by_clip: The same where items of one clip are left out together; None where each item is a clip, and for
-            metrics that have no such interval.
-        values: (n,) the items' pseudo-values (of a mean: the items' own values); None where the metric has none.
-        chance: What a random prediction reaches; None where that is not known.
+        by_clip: The same with items of one clip left out together; None if each item is a clip, and for metrics that
+            have no such interval.
+        values: (n,) the items' pseudo-values (of a mean: the items' own values); None if the metric has none.
+        chance: The value that a random prediction reaches; None if it is not known.
     """
 
     estimate: Estimate
@@ -66,18 +69,20 @@ class Measured:
     chance: float | None = None
 
     def figures(self) -> dict[str, Any]:
-        """What is kept of it as JSON; the items' values stand elsewhere."""
+        """Return the numbers as they are saved in JSON, without the items' values."""
         figures = plain(asdict(self.estimate))
         if self.chance is not None:
             figures["chance"] = plain(self.chance)
         if self.by_clip:
-            figures["by_clip"] = {key: value for key, value in plain(asdict(self.by_clip)).items() if key != "value"}
+            by_clip = plain(asdict(self.by_clip))
+            del by_clip["value"]
+            figures["by_clip"] = by_clip
         return figures
 
 
 @dataclass(frozen=True)
 class Items:
-    """What a metric is computed over.
+    """The items that a metric is computed over.
 
     Attributes:
         kind: What they are, in the plural: queries or clips.
@@ -106,35 +111,45 @@ def measure(
     """Compute a metric with its intervals.
 
     Args:
-        statistics: (n, d) what adds up over items, or (n,) values of which the mean is taken.
+        statistics: (n, d) numbers that add up over items, or (n,) values of which the mean is taken.
         items: The items.
         method: One of `intervals.METHODS`.
-        metric: What sums of statistics make.
-        chance: What a random prediction reaches.
+        metric: The function from sums of statistics, (..., d), to the metric.
+        chance: The value that a random prediction reaches.
+
+    Returns:
+        The metric, with an interval by clip if items share clips.
     """
     if statistics.ndim == 1:
         value, values = float(statistics.mean()), np.asarray(statistics, dtype=np.float64)
     else:
         value, values = pseudo_values(statistics, metric)
-    made = []
-    for groups in (None, items.groups) if items.shared else (None,):
+
+    def estimate(groups: Sequence[int] | None) -> Estimate:
         if method.startswith("bootstrap"):
-            made.append(bootstrap(statistics, metric, groups=groups, bca=method == "bootstrap-bca"))
-        elif groups is None or statistics.ndim == 1:
-            made.append(jackknife(values, value=value, groups=groups, t=method == "jackknife-t"))
-        else:
-            together = pseudo_values(grouped(statistics, groups)[0], metric)[1]
-            made.append(jackknife(together, value=value, t=method == "jackknife-t"))
-    return Measured(made[0], made[1] if items.shared else None, values, chance)
+            return bootstrap(statistics, metric, groups=groups, bca=method == "bootstrap-bca")
+        is_student = method == "jackknife-t"
+        if groups is None or statistics.ndim == 1:
+            return jackknife(values, value=value, groups=groups, t=is_student)
+        sums, _ = grouped(statistics, groups)
+        _, values_of_groups = pseudo_values(sums, metric)
+        return jackknife(values_of_groups, value=value, t=is_student)
+
+    by_clip = estimate(items.groups) if items.shared else None
+    return Measured(estimate(None), by_clip, values, chance)
 
 
 def interval_method(name: str) -> str:
-    """Return the name of an interval method as the signature has it, or raise BadRequest."""
+    """Return the name of an interval method as the signature has it.
+
+    Raises:
+        BadRequest: The name is not one of `intervals.METHODS`.
+    """
     if name not in METHODS:
         raise BadRequest(f"unknown interval {name!r}; there are: {', '.join(METHODS)}")
     if name.startswith("bootstrap"):
         return f"{name}-95-{RESAMPLES}-seed-0-scipy-{version('scipy')}"
-    return f"{name}-95" + ("-normal" if name == "jackknife" else "")
+    return f"{name}-95-normal" if name == "jackknife" else f"{name}-95"
 
 
 @dataclass(frozen=True)
@@ -142,10 +157,10 @@ class Score:
     """The metrics of one prediction and the signature that says what was measured.
 
     Attributes:
-        metrics: What was measured, by the metric's name.
-        items: What the values of the metrics belong to.
-        signature: All that the numbers depend on, as `key:value` joined by `|`.
-        unavailable: Metrics that could not be computed, with the reason and the command that mends it.
+        metrics: The metrics by name.
+        items: The items that the values of the metrics belong to.
+        signature: Everything that the numbers depend on, as `key:value` joined by `|`.
+        unavailable: Metrics that could not be computed, with the reason and the command that makes them available.
         findings: Warnings and notes about the prediction.
     """
 
@@ -156,23 +171,29 @@ class Score:
     findings: tuple[Finding, ...] = ()
 
     def __str__(self) -> str:
-        """The metrics as a table, with the signature below."""
-        columns: list[tuple[str, Callable[[Measured], str]]] = [
-            ("value", lambda m: number(m.estimate.value)),
-            ("95 % interval", lambda m: _span(m.estimate)),
-        ]
-        if any(m.by_clip for m in self.metrics.values()):
-            columns.append(("by clip", lambda m: _span(m.by_clip)))
-        if any(m.chance is not None for m in self.metrics.values()):
-            columns.append(("chance", lambda m: number(m.chance)))
-        columns.append((self.items.kind, lambda m: str(m.estimate.n)))
-        rows = [[name, *(show(m) for _, show in columns)] for name, m in self.metrics.items()]
+        """Format the metrics as a table, with the signature below."""
+        has_by_clip = any(measured.by_clip for measured in self.metrics.values())
+        has_chance = any(measured.chance is not None for measured in self.metrics.values())
+        heads = ["metric", "value", "95 % interval"]
+        if has_by_clip:
+            heads.append("by clip")
+        if has_chance:
+            heads.append("chance")
+        heads.append(self.items.kind)
+        rows = []
+        for name, measured in self.metrics.items():
+            row = [name, report.number(measured.estimate.value), _interval(measured.estimate)]
+            if has_by_clip:
+                row.append(_interval(measured.by_clip))
+            if has_chance:
+                row.append(report.number(measured.chance))
+            rows.append([*row, str(measured.estimate.n)])
         rows += [[name, "not available"] for name in self.unavailable]
-        text = table(rows, ["metric", *(head for head, _ in columns)], numbers=range(1, len(columns) + 1))
         names: dict[str, list[str]] = {}
         for name, reason in self.unavailable.items():
             names.setdefault(reason, []).append(name)
-        reasons = [f"{', '.join(those)}: {reason}" for reason, those in names.items()]
+        reasons = [f"{', '.join(together)}: {reason}" for reason, together in names.items()]
+        text = table(rows, heads, numbers=range(1, len(heads)))
         return "\n".join([text, *reasons, f"signature: {self.signature}"])
 
     def save(self, path: Path) -> None:
@@ -182,100 +203,188 @@ class Score:
             content["metrics"][name] = measured.figures()
         if self.unavailable:
             content["unavailable"] = dict(self.unavailable)
+        values = {}
+        for name, measured in self.metrics.items():
+            if measured.values is not None:
+                values[name] = measured.values.tolist()
         items = {
             "kind": self.items.kind,
             "names": self.items.names,
             "groups": self.items.groups,
-            "values": {name: m.values.tolist() for name, m in self.metrics.items() if m.values is not None},
+            "values": values,
         }
-        # The figures are laid out for people to read; the items, thousands of numbers, on one line.
+        # The metrics are laid out for people to read; the items, thousands of numbers, are on one line.
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False).removesuffix("\n}")
         text += f',\n  "items": {json.dumps(items, ensure_ascii=False, allow_nan=False)}\n}}\n'
         with replacing(path) as part:
-            # What no UTF-8 has, half a surrogate pair, stands in a text, and there "\\udc80" is JSON's own escape.
+            # A name may hold half a surrogate pair, which UTF-8 does not have; "\\udc80" is JSON's own escape.
             part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def plain(content: Any) -> Any:
-    """The same with null for numbers that JSON does not have: NaN and infinity."""
+    """Return the content with null for the numbers that JSON does not have: NaN and infinity."""
     if isinstance(content, Mapping):
         return {key: plain(value) for key, value in content.items()}
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
-def number(value: float | None) -> str:
-    """A figure for people; a dash where there is none."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+def _interval(estimate: Estimate | None) -> str:
+    return report.interval(estimate.low, estimate.high) if estimate else report.NOTHING
 
 
-def _span(estimate: Estimate | None) -> str:
-    if estimate is None or not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
-        return "–"
-    return f"{number(estimate.low)} – {number(estimate.high)}"
+# Reading --------------------------------------------------------------------------------------------------------------
+
+Text = InstanceOf[str]  # a plain `str` of pydantic's refuses half a surrogate pair, which names of files may hold
+
+
+class _IntervalContent(BaseModel):
+    """An interval as it is in a file; null is a number that does not exist."""
+
+    model_config = ConfigDict(strict=True, defer_build=True)
+
+    std_error: float | None
+    low: float | None
+    high: float | None
+    n: int
+    interval: Text
+
+    def estimate(self, value: float | None) -> Estimate:
+        """Return the interval of a value."""
+        numbers = [_or_nan(number) for number in (value, self.std_error, self.low, self.high)]
+        return Estimate(*numbers, self.n, self.interval)
+
+
+class _MetricContent(_IntervalContent):
+    """A metric as it is in a file."""
+
+    value: float | None
+    chance: float | None = None
+    by_clip: _IntervalContent = None  # optional, but not null
+
+    def measured(self, values: list[float] | None) -> Measured:
+        """Return the metric with the values of its items."""
+        by_clip = self.by_clip.estimate(self.value) if self.by_clip else None
+        array = None if values is None else np.array(values, dtype=np.float64)
+        chance = _or_nan(self.chance) if "chance" in self.model_fields_set else None
+        return Measured(self.estimate(self.value), by_clip, array, chance)
+
+
+class _ItemsContent(BaseModel):
+    """The items as they are in a file."""
+
+    model_config = ConfigDict(strict=True, defer_build=True)
+
+    kind: Text
+    names: list[Text]
+    groups: list[int]
+    values: dict[Text, list[FiniteFloat]]
+
+
+class _ScoreContent(BaseModel):
+    """A score file."""
+
+    model_config = ConfigDict(strict=True, defer_build=True)
+
+    signature: Text
+    metrics: dict[Text, _MetricContent]
+    items: _ItemsContent
+    unavailable: dict[Text, Text] = {}
+
+
+def _or_nan(number: float | None) -> float:
+    return math.nan if number is None else number
+
+
+_RESCORE = "score the prediction again"
+_CHANGED = f"was the file changed by hand? {_RESCORE}"
+_EXPECTED = {  # by pydantic's name of the error
+    "model_type": "an object",
+    "dict_type": "an object",
+    "list_type": "a list",
+    "is_instance_of": "a text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+}
 
 
 def read(path: Path) -> Score:
     """Read what `Score.save` wrote.
 
+    Args:
+        path: The score file.
+
     Raises:
         BadRequest: There is no such file.
-        Faulty: It is not a score, or one that holds no items.
+        Faulty: It is not a score; with every finding.
     """
     if not path.is_file():
         raise BadRequest(f"{path}: no such file; give what `evaluation score … --json FILE` wrote")
     try:
-        content = {"the file": json.loads(path.read_text(encoding="utf-8"))}
-        score = _take(content, "the file", dict)
-        items = _take(score, "items", dict)
-        kept = Items(
-            _take(items, "kind", str, place="items."),
-            _each(_take(items, "names", list, place="items."), str, "items.names"),
-            _each(_take(items, "groups", list, place="items."), int, "items.groups"),
-        )
-        if not kept.names or len(kept.groups) != len(kept.names):
-            found = f"{len(kept.names)} and {len(kept.groups)}"
-            raise ValueError(f"items.names and items.groups must be one or more and as many, not {found}")
-        values = _take(items, "values", dict, place="items.")
-        metrics = {}
-        for name in _take(score, "metrics", dict):
-            place = f"metrics.{name}."
-            figures = _take(score["metrics"], name, dict, place="metrics.")
-            estimate, by_clip = _estimate(figures, place), None
-            if "by_clip" in figures:
-                shared = _take(figures, "by_clip", dict, place=place) | {"value": figures["value"]}
-                by_clip = _estimate(shared, f"{place}by_clip.")
-            metrics[name] = Measured(
-                estimate,
-                by_clip,
-                _values(values, name, len(kept.names)) if name in values else None,
-                _figure(figures, "chance", place) if "chance" in figures else None,
-            )
-        unavailable = _take(score, "unavailable", dict) if "unavailable" in score else {}
-        _each(unavailable.values(), str, "unavailable")
-        return Score(metrics, kept, _take(score, "signature", str), unavailable)
-    except (ValueError, OverflowError, RecursionError) as error:  # of json and of numbers beyond all bounds too
-        reason = "it is no JSON" if isinstance(error, UnicodeDecodeError | json.JSONDecodeError) else error
-        message = f"must be what `evaluation score … --json FILE` writes ({reason}); score the prediction again"
+        content = _ScoreContent.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except ValidationError as invalid:
+        raise Faulty(_schema_findings(invalid, str(path))) from None
+    except (ValueError, RecursionError) as error:
+        is_unreadable = isinstance(error, UnicodeDecodeError | json.JSONDecodeError)
+        reason = "it is no JSON" if is_unreadable else error
+        message = f"must be what `evaluation score … --json FILE` writes ({reason}); {_RESCORE}"
         raise Faulty([Finding(str(path), message=message)]) from None
+    findings = _length_findings(content.items, str(path))
+    if findings:
+        raise Faulty(findings)
+    items = Items(content.items.kind, tuple(content.items.names), tuple(content.items.groups))
+    metrics = {}
+    for name, metric in content.metrics.items():
+        metrics[name] = metric.measured(content.items.values.get(name))
+    return Score(metrics, items, content.signature, content.unavailable)
+
+
+def _schema_findings(invalid: ValidationError, file: str) -> list[Finding]:
+    """Return a finding for each key that is missing or has a value of the wrong type."""
+    findings = []
+    for error in invalid.errors(include_url=False, include_context=False):
+        key = ".".join(map(str, error["loc"]))
+        if error["type"] == "missing":
+            message = "is missing"
+        else:
+            message = f"must be {_EXPECTED[error['type']]}; found {error['input']!r:.{SHOWN}}"
+        findings.append(Finding(file, column=key, message=f"{message}; {_RESCORE}"))
+    return findings
+
+
+def _length_findings(items: _ItemsContent, file: str) -> list[Finding]:
+    """Return a finding for each list of the items that is not as long as the others."""
+    count = len(items.names)
+    if not count or len(items.groups) != count:
+        message = f"names and groups must be one or more and as many; found {count} and {len(items.groups)}; {_RESCORE}"
+        return [Finding(file, column="items", message=message)]
+    findings = []
+    for name, values in items.values.items():
+        if len(values) != count:
+            message = f"must have {count} values, one for each item; found {len(values)}; {_RESCORE}"
+            findings.append(Finding(file, column=f"items.values.{name}", message=message))
+    return findings
+
+
+# Checking -------------------------------------------------------------------------------------------------------------
 
 
 def check(score: Score, file: str) -> list[Finding]:
-    """Recompute the figures of a score from the values of its items.
+    """Recompute the numbers of a score from the values of its items.
 
-    A metric that is a mean must be the mean of its items' values. BLEU and METEOR are no means: their items' values are
-    the jackknife's pseudo-values, whose mean differs from the metric by its bias. Such a metric must be the middle of
-    its jackknife interval, and, of `MANY` items or more, within `NEAR` standard errors of that mean. Jackknife
-    intervals must be those of the values. Metrics without values, such as the median rank, cannot be recomputed, and
-    bootstrap intervals would need the draws of the scipy that made them; neither is compared by `evaluation compare`.
+    A metric that is a mean must be the mean of its items' values. BLEU and METEOR are not means: their items' values
+    are the jackknife's pseudo-values, whose mean differs from the metric by its bias. Such a metric must be the middle
+    of its jackknife interval, and, if there are at least `MANY` items, within `NEAR` standard errors of that mean.
+    Jackknife intervals must be those of the values. Metrics without values, such as the median rank, cannot be
+    recomputed, and bootstrap intervals would need the draws of the scipy that computed them; `evaluation compare` uses
+    neither.
 
     Args:
         score: A score that was read from a file.
         file: The file's name in findings.
 
     Returns:
-        One finding for each figure that differs from what the values give.
+        One finding for each number that differs from the recomputed one.
     """
     findings = []
     for name, measured in score.metrics.items():
@@ -283,15 +392,12 @@ def check(score: Score, file: str) -> list[Finding]:
             continue
         fault = _value_fault(name, measured, score)
         if fault:
-            findings.append(Finding(file, column=f"metrics.{name}.value", message=f"{fault}; {_AGAIN}"))
+            findings.append(Finding(file, column=f"metrics.{name}.value", message=f"{fault}; {_CHANGED}"))
             continue  # the interval lies around the value: it would only repeat the fault
         for key, wanted, found in _interval_differences(name, measured, score):
-            message = f"must be {wanted:.6g}, computed from items.values.{name}; found {found:.6g}; {_AGAIN}"
+            message = f"must be {wanted:.6g}, computed from items.values.{name}; found {found:.6g}; {_CHANGED}"
             findings.append(Finding(file, column=f"metrics.{name}.{key}", message=message))
     return findings
-
-
-_AGAIN = "was the file changed by hand? score the prediction again"
 
 
 def _is_mean(name: str, score: Score) -> bool:
@@ -305,7 +411,7 @@ def _is_mean(name: str, score: Score) -> bool:
 
 
 def _value_fault(name: str, measured: Measured, score: Score) -> str | None:
-    """Say why a metric cannot be what its items' values make; None where it can."""
+    """Return what is wrong with a metric that does not follow from its items' values; None if it does."""
     estimate, values = measured.estimate, measured.values
     average = float(values.mean())
     if _is_mean(name, score):
@@ -328,7 +434,7 @@ def _value_fault(name: str, measured: Measured, score: Score) -> str | None:
 
 
 def _interval_differences(name: str, measured: Measured, score: Score) -> list[tuple[str, float, float]]:
-    """Return the key, the recomputed and the stored figure of each jackknife interval's figures that differ."""
+    """Return key, recomputed and stored number for each number of a jackknife interval that differs."""
     stored = {"": measured.estimate}
     if measured.by_clip and _is_mean(name, score):
         stored["by_clip."] = measured.by_clip
@@ -347,44 +453,7 @@ def _interval_differences(name: str, measured: Measured, score: Score) -> list[t
 
 
 def _equal(one: float, other: float) -> bool:
-    """Compare two figures, either of which may be rounded; NaN equals NaN."""
+    """Compare two numbers, either of which may be rounded; NaN equals NaN."""
     if math.isnan(one) or math.isnan(other):
         return math.isnan(one) and math.isnan(other)
     return math.isclose(one, other, rel_tol=ROUNDING, abs_tol=ROUNDING)
-
-
-_KINDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number", float: "a number"}
-_FIGURE = (float, int, type(None))
-
-
-def _take(content: Mapping[str, Any], key: str, *kinds: type, place: str = "") -> Any:
-    if key not in content:
-        raise ValueError(f"there is no {place}{key}")
-    if type(content[key]) not in kinds:
-        raise ValueError(f"{place}{key} must be {_KINDS[kinds[0]]}, not {content[key]!r:.60}")
-    return content[key]
-
-
-def _each(values: Iterable[Any], kind: type, place: str) -> tuple[Any, ...]:
-    for value in values:
-        if type(value) is not kind:
-            raise ValueError(f"{place} must each be {_KINDS[kind]}, not {value!r:.60}")
-    return tuple(values)
-
-
-def _values(values: Mapping[str, Any], name: str, n: int) -> np.ndarray:
-    listed = _take(values, name, list, place="items.values.")
-    if len(listed) != n or not all(type(value) in (float, int) and math.isfinite(value) for value in listed):
-        raise ValueError(f"items.values.{name} must hold {n} finite numbers")
-    return np.array(listed, dtype=np.float64)
-
-
-def _figure(figures: Mapping[str, Any], key: str, place: str) -> float:
-    figure = _take(figures, key, *_FIGURE, place=place)
-    return math.nan if figure is None else float(figure)
-
-
-def _estimate(figures: Mapping[str, Any], place: str) -> Estimate:
-    value, std_error, low, high = (_figure(figures, key, place) for key in ("value", "std_error", "low", "high"))
-    n, interval = _take(figures, "n", int, place=place), _take(figures, "interval", str, place=place)
-    return Estimate(value, std_error, low, high, n, interval)

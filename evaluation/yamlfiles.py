@@ -11,6 +11,7 @@ and value); `1e-5` is a text to both. A text may have `LIMIT` bytes, `NODES` val
 import codecs
 import re
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 
 import yaml
@@ -165,7 +166,7 @@ class _Loader(yaml.SafeLoader):
             if isinstance(node, yaml.SequenceNode):
                 inner = [self.sizes[id(child)] for child in node.value]
             elif isinstance(node, yaml.MappingNode):
-                inner = [self.sizes[id(child)] for pair in node.value for child in pair]
+                inner = [self.sizes[id(child)] for child in chain.from_iterable(node.value)]
             levels = 1 + max((levels for _, levels in inner), default=0)
             self.sizes[id(node)] = 1 + sum(count for count, _ in inner), levels
         self._bounded(line, *self.sizes[id(node)])

@@ -1,4 +1,4 @@
-"""The submission's command line: what a task asks for, packages made and checked, and the ranking of many."""
+"""The command line of the submission package: tasks, team files, packages, and leaderboards."""
 
 import argparse
 import contextlib
@@ -14,46 +14,67 @@ from pathlib import Path
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, SPLITS, VALIDATION, Split, read_dataset
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, Finding, command, count, printable, say, table, unknown_key
-from submission import archive, metadata, outputs, package, tasks, teams
+from submission import archive, excluded, metadata, outputs, package, tasks, teams
+
+INDENT = "    "
 
 
 def show(options: argparse.Namespace) -> None:
     """List the tasks, or print all that one of them asks for, with sources."""
-    if not options.name:
-        found = [tasks.read(name) for name in tasks.names()]
-        rows = [[task.name, task.title, task.form.value, task.metrics.value[0]] for task in found]
+    if options.fields:
+        print(table(tasks.describe_fields(), ["field of a task file", "meaning"]))
+        print("\nA fact has three keys: value; source, where it is stated; certainty: verified, inferred or recalled.")
+    elif options.name:
+        _show_task(tasks.read(options.name))
+    else:
+        rows = []
+        for name in tasks.names():
+            task = tasks.read(name)
+            rows.append([task.name, task.title, task.form.value, task.metrics.value[0]])
         print(table(rows, ["task", "what", "form", "ranked by"]))
-        return
-    task = tasks.read(options.name)
+
+
+def _show_task(task: tasks.Task) -> None:
     facts = task.facts()
     print(f"{task.name}: {task.title}")
-    indent, width = " " * 4, max(60, min(120, shutil.get_terminal_size().columns))
+    width = max(60, min(120, shutil.get_terminal_size().columns))
     for path, fact in facts:
         print(f"\n{path}")
-        lines = _metadata(fact.value, "") if isinstance(fact.value, tasks.Key) else [_plain(fact.value)]
+        lines = [_value_text(fact.value)]
+        if isinstance(fact.value, tasks.Key):
+            lines = _metadata_lines(fact.value, "")
         for line in [*lines, f"({fact.certainty}: {fact.source})"]:
-            print(textwrap.fill(printable(line), width, initial_indent=indent, subsequent_indent=indent + "  "))
+            print(textwrap.fill(printable(line), width, initial_indent=INDENT, subsequent_indent=INDENT + "  "))
 
 
-def _plain(value: object) -> str:
+def _value_text(value: object) -> str:
+    """Return the value of a fact as text."""
     if isinstance(value, tasks.Figures):
         queries = f", {value.queries} queries" if value.queries else ""
         figures = ", ".join(f"{name} {x:g}" for name, x in value.metrics.items())
         return f"{value.system}, {value.split} ({value.clips} clips{queries}): {figures}"
     if isinstance(value, tuple):
-        return ", ".join(map(_plain, value))
-    return tasks.SEPARATORS.get(value, str(value)) if isinstance(value, str) else str(value)
+        return ", ".join(map(_value_text, value))
+    if isinstance(value, str):
+        return tasks.SEPARATORS.get(value, value)
+    return str(value)
 
 
-def _metadata(key: tasks.Key, path: str) -> list[str]:
-    """The keys of a metadata file, a line each, with what is needed of them."""
+def _metadata_lines(key: tasks.Key, path: str) -> list[str]:
+    """Return a line for each key of a metadata file, with what it must hold."""
     lines = []
     for name, below in key.keys.items():
-        kind = f", {below.type}" if not below.keys and below.type != "text" else ", a list" if below.many else ""
-        most = f", {below.most} characters at most" if below.most else ""
-        hint = f" – {below.hint}" if below.hint else ""
-        lines.append(f"{path}{name}: {below.need}{kind}{most}{hint}")
-        lines += _metadata(below, f"{path}{name}.")
+        line = f"{path}{name}: {below.need}"
+        if not below.keys and below.type != "text":
+            line += f", {below.type}"
+        elif below.many:
+            line += ", a list"
+        if below.most:
+            line += f", {below.most} characters at most"
+        if below.hint:
+            line += f" – {below.hint}"
+        lines.append(line)
+        lines += _metadata_lines(below, f"{path}{name}.")
     return lines
 
 
@@ -70,7 +91,7 @@ def new(options: argparse.Namespace) -> None:
 
 
 def make(options: argparse.Namespace) -> None:
-    """Make a task's package from runs: outputs, metadata and report in a zip, which `validate` would not fault."""
+    """Make a task's package from runs: outputs, metadata and report in a zip that passes `validate`."""
     task = tasks.read(options.task)
     team, noticed = teams.read(task, options.team)
     dataset = read_dataset(options.data, sound=False)
@@ -115,21 +136,21 @@ def validate(options: argparse.Namespace) -> int:
     return 1 if errors else 0
 
 
-def leaderboard(options: argparse.Namespace) -> int:
+def make_leaderboard(options: argparse.Namespace) -> int:
     """Check every package in a folder, score those that are valid, and write the year's tables."""
-    from submission import leaderboard as boards  # processes and paired tests, which no other verb needs
+    from submission import leaderboard  # pandas, which no other verb needs
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill ends the processes as Ctrl-C does
     task = tasks.read(options.task)
-    board = boards.run(task, options.folder, _splits(task, options), options.out, options.cache)
+    board = leaderboard.run(task, options.folder, _splits(task, options), options.out, options.cache)
     say(finding for package in board.packages for finding in package.findings)
     print(board)
-    print(f"{options.out}: {', '.join(boards.FILES)}")
+    print(f"{options.out}: {', '.join(leaderboard.FILES)}")
     return 1 if board.errors else 0
 
 
 def _splits(task: tasks.Task, options: argparse.Namespace) -> dict[str, Split | str]:
-    """What answers are checked against: the task's sets that the data folder has, or one split in their place."""
+    """Return what outputs are checked against: the task's sets in the data folder, or one split in place of each."""
     if options.split:
         return dict.fromkeys(task.sets, _split(options))
     if not options.data:
@@ -143,14 +164,15 @@ def _splits(task: tasks.Task, options: argparse.Namespace) -> dict[str, Split | 
 
 
 def _answered(task: tasks.Task, options: argparse.Namespace) -> Split | str:
-    """Return what a single output answers: the split that is given, else the set that its name says.
+    """Return what a single output file answers: the split that is given, or the set that the file's name says.
 
-    Of a file that is not named as an output this is the evaluation split, or where the data folder has none, the only
-    one of the task's sets that it has.
+    A file that is not named as an output answers the evaluation split, or if the data folder has none, the only one of
+    the task's sets that the folder has.
     """
-    named = next((name for name, output in task.sets.items() if output.is_named(options.path.name)), "")
-    if named and not options.split:
-        return _splits(task, options).get(named, named)
+    if not options.split:
+        for name, output in task.sets.items():
+            if output.is_named(options.path.name):
+                return _splits(task, options).get(name, name)
     if not options.data:
         return options.split or ""
     if options.split:
@@ -171,22 +193,27 @@ def _answered(task: tasks.Task, options: argparse.Namespace) -> Split | str:
 
 
 def _split(options: argparse.Namespace) -> Split | str:
+    """Return the split that is given (default: evaluation), by name only if there is no data folder."""
     name = options.split or EVALUATION
-    return read_dataset(options.data, name, sound=False)[name] if options.data else name
+    if not options.data:
+        return name
+    return read_dataset(options.data, name, sound=False)[name]
 
 
 def _excluded(task: tasks.Task, options: argparse.Namespace) -> list[Finding]:
-    """Look for excluded sounds among those that were trained on: in the lists given, or the data folder's metadata."""
+    """Look for excluded sounds in the lists of training data (default: the metadata of the data folder)."""
     if not options.excluded:
         if options.training:
             raise BadRequest("--training is compared with the task's list of excluded sounds; give --excluded FILE")
         return []
     lists = options.training
     if not lists and options.data:
-        lists = [path for split in (DEVELOPMENT, VALIDATION) for path in options.data.glob(f"*metadata_{split}.csv")]
+        lists = []
+        for split in (DEVELOPMENT, VALIDATION):
+            lists += options.data.glob(f"*metadata_{split}.csv")
     if not lists:
         raise BadRequest("nothing is known of the training data; give lists of its sounds: --training FILE …")
-    return package.training_sounds(task, lists, options.excluded)
+    return excluded.training_sounds(task, lists, options.excluded)
 
 
 def _count(number: int, what: str) -> str:
@@ -195,24 +222,27 @@ def _count(number: int, what: str) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    top = argparse.ArgumentParser("python -m submission", description="Make, check and rank what is handed in.")
+    top = argparse.ArgumentParser("python -m submission", description="Make, check and rank submissions.")
     verbs = top.add_subparsers(required=True, metavar="VERB")
-    verb = verbs.add_parser("tasks", help="what each task asks for, and how sure that is", description=show.__doc__)
-    verb.add_argument("name", nargs="?", help="one task; all of them, briefly, without")
+    verb = verbs.add_parser("tasks", help="list the tasks, or what one of them asks for", description=show.__doc__)
+    verb.add_argument("name", nargs="?", help="a task (default: list all tasks)")
+    verb.add_argument("--fields", action="store_true", help="print what each field of a task file means")
     verb.set_defaults(run=show)
 
     task = argparse.ArgumentParser(add_help=False)
     task.add_argument("--task", required=True, help=", ".join(tasks.names()))
     trained = argparse.ArgumentParser(add_help=False)
-    text = "the task's list of excluded Freesound sounds (`tasks NAME` says where it is); none that was trained on may "
-    trained.add_argument("--excluded", type=Path, metavar="FILE", help=f"{text}stand in it")
-    text = "what was trained on: CSVs with the column sound_id, or links to Freesound, or ids, one a line"
+    text = "the task's list of Freesound sounds that must not be trained on (`tasks NAME` says where it is)"
+    trained.add_argument("--excluded", type=Path, metavar="FILE", help=text)
+    text = "lists of the training data: CSVs with the column sound_id, links to Freesound, or an id in each line"
     trained.add_argument(
-        "--training", type=Path, nargs="+", metavar="FILE", help=f"{text}; without, the metadata of --data"
+        "--training", type=Path, nargs="+", metavar="FILE", help=f"{text} (default: the metadata of --data)"
     )
 
     verb = verbs.add_parser("new", parents=[task], help="write a team file to fill in", description=new.__doc__)
-    verb.add_argument("--out", type=Path, default=Path("team.yaml"), metavar="FILE", help="where to (team.yaml)")
+    verb.add_argument(
+        "--out", type=Path, default=Path("team.yaml"), metavar="FILE", help="output file (default: team.yaml)"
+    )
     verb.set_defaults(run=new)
 
     verb = verbs.add_parser(
@@ -222,23 +252,23 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--team", type=Path, required=True, metavar="FILE", help="team file, as `new` writes one")
     verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder with the task's sets")
     verb.add_argument("--split", default="", help="a split to answer in place of the task's sets, for a rehearsal")
-    verb.add_argument("--out", type=Path, metavar="FILE", help="where to; into the first RUN's submission/ without")
+    verb.add_argument("--out", type=Path, metavar="FILE", help="output file (default: submission/ in the first RUN)")
     verb.set_defaults(run=make)
 
     verb = verbs.add_parser(
-        "validate", parents=[task, trained], help="check what is to be handed in", description=validate.__doc__
+        "validate", parents=[task, trained], help="check a package or a part of one", description=validate.__doc__
     )
     verb.add_argument("path", type=Path, metavar="PATH", help="a zip, its folder, an output file or a metadata file")
-    text = "data folder in Clotho's layout; without it outputs are checked by themselves and by official numbers"
+    text = "data folder in Clotho's layout (default: outputs are checked by themselves and by official numbers)"
     verb.add_argument("--data", type=Path, metavar="DIR", help=text)
     text = "the split that is answered (default: the task's sets; for a file that is not named as one, evaluation, or "
     text += "the only set that --data has)"
     verb.add_argument("--split", help=text)
-    verb.add_argument("--json", type=Path, metavar="FILE", help="write the findings there too")
+    verb.add_argument("--json", type=Path, metavar="FILE", help="write the findings to this file, too")
     verb.set_defaults(run=validate)
 
     verb = verbs.add_parser(
-        "leaderboard", parents=[task], help="rank the packages in a folder", description=leaderboard.__doc__
+        "leaderboard", parents=[task], help="rank the packages in a folder", description=make_leaderboard.__doc__
     )
     verb.add_argument("folder", type=Path, metavar="DIR", help="folder of packages, zipped or not")
     verb.add_argument(
@@ -246,10 +276,12 @@ def parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--split", help="the split that is answered in place of the task's sets, for a rehearsal")
     verb.add_argument(
-        "--out", type=Path, default=Path("leaderboard"), metavar="DIR", help="where the tables go (leaderboard)"
+        "--out", type=Path, default=Path("leaderboard"), metavar="DIR", help="output folder (default: leaderboard)"
     )
-    verb.add_argument("--cache", type=Path, default=Path(".cache"), help="where tokenised captions are kept (.cache)")
-    verb.set_defaults(run=leaderboard)
+    verb.add_argument(
+        "--cache", type=Path, default=Path(".cache"), help="folder for tokenised captions (default: .cache)"
+    )
+    verb.set_defaults(run=make_leaderboard)
     return top
 
 

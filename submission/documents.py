@@ -157,7 +157,7 @@ class _Values:
             value = getattr(self.make, f"construct_yaml_{kind}")(node)
         except (ValueError, KeyError, IndexError, OverflowError, AttributeError):
             what = {"timestamp": "a date", "bool": "yes or no"}.get(kind, "a number")
-            message = f"is read as {what}, and is none: {quoted(text)}; mend it, or put it in quotes"
+            message = f"is read as {what}, and is none: {quoted(text)}; correct it, or put it in quotes"
             self.find(node, path, message)
             self.broken.add(path)
             return None

@@ -1,11 +1,12 @@
-"""The facts of each task, read from `tasks/NAME.yaml`. Nothing about a year stands in Python.
+"""The facts of each task, read from `tasks/NAME.yaml`. A new year is a new file.
 
 Every fact has its `value`, its `source` and a `certainty`: `verified` (read in the source), `inferred` (follows from
-what was read) or `recalled` (not confirmed). A fact that is not known is not there. A new year is a new file.
+what was read) or `recalled` (not confirmed). A fact that is not known is not in the file.
 
 A file may say `extends: NAME` and state only what differs from that task. Blocks are joined key by key; lists and
 single values replace those of the task; `null` removes a key. A fact that is stated again has a source and a certainty
-of its own, and may leave out a `value` that stays. `submission tasks NAME` prints the whole.
+of its own, and may leave out a `value` that stays. `submission tasks NAME` prints the whole, `submission tasks
+--fields` what each field means.
 
 To add the task of a new year:
 
@@ -21,6 +22,7 @@ the kit does not have yet is added to `evaluation.metrics.catalogue` first.
 
 import re
 import string
+import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Generic, Literal, TypeVar
@@ -35,116 +37,116 @@ from evaluation.statistics.intervals import METHODS
 
 FOLDER = Path(__file__).parent / "tasks"
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+PLACEHOLDERS = ("author", "institute", "index", "label")  # of the patterns of file names
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # five times as fast, where PyYAML has it
 
 T = TypeVar("T")
 
 
-def _known(names: Iterable[str], what: str) -> AfterValidator:
+def _one_of(names: Iterable[str], kind: str) -> AfterValidator:
+    """Return a validator that refuses other names, and suggests the one that was probably meant."""
+
     def check(name: str) -> str:
         if name not in names:
-            raise ValueError(unknown_key(name, list(names), what))
+            raise ValueError(unknown_key(name, list(names), kind))
         return name
 
     return AfterValidator(check)
 
 
-def _fillable(pattern: str) -> str:
-    known = ("author", "institute", "index", "label")
-    for _, field, _, _ in string.Formatter().parse(pattern):
-        if field is not None and field not in known:
-            raise ValueError(unknown_key(field, known, "field"))
+def _placeholders(pattern: str) -> list[str]:
+    """Return the names in braces, in their order."""
+    return [name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None]
+
+
+def _check_pattern(pattern: str) -> str:
+    for name in _placeholders(pattern):
+        if name not in PLACEHOLDERS:
+            raise ValueError(unknown_key(name, PLACEHOLDERS, "field"))
     return pattern
 
 
-def _whose(pattern: str) -> str:
-    names = {field for _, field, _, _ in string.Formatter().parse(pattern) if field is not None}
+def _check_system_pattern(pattern: str) -> str:
+    names = set(_placeholders(pattern))
     if "label" not in names and not {"author", "institute", "index"} <= names:
         raise ValueError("must have the field {label}, or {author}, {institute} and {index}")
     return pattern
 
 
-def _folder(pattern: str) -> str:
+def _check_folder(pattern: str) -> str:
     if not re.fullmatch(r"([^{}/]+/)+\{label\}", pattern):
         raise ValueError(f"must be a folder for each system in one for all, such as task6/{{label}}; found {pattern}")
     return pattern
 
 
-def _label(pattern: str) -> str:
-    fields = [field for _, field, _, _ in string.Formatter().parse(pattern) if field is not None]
-    if fields != ["author", "institute", "index"]:
+def _check_label(pattern: str) -> str:
+    if _placeholders(pattern) != ["author", "institute", "index"]:
         raise ValueError("must have the fields {author}, {institute} and {index}, in this order")
     return pattern
 
 
-Pattern = Annotated[str, AfterValidator(_fillable)]  # of a file or folder: {author}, {institute}, {index}, {label}
-OfSystem = Annotated[Pattern, AfterValidator(_whose)]  # of a file that each system has
-Folder = Annotated[Pattern, AfterValidator(_folder)]
-Label = Annotated[str, AfterValidator(_label)]
-Separator = Annotated[str, _known(SEPARATORS, "separator")]
+Pattern = Annotated[str, AfterValidator(_check_pattern)]
+SystemPattern = Annotated[Pattern, AfterValidator(_check_system_pattern)]
+FolderPattern = Annotated[Pattern, AfterValidator(_check_folder)]
+LabelPattern = Annotated[str, AfterValidator(_check_label)]
+Separator = Annotated[str, _one_of(SEPARATORS, "separator")]
+SplitName = Annotated[str, _one_of(SPLITS, "split")]
 Texts = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]  # strictly a YAML list would be no tuple
+PositiveInt = Annotated[int, Field(ge=1)]
 
 
 class Strict(BaseModel, extra="forbid", frozen=True, strict=True):
-    """A part of a task's file: no other keys, and no value taken for another kind."""
+    """A part of a task's file: no other keys, and no value taken for another type."""
 
 
 class Fact(Strict, Generic[T]):
-    """Something that a task asks for, where that stands, and how sure it is."""
+    """Something that a task asks for, where that is stated, and how sure it is."""
 
-    value: T
-    source: Annotated[str, Field(min_length=1)]
-    certainty: Literal["verified", "inferred", "recalled"]
+    value: T = Field(description="the fact itself")
+    source: str = Field(min_length=1, description="where it is stated")
+    certainty: Literal["verified", "inferred", "recalled"] = Field(description="how sure it is")
 
 
-class Set(Strict):
+class Output(Strict):
     """One output of a system, named by the split that it answers."""
 
-    rows: Fact[int] | None = None
-    scored: Fact[int] | None = None  # how many of the rows are
-    file: Fact[OfSystem]
+    rows: Fact[int] | None = Field(None, description="number of rows, without the header")
+    scored: Fact[int] | None = Field(None, description="number of rows that are scored, if not all are")
+    file: Fact[SystemPattern] = Field(description="pattern of the file's name")
 
     def is_named(self, name: str) -> bool:
-        """Whether a file is named as this output is to be."""
-        return fields(self.file.value, name) is not None
+        """Return whether a file has a name that fits the output's pattern."""
+        return match_pattern(self.file.value, name) is not None
 
 
-class Package(Strict):
-    """The zip file, and where things lie in it."""
+class PackageFacts(Strict):
+    """The zip file, and where things are in it."""
 
-    file: Fact[Pattern]
-    folder: Fact[Folder]  # of one system: its outputs and its metadata
-    metadata: Fact[OfSystem]
-    report: Fact[Pattern]
+    file: Fact[Pattern] = Field(description="pattern of the zip's name")
+    folder: Fact[FolderPattern] = Field(description="pattern of a system's folder, with its outputs and its metadata")
+    metadata: Fact[SystemPattern] = Field(description="pattern of the metadata file's name, in the system's folder")
+    report: Fact[Pattern] = Field(description="pattern of the technical report's path in the zip")
 
 
 class Excluded(Strict):
     """A list of Freesound sounds that must not be trained on."""
 
-    url: Fact[str]
-    column: Fact[str | int]  # its name; its number from 1 where that is not known
+    url: Fact[str] = Field(description="where the list is published")
+    column: Fact[str | int] = Field(description="name of the column of ids; its number from 1 if the name is not known")
 
 
 class Figures(Strict):
-    """The figures of a published system, in the units of `evaluation`.
+    """The results of a published system, in the units of `evaluation`."""
 
-    Attributes:
-        split: The kit's name of the split that they were measured on.
-        clips: The number of clips of that split, by which it is told from splits of other data.
-        queries: Its number of queries; None in captioning tasks.
-        system: The name of the system.
-        metrics: The figures.
-    """
-
-    split: Annotated[str, _known(SPLITS, "split")]
-    clips: Annotated[int, Field(ge=1)]
-    queries: Annotated[int, Field(ge=1)] | None = None
-    system: str
-    metrics: dict[str, float]
+    split: SplitName = Field(description="the kit's name of the split that they were measured on")
+    clips: PositiveInt = Field(description="number of clips of that split, which tells it from splits of other data")
+    queries: PositiveInt | None = Field(None, description="its number of queries; not in captioning tasks")
+    system: str = Field(description="name of the system")
+    metrics: dict[str, float] = Field(description="value of each metric")
 
     def measured_on(self, split: Split) -> bool:
-        """Return whether a split is the one that the figures were measured on, by name and numbers."""
+        """Return whether a split is the one that the results were measured on, by name and numbers."""
         if (split.name, len(split.clips)) != (self.split, self.clips):
             return False
         return self.queries is None or len(split.truth) == self.queries
@@ -153,46 +155,55 @@ class Figures(Strict):
 class Key(Strict):
     """A key of the metadata file, and those below it."""
 
-    need: Literal["required", "nullable", "optional"]
-    type: Literal["text", "number", "integer", "yes-no"] = "text"
-    most: int | None = None  # characters
-    hint: str = ""  # goes into the file as a comment
-    metric: str = ""  # whose value belongs there, by its name in `evaluation`
-    many: bool = False  # a list of these
-    split: Annotated[str, _known(SPLITS, "split")] = ""  # of the data folder, which is described there
-    keys: dict[str, "Key"] = {}
+    need: Literal["required", "nullable", "optional"] = Field(
+        description="required: with a value; nullable: must be there, but may be null; optional: may be missing"
+    )
+    type: Literal["text", "number", "integer", "yes-no"] = Field("text", description="type of the value")
+    most: int | None = Field(None, description="maximum number of characters")
+    hint: str = Field("", description="comment beside the key in the metadata file")
+    metric: str = Field("", description="metric whose value the key has, by its name in `evaluation`")
+    many: bool = Field(False, description="whether the value is a list")
+    split: SplitName = Field("", description="split of the data folder that is described here")
+    keys: dict[str, "Key"] = Field({}, description="the keys below it")
 
 
 class Task(Strict):
-    """What one task of one year asks for; the fields are described in its file."""
+    """What one task of one year asks for."""
 
-    name: str
-    title: str
-    kind: Literal["captioning", "retrieval"]
-    form: Fact[Literal["captions", "top-k", "matrix"]]
-    columns: Fact[Texts]
-    k: Fact[Annotated[int, Field(ge=1)]] | None = None
-    separator: Fact[Separator]
-    separators_accepted: Fact[Texts]
-    line_end: Fact[Literal["\n", "\r\n"]]
-    sets: dict[Annotated[str, _known(SPLITS, "split")], Set]
-    label: Fact[Label]
-    systems: Fact[int]
-    metrics: Fact[Texts]
-    interval: Fact[Annotated[str, _known(METHODS, "method")]] | None = None
-    baselines: Annotated[tuple[Fact[Figures], ...], Field(strict=False)] = ()
-    characteristics: Fact[Texts]
-    package: Package
-    excluded_ids: Excluded | None = None
-    metadata: dict[str, Fact[Key]]
+    name: str = Field(description="name of the task, as the file's")
+    title: str = Field(description="title for tables and pages")
+    kind: Literal["captioning", "retrieval"] = Field(description="what systems do, which decides how they are scored")
+    form: Fact[Literal["captions", "top-k", "matrix"]] = Field(
+        description="form of an output: a caption for each clip, the k best clips of each query, or all similarities"
+    )
+    columns: Fact[Texts] = Field(
+        description="the first column's name, then the others', with {rank} for 1 to k or {clip} for each clip's name"
+    )
+    k: Fact[PositiveInt] | None = Field(None, description="number of clips for each query, in the form top-k only")
+    separator: Fact[Separator] = Field(description="separator of columns that is written")
+    separators_accepted: Fact[Texts] = Field(description="separators of columns that are accepted")
+    line_end: Fact[Literal["\n", "\r\n"]] = Field(description="end of each line")
+    sets: dict[SplitName, Output] = Field(description="the outputs, by the kit's name of the split that each answers")
+    label: Fact[LabelPattern] = Field(description="pattern of a system's label")
+    systems: Fact[int] = Field(description="maximum number of systems of a team")
+    metrics: Fact[Texts] = Field(description="the metrics of the results table; the first one ranks")
+    interval: Fact[Annotated[str, _one_of(METHODS, "method")]] | None = Field(
+        None, description="method of the confidence intervals"
+    )
+    baselines: tuple[Fact[Figures], ...] = Field((), strict=False, description="published results of the baselines")
+    characteristics: Fact[Texts] = Field(description="metadata keys that the analysis of systems shows")
+    package: PackageFacts = Field(description="the zip file")
+    excluded_ids: Excluded | None = Field(None, description="sounds that must not be trained on")
+    metadata: dict[str, Fact[Key]] = Field(description="the blocks of a system's metadata file")
 
     @model_validator(mode="after")
     def _agrees(self) -> "Task":
         form = self.form.value
-        wanted = [[], {"captions": [], "top-k": ["{rank}"], "matrix": ["{clip}"]}[form]]
-        if [re.findall(r"\{\w*\}", column) for column in self.columns.value] != wanted:
-            field = f", with {wanted[1][0]} in the second" if wanted[1] else ""
-            raise ValueError(f"columns.value must be two for the form {form}, the key's and the answer's{field}")
+        field = {"captions": "", "top-k": "{rank}", "matrix": "{clip}"}[form]
+        fields = ["".join(re.findall(r"\{\w*\}", column)) for column in self.columns.value]
+        if fields != ["", field]:
+            where = f", with {field} in the second" if field else ""
+            raise ValueError(f"columns.value must be two for the form {form}, the key's and the answer's{where}")
         if (form == "captions") != (self.kind == "captioning"):
             raise ValueError(f"form.value must go with the kind {self.kind}; found {form}")
         if (form == "top-k") != (self.k is not None):
@@ -220,35 +231,44 @@ class Task(Strict):
         return metrics[kind]
 
     def header(self, file_names: Iterable[str] = ()) -> list[str]:
-        """The first line of an output file; of a matrix for these clips."""
+        """Return the first line of an output file; `file_names` are the clips of a matrix."""
         key, answer = self.columns.value
         if self.form.value == "matrix":
-            return [key, *(answer.replace("{clip}", name) for name in file_names)]
-        ranks = range(1, self.k.value + 1) if self.k else (0,)
-        return [key, *(answer.replace("{rank}", str(rank)) for rank in ranks)]
+            answers = [answer.replace("{clip}", name) for name in file_names]
+        elif self.k:
+            answers = [answer.replace("{rank}", str(rank)) for rank in range(1, self.k.value + 1)]
+        else:
+            answers = [answer]
+        return [key, *answers]
 
     def label_of(self, pattern: str, name: str) -> str | None:
-        """The label of the system whose file has a name made from a pattern; None where it was not."""
-        found = fields(pattern, name)
-        return found and (found.get("label") or self.label.value.format(**found))
+        """Return the label of the system that a file is of, by its name; None if the name does not fit the pattern."""
+        fields = match_pattern(pattern, name)
+        if fields is None:
+            return None
+        return fields.get("label") or self.label.value.format(**fields)
 
-    def names(self, label: str) -> dict[str, str] | None:
-        """Split a label into its author, institute and index, and itself; None where it breaks the rule.
+    def label_fields(self, label: str) -> dict[str, str] | None:
+        """Return the author, institute and index of a label, and the label itself; None if it breaks the rule.
 
         The index runs from 1 to the number of systems.
         """
-        found = fields(self.label.value, label)
-        if found is None or found["index"] not in map(str, range(1, self.systems.value + 1)):
+        fields = match_pattern(self.label.value, label)
+        if fields is None or fields["index"] not in map(str, range(1, self.systems.value + 1)):
             return None
-        return {**found, "label": label}
+        return {**fields, "label": label}
 
     @property
     def whole(self) -> Key:
-        """A metadata file as one key."""
+        """A key that stands for the whole metadata file."""
         return Key(need="required", keys={name: fact.value for name, fact in self.metadata.items()})
 
     def key(self, path: str) -> Key:
-        """The metadata key of a path such as `system.description.loss_function`; ValueError where there is none."""
+        """Return the metadata key of a path such as `system.description.loss_function`.
+
+        Raises:
+            ValueError: There is no such key.
+        """
         key = self.whole
         for name in path.split("."):
             if name not in key.keys:
@@ -257,39 +277,82 @@ class Task(Strict):
         return key
 
     def facts(self) -> list[tuple[str, Fact]]:
-        """Every fact with the path of its key."""
+        """Return every fact with its path."""
         return list(_facts(self, ""))
 
 
-def fields(pattern: str, text: str) -> dict[str, str] | None:
-    """What the fields of a pattern are in a text made from it; None where it was not.
+def match_pattern(pattern: str, text: str) -> dict[str, str] | None:
+    """Return the fields of a pattern in a text that was made from it; None if the text does not fit.
 
     No field holds a `/`, and none but the label a `_`.
 
-    >>> fields("{author}_{institute}_task6_{index}", "Wu_Mila_task6_1")
+    >>> match_pattern("{author}_{institute}_task6_{index}", "Wu_Mila_task6_1")
     {'author': 'Wu', 'institute': 'Mila', 'index': '1'}
     """
-    rule = "".join(
-        re.escape(before) + (f"(?P<{field}>[^{'' if field == 'label' else '_'}/]+)" if field else "")
-        for before, field, _, _ in string.Formatter().parse(pattern)
-    )
-    found = re.fullmatch(rule, text)
-    return found.groupdict() if found else None
+    rule = ""
+    for before, field, _, _ in string.Formatter().parse(pattern):
+        rule += re.escape(before)
+        if field == "label":
+            rule += "(?P<label>[^/]+)"
+        elif field:
+            rule += f"(?P<{field}>[^_/]+)"
+    match = re.fullmatch(rule, text)
+    return match.groupdict() if match else None
 
 
 def _facts(part: object, path: str) -> Iterator[tuple[str, Fact]]:
     if isinstance(part, Fact):
         yield path, part
-    elif isinstance(part, BaseModel | Mapping):
-        for key, value in part.items() if isinstance(part, Mapping) else part:
-            yield from _facts(value, f"{path}.{key}".lstrip("."))
+        return
+    below: Iterable[tuple[object, object]] = ()
+    if isinstance(part, Mapping):
+        below = part.items()
+    elif isinstance(part, BaseModel):
+        below = part
     elif isinstance(part, tuple):
-        for number, value in enumerate(part, start=1):
-            yield from _facts(value, f"{path}.{number}")
+        below = enumerate(part, start=1)
+    for key, value in below:
+        yield from _facts(value, f"{path}.{key}".lstrip("."))
+
+
+def describe_fields() -> list[tuple[str, str]]:
+    """Return the path and the description of every field of a task file, as its schema has them.
+
+    In a path, `NAME` stands for any key and `N` for a number in a list. A field that may be missing is optional.
+    """
+    return list(_describe_model(Task, ""))
+
+
+def _describe_model(model: type[BaseModel], path: str) -> Iterator[tuple[str, str]]:
+    for name, field in model.model_fields.items():
+        here = f"{path}.{name}".lstrip(".")
+        description = str(field.description)
+        if not field.is_required():
+            description += " (optional)"
+        inner, below = _inner_model(field.annotation)
+        if inner is not None and issubclass(inner, Fact):
+            description += " (a fact)"
+            inner, rest = _inner_model(inner.model_fields["value"].annotation)
+            below += ".value" + rest
+        yield here, description
+        if inner is not None and inner is not model:  # a metadata key has keys below it
+            yield from _describe_model(inner, here + below)
+
+
+def _inner_model(annotation: object) -> tuple[type[BaseModel] | None, str]:
+    """Return the model in a type such as `dict[str, Output] | None`, and the path to it; None if there is none."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation, ""
+    step = {dict: ".NAME", tuple: ".N"}.get(typing.get_origin(annotation), "")
+    for argument in typing.get_args(annotation):
+        model, path = _inner_model(argument)
+        if model is not None:
+            return model, step + path
+    return None, ""
 
 
 def names() -> list[str]:
-    """Every task that there is a file for."""
+    """Return the names of all tasks."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
@@ -297,8 +360,8 @@ def read(name: str) -> Task:
     """Read a task's facts.
 
     Raises:
-        BadRequest: There is no such task; with those that there are.
-        Faulty: Its file does not hold; every finding has the path of its key.
+        BadRequest: There is no such task; the message lists the names.
+        Faulty: Its file breaks the schema; every finding has the path of its key.
     """
     if name not in names():
         raise BadRequest(unknown_key(name, names(), "task"))
@@ -342,7 +405,8 @@ def _facts_of(name: str, extended_by: tuple[str, ...] = ()) -> object:
     inherited = _facts_of(base, chain)
     if not isinstance(inherited, dict):
         raise Faulty([Finding(str(FOLDER / f"{base}.yaml"), message="must be a mapping of keys to facts")])
-    if findings := [*_facts_without_source(inherited, facts, "", str(path))]:
+    findings = list(_facts_without_source(inherited, facts, "", str(path)))
+    if findings:
         raise Faulty(findings)
     return _joined(inherited, facts)
 

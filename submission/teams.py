@@ -1,9 +1,9 @@
-"""The file that a team fills in once: who hands in, the report, and what goes into every system's metadata."""
+"""The team file, which a team fills in once: its label, its report, and the metadata that it gives to every system."""
 
 import difflib
 import re
-from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.findings import (
@@ -20,24 +20,25 @@ from evaluation.findings import (
 )
 from submission import documents, reports
 from submission.documents import Document, KeyPath, dotted, shown
-from submission.metadata import ABSENT, Checks, comment, has_metric, hinted, key_lines, label_fault, written
+from submission.metadata import AUTHORS, LABEL, Block, label_fault, value_at
+from submission.metadata_text import ABSENT, comment, has_metric, hinted, key_lines, written
 from submission.tasks import Key, Task
 
-FROM_RUN = ("system.description", "system.complexity")  # what a run's system.yaml says
+FROM_RUN = ("system.description", "system.complexity")  # a run's system.yaml has them
 KEYS = ("author", "institute", "report", "metadata", "systems")
 
 
 @dataclass(frozen=True)
 class Team:
-    """What a team says once, for all its systems.
+    """The content of a team file.
 
     Attributes:
-        author: Last name of the corresponding author, as the labels have it.
-        institute: Abbreviation of the institute, as the labels have it.
+        author: Last name of the corresponding author, as in the labels.
+        institute: Abbreviation of the institute, as in the labels.
         report: The technical report.
-        metadata: Goes into every system's metadata; what was left empty is not in it, what may be null and is
-            written so is.
-        systems: Goes into one system's, in the order of the runs, over `metadata`.
+        metadata: The metadata of every system, without keys that were left empty. A null that is written stays if the
+            key may be null.
+        systems: The metadata of single systems, in the order of the runs; they take precedence over `metadata`.
     """
 
     author: str
@@ -48,185 +49,239 @@ class Team:
 
 
 def text(task: Task) -> str:
-    """The team's file to fill in: what is asked for, and in comments what a package finds out by itself."""
+    """Return a team file to fill in: what the task asks for, and in comments what a package fills in by itself."""
     top = task.whole
-    example = task.label.value.format(author="Lastname", institute="Institute", index=1)
     scored = [name for name, key in top.keys.items() if has_metric(key)]
-    intro = (
-        f"The team's part of every submission to {task.name} ({task.title}): fill in what is empty. A line that starts "
-        "with '#' is a comment; take the '#' out where you have something to say. What may be null can stay empty, "
-        "which is as if it were not there, or be null, which says that it does not apply."
-    )
-    own = (
-        f"Goes into the metadata of every system. A package fills in by itself: submission.label; "
-        f"{' and '.join(FROM_RUN)}, from the run's system.yaml; {', '.join(scored)}, from the run's scores. What "
-        "stands here wins over what the run says; what every system says for itself below can be taken out here."
-    )
-    each = (
-        f"One entry for each run, in their order, {task.systems.value} at most; the same keys as in metadata, over "
-        "which they win."
-    )
+    example = task.label.value.format(author="Lastname", institute="Institute", index=1)
     lines = [
-        *comment(intro),
+        *comment(
+            f"The team's part of every submission to {task.name} ({task.title}): fill in what is empty. A line that "
+            "starts with '#' is a comment; take the '#' out where you have something to say. What may be null can stay "
+            "empty, which is as if it were not there, or be null, which says that it does not apply."
+        ),
         "",
         *hinted("author:", f"last name of the corresponding author, without '_' or '/'; labels read {example}", ""),
         *hinted("institute:", "abbreviation of the institute, without '_' or '/'", ""),
         *hinted("report:", "the technical report, a PDF; its path from this file", ""),
         "",
-        *comment(own),
+        *comment(
+            "Goes into the metadata of every system. A package fills in by itself: submission.label; "
+            f"{' and '.join(FROM_RUN)}, from the run's system.yaml; {', '.join(scored)}, from the run's scores. What "
+            "stands here wins over what the run says; what every system says for itself below can be taken out here."
+        ),
         "metadata:",
     ]
     for name, key in top.keys.items():
-        if name in scored:
-            continue
-        lines += hinted(f"  {written(name)}:", key.hint, "  ")
-        for below, inner in key.keys.items():
-            path = f"{name}.{below}"
-            if path == "submission.label":
-                continue
-            if path in FROM_RUN:
-                inner = inner.model_copy(update={"need": "optional"})
-            lines += key_lines(below, inner, ABSENT, "    ", (name, below), template=True)
-    lines += ["", *comment(each), "systems:"]
-    names = [name for name in ("name", "abbreviation") if name in top.keys.get("submission", Key(need="optional")).keys]
+        if name not in scored:
+            lines += _block_text(name, key)
+    entry = (
+        f"One entry for each run, in their order, {task.systems.value} at most; the same keys as in metadata, over "
+        "which they win."
+    )
+    lines += ["", *comment(entry), "systems:"]
+    submission = top.keys.get("submission")
+    names = [name for name in ("name", "abbreviation") if submission and name in submission.keys]
     if names:
         lines += ["  # - submission:", *(f"  #     {name}:" for name in names)]
     return "\n".join(lines) + "\n"
 
 
+def _block_text(name: str, key: Key) -> list[str]:
+    """Return the lines of one block of metadata to fill in."""
+    lines = hinted(f"  {written(name)}:", key.hint, "  ")
+    for below, inner in key.keys.items():
+        if (name, below) == LABEL:
+            continue
+        if f"{name}.{below}" in FROM_RUN:
+            inner = inner.model_copy(update={"need": "optional"})
+        lines += key_lines(below, inner, ABSENT, "    ", (name, below), template=True)
+    return lines
+
+
 def read(task: Task, path: Path) -> tuple[Team, list[Finding]]:
-    """Read the team's file.
+    """Read a team file.
+
+    Args:
+        task: The task.
+        path: The file.
 
     Returns:
-        What it says, and what to look at in it.
+        The team, and warnings.
 
     Raises:
         BadRequest: There is no such file.
-        Faulty: It does not hold; every finding has its line and key, also those of places still to be filled in.
+        Faulty: It has an error, such as a place that is not filled in; every finding has its line and key.
     """
-    file = str(path)
-    document = documents.read(path, file)
-    findings = list(document.findings)
+    document = documents.read(path)
     if document.values is None:
-        raise Faulty(findings)
-    values = document.values
-
-    def find(at: KeyPath, message: str, severity: str = ERROR) -> None:
-        findings.append(Finding(file, document.line(at), dotted(at), message, severity))
-
-    for name in values:
-        if name in task.metadata:
-            find((name,), "belongs under metadata; move it there")
-        elif name not in KEYS:
-            find((name,), unknown_key(cut(name), KEYS))
-    misspelt = [
-        lookalike(KEYS)(name) or next(iter(difflib.get_close_matches(name[:SHOWN], KEYS, 1)), "")
-        for name in values
-        if name not in KEYS
-    ]
-    words = {}
-    for name in KEYS[:3]:
-        value = values.get(name)
-        if isinstance(value, str) and value.strip():
-            words[name] = value
-        elif name not in misspelt or name in values:
-            empty = value is None or isinstance(value, str)
-            find((name,), "is to be filled in" if empty else f"must be text; found {shown(value)}: put it in quotes")
-    _label_parts(task, words, find)
-    report = path.parent / words.get("report", "")
-    if "report" in words:
-        _report(report, words["report"], find)
-
-    metadata, systems = values.get("metadata"), values.get("systems")
-    if not isinstance(metadata, dict | None):
-        find(("metadata",), f"must be keys and values; found {shown(metadata)}")
-    if not isinstance(systems, list | None):
-        find(("systems",), "must be a list, each entry in a line that starts with '- '")
-    blocks: list[tuple[KeyPath, object]] = [(("metadata",), metadata if isinstance(metadata, dict) else {})]
-    entries = systems if isinstance(systems, list) else []
-    if len(entries) > task.systems.value:
-        find(("systems",), f"must not have more than {task.systems.value} entries; found {len(entries)}")
-        entries = entries[: task.systems.value]
-    blocks += [(("systems", place), {} if entry is None else entry) for place, entry in enumerate(entries)]
-    for root, block in blocks:
-        if isinstance(block, dict):
-            findings += _block(task, document, root, block, file, words.get("author", ""))
-        else:
-            find(root, f"must be keys and values; found {shown(block)}")
-    findings = bounded(sorted(findings), documents.LISTED, file)
+        raise Faulty(document.findings)
+    reader = _Reader(task, document, path)
+    team = reader.team()
+    findings = bounded(sorted(reader.findings), documents.LISTED, str(path))
     if any(finding.severity == ERROR for finding in findings):
         raise Faulty(findings)
-    metadata, *systems = [_filled(task.whole, block, root, document.nulls) for root, block in blocks]
-    return Team(words["author"], words["institute"], report, metadata, systems), findings
+    return team, findings
 
 
-def _label_parts(task: Task, words: Mapping[str, str], find: Callable[..., None]) -> None:
-    """Whether author and institute make a label."""
-    fine = True
-    for name in ("author", "institute"):
-        word = words.get(name, "x")
-        if re.search(r"[_/\\]", word) or not word.isprintable() or word != word.strip():
-            fine = False
-            find((name,), f"goes into labels, and must not hold '_', '/' or blanks at its ends; found {quoted(word)}")
-        elif " " in word:
-            message = f"goes into file names with its blank; found {quoted(word)}: write {word.replace(' ', '-')!r}"
-            find((name,), message, WARNING)
-    label = task.label.value.format(author=words.get("author", "x"), institute=words.get("institute", "x"), index=1)
-    if fine and task.names(label) is None:
-        find(("author",), label_fault(task, label))
+class _Reader:
+    """Checks the values of a team file, and takes a team from them.
 
+    Attributes:
+        findings: The findings so far.
+    """
 
-def _report(path: Path, named: str, find: Callable[..., None]) -> None:
-    try:
-        fault = reports.fault(path) if path.is_file() else None
-        there = path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
-        there = False
-    if not there:
-        message = f"there is no file {quoted(named)}, looked up from this file's folder; give the report's PDF"
-        find(("report",), message)
-    elif fault:
-        find(("report",), f"{quoted(named)} {fault}")
+    def __init__(self, task: Task, document: Document, path: Path):
+        self.task, self.document, self.path = task, document, path
+        self.values: Mapping[str, object] = document.values or {}
+        self.findings = list(document.findings)
 
+    def find(self, at: KeyPath, message: str, severity: str = ERROR) -> None:
+        """Add a finding about the value at a path."""
+        line = self.document.line(at)
+        self.findings.append(Finding(str(self.path), line, dotted(at), message, severity))
 
-def _block(
-    task: Task, document: Document, root: KeyPath, block: Mapping[str, object], file: str, author: str
-) -> list[Finding]:
-    """What is wrong with a block of the team's file as it stands; what is missing may come from the run."""
-    checks = Checks(task, replace(document, findings=[]), file, root)
+    def team(self) -> Team:
+        """Return the team, which is of use only if there are no errors."""
+        misspelt = self._check_keys()
+        texts = {name: self._text(name, misspelt) for name in KEYS[:3]}
+        author, institute, report = texts.values()
+        self._check_label_parts(author, institute)
+        if report:
+            self._check_report(report)
+        metadata = self._metadata()
+        systems = self._systems()
+        blocks = []
+        for root, block in [(("metadata",), metadata), *systems]:
+            if isinstance(block, Mapping):
+                self._check_block(root, block, author)
+                blocks.append(_without_empty_values(self.task.whole, block, root, self.document.nulls))
+            else:
+                self.find(root, f"must be keys and values; found {shown(block)}")
+                blocks.append({})
+        return Team(author, institute, self.path.parent / report, blocks[0], blocks[1:])
 
-    def look() -> None:
-        checks.block(_without_empty(checks.top, block))
-        checks.authors()
-        if ("submission", "label") in checks.found:
-            message = "is made from author and institute; remove it here"
-            checks.find(checks.found[("submission", "label")][1], message)
+    def _check_keys(self) -> set[str]:
+        """Find unknown keys, and return the known ones that were probably meant."""
+        meant = set()
+        for name in self.values:
+            if name in self.task.metadata:
+                self.find((name,), "belongs under metadata; move it there")
+            elif name not in KEYS:
+                self.find((name,), unknown_key(cut(name), KEYS))
+            if name not in KEYS:
+                alike = lookalike(KEYS)(name)
+                close = difflib.get_close_matches(name[:SHOWN], KEYS, 1)
+                meant.update([alike] if alike else close)
+        return meant
+
+    def _text(self, name: str, misspelt: Set[str]) -> str:
+        """Return the text of a key that must be filled in; empty if it is not."""
+        value = self.values.get(name)
+        if isinstance(value, str) and value.strip():
+            return value
+        if name in misspelt and name not in self.values:
+            return ""
+        if value is None or isinstance(value, str):
+            self.find((name,), "must not be empty; fill it in")
+        else:
+            self.find((name,), f"must be text; found {shown(value)}: put it in quotes")
+        return ""
+
+    def _check_label_parts(self, author: str, institute: str) -> None:
+        """Check that author and institute make a label."""
+        valid = True
+        for name, word in (("author", author), ("institute", institute)):
+            if re.search(r"[_/\\]", word) or not (word.isprintable() and word == word.strip()):
+                valid = False
+                message = f"goes into labels, and must not hold '_', '/' or blanks at its ends; found {quoted(word)}"
+                self.find((name,), message)
+            elif " " in word:
+                message = f"goes into file names with its blank; found {quoted(word)}: "
+                self.find((name,), f"{message}write {word.replace(' ', '-')!r}", WARNING)
+        label = self.task.label.value.format(author=author or "x", institute=institute or "x", index=1)
+        if valid and self.task.label_fields(label) is None:
+            self.find(("author",), label_fault(self.task, label))
+
+    def _check_report(self, name: str) -> None:
+        file = self.path.parent / name
+        try:
+            if file.is_file():
+                fault = reports.fault(file)
+                if fault:
+                    self.find(("report",), f"{quoted(name)} {fault}")
+                return
+        except (OSError, ValueError):  # no file can have such a name
+            pass
+        message = f"there is no file {quoted(name)}, looked up from this file's folder; give the report's PDF"
+        self.find(("report",), message)
+
+    def _metadata(self) -> Mapping[str, object]:
+        metadata = self.values.get("metadata")
+        if not isinstance(metadata, dict | None):
+            self.find(("metadata",), f"must be keys and values; found {shown(metadata)}")
+            return {}
+        return metadata or {}
+
+    def _systems(self) -> list[tuple[KeyPath, object]]:
+        """Return the entries of the systems with their paths."""
+        systems = self.values.get("systems")
+        if not isinstance(systems, list | None):
+            self.find(("systems",), "must be a list, each entry in a line that starts with '- '")
+            return []
+        entries = systems or []
+        most = self.task.systems.value
+        if len(entries) > most:
+            self.find(("systems",), f"must not have more than {most} entries; found {len(entries)}")
+        located: list[tuple[KeyPath, object]] = []
+        for place, entry in enumerate(entries[:most]):
+            located.append((("systems", place), {} if entry is None else entry))
+        return located
+
+    def _check_block(self, root: KeyPath, values: Mapping[str, object], author: str) -> None:
+        """Check a block of metadata; what is missing in it may come from the run."""
+        values = _without_empty_mappings(self.task.whole, values)
+        block = Block(self.task, self.document, str(self.path), root, values)
+        block.check_values(whole=False)
+        block.check_authors()
+        if value_at(block.values, LABEL) is not ABSENT:
+            block.find(block.origin(LABEL), "is made from author and institute; remove it here")
         if author:
-            checks.agree(author, ("submission", "authors"))
+            block.check_author_of_label(author, AUTHORS)
+        self.findings += bounded(block.findings, documents.LISTED, str(self.path))
 
-    return checks.run(look)
 
-
-def _without_empty(key: Key, values: Mapping[str, object]) -> dict[str, object]:
-    """A block without the keys that hold others and have none, such as one whose lines are all comments."""
+def _without_empty_mappings(key: Key, values: Mapping[str, object]) -> dict[str, object]:
+    """Return a block without keys whose lines below are all comments."""
     kept = {}
     for name, value in values.items():
         below = key.keys.get(name)
         if below and below.keys and not below.many:
             if value is None:
                 continue
-            value = _without_empty(below, value) if isinstance(value, Mapping) else value
+            if isinstance(value, Mapping):
+                value = _without_empty_mappings(below, value)
         kept[name] = value
     return kept
 
 
-def _filled(key: Key, values: Mapping[str, object], path: KeyPath, nulls: Set[KeyPath]) -> dict[str, object]:
-    """A block without what is empty, which is not to win over what a run says; a null that is written may."""
+def _without_empty_values(
+    key: Key, values: Mapping[str, object], path: KeyPath, nulls: Set[KeyPath]
+) -> dict[str, object]:
+    """Return a block without empty values, which must not replace those of a run.
+
+    Args:
+        key: The key of the block.
+        values: The block.
+        path: Its path in the file.
+        nulls: The paths where null is written. It stays if the key may be null.
+    """
     kept = {}
     for name, value in values.items():
-        here, below = (*path, name), key.keys.get(name, Key(need="optional"))  # an unknown one may be a warning only
+        here = (*path, name)
+        below = key.keys.get(name, Key(need="optional"))  # an unknown key may have a warning only
         if isinstance(value, Mapping):
-            value = _filled(below, value, here, nulls)
-        if value not in (None, {}) or (here in nulls and below.need == "nullable" and not below.keys):
+            value = _without_empty_values(below, value, here, nulls)
+        written_null = here in nulls and below.need == "nullable" and not below.keys
+        if value not in (None, {}) or written_null:
             kept[name] = value
     return kept

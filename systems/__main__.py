@@ -1,6 +1,7 @@
 """The systems' command line: list, check, train, predict and sweep, and published figures beside measured ones."""
 
 import argparse
+import inspect
 import os
 import sys
 from collections.abc import Sequence
@@ -8,9 +9,29 @@ from pathlib import Path
 
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION, read_dataset
 from evaluation.findings import BadRequest, command, say, table
-from systems import listing, modules
+from systems import contract, early_checks, listing, modules
 
 FLAGS = ("accelerator", "devices", "precision", "strategy", "num_nodes", "accumulate_grad_batches")  # of lightning
+
+SWEEP_FILE = """\
+the sweep file:
+  system: systems.atae                  import name of the system
+  config: FILE.yaml                     optional: the config that the keys below change
+  set: {epochs: 4}                      optional: config keys that are the same in all runs
+  grid:                                 factors; every combination of their levels is run
+    audio_adapter: [mlp, mha]           a config key and its values, or names of levels with the keys they change
+  seeds: 3                              how many, or which: [0, 1, 2]
+  metric: mAP@10                        the metric to compare
+
+to let Optuna choose the settings from the results so far:
+  search: optuna
+  ranges:                               config keys that get a number from a range; levels of grid are chosen too
+    learning_rate: {low: 1e-5, high: 1e-2, log: true}
+  samples: 20                           number of settings; each is run with every seed
+
+to stop runs early:
+  stop_early: asha                      a run continues after 1, 4, 16, ... epochs if its validation value is among
+                                        the best quarter so far; results.csv calls the others stopped"""
 
 
 def show(options: argparse.Namespace) -> None:
@@ -22,7 +43,10 @@ def show(options: argparse.Namespace) -> None:
 
 def check(options: argparse.Namespace) -> int:
     """Train a system for a moment on awkward data, ask its model awkward things, and say all that is to be mended."""
-    from systems import check
+    if not options.run_folder:
+        early_checks.check_system(options.system)
+        early_checks.check_keys(options.system, options.config, options.set)
+    from systems import check  # torch and Lightning
 
     what, findings = check.check(options.system, options.run_folder, options.config, options.set, options.trust)
     say(findings)
@@ -33,13 +57,15 @@ def check(options: argparse.Namespace) -> int:
 
 def train(options: argparse.Namespace) -> None:
     """Train a system into a run folder, or go on where it was cut off."""
-    from systems import contract
-    from systems.training import Run
+    flags = {key: getattr(options, key) for key in FLAGS}
+    early_checks.check_system(options.system)
+    early_checks.check_keys(options.system, options.config, options.set)
+    early_checks.check_flags(flags)
+    dataset = read_dataset(options.data, DEVELOPMENT, VALIDATION)
+    from systems.training import Run  # torch and Lightning
 
     system = contract.system(options.system)
     config = contract.configure(system.Config, options.config, options.set)
-    dataset = read_dataset(options.data, DEVELOPMENT, VALIDATION)
-    flags = {key: getattr(options, key) for key in FLAGS}
     digests = {name: split.digest for name, split in dataset.splits.items()}
     run = Run(options.run_folder, options.system, config, digests, options.seed, options.cache, flags)
     contract.train(system, config, dataset, run)
@@ -47,15 +73,21 @@ def train(options: argparse.Namespace) -> None:
 
 def predict(options: argparse.Namespace) -> None:
     """Score every query of a split against every clip, or caption every clip, with a trained run."""
-    from systems import runs
-
+    contract.read_run(options.run_folder)
     split = read_dataset(options.data, options.split)[options.split]
+    from systems import runs  # torch
+
     print(runs.predict(options.run_folder, split, task=options.task, trusted=options.trust))
 
 
 def sweep(options: argparse.Namespace) -> int:
-    """Make every run of a grid, on this machine or a cluster; what is done is not made again."""
-    from systems.sweeps import sweep
+    """Train, predict with and score every run of a sweep, on this machine or a cluster.
+
+    The same command skips runs that are done, resumes runs that were interrupted, and tries failed runs again.
+    """
+    early_checks.check_sweep(options.file)
+    read_dataset(options.data, DEVELOPMENT, VALIDATION, options.split, sound=False)
+    from systems.sweeps import sweep  # torch and Lightning
 
     failed = sweep.sweep(
         options.file,
@@ -73,15 +105,17 @@ def sweep(options: argparse.Namespace) -> int:
 
 def published(options: argparse.Namespace) -> None:
     """Show a system's published figures, and beside them those of runs that were scored here."""
-    from systems.published import beside, best_of
+    from systems.published import best_runs, side_by_side
 
     if bool(options.sweep) != bool(options.by):
         raise BadRequest("--sweep and --by belong together; give both, or neither")
-    runs = [*options.runs, *(best_of(options.sweep, options.by) if options.sweep else [])]
+    runs = list(options.runs)
+    if options.sweep:
+        runs += best_runs(options.sweep, options.by)
     if runs and not options.data:
         raise BadRequest("--data must be the folder that the runs were scored on; give it")
     split = read_dataset(options.data, options.split, sound=False)[options.split] if options.data else None
-    print(beside(options.system, runs, options.data and options.data.resolve().name, split))
+    print(side_by_side(options.system, runs, options.data and options.data.resolve().name, split))
 
 
 def _braced(files: Sequence[Path]) -> str:
@@ -90,11 +124,16 @@ def _braced(files: Sequence[Path]) -> str:
     >>> _braced([Path("a/one.yaml"), Path("a/two.yaml"), Path("b.yaml")])
     'a/{one,two}.yaml b.yaml'
     """
-    folders = {file.parent: [one.stem for one in files if one.parent == file.parent] for file in files}
-    return " ".join(
-        f"{folder / (names[0] if len(names) == 1 else '{' + ','.join(names) + '}')}.yaml"
-        for folder, names in folders.items()
-    )
+    folders: dict[Path, list[str]] = {}
+    for file in files:
+        folders.setdefault(file.parent, []).append(file.stem)
+    paths = []
+    for folder, names in folders.items():
+        stem = names[0]
+        if len(names) > 1:
+            stem = "{" + ",".join(names) + "}"
+        paths.append(f"{folder / stem}.yaml")
+    return " ".join(paths)
 
 
 def _devices(text: str) -> str | int:
@@ -155,18 +194,28 @@ def parser() -> argparse.ArgumentParser:
     modules.add_option(verb)
     verb.set_defaults(run=predict)
 
-    verb = verbs.add_parser("sweep", help="make every run of a grid", description=sweep.__doc__)
-    verb.add_argument("file", type=Path, metavar="FILE", help="YAML file of system, grid, seeds and metric")
+    verb = verbs.add_parser(
+        "sweep",
+        help="make many runs of a system",
+        description=inspect.cleandoc(sweep.__doc__),
+        epilog=SWEEP_FILE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    text = "YAML file of the system, the factors to vary, the seeds and the metric; see below"
+    verb.add_argument("file", type=Path, metavar="FILE", help=text)
     verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
-    verb.add_argument("--out", type=Path, required=True, metavar="SWEEP", help="folder to write, or to go on with")
-    verb.add_argument("--split", default=EVALUATION, help="which split is predicted and scored (evaluation)")
-    verb.add_argument("--cache", type=Path, default=Path(".cache"), help="where features are kept (.cache)")
+    text = "folder to write, or that of an earlier sweep to continue"
+    verb.add_argument("--out", type=Path, required=True, metavar="SWEEP", help=text)
+    verb.add_argument("--split", default=EVALUATION, help="split to predict and score (default: evaluation)")
+    text = "folder where features are kept (default: .cache)"
+    verb.add_argument("--cache", type=Path, default=Path(".cache"), help=text)
     verb.add_argument("--dry-run", action="store_true", help="list the runs, time some steps, and estimate the hours")
     workers = verb.add_argument_group("where to run")
-    text = "of a ray cluster: HOST:PORT, or auto (RAY_ADDRESS where that is set; this machine alone without)"
+    text = "ray cluster: HOST:PORT, or auto for the one on this machine (default: RAY_ADDRESS, or this machine alone)"
     workers.add_argument("--address", default=os.environ.get("RAY_ADDRESS", ""), help=text)
-    workers.add_argument("--cpus", type=int, default=1, help="processors of each run (1)")
-    workers.add_argument("--gpus", type=float, help="GPUs of each run, such as 0.25 (1 where there are any, else 0)")
+    workers.add_argument("--cpus", type=int, default=1, help="processors of each run (default: 1)")
+    text = "GPUs of each run, such as 0.25 (default: 1 if there are any)"
+    workers.add_argument("--gpus", type=float, help=text)
     verb.set_defaults(run=sweep)
 
     verb = verbs.add_parser(

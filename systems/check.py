@@ -26,6 +26,7 @@ from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION, read_da
 from evaluation.findings import BadRequest, Faulty, Finding, cut, say
 from systems import contract, source
 from systems.modules import UntrustedModule, trusting
+from systems.parts.devices import default_device
 from systems.training import Run
 
 TOLERANCE = 1e-4  # of the largest value of an answer: rounding is below it, a neighbour's or padding's influence not
@@ -89,8 +90,10 @@ class Report:
             at = f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
             if isinstance(error, SyntaxError):
                 at = f" at {error.filename}:{error.lineno}"
-            text = cut(" ".join(str(error).split()))
-            self(part, must, f"{type(error).__name__}{f' ({text})' if text else ''}{at}", "mend it", where)
+            raised = type(error).__name__
+            if text := cut(" ".join(str(error).split())):
+                raised += f" ({text})"
+            self(part, must, raised + at, "mend it", where)
 
     def owns(self, file: str) -> bool:
         """Whether a source file is the module's, or lies in its package."""
@@ -147,16 +150,22 @@ def check(
             report(part, f"be a function, {form}", repr(getattr(module, part, None)), "write it")
     if run_folder:
         say(source.changes(run_folder, name))
-    allowed = [*trusted, *(contract.texts(config) if config and not run_folder else ())]
+    allowed = [*trusted]
+    if config and not run_folder:
+        allowed += contract.texts(config)
     with (
         tempfile.TemporaryDirectory(prefix="check-") as temporary,
         contextlib.redirect_stdout(sys.stderr),
         trusting(allowed),
     ):
-        runs = [best] if best else []
-        if not best and config and callable(getattr(module, "train", None)):
+        runs = []
+        if best:
+            runs = [best]
+        elif config and callable(getattr(module, "train", None)):
             runs = _train(module, config, Path(temporary), report)
-        what = _check_runs(name, runs, report) if runs and callable(getattr(module, "load_model", None)) else ""
+        what = ""
+        if runs and callable(getattr(module, "load_model", None)):
+            what = _check_runs(name, runs, report)
     return what, report.findings
 
 
@@ -181,8 +190,12 @@ def _config(module: ModuleType, file: Path | None, settings: Sequence[str], repo
     if not refused:
         advice = 'write `class Config(pydantic.BaseModel, extra="forbid")`'
         report("Config", "refuse unknown keys", "that it takes no_such_key, as it would a misspelt one", advice)
-    short = ["epochs=1"] if "epochs" in model.model_fields else []
-    given = {setting.partition("=")[0] for setting in settings} | (yamlfiles.read(file).keys() if file else set())
+    short = []
+    if "epochs" in model.model_fields:
+        short = ["epochs=1"]
+    given = {setting.partition("=")[0] for setting in settings}
+    if file:
+        given |= yamlfiles.read(file).keys()
     if any(about.is_required() and field not in given for field, about in model.model_fields.items()):
         return None
     if file or settings:  # what does not hold is the request's fault
@@ -203,9 +216,11 @@ def make_data(folder: Path) -> None:
             time = np.arange(samples) / RATE
             tone = np.sin(2 * np.pi * rng.uniform(100, 2000) * time)
             soundfile.write(folder / split / name, 0.2 * tone + rng.uniform(-0.2, 0.2, samples), RATE)
-            own = [f"{text} {split} {index}" for text in TEXTS[index % 3 + 1 : index % 3 + 5]]
-            # One text belongs to two clips, as a few of Clotho's do.
-            rows.append([name, *own, TEXTS[0] if index < 2 else f"{TEXTS[0]} {split} {index}"])
+            captions = [f"{text} {split} {index}" for text in TEXTS[index % 3 + 1 : index % 3 + 5]]
+            shared = TEXTS[0]  # belongs to two clips, as a few of Clotho's captions do
+            if index >= 2:
+                shared = f"{TEXTS[0]} {split} {index}"
+            rows.append([name, *captions, shared])
         with (folder / f"captions_{split}.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
 
@@ -277,32 +292,32 @@ def _anew(name: str, report: Report) -> Iterator[ModuleType | None]:
 
 def _check_runs(name: str, runs: Sequence[Path], report: Report) -> str:
     """Check the model of the first run, and that loading again and training again give its answers."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     with _anew(name, report) as module:
         first = _load(module, runs[0], device, report) if module else None
         if first is None:
             return ""
-        asked = Asked(first, device, report)
-        if not asked.kind:
+        probe = ModelProbe(first, device, report)
+        if not probe.kind:
             return ""
-        asked.check()
-        also = asked.kind == "captioner" and _retrieves(first)
+        probe.check()
+        also = probe.kind == "captioner" and _retrieves(first)
         if also:
-            Asked(first, device, report, "retriever").check()
-        if not asked.probe:
+            ModelProbe(first, device, report, "retriever").check()
+        if not probe.probe:
             return ""
         before = len(report.rules)
         again = _load(module, runs[0], device, report)
-        if again is not None and not asked.agrees(again):
+        if again is not None and not probe.agrees(again):
             advice = "save all weights and settings, and load them: what is drawn at random anew differs"
             report("load_model", "give a model of the same answers whenever it is called", "others", advice)
         if len(runs) > 1 and len(report.rules) == before:
             other = _load(module, runs[1], device, report)
-            if other is not None and not asked.agrees(other):
+            if other is not None and not probe.agrees(other):
                 advice = "seed every generator by run.seed before the weights are made and batches are drawn"
                 report("train", "give the same model for the same seed", "another at the second time", advice)
-    what = f"a {asked.kind}{' and retriever' * also} of sounds at {first.sample_rate} Hz"
-    if len(asked.texts) == 1:
+    what = f"a {probe.kind}{' and retriever' * also} of sounds at {first.sample_rate} Hz"
+    if len(probe.texts) == 1:
         what += ", which said the same of all sounds, so that whether an answer hangs on its batch could not be told"
     return what
 
@@ -345,7 +360,7 @@ def _retrieves(captioner: object) -> bool:
     return True
 
 
-class Asked:
+class ModelProbe:
     """A model that is asked sounds and texts of every kind; one that does both, as what `kind` says."""
 
     def __init__(self, model: object, device: torch.device, report: Report, kind: str = ""):
@@ -377,9 +392,9 @@ class Asked:
 
     def agrees(self, model: object) -> bool:
         """Whether another model gives the same answers to the sound and the text of `probe`."""
-        other = Asked(model, self.device, Report(self.report.name))
-        asked = {"sound": lambda: other.hear([_sounds(self.model.sample_rate)["1.98 s"]], "", "")}
-        asked["text"] = lambda: other.read(TEXTS[:1], "", "")
+        other = ModelProbe(model, self.device, Report(self.report.name))
+        asked = {"sound": lambda: other.ask_audio([_sounds(self.model.sample_rate)["1.98 s"]], "", "")}
+        asked["text"] = lambda: other.ask_texts(TEXTS[:1], "", "")
         for what, mine in self.probe.items():
             theirs = asked[what]()
             if not theirs or not self._same(mine, theirs[0]):
@@ -389,12 +404,12 @@ class Asked:
     def _check_sounds(self) -> None:
         part, sounds, alone = self._audio_part, _sounds(self.model.sample_rate), {}
         for label, sound in sounds.items():
-            if answers := self.hear([sound], "take sounds of any length, silence too", label):
+            if answers := self.ask_audio([sound], "take sounds of any length, silence too", label):
                 alone[label] = answers[0]
         usual = [label for label in sounds if label in alone][:5]
         if "1.98 s" not in alone:
             return
-        again = self.hear([sounds["1.98 s"]], "take a sound twice", "1.98 s")
+        again = self.ask_audio([sounds["1.98 s"]], "take a sound twice", "1.98 s")
         if not again or not self._same(again[0], alone["1.98 s"]):
             advice = "leave out what is drawn at random, or draw it from a seed of its own"
             self.report(part, "give the same answer to the same sound", "another at the second time", advice, "1.98 s")
@@ -403,7 +418,7 @@ class Asked:
         faulty = False
         for label in usual[:-1]:
             must = "take sounds with zeros behind their ends"
-            padded = self.hear([sounds[label]], must, label, behind=self.model.sample_rate)
+            padded = self.ask_audio([sounds[label]], must, label, behind=self.model.sample_rate)
             if padded and not self._same(padded[0], alone[label]):
                 faulty = True
                 advice = "use `lengths`: leave what lies behind a clip's end out of convolutions, norms and means"
@@ -413,9 +428,12 @@ class Asked:
                 )
                 self.report(part, must, found, advice, f"{label} and 1 s of zeros")
         pair = [label for label in ("1.98 s", "other 1.98 s") if label in alone]
-        for labels in (pair, [] if faulty else usual[:2], [] if faulty else usual):
+        batches = [pair]
+        if not faulty:
+            batches += [usual[:2], usual]
+        for labels in batches:
             where = f"a batch of {len(labels)}"
-            batch = self.hear([sounds[label] for label in labels], "take batches of 1, 2 and 5 sounds", where)
+            batch = self.ask_audio([sounds[label] for label in labels], "take batches of 1, 2 and 5 sounds", where)
             for label, answer in zip(labels, batch or [], strict=False):
                 if not self._same(answer, alone[label]):
                     advice = "let nothing be computed over the batch: no norm, mean or maximum over its clips"
@@ -426,13 +444,13 @@ class Asked:
         alone = {}
         for text in (*TEXTS, ""):
             where = _quoted(text)
-            if answers := self.read([text], "take any text", where):
+            if answers := self.ask_texts([text], "take any text", where):
                 alone[text] = answers[0]
         if TEXTS[0] in alone:
             self.probe["text"] = alone[TEXTS[0]]
         for count in sorted({min(count, len(alone)) for count in (2, 5, len(alone))} - {0}):
             texts = list(alone)[:count]
-            batch = self.read(texts, "take batches of 1, 2 and 5 texts", f"a batch of {count}")
+            batch = self.ask_texts(texts, "take batches of 1, 2 and 5 texts", f"a batch of {count}")
             for text, answer in zip(texts, batch or [], strict=False):
                 if not self._same(answer, alone[text]):
                     advice = "let nothing be computed over the batch, and mask the padding of shorter texts"
@@ -455,7 +473,7 @@ class Asked:
             return "embed_audio"
         return "caption_scored" if hasattr(self.model, "caption_scored") else "caption"
 
-    def hear(self, sounds: Sequence[torch.Tensor], must: str, where: str, behind: int = 0) -> list | None:
+    def ask_audio(self, sounds: Sequence[torch.Tensor], must: str, where: str, behind: int = 0) -> list | None:
         """Ask for sounds with zeros behind their ends; an answer each, or None where there is none to go on with."""
         if not sounds:
             return None
@@ -471,8 +489,8 @@ class Asked:
             return self._captions(answer, len(sounds), where)
         return None
 
-    def read(self, texts: Sequence[str], must: str, where: str) -> list | None:
-        """Ask for texts, as `hear` does for sounds."""
+    def ask_texts(self, texts: Sequence[str], must: str, where: str) -> list | None:
+        """Ask for texts, as `ask_audio` does for sounds."""
         with self.report.catching("embed_text", must, where), torch.inference_mode():
             return self._embeddings("embed_text", self.model.embed_text(tuple(texts)), len(texts), where)
         return None

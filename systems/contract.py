@@ -22,7 +22,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
 from pydantic import BaseModel, Field, ValidationError
 from tqdm import tqdm
 
@@ -35,7 +34,10 @@ from systems import source
 from systems.lock import locked
 from systems.modules import UntrustedModule, imported, must_be_trusted, trusting
 
+# torch is imported by the functions that compute: commands that read names and configs alone answer within a second.
 if TYPE_CHECKING:
+    import torch
+
     from systems.training import Run
 
 MODULE_NAMES = ("Config", "train", "load_model")
@@ -48,7 +50,7 @@ class Retriever(Protocol):
 
     sample_rate: int  # Hz of the audio that it takes
 
-    def embed_audio(self, audio: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    def embed_audio(self, audio: "torch.Tensor", lengths: "torch.Tensor") -> "torch.Tensor":
         """Embed mono sounds.
 
         Args:
@@ -59,7 +61,7 @@ class Retriever(Protocol):
             (clips, size) float32. A clip's embedding does not depend on the others or on the zeros behind it.
         """
 
-    def embed_text(self, texts: Sequence[str]) -> torch.Tensor:
+    def embed_text(self, texts: Sequence[str]) -> "torch.Tensor":
         """Embed texts as (texts, size) float32."""
 
 
@@ -72,7 +74,7 @@ class Captioner(Protocol):
 
     sample_rate: int  # Hz of the audio that it takes
 
-    def caption(self, audio: torch.Tensor, lengths: torch.Tensor) -> list[str]:
+    def caption(self, audio: "torch.Tensor", lengths: "torch.Tensor") -> list[str]:
         """Caption mono sounds, given as to `Retriever.embed_audio`; a caption is one line, and not empty."""
 
 
@@ -210,6 +212,23 @@ def configure(model: type[BaseModel], file: Path | None, settings: Sequence[str]
         BadRequest: The file does not exist, or a setting is not of the form `key=value` or no YAML.
         Faulty: The file is no YAML mapping, or keys or values do not hold; with every finding.
     """
+    return validate(model, *read_settings(file, settings))
+
+
+def read_settings(file: Path | None, settings: Sequence[str]) -> tuple[dict[str, object], Callable[[str], str]]:
+    """Read what is given of a config: a YAML file and `key=value` settings, which win.
+
+    Args:
+        file: The file, if any.
+        settings: The settings. `key.inner=value` sets a key of a config within the config.
+
+    Returns:
+        The values by their keys, and a function that returns where a key was given, for findings.
+
+    Raises:
+        BadRequest: The file does not exist, or a setting is not of the form `key=value` or no YAML.
+        Faulty: The file is no YAML mapping.
+    """
     values = yamlfiles.read(file) if file else {}
     source = str(file) if file else "--set"
     given = set()
@@ -219,7 +238,7 @@ def configure(model: type[BaseModel], file: Path | None, settings: Sequence[str]
             raise BadRequest(f"--set takes key=value; found {setting!r}")
         *outer, last = key.split(".")
         place = values
-        for name in outer:  # of a config within the config; what is no mapping is the model's to refuse
+        for name in outer:  # of a config within the config; the model refuses values that are no mapping
             inner = place.get(name)
             place[name] = dict(inner) if isinstance(inner, dict) else {}
             place = place[name]
@@ -227,11 +246,13 @@ def configure(model: type[BaseModel], file: Path | None, settings: Sequence[str]
         given |= {key, *outer}
 
     def where(key: str) -> str:
-        if key:
-            return "--set" if key in given else source
-        return f"{source} with --set" if given and file else source  # a rule over several keys
+        if key in given:
+            return "--set"
+        if not key and given and file:  # a rule over several keys
+            return f"{source} with --set"
+        return source
 
-    return validate(model, values, where)
+    return values, where
 
 
 def validate(model: type[BaseModel], values: Mapping[str, object], source: Callable[[str], str]) -> BaseModel:
@@ -262,13 +283,15 @@ def validate(model: type[BaseModel], values: Mapping[str, object], source: Calla
         raise Faulty(findings, status=2) from None
 
 
-def similarity(model: Retriever, split: Split, *, device: torch.device) -> Similarity:
+def similarity(model: Retriever, split: Split, *, device: "torch.device") -> Similarity:
     """Score every query of a split against every clip; only the embeddings stay in memory.
 
     Raises:
         Faulty: A sound cannot be used; with all that cannot.
         BadRequest: The model's embeddings do not fit together.
     """
+    import torch
+
     with torch.inference_mode():
         texts = model.embed_text(split.queries).float().cpu()
     require_finite(texts, split.queries, "embed_text must give finite values", "query")
@@ -278,12 +301,14 @@ def similarity(model: Retriever, split: Split, *, device: torch.device) -> Simil
     return Similarity(split.queries, split.file_names, (texts @ clips.T).numpy().astype(np.float32))
 
 
-def embeddings(model: Retriever, split: Split, *, device: torch.device) -> torch.Tensor:
+def embeddings(model: Retriever, split: Split, *, device: "torch.device") -> "torch.Tensor":
     """Embed every clip of a split, in its order, as (clips, size).
 
     Raises:
         Faulty: A sound cannot be used; with all that cannot.
     """
+    import torch
+
     found: dict[int, torch.Tensor] = {}
     with torch.inference_mode():
         for indexes, sounds, lengths in batches(split, model.sample_rate, "embedding"):
@@ -294,7 +319,7 @@ def embeddings(model: Retriever, split: Split, *, device: torch.device) -> torch
     return stacked
 
 
-def require_finite(values: torch.Tensor, names: Sequence[str], must: str, what: str) -> None:
+def require_finite(values: "torch.Tensor", names: Sequence[str], must: str, what: str) -> None:
     """Make sure that every row of a model's answer is finite.
 
     Args:
@@ -306,6 +331,8 @@ def require_finite(values: torch.Tensor, names: Sequence[str], must: str, what: 
     Raises:
         BadRequest: A row holds NaN or infinity; names the first and counts the others.
     """
+    import torch
+
     finite = torch.isfinite(values.reshape(len(names), -1)).all(dim=1)
     wrong = [name for name, is_finite in zip(names, finite.tolist(), strict=True) if not is_finite]
     if wrong:
@@ -313,13 +340,15 @@ def require_finite(values: torch.Tensor, names: Sequence[str], must: str, what: 
         raise BadRequest(f"{message}. Nothing is written; train again, with a lower learning rate if the loss grew")
 
 
-def captions(model: Captioner, split: Split, *, device: torch.device) -> tuple[list[str], list[float] | None]:
+def captions(model: Captioner, split: Split, *, device: "torch.device") -> tuple[list[str], list[float] | None]:
     """Caption every clip of a split, in its order; with log-probabilities where the model gives them.
 
     Raises:
         Faulty: A sound cannot be used; with all that cannot.
         BadRequest: The model does not give each clip one caption of one line.
     """
+    import torch
+
     found: dict[int, str] = {}
     log_probabilities: dict[int, float] = {}
     scored = getattr(model, "caption_scored", None)
@@ -340,10 +369,13 @@ def captions(model: Captioner, split: Split, *, device: torch.device) -> tuple[l
                     raise BadRequest(f"a caption must be one line of text, and not empty; that of {name!r} is {text!r}")
                 found[index] = text
     order = range(len(split.clips))
-    return [found[index] for index in order], [log_probabilities[index] for index in order] if scored else None
+    in_order = [found[index] for index in order]
+    if not scored:
+        return in_order, None
+    return in_order, [log_probabilities[index] for index in order]
 
 
-def batches(split: Split, sample_rate: int, label: str) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
+def batches(split: Split, sample_rate: int, label: str) -> "Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]":
     """Load a split's sounds, clips of like length together.
 
     Args:
@@ -357,11 +389,13 @@ def batches(split: Split, sample_rate: int, label: str) -> Iterator[tuple[list[i
     Raises:
         Faulty: A sound cannot be used; with all that cannot. After the first that cannot, none is yielded.
     """
+    import torch
+
     order = sorted(range(len(split.clips)), key=lambda index: split.clips[index].path.stat().st_size)
     findings: list[Finding] = []
     waiting: list[tuple[int, np.ndarray]] = []
 
-    def together() -> tuple[list[int], torch.Tensor, torch.Tensor]:
+    def together() -> "tuple[list[int], torch.Tensor, torch.Tensor]":
         lengths = torch.tensor([len(sound) for _, sound in waiting])
         padded = torch.zeros(len(waiting), int(lengths.max()))
         for row, (_, sound) in enumerate(waiting):

@@ -2,13 +2,14 @@
 
 A system's module says `PAPER` (where it was published) and `PARAMETERS` (how many; a number, or a text where they
 depend on the data) as constants. Its configs are the YAML files beside it that are named NAME.yaml and NAME-….yaml or,
-if the system is a package, those in its folder. A file that has a `grid` is a sweep, not a config.
+if the system is a package, those in its folder. A file that has a `grid` or a `search` is a sweep, not a config.
 """
 
 import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from evaluation.ordering import natural
@@ -52,7 +53,8 @@ def systems(root: Path = ROOT) -> list[Found]:
 def _describe(root: Path, place: Path, tree: ast.Module, package: Path | None) -> Found:
     sources = sorted(package.rglob("*.py")) if package else []
     trees = [tree, *(ast.parse(path.read_text(encoding="utf-8")) for path in sources)]
-    methods = {node.name for one in trees for node in ast.walk(one) if isinstance(node, ast.FunctionDef)}
+    nodes = chain.from_iterable(map(ast.walk, trees))
+    methods = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
     constants = dict(_constants(tree))
     parameters = constants.get("PARAMETERS", "")
     files = configs(package or place)
@@ -80,7 +82,12 @@ def configs(place: Path) -> list[Path]:
     else:
         own = place.with_suffix(".yaml")
         files = [own] * own.is_file() + sorted(place.parent.glob(f"{place.name}-*.yaml"))
-    return [path for path in files if not re.search(r"^grid:", path.read_text(encoding="utf-8"), re.MULTILINE)]
+    return [path for path in files if not _is_sweep(path)]
+
+
+def _is_sweep(file: Path) -> bool:
+    """Return whether a YAML file is a sweep file."""
+    return re.search(r"^(grid:|search: *optuna)", file.read_text(encoding="utf-8"), re.MULTILINE) is not None
 
 
 def figures(place: Path) -> Path:

@@ -1,9 +1,9 @@
-"""A system's published figures, and beside them those that were measured here, each with the data that it is of.
+"""Show a system's published results next to results measured here, each with the data that it was measured on.
 
-The figures of a system that is a package are in `published.yaml` in its folder, those of a module in
-`published/NAME.yaml` beside it:
+The published results of a system that is a package are in `published.yaml` in its folder, those of a module in
+`published/NAME.yaml` next to it:
 
-    source: where the figures are from
+    source: where the results were published
     metrics: [METRIC, …]
     data: {SPLIT: what the paper calls it, …}
     results:
@@ -11,8 +11,8 @@ The figures of a system that is a package are in `published.yaml` in its folder,
       - {system: NAME, SPLIT: {METRIC: …}}
 
 `metrics` are those to show, in order. `config` names a YAML file of the system, `system` another system that the paper
-compares with. `runs` is how many runs a figure is the mean of, or the best of if `best: true`. If a paper gives
-standard deviations, measured figures have them too.
+compares with. `runs` is the number of runs that a value is the mean of, or the best of if `best: true`. If a paper
+gives standard deviations, measured results have them too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,15 +23,14 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ValidationError, model_validator
 
-from evaluation import scores, yamlfiles
+from evaluation import report, scores, yamlfiles
 from evaluation.data.dataset import Split
-from evaluation.findings import BadRequest, Faulty, Finding, table, unknown_key
+from evaluation.findings import BadRequest, Faulty, Finding, unknown_key
 from evaluation.scores import Score
-from evaluation.statistics import factors
 from evaluation.statistics.intervals import Estimate, jackknife
 from systems import listing
 
-Figure = list[float] | dict[Literal["mean", "sd"], float]
+Value = list[float] | dict[Literal["mean", "sd"], float]
 
 
 class Published(BaseModel, extra="forbid"):
@@ -40,7 +39,16 @@ class Published(BaseModel, extra="forbid"):
     source: str
     metrics: list[str]
     data: dict[str, str]
-    results: list[dict[str, int | str | dict[str, Figure]]]
+    results: list[dict[str, int | str | dict[str, Value]]]
+
+    @property
+    def has_sd(self) -> bool:
+        """Whether the paper gives standard deviations."""
+        for result in self.results:
+            for name in self.data.keys() & result.keys():
+                if any(isinstance(value, dict) for value in result[name].values()):
+                    return True
+        return False
 
     @model_validator(mode="after")
     def check_results(self) -> "Published":
@@ -48,53 +56,47 @@ class Published(BaseModel, extra="forbid"):
         for number, result in enumerate(self.results, 1):
             if ("config" in result) == ("system" in result):
                 raise ValueError(f"result {number}: must have either config or system")
-            if unknown := result.keys() - {"config", "system", "runs", "best", *self.data}:
+            unknown = result.keys() - {"config", "system", "runs", "best", *self.data}
+            if unknown:
                 raise ValueError(f"result {number}: unknown key {min(unknown)!r}; it must be one of data")
             for name in self.data.keys() & result.keys():
-                if unknown := result[name].keys() - set(self.metrics):
+                unknown = result[name].keys() - set(self.metrics)
+                if unknown:
                     raise ValueError(f"result {number}: unknown metric {min(unknown)!r}; it must be one of metrics")
         return self
 
 
-def beside(system: str, runs: Sequence[Path] = (), data: str = "", split: Split | None = None) -> str:
-    """Lay published and measured figures side by side.
+def side_by_side(system: str, runs: Sequence[Path] = (), data: str = "", split: Split | None = None) -> str:
+    """Format published and measured results as a table.
 
-    Runs that differ in their seed alone are one row: their mean, with their standard deviation or Student's t interval
-    over runs. A single run has the interval of its score, by clip where there is one.
+    Runs that differ only in their seed are one row: their mean, with their standard deviation or Student's t interval
+    over runs. A single run has the interval of its score, by clip if the score has that.
 
     Args:
         system: Import name of the system.
-        runs: Folders of runs of it that were scored on the split.
+        runs: Run folders of the system that were scored on the split.
         data: What to call the data.
-        split: What the scores are of.
+        split: The split that was scored.
 
     Raises:
-        BadRequest: The system has no published figures.
-        Faulty: A folder is no run of the system, or was not scored on the split; with every finding.
+        BadRequest: The system has no published results.
+        Faulty: A folder is not a run of the system, or was not scored on the split; with every finding.
     """
+    import pandas as pd
+
     place = _place(system)
     content = read(listing.figures(place))
-    metrics = content.metrics
-    spread = False
-    for result in content.results:
-        for name in content.data:
-            spread |= any(isinstance(figure, dict) for figure in result.get(name, {}).values())
-    rows = []
-    for result in content.results:
-        system_name = result.get("config", result.get("system"))
-        for name, called in content.data.items():
-            if name in result:
-                values = {metric: _published(figures, spread) for metric, figures in result[name].items()}
-                cells = [values.get(metric, "") for metric in metrics]
-                rows.append([system_name, called, *cells, _how_published(result, spread)])
-    for configs, measured in _measured(system, place, runs, split).items():
+    rows = _published_rows(content)
+    for config, measured in _scores_by_config(system, place, runs, split).items():
         items = measured[0].items
         queries = f"{len(items.names)} {items.kind}, " if items.kind != "clips" else ""
-        called = f"{data} {split.name} ({queries}{len(split.clips)} clips)"
-        rows.append([configs, called, *(_figure(measured, metric, spread) for metric in metrics)])
-        rows[-1].append(_how(measured, spread))
-    heads = ["system", "data", *metrics, "how"]
-    return table(rows, heads, numbers=range(2, 2 + len(metrics))) + f"\npublished: {content.source}"
+        row = {"system": config, "data": f"{data} {split.name} ({queries}{len(split.clips)} clips)"}
+        for metric in content.metrics:
+            if all(metric in score.metrics for score in measured):
+                row[metric] = _measured_value(measured, metric, content.has_sd)
+        rows.append({**row, "how": _how_measured(measured, content.has_sd)})
+    table = pd.DataFrame(rows, columns=["system", "data", *content.metrics, "how"]).fillna("")
+    return report.text(table, dict.fromkeys(content.metrics, str)) + f"\npublished: {content.source}"
 
 
 def read(file: Path) -> Published:
@@ -113,8 +115,8 @@ def read(file: Path) -> Published:
         raise BadRequest(f"{file}: {place}: {reason}" if place else f"{file}: {reason}") from None
 
 
-def best_of(sweep: Path, by: str) -> list[Path]:
-    """The run folders of a sweep's best setting of each level of a factor.
+def best_runs(sweep: Path, by: str) -> list[Path]:
+    """Return the run folders of a sweep's best setting of each level of a factor.
 
     Args:
         sweep: The sweep's folder.
@@ -122,13 +124,17 @@ def best_of(sweep: Path, by: str) -> list[Path]:
 
     Raises:
         BadRequest: There is no such sweep, or no such factor in it.
-        Faulty: Its results do not hold; with every finding.
+        Faulty: Its results are not valid; with every finding.
     """
+    from evaluation.statistics import factors
+
     results = factors.read(sweep / "results.csv")
     if by not in results.factors:
         raise BadRequest(f"--by: {unknown_key(by, results.factors, 'factor')}")
-    chosen = {one.levels for one in factors.best(results, by)}
-    return [sweep / "runs" / run.name for run in results.runs if run.levels in chosen]
+    chosen = factors.best_settings(results, by).index
+    runs = results.runs.set_index(list(results.factors))
+    names = runs.loc[runs.index.isin(chosen), "run"]
+    return [sweep / "runs" / name for name in names]
 
 
 def _place(system: str) -> Path:
@@ -146,14 +152,13 @@ def _place(system: str) -> Path:
     return place
 
 
-def _measured(system: str, place: Path, runs: Sequence[Path], split: Split | None) -> dict[str, list[Score]]:
-    """The scores of runs by what their config is called."""
-    from systems import contract  # torch, which the published figures alone do without
+def _scores_by_config(system: str, place: Path, runs: Sequence[Path], split: Split | None) -> dict[str, list[Score]]:
+    """Return the scores of runs by the name of their config."""
+    from systems import contract  # imports torch, which published results alone do not need
 
-    found: dict[str, list[Score]] = {}
+    measured: dict[str, list[Score]] = {}
     findings = []
     for run in runs:
-        scored = run / "scores" / f"{split.name}.json"
         try:
             trained = contract.read_run(run)
         except BadRequest:
@@ -164,74 +169,86 @@ def _measured(system: str, place: Path, runs: Sequence[Path], split: Split | Non
         if trained is None or trained.system != system:
             findings.append(Finding(str(run), message=f"must be the folder of a run of {system}; give such folders"))
             continue
-        if not scored.is_file():
-            message = f"no such file; score the run: python -m evaluation score … --json {scored}"
-            findings.append(Finding(str(scored), message=message))
+        file = run / "scores" / f"{split.name}.json"
+        if not file.is_file():
+            message = f"no such file; score the run: python -m evaluation score … --json {file}"
+            findings.append(Finding(str(file), message=message))
             continue
-        score = scores.read(scored)
+        score = scores.read(file)
         expected = f"split:{split.name}#{split.fingerprint}"
         if expected not in score.signature.split("|"):
             message = f"must be of the data given, {expected}; the score is of other data: give those, or score again"
-            findings.append(Finding(str(scored), message=message))
-        else:
-            called = _called(contract.system(system).Config, trained.config, place)
-            found.setdefault(called, []).append(score)
+            findings.append(Finding(str(file), message=message))
+            continue
+        name = _config_name(contract.system(system).Config, trained.config, place)
+        measured.setdefault(name, []).append(score)
     if findings:
         raise Faulty(findings)
-    return found
+    return measured
 
 
-def _called(config: type[BaseModel], values: dict[str, object], place: Path) -> str:
+def _config_name(config: type[BaseModel], values: Mapping[str, object], place: Path) -> str:
     """Return the config file that has most in common with a run's config, and what differs in the run."""
     differences = {}
     for file in listing.configs(place):
-        there = config(**yamlfiles.read(file)).model_dump(mode="json")
-        differences[file.stem] = [f"{key}={value}" for key, value in values.items() if there.get(key) != value]
+        content = config(**yamlfiles.read(file)).model_dump(mode="json")
+        differences[file.stem] = [f"{key}={value}" for key, value in values.items() if content.get(key) != value]
     name = min(differences, key=lambda name: len(differences[name]))
     return " ".join([name, *differences[name]])
 
 
-def _how_published(result: Mapping[str, object], spread: bool) -> str:
+def _published_rows(content: Published) -> list[dict[str, str]]:
+    """Return a row for each published result on each data set."""
+    rows = []
+    for result in content.results:
+        for name, data in content.data.items():
+            if name not in result:
+                continue
+            row = {"system": result.get("config", result.get("system")), "data": data}
+            for metric, value in result[name].items():
+                row[metric] = _published_value(value, content.has_sd)
+            rows.append({**row, "how": _how_published(result, content.has_sd)})
+    return rows
+
+
+def _published_value(value: Value, has_sd: bool) -> str:
+    if isinstance(value, Mapping):
+        return _with_sd(value["mean"], value["sd"])
+    decimals = 4 if has_sd else 3
+    low, high = value[1:] or (None, None)
+    return report.with_interval(value[0], low, high, decimals)
+
+
+def _how_published(result: Mapping[str, object], has_sd: bool) -> str:
     if "runs" not in result:
         return "published"
+    statistic = "mean and SD" if has_sd else "mean"
     if result.get("best"):
-        of = "best"
-    elif spread:
-        of = "mean and SD"
-    else:
-        of = "mean"
-    return f"published, {of} of {result['runs']} runs"
+        statistic = "best"
+    return f"published, {statistic} of {result['runs']} runs"
 
 
-def _published(figures: Sequence[float] | Mapping[str, float], spread: bool) -> str:
-    if isinstance(figures, Mapping):
-        return f"{figures['mean']:.4f} ± {figures['sd']:.4f}"
-    value, *interval = (f"{figure:.{4 if spread else 3}f}" for figure in figures)
-    return f"{value} ({'–'.join(interval)})" if interval else value
+def _measured_value(measured: Sequence[Score], metric: str, has_sd: bool) -> str:
+    values = np.array([score.metrics[metric].estimate.value for score in measured])
+    if has_sd and len(measured) > 1:
+        return _with_sd(values.mean(), values.std(ddof=1))
+    estimate = jackknife(values, t=True) if len(measured) > 1 else _estimate(measured[0], metric)
+    return report.with_interval(estimate.value, estimate.low, estimate.high, 4 if has_sd else 3)
 
 
-def _estimate(measured: Sequence[Score], metric: str) -> Estimate:
+def _how_measured(measured: Sequence[Score], has_sd: bool) -> str:
     if len(measured) > 1:
-        return jackknife(np.array([score.metrics[metric].estimate.value for score in measured]), t=True)
-    return measured[0].metrics[metric].by_clip or measured[0].metrics[metric].estimate
-
-
-def _figure(measured: Sequence[Score], metric: str, spread: bool) -> str:
-    if any(metric not in score.metrics for score in measured):
-        return ""
-    if spread and len(measured) > 1:
-        values = np.array([score.metrics[metric].estimate.value for score in measured])
-        return _published({"mean": values.mean(), "sd": values.std(ddof=1)}, spread)
-    estimate = _estimate(measured, metric)
-    interval = [estimate.low, estimate.high] if estimate.low == estimate.low else []  # a single item has none
-    return _published([estimate.value, *interval], spread)
-
-
-def _how(measured: Sequence[Score], spread: bool) -> str:
-    if len(measured) > 1:
-        if spread:
-            return f"measured, mean and SD of {len(measured)} runs"
-        return f"measured, mean of {len(measured)} runs, t over runs"
+        statistics = f"mean and SD of {len(measured)} runs" if has_sd else f"mean of {len(measured)} runs, t over runs"
+        return f"measured, {statistics}"
     metric = next(iter(measured[0].metrics))
-    clip = ", by clip" if measured[0].metrics[metric].by_clip else ""
-    return f"measured, {_estimate(measured, metric).interval}{clip}"
+    by_clip = ", by clip" if measured[0].metrics[metric].by_clip else ""
+    return f"measured, {_estimate(measured[0], metric).interval}{by_clip}"
+
+
+def _estimate(score: Score, metric: str) -> Estimate:
+    """Return a metric with its interval by clip, or with its plain interval if there is none."""
+    return score.metrics[metric].by_clip or score.metrics[metric].estimate
+
+
+def _with_sd(mean: float, sd: float) -> str:
+    return f"{report.number(mean, 4)} ± {report.number(sd, 4)}"

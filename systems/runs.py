@@ -1,4 +1,4 @@
-"""What becomes of a run folder once it is trained: predicted with, scored.
+"""Predict and score with a trained run.
 
 The verb `predict` and every run of a sweep go through here, so that predictions are the same wherever they are made.
 """
@@ -6,17 +6,18 @@ The verb `predict` and every run of a sweep go through here, so that predictions
 from collections.abc import Collection
 from pathlib import Path
 
-import torch
-
 from evaluation import predictions
 from evaluation.data.dataset import Split
 from evaluation.findings import WARNING, BadRequest, Finding, say
 from evaluation.metrics import captioning, retrieval
 from evaluation.scores import Score
+from evaluation.text import plural
 from systems import contract
-from systems.caching.embeddings import kept
+from systems.caching.embeddings import cache_embeddings
+from systems.parts.devices import default_device
 
-PARTS = {"captioning": ("caption",), "retrieval": ("embed_audio", "embed_text")}  # what a task needs of a model
+# The methods that a model must have for a task.
+METHODS = {"captioning": ("caption",), "retrieval": ("embed_audio", "embed_text")}
 
 
 def predict(
@@ -47,26 +48,30 @@ def predict(
         message = "no such file: training has not come to the end of an epoch; give the same training command again"
         raise BadRequest(f"{checkpoint}: {message}")
     warn_unfinished(folder)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     model = contract.load(name, checkpoint, trusted).to(device)
     task = task or ("captioning" if hasattr(model, "caption") else "retrieval")
-    if lacking := [part for part in PARTS[task] if not hasattr(model, part)]:
-        can = " and ".join(one for one, parts in PARTS.items() if all(hasattr(model, part) for part in parts))
-        message = f"the model of {name} has no {lacking[0]}, which {task} needs; ask for what it does"
-        raise BadRequest(f"{message}: {can}" if can else message)
-    with kept(cache):
-        if task == "captioning":
-            path = folder / "predictions" / f"{split.name}.csv"
-            captions, log_probabilities = contract.captions(model, split, device=device)
-            predictions.write_captions(path, split.file_names, captions, log_probabilities)
-            said = len(set(captions))
-            return f"{path}: {len(captions)} clips, {said} different caption{'s' if said > 1 else ''}"
-        if not split.queries:
-            raise BadRequest(f"the split {split.name} has no queries to answer")
-        path = folder / "predictions" / f"{split.name}.npz"
-        prediction = contract.similarity(model, split, device=device)
+    if missing := _missing_methods(model, task):
+        possible = " and ".join(one for one in METHODS if not _missing_methods(model, one))
+        message = f"the model of {name} has no {missing[0]}, which {task} needs; ask for what it does"
+        raise BadRequest(f"{message}: {possible}" if possible else message)
+    if cache is not None:
+        cache_embeddings(model, cache)
+    if task == "captioning":
+        path = folder / "predictions" / f"{split.name}.csv"
+        captions, log_probabilities = contract.captions(model, split, device=device)
+        predictions.write_captions(path, split.file_names, captions, log_probabilities)
+        return f"{path}: {len(captions)} clips, {plural(len(set(captions)), 'different caption')}"
+    if not split.queries:
+        raise BadRequest(f"the split {split.name} has no queries to answer")
+    path = folder / "predictions" / f"{split.name}.npz"
+    prediction = contract.similarity(model, split, device=device)
     prediction.save(path)
     return f"{path}: {len(prediction.queries)} queries x {len(prediction.file_names)} clips"
+
+
+def _missing_methods(model: object, task: str) -> list[str]:
+    return [method for method in METHODS[task] if not hasattr(model, method)]
 
 
 def warn_unfinished(folder: Path) -> None:

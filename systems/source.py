@@ -3,6 +3,7 @@
 import ast
 import hashlib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -45,25 +46,36 @@ def digests(system: str, *others: str) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def _imports(content: bytes, package: str) -> Iterator[str]:
+@cache  # every run of a sweep asks for the same files
+def _imports(content: bytes, package: str) -> list[str]:
     """Return what a module of a package imports anywhere: modules, and names of which some are modules."""
     try:
         tree = ast.parse(content)
     except (SyntaxError, ValueError):
-        return
-    for node in ast.walk(tree):
+        return []
+    names = []
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield alias.name
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:  # one dot is the package itself, each further one the package around it
                 parts = package.split(".")
                 outer = parts[: len(parts) + 1 - node.level]
                 base = ".".join([*outer, base]).rstrip(".")
-            yield base
-            for alias in node.names:
-                yield f"{base}.{alias.name}"
+            names.append(base)
+            names += [f"{base}.{alias.name}" for alias in node.names]
+    return names
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield every statement of a module, also within others; `ast.walk` would visit every expression too."""
+    waiting: list[ast.AST] = list(tree.body)
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for block in ("body", "orelse", "finalbody", "handlers", "cases"):
+            waiting += getattr(node, block, [])
 
 
 def write(folder: Path, system: str, *others: str) -> None:

@@ -11,11 +11,14 @@ A run is a folder:
     predictions/     from `systems predict`
     scores/          from `evaluation score`
 
-What makes resuming exact: everything random in an epoch follows from the seed and the epoch's number (`Course` seeds
-every generator as the epoch begins, the sampler is seeded by epoch); learning rate, stopping and the best epoch follow
-from the rows of metrics.csv, which the checkpoint carries; and what an epoch leaves behind counts only once its last
-checkpoint is written. Lightning's own plateau scheduler steps after the checkpoint is written and its `last` may lag
-behind its `best`, so their part is done here.
+Three rules make resuming exact:
+
+1. Each epoch seeds all random generators from the run's seed and the epoch's number.
+2. Learning rate, stopping and the best epoch are computed from the epochs' rows in `last.ckpt`; metrics.csv is a copy.
+3. An epoch counts only after `last.ckpt` is written.
+
+Lightning's own plateau scheduler steps after the checkpoint is written, and its `last` may lag behind its `best`, so
+`Course` does their work here.
 """
 
 import contextlib
@@ -202,10 +205,28 @@ class Run:
             # Every device goes through the whole validation split.
             warnings.filterwarnings("ignore", message=".*self.log\\('validation_.*sync_dist=True.*")
             warnings.filterwarnings("ignore", category=FutureWarning, module="lightning|torch")
-            trainer = lightning.Trainer(
+            callbacks: list[Callback] = [course]
+            if sys.stderr.isatty():  # a line per epoch is written anyway
+                callbacks.append(Bar())
+            trainer = self._trainer(plan, callbacks)
+            if trainer.is_global_zero:
+                where = f"{trainer.world_size} x {trainer.accelerator.name()}"
+                tqdm.write(f"training on {where}, {trainer.precision}")
+            with course.ending_on_interrupts(), quiet_lightning():
+                trainer.fit(
+                    module,
+                    datamodule=Batches(train, validation, collate, plan.batch, self.seed),
+                    ckpt_path=self.last if self.last.exists() else None,
+                    weights_only=True,
+                )
+
+    def _trainer(self, plan: Schedule, callbacks: list[Callback]) -> lightning.Trainer:
+        """Return the Lightning trainer of this run."""
+        with quiet_lightning():
+            return lightning.Trainer(
                 max_epochs=plan.epochs,
                 logger=TensorBoardLogger(self.folder, name="", version="tensorboard"),
-                callbacks=[course, *([Bar()] if sys.stderr.isatty() else [])],  # a line per epoch is written anyway
+                callbacks=callbacks,
                 enable_progress_bar=sys.stderr.isatty(),
                 plugins=[AtomicCheckpoints()],
                 enable_checkpointing=False,
@@ -216,16 +237,16 @@ class Run:
                 deterministic="warn",
                 **self.flags,
             )
-            if trainer.is_global_zero:
-                where = f"{trainer.world_size} x {trainer.accelerator.name()}"
-                tqdm.write(f"training on {where}, {trainer.precision}")
-            with course.ending_on_interrupts():
-                trainer.fit(
-                    module,
-                    datamodule=Batches(train, validation, collate, plan.batch, self.seed),
-                    ckpt_path=self.last if self.last.exists() else None,
-                    weights_only=True,
-                )
+
+    def continues(self, values: Sequence[float]) -> bool:
+        """Return whether to train another epoch; a sweep overrides it to stop runs early.
+
+        A run that is stopped here can be resumed like one that was interrupted.
+
+        Args:
+            values: The monitored value of every epoch so far, turned so that higher is better.
+        """
+        return True
 
     def describe(self, model: torch.nn.Module, description: Mapping[str, object]) -> None:
         """Write system.yaml: what a submission's metadata asks for, by its names, and what ran where.
@@ -373,11 +394,12 @@ class Course(Callback):
         trainer.save_checkpoint(self.run.last, weights_only=False)
         if trainer.is_global_zero:
             write_rows(self.run.folder / "metrics.csv", self.rows)
-            figures = ", ".join(
-                f"{name.replace('_', ' ')} {value:.4g}" for name, value in row.items() if name != "epoch"
-            )
-            tqdm.write(f"epoch {row['epoch']:3}: {figures}{' (best)' if values[-1] == max(values) else ''}")
-        trainer.should_stop = trainer.should_stop or self.ended
+            figures = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in row.items() if name != "epoch"]
+            line = f"epoch {row['epoch']:3}: {', '.join(figures)}"
+            if values[-1] == max(values):
+                line += " (best)"
+            tqdm.write(line)
+        trainer.should_stop = trainer.should_stop or self.ended or not self.run.continues(values)
 
 
 class Bar(TQDMProgressBar):
@@ -395,20 +417,33 @@ class Bar(TQDMProgressBar):
 
 @cache  # a sweep asks for each of its runs, with the same flags
 def followed(**flags: object) -> Mapping[str, object]:
-    """What of lightning's flags the weights follow from, as lightning understands them.
+    """Return the Lightning settings that affect the weights, as Lightning understands the flags.
 
     Raises:
         BadRequest: A flag is wrong, or asks for what this machine does not have.
     """
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     try:
-        trainer = lightning.Trainer(logger=False, enable_checkpointing=False, **flags)
+        with quiet_lightning():
+            trainer = lightning.Trainer(logger=False, enable_checkpointing=False, **flags)
     except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
         raise BadRequest(f"lightning's flags: {' '.join(str(error).split())}") from None
-    if (found := trainer.accumulate_grad_batches) < 1:  # which lightning takes: the loss is divided by it
-        raise BadRequest(f"lightning's flags: accumulate_grad_batches must be 1 or more; found {found}")
+    batches = trainer.accumulate_grad_batches
+    if batches < 1:  # Lightning accepts it, but divides the loss by it
+        raise BadRequest(f"lightning's flags: accumulate_grad_batches must be 1 or more; found {batches}")
     devices = trainer.world_size  # each takes a batch
-    return {"precision": trainer.precision, "devices": devices, "accumulate_grad_batches": found}
+    return {"precision": trainer.precision, "devices": devices, "accumulate_grad_batches": batches}
+
+
+@contextlib.contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Keep Lightning from announcing the devices within the block; warnings still appear."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def plateaued(values: Sequence[float], epochs: int) -> bool:
@@ -522,7 +557,10 @@ class AtomicCheckpoints(TorchCheckpointIO):
 def _flat(value: object, prefix: str = "") -> dict[str, object]:
     if not isinstance(value, dict):
         return {prefix: value}
-    return {k: v for key, child in value.items() for k, v in _flat(child, f"{prefix}.{key}" if prefix else key).items()}
+    flat = {}
+    for key, child in value.items():
+        flat |= _flat(child, f"{prefix}.{key}" if prefix else key)
+    return flat
 
 
 def _git_state() -> dict[str, object] | None:

@@ -10,9 +10,13 @@ import csv
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import soundfile
+
+hypothesis.settings.register_profile("no deadline", deadline=None)  # tests do not depend on the machine's speed
+hypothesis.settings.load_profile("no deadline")
 
 SPLITS = {"development": 6, "validation": 3, "evaluation": 3}
 WORDS = ["birds", "rain", "engine", "steps", "water", "door", "wind", "crowd", "bell", "dog", "saw", "thunder"]
@@ -20,9 +24,9 @@ WORDS = ["birds", "rain", "engine", "steps", "water", "door", "wind", "crowd", "
 
 LONGEST = (
     "test_readme.py",
-    "test_sweep.py",
+    "test_tune.py",
     "test_training.py",
-    "test_sweep.py",
+    "test_job.py",
     "test_captioner.py",
     "test_atae.py",
     "test_fuzz.py",

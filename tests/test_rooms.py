@@ -1,6 +1,7 @@
 """The four rooms import one way: baseline, systems and submission look down, and submission never at systems."""
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,42 @@ def test_imports_run_one_way(room):
 )
 def test_a_wrong_import_would_be_seen(source):
     assert imported(source) == {"systems"}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    if parts[-1] == "__init__":
+        parts = parts[:-1]
+    return ".".join(parts)
+
+
+def imported_modules(source: str, modules: set[str]) -> set[str]:
+    """The modules of the kit that a source imports, also inside its functions."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                names.append(submodule if submodule in modules else node.module)
+    return modules.intersection(names)
+
+
+def without_type_checking(source: str) -> str:
+    """The source without `if TYPE_CHECKING:` blocks, which import nothing at run time."""
+    tree = ast.parse(source)
+    tree.body = [node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node))]
+    return ast.unparse(tree)
+
+
+def test_no_modules_import_each_other():
+    paths = [path for room in MAY_IMPORT for path in sorted((ROOT / room).rglob("*.py"))]
+    sources = {module_name(path): path.read_text(encoding="utf-8") for path in paths}
+    graph = {}
+    for name, source in sources.items():
+        graph[name] = imported_modules(without_type_checking(source), set(sources)) - {name}
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"these modules import each other: {' -> '.join(error.args[1])}")

@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 from tqdm import tqdm
@@ -30,7 +31,9 @@ def check_dataset(folder: Path) -> tuple[str, list[Finding]]:
         BadRequest: There is no such folder, or no split in it.
     """
     dataset, findings = survey(folder, (), sound=True)
-    clips = [(split.name, clip) for split in dataset.splits.values() for clip in split.clips if clip.path.is_file()]
+    clips = []
+    for split in dataset.splits.values():
+        clips += [(split.name, clip) for clip in split.clips if clip.path.is_file()]
     sounds: dict[str, list[audio.Sound]] = {name: [] for name in dataset.splits}
 
     def listen(item: tuple[str, Clip]) -> audio.Sound | audio.UnusableSound:
@@ -55,8 +58,7 @@ def check_dataset(folder: Path) -> tuple[str, list[Finding]]:
     for name, split in dataset.splits.items():
         rows.append(_row(split, sounds[name], findings[name]))
     headers = ["split", "clips", "captions", "queries", "sounds", "h:mm:ss", "seconds", "Hz", "findings"]
-    everything = sorted(finding for part in findings.values() for finding in part)
-    return table(rows, headers, numbers=range(1, 8)), everything
+    return table(rows, headers, numbers=range(1, 8)), sorted(chain.from_iterable(findings.values()))
 
 
 def _row(split: Split, sounds: Sequence[audio.Sound], findings: Sequence[Finding]) -> list[object]:
@@ -66,7 +68,8 @@ def _row(split: Split, sounds: Sequence[audio.Sound], findings: Sequence[Finding
         seconds = [sound.seconds for sound in sounds]
         total = _clock(sum(seconds))
         span = f"{min(seconds):.1f}–{max(seconds):.1f}"
-        rates = ", ".join(str(rate) for rate in sorted({sound.sample_rate for sound in sounds}))
+        different_rates = sorted({sound.sample_rate for sound in sounds})
+        rates = ", ".join(map(str, different_rates))
     captions = sum(len(clip.captions) for clip in split.clips)
     return [
         split.name,

@@ -40,6 +40,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 
@@ -105,6 +106,16 @@ class Split:
     def file_names(self) -> tuple[str, ...]:
         """The names of all clips."""
         return tuple(clip.file_name for clip in self.clips)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The sound files of all clips."""
+        return [clip.path for clip in self.clips]
+
+    @cached_property
+    def all_captions(self) -> tuple[str, ...]:
+        """Every caption of every clip, in order, also those that several clips share."""
+        return tuple(chain.from_iterable(clip.captions for clip in self.clips))
 
     @cached_property
     def captions(self) -> Mapping[str, frozenset[str]]:
@@ -182,7 +193,7 @@ def read_dataset(folder: Path, *splits: str, sound: bool = True) -> Dataset:
         Faulty: The data do not hold; with every finding, its file with the folder.
     """
     dataset, findings = survey(folder, splits, sound)
-    everything = [finding for part in findings.values() for finding in part]
+    everything = list(chain.from_iterable(findings.values()))
     if any(finding.severity == ERROR for finding in everything):
         raise Faulty(replace(finding, file=f"{folder}/{finding.file}") for finding in everything)
     return dataset
@@ -227,7 +238,8 @@ def survey(folder: Path, names: tuple[str, ...], sound: bool) -> tuple[Dataset, 
         if name not in SPLITS:
             raise BadRequest(unknown_key(name, SPLITS, "split"))
     # AudioCaps' `test` is not blind.
-    published = {path.stem for name in AUDIOCAPS for path in _caption_files(folder, name)}
+    caption_files = chain.from_iterable(_caption_files(folder, name) for name in AUDIOCAPS)
+    published = {path.stem for path in caption_files}
     blind = [name for name in BLIND if (folder / name).is_dir() and name not in published]
     there = [name for name in SPLITS if _caption_files(folder, name) or name in blind]
     unread = warn_of_other_headers(folder)
@@ -251,8 +263,9 @@ def survey(folder: Path, names: tuple[str, ...], sound: bool) -> tuple[Dataset, 
             message = f"there is no captions_{name}.csv; add one or take the folder away"
             findings[""].append(Finding(f"{name}/", message=message))
     splits = {name: _read_split(folder, name, sound, findings[name]) for name in names or there}
-    quiet = sorted(finding for part in findings.values() for finding in part if finding.severity != ERROR)
-    return Dataset(folder, MappingProxyType(splits), tuple(quiet)), findings
+    everything = sorted(chain.from_iterable(findings.values()))
+    no_errors = tuple(finding for finding in everything if finding.severity != ERROR)
+    return Dataset(folder, MappingProxyType(splits), no_errors), findings
 
 
 def _caption_files(folder: Path, split: str) -> list[Path]:

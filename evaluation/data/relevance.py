@@ -3,6 +3,7 @@
 import ast
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 
@@ -95,7 +96,7 @@ def _unknown_clips(
     """Find the names in a relevance file that are no clips, given with the lines that list them."""
     match = explain(unknown, file_names)
     if match:
-        listed = {name for names in relevance.values() for name in names}
+        listed = set(chain.from_iterable(relevance.values()))
         message = match.message(len(listed), "names")
         yield Finding(file, unknown[next(iter(match.pairs))][0], "audio_filenames", message)
     meant = closest(file_names)

@@ -1,255 +1,222 @@
-"""What the factors of a grid of runs do to a metric: settings, levels, and paired tests between levels.
+"""What each factor of a sweep does to a metric: the mean of each setting and level, and paired tests between levels.
 
 Conventions
 -----------
-- A *factor* has *levels*; a *setting* has a level of each factor; a *run* is a setting with a seed. What is compared of
-  a setting is the mean over its seeds; SD is the sample standard deviation (n - 1).
-- **The file** is what `systems sweep` writes, or any CSV of that form: first the run's name, then a column for each
-  factor, then `seed`, `state`, `seconds` and `error`, then metrics, of which the first is the one that is compared. Of
-  these only the factors, `seed` and a metric must be there. A row without a value (a run that failed, or has not ended)
-  is left out and counted.
-- **Test.** The one-sided Wilcoxon signed-rank test between two levels of a factor: a pair is a setting of all other
-  factors, with the one level and with the other, over the seeds that both have. Where there is only one such setting,
-  as in a sweep of a single factor, the pairs are the seeds. Pairs without a difference are dropped (Wilcoxon's way). p
-  is exact up to 50 pairs without ties, and by all exchanges of signs up to 13 pairs with ties; otherwise it is the
-  normal approximation.
-- **The published figures** of Weck et al. 2021, section 4, are for an encoder with overlap against the same without:
+- A *factor* has *levels*. A *setting* is one level of each factor. A *run* is a setting with a seed. Settings are
+  compared by the mean over their seeds. SD is the sample standard deviation (n - 1).
+- **File.** `systems sweep` writes it, and any CSV of this form can be read: the run's name, a column for each factor,
+  then `seed`, `state`, `seconds` and `error`, then metrics. The first metric is compared unless another is chosen. Only
+  the factors, `seed` and one metric are required. A row without a value (the run failed or has not ended) is skipped
+  and counted, and so is a run whose state is `stopped` (early, by `stop_early` in the sweep file).
+- **Test.** The one-sided Wilcoxon signed-rank test between two levels of a factor. A pair is a setting of all other
+  factors, once with each level, over the seeds that both have. If there is only one such setting, as in a sweep of a
+  single factor, the pairs are the seeds. Pairs with a difference of zero are dropped (Wilcoxon's way). p is exact up to
+  50 pairs without ties, and by all exchanges of signs up to 13 pairs with ties; otherwise it is the normal
+  approximation.
+- **Published values.** Weck et al. 2021, section 4, compare an encoder with overlap against the same encoder without:
   W = 84, p < 8.08e-07 (COALA) and W = 112, p < 3.92e-06 (YAMNet). They are the normal approximation, without a
   correction for continuity, for 44 pairs and no other number up to 132. The exact p of these W are 6.61e-08 and
-  7.21e-07, 12 and 5 times smaller; `normal` gives the published ones. The paper does not say what the 44 pairs are, and
-  the grid has none for this test: the settings of one encoder with one overlap are 3 adapters x 11 kinds of words = 33,
-  its other products are 3 and 11, with ten seeds 30, 110 and 330. (4 x 11 = 44 are the encoders and kinds of words, but
-  each test is of a single encoder.) Here such a test has 33 pairs.
-- **Which direction.** Nobody said beforehand which level should be the better, so both one-sided tests are made, and
-  both count in the correction; the one that is shown is that with the smaller p, whose level is called the better. (Its
-  mean may be the lower one, where a few large differences stand against many small ones.)
-- **Several tests.** Holm's (1979) correction over all tests of one factor, 2 for each pair of levels; within the levels
-  of another factor, over all of these together. With `against`, levels are compared with that one alone, and the
-  correction counts fewer tests.
-- **The smallest p** that n pairs can give is 2 ** -n, where all differ in one direction. Corrected, no p is smaller
-  than that times the number of tests (or 1). Where this is 0.05 or more, no difference can be marked, however large:
-  five seeds of two levels give 2 x 0.03125 = 0.0625.
+  7.21e-07, which is 12 and 5 times smaller; `normal` gives the published ones. The paper does not say what the 44 pairs
+  are, and its grid has none for this test: the settings of one encoder with one overlap are 3 adapters x 11 kinds of
+  words = 33, its other products are 3 and 11, and with ten seeds 30, 110 and 330. (4 x 11 = 44 are the encoders and
+  kinds of words, but each test is of a single encoder.) Here such a test has 33 pairs.
+- **Direction.** Which level should be better is not known beforehand. So both one-sided tests are made, and both count
+  in the correction. The table shows the test with the smaller p and calls its level the better. (Its mean can be the
+  worse one, if a few large differences outweigh many small ones.)
+- **Several tests.** Holm's (1979) correction covers all tests of one factor, 2 for each pair of levels. Within the
+  levels of another factor it covers the tests of all these levels together. With `against`, levels are compared with
+  that level only, and the correction counts fewer tests.
+- **Smallest p.** n pairs cannot give a p below 2 ** -n, which they give if all differ in one direction. After the
+  correction, no p is smaller than that times the number of tests (or 1). If this is 0.05 or more, no difference can be
+  marked, however large: five seeds of two levels give 2 x 0.03125 = 0.0625.
 - **Marks**, of the corrected p: * below 0.05, ** below 0.01, *** below 0.001.
 """
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean, stdev
-from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
+from evaluation import report
 from evaluation.data import tables
 from evaluation.files import replacing
-from evaluation.findings import BadRequest, Faulty, Finding, printable, table, unknown_key
+from evaluation.findings import BadRequest, Faulty, Finding, printable, unknown_key
 from evaluation.metrics.catalogue import lower_is_better
-from evaluation.statistics.comparison import holm, marks, p_value
+from evaluation.statistics.comparison import holm
 
 AROUND = ("run", "seed", "state", "seconds", "error")  # the columns around the factors: one before them, four after
 SHOWN = 10  # settings in the table for people
-EXACT = 50  # pairs up to which the test is exact where no two differences are equal
+EXACT = 50  # pairs up to which the test is exact if no two differences are equal
+EXACT_TIES = 13  # pairs up to which the test is exact if some differences are equal
 MARKED = 0.05  # corrected p below which a difference is marked
-EXACT_TIES = 13  # pairs up to which ties leave the test exact
 
 
-class Result(NamedTuple):
-    """One run's value of the metric."""
-
-    levels: tuple[str, ...]  # of each factor
-    seed: int
-    value: float
-    name: str = ""  # of its folder, where the file says it
-
-
-class Setting(NamedTuple):
-    """The runs of a setting, or of all settings that have some levels in common."""
-
-    levels: tuple[str, ...]
-    mean: float
-    sd: float  # NaN of a single one
-    n: int
-    best: float  # of a single run
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Results:
-    """The runs that have a value.
+    """The runs of a sweep that have a value.
 
     Attributes:
-        file: Where they are from.
-        metric: What is compared.
+        file: The file that they were read from.
+        metric: The metric that is compared.
         factors: The factors' names.
-        runs: The runs.
-        missing: How many runs have no value.
+        runs: A row for each run: its name (`run`), its level of each factor, its `seed`, and the metric.
+        missing: Number of runs without a value.
+        stopped: Number of runs that were stopped early and are left out, whether they have a value or not.
     """
 
     file: str
     metric: str
     factors: tuple[str, ...]
-    runs: tuple[Result, ...]
+    runs: pd.DataFrame
     missing: int = 0
+    stopped: int = 0
 
-    def levels(self, factor: str) -> tuple[str, ...]:
-        """The levels of a factor, in the order of the file."""
-        place = self.factors.index(factor)
-        return tuple(dict.fromkeys(run.levels[place] for run in self.runs))
-
-    def having(self, factor: str, level: str) -> list[Result]:
-        """The runs of a level."""
-        place = self.factors.index(factor)
-        return [run for run in self.runs if run.levels[place] == level]
+    def levels(self, factor: str) -> list[str]:
+        """Return the levels of a factor, in the order of the file."""
+        return list(self.runs[factor].unique())
 
 
-@dataclass(frozen=True)
-class Contrast:
-    """The test whether one level of a factor is better than another.
-
-    Attributes:
-        factor: The factor.
-        within: The level of another factor that all pairs have; empty for all.
-        better: The level with the smaller p.
-        worse: The other.
-        difference: The mean of the pairs' differences, better less worse.
-        pairs: How many pairs there are.
-        of: What they are: settings or seeds.
-        statistic: W, the sum of the ranks of the pairs in which the worse did better.
-        p: One-sided.
-        p_holm: After Holm's correction.
-        tests: How many tests the correction counts.
-    """
-
-    factor: str
-    within: str
-    better: str
-    worse: str
-    difference: float
-    pairs: int
-    of: str
-    statistic: float
-    p: float
-    p_holm: float = math.nan
-    tests: int = 1
-
-    @property
-    def smallest_p(self) -> float:
-        """The smallest p that so many pairs can give."""
-        return 0.5**self.pairs
-
-    @property
-    def smallest_p_holm(self) -> float:
-        """The smallest p that so many pairs can give after Holm's correction."""
-        return min(1.0, self.tests * self.smallest_p)
+# Reading --------------------------------------------------------------------------------------------------------------
 
 
 def read(path: Path, metric: str | None = None) -> Results:
-    """Read a sweep's results.
+    """Read the results of a sweep.
 
     Args:
         path: The CSV file.
-        metric: What to compare; the first metric of the file where None.
+        metric: The metric to compare (default: the first metric of the file).
 
     Raises:
         BadRequest: There is no such file, or no such metric in it.
-        Faulty: The file does not hold; with every finding.
+        Faulty: The file is not valid; with every finding.
     """
     if not path.is_file():
         raise BadRequest(f"{path}: no such file; give the results.csv of a sweep")
     findings: list[Finding] = []
-    records, whole = tables.read(path, str(path), findings)
-    if findings and not records:  # nothing could be read, so nothing is known of the header
+    records, is_complete = tables.read(path, str(path), findings)
+    if findings and not records:  # the file could not be read at all, so nothing is known of its header
         raise Faulty(findings)
     header = records[0][1] if records else []
     if "seed" not in header or len(set(header)) < len(header):
         message = "must have a header of different names with `seed`, and before it the factors; "
         findings.append(Finding(str(path), 1, message=f"{message}found {', '.join(header) or 'nothing'}"))
-    if findings or not whole:
+    if findings or not is_complete:
         raise Faulty(findings)
+    factors, metrics = _factors_and_metrics(header, str(path))
+    if metric and metric not in metrics:
+        raise BadRequest(f"{path}: {unknown_key(metric, metrics, 'metric')}")
+    metric = metric or metrics[0]
+    rows = []
+    for line, cells in records[1:]:
+        if len(cells) == len(header):
+            rows.append((line, dict(zip(header, cells, strict=True))))
+        else:
+            findings.append(Finding(str(path), line, message=f"must have {len(header)} cells, but has {len(cells)}"))
+    ended = [(line, row) for line, row in rows if row.get("state") != "stopped"]
+    scored = [(line, row) for line, row in ended if row[metric].strip()]
+    runs = _runs(scored, factors, metric, str(path), findings)
+    if not findings and runs.empty:
+        findings.append(Finding(str(path), message=f"must have a run with a value of {metric}; has none"))
+    if findings:
+        raise Faulty(findings)
+    missing, stopped = len(ended) - len(scored), len(rows) - len(ended)
+    return Results(str(path), metric, tuple(factors), runs, missing, stopped)
+
+
+def _factors_and_metrics(header: Sequence[str], file: str) -> tuple[list[str], list[str]]:
+    """Return the names of the factors, before `seed`, and of the metrics, behind it."""
     seed = header.index("seed")
     factors = [name for name in header[:seed] if name not in AROUND]
     metrics = [name for name in header[seed:] if name not in AROUND]
     if not factors or not metrics:
-        lacks = "a column for each factor before `seed`" if not factors else "a metric's column behind `seed`"
-        raise Faulty([Finding(str(path), 1, message=f"must have {lacks}; found {', '.join(header)}")])
-    if metric and metric not in metrics:
-        raise BadRequest(f"{path}: {unknown_key(metric, metrics, 'metric')}")
-    metric = metric or metrics[0]
-    runs: dict[tuple[tuple[str, ...], str], Result] = {}
-    missing = 0
-    for line, cells in records[1:]:
-        if len(cells) != len(header):
-            findings.append(Finding(str(path), line, message=f"must have {len(header)} cells, but has {len(cells)}"))
-            continue
-        row = dict(zip(header, cells, strict=True))
-        levels = tuple(row[factor] for factor in factors)
-        if not row[metric].strip():
-            missing += 1
-            continue
+        required = "a metric's column behind `seed`" if factors else "a column for each factor before `seed`"
+        raise Faulty([Finding(file, 1, message=f"must have {required}; found {', '.join(header)}")])
+    return factors, metrics
+
+
+def _runs(
+    rows: Sequence[tuple[int, dict[str, str]]],
+    factors: Sequence[str],
+    metric: str,
+    file: str,
+    findings: list[Finding],
+) -> pd.DataFrame:
+    """Return the table of runs, from rows with their lines; invalid rows are findings."""
+    runs = []
+    seen = set()
+    for line, row in rows:
+        levels = [row[factor] for factor in factors]
         try:
-            value, number = float(row[metric]), int(row["seed"])
-            if not math.isfinite(value):
-                raise ValueError
+            seed, value = int(row["seed"]), float(row[metric])
         except ValueError:
+            seed, value = 0, math.nan
+        if not math.isfinite(value):
             message = f"seed must be a whole number and {metric} a number; found {row['seed']!r} and {row[metric]!r}"
-            findings.append(Finding(str(path), line, message=message))
+            findings.append(Finding(file, line, message=message))
             continue
-        if (levels, number) in runs:
-            message = f"is the second row of {', '.join(levels)} with seed {number}; leave one out"
-            findings.append(Finding(str(path), line, message=message))
-        runs[levels, number] = Result(levels, number, value, row.get(AROUND[0], ""))
-    if not findings and not runs:
-        findings.append(Finding(str(path), message=f"must have a run with a value of {metric}; has none"))
-    if findings:
-        raise Faulty(findings)
-    return Results(str(path), metric, tuple(factors), tuple(runs.values()), missing)
+        if (*levels, seed) in seen:
+            message = f"is the second row of {', '.join(levels)} with seed {seed}; leave one out"
+            findings.append(Finding(file, line, message=message))
+        seen.add((*levels, seed))
+        runs.append([row.get("run", ""), *levels, seed, value])
+    return pd.DataFrame(runs, columns=["run", *factors, "seed", metric])
 
 
-def settings(runs: Iterable[Result], metric: str) -> list[Setting]:
-    """The settings of runs, in the order of their first ones."""
-    values: dict[tuple[str, ...], list[float]] = {}
-    for run in runs:
-        values.setdefault(run.levels, []).append(run.value)
-    return [_summed(levels, those, those, metric) for levels, those in values.items()]
+# Means ----------------------------------------------------------------------------------------------------------------
 
 
-def _summed(levels: tuple[str, ...], values: Sequence[float], runs: Sequence[float], metric: str) -> Setting:
-    most = min(runs) if lower_is_better(metric) else max(runs)
-    return Setting(levels, fmean(values), stdev(values) if len(values) > 1 else math.nan, len(values), most)
+def settings(results: Results) -> pd.DataFrame:
+    """Summarise the runs of each setting.
+
+    Returns:
+        A row for each setting, the best first: `mean` and `sd` over its runs, the number of `runs`, and the `best` run.
+    """
+    runs = results.runs.groupby(list(results.factors), sort=False)[results.metric]
+    summary = runs.agg(mean="mean", sd="std", runs="size", best=_best(results.metric))
+    means = summary["mean"].round(12)  # means that differ by rounding only keep the order of the file
+    return summary.loc[means.sort_values(ascending=lower_is_better(results.metric), kind="stable").index]
 
 
-def ranked(found: Iterable[Setting], metric: str) -> list[Setting]:
-    """Settings, the best first."""
-    return sorted(found, key=lambda one: one.mean, reverse=not lower_is_better(metric))
+def best_settings(results: Results, factor: str) -> pd.DataFrame:
+    """Return the best setting of each level of a factor, as rows of `settings`."""
+    best = settings(results).groupby(level=factor, sort=False).head(1)
+    order = [best.index.get_level_values(factor).get_loc(level) for level in results.levels(factor)]
+    return best.iloc[order]
 
 
-def best(results: Results, factor: str) -> list[Setting]:
-    """The best setting of each level of a factor."""
-    metric = results.metric
-    found = (ranked(settings(results.having(factor, level), metric), metric) for level in results.levels(factor))
-    return [those[0] for those in found]
+def level_means(results: Results, factor: str) -> pd.DataFrame:
+    """Summarise all settings that have a level, for each level of a factor.
+
+    Returns:
+        A row for each level: `mean` and `sd` of the settings' means, the number of `settings`, and the `best` run.
+    """
+    means = settings(results)["mean"].groupby(level=factor)
+    summary = means.agg(mean="mean", sd="std", settings="size")
+    summary["best"] = results.runs.groupby(factor)[results.metric].agg(_best(results.metric))
+    return summary.loc[results.levels(factor)]
 
 
-def marginal(results: Results, factor: str) -> list[Setting]:
-    """Each level of a factor over all settings that have it: mean and SD of the settings' means."""
-    found = []
-    for level in results.levels(factor):
-        runs = results.having(factor, level)
-        means = [one.mean for one in settings(runs, results.metric)]
-        found.append(_summed((level,), means, [run.value for run in runs], results.metric))
-    return found
+def _best(metric: str) -> str:
+    """Return the name of pandas' function for the best value."""
+    return "min" if lower_is_better(metric) else "max"
+
+
+# Tests ----------------------------------------------------------------------------------------------------------------
 
 
 def wilcoxon(differences: Sequence[float], normal: bool = False) -> tuple[float, float]:
     """Test whether differences tend to be above zero: the one-sided Wilcoxon signed-rank test.
 
     Args:
-        differences: (n,) of each pair.
-        normal: Whether to use the normal approximation for any number of pairs, as Weck et al. 2021 do.
+        differences: (n,) the difference of each pair.
+        normal: Use the normal approximation for any number of pairs, as Weck et al. 2021 do.
 
     Returns:
-        W, the sum of the ranks of those below zero, and p.
+        W, the sum of the ranks of the differences below zero, and p.
 
     >>> wilcoxon([0.3, 0.1, 0.4, 0.2, 0.5])
     (0.0, 0.03125)
@@ -257,43 +224,39 @@ def wilcoxon(differences: Sequence[float], normal: bool = False) -> tuple[float,
     from scipy import stats
 
     # Equal differences of means may differ in their last digits; they must count as ties.
-    found = np.array([float(f"{difference:.12g}") for difference in differences])
-    found = np.where(np.abs(found) < 1e-12, 0, found)
-    found = found[found != 0]
-    if not len(found):
+    rounded = np.array([float(f"{difference:.12g}") for difference in differences])
+    rounded[np.abs(rounded) < 1e-12] = 0
+    nonzero = rounded[rounded != 0]
+    if not len(nonzero):
         return 0.0, 1.0
-    has_ties = len(np.unique(np.abs(found))) < len(found)
+    has_ties = len(np.unique(np.abs(nonzero))) < len(nonzero)
     method = "asymptotic"
-    if not normal and not has_ties and len(found) <= EXACT:
+    if not normal and not has_ties and len(nonzero) <= EXACT:
         method = "exact"
-    elif not normal and has_ties and len(found) <= EXACT_TIES:
+    elif not normal and has_ties and len(nonzero) <= EXACT_TIES:
         method = stats.PermutationMethod(n_resamples=np.inf)
-    p = float(stats.wilcoxon(found, alternative="greater", method=method).pvalue)
-    ranks = stats.rankdata(np.abs(found))
-    return float(ranks[found < 0].sum()), p
+    p = float(stats.wilcoxon(nonzero, alternative="greater", method=method).pvalue)
+    ranks = stats.rankdata(np.abs(nonzero))
+    return float(ranks[nonzero < 0].sum()), p
 
 
-def pairs(results: Results, factor: str, one: str, other: str) -> tuple[list[float], str]:
+def paired_differences(results: Results, factor: str, one: str, other: str) -> tuple[pd.Series, str]:
     """Pair two levels of a factor.
 
     Returns:
-        What the one has more than the other in each pair, and what the pairs are: settings or seeds.
+        The metric of `one` less that of `other` in each pair, and what the pairs are: `settings` or `seeds`.
     """
-    place = results.factors.index(factor)
-    sides: list[dict[tuple[str, ...], dict[int, float]]] = []
-    for level in (one, other):
-        values: dict[tuple[str, ...], dict[int, float]] = {}
-        for run in results.having(factor, level):
-            values.setdefault(run.levels[:place] + run.levels[place + 1 :], {})[run.seed] = run.value
-        sides.append(values)
-    found = []
-    for rest in sides[0]:
-        left, right = sides[0][rest], sides[1].get(rest, {})
-        if common := [seed for seed in left if seed in right]:
-            found.append([left[seed] - right[seed] for seed in common])
-    if len(found) == 1:
-        return found[0], "seeds"
-    return [fmean(differences) for differences in found], "settings"
+    others = [name for name in results.factors if name != factor]
+    # A row for each setting of the other factors with a seed, a column for each level.
+    by_level = results.runs.pivot(index=[*others, "seed"], columns=factor, values=results.metric)
+    by_level = by_level.reindex(columns=[one, other])
+    differences = (by_level[one] - by_level[other]).dropna()
+    if not others:
+        return differences, "seeds"
+    by_setting = differences.groupby(level=others)
+    if by_setting.ngroups == 1:
+        return differences, "seeds"
+    return by_setting.mean(), "settings"
 
 
 def contrasts(
@@ -303,8 +266,8 @@ def contrasts(
     *,
     against: str | None = None,
     normal: bool = False,
-) -> list[Contrast]:
-    """Test two levels of a factor at a time, among all settings or within each level of another factor.
+) -> pd.DataFrame:
+    """Test each pair of levels of a factor, over all settings or within each level of another factor.
 
     Args:
         results: The results.
@@ -314,100 +277,124 @@ def contrasts(
         normal: As in `wilcoxon`.
 
     Returns:
-        For each pair of levels the test with the smaller p, with Holm's correction over all of these and of
-        those in the other direction.
+        A row for each pair of levels, of the one-sided test with the smaller p:
+
+        - `factor`; `within`, the other factor and its level; `better` and `worse`, the levels
+        - `difference`: mean of the pairs' differences, better less worse
+        - `pairs`: number of pairs; `of`: what they are, settings or seeds
+        - `W`: sum of the ranks of the pairs in which the worse level has the better value
+        - `p`, and `p_holm` after Holm's correction over all tests in both directions
+        - `p_smallest` and `p_holm_smallest`: the smallest values that so many pairs can give
+        - `tests`: number of tests in the correction; `mark`: stars of `p_holm`
     """
     compared = list(itertools.combinations(results.levels(factor), 2))
     if against is not None:
-        compared = [levels for levels in compared if against in levels]
-    shown, others = [], []
-    for group, part in _groups(results, within).items():
-        for one, other in compared:
-            if tests := _both_directions(part, factor, group, (one, other), normal):
-                shown.append(tests[0])
-                others.append(tests[1])
-    tests = [*shown, *others]
-    corrected = holm(np.array([test.p for test in tests]))
-    kept = zip(shown, corrected[: len(shown)], strict=True)
-    return [replace(test, p_holm=float(p), tests=len(tests)) for test, p in kept]
-
-
-def _groups(results: Results, within: str | None) -> dict[str, Results]:
-    """The results of each level of a factor, by that level; all of them by an empty one where there is no factor."""
-    if not within:
-        return {"": results}
-    groups = {}
-    for level in results.levels(within):
-        groups[level] = replace(results, runs=tuple(results.having(within, level)), missing=0)
-    return groups
-
-
-def _both_directions(
-    results: Results, factor: str, group: str, levels: tuple[str, str], normal: bool
-) -> list[Contrast]:
-    """Test whether either of two levels is better, the smaller p first; nothing where they have no pair."""
-    sign = -1 if lower_is_better(results.metric) else 1
-    tests = []
-    for one, other in (levels, levels[::-1]):
-        differences, of = pairs(results, factor, one, other)
-        if differences:
-            statistic, p = wilcoxon([sign * difference for difference in differences], normal)
-            mean = fmean(differences)
-            tests.append(Contrast(factor, group, one, other, mean, len(differences), of, statistic, p))
-    return sorted(tests, key=lambda test: (test.p, -sign * test.difference))
-
-
-# Said to people, and kept ---------------------------------------------------------------------------------------------
-
-
-def settings_table(metric: str, factors: Sequence[str], found: Sequence[Setting]) -> str:
-    """Settings as a table."""
-    rows = [[*map(printable, one.levels), *_figures(one)] for one in found]
-    return table(
-        rows, [*map(printable, factors), f"mean {metric}", "SD", "runs", "best run"], numbers=_last(factors, 4)
-    )
-
-
-def _figures(one: Setting) -> list[str]:
-    sd = "–" if math.isnan(one.sd) else f"{one.sd:.4f}"
-    return [f"{one.mean:.4f}", sd, str(one.n), f"{one.best:.4f}"]
-
-
-def _last(before: Sequence[str], count: int) -> range:
-    return range(len(before), len(before) + count)
-
-
-def contrasts_table(found: Sequence[Contrast]) -> str:
-    """Tests as a table."""
-    heads = ["factor", *(["within"] if any(test.within for test in found) else []), "better", "worse"]
-    numbers = ["difference", "pairs", "W", "p", "smallest p", "p (Holm)", "smallest p (Holm)"]
+        compared = [pair for pair in compared if against in pair]
     rows = []
-    for test in found:
-        words = [test.factor, *([test.within] if "within" in heads else []), test.better, test.worse]
-        of = f"{test.pairs} {test.of}"
-        every_p = (test.p, test.smallest_p, test.p_holm, test.smallest_p_holm)
-        figures = [f"{test.difference:+.4f}", of, f"{test.statistic:g}", *map(p_value, every_p)]
-        rows.append([*map(printable, words), *figures, marks(test.p_holm)])
-    return table(rows, [*heads, *numbers, ""], numbers=_last(heads, len(numbers)))
+    for name, part in _parts(results, within):
+        for one, other in compared:
+            differences, unit = paired_differences(part, factor, one, other)
+            if len(differences):
+                test = _better_direction(differences, one, other, results.metric, normal)
+                rows.append({"factor": factor, "within": name, "pairs": len(differences), "of": unit, **test})
+    columns = ["factor", "within", "better", "worse", "difference", "pairs", "of", "W", "p", "p_other_direction"]
+    tests = pd.DataFrame(rows, columns=columns)
+    both_directions = tests[["p", "p_other_direction"]].to_numpy(dtype=float)
+    corrected = holm(both_directions.ravel()).reshape(both_directions.shape)
+    tests = tests.drop(columns="p_other_direction")
+    tests["p_smallest"] = 0.5 ** tests["pairs"].astype(float)
+    tests["p_holm"] = corrected[:, 0]
+    tests["p_holm_smallest"] = (both_directions.size * tests["p_smallest"]).clip(upper=1)
+    tests["tests"] = both_directions.size
+    tests["mark"] = tests["p_holm"].map(report.marks)
+    return tests
 
 
-def too_few(tested: Sequence[Contrast]) -> list[str]:
-    """Say for each factor whose tests can mark no difference how many pairs they would need."""
-    lines = []
-    for factor in dict.fromkeys(test.factor for test in tested):
-        tests = [test for test in tested if test.factor == factor]
-        if min(test.smallest_p_holm for test in tests) < MARKED:
+def _parts(results: Results, within: str | None) -> Iterator[tuple[str, Results]]:
+    """Give the results of each level of a factor with the level's name; all results if there is no factor."""
+    if within is None:
+        yield "", results
+        return
+    for level in results.levels(within):
+        runs = results.runs[results.runs[within] == level]
+        yield f"{within} {level}", replace(results, runs=runs, missing=0)
+
+
+def _better_direction(
+    differences: pd.Series, one: str, other: str, metric: str, normal: bool
+) -> dict[str, float | str]:
+    """Test whether either of two levels is better, and return the test with the smaller p."""
+    sign = -1 if lower_is_better(metric) else 1
+    tests = []
+    for better, worse, gained in ((one, other, differences), (other, one, -differences)):
+        statistic, p = wilcoxon(sign * gained, normal)
+        tests.append({"better": better, "worse": worse, "difference": gained.mean(), "W": statistic, "p": p})
+    # If both have the same p, the level with the better mean is called the better.
+    shown, opposite = sorted(tests, key=lambda test: (test["p"], -sign * test["difference"]))
+    return {**shown, "p_other_direction": opposite["p"]}
+
+
+def _all_contrasts(results: Results, by: str, against: str | None, normal: bool) -> pd.DataFrame:
+    """Test each pair of levels of every factor; `against` is a level of `by`."""
+    tests = []
+    for factor in results.factors:
+        level = against if factor == by else None
+        tests.append(contrasts(results, factor, against=level, normal=normal))
+    return pd.concat(tests, ignore_index=True)
+
+
+# Text and files -------------------------------------------------------------------------------------------------------
+
+
+def settings_table(found: pd.DataFrame, metric: str) -> str:
+    """Format rows of `settings` or `level_means` as text."""
+    heads = {"mean": f"mean {metric}", "sd": "SD", "best": "best run"}
+    formats = {heads[column]: _four_decimals for column in heads}
+    return report.text(found.rename(columns=heads), {**formats, "runs": str, "settings": str})
+
+
+def _four_decimals(value: float) -> str:
+    return report.number(value, 4)
+
+
+def contrasts_table(tests: pd.DataFrame) -> str:
+    """Format rows of `contrasts` over all settings as text."""
+    shown = tests[["factor", "better", "worse", "difference"]].copy()
+    shown["pairs"] = tests["pairs"].astype(str) + " " + tests["of"]
+    shown["W"] = tests["W"]
+    formats = {
+        "difference": lambda difference: report.number(difference, 4, signed=True),
+        "pairs": str,
+        "W": "{:g}".format,
+    }
+    heads = {
+        "p": "p",
+        "p_smallest": "smallest p",
+        "p_holm": "p (Holm)",
+        "p_holm_smallest": "smallest p (Holm)",
+    }
+    for column, head in heads.items():
+        shown[head] = tests[column]
+        formats[head] = report.p_value
+    shown[""] = tests["mark"]
+    return report.text(shown, formats)
+
+
+def too_few_pairs(tests: pd.DataFrame) -> list[str]:
+    """Return a note for each factor whose tests cannot mark any difference: how many pairs they would need."""
+    notes = []
+    for factor, rows in tests.groupby("factor", sort=False):
+        if rows["p_holm_smallest"].min() < MARKED:
             continue
-        most, count = max(test.pairs for test in tests), tests[0].tests
+        count = rows["tests"].iloc[0]
         needed = math.floor(math.log2(count / MARKED)) + 1  # the first n with count x 2 ** -n below MARKED
-        lines.append(
-            f"{printable(factor)}: {most} pairs and {count} tests can mark no difference; {needed} pairs are needed"
-        )
-    return lines
+        can = f"{rows['pairs'].max()} pairs and {count} tests can mark no difference"
+        notes.append(f"{printable(factor)}: {can}; {needed} pairs are needed")
+    return notes
 
 
-def report(results: Results, by: str, *, against: str | None = None, normal: bool = False) -> str:
-    """Everything as text: the best settings, the best for each level of a factor, every level, every test.
+def summary(results: Results, by: str, *, against: str | None = None, normal: bool = False) -> str:
+    """Format all tables as text: the best settings, the best for each level of a factor, every level, every test.
 
     Args:
         results: The results.
@@ -415,70 +402,69 @@ def report(results: Results, by: str, *, against: str | None = None, normal: boo
         against: The level of `by` that its others are compared with (default: each with each).
         normal: As in `wilcoxon`.
     """
-    found = ranked(settings(results.runs, results.metric), results.metric)
-    counts = sorted({one.n for one in found})
-    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    parts = [f"{results.file}: {len(results.runs)} runs of {len(found)} settings, {seeds} of each"]
-    if results.missing:
-        parts[0] += f"; {results.missing} more without {results.metric} (failed, or not ended)"
+    found = settings(results)
     more = f" (the best {SHOWN} of {len(found)})" if len(found) > SHOWN else ""
-    parts.append(f"settings{more}\n{settings_table(results.metric, results.factors, found[:SHOWN])}")
+    parts = [_counts(results, found), f"settings{more}\n{settings_table(found.head(SHOWN), results.metric)}"]
     if len(results.factors) > 1:
-        chosen = settings_table(results.metric, results.factors, best(results, by))
+        chosen = settings_table(best_settings(results, by), results.metric)
         parts.append(f"the best setting of each {printable(by)}\n{chosen}")
-        rows = []
-        for factor in results.factors:
-            rows += [[printable(factor), printable(*one.levels), *_figures(one)] for one in marginal(results, factor)]
-        heads = ["factor", "level", f"mean {results.metric}", "SD", "settings", "best run"]
-        parts.append(
-            f"levels, over the means of the settings that have them\n{table(rows, heads, numbers=range(2, 6))}"
-        )
-    tested = []
-    for factor in results.factors:
-        tested += contrasts(results, factor, against=against if factor == by else None, normal=normal)
-    if tested:
-        notes = ["p: one-sided Wilcoxon signed-rank test, over pairs that differ in this factor alone"]
-        if normal:
-            notes[0] += ", by the normal approximation"
-        notes.append("smallest p: what so many pairs give exactly where all differ in one direction")
-        over = "all pairs of a factor's levels"
-        if against is not None:
-            over = f"the pairs of {printable(against)} and another {printable(by)}"
-            if len(results.factors) > 1:
-                over += ", or all pairs of another factor's levels"
-        notes.append(f"Holm: over {over}, in both directions; * p < 0.05, ** p < 0.01, *** p < 0.001")
-        notes += too_few(tested)
-        parts.append("\n".join(["is one level better than another?", contrasts_table(tested), *notes]))
+        by_factor = {factor: level_means(results, factor) for factor in results.factors}
+        all_levels = settings_table(pd.concat(by_factor, names=["factor", "level"]), results.metric)
+        parts.append(f"levels, over the means of the settings that have them\n{all_levels}")
+    tests = _all_contrasts(results, by, against, normal)
+    if len(tests):
+        notes = _notes(results, by, against, normal)
+        lines = ["is one level better than another?", contrasts_table(tests), *notes, *too_few_pairs(tests)]
+        parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
 
-def save(results: Results, by: str, folder: Path, *, against: str | None = None, normal: bool = False) -> list[Path]:
-    """Write settings.csv, tests.csv (within each level of `by`, too) and the figures; return the paths.
+def _counts(results: Results, found: pd.DataFrame) -> str:
+    """Say how many runs there are of how many settings."""
+    fewest, most = found["runs"].min(), found["runs"].max()
+    seeds = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    text = f"{results.file}: {len(results.runs)} runs of {len(found)} settings, {seeds} of each"
+    if results.missing:
+        text += f"; {results.missing} more without {results.metric} (failed, or not ended)"
+    if results.stopped:
+        text += f"; {results.stopped} were stopped early and are left out"
+    return text
 
-    The arguments are those of `report`, and the folder to write to.
+
+def _notes(results: Results, by: str, against: str | None, normal: bool) -> list[str]:
+    """Explain the columns of the table of tests."""
+    test = "p: one-sided Wilcoxon signed-rank test, over pairs that differ in this factor alone"
+    if normal:
+        test += ", by the normal approximation"
+    family = "all pairs of a factor's levels"
+    if against is not None:
+        family = f"the pairs of {printable(against)} and another {printable(by)}"
+        if len(results.factors) > 1:
+            family += ", or all pairs of another factor's levels"
+    return [
+        test,
+        "smallest p: what so many pairs give exactly where all differ in one direction",
+        f"Holm: over {family}, in both directions; * p < 0.05, ** p < 0.01, *** p < 0.001",
+    ]
+
+
+def save(results: Results, by: str, folder: Path, *, against: str | None = None, normal: bool = False) -> list[Path]:
+    """Write settings.csv and tests.csv, which also has the tests within each level of `by`.
+
+    The arguments are those of `summary`, and the folder to write to.
+
+    Returns:
+        The files.
 
     Raises:
-        OSError: They cannot be written.
+        OSError: A file cannot be written.
     """
-    from evaluation.statistics import figures
-
-    rows: dict[str, list[list[object]]] = {"settings.csv": [[*results.factors, "mean", "sd", "runs", "best"]]}
-    for one in ranked(settings(results.runs, results.metric), results.metric):
-        rows["settings.csv"].append([*one.levels, one.mean, "" if math.isnan(one.sd) else one.sd, one.n, one.best])
-    heads = ["factor", "within", "better", "worse", "difference", "pairs", "of", "W"]
-    rows["tests.csv"] = [[*heads, "p", "p_smallest", "p_holm", "p_holm_smallest", "tests", "mark"]]
-    asked = [(factor, None) for factor in results.factors]
-    asked += [(factor, by) for factor in results.factors if factor != by]
-    for factor, within in asked:
-        one = against if factor == by else None
-        for test in contrasts(results, factor, within, against=one, normal=normal):
-            where = f"{within} {test.within}" if within else ""
-            values = [test.difference, test.pairs, test.of, test.statistic]
-            values += [test.p, test.smallest_p, test.p_holm, test.smallest_p_holm, test.tests, marks(test.p_holm)]
-            rows["tests.csv"].append([factor, where, test.better, test.worse, *values])
-    written = []
-    for name, lines in rows.items():
+    tests = [_all_contrasts(results, by, against, normal)]
+    for factor in results.factors:
+        if factor != by:
+            tests.append(contrasts(results, factor, by, normal=normal))
+    content = {"settings.csv": settings(results), "tests.csv": pd.concat(tests, ignore_index=True)}
+    for name, table in content.items():
         with replacing(folder / name) as part:
-            part.write_text(tables.spreadsheet(lines), encoding="utf-8", errors="backslashreplace")
-        written.append(folder / name)
-    return written + figures.draw(results, by, folder)
+            part.write_text(report.csv(table), encoding="utf-8", errors="backslashreplace")
+    return [folder / name for name in content]

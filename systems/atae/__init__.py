@@ -26,15 +26,17 @@ from gensim.models import KeyedVectors
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from evaluation import predictions
 from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Clip, Dataset, Split, read_dataset
 from evaluation.findings import BadRequest
-from evaluation.metrics import retrieval
 from systems.caching.embeddings import embed
 from systems.caching.features import waveforms
 from systems.caption_retrieval import fsd50k
-from systems.parts import adapters, encoders, frozen, losses, pairs, texts, words
-from systems.parts.adapters import side_by_side
+from systems.parts import adapters, encoders, losses, pairs, texts, words
+from systems.parts.checkpoints import SystemModule, load_weights
+from systems.parts.descriptions import describe_system
+from systems.parts.devices import default_device
+from systems.parts.sequences import chunks, length_mask, masked_mean, stack_sequences
+from systems.parts.validation import retrieval_metrics
 from systems.training import Run, Schedule, called, read_checkpoint
 
 Adapter = Literal["mlp", "mha", "identity"]
@@ -137,8 +139,12 @@ class Retriever(nn.Module):
     @cached_property
     def frozen(self) -> dict[str, str]:
         """The encoders that do not learn, by the prefix of their weights, and what their embeddings follow from."""
-        found = {} if self.config.train_audio else {"audio_encoder.": self.audio.identity}
-        return found if self.config.train_text else found | {"text_encoder.": self.text_encoder.identity}
+        frozen = {}
+        if not self.config.train_audio:
+            frozen["audio_encoder."] = self.audio.identity
+        if not self.config.train_text:
+            frozen["text_encoder."] = self.text_encoder.identity
+        return frozen
 
     def align_audio(self, sequences: Tensor, lengths: Tensor) -> Tensor:
         """Map what the audio encoder gives, (N, T, size) with (N,) lengths, to (N, size) of length 1."""
@@ -150,16 +156,16 @@ class Retriever(nn.Module):
 
     @staticmethod
     def _align(adapter: nn.Module, sequences: Tensor, lengths: Tensor) -> Tensor:
-        mask = adapters.inside(lengths, sequences.shape[1])
-        return F.normalize(adapters.mean(adapter(sequences, mask), mask).float(), dim=1)
+        mask = length_mask(lengths, sequences.shape[1])
+        return F.normalize(masked_mean(adapter(sequences, mask), mask).float(), dim=1)
 
     def embed_audio(self, sounds: Tensor, lengths: Tensor) -> Tensor:
         """Embed (N, samples) mono sounds at `sample_rate`, of `lengths` (N,) samples, as (N, size)."""
-        return self.align_audio(*side_by_side(self.audio(sounds, lengths)))
+        return self.align_audio(*stack_sequences(self.audio(sounds, lengths)))
 
     def embed_text(self, captions: Sequence[str]) -> Tensor:
         """Embed texts as (texts, size)."""
-        parts = [captions[start : start + texts.TOGETHER] for start in range(0, len(captions), texts.TOGETHER)]
+        parts = chunks(captions, texts.TOGETHER)
         return torch.cat([self.align_text(*self.text_encoder(part)) for part in parts])
 
 
@@ -212,7 +218,7 @@ class Material:
         self.captions, self.numbers, self.pairs, self.owners = known
         self.train_text = model.config.train_text
         paths = [clip.path for clip in clips]
-        model.to("cuda" if torch.cuda.is_available() else "cpu")
+        model.to(default_device())
         if model.config.train_audio:
             self.sounds = waveforms(paths, model.sample_rate, cache)
         else:
@@ -223,32 +229,36 @@ class Material:
     def batch(self, pairs: Sequence[tuple[int, int]]) -> Batch:
         """Lay pairs side by side."""
         clips, captions = map(list, zip(*pairs, strict=True))
-        sounds = side_by_side([torch.from_numpy(self.sounds[number].copy()) for number in clips])
-        return Batch(*sounds, *self.said(captions), torch.tensor(clips), self.owners[captions])
+        sounds = stack_sequences([torch.from_numpy(self.sounds[number].copy()) for number in clips])
+        return Batch(*sounds, *self.caption_embeddings(captions), torch.tensor(clips), self.owners[captions])
 
-    def said(self, captions: Sequence[int]) -> tuple[Tensor | list[str], Tensor]:
+    def caption_embeddings(self, captions: Sequence[int]) -> tuple[Tensor | list[str], Tensor]:
         """Some captions' embeddings side by side with their lengths; the captions if the text encoder learns."""
         if self.train_text:
             return [self.captions[number] for number in captions], torch.ones(len(captions))
-        return side_by_side([torch.from_numpy(self.texts[number].copy()) for number in captions])
+        return stack_sequences([torch.from_numpy(self.texts[number].copy()) for number in captions])
 
 
-class Training(frozen.Training):
+class Training(SystemModule):
     """What lightning does with the model: one step of training, one of validation, the optimizer."""
 
     def __init__(self, model: Retriever, split: Split, material: Material):
         super().__init__(model)
         self.split, self.material = split, material
 
-    def heard(self, sounds: Tensor, lengths: Tensor) -> Tensor:
+    def embed_sounds(self, sounds: Tensor, lengths: Tensor) -> Tensor:
         """Embed a batch's sounds as (N, size)."""
         model = self.model
-        return model.embed_audio(sounds, lengths) if model.config.train_audio else model.align_audio(sounds, lengths)
+        if model.config.train_audio:
+            return model.embed_audio(sounds, lengths)
+        return model.align_audio(sounds, lengths)
 
-    def said(self, captions: Tensor | list[str], lengths: Tensor) -> Tensor:
+    def embed_captions(self, captions: Tensor | list[str], lengths: Tensor) -> Tensor:
         """Embed a batch's texts as (N, size)."""
         model = self.model
-        return model.embed_text(captions) if model.config.train_text else model.align_text(captions, lengths)
+        if model.config.train_text:
+            return model.embed_text(captions)
+        return model.align_text(captions, lengths)
 
     def loss(self, sounds: Tensor, captions: Tensor, clips: Tensor, owners: Tensor) -> Tensor:
         """The config's loss of (N, size) sounds and captions."""
@@ -263,7 +273,8 @@ class Training(frozen.Training):
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Embed the batch's pairs, and return their loss among those of all processes."""
-        sounds, captions = self.heard(batch.sounds, batch.sound_lengths), self.said(batch.texts, batch.text_lengths)
+        sounds = self.embed_sounds(batch.sounds, batch.sound_lengths)
+        captions = self.embed_captions(batch.texts, batch.text_lengths)
         loss = self.loss(*map(losses.gathered, (sounds, captions, batch.clips, batch.owners)))
         size = len(batch.clips)
         self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
@@ -275,7 +286,8 @@ class Training(frozen.Training):
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Keep the clips' embeddings, and log the loss of each with its first caption."""
-        sounds, captions = self.heard(batch.sounds, batch.sound_lengths), self.said(batch.texts, batch.text_lengths)
+        sounds = self.embed_sounds(batch.sounds, batch.sound_lengths)
+        captions = self.embed_captions(batch.texts, batch.text_lengths)
         self.clips.append(sounds)
         loss = self.loss(sounds, captions, batch.clips, batch.owners)
         self.log("validation_loss", loss, prog_bar=True, batch_size=len(batch.clips))
@@ -283,14 +295,12 @@ class Training(frozen.Training):
     def on_validation_epoch_end(self) -> None:
         """Answer every query of the validation split, and log mAP@10 and R@10."""
         numbers = [self.material.numbers[query] for query in self.split.queries]
-        parts = [numbers[start : start + texts.TOGETHER] for start in range(0, len(numbers), texts.TOGETHER)]
-        batches = [self.transfer_batch_to_device(self.material.said(part), self.device, 0) for part in parts]
-        captions = torch.cat([self.said(*batch) for batch in batches])
-        scores = (captions @ torch.cat(self.clips).T).float().cpu().numpy()
-        similarity = predictions.Similarity(self.split.queries, self.split.file_names, scores)
-        found = retrieval.ranks(self.split.truth, similarity)
-        self.log("validation_mAP@10", float(retrieval.average_precision(*found, 10).mean()), prog_bar=True)
-        self.log("validation_R@10", float(retrieval.recall(*found, 10).mean()))
+        captions = []
+        for part in chunks(numbers, texts.TOGETHER):
+            batch = self.transfer_batch_to_device(self.material.caption_embeddings(part), self.device, 0)
+            captions.append(self.embed_captions(*batch))
+        scores = torch.cat(captions) @ torch.cat(self.clips).T
+        self.log_dict(retrieval_metrics(self.split, scores), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam, as published."""
@@ -311,7 +321,10 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         run = replace(run, data={**run.data, "noisy": noisy.digest})
     vectors, kept = None, run.folder / WORDS
     if config.text_encoder == "train":
-        vectors = words.read(kept) if kept.exists() else words.train(development.captions, seed=run.seed, cbow=True)
+        if kept.exists():
+            vectors = words.read(kept)
+        else:
+            vectors = words.train(development.captions, seed=run.seed, cbow=True)
     lightning.seed_everything(run.seed, verbose=False)
     model = Retriever(config, vectors)
 
@@ -319,35 +332,30 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     if vectors and not kept.exists():
         words.write(vectors, kept)
     for number, stage in enumerate(config.stages, 1):
-        part = run if number == len(config.stages) else replace(run, folder=run.folder / f"stage-{number}")
+        part = run
+        if number < len(config.stages):
+            part = replace(run, folder=run.folder / f"stage-{number}")
         part.start()
-        known = [*validation.clips, *(clip for kind in stage for clip in clips[kind])]
+        known = [*validation.clips]
+        for kind in stage:
+            known += clips[kind]
         material = Material(known, validation.queries, model, run.cache)
         to_train = [pair for pair in material.pairs if pair[0] >= len(validation.clips)]
         firsts = {clip: (clip, caption) for clip, caption in reversed(material.pairs) if clip < len(validation.clips)}
         to_validate = [firsts[clip] for clip in sorted(firsts)]
         part.fit(Training(model, validation, material), to_train, to_validate, material.batch, config)
-        frozen.fill(model, part.best)
-    run.describe(
-        model,
-        {
-            "input_sampling_rate": f"{model.sample_rate / 1000:g}kHz",
-            "acoustic_features": f"{config.audio_encoder} embeddings",
-            "word_embeddings": called(config.text_encoder),
-            "data_augmentation": None,
-            "machine_learning_method": "cross-modal alignment",
-            "learning_scheme": "supervised",
-            "ensemble": False,
-            "audio_modelling": config.audio_encoder,
-            "word_modelling": called(config.text_encoder),
-            "loss_function": f"{config.loss.replace('_', '-')} loss",
-            "optimizer": "Adam",
-            "learning_rate": config.learning_rate,
-            "gradient_clipping": 0,
-            "gradient_norm": None,
-            "metric_monitored": f"validation {config.monitor}",
-        },
+        load_weights(model, read_checkpoint(part.best), part.best)
+    description = describe_system(
+        config,
+        model.sample_rate,
+        acoustic_features=f"{config.audio_encoder} embeddings",
+        word_embeddings=called(config.text_encoder),
+        machine_learning_method="cross-modal alignment",
+        audio_modelling=config.audio_encoder,
+        word_modelling=called(config.text_encoder),
+        loss_function=f"{config.loss.replace('_', '-')} loss",
     )
+    run.describe(model, description)
 
 
 def read_noisy(folder: Path, share: float, seed: int) -> Split:
@@ -366,8 +374,9 @@ def load_model(checkpoint: Path) -> Retriever:
     Raises:
         BadRequest: An encoder is not on this machine, or one that did not learn is another than in training.
     """
-    config = Config(**read_checkpoint(checkpoint, config=dict)["config"])
+    state = read_checkpoint(checkpoint, config=dict, frozen=dict)
+    config = Config(**state["config"])
     vectors = words.read(checkpoint.parent.parent / WORDS) if config.text_encoder == "train" else None
     model = Retriever(config, vectors)
-    frozen.fill(model, checkpoint)
+    load_weights(model, state, checkpoint)
     return model.eval()

@@ -6,8 +6,8 @@ What is kept follows from the sound's content, the encoder, its weights and its 
 weights, fine-tuned ones for instance, has a store of its own.
 """
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,8 @@ from tqdm import tqdm
 from evaluation.data import audio
 from evaluation.findings import BadRequest
 from systems.caching.store import Store, parallel, usable
-from systems.parts.encoders import KEEP, Encoder
-from systems.sweeps.workers import pool
+from systems.parts.encoders import Encoder
+from systems.workers import pool
 
 Values = np.ndarray | audio.UnusableSound
 
@@ -44,49 +44,68 @@ def embed(paths: Sequence[Path], encoder: Encoder, cache: Path, *, workers: int 
         Faulty: A sound cannot be used, or its embeddings are not finite; with all of these. The others are kept.
         BadRequest: Workers are asked for and ray is not installed.
     """
-
-    def here(missing: Sequence[Path]) -> Iterator[Values]:
-        for sound in parallel(_decode(encoder), missing, label):
-            yield sound if isinstance(sound, audio.UnusableSound) else _embedded(sound, encoder)
-
-    def spread(missing: Sequence[Path]) -> Iterator[Values]:
-        return tqdm(_spread(missing, encoder, workers), label, len(missing), unit="clip", leave=False, disable=None)
-
     label = f"{encoder.name} embeddings"
-    return _store(encoder, cache).rows(paths, spread if workers else here)
+
+    def encode_here(missing: Sequence[Path]) -> Iterator[Values]:
+        for sound in parallel(_decode(encoder), missing, label):
+            yield sound if isinstance(sound, audio.UnusableSound) else _encode_sound(encoder, sound)
+
+    def encode_on_workers(missing: Sequence[Path]) -> Iterator[Values]:
+        values = _spread(missing, encoder, workers)
+        return tqdm(values, label, len(missing), unit="clip", leave=False, disable=None)
+
+    encode = encode_on_workers if workers else encode_here
+    return _store(encoder, cache).rows(paths, encode)
 
 
-@contextlib.contextmanager
-def kept(cache: Path | None) -> Iterator[None]:
-    """Within the block, keep what encoders that do not learn say of a sound, and do not ask them twice.
+@dataclass(frozen=True)
+class CachedEncoder(Encoder):
+    """An encoder whose embeddings are kept: a sound that was encoded before is read from the cache.
 
-    A sound is known by its samples: predictions, which load their own, need not say where they are from.
+    A sound is known by its samples, so that predictions, which load their own sounds, share the cache with training.
+    An encoder that learns is never cached.
 
-    Args:
-        cache: Folder of the cache; several processes may share it. None keeps nothing.
+    Attributes:
+        cache: Folder of the cache; several processes may share it.
     """
 
-    def keep(encoder: Encoder, sounds: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        samples = [np.ascontiguousarray(sound.cpu().numpy()) for sound in sounds]
+    cache: Path = Path(".cache")
 
-        def compute(missing: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-            for sound in missing:
-                values = _embedded(sound, encoder)
-                if isinstance(values, audio.UnusableSound):
-                    raise BadRequest(str(values))
-                yield values
+    def __call__(self, sounds: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
+        """Embed mono sounds as `Encoder.__call__` does."""
+        if any(parameter.requires_grad for parameter in self.model.parameters()):
+            return super().__call__(sounds, lengths)
+        samples = []
+        for sound, length in zip(sounds, lengths.tolist(), strict=True):
+            samples.append(np.ascontiguousarray(sound[:length].cpu().numpy()))
+        device = self.device(sounds)
+        rows = _store(self, self.cache).rows(samples, self._encode, _sample_digests)
+        return [torch.from_numpy(values.copy()).to(device) for values in rows]
 
-        def digests(sounds: Sequence[np.ndarray]) -> list[str]:
-            return [f"samples {xxhash.xxh3_128_hexdigest(sound)}" for sound in sounds]
+    def _encode(self, missing: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+        """Encode the sounds that the cache lacks."""
+        for sound in missing:
+            values = _encode_sound(self, sound)
+            if isinstance(values, audio.UnusableSound):
+                raise BadRequest(str(values))
+            yield values
 
-        rows = _store(encoder, cache).rows(samples, compute, digests)
-        return [torch.from_numpy(values.copy()) for values in rows]
 
-    before = KEEP.set(keep if cache else None)
-    try:
-        yield
-    finally:
-        KEEP.reset(before)
+def cache_embeddings(model: torch.nn.Module, cache: Path) -> None:
+    """Replace every encoder of a model by one that reads and writes a cache.
+
+    Args:
+        model: The model; its encoders are attributes of its modules.
+        cache: Folder of the cache.
+    """
+    for module in model.modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, Encoder):
+                setattr(module, name, CachedEncoder(**vars(value), cache=cache))
+
+
+def _sample_digests(sounds: Sequence[np.ndarray]) -> list[str]:
+    return [f"samples {xxhash.xxh3_128_hexdigest(sound)}" for sound in sounds]
 
 
 def _store(encoder: Encoder, cache: Path) -> Store:
@@ -98,9 +117,10 @@ def _decode(encoder: Encoder) -> Callable[[Path], Values]:
     return usable(lambda path: audio.load(path, encoder.sample_rate))
 
 
-def _embedded(sound: np.ndarray, encoder: Encoder) -> Values:
-    with torch.inference_mode(), kept(None):
-        (values,) = encoder(torch.from_numpy(sound)[None], torch.tensor([len(sound)]))
+def _encode_sound(encoder: Encoder, sound: np.ndarray) -> Values:
+    """Encode one sound of (samples,) as (timestamps, size)."""
+    with torch.inference_mode():
+        values = encoder.encode_one(torch.from_numpy(sound))
     if not values.isfinite().all():
         return audio.UnusableSound(f"{encoder.name} gives it embeddings that are not finite; leave the sound out")
     return values.cpu().numpy()
@@ -120,4 +140,4 @@ class _Worker:
 
     def embed(self, path: Path) -> Values:
         sound = _decode(self.encoder)(path)
-        return sound if isinstance(sound, audio.UnusableSound) else _embedded(sound, self.encoder)
+        return sound if isinstance(sound, audio.UnusableSound) else _encode_sound(self.encoder, sound)

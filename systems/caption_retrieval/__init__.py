@@ -42,9 +42,13 @@ from evaluation.files import replacing
 from evaluation.findings import NOTE, BadRequest, Faulty, Finding, say
 from systems.caching.embeddings import embed
 from systems.caption_retrieval import similarity
-from systems.parts import encoders, frozen, texts, vocabulary
-from systems.parts.adapters import inside
+from systems.parts import encoders, texts, vocabulary
+from systems.parts.checkpoints import SystemModule, load_weights
+from systems.parts.descriptions import describe_system
+from systems.parts.devices import default_device
+from systems.parts.digests import digest
 from systems.parts.optimizers import AdaBound
+from systems.parts.sequences import length_mask
 from systems.training import Run, Schedule, read_checkpoint, save_tensors
 
 LIBRARY = "library.npz"  # in the run folder
@@ -100,7 +104,7 @@ class Embedder(nn.Module):
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """Map (N, T, size) frames, (N,) of each, to (N, T x size)."""
-        mask = inside(lengths, frames.shape[1])
+        mask = length_mask(lengths, frames.shape[1])
         changed = self.layer(self.dropout(frames), src_key_padding_mask=~mask)
         return F.normalize((changed * mask[..., None]).flatten(1), dim=1)
 
@@ -127,7 +131,7 @@ class Library(NamedTuple):
     def digest(self) -> str:
         """32 hexadecimal digits that change with any of it."""
         said = json.dumps(self.captions).encode()
-        return texts.digest(b"".join([self.frames.tobytes(), self.lengths.tobytes(), said]))
+        return digest(b"".join([self.frames.tobytes(), self.lengths.tobytes(), said]))
 
     def write(self, path: Path) -> None:
         """Write as npz, whole or not at all."""
@@ -189,10 +193,10 @@ class Retriever(nn.Module):
     def embed(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """Embed (N, T, size) frames, (N,) of each, as (N, T x size)."""
         if self.embedder is None:
-            return (frames * inside(lengths, frames.shape[1])[..., None]).flatten(1)
+            return (frames * length_mask(lengths, frames.shape[1])[..., None]).flatten(1)
         return self.embedder(frames, lengths)
 
-    def hear(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_frames(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Give the frames of (N, samples) mono sounds as the library has them; the first clip that is cut is said."""
         found = [values.cpu().numpy() for values in self.audio(audio, lengths)]
         longest = self.library.frames.shape[1]
@@ -223,11 +227,13 @@ class Retriever(nn.Module):
 
     def captions(self, frames: Tensor, lengths: Tensor, k: int) -> list[list[str]]:
         """The first captions of the k nearest clips, nearest first, for each of N clips."""
-        return [[self.library.captions[one][0] for one in row] for row in self.nearest(frames, lengths, k)]
+        firsts = [captions[0] for captions in self.library.captions]
+        nearest = np.array(firsts, dtype=object)[self.nearest(frames, lengths, k)]
+        return nearest.tolist()
 
     def caption(self, audio: Tensor, lengths: Tensor) -> list[str]:
         """Caption (N, samples) mono sounds at `sample_rate`, of `lengths` (N,) samples."""
-        return [" ".join(said.split()) for (said,) in self.captions(*self.hear(audio, lengths), 1)]
+        return [" ".join(said.split()) for (said,) in self.captions(*self.encode_frames(audio, lengths), 1)]
 
 
 class Exact:
@@ -326,7 +332,11 @@ def alike_clips(clips: Sequence[Clip], captions: Sequence[str], similar: similar
         similar: Which of them are similar.
     """
     numbers = {caption: number for number, caption in enumerate(captions)}
-    rows, columns = np.array([(row, numbers[one]) for row, clip in enumerate(clips) for one in set(clip.captions)]).T
+    rows, columns = [], []
+    for row, clip in enumerate(clips):
+        for caption in set(clip.captions):
+            rows.append(row)
+            columns.append(numbers[caption])
     shape = len(clips), len(captions)
     owned = scipy.sparse.csr_array((np.ones(len(rows), np.float32), (rows, columns)), shape)
     graph = (np.ones(len(similar.neighbours), np.float32), similar.neighbours, similar.starts)
@@ -356,7 +366,7 @@ def squared(one: Tensor, other: Tensor) -> Tensor:
     return 2 - 2 * one @ other.T
 
 
-class Training(frozen.Training):
+class Training(SystemModule):
     """What lightning does with the model: one step of training, one of validation, the optimizer."""
 
     def __init__(self, model: Retriever, validation: Material):
@@ -428,9 +438,9 @@ def prepare(config: Config, dataset: Dataset, run: Run) -> tuple[Retriever, Mate
     """
     lightning.seed_everything(run.seed, verbose=False)
     model = Retriever(config)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(default_device())
     splits = [captioned(dataset[name]) for name in (DEVELOPMENT, VALIDATION)]
-    frames = [embed([clip.path for clip in split.clips], model.audio, run.cache) for split in splits]
+    frames = [embed(split.paths, model.audio, run.cache) for split in splits]
     longest = config.frames or int(np.median([len(sequence) for sequence in frames[0]]))
     least, materials = None, []
     for split, sequences in zip(splits, frames, strict=True):
@@ -473,26 +483,27 @@ def fit(model: Retriever, development: Material, validation: Material, run: Run)
         Training(model, validation).on_save_checkpoint(state)
         save_tensors(state, run.best)
     learns = model.embedder is not None
-    run.describe(
-        model,
-        {
-            "input_sampling_rate": f"{model.sample_rate / 1000:g}kHz",
-            "acoustic_features": f"{config.audio_encoder} embeddings",
-            "word_embeddings": None,
-            "data_augmentation": None,
-            "machine_learning_method": "nearest neighbour",
-            "learning_scheme": "supervised",
-            "ensemble": False,
-            "audio_modelling": config.audio_encoder + (" and transformer" if learns else ""),
-            "word_modelling": None,
-            "loss_function": "triplet loss" if learns else None,
-            "optimizer": "AdaBound" if learns else None,
-            "learning_rate": config.learning_rate if learns else None,
-            "gradient_clipping": 0,
-            "gradient_norm": None,
-            "metric_monitored": f"validation {config.monitor}" if learns else None,
-        },
+    if learns:
+        training = {
+            "audio_modelling": f"{config.audio_encoder} and transformer",
+            "loss_function": "triplet loss",
+            "optimizer": "AdaBound",
+        }
+    else:
+        training = {
+            "audio_modelling": config.audio_encoder,
+            "optimizer": None,
+            "learning_rate": None,
+            "metric_monitored": None,
+        }
+    description = describe_system(
+        config,
+        model.sample_rate,
+        acoustic_features=f"{config.audio_encoder} embeddings",
+        machine_learning_method="nearest neighbour",
+        **training,
     )
+    run.describe(model, description)
 
 
 def captioned(split: Split) -> Split:
@@ -501,11 +512,12 @@ def captioned(split: Split) -> Split:
     Raises:
         Faulty: A clip has none, or a blank one; with all that have.
     """
-    findings = [
-        Finding(split.name, column=clip.file_name, message="must have captions, none of them empty; write one")
-        for clip in split.clips
-        if not clip.captions or not all(caption.strip() for caption in clip.captions)
-    ]
+    message = "must have captions, none of them empty; write one"
+    findings = []
+    for clip in split.clips:
+        written = [caption for caption in clip.captions if caption.strip()]
+        if not written or len(written) < len(clip.captions):
+            findings.append(Finding(split.name, column=clip.file_name, message=message))
     if findings:
         raise Faulty(findings)
     return split
@@ -540,10 +552,10 @@ def load_model(checkpoint: Path) -> Retriever:
     Raises:
         BadRequest: The encoder is not on this machine or another than in training, or the clips are others.
     """
-    state = read_checkpoint(checkpoint, config=dict, library=str)
+    state = read_checkpoint(checkpoint, config=dict, frozen=dict, library=str)
     path = checkpoint.parent.parent / LIBRARY
     model = Retriever(Config(**state["config"]), read_library(path))
     if state["library"] != model.library.digest:
         raise BadRequest(f"{path}: must be the clips that {checkpoint} was trained with; put the run's own back")
-    frozen.fill(model, checkpoint)
+    load_weights(model, state, checkpoint)
     return model.eval()

@@ -47,7 +47,8 @@ def read(folder: Path) -> Split:
         name = f"{number}.wav"
         if name not in there:
             absent.append(Finding(str(path), column=number, message=f"no sound {name!r} in {SOUNDS}/; fetch it too"))
-        description, tags = (entry.get("description"), entry.get("tags")) if isinstance(entry, dict) else (None, None)
+        fields = entry if isinstance(entry, dict) else {}
+        description, tags = fields.get("description"), fields.get("tags")
         if not isinstance(description, str) or not _are_texts(tags):
             message = "must have a description, a text, and tags, a list of texts"
             malformed.append(Finding(str(path), column=number, message=message))

@@ -32,7 +32,7 @@ and the share of the similar pairs that pass, the recall, are then those of 256 
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
+from itertools import chain, combinations_with_replacement
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,10 @@ from evaluation.files import replacing
 from evaluation.findings import Faulty, Finding
 from systems.caching.store import alone
 from systems.parts import texts
-from systems.sweeps.workers import pool
+from systems.parts.devices import default_device
+from systems.parts.digests import digest
+from systems.parts.sequences import chunks
+from systems.workers import pool
 
 ARITHMETIC = 1  # counts up when the same weights give other scores, so that no cache mixes the two
 THRESHOLD = 0.7
@@ -116,12 +119,12 @@ def similar(
     """
     filtered = prefilter and (prefilter.encode.identity, prefilter.above)
     identity = repr((ARITHMETIC, encode.identity, SIDE, list(captions), threshold, least, filtered))
-    folder = cache / f"similar-{texts.digest(identity.encode())[:12]}"
+    folder = cache / f"similar-{digest(identity.encode())[:12]}"
     done = folder / "similar.npz"
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder / "lock"):
         if not done.is_file():
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+            device = default_device()
             tokens = Tokens.of(captions, encode.to(device), cache)
             sentences = None
             if prefilter:
@@ -150,14 +153,13 @@ def nearest(
     Returns:
         (asked, k) int64 numbers of captions, the highest first; of equal ones the first.
     """
-    encode.to("cuda" if torch.cuda.is_available() else "cpu")
-    every = list(dict.fromkeys(text for some in asked for text in some))
+    encode.to(default_device())
+    every = list(dict.fromkeys(chain.from_iterable(asked)))
     rows, columns = Tokens.of(every, encode, cache), Tokens.of(captions, encode, cache)
     numbers = {text: number for number, text in enumerate(every)}
-    own = np.array([numbers[text] for some in asked for text in some])
+    own = np.array([numbers[text] for text in chain.from_iterable(asked)])
     begins = np.cumsum([0, *map(len, asked)])[:-1]
-    orders = [np.argsort(tokens.lengths, kind="stable") for tokens in (rows, columns)]  # little is padded
-    tops, lefts = ([order[start : start + SIDE] for start in range(0, len(order), SIDE)] for order in orders)
+    tops, lefts = blocks_by_length(rows), blocks_by_length(columns)
     found, best = np.empty((len(asked), 0), np.int64), np.empty((len(asked), 0), np.float32)
     for left in tqdm(lefts, "best captions by BERTScore", leave=False, disable=None, unit="block"):
         block, scores = columns.some(left), np.empty((len(every), len(left)), np.float32)
@@ -166,8 +168,15 @@ def nearest(
         best = np.concatenate([best, np.maximum.reduceat(scores[own], begins)], axis=1)
         found = np.concatenate([found, np.broadcast_to(left, (len(asked), len(left)))], axis=1)
         first = np.lexsort((found, -best))[:, :k]
-        found, best = (np.take_along_axis(values, first, axis=1) for values in (found, best))
+        found = np.take_along_axis(found, first, axis=1)
+        best = np.take_along_axis(best, first, axis=1)
     return found
+
+
+def blocks_by_length(tokens: "Tokens") -> list[np.ndarray]:
+    """Return the numbers of the captions in blocks of `SIDE`, short captions first, so that little is padded."""
+    order = np.argsort(tokens.lengths, kind="stable")
+    return chunks(order, SIDE)
 
 
 # Scores --------------------------------------------------------------------------------------------------------------
@@ -213,8 +222,12 @@ class Tokens:
         blank = " " if getattr(tokenizer, "add_prefix_space", None) is False else ""
         captions = [blank + caption.strip() for caption in captions]
         special = {tokenizer.sep_token_id, tokenizer.cls_token_id}
-        known = tokenizer(captions, truncation=True, max_length=encode.longest)["input_ids"] if captions else []
-        counts = [[number not in special for number in row] for row in known]
+        known = []
+        if captions:
+            known = tokenizer(captions, truncation=True, max_length=encode.longest)["input_ids"]
+        counts = []
+        for row in known:
+            counts.append([number not in special for number in row])
         empty = [caption for caption, row in zip(captions, counts, strict=True) if not any(row)]
         if empty:
             message = "a caption must have a word, which can be compared with others; found {!r}: write one"
@@ -239,7 +252,9 @@ class Tokens:
         weights = (self.counts[index] & (places < lengths[:, None])).astype(np.float32)
         weights /= weights.sum(1, keepdims=True)
         values, weights = torch.from_numpy(self.values[index]), torch.from_numpy(weights)
-        return Some(values.cuda(), weights.cuda()) if torch.cuda.is_available() else Some(values.float(), weights)
+        if torch.cuda.is_available():
+            return Some(values.cuda(), weights.cuda())
+        return Some(values.float(), weights)
 
 
 def f1(rows: Some, columns: Some) -> Tensor:
@@ -321,7 +336,8 @@ class Blocks:
             looked &= np.triu(np.ones(scores.shape, bool), 1)
         if not settled:
             least = min(least, float(scores[looked].min(initial=1)))
-        floor = raised(threshold, least) if settled else raised(threshold, least - SPARE * (1 - least))
+        spare = 0 if settled else SPARE * (1 - least)
+        floor = raised(threshold, least - spare)
         place = np.nonzero(looked & (scores > floor))
         return Found(rows[place[0]], columns[place[1]], scores[place], least, floor)
 

@@ -10,13 +10,18 @@ batch's other pairs apart, while it maximises the probability of the caption's n
 captions need the text head no more: `checkpoints/inference.ckpt` leaves it out. With it, `checkpoints/best.ckpt`, the
 two heads are a retriever.
 
-Two defaults differ from the paper:
+One default differs from the paper. The paper trains on 4884 clips of Clotho, development and validation together
+(section 3.1). Here the default is to train on the 3839 clips of development and to choose the epoch on validation.
+`learn_from: development-validation` with `monitor: epoch` trains as the paper does: no clips are left to choose an
+epoch, so best.ckpt is the last one.
 
-- The paper trains on 4884 clips of Clotho, development and validation together (section 3.1). Here the default is to
-  train on the 3839 clips of development and to choose the epoch on validation. `learn_from: development-validation`
-  with `monitor: epoch` trains as the paper does: no clips are left to choose an epoch, so best.ckpt is the last one.
-- Equation 6 sums over a caption's words; here the loss is their mean, as is common for decoders. Alpha .2 therefore
-  weighs the contrastive loss more than .2 of the paper's sum would: by the number of words of a caption, about 11.
+The loss of words is the sum over a caption's words, and the mean of these sums over the batch. Equation 6 gives the sum
+for one caption, without dividing it by the number of words; equation 5 gives the mean over the batch of the contrastive
+loss. `word_loss: mean` is the mean over all words of the batch, as is common for decoders. It divides the loss of words
+by the number of words of a caption, about 11, so the same alpha then gives the contrastive loss 11 times the weight.
+
+The audio head's front end is a log-power spectrogram, as the paper says. `front_end: fbsp` is the transform that
+AudioCLIP has learnt, which its published weights were trained behind (`heads.py`).
 
 The decoder is the Transformer that the paper cites (Vaswani et al. 2017): layer norms behind each part, ReLU, and no
 norm behind the last block. `decoder_norm: pre` is the other common form. The audio embedding has L values and the
@@ -77,6 +82,7 @@ METHODS = {  # what the metadata say, by what a run learns
     "both": "encoder-decoder, contrastive learning",
 }
 LOSSES = {"words": "cross-entropy", "contrast": "InfoNCE", "both": "InfoNCE, cross-entropy"}
+FEATURES = {"stft": "log-power spectrogram", "fbsp": "log-power spectrogram of learnt wavelets"}
 
 
 class Config(Schedule):
@@ -95,9 +101,11 @@ class Config(Schedule):
     weights: str = ""  # its file, or a folder that holds it; where it is looked for by default
     tokenizer: str = "openai/clip-vit-base-patch32"  # CLIP's, a folder or hub name; `train`: from the captions
     train_heads: bool = True  # or they stay as they begin
+    front_end: heads.FrontEnd = "stft"  # fbsp: AudioCLIP's learnt transform, from its file, or at its initial values
     pairs: Literal["all", "drawn"] = "all"  # in an epoch, each clip with every caption, or with one at random
     seconds: float | None = Field(None, gt=0)  # that training hears of a longer clip, from a random place; AudioCLIP: 5
     alpha: float = Field(0.2, ge=0, le=1)  # share of the contrastive loss; 0: no text head; 1: no captions
+    word_loss: Literal["sum", "mean"] = "sum"  # over a caption's words, as in equation 6; mean: over a batch's words
     audio_to_text: float = Field(0.5, ge=0, le=1)  # lambda of equation 5: share of the loss of sounds among captions
     temperature: float = Field(0.07, ge=0.01, le=1)  # that training begins with, as CLIP's; AudioCLIP has its own
     recompute: bool = False  # the audio head's inner values for the gradient: less memory, more time
@@ -163,6 +171,7 @@ class ClipAac(nn.Module):
             width=config.text_width,
             layers=config.text_layers,
             temperature=config.temperature,
+            front_end=config.front_end,
         )
         self.heads.audio.recompute = config.recompute
         width = config.attention_heads * config.head_size
@@ -263,10 +272,10 @@ def beginning(config: Config, known: Vocabulary, tokenizer: Tokenizer | None) ->
         raise BadRequest(f"tokenizer: {config.tokenizer}: must have the {heads.WORDS} pieces of CLIP's; {found}")
     model = ClipAac(config, known, tokenizer)
     if config.init == "audio":
-        model.heads.audio = audioclip.audio(config.weights, config.size)
+        model.heads.audio = audioclip.audio(config.weights, config.size, config.front_end)
         model.heads.audio.recompute = config.recompute
     elif config.init == "audio-text":
-        published = audioclip.both(config.weights).state_dict()
+        published = audioclip.both(config.weights, config.front_end).state_dict()
         model.heads.load_state_dict({name: published[name] for name in model.heads.state_dict()})
     model.heads.requires_grad_(config.train_heads)
     return model.train()
@@ -361,19 +370,27 @@ class Training(lightning.LightningModule):
         self.model, self.split = model, validation
 
     def loss(self, heard: Tensor, batch: Batch, smoothing: float = 0) -> Losses:
-        """Both losses of (N, L) clips that were heard; in training, among the pairs of all processes.
+        """Return both losses and the total (Chen et al. 2022, equations 5 to 7).
 
-        The contrastive loss is equation 5, that of words the mean of equation 6 over words. With alpha 1 the loss of
-        words has no share in the total, and the decoder does not learn.
+        In training, the losses are those of the pairs of all processes. With alpha 1 the loss of words has no share in
+        the total, and the decoder does not learn.
+
+        Args:
+            heard: (N, L) embeddings of the batch's clips.
+            batch: Clips and captions.
+            smoothing: Label smoothing of the loss of words.
         """
         model, alpha = self.model, self.model.config.alpha
+        together = losses.gathered if self.training else lambda values: values
         logits = model.decoder(model.embedding(batch.ids[:, :-1]), heard[:, None], _ones(heard))  # (N, words, known)
         wanted = batch.ids[:, 1:].flatten()
         summed = F.cross_entropy(
             logits.flatten(0, 1).float(), wanted, ignore_index=PADDING, label_smoothing=smoothing, reduction="sum"
         )
-        together = losses.gathered if self.training else lambda values: values
-        words = summed / together((wanted != PADDING).sum()[None]).float().mean()
+        counted = wanted != PADDING  # words
+        if model.config.word_loss == "sum":
+            counted = _ones(heard)  # captions
+        words = summed / together(counted.sum()[None]).float().mean()
         if not alpha:
             return Losses(torch.zeros_like(words), words, words)
         both = [F.normalize(vectors.float(), dim=1) for vectors in (heard, model.read(batch.captions))]
@@ -489,7 +506,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         load_model(run.best),
         {
             "input_sampling_rate": f"{model.sample_rate / 1000:g}kHz",
-            "acoustic_features": "log-power spectrogram",
+            "acoustic_features": FEATURES[config.front_end],
             "word_embeddings": "learnt",
             "data_augmentation": "random excerpts" if config.seconds else None,
             "machine_learning_method": METHODS[learning],
@@ -520,8 +537,8 @@ def load_model(checkpoint: Path) -> ClipAac:
     """Give back the model of a checkpoint, which holds all that it needs; without a text head where that has none."""
     state = read_checkpoint(checkpoint, config=dict, vocabulary=list, tokenizer=str | None)
     tokenizer = state["tokenizer"] and Tokenizer.from_str(state["tokenizer"])
-    # Checkpoints from before the key existed have the decoder that is now `pre`.
-    config = {"decoder_norm": "pre", **state["config"]}
+    # Checkpoints from before these keys existed have the decoder that is now `pre`, and the loss that is now `mean`.
+    config = {"decoder_norm": "pre", "word_loss": "mean", **state["config"]}
     model = ClipAac(Config(**config), Vocabulary(state["vocabulary"][len(SPECIAL) :]), tokenizer)
     model.load_state_dict({name.removeprefix("model."): value for name, value in state["state_dict"].items()})
     return model.eval()

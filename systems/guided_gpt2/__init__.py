@@ -37,7 +37,11 @@ from evaluation.findings import BadRequest
 from systems import caption_retrieval
 from systems.caption_retrieval import similar_captions, similarity
 from systems.guided_gpt2.generator import IGNORED, Generator, LanguageModel, Memory, Steps, padded, too_long
-from systems.parts import frozen, generation, texts, vocabulary
+from systems.parts import generation, vocabulary
+from systems.parts.checkpoints import SystemModule, load_weights
+from systems.parts.descriptions import describe_system
+from systems.parts.devices import default_device
+from systems.parts.digests import weights_digest
 from systems.training import Run, Schedule, called, read_checkpoint
 
 RETRIEVAL = "retrieval"  # the first stage's folder in the run folder
@@ -103,7 +107,7 @@ class Captioner(nn.Module):
     def frozen(self) -> dict[str, str]:
         """What does not learn, by the prefix of its weights, and what it follows from."""
         retriever = self.retriever
-        learnt = texts.weights_digest(retriever.embedder) if retriever.embedder else "raw"
+        learnt = weights_digest(retriever.embedder) if retriever.embedder else "raw"
         found = repr((retriever.audio.identity, learnt, retriever.library.digest))
         return {"language.": self.language.identity, "retriever.": found}
 
@@ -127,7 +131,7 @@ class Captioner(nn.Module):
 
     def caption_scored(self, audio: Tensor, lengths: Tensor) -> tuple[list[str], Tensor]:
         """Caption (N, samples) mono sounds at `sample_rate`, of `lengths` (N,) samples; with log-probabilities (N,)."""
-        frames = self.retriever.hear(audio, lengths)
+        frames = self.retriever.encode_frames(audio, lengths)
         return self.guided(*frames, self.retriever.captions(*frames, self.config.guidance))
 
     def caption(self, audio: Tensor, lengths: Tensor) -> list[str]:
@@ -206,7 +210,7 @@ class Material:
         return Batch(frames[0][clips], frames[1][clips], *language.read(guidance), prefix, following, clips)
 
 
-class Training(frozen.Training):
+class Training(SystemModule):
     """What lightning does with the model: one step of training, one of validation, the optimizer."""
 
     def __init__(self, model: Captioner, validation: Split):
@@ -282,39 +286,30 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     run.start()
     caption_retrieval.fit(*prepared, stage)
     lightning.seed_everything(run.seed, verbose=False)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     retriever = caption_retrieval.load_model(stage.best).to(device)
     model = Captioner(config, retriever, language).to(device)
     known, asked = ((part.frames, part.lengths) for part in prepared[1:])
     found = retriever.captions(*(part.to(device) for part in asked), config.guidance)
-    to_validate = [
-        Item(clip, caption, found[clip]) for clip, one in enumerate(validation.clips) for caption in one.captions
-    ]
+    to_validate = []
+    for number, clip in enumerate(validation.clips):
+        to_validate += [Item(number, caption, found[number]) for caption in clip.captions]
 
     def collate(items: Sequence[Item]) -> Batch:
         return material.batch(items, known if isinstance(items[0].guides, np.ndarray) else asked)
 
     run.fit(Training(model, validation), material.items, to_validate, collate, config)
-    run.describe(
-        model,
-        {
-            "input_sampling_rate": f"{model.sample_rate / 1000:g}kHz",
-            "acoustic_features": f"{config.retrieval.audio_encoder} embeddings",
-            "word_embeddings": called(config.language_model),
-            "data_augmentation": None,
-            "machine_learning_method": "retrieval and encoder-decoder",
-            "learning_scheme": "supervised",
-            "ensemble": False,
-            "audio_modelling": config.retrieval.audio_encoder,
-            "word_modelling": called(config.language_model),
-            "loss_function": "cross-entropy",
-            "optimizer": "Adam",
-            "learning_rate": config.learning_rate,
-            "gradient_clipping": 0,
-            "gradient_norm": None,
-            "metric_monitored": f"validation {config.monitor}",
-        },
+    description = describe_system(
+        config,
+        model.sample_rate,
+        acoustic_features=f"{config.retrieval.audio_encoder} embeddings",
+        word_embeddings=called(config.language_model),
+        machine_learning_method="retrieval and encoder-decoder",
+        audio_modelling=config.retrieval.audio_encoder,
+        word_modelling=called(config.language_model),
+        loss_function="cross-entropy",
     )
+    run.describe(model, description)
 
 
 def check_window(config: Config, language: LanguageModel, development: Split, validation: Split) -> None:
@@ -341,11 +336,11 @@ def load_model(checkpoint: Path) -> Captioner:
         BadRequest: An encoder or the language model is not on this machine, or something frozen is another than in
             training.
     """
-    state = read_checkpoint(checkpoint, config=dict)
+    state = read_checkpoint(checkpoint, config=dict, frozen=dict)
     config = Config(**state["config"])
     first = checkpoint.parent.parent / RETRIEVAL / "checkpoints" / "best.ckpt"
     if not first.is_file():
         raise BadRequest(f"{first}: no such file; it is the run's first stage, without which there is no guidance")
     model = Captioner(config, caption_retrieval.load_model(first), LanguageModel(config.language_model))
-    frozen.fill(model, checkpoint)
+    load_weights(model, state, checkpoint)
     return model.eval()

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from evaluation.findings import BadRequest
 from systems.caption_retrieval import initialise
 from systems.parts import texts
-from systems.parts.adapters import inside
 from systems.parts.decoder import Attention, KeysValues
+from systems.parts.digests import weights_digest
+from systems.parts.sequences import length_mask
 
 AUDIO_HEADS = 4
 IGNORED = -100  # in place of a token, where there is none
@@ -81,7 +82,7 @@ class LanguageModel(nn.Module):
     def identity(self) -> str:
         """What its states follow from."""
         vocabulary = texts.tokenizer_digest(self.tokenizer)
-        return repr((vocabulary, texts.weights_digest(self.body)))
+        return repr((vocabulary, weights_digest(self.body)))
 
     def encode(self, text: str) -> list[int]:
         """The numbers of a text's tokens, without start and end."""
@@ -140,7 +141,8 @@ class Memory:
 
     def of(self, clips: Tensor) -> "Memory":
         """The memory of some clips."""
-        guidance, sound = (tuple(part[clips] for part in both) for both in (self.guidance, self.sound))
+        guidance = tuple(part[clips] for part in self.guidance)
+        sound = tuple(part[clips] for part in self.sound)
         return Memory(guidance, self.guidance_mask[clips], sound, self.sound_mask[clips])
 
 
@@ -177,7 +179,7 @@ class Generator(nn.Module):
             frame_lengths: (N,) frames of each.
         """
         masks = [
-            inside(lengths, values.shape[1])[:, None, None]
+            length_mask(lengths, values.shape[1])[:, None, None]
             for values, lengths in ((guidance, guidance_lengths), (frames, frame_lengths))
         ]
         sound = self.sound.keys_values(self.reduce_frames(frames))

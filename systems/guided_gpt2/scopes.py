@@ -27,6 +27,7 @@ import difflib
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +36,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from evaluation import predictions
+from evaluation import predictions, report
 from evaluation.data.dataset import EVALUATION, Split, read_dataset
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, command, lookalike, printable, table
@@ -48,6 +49,7 @@ from systems.caching.embeddings import embed
 from systems.caption_retrieval import fitted, similarity
 from systems.contract import load, read_run
 from systems.parts import texts
+from systems.parts.devices import default_device
 
 METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "cider_d", "rouge_l", "spice")
 SCOPES = {
@@ -91,7 +93,7 @@ def main(options: argparse.Namespace) -> None:
     split = caption_retrieval.captioned(read_dataset(options.data, options.split)[options.split])
     if options.examples:
         split = chosen(split, options.examples)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     model = load(system, checkpoint, options.trust).to(device)
     folder = options.run_folder / "scopes" / split.name
     if options.examples:
@@ -155,14 +157,14 @@ def guide(model: guided_gpt2.Captioner, split: Split, cache: Path) -> Guidance:
     library, device = retriever.library, next(model.generator.parameters()).device
     sequences = embed([clip.path for clip in split.clips], retriever.audio, cache)
     frames, lengths = (part.to(device) for part in fitted(sequences, library.frames.shape[1]))
-    known = list(dict.fromkeys(caption for some in library.captions for caption in some))
+    known = list(dict.fromkeys(chain.from_iterable(library.captions)))
     encode = texts.encoder(retriever.config.similarity_model, retriever.config.similarity_layer)
     best = similarity.nearest([clip.captions for clip in split.clips], known, encode, cache, min(k, len(known)))
     return Guidance(
         frames,
         lengths,
         retriever.captions(frames, lengths, k),
-        [[known[number] for number in row] for row in best],
+        np.array(known, dtype=object)[best].tolist(),
     )
 
 
@@ -279,12 +281,19 @@ def shown(found: dict[str, Score], metrics: Sequence[str], called: str) -> str:
         what = content.data["evaluation"]
     rows = []
     for name, score in found.items():
-        estimates = [score.metrics[metric].estimate if metric in score.metrics else None for metric in metrics]
-        cells = [f"{one.value:.3f} ({one.low:.3f}–{one.high:.3f})" if one else "–" for one in estimates]
+        cells = []
+        for metric in metrics:
+            if metric in score.metrics:
+                estimate = score.metrics[metric].estimate
+                cells.append(report.with_interval(estimate.value, estimate.low, estimate.high, 3))
+            else:
+                cells.append(report.NOTHING)
         rows.append([SCOPES[name], name, *cells, called])
         theirs = [theirs_by_name[name].get(metric, [None])[0] for metric in metrics]
-        rows.append(["", "published", *("–" if value is None else f"{value:.3f}" for value in theirs), what])
-    reasons = {f"{metric}: {why}" for score in found.values() for metric, why in score.unavailable.items()}
+        rows.append(["", "published", *(report.number(value, 3) for value in theirs), what])
+    reasons = set()
+    for score in found.values():
+        reasons |= {f"{metric}: {why}" for metric, why in score.unavailable.items()}
     text = table(rows, ["scope", "captions", *metrics, "data"], numbers=range(2, 2 + len(metrics)))
     return "\n".join([text, *sorted(reasons)])
 

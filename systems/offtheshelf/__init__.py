@@ -29,9 +29,12 @@ from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset, Split
 from evaluation.findings import BadRequest
 from systems.caching.embeddings import embed
 from systems.offtheshelf.context import Context, View
-from systems.parts import adapters, encoders, frozen, generation, texts, vocabulary, words
-from systems.parts.adapters import side_by_side
+from systems.parts import adapters, encoders, generation, texts, vocabulary, words
+from systems.parts.checkpoints import SystemModule, load_weights
 from systems.parts.decoder import Anew, Decoder, Steps
+from systems.parts.descriptions import describe_system
+from systems.parts.devices import default_device
+from systems.parts.sequences import length_mask, stack_sequences
 from systems.parts.vocabulary import PADDING, START, Vocabulary
 from systems.training import Run, Schedule, called, read_checkpoint
 
@@ -146,30 +149,32 @@ class Captioner(nn.Module):
 
     def adapt(self, sequences: Tensor, lengths: Tensor) -> Tensor:
         """Map what the audio encoder gives, (N, T, size) with (N,) lengths, to (N, T, the adapter's size)."""
-        return self.adapter(sequences, adapters.inside(lengths, sequences.shape[1]))
+        return self.adapter(sequences, length_mask(lengths, sequences.shape[1]))
 
-    def said(self, ids: Tensor) -> Tensor:
+    def embed_words(self, ids: Tensor) -> Tensor:
         """The vectors of (rows, L) words from the start on, as (rows, L, size); the start is zeros (equation 3)."""
         if not isinstance(self.words, Context):
             return self.words(ids) * (ids != START)[..., None]
         start = torch.zeros(len(ids), 1, self.words.size, device=ids.device)
         if ids.shape[1] == 1:
             return start
-        captions = [" ".join(self.vocabulary.words[number] for number in row) for row in ids[:, 1:].tolist()]
+        captions = []
+        for row in ids[:, 1:].tolist():
+            captions.append(" ".join(self.vocabulary.words[number] for number in row))
         return torch.cat([start, self.words(captions)], dim=1)
 
     def steps(self, memory: Tensor, lengths: Tensor) -> generation.Step:
         """The decoder a word at a time over (N, T, size) adapted clips of `lengths` (N,)."""
         if not isinstance(self.words, Context):
-            return Steps(self.decoder, memory, lengths, lambda ids: self.said(ids[:, -1:]))
+            return Steps(self.decoder, memory, lengths, lambda ids: self.embed_words(ids[:, -1:]))
         if self.config.context == "prefix":
-            return Steps(self.decoder, memory, lengths, lambda ids: self.said(ids)[:, -1:])
+            return Steps(self.decoder, memory, lengths, lambda ids: self.embed_words(ids)[:, -1:])
         return Anew(self.decoder, memory, lengths, self.said)
 
     def caption_scored(self, audio: Tensor, lengths: Tensor) -> tuple[list[str], Tensor]:
         """Caption (N, samples) mono sounds at `sample_rate`, of `lengths` (N,) samples; with log-probabilities (N,)."""
         seeds = generation.seeds(audio, lengths, self.config.sample_seed)
-        sequences, lengths = side_by_side(self.audio(audio, lengths))
+        sequences, lengths = stack_sequences(self.audio(audio, lengths))
         steps = self.steps(self.adapt(sequences, lengths), lengths)
         found = generation.search(steps, seeds, self.rules, self.config, sequences.device)
         return [self.vocabulary.decode(ids) for ids in found.ids.tolist()], found.log_probability
@@ -260,8 +265,10 @@ def make_items(split: Split, model: Captioner, cache: Path) -> list[Item]:
     Raises:
         Faulty: A sound cannot be used; with all that cannot.
     """
-    sounds = embed([clip.path for clip in split.clips], model.audio, cache)
-    pairs = [(sound, caption) for sound, clip in zip(sounds, split.clips, strict=True) for caption in clip.captions]
+    sounds = embed(split.paths, model.audio, cache)
+    pairs = []
+    for sound, clip in zip(sounds, split.clips, strict=True):
+        pairs += [(sound, caption) for caption in clip.captions]
     vectors: Sequence[np.ndarray | None] = [None] * len(pairs)
     if isinstance(model.words, Context):
         vectors = model.words.embed([" ".join(vocabulary.words_with_hyphens(caption)) for _, caption in pairs], cache)
@@ -274,7 +281,7 @@ def make_items(split: Split, model: Captioner, cache: Path) -> list[Item]:
 
 def make_batch(items: Sequence[Item]) -> Batch:
     """Lay pairs side by side."""
-    sounds, lengths = side_by_side([torch.from_numpy(item.sound.copy()) for item in items])
+    sounds, lengths = stack_sequences([torch.from_numpy(item.sound.copy()) for item in items])
     ids = nn.utils.rnn.pad_sequence([torch.tensor(item.ids) for item in items], True, PADDING)
     vectors = None
     if items[0].vectors is not None:
@@ -285,13 +292,13 @@ def make_batch(items: Sequence[Item]) -> Batch:
     return Batch(sounds, lengths, ids, vectors)
 
 
-class Training(frozen.Training):
+class Training(SystemModule):
     """What lightning does with the model: one step of training, one of validation, the optimizer."""
 
     def loss(self, batch: Batch) -> tuple[Tensor, int]:
         """Mean cross-entropy of all words, and how many they are."""
         model = self.model
-        vectors = model.said(batch.ids[:, :-1]) if batch.vectors is None else batch.vectors
+        vectors = model.embed_words(batch.ids[:, :-1]) if batch.vectors is None else batch.vectors
         logits = model.decoder(vectors, model.adapt(batch.sounds, batch.lengths), batch.lengths)  # (N, L - 1, words)
         next_words = batch.ids[:, 1:]
         loss = F.cross_entropy(logits.flatten(0, 1), next_words.flatten(), ignore_index=PADDING)
@@ -325,40 +332,31 @@ class Training(frozen.Training):
 def train(config: Config, dataset: Dataset, run: Run) -> None:
     """Train on the development split, choosing the best epoch on the validation split."""
     development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
-    known = vocabulary.from_captions(caption for clip in development.clips for caption in clip.captions)
+    known = vocabulary.from_captions(development.all_captions)
     if run.last.exists():  # which holds the vectors, with what was learnt since
         vectors = read_checkpoint(run.last)["state_dict"].get(VECTORS)
     else:
         vectors = begin_words(config, known, development, run.seed)
     lightning.seed_everything(run.seed, verbose=False)
     model = Captioner(config, known, vectors)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(default_device())
     items = {split.name: make_items(split, model, run.cache) for split in (development, validation)}
 
     run.start()
     known.write(run.folder / vocabulary.FILE)
     run.fit(Training(model), items[DEVELOPMENT], items[VALIDATION], make_batch, config)
     said = {"random": "learned", "train": "CBOW"}.get(config.words, called(config.words))
-    run.describe(
-        load_model(run.best),
-        {
-            "input_sampling_rate": f"{model.sample_rate / 1000:g}kHz",
-            "acoustic_features": f"{config.audio_encoder} embeddings",
-            "word_embeddings": said,
-            "data_augmentation": None,
-            "machine_learning_method": "encoder-decoder",
-            "learning_scheme": "supervised",
-            "ensemble": False,
-            "audio_modelling": config.audio_encoder,
-            "word_modelling": "transformer",
-            "loss_function": "cross-entropy",
-            "optimizer": "Adam",
-            "learning_rate": config.learning_rate,
-            "gradient_clipping": 0,
-            "gradient_norm": None,
-            "metric_monitored": f"validation {config.monitor}",
-        },
+    description = describe_system(
+        config,
+        model.sample_rate,
+        acoustic_features=f"{config.audio_encoder} embeddings",
+        word_embeddings=said,
+        machine_learning_method="encoder-decoder",
+        audio_modelling=config.audio_encoder,
+        word_modelling="transformer",
+        loss_function="cross-entropy",
     )
+    run.describe(load_model(run.best), description)
 
 
 def load_model(checkpoint: Path) -> Captioner:
@@ -367,8 +365,8 @@ def load_model(checkpoint: Path) -> Captioner:
     Raises:
         BadRequest: The vocabulary there is another than in training, or an encoder is not on this machine or another.
     """
-    state = read_checkpoint(checkpoint, config=dict, vocabulary=str)
+    state = read_checkpoint(checkpoint, config=dict, frozen=dict, vocabulary=str)
     known = vocabulary.of(checkpoint, state["vocabulary"])
     model = Captioner(Config(**state["config"]), known, state["state_dict"].get(VECTORS))
-    frozen.fill(model, checkpoint)
+    load_weights(model, state, checkpoint)
     return model.eval()

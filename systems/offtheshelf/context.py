@@ -25,6 +25,7 @@ from tqdm import tqdm
 from evaluation.findings import BadRequest
 from systems.caching.store import Store
 from systems.parts import texts
+from systems.parts.digests import digest
 
 View = Literal["prefix", "caption"]
 
@@ -85,7 +86,7 @@ class Context(nn.Module):
                     yield (self._prefixes(caption) if self.view == "prefix" else self([caption])[0]).cpu().numpy()
 
         def digests(captions: Sequence[str]) -> list[str]:
-            return [texts.digest(caption.encode()) for caption in captions]
+            return [digest(caption.encode()) for caption in captions]
 
         return Store(cache, "context", self.identity, self.size).rows(captions, compute, digests)
 

@@ -1,14 +1,10 @@
 """Adapters: small networks that bring an encoder's sequence of embeddings to the size that a system wants.
 
-Each maps (N, T, size) and a mask, (N, T) bool of what there is, to (N, T, its `size`); `side_by_side` stacks sequences,
-`mean` makes one of a sequence.
+Each maps (N, T, size) and a mask, (N, T) bool, true for the elements of each sequence, to (N, T, its `size`).
 
 Source: Weck et al. 2021, section 3.3 and Figure 2 (identity, MLP, MHA); Weck et al. 2022, section 3.3 (the MLP of 512).
 """
 
-from collections.abc import Sequence
-
-import torch
 from torch import Tensor, nn
 
 from systems.parts.decoder import HEAD_SIZE, HEADS, positions
@@ -68,20 +64,3 @@ def adapter(name: str, inputs: int, size: int = 512) -> Identity | MLP | MHA:
     if name == "mlp":
         return MLP(inputs, size, size)
     return MHA(inputs) if name == "mha" else Identity(inputs)
-
-
-def side_by_side(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Stack (T, size) sequences as (N, longest, size), zero behind their ends, and give their lengths (N,)."""
-    lengths = torch.tensor([len(sequence) for sequence in sequences], device=sequences[0].device)
-    return nn.utils.rnn.pad_sequence(list(sequences), batch_first=True), lengths
-
-
-def mean(sequences: Tensor, mask: Tensor) -> Tensor:
-    """Average what there is of (N, T, size) sequences as (N, size); a sequence of nothing is zeros."""
-    total = (sequences * mask[..., None]).sum(1)
-    return total / mask.sum(1, keepdim=True).clamp(min=1)
-
-
-def inside(lengths: Tensor, longest: int) -> Tensor:
-    """The mask (N, longest) of sequences of (N,) lengths."""
-    return torch.arange(longest, device=lengths.device) < lengths[:, None]

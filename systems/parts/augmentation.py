@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from systems.parts.sequences import length_mask
+
 
 def spec_augment(mels: Tensor, lengths: Tensor, masks: int, time: float = 0.1, bands: float = 0.125) -> Tensor:
     """Blot out stretches of time and of frequency (SpecAugment, Park et al. 2019, without its time warping).
@@ -17,7 +19,7 @@ def spec_augment(mels: Tensor, lengths: Tensor, masks: int, time: float = 0.1, b
     Returns:
         (N, T, F) where what is blotted out has its clip's mean value.
     """
-    inside = torch.arange(mels.shape[1], device=mels.device) < lengths[:, None]  # (N, T)
+    inside = length_mask(lengths, mels.shape[1])
     mean = (mels * inside[..., None]).sum((1, 2), keepdim=True) / (lengths * mels.shape[2])[:, None, None]
     for _ in range(masks):
         for axis, whole, share in ((1, lengths, time), (2, torch.full_like(lengths, mels.shape[2]), bands)):

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from systems.parts.sequences import length_mask
+
 HEADS, HEAD_SIZE = 4, 128
 
 KeysValues = tuple[Tensor, Tensor]  # (N, heads, T, head size) each
@@ -156,7 +158,7 @@ class Decoder(nn.Module):
         Returns:
             (rows, L, words). Those of a word do not depend on the words behind it.
         """
-        mask = _inside(memory, lengths)
+        mask = length_mask(lengths, memory.shape[1])[:, None, None]
         x = self.enter_words(vectors, 0)
         for block, sound in zip(self.blocks, self.keys_values(memory), strict=True):
             x, _ = block(x, sound, mask)
@@ -186,7 +188,7 @@ class Steps:
 
     def __init__(self, decoder: Decoder, memory: Tensor, lengths: Tensor, embed: Callable[[Tensor], Tensor]):
         self.decoder, self.embed = decoder, embed
-        self.mask = _inside(memory, lengths)
+        self.mask = length_mask(lengths, memory.shape[1])[:, None, None]
         self.sounds = decoder.keys_values(memory)
         self.pasts: list[KeysValues | None] = [None] * len(decoder.blocks)
         self.each = 1  # rows of a clip
@@ -235,7 +237,3 @@ def positions(first: int, number: int, size: int) -> Tensor:
 def _with_positions(x: Tensor, first: int) -> Tensor:
     """Add the positions from `first` on to (rows, L, size) vectors."""
     return x + positions(first, x.shape[1], x.shape[2]).to(x)
-
-
-def _inside(memory: Tensor, lengths: Tensor) -> Tensor:
-    return (torch.arange(memory.shape[1], device=memory.device) < lengths[:, None])[:, None, None]

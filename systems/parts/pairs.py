@@ -34,6 +34,9 @@ def of(clips: Sequence[Clip], queries: Sequence[str] = ()) -> Pairs:
             owners.setdefault(caption, []).append(number)
     owners |= {query: [] for query in queries if query not in owners}
     numbers = {caption: number for number, caption in enumerate(owners)}
-    found = [(number, numbers[caption]) for number, clip in enumerate(clips) for caption in clip.captions]
+    clip_and_caption = []
+    for number, clip in enumerate(clips):
+        clip_and_caption += [(number, numbers[caption]) for caption in clip.captions]
     rows = [torch.tensor(row, dtype=torch.int64) for row in owners.values()]
-    return Pairs(list(owners), numbers, found, nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=NONE))
+    owner_table = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=NONE)
+    return Pairs(list(owners), numbers, clip_and_caption, owner_table)

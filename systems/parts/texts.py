@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-import xxhash
 from gensim.models import KeyedVectors
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -28,8 +27,9 @@ from evaluation.assets import Asset, silence
 from evaluation.findings import BadRequest
 from systems.caching.store import Store
 from systems.parts import words
-from systems.parts.adapters import inside, mean
+from systems.parts.digests import digest, weights_digest
 from systems.parts.encoders.weights import PARALLEL
+from systems.parts.sequences import length_mask, masked_mean
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -102,7 +102,7 @@ class Transformer(nn.Module):
         """
         tokens, states = self.states(texts)
         if self.pooled:
-            return mean(states, tokens["attention_mask"])[:, None], _ones(texts, states)
+            return masked_mean(states, tokens["attention_mask"])[:, None], _ones(texts, states)
         return states, tokens["attention_mask"].sum(1)
 
     def states(self, texts: Sequence[str], **asked: bool) -> tuple[Mapping[str, Tensor], Tensor]:
@@ -191,7 +191,9 @@ class Sentence(nn.Module):
         """Encode texts as (texts, 1, size), and (texts,) ones."""
         tokens = self.model.preprocess(list(texts))
         device = next(self.parameters()).device
-        tokens = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in tokens.items()}
+        for name, value in tokens.items():
+            if isinstance(value, Tensor):
+                tokens[name] = value.to(device)
         found = self.model(tokens)["sentence_embedding"]
         return found[:, None], _ones(texts, found)
 
@@ -213,14 +215,15 @@ class Words(nn.Module):
     def forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Encode texts as (texts, T, size), and (texts,) how many; a text without a known word is a vector of zeros."""
         device = self.embedding.weight.device
-        known = []
+        found = []
         for text in texts:
-            known.append([self.index[word] for word in words.words_without_hyphens(text) if word in self.index])
-        found = [self.embedding(torch.tensor(row or [0], device=device)) * bool(row) for row in known]
+            row = [self.index[word] for word in words.words_without_hyphens(text) if word in self.index]
+            vectors = self.embedding(torch.tensor(row or [0], device=device))
+            found.append(vectors * bool(row))  # zeros if no word has a vector
         lengths = torch.tensor([len(row) for row in found], device=device)
         sequences = nn.utils.rnn.pad_sequence(found, batch_first=True)
         if self.pooled:
-            return mean(sequences, inside(lengths, sequences.shape[1]))[:, None], torch.ones_like(lengths)
+            return masked_mean(sequences, length_mask(lengths, sequences.shape[1]))[:, None], torch.ones_like(lengths)
         return sequences, lengths
 
 
@@ -311,26 +314,12 @@ def embed(texts: Sequence[str], encode: Encoder, cache: Path) -> list[np.ndarray
     return Store(cache, "texts", encode.identity, encode.size).rows(texts, compute, _digests)
 
 
-def digest(content: bytes) -> str:
-    """32 hexadecimal digits of some bytes."""
-    return xxhash.xxh3_128_hexdigest(content)
-
-
 def tokenizer_digest(tokenizer: "PreTrainedTokenizerBase") -> str:
     """Digest of how a tokeniser cuts texts: its vocabulary, and its rules where it is of the library tokenizers."""
     if not tokenizer.is_fast:
         return digest(repr(sorted(tokenizer.get_vocab().items())).encode())
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
     return digest(repr({**rules, "truncation": None, "padding": None}).encode())  # which the last call leaves there
-
-
-def weights_digest(model: nn.Module) -> str:
-    """32 hexadecimal digits that change with any weight's name, type, shape or value."""
-    found = xxhash.xxh3_128()
-    for key, value in sorted(model.state_dict().items()):
-        found.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return found.hexdigest()
 
 
 def _digests(texts: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from evaluation.data.dataset import Split
@@ -41,7 +42,9 @@ def cider(split: Split, captions: Sequence[str]) -> float:
     def plain(text: str) -> str:
         return " ".join(words_with_hyphens(text))
 
-    references = [[plain(caption) for caption in clip.captions] for clip in split.clips]
+    references = []
+    for clip in split.clips:
+        references.append([plain(caption) for caption in clip.captions])
     return float(overlap.CiderD([plain(caption) for caption in captions], references).scores.mean())
 
 
@@ -109,7 +112,7 @@ def from_captions(captions: Iterable[str]) -> Vocabulary:
     Raises:
         BadRequest: The captions hold no word.
     """
-    counts = Counter(word for caption in captions for word in words_with_hyphens(caption))
+    counts = Counter(chain.from_iterable(map(words_with_hyphens, captions)))
     if not counts:
         raise BadRequest("the development captions hold no word, and a captioner learns its words from them")
     return Vocabulary(sorted(counts, key=lambda word: (-counts[word], word)))

@@ -1,24 +1,36 @@
-"""What a sweep is to run: every combination of a grid's levels, with every seed.
+"""The sweep file: its keys, and the runs that it plans.
 
-system: systems.atae                           # import name
-config: systems/atae/yamnet-minilm.yaml        # optional: the config that the keys below change
-set: {epochs: 4}                               # optional: keys that are the same in all runs
-grid:                                          # factors; every combination of their levels is a setting
-  loss: [contrastive, nt_xent]                 # a key of the config and its values, or
-  text: {mean: {text_output: mean}, all: {}}   # names of levels, each with the keys that it changes
-seeds: 3                                       # how many (0, 1, 2), or which: [0, 1, 2]
-metric: mAP@10                                 # what is compared, a metric of captions or of retrieval
+    system: systems.atae                           # import name
+    config: systems/atae/yamnet-minilm.yaml        # optional: the config that the keys below change
+    set: {epochs: 4}                               # optional: keys that are the same in all runs
+    grid:                                          # factors; each has levels, which are
+      loss: [contrastive, nt_xent]                 # the values of a config key, or
+      text: {mean: {text_output: mean}, all: {}}   # names, each with the config keys that it changes
+    seeds: 3                                       # how many (0, 1, 2), or which: [0, 1, 2]
+    metric: mAP@10                                 # what is compared, a metric of captioning or of retrieval
+
+A *setting* has a level of each factor. Without `search`, every combination of levels is a setting. With it, Optuna
+chooses the settings, and config keys can have a range of numbers instead of levels:
+
+    search: optuna
+    ranges:
+      learning_rate: {low: 1e-5, high: 1e-2, log: true}   # log: sample the logarithm evenly
+      size: {low: 64, high: 1024}                         # whole numbers, as both ends are
+    samples: 20                                           # number of settings; each is run with every seed
+
+`stop_early: asha` stops runs that do worse than others after the same number of epochs (`systems.sweeps.tune`).
 """
 
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from evaluation import yamlfiles
 from evaluation.findings import BadRequest, Faulty, Finding, unknown_key
@@ -26,33 +38,65 @@ from evaluation.metrics import captioning, retrieval
 from evaluation.statistics import factors
 from systems import contract
 
-LONGEST = 200  # bytes of a run's name, which names files too
+LONGEST_NAME = 200  # bytes of a run's name, which is part of file names
+
+
+class Range(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
+    """The numbers that a search may give a config key: whole numbers if both ends are whole."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _check_ends(self) -> "Range":
+        if self.low >= self.high:
+            raise ValueError("low must be below high")
+        if self.log and self.low <= 0:
+            raise ValueError("low must be above 0 if log is true")
+        return self
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether only whole numbers are meant."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
 
 
 class Plan(BaseModel, extra="forbid", frozen=True):
-    """A sweep's file."""
+    """The content of a sweep file."""
 
     system: str
     config: Path | None = None
     set: dict[str, Any] = {}
-    grid: dict[str, dict[str, dict[str, Any]]] = Field(min_length=1)  # factor: level: what it changes
+    grid: dict[str, dict[str, dict[str, Any]]] = {}  # factor: level: the config keys that it changes
+    search: Literal["optuna"] | None = None
+    ranges: dict[str, Range] = {}
+    samples: int | None = Field(None, ge=1)
+    stop_early: Literal["asha"] | None = None
     seeds: list[int] = Field(min_length=1)
     metric: str
 
+    @property
+    def factors(self) -> tuple[str, ...]:
+        """The names of all factors: those of the grid, then the keys that have a range."""
+        return (*self.grid, *self.ranges)
+
     @field_validator("grid", mode="before")
     @classmethod
-    def _levels(cls, grid: object) -> object:
-        """Give the levels of a plain list their names: what they look like."""
+    def _name_levels(cls, grid: object) -> object:
+        """Name the levels of a plain list after their values."""
         if not isinstance(grid, dict):
             return grid
         named = {}
         for factor, levels in grid.items():
-            if isinstance(levels, list | dict) and len({_shown(level) for level in levels}) < len(levels):
-                raise ValueError(f"the levels of {factor} must differ; one stands there twice")
-            if isinstance(levels, list):
-                levels = {_shown(level): {str(factor): level} for level in levels}
-            elif isinstance(levels, dict):
-                levels = {_shown(level): changes for level, changes in levels.items()}
+            if isinstance(levels, list | dict):
+                names = [show(level) for level in levels]
+                if len(set(names)) < len(names):
+                    raise ValueError(f"the levels of {factor} must differ; one stands there twice")
+                if isinstance(levels, list):
+                    levels = {name: {str(factor): level} for name, level in zip(names, levels, strict=True)}
+                else:
+                    levels = dict(zip(names, levels.values(), strict=True))
             if not levels:
                 raise ValueError(f"{factor} must have a level or more; it is empty")
             named[str(factor)] = levels
@@ -60,139 +104,261 @@ class Plan(BaseModel, extra="forbid", frozen=True):
 
     @field_validator("seeds", mode="before")
     @classmethod
-    def _seeds(cls, seeds: object) -> object:
+    def _list_seeds(cls, seeds: object) -> object:
         if type(seeds) is int:
             return list(range(seeds))
-        if isinstance(seeds, list) and (
-            any(type(seed) is not int or seed < 0 for seed in seeds) or len(set(seeds)) < len(seeds)
-        ):
-            raise ValueError("seeds must be different numbers from 0")
+        if isinstance(seeds, list):
+            numbers = [seed for seed in seeds if type(seed) is int and seed >= 0]
+            if len(set(numbers)) < len(seeds):
+                raise ValueError("seeds must be different numbers from 0")
         return seeds
 
 
-class Planned(NamedTuple):
-    """One run that a sweep is to make."""
+class PlannedRun(NamedTuple):
+    """One run of a sweep.
 
-    name: str  # of its folder
-    levels: Mapping[str, str]  # of each factor
+    Attributes:
+        name: Name of its folder.
+        levels: The level of each factor.
+        seed: The seed of the training.
+        values: The config keys that the sweep sets.
+    """
+
+    name: str
+    levels: Mapping[str, str]
     seed: int
-    values: Mapping[str, object]  # of the config's keys
+    values: Mapping[str, object]
 
 
-def _shown(value: object) -> str:
+def show(value: object) -> str:
+    """Write a config value as the name of a level.
+
+    >>> show("mean"), show(1e-4), show([1, 2])
+    ('mean', '0.0001', '[1, 2]')
+    """
     if isinstance(value, str):
         return value
     return yaml.safe_dump(value, default_flow_style=True, width=math.inf).removesuffix("\n").removesuffix("\n...")
 
 
-def _named(level: str) -> str:
-    """A level in the name of a folder.
+def _file_name(level: str) -> str:
+    """Turn a level's name into a part of a folder's name.
 
-    >>> _named("-2"), _named("half a window"), _named(".hidden")
+    >>> _file_name("-2"), _file_name("half a window"), _file_name(".hidden")
     ('-2', 'half-a-window', 'hidden')
     """
     sign = "-" if level.startswith("-") else ""
     return sign + re.sub(r"[^\w.+]+|_", "-", level).strip("-.")
 
 
+# Reading -------------------------------------------------------------------------------------------------------------
+
+
 def read(file: Path) -> Plan:
-    """Read a sweep's file.
+    """Read a sweep file.
+
+    Args:
+        file: The YAML file.
+
+    Returns:
+        Its content, checked but for the values of config keys (`configure` checks these).
 
     Raises:
-        BadRequest: There is no such file, or it is no YAML mapping.
-        Faulty: It does not hold; with every finding.
+        BadRequest: There is no such file.
+        Faulty: It is not valid; with every finding.
     """
     values = yamlfiles.read(file)
     try:
         plan = Plan.model_validate(values)
     except ValidationError as invalid:
-        findings = []
-        for error in invalid.errors():
-            key = ".".join(map(str, error["loc"]))
-            message = f"{error['msg'].removeprefix('Value error, ')}; found {error['input']!r:.80}"
-            if error["type"] == "extra_forbidden":
-                message = unknown_key(key, list(Plan.model_fields))
-            elif error["type"] == "missing":
-                message = "is missing; give it"
-            elif key == "grid" and error["type"] == "too_short":
-                message = "must have a factor or more; it is empty"
-            findings.append(Finding(str(file), column=key, message=message))
+        findings = [_explain(error, file) for error in invalid.errors()]
         raise Faulty(findings, status=2) from None
-    findings = []
-    if plan.metric not in captioning.METRICS:
-        try:
-            retrieval.resolve_metrics([plan.metric])
-        except BadRequest as mistake:
-            message = f"{mistake}; or of captions {', '.join(captioning.METRICS)}"
-            findings.append(Finding(str(file), column="metric", message=message))
-    reserved = {*factors.AROUND, *captioning.METRICS, plan.metric}
-    setters: dict[str, str] = dict.fromkeys(plan.set, "set")
-    for factor, levels in plan.grid.items():
-        if factor in reserved:
-            message = "is a column of the results already; give the factor another name, and its levels their keys"
-            findings.append(Finding(str(file), column=f"grid.{factor}", message=message))
-        for key in dict.fromkeys(key for changes in levels.values() for key in changes):
-            if key in setters:
-                message = f"must be in one place, but {key} is in {setters[key]} too; leave one out"
-                findings.append(Finding(str(file), column=f"grid.{factor}", message=message))
-            setters[key] = f"grid.{factor}"
+    findings = [*_check_search(plan, file), *_check_metric(plan, file), *_check_keys(plan, file)]
     if findings:
         raise Faulty(findings, status=2)
     return plan
 
 
-def planned(plan: Plan, file: Path) -> list[Planned]:
-    """Every run of a plan, the seeds of a setting one after another.
+def _explain(error: ErrorDetails, file: Path) -> Finding:
+    """Turn pydantic's error into a finding."""
+    key = ".".join(map(str, error["loc"]))
+    message = f"{error['msg'].removeprefix('Value error, ')}; found {error['input']!r:.80}"
+    if error["type"] == "extra_forbidden":
+        is_top = len(error["loc"]) == 1
+        model = Plan if is_top else Range
+        message = unknown_key(str(error["loc"][-1]), list(model.model_fields))
+    elif error["type"] == "missing":
+        message = "is missing; give it"
+    return Finding(str(file), column=key, message=message)
+
+
+def _check_search(plan: Plan, file: Path) -> Iterator[Finding]:
+    """Check that the keys of a search come together."""
+    if not plan.search:
+        if not plan.grid:
+            yield Finding(str(file), column="grid", message="must have a factor or more; it is empty")
+        for key in ("ranges", "samples"):
+            if getattr(plan, key):
+                message = "is only for a search; add `search: optuna`, or leave it out"
+                yield Finding(str(file), column=key, message=message)
+        return
+    if not plan.factors:
+        message = "must have something to vary; found neither `ranges` nor `grid`: give one of them"
+        yield Finding(str(file), column="search", message=message)
+    if plan.samples is None:
+        yield Finding(str(file), column="samples", message="is missing; give the number of settings to try")
+
+
+def _check_metric(plan: Plan, file: Path) -> Iterator[Finding]:
+    if plan.metric in captioning.METRICS:
+        return
+    try:
+        retrieval.resolve_metrics([plan.metric])
+    except BadRequest as mistake:
+        message = f"{mistake}; or of captions {', '.join(captioning.METRICS)}"
+        yield Finding(str(file), column="metric", message=message)
+
+
+def _check_keys(plan: Plan, file: Path) -> Iterator[Finding]:
+    """Check that each config key is set in one place, and that no factor has the name of a column of the results."""
+    reserved = {*factors.AROUND, *captioning.METRICS, plan.metric}
+    places: dict[str, str] = dict.fromkeys(plan.set, "set")
+    keys_of = {f"grid.{factor}": _changed_keys(levels) for factor, levels in plan.grid.items()}
+    keys_of |= {f"ranges.{key}": [key] for key in plan.ranges}
+    for place, keys in keys_of.items():
+        factor = place.partition(".")[2]
+        if factor in reserved:
+            message = "is a column of the results already; give the factor another name, and its levels their keys"
+            yield Finding(str(file), column=place, message=message)
+        if place.startswith("ranges.") and factor in plan.grid and factor not in places:
+            message = f"must be in one place, but grid has a factor {factor} too; rename it there"
+            yield Finding(str(file), column=place, message=message)
+        for key in keys:
+            if key in places:
+                message = f"must be in one place, but {key} is in {places[key]} too; leave one out"
+                yield Finding(str(file), column=place, message=message)
+            places[key] = place
+
+
+def _changed_keys(levels: Mapping[str, Mapping[str, object]]) -> list[str]:
+    """Return the config keys that the levels of a factor change, each once."""
+    keys: dict[str, None] = {}
+    for changes in levels.values():
+        keys |= dict.fromkeys(changes)
+    return list(keys)
+
+
+# Planning ------------------------------------------------------------------------------------------------------------
+
+
+def plan_runs(plan: Plan, file: Path) -> list[PlannedRun]:
+    """Plan a run for every combination of the grid's levels and every seed.
+
+    Args:
+        plan: The content of the sweep file, without a search.
+        file: The sweep file, for messages.
+
+    Returns:
+        The runs, the seeds of a setting one after another.
 
     Raises:
-        Faulty: Two runs have one name; with every finding.
+        Faulty: Two runs would have the same name, or a name is too long; with every finding.
     """
-    found, named = [], {}
-    findings = []
+    runs: list[PlannedRun] = []
+    findings: list[Finding] = []
+    named: dict[str, Sequence[str]] = {}
     for levels in itertools.product(*plan.grid.values()):
-        chosen = dict(zip(plan.grid, levels, strict=True))
-        values = dict(plan.set)
-        for factor, level in chosen.items():
-            values |= plan.grid[factor][level]
-        name = "_".join(_named(level) for level in levels)
-        if other := named.get(name.casefold()):
+        setting = dict(zip(plan.grid, levels, strict=True))
+        name = "_".join(_file_name(level) for level in levels)
+        other = named.get(name.casefold())
+        if other:
             message = f"two runs would have the name {name!r}: {', '.join(other)} and {', '.join(levels)}; "
             findings.append(Finding(str(file), column="grid", message=message + "name their levels otherwise"))
         named[name.casefold()] = levels
-        found += [Planned(f"{name}_{seed}", chosen, seed, values) for seed in plan.seeds]
-    longest = max((run.name for run in found), key=lambda name: len(name.encode()))
-    if (size := len(longest.encode())) > LONGEST:
+        runs += _with_seeds(plan, name, setting)
+    longest = max((run.name for run in runs), key=lambda name: len(name.encode()))
+    size = len(longest.encode())
+    if size > LONGEST_NAME:
         message = f"names of levels must be short enough for a file's name; {longest[:40]!r}… has {size} bytes"
         findings.append(Finding(str(file), column="grid", message=message))
     if findings:
         raise Faulty(findings, status=2)
-    return found
+    return runs
 
 
-def configured(plan: Plan, runs: Sequence[Planned], file: Path) -> dict[str, BaseModel]:
-    """The config of every run, by its name.
+def plan_sample(plan: Plan, number: int, setting: Mapping[str, object]) -> list[PlannedRun]:
+    """Plan the runs of a setting that a search chose, one for each seed.
+
+    Args:
+        plan: The content of the sweep file.
+        number: The number of the setting, from 0.
+        setting: The level of each factor of the grid, and the number of each key that has a range.
+    """
+    return _with_seeds(plan, f"sample-{number:03}", setting)
+
+
+def _with_seeds(plan: Plan, name: str, setting: Mapping[str, object]) -> list[PlannedRun]:
+    levels = {factor: show(level) for factor, level in setting.items()}
+    values = dict(plan.set)
+    for factor, level in setting.items():
+        values |= plan.grid[factor][level] if factor in plan.grid else {factor: level}
+    return [PlannedRun(f"{name}_{seed}", levels, seed, values) for seed in plan.seeds]
+
+
+def extremes(plan: Plan) -> list[PlannedRun]:
+    """Plan runs that take every level and both ends of every range once, to check that the config takes them.
+
+    Args:
+        plan: The content of the sweep file, with a search.
+    """
+    choices: dict[str, list[object]] = {factor: list(levels) for factor, levels in plan.grid.items()}
+    choices |= {key: [limits.low, limits.high] for key, limits in plan.ranges.items()}
+    first = {factor: some[0] for factor, some in choices.items()}
+    settings = [first]
+    for factor, some in choices.items():
+        settings += [{**first, factor: other} for other in some[1:]]
+    return [plan_sample(plan, number, setting)[0] for number, setting in enumerate(settings)]
+
+
+def read_base(plan: Plan) -> dict[str, object]:
+    """Read the config file that a sweep changes; empty if it names none."""
+    return yamlfiles.read(plan.config) if plan.config else {}
+
+
+def configure(plan: Plan, runs: Sequence[PlannedRun], file: Path) -> dict[str, BaseModel]:
+    """Make the config of every run.
+
+    Args:
+        plan: The content of the sweep file.
+        runs: The runs.
+        file: The sweep file, for messages.
+
+    Returns:
+        The config of each run, by the run's name.
 
     Raises:
-        BadRequest: There is no such system, or its config's file does not hold.
-        Faulty: Keys or values do not hold; with every finding.
+        BadRequest: There is no such system, or no such config file.
+        Faulty: Keys or values are not valid; with every finding.
     """
     model = contract.system(plan.system).Config
-    below = yamlfiles.read(plan.config) if plan.config else {}
-    found, findings = {}, {}
-    known: dict[str, BaseModel] = {}
+    base = read_base(plan)
+    configs: dict[str, BaseModel] = {}
+    findings: dict[Finding, None] = {}
+    by_values: dict[str, BaseModel] = {}  # the seeds of a setting share a config
     for run in runs:
-        setting = repr(run.values)
-        if setting not in known:
 
-            def source(key: str, run: Planned = run) -> str:
-                return str(file if key.partition(".")[0] in run.values else plan.config or file)
+        def place(key: str, run: PlannedRun = run) -> str:
+            is_from_sweep = key.partition(".")[0] in run.values
+            return str(file if is_from_sweep else plan.config or file)
 
+        values = repr(run.values)
+        if values not in by_values:
             try:
-                known[setting] = contract.validate(model, below | dict(run.values), source)
+                by_values[values] = contract.validate(model, base | dict(run.values), place)
             except Faulty as faulty:
                 findings |= dict.fromkeys(faulty.findings)
                 continue
-        found[run.name] = known[setting]
+        configs[run.name] = by_values[values]
     if findings:
-        raise Faulty(findings, status=2)
-    return found
+        raise Faulty(list(findings), status=2)
+    return configs

@@ -1,4 +1,7 @@
-"""How long a sweep will take, before it is begun: from runs that are done, else from steps that are timed."""
+"""The dry run of a sweep: list its runs, and estimate how long they take.
+
+The estimate comes from the runs that are done, or else from a few steps that are timed.
+"""
 
 import contextlib
 import io
@@ -19,21 +22,24 @@ from torch.utils.data import ConcatDataset
 from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset
 from evaluation.findings import WARNING, BadRequest, Faulty, Finding, say, table
 from systems import contract
-from systems.sweeps.grid import Planned
-from systems.sweeps.sweep import Job, Results, clock, make_run
+from systems.sweeps.grid import PlannedRun
+from systems.sweeps.job import Job, make_run
+from systems.sweeps.results import DONE, Results, duration
 from systems.training import Collate, Run, Schedule
 
 CLIPS, STEPS = 48, 4  # that are timed
+LOADING = "[_TrainingEpochLoop].train_dataloader_next"  # the profiler's names
+SAVING = "[Callback]Course.on_train_epoch_end"
 
 
 @dataclass(frozen=True)
-class Timing(Run):
-    """A run of a few steps on a few clips, which says how long all would take on all.
+class TimedRun(Run):
+    """A run of a few steps on a few clips, from which the time of all steps on all clips is estimated.
 
     Attributes:
-        shares: Of each split, how many times more clips there are.
+        shares: For each split, how many times more clips it has.
         spent: Seconds that each `fit` took.
-        estimates: Seconds that each would take.
+        estimates: Seconds that each `fit` would take on all clips.
     """
 
     shares: Mapping[str, float] = field(default_factory=dict)
@@ -48,96 +54,120 @@ class Timing(Run):
         collate: Collate,
         plan: Schedule,
     ) -> None:
-        """Take some steps of one epoch, and estimate what all epochs take."""
+        """Take some steps of one epoch, and estimate how long all epochs take."""
         profiler, began = SimpleProfiler(), time.perf_counter()
         flags = {**self.flags, "profiler": profiler, "limit_train_batches": STEPS}
         items = math.ceil(len(train) * self.shares[DEVELOPMENT])
         batch = min(plan.batch, items)
         short = plan.model_copy(update={"epochs": 1, "batch": batch})
         enough = ConcatDataset([train] * math.ceil(STEPS * batch / len(train)))
-        super(Timing, replace(self, flags=flags)).fit(module, enough, validation, collate, short)
-        steps, loads = profiler.recorded_durations["run_training_batch"], "[_TrainingEpochLoop].train_dataloader_next"
-        loading, (epoch,) = profiler.recorded_durations[loads], profiler.recorded_durations["run_training_epoch"]
-        step = fmean(steps[1:] or steps) + fmean(loading)  # the first one warms up
-        validation_seconds = epoch - sum(steps) - sum(loading)
-        saving = sum(profiler.recorded_durations["[Callback]Course.on_train_epoch_end"])
-        epoch = math.ceil(items / batch) * step + validation_seconds * self.shares[VALIDATION] + saving
-        self.estimates.append(plan.epochs * epoch)
+        super(TimedRun, replace(self, flags=flags)).fit(module, enough, validation, collate, short)
+        seconds = profiler.recorded_durations
+        steps, loads = seconds["run_training_batch"], seconds[LOADING]
+        (epoch,) = seconds["run_training_epoch"]
+        step = fmean(steps[1:] or steps) + fmean(loads)  # the first step warms up
+        validating = (epoch - sum(steps) - sum(loads)) * self.shares[VALIDATION]
+        whole_epoch = math.ceil(items / batch) * step + validating + sum(seconds[SAVING])
+        self.estimates.append(plan.epochs * whole_epoch)
         self.spent.append(time.perf_counter() - began)
 
 
 def show(job: Job, results: Results, configs: Mapping[str, BaseModel], dataset: Dataset, slots: int | None) -> None:
-    """List a sweep's runs, and estimate how long those take that are not done, of which `slots` go on at once."""
+    """Print a sweep's runs, and how long those take that are not done.
+
+    Args:
+        job: What the runs have in common.
+        results: The runs and their state.
+        configs: The config of each run.
+        dataset: The splits to train on.
+        slots: The number of runs at the same time; None if only the cluster knows.
+    """
     runs = results.runs
     rows = [[run.name, *run.levels.values(), run.seed, results.state(run)] for run in runs]
-    print(table(rows, ["run", *runs[0].levels, "seed", "state"], numbers=[len(runs[0].levels) + 1]))
-    left = [run for run in runs if results.state(run) != "done"]
-    text = f"{len(runs)} runs, {len(runs) - len(left)} done"
-    done = (outcome for outcome in results.outcomes.values() if not outcome.error)
-    took = [outcome.seconds for outcome in done if outcome.seconds == outcome.seconds]
+    print(table(rows, ["run", *results.factors, "seed", "state"], numbers=[len(results.factors) + 1]))
+    if len(runs) < results.total:
+        print(f"and {results.total - len(runs)} runs of settings that are sampled later")
+    left = results.left
+    text = f"{results.total} runs, {results.total - left} done"
     if not left:
         print(text)
         return
+    took = [results.outcomes[run.name].seconds for run in results.having(DONE)]
+    took = [seconds for seconds in took if not math.isnan(seconds)]
     if took:
-        total, how = fmean(took) * len(left), f"those that are done took {clock(fmean(took))} on average"
+        mean, how = fmean(took), f"those that are done took {duration(fmean(took))} on average"
     else:
-        found = seconds(job, runs, configs, dataset)
-        if found is None:
+        times = estimate(job, runs, configs, dataset)
+        if times is None:
             print(f"{text}; {job.system} does not train by Run.fit: there are no steps to time, and so no estimate")
             return
-        total = sum(found[run.name] for run in left)
-        how = f"{STEPS} steps timed with each level, for all epochs; what embedding and predicting take comes on top"
-    together = f", {total / 3600 / slots:.2g} h of {slots}" if slots else ""  # what a cluster has, only it knows
+        mean = fmean(times.values())
+        how = f"{STEPS} steps timed with each level, for all epochs; embedding and predicting add to it"
+    total = mean * left
+    together = f", {total / 3600 / slots:.2g} h of {slots}" if slots else ""
     print(f"{text}; about {total / 3600:.2g} h of one worker{together} ({how})")
 
 
-def seconds(
-    job: Job, runs: Sequence[Planned], configs: Mapping[str, BaseModel], dataset: Dataset
+def estimate(
+    job: Job, runs: Sequence[PlannedRun], configs: Mapping[str, BaseModel], dataset: Dataset
 ) -> dict[str, float] | None:
-    """Seconds that training each run takes, by its name: at most, as training may stop early.
+    """Estimate how long each run trains at most; training may stop before its last epoch.
 
-    The first setting is timed, and each that differs from it in one level; what levels add is taken to add up. Of a
-    setting that cannot be trained it is said why; the first must be one that can.
+    The first setting is timed, and each setting that differs from it in one level. The differences are added up for
+    the other settings. A setting that cannot be trained gives a warning; the first one must be one that can.
+
+    Args:
+        job: What the runs have in common.
+        runs: The runs.
+        configs: The config of each run.
+        dataset: The splits to train on.
 
     Returns:
-        None where the system takes no steps that could be timed.
+        Seconds by the run's name; None if the system does not train by `Run.fit`, so that no steps can be timed.
     """
     torch.set_num_threads(job.cpus)
-    few = Dataset(
-        dataset.folder,
-        {
-            DEVELOPMENT: replace(dataset[DEVELOPMENT], clips=dataset[DEVELOPMENT].clips[:CLIPS], relevance=None),
-            VALIDATION: replace(dataset[VALIDATION], clips=dataset[VALIDATION].clips[:CLIPS], relevance=None),
-        },
-    )
+    splits, shares = {}, {}
+    for name in (DEVELOPMENT, VALIDATION):
+        splits[name] = replace(dataset[name], clips=dataset[name].clips[:CLIPS], relevance=None)
+        shares[name] = len(dataset[name].clips) / len(splits[name].clips)
+    few = Dataset(dataset.folder, splits)
+    first = runs[0]
     findings: list[Finding] = []
-    shares = {name: len(dataset[name].clips) / len(split.clips) for name, split in few.splits.items()}
     with tempfile.TemporaryDirectory(prefix="timing.") as folder:
-
-        def timed(run: Planned) -> float | None:
-            for attempt in ("embed", "train"):  # the second time the embeddings are there
-                place = Path(folder) / run.name / attempt
-                timing = Timing(**vars(make_run(job, place, configs[run.name], few, run.seed)), shares=shares)
-                began = time.perf_counter()
-                with contextlib.redirect_stdout(io.StringIO()):
-                    contract.train(contract.system(job.system), configs[run.name], few, timing)
-                around = time.perf_counter() - began - sum(timing.spent)
-            return around + sum(timing.estimates) if timing.estimates else None
-
-        first = runs[0]
-        base = timed(first)
+        base = _time(job, first, configs[first.name], few, shares, Path(folder))
         if base is None:
             return None
-        adds: dict[tuple[str, str], float] = {}
+        added: dict[tuple[str, str], float] = {}
         for run in runs:
-            differs = [item for item in run.levels.items() if item not in first.levels.items()]
-            if len(differs) == 1 and differs[0] not in adds:
-                try:
-                    adds[differs[0]] = timed(run) - base
-                except (BadRequest, Faulty) as reason:
-                    adds[differs[0]] = 0.0
-                    findings.append(
-                        Finding(run.name, message=f"{reason}; it will fail, as others may", severity=WARNING)
-                    )
+            differences = set(run.levels.items()) - set(first.levels.items())
+            if len(differences) != 1 or differences <= set(added):
+                continue
+            (level,) = differences
+            try:
+                added[level] = _time(job, run, configs[run.name], few, shares, Path(folder)) - base
+            except (BadRequest, Faulty) as reason:
+                added[level] = 0.0
+                message = f"{reason}; it will fail, as others may"
+                findings.append(Finding(run.name, message=message, severity=WARNING))
     say(findings)
-    return {run.name: max(0.0, base + sum(adds.get(item, 0.0) for item in run.levels.items())) for run in runs}
+    seconds = {}
+    for run in runs:
+        more = [added.get(level, 0.0) for level in run.levels.items()]
+        seconds[run.name] = max(0.0, base + sum(more))
+    return seconds
+
+
+def _time(
+    job: Job, run: PlannedRun, config: BaseModel, few: Dataset, shares: Mapping[str, float], folder: Path
+) -> float | None:
+    """Return the seconds that a run would train, or None if there are no steps to time."""
+    for attempt in ("embed", "train"):  # the second time, the embeddings are in the cache
+        place = folder / run.name / attempt
+        plain = make_run(job, place, config, few, run.seed)
+        fields = {name: getattr(plain, name) for name in Run.__dataclass_fields__}
+        timed = TimedRun(**fields, shares=shares)
+        began = time.perf_counter()
+        with contextlib.redirect_stdout(io.StringIO()):
+            contract.train(contract.system(job.system), config, few, timed)
+        around = time.perf_counter() - began - sum(timed.spent)
+    return around + sum(timed.estimates) if timed.estimates else None

@@ -25,6 +25,7 @@ from systems import training
 from systems.__main__ import parser
 from systems.parts import vocabulary
 from systems.parts.vocabulary import END, PADDING, START
+from tests.brief import make_brief_soundscapes
 from tests.systems.runs import assert_captions_do_not_depend_on_the_batch, cut_off, same, weights
 from tests.systems.tiny import HEAR
 
@@ -43,11 +44,7 @@ def arguments(folder, run, *settings, system="baseline.captioner", small=SMALL):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    from evaluation.data.soundscapes import generate
-
-    folder = tmp_path_factory.mktemp("data") / "tiny"
-    generate.make_soundscapes(folder, clips={"development": 11, "validation": 4, "evaluation": 5}, progress=False)
-    return folder
+    return make_brief_soundscapes(tmp_path_factory.mktemp("data") / "tiny", development=11, validation=4, evaluation=5)
 
 
 @pytest.fixture(scope="module")

@@ -308,98 +308,128 @@ def content() -> dict:
     }
 
 
-def refusal_of(path, raw: bytes) -> str:
+def refusals_of(path, raw: bytes) -> list[str]:
     path.write_bytes(raw)
     with pytest.raises(Faulty) as faulty:
         scores.read(path)
-    (finding,) = str(faulty.value).splitlines()
-    start = f"{path}: error: must be what `evaluation score … --json FILE` writes ("
-    assert finding.startswith(start)
-    assert finding.endswith("); score the prediction again")
-    return finding.removeprefix(start).removesuffix("); score the prediction again")
+    lines = str(faulty.value).splitlines()
+    for line in lines:
+        assert line.startswith(f"{path}: ")
+        assert line.endswith("; score the prediction again")
+    return [line.removeprefix(f"{path}: ").removesuffix("; score the prediction again") for line in lines]
+
+
+NOT_JSON = "error: must be what `evaluation score … --json FILE` writes (it is no JSON)"
 
 
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
-        (b"", "it is no JSON"),
-        (b"metric,value\nR@1,0.5\n", "it is no JSON"),
-        (b'{"signature": "a:b", ', "it is no JSON"),
-        (b"\xff\xfe{\0}\0", "it is no JSON"),
-        (b"PK\x03\x04", "it is no JSON"),
-        (b"[]", "the file must be an object, not []"),
-        (b"null", "the file must be an object, not None"),
-        (b'"items"', "the file must be an object, not 'items'"),
-        (b"{}", "there is no items"),
+        (b"", NOT_JSON),
+        (b"metric,value\nR@1,0.5\n", NOT_JSON),
+        (b'{"signature": "a:b", ', NOT_JSON),
+        (b"\xff\xfe{\0}\0", NOT_JSON),
+        (b"PK\x03\x04", NOT_JSON),
+        (b"[]", "error: must be an object; found []"),
+        (b"null", "error: must be an object; found None"),
+        (b'"items"', "error: must be an object; found 'items'"),
     ],
 )
-def test_what_is_no_score(tmp_path, raw, reason):
-    assert refusal_of(tmp_path / "a.json", raw) == reason
+def test_files_that_are_no_score(tmp_path, raw, reason):
+    assert refusals_of(tmp_path / "a.json", raw) == [reason]
 
 
-def test_what_is_nested_without_end(tmp_path):
-    assert "recursion" in refusal_of(tmp_path / "a.json", b"[" * 200_000)
+def test_endless_nesting(tmp_path):
+    (reason,) = refusals_of(tmp_path / "a.json", b"[" * 200_000)
+    assert "recursion" in reason
 
 
-NOTHING = object()
+def test_endless_number(tmp_path):
+    (reason,) = refusals_of(tmp_path / "a.json", b"9" * 5000)
+    assert "must be what `evaluation score … --json FILE` writes (Exceeds the limit" in reason
+
+
+def test_all_faults_are_listed(tmp_path):
+    assert refusals_of(tmp_path / "a.json", b"{}") == [
+        "items: error: is missing",
+        "metrics: error: is missing",
+        "signature: error: is missing",
+    ]
+    broken = content()
+    del broken["metrics"]["R@1"]["n"]
+    broken["items"]["values"]["R@1"] = [math.nan, "1"]
+    assert refusals_of(tmp_path / "a.json", json.dumps(broken).encode()) == [
+        "items.values.R@1.0: error: must be a finite number; found nan",
+        "items.values.R@1.1: error: must be a number; found '1'",
+        "metrics.R@1.n: error: is missing",
+    ]
+
+
+MISSING = object()
+HUGE = "1" + "0" * 59
 
 
 @pytest.mark.parametrize(
     ("place", "value", "reason"),
     [
         # A score of version 0.1, which held no items.
-        (["items"], NOTHING, "there is no items"),
-        (["items"], [], "items must be an object, not []"),
-        (["items", "kind"], 3, "items.kind must be a text, not 3"),
-        (["items", "names"], NOTHING, "there is no items.names"),
-        (["items", "names"], "xy", "items.names must be a list, not 'xy'"),
-        (["items", "names"], ["x", 2], "items.names must each be a text, not 2"),
-        (["items", "names"], [], "items.names and items.groups must be one or more and as many, not 0 and 2"),
-        (["items", "groups"], [0], "items.names and items.groups must be one or more and as many, not 2 and 1"),
-        (["items", "groups"], [0, 1.5], "items.groups must each be a whole number, not 1.5"),
-        (["items", "groups"], [0, True], "items.groups must each be a whole number, not True"),
-        (["items", "groups"], {}, "items.groups must be a list, not {}"),
-        (["items", "values"], [], "items.values must be an object, not []"),
-        (["items", "values", "R@1"], [1.0], "items.values.R@1 must hold 2 finite numbers"),
-        (["items", "values", "R@1"], [1.0, None], "items.values.R@1 must hold 2 finite numbers"),
-        (["items", "values", "R@1"], [1.0, math.nan], "items.values.R@1 must hold 2 finite numbers"),
-        (["items", "values", "R@1"], [1.0, math.inf], "items.values.R@1 must hold 2 finite numbers"),
-        (["items", "values", "R@1"], [1.0, "1"], "items.values.R@1 must hold 2 finite numbers"),
-        (["items", "values", "R@1"], [1.0, [1.0]], "items.values.R@1 must hold 2 finite numbers"),
-        (["items", "values", "R@1"], [1.0, 10**400], "int too large to convert to float"),
-        (["items", "values", "R@1"], None, "items.values.R@1 must be a list, not None"),
-        (["metrics"], NOTHING, "there is no metrics"),
-        (["metrics"], [], "metrics must be an object, not []"),
-        (["metrics", "R@1"], 0.5, "metrics.R@1 must be an object, not 0.5"),
-        (["metrics", "R@1", "value"], NOTHING, "there is no metrics.R@1.value"),
-        (["metrics", "R@1", "low"], "0.3", "metrics.R@1.low must be a number, not '0.3'"),
-        (["metrics", "R@1", "high"], 10**400, "int too large to convert to float"),
-        (["metrics", "R@1", "n"], 2.5, "metrics.R@1.n must be a whole number, not 2.5"),
-        (["metrics", "R@1", "interval"], None, "metrics.R@1.interval must be a text, not None"),
-        (["metrics", "R@1", "chance"], "a half", "metrics.R@1.chance must be a number, not 'a half'"),
-        (["metrics", "R@1", "by_clip"], None, "metrics.R@1.by_clip must be an object, not None"),
-        (["metrics", "R@1", "by_clip", "low"], NOTHING, "there is no metrics.R@1.by_clip.low"),
-        (["signature"], NOTHING, "there is no signature"),
-        (["signature"], {"a": "b"}, "signature must be a text, not {'a': 'b'}"),
-        (["unavailable"], ["spice"], "unavailable must be an object, not ['spice']"),
-        (["unavailable"], {"spice": None}, "unavailable must each be a text, not None"),
-        (["items", "names"], "x" * 1000, "items.names must be a list, not '" + "x" * 59),
+        (["items"], MISSING, "items: error: is missing"),
+        (["items"], [], "items: error: must be an object; found []"),
+        (["items", "kind"], 3, "items.kind: error: must be a text; found 3"),
+        (["items", "names"], MISSING, "items.names: error: is missing"),
+        (["items", "names"], "xy", "items.names: error: must be a list; found 'xy'"),
+        (["items", "names"], ["x", 2], "items.names.1: error: must be a text; found 2"),
+        (["items", "names"], [], "items: error: names and groups must be one or more and as many; found 0 and 2"),
+        (["items", "groups"], [0], "items: error: names and groups must be one or more and as many; found 2 and 1"),
+        (["items", "groups"], [0, 1.5], "items.groups.1: error: must be a whole number; found 1.5"),
+        (["items", "groups"], [0, True], "items.groups.1: error: must be a whole number; found True"),
+        (["items", "groups"], {}, "items.groups: error: must be a list; found {}"),
+        (["items", "values"], [], "items.values: error: must be an object; found []"),
+        (
+            ["items", "values", "R@1"],
+            [1.0],
+            "items.values.R@1: error: must have 2 values, one for each item; found 1",
+        ),
+        (["items", "values", "R@1"], [1.0, None], "items.values.R@1.1: error: must be a number; found None"),
+        (["items", "values", "R@1"], [1.0, math.nan], "items.values.R@1.1: error: must be a finite number; found nan"),
+        (["items", "values", "R@1"], [1.0, math.inf], "items.values.R@1.1: error: must be a finite number; found inf"),
+        (["items", "values", "R@1"], [1.0, "1"], "items.values.R@1.1: error: must be a number; found '1'"),
+        (["items", "values", "R@1"], [1.0, True], "items.values.R@1.1: error: must be a number; found True"),
+        (["items", "values", "R@1"], [1.0, [1.0]], "items.values.R@1.1: error: must be a number; found [1.0]"),
+        (["items", "values", "R@1"], [1.0, 10**400], f"items.values.R@1.1: error: must be a number; found {HUGE}"),
+        (["items", "values", "R@1"], None, "items.values.R@1: error: must be a list; found None"),
+        (["metrics"], MISSING, "metrics: error: is missing"),
+        (["metrics"], [], "metrics: error: must be an object; found []"),
+        (["metrics", "R@1"], 0.5, "metrics.R@1: error: must be an object; found 0.5"),
+        (["metrics", "R@1", "value"], MISSING, "metrics.R@1.value: error: is missing"),
+        (["metrics", "R@1", "low"], "0.3", "metrics.R@1.low: error: must be a number; found '0.3'"),
+        (["metrics", "R@1", "high"], 10**400, f"metrics.R@1.high: error: must be a number; found {HUGE}"),
+        (["metrics", "R@1", "n"], 2.5, "metrics.R@1.n: error: must be a whole number; found 2.5"),
+        (["metrics", "R@1", "interval"], None, "metrics.R@1.interval: error: must be a text; found None"),
+        (["metrics", "R@1", "chance"], "a half", "metrics.R@1.chance: error: must be a number; found 'a half'"),
+        (["metrics", "R@1", "by_clip"], None, "metrics.R@1.by_clip: error: must be an object; found None"),
+        (["metrics", "R@1", "by_clip", "low"], MISSING, "metrics.R@1.by_clip.low: error: is missing"),
+        (["signature"], MISSING, "signature: error: is missing"),
+        (["signature"], {"a": "b"}, "signature: error: must be a text; found {'a': 'b'}"),
+        (["unavailable"], ["spice"], "unavailable: error: must be an object; found ['spice']"),
+        (["unavailable"], {"spice": None}, "unavailable.spice: error: must be a text; found None"),
+        (["items", "names"], "x" * 1000, "items.names: error: must be a list; found '" + "x" * 59),
     ],
     ids=lambda value: ".".join(value) if isinstance(value, list) and all(isinstance(v, str) for v in value) else "",
 )
-def test_what_does_not_hold(tmp_path, place, value, reason):
+def test_invalid_values(tmp_path, place, value, reason):
     broken = part = content()
     for key in place[:-1]:
         part = part[key]
-    if value is NOTHING:
+    if value is MISSING:
         del part[place[-1]]
     else:
         part[place[-1]] = value
-    assert refusal_of(tmp_path / "a.json", json.dumps(broken).encode()) == reason
+    assert refusals_of(tmp_path / "a.json", json.dumps(broken).encode()) == [reason]
 
 
-def test_a_small_score_holds(tmp_path):
-    """Else the refusals above might be of something else."""
+def test_small_score_is_valid(tmp_path):
+    """The files of the refusals above have no other fault."""
     (tmp_path / "a.json").write_text(json.dumps(content()))
     assert scores.read(tmp_path / "a.json").metrics["R@1"].estimate == Estimate(0.5, 0.1, 0.3, 0.7, 2, "jackknife-95")
 

@@ -127,7 +127,7 @@ def test_every_fact_says_where_it_stands_and_how_sure_it_is(name):
 )
 def test_label_rule(name, label, holds):
     task = tasks.read(name)
-    parts = task.names(label)
+    parts = task.label_fields(label)
     assert bool(parts) == holds
     if parts:
         for output in task.sets.values():
@@ -355,3 +355,15 @@ def test_the_header_follows_the_facts(facts):
     facts["k"]["value"] = 2
     facts["columns"]["value"] = ["query", "fname_{rank}"]
     assert read(facts).header() == ["query", "fname_1", "fname_2"]
+
+
+def test_every_field_of_a_task_file_is_described():
+    """Every key of the real files is one of the fields that `tasks --fields` lists, and each has a description."""
+    described = dict(tasks.describe_fields())
+    assert all(description and "None" not in description for description in described.values())
+    assert described["sets.NAME.scored"] == "number of rows that are scored, if not all are (optional) (a fact)"
+    for name in tasks.names():
+        for path, _ in tasks.read(name).facts():
+            general = re.sub(r"^(sets|metadata)\.[^.]+", r"\1.NAME", path)
+            general = re.sub(r"^(metadata|baselines)\..*", r"\1", general)
+            assert general in described, path

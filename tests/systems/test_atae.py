@@ -93,8 +93,8 @@ def test_the_ablations_are_sweeps_of_the_papers_steps(name, steps, monkeypatch):
     """Weck et al. 2022, section 5 and Figure 2: five runs of the submitted system, and of each added change."""
     monkeypatch.chdir(ROOT)
     plan = grid.read(FOLDER / f"{name}.yaml")
-    runs = grid.planned(plan, FOLDER / f"{name}.yaml")
-    configs = grid.configured(plan, runs, FOLDER / f"{name}.yaml")
+    runs = grid.plan_runs(plan, FOLDER / f"{name}.yaml")
+    configs = grid.configure(plan, runs, FOLDER / f"{name}.yaml")
     assert list(plan.grid) == ["step"]
     assert (plan.seeds, plan.metric, len(configs)) == ([0, 1, 2, 3, 4], "mAP@10", 5 * steps)
     first = [configs[run.name] for run in runs if run.seed == 0]
@@ -194,7 +194,7 @@ def test_a_run_is_not_mixed_with_other_noisy_data(place, tmp_path, capsys):
 
 
 # Killed between the stages, and in a step of the last.
-@pytest.mark.parametrize(("owner", "name", "count"), [(atae.frozen, "fill", 1), (atae.Training, "training_step", 8)])
+@pytest.mark.parametrize(("owner", "name", "count"), [(atae, "load_weights", 1), (atae.Training, "training_step", 8)])
 def test_killed_in_any_stage_it_ends_with_the_same_weights(place, tmp_path, owner, name, count):
     settings = ("stages=[[noisy], [clean]]", f"noisy={place / 'noisy'}", "epochs=2", "batch=10", "train_text=true")
     expected = trained(place, tmp_path / "whole", None, *settings)

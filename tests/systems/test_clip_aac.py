@@ -113,14 +113,16 @@ def test_the_ten_systems_are_configs():
         "system-9": {"batch": 16},
         "system-10": {"alpha": 0.3},
     }
+    assert configs["system-8"].word_loss == "sum", "as in equation 6"
     # All keys stand in the file that a reader takes them from.
     assert yaml.safe_load(CONFIGS["system-8"].read_text()).keys() == clip_aac.Config.model_fields.keys()
 
 
-def test_the_published_systems_have_the_original_decoder_and_narrow_the_measured_one():
+def test_the_published_systems_are_the_paper_s_and_narrow_is_the_measured_one():
     for name, path in CONFIGS.items():
         config = contract.configure(clip_aac.Config, path)
-        assert config.decoder_norm == ("pre" if name == "narrow" else "post"), name
+        expected = ("pre", "mean") if name == "narrow" else ("post", "sum")
+        assert (config.decoder_norm, config.word_loss) == expected, name
 
 
 def test_the_paper_s_figures_are_shown(capsys):
@@ -145,20 +147,34 @@ def test_parameters_are_as_listed():
 # The front end and the heads -----------------------------------------------------------------------------------------
 
 
-def plain_spectrogram(sound):
-    """Frame by frame, in float64, by scipy's window and numpy's transform."""
+def plain_spectrogram(sound, kernels=None):
+    """Frame by frame, in float64, by scipy's window.
+
+    Args:
+        sound: (samples,) in [-1, 1].
+        kernels: (1025, 2048) complex, what a frame is multiplied with (default: numpy's Fourier transform).
+
+    Returns:
+        Decibels (3, 341, frames), and which of them are far above the rounding errors of their frame, of that shape.
+    """
     window = scipy.signal.get_window("blackmanharris", 1654)
     sound = (sound.astype(np.float64) * 32768 + 32768) * 2 / 65535 - 1
     count = 1 if len(sound) <= 1654 else 1 + math.ceil((len(sound) - 1654) / 561)
     missing = (count - 1) * 561 + 1654 - len(sound)
     sound = np.concatenate([np.zeros(missing // 2), sound, np.zeros(missing - missing // 2)])
-    found = np.empty((3, 341, count))
+    decibels = np.empty((3, 341, count))
+    exact = np.empty((3, 341, count), bool)
     for frame in range(count):
-        spectrum = np.fft.fft(np.pad(sound[frame * 561 : frame * 561 + 1654] * window, (197, 197))) / 2048**0.5
-        decibels = 10 * np.log10(np.maximum(np.abs(spectrum) ** 2, 1e-18))
+        windowed = np.pad(sound[frame * 561 : frame * 561 + 1654] * window, (197, 197))
+        spectrum = np.fft.rfft(windowed) / 2048**0.5 if kernels is None else kernels @ windowed
+        power = np.abs(spectrum) ** 2
+        far_above = power > 1e-18 * power.sum()
+        power[power == 0] = 1e-18
         for band in range(3):
-            found[band, :, frame] = decibels[band * 341 : (band + 1) * 341]
-    return found
+            bins = slice(band * 341, (band + 1) * 341)
+            decibels[band, :, frame] = 10 * np.log10(power[bins])
+            exact[band, :, frame] = far_above[bins]
+    return decibels, exact
 
 
 @pytest.mark.parametrize("samples", [1, 1653, 1654, 1655, 2215, 2216, 20000])
@@ -172,7 +188,76 @@ def test_the_front_end_is_a_plain_stft(samples):
         sound = sound[:samples].astype(np.float32)
         found = heads.spectrogram(torch.from_numpy(sound)[None])
         assert found.shape == (1, 3, 341, heads.frames(samples))
-        np.testing.assert_allclose(found[0].numpy(), plain_spectrogram(sound), rtol=0, atol=1e-5)
+        expected, exact = plain_spectrogram(sound)
+        assert exact.mean() > 0.95
+        np.testing.assert_allclose(found[0].numpy()[exact], expected[exact], rtol=1e-7, atol=1e-5)
+
+
+def test_only_a_power_of_exactly_0_counts_as_180_decibels_below_1():
+    silence = heads.spectrogram(torch.zeros(1, 5000))
+    assert silence.min() < -240, "16-bit silence is 1/65535"
+    zero = torch.full((1, 5000), -1 / 65536)  # which AudioCLIP's scale maps to 0
+    assert heads.spectrogram(zero).eq(-180).all()
+    assert heads.spectrogram(zero, heads.LearntTransform()).eq(-180).all()
+    assert heads.spectrogram(torch.full((1, 5000), math.nan)).isnan().all(), "a fault is not hidden"
+
+
+def plain_wavelets(m, fb, fc):
+    """Frequency B-spline wavelets as kernels (1025, 2048), with numpy's power of complex numbers."""
+    t = np.pi * np.linspace(-1, 1, 2048) + 1e-8
+    kernels = np.empty((1025, 2048), complex)
+    for k in range(1025):
+        x = fb[k] * t / (m[k] + 1e-8)
+        window = (np.sin(x) / x).astype(complex) ** m[k]
+        kernels[k] = fb[k] ** 0.5 * window * np.exp(-1j * fc[k] * t) / 2048**0.5
+    return kernels
+
+
+def transform_of(m, fb, fc):
+    transform = heads.LearntTransform()
+    values = {"m": m, "fb": fb, "fc": fc}
+    transform.load_state_dict({name: torch.from_numpy(value) for name, value in values.items()})
+    return transform.requires_grad_(False)
+
+
+@pytest.mark.parametrize("samples", [1, 1655, 20000])
+def test_the_learnt_transform_multiplies_frames_with_wavelets(samples):
+    rng = np.random.default_rng(samples)
+    m = rng.uniform(-0.5, 3, 1025).astype(np.float32)
+    m[::50] = 0
+    m[1::50] = 2
+    fb = rng.uniform(0.3, 3, 1025).astype(np.float32)
+    fc = (np.arange(1025) + rng.uniform(-5, 5, 1025)).astype(np.float32)
+    transform = transform_of(m, fb, fc)
+    kernels = plain_wavelets(*(values.astype(np.float64) for values in (m, fb, fc)))
+    for sound in (tone(997.0, 0.5), rng.uniform(-1, 1, samples), np.zeros(samples)):
+        sound = sound[:samples].astype(np.float32)
+        found = heads.spectrogram(torch.from_numpy(sound)[None], transform)
+        assert found.shape == (1, 3, 341, heads.frames(samples))
+        expected, exact = plain_spectrogram(sound, kernels)
+        assert exact.mean() > 0.9
+        np.testing.assert_allclose(found[0].numpy()[exact], expected[exact], rtol=0, atol=1e-3)
+
+
+def test_the_learnt_transform_begins_near_the_fourier_transform():
+    """AudioCLIP divides the circle in 2047 steps: a bin of white noise differs by .51 dB, as the docstring says."""
+    k = np.arange(1025, dtype=np.float32)
+    initial = transform_of(np.zeros_like(k), np.ones_like(k), k)
+    assert same(heads.LearntTransform().state_dict(), initial.state_dict())
+    noise = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (1, 88200)).astype(np.float32))
+    difference = (heads.spectrogram(noise) - heads.spectrogram(noise, initial)).abs()
+    assert difference.median().item() == pytest.approx(0.51, abs=0.02)
+    assert difference[:, 0, :100].median() < 0.1, "the lowest bins lie where the Fourier transform has them"
+    assert difference.max() > 30
+
+
+def test_the_learnt_transform_learns_from_its_beginning():
+    transform = heads.LearntTransform()
+    sound = torch.from_numpy(tone(440.0, 0.1))[None]
+    heads.spectrogram(sound, transform).square().mean().backward()
+    for name, values in transform.named_parameters():
+        assert values.grad.isfinite().all(), name
+        assert values.grad[1:1023].ne(0).all(), name
 
 
 def plain_head(state, images):
@@ -489,6 +574,33 @@ def test_audioclip_loads_into_both_heads_completely(tmp_path, wrap):
     assert float(model.temperature) == pytest.approx(1 / math.exp(max(0, values["logit_scale_at"])))
 
 
+LEARNT = ("fbsp.m", "fbsp.fb", "fbsp.fc")
+
+
+def test_the_learnt_transform_is_loaded_from_both_files(tmp_path):
+    of_both = save(BOTH, tmp_path / "AudioCLIP-Full-Training.pt")
+    of_audio = save(AUDIO, tmp_path / "ESRNXFBSP.pt")
+    found = holds(audioclip.both(str(tmp_path), "fbsp"), of_both)
+    assert {f"audio.{name}" for name in LEARNT} <= found
+    found = holds(audioclip.audio(str(tmp_path), front_end="fbsp"), of_audio)
+    assert set(LEARNT) <= found
+
+
+def test_the_learnt_transform_must_be_in_the_file_only_where_it_is_used(tmp_path):
+    save(without(BOTH, "audio.fbsp.m", "audio.fbsp.fc"), tmp_path / "AudioCLIP-Full-Training.pt")
+    save({**AUDIO, "fbsp.fb": (3,)}, tmp_path / "wrong.pt")
+    save(without(AUDIO, *LEARNT), tmp_path / "ESRNXFBSP.pt")
+    audioclip.both(str(tmp_path))
+    audioclip.audio(str(tmp_path))
+    with pytest.raises(Faulty) as refusal:
+        audioclip.both(str(tmp_path), "fbsp")
+    first, second = str(refusal.value).splitlines()
+    assert "audio.fbsp.fc: error: missing; must be there with shape (1025,)" in first
+    assert "audio.fbsp.m: error: missing; must be there with shape (1025,)" in second
+    with pytest.raises(Faulty, match=r"fbsp\.fb: error: must have shape \(1025,\), found \(3,\)"):
+        audioclip.audio(str(tmp_path / "wrong.pt"), front_end="fbsp")
+
+
 @pytest.mark.parametrize("shapes", [AUDIO, without(AUDIO, "fbsp.bias")], ids=["as published", "without the empty bias"])
 def test_the_audio_head_s_own_file_loads_but_for_its_classifier(tmp_path, shapes):
     values = save(shapes, tmp_path / "ESRNXFBSP.pt")
@@ -528,6 +640,20 @@ def test_the_systems_begin_with_audioclip_s_weights(tmp_path):
     assert not model.heads.audio.bn1.training
     with pytest.raises(BadRequest, match="must have the 49408 pieces of CLIP's; found 5"):
         clip_aac.beginning(clip_aac.Config(weights=str(tmp_path)), known, pieces)
+
+
+@pytest.mark.parametrize("init", ["random", "audio", "audio-text"])
+def test_the_systems_begin_with_the_learnt_transform(tmp_path, init):
+    values = {"random": None, "audio": save(AUDIO, tmp_path / "ESRNXFBSP.pt")}
+    of_both = save(BOTH, tmp_path / "AudioCLIP-Full-Training.pt")
+    values["audio-text"] = {name.removeprefix("audio."): value for name, value in of_both.items()}
+    config = clip_aac.Config(init=init, weights=str(tmp_path), alpha=0, front_end="fbsp")
+    model = clip_aac.beginning(config, vocabulary.from_captions(TONES), None)
+    expected = heads.LearntTransform().state_dict()
+    if init != "random":
+        expected = {name: torch.full((1025,), values[init][f"fbsp.{name}"]) for name in ("m", "fb", "fc")}
+    assert same(model.heads.audio.fbsp.state_dict(), expected)
+    assert all(p.requires_grad for p in model.heads.audio.fbsp.parameters()), "it learns with the audio head"
 
 
 # Byte pairs ----------------------------------------------------------------------------------------------------------
@@ -671,15 +797,16 @@ def test_the_decoder_is_the_original_transformer():
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_checkpoint_from_before_the_norm_was_a_choice_has_norms_before_each_part(tmp_path):
+def test_a_checkpoint_from_before_a_key_existed_has_what_there_was_then(tmp_path):
     model = tiny(decoder_norm="pre")
     config = model.config.model_dump(mode="json")
-    del config["decoder_norm"]
+    del config["decoder_norm"], config["word_loss"], config["front_end"]
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
     pieces = model.tokenizer.to_str()
     content = {"state_dict": state, "config": config, "vocabulary": list(model.vocabulary.words), "tokenizer": pieces}
     torch.save(content, tmp_path / "old.ckpt")
-    assert clip_aac.load_model(tmp_path / "old.ckpt").config.decoder_norm == "pre"
+    loaded = clip_aac.load_model(tmp_path / "old.ckpt").config
+    assert (loaded.decoder_norm, loaded.word_loss, loaded.front_end) == ("pre", "mean", "stft")
 
 
 def test_with_alpha_1_only_the_heads_learn_and_captions_are_refused():
@@ -697,10 +824,10 @@ def test_with_alpha_1_only_the_heads_learn_and_captions_are_refused():
     assert model.embed_audio(batch.sounds, batch.lengths).shape == (4, 24)
 
 
-@pytest.mark.parametrize("share", [0.5, 0.0, 0.3, 1.0])
-def test_the_loss_is_that_of_the_paper(share):
-    """Algorithm 1 and equations 5 to 7, pair by pair, with some values of lambda."""
-    model = tiny(audio_to_text=share)
+@pytest.mark.parametrize(("share", "word_loss"), [(0.5, "sum"), (0.0, "sum"), (0.3, "mean"), (1.0, "mean")])
+def test_the_loss_is_that_of_the_paper(share, word_loss):
+    """Algorithm 1 and equations 5 to 7, pair by pair, with some values of lambda; and the mean over words."""
+    model = tiny(audio_to_text=share, word_loss=word_loss)
     batch = batch_of(model, [tone(hertz) for hertz in TONES.values()], TONES)
     heard = torch.randn(4, 24)
     training = clip_aac.Training(model, None).eval()
@@ -723,8 +850,9 @@ def test_the_loss_is_that_of_the_paper(share):
                     said = model.embedding(torch.tensor(row[:place]))[None]
                     logits = model.decoder(said, sound[None, None], torch.tensor([1]))[0, -1]
                     every.append(-float(logits.log_softmax(0)[row[place]]))
-        assert float(found.words) == pytest.approx(np.mean(every), rel=1e-5)
-    assert float(found.total.detach()) == pytest.approx(0.2 * contrastive + 0.8 * np.mean(every), rel=1e-5)
+        words = sum(every) / 4 if word_loss == "sum" else np.mean(every)
+        assert float(found.words) == pytest.approx(words, rel=1e-5)
+    assert float(found.total.detach()) == pytest.approx(0.2 * contrastive + 0.8 * words, rel=1e-5)
 
 
 def test_a_caption_that_clips_share_is_no_impostor():
@@ -887,7 +1015,11 @@ def test_rates_rise_and_then_stay(place, tmp_path, monkeypatch):
     assert np.allclose(seen, np.outer([1 / 4, 2 / 4, 3 / 4, 1, 1, 1], [0.01, 0.002]))
 
 
-@pytest.mark.parametrize("settings", [("alpha=0",), ("batch=31",)], ids=["no text head", "a last batch of one"])
+@pytest.mark.parametrize(
+    "settings",
+    [("alpha=0", "front_end=fbsp", "batch=32"), ("batch=31",)],
+    ids=["no text head, the learnt transform", "a last batch of one"],
+)
 def test_it_trains_in_mixed_precision(place, tmp_path, settings):
     state = trained(place, tmp_path / "run", "epochs=1", *settings, more=("--precision", "bf16-mixed"))
     assert any("token_embedding" in name for name in state) is ("alpha=0" not in settings)
@@ -905,12 +1037,35 @@ def test_killed_it_ends_with_the_same_weights(place, tmp_path):
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
 
 
+def test_the_learnt_transform_is_trained_resumed_kept_and_used(place, tmp_path):
+    settings = ("front_end=fbsp", "epochs=2", "batch=16", "pairs=drawn", "seconds=0.1", "alpha=0")  # a step an epoch
+    expected = trained(place, tmp_path / "whole", *settings)
+    names = [f"model.heads.audio.{name}" for name in LEARNT]
+    initial = heads.LearntTransform().state_dict()
+    assert all(not torch.equal(expected[name], initial[name.rpartition(".")[2]]) for name in names)
+    asked = arguments(place, tmp_path / "killed", *settings)
+    assert cut_off(asked, clip_aac.Training, "training_step", 2) == -signal.SIGKILL
+    assert len(rows(tmp_path / "killed")) == 1
+    assert same(trained(place, tmp_path / "killed", *settings), expected)
+
+    checkpoints = tmp_path / "whole" / "checkpoints"
+    whole, stripped = (clip_aac.load_model(checkpoints / name) for name in ("best.ckpt", "inference.ckpt"))
+    assert same(stripped.heads.audio.state_dict(), whole.heads.audio.state_dict())
+    sound = torch.from_numpy(tone(440.0))[None]
+    with torch.inference_mode():
+        image = heads.spectrogram(sound, stripped.heads.audio.fbsp)
+        found = stripped.hear(sound, torch.tensor([sound.shape[1]]))
+        torch.testing.assert_close(found, stripped.heads.audio(image))
+    described = yaml.safe_load((tmp_path / "whole" / "system.yaml").read_text())["description"]
+    assert described["acoustic_features"] == "log-power spectrogram of learnt wavelets"
+
+
 class Step(torch.nn.Module):
     """The loss of a batch as a module, for DDP."""
 
-    def __init__(self):
+    def __init__(self, word_loss):
         super().__init__()
-        self.model = tiny()
+        self.model = tiny(word_loss=word_loss)
         self.training_ = [clip_aac.Training(self.model, None)]  # not a part of its own
 
     def forward(self, batch):
@@ -928,22 +1083,23 @@ def halves(batch):
     return [clip_aac.Batch(*(part[rank::2] for part in batch)) for rank in range(2)]
 
 
-def work(rank, batch, folder):
+def work(rank, batch, word_loss, folder):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", world_size=2, rank=rank)
-    step = torch.nn.parallel.DistributedDataParallel(Step())
+    step = torch.nn.parallel.DistributedDataParallel(Step(word_loss))
     torch.save(stepped(step, halves(batch)[rank], step.module.model), folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_are_one_with_twice_the_batch(tmp_path):
-    """Negatives, norms and the mean over words are those of the whole batch; captions differ in length."""
-    step = Step()
+@pytest.mark.parametrize("word_loss", ["sum", "mean"])
+def test_two_processes_are_one_with_twice_the_batch(tmp_path, word_loss):
+    """Negatives, norms and the mean over captions or words are those of the whole batch; captions differ in length."""
+    step = Step(word_loss)
     batch = batch_of(step.model, [tone(hertz) for hertz in TONES.values()] * 2, [*TONES, *reversed(TONES)])
     clips = torch.arange(8) % 4
     batch = batch._replace(clips=clips, owners=torch.tensor([*range(4), *reversed(range(4))])[:, None])
     expected = stepped(step, batch, step.model)
-    torch.multiprocessing.start_processes(work, (batch, tmp_path), nprocs=2, start_method="fork")
+    torch.multiprocessing.start_processes(work, (batch, word_loss, tmp_path), nprocs=2, start_method="fork")
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert found.keys() == expected.keys()
@@ -952,7 +1108,7 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path):
             torch.testing.assert_close(
                 found[name], value, rtol=1e-3, atol=1e-4 * largest + 1e-5, msg=lambda m, n=name: f"{n}: {m}"
             )
-    alone = stepped(other := Step(), halves(batch)[0], other.model)
+    alone = stepped(other := Step(word_loss), halves(batch)[0], other.model)
     assert not torch.allclose(alone["heads.text_projection"], expected["heads.text_projection"], rtol=1e-2)
 
 

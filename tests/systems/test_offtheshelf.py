@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -200,10 +201,11 @@ def test_the_overlaps_of_an_encoder_make_33_pairs_where_the_paper_has_44():
     """Its W and p follow from 44 pairs; no choice of the grid's other factors gives so many for one encoder."""
     content = yaml.safe_load((FOLDER / "grid.yaml").read_text())["grid"]
     rows = [tuple(map(str, levels)) for levels in itertools.product(*content.values())]
-    runs = tuple(factors.Result(levels, 0, 0.1 * number) for number, levels in enumerate(rows))
+    runs = pd.DataFrame(rows, columns=[*content]).assign(seed=0, spider=np.arange(len(rows)) / 10)
     results = factors.Results("grid", "spider", tuple(content), runs)
     tests = factors.contrasts(results, "overlap", "audio_encoder")
-    assert {test.within: test.pairs for test in tests} == dict.fromkeys(content["audio_encoder"], 33)
+    wanted = {f"audio_encoder {encoder}": 33 for encoder in content["audio_encoder"]}
+    assert dict(zip(tests["within"], tests["pairs"], strict=True)) == wanted
     sizes = [len(content["adapter"]), len(content["words"]), 10]  # and the seeds
     counts = set()
     for used in itertools.product([0, 1], repeat=3):
@@ -215,8 +217,8 @@ def test_the_overlaps_of_an_encoder_make_33_pairs_where_the_paper_has_44():
 def test_the_grids_are_sweeps(name, count, monkeypatch):
     monkeypatch.chdir(ROOT)
     plan = grid.read(FOLDER / f"{name}.yaml")
-    runs = grid.planned(plan, FOLDER / f"{name}.yaml")
-    configs = grid.configured(plan, runs, FOLDER / f"{name}.yaml")
+    runs = grid.plan_runs(plan, FOLDER / f"{name}.yaml")
+    configs = grid.configure(plan, runs, FOLDER / f"{name}.yaml")
     assert len(configs) == len({run.name for run in runs}) == count
     assert {config.words_limit for config in configs.values()} == {None if name == "grid" else 200_000}
 
@@ -341,7 +343,7 @@ def test_a_prefix_knows_nothing_of_what_comes_behind(bert, tmp_path):
 def test_every_caption_begins_with_zeros(bert):
     for model in (untrained(words="random"), untrained(words=bert), untrained(words=bert, context="caption")):
         ids = torch.tensor([[START, 4, 5], [START, 6, 7]])
-        vectors = model.said(ids)
+        vectors = model.embed_words(ids)
         assert not vectors[:, 0].any()
         assert vectors[:, 1:].any(2).all()
 
@@ -354,16 +356,18 @@ def test_a_captions_log_probability_is_that_of_its_words_one_after_another(bert,
     settings = {"words": "random"} if kind == "random" else {"words": bert, "context": kind}
     model = untrained(**settings, decoding=decoding, beams=3)
     audio, lengths = torch.rand(2, 4000) - 0.5, torch.tensor([4000, 2500])
-    sequences, steps = offtheshelf.side_by_side(model.audio(audio, lengths))
+    sequences, steps = offtheshelf.stack_sequences(model.audio(audio, lengths))
     memory = model.adapt(sequences, steps)
     found = generation.search(model.steps(memory, steps), [0, 1], model.rules, model.config)
     for row in range(2):
         ids, total = torch.tensor([[START]]), 0.0
         for number in found.ids[row][found.ids[row] != PADDING].tolist():
             if kind == "prefix":  # each word as the last one of its prefix
-                vectors = torch.cat([model.said(ids[:, : place + 1])[:, -1:] for place in range(ids.shape[1])], 1)
+                vectors = torch.cat(
+                    [model.embed_words(ids[:, : place + 1])[:, -1:] for place in range(ids.shape[1])], 1
+                )
             else:
-                vectors = model.said(ids)
+                vectors = model.embed_words(ids)
             logits = model.decoder(vectors, memory[row : row + 1], steps[row : row + 1])[0, -1]
             total += float(logits.log_softmax(0)[number])
             ids = torch.cat([ids, torch.tensor([[number]])], 1)

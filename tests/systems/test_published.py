@@ -4,6 +4,8 @@ import pytest
 import yaml
 
 from evaluation.findings import BadRequest, command
+from evaluation.scores import Items, Measured, Score
+from evaluation.statistics.intervals import Estimate
 from systems import listing, published
 from systems.__main__ import parser
 
@@ -123,6 +125,42 @@ def test_a_file_of_figures_that_does_not_hold(tmp_path, results, message):
         published.read(file)
     assert str(refused.value).startswith(f"{file}: ")
     assert message in str(refused.value)
+
+
+def test_best_runs_are_those_of_the_best_setting_of_each_level(tmp_path):
+    rows = ["run,size,margin,seed,mAP@10", "a,8,1,0,0.5", "worse,8,2,0,0.2", "b,9,2,0,0.1", "c,8,1,1,0.3"]
+    (tmp_path / "results.csv").write_text("\n".join(rows))
+    assert published.best_runs(tmp_path, "size") == [tmp_path / "runs" / name for name in "abc"]
+    with pytest.raises(BadRequest, match="--by: unknown factor 'sizes'; did you mean 'size'"):
+        published.best_runs(tmp_path, "sizes")
+    (tmp_path / "results.csv").write_text("run,size,seed,mAP@10\na,8,0,0.5\nb,9,0,0.1\n")
+    assert published.best_runs(tmp_path, "size") == [tmp_path / "runs" / name for name in "ab"]
+
+
+@pytest.mark.parametrize(
+    ("value", "has_sd", "expected"),
+    [
+        ([0.139, 0.131, 0.146], False, "0.139 (0.131–0.146)"),
+        ([0.139], False, "0.139"),
+        ([0.139], True, "0.1390"),
+        ({"mean": 0.1495, "sd": 0.0044}, True, "0.1495 ± 0.0044"),
+    ],
+)
+def test_published_values(value, has_sd, expected):
+    assert published._published_value(value, has_sd) == expected
+
+
+def test_measured_values_of_several_runs():
+    items = Items("clips", ("a", "b"), (0, 1))
+    runs = []
+    for value in (0.2, 0.4):
+        estimate = Estimate(value, 0.1, value - 0.1, value + 0.1, 2, "jackknife-95")
+        runs.append(Score({"R@1": Measured(estimate)}, items, "a:b"))
+    assert published._measured_value(runs[:1], "R@1", has_sd=False) == "0.200 (0.100–0.300)"
+    assert published._measured_value(runs[:1], "R@1", has_sd=True) == "0.2000 (0.1000–0.3000)"
+    assert published._measured_value(runs, "R@1", has_sd=True) == "0.3000 ± 0.1414"
+    # Student's t with one degree of freedom: 12.706 standard errors of 0.1.
+    assert published._measured_value(runs, "R@1", has_sd=False) == "0.300 (-0.971–1.571)"
 
 
 def test_a_system_without_figures(tmp_path, monkeypatch, capsys):

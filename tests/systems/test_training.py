@@ -17,6 +17,7 @@ from evaluation.findings import command
 from systems import atae, source, training
 from systems.__main__ import parser
 from systems.training import Run, Schedule
+from tests.brief import make_brief_soundscapes
 from tests.systems.runs import (
     cut_off,
     interrupt,
@@ -50,12 +51,8 @@ def arguments(data, run, *more):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    from evaluation.data.soundscapes import generate
-
     folder = tmp_path_factory.mktemp("data") / "tiny"
-    clips = {"development": 14, "validation": 6, "evaluation": 11}
-    generate.make_soundscapes(folder, clips=clips, progress=False)
-    return folder
+    return make_brief_soundscapes(folder, development=14, validation=6, evaluation=11)
 
 
 @pytest.fixture(scope="module")

@@ -19,24 +19,21 @@ Source: the HEAR 2021 API, hearbenchmark.com/hear-api.html, and what its validat
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from types import ModuleType
 
 import torch
-import xxhash
 from torch import Tensor, nn
 
 from evaluation.findings import BadRequest
 from systems.modules import imported, must_be_trusted
+from systems.parts.digests import weights_digest
 
 NAMES = ("cnn14", "coala", "openl3", "vggish", "yamnet")
 FUNCTIONS = ("load_model", "get_timestamp_embeddings", "get_scene_embeddings")
 ATTRIBUTES = ("sample_rate", "timestamp_embedding_size", "scene_embedding_size")
-# Of encoders that do not learn: gives embeddings from the cache, where there is one (`systems.caching.embeddings`).
-KEEP: ContextVar["Callable[[Encoder, Sequence[Tensor]], Sequence[Tensor]] | None"] = ContextVar("KEEP", default=None)
 Option = bool | int | float | str  # the value of a keyword argument of a module's `load_model`
 ARITHMETIC = 1  # counts up when the same weights give other embeddings, so that no cache mixes the two
 
@@ -78,11 +75,7 @@ class Encoder:
         The settings are the options that `load_model` was given and the model's `embedding_settings`, a mapping that
         our modules define. An encoder that has neither keeps the identity that it had before there were settings.
         """
-        digest = xxhash.xxh3_128()
-        for key, value in sorted(self.model.state_dict().items()):
-            digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        parts = (ARITHMETIC, self.module.__name__, digest.hexdigest(), self.hop, self.scene)
+        parts = (ARITHMETIC, self.module.__name__, weights_digest(self.model), self.hop, self.scene)
         settings = {**self.options, **getattr(self.model, "embedding_settings", {})}
         if settings:
             parts += (sorted(settings.items()),)
@@ -102,15 +95,14 @@ class Encoder:
         Raises:
             BadRequest: The module returns something else.
         """
-        held = chain(self.model.parameters(), self.model.buffers())
-        device = next((value.device for value in held), audio.device)
-        sounds = [sound[:length] for sound, length in zip(audio, lengths.tolist(), strict=True)]
-        keep = KEEP.get()
-        if keep and not any(parameter.requires_grad for parameter in self.model.parameters()):
-            return [values.to(device) for values in keep(self, sounds)]
-        return [self._embed(sound.to(device)[None]) for sound in sounds]
+        embeddings = []
+        for sound, length in zip(audio, lengths.tolist(), strict=True):
+            embeddings.append(self.encode_one(sound[:length]))
+        return embeddings
 
-    def _embed(self, sound: Tensor) -> Tensor:
+    def encode_one(self, sound: Tensor) -> Tensor:
+        """Embed one mono sound, (samples,), as (timestamps, size); arguments and errors as for several sounds."""
+        sound = sound[None].to(self.device(sound))
         if self.scene:
             values = self.module.get_scene_embeddings(sound, self.model)
         else:
@@ -122,6 +114,11 @@ class Encoder:
             found = f"{tuple(values.shape)} of {values.dtype}"
             raise BadRequest(f"{self.name}: embeddings of one sound must be {wanted} floats; found {found}")
         return values.float()
+
+    def device(self, audio: Tensor) -> torch.device:
+        """Return the device of the model's weights; that of the audio for a model without weights."""
+        tensors = chain(self.model.parameters(), self.model.buffers())
+        return next((tensor.device for tensor in tensors), audio.device)
 
 
 def encoder(

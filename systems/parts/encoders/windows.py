@@ -66,7 +66,10 @@ def over_windows(
     count = max(0, int((audio.shape[1] - 2 * margin - middle) // step)) + 1
     audio = nn.functional.pad(audio, (0, max(0, (count - 1) * step + size - audio.shape[1])))
     windows = audio.unfold(1, size, step)[:, :count]  # (n_sounds, count, size)
-    values = torch.stack([torch.cat([function(part) for part in sound.split(CHUNK)]) for sound in windows])
+    embeddings = []
+    for sound in windows:
+        embeddings.append(torch.cat([function(part) for part in sound.split(CHUNK)]))
+    values = torch.stack(embeddings)
     return values, milliseconds(torch.arange(count, device=audio.device) * step + middle, sample_rate, len(audio))
 
 

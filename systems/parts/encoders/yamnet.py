@@ -59,10 +59,9 @@ class Yamnet(nn.Module):
             )
         self._interpreter.allocate_tensors()
         tensors = {tensor["index"]: tensor for tensor in self._interpreter.get_tensor_details()}
-        (self._input,), (self._output,) = (
-            [tensor["index"] for tensor in details]
-            for details in (self._interpreter.get_input_details(), self._interpreter.get_output_details())
-        )
+        (input_details,) = self._interpreter.get_input_details()
+        (output_details,) = self._interpreter.get_output_details()
+        self._input, self._output = input_details["index"], output_details["index"]
         shapes = [tuple(tensors[index]["shape"]) for index in (self._input, EMBEDDING, self._output)]
         if shapes != [(self.window,), (1, 1, 1, SIZE), (1, SCORES)]:
             raise ValueError(f"input, tensor {EMBEDDING} and output are {shapes}")

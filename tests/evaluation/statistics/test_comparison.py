@@ -104,7 +104,7 @@ def test_is_near_scipy_where_exchanges_are_drawn():
 def test_drawn_and_made_exchanges_agree(monkeypatch):
     differences = np.random.default_rng(3).normal(size=(16, 6)) + 0.4
     exact = randomisation(differences)
-    monkeypatch.setattr(comparison, "_exact", lambda n: False)
+    monkeypatch.setattr(comparison, "_makes_all_exchanges", lambda n: False)
     np.testing.assert_allclose(randomisation(differences), exact, rtol=0, atol=0.005)
 
 
@@ -112,8 +112,8 @@ def test_drawn_and_made_exchanges_agree(monkeypatch):
 def test_the_smallest_p(n):
     """All differences alike: only to turn none or all of them reaches as far."""
     (p,) = randomisation(np.ones((n, 1)))
-    assert p == comparison._smallest(n) or (n == 17 and p < 1e-4)  # of 99,999 draws 1.5 are expected to reach as far
-    assert comparison._smallest(n) == (2 / 2**n if n <= 16 else 1e-5)
+    assert p == comparison._smallest_p(n) or (n == 17 and p < 1e-4)  # of 99,999 draws 1.5 are expected to reach as far
+    assert comparison._smallest_p(n) == (2 / 2**n if n <= 16 else 1e-5)
 
 
 def test_the_level_is_kept():
@@ -137,7 +137,7 @@ DIFFERENCES = st.integers(1, 20).flatmap(
 def test_p_is_a_chance_and_does_not_know_directions(differences):
     column = np.array(differences)[:, None]
     (p,) = randomisation(column)
-    assert comparison._smallest(len(column)) <= p <= 1 or len(column) > 16
+    assert comparison._smallest_p(len(column)) <= p <= 1 or len(column) > 16
     assert 0 < p <= 1
     assert randomisation(-column) == p
     if not column.any():
@@ -270,6 +270,24 @@ def test_pairs():
         assert dataclasses.replace(d, p_holm=d.p) == alone
 
 
+def test_compare_pairs_takes_any_pairs():
+    given = {"a": score([0, 1, 0, 1]), "b": score([1, 1, 1, 0]), "c": score([1, 1, 1, 1])}
+    found = comparison.compare_pairs(given, ["R@1"], [("c", "b"), ("b", "a")])
+    assert [(d.system, d.against, d.value, d.difference.value) for d in found] == [
+        ("c", "b", 1.0, 0.25),
+        ("b", "a", 0.75, 0.25),
+    ]
+    assert [d.p_holm for d in found] == holm(np.array([d.p for d in found])).tolist()
+
+
+def test_table_has_a_row_for_each_system(three):
+    compared = compare(three)
+    table = compared.table()
+    assert table["system"].tolist() == ["crnn", "b", "c"]
+    assert table["difference"].isna().tolist() == [True, False, False]
+    assert table["p_holm"].tolist()[1:] == [d.p_holm for d in compared.differences]
+
+
 def test_holm_counts_the_comparisons_of_each_metric():
     rng = np.random.default_rng(8)
     given = {name: score({"R@1": rng.random(12), "R@5": rng.random(12)}) for name in "abc"}
@@ -332,7 +350,7 @@ def test_it_is_quick():
 # ------------------------------------------------------------------------------------------------ refused
 
 
-def test_every_part_of_a_signature_that_differs_is_told_of_every_file():
+def test_all_differing_parts_of_signatures_are_listed():
     one, two, three = (list(range(3)) for _ in range(3))
     given = {
         "a.json": score(one),
@@ -620,14 +638,13 @@ def test_options_of_compare(run, scored):
 def test_wrong_requests(run, scored):
     a, b = scored
     Path("again.json").symlink_to(b)
-    Path("broken.json").write_text("{}")
+    Path("broken.json").write_text("[]")
     assert run(a, b, "again.json") == (2, "", f"error: {b} and again.json are one file; give each score once\n")
     assert run(a, a)[0] == 2
     status, out, err = run(a, "no.json", "broken.json", "nor.json")
     assert (status, out) == (2, "")
     assert err.splitlines() == [
-        "broken.json: error: must be what `evaluation score … --json FILE` writes (there is no items); "
-        "score the prediction again",
+        "broken.json: error: must be an object; found []; score the prediction again",
         "no.json: error: no such file; give what `evaluation score … --json FILE` wrote",
         "nor.json: error: no such file; give what `evaluation score … --json FILE` wrote",
     ]

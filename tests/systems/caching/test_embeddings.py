@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from evaluation.findings import BadRequest, Faulty
 from systems.caching import embeddings
 from systems.parts import encoders
 from systems.parts.encoders import coala
-from systems.sweeps import workers
 
 ROOT = Path(__file__).parents[3]
 
@@ -40,9 +38,9 @@ def small(seed=0, hop=None, **settings):
 def embedded(monkeypatch):
     """How many samples each sound had that really went through an encoder."""
     lengths = []
-    original = encoders.Encoder._embed
+    original = encoders.Encoder.encode_one
     monkeypatch.setattr(
-        encoders.Encoder, "_embed", lambda self, sound: (lengths.append(sound.shape[1]), original(self, sound))[1]
+        encoders.Encoder, "encode_one", lambda self, sound: (lengths.append(len(sound)), original(self, sound))[1]
     )
     return lengths
 
@@ -106,7 +104,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from systems import embeddings, store
+from systems.caching import embeddings, store
 from systems.parts import encoders
 from systems.parts.encoders import coala
 
@@ -114,13 +112,13 @@ from systems.parts.encoders import coala
 store.time.monotonic = iter(range(0, 1000, 2)).__next__  # enter every sound at once
 torch.manual_seed(0)
 encoder = encoders.Encoder("coala", coala, coala.Coala().eval().requires_grad_(False))
-original, done = encoders.Encoder._embed, []
+original, done = encoders.Encoder.encode_one, []
 def killed(self, sound):
     if len(done) == int(count):
         os.kill(os.getpid(), signal.SIGKILL)
     done.append(sound)
     return original(self, sound)
-encoders.Encoder._embed = killed
+encoders.Encoder.encode_one = killed
 embeddings.embed([Path(path) for path in sys.argv[1:-2]], encoder, Path(cache))
 """
 
@@ -138,6 +136,31 @@ def test_a_killed_extraction_goes_on_and_is_shared(sounds, tmp_path, embedded):
     assert all(np.allclose(one, other, atol=1e-5) for one, other in zip(found, wanted, strict=True))
     (folder,) = cache.iterdir()
     assert (folder / "features.f32").stat().st_size == sum(len(view) for view in wanted) * 1152 * 4
+
+
+def test_a_model_reads_sounds_it_encoded_before_from_the_cache(tmp_path, embedded):
+    model = torch.nn.Module()
+    model.audio = small()
+    sounds, lengths = torch.rand(2, 90_000) - 0.5, torch.tensor([90_000, 60_000])
+    wanted = model.audio(sounds, lengths)
+    embeddings.cache_embeddings(model, tmp_path)
+    first = model.audio(sounds, lengths)
+    embedded.clear()
+    again = model.audio(sounds.flip(0), lengths.flip(0))
+    assert embedded == []
+    for one, other, plain in zip(first, again[::-1], wanted, strict=True):
+        assert torch.equal(one, other)
+        assert torch.equal(one, plain)
+
+
+def test_an_encoder_that_learns_is_not_cached(tmp_path):
+    model = torch.nn.Module()
+    model.audio = small()
+    model.audio.model.requires_grad_(True)
+    embeddings.cache_embeddings(model, tmp_path)
+    (values,) = model.audio(torch.rand(1, 90_000), torch.tensor([90_000]))
+    assert values.requires_grad
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_workers_embed_the_same(sounds, tmp_path):
@@ -165,19 +188,6 @@ def test_workers_without_ray_are_refused(sounds, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(BadRequest, match=r"needs ray; install it by `make \.venv/\.cluster`"):
         embeddings.embed(sounds[:1], small(), tmp_path / "cache", workers=1)
-
-
-def test_there_are_no_more_workers_than_processors(monkeypatch, capsys):
-    ray = pytest.importorskip("ray", reason="the extra `cluster` is not installed")
-    started = []
-    worker = SimpleNamespace(remote=started.append)
-    monkeypatch.setattr(ray, "is_initialized", lambda: True)
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
-    monkeypatch.setattr(ray, "put", lambda one: one)
-    monkeypatch.setattr(ray, "remote", lambda **_: lambda _: worker)
-    workers.pool(object, 3, "given")
-    assert started == ["given"] * 2
-    assert "3 workers are asked for, but ray has 2 processors" in capsys.readouterr().err
 
 
 def test_on_real_sound(shared, tmp_path):

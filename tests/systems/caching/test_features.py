@@ -106,7 +106,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from evaluation.data.audio import LogMel
-from systems import features, store
+from systems.caching import features, store
 
 *_, cache, count = sys.argv
 store.time.monotonic = iter(range(0, 1000, 2)).__next__  # enter every sound at once

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from systems.parts import adapters
-from systems.parts.adapters import adapter, inside, mean
+from systems.parts.adapters import adapter
+from systems.parts.sequences import length_mask, masked_mean
 
 
 @pytest.mark.parametrize(("name", "size"), [("mlp", 20), ("mha", 512), ("identity", 6)])
@@ -13,14 +14,14 @@ def test_what_an_adapter_makes_of_a_sequence_does_not_depend_on_padding(name, si
     found = adapter(name, 6, 20).eval()
     lengths = torch.tensor([5, 2, 1])
     sequences = torch.randn(3, 7, 6)
-    mask = inside(lengths, 7)
+    mask = length_mask(lengths, 7)
     together = found(sequences, mask)
     assert together.shape == (3, 7, size)
     assert found.size == size
     for row, length in enumerate(lengths):
-        alone = found(sequences[row : row + 1, :length], inside(length[None], int(length)))
+        alone = found(sequences[row : row + 1, :length], length_mask(length[None], int(length)))
         torch.testing.assert_close(together[row, :length], alone[0], rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(mean(together, mask)[row], alone[0].mean(0), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(masked_mean(together, mask)[row], alone[0].mean(0), rtol=1e-4, atol=1e-5)
 
 
 def test_sizes_of_the_papers():
@@ -38,10 +39,9 @@ def test_mha_knows_the_order_and_the_mlp_does_not():
     sequences, mask = torch.randn(1, 4, 6), torch.ones(1, 4, dtype=torch.bool)
     for name, alike in (("mlp", True), ("mha", False)):
         found = adapter(name, 6, 20).eval()
-        one, other = (mean(found(part, mask), mask) for part in (sequences, sequences.flip(1)))
+        one, other = (masked_mean(found(part, mask), mask) for part in (sequences, sequences.flip(1)))
         assert torch.allclose(one, other, atol=1e-5) is alike
 
 
-def test_a_sequence_of_nothing_is_zeros():
-    assert mean(torch.ones(1, 2, 3), inside(torch.tensor([0]), 2)).tolist() == [[0, 0, 0]]
+def test_every_name_makes_an_adapter():
     assert set(adapters.NAMES) == {"mlp", "mha", "identity"}

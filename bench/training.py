@@ -1,18 +1,11 @@
-"""What is measured: each measure gives rows of the table.
+"""Measures of training the baseline: how long it waits for data, features, samplers and the loss."""
 
-A measure is called with `alone`, which calls a function in a new process, and a folder to write to. What torch or
-librosa do is imported in those processes only, so that the one that starts them stays small.
-"""
-
-import csv
-import importlib.util
 import os
 import random
 import resource
 import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
@@ -21,73 +14,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import soundfile
 
-from evaluation import predictions
+from bench.measuring import CLIPS, CLOTHO, Function, Row, clotho, duration, race, times
 from evaluation.data.audio import LogMel
 from evaluation.data.dataset import Split, read_dataset
 from evaluation.data.soundscapes import generate, grammar
-from evaluation.metrics import retrieval
-from evaluation.statistics.intervals import jackknife
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from baseline.retriever import Item
 
-CLOTHO = Path(__file__).parents[2] / "shared" / "data" / "clotho"
-CLIPS = {"development": 3839, "validation": 1045, "evaluation": 1045}  # of Clotho v2.1
 SECONDS = (15, 30)  # as long as its clips are, evenly spread
 STORE_STEPS = 12  # of the 120 in an epoch
 SOUNDS = 96
-
-Function = Callable[..., object]
-
-
-class Row(NamedTuple):
-    """A row of the table."""
-
-    what: str
-    ours: str
-    theirs: str = ""
-    ratio: str = ""
-    target: str = ""
-    met: bool | None = None
-    note: str = ""
-
-
-def race(*contenders: Callable[[], object], rounds: int) -> list[float]:
-    """Time contenders in turns, A, B, A, B …, after a round that does not count; return the best seconds of each."""
-    best = [np.inf] * len(contenders)
-    for number in range(rounds + 1):
-        for index, contender in enumerate(contenders):
-            began = time.perf_counter()
-            contender()
-            if number:
-                best[index] = min(best[index], time.perf_counter() - began)
-    return best
-
-
-def duration(seconds: float) -> str:
-    """Say it in three digits.
-
-    >>> duration(0.0123), duration(4.5678), duration(13_700)
-    ('12.3 ms', '4.57 s', '3.81 h')
-    """
-    for unit, size in (("h", 3600.0), ("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 1e-6:.3g} µs"
-
-
-def times(ratio: float) -> str:
-    """Say a ratio: digits that mean something.
-
-    >>> times(4.56), times(123.4)
-    ('4.6x', '123x')
-    """
-    return f"{ratio:.1f}x" if ratio < 10 else f"{ratio:.0f}x"
-
-
-# Training: how long it waits for data, and what a sampler costs ------------------------------------------------------
 
 
 class Steps(NamedTuple):
@@ -333,182 +272,4 @@ def looped_loss(sounds: "Tensor", texts: "Tensor", owners: Sequence[int], margin
     return loss / len(owners)
 
 
-# Scoring and reading -------------------------------------------------------------------------------------------------
-
-
-def intervals(alone: Function, folder: Path) -> list[Row]:
-    """The jackknife in closed form, against astropy's."""
-    n = 5 * CLIPS["evaluation"]
-    ours, theirs = alone(_intervals, n)
-    return [Row(f"jackknife, n = {n} / astropy", duration(ours), duration(theirs), times(theirs / ours))]
-
-
-def _intervals(n: int) -> list[float]:
-    from astropy.stats import jackknife_stats
-
-    values = np.random.default_rng(0).random(n)
-    ours, (value, _, error, ends) = jackknife(values), jackknife_stats(values, np.mean, 0.95)
-    assert np.allclose([ours.value, ours.std_error, ours.low, ours.high], [value, error, *ends])
-    return race(lambda: jackknife(values), lambda: jackknife_stats(values, np.mean, 0.95), rounds=3)
-
-
-def scoring(alone: Function, folder: Path) -> list[Row]:
-    """Four metrics of a similarity matrix of Clotho's evaluation split, ours with intervals, against what others do.
-
-    All start from the matrix and the truth, so that bringing them into the form a library takes counts.
-    """
-    place, rows = clotho(folder), []
-    for library in ("ranx", "pytrec_eval", "torchmetrics"):
-        (queries, clips), ours, theirs, metrics = alone(_scoring, place, library)
-        what = f"scoring {queries} queries x {clips} clips, with intervals / {library}"
-        note = f"its metrics alone {duration(metrics)}" + (", given the 10 best only" if library == "ranx" else "")
-        rows.append(
-            Row(what, duration(ours), duration(theirs), times(theirs / ours), "≥ 10x", theirs / ours >= 10, note)
-        )
-    return rows
-
-
-def _scoring(place: Path, library: str) -> tuple[tuple[int, int], float, float, float]:
-    split = read_dataset(place, "evaluation", sound=False)["evaluation"]
-    scores = np.random.default_rng(0).random((len(split.queries), len(split.clips)), np.float32)
-    warnings.simplefilter("ignore")  # ranx and numba have much to say
-    convert, metrics = {"ranx": _ranx, "pytrec_eval": _pytrec_eval, "torchmetrics": _torchmetrics}[library](
-        split, scores
-    )
-
-    def ours() -> list[float]:
-        score = retrieval.evaluate(split, predictions.Similarity(split.queries, split.file_names, scores))
-        return [score.metrics[name].estimate.value for name in ("mAP@10", "R@1", "R@5", "R@10")]
-
-    converted = convert()
-    assert np.allclose(ours(), metrics(*converted), rtol=0, atol=1e-6)  # torchmetrics has single precision
-    return scores.shape, *race(ours, lambda: metrics(*convert()), lambda: metrics(*converted), rounds=2)
-
-
-def _ranx(split: Split, scores: np.ndarray) -> tuple[Function, Function]:
-    import ranx
-
-    def convert() -> tuple[ranx.Qrels, ranx.Run]:
-        best = np.argpartition(-scores, 10, axis=1)[:, :10]  # all of them take it minutes
-        rows = zip(split.queries, best.tolist(), np.take_along_axis(scores, best, axis=1).tolist(), strict=True)
-        names = split.file_names
-        run = {query: dict(zip([names[clip] for clip in best], row, strict=True)) for query, best, row in rows}
-        return ranx.Qrels({query: dict.fromkeys(names, 1) for query, names in split.truth.items()}), ranx.Run(run)
-
-    def metrics(qrels: ranx.Qrels, run: ranx.Run) -> list[float]:
-        return list(ranx.evaluate(qrels, run, ["map@10", "recall@1", "recall@5", "recall@10"]).values())
-
-    return convert, metrics
-
-
-def _pytrec_eval(split: Split, scores: np.ndarray) -> tuple[Function, Function]:
-    from pytrec_eval import RelevanceEvaluator
-
-    def convert() -> tuple[RelevanceEvaluator, dict[str, dict[str, float]]]:
-        truth = {query: dict.fromkeys(names, 1) for query, names in split.truth.items()}
-        rows = zip(split.queries, scores.tolist(), strict=True)
-        run = {query: dict(zip(split.file_names, row, strict=True)) for query, row in rows}
-        return RelevanceEvaluator(truth, {"map_cut.10", "recall.1,5,10"}), run
-
-    def metrics(evaluator: RelevanceEvaluator, run: dict[str, dict[str, float]]) -> list[float]:
-        found = evaluator.evaluate(run).values()
-        return [fmean(query[name] for query in found) for name in ("map_cut_10", "recall_1", "recall_5", "recall_10")]
-
-    return convert, metrics
-
-
-def _torchmetrics(split: Split, scores: np.ndarray) -> tuple[Function, Function]:
-    import torch
-    from torchmetrics.retrieval import RetrievalMAP, RetrievalRecall
-
-    def convert() -> "tuple[Tensor, Tensor, Tensor]":
-        columns = {name: column for column, name in enumerate(split.file_names)}
-        target = np.zeros(scores.shape, dtype=bool)
-        for row, query in enumerate(split.queries):
-            target[row, [columns[name] for name in split.truth[query]]] = True
-        indexes = torch.arange(len(scores)).repeat_interleave(scores.shape[1])
-        return torch.from_numpy(scores).flatten(), torch.from_numpy(target).flatten(), indexes
-
-    def metrics(scores: "Tensor", target: "Tensor", indexes: "Tensor") -> list[float]:
-        asked = [RetrievalMAP(top_k=10), *(RetrievalRecall(top_k=k) for k in (1, 5, 10))]
-        return [float(metric(scores, target, indexes=indexes)) for metric in asked]
-
-    return convert, metrics
-
-
-def search(alone: Function, folder: Path) -> list[Row]:
-    """The best of more clips than a matrix has room for, against faiss."""
-    queries, clips, size, k = 1000, 100_000, 512, 16
-    ours, theirs, asking = alone(_search, queries, clips, size, k)
-    what = f"the {k} best of {clips} clips for {queries} queries, {size} floats each / faiss, IndexFlatIP"
-    return [
-        Row(what, duration(ours), duration(theirs), times(theirs / ours), note=f"its search alone {duration(asking)}")
-    ]
-
-
-def _search(queries: int, clips: int, size: int, k: int) -> list[float]:
-    import faiss
-
-    rng = np.random.default_rng(0)
-    asked, known = (rng.standard_normal((number, size), np.float32) for number in (queries, clips))
-
-    def indexed() -> faiss.IndexFlatIP:
-        index = faiss.IndexFlatIP(size)
-        index.add(known)
-        return index
-
-    index = indexed()
-    assert np.allclose(retrieval.top_k(asked, known, k)[1], index.search(asked, k)[0], rtol=0, atol=1e-3)
-    return race(
-        lambda: retrieval.top_k(asked, known, k),
-        lambda: indexed().search(asked, k),
-        lambda: index.search(asked, k),
-        rounds=3,
-    )
-
-
-def reading(alone: Function, folder: Path) -> list[Row]:
-    """Clotho's caption files, checked, against pandas where it is installed."""
-    place = clotho(folder)
-    ours, *theirs = alone(_reading, place)
-    against = [duration(theirs[0]), times(theirs[0] / ours)] if theirs else ["", ""]
-    what = "reading and checking Clotho's three caption files" + (" / pandas.read_csv" if theirs else "")
-    return [Row(what, duration(ours), *against, "< 1 s", ours < 1, "" if place == CLOTHO else "made up")]
-
-
-def _reading(place: Path) -> list[float]:
-    contenders = [lambda: read_dataset(place, *CLIPS, sound=False)]
-    if importlib.util.find_spec("pandas"):
-        import pandas
-
-        contenders.append(lambda: [pandas.read_csv(path) for path in place.glob("clotho_captions_*.csv")])
-    return race(*contenders, rounds=5)
-
-
-def clotho(folder: Path) -> Path:
-    """Where Clotho's caption files lie; without them, made-up ones of the same size are written to the folder."""
-    if all((CLOTHO / f"clotho_captions_{split}.csv").is_file() for split in CLIPS):
-        return CLOTHO
-    place = folder / "clotho"
-    place.mkdir(exist_ok=True)
-    rng = np.random.default_rng(0)
-    for split, clips in CLIPS.items():
-        with (place / f"clotho_captions_{split}.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["file_name", *(f"caption_{number}" for number in range(1, 6))])
-            for clip in range(clips):
-                said = [" ".join(f"word{word}" for word in rng.zipf(1.3, 11).clip(max=5000)) for _ in range(5)]
-                writer.writerow([f"{split} {clip}.wav", *said])
-    return place
-
-
-MEASURES: dict[str, Callable[[Function, Path], list[Row]]] = {
-    "store": store,
-    "features": features,
-    "samplers": samplers,
-    "loss": loss,
-    "intervals": intervals,
-    "reading": reading,
-    "scoring": scoring,
-    "search": search,
-}
+MEASURES = {"store": store, "features": features, "samplers": samplers, "loss": loss}

@@ -1,0 +1,76 @@
+"""Tools of every measure: rows of the table, races between contenders, and formats of durations and ratios."""
+
+import csv
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+CLOTHO = Path(__file__).parents[2] / "shared" / "data" / "clotho"
+CLIPS = {"development": 3839, "validation": 1045, "evaluation": 1045}  # of Clotho v2.1
+
+Function = Callable[..., object]
+
+
+class Row(NamedTuple):
+    """A row of the table."""
+
+    what: str
+    ours: str
+    theirs: str = ""
+    ratio: str = ""
+    target: str = ""
+    met: bool | None = None
+    note: str = ""
+
+
+def race(*contenders: Callable[[], object], rounds: int) -> list[float]:
+    """Time contenders in turns, A, B, A, B …, after a round that does not count; return the best seconds of each."""
+    best = [np.inf] * len(contenders)
+    for number in range(rounds + 1):
+        for index, contender in enumerate(contenders):
+            began = time.perf_counter()
+            contender()
+            if number:
+                best[index] = min(best[index], time.perf_counter() - began)
+    return best
+
+
+def duration(seconds: float) -> str:
+    """Say it in three digits.
+
+    >>> duration(0.0123), duration(4.5678), duration(13_700)
+    ('12.3 ms', '4.57 s', '3.81 h')
+    """
+    for unit, size in (("h", 3600.0), ("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 1e-6:.3g} µs"
+
+
+def times(ratio: float) -> str:
+    """Say a ratio: digits that mean something.
+
+    >>> times(4.56), times(123.4)
+    ('4.6x', '123x')
+    """
+    return f"{ratio:.1f}x" if ratio < 10 else f"{ratio:.0f}x"
+
+
+def clotho(folder: Path) -> Path:
+    """Where Clotho's caption files lie; without them, made-up ones of the same size are written to the folder."""
+    if all((CLOTHO / f"clotho_captions_{split}.csv").is_file() for split in CLIPS):
+        return CLOTHO
+    place = folder / "clotho"
+    place.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    for split, clips in CLIPS.items():
+        with (place / f"clotho_captions_{split}.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["file_name", *(f"caption_{number}" for number in range(1, 6))])
+            for clip in range(clips):
+                said = [" ".join(f"word{word}" for word in rng.zipf(1.3, 11).clip(max=5000)) for _ in range(5)]
+                writer.writerow([f"{split} {clip}.wav", *said])
+    return place

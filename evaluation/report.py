@@ -1,0 +1,220 @@
+"""Tables and numbers for people and for papers: as text, CSV, LaTeX and JSON.
+
+A table is a pandas DataFrame. The named levels of its index are the first columns, which name a row; its columns
+follow. `text` and `latex` take a format for each column of numbers, a function from a cell to its text such as
+`number`, `p_value` or `str`; these columns are aligned right. `csv` writes full precision.
+
+    print(report.text(table, {"value": report.number, "p": report.p_value}))
+
+pandas is not imported here: who has a DataFrame has imported it, and commands without a table start without it.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from evaluation.data.tables import spreadsheet
+from evaluation.files import replacing
+from evaluation.findings import printable
+from evaluation.findings import table as lay_out
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Formats = Mapping[str, Callable[[Any], str]]  # by the name of a column
+
+NO_FORMATS: Formats = MappingProxyType({})
+NOTHING = "–"  # for a number that does not exist
+DASH, BRACKETS, PARENTHESES = "{} – {}", "[{}, {}]", "({}–{})"  # forms of an interval
+
+
+# Numbers --------------------------------------------------------------------------------------------------------------
+
+
+def number(value: float | None, decimals: int | None = None, *, signed: bool = False) -> str:
+    """Format a number.
+
+    Args:
+        value: The number; None, NaN and infinity give a dash.
+        decimals: Number of decimals (default: 3, or 1 if the number has two digits before the point).
+        signed: Put a plus before a number that is not below zero.
+
+    >>> number(0.12345), number(12.345), number(0.5, 4, signed=True), number(None)
+    ('0.123', '12.3', '+0.5000', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    if decimals is None:
+        decimals = 3 if abs(value) < 10 else 1
+    return f"{value:+z.{decimals}f}" if signed else f"{value:.{decimals}f}"
+
+
+def interval(
+    low: float | None,
+    high: float | None,
+    form: str = DASH,
+    decimals: int | None = None,
+    *,
+    signed: bool = False,
+) -> str:
+    """Format an interval.
+
+    Args:
+        low: The lower end.
+        high: The upper end; an interval of which an end is not finite is a dash.
+        form: `DASH`, `BRACKETS` or `PARENTHESES`.
+        decimals: As in `number`.
+        signed: As in `number`.
+
+    >>> interval(0.1, 0.2), interval(-0.1, 0.2, BRACKETS, signed=True), interval(None, None)
+    ('0.100 – 0.200', '[-0.100, +0.200]', '–')
+    """
+    ends = [number(end, decimals, signed=signed) for end in (low, high)]
+    return NOTHING if NOTHING in ends else form.format(*ends)
+
+
+def with_interval(value: float, low: float | None, high: float | None, decimals: int | None = None) -> str:
+    """Format a number with its interval in parentheses, if there is one.
+
+    >>> with_interval(0.139, 0.131, 0.146), with_interval(0.139, None, None)
+    ('0.139 (0.131–0.146)', '0.139')
+    """
+    ends = interval(low, high, PARENTHESES, decimals)
+    return number(value, decimals) if ends == NOTHING else f"{number(value, decimals)} {ends}"
+
+
+def p_value(p: float) -> str:
+    """Format a p value.
+
+    >>> p_value(0.03125), p_value(0.00002)
+    ('0.0312', '<0.0001')
+    """
+    return f"{p:.4f}" if p >= 0.0001 else "<0.0001"
+
+
+def marks(p: float) -> str:
+    """Return the stars of a p value: * below 0.05, ** below 0.01, *** below 0.001.
+
+    >>> marks(0.03), marks(0.0001), marks(0.05)
+    ('*', '***', '')
+    """
+    levels = [level for level in (0.05, 0.01, 0.001) if p < level]
+    return "*" * len(levels)
+
+
+# Tables ---------------------------------------------------------------------------------------------------------------
+
+
+def text(table: "pd.DataFrame", formats: Formats = NO_FORMATS) -> str:
+    """Format a table as text, a row on a line.
+
+    Args:
+        table: The table.
+        formats: By column of numbers, the function that formats a cell.
+    """
+    heads, rows, numbers = _cells(table, formats)
+    lines = lay_out(rows, heads, numbers).splitlines()
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def csv(table: "pd.DataFrame") -> str:
+    """Format a table as CSV at full precision; no spreadsheet program evaluates its texts, and NaN is an empty cell."""
+    heads, rows = _contents(table)
+    lines: list[list[object]] = [heads]
+    for row in rows:
+        lines.append(["" if _is_missing(cell) else cell for cell in row])
+    return spreadsheet(lines)
+
+
+def latex(table: "pd.DataFrame", formats: Formats = NO_FORMATS, formulas: Sequence[str] = ()) -> str:
+    """Format a table as a LaTeX tabular that needs no package.
+
+    A rule stands above each row whose first cell is not empty.
+
+    Args:
+        table: The table.
+        formats: As in `text`.
+        formulas: Columns of numbers to set in LaTeX's math mode.
+    """
+    heads, rows, numbers = _cells(table, formats)
+    align = ["r" if column in numbers else "l" for column in range(len(heads))]
+    lines = [rf"\begin{{tabular}}{{{''.join(align)}}}", r"\hline", _latex_row(map(latex_text, heads))]
+    for row in rows:
+        if row[0]:
+            lines.append(r"\hline")
+        cells = []
+        for head, cell in zip(heads, row, strict=True):
+            is_formula = head in formulas and cell not in ("", NOTHING)
+            cells.append(f"${cell}$" if is_formula else latex_text(cell))
+        lines.append(_latex_row(cells))
+    return "\n".join([*lines, r"\hline", r"\end{tabular}"])
+
+
+def save_json(content: Any, path: Path) -> None:
+    """Write content as JSON at full precision, whole or not at all.
+
+    Raises:
+        ValueError: The content has a number that JSON does not have: NaN or infinity.
+    """
+    formatted = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with replacing(path) as part:
+        # A name may hold half a surrogate pair, which UTF-8 does not have; "\\udc80" is JSON's own escape.
+        part.write_text(formatted, encoding="utf-8", errors="backslashreplace")
+
+
+def _is_missing(cell: object) -> bool:
+    return cell is None or (isinstance(cell, float) and math.isnan(cell))
+
+
+def _contents(table: "pd.DataFrame") -> tuple[list[str], list[list[Any]]]:
+    """Return the heads and the rows of a table, the named levels of its index first."""
+    levels = [name for name in table.index.names if name is not None]
+    rows = []
+    for key, values in zip(table.index, table.itertuples(index=False, name=None), strict=True):
+        names = []
+        if levels:
+            names = list(key) if isinstance(key, tuple) else [key]
+        rows.append([*names, *values])
+    return [*levels, *table.columns], rows
+
+
+def _cells(table: "pd.DataFrame", formats: Formats) -> tuple[list[str], list[list[str]], list[int]]:
+    """Return the heads, the formatted rows, and the places of the columns of numbers."""
+    heads, rows = _contents(table)
+    levels = len(heads) - len(table.columns)
+    numbers = [place for place, head in enumerate(heads) if place >= levels and head in formats]
+    formatted = []
+    for row in rows:
+        cells = [str(cell) for cell in row]
+        for place in numbers:
+            cells[place] = formats[heads[place]](row[place])
+        formatted.append([printable(cell) for cell in cells])
+    return [printable(head) for head in heads], formatted, numbers
+
+
+_LATEX = {letter: f"\\{letter}" for letter in "&%_#${}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"$<$",
+    ">": r"$>$",
+    "|": r"$|$",
+}
+_LATEX_SPECIAL = re.compile("|".join(map(re.escape, _LATEX)))
+
+
+def latex_text(text: str) -> str:
+    r"""Return a text with LaTeX's special characters written out.
+
+    >>> latex_text("95 % of a_b")
+    '95 \\% of a\\_b'
+    """
+    return _LATEX_SPECIAL.sub(lambda match: _LATEX[match[0]], text)
+
+
+def _latex_row(cells: Any) -> str:
+    return " & ".join(cells) + r" \\"

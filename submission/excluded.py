@@ -1,0 +1,93 @@
+"""Sounds that a task excludes from training, searched for in lists of training data."""
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from evaluation.data import tables
+from evaluation.findings import WARNING, BadRequest, Faulty, Finding
+from submission.tasks import Task
+
+LINKS = re.compile(r"freesound\.org/(?:people/[^/\s]+/sounds|s)/(\d+)")
+ID = re.compile(r"\s*0*(\d{1,18})(\.0)?\s*")
+
+
+def training_sounds(task: Task, training: Iterable[Path], excluded: Path) -> list[Finding]:
+    """Find sounds of training data that the task excludes.
+
+    They are warnings: the organisers of 2024 did not refuse such systems, they marked them, and three sounds of
+    Clotho's own development split are in the list of 2025.
+
+    Args:
+        task: The task.
+        training: Lists of sounds: a CSV with the column `sound_id`, such as Clotho's metadata, or any text with links
+            to Freesound or with an id in each line.
+        excluded: The task's list (`submission tasks NAME` says where it is published).
+
+    Returns:
+        A warning for each sound, with its line.
+
+    Raises:
+        BadRequest: The task excludes no sounds, there is no such file, or a file holds no ids.
+        Faulty: A list cannot be read to its end.
+    """
+    if not task.excluded_ids:
+        raise BadRequest(f"{task.name} excludes no sounds, as far as is known; leave --excluded away")
+    for path in (excluded, *training):
+        if not path.is_file():
+            raise BadRequest(f"{path}: no such file; give a list of Freesound ids")
+    forbidden = _read_ids(excluded, task.excluded_ids.column.value)
+    findings = []
+    for path in training:
+        for sound, line in _read_ids(path, "sound_id").items():
+            if sound in forbidden:
+                message = f"Freesound's {sound} must not be trained on ({excluded}); leave it out and train again"
+                findings.append(Finding(str(path), line, message=message, severity=WARNING))
+    return findings
+
+
+def _read_ids(path: Path, column: str | int) -> dict[str, int]:
+    """Return the Freesound ids of a list, each with the first line that has it.
+
+    Words such as Clotho's `Not found` are no ids.
+    """
+    text = path.read_bytes().decode("utf-8-sig", "replace")  # Clotho's metadata are Latin-1
+    header = text.partition("\n")[0]
+    columns = [name.strip().casefold() for name in re.split(r"[,;\t]", header.strip())]
+    if isinstance(column, int):
+        cells = _column_cells(path, text, header, column - 1)
+        where = f"the column {column}"
+    elif column in columns:
+        cells = _column_cells(path, text, header, columns.index(column))
+        where = f"the column {column}"
+    else:
+        cells = _lines_and_links(text)
+        where = "links and lines"
+    ids: dict[str, int] = {}
+    for line, cell in cells:
+        match = ID.fullmatch(cell)
+        if match:
+            ids.setdefault(match[1], line)
+    if not ids:
+        raise BadRequest(f"{path}: holds no Freesound ids in {where}; give a CSV with the column sound_id, or a list")
+    return ids
+
+
+def _column_cells(path: Path, text: str, header: str, index: int) -> Iterator[tuple[int, str]]:
+    """Return the line and the text of each cell in a column of a CSV."""
+    separator = max(",;\t", key=header.count)
+    findings: list[Finding] = []
+    rows, whole = tables.parse(text, str(path), findings, separator)
+    if not whole:
+        raise Faulty(findings)
+    for line, cells in rows[1:]:
+        if len(cells) > index:
+            yield line, cells[index]
+
+
+def _lines_and_links(text: str) -> Iterator[tuple[int, str]]:
+    """Return each line, and each sound that a link in it leads to, with the line's number."""
+    for line, row in enumerate(text.splitlines(), start=1):
+        yield line, row
+        for sound in LINKS.findall(row):
+            yield line, sound

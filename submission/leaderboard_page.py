@@ -1,0 +1,182 @@
+"""The leaderboard as one page of HTML that loads nothing, runs nothing, and shows every text as text."""
+
+import io
+import math
+import unicodedata
+import warnings
+from base64 import b64encode
+from hashlib import sha256
+from pathlib import Path
+from xml.etree import ElementTree
+
+import jinja2
+import matplotlib
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from evaluation.findings import ERROR, NOTE, WARNING, Finding, limited, printable
+from evaluation.report import number
+from submission.leaderboard import Leaderboard, Ranking, difference_cells, interval_text
+from submission.scoring import ScoredPackage
+
+TEMPLATES = Path(__file__).parent / "templates"
+WIDTH, ROW, AXIS = 960, 38, 44  # pixels
+INK, SOFT, PAPER, GRID, MARK = "#1f2328", "#59636e", "#ffffff", "#d1d9e0", "#0a5cb8"  # leaderboard.css knows them
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def html(board: Leaderboard) -> str:
+    """Return the page: tables, plots, findings and notes.
+
+    Jinja2 escapes every text. The page's Content Security Policy allows its own style sheet and nothing else, so that
+    nothing is loaded or run even if an escape were missing.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        finalize=_printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    style = (TEMPLATES / "leaderboard.css").read_text(encoding="utf-8")
+    digest = b64encode(sha256(style.encode()).digest()).decode()
+    rankings = [board.teams, board.systems] if board.entries else []
+    plots = {}
+    for ranking in rankings:
+        if _marks(board, ranking):
+            plots[ranking.name] = Markup(svg(board, ranking))  # noqa: S704, ElementTree has escaped its texts
+    return environment.get_template("leaderboard.html.j2").render(
+        board=board,
+        rankings=rankings,
+        plots=plots,
+        packages=[(package, _shown_findings(package)) for package in board.packages],
+        characteristics=[heading.capitalize() for heading in board.headings],
+        difference_cells=difference_cells,
+        style=Markup(style),  # noqa: S704, it is ours
+        policy=Markup(f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"),  # noqa: S704
+    )
+
+
+def _printable(value: object) -> object:
+    """Return a text without control characters; markup stays."""
+    return value if isinstance(value, Markup) else printable(str(value))
+
+
+def _shown_findings(package: ScoredPackage) -> list[Finding]:
+    """Return the findings of a package, errors first, at most some of each kind."""
+    order = (ERROR, WARNING, NOTE)
+    return limited(sorted(package.findings, key=lambda finding: order.index(finding.severity)))
+
+
+# Plots ----------------------------------------------------------------------------------------------------------------
+
+
+def _marks(board: Leaderboard, ranking: Ranking) -> list[tuple[str, str, float, float, float]]:
+    """Return what a plot shows, best first: a short and a full name, value, low and high end of the interval.
+
+    Published values have no interval: their ends are NaN.
+    """
+    marks = []
+    for rank, system in ranking.rows:
+        measured = system.score.metrics.get(board.metric)
+        if rank and measured:
+            estimate = measured.estimate
+            name = system.team if ranking.name == "teams" else system.label
+            short = f"{rank}  {_shortened(printable(name))}"
+            marks.append((short, printable(system.label), estimate.value, estimate.low, estimate.high))
+    for figures in board.published:
+        if board.metric in figures.metrics:
+            name = f"published: {printable(figures.system)}"
+            marks.append((f"–  {_shortened(name)}", name, figures.metrics[board.metric], math.nan, math.nan))
+    return marks
+
+
+def figure(board: Leaderboard, ranking: Ranking) -> Figure:
+    """Draw the metric that ranks, with its interval, for each system of a ranking."""
+    marks = _marks(board, ranking)
+    height = ROW * len(marks) + AXIS
+    drawing = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
+    axes = drawing.add_axes((0.05, AXIS / height, 0.9, 1 - AXIS / height))
+    for row, (name, _, value, low, high) in enumerate(marks):
+        published = name.startswith("–")
+        # A name is text even if it looks like TeX.
+        axes.text(
+            4 / WIDTH, row + 0.42, name, transform=axes.get_yaxis_transform(), fontsize=14, parse_math=False,
+            color=SOFT if published else INK, style="italic" if published else "normal",
+        )  # fmt: skip
+        if math.isfinite(low) and math.isfinite(high):
+            axes.plot([low, high], [row + 0.71] * 2, color=MARK, linewidth=2, marker="|", markersize=8)
+        face = PAPER if published else MARK
+        edge = SOFT if published else MARK
+        axes.plot([value], [row + 0.71], marker="o", markersize=9, color=face, markeredgecolor=edge, gid=f"mark-{row}")
+    axes.set_ylim(len(marks), 0)
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.set_yticks([])
+    axes.grid(axis="x", color=GRID)
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="x", length=0, labelsize=13, labelcolor=SOFT)
+    axes.set_xlabel(board.metric, color=SOFT, fontsize=13, fontweight="bold")
+    axes.spines[:].set_visible(False)
+    return drawing
+
+
+def svg(board: Leaderboard, ranking: Ranking) -> str:
+    """Return the plot of a ranking as SVG for the page.
+
+    The page's policy blocks `style` attributes, so that they become attributes of SVG's own. Each system has a tooltip
+    with its label and values.
+    """
+    settings = {"svg.fonttype": "none", "svg.hashsalt": f"leaderboard {ranking.name}", "font.sans-serif": "DejaVu Sans"}
+    file = io.StringIO()
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has its own fonts
+        figure(board, ranking).savefig(file, format="svg", metadata={"Date": None}, transparent=True)
+    root = ElementTree.fromstring(file.getvalue())  # noqa: S314, Matplotlib wrote it
+    tooltips = {}
+    for row, (_, name, value, low, high) in enumerate(_marks(board, ranking)):
+        tooltips[f"mark-{row}"] = f"{name}: {number(value)} {interval_text(low, high)}".strip()
+    for element in root.iter():
+        for declaration in element.attrib.pop("style", "").split(";"):
+            key, _, value = declaration.partition(":")
+            if key.strip():
+                element.set(key.strip(), value.strip())
+        if element.tag == f"{SVG}g":  # their names are the same in every plot
+            tooltip = tooltips.get(element.attrib.pop("id", ""))
+            if tooltip:
+                title = ElementTree.Element(f"{SVG}title")
+                title.text = tooltip
+                element.insert(0, title)
+    name = f"plot-{ranking.name}"
+    title = ElementTree.Element(f"{SVG}title", id=name)
+    title.text = f"{ranking.title}: {board.metric} with 95 % intervals"
+    about = ElementTree.Element(f"{SVG}desc", id=f"{name}-about")
+    about.text = "Best first. The same figures are in the table below."
+    content = [element for element in root if element.tag != f"{SVG}metadata" and not element.findall(f"{SVG}style")]
+    viewbox = root.attrib["viewBox"]
+    root.clear()
+    root.attrib = {"viewBox": viewbox, "role": "img", "aria-labelledby": f"{name} {name}-about"}
+    root.extend([title, about, *content])
+    ElementTree.register_namespace("", SVG.strip("{}"))
+    ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _shortened(text: str, columns: int = 40) -> str:
+    """Cut a text in its middle to what fits on a small screen; letters of some scripts take two columns.
+
+    >>> _shortened("Nobody_Nowhere_task6_1", 12)
+    'Nobod…sk6_1'
+    """
+    if _columns(text) <= columns:
+        return text
+    kept = columns // 2
+    while _columns(text[:kept] + text[-kept:]) >= columns:
+        kept -= 1
+    return f"{text[:kept]}…{text[-kept:]}"
+
+
+def _columns(text: str) -> int:
+    """Return how many columns a text takes in a font of fixed width."""
+    return len(text) + sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)

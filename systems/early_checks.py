@@ -1,0 +1,199 @@
+"""Check what a user asks for before torch and Lightning are imported, which takes many seconds.
+
+The checks find what can be known without running a system's code: names of modules, keys of the config, and Lightning's
+flags. Whatever they let pass is checked again, and completely, by the code that uses it.
+"""
+
+import ast
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from evaluation import yamlfiles
+from evaluation.findings import BadRequest, Faulty, Finding, unknown_key
+from systems import contract, modules
+
+ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")
+PRECISIONS = (
+    *("transformer-engine", "transformer-engine-float16"),
+    *("16-true", "16-mixed", "bf16-true", "bf16-mixed", "32-true", "64-true"),
+    *("16", "bf16", "32", "64"),  # short for 16-mixed, bf16-mixed, 32-true and 64-true
+)
+
+
+class Unreadable(Exception):
+    """The source alone does not tell the fields of a config."""
+
+
+def check_system(name: str) -> None:
+    """Check that there is a module of this name.
+
+    Raises:
+        BadRequest: There is none.
+    """
+    if modules.source(name) is None:
+        contract.find(name)  # which refuses it, or imports a module that has no source file
+
+
+def check_keys(name: str, file: Path | None, settings: Sequence[str]) -> None:
+    """Check that a system's config has the keys that are given.
+
+    Args:
+        name: The system's import name.
+        file: The config file, if any.
+        settings: `key=value` settings.
+
+    Raises:
+        BadRequest: The file does not exist, or a setting is not of the form `key=value` or no YAML.
+        Faulty: The file is no YAML mapping, or keys are unknown; with every unknown key.
+    """
+    values, where = contract.read_settings(file, settings)
+    try:
+        fields = config_fields(name)
+    except Unreadable:
+        return
+    unknown = [key for key in values if isinstance(key, str) and key not in fields]
+    if unknown:
+        findings = [Finding(where(key), column=key, message=unknown_key(key, fields)) for key in unknown]
+        raise Faulty(findings, status=2)
+
+
+def check_flags(flags: Mapping[str, object]) -> None:
+    """Check Lightning's flags, but for what depends on the machine.
+
+    Args:
+        flags: Arguments for `lightning.Trainer`.
+
+    Raises:
+        BadRequest: Lightning has no such accelerator or precision, or a number is below 1.
+    """
+    for name, choices in (("accelerator", ACCELERATORS), ("precision", PRECISIONS)):
+        if flags[name] not in choices:
+            message = f"{name} must be one of {', '.join(choices)}; found {flags[name]!r}"
+            raise BadRequest(f"lightning's flags: {message}")
+    for name in ("num_nodes", "accumulate_grad_batches"):
+        if flags[name] < 1:
+            raise BadRequest(f"lightning's flags: {name} must be 1 or more; found {flags[name]}")
+
+
+def check_sweep(file: Path) -> None:
+    """Check that a sweep's file is a YAML mapping, and that there is a module of its system's name.
+
+    Raises:
+        BadRequest: There is no such file or no such module.
+        Faulty: The file is no YAML mapping.
+    """
+    system = yamlfiles.read(file).get("system")
+    if isinstance(system, str):
+        check_system(system)
+
+
+# The fields of a config, read from the source -------------------------------------------------------------------------
+
+
+def config_fields(name: str) -> list[str]:
+    """Return the field names of a system's `Config` in pydantic's order, without importing the system.
+
+    Args:
+        name: The system's import name.
+
+    Raises:
+        Unreadable: The source alone does not tell them, or the config may take other keys too.
+    """
+    fields, forbids_others = _class_fields(name, "Config")
+    if not forbids_others:
+        raise Unreadable(f"{name}.Config may take other keys")
+    return fields
+
+
+def _class_fields(module: str, name: str) -> tuple[list[str], bool]:
+    """Return the fields of a class and of its bases, and whether it refuses other keys."""
+    if (module, name) == ("pydantic", "BaseModel"):
+        return [], False
+    node = _definition(module, name)
+    if isinstance(node, tuple):  # imported from another module
+        return _class_fields(*node)
+    if not isinstance(node, ast.ClassDef):
+        raise Unreadable(f"{module}.{name} is no class in the source")
+    fields: dict[str, None] = {}
+    forbids_others = False
+    for base in reversed(node.bases):
+        inherited, base_forbids = _class_fields(*_base(module, base))
+        fields |= dict.fromkeys(inherited)
+        forbids_others |= base_forbids
+    for keyword in node.keywords:
+        if keyword.arg == "extra":
+            forbids_others = ast.unparse(keyword.value) == "'forbid'"
+        elif keyword.arg not in ("frozen", "allow_inf_nan"):
+            raise Unreadable(f"{module}.{name} has settings that may change its fields")
+    for statement in node.body:
+        fields |= dict.fromkeys(_own_fields(statement))
+    return list(fields), forbids_others
+
+
+def _own_fields(statement: ast.stmt) -> list[str]:
+    """Return the field that a statement in a config's class defines, if any."""
+    if isinstance(statement, ast.FunctionDef):
+        if "before" in "".join(map(ast.unparse, statement.decorator_list)):
+            raise Unreadable("a validator may change the keys before they are checked")
+        return []
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):  # a docstring
+        return []
+    if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
+        raise Unreadable("the class holds more than fields and functions")
+    if statement.value is not None and "alias" in ast.unparse(statement.value):
+        raise Unreadable("a field may have another name")
+    name = statement.target.id
+    is_field = not name.startswith("_") and "ClassVar" not in ast.unparse(statement.annotation)
+    return [name] if is_field else []
+
+
+def _base(module: str, base: ast.expr) -> tuple[str, str]:
+    """Return the module and the name of a base class, such as `Schedule` or `generation.Decoding`."""
+    if isinstance(base, ast.Name):
+        return module, base.id
+    if isinstance(base, ast.Attribute) and isinstance(base.value, ast.Name):
+        imported = _definition(module, base.value.id)
+        if isinstance(imported, tuple):
+            return ".".join(part for part in imported if part), base.attr
+    raise Unreadable(f"{ast.unparse(base)} is no plain name")
+
+
+def _definition(module: str, name: str) -> ast.stmt | tuple[str, str] | None:
+    """Find what defines a name at the top level of a module.
+
+    Returns:
+        The class; for an imported name its module and its name there (empty for `import module`); None if neither
+        defines it, or more than one statement does.
+    """
+    file = modules.source(module)
+    if file is None or file.suffix != ".py":
+        raise Unreadable(f"{module} has no source file")
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        raise Unreadable(f"{file} is no Python") from error
+    definitions: list[ast.stmt | tuple[str, str]] = []
+    for node in tree.body:
+        is_class = isinstance(node, ast.ClassDef) and node.name == name
+        is_assigned = isinstance(node, ast.Assign) and name in map(ast.unparse, node.targets)
+        if is_class or is_assigned:
+            definitions.append(node)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    definitions.append(_imported_from(node, alias, module, file))
+    return definitions[0] if len(definitions) == 1 else None
+
+
+def _imported_from(node: ast.Import | ast.ImportFrom, alias: ast.alias, module: str, file: Path) -> tuple[str, str]:
+    """Return the module that a name is imported from, and its name there; the name is empty for `import module`."""
+    if isinstance(node, ast.Import):
+        return alias.name, ""
+    package = module.split(".")
+    if file.name != "__init__.py":
+        package.pop()
+    if node.level:  # one dot is the package itself, each further one the package around it
+        package = package[: len(package) - node.level + 1]
+        outer = ".".join(package)
+        return (f"{outer}.{node.module}" if node.module else outer), alias.name
+    return node.module or "", alias.name

@@ -1,0 +1,87 @@
+"""Checkpoints of a system's model: the weights that learn, the config, and the identity of frozen parts.
+
+A model with frozen encoders names them in `frozen`, a mapping from the prefix of their weights' names to what their
+embeddings follow from: `{"audio_encoder.": encoder.identity}`. A checkpoint holds that identity in place of their
+weights. A model without frozen parts needs no such attribute.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import lightning
+from torch import Tensor, nn
+
+from evaluation.findings import BadRequest
+
+PREFIX = "model."  # of the weights' names in a checkpoint
+
+
+class SystemModule(lightning.LightningModule):
+    """A system's training: its `model`, and what its checkpoints hold."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+        self.strict_loading = not frozen_parts(model)  # a checkpoint does not hold frozen weights
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Add the config, and replace frozen weights by the identity of their encoder."""
+        checkpoint["config"] = self.model.config.model_dump(mode="json")
+        checkpoint["frozen"] = frozen_parts(self.model)
+        prefixes = tuple(PREFIX + prefix for prefix in checkpoint["frozen"])
+        weights = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: weights[name] for name in weights if not name.startswith(prefixes)}
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        """Resume only with the frozen parts that the checkpoint was trained with."""
+        require_same_frozen_parts(self.model, checkpoint, self.trainer.ckpt_path)
+
+
+def frozen_parts(model: nn.Module) -> dict[str, str]:
+    """Return the identity of a model's frozen parts by the prefix of their weights' names."""
+    return dict(getattr(model, "frozen", {}))
+
+
+def require_same_frozen_parts(model: nn.Module, state: Mapping, checkpoint: str | Path) -> None:
+    """Make sure that a model has the frozen parts that a checkpoint was trained with.
+
+    Raises:
+        BadRequest: An encoder is another than in training; names the checkpoint and the encoder.
+    """
+    trained_with = state.get("frozen", {})
+    different = []
+    for prefix, identity in frozen_parts(model).items():
+        if trained_with.get(prefix) != identity:
+            different.append(prefix.removesuffix(".").replace("_", " "))
+    if different:
+        names = " and ".join(different)
+        raise BadRequest(
+            f"{checkpoint}: was trained with another {names} than the config names on this machine; put the same files "
+            "in their places, or train again"
+        )
+
+
+def trained_weights(state: Mapping) -> dict[str, Tensor]:
+    """Return the weights in a checkpoint by their names in the model."""
+    return {name.removeprefix(PREFIX): value for name, value in state["state_dict"].items()}
+
+
+def load_weights(model: nn.Module, state: Mapping, checkpoint: Path) -> None:
+    """Load trained weights into a model, whose frozen parts stay as they are.
+
+    Args:
+        model: The model.
+        state: The content of the checkpoint, as `read_checkpoint` returns it.
+        checkpoint: Its file, for messages.
+
+    Raises:
+        BadRequest: A frozen part is another than in training.
+        RuntimeError: The weights do not fit the model; as torch raises it.
+    """
+    require_same_frozen_parts(model, state, checkpoint)
+    weights = trained_weights(state)
+    frozen_prefixes = tuple(frozen_parts(model))
+    for name, value in model.state_dict().items():
+        if frozen_prefixes and name.startswith(frozen_prefixes):
+            weights[name] = value
+    model.load_state_dict(weights)

@@ -1,0 +1,8 @@
+"""The device that models run on."""
+
+import torch
+
+
+def default_device() -> torch.device:
+    """Return the GPU if this machine has one, the CPU otherwise."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,254 @@
+"""The results of a sweep: the state of every run, results.csv, and the live table."""
+
+import math
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+
+from evaluation import scores
+from evaluation.data.dataset import Dataset, Split
+from evaluation.files import replacing
+from evaluation.findings import BadRequest, Faulty, Finding
+from evaluation.report import number
+from evaluation.statistics import factors
+from systems.sweeps.grid import PlannedRun
+from systems.sweeps.job import Job, Outcome, make_run, metric_values, read_outcome
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BEST_SETTINGS = 5  # that are shown
+FAILURES = 10  # that are shown
+DRAW_SECONDS = 1.0  # between two drawings of the table
+
+DONE, FAILED, STOPPED, OPEN = "done", "failed", "stopped", "open"
+
+
+@dataclass
+class Results:
+    """The state of every run of a sweep.
+
+    Attributes:
+        path: The file results.csv.
+        factors: The names of the factors.
+        metric: The metric that is compared.
+        total: The number of runs that the sweep makes.
+        runs: The runs that are planned so far, in the order of the rows; a search adds to them.
+        outcomes: The outcome of each run that ended, by the run's name.
+    """
+
+    path: Path
+    factors: tuple[str, ...]
+    metric: str
+    total: int
+    runs: list[PlannedRun]
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+    def state(self, run: PlannedRun) -> str:
+        """Return `done`, `failed`, `stopped` (early), or `open`: not begun or not ended."""
+        outcome = self.outcomes.get(run.name)
+        if outcome is None:
+            return OPEN
+        if outcome.error:
+            return FAILED
+        return STOPPED if outcome.stopped else DONE
+
+    def having(self, *states: str) -> list[PlannedRun]:
+        """Return the runs that are in one of some states."""
+        return [run for run in self.runs if self.state(run) in states]
+
+    @property
+    def left(self) -> int:
+        """The number of runs that are still to be made; runs that failed are tried again."""
+        return self.total - len(self.having(DONE, STOPPED))
+
+    def frame(self) -> "pd.DataFrame":
+        """Return a row for each run; the compared metric is the first of the metrics."""
+        import pandas as pd
+
+        metrics = {self.metric: None}
+        for outcome in self.outcomes.values():
+            metrics |= dict.fromkeys(outcome.values)
+        rows = []
+        for run in self.runs:
+            outcome = self.outcomes.get(run.name, Outcome({}, math.nan))
+            seconds = "" if math.isnan(outcome.seconds) else f"{outcome.seconds:.1f}"
+            values = [outcome.values.get(name) for name in metrics]
+            rows.append([run.name, *run.levels.values(), run.seed, self.state(run), seconds, outcome.error, *values])
+        before, after = factors.AROUND[:1], factors.AROUND[1:]
+        return pd.DataFrame(rows, columns=[*before, *self.factors, *after, *metrics])
+
+    def save(self) -> None:
+        """Write results.csv, completely or not at all."""
+        text = self.frame().to_csv(index=False, lineterminator="\n")
+        with replacing(self.path) as part:
+            part.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+    def best_settings(self) -> str:
+        """Return the table of the best settings of the runs that were scored; empty if there are none."""
+        import pandas as pd
+
+        rows = []
+        for run in self.having(DONE):
+            value = self.outcomes[run.name].values[self.metric]
+            rows.append([run.name, *run.levels.values(), run.seed, value])
+        if not rows:
+            return ""
+        runs = pd.DataFrame(rows, columns=["run", *self.factors, "seed", self.metric])
+        settings = factors.settings(factors.Results(str(self.path), self.metric, self.factors, runs))
+        return factors.settings_table(settings.head(BEST_SETTINGS), self.metric)
+
+    def __str__(self) -> str:
+        """Describe the best settings, the runs that failed or were stopped, and what to do next."""
+        best, failed, stopped = self.best_settings(), self.having(FAILED), self.having(STOPPED)
+        lines = []
+        if best:
+            lines.append(best)
+        if stopped:
+            advice = "leave stop_early out of the sweep file and run the command again to finish them"
+            lines.append(f"{len(stopped)} of {len(self.runs)} runs were stopped early; {advice}")
+        if failed:
+            lines.append(f"{len(failed)} of {len(self.runs)} runs failed; the same command tries them again:")
+            lines += [f"  {run.name}: {self.outcomes[run.name].error}" for run in failed[:FAILURES]]
+        if len(failed) > FAILURES:
+            lines.append(f"  and {len(failed) - FAILURES} more")
+        return "\n".join([*lines, f"{self.path}: python -m evaluation report {self.path}"])
+
+
+def check_folder(out: Path) -> None:
+    """Make sure that a folder is free, or holds a sweep.
+
+    Raises:
+        BadRequest: It is not empty, and holds no sweep.
+    """
+    if not out.is_dir() or (out / "results.csv").exists():
+        return
+    # A full disk or a kill may have come before the first results.
+    left_over = {out / "lock", *out.glob(".results.csv.*.part")}
+    if set(out.iterdir()) - left_over:
+        raise BadRequest(f"{out}: is not empty and no sweep (it has no results.csv); give a new folder")
+
+
+def read_outcomes(results: Results, job: Job, configs: Mapping[str, BaseModel], dataset: Dataset, split: Split) -> None:
+    """Read from a sweep's folder how its runs ended, into `results.outcomes`.
+
+    Args:
+        results: The results, with the runs.
+        job: What the runs have in common.
+        configs: The config of each run.
+        dataset: The splits to train on.
+        split: The split to score.
+
+    Raises:
+        Faulty: A run there differs from the one that is asked for; with every finding.
+    """
+    fingerprint = f"split:{split.name}#{split.fingerprint}"
+    findings: list[Finding] = []
+    for run in results.runs:
+        folder, record = job.run_folder(run.name), job.record(run.name)
+        recorded = read_outcome(record) if record.is_file() else Outcome({}, math.nan)
+        if recorded.error or (recorded.stopped and job.stop_early):
+            results.outcomes[run.name] = recorded
+        if not folder.is_dir():
+            continue
+        findings += make_run(job, folder, configs[run.name], dataset, run.seed).mismatches()
+        file = folder / "scores" / f"{split.name}.json"
+        if file.is_file():
+            score = scores.read(file)
+            if fingerprint in score.signature.split("|") and job.metric in score.metrics:
+                done = recorded._replace(values=metric_values(score), error="", stopped=False)
+                results.outcomes[run.name] = done
+    if findings:
+        raise Faulty(findings)
+
+
+class LiveTable:
+    """What a sweep prints while it runs: on a terminal a table that is redrawn, elsewhere a line for each run.
+
+    Args:
+        results: The results; the runs that failed before are tried again.
+        slots: The number of runs that are made at the same time.
+    """
+
+    def __init__(self, results: Results, slots: int):
+        self.results, self.slots = results, slots
+        self.began = time.monotonic()
+        self.outcomes: list[Outcome] = []  # of this command
+        self.lines_drawn = 0
+        self.last_drawn = -math.inf
+        self.before = len(results.having(DONE, STOPPED))
+        done = f", {self.before} of them done already" if self.before else ""
+        print(f"{results.total} runs{done}; {slots} at a time", flush=True)
+
+    def add(self, run: PlannedRun) -> None:
+        """Show that a run has ended."""
+        outcome = self.results.outcomes[run.name]
+        self.outcomes.append(outcome)
+        if outcome.error:
+            self._print(f"{run.name}: failed: {outcome.error}")
+        elif outcome.stopped:
+            self._print(f"{run.name}: stopped after epoch {len(outcome.course)}; {self.progress()}")
+        elif not sys.stdout.isatty():
+            value = f"{self.results.metric} {number(outcome.values[self.results.metric])}"
+            self._print(f"{run.name}: {value} in {duration(outcome.seconds)}; {self.progress()}")
+
+    def progress(self) -> str:
+        """Return how many runs have ended, and about how much time is left."""
+        ended = self.before + len(self.outcomes)
+        failed = len([outcome for outcome in self.outcomes if outcome.error])
+        text = f"{ended} of {self.results.total}"
+        if failed:
+            text += f", {failed} failed"
+        seconds = [outcome.seconds for outcome in self.outcomes if not outcome.error]  # a failure may come at once
+        if seconds and ended < self.results.total:
+            rounds = math.ceil((self.results.total - ended) / self.slots)
+            text += f", about {duration(fmean(seconds) * rounds)} left"
+        return text
+
+    def draw(self, busy: Sequence[PlannedRun]) -> None:
+        """Draw the table, at most once a second, and only on a terminal."""
+        now = time.monotonic()
+        if not sys.stdout.isatty() or now - self.last_drawn < DRAW_SECONDS:
+            return
+        self.last_drawn = now
+        names = ", ".join(run.name for run in busy)
+        lines = [f"{self.progress()}; {duration(now - self.began)} gone", f"now: {names}"]
+        lines += self.results.best_settings().splitlines()
+        width, height = shutil.get_terminal_size()
+        self.erase()
+        lines = [line[: width - 1] for line in lines[: height - 1]]
+        print(*lines, sep="\n", flush=True)
+        self.lines_drawn = len(lines)
+
+    def erase(self) -> None:
+        """Remove the table from the terminal."""
+        if self.lines_drawn:
+            print(f"\x1b[{self.lines_drawn}F\x1b[J", end="", flush=True)
+        self.lines_drawn = 0
+
+    def _print(self, line: str) -> None:
+        self.erase()
+        print(line, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Write a time for people.
+
+    >>> duration(7.25), duration(83), duration(90_000)
+    ('7 s', '1 min 23 s', '25 h 0 min')
+    """
+    if math.isnan(seconds):
+        return "–"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,144 @@
+"""Settings that Optuna chooses, one after another, from the results of the earlier ones.
+
+Optuna's default sampler (TPE) draws the first ten settings at random and the others where the results were good. Each
+draw has a generator of its own, seeded by the sweep's first seed and the number of the setting. The first ten settings
+therefore depend on the seed only. The others also depend on which runs have ended by then, so with several runs at a
+time they can differ between two sweeps.
+
+The settings are written to records/samples.json before their runs begin. A sweep that was killed reads them from there,
+together with the results, and continues with the next setting.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+
+from evaluation.files import replacing
+from evaluation.findings import BadRequest
+from evaluation.metrics.catalogue import lower_is_better
+from systems.sweeps import grid
+from systems.sweeps.grid import Plan, PlannedRun, Range
+from systems.sweeps.job import Outcome
+
+DIGITS = 4  # significant digits of a sampled number
+ATTEMPTS = 100  # draws, after which no setting is left that was not tried
+
+
+class Search:
+    """The settings of a sweep that were sampled so far, and their results.
+
+    Args:
+        plan: The content of the sweep file.
+        file: Where the settings are kept, such as records/samples.json.
+
+    Raises:
+        BadRequest: The file holds the settings of a sweep with other factors.
+    """
+
+    def __init__(self, plan: Plan, file: Path):
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.plan, self.file = plan, file
+        self.study = optuna.create_study(direction="maximize")
+        self.distributions = _distributions(plan)
+        self.samples: list[dict[str, object]] = []
+        if file.is_file():
+            self.samples = json.loads(file.read_text(encoding="utf-8"))[: plan.samples]
+        self.outcomes: dict[str, Outcome] = {}
+        for sample in self.samples:
+            if set(sample) != set(plan.factors):
+                factors = ", ".join(plan.factors)
+                message = f"must hold settings of {factors}; found one of {', '.join(sample)}"
+                raise BadRequest(f"{file}: {message}; give a new folder, or the sweep file that was used before")
+
+    def planned_runs(self, draw: bool = False) -> list[PlannedRun]:
+        """Return the runs of the settings that were sampled so far.
+
+        Args:
+            draw: If there are none, return those of a first setting, which is not recorded.
+        """
+        samples = self.samples
+        if draw and not samples:
+            samples = [self.draw()]
+        runs = []
+        for number, sample in enumerate(samples):
+            runs += grid.plan_sample(self.plan, number, sample)
+        return runs
+
+    def next_runs(self) -> list[PlannedRun]:
+        """Sample the next setting and return its runs; none if the search has ended."""
+        if len(self.samples) >= self.plan.samples:
+            return []
+        sample = self.draw()
+        if sample is None:
+            return []
+        self.samples.append(sample)
+        with replacing(self.file) as part:
+            part.write_text(json.dumps(self.samples, indent=1, ensure_ascii=False), encoding="utf-8")
+        return grid.plan_sample(self.plan, len(self.samples) - 1, sample)
+
+    def draw(self) -> dict[str, object] | None:
+        """Draw a setting that was not sampled before; None if there seems to be none."""
+        number = len(self.samples)
+        for attempt in range(ATTEMPTS):
+            seed = self.plan.seeds[0] * 1_000_003 + number * 1_009 + attempt
+            self.study.sampler = optuna.samplers.TPESampler(seed=seed % 2**32)
+            trial = self.study.ask(self.distributions)
+            self.study.tell(trial, state=TrialState.FAIL)  # `add` enters the setting again, with its result
+            sample = {key: self._rounded(key, value) for key, value in trial.params.items()}
+            if sample not in self.samples:
+                return sample
+        return None
+
+    def add(self, run: PlannedRun, outcome: Outcome) -> None:
+        """Enter the outcome of a run; Optuna gets the mean over the seeds when the last of a setting has ended."""
+        self.outcomes[run.name] = outcome
+        for number, sample in enumerate(self.samples):
+            runs = grid.plan_sample(self.plan, number, sample)
+            names = [other.name for other in runs]
+            if run.name in names and all(name in self.outcomes for name in names):
+                self._enter(sample, [self.outcomes[name] for name in names])
+
+    def _enter(self, sample: Mapping[str, object], outcomes: Sequence[Outcome]) -> None:
+        """Tell Optuna the result of a setting."""
+        sign = -1 if lower_is_better(self.plan.metric) else 1
+        values = [sign * outcome.values[self.plan.metric] for outcome in outcomes if outcome.values]
+        stopped = [outcome for outcome in outcomes if outcome.stopped]
+        result: dict[str, object] = {"state": TrialState.FAIL}
+        if stopped:
+            longest = max(stopped, key=lambda outcome: len(outcome.course)).course
+            result = {"state": TrialState.PRUNED, "intermediate_values": dict(enumerate(longest, 1))}
+        elif values:
+            result = {"state": TrialState.COMPLETE, "value": fmean(values)}
+        try:
+            trial = optuna.trial.create_trial(params=dict(sample), distributions=self.distributions, **result)
+        except ValueError:  # the sweep file has changed, and the setting lies outside its ranges
+            return
+        self.study.add_trial(trial)
+
+    def _rounded(self, key: str, value: object) -> object:
+        """Round a number from a range, but not beyond its ends."""
+        if not isinstance(value, float) or key not in self.plan.ranges:
+            return value
+        limits = self.plan.ranges[key]
+        return min(max(float(f"{value:.{DIGITS}g}"), limits.low), limits.high)
+
+
+def _distributions(plan: Plan) -> dict[str, BaseDistribution]:
+    """Return what Optuna samples each factor from."""
+    distributions: dict[str, BaseDistribution] = {}
+    for factor, levels in plan.grid.items():
+        distributions[factor] = CategoricalDistribution(list(levels))
+    for key, limits in plan.ranges.items():
+        distributions[key] = _numbers(limits)
+    return distributions
+
+
+def _numbers(limits: Range) -> BaseDistribution:
+    if limits.is_whole:
+        return IntDistribution(limits.low, limits.high, log=limits.log)
+    return FloatDistribution(limits.low, limits.high, log=limits.log)

@@ -1,0 +1,318 @@
+"""Make the runs of a sweep with Ray Tune: its scheduler, failure handling, early stopping and reused actors.
+
+Each run is a trial of Tune. A trial's actor trains, predicts and scores in a thread, and keeps the libraries and the
+data for the trials after it. Tune replaces an actor that dies, and its run resumes from the run's own checkpoints.
+
+With `stop_early: asha`, a run reports its monitored validation value after each epoch and waits for Tune's decision.
+ASHA (Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning") compares runs after 1, 4, 16, 64, …
+epochs: a run continues if its value is in the best quarter of the runs that came so far. A run that is stopped keeps
+its checkpoints and can be resumed. A run that has trained to its end is not stopped.
+
+The run folders and the sweep's records say what is done; nothing is read back from Tune's own files. `Tuner.restore`
+would bind a sweep to the runs that were planned when it began, and to Tune's last snapshot. So a sweep whose file got
+another seed or level, or whose results were deleted in part, continues too.
+"""
+
+import contextlib
+import errno
+import logging
+import math
+import os
+import queue
+import shutil
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from evaluation.findings import BadRequest, printable
+from systems.sweeps.grid import PlannedRun
+from systems.sweeps.job import Job, Outcome, Worker
+from systems.sweeps.results import LiveTable, Results
+from systems.workers import MESSAGE_LENGTH, environment, start_ray
+
+if TYPE_CHECKING:
+    from systems.sweeps.search import Search
+
+DEATHS = 3  # of the workers that make a run, after which it counts as failed
+MOST_EPOCHS = 4**8  # up to which ASHA compares runs
+FOLDER = ".tune"  # of Tune's own files, in the sweep's folder; removed at the end
+ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # whose verbosity 0 prints tables
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no copies of the results as CSV, JSON and TensorBoard files
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the last report of a run is no epoch
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the sweep at once
+}
+
+
+# In the worker -------------------------------------------------------------------------------------------------------
+
+
+class Training:
+    """A run that is made in a thread and, with early stopping, waits after each epoch for permission to continue."""
+
+    def __init__(self, worker: Worker, run: PlannedRun):
+        self.worker, self.run = worker, run
+        self.reports: queue.Queue[dict | BaseException] = queue.Queue()
+        self.answers: queue.Queue[bool] = queue.Queue()
+        self.thread = threading.Thread(target=self._make, daemon=True)
+        self.is_waiting = False
+
+    def next_report(self) -> dict:
+        """Begin or continue the run, and return what it reports next: an epoch, or its outcome."""
+        if self.is_waiting:
+            self.is_waiting = False
+            self.answers.put(True)
+        else:
+            self.thread.start()
+        report = self.reports.get()
+        if isinstance(report, BaseException):
+            raise RuntimeError(f"{type(report).__name__}: {report}") from report
+        return report
+
+    def stop(self) -> None:
+        """End the run where it waits; nothing to do if it has ended."""
+        if self.is_waiting:
+            self.answers.put(False)
+            self.thread.join()
+
+    def _make(self) -> None:
+        try:
+            after_epoch = self._ask if self.worker.job.stop_early else None
+            outcome = self.worker.make(self.run, after_epoch)
+            self.reports.put({"outcome": outcome._asdict(), "done": True})
+        except BaseException as error:  # also SystemExit, or `next_report` would wait forever
+            self.reports.put(error)
+
+    def _ask(self, values: Sequence[float]) -> bool:
+        self.is_waiting = True
+        self.reports.put({"epoch": len(values), "value": values[-1], "course": list(values)})
+        return self.answers.get()
+
+
+class RunTrainable(tune.Trainable):
+    """Makes runs for Tune, one after another in the same process."""
+
+    def setup(self, config: dict) -> None:
+        """Prepare the first run; libraries and data are kept for the others."""
+        self.worker = Worker(config["job"])
+        self.training = Training(self.worker, config["run"])
+
+    def reset_config(self, new_config: dict) -> bool:
+        """Prepare the next run in this process."""
+        self.training.stop()
+        self.training = Training(self.worker, new_config["run"])
+        return True
+
+    def step(self) -> dict:
+        """Continue the run until it reports."""
+        return self.training.next_report()
+
+    def cleanup(self) -> None:
+        """End a run that waits for permission to continue."""
+        self.training.stop()
+
+
+# In the command ------------------------------------------------------------------------------------------------------
+
+
+class Suggestions(Searcher):
+    """Gives Tune the planned runs in their order, and then those that a search samples."""
+
+    def __init__(self, job: Job, results: Results, waiting: Sequence[PlannedRun], search: "Search | None"):
+        super().__init__()
+        self.job, self.results, self.search = job, results, search
+        self.waiting = deque(waiting)
+
+    def suggest(self, trial_id: str) -> dict | str:
+        """Return the config of the next trial."""
+        if not self.waiting and self.search:
+            runs = self.search.next_runs()
+            self.waiting += runs
+            self.results.runs += runs
+        if not self.waiting:
+            return Searcher.FINISHED
+        return {"run": self.waiting.popleft(), "job": self.job}
+
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+        """Do nothing: `Recorder` tells the search."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Save nothing: the run folders and the sweep's records say what is done."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore nothing."""
+
+
+class Recorder(tune.Callback):
+    """Records how each trial ends, and keeps the live table up to date.
+
+    Attributes:
+        fault: Why the sweep must end now; raised between two steps of Tune, which hides errors within a step.
+    """
+
+    def __init__(self, job: Job, results: Results, search: "Search | None", table: LiveTable, slots: int):
+        self.job, self.results, self.search, self.table, self.slots = job, results, search, table, slots
+        self.deaths_in_a_row = 0
+        self.fault: Exception | None = None
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
+        """Record a run that was made or stopped early."""
+        self.deaths_in_a_row = 0
+        result = trial.last_result
+        if "outcome" in result:
+            outcome = Outcome(**result["outcome"])
+        else:
+            outcome = Outcome({}, result["time_total_s"], course=tuple(result["course"]), stopped=True)
+            outcome.save(self.job.record(trial.config["run"].name))
+        if outcome.full_disk:
+            self.fault = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), outcome.full_disk)
+        else:
+            self._record(trial, outcome)
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
+        """Count the death of a worker whose run is tried again."""
+        self._count_death(trial)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
+        """Record a run whose workers died too often."""
+        self._count_death(trial)
+        outcome = Outcome({}, math.nan, f"its worker died {DEATHS} times: {_last_error(trial)}")
+        outcome.save(self.job.record(trial.config["run"].name))
+        self._record(trial, outcome)
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: object) -> None:
+        """Draw the table, and end the sweep if it cannot continue."""
+        if self.fault:
+            raise self.fault
+        self.table.draw([trial.config["run"] for trial in trials if trial.status == Trial.RUNNING])
+
+    def _record(self, trial: Trial, outcome: Outcome) -> None:
+        run = trial.config["run"]
+        self.results.outcomes[run.name] = outcome
+        self.results.save()
+        if self.search:
+            self.search.add(run, outcome)
+        self.table.add(run)
+
+    def _count_death(self, trial: Trial) -> None:
+        self.deaths_in_a_row += 1
+        if self.deaths_in_a_row >= DEATHS * (self.slots + 1):
+            logs = self.job.out / "logs"
+            self.fault = BadRequest(f"workers die one after another ({_last_error(trial)}); see {logs}")
+
+
+def _last_error(trial: Trial) -> str:
+    """Return in one line why a trial's worker died."""
+    return printable(" ".join(str(trial.get_error()).split())[:MESSAGE_LENGTH])
+
+
+def make_runs(job: Job, results: Results, waiting: Sequence[PlannedRun], search: "Search | None", slots: int) -> None:
+    """Make runs until all have ended.
+
+    Args:
+        job: What the runs have in common.
+        results: The results, which are kept up to date.
+        waiting: The planned runs that are to be made, in their order.
+        search: Where more runs come from (default: nowhere).
+        slots: The number of runs to make at the same time.
+
+    Raises:
+        OSError: A disk is full.
+        BadRequest: Workers die whatever run they are given.
+    """
+    table = LiveTable(results, slots)
+    recorder = Recorder(job, results, search, table, slots)
+    storage = job.out / FOLDER
+    shutil.rmtree(storage, ignore_errors=True)
+    tuner = tune.Tuner(
+        tune.with_resources(RunTrainable, {"cpu": job.cpus, "gpu": job.gpus}),
+        tune_config=tune.TuneConfig(
+            search_alg=Suggestions(job, results, waiting, search),
+            scheduler=_asha(results) if job.stop_early else None,
+            num_samples=results.left,
+            max_concurrent_trials=slots,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name="trials",
+            storage_path=str(storage),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the run folder has its own
+            failure_config=tune.FailureConfig(max_failures=DEATHS - 1),
+            callbacks=[recorder],
+            verbose=0,
+        ),
+    )
+    try:
+        with environment(ENVIRONMENT), _quiet():
+            tuner.fit()
+    finally:
+        table.erase()
+        shutil.rmtree(storage, ignore_errors=True)
+
+
+def _asha(results: Results) -> TrialScheduler:
+    """Return the scheduler that stops runs early; it knows the runs that ended before."""
+    scheduler = ASHAScheduler(
+        time_attr="epoch",
+        metric="value",
+        mode="max",
+        max_t=MOST_EPOCHS,
+        grace_period=1,
+        reduction_factor=4,
+        stop_last_trials=False,
+    )
+    for name, outcome in results.outcomes.items():
+        trial = SimpleNamespace(trial_id=name)
+        scheduler.on_trial_add(None, trial)
+        for epoch, value in enumerate(outcome.course, 1):
+            scheduler.on_trial_result(None, trial, {"epoch": epoch, "value": value})
+    return scheduler
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Within the block, keep Tune from logging: the live table and the results tell what happens."""
+    logger = logging.getLogger("ray")
+    level = logger.level
+    children = [logging.getLogger(name) for name in ("ray.tune", "ray.air", "ray.train")]
+    before = [child.level for child in children]
+    for child in (logger, *children):
+        child.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        for child, old in zip(children, before, strict=True):
+            child.setLevel(old)
+
+
+@contextlib.contextmanager
+def cluster(address: str) -> Iterator[list[dict[str, float]]]:
+    """Join a cluster or start ray on this machine, unless that has been done; leave it at the end of the block.
+
+    Args:
+        address: HOST:PORT of a cluster, `auto`, or empty for this machine alone.
+
+    Yields:
+        The resources of each node, by ray's names.
+
+    Raises:
+        BadRequest: The cluster does not answer, or ray does not start.
+    """
+    is_ours = not ray.is_initialized()
+    if is_ours:
+        start_ray(address)
+    try:
+        yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    finally:
+        if is_ours:
+            ray.shutdown()

@@ -1,0 +1,35 @@
+"""Sounds that must not be trained on, searched for in lists of training data."""
+
+import pytest
+
+from evaluation.findings import BadRequest
+from submission import excluded, tasks
+
+
+def test_excluded_sounds_are_found(team_file, tmp_path):
+    task = tasks.read("dcase2025-6")
+    (tmp_path / "excluded.csv").write_text("sound_id\n17\nNot found\n400\n")
+    (tmp_path / "clotho.csv").write_text('file_name,sound_id\n"a,b.wav",17\nc.wav,Not found\nd.wav,18\n')
+    (tmp_path / "links.txt").write_text("https://freesound.org/people/x/sounds/400/\n500\n400\n")
+    lists = [tmp_path / "clotho.csv", tmp_path / "links.txt"]
+    findings = excluded.training_sounds(task, lists, tmp_path / "excluded.csv")
+    assert [str(finding).replace(f"{tmp_path}/", "") for finding in findings] == [
+        "clotho.csv:2: warning: Freesound's 17 must not be trained on (excluded.csv); leave it out and train again",
+        "links.txt:1: warning: Freesound's 400 must not be trained on (excluded.csv); leave it out and train again",
+    ]
+    with pytest.raises(BadRequest, match="holds no Freesound ids in links and lines"):
+        excluded.training_sounds(task, lists, team_file)
+    with pytest.raises(BadRequest, match="dcase2022-6b excludes no sounds"):
+        excluded.training_sounds(tasks.read("dcase2022-6b"), lists, tmp_path / "excluded.csv")
+    with pytest.raises(BadRequest, match=r"nowhere\.csv: no such file"):
+        excluded.training_sounds(task, [tmp_path / "nowhere.csv"], tmp_path / "excluded.csv")
+
+
+def test_the_list_of_2025_and_clotho(shared):
+    """Of Clotho's own development sounds three stand in it; the words `Not found`, in both, are no sound."""
+    listed = shared / "dcase2025_task6" / "dcase2025_task6_excluded_freesound_ids.csv"
+    lists = [
+        shared / "clotho" / f"clotho_metadata_{split}.csv" for split in ("development", "validation", "evaluation")
+    ]
+    hits = [len(excluded.training_sounds(tasks.read("dcase2025-6"), [path], listed)) for path in lists]
+    assert hits == [3, 2, 1040]

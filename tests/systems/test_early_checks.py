@@ -1,0 +1,134 @@
+import importlib
+import sys
+from typing import get_args
+
+import pytest
+from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT_STR, _PRECISION_INPUT_STR_ALIAS
+from lightning.pytorch.accelerators import AcceleratorRegistry
+
+from evaluation.findings import BadRequest, Faulty
+from systems import early_checks, listing
+
+BASE = """
+from pydantic import BaseModel as Model
+class Base(Model, extra="forbid", frozen=True):
+    '''Docstring.'''
+    first: int = 1
+    second: int = 2
+"""
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Write modules into a package on the path; they are gone from `sys.modules` afterwards."""
+    folder = tmp_path / "early_package"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "base.py").write_text(BASE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def write(source):
+        (folder / "module.py").write_text(source)
+        return "early_package.module"
+
+    yield write
+    for name in [name for name in sys.modules if name.startswith("early_package")]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("name", [system.name for system in listing.systems()])
+def test_the_source_tells_the_fields_of_every_system(name):
+    assert early_checks.config_fields(name) == list(importlib.import_module(name).Config.model_fields)
+
+
+READABLE = {
+    "a base of another module": "from early_package.base import Base\nclass Config(Base):\n    third: int = 3",
+    "a base by its module": "from early_package import base\nclass Config(base.Base):\n    third: int = 3",
+    "a relative import": "from .base import Base as Other\nclass Config(Other):\n    third: int = 3",
+    "an imported class": "from .base import Base as Config",
+    "a field again": "from . import base\nclass Config(base.Base):\n    third: int = 3\n    first: int = 4",
+    "a constant": "from typing import ClassVar\nfrom .base import Base\nclass Config(Base):\n    X: ClassVar[int] = 3",
+    "a private attribute": "from .base import Base\nclass Config(Base):\n    _hidden: int = 3",
+    "two bases": """
+from .base import Base
+from pydantic import BaseModel
+class Other(BaseModel):
+    other: int = 0
+class Config(Base, Other):
+    third: int = 3
+""",
+}
+
+
+@pytest.mark.parametrize("source", READABLE.values(), ids=READABLE)
+def test_fields_come_in_the_order_of_pydantic(write, source):
+    name = write(source)
+    fields = early_checks.config_fields(name)
+    assert fields == list(importlib.import_module(name).Config.model_fields)
+
+
+UNREADABLE = {
+    "no class": "Config = None",
+    "a class that is replaced": "from .base import Base\nclass Config(Base):\n    pass\nConfig = Base",
+    "a choice": "from .base import Base\nif True:\n    class Config(Base):\n        third: int = 3",
+    "a base that is made": "from pydantic import create_model\nclass Config(create_model('Base')):\n    pass",
+    "other keys are taken": "from pydantic import BaseModel\nclass Config(BaseModel):\n    first: int = 1",
+    "an alias": """
+from pydantic import Field
+from .base import Base
+class Config(Base):
+    third: int = Field(1, alias="other")
+""",
+    "settings": "from .base import Base\nclass Config(Base):\n    model_config = {'extra': 'allow'}",
+    "other keys are taken again": "from .base import Base\nclass Config(Base, extra='allow'):\n    third: int = 3",
+    "a module that is no Python": "class Config(:",
+    "a validator of the keys": """
+from pydantic import model_validator
+from .base import Base
+class Config(Base):
+    @model_validator(mode="before")
+    def rename(cls, values):
+        return values
+""",
+}
+
+
+@pytest.mark.parametrize("source", UNREADABLE.values(), ids=UNREADABLE)
+def test_keys_pass_where_the_source_does_not_tell_them(write, source):
+    name = write(source)
+    with pytest.raises(early_checks.Unreadable):
+        early_checks.config_fields(name)
+    early_checks.check_keys(name, None, ["whatever=1"])
+
+
+def test_every_unknown_key_is_reported_where_it_was_given(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("epoch: 3\nbatch: 4\n")
+    with pytest.raises(Faulty) as refused:
+        early_checks.check_keys("baseline.retriever", file, ["bach=2", "seed.inner=1", "epochs=1"])
+    places = [(finding.file, finding.column) for finding in refused.value.findings]
+    assert places == [("--set", "bach"), ("--set", "seed"), (str(file), "epoch")]
+    assert "unknown key 'epoch'; did you mean 'epochs'? there are: epochs, batch," in str(refused.value)
+    assert refused.value.status == 2
+
+
+def test_the_flags_are_those_of_lightning():
+    assert {*early_checks.ACCELERATORS} == {"auto", "gpu", *AcceleratorRegistry.available_accelerators()}
+    assert {*early_checks.PRECISIONS} == {*get_args(_PRECISION_INPUT_STR), *get_args(_PRECISION_INPUT_STR_ALIAS)}
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("accelerator", "abacus", "accelerator must be one of auto, cpu, cuda, gpu, mps, tpu; found 'abacus'"),
+        ("precision", "half", "precision must be one of transformer-engine, "),
+        ("num_nodes", 0, "num_nodes must be 1 or more; found 0"),
+        ("accumulate_grad_batches", -2, "accumulate_grad_batches must be 1 or more; found -2"),
+    ],
+)
+def test_a_flag_that_lightning_lacks_is_refused(flag, value, message):
+    flags = {"accelerator": "auto", "precision": "32-true", "num_nodes": 1, "accumulate_grad_batches": 1}
+    early_checks.check_flags(flags)
+    with pytest.raises(BadRequest) as refused:
+        early_checks.check_flags({**flags, flag: value})
+    assert str(refused.value).startswith(f"lightning's flags: {message}")
