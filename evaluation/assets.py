@@ -33,6 +33,7 @@ from urllib.parse import unquote
 
 from evaluation import scores
 from evaluation.findings import BadRequest
+from evaluation.metrics import catalogue
 from evaluation.metrics.java import JARS, Unavailable, find_java, source_jar, spice_java_fault
 from evaluation.text import table, unknown_key
 
@@ -517,7 +518,7 @@ def info(needs: Mapping[str, Sequence[str]], cache: Path) -> str:
     """Describe what metrics depend on: versions, Java, jars and models; and whether each metric can be computed.
 
     Args:
-        needs: For each metric, what it needs, as `missing` takes it.
+        needs: For each caption metric, what it needs, as `missing` takes it.
         cache: Folder of the cache.
     """
     states = {}
@@ -532,11 +533,12 @@ def info(needs: Mapping[str, Sequence[str]], cache: Path) -> str:
             state = states[name]
             if state and state.rpartition("; ")[2] not in advice:
                 advice.append(state.rpartition("; ")[2])
-        metrics.append([metric, ", ".join(names), "; ".join(advice) or "available"])
+        facts = catalogue.CAPTIONING[metric]
+        metrics.append([metric, facts.title, facts.values, ", ".join(names), "; ".join(advice) or "available"])
     tables = [
         table(_versions(), ["what", "version or place"]),
         table(_asset_rows(cache), ["to be fetched", "size", "place"]),
-        table(metrics, ["metric", "needs", "state"]),
+        table(metrics, ["metric", "title", "values", "needs", "state"]),
     ]
     return "\n\n".join(tables)
 

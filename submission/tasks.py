@@ -213,14 +213,25 @@ class Task(Strict):
             raise ValueError("k must be there for the form top-k, and for no other")
         for path in self.characteristics.value:
             self.key(path)
-        metrics = catalogue.CAPTIONING if self.kind == "captioning" else catalogue.RETRIEVAL
         for name in self.metrics.value:
-            kind, _, _ = name.partition("@")
-            if kind not in metrics:
-                raise ValueError(f"metrics.value: {unknown_key(kind, list(metrics), 'metric')}")
+            self._metric("metrics.value", name)
+        for number, baseline in enumerate(self.baselines, start=1):
+            for name, figure in baseline.value.metrics.items():
+                path = f"baselines.{number}.value.metrics"
+                metric = self._metric(path, name)
+                if not metric.low <= figure <= metric.high:
+                    raise ValueError(f"{path}.{name} must be {metric.values}; found {figure}")
         if self.separator.value not in self.separators_accepted.value:
             raise ValueError("separators_accepted.value must hold separator.value")
         return self
+
+    def _metric(self, path: str, name: str) -> catalogue.Metric:
+        """Return the facts about a metric of the task's kind; ValueError with the path where it is unknown."""
+        metrics = catalogue.CAPTIONING if self.kind == "captioning" else catalogue.RETRIEVAL
+        kind, _, _ = name.partition("@")
+        if kind not in metrics:
+            raise ValueError(f"{path}: {unknown_key(kind, list(metrics), 'metric')}")
+        return metrics[kind]
 
     def header(self, file_names: Iterable[str] = ()) -> list[str]:
         """Return the first line of an output file; `file_names` are the clips of a matrix."""

@@ -294,34 +294,51 @@ def validate(split: Split, prediction: Captions, file: str = "prediction") -> li
     Raises:
         Faulty: A clip is missing or repeated; with every finding.
     """
-    findings: list[Finding] = []
+    findings = _check_rows(prediction, file)
+    findings += _check_clips(split, prediction, file)
+    if any(finding.severity == ERROR for finding in findings):
+        raise Faulty(findings)
+    return findings
+
+
+def _check_rows(prediction: Captions, file: str) -> list[Finding]:
+    """Find clips that are repeated, and captions that have no word or are not read as they stand."""
+    findings = []
     lines = prediction.lines or (0,) * len(prediction.file_names)
-    seen: dict[str, int] = {}
+    first_lines: dict[str, int] = {}
     for name, caption, line in zip(prediction.file_names, prediction.captions, lines, strict=True):
-        if name in seen:
-            where = f"stands in line {seen[name]} already" if line else "stands there twice"
+        if name in first_lines:
+            where = f"stands in line {first_lines[name]} already" if line else "stands there twice"
             findings.append(Finding(file, line, message=f"clip {name!r} {where}; give each clip one caption"))
-        seen.setdefault(name, line)
+        first_lines.setdefault(name, line)
         if not any(character.isalnum() for character in caption):
             message = f"the caption of {name!r} has no word; it scores 0 wherever words are compared"
             findings.append(Finding(file, line, message=message, severity=WARNING))
         for _, remark in caption_text.caption_remarks(caption):
             message = f"the caption of {name!r} {remark}"
             findings.append(Finding(file, line, message=message, severity=WARNING))
-    known = set(split.file_names)
-    extra = dict.fromkeys(name for name in seen if name not in known)
-    missing = dict.fromkeys(name for name in split.file_names if name not in seen)
-    if missing and not seen:
+    return findings
+
+
+def _check_clips(split: Split, prediction: Captions, file: str) -> list[Finding]:
+    """Find clips that are missing or unknown; raise Faulty where it is the prediction of another split."""
+    findings = []
+    given = dict.fromkeys(prediction.file_names)
+    clips = dict.fromkeys(split.file_names)
+    extra = dict.fromkeys(name for name in given if name not in clips)
+    missing = dict.fromkeys(name for name in clips if name not in given)
+    if missing and not given:
         raise Faulty([Finding(file, message=f"has no rows; give one for each of {split.name}'s {len(missing)} clips")])
-    if missing and (other := of_another_split(split, seen, "names")):
-        message = f"names {len(known) - len(missing)} of {split.name}'s {len(known)} clips; {other}"
+    other = of_another_split(split, given, "names") if missing else ""
+    if other:
+        message = f"names {len(clips) - len(missing)} of {split.name}'s {len(clips)} clips; {other}"
         raise Faulty([Finding(file, message=message)])
     match = explain(extra, missing)
     if match:
-        message = match.message(len(seen), "names", split.source.name if split.source else "")
-        findings.append(Finding(file, seen[next(iter(match.pairs))], message=message))
-        for given, expected in match.pairs.items():
-            del extra[given], missing[expected]
+        message = match.message(len(given), "names", split.source.name if split.source else "")
+        findings.append(Finding(file, _line_of(next(iter(match.pairs)), prediction), message=message))
+        for name, expected in match.pairs.items():
+            del extra[name], missing[expected]
     meant = closest(extra)
     close = {name: meant(name) for name in missing}
     if len(missing) == len(split.clips) and not any(close.values()):  # every other finding would only repeat it
@@ -333,9 +350,12 @@ def validate(split: Split, prediction: Captions, file: str = "prediction") -> li
     if extra:
         message = f"captions of clips beyond the split's are left out: {len(extra)}, first {next(iter(extra))!r}"
         findings.append(Finding(file, message=message, severity=NOTE))
-    if any(finding.severity == ERROR for finding in findings):
-        raise Faulty(findings)
     return findings
+
+
+def _line_of(name: str, prediction: Captions) -> int:
+    """Return the line of a clip's first caption; 0 where it is not known."""
+    return prediction.lines[prediction.file_names.index(name)] if prediction.lines else 0
 
 
 def evaluate(

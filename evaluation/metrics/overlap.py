@@ -21,6 +21,7 @@ CIDEr-D (CIDEr-D).
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 
@@ -64,7 +65,7 @@ def bleu_statistics(captions: Captions, references: References) -> np.ndarray:
 
 
 def bleu(sums: np.ndarray, order: int) -> np.ndarray:
-    """BLEU of an order from 1 to 4, from (..., 10) sums of `bleu_statistics`; in [0, 1]."""
+    """Return BLEU of an order from 1 to 4, in [0, 1], from (..., 10) sums of `bleu_statistics`."""
     matched, there, length, reference = sums[..., :order], sums[..., 4 : 4 + order], sums[..., 8], sums[..., 9]
     precision = ((matched + TINY) / (there + SMALL)).prod(axis=-1) ** (1 / order)
     ratio = (length + TINY) / (reference + SMALL)
@@ -77,7 +78,7 @@ def quotient(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 
 def rouge_l(captions: Captions, references: References) -> np.ndarray:
-    """ROUGE-L of each caption, (captions,) in [0, 1]: F of the longest common subsequence, recall weighing 1.2.
+    """Return ROUGE-L of each caption, (captions,) in [0, 1]: F of the longest common subsequence, recall weighing 1.2.
 
     As in COCO's evaluation, precision and recall are each of the reference where it is best.
 
@@ -88,7 +89,7 @@ def rouge_l(captions: Captions, references: References) -> np.ndarray:
     scores = np.zeros(len(captions))
     for index, (caption, texts) in enumerate(zip(captions, references, strict=True)):
         words = caption.split()
-        sources = [source for text in texts if (source := text.split())]
+        sources = [text.split() for text in texts if text.strip()]
         if not words or not sources:
             continue
         common = [_common_subsequence(words, source) for source in sources]
@@ -100,7 +101,7 @@ def rouge_l(captions: Captions, references: References) -> np.ndarray:
 
 
 def _common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
-    """The length of the longest common subsequence, with the rows of the table as bits (Hyyrö 2004, figure 1)."""
+    """Return the length of the longest common subsequence; a table row is the bits of a number (Hyyrö 2004, fig. 1)."""
     places: dict[str, int] = {}
     for index, word in enumerate(first):
         places[word] = places.get(word, 0) | 1 << index
@@ -110,6 +111,25 @@ def _common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
         matched = row & places.get(word, 0)
         row = (row + matched | row - matched) & whole
     return len(first) - row.bit_count()
+
+
+@dataclass(frozen=True)
+class _WeightsWithoutEach:
+    """The squared weights of n-grams without each clip in turn.
+
+    Attributes:
+        weight: (n-grams,) under one clip fewer, as if the clip that is left out had no n-gram.
+        kept: The n-grams whose weight changes when a clip that has them is left out.
+        change: (kept, clips) by how much.
+    """
+
+    weight: np.ndarray
+    kept: np.ndarray
+    change: sparse.csr_array
+
+    def sums(self, matrix: sparse.csr_array) -> np.ndarray:
+        """Return the weighted sum of each row of a (rows, n-grams) matrix without each clip, (rows, clips)."""
+        return (matrix[:, self.kept] @ self.change).toarray() + (matrix @ self.weight)[:, None]
 
 
 class CiderD:
@@ -161,7 +181,7 @@ class CiderD:
         return np.bincount(self.owner, total * self.penalty * self.share, minlength=self.clips)
 
     def left_out(self, factors: np.ndarray) -> np.ndarray:
-        """The mean of factor times CIDEr-D without each clip in turn, (clips,), its n-grams no longer counted.
+        """Return the mean of factor times CIDEr-D without each clip in turn, (clips,), its n-grams no longer counted.
 
         Without clip i there are N - 1 clips, and the n-grams of its references are held by one clip fewer. So the sums
         of the similarity are those under N - 1 clips, plus for the n-grams that clip i shares with the caption or
@@ -176,7 +196,7 @@ class CiderD:
         """
         if self.clips < 2:
             raise ValueError("of a single clip nothing is left when it is left out")
-        weights = []
+        all_weights = []
         for holds, *_ in self.orders:
             clips = holds.sum(axis=0)
             weight = (np.log(self.clips - 1) - np.log(np.maximum(1, clips))) ** 2
@@ -184,7 +204,7 @@ class CiderD:
             # Whoever is left out, all others still hold what all held: its weight is 0, and not a rounding below it.
             weight[clips == self.clips] = change[clips == self.clips] = 0
             kept = np.flatnonzero(change)
-            weights.append((weight, kept, (holds[:, kept] * change[kept]).T.tocsr()))
+            all_weights.append(_WeightsWithoutEach(weight, kept, (holds[:, kept] * change[kept]).T.tocsr()))
 
         left = np.zeros(self.clips)
         step = max(1, BLOCK // len(self.owner))  # clips at a time
@@ -192,13 +212,10 @@ class CiderD:
             rows = np.flatnonzero((self.owner >= start) & (self.owner < start + step))
             clips = np.arange(start, min(start + step, self.clips))
             total = np.zeros((len(rows), self.clips))
-            for (_, shared, ours, theirs), (weight, kept, change) in zip(self.orders, weights, strict=True):
-
-                def under(matrix: sparse.csr_array, weight=weight, kept=kept, change=change) -> np.ndarray:
-                    return (matrix[:, kept] @ change).toarray() + (matrix @ weight)[:, None]
-
-                norm = np.sqrt(under(ours[clips]))[self.owner[rows] - start] * np.sqrt(under(theirs[rows]))
-                total += quotient(under(shared[rows]), norm)
+            for (_, shared, ours, theirs), weights in zip(self.orders, all_weights, strict=True):
+                own_norm = np.sqrt(weights.sums(ours[clips]))[self.owner[rows] - start]
+                norm = own_norm * np.sqrt(weights.sums(theirs[rows]))
+                total += quotient(weights.sums(shared[rows]), norm)
             total *= (self.penalty * self.share * factors[self.owner])[rows, None]
             total[np.arange(len(rows)), self.owner[rows]] = 0  # a clip's own caption goes with it
             left += total.sum(axis=0)
@@ -206,7 +223,7 @@ class CiderD:
 
 
 def _count_matrix(texts: Sequence[Sequence[str]], order: int, ids: dict[tuple[str, ...], int]) -> sparse.csr_array:
-    """How often each n-gram stands in each text; `ids` gives n-grams their columns, and grows."""
+    """Count each n-gram in each text, (texts, n-grams); `ids` gives n-grams their columns, and grows."""
     starts, columns, values = [0], [], []
     for words in texts:
         counts = _ngrams(words, order)

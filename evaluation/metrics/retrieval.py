@@ -40,6 +40,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
+from itertools import chain
 
 import numpy as np
 
@@ -68,14 +69,17 @@ def validate(
     file: str = "prediction",
     split: Split | None = None,
 ) -> list[Finding]:
-    """Check a prediction against the truth and the clips of its split; return warnings and notes.
+    """Check a prediction against the truth and the clips of its split.
 
     Args:
-        truth: Query to the clips that answer it; of an empty set, the query is only asked to be there.
+        truth: Query to the clips that answer it; a query with an empty set only has to be there.
         file_names: Every clip of the split.
-        prediction: What is to be scored.
+        prediction: The prediction.
         file: Its name in findings.
-        split: The split, where messages are to name its files and the other splits of its folder.
+        split: The split, for messages that name its files and the other splits of its folder.
+
+    Returns:
+        Warnings and notes, sorted.
 
     Raises:
         Faulty: A query of the truth is missing or repeated, scores are not finite, a query's grades are not finite,
@@ -99,14 +103,16 @@ def _check_truth(truth: Truth, clips: Set[str]) -> list[Finding]:
     findings = []
     for query, relevant in truth.items():
         if isinstance(relevant, Mapping):
-            if unfit := [grade for grade in relevant.values() if not 0 <= grade < np.inf]:
-                message = f"the grades of {query!r} must be finite and 0 or more; found {', '.join(map(str, unfit))}"
+            wrong = [str(grade) for grade in relevant.values() if not 0 <= grade < np.inf]
+            if wrong:
+                message = f"the grades of {query!r} must be finite and 0 or more; found {', '.join(wrong)}"
                 findings.append(Finding("truth", message=message))
             elif not any(relevant.values()):
                 message = f"no grade of {query!r} is above 0; grade a clip that answers it, or leave the query out"
                 findings.append(Finding("truth", message=message))
-        if strangers := [name for name in relevant if name not in clips]:
-            message = f"must name clips of the split for {query!r}; it has no {', '.join(map(repr, strangers))}"
+        unknown = [repr(name) for name in relevant if name not in clips]
+        if unknown:
+            message = f"must name clips of the split for {query!r}; it has no {', '.join(unknown)}"
             findings.append(Finding("truth", message=message))
     return findings
 
@@ -182,7 +188,7 @@ def _check_clips(file_names: Sequence[str], prediction: Prediction, file: str, s
             message = f"no clip {name!r} in this split; it counts as wrong{hint(name, meant(name))}"
             findings += [Finding(file, line, message=message, severity=WARNING) for line in lines]
     if isinstance(prediction, Similarity):
-        for name in [name for name, count in Counter(prediction.file_names).items() if count > 1]:
+        for name in _repeated(prediction.file_names):
             findings.append(Finding(file, message=f"clip {name!r} has two columns; give each clip one"))
         absent = len(clips - given)
         if absent:
@@ -191,10 +197,16 @@ def _check_clips(file_names: Sequence[str], prediction: Prediction, file: str, s
         return findings
     for index, names in enumerate(prediction.file_names):
         line = prediction.lines[index] if prediction.lines else 0
-        if repeats := [name for name, count in Counter(names).items() if count > 1]:
-            message = f"given more than once: {', '.join(map(repr, repeats))}; only the first counts"
+        repeated = _repeated(names)
+        if repeated:
+            message = f"given more than once: {', '.join(map(repr, repeated))}; only the first counts"
             findings.append(Finding(file, line, message=message, severity=WARNING))
     return findings
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    """Return the names that are given more than once, each once."""
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def _named_clips(prediction: Prediction) -> set[str]:
@@ -226,31 +238,31 @@ def _graded(relevant: Set[str] | Mapping[str, float]) -> Mapping[str, float]:
 def ranks(truth: Truth, prediction: Prediction) -> tuple[np.ndarray, np.ndarray]:
     """Return where the relevant clips of every query stand, and their grades: what each metric takes.
 
+    Args:
+        truth: Query to the clips that answer it.
+        prediction: A prediction with every query of the truth; see `validate`.
+
     Returns:
         (queries, most relevant clips of any query) float64, ascending in each row, infinite where a relevant clip is
         not found or the query has fewer; and in the same order their grades, 0 where the query has fewer. Queries are
         in the truth's order.
     """
     relevant = [_graded(names) for names in truth.values()]
-    counts = np.array([len(names) for names in relevant], dtype=int)
-    owners = np.repeat(np.arange(len(relevant)), counts)
-    grade = np.array([grade for names in relevant for grade in names.values()], dtype=float)
-    rows = {query: row for row, query in enumerate(prediction.queries)}
+    names = list(chain.from_iterable(relevant))  # the relevant clips of all queries, one after the other
+    grade = np.array(list(chain.from_iterable(grades.values() for grades in relevant)), dtype=float)
+    counts = np.array([len(grades) for grades in relevant], dtype=int)
+    owners = np.repeat(np.arange(len(relevant)), counts)  # the query of each
+    row_of = {query: row for row, query in enumerate(prediction.queries)}
+    rows = np.array([row_of[query] for query in truth], dtype=int)  # of each query of the truth in the prediction
     if isinstance(prediction, Similarity):
-        columns = {name: column for column, name in enumerate(prediction.file_names)}
-        column = np.array([columns.get(name, -1) for names in relevant for name in names], dtype=int)
-        there = np.flatnonzero(column >= 0)
-        row = np.array([rows[query] for query in truth], dtype=int)[owners[there]]
+        column_of = {name: column for column, name in enumerate(prediction.file_names)}
+        columns = np.array([column_of.get(name, -1) for name in names], dtype=int)
+        present = np.flatnonzero(columns >= 0)
         place = np.full(len(owners), np.inf)
-        place[there] = _places(prediction.scores, row, column[there], grade[there])
+        place[present] = _places(prediction.scores, rows[owners[present]], columns[present], grade[present])
     else:
-        answers = [prediction.file_names[rows[query]] for query in truth]
         place = np.array(
-            [
-                answer.index(name) + 1 if name in answer else np.inf
-                for names, answer in zip(relevant, answers, strict=True)
-                for name in names
-            ]
+            [_place_in_list(name, prediction.file_names[rows[q]]) for name, q in zip(names, owners, strict=True)]
         )
     order = np.lexsort((place, owners))
     slot = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -258,6 +270,10 @@ def ranks(truth: Truth, prediction: Prediction) -> tuple[np.ndarray, np.ndarray]
     grades = np.zeros_like(places)
     places[owners, slot], grades[owners, slot] = place[order], grade[order]
     return places, grades
+
+
+def _place_in_list(name: str, ranked: Sequence[str]) -> float:
+    return ranked.index(name) + 1 if name in ranked else np.inf
 
 
 def _places(scores: np.ndarray, row: np.ndarray, column: np.ndarray, grade: np.ndarray) -> np.ndarray:
@@ -306,13 +322,17 @@ def ndcg(places: np.ndarray, grades: np.ndarray, k: int) -> np.ndarray:
 
     The best ranking has all relevant clips, best grades first, also those that the prediction lacks.
     """
-    grades = grades / grades.max(axis=1, keepdims=True)  # or the sum of great grades were infinite
-    rank = np.broadcast_to(np.arange(1.0, places.shape[1] + 1), places.shape)
-    best = -np.sort(-grades, axis=1)
-    gain, ideal = (
-        np.where(at <= k, g / np.log2(at + 1), 0.0).sum(axis=1) for at, g in ((places, grades), (rank, best))
-    )
+    grades = grades / grades.max(axis=1, keepdims=True)  # the sum of great grades would be infinite
+    ideal_places = np.broadcast_to(np.arange(1.0, places.shape[1] + 1), places.shape)
+    ideal_grades = -np.sort(-grades, axis=1)
+    gain = _discounted_gain(places, grades, k)
+    ideal = _discounted_gain(ideal_places, ideal_grades, k)
     return np.minimum(gain / ideal, 1.0)  # rounding must not lift it
+
+
+def _discounted_gain(places: np.ndarray, grades: np.ndarray, k: int) -> np.ndarray:
+    """Return the sum of grade / log2(rank + 1) over the first k ranks of every query."""
+    return np.where(places <= k, grades / np.log2(places + 1), 0.0).sum(axis=1)
 
 
 def reciprocal_rank(places: np.ndarray, grades: np.ndarray, k: float = math.inf) -> np.ndarray:
@@ -354,25 +374,27 @@ def chance(grades: np.ndarray, clips: int, metric: str) -> float | None:
         metric: Its name.
     """
     name, depth = _parse(metric)
-    k = int(min(depth, clips))
-    rank = np.arange(1, k + 1)
-    counts, queries = np.unique((grades > 0).sum(axis=1), return_counts=True)
     if name == "medR":
         return None
+    k = int(min(depth, clips))
     if name == "R":
         return k / clips
+    rank = np.arange(1, k + 1)
     if name == "nDCG":
-        places = np.broadcast_to(np.arange(1.0, grades.shape[1] + 1), grades.shape)
         best = -np.sort(-grades / grades.max(axis=1, keepdims=True), axis=1)
-        ideal = np.where(places <= k, best / np.log2(places + 1), 0.0).sum(axis=1)
+        ideal = _discounted_gain(np.broadcast_to(np.arange(1.0, grades.shape[1] + 1), grades.shape), best, k)
         return float((best.sum(axis=1) / ideal).mean() / clips * (1 / np.log2(rank + 1)).sum())
-    if name == "mAP":
-        others = (counts - 1) / max(clips - 1, 1)
-        values = [((1 + (rank - 1) * share) / rank).sum() / clips for share in others]
-    else:
-        # No relevant clip among the first 0, 1, … k.
-        none = [np.cumprod(np.append(1, (clips - count - rank + 1).clip(0) / (clips - rank + 1))) for count in counts]
-        values = [1 - left[-1] if name == "success" else (-np.diff(left) / rank).sum() for left in none]
+    values = []
+    counts, queries = np.unique((grades > 0).sum(axis=1), return_counts=True)
+    for count in counts:
+        if name == "mAP":
+            share = (count - 1) / max(clips - 1, 1)
+            values.append(((1 + (rank - 1) * share) / rank).sum() / clips)
+            continue
+        # The chance that no relevant clip is among the first 0, 1, … k.
+        others = (clips - count - rank + 1).clip(0)
+        none = np.cumprod(np.append(1, others / (clips - rank + 1)))
+        values.append(1 - none[-1] if name == "success" else (-np.diff(none) / rank).sum())
     return float(np.average(values, weights=queries))
 
 
@@ -452,12 +474,15 @@ def evaluate(
     """Score a prediction for a split.
 
     Args:
-        split: The split; its own truth is used unless another is given.
-        prediction: What is to be scored.
-        truth: Query to the clips that answer it, with or without grades.
+        split: The split.
+        prediction: The prediction.
+        truth: Query to the clips that answer it, with or without grades (default: the split's own).
         metrics: Names such as `mAP@10`, `MRR` and `dcase2025`, a set of them.
         interval: One of `intervals.METHODS`.
         file: The prediction's name in findings.
+
+    Returns:
+        The score; its items are the queries in the truth's order.
 
     Raises:
         BadRequest: A metric or the interval is not known, or the split or a query has no truth.
@@ -467,28 +492,62 @@ def evaluate(
         truth = split.truth
     if not truth:
         raise BadRequest(f"the split {split.name} has no truth: its queries' clips are not known")
-    if nobody := [query for query, relevant in truth.items() if not relevant]:
-        raise BadRequest(f"the truth has no clip for {len(nobody)} of {len(truth)} queries, first {nobody[0]!r}")
+    unanswered = [query for query, relevant in truth.items() if not relevant]
+    if unanswered:
+        raise BadRequest(
+            f"the truth has no clip for {len(unanswered)} of {len(truth)} queries, first {unanswered[0]!r}"
+        )
     names = resolve_metrics(metrics).metrics
-    deepest = min(max((_parse(name)[1] for name in names), default=0), len(split.clips))
     findings = validate(truth, split.file_names, prediction, file, split)
     places, grades = ranks(truth, prediction)
     if isinstance(prediction, Ranking):
-        lists = zip(prediction.queries, prediction.file_names, strict=True)
-        short = [len(best) for query, best in lists if query in truth and len(best) < deepest]
-        if short:
-            message = (
-                f"some metrics look at {deepest} clips; {len(short)} queries have fewer, the least {min(short)}: clips"
-            )
-            findings.append(Finding(file, message=f"{message} that are not in a list are not found", severity=NOTE))
-    whose = "captions" if truth == split.captions else "relevance"
-    answers = repr(sorted((query, sorted(_graded(relevant).items())) for query, relevant in truth.items()))
+        deepest = max((_parse(name)[1] for name in names), default=0)
+        findings += _short_lists(truth, prediction, min(deepest, len(split.clips)), file)
+    signature = _signature(split, truth, grades, interval)
+    items = Items("queries", tuple(truth), clip_groups(truth, split, truth))
+    groups = len(set(items.groups))
+    if groups < FEW and len(items.names) >= 20:
+        message = f"by shared clips the {len(items.names)} queries make only {groups} independent groups"
+        findings.append(Finding(file, message=f"{message}: the intervals by clip say little", severity=NOTE))
+    measured = {}
+    for name in names:
+        kind, k = _parse(name)
+        if kind == "medR":
+            measured[name] = Measured(median_rank(places, grades))
+            if measured[name].estimate.value == np.inf:
+                message = "medR: the median lies beyond the lists: half of the queries or more find none of their clips"
+                findings.append(Finding(file, message=message, severity=NOTE))
+            continue
+        values = AT_K[kind](places, grades, k)
+        measured[name] = measure(values, items, interval, chance=chance(grades, len(split.clips), name))
+    return Score(measured, items, signature, findings=tuple(findings))
+
+
+def _short_lists(truth: Truth, prediction: Ranking, deepest: float, file: str) -> list[Finding]:
+    """Note that lists have fewer clips than a metric looks at."""
+    lengths = []
+    for query, ranked in zip(prediction.queries, prediction.file_names, strict=True):
+        if query in truth and len(ranked) < deepest:
+            lengths.append(len(ranked))
+    if not lengths:
+        return []
+    message = (
+        f"some metrics look at {deepest} clips; {len(lengths)} queries have fewer, the least {min(lengths)}: clips"
+    )
+    return [Finding(file, message=f"{message} that are not in a list are not found", severity=NOTE)]
+
+
+def _signature(split: Split, truth: Truth, grades: np.ndarray, interval: str) -> str:
+    """Name everything that the numbers depend on."""
+    source = "captions" if truth == split.captions else "relevance"
+    answers = sorted((query, sorted(_graded(relevant).items())) for query, relevant in truth.items())
+    digest = hashlib.sha256(repr(answers).encode()).hexdigest()[:8]
     counts = (grades > 0).sum(axis=1)
-    signature = "|".join(
+    return "|".join(
         [
             f"dcase-kit:{scores.VERSION}",
             f"split:{split.name}#{split.fingerprint}",
-            f"truth:{whose}#{hashlib.sha256(answers.encode()).hexdigest()[:8]}",
+            f"truth:{source}#{digest}",
             f"queries:{len(truth)}",
             f"clips:{len(split.clips)}",
             f"relevant:{counts.min()}-{counts.max()}",
@@ -503,23 +562,6 @@ def evaluate(
             f"numpy:{np.__version__}",
         ]
     )
-    items = Items("queries", tuple(truth), clip_groups(truth, split, truth))
-    together = len(set(items.groups))
-    if together < FEW and len(items.names) >= 20:
-        message = f"by shared clips the {len(items.names)} queries make only {together} independent groups"
-        findings.append(Finding(file, message=f"{message}: the intervals by clip say little", severity=NOTE))
-    measured = {}
-    for name in names:
-        kind, k = _parse(name)
-        if kind == "medR":
-            measured[name] = Measured(median_rank(places, grades))
-            if measured[name].estimate.value == np.inf:
-                message = "medR: the median lies beyond the lists: half of the queries or more find none of their clips"
-                findings.append(Finding(file, message=message, severity=NOTE))
-            continue
-        values = AT_K[kind](places, grades, k)
-        measured[name] = measure(values, items, interval, chance=chance(grades, len(split.clips), name))
-    return Score(measured, items, signature, findings=tuple(findings))
 
 
 # More clips than a matrix has room for --------------------------------------------------------------------------------

@@ -79,8 +79,8 @@ def load_model(path: str = "") -> Coala:
         Faulty: It holds other weights; with every difference.
     """
     file = weights.find(ASSET, path)
-    beside = file.with_name(SCALER.file_name)
-    values = read_scaler(weights.find(SCALER, beside if path or beside.is_file() else ""))
+    scaler = file.with_name(SCALER.file_name)
+    values = read_scaler(weights.find(SCALER, scaler if path or scaler.is_file() else ""))
     state = weights.tensors(weights.read(file, ASSET), file)
     return weights.fill(Coala(), {**state, **values}, file, UNUSED)
 
