@@ -19,6 +19,7 @@ import logging
 import math
 import os
 import queue
+import re
 import shutil
 import threading
 from collections import deque
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 DEATHS = 3  # of the workers that make a run, after which it counts as failed
 MOST_EPOCHS = 4**8  # up to which ASHA compares runs
 FOLDER = ".tune"  # of Tune's own files, in the sweep's folder; removed at the end
+TUNE_FAILURE = r"Failure # \d+ \(occurred at [^)]*\)"  # precedes each failure of a trial in Tune's text
 ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # whose verbosity 0 prints tables
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no copies of the results as CSV, JSON and TensorBoard files
@@ -212,7 +214,8 @@ class Recorder(tune.Callback):
 
 def _last_error(trial: Trial) -> str:
     """Return in one line why a trial's worker died."""
-    return printable(" ".join(str(trial.get_error()).split())[:MESSAGE_LENGTH])
+    last = re.split(TUNE_FAILURE, str(trial.get_error()))[-1]
+    return printable(" ".join(last.split())[:MESSAGE_LENGTH])
 
 
 def make_runs(job: Job, results: Results, waiting: Sequence[PlannedRun], search: "Search | None", slots: int) -> None:

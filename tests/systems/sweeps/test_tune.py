@@ -181,7 +181,7 @@ class Recorded:
         self.recorder = tune.Recorder(job, self.results, None, LiveTable(self.results, slots), slots)
 
     def trial(self, **result):
-        error = RuntimeError("it died")
+        error = RuntimeError("Failure # 1 (occurred at 12:00)\nodd\n\nFailure # 2 (occurred at 12:01)\nit\n  died")
         return SimpleNamespace(config={"run": self.run}, last_result=result, get_error=lambda: error, status="")
 
 
