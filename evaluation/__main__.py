@@ -80,14 +80,15 @@ def score_retrieval(options: argparse.Namespace) -> None:
 
 def score_captions(options: argparse.Namespace) -> int:
     """Score a captioner's prediction, with 95 % intervals over clips."""
+    split = read_dataset(options.truth, options.split, sound=False)[options.split]
+    prediction = predictions.read_captions(options.prediction)
     from evaluation.metrics import captioning  # scipy's sparse matrices take their time to import
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill ends the Java processes as Ctrl-C does
     resolved = captioning.resolve_metrics(options.metrics)
-    split = read_dataset(options.truth, options.split, sound=False)[options.split]
     score = captioning.evaluate(
         split,
-        predictions.read_captions(options.prediction),
+        prediction,
         metrics=options.metrics,
         interval=options.interval,
         idf=options.idf,
