@@ -10,16 +10,14 @@ RUN's own prediction.
 """
 
 import argparse
-import math
 import shlex
 import sys
-from collections import Counter
 from collections.abc import Collection
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from evaluation import predictions, report
 from evaluation.cli import command
@@ -47,22 +45,13 @@ LOOKED_AT = 50  # captions of which the best is chosen as the constant one
 def constant(development: Split) -> str:
     """The development caption of the highest CIDEr-D when it is said of every development clip.
 
-    Of the distinct captions, those 50 are scored whose words, weighed by how few captions have them, are most like
-    the mean caption's.
+    Only the 50 distinct captions whose TF-IDF vectors are most like the mean vector are scored.
     """
     texts = {caption: " ".join(words_with_hyphens(caption)) for caption in development.all_captions}
-    counts = {caption: Counter(text.split()) for caption, text in texts.items()}
-    having = Counter(chain.from_iterable(counts.values()))
-    mean: Counter[str] = Counter()
-    vectors = {}
-    for caption, words in counts.items():
-        vector = {word: number * math.log(len(counts) / having[word]) for word, number in words.items()}
-        norm = math.hypot(*vector.values()) or 1.0
-        vectors[caption] = {word: value / norm for word, value in vector.items()}
-        mean.update(vectors[caption])
-    likeness = {}
-    for caption, vector in vectors.items():
-        likeness[caption] = sum(value * mean[word] for word, value in vector.items())
+    vectors = TfidfVectorizer(lowercase=False, token_pattern=r"\S+").fit_transform(texts.values())  # noqa: S106
+    likeness = np.asarray(vectors @ vectors.mean(axis=0).T).ravel()
+    captions = list(texts)
+    candidates = [captions[index] for index in np.argsort(-likeness, kind="stable")[:LOOKED_AT]]
     references = []
     for clip in development.clips:
         references.append([texts[caption] for caption in clip.captions])
@@ -70,7 +59,7 @@ def constant(development: Split) -> str:
     def fit(caption: str) -> float:
         return float(overlap.CiderD([texts[caption]] * len(references), references).scores.mean())
 
-    return max(sorted(likeness, key=likeness.__getitem__, reverse=True)[:LOOKED_AT], key=fit)
+    return max(candidates, key=fit)
 
 
 def drawn(development: Split, clips: int, seed: int = 0) -> list[str]:

@@ -6,7 +6,7 @@ import re
 def natural_key(text: str) -> tuple[tuple[object, ...], str]:
     """Return a key to sort texts by, in which a run of digits counts as the number that it is.
 
-    >>> sorted(["run_10", "run_2", "run_1"], key=natural)
+    >>> sorted(["run_10", "run_2", "run_1"], key=natural_key)
     ['run_1', 'run_2', 'run_10']
     """
     parts: list[object] = []

@@ -22,6 +22,7 @@ from typing import Any
 from pydantic_core import CoreSchema, PydanticCustomError, SchemaValidator, ValidationError, core_schema
 
 from evaluation.findings import ERROR, WARNING, Finding, bounded
+from evaluation.metrics import catalogue
 from evaluation.text import SHOWN, cut, lookalike, quoted, unknown_key
 from submission import tasks
 from submission.documents import LISTED, Document, KeyPath, dotted, read, shown
@@ -32,7 +33,6 @@ AUTHORS = ("submission", "authors")
 LABEL = ("submission", "label")
 SEVERAL = "affiliation"  # an author may have a list of them
 
-_HIGHEST = {"cider_d": 10, "spider": 5.5, "spider_fl": 5.5, "vocab": math.inf}  # of every other metric 1
 _UNITS = {"": 1, "k": 10**3, "thousand": 10**3, "m": 10**6, "million": 10**6, "b": 10**9, "billion": 10**9}
 _YES, _NO = ("yes", "true", "y", "on"), ("no", "false", "n", "off")
 _NO_NUMBER = ("", "-", "none", "null", "n/a", "na", "nan")
@@ -490,7 +490,8 @@ def _check_number(key: Key, value: object) -> None:
     if whole and value < 0:
         raise _fault(f"must not be negative; found {value}")
     if key.metric:
-        highest = _HIGHEST.get(key.metric, 1)
+        metric = catalogue.find(key.metric)
+        highest = metric.high if metric else 1
         if not 0 <= value <= highest:
             per_cent = 0 < value / 100 <= highest
             advice = f"; in per cent? write {value / 100:.6g}" if per_cent else ""

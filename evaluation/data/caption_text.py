@@ -46,7 +46,7 @@ _SPECIAL_TOKEN = re.compile(
 def caption_line(text: str) -> str:
     r"""Return the one line of plain words that the metrics read of a caption.
 
-    >>> line("A dog\nbarks <b class='x'>loudly</b> <unk>.")
+    >>> caption_line("A dog\nbarks <b class='x'>loudly</b> <unk>.")
     "A dog barks < b class='x'>loudly</b> <unk>."
     """
     plain = _TAG_START.sub("< ", _beginning(one_line(text)))
@@ -78,7 +78,7 @@ def caption_remarks(text: str) -> list[tuple[str, str]]:
         The kind of each remark (`length`, `special token` or `markup`) and its message, which goes on after the name of
         the caption: what should hold, what was found, and what to do.
 
-    >>> remarks("a dog <unk> barks")
+    >>> caption_remarks("a dog <unk> barks")
     [('special token', "should be plain words; found the special token '<unk>': leave such tokens out when decoding")]
     """
     made = []

@@ -24,7 +24,7 @@ MOST_COMPRESSED = 2**31  # bytes of an Ogg, MP3 or FLAC file, which is read into
 
 
 class UnusableSound(Exception):
-    """A sound file that cannot be decoded, is cut off, is empty, or holds values that no sound has."""
+    """A sound file that cannot be used; the docstring of `evaluation.data.audio` lists the reasons."""
 
 
 def sources(path: Path) -> list[Source]:

@@ -4,7 +4,7 @@
 
 The facts are `submission/tasks/*.yaml`: data files, of which this module reads the keys `kind`, `metrics` and
 `interval`, and `extends`, the task that a file takes the rest from. `submission.tasks` checks them. A new year is a new
-file there; no Python changes.
+file there.
 """
 
 from collections.abc import Sequence

@@ -62,8 +62,8 @@ def embed(paths: Sequence[Path], encoder: Encoder, cache: Path, *, workers: int 
 class CachedEncoder(Encoder):
     """An encoder whose embeddings are kept: a sound that was encoded before is read from the cache.
 
-    A sound is known by its samples, so that predictions, which load their own sounds, share the cache with training.
-    An encoder that learns is never cached.
+    A sound is known by its samples, so that the predictions of several runs share what was computed once. Training
+    knows sounds by their files (`embed`), so the two do not share. An encoder that learns is never cached.
 
     Attributes:
         cache: Folder of the cache; several processes may share it.
