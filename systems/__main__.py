@@ -13,7 +13,7 @@ from evaluation.cli import command
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION, read_dataset
 from evaluation.findings import BadRequest, say
 from evaluation.text import table
-from systems import contract, early_checks, listing, modules
+from systems import contract, listing, modules, request_checks
 
 FLAGS = ("accelerator", "devices", "precision", "strategy", "num_nodes", "accumulate_grad_batches")  # of lightning
 
@@ -48,8 +48,8 @@ def show(options: argparse.Namespace) -> None:
 def check(options: argparse.Namespace) -> int:
     """Train a system for a moment on awkward data, ask its model awkward things, and say all that is to be mended."""
     if not options.run_folder:
-        early_checks.check_system(options.system)
-        early_checks.check_keys(options.system, options.config, options.set)
+        request_checks.check_system(options.system)
+        request_checks.check_keys(options.system, options.config, options.set)
     with _importing():
         from systems import check
 
@@ -63,9 +63,9 @@ def check(options: argparse.Namespace) -> int:
 def train(options: argparse.Namespace) -> None:
     """Train a system into a run folder, or go on where it was cut off."""
     flags = {key: getattr(options, key) for key in FLAGS}
-    early_checks.check_system(options.system)
-    early_checks.check_keys(options.system, options.config, options.set)
-    early_checks.check_flags(flags)
+    request_checks.check_system(options.system)
+    request_checks.check_keys(options.system, options.config, options.set)
+    request_checks.check_flags(flags)
     dataset = read_dataset(options.data, DEVELOPMENT, VALIDATION)
     with _importing():
         from systems.training import Run
@@ -92,7 +92,7 @@ def sweep(options: argparse.Namespace) -> int:
 
     The same command skips runs that are done, resumes runs that were interrupted, and tries failed runs again.
     """
-    early_checks.check_sweep(options.file)
+    request_checks.check_sweep(options.file)
     read_dataset(options.data, DEVELOPMENT, VALIDATION, options.split, sound=False)
     with _importing():
         from systems.sweeps import sweep

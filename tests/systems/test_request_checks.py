@@ -7,7 +7,7 @@ from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT_STR, _
 from lightning.pytorch.accelerators import AcceleratorRegistry
 
 from evaluation.findings import BadRequest, Faulty
-from systems import early_checks, listing
+from systems import listing, request_checks
 
 BASE = """
 from pydantic import BaseModel as Model
@@ -38,7 +38,7 @@ def write(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", [system.name for system in listing.systems()])
 def test_the_source_tells_the_fields_of_every_system(name):
-    assert early_checks.config_fields(name) == list(importlib.import_module(name).Config.model_fields)
+    assert request_checks.config_fields(name) == list(importlib.import_module(name).Config.model_fields)
 
 
 READABLE = {
@@ -63,7 +63,7 @@ class Config(Base, Other):
 @pytest.mark.parametrize("source", READABLE.values(), ids=READABLE)
 def test_fields_come_in_the_order_of_pydantic(write, source):
     name = write(source)
-    fields = early_checks.config_fields(name)
+    fields = request_checks.config_fields(name)
     assert fields == list(importlib.import_module(name).Config.model_fields)
 
 
@@ -96,16 +96,16 @@ class Config(Base):
 @pytest.mark.parametrize("source", UNREADABLE.values(), ids=UNREADABLE)
 def test_keys_pass_where_the_source_does_not_tell_them(write, source):
     name = write(source)
-    with pytest.raises(early_checks.Unreadable):
-        early_checks.config_fields(name)
-    early_checks.check_keys(name, None, ["whatever=1"])
+    with pytest.raises(request_checks.Unreadable):
+        request_checks.config_fields(name)
+    request_checks.check_keys(name, None, ["whatever=1"])
 
 
 def test_every_unknown_key_is_reported_where_it_was_given(tmp_path):
     file = tmp_path / "config.yaml"
     file.write_text("epoch: 3\nbatch: 4\n")
     with pytest.raises(Faulty) as refused:
-        early_checks.check_keys("baseline.retriever", file, ["bach=2", "seed.inner=1", "epochs=1"])
+        request_checks.check_keys("baseline.retriever", file, ["bach=2", "seed.inner=1", "epochs=1"])
     places = [(finding.file, finding.column) for finding in refused.value.findings]
     assert places == [("--set", "bach"), ("--set", "seed"), (str(file), "epoch")]
     assert "unknown key 'epoch'; did you mean 'epochs'? there are: epochs, batch," in str(refused.value)
@@ -113,8 +113,8 @@ def test_every_unknown_key_is_reported_where_it_was_given(tmp_path):
 
 
 def test_the_flags_are_those_of_lightning():
-    assert {*early_checks.ACCELERATORS} == {"auto", "gpu", *AcceleratorRegistry.available_accelerators()}
-    assert {*early_checks.PRECISIONS} == {*get_args(_PRECISION_INPUT_STR), *get_args(_PRECISION_INPUT_STR_ALIAS)}
+    assert {*request_checks.ACCELERATORS} == {"auto", "gpu", *AcceleratorRegistry.available_accelerators()}
+    assert {*request_checks.PRECISIONS} == {*get_args(_PRECISION_INPUT_STR), *get_args(_PRECISION_INPUT_STR_ALIAS)}
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_the_flags_are_those_of_lightning():
 )
 def test_a_flag_that_lightning_lacks_is_refused(flag, value, message):
     flags = {"accelerator": "auto", "precision": "32-true", "num_nodes": 1, "accumulate_grad_batches": 1}
-    early_checks.check_flags(flags)
+    request_checks.check_flags(flags)
     with pytest.raises(BadRequest) as refused:
-        early_checks.check_flags({**flags, flag: value})
+        request_checks.check_flags({**flags, flag: value})
     assert str(refused.value).startswith(f"lightning's flags: {message}")
