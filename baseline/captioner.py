@@ -30,7 +30,7 @@ from evaluation.findings import BadRequest
 from systems.parts import generation, vocabulary, words
 from systems.parts.augmentation import mixing, spec_augment
 from systems.parts.checkpoints import SystemModule, load_weights
-from systems.parts.decoder import Decoder, Steps
+from systems.parts.decoder import CachedSteps, Decoder
 from systems.parts.descriptions import describe_system
 from systems.parts.generation import Decoding
 from systems.parts.vocabulary import PADDING, Vocabulary
@@ -105,11 +105,11 @@ class Captioner(nn.Module):
         )
         self.rules = vocabulary.rules(config.min_words, config.max_words, config.no_repeat)
 
-    def steps(self, memory: Tensor, lengths: Tensor) -> Steps:
+    def steps(self, memory: Tensor, lengths: Tensor) -> CachedSteps:
         """The decoder a word at a time over (N, T, 300) encoded clips of `lengths` (N,) frames."""
-        return Steps(self.decoder, memory, lengths, lambda ids: self.embedding(ids[:, -1:]))
+        return CachedSteps(self.decoder, memory, lengths, lambda ids: self.embedding(ids[:, -1:]))
 
-    def say(self, memory: Tensor, lengths: Tensor, seeds: Sequence[int]) -> generation.Found:
+    def say(self, memory: Tensor, lengths: Tensor, seeds: Sequence[int]) -> generation.Generated:
         """Caption (N, T, 300) encoded clips of `lengths` (N,) frames as the config says; a seed each, for sampling."""
         return generation.search(self.steps(memory, lengths), seeds, self.rules, self.config, memory.device)
 

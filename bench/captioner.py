@@ -44,7 +44,7 @@ def _generation() -> tuple[float, float, float, float]:
     from transformers.modeling_outputs import BaseModelOutput
 
     from systems.parts import generation
-    from systems.parts.decoder import Decoder, Steps
+    from systems.parts.decoder import CachedSteps, Decoder
     from systems.parts.vocabulary import END, PADDING, START
 
     torch.manual_seed(0)
@@ -65,7 +65,7 @@ def _generation() -> tuple[float, float, float, float]:
 
         return step
 
-    def search(step: Callable[["Tensor", "Tensor"], "Tensor"]) -> generation.Found:
+    def search(step: Callable[["Tensor", "Tensor"], "Tensor"]) -> generation.Generated:
         return generation.beam(step, CLIPS, rules, BEAMS)
 
     shape = BartConfig(
@@ -94,12 +94,12 @@ def _generation() -> tuple[float, float, float, float]:
         )
 
     with torch.inference_mode():
-        step = Steps(decoder, memory, lengths, lambda ids: embedding(ids[:, -1:]))
+        step = CachedSteps(decoder, memory, lengths, lambda ids: embedding(ids[:, -1:]))
         found = search(step)
         assert torch.equal(found.ids, search(anew()).ids)
         assert found.ids.shape[1] == WORDS == theirs().shape[1] - 1
         seconds = race(
-            lambda: search(Steps(decoder, memory, lengths, lambda ids: embedding(ids[:, -1:]))),
+            lambda: search(CachedSteps(decoder, memory, lengths, lambda ids: embedding(ids[:, -1:]))),
             lambda: search(anew()),
             theirs,
             rounds=2,

@@ -135,11 +135,11 @@ def _guided(folder: Path) -> tuple[float, float]:
         read = language(guidance[clips])
         return learnt.remember(read, lengths[0][clips], frames[clips], lengths[1][clips])
 
-    def kept() -> generation.Found:
+    def kept() -> generation.Generated:
         step = Steps(language, learnt, remembered(torch.arange(CLIPS)))
         return generation.beam(step, CLIPS, rules, BEAMS)
 
-    def anew() -> generation.Found:
+    def anew() -> generation.Generated:
         clips = torch.arange(CLIPS)
 
         def step(ids: "Tensor", rows: "Tensor") -> "Tensor":

@@ -77,7 +77,7 @@ def configs(place: Path) -> list[Path]:
         files = [
             path
             for path in sorted(place.rglob("*.yaml"), key=lambda path: natural_key(str(path)))
-            if path != figures(place)
+            if path != published_file(place)
         ]
     else:
         own = place.with_suffix(".yaml")
@@ -90,7 +90,7 @@ def _is_sweep(file: Path) -> bool:
     return re.search(r"^(grid:|search: *optuna)", file.read_text(encoding="utf-8"), re.MULTILINE) is not None
 
 
-def figures(place: Path) -> Path:
+def published_file(place: Path) -> Path:
     """Return where the published figures of a system are, if it has any.
 
     Args:

@@ -86,7 +86,7 @@ def side_by_side(system: str, runs: Sequence[Path] = (), data: str = "", split: 
     import pandas as pd
 
     place = _place(system)
-    content = read_published(listing.figures(place))
+    content = read_published(listing.published_file(place))
     rows = _published_rows(content)
     for config, measured in _scores_by_config(system, place, runs, split).items():
         items = measured[0].items
@@ -148,8 +148,8 @@ def _place(system: str) -> Path:
         raise BadRequest(f"no module {system!r}; give a system's import name, such as systems.atae")
     origin = Path(spec.origin)
     place = origin.parent if origin.name == "__init__.py" else origin.with_suffix("")
-    if not listing.figures(place).is_file():
-        raise BadRequest(f"{system} has no published figures: there is no {listing.figures(place)}")
+    if not listing.published_file(place).is_file():
+        raise BadRequest(f"{system} has no published figures: there is no {listing.published_file(place)}")
     return place
 
 

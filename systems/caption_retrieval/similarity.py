@@ -183,7 +183,7 @@ def blocks_by_length(tokens: "Tokens") -> list[np.ndarray]:
 
 
 @dataclass(frozen=True)
-class Some:
+class TokenBlock:
     """Token embeddings of some captions side by side.
 
     Attributes:
@@ -244,7 +244,7 @@ class Tokens:
         """(captions,) tokens of each."""
         return np.diff(self.starts)
 
-    def some(self, numbers: np.ndarray) -> Some:
+    def some(self, numbers: np.ndarray) -> TokenBlock:
         """Lay captions side by side, on the GPU in half precision if there is one, else in single."""
         lengths = self.lengths[numbers]
         places = np.arange(lengths.max())
@@ -253,11 +253,11 @@ class Tokens:
         weights /= weights.sum(1, keepdims=True)
         values, weights = torch.from_numpy(self.values[index]), torch.from_numpy(weights)
         if torch.cuda.is_available():
-            return Some(values.cuda(), weights.cuda())
-        return Some(values.float(), weights)
+            return TokenBlock(values.cuda(), weights.cuda())
+        return TokenBlock(values.float(), weights)
 
 
-def f1(rows: Some, columns: Some) -> Tensor:
+def f1(rows: TokenBlock, columns: TokenBlock) -> Tensor:
     """BERTScore's F1 of rows and columns, (rows, columns) float32; 0 where precision and recall add up to no more.
 
     Tiles keep what is multiplied small enough for the processor's cache.
@@ -266,13 +266,13 @@ def f1(rows: Some, columns: Some) -> Tensor:
     found = torch.empty(len(rows.values), len(columns.values), device=rows.values.device)
     for top in range(0, len(rows.values), tile):
         for left in range(0, len(columns.values), tile):
-            one = Some(rows.values[top : top + tile], rows.weights[top : top + tile])
-            other = Some(columns.values[left : left + tile], columns.weights[left : left + tile])
+            one = TokenBlock(rows.values[top : top + tile], rows.weights[top : top + tile])
+            other = TokenBlock(columns.values[left : left + tile], columns.weights[left : left + tile])
             found[top : top + tile, left : left + tile] = _f1(one, other)
     return found
 
 
-def _f1(rows: Some, columns: Some) -> Tensor:
+def _f1(rows: TokenBlock, columns: TokenBlock) -> Tensor:
     products = rows.values.flatten(0, 1) @ columns.values.flatten(0, 1).T
     products = products.view(*rows.values.shape[:2], *columns.values.shape[:2])  # (rows, L, columns, K)
     precision = (products.amax(3).float() * rows.weights[:, :, None]).sum(1)

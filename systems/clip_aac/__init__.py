@@ -58,7 +58,7 @@ from systems.caching.features import waveforms
 from systems.clip_aac import audioclip, heads, tokens
 from systems.parts import generation, losses, pairs, texts, vocabulary
 from systems.parts.checkpoints import SystemModule, load_weights
-from systems.parts.decoder import Decoder, Steps
+from systems.parts.decoder import CachedSteps, Decoder
 from systems.parts.descriptions import describe_system
 from systems.parts.sequences import chunks
 from systems.parts.validation import retrieval_metrics
@@ -236,9 +236,9 @@ class ClipAac(nn.Module):
         parts = chunks(captions, texts.TEXTS_PER_BATCH)
         return F.normalize(torch.cat([self.text_vectors(part) for part in parts]), dim=1)
 
-    def steps(self, heard: Tensor) -> Steps:
+    def steps(self, heard: Tensor) -> CachedSteps:
         """The decoder a word at a time over (N, L) clips."""
-        return Steps(self.decoder, heard[:, None], _ones(heard), lambda ids: self.embedding(ids[:, -1:]))
+        return CachedSteps(self.decoder, heard[:, None], _ones(heard), lambda ids: self.embedding(ids[:, -1:]))
 
     def caption_scored(self, audio: Tensor, lengths: Tensor) -> tuple[list[str], Tensor]:
         """Caption sounds, given as to `embed_audio`, by beam search; with log-probabilities (N,).

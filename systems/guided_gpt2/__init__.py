@@ -115,7 +115,7 @@ class Captioner(nn.Module):
         """The memory of N clips, of their frames and of the tokens of their guidance."""
         return self.generator.remember(self.language(ids), lengths, frames, frame_lengths)
 
-    def say(self, memory: Memory, beams: int | None = None) -> generation.Found:
+    def say(self, memory: Memory, beams: int | None = None) -> generation.Generated:
         """Caption clips by beam search, as wide as the config says."""
         config, steps = self.config, Steps(self.language, self.generator, memory)
         device = memory.guidance_mask.device

@@ -277,7 +277,7 @@ def shown(found: dict[str, Score], metrics: Sequence[str], called: str) -> str:
     """The table of measured and published figures, and why metrics are absent."""
     theirs_by_name = {}
     for module in (guided_gpt2, caption_retrieval):
-        content = published.read_published(listing.figures(Path(module.__file__).parent))
+        content = published.read_published(listing.published_file(Path(module.__file__).parent))
         for result in content.results:
             theirs_by_name[result.get("config", result.get("system"))] = result["evaluation"]
         what = content.data["evaluation"]

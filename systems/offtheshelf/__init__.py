@@ -31,7 +31,7 @@ from systems.caching.embeddings import embed
 from systems.offtheshelf.context import Context, View
 from systems.parts import adapters, encoders, generation, texts, vocabulary, words
 from systems.parts.checkpoints import SystemModule, load_weights
-from systems.parts.decoder import Anew, Decoder, Steps
+from systems.parts.decoder import CachedSteps, Decoder, UncachedSteps
 from systems.parts.descriptions import describe_system
 from systems.parts.devices import default_device
 from systems.parts.sequences import length_mask, stack_sequences
@@ -166,10 +166,10 @@ class Captioner(nn.Module):
     def steps(self, memory: Tensor, lengths: Tensor) -> generation.Step:
         """The decoder a word at a time over (N, T, size) adapted clips of `lengths` (N,)."""
         if not isinstance(self.words, Context):
-            return Steps(self.decoder, memory, lengths, lambda ids: self.embed_words(ids[:, -1:]))
+            return CachedSteps(self.decoder, memory, lengths, lambda ids: self.embed_words(ids[:, -1:]))
         if self.config.context == "prefix":
-            return Steps(self.decoder, memory, lengths, lambda ids: self.embed_words(ids)[:, -1:])
-        return Anew(self.decoder, memory, lengths, self.said)
+            return CachedSteps(self.decoder, memory, lengths, lambda ids: self.embed_words(ids)[:, -1:])
+        return UncachedSteps(self.decoder, memory, lengths, self.said)
 
     def caption_scored(self, audio: Tensor, lengths: Tensor) -> tuple[list[str], Tensor]:
         """Caption (N, samples) mono sounds at `sample_rate`, of `lengths` (N,) samples; with log-probabilities (N,)."""

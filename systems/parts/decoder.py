@@ -176,7 +176,7 @@ class Decoder(nn.Module):
         return self.dropout(_with_positions(self.enter(vectors), position))
 
 
-class Steps:
+class CachedSteps:
     """A decoder a word at a time, as `generation.Step`: what was computed for the words before and the sound is kept.
 
     Args:
@@ -207,10 +207,10 @@ class Steps:
         return self.decoder.leave(self.decoder.norm(x))[:, 0]
 
 
-class Anew:
+class UncachedSteps:
     """A decoder that begins anew with each word, as `generation.Step`, for vectors that change with the words behind.
 
-    The arguments are those of `Steps`, but that `embed` gives the vectors (rows, L, word size) of all words.
+    The arguments are those of `CachedSteps`, but that `embed` gives the vectors (rows, L, word size) of all words.
     """
 
     def __init__(self, decoder: Decoder, memory: Tensor, lengths: Tensor, embed: Callable[[Tensor], Tensor]):

@@ -1,7 +1,7 @@
 """How a caption is made of a model's word after word: greedily, by beam search, by sampling.
 
 A model is a `Step`: given sequences, it returns the logits of their next words. Whether it keeps what it computed
-before (`decoder.Steps`), begins anew each time, or asks several networks, is its own affair.
+before (`decoder.CachedSteps`), begins anew each time, or asks several networks, is its own affair.
 
 Conventions
 -----------
@@ -39,7 +39,7 @@ class Step(Protocol):
         """
 
 
-class Found(NamedTuple):
+class Generated(NamedTuple):
     """A caption for each clip.
 
     Attributes:
@@ -123,7 +123,9 @@ def seeds(audio: Tensor, lengths: Tensor, seed: int) -> list[int]:
     return [xxhash.xxh3_64_intdigest(sound.tobytes(), seed % 2**64) >> 1 for sound in sounds]
 
 
-def search(step: Step, seeds: Sequence[int], rules: Rules, how: Decoding, device: torch.device | str = "cpu") -> Found:
+def search(
+    step: Step, seeds: Sequence[int], rules: Rules, how: Decoding, device: torch.device | str = "cpu"
+) -> Generated:
     """Say of each clip what a config asks for: greedily, by beam search, or by sampling from its seed."""
     if how.decoding == "beam":
         return beam(step, len(seeds), rules, how.beams, how.length_penalty, device)
@@ -133,7 +135,7 @@ def search(step: Step, seeds: Sequence[int], rules: Rules, how: Decoding, device
 
 
 @torch.no_grad()
-def greedy(step: Step, clips: int, rules: Rules, device: torch.device | str = "cpu") -> Found:
+def greedy(step: Step, clips: int, rules: Rules, device: torch.device | str = "cpu") -> Generated:
     """Say the most probable word each time."""
     return _walk(step, clips, rules, device, lambda allowed, *_: allowed.argmax(1))
 
@@ -141,7 +143,7 @@ def greedy(step: Step, clips: int, rules: Rules, device: torch.device | str = "c
 @torch.no_grad()
 def sample(
     step: Step, seeds: Sequence[int], rules: Rules, top_p: float = 0.9, device: torch.device | str = "cpu"
-) -> Found:
+) -> Generated:
     """Draw each word from the nucleus, the fewest words that together are `top_p` probable (Holtzman et al. 2020).
 
     Args:
@@ -168,7 +170,7 @@ def sample(
 
 def _walk(
     step: Step, clips: int, rules: Rules, device: torch.device | str, choose: Callable[[Tensor, int, Tensor], Tensor]
-) -> Found:
+) -> Generated:
     """One sequence a clip. `choose` takes (rows, words) log-probabilities, the place and the rows' clips."""
     alive = rows = torch.arange(clips, device=device)
     ids = torch.full((clips, 1), rules.start, device=device)
@@ -194,7 +196,7 @@ def beam(
     width: int = 4,
     length_penalty: float = 1.0,
     device: torch.device | str = "cpu",
-) -> Found:
+) -> Generated:
     """Search for the caption of the largest log-probability / length ** penalty.
 
     In each step the `width` best continuations are looked at: those that end are captions, and the `width` best that
@@ -245,6 +247,6 @@ def beam(
     return _cropped(found, total, rules)
 
 
-def _cropped(ids: Tensor, log_probability: Tensor, rules: Rules) -> Found:
+def _cropped(ids: Tensor, log_probability: Tensor, rules: Rules) -> Generated:
     longest = int((ids != rules.padding).sum(1).max()) if len(ids) else 0
-    return Found(ids[:, :longest], log_probability)
+    return Generated(ids[:, :longest], log_probability)

@@ -139,7 +139,7 @@ class SweepRun(Run):
         return self.after_epoch(values)
 
 
-def make_run(
+def describe_run(
     job: Job, folder: Path, config: BaseModel, dataset: Dataset, seed: int, after_epoch: AfterEpoch | None = None
 ) -> SweepRun:
     """Describe the training of a run, for the system to train it.
@@ -235,7 +235,7 @@ class Worker:
         system = contract.system(job.system)
         config = contract.validate(system.Config, job.base | dict(run.values), lambda key: "the sweep file")
         folder = job.run_folder(run.name)
-        contract.train(system, config, dataset, make_run(job, folder, config, dataset, run.seed, after_epoch))
+        contract.train(system, config, dataset, describe_run(job, folder, config, dataset, run.seed, after_epoch))
         task = "captioning" if job.metric in captioning.METRICS else "retrieval"
         trusted = [job.system, *contract.text_values(config)]  # the sweep file names them, and it is the user's
         print(runs.predict(folder, split, job.cache, task, trusted))

@@ -19,7 +19,7 @@ from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.report import number
 from evaluation.statistics import factors
 from systems.sweeps.grid import PlannedRun
-from systems.sweeps.job import Job, Outcome, make_run, metric_values, read_outcome
+from systems.sweeps.job import Job, Outcome, describe_run, metric_values, read_outcome
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -158,7 +158,7 @@ def read_outcomes(results: Results, job: Job, configs: Mapping[str, BaseModel], 
             results.outcomes[run.name] = recorded
         if not folder.is_dir():
             continue
-        findings += make_run(job, folder, configs[run.name], dataset, run.seed).mismatches()
+        findings += describe_run(job, folder, configs[run.name], dataset, run.seed).mismatches()
         file = folder / "scores" / f"{split.name}.json"
         if file.is_file():
             score = scores.read(file)

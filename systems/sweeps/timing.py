@@ -24,7 +24,7 @@ from evaluation.findings import WARNING, BadRequest, Faulty, Finding, say
 from evaluation.text import table
 from systems import contract
 from systems.sweeps.grid import PlannedRun
-from systems.sweeps.job import Job, make_run
+from systems.sweeps.job import Job, describe_run
 from systems.sweeps.results import DONE, Results, duration
 from systems.training import Collate, Run, Schedule
 
@@ -164,7 +164,7 @@ def _time(
     """Return the seconds that a run would train, or None if there are no steps to time."""
     for attempt in ("embed", "train"):  # the second time, the embeddings are in the cache
         place = folder / run.name / attempt
-        plain = make_run(job, place, config, few, run.seed)
+        plain = describe_run(job, place, config, few, run.seed)
         fields = {name: getattr(plain, name) for name in Run.__dataclass_fields__}
         timed = TimedRun(**fields, shares=shares)
         began = time.perf_counter()

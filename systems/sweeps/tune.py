@@ -58,7 +58,7 @@ ENVIRONMENT = {
 # In the worker -------------------------------------------------------------------------------------------------------
 
 
-class Training:
+class TrialThread:
     """A run that is made in a thread and, with early stopping, waits after each epoch for permission to continue."""
 
     def __init__(self, worker: Worker, run: PlannedRun):
@@ -106,12 +106,12 @@ class RunTrainable(tune.Trainable):
     def setup(self, config: dict) -> None:
         """Prepare the first run; libraries and data are kept for the others."""
         self.worker = Worker(config["job"])
-        self.training = Training(self.worker, config["run"])
+        self.training = TrialThread(self.worker, config["run"])
 
     def reset_config(self, new_config: dict) -> bool:
         """Prepare the next run in this process."""
         self.training.stop()
-        self.training = Training(self.worker, new_config["run"])
+        self.training = TrialThread(self.worker, new_config["run"])
         return True
 
     def step(self) -> dict:

@@ -92,7 +92,7 @@ def test_every_system_shows_what_was_published(name, capsys):
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_a_config_of_the_figures_is_one_of_the_system(name):
     place = published._place(name)
-    content = published.read_published(listing.figures(place))
+    content = published.read_published(listing.published_file(place))
     configs = {path.stem for path in listing.configs(place)}
     assert {result["config"] for result in content.results if "config" in result} <= configs
     assert all(

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from systems.parts.decoder import Anew, Attention, Decoder, Steps, positions
+from systems.parts.decoder import Attention, CachedSteps, Decoder, UncachedSteps, positions
 
 WORDS, CLIPS = 11, 3
 LENGTHS = torch.tensor([9, 4, 1])
@@ -32,7 +32,7 @@ def memory():
 def test_a_word_at_a_time_equals_teacher_forcing(decoder, embedding, memory):
     ids = torch.randint(WORDS, (CLIPS, 7))
     together = decoder(embedding(ids), memory, LENGTHS)
-    steps = Steps(decoder, memory, LENGTHS, lambda ids: embedding(ids[:, -1:]))
+    steps = CachedSteps(decoder, memory, LENGTHS, lambda ids: embedding(ids[:, -1:]))
     for length in range(1, 8):
         found = steps(ids[:, :length], torch.arange(CLIPS))
         torch.testing.assert_close(found, together[:, length - 1])
@@ -40,7 +40,7 @@ def test_a_word_at_a_time_equals_teacher_forcing(decoder, embedding, memory):
 
 @torch.no_grad()
 def test_rows_that_multiply_change_places_and_leave(decoder, embedding, memory):
-    steps = Steps(decoder, memory, LENGTHS, lambda ids: embedding(ids[:, -1:]))
+    steps = CachedSteps(decoder, memory, LENGTHS, lambda ids: embedding(ids[:, -1:]))
     ids, clips = torch.ones(CLIPS, 1, dtype=torch.int64), torch.arange(CLIPS)
     # Each clip once; each twice; turned round within clips; without clip 1; without clip 0, three times.
     for rows in ([0, 1, 2], [0, 0, 1, 1, 2, 2], [1, 0, 3, 2, 4, 4], [0, 1, 5, 4], [3, 2, 3]):
@@ -55,8 +55,8 @@ def test_rows_that_multiply_change_places_and_leave(decoder, embedding, memory):
 
 @torch.no_grad()
 def test_beginning_anew_is_the_same_for_vectors_that_do_not_change(decoder, embedding, memory):
-    kept = Steps(decoder, memory, LENGTHS, lambda ids: embedding(ids[:, -1:]))
-    anew = Anew(decoder, memory, LENGTHS, embedding)
+    kept = CachedSteps(decoder, memory, LENGTHS, lambda ids: embedding(ids[:, -1:]))
+    anew = UncachedSteps(decoder, memory, LENGTHS, embedding)
     ids = torch.ones(CLIPS, 1, dtype=torch.int64)
     for rows in ([0, 1, 2], [0, 0, 1, 1, 2, 2], [1, 0, 3, 2, 4, 4], [0, 1, 5, 4], [3, 2, 3]):
         rows = torch.tensor(rows)
