@@ -91,3 +91,12 @@ def test_no_modules_import_each_other():
         list(TopologicalSorter(graph).static_order())
     except CycleError as error:
         pytest.fail(f"these modules import each other: {' -> '.join(error.args[1])}")
+
+
+def test_names_of_tests_have_fewer_than_60_characters():
+    long_names = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and len(node.name) >= 60:
+                long_names.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}")
+    assert not long_names

@@ -58,7 +58,7 @@ def test_what_is_absent_is_said_with_its_size_and_command(nothing):
     assert not nothing.exists(), "to ask leaves nothing behind"
 
 
-def test_what_is_there_is_known_at_once_and_without_large_libraries(home, hub):
+def test_assets_are_located_without_large_libraries(home, hub):
     program = (
         "import sys, time; from pathlib import Path; from evaluation import assets; start = time.perf_counter();"
         "needs = [*assets.JAVA_PROGRAMS, *assets.ASSETS];"
@@ -73,7 +73,7 @@ def test_what_is_there_is_known_at_once_and_without_large_libraries(home, hub):
     assert float(seconds) < 0.5
 
 
-def test_models_are_found_under_other_names_and_in_other_folders(nothing, hub, tmp_path, monkeypatch):
+def test_models_under_other_names_and_folders(nothing, hub, tmp_path, monkeypatch):
     (tmp_path / "hub").mkdir()
     shutil.copytree(hub / "models--roberta-large", tmp_path / "hub" / "models--FacebookAI--roberta-large")
     assert assets.missing("bert", nothing) is None

@@ -124,7 +124,7 @@ def test_a_retriever_s_prediction(tmp_path):
         read_captions(tmp_path / "it.npz")
 
 
-def test_log_probabilities_that_are_not_finite_are_never_written(tmp_path):
+def test_infinite_log_probabilities_are_not_written(tmp_path):
     with pytest.raises(BadRequest, match=r"found NaN or infinity for 1 clips, first 'b\.wav'\. Nothing is written"):
         write_captions(tmp_path / "x.csv", ["a.wav", "b.wav"], ["a dog", "a cat"], [-1.0, math.nan])
     assert not list(tmp_path.iterdir())

@@ -602,7 +602,7 @@ def test_a_template_repaired_by_moving_keys_to_the_top(tmp_path):
     ]
 
 
-def test_where_the_template_was_not_seen_other_keys_are_a_warning(tmp_path):
+def test_other_keys_without_a_template_are_a_warning(tmp_path):
     name = "dcase2024-8"
     content = VALID[B].replace("task6b", "task8")
     assert said(name, content, tmp_path) == []

@@ -137,7 +137,7 @@ def test_embeddings_do_not_depend_on_the_batch(place):
 
 
 @pytest.mark.parametrize(("train_audio", "train_text"), [(False, False), (True, False), (False, True), (True, True)])
-def test_what_learns_changes_and_what_is_frozen_is_in_no_checkpoint(place, tmp_path, train_audio, train_text):
+def test_frozen_weights_are_in_no_checkpoint(place, tmp_path, train_audio, train_text):
     learning = f"train_audio={str(train_audio).lower()}", f"train_text={str(train_text).lower()}"
     state = trained(place, tmp_path / "run", None, "epochs=1", "loss=nt_xent", *learning)
     kept = {name.split(".")[1] for name in state["state_dict"]}
@@ -205,7 +205,7 @@ def test_killed_in_any_stage_it_ends_with_the_same_weights(place, tmp_path, owne
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
 
 
-def test_two_processes_train_to_the_losses_of_one_with_twice_the_batch(place, tmp_path):
+def test_two_processes_equal_one_with_twice_the_batch(place, tmp_path):
     settings = ("loss=nt_xent", "epochs=3", "learning_rate=0.001")
     trained(place, tmp_path / "one", None, *settings, "batch=8")
     asked = arguments(place, tmp_path / "two", None, *settings, "batch=4", more=("--devices", "2", "--strategy", "ddp"))

@@ -194,7 +194,7 @@ def test_the_front_end_is_a_plain_stft(samples):
         np.testing.assert_allclose(found[0].numpy()[exact], expected[exact], rtol=1e-7, atol=1e-5)
 
 
-def test_only_a_power_of_exactly_0_counts_as_180_decibels_below_1():
+def test_only_a_power_of_exactly_0_is_180_db_below_1():
     silence = heads.spectrogram(torch.zeros(1, 5000))
     assert silence.min() < -240, "16-bit silence is 1/65535"
     zero = torch.full((1, 5000), -1 / 65536)  # which AudioCLIP's scale maps to 0
@@ -587,7 +587,7 @@ def test_the_learnt_transform_is_loaded_from_both_files(tmp_path):
     assert set(LEARNT) <= found
 
 
-def test_the_learnt_transform_must_be_in_the_file_only_where_it_is_used(tmp_path):
+def test_the_learnt_transform_is_required_if_used(tmp_path):
     save(without(BOTH, "audio.fbsp.m", "audio.fbsp.fc"), tmp_path / "AudioCLIP-Full-Training.pt")
     save({**AUDIO, "fbsp.fb": (3,)}, tmp_path / "wrong.pt")
     save(without(AUDIO, *LEARNT), tmp_path / "ESRNXFBSP.pt")

@@ -198,7 +198,7 @@ def test_the_grid_is_the_papers():
     assert small["seeds"] == 3
 
 
-def test_the_overlaps_of_an_encoder_make_33_pairs_where_the_paper_has_44():
+def test_the_overlaps_of_an_encoder_make_33_pairs():
     """Its W and p follow from 44 pairs; no choice of the grid's other factors gives so many for one encoder."""
     content = yaml.safe_load((FOLDER / "grid.yaml").read_text())["grid"]
     rows = [tuple(map(str, levels)) for levels in itertools.product(*content.values())]
@@ -352,7 +352,7 @@ def test_every_caption_begins_with_zeros(bert):
 @torch.no_grad()
 @pytest.mark.parametrize("decoding", ["greedy", "beam"])
 @pytest.mark.parametrize("kind", ["random", "prefix", "caption"])
-def test_a_captions_log_probability_is_that_of_its_words_one_after_another(bert, kind, decoding):
+def test_log_probability_is_the_sum_over_words(bert, kind, decoding):
     """The prefix is embedded again with each word, and the decoder begins anew: slow, and all that is right."""
     settings = {"words": "random"} if kind == "random" else {"words": bert, "context": kind}
     model = untrained(**settings, decoding=decoding, beams=3)

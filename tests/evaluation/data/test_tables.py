@@ -54,7 +54,7 @@ def test_rows():
     assert list(csv.reader(io.StringIO(text))) == [["'=name", "value"], ["a,b", "-0.5"], ["-0.5", ""]]
 
 
-def test_long_cells_are_read_and_the_limit_of_other_readers_stays():
+def test_long_cells_leave_other_readers_limit():
     before = csv.field_size_limit()
     findings = []
     records, whole = parse_table(f"name\n{'x' * 200_000}\n", "it.csv", findings)

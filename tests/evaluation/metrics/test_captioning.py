@@ -371,7 +371,7 @@ def official_tokens(texts, folder, cache):
     return [" ".join(word for word in text.split() if word not in ptb_tokenizer.PUNCTUATION) for text in lines]
 
 
-def test_tokens_are_those_of_the_official_tool_whatever_the_order_of_the_truth(cache, tmp_path):
+def test_tokens_do_not_depend_on_the_order_of_the_truth(cache, tmp_path):
     names = sorted(LOOKING)
     ours = official_tokens([LOOKING[name][0] for name in names], tmp_path, cache)
     theirs = official_tokens([text for name in names for text in LOOKING[name][1]], tmp_path, cache)
@@ -436,7 +436,7 @@ def test_markup_in_two_captions_changes_no_other(cache, opening):
     assert finding.message.startswith("the caption of '00.wav' should be plain words; found the markup ")
 
 
-def test_special_tokens_are_read_as_the_official_tool_reads_them(cache, tmp_path):
+def test_special_tokens_as_in_the_official_tool(cache, tmp_path):
     """But for a full stop before them: there no caption changes another by its markup."""
     texts = ["a dog <unk> barks <eos>", "<sos> rain falls . <eos>", "<pad>", "[SEP] a man talks [CLS]", "</s> <|x|> t."]
     assert ptb_tokenize(texts, find_java(), cache) == official_tokens(texts, tmp_path, cache)

@@ -30,7 +30,7 @@ def test_fluency_is_what_the_plain_network_says(home):
     assert fense.fluency_error(SENTENCES).tolist() == expected
 
 
-def test_fluency_does_not_depend_on_how_many_sentences_there_are(home):
+def test_fluency_of_one_sentence_and_of_many(home):
     alone = [fense.fluency_error([sentence]) for sentence in SENTENCES]
     assert all(answer.shape == (1,) and answer.dtype == np.float64 for answer in alone)
     for count in (1, 31, 32, 33):

@@ -177,7 +177,7 @@ def test_bleu_without_each_caption(golden):
         np.testing.assert_allclose(values, from_left_out(value, np.array(left_out)), rtol=0, atol=1e-11)
 
 
-def test_rouge_l_of_an_empty_caption_and_an_empty_reference_is_0_and_1_in_cocos_evaluation():
+def test_rouge_l_of_two_empty_texts():
     from pycocoevalcap.rouge.rouge import Rouge
 
     assert rouge_l(["", ""], [[""], ["", "a dog"]]).tolist() == [0, 0]

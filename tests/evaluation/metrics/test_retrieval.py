@@ -256,7 +256,7 @@ def test_a_ranking_of_the_best_k_says_the_same_up_to_k(seed):
                 np.testing.assert_array_equal(full, best)
 
 
-def test_the_best_k_with_equal_scores_come_in_the_order_of_the_columns():
+def test_the_best_k_with_equal_scores():
     assert one_hot("c(adb)e").top(4).file_names == (tuple("cabd"),)
     names = tuple(f"{clip}.wav" for clip in range(200))
     two = Similarity(("q",), names, np.tile(np.float32([0, 1]), (1, 100)))

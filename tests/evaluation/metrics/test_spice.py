@@ -125,7 +125,7 @@ def test_aac_metrics_cannot_run_spice_on_that_java(nothing, parser_jars, tmp_pat
     assert "NullPointerException" in said(), "this Java has JavaScript now: the kit may use aac-metrics again"
 
 
-def test_the_class_that_prints_spices_answer_belongs_to_its_source(tmp_path):
+def test_the_java_class_belongs_to_its_source(tmp_path):
     source = spice.CLASSES / "edu" / "anu" / "spice" / "Scores.java"
     recorded = (spice.CLASSES / "README.md").read_text(encoding="utf-8")
     digest = hashlib.sha256(source.read_bytes()).hexdigest()

@@ -89,7 +89,7 @@ def test_lower_ranks_are_better(tmp_path):
     assert test.p < 0.05
 
 
-def test_settings_that_differ_by_rounding_keep_the_order_of_the_file(tmp_path):
+def test_settings_equal_up_to_rounding_keep_their_order(tmp_path):
     content = [["r", "x", 0, 0.1], ["r", "x", 1, 0.7], ["r", "y", 0, 0.7], ["r", "y", 1, 0.1 + 1e-16]]
     results = factors.read(write(tmp_path / "r.csv", content, ("run", "a", "seed", "mAP@10")))
     assert factors.settings(results).index.tolist() == ["x", "y"]

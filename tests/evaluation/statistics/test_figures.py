@@ -82,7 +82,7 @@ def test_bars_of_one_factor_are_means_of_runs_with_their_sd():
     assert axes.get_ylabel() == "mAP@10 (mean and SD of runs)"
 
 
-def test_bars_of_several_factors_are_means_of_settings_with_their_sd(results):
+def test_bars_are_means_of_settings_with_their_sd(results):
     axes = figures.bars(results, "encoder").axes[0]
     wanted = factors.level_means(results, "encoder")
     assert bar_heights(axes) == pytest.approx(wanted["mean"].tolist())

@@ -9,7 +9,7 @@ from systems.parts.sequences import length_mask, masked_mean
 
 
 @pytest.mark.parametrize(("name", "size"), [("mlp", 20), ("mha", 512), ("identity", 6)])
-def test_what_an_adapter_makes_of_a_sequence_does_not_depend_on_padding(name, size):
+def test_adapters_do_not_depend_on_padding(name, size):
     torch.manual_seed(0)
     found = adapter(name, 6, 20).eval()
     lengths = torch.tensor([5, 2, 1])

@@ -56,7 +56,7 @@ def test_a_lacking_weight_is_refused():
         load_weights(Model(), state, Path("best.ckpt"))
 
 
-def test_only_a_model_with_frozen_parts_resumes_without_all_weights():
+def test_only_frozen_weights_may_be_absent():
     model = Model()
     assert not SystemModule(model).strict_loading
     model.frozen = {}

@@ -54,7 +54,7 @@ def test_rows_that_multiply_change_places_and_leave(decoder, embedding, memory):
 
 
 @torch.no_grad()
-def test_beginning_anew_is_the_same_for_vectors_that_do_not_change(decoder, embedding, memory):
+def test_decoding_with_and_without_the_cache_is_equal(decoder, embedding, memory):
     kept = CachedSteps(decoder, memory, LENGTHS, lambda ids: embedding(ids[:, -1:]))
     anew = UncachedSteps(decoder, memory, LENGTHS, embedding)
     ids = torch.ones(CLIPS, 1, dtype=torch.int64)
@@ -67,7 +67,7 @@ def test_beginning_anew_is_the_same_for_vectors_that_do_not_change(decoder, embe
 
 @torch.no_grad()
 @pytest.mark.parametrize("memory_size", [8, 5])
-def test_the_original_is_torchs_own_behind_one_linear_layer_for_words_and_one_for_sound(memory_size):
+def test_the_original_decoder_equals_torchs(memory_size):
     """Weck et al. 2021: positions on the word embeddings (section 2), one layer that has the sound's size (3.3)."""
     torch.manual_seed(0)
     ours = Decoder(WORDS, 7, memory_size, blocks=2, heads=2, head_size=4, hidden=12, original=True).eval()

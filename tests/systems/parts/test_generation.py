@@ -174,7 +174,7 @@ def test_sampling_follows_from_the_seed():
 
 
 @pytest.mark.parametrize(("top_p", "kept"), [(0.5, [1]), (0.55, [1, 0.3]), (0.85, [1, 0.3, 0.15]), (1.0, None)])
-def test_sampling_draws_from_the_nucleus_as_probable_as_its_words_are(top_p, kept):
+def test_sampling_draws_from_the_nucleus(top_p, kept):
     chances = torch.tensor([0.0, 0.0, 0.05, 0.5, 0.3, 0.15])
     rules = Rules(START, END, PADDING, (), 0, 1)
     found = generation.sample(lambda ids, _: chances.log().expand(len(ids), -1), range(20_000), rules, top_p)

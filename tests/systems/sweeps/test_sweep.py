@@ -138,7 +138,7 @@ def test_a_metric_without_truth_is_refused_before_the_work(place, tmp_path):
         sweep._check_metric("mAP@5", blind, tmp_path)
 
 
-def test_the_order_is_by_seed_and_the_first_factor_changes_fastest(write):
+def test_runs_are_ordered_by_seed_then_first_factor(write):
     ways = {"nt_xent": {"loss": "nt_xent"}, "broken": {"audio_adapter": "identity"}}
     file = write({"grid": {"size": [8, 16], "way": ways}})
     plan = grid.read(file)

@@ -211,7 +211,7 @@ def test_wrong_shapes_are_said(theirs, monkeypatch):
         encoders.load_encoder("their_encoder")(torch.ones(1, 8000), torch.tensor([8000]))
 
 
-def test_a_model_that_was_left_in_training_is_not_asked_like_that(theirs):
+def test_a_model_in_training_mode_is_evaluated(theirs):
     theirs.load_model = lambda path="default": Model().train()
     assert not encoders.load_encoder("their_encoder").model.training
 
@@ -266,7 +266,7 @@ def test_vggish_embeds_after_its_relu_or_before(tmp_path):
         encoders.load_encoder("vggish", file, options={"post_activation": "no"})
 
 
-def test_openl3_takes_a_padding_and_its_identity_names_it_with_the_mel_normalisation(tmp_path):
+def test_openl3s_identity_names_padding_and_normalisation(tmp_path):
     state = {name: torch.zeros(shape) for name, shape in FILES["openl3"][1].items()}
     filters = openl3.unit_area_filters()
     state["speclayer.mel_basis"] = filters / filters.sum(dim=1, keepdim=True)

@@ -109,7 +109,7 @@ def test_openl3_pads_the_end_of_a_second_as_later_versions_do():
 
 @pytest.mark.parametrize(("norm", "name"), [("slaney", "slaney"), (1, "sum 1"), (None, "peak 1"), (2, "other")])
 @pytest.mark.filterwarnings("ignore:Empty filters")
-def test_openl3_tells_how_the_mel_filters_of_a_file_are_normalised(norm, name):
+def test_openl3_reads_the_normalisation_of_mel_filters(norm, name):
     filters = librosa.filters.mel(sr=48000, n_fft=2048, n_mels=128, fmin=0, fmax=24000, htk=True, norm=norm)
     assert normalisation(torch.from_numpy(filters)) == name
 

@@ -85,7 +85,7 @@ def test_an_empty_tensor_in_place_of_a_weight_is_refused(published):
         load(state | {name: torch.empty(0)})
 
 
-def test_vggish_loads_as_the_port_saves_it_with_its_postprocessing(tmp_path):
+def test_vggish_loads_as_the_port_saves_it(tmp_path):
     state = numbered(FILES["vggish"][1])
     state |= {"pproc.pca_eigen_vectors": torch.zeros(128, 128), "pproc.pca_means": torch.zeros(128, 1)}
     vggish.load_model(str(write("vggish", tmp_path, state)))
