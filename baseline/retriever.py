@@ -147,7 +147,9 @@ class Retriever(nn.Module):
 
     def normalize(self, embeddings: Tensor) -> Tensor:
         """Scale to length 1 if the score is the cosine."""
-        return F.normalize(embeddings.float(), dim=1) if self.config.score == "cosine" else embeddings.float()
+        if self.config.score == "cosine":
+            return F.normalize(embeddings.float(), dim=1)
+        return embeddings.float()
 
 
 def word_splitter(config: Config, vectors: KeyedVectors) -> words.Split:

@@ -45,7 +45,9 @@ def check(options: argparse.Namespace) -> int:
     print(text)
     verdict = f"{errors} error{'s' * (errors > 1)}" if errors else "all is well"
     print(f"{options.folder}: {verdict}")
-    return 1 if errors else 0
+    if errors:
+        return 1
+    return 0
 
 
 def download(options: argparse.Namespace) -> int:
@@ -102,7 +104,9 @@ def score_captions(options: argparse.Namespace) -> int:
         missing = [f"{first}, the metric that ranks,"] if first in score.unavailable else []
     for name in missing:
         print(f"error: {name} is not available", file=sys.stderr)
-    return 1 if missing else 0
+    if missing:
+        return 1
+    return 0
 
 
 def _report(score: Score, options: argparse.Namespace) -> None:

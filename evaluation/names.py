@@ -53,7 +53,9 @@ def _extension(name: str) -> str:
     """Return the extension of a name, where it is a known one: names may hold dots anywhere."""
     _, dot, suffix = name.rpartition(".")
     extension = dot + suffix
-    return extension if extension.lower() in EXTENSIONS else ""
+    if extension.lower() in EXTENSIONS:
+        return extension
+    return ""
 
 
 def _without_extension(name: str) -> str:
@@ -172,7 +174,9 @@ def explain(given: Iterable[str], expected: Collection[str], *, texts: bool = Fa
             best, chosen = pairs, rules
         if len(best) == len(given):
             break
-    return Match(chosen, best) if len(best) >= enough else None
+    if len(best) >= enough:
+        return Match(chosen, best)
+    return None
 
 
 def closest(expected: Iterable[str], *, texts: bool = False) -> Callable[[str], str | None]:

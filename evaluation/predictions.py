@@ -280,7 +280,9 @@ def finite_numbers(cells: Sequence[str]) -> np.ndarray | None:
         values = np.fromiter(map(float, cells), np.float64, len(cells))
     except ValueError:
         return None
-    return values if np.isfinite(values).all() else None
+    if np.isfinite(values).all():
+        return values
+    return None
 
 
 def not_finite(cells: Sequence[str]) -> list[int]:

@@ -50,7 +50,9 @@ def number(value: float | None, decimals: int | None = None, *, signed: bool = F
         return NOTHING
     if decimals is None:
         decimals = 3 if abs(value) < 10 else 1
-    return f"{value:+z.{decimals}f}" if signed else f"{value:.{decimals}f}"
+    if signed:
+        return f"{value:+z.{decimals}f}"
+    return f"{value:.{decimals}f}"
 
 
 def interval(
@@ -74,7 +76,9 @@ def interval(
     ('0.100 – 0.200', '[-0.100, +0.200]', '–')
     """
     ends = [number(end, decimals, signed=signed) for end in (low, high)]
-    return NOTHING if NOTHING in ends else form.format(*ends)
+    if NOTHING in ends:
+        return NOTHING
+    return form.format(*ends)
 
 
 def with_interval(value: float, low: float | None, high: float | None, decimals: int | None = None) -> str:
@@ -84,7 +88,9 @@ def with_interval(value: float, low: float | None, high: float | None, decimals:
     ('0.139 (0.131–0.146)', '0.139')
     """
     ends = interval(low, high, PARENTHESES, decimals)
-    return number(value, decimals) if ends == NOTHING else f"{number(value, decimals)} {ends}"
+    if ends == NOTHING:
+        return number(value, decimals)
+    return f"{number(value, decimals)} {ends}"
 
 
 def p_value(p: float) -> str:
@@ -93,7 +99,9 @@ def p_value(p: float) -> str:
     >>> p_value(0.03125), p_value(0.00002)
     ('0.0312', '<0.0001')
     """
-    return f"{p:.4f}" if p >= 0.0001 else "<0.0001"
+    if p >= 0.0001:
+        return f"{p:.4f}"
+    return "<0.0001"
 
 
 def marks(p: float) -> str:

@@ -150,7 +150,9 @@ def interval_method(name: str) -> str:
         raise BadRequest(f"unknown interval {name!r}; there are: {', '.join(METHODS)}")
     if name.startswith("bootstrap"):
         return f"{name}-95-{RESAMPLES}-seed-0-scipy-{version('scipy')}"
-    return f"{name}-95-normal" if name == "jackknife" else f"{name}-95"
+    if name == "jackknife":
+        return f"{name}-95-normal"
+    return f"{name}-95"
 
 
 @dataclass(frozen=True)
@@ -226,11 +228,15 @@ def plain(content: Any) -> Any:
     """Return the content with null for the numbers that JSON does not have: NaN and infinity."""
     if isinstance(content, Mapping):
         return {key: plain(value) for key, value in content.items()}
-    return None if isinstance(content, float) and not math.isfinite(content) else content
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content
 
 
 def _interval(estimate: Estimate | None) -> str:
-    return report.interval(estimate.low, estimate.high) if estimate else report.NOTHING
+    if estimate:
+        return report.interval(estimate.low, estimate.high)
+    return report.NOTHING
 
 
 # Reading --------------------------------------------------------------------------------------------------------------
@@ -293,7 +299,9 @@ class _ScoreContent(BaseModel):
 
 
 def _or_nan(number: float | None) -> float:
-    return math.nan if number is None else number
+    if number is None:
+        return math.nan
+    return number
 
 
 _RESCORE = "score the prediction again"

@@ -21,7 +21,9 @@ def printable(text: str) -> str:
 
 def cut(text: str, length: int = SHOWN) -> str:
     """The beginning of a text that may be of any length."""
-    return text if len(text) <= length else text[:length] + "…"
+    if len(text) <= length:
+        return text
+    return text[:length] + "…"
 
 
 def quoted(text: str) -> str:
@@ -69,4 +71,6 @@ def plural(number: int, noun: str) -> str:
     >>> plural(1, "note"), plural(2, "note")
     ('1 note', '2 notes')
     """
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    if number == 1:
+        return f"{number} {noun}"
+    return f"{number} {noun}s"

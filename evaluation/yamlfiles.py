@@ -232,7 +232,9 @@ def _must_differ(node: yaml.Node) -> None:
 
 
 def _shown(values: object) -> str:
-    return "a list" if isinstance(values, list) else cut(repr(values))
+    if isinstance(values, list):
+        return "a list"
+    return cut(repr(values))
 
 
 def _explained(error: yaml.YAMLError, text: str, notes: Mapping[str, str]) -> tuple[int, str]:

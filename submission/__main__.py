@@ -135,7 +135,9 @@ def validate(options: argparse.Namespace) -> int:
     say(findings)
     verdict = f"not valid for {task.name}, {_count(errors, 'error')}" if errors else f"valid for {task.name}"
     print(f"{path}: {verdict}")
-    return 1 if errors else 0
+    if errors:
+        return 1
+    return 0
 
 
 def make_leaderboard(options: argparse.Namespace) -> int:
@@ -148,7 +150,9 @@ def make_leaderboard(options: argparse.Namespace) -> int:
     say(finding for package in board.packages for finding in package.findings)
     print(board)
     print(f"{options.out}: {', '.join(leaderboard.FILES)}")
-    return 1 if board.errors else 0
+    if board.errors:
+        return 1
+    return 0
 
 
 def _splits(task: tasks.Task, options: argparse.Namespace) -> dict[str, Split | str]:

@@ -195,4 +195,6 @@ def shown(value: object) -> str:
         return "keys and values"
     if isinstance(value, list):
         return "a list"
-    return quoted(value) if isinstance(value, str) else repr(value)
+    if isinstance(value, str):
+        return quoted(value)
+    return repr(value)

@@ -62,7 +62,9 @@ def html(board: Leaderboard) -> str:
 
 def _printable(value: object) -> object:
     """Return a text without control characters; markup stays."""
-    return value if isinstance(value, Markup) else printable(str(value))
+    if isinstance(value, Markup):
+        return value
+    return printable(str(value))
 
 
 def _shown_findings(package: ScoredPackage) -> list[Finding]:

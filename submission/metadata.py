@@ -154,7 +154,9 @@ class Block:
         """Return how bad an unknown or missing key is: a template that was not seen may be different."""
         fact = self.task.metadata.get(path[0]) if path else None
         facts = [fact] if fact else self.task.metadata.values()
-        return ERROR if all(fact.certainty == "verified" for fact in facts) else WARNING
+        if all(fact.certainty == "verified" for fact in facts):
+            return ERROR
+        return WARNING
 
     # Keys moved to where they belong
 
@@ -355,7 +357,9 @@ def _place_name(path: KeyPath) -> str:
     if not path:
         return "at the top level"
     names = dotted(tuple(name for name in path if name != "*"))
-    return f"in an entry of {names}" if path[-1] == "*" else f"under {names}"
+    if path[-1] == "*":
+        return f"in an entry of {names}"
+    return f"under {names}"
 
 
 # Schema ---------------------------------------------------------------------------------------------------------------
@@ -387,7 +391,9 @@ def _field_schema(name: str, key: Key) -> CoreSchema:
 
 
 def _number_of_values(value: object) -> str:
-    return "[several]" if isinstance(value, list) else "[one]"
+    if isinstance(value, list):
+        return "[several]"
+    return "[one]"
 
 
 def _fault(message: str, severity: str = ERROR) -> PydanticCustomError:
@@ -395,7 +401,9 @@ def _fault(message: str, severity: str = ERROR) -> PydanticCustomError:
 
 
 def _hint(key: Key) -> str:
-    return f": {key.hint}" if key.hint else ""
+    if key.hint:
+        return f": {key.hint}"
+    return ""
 
 
 def _check_present(key: Key, value: object, check: Callable[[object], object]) -> object:
@@ -530,7 +538,9 @@ def _meant_number(text: str, whole: bool) -> str:
     has_no_fraction = number == round(number) and abs(number) < 1e15
     if has_no_fraction and (whole or not parts[1].startswith(f"{number:.0f}.")):
         return str(round(number))
-    return "" if whole else written(number)
+    if whole:
+        return ""
+    return written(number)
 
 
 def _is_yes(value: object) -> bool:

@@ -169,11 +169,15 @@ def _written_float(value: float) -> str:
     if math.isnan(value):
         return ".nan"
     if math.isinf(value):
-        return "-.inf" if value < 0 else ".inf"
+        if value < 0:
+            return "-.inf"
+        return ".inf"
     mantissa, _, power = repr(value).partition("e")
     if "." not in mantissa:
         mantissa += ".0"  # otherwise YAML 1.1 reads a text
-    return f"{mantissa}e{power}" if power else mantissa
+    if power:
+        return f"{mantissa}e{power}"
+    return mantissa
 
 
 def _is_plain(text: str) -> bool:

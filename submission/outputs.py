@@ -180,14 +180,18 @@ def _check(task: Task, path: Path, split: Split | str, file: str) -> Iterator[Fi
 
 def _row_term(task: Task) -> str:
     """Return what each row answers, a key of `TERMS`."""
-    return "clip" if task.form.value == "captions" else "query"
+    if task.form.value == "captions":
+        return "clip"
+    return "query"
 
 
 def _asked(task: Task, split: Split | str) -> Sequence[str]:
     """Return the clips or queries that must have a row; none if only the split's name is known."""
     if isinstance(split, str):
         return ()
-    return split.file_names if task.form.value == "captions" else split.queries
+    if task.form.value == "captions":
+        return split.file_names
+    return split.queries
 
 
 def _has_carriage_return(records: "Records") -> bool:
@@ -415,7 +419,9 @@ def _other_split_fault(
 
 
 def _source(split: Split) -> str:
-    return split.source.name if split.source else ""
+    if split.source:
+        return split.source.name
+    return ""
 
 
 def _fault_of_clip(split: Split, accounted: Collection[str]) -> Callable[[str], str | None]:

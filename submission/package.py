@@ -254,7 +254,9 @@ def _corrected_fields(task: Task, label: str) -> dict[str, str] | None:
 def _label_in(values: object) -> str | None:
     """Return the label in a metadata file."""
     label = metadata.value_at(values, metadata.LABEL)
-    return label if isinstance(label, str) else None
+    if isinstance(label, str):
+        return label
+    return None
 
 
 def _check_names(

@@ -335,7 +335,9 @@ def _table(rows: Iterable[Sequence[str]], heads: Sequence[str], numbers: Sequenc
 def interval_text(low: float, high: float) -> str:
     """Return an interval such as `[0.123, 0.456]`; empty if an end is not finite."""
     text = report.interval(low, high, report.BRACKETS)
-    return "" if text == NOTHING else text
+    if text == NOTHING:
+        return ""
+    return text
 
 
 def difference_cells(difference: Difference) -> list[str]:

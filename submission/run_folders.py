@@ -204,7 +204,9 @@ class _Description:
         if key.keys and not key.many:
             return self._fill_mapping(key, value, path)
         if key.metric:
-            return round(self.results[key.metric], 6) if key.metric in self.results else None
+            if key.metric in self.results:
+                return round(self.results[key.metric], 6)
+            return None
         if key.need == "nullable" and metadata.value_at({"system": self.system}, tuple(path.split("."))) is ABSENT:
             self.without_value.append(path)
         return value
@@ -247,7 +249,9 @@ def _training_digests(config: Path) -> dict[str, str]:
         return {}
     values = documents.read(config).values or {}
     digests = values.get("data")
-    return digests if isinstance(digests, dict) else {}
+    if isinstance(digests, dict):
+        return digests
+    return {}
 
 
 def _split_description(names: Sequence[str], folder: Path, split: Split) -> dict[str, object]:
@@ -271,4 +275,6 @@ def _split_description(names: Sequence[str], folder: Path, split: Split) -> dict
 def _ratio(total: int, number: int) -> float | int:
     """Return a mean to two decimals, as an integer if it is one."""
     mean = total / max(number, 1)
-    return int(mean) if mean == int(mean) else round(mean, 2)
+    if mean == int(mean):
+        return int(mean)
+    return round(mean, 2)

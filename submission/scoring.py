@@ -59,7 +59,9 @@ class ScoredSystem:
     def value(self, metric: str) -> float:
         """Return the value of a metric; NaN if the system has none."""
         measured = self.score.metrics.get(metric)
-        return measured.estimate.value if measured else math.nan
+        if measured:
+            return measured.estimate.value
+        return math.nan
 
 
 @dataclass(frozen=True)

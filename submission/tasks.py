@@ -301,7 +301,9 @@ def match_pattern(pattern: str, text: str) -> dict[str, str] | None:
         elif field:
             rule += f"(?P<{field}>[^_/]+)"
     match = re.fullmatch(rule, text)
-    return match.groupdict() if match else None
+    if match:
+        return match.groupdict()
+    return None
 
 
 def _facts(part: object, path: str) -> Iterator[tuple[str, Fact]]:

@@ -57,7 +57,9 @@ def check(options: argparse.Namespace) -> int:
     say(findings)
     if not findings:
         print(f"{options.system}: {what}; nothing to mend")
-    return 1 if findings else 0
+    if findings:
+        return 1
+    return 0
 
 
 def train(options: argparse.Namespace) -> None:
@@ -108,7 +110,9 @@ def sweep(options: argparse.Namespace) -> int:
         gpus=options.gpus,
         dry=options.dry_run,
     )
-    return 1 if failed else 0
+    if failed:
+        return 1
+    return 0
 
 
 def published(options: argparse.Namespace) -> None:
@@ -157,7 +161,9 @@ def _braced(files: Sequence[Path]) -> str:
 
 
 def _devices(text: str) -> str | int:
-    return int(text) if text.lstrip("-").isdigit() else text
+    if text.lstrip("-").isdigit():
+        return int(text)
+    return text
 
 
 def parser() -> argparse.ArgumentParser:

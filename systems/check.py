@@ -383,7 +383,9 @@ class ModelProbe:
             advice = "say how many samples a second it takes, such as `sample_rate = 44100`"
             self.report("sample_rate", "be a whole number above 0", repr(rate), advice)
             return ""
-        return "captioner" if "caption" in has else "retriever"
+        if "caption" in has:
+            return "captioner"
+        return "retriever"
 
     def check(self) -> None:
         """Ask everything."""
@@ -472,7 +474,9 @@ class ModelProbe:
     def _audio_part(self) -> str:
         if self.kind == "retriever":
             return "embed_audio"
-        return "caption_scored" if hasattr(self.model, "caption_scored") else "caption"
+        if hasattr(self.model, "caption_scored"):
+            return "caption_scored"
+        return "caption"
 
     def ask_audio(self, sounds: Sequence[torch.Tensor], must: str, where: str, behind: int = 0) -> list | None:
         """Ask for sounds with zeros behind their ends; an answer each, or None where there is none to go on with."""

@@ -179,7 +179,9 @@ def _lies_in(file: Path, folder: Path) -> bool:
 
 
 def _file(spec: ModuleSpec) -> Path | None:
-    return Path(spec.origin) if spec.has_location and spec.origin else None
+    if spec.has_location and spec.origin:
+        return Path(spec.origin)
+    return None
 
 
 def _specs(name: str) -> Iterator[ModuleSpec]:

@@ -145,7 +145,9 @@ def _own_fields(statement: ast.stmt) -> list[str]:
         raise Unreadable("a field may have another name")
     name = statement.target.id
     is_field = not name.startswith("_") and "ClassVar" not in ast.unparse(statement.annotation)
-    return [name] if is_field else []
+    if is_field:
+        return [name]
+    return []
 
 
 def _base(module: str, base: ast.expr) -> tuple[str, str]:
@@ -183,7 +185,9 @@ def _definition(module: str, name: str) -> ast.stmt | tuple[str, str] | None:
             for alias in node.names:
                 if (alias.asname or alias.name) == name:
                     definitions.append(_imported_from(node, alias, module, file))
-    return definitions[0] if len(definitions) == 1 else None
+    if len(definitions) == 1:
+        return definitions[0]
+    return None
 
 
 def _imported_from(node: ast.Import | ast.ImportFrom, alias: ast.alias, module: str, file: Path) -> tuple[str, str]:

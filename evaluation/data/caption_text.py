@@ -50,7 +50,9 @@ def caption_line(text: str) -> str:
     "A dog barks < b class='x'>loudly</b> <unk>."
     """
     plain = _TAG_START.sub("< ", _beginning(one_line(text)))
-    return _ZERO_WIDTH_SPACE + plain if _NAME_FIRST.match(plain) else plain
+    if _NAME_FIRST.match(plain):
+        return _ZERO_WIDTH_SPACE + plain
+    return plain
 
 
 def one_line(text: str) -> str:

@@ -114,7 +114,9 @@ def _id3_length(header: bytes) -> int:
         return 0
     size = header[6] << 21 | header[7] << 14 | header[8] << 7 | header[9]
     has_footer = header[5] & 0x10
-    return size + 20 if has_footer else size + 10
+    if has_footer:
+        return size + 20
+    return size + 10
 
 
 # Containers of chunks ------------------------------------------------------------------------------------------------

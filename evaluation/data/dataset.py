@@ -123,7 +123,9 @@ class Split:
     @cached_property
     def truth(self) -> Relevance:
         """Query to the names that answer it: the relevance file where there is one, else the captions."""
-        return self.captions if self.relevance is None else self.relevance
+        if self.relevance is None:
+            return self.captions
+        return self.relevance
 
     @cached_property
     def queries(self) -> tuple[str, ...]:

@@ -344,7 +344,9 @@ class _Progress(ExtractCallback):
 
 def _size(path: Path) -> int:
     """Return the size of a file in bytes, 0 when there is none."""
-    return path.stat().st_size if path.exists() else 0
+    if path.exists():
+        return path.stat().st_size
+    return 0
 
 
 def _amount(count: float) -> str:

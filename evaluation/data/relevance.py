@@ -110,15 +110,21 @@ def _list_in(cell: str) -> list[object]:
         values = ast.literal_eval(cell)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return []
-    return values if isinstance(values, list) else []
+    if isinstance(values, list):
+        return values
+    return []
 
 
 def _names_in(cell: str) -> list[str]:
     names = _list_in(cell)
-    return names if all(isinstance(name, str) for name in names) else []
+    if all(isinstance(name, str) for name in names):
+        return names
+    return []
 
 
 def _grades_in(cell: str) -> list[float]:
     grades = _list_in(cell)
     fit = all(type(grade) in (int, float) and 0 <= grade <= sys.float_info.max for grade in grades)
-    return [float(grade) for grade in grades] if fit else []
+    if fit:
+        return [float(grade) for grade in grades]
+    return []

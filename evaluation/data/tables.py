@@ -107,7 +107,9 @@ def _parse(text: str, file: str, findings: list[Finding], separator: str) -> tup
 
 def column_name(header: Sequence[str], index: int) -> str:
     """Name a column in a finding: as the header does, else by its number."""
-    return header[index] if index < len(header) and header[index].strip() else f"column {index + 1}"
+    if index < len(header) and header[index].strip():
+        return header[index]
+    return f"column {index + 1}"
 
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")

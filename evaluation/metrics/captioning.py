@@ -356,7 +356,9 @@ def _check_clips(split: Split, prediction: Captions, file: str) -> list[Finding]
 
 def _line_of(name: str, prediction: Captions) -> int:
     """Return the line of a clip's first caption; 0 where it is not known."""
-    return prediction.lines[prediction.file_names.index(name)] if prediction.lines else 0
+    if prediction.lines:
+        return prediction.lines[prediction.file_names.index(name)]
+    return 0
 
 
 def evaluate(

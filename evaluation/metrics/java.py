@@ -64,7 +64,9 @@ class Java:
     def major(self) -> int:
         """The major version: 8 for 1.8.0_361, 11 for 11.0.13."""
         first, second, *_ = (int(number) for number in [*re.findall(r"\d+", self.version), 0, 0])
-        return second if first == 1 else first
+        if first == 1:
+            return second
+        return first
 
 
 def find_java() -> Java:

@@ -191,7 +191,9 @@ def paraphrase_table(references: Iterable[str], cache: Path) -> Path | None:
         whole = _checksum_file(table).read_text(encoding="ascii") == _sha256(table)
     except (OSError, ValueError):
         return None
-    return table.absolute() if whole else None
+    if whole:
+        return table.absolute()
+    return None
 
 
 def make_paraphrase_table(references: Iterable[str], cache: Path) -> Path:

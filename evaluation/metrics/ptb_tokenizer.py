@@ -126,7 +126,9 @@ def _read_tokens(file: Path) -> list[str] | None:
         whole = content["sha256"] == _tokens_digest(tokens)
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return tokens if whole else None
+    if whole:
+        return tokens
+    return None
 
 
 def depends_on_next(sentences: Sequence[str], java: Java, cache: Path, *, keep: bool = False) -> list[int]:

@@ -119,7 +119,9 @@ def _check_truth(truth: Truth, clips: Set[str]) -> list[Finding]:
 
 def _source(split: Split | None) -> str:
     """Return the name of the file that a split's names are from; "" where it is not known."""
-    return split.source.name if split and split.source else ""
+    if split and split.source:
+        return split.source.name
+    return ""
 
 
 def _check_queries(truth: Truth, prediction: Prediction, file: str, split: Split | None) -> list[Finding]:
@@ -273,7 +275,9 @@ def ranks(truth: Truth, prediction: Prediction) -> tuple[np.ndarray, np.ndarray]
 
 
 def _place_in_list(name: str, ranked: Sequence[str]) -> float:
-    return ranked.index(name) + 1 if name in ranked else np.inf
+    if name in ranked:
+        return ranked.index(name) + 1
+    return np.inf
 
 
 def _places(scores: np.ndarray, row: np.ndarray, column: np.ndarray, grade: np.ndarray) -> np.ndarray:
@@ -403,7 +407,9 @@ def _parse(name: str) -> tuple[str, float] | None:
     match = re.fullmatch(rf"({'|'.join(AT_K)})@([1-9]\d{{0,8}})", name)
     if match:
         return match[1], int(match[2])
-    return (name, np.inf) if name in ("MRR", "medR") else None
+    if name in ("MRR", "medR"):
+        return (name, np.inf)
+    return None
 
 
 def metric_sets() -> dict[str, MetricSet]:

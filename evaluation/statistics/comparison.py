@@ -463,7 +463,9 @@ def short_names(files: Sequence[str]) -> list[str]:
     for path in paths:
         folder = path.absolute().parent
         folders.append(folder.parent.name if folder.name == "scores" else folder.name)
-    return folders if len(set(folders)) == len(folders) else list(files)
+    if len(set(folders)) == len(folders):
+        return folders
+    return list(files)
 
 
 def randomisation(differences: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -505,7 +507,9 @@ def _makes_all_exchanges(n: int) -> bool:
 
 
 def _smallest_p(n: int) -> float:
-    return 2 / 2**n if _makes_all_exchanges(n) else 1 / (DRAWS + 1)
+    if _makes_all_exchanges(n):
+        return 2 / 2**n
+    return 1 / (DRAWS + 1)
 
 
 def holm(p: np.ndarray) -> np.ndarray:

@@ -203,7 +203,9 @@ def level_means(results: Results, factor: str) -> pd.DataFrame:
 
 def _best(metric: str) -> str:
     """Return the name of pandas' function for the best value."""
-    return "min" if lower_is_better(metric) else "max"
+    if lower_is_better(metric):
+        return "min"
+    return "max"
 
 
 # Tests ----------------------------------------------------------------------------------------------------------------

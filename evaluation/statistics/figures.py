@@ -192,7 +192,9 @@ def save(figure: Figure, stem: Path) -> list[Path]:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[: LONGEST - 1]}…"
 
 
 def _file_name(text: str) -> str:

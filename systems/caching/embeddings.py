@@ -140,4 +140,6 @@ class _Worker:
 
     def embed(self, path: Path) -> Values:
         sound = _decode(self.encoder)(path)
-        return sound if isinstance(sound, audio.UnusableSound) else _encode_sound(self.encoder, sound)
+        if isinstance(sound, audio.UnusableSound):
+            return sound
+        return _encode_sound(self.encoder, sound)

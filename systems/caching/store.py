@@ -244,7 +244,9 @@ class Store:
     def _whole_rows(self) -> int:
         """Return how many rows the file holds; behind them there may be a part of one."""
         state = self._file_state()
-        return state[0] // (4 * self.width) if state else 0
+        if state:
+            return state[0] // (4 * self.width)
+        return 0
 
     def _intact(self, span: Span) -> bool:
         """Return whether the span's rows are those that were written."""

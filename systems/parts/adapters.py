@@ -63,4 +63,6 @@ def adapter(name: str, inputs: int, size: int = 512) -> Identity | MLP | MHA:
     """
     if name == "mlp":
         return MLP(inputs, size, size)
-    return MHA(inputs) if name == "mha" else Identity(inputs)
+    if name == "mha":
+        return MHA(inputs)
+    return Identity(inputs)

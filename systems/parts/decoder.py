@@ -95,10 +95,14 @@ class Block(nn.Module):
         return self._behind(2, x + self.dropout(self.linear(self._before(2, x)))), known
 
     def _before(self, part: int, x: Tensor) -> Tensor:
-        return x if self.original else self.norms[part](x)
+        if self.original:
+            return x
+        return self.norms[part](x)
 
     def _behind(self, part: int, x: Tensor) -> Tensor:
-        return self.norms[part](x) if self.original else x
+        if self.original:
+            return self.norms[part](x)
+        return x
 
 
 class Decoder(nn.Module):

@@ -323,7 +323,9 @@ def extremes(plan: Plan) -> list[PlannedRun]:
 
 def read_base(plan: Plan) -> dict[str, object]:
     """Read the config file that a sweep changes; empty if it names none."""
-    return yamlfiles.read_yaml(plan.config) if plan.config else {}
+    if plan.config:
+        return yamlfiles.read_yaml(plan.config)
+    return {}
 
 
 def configure(plan: Plan, runs: Sequence[PlannedRun], file: Path) -> dict[str, BaseModel]:

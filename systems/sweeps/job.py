@@ -271,7 +271,9 @@ def _full_disk(error: Exception, *folders: Path) -> str:
             if Path(error.filename).is_relative_to(folder):
                 return str(folder)
         return ""
-    return str(fullest) if free(fullest) < FULL_DISK else ""
+    if free(fullest) < FULL_DISK:
+        return str(fullest)
+    return ""
 
 
 def _reason(error: Exception) -> str:

@@ -58,7 +58,9 @@ class Results:
             return OPEN
         if outcome.error:
             return FAILED
-        return STOPPED if outcome.stopped else DONE
+        if outcome.stopped:
+            return STOPPED
+        return DONE
 
     def having(self, *states: str) -> list[PlannedRun]:
         """Return the runs that are in one of some states."""

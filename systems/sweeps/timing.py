@@ -171,4 +171,6 @@ def _time(
         with contextlib.redirect_stdout(io.StringIO()):
             contract.train(contract.system(job.system), config, few, timed)
         around = time.perf_counter() - began - sum(timed.spent)
-    return around + sum(timed.estimates) if timed.estimates else None
+    if timed.estimates:
+        return around + sum(timed.estimates)
+    return None

@@ -66,7 +66,9 @@ class Encoder:
     @property
     def size(self) -> int:
         """Values of an embedding."""
-        return self.model.scene_embedding_size if self.scene else self.model.timestamp_embedding_size
+        if self.scene:
+            return self.model.scene_embedding_size
+        return self.model.timestamp_embedding_size
 
     @property
     def identity(self) -> str:

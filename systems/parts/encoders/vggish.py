@@ -73,7 +73,9 @@ class VGGish(nn.Module):
         """Map (N, 15600) samples to (N, 128)."""
         x = self.features(self.log_mels(windows)[:, None])  # (N, 512, 6, 4)
         values = self.embeddings(x.permute(0, 2, 3, 1).flatten(1))
-        return values.relu() if self.post_activation else values
+        if self.post_activation:
+            return values.relu()
+        return values
 
 
 @lru_cache
