@@ -219,7 +219,10 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     known = vocabulary.from_captions(development.all_captions)
     vectors = encoder = None
     if not run.last.exists():  # which else holds them, with what was learnt since
-        encoder = encoder_of(Path(config.init_from), config.slope) if config.init_from else None
+        if config.init_from:
+            encoder = encoder_of(Path(config.init_from), config.slope)
+        else:
+            encoder = None
         if config.words == "train":
             table = words.train_vectors(development.captions, epochs=config.words_epochs, seed=run.seed)
         else:

@@ -297,7 +297,10 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     if kept.exists():
         vectors = words.read_vectors(kept)
     elif config.words == "train":
-        split = tokens.cased_words if config.tokens == "cased" else words.words_without_hyphens
+        if config.tokens == "cased":
+            split = tokens.cased_words
+        else:
+            split = words.words_without_hyphens
         vectors = words.train_vectors(development.captions, epochs=config.words_epochs, seed=run.seed, split=split)
     else:
         vectors = words.read_vectors(Path(config.words), limit=config.words_limit)

@@ -101,7 +101,10 @@ def score_captions(options: argparse.Namespace) -> int:
     missing = list(score.unavailable)
     if options.metrics[0] not in captioning.METRICS:  # a set: only the metric that ranks must be there
         first = resolved.metrics[0]
-        missing = [f"{first}, the metric that ranks,"] if first in score.unavailable else []
+        if first in score.unavailable:
+            missing = [f"{first}, the metric that ranks,"]
+        else:
+            missing = []
     for name in missing:
         print(f"error: {name} is not available", file=sys.stderr)
     if missing:

@@ -394,7 +394,10 @@ def fetch(names: Sequence[str], cache: Path) -> None:
     for name, place in wanted.items():
         asset = ASSETS[name]
         licence = f", {asset.licence}" if asset.licence else ""
-        state = f"is there: {place}" if place else f"{asset.source} ({asset.size}{licence}) to {targets[name]}"
+        if place:
+            state = f"is there: {place}"
+        else:
+            state = f"{asset.source} ({asset.size}{licence}) to {targets[name]}"
         print(f"{asset.title}: {state}", flush=True)
     for name, place in wanted.items():
         if name == "fluency":

@@ -118,7 +118,10 @@ class Match:
         given, expected = next(iter(self.pairs.items()))
         rules = [RULES[name] for name in self.rules]
         example = rules[0].example if len(rules) == 1 else quoted
-        share = f"all {total}" if len(self.pairs) == total else f"{len(self.pairs)} of {total}"
+        if len(self.pairs) == total:
+            share = f"all {total}"
+        else:
+            share = f"{len(self.pairs)} of {total}"
         whose = f"{owner}'" if owner.endswith("s") else f"{owner}'s"
         what = " and ".join(rule.what for rule in rules)
         difference = f"{what}: {example(given)} where {owner} have {example(expected)}"

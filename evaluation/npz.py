@@ -55,7 +55,10 @@ def read_header(archive: zipfile.ZipFile, name: str) -> Header:
             raise ValueError(f"{name} has a header of version {version} and {length} bytes")
         start = io.BytesIO(begin + file.read(length))
     np.lib.format.read_magic(start)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    if version == (1, 0):
+        read = np.lib.format.read_array_header_1_0
+    else:
+        read = np.lib.format.read_array_header_2_0
     with warnings.catch_warnings(action="ignore"):  # of headers that Python 2 wrote, or that are damaged
         shape, _, dtype = read(start)
     if any(length < 0 for length in shape):

@@ -253,7 +253,10 @@ def _explained(error: yaml.YAMLError, text: str, notes: Mapping[str, str]) -> tu
         if before.strip():
             return row + 1, "has a tab between key and value; use a space"
         more = sum(re.match(r" *\t\s*[^\s#]", other) is not None for other in rows[row + 1 :])
-        so = f" (and so are {more} lines below)" if more > 1 else " (and so is a line below)" if more else ""
+        if more > 1:
+            so = f" (and so are {more} lines below)"
+        else:
+            so = " (and so is a line below)" if more else ""
         return row + 1, f"is indented by a tab{so}; YAML wants spaces: replace each tab by spaces, as many as the level"
     if "found character" in problem:
         return row + 1, f"a value must not start with {here[mark.column : mark.column + 1]!r}; put it in quotes"

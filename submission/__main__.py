@@ -133,7 +133,10 @@ def validate(options: argparse.Namespace) -> int:
         with replacing(options.json) as part:
             part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     say(findings)
-    verdict = f"not valid for {task.name}, {_count(errors, 'error')}" if errors else f"valid for {task.name}"
+    if errors:
+        verdict = f"not valid for {task.name}, {_count(errors, 'error')}"
+    else:
+        verdict = f"valid for {task.name}"
     print(f"{path}: {verdict}")
     if errors:
         return 1

@@ -99,7 +99,10 @@ def _ranked_set(task: Task, splits: Mapping[str, Split]) -> str:
     for name in task.sets:
         if name in splits and _has_truth(task, splits[name]):
             return name
-    wanted = "captions of every clip" if task.kind == "captioning" else "captions or relevance"
+    if task.kind == "captioning":
+        wanted = "captions of every clip"
+    else:
+        wanted = "captions or relevance"
     given = ", ".join(split.name for split in splits.values()) or "none of them"
     raise BadRequest(f"{task.name} asks for {', '.join(task.sets)}; one must have {wanted}: found {given} without")
 

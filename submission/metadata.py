@@ -227,7 +227,10 @@ class Block:
         parent: Any = self.values
         for name in path[:-1]:
             if isinstance(name, int):
-                parent = parent[name] if isinstance(parent, list) and name < len(parent) else None
+                if isinstance(parent, list) and name < len(parent):
+                    parent = parent[name]
+                else:
+                    parent = None
             elif isinstance(parent, dict):
                 if parent.get(name) is None:
                     parent[name] = {}
@@ -451,7 +454,10 @@ def _not_one_value(key: Key, value: Mapping[str, object] | list[object]) -> str:
     if key.type == "text" and not nested:
         return f"must be text, not a list; join them by commas: {quoted(', '.join(map(str, value)))}"
     wanted = {"text": "text", "yes-no": "yes or no"}.get(key.type, "a number")
-    quotes = "; a text that holds ': ' must be in quotes" if isinstance(value, Mapping) else ""
+    if isinstance(value, Mapping):
+        quotes = "; a text that holds ': ' must be in quotes"
+    else:
+        quotes = ""
     return f"must be {wanted}; found {shown(value)}{quotes}"
 
 

@@ -260,7 +260,10 @@ def _header(
     if header == wanted and wanted[1:]:
         return (), True
     mark = task.separator.value
-    shown = [*wanted, "name of a clip", "name of a clip"] if task.form.value == "matrix" else wanted
+    if task.form.value == "matrix":
+        shown = [*wanted, "name of a clip", "name of a clip"]
+    else:
+        shown = wanted
     found = printable(cut(separator.join(header), 2 * SHOWN)) or "nothing"
     message = f"the header must be {mark.join(shown)}; found {found}"
     other = max(SEPARATORS, key=header[0].count) if len(header) == 1 else mark

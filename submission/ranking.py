@@ -138,7 +138,10 @@ class Leaderboard:
         systems = plural(len(self.systems.rows), "system")
         teams = plural(len(self.teams.rows), "team")
         lower = ", less is better" if lower_is_better(self.metric) else ""
-        stands = "" if self.split == self.ranked else f", for which the split {self.split} stands"
+        if self.split == self.ranked:
+            stands = ""
+        else:
+            stands = f", for which the split {self.split} stands"
         return f"{systems} of {teams}, ranked by {self.metric}{lower}, on the set {self.ranked}{stands}."
 
     @property

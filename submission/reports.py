@@ -96,7 +96,10 @@ def _is_there(contents: object) -> bool:
     from pypdf.generic import ArrayObject, StreamObject
 
     found = contents.get_object()
-    parts = [part.get_object() for part in found] if isinstance(found, ArrayObject) else [found]
+    if isinstance(found, ArrayObject):
+        parts = [part.get_object() for part in found]
+    else:
+        parts = [found]
     return all(isinstance(part, StreamObject) for part in parts)
 
 

@@ -219,7 +219,10 @@ class _Description:
             self.findings.append(Finding(file, column=path.removeprefix("system."), message=message))
         absent = [name for name in key.keys if name not in values]
         for name in values:  # keys that the task does not ask for are allowed, unless they look misspelt
-            meant = [] if name in key.keys else difflib.get_close_matches(str(name), absent, 1, 0.8)
+            if name in key.keys:
+                meant = []
+            else:
+                meant = difflib.get_close_matches(str(name), absent, 1, 0.8)
             if meant:
                 message = f"is no key of {self.task.name}, and left out; did you mean {meant[0]!r}?"
                 self.findings.append(Finding(file, column=cut(str(name)), message=message, severity=WARNING))

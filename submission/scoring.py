@@ -211,7 +211,10 @@ def _score_in_process(
         with _starting:
             process.join()
         code = process.exitcode
-        how = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
+        if code < 0:
+            how = f"by signal {signal.Signals(-code).name}"
+        else:
+            how = f"with status {code}"
         return _failed(path, f"ended the process that checked it, {how}; look at it by itself")
     finally:
         receiver.close()

@@ -228,7 +228,10 @@ class Task(Strict):
 
     def _metric(self, path: str, name: str) -> catalogue.Metric:
         """Return the facts about a metric of the task's kind; ValueError with the path where it is unknown."""
-        metrics = catalogue.CAPTIONING if self.kind == "captioning" else catalogue.RETRIEVAL
+        if self.kind == "captioning":
+            metrics = catalogue.CAPTIONING
+        else:
+            metrics = catalogue.RETRIEVAL
         kind, _, _ = name.partition("@")
         if kind not in metrics:
             raise ValueError(f"{path}: {unknown_key(kind, list(metrics), 'metric')}")

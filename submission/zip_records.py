@@ -110,7 +110,10 @@ def unpacked(source: BinaryIO, info: zipfile.ZipInfo, place: int) -> Iterator[by
     """
     source.seek(place)
     left, size, checksum = info.compress_size, 0, 0
-    machine = zlib.decompressobj(-zlib.MAX_WBITS) if info.compress_type == zipfile.ZIP_DEFLATED else None
+    if info.compress_type == zipfile.ZIP_DEFLATED:
+        machine = zlib.decompressobj(-zlib.MAX_WBITS)
+    else:
+        machine = None
     waiting = b""  # packed bytes that were read and not unpacked
     while size <= info.file_size and (left or waiting):
         packed = waiting or source.read(min(CHUNK, left))

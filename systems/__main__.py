@@ -126,7 +126,10 @@ def published(options: argparse.Namespace) -> None:
         runs += best_runs(options.sweep, options.by)
     if runs and not options.data:
         raise BadRequest("--data must be the folder that the runs were scored on; give it")
-    split = read_dataset(options.data, options.split, sound=False)[options.split] if options.data else None
+    if options.data:
+        split = read_dataset(options.data, options.split, sound=False)[options.split]
+    else:
+        split = None
     print(side_by_side(options.system, runs, options.data and options.data.resolve().name, split))
 
 

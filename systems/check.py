@@ -99,7 +99,10 @@ class Report:
     def owns(self, file: str) -> bool:
         """Whether a source file is the module's, or lies in its package."""
         source = getattr(sys.modules.get(self.name), "__file__", None)
-        package = Path(source).parent if source and source.endswith("__init__.py") else None
+        if source and source.endswith("__init__.py"):
+            package = Path(source).parent
+        else:
+            package = None
         return file == source or package in Path(file).parents
 
 

@@ -233,13 +233,19 @@ def _measured_value(measured: Sequence[Score], metric: str, has_sd: bool) -> str
     values = np.array([score.metrics[metric].estimate.value for score in measured])
     if has_sd and len(measured) > 1:
         return _with_sd(values.mean(), values.std(ddof=1))
-    estimate = jackknife(values, t=True) if len(measured) > 1 else _estimate(measured[0], metric)
+    if len(measured) > 1:
+        estimate = jackknife(values, t=True)
+    else:
+        estimate = _estimate(measured[0], metric)
     return report.with_interval(estimate.value, estimate.low, estimate.high, 4 if has_sd else 3)
 
 
 def _how_measured(measured: Sequence[Score], has_sd: bool) -> str:
     if len(measured) > 1:
-        statistics = f"mean and SD of {len(measured)} runs" if has_sd else f"mean of {len(measured)} runs, t over runs"
+        if has_sd:
+            statistics = f"mean and SD of {len(measured)} runs"
+        else:
+            statistics = f"mean of {len(measured)} runs, t over runs"
         return f"measured, {statistics}"
     metric = next(iter(measured[0].metrics))
     by_clip = ", by clip" if measured[0].metrics[metric].by_clip else ""

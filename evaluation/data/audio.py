@@ -92,7 +92,10 @@ def _decode(path: Path) -> tuple[np.ndarray, Sound]:
     if len(forms) > 1:
         raise UnusableSound("is joined of parts with different sample rates or channels; split it into files")
     [(sample_rate, channels)] = forms
-    samples = parts[0][0] if len(parts) == 1 else np.concatenate([part for part, _ in parts])
+    if len(parts) == 1:
+        samples = parts[0][0]
+    else:
+        samples = np.concatenate([part for part, _ in parts])
     if not len(samples):
         raise UnusableSound("is empty: no samples; replace the file")
     peak = max(float(samples.max()), -float(samples.min()))  # NaN where any value is

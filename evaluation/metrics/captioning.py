@@ -309,7 +309,10 @@ def _check_rows(prediction: Captions, file: str) -> list[Finding]:
     first_lines: dict[str, int] = {}
     for name, caption, line in zip(prediction.file_names, prediction.captions, lines, strict=True):
         if name in first_lines:
-            where = f"stands in line {first_lines[name]} already" if line else "stands there twice"
+            if line:
+                where = f"stands in line {first_lines[name]} already"
+            else:
+                where = "stands there twice"
             findings.append(Finding(file, line, message=f"clip {name!r} {where}; give each clip one caption"))
         first_lines.setdefault(name, line)
         if not any(character.isalnum() for character in caption):

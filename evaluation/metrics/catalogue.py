@@ -58,7 +58,10 @@ class Metric:
         >>> CAPTIONING["fer"].values, CAPTIONING["vocab"].values
         ('0 to 1, lower is better', '0 or more words, higher is better')
         """
-        span = f"{self.low:g} to {self.high:g}" if math.isfinite(self.high) else f"{self.low:g} or more"
+        if math.isfinite(self.high):
+            span = f"{self.low:g} to {self.high:g}"
+        else:
+            span = f"{self.low:g} or more"
         unit = f" {self.unit}" if self.unit else ""
         return f"{span}{unit}, {'lower' if self.lower_is_better else 'higher'} is better"
 

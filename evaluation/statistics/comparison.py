@@ -109,7 +109,10 @@ class Comparison:
         if _makes_all_exchanges(self.groups):
             exchanges = f"all {2**self.groups} exchanges"
         first = next(iter(self.files))
-        comparisons = "1 comparison" if self._family == 1 else f"{self._family} comparisons"
+        if self._family == 1:
+            comparisons = "1 comparison"
+        else:
+            comparisons = f"{self._family} comparisons"
         lines = [f"{metric}: not compared: {why}" for metric, why in self.not_compared.items()]
         lines.append(
             f"differences from {'each' if self._has_pairs else first}, over {self.items}; 95 % jackknife intervals"
@@ -436,7 +439,10 @@ def shared_metrics(given: Mapping[str, Score]) -> tuple[list[str], dict[str, str
         if absent:
             not_compared[metric] = f"not in {', '.join(absent)}"
         elif without_items:
-            where = f" in {', '.join(without_items)}" if len(without_items) < len(given) else ""
+            if len(without_items) < len(given):
+                where = f" in {', '.join(without_items)}"
+            else:
+                where = ""
             not_compared[metric] = f"has no values of single items{where}"
         else:
             metrics.append(metric)

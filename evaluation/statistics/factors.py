@@ -134,7 +134,10 @@ def _factors_and_metrics(header: Sequence[str], file: str) -> tuple[list[str], l
     factors = [name for name in header[:seed] if name not in AROUND]
     metrics = [name for name in header[seed:] if name not in AROUND]
     if not factors or not metrics:
-        required = "a metric's column behind `seed`" if factors else "a column for each factor before `seed`"
+        if factors:
+            required = "a metric's column behind `seed`"
+        else:
+            required = "a column for each factor before `seed`"
         raise Faulty([Finding(file, 1, message=f"must have {required}; found {', '.join(header)}")])
     return factors, metrics
 

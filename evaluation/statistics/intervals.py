@@ -124,7 +124,10 @@ def jackknife(
     if groups is not None:
         sums, counts = grouped(values, groups)
         # Without a group the mean is (S - S_g) / (n - n_g); of one group nothing is left.
-        left_out = (sums.sum() - sums) / (counts.sum() - counts) if len(sums) > 1 else sums / counts
+        if len(sums) > 1:
+            left_out = (sums.sum() - sums) / (counts.sum() - counts)
+        else:
+            left_out = sums / counts
         values = from_left_out(average, left_out)
     n = len(values)
     std_error = float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan

@@ -376,7 +376,10 @@ def load_model(checkpoint: Path) -> Retriever:
     """
     state = read_checkpoint(checkpoint, config=dict, frozen=dict)
     config = Config(**state["config"])
-    vectors = words.read_vectors(checkpoint.parent.parent / WORDS) if config.text_encoder == "train" else None
+    if config.text_encoder == "train":
+        vectors = words.read_vectors(checkpoint.parent.parent / WORDS)
+    else:
+        vectors = None
     model = Retriever(config, vectors)
     load_weights(model, state, checkpoint)
     return model.eval()

@@ -405,7 +405,10 @@ def _search(blocks: Blocks, folder: Path, threshold: float, least: float | None,
     order = np.lexsort((neighbours, rows))
     starts = np.concatenate([[0], np.bincount(rows, minlength=count).cumsum()])
     share = f"{len(pairs[0]) / max(1, count * (count - 1) // 2):.3%}"
-    passed = "" if recall is None else f"; the prefilter lets {recall:.1%} of the similar pairs of a sample pass"
+    if recall is None:
+        passed = ""
+    else:
+        passed = f"; the prefilter lets {recall:.1%} of the similar pairs of a sample pass"
     tqdm.write(f"{count} captions: {len(pairs[0])} pairs ({share}) are similar{passed}")
     return Similar(starts, neighbours[order].astype(np.int32), low, recall)
 

@@ -482,10 +482,16 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     known = vocabulary.from_captions(captions)
     tokenizer = None
     if config.alpha:
-        tokenizer = tokens.train(captions) if config.tokenizer == "train" else tokens.load(config.tokenizer)
+        if config.tokenizer == "train":
+            tokenizer = tokens.train(captions)
+        else:
+            tokenizer = tokens.load(config.tokenizer)
     lightning.seed_everything(run.seed, verbose=False)
     # A checkpoint has the heads, wherever they began.
-    model = ClipAac(config, known, tokenizer) if run.last.exists() else beginning(config, known, tokenizer)
+    if run.last.exists():
+        model = ClipAac(config, known, tokenizer)
+    else:
+        model = beginning(config, known, tokenizer)
     model.heads.requires_grad_(config.train_heads)
     material = Material([*validation.clips, *development.clips], known, config.longest, run.cache)
 

@@ -144,7 +144,10 @@ class Captioner(nn.Module):
     @cached_property
     def frozen(self) -> dict[str, str]:
         """The encoders by the prefix of their weights, and what their embeddings follow from."""
-        context = {"words.": self.words.identity} if isinstance(self.words, Context) else {}
+        if isinstance(self.words, Context):
+            context = {"words.": self.words.identity}
+        else:
+            context = {}
         return {"audio_encoder.": self.audio.identity, **context}
 
     def adapt(self, sequences: Tensor, lengths: Tensor) -> Tensor:
@@ -298,7 +301,10 @@ class Training(SystemModule):
     def loss(self, batch: Batch) -> tuple[Tensor, int]:
         """Mean cross-entropy of all words, and how many they are."""
         model = self.model
-        vectors = model.embed_words(batch.ids[:, :-1]) if batch.vectors is None else batch.vectors
+        if batch.vectors is None:
+            vectors = model.embed_words(batch.ids[:, :-1])
+        else:
+            vectors = batch.vectors
         logits = model.decoder(vectors, model.adapt(batch.sounds, batch.lengths), batch.lengths)  # (N, L - 1, words)
         next_words = batch.ids[:, 1:]
         loss = F.cross_entropy(logits.flatten(0, 1), next_words.flatten(), ignore_index=PADDING)

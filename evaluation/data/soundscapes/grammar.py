@@ -119,7 +119,10 @@ def describe(rng: Generator, scene: Scene) -> list[str]:
         words = {}
         for role, source in scene.items():
             picked = {form: ways[rng.integers(len(ways))][0] for form, ways in phrases(*source).items()}
-            be = "are" if picked["sound"].startswith(("two ", "three ", "several ")) else "is"
+            if picked["sound"].startswith(("two ", "three ", "several ")):
+                be = "are"
+            else:
+                be = "is"
             words[role] = SimpleNamespace(**picked, be=be)
         text = next(templates).format(**words)
         caption = f"{text[0].upper()}{text[1:]}."

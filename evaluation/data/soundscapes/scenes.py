@@ -55,7 +55,10 @@ def plan(rng: Generator, clips: int) -> list[Scene]:
 def _arrange(rng: Generator, kinds: list[str]) -> Scene:
     kinds = rng.permutation(kinds).tolist()
     textures = [kind for kind in kinds if not KINDS[kind].lasts]
-    background = textures[0] if textures and len(kinds) > 1 and rng.random() < 0.5 else None
+    if textures and len(kinds) > 1 and rng.random() < 0.5:
+        background = textures[0]
+    else:
+        background = None
     scene = {"x": (background, 0)} if background else {}
     sequence = [kind for kind in kinds if kind != background]
     room = SHORTEST * (0.65 if background else 0.9) / len(sequence)

@@ -112,7 +112,10 @@ class Encoder:
             values, _ = self.module.get_timestamp_embeddings(sound, self.model, **step)
             values = values[0]
         if values.ndim != 2 or values.shape[1] != self.size or not values.is_floating_point():
-            wanted = f"(1, {self.size})" if self.scene else f"(1, n_timestamps, {self.size})"
+            if self.scene:
+                wanted = f"(1, {self.size})"
+            else:
+                wanted = f"(1, n_timestamps, {self.size})"
             found = f"{tuple(values.shape)} of {values.dtype}"
             raise BadRequest(f"{self.name}: embeddings of one sound must be {wanted} floats; found {found}")
         return values.float()

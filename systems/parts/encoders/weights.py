@@ -78,7 +78,10 @@ def unreadable(error: Exception) -> str:
     >>> unreadable(KeyError(101)), unreadable(RuntimeError("failed finding central directory. Is it a checkpoint?"))
     ('torch did not save it', 'failed finding central directory')
     """
-    said = "" if isinstance(error, KeyError) else " ".join(str(error).split()).partition(". ")[0]
+    if isinstance(error, KeyError):
+        said = ""
+    else:
+        said = " ".join(str(error).split()).partition(". ")[0]
     return cut(said.rstrip(".")) or "torch did not save it"
 
 
