@@ -292,7 +292,7 @@ HUGE = {
 def test_npz_that_would_take_all_memory_is_refused_unread(content, message, tmp_path, monkeypatch):
     path = tmp_path / "it.npz"
     path.write_bytes(content)
-    reading = predictions.npz.array
+    reading = predictions.npz.read_array
 
     def small(archive, name):
         assert name != "scores"
@@ -300,7 +300,7 @@ def test_npz_that_would_take_all_memory_is_refused_unread(content, message, tmp_
         assert array.nbytes < 100
         return array
 
-    monkeypatch.setattr(predictions.npz, "array", small)
+    monkeypatch.setattr(predictions.npz, "read_array", small)
     with pytest.raises(Faulty) as refusal:
         read_retrieval(path, ASKED)
     assert str(refusal.value).startswith(f"{path}: error: {message}")

@@ -307,7 +307,7 @@ def test_random_edits_of_a_prediction(kind, edits, which, method, whole):
             path.write_bytes(files["p.csv"])
         before = path.read_bytes()
         try:
-            with mock.patch.object(npz, "array", bounded):
+            with mock.patch.object(npz, "read_array", bounded):
                 asked = (len(SPLIT.queries), len(SPLIT.clips))
                 if kind == "captions":
                     read = predictions.read_captions(path)

@@ -79,9 +79,9 @@ def cut_off(work, owner, name, count=1, how=kill):
         count: Which of the function's calls it is.
         how: Takes the original function and its arguments.
     """
+    original, calls, status = getattr(owner, name), [], 99
     child = os.fork()
     if not child:
-        status, calls, original = 99, [], getattr(owner, name)
 
         def counting(*args, **kwargs):
             calls.append(name)

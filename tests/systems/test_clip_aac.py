@@ -722,7 +722,7 @@ def test_clips_tokeniser_is_found_without_its_model(tmp_path, monkeypatch):
     def absent(name):
         raise BadRequest(f"{name} is not on this machine")
 
-    monkeypatch.setattr(tokens.texts, "find", absent)
+    monkeypatch.setattr(tokens.texts, "find_model_folder", absent)
     monkeypatch.setattr(tokens, "try_to_load_from_cache", lambda name, file: held.get(file))
     with pytest.raises(BadRequest) as refusal:
         tokens.load("openai/clip-vit-base-patch32")
@@ -742,7 +742,7 @@ def test_clips_tokeniser_is_found_without_its_model(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("name", "suggested"), [("openai/none", False), ("my_encoders/none", True)])
 def test_a_package_is_suggested_where_it_may_be_one(name, suggested):
     with pytest.raises(BadRequest, match="is not on this machine") as refusal:
-        tokens.texts.find(name)
+        tokens.texts.find_model_folder(name)
     assert ("or install the Python package" in str(refusal.value)) == suggested
 
 

@@ -96,7 +96,7 @@ def test_two_runs_with_one_seed_agree_and_with_another_do_not(data, undisturbed,
 @pytest.mark.parametrize(
     ("owner", "name", "count", "how"),
     [
-        (retriever.words, "write", 1, kill),
+        (retriever.words, "write_vectors", 1, kill),
         (retriever.Training, "training_step", 7, kill),
         (torch, "save", 1, kill_half_way),
         (torch, "save", 3, kill_half_way),

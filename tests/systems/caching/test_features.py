@@ -32,8 +32,10 @@ def sounds(tmp_path):
 def computed(monkeypatch):
     """The sounds that were really computed."""
     names = []
-    original = features.audio.load
-    monkeypatch.setattr(features.audio, "load", lambda path, rate: (names.append(path.name), original(path, rate))[1])
+    original = features.audio.load_audio
+    monkeypatch.setattr(
+        features.audio, "load_audio", lambda path, rate: (names.append(path.name), original(path, rate))[1]
+    )
     return names
 
 
