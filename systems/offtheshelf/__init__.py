@@ -172,7 +172,7 @@ class Captioner(nn.Module):
             return CachedSteps(self.decoder, memory, lengths, lambda ids: self.embed_words(ids[:, -1:]))
         if self.config.context == "prefix":
             return CachedSteps(self.decoder, memory, lengths, lambda ids: self.embed_words(ids)[:, -1:])
-        return UncachedSteps(self.decoder, memory, lengths, self.said)
+        return UncachedSteps(self.decoder, memory, lengths, self.embed_words)
 
     def caption_scored(self, audio: Tensor, lengths: Tensor) -> tuple[list[str], Tensor]:
         """Caption (N, samples) mono sounds at `sample_rate`, of `lengths` (N,) samples; with log-probabilities (N,)."""

@@ -112,13 +112,13 @@ from systems.caching import features, store
 
 *_, cache, count = sys.argv
 store.time.monotonic = iter(range(0, 1000, 2)).__next__  # enter every sound at once
-parallel = features.parallel
+parallel = features.map_parallel
 def killed(function, items, label):
     for number, result in enumerate(parallel(function, items, label)):
         if number == int(count):
             os.kill(os.getpid(), signal.SIGKILL)
         yield result
-features.parallel = killed
+features.map_parallel = killed
 features.log_mels([Path(path) for path in sys.argv[1:-2]], LogMel(), Path(cache))
 """
 
