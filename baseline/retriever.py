@@ -346,7 +346,7 @@ def prepare(vectors: KeyedVectors, config: Config, captions: Iterable[str], seed
 
 def make_items(split: Split, log_mel: LogMel, cache: Path) -> list[Item]:
     """Every clip of a split with its features and all its captions."""
-    features = log_mels([clip.path for clip in split.clips], log_mel, cache)
+    features = log_mels(split.paths, log_mel, cache)
     return [Item(clip.file_name, mels, clip.captions) for clip, mels in zip(split.clips, features, strict=True)]
 
 

@@ -137,7 +137,7 @@ def _epoch(place: Path, cache: Path) -> Epoch:
     from systems.parts import vocabulary
 
     split, config = read_dataset(place, "development")["development"], Config()
-    known = vocabulary.from_captions(caption for clip in split.clips for caption in clip.captions)
+    known = vocabulary.from_captions(split.all_captions)
     torch.manual_seed(0)
     training = Training(Captioner(config, known), split)
     training.log = lambda *_, **__: None  # there is no trainer to log to

@@ -14,7 +14,7 @@ from evaluation.findings import BadRequest, count, say
 from evaluation.metrics import retrieval
 from evaluation.scores import Score
 from evaluation.statistics.intervals import METHODS
-from evaluation.text import table, unknown_key
+from evaluation.text import plural, table, unknown_key
 
 
 def make(options: argparse.Namespace) -> None:
@@ -43,7 +43,7 @@ def check(options: argparse.Namespace) -> int:
     say(findings)
     errors = count(findings)
     print(text)
-    verdict = f"{errors} error{'s' * (errors > 1)}" if errors else "all is well"
+    verdict = plural(errors, "error") if errors else "all is well"
     print(f"{options.folder}: {verdict}")
     if errors:
         return 1

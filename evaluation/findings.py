@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from evaluation.ordering import natural_key
-from evaluation.text import printable
+from evaluation.text import plural, printable
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 ALIKE = 20  # findings of one kind that are printed
@@ -153,6 +153,17 @@ def bounded(findings: Iterable[Finding], most: int, file: str) -> list[Finding]:
 def count(findings: Iterable[Finding], severity: str = ERROR) -> int:
     """Count the findings of a severity, also those that are not listed one by one."""
     return sum(max(finding.rest, 1) for finding in findings if finding.severity == severity)
+
+
+def counted(findings: Iterable[Finding]) -> str:
+    """Return how many findings of each severity there are, such as `1 error, 2 notes`; empty if there are none."""
+    findings = list(findings)
+    parts = []
+    for severity in (ERROR, WARNING, NOTE):
+        number = count(findings, severity)
+        if number:
+            parts.append(plural(number, severity))
+    return ", ".join(parts)
 
 
 def say(findings: Iterable[Finding]) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 
 from evaluation.findings import WARNING, BadRequest, Faulty, Finding
-from evaluation.text import SHOWN, cut, quoted
+from evaluation.text import SHOWN, cut, plural, quoted
 
 LIMIT = 2**18  # bytes; fifty times what such a file has
 NODES = 10_000
@@ -308,7 +308,7 @@ def _indentation(rows: list[str], row: int, notes: Mapping[str, str]) -> tuple[i
             name = rows[above].strip().partition(":")[0]
             like = rows[sibling].strip().lstrip("- ").partition(":")[0]
             note = notes.get(name, "") if outer == 0 else ""
-            blanks = f"{indent - outer} blank{'s' * (indent - outer > 1)}"
+            blanks = plural(indent - outer, "blank")
             return above + 1, (
                 f"{quoted(name)} must be indented like the keys around it: put {blanks} before it, as "
                 f"{quoted(like)} in line {sibling + 1} has{note}"
@@ -320,6 +320,6 @@ def _indentation(rows: list[str], row: int, notes: Mapping[str, str]) -> tuple[i
         fit = " or ".join(map(str, levels))
         return (
             row + 1,
-            f"is indented by {indent} blank{'s' * (indent != 1)}, unlike every line above; indent it by {fit}",
+            f"is indented by {plural(indent, 'blank')}, unlike every line above; indent it by {fit}",
         )
     return row + 1, "is no YAML; look at this line and the one above: is the indentation right, is a quote missing?"

@@ -15,7 +15,7 @@ from evaluation.cli import command
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, SPLITS, VALIDATION, Split, read_dataset
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, Finding, count, say
-from evaluation.text import printable, table, unknown_key
+from evaluation.text import plural, printable, table, unknown_key
 from submission import archive, excluded, metadata, outputs, package, tasks, teams
 
 INDENT = "    "
@@ -105,7 +105,7 @@ def make(options: argparse.Namespace) -> None:
     with zipfile.ZipFile(target) as made:
         for entry in made.infolist():
             print(f"  {printable(entry.filename)}  ({entry.file_size:,} bytes)")
-    print(f"{target}: {_count(len(options.runs), 'system')}, valid for {task.name}")
+    print(f"{target}: {plural(len(options.runs), 'system')}, valid for {task.name}")
     if options.split:
         print(f"a rehearsal: {options.split} is answered in place of {' and '.join(task.sets)}")
 
@@ -134,7 +134,7 @@ def validate(options: argparse.Namespace) -> int:
             part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     say(findings)
     if errors:
-        verdict = f"not valid for {task.name}, {_count(errors, 'error')}"
+        verdict = f"not valid for {task.name}, {plural(errors, 'error')}"
     else:
         verdict = f"valid for {task.name}"
     print(f"{path}: {verdict}")
@@ -223,10 +223,6 @@ def _excluded(task: tasks.Task, options: argparse.Namespace) -> list[Finding]:
     if not lists:
         raise BadRequest("nothing is known of the training data; give lists of its sounds: --training FILE …")
     return excluded.training_sounds(task, lists, options.excluded)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def parser() -> argparse.ArgumentParser:

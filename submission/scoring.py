@@ -23,10 +23,10 @@ from tqdm import tqdm
 
 from evaluation import predictions
 from evaluation.data.dataset import Split
-from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding, count
+from evaluation.findings import BadRequest, Faulty, Finding, counted
 from evaluation.metrics import retrieval
 from evaluation.scores import Score
-from evaluation.text import cut, printable
+from evaluation.text import cut, plural, printable
 from submission import package
 from submission.tasks import Task
 
@@ -74,12 +74,9 @@ class ScoredPackage:
 
     def __str__(self) -> str:
         """Return one line, such as `Wu.zip: 2 systems ranked, 1 warning`."""
-        noun = "system" if len(self.systems) == 1 else "systems"
-        parts = [f"{len(self.systems)} {noun} ranked"]
-        for severity in (ERROR, WARNING, NOTE):
-            number = count(self.findings, severity)
-            if number:
-                parts.append(f"{number} {severity}" if number == 1 else f"{number} {severity}s")
+        parts = [f"{plural(len(self.systems), 'system')} ranked"]
+        if self.findings:
+            parts.append(counted(self.findings))
         return f"{printable(self.name)}: {', '.join(parts)}"
 
 

@@ -34,6 +34,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 from evaluation.data.dataset import SPLITS, Split
 from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.metrics import catalogue
+from evaluation.metrics.sets import check_extends
 from evaluation.statistics.intervals import METHODS
 from evaluation.text import unknown_key
 
@@ -403,14 +404,9 @@ def _facts_of(name: str, extended_by: tuple[str, ...] = ()) -> object:
     facts = _load_yaml(path)
     if not isinstance(facts, dict) or "extends" not in facts:
         return facts
-    base = facts.pop("extends")
+    base = str(facts.pop("extends"))
     chain = (*extended_by, name)
-    if base not in names():
-        message = f"must name another task; {unknown_key(str(base), names(), 'task')}"
-        raise Faulty([Finding(str(path), column="extends", message=message)])
-    if base in chain:
-        message = f"must not lead back to the task itself; found {' -> '.join([*chain, base])}"
-        raise Faulty([Finding(str(path), column="extends", message=message)])
+    check_extends(base, chain, names(), FOLDER)
     inherited = _facts_of(base, chain)
     if not isinstance(inherited, dict):
         raise Faulty([Finding(str(FOLDER / f"{base}.yaml"), message="must be a mapping of keys to facts")])

@@ -32,6 +32,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
@@ -54,6 +55,7 @@ from evaluation.files import replacing
 from evaluation.findings import BadRequest, Faulty, Finding
 from systems import lock, source
 from systems.contract import read_run, text_values
+from systems.logs import quiet
 from systems.parts import encoders
 from systems.parts.encoders.weights import unreadable
 
@@ -434,16 +436,9 @@ def training_settings(**flags: object) -> Mapping[str, object]:
     return {"precision": trainer.precision, "devices": devices, "accumulate_grad_batches": batches}
 
 
-@contextlib.contextmanager
-def quiet_lightning() -> Iterator[None]:
+def quiet_lightning() -> AbstractContextManager[None]:
     """Keep Lightning from announcing the devices within the block; warnings still appear."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+    return quiet(logging.WARNING, "lightning.pytorch")
 
 
 def is_plateau(values: Sequence[float], epochs: int) -> bool:

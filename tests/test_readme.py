@@ -80,8 +80,7 @@ def checkout(tmp_path_factory, server):
     (top / "kit" / "spectra.py").write_text(SYSTEM, encoding="utf-8")
     data = make_brief_soundscapes(top / "kit" / "data" / "soundscapes", **TINY)
     # METEOR starts four times; with a table of these references it starts in a fifth of the time.
-    clips = read_dataset(data, "evaluation", sound=False)["evaluation"].clips
-    references = [caption for clip in clips for caption in clip.captions]
+    references = read_dataset(data, "evaluation", sound=False)["evaluation"].all_captions
     cache = top / "kit" / ".cache"
     meteor.make_paraphrase_table(ptb_tokenizer.ptb_tokenize(references, java.find_java(), cache, keep=True), cache)
     shutil.copytree(top / "kit" / "data" / "soundscapes", top / "shared" / "data" / "esc10")

@@ -1,7 +1,6 @@
 """Check a data folder: read every split, decode every sound, and report what is there."""
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -11,8 +10,8 @@ from tqdm import tqdm
 
 from evaluation.data import audio
 from evaluation.data.dataset import Clip, Split, survey
-from evaluation.findings import ERROR, NOTE, WARNING, Finding
-from evaluation.text import plural, table
+from evaluation.findings import NOTE, Finding, counted
+from evaluation.text import table
 
 SHORT = 0.005  # seconds; a clip of fewer samples is noted
 LOUD = 10.0  # a peak of 20 dB above full scale is noted
@@ -74,15 +73,8 @@ def _row(split: Split, sounds: Sequence[audio.Sound], findings: Sequence[Finding
         total,
         span,
         rates,
-        _counted(findings),
+        counted(findings) or "none",
     ]
-
-
-def _counted(findings: Sequence[Finding]) -> str:
-    """Return how many findings of each severity there are, such as `1 error, 2 notes`."""
-    counts = Counter(finding.severity for finding in findings)
-    parts = [plural(counts[severity], severity) for severity in (ERROR, WARNING, NOTE) if counts[severity]]
-    return ", ".join(parts) or "none"
 
 
 def _sound_notes(sound: audio.Sound) -> list[str]:

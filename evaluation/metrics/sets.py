@@ -83,12 +83,22 @@ def _fact(name: str, key: str, files: dict[str, dict[str, object]], folder: Path
             return fact["value"]
         if "extends" not in facts:
             return None
-        _check_extends(str(facts["extends"]), seen, list(files), folder)
+        check_extends(str(facts["extends"]), seen, list(files), folder)
         seen.append(str(facts["extends"]))
 
 
-def _check_extends(base: str, seen: Sequence[str], names: Sequence[str], folder: Path) -> None:
-    """Check that a task extends another one that exists, and not itself."""
+def check_extends(base: str, seen: Sequence[str], names: Sequence[str], folder: Path) -> None:
+    """Check that a task extends another one that exists, and not itself.
+
+    Args:
+        base: The task that is extended.
+        seen: The tasks whose files led here; the last one states `extends`.
+        names: All tasks.
+        folder: The folder of the task files, for the message.
+
+    Raises:
+        Faulty: There is no such task, or it leads back to one of `seen`.
+    """
     message = ""
     if base not in names:
         message = f"must name another task; {unknown_key(base, names, 'task')}"

@@ -8,6 +8,7 @@ weights, fine-tuned ones for instance, has a store of its own.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -79,8 +80,13 @@ class CachedEncoder(Encoder):
         for sound, length in zip(sounds, lengths.tolist(), strict=True):
             samples.append(np.ascontiguousarray(sound[:length].cpu().numpy()))
         device = self.device(sounds)
-        rows = _store(self, self.cache).rows(samples, self._encode, _sample_digests)
+        rows = self._rows.rows(samples, self._encode, _sample_digests)
         return [torch.from_numpy(values.copy()).to(device) for values in rows]
+
+    @cached_property
+    def _rows(self) -> Store:
+        """The store; its name takes a digest of all weights, which a frozen encoder computes once."""
+        return _store(self, self.cache)
 
     def _encode(self, missing: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
         """Encode the sounds that the cache lacks."""

@@ -157,7 +157,7 @@ def guide(model: guided_gpt2.Captioner, split: Split, cache: Path) -> Guidance:
     """
     retriever, k = model.retriever, model.config.guidance
     library, device = retriever.library, next(model.generator.parameters()).device
-    sequences = embed([clip.path for clip in split.clips], retriever.audio, cache)
+    sequences = embed(split.paths, retriever.audio, cache)
     frames, lengths = (part.to(device) for part in fitted(sequences, library.frames.shape[1]))
     known = list(dict.fromkeys(chain.from_iterable(library.captions)))
     encode = texts.load_text_encoder(retriever.config.similarity_model, retriever.config.similarity_layer)

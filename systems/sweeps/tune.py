@@ -35,6 +35,7 @@ from ray.tune.search import Searcher
 
 from evaluation.findings import BadRequest
 from evaluation.text import printable
+from systems.logs import quiet
 from systems.sweeps.grid import PlannedRun
 from systems.sweeps.job import Job, Outcome, Worker
 from systems.sweeps.results import LiveTable, Results
@@ -43,6 +44,7 @@ from systems.workers import MESSAGE_LENGTH, environment, start_ray
 if TYPE_CHECKING:
     from systems.sweeps.search import Search
 
+LOGGERS = ("ray", "ray.tune", "ray.air", "ray.train")  # quiet: the live table and the results tell what happens
 DEATHS = 3  # of the workers that make a run, after which it counts as failed
 MOST_EPOCHS = 4**8  # up to which ASHA compares runs
 FOLDER = ".tune"  # of Tune's own files, in the sweep's folder; removed at the end
@@ -256,7 +258,7 @@ def make_runs(job: Job, results: Results, waiting: Sequence[PlannedRun], search:
         ),
     )
     try:
-        with environment(ENVIRONMENT), _quiet():
+        with environment(ENVIRONMENT), quiet(logging.CRITICAL, *LOGGERS):
             tuner.fit()
     finally:
         table.erase()
@@ -280,23 +282,6 @@ def _asha(results: Results) -> TrialScheduler:
         for epoch, value in enumerate(outcome.course, 1):
             scheduler.on_trial_result(None, trial, {"epoch": epoch, "value": value})
     return scheduler
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Within the block, keep Tune from logging: the live table and the results tell what happens."""
-    logger = logging.getLogger("ray")
-    level = logger.level
-    children = [logging.getLogger(name) for name in ("ray.tune", "ray.air", "ray.train")]
-    before = [child.level for child in children]
-    for child in (logger, *children):
-        child.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        for child, old in zip(children, before, strict=True):
-            child.setLevel(old)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,24 @@
+"""Quieter logs of other libraries."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def quiet(level: int, *names: str) -> Iterator[None]:
+    """Within the block, log only messages of a level and above.
+
+    Args:
+        level: The level, such as `logging.WARNING`.
+        names: Names of the loggers.
+    """
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(level)
+    try:
+        yield
+    finally:
+        for logger, old in zip(loggers, before, strict=True):
+            logger.setLevel(old)
