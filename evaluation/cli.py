@@ -59,7 +59,7 @@ def _lasting_streams() -> Iterator[None]:
     before = sys.stdout, sys.stderr
     with contextlib.ExitStack() as stack:
         out, err = before
-        if out is None:  # as the shell's `>&-` makes it
+        if out is None:  # the shell's `>&-` closed it
             out = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
         if err is None:
             err = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))

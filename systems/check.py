@@ -277,7 +277,7 @@ def _check_folder(run: Run, report: Report) -> None:
 
 
 @contextlib.contextmanager
-def _anew(name: str, report: Report) -> Iterator[ModuleType | None]:
+def _fresh_import(name: str, report: Report) -> Iterator[ModuleType | None]:
     """Import a module as a new process would: what it remembers of training is gone."""
     kept = {key: sys.modules.pop(key) for key in list(sys.modules) if f"{key}.".startswith(f"{name}.")}
     parent, _, last = name.rpartition(".")
@@ -297,7 +297,7 @@ def _anew(name: str, report: Report) -> Iterator[ModuleType | None]:
 def _check_runs(name: str, runs: Sequence[Path], report: Report) -> str:
     """Check the model of the first run, and that loading again and training again give its answers."""
     device = default_device()
-    with _anew(name, report) as module:
+    with _fresh_import(name, report) as module:
         first = _load(module, runs[0], device, report) if module else None
         if first is None:
             return ""

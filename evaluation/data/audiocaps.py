@@ -39,7 +39,7 @@ def warn_of_other_headers(folder: Path) -> list[Finding]:
 
 
 def read_audiocaps(path: Path, folder: Path, sound: bool, findings: list[Finding]) -> CaptionRows:
-    """Read a file of AudioCaps: the captions of a clip, which stand in rows of their own, by the name of its sound."""
+    """Read a file of AudioCaps, where each caption has a row; return the captions of each clip by its sound's name."""
     rows, file = CaptionRows(), path.name
     records, rows.whole = tables.read_table(path, file, findings)
     header = records[0][1] if records else []

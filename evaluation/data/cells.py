@@ -1,4 +1,4 @@
-"""Faults of names and texts that stand in the cells of a table."""
+"""Check the names and texts in the cells of a table."""
 
 import unicodedata
 

@@ -24,7 +24,7 @@ gone since: clips without sound are left out, and a warning counts them.
 Conventions
 -----------
 - **Names are verbatim.** A clip is known by (split, file name); nothing is stripped, unescaped or lower-cased. Of
-  Clotho's 5929 names three start with a space, 203 hold commas, 307 have dots in the stem, four stand in two splits.
+  Clotho's 5929 names three start with a space, 203 hold commas, 307 have dots in the stem, four are in two splits.
 - **A query's truth is a set.** A caption that several clips share is one query, and all of them answer it.
 - **All findings at once**, each with file, line and column. Reading raises `Faulty` when one of them is an error.
 
@@ -67,7 +67,7 @@ class Clip:
         file_name: The name, verbatim.
         captions: The captions, verbatim; empty in a blind set.
         path: Where the sound lies.
-        metadata: The clip's row of the metadata file, by column; empty where there is none.
+        metadata: The clip's row of the metadata file, by column; empty if it has no row.
     """
 
     file_name: str

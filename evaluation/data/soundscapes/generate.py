@@ -39,8 +39,8 @@ def make_soundscapes(
     """Make the data set: `SPLIT/*.wav`, `captions_SPLIT.csv`, and `sources_SPLIT.csv` with the scene of every clip.
 
     Args:
-        folder: Where to; absent or empty. It is written whole or not at all; what a killed call left beside it is
-            removed.
+        folder: The new folder, which must be absent or empty. It appears only when it is complete. Files that a
+            killed call left beside it are removed.
         seed: From 0. The same seed gives the same bytes on the same machine.
         clips: Split to number of clips.
         workers: Processes to use; all processors by default.

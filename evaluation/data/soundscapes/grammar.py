@@ -14,7 +14,7 @@ CAPTIONS, FEWEST_WORDS, MOST_WORDS = 5, 8, 20
 StatedScene = dict[str, tuple[str, int | None]]  # a scene as a caption states it; a count of None is not stated
 
 
-# How often: what is said behind a verb, the plainest last, and before what is counted. A texture, 0, is never counted.
+# Words for a count. TIMES follow a verb, the plainest last; NUMBERS precede a noun. A texture (0) is never counted.
 TIMES = {
     0: (),
     1: ("once",),
@@ -153,7 +153,7 @@ def _grammar_backwards() -> tuple[re.Pattern[str], dict[str, tuple[str, str, int
 
 
 def understand(caption: str) -> StatedScene:
-    """Read a caption of this grammar back into a scene; where it does not state a count, that is None.
+    """Return the scene that a caption of this grammar describes; a count that it does not state is None.
 
     >>> understand("A dog barks after rain falls.")
     {'b': ('dog', None), 'a': ('rain', 0)}

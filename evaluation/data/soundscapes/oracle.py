@@ -21,7 +21,7 @@ def oracle_similarity(
         folder: A folder that `make_soundscapes` wrote.
         split: One of its splits.
         knows: `kinds`: which kinds of sources are in a clip, nothing else. `scene`: also their order, overlap and
-            number. Either reads out of a caption all that it says of these.
+            number. Both use everything that a caption states about these.
 
     Returns:
         similarity: Distinct captions × clips, float32, greater is better. Ties are broken at random, by less than any
