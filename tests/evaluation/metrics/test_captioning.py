@@ -670,7 +670,7 @@ def test_the_captions_of_another_split_name_it(tmp_path):
     with pytest.raises(Faulty) as faulty:
         validate(split, prediction, "it.csv")
     assert str(faulty.value) == (
-        "it.csv: error: names 0 of evaluation's 9 clips; these names are of the split validation; give the prediction "
+        "it.csv: error: names none of evaluation's 9 clips; these names are of the split validation; give the prediction "
         "of evaluation, or give --split validation"
     )
 
