@@ -63,7 +63,7 @@ def test_check_of_good_data(run, clotho_like):
         ["validation", "3", "15", "15", "3", "44100", "none"],
         ["evaluation", "3", "15", "15", "3", "44100", "none"],
     ]
-    assert verdict == f"{folder}: all is well"
+    assert verdict == f"{folder}: no errors"
 
 
 def test_check_of_bad_data_lists_every_finding_and_the_table(run, clotho_like):
@@ -90,7 +90,7 @@ def test_a_warning_is_no_failure(run, clotho_like):
     assert status == 0
     assert err == "development/notes.txt: warning: is not a sound file (.wav, .flac, .ogg, .mp3); ignored\n"
     assert out.splitlines()[2].endswith("1 warning")
-    assert out.endswith(": all is well\n")
+    assert out.endswith(": no errors\n")
 
 
 def test_check_as_a_process(clotho_like):
@@ -156,7 +156,7 @@ def test_files_are_written_before_anything_is_printed(scored):
         (["data", "download", "clotoh", "new"], "invalid choice: 'clotoh'"),
         (["data", "chek", "new"], "invalid choice: 'chek'"),
         (["data"], "the following arguments are required: VERB"),
-        ([], "the following arguments are required: WHAT"),
+        ([], "the following arguments are required: COMMAND"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -179,7 +179,7 @@ def test_make(run, tmp_path, monkeypatch):
     assert (status, err) == (0, "")
     title, header, _, *rows = out.splitlines()
     queries = len(read_dataset(tmp_path / "new")["evaluation"].queries)
-    assert title == f"{tmp_path / 'new'}: 20 evaluation clips, {queries} queries; what can be reached:"
+    assert title == f"{tmp_path / 'new'}: 20 evaluation clips, {queries} queries; reference scores:"
     assert header.split() == ["mAP@10", "R@1", "R@5", "R@10"]
     chance, kinds, scene = (np.array(row.split()[-4:], float) for row in rows)
     assert chance[1:].tolist() == [1 / 20, 5 / 20, 10 / 20]
@@ -292,7 +292,7 @@ def test_the_folders_relevance_is_the_default_truth(run, scored):
         (["--prediction", "{0}/notes.txt"], 2, "error: {0}/notes.txt: must be .npz"),
         (["--prediction", "{0}/broken.npz"], 1, "{0}/broken.npz: error: must hold queries, file_names and scores"),
         (["--prediction", "{0}/huge.npz"], 1, "{0}/huge.npz: error: scores must be of 5 queries and 4 clips, and not"),
-        (["--relevance", "{0}/no.csv"], 2, "error: {0}/no.csv: no such file; give a relevance file, or `captions`"),
+        (["--relevance", "{0}/no.csv"], 2, "error: {0}/no.csv: no such file; give a relevance file or `captions`"),
         (["--relevance", "{0}/notes.txt"], 1, "{0}/notes.txt:1: error: the header must be query,audio_filenames; "),
         (["--json", "{0}/notes.txt/x.json"], 2, "error: {0}/notes.txt: File exists"),
         (["--json", "{0}"], 2, "error: {0}: must be a file or not there; it is something else: give another name"),

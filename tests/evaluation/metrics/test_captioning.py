@@ -670,8 +670,8 @@ def test_the_captions_of_another_split_name_it(tmp_path):
     with pytest.raises(Faulty) as faulty:
         validate(split, prediction, "it.csv")
     assert str(faulty.value) == (
-        "it.csv: error: names none of evaluation's 9 clips; these names are of the split validation; give the prediction "
-        "of evaluation, or give --split validation"
+        "it.csv: error: names none of evaluation's 9 clips; these names are of the split validation; give the "
+        "prediction of evaluation, or give --split validation"
     )
 
 
@@ -718,7 +718,7 @@ def test_the_metric_that_ranks_is_missing(run, monkeypatch, tmp_path):
     monkeypatch.setattr(meteor, "Meteor", lambda *_: _refuse("meteor"))
     status, out, err = run("--metrics", "dcase2023", "--json", tmp_path / "score.json")
     assert status == 1
-    assert err == "error: spider_fl, the metric that ranks, is not available\n"
+    assert err == "error: spider_fl, which ranks the systems, is not available\n"
     assert re.search(r"cider_d +\d", out)
     assert re.search(r"spider_fl +not available", out)
     assert "python -m evaluation download spice" in out
