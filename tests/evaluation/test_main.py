@@ -295,7 +295,7 @@ def test_the_folders_relevance_is_the_default_truth(run, scored):
         (["--relevance", "{0}/no.csv"], 2, "error: {0}/no.csv: no such file; give a relevance file or `captions`"),
         (["--relevance", "{0}/notes.txt"], 1, "{0}/notes.txt:1: error: the header must be query,audio_filenames; "),
         (["--json", "{0}/notes.txt/x.json"], 2, "error: {0}/notes.txt: File exists"),
-        (["--json", "{0}"], 2, "error: {0}: must be a file or not there; it is something else: give another name"),
+        (["--json", "{0}"], 2, "error: {0}: must be a file or not exist; it is neither: give another name"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -288,10 +288,10 @@ HUGE = {
     ),
     "LZMA": (
         packed(zipfile.ZIP_LZMA, scores=np.zeros((1, 2), "f4")),
-        f"{WRITES} (queries is packed by method 14; write it with np.savez)",
+        f"{WRITES} (queries is compressed with zip method 14; write it with np.savez)",
     ),
     "a header without end": (long_header(), f"{WRITES} (queries has a header of version (2, 0) and 4294967295 bytes)"),
-    "a shape below zero": (packed(scores=(-1, 2)), f"{WRITES} (scores has a shape below zero)"),
+    "a shape below zero": (packed(scores=(-1, 2)), f"{WRITES} (scores has a negative length in its shape)"),
 }
 
 

@@ -612,7 +612,7 @@ def test_clips_that_all_differ_alike_are_one_finding(form, tmp_path):
     place = "2: file_name" if form == "captions" else "1: column 2"
     assert finding == (
         f"out.csv:{place}: error: all 12 names differ from the data's only in their extension: .mp3 where the data "
-        "have .wav; write the names so"
+        "have .wav; write the names as in the data"
     )
 
 

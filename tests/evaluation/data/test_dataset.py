@@ -922,7 +922,7 @@ def test_sounds_of_another_extension_are_one_finding(tmp_path):
         read_dataset(write(tmp_path, {CSV: rows(*(f"{name},One.,Two." for name in names)), **sounds}))
     assert str(faulty.value) == (
         f"{tmp_path}/{CSV}:2: file_name: error: all 9 names differ from the sound files' only in their extension: .wav "
-        "where the sound files have .flac; write the names so"
+        "where the sound files have .flac; write the names as in the sound files"
     )
 
 
@@ -934,7 +934,7 @@ def test_a_relevance_file_of_other_names_is_one_finding(tmp_path):
         read_relevance(path, [f"{number}.wav" for number in range(20)], "r.csv")
     assert str(faulty.value).splitlines() == [
         "r.csv:2: audio_filenames: error: 9 of 10 names differ from the data's only in the folder before the name: "
-        "'x/0.wav' where the data have '0.wav'; write the names so",
+        "'x/0.wav' where the data have '0.wav'; write the names as in the data",
         "r.csv:11: audio_filenames: error: unknown clip 'nothing.wav'",
         "r.csv:12: audio_filenames: error: unknown clip 'nothing.wav'",
     ]

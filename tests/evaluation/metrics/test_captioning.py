@@ -657,7 +657,7 @@ def test_names_that_all_differ_alike_are_one_finding(tmp_path):
         validate(split, prediction, "it.csv")
     assert str(faulty.value) == (
         "it.csv:2: error: all 9 names differ from the data's only in the folder before the name and their extension: "
-        "'x/0' where the data have '0.wav'; write the names as captions_test.csv has them"
+        "'x/0' where the data have '0.wav'; write the names as in captions_test.csv"
     )
 
 

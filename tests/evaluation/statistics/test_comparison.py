@@ -402,7 +402,7 @@ def test_items_whose_names_all_differ_alike():
     }
     assert refused(given) == [
         "b: items.names: error: must be those of a; all 6 names differ from the other names' only in their extension: "
-        ".mp3 where the other names have .wav; write the names so",
+        ".mp3 where the other names have .wav; write the names as in the other names",
     ]
 
 
