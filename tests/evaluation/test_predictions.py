@@ -100,8 +100,8 @@ def test_what_cannot_be_read_says_nothing_of_its_header(tmp_path):
         (
             "file_name,caption_predicted\na.wav,A dog, barking.\nb.wav\n",
             [
-                ":2: error: must have 2 cells as the header has, found 3; quote a cell with a comma",
-                ":3: error: must have 2 cells as the header has, found 1; quote a cell with a comma",
+                ":2: error: must have 2 cells, as the header; found 3: quote a cell that contains a comma",
+                ":3: error: must have 2 cells, as the header; found 1: quote a cell that contains a comma",
             ],
         ),
         ('file_name,caption_predicted\na.wav,"A dog\n', ["is not valid CSV"]),
@@ -127,12 +127,14 @@ def test_no_such_file(tmp_path):
 
 def test_a_retriever_s_prediction(tmp_path):
     (tmp_path / "it.npz").write_bytes(b"PK\x03\x04\xff")
-    with pytest.raises(BadRequest, match=r"it.npz: is a similarity matrix of a retriever; score it with `evaluation"):
+    with pytest.raises(
+        BadRequest, match=r"it.npz: is the similarity matrix of a retrieval system; score it with `evaluation"
+    ):
         read_captions(tmp_path / "it.npz")
 
 
 def test_infinite_log_probabilities_are_not_written(tmp_path):
-    with pytest.raises(BadRequest, match=r"found NaN or infinity for 1 clips, first 'b\.wav'\. Nothing is written"):
+    with pytest.raises(BadRequest, match=r"found NaN or infinity for 1 clip, for example 'b\.wav'; no file is written"):
         write_captions(tmp_path / "x.csv", ["a.wav", "b.wav"], ["a dog", "a cat"], [-1.0, math.nan])
     assert not list(tmp_path.iterdir())
 
@@ -142,19 +144,19 @@ def test_scores_that_are_not_finite_are_never_written(value, tmp_path):
     scores = np.array([[1, 2], [3, value], [value, value]], dtype=np.float32)
     with pytest.raises(BadRequest) as refusal:
         Similarity(("q", "r", "s"), ("a.wav", "b.wav"), scores).save(tmp_path / "x.npz")
-    message = "scores must be finite; found NaN or infinity for 2 of 3 queries, first 'r'. Nothing is written"
+    message = "scores must be finite; found NaN or infinity for 2 of 3 queries, for example 'r'; no file is written"
     assert message in str(refusal.value)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("shape", [(4, 19), (3, 20), (20, 4), (80,), (4, 20, 1), ()])
 def test_scores_of_another_shape_than_their_names(shape):
-    with pytest.raises(ValueError, match=r"scores must be \(queries, clips\), here \(4, 20\), but have the shape"):
+    with pytest.raises(ValueError, match=r"scores must have the shape \(queries, clips\), here \(4, 20\); found \("):
         Similarity(tuple("qrst"), tuple("abcdefghijklmnopqrst"), np.zeros(shape))
 
 
 def test_a_ranking_without_a_list_for_each_query():
-    with pytest.raises(ValueError, match="a list of clips for each of the 4 queries, but 3 were given"):
+    with pytest.raises(ValueError, match="a list of clips for each of the 4 queries; found 3 lists"):
         Ranking(tuple("qrst"), (("a.wav",),) * 3)
 
 
@@ -195,7 +197,7 @@ def npy(array) -> bytes:
     return file.getvalue()
 
 
-WRITES = "must hold queries, file_names and scores as `systems predict` writes them"
+WRITES = "must have queries, file_names and scores as `systems predict` writes them"
 FLOATS = "scores must be 1 x 2 floats, queries by clips; found"
 
 
@@ -265,26 +267,26 @@ MOST = 10 * 8 * 5 * 7 + 2**23
 HUGE = {
     "many scores": (
         packed(scores=(20_000, 20_000)),
-        f"scores must be of 5 queries and 7 clips, and not take more than {MOST} bytes; found 20000 x 20000 float32, "
+        f"scores must be for 5 queries and 7 clips and not take more than {MOST} bytes; found 20000 x 20000 float32, "
         "1600000000 bytes: is this the prediction of this split?",
     ),
     "more than any memory": (
         packed(scores=(2**40, 2**40)),
-        f"scores must be of 5 queries and 7 clips, and not take more than {MOST} bytes; found {2**40} x {2**40} "
+        f"scores must be for 5 queries and 7 clips and not take more than {MOST} bytes; found {2**40} x {2**40} "
         f"float32, {2**82} bytes: is this the prediction of this split?",
     ),
     "many dimensions": (
         packed(scores=(2**20,) * 4),
-        f"scores must be of 5 queries and 7 clips, and not take more than {MOST} bytes; found",
+        f"scores must be for 5 queries and 7 clips and not take more than {MOST} bytes; found",
     ),
     "many queries and no clip": (packed(scores=(2**40, 0)), f"{FLOATS} {2**40} x 0 float32"),
     "long texts": (
         packed(queries=np.zeros(10**7, np.uint8), scores=(1, 2)),
-        "queries must not take more than 8192 bytes; found 10000000: give the texts themselves",
+        "queries must not take more than 8192 bytes; found 10000000: give a list of texts",
     ),
     "texts of any shape": (
         packed(file_names=(10**6, 10**6), scores=(1, 2)),
-        "file_names must not take more than 12288 bytes; found 4000000000000: give the texts themselves",
+        "file_names must not take more than 12288 bytes; found 4000000000000: give a list of texts",
     ),
     "LZMA": (
         packed(zipfile.ZIP_LZMA, scores=np.zeros((1, 2), "f4")),
@@ -423,7 +425,9 @@ def test_semicolons_that_part_no_columns(text, tmp_path):
 def test_a_captioner_s_prediction(tmp_path):
     path = tmp_path / "it.csv"
     path.write_text("log_probability,file_name,caption_predicted\n-1,a.wav,A dog, barking.\n\n")
-    with pytest.raises(BadRequest, match=r"it.csv: holds the captions of a captioner; score it with `evaluation score"):
+    with pytest.raises(
+        BadRequest, match=r"it.csv: has the captions of a captioning system; score it with `evaluation score"
+    ):
         read_retrieval(path)
 
 
@@ -495,11 +499,11 @@ def test_a_matrix_of_short_numbers_ranks_alike(tmp_path):
     [
         (
             ("2.5,", ""),
-            [":3: error: must have 4 cells as the header has, the query and a score for each clip; found 3"],
+            [":3: error: must have 4 cells, as the header: the query and a score for each clip; found 3"],
         ),
         (
             ("2.5", "2.5,7"),
-            [":3: error: must have 4 cells as the header has, the query and a score for each clip; found 5"],
+            [":3: error: must have 4 cells, as the header: the query and a score for each clip; found 5"],
         ),
         (("2.5", "much"), [":3: b.wav: error: must be a finite number; found 'much'"]),
         (("2.5", ""), [":3: b.wav: error: must be a finite number; found ''"]),
@@ -511,11 +515,11 @@ def test_a_matrix_of_short_numbers_ranks_alike(tmp_path):
         (
             ("2.5,3.5", "x"),
             [
-                ":3: error: must have 4 cells as the header has, the query and a score for each clip; found 3",
+                ":3: error: must have 4 cells, as the header: the query and a score for each clip; found 3",
                 ":3: b.wav: error: must be a finite number; found 'x'",
             ],
         ),
-        ((",c.wav", ""), [f":{line}: error: must have 3 cells as the header has, the query and a score for each clip; "
+        ((",c.wav", ""), [f":{line}: error: must have 3 cells, as the header: the query and a score for each clip; "
                           "found 4" for line in (2, 3, 4)]),
         (("q2", '"q2'), [":4: error: is not valid CSV (unexpected end of data); quote a cell that holds a comma or a "
                          "quote, and double its quotes"]),
