@@ -294,7 +294,10 @@ def test_no_file(tmp_path):
     for path in (tmp_path / "no.json", tmp_path):
         with pytest.raises(BadRequest) as refusal:
             scores.read(path)
-        assert str(refusal.value) == f"{path}: no such file; give what `evaluation score … --json FILE` wrote"
+        assert (
+            str(refusal.value)
+            == f"{path}: no such file; give a score file, written by `evaluation score … --json FILE`"
+        )
 
 
 def content() -> dict:
@@ -319,7 +322,7 @@ def refusals_of(path, raw: bytes) -> list[str]:
     return [line.removeprefix(f"{path}: ").removesuffix("; score the prediction again") for line in lines]
 
 
-NOT_JSON = "error: must be what `evaluation score … --json FILE` writes (it is no JSON)"
+NOT_JSON = "error: must be a score file, as `evaluation score … --json FILE` writes it (it is not JSON)"
 
 
 @pytest.mark.parametrize(
@@ -346,7 +349,7 @@ def test_endless_nesting(tmp_path):
 
 def test_endless_number(tmp_path):
     (reason,) = refusals_of(tmp_path / "a.json", b"9" * 5000)
-    assert "must be what `evaluation score … --json FILE` writes (Exceeds the limit" in reason
+    assert "must be a score file, as `evaluation score … --json FILE` writes it (Exceeds the limit" in reason
 
 
 def test_all_faults_are_listed(tmp_path):
@@ -366,6 +369,7 @@ def test_all_faults_are_listed(tmp_path):
 
 
 MISSING = object()
+NAMES_AND_GROUPS = "items: error: must have one or more names and as many groups"
 HUGE = "1" + "0" * 59
 
 
@@ -379,8 +383,8 @@ HUGE = "1" + "0" * 59
         (["items", "names"], MISSING, "items.names: error: is missing"),
         (["items", "names"], "xy", "items.names: error: must be a list; found 'xy'"),
         (["items", "names"], ["x", 2], "items.names.1: error: must be a text; found 2"),
-        (["items", "names"], [], "items: error: names and groups must be one or more and as many; found 0 and 2"),
-        (["items", "groups"], [0], "items: error: names and groups must be one or more and as many; found 2 and 1"),
+        (["items", "names"], [], f"{NAMES_AND_GROUPS}; found 0 names and 2 groups"),
+        (["items", "groups"], [0], f"{NAMES_AND_GROUPS}; found 2 names and 1 group"),
         (["items", "groups"], [0, 1.5], "items.groups.1: error: must be a whole number; found 1.5"),
         (["items", "groups"], [0, True], "items.groups.1: error: must be a whole number; found True"),
         (["items", "groups"], {}, "items.groups: error: must be a list; found {}"),
@@ -438,7 +442,7 @@ def test_small_score_is_valid(tmp_path):
 
 
 def corpus_score(n: int, method: str = "jackknife") -> Score:
-    """A score of a metric that is no mean, as BLEU is none."""
+    """A score of a metric that is not a mean, like BLEU."""
     rng = np.random.default_rng(0)
     statistics = np.stack([rng.integers(0, 5, n), rng.integers(5, 15, n)], axis=1).astype(float)
     items = Items("clips", tuple(map(str, range(n))), tuple(range(n)))
