@@ -1,4 +1,4 @@
-"""Fetching Clotho: against a server on this machine, with archives of a few hundred samples, made here."""
+"""Downloading Clotho from a server on this machine, with archives of a few hundred samples that are made here."""
 
 import hashlib
 import os
@@ -33,7 +33,7 @@ NAMES = {
 
 @dataclass
 class Server:
-    """A record's files over HTTP, with every way to misbehave that a test needs."""
+    """A server with the files of a record, which misbehaves as a test asks."""
 
     files: dict[str, bytes]
     url: str = ""
@@ -242,9 +242,9 @@ def test_a_lasting_failure_says_what_is_there_and_what_to_do(tmp_path, server, f
     part.parent.mkdir()
     part.write_bytes(files[ARCHIVE][:1500])
     message = refused(tmp_path, server)
-    assert f"{server.url}{ARCHIVE}?download=1: cannot be fetched: the server answered 503" in message
+    assert f"{server.url}{ARCHIVE}?download=1: cannot be downloaded: the server answered 503" in message
     assert "1.50kB of " in message
-    assert "Give the same command again to go on from there" in message
+    assert "Run the same command again to resume" in message
     assert part.read_bytes() == files[ARCHIVE][:1500]
     assert server.count(ARCHIVE) == 4
 
@@ -274,7 +274,7 @@ def test_a_page_in_place_of_the_file_does_not_cost_what_is_here(tmp_path, server
     part.parent.mkdir()
     part.write_bytes(files[ARCHIVE][:1500])
     server.ranges, server.files[ARCHIVE] = False, b"<html>Back in an hour</html>"
-    assert f"the server sends 28 bytes where {len(files[ARCHIVE])} are published" in refused(tmp_path, server)
+    assert f"the server sends 28 bytes, but the published file has {len(files[ARCHIVE])}" in refused(tmp_path, server)
     assert part.read_bytes() == files[ARCHIVE][:1500]
 
 
@@ -331,7 +331,7 @@ def test_members_that_could_leave_the_folder_are_refused(name, tmp_path, server,
     folder = tmp_path / "inner" / "data"
     message = refused(folder, server)
     name = name.replace("\\", "/")  # as py7zr reads it
-    assert f"{ARCHIVE}: members must be plain files and folders below the archive's own, found {name!r}" in message
+    assert f"{ARCHIVE}: members must be plain files and folders inside the archive's folder, found {name!r}" in message
     assert not [path for path in tmp_path.rglob("*.wav") if tmp_path / "evil" not in path.parents]
     assert not (folder / "development").exists()
 
@@ -376,7 +376,7 @@ def test_a_sound_that_differs_is_not_overwritten(tmp_path, server):
     mine = tmp_path / "development" / NAMES["development"][0]
     mine.write_bytes(b"mine")
     message = refused(tmp_path, server)
-    assert f"development: 1 of the files there differ from the published ones, {mine.name!r} first" in message
+    assert f"development: existing files must be the published ones; 1 differ, for example {mine.name!r}" in message
     assert contents(tmp_path / "development") == {mine.name: b"mine"}
     mine.unlink()
     download.clotho(tmp_path, base_url=server.url)
@@ -402,14 +402,14 @@ def test_an_archive_put_there_by_hand_is_used_and_kept(tmp_path, server, files):
 
 def test_another_data_set_in_the_folder(tmp_path, server):
     (tmp_path / "captions_validation.csv").write_text("file_name,caption_1\n")
-    assert "captions_validation.csv: the folder must not hold another data set" in refused(tmp_path, server)
+    assert "captions_validation.csv: the folder must not contain another data set" in refused(tmp_path, server)
     assert not server.asked
 
 
 def test_an_archive_that_lacks_clips_or_repeats_them(tmp_path, server, files, monkeypatch):
     server.files[ARCHIVE] = files["clotho_audio_evaluation.7z"]
     publish(server, monkeypatch)
-    assert "must hold every clip of the caption table, lacks 2 of 3" in refused(tmp_path / "lacks", server)
+    assert "must contain every clip of the caption table; 2 of 3 are missing" in refused(tmp_path / "lacks", server)
     assert not (tmp_path / "lacks" / "development").exists()
 
     soundfile.write(tmp_path / "a.wav", np.zeros(10), 8000)
@@ -446,7 +446,7 @@ def test_a_disk_that_is_too_small_to_unpack(tmp_path, server, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     assert "6.13kB must be free" in refused(tmp_path, server)
-    assert [path.name for path in (tmp_path / ".downloads").glob("*.7z")] == [ARCHIVE], "what was fetched is kept"
+    assert [path.name for path in (tmp_path / ".downloads").glob("*.7z")] == [ARCHIVE], "the download is kept"
 
 
 def test_the_space_needed_is_the_peak_less_what_is_there(tmp_path):
@@ -463,7 +463,7 @@ def test_the_space_needed_is_the_peak_less_what_is_there(tmp_path):
 def test_two_at_a_time(tmp_path, server):
     (tmp_path / ".downloads").mkdir()
     with filelock.FileLock(tmp_path / ".downloads" / "lock"):
-        assert "another process is fetching into this folder" in refused(tmp_path, server)
+        assert "another process is downloading into this folder" in refused(tmp_path, server)
     assert not server.asked
     download.clotho(tmp_path, base_url=server.url)
 
@@ -471,7 +471,7 @@ def test_two_at_a_time(tmp_path, server):
 def test_what_is_tried_again_is_said(tmp_path, server, capsys):
     server.statuses[TABLE] = [502]
     download.clotho(tmp_path, base_url=server.url)
-    assert f"{TABLE}: the server answered 502 Bad Gateway; again in 0 s" in capsys.readouterr().err
+    assert f"{TABLE}: the server answered 502 Bad Gateway; trying again in 0 s" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published tables are not on this machine")
