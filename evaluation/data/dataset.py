@@ -256,7 +256,7 @@ def survey(folder: Path, names: tuple[str, ...], sound: bool) -> tuple[Dataset, 
             findings[""].append(Finding(path.name, message=message, severity=WARNING))
     for name in SPLITS:
         if sound and not names and name not in {*there, *published} and (folder / name).is_dir():
-            message = f"there is no captions_{name}.csv; add one or take the folder away"
+            message = f"has no captions_{name}.csv; add one or remove the folder"
             findings[""].append(Finding(f"{name}/", message=message))
     splits = {name: _read_split(folder, name, sound, findings[name]) for name in names or there}
     everything = sorted(chain.from_iterable(findings.values()))
@@ -279,7 +279,8 @@ def _caption_files(folder: Path, split: str) -> list[Path]:
 def _read_split(folder: Path, name: str, sound: bool, findings: list[Finding]) -> Split:
     files = _caption_files(folder, name)
     for extra in files[1:]:
-        findings.append(Finding(extra.name, message=f"stands beside {files[0].name}; keep one caption file per split"))
+        message = f"is a second caption file of the split; keep this one or {files[0].name}"
+        findings.append(Finding(extra.name, message=message))
     queries: tuple[str, ...] = ()
     place = folder / name
     if files and files[0].name == f"{AUDIOCAPS.get(name)}.csv":
@@ -296,7 +297,8 @@ def _read_split(folder: Path, name: str, sound: bool, findings: list[Finding]) -
         sounds = sound_files(folder / name, frozenset(), findings) or ()
         rows = CaptionRows(dict.fromkeys(sorted(sounds), (0, ())), whole=bool(sounds))
         if sound and not sounds:
-            findings.append(Finding(source, message="there is no sound; a blind set's clips are the files in here"))
+            message = "has no audio files; the clips of a blind set are the audio files in this folder"
+            findings.append(Finding(source, message=message))
     warn_of_equal_names(source, rows, findings)
 
     relevance_file = folder / f"relevance_{name}.csv"

@@ -76,7 +76,7 @@ def test_check_of_bad_data_lists_every_finding_and_the_table(run, clotho_like):
     assert err.splitlines() == [
         "captions_dev.csv: warning: is not read: unknown split 'dev'; did you mean 'development'? "
         "there are: development, validation, evaluation, test, analysis, retrieval",
-        "captions_validation.csv:4: file_name: error: no sound 'validation_2.wav' in validation/",
+        "captions_validation.csv:4: file_name: error: no audio file 'validation_2.wav' in validation/",
         "evaluation/evaluation_1.wav: error: does not decode (Format not recognised); replace the file",
     ]
     assert [line.split()[-2:] for line in out.splitlines()[2:5]] == [["44100", "none"], ["1", "error"], ["1", "error"]]
@@ -88,7 +88,7 @@ def test_a_warning_is_no_failure(run, clotho_like):
     (folder / "development" / "notes.txt").touch()
     status, out, err = run("data", "check", folder)
     assert status == 0
-    assert err == "development/notes.txt: warning: is not a sound file (.wav, .flac, .ogg, .mp3); ignored\n"
+    assert err == "development/notes.txt: warning: is not an audio file (.wav, .flac, .ogg, .mp3); ignored\n"
     assert out.splitlines()[2].endswith("1 warning")
     assert out.endswith(": no errors\n")
 

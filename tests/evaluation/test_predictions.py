@@ -68,7 +68,7 @@ def test_names_and_captions_are_verbatim(tmp_path):
     assert prediction.captions == ("two\nlines", " blank ", 'a "b"', "🐕,")
 
 
-SEMICOLONS = "it.csv:1: error: columns must be separated by commas or tabs; found semicolons: save it so"
+SEMICOLONS = "it.csv:1: error: columns must be separated by commas or tabs; found semicolons: save the file with commas"
 
 
 def test_what_cannot_be_read_says_nothing_of_its_header(tmp_path):
@@ -339,7 +339,7 @@ def test_npz_damaged_anywhere_is_refused_or_read(tmp_path):
     assert refused > len(damaged) / 2
 
 
-SEMICOLONS = ":1: error: columns must be separated by commas or tabs; found semicolons: save it so"
+SEMICOLONS = ":1: error: columns must be separated by commas or tabs; found semicolons: save the file with commas"
 RANKED_ROWS = [
     ["caption", "file_name_1", "file_name_2"],
     ["It rains, a lot.", " rain.wav", "a, b.wav"],
