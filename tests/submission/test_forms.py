@@ -300,19 +300,19 @@ MUTATIONS = {
     "special token in a caption": (
         "captions",
         cell("captions", 3, 1, "a dog <eos>"),
-        ":3: caption_predicted: warning: should be plain words; found the special token '<eos>': leave such tokens out "
+        ":3: caption_predicted: warning: should be plain words; found the special token '<eos>': remove such tokens "
         "when decoding",
     ),
     "markup in a caption": (
         "captions",
         cell("captions", 3, 1, "<a href='x'>dog</a>"),
-        ":3: caption_predicted: warning: should be plain words; found the markup \"<a href='x'>\": take it out",
+        ":3: caption_predicted: warning: should be plain words; found the markup \"<a href='x'>\": remove it",
     ),
     "caption too long": (
         "captions",
         cell("captions", 3, 1, "dog " * 501 + "bark"),
         ":3: caption_predicted: warning: should have at most 500 words and 3000 characters; found 502 words and 2008 "
-        "characters: what is beyond is not read",
+        "characters: the rest is not read",
     ),
     "line feed in a caption": (
         "captions",

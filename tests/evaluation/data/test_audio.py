@@ -74,12 +74,12 @@ def test_channels_are_averaged(tmp_path):
         (
             "a.wav",
             lambda path: soundfile.write(path, [[0, np.nan], [np.inf, -np.inf], [0, 1]], RATE, subtype="FLOAT"),
-            "holds 2 samples that are not finite (NaN or infinity); replace the file",
+            "has 2 samples with NaN or infinity; replace the file",
         ),
         (
             "a.wav",
             lambda path: soundfile.write(path, [[0, 1e19], [-1e19, 0], [0, 1]], RATE, subtype="FLOAT"),
-            "must hold samples in [-1, 1]; found 2 beyond 2.1e+09, the largest 1.0e+19: "
+            "must have samples in [-1, 1]; found 2 beyond 2.1e+09, the largest 1.0e+19: "
             "the file is damaged, replace it",
         ),
         (

@@ -262,7 +262,7 @@ FAULTS = {
     ),
     "NaN and infinity": (
         {"development/b.wav": wave(np.array([0, np.nan, 0.5, np.inf, -np.inf]), subtype="FLOAT")},
-        "development/b.wav: error: holds 3 samples that are not finite (NaN or infinity); replace the file",
+        "development/b.wav: error: has 3 samples with NaN or infinity; replace the file",
     ),
     "stereo": (
         {"development/b.wav": wave(np.stack([NOISE, NOISE], axis=1))},
@@ -270,7 +270,7 @@ FAULTS = {
     ),
     "values that no sound has": (
         {"development/b.wav": wave(np.array([0, 1e19, -0.5]), subtype="FLOAT")},
-        "development/b.wav: error: must hold samples in [-1, 1]; found 1 beyond 2.1e+09, the largest 1.0e+19: "
+        "development/b.wav: error: must have samples in [-1, 1]; found 1 beyond 2.1e+09, the largest 1.0e+19: "
         "the file is damaged, replace it",
     ),
     "integers as floats": (

@@ -478,11 +478,11 @@ def test_a_caption_brings_no_reference_of_its_own(cache, monkeypatch):
     said = [f"{finding.line}: {finding.message}" for finding in score.findings]
     limit = "should have at most 500 words and 3000 characters; found"
     assert said == [
-        f"2: the caption of {NAMES[0]!r} should be plain words; found the markup '<!zqav|||!zqav>': take it out",
-        f"3: the caption of {NAMES[1]!r} {limit} 20000 words and 79999 characters: what is beyond is not read",
+        f"2: the caption of {NAMES[0]!r} should be plain words; found the markup '<!zqav|||!zqav>': remove it",
+        f"3: the caption of {NAMES[1]!r} {limit} 20000 words and 79999 characters: the rest is not read",
         f"4: the caption of {NAMES[2]!r} should be plain words; found the special token '<|endoftext|>': "
-        "leave such tokens out when decoding",
-        f"5: the caption of {NAMES[3]!r} {limit} 1 words and 1000000 characters: what is beyond is not read",
+        "remove such tokens when decoding",
+        f"5: the caption of {NAMES[3]!r} {limit} 1 words and 1000000 characters: the rest is not read",
     ]
 
 
@@ -505,7 +505,7 @@ def test_twenty_of_a_kind_are_listed_and_the_rest_counted():
     special = [finding for finding in sorted(findings) if "special token" in finding.message]
     assert str(special[0]) == (
         "it.csv:2: warning: the caption of '0.wav' should be plain words; found the special token '<unk>': "
-        "leave such tokens out when decoding"
+        "remove such tokens when decoding"
     )
     assert str(special[-1]).startswith("it.csv: warning: and 10 more of this kind: the caption of '20.wav' should be")
 
