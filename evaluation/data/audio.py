@@ -122,9 +122,7 @@ def _read(source: Source) -> tuple[np.ndarray, int]:
     # MemoryError: a damaged header promises more samples than fit into memory.
     except (soundfile.LibsndfileError, soundfile.SoundFileRuntimeError, MemoryError) as error:
         reason = getattr(error, "error_string", str(error))
-        if (
-            getattr(error, "code", None) == 7
-        ):  # "File does not exist", which libsndfile says for an .mp3 of another format
+        if getattr(error, "code", None) == 7:  # "File does not exist", for an .mp3 of another format
             reason = "Format not recognised"
         raise UnusableSound(f"does not decode ({reason.strip(' .')}); replace the file") from None
 

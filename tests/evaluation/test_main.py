@@ -150,8 +150,8 @@ def test_files_are_written_before_anything_is_printed(scored):
     ("arguments", "message"),
     [
         (["data", "check", "nowhere"], "error: nowhere: no such folder; give a folder in Clotho's layout"),
-        (["data", "make", "there"], "error: there exists and is not an empty folder"),
-        (["data", "make", "new", "--seed", "-1"], "error: the seed must be 0 or more, but -1 was given"),
+        (["data", "make", "there"], "error: there: must not exist or must be an empty folder"),
+        (["data", "make", "new", "--seed", "-1"], "error: the seed must be 0 or more; found -1"),
         (["data", "make", "new", "--seed", "x"], "argument --seed: invalid int value: 'x'"),
         (["data", "download", "clotoh", "new"], "invalid choice: 'clotoh'"),
         (["data", "chek", "new"], "invalid choice: 'chek'"),

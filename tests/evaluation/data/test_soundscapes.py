@@ -90,13 +90,13 @@ def test_what_is_there_is_never_overwritten(tmp_path):
     kept = tmp_path / "mine.txt"
     kept.write_text("mine")
     for place in (tmp_path, kept):
-        with pytest.raises(BadRequest, match="exists and is not an empty folder"):
+        with pytest.raises(BadRequest, match="must not exist or must be an empty folder"):
             generate.make_soundscapes(place, clips=FEW, progress=False)
     assert content(tmp_path) == {"mine.txt": b"mine"}
 
 
 def test_a_negative_seed_is_refused(tmp_path):
-    with pytest.raises(BadRequest, match="must be 0 or more, but -1 was given"):
+    with pytest.raises(BadRequest, match="must be 0 or more; found -1"):
         generate.make_soundscapes(tmp_path / "data", seed=-1)
 
 
