@@ -51,14 +51,13 @@ def check(options: argparse.Namespace) -> int:
         request_checks.check_system(options.system)
         request_checks.check_keys(options.system, options.config, options.set)
     with _importing():
-        from systems import check
+        from systems.checking.check import check_system
 
-    what, findings = check.check(options.system, options.run_folder, options.config, options.set, options.trust)
-    say(findings)
-    if not findings:
-        print(f"{options.system}: {what}; nothing to mend")
+    description, findings = check_system(options.system, options.run_folder, options.config, options.set, options.trust)
     if findings:
+        say(findings)
         return 1
+    print(f"{options.system}: {description}; nothing to fix")
     return 0
 
 
