@@ -6,16 +6,17 @@ import gc
 import inspect
 import os
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from evaluation.cli import command
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION, read_dataset
 from evaluation.findings import BadRequest, say
-from evaluation.text import table
 from systems import contract, listing, modules, request_checks
 
-FLAGS = ("accelerator", "devices", "precision", "strategy", "num_nodes", "accumulate_grad_batches")  # of lightning
+FLAGS = ("accelerator", "devices", "precision", "strategy", "num_nodes", "accumulate_grad_batches")  # of Lightning
+WIDTH = 100  # columns of a list
 
 SWEEP_FILE = """\
 the sweep file:
@@ -39,10 +40,18 @@ to stop runs early:
 
 
 def show(options: argparse.Namespace) -> None:
-    """List the systems of this checkout; any other module is named in the same way."""
-    rows = [[one.name, one.task, one.parameters, one.paper, _braced(one.configs)] for one in listing.systems()]
-    print(table(rows, ["system", "task", "parameters", "paper", "configs"]))
-    print("any other module on the path, or installed, goes by its import name: python -m systems check NAME")
+    """List the systems in this checkout."""
+    for system in listing.systems():
+        print(f"{system.name}: {system.task}")
+        lines = {"paper": system.paper, "parameters": system.parameters, "configs": _by_folder(system.configs)}
+        for label, text in lines.items():
+            indent = f"  {label:12}"
+            lines = textwrap.wrap(
+                text, WIDTH, initial_indent=indent, subsequent_indent=" " * len(indent), break_on_hyphens=False
+            )
+            print(*lines, sep="\n")
+        print()
+    print("You can use any other module too, by its import name. Check it with: python -m systems check NAME")
 
 
 def check(options: argparse.Namespace) -> int:
@@ -144,22 +153,16 @@ def _importing() -> Iterator[None]:
             gc.enable()
 
 
-def _braced(files: Sequence[Path]) -> str:
-    """Files of one ending as a shell would take them, a folder at a time.
+def _by_folder(files: Sequence[Path]) -> str:
+    """List files, each folder once.
 
-    >>> _braced([Path("a/one.yaml"), Path("a/two.yaml"), Path("b.yaml")])
-    'a/{one,two}.yaml b.yaml'
+    >>> _by_folder([Path("a/one.yaml"), Path("a/two.yaml"), Path("b/one.yaml")])
+    'a/: one.yaml, two.yaml; b/: one.yaml'
     """
     folders: dict[Path, list[str]] = {}
     for file in files:
-        folders.setdefault(file.parent, []).append(file.stem)
-    paths = []
-    for folder, names in folders.items():
-        stem = names[0]
-        if len(names) > 1:
-            stem = "{" + ",".join(names) + "}"
-        paths.append(f"{folder / stem}.yaml")
-    return " ".join(paths)
+        folders.setdefault(file.parent, []).append(file.name)
+    return "; ".join(f"{folder}/: {', '.join(names)}" for folder, names in folders.items())
 
 
 def _devices(text: str) -> str | int:

@@ -31,9 +31,10 @@ from evaluation.data.dataset import Dataset, Split
 from evaluation.findings import BadRequest, Faulty, Finding, say
 from evaluation.predictions import Similarity
 from evaluation.text import cut, unknown_key
-from systems import source
+from systems import listing, source
+from systems.listing import CONTRACT_NAMES
 from systems.lock import locked
-from systems.modules import UntrustedModule, imported, must_be_trusted, trusting
+from systems.modules import NoSuchModule, UntrustedModule, imported, must_be_trusted, trusting
 
 # torch is imported by the functions that compute: commands that read names and configs alone answer within a second.
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
     from systems.training import Run
 
-MODULE_NAMES = ("Config", "train", "load_model")
 CLIPS_PER_BATCH = 16  # clips that a model is given at once, at most
 SECONDS_PER_BATCH = 480  # that they last together, padded, at most; a longer clip comes alone
 
@@ -86,15 +86,37 @@ def system(name: str) -> ModuleType:
         BadRequest: There is no such module, or it lacks a part of the contract.
     """
     module = import_system_module(name)
-    missing = [part for part in MODULE_NAMES if not hasattr(module, part)]
+    missing = [part for part in CONTRACT_NAMES if not hasattr(module, part)]
     if missing:
-        raise BadRequest(f"the module {name} is no system: it must have {', '.join(MODULE_NAMES)}; no {missing[0]}")
+        message = f"the module {name} is no system: it must have {', '.join(CONTRACT_NAMES)}; found no {missing[0]}"
+        raise BadRequest(f"{message}: define it")
     return module
 
 
 def import_system_module(name: str) -> ModuleType:
-    """Import a module, whatever it holds; raises BadRequest where there is none of this name."""
-    return imported(name, f"no module {name!r}; give a system's import name, such as baseline.retriever")
+    """Import a module by its name, whether or not it keeps the contract.
+
+    Raises:
+        BadRequest: There is no such module.
+    """
+    try:
+        return imported(name, f"no module {name!r}")
+    except NoSuchModule as error:
+        if error.name != name:  # the module exists, and failed to import another one
+            raise
+        raise BadRequest(no_such_system(name)) from None
+
+
+def no_such_system(name: str) -> str:
+    """Return the message that there is no module of a name, with the system that was probably meant.
+
+    >>> no_such_system("baseline.retreiver")
+    "no module 'baseline.retreiver'; did you mean 'baseline.retriever'? give a system's import name"
+    """
+    meant = listing.closest_name(name)
+    if meant:
+        return f"no module {name!r}; did you mean {meant!r}? give a system's import name"
+    return f"no module {name!r}; give a system's import name, such as baseline.retriever"
 
 
 class RunConfig(BaseModel, extra="allow", frozen=True):
@@ -429,7 +451,6 @@ def audio_batches(
 
 
 __all__ = [
-    "MODULE_NAMES",
     "Captioner",
     "Retriever",
     "captions",

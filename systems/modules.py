@@ -41,15 +41,36 @@ class UntrustedModule(BadRequest):
     """A run folder names a module whose code must not run unless the user allows it."""
 
 
+class NoSuchModule(BadRequest):
+    """There is no module of a name.
+
+    Attributes:
+        name: The name.
+    """
+
+    def __init__(self, message: str, name: str):
+        super().__init__(message)
+        self.name = name
+
+
 def imported(name: str, otherwise: str) -> ModuleType:
-    """Import a module; raises BadRequest, saying `otherwise`, where there is none of this name."""
+    """Import a module.
+
+    Args:
+        name: Its import name.
+        otherwise: The message if there is no module of this name.
+
+    Raises:
+        NoSuchModule: There is no module of this name.
+    """
     if not _is_import_name(name):
-        raise BadRequest(otherwise)
+        raise NoSuchModule(otherwise, name)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
+        # The module may exist and import another one that does not.
         if error.name and f"{name}.".startswith(f"{error.name}."):
-            raise BadRequest(otherwise) from None
+            raise NoSuchModule(otherwise, name) from None
         raise
 
 

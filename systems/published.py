@@ -29,7 +29,7 @@ from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.scores import Score
 from evaluation.statistics.intervals import Estimate, jackknife
 from evaluation.text import unknown_key
-from systems import listing
+from systems import contract, listing
 
 Value = list[float] | dict[Literal["mean", "sd"], float]
 
@@ -96,7 +96,10 @@ def side_by_side(system: str, runs: Sequence[Path] = (), data: str = "", split: 
             if all(metric in score.metrics for score in measured):
                 row[metric] = _measured_value(measured, metric, content.has_sd)
         rows.append({**row, "how": _how_measured(measured, content.has_sd)})
-    table = pd.DataFrame(rows, columns=["system", "data", *content.metrics, "how"]).fillna("")
+    columns = ["system", "data", *content.metrics, "how"]
+    # A paper does not give every metric on every data set.
+    cells = [[row.get(column, "") for column in columns] for row in rows]
+    table = pd.DataFrame(cells, columns=columns)
     return report.text(table, dict.fromkeys(content.metrics, str)) + f"\npublished: {content.source}"
 
 
@@ -145,7 +148,7 @@ def _place(system: str) -> Path:
     except (ImportError, ValueError):  # of a name that none can have, such as one that begins with a dot
         spec = None
     if spec is None or not spec.origin:
-        raise BadRequest(f"no module {system!r}; give a system's import name, such as systems.atae")
+        raise BadRequest(contract.no_such_system(system))
     origin = Path(spec.origin)
     place = origin.parent if origin.name == "__init__.py" else origin.with_suffix("")
     if not listing.published_file(place).is_file():
@@ -155,8 +158,6 @@ def _place(system: str) -> Path:
 
 def _scores_by_config(system: str, place: Path, runs: Sequence[Path], split: Split | None) -> dict[str, list[Score]]:
     """Return the scores of runs by the name of their config."""
-    from systems import contract  # imports torch, which published results alone do not need
-
     measured: dict[str, list[Score]] = {}
     findings = []
     for run in runs:

@@ -219,10 +219,10 @@ def test_each_clip_gets_one_caption(loud_and_quiet):
     ("name", "message"),
     [
         ("no_such_module", "no module 'no_such_module'; give a system's import name, such as baseline.retriever"),
-        (".retriever", "no module '.retriever'; give a system's import name"),
-        ("./retriever.py", "no module './retriever.py'; give a system's import name"),
+        (".retriever", "no module '.retriever'; did you mean 'baseline.retriever'? give a system's import name"),
+        ("./retriever.py", "no module './retriever.py'; did you mean 'baseline.retriever'? give a system's"),
         ("baseline.nothing", "no module 'baseline.nothing'; give a system's import name"),
-        ("json", "the module json is no system: it must have Config, train, load_model; no Config"),
+        ("json", "the module json is no system: it must have Config, train, load_model; found no Config"),
     ],
 )
 def test_other_modules_are_refused(name, message):

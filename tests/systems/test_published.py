@@ -10,7 +10,7 @@ from evaluation.statistics.intervals import Estimate
 from systems import listing, published
 from systems.__main__ import parser
 
-SYSTEMS = [one.name for one in listing.systems()]
+SYSTEMS = [system.name for system in listing.systems()]
 # System, data and figures of a row, as the papers print them: without intervals where there is none.
 ROWS = {
     "baseline.retriever": [
@@ -77,6 +77,7 @@ ROWS = {
 }
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_every_system_shows_what_was_published(name, capsys):
     assert command(parser(), ["published", name]) == 0
@@ -101,9 +102,9 @@ def test_a_config_of_the_figures_is_one_of_the_system(name):
 
 
 def test_the_baselines_have_their_published_configs():
-    found = {one.name: {path.name for path in one.configs} for one in listing.systems()}
+    configs = {system.name: {path.name for path in system.configs} for system in listing.systems()}
     for name in ("retriever", "captioner"):
-        assert found[f"baseline.{name}"] == {f"{name}.yaml", f"{name}-published.yaml"}
+        assert configs[f"baseline.{name}"] == {f"{name}.yaml", f"{name}-published.yaml"}
 
 
 GOOD = {"source": "a paper", "metrics": ["R@1"], "data": {"evaluation": "a set"}}
