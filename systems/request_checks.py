@@ -5,10 +5,10 @@ flags. Whatever they let pass is checked again, and completely, by the code that
 """
 
 import ast
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from evaluation import yamlfiles
 from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.text import unknown_key
 from systems import contract, modules
@@ -77,15 +77,29 @@ def check_flags(flags: Mapping[str, object]) -> None:
 
 
 def check_sweep(file: Path) -> None:
-    """Check that a sweep's file is a YAML mapping, and that there is a module of its system's name.
+    """Check a sweep's file, the name of its system, and the config keys that it sets.
+
+    Args:
+        file: The sweep file.
 
     Raises:
-        BadRequest: There is no such file or no such module.
-        Faulty: The file is no YAML mapping.
+        BadRequest: There is no such file, system or config file.
+        Faulty: The file is not valid, or config keys are unknown; with every finding.
     """
-    system = yamlfiles.read_yaml(file).get("system")
-    if isinstance(system, str):
-        check_system(system)
+    from systems.sweeps import grid  # imports more than other commands need
+
+    plan = grid.parse(file)
+    check_system(plan.system)
+    findings = [*grid.check_search(plan, file), *grid.check_metric(plan, file)]
+    keys = grid.config_keys(plan, file)
+    with contextlib.suppress(Unreadable):
+        fields = config_fields(plan.system)
+        for key, place in keys.items():
+            if key not in fields:
+                findings.append(Finding(str(place), column=key, message=unknown_key(key, fields)))
+    if findings:
+        raise Faulty(findings, status=2)
+    grid.read(file)
 
 
 # The fields of a config, read from the source -------------------------------------------------------------------------

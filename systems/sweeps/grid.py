@@ -34,8 +34,8 @@ from pydantic_core import ErrorDetails
 
 from evaluation import yamlfiles
 from evaluation.findings import BadRequest, Faulty, Finding
-from evaluation.metrics import captioning, retrieval
-from evaluation.statistics import factors
+from evaluation.metrics import retrieval
+from evaluation.metrics.catalogue import CAPTIONING
 from evaluation.text import unknown_key
 from systems import contract
 
@@ -168,16 +168,26 @@ def read(file: Path) -> Plan:
         BadRequest: There is no such file.
         Faulty: It is not valid; with every finding.
     """
-    values = yamlfiles.read_yaml(file)
-    try:
-        plan = Plan.model_validate(values)
-    except ValidationError as invalid:
-        findings = [_explain(error, file) for error in invalid.errors()]
-        raise Faulty(findings, status=2) from None
-    findings = [*_check_search(plan, file), *_check_metric(plan, file), *_check_keys(plan, file)]
+    plan = parse(file)
+    findings = [*check_search(plan, file), *check_metric(plan, file), *_check_keys(plan, file)]
     if findings:
         raise Faulty(findings, status=2)
     return plan
+
+
+def parse(file: Path) -> Plan:
+    """Read a sweep file, and check each of its keys and values alone.
+
+    Raises:
+        BadRequest: There is no such file.
+        Faulty: It is not valid; with every finding.
+    """
+    values = yamlfiles.read_yaml(file)
+    try:
+        return Plan.model_validate(values)
+    except ValidationError as invalid:
+        findings = [_explain(error, file) for error in invalid.errors()]
+        raise Faulty(findings, status=2) from None
 
 
 def _explain(error: ErrorDetails, file: Path) -> Finding:
@@ -193,7 +203,7 @@ def _explain(error: ErrorDetails, file: Path) -> Finding:
     return Finding(str(file), column=key, message=message)
 
 
-def _check_search(plan: Plan, file: Path) -> Iterator[Finding]:
+def check_search(plan: Plan, file: Path) -> Iterator[Finding]:
     """Check that the keys of a search come together."""
     if not plan.search:
         if not plan.grid:
@@ -210,19 +220,22 @@ def _check_search(plan: Plan, file: Path) -> Iterator[Finding]:
         yield Finding(str(file), column="samples", message="is missing; give the number of settings to try")
 
 
-def _check_metric(plan: Plan, file: Path) -> Iterator[Finding]:
-    if plan.metric in captioning.METRICS:
+def check_metric(plan: Plan, file: Path) -> Iterator[Finding]:
+    """Check that the metric is one of captioning or of retrieval."""
+    if plan.metric in CAPTIONING:
         return
     try:
         retrieval.resolve_metrics([plan.metric])
     except BadRequest as mistake:
-        message = f"{mistake}; or of captions {', '.join(captioning.METRICS)}"
+        message = f"{mistake}; or of captions {', '.join(CAPTIONING)}"
         yield Finding(str(file), column="metric", message=message)
 
 
 def _check_keys(plan: Plan, file: Path) -> Iterator[Finding]:
     """Check that each config key is set in one place, and that no factor has the name of a column of the results."""
-    reserved = {*factors.AROUND, *captioning.METRICS, plan.metric}
+    from evaluation.statistics import factors  # imports pandas, which takes half a second
+
+    reserved = {*factors.AROUND, *CAPTIONING, plan.metric}
     places: dict[str, str] = dict.fromkeys(plan.set, "set")
     keys_of = {f"grid.{factor}": _changed_keys(levels) for factor, levels in plan.grid.items()}
     keys_of |= {f"ranges.{key}": [key] for key in plan.ranges}
@@ -319,6 +332,24 @@ def extremes(plan: Plan) -> list[PlannedRun]:
     for factor, some in choices.items():
         settings += [{**first, factor: other} for other in some[1:]]
     return [plan_sample(plan, number, setting)[0] for number, setting in enumerate(settings)]
+
+
+def config_keys(plan: Plan, file: Path) -> dict[str, Path]:
+    """Return every config key that a sweep sets, with the file that it is in.
+
+    Args:
+        plan: The content of the sweep file.
+        file: The sweep file.
+
+    Raises:
+        BadRequest: There is no config file of the name that the sweep file gives.
+        Faulty: The config file is no YAML mapping.
+    """
+    keys = dict.fromkeys(read_base(plan), plan.config or file)
+    keys |= dict.fromkeys([*plan.set, *plan.ranges], file)
+    for levels in plan.grid.values():
+        keys |= dict.fromkeys(_changed_keys(levels), file)
+    return keys
 
 
 def read_base(plan: Plan) -> dict[str, object]:
