@@ -107,7 +107,7 @@ def test_a_sweep_that_is_done_needs_no_ray(place, write, tmp_path, monkeypatch, 
     assert f"1.0_0,1.0,0,done,{outcome.seconds:.1f},,{outcome.values['mAP@5']}" in (out / "results.csv").read_text()
     other = write({"system": "curve", "set": {"epochs": 4}, "grid": {"gain": [1.0]}, "seeds": 1})
     assert command(parser(), ["sweep", str(other), *folders]) == 1
-    assert "config.epochs: error: the run has 5, asked for 4" in capsys.readouterr().err
+    assert "config.epochs: error: the run has 5, but 4 is given" in capsys.readouterr().err
     shutil.rmtree(out / "runs")
 
 

@@ -98,7 +98,7 @@ def test_a_sweep_records_runs_and_failures(killed):
 @pytest.mark.slow
 def test_killed_runs_end_as_if_nobody_had_killed_them(place, killed, tmp_path):
     """`systems train` gives the same weights for the same config and seed, in a process that made no run before."""
-    assert "going on after epoch 1" in (killed / "logs" / f"{FIRST}.log").read_text()
+    assert "resuming after epoch 1" in (killed / "logs" / f"{FIRST}.log").read_text()
     run, there = tmp_path / "run", killed / "runs" / FIRST
     folders = ["--data", str(place / "data"), "--run", str(run), "--cache", str(tmp_path / "cache")]
     words = ["train", "fragile", *folders, "--seed", "0", "--accelerator", "cpu"]
