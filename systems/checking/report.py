@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evaluation.findings import BadRequest, Faulty, Finding
-from evaluation.text import cut
+from evaluation.text import cut, first_items
 from systems.modules import UntrustedModule
 
 PLACES = 3  # inputs that a finding names
@@ -113,5 +113,4 @@ def _named(places: list[str]) -> str:
     different = list(dict.fromkeys(place for place in places if place))
     if not different:
         return ""
-    more = f" and {len(different) - PLACES} more" if len(different) > PLACES else ""
-    return f" for {', '.join(different[:PLACES])}{more}"
+    return f" for {first_items(different, PLACES)}"

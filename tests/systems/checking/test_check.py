@@ -77,7 +77,7 @@ def test_a_trained_run_is_checked_without_training(team, tmp_path):
         (["no_such_module"], "error: no module 'no_such_module'; give a system's import name, such as baseline"),
         (["team", "--run", "nowhere"], "error: nowhere/checkpoints/best.ckpt: no such file; give the folder of a"),
         (["team", "--set", "gian=2"], "--set: gian: error: unknown key 'gian'; did you mean 'gain'?"),
-        (["team", "--set", "gain"], "error: --set takes key=value; found 'gain'"),
+        (["team", "--set", "gain"], "error: --set must be key=value; found 'gain'"),
         (["team", "--config", "nowhere.yaml"], "error: nowhere.yaml: no such file"),
         (["team", "--run", "a", "--set", "gain=2"], "error: --run checks a trained run, which has its config; leave"),
         (["team", "--run", "a", "--config", "b"], "error: --run checks a trained run, which has its config; leave"),

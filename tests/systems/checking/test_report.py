@@ -12,7 +12,7 @@ def test_a_rule_is_one_finding_that_names_three_inputs():
         report.add("embed_text", "accept any text", f"ValueError ({place})", "fix it", place)
     report.add("train", "be a function", "None", "write it")
     assert [str(finding) for finding in report.findings] == [
-        "team: embed_text: error: must accept any text; found ValueError (a) for a, b, c and 2 more: fix it",
+        "team: embed_text: error: must accept any text; found ValueError (a) for a, b, c, and 2 more: fix it",
         "team: train: error: must be a function; found None: write it",
     ]
 
