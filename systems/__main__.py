@@ -55,7 +55,7 @@ def show(options: argparse.Namespace) -> None:
 def check(options: argparse.Namespace) -> int:
     """Check that a system keeps the contract: train it briefly on awkward data, probe its model, list all problems."""
     if not options.run_folder:
-        request_checks.check_system(options.system)
+        request_checks.check_module(options.system)
         request_checks.check_keys(options.system, options.config, options.set)
     with _importing():
         from systems.checking.check import check_system
@@ -71,7 +71,7 @@ def check(options: argparse.Namespace) -> int:
 def train(options: argparse.Namespace) -> None:
     """Train a system into a run folder, or resume an interrupted training."""
     flags = {key: getattr(options, key) for key in FLAGS}
-    request_checks.check_system(options.system)
+    request_checks.check_module(options.system)
     request_checks.check_keys(options.system, options.config, options.set)
     request_checks.check_flags(flags)
     dataset = read_dataset(options.data, DEVELOPMENT, VALIDATION)
