@@ -1,4 +1,4 @@
-"""One run of a sweep: what a worker makes, which metric it is scored by, and how it fails."""
+"""One run of a sweep: how a worker makes it, the metric that scores it, and how it fails."""
 
 import errno
 import math
