@@ -44,7 +44,7 @@ class Published(BaseModel, extra="forbid"):
 
     @property
     def has_sd(self) -> bool:
-        """Whether the paper gives standard deviations."""
+        """True if the paper gives standard deviations."""
         for result in self.results:
             for name in self.data.keys() & result.keys():
                 if any(isinstance(value, dict) for value in result[name].values()):

@@ -317,7 +317,7 @@ class Batches(lightning.LightningDataModule):
 
 
 class EpochControl(Callback):
-    """What happens around each epoch: seeding, the epoch's row, learning rate, checkpoints, and the end of training.
+    """A callback that controls each epoch: seeds, the epoch's row, learning rate, checkpoints, and the end of training.
 
     Attributes:
         rows: The row of each epoch that has ended: its number, learning rate, loss and validation values.
@@ -353,7 +353,7 @@ class EpochControl(Callback):
 
     @property
     def ended(self) -> bool:
-        """Whether all epochs are done, or too many were done since the best one."""
+        """True if all epochs are done, or `schedule.patience` epochs brought no improvement."""
         values = self.values
         if len(values) >= self.schedule.epochs:
             return True

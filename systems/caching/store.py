@@ -387,7 +387,7 @@ def _check(connection: sqlite3.Connection) -> None:
 
 
 def _is_inside(span: Span, rows: int) -> bool:
-    """Return whether a span is inside a file of so many rows."""
+    """Return whether a span is inside a file with a number of rows."""
     return 0 <= span.start <= span.start + span.frames <= rows
 
 

@@ -99,12 +99,14 @@ def load_model(module: ModuleType, checkpoint: Path, device: torch.device, repor
             report.add("load_model", "return a model", "None", "return it")
         return None
     moved = None
+    found = "no method to"
     with report.catching("load_model", "return a model that can be moved to a device"):
         if hasattr(model, "to"):
+            found = "None"
             moved = model.to(device)
         if moved is None:
             advice = "make it a torch.nn.Module, or write `def to(self, device): return self`"
-            report.add("load_model", "return a model whose to(device) returns the model there", "none", advice)
+            report.add("load_model", "return a model whose to(device) returns the model on that device", found, advice)
     if moved is not None:
         model = moved
     _check_mode(model, report)

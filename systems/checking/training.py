@@ -41,7 +41,7 @@ def check_config(module: ModuleType, file: Path | None, settings: Sequence[str],
         return None
     required = [name for name, field in model.model_fields.items() if field.is_required()]
     for name in required:
-        report.add("Config", "have a default for every field", "none", "write the one that you would use", name)
+        report.add("Config", "have a default for every field", "none", "write the value that you would use", name)
     if not _refuses_unknown_keys(model):
         found = "that it accepts no_such_key, so it would accept a misspelt key too"
         report.add("Config", "refuse unknown keys", found, FORBID)

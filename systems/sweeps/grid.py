@@ -59,7 +59,7 @@ class Range(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
 
     @property
     def is_whole(self) -> bool:
-        """Whether the range has only whole numbers."""
+        """True if the range has only whole numbers."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
 

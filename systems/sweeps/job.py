@@ -50,7 +50,7 @@ class Job:
         out: The sweep's folder.
         cache: Folder of the cache.
         here: The folder to which paths in configs are relative.
-        stop_early: Whether runs wait after each epoch for permission to continue.
+        stop_early: True if runs wait after each epoch for permission to continue.
         gpus: GPUs of each run, or a share of one.
         cpus: Processors of each run.
     """
@@ -91,7 +91,7 @@ class Outcome(NamedTuple):
         error: The reason why it failed; empty if it did not fail.
         full_disk: The folder whose disk was full, if that is the reason.
         course: With early stopping, the monitored value after each epoch (higher is better).
-        stopped: Whether it was stopped early.
+        stopped: True if it was stopped early.
     """
 
     values: Mapping[str, float]

@@ -213,7 +213,7 @@ class LiveTable:
         text = f"{ended} of {self.results.total}"
         if failed:
             text += f", {failed} failed"
-        # A run may fail at once, so failed runs do not tell the time of the others.
+        # The time of failed runs is not used, because a run may fail immediately.
         seconds = [outcome.seconds for outcome in self.outcomes if not outcome.error]
         if seconds and ended < self.results.total:
             rounds = math.ceil((self.results.total - ended) / self.slots)

@@ -26,7 +26,7 @@ from systems.sweeps.grid import Plan, PlannedRun, Range
 from systems.sweeps.job import Outcome
 
 DIGITS = 4  # significant digits of a sampled number
-ATTEMPTS = 100  # draws of settings that were tried before; after so many, the search ends
+ATTEMPTS = 100  # the search ends after this many draws of settings that were tried before
 
 
 class Search:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from systems.sweeps.search import Search
 
 LOGGERS = ("ray", "ray.tune", "ray.air", "ray.train")  # silenced: the live table and the results show what happens
-DEATHS = 3  # a run fails when so many workers died while they made it
+DEATHS = 3  # a run fails after this many workers have died while making it
 MOST_EPOCHS = 4**8  # the largest number of epochs after which ASHA compares runs
 FOLDER = ".tune"  # Tune's own files, in the sweep's folder; removed at the end
 TUNE_FAILURE = r"Failure # \d+ \(occurred at [^)]*\)"  # the text of Tune before each failure of a trial

@@ -199,7 +199,7 @@ def test_workers_that_always_die_end_the_sweep(tmp_path):
         recorded.recorder.on_trial_recover(1, [], recorded.trial())
         recorded.recorder.on_step_end(1, [])
     recorded.recorder.on_trial_recover(1, [], recorded.trial())
-    with pytest.raises(BadRequest, match=r"workers die one after another \(it died\); see "):
+    with pytest.raises(BadRequest, match=r"workers die one after another \(it died\); read the logs in "):
         recorded.recorder.on_step_end(1, [])
 
 
