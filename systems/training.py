@@ -353,7 +353,7 @@ class EpochControl(Callback):
 
     @property
     def ended(self) -> bool:
-        """True if all epochs are done, or `schedule.patience` epochs brought no improvement."""
+        """True if all epochs are done, or the schedule stops the training."""
         values = self.values
         if len(values) >= self.schedule.epochs:
             return True
