@@ -488,15 +488,3 @@ def audio_batches(
         if waiting:
             yield batch()
             bar.update(len(waiting))
-
-
-__all__ = [
-    "Captioner",
-    "Retriever",
-    "captions",
-    "configure",
-    "embeddings",
-    "similarity",
-    "system",
-    "train",
-]

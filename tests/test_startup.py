@@ -1,4 +1,4 @@
-"""A wrong request is answered before the libraries that take seconds to import."""
+"""A wrong request is answered before libraries whose import takes seconds are imported."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# pandas is not among them: `evaluation report` and `submission leaderboard` begin with it.
+# pandas is not one of them: `evaluation report` and `submission leaderboard` import it first.
 HEAVY = ("torch", "lightning", "torchmetrics", "transformers", "gensim", "ray", "matplotlib", "sklearn", "jinja2")
 SCRIPT = """
 import importlib, json, sys

@@ -26,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -98,15 +98,15 @@ class Store:
         self.index, self.file, self.lock = (self.folder / name for name in ("index.sqlite", "features.f32", "lock"))
         self.width = width
 
-    def rows(self, paths: Sequence[Path], compute: Compute, digests: Digests | None = None) -> list[np.ndarray]:
+    def rows(self, paths: Sequence[Any], compute: Compute, digests: Digests | None = None) -> list[np.ndarray]:
         """Return the rows of every sound, computing those that are not in the store.
 
         Args:
-            paths: The sounds.
+            paths: The sounds, as paths of files unless `digests` is given.
             compute: Called with the sounds that are not in the store. For each in turn, it yields the rows, or the
                 reason why the sound cannot be used.
-            digests: Returns a digest for each of `paths` (default: digests of files with these paths). Give it if
-                `paths` are not paths of files, but texts, for instance.
+            digests: Returns a digest for each of `paths`, which may then be texts, for instance (default: digests of
+                the files' contents).
 
         Returns:
             (rows, width) for each sound, in the order of `paths`: read-only views into the memory-mapped file.
@@ -128,7 +128,7 @@ class Store:
             index = self._complete(requested, hashed, compute)
         return self._views([index.spans[digest] for digest in identities])
 
-    def _complete(self, requested: Mapping[str, Path], hashed: Sequence[tuple], compute: Compute) -> Index:
+    def _complete(self, requested: Mapping[str, Any], hashed: Sequence[tuple], compute: Compute) -> Index:
         """Enter the digests of sounds, compute the rows that are missing, and return the new index.
 
         If the store cannot be written but holds all requested sounds, its index is returned as it is.
@@ -169,7 +169,7 @@ class Store:
             return Index(intact)
 
     def _fill(
-        self, requested: Mapping[str, Path], compute: Compute, connection: sqlite3.Connection, file: BinaryIO
+        self, requested: Mapping[str, Any], compute: Compute, connection: sqlite3.Connection, file: BinaryIO
     ) -> None:
         """Compute the rows of the requested sounds that are not in the index."""
         spans = _spans(connection)

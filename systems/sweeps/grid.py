@@ -93,13 +93,13 @@ class Plan(BaseModel, extra="forbid", frozen=True):
             if isinstance(levels, list | dict):
                 names = [show(level) for level in levels]
                 if len(set(names)) < len(names):
-                    raise ValueError(f"the levels of {factor} must differ; found one of them twice")
+                    raise ValueError(f"the levels of {factor} must differ")
                 if isinstance(levels, list):
                     levels = {name: {str(factor): level} for name, level in zip(names, levels, strict=True)}
                 else:
                     levels = dict(zip(names, levels.values(), strict=True))
             if not levels:
-                raise ValueError(f"{factor} must have at least one level; found none")
+                raise ValueError(f"{factor} must have at least one level")
             named[str(factor)] = levels
         return named
 

@@ -70,9 +70,9 @@ def test_other_modules_are_refused_before_they_are_imported(place, name, found):
     before = set(sys.modules)
     with pytest.raises(modules.UntrustedModule) as refusal:
         modules.must_be_trusted(name, "no such module")
-    said = str(refusal.value)
-    assert said.startswith(f"{REFUSAL}; it names {name}, which is in ")
-    assert f"{found}: read that code, and if you trust it, add --trust {name} " in said
+    message = str(refusal.value)
+    assert message.startswith(f"{REFUSAL}; it names {name}, which is in ")
+    assert f"{found}: read that code, and if you trust it, add --trust {name} " in message
     assert set(sys.modules) == before
     assert not ran(place)
 
@@ -193,9 +193,9 @@ def test_predict_and_floors_do_not_run_the_code_of_a_run(place, clotho_like, cap
         ([str(run), "--retriever", str(run), "--data", str(data)], floors.parser()),
     ):
         assert command(of, asked) == 2
-        said = capsys.readouterr().err.splitlines()[-1]
-        assert said.startswith(line)
-        assert "add --trust runs.evil.payload" in said
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert message.startswith(line)
+        assert "add --trust runs.evil.payload" in message
     assert not ran(place)
 
 

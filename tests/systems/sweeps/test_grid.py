@@ -8,7 +8,7 @@ from systems.sweeps import grid
 SEARCH = {"search": "optuna", "samples": 3, "grid": None}
 GAIN = {"margin": {"low": 0.1, "high": 1}}
 NO_RANGES = "search: error: must have something to vary; found neither `ranges` nor `grid`"
-TWICE = "the levels of size must differ; found one of them twice"
+TWICE = "the levels of size must differ; found {'size': [8, 8]}"
 SAME_NAME = "runs must have different names; found 'a-b' for a b and a-b: rename their levels"
 
 
@@ -23,7 +23,7 @@ def configure(file):
     [
         ({"grid": {}}, "grid: error: must have at least one factor; found none"),
         ({"grid": None}, "grid: error: must have at least one factor; found none"),
-        ({"grid": {"size": []}}, "size must have at least one level; found none"),
+        ({"grid": {"size": []}}, "size must have at least one level; found {'size': []}"),
         ({"grid": {"size": [8, 8]}}, TWICE),
         ({"grid": {"sizes": [8]}}, "sizes: error: unknown key 'sizes'; did you mean 'size'?"),
         ({"grid": {"size": [0]}}, "size: error: Input should be greater than or equal to 1; found 0"),
