@@ -194,8 +194,10 @@ def weights_must_fit(place: Path) -> Iterator[None]:
         title, *differences = str(error).splitlines()
         if not title.startswith("Error(s) in loading state_dict"):
             raise
-        first = cut(differences[0].strip().rstrip(".")) if differences else title
-        message = f"must hold weights of the model that the config describes; {first}"
+        difference = title
+        if differences:
+            difference = cut(differences[0].strip().rstrip("."))
+        message = f"must hold weights of the model that the config describes; {difference}"
         advice = "put the run's own checkpoints back, or train into a new folder"
         raise BadRequest(f"{place}: {message}: {advice}") from None
 
@@ -266,8 +268,11 @@ def read_settings(file: Path | None, settings: Sequence[str]) -> tuple[dict[str,
         BadRequest: The file does not exist, or a setting is not of the form `key=value` or no YAML.
         Faulty: The file is no YAML mapping.
     """
-    values = yamlfiles.read_yaml(file) if file else {}
-    source = str(file) if file else "--set"
+    values: dict[str, object] = {}
+    source = "--set"
+    if file:
+        values = yamlfiles.read_yaml(file)
+        source = str(file)
     given = set()
     for setting in settings:
         key, equals, value = setting.partition("=")

@@ -95,7 +95,7 @@ def check_sweep(file: Path) -> None:
     with contextlib.suppress(Unreadable):
         fields = config_fields(plan.system)
         for key, place in keys.items():
-            if key not in fields:
+            if isinstance(key, str) and key not in fields:
                 findings.append(Finding(str(place), column=key, message=unknown_key(key, fields)))
     if findings:
         raise Faulty(findings, status=2)

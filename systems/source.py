@@ -42,7 +42,9 @@ def digests(system: str, *others: str) -> dict[str, str]:
             continue
         content = file.read_bytes()
         digest_by_name[name] = hashlib.sha256(content).hexdigest()[:16]
-        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        package = name
+        if file.name != "__init__.py":
+            package = name.rpartition(".")[0]
         waiting += _imports(content, package)
     return dict(sorted(digest_by_name.items()))
 

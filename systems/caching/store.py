@@ -148,7 +148,8 @@ class Store:
                     stack.enter_context(exclusive(self.lock))
                     connection = stack.enter_context(closing(self._connect()))
                     # The file is not buffered, so that closing it does not write, which could fail.
-                    file = stack.enter_context(self.file.open("r+b" if self.file.exists() else "w+b", buffering=0))
+                    mode = "r+b" if self.file.exists() else "w+b"
+                    file = stack.enter_context(self.file.open(mode, buffering=0))
                     self._remove_damaged(connection)
                     connection.executemany("INSERT OR REPLACE INTO sounds VALUES (?, ?, ?, ?)", hashed)
                     connection.commit()

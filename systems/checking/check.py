@@ -50,7 +50,9 @@ def check_system(
     """
     if run_folder and (file or settings):
         raise BadRequest("--run checks a trained run, which has its config; leave --config and --set out, or --run")
-    checkpoint = _trained_checkpoint(run_folder, name) if run_folder else None
+    checkpoint = None
+    if run_folder:
+        checkpoint = _trained_checkpoint(run_folder, name)
     report = Report(name)
     module = _import_module(name, report)
     if module is None:

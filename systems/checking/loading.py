@@ -29,7 +29,9 @@ def check_models(name: str, checkpoints: Sequence[Path], report: Report) -> str:
     """
     device = default_device()
     with _fresh_import(name, report) as module:
-        model = load_model(module, checkpoints[0], device, report) if module else None
+        if module is None:
+            return ""
+        model = load_model(module, checkpoints[0], device, report)
         if model is None:
             return ""
         probe = ModelProbe(model, device, report)

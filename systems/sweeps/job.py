@@ -103,8 +103,11 @@ class Outcome(NamedTuple):
 
     def save(self, path: Path) -> None:
         """Write the parts of the outcome that the run's own folder does not hold."""
+        seconds = self.seconds
+        if math.isnan(seconds):
+            seconds = None
         content = {
-            "seconds": None if math.isnan(self.seconds) else self.seconds,
+            "seconds": seconds,
             "error": self.error,
             "course": list(self.course),
             "stopped": self.stopped,
@@ -116,7 +119,9 @@ class Outcome(NamedTuple):
 def read_outcome(path: Path) -> Outcome:
     """Read an outcome that `Outcome.save` wrote; it has no metric values."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    seconds = math.nan if content["seconds"] is None else content["seconds"]
+    seconds = content["seconds"]
+    if seconds is None:
+        seconds = math.nan
     course = tuple(content.get("course", ()))
     return Outcome({}, seconds, content["error"], course=course, stopped=content.get("stopped", False))
 

@@ -158,7 +158,9 @@ def read_outcomes(results: Results, job: Job, configs: Mapping[str, BaseModel], 
     findings: list[Finding] = []
     for run in results.runs:
         folder, record = job.run_folder(run.name), job.record(run.name)
-        recorded = read_outcome(record) if record.is_file() else Outcome({}, math.nan)
+        recorded = Outcome({}, math.nan)
+        if record.is_file():
+            recorded = read_outcome(record)
         if recorded.error or (recorded.stopped and job.stop_early):
             results.outcomes[run.name] = recorded
         if not folder.is_dir():

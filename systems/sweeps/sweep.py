@@ -74,7 +74,10 @@ def sweep(
     """
     _check_resources(cpus, gpus)
     plan = grid.read(file)
-    runs = grid.extremes(plan) if plan.search else grid.plan_runs(plan, file)
+    if plan.search:
+        runs = grid.extremes(plan)
+    else:
+        runs = grid.plan_runs(plan, file)
     configs = grid.configure(plan, runs, file)
     if plan.stop_early:
         _check_monitors(configs)
@@ -105,8 +108,12 @@ def sweep(
         from systems.sweeps import timing
 
         here = [{"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}]
-        job = replace(job, gpus=default_gpus(here) if gpus is None else gpus)
-        timing.show(job, results, configs, dataset, None if address else count_slots(here, job))
+        if gpus is None:
+            job = replace(job, gpus=default_gpus(here))
+        slots = None
+        if not address:
+            slots = count_slots(here, job)
+        timing.show(job, results, configs, dataset, slots)
         return 0
     check_ray(address, f"sweeps need ray; {INSTALL}")
     with _only_sweep(job.out):
@@ -140,7 +147,8 @@ def _make_runs(
         for run in results.having(DONE, STOPPED):
             search.add(run, results.outcomes[run.name])
     with tune.cluster(address) as nodes:
-        job = replace(job, gpus=default_gpus(nodes) if gpus is None else gpus)
+        if gpus is None:
+            job = replace(job, gpus=default_gpus(nodes))
         waiting = _in_order(results.having(OPEN, FAILED), plan)
         tune.make_runs(job, results, waiting, search, count_slots(nodes, job))
 
