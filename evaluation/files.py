@@ -14,17 +14,17 @@ from pathlib import Path
 from evaluation.findings import BadRequest
 
 
-def no_file(path: Path, wanted: str) -> BadRequest:
+def no_file(path: Path, expected: str) -> BadRequest:
     """Return the error for a prediction that does not exist or is a folder; it lists the predictions of a run folder.
 
     Args:
         path: The given path.
-        wanted: What to give instead, in the words of a message.
+        expected: What to give instead, in the words of a message.
     """
     if not path.is_dir():
-        return BadRequest(f"{path}: no such file; give {wanted}")
+        return BadRequest(f"{path}: no such file; give {expected}")
     predictions = sorted(str(file) for file in path.glob("predictions/*") if file.suffix in (".npz", ".csv"))
-    return BadRequest(f"{path}: is a folder; give {' or '.join(predictions) or wanted}")
+    return BadRequest(f"{path}: is a folder; give {' or '.join(predictions) or expected}")
 
 
 @contextlib.contextmanager

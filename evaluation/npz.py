@@ -1,4 +1,4 @@
-"""Reading arrays of an NPZ file that nobody has checked: their size is known before they are unpacked.
+"""Reading the arrays of an NPZ file from an unknown source, with a check of their sizes before they are unpacked.
 
 An NPZ file is a zip whose entries may be compressed a thousandfold: one megabyte can hold a gigabyte of zeros. Each
 array begins with a header that has its shape and type. `read_header` reads only this header, so that the caller can

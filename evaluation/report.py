@@ -12,7 +12,7 @@ This module does not import pandas, so that commands without a table start quick
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -224,5 +224,5 @@ def latex_text(text: str) -> str:
     return _LATEX_SPECIAL.sub(lambda match: _LATEX[match[0]], text)
 
 
-def _latex_row(cells: Any) -> str:
+def _latex_row(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"

@@ -1,9 +1,9 @@
 """Checks of audio containers: refuse files that are cut off or damaged, and make the decoder read the whole file.
 
-libsndfile decodes a file that was cut off without an error, as if it were shorter. Each container has its own record of
-its length. This module has one function for each container, which compares this record with the bytes of the file. WAV,
-RF64, Wave64, AIFF, AU and CAF have sizes in their headers, so only headers are read. In Ogg and MP3 files, the headers
-of all pages or frames are read. A FLAC file has its number of samples, which the decoder compares.
+libsndfile reports no error for a file that was cut off: it decodes the file as if it were shorter. Each container has
+its own record of its length. This module has one function for each container, which compares this record with the bytes
+of the file. WAV, RF64, Wave64, AIFF, AU and CAF have sizes in their headers, so only headers are read. In Ogg and MP3
+files, the headers of all pages or frames are read. A FLAC file has its number of samples, which the decoder compares.
 
 The functions for WAV, Ogg and MP3 also return the sources to decode one after the other. A source is the path of the
 file, or bytes if the decoder would not read the whole file: an MP3 without its length, joined files, or a WAV that was
@@ -481,10 +481,13 @@ def _mp3(path: Path, content: bytes, start: int) -> list[Source]:
     while position < len(content):
         frame = _mp3_frame(content[position : position + 4])
         if frame is None or (stream is not None and frame.stream != stream):
-            rest = content[position:]
+            remaining = content[position:]
             position = _behind_tags(content, position, stream)
             if position is None:
-                missing = 4 - len(rest) if len(rest) < 4 and rest[0] == 0xFF else 0
+                if len(remaining) < 4 and remaining[0] == 0xFF:  # the beginning of a frame's header
+                    missing = 4 - len(remaining)
+                else:
+                    missing = 0
                 break
             continue
         stream = frame.stream

@@ -33,7 +33,7 @@ from evaluation.metrics import bert_score, captioning, fense, spice
 from evaluation.metrics.java import Unavailable, find_java
 from tests.evaluation.tiny_models import SENTENCES, published, refused
 
-# What is there, and what is said where it is not
+# Assets that are absent or present
 
 
 def test_what_is_absent_is_said_with_its_size_and_command(nothing):
@@ -78,7 +78,7 @@ def test_models_under_other_names_and_folders(nothing, hub, tmp_path, monkeypatc
     shutil.copytree(hub / "models--roberta-large", tmp_path / "hub" / "models--FacebookAI--roberta-large")
     assert assets.missing("bert", nothing) is None
     weights = next((tmp_path / "hub").rglob("model.safetensors"))
-    weights.rename(weights.with_name("pytorch_model.bin"))  # as older versions of transformers fetched it
+    weights.rename(weights.with_name("pytorch_model.bin"))  # the name in older versions of transformers
     assert assets.missing("bert", nothing) is None
     weights.with_name("pytorch_model.bin").unlink()
     assert assets.missing("bert", nothing)
@@ -120,7 +120,7 @@ def test_loading_is_silent_and_leaves_the_random_state_alone(home, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-# Fetching
+# Downloading
 
 
 @dataclass
@@ -130,8 +130,8 @@ class Server:
     files: dict[str, bytes]
     url: str = ""
     asked: list[tuple[str, str | None]] = field(default_factory=list)  # path, Range header
-    gone: set[str] = field(default_factory=set)  # what is listed and not there
-    cuts: list[int] = field(default_factory=list)  # after how many bytes to cut the next answers
+    gone: set[str] = field(default_factory=set)  # files that are listed but do not exist
+    cuts: list[int] = field(default_factory=list)  # number of bytes after which the next answers are cut
 
 
 def handler(server: Server) -> type[BaseHTTPRequestHandler]:
@@ -365,7 +365,7 @@ def test_a_checker_that_is_not_the_published_one(nothing, server):
     path.write_bytes(b"mine")
     assert "move it away and run the same command again" in refused(lambda: assets.fetch(["fense"], nothing))
     assert path.read_bytes() == b"mine"
-    path.write_bytes(whole)  # put there by hand
+    path.write_bytes(whole)  # downloaded by other means
     server.asked.clear()
     assets.fetch(["fense"], nothing)
     assert f"/{path.name}" not in [asked for asked, _ in server.asked]

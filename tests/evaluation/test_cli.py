@@ -1,4 +1,4 @@
-"""Running a command: exit statuses, and readers that leave."""
+"""Running a command: exit statuses, and output streams that are closed early."""
 
 import argparse
 import errno
@@ -97,7 +97,7 @@ sys.exit(command(parser))
 
 @pytest.fixture
 def leaving(tmp_path):
-    """Run the command above with some shell redirection; return its status and what the others printed."""
+    """Run the command above with a shell redirection; return its exit status and the output of the shell line."""
     (tmp_path / "leaving.py").write_text(LEAVING)
 
     def run(outcome: str, redirection: str) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""The command line: exit status, what goes where, and never a traceback."""
+"""The command line: exit statuses, standard output and standard error, and no traceback."""
 
 import functools
 import io
@@ -24,12 +24,12 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def run(capsys):
-    """Give a command line in this process; return exit status, standard output and standard error."""
+    """Run a command line in this process; return exit status, standard output and standard error."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         try:
             status = command(parser(), [str(argument) for argument in arguments])
-        except SystemExit as usage:  # argparse's own way to refuse
+        except SystemExit as usage:  # argparse refuses a command line this way
             status = usage.code
         return status, *capsys.readouterr()
 
@@ -129,7 +129,7 @@ def test_a_reader_that_leaves(clotho_like):
 
 
 def test_files_are_written_before_anything_is_printed(scored):
-    """Also where nothing can be printed, as on a full disk."""
+    """They are written even if printing fails, as on a full disk."""
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full")
     one, other, both = (scored / name for name in ("one.json", "other.json", "both.json"))
@@ -238,7 +238,7 @@ def test_score_against_another_truth(run, scored):
     status, out, err = score(run, scored, "--relevance", scored / "relevance.csv", "--metrics", "mAP@16", "R@2")
     assert status == 0
     assert err.count("\n") == 1
-    assert "note" in err  # four queries are beyond that truth
+    assert "note" in err  # four queries are not in that truth
     # b.wav is second and c.wav third: (1/2 + 2/3) / 2, and one of the two in the first two.
     assert [line.split()[:2] for line in out.splitlines()[2:4]] == [["mAP@16", "0.583"], ["R@2", "0.500"]]
     assert "|truth:relevance#" in out
@@ -249,7 +249,7 @@ def test_score_with_a_set_of_metrics_and_another_interval(run, scored):
     assert (status, err) == (0, "")
     rows = [line.split()[:2] for line in out.splitlines()[2:-1]]
     assert [name for name, _ in rows] == ["mAP@16", "mAP@10", "R@1", "R@5", "R@10", "MRR", "medR"]
-    # First ranks 1, 2, 3, 4 and, of the query that all four answer, 1.
+    # First ranks: 1, 2, 3, 4, and 1 for the query for which all four clips are relevant.
     assert [value for _, value in rows[-2:]] == [f"{(1 + 1 / 2 + 1 / 3 + 1 / 4 + 1) / 5:.3f}", "2.000"]
     assert "|interval:jackknife-t-95|" in out
 
@@ -303,7 +303,7 @@ def test_a_wrong_score(run, scored, more, status, message):
     (scored / "notes.txt").write_text("notes\n")
     (scored / "broken.npz").write_bytes(b"PK\x03\x04 broken")
     huge = np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), (20_000, 20_000), (0, 0))
-    header = io.BytesIO()  # of 1.6 GB of scores, which are not there
+    header = io.BytesIO()  # a header of 1.6 GB of scores, without the scores
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(huge))
     with zipfile.ZipFile(scored / "huge.npz", "w") as file:
         for name in ("queries", "file_names", "scores"):

@@ -1,4 +1,4 @@
-"""Explanations of names that are not the data's."""
+"""Explanations of names that differ from those of the data."""
 
 import unicodedata
 

@@ -239,7 +239,7 @@ def test_npz_that_does_not_hold(content, message, tmp_path, recwarn):
 
 
 def packed(method: int = zipfile.ZIP_DEFLATED, **arrays) -> bytes:
-    """A compressed npz of headers alone, or of headers and zeros as far as 100 MB."""
+    """A compressed npz of headers, with up to 100 MB of zeros."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", method) as archive:
         for name, array in ({"queries": texts("q"), "file_names": texts("a", "b")} | arrays).items():
@@ -316,7 +316,7 @@ def test_npz_that_would_take_all_memory_is_refused_unread(content, message, tmp_
 
 
 def test_npz_may_hold_more_than_is_asked(tmp_path):
-    """Queries beyond the truth's are left out, and clips of no split count as wrong; neither is too much."""
+    """Unknown queries are ignored and unknown clips count as wrong; they do not make a file too large."""
     more = Similarity(tuple(map(str, range(50))), tuple(map(str, range(70))), np.zeros((50, 70)))
     more.save(tmp_path / "it.npz")
     assert read_retrieval(tmp_path / "it.npz", ASKED).scores.shape == (50, 70)
@@ -471,7 +471,7 @@ LIMITS = [np.finfo(kind) for kind in (np.float32, np.float64)]
     ids=str,
 )
 def test_a_matrix(kind, dialect, tmp_path):
-    """Every number that was written, bit for bit; however it is laid out."""
+    """Every number is read bit for bit, in every CSV dialect."""
     scores = np.random.default_rng(0).normal(size=(7, 4)).astype(kind)
     limits = np.finfo(kind)
     scores[0], scores[1] = (limits.max, limits.min, limits.smallest_subnormal, -0.0), scores[1, 0]
@@ -485,7 +485,7 @@ def test_a_matrix(kind, dialect, tmp_path):
 
 
 def test_a_matrix_of_short_numbers_ranks_alike(tmp_path):
-    """Of a float32 numpy writes as few digits as will do: as float64 another number, in the same order, tied alike."""
+    """A float32 is written with few digits, which are another number in float64, but order and ties stay the same."""
     scores = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32).round(1)
     (tmp_path / "it.csv").write_text(matrix_csv(scores, texts=lambda x: str(np.float32(x))))
     again = read_retrieval(tmp_path / "it.csv")
@@ -563,7 +563,7 @@ ROWS = st.lists(st.tuples(NAME, st.lists(CELL, min_size=0, max_size=3)), min_siz
 @settings(max_examples=400, deadline=None, database=None)
 @given(ROWS, st.sampled_from(["\n", "\r\n", "\r"]), st.booleans())
 def test_the_fast_way_reads_as_the_slow_one(tmp_path_factory, rows, end, last):
-    """Whatever a file holds, what is read or refused does not depend on whether it could be read fast."""
+    """The fast and the slow reader return or refuse the same, for any file."""
     path = tmp_path_factory.getbasetemp() / "fast.csv"
     lines = [",".join([name, *cells]) for name, cells in [("index", ["a.wav", '"b, c.wav"']), *rows]]
     path.write_bytes((end.join(lines) + end * last).encode())
@@ -584,7 +584,7 @@ def test_the_fast_way_reads_as_the_slow_one(tmp_path_factory, rows, end, last):
 
 
 def test_a_matrix_reads_fast(tmp_path):
-    """A million scores, beside Python's own reading of them: no more than half again what csv and float take."""
+    """Reading many scores takes at most 1.5 times as long as Python's `csv` and `float` alone."""
     scores = np.random.default_rng(0).normal(size=(600, 600))
     path = tmp_path / "it.csv"
     path.write_text(matrix_csv(scores, names=[f"{n}.wav" for n in range(600)]), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""YAML files of any content are read within bounds, or refused with a line."""
+"""YAML files of any content are read in bounded time and memory, or refused with a line number."""
 
 import pytest
 import yaml

@@ -1,4 +1,4 @@
-"""Data folders, good and bad. The tables give what a user sees, word for word."""
+"""Valid and invalid data folders. The tables have the messages that users see, word for word."""
 
 import csv
 import dataclasses
@@ -38,7 +38,7 @@ def rows(*lines: str, header: str = HEADER) -> str:
 
 
 def write(folder: Path, files: dict[str, str | bytes | None]) -> Path:
-    """Write files by their path, leaving out those that are None."""
+    """Write files by path; skip files whose content is None."""
     for name, content in files.items():
         if content is not None:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ BOTH = "Something is heard.,\"['a.wav', 'b.wav']\""
 
 
 def as_b(name: str, content: bytes = WAV) -> dict[str, bytes | None]:
-    """The second clip's sound under another name."""
+    """The audio file of the second clip under another name."""
     return {"development/b.wav": None, f"development/{name}": content}
 
 
@@ -65,7 +65,7 @@ def row_b(name: str) -> str:
     return B.replace("b.wav", name)
 
 
-# What is wrong, how it comes about, and all that is said of it.
+# For each error: the files that cause it, and the complete message.
 FAULTS = {
     # The header
     "wrong header": (
@@ -390,7 +390,7 @@ FAULTS = {
 {RELEVANCE}:3: grades: error: must not all be 0; give a relevant clip a grade above 0, or remove the query
 {RELEVANCE}:4: grades: error: must be a list of finite numbers, 0 or more, like [2, 0.5]; found '[-1]'""",
     ),
-    # The metadata: whatever is wrong there is a warning
+    # The metadata, where all findings are warnings
     "metadata: unknown clip": (
         {METADATA: "file_name,keywords\na.wav,dog\nc.wav,cat\n"},
         f"{METADATA}:3: file_name: warning: 'c.wav' is not a clip of development",
@@ -449,7 +449,7 @@ def test_a_fault_is_one_finding(tmp_path, files, said):
     folder = write(tmp_path, GOOD | files)
     _, findings = check_dataset(folder)
     assert "\n".join(map(str, findings)) == said
-    of_sound = said.endswith(("replace the file", "replace it", "copy it again"))  # reading does not decode
+    of_sound = said.endswith(("replace the file", "replace it", "copy it again"))  # only `check_dataset` decodes
     if ": error: " in said and not of_sound:
         with pytest.raises(Faulty) as faulty:
             read_dataset(folder)
@@ -916,7 +916,7 @@ def test_esc10(shared):
     assert {len(names) for names in split.truth.values()} == {8}
 
 
-# Names that all differ alike -----------------------------------------------------------------------------------------
+# Names with one common difference -------------------------------------------------------------------------------------
 
 
 def test_sounds_of_another_extension_are_one_finding(tmp_path):

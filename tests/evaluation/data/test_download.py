@@ -23,7 +23,7 @@ from evaluation.findings import BadRequest
 
 PUBLISHED = Path(__file__).parents[3].parent / "shared" / "data" / "clotho"
 SPLITS = ("development", "validation", "evaluation")
-# Names as Clotho has them: a leading space, commas, dots in the stem, entities, a name that stands in two splits.
+# Names like Clotho's: a leading space, commas, dots in the stem, entities, and a name that is in two splits.
 NAMES = {
     "development": (" Ambience Birds.wav", "FREEZER_DOOR_OPEN_CLOSE.wav", "KOOKABURRA..WAV.wav"),
     "validation": ("a, b, c.wav", "d &amp; e .wav"),
@@ -39,11 +39,11 @@ class Server:
     url: str = ""
     asked: list[tuple[str, str | None]] = field(default_factory=list)  # file name, Range header
     sent: list[int] = field(default_factory=list)  # bytes of each answer's body
-    cuts: dict[str, list[int]] = field(default_factory=dict)  # after how many bytes to cut the next answers
-    statuses: dict[str, list[int]] = field(default_factory=dict)  # what to answer next instead of the file
-    ranges: bool = True  # whether it honours Range
+    cuts: dict[str, list[int]] = field(default_factory=dict)  # number of bytes after which the next answers are cut
+    statuses: dict[str, list[int]] = field(default_factory=dict)  # statuses of the next answers, which have no file
+    ranges: bool = True  # True if the server supports Range
     block: int = 1  # an answer to a Range starts at a multiple of this
-    lengths: bool = True  # whether it says how much it sends; if not, a cut looks like an end
+    lengths: bool = True  # True if it sends Content-Length; without it, a cut looks like the end
 
     def count(self, name: str) -> int:
         return sum(asked == name for asked, _ in self.asked)
@@ -84,7 +84,7 @@ def handler(server: Server) -> type[BaseHTTPRequestHandler]:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The nine files of a small record: one archive with a folder inside, one without, one with more than sounds."""
+    """The nine files of a small record: one archive with a folder, one without, one with files that are not audio."""
     root, noise, made = tmp_path_factory.mktemp("record"), np.random.default_rng(0), {}
     for split, names in NAMES.items():
         folder = root / split
@@ -122,7 +122,7 @@ def server(files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 def publish(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make what the server has the published record."""
+    """Make the server's files the published record."""
     table = [
         replace(remote, md5=md5(server.files[remote.name]), bytes=remote.bytes and len(server.files[remote.name]))
         for remote in download.CLOTHO
@@ -135,7 +135,7 @@ def md5(content: bytes) -> str:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, by its path from there."""
+    """Return the contents of all files in a folder, by relative path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -180,7 +180,7 @@ def test_after_a_cut_only_the_rest_is_sent(lengths, tmp_path, server, files):
 def test_a_later_call_goes_on_where_the_first_gave_up(tmp_path, server, files):
     server.cuts[ARCHIVE] = [1024]
     server.files = {name: content for name, content in files.items() if name != "clotho_audio_validation.7z"}
-    refused(tmp_path, server)  # the validation archive is not there
+    refused(tmp_path, server)  # the validation archive is missing
     shutil.rmtree(tmp_path / "development")
     (tmp_path / ".downloads" / f"{ARCHIVE}.part").write_bytes(files[ARCHIVE][:1024])
     server.files, server.asked = dict(files), []
@@ -207,7 +207,7 @@ def test_a_whole_part_of_unknown_size_is_not_fetched_again(tmp_path, server, fil
     assert next(remote.bytes for remote in download.CLOTHO if remote.name == name) is None
     (tmp_path / ".downloads").mkdir()
     (tmp_path / ".downloads" / f"{name}.part").write_bytes(files[name])
-    download.clotho(tmp_path, base_url=server.url)  # the server answers 416: nothing beyond it
+    download.clotho(tmp_path, base_url=server.url)  # the server answers 416: no further bytes
     assert (name, f"bytes={len(files[name])}-") in server.asked
     assert (tmp_path / "evaluation").is_dir()
 
@@ -231,7 +231,7 @@ def test_a_passing_failure_is_tried_again(status, tmp_path, server):
 
 
 def test_only_failures_in_a_row_count(tmp_path, server):
-    server.cuts[ARCHIVE] = [256] * 8  # twice as many as there are attempts, each some way further
+    server.cuts[ARCHIVE] = [256] * 8  # twice the number of attempts, each with some progress
     download.clotho(tmp_path, base_url=server.url)
     assert server.count(ARCHIVE) == 9
 
@@ -308,7 +308,7 @@ def test_whatever_happens_the_file_is_right_or_absent(
 
 
 def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> bytes:
-    """An archive with a member of that name, which py7zr itself declines to write; `link.wav` is a symbolic link."""
+    """Return an archive with a member of a name that py7zr itself refuses to write; `link.wav` is a symbolic link."""
     folder = tmp_path / "evil"
     folder.mkdir()
     soundfile.write(folder / "good.wav", np.zeros(10), 8000)
@@ -347,7 +347,7 @@ def test_an_interrupted_unpack_is_redone_from_the_archive(stop, tmp_path, server
         patch.setattr(py7zr.SevenZipFile, "extractall", stopped)
         download.clotho(tmp_path, base_url=server.url)
     assert not (tmp_path / "development").exists()
-    (tmp_path / ".downloads" / "unpack-killed" / "ready").mkdir(parents=True)  # as a process that is killed leaves it
+    (tmp_path / ".downloads" / "unpack-killed" / "ready").mkdir(parents=True)  # left by a killed process
     server.asked.clear()
     download.clotho(tmp_path, base_url=server.url)
     assert not server.count(ARCHIVE)
@@ -434,7 +434,7 @@ def test_a_disk_that_is_too_small_is_said_before_the_archives(free, fits, tmp_pa
     monkeypatch.setattr(download, "CLOTHO", tuple(table))
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=free))
-    message = refused(tmp_path, server)  # even where it fits: the server has no such archive
+    message = refused(tmp_path, server)  # even with enough space, because the server has no such archive
     assert ("11.8GB must be free" in message and "found 11.0GB" in message) is not fits
     assert bool(server.count(ARCHIVE)) is fits
     assert (tmp_path / TABLE).exists()
@@ -452,7 +452,7 @@ def test_a_disk_that_is_too_small_to_unpack(tmp_path, server, monkeypatch):
 def test_the_space_needed_is_the_peak_less_what_is_there(tmp_path):
     one, two = download.Remote("a.7z", "", 1000, "development"), download.Remote("b.7z", "", 900, "validation")
     assert download._space(tmp_path, []) == 0
-    assert download._space(tmp_path, [one]) == 2600  # the archive, and 1.6 times as much sound
+    assert download._space(tmp_path, [one]) == 2600  # the archive, and 1.6 times its size of audio
     assert download._space(tmp_path, [one, two]) == 1600 + 900 + 1440
     (tmp_path / ".downloads").mkdir()
     (tmp_path / ".downloads" / "a.7z.part").write_bytes(bytes(400))
