@@ -42,7 +42,7 @@ def make(options: argparse.Namespace) -> None:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Read every split and decode every sound; print all findings and a table of the splits."""
+    """Read every split and decode every audio file; print all findings and a table of the splits."""
     text, findings = check_dataset(options.folder)
     say(findings)
     errors = count(findings)

@@ -124,10 +124,12 @@ class Match:
             share = f"all {total}"
         else:
             share = f"{len(self.pairs)} of {total}"
-        whose = f"{owner}'" if owner.endswith("s") else f"{owner}'s"
+        possessive = f"{owner}'s"
+        if owner.endswith("s"):
+            possessive = f"{owner}'"
         what = " and ".join(rule.what for rule in rules)
         difference = f"{what}: {example(given)} where {owner} have {example(expected)}"
-        return f"{share} {noun} differ from {whose} only in {difference}; write the {noun} as in {source or owner}"
+        return f"{share} {noun} differ from {possessive} only in {difference}; write the {noun} as in {source or owner}"
 
 
 def match(given: Iterable[str], expected: Iterable[str], rules: Sequence[str]) -> dict[str, str]:

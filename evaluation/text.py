@@ -93,8 +93,10 @@ def first_items(items: Sequence[str], limit: int, separator: str = ", ") -> str:
 
 def table(rows: Sequence[Sequence[object]], headers: Sequence[str], numbers: Sequence[int] = ()) -> str:
     """Format rows as a text table; the columns with the indices in `numbers` are aligned right."""
-    align = ["right" if column in numbers else "left" for column in range(len(headers))]
-    return tabulate(rows, headers=headers, colalign=align if rows else None, disable_numparse=True, tablefmt="simple")
+    align = None  # tabulate refuses an alignment for a table without rows
+    if rows:
+        align = ["right" if column in numbers else "left" for column in range(len(headers))]
+    return tabulate(rows, headers=headers, colalign=align, disable_numparse=True, tablefmt="simple")
 
 
 def plural(number: int, noun: str) -> str:

@@ -112,7 +112,8 @@ def _read(source: Source) -> tuple[np.ndarray, int]:
             _check_size(file)
             # This gives the same floats for 16-bit samples as libsndfile, in half the time.
             is_short = file.subtype == "PCM_16"
-            samples = _read_frames(file, "int16" if is_short else "float32")
+            dtype = "int16" if is_short else "float32"
+            samples = _read_frames(file, dtype)
             if file.seekable() and len(samples) < file.frames:
                 message = f"is cut off: {len(samples)} of the {file.frames} samples that its header promises"
                 raise UnusableSound(f"{message}; copy it again")

@@ -107,12 +107,15 @@ def read_queries(path: Path, findings: list[Finding]) -> tuple[str, ...]:
         if len(cells) != 1:
             message = f"has {len(cells)} columns where the header has 1; quote a caption that holds a comma"
             findings.append(Finding(file, line, message=message))
-        elif fault := text_fault(cells[0]):
+            continue
+        query = cells[0]
+        fault = text_fault(query)
+        if fault:
             findings.append(Finding(file, line, "caption", fault))
-        elif cells[0] in seen:
-            findings.append(Finding(file, line, "caption", f"is already on line {seen[cells[0]]}; keep one of them"))
+        elif query in seen:
+            findings.append(Finding(file, line, "caption", f"is already on line {seen[query]}; keep one of them"))
         else:
-            seen[cells[0]] = line
+            seen[query] = line
     if not records[1:] and readable:
         findings.append(Finding(file, 1, message="has a header but no queries; add a line for each query"))
     return tuple(seen)
@@ -136,7 +139,8 @@ def read_metadata(
     except UnicodeDecodeError:
         text = raw.decode("latin-1")
     problems: list[Finding] = []
-    records, _ = tables.parse_table(text, path.name, problems, ";" if text.startswith("file_name;") else ",")
+    separator = ";" if text.startswith("file_name;") else ","
+    records, _ = tables.parse_table(text, path.name, problems, separator)
     header = records[0][1] if records else []
     metadata: dict[str, Mapping[str, str]] = {}
     if header[:1] != ["file_name"]:

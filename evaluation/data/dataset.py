@@ -137,11 +137,15 @@ class Split:
     @cached_property
     def fingerprint(self) -> str:
         """Eight hexadecimal digits that change with any name, caption or relevance."""
-        relevance = self.relevance and sorted(
-            (query, sorted(names.items() if isinstance(names, Mapping) else names))
-            for query, names in self.relevance.items()
-        )
-        content = repr(([(clip.file_name, clip.captions) for clip in self.clips], relevance, self.blind_queries))
+        relevance = self.relevance
+        if relevance:
+            entries = []
+            for query, names in relevance.items():
+                relevant = names.items() if isinstance(names, Mapping) else names
+                entries.append((query, sorted(relevant)))
+            relevance = sorted(entries)
+        clips = [(clip.file_name, clip.captions) for clip in self.clips]
+        content = repr((clips, relevance, self.blind_queries))
         return hashlib.sha256(content.encode()).hexdigest()[:8]
 
     @cached_property
@@ -210,7 +214,7 @@ def of_another_split(split: Split, given: Collection[str], noun: str) -> str:
         has nearly all of `given`.
     """
     enough = NEARLY_ALL * len(given)
-    own = set(split.queries if noun == "queries" else split.file_names)
+    own = _texts(split, noun)
     if not given or sum(text not in own for text in given) < enough:
         return ""
     for name in SPLITS:
@@ -220,10 +224,17 @@ def of_another_split(split: Split, given: Collection[str], noun: str) -> str:
             other = read_dataset(split.source.parent, name, sound=False)[name]
         except (BadRequest, Faulty, OSError):  # a split that is missing or not valid does not matter here
             continue
-        known = set(other.queries if noun == "queries" else other.file_names)
+        known = _texts(other, noun)
         if sum(text in known for text in given) >= enough:
             return f"these {noun} are of the split {name}; give the prediction of {split.name}, or give --split {name}"
     return ""
+
+
+def _texts(split: Split, noun: str) -> set[str]:
+    """Return the "queries" of a split, or the "names" of its clips."""
+    if noun == "queries":
+        return set(split.queries)
+    return set(split.file_names)
 
 
 # Reading -------------------------------------------------------------------------------------------------------------

@@ -254,7 +254,9 @@ def _connect(url: str, part: Path, name: str, size: int | None) -> None:
         elif length and size and length != size and "Content-Encoding" not in response.headers:
             # The server's error page must not replace gigabytes of data.
             raise requests.ConnectionError(f"the server sends {length} bytes, but the published file has {size}")
-        total = size or (start + length if length else None)
+        total = size
+        if not total and length:
+            total = start + length
         with (
             part.open("ab") as file,
             tqdm(total=total, initial=start, desc=name, unit="B", unit_scale=True) as bar,
@@ -282,7 +284,9 @@ def _reason(failure: requests.RequestException) -> str:
     cause = failure.args[0] if failure.args else failure
     cause = getattr(cause, "reason", cause)
     args = getattr(cause, "args", ())
-    return str(args[0] if args and isinstance(args[0], str) else cause)
+    if args and isinstance(args[0], str):
+        return args[0]
+    return str(cause)
 
 
 def _unpack(archive: Path, sounds: Path, clips: set[str], work: Path) -> None:
@@ -338,9 +342,10 @@ def _extract(archive: Path, into: Path) -> None:
                 path = PureWindowsPath(member.filename)  # splits at both kinds of slash and recognises drives
                 link = member.is_symlink or member.is_junction or not (member.is_file or member.is_directory)
                 if path.anchor or ".." in path.parts or link:
+                    kind = " (a link or a device)" if link else ""
                     raise BadRequest(
                         f"{archive}: members must be plain files and folders inside the archive's folder, found "
-                        f"{member.filename!r}{' (a link or a device)' if link else ''}; nothing was unpacked"
+                        f"{member.filename!r}{kind}; nothing was unpacked"
                     )
             size = sum(member.uncompressed for member in bundle.files)
             check_room(archive.parent, size)

@@ -92,4 +92,5 @@ def warn_of_equal_names(file: str, rows: CaptionRows, findings: list[Finding]) -
         other = seen.setdefault(key, name)
         if other != name:
             message = f"{name!r} and {other!r} are the same file on a disk that ignores case or Unicode form"
-            findings.append(Finding(file, line, "file_name" if line else "", message, WARNING))
+            column = "file_name" if line else ""  # a blind set has no caption file
+            findings.append(Finding(file, line, column, message, WARNING))

@@ -67,7 +67,8 @@ def make_soundscapes(
                 pool = stack.enter_context(ProcessPoolExecutor(workers, initializer=_start_worker))
                 each = partial(pool.map, chunksize=8)
             done = each(partial(_write_clip, new, seed), jobs)
-            captions = list(tqdm(done, "soundscapes", len(jobs), unit="clip", disable=None if progress else True))
+            disable = None if progress else True  # None: disabled if standard error is not a terminal
+            captions = list(tqdm(done, "soundscapes", len(jobs), unit="clip", disable=disable))
         for split in clips:
             _write_tables(new, split, jobs, captions)
 

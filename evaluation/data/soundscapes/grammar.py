@@ -108,7 +108,8 @@ def phrases(kind: str, count: int) -> dict[str, list[tuple[str, int | None]]]:
             times, stated = spoken[-1]
             forms["sound"].append((f"the sound of {several}{times}", stated))
         else:
-            forms["sound"] += [(f"{number} {one if count == 1 else several}", count) for number in NUMBERS[count]]
+            noun = one if count == 1 else several
+            forms["sound"] += [(f"{number} {noun}", count) for number in NUMBERS[count]]
     return forms
 
 

@@ -14,9 +14,15 @@ def scene_text(scene: Scene) -> str:
     >>> scene_text({"x": ("wind", 0), "a": ("dog", 3), "b": ("rain", 0)})
     'wind|dog:3>rain'
     """
-    sources = {role: f"{kind}:{count}" if count else kind for role, (kind, count) in scene.items()}
-    background = f"{sources.pop('x')}|" if "x" in sources else ""
-    return background + ">".join(sources.values())
+    background = ""
+    sequence = []
+    for role, (kind, count) in scene.items():
+        source = f"{kind}:{count}" if count else kind
+        if role == "x":
+            background = f"{source}|"
+        else:
+            sequence.append(source)
+    return background + ">".join(sequence)
 
 
 def scene_from(text: str) -> Scene:

@@ -348,7 +348,8 @@ def render(rng: Generator, scene: Scene) -> np.ndarray:
     seconds = rng.uniform(SHORTEST, LONGEST)
     sound = 10 ** rng.uniform(-3.2, -2.5) * _noise(rng, _time(seconds), (20, 1), (1000, 0.5), (20000, 0.1))
     sequence = [source for role, source in scene.items() if role != "x"]
-    edges = np.linspace(*((0.15, 0.85) if "x" in scene else (0.01, 0.99)), len(sequence) + 1) * seconds
+    first, last = (0.15, 0.85) if "x" in scene else (0.01, 0.99)
+    edges = np.linspace(first, last, len(sequence) + 1) * seconds
     edges[1:-1] += rng.uniform(-0.08, 0.08, len(sequence) - 1) * seconds / len(sequence)
     placed = [
         (source, start, stop, rng.uniform(-8, 0))
