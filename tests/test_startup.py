@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-# pandas is not among them: `evaluation report` and `submission leaderboard` begin with it.
+# pandas is not among them, because `evaluation report` begins with it; `LIGHT` packages start without it.
 HEAVY = ("torch", "lightning", "torchmetrics", "transformers", "gensim", "ray", "matplotlib", "sklearn", "jinja2")
+LIGHT = ("submission",)
 SCRIPT = """
 import importlib, json, sys
 statuses = []
@@ -44,15 +45,25 @@ REQUESTS = [
     "submission validate nowhere.zip --task dcase2022-6b",
     "submission package nowhere --task dcase2022-6b --team baseline/team.yaml --data nowhere",
     "submission leaderboard nowhere --task dcase2022-6b --truth nowhere",
+    "submission leaderboard nowhere --task dcase2022-6b --truth DATA --split evaluation",
+    "submission leaderboard DATA --task dcase2022-6b --truth DATA --split evaluation",
+    "submission leaderboard DATA --task dcase2022-6b --truth DATA --split evaluation --out DATA",
     "submission new --task dcase2022-6x",
 ]
 
 
 @pytest.mark.parametrize("package", ["systems", "evaluation", "submission"])
-def test_a_wrong_request_imports_no_heavy_library(package):
-    requests = [request.split() for request in REQUESTS if request.startswith(f"{package} ")]
+def test_a_wrong_request_imports_no_heavy_library(package, tmp_path):
+    (tmp_path / "captions_evaluation.csv").write_text("file_name,caption_1\n1.wav,It rains.\n", encoding="utf-8")
+    requests = []
+    for request in REQUESTS:
+        if request.startswith(f"{package} "):
+            requests.append(request.replace("DATA", str(tmp_path)).split())
+    heavy = HEAVY
+    if package in LIGHT:
+        heavy = (*HEAVY, "pandas")
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps(requests), json.dumps(HEAVY)],
+        [sys.executable, "-c", SCRIPT, json.dumps(requests), json.dumps(heavy)],
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""The leaderboard: what ranks, what is written, and what no submission can do to either."""
+"""The leaderboard: its ranks and its files, which no hostile submission can damage."""
 
 import csv
 import io
@@ -261,15 +261,15 @@ def test_no_valid_system(tmp_path):
     ("make", "splits", "message"),
     [
         ((), {"retrieval": SPLIT}, "in: no such folder; give one that holds packages"),
-        (("in/",), {"retrieval": SPLIT}, "in: holds no package; give a folder of zips"),
-        (("in/", "in/notes.txt"), {"retrieval": SPLIT}, "in: holds no package; give a folder of zips"),
-        (("in/", "in/A/", "in/A/1.wav", "in/B/"), {"retrieval": SPLIT}, "in: holds no package; give a folder of zips"),
-        (("in/", "in/config.yaml", "in/scores/", "in/scores/s.csv"), {"retrieval": SPLIT}, "in: is a run folder; its"),
-        (("in/", "in/A/", "out/"), {}, "asks for retrieval; one must have captions or relevance: found none"),
-        (("in/", "in/A/"), {"retrieval": made.split("retrieval", 9, 3)}, "must have captions or relevance: found"),
-        (("in/", "in/A/", "out"), {"retrieval": SPLIT}, "out: must be a folder or not there"),
-        (("in/", "in/A/", "out/", "out/findings.txt"), {"retrieval": SPLIT}, "out: holds 'findings.txt', and is no"),
-        (("in/", "in/A/", "out/", "out/leaderboard.json", "out/my.tex"), {"retrieval": SPLIT}, "out: holds 'my.tex'"),
+        (("in/",), {"retrieval": SPLIT}, "in: must hold packages; found none: give a folder of zips"),
+        (("in/", "in/notes.txt"), {"retrieval": SPLIT}, "in: must hold packages; found none"),
+        (("in/", "in/A/", "in/A/1.wav", "in/B/"), {"retrieval": SPLIT}, "in: must hold packages; found none"),
+        (("in/", "in/config.yaml", "in/scores/", "in/scores/s.csv"), {"retrieval": SPLIT}, "found a run folder: give"),
+        (("in/", "in/A/", "out/"), {}, "must have captions or relevance for the set retrieval; found none of these"),
+        (("in/", "in/A/"), {"retrieval": made.split("retrieval", 9, 3)}, "found retrieval without them: give another"),
+        (("in/", "in/A/", "out"), {"retrieval": SPLIT}, "out: must be a folder, or not exist yet; found a file"),
+        (("in/", "in/A/", "out/", "out/findings.txt"), {"retrieval": SPLIT}, "found 'findings.txt': give another"),
+        (("in/", "in/A/", "out/", "out/leaderboard.json", "out/my.tex"), {"retrieval": SPLIT}, "found 'my.tex': give"),
     ],
 )  # fmt: skip
 def test_bad_requests(make, splits, message, tmp_path):

@@ -88,8 +88,8 @@ DONE = [
         "\n    abbreviation: required, 10 characters at most – Use maximum 10 characters.\n",
         "",
     ),
-    (["new", "--task", "dcase2022-6b", "--out", "our/team.yaml"], "our/team.yaml: fill it in, then: python -m", ""),
-    (["package", "run", *REHEARSAL], f"{MADE}: 1 system, valid for dcase2022-6b\na rehearsal: evaluation is", NOTES),
+    (["new", "--task", "dcase2022-6b", "--out", "our/team.yaml"], "our/team.yaml: written; fill it in, then run: ", ""),
+    (["package", "run", *REHEARSAL], f"{MADE}: 1 system, valid for dcase2022-6b\nThis is a rehearsal: ", NOTES),
     (["package", "run", *REHEARSAL, "--out", "deep/er.zip"], "deep/er.zip: 1 system, valid for dcase2022-6b\n", NOTES),
     (["validate", "good.csv", *ANSWERS], "good.csv: valid for dcase2022-6b\n", ""),
     (["validate", "bom.csv", *ANSWERS], "bom.csv: valid for", "bom.csv:1: warning: starts with a BOM; save it as"),
@@ -177,14 +177,14 @@ WRONG_REQUEST = [
     (["valdiate"], "error: argument VERB: invalid choice: 'valdiate'"),
     (["validate", "good.csv"], "error: the following arguments are required: --task"),
     (["package", "run"], "error: the following arguments are required: --task, --team, --data"),
-    (["package", *["run"] * 5, *REHEARSAL], "error: dcase2022-6b takes 1 to 4 systems; 5 runs were given"),
+    (["package", *["run"] * 5, *REHEARSAL], "error: dcase2022-6b accepts 1 to 4 systems; found 5 runs: give 4 at most"),
     (
         ["package", "run", *REHEARSAL[:6]],
-        "error: data: has no retrieval, which dcase2022-6b asks for; for a rehearsal give --split",
+        "error: data: must have the sets of dcase2022-6b; found no retrieval; for a rehearsal, give --split evaluation",
     ),
     (["package", "run", *REHEARSAL, "--team", "no.yaml"], "error: no.yaml: no such file"),
-    (["package", "run", *REHEARSAL, "--out", "good.csv"], "error: good.csv: must end in .zip; give another name"),
-    (["package", "run", *REHEARSAL, "--out", "my.zip"], "error: my.zip: is there already, and no package of dcase2022"),
+    (["package", "run", *REHEARSAL, "--out", "good.csv"], "error: good.csv: the package's name must end in .zip; "),
+    (["package", "run", *REHEARSAL, "--out", "my.zip"], "error: my.zip: already exists, and is not a readable package"),
     (["package", "absent", *REHEARSAL], "error: absent: no such run folder; train one: python -m systems train"),
     (["package", "folder", *REHEARSAL], "error: folder: is no run folder, and has no predictions/; give what `systems"),
     (
@@ -193,17 +193,17 @@ WRONG_REQUEST = [
     ),
     (
         ["leaderboard", "data", *ANSWERS[:2], "--truth", "data", "--split", "evaluation"],
-        "error: data: holds no package",
+        "error: data: must hold packages; found none: give a folder of zips",
     ),
-    (["package", "run", *REHEARSAL, "--excluded", "x"], "error: nothing is known of the training data; give lists"),
-    (["validate", "good.csv", *ANSWERS[:2], "--json", "good.csv"], "error: --json good.csv: must end in .json; give"),
-    (["new", "--task", "dcase2022-6b"], "error: team.yaml is there already; give another name"),
-    (["validate", "run", *ANSWERS], "error: data: has none of dcase2022-6b's sets (retrieval); for a rehearsal give"),
+    (["package", "run", *REHEARSAL, "--excluded", "x"], "error: --excluded needs lists of the training data; give"),
+    (["validate", "good.csv", *ANSWERS[:2], "--json", "good.csv"], "error: --json good.csv: the file's name must end"),
+    (["new", "--task", "dcase2022-6b"], "error: team.yaml already exists; give another name with --out"),
+    (["validate", "run", *ANSWERS], "error: data: must have a set of dcase2022-6b (retrieval); found none of them;"),
     (
         ["validate", "good.csv", *REHEARSAL[:4], "--training", "x"],
-        "error: --training is compared with the task's list of",
+        "error: --training needs the task's list of excluded sounds",
     ),
-    (["validate", "good.csv", *ANSWERS[:2], "--excluded", "x"], "error: nothing is known of the training data; give"),
+    (["validate", "good.csv", *ANSWERS[:2], "--excluded", "x"], "error: --excluded needs lists of the training data;"),
     (["validate", "good.csv", *ANSWERS[:2], "--split", "tset"], "error: unknown split 'tset'; did you mean 'test'?"),
     (["tasks", "dcase2022-6B"], "error: unknown task 'dcase2022-6B'; did you mean 'dcase2022-6b'? there are: "),
     (["validate", "good.csv", *ANSWERS, "--task", "x"], "error: unknown task 'x'; there are: "),
@@ -211,7 +211,7 @@ WRONG_REQUEST = [
     (["validate", "good.csv", *ANSWERS, "--data", "nowhere"], "error: nowhere: no such folder; give a folder in"),
     (["validate", "good.csv", *ANSWERS, "--split", "evaluatoin"], "error: unknown split 'evaluatoin'; did you mean"),
     (["package", "run", *REHEARSAL, "--data", "small"], "error: dcase2022-6b wants 10 clips for a query; evaluation"),
-    (["package", "run", *REHEARSAL, "--out", "run/folder"], "error: run/folder: must end in .zip; give another name"),
+    (["package", "run", *REHEARSAL, "--out", "run/folder"], "error: run/folder: the package's name must end in .zip"),
 ]
 
 
@@ -246,7 +246,7 @@ def test_packages_of_two_years_with_one_name(capsys):
     capsys.readouterr()
     assert call("package", "said", *REHEARSAL, "--task", "dcase2023-6a") == 2
     assert capsys.readouterr().err == (
-        f"error: {made}: is there already, a package of dcase2022-6a; give dcase2023-6a's another name by --out\n"
+        f"error: {made}: already exists, and is a package of dcase2022-6a; give another name with --out\n"
     )
     assert made.read_bytes() == before
     assert call("package", "said", *REHEARSAL, "--task", "dcase2022-6a") == 0  # its own is made anew
@@ -340,8 +340,8 @@ def test_a_folder_with_two_sets_that_may_be_meant(capsys):
     captions = "said/predictions/evaluation.csv"
     assert call("validate", captions, "--task", "dcase2023-6a", "--data", "blind") == 2
     assert capsys.readouterr().err == (
-        f"error: {captions}: must be named as an output of dcase2023-6a, or be given with --split test or --split "
-        "analysis: blind has these sets\n"
+        f"error: {captions}: must have the name of a dcase2023-6a output, because blind has the sets test and "
+        "analysis; rename it, or give --split test or --split analysis\n"
     )
     assert call("validate", captions, "--task", "dcase2023-6a", "--data", "blind", "--split", "test") == 0
     assert call("validate", "good.csv", "--task", "dcase2022-6b", "--data", "blind") == 2

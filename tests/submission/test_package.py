@@ -1,4 +1,4 @@
-"""Packages of nine tasks, made and checked: the layout, the bytes, and what every single slip is called."""
+"""Packages of all nine tasks, made and checked: their layout, their bytes, and the message about every single error."""
 
 import csv
 import io
@@ -167,7 +167,7 @@ def test_what_the_metadata_say(small, team_file, tmp_path):
     ]
     said = [str(finding).replace(f"{tmp_path}/", "") for finding in findings]
     assert len(said) == 3
-    assert said[0].startswith("first/system.yaml: note: does not say system.description.word_embeddings, ")
+    assert said[0].startswith("first/system.yaml: note: has no value for system.description.word_embeddings, ")
     assert "optimizer" not in said[0]
     assert said[1].startswith(
         "second/scores/evaluation.json: note: is not there: the metadata say no results; make it:"
@@ -178,9 +178,9 @@ def test_what_the_metadata_say(small, team_file, tmp_path):
 def test_what_cannot_be_made(small, team_file, tmp_path):
     task, runs, dataset = small("dcase2023-6a")
     team, target = teams.read(task, team_file)[0], tmp_path / "p.zip"
-    with pytest.raises(BadRequest, match="takes 1 to 4 systems; 5 runs were given"):
+    with pytest.raises(BadRequest, match="accepts 1 to 4 systems; found 5 runs"):
         package.make(task, [*runs, *(tmp_path / str(i) for i in range(3))], team, dataset, target)
-    with pytest.raises(BadRequest, match="a run was given twice"):
+    with pytest.raises(BadRequest, match="every run must be a different folder; found one twice"):
         package.make(task, [runs[0], runs[0]], team, dataset, target)
     (runs[0] / "predictions" / "analysis.csv").unlink()
     (runs[1] / "system.yaml").unlink()
@@ -236,22 +236,22 @@ def of_others(content: bytes) -> bytes:
 
 
 OVER = {
-    "half a zip": (cut, "and no package of dcase2022-6b that can be read; give another name by --out"),
+    "half a zip": (cut, "is not a readable package of dcase2022-6b"),
     "a damaged list": (
         lambda content: content.replace(b"PK\1\2", b"PK\1\3"),
-        "and no package of dcase2022-6b that can be read; give another name by --out",
+        "is not a readable package of dcase2022-6b",
     ),
     "damaged data": (
         lambda content: content[:300] + bytes(40) + content[340:],
-        "and no package of dcase2022-6b that can be read; give another name by --out",
+        "is not a readable package of dcase2022-6b",
     ),
     "a later version of zip": (
         lambda content: content.replace(b"PK\1\2\x14\3\x14", b"PK\1\2\x14\3\x5a"),
-        "and no package of dcase2022-6b that can be read; give another name by --out",
+        "is not a readable package of dcase2022-6b",
     ),
-    "an empty zip": (lambda _: b"PK\5\6" + bytes(18), "and no package of dcase2022-6b that can be read; give"),
-    "an empty file": (lambda _: b"", "and no package of dcase2022-6b that can be read; give another name by --out"),
-    "another's package": (of_others, "and no package of dcase2022-6b; give another name"),
+    "an empty zip": (lambda _: b"PK\5\6" + bytes(18), "is not a readable package of dcase2022-6b"),
+    "an empty file": (lambda _: b"", "is not a readable package of dcase2022-6b"),
+    "another's package": (of_others, "is not a package of dcase2022-6b"),
 }
 
 
@@ -267,7 +267,7 @@ def test_only_a_package_that_was_made_here_is_replaced(change, message, small, t
     target.write_bytes(before)
     with pytest.raises(BadRequest) as refusal:
         package.make(task, runs, team, dataset, target)
-    assert str(refusal.value).startswith(f"{target}: is there already, {message}")
+    assert str(refusal.value) == f"{target}: already exists, and {message}; give another name with --out"
     assert target.read_bytes() == before
 
 
@@ -392,14 +392,14 @@ def second_row(change):
     return edit
 
 
-STRAY = "is no part of a submission; take it out"
+STRAY = "is not part of a submission; remove it"
 LABEL = "the folder's name is the system's label; it"
 MUTATIONS = {
     # what is there
-    "no testing output": (lambda f: f.pop(TESTING), f"{A1}: error: there is no {Path(TESTING).name}; add it"),
-    "no analysis output": (lambda f: f.pop(ANALYSIS), f"{A1}: error: there is no {Path(ANALYSIS).name}; add it"),
-    "no metadata": (lambda f: f.pop(META), f"{A1}: error: there is no {Path(META).name}; add it"),
-    "no report": (lambda f: f.pop(REPORT), f": error: there is no report {REPORT}; add it"),
+    "no testing output": (lambda f: f.pop(TESTING), f"{A1}: error: {Path(TESTING).name} is missing; add it"),
+    "no analysis output": (lambda f: f.pop(ANALYSIS), f"{A1}: error: {Path(ANALYSIS).name} is missing; add it"),
+    "no metadata": (lambda f: f.pop(META), f"{A1}: error: {Path(META).name} is missing; add it"),
+    "no report": (lambda f: f.pop(REPORT), f": error: the report {REPORT} is missing; add it"),
     "another CSV": (put(f"{A1}/old.csv", "x"), f"{A1}/old.csv: error: {STRAY}"),
     "another YAML": (put("task6/old.yaml", "x"), f"task6/old.yaml: error: {STRAY}"),
     "a file of another kind": (put(f"{A1}/notes.txt", "x"), f"{A1}/notes.txt: warning: {STRAY}"),
@@ -408,19 +408,19 @@ MUTATIONS = {
     "two reports": (put("task6/report.pdf", made.PDF), f"task6/report.pdf: error: {STRAY}"),
     "five systems": (
         both(system(3), system(4), system(5)),
-        ": error: must not hold more than 4 systems; found 5: "
+        ": error: must not hold more than 4 systems; found 5 ("
         + ", ".join(f"Wu_Mila_task6a_{i}" for i in range(1, 6))
-        + "; only the first 4 are looked at",
+        + "): remove some; only the first 4 were checked",
     ),
     "ten systems": (
         both(*(system(number) for number in range(3, 11))),
-        ": error: must not hold more than 4 systems; found 10: "
+        ": error: must not hold more than 4 systems; found 10 ("
         + ", ".join(f"Wu_Mila_task6a_{i}" for i in range(1, 11))
-        + "; only the first 4 are looked at",
+        + "): remove some; only the first 4 were checked",
     ),
     "the same answers twice": (
         lambda files: files.update({name.replace("_1", "_2"): files[name] for name in (TESTING, ANALYSIS)}),
-        ": warning: Wu_Mila_task6a_2 answers as Wu_Mila_task6a_1 does, byte for byte; is it the right run?",
+        ": warning: Wu_Mila_task6a_2 has the same outputs as Wu_Mila_task6a_1, byte for byte; is it the right run?",
     ),
     # the report
     "report empty": (put(REPORT, b""), f"{REPORT}: error: must be a PDF; it is empty: export the report as PDF"),
@@ -447,12 +447,12 @@ MUTATIONS = {
     # names
     "a folder around": (
         renamed("task6", "Wu_Mila_task6a/task6"),
-        ": note: everything lies in Wu_Mila_task6a/, which is accepted; task6/ is to lie at the top",
+        ": note: must hold task6/ at the top; found it inside Wu_Mila_task6a/, which is accepted",
     ),
     "no folder": (
         renamed("task6/", ""),
-        ": error: must begin with task6/; found Wu_Mila_task6a.technical_report.pdf, Wu_Mila_task6a_1, "
-        "Wu_Mila_task6a_2: put all into a folder task6",
+        ": error: must hold all files in a folder task6/; found Wu_Mila_task6a.technical_report.pdf, Wu_Mila_task6a_1, "
+        "Wu_Mila_task6a_2: move them into task6/",
     ),
     "folder in capitals": (renamed("task6", "Task6"), "Task6: error: must be named task6; rename it"),
     "system's folder in lower case": (
@@ -493,11 +493,13 @@ MUTATIONS = {
     ),
     "metadata of another label": (
         changed(META, "Wu_Mila_task6a_1", "Wu_Mila_task6a_2"),
-        f"{META}:6: submission.label: error: must be Wu_Mila_task6a_1, as the files are named; found Wu_Mila_task6a_2",
+        f"{META}:6: submission.label: error: must be Wu_Mila_task6a_1, the label in the names of the files; found "
+        "Wu_Mila_task6a_2",
     ),
     "another team": (
         both(system(3), renamed("task6/Wu_Mila_task6a_3/Wu", "task6/Li_Mila_task6a_3/Li"), of_li),
-        "task6/Li_Mila_task6a_3: error: must be of Wu_Mila, as the others; found Li_Mila: one package is of one team",
+        "task6/Li_Mila_task6a_3: error: must belong to Wu_Mila, as the other systems do; found Li_Mila: rename it, or "
+        "move it to that team's package",
     ),
     # in the outputs
     "a clip missing": (
@@ -681,8 +683,8 @@ def test_a_null_that_is_written_is_said(small, team_file, tmp_path):
     own = "\n      ".join(["description:", "  word_embeddings: !!null", "  optimizer: null", "  gradient_norm:"])
     team_file.write_text(team_file.read_text().replace("systems: []", f"systems:\n  - system:\n      {own}"))
     found = package.make(task, runs[:1], teams.read(task, team_file)[0], dataset, tmp_path / "p.zip")
-    (unsaid,) = [finding.message for finding in found if finding.message.startswith("does not say")]
-    assert [key for key in asked if key in unsaid] == ["metric_monitored"]
+    (missing,) = [finding.message for finding in found if finding.message.startswith("has no value for")]
+    assert [key for key in asked if key in missing] == ["metric_monitored"]
     (text,) = [text for name, text in unpacked(tmp_path / "p.zip").items() if name.endswith(".yaml")]
     written = yaml.safe_load(text)["system"]["description"]
     assert [written[key] for key in asked] == [None, None, None, "L2", None]
