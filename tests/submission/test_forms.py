@@ -137,11 +137,11 @@ REFUSED = {
     ),
     "an empty caption": (
         predictions.Captions(NAMES, (" ", *CAPTIONS[1:])),
-        "OUT:2: caption_predicted: error: is empty; write a caption",
+        "OUT:2: caption_predicted: error: must not be empty; write a caption",
     ),
     "two lines": (
         predictions.Captions(NAMES, ("A dog\nbarks.", *CAPTIONS[1:])),
-        r"OUT:2: caption_predicted: error: must be one line; found 'A dog\\nbarks.': take the line break out",
+        r"OUT:2: caption_predicted: error: must be one line; found 'A dog\\nbarks.': remove the line break",
     ),
 }
 
@@ -160,11 +160,11 @@ def test_captions_that_are_not_valid_are_not_written(prediction, message, tmp_pa
         (Similarity(QUERIES[1:], NAMES, SCORES.scores[1:]), "RUN: error: no query 'A dog barks.'"),
         (
             Similarity(QUERIES, NAMES[1:], SCORES.scores[:, 1:]),
-            "OUT:1: error: no column scores ' leading.wav'; add one",
+            "OUT:1: error: no column has the scores of ' leading.wav'; add one",
         ),
         (
             Similarity(QUERIES, (*NAMES, "x.wav"), np.zeros((5, 13))),
-            "OUT:1: column 14: error: 'x.wav' is no clip of test",
+            "OUT:1: column 14: error: 'x.wav' is not a clip of test",
         ),
         (
             Similarity(QUERIES, NAMES, SCORES.scores * np.float32(np.inf)),
@@ -212,12 +212,12 @@ MUTATIONS = {
     "tabs": (
         "captions",
         as_csv(CAPTION_ROWS, "\t"),
-        ":1: warning: columns are separated by tabs, which is accepted; dcase2023-6a is written with commas",
+        ":1: warning: columns should be separated by commas in dcase2023-6a; found tabs, which are accepted, too",
     ),
     "commas": (
         "tabs",
         VALID["captions"],
-        ":1: warning: columns are separated by commas, which is accepted; dcase2022-6a is written with tabs",
+        ":1: warning: columns should be separated by tabs in dcase2022-6a; found commas, which are accepted, too",
     ),
     "semicolons": (
         "captions",
@@ -233,12 +233,12 @@ MUTATIONS = {
     "no header": (
         "captions",
         without("captions", 1),
-        HEADER + " leading.wav," + CAPTIONS[0].replace("\t", r"\t") + "; put the header line before this one",
+        HEADER + " leading.wav," + CAPTIONS[0].replace("\t", r"\t") + "; add the header line above this line",
     ),
     "an index": (
         "captions",
         columns("captions", lambda row: ["0", *row]),
-        HEADER + "0,file_name,caption_predicted; leave the first column out, which only counts the rows",
+        HEADER + "0,file_name,caption_predicted; remove the first column, which only numbers the rows",
     ),
     "empty file": ("captions", "", HEADER + "nothing"),
     "header only": (
@@ -249,53 +249,53 @@ MUTATIONS = {
     "clip missing": (
         "captions",
         without("captions", 4),
-        ": file_name: error: no row gives a caption to 'cours d&#39;eau.wav'; add one",
+        ": file_name: error: no row has a caption for 'cours d&#39;eau.wav'; add one",
     ),
     "clip repeated": (
         "captions",
         as_csv([*CAPTION_ROWS, CAPTION_ROWS[3]]),
-        ":14: file_name: error: captions a clip that line 4 captions already: 'cours d&#39;eau.wav'; keep one row a "
-        "clip",
+        ":14: file_name: error: must not repeat a clip; 'cours d&#39;eau.wav' is in line 4 already: keep one of the "
+        "rows",
     ),
     "clip unknown": (
         "captions",
         as_csv([*CAPTION_ROWS, ["x.wav", "More."]]),
-        ":14: file_name: error: 'x.wav' is no clip of test",
+        ":14: file_name: error: 'x.wav' is not a clip of test",
     ),
     "name stripped": (
         "captions",
         cell("captions", 2, 0, "leading.wav"),
-        f":2: file_name: error: 'leading.wav' is no clip of test; there is ' leading.wav', {VERBATIM}",
+        f":2: file_name: error: 'leading.wav' is not a clip of test; there is ' leading.wav', {VERBATIM}",
     ),
     "name unescaped": (
         "captions",
         cell("captions", 4, 0, "cours d'eau.wav"),
-        f":4: file_name: error: \"cours d'eau.wav\" is no clip of test; there is 'cours d&#39;eau.wav', {VERBATIM}",
+        f":4: file_name: error: \"cours d'eau.wav\" is not a clip of test; there is 'cours d&#39;eau.wav', {VERBATIM}",
     ),
     "name in capitals": (
         "captions",
         cell("captions", 12, 0, "10.WAV"),
-        f":12: file_name: error: '10.WAV' is no clip of test; there is '10.wav', {VERBATIM}",
+        f":12: file_name: error: '10.WAV' is not a clip of test; there is '10.wav', {VERBATIM}",
     ),
     "path": (
         "captions",
         cell("captions", 12, 0, "/data/test/10.wav"),
-        f":12: file_name: error: '/data/test/10.wav' is no clip of test; there is '10.wav', {VERBATIM}",
+        f":12: file_name: error: '/data/test/10.wav' is not a clip of test; there is '10.wav', {VERBATIM}",
     ),
     "caption empty": (
         "captions",
         cell("captions", 3, 1, ""),
-        ":3: caption_predicted: error: is empty; write a caption",
+        ":3: caption_predicted: error: must not be empty; write a caption",
     ),
     "caption blank": (
         "captions",
         cell("captions", 3, 1, " \t"),
-        ":3: caption_predicted: error: is empty; write a caption",
+        ":3: caption_predicted: error: must not be empty; write a caption",
     ),
     "caption without a word": (
         "captions",
         cell("captions", 3, 1, "..."),
-        ":3: caption_predicted: warning: has no word, and scores 0; found '...'",
+        ":3: caption_predicted: warning: should have a word; found '...', which scores 0",
     ),
     "special token in a caption": (
         "captions",
@@ -317,17 +317,17 @@ MUTATIONS = {
     "line feed in a caption": (
         "captions",
         cell("captions", 3, 1, "A dog\nbarks"),
-        r":3: caption_predicted: error: must be one line; found 'A dog\nbarks': take the line break out",
+        r":3: caption_predicted: error: must be one line; found 'A dog\nbarks': remove the line break",
     ),
     "line feed after a caption": (
         "captions",
         cell("captions", 3, 1, "A dog\n"),
-        r":3: caption_predicted: error: must be one line; found 'A dog\n': take the line break out",
+        r":3: caption_predicted: error: must be one line; found 'A dog\n': remove the line break",
     ),
     "CR in a caption": (
         "captions",
         cell("captions", 3, 1, "A dog, CR, barks").replace(" CR, ", "\r"),
-        r":3: caption_predicted: error: must be one line; found 'A dog,\rbarks': take the line break out",
+        r":3: caption_predicted: error: must be one line; found 'A dog,\rbarks': remove the line break",
     ),
     "three cells": (
         "captions",
@@ -362,12 +362,12 @@ MUTATIONS = {
     "CR alone": (
         "captions",
         VALID["captions"].replace("\n", "\r"),
-        ":1: error: must end in LF or CRLF; found CR alone: save with other line ends",
+        ":1: error: lines must end in LF or CRLF; found CR without LF: save the file with other line ends",
     ),
     "one CR alone": (
         "captions",
         VALID["captions"].replace("\nCapital", "\rCapital"),
-        ":5: error: must end in LF or CRLF; found CR alone: save with other line ends",
+        ":5: error: lines must end in LF or CRLF; found CR without LF: save the file with other line ends",
     ),
     "blank line": (
         "captions",
@@ -403,39 +403,39 @@ MUTATIONS = {
     "clip without a column": (
         "matrix",
         columns("matrix", lambda row: row[:-1]),
-        ":1: error: no column scores '11.wav'; add one",
+        ":1: error: no column has the scores of '11.wav'; add one",
     ),
     "column of no clip": (
         "matrix",
         as_csv([[*row, "x.wav" if row[0] == "index" else "0.5"] for row in MATRIX_ROWS]),
-        ":1: column 14: error: 'x.wav' is no clip of test",
+        ":1: column 14: error: 'x.wav' is not a clip of test",
     ),
     "column twice": (
         "matrix",
         columns("matrix", lambda row: [*row, row[3]]),
-        ":1: column 14: error: 'cours d&#39;eau.wav' is column 4 already; keep one column a clip",
+        ":1: column 14: error: must not repeat a clip; 'cours d&#39;eau.wav' is column 4 already: keep one of the two",
     ),
     "column stripped": (
         "matrix",
         cell("matrix", 1, 1, "leading.wav"),
-        f":1: column 2: error: 'leading.wav' is no clip of test; there is ' leading.wav', {VERBATIM}",
+        f":1: column 2: error: 'leading.wav' is not a clip of test; there is ' leading.wav', {VERBATIM}",
     ),
     "column of a path": (
         "matrix",
         cell("matrix", 1, 12, "test/11.wav"),
-        f":1: column 13: error: 'test/11.wav' is no clip of test; there is '11.wav', {VERBATIM}",
+        f":1: column 13: error: 'test/11.wav' is not a clip of test; there is '11.wav', {VERBATIM}",
     ),
     "query missing": ("matrix", without("matrix", 4), ": index: error: no row answers 'Café noise.'; add one"),
     "query twice": (
         "matrix",
         as_csv([*MATRIX_ROWS, MATRIX_ROWS[2]]),
-        ":7: index: error: answers a query that line 3 answers already: 'Rain falls, then stops.'; keep one row "
-        "a query",
+        ":7: index: error: must not repeat a query; 'Rain falls, then stops.' is in line 3 already: keep one of the "
+        "rows",
     ),
     "query in lower case": (
         "matrix",
         cell("matrix", 2, 0, "a dog barks."),
-        ":2: index: error: 'a dog barks.' is no query of test; there is 'A dog barks.', and queries are compared "
+        ":2: index: error: 'a dog barks.' is not a query of test; there is 'A dog barks.', and queries are compared "
         "verbatim",
     ),
     "a score less": (
@@ -452,7 +452,7 @@ MUTATIONS = {
     "constant row": (
         "matrix",
         as_csv([*MATRIX_ROWS[:2], [QUERIES[1], *["0.5"] * 12], *MATRIX_ROWS[3:]]),
-        ":3: warning: gives every clip the same score, which ranks none; is the model trained?",
+        ":3: warning: all clips have the same score, so they have no order; is the model trained?",
     ),
 }
 
@@ -470,7 +470,10 @@ def test_one_mutation_gives_one_finding(form, content, message, tmp_path):
     assert content not in (VALID[form], VALID[form].encode())
     (finding,) = said(form, content, tmp_path)
     if message is None:
-        assert finding == "out.csv:1: error: columns must be separated by commas, not semicolons; save it so"
+        assert (
+            finding
+            == "out.csv:1: error: columns must be separated by commas; found semicolons: save the file with commas"
+        )
     else:
         assert finding == f"out.csv{message}"
 
@@ -518,7 +521,7 @@ def test_a_number_that_is_not_verified_only_warns(tmp_path):
         (
             "captions",
             cell("captions", 12, 0, "test/10.wav"),
-            ":12: file_name: error: must be a file's name, not a path; found 'test/10.wav'",
+            ":12: file_name: error: must be a file name, not a path; found 'test/10.wav'",
         ),
         (
             "captions",
@@ -528,17 +531,17 @@ def test_a_number_that_is_not_verified_only_warns(tmp_path):
         (
             "top-k",
             cell("top-k", 2, 3, "C:\\clotho\\10.wav"),
-            r":2: fname_3: error: must be a file's name, not a path; found 'C:\\clotho\\10.wav'",
+            r":2: fname_3: error: must be a file name, not a path; found 'C:\\clotho\\10.wav'",
         ),
         (
             "top-k",
             cell("top-k", 2, 10, TOP.file_names[0][0]),
-            f":2: fname_10: error: {TOP.file_names[0][0]!r} stands in fname_1 already; give distinct clips",
+            f":2: fname_10: error: {TOP.file_names[0][0]!r} is in fname_1 already; give different clips",
         ),
         (
             "matrix",
             cell("matrix", 1, 12, "test/11.wav"),
-            ":1: column 13: error: must be a file's name, not a path; found 'test/11.wav'",
+            ":1: column 13: error: must be a file name, not a path; found 'test/11.wav'",
         ),
         (
             "matrix",
@@ -569,9 +572,9 @@ HOSTILE = {
     "a great cell": (lambda file: file.write(b'index,a.wav\n"' + b"x" * 120_000_000 + b'",1\n'), "is not valid CSV"),
     "a million empty rows": (
         lambda file: file.write(b"index,a.wav\n" + b"x\n" * 2_000_000),
-        "must have a line for each of 5 queries; found 2000001",
+        "must have one line for each of 5 queries; found 2000001",
     ),
-    "blank lines": (lambda file: file.write(b"\n" * 5_000_000), "must have a line for each of 5 queries"),
+    "blank lines": (lambda file: file.write(b"\n" * 5_000_000), "must have one line for each of 5 queries"),
     "open quotes": (lambda file: file.write(b'index,a.wav\n"' + b'""' * 3_000_000), "is not valid CSV"),
     "bytes": (lambda file: file.write(np.random.default_rng(0).bytes(10_000_000)), "must be text; found a NUL byte"),
 }

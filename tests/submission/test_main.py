@@ -109,7 +109,8 @@ DOES_NOT_HOLD = [
     (
         ["validate", "one wrong.csv", *ANSWERS],
         "one wrong.csv: not valid for dcase2022-6b, 1 error\n",
-        "one wrong.csv:13: file_name_10: error: 'leading.wav' is no clip of evaluation; there is ' leading.wav', and "
+        "one wrong.csv:13: file_name_10: error: 'leading.wav' is not a clip of evaluation; there is ' leading.wav', "
+        "and "
         "names are compared verbatim\n",
     ),
     (
@@ -210,7 +211,7 @@ WRONG_REQUEST = [
     (["validate", "absent.csv", *ANSWERS], "error: absent.csv: no such file; give an output file of dcase2022-6b"),
     (["validate", "good.csv", *ANSWERS, "--data", "nowhere"], "error: nowhere: no such folder; give a folder in"),
     (["validate", "good.csv", *ANSWERS, "--split", "evaluatoin"], "error: unknown split 'evaluatoin'; did you mean"),
-    (["package", "run", *REHEARSAL, "--data", "small"], "error: dcase2022-6b wants 10 clips for a query; evaluation"),
+    (["package", "run", *REHEARSAL, "--data", "small"], "error: dcase2022-6b asks for 10 clips for each query; eval"),
     (["package", "run", *REHEARSAL, "--out", "run/folder"], "error: run/folder: the package's name must end in .zip"),
 ]
 
@@ -363,15 +364,15 @@ def test_a_csv_of_best_clips_is_packaged(capsys):
 
     assert call("package", "best", *REHEARSAL, "--task", "dcase2025-6") == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"{run}: error: must have a score of every query for every clip, which dcase2025-6 takes; found the best clips "
-        "of each query alone: give predictions/SPLIT.npz, or a CSV whose header names the clips"
+        f"{run}: error: must have a score of every query for every clip, because dcase2025-6 asks for all of them; "
+        "found only the best clips of each query: give predictions/SPLIT.npz, or a CSV whose header names the clips"
     )
     write_csv(run, [rows[0][:10], *(row[:10] for row in rows[1:])])
     assert call("package", "best", *REHEARSAL) == 1
-    assert f"{run}:2: error: must have 10 clips, best first; found 9\n" in capsys.readouterr().err
+    assert f"{run}:2: error: must have 10 clips, best first; found 9: add the missing ones\n" in capsys.readouterr().err
     write_csv(run, [rows[0], *([row[0], row[1], *row[1:-1]] for row in rows[1:])])
     assert call("package", "best", *REHEARSAL) == 1
-    assert "stands in file_name_1 already; give distinct clips" in capsys.readouterr().err
+    assert "is in file_name_1 already; give different clips" in capsys.readouterr().err
 
 
 def test_a_csv_of_scores_is_packaged(capsys):

@@ -504,12 +504,12 @@ MUTATIONS = {
     # in the outputs
     "a clip missing": (
         without(TESTING, "test_0007.wav"),
-        f"{TESTING}: file_name: error: no row gives a caption to 'test_0007.wav'; add one",
+        f"{TESTING}: file_name: error: no row has a caption for 'test_0007.wav'; add one",
     ),
     "a clip twice": (
         twice(TESTING, "test_0007.wav"),
-        f"{TESTING}:9: file_name: error: captions a clip that line 8 captions already: 'test_0007.wav'; keep one row a "
-        "clip",
+        f"{TESTING}:9: file_name: error: must not repeat a clip; 'test_0007.wav' is in line 8 already: keep one of the "
+        "rows",
     ),
     "semicolons": (
         changed(TESTING, "file_name,caption_predicted", "file_name;caption_predicted"),
@@ -517,20 +517,20 @@ MUTATIONS = {
     ),
     "a caption empty": (
         line(TESTING, "test_0007.wav", "test_0007.wav,"),
-        f"{TESTING}:8: caption_predicted: error: is empty; write a caption",
+        f"{TESTING}:8: caption_predicted: error: must not be empty; write a caption",
     ),
     "a path for a name": (
         line(ANALYSIS, "analysis_0007.wav", "/data/analysis/analysis_0007.wav,Rain."),
-        f"{ANALYSIS}:8: file_name: error: '/data/analysis/analysis_0007.wav' is no clip of analysis; there is "
+        f"{ANALYSIS}:8: file_name: error: '/data/analysis/analysis_0007.wav' is not a clip of analysis; there is "
         "'analysis_0007.wav', and names are compared verbatim",
     ),
     "a name misspelt": (
         changed(TESTING, "\ntest_0007.wav", "\ntest_0007.wv"),
-        f"{TESTING}:8: file_name: error: 'test_0007.wv' is no clip of test; did you mean 'test_0007.wav'?",
+        f"{TESTING}:8: file_name: error: 'test_0007.wv' is not a clip of test; did you mean 'test_0007.wav'?",
     ),
     "a name stripped": (
         changed(TESTING, "\n leading.wav", "\nleading.wav"),
-        f"{TESTING}:2: file_name: error: 'leading.wav' is no clip of test; there is ' leading.wav', and names are "
+        f"{TESTING}:2: file_name: error: 'leading.wav' is not a clip of test; there is ' leading.wav', and names are "
         "compared verbatim",
     ),
     # in the metadata
