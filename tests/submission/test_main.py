@@ -74,7 +74,7 @@ def call(*arguments: str) -> int:
 
 
 MADE = "run/submission/Wu_Mila_task6b.zip"
-NOTES = "run/scores/evaluation.json: note: is not there: the metadata say no results; make it: python -m evaluation"
+NOTES = "run/scores/evaluation.json: note: is missing, so the metadata have no results; make it: python -m evaluation"
 DONE = [
     (["tasks"], "dcase2022-6b  Language-based audio retrieval  top-k     mAP@10\n", ""),
     (
@@ -139,23 +139,23 @@ DOES_NOT_HOLD = [
     (
         ["package", "nothing", *REHEARSAL],
         "",
-        "nothing/predictions/evaluation.npz: error: is not there, and dcase2022-6b wants it; make it: python -m "
-        "systems predict nothing --data data --split evaluation; or, of a system of your own, by "
-        "predictions.Similarity(…).save, or evaluation.csv, a CSV of each query and its best clips\n",
+        "nothing/predictions/evaluation.npz: error: is missing, and dcase2022-6b needs it; make it: python -m "
+        "systems predict nothing --data data --split evaluation; for a system of your own, use "
+        "predictions.Similarity(…).save, or write evaluation.csv, a CSV of each query and its best clips\n",
     ),
     (
         ["package", "run", *REHEARSAL, "--task", "dcase2023-6a"],
         "",
-        "run/predictions/evaluation.csv: error: is not there: dcase2023-6a takes captions, and evaluation.npz holds a "
-        "retriever's similarities; give a captioner's run, or, where the system is both: python -m systems predict run "
-        "--data data --split evaluation --as captioning\n",
+        "run/predictions/evaluation.csv: error: is missing: dcase2023-6a needs captions, and evaluation.npz has a "
+        "retriever's similarities; give the run of a captioner, or, if the system does both tasks: python -m systems "
+        "predict run --data data --split evaluation --as captioning\n",
     ),
     (
         ["package", "said", *REHEARSAL],
         "",
-        "said/predictions/evaluation.npz: error: is not there: dcase2022-6b takes similarities, and evaluation.csv "
-        "holds a captioner's captions; give a retriever's run, or, where the system is both: python -m systems predict "
-        "said --data data --split evaluation --as retrieval\n",
+        "said/predictions/evaluation.npz: error: is missing: dcase2022-6b needs similarities, and evaluation.csv "
+        "has a captioner's captions; give the run of a retriever, or, if the system does both tasks: python -m systems "
+        "predict said --data data --split evaluation --as retrieval\n",
     ),
     (
         ["package", "run", *REHEARSAL, "--data", "bad"],
@@ -186,11 +186,14 @@ WRONG_REQUEST = [
     (["package", "run", *REHEARSAL, "--team", "no.yaml"], "error: no.yaml: no such file"),
     (["package", "run", *REHEARSAL, "--out", "good.csv"], "error: good.csv: the package's name must end in .zip; "),
     (["package", "run", *REHEARSAL, "--out", "my.zip"], "error: my.zip: already exists, and is not a readable package"),
-    (["package", "absent", *REHEARSAL], "error: absent: no such run folder; train one: python -m systems train"),
-    (["package", "folder", *REHEARSAL], "error: folder: is no run folder, and has no predictions/; give what `systems"),
+    (["package", "absent", *REHEARSAL], "error: absent: no such run folder; train a system: python -m systems train"),
+    (
+        ["package", "folder", *REHEARSAL],
+        "error: folder: must be a run folder, or have a folder predictions/; found neither",
+    ),
     (
         ["package", "data", *REHEARSAL],
-        "error: data: is no run folder, and has no predictions/; give what `systems train",
+        "error: data: must be a run folder, or have a folder predictions/; found neither: give the",
     ),
     (
         ["leaderboard", "data", *ANSWERS[:2], "--truth", "data", "--split", "evaluation"],
@@ -260,8 +263,8 @@ def test_packages_of_two_years_with_one_name(capsys):
         call("validate", path, *ANSWERS, "--split", "evaluation", "--task", "dcase2023-6a")
         (line,) = [line for line in capsys.readouterr().err.splitlines() if "2022-6a" in line]
         assert line == (
-            f"{path}: warning: was written for dcase2022-6a, as the metadata's first line says; is --task dcase2022-6a "
-            "meant?"
+            f"{path}: warning: was written for dcase2022-6a, by the first line of the metadata; did you mean --task "
+            "dcase2022-6a?"
         )
 
 
@@ -333,7 +336,7 @@ def test_a_folder_with_the_tasks_own_set_alone(capsys):
     assert call("validate", "good.csv", "--task", "dcase2022-6b", "--data", "blind") == 0
     assert capsys.readouterr().out == "good.csv: valid for dcase2022-6b\n"
     assert call("validate", "one wrong.csv", "--task", "dcase2022-6b", "--data", "blind") == 1
-    assert "is no clip of retrieval" in capsys.readouterr().err
+    assert "is not a clip of retrieval" in capsys.readouterr().err
 
 
 def test_a_folder_with_two_sets_that_may_be_meant(capsys):

@@ -104,7 +104,7 @@ def test_a_file_without_values_says_what_to_fill_in(name, tmp_path):
     text = metadata_text.text(TASKS[name], {})
     assert max(map(len, text.splitlines())) <= 120
     found = said(name, text, tmp_path)
-    assert all(": error: is empty; fill it in" in line or AUTHORS in line for line in found)
+    assert all(": error: must not be empty; fill it in" in line or AUTHORS in line for line in found)
     assert len(found) == 11 + ("training_datasets" in text)
 
 
@@ -131,8 +131,8 @@ def test_valid_values_are_written_valid(tmp_path):
         ({"submission": {"authors": [{"mail": "x"}]}}, "submission.authors.1: unknown key 'mail'"),
         ({"submission": {"authors": "me"}}, "submission.authors: must be a list; found 'me'"),
         ({"submission": "x"}, "submission: must be keys and values; found 'x'"),
-        ({"submission": {"name": ["a"]}}, "submission.name: must be one value; found a list"),
-        ({"submission": {"name": "\ud800"}}, "submission.name: holds half a character"),
+        ({"submission": {"name": ["a"]}}, "submission.name: must be a single value; found a list"),
+        ({"submission": {"name": "\ud800"}}, "submission.name: must not contain half a character"),
     ],
 )
 def test_what_cannot_be_written(block, message):

@@ -170,7 +170,7 @@ def test_what_the_metadata_say(small, team_file, tmp_path):
     assert said[0].startswith("first/system.yaml: note: has no value for system.description.word_embeddings, ")
     assert "optimizer" not in said[0]
     assert said[1].startswith(
-        "second/scores/evaluation.json: note: is not there: the metadata say no results; make it:"
+        "second/scores/evaluation.json: note: is missing, so the metadata have no results; make it:"
     )
     assert "optimizer" in said[2]
 
@@ -190,9 +190,9 @@ def test_what_cannot_be_made(small, team_file, tmp_path):
         package.make(task, runs, team, dataset, target)
     said = [str(finding).replace(f"{tmp_path}/", "") for finding in refusal.value.findings if finding.severity == ERROR]
     assert said == [
-        "first/predictions/analysis.csv: error: is not there, and dcase2023-6a wants it; make it: python -m systems "
-        "predict first --data clotho --split analysis; or, of a system of your own, by a CSV of file_name and "
-        "caption_predicted",
+        "first/predictions/analysis.csv: error: is missing, and dcase2023-6a needs it; make it: python -m systems "
+        "predict first --data clotho --split analysis; for a system of your own, write a CSV with the columns "
+        "file_name and caption_predicted",
         "second/predictions/test.csv: error: no caption for clip 'test_0007.wav'",
     ]
     assert not target.exists()
@@ -202,7 +202,9 @@ def test_a_system_of_ones_own_needs_no_run(small, team_file, tmp_path):
     """A folder with predictions, and the team file for all that `systems train` would have written."""
     task, runs, dataset = small("dcase2023-6a")
     (runs[0] / "system.yaml").unlink()
-    with pytest.raises(Faulty, match=r"first/system.yaml: system.complexity.total_parameters: error: is empty"):
+    with pytest.raises(
+        Faulty, match=r"first/system.yaml: system.complexity.total_parameters: error: must not be empty"
+    ):
         package.make(task, runs[:1], teams.read(task, team_file)[0], dataset, tmp_path / "p.zip")
     team = yaml.safe_load(team_file.read_text())
     team["systems"] = [{"system": {"complexity": {"total_parameters": 5}}}]
@@ -423,18 +425,21 @@ MUTATIONS = {
         ": warning: Wu_Mila_task6a_2 has the same outputs as Wu_Mila_task6a_1, byte for byte; is it the right run?",
     ),
     # the report
-    "report empty": (put(REPORT, b""), f"{REPORT}: error: must be a PDF; it is empty: export the report as PDF"),
+    "report empty": (
+        put(REPORT, b""),
+        f"{REPORT}: error: must be a PDF; found an empty file: export the report as PDF",
+    ),
     "report in Word": (
         put(REPORT, b"PK\x03\x04 and more"),
-        f"{REPORT}: error: must be a PDF; it begins with b'PK\\x03\\x04 and': export the report as PDF",
+        f"{REPORT}: error: must be a PDF; found a file that begins with b'PK\\x03\\x04 and': export the report as PDF",
     ),
     "report cut": (
         put(REPORT, made.PDF.removesuffix(b"%%EOF\n")),
-        f"{REPORT}: error: must be a whole PDF; its end is missing: export the report again",
+        f"{REPORT}: error: must be a complete PDF; its end is missing: export the report again",
     ),
     "report of ten bytes": (
         put(REPORT, b"%PDF-%%EOF"),
-        f"{REPORT}: error: must be a PDF that can be read; it cannot be (startxref not found): export the report again",
+        f"{REPORT}: error: must be a readable PDF; it cannot be read (startxref not found): export the report again",
     ),
     "report of another name": (
         renamed(REPORT, "task6/paper.pdf"),
@@ -638,7 +643,7 @@ def test_what_cannot_be_read_is_not_called_missing_too(valid, tmp_path):
         link = zipfile.ZipInfo(name)
         link.external_attr = 0o120777 << 16
         (finding,) = said(task, files, splits, zipped({n: c for n, c in files.items() if n != name}, path, link))
-        assert finding.startswith(f"{name}: error: must be a plain file; found a link")
+        assert finding.startswith(f"{name}: error: must be a regular file; found a link")
     for content in (raw[: len(raw) // 2], b"Rar!\x1a\x07 and so on"):
         path.write_bytes(content)
         (finding,) = said(task, files, splits, path)
@@ -702,7 +707,9 @@ def test_what_a_run_says_wrongly(small, team_file, tmp_path):
         package.make(task, runs, teams.read(task, team_file)[0], dataset, tmp_path / "p.zip")
     said = [str(finding).replace(f"{tmp_path}/", "") for finding in refusal.value.findings]
     assert said[0].startswith("first/scores/evaluation.json: signature: error: must be a score on evaluation, which")
-    assert said[1].startswith("first/system.yaml: optimiser: warning: is no key of dcase2022-6b, and left out; did you")
+    assert said[1].startswith(
+        "first/system.yaml: optimiser: warning: is not a key of dcase2022-6b, and is ignored; did you"
+    )
     (runs[0] / "scores" / "evaluation.json").unlink()
     with pytest.raises(Faulty) as refusal:
         package.make(task, runs, teams.read(task, team_file)[0], dataset, tmp_path / "p.zip")

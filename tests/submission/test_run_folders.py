@@ -1,4 +1,4 @@
-"""Run folders: what they must hold to be packaged, and what they say of a system."""
+"""Run folders: the files that they must have to be packaged, and the metadata that come from them."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def test_all_missing_predictions_are_found_at_once(file, tmp_path):
     )
     assert files == {}
     assert [Path(finding.file).name for finding in findings] == ["test.csv", "analysis.csv"]
-    assert all("is not there, and dcase2023-6a wants it; make it: " in finding.message for finding in findings)
+    assert all("is missing, and dcase2023-6a needs it; make it: " in finding.message for finding in findings)
 
 
 @pytest.mark.parametrize("file", ["", "checkpoints/best.ckpt"])
@@ -30,7 +30,7 @@ def test_a_folder_that_is_no_run(file, tmp_path):
     if file:
         (tmp_path / file).parent.mkdir()
         (tmp_path / file).touch()
-    with pytest.raises(BadRequest, match="is no run folder"):
+    with pytest.raises(BadRequest, match="must be a run folder"):
         run_folders.find_predictions(tasks.read("dcase2023-6a"), tmp_path, {}, Path("data"))
 
 
@@ -87,12 +87,12 @@ def test_a_run_of_both_tasks_has_a_score_of_each(small, team_file, tmp_path):
     assert results(names[1])[0] == 4
     number, (finding,) = results(names[0])
     assert number == 0
-    assert "warning: is a score of retrieval, where dcase2022-6a is captioning" in finding
+    assert "warning: is a score of retrieval, but dcase2022-6a is captioning" in finding
     assert finding.endswith("rename it evaluation-retrieval.json, and score the captions into evaluation.json")
     found["captioning"].save(folder / "evaluation.json")
     number, (finding,) = results(names[1])
     assert number == 0
-    assert finding.endswith("results; score the retrieval into evaluation-retrieval.json beside it")
+    assert finding.endswith("results; score the retrieval into evaluation-retrieval.json, in the same folder")
     found["retrieval"].save(folder / "evaluation-retrieval.json")
     assert results(names[1]) == (4, [])
     assert results(names[0]) == (1, [])
