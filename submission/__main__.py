@@ -25,7 +25,7 @@ def show(options: argparse.Namespace) -> None:
     """List the tasks, or print every fact of one task with its source."""
     if options.fields:
         print(table(tasks.describe_fields(), ["field of a task file", "meaning"]))
-        print("\nEvery fact has three keys: value, source (where it is stated) and certainty (how sure it is).")
+        print("\nA fact has a value, a source (where it is stated) and a certainty: verified, inferred or recalled.")
     elif options.name:
         _show_task(tasks.read(options.name))
     else:

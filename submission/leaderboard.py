@@ -5,7 +5,7 @@ writes the results.
 
 Conventions
 -----------
-- **Errors**: the systems of a package with an error are not on the board. If two packages hold systems with the same
+- **Errors**: the systems of a package with an error are not on the board. If two packages contain systems with the same
   label, none of these systems is ranked until one of the packages is removed.
 - **Ranks** start from 1 and follow the task's first metric. Systems with equal values share a rank, and the next rank
   counts all of them. If no system has that metric on this machine, the task's next metric ranks, and the board begins
@@ -162,7 +162,7 @@ def _packages_in(folder: Path, out: Path) -> tuple[list[Path], list[Finding]]:
         message = f"must be a folder of packages; found a run folder: give {folder / 'submission'}, which has its "
         raise BadRequest(f"{folder}: {message}packages")
     if not any(map(_may_be_package, paths)):
-        raise BadRequest(f"{folder}: must hold packages; found none: give a folder of zips or of unpacked packages")
+        raise BadRequest(f"{folder}: must contain packages; found none: give a folder of zips or of unpacked packages")
     return paths, findings
 
 

@@ -122,10 +122,10 @@ def check(
     folders, others = _system_folders(task, entries)
     most = task.systems.value
     if not folders and not unread:
-        message = f"must hold a folder {task.package.folder.value}/ for each system; found none: add them"
+        message = f"must contain a folder {task.package.folder.value}/ for each system; found none: add them"
         findings.append(Finding(name, message=message))
     if len(folders) > most:
-        message = f"must not hold more than {most} systems; found {len(folders)} ({', '.join(folders)})"
+        message = f"must not contain more than {most} systems; found {len(folders)} ({', '.join(folders)})"
         findings.append(Finding(name, message=f"{message}: remove some; only the first {most} were checked"))
     systems: list[System] = []
     label_fields: dict[str, dict[str, str]] = {}  # of each system, by its folder
@@ -175,7 +175,7 @@ def _from_task_folder(task: Task, entries: dict[str, Entry], name: str, findings
     if len(first_parts) == 1:
         inside = {"/".join(PurePosixPath(inner).parts[1:]): entry for inner, entry in entries.items() if "/" in inner}
         if any(PurePosixPath(inner).parts[0] == top for inner in inside):
-            message = f"must hold {top}/ at the top; found it inside {first_parts[0]}/, which is accepted"
+            message = f"must contain {top}/ at the top; found it inside {first_parts[0]}/, which is accepted"
             findings.append(Finding(name, message=message, severity=NOTE))
             return inside
     same_but_case = [folder for folder in first_parts if folder.casefold() == top.casefold()]
@@ -187,7 +187,7 @@ def _from_task_folder(task: Task, entries: dict[str, Entry], name: str, findings
         shown = ", ".join(first_parts[:3])
         if len(first_parts) > 3:
             shown += ", …"
-        message = f"must hold all files in a folder {top}/; found {shown}: move them into {top}/"
+        message = f"must contain all files in a folder {top}/; found {shown}: move them into {top}/"
         findings.append(Finding(name, message=message))
     return {f"{top}/{inner}": entry for inner, entry in entries.items()}
 

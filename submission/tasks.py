@@ -145,7 +145,7 @@ class Excluded(Strict):
     """The list of Freesound sounds that systems must not be trained on."""
 
     url: Fact[str] = Field(description="address where the list is published")
-    column: Fact[str | int] = Field(description="column of the ids: its name, or its number from 1 if it has no name")
+    column: Fact[str | int] = Field(description="column of the ids: its name, or if that is not known, its number")
 
 
 class PublishedResults(Strict):

@@ -1,4 +1,4 @@
-"""Packages opened and packed: what is in them, what is wrong with them, and what they may take of the machine."""
+"""Packages are opened and packed: their files, the messages about faults, and the limits of time and memory."""
 
 import bz2
 import gzip
@@ -38,7 +38,7 @@ SAME_VALUE, IN_BOTH = "must have the same", "in the zip's list and in its own he
 
 @pytest.fixture(autouse=True)
 def private(tmp_path_factory, monkeypatch):
-    """The folder that private folders are made in; nothing may be left there."""
+    """The folder in which private folders are made; it must be empty after the test."""
     folder = tmp_path_factory.mktemp("private")
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     yield folder
@@ -46,10 +46,10 @@ def private(tmp_path_factory, monkeypatch):
 
 
 def made(entries, **options) -> bytes:
-    """A zip of pairs of a name, or of all that is known of an entry, and a content."""
+    """Return a zip of pairs of an entry (a name or a `ZipInfo`) and its content."""
     file = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as out:
-        warnings.simplefilter("ignore")  # of names that are there twice
+        warnings.simplefilter("ignore")  # about repeated names
         for name, content in entries:
             out.writestr(name, content, **options)
     return file.getvalue()
@@ -71,14 +71,14 @@ VALID = made(FILES.items())
 
 
 def look(path: Path) -> tuple[dict[str, bytes], list[str]]:
-    """What can be read, and what is found, without the package's own name."""
+    """Return the readable files and the findings, without the package's own name."""
     with opened(path) as package:
         contents = {name: where.read_bytes() for name, where in package.files.items()}
         return contents, [str(finding).removeprefix(str(path)) for finding in package.findings]
 
 
 def states(folder: Path) -> list[tuple]:
-    """What a check must leave as it is; not when a file was read."""
+    """Return the state of all files, which a check must not change. The time of the last access may change."""
     stats = sorted((str(path), path.lstat()) for path in folder.rglob("*"))
     return [(path, about.st_mode, about.st_size, about.st_mtime_ns, about.st_ctime_ns) for path, about in stats]
 
@@ -112,7 +112,7 @@ def test_what_is_packed_opens_as_it_was(tmp_path, private):
         (folder,) = private.iterdir()
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert {path.parent for path in package.files.values()} == {folder}
-        numbers = ["0.pdf", "1.csv", "2.yaml", "3", "4", "5.pdf"]  # in the zip's order, which is that of its names
+        numbers = ["0.pdf", "1.csv", "2.yaml", "3", "4", "5.pdf"]  # in the order of the zip, which is that of the names
         assert sorted(path.name for path in package.files.values()) == numbers
         assert list(package.files) == sorted(files)
 
@@ -156,7 +156,7 @@ def test_a_pack_that_fails_leaves_what_was_there(tmp_path):
 
 
 def streamed(files: dict[str, bytes]) -> bytes:
-    """A zip with data descriptors, as is written to a pipe."""
+    """Return a zip with data descriptors, as programs write it to a pipe."""
 
     class Pipe(io.BytesIO):
         def seekable(self) -> bool:
@@ -177,7 +177,7 @@ def streamed(files: dict[str, bytes]) -> bytes:
 
 
 def zip64(files: dict[str, bytes]) -> bytes:
-    """A zip with the records of 64 bits wherever there are any."""
+    """Return a zip with all possible 64-bit records."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as out:
         for name, content in files.items():
@@ -192,14 +192,14 @@ def zip64(files: dict[str, bytes]) -> bytes:
 
 
 def field(content: bytes, name: str, where: int, value: bytes) -> bytes:
-    """Change a field in the list's record of an entry, `where` bytes from its beginning."""
+    """Change a field in an entry's record in the list, `where` bytes from the start of the record."""
     at = content.rindex(name.encode()) - 46 + where
     assert content[at - where :].startswith(b"PK\1\2")
     return content[:at] + value + content[at + len(value) :]
 
 
 def wide(files: dict[str, bytes]) -> bytes:
-    """A zip whose sizes and places stand in the fields for large ones."""
+    """Return a zip whose sizes and positions are in the 64-bit fields."""
     entries, offset = [], 0
     for name, content in files.items():
         extra = struct.pack("<2H3Q", 1, 24, len(content), len(content), offset)
@@ -242,7 +242,7 @@ def patched(old: bytes, new: bytes, content: bytes = VALID, times: int = 1) -> b
 
 
 def overlapping() -> bytes:
-    """Two entries of the same bytes, as in the bombs that unpack to more than a thousand times their size."""
+    """Return a zip in which two entries share their bytes, as in bombs that unpack to a thousand times their size."""
     content = adding(("task6/x", b"123"), ("task6/x", b"123"))
     where = struct.pack("<L", content.index(b"PK\3\4" + content[content.index(b"task6/x") - 26 :][:22]))
     at = content.rindex(b"task6/x") - 46 + 42
@@ -250,7 +250,7 @@ def overlapping() -> bytes:
 
 
 def at_the_same_place() -> bytes:
-    """An entry within another: the stored content of the one is the header and content of the other."""
+    """Return a zip with an entry inside another: the content of one is the header and the content of the other."""
     inner = made([("b", b"123")])
     inner = inner[: inner.index(b"PK\1\2")]
     content = adding((entry("task6/a", compress_type=zipfile.ZIP_STORED), inner), ("b", b"123"))
@@ -611,9 +611,9 @@ def test_a_folder_is_read_in_place_and_no_link_followed(tmp_path):
     (package / "link").symlink_to(tmp_path / "secret")
     (package / "loop").symlink_to(package)
     (package / "nowhere").symlink_to("nothing")
-    os.mkfifo(package / "pipe")  # whoever opened it would wait for ever
+    os.mkfifo(package / "pipe")  # a check that opened it would wait for ever
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(os.path.relpath(package / "socket"))  # such names are short
+        server.bind(os.path.relpath(package / "socket"))  # the system limits the length of these names
     write({".DS_Store": b"", "__MACOSX/x": b"", "task6/new\nline": b"", "task6/a\\b": b"", "more.zip": b""}, package)
     (package / os.fsdecode(b"latin\xe9")).write_text("")
     write({"/".join(["d"] * 20) + "/x": b""}, package)
@@ -671,7 +671,7 @@ def test_a_folder_of_too_much(tmp_path):
 
 
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
-    """With refusals made up, for these tests may run as root, who is refused nothing."""
+    """The refusals are simulated, because the tests may run as root, who can read every file."""
     write(FILES, tmp_path / "package")
     (tmp_path / "package.zip").write_bytes(VALID)
     access, scan = os.access, os.scandir
@@ -735,14 +735,14 @@ def test_the_private_folder_is_gone_however_it_ends(end, tmp_path, private, monk
 
 
 def deflated(size: int) -> bytes:
-    """Zeros, deflated: one MB of them again and again, for a full flush forgets what was."""
+    """Return deflated zeros. One packed MB is repeated, which a full flush makes possible."""
     machine = zlib.compressobj(9, zlib.DEFLATED, -15)
     once = machine.compress(bytes(2**20)) + machine.flush(zlib.Z_FULL_FLUSH)
     return once * (size // 2**20) + zlib.compressobj(9, zlib.DEFLATED, -15).flush()
 
 
 def raw(name: bytes, packed: bytes, size: int, offset: int, crc: int = 0) -> tuple[bytes, bytes]:
-    """An entry, and its record in the list, with whatever size it declares."""
+    """Return an entry and its record in the list, with any declared size."""
     about = struct.pack("<5H3L2H", 20, 0, 8, 0, 33, crc, len(packed), size, len(name), 0)
     record = b"PK\1\2\x14\3" + about + struct.pack("<3H2L", 0, 0, 0, 0, offset) + name
     return b"PK\3\4" + about + name + packed, record
@@ -769,13 +769,13 @@ def ten_gb(declared: int) -> Callable[[], bytes]:
 
 
 def many_zeros() -> bytes:
-    """As much as may be, all of it to be unpacked, and none of it right."""
+    """Return the largest allowed zip, whose entries must all be unpacked, and are all damaged."""
     packed = deflated(2**27)
     return joined([(b"task6/%d" % number, packed, 2**27 - 1) for number in range(20)])
 
 
 def better_bomb() -> bytes:
-    """A thousand entries of the same bytes, of which each declares what is allowed."""
+    """Return a zip with a thousand entries that share their bytes, each with an allowed size."""
     packed = deflated(2**27)
     local, _ = raw(b"x", packed, 2**27, 0)
     return local + ended(raw(b"x", packed, 2**27, 0)[1] * 1000, 1000, len(local))
@@ -794,7 +794,7 @@ def many_entries() -> bytes:
 
 
 def extra_fields() -> bytes:
-    """A MB of fields of no length."""
+    """Return a MB of empty extra fields."""
     record = bytearray(raw(b"x", b"", 0, 0)[1])
     record[30:32] = b"\xfc\xff"
     return ended((bytes(record) + bytes(0xFFFC)) * 15, 15, 0)
@@ -805,7 +805,7 @@ def long_names() -> bytes:
 
 
 def nothing_at_all() -> bytes:
-    """Blocks that hold nothing, 100 MB of them."""
+    """Return 100 MB of empty blocks."""
     return joined([(b"x", b"\0\0\0\xff\xff" * 20_000_000, 1)])
 
 
@@ -833,7 +833,7 @@ HOSTILE = {
 
 
 def test_hostile_zips_are_found_fast_and_in_bounded_memory(tmp_path, private):
-    """In a process of its own that may take 150 MB of memory and write 129 MB to a file."""
+    """The check runs in a separate process, which can use 150 MB of memory and write 129 MB to a file."""
     for number, (make, _) in enumerate(HOSTILE.values()):
         (tmp_path / f"{number}.zip").write_bytes(make())
     before = states(tmp_path)
@@ -845,7 +845,7 @@ taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpages
 resource.setrlimit(resource.RLIMIT_AS, (taken + 150_000_000,) * 2)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({129 * 2**20},) * 2)
 for number in range({len(HOSTILE)}):
-    archive.TOTAL = 300_000_000 if {[*HOSTILE].index("many zeros")} == number else 2**31  # the whole takes ten seconds
+    archive.TOTAL = 300_000_000 if {[*HOSTILE].index("many zeros")} == number else 2**31  # the full size takes 10 s
     start = time.perf_counter()
     with archive.opened(Path(f"{{number}}.zip")) as package:
         print(json.dumps([time.perf_counter() - start, *map(str, package.findings)]))
@@ -866,7 +866,7 @@ for number in range({len(HOSTILE)}):
     for line, (_, message) in zip(done.stdout.splitlines(), HOSTILE.values(), strict=True):
         seconds, *findings = json.loads(line)
         assert seconds < 20
-        assert 1 <= len(findings) <= archive.ENTRIES  # all are kept; a command prints twenty of a kind
+        assert 1 <= len(findings) <= archive.ENTRIES  # all findings are kept; a command prints twenty of a kind
         assert max(map(len, findings)) < 1000
         assert any(message in finding for finding in findings), findings[:3]
     assert states(tmp_path) == before
@@ -887,7 +887,7 @@ EDITS = st.tuples(
     st.sampled_from(SEEDS),
     st.lists(
         st.tuples(
-            st.one_of(st.floats(0, 1), st.floats(0.8, 1)),  # the list is at the end, and has the most that can break
+            st.one_of(st.floats(0, 1), st.floats(0.8, 1)),  # more edits at the end, where the list is
             st.integers(0, 8),
             st.one_of(
                 st.binary(max_size=8),
@@ -905,7 +905,7 @@ EDITS = st.tuples(
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(EDITS)
 def test_random_edits_of_a_zip_never_break_it(tmp_path, private, edits):
-    """Never an exception, never a changed file, nothing left behind, and no file whose content is another."""
+    """No edit leads to an exception, a changed file, a leftover file, or a file with other content."""
     content, changes = edits
     for where, cut, text, over in changes:
         at = int(where * len(content))

@@ -1,4 +1,4 @@
-"""The forms of captions and of the matrix, written and checked; what holds for all three, and hostile files."""
+"""Output files of the forms captions and matrix, tests that all three forms share, and hostile files."""
 
 import csv
 import io
@@ -67,10 +67,10 @@ def test_captions_round_trip(tmp_path):
         assert first.startswith(f"file_name{separator}caption_predicted".encode() + line_end)
         rows = read_csv(path, separator)
         assert rows[1:] == [list(row) for row in zip(NAMES, CAPTIONS, strict=True)]
-        again = predictions.read_captions(path)  # as the score is taken
+        again = predictions.read_captions(path)  # with the reader that scoring uses
         assert (again.file_names, again.captions) == (NAMES, CAPTIONS)
         assert outputs.validate(TASKS[form], path, SPLIT) == []
-        outputs.write(TASKS[form], shuffled, SPLIT, path)  # the order is that of the split
+        outputs.write(TASKS[form], shuffled, SPLIT, path)  # the file has the order of the split
         assert path.read_bytes() == first
 
 
@@ -82,7 +82,7 @@ def test_captions_of_other_clips_are_left_out(tmp_path):
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 def test_a_matrix_reads_back_equal(kind, tmp_path):
-    """Bit for bit, also the smallest and greatest numbers, negative zero, and equal scores as equal ones."""
+    """All bits are equal, also of the smallest and largest numbers, negative zero, and equal scores."""
     limits = np.finfo(kind)
     scores = np.random.default_rng(1).normal(size=(5, 12)).astype(kind)
     scores[0, :6] = limits.tiny, limits.max, limits.min, -0.0, limits.smallest_subnormal, 1 / 3
@@ -112,12 +112,12 @@ def test_the_names_of_clotho_byte_for_byte(form, shared, tmp_path):
             )
             written = [row[0] for row in read_csv(tmp_path / "out.csv", TASKS[form].separator.value)[1:]]
             split = dataset[name]
-        else:  # as many queries as it takes for every name to be among the ten best once
+        else:  # enough queries that every name is among the ten best once
             clips = tuple(replace(clip, captions=clips[i - i % 10].captions[:1]) for i, clip in enumerate(clips))
             split, order = Split(name, clips), np.arange(len(clips))
             scores = np.zeros((len(split.queries), len(clips)), dtype=np.float32)
             scores[order // 10, order] = 2 - order / len(clips)
-            if form == "matrix":  # ten queries will do
+            if form == "matrix":  # ten queries are enough
                 queries, scores = split.queries[:10], scores[:10]
                 split = Split(name, tuple(replace(clip, captions=()) for clip in clips), None, queries)
             outputs.write(TASKS[form], Similarity(split.queries, split.file_names, scores), split, tmp_path / "out.csv")
@@ -380,7 +380,7 @@ MUTATIONS = {
         ":14: error: is not valid CSV (unexpected end of data); quote a cell that holds a comma or a quote, and double "
         "its quotes",
     ),
-    # top-k: test_outputs.py has the others
+    # top-k; test_outputs.py has more
     "2022's header": (
         "top-k",
         VALID["top-k"].replace("fname", "file_name"),
@@ -398,7 +398,7 @@ MUTATIONS = {
     "matrix with semicolons": (
         "matrix",
         as_csv([[c.replace(",", "") for c in row] for row in MATRIX_ROWS], ";"),
-        None,  # a long line, looked at below
+        None,  # the message is long; the test below has it
     ),
     "clip without a column": (
         "matrix",
@@ -512,7 +512,7 @@ def test_official_numbers(name, count, split, message, tmp_path):
 def test_a_number_that_is_not_verified_only_warns(tmp_path):
     (finding,) = said("top-k", VALID["top-k"], tmp_path, "")
     assert finding == "out.csv: caption: warning: must answer 1000 (retrieval) queries; found 5"
-    assert said("matrix", VALID["matrix"], tmp_path, "") == []  # 2025's is not known at all
+    assert said("matrix", VALID["matrix"], tmp_path, "") == []  # the number of 2025 is not known
 
 
 @pytest.mark.parametrize(
@@ -582,7 +582,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize(("make", "message"), HOSTILE.values(), ids=HOSTILE)
 def test_hostile_files_are_found_fast_and_in_bounded_memory(make, message, tmp_path):
-    """In a process of its own that may take 2 GB of memory; a file that needs more would end it."""
+    """The check runs in a separate process with 2 GB of memory. A file that needs more ends the process."""
     with (tmp_path / "out.csv").open("wb") as file:
         make(file)
     code = (
@@ -642,7 +642,7 @@ EDITS = st.tuples(
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(EDITS)
 def test_random_edits_never_break_the_check(tmp_path, edits):
-    """Never an exception, never a changed file, and never a clean verdict for answers that are not the same."""
+    """No edit leads to an exception, a changed file, or a valid verdict for changed answers."""
     form, changes, with_data = edits
     raw = VALID[form].encode()
     for where, cut, text in changes:

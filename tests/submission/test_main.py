@@ -31,7 +31,7 @@ def write_csv(path: Path, rows) -> None:
 
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch) -> Path:
-    """A data folder without sound, some run folders and some output files, in the working directory."""
+    """Make a data folder without audio, run folders and output files in the working directory."""
     monkeypatch.chdir(tmp_path)
     captions = list(zip(NAMES, QUERIES, strict=True))
     write_csv(Path("data/captions_evaluation.csv"), [["file_name", "caption_1"], *captions])
@@ -66,7 +66,7 @@ def place(tmp_path, monkeypatch) -> Path:
 
 
 def call(*arguments: str) -> int:
-    """As the shell does; an exception other than argparse's exit would be a traceback."""
+    """Run a command as the shell does. Any exception but argparse's exit would be a traceback."""
     try:
         return cli.command(parser(), arguments)
     except SystemExit as stop:
@@ -197,7 +197,7 @@ WRONG_REQUEST = [
     ),
     (
         ["leaderboard", "data", *ANSWERS[:2], "--truth", "data", "--split", "evaluation"],
-        "error: data: must hold packages; found none: give a folder of zips",
+        "error: data: must contain packages; found none: give a folder of zips",
     ),
     (["package", "run", *REHEARSAL, "--excluded", "x"], "error: --excluded needs lists of the training data; give"),
     (["validate", "good.csv", *ANSWERS[:2], "--json", "good.csv"], "error: --json good.csv: the file's name must end"),
@@ -243,7 +243,7 @@ def test_what_is_made_is_valid_and_reads_back(capsys):
 
 
 def test_packages_of_two_years_with_one_name(capsys):
-    """The second does not take the place of the first, and is told apart from it."""
+    """The second does not replace the first, and the check recognises its task."""
     assert call("package", "said", *REHEARSAL, "--task", "dcase2022-6a") == 0
     made = Path("said/submission/Wu_Mila_task6a.zip")
     before = made.read_bytes()
@@ -253,7 +253,7 @@ def test_packages_of_two_years_with_one_name(capsys):
         f"error: {made}: already exists, and is a package of dcase2022-6a; give another name with --out\n"
     )
     assert made.read_bytes() == before
-    assert call("package", "said", *REHEARSAL, "--task", "dcase2022-6a") == 0  # its own is made anew
+    assert call("package", "said", *REHEARSAL, "--task", "dcase2022-6a") == 0  # a package of the same task is replaced
     assert made.read_bytes() == before
     with zipfile.ZipFile(made) as file:
         file.extractall("out")
@@ -284,7 +284,7 @@ def test_without_data_the_official_numbers_count(capsys):
 
 @pytest.mark.parametrize("name", tasks.names())
 def test_blind_sets_from_a_run_to_a_valid_package(name, capsys):
-    """Folders of sound alone, and for retrievers their queries."""
+    """The data folder has only audio, and the queries of retrieval tasks."""
     task = tasks.read(name)
     write_csv(Path("blind/captions_development.csv"), [["file_name", "caption_1"], [NAMES[0], "It rains."]])
     for split in task.sets:
@@ -321,7 +321,7 @@ def test_a_captioner_that_leaves_a_clip_out(capsys):
 
 
 def blind_sets(*sets: str) -> None:
-    """A data folder that has these sets of twelve sounds, and no other split."""
+    """Make a data folder with these sets of twelve sounds, and no other split."""
     for name in sets:
         Path("blind", name).mkdir(parents=True)
         for clip in NAMES:
@@ -331,7 +331,7 @@ def blind_sets(*sets: str) -> None:
 
 
 def test_a_folder_with_the_tasks_own_set_alone(capsys):
-    """A file whose name says no set is checked against it; no split is asked for that the task does not need."""
+    """A file whose name gives no set is checked against the only one. Other splits need not be there."""
     blind_sets("retrieval")
     assert call("validate", "good.csv", "--task", "dcase2022-6b", "--data", "blind") == 0
     assert capsys.readouterr().out == "good.csv: valid for dcase2022-6b\n"
@@ -353,7 +353,7 @@ def test_a_folder_with_two_sets_that_may_be_meant(capsys):
 
 
 def test_a_csv_of_best_clips_is_packaged(capsys):
-    """As a retrieval team's own prediction, for the tasks that take best clips."""
+    """A retrieval team can write its own prediction, for tasks that ask for the best clips."""
     rows = list(csv.reader(Path("good.csv").read_text(encoding="utf-8").splitlines()))
     run = Path("best/predictions/evaluation.csv")
     write_csv(run, [[*rows[0], "one more"], *([*row, row[-2]] for row in rows[1:])])
@@ -389,7 +389,7 @@ def test_a_csv_of_scores_is_packaged(capsys):
 
 
 def test_validate_imports_little():
-    """What it takes to answer within a second, which `make bench` measures."""
+    """The answer within a second, which `make bench` measures, depends on it."""
     code = (
         "import sys; from submission.__main__ import parser; from evaluation.cli import command; "
         f"command(parser(), {['validate', 'good.csv', *ANSWERS, '--split', 'evaluation']}); print(*sys.modules)"
@@ -428,7 +428,7 @@ def test_every_task_is_readable_in_a_terminal(name, capsys, monkeypatch):
     assert call("tasks", name) == 0
     said = capsys.readouterr().out
     words = [line for line in said.splitlines() if len(line) > 80]
-    assert all(len(line.split()) <= 2 for line in words)  # a file's name or an address that is longer than the line
+    assert all(len(line.split()) <= 2 for line in words)  # a file name or an address may be longer than the line
     for path, fact in tasks.read(name).facts():
         assert f"\n{path}\n" in said
         assert fact.source.split()[0] in said

@@ -1,4 +1,4 @@
-"""Metadata files read and checked; hostile files."""
+"""Metadata files are read and checked, also hostile ones."""
 
 import os
 import re
@@ -103,7 +103,7 @@ def said(name: str, content: str | bytes, folder: Path) -> list[str]:
 
 
 def without(name: str, start: str, end: str) -> str:
-    """A valid file without what stands from one text to before another."""
+    """Return a valid file without the part from one text up to another."""
     head, _, rest = VALID[name].partition(start)
     return head + end + rest.partition(end)[2]
 
@@ -114,7 +114,7 @@ LABEL += "1 to 4; found "
 FIELD = "m.yaml:%d: system.description.%s: error: "
 LENGTH = FIELD[:15] + "external_datasets.1."
 
-# what to replace by what (a text), or the whole file (a function's), and what is said
+# the task; the text to replace and its replacement, or the whole file; and the message
 MUTATIONS = {
     # the label
     "label in lower case": (
@@ -148,7 +148,7 @@ MUTATIONS = {
         ("gontier_inr", "kadlcik_inr"),
         "m.yaml:4: submission.label: warning: should name the corresponding author, 'Gontier'; found 'kadlcik'",
     ),
-    # what is there and what is not
+    # missing, empty, unknown and misplaced keys
     "no abbreviation": (
         A,
         ("  abbreviation: Baseline   # Use maximum 10 characters.\n", ""),
@@ -579,7 +579,7 @@ def test_one_mutation_gives_one_finding(name, change, message, tmp_path, monkeyp
 @pytest.mark.parametrize("name", VALID)
 @pytest.mark.parametrize("comment", ["  # Authors", ""], ids=["with comments", "without"])
 def test_the_template_as_published(name, comment, tmp_path):
-    """Whose `abbreviation` stands at column 0, and whose learning rate is text once that is mended."""
+    """Its `abbreviation` is at column 0; once that is corrected, its learning rate is a text."""
     published = VALID[name].replace("  abbreviation: Base", "abbreviation: Base", 1).replace("1.0e-5", "1e-5")
     if not comment:
         published = re.sub(r"(?m)^ *#.*\n|^\n| *#.*$", "", published)
@@ -594,7 +594,7 @@ def test_the_template_as_published(name, comment, tmp_path):
 
 
 def test_a_template_repaired_by_moving_keys_to_the_top(tmp_path):
-    """What a team made of the published template in 2023: every one of its faults is named."""
+    """A team changed the published template in this way in 2023. There is a message about every fault."""
     authors = "authors:" + VALID[A].partition("  authors:")[2].partition("\nsystem:")[0].replace("\n  ", "\n")
     authors = authors.replace("loria.fr\n", "loria.fr\n    corresponding: true\n")
     authors = re.sub(" +department: .*\n", "", authors)
@@ -709,7 +709,7 @@ HOSTILE = {
 
 
 def test_hostile_files_are_found_fast_and_in_bounded_memory(tmp_path):
-    """In a process of its own that may take 1 GB of memory; a file that needs more would end it."""
+    """The check runs in a separate process with 1 GB of memory. A file that needs more ends the process."""
     for number, (content, _) in enumerate(HOSTILE.values()):
         with (tmp_path / f"{number}.yaml").open("wb") as file:
             if content is None:

@@ -1,4 +1,4 @@
-"""Metadata files written: they read back equal and valid."""
+"""Metadata files that the kit writes are valid, and are read back unchanged."""
 
 import re
 
@@ -59,7 +59,7 @@ FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
 
 def values_of(key: tasks.Key) -> st.SearchStrategy:
-    """Whatever a key can hold; what is optional may be absent."""
+    """Return a strategy for all values of a key. Optional keys may be absent."""
     if key.keys:
         needed = {
             name: values_of(below) for name, below in key.keys.items() if below.need != "optional" or below.metric
@@ -119,7 +119,7 @@ def test_valid_values_are_written_valid(tmp_path):
         assert "\n    - lastname: Gontier\n" in text
         assert "        # department:  # Optional\n" in text
     assert metadata.check(TASKS[B], documents.Document(values), "m.yaml") == []
-    values["submission"]["abbreviation"] = "y"  # text to PyYAML, true to others
+    values["submission"]["abbreviation"] = "y"  # PyYAML reads it as text, other readers as true
     assert '  abbreviation: "y"' in metadata_text.text(TASKS[B], values)
 
 

@@ -23,7 +23,7 @@ NAMES = (
 QUERIES = ("A dog barks.", "Rain falls, then stops.", "Café noise.", 'A man says "hi".', " Wind & <rain>")
 SPLIT = Split("evaluation", tuple(Clip(name, (QUERIES[i % 5],), Path(name)) for i, name in enumerate(NAMES)))
 HEADER = ["caption", *(f"file_name_{rank}" for rank in range(1, 11))]
-ROWS = [HEADER, *([query, *NAMES[:10]] for query in QUERIES)]  # the queries stand on lines 2 to 6
+ROWS = [HEADER, *([query, *NAMES[:10]] for query in QUERIES)]  # the queries are in lines 2 to 6
 
 
 def as_csv(rows, **dialect) -> str:
@@ -69,7 +69,7 @@ def test_nothing_to_say(content, tmp_path):
 
 
 WANTED = f"error: the header must be {','.join(HEADER)}; found"
-SLIPS = {  # one slip, one finding
+SLIPS = {  # every slip gives one finding
     # the header
     "other query column": (rows_with(1, 0, "query"), f":1: {WANTED} query,{','.join(HEADER[1:])}"),
     "2023's header": (
@@ -241,7 +241,7 @@ def test_all_findings_at_once_in_the_order_of_the_file(tmp_path):
         "7.wav",
         "11.wav",
         "11.wav",
-    ]  # the last one repeats what has no name in the header
+    ]  # the last one repeats a name in a column without a header
     rows[3][0] = "café noise."
     assert said(as_csv(rows[:5]), tmp_path) == [
         "answers.csv: caption: error: no row answers ' Wind & <rain>'; add one",
@@ -268,7 +268,7 @@ ALIKE_QUERIES = tuple(f"A dog barks, and {number} cats purr." for number in rang
 
 
 def alike(query=str, clip=str) -> tuple[Split, str]:
-    """A split, and best clips for all its queries, which are changed by two functions."""
+    """Return a split, and the best clips of all its queries, with queries and clips changed by two functions."""
     split = Split("test", tuple(Clip(name, (), Path(name)) for name in ALIKE_NAMES), None, ALIKE_QUERIES)
     rows = ([query(text), *map(clip, (ALIKE_NAMES * 2)[at % 20 :][:10])] for at, text in enumerate(ALIKE_QUERIES))
     return split, as_csv([HEADER, *rows])
@@ -327,10 +327,10 @@ def test_the_output_for_another_split_names_it(tmp_path):
 
 
 def test_what_may_be_misspelt():
-    """The nearest name, where no other one is as near; and in no time, whatever is asked."""
+    """The closest name is found if no other name is as close. The search is always fast."""
     names = [f"soundscape_{number:04}.wav" for number in range(1000)]
     assert outputs._misspelt("soundscape_0605.wv", names) == "soundscape_0605.wav"
-    assert outputs._misspelt("soundscape_060.wav", names) is None  # ten are as near
+    assert outputs._misspelt("soundscape_060.wav", names) is None  # ten names are as close
     assert outputs._misspelt("", names) is None
     assert outputs._misspelt("soundscape" * 10**6, names) is None
 
@@ -365,7 +365,7 @@ def matrix(split: Split, seed: int = 0) -> Similarity:
 
 
 def test_written_as_the_organisers_sample_is(tmp_path):
-    """As pandas does, to_csv(index=False): commas, LF, quotes where they are needed and nowhere else."""
+    """As by pandas's to_csv(index=False): commas, LF, and quotes only where they are needed."""
     scores = np.tile(-np.arange(12, dtype=np.float32), (5, 1))
     outputs.write(TASK, Similarity(QUERIES, NAMES, scores), SPLIT, tmp_path / "out.csv")
     names = ' leading.wav,"comma, name.wav",cours d&#39;eau.wav,dots.in.stem.wav,Capital.wav,"quote"".wav",é.wav'
@@ -468,7 +468,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_the_names_of_clotho_byte_for_byte(tmp_path):
-    """Every name once: the first caption of every tenth clip is a query, answered by that clip and the next nine."""
+    """Every name occurs once: the first caption of every tenth clip is a query, and its answers are ten clips."""
     if not (REAL / "clotho").is_dir():
         pytest.skip(f"{REAL / 'clotho'} is not here")
     dataset, total = read_dataset(REAL / "clotho", sound=False), 0

@@ -27,7 +27,7 @@ def unpacked(path: Path) -> dict[str, bytes]:
 
 
 def laid(files: dict[str, bytes], folder: Path) -> Path:
-    """Lay files out as a folder."""
+    """Write files into a folder."""
     shutil.rmtree(folder, ignore_errors=True)
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ SIZES = {"test": (1043, 0), "analysis": (8360, 0), "retrieval": (1000, 1000)}
 
 @pytest.mark.parametrize("name", LAYOUT)
 def test_a_package_of_official_size(name, team_file, tmp_path):
-    """It validates clean, unpacks to the documented layout, and scores as the run does."""
+    """The package is valid, unpacks to the documented layout, and has the same scores as the run."""
     task, (file, top, tag, outputs) = tasks.read(name), LAYOUT[name]
     splits = {"development": made.described(), **{key: made.split(key, *SIZES[key]) for key in task.sets}}
     for key in task.sets:
@@ -88,12 +88,12 @@ def test_a_package_of_official_size(name, team_file, tmp_path):
             assert score(task, splits[key], path) == score(
                 task, splits[key], next((tmp_path / "run" / "predictions").glob(f"{key}.*"))
             )
-    with package.checked(task, tmp_path / file, {}) as (systems, findings):  # by itself, and by official numbers
+    with package.checked(task, tmp_path / file, {}) as (systems, findings):  # without data, with the official numbers
         assert (len(systems), findings) == (1, [])
 
 
 def score(task, split: Split, path: Path) -> dict[str, float]:
-    """The metrics of a prediction, where the clip of a query's number answers it."""
+    """Return the metrics of a prediction. The right clip of a query has the same number."""
     if task.kind == "captioning":
         clips = tuple(replace(c, captions=(f"{made.WORDS[i % 8]} is heard", "rain")) for i, c in enumerate(split.clips))
         captions = predictions.read_captions(path)
@@ -125,7 +125,7 @@ def test_the_same_inputs_give_the_same_bytes(small, team_file, tmp_path):
 
 
 def test_what_the_metadata_say(small, team_file, tmp_path):
-    """From the run's system.yaml, its score, the data and the team file, where the last wins."""
+    """They come from the run's system.yaml, its score, the data and the team file; the last one has precedence."""
     task, runs, dataset = small("dcase2022-6b")
     team = yaml.safe_load(team_file.read_text())
     team["systems"] = [{"system": {"description": {"optimizer": "Adam", "loss_function": "mine"}}}, {}]
@@ -199,7 +199,7 @@ def test_what_cannot_be_made(small, team_file, tmp_path):
 
 
 def test_a_system_of_ones_own_needs_no_run(small, team_file, tmp_path):
-    """A folder with predictions, and the team file for all that `systems train` would have written."""
+    """A folder with predictions is enough, if the team file has the values that `systems train` would have written."""
     task, runs, dataset = small("dcase2023-6a")
     (runs[0] / "system.yaml").unlink()
     with pytest.raises(
@@ -229,7 +229,7 @@ def cut(content: bytes) -> bytes:
 
 
 def of_others(content: bytes) -> bytes:
-    """A zip of the right folder that was not made here."""
+    """Return a zip with the right folder that this kit did not make."""
     file = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, "w") as new:
         for name in old.namelist():
@@ -263,7 +263,7 @@ def test_only_a_package_that_was_made_here_is_replaced(change, message, small, t
     team, target = teams.read(task, team_file)[0], tmp_path / "p.zip"
     package.make(task, runs, team, dataset, target)
     made_here = target.read_bytes()
-    package.make(task, runs, team, dataset, target)  # it takes its own place
+    package.make(task, runs, team, dataset, target)  # it replaces itself
     assert target.read_bytes() == made_here
     before = change(made_here)
     target.write_bytes(before)
@@ -289,7 +289,7 @@ def test_a_rehearsal_answers_another_split(small, team_file, tmp_path):
 
 @pytest.fixture(scope="module")
 def valid(tmp_path_factory):
-    """Of two tasks a valid package, and the sets that it answers."""
+    """Return a valid package for each of two tasks, and the sets that it answers."""
     names = ("dcase2023-6a", "dcase2022-6b")
     return {name: made.packaged(name, tmp_path_factory.mktemp(name)) for name in names}
 
@@ -325,13 +325,13 @@ def put(name: str, content: bytes | str):
 
 
 def system(number: int):
-    """Add a system: the second one under another number."""
+    """Add a copy of the second system with another number."""
 
     def change(files: dict[str, bytes]) -> None:
         for name in [name for name in files if name.startswith(A2)]:
             other = name.replace("task6a_2", f"task6a_{number}").replace("submission_2", f"submission_{number}")
             files[other] = files[name].replace(b"task6a_2", b"task6a_%d" % number)
-            if name.endswith(".csv"):  # so that no two systems answer alike
+            if name.endswith(".csv"):  # so that no two systems have the same outputs
                 files[other] = files[other].replace(b"are heard", b"are heard " + b"again " * number)
 
     return change
@@ -346,7 +346,7 @@ def both(*changes):
 
 
 def without(name: str, start: str):
-    """Take a line out."""
+    """Remove a line."""
 
     def change(files: dict[str, bytes]) -> None:
         lines = files[name].splitlines(keepends=True)
@@ -358,7 +358,7 @@ def without(name: str, start: str):
 
 
 def line(name: str, start: str, text: str):
-    """Put another line in place of the one that starts so."""
+    """Replace the line with this start by another line."""
 
     def change(files: dict[str, bytes]) -> None:
         lines = files[name].decode().splitlines(keepends=True)
@@ -397,7 +397,7 @@ def second_row(change):
 STRAY = "is not part of a submission; remove it"
 LABEL = "the folder's name is the system's label; it"
 MUTATIONS = {
-    # what is there
+    # missing and surplus files
     "no testing output": (lambda f: f.pop(TESTING), f"{A1}: error: {Path(TESTING).name} is missing; add it"),
     "no analysis output": (lambda f: f.pop(ANALYSIS), f"{A1}: error: {Path(ANALYSIS).name} is missing; add it"),
     "no metadata": (lambda f: f.pop(META), f"{A1}: error: {Path(META).name} is missing; add it"),
@@ -410,13 +410,13 @@ MUTATIONS = {
     "two reports": (put("task6/report.pdf", made.PDF), f"task6/report.pdf: error: {STRAY}"),
     "five systems": (
         both(system(3), system(4), system(5)),
-        ": error: must not hold more than 4 systems; found 5 ("
+        ": error: must not contain more than 4 systems; found 5 ("
         + ", ".join(f"Wu_Mila_task6a_{i}" for i in range(1, 6))
         + "): remove some; only the first 4 were checked",
     ),
     "ten systems": (
         both(*(system(number) for number in range(3, 11))),
-        ": error: must not hold more than 4 systems; found 10 ("
+        ": error: must not contain more than 4 systems; found 10 ("
         + ", ".join(f"Wu_Mila_task6a_{i}" for i in range(1, 11))
         + "): remove some; only the first 4 were checked",
     ),
@@ -452,11 +452,11 @@ MUTATIONS = {
     # names
     "a folder around": (
         renamed("task6", "Wu_Mila_task6a/task6"),
-        ": note: must hold task6/ at the top; found it inside Wu_Mila_task6a/, which is accepted",
+        ": note: must contain task6/ at the top; found it inside Wu_Mila_task6a/, which is accepted",
     ),
     "no folder": (
         renamed("task6/", ""),
-        ": error: must hold all files in a folder task6/; found Wu_Mila_task6a.technical_report.pdf, Wu_Mila_task6a_1, "
+        ": error: must contain all files in a folder task6/; found Wu_Mila_task6a.technical_report.pdf, Wu_Mila_task6a_1, "
         "Wu_Mila_task6a_2: move them into task6/",
     ),
     "folder in capitals": (renamed("task6", "Task6"), "Task6: error: must be named task6; rename it"),
@@ -637,7 +637,7 @@ def test_what_cannot_be_read_is_not_called_missing_too(valid, tmp_path):
     for name in (TESTING, META, REPORT):
         path = zipped(files, tmp_path / "P.zip")
         raw = path.read_bytes()
-        path.write_bytes(raw.replace(files[name], bytes(len(files[name])), 1))  # so that its sum is wrong
+        path.write_bytes(raw.replace(files[name], bytes(len(files[name])), 1))  # so that its checksum is wrong
         (finding,) = said(task, files, splits, path)
         assert finding.startswith(f"{name}: error: is damaged")
         link = zipfile.ZipInfo(name)
@@ -651,7 +651,7 @@ def test_what_cannot_be_read_is_not_called_missing_too(valid, tmp_path):
 
 
 def test_a_label_that_is_wrong_everywhere(valid, tmp_path):
-    """What must be renamed is said of each file."""
+    """There is a message about each file that must be renamed."""
     task, files, splits = valid["dcase2023-6a"]
     wrong = {name.replace("task6a", "task6A"): text.replace(b"task6a", b"task6A") for name, text in files.items()}
     found = said(task, files, splits, laid(wrong, tmp_path / "P"))
@@ -669,7 +669,7 @@ def test_two_folders_of_one_system(valid, tmp_path):
 
 
 def test_what_make_refuses_the_check_would_fault(small, team_file, tmp_path):
-    """Also what only the archive knows, such as names that no disk has."""
+    """`make` also refuses faults that only the archive finds, such as names that no disk accepts."""
     task, runs, dataset = small("dcase2022-6b")
     team = replace(teams.read(task, team_file)[0], author="W" * 120, institute="M" * 110)
     with pytest.raises(Faulty, match="at most 255 bytes in a name"):
@@ -678,7 +678,7 @@ def test_what_make_refuses_the_check_would_fault(small, team_file, tmp_path):
 
 
 def test_a_null_that_is_written_is_said(small, team_file, tmp_path):
-    """In the run, or in the team file, where it wins; what is left empty there does not."""
+    """A null in the team file replaces the value of the run; a key that is left empty there does not."""
     task, runs, dataset = small("dcase2022-6b")
     asked = ("word_embeddings", "data_augmentation", "optimizer", "gradient_norm", "metric_monitored")
     for key in asked:
@@ -706,7 +706,7 @@ def test_what_a_run_says_wrongly(small, team_file, tmp_path):
     with pytest.raises(Faulty) as refusal:
         package.make(task, runs, teams.read(task, team_file)[0], dataset, tmp_path / "p.zip")
     said = [str(finding).replace(f"{tmp_path}/", "") for finding in refusal.value.findings]
-    assert said[0].startswith("first/scores/evaluation.json: signature: error: must be a score on evaluation, which")
+    assert said[0].startswith("first/scores/evaluation.json: signature: error: must be a score on evaluation, because")
     assert said[1].startswith(
         "first/system.yaml: optimiser: warning: is not a key of dcase2022-6b, and is ignored; did you"
     )

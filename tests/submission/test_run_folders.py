@@ -35,7 +35,7 @@ def test_a_folder_that_is_no_run(file, tmp_path):
 
 
 def test_predictions_of_the_other_kind_are_not_taken(tmp_path):
-    """A retriever's table counts for retrieval, a captioner's does not, and similarities never count for captioning."""
+    """For retrieval, a retriever's table is used, but not a captioner's. For captioning, similarities are not used."""
     (tmp_path / "predictions").mkdir()
     table = tmp_path / "predictions" / "retrieval.csv"
     table.write_text("file_name,caption_predicted\n")
@@ -64,9 +64,9 @@ def test_missing_predictions_of_all_runs_are_refused_together(small, team_file, 
 
 
 def test_a_run_of_both_tasks_has_a_score_of_each(small, team_file, tmp_path):
-    """The captions' score is not taken for that of retrieval, nor the other way round."""
+    """The score of the captions is not used for retrieval, nor the other way round."""
     names = ("dcase2022-6a", "dcase2022-6b")
-    asked = {name: small(name) for name in names}  # into the same runs
+    asked = {name: small(name) for name in names}  # in the same run folders
     split = Split("evaluation", tuple(Clip(f"{i}.wav", (f"Sound {i}.", "Rain."), Path()) for i in range(4)))
     said = predictions.Captions(split.file_names, tuple(clip.captions[0] for clip in split.clips))
     eye = np.eye(len(split.queries), 4, dtype=np.float32)

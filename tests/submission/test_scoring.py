@@ -70,7 +70,7 @@ def test_a_bad_package_takes_nothing_with_it(tmp_path, monkeypatch):
 def test_an_interrupt_ends_the_processes(tmp_path, monkeypatch):
     """Ctrl-C ends a process that still runs, and the command."""
     monkeypatch.setattr(scoring, "_work", harm)
-    signal.signal(signal.SIGALRM, signal.default_int_handler)  # as Ctrl-C does, but in this process alone
+    signal.signal(signal.SIGALRM, signal.default_int_handler)  # as Ctrl-C does, but only in this process
     signal.setitimer(signal.ITIMER_REAL, 3)
     began = time.monotonic()
     try:
@@ -80,4 +80,4 @@ def test_an_interrupt_ends_the_processes(tmp_path, monkeypatch):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
     assert not multiprocessing.active_children()
-    assert time.monotonic() - began < 60  # of the 100 s that the package sleeps
+    assert time.monotonic() - began < 60  # less than the 100 s that the package sleeps

@@ -17,7 +17,7 @@ from submission.tasks import Fact
 
 @pytest.fixture
 def facts(tmp_path, monkeypatch) -> dict:
-    """The facts of a task, to be changed and written to a folder that stands in for the real one."""
+    """The facts of a task, which a test changes and writes to a folder that replaces the real one."""
     monkeypatch.setattr(tasks, "FOLDER", tmp_path)
     facts = yaml.safe_load((Path(tasks.__file__).parent / "tasks/dcase2022-6b.yaml").read_text(encoding="utf-8"))
     return {**facts, "name": "changed"}
@@ -28,7 +28,7 @@ def read(facts: dict) -> tasks.Task:
     return tasks.read("changed")
 
 
-EXPECTED = {  # first line, k, separator, line end, rows by split, what ranks, interval
+EXPECTED = {  # first line, k, separator, line end, rows by split, metric that ranks, interval
     "dcase2020-6": ("file_name,caption_predicted", None, ",", "\r\n", {"test": 1043}, "spider", None),
     "dcase2021-6": ("file_name,caption_predicted", None, ",", "\r\n", {"test": 1043}, "spider", None),
     "dcase2022-6a": (
@@ -84,7 +84,7 @@ def test_metrics_are_those_that_evaluation_has(name):
     module = captioning if task.kind == "captioning" else retrieval
     interval = task.interval.value if task.interval else "jackknife"
     assert module.metric_sets()[name[:9]] == MetricSet(task.metrics.value, interval)
-    module.resolve_metrics(task.metrics.value)  # knows each of them
+    module.resolve_metrics(task.metrics.value)  # raises for an unknown metric
     for fact in task.baselines:
         if task.kind == "retrieval":
             assert set(fact.value.metrics) <= set(task.metrics.value)
@@ -163,7 +163,7 @@ def test_metadata_keys(name):
 
 
 def test_a_new_year_is_a_new_file(tmp_path, monkeypatch):
-    """An invented task: its output is written and checked by what its file says."""
+    """The output of an invented task is written and checked by the facts in its file."""
     facts = {"name": "dcase2031-3", "title": "Humming", "extends": "dcase2022-6b"}
     new = {"source": "the task page of 2031", "certainty": "verified"}
     for key, value in {"columns": ["hum", "sound {rank}"], "k": 2, "separator": ";", "line_end": "\r\n"}.items():

@@ -1,4 +1,4 @@
-"""The team's file read and written; random edits of it and of metadata files."""
+"""Team files are read and written; random edits of them and of metadata files."""
 
 import re
 from pathlib import Path
@@ -248,7 +248,7 @@ PIECES += [
     ),
 )
 def test_random_edits_never_break_the_check(tmp_path, name, changes):
-    """Never an exception, never a changed file; and a file without an error is one that PyYAML reads."""
+    """No edit leads to an exception or a changed file, and PyYAML reads every file without an error."""
     raw = (TEAM if name == "team" else VALID[name]).encode()
     for where, cut, piece in changes:
         at = int(where * len(raw))
@@ -273,7 +273,7 @@ def test_random_edits_never_break_the_check(tmp_path, name, changes):
 
 
 def without_none(value: object) -> object:
-    """What is left without the keys that are null, since those that may be absent are not written."""
+    """Return a value without its null keys, because null keys that may be absent are not written."""
     if isinstance(value, dict):
         return {name: without_none(inner) for name, inner in value.items() if inner is not None}
     return [without_none(inner) for inner in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""Zips whose records disagree, written byte by byte: each is refused by name, and what programs write is not."""
+"""Zips whose records disagree, written byte by byte, are refused; the zips of common programs are not."""
 
 import struct
 import tempfile
@@ -17,7 +17,7 @@ GO_BY = f"which some programs use: {ZIP_AGAIN}"
 
 @pytest.fixture(autouse=True)
 def private(tmp_path_factory, monkeypatch):
-    """The folder that private folders are made in."""
+    """The folder in which private folders are made."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("private")))
 
 
@@ -48,13 +48,13 @@ def unicode_path(name: bytes, header: bytes = b"task6/x") -> bytes:
 
 
 def header(of: dict) -> bytes:
-    """The record before an entry's data."""
+    """Return the header of an entry, before its data."""
     numbers = (20, of["flags"], of["method"], 0, 33, of["crc"], of["packed"], of["size"])
     return struct.pack("<4s5H3L2H", b"PK\3\4", *numbers, len(of["name"]), len(of["extra"])) + of["name"] + of["extra"]
 
 
 def record(of: dict, offset: int) -> bytes:
-    """The record of an entry in the list."""
+    """Return the record of an entry in the list."""
     numbers = (788, of.get("version", 20), of["flags"], of["method"], 0, 33, of["crc"], of["packed"], of["size"])
     lengths = (len(of["name"]), len(of["extra"]), 0, of.get("disk", 0), 0, of.get("attributes", 0))
     offset = of.get("offset", offset)
@@ -67,7 +67,7 @@ def end(count: int, list_bytes: int, start: int, comment: bytes = b"", **other: 
 
 
 def end_64(count: int, list_bytes: int, start: int, place: int, disks: int = 1, **other: int) -> bytes:
-    """The record of 64 bits, and the one that says where it is."""
+    """Return the 64-bit record, and the record that gives its position."""
     numbers = {"disk": 0, "list_disk": 0, "here": count, "all": count, "length": list_bytes, "offset": start}
     found_at = other.pop("found_at", place)
     made = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, *(numbers | other).values())
@@ -77,14 +77,14 @@ def end_64(count: int, list_bytes: int, start: int, place: int, disks: int = 1, 
 def zipped(
     own: dict | None = None, listed: dict | None = None, behind: bytes = b"", wide: dict | None = None, **at_end
 ) -> bytes:
-    """A zip of a good entry, one whose two records are changed, and another good one.
+    """Return a zip of a valid entry, an entry whose two records are changed, and another valid entry.
 
     Args:
-        own: What is other in the header before the data.
-        listed: What is other in the list.
-        behind: What comes behind the data.
-        wide: What is other in the record of 64 bits at the end, which is there where this is given.
-        at_end: What is other in the record at the end.
+        own: Changes to the header before the data.
+        listed: Changes to the record in the list.
+        behind: Bytes after the data.
+        wide: Changes to the 64-bit record at the end; None for a zip without this record.
+        at_end: Changes to the record at the end.
     """
     content, records = b"", b""
     for name in (b"task6/a", b"task6/x", b"task6/z"):
@@ -344,7 +344,7 @@ WHOLE = {
     "an entry before it": (HIDDEN + zipped(), f"{ONE_ZIP} another one before it: {ZIP_AGAIN}"),
     "a zip in its comment": (
         zipped(comment=zipped()),
-        f"{ONE_ZIP} another one before it: {ZIP_AGAIN}",  # for the last end is the comment's
+        f"{ONE_ZIP} another one before it: {ZIP_AGAIN}",  # because the last end record is in the comment
     ),
     "an end in its comment": (
         zipped(comment=end(3, 159, 0) + b" more"),
