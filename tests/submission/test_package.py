@@ -456,7 +456,8 @@ MUTATIONS = {
     ),
     "no folder": (
         renamed("task6/", ""),
-        ": error: must contain all files in a folder task6/; found Wu_Mila_task6a.technical_report.pdf, Wu_Mila_task6a_1, "
+        ": error: must contain all files in a folder task6/; found Wu_Mila_task6a.technical_report.pdf, "
+        "Wu_Mila_task6a_1, "
         "Wu_Mila_task6a_2: move them into task6/",
     ),
     "folder in capitals": (renamed("task6", "Task6"), "Task6: error: must be named task6; rename it"),
