@@ -190,7 +190,7 @@ class Leaderboard:
         methods: dict[str, None] = {}
         for system in self.entries:
             methods.update(dict.fromkeys(measured.estimate.interval for measured in system.score.metrics.values()))
-        line = f"The intervals are 95 % intervals ({', '.join(methods)}) over {len(items.names)} {items.kind}."
+        line = f"The 95 % intervals ({', '.join(methods)}) are computed over {len(items.names)} {items.kind}."
         if items.shared:
             groups = len(set(items.groups))
             line += f" The {items.kind} form {groups} groups that share clips; the JSON has intervals by clip."

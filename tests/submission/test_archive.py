@@ -735,7 +735,7 @@ def test_the_private_folder_is_gone_however_it_ends(end, tmp_path, private, monk
 
 
 def deflated(size: int) -> bytes:
-    """Return deflated zeros. One packed MB is repeated, which a full flush makes possible."""
+    """Return deflated zeros. A full flush resets the compressor, so that one packed MB can be repeated."""
     machine = zlib.compressobj(9, zlib.DEFLATED, -15)
     once = machine.compress(bytes(2**20)) + machine.flush(zlib.Z_FULL_FLUSH)
     return once * (size // 2**20) + zlib.compressobj(9, zlib.DEFLATED, -15).flush()
@@ -794,7 +794,7 @@ def many_entries() -> bytes:
 
 
 def extra_fields() -> bytes:
-    """Return a MB of empty extra fields."""
+    """Return a zip with a MB of empty extra fields."""
     record = bytearray(raw(b"x", b"", 0, 0)[1])
     record[30:32] = b"\xfc\xff"
     return ended((bytes(record) + bytes(0xFFFC)) * 15, 15, 0)
@@ -805,7 +805,7 @@ def long_names() -> bytes:
 
 
 def nothing_at_all() -> bytes:
-    """Return 100 MB of empty blocks."""
+    """Return a zip with 100 MB of empty blocks."""
     return joined([(b"x", b"\0\0\0\xff\xff" * 20_000_000, 1)])
 
 
