@@ -295,7 +295,11 @@ def parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("leaderboard"), metavar="DIR", help="output folder (default: leaderboard)"
     )
     verb.add_argument(
-        "--cache", type=Path, default=Path(".cache"), help="folder for tokenised captions (default: .cache)"
+        "--cache",
+        type=Path,
+        default=Path(".cache"),
+        metavar="DIR",
+        help="folder for tokenised captions (default: .cache)",
     )
     verb.set_defaults(run=make_leaderboard)
     return top
