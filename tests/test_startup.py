@@ -11,10 +11,7 @@ HEAVY = (
     *("torch", "lightning", "torchmetrics", "transformers", "gensim", "ray", "sklearn"),
     *("pandas", "matplotlib", "seaborn", "jinja2"),
 )
-ALLOWED = {  # `submission leaderboard` and `systems published` import it before they check the request
-    "submission": {"pandas"},
-    "systems": {"pandas"},
-}
+ALLOWED = {"systems": {"pandas"}}  # `systems published` imports it before it checks the request
 SCRIPT = """
 import importlib, json, sys
 statuses = []
@@ -53,6 +50,9 @@ REQUESTS = [
     "submission validate nowhere.zip --task dcase2022-6b",
     "submission package nowhere --task dcase2022-6b --team baseline/team.yaml --data nowhere",
     "submission leaderboard nowhere --task dcase2022-6b --truth nowhere",
+    "submission leaderboard nowhere --task dcase2022-6b --truth FOLDER --split evaluation",
+    "submission leaderboard FOLDER --task dcase2022-6b --truth FOLDER --split evaluation",
+    "submission leaderboard FOLDER --task dcase2022-6b --truth FOLDER --split evaluation --out FOLDER",
     "submission new --task dcase2022-6x",
 ]
 SWEEP = """
@@ -70,9 +70,10 @@ WRONG_SWEEPS = {
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with the files that requests name in FOLDER."""
+    """Return a folder with the files that requests name in FOLDER, which is also a data folder."""
     for name, content in WRONG_SWEEPS.items():
         (tmp_path / f"{name}.yaml").write_text(content)
+    (tmp_path / "captions_evaluation.csv").write_text("file_name,caption_1\n1.wav,It rains.\n")
     return tmp_path
 
 
