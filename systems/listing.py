@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("baseline", "systems")
 PARTS = {"Config", "train", "load_model"}
 TASKS = {"embed_audio": "retrieval", "caption": "captioning"}  # by the method that the task needs
+EXAMPLES = "examples"  # a folder of systems to copy, which the list leaves out
 PUBLISHED = "published"  # a package's paper's figures are in published.yaml, a module's in published/NAME.yaml
 
 
@@ -40,6 +41,8 @@ def systems(root: Path = ROOT) -> list[Found]:
         # A package's own file before those in it.
         for path in sorted((root / room).rglob("*.py"), key=lambda path: (path.name != "__init__.py", path)):
             if any(package in path.parents for package in packages):
+                continue
+            if EXAMPLES in path.relative_to(root).parts:
                 continue
             tree = ast.parse(path.read_text(encoding="utf-8"))
             if not set(_names(tree)) >= PARTS:
