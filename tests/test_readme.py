@@ -41,18 +41,14 @@ PYTHON = [".venv/bin/python", "-m"]
 # What a command must print, by its beginning.
 EXPECTED = {
     "make baseline": (
-        "all is well",
         "epoch   1",
         "queries x 11 clips",
         "valid for dcase2022-6b",
         "mAP@10",
-        "11 clips, ",
         "valid for dcase2023-6a",
         "nearest development clip's",
-        "CIDEr-D's interval lies",
         "signature: ",
     ),
-    "systems check systems.examples.spectra": ("nothing to mend",),
     "systems predict runs/spectra": ("queries x 11 clips",),
     "evaluation score retrieval": ("mAP@10",),
     "submission package runs/spectra": ("1 system, valid for",),
