@@ -55,7 +55,7 @@ from torch import Tensor, nn
 from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Clip, Dataset, Split
 from evaluation.findings import BadRequest
 from systems.caching.features import waveforms
-from systems.clip_aac import audioclip, heads, tokens
+from systems.clip_aac import audioclip, clip_tokenizer, heads
 from systems.parts import generation, losses, pairs, texts, vocabulary
 from systems.parts.checkpoints import SystemModule, load_weights
 from systems.parts.decoder import CachedSteps, Decoder
@@ -214,7 +214,7 @@ class ClipAac(nn.Module):
 
     def text_vectors(self, captions: Sequence[str]) -> Tensor:
         """Embed texts as (texts, L)."""
-        ids, lengths = tokens.encode(self.tokenizer, captions)
+        ids, lengths = clip_tokenizer.encode(self.tokenizer, captions)
         device = self.embedding.weight.device
         return self.heads.embed_text(ids.to(device), lengths.to(device))
 
@@ -483,9 +483,9 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     tokenizer = None
     if config.alpha:
         if config.tokenizer == "train":
-            tokenizer = tokens.train(captions)
+            tokenizer = clip_tokenizer.train(captions)
         else:
-            tokenizer = tokens.load(config.tokenizer)
+            tokenizer = clip_tokenizer.load(config.tokenizer)
     lightning.seed_everything(run.seed, verbose=False)
     # A checkpoint has the heads, wherever they began.
     if run.last.exists():

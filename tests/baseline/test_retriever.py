@@ -8,7 +8,8 @@ import torch
 import yaml
 from gensim.models import KeyedVectors
 
-from baseline import retriever, tokens
+from baseline import retriever
+from baseline.cased_words import UNKNOWN
 from baseline.retriever import Config, Item, Retriever, Training, interpolation_weights, make_batch, pad, prepare
 from evaluation.cli import command
 from evaluation.data.audio import LogMel
@@ -155,7 +156,7 @@ def test_words_without_a_vector():
     config = Config(score="dot", unknown="draw", center=False)
     prepare(known, config, ["a dog and rain"], seed=3)
     found = Retriever(config, known).embed_text(["a dog", "dog", "unheard of"]).numpy()
-    unknown = known[tokens.UNKNOWN]
+    unknown = known[UNKNOWN]
     np.testing.assert_allclose(found, [(unknown + known["dog"]) / 2, known["dog"], unknown], rtol=1e-5, atol=1e-6)
 
 
@@ -195,7 +196,7 @@ def test_the_published_configs_train(name, clotho_like, tmp_path):
     assert command(parser(), arguments) == 0
     assert np.isfinite([float(value) for row in rows(run) for value in row.values()]).all()
     if name == "retriever":
-        assert tokens.UNKNOWN in retriever.load_model(run / "checkpoints" / "best.ckpt").vectors
+        assert UNKNOWN in retriever.load_model(run / "checkpoints" / "best.ckpt").vectors
 
 
 def test_embeddings_of_sounds_do_not_depend_on_the_batch(model):

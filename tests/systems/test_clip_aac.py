@@ -21,7 +21,7 @@ from evaluation.metrics import retrieval
 from submission.__main__ import parser as submission_parser
 from systems import clip_aac, contract
 from systems.__main__ import parser
-from systems.clip_aac import audioclip, figure, heads, tokens
+from systems.clip_aac import audioclip, clip_tokenizer, figure, heads
 from systems.parts import losses, vocabulary
 from tests.systems.runs import cut_off, kill, rows, same
 
@@ -88,7 +88,7 @@ def tiny(captions=tuple(TONES), alpha=0.2, seed=0, **changes):
     torch.manual_seed(seed)
     known = vocabulary.from_captions(captions)
     config = clip_aac.Config(**{**TINY, "alpha": alpha, "dropout": 0.0} | changes)
-    return clip_aac.ClipAac(config, known, tokens.train(captions) if alpha else None)
+    return clip_aac.ClipAac(config, known, clip_tokenizer.train(captions) if alpha else None)
 
 
 # Configs -------------------------------------------------------------------------------------------------------------
@@ -632,7 +632,7 @@ def test_foreign_weights_are_refused_with_every_difference(tmp_path):
 
 def test_the_systems_begin_with_audioclip_s_weights(tmp_path):
     values = save(BOTH, tmp_path / "AudioCLIP-Full-Training.pt")
-    known, pieces = vocabulary.from_captions(TONES), tokens.train(TONES)
+    known, pieces = vocabulary.from_captions(TONES), clip_tokenizer.train(TONES)
     config = clip_aac.Config(weights=str(tmp_path), alpha=0, train_heads=False)
     model = clip_aac.beginning(config, known, None)
     assert holds(model.heads, values) == {n for n in model.heads.state_dict() if not n.endswith("tracked")}
@@ -662,19 +662,19 @@ def test_the_systems_begin_with_the_learnt_transform(tmp_path, init):
 
 def test_byte_pairs_are_joined_by_how_often_they_stand_together():
     captions = ["low " * 5 + "lower lower " + "newest " * 6 + "widest " * 3]  # Sennrich et al. 2016
-    tokenizer = tokens.train(captions, merges=6)
+    tokenizer = clip_tokenizer.train(captions, merges=6)
     vocabulary_ = tokenizer.get_vocab()
     assert [piece for piece, number in sorted(vocabulary_.items(), key=lambda item: item[1])][512:] == [
         *("es", "est</w>", "lo", "ew", "ewest</w>", "newest</w>"),
-        *tokens.SPECIAL,
+        *clip_tokenizer.SPECIAL,
     ]
     assert tokenizer.encode("Lowest  NEWEST").tokens[1:-1] == ["lo", "w", "est</w>", "newest</w>"]
     for text in ("été 鳥 🐦", "", "it's 2"):  # no byte is unknown
         assert (
             tokenizer.decode(tokenizer.encode(text).ids).replace("</w>", " ").split() == text.replace("'", " '").split()
         )
-    assert tokens.train(captions).to_str() == tokens.train(list(captions)).to_str()
-    ids, lengths = tokens.encode(tokenizer, ["low " * 200, "low"])
+    assert clip_tokenizer.train(captions).to_str() == clip_tokenizer.train(list(captions)).to_str()
+    ids, lengths = clip_tokenizer.encode(tokenizer, ["low " * 200, "low"])
     assert ids.shape == (2, 77)
     assert lengths.tolist() == [77, 4]  # lo, w
     assert ids[0, -1] == vocabulary_["<|endoftext|>"]
@@ -686,13 +686,13 @@ def test_gpt_2_s_vocabulary_makes_a_tokeniser_of_clip_s_kind(shared, tmp_path):
 
     merges = (shared / "words" / "gpt2_vocab.bpe").read_text(encoding="utf-8").splitlines()[1:2001]
     pairs = [tuple(line.split()) for line in merges if "Ġ" not in line]
-    base = tokens.train(["a"], merges=0).get_vocab()
-    pieces = [*sorted(base, key=base.get)[:-2], *map("".join, pairs), *tokens.SPECIAL]
+    base = clip_tokenizer.train(["a"], merges=0).get_vocab()
+    pieces = [*sorted(base, key=base.get)[:-2], *map("".join, pairs), *clip_tokenizer.SPECIAL]
     CLIPTokenizer({piece: n for n, piece in enumerate(dict.fromkeys(pieces))}, pairs).save_pretrained(tmp_path / "clip")
-    tokenizer = tokens.load(str(tmp_path / "clip"))
+    tokenizer = clip_tokenizer.load(str(tmp_path / "clip"))
     assert tokenizer.encode("The rain").tokens[0] == "<|startoftext|>"
     assert "".join(tokenizer.encode("The rain").tokens[1:-1]) == "the</w>rain</w>"
-    assert tokens.encode(tokenizer, ["rain", "a dog and a cat"])[1].tolist() == [
+    assert clip_tokenizer.encode(tokenizer, ["rain", "a dog and a cat"])[1].tolist() == [
         len(tokenizer.encode(text, add_special_tokens=True).tokens) for text in ("rain", "a dog and a cat")
     ]
 
@@ -712,7 +712,7 @@ def test_a_folder_without_a_tokeniser_is_refused(tmp_path, monkeypatch, content,
         for name, text in content.items():
             Path("some/where", name).write_text(text)
     with pytest.raises(BadRequest, match=re.escape(message)):
-        tokens.load("some/where")
+        clip_tokenizer.load("some/where")
 
 
 def test_clips_tokeniser_is_found_without_its_model(tmp_path, monkeypatch):
@@ -722,27 +722,27 @@ def test_clips_tokeniser_is_found_without_its_model(tmp_path, monkeypatch):
     def absent(name):
         raise BadRequest(f"{name} is not on this machine")
 
-    monkeypatch.setattr(tokens.texts, "find_model_folder", absent)
-    monkeypatch.setattr(tokens, "try_to_load_from_cache", lambda name, file: held.get(file))
+    monkeypatch.setattr(clip_tokenizer.texts, "find_model_folder", absent)
+    monkeypatch.setattr(clip_tokenizer, "try_to_load_from_cache", lambda name, file: held.get(file))
     with pytest.raises(BadRequest) as refusal:
-        tokens.load("openai/clip-vit-base-patch32")
+        clip_tokenizer.load("openai/clip-vit-base-patch32")
     assert str(refusal.value) == (
         "tokenizer: openai/clip-vit-base-patch32 is not on this machine; of it CLIP's tokeniser alone is needed "
         "(4 MB), not the model's weights: fetch it with .venv/bin/hf download openai/clip-vit-base-patch32 "
         "tokenizer.json vocab.json merges.txt, or give a folder that holds these files"
     )
     with pytest.raises(BadRequest, match=r"^other/clip is not on this machine$"):
-        tokens.load("other/clip")
+        clip_tokenizer.load("other/clip")
     (tmp_path / "tokenizer.json").write_text("{")
     held["tokenizer.json"] = str(tmp_path / "tokenizer.json")
     with pytest.raises(BadRequest, match=re.escape(f"{tmp_path}: cannot be loaded as CLIP's tokeniser")):
-        tokens.load("openai/clip-vit-base-patch32")
+        clip_tokenizer.load("openai/clip-vit-base-patch32")
 
 
 @pytest.mark.parametrize(("name", "suggested"), [("openai/none", False), ("my_encoders/none", True)])
 def test_a_package_is_suggested_where_it_may_be_one(name, suggested):
     with pytest.raises(BadRequest, match="is not on this machine") as refusal:
-        tokens.texts.find_model_folder(name)
+        clip_tokenizer.texts.find_model_folder(name)
     assert ("or install the Python package" in str(refusal.value)) == suggested
 
 
