@@ -220,8 +220,8 @@ def test_two_processes_equal_one_with_twice_the_batch(place, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (("stages=[]",), "stages must be lists of clean, noisy or both"),
-        (("stages=[[noisy]]",), "noisy must be the folder of the noisy captions"),
+        (("stages=[]",), "stages must be one or more lists of clean, noisy or both, such as "),
+        (("stages=[[noisy]]",), "noisy must be the folder of the noisy captions, because stages names them; found no"),
         (("stages=[[dirty]]",), "Input should be 'clean' or 'noisy'"),
         (("noisy=nowhere", "stages=[[noisy]]"), "nowhere: no such folder"),
         (("audio_adapter=identity",), "audio_adapter identity gives 12 and text_adapter mlp 512"),
@@ -246,7 +246,8 @@ def test_an_audio_encoder_may_give_one_embedding_per_clip(place):
     assert [len(values) for values in model.audio(sounds, lengths)] == [1, 1]
     assert model.embed_audio(sounds, lengths).shape == (2, 512)
     assert model.frozen["audio_encoder."] != atae.Retriever(atae.Config(**settings)).frozen["audio_encoder."]
-    with pytest.raises(ValueError, match="audio_hop must be null with audio_scene, which has no sequence; found 320"):
+    message = "audio_hop must be null with audio_scene, which gives one embedding per clip; found 320"
+    with pytest.raises(ValueError, match=message):
         atae.Config(audio_scene=True, audio_hop=320)
 
 
@@ -254,7 +255,7 @@ def test_an_encoder_that_cannot_learn_is_refused(place, shared):
     config = atae.Config(
         audio_encoder="yamnet", audio_weights=str(shared / "yamnet"), train_audio=True, text_encoder=str(place / "text")
     )
-    with pytest.raises(BadRequest, match="train_audio: must be false for this encoder, which has no parameters"):
+    with pytest.raises(BadRequest, match="train_audio must be false for this encoder, because it has no trainable"):
         atae.Retriever(config)
 
 
