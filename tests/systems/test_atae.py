@@ -224,7 +224,7 @@ def test_two_processes_equal_one_with_twice_the_batch(place, tmp_path):
         (("stages=[[noisy]]",), "noisy must be the folder of the noisy captions, because stages names them; found no"),
         (("stages=[[dirty]]",), "Input should be 'clean' or 'noisy'"),
         (("noisy=nowhere", "stages=[[noisy]]"), "nowhere: no such folder"),
-        (("audio_adapter=identity",), "audio_adapter identity gives 12 and text_adapter mlp 512"),
+        (("audio_adapter=identity",), "audio_adapter identity gives 12 values and text_adapter mlp gives 512"),
         (("text_encoder=nowhere/at/all",), "nowhere/at/all: no such folder"),
         (("audio_encoder=nothing_heard",), "no encoder 'nothing_heard'"),
     ],

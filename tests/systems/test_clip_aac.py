@@ -639,7 +639,7 @@ def test_the_systems_begin_with_audioclip_s_weights(tmp_path):
     assert not any(p.requires_grad for p in model.heads.parameters())
     assert model.decoder.training
     assert not model.heads.audio.bn1.training
-    with pytest.raises(BadRequest, match="must have the 49408 pieces of CLIP's; found 5"):
+    with pytest.raises(BadRequest, match="must have CLIP's 49408 tokens; found 5"):
         clip_aac.beginning(clip_aac.Config(weights=str(tmp_path)), known, pieces)
 
 
@@ -701,7 +701,7 @@ def test_gpt_2_s_vocabulary_makes_a_tokeniser_of_clip_s_kind(shared, tmp_path):
     ("content", "message"),
     [
         (None, "is not on this machine: there is no such folder and no such model in the hub's cache"),
-        ({}, "must hold CLIP's tokeniser, tokenizer.json or vocab.json"),
+        ({}, "must contain CLIP's tokeniser (tokenizer.json or vocab.json), but has neither file"),
         ({"tokenizer.json": "{"}, "cannot be loaded as CLIP's tokeniser"),
     ],
 )
@@ -727,9 +727,9 @@ def test_clips_tokeniser_is_found_without_its_model(tmp_path, monkeypatch):
     with pytest.raises(BadRequest) as refusal:
         clip_tokenizer.load("openai/clip-vit-base-patch32")
     assert str(refusal.value) == (
-        "tokenizer: openai/clip-vit-base-patch32 is not on this machine; of it CLIP's tokeniser alone is needed "
-        "(4 MB), not the model's weights: fetch it with .venv/bin/hf download openai/clip-vit-base-patch32 "
-        "tokenizer.json vocab.json merges.txt, or give a folder that holds these files"
+        "tokenizer: openai/clip-vit-base-patch32 is not on this machine; only its tokeniser is needed (4 MB), not the "
+        "model's weights: fetch it with .venv/bin/hf download openai/clip-vit-base-patch32 tokenizer.json vocab.json "
+        "merges.txt, or give a folder that contains these files"
     )
     with pytest.raises(BadRequest, match=r"^other/clip is not on this machine$"):
         clip_tokenizer.load("other/clip")
@@ -820,7 +820,7 @@ def test_with_alpha_1_only_heads_learn_and_captions_are_refused():
     assert all(not p.grad.any() for p in model.decoder.parameters())
     assert model.heads.audio.fc.weight.grad.any()
     model.eval()
-    with torch.inference_mode(), pytest.raises(BadRequest, match="alpha must be below 1 for captions; found 1"):
+    with torch.inference_mode(), pytest.raises(BadRequest, match="alpha must be below 1 for captions"):
         model.caption(batch.sounds, batch.lengths)
     assert model.embed_audio(batch.sounds, batch.lengths).shape == (4, 24)
 
@@ -991,7 +991,7 @@ def test_the_inference_checkpoint_gives_the_same_captions(place, run, tmp_path, 
     assert ours == theirs
     capsys.readouterr()
     assert command(parser(), ["predict", str(alone), "--data", str(place / "data"), "--as", "retrieval"]) == 2
-    assert "there is no text head: it is not in inference.ckpt" in capsys.readouterr().err
+    assert "retrieval needs a text head, but this model has none: inference.ckpt and runs" in capsys.readouterr().err
 
 
 def test_training_and_prediction_embed_alike(place, run):
@@ -1119,7 +1119,7 @@ def test_the_figure_shows_both_matrices(place, run, tmp_path, capsys, monkeypatc
     monkeypatch.setattr(figure, "draw", lambda matrices, *rest: (shown.update(matrices), draw(matrices, *rest)))
     assert command(figure.parser(), [str(run), "--data", str(place / "data")]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("before training: the own caption has 0.")
+    assert said[0].startswith("before training: a clip's own caption has 0.")
     assert (run / "figures" / "similarity-evaluation.png").read_bytes().startswith(b"\x89PNG")
     model = clip_aac.load_model(run / "checkpoints" / "best.ckpt")
     clips = figure.drawn(read_dataset(place / "data", "evaluation")["evaluation"].clips, 0, 3)
@@ -1146,19 +1146,22 @@ def test_the_figure_shows_both_matrices(place, run, tmp_path, capsys, monkeypatc
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (("init=audio-text",), "init must be random for heads of another size than AudioCLIP's; size=24, audio_blocks"),
+        (
+            ("init=audio-text",),
+            "init must be random for heads whose sizes differ from AudioCLIP's; found init=audio-text with size=24, ",
+        ),
         (
             ("init=audio",),
-            "init must be random for heads of another size than AudioCLIP's; audio_blocks=(1, 1, 1, 1), aud",
+            "heads whose sizes differ from AudioCLIP's; found init=audio with audio_blocks=(1, 1, 1, 1), audio_chann",
         ),
-        (("train_heads=false",), "train_heads must be true where init is random"),
-        (("alpha=0", "monitor=mAP@10"), "monitor must be CIDEr-D or loss where alpha is 0"),
-        (("alpha=1",), "monitor must be mAP@10, loss or epoch where alpha is 1; found CIDEr-D"),
+        (("train_heads=false",), "train_heads must be true with init=random, because random heads are of no use"),
+        (("alpha=0", "monitor=mAP@10"), "monitor must be CIDEr-D, loss or epoch with alpha=0, which has no text head"),
+        (("alpha=1",), "with alpha=1, because the decoder is not trained; found CIDEr-D: choose the epoch by mAP@10"),
         (("alpha=1.1",), "alpha: error: Input should be less than or equal to 1"),
         (("audio_to_text=-1",), "audio_to_text: error: Input should be greater than or equal to 0"),
         (
             ("learn_from=development-validation",),
-            "monitor must be epoch where learn_from is development-validation; found CIDEr-D",
+            "monitor must be epoch with learn_from=development-validation, because no clips are left to choose",
         ),
         (("audio_channels=24",), "audio_channels: error: Input should be a multiple of 16"),
         (("tokenizer=nowhere/at/all",), "nowhere/at/all: no such folder"),
