@@ -403,8 +403,37 @@ def test_it_predicts_without_the_data_as_it_validated(place, tmp_path, capsys):
     with pytest.raises(BadRequest, match=r"library.npz: no such file; it is written when training begins"):
         caption_retrieval.load_model(tmp_path / "run" / "checkpoints" / "best.ckpt")
     model.library._replace(captions=[["another"]] * 12).write(tmp_path / "run" / "library.npz")
-    with pytest.raises(BadRequest, match=r"library.npz: must be the clips that .* was trained with"):
+    with pytest.raises(BadRequest, match=r"library.npz: must hold the clips that .* was trained with; it holds others"):
         caption_retrieval.load_model(tmp_path / "run" / "checkpoints" / "best.ckpt")
+
+
+def test_a_damaged_library_is_refused(tmp_path):
+    path = tmp_path / "library.npz"
+    frames, lengths, captions = np.ones((2, 3, 4), np.float32), np.array([3, 2]), [["a dog"], ["rain", "wind"]]
+    caption_retrieval.Library(frames, lengths, captions).write(path)
+    library = caption_retrieval.read_library(path)
+    assert (library.frames == frames).all()
+    assert (library.lengths.tolist(), library.captions) == ([3, 2], captions)
+    whole = path.read_bytes()
+    damaged = {
+        "cut": whole[: len(whole) // 2],
+        "empty": b"",
+        "text": b"no library",
+        "a changed byte": whole.replace(b"wind", b"win\xff"),
+    }
+    for name, content in damaged.items():
+        path.write_bytes(content)
+        with pytest.raises(
+            BadRequest, match=r"library.npz: must hold the training clips' .*, but it is damaged \(.+\); p"
+        ):
+            caption_retrieval.read_library(path)
+            pytest.fail(name)
+    caption_retrieval.Library(frames, lengths, captions[:1]).write(path)
+    with pytest.raises(BadRequest, match=r"damaged \(its frames, lengths and captions belong to different numbers"):
+        caption_retrieval.read_library(path)
+    np.savez_compressed(path, frames=np.zeros((2, 1000, 1000), np.float32), lengths=lengths, captions=np.zeros(2, "u1"))
+    with pytest.raises(BadRequest, match=r"damaged \(its arrays would take 8000018 bytes, but the file has \d{4,5}\)"):
+        caption_retrieval.read_library(path)
 
 
 def test_nothing_learns_by_the_frames_as_they_are(place, tmp_path):
@@ -439,13 +468,13 @@ def test_it_goes_on_over_no_other_encoder(place, tmp_path, capsys, monkeypatch):
     [
         (
             ("threshold=1.0",),
-            "the validation split must have two clips with similar captions; of its 30 captions no",
+            "the validation split must have two clips with similar captions; found none: among its 30 captions, no two",
         ),
         (("heads=5",), "heads must divide the 12 values of a frame; found 5"),
         (("similarity_model=nowhere/at/all",), "nowhere/at/all: no such folder"),
         (
             ("similarity_model={place}/words.txt",),
-            "words.txt: must be a transformers model, whose tokens are compared; found word vectors",
+            "words.txt: must be a transformers model, because BERTScore compares its token embeddings; found word",
         ),
         (("similarity_layer=9",), "has layers 0 to 3"),
         (("audio_encoder=nothing_heard",), "no encoder 'nothing_heard'"),
@@ -466,7 +495,7 @@ def test_no_similar_pair_in_the_training_set_is_one_error(place, tmp_path, cloth
     asked[asked.index("--data") + 1] = str(clotho_like())
     assert command(parser(), asked) == 2
     (line,) = capsys.readouterr().err.splitlines()[:1]
-    assert "the development split must have two clips with similar captions; of its 30 captions no two clips'" in line
+    assert "the development split must have two clips with similar captions; found none: among its 30 captions" in line
     assert line.endswith("lower threshold")
     assert not (tmp_path / "run").exists()
 

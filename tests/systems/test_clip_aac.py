@@ -142,7 +142,7 @@ def test_parameters_are_as_listed():
         own = [clip_aac.ClipAac(clip_aac.Config(), vocabulary.Vocabulary(list("abcdef"[:n]))) for n in (1, 2)]
     counts = [sum(p.numel() for p in model.parameters()) for model in own]
     each, base = counts[1] - counts[0], counts[0] - 5 * (counts[1] - counts[0])
-    assert f"{base + text:,} and {each:,} a word; without the text head {base:,}" == clip_aac.PARAMETERS
+    assert f"{base + text:,} + {each:,} per word; {base:,} without the text head" == clip_aac.PARAMETERS
 
 
 # The front end and the heads -----------------------------------------------------------------------------------------

@@ -193,7 +193,7 @@ def test_any_model_from_left_to_right_is_one(place, tmp_path, kind, sizes, size,
 
 @pytest.mark.parametrize(("kind", "sizes"), [("Roberta", {"intermediate_size": 16}), ("Mamba", {"state_size": 4})])
 def test_only_causal_models_with_a_key_cache_are_accepted(place, tmp_path, kind, sizes):
-    with pytest.raises(BadRequest, match=f"must be read from left to right .*; {kind}ForCausalLM, as its config"):
+    with pytest.raises(BadRequest, match=f"must read text from left to right .*; {kind}ForCausalLM, as its config"):
         other_model(place, tmp_path / "model", kind, **sizes)
 
 
@@ -334,11 +334,11 @@ def test_killed_in_either_stage_it_ends_with_the_same_weights(place, tmp_path):
         (("language_model=nowhere/at/all",), "nowhere/at/all: no such folder"),
         (
             ("retrieval.threshold=1", "retrieval.embedding=raw"),
-            "captions that are similar to those of other clips; none",
+            "captions that are similar to captions of other clips; none of its",
         ),
         (
             ("retrieval.threshold=1", "retrieval.monitor=loss"),
-            "in the first stage, whose keys are retrieval.KEY: the validation split must have two clips with similar",
+            "in the first stage (its config keys are retrieval.KEY): the validation split must have two clips with",
         ),
         (("retrieval.margin=0",), "retrieval.margin: error: Input should be greater than 0"),
         (("retrieval.nothing=0",), "retrieval.nothing"),
@@ -480,6 +480,8 @@ def test_examples_of_unknown_clips_are_refused(place, run, capsys):
     assert asking(asked) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"it has no '{name.upper()}' (did you mean {name!r}?), 'no clip'" in line
+    assert asking([*asked[:6], *(f"{number}?" for number in range(23))]) == 2
+    assert "'19?', and 3 more; give names from the column file_name" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
@@ -505,8 +507,8 @@ def test_scopes_of_no_run_are_refused(place, run, tmp_path, capsys):
     (tmp_path / "cut" / "config.yaml").write_text("system: systems.guided_gpt2\n")
     for folder, message in (
         (tmp_path, "config.yaml: no such file; give the folder of a run"),
-        (tmp_path / "cut", "no such file; give the run folder of systems.guided_gpt2, trained"),
-        (run / "retrieval", "must be a run of systems.guided_gpt2; found one of systems.caption_retrieval"),
+        (tmp_path / "cut", "no such file; give the folder of a trained run of systems.guided_gpt2"),
+        (run / "retrieval", "must be a run of systems.guided_gpt2; found a run of systems.caption_retrieval"),
     ):
         assert asking([folder, "--data", place / "data"]) == 2
         assert message in capsys.readouterr().err
