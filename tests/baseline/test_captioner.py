@@ -290,7 +290,7 @@ def test_a_checkpoint_of_another_vocabulary_is_refused(tiny, undisturbed, tmp_pa
     assert command(parser(), ["predict", str(run), "--data", str(tiny)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {run}/vocabulary.json: must be the vocabulary that {run}/checkpoints/best.ckpt was")
-    assert line.endswith("put the run's own back, or train again")
+    assert line.endswith("put the run's own file back, or train again")
     (run / "vocabulary.json").unlink()
     assert command(parser(), ["predict", str(run), "--data", str(tiny)]) == 2
     assert "vocabulary.json: no such file" in capsys.readouterr().err

@@ -476,7 +476,7 @@ def test_it_goes_on_over_no_other_encoder(place, tmp_path, capsys, monkeypatch):
             ("similarity_model={place}/words.txt",),
             "words.txt: must be a transformers model, because BERTScore compares its token embeddings; found word",
         ),
-        (("similarity_layer=9",), "has layers 0 to 3"),
+        (("similarity_layer=9",), "the layer must be 0 to 3"),
         (("audio_encoder=nothing_heard",), "no encoder 'nothing_heard'"),
         (("margin=0",), "Input should be greater than 0"),
     ],

@@ -191,14 +191,14 @@ def test_any_hear_module_works_where_ours_does(theirs):
 def test_all_that_a_module_lacks_is_named(theirs, monkeypatch):
     monkeypatch.delattr(theirs, "load_model")
     monkeypatch.delattr(theirs, "get_scene_embeddings")
-    with pytest.raises(BadRequest, match=r"is no HEAR module: it must have .*; no load_model, get_scene_embeddings"):
+    with pytest.raises(BadRequest, match=r"must be a HEAR module, with .*; it has no load_model, get_scene_embeddings"):
         encoders.load_encoder("their_encoder")
 
 
 def test_all_that_a_model_lacks_is_named(theirs, monkeypatch):
     monkeypatch.delattr(Model, "sample_rate")
     monkeypatch.setattr(Model, "scene_embedding_size", "large")
-    with pytest.raises(BadRequest, match=r"its model must have the integers .*; no sample_rate, scene_embedding_size"):
+    with pytest.raises(BadRequest, match=r"must have the integers .*; it has no sample_rate, scene_embedding_size"):
         encoders.load_encoder("their_encoder")
     theirs.load_model = lambda: "a model"
     with pytest.raises(BadRequest, match=r"load_model must return a torch\.nn\.Module; found str"):
@@ -219,12 +219,12 @@ def test_a_model_in_training_mode_is_evaluated(theirs):
 def test_a_module_that_must_have_a_file_gets_one(theirs):
     theirs.load_model = lambda model_file_path: Model()
     assert encoders.load_encoder("their_encoder", "weights.pt").size == 2
-    with pytest.raises(BadRequest, match="their_encoder: its load_model must be given a file of weights; give one"):
+    with pytest.raises(BadRequest, match="load_model needs a file of weights; give it"):
         encoders.load_encoder("their_encoder")
 
 
 def test_a_hop_where_there_is_none_is_refused(theirs):
-    with pytest.raises(BadRequest, match="their_encoder has a hop of its own"):
+    with pytest.raises(BadRequest, match="their_encoder: audio_hop must be null, because"):
         encoders.load_encoder("their_encoder", hop=100)
 
 

@@ -116,7 +116,9 @@ def test_a_file_of_another_network_is_refused(name, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"not weights", pickle.dumps({"a": print}, protocol=2)])
 def test_what_torch_did_not_save_is_refused_unread(content, tmp_path):
     (tmp_path / "vggish-10086976.pth").write_bytes(content)
-    with pytest.raises(BadRequest, match=r"must be VGGish as torch saves it \(.*fetch it again from https://"):
+    with pytest.raises(
+        BadRequest, match=r"must be VGGish as torch saves it, but cannot be read \(.*fetch it again from https://"
+    ):
         vggish.load_model(str(tmp_path))
 
 
@@ -187,7 +189,7 @@ class Trap:
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(pickle.dumps(Trap()), "it wants builtins.print"), (b"", "must be COALA's scaler"), (pickle.dumps([1]), "scale_")],
+    [(pickle.dumps(Trap()), "it needs builtins.print"), (b"", "must be COALA's scaler"), (pickle.dumps([1]), "scale_")],
 )
 def test_what_is_no_scaler_is_refused_and_not_run(content, said, tmp_path, capsys):
     (tmp_path / "scaler").write_bytes(content)
