@@ -1,4 +1,4 @@
-"""The baseline captioner: what it learns, how it resumes, what it refuses, and the floors below it."""
+"""The baseline captioner: training, resuming, refused requests, and its floors."""
 
 import csv
 import json
@@ -59,7 +59,7 @@ def retriever(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(tiny, retriever, tmp_path_factory):
-    """A run with all that is random in it: dropout, SpecAugment and mixup."""
+    """An uninterrupted run with everything that is random: dropout, SpecAugment and mixup."""
     run = tmp_path_factory.mktemp("runs") / "undisturbed"
     assert command(parser(), arguments(tiny, run, *RANDOM, f"init_from={retriever}")) == 0
     return run
@@ -317,7 +317,7 @@ def test_an_empty_split_gets_a_clear_line(clotho_like, tmp_path, capsys, split):
 
 
 def wrong(folder, kind):
-    """A folder to begin with that cannot serve."""
+    """Make a folder that `init_from` must refuse."""
     checkpoint = folder / "checkpoints" / "best.ckpt"
     if kind == "missing":
         return

@@ -56,7 +56,7 @@ def test_the_unknown_word_is_drawn_around_the_known_ones():
     assert drawn.dtype == np.float32
     np.testing.assert_allclose(drawn.mean(0), matrix[:200].mean(0), atol=0.4)
     np.testing.assert_allclose(drawn.std(0), matrix[:200].std(0), rtol=0.25)
-    assert (np.abs(drawn @ matrix[:200].T).min(axis=1) <= 0.0101).all()  # nearly orthogonal to one word at least
+    assert (np.abs(drawn @ matrix[:200].T).min(axis=1) <= 0.0101).all()  # nearly orthogonal to at least one word
     assert np.array_equal(drawn[7], unknown_vector(vectors, reversed(known), 7))
 
 

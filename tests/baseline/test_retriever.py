@@ -1,4 +1,4 @@
-"""The baseline retriever: its batches, its model."""
+"""The baseline retriever: batches, model, and rules of training."""
 
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def test_padding():
 
 @pytest.mark.parametrize("frames", [4, 5, 7, 25, 26, 27, 28, 751])
 def test_frames_are_interpolated_as_published(model, frames):
-    """As `models/audio_encoders.py` of the published code: to any number of frames, then the mean."""
+    """`models/audio_encoders.py` of the published code interpolates to the number of frames and takes the mean."""
     mels = torch.randn(1, frames, 64)
     with torch.inference_mode():
         vectors, _ = model.audio_encoder(mels, torch.tensor([frames]))
@@ -113,7 +113,7 @@ def test_published_pooling_learns_from_padded_batches():
 
 
 def plateaus(values, threshold, patience=5):
-    """After which values torch's scheduler, as the published code configures it, lowers the rate."""
+    """Return after which values torch's scheduler, configured as in the published code, lowers the learning rate."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimizer, factor=0.1, patience=patience, threshold=threshold, threshold_mode="abs"
@@ -142,7 +142,7 @@ def test_when_training_stops():
     assert not Config().stops(falling)
     assert Config().stops([*falling, *[-3.0] * 10])
     flat = Config(stop_deviation=0.01)
-    assert not flat.stops(falling[:58])  # the published code counts the untrained model's loss too, and sixty of them
+    assert not flat.stops(falling[:58])  # the published code needs sixty losses, with the untrained model's
     assert flat.stops(falling[:59])
     assert not flat.stops([*falling[:59], -1.5])
     assert flat.stops([*falling[:59], -1.5, *[-1.8] * 10])
@@ -175,7 +175,7 @@ def test_the_yaml_file_has_every_key_at_its_default():
 
 
 def word_file(path, words):
-    """Word vectors in a text file: what stands for Google News, which lacks "a", "and", "of" and "to"."""
+    """Write word vectors as text, in place of Google News, which has no "a", "and", "of" and "to"."""
     values = np.random.default_rng(0).normal(size=(len(words), 300))
     lines = [" ".join([word, *(f"{value:.4f}" for value in row)]) for word, row in zip(words, values, strict=True)]
     path.write_text("\n".join(lines) + "\n")
@@ -255,7 +255,7 @@ def test_it_learns_to_tell_four_clips_apart(sampler):
         loss.backward()
         optimizer.step()
     assert float(loss.detach()) < 0.3
-    assert batch.answers[scores.argmax(0), torch.arange(len(batch.captions))].all()  # each finds its clip
+    assert batch.answers[scores.argmax(0), torch.arange(len(batch.captions))].all()  # each caption retrieves its clip
 
 
 def test_a_checkpoint_without_its_word_vectors_is_refused(tmp_path, model):

@@ -1,4 +1,4 @@
-"""ATAE: its configs, its stages, what learns, several processes, and what it reaches on real sound."""
+"""ATAE: configs, stages, trained and frozen parts, several processes, and results on real audio."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def place(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def modules(place, monkeypatch):
     monkeypatch.syspath_prepend(str(place / "modules"))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(place / "modules")]))  # of other processes
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(place / "modules")]))  # for other processes
     with trusting(["tiny_hear"]):
         yield
     sys.modules.pop("tiny_hear", None)
@@ -167,7 +167,7 @@ def test_word_vectors_are_trained_on_the_captions_and_kept(place, tmp_path):
     captions = read_dataset(place / "data", "development")["development"].captions
     vocabulary = {word for caption in captions for word in words.words_without_hyphens(caption)}
     assert set(first.text_encoder.index) == vocabulary
-    trained(place, tmp_path / "run", None, *settings)  # which reads those that are kept
+    trained(place, tmp_path / "run", None, *settings)  # reads the vectors in the run folder
     assert command(parser(), ["predict", str(tmp_path / "run"), "--data", str(place / "data")]) == 0
 
 
@@ -194,7 +194,7 @@ def test_a_run_is_not_mixed_with_other_noisy_data(place, tmp_path, capsys):
     assert "config.yaml: data.noisy: error: the run has" in capsys.readouterr().err
 
 
-# Killed between the stages, and in a step of the last.
+# The run is killed between the stages, and in a training step of the last stage.
 @pytest.mark.parametrize(("owner", "name", "count"), [(atae, "load_weights", 1), (atae.Training, "training_step", 8)])
 def test_killed_in_any_stage_it_ends_with_the_same_weights(place, tmp_path, owner, name, count):
     settings = ("stages=[[noisy], [clean]]", f"noisy={place / 'noisy'}", "epochs=2", "batch=10", "train_text=true")

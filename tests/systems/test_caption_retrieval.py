@@ -1,4 +1,4 @@
-"""Captions by similar sound: BERTScore between all pairs, the triplet loss, the search, and floors."""
+"""Captions retrieved by similar audio: BERTScore of all pairs, the triplet loss, the search, and runs."""
 
 import csv
 import importlib
@@ -57,7 +57,7 @@ def place(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def modules(place, monkeypatch):
     monkeypatch.syspath_prepend(str(place / "modules"))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(place / "modules")]))  # of other processes
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(place / "modules")]))  # for other processes
     with trusting(["tiny_hear"]):
         yield
     sys.modules.pop("tiny_hear", None)
@@ -101,7 +101,7 @@ def scored(captions, encode, cache):
 def test_scores_are_those_of_bert_score(place, tmp_path, layer):
     bert_score = pytest.importorskip("bert_score")
     folder = text_model(tmp_path / "text")
-    file = folder / "tokenizer_config.json"  # a tokeniser that knows no longest text makes bert-score stumble
+    file = folder / "tokenizer_config.json"  # bert-score fails with a tokeniser that has no maximum length
     file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": 38}))
     ours = scored(CAPTIONS, texts.load_text_encoder(str(folder), layer), tmp_path)
     pairs = [(one, other) for one in CAPTIONS for other in CAPTIONS]
@@ -111,7 +111,7 @@ def test_scores_are_those_of_bert_score(place, tmp_path, layer):
 
 
 def plain(captions, encode, threshold, cache):
-    """The similar pairs by a loop over all of them."""
+    """Find the similar pairs by a loop over all pairs."""
     scores = scored(captions, encode, cache)
     pairs = [(a, b) for a in range(len(captions)) for b in range(a)]
     least = min(scores[pair] for pair in pairs)
@@ -161,7 +161,7 @@ def test_a_smaller_score_that_is_found_late_brings_pairs_back(encode, tmp_path, 
 
 def test_a_killed_computation_goes_on_where_it_was(place, tmp_path, encode, monkeypatch):
     monkeypatch.setattr(similarity, "SIDE", 8)
-    monkeypatch.setattr(similarity, "SPARE", 1)  # so that no block is done again
+    monkeypatch.setattr(similarity, "SPARE", 1)  # so that no block is computed again
     captions = many(40)
     expected = similarity.similar(captions, encode, tmp_path / "whole", threshold=0.5)
 
@@ -180,7 +180,7 @@ def test_a_killed_computation_goes_on_where_it_was(place, tmp_path, encode, monk
 
 
 def test_workers_find_the_same(encode, tmp_path, monkeypatch):
-    """Workers that answer in this process; `test_embeddings.py` asks ray's own."""
+    """Workers that answer in this process; `test_embeddings.py` tests ray's own workers."""
 
     def pool(worker, workers, *given):
         actors = [SimpleNamespace(find=SimpleNamespace(remote=worker(*given).find)) for _ in range(workers)]
@@ -447,7 +447,7 @@ def test_a_killed_run_ends_with_the_same_weights(place, tmp_path):
     asked = arguments(place, tmp_path / "killed", "epochs=3")
     assert cut_off(asked, caption_retrieval.Training, "training_step", 5) == -signal.SIGKILL
     assert (tmp_path / "killed" / "metrics.csv").exists()
-    # On however many workers, which are none here: what is similar is known.
+    # The number of workers may change. Here the cache has the similar pairs, so no worker starts.
     assert same(trained(place, tmp_path / "killed", "epochs=3", "workers=2")["state_dict"], expected)
     rows = [(tmp_path / name / "metrics.csv").read_text() for name in ("killed", "whole")]
     assert rows[0] == rows[1]

@@ -51,7 +51,7 @@ def tone(hertz, seconds=0.3, seed=0):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with data: tones of one length, two captions each."""
+    """A folder with data: tones of equal length with two captions each."""
     folder = tmp_path_factory.mktemp("clip_aac")
     for split, count in {"development": 16, "validation": 4, "evaluation": 11}.items():
         (folder / "data" / split).mkdir(parents=True)
@@ -79,7 +79,7 @@ def trained(place, run, *settings, more=()):
 
 @pytest.fixture(scope="module")
 def run(place):
-    """A trained run, with gradients of two batches added up."""
+    """A trained run that accumulates the gradients of two batches."""
     trained(place, place / "run", "epochs=3", more=("--accumulate-grad-batches", "2"))
     return place / "run"
 
@@ -115,7 +115,7 @@ def test_the_ten_systems_are_configs():
         "system-10": {"alpha": 0.3},
     }
     assert configs["system-8"].word_loss == "sum", "as in equation 6"
-    # All keys stand in the file that a reader takes them from.
+    # The file that users copy contains all keys.
     assert yaml.safe_load(CONFIGS["system-8"].read_text()).keys() == clip_aac.Config.model_fields.keys()
 
 
@@ -197,7 +197,7 @@ def test_the_front_end_is_a_plain_stft(samples):
 def test_only_a_power_of_exactly_0_is_180_db_below_1():
     silence = heads.spectrogram(torch.zeros(1, 5000))
     assert silence.min() < -240, "16-bit silence is 1/65535"
-    zero = torch.full((1, 5000), -1 / 65536)  # which AudioCLIP's scale maps to 0
+    zero = torch.full((1, 5000), -1 / 65536)  # the value that AudioCLIP's scale maps to 0
     assert heads.spectrogram(zero).eq(-180).all()
     assert heads.spectrogram(zero, heads.LearntTransform()).eq(-180).all()
     assert heads.spectrogram(torch.full((1, 5000), math.nan)).isnan().all(), "a fault is not hidden"
@@ -262,7 +262,7 @@ def test_the_learnt_transform_learns_from_its_beginning():
 
 
 def plain_head(state, images):
-    """The audio head by its tensors' names alone, each layer as a function."""
+    """Compute the audio head from a state dict, with each layer as a function."""
 
     def norm(x, name):
         parts = (state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
@@ -307,7 +307,7 @@ def test_the_audio_head_is_what_its_names_say():
 
 
 def test_the_text_head_is_clip_s():
-    """Against transformers' CLIP with the same weights, whatever fills up behind a text."""
+    """The text head equals transformers' CLIP with the same weights, whatever the padding is."""
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
     torch.manual_seed(0)
@@ -387,7 +387,7 @@ def test_what_is_computed_again_counts_once():
 # AudioCLIP's files ---------------------------------------------------------------------------------------------------
 
 
-# The authors' modules as they are defined, by the names and shapes of what torch keeps of each: AndreyGuzhov/AudioCLIP,
+# The names and shapes of the tensors in the authors' modules, from their definitions: AndreyGuzhov/AudioCLIP,
 # `model/audioclip.py`, `model/esresnet/base.py`, `attention.py`, `fbsp.py`, and `model/clip/model.py`.
 
 
@@ -408,7 +408,7 @@ def batch_norm(size):
 
 
 def linear_fbsp(size):
-    """LinearFBSP(bias=False): its bias is `Parameter(None)`, which torch keeps as a tensor of no values."""
+    """LinearFBSP(bias=False): its bias is `Parameter(None)`, which torch saves as an empty tensor."""
     return {"m": (size,), "fb": (size,), "fc": (size,), "bias": tuple(torch.nn.Parameter(None).shape)}
 
 
@@ -421,7 +421,7 @@ def attention_2d(inputs, outputs, *kernel):
 
 
 def bottleneck(inputs, width, outputs, groups, changes):
-    """A bottleneck of ResNet; where it `changes` the shape, with a convolution beside it."""
+    """A bottleneck of ResNet; if it `changes` the shape, the shortcut has a convolution."""
     found = {
         "conv1": conv(width, inputs, 1, 1, bias=False),
         "bn1": batch_norm(width),
@@ -449,7 +449,7 @@ def stages(blocks, base, groups):
 
 
 def esresnext(classes):
-    """ESResNeXtFBSP of AudioCLIP's arguments."""
+    """ESResNeXtFBSP with AudioCLIP's arguments."""
     return {
         "conv1": conv(64, 3, 7, 7, bias=False),
         "bn1": batch_norm(64),
@@ -497,7 +497,7 @@ def residual_attention_block(width):
 
 
 def audio_clip():
-    """AudioCLIP of its own arguments."""
+    """AudioCLIP with its default arguments."""
     return {
         "visual": modified_resnet(),
         "transformer": {"resblocks": {str(layer): residual_attention_block(512) for layer in range(12)}},
@@ -529,13 +529,13 @@ AUDIO = state_shapes(esresnext(527))
 
 @pytest.mark.parametrize(("shapes", "part"), [(BOTH, audioclip.BOTH), (AUDIO, audioclip.AUDIO)], ids=["both", "audio"])
 def test_the_description_has_the_size_of_the_published_file(shapes, part):
-    """Numbers of 4 bytes, counts of 8, and an entry of the archive for each tensor: a header and a name, twice."""
+    """A file has 4 bytes for each float, 8 for each count, and for each tensor a header and a name, twice."""
     size = sum((8 if name.endswith("tracked") else 4) * math.prod(shape) for name, shape in shapes.items())
     assert 0 < (part.bytes - size) / len(shapes) < 400
 
 
 def save(shapes, file, wrap=lambda state: state):
-    """Write tensors of these shapes, each of one value of its own, which takes no room."""
+    """Write tensors of these shapes. Each holds a single value of its own, so that it needs no space."""
     values = {name: (number % 97 + 1) / 100 for number, name in enumerate(shapes)}
     torch.save(wrap({name: torch.tensor(values[name]).expand(shape) for name, shape in shapes.items()}), file)
     return values
@@ -669,7 +669,7 @@ def test_byte_pairs_are_joined_by_how_often_they_stand_together():
         *clip_tokenizer.SPECIAL,
     ]
     assert tokenizer.encode("Lowest  NEWEST").tokens[1:-1] == ["lo", "w", "est</w>", "newest</w>"]
-    for text in ("été 鳥 🐦", "", "it's 2"):  # no byte is unknown
+    for text in ("été 鳥 🐦", "", "it's 2"):  # every byte is a token
         assert (
             tokenizer.decode(tokenizer.encode(text).ids).replace("</w>", " ").split() == text.replace("'", " '").split()
         )
@@ -681,7 +681,7 @@ def test_byte_pairs_are_joined_by_how_often_they_stand_together():
 
 
 def test_gpt_2_s_vocabulary_makes_a_tokeniser_of_clip_s_kind(shared, tmp_path):
-    """A folder as the hub has it, from a published vocabulary."""
+    """A folder as on the hub is loaded, made from a published vocabulary."""
     from transformers import CLIPTokenizer
 
     merges = (shared / "words" / "gpt2_vocab.bpe").read_text(encoding="utf-8").splitlines()[1:2001]
@@ -716,7 +716,7 @@ def test_a_folder_without_a_tokeniser_is_refused(tmp_path, monkeypatch, content,
 
 
 def test_clips_tokeniser_is_found_without_its_model(tmp_path, monkeypatch):
-    """And where it is not there, the files that are needed are named, and no Python package."""
+    """If it is not there, the message names the files that are needed and no Python package."""
     held = {}
 
     def absent(name):
@@ -776,7 +776,7 @@ def plain_attention(attention, queries, memory, causal):
 
 
 def test_the_decoder_is_the_original_transformer():
-    """Norms behind each part, ReLU, no norm at the end, positions on the word vectors themselves."""
+    """Norms after each sublayer, ReLU, no norm at the end, positions added to the word vectors themselves."""
     model = tiny().eval()
     decoder = model.decoder
     ids = torch.tensor([1, 5, 4, 6])
@@ -965,7 +965,7 @@ def test_one_checkpoint_captions_and_retrieves(place, run, capsys):
     assert all(float(row["log_probability"]) < 0 for row in captions)
     with np.load(run / "predictions" / "evaluation.npz") as prediction:
         assert prediction["scores"].shape == (15, 11)
-    # Both tasks take the same run.
+    # The same run serves both tasks.
     for task in ("dcase2022-6a", "dcase2022-6b"):
         package = ["package", str(run), "--task", task, "--team", str(ROOT / "baseline" / "team.yaml")]
         package += ["--data", str(place / "data"), "--split", "evaluation"]
@@ -1039,7 +1039,7 @@ def test_killed_it_ends_with_the_same_weights(place, tmp_path):
 
 
 def test_the_learnt_transform_is_trained_resumed_kept_and_used(place, tmp_path):
-    settings = ("front_end=fbsp", "epochs=2", "batch=16", "pairs=drawn", "seconds=0.1", "alpha=0")  # a step an epoch
+    settings = ("front_end=fbsp", "epochs=2", "batch=16", "pairs=drawn", "seconds=0.1", "alpha=0")  # one step per epoch
     expected = trained(place, tmp_path / "whole", *settings)
     names = [f"model.heads.audio.{name}" for name in LEARNT]
     initial = heads.LearntTransform().state_dict()
@@ -1067,14 +1067,14 @@ class Step(torch.nn.Module):
     def __init__(self, word_loss):
         super().__init__()
         self.model = tiny(word_loss=word_loss)
-        self.training_ = [clip_aac.Training(self.model, None)]  # not a part of its own
+        self.training_ = [clip_aac.Training(self.model, None)]  # a list, so that torch does not register it
 
     def forward(self, batch):
         return self.training_[0].loss(self.model.heads.embed_audio(batch.sounds), batch, 0.1).total
 
 
 def stepped(step, batch, model):
-    """Gradients and norms' statistics after a step."""
+    """Return gradients and norms' statistics after a step."""
     step(batch).backward()
     found = {name: p.grad for name, p in model.named_parameters()}
     return found | {name: value for name, value in model.named_buffers() if "running" in name}

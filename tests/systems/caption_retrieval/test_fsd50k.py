@@ -1,4 +1,4 @@
-"""FSD50K's metadata as it is published."""
+"""FSD50K's published metadata."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Text encoders: layers, pooling, names, and what is kept."""
+"""Text encoders: layers, pooling, names, and caching."""
 
 import importlib.util
 from pathlib import Path

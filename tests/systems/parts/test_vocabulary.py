@@ -1,4 +1,4 @@
-"""The same text gives the same numbers, before and after a reload."""
+"""Vocabularies: numbers of words, reading and writing."""
 
 import json
 
@@ -19,7 +19,7 @@ def test_the_same_text_gives_the_same_numbers_after_a_reload(tmp_path):
     assert again.digest == known.digest
     for caption in [*CAPTIONS, "an unheard-of dog"]:
         assert again.encode(caption) == known.encode(caption)
-    # Frequent words first, then by alphabet; not by the captions' order.
+    # Frequent words come first, equally frequent words in alphabetical order, whatever the order of the captions.
     assert known.words[4:6] == ("a", "bell")
     assert vocabulary.from_captions(reversed(CAPTIONS)).words == known.words
 
