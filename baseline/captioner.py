@@ -78,25 +78,25 @@ class Captioner(nn.Module):
 
     Args:
         config: The config.
-        known: The vocabulary.
+        vocab: The vocabulary.
         vectors: (words, 300) initial word embeddings. A row of zeros marks a word without a vector; it gets a random
             embedding. If None, all embeddings are random.
     """
 
-    def __init__(self, config: Config, known: Vocabulary, vectors: np.ndarray | None = None):
+    def __init__(self, config: Config, vocab: Vocabulary, vectors: np.ndarray | None = None):
         super().__init__()
-        self.config, self.vocabulary = config, known
+        self.config, self.vocabulary = config, vocab
         self.log_mel = LogMel()
         self.sample_rate = self.log_mel.sample_rate
         self.audio_encoder = CRNN(config.slope, config.dropout)
-        self.embedding = nn.Embedding(len(known), words.SIZE, padding_idx=PADDING)
+        self.embedding = nn.Embedding(len(vocab), words.SIZE, padding_idx=PADDING)
         if vectors is not None:
             has_vector = torch.from_numpy(vectors).any(1)
             # Random embeddings have a standard deviation of 1, so the vectors are scaled to the same.
             scale = float(vectors[has_vector].std())
             self.embedding.weight.data[has_vector] = torch.from_numpy(vectors)[has_vector] / scale
         self.decoder = Decoder(
-            len(known),
+            len(vocab),
             words.SIZE,
             SIZE,
             blocks=config.blocks,
@@ -153,16 +153,16 @@ class Batch(NamedTuple):
     ids: Tensor  # (captions, L) from start to end, padded
 
 
-def make_batch(items: Sequence[Item], known: Vocabulary, longest: int) -> Batch:
+def make_batch(items: Sequence[Item], vocab: Vocabulary, longest: int) -> Batch:
     """Make a batch.
 
     Args:
         items: The items of the batch.
-        known: The vocabulary.
+        vocab: The vocabulary.
         longest: The most words of a caption; further words are left out.
     """
     captions = chain.from_iterable(item.captions for item in items)
-    sequences = [torch.tensor(known.sequence(caption, longest)) for caption in captions]
+    sequences = [torch.tensor(vocab.sequence(caption, longest)) for caption in captions]
     mels, lengths = pad([item.mels for item in items])
     return Batch(mels, lengths, nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=PADDING))
 
@@ -252,7 +252,7 @@ class Training(SystemModule):
 def train(config: Config, dataset: Dataset, run: Run) -> None:
     """Train on the development split and choose the best epoch on the validation split."""
     development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
-    known = vocabulary.from_captions(development.all_captions)
+    vocab = vocabulary.from_captions(development.all_captions)
     vectors = encoder = None
     if not run.last.exists():  # a resumed run reads encoder and word embeddings from its last checkpoint
         if config.init_from:
@@ -261,10 +261,10 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
             table = words.train_vectors(development.captions, epochs=config.words_epochs, seed=run.seed)
         else:
             table = words.read_vectors(Path(config.words), limit=config.words_limit)
-        vectors = words.mean_vectors(known.words, table)  # a word with a hyphen gets the mean of its parts
+        vectors = words.mean_vectors(vocab.words, table)  # a word with a hyphen gets the mean of its parts
         vectors[: len(vocabulary.SPECIAL)] = 0
     lightning.seed_everything(run.seed, verbose=False)
-    model = Captioner(config, known, vectors)
+    model = Captioner(config, vocab, vectors)
     if encoder:
         model.audio_encoder.load_state_dict(encoder)
     clips = {split.name: make_items(split, model.log_mel, run.cache) for split in (development, validation)}
@@ -273,9 +273,9 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         to_train = by_caption(to_train)
 
     run.start()
-    known.write(run.folder / vocabulary.FILE)
+    vocab.write(run.folder / vocabulary.FILE)
     module = Training(model, validation)
-    collate = partial(make_batch, known=known, longest=config.longest)
+    collate = partial(make_batch, vocab=vocab, longest=config.longest)
     run.fit(module, to_train, clips[VALIDATION], collate, config)
     augmentation = []
     if config.spec_augment:
@@ -347,7 +347,7 @@ def load_model(checkpoint: Path) -> Captioner:
         BadRequest: The vocabulary differs from the one that the checkpoint was trained with.
     """
     state = read_checkpoint(checkpoint, config=dict, vocabulary=str)
-    known = vocabulary.read_vocabulary(checkpoint, state["vocabulary"])
-    model = Captioner(Config(**state["config"]), known)
+    vocab = vocabulary.read_vocabulary(checkpoint, state["vocabulary"])
+    model = Captioner(Config(**state["config"]), vocab)
     load_weights(model, state, checkpoint)
     return model.eval()

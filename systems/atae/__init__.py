@@ -247,8 +247,7 @@ class Material:
     """
 
     def __init__(self, clips: Sequence[Clip], queries: Sequence[str], model: Retriever, cache: Path):
-        known = pairs.clip_caption_pairs(clips, queries)
-        self.captions, self.numbers, self.pairs, self.owners = known
+        self.captions, self.numbers, self.pairs, self.owners = pairs.clip_caption_pairs(clips, queries)
         self.train_text = model.config.train_text
         paths = [clip.path for clip in clips]
         model.to(default_device())

@@ -175,15 +175,15 @@ class ClipAac(nn.Module):
 
     Args:
         config: The config.
-        known: The decoder's vocabulary.
+        vocab: The decoder's vocabulary.
         tokenizer: The text head's tokeniser; if None, the model has no text head.
     """
 
     sample_rate = heads.SAMPLE_RATE
 
-    def __init__(self, config: Config, known: Vocabulary, tokenizer: Tokenizer | None = None):
+    def __init__(self, config: Config, vocab: Vocabulary, tokenizer: Tokenizer | None = None):
         super().__init__()
-        self.config, self.vocabulary, self.tokenizer = config, known, tokenizer
+        self.config, self.vocabulary, self.tokenizer = config, vocab, tokenizer
         self.heads = heads.AudioClip(
             tokenizer.get_vocab_size() if tokenizer else 0,
             size=config.size,
@@ -196,9 +196,9 @@ class ClipAac(nn.Module):
         )
         self.heads.audio.recompute = config.recompute
         width = config.attention_heads * config.head_size
-        self.embedding = nn.Embedding(len(known), width, padding_idx=PADDING)
+        self.embedding = nn.Embedding(len(vocab), width, padding_idx=PADDING)
         self.decoder = Decoder(
-            len(known),
+            len(vocab),
             width,
             config.size,
             blocks=config.blocks,
@@ -269,9 +269,11 @@ class ClipAac(nn.Module):
         parts = chunks(captions, texts.TEXTS_PER_BATCH)
         return F.normalize(torch.cat([self.text_vectors(part) for part in parts]), dim=1)
 
-    def steps(self, heard: Tensor) -> CachedSteps:
+    def steps(self, clip_vectors: Tensor) -> CachedSteps:
         """Return the decoder's steps, word by word, for the (N, L) vectors of clips."""
-        return CachedSteps(self.decoder, heard[:, None], _ones(heard), lambda ids: self.embedding(ids[:, -1:]))
+        return CachedSteps(
+            self.decoder, clip_vectors[:, None], _ones(clip_vectors), lambda ids: self.embedding(ids[:, -1:])
+        )
 
     def caption_scored(self, audio: Tensor, lengths: Tensor) -> tuple[list[str], Tensor]:
         """Caption audio by beam search.
@@ -291,8 +293,10 @@ class ClipAac(nn.Module):
                 "alpha must be below 1 for captions, because the decoder is untrained otherwise; found 1: use this run "
                 "for retrieval, or train a run with a smaller alpha"
             )
-        heard = self.audio_vectors(audio, lengths)
-        generated = generation.beam(self.steps(heard), len(heard), self.rules, self.config.beams, device=heard.device)
+        clip_vectors = self.audio_vectors(audio, lengths)
+        generated = generation.beam(
+            self.steps(clip_vectors), len(clip_vectors), self.rules, self.config.beams, device=clip_vectors.device
+        )
         return [self.vocabulary.decode(ids) for ids in generated.ids.tolist()], generated.log_probability
 
     def caption(self, audio: Tensor, lengths: Tensor) -> list[str]:
@@ -300,12 +304,12 @@ class ClipAac(nn.Module):
         return self.caption_scored(audio, lengths)[0]
 
 
-def _ones(heard: Tensor) -> Tensor:
+def _ones(clip_vectors: Tensor) -> Tensor:
     """Return the number of vectors that the decoder reads of each of (N, L) clips, which is one."""
-    return torch.ones(len(heard), dtype=torch.int64, device=heard.device)
+    return torch.ones(len(clip_vectors), dtype=torch.int64, device=clip_vectors.device)
 
 
-def beginning(config: Config, known: Vocabulary, tokenizer: Tokenizer | None) -> ClipAac:
+def beginning(config: Config, vocab: Vocabulary, tokenizer: Tokenizer | None) -> ClipAac:
     """Return the model as it is before training: with AudioCLIP's weights where the config asks for them.
 
     All other weights are random.
@@ -319,7 +323,7 @@ def beginning(config: Config, known: Vocabulary, tokenizer: Tokenizer | None) ->
             f"tokenizer: {config.tokenizer}: must have CLIP's {heads.WORDS} tokens; found "
             f"{tokenizer.get_vocab_size()}; give the folder of the tokeniser of openai/clip-vit-base-patch32"
         )
-    model = ClipAac(config, known, tokenizer)
+    model = ClipAac(config, vocab, tokenizer)
     if config.init == "audio":
         model.heads.audio = audioclip.audio(config.weights, config.size, config.front_end)
         model.heads.audio.recompute = config.recompute
@@ -349,7 +353,7 @@ class Material:
 
     Args:
         clips: The clips; the number of a clip is its index in this sequence.
-        known: The vocabulary.
+        vocab: The vocabulary.
         longest: The most words of a caption; further words are left out.
         cache: Folder of the cache, for decoded audio.
 
@@ -357,10 +361,10 @@ class Material:
         pairs: Every (clip, caption), by number.
     """
 
-    def __init__(self, clips: Sequence[Clip], known: Vocabulary, longest: int, cache: Path):
+    def __init__(self, clips: Sequence[Clip], vocab: Vocabulary, longest: int, cache: Path):
         self.captions, _, self.pairs, self.owners = pairs.clip_caption_pairs(clips)
         self.sounds = waveforms([clip.path for clip in clips], heads.SAMPLE_RATE, cache)
-        self.ids = [torch.tensor(known.sequence(caption, longest)) for caption in self.captions]
+        self.ids = [torch.tensor(vocab.sequence(caption, longest)) for caption in self.captions]
 
     def batch(self, items: Sequence[tuple[int, ...]]) -> Batch:
         """Make a batch of clips, each with its caption or with a random one of its captions.
@@ -431,14 +435,14 @@ class Training(SystemModule):
         super().__init__(model)
         self.split = validation
 
-    def loss(self, heard: Tensor, batch: Batch, smoothing: float = 0) -> Losses:
+    def loss(self, clip_vectors: Tensor, batch: Batch, smoothing: float = 0) -> Losses:
         """Return both losses and the total (Chen et al. 2022, equations 5 to 7).
 
         In training, the losses are those of the pairs of all processes. With alpha 1 the word loss has no weight in the
         total, and the decoder is not trained.
 
         Args:
-            heard: (N, L) embeddings of the batch's clips.
+            clip_vectors: (N, L) embeddings of the batch's clips.
             batch: Clips and captions.
             smoothing: Label smoothing of the word loss.
         """
@@ -450,19 +454,20 @@ class Training(SystemModule):
                 return losses.gathered(values)
             return values
 
-        logits = model.decoder(model.embedding(batch.ids[:, :-1]), heard[:, None], _ones(heard))  # (N, words, known)
+        previous_words = model.embedding(batch.ids[:, :-1])
+        logits = model.decoder(previous_words, clip_vectors[:, None], _ones(clip_vectors))  # (N, words, vocabulary)
         targets = batch.ids[:, 1:].flatten()
         summed = F.cross_entropy(
             logits.flatten(0, 1).float(), targets, ignore_index=PADDING, label_smoothing=smoothing, reduction="sum"
         )
         if model.config.word_loss == "sum":
-            number = _ones(heard).sum()  # of captions
+            number = _ones(clip_vectors).sum()  # of captions
         else:
             number = (targets != PADDING).sum()  # of words
         words = summed / gather(number[None]).float().mean()
         if not alpha:
             return Losses(torch.zeros_like(words), words, words)
-        audio = gather(F.normalize(heard.float(), dim=1))
+        audio = gather(F.normalize(clip_vectors.float(), dim=1))
         text = gather(F.normalize(model.text_vectors(batch.captions).float(), dim=1))
         clips = gather(batch.clips)
         matches = losses.matching(clips, gather(batch.owners))[: len(clips), len(clips) :]  # clips x texts
@@ -498,15 +503,15 @@ class Training(SystemModule):
     def validation_step(self, batch: Batch, _: int) -> None:
         """Caption the clips by greedy decoding, and log the losses of each clip with its first caption."""
         model = self.model
-        heard = model.audio_vectors(batch.sounds, batch.lengths)
-        generated = generation.greedy(model.steps(heard), len(heard), model.rules, heard.device)
+        clip_vectors = model.audio_vectors(batch.sounds, batch.lengths)
+        generated = generation.greedy(model.steps(clip_vectors), len(clip_vectors), model.rules, clip_vectors.device)
         self.captions += [model.vocabulary.decode(ids) for ids in generated.ids.tolist()]
-        self.clips.append(F.normalize(heard.float(), dim=1))
-        contrastive, words, total = self.loss(heard, batch)
-        self.log("validation_loss", total, prog_bar=True, batch_size=len(heard))
-        self.log("validation_words", words, batch_size=len(heard))
+        self.clips.append(F.normalize(clip_vectors.float(), dim=1))
+        contrastive, words, total = self.loss(clip_vectors, batch)
+        self.log("validation_loss", total, prog_bar=True, batch_size=len(clip_vectors))
+        self.log("validation_words", words, batch_size=len(clip_vectors))
         if model.config.alpha:
-            self.log("validation_contrastive", contrastive, batch_size=len(heard))
+            self.log("validation_contrastive", contrastive, batch_size=len(clip_vectors))
 
     def on_validation_epoch_end(self) -> None:
         """Log the CIDEr-D of the captions (by this vocabulary's words) and the mAP@10 of the two heads."""
@@ -559,7 +564,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         training_clips = development.clips
         held_out = len(validation.clips)
     captions = [*chain.from_iterable(clip.captions for clip in training_clips)]
-    known = vocabulary.from_captions(captions)
+    vocab = vocabulary.from_captions(captions)
     tokenizer = None
     if config.alpha:
         if config.tokenizer == "train":
@@ -569,11 +574,11 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     lightning.seed_everything(run.seed, verbose=False)
     # A resumed run reads all weights from its last checkpoint and does not need AudioCLIP's file.
     if run.last.exists():
-        model = ClipAac(config, known, tokenizer)
+        model = ClipAac(config, vocab, tokenizer)
     else:
-        model = beginning(config, known, tokenizer)
+        model = beginning(config, vocab, tokenizer)
     model.heads.requires_grad_(config.train_heads)
-    material = Material([*validation.clips, *development.clips], known, config.longest, run.cache)
+    material = Material([*validation.clips, *development.clips], vocab, config.longest, run.cache)
 
     run.start()
     to_train = [pair for pair in material.pairs if pair[0] >= held_out]

@@ -103,7 +103,7 @@ class Captioner(nn.Module):
 
     Args:
         config: The config.
-        known: The vocabulary.
+        vocab: The vocabulary.
         vectors: (words, size) initial word embeddings; None if a text model gives the embeddings.
 
     Raises:
@@ -111,9 +111,9 @@ class Captioner(nn.Module):
         Faulty: A file of weights does not hold the encoder's weights.
     """
 
-    def __init__(self, config: Config, known: Vocabulary, vectors: Tensor | None):
+    def __init__(self, config: Config, vocab: Vocabulary, vectors: Tensor | None):
         super().__init__()
-        self.config, self.vocabulary = config, known
+        self.config, self.vocabulary = config, vocab
         audio = encoders.load_encoder(config.audio_encoder, config.audio_weights, options=config.audio_options)
         self.audio = overlapping(audio, config.overlap)
         self.audio_encoder, self.sample_rate = self.audio.model.requires_grad_(False), self.audio.sample_rate
@@ -125,7 +125,7 @@ class Captioner(nn.Module):
             word_size = vectors.shape[1]
         self.adapter = adapter(config, self.audio.size)
         self.decoder = Decoder(
-            len(known),
+            len(vocab),
             word_size,
             self.adapter.size,
             blocks=config.blocks,
@@ -236,7 +236,7 @@ def adapter(config: Config, inputs: int) -> nn.Module:
     return adapters.Identity(inputs)
 
 
-def begin_words(config: Config, known: Vocabulary, split: Split, seed: int) -> Tensor | None:
+def begin_words(config: Config, vocab: Vocabulary, split: Split, seed: int) -> Tensor | None:
     """Return the initial word vectors (section 3.4).
 
     All vectors are scaled to a standard deviation of 1, that of random vectors (not in the paper). A word that the file
@@ -244,7 +244,7 @@ def begin_words(config: Config, known: Vocabulary, split: Split, seed: int) -> T
 
     Args:
         config: The config.
-        known: The vocabulary.
+        vocab: The vocabulary.
         split: The development split, to train vectors on.
         seed: Seed of random vectors and of training.
 
@@ -258,12 +258,12 @@ def begin_words(config: Config, known: Vocabulary, split: Split, seed: int) -> T
         return None
     generator = torch.Generator().manual_seed(seed)
     if config.words == "random":
-        return torch.randn(len(known), words.SIZE, generator=generator)
+        return torch.randn(len(vocab), words.SIZE, generator=generator)
     if config.words == "train":
         table = words.train_vectors(split.captions, seed=seed, cbow=True)
     else:
         table = words.read_vectors(Path(config.words).expanduser(), size=None, limit=config.words_limit)
-    from_table = torch.from_numpy(words.mean_vectors(known.words, table))
+    from_table = torch.from_numpy(words.mean_vectors(vocab.words, table))
     from_table[: len(vocabulary.SPECIAL)] = 0
     has_vector = from_table.any(1)
     if not has_vector.any():
@@ -372,18 +372,18 @@ class Training(SystemModule):
 def train(config: Config, dataset: Dataset, run: Run) -> None:
     """Train on the development split and choose the best epoch on the validation split."""
     development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
-    known = vocabulary.from_captions(development.all_captions)
+    vocab = vocabulary.from_captions(development.all_captions)
     if run.last.exists():  # the last checkpoint holds the vectors, which training may have changed
         vectors = read_checkpoint(run.last)["state_dict"].get(VECTORS)
     else:
-        vectors = begin_words(config, known, development, run.seed)
+        vectors = begin_words(config, vocab, development, run.seed)
     lightning.seed_everything(run.seed, verbose=False)
-    model = Captioner(config, known, vectors)
+    model = Captioner(config, vocab, vectors)
     model.to(default_device())
     items = {split.name: make_items(split, model, run.cache) for split in (development, validation)}
 
     run.start()
-    known.write(run.folder / vocabulary.FILE)
+    vocab.write(run.folder / vocabulary.FILE)
     run.fit(Training(model), items[DEVELOPMENT], items[VALIDATION], make_batch, config)
     if config.words == "random":
         word_embeddings = "learned"
@@ -411,7 +411,7 @@ def load_model(checkpoint: Path) -> Captioner:
         BadRequest: The vocabulary or an encoder differs from training, or an encoder is not on this machine.
     """
     state = read_checkpoint(checkpoint, config=dict, frozen=dict, vocabulary=str)
-    known = vocabulary.read_vocabulary(checkpoint, state["vocabulary"])
-    model = Captioner(Config(**state["config"]), known, state["state_dict"].get(VECTORS))
+    vocab = vocabulary.read_vocabulary(checkpoint, state["vocabulary"])
+    model = Captioner(Config(**state["config"]), vocab, state["state_dict"].get(VECTORS))
     load_weights(model, state, checkpoint)
     return model.eval()

@@ -244,8 +244,8 @@ class Words(nn.Module):
     @property
     def identity(self) -> str:
         """A text that changes with anything that the embeddings depend on."""
-        known = digest(repr(list(self.index)).encode())
-        return repr((ARITHMETIC, "words", self.pooled, known, weights_digest(self.embedding)))
+        word_digest = digest(repr(list(self.index)).encode())
+        return repr((ARITHMETIC, "words", self.pooled, word_digest, weights_digest(self.embedding)))
 
     def forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Encode texts.

@@ -172,10 +172,10 @@ def read_vocabulary(checkpoint: Path, digest: str) -> Vocabulary:
         Faulty: The file is not a vocabulary.
     """
     path = checkpoint.parent.parent / FILE
-    known = read(path)
-    if known.digest != digest:
+    vocab = read(path)
+    if vocab.digest != digest:
         raise BadRequest(
             f"{path}: must be the vocabulary that {checkpoint} was trained with (digest {digest}); found another "
-            f"(digest {known.digest}): put the run's own file back, or train again"
+            f"(digest {vocab.digest}): put the run's own file back, or train again"
         )
-    return known
+    return vocab

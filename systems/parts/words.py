@@ -133,7 +133,7 @@ def mean_vectors(texts: Sequence[str], vectors: KeyedVectors, split: Split = wor
     """
     means = np.zeros((len(texts), vectors.vector_size), np.float32)
     for row, text in enumerate(texts):
-        known = [vectors.key_to_index[word] for word in split(text) if word in vectors.key_to_index]
-        if known:
-            means[row] = vectors.vectors[known].mean(axis=0)
+        indices = [vectors.key_to_index[word] for word in split(text) if word in vectors.key_to_index]
+        if indices:
+            means[row] = vectors.vectors[indices].mean(axis=0)
     return means
