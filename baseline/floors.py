@@ -170,10 +170,10 @@ def main(options: argparse.Namespace) -> None:
     print(f"the constant caption: {constant_caption}")
     estimate, *floors = (score.metrics["cider_d"].estimate for score in scores.values())
     if estimate.low > max(floor.value for floor in floors):
-        position = "above"
+        lies = "lies"
     else:
-        position = "NOT above"
-    print(f"the 95 % interval of CIDEr-D lies {position} the values of all {len(floors)} floors")
+        lies = "does NOT lie"
+    print(f"the 95 % interval of CIDEr-D {lies} above the values of all {len(floors)} floors")
 
 
 def _score(split: Split, prediction: Path, cache: Path) -> Score:

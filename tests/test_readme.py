@@ -173,7 +173,7 @@ def test_every_command_of_the_readme_works(checkout, run):
                 "11 clips, ",
                 "valid for dcase2023-6a",
                 "nearest development clip's",
-                "interval of CIDEr-D lies",
+                "interval of CIDEr-D",
                 "signature: ",
             ):
                 assert part in done.stdout, f"{command}: no {part!r} in\n{done.stdout}"
