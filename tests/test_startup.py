@@ -1,4 +1,4 @@
-"""A wrong request is answered before the libraries that take seconds to import."""
+"""A wrong request is answered before libraries whose import takes seconds are imported."""
 
 import json
 import subprocess
@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-# pandas is not among them: `evaluation report` and `submission leaderboard` begin with it.
+# pandas is not one of them, because `evaluation report` imports it first; the packages in `LIGHT` do not need it.
 HEAVY = ("torch", "lightning", "torchmetrics", "transformers", "gensim", "ray", "matplotlib", "sklearn", "jinja2")
+LIGHT = ("submission",)
 SCRIPT = """
 import importlib, json, sys
 statuses = []
@@ -34,7 +35,9 @@ REQUESTS = [
     "systems predict nowhere --data nowhere",
     "systems sweep nowhere.yaml --data nowhere --out sweep",
     "systems sweep systems/offtheshelf/grid.yaml --data nowhere --out sweep",
+    *(f"systems sweep FOLDER/{name}.yaml --data nowhere --out sweep" for name in ("key", "config_key", "system")),
     "systems published no.such.system",
+    "systems published systems.atea",
     *("evaluation --help", "evaluation score retrieval --help", "evaluation score captions --help"),
     *(f"evaluation score retrieval {SCORE}", f"evaluation score captions {SCORE}"),
     "evaluation compare nowhere.json nowhere.json",
@@ -44,15 +47,44 @@ REQUESTS = [
     "submission validate nowhere.zip --task dcase2022-6b",
     "submission package nowhere --task dcase2022-6b --team baseline/team.yaml --data nowhere",
     "submission leaderboard nowhere --task dcase2022-6b --truth nowhere",
+    "submission leaderboard nowhere --task dcase2022-6b --truth FOLDER --split evaluation",
+    "submission leaderboard FOLDER --task dcase2022-6b --truth FOLDER --split evaluation",
+    "submission leaderboard FOLDER --task dcase2022-6b --truth FOLDER --split evaluation --out FOLDER",
     "submission new --task dcase2022-6x",
 ]
+SWEEP = """
+system: systems.atae
+grid: {size: [8, 16]}
+seeds: 1
+metric: mAP@10
+"""
+WRONG_SWEEPS = {
+    "key": SWEEP.replace("seeds", "seed"),
+    "config_key": SWEEP.replace("size", "sise"),
+    "system": SWEEP.replace("atae", "atea"),
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a folder with the files that requests name in FOLDER, which is also a data folder."""
+    for name, content in WRONG_SWEEPS.items():
+        (tmp_path / f"{name}.yaml").write_text(content)
+    (tmp_path / "captions_evaluation.csv").write_text("file_name,caption_1\n1.wav,It rains.\n")
+    return tmp_path
 
 
 @pytest.mark.parametrize("package", ["systems", "evaluation", "submission"])
-def test_a_wrong_request_imports_no_heavy_library(package):
-    requests = [request.split() for request in REQUESTS if request.startswith(f"{package} ")]
+def test_a_wrong_request_imports_no_heavy_library(package, folder):
+    requests = []
+    for request in REQUESTS:
+        if request.startswith(f"{package} "):
+            requests.append([word.replace("FOLDER", str(folder)) for word in request.split()])
+    heavy = HEAVY
+    if package in LIGHT:
+        heavy = (*HEAVY, "pandas")
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps(requests), json.dumps(HEAVY)],
+        [sys.executable, "-c", SCRIPT, json.dumps(requests), json.dumps(heavy)],
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,

@@ -922,7 +922,8 @@ def test_the_prediction_of_another_split_names_it(tmp_path):
     with pytest.raises(Faulty) as faulty:
         evaluate(dataset["evaluation"], prediction)
     assert str(faulty.value) == (
-        "prediction: error: answers 0 of the 9 queries of evaluation; these queries are of the split validation; give "
+        "prediction: error: answers none of the 9 queries of evaluation; these queries are of the split validation; "
+        "give "
         "the prediction of evaluation, or give --split validation"
     )
 
