@@ -55,11 +55,11 @@ def _mebibytes(size: int) -> str:
 def _model() -> "ClipAac":
     import torch
 
-    from systems.clip_aac import ClipAac, Config, heads, tokens
+    from systems.clip_aac import ClipAac, Config, clip_tokenizer, heads
     from systems.parts.vocabulary import Vocabulary
 
     torch.manual_seed(0)
-    tokenizer = tokens.train(["rain"])
+    tokenizer = clip_tokenizer.train(["rain"])
     tokenizer.add_tokens([f"piece {number}" for number in range(heads.WORDS - tokenizer.get_vocab_size())])
     words = [f"word{number}" for number in range(4363)]  # as many as Clotho's
     return ClipAac(Config(init="random", tokenizer="train", recompute=True), Vocabulary(words), tokenizer)

@@ -39,8 +39,8 @@ def load_bert() -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     with assets.loading("bert") as folder:
         from transformers import AutoModel, AutoTokenizer
 
-        model = AutoModel.from_pretrained(folder, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         return model.eval().requires_grad_(False), tokenizer
 
 

@@ -34,7 +34,7 @@ def load_sentence_encoder() -> "SentenceTransformer":
     with assets.loading("sbert") as folder:
         from sentence_transformers import SentenceTransformer
 
-        return SentenceTransformer(str(folder), local_files_only=True).eval()
+        return SentenceTransformer(str(folder), local_files_only=True, trust_remote_code=False).eval()
 
 
 def sbert_similarity(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
@@ -76,19 +76,20 @@ def load_fluency_checker() -> "tuple[BERTFlatClassifier, PreTrainedTokenizerBase
         weights, classes = dict(saved["state_dict"]), saved["num_classes"]
         weights.pop("encoder.embeddings.position_ids", None)  # 0, 1, 2, …, which transformers keeps no longer
         folder = assets.model_folder(saved["model_type"], assets.ENCODER_FILES)
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         # Its own constructor would ask the hub for the encoder's weights, only to have them overwritten.
         model = BERTFlatClassifier.__new__(BERTFlatClassifier)
         torch.nn.Module.__init__(model)
         model.model_type, model.num_classes = saved["model_type"], classes
-        model.encoder = AutoModel.from_config(config)
+        model.encoder = AutoModel.from_config(config, trust_remote_code=False)
         model.dropout = torch.nn.Dropout(config.hidden_dropout_prob)
         model.clf = torch.nn.Linear(config.hidden_size, classes)
         differences = _differences(model.state_dict(), weights)
         if differences:
             raise ValueError(f"its weights are not those of {saved['model_type']}: it {differences}")
         model.load_state_dict(weights)
-        return model.eval().requires_grad_(False), AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return model.eval().requires_grad_(False), tokenizer
 
 
 def _differences(expected: Mapping[str, object], weights: Mapping[str, object]) -> str:

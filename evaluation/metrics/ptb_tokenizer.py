@@ -19,8 +19,8 @@ the rule of its published code:
 - `systems.parts.vocabulary.words_with_hyphens`: lower case, hyphens stay within a word ("dog's", "far-off"). The
   vocabularies of captioners, and the captions that the baseline's floors choose from.
 - `systems.parts.words.words_without_hyphens`: lower case, hyphens separate words ("dog's", "far", "off"). Word vectors.
-- `baseline.tokens.cased_words`: case stays, hyphens separate words, contractions are expanded and possessives dropped
-  ("dog", "it is", "far", "off"). The retrieval baseline as published, with `tokens: cased`.
+- `baseline.cased_words.cased_words`: case stays, hyphens separate words, contractions are expanded and possessives
+  dropped ("dog", "it is", "far", "off"). The retrieval baseline as published, with `tokens: cased`.
 - The tokenisers of language models (GPT-2, BERT, CLIP and others) come with the models, through transformers.
 
 Sources: aac-metrics 0.5.4, `utils/tokenization.py` (the tokens left out); Stanford CoreNLP 3.4.1, `PTBLexer.flex` and
