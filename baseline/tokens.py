@@ -55,7 +55,7 @@ STEMMER = PorterStemmer()
 def cased_words(text: str) -> list[str]:
     """Split a text into words whose case stays; dashes separate words, contractions are expanded.
 
-    `evaluation.metrics.ptb_tokenizer` lists the other functions that split text.
+    `evaluation.metrics` lists the other functions that split text into words.
 
     >>> cased_words("A dog's bark -- then it's far-off thunder, 3.5 or 10,000 and/or more!")
     ['A', 'dog', 'bark', 'then', 'it', 'is', 'far', 'off', 'thunder', '3.5', 'or', '10,000', 'and/or', 'more']

@@ -2,7 +2,7 @@
 
 A tokeniser is the one of CLIP (Radford et al. 2021), or is made in its manner from captions: lower case, words and
 signs apart, pieces of bytes that are joined by how often they stand together, a start and an end around each text. It
-goes with the weights, as a text.
+goes with the weights, as a text. `evaluation.metrics` lists the other functions that split text into words.
 """
 
 import contextlib

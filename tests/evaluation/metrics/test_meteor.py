@@ -89,7 +89,7 @@ def fake_meteor(folder, sent):
 def test_a_meteor_that_does_not_end_is_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(meteor, "SECONDS", 0.3)
     endless = Java(fake_java(tmp_path / "bin", "exec sleep 60") / "java", "11.0.1", "system")
-    with Meteor(endless, tmp_path) as process, pytest.raises(Unavailable, match="METEOR did not end within"):
+    with Meteor(endless, tmp_path) as process, pytest.raises(Unavailable, match="METEOR did not finish within"):
         process.statistics(["a"], [["a"]])
 
 

@@ -122,7 +122,7 @@ def test_the_reference_itself_is_perfect():
 def test_cider_d_of_one_clip_is_zero():
     """log(clips) - log(clips that hold it) is log 1 of every n-gram, held or not."""
     assert CiderD(["a dog barks"], [["a dog barks", "a dog"]]).scores == [0]
-    with pytest.raises(ValueError, match="single clip"):
+    with pytest.raises(ValueError, match="two clips or more"):
         CiderD(["a dog barks"], [["a dog barks"]]).left_out(np.ones(1))
 
 

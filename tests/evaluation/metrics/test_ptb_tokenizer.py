@@ -143,12 +143,12 @@ def test_a_tokeniser_that_fails(tmp_path):
     with pytest.raises(Unavailable, match=r"the tokeniser failed on Java 11.0.1 \(.*\): no memory"):
         ptb_tokenize(["a"], broken, tmp_path)
     short = Java(fake_java(tmp_path / "short", "cat > /dev/null; printf one") / "java", "11.0.1", "system")
-    with pytest.raises(Unavailable, match="1 lines for 2"):
+    with pytest.raises(Unavailable, match="it printed 1 lines for 2 sentences"):
         ptb_tokenize(["a", "b"], short, tmp_path)
 
 
 def test_a_tokeniser_that_does_not_end_is_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(ptb_tokenizer, "SECONDS", 0.3)
     endless = Java(fake_java(tmp_path / "bin", "exec sleep 60") / "java", "11.0.1", "system")
-    with pytest.raises(Unavailable, match="the tokeniser did not end within"):
+    with pytest.raises(Unavailable, match="the tokeniser did not finish within"):
         ptb_tokenize(["a"], endless, tmp_path)

@@ -575,7 +575,7 @@ def test_top_k_refuses_what_is_not_finite(value, place):
     for index in range(2):
         both = [np.ones((9, 2), np.float32), np.ones((9, 2), np.float32)]
         both[index][place] = value
-        with pytest.raises(ValueError, match="embeddings must be finite, and so small that their inner products are"):
+        with pytest.raises(ValueError, match="embeddings must be finite, and small enough that their inner"):
             top_k(*both, 3)
 
 
@@ -583,7 +583,7 @@ def test_top_k_refuses_what_is_not_finite(value, place):
     ("q", "c", "k"), [((2, 3), (2, 4), 1), ((3,), (2, 3), 1), ((2, 3), (2, 3), 0), ((1, 3), (3,), 1)]
 )
 def test_top_k_of_other_shapes(q, c, k):
-    with pytest.raises(ValueError, match=r"queries and clips must be \(q, d\) and \(n, d\), k 1 or more; found"):
+    with pytest.raises(ValueError, match=r"queries must be \(q, d\), clips \(n, d\), and k 1 or more; found"):
         top_k(np.ones(q), np.ones(c), k)
 
 
@@ -607,33 +607,36 @@ FINDINGS = [
     (ranking(DOG, RAIN), []),
     (similarity(), []),
     # errors
-    (ranking(DOG), ["prediction: error: no query 'It rains.'"]),
-    (similarity(tuple(TRUTH)[:1]), ["prediction: error: no query 'It rains.'"]),
+    (ranking(DOG), ["prediction: error: query 'It rains.' is missing"]),
+    (similarity(tuple(TRUTH)[:1]), ["prediction: error: query 'It rains.' is missing"]),
     (
         ranking(DOG, ("it rains. ", "storm.wav")),
         [
-            "prediction: error: no query 'It rains.'; there is 'it rains. ', and queries are compared verbatim",
-            "prediction: note: queries beyond the truth's are left out: 1",
+            "prediction: note: ignored queries that are not in the truth: 1",
+            "prediction: error: query 'It rains.' is missing; there is 'it rains. ', and queries are compared verbatim",
         ],
     ),
     (ranking(), ["prediction: error: has no rows; give one for each of the 2 queries"]),
     (
         ranking(DOG, RAIN, DOG, lines=(2, 3, 5)),
-        ["prediction:5: error: query 'A dog barks.' stands here twice; give each query once"],
+        ["prediction:5: error: query 'A dog barks.' appears twice; give each query once"],
     ),
     (
         similarity(("It rains.", *TRUTH)),
-        ["prediction: error: query 'It rains.' stands here twice; give each query once"],
+        ["prediction: error: query 'It rains.' appears twice; give each query once"],
     ),
     (similarity(names=(*NAMES, "dog.wav")), ["prediction: error: clip 'dog.wav' has two columns; give each clip one"]),
     (
         similarity(scores=np.array([[0, 1, 2, 3], [np.nan, 0, np.inf, 0]])),
-        ["prediction: error: scores must be finite; 1 of 2 queries have others, first 'It rains.'"],
+        [
+            "prediction: error: scores must be finite; 1 of 2 queries have NaN or infinite scores, for example "
+            "'It rains.'"
+        ],
     ),
     # warnings and notes
     (
         ranking(DOG, RAIN, ("More.", "dog.wav"), ("And more.", "dog.wav")),
-        ["prediction: note: queries beyond the truth's are left out: 2"],
+        ["prediction: note: ignored queries that are not in the truth: 2"],
     ),
     (
         ranking(DOG, ("It rains.", "storm.wav", "rain.wav", "snow.wav", "snow.wav", "cours d'eau.wav"), lines=(2, 3)),
@@ -666,9 +669,9 @@ FINDINGS = [
     (
         ranking(DOG, DOG, ("Else.", "dog.wav", "dog.wav"), lines=(2, 3, 4)),
         [
-            "prediction: error: no query 'It rains.'",
-            "prediction: note: queries beyond the truth's are left out: 1",
-            "prediction:3: error: query 'A dog barks.' stands here twice; give each query once",
+            "prediction: note: ignored queries that are not in the truth: 1",
+            "prediction: error: query 'It rains.' is missing",
+            "prediction:3: error: query 'A dog barks.' appears twice; give each query once",
             "prediction:4: warning: given more than once: 'dog.wav'; only the first counts",
         ],
     ),
@@ -691,8 +694,8 @@ def test_grades_that_do_not_hold():
     with pytest.raises(Faulty) as refusal:
         validate(truth, CLIPS, ranking(*((query, "a") for query in truth)))
     assert str(refusal.value).split("\n") == [
-        "truth: error: no grade of 'b' is above 0; grade a clip that answers it, or leave the query out",
-        "truth: error: no grade of 'd' is above 0; grade a clip that answers it, or leave the query out",
+        "truth: error: 'b' must have a grade above 0; give a clip that answers it such a grade, or remove it",
+        "truth: error: 'd' must have a grade above 0; give a clip that answers it such a grade, or remove it",
         "truth: error: the grades of 'a' must be finite and 0 or more; found -1, nan",
         "truth: error: the grades of 'c' must be finite and 0 or more; found inf",
     ]
@@ -830,11 +833,12 @@ def test_a_list_shorter_than_a_metric_looks_is_told_of(metrics, length, short):
     split, ranking = split_of(FOUR, TWENTY), DESCENDING.top(length)
     full, top = (evaluate(split, prediction, metrics=metrics) for prediction in (DESCENDING, ranking))
     assert full.signature == top.signature
-    notes = [finding.message for finding in top.findings if "some metrics look at" in finding.message]
+    notes = [finding.message for finding in top.findings if "some metrics use" in finding.message]
     expected = (
-        f"some metrics look at {short} clips; 4 queries have fewer, the least {length}: clips that are not in a list"
+        f"some metrics use the first {short} clips, but the lists of 4 queries are shorter (the shortest has "
+        f"{length}); clips that are not in a list count as not found"
     )
-    assert notes == ([f"{expected} are not found"] if short else [])
+    assert notes == ([expected] if short else [])
     assert not full.findings
     for name, measured in top.metrics.items():
         if not short:
@@ -865,7 +869,7 @@ def test_of_many_findings_of_a_kind_the_first_are_shown():
     assert len(faulty.value.findings) == 249
     lines = str(faulty.value).splitlines()
     assert len(lines) == 21
-    assert lines[-1].startswith("prediction: error: and 229 more of this kind: no query 'query 21'")
+    assert lines[-1].startswith("prediction: error: and 229 more of this kind: query 'query 21' is missing")
     findings = validate(truth, TWENTY, Ranking(queries, ((TWENTY[0], "x.wav"),) * 250))
     assert len(findings) == 250
     assert len(limited(findings)) == 21
@@ -940,7 +944,7 @@ def test_the_truth_must_name_clips_of_the_split():
     with pytest.raises(Faulty) as faulty:
         validate(truth, TWENTY, DESCENDING)
     (finding,) = faulty.value.findings
-    assert str(finding) == "truth: error: must name clips of the split for 'query 1'; it has no 'typo.wav'"
+    assert str(finding) == "truth: error: must name clips of the split for 'query 1'; the split has no 'typo.wav'"
 
 
 def test_many_queries_of_few_groups_are_told_of():
@@ -949,7 +953,7 @@ def test_many_queries_of_few_groups_are_told_of():
     truth = {f"q{number}": {clips[number], clips[number + 1]} for number in range(30)}
     matrix = Similarity(tuple(truth), clips, np.random.default_rng(0).random((30, 31), np.float32))
     (finding,) = evaluate(split_of(truth, clips), matrix).findings
-    assert finding.message.startswith("by shared clips the 30 queries make only 1 independent groups: the intervals")
+    assert finding.message.startswith("the 30 queries form only 1 independent groups, because they share clips")
 
 
 def test_sets_of_metrics():
@@ -977,7 +981,7 @@ def test_every_metric_of_a_score():
 def test_a_median_beyond_the_lists(tmp_path):
     score = evaluate(split_of(FOUR, TWENTY), DESCENDING.top(1), metrics=["medR"], file="best.csv")
     assert score.metrics["medR"].estimate.value == math.inf
-    message = "medR: the median lies beyond the lists: half of the queries or more find none of their clips"
+    message = "medR is infinite: at least half of the queries find none of their relevant clips"
     assert f"best.csv: note: {message}" in [str(finding) for finding in score.findings]
     score.save(tmp_path / "score.json")
     assert json.loads((tmp_path / "score.json").read_text())["metrics"]["medR"]["value"] is None
@@ -1031,23 +1035,28 @@ def test_unknown_metric(name):
     with pytest.raises(BadRequest) as refusal:
         evaluate(split_of(FOUR, TWENTY), DESCENDING, metrics=["R@1", name])
     assert str(refusal.value) == (
-        f"unknown metric {name!r}; there are mAP@k, R@k, nDCG@k, success@k, MRR@k for any k from 1, MRR, medR, and the "
-        "sets dcase2022, dcase2023, dcase2024, dcase2025"
+        f"unknown metric {name!r}; there are mAP@k, R@k, nDCG@k, success@k, MRR@k (for any k from 1), MRR, medR, and "
+        "the sets dcase2022, dcase2023, dcase2024, dcase2025"
     )
 
 
 def test_no_truth():
     with pytest.raises(BadRequest) as refusal:
         evaluate(split_of(None, TWENTY, "retrieval"), DESCENDING)
-    assert str(refusal.value) == "the split retrieval has no truth: its queries' clips are not known"
+    assert str(refusal.value) == (
+        "the split retrieval has no truth: the clips that answer its queries are not known; choose another split"
+    )
     with pytest.raises(BadRequest) as refusal:
         evaluate(split_of({**FOUR, "query 2": frozenset()}, TWENTY), DESCENDING)
-    assert str(refusal.value) == "the truth has no clip for 1 of 4 queries, first 'query 2'"
+    assert str(refusal.value) == (
+        "the truth must name at least one clip for each query; 1 of 4 queries have none, for example 'query 2'; add "
+        "clips, or remove them"
+    )
 
 
 def test_evaluate_refuses_and_remarks_as_validate_does():
     split = split_of({**FOUR, "one more": frozenset([TWENTY[0]])}, TWENTY)
-    with pytest.raises(Faulty, match=r"^answers\.csv: error: no query 'one more'$"):
+    with pytest.raises(Faulty, match=r"^answers\.csv: error: query 'one more' is missing$"):
         evaluate(split, DESCENDING, file="answers.csv")
     other = replace(DESCENDING, file_names=(*TWENTY[:-1], "x.wav"))
     findings = evaluate(split_of(FOUR, TWENTY), other, file="answers.csv").findings
@@ -1126,7 +1135,7 @@ def test_dcase2025_development_annotations():
     all_of_them = evaluate(split, own_first, truth=truth, metrics=["success@1"])
     assert all_of_them.metrics["success@1"].estimate.value == (1037 - 46) / 1037
     remarks = [str(finding) for finding in score.findings]
-    assert remarks == [f"prediction: note: queries beyond the truth's are left out: {len(split.queries) - 1037}"]
+    assert remarks == [f"prediction: note: ignored queries that are not in the truth: {len(split.queries) - 1037}"]
 
 
 def test_the_prediction_of_another_split_is_one_finding():
@@ -1143,5 +1152,5 @@ def test_a_matrix_is_validated_as_any_other(tmp_path):
     (tmp_path / "it.csv").write_text("index,a,b,a\nq,1,2,3\nq,1,2,3\n")
     with pytest.raises(Faulty) as refusal:
         evaluate(split, read_retrieval(tmp_path / "it.csv"))
-    assert "query 'q' stands here twice" in str(refusal.value)
+    assert "query 'q' appears twice" in str(refusal.value)
     assert "clip 'a' has two columns" in str(refusal.value)

@@ -160,7 +160,7 @@ def test_what_spice_cannot_do(nothing):
         with zipfile.ZipFile(lib / jar, "w") as empty:
             empty.writestr("empty", "")
     new = Java(Path("/opt/java"), "17.0.2", "system")
-    message = "SPICE runs on Java 8 to 13, found 17.0.2 (/opt/java); give such a one in JAVA_HOME"
+    message = "SPICE needs Java 8 to 13; found 17.0.2 (/opt/java); set JAVA_HOME to such a version"
     assert refused(lambda: spice.spice(["a"], [["a"]], new, nothing, ExitStack())) == message
     java = find_java()
     said = refused(lambda: spice.spice(["a"], [["a"]], java, nothing, ExitStack()))
