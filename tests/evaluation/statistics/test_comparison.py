@@ -331,8 +331,8 @@ def test_what_has_no_values_is_listed_and_not_compared():
     assert [*compared.values] == ["R@1"]
     assert compared.not_compared == {
         "R@a": "not in b",
-        "some": "has no values of single items in b",
-        "median rank": "has no values of single items",
+        "some": "no values of single items in b",
+        "median rank": "no values of single items",
         "spice": "not in a, b",
         "R@b": "not in a",
     }
@@ -360,8 +360,8 @@ def test_all_differing_parts_of_signatures_are_listed():
         "d.json": score(three),
     }
     assert refused(given) == [
-        "b.json: split: error: must be 'evaluation#ab' as in a.json, but is 'test#cd'; score both in the same way",
-        "c.json: dcase-kit: error: must be '1' as in a.json, but is '2'; score both in the same way",
+        "b.json: split: error: must be 'evaluation#ab' as in a.json; found 'test#cd'; score both in the same way",
+        "c.json: dcase-kit: error: must be '1' as in a.json; found '2'; score both in the same way",
     ]  # what one of them has alone is of a metric that the other lacks, and the interval is made anew
 
 
@@ -385,11 +385,13 @@ def test_items_that_differ():
         "g": score([1, 2, 3], Items("queries", names, (9, 9, 4))),
     }
     assert refused(given) == [
-        "b: items.kind: error: must be 'queries' as in a, but is 'clips'",
-        "b: items.names: error: must be those of a; missing here: 2, first 'y'; score both alike",
-        r"b: items.names: error: must be those of a; only here: 2, first 'w\n'; score both alike",
-        "c: items.names: error: must be those of a; missing here: 1, first 'z'; score both alike",
-        *(f"{file}: items.groups: error: must put those together that a does" for file in "def"),
+        "b: items.kind: error: must be 'queries' as in a; found 'clips'",
+        "b: items.names: error: must be those of a; missing here: 2, for example 'y'; score both with the same data",
+        r"b: items.names: error: must be those of a; only here: 2, for example 'w\n'; score both with the same data",
+        "c: items.names: error: must be those of a; missing here: 1, for example 'z'; score both with the same data",
+        "d: items.groups: error: must group the same items as a; score both with the same data",
+        "e: items.groups: error: must group the same items as a; score both with the same data",
+        "f: items.groups: error: must group the same items as a; score both with the same data",
     ]
 
 
@@ -411,7 +413,7 @@ def test_items_that_stand_twice():
     given = {"a": score([1] * 5, twice), "b": score([1] * 5, twice), "c": score([1] * 5)}
     lines = refused(given)
     assert [line for line in lines if "those of" not in line] == [
-        f"{file}: items.names: error: must be different, but 2 stand here more than once, first 'x'; "
+        f"{file}: items.names: error: must be different; 2 appear more than once, for example 'x'; "
         "score the prediction again"
         for file in "ab"
     ]
@@ -421,13 +423,13 @@ def test_no_metric_in_common():
     rank = Score({"rank": Measured(Estimate(4.0, np.nan, np.nan, np.nan, 2, "none"))}, items(2), SIGNATURE)
     given = {"a": score({"R@1": [0, 1], "R@5": [1, 1]}), "b": rank}
     assert refused(given) == [
-        "a: error: must have a metric with values that all have, but has R@1, R@5",
-        "b: error: must have a metric with values that all have, but has rank",
+        "a: error: must share a metric with item values with all scores; found R@1, R@5",
+        "b: error: must share a metric with item values with all scores; found rank",
     ]
 
 
 def test_a_seed_below_zero():
-    with pytest.raises(BadRequest, match=r"^the seed must be 0 or more, but -1 was given$"):
+    with pytest.raises(BadRequest, match=r"^the seed must be 0 or more; found -1$"):
         compare(systems(3), seed=-1)
 
 
@@ -480,7 +482,7 @@ def test_text_of_pairs_with_marks():
     text = str(compare(given, pairs=True, seed=5)).splitlines()
     assert text[0].split()[:5] == ["metric", "system", "value", "against", "difference"]
     assert [line.split()[0] for line in text[3:6]] == ["b", "c", "c"]
-    assert "differences from each, over 40 queries; 95 % jackknife intervals" in text
+    assert "differences from the system in the column `against`, over 40 queries; 95 % jackknife intervals" in text
     assert "p: paired randomisation test, 99999 drawn exchanges (seed 5), never below 1e-05" in text
     assert text[4].split()[-3:] == ["<0.0001", "<0.0001", "***"]
 
@@ -640,7 +642,7 @@ def test_wrong_requests(run, scored):
     a, b = scored
     Path("again.json").symlink_to(b)
     Path("broken.json").write_text("[]")
-    assert run(a, b, "again.json") == (2, "", f"error: {b} and again.json are one file; give each score once\n")
+    assert run(a, b, "again.json") == (2, "", f"error: {b} and again.json are the same file; give each score once\n")
     assert run(a, a)[0] == 2
     status, out, err = run(a, "no.json", "broken.json", "nor.json")
     assert (status, out) == (2, "")
@@ -650,7 +652,7 @@ def test_wrong_requests(run, scored):
         "nor.json: error: no such file; give what `evaluation score … --json FILE` wrote",
     ]
     assert run(a, "broken.json")[0] == 1
-    assert run(a, b, "--seed", "-1") == (2, "", "error: the seed must be 0 or more, but -1 was given\n")
+    assert run(a, b, "--seed", "-1") == (2, "", "error: the seed must be 0 or more; found -1\n")
     status, _, err = run(a)
     assert (status, "the following arguments are required: FILE" in err) == (2, True)
     assert run(a, b, "--format", "word")[0] == 2
@@ -755,4 +757,4 @@ def test_scores_of_different_things(run, scored):
     status, out, err = run(a, b)
     assert (status, out, err.count("\n")) == (1, "", 1)
     assert err.startswith(f"{b}: split: error: must be 'evaluation#")
-    assert f"as in {a}, but is 'validation#" in err
+    assert f"as in {a}; found 'validation#" in err

@@ -108,17 +108,17 @@ def test_equal_items_have_an_interval_without_width(constant):
         (
             [],
             0.95,
-            "values must be one or more finite numbers in one dimension, but array([], dtype=float64) was given",
+            "values must be one or more finite numbers in one dimension; found array([], dtype=float64)",
         ),
-        ([0.5, np.nan], 0.95, "values must be one or more finite numbers in one dimension, but array([0.5, nan]) was"),
-        ([np.inf], 0.95, "values must be one or more finite numbers in one dimension, but array([inf]) was given"),
-        ([[0, 1]], 0.95, "values must be one or more finite numbers in one dimension, but array([[0., 1.]]) was given"),
-        (1.0, 0.95, "values must be one or more finite numbers in one dimension, but array(1.) was given"),
-        ([0, 1], 0, "confidence must lie between 0 and 1, but 0 was given"),
-        ([0, 1], 1, "confidence must lie between 0 and 1, but 1 was given"),
-        ([0, 1], 2, "confidence must lie between 0 and 1, but 2 was given"),
-        ([0, 1], 95, "confidence must lie between 0 and 1, but 95 was given"),
-        ([0, 1], float("nan"), "confidence must lie between 0 and 1, but nan was given"),
+        ([0.5, np.nan], 0.95, "values must be one or more finite numbers in one dimension; found array([0.5, nan])"),
+        ([np.inf], 0.95, "values must be one or more finite numbers in one dimension; found array([inf])"),
+        ([[0, 1]], 0.95, "values must be one or more finite numbers in one dimension; found array([[0., 1.]])"),
+        (1.0, 0.95, "values must be one or more finite numbers in one dimension; found array(1.)"),
+        ([0, 1], 0, "confidence must be between 0 and 1; found 0"),
+        ([0, 1], 1, "confidence must be between 0 and 1; found 1"),
+        ([0, 1], 2, "confidence must be between 0 and 1; found 2"),
+        ([0, 1], 95, "confidence must be between 0 and 1; found 95"),
+        ([0, 1], float("nan"), "confidence must be between 0 and 1; found nan"),
     ],
 )
 def test_refused(values, confidence, message):
@@ -256,7 +256,7 @@ def test_one_group_has_a_value_and_no_interval(recwarn, values, groups, t):
 
 @pytest.mark.parametrize("of", [jackknife, bootstrap])
 def test_as_many_groups_as_values(of):
-    with pytest.raises(ValueError, match="groups must be as many as values, but 2 and 3 were given"):
+    with pytest.raises(ValueError, match="each value must have a group; found 2 groups for 3 values"):
         of(np.arange(3.0), groups=[1, 2])
 
 
@@ -336,9 +336,9 @@ def test_draws_without_a_metric_give_no_interval(recwarn, bca):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([], "values must be one or more finite numbers in two dimensions, but array([], shape=(0, 2)"),
-        ([0.5, np.nan], "values must be one or more finite numbers in two dimensions, but array([[0.5, 1. ]"),
-        ([[[1.0]]], "values must be one or more finite numbers in two dimensions, but array([[[1.]]]) was given"),
+        ([], "values must be one or more finite numbers in two dimensions; found array([], shape=(0, 2)"),
+        ([0.5, np.nan], "values must be one or more finite numbers in two dimensions; found array([[0.5, 1. ]"),
+        ([[[1.0]]], "values must be one or more finite numbers in two dimensions; found array([[[1.]]])"),
     ],
 )
 def test_refused_by_the_bootstrap(values, message):
@@ -348,5 +348,5 @@ def test_refused_by_the_bootstrap(values, message):
 
 
 def test_confidence_refused_by_the_bootstrap():
-    with pytest.raises(ValueError, match="confidence must lie between 0 and 1, but 95 was given"):
+    with pytest.raises(ValueError, match="confidence must be between 0 and 1; found 95"):
         bootstrap(np.arange(3.0), confidence=95)
