@@ -49,7 +49,7 @@ MODELS = ((spice, "spice"), (fense, "fluency_error"), (fense, "sbert_similarity"
 
 @pytest.fixture(autouse=True)
 def no_models(monkeypatch):
-    """A machine after `make` alone: no model, no parser."""
+    """Simulate a machine on which no model or parser was downloaded."""
     for module, name in MODELS:
         monkeypatch.setattr(module, name, lambda *_, name=name: _refuse(name))
 
@@ -72,7 +72,7 @@ def golden(shared):
 
 @pytest.fixture(scope="module")
 def golden_split(golden):
-    """The references as the golden file has them."""
+    """The tokenised references of the golden file."""
     clips = (Clip(row["fname"], tuple(ast.literal_eval(row["mrefs"])), Path(row["fname"])) for row in golden[0])
     return Split("evaluation", tuple(clips))
 
@@ -88,7 +88,7 @@ def scored(golden_split, golden_prediction, cache):
 
 
 def test_golden(golden, scored):
-    """From raw text through the tokeniser and METEOR's JVM: BLEU, ROUGE-L and CIDEr-D to 1e-12, METEOR to 1e-6."""
+    """Scores from raw text equal the golden ones: BLEU, ROUGE-L and CIDEr-D to 1e-12, METEOR to 1e-6."""
     _, each, corpus = golden
     for name, measured in scored.metrics.items():
         near = 1e-6 if name == "meteor" else 1e-12
@@ -99,14 +99,17 @@ def test_golden(golden, scored):
 
 
 def test_golden_tokens(golden, shared, cache):
-    """Clotho's captions as published become the golden references; four of them the authors had spelt otherwise."""
+    """Tokenising Clotho's captions gives the golden references, except four that the authors spelt differently."""
     captions = read_dataset(shared / "clotho", "evaluation", sound=False)["evaluation"].clips
     published = {clip.file_name: clip.captions for clip in captions}
-    wanted = [text for row in golden[0] for text in ast.literal_eval(row["mrefs"])]
-    found = ptb_tokenize([text for row in golden[0] for text in published[row["fname"]]], find_java(), cache)
-    other = [(one, two) for one, two in zip(found, wanted, strict=True) if one != two]
-    assert len(other) == 4
-    assert all(one.replace("walkie-talkie", "walkie talkie") == two for one, two in other)
+    texts, expected = [], []
+    for row in golden[0]:
+        texts += published[row["fname"]]
+        expected += ast.literal_eval(row["mrefs"])
+    tokens = ptb_tokenize(texts, find_java(), cache)
+    different = [pair for pair in zip(tokens, expected, strict=True) if pair[0] != pair[1]]
+    assert len(different) == 4
+    assert all(ours.replace("walkie-talkie", "walkie talkie") == theirs for ours, theirs in different)
 
 
 def test_golden_meteor_of_each_caption(golden, statistics):
@@ -123,7 +126,7 @@ def statistics(golden, cache):
 
 
 def test_meteor_with_the_paraphrases_of_the_references_alone(golden, statistics, tmp_path_factory):
-    """A tenth of the table, the same statistics; and words that METEOR joins, as `u.s.` to `us`, find theirs too."""
+    """The small table gives the same statistics, and has paraphrases of words that METEOR joins (`u.s.` to `us`)."""
     captions = [row["cands"] for row in golden[0]]
     references = [ast.literal_eval(row["mrefs"]) for row in golden[0]]
     odd = "made in the u.s. somewhere"
@@ -131,7 +134,7 @@ def test_meteor_with_the_paraphrases_of_the_references_alone(golden, statistics,
     every = [text for texts in references for text in texts]
     assert meteor.paraphrase_table(every, folder) is None
     table = meteor.make_paraphrase_table([*every, odd], folder)
-    assert table == meteor.paraphrase_table([odd, *reversed(every)], folder)  # by content
+    assert table == meteor.paraphrase_table([odd, *reversed(every)], folder)  # in any order
     assert table.stat().st_size < 61_813_011 / 5
     with gzip.open(table, "rt", encoding="utf-8", newline="\n") as file:
         rows = list(zip(file, file, file, strict=True))
@@ -142,7 +145,7 @@ def test_meteor_with_the_paraphrases_of_the_references_alone(golden, statistics,
 
 
 def test_paraphrases_are_picked_when_references_come_again(cache, monkeypatch):
-    """The first time the whole table is read; the second time that of the references is made, then it is used."""
+    """The first scoring reads the whole table, the second makes the small table, and the third uses it."""
     tables, made = {}, []
 
     def make(references, folder):
@@ -163,7 +166,7 @@ def test_paraphrases_are_picked_when_references_come_again(cache, monkeypatch):
 
 
 def test_golden_combinations(golden):
-    """SPIDEr, SPIDEr-FL and FENSE from the parts that the golden file has, each caption and the corpus."""
+    """SPIDEr, SPIDEr-FL and FENSE follow from the golden file's components, for each caption and for the corpus."""
     _, each, corpus = golden
     made = {
         "spider": spider(each["cider_d"], each["spice"]),
@@ -176,11 +179,11 @@ def test_golden_combinations(golden):
 
 
 def test_golden_combinations_through_evaluate(golden, golden_split, golden_prediction, cache, monkeypatch):
-    """The same by `evaluate`, with the golden parts standing in for the models."""
+    """`evaluate` gives the same values, with the golden components in place of the models."""
     rows, each, corpus = golden
     monkeypatch.setattr(assets, "identity", lambda part: part)
     stand_ins = ((spice, "spice", "spice"), (fense, "fluency_error", "fer"), (fense, "sbert_similarity", "sbert_sim"))
-    by_name = np.argsort(golden_split.file_names, stable=True)  # the order in which captions are given to the models
+    by_name = np.argsort(golden_split.file_names, stable=True)  # the order in which models receive the captions
     for module, function, name in stand_ins:
         monkeypatch.setattr(module, function, lambda *_, name=name: each[name][by_name])
     wanted = ["fense", "spider", "spider_fl", "cider_d", "vocab", "vocab_ratio"]
@@ -193,7 +196,7 @@ def test_golden_combinations_through_evaluate(golden, golden_split, golden_predi
     assert score.metrics["vocab_ratio"].estimate.value == pytest.approx(636 / 3517)
     assert not score.unavailable
 
-    # Against really leaving a clip out and scoring the rest.
+    # Compare with scoring the other clips.
     exact = evaluate(golden_split, golden_prediction, metrics=wanted[:4], cache=cache, idf="exact")
     captions, references = [row["cands"] for row in rows], [ast.literal_eval(row["mrefs"]) for row in rows]
     spice_f1, error = each["spice"], each["fer"]
@@ -220,7 +223,7 @@ def test_golden_combinations_through_evaluate(golden, golden_split, golden_predi
 
 
 def test_interval_of_bleu_and_meteor_is_of_the_corpus(scored, golden):
-    """Not that of a mean of sentence scores, which is another number."""
+    """The interval of a mean of sentence scores would be another one."""
     _, each, _ = golden
     for name in ("bleu_4", "meteor"):
         estimate = scored.metrics[name].estimate
@@ -260,7 +263,7 @@ def test_hostile_captions(cache):
     ]
     for measured in score.metrics.values():
         assert np.isfinite(measured.estimate.value)
-    # No caption took another's place: one good caption among them scores where it stands, and only there.
+    # No caption takes the place of another: one good caption among them scores 1 for its own clip only.
     for place, text in enumerate(["A dog barks.", "Rain falls on a roof."]):
         mixed = list(captions)
         mixed[place] = text
@@ -291,8 +294,8 @@ def test_a_model_that_fails_loses_no_other_metric(cache, monkeypatch):
     assert list(score.metrics) == ["rouge_l"]
 
 
-def test_an_interrupt_ends_what_runs_beside(cache, tmp_path, monkeypatch):
-    """SPICE may take minutes; who interrupts does not wait for it, and it does not go on alone."""
+def test_an_interrupt_ends_running_processes(cache, tmp_path, monkeypatch):
+    """SPICE may take minutes. An interrupt must not wait for it, and must end its process."""
     (tmp_path / "java").write_text("#!/bin/sh\nexec sleep 60\n")
     (tmp_path / "java").chmod(0o755)
     begun, processes = Event(), []
@@ -341,7 +344,7 @@ def test_the_order_of_rows_changes_nothing(cache):
 
 # ------------------------------------------------------------------------------------------------ order, hostile texts
 
-# The official tool's order is that of the names: "A.wav" before "b.wav".
+# The official tool sorts by name, with "A.wav" before "b.wav".
 LOOKING = {
     "b.wav": ("an with t t.", ("People talk and shout t.", "a man talks t.")),
     "A.wav": ("a dog barks no.", ("The dog barks no.", "5 dogs bark")),
@@ -361,7 +364,7 @@ def predicted(order):
 
 
 def official_tokens(texts, folder, cache):
-    """The tokens of COCO's PTBTokenizer, from its own command and text: no line break at the end, a file."""
+    """Return the tokens of COCO's PTBTokenizer, from its own command: it reads a file without a final line break."""
     jar = lay_out_jars(cache) / "stanford_nlp" / "stanford-corenlp-3.4.1.jar"
     (folder / "sentences").write_text("\n".join(texts), encoding="utf-8")
     program = ["-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase", "sentences"]
@@ -437,7 +440,7 @@ def test_markup_in_two_captions_changes_no_other(cache, opening):
 
 
 def test_special_tokens_as_in_the_official_tool(cache, tmp_path):
-    """But for a full stop before them: there no caption changes another by its markup."""
+    """The exception is a full stop before them: here the markup of a caption changes no other caption."""
     texts = ["a dog <unk> barks <eos>", "<sos> rain falls . <eos>", "<pad>", "[SEP] a man talks [CLS]", "</s> <|x|> t."]
     assert ptb_tokenize(texts, find_java(), cache) == official_tokens(texts, tmp_path, cache)
     after = ["a man talks t.", "<sos> rain falls"]
@@ -446,7 +449,7 @@ def test_special_tokens_as_in_the_official_tool(cache, tmp_path):
 
 
 def test_a_caption_brings_no_reference_of_its_own(cache, monkeypatch):
-    """METEOR's requests are made of the tokens; a caption's own `|||` would end the references before it."""
+    """A `|||` in a caption would separate references in a request to METEOR."""
     given = {}
 
     class Recorder:
@@ -717,7 +720,7 @@ def test_score(run, tmp_path):
 
 
 def test_the_metric_that_ranks_is_missing(run, monkeypatch, tmp_path):
-    """The others are printed, and the exit status says so."""
+    """The other metrics are printed, and the exit status is 1."""
     monkeypatch.setattr(meteor, "Meteor", lambda *_: _refuse("meteor"))
     status, out, err = run("--metrics", "dcase2023", "--json", tmp_path / "score.json")
     assert status == 1

@@ -66,7 +66,7 @@ def test_direction():
 
 @pytest.mark.parametrize("name", CAPTIONING)
 def test_scores_know_which_metrics_are_means(name):
-    """A file whose value is not the mean of its values is refused for means alone."""
+    """A value that is not the mean of the item values is refused only for metrics that are means."""
     values = np.array([0.0, 1.0])
     estimate = Estimate(0.75, 0.1, 0.7, 0.8, 2, "jackknife-95")
     score = Score({name: Measured(estimate, None, values)}, Items("clips", ("a", "b"), (0, 1)), "")

@@ -1,4 +1,4 @@
-"""FENSE's sentence encoder and fluency checker, against the plain networks: models of a few weights, no network."""
+"""FENSE's models compared with the plain networks, with tiny models and without network access."""
 
 import shutil
 from pathlib import Path

