@@ -61,7 +61,7 @@ def _model() -> "ClipAac":
     torch.manual_seed(0)
     tokenizer = tokens.train(["rain"])
     tokenizer.add_tokens([f"piece {number}" for number in range(heads.WORDS - tokenizer.get_vocab_size())])
-    words = [f"word{number}" for number in range(4363)]  # as many as Clotho's
+    words = [f"word{number}" for number in range(4363)]  # the size of Clotho's vocabulary
     return ClipAac(Config(init="random", tokenizer="train", recompute=True), Vocabulary(words), tokenizer)
 
 

@@ -11,7 +11,7 @@ Conventions
   METEOR (`evaluation.metrics.meteor`) works in the same way.
 - **ROUGE-L and CIDEr-D are means over captions.** CIDEr-D gives more weight to n-grams that occur in the references of
   few clips, so a caption's score depends on the other clips. With a single clip every weight is log(1/1) = 0, and
-  CIDEr-D is 0 for any caption. It needs at least two clips, and is not reliable with fewer than some hundred.
+  CIDEr-D is 0 for any caption. It needs at least two clips, and is not reliable with fewer than about 100.
 
 Each metric equals aac-metrics 0.5.4, which equals COCO's evaluation, up to rounding. This module also keeps the
 intermediate sums that leaving out clips needs.
@@ -152,6 +152,23 @@ class _WeightsWithoutEach:
         return (matrix[:, self.changing] @ self.change).toarray() + (matrix @ self.weight)[:, None]
 
 
+@dataclass(frozen=True)
+class _Counts:
+    """The counts of the n-grams of one order; c and r are those in caption and reference, as in `CiderD`.
+
+    Attributes:
+        occurs: (clips, n-grams) 1 if the n-gram occurs in the clip's references, otherwise 0.
+        shared: (references, n-grams) min(c, r) r.
+        caption: (clips, n-grams) c².
+        reference: (references, n-grams) r².
+    """
+
+    occurs: sparse.csr_array
+    shared: sparse.csr_array
+    caption: sparse.csr_array
+    reference: sparse.csr_array
+
+
 class CiderD:
     """CIDEr-D of the captions of a split.
 
@@ -177,28 +194,28 @@ class CiderD:
         reference_pairs = np.array([max(0, len(words) - 1) for words in reference_words])
         self.penalty = np.exp(-((pairs[self.owner] - reference_pairs) ** 2) / (2 * CIDER_SIGMA**2))
 
-        # For each order: which clips' references have an n-gram, and the factors of w² in the three sums.
-        self.orders: list[tuple[sparse.csr_array, sparse.csr_array, sparse.csr_array, sparse.csr_array]] = []
+        references_of_clip = sparse.csr_array(
+            (np.ones(len(self.owner)), (self.owner, np.arange(len(self.owner)))), (self.clips, len(self.owner))
+        )
+        self.orders: list[_Counts] = []
         for order in range(1, CIDER_ORDERS + 1):
             ids: dict[tuple[str, ...], int] = {}
-            theirs = _count_matrix(reference_words, order, ids)
-            ours = _count_matrix(caption_words, order, ids)
-            theirs.resize(len(reference_words), len(ids))
-            ours.resize(self.clips, len(ids))
-            belongs = sparse.csr_array(
-                (np.ones(len(self.owner)), (self.owner, np.arange(len(self.owner)))), (self.clips, len(self.owner))
-            )
-            holds = (belongs @ theirs).astype(bool).astype(np.float64)
-            self.orders.append((holds, ours[self.owner].minimum(theirs) * theirs, ours * ours, theirs * theirs))
+            reference = _count_matrix(reference_words, order, ids)
+            caption = _count_matrix(caption_words, order, ids)
+            reference.resize(len(reference_words), len(ids))
+            caption.resize(self.clips, len(ids))
+            occurs = (references_of_clip @ reference).astype(bool).astype(np.float64)
+            shared = caption[self.owner].minimum(reference) * reference
+            self.orders.append(_Counts(occurs, shared, caption * caption, reference * reference))
 
     @cached_property
     def scores(self) -> np.ndarray:
         """CIDEr-D of each caption, (clips,) in [0, 10]."""
         total = np.zeros(len(self.owner))
-        for holds, shared, ours, theirs in self.orders:
-            weight = (np.log(self.clips) - np.log(np.maximum(1, holds.sum(axis=0)))) ** 2
-            norm = np.sqrt(ours @ weight)[self.owner] * np.sqrt(theirs @ weight)
-            total += quotient(shared @ weight, norm)
+        for counts in self.orders:
+            weight = (np.log(self.clips) - np.log(np.maximum(1, counts.occurs.sum(axis=0)))) ** 2
+            norm = np.sqrt(counts.caption @ weight)[self.owner] * np.sqrt(counts.reference @ weight)
+            total += quotient(counts.shared @ weight, norm)
         return np.bincount(self.owner, total * self.penalty * self.share, minlength=self.clips)
 
     def left_out(self, factors: np.ndarray) -> np.ndarray:
@@ -221,8 +238,8 @@ class CiderD:
         if self.clips < 2:
             raise ValueError(f"there must be two clips or more to leave one out; found {self.clips}")
         all_weights = []
-        for holds, *_ in self.orders:
-            clips = holds.sum(axis=0)
+        for counts in self.orders:
+            clips = counts.occurs.sum(axis=0)
             weight = (np.log(self.clips - 1) - np.log(np.maximum(1, clips))) ** 2
             change = (np.log(self.clips - 1) - np.log(np.maximum(1, clips - 1))) ** 2 - weight
             # An n-gram that all clips have occurs in all clips that remain: its weight is exactly 0.
@@ -230,7 +247,7 @@ class CiderD:
             weight[in_all_clips] = 0
             change[in_all_clips] = 0
             changing = np.flatnonzero(change)
-            changes = (holds[:, changing] * change[changing]).T.tocsr()
+            changes = (counts.occurs[:, changing] * change[changing]).T.tocsr()
             all_weights.append(_WeightsWithoutEach(weight, changing, changes))
 
         sums = np.zeros(self.clips)
@@ -239,10 +256,10 @@ class CiderD:
             rows = np.flatnonzero((self.owner >= start) & (self.owner < start + step))
             clips = np.arange(start, min(start + step, self.clips))
             total = np.zeros((len(rows), self.clips))
-            for (_, shared, ours, theirs), weights in zip(self.orders, all_weights, strict=True):
-                own_norm = np.sqrt(weights.sums(ours[clips]))[self.owner[rows] - start]
-                norm = own_norm * np.sqrt(weights.sums(theirs[rows]))
-                total += quotient(weights.sums(shared[rows]), norm)
+            for counts, weights in zip(self.orders, all_weights, strict=True):
+                caption_norm = np.sqrt(weights.sums(counts.caption[clips]))[self.owner[rows] - start]
+                norm = caption_norm * np.sqrt(weights.sums(counts.reference[rows]))
+                total += quotient(weights.sums(counts.shared[rows]), norm)
             total *= (self.penalty * self.share * factors[self.owner])[rows, None]
             total[np.arange(len(rows)), self.owner[rows]] = 0  # a clip is left out with its own caption
             sums += total.sum(axis=0)

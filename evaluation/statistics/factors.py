@@ -6,7 +6,7 @@ Conventions
   compared by their mean over the seeds. SD is the sample standard deviation (n - 1).
 - **File.** `systems sweep` writes the file. Any CSV of the same form can be read. Its columns are the run's name, one
   column for each factor, then `seed`, `state`, `seconds` and `error`, then the metrics. Only the factors, `seed` and
-  one metric are required. The first metric is compared (default), or the chosen one. A row without a value (the run
+  one metric are required. The first metric is compared unless another is chosen. A row without a value (the run
   failed or has not finished) is skipped and counted. So is a run whose state is `stopped`: `stop_early` in the sweep
   file stopped it early.
 - **Test.** The test is the one-sided Wilcoxon signed-rank test between two levels of a factor. A pair is one setting of
@@ -14,7 +14,7 @@ Conventions
   such setting, as in a sweep of a single factor, the pairs are the seeds. Pairs with a difference of zero are dropped,
   as Wilcoxon proposed. p is exact for up to 50 pairs without ties. For up to 13 pairs with ties it is computed from all
   exchanges of signs. Otherwise it is the normal approximation.
-- **Published values.** Weck et al. 2021, section 4, compare an encoder with overlap against the same encoder without:
+- **Published values.** Weck et al. 2021, section 4, compare an encoder with overlap against one without:
   W = 84, p < 8.08e-07 (COALA) and W = 112, p < 3.92e-06 (YAMNet). These p equal the normal approximation, without a
   correction for continuity, for 44 pairs, and for no other number of pairs up to 132. The exact p of these W are
   6.61e-08 and 7.21e-07, which is 12 and 5 times smaller. The option `normal` gives the published values. The paper does

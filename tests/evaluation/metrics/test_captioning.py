@@ -27,6 +27,7 @@ from evaluation.metrics.sets import MetricSet
 from evaluation.predictions import CAPTION_COLUMNS, Captions
 from evaluation.scores import read as read_score
 from evaluation.statistics.intervals import jackknife
+from tests.evaluation.metrics.small_tables import make_small_table
 
 NAMES = (" leading blank.wav", 'comma, "quote" &amp; dots.1.wav', "c.wav", "d.wav")
 REFERENCES = (
@@ -83,8 +84,35 @@ def golden_prediction(golden):
 
 
 @pytest.fixture(scope="module")
-def scored(golden_split, golden_prediction, cache):
-    return evaluate(golden_split, golden_prediction, metrics=BASIC, cache=cache)
+def scored_with_statistics(golden_split, golden_prediction, cache):
+    """The golden captions' score, and METEOR's match statistics in the order of the golden file.
+
+    METEOR reads its whole table of paraphrases, which takes many seconds: the tests share one process.
+    """
+    answers = []
+    ask = meteor.Meteor.statistics
+
+    def keep_answer(process, candidates, references):
+        answers.append(ask(process, candidates, references))
+        return answers[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(meteor.Meteor, "statistics", keep_answer)
+        score = evaluate(golden_split, golden_prediction, metrics=BASIC, cache=cache)
+    [by_name] = answers
+    statistics = np.empty_like(by_name)
+    statistics[np.argsort(golden_split.file_names, stable=True)] = by_name
+    return score, statistics
+
+
+@pytest.fixture(scope="module")
+def scored(scored_with_statistics):
+    return scored_with_statistics[0]
+
+
+@pytest.fixture(scope="module")
+def statistics(scored_with_statistics):
+    return scored_with_statistics[1]
 
 
 def test_golden(golden, scored):
@@ -116,13 +144,6 @@ def test_golden_meteor_of_each_caption(golden, statistics):
     _, each, corpus = golden
     np.testing.assert_allclose(meteor.meteor(statistics), each["meteor"], rtol=0, atol=1e-6)
     assert meteor.meteor(statistics.sum(axis=0)) == pytest.approx(corpus["meteor"], abs=1e-6)
-
-
-@pytest.fixture(scope="module")
-def statistics(golden, cache):
-    rows = golden[0]
-    with meteor.Meteor(find_java(), cache) as jar:
-        return jar.statistics([row["cands"] for row in rows], [ast.literal_eval(row["mrefs"]) for row in rows])
 
 
 def test_meteor_with_the_paraphrases_of_the_references_alone(golden, statistics, tmp_path_factory):
@@ -252,7 +273,14 @@ def test_what_is_missing_is_named_and_the_rest_is_computed(cache):
     assert "not available" in str(score)
 
 
-def test_hostile_captions(cache):
+@pytest.fixture(scope="module")
+def small_table(cache):
+    """METEOR starts in a second for the references of `SPLIT`: it reads a table of six paraphrases."""
+    references = [text for texts in REFERENCES for text in texts]
+    make_small_table(ptb_tokenize(references, find_java(), cache, keep=True), cache)
+
+
+def test_hostile_captions(cache, small_table):
     captions = ("two\nlines\tand a tab", '"quotes" and emoji 🐕', "", "...")
     prediction = Captions(NAMES, captions)
     score = evaluate(SPLIT, prediction, metrics=[*BASIC, "vocab"], cache=cache)  # METEOR too
@@ -719,9 +747,15 @@ def test_score(run, tmp_path):
     assert str(read_score(tmp_path / "new" / "score.json")) == out.strip()
 
 
-def test_the_metric_that_ranks_is_missing(run, monkeypatch, tmp_path):
-    """The other metrics are printed, and the exit status is 1."""
+@pytest.fixture
+def no_meteor(monkeypatch):
+    """Simulate that METEOR is not available. No table of paraphrases is made for it, which would take many seconds."""
     monkeypatch.setattr(meteor, "Meteor", lambda *_: _refuse("meteor"))
+    monkeypatch.setattr(meteor, "make_paraphrase_table", lambda *_: None)
+
+
+def test_the_metric_that_ranks_is_missing(run, no_meteor, tmp_path):
+    """The other metrics are printed, and the exit status is 1."""
     status, out, err = run("--metrics", "dcase2023", "--json", tmp_path / "score.json")
     assert status == 1
     assert err == "error: spider_fl, the metric that ranks, is not available\n"
@@ -743,8 +777,7 @@ def test_a_metric_of_a_set_that_does_not_rank_is_missing(run, monkeypatch):
     assert "python -m evaluation download spice" in out
 
 
-def test_dcase2024_draws(run, monkeypatch):
-    monkeypatch.setattr(meteor, "Meteor", lambda *_: _refuse("meteor"))
+def test_dcase2024_draws(run, no_meteor):
     status, out, _ = run("--metrics", "dcase2024")
     assert status == 1
     assert "interval:bootstrap-95-9999-seed-0" in out

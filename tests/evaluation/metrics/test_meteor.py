@@ -13,6 +13,7 @@ from evaluation.metrics.meteor import Meteor
 from evaluation.metrics.ptb_tokenizer import ptb_tokenize
 from evaluation.statistics.intervals import from_left_out, pseudo_values
 from tests.evaluation.metrics.fake_java import HOSTILE, fake_java
+from tests.evaluation.metrics.small_tables import make_small_table
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def test_meteor_of_hostile_captions_in_a_hostile_folder(machine, tmp_path, monke
     folder = tmp_path / "a blank, a colon: and ü"
     captions = ptb_tokenize([*HOSTILE, "a dog barks"], machine, folder)
     references = [["a dog barks loudly", "rain"]] * len(captions)
-    with Meteor(machine, folder) as process:
+    with Meteor(machine, folder, make_small_table(references[0], folder)) as process:
         statistics = process.statistics(captions, references)
     assert statistics.shape == (len(captions), 23)
     lengths = [len(caption.split()) for caption in captions]
@@ -145,9 +146,10 @@ def test_meteor_says_what_the_jar_says(tmp_path):
         ["someone pours water into a glass"],
     ]
     java, jar = find_java(), lay_out_jars(tmp_path) / "meteor" / "meteor-1.5.jar"
+    table = make_small_table([text for texts in references for text in texts], tmp_path)
     lines = ["SCORE ||| " + " ||| ".join([*texts, text]) for text, texts in zip(predicted, references, strict=True)]
     with subprocess.Popen(
-        [java.path, "-Xmx2G", "-jar", jar, "-", "-", "-stdio", "-l", "en", "-norm"],
+        [java.path, "-Xmx2G", "-jar", jar, "-", "-", "-stdio", "-l", "en", "-norm", "-a", table],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -162,7 +164,7 @@ def test_meteor_says_what_the_jar_says(tmp_path):
         said = ask("EVAL ||| " + " ||| ".join(raw), len(raw) + 1)
         without = [ask("EVAL ||| " + " ||| ".join(raw[:i] + raw[i + 1 :]), len(raw))[-1] for i in range(len(raw))]
         process.kill()
-    with Meteor(java, tmp_path) as ours:
+    with Meteor(java, tmp_path, table) as ours:
         statistics = ours.statistics(predicted, references)
     np.testing.assert_allclose(meteor.meteor(statistics), np.array(said[:-1], dtype=float), rtol=0, atol=1e-14)
     assert meteor.meteor(statistics.sum(axis=0)) == pytest.approx(float(said[-1]), abs=1e-14)
