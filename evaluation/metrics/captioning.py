@@ -366,7 +366,7 @@ def _check_clips(split: Split, prediction: Captions, file: str) -> list[Finding]
         findings.append(Finding(file, message=f"no caption for clip {name!r}{hint(name, close[name])}"))
     if extra:
         number = plural(len(extra), "clip")
-        message = f"ignored the captions of {number} not in the split, for example {next(iter(extra))!r}"
+        message = f"skipped the captions of {number} not in the split, for example {next(iter(extra))!r}"
         findings.append(Finding(file, message=message, severity=NOTE))
     return findings
 

@@ -160,7 +160,7 @@ def _check_queries(truth: Truth, prediction: Prediction, file: str, split: Split
         message = f"query {query!r} is missing{hint(query, close[query], 'queries')}"
         findings.append(Finding(file, message=message))
     if extra:
-        message = f"ignored queries that are not in the truth: {len(extra)}"
+        message = f"skipped queries that are not in the truth: {len(extra)}"
         findings.append(Finding(file, message=message, severity=NOTE))
     return findings
 

@@ -547,7 +547,7 @@ def test_captions_beyond_the_split_s_are_left_out(cache):
     assert one.metrics["cider_d"].estimate == other.metrics["cider_d"].estimate
     (finding,) = other.findings
     assert finding.severity == "note"
-    assert finding.message == "ignored the captions of 1 clip not in the split, for example 'else.wav'"
+    assert finding.message == "skipped the captions of 1 clip not in the split, for example 'else.wav'"
 
 
 def parts(score):
@@ -658,7 +658,7 @@ def test_no_java_at_all(monkeypatch, cache):
                 "no caption for clip ' leading blank.wav'; there is 'leading blank.wav', and names are compared "
                 "verbatim",
                 "no caption for clip 'd.wav'",
-                "ignored the captions of 1 clip not in the split, for example 'leading blank.wav'",
+                "skipped the captions of 1 clip not in the split, for example 'leading blank.wav'",
             ],
         ),
         (

@@ -613,8 +613,8 @@ FINDINGS = [
     (
         ranking(DOG, ("it rains. ", "storm.wav")),
         [
-            "prediction: note: ignored queries that are not in the truth: 1",
             "prediction: error: query 'It rains.' is missing; there is 'it rains. ', and queries are compared verbatim",
+            "prediction: note: skipped queries that are not in the truth: 1",
         ],
     ),
     (ranking(), ["prediction: error: has no rows; give one for each of the 2 queries"]),
@@ -637,7 +637,7 @@ FINDINGS = [
     # warnings and notes
     (
         ranking(DOG, RAIN, ("More.", "dog.wav"), ("And more.", "dog.wav")),
-        ["prediction: note: ignored queries that are not in the truth: 2"],
+        ["prediction: note: skipped queries that are not in the truth: 2"],
     ),
     (
         ranking(DOG, ("It rains.", "storm.wav", "rain.wav", "snow.wav", "snow.wav", "cours d'eau.wav"), lines=(2, 3)),
@@ -670,8 +670,8 @@ FINDINGS = [
     (
         ranking(DOG, DOG, ("Else.", "dog.wav", "dog.wav"), lines=(2, 3, 4)),
         [
-            "prediction: note: ignored queries that are not in the truth: 1",
             "prediction: error: query 'It rains.' is missing",
+            "prediction: note: skipped queries that are not in the truth: 1",
             "prediction:3: error: query 'A dog barks.' appears twice; give each query once",
             "prediction:4: warning: given more than once: 'dog.wav'; only the first counts",
         ],
@@ -1136,7 +1136,7 @@ def test_dcase2025_development_annotations():
     all_of_them = evaluate(split, own_first, truth=truth, metrics=["success@1"])
     assert all_of_them.metrics["success@1"].estimate.value == (1037 - 46) / 1037
     remarks = [str(finding) for finding in score.findings]
-    assert remarks == [f"prediction: note: ignored queries that are not in the truth: {len(split.queries) - 1037}"]
+    assert remarks == [f"prediction: note: skipped queries that are not in the truth: {len(split.queries) - 1037}"]
 
 
 def test_the_prediction_of_another_split_is_one_finding():
