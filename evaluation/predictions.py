@@ -32,8 +32,10 @@ from evaluation import npz
 from evaluation.data import tables
 from evaluation.files import no_file, replacing
 from evaluation.findings import BadRequest, Faulty, Finding
+from evaluation.text import first_items, quoted
 
 CAPTION_COLUMNS = ("file_name", "caption_predicted")
+COLUMNS_SHOWN = 20  # in a message: the header of a matrix names thousands of clips
 
 # The most that a similarity matrix may hold, so that a small file cannot take all memory.
 LARGEST = 2**30  # bytes of scores, where the caller does not say how many are expected
@@ -81,7 +83,7 @@ def read_captions(path: Path) -> Captions:
     rows = records[1:]
     for column in CAPTION_COLUMNS:
         if header.count(column) != 1:
-            columns = ", ".join(map(repr, header)) or "no line"
+            columns = first_items([quoted(name) for name in header], COLUMNS_SHOWN) or "no line"
             message = f"the header must have one column {column!r}; found {columns}"
             findings.append(Finding(str(path), 1, message=message))
     mark = "comma" if separator == "," else "tab"
@@ -359,8 +361,10 @@ def _matrix(records: Sequence[tables.Record], scores: Sequence[np.ndarray | None
             findings.append(Finding(file, line, message=f"{message}; found {len(cells)}"))
         if values is None:
             wrong = [place + 1 for place in not_finite(cells[1:])]
-            more = f", and so in {len(wrong) - 1} more columns" if len(wrong) > 1 else ""
-            message = f"must be a finite number; found {cells[wrong[0]]!r:.200}{more}"
+            others = [quoted(cells[place]) for place in wrong]
+            message = f"must be a finite number; found {first_items(others, limit=1)}"
+            if len(wrong) > 1:
+                message += " in this row"
             findings.append(Finding(file, line, tables.column_name(header, wrong[0]), message))
     if findings:
         raise Faulty(findings)

@@ -59,6 +59,27 @@ def unknown_key(key: str, known: Sequence[str], what: str = "key") -> str:
     return f"unknown {what} {key!r}; {hint}there are: {', '.join(known)}"
 
 
+def first_items(items: Sequence[str], limit: int, separator: str = ", ") -> str:
+    """Join the first items of a sequence and count the others.
+
+    Args:
+        items: The items.
+        limit: Maximum number of items to show.
+        separator: Text between the items, and before the count.
+
+    Returns:
+        The joined items. If there are more than `limit`, the text ends with "and N more".
+
+    >>> first_items(["a.wav", "b.wav", "c.wav", "d.wav"], limit=2)
+    'a.wav, b.wav, and 2 more'
+    """
+    shown = list(items[:limit])
+    others = len(items) - len(shown)
+    if others:
+        shown.append(f"and {others} more")
+    return separator.join(shown)
+
+
 def table(rows: Sequence[Sequence[object]], headers: Sequence[str], numbers: Sequence[int] = ()) -> str:
     """Lay rows out as text; the columns in `numbers` are set flush right."""
     align = ["right" if column in numbers else "left" for column in range(len(headers))]

@@ -1,1 +1,1 @@
-"""What a team builds: the contract, training, features and shared parts. Imports `evaluation`."""
+"""Systems: their contract, check, training, caches, sweeps and shared parts. Imports `evaluation`."""

@@ -1,4 +1,4 @@
-"""The systems' command line: list, check, train, predict and sweep, and published figures beside measured ones."""
+"""The command line of systems: list, check, train, predict, sweep, and compare with published results."""
 
 import argparse
 import contextlib
@@ -6,30 +6,31 @@ import gc
 import inspect
 import os
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from evaluation.cli import command
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION, read_dataset
 from evaluation.findings import BadRequest, say
-from evaluation.text import table
 from systems import contract, listing, modules, request_checks
 
-FLAGS = ("accelerator", "devices", "precision", "strategy", "num_nodes", "accumulate_grad_batches")  # of lightning
+FLAGS = ("accelerator", "devices", "precision", "strategy", "num_nodes", "accumulate_grad_batches")  # of Lightning
+WIDTH = 100  # columns of a list
 
 SWEEP_FILE = """\
 the sweep file:
   system: systems.atae                  import name of the system
-  config: FILE.yaml                     optional: the config that the keys below change
-  set: {epochs: 4}                      optional: config keys that are the same in all runs
+  config: FILE.yaml                     optional: config file that the keys below change
+  set: {epochs: 4}                      optional: config keys with the same value in all runs
   grid:                                 factors; every combination of their levels is run
     audio_adapter: [mlp, mha]           a config key and its values, or names of levels with the keys they change
-  seeds: 3                              how many, or which: [0, 1, 2]
+  seeds: 3                              number of seeds, or a list of them: [0, 1, 2]
   metric: mAP@10                        the metric to compare
 
 to let Optuna choose the settings from the results so far:
   search: optuna
-  ranges:                               config keys that get a number from a range; levels of grid are chosen too
+  ranges:                               config keys that get a number from a range; Optuna also chooses levels of grid
     learning_rate: {low: 1e-5, high: 1e-2, log: true}
   samples: 20                           number of settings; each is run with every seed
 
@@ -39,33 +40,38 @@ to stop runs early:
 
 
 def show(options: argparse.Namespace) -> None:
-    """List the systems of this checkout; any other module is named in the same way."""
-    rows = [[one.name, one.task, one.parameters, one.paper, _braced(one.configs)] for one in listing.systems()]
-    print(table(rows, ["system", "task", "parameters", "paper", "configs"]))
-    print("any other module on the path, or installed, goes by its import name: python -m systems check NAME")
+    """List the systems in this checkout."""
+    for system in listing.systems():
+        print(f"{system.name}: {system.task}")
+        facts = {"paper": system.paper, "parameters": system.parameters, "configs": _by_folder(system.configs)}
+        for name, text in facts.items():
+            label = f"  {name:12}"
+            wrapper = textwrap.TextWrapper(WIDTH, label, " " * len(label), break_on_hyphens=False)
+            print(wrapper.fill(text))
+        print()
+    print("You can use any other module too, by its import name. Check it with: python -m systems check NAME")
 
 
 def check(options: argparse.Namespace) -> int:
-    """Train a system for a moment on awkward data, ask its model awkward things, and say all that is to be mended."""
+    """Check that a system keeps the contract: train it briefly on awkward data, probe its model, list all problems."""
     if not options.run_folder:
-        request_checks.check_system(options.system)
+        request_checks.check_module(options.system)
         request_checks.check_keys(options.system, options.config, options.set)
     with _importing():
-        from systems import check
+        from systems.checking.check import check_system
 
-    what, findings = check.check(options.system, options.run_folder, options.config, options.set, options.trust)
-    say(findings)
-    if not findings:
-        print(f"{options.system}: {what}; nothing to mend")
+    description, findings = check_system(options.system, options.run_folder, options.config, options.set, options.trust)
     if findings:
+        say(findings)
         return 1
+    print(f"{options.system}: {description}; nothing to fix")
     return 0
 
 
 def train(options: argparse.Namespace) -> None:
-    """Train a system into a run folder, or go on where it was cut off."""
+    """Train a system into a run folder, or resume an interrupted training."""
     flags = {key: getattr(options, key) for key in FLAGS}
-    request_checks.check_system(options.system)
+    request_checks.check_module(options.system)
     request_checks.check_keys(options.system, options.config, options.set)
     request_checks.check_flags(flags)
     dataset = read_dataset(options.data, DEVELOPMENT, VALIDATION)
@@ -80,7 +86,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def predict(options: argparse.Namespace) -> None:
-    """Score every query of a split against every clip, or caption every clip, with a trained run."""
+    """Use a trained run to score every clip of a split for every query, or to caption every clip."""
     contract.read_run(options.run_folder)
     split = read_dataset(options.data, options.split)[options.split]
     with _importing():
@@ -90,9 +96,9 @@ def predict(options: argparse.Namespace) -> None:
 
 
 def sweep(options: argparse.Namespace) -> int:
-    """Train, predict with and score every run of a sweep, on this machine or a cluster.
+    """Train, predict and score every run of a sweep, on this machine or on a cluster.
 
-    The same command skips runs that are done, resumes runs that were interrupted, and tries failed runs again.
+    Run the command again to resume: it skips runs that are done and tries failed runs again.
     """
     request_checks.check_sweep(options.file)
     read_dataset(options.data, DEVELOPMENT, VALIDATION, options.split, sound=False)
@@ -116,26 +122,27 @@ def sweep(options: argparse.Namespace) -> int:
 
 
 def published(options: argparse.Namespace) -> None:
-    """Show a system's published figures, and beside them those of runs that were scored here."""
+    """Show a system's published results next to the results of your own runs."""
     from systems.published import best_runs, side_by_side
 
     if bool(options.sweep) != bool(options.by):
-        raise BadRequest("--sweep and --by belong together; give both, or neither")
+        raise BadRequest("--sweep and --by must be given together; found one of them: give both, or neither")
     runs = list(options.runs)
     if options.sweep:
         runs += best_runs(options.sweep, options.by)
     if runs and not options.data:
-        raise BadRequest("--data must be the folder that the runs were scored on; give it")
+        raise BadRequest("--data must be given with runs; give the folder that they were scored on")
     if options.data:
         split = read_dataset(options.data, options.split, sound=False)[options.split]
     else:
         split = None
-    print(side_by_side(options.system, runs, options.data and options.data.resolve().name, split))
+    data_name = options.data.resolve().name if options.data else ""
+    print(side_by_side(options.system, runs, data_name, split))
 
 
 @contextlib.contextmanager
 def _importing() -> Iterator[None]:
-    """Import torch and Lightning in four fifths of the time: without looking for garbage among what is imported."""
+    """Switch garbage collection off within the block, which makes the import of torch and Lightning a fifth faster."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -145,25 +152,20 @@ def _importing() -> Iterator[None]:
             gc.enable()
 
 
-def _braced(files: Sequence[Path]) -> str:
-    """Files of one ending as a shell would take them, a folder at a time.
+def _by_folder(files: Sequence[Path]) -> str:
+    """List files, each folder once.
 
-    >>> _braced([Path("a/one.yaml"), Path("a/two.yaml"), Path("b.yaml")])
-    'a/{one,two}.yaml b.yaml'
+    >>> _by_folder([Path("a/one.yaml"), Path("a/two.yaml"), Path("b/one.yaml")])
+    'a/: one.yaml, two.yaml; b/: one.yaml'
     """
     folders: dict[Path, list[str]] = {}
     for file in files:
-        folders.setdefault(file.parent, []).append(file.stem)
-    paths = []
-    for folder, names in folders.items():
-        stem = names[0]
-        if len(names) > 1:
-            stem = "{" + ",".join(names) + "}"
-        paths.append(f"{folder / stem}.yaml")
-    return " ".join(paths)
+        folders.setdefault(file.parent, []).append(file.name)
+    return "; ".join(f"{folder}/: {', '.join(names)}" for folder, names in folders.items())
 
 
 def _devices(text: str) -> str | int:
+    """Return a number of devices as a number, and anything else as it is."""
     if text.lstrip("-").isdigit():
         return int(text)
     return text
@@ -171,92 +173,97 @@ def _devices(text: str) -> str | int:
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    top = argparse.ArgumentParser("python -m systems", description="Train systems and predict with them.")
+    top = argparse.ArgumentParser("python -m systems", description="Train systems, and predict with them.")
     verbs = top.add_subparsers(required=True, metavar="VERB")
 
-    verb = verbs.add_parser("list", help="the systems of this checkout", description=show.__doc__)
+    verb = verbs.add_parser("list", help="list the systems in this checkout", description=show.__doc__)
     verb.set_defaults(run=show)
 
-    verb = verbs.add_parser("check", help="whether a system holds to the contract", description=check.__doc__)
+    verb = verbs.add_parser("check", help="check that a system keeps the contract", description=check.__doc__)
     verb.add_argument("system", help="import name, such as baseline.retriever")
-    text = "ask this trained run; without, one is trained"
+    text = "check this trained run (default: train the system for an epoch)"
     verb.add_argument("--run", type=Path, dest="run_folder", metavar="RUN", help=text)
-    text = "YAML file of the config to train with, but for its epochs: 1; the system's defaults without"
+    text = "YAML config file to train with, except that epochs is 1 (default: the system's defaults)"
     verb.add_argument("--config", type=Path, help=text)
-    text = "change a key of the config to train with, epochs too"
+    text = "change a key of the config to train with; this may be epochs"
     verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
     modules.add_option(verb)
     verb.set_defaults(run=check)
 
-    verb = verbs.add_parser("train", help="train a system, or go on where it was cut off", description=train.__doc__)
+    verb = verbs.add_parser(
+        "train", help="train a system, or resume an interrupted training", description=train.__doc__
+    )
     verb.add_argument("system", help="import name, such as baseline.retriever")
     verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
     verb.add_argument("--run", type=Path, required=True, dest="run_folder", metavar="RUN", help="run folder to write")
-    verb.add_argument("--config", type=Path, help="YAML file of the system's config; its defaults without")
+    verb.add_argument("--config", type=Path, help="YAML config file (default: the system's defaults)")
     verb.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="change a key of the config (its keys stand in the system's YAML file)",
+        help="change a key of the config; the system's YAML file has all keys",
     )
-    verb.add_argument("--seed", type=int, default=0, help="what all randomness follows from (0)")
-    verb.add_argument("--cache", type=Path, default=Path(".cache"), help="where features are kept (.cache)")
-    lightning = verb.add_argument_group("where to train (lightning's own flags)")
-    lightning.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, …")
-    lightning.add_argument("--devices", type=_devices, default="auto", help="how many (2), which (0,1), or auto")
-    lightning.add_argument("--precision", default="32-true", help="32-true, bf16-mixed, 16-mixed, …")
-    lightning.add_argument("--strategy", default="auto", help="auto, ddp, …")
-    lightning.add_argument("--num-nodes", type=int, default=1)
-    text = "batches whose gradients are added up for a step (1)"
+    verb.add_argument("--seed", type=int, default=0, help="seed of all random numbers (default: 0)")
+    verb.add_argument(
+        "--cache", type=Path, default=Path(".cache"), help="folder of the feature cache (default: .cache)"
+    )
+    lightning = verb.add_argument_group("where to train (flags of Lightning)")
+    lightning.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, … (default: auto)")
+    lightning.add_argument(
+        "--devices",
+        type=_devices,
+        default="auto",
+        help="number of devices (2), their indexes (0,1), or auto (default: auto)",
+    )
+    lightning.add_argument("--precision", default="32-true", help="32-true, bf16-mixed, 16-mixed, … (default: 32-true)")
+    lightning.add_argument("--strategy", default="auto", help="auto, ddp, … (default: auto)")
+    lightning.add_argument("--num-nodes", type=int, default=1, metavar="N", help="number of machines (default: 1)")
+    text = "batches whose gradients are accumulated for each step of the optimiser (default: 1)"
     lightning.add_argument("--accumulate-grad-batches", type=int, default=1, metavar="N", help=text)
     verb.set_defaults(run=train)
 
-    verb = verbs.add_parser(
-        "predict", help="answer a split's queries, or caption its clips", description=predict.__doc__
-    )
+    verb = verbs.add_parser("predict", help="predict with a trained run", description=predict.__doc__)
     verb.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
     verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
-    verb.add_argument("--split", default=EVALUATION, help="which split (evaluation)")
-    text = "of a system that does both: captioning (without), or retrieval"
+    verb.add_argument("--split", default=EVALUATION, help="split to use (default: evaluation)")
+    text = "task of a system that does both (default: captioning)"
     verb.add_argument("--as", dest="task", choices=["captioning", "retrieval"], help=text)
     modules.add_option(verb)
     verb.set_defaults(run=predict)
 
     verb = verbs.add_parser(
         "sweep",
-        help="make many runs of a system",
+        help="train and score many runs of a system",
         description=inspect.cleandoc(sweep.__doc__),
         epilog=SWEEP_FILE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    text = "YAML file of the system, the factors to vary, the seeds and the metric; see below"
+    text = "YAML file with the system, the factors to vary, the seeds and the metric; see below"
     verb.add_argument("file", type=Path, metavar="FILE", help=text)
     verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
-    text = "folder to write, or that of an earlier sweep to continue"
+    text = "folder to write, or the folder of an earlier sweep to resume"
     verb.add_argument("--out", type=Path, required=True, metavar="SWEEP", help=text)
     verb.add_argument("--split", default=EVALUATION, help="split to predict and score (default: evaluation)")
-    text = "folder where features are kept (default: .cache)"
+    text = "folder of the feature cache (default: .cache)"
     verb.add_argument("--cache", type=Path, default=Path(".cache"), help=text)
-    verb.add_argument("--dry-run", action="store_true", help="list the runs, time some steps, and estimate the hours")
+    verb.add_argument("--dry-run", action="store_true", help="list the runs, time a few steps, and estimate the hours")
     workers = verb.add_argument_group("where to run")
-    text = "ray cluster: HOST:PORT, or auto for the one on this machine (default: RAY_ADDRESS, or this machine alone)"
+    text = "Ray cluster: HOST:PORT, or auto for the one on this machine (default: RAY_ADDRESS, or this machine alone)"
     workers.add_argument("--address", default=os.environ.get("RAY_ADDRESS", ""), help=text)
-    workers.add_argument("--cpus", type=int, default=1, help="processors of each run (default: 1)")
-    text = "GPUs of each run, such as 0.25 (default: 1 if there are any)"
+    workers.add_argument("--cpus", type=int, default=1, help="processors for each run (default: 1)")
+    text = "GPUs for each run; 0.25 lets four runs share one (default: 1 if there are any)"
     workers.add_argument("--gpus", type=float, help=text)
     verb.set_defaults(run=sweep)
 
-    verb = verbs.add_parser(
-        "published", help="show a system's published figures beside measured ones", description=published.__doc__
-    )
+    verb = verbs.add_parser("published", help="compare published results with your own", description=published.__doc__)
     verb.add_argument("system", help="import name, such as systems.atae")
-    verb.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run folder that was predicted with and scored")
-    text = "folder of a sweep: shows the runs of its best setting of each level of --by"
+    verb.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run folder with scores")
+    text = "folder of a sweep; its best setting for each level of --by is shown"
     verb.add_argument("--sweep", type=Path, help=text)
     verb.add_argument("--by", metavar="FACTOR", help="factor of the sweep, such as audio_encoder")
-    verb.add_argument("--data", type=Path, metavar="DIR", help="data folder that the runs were scored on")
-    verb.add_argument("--split", default=EVALUATION, help="which split (evaluation)")
+    verb.add_argument("--data", type=Path, metavar="DIR", help="data folder on which the runs were scored")
+    verb.add_argument("--split", default=EVALUATION, help="split to use (default: evaluation)")
     verb.set_defaults(run=published)
     return top
 

@@ -1,18 +1,18 @@
-"""What a system is: any importable module with these three names, and no base class.
+"""The contract of a system: any importable module with these three names. There is no base class.
 
-- `Config`: a pydantic model; every field has a default, and unknown keys are refused (`extra="forbid"`).
-- `train(config, dataset, run)`: train on `dataset` (`evaluation.data.dataset.Dataset`) into `run`
-  (`systems.training.Run`).
-- `load_model(checkpoint)`: give back a `Retriever` or a `Captioner` from a checkpoint of the run, ready to use.
+- `Config`: a pydantic model. Every field has a default, and unknown keys are refused (`extra="forbid"`).
+- `train(config, dataset, run)`: trains on `dataset` (`evaluation.data.dataset.Dataset`) and writes into the folder of
+  `run` (`systems.training.Run`).
+- `load_model(checkpoint)`: returns a `Retriever` or a `Captioner` from a checkpoint of the run.
 
-`baseline.retriever` and `baseline.captioner` are such modules; so is any other on the path. `systems check NAME` says
-what one lacks.
+`baseline.retriever` and `baseline.captioner` are systems, and any module that Python can import may be one.
+`systems check NAME` lists what a module must change to become one.
 
-A model is ready to use when it is loaded (`eval()`), moves by `to(device)` as a torch module does, and gives the same
-answer to the same sound or text, whatever else is in its batch.
+A loaded model is ready to use: it is in evaluation mode (`eval()`), and `to(device)` moves it as it moves a torch
+module. It gives the same answer to the same sound or text, whatever else is in the batch.
 
-A checkpoint may be somebody else's. A system that imports a module which the config in a checkpoint names must call
-`systems.modules.must_be_trusted` first, as `systems.parts.encoders.load_encoder` does.
+A checkpoint may come from somebody else. If the config in it names a module, a system must call
+`systems.modules.must_be_trusted` before it imports the module, as `systems.parts.encoders.load_encoder` does.
 """
 
 import contextlib
@@ -31,25 +31,25 @@ from evaluation.data.dataset import Dataset, Split
 from evaluation.findings import BadRequest, Faulty, Finding, say
 from evaluation.predictions import Similarity
 from evaluation.text import cut, unknown_key
-from systems import source
+from systems import listing, source
+from systems.listing import CONTRACT_NAMES
 from systems.lock import locked
-from systems.modules import UntrustedModule, imported, must_be_trusted, trusting
+from systems.modules import NoSuchModule, UntrustedModule, imported, must_be_trusted, trusting
 
-# torch is imported by the functions that compute: commands that read names and configs alone answer within a second.
+# torch is imported in the functions that need it, so that commands that only read names and configs answer in a second.
 if TYPE_CHECKING:
     import torch
 
     from systems.training import Run
 
-MODULE_NAMES = ("Config", "train", "load_model")
-CLIPS_PER_BATCH = 16  # clips that a model is given at once, at most
-SECONDS_PER_BATCH = 480  # that they last together, padded, at most; a longer clip comes alone
+CLIPS_PER_BATCH = 16  # maximum number of clips in a batch
+SECONDS_PER_BATCH = 480  # maximum duration of a batch, with padding; a longer clip is a batch of its own
 
 
 class Retriever(Protocol):
-    """Embeds sounds and texts into one space, where the dot product says how well they match."""
+    """A model that embeds sounds and texts into one space; the dot product is their similarity."""
 
-    sample_rate: int  # Hz of the audio that it takes
+    sample_rate: int  # of the audio that it accepts, in Hz
 
     def embed_audio(self, audio: "torch.Tensor", lengths: "torch.Tensor") -> "torch.Tensor":
         """Embed mono sounds.
@@ -59,7 +59,7 @@ class Retriever(Protocol):
             lengths: (clips,) int64, samples of each clip.
 
         Returns:
-            (clips, size) float32. A clip's embedding does not depend on the others or on the zeros behind it.
+            (clips, size) float32. A clip's embedding does not depend on the other clips or on the zeros behind it.
         """
 
     def embed_text(self, texts: Sequence[str]) -> "torch.Tensor":
@@ -67,38 +67,65 @@ class Retriever(Protocol):
 
 
 class Captioner(Protocol):
-    """Says in a sentence what a sound holds.
+    """A model that describes a sound in a sentence.
 
-    It may also have `caption_scored(audio, lengths)`, which gives the captions and (clips,) their log-probabilities;
-    predictions then have these in a column of their own.
+    It may also have `caption_scored(audio, lengths)`, which returns the captions and a tensor of (clips,) with their
+    log-probabilities. The prediction then has a column for these.
     """
 
-    sample_rate: int  # Hz of the audio that it takes
+    sample_rate: int  # of the audio that it accepts, in Hz
 
     def caption(self, audio: "torch.Tensor", lengths: "torch.Tensor") -> list[str]:
-        """Caption mono sounds, given as to `Retriever.embed_audio`; a caption is one line, and not empty."""
+        """Caption mono sounds. A caption is one line of text and not empty.
+
+        Args:
+            audio: As for `Retriever.embed_audio`.
+            lengths: As for `Retriever.embed_audio`.
+        """
 
 
 def system(name: str) -> ModuleType:
     """Import a system by its module's name.
 
     Raises:
-        BadRequest: There is no such module, or it lacks a part of the contract.
+        BadRequest: There is no such module, or it does not define all names of the contract.
     """
     module = import_system_module(name)
-    missing = [part for part in MODULE_NAMES if not hasattr(module, part)]
+    missing = [part for part in CONTRACT_NAMES if not hasattr(module, part)]
     if missing:
-        raise BadRequest(f"the module {name} is no system: it must have {', '.join(MODULE_NAMES)}; no {missing[0]}")
+        message = f"the module {name} is no system: it must have {', '.join(CONTRACT_NAMES)}; found no {missing[0]}"
+        raise BadRequest(f"{message}: define it")
     return module
 
 
 def import_system_module(name: str) -> ModuleType:
-    """Import a module, whatever it holds; raises BadRequest where there is none of this name."""
-    return imported(name, f"no module {name!r}; give a system's import name, such as baseline.retriever")
+    """Import a module by its name, whether or not it keeps the contract.
+
+    Raises:
+        BadRequest: There is no such module.
+    """
+    try:
+        return imported(name, f"no module {name!r}")
+    except NoSuchModule as error:
+        if error.name != name:  # the module exists, and failed to import another one
+            raise
+        raise BadRequest(no_such_system(name)) from None
+
+
+def no_such_system(name: str) -> str:
+    """Return the message that there is no module of a name, with the system that was probably meant.
+
+    >>> no_such_system("baseline.retreiver")
+    "no module 'baseline.retreiver'; did you mean 'baseline.retriever'? give a system's import name"
+    """
+    meant = listing.closest_name(name)
+    if meant:
+        return f"no module {name!r}; did you mean {meant!r}? give a system's import name"
+    return f"no module {name!r}; give a system's import name, such as baseline.retriever"
 
 
 class RunConfig(BaseModel, extra="allow", frozen=True):
-    """The config.yaml of a run folder: how the run was trained."""
+    """The content of a run folder's config.yaml: how the run was trained."""
 
     system: str = Field(min_length=1)  # import name
     seed: int = 0
@@ -111,7 +138,7 @@ def read_run(folder: Path) -> RunConfig:
     """Read the config.yaml of a run folder.
 
     Raises:
-        BadRequest: The folder is no run.
+        BadRequest: The folder is no run folder.
         Faulty: The file is damaged; with every finding.
     """
     file = folder / "config.yaml"
@@ -121,16 +148,20 @@ def read_run(folder: Path) -> RunConfig:
 
 
 def load(name: str, checkpoint: Path, trusted: Collection[str] = ()) -> object:
-    """Load the model of a checkpoint that a system wrote.
+    """Load the model from a checkpoint that a system wrote.
 
     Args:
-        name: The system's import name, as the run folder says.
+        name: The system's import name, from the run folder.
         checkpoint: The checkpoint in the run folder.
-        trusted: Import names of modules that the user allows the run to name, beside the kit's and installed ones.
+        trusted: Import names of modules that the user allows the run to name, in addition to the kit's and installed
+            ones.
+
+    Returns:
+        A `Retriever` or a `Captioner`.
 
     Raises:
-        BadRequest: The run names a module that it must not, another system wrote the checkpoint or an older one, or it
-            is damaged.
+        BadRequest: The run names a module that it must not; or the checkpoint is damaged, or was written by another
+            system or an older version of this one.
     """
     try:
         with trusting(trusted), weights_must_fit(checkpoint):
@@ -141,20 +172,21 @@ def load(name: str, checkpoint: Path, trusted: Collection[str] = ()) -> object:
         raise UntrustedModule(f"{checkpoint}: {refusal}") from None
     except ValidationError as invalid:
         first = invalid.errors()[0]
-        found = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        message = f"the config in it is none of {name} as it is now ({found}); put the run's own back, or train again"
-        raise BadRequest(f"{checkpoint}: {message}") from None
+        key = ".".join(map(str, first["loc"]))
+        must = f"must hold a config that {name} accepts now"
+        advice = "put the run's own checkpoint back, or train again"
+        raise BadRequest(f"{checkpoint}: {must}; found {key}: {first['msg']}: {advice}") from None
 
 
 @contextlib.contextmanager
 def weights_must_fit(place: Path) -> Iterator[None]:
-    """Turn torch's error about weights that do not fit a model into a request that was wrong.
+    """Turn torch's error about weights that do not fit a model into `BadRequest`.
 
     Args:
-        place: The checkpoint or the run folder that the weights are from, for the message.
+        place: The checkpoint or the run folder that the weights come from, for the message.
 
     Raises:
-        BadRequest: The block loaded weights of other names or shapes than the model has.
+        BadRequest: The block loaded weights whose names or shapes are not those of the model.
     """
     try:
         yield
@@ -162,8 +194,10 @@ def weights_must_fit(place: Path) -> Iterator[None]:
         title, *differences = str(error).splitlines()
         if not title.startswith("Error(s) in loading state_dict"):
             raise
-        first = cut(differences[0].strip().rstrip(".")) if differences else title
-        message = f"must hold weights of the model that the config describes; {first}"
+        difference = title
+        if differences:
+            difference = cut(differences[0].strip().rstrip("."))
+        message = f"must hold weights of the model that the config describes; {difference}"
         advice = "put the run's own checkpoints back, or train into a new folder"
         raise BadRequest(f"{place}: {message}: {advice}") from None
 
@@ -176,11 +210,11 @@ def train(system: ModuleType, config: BaseModel, dataset: Dataset, run: "Run") -
     Args:
         system: The system's module.
         config: Its config.
-        dataset: What to train on.
+        dataset: The data to train on.
         run: The run.
 
     Raises:
-        BadRequest: What is asked for does not exist on this machine, or another process trains in the folder.
+        BadRequest: Something in the request does not exist on this machine, or another process trains in the folder.
         Faulty: The folder holds another run, or the data cannot be used; with every finding.
     """
     run.check()
@@ -190,60 +224,70 @@ def train(system: ModuleType, config: BaseModel, dataset: Dataset, run: "Run") -
 
 
 def text_values(config: BaseModel) -> frozenset[str]:
-    """Return every text that is a value in a config: all that could name a module."""
-    found: set[str] = set()
+    """Return every text that is a value in a config, because each could name a module."""
+    texts: set[str] = set()
     waiting: list[object] = [config.model_dump(mode="json")]
     while waiting:
         value = waiting.pop()
         if isinstance(value, str):
-            found.add(value)
+            texts.add(value)
         elif isinstance(value, list):
             waiting += value
         elif isinstance(value, dict):
             waiting += value.values()
-    return frozenset(found)
+    return frozenset(texts)
 
 
 def configure(model: type[BaseModel], file: Path | None, settings: Sequence[str] = ()) -> BaseModel:
-    """Build a system's config from a YAML file and `key=value` settings, which win; values are YAML.
+    """Build a system's config from a YAML file and `key=value` settings.
 
-    `key.inner=value` sets a key of a config within the config.
+    Args:
+        model: The system's `Config`.
+        file: The YAML file (default: the system's defaults).
+        settings: The settings, which win over the file; values are YAML. `key.inner=value` sets a key of a config
+            within the config.
 
     Raises:
         BadRequest: The file does not exist, or a setting is not of the form `key=value` or no YAML.
-        Faulty: The file is no YAML mapping, or keys or values do not hold; with every finding.
+        Faulty: The file is no YAML mapping, or keys or values are not valid; with every finding.
     """
     return validate(model, *read_settings(file, settings))
 
 
 def read_settings(file: Path | None, settings: Sequence[str]) -> tuple[dict[str, object], Callable[[str], str]]:
-    """Read what is given of a config: a YAML file and `key=value` settings, which win.
+    """Read the values that are given for a config: a YAML file and `key=value` settings, which win.
 
     Args:
         file: The file, if any.
         settings: The settings. `key.inner=value` sets a key of a config within the config.
 
     Returns:
-        The values by their keys, and a function that returns where a key was given, for findings.
+        The values by their keys, and a function from a key to the place where it was given, for findings.
 
     Raises:
         BadRequest: The file does not exist, or a setting is not of the form `key=value` or no YAML.
         Faulty: The file is no YAML mapping.
     """
-    values = yamlfiles.read_yaml(file) if file else {}
-    source = str(file) if file else "--set"
+    values: dict[str, object] = {}
+    source = "--set"
+    if file:
+        values = yamlfiles.read_yaml(file)
+        source = str(file)
     given = set()
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
-            raise BadRequest(f"--set takes key=value; found {setting!r}")
+            raise BadRequest(f"--set must be key=value; found {setting!r}")
         *outer, last = key.split(".")
-        place = values
-        for name in outer:  # of a config within the config; the model refuses values that are no mapping
-            inner = place.get(name)
-            place[name] = dict(inner) if isinstance(inner, dict) else {}
-            place = place[name]
-        place[last] = yamlfiles.parse_yaml_value(value, f"--set {cut(setting)}")
+        target = values
+        for name in outer:  # a config within the config
+            inner = target.get(name)
+            if isinstance(inner, dict):
+                target[name] = dict(inner)
+            else:
+                target[name] = {}
+            target = target[name]
+        target[last] = yamlfiles.parse_yaml_value(value, f"--set {cut(setting)}")
         given |= {key, *outer}
 
     def where(key: str) -> str:
@@ -257,15 +301,15 @@ def read_settings(file: Path | None, settings: Sequence[str]) -> tuple[dict[str,
 
 
 def validate(model: type[BaseModel], values: Mapping[str, object], source: Callable[[str], str]) -> BaseModel:
-    """Build a config from its keys' values.
+    """Build a config from the values of its keys.
 
     Args:
         model: The system's `Config`.
-        values: What is given of it.
-        source: Says where a key was given, for findings.
+        values: The values that are given; other keys have their defaults.
+        source: Function from a key to the place where it was given, for findings.
 
     Raises:
-        Faulty: Keys or values do not hold; with every finding.
+        Faulty: Keys or values are not valid; with every finding.
     """
     try:
         return model.model_validate(values)
@@ -276,7 +320,7 @@ def validate(model: type[BaseModel], values: Mapping[str, object], source: Calla
             message = f"{error['msg']}; found {cut(repr(error['input']))}"
             if error["type"] == "missing":
                 message = "is missing; give it"
-            elif not key:  # a rule over several keys, whose message says what it found
+            elif not key:  # a rule over several keys, whose message includes what was found
                 message = error["msg"].removeprefix("Value error, ")
             elif error["type"] == "extra_forbidden":
                 message = unknown_key(key, list(model.model_fields))
@@ -285,11 +329,16 @@ def validate(model: type[BaseModel], values: Mapping[str, object], source: Calla
 
 
 def similarity(model: Retriever, split: Split, *, device: "torch.device") -> Similarity:
-    """Score every query of a split against every clip; only the embeddings stay in memory.
+    """Score every clip of a split for every query; only the embeddings stay in memory.
+
+    Args:
+        model: The retriever.
+        split: The split, with its sounds.
+        device: Where the model is.
 
     Raises:
-        Faulty: A sound cannot be used; with all that cannot.
-        BadRequest: The model's embeddings do not fit together.
+        Faulty: Sounds cannot be used; with a finding for each.
+        BadRequest: Embeddings are not finite, or those of texts and clips differ in size.
     """
     import torch
 
@@ -298,24 +347,32 @@ def similarity(model: Retriever, split: Split, *, device: "torch.device") -> Sim
     require_finite(texts, split.queries, "embed_text must give finite values", "query")
     clips = embeddings(model, split, device=device)
     if clips.shape[1] != texts.shape[1]:
-        raise BadRequest(f"embed_audio gives {clips.shape[1]} values a clip and embed_text {texts.shape[1]} a text")
+        message = "embed_audio and embed_text must give embeddings of one size"
+        found = f"found {clips.shape[1]} values for a clip and {texts.shape[1]} for a text"
+        raise BadRequest(f"{message}; {found}: correct the model")
     return Similarity(split.queries, split.file_names, (texts @ clips.T).numpy().astype(np.float32))
 
 
 def embeddings(model: Retriever, split: Split, *, device: "torch.device") -> "torch.Tensor":
     """Embed every clip of a split, in its order, as (clips, size).
 
+    Args:
+        model: The retriever.
+        split: The split, with its sounds.
+        device: Where the model is.
+
     Raises:
-        Faulty: A sound cannot be used; with all that cannot.
+        Faulty: Sounds cannot be used; with a finding for each.
+        BadRequest: Embeddings are not finite.
     """
     import torch
 
-    found: dict[int, torch.Tensor] = {}
+    by_index: dict[int, torch.Tensor] = {}
     with torch.inference_mode():
         for indexes, sounds, lengths in audio_batches(split, model.sample_rate, "embedding"):
             embedded = model.embed_audio(sounds.to(device), lengths.to(device)).float().cpu()
-            found.update(zip(indexes, embedded, strict=True))
-    stacked = torch.stack([found[index] for index in range(len(split.clips))])
+            by_index.update(zip(indexes, embedded, strict=True))
+    stacked = torch.stack([by_index[index] for index in range(len(split.clips))])
     require_finite(stacked, split.file_names, "embed_audio must give finite values", "clip")
     return stacked
 
@@ -324,13 +381,13 @@ def require_finite(values: "torch.Tensor", names: Sequence[str], must: str, what
     """Make sure that every row of a model's answer is finite.
 
     Args:
-        values: (n, …) the answer.
-        names: The n clips or queries that it answers.
+        values: The answer, (n, …).
+        names: The names of the n clips or queries.
         must: What must hold, for the message.
         what: `clip` or `query`, for the message.
 
     Raises:
-        BadRequest: A row holds NaN or infinity; names the first and counts the others.
+        BadRequest: A row holds NaN or infinity; names the first such row and counts all.
     """
     import torch
 
@@ -342,15 +399,23 @@ def require_finite(values: "torch.Tensor", names: Sequence[str], must: str, what
 
 
 def captions(model: Captioner, split: Split, *, device: "torch.device") -> tuple[list[str], list[float] | None]:
-    """Caption every clip of a split, in its order; with log-probabilities where the model gives them.
+    """Caption every clip of a split, in its order.
+
+    Args:
+        model: The captioner.
+        split: The split, with its sounds.
+        device: Where the model is.
+
+    Returns:
+        The captions, and their log-probabilities; None if the model does not give these.
 
     Raises:
-        Faulty: A sound cannot be used; with all that cannot.
-        BadRequest: The model does not give each clip one caption of one line.
+        Faulty: Sounds cannot be used; with a finding for each.
+        BadRequest: The model does not give each clip one caption of one line, or a log-probability is not finite.
     """
     import torch
 
-    found: dict[int, str] = {}
+    by_index: dict[int, str] = {}
     log_probabilities: dict[int, float] = {}
     scored = getattr(model, "caption_scored", None)
     with torch.inference_mode():
@@ -363,14 +428,16 @@ def captions(model: Captioner, split: Split, *, device: "torch.device") -> tuple
             else:
                 texts = model.caption(sounds.to(device), lengths.to(device))
             if len(texts) != len(indexes):
-                raise BadRequest(f"caption gives {len(texts)} captions for {len(indexes)} clips; it must give each one")
+                found = f"{len(texts)} captions for {len(indexes)} clips"
+                raise BadRequest(f"caption must give one caption for each clip; found {found}: correct the model")
             for index, text in zip(indexes, texts, strict=True):
                 if not isinstance(text, str) or not text.strip() or len(text.splitlines()) > 1:
                     name = split.clips[index].file_name
-                    raise BadRequest(f"a caption must be one line of text, and not empty; that of {name!r} is {text!r}")
-                found[index] = text
+                    message = f"a caption must be one line of text that is not empty; found {text!r} for {name!r}"
+                    raise BadRequest(f"{message}: correct the model")
+                by_index[index] = text
     order = range(len(split.clips))
-    in_order = [found[index] for index in order]
+    in_order = [by_index[index] for index in order]
     if not scored:
         return in_order, None
     return in_order, [log_probabilities[index] for index in order]
@@ -379,18 +446,18 @@ def captions(model: Captioner, split: Split, *, device: "torch.device") -> tuple
 def audio_batches(
     split: Split, sample_rate: int, label: str
 ) -> "Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]":
-    """Load a split's sounds, clips of like length together.
+    """Load a split's sounds in batches of clips of similar length.
 
     Args:
         split: The split.
         sample_rate: In Hz.
-        label: Of the progress bar.
+        label: Label of the progress bar.
 
     Yields:
-        Indexes of clips, their sounds as (clips, samples) with zeros behind their ends, and their lengths in samples.
+        The clips' indexes, their sounds as (clips, samples) with zeros behind their ends, and their lengths in samples.
 
     Raises:
-        Faulty: A sound cannot be used; with all that cannot. After the first that cannot, none is yielded.
+        Faulty: Sounds cannot be used; with a finding for each. After the first such sound, nothing is yielded.
     """
     import torch
 
@@ -398,7 +465,7 @@ def audio_batches(
     findings: list[Finding] = []
     waiting: list[tuple[int, np.ndarray]] = []
 
-    def together() -> "tuple[list[int], torch.Tensor, torch.Tensor]":
+    def batch() -> "tuple[list[int], torch.Tensor, torch.Tensor]":
         lengths = torch.tensor([len(sound) for _, sound in waiting])
         padded = torch.zeros(len(waiting), int(lengths.max()))
         for row, (_, sound) in enumerate(waiting):
@@ -417,25 +484,12 @@ def audio_batches(
             longest = max(len(sound), *(len(other) for _, other in waiting), 0)
             too_long = longest * (len(waiting) + 1) > SECONDS_PER_BATCH * sample_rate
             if waiting and (len(waiting) == CLIPS_PER_BATCH or too_long):
-                yield together()
+                yield batch()
                 bar.update(len(waiting))
                 waiting.clear()
             waiting.append((index, sound))
         if findings:
             raise Faulty(findings)
         if waiting:
-            yield together()
+            yield batch()
             bar.update(len(waiting))
-
-
-__all__ = [
-    "MODULE_NAMES",
-    "Captioner",
-    "Retriever",
-    "captions",
-    "configure",
-    "embeddings",
-    "similarity",
-    "system",
-    "train",
-]

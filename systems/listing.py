@@ -1,29 +1,40 @@
-"""Which systems lie in this checkout: found by reading the sources, so that a list takes no time and needs no register.
+"""The systems in this checkout, found by reading source files: nothing is imported, and there is no register.
 
-A system's module says `PAPER` (where it was published) and `PARAMETERS` (how many; a number, or a text where they
-depend on the data) as constants. Its configs are the YAML files beside it that are named NAME.yaml and NAME-….yaml or,
-if the system is a package, those in its folder. A file that has a `grid` or a `search` is a sweep, not a config.
+A module is a system if it defines `CONTRACT_NAMES`. Its constants `PAPER` (where it was published) and `PARAMETERS`
+(how many it has: a number, or a text if they depend on the data) are listed.
+
+The configs of a system that is a package are the YAML files in its folder. Those of a system that is a module are the
+files NAME.yaml and NAME-….yaml next to it. A YAML file with a `grid` or a `search` is a sweep file and not a config.
 """
 
 import ast
+import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 from evaluation.ordering import natural_key
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("baseline", "systems")
-PARTS = {"Config", "train", "load_model"}
+ROOMS = ("baseline", "systems")  # the packages that hold systems
+CONTRACT_NAMES = ("Config", "train", "load_model")  # that a system defines (`systems.contract`)
 TASKS = {"embed_audio": "retrieval", "caption": "captioning"}  # by the method that the task needs
-PUBLISHED = "published"  # a package's paper's figures are in published.yaml, a module's in published/NAME.yaml
+LIKENESS = 0.75  # of two names, from 0 to 1, above which one may be meant by the other
+PUBLISHED = "published"  # published.yaml of a package or published/NAME.yaml of a module has the paper's results
 
 
 @dataclass(frozen=True)
-class Found:
-    """One system, as its source describes it."""
+class System:
+    """A system, as its source describes it.
+
+    Attributes:
+        name: Its import name.
+        task: The task or tasks that its models do.
+        paper: Where it was published.
+        parameters: The number of its parameters, in words.
+        configs: Its config files, relative to the root.
+    """
 
     name: str
     task: str
@@ -32,38 +43,79 @@ class Found:
     configs: tuple[Path, ...]
 
 
-def systems(root: Path = ROOT) -> list[Found]:
-    """Every system in the rooms below `root`, by name."""
-    found: list[Found] = []
+@dataclass(frozen=True)
+class Source:
+    """The source of a system.
+
+    Attributes:
+        place: The folder of a package, or the path of a module's file without its suffix.
+        tree: The syntax tree of the package's `__init__.py` or of the module.
+    """
+
+    place: Path
+    tree: ast.Module
+
+    def name(self, root: Path) -> str:
+        """Return the import name, seen from `root`."""
+        return ".".join(self.place.relative_to(root).parts)
+
+
+def systems(root: Path = ROOT) -> list[System]:
+    """Return every system in the packages below `root`, sorted by name."""
+    found = [_describe(source, root) for source in _sources(root)]
+    return sorted(found, key=lambda system: natural_key(system.name))
+
+
+def closest_name(name: str, root: Path = ROOT) -> str | None:
+    """Return the name of the system that was probably meant; None if no name is close.
+
+    Args:
+        name: A name that no module has. It may lack the package, such as `retriever` for `baseline.retriever`.
+        root: The folder of the packages.
+    """
+    names = [source.name(root) for source in _sources(root)]
+    candidates = {full_name.rpartition(".")[2]: full_name for full_name in names}
+    candidates |= {full_name: full_name for full_name in names}
+    matches = difflib.get_close_matches(name, candidates, n=1, cutoff=LIKENESS)
+    if matches:
+        return candidates[matches[0]]
+    return None
+
+
+def _sources(root: Path) -> Iterator[Source]:
+    """Yield the source of every system."""
     for room in ROOMS:
-        packages: list[Path] = []  # systems of several files: what lies in them is theirs
-        # A package's own file before those in it.
-        for path in sorted((root / room).rglob("*.py"), key=lambda path: (path.name != "__init__.py", path)):
+        packages: list[Path] = []
+        # The __init__.py of a package comes before its other files, which belong to its system.
+        paths = sorted((root / room).rglob("*.py"), key=lambda path: (path.name != "__init__.py", path))
+        for path in paths:
             if any(package in path.parents for package in packages):
                 continue
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-            if not set(_names(tree)) >= PARTS:
+            text = path.read_text(encoding="utf-8")
+            if not all(name in text for name in CONTRACT_NAMES):  # much faster than parsing
                 continue
-            package = path.parent if path.name == "__init__.py" else None
-            packages += [package] if package else []
-            found.append(_describe(root, package or path.with_suffix(""), tree, package))
-    return sorted(found, key=lambda one: one.name)
+            tree = ast.parse(text)
+            if not set(_top_level_names(tree)).issuperset(CONTRACT_NAMES):
+                continue
+            if path.name == "__init__.py":
+                packages.append(path.parent)
+                yield Source(path.parent, tree)
+            else:
+                yield Source(path.with_suffix(""), tree)
 
 
-def _describe(root: Path, place: Path, tree: ast.Module, package: Path | None) -> Found:
-    sources = sorted(package.rglob("*.py")) if package else []
-    trees = [tree, *(ast.parse(path.read_text(encoding="utf-8")) for path in sources)]
-    nodes = chain.from_iterable(map(ast.walk, trees))
-    methods = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
-    constants = dict(_constants(tree))
+def _describe(source: Source, root: Path) -> System:
+    constants = dict(_constants(source.tree))
     parameters = constants.get("PARAMETERS", "")
-    files = configs(package or place)
-    return Found(
-        name=".".join(place.relative_to(root).parts),
+    if isinstance(parameters, int):
+        parameters = f"{parameters:,}"
+    methods = _function_names(source)
+    return System(
+        name=source.name(root),
         task=" and ".join(task for method, task in TASKS.items() if method in methods),
         paper=str(constants.get("PAPER", "")),
-        parameters=f"{parameters:,}" if isinstance(parameters, int) else str(parameters),
-        configs=tuple(path.relative_to(root) for path in files),
+        parameters=str(parameters),
+        configs=tuple(path.relative_to(root) for path in configs(source.place)),
     )
 
 
@@ -74,14 +126,13 @@ def configs(place: Path) -> list[Path]:
         place: The folder of a package, or the path of a module's file without its suffix.
     """
     if place.is_dir():
-        files = [
-            path
-            for path in sorted(place.rglob("*.yaml"), key=lambda path: natural_key(str(path)))
-            if path != published_file(place)
-        ]
+        files = [path for path in place.rglob("*.yaml") if path != published_file(place)]
     else:
-        own = place.with_suffix(".yaml")
-        files = [own] * own.is_file() + sorted(place.parent.glob(f"{place.name}-*.yaml"))
+        files = list(place.parent.glob(f"{place.name}-*.yaml"))
+    files.sort(key=lambda path: natural_key(str(path)))
+    own = place.with_suffix(".yaml")
+    if not place.is_dir() and own.is_file():
+        files.insert(0, own)
     return [path for path in files if not _is_sweep(path)]
 
 
@@ -91,7 +142,7 @@ def _is_sweep(file: Path) -> bool:
 
 
 def published_file(place: Path) -> Path:
-    """Return where the published figures of a system are, if it has any.
+    """Return the path of the file with a system's published results, which may not exist.
 
     Args:
         place: The folder of a package, or the path of a module's file without its suffix.
@@ -101,8 +152,8 @@ def published_file(place: Path) -> Path:
     return place.parent / PUBLISHED / f"{place.name}.yaml"
 
 
-def _names(tree: ast.Module) -> Iterator[str]:
-    """What a module's top level defines or imports."""
+def _top_level_names(tree: ast.Module) -> Iterator[str]:
+    """Yield the names that a module defines or imports at its top level."""
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield node.name
@@ -112,7 +163,22 @@ def _names(tree: ast.Module) -> Iterator[str]:
             yield from (target.id for target in node.targets if isinstance(target, ast.Name))
 
 
+def _function_names(source: Source) -> set[str]:
+    """Return the names of all functions and methods in a system's files."""
+    trees = [source.tree]
+    if source.place.is_dir():
+        paths = [path for path in sorted(source.place.rglob("*.py")) if path != source.place / "__init__.py"]
+        trees += [ast.parse(path.read_text(encoding="utf-8")) for path in paths]
+    names = set()
+    for tree in trees:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef):
+                names.add(node.name)
+    return names
+
+
 def _constants(tree: ast.Module) -> Iterator[tuple[str, object]]:
+    """Yield the names and values of a module's constants."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
             yield from ((target.id, node.value.value) for target in node.targets if isinstance(target, ast.Name))

@@ -11,24 +11,24 @@ from filelock import FileLock, Timeout
 
 from evaluation.findings import BadRequest
 
-LOCK, HOLDER = ".lock", ".lock-holder"  # the file that is locked, and what is said of the process that holds it
-# Where torchrun, Lightning, SLURM and LSF put the number of a process or of its machine.
+LOCK, HOLDER = ".lock", ".lock-holder"  # the file that is locked, and the file that describes the locking process
+# The environment variables in which torchrun, Lightning, SLURM and LSF give the number of a process or of its machine.
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep every other training out of a run folder until the block ends.
+    """Allow no other training in a run folder until the block ends.
 
-    The operating system releases the lock when the process ends, however it ends. Of the processes that train one run
-    together on several devices, only the first locks the folder. A folder that the block leaves without a run is
-    removed again.
+    The operating system releases the lock when the process ends for any reason. If several processes train one run
+    together on several devices, only the first one locks the folder. If the folder is no run after the block, it is
+    removed unless it holds other files.
 
     Args:
-        folder: The run folder, which is made where it does not exist.
+        folder: The run folder; it is made if it does not exist.
 
     Raises:
-        BadRequest: Another process trains in the folder; names the process.
+        BadRequest: Another process trains in the folder; the message names the process.
     """
     if any(os.environ.get(name, "0") != "0" for name in RANKS):
         yield
@@ -48,17 +48,18 @@ def locked(folder: Path) -> Iterator[None]:
         holder.unlink(missing_ok=True)
         is_run = (folder / "config.yaml").exists()
         if not is_run:
-            (folder / LOCK).unlink(missing_ok=True)  # while it is held: afterwards it may be another process's
+            # The file is removed before the lock is released; afterwards another process may hold it.
+            (folder / LOCK).unlink(missing_ok=True)
         lock.release()
         if not is_run:
-            with contextlib.suppress(OSError):  # it holds something else
+            with contextlib.suppress(OSError):  # the folder holds other files
                 folder.rmdir()
 
 
 def _holder(file: Path) -> str:
-    """Return who trains in the folder, as that process wrote it."""
+    """Return the message that another process trains in the folder, with the description that the process wrote."""
     try:
-        who = file.read_text(encoding="utf-8", errors="replace").strip()
+        process = file.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
-        who = ""
-    return f"must be trained by one process at a time; {who or 'another process'} is training there"
+        process = ""
+    return f"must be trained by one process at a time; {process or 'another process'} is training there"

@@ -1,4 +1,4 @@
-"""Quieter logs of other libraries."""
+"""Less output from the loggers of other libraries."""
 
 import contextlib
 import logging
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet(level: int, *names: str) -> Iterator[None]:
-    """Within the block, log only messages of a level and above.
+    """Within the block, log only messages of at least a given level.
 
     Args:
         level: The level, such as `logging.WARNING`.

@@ -1,14 +1,14 @@
-"""Modules by their import names, and which of them a run folder may name.
+"""Import modules by name, and decide which modules a run folder may name.
 
-Importing a module runs its code. Users may import what they like, but a run folder or a checkpoint may have been
-downloaded. `must_be_trusted` decides. A run may name
+Importing a module runs its code. Users may import any module, but a run folder or a checkpoint may have been
+downloaded. `must_be_trusted` decides which modules it may name. These are
 
-- modules that ship with the kit, which lie in its own packages,
-- modules that are installed in this environment, as part of a distribution (an editable one too),
-- modules that the user named in this command (`trusting`),
+- modules that ship with the kit, in its own packages,
+- modules that are installed in this environment as part of a distribution, also as an editable one,
+- modules that the user named in this command (`trusting`).
 
-and no others: nothing that happens to lie in the working directory, and nothing of the standard library. The place of a
-module is determined without importing it or its packages.
+All others are refused, such as files in the working directory and modules of the standard library. A module's source
+file is located without importing the module or its packages.
 """
 
 import argparse
@@ -32,8 +32,8 @@ from urllib.parse import unquote, urlsplit
 from evaluation.findings import BadRequest
 from systems.listing import ROOMS, ROOT
 
-# The modules that the user named in this command. A system's `load_model` takes nothing but the checkpoint, so that
-# they reach the modules which it imports by name in this way.
+# The modules that the user named in this command. They are not passed as an argument, because a system's `load_model`
+# accepts nothing but the checkpoint.
 TRUSTED: ContextVar[frozenset[str]] = ContextVar("TRUSTED", default=frozenset())
 
 
@@ -41,21 +41,42 @@ class UntrustedModule(BadRequest):
     """A run folder names a module whose code must not run unless the user allows it."""
 
 
+class NoSuchModule(BadRequest):
+    """There is no module of a name.
+
+    Attributes:
+        name: The name.
+    """
+
+    def __init__(self, message: str, name: str):
+        super().__init__(message)
+        self.name = name
+
+
 def imported(name: str, otherwise: str) -> ModuleType:
-    """Import a module; raises BadRequest, saying `otherwise`, where there is none of this name."""
+    """Import a module.
+
+    Args:
+        name: Its import name.
+        otherwise: The message if there is no module of this name.
+
+    Raises:
+        NoSuchModule: There is no module of this name.
+    """
     if not _is_import_name(name):
-        raise BadRequest(otherwise)
+        raise NoSuchModule(otherwise, name)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
+        # The module may exist and import another one that does not.
         if error.name and f"{name}.".startswith(f"{error.name}."):
-            raise BadRequest(otherwise) from None
+            raise NoSuchModule(otherwise, name) from None
         raise
 
 
 @contextlib.contextmanager
 def trusting(names: Iterable[str]) -> Iterator[None]:
-    """Within the block, allow runs and checkpoints to name these modules, whose code then runs.
+    """Within the block, allow runs and checkpoints to name these modules, whose code may then run.
 
     Args:
         names: Import names.
@@ -68,14 +89,14 @@ def trusting(names: Iterable[str]) -> Iterator[None]:
 
 
 def must_be_trusted(name: str, otherwise: str) -> None:
-    """Make sure that a run may name a module, before the module or a package of it is imported.
+    """Make sure that a run may name a module. Call this before the module or one of its packages is imported.
 
     Args:
         name: The module's import name.
-        otherwise: The message where there is no module of this name.
+        otherwise: The message if there is no module of this name.
 
     Raises:
-        UntrustedModule: The module, or a package that holds it, is not the kit's, not installed and not trusted.
+        UntrustedModule: The module, or a package that holds it, is neither the kit's nor installed nor trusted.
         BadRequest: There is no such module.
     """
     if name in TRUSTED.get():
@@ -100,13 +121,15 @@ def must_be_trusted(name: str, otherwise: str) -> None:
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--trust`, by which a user names modules for `trusting`, to a command that loads runs."""
-    text = "allow the run to name this module, which neither ships with the kit nor is installed: its code will run"
+    """Add the option `--trust`, with which a user names modules for `trusting`, to a command that loads runs."""
+    text = (
+        "allow the run to name this module, whose code will run; modules of the kit and installed ones need no --trust"
+    )
     parser.add_argument("--trust", action="append", default=[], metavar="MODULE", help=text)
 
 
 def source(name: str) -> Path | None:
-    """Find the source file of a module without importing it or its packages; None where there is none."""
+    """Return the source file of a module without importing it or its packages; None if there is none."""
     if not _is_import_name(name):
         return None
     specs = list(_specs(name))
@@ -116,13 +139,13 @@ def source(name: str) -> Path | None:
 
 
 def is_installed(file: Path) -> bool:
-    """Return whether a file lies where distributions are installed."""
-    return any(_lies_in(file, folder) for folder in _site_folders())
+    """Return whether a file is in a folder of installed distributions."""
+    return any(_is_in(file, folder) for folder in _site_folders())
 
 
 def is_shipped(file: Path) -> bool:
-    """Return whether a file lies in one of the kit's packages of systems."""
-    return any(_lies_in(file, ROOT / room) for room in ROOMS)
+    """Return whether a file is in one of the kit's packages of systems."""
+    return any(_is_in(file, ROOT / room) for room in ROOMS)
 
 
 def _is_import_name(name: str) -> bool:
@@ -133,21 +156,22 @@ def _is_permitted(file: Path | None, top: str, specs: Sequence[ModuleSpec]) -> b
     """Return whether a run may import a file.
 
     Args:
-        file: The source; None of modules that are built in.
+        file: The source; None for a built-in module.
         top: Import name of the outermost package.
-        specs: The outermost package and all below it, up to this module.
+        specs: The packages that hold the module, the outermost first, and the module.
     """
     if file is None:
         return False
     if is_installed(file):
         return True
     if is_shipped(file):
-        return all(_file(spec) for spec in specs)  # the kit has no package without an __init__.py
+        # Every package of the kit has an __init__.py; a folder without one is not the kit's.
+        return all(_file(spec) for spec in specs)
     return _is_installed_editable(file, top)
 
 
 def _is_installed_editable(file: Path, top: str) -> bool:
-    """Return whether a file belongs to a distribution that was installed as a link to its source folder."""
+    """Return whether a file belongs to an editable distribution: one installed as a link to its source folder."""
     for distribution in importlib.metadata.distributions(path=[str(folder) for folder in _site_folders()]):
         try:
             origin = json.loads(distribution.read_text("direct_url.json") or "{}")
@@ -156,38 +180,41 @@ def _is_installed_editable(file: Path, top: str) -> bool:
             folder = Path(unquote(urlsplit(origin["url"]).path))
         except (ValueError, AttributeError, KeyError, TypeError):
             continue
-        named = distribution.read_text("top_level.txt") or distribution.name.replace("-", "_")
-        if top in named.split() and _lies_in(file, folder):
+        modules = distribution.read_text("top_level.txt") or distribution.name.replace("-", "_")
+        if top in modules.split() and _is_in(file, folder):
             return True
     return False
 
 
 @cache
 def _site_folders() -> tuple[Path, ...]:
-    """The folders of this environment that hold installed distributions."""
+    """Return the folders of this environment that hold installed distributions."""
     folders = [*site.getsitepackages(), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
     if site.ENABLE_USER_SITE:
         folders.append(site.getusersitepackages())
-    # On Windows the first of them is the whole environment.
+    # On Windows, the first of them is the whole environment.
     return tuple({Path(folder) for folder in folders if Path(folder).name in ("site-packages", "dist-packages")})
 
 
-def _lies_in(file: Path, folder: Path) -> bool:
-    """Return whether a file lies in a folder: as it is named, or behind all links."""
-    named = Path(os.path.normpath(file.absolute())).is_relative_to(os.path.normpath(folder.absolute()))
-    return named or file.resolve().is_relative_to(folder.resolve())
+def _is_in(file: Path, folder: Path) -> bool:
+    """Return whether a file is in a folder, by their paths as given or with all links resolved."""
+    path = Path(os.path.normpath(file.absolute()))
+    if path.is_relative_to(os.path.normpath(folder.absolute())):
+        return True
+    return file.resolve().is_relative_to(folder.resolve())
 
 
 def _file(spec: ModuleSpec) -> Path | None:
+    """Return the source file of a module; None if it has none."""
     if spec.has_location and spec.origin:
         return Path(spec.origin)
     return None
 
 
 def _specs(name: str) -> Iterator[ModuleSpec]:
-    """Find the packages of a module, the outermost first, and the module, without importing any.
+    """Yield the specs of a module's packages, the outermost first, and of the module, without importing any of them.
 
-    Ends at the first that is not there.
+    Stop at the first that does not exist.
     """
     places: Sequence[str] | None = None
     parts = name.split(".")
@@ -203,11 +230,11 @@ def _specs(name: str) -> Iterator[ModuleSpec]:
 
 
 def _spec(name: str, places: Sequence[str] | None) -> ModuleSpec | None:
-    """Find a module as Python would.
+    """Find a module in the same way as Python.
 
     Args:
         name: Its import name.
-        places: Where its package says to look; None where it has no package.
+        places: The search path of its package; None if it is in no package.
     """
     if name in sys.modules:
         return getattr(sys.modules[name], "__spec__", None)
@@ -216,17 +243,20 @@ def _spec(name: str, places: Sequence[str] | None) -> ModuleSpec | None:
             if spec := finder.find_spec(name, None):
                 return spec
         return None
-    # `PathFinder` would look for the package among the modules that are imported.
+    # Not with `PathFinder`, which looks for the package among the imported modules.
     folders: list[str] = []
     for place in places:
         finder = pkgutil.get_importer(place)
-        spec = finder.find_spec(name) if finder else None
+        if finder is None:
+            continue
+        spec = finder.find_spec(name)
         if spec and spec.loader:
             return spec
         if spec:
             folders += spec.submodule_search_locations or []
     if not folders:
         return None
+    # A package without an __init__.py, which may be spread over several folders.
     package = ModuleSpec(name, None, is_package=True)
     package.submodule_search_locations = folders
     return package

@@ -10,8 +10,8 @@ The published results of a system that is a package are in `published.yaml` in i
       - {config: NAME, runs: 5, SPLIT: {METRIC: [value, low, high] or [value] or {mean: value, sd: value}, …}, …}
       - {system: NAME, SPLIT: {METRIC: …}}
 
-`metrics` are those to show, in order. `config` names a YAML file of the system, `system` another system that the paper
-compares with. `runs` is the number of runs that a value is the mean of, or the best of if `best: true`. If a paper
+`metrics` lists the metrics to show, in order. `config` names a YAML file of the system; `system` names another system
+with which the paper compares. A value is the mean of `runs` runs, or the best of them if `best: true`. If the paper
 gives standard deviations, measured results have them too.
 """
 
@@ -29,13 +29,13 @@ from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.scores import Score
 from evaluation.statistics.intervals import Estimate, jackknife
 from evaluation.text import unknown_key
-from systems import listing
+from systems import contract, listing
 
 Value = list[float] | dict[Literal["mean", "sd"], float]
 
 
 class Published(BaseModel, extra="forbid"):
-    """The content of a file of published figures."""
+    """The content of a file of published results."""
 
     source: str
     metrics: list[str]
@@ -44,7 +44,7 @@ class Published(BaseModel, extra="forbid"):
 
     @property
     def has_sd(self) -> bool:
-        """Whether the paper gives standard deviations."""
+        """True if the paper gives standard deviations."""
         for result in self.results:
             for name in self.data.keys() & result.keys():
                 if any(isinstance(value, dict) for value in result[name].values()):
@@ -53,7 +53,7 @@ class Published(BaseModel, extra="forbid"):
 
     @model_validator(mode="after")
     def check_results(self) -> "Published":
-        """Refuse a result without a name, or of data or metrics that are not declared."""
+        """Refuse a result that has no name, or that is for data or metrics that the file does not declare."""
         for number, result in enumerate(self.results, 1):
             if ("config" in result) == ("system" in result):
                 raise ValueError(f"result {number}: must have either config or system")
@@ -70,13 +70,13 @@ class Published(BaseModel, extra="forbid"):
 def side_by_side(system: str, runs: Sequence[Path] = (), data: str = "", split: Split | None = None) -> str:
     """Format published and measured results as a table.
 
-    Runs that differ only in their seed are one row: their mean, with their standard deviation or Student's t interval
-    over runs. A single run has the interval of its score, by clip if the score has that.
+    Runs that differ only in their seeds share a row, which shows their mean with the standard deviation or Student's t
+    interval over the runs. A single run has the interval of its score, by clip if the score has one.
 
     Args:
         system: Import name of the system.
         runs: Run folders of the system that were scored on the split.
-        data: What to call the data.
+        data: Name of the data.
         split: The split that was scored.
 
     Raises:
@@ -90,21 +90,26 @@ def side_by_side(system: str, runs: Sequence[Path] = (), data: str = "", split: 
     rows = _published_rows(content)
     for config, measured in _scores_by_config(system, place, runs, split).items():
         items = measured[0].items
-        queries = f"{len(items.names)} {items.kind}, " if items.kind != "clips" else ""
-        row = {"system": config, "data": f"{data} {split.name} ({queries}{len(split.clips)} clips)"}
+        size = f"{len(split.clips)} clips"
+        if items.kind != "clips":
+            size = f"{len(items.names)} {items.kind}, {size}"
+        row = {"system": config, "data": f"{data} {split.name} ({size})"}
         for metric in content.metrics:
             if all(metric in score.metrics for score in measured):
                 row[metric] = _measured_value(measured, metric, content.has_sd)
         rows.append({**row, "how": _how_measured(measured, content.has_sd)})
-    table = pd.DataFrame(rows, columns=["system", "data", *content.metrics, "how"]).fillna("")
+    columns = ["system", "data", *content.metrics, "how"]
+    # A paper does not give every metric on every data set.
+    cells = [[row.get(column, "") for column in columns] for row in rows]
+    table = pd.DataFrame(cells, columns=columns)
     return report.text(table, dict.fromkeys(content.metrics, str)) + f"\npublished: {content.source}"
 
 
 def read_published(file: Path) -> Published:
-    """Read a file of published figures.
+    """Read a file of published results.
 
     Raises:
-        BadRequest: There is no such file, or it is not of the form that this module describes.
+        BadRequest: There is no such file, or it does not have the form that this module describes.
         Faulty: It is not YAML.
     """
     try:
@@ -113,18 +118,20 @@ def read_published(file: Path) -> Published:
         first = failure.errors()[0]
         place = ".".join(map(str, first["loc"]))
         reason = " ".join(first["msg"].split())
-        raise BadRequest(f"{file}: {place}: {reason}" if place else f"{file}: {reason}") from None
+        if place:
+            reason = f"{place}: {reason}"
+        raise BadRequest(f"{file}: {reason}") from None
 
 
 def best_runs(sweep: Path, by: str) -> list[Path]:
-    """Return the run folders of a sweep's best setting of each level of a factor.
+    """For each level of a factor, return the run folders of the best setting in a sweep.
 
     Args:
         sweep: The sweep's folder.
         by: The factor.
 
     Raises:
-        BadRequest: There is no such sweep, or no such factor in it.
+        BadRequest: There is no such sweep, or it has no such factor.
         Faulty: Its results are not valid; with every finding.
     """
     from evaluation.statistics import factors
@@ -142,21 +149,23 @@ def _place(system: str) -> Path:
     """Return the folder of a package, or the path of a module's file without its suffix."""
     try:
         spec = find_spec(system)
-    except (ImportError, ValueError):  # of a name that none can have, such as one that begins with a dot
+    except (ImportError, ValueError):  # a name that no module can have, such as one that begins with a dot
         spec = None
     if spec is None or not spec.origin:
-        raise BadRequest(f"no module {system!r}; give a system's import name, such as systems.atae")
+        raise BadRequest(contract.no_such_system(system))
     origin = Path(spec.origin)
-    place = origin.parent if origin.name == "__init__.py" else origin.with_suffix("")
-    if not listing.published_file(place).is_file():
-        raise BadRequest(f"{system} has no published figures: there is no {listing.published_file(place)}")
+    if origin.name == "__init__.py":
+        place = origin.parent
+    else:
+        place = origin.with_suffix("")
+    file = listing.published_file(place)
+    if not file.is_file():
+        raise BadRequest(f"{system} must have published results to show; found no file {file}: write it")
     return place
 
 
 def _scores_by_config(system: str, place: Path, runs: Sequence[Path], split: Split | None) -> dict[str, list[Score]]:
     """Return the scores of runs by the name of their config."""
-    from systems import contract  # imports torch, which published results alone do not need
-
     measured: dict[str, list[Score]] = {}
     findings = []
     for run in runs:
@@ -168,7 +177,8 @@ def _scores_by_config(system: str, place: Path, runs: Sequence[Path], split: Spl
             findings += faulty.findings
             continue
         if trained is None or trained.system != system:
-            findings.append(Finding(str(run), message=f"must be the folder of a run of {system}; give such folders"))
+            message = f"must be the folder of a run of {system}; found another folder: give run folders of {system}"
+            findings.append(Finding(str(run), message=message))
             continue
         file = run / "scores" / f"{split.name}.json"
         if not file.is_file():
@@ -178,7 +188,7 @@ def _scores_by_config(system: str, place: Path, runs: Sequence[Path], split: Spl
         score = scores.read(file)
         expected = f"split:{split.name}#{split.fingerprint}"
         if expected not in score.signature.split("|"):
-            message = f"must be of the data given, {expected}; the score is of other data: give those, or score again"
+            message = f"must be a score on {expected}; found a score on other data: give that data, or score again"
             findings.append(Finding(str(file), message=message))
             continue
         name = _config_name(contract.system(system).Config, trained.config, place)
@@ -189,7 +199,7 @@ def _scores_by_config(system: str, place: Path, runs: Sequence[Path], split: Spl
 
 
 def _config_name(config: type[BaseModel], values: Mapping[str, object], place: Path) -> str:
-    """Return the config file that has most in common with a run's config, and what differs in the run."""
+    """Return the name of the config file that is most similar to a run's config, and the keys that differ."""
     differences = {}
     for file in listing.configs(place):
         content = config(**yamlfiles.read_yaml(file)).model_dump(mode="json")
@@ -215,7 +225,7 @@ def _published_rows(content: Published) -> list[dict[str, str]]:
 def _published_value(value: Value, has_sd: bool) -> str:
     if isinstance(value, Mapping):
         return _with_sd(value["mean"], value["sd"])
-    decimals = 4 if has_sd else 3
+    decimals = _decimals(has_sd)
     low, high = value[1:] or (None, None)
     return report.with_interval(value[0], low, high, decimals)
 
@@ -223,9 +233,11 @@ def _published_value(value: Value, has_sd: bool) -> str:
 def _how_published(result: Mapping[str, object], has_sd: bool) -> str:
     if "runs" not in result:
         return "published"
-    statistic = "mean and SD" if has_sd else "mean"
+    statistic = "mean"
     if result.get("best"):
         statistic = "best"
+    elif has_sd:
+        statistic = "mean and SD"
     return f"published, {statistic} of {result['runs']} runs"
 
 
@@ -237,7 +249,14 @@ def _measured_value(measured: Sequence[Score], metric: str, has_sd: bool) -> str
         estimate = jackknife(values, t=True)
     else:
         estimate = _estimate(measured[0], metric)
-    return report.with_interval(estimate.value, estimate.low, estimate.high, 4 if has_sd else 3)
+    return report.with_interval(estimate.value, estimate.low, estimate.high, _decimals(has_sd))
+
+
+def _decimals(has_sd: bool) -> int:
+    """Return the number of decimals to show: papers that give standard deviations give one decimal more."""
+    if has_sd:
+        return 4
+    return 3
 
 
 def _how_measured(measured: Sequence[Score], has_sd: bool) -> str:
@@ -248,12 +267,14 @@ def _how_measured(measured: Sequence[Score], has_sd: bool) -> str:
             statistics = f"mean of {len(measured)} runs, t over runs"
         return f"measured, {statistics}"
     metric = next(iter(measured[0].metrics))
-    by_clip = ", by clip" if measured[0].metrics[metric].by_clip else ""
-    return f"measured, {_estimate(measured[0], metric).interval}{by_clip}"
+    how = f"measured, {_estimate(measured[0], metric).interval}"
+    if measured[0].metrics[metric].by_clip:
+        how += ", by clip"
+    return how
 
 
 def _estimate(score: Score, metric: str) -> Estimate:
-    """Return a metric with its interval by clip, or with its plain interval if there is none."""
+    """Return the estimate of a metric with its interval by clip if there is one, otherwise with its plain interval."""
     return score.metrics[metric].by_clip or score.metrics[metric].estimate
 
 

@@ -1,14 +1,14 @@
-"""Check what a user asks for before torch and Lightning are imported, which takes many seconds.
+"""Check a user's request before torch and Lightning are imported, which takes many seconds.
 
-The checks find what can be known without running a system's code: names of modules, keys of the config, and Lightning's
-flags. Whatever they let pass is checked again, and completely, by the code that uses it.
+These checks do not run a system's code. They look at names of modules, keys of configs, Lightning's flags and sweep
+files. A request that passes is checked again, and completely, by the code that uses it.
 """
 
 import ast
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from evaluation import yamlfiles
 from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.text import unknown_key
 from systems import contract, modules
@@ -17,26 +17,26 @@ ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")
 PRECISIONS = (
     *("transformer-engine", "transformer-engine-float16"),
     *("16-true", "16-mixed", "bf16-true", "bf16-mixed", "32-true", "64-true"),
-    *("16", "bf16", "32", "64"),  # short for 16-mixed, bf16-mixed, 32-true and 64-true
+    *("16", "bf16", "32", "64"),  # these mean 16-mixed, bf16-mixed, 32-true and 64-true
 )
 
 
 class Unreadable(Exception):
-    """The source alone does not tell the fields of a config."""
+    """The fields of a config cannot be determined from the source."""
 
 
-def check_system(name: str) -> None:
-    """Check that there is a module of this name.
+def check_module(name: str) -> None:
+    """Check that there is a module of a system's name.
 
     Raises:
-        BadRequest: There is none.
+        BadRequest: There is no such module.
     """
     if modules.source(name) is None:
-        contract.import_system_module(name)  # which refuses it, or imports a module that has no source file
+        contract.import_system_module(name)  # a module may exist without a source file
 
 
 def check_keys(name: str, file: Path | None, settings: Sequence[str]) -> None:
-    """Check that a system's config has the keys that are given.
+    """Check that a system's config has all keys that are given.
 
     Args:
         name: The system's import name.
@@ -45,7 +45,7 @@ def check_keys(name: str, file: Path | None, settings: Sequence[str]) -> None:
 
     Raises:
         BadRequest: The file does not exist, or a setting is not of the form `key=value` or no YAML.
-        Faulty: The file is no YAML mapping, or keys are unknown; with every unknown key.
+        Faulty: The file is no YAML mapping, or keys are unknown; with a finding for each unknown key.
     """
     values, where = contract.read_settings(file, settings)
     try:
@@ -59,7 +59,7 @@ def check_keys(name: str, file: Path | None, settings: Sequence[str]) -> None:
 
 
 def check_flags(flags: Mapping[str, object]) -> None:
-    """Check Lightning's flags, but for what depends on the machine.
+    """Check Lightning's flags, except whether this machine has the devices.
 
     Args:
         flags: Arguments for `lightning.Trainer`.
@@ -77,15 +77,29 @@ def check_flags(flags: Mapping[str, object]) -> None:
 
 
 def check_sweep(file: Path) -> None:
-    """Check that a sweep's file is a YAML mapping, and that there is a module of its system's name.
+    """Check a sweep's file, the name of its system, and the config keys that it sets.
+
+    Args:
+        file: The sweep file.
 
     Raises:
-        BadRequest: There is no such file or no such module.
-        Faulty: The file is no YAML mapping.
+        BadRequest: There is no such file, system or config file.
+        Faulty: The file is not valid, or config keys are unknown; with every finding.
     """
-    system = yamlfiles.read_yaml(file).get("system")
-    if isinstance(system, str):
-        check_system(system)
+    from systems.sweeps import grid  # imports more than other commands need
+
+    plan = grid.parse(file)
+    check_module(plan.system)
+    findings = [*grid.check_search(plan, file), *grid.check_metric(plan, file)]
+    keys = grid.config_keys(plan, file)
+    with contextlib.suppress(Unreadable):
+        fields = config_fields(plan.system)
+        for key, place in keys.items():
+            if isinstance(key, str) and key not in fields:
+                findings.append(Finding(str(place), column=key, message=unknown_key(key, fields)))
+    if findings:
+        raise Faulty(findings, status=2)
+    grid.read(file)
 
 
 # The fields of a config, read from the source -------------------------------------------------------------------------
@@ -98,23 +112,23 @@ def config_fields(name: str) -> list[str]:
         name: The system's import name.
 
     Raises:
-        Unreadable: The source alone does not tell them, or the config may take other keys too.
+        Unreadable: The fields cannot be determined from the source, or the config may accept other keys too.
     """
     fields, forbids_others = _class_fields(name, "Config")
     if not forbids_others:
-        raise Unreadable(f"{name}.Config may take other keys")
+        raise Unreadable(f"{name}.Config may accept other keys")
     return fields
 
 
 def _class_fields(module: str, name: str) -> tuple[list[str], bool]:
-    """Return the fields of a class and of its bases, and whether it refuses other keys."""
+    """Return the fields of a class and of its base classes, and whether it refuses other keys."""
     if (module, name) == ("pydantic", "BaseModel"):
         return [], False
     node = _definition(module, name)
     if isinstance(node, tuple):  # imported from another module
         return _class_fields(*node)
     if not isinstance(node, ast.ClassDef):
-        raise Unreadable(f"{module}.{name} is no class in the source")
+        raise Unreadable(f"{module}.{name} is not defined as a class in the source")
     fields: dict[str, None] = {}
     forbids_others = False
     for base in reversed(node.bases):
@@ -132,12 +146,13 @@ def _class_fields(module: str, name: str) -> tuple[list[str], bool]:
 
 
 def _own_fields(statement: ast.stmt) -> list[str]:
-    """Return the field that a statement in a config's class defines, if any."""
+    """Return the names of the fields that a statement in a config's class defines: one or none."""
     if isinstance(statement, ast.FunctionDef):
         if "before" in "".join(map(ast.unparse, statement.decorator_list)):
             raise Unreadable("a validator may change the keys before they are checked")
         return []
-    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):  # a docstring
+    is_docstring = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    if is_docstring:
         return []
     if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
         raise Unreadable("the class holds more than fields and functions")
@@ -158,15 +173,15 @@ def _base(module: str, base: ast.expr) -> tuple[str, str]:
         imported = _definition(module, base.value.id)
         if isinstance(imported, tuple):
             return ".".join(part for part in imported if part), base.attr
-    raise Unreadable(f"{ast.unparse(base)} is no plain name")
+    raise Unreadable(f"{ast.unparse(base)} is not a plain name")
 
 
 def _definition(module: str, name: str) -> ast.stmt | tuple[str, str] | None:
     """Find what defines a name at the top level of a module.
 
     Returns:
-        The class; for an imported name its module and its name there (empty for `import module`); None if neither
-        defines it, or more than one statement does.
+        The statement that defines a class or assigns the name; or for an imported name, its module and its name there
+        (empty for `import module`); or None if no statement defines the name, or more than one.
     """
     file = modules.source(module)
     if file is None or file.suffix != ".py":
@@ -174,7 +189,7 @@ def _definition(module: str, name: str) -> ast.stmt | tuple[str, str] | None:
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError) as error:
-        raise Unreadable(f"{file} is no Python") from error
+        raise Unreadable(f"{file} is not valid Python") from error
     definitions: list[ast.stmt | tuple[str, str]] = []
     for node in tree.body:
         is_class = isinstance(node, ast.ClassDef) and node.name == name
@@ -191,7 +206,7 @@ def _definition(module: str, name: str) -> ast.stmt | tuple[str, str] | None:
 
 
 def _imported_from(node: ast.Import | ast.ImportFrom, alias: ast.alias, module: str, file: Path) -> tuple[str, str]:
-    """Return the module that a name is imported from, and its name there; the name is empty for `import module`."""
+    """Return the module from which a name is imported, and its name there, which is empty for `import module`."""
     if isinstance(node, ast.Import):
         return alias.name, ""
     package = module.split(".")
@@ -200,5 +215,7 @@ def _imported_from(node: ast.Import | ast.ImportFrom, alias: ast.alias, module: 
     if node.level:  # one dot is the package itself, each further one the package around it
         package = package[: len(package) - node.level + 1]
         outer = ".".join(package)
-        return (f"{outer}.{node.module}" if node.module else outer), alias.name
+        if node.module:
+            outer += f".{node.module}"
+        return outer, alias.name
     return node.module or "", alias.name

@@ -1,4 +1,4 @@
-"""The source files that a system consists of, and which of them changed since a run was trained."""
+"""The source files of a system, and the changes in them since a run was trained."""
 
 import ast
 import hashlib
@@ -12,43 +12,46 @@ from pydantic import TypeAdapter, ValidationError
 from evaluation import yamlfiles
 from evaluation.files import replacing
 from evaluation.findings import WARNING, BadRequest, Faulty, Finding
+from evaluation.text import first_items
 from systems import modules
 
 FILE = "sources.yaml"  # in the run folder: a digest of each module, by import name
-NAMED = 20  # modules in a warning
+NAMED = 20  # maximum number of modules that a warning names
 KIT = ("evaluation", "systems", "baseline")
 
 
 def digests(system: str, *others: str) -> dict[str, str]:
     """Return a digest of each source file of a system, by the module's import name.
 
-    These are the system's module, the modules of its own package, and those of the kit that any of them imports. They
-    are found by reading the sources, and nothing is imported.
+    These are the system's module, and the modules that it imports, directly or through others, from its own package and
+    from the kit. The sources are only read; nothing is imported.
 
     Args:
         system: The system's import name.
-        *others: Import names of modules that the system imports by name, such as encoders.
+        *others: Import names of modules that the config names, such as encoders, which the sources do not show.
     """
     packages = {*KIT, system.partition(".")[0]}
-    found: dict[str, str] = {}
+    digest_by_name: dict[str, str] = {}
     waiting = [system, *others]
     while waiting:
         name = waiting.pop()
-        if name in found or name.partition(".")[0] not in packages:
+        if name in digest_by_name or name.partition(".")[0] not in packages:
             continue
         file = modules.source(name)
         if file is None or file.suffix != ".py":
             continue
         content = file.read_bytes()
-        found[name] = hashlib.sha256(content).hexdigest()[:16]
-        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        digest_by_name[name] = hashlib.sha256(content).hexdigest()[:16]
+        package = name
+        if file.name != "__init__.py":
+            package = name.rpartition(".")[0]
         waiting += _imports(content, package)
-    return dict(sorted(found.items()))
+    return dict(sorted(digest_by_name.items()))
 
 
-@cache  # every run of a sweep asks for the same files
+@cache  # all runs of a sweep have the same files
 def _imports(content: bytes, package: str) -> list[str]:
-    """Return what a module of a package imports anywhere: modules, and names of which some are modules."""
+    """Return the names that a module of a package imports anywhere: modules, and other names in modules."""
     try:
         tree = ast.parse(content)
     except (SyntaxError, ValueError):
@@ -69,7 +72,7 @@ def _imports(content: bytes, package: str) -> list[str]:
 
 
 def _statements(tree: ast.Module) -> Iterator[ast.AST]:
-    """Yield every statement of a module, also within others; `ast.walk` would visit every expression too."""
+    """Yield every statement of a module, also nested ones; faster than `ast.walk`, which visits all expressions."""
     waiting: list[ast.AST] = list(tree.body)
     while waiting:
         node = waiting.pop()
@@ -79,7 +82,13 @@ def _statements(tree: ast.Module) -> Iterator[ast.AST]:
 
 
 def write_digests(folder: Path, system: str, *others: str) -> None:
-    """Write the digests of a system's sources into a run folder that has none; arguments as of `digests`."""
+    """Write the digests of a system's sources into a run folder, unless it has them already.
+
+    Args:
+        folder: The run folder.
+        system: As for `digests`.
+        *others: As for `digests`.
+    """
     file = folder / FILE
     if file.exists():
         return
@@ -88,11 +97,14 @@ def write_digests(folder: Path, system: str, *others: str) -> None:
 
 
 def source_changes(folder: Path, system: str) -> list[Finding]:
-    """Return a warning that names the modules that changed since a run began to be trained; none for an older run.
+    """Return a warning that names the modules that changed since the training of a run began.
 
     Args:
         folder: The run folder.
         system: The system's import name.
+
+    Returns:
+        At most one warning. There is none for a run of an earlier version of the kit, which has no digests.
     """
     file = folder / FILE
     if not file.is_file():
@@ -100,15 +112,14 @@ def source_changes(folder: Path, system: str) -> list[Finding]:
     try:
         before = TypeAdapter(dict[str, str]).validate_python(yamlfiles.read_yaml(file))
     except (BadRequest, Faulty, ValidationError):
-        message = "cannot be read, so changes of the code since the training are not noticed"
+        message = "cannot be read, so changes in the code since the training are not noticed"
         return [Finding(str(file), message=message, severity=WARNING)]
     now = digests(system, *before)
     changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
     if not changed:
         return []
-    more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
     message = (
-        f"the code changed since this run was trained: {', '.join(changed[:NAMED])}{more}; the run's weights come from "
-        "the code as it was. Train into a new folder to use the code as it is"
+        f"the code changed since this run was trained: {first_items(changed, NAMED)}; the run's weights come from the "
+        "earlier code. To use the present code, train into a new folder"
     )
     return [Finding(str(folder), message=message, severity=WARNING)]

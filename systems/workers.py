@@ -1,4 +1,4 @@
-"""Ray: join a cluster or start ray on this machine, and spread work over its workers."""
+"""Ray: join a cluster or start Ray on this machine, and distribute work over its workers."""
 
 import contextlib
 import os
@@ -12,8 +12,8 @@ from evaluation.findings import WARNING, BadRequest, Finding, say
 if TYPE_CHECKING:
     from ray.util import ActorPool
 
-CONNECT_SECONDS = 5.0  # within which a cluster must answer
-MESSAGE_LENGTH = 200  # characters of another library's message
+CONNECT_SECONDS = 5.0  # longest time to wait for an answer of a cluster
+MESSAGE_LENGTH = 200  # characters that are shown of another library's message
 ADVICE = "start ray there (ray start --head), or leave --address out to use this machine alone"
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -22,16 +22,16 @@ ENVIRONMENT = {
 
 
 def check_ray(address: str, missing: str) -> None:
-    """Make sure that ray is installed, and that the cluster answers.
+    """Make sure that Ray is installed, and that the cluster answers.
 
     Args:
         address: HOST:PORT of a cluster, `auto` for the one on this machine, or empty for this machine alone.
-        missing: What to say where ray is not installed.
+        missing: The message if Ray is not installed.
 
     Raises:
         BadRequest: Ray is not installed, the address is malformed, or nothing answers there.
     """
-    # `ray start` protects a cluster with a token where it finds one. Ray reads on import whether to join with it.
+    # `ray start` protects a cluster with a token if it finds one. Ray decides on import whether to join with the token.
     token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
     if address and (token.is_file() or "RAY_AUTH_TOKEN" in os.environ):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -46,19 +46,19 @@ def check_ray(address: str, missing: str) -> None:
         raise BadRequest(f"--address must be HOST:PORT or auto; found {address!r}")
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-    except (OSError, OverflowError, UnicodeError) as error:  # UnicodeError: of a name such as `..`
+    except (OSError, OverflowError, UnicodeError) as error:  # UnicodeError is raised for a name such as `..`
         reason = getattr(error, "strerror", None) or error
         raise BadRequest(f"no answer at {address} ({reason}); {ADVICE}") from None
 
 
 def start_ray(address: str) -> None:
-    """Join a cluster, or start ray on this machine.
+    """Join a cluster, or start Ray on this machine.
 
     Args:
         address: As in `check_ray`.
 
     Raises:
-        BadRequest: The cluster does not answer, or ray does not start.
+        BadRequest: The cluster does not answer, or Ray does not start.
     """
     import ray
 
@@ -69,9 +69,12 @@ def start_ray(address: str) -> None:
         with environment(ENVIRONMENT):
             ray.init(address or "local", **options)
     except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
-        where = f"no answer at {address}" if address else "ray does not start"
         reason = " ".join(str(error).split())[:MESSAGE_LENGTH]
-        raise BadRequest(f"{where} ({reason}); {ADVICE}") from None
+        if address:
+            raise BadRequest(f"no answer at {address} ({reason}); {ADVICE}") from None
+        raise BadRequest(
+            f"Ray does not start ({reason}); start a cluster with `ray start --head`, and give its address"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -88,26 +91,26 @@ def environment(values: dict[str, str]) -> Iterator[None]:
 
 
 def pool(worker: type, workers: int, *arguments: object) -> "ActorPool":
-    """Start workers, of the cluster that RAY_ADDRESS names (default: of this machine).
+    """Start workers on the cluster in the variable RAY_ADDRESS (default: on this machine).
 
     Args:
-        worker: Class of which each worker makes and keeps an instance.
-        workers: Number of workers. If ray has fewer processors, so many workers are started, with a warning.
-        arguments: What each instance is made from; sent to ray once.
+        worker: Class; each worker makes one instance and keeps it.
+        workers: Number of workers. If Ray has fewer processors, it starts one worker on each, with a warning.
+        *arguments: Arguments of the class; they are sent to Ray only once.
 
     Raises:
         BadRequest: Ray is not installed or does not start.
     """
-    check_ray("", "spreading over workers needs ray; install it by `make .venv/.cluster`, or ask for no workers")
+    check_ray("", "workers need ray; install it by `make .venv/.cluster`, or use no workers")
     import ray
     from ray.util import ActorPool
 
     if not ray.is_initialized():
         start_ray(os.environ.get("RAY_ADDRESS", ""))
-    # Each worker holds a processor: one more would wait forever, together with the work it was given.
+    # Each worker occupies a processor. One worker more would wait forever, and so would its share of the work.
     processors = int(ray.cluster_resources().get("CPU", 0))
     if workers > processors:
-        message = f"{workers} workers are asked for, but ray has {processors} processors; so many workers are started"
+        message = f"must be at most the number of Ray's processors, {processors}; found {workers}: {processors} start"
         say([Finding("workers", message=message, severity=WARNING)])
         workers = processors
     references = [ray.put(argument) for argument in arguments]

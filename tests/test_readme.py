@@ -184,7 +184,7 @@ def test_a_system_of_sixty_lines_gets_to_a_valid_package(run):
     assert len(SYSTEM.splitlines()) < 60
     verbs = ["systems check", "systems train", "systems predict", "evaluation score", "submission package"]
     verbs += ["submission validate"]
-    said = ["nothing to mend", "", "queries x 11 clips", "mAP@10", "1 system, valid for", "valid for dcase2022-6b"]
+    said = ["nothing to fix", "", "queries x 11 clips", "mAP@10", "1 system, valid for", "valid for dcase2022-6b"]
     for command, verb, part in zip(OF_SYSTEM, verbs, said, strict=True):
         done = run(command)
         assert verb in command

@@ -1,4 +1,4 @@
-"""A wrong request is answered before the libraries that take seconds to import."""
+"""A wrong request is answered before libraries whose import takes seconds are imported."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# pandas is not among them: `evaluation report` and `submission leaderboard` begin with it.
+# pandas is not one of them: `evaluation report` and `submission leaderboard` import it first.
 HEAVY = ("torch", "lightning", "torchmetrics", "transformers", "gensim", "ray", "matplotlib", "sklearn", "jinja2")
 SCRIPT = """
 import importlib, json, sys
@@ -34,7 +34,9 @@ REQUESTS = [
     "systems predict nowhere --data nowhere",
     "systems sweep nowhere.yaml --data nowhere --out sweep",
     "systems sweep systems/offtheshelf/grid.yaml --data nowhere --out sweep",
+    *(f"systems sweep FOLDER/{name}.yaml --data nowhere --out sweep" for name in ("key", "config_key", "system")),
     "systems published no.such.system",
+    "systems published systems.atea",
     *("evaluation --help", "evaluation score retrieval --help", "evaluation score captions --help"),
     *(f"evaluation score retrieval {SCORE}", f"evaluation score captions {SCORE}"),
     "evaluation compare nowhere.json nowhere.json",
@@ -46,11 +48,33 @@ REQUESTS = [
     "submission leaderboard nowhere --task dcase2022-6b --truth nowhere",
     "submission new --task dcase2022-6x",
 ]
+SWEEP = """
+system: systems.atae
+grid: {size: [8, 16]}
+seeds: 1
+metric: mAP@10
+"""
+WRONG_SWEEPS = {
+    "key": SWEEP.replace("seeds", "seed"),
+    "config_key": SWEEP.replace("size", "sise"),
+    "system": SWEEP.replace("atae", "atea"),
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with the files that requests name in FOLDER."""
+    for name, content in WRONG_SWEEPS.items():
+        (tmp_path / f"{name}.yaml").write_text(content)
+    return tmp_path
 
 
 @pytest.mark.parametrize("package", ["systems", "evaluation", "submission"])
-def test_a_wrong_request_imports_no_heavy_library(package):
-    requests = [request.split() for request in REQUESTS if request.startswith(f"{package} ")]
+def test_a_wrong_request_imports_no_heavy_library(package, folder):
+    requests = []
+    for request in REQUESTS:
+        if request.startswith(f"{package} "):
+            requests.append([word.replace("FOLDER", str(folder)) for word in request.split()])
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps(requests), json.dumps(HEAVY)],
         cwd=Path(__file__).parents[1],

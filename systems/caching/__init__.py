@@ -1,1 +1,1 @@
-"""Features and embeddings that are computed once per sound."""
+"""Caches of features and embeddings, which are computed once for each sound."""

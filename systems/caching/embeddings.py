@@ -1,9 +1,9 @@
-"""Embeddings that are computed once per sound, whatever is trained on them.
+"""A cache of embeddings: each sound is encoded once, and all trainings read its embeddings from a file.
 
     embeddings = embed(paths, load_encoder("yamnet", hop=480), Path(".cache"))  # a list of (timestamps, size)
 
-What is kept follows from the sound's content, the encoder, its weights and its hop, so that the same encoder with other
-weights, fine-tuned ones for instance, has a store of its own.
+Embeddings are stored by the sound's content, the encoder, its weights and its hop. The same encoder with other weights,
+such as fine-tuned ones, has a store of its own.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,45 +26,52 @@ Values = np.ndarray | audio.UnusableSound
 
 
 def embed(paths: Sequence[Path], encoder: Encoder, cache: Path, *, workers: int = 0) -> list[np.ndarray]:
-    """Return the embeddings of every sound, (timestamps, size) float32 each, computing those that the cache lacks.
+    """Return the embeddings of every sound, computing those that are not in the cache.
 
-    Sounds go through the encoder one at a time, so that no embedding depends on another sound or on padding. Here, they
-    are decoded in threads, and the encoder runs where its model is.
+    The encoder gets one sound at a time, so that no embedding depends on another sound or on padding. Without workers,
+    sounds are decoded in threads, and the encoder runs on the device of its model.
 
     Args:
         paths: The sounds, of any sample rate.
-        encoder: From `encoders.load_encoder`.
+        encoder: The encoder, from `encoders.load_encoder`.
         cache: Folder of the cache; several processes may share it.
-        workers: How many of ray's workers to spread the sounds over, a processor each; 0 is none. They are of the
-            cluster that RAY_ADDRESS names, else of this machine, and see the sounds under the same paths.
+        workers: Number of Ray workers that encode the sounds, each on one processor (default: 0, encode in this
+            process). They belong to the cluster in the variable RAY_ADDRESS, or else to this machine, and must find the
+            sounds under the same paths.
 
     Returns:
-        Read-only views into the memory-mapped file, in the order of `paths`.
+        (timestamps, size) float32 for each sound, in the order of `paths`: read-only views into a memory-mapped file.
 
     Raises:
-        Faulty: A sound cannot be used, or its embeddings are not finite; with all of these. The others are kept.
-        BadRequest: Workers are asked for and ray is not installed.
+        Faulty: Sounds cannot be used, or their embeddings are not finite; with a finding for each. The embeddings of
+            the others are kept.
+        BadRequest: Workers are requested, but Ray is not installed.
     """
     label = f"{encoder.name} embeddings"
 
     def encode_here(missing: Sequence[Path]) -> Iterator[Values]:
         for sound in map_parallel(_decode(encoder), missing, label):
-            yield sound if isinstance(sound, audio.UnusableSound) else _encode_sound(encoder, sound)
+            if isinstance(sound, audio.UnusableSound):
+                yield sound
+            else:
+                yield _encode_sound(encoder, sound)
 
     def encode_on_workers(missing: Sequence[Path]) -> Iterator[Values]:
-        values = _spread(missing, encoder, workers)
+        values = _distribute(missing, encoder, workers)
         return tqdm(values, label, len(missing), unit="clip", leave=False, disable=None)
 
-    encode = encode_on_workers if workers else encode_here
-    return _store(encoder, cache).rows(paths, encode)
+    store = _store(encoder, cache)
+    if workers:
+        return store.rows(paths, encode_on_workers)
+    return store.rows(paths, encode_here)
 
 
 @dataclass(frozen=True)
 class CachedEncoder(Encoder):
-    """An encoder whose embeddings are kept: a sound that was encoded before is read from the cache.
+    """An encoder that reads the embeddings of sounds that it encoded before from a cache.
 
-    A sound is known by its samples, so that the predictions of several runs share what was computed once. Training
-    knows sounds by their files (`embed`), so the two do not share. An encoder that learns is never cached.
+    Sounds are identified by their samples, so the predictions of several runs share their embeddings. Training
+    identifies sounds by their files (`embed`) and does not share them. An encoder that learns is not cached.
 
     Attributes:
         cache: Folder of the cache; several processes may share it.
@@ -85,11 +92,11 @@ class CachedEncoder(Encoder):
 
     @cached_property
     def _rows(self) -> Store:
-        """The store; its name takes a digest of all weights, which a frozen encoder computes once."""
+        """The store. It is made only once because its name includes a digest of all weights."""
         return _store(self, self.cache)
 
     def _encode(self, missing: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-        """Encode the sounds that the cache lacks."""
+        """Encode the sounds that are not in the cache."""
         for sound in missing:
             values = _encode_sound(self, sound)
             if isinstance(values, audio.UnusableSound):
@@ -98,7 +105,7 @@ class CachedEncoder(Encoder):
 
 
 def cache_embeddings(model: torch.nn.Module, cache: Path) -> None:
-    """Replace every encoder of a model by one that reads and writes a cache.
+    """Replace every encoder in a model by one that uses a cache.
 
     Args:
         model: The model; its encoders are attributes of its modules.
@@ -111,15 +118,18 @@ def cache_embeddings(model: torch.nn.Module, cache: Path) -> None:
 
 
 def _sample_digests(sounds: Sequence[np.ndarray]) -> list[str]:
+    """Return a digest of the samples of each sound."""
     return [f"samples {xxhash.xxh3_128_hexdigest(sound)}" for sound in sounds]
 
 
 def _store(encoder: Encoder, cache: Path) -> Store:
+    """Return the store of an encoder's embeddings."""
     kind = "".join(letter if letter.isalnum() else "_" for letter in encoder.name)
     return Store(cache, kind, repr((audio.ARITHMETIC, encoder.identity)), encoder.size)
 
 
 def _decode(encoder: Encoder) -> Callable[[Path], Values]:
+    """Return a function that decodes a sound for an encoder."""
     return or_unusable(lambda path: audio.load_audio(path, encoder.sample_rate))
 
 
@@ -132,14 +142,15 @@ def _encode_sound(encoder: Encoder, sound: np.ndarray) -> Values:
     return values.cpu().numpy()
 
 
-def _spread(missing: Sequence[Path], encoder: Encoder, workers: int) -> Iterator[Values]:
+def _distribute(missing: Sequence[Path], encoder: Encoder, workers: int) -> Iterator[Values]:
+    """Encode sounds on Ray workers."""
     if missing:
-        spread = pool(_Worker, min(workers, len(missing)), encoder)
-        yield from spread.map(lambda worker, path: worker.embed.remote(path.absolute()), missing)
+        actors = pool(_Worker, min(workers, len(missing)), encoder)
+        yield from actors.map(lambda worker, path: worker.embed.remote(path.absolute()), missing)
 
 
 class _Worker:
-    """Keeps the encoder from sound to sound."""
+    """A Ray worker, which keeps the encoder for all its sounds."""
 
     def __init__(self, encoder: Encoder):
         self.encoder = encoder

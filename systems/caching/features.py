@@ -1,4 +1,4 @@
-"""Log-mel energies and decoded sounds that are computed once per sound, a store for each way to compute them."""
+"""Caches of log-mel energies and of decoded sounds. Each way to compute them has a store of its own."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,19 +11,19 @@ from systems.caching.store import Store, map_parallel, or_unusable
 
 
 def log_mels(paths: Sequence[Path], settings: audio.LogMel, cache: Path) -> list[np.ndarray]:
-    """Return the log-mel energies of every sound, (frames, mels) each, computing those that the cache lacks.
+    """Return the log-mel energies of every sound, computing those that are not in the cache.
 
     Args:
         paths: The sounds, of any sample rate.
-        settings: How features are computed.
-        cache: Folder of the cache; several processes may share it, and a complete one may be read-only.
+        settings: The settings of the front end.
+        cache: Folder of the cache. Several processes may share it, and it may be read-only if it has all sounds.
 
     Returns:
-        Read-only views into the memory-mapped file, in the order of `paths`.
+        (frames, mels) for each sound, in the order of `paths`: read-only views into a memory-mapped file.
 
     Raises:
-        Faulty: A sound cannot be used; with all that cannot. The others are kept.
-        BadRequest: The cache lacks a sound and cannot be written.
+        Faulty: Sounds cannot be used; with a finding for each. The features of the others are kept.
+        BadRequest: A sound is not in the cache, and the cache cannot be written.
     """
 
     @or_unusable
@@ -36,11 +36,21 @@ def log_mels(paths: Sequence[Path], settings: audio.LogMel, cache: Path) -> list
 
 
 def waveforms(paths: Sequence[Path], sample_rate: int, cache: Path) -> list[np.ndarray]:
-    """Return every sound, (samples,) at a rate, from a memory-mapped file: decoding would take longer than a step.
+    """Return the samples of every sound, decoding those that are not in the cache.
+
+    Training reads sounds from here because decoding a batch takes longer than a training step.
+
+    Args:
+        paths: The sounds, of any sample rate.
+        sample_rate: The rate to resample to, in Hz.
+        cache: Folder of the cache, as for `log_mels`.
+
+    Returns:
+        (samples,) for each sound, in the order of `paths`: read-only views into a memory-mapped file.
 
     Raises:
-        Faulty: A sound cannot be used; with all that cannot.
-        BadRequest: The cache lacks a sound and cannot be written.
+        Faulty: Sounds cannot be used; with a finding for each.
+        BadRequest: A sound is not in the cache, and the cache cannot be written.
     """
 
     @or_unusable

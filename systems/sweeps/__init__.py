@@ -1,1 +1,1 @@
-"""Many runs of one system: the grid, the workers, and the table of results."""
+"""Sweeps, which make many runs of one system: planning, workers, and the table of results."""

@@ -1,24 +1,24 @@
-"""The sweep file: its keys, and the runs that it plans.
+"""The sweep file: its keys, and the runs that it describes.
 
     system: systems.atae                           # import name
-    config: systems/atae/yamnet-minilm.yaml        # optional: the config that the keys below change
-    set: {epochs: 4}                               # optional: keys that are the same in all runs
+    config: systems/atae/yamnet-minilm.yaml        # optional: config file that the keys below change
+    set: {epochs: 4}                               # optional: config keys with the same value in all runs
     grid:                                          # factors; each has levels, which are
       loss: [contrastive, nt_xent]                 # the values of a config key, or
       text: {mean: {text_output: mean}, all: {}}   # names, each with the config keys that it changes
-    seeds: 3                                       # how many (0, 1, 2), or which: [0, 1, 2]
-    metric: mAP@10                                 # what is compared, a metric of captioning or of retrieval
+    seeds: 3                                       # number of seeds (0, 1, 2), or a list of them: [0, 1, 2]
+    metric: mAP@10                                 # the metric to compare, of captioning or of retrieval
 
-A *setting* has a level of each factor. Without `search`, every combination of levels is a setting. With it, Optuna
-chooses the settings, and config keys can have a range of numbers instead of levels:
+A *setting* has one level of each factor. Without `search`, every combination of levels is a setting. With `search`,
+Optuna chooses the settings, and config keys can have a range of numbers instead of levels:
 
     search: optuna
     ranges:
       learning_rate: {low: 1e-5, high: 1e-2, log: true}   # log: sample the logarithm evenly
-      size: {low: 64, high: 1024}                         # whole numbers, as both ends are
+      size: {low: 64, high: 1024}                         # whole numbers, because both ends are whole
     samples: 20                                           # number of settings; each is run with every seed
 
-`stop_early: asha` stops runs that do worse than others after the same number of epochs (`systems.sweeps.tune`).
+`stop_early: asha` stops runs that are worse than others after the same number of epochs (`systems.sweeps.tune`).
 """
 
 import itertools
@@ -34,16 +34,16 @@ from pydantic_core import ErrorDetails
 
 from evaluation import yamlfiles
 from evaluation.findings import BadRequest, Faulty, Finding
-from evaluation.metrics import captioning, retrieval
-from evaluation.statistics import factors
+from evaluation.metrics import retrieval
+from evaluation.metrics.catalogue import CAPTIONING
 from evaluation.text import unknown_key
 from systems import contract
 
-LONGEST_NAME = 200  # bytes of a run's name, which is part of file names
+LONGEST_NAME = 200  # maximum number of bytes of a run's name, which is a part of file names
 
 
 class Range(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
-    """The numbers that a search may give a config key: whole numbers if both ends are whole."""
+    """A range of numbers that a search may give a config key; whole numbers if both ends are whole."""
 
     low: int | float
     high: int | float
@@ -59,7 +59,7 @@ class Range(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
 
     @property
     def is_whole(self) -> bool:
-        """Return whether only whole numbers are meant."""
+        """True if the range has only whole numbers."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
 
@@ -93,25 +93,26 @@ class Plan(BaseModel, extra="forbid", frozen=True):
             if isinstance(levels, list | dict):
                 names = [show(level) for level in levels]
                 if len(set(names)) < len(names):
-                    raise ValueError(f"the levels of {factor} must differ; one stands there twice")
+                    raise ValueError(f"the levels of {factor} must differ")
                 if isinstance(levels, list):
                     levels = {name: {str(factor): level} for name, level in zip(names, levels, strict=True)}
                 else:
                     levels = dict(zip(names, levels.values(), strict=True))
             if not levels:
-                raise ValueError(f"{factor} must have a level or more; it is empty")
+                raise ValueError(f"{factor} must have at least one level")
             named[str(factor)] = levels
         return named
 
     @field_validator("seeds", mode="before")
     @classmethod
     def _list_seeds(cls, seeds: object) -> object:
+        """Turn a number of seeds into a list of them."""
         if type(seeds) is int:
             return list(range(seeds))
         if isinstance(seeds, list):
             numbers = [seed for seed in seeds if type(seed) is int and seed >= 0]
             if len(set(numbers)) < len(seeds):
-                raise ValueError("seeds must be different numbers from 0")
+                raise ValueError("seeds must be different whole numbers of at least 0")
         return seeds
 
 
@@ -143,13 +144,15 @@ def show(value: object) -> str:
 
 
 def _file_name(level: str) -> str:
-    """Turn a level's name into a part of a folder's name.
+    """Turn a level's name into a part of a folder name.
 
     >>> _file_name("-2"), _file_name("half a window"), _file_name(".hidden")
     ('-2', 'half-a-window', 'hidden')
     """
-    sign = "-" if level.startswith("-") else ""
-    return sign + re.sub(r"[^\w.+]+|_", "-", level).strip("-.")
+    name = re.sub(r"[^\w.+]+|_", "-", level).strip("-.")
+    if level.startswith("-"):
+        name = f"-{name}"
+    return name
 
 
 # Reading -------------------------------------------------------------------------------------------------------------
@@ -162,7 +165,21 @@ def read(file: Path) -> Plan:
         file: The YAML file.
 
     Returns:
-        Its content, checked but for the values of config keys (`configure` checks these).
+        Its content. Everything is checked except the values of config keys, which `configure` checks.
+
+    Raises:
+        BadRequest: There is no such file.
+        Faulty: It is not valid; with every finding.
+    """
+    plan = parse(file)
+    findings = [*check_search(plan, file), *check_metric(plan, file), *_check_keys(plan, file)]
+    if findings:
+        raise Faulty(findings, status=2)
+    return plan
+
+
+def parse(file: Path) -> Plan:
+    """Read a sweep file, and check each of its keys on its own.
 
     Raises:
         BadRequest: There is no such file.
@@ -170,37 +187,34 @@ def read(file: Path) -> Plan:
     """
     values = yamlfiles.read_yaml(file)
     try:
-        plan = Plan.model_validate(values)
+        return Plan.model_validate(values)
     except ValidationError as invalid:
         findings = [_explain(error, file) for error in invalid.errors()]
         raise Faulty(findings, status=2) from None
-    findings = [*_check_search(plan, file), *_check_metric(plan, file), *_check_keys(plan, file)]
-    if findings:
-        raise Faulty(findings, status=2)
-    return plan
 
 
 def _explain(error: ErrorDetails, file: Path) -> Finding:
-    """Turn pydantic's error into a finding."""
+    """Turn an error of pydantic into a finding."""
     key = ".".join(map(str, error["loc"]))
     message = f"{error['msg'].removeprefix('Value error, ')}; found {error['input']!r:.80}"
     if error["type"] == "extra_forbidden":
-        is_top = len(error["loc"]) == 1
-        model = Plan if is_top else Range
+        model = Range
+        if len(error["loc"]) == 1:
+            model = Plan
         message = unknown_key(str(error["loc"][-1]), list(model.model_fields))
     elif error["type"] == "missing":
         message = "is missing; give it"
     return Finding(str(file), column=key, message=message)
 
 
-def _check_search(plan: Plan, file: Path) -> Iterator[Finding]:
-    """Check that the keys of a search come together."""
+def check_search(plan: Plan, file: Path) -> Iterator[Finding]:
+    """Check that a sweep with a search has all keys of a search, and that other sweeps have none of them."""
     if not plan.search:
         if not plan.grid:
-            yield Finding(str(file), column="grid", message="must have a factor or more; it is empty")
+            yield Finding(str(file), column="grid", message="must have at least one factor; found none: add one")
         for key in ("ranges", "samples"):
             if getattr(plan, key):
-                message = "is only for a search; add `search: optuna`, or leave it out"
+                message = "must come with a search; add `search: optuna`, or leave it out"
                 yield Finding(str(file), column=key, message=message)
         return
     if not plan.factors:
@@ -210,39 +224,42 @@ def _check_search(plan: Plan, file: Path) -> Iterator[Finding]:
         yield Finding(str(file), column="samples", message="is missing; give the number of settings to try")
 
 
-def _check_metric(plan: Plan, file: Path) -> Iterator[Finding]:
-    if plan.metric in captioning.METRICS:
+def check_metric(plan: Plan, file: Path) -> Iterator[Finding]:
+    """Check that the metric is one of captioning or of retrieval."""
+    if plan.metric in CAPTIONING:
         return
     try:
         retrieval.resolve_metrics([plan.metric])
     except BadRequest as mistake:
-        message = f"{mistake}; or of captions {', '.join(captioning.METRICS)}"
+        message = f"{mistake}; or of captions {', '.join(CAPTIONING)}"
         yield Finding(str(file), column="metric", message=message)
 
 
 def _check_keys(plan: Plan, file: Path) -> Iterator[Finding]:
-    """Check that each config key is set in one place, and that no factor has the name of a column of the results."""
-    reserved = {*factors.AROUND, *captioning.METRICS, plan.metric}
+    """Check that each config key is set in one place only, and that no factor is named like a column of the results."""
+    from evaluation.statistics import factors  # imports pandas, which takes half a second
+
+    reserved = {*factors.AROUND, *CAPTIONING, plan.metric}
     places: dict[str, str] = dict.fromkeys(plan.set, "set")
     keys_of = {f"grid.{factor}": _changed_keys(levels) for factor, levels in plan.grid.items()}
     keys_of |= {f"ranges.{key}": [key] for key in plan.ranges}
     for place, keys in keys_of.items():
         factor = place.partition(".")[2]
         if factor in reserved:
-            message = "is a column of the results already; give the factor another name, and its levels their keys"
+            message = "must not be a column of the results; give the factor another name, and its levels config keys"
             yield Finding(str(file), column=place, message=message)
         if place.startswith("ranges.") and factor in plan.grid and factor not in places:
-            message = f"must be in one place, but grid has a factor {factor} too; rename it there"
+            message = f"must be in one place, but grid has a factor {factor} too; rename that factor"
             yield Finding(str(file), column=place, message=message)
         for key in keys:
             if key in places:
-                message = f"must be in one place, but {key} is in {places[key]} too; leave one out"
+                message = f"must be in one place, but {key} is in {places[key]} too; remove it from one of them"
                 yield Finding(str(file), column=place, message=message)
             places[key] = place
 
 
 def _changed_keys(levels: Mapping[str, Mapping[str, object]]) -> list[str]:
-    """Return the config keys that the levels of a factor change, each once."""
+    """Return the config keys that the levels of a factor change, without repetition."""
     keys: dict[str, None] = {}
     for changes in levels.values():
         keys |= dict.fromkeys(changes)
@@ -260,10 +277,10 @@ def plan_runs(plan: Plan, file: Path) -> list[PlannedRun]:
         file: The sweep file, for messages.
 
     Returns:
-        The runs, the seeds of a setting one after another.
+        The runs; those of a setting follow one another.
 
     Raises:
-        Faulty: Two runs would have the same name, or a name is too long; with every finding.
+        Faulty: Two runs would have the same name, or a name would be too long; with every finding.
     """
     runs: list[PlannedRun] = []
     findings: list[Finding] = []
@@ -273,14 +290,16 @@ def plan_runs(plan: Plan, file: Path) -> list[PlannedRun]:
         name = "_".join(_file_name(level) for level in levels)
         other = named.get(name.casefold())
         if other:
-            message = f"two runs would have the name {name!r}: {', '.join(other)} and {', '.join(levels)}; "
-            findings.append(Finding(str(file), column="grid", message=message + "name their levels otherwise"))
+            levels_of_both = f"{', '.join(other)} and {', '.join(levels)}"
+            message = f"runs must have different names; found {name!r} for {levels_of_both}: rename their levels"
+            findings.append(Finding(str(file), column="grid", message=message))
         named[name.casefold()] = levels
         runs += _with_seeds(plan, name, setting)
     longest = max((run.name for run in runs), key=lambda name: len(name.encode()))
     size = len(longest.encode())
     if size > LONGEST_NAME:
-        message = f"names of levels must be short enough for a file's name; {longest[:40]!r}… has {size} bytes"
+        found = f"{longest[:40]!r}… with {size} bytes"
+        message = f"names of runs must have at most {LONGEST_NAME} bytes; found {found}: shorten their levels' names"
         findings.append(Finding(str(file), column="grid", message=message))
     if findings:
         raise Faulty(findings, status=2)
@@ -299,30 +318,52 @@ def plan_sample(plan: Plan, number: int, setting: Mapping[str, object]) -> list[
 
 
 def _with_seeds(plan: Plan, name: str, setting: Mapping[str, object]) -> list[PlannedRun]:
+    """Plan the runs of a setting, one for each seed."""
     levels = {factor: show(level) for factor, level in setting.items()}
     values = dict(plan.set)
     for factor, level in setting.items():
-        values |= plan.grid[factor][level] if factor in plan.grid else {factor: level}
+        if factor in plan.grid:
+            values |= plan.grid[factor][level]
+        else:
+            values[factor] = level
     return [PlannedRun(f"{name}_{seed}", levels, seed, values) for seed in plan.seeds]
 
 
 def extremes(plan: Plan) -> list[PlannedRun]:
-    """Plan runs that take every level and both ends of every range once, to check that the config takes them.
+    """Plan runs that have every level and both ends of every range at least once, so that `configure` checks them all.
 
     Args:
         plan: The content of the sweep file, with a search.
     """
     choices: dict[str, list[object]] = {factor: list(levels) for factor, levels in plan.grid.items()}
     choices |= {key: [limits.low, limits.high] for key, limits in plan.ranges.items()}
-    first = {factor: some[0] for factor, some in choices.items()}
+    first = {factor: levels[0] for factor, levels in choices.items()}
     settings = [first]
-    for factor, some in choices.items():
-        settings += [{**first, factor: other} for other in some[1:]]
+    for factor, levels in choices.items():
+        settings += [{**first, factor: level} for level in levels[1:]]
     return [plan_sample(plan, number, setting)[0] for number, setting in enumerate(settings)]
 
 
+def config_keys(plan: Plan, file: Path) -> dict[str, Path]:
+    """Return every config key that a sweep sets, with the file in which it is set.
+
+    Args:
+        plan: The content of the sweep file.
+        file: The sweep file.
+
+    Raises:
+        BadRequest: The config file that the sweep file names does not exist.
+        Faulty: The config file is no YAML mapping.
+    """
+    keys = dict.fromkeys(read_base(plan), plan.config or file)
+    keys |= dict.fromkeys([*plan.set, *plan.ranges], file)
+    for levels in plan.grid.values():
+        keys |= dict.fromkeys(_changed_keys(levels), file)
+    return keys
+
+
 def read_base(plan: Plan) -> dict[str, object]:
-    """Read the config file that a sweep changes; empty if it names none."""
+    """Read the config file that a sweep file names; empty if it names none."""
     if plan.config:
         return yamlfiles.read_yaml(plan.config)
     return {}

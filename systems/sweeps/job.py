@@ -1,4 +1,4 @@
-"""One run of a sweep, in the process that makes it: train, predict, score, and report the outcome."""
+"""One run of a sweep, in the process that makes it: train, predict, score, and record the outcome."""
 
 import contextlib
 import errno
@@ -25,12 +25,12 @@ from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset, Split, rea
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, Faulty
 from evaluation.metrics import captioning
-from evaluation.text import printable
+from evaluation.text import first_items, printable
 from systems import contract, runs
 from systems.sweeps.grid import PlannedRun
 from systems.training import Run
 
-FULL_DISK = 4 * 2**20  # bytes; a disk with less free space is full, whatever a library's error says
+FULL_DISK = 4 * 2**20  # bytes; a disk with less free space counts as full, because libraries hide the system's error
 
 # Called after each epoch with the monitored value of every epoch so far (higher is better).
 # Returns whether to continue.
@@ -49,8 +49,8 @@ class Job:
         metric: The metric that is compared.
         out: The sweep's folder.
         cache: Folder of the cache.
-        here: The folder that paths in configs are relative to.
-        stop_early: Whether runs wait after each epoch for permission to continue.
+        here: The folder to which paths in configs are relative.
+        stop_early: True if runs wait after each epoch for permission to continue.
         gpus: GPUs of each run, or a share of one.
         cpus: Processors of each run.
     """
@@ -70,14 +70,15 @@ class Job:
     @property
     def flags(self) -> dict[str, object]:
         """Lightning's settings for a run."""
-        return {"accelerator": "auto" if self.gpus else "cpu", "devices": 1}
+        accelerator = "auto" if self.gpus else "cpu"
+        return {"accelerator": accelerator, "devices": 1}
 
     def run_folder(self, name: str) -> Path:
         """Return the folder of a run."""
         return self.out / "runs" / name
 
     def record(self, name: str) -> Path:
-        """Return the file that keeps what the run's own folder does not tell."""
+        """Return the file with the parts of a run's outcome that its own folder does not hold."""
         return self.out / "records" / f"{name}.json"
 
 
@@ -86,11 +87,11 @@ class Outcome(NamedTuple):
 
     Attributes:
         values: The value of each metric; empty unless the run is done.
-        seconds: How long it took; NaN if that is not known.
-        error: Why it failed; empty if it did not.
-        full_disk: The folder whose disk was full, if that is why.
+        seconds: The time that it took; NaN if that is not known.
+        error: The reason why it failed; empty if it did not fail.
+        full_disk: The folder whose disk was full, if that is the reason.
         course: With early stopping, the monitored value after each epoch (higher is better).
-        stopped: Whether it was stopped early.
+        stopped: True if it was stopped early.
     """
 
     values: Mapping[str, float]
@@ -101,9 +102,12 @@ class Outcome(NamedTuple):
     stopped: bool = False
 
     def save(self, path: Path) -> None:
-        """Write what the run's own folder does not tell."""
+        """Write the parts of the outcome that the run's own folder does not hold."""
+        seconds = self.seconds
+        if math.isnan(seconds):
+            seconds = None
         content = {
-            "seconds": None if math.isnan(self.seconds) else self.seconds,
+            "seconds": seconds,
             "error": self.error,
             "course": list(self.course),
             "stopped": self.stopped,
@@ -113,9 +117,11 @@ class Outcome(NamedTuple):
 
 
 def read_outcome(path: Path) -> Outcome:
-    """Read what `Outcome.save` wrote; an outcome without values."""
+    """Read an outcome that `Outcome.save` wrote; it has no metric values."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    seconds = math.nan if content["seconds"] is None else content["seconds"]
+    seconds = content["seconds"]
+    if seconds is None:
+        seconds = math.nan
     course = tuple(content.get("course", ()))
     return Outcome({}, seconds, content["error"], course=course, stopped=content.get("stopped", False))
 
@@ -125,8 +131,8 @@ class SweepRun(Run):
     """A run that asks after each epoch whether to continue.
 
     Attributes:
-        after_epoch: What it asks.
-        asks_in: The folder of the run that asks; earlier stages, which have folders of their own, do not.
+        after_epoch: The function that decides.
+        asks_in: The folder of the run that asks. Earlier stages of a training have other folders and do not ask.
     """
 
     after_epoch: AfterEpoch | None = None
@@ -150,7 +156,7 @@ def describe_run(
         config: The run's config.
         dataset: The data to train on.
         seed: The seed.
-        after_epoch: What to ask after each epoch (default: nothing).
+        after_epoch: Decides after each epoch whether to continue (default: always continue).
     """
     digests = {name: split.digest for name, split in dataset.splits.items()}
     return SweepRun(folder, job.system, config, digests, seed, job.cache, job.flags, after_epoch, folder)
@@ -167,7 +173,7 @@ def read_data(folder: Path, name: str) -> tuple[Dataset, Split]:
 
 
 class Worker:
-    """Makes runs, one after another, and keeps the data in memory between them."""
+    """A maker of runs, one after another, which keeps the data in memory between them."""
 
     def __init__(self, job: Job):
         self.job = job
@@ -182,10 +188,10 @@ class Worker:
 
         Args:
             run: The run.
-            after_epoch: What to ask after each epoch (default: nothing).
+            after_epoch: Decides after each epoch whether to continue (default: always continue).
 
         Returns:
-            The outcome; it tells of any error. It is also saved, unless a disk was full.
+            The outcome, which includes any error. It is also saved, unless a disk was full.
 
         Raises:
             KeyboardInterrupt: `after_epoch` ended the training.
@@ -210,15 +216,15 @@ class Worker:
         return outcome
 
     def _make_logged(self, run: PlannedRun, after_epoch: AfterEpoch | None) -> Mapping[str, float]:
-        """Make a run, and write into its log all that is printed."""
+        """Make a run, and write everything that is printed into its log."""
         log_file = self.job.out / "logs" / f"{run.name}.log"
         lock = self.job.out / "records" / f"{run.name}.lock"
         for path in (log_file, lock):
             path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
-            # A worker of a sweep that was killed may still be at work.
+            # A worker of a sweep that was killed may still be making the run.
             stack.enter_context(FileLock(lock))
-            # Written line by line, so that a kill loses none.
+            # Line buffering, so that no line is lost if the process is killed.
             log = stack.enter_context(log_file.open("a", 1, "utf-8", "backslashreplace"))
             stack.enter_context(contextlib.redirect_stdout(log))
             stack.enter_context(contextlib.redirect_stderr(log))
@@ -237,13 +243,13 @@ class Worker:
         folder = job.run_folder(run.name)
         contract.train(system, config, dataset, describe_run(job, folder, config, dataset, run.seed, after_epoch))
         task = "captioning" if job.metric in captioning.METRICS else "retrieval"
-        trusted = [job.system, *contract.text_values(config)]  # the sweep file names them, and it is the user's
+        trusted = [job.system, *contract.text_values(config)]  # the user wrote the sweep file that names them
         print(runs.predict(folder, split, job.cache, task, trusted))
         return metric_values(runs.score(folder, split, job.metric, job.cache))
 
     def _prepare_process(self) -> None:
-        """Set what Lightning and the system expect of a process; Tune changes the folder for each run."""
-        # Lightning would take ray's workers for the tasks of one training.
+        """Set the environment, the folder and the threads of the process; Tune changes the folder for each run."""
+        # With SLURM's variables, Lightning would treat Ray's workers as the tasks of one training.
         for name in [name for name in os.environ if name.startswith("SLURM_")]:
             del os.environ[name]
         os.chdir(self.job.here)
@@ -256,7 +262,7 @@ def metric_values(score: scores.Score) -> dict[str, float]:
 
 
 def _full_disk(error: Exception, *folders: Path) -> str:
-    """Return the folder whose disk is full if that is why something failed, otherwise an empty text."""
+    """Return the folder whose disk is full if that is the reason for an error; otherwise an empty text."""
 
     def free(folder: Path) -> float:
         with contextlib.suppress(OSError):
@@ -277,10 +283,9 @@ def _full_disk(error: Exception, *folders: Path) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Return in one line why a run failed."""
+    """Return the reason why a run failed, in one line."""
     if isinstance(error, Faulty):
-        rest = f" (and {len(error.findings) - 1} more)" if len(error.findings) > 1 else ""
-        return printable(str(error.findings[0]) + rest)
+        return printable(first_items([str(finding) for finding in error.findings], limit=1))
     if isinstance(error, BadRequest):
         return printable(str(error))
     if isinstance(error, OSError):

@@ -18,15 +18,16 @@ from evaluation.files import replacing
 from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.report import number
 from evaluation.statistics import factors
+from evaluation.text import first_items
 from systems.sweeps.grid import PlannedRun
 from systems.sweeps.job import Job, Outcome, describe_run, metric_values, read_outcome
 
 if TYPE_CHECKING:
     import pandas as pd
 
-BEST_SETTINGS = 5  # that are shown
-FAILURES = 10  # that are shown
-DRAW_SECONDS = 1.0  # between two drawings of the table
+BEST_SETTINGS = 5  # maximum number of settings to show
+FAILURES = 10  # maximum number of failed runs to show
+DRAW_SECONDS = 1.0  # shortest time between two drawings of the table
 
 DONE, FAILED, STOPPED, OPEN = "done", "failed", "stopped", "open"
 
@@ -52,7 +53,7 @@ class Results:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     def state(self, run: PlannedRun) -> str:
-        """Return `done`, `failed`, `stopped` (early), or `open`: not begun or not ended."""
+        """Return `done`, `failed`, `stopped` (early), or `open` (not started or not finished)."""
         outcome = self.outcomes.get(run.name)
         if outcome is None:
             return OPEN
@@ -63,12 +64,12 @@ class Results:
         return DONE
 
     def having(self, *states: str) -> list[PlannedRun]:
-        """Return the runs that are in one of some states."""
+        """Return the runs that are in one of the given states."""
         return [run for run in self.runs if self.state(run) in states]
 
     @property
     def left(self) -> int:
-        """The number of runs that are still to be made; runs that failed are tried again."""
+        """The number of runs that must still be made, including failed runs, which are tried again."""
         return self.total - len(self.having(DONE, STOPPED))
 
     def frame(self) -> "pd.DataFrame":
@@ -81,7 +82,9 @@ class Results:
         rows = []
         for run in self.runs:
             outcome = self.outcomes.get(run.name, Outcome({}, math.nan))
-            seconds = "" if math.isnan(outcome.seconds) else f"{outcome.seconds:.1f}"
+            seconds = ""
+            if not math.isnan(outcome.seconds):
+                seconds = f"{outcome.seconds:.1f}"
             values = [outcome.values.get(name) for name in metrics]
             rows.append([run.name, *run.levels.values(), run.seed, self.state(run), seconds, outcome.error, *values])
         before, after = factors.AROUND[:1], factors.AROUND[1:]
@@ -94,7 +97,7 @@ class Results:
             part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
     def best_settings(self) -> str:
-        """Return the table of the best settings of the runs that were scored; empty if there are none."""
+        """Return a table of the best settings among the runs that are done; empty if no run is done."""
         import pandas as pd
 
         rows = []
@@ -118,28 +121,28 @@ class Results:
             lines.append(f"{len(stopped)} of {len(self.runs)} runs were stopped early; {advice}")
         if failed:
             lines.append(f"{len(failed)} of {len(self.runs)} runs failed; the same command tries them again:")
-            lines += [f"  {run.name}: {self.outcomes[run.name].error}" for run in failed[:FAILURES]]
-        if len(failed) > FAILURES:
-            lines.append(f"  and {len(failed) - FAILURES} more")
+            errors = [f"{run.name}: {self.outcomes[run.name].error}" for run in failed]
+            lines.append("  " + first_items(errors, FAILURES, separator="\n  "))
         return "\n".join([*lines, f"{self.path}: python -m evaluation report {self.path}"])
 
 
 def check_folder(out: Path) -> None:
-    """Make sure that a folder is free, or holds a sweep.
+    """Make sure that a folder does not exist, is empty, or holds a sweep.
 
     Raises:
-        BadRequest: It is not empty, and holds no sweep.
+        BadRequest: It holds other files.
     """
     if not out.is_dir() or (out / "results.csv").exists():
         return
-    # A full disk or a kill may have come before the first results.
+    # These are left if the disk was full, or the sweep was killed, before the first results were written.
     left_over = {out / "lock", *out.glob(".results.csv.*.part")}
     if set(out.iterdir()) - left_over:
-        raise BadRequest(f"{out}: is not empty and no sweep (it has no results.csv); give a new folder")
+        message = "must be the folder of a sweep or empty; found files, but no results.csv: give a new folder"
+        raise BadRequest(f"{out}: {message}")
 
 
 def read_outcomes(results: Results, job: Job, configs: Mapping[str, BaseModel], dataset: Dataset, split: Split) -> None:
-    """Read from a sweep's folder how its runs ended, into `results.outcomes`.
+    """Read the outcomes of runs from a sweep's folder into `results.outcomes`.
 
     Args:
         results: The results, with the runs.
@@ -149,13 +152,15 @@ def read_outcomes(results: Results, job: Job, configs: Mapping[str, BaseModel], 
         split: The split to score.
 
     Raises:
-        Faulty: A run there differs from the one that is asked for; with every finding.
+        Faulty: A run in the folder differs from the one that is described; with every finding.
     """
     fingerprint = f"split:{split.name}#{split.fingerprint}"
     findings: list[Finding] = []
     for run in results.runs:
         folder, record = job.run_folder(run.name), job.record(run.name)
-        recorded = read_outcome(record) if record.is_file() else Outcome({}, math.nan)
+        recorded = Outcome({}, math.nan)
+        if record.is_file():
+            recorded = read_outcome(record)
         if recorded.error or (recorded.stopped and job.stop_early):
             results.outcomes[run.name] = recorded
         if not folder.is_dir():
@@ -172,21 +177,23 @@ def read_outcomes(results: Results, job: Job, configs: Mapping[str, BaseModel], 
 
 
 class LiveTable:
-    """What a sweep prints while it runs: on a terminal a table that is redrawn, elsewhere a line for each run.
+    """The output of a running sweep: on a terminal a table that is redrawn, elsewhere a line for each run.
 
     Args:
-        results: The results; the runs that failed before are tried again.
+        results: The results so far.
         slots: The number of runs that are made at the same time.
     """
 
     def __init__(self, results: Results, slots: int):
         self.results, self.slots = results, slots
         self.began = time.monotonic()
-        self.outcomes: list[Outcome] = []  # of this command
+        self.outcomes: list[Outcome] = []  # of the runs that ended since the command was started
         self.lines_drawn = 0
         self.last_drawn = -math.inf
-        self.before = len(results.having(DONE, STOPPED))
-        done = f", {self.before} of them done already" if self.before else ""
+        self.ended_before = len(results.having(DONE, STOPPED))
+        done = ""
+        if self.ended_before:
+            done = f", {self.ended_before} of them already done"
         print(f"{results.total} runs{done}; {slots} at a time", flush=True)
 
     def add(self, run: PlannedRun) -> None:
@@ -202,13 +209,14 @@ class LiveTable:
             self._print(f"{run.name}: {value} in {duration(outcome.seconds)}; {self.progress()}")
 
     def progress(self) -> str:
-        """Return how many runs have ended, and about how much time is left."""
-        ended = self.before + len(self.outcomes)
+        """Return the number of runs that have ended, and an estimate of the remaining time."""
+        ended = self.ended_before + len(self.outcomes)
         failed = len([outcome for outcome in self.outcomes if outcome.error])
         text = f"{ended} of {self.results.total}"
         if failed:
             text += f", {failed} failed"
-        seconds = [outcome.seconds for outcome in self.outcomes if not outcome.error]  # a failure may come at once
+        # The time of failed runs is not used, because a run may fail immediately.
+        seconds = [outcome.seconds for outcome in self.outcomes if not outcome.error]
         if seconds and ended < self.results.total:
             rounds = math.ceil((self.results.total - ended) / self.slots)
             text += f", about {duration(fmean(seconds) * rounds)} left"
@@ -221,7 +229,7 @@ class LiveTable:
             return
         self.last_drawn = now
         names = ", ".join(run.name for run in busy)
-        lines = [f"{self.progress()}; {duration(now - self.began)} gone", f"now: {names}"]
+        lines = [f"{self.progress()}; {duration(now - self.began)} elapsed", f"running: {names}"]
         lines += self.results.best_settings().splitlines()
         width, height = shutil.get_terminal_size()
         self.erase()
@@ -241,7 +249,7 @@ class LiveTable:
 
 
 def duration(seconds: float) -> str:
-    """Write a time for people.
+    """Format a duration for people.
 
     >>> duration(7.25), duration(83), duration(90_000)
     ('7 s', '1 min 23 s', '25 h 0 min')

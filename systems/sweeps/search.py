@@ -1,11 +1,11 @@
-"""Settings that Optuna chooses, one after another, from the results of the earlier ones.
+"""Settings that Optuna chooses one after another, each from the results of the earlier ones.
 
-Optuna's default sampler (TPE) draws the first ten settings at random and the others where the results were good. Each
-draw has a generator of its own, seeded by the sweep's first seed and the number of the setting. The first ten settings
-therefore depend on the seed only. The others also depend on which runs have ended by then, so with several runs at a
-time they can differ between two sweeps.
+Optuna's default sampler (TPE) draws the first ten settings at random, and later settings near those with good results.
+Each draw has its own random generator, whose seed depends on the sweep's first seed and the number of the setting. The
+first ten settings therefore depend on the seed only. Later ones also depend on the runs that have ended by then, so
+they can differ between two sweeps that make several runs at a time.
 
-The settings are written to records/samples.json before their runs begin. A sweep that was killed reads them from there,
+The settings are written to records/samples.json before their runs begin. A sweep that is resumed reads them from there,
 together with the results, and continues with the next setting.
 """
 
@@ -26,7 +26,7 @@ from systems.sweeps.grid import Plan, PlannedRun, Range
 from systems.sweeps.job import Outcome
 
 DIGITS = 4  # significant digits of a sampled number
-ATTEMPTS = 100  # draws, after which no setting is left that was not tried
+ATTEMPTS = 100  # the search ends after this many draws of settings that were tried before
 
 
 class Search:
@@ -34,7 +34,7 @@ class Search:
 
     Args:
         plan: The content of the sweep file.
-        file: Where the settings are kept, such as records/samples.json.
+        file: The file that keeps the settings, such as records/samples.json.
 
     Raises:
         BadRequest: The file holds the settings of a sweep with other factors.
@@ -52,14 +52,14 @@ class Search:
         for sample in self.samples:
             if set(sample) != set(plan.factors):
                 factors = ", ".join(plan.factors)
-                message = f"must hold settings of {factors}; found one of {', '.join(sample)}"
+                message = f"must hold settings of {factors}; found a setting of {', '.join(sample)}"
                 raise BadRequest(f"{file}: {message}; give a new folder, or the sweep file that was used before")
 
     def planned_runs(self, draw: bool = False) -> list[PlannedRun]:
         """Return the runs of the settings that were sampled so far.
 
         Args:
-            draw: If there are none, return those of a first setting, which is not recorded.
+            draw: If no setting was sampled, draw one and return its runs; the setting is not recorded.
         """
         samples = self.samples
         if draw and not samples:
@@ -70,7 +70,7 @@ class Search:
         return runs
 
     def next_runs(self) -> list[PlannedRun]:
-        """Sample the next setting and return its runs; none if the search has ended."""
+        """Sample the next setting and return its runs; return no runs if the search has ended."""
         if len(self.samples) >= self.plan.samples:
             return []
         sample = self.draw()
@@ -82,20 +82,20 @@ class Search:
         return grid.plan_sample(self.plan, len(self.samples) - 1, sample)
 
     def draw(self) -> dict[str, object] | None:
-        """Draw a setting that was not sampled before; None if there seems to be none."""
+        """Draw a setting that was not sampled before; None if `ATTEMPTS` draws give no such setting."""
         number = len(self.samples)
         for attempt in range(ATTEMPTS):
             seed = self.plan.seeds[0] * 1_000_003 + number * 1_009 + attempt
             self.study.sampler = optuna.samplers.TPESampler(seed=seed % 2**32)
             trial = self.study.ask(self.distributions)
-            self.study.tell(trial, state=TrialState.FAIL)  # `add` enters the setting again, with its result
+            self.study.tell(trial, state=TrialState.FAIL)  # `add` enters the setting again with its result
             sample = {key: self._rounded(key, value) for key, value in trial.params.items()}
             if sample not in self.samples:
                 return sample
         return None
 
     def add(self, run: PlannedRun, outcome: Outcome) -> None:
-        """Enter the outcome of a run; Optuna gets the mean over the seeds when the last of a setting has ended."""
+        """Add the outcome of a run. When all runs of a setting have ended, Optuna gets the mean over the seeds."""
         self.outcomes[run.name] = outcome
         for number, sample in enumerate(self.samples):
             runs = grid.plan_sample(self.plan, number, sample)
@@ -104,7 +104,7 @@ class Search:
                 self._enter(sample, [self.outcomes[name] for name in names])
 
     def _enter(self, sample: Mapping[str, object], outcomes: Sequence[Outcome]) -> None:
-        """Tell Optuna the result of a setting."""
+        """Add a setting with its result to Optuna's study."""
         sign = -1 if lower_is_better(self.plan.metric) else 1
         values = [sign * outcome.values[self.plan.metric] for outcome in outcomes if outcome.values]
         stopped = [outcome for outcome in outcomes if outcome.stopped]
@@ -116,12 +116,12 @@ class Search:
             result = {"state": TrialState.COMPLETE, "value": fmean(values)}
         try:
             trial = optuna.trial.create_trial(params=dict(sample), distributions=self.distributions, **result)
-        except ValueError:  # the sweep file has changed, and the setting lies outside its ranges
+        except ValueError:  # the sweep file has changed, and the setting is outside its ranges
             return
         self.study.add_trial(trial)
 
     def _rounded(self, key: str, value: object) -> object:
-        """Round a number from a range, but not beyond its ends."""
+        """Round a number from a range to `DIGITS` digits, but not beyond the ends of the range."""
         if not isinstance(value, float) or key not in self.plan.ranges:
             return value
         limits = self.plan.ranges[key]
@@ -129,7 +129,7 @@ class Search:
 
 
 def _distributions(plan: Plan) -> dict[str, BaseDistribution]:
-    """Return what Optuna samples each factor from."""
+    """Return the distribution from which Optuna samples each factor."""
     distributions: dict[str, BaseDistribution] = {}
     for factor, levels in plan.grid.items():
         distributions[factor] = CategoricalDistribution(list(levels))
@@ -139,6 +139,7 @@ def _distributions(plan: Plan) -> dict[str, BaseDistribution]:
 
 
 def _numbers(limits: Range) -> BaseDistribution:
+    """Return the distribution of the numbers in a range."""
     if limits.is_whole:
         return IntDistribution(limits.low, limits.high, log=limits.log)
     return FloatDistribution(limits.low, limits.high, log=limits.log)

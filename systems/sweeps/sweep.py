@@ -2,14 +2,14 @@
 
     python -m systems sweep FILE --data DIR --out SWEEP
 
-The sweep file (`systems.sweeps.grid`) says which runs to make. The sweep's folder holds
+The sweep file (`systems.sweeps.grid`) describes the runs. The sweep's folder holds
 
     results.csv    a row for each run: levels, seed, state, seconds, error, metrics (`evaluation report` reads it)
-    runs/NAME      each run: an ordinary run folder, trained, predicted with and scored
-    logs/NAME.log  what the run printed, with the traceback if it failed
-    records/       how long each run took, why it failed or was stopped, and the settings that a search sampled
+    runs/NAME      the run folder of each run, with its prediction and its score
+    logs/NAME.log  the output of each run, with the traceback if it failed
+    records/       the time that each run took, the reason if it failed or was stopped, and the settings of a search
 
-The same command skips runs that are done, resumes runs that were interrupted, and tries failed runs again.
+Run the command again to resume: it skips runs that are done, resumes interrupted runs, and tries failed runs again.
 """
 
 import contextlib
@@ -59,22 +59,25 @@ def sweep(
         out: The sweep's folder.
         split: The split to predict and score.
         cache: Folder of the cache.
-        address: HOST:PORT of a cluster, `auto` for the one on this machine; empty starts ray on this machine alone.
+        address: HOST:PORT of a cluster, or `auto` for the one on this machine (default: start Ray on this machine).
         cpus: Processors of each run.
         gpus: GPUs of each run (default: one if there are any).
-        dry: Only list the runs and time some steps.
+        dry: Only list the runs and estimate their time.
 
     Returns:
         The number of runs that failed.
 
     Raises:
-        BadRequest: The request cannot be carried out here, or another sweep is at work in the folder.
+        BadRequest: The request cannot be carried out on this machine, or another sweep is running in the folder.
         Faulty: The file, the data or runs in the folder are not valid; with every finding.
         OSError: A disk is full.
     """
     _check_resources(cpus, gpus)
     plan = grid.read(file)
-    runs = grid.extremes(plan) if plan.search else grid.plan_runs(plan, file)
+    if plan.search:
+        runs = grid.extremes(plan)
+    else:
+        runs = grid.plan_runs(plan, file)
     configs = grid.configure(plan, runs, file)
     if plan.stop_early:
         _check_monitors(configs)
@@ -105,8 +108,12 @@ def sweep(
         from systems.sweeps import timing
 
         here = [{"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}]
-        job = replace(job, gpus=default_gpus(here) if gpus is None else gpus)
-        timing.show(job, results, configs, dataset, None if address else count_slots(here, job))
+        if gpus is None:
+            job = replace(job, gpus=default_gpus(here))
+        slots = None
+        if not address:
+            slots = count_slots(here, job)
+        timing.show(job, results, configs, dataset, slots)
         return 0
     check_ray(address, f"sweeps need ray; {INSTALL}")
     with _only_sweep(job.out):
@@ -114,7 +121,7 @@ def sweep(
         if results.left:
             _make_runs(plan, job, results, search, address, gpus)
         else:
-            print(f"{total} runs, {total} of them done already")
+            print(f"{total} runs, {total} of them already done")
     print(results)
     return len(results.having(FAILED))
 
@@ -133,19 +140,21 @@ def _open_search(plan: Plan, job: Job) -> "Search":
 def _make_runs(
     plan: Plan, job: Job, results: Results, search: "Search | None", address: str, gpus: float | None
 ) -> None:
-    """Make the runs that are left; Ray Tune, which takes seconds to import, is imported only here."""
+    """Make the runs that are not done; Ray Tune, whose import takes seconds, is imported only here."""
     from systems.sweeps import tune
 
     if search:
         for run in results.having(DONE, STOPPED):
             search.add(run, results.outcomes[run.name])
     with tune.cluster(address) as nodes:
-        job = replace(job, gpus=default_gpus(nodes) if gpus is None else gpus)
+        if gpus is None:
+            job = replace(job, gpus=default_gpus(nodes))
         waiting = _in_order(results.having(OPEN, FAILED), plan)
         tune.make_runs(job, results, waiting, search, count_slots(nodes, job))
 
 
 def _check_resources(cpus: int, gpus: float | None) -> None:
+    """Check the processors and GPUs of each run."""
     if cpus < 1:
         raise BadRequest(f"--cpus must be 1 or more; found {cpus}")
     if gpus is None:
@@ -153,19 +162,22 @@ def _check_resources(cpus: int, gpus: float | None) -> None:
     is_share = 0 <= gpus <= 1
     is_whole = gpus > 1 and gpus % 1 == 0
     if not is_share and not is_whole:
-        raise BadRequest(f"--gpus must be a share of one, from 0 to 1, or a whole number; found {gpus:g}")
+        raise BadRequest(f"--gpus must be a share of a GPU from 0 to 1, or a whole number; found {gpus:g}")
 
 
 def _check_monitors(configs: Mapping[str, BaseModel]) -> None:
-    """Make sure that early stopping can compare the runs after each epoch."""
+    """Make sure that early stopping can compare the runs: all must have the same monitored value."""
     monitors = dict.fromkeys(str(getattr(config, "monitor", None)) for config in configs.values())
     if len(monitors) > 1:
-        message = "stop_early compares runs by the validation value that `monitor` names, which must be the same in all"
+        message = "with stop_early, all runs must have the same monitor, by which they are compared"
         raise BadRequest(f"{message}; found {', '.join(monitors)}: set one monitor, or leave stop_early out")
 
 
 def _check_metric(metric: str, split: Split, cache: Path) -> None:
-    """Make sure, before hours of training, that the metric can be computed: on clips with a caption of their own."""
+    """Make sure, before hours of training, that the metric can be computed.
+
+    A metric of captioning is computed on two clips, with their own captions as predictions.
+    """
     if metric in captioning.METRICS:
         few = Split(split.name, split.clips[:2])
         captions = tuple(next(iter(clip.captions), "") for clip in few.clips)
@@ -173,20 +185,21 @@ def _check_metric(metric: str, split: Split, cache: Path) -> None:
         if metric in score.unavailable:
             raise BadRequest(f"metric {metric} is not available: {score.unavailable[metric]}")
     elif not split.truth:
-        raise BadRequest(f"the split {split.name} has no truth to score {metric} by")
+        message = f"the split {split.name} must have captions or relevance for {metric}; found neither"
+        raise BadRequest(f"{message}: give another split with --split")
 
 
 def default_gpus(nodes: Sequence[Mapping[str, float]]) -> int:
-    """Return the GPUs of a run if the user gives no number: one if there are any."""
+    """Return the default number of GPUs of a run: one if there are any."""
     return int(any(node.get("GPU", 0) for node in nodes))
 
 
 def count_slots(nodes: Sequence[Mapping[str, float]], job: Job) -> int:
-    """Return how many runs fit at the same time; a run is on one node, and a share of a GPU is of one GPU.
+    """Return the number of runs that fit at the same time. A run needs one node, and a share of a GPU is of one GPU.
 
     Args:
-        nodes: The resources of each node, by ray's names.
-        job: What a run takes.
+        nodes: The resources of each node, by Ray's names.
+        job: The job, which has the processors and GPUs of a run.
 
     Raises:
         BadRequest: No run fits.
@@ -201,17 +214,17 @@ def count_slots(nodes: Sequence[Mapping[str, float]], job: Job) -> int:
             fit = min(fit, gpus * int(1 / job.gpus))
         slots += fit
     if not slots:
-        has = ", ".join(f"{node.get('CPU', 0):g} and {node.get('GPU', 0):g}" for node in nodes)
-        asked = f"{job.cpus} processors and {job.gpus:g} GPUs"
-        raise BadRequest(f"a run asks for {asked} of one machine, but there are {has}; ask for fewer")
+        available = ", ".join(f"{node.get('CPU', 0):g} and {node.get('GPU', 0):g}" for node in nodes)
+        needed = f"{job.cpus} processors and {job.gpus:g} GPUs"
+        raise BadRequest(f"a run needs {needed} on one machine; found {available}: lower --cpus or --gpus")
     return slots
 
 
 def _in_order(runs: Sequence[PlannedRun], plan: Plan) -> list[PlannedRun]:
-    """Sort runs seed by seed, so that an early look at the results sees every setting.
+    """Sort runs by seed first, so that early results include every setting.
 
-    The first factor changes fastest. It often is the encoder: workers that begin with different encoders do not wait
-    for one of them to embed. The runs of a search stay in the order of the samples.
+    The first factor changes fastest. It is often the encoder, and workers that begin with different encoders do not
+    wait for each other's embeddings. The runs of a search keep the order of the samples.
     """
     if plan.search:
         return list(runs)
@@ -228,13 +241,13 @@ def _in_order(runs: Sequence[PlannedRun], plan: Plan) -> list[PlannedRun]:
 
 @contextlib.contextmanager
 def _only_sweep(out: Path) -> Iterator[None]:
-    """Keep other sweeps out of the folder until the block ends."""
+    """Allow no other sweep in the folder until the block ends."""
     out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / "lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise BadRequest(f"{out}: another sweep is at work there; wait for it, or stop it") from None
+        raise BadRequest(f"{out}: another sweep is running there; wait until it ends, or stop it") from None
     try:
         yield
     finally:

@@ -1,6 +1,6 @@
 """The dry run of a sweep: list its runs, and estimate how long they take.
 
-The estimate comes from the runs that are done, or else from a few steps that are timed.
+The estimate is the mean time of the runs that are done. If no run is done, a few training steps are timed.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from systems.sweeps.job import Job, describe_run
 from systems.sweeps.results import DONE, Results, duration
 from systems.training import Collate, Run, Schedule
 
-CLIPS, STEPS = 48, 4  # that are timed
+CLIPS, STEPS = 48, 4  # the clips of each split and the training steps that are timed
 LOADING = "[_TrainingEpochLoop].train_dataloader_next"  # the profiler's names
 SAVING = "[Callback]Course.on_train_epoch_end"
 
@@ -38,9 +38,9 @@ class TimedRun(Run):
     """A run of a few steps on a few clips, from which the time of all steps on all clips is estimated.
 
     Attributes:
-        shares: For each split, how many times more clips it has.
-        spent: Seconds that each `fit` took.
-        estimates: Seconds that each `fit` would take on all clips.
+        shares: For each split, the number of all its clips divided by the number of clips here.
+        spent: Seconds that each `fit` took here.
+        estimates: Seconds that each `fit` would take on all clips, for all epochs.
     """
 
     shares: Mapping[str, float] = field(default_factory=dict)
@@ -53,14 +53,14 @@ class TimedRun(Run):
         train: Sequence,
         validation: Sequence,
         collate: Collate,
-        plan: Schedule,
+        schedule: Schedule,
     ) -> None:
         """Take some steps of one epoch, and estimate how long all epochs take."""
         profiler, began = SimpleProfiler(), time.perf_counter()
         flags = {**self.flags, "profiler": profiler, "limit_train_batches": STEPS}
         items = math.ceil(len(train) * self.shares[DEVELOPMENT])
-        batch = min(plan.batch, items)
-        short = plan.model_copy(update={"epochs": 1, "batch": batch})
+        batch = min(schedule.batch, items)
+        short = schedule.model_copy(update={"epochs": 1, "batch": batch})
         enough = ConcatDataset([train] * math.ceil(STEPS * batch / len(train)))
         super(TimedRun, replace(self, flags=flags)).fit(module, enough, validation, collate, short)
         seconds = profiler.recorded_durations
@@ -69,19 +69,19 @@ class TimedRun(Run):
         step = fmean(steps[1:] or steps) + fmean(loads)  # the first step warms up
         validating = (epoch - sum(steps) - sum(loads)) * self.shares[VALIDATION]
         whole_epoch = math.ceil(items / batch) * step + validating + sum(seconds[SAVING])
-        self.estimates.append(plan.epochs * whole_epoch)
+        self.estimates.append(schedule.epochs * whole_epoch)
         self.spent.append(time.perf_counter() - began)
 
 
 def show(job: Job, results: Results, configs: Mapping[str, BaseModel], dataset: Dataset, slots: int | None) -> None:
-    """Print a sweep's runs, and how long those take that are not done.
+    """Print a sweep's runs, and an estimate of the time that the runs take that are not done.
 
     Args:
         job: What the runs have in common.
-        results: The runs and their state.
+        results: The runs and their states.
         configs: The config of each run.
         dataset: The splits to train on.
-        slots: The number of runs at the same time; None if only the cluster knows.
+        slots: The number of runs at the same time; None if it depends on a cluster.
     """
     runs = results.runs
     rows = [[run.name, *run.levels.values(), run.seed, results.state(run)] for run in runs]
@@ -93,29 +93,33 @@ def show(job: Job, results: Results, configs: Mapping[str, BaseModel], dataset: 
     if not left:
         print(text)
         return
-    took = [results.outcomes[run.name].seconds for run in results.having(DONE)]
-    took = [seconds for seconds in took if not math.isnan(seconds)]
-    if took:
-        mean, how = fmean(took), f"those that are done took {duration(fmean(took))} on average"
+    seconds_of_done = [results.outcomes[run.name].seconds for run in results.having(DONE)]
+    seconds_of_done = [seconds for seconds in seconds_of_done if not math.isnan(seconds)]
+    if seconds_of_done:
+        mean = fmean(seconds_of_done)
+        how = f"the runs that are done took {duration(mean)} on average"
     else:
-        times = estimate(job, runs, configs, dataset)
-        if times is None:
-            print(f"{text}; {job.system} does not train by Run.fit: there are no steps to time, and so no estimate")
+        seconds_of_runs = estimate(job, runs, configs, dataset)
+        if seconds_of_runs is None:
+            print(f"{text}; no estimate, because {job.system} does not train with Run.fit, whose steps could be timed")
             return
-        mean = fmean(times.values())
-        how = f"{STEPS} steps timed with each level, for all epochs; embedding and predicting add to it"
-    total = mean * left
-    together = f", {total / 3600 / slots:.2g} h of {slots}" if slots else ""
-    print(f"{text}; about {total / 3600:.2g} h of one worker{together} ({how})")
+        mean = fmean(seconds_of_runs.values())
+        how = f"{STEPS} steps were timed with each level, for all epochs; embedding and predicting take more time"
+    hours = mean * left / 3600
+    text += f"; about {hours:.2g} h on one worker"
+    if slots:
+        text += f", {hours / slots:.2g} h on {slots}"
+    print(f"{text} ({how})")
 
 
 def estimate(
     job: Job, runs: Sequence[PlannedRun], configs: Mapping[str, BaseModel], dataset: Dataset
 ) -> dict[str, float] | None:
-    """Estimate how long each run trains at most; training may stop before its last epoch.
+    """Estimate the longest time that each run may train; training may stop before its last epoch.
 
-    The first setting is timed, and each setting that differs from it in one level. The differences are added up for
-    the other settings. A setting that cannot be trained gives a warning; the first one must be one that can.
+    The first setting is timed, and each setting that differs from it in one level. For any other setting, the
+    differences of its levels are added up. A setting that cannot be trained gives a warning; the first setting must be
+    one that can.
 
     Args:
         job: What the runs have in common.

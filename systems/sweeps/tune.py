@@ -1,16 +1,16 @@
 """Make the runs of a sweep with Ray Tune: its scheduler, failure handling, early stopping and reused actors.
 
-Each run is a trial of Tune. A trial's actor trains, predicts and scores in a thread, and keeps the libraries and the
-data for the trials after it. Tune replaces an actor that dies, and its run resumes from the run's own checkpoints.
+Each run is a trial of Tune. The trial's actor trains, predicts and scores in a thread, and keeps the libraries and the
+data for later trials. If an actor dies, Tune replaces it, and the run resumes from its own checkpoints.
 
 With `stop_early: asha`, a run reports its monitored validation value after each epoch and waits for Tune's decision.
 ASHA (Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning") compares runs after 1, 4, 16, 64, …
-epochs: a run continues if its value is in the best quarter of the runs that came so far. A run that is stopped keeps
-its checkpoints and can be resumed. A run that has trained to its end is not stopped.
+epochs: a run continues if its value is in the best quarter of the runs that have reached this epoch so far. A run that
+is stopped keeps its checkpoints and can be resumed. A run that has finished training is not stopped.
 
-The run folders and the sweep's records say what is done; nothing is read back from Tune's own files. `Tuner.restore`
-would bind a sweep to the runs that were planned when it began, and to Tune's last snapshot. So a sweep whose file got
-another seed or level, or whose results were deleted in part, continues too.
+The run folders and the sweep's records show what is done; Tune's own files are not read. `Tuner.restore` would limit a
+sweep to the runs that were planned when it began, and to Tune's last snapshot. Without it, a sweep can be resumed after
+a seed or level was added to its file, or after some of its results were deleted.
 """
 
 import contextlib
@@ -44,15 +44,15 @@ from systems.workers import MESSAGE_LENGTH, environment, start_ray
 if TYPE_CHECKING:
     from systems.sweeps.search import Search
 
-LOGGERS = ("ray", "ray.tune", "ray.air", "ray.train")  # quiet: the live table and the results tell what happens
-DEATHS = 3  # of the workers that make a run, after which it counts as failed
-MOST_EPOCHS = 4**8  # up to which ASHA compares runs
-FOLDER = ".tune"  # of Tune's own files, in the sweep's folder; removed at the end
-TUNE_FAILURE = r"Failure # \d+ \(occurred at [^)]*\)"  # precedes each failure of a trial in Tune's text
+LOGGERS = ("ray", "ray.tune", "ray.air", "ray.train")  # silenced: the live table and the results show what happens
+DEATHS = 3  # a run fails after this many workers have died while making it
+MOST_EPOCHS = 4**8  # the largest number of epochs after which ASHA compares runs
+FOLDER = ".tune"  # Tune's own files, in the sweep's folder; removed at the end
+TUNE_FAILURE = r"Failure # \d+ \(occurred at [^)]*\)"  # the text of Tune before each failure of a trial
 ENVIRONMENT = {
-    "RAY_AIR_NEW_OUTPUT": "0",  # whose verbosity 0 prints tables
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints tables even with verbosity 0
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no copies of the results as CSV, JSON and TensorBoard files
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the last report of a run is no epoch
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the last report of a run is the outcome, without an epoch
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the sweep at once
 }
 
@@ -61,7 +61,7 @@ ENVIRONMENT = {
 
 
 class TrialThread:
-    """A run that is made in a thread and, with early stopping, waits after each epoch for permission to continue."""
+    """A thread that makes a run. With early stopping, it waits after each epoch for permission to continue."""
 
     def __init__(self, worker: Worker, run: PlannedRun):
         self.worker, self.run = worker, run
@@ -71,7 +71,7 @@ class TrialThread:
         self.is_waiting = False
 
     def next_report(self) -> dict:
-        """Begin or continue the run, and return what it reports next: an epoch, or its outcome."""
+        """Start or continue the run, and return its next report: an epoch or its outcome."""
         if self.is_waiting:
             self.is_waiting = False
             self.answers.put(True)
@@ -83,7 +83,7 @@ class TrialThread:
         return report
 
     def stop(self) -> None:
-        """End the run where it waits; nothing to do if it has ended."""
+        """End the run if it waits for permission to continue."""
         if self.is_waiting:
             self.answers.put(False)
             self.thread.join()
@@ -93,7 +93,7 @@ class TrialThread:
             after_epoch = self._ask if self.worker.job.stop_early else None
             outcome = self.worker.make(self.run, after_epoch)
             self.reports.put({"outcome": outcome._asdict(), "done": True})
-        except BaseException as error:  # also SystemExit, or `next_report` would wait forever
+        except BaseException as error:  # also SystemExit; otherwise `next_report` would wait forever
             self.reports.put(error)
 
     def _ask(self, values: Sequence[float]) -> bool:
@@ -103,10 +103,10 @@ class TrialThread:
 
 
 class RunTrainable(tune.Trainable):
-    """Makes runs for Tune, one after another in the same process."""
+    """The trainable of Tune, which makes runs one after another in the same process."""
 
     def setup(self, config: dict) -> None:
-        """Prepare the first run; libraries and data are kept for the others."""
+        """Prepare the first run; libraries and data are kept for later runs."""
         self.worker = Worker(config["job"])
         self.training = TrialThread(self.worker, config["run"])
 
@@ -129,7 +129,7 @@ class RunTrainable(tune.Trainable):
 
 
 class Suggestions(Searcher):
-    """Gives Tune the planned runs in their order, and then those that a search samples."""
+    """The searcher of Tune, which returns the planned runs in their order, and then the runs that a search samples."""
 
     def __init__(self, job: Job, results: Results, waiting: Sequence[PlannedRun], search: "Search | None"):
         super().__init__()
@@ -147,20 +147,21 @@ class Suggestions(Searcher):
         return {"run": self.waiting.popleft(), "job": self.job}
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
-        """Do nothing: `Recorder` tells the search."""
+        """Do nothing: `Recorder` adds the outcome to the search."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Save nothing: the run folders and the sweep's records say what is done."""
+        """Save nothing: the run folders and the sweep's records show what is done."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Restore nothing."""
 
 
 class Recorder(tune.Callback):
-    """Records how each trial ends, and keeps the live table up to date.
+    """The callback of Tune, which records the outcome of each trial and updates the live table.
 
     Attributes:
-        fault: Why the sweep must end now; raised between two steps of Tune, which hides errors within a step.
+        fault: The reason why the sweep must end now. It is raised between two steps of Tune, because Tune hides errors
+            within a step.
     """
 
     def __init__(self, job: Job, results: Results, search: "Search | None", table: LiveTable, slots: int):
@@ -169,7 +170,7 @@ class Recorder(tune.Callback):
         self.fault: Exception | None = None
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
-        """Record a run that was made or stopped early."""
+        """Record a run that is done, has failed or was stopped early."""
         self.deaths_in_a_row = 0
         result = trial.last_result
         if "outcome" in result:
@@ -183,7 +184,7 @@ class Recorder(tune.Callback):
             self._record(trial, outcome)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
-        """Count the death of a worker whose run is tried again."""
+        """Count the death of a worker; its run is tried again."""
         self._count_death(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
@@ -211,11 +212,11 @@ class Recorder(tune.Callback):
         self.deaths_in_a_row += 1
         if self.deaths_in_a_row >= DEATHS * (self.slots + 1):
             logs = self.job.out / "logs"
-            self.fault = BadRequest(f"workers die one after another ({_last_error(trial)}); see {logs}")
+            self.fault = BadRequest(f"workers die one after another ({_last_error(trial)}); read the logs in {logs}")
 
 
 def _last_error(trial: Trial) -> str:
-    """Return in one line why a trial's worker died."""
+    """Return the reason why a trial's worker died, in one line."""
     last = re.split(TUNE_FAILURE, str(trial.get_error()))[-1]
     return printable(" ".join(last.split())[:MESSAGE_LENGTH])
 
@@ -226,13 +227,13 @@ def make_runs(job: Job, results: Results, waiting: Sequence[PlannedRun], search:
     Args:
         job: What the runs have in common.
         results: The results, which are kept up to date.
-        waiting: The planned runs that are to be made, in their order.
-        search: Where more runs come from (default: nowhere).
+        waiting: The planned runs to make, in this order.
+        search: The search that samples more runs, if any.
         slots: The number of runs to make at the same time.
 
     Raises:
         OSError: A disk is full.
-        BadRequest: Workers die whatever run they are given.
+        BadRequest: Workers die one after another, in any run.
     """
     table = LiveTable(results, slots)
     recorder = Recorder(job, results, search, table, slots)
@@ -266,7 +267,7 @@ def make_runs(job: Job, results: Results, waiting: Sequence[PlannedRun], search:
 
 
 def _asha(results: Results) -> TrialScheduler:
-    """Return the scheduler that stops runs early; it knows the runs that ended before."""
+    """Return the scheduler that stops runs early; it also compares with the runs that ended before."""
     scheduler = ASHAScheduler(
         time_attr="epoch",
         metric="value",
@@ -286,16 +287,16 @@ def _asha(results: Results) -> TrialScheduler:
 
 @contextlib.contextmanager
 def cluster(address: str) -> Iterator[list[dict[str, float]]]:
-    """Join a cluster or start ray on this machine, unless that has been done; leave it at the end of the block.
+    """Within the block, join a cluster or start Ray on this machine, unless Ray is initialised already.
 
     Args:
-        address: HOST:PORT of a cluster, `auto`, or empty for this machine alone.
+        address: HOST:PORT of a cluster, `auto` for the one on this machine, or empty for this machine alone.
 
     Yields:
-        The resources of each node, by ray's names.
+        The resources of each node, by Ray's names.
 
     Raises:
-        BadRequest: The cluster does not answer, or ray does not start.
+        BadRequest: The cluster does not answer, or Ray does not start.
     """
     is_ours = not ray.is_initialized()
     if is_ours:

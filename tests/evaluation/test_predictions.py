@@ -89,6 +89,13 @@ def test_what_cannot_be_read_says_nothing_of_its_header(tmp_path):
         ("file_name;caption_predicted\na.wav;A dog, barking.\nb.wav;A; b\n", [SEMICOLONS]),
         ('"file_name";"caption_predicted"\n"a.wav";"A dog, barking."\n', [SEMICOLONS]),
         ("file_name,caption\na.wav,b\n", ["one column 'caption_predicted'; found 'file_name', 'caption'"]),
+        (  # such as a matrix of scores, whose header names every clip
+            ",".join(["file_name", *map(str, range(1000)), "caption"]) + "\n",
+            [
+                "one column 'caption_predicted'; found 'file_name', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', "
+                "'10', '11', '12', '13', '14', '15', '16', '17', '18', and 982 more"
+            ],
+        ),
         ("file_name,file_name,caption_predicted\n", ["one column 'file_name'; found 'file_name', 'file_name'"]),
         (
             "file_name,caption_predicted\na.wav,A dog, barking.\nb.wav\n",
@@ -500,7 +507,7 @@ def test_a_matrix_of_short_numbers_ranks_alike(tmp_path):
         (("2.5", "1e999"), [":3: b.wav: error: must be a finite number; found '1e999'"]),
         (("2.5", "1_0"), [":3: b.wav: error: must be a finite number; found '1_0'"]),
         (("2.5", "٣"), [":3: b.wav: error: must be a finite number; found '٣'"]),
-        (("2.5,3.5", "x,-inf"), [":3: b.wav: error: must be a finite number; found 'x', and so in 1 more columns"]),
+        (("2.5,3.5", "x,-inf"), [":3: b.wav: error: must be a finite number; found 'x', and 1 more in this row"]),
         (
             ("2.5,3.5", "x"),
             [

@@ -2,7 +2,7 @@
 
 import pytest
 
-from evaluation.text import lookalike, printable, table, unknown_key
+from evaluation.text import first_items, lookalike, printable, table, unknown_key
 
 
 @pytest.mark.parametrize("text", ["plain – text, 日本語 🐕", "a\u2028b\x85c\u202ed", "\ud800\udfff", "\0\r\n\t\x1b"])
@@ -48,6 +48,18 @@ def test_unknown_key(key, hint):
 
 def test_an_unknown_key_is_escaped_once():
     assert unknown_key("a\n\\", ["b"], "split") == r"unknown split 'a\n\\'; there are: b"
+
+
+@pytest.mark.parametrize(
+    ("items", "text"),
+    [([], ""), (["a"], "a"), (["a", "b"], "a, b"), (["a", "b", "c"], "a, b, and 1 more")],
+)
+def test_first_items(items, text):
+    assert first_items(items, limit=2) == text
+
+
+def test_first_items_on_lines_of_their_own():
+    assert first_items(("a", "b", "c", "d"), limit=1, separator="\n  ") == "a\n  and 3 more"
 
 
 def test_a_table_is_text():

@@ -1,4 +1,4 @@
-"""What tests of trained runs share: what a run holds, and how one is cut off."""
+"""Helpers for tests of trained runs: read a run folder, and interrupt a run."""
 
 import contextlib
 import csv
@@ -26,7 +26,13 @@ def rows(run):
 
 
 def assert_captions_do_not_depend_on_the_batch(model, audio, lengths):
-    """Each of (N, samples) sounds of (N,) lengths has the same caption and log-probability alone, without padding."""
+    """Check that a sound has the same caption and log-probability in a batch as alone, without padding.
+
+    Args:
+        model: The captioner.
+        audio: The batch, (N, samples).
+        lengths: (N,), the samples of each sound.
+    """
     with torch.inference_mode():
         together, scores = model.caption_scored(audio, lengths)
         for row, length in enumerate(lengths):
@@ -61,22 +67,22 @@ def interrupt(original, *args, **kwargs):
 
 
 def lose_interrupt(original, *args, **kwargs):
-    """Ctrl-C where it is caught and lost, as in a finaliser."""
+    """Send Ctrl-C in a place that catches and loses it, as a finaliser does."""
     with contextlib.suppress(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
     return original(*args, **kwargs)
 
 
 def cut_off(work, owner, name, count=1, how=kill):
-    """Do something in another process, in which `how` takes the place of a call; return its exit status.
+    """Run a command in another process, in which `how` replaces one call of a function; return its exit status.
 
-    The process is a fork of this one: it has imported all libraries already, and what is done to `owner` ends with it.
+    The process is a fork of this one: all libraries are imported already, and the change to `owner` ends with it.
 
     Args:
-        work: Words of a command line of `systems`, or a function.
-        owner: Module or class.
-        name: Its function.
-        count: Which of the function's calls it is.
+        work: The words of a command of `systems`, or a function.
+        owner: A module or class.
+        name: The name of a function in it.
+        count: The number of the call that is replaced, from 1.
         how: Takes the original function and its arguments.
     """
     original, calls, status = getattr(owner, name), [], 99

@@ -306,7 +306,7 @@ def test_published_figures_stand_beside_measured_ones(place, tmp_path, capsys):
     assert command(parser(), [*asked, "--by", "sizes"]) == 2
     assert "--by: unknown factor 'sizes'; did you mean 'size'?" in capsys.readouterr().err
     assert command(parser(), asked) == 2
-    assert "--sweep and --by belong together" in capsys.readouterr().err
+    assert "--sweep and --by must be given together" in capsys.readouterr().err
     for run in runs:
         (sweep / "runs" / run.name).rename(run)
 

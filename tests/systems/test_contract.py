@@ -1,4 +1,4 @@
-"""Any module with the three names is a system."""
+"""Any module with the three names of the contract is a system."""
 
 import sys
 
@@ -75,7 +75,7 @@ def loud_and_quiet(tmp_path):
     return folder
 
 
-def test_a_teams_module_goes_the_whole_road(team, loud_and_quiet, tmp_path, capsys):
+def test_a_teams_module_is_trained_and_predicts(team, loud_and_quiet, tmp_path, capsys):
     run = tmp_path / "run"
     assert command(parser(), ["train", team, "--data", str(loud_and_quiet), "--run", str(run), "--set", "gain=2"]) == 0
     assert yaml.safe_load((run / "config.yaml").read_text())["config"] == {"gain": 2.0}
@@ -94,7 +94,7 @@ def test_predicting_without_a_run(tmp_path, loud_and_quiet, capsys):
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "config.yaml").write_text("system: baseline.retriever")
     assert command(parser(), ["predict", str(tmp_path / "begun"), "--data", str(loud_and_quiet)]) == 2
-    assert "training has not come to the end of an epoch; give the same training command" in capsys.readouterr().err
+    assert "no epoch of the training has ended; run the same training command" in capsys.readouterr().err
     (tmp_path / "begun" / "checkpoints").mkdir()
     (tmp_path / "begun" / "checkpoints" / "best.ckpt").write_bytes(b"half a checkpoint")
     assert command(parser(), ["predict", str(tmp_path / "begun"), "--data", str(loud_and_quiet)]) == 2
@@ -103,7 +103,7 @@ def test_predicting_without_a_run(tmp_path, loud_and_quiet, capsys):
     torch.save(state, tmp_path / "begun" / "checkpoints" / "best.ckpt")
     assert command(parser(), ["predict", str(tmp_path / "begun"), "--data", str(loud_and_quiet)]) == 2
     expected = (
-        "the config in it is none of baseline.retriever as it is now (no_such_key: Extra inputs are not permitted)"
+        "must hold a config that baseline.retriever accepts now; found no_such_key: Extra inputs are not permitted: put"
     )
     assert expected in capsys.readouterr().err
     (tmp_path / "begun" / "config.yaml").write_text("- no run")
@@ -111,7 +111,7 @@ def test_predicting_without_a_run(tmp_path, loud_and_quiet, capsys):
     assert "config.yaml: error: must be a mapping of keys to values; found a list" in capsys.readouterr().err
 
 
-def test_all_unusable_sounds_are_named(team, loud_and_quiet, monkeypatch):
+def test_all_unusable_sounds_are_reported(team, loud_and_quiet, monkeypatch):
     monkeypatch.setattr(contract, "CLIPS_PER_BATCH", 2)
     split = read_dataset(loud_and_quiet)[EVALUATION]
     for clip in split.clips[3:5]:
@@ -123,7 +123,7 @@ def test_all_unusable_sounds_are_named(team, loud_and_quiet, monkeypatch):
 
 
 class Echo:
-    """Says how long a clip is."""
+    """A captioner that gives the length of a clip."""
 
     sample_rate = 8000
 
@@ -181,7 +181,7 @@ def test_a_caption_is_one_line_and_not_empty(loud_and_quiet, caption):
     model = Echo()
     model.caption = lambda audio, lengths: [caption] * len(lengths)
     split = read_dataset(loud_and_quiet)[EVALUATION]
-    with pytest.raises(BadRequest, match="a caption must be one line of text, and not empty; that of ' clip, number"):
+    with pytest.raises(BadRequest, match=r"must be one line of text that is not empty; found .* for ' clip, number"):
         contract.captions(model, split, device=torch.device("cpu"))
 
 
@@ -211,7 +211,7 @@ def test_a_log_probability_that_is_not_finite_is_refused(loud_and_quiet):
 def test_each_clip_gets_one_caption(loud_and_quiet):
     model = Echo()
     model.caption = lambda audio, lengths: ["one"]
-    with pytest.raises(BadRequest, match="caption gives 1 captions for 12 clips; it must give each one"):
+    with pytest.raises(BadRequest, match="caption must give one caption for each clip; found 1 captions for 12 clips"):
         contract.captions(model, read_dataset(loud_and_quiet)[EVALUATION], device=torch.device("cpu"))
 
 
@@ -219,10 +219,10 @@ def test_each_clip_gets_one_caption(loud_and_quiet):
     ("name", "message"),
     [
         ("no_such_module", "no module 'no_such_module'; give a system's import name, such as baseline.retriever"),
-        (".retriever", "no module '.retriever'; give a system's import name"),
-        ("./retriever.py", "no module './retriever.py'; give a system's import name"),
+        (".retriever", "no module '.retriever'; did you mean 'baseline.retriever'? give a system's import name"),
+        ("./retriever.py", "no module './retriever.py'; did you mean 'baseline.retriever'? give a system's"),
         ("baseline.nothing", "no module 'baseline.nothing'; give a system's import name"),
-        ("json", "the module json is no system: it must have Config, train, load_model; no Config"),
+        ("json", "the module json is no system: it must have Config, train, load_model; found no Config"),
     ],
 )
 def test_other_modules_are_refused(name, message):

@@ -1,4 +1,4 @@
-"""The list of systems is what lies in the rooms, and says what is true of them."""
+"""The list of systems shows what is in this checkout, and what it says is true."""
 
 import subprocess
 import sys
@@ -15,18 +15,40 @@ from systems.parts.vocabulary import from_captions
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_baselines_are_found(capsys):
-    found = {one.name: one for one in listing.systems()}
-    assert found["baseline.retriever"].task == "retrieval"
-    assert found["baseline.captioner"].task == "captioning"
-    for one in found.values():
-        assert one.paper
-        assert one.parameters
-        assert one.configs
-        for config in one.configs:  # each is a config that the module takes
-            contract.configure(contract.system(one.name).Config, ROOT / config)
+def test_the_baselines_are_found():
+    systems = {system.name: system for system in listing.systems()}
+    assert systems["baseline.retriever"].task == "retrieval"
+    assert systems["baseline.captioner"].task == "captioning"
+    for system in systems.values():
+        assert system.paper
+        assert system.parameters
+        assert system.configs
+        for config in system.configs:  # each is a config that the module accepts
+            contract.configure(contract.system(system.name).Config, ROOT / config)
+
+
+def test_the_list_fits_100_columns_in_the_order_of_numbers(capsys):
     assert command(parser(), ["list"]) == 0
-    assert "baseline/{retriever,retriever-published}.yaml" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 100
+    assert "baseline/: retriever.yaml, retriever-published.yaml" in printed
+    words = printed.replace(",", "").split()
+    assert words.index("system-2.yaml") < words.index("system-10.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("baseline.retreiver", "baseline.retriever"),
+        ("retriever", "baseline.retriever"),
+        ("atae", "systems.atae"),
+        ("systems.clipaac", "systems.clip_aac"),
+        ("baseline.nothing", None),
+        ("json", None),
+    ],
+)
+def test_the_system_that_was_meant(name, meant):
+    assert listing.closest_name(name) == meant
 
 
 @pytest.mark.parametrize("words", [2, 7])
@@ -46,11 +68,19 @@ def test_systems_of_one_file_and_of_several_are_found(tmp_path):
     (deep / "model.py").write_text(source)
     (deep / "configs" / "small.yaml").touch()
     (deep / "published.yaml").touch()
+    for number in (10, 2):
+        (tmp_path / "systems" / f"flat-{number}.yaml").touch()
     (tmp_path / "systems" / "flat.py").write_text('PAPER = "Someone 2021"\n' + source.replace("embed_audio", "caption"))
     (tmp_path / "systems" / "part.py").write_text("def train(): ...\n")
     assert listing.systems(tmp_path) == [
-        listing.Found("systems.deep", "retrieval", "", "1,234", (Path("systems/deep/configs/small.yaml"),)),
-        listing.Found("systems.flat", "captioning", "Someone 2021", "", ()),
+        listing.System("systems.deep", "retrieval", "", "1,234", (Path("systems/deep/configs/small.yaml"),)),
+        listing.System(
+            "systems.flat",
+            "captioning",
+            "Someone 2021",
+            "",
+            (Path("systems/flat-2.yaml"), Path("systems/flat-10.yaml")),
+        ),
     ]
 
 

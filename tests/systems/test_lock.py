@@ -1,4 +1,4 @@
-"""One training at a time in a run folder, however a process ends."""
+"""One training at a time in a run folder, even after a process was killed."""
 
 import os
 import signal
@@ -57,7 +57,7 @@ def test_other_processes_of_one_training_do_not_wait(other, tmp_path, monkeypatc
         pass
 
 
-def test_a_folder_without_a_run_is_removed_again(tmp_path):
+def test_a_folder_that_is_no_run_is_removed(tmp_path):
     with pytest.raises(ZeroDivisionError), locked(tmp_path / "new" / "run"):
         raise ZeroDivisionError
     assert not (tmp_path / "new" / "run").exists()

@@ -1,4 +1,4 @@
-"""Quieter logs of other libraries."""
+"""Less output from the loggers of other libraries."""
 
 import logging
 
@@ -7,7 +7,7 @@ import pytest
 from systems.logs import quiet
 
 
-def test_levels_are_as_before_after_the_block():
+def test_the_levels_are_restored_after_the_block():
     logger = logging.getLogger("somebody.else")
     logger.setLevel(logging.INFO)
     with pytest.raises(ValueError, match="stop"), quiet(logging.ERROR, "somebody.else"):

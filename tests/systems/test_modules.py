@@ -1,4 +1,4 @@
-"""A run may name the kit's modules, installed ones and those that the user allows; no other is even imported."""
+"""A run may name the kit's modules, installed ones and those that the user trusts; no other is even imported."""
 
 import importlib
 import json
@@ -23,7 +23,7 @@ REFUSAL = (
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder that modules are imported from, as the working directory is, and what a download may have put there."""
+    """A folder on the path, like the working directory, with modules that a download may have put there."""
     (tmp_path / "ran").mkdir()
     for name in (
         "runs/evil/payload.py",
@@ -70,9 +70,9 @@ def test_other_modules_are_refused_before_they_are_imported(place, name, found):
     before = set(sys.modules)
     with pytest.raises(modules.UntrustedModule) as refusal:
         modules.must_be_trusted(name, "no such module")
-    said = str(refusal.value)
-    assert said.startswith(f"{REFUSAL}; it names {name}, which is in ")
-    assert f"{found}: read that code, and if you trust it, add --trust {name} " in said
+    message = str(refusal.value)
+    assert message.startswith(f"{REFUSAL}; it names {name}, which is in ")
+    assert f"{found}: read that code, and if you trust it, add --trust {name} " in message
     assert set(sys.modules) == before
     assert not ran(place)
 
@@ -93,7 +93,7 @@ def test_other_modules_are_refused_before_they_are_imported(place, name, found):
         "baseline.nothing",
     ],
 )
-def test_what_is_no_module_is_not_imported(place, name):
+def test_names_of_no_module_are_not_imported(place, name):
     with pytest.raises(BadRequest, match=r"^no such module$"):
         modules.must_be_trusted(name, "no such module")
     assert not ran(place)
@@ -104,7 +104,7 @@ def test_the_kit_s_modules_and_installed_ones_may_be_named(place, name):
     modules.must_be_trusted(name, "no such module")
 
 
-def test_a_folder_without_init_in_the_kit_is_not_of_the_kit(place, monkeypatch):
+def test_a_folder_without_init_is_not_part_of_the_kit(place, monkeypatch):
     monkeypatch.setattr(modules, "ROOT", place / "work")
     monkeypatch.setattr(modules, "ROOMS", ("shadowed",))
     (place / "work" / "shadowed" / "run").mkdir()
@@ -114,7 +114,7 @@ def test_a_folder_without_init_in_the_kit_is_not_of_the_kit(place, monkeypatch):
         modules.must_be_trusted("shadowed.run.payload", "no such module")
 
 
-def test_what_is_trusted_may_be_named_within_the_block_only(place):
+def test_trusted_modules_may_be_named_within_the_block_only(place):
     with modules.trusting(["runs.packed.payload"]):
         modules.must_be_trusted("runs.packed.payload", "no such module")
         with pytest.raises(modules.UntrustedModule):
@@ -193,9 +193,9 @@ def test_predict_and_floors_do_not_run_the_code_of_a_run(place, clotho_like, cap
         ([str(run), "--retriever", str(run), "--data", str(data)], floors.parser()),
     ):
         assert command(of, asked) == 2
-        said = capsys.readouterr().err.splitlines()[-1]
-        assert said.startswith(line)
-        assert "add --trust runs.evil.payload" in said
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert message.startswith(line)
+        assert "add --trust runs.evil.payload" in message
     assert not ran(place)
 
 
@@ -214,7 +214,7 @@ def test_check_does_not_run_the_code_of_a_run(place, capsys, system):
         ("systems.atae", {"audio_encoder": "runs.evil.payload"}, "runs.evil.payload is no HEAR module"),
     ],
 )
-def test_what_the_user_allows_is_imported(place, clotho_like, capsys, system, config, message):
+def test_modules_that_the_user_trusts_are_imported(place, clotho_like, capsys, system, config, message):
     run = downloaded(place, system, config)
     asked = ["predict", str(run), "--data", str(clotho_like()), "--trust", "runs.evil.payload"]
     assert command(parser(), asked) == 2
@@ -222,7 +222,7 @@ def test_what_the_user_allows_is_imported(place, clotho_like, capsys, system, co
     assert ran(place) == {"runs.evil.payload"}
 
 
-def test_what_the_user_names_needs_no_permission(place, clotho_like, capsys):
+def test_modules_that_the_user_names_need_no_permission(place, clotho_like, capsys):
     data = ["--data", str(clotho_like()), "--run", str(place / "run")]
     assert command(parser(), ["train", "spectra_of_mine", *data]) == 2
     assert "the module spectra_of_mine is no system" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What was published of each system is shown, with figures that are those of the papers."""
+"""The published results of each system are shown, with the values of the papers."""
 
 import pytest
 import yaml
@@ -10,8 +10,8 @@ from evaluation.statistics.intervals import Estimate
 from systems import listing, published
 from systems.__main__ import parser
 
-SYSTEMS = [one.name for one in listing.systems()]
-# System, data and figures of a row, as the papers print them: without intervals where there is none.
+SYSTEMS = [system.name for system in listing.systems()]
+# System, data and values of a row, as the papers print them: without intervals if a paper gives none.
 ROWS = {
     "baseline.retriever": [
         ("retriever-published", "Clotho v2 evaluation (development-testing)", "0.068 0.032 0.109 0.188"),
@@ -77,8 +77,9 @@ ROWS = {
 }
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_every_system_shows_what_was_published(name, capsys):
+def test_every_system_shows_its_published_results(name, capsys):
     assert command(parser(), ["published", name]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[0].split()[:2] == ["system", "data"]
@@ -90,7 +91,7 @@ def test_every_system_shows_what_was_published(name, capsys):
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_a_config_of_the_figures_is_one_of_the_system(name):
+def test_configs_of_published_results_are_those_of_the_system(name):
     place = published._place(name)
     content = published.read_published(listing.published_file(place))
     configs = {path.stem for path in listing.configs(place)}
@@ -101,9 +102,9 @@ def test_a_config_of_the_figures_is_one_of_the_system(name):
 
 
 def test_the_baselines_have_their_published_configs():
-    found = {one.name: {path.name for path in one.configs} for one in listing.systems()}
+    configs = {system.name: {path.name for path in system.configs} for system in listing.systems()}
     for name in ("retriever", "captioner"):
-        assert found[f"baseline.{name}"] == {f"{name}.yaml", f"{name}-published.yaml"}
+        assert configs[f"baseline.{name}"] == {f"{name}.yaml", f"{name}-published.yaml"}
 
 
 GOOD = {"source": "a paper", "metrics": ["R@1"], "data": {"evaluation": "a set"}}
@@ -119,7 +120,7 @@ GOOD = {"source": "a paper", "metrics": ["R@1"], "data": {"evaluation": "a set"}
         ([{"config": "a", "evaluation": {"R@1": "high"}}], "results.0.evaluation"),
     ],
 )
-def test_a_file_of_figures_that_does_not_hold(tmp_path, results, message):
+def test_a_file_of_results_that_is_not_valid(tmp_path, results, message):
     file = tmp_path / "published.yaml"
     file.write_text(yaml.safe_dump({**GOOD, "results": results}))
     with pytest.raises(BadRequest) as refused:
@@ -164,9 +165,10 @@ def test_measured_values_of_several_runs():
     assert published._measured_value(runs, "R@1", has_sd=False) == "0.300 (-0.971–1.571)"
 
 
-def test_a_system_without_figures(tmp_path, monkeypatch, capsys):
+def test_a_system_without_published_results(tmp_path, monkeypatch, capsys):
     (tmp_path / "lonely.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
     assert command(parser(), ["published", "lonely"]) == 2
-    expected = f"error: lonely has no published figures: there is no {tmp_path / 'published' / 'lonely.yaml'}\n"
+    file = tmp_path / "published" / "lonely.yaml"
+    expected = f"error: lonely must have published results to show; found no file {file}: write it\n"
     assert capsys.readouterr().err == expected

@@ -1,3 +1,5 @@
+"""Requests that are refused before torch is imported."""
+
 import importlib
 import sys
 from typing import get_args
@@ -110,6 +112,41 @@ def test_every_unknown_key_is_reported_where_it_was_given(tmp_path):
     assert places == [("--set", "bach"), ("--set", "seed"), (str(file), "epoch")]
     assert "unknown key 'epoch'; did you mean 'epochs'? there are: epochs, batch," in str(refused.value)
     assert refused.value.status == 2
+
+
+SWEEP = """
+system: systems.atae
+config: {config}
+set: {{epoch: 4}}
+grid:
+  loss: {{first: {{loss: nt_xent}}, second: {{marge: 3}}}}
+search: optuna
+ranges: {{sise: {{low: 4, high: 8}}}}
+samples: 3
+seeds: 3
+metric: mAP
+"""
+
+
+def test_every_mistake_in_a_sweep_file_is_reported_in_its_file(tmp_path):
+    file, config = tmp_path / "sweep.yaml", tmp_path / "config.yaml"
+    config.write_text("bach: 8\n")
+    file.write_text(SWEEP.format(config=config))
+    with pytest.raises(Faulty) as refused:
+        request_checks.check_sweep(file)
+    assert refused.value.status == 2
+    findings = {(finding.file, finding.column): finding.message for finding in refused.value.findings}
+    places = [(str(config), "bach"), *((str(file), key) for key in ("epoch", "marge", "metric", "sise"))]
+    assert sorted(findings) == places
+    assert findings[places[0]].startswith("unknown key 'bach'; did you mean 'batch'?")
+    assert findings[str(file), "epoch"].startswith("unknown key 'epoch'; did you mean 'epochs'?")
+
+
+def test_a_sweep_of_a_misspelt_system_names_the_right_one(tmp_path):
+    file = tmp_path / "sweep.yaml"
+    file.write_text("system: systems.attae\ngrid: {size: [8]}\nseeds: 1\nmetric: mAP@10\n")
+    with pytest.raises(BadRequest, match=r"no module 'systems\.attae'; did you mean 'systems\.atae'\?"):
+        request_checks.check_sweep(file)
 
 
 def test_the_flags_are_those_of_lightning():

@@ -1,4 +1,4 @@
-"""A run that is cut off ends as one that was left alone."""
+"""A run that is interrupted and resumed ends with the same weights as one that is not."""
 
 import contextlib
 import errno
@@ -62,8 +62,8 @@ def undisturbed(data, tmp_path_factory):
     return run
 
 
-def test_a_run_holds_what_it_promises(undisturbed):
-    found = {str(path.relative_to(undisturbed)) for path in undisturbed.rglob("*") if path.is_file()}
+def test_a_run_folder_holds_these_files(undisturbed):
+    files = {str(path.relative_to(undisturbed)) for path in undisturbed.rglob("*") if path.is_file()}
     expected = {
         "config.yaml",
         "system.yaml",
@@ -74,8 +74,8 @@ def test_a_run_holds_what_it_promises(undisturbed):
         "sources.yaml",
         ".lock",
     }
-    assert expected <= found
-    assert all(path in expected or path.startswith("tensorboard/") for path in found)
+    assert expected <= files
+    assert all(path in expected or path.startswith("tensorboard/") for path in files)
     epochs = rows(undisturbed)
     assert [row["epoch"] for row in epochs] == ["1", "2", "3", "4"]
     assert {"loss", "learning_rate", "validation_loss", "validation_mAP@10"} <= epochs[0].keys()
@@ -128,10 +128,10 @@ def test_a_run_that_was_stopped_early_can_be_used_and_resumed(data, undisturbed,
     assert (run / "metrics.csv").read_bytes() == (undisturbed / "metrics.csv").read_bytes()
 
 
-def test_a_run_that_has_ended_is_left_alone(data, undisturbed, capsys):
+def test_a_run_that_has_ended_is_not_changed(data, undisturbed, capsys):
     before = {path: path.stat().st_mtime_ns for path in (undisturbed / "checkpoints").iterdir()}
     assert command(parser(), arguments(data, undisturbed)) == 0
-    assert "trained already, 4 epochs" in capsys.readouterr().out
+    assert "already trained, 4 epochs" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in (undisturbed / "checkpoints").iterdir()}
 
 
@@ -202,14 +202,22 @@ def test_a_checkpoint_that_lacks_the_config_gets_one_clear_line(data, undisturbe
 
 @pytest.fixture
 def over(tmp_path):
-    """The course of a run whose last epoch is over."""
-    course = training.EpochControl(Run(tmp_path, "baseline.retriever", retriever.Config(), {}), Schedule(epochs=1))
-    course.rows = [{"validation_loss": 1.0}]
-    assert course.ended
-    return course
+    """The control of a run whose last epoch is over."""
+    control = training.EpochControl(Run(tmp_path, "baseline.retriever", retriever.Config(), {}), Schedule(epochs=1))
+    control.rows = [{"validation_loss": 1.0}]
+    assert control.ended
+    return control
 
 
-def test_an_interrupt_after_the_last_epoch_is_not_the_end(over):
+@pytest.mark.parametrize(("monitor", "sign"), [("loss", -1), ("medR", -1), ("fer", -1), ("mAP@10", 1), ("epoch", 1)])
+def test_the_direction_of_a_monitored_value_decides_its_sign(tmp_path, monitor, sign):
+    run = Run(tmp_path, "baseline.retriever", retriever.Config(), {})
+    control = training.EpochControl(run, Schedule(monitor=monitor))
+    control.rows = [{f"validation_{monitor}": 3.0}, {f"validation_{monitor}": 2.0}]
+    assert control.values == [3.0 * sign, 2.0 * sign]
+
+
+def test_an_interrupt_after_the_last_epoch_is_an_interrupt(over):
     with over.ending_on_interrupts():
         pass
     with pytest.raises(KeyboardInterrupt), over.ending_on_interrupts():
@@ -240,7 +248,7 @@ def test_the_sources_of_an_encoder_are_noticed_too(tmp_path):
     assert source.source_changes(tmp_path / "run", "systems.atae") == []
 
 
-def test_files_of_nobody_do_not_block_a_new_run(data, tmp_path):
+def test_left_over_files_do_not_block_a_new_run(data, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     for name in (".DS_Store", ".config.yaml.1.part", ".lock"):
@@ -248,7 +256,7 @@ def test_files_of_nobody_do_not_block_a_new_run(data, tmp_path):
     assert command(parser(), arguments(data, run, "--set", "epochs=1")) == 0
 
 
-def test_a_full_disk_is_told_by_name(tmp_path, monkeypatch):
+def test_the_error_of_a_full_disk_names_the_file(tmp_path, monkeypatch):
     """A real one: torch's own writer would raise `unexpected pos 704 vs 598`."""
 
     @contextlib.contextmanager
@@ -267,24 +275,24 @@ def test_a_run_is_not_mixed_with_another_config(data, undisturbed, capsys):
         command(parser(), arguments(data, undisturbed, "--set", "margin=0.5", "--set", "epochs=9", "--seed", "3")) == 1
     )
     lines = capsys.readouterr().err.splitlines()
-    advice = "; ask for the same, or give a new run folder"
+    advice = " is given; give the same value, or a new run folder"
     place = f"{undisturbed}/config.yaml"
     assert lines == [
-        f"{place}: config.epochs: error: the run has 4, asked for 9{advice}",
-        f"{place}: config.margin: error: the run has 1.0, asked for 0.5{advice}",
-        f"{place}: seed: error: the run has 0, asked for 3{advice}",
+        f"{place}: config.epochs: error: the run has 4, but 9{advice}",
+        f"{place}: config.margin: error: the run has 1.0, but 0.5{advice}",
+        f"{place}: seed: error: the run has 0, but 3{advice}",
     ]
     assert (undisturbed / "config.yaml").read_bytes() == before
 
 
-def test_a_run_does_not_go_on_with_other_flags(data, undisturbed, capsys):
+def test_a_run_does_not_resume_with_other_flags(data, undisturbed, capsys):
     more = ["--precision", "bf16-mixed", "--accumulate-grad-batches", "2"]
     assert command(parser(), arguments(data, undisturbed, *more)) == 1
     lines = capsys.readouterr().err.splitlines()
-    advice = "; ask for the same, or give a new run folder"
+    advice = " is given; give the same value, or a new run folder"
     assert lines == [
-        f"{undisturbed}/config.yaml: training.accumulate_grad_batches: error: the run has 1, asked for 2{advice}",
-        f"{undisturbed}/config.yaml: training.precision: error: the run has 32-true, asked for bf16-mixed{advice}",
+        f"{undisturbed}/config.yaml: training.accumulate_grad_batches: error: the run has 1, but 2{advice}",
+        f"{undisturbed}/config.yaml: training.precision: error: the run has 32-true, but bf16-mixed{advice}",
     ]
 
 
@@ -297,10 +305,12 @@ def test_a_run_is_not_mixed_with_other_data(data, undisturbed, tmp_path, capsys)
     assert "config.yaml: data.validation: error: the run has" in capsys.readouterr().err
 
 
-def test_a_folder_that_is_no_run_is_left_alone(data, tmp_path, capsys):
+def test_a_folder_that_is_no_run_is_not_changed(data, tmp_path, capsys):
     (tmp_path / "thesis.txt").write_text("mine")
     assert command(parser(), arguments(data, tmp_path)) == 1
-    assert "is not empty and no run (it has no config.yaml); give a new folder" in capsys.readouterr().err
+    assert (
+        "must be a run folder or empty; found files, but no config.yaml: give a new folder" in capsys.readouterr().err
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
@@ -316,7 +326,7 @@ BAD_REQUESTS = {
         2,
         "--set: batch: error: Input should be greater than or equal to 1",
     ),
-    "no equals sign": (["--set", "epochs"], 2, "error: --set takes key=value; found 'epochs'"),
+    "no equals sign": (["--set", "epochs"], 2, "error: --set must be key=value; found 'epochs'"),
     "no config file": (["--config", "nowhere.yaml"], 2, "error: nowhere.yaml: no such file; give a YAML file"),
     "no word vectors": (
         ["--set", "words=nowhere.bin"],
@@ -337,7 +347,7 @@ BAD_REQUESTS = {
         2,
         "error: lightning's flags: accumulate_grad_batches must be 1 or more; found 0",
     ),
-    "a rate without end": (["--set", "learning_rate=.inf"], 2, "--set: learning_rate: error: Input should be a finite"),
+    "an infinite rate": (["--set", "learning_rate=.inf"], 2, "--set: learning_rate: error: Input should be a finite"),
 }
 
 
@@ -399,7 +409,7 @@ def test_the_rate_falls_after_two_epochs_without_improvement(values, expected):
     assert training.is_plateau(values, 2) is expected
 
 
-def test_training_stops_and_slows_down_without_improvement(data, tmp_path):
+def test_training_stops_and_slows_down_without_improvement(data, tmp_path, capsys):
     run = tmp_path / "run"
     patience = ["--set", "epochs=9", "--set", "plateau=1", "--set", "patience=2", "--set", "learning_rate=1e-12"]
     assert command(parser(), arguments(data, run, *patience, "--set", "dropout=0.0")) == 0
@@ -407,10 +417,13 @@ def test_training_stops_and_slows_down_without_improvement(data, tmp_path):
     values = [float(row["validation_mAP@10"]) for row in epochs]
     assert len(values) - 1 - values.index(max(values)) == 2 or len(values) == 9
     assert float(epochs[-1]["learning_rate"]) < 1e-12
+    improvements = [number for number, value in enumerate(values) if value > max(values[:number], default=-1.0)]
+    assert len(improvements) < len(values)
+    assert capsys.readouterr().out.count("(best)") == len(improvements)
 
 
 @pytest.mark.parametrize("how", [terminate, interrupt, lose_interrupt])
-def test_a_run_that_is_stopped_does_not_pass_for_a_finished_one(data, undisturbed, tmp_path, capfd, how):
+def test_an_interrupted_run_does_not_look_finished(data, undisturbed, tmp_path, capfd, how):
     run = tmp_path / "run"
     assert cut_off(arguments(data, run), retriever.Training, "training_step", 6, how) not in (0, 99)
     assert capfd.readouterr().err.splitlines()[-1] == "interrupted; give the same command again"

@@ -1,4 +1,4 @@
-"""Starting ray, and spreading work over its workers."""
+"""Starting Ray, and distributing work over its workers."""
 
 import os
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ def test_there_are_no_more_workers_than_processors(monkeypatch, capsys):
     monkeypatch.setattr(ray, "remote", lambda **_: lambda _: worker)
     workers.pool(object, 3, "given")
     assert started == ["given"] * 2
-    assert "3 workers are asked for, but ray has 2 processors" in capsys.readouterr().err
+    assert "must be at most the number of Ray's processors, 2; found 3" in capsys.readouterr().err
 
 
 def test_ray_starts_quietly_and_the_environment_is_restored(monkeypatch):
@@ -50,7 +50,7 @@ def test_a_ray_that_does_not_start_is_reported(monkeypatch):
         raise RuntimeError("no\n  room")
 
     monkeypatch.setattr(ray, "init", init)
-    with pytest.raises(BadRequest, match=r"ray does not start \(no room\)"):
+    with pytest.raises(BadRequest, match=r"Ray does not start \(no room\)"):
         workers.start_ray("")
     with pytest.raises(BadRequest, match=r"no answer at node:1 \(no room\)"):
         workers.start_ray("node:1")

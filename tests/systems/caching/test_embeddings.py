@@ -1,4 +1,4 @@
-"""Embeddings are computed once, whatever happens in between."""
+"""Embeddings are computed once for each sound, also if an extraction is killed."""
 
 import os
 import signal
@@ -19,24 +19,15 @@ from systems.parts.encoders import coala
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture
-def sounds(tmp_path):
-    rng = np.random.default_rng(0)
-    paths = [tmp_path / f"{number}.wav" for number in range(5)]
-    for number, path in enumerate(paths):
-        soundfile.write(path, rng.normal(0, 0.1, 30_000 + 60_000 * number), 44_100)
-    return paths
-
-
 def small(seed=0, hop=None, **settings):
-    """COALA with random weights: the smallest of ours."""
+    """COALA with random weights: the smallest encoder of the kit."""
     torch.manual_seed(seed)
     return encoders.Encoder("coala", coala, coala.Coala().eval().requires_grad_(False), hop, **settings)
 
 
 @pytest.fixture
 def embedded(monkeypatch):
-    """How many samples each sound had that really went through an encoder."""
+    """The number of samples of each sound that was encoded."""
     lengths = []
     original = encoders.Encoder.encode_one
     monkeypatch.setattr(
@@ -52,10 +43,10 @@ def test_computed_once_and_read_from_one_file(sounds, tmp_path, embedded):
     assert all(isinstance(view.base, np.memmap) and not view.flags.writeable for view in first)
     assert first[0].dtype == np.float32
     samples, _ = soundfile.read(sounds[3], dtype="float32")
-    wanted = coala.get_timestamp_embeddings(torch.from_numpy(samples)[None], encoder.model)[0][0]
-    assert np.allclose(first[3], wanted, atol=1e-6)
+    expected = coala.get_timestamp_embeddings(torch.from_numpy(samples)[None], encoder.model)[0][0]
+    assert np.allclose(first[3], expected, atol=1e-6)
     embedded.clear()
-    again = embeddings.embed(sounds[::-1], small(), cache)  # loaded anew: the same weights are the same encoder
+    again = embeddings.embed(sounds[::-1], small(), cache)  # loaded again: the same weights are the same encoder
     assert embedded == []
     assert all(np.array_equal(one, other) for one, other in zip(first, again[::-1], strict=True))
 
@@ -70,9 +61,9 @@ def test_a_clips_embedding_does_not_depend_on_the_others(sounds, tmp_path):
 def test_other_weights_hops_and_scenes_have_their_own_store(sounds, tmp_path):
     cache = tmp_path / "cache"
     stores = [small(), small(seed=1), small(hop=1117.0), small(scene=True)]
-    found = [embeddings.embed(sounds[4:], encoder, cache)[0] for encoder in stores]
-    assert [values.shape[0] for values in found] == [3, 3, 5, 1]
-    assert not np.allclose(found[0], found[1])
+    embedded = [embeddings.embed(sounds[4:], encoder, cache)[0] for encoder in stores]
+    assert [values.shape[0] for values in embedded] == [3, 3, 5, 1]
+    assert not np.allclose(embedded[0], embedded[1])
     assert len(list(cache.iterdir())) == 4
     fine_tuned = small()
     with torch.no_grad():
@@ -80,7 +71,7 @@ def test_other_weights_hops_and_scenes_have_their_own_store(sounds, tmp_path):
     assert fine_tuned.identity != stores[0].identity
 
 
-def test_all_unusable_sounds_are_named_and_the_others_kept(sounds, tmp_path, embedded):
+def test_unusable_sounds_are_reported_and_the_others_kept(sounds, tmp_path, embedded):
     sounds[1].write_text("no sound")
     soundfile.write(sounds[3], np.zeros(0), 44_100)
     with pytest.raises(Faulty) as fault:
@@ -109,7 +100,7 @@ from systems.parts import encoders
 from systems.parts.encoders import coala
 
 *_, cache, count = sys.argv
-store.time.monotonic = iter(range(0, 1000, 2)).__next__  # enter every sound at once
+store.time.monotonic = iter(range(0, 1000, 2)).__next__  # enter each sound immediately
 torch.manual_seed(0)
 encoder = encoders.Encoder("coala", coala, coala.Coala().eval().requires_grad_(False))
 original, done = encoders.Encoder.encode_one, []
@@ -123,32 +114,32 @@ embeddings.embed([Path(path) for path in sys.argv[1:-2]], encoder, Path(cache))
 """
 
 
-def test_a_killed_extraction_goes_on_and_is_shared(sounds, tmp_path, embedded):
+def test_a_killed_extraction_is_resumed_and_shared(sounds, tmp_path, embedded):
     cache = tmp_path / "cache"
     words = [sys.executable, "-c", KILLED, *map(str, sounds), str(cache)]
     assert subprocess.run([*words, "3"], cwd=ROOT, check=False).returncode == -signal.SIGKILL
     # Two that share the cache finish it together; the sounds that were entered are not embedded again.
     processes = [subprocess.Popen([*words, "2"], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}) for _ in "ab"]
     assert [process.wait() for process in processes] == [0, 0]
-    found = embeddings.embed(sounds, small(), cache)
+    resumed = embeddings.embed(sounds, small(), cache)
     assert embedded == []
-    wanted = embeddings.embed(sounds, small(), tmp_path / "other")
-    assert all(np.allclose(one, other, atol=1e-5) for one, other in zip(found, wanted, strict=True))
+    undisturbed = embeddings.embed(sounds, small(), tmp_path / "other")
+    assert all(np.allclose(one, other, atol=1e-5) for one, other in zip(resumed, undisturbed, strict=True))
     (folder,) = cache.iterdir()
-    assert (folder / "features.f32").stat().st_size == sum(len(view) for view in wanted) * 1152 * 4
+    assert (folder / "features.f32").stat().st_size == sum(len(view) for view in undisturbed) * 1152 * 4
 
 
 def test_a_model_reads_sounds_it_encoded_before_from_the_cache(tmp_path, embedded):
     model = torch.nn.Module()
     model.audio = small()
     sounds, lengths = torch.rand(2, 90_000) - 0.5, torch.tensor([90_000, 60_000])
-    wanted = model.audio(sounds, lengths)
+    uncached = model.audio(sounds, lengths)
     embeddings.cache_embeddings(model, tmp_path)
     first = model.audio(sounds, lengths)
     embedded.clear()
     again = model.audio(sounds.flip(0), lengths.flip(0))
     assert embedded == []
-    for one, other, plain in zip(first, again[::-1], wanted, strict=True):
+    for one, other, plain in zip(first, again[::-1], uncached, strict=True):
         assert torch.equal(one, other)
         assert torch.equal(one, plain)
 
@@ -172,26 +163,26 @@ def test_workers_embed_the_same(sounds, tmp_path):
         with pytest.raises(Faulty) as fault:
             embeddings.embed(sounds, encoder, tmp_path / "spread", workers=2)
         good = [sounds[0], *sounds[2:]]
-        found = embeddings.embed(good, encoder, tmp_path / "spread", workers=2)
+        by_workers = embeddings.embed(good, encoder, tmp_path / "spread", workers=2)
     finally:
         ray.shutdown()
     assert [Path(finding.file).name for finding in fault.value.findings] == ["1.wav"]
-    wanted = embeddings.embed(good, encoder, tmp_path / "here")
-    assert all(np.allclose(one, other, atol=1e-5) for one, other in zip(found, wanted, strict=True))
+    here = embeddings.embed(good, encoder, tmp_path / "here")
+    assert all(np.allclose(one, other, atol=1e-5) for one, other in zip(by_workers, here, strict=True))
 
 
-def test_of_no_sound_there_is_nothing(tmp_path):
+def test_no_sounds_have_no_embeddings(tmp_path):
     assert embeddings.embed([], small(), tmp_path / "cache") == []
 
 
 def test_workers_without_ray_are_refused(sounds, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(BadRequest, match=r"needs ray; install it by `make \.venv/\.cluster`"):
+    with pytest.raises(BadRequest, match=r"workers need ray; install it by `make \.venv/\.cluster`"):
         embeddings.embed(sounds[:1], small(), tmp_path / "cache", workers=1)
 
 
 def test_on_real_sound(shared, tmp_path):
     encoder = encoders.load_encoder("yamnet", str(shared / "yamnet"), 480)
     paths = sorted((shared / "esc10" / "evaluation").iterdir())[:3]
-    found = embeddings.embed(paths, encoder, tmp_path)
-    assert all(view.shape[1] == 1024 and 9 <= len(view) <= 10 for view in found)
+    values = embeddings.embed(paths, encoder, tmp_path)
+    assert all(view.shape[1] == 1024 and 9 <= len(view) <= 10 for view in values)

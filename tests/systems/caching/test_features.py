@@ -1,4 +1,4 @@
-"""Features are computed once, whatever happens in between."""
+"""Features are computed once for each sound, also if an extraction is killed."""
 
 import os
 import signal
@@ -20,17 +20,8 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-def sounds(tmp_path):
-    rng = np.random.default_rng(0)
-    paths = [tmp_path / f"{number}.wav" for number in range(6)]
-    for number, path in enumerate(paths):
-        soundfile.write(path, rng.normal(0, 0.1, 20_000 + 3_000 * number), 44_100)
-    return paths
-
-
-@pytest.fixture
 def computed(monkeypatch):
-    """The sounds that were really computed."""
+    """The names of the sounds whose features were computed."""
     names = []
     original = features.audio.load_audio
     monkeypatch.setattr(
@@ -44,8 +35,8 @@ def expected(paths):
         return [LogMel()(load_audio(path, 44_100)) for path in paths]
 
 
-def equal(found, wanted):
-    return len(found) == len(wanted) and all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
+def equal(values, others):
+    return len(values) == len(others) and all(np.array_equal(a, b) for a, b in zip(values, others, strict=True))
 
 
 def test_computed_once_and_read_from_one_file(sounds, tmp_path, computed):
@@ -61,7 +52,7 @@ def test_computed_once_and_read_from_one_file(sounds, tmp_path, computed):
     assert {path.name for path in folder.iterdir()} == {"features.f32", "index.sqlite", "lock"}
 
 
-def test_known_by_content_and_not_by_name(sounds, tmp_path, computed):
+def test_sounds_are_identified_by_content_not_by_name(sounds, tmp_path, computed):
     cache = tmp_path / "cache"
     features.log_mels(sounds, LogMel(), cache)
     computed.clear()
@@ -73,7 +64,7 @@ def test_known_by_content_and_not_by_name(sounds, tmp_path, computed):
     assert set(computed) == {"1.wav"}
 
 
-def test_twins_are_computed_once(sounds, tmp_path, computed):
+def test_copies_of_a_sound_are_computed_once(sounds, tmp_path, computed):
     (tmp_path / "twin.wav").write_bytes(sounds[0].read_bytes())
     one, other = features.log_mels([sounds[0], tmp_path / "twin.wav"], LogMel(), tmp_path / "cache")
     assert np.array_equal(one, other)
@@ -93,14 +84,14 @@ def test_another_rate_is_resampled(tmp_path):
     assert len(view) == LogMel().frames(44_100)
 
 
-def test_all_unusable_sounds_are_named_and_the_others_kept(sounds, tmp_path, computed):
+def test_unusable_sounds_are_reported_and_the_others_kept(sounds, tmp_path, computed):
     sounds[1].write_text("no sound")
     soundfile.write(sounds[3], np.zeros(0), 44_100)
     with pytest.raises(Faulty) as fault:
         features.log_mels(sounds, LogMel(), tmp_path / "cache")
     assert [Path(finding.file).name for finding in fault.value.findings] == ["1.wav", "3.wav"]
     computed.clear()
-    assert len(features.log_mels([sounds[0], sounds[5]], LogMel(), tmp_path / "cache")) == 2
+    assert len(features.log_mels([sounds[0], sounds[4]], LogMel(), tmp_path / "cache")) == 2
     assert computed == []
 
 
@@ -111,7 +102,7 @@ from evaluation.data.audio import LogMel
 from systems.caching import features, store
 
 *_, cache, count = sys.argv
-store.time.monotonic = iter(range(0, 1000, 2)).__next__  # enter every sound at once
+store.time.monotonic = iter(range(0, 1000, 2)).__next__  # enter each sound immediately
 parallel = features.map_parallel
 def killed(function, items, label):
     for number, result in enumerate(parallel(function, items, label)):
@@ -123,12 +114,12 @@ features.log_mels([Path(path) for path in sys.argv[1:-2]], LogMel(), Path(cache)
 """
 
 
-def test_a_killed_extraction_goes_on_where_it_was(sounds, tmp_path, computed):
+def test_a_killed_extraction_is_resumed(sounds, tmp_path, computed):
     cache = tmp_path / "cache"
-    words = [sys.executable, "-c", KILLED, *map(str, sounds), str(cache), "4"]
+    words = [sys.executable, "-c", KILLED, *map(str, sounds), str(cache), "3"]
     assert subprocess.run(words, cwd=ROOT, check=False).returncode == -signal.SIGKILL
     assert equal(features.log_mels(sounds, LogMel(), cache), expected(sounds))
-    assert sorted(computed) == ["4.wav", "5.wav"]
+    assert sorted(computed) == ["3.wav", "4.wav"]
 
 
 def test_frames_that_were_never_entered_are_overwritten(sounds, tmp_path):
@@ -140,7 +131,7 @@ def test_frames_that_were_never_entered_are_overwritten(sounds, tmp_path):
     assert equal(features.log_mels(sounds, LogMel(), cache), expected(sounds))
 
 
-def test_a_file_that_was_cut_is_filled_again(sounds, tmp_path):
+def test_a_truncated_file_is_filled_again(sounds, tmp_path):
     cache = tmp_path / "cache"
     features.log_mels(sounds, LogMel(), cache)
     (folder,) = cache.iterdir()

@@ -1,8 +1,9 @@
-"""A store gives the right rows or a clear line, whatever happened to its files."""
+"""A store returns the right rows or a clear message, whatever happened to its files."""
 
 import ctypes
 import os
 import random
+import re
 import resource
 import shutil
 import sqlite3
@@ -21,8 +22,8 @@ SOUNDS = 40
 
 
 @pytest.fixture
-def sounds(tmp_path):
-    """Files by the rows that belong to them."""
+def files(tmp_path):
+    """Files, each with the rows that belong to it."""
     rng = np.random.default_rng(0)
     rows = {}
     for number in range(SOUNDS):
@@ -32,33 +33,33 @@ def sounds(tmp_path):
     return rows
 
 
-class Asked:
-    """Gives the rows of sounds, and counts the sounds that it was asked for."""
+class Computation:
+    """Gives the rows of files, and counts the files that were requested."""
 
-    def __init__(self, sounds):
-        self.sounds, self.count = sounds, 0
+    def __init__(self, files):
+        self.files, self.count = files, 0
 
     def __call__(self, missing):
         for path in missing:
             self.count += 1
-            yield self.sounds[path]
+            yield self.files[path]
 
 
-def read(cache, sounds, paths=None):
-    """Read the rows of sounds from a store, check each, and return how many were computed."""
-    asked = Asked(sounds)
-    paths = list(paths or sounds)
-    found = Store(cache, "rows", "identity", WIDTH).rows(paths, asked)
-    assert len(found) == len(paths)
-    for path, rows in zip(paths, found, strict=True):
-        np.testing.assert_array_equal(rows, sounds[path])
-    return asked.count
+def read(cache, files, paths=None):
+    """Read the rows of files from a store, check each, and return how many were computed."""
+    computation = Computation(files)
+    paths = list(paths or files)
+    values = Store(cache, "rows", "identity", WIDTH).rows(paths, computation)
+    assert len(values) == len(paths)
+    for path, rows in zip(paths, values, strict=True):
+        np.testing.assert_array_equal(rows, files[path])
+    return computation.count
 
 
 @pytest.fixture
-def folder(sounds, tmp_path):
-    """The folder of a store that holds all sounds."""
-    assert read(tmp_path / "cache", sounds) == SOUNDS
+def folder(files, tmp_path):
+    """The folder of a store that holds all files."""
+    assert read(tmp_path / "cache", files) == SOUNDS
     (folder,) = (tmp_path / "cache").iterdir()
     return folder
 
@@ -102,39 +103,42 @@ def changed_start(path):
 
 
 @pytest.mark.parametrize("damage", [garbage, half, empty, another_version, other_tables, changed_start, Path.unlink])
-def test_an_index_that_cannot_be_used_is_made_again(sounds, folder, capsys, damage):
+def test_an_index_that_cannot_be_used_is_replaced(files, folder, capsys, damage):
     damage(folder / "index.sqlite")
-    assert read(folder.parent, sounds) == SOUNDS
+    assert read(folder.parent, files) == SOUNDS
     error = capsys.readouterr().err
     if damage is not Path.unlink:
-        assert f"{folder}/index.sqlite: is " in error
-        assert "; making it again, and with it all that is in features.f32" in error
-    assert read(folder.parent, sounds) == 0
+        assert re.search(f"{folder}/index.sqlite: (is damaged|has another version)", error)
+        assert "; replacing it, and computing everything in features.f32 again" in error
+    assert read(folder.parent, files) == 0
 
 
-def test_rows_that_were_cut_off_are_computed_again(sounds, folder, capsys):
+def test_rows_that_were_cut_off_are_computed_again(files, folder, capsys):
     half(folder / "features.f32")
-    count = read(folder.parent, sounds)
+    count = read(folder.parent, files)
     assert 0.4 * SOUNDS < count < 0.6 * SOUNDS
-    assert f"{folder}/features.f32: was cut or changed; computing {count} of its items again" in capsys.readouterr().err
-    assert read(folder.parent, sounds) == 0
+    assert (
+        f"{folder}/features.f32: was truncated or changed; computing {count} of its items again"
+        in capsys.readouterr().err
+    )
+    assert read(folder.parent, files) == 0
 
 
-def test_rows_that_were_changed_are_computed_again(sounds, folder, capsys):
+def test_rows_that_were_changed_are_computed_again(files, folder, capsys):
     overwrite(folder / "features.f32", 4 * WIDTH, b"garbage")  # in the second row, which is the second sound's first
-    assert read(folder.parent, sounds) == 1
-    assert "was cut or changed; computing 1 of its items again" in capsys.readouterr().err
+    assert read(folder.parent, files) == 1
+    assert "was truncated or changed; computing 1 of its items again" in capsys.readouterr().err
 
 
-def test_a_file_that_was_lost_or_lengthened(sounds, folder):
+def test_a_file_that_was_lost_or_lengthened(files, folder):
     with (folder / "features.f32").open("ab") as file:
         file.write(b"half a row")
-    assert read(folder.parent, sounds) == 0
+    assert read(folder.parent, files) == 0
     (folder / "features.f32").unlink()
-    assert read(folder.parent, sounds) == SOUNDS
+    assert read(folder.parent, files) == SOUNDS
 
 
-def test_no_damage_gives_wrong_rows(sounds, folder, tmp_path):
+def test_no_damage_gives_wrong_rows(files, folder, tmp_path):
     intact = shutil.copytree(folder, tmp_path / "intact")
     draw = random.Random(0)  # noqa: S311
     for _ in range(60):
@@ -147,49 +151,53 @@ def test_no_damage_gives_wrong_rows(sounds, folder, tmp_path):
             os.truncate(path, start)
         else:
             overwrite(path, start, draw.randbytes(draw.choice([1, 40, 1000])))
-        read(folder.parent, sounds)
+        read(folder.parent, files)
 
 
 @pytest.mark.parametrize("name", ["index.sqlite", "features.f32", "lock"])
-def test_a_folder_in_the_place_of_a_file(sounds, folder, name):
+def test_a_folder_in_the_place_of_a_file(files, folder, name):
     (folder / name).unlink()
     (folder / name).mkdir()
     (new := folder.parent.parent / "new.wav").write_bytes(b"new")
     with pytest.raises(BadRequest) as refused:
-        read(folder.parent, {**sounds, new: np.zeros((1, WIDTH), np.float32)})
-    expected = f"{folder / name}: must be a file of the cache; it is something else: delete {folder}"
+        read(folder.parent, {**files, new: np.zeros((1, WIDTH), np.float32)})
+    expected = f"{folder / name}: must be a file of the cache; found something else: delete {folder}"
     assert str(refused.value) == expected
 
 
 @contextmanager
-def full_disk(left):
-    """Let no file grow past a size."""
+def full_disk(size):
+    """Let no file grow beyond a size in bytes."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (left, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_full_disk_is_reported_and_loses_nothing(sounds, tmp_path):
-    few = list(sounds)[:5]
-    read(tmp_path / "cache", sounds, few)
+def test_a_full_disk_is_reported_and_loses_nothing(files, tmp_path):
+    few = list(files)[:5]
+    read(tmp_path / "cache", files, few)
     (folder,) = (tmp_path / "cache").iterdir()
     with full_disk((folder / "features.f32").stat().st_size + 100):
-        assert read(tmp_path / "cache", sounds, few) == 0  # nothing to write
+        assert read(tmp_path / "cache", files, few) == 0  # nothing to write
         with pytest.raises(BadRequest) as refused:
-            read(tmp_path / "cache", sounds)
-    said = str(refused.value)
-    assert said.startswith(f"{folder}: must be writable, for it lacks {SOUNDS - 5} of {SOUNDS} items; ")
-    assert said.endswith(": free space, change permissions, or give another cache")
-    assert read(tmp_path / "cache", sounds) == SOUNDS - 5
+            read(tmp_path / "cache", files)
+    message = str(refused.value)
+    missing = f"{SOUNDS - 5} of {SOUNDS} items are missing"
+    assert message.startswith(f"{folder}: must be writable, because {missing}; found: ")
+    assert message.endswith(": free space, change permissions, or give another cache")
+    assert read(tmp_path / "cache", files) == SOUNDS - 5
 
 
-def test_a_full_disk_at_the_start(sounds, tmp_path):
-    with full_disk(0), pytest.raises(BadRequest, match=f"must be writable, for it lacks {SOUNDS} of {SOUNDS} items; "):
-        read(tmp_path / "cache", sounds)
-    assert read(tmp_path / "cache", sounds) == SOUNDS
+def test_a_full_disk_at_the_start(files, tmp_path):
+    with (
+        full_disk(0),
+        pytest.raises(BadRequest, match=f"must be writable, because {SOUNDS} of {SOUNDS} items are missing"),
+    ):
+        read(tmp_path / "cache", files)
+    assert read(tmp_path / "cache", files) == SOUNDS
 
 
 def drop_privileges():
@@ -210,23 +218,23 @@ def in_read_only(folder, work):
     if not child:
         try:
             drop_privileges()
-            said = str(work())
+            result = str(work())
         except BaseException as failure:
-            said = f"{type(failure).__name__}: {failure}"
-        os.write(there, said.encode())
+            result = f"{type(failure).__name__}: {failure}"
+        os.write(there, result.encode())
         os._exit(0)
     os.close(there)
     with os.fdopen(here, encoding="utf-8") as file:
-        said = file.read()
+        result = file.read()
     os.waitpid(child, 0)
     for path in paths:
         path.chmod(0o755)
-    return said
+    return result
 
 
-def test_a_read_only_store_that_holds_everything_is_used(sounds, folder):
-    assert in_read_only(folder.parent, lambda: read(folder.parent, sounds)) == "0"
-    renamed = {path.rename(path.with_suffix(".flac")): rows for path, rows in sounds.items()}  # hashed each time
+def test_a_read_only_store_that_holds_everything_is_used(files, folder):
+    assert in_read_only(folder.parent, lambda: read(folder.parent, files)) == "0"
+    renamed = {path.rename(path.with_suffix(".flac")): rows for path, rows in files.items()}  # hashed each time
     assert in_read_only(folder.parent, lambda: read(folder.parent, renamed)) == "0"
     os.utime(folder / "features.f32")  # as after a copy: checksums are compared each time
     assert in_read_only(folder.parent, lambda: read(folder.parent, renamed)) == "0"
@@ -234,25 +242,24 @@ def test_a_read_only_store_that_holds_everything_is_used(sounds, folder):
 
 
 @pytest.mark.parametrize("damage", [lambda folder: half(folder / "features.f32"), lambda folder: None])
-def test_a_read_only_store_that_lacks_something_is_refused(sounds, folder, tmp_path, damage):
+def test_a_read_only_store_that_lacks_something_is_refused(files, folder, tmp_path, damage):
     damage(folder)
     new = tmp_path / "new.wav"
     new.write_bytes(b"new")
-    sounds[new] = np.zeros((2, WIDTH), np.float32)
-    said = in_read_only(folder.parent, lambda: read(folder.parent, sounds))
-    assert said.startswith(f"BadRequest: {folder}: must be writable, for it lacks ")
-    assert said.endswith(
-        f" of {SOUNDS + 1} items; Permission denied: free space, change permissions, or give another cache"
-    )
+    files[new] = np.zeros((2, WIDTH), np.float32)
+    result = in_read_only(folder.parent, lambda: read(folder.parent, files))
+    assert result.startswith(f"BadRequest: {folder}: must be writable, because ")
+    advice = "free space, change permissions, or give another cache"
+    assert result.endswith(f" of {SOUNDS + 1} items are missing; found: Permission denied: {advice}")
 
 
-def test_a_cache_that_is_a_file(sounds, tmp_path):
+def test_a_cache_that_is_a_file(files, tmp_path):
     (tmp_path / "cache").write_text("no folder")
-    with pytest.raises(BadRequest, match="must be writable, for it lacks 40 of 40 items; Not a directory"):
-        read(tmp_path / "cache", sounds)
+    with pytest.raises(BadRequest, match="because 40 of 40 items are missing; found: Not a directory"):
+        read(tmp_path / "cache", files)
 
 
-def test_rows_of_no_length(tmp_path):
+def test_sounds_without_rows(tmp_path):
     path = tmp_path / "short.wav"
     path.write_bytes(b"short")
     nothing = {path: np.empty((0, WIDTH), np.float32)}
@@ -260,14 +267,14 @@ def test_rows_of_no_length(tmp_path):
     assert read(tmp_path / "cache", nothing) == 0
 
 
-def test_texts_are_identified_by_what_is_given(tmp_path):
-    asked = Asked({"one": np.ones((1, WIDTH), np.float32), "two": np.zeros((2, WIDTH), np.float32)})
+def test_texts_are_identified_by_the_given_digests(tmp_path):
+    computation = Computation({"one": np.ones((1, WIDTH), np.float32), "two": np.zeros((2, WIDTH), np.float32)})
     for _ in range(2):
-        one, two = Store(tmp_path, "texts", "identity", WIDTH).rows(["one", "two"], asked, list)
+        one, two = Store(tmp_path, "texts", "identity", WIDTH).rows(["one", "two"], computation, list)
         assert (one.shape, two.shape) == ((1, WIDTH), (2, WIDTH))
-    assert asked.count == 2
+    assert computation.count == 2
 
 
-def test_reading_waits_for_nobody(sounds, folder):
+def test_reading_does_not_wait_for_a_lock(files, folder):
     with store.exclusive(folder / "lock"):  # as another process that fills the store holds it
-        assert read(folder.parent, sounds) == 0
+        assert read(folder.parent, files) == 0

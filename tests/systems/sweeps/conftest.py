@@ -8,7 +8,7 @@ import yaml
 from evaluation.data.soundscapes import generate
 from tests.systems.tiny import HEAR, text_model
 
-# ATAE. If a file asks for it, the end of an epoch kills the worker or another process, or finds the disk full.
+# ATAE. If a file says so, the end of an epoch kills the worker or another process, or raises the error of a full disk.
 FRAGILE = """
 import errno, os, signal
 from systems import atae, training
@@ -32,7 +32,7 @@ def train(config, dataset, run):
     finally:
         training.write_rows = original
 """
-# Appended to `tiny_hear`: it notes how many sounds it embeds at a time.
+# Appended to `tiny_hear`: it records the number of sounds in each call.
 COUNTING = """
 from pathlib import Path
 
@@ -76,7 +76,7 @@ BOTH = CAPTIONER.replace(
 
 def train""",
 )
-# A retriever that trains without lightning: its value after each epoch is `gain` times the number of epochs.
+# A retriever that trains without Lightning. Its value after each epoch is `gain` times the number of epochs.
 CURVE = """
 import torch
 from pydantic import BaseModel

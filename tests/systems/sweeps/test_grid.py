@@ -1,4 +1,4 @@
-"""The sweep file: what it plans, and messages about what is not valid in it."""
+"""The sweep file: the runs that it describes, and messages about files that are not valid."""
 
 import pytest
 
@@ -8,8 +8,8 @@ from systems.sweeps import grid
 SEARCH = {"search": "optuna", "samples": 3, "grid": None}
 GAIN = {"margin": {"low": 0.1, "high": 1}}
 NO_RANGES = "search: error: must have something to vary; found neither `ranges` nor `grid`"
-TWICE = "the levels of size must differ; one stands there twice"
-SAME_NAME = "two runs would have the name 'a-b': a b and a-b"
+TWICE = "the levels of size must differ; found {'size': [8, 8]}"
+SAME_NAME = "runs must have different names; found 'a-b' for a b and a-b: rename their levels"
 
 
 def configure(file):
@@ -21,30 +21,30 @@ def configure(file):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"grid": {}}, "grid: error: must have a factor or more; it is empty"),
-        ({"grid": None}, "grid: error: must have a factor or more; it is empty"),
-        ({"grid": {"size": []}}, "size must have a level or more; it is empty"),
+        ({"grid": {}}, "grid: error: must have at least one factor; found none"),
+        ({"grid": None}, "grid: error: must have at least one factor; found none"),
+        ({"grid": {"size": []}}, "size must have at least one level; found {'size': []}"),
         ({"grid": {"size": [8, 8]}}, TWICE),
         ({"grid": {"sizes": [8]}}, "sizes: error: unknown key 'sizes'; did you mean 'size'?"),
         ({"grid": {"size": [0]}}, "size: error: Input should be greater than or equal to 1; found 0"),
         ({"grid": {"w": {"a b": {"size": 8}, "a-b": {"size": 9}}}}, SAME_NAME),
         ({"grid": {"epochs": [1]}}, "grid.epochs: error: must be in one place, but epochs is in set too"),
-        ({"grid": {"seed": [1]}}, "grid.seed: error: is a column of the results already"),
-        ({"grid": {"size": ["x" * 300]}}, "names of levels must be short enough"),
+        ({"grid": {"seed": [1]}}, "grid.seed: error: must not be a column of the results"),
+        ({"grid": {"size": ["x" * 300]}}, "names of runs must have at most 200 bytes"),
         ({"seeds": 0}, "seeds: error: List should have at least 1 item"),
-        ({"seeds": [1, 1]}, "seeds must be different numbers from 0"),
-        ({"seeds": [-1]}, "seeds must be different numbers from 0"),
-        ({"seeds": [1, 1.0]}, "seeds must be different numbers from 0"),
-        ({"seeds": [0, True]}, "seeds must be different numbers from 0"),
+        ({"seeds": [1, 1]}, "seeds must be different whole numbers of at least 0"),
+        ({"seeds": [-1]}, "seeds must be different whole numbers of at least 0"),
+        ({"seeds": [1, 1.0]}, "seeds must be different whole numbers of at least 0"),
+        ({"seeds": [0, True]}, "seeds must be different whole numbers of at least 0"),
         ({"grid": {"size": {1: {"size": 8}, "1": {"size": 9}}}}, "the levels of size must differ"),
-        ({"grid": {"size": ["x" * 180, "é" * 120]}}, "é'… has 242 bytes"),
+        ({"grid": {"size": ["x" * 180, "é" * 120]}}, "é'… with 242 bytes"),
         ({"metric": None}, "metric: error: is missing; give it"),
         ({"metric": "mAP"}, "metric: error: unknown metric 'mAP'; there are"),
         ({"gird": {}}, "gird: error: unknown key 'gird'; did you mean 'grid'?"),
         ({"search": "random"}, "search: error: Input should be 'optuna'; found 'random'"),
         ({"stop_early": "yes"}, "stop_early: error: Input should be 'asha'; found 'yes'"),
-        ({"ranges": GAIN}, "ranges: error: is only for a search; add `search: optuna`, or leave it out"),
-        ({"samples": 2}, "samples: error: is only for a search; add `search: optuna`, or leave it out"),
+        ({"ranges": GAIN}, "ranges: error: must come with a search; add `search: optuna`, or leave it out"),
+        ({"samples": 2}, "samples: error: must come with a search; add `search: optuna`, or leave it out"),
         (SEARCH, NO_RANGES),
         (SEARCH | {"ranges": GAIN, "samples": None}, "samples: error: is missing; give the number of settings to try"),
         (SEARCH | {"ranges": {"margin": {"low": 1, "high": 1}}}, "low must be below high"),
@@ -53,7 +53,7 @@ def configure(file):
         (SEARCH | {"ranges": {"marge": GAIN["margin"]}}, "marge: error: unknown key 'marge'"),
         (SEARCH | {"ranges": {"size": {"low": 0, "high": 9}}}, "size: error: Input should be greater than or equal"),
         (SEARCH | {"ranges": {"epochs": {"low": 1, "high": 9}}}, "must be in one place, but epochs is in set too"),
-        (SEARCH | {"ranges": {"seed": {"low": 1, "high": 9}}}, "ranges.seed: error: is a column of the results"),
+        (SEARCH | {"ranges": {"seed": {"low": 1, "high": 9}}}, "ranges.seed: error: must not be a column of the"),
         (SEARCH | {"ranges": GAIN, "grid": {"margin": {"a": {"size": 8}}}}, "grid has a factor margin too"),
     ],
 )

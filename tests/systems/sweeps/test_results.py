@@ -1,4 +1,4 @@
-"""The results of a sweep: the state of runs, results.csv, and what is printed."""
+"""The results of a sweep: the states of runs, results.csv, and the printed tables."""
 
 import csv
 import re
@@ -46,6 +46,14 @@ def test_values_are_written_with_all_digits(four):
     assert (row["bleu_1"], row["cider_d"]) == (str(1 / 3), str(0.1 + 0.2))
 
 
+def test_ten_failed_runs_are_listed_and_the_others_counted(tmp_path):
+    runs = [PlannedRun(f"a_{seed}", {"words": "a"}, seed, {}) for seed in range(13)]
+    outcomes = {run.name: ERROR for run in runs}
+    lines = str(Results(tmp_path / "results.csv", ("words",), "bleu_1", 13, runs, outcomes)).splitlines()
+    assert lines[0] == "13 of 13 runs failed; the same command tries them again:"
+    assert lines[1:-1] == [*(f"  a_{seed}: no luck" for seed in range(10)), "  and 3 more"]
+
+
 def test_the_summary_tells_of_stopped_and_failed_runs(four):
     text = str(four)
     assert re.search(r"^a +0\.5000 +– +1 +0\.5000$", text, re.MULTILINE)
@@ -61,7 +69,7 @@ def test_a_line_for_each_run_where_there_is_no_terminal(four, capsys):
     table.add(RUNS[3])
     table.draw([])
     assert capsys.readouterr().out.splitlines() == [
-        "4 runs, 2 of them done already; 2 at a time",
+        "4 runs, 2 of them already done; 2 at a time",
         "b_0: bleu_1 0.500 in 1 min 40 s; 3 of 4, about 1 min 40 s left",
         "b_1: stopped after epoch 2; 4 of 4",
     ]
@@ -75,7 +83,7 @@ def test_a_table_on_a_terminal(four, capsys, monkeypatch):
     four.outcomes["b_0"] = ERROR
     table.add(RUNS[2])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1:3] == ["2 of 4; 0 s gone", "now: b_1"]
+    assert lines[1:3] == ["2 of 4; 0 s elapsed", "running: b_1"]
     assert lines[-1].endswith("\x1b[Jb_0: failed: no luck")
     assert len(lines) == 7
 
@@ -96,14 +104,14 @@ def test_states_are_read_from_the_folder(place, write, tmp_path):
         assert there.outcomes["a_0"] == ERROR
 
 
-def test_only_a_free_folder_or_a_sweep_is_written_to(tmp_path):
+def test_only_an_empty_folder_or_a_sweep_is_written_to(tmp_path):
     results.check_folder(tmp_path / "new")
-    # What a sweep leaves that found the disk full, or was killed, before it wrote its first results.
+    # A sweep leaves these if the disk was full or it was killed before it wrote its first results.
     (tmp_path / ".results.csv.1.part").touch()
     (tmp_path / "lock").touch()
     results.check_folder(tmp_path)
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(BadRequest, match="is not empty and no sweep"):
+    with pytest.raises(BadRequest, match="must be the folder of a sweep or empty; found files"):
         results.check_folder(tmp_path)
     (tmp_path / "results.csv").touch()
     results.check_folder(tmp_path)

@@ -1,4 +1,4 @@
-"""Optuna's settings: they follow from the seed and the results, and a search that was killed continues."""
+"""Optuna's settings: they depend on the seed and the results, and a search that was killed is resumed."""
 
 import json
 
@@ -28,7 +28,7 @@ def finish(search, runs):
         search.add(run, Outcome({"mAP@5": value(run)}, 1))
 
 
-def whole(plan, file):
+def finished(plan, file):
     search = Search(plan, file)
     runs = search.next_runs()
     while runs:
@@ -38,7 +38,7 @@ def whole(plan, file):
 
 
 def test_a_killed_search_samples_the_same_settings(plan, tmp_path):
-    search = whole(plan, tmp_path / "whole" / "samples.json")
+    search = finished(plan, tmp_path / "whole" / "samples.json")
     assert len(search.samples) == 14
     assert [run.name for run in search.planned_runs()[:3]] == ["sample-000_0", "sample-000_1", "sample-001_0"]
     for sample in search.samples:
@@ -53,10 +53,10 @@ def test_a_killed_search_samples_the_same_settings(plan, tmp_path):
             finish(killed, grid.plan_sample(plan, number, killed.samples[number]))
         while len(killed.samples) < ended:
             finish(killed, killed.next_runs())
-    assert whole_after(plan, file).samples == search.samples
+    assert resumed(plan, file).samples == search.samples
 
 
-def whole_after(plan, file):
+def resumed(plan, file):
     search = Search(plan, file)
     finish(search, search.planned_runs())
     runs = search.next_runs()
@@ -70,7 +70,7 @@ def test_optuna_is_told_the_mean_over_the_seeds(plan, tmp_path):
     search = Search(plan, tmp_path / "samples.json")
     first, second = search.next_runs()
     search.add(first, Outcome({"mAP@5": 0.25}, 1))
-    assert [trial.state for trial in search.study.trials] == [TrialState.FAIL]  # only the draw
+    assert [trial.state for trial in search.study.trials] == [TrialState.FAIL]  # of the draw, which `add` enters again
     search.add(second, Outcome({"mAP@5": 0.75}, 1))
     assert search.study.best_value == 0.5
     assert search.study.best_params == search.samples[0]
@@ -94,7 +94,7 @@ def test_a_search_ends_when_no_setting_is_left(write, tmp_path):
 
 def test_settings_of_other_factors_are_refused(plan, tmp_path):
     (tmp_path / "samples.json").write_text(json.dumps([{"margin": 0.5}]))
-    message = "samples.json: must hold settings of way, margin, size; found one of margin; give a new folder"
+    message = "samples.json: must hold settings of way, margin, size; found a setting of margin; give a new folder"
     with pytest.raises(BadRequest, match=message):
         Search(plan, tmp_path / "samples.json")
 

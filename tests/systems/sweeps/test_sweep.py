@@ -1,4 +1,4 @@
-"""The command `systems sweep`: what it refuses, and what it does before runs are made (`test_tune.py` makes them)."""
+"""The command `systems sweep`: requests that it refuses, and its work before runs are made (`test_tune.py`)."""
 
 import shutil
 import socket
@@ -38,7 +38,7 @@ def refused(place, tmp_path, capsys):
         ("--address=..:6379", "no answer at ..:6379"),
         ("--cpus=0", "--cpus must be 1 or more; found 0"),
         ("--cpus=-1", "--cpus must be 1 or more; found -1"),
-        ("--gpus=-1", "--gpus must be a share of one, from 0 to 1, or a whole number; found -1"),
+        ("--gpus=-1", "--gpus must be a share of a GPU from 0 to 1, or a whole number; found -1"),
         ("--gpus=1.5", "or a whole number; found 1.5"),
         ("--gpus=nan", "or a whole number; found nan"),
         ("--gpus=inf", "or a whole number; found inf"),
@@ -65,12 +65,12 @@ def test_folders_and_files_that_are_refused(refused, tmp_path, monkeypatch):
     assert "no such file" in refused(file=tmp_path / "none.yaml")
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "notes.txt").touch()
-    assert "is not empty and no sweep" in refused(out=tmp_path / "notes")
+    assert "must be the folder of a sweep or empty; found files" in refused(out=tmp_path / "notes")
     assert not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "results.csv").touch()
     with sweep.FileLock(tmp_path / "out" / "lock"):
-        assert "another sweep is at work there" in refused()
+        assert "another sweep is running there" in refused()
     monkeypatch.setitem(sys.modules, "ray", None)
     assert "sweeps need ray; install it by `make .venv/.cluster`" in refused()
 
@@ -86,11 +86,13 @@ def test_a_search_without_optuna_is_refused(refused, write, monkeypatch):
 def test_runs_without_a_common_monitor_cannot_be_stopped_early(refused, write):
     monitors = {"monitor": ["mAP@10", "loss"]}
     file = write({"system": "curve", "set": {}, "grid": monitors, "stop_early": "asha"})
-    assert "must be the same in all; found mAP@10, loss: set one monitor" in refused(file=file)
+    assert "all runs must have the same monitor, by which they are compared; found mAP@10, loss: set one" in refused(
+        file=file
+    )
 
 
 def test_a_sweep_that_is_done_needs_no_ray(place, write, tmp_path, monkeypatch, capsys):
-    """Another config under the name of a run that is done is another run."""
+    """If a run that is done has another config than the file asks for, the sweep is refused."""
     file = write({"system": "curve", "set": {}, "grid": {"gain": [1.0]}, "seeds": 1})
     plan = grid.read(file)
     out = tmp_path / "out"
@@ -102,12 +104,12 @@ def test_a_sweep_that_is_done_needs_no_ray(place, write, tmp_path, monkeypatch, 
     monkeypatch.setitem(sys.modules, "ray", None)
     folders = ["--data", str(place / "data"), "--out", str(out), "--cache", str(place / "cache")]
     assert command(parser(), ["sweep", str(file), *folders]) == 0
-    assert "1 runs, 1 of them done already" in capsys.readouterr().out
+    assert "1 runs, 1 of them already done" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")}
     assert f"1.0_0,1.0,0,done,{outcome.seconds:.1f},,{outcome.values['mAP@5']}" in (out / "results.csv").read_text()
     other = write({"system": "curve", "set": {"epochs": 4}, "grid": {"gain": [1.0]}, "seeds": 1})
     assert command(parser(), ["sweep", str(other), *folders]) == 1
-    assert "config.epochs: error: the run has 5, asked for 4" in capsys.readouterr().err
+    assert "config.epochs: error: the run has 5, but 4 is given" in capsys.readouterr().err
     shutil.rmtree(out / "runs")
 
 
@@ -127,14 +129,14 @@ def test_a_run_is_on_one_node_and_a_share_is_of_one_gpu(nodes, cpus, gpus, slots
     for processors, cards in nodes:
         resources.append({"CPU": processors, "GPU": cards} if cards else {"CPU": processors})
     assert sweep.count_slots(resources, job) == slots
-    with pytest.raises(BadRequest, match="of one machine, but there are"):
+    with pytest.raises(BadRequest, match="on one machine; found"):
         sweep.count_slots(resources, replace(job, cpus=9))
 
 
 def test_a_metric_without_truth_is_refused_before_the_work(place, tmp_path):
     split = read_dataset(place / "data", "evaluation")["evaluation"]
     blind = Split("test", split.clips, relevance={})
-    with pytest.raises(BadRequest, match="no truth to score mAP@5 by"):
+    with pytest.raises(BadRequest, match="must have captions or relevance for mAP@5; found neither"):
         sweep._check_metric("mAP@5", blind, tmp_path)
 
 

@@ -29,7 +29,7 @@ def test_a_dry_run_lists_runs_and_hours(place, dry_run, capsys):
     printed, warned = capsys.readouterr()
     assert printed.count(" open") == 4
     assert "4 runs, 0 done; about " in printed
-    assert "4 steps timed with each level" in printed
+    assert "4 steps were timed with each level" in printed
     assert "8_broken_0: warning: sounds and texts must get embeddings of one size" in warned
 
 
@@ -40,10 +40,10 @@ def test_a_dry_run_of_a_search_lists_its_first_setting(write, dry_run, capsys):
     printed = capsys.readouterr().out
     assert "sample-000_1" in printed
     assert "and 4 runs of settings that are sampled later" in printed
-    assert "6 runs, 0 done; curve does not train by Run.fit: there are no steps to time" in printed
+    assert "6 runs, 0 done; no estimate, because curve does not train with Run.fit" in printed
 
 
-def test_a_dry_run_times_what_runs_are_made_on(place, dry_run, monkeypatch):
+def test_a_dry_run_uses_the_devices_of_the_runs(place, dry_run, monkeypatch):
     asked = []
     monkeypatch.setattr(timing, "show", lambda job, *rest: asked.append((job.gpus, rest[-1])))
     monkeypatch.setattr(sweep.torch.cuda, "device_count", lambda: 2)
@@ -58,12 +58,11 @@ def test_runs_that_are_done_tell_how_long_the_others_take(tmp_path, capsys):
     done = Outcome({"bleu_1": 0.5}, 3600)
     timing.show(None, Results(tmp_path, ("words",), "bleu_1", 3, runs, {"a_0": done}), {}, None, 2)
     printed = capsys.readouterr().out
-    assert (
-        "3 runs, 1 done; about 2 h of one worker, 1 h of 2 (those that are done took 1 h 0 min on average)" in printed
-    )
+    estimate = "about 2 h on one worker, 1 h on 2 (the runs that are done took 1 h 0 min on average)"
+    assert f"3 runs, 1 done; {estimate}" in printed
 
 
-def test_steps_are_timed_of_whole_batches(place, write, tmp_path, monkeypatch):
+def test_steps_of_whole_batches_are_timed(place, write, tmp_path, monkeypatch):
     settings = {"text_encoder": str(place / "text"), "audio_encoder": "tiny_hear", "epochs": 10, "batch": 32}
     file = write({"system": "systems.atae", "set": settings})
     plan = grid.read(file)

@@ -34,7 +34,7 @@ FIRST = RUNS[0]
 
 @pytest.fixture(scope="module")
 def cluster(place):
-    """Ray, with a worker at a time, in what looks like a job of SLURM's."""
+    """Ray, with one worker at a time, in an environment like that of a SLURM job."""
     import ray
 
     slurm = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_NAME": "job", "SLURM_JOB_ID": "1"}
@@ -58,10 +58,10 @@ def rows(out):
 
 @pytest.fixture(scope="module")
 def killed(place, cluster):
-    """The folder of a sweep whose first run lost its worker, and then the whole sweep, before it was continued."""
+    """The folder of a sweep whose first worker was killed, then the whole sweep, and which was then resumed."""
     out = place / "killed"
     out.mkdir()
-    (out / "results.csv").touch()  # so that the folder, which holds the file below, is taken for a sweep's
+    (out / "results.csv").touch()  # so that the folder, which holds the file below, counts as the folder of a sweep
     words = sweep_words(place, out, place / "sweep.yaml")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(place / "modules")])}
     embedded = place / "modules" / "embedded"
@@ -96,9 +96,9 @@ def test_a_sweep_records_runs_and_failures(killed):
 
 
 @pytest.mark.slow
-def test_killed_runs_end_as_if_nobody_had_killed_them(place, killed, tmp_path):
+def test_killed_runs_end_with_the_same_weights(place, killed, tmp_path):
     """`systems train` gives the same weights for the same config and seed, in a process that made no run before."""
-    assert "going on after epoch 1" in (killed / "logs" / f"{FIRST}.log").read_text()
+    assert "resuming after epoch 1" in (killed / "logs" / f"{FIRST}.log").read_text()
     run, there = tmp_path / "run", killed / "runs" / FIRST
     folders = ["--data", str(place / "data"), "--run", str(run), "--cache", str(tmp_path / "cache")]
     words = ["train", "fragile", *folders, "--seed", "0", "--accelerator", "cpu"]
@@ -156,7 +156,7 @@ def test_runs_are_stopped_early_and_can_be_finished(place, cluster, write, tmp_p
     assert not (stopped / "system.yaml").exists()
     # The same command leaves it stopped.
     assert command(parser(), sweep_words(place, out, write(keys))) == 0
-    assert "3 runs, 3 of them done already" in capsys.readouterr().out
+    assert "3 runs, 3 of them already done" in capsys.readouterr().out
     # Without stop_early it is made, and with more samples the search continues.
     made = []
     monkeypatch.setattr(tune, "make_runs", lambda *arguments: made.append(arguments))
@@ -199,7 +199,7 @@ def test_workers_that_always_die_end_the_sweep(tmp_path):
         recorded.recorder.on_trial_recover(1, [], recorded.trial())
         recorded.recorder.on_step_end(1, [])
     recorded.recorder.on_trial_recover(1, [], recorded.trial())
-    with pytest.raises(BadRequest, match=r"workers die one after another \(it died\); see "):
+    with pytest.raises(BadRequest, match=r"workers die one after another \(it died\); read the logs in "):
         recorded.recorder.on_step_end(1, [])
 
 

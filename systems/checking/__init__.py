@@ -1,0 +1,1 @@
+"""The check of a system against the contract, which `systems check NAME` runs."""

@@ -1,0 +1,153 @@
+"""The check of the models that a system loads: each is probed, and compared with others that must be the same."""
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+from evaluation.findings import BadRequest
+from systems.checking.material import TEXTS
+from systems.checking.probes import CAPTIONER, RETRIEVER, ModelProbe
+from systems.checking.report import Report
+from systems.parts.devices import default_device
+
+
+def check_models(name: str, checkpoints: Sequence[Path], report: Report) -> str:
+    """Check the model of the first checkpoint; loading it again, or training again, must give the same answers.
+
+    Args:
+        name: The system's import name.
+        checkpoints: The checkpoint of each training; all were made with the same seed.
+        report: Gets what is wrong.
+
+    Returns:
+        What the model is, in words; empty if it cannot be probed.
+    """
+    device = default_device()
+    with _fresh_import(name, report) as module:
+        if module is None:
+            return ""
+        model = load_model(module, checkpoints[0], device, report)
+        if model is None:
+            return ""
+        probe = ModelProbe(model, device, report)
+        if not probe.kind:
+            return ""
+        probe.check()
+        retrieves_too = probe.kind == CAPTIONER and _can_retrieve(model)
+        if retrieves_too:
+            ModelProbe(model, device, report, RETRIEVER).check()
+        if not probe.answers:
+            return ""
+        _check_again(module, checkpoints, probe, report)
+    kind = f"{probe.kind} and {RETRIEVER}" if retrieves_too else probe.kind
+    description = f"a {kind} of sounds at {model.sample_rate} Hz"
+    if len(probe.captions) == 1:
+        description += ", which gave all sounds the same caption, so a dependence on the batch could not be seen"
+    return description
+
+
+@contextlib.contextmanager
+def _fresh_import(name: str, report: Report) -> Iterator[ModuleType | None]:
+    """Import a module as a new process does: without what training has left in it.
+
+    Args:
+        name: Its import name.
+        report: Gets what the import raises.
+
+    Yields:
+        The module; None if it cannot be imported.
+    """
+    before = {key: sys.modules.pop(key) for key in list(sys.modules) if _is_within(key, name)}
+    parent, _, last = name.rpartition(".")
+    module = None
+    try:
+        with report.catching("import", "be importable again"):
+            module = importlib.import_module(name)
+        yield module
+    finally:
+        for key in [key for key in sys.modules if _is_within(key, name)]:
+            del sys.modules[key]
+        sys.modules.update(before)
+        if parent:
+            setattr(sys.modules[parent], last, before[name])
+
+
+def _is_within(module: str, package: str) -> bool:
+    return f"{module}.".startswith(f"{package}.")
+
+
+def load_model(module: ModuleType, checkpoint: Path, device: torch.device, report: Report) -> object | None:
+    """Load a model and move it to a device, as `systems predict` does, ready to use.
+
+    Args:
+        module: The system's module.
+        checkpoint: The checkpoint.
+        device: The device.
+        report: Gets what is wrong.
+
+    Returns:
+        The model; None if it cannot be loaded.
+    """
+    model = None
+    with report.catching("load_model", "load the checkpoint from nothing but the files in its run folder"):
+        model = module.load_model(checkpoint)
+    if model is None:
+        if not any(part == "load_model" for part, _ in report.rules):
+            report.add("load_model", "return a model", "None", "return it")
+        return None
+    moved = None
+    found = "no method to"
+    with report.catching("load_model", "return a model that can be moved to a device"):
+        if hasattr(model, "to"):
+            found = "None"
+            moved = model.to(device)
+        if moved is None:
+            advice = "make it a torch.nn.Module, or write `def to(self, device): return self`"
+            report.add("load_model", "return a model whose to(device) returns the model on that device", found, advice)
+    if moved is not None:
+        model = moved
+    _check_mode(model, report)
+    return model
+
+
+def _check_mode(model: object, report: Report) -> None:
+    """Report a model in training mode, and put it in evaluation mode so that this is not found again and again."""
+    parts = [model, *getattr(model, "__dict__", {}).values()]
+    for part in parts:
+        if isinstance(part, torch.nn.Module) and any(module.training for module in part.modules()):
+            advice = "end with `return model.eval()`"
+            report.add("load_model", "return a model that is ready to use", "one in training mode", advice)
+            part.eval()
+
+
+def _can_retrieve(captioner: object) -> bool:
+    """Return whether a captioner also embeds texts and sounds; with some configs a system may refuse to."""
+    if not all(callable(getattr(captioner, name, None)) for name in ("embed_audio", "embed_text")):
+        return False
+    try:
+        with torch.inference_mode():
+            captioner.embed_text(TEXTS[:1])
+    except BadRequest:
+        return False
+    except Exception:
+        return True  # a fault, which the probe reports
+    return True
+
+
+def _check_again(module: ModuleType, checkpoints: Sequence[Path], probe: ModelProbe, report: Report) -> None:
+    """Check that models that must be the same as the probed one give the same answers."""
+    rules_before = len(report.rules)
+    again = load_model(module, checkpoints[0], probe.device, report)
+    if again is not None and not probe.agrees(again):
+        advice = "save all weights and settings, and load them: what is drawn at random again differs"
+        report.add("load_model", "return a model of the same answers whenever it is called", "others", advice)
+    if len(checkpoints) > 1 and len(report.rules) == rules_before:
+        other = load_model(module, checkpoints[1], probe.device, report)
+        if other is not None and not probe.agrees(other):
+            advice = "seed every generator with run.seed before the weights are made and batches are drawn"
+            report.add("train", "give the same model for the same seed", "another model the second time", advice)
