@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from multiprocessing import active_children, get_context
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -79,7 +80,7 @@ def main(options: argparse.Namespace) -> None:
     print(table([row._replace(met=marks[row.met]) for row in rows], headers, numbers=(1, 2, 3, 4)))
 
 
-def alone(function: measuring.Function, *arguments: object) -> object:
+def alone(function: measuring.Function, *arguments: object) -> Any:
     """Call a function in a new process.
 
     So the peak memory is that of the function alone, and libraries start as in a command of the kit.

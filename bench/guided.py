@@ -117,7 +117,7 @@ def _guided(folder: Path) -> tuple[float, float]:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-    from systems.guided_gpt2.generator import Generator, LanguageModel, Steps
+    from systems.guided_gpt2.generator import Generator, LanguageModel, Memory, Steps
     from systems.parts import generation
 
     torch.manual_seed(0)
@@ -131,7 +131,7 @@ def _guided(folder: Path) -> tuple[float, float]:
     guidance, frames = torch.randint(50_000, (CLIPS, GUIDANCE)), torch.randn(CLIPS, FRAMES, 128)
     guidance_lengths, frame_lengths = torch.full((CLIPS,), GUIDANCE), torch.full((CLIPS,), FRAMES)
 
-    def keys_values(clips: "Tensor") -> object:
+    def keys_values(clips: "Tensor") -> Memory:
         states = language(guidance[clips])
         return generator.remember(states, guidance_lengths[clips], frames[clips], frame_lengths[clips])
 

@@ -4,14 +4,14 @@ import csv
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 CLOTHO = Path(__file__).parents[2] / "shared" / "data" / "clotho"
 CLIPS = {"development": 3839, "validation": 1045, "evaluation": 1045}  # clips in Clotho v2.1
 
-Function = Callable[..., object]
+Function = Callable[..., Any]
 
 
 class Row(NamedTuple):

@@ -22,7 +22,7 @@ from evaluation.data.soundscapes import generate, grammar
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from baseline.retriever import Item
+    from baseline.retriever import Config, Item
 
 SECONDS = (15, 30)  # the range of clip lengths, as in Clotho; lengths are drawn uniformly
 STORE_STEPS = 12  # training steps that are measured, of 120 in an epoch
@@ -123,7 +123,7 @@ def _sampler(data: Path, cache: Path, sampler: str, steps: int) -> Steps:
     return train(items, Config(sampler=sampler), steps)
 
 
-def train(items: "Sequence[Item]", config: object, steps: int) -> Steps:
+def train(items: "Sequence[Item]", config: "Config", steps: int) -> Steps:
     """Make the first training steps of an epoch as `Run.fit` does, on the CPU, with the items in random order."""
     from functools import partial
 

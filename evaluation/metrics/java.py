@@ -135,8 +135,8 @@ def lay_out_jars(cache: Path) -> Path:
     target = cache.absolute() / "aac-metrics"
     for jar, path in JARS.items():
         link(source_jar(jar), target / path)
-    for jar in sorted(source_jar("spice/lib").glob("*.jar")):
-        link(jar, target / "spice" / "lib" / jar.name)
+    for library in sorted(source_jar("spice/lib").glob("*.jar")):
+        link(library, target / "spice" / "lib" / library.name)
     return target
 
 

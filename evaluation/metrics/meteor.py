@@ -98,7 +98,7 @@ class Meteor:
         statistics[is_equal, 20] = 0
         return statistics
 
-    def _answers(self, requests: Sequence[str]) -> list[list[str]]:
+    def _answers(self, requests: Sequence[str]) -> list[list[bytes]]:
         """Send all requests, and return the fields of each answer."""
         process = self._process
         content = "".join(requests).encode()

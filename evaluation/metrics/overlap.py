@@ -274,7 +274,9 @@ def _count_matrix(texts: Sequence[Sequence[str]], order: int, ids: dict[tuple[st
         order: The number of words in an n-gram.
         ids: The column of each n-gram; new n-grams are added to it.
     """
-    starts, columns, values = [0], [], []
+    starts = [0]
+    columns: list[int] = []
+    values: list[int] = []
     for words in texts:
         counts = _ngrams(words, order)
         columns += [ids.setdefault(ngram, len(ids)) for ngram in counts]

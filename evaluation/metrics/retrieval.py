@@ -310,7 +310,7 @@ def _places(scores: np.ndarray, row: np.ndarray, column: np.ndarray, grade: np.n
     return places
 
 
-def recall(places: np.ndarray, grades: np.ndarray, k: int) -> np.ndarray:
+def recall(places: np.ndarray, grades: np.ndarray, k: float) -> np.ndarray:
     """Return R@k of every query, in [0, 1]: the share of its relevant clips that are among the first k.
 
     Args:
@@ -321,7 +321,7 @@ def recall(places: np.ndarray, grades: np.ndarray, k: int) -> np.ndarray:
     return (places <= k).sum(axis=1) / (grades > 0).sum(axis=1)
 
 
-def average_precision(places: np.ndarray, grades: np.ndarray, k: int) -> np.ndarray:
+def average_precision(places: np.ndarray, grades: np.ndarray, k: float) -> np.ndarray:
     """Return AP@k of every query, in [0, 1].
 
     AP@k is the sum of the precisions at the relevant clips among the first k, over the number of all relevant clips.
@@ -331,12 +331,12 @@ def average_precision(places: np.ndarray, grades: np.ndarray, k: int) -> np.ndar
     return np.where(places <= k, precision, 0.0).sum(axis=1) / (grades > 0).sum(axis=1)
 
 
-def success(places: np.ndarray, grades: np.ndarray, k: int) -> np.ndarray:
+def success(places: np.ndarray, grades: np.ndarray, k: float) -> np.ndarray:
     """Return 1 for every query with a relevant clip among the first k, otherwise 0. Arguments as of `recall`."""
     return (places[:, 0] <= k).astype(float)
 
 
-def ndcg(places: np.ndarray, grades: np.ndarray, k: int) -> np.ndarray:
+def ndcg(places: np.ndarray, grades: np.ndarray, k: float) -> np.ndarray:
     """Return nDCG@k of every query, in [0, 1].
 
     It is Σ grade / log2(rank + 1) over the first k clips, divided by the same sum of the best ranking. The best ranking
@@ -350,7 +350,7 @@ def ndcg(places: np.ndarray, grades: np.ndarray, k: int) -> np.ndarray:
     return np.minimum(gain / ideal, 1.0)  # rounding must not lift it above 1
 
 
-def _discounted_gain(places: np.ndarray, grades: np.ndarray, k: int) -> np.ndarray:
+def _discounted_gain(places: np.ndarray, grades: np.ndarray, k: float) -> np.ndarray:
     """Return the sum of grade / log2(rank + 1) over the first k ranks of every query."""
     return np.where(places <= k, grades / np.log2(places + 1), 0.0).sum(axis=1)
 

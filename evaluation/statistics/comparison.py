@@ -505,7 +505,7 @@ def randomisation(differences: np.ndarray, seed: int = 0) -> np.ndarray:
         exchanges = np.arange(2**n)[:, None] >> np.arange(n) & 1
         return count_as_far(exchanges) / 2**n
     rng = np.random.default_rng(seed)
-    count = 1
+    count = np.ones(len(total))
     block = max(1, 500_000 // n)  # 4 MB, which fits a processor's cache
     with threadpool_limits(1, "blas"):  # for such small products, several threads are ten times slower
         for start in range(0, DRAWS, block):

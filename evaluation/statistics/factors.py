@@ -36,7 +36,7 @@ Conventions
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -373,7 +373,7 @@ def contrasts_table(tests: pd.DataFrame) -> str:
     shown = tests[["factor", "better", "worse", "difference"]].copy()
     shown["pairs"] = tests["pairs"].astype(str) + " " + tests["of"]
     shown["W"] = tests["W"]
-    formats = {
+    formats: dict[str, Callable[..., str]] = {
         "difference": lambda difference: report.number(difference, 4, signed=True),
         "pairs": str,
         "W": "{:g}".format,
