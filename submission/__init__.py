@@ -1,1 +1,1 @@
-"""What the challenge asks: one file of facts per task and year. Imports `evaluation`."""
+"""The challenge's rules, with one file of facts for each task, and the tools that make, check and rank submissions."""

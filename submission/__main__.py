@@ -1,4 +1,4 @@
-"""The command line of the submission package: tasks, team files, packages, and leaderboards."""
+"""The command line of `submission`: show tasks, make and check packages, rank them in a leaderboard."""
 
 import argparse
 import contextlib
@@ -22,10 +22,10 @@ INDENT = "    "
 
 
 def show(options: argparse.Namespace) -> None:
-    """List the tasks, or print all that one of them asks for, with sources."""
+    """List the tasks, or print every fact of one task with its source."""
     if options.fields:
         print(table(tasks.describe_fields(), ["field of a task file", "meaning"]))
-        print("\nA fact has three keys: value; source, where it is stated; certainty: verified, inferred or recalled.")
+        print("\nA fact has a value, a source (where it is stated) and a certainty: verified, inferred or recalled.")
     elif options.name:
         _show_task(tasks.read(options.name))
     else:
@@ -33,28 +33,31 @@ def show(options: argparse.Namespace) -> None:
         for name in tasks.names():
             task = tasks.read(name)
             rows.append([task.name, task.title, task.form.value, task.metrics.value[0]])
-        print(table(rows, ["task", "what", "form", "ranked by"]))
+        print(table(rows, ["task", "title", "form", "ranked by"]))
 
 
 def _show_task(task: tasks.Task) -> None:
-    facts = task.facts()
     print(f"{task.name}: {task.title}")
     width = max(60, min(120, shutil.get_terminal_size().columns))
-    for path, fact in facts:
+    for path, fact in task.facts():
         print(f"\n{path}")
-        lines = [_value_text(fact.value)]
         if isinstance(fact.value, tasks.Key):
             lines = _metadata_lines(fact.value, "")
-        for line in [*lines, f"({fact.certainty}: {fact.source})"]:
+        else:
+            lines = [_value_text(fact.value)]
+        lines.append(f"({fact.certainty}: {fact.source})")
+        for line in lines:
             print(textwrap.fill(printable(line), width, initial_indent=INDENT, subsequent_indent=INDENT + "  "))
 
 
 def _value_text(value: object) -> str:
     """Return the value of a fact as text."""
     if isinstance(value, tasks.PublishedResults):
-        queries = f", {value.queries} queries" if value.queries else ""
-        figures = ", ".join(f"{name} {x:g}" for name, x in value.metrics.items())
-        return f"{value.system}, {value.split} ({value.clips} clips{queries}): {figures}"
+        size = f"{value.clips} clips"
+        if value.queries:
+            size += f", {value.queries} queries"
+        results = ", ".join(f"{name} {result:g}" for name, result in value.metrics.items())
+        return f"{value.system}, {value.split} ({size}): {results}"
     if isinstance(value, tuple):
         return ", ".join(map(_value_text, value))
     if isinstance(value, str):
@@ -63,7 +66,7 @@ def _value_text(value: object) -> str:
 
 
 def _metadata_lines(key: tasks.Key, path: str) -> list[str]:
-    """Return a line for each key of a metadata file, with what it must hold."""
+    """Return one line for each key of a metadata file: its name, and the values that it may have."""
     lines = []
     for name, below in key.keys.items():
         line = f"{path}{name}: {below.need}"
@@ -81,42 +84,41 @@ def _metadata_lines(key: tasks.Key, path: str) -> list[str]:
 
 
 def new(options: argparse.Namespace) -> None:
-    """Write a team file with comments, to be filled in once."""
+    """Write a team file with comments, which the team fills in once."""
     task = tasks.read(options.task)
     if options.out.exists():
-        raise BadRequest(f"{options.out} is there already; give another name")
+        raise BadRequest(f"{options.out} already exists; give another name with --out")
     with replacing(options.out) as part:
         part.write_text(teams.text(task), encoding="utf-8")
-    print(
-        f"{options.out}: fill it in, then: python -m submission package RUN --task {task.name} --team {options.out} …"
-    )
+    command = f"python -m submission package RUN --task {task.name} --team {options.out} …"
+    print(f"{options.out}: written; fill it in, then run: {command}")
 
 
 def make(options: argparse.Namespace) -> None:
-    """Make a task's package from runs: outputs, metadata and report in a zip that passes `validate`."""
+    """Make a package from run folders: a zip with outputs, metadata and report that passes `validate`."""
     task = tasks.read(options.task)
-    team, noticed = teams.read(task, options.team)
+    team, findings = teams.read(task, options.team)
     dataset = read_dataset(options.data, sound=False)
     file = task.package.file.value.format(author=team.author, institute=team.institute)
     target = options.out or options.runs[0] / "submission" / file
-    noticed += _excluded(task, options)
-    say(noticed)
+    findings += _find_excluded_sounds(task, options)
+    say(findings)
     say(package.make(task, options.runs, team, dataset, target, options.split))
     with zipfile.ZipFile(target) as made:
         for entry in made.infolist():
             print(f"  {printable(entry.filename)}  ({entry.file_size:,} bytes)")
     print(f"{target}: {plural(len(options.runs), 'system')}, valid for {task.name}")
     if options.split:
-        print(f"a rehearsal: {options.split} is answered in place of {' and '.join(task.sets)}")
+        print(f"This is a rehearsal: the systems answer {options.split} in place of {' and '.join(task.sets)}.")
 
 
 def validate(options: argparse.Namespace) -> int:
-    """Check a package, an output file or a metadata file against the task, and against the data where they are."""
+    """Check a package, an output file or a metadata file against the task's rules, and with --data against the data."""
     task, path = tasks.read(options.task), options.path
     if options.split and options.split not in SPLITS:
         raise BadRequest(unknown_key(options.split, SPLITS, "split"))
     if options.json and options.json.suffix.lower() != ".json":
-        raise BadRequest(f"--json {options.json}: must end in .json; give another name")
+        raise BadRequest(f"--json {options.json}: the file's name must end in .json; give another name")
     if path.is_dir() or archive.is_one(path):
         with package.checked(task, path, _splits(task, options)) as (_, findings):
             pass
@@ -124,10 +126,10 @@ def validate(options: argparse.Namespace) -> int:
         _, findings = metadata.validate(task, path)
         findings = metadata.of_others(task, [path], str(path)) + findings
     else:
-        findings = outputs.validate(task, path, _answered(task, options))
-    findings += _excluded(task, options)
+        findings = outputs.validate(task, path, _answered_split(task, options))
+    findings += _find_excluded_sounds(task, options)
     errors = count(findings)
-    if options.json:  # before anything is printed
+    if options.json:  # written first: nothing is printed if the file cannot be written
         content = {"task": task.name, "file": str(path), "valid": not errors}
         content["findings"] = [asdict(finding) for finding in findings]
         with replacing(options.json) as part:
@@ -144,10 +146,11 @@ def validate(options: argparse.Namespace) -> int:
 
 
 def make_leaderboard(options: argparse.Namespace) -> int:
-    """Check every package in a folder, score those that are valid, and write the year's tables."""
-    from submission import leaderboard  # pandas, which no other verb needs
+    """Check every package in a folder, score the valid ones, and write the tables of results."""
+    from submission import leaderboard  # imports what no other verb needs
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill ends the processes as Ctrl-C does
+    # SIGTERM then ends the scoring processes in the same way as Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     task = tasks.read(options.task)
     board = leaderboard.run(task, options.folder, _splits(task, options), options.out, options.cache)
     say(finding for package in board.packages for finding in package.findings)
@@ -159,24 +162,29 @@ def make_leaderboard(options: argparse.Namespace) -> int:
 
 
 def _splits(task: tasks.Task, options: argparse.Namespace) -> dict[str, Split | str]:
-    """Return what outputs are checked against: the task's sets in the data folder, or one split in place of each."""
+    """Return the split that outputs are checked against, for each of the task's sets.
+
+    With --split, that split replaces every set. Otherwise the sets are read from the data folder; sets that it does not
+    have are left out.
+    """
     if options.split:
         return dict.fromkeys(task.sets, _split(options))
     if not options.data:
         return {}
     dataset = read_dataset(options.data, sound=False)
-    there = {name: dataset[name] for name in task.sets if name in dataset.splits}
-    if not there:
-        message = f"has none of {task.name}'s sets ({', '.join(task.sets)}); for a rehearsal give --split evaluation"
-        raise BadRequest(f"{options.data}: {message}")
-    return there
+    splits = {name: dataset[name] for name in task.sets if name in dataset.splits}
+    if not splits:
+        sets = ", ".join(task.sets)
+        message = f"must have a set of {task.name} ({sets}); found none of them"
+        raise BadRequest(f"{options.data}: {message}; for a rehearsal, give --split evaluation")
+    return splits
 
 
-def _answered(task: tasks.Task, options: argparse.Namespace) -> Split | str:
-    """Return what a single output file answers: the split that is given, or the set that the file's name says.
+def _answered_split(task: tasks.Task, options: argparse.Namespace) -> Split | str:
+    """Return the split that a single output file answers: the value of --split, or the set in the file's name.
 
-    A file that is not named as an output answers the evaluation split, or if the data folder has none, the only one of
-    the task's sets that the folder has.
+    If the name does not fit the task's pattern, the file answers the evaluation split. If the data folder has no
+    evaluation split, the file answers the only one of the task's sets that the folder has.
     """
     if not options.split:
         for name, output in task.sets.items():
@@ -189,31 +197,32 @@ def _answered(task: tasks.Task, options: argparse.Namespace) -> Split | str:
     try:
         return _split(options)
     except BadRequest:
-        there = {}
+        splits = {}
         for name in task.sets:
             with contextlib.suppress(BadRequest):
-                there[name] = read_dataset(options.data, name, sound=False)[name]
-        if not there:
+                splits[name] = read_dataset(options.data, name, sound=False)[name]
+        if not splits:
             raise
-    if len(there) > 1:
-        wanted = f"must be named as an output of {task.name}, or be given with --split"
-        raise BadRequest(f"{options.path}: {wanted} {' or --split '.join(there)}: {options.data} has these sets")
-    return next(iter(there.values()))
+    if len(splits) > 1:
+        message = f"must have the name of a {task.name} output, because {options.data} has the sets"
+        message = f"{message} {' and '.join(splits)}; rename it, or give --split {' or --split '.join(splits)}"
+        raise BadRequest(f"{options.path}: {message}")
+    return next(iter(splits.values()))
 
 
 def _split(options: argparse.Namespace) -> Split | str:
-    """Return the split that is given (default: evaluation), by name only if there is no data folder."""
+    """Return the split that --split names (default: evaluation); only its name if there is no data folder."""
     name = options.split or EVALUATION
     if not options.data:
         return name
     return read_dataset(options.data, name, sound=False)[name]
 
 
-def _excluded(task: tasks.Task, options: argparse.Namespace) -> list[Finding]:
-    """Look for excluded sounds in the lists of training data (default: the metadata of the data folder)."""
+def _find_excluded_sounds(task: tasks.Task, options: argparse.Namespace) -> list[Finding]:
+    """Find excluded sounds in the lists of training data (default: the metadata files of the data folder)."""
     if not options.excluded:
         if options.training:
-            raise BadRequest("--training is compared with the task's list of excluded sounds; give --excluded FILE")
+            raise BadRequest("--training needs the task's list of excluded sounds; give it with --excluded FILE")
         return []
     lists = options.training
     if not lists and options.data:
@@ -221,7 +230,7 @@ def _excluded(task: tasks.Task, options: argparse.Namespace) -> list[Finding]:
         for split in (DEVELOPMENT, VALIDATION):
             lists += options.data.glob(f"*metadata_{split}.csv")
     if not lists:
-        raise BadRequest("nothing is known of the training data; give lists of its sounds: --training FILE …")
+        raise BadRequest("--excluded needs lists of the training data; give them with --training FILE …")
     return excluded.training_sounds(task, lists, options.excluded)
 
 
@@ -229,20 +238,19 @@ def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     top = argparse.ArgumentParser("python -m submission", description="Make, check and rank submissions.")
     verbs = top.add_subparsers(required=True, metavar="VERB")
-    verb = verbs.add_parser("tasks", help="list the tasks, or what one of them asks for", description=show.__doc__)
-    verb.add_argument("name", nargs="?", help="a task (default: list all tasks)")
-    verb.add_argument("--fields", action="store_true", help="print what each field of a task file means")
+    verb = verbs.add_parser("tasks", help="list the tasks, or print the facts of one", description=show.__doc__)
+    verb.add_argument("name", nargs="?", help="name of a task (default: list all tasks)")
+    verb.add_argument("--fields", action="store_true", help="print the meaning of each field of a task file")
     verb.set_defaults(run=show)
 
     task = argparse.ArgumentParser(add_help=False)
-    task.add_argument("--task", required=True, help=", ".join(tasks.names()))
-    trained = argparse.ArgumentParser(add_help=False)
-    text = "the task's list of Freesound sounds that must not be trained on (`tasks NAME` says where it is)"
-    trained.add_argument("--excluded", type=Path, metavar="FILE", help=text)
-    text = "lists of the training data: CSVs with the column sound_id, links to Freesound, or an id in each line"
-    trained.add_argument(
-        "--training", type=Path, nargs="+", metavar="FILE", help=f"{text} (default: the metadata of --data)"
-    )
+    task.add_argument("--task", required=True, help=f"name of the task: {', '.join(tasks.names())}")
+    training = argparse.ArgumentParser(add_help=False)
+    text = "the task's list of Freesound sounds that systems must not be trained on (`tasks NAME` prints its address)"
+    training.add_argument("--excluded", type=Path, metavar="FILE", help=text)
+    text = "lists of the training sounds, for --excluded: a CSV with the column sound_id, or a text with one Freesound "
+    text += "id or link in each line (default: the metadata files in --data)"
+    training.add_argument("--training", type=Path, nargs="+", metavar="FILE", help=text)
 
     verb = verbs.add_parser("new", parents=[task], help="write a team file to fill in", description=new.__doc__)
     verb.add_argument(
@@ -251,40 +259,47 @@ def parser() -> argparse.ArgumentParser:
     verb.set_defaults(run=new)
 
     verb = verbs.add_parser(
-        "package", parents=[task, trained], help="make a package from runs", description=make.__doc__
+        "package", parents=[task, training], help="make a package from run folders", description=make.__doc__
     )
-    verb.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, one for each system")
-    verb.add_argument("--team", type=Path, required=True, metavar="FILE", help="team file, as `new` writes one")
+    verb.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder; one for each system")
+    verb.add_argument("--team", type=Path, required=True, metavar="FILE", help="team file (`new` writes one)")
     verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder with the task's sets")
-    verb.add_argument("--split", default="", help="a split to answer in place of the task's sets, for a rehearsal")
-    verb.add_argument("--out", type=Path, metavar="FILE", help="output file (default: submission/ in the first RUN)")
+    text = "split to answer in place of the task's sets, for a rehearsal (default: the task's sets)"
+    verb.add_argument("--split", default="", help=text)
+    text = "output file (default: the task's file name, in submission/ of the first RUN)"
+    verb.add_argument("--out", type=Path, metavar="FILE", help=text)
     verb.set_defaults(run=make)
 
     verb = verbs.add_parser(
-        "validate", parents=[task, trained], help="check a package or a part of one", description=validate.__doc__
+        "validate", parents=[task, training], help="check a package or a part of one", description=validate.__doc__
     )
-    verb.add_argument("path", type=Path, metavar="PATH", help="a zip, its folder, an output file or a metadata file")
-    text = "data folder in Clotho's layout (default: outputs are checked by themselves and by official numbers)"
+    text = "package (a zip or an unpacked folder), output file or metadata file"
+    verb.add_argument("path", type=Path, metavar="PATH", help=text)
+    text = "data folder in Clotho's layout (default: check the format only, and the official number of rows)"
     verb.add_argument("--data", type=Path, metavar="DIR", help=text)
-    text = "the split that is answered (default: the task's sets; for a file that is not named as one, evaluation, or "
-    text += "the only set that --data has)"
+    text = "split that the outputs answer (default: the task's sets; for a single output file, the set in its name, "
+    text += "otherwise evaluation, or the only set that --data has)"
     verb.add_argument("--split", help=text)
-    verb.add_argument("--json", type=Path, metavar="FILE", help="write the findings to this file, too")
+    verb.add_argument("--json", type=Path, metavar="FILE", help="also write the findings to this file")
     verb.set_defaults(run=validate)
 
     verb = verbs.add_parser(
         "leaderboard", parents=[task], help="rank the packages in a folder", description=make_leaderboard.__doc__
     )
-    verb.add_argument("folder", type=Path, metavar="DIR", help="folder of packages, zipped or not")
-    verb.add_argument(
-        "--truth", type=Path, required=True, dest="data", metavar="DIR", help="data folder with the true answers"
-    )
-    verb.add_argument("--split", help="the split that is answered in place of the task's sets, for a rehearsal")
+    verb.add_argument("folder", type=Path, metavar="DIR", help="folder that holds the packages (zips or folders)")
+    text = "data folder with the ground truth: captions or relevance"
+    verb.add_argument("--truth", type=Path, required=True, dest="data", metavar="DIR", help=text)
+    text = "split that the systems answer in place of the task's sets, for a rehearsal (default: the task's sets)"
+    verb.add_argument("--split", help=text)
     verb.add_argument(
         "--out", type=Path, default=Path("leaderboard"), metavar="DIR", help="output folder (default: leaderboard)"
     )
     verb.add_argument(
-        "--cache", type=Path, default=Path(".cache"), help="folder for tokenised captions (default: .cache)"
+        "--cache",
+        type=Path,
+        default=Path(".cache"),
+        metavar="DIR",
+        help="folder for tokenised captions (default: .cache)",
     )
     verb.set_defaults(run=make_leaderboard)
     return top

@@ -1,8 +1,8 @@
-"""Packages: opened without trust in what they hold, and packed so that the same files give the same bytes.
+"""Open packages, which may be hostile, and pack them so that the same files always give the same bytes.
 
-What a package may take of the machine is bounded, whoever made it: `ENTRIES` entries, `LIMIT` bytes a file, `TOTAL`
-bytes in all, `DEPTH` folders one in the other. `zipfile` reads the zips; what it does not bound is bounded here. A zip
-that other programs may unpack to other files is refused (`submission.zip_records`).
+A package can use only limited resources: `ENTRIES` entries, `LIMIT` bytes for each file, `TOTAL` bytes in all, and
+`DEPTH` nested folders. `zipfile` reads the zips; this module adds the limits that `zipfile` does not have. A zip from
+which other programs may unpack other files is refused (`submission.zip_records`).
 """
 
 import io
@@ -23,7 +23,7 @@ from pathlib import Path
 
 from evaluation.files import replacing
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Finding
-from evaluation.text import cut
+from evaluation.text import cut, plural
 from submission.outputs import LIMIT
 from submission.zip_records import (
     DAMAGED,
@@ -37,18 +37,18 @@ from submission.zip_records import (
     unpacked,
 )
 
-ENTRIES = 1000
-TOTAL = 2**29  # ten times what four systems of 1000 queries by 1000 clips have
-DEPTH = 16
-PART = 255  # bytes; what file systems take
-DIRECTORY = 2**20  # bytes of a zip's list of entries; a thousand take a tenth of that
+ENTRIES = 1000  # maximum number of files and folders
+TOTAL = 2**29  # maximum number of bytes; four systems of 1000 queries by 1000 clips need a tenth of it
+DEPTH = 16  # maximum number of nested folders
+PART = 255  # maximum number of bytes of a name, as in common file systems
+DIRECTORY = 2**20  # maximum number of bytes of a zip's list of entries; a thousand entries need a tenth of it
 
 JUNK = {"__MACOSX": "macOS", "._*": "macOS", ".DS_Store": "macOS", "Thumbs.db": "Windows", "desktop.ini": "Windows"}
 WINDOWS_DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"}
 WINDOWS_DEVICES |= {f"{port}{number}" for port in ("COM", "LPT") for number in "0123456789¹²³"}
 SPECIAL = {stat.S_IFLNK: "link", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
 SPECIAL |= {stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
-LOOKS = {  # of what is no zip, by its first bytes
+LOOKS = {  # other kinds of files, by their first bytes
     b"\x1f\x8b": "gzip",
     b"7z\xbc\xaf": "7z",
     b"Rar!": "RAR",
@@ -62,14 +62,14 @@ UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, O
 
 @dataclass(frozen=True)
 class Opened:
-    """A package that can be read.
+    """An open package.
 
     Attributes:
-        files: By its path inside the package, with "/" between folders, where each file can be read. The names on disk
-            may differ, except for the suffix. Files with an error are left out, and so are those that macOS and Windows
+        files: Readable path of each file, by its path inside the package (with "/" between folders). The names on disk
+            may differ, except for the suffix. Files with an error are not in it, nor are those that macOS and Windows
             add.
-        findings: The findings about the package itself. If an error names the package and no file in it, the package
-            could not be read to its end, and files that are not in `files` may be in it.
+        findings: Findings about the package itself. If an error is about the package and not about a file in it, the
+            package could not be read completely, and `files` may lack some of its files.
     """
 
     files: Mapping[str, Path]
@@ -77,7 +77,7 @@ class Opened:
 
 
 def junk_kind(name: str) -> str | None:
-    """Return the key of `JUNK` that fits the name of a file or folder; None if macOS or Windows did not add it."""
+    """Return the key of `JUNK` for a file or folder that macOS or Windows adds, by its name; None for other names."""
     for kind in JUNK:
         if fnmatchcase(name.lower(), kind.lower()):
             return kind
@@ -85,7 +85,7 @@ def junk_kind(name: str) -> str | None:
 
 
 def is_one(path: Path) -> bool:
-    """Return whether a file is a zip or another archive, by its name or its content."""
+    """Return whether a file is a zip or another archive, judged by its name or its content."""
     if path.suffix.lower() == ".zip":
         return True
     if not path.is_file():
@@ -96,10 +96,10 @@ def is_one(path: Path) -> bool:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Opened]:
-    """Open a package, a folder or a zip, for as long as the block lasts.
+    """Open a package, a folder or a zip, until the `with` block ends.
 
-    A folder is read in place; no link in it is followed and no file opened. A zip is unpacked into a private folder,
-    under numbers with the names' suffixes; the folder is removed when the block ends, however it ends.
+    A folder is read in place; no link in it is followed, and no file in it is opened. A zip is unpacked into a private
+    folder, in which a file's name is a number with the original suffix. That folder is always removed in the end.
 
     Raises:
         BadRequest: There is no such file or folder.
@@ -107,24 +107,27 @@ def opened(path: Path) -> Iterator[Opened]:
     if path.is_dir():
         yield _folder(path)
     elif path.is_file():
-        with tempfile.TemporaryDirectory(prefix="submission-") as private:  # which only its owner may enter
+        with tempfile.TemporaryDirectory(prefix="submission-") as private:  # only its owner can enter it
             yield _zip(path, Path(private))
+    elif path.exists():
+        raise BadRequest(f"{path}: must be a package (a zip or a folder); found a special file")
     else:
-        found = "something else" if path.exists() else "nothing there"
-        raise BadRequest(f"{path}: must be a package, a zip or a folder; found {found}")
+        raise BadRequest(f"{path}: no such file or folder; give a package (a zip or a folder)")
 
 
 def pack(folder_files: Mapping[str, Path], target: Path) -> None:
-    """Write a zip, whole or not at all; the same names and contents give the same bytes.
+    """Write a zip. If anything fails, no file is written.
+
+    The same names and contents always give the same bytes.
 
     Args:
-        folder_files: Where each file is, by its path inside the zip, with "/" between folders.
-        target: The zip.
+        folder_files: Path of each file, by its path inside the zip (with "/" between folders).
+        target: The zip to write.
     """
     with replacing(target) as part, zipfile.ZipFile(part, "w") as out:
         for name in sorted(folder_files):
             entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-            entry.create_system = 3  # Unix, wherever this runs
+            entry.create_system = 3  # Unix, on every system
             entry.external_attr = (stat.S_IFREG | 0o644) << 16
             out.writestr(entry, folder_files[name].read_bytes(), zipfile.ZIP_DEFLATED, 6)
 
@@ -133,35 +136,37 @@ def pack(folder_files: Mapping[str, Path], target: Path) -> None:
 
 
 class _Package:
-    """The state of reading a package: findings by their kind, names, junk, and how many bytes may still be read."""
+    """The state of reading a package: findings by their kind, names, junk, and the number of bytes that may follow."""
 
     def __init__(self, path: Path):
-        self.path, self.room = path, TOTAL
+        self.path, self.remaining = path, TOTAL
         self.findings: dict[str, list[Finding]] = {}
         self.junk: dict[str, list[str]] = {}
-        self.is_file: dict[str, bool] = {}  # every name and every folder in one
-        self.folded: dict[str, str] = {}  # the first of the names that some file systems take for one
+        self.is_file: dict[str, bool] = {}  # whether each path is a file or a folder
+        self.folded: dict[str, str] = {}  # the first of the names that are the same name to some file systems
 
     def find(self, kind: str, name: str, message: str, severity: str = ERROR) -> None:
         """Add a finding about an entry, or about the package if the name is empty; `kind` is a plural noun."""
-        file = f"{self.path}/{cut(name)}" if name else str(self.path)
+        file = str(self.path)
+        if name:
+            file = f"{self.path}/{cut(name)}"
         self.findings.setdefault(kind, []).append(Finding(file, message=message, severity=severity))
 
     def result(self, files: Mapping[str, Path]) -> Opened:
-        """Return what can be read, with all findings."""
+        """Return the open package with all findings."""
         errors = [finding for finding in chain.from_iterable(self.findings.values()) if finding.severity == ERROR]
         if not files and not errors:
-            self.find("packages", "", "must hold the files of a submission; found none: pack them again")
+            self.find("packages", "", "must contain the files of a submission; found none: pack them again")
         for kind, names in self.junk.items():
-            times = "once" if len(names) == 1 else f"{len(names)} times"
-            message = f"{kind} is there {times}, first {cut(names[0])!r}; {JUNK[kind]} adds it, and it is not looked at"
-            message += ": take it out before you hand in"
-            self.find(f"{kind} files", "", message, NOTE)
+            message = (
+                f"contains {kind} ({plural(len(names), 'time')}, first {cut(names[0])!r}), which {JUNK[kind]} adds "
+            )
+            self.find(f"{kind} files", "", f"{message}and the check ignores; remove it before you submit", NOTE)
         findings = tuple(chain.from_iterable(self.findings.values()))
         return Opened({name: files[name] for name in sorted(files)}, findings)
 
     def admits(self, raw: bytes, mode: int, folder: bool, marked: bool = True) -> str | None:
-        """Return the name of an entry if it may be read; None if it may not, after a finding.
+        """Return the name of an entry if it may be read; otherwise add a finding and return None.
 
         Args:
             raw: The bytes of the name.
@@ -185,19 +190,19 @@ class _Package:
             return None
         if not marked and not name.isascii():
             other = cut(raw.decode("cp437"))
-            message = f"has a name in UTF-8 that is not marked as such, which other programs read as {other!r}"
-            self.find("names that are not marked as UTF-8", name, f"{message}: rename it in plain ASCII", WARNING)
+            message = f"has a UTF-8 name that the zip does not mark as UTF-8, so other programs read {other!r}"
+            self.find("names that are not marked as UTF-8", name, f"{message}; rename it in plain ASCII", WARNING)
         special = SPECIAL.get(stat.S_IFMT(mode))
         if stat.S_ISDIR(mode) and not folder:
             special = "folder"
         if special:
-            return self.find(f"{special}s", name, f"must be a plain file; found a {special}: put the file in its place")
+            return self.find(f"{special}s", name, f"must be a regular file; found a {special}: replace it by the file")
         if name.lower().endswith(".zip") and not folder:
-            return self.find("zips", name, "must not be a zip in the package: put the files that it holds in its place")
+            return self.find("zips", name, "must not be a zip inside the package; replace it by the files in it")
         return name
 
     def _distinct(self, name: str, parts: list[str], folder: bool) -> bool:
-        """Return whether a name is not there yet, and add it with the folders in it."""
+        """Return whether a name is new, and add it and the folders above it; add a finding if it is not."""
         for depth in range(1, len(parts) + 1):
             prefix = "/".join(parts[:depth])
             is_file = depth == len(parts) and not folder
@@ -205,45 +210,48 @@ class _Package:
                 self.is_file[prefix] = is_file
                 first = self.folded.setdefault(unicodedata.normalize("NFC", prefix).casefold(), prefix)
                 if first != prefix:
-                    message = f"is the same name as {cut(first)!r} to Windows and macOS, which keep one; rename one"
+                    message = f"is the same name as {cut(first)!r} on Windows and macOS; rename one of them"
                     self.find("names that are the same to some systems", prefix, message)
             elif self.is_file[prefix] != is_file:
-                self.find("names of a file and a folder", prefix, "is both a file and a folder; rename one")
+                self.find("names of a file and a folder", prefix, "is both a file and a folder; rename one of them")
                 return False
             elif is_file:
-                self.find("names that are there twice", name, "is in the zip twice; keep one")
+                self.find("names that are there twice", name, "must be in the zip once; found twice: keep one")
                 return False
         return True
 
     def takes(self, name: str, size: int) -> bool:
-        """Return whether a file of this size may be read."""
+        """Return whether a file of this size may be read; add a finding if it may not."""
         if size > LIMIT:
-            message = f"must not be larger than {LIMIT} bytes; found {size}: does it belong to a submission?"
+            message = f"must not be larger than {LIMIT} bytes; found {size} bytes: does it belong to a submission?"
             self.find("files that are too large", name, message)
             return False
-        self.room -= size
-        if self.room < 0 and self.room + size >= 0:
-            message = f"must not hold more than {TOTAL} bytes in all; {cut(name)!r} and what comes after is left out"
-            self.find("packages", "", message)
-        return self.room >= 0
+        self.remaining -= size
+        if self.remaining < 0 and self.remaining + size >= 0:
+            message = f"must not have more than {TOTAL} bytes in all; it does: {cut(name)!r} and the files after it"
+            self.find("packages", "", f"{message} were not checked")
+        return self.remaining >= 0
 
 
 def _name_fault(name: str, parts: list[str]) -> str | None:
-    """Return what is wrong with a name; None if nothing is. The first three lead out of the package on some systems."""
+    """Return the message about a name that is not allowed; None if it is allowed.
+
+    The names that the first three checks find lead out of the package on some systems.
+    """
     if "\\" in name:
         return r"must have / between folders and no \ in its name: zip it with another program, or rename it"
     if name.startswith("/") or re.match("[A-Za-z]:", name):
-        return f"must have a name that begins in the package, as FOLDER/LABEL/FILE; this begins elsewhere: {ZIP_AGAIN}"
+        return f"must have a name inside the package, such as FOLDER/LABEL/FILE; found an absolute path: {ZIP_AGAIN}"
     dots = {"..", ".", ""}.intersection(parts)
     if dots:
-        return f"must have names between slashes, none of them empty, '.' or '..'; found {max(dots)!r}: {ZIP_AGAIN}"
+        return f"must not have an empty name, '.' or '..' between slashes; found {max(dots)!r}: {ZIP_AGAIN}"
     for character in name:
         if not character.isprintable():
-            return f"must have printable characters only in its name; found {character!a}: rename it"
+            return f"must have only printable characters in its name; found {character!a}: rename it"
     for fault in filter(None, map(_windows_fault, parts)):
         return f"{fault}: rename it"
     if len(parts) > DEPTH:
-        return f"must be at most {DEPTH} folders deep; found {len(parts)}: hand in the folder of the submission only"
+        return f"must be at most {DEPTH} folders deep; found {len(parts)}: submit only the folder of the submission"
     longest = max(len(part.encode()) for part in parts)
     if longest > PART:
         return f"must have at most {PART} bytes in a name between slashes; found {longest}: shorten it"
@@ -253,12 +261,12 @@ def _name_fault(name: str, parts: list[str]) -> str | None:
 def _windows_fault(part: str) -> str | None:
     """Return why Windows would unpack a file or folder under another name, or not at all; None if it would not."""
     if part.partition(".")[0].rstrip(" ").upper() in WINDOWS_DEVICES:
-        return f"must not be named as a device of Windows; found {cut(part)!r}"
+        return f"must not have the name of a Windows device; found {cut(part)!r}"
     if part.endswith((".", " ")):
-        return f"must not end with a dot or blank, which Windows leaves out; found {cut(part)!r}"
+        return f"must not end with a dot or a blank, which Windows removes; found {cut(part)!r}"
     signs = re.search('[<>:"|?*]', part)
     if signs:
-        return f"must hold no sign that Windows does not allow in names; found {signs[0]!r}"
+        return f"must not have a character that Windows forbids in names; found {signs[0]!r}"
     return None
 
 
@@ -266,15 +274,16 @@ def _windows_fault(part: str) -> str | None:
 
 
 def _folder(path: Path) -> Opened:
+    """Open a package that is a folder."""
     package = _Package(path)
     files: dict[str, Path] = {}
     folders, count = [""], 0
     while folders:
         inside = folders.pop()
         try:
-            with os.scandir(path / inside) as listing:  # no more of it than is allowed: there may be millions
-                some = islice(listing, ENTRIES + 1 - count)
-                entries = sorted((entry.name, entry.stat(follow_symlinks=False)) for entry in some)
+            with os.scandir(path / inside) as listing:  # there may be millions of entries; read only the allowed number
+                allowed = islice(listing, ENTRIES + 1 - count)
+                entries = sorted((entry.name, entry.stat(follow_symlinks=False)) for entry in allowed)
         except OSError as failure:
             package.find("folders that cannot be read", inside, CLOSED.format(failure.strerror))
             continue
@@ -296,11 +305,11 @@ def _folder(path: Path) -> Opened:
 
 
 def _too_many(found: str) -> str:
-    return f"must hold at most {ENTRIES} files and folders; found {found}: hand in the files of the submission only"
+    return f"must have at most {ENTRIES} files and folders; found {found}: submit only the files of the submission"
 
 
 class _Source(io.BufferedReader):
-    """A zip's bytes; `zipfile` reads the list of entries at once, however long it says it is."""
+    """The bytes of a zip, with a limit for one read: `zipfile` reads the list of entries at once, whatever its size."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > DIRECTORY:
@@ -309,6 +318,7 @@ class _Source(io.BufferedReader):
 
 
 def _zip(path: Path, private: Path) -> Opened:
+    """Open a package that is a zip, by unpacking it into a private folder."""
     package = _Package(path)
     files: dict[str, Path] = {}
     try:
@@ -326,8 +336,10 @@ def _zip(path: Path, private: Path) -> Opened:
                 try:
                     start = entry_data(archive.fp, info, place, ends[info])
                     if not folder:
-                        suffix = re.search(r"\.[a-z0-9]{1,8}$", name.lower())  # readers go by it
-                        target = private / f"{number}{suffix[0] if suffix else ''}"
+                        target = private / str(number)
+                        suffix = re.search(r"\.[a-z0-9]{1,8}$", name.lower())  # readers tell kinds of files by it
+                        if suffix:
+                            target = private / f"{number}{suffix[0]}"
                         with target.open("xb") as out:
                             out.writelines(unpacked(archive.fp, info, start))
                         files[name] = target
@@ -340,7 +352,7 @@ def _zip(path: Path, private: Path) -> Opened:
 
 @contextmanager
 def _listed(path: Path, package: _Package) -> Iterator[tuple[zipfile.ZipFile, list[int]]]:
-    """Open a zip that has one list of entries, and give it with the places of the list's records."""
+    """Open a zip that has a single list of entries, and yield it with the positions of the list's records."""
     try:
         file = path.open("rb", buffering=0)
     except OSError as failure:
@@ -348,7 +360,7 @@ def _listed(path: Path, package: _Package) -> Iterator[tuple[zipfile.ZipFile, li
     with _Source(file) as source:
         size = source.seek(0, os.SEEK_END)
         if size > TOTAL:
-            raise Broken(f"must be at most {TOTAL} bytes; found {size}: hand in the files of the submission only")
+            raise Broken(f"must have at most {TOTAL} bytes; found {size}: submit only the files of the submission")
         try:
             archive = zipfile.ZipFile(source)
         except UNREADABLE as failure:
@@ -356,11 +368,13 @@ def _listed(path: Path, package: _Package) -> Iterator[tuple[zipfile.ZipFile, li
             head = source.read(8)
             if head.startswith(b"PK"):
                 raise Broken(DAMAGED) from failure
-            looks = "is none" if head else "is an empty file"
+            found = "another kind of file"
+            if not head:
+                found = "an empty file"
             for mark, kind in LOOKS.items():
                 if head.startswith(mark):
-                    looks = f"looks like {kind}"
-            raise Broken(f"must be a zip; this {looks}: pack the folder as a zip") from failure
+                    found = f"what looks like {kind}"
+            raise Broken(f"must be a zip; found {found}: pack the folder as a zip") from failure
         entries = archive.infolist()
         if len(entries) > ENTRIES:
             raise Broken(_too_many(str(len(entries))))
@@ -369,13 +383,13 @@ def _listed(path: Path, package: _Package) -> Iterator[tuple[zipfile.ZipFile, li
             raise Broken(DAMAGED)
         places = list_places(source, archive)
         check_list(source, archive, places[-1])
-        source.seek(max(size - 22 - len(archive.comment), 0))  # where the last record is when nothing comes after
+        source.seek(max(size - 22 - len(archive.comment), 0))  # position of the last record if no other bytes follow
         if first or source.read(4) != b"PK\5\6":
-            message = f"has other bytes before or after the zip, which some programs refuse: {ZIP_AGAIN}"
+            message = f"has other bytes before or after the zip, and some programs refuse it; {ZIP_AGAIN}"
             package.find("packages with more in them", "", message, WARNING)
         yield archive, places
 
 
 def _mode(info: zipfile.ZipInfo) -> int:
-    """Return an entry's Unix mode; 0 where it has none."""
+    """Return the Unix mode of an entry; 0 if it has none."""
     return info.external_attr >> 16

@@ -1,6 +1,6 @@
-"""YAML files of keys and values, read with the line of each key.
+"""Read YAML files of keys and values, with the line of each key.
 
-`evaluation.yamlfiles` says how YAML is read, and which limits keep hostile files from taking long or much memory.
+`evaluation.yamlfiles` explains how YAML is read, and limits the time and memory that a hostile file can use.
 """
 
 from collections.abc import Mapping
@@ -14,28 +14,28 @@ from evaluation.findings import ERROR, WARNING, BadRequest, Finding, bounded
 from evaluation.text import cut, quoted
 from evaluation.yamlfiles import DIGITS, TAG, Unreadable
 
-LISTED = 100  # findings, after which the check ends
-NOTES = {"abbreviation": "; the official template has it wrong"}  # of keys that are often indented wrongly
+LISTED = 100  # maximum number of findings, after which the check ends
+NOTES = {"abbreviation": "; the official template indents it wrongly"}  # notes about keys that are often misplaced
 
-KINDS = {  # of values that a file may hold, by the type of their node
+KINDS = {  # the kinds of values that a file may have, by the type of their YAML node
     yaml.MappingNode: ("map",),
     yaml.SequenceNode: ("seq",),
     yaml.ScalarNode: ("str", "null", "bool", "int", "float", "timestamp"),
 }
 
-KeyPath = tuple[str | int, ...]  # of a value; places in lists count from 0
+KeyPath = tuple[str | int, ...]  # path of a value: the keys above it and its own, with list indices from 0
 
 
 @dataclass(frozen=True)
 class Document:
-    """A YAML file as it was read.
+    """The content of a YAML file.
 
     Attributes:
-        values: Its keys and values; None if it cannot be read, or holds no keys.
-        lines: The line of each key and list entry, by its path.
-        findings: The findings about its YAML.
-        broken: The paths of values that YAML cannot read. They are None, and there are findings about them.
-        nulls: The paths where null is written, and not only nothing.
+        values: Keys and values of the file; None if it cannot be read, or has no keys.
+        lines: Line of each key and list entry, by its path.
+        findings: Findings about its YAML.
+        broken: Paths of values that YAML cannot read. These values are None and have findings.
+        nulls: Paths where the file has an explicit null, and not just no value.
     """
 
     values: dict[str, object] | None
@@ -72,9 +72,9 @@ def read(path: Path, file: str = "") -> Document:
         text = yamlfiles.decode(yamlfiles.first_bytes(path), file, findings, "a metadata file")
         node = yamlfiles.compose(text, NOTES)
         if node is None:
-            raise Unreadable(0, "is empty; it must hold keys and values")
+            raise Unreadable(0, "must have keys and values; found nothing")
         if not isinstance(node, yaml.MappingNode):
-            raise Unreadable(node.start_mark.line + 1, "must hold keys and values, such as 'name: My system'")
+            raise Unreadable(node.start_mark.line + 1, "must have keys and values, such as 'name: My system'")
     except Unreadable as fault:
         return Document(None, {}, [*findings, Finding(file, fault.line, message=fault.message)])
     lines: dict[KeyPath, int] = {}
@@ -86,7 +86,7 @@ def read(path: Path, file: str = "") -> Document:
 
 
 class _Values:
-    """Turns the nodes of a YAML file into values, and finds what no metadata file may hold."""
+    """Converter of the nodes of a YAML file to values, which finds content that metadata files must not have."""
 
     def __init__(self, file: str, lines: dict[KeyPath, int], findings: list[Finding]):
         self.file, self.lines, self.findings = file, lines, findings
@@ -101,11 +101,10 @@ class _Values:
         """Return the value of a node at a path."""
         kind = node.tag.removeprefix(TAG)
         if kind in ("value", "merge") and isinstance(node, yaml.ScalarNode):
-            self.find(node, path, f"'{node.value}' has a meaning of its own in YAML; put it in quotes")
+            self.find(node, path, f"'{node.value}' has a special meaning in YAML; put it in quotes")
             return node.value
         if kind not in KINDS[type(node)]:
-            message = f"has the tag {quoted(node.tag)}, which has no meaning here; remove it"
-            self.find(node, path, message)
+            self.find(node, path, f"must not have the tag {quoted(node.tag)}; remove it")
             self.broken.add(path)
             return None
         if isinstance(node, yaml.MappingNode):
@@ -117,8 +116,9 @@ class _Values:
         return self._scalar(node, kind, path)
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, object]:
+        """Return the keys and values of a mapping."""
         values: dict[str, object] = {}
-        for given, (name, value) in self._pairs(node, path):
+        for own, (name, value) in self._pairs(node, path):
             line = name.start_mark.line + 1
             if not isinstance(name, yaml.ScalarNode):
                 self.find(name, path, "every key must be text; found a list or keys: put it in quotes, or remove it")
@@ -129,8 +129,8 @@ class _Values:
                 continue
             here = (*path, name.value)
             if name.value in values:
-                if given:
-                    message = f"stands in line {self.lines[here]} already; keep one of them"
+                if own:
+                    message = f"must not be repeated; it is in line {self.lines[here]} already: keep one of the two"
                     self.find(name, here, message)
                 continue
             self.lines[here] = line
@@ -138,21 +138,24 @@ class _Values:
         return values
 
     def _pairs(self, node: yaml.MappingNode, path: KeyPath) -> list[tuple[bool, tuple[yaml.Node, yaml.Node]]]:
-        """Return the pairs of a mapping: first its own, marked True, then those that `<<` takes from others."""
-        given, taken = [], []
+        """Return the pairs of a mapping: first its own, marked True, then those that `<<` copies from others."""
+        own, copied = [], []
         for name, value in node.value:
             if name.tag != f"{TAG}merge":
-                given.append((True, (name, value)))
+                own.append((True, (name, value)))
                 continue
-            others = value.value if isinstance(value, yaml.SequenceNode) else [value]
-            for other in others:
-                if isinstance(other, yaml.MappingNode):
-                    taken += [(False, pair) for _, pair in self._pairs(other, path)]
+            sources = [value]
+            if isinstance(value, yaml.SequenceNode):
+                sources = value.value
+            for source in sources:
+                if isinstance(source, yaml.MappingNode):
+                    copied += [(False, pair) for _, pair in self._pairs(source, path)]
                 else:
-                    self.find(name, path, "'<<' takes keys from an alias, such as '<<: *other'")
-        return given + taken
+                    self.find(name, path, "'<<' must be followed by an alias of keys, such as '<<: *other'")
+        return own + copied
 
     def _scalar(self, node: yaml.ScalarNode, kind: str, path: KeyPath) -> object:
+        """Return the value of a scalar node; None, with a finding, if YAML cannot read it."""
         text = node.value
         if kind == "null":
             if node.end_mark.index > node.start_mark.index:
@@ -160,22 +163,24 @@ class _Values:
             return None
         if kind == "str":
             if any("\ud800" <= character <= "\udfff" for character in text):
-                self.find(node, path, f"holds half a character (a surrogate); write it out; found {quoted(text)}")
+                message = f"must not contain half a character (a surrogate); found {quoted(text)}: write all of it"
+                self.find(node, path, message)
                 self.broken.add(path)
                 return None
             return text
         try:
-            if len(text) > DIGITS:  # powers of 60 take quadratic time, and Python prints no number of 4301 digits
+            if len(text) > DIGITS:  # numbers to the base 60 take quadratic time, and Python prints 4300 digits at most
                 raise ValueError
             value = getattr(self.constructor, f"construct_yaml_{kind}")(node)
         except (ValueError, KeyError, IndexError, OverflowError, AttributeError):
-            what = {"timestamp": "a date", "bool": "yes or no"}.get(kind, "a number")
-            message = f"is read as {what}, and is none: {quoted(text)}; correct it, or put it in quotes"
-            self.find(node, path, message)
+            expected = {"timestamp": "a date", "bool": "yes or no"}.get(kind, "a number")
+            message = f"must be {expected}, because YAML reads it as one; found {quoted(text)}"
+            self.find(node, path, f"{message}: correct it, or put it in quotes")
             self.broken.add(path)
             return None
-        if kind == "timestamp":  # a date has no place in a metadata file, so it is a text
-            self.find(node, path, f"is read as a date, and must be text; put it in quotes: '{text}'", WARNING)
+        if kind == "timestamp":  # no key of a metadata file is a date, so this must be a text
+            message = f"must be text; found {text}, which YAML reads as a date: put it in quotes: '{text}'"
+            self.find(node, path, message, WARNING)
             return text
         return value
 
@@ -184,13 +189,13 @@ class _Values:
 
 
 def dotted(path: KeyPath) -> str:
-    """Return a path with dots between its keys, such as `submission.authors.1`; places in lists count from 1."""
+    """Return a path with dots between its keys, such as `submission.authors.1`, with list indices from 1."""
     parts = [str(name + 1) if isinstance(name, int) else name for name in path]
     return cut(".".join(parts))
 
 
 def shown(value: object) -> str:
-    """Return a value as findings show it."""
+    """Return a short text for a value in a message."""
     if isinstance(value, Mapping):
         return "keys and values"
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Sounds that a task excludes from training, searched for in lists of training data."""
+"""Find sounds in lists of training data that a task excludes from training."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -13,26 +13,26 @@ ID = re.compile(r"\s*0*(\d{1,18})(\.0)?\s*")
 
 
 def training_sounds(task: Task, training: Iterable[Path], excluded: Path) -> list[Finding]:
-    """Find sounds of training data that the task excludes.
+    """Find sounds in the training data that the task excludes.
 
-    They are warnings: the organisers of 2024 did not refuse such systems, they marked them, and three sounds of
-    Clotho's own development split are in the list of 2025.
+    The findings are warnings, not errors. The organisers of 2024 did not refuse such systems, but marked them; and
+    three sounds of Clotho's own development split are in the list of 2025.
 
     Args:
         task: The task.
-        training: Lists of sounds: a CSV with the column `sound_id`, such as Clotho's metadata, or any text with links
-            to Freesound or with an id in each line.
-        excluded: The task's list (`submission tasks NAME` says where it is published).
+        training: Lists of sounds. A list is a CSV with the column `sound_id`, such as Clotho's metadata, or a text with
+            links to Freesound or with an id in each line.
+        excluded: The task's list (`submission tasks NAME` prints its address).
 
     Returns:
-        A warning for each sound, with its line.
+        A warning for each excluded sound, with its line.
 
     Raises:
-        BadRequest: The task excludes no sounds, there is no such file, or a file holds no ids.
-        Faulty: A list cannot be read to its end.
+        BadRequest: The task excludes no sounds, there is no such file, or a file has no ids.
+        Faulty: A list cannot be read completely.
     """
     if not task.excluded_ids:
-        raise BadRequest(f"{task.name} excludes no sounds, as far as is known; leave --excluded away")
+        raise BadRequest(f"{task.name} has no known list of excluded sounds; remove --excluded")
     for path in (excluded, *training):
         if not path.is_file():
             raise BadRequest(f"{path}: no such file; give a list of Freesound ids")
@@ -41,15 +41,16 @@ def training_sounds(task: Task, training: Iterable[Path], excluded: Path) -> lis
     for path in training:
         for sound, line in _read_ids(path, "sound_id").items():
             if sound in forbidden:
-                message = f"Freesound's {sound} must not be trained on ({excluded}); leave it out and train again"
+                message = f"the system must not be trained on Freesound's sound {sound}, which is in {excluded}"
+                message += "; remove the sound and train again"
                 findings.append(Finding(str(path), line, message=message, severity=WARNING))
     return findings
 
 
 def _read_ids(path: Path, column: str | int) -> dict[str, int]:
-    """Return the Freesound ids of a list, each with the first line that has it.
+    """Return the Freesound ids in a list, each with its first line.
 
-    Words such as Clotho's `Not found` are no ids.
+    Words in the place of an id, such as Clotho's `Not found`, are skipped.
     """
     text = path.read_bytes().decode("utf-8-sig", "replace")  # Clotho's metadata are Latin-1
     header = text.partition("\n")[0]
@@ -69,12 +70,13 @@ def _read_ids(path: Path, column: str | int) -> dict[str, int]:
         if match:
             ids.setdefault(match[1], line)
     if not ids:
-        raise BadRequest(f"{path}: holds no Freesound ids in {where}; give a CSV with the column sound_id, or a list")
+        advice = "give a CSV with the column sound_id, or a text with an id in each line"
+        raise BadRequest(f"{path}: must have Freesound ids; found none in {where}: {advice}")
     return ids
 
 
 def _column_cells(path: Path, text: str, header: str, index: int) -> Iterator[tuple[int, str]]:
-    """Return the line and the text of each cell in a column of a CSV."""
+    """Yield the line and the text of each cell in a column of a CSV."""
     separator = max(",;\t", key=header.count)
     findings: list[Finding] = []
     rows, whole = tables.parse_table(text, str(path), findings, separator)
@@ -86,7 +88,7 @@ def _column_cells(path: Path, text: str, header: str, index: int) -> Iterator[tu
 
 
 def _lines_and_links(text: str) -> Iterator[tuple[int, str]]:
-    """Return each line, and each sound that a link in it leads to, with the line's number."""
+    """Yield each line, and the id in each link to Freesound, with the line's number."""
     for line, row in enumerate(text.splitlines(), start=1):
         yield line, row
         for sound in LINKS.findall(row):

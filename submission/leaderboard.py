@@ -1,27 +1,32 @@
-"""The leaderboard: the systems of a folder of packages, ranked and compared with their neighbours.
+"""The leaderboard: rank the systems of a folder of packages, and compare each with the next one.
 
-`submission.scoring` checks and scores the packages; this module ranks their systems and writes the results.
+`submission.scoring` checks and scores the packages. `submission.ranking` ranks their systems. This module runs both and
+writes the results.
 
 Conventions
 -----------
-- **A package with an error has no system on the board.** If two packages hold systems with the same label, neither is
-  ranked until one is removed.
-- **Rank**, from 1, by the task's first metric. Systems with equal values share a rank, and the next rank counts all of
-  them. If no system has that metric here, the task's next metric ranks, and the board says so first. If only some
-  systems lack the metric, they are listed last and have no rank.
-- **Intervals** are 95 % intervals by the task's method (default: the jackknife). Each item counts for itself, as in the
-  official tables. The JSON also has intervals by clip for items that share clips.
-- **Neighbours**: the paired randomisation test of `evaluation.statistics.comparison` between each system and the next
-  one down, in the metric that ranks, with the jackknife interval of the difference and Holm's correction over the
-  neighbours of the table.
-- **Published** results of the organisers' baseline are shown if they were measured on the split that is scored: the
-  task's facts have the same name, number of clips and number of queries. They were not computed here and have no rank.
-- **The same packages give the same bytes**, in every file.
+- **Errors**: the systems of a package with an error are not on the board. If two packages contain systems with the same
+  label, none of these systems is ranked until one of the packages is removed.
+- **Ranks** start from 1 and follow the task's first metric. Systems with equal values share a rank, and the next rank
+  counts all of them. If no system has that metric on this machine, the task's next metric ranks, and the board begins
+  with a warning. If only some systems lack the metric, they are listed last and have no rank.
+- **Intervals** are 95 % intervals by the task's method (default: the jackknife). Items are treated as independent, as
+  in the official tables. For items that share clips, the JSON also has intervals by clip.
+- **Neighbours** are each system and the next one down. They are compared in the metric that ranks, by the paired
+  randomisation test of `evaluation.statistics.comparison`, with the jackknife interval of the difference and Holm's
+  correction over all neighbours of the table.
+- **Published results** of the organisers' baseline are shown if they were measured on the split that is scored, that
+  is, if the split has the name, the number of clips and the number of queries in the task's facts. They were not
+  computed here and have no rank.
+- **Reproducible files**: the same packages give the same bytes in every file.
 
 Files
 -----
-`leaderboard.txt` for reading; `leaderboard.html`, one page that loads nothing and runs nothing; `leaderboard.json` at
-full precision; `findings.txt`, by package; and `leaderboard.csv` in long form, the DataFrame of `Leaderboard.results`:
+- `leaderboard.txt`: the tables as text.
+- `leaderboard.html`: one page that loads no other file and runs no script.
+- `leaderboard.json`: all results at full precision.
+- `findings.txt`: the findings by package.
+- `leaderboard.csv`: the results in long form (the DataFrame of `Leaderboard.results`):
 
 | table | system | what | against | value … interval | p, p_holm |
 |---|---|---|---|---|---|
@@ -34,6 +39,7 @@ full precision; `findings.txt`, by package; and `leaderboard.csv` in long form, 
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -44,31 +50,36 @@ from evaluation.findings import NOTE, BadRequest, Finding, say
 from evaluation.metrics import retrieval
 from evaluation.ordering import natural_key
 from submission import archive, package, scoring
-from submission.ranking import Leaderboard, rank
 from submission.tasks import Task
+
+if TYPE_CHECKING:
+    from submission.ranking import Leaderboard
 
 FILES = ("leaderboard.json", "leaderboard.txt", "leaderboard.csv", "leaderboard.html", "findings.txt")
 
 
-def run(task: Task, folder: Path, splits: Mapping[str, Split], out: Path, cache: Path = Path(".cache")) -> Leaderboard:
+def run(
+    task: Task, folder: Path, splits: Mapping[str, Split], out: Path, cache: Path = Path(".cache")
+) -> "Leaderboard":
     """Check and score every package in a folder, rank the systems, and write the files.
 
-    A package is a zip or a folder. Hidden files are ignored. Other files are ignored with a note, and so are the files
-    that macOS, Windows or an interrupted command leave.
+    A package is a zip or a folder. Hidden files are ignored without a note. Other files are ignored with a note; so are
+    the files that macOS, Windows or an interrupted command leaves.
 
     Args:
         task: The task.
         folder: The folder that holds the packages.
-        splits: By the task's sets, the split that each answers. The first set whose split has a truth ranks.
+        splits: For each of the task's sets, the split that answers are checked against. The first set whose split has a
+            ground truth is scored.
         out: The folder for `FILES`: new, empty, or an earlier leaderboard.
-        cache: Folder in which tokenised captions are kept.
+        cache: Folder for tokenised captions.
 
     Returns:
         The leaderboard that was written.
 
     Raises:
-        BadRequest: There is no such folder, no package in it, or no truth; or `out` holds something else.
-        Faulty: The truth does not hold.
+        BadRequest: There is no such folder, no package in it, or no ground truth; or `out` holds something else.
+        Faulty: The ground truth has an error.
     """
     if not folder.is_dir():
         raise BadRequest(f"{folder}: no such folder; give one that holds packages (zips or folders)")
@@ -78,14 +89,16 @@ def run(task: Task, folder: Path, splits: Mapping[str, Split], out: Path, cache:
         _check_truth(splits[ranked])
     paths, findings = _packages_in(folder, out)
     packages = scoring.score_packages(task, paths, splits, ranked, cache.absolute())
+    from submission.ranking import rank  # imports pandas, which a wrong request does not wait for
+
     board = rank(task, packages, splits[ranked], ranked, findings)
     save(board, out)
     return board
 
 
-def save(board: Leaderboard, folder: Path) -> None:
+def save(board: "Leaderboard", folder: Path) -> None:
     """Write `FILES` into a folder, each file completely or not at all."""
-    from submission import leaderboard_page  # matplotlib and Jinja2
+    from submission import leaderboard_page  # imports matplotlib and Jinja2
 
     texts = (board.json(), f"{board}\n", board.csv(), leaderboard_page.html(board), board.findings_text())
     for name, text in zip(FILES, texts, strict=True):
@@ -95,16 +108,25 @@ def save(board: Leaderboard, folder: Path) -> None:
 
 
 def _ranked_set(task: Task, splits: Mapping[str, Split]) -> str:
-    """Return the first of the task's sets whose split has a truth."""
+    """Return the first of the task's sets whose split has a ground truth."""
     for name in task.sets:
         if name in splits and _has_truth(task, splits[name]):
             return name
     if task.kind == "captioning":
-        wanted = "captions of every clip"
+        truth = "captions of every clip"
     else:
-        wanted = "captions or relevance"
-    given = ", ".join(split.name for split in splits.values()) or "none of them"
-    raise BadRequest(f"{task.name} asks for {', '.join(task.sets)}; one must have {wanted}: found {given} without")
+        truth = "captions or relevance"
+    if len(task.sets) > 1:
+        sets = f"one of the sets {', '.join(task.sets)}"
+    else:
+        sets = f"the set {next(iter(task.sets))}"
+    if splits:
+        names = dict.fromkeys(split.name for split in splits.values())
+        found = f"{', '.join(names)} without them"
+    else:
+        found = "none of these sets"
+    message = f"the ground truth of {task.name} must have {truth} for {sets}; found {found}"
+    raise BadRequest(f"{message}: give another --truth folder")
 
 
 def _has_truth(task: Task, split: Split) -> bool:
@@ -114,7 +136,7 @@ def _has_truth(task: Task, split: Split) -> bool:
 
 
 def _check_truth(split: Split) -> None:
-    """Raise Faulty if the truth does not hold, before packages are blamed for it."""
+    """Raise Faulty if the ground truth has an error, so that it is not reported as an error of every package."""
     scores = np.zeros((len(split.truth), len(split.clips)), dtype=np.float32)
     retrieval.evaluate(split, predictions.Similarity(tuple(split.truth), split.file_names, scores), file="truth")
 
@@ -134,17 +156,18 @@ def _packages_in(folder: Path, out: Path) -> tuple[list[Path], list[Finding]]:
         elif path.is_dir() or path.suffix.lower() == ".zip":
             paths.append(path)
         else:
-            findings.append(Finding(path.name, message="is no package, and passed over", severity=NOTE))
-    # The folders of a run would be taken for packages.
+            findings.append(Finding(path.name, message="is ignored: it is not a package", severity=NOTE))
+    # Otherwise the folders inside a run folder would be treated as packages.
     if (folder / "config.yaml").is_file() and not any(path.is_file() for path in paths):
-        raise BadRequest(f"{folder}: is a run folder; its packages are in {folder / 'submission'}")
+        message = f"must be a folder of packages; found a run folder: give {folder / 'submission'}, which has its "
+        raise BadRequest(f"{folder}: {message}packages")
     if not any(map(_may_be_package, paths)):
-        raise BadRequest(f"{folder}: holds no package; give a folder of zips, or of unpacked ones")
+        raise BadRequest(f"{folder}: must contain packages; found none: give a folder of zips or of unpacked packages")
     return paths, findings
 
 
 def _may_be_package(path: Path) -> bool:
-    """Return whether a path is a zip, or a folder with a file of a kind that packages have."""
+    """Return whether a path is a zip, or a folder with a file that may be part of a submission."""
     if path.is_file():
         return True
     files = islice(path.rglob("*"), archive.ENTRIES)
@@ -152,7 +175,7 @@ def _may_be_package(path: Path) -> bool:
 
 
 def _leftover(name: str) -> str | None:
-    """Return why a file or folder is ignored; None if it may be the user's."""
+    """Return why a file or folder is ignored, judged by its name; None if it may be the user's."""
     kind = archive.junk_kind(name)
     if kind:
         return f"is ignored: {archive.JUNK[kind]} adds it"
@@ -162,9 +185,9 @@ def _leftover(name: str) -> str | None:
 
 
 def _check_out(out: Path) -> None:
-    """Make sure that only an earlier leaderboard is overwritten, and print notes about ignored files."""
+    """Refuse to overwrite anything but an earlier leaderboard, and print notes about ignored files."""
     if out.exists() and not out.is_dir():
-        raise BadRequest(f"{out}: must be a folder or not there; give another name")
+        raise BadRequest(f"{out}: must be a folder, or not exist yet; found a file: give another folder with --out")
     if not out.is_dir():
         return
     names = {path.name for path in out.iterdir()}
@@ -174,8 +197,9 @@ def _check_out(out: Path) -> None:
         if leftover:
             notes.append(Finding(str(out / name), message=leftover, severity=NOTE))
             names.remove(name)
-    if FILES[0] in names:  # an interrupted command has written this file first
+    if FILES[0] in names:  # this file is written first, so an interrupted command has left it too
         names.difference_update(FILES)
     if names:
-        raise BadRequest(f"{out}: holds {min(names)!r}, and is no leaderboard of before; give another folder")
+        message = f"must be an empty folder or an earlier leaderboard; found {min(names)!r}"
+        raise BadRequest(f"{out}: {message}: give another folder with --out")
     say(notes)

@@ -1,4 +1,4 @@
-"""The leaderboard as one page of HTML that loads nothing, runs nothing, and shows every text as text."""
+"""Write the leaderboard as an HTML page that loads no other file, runs no script, and shows every text as text."""
 
 import io
 import math
@@ -22,16 +22,17 @@ from submission.ranking import Leaderboard, Ranking, difference_cells, interval_
 from submission.scoring import ScoredPackage
 
 TEMPLATES = Path(__file__).parent / "templates"
-WIDTH, ROW, AXIS = 960, 38, 44  # pixels
-INK, SOFT, PAPER, GRID, MARK = "#1f2328", "#59636e", "#ffffff", "#d1d9e0", "#0a5cb8"  # leaderboard.css knows them
+WIDTH, ROW, AXIS = 960, 38, 44  # width of a plot, height of a row, height of the axis, in pixels
+# The style sheet replaces these colours in dark mode; leaderboard.css must have the same values.
+INK, SOFT, PAPER, GRID, MARK = "#1f2328", "#59636e", "#ffffff", "#d1d9e0", "#0a5cb8"
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 def html(board: Leaderboard) -> str:
-    """Return the page: tables, plots, findings and notes.
+    """Return the page with tables, plots, findings and notes.
 
-    Jinja2 escapes every text. The page's Content Security Policy allows its own style sheet and nothing else, so that
-    nothing is loaded or run even if an escape were missing.
+    Jinja2 escapes every text. In addition, the page's Content Security Policy allows only its own style sheet, so that
+    a browser loads and runs nothing else even if a text were not escaped.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -43,7 +44,9 @@ def html(board: Leaderboard) -> str:
     )
     style = (TEMPLATES / "leaderboard.css").read_text(encoding="utf-8")
     digest = b64encode(sha256(style.encode()).digest()).decode()
-    rankings = [board.teams, board.systems] if board.entries else []
+    rankings = []
+    if board.entries:
+        rankings = [board.teams, board.systems]
     plots = {}
     for ranking in rankings:
         if _marks(board, ranking):
@@ -55,20 +58,20 @@ def html(board: Leaderboard) -> str:
         packages=[(package, _shown_findings(package)) for package in board.packages],
         characteristics=[heading.capitalize() for heading in board.headings],
         difference_cells=difference_cells,
-        style=Markup(style),  # noqa: S704, it is ours
+        style=Markup(style),  # noqa: S704, it is our own file
         policy=Markup(f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"),  # noqa: S704
     )
 
 
 def _printable(value: object) -> object:
-    """Return a text without control characters; markup stays."""
+    """Return a value as text without control characters; leave markup unchanged."""
     if isinstance(value, Markup):
         return value
     return printable(str(value))
 
 
 def _shown_findings(package: ScoredPackage) -> list[Finding]:
-    """Return the findings of a package, errors first, at most some of each kind."""
+    """Return the findings of a package, errors first, with a limited number of each kind."""
     order = (ERROR, WARNING, NOTE)
     return limited(sorted(package.findings, key=lambda finding: order.index(finding.severity)))
 
@@ -77,34 +80,36 @@ def _shown_findings(package: ScoredPackage) -> list[Finding]:
 
 
 def _marks(board: Leaderboard, ranking: Ranking) -> list[tuple[str, str, float, float, float]]:
-    """Return what a plot shows, best first: a short and a full name, value, low and high end of the interval.
+    """Return the rows of a plot, best first: short name, full name, value, and both ends of the interval.
 
-    Published values have no interval: their ends are NaN.
+    Published values have no interval; both ends are NaN.
     """
     marks = []
     for rank, system in ranking.rows:
         measured = system.score.metrics.get(board.metric)
         if rank and measured:
             estimate = measured.estimate
-            name = system.team if ranking.name == "teams" else system.label
+            name = system.label
+            if ranking.name == "teams":
+                name = system.team
             short = f"{rank}  {_shortened(printable(name))}"
             marks.append((short, printable(system.label), estimate.value, estimate.low, estimate.high))
-    for figures in board.published:
-        if board.metric in figures.metrics:
-            name = f"published: {printable(figures.system)}"
-            marks.append((f"–  {_shortened(name)}", name, figures.metrics[board.metric], math.nan, math.nan))
+    for baseline in board.published:
+        if board.metric in baseline.metrics:
+            name = f"published: {printable(baseline.system)}"
+            marks.append((f"–  {_shortened(name)}", name, baseline.metrics[board.metric], math.nan, math.nan))
     return marks
 
 
 def figure(board: Leaderboard, ranking: Ranking) -> Figure:
-    """Draw the metric that ranks, with its interval, for each system of a ranking."""
+    """Plot the metric that ranks, with its interval, for each system of a ranking."""
     marks = _marks(board, ranking)
     height = ROW * len(marks) + AXIS
     drawing = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
     axes = drawing.add_axes((0.05, AXIS / height, 0.9, 1 - AXIS / height))
     for row, (name, _, value, low, high) in enumerate(marks):
         published = name.startswith("–")
-        # A name is text even if it looks like TeX.
+        # parse_math=False: a name that looks like TeX is still text.
         axes.text(
             4 / WIDTH, row + 0.42, name, transform=axes.get_yaxis_transform(), fontsize=14, parse_math=False,
             color=SOFT if published else INK, style="italic" if published else "normal",
@@ -128,13 +133,13 @@ def figure(board: Leaderboard, ranking: Ranking) -> Figure:
 def svg(board: Leaderboard, ranking: Ranking) -> str:
     """Return the plot of a ranking as SVG for the page.
 
-    The page's policy blocks `style` attributes, so that they become attributes of SVG's own. Each system has a tooltip
+    The page's policy blocks `style` attributes, so they are replaced by attributes of SVG. Each system has a tooltip
     with its label and values.
     """
     settings = {"svg.fonttype": "none", "svg.hashsalt": f"leaderboard {ranking.name}", "font.sans-serif": "DejaVu Sans"}
     file = io.StringIO()
     with matplotlib.rc_context(settings), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has its own fonts
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser draws the texts with its own fonts
         figure(board, ranking).savefig(file, format="svg", metadata={"Date": None}, transparent=True)
     root = ElementTree.fromstring(file.getvalue())  # noqa: S314, Matplotlib wrote it
     tooltips = {}
@@ -145,7 +150,7 @@ def svg(board: Leaderboard, ranking: Ranking) -> str:
             key, _, value = declaration.partition(":")
             if key.strip():
                 element.set(key.strip(), value.strip())
-        if element.tag == f"{SVG}g":  # their names are the same in every plot
+        if element.tag == f"{SVG}g":  # remove the ids of groups: they are the same in every plot of the page
             tooltip = tooltips.get(element.attrib.pop("id", ""))
             if tooltip:
                 title = ElementTree.Element(f"{SVG}title")
@@ -155,7 +160,7 @@ def svg(board: Leaderboard, ranking: Ranking) -> str:
     title = ElementTree.Element(f"{SVG}title", id=name)
     title.text = f"{ranking.title}: {board.metric} with 95 % intervals"
     about = ElementTree.Element(f"{SVG}desc", id=f"{name}-about")
-    about.text = "Best first. The same figures are in the table below."
+    about.text = "The best is first. The same numbers are in the table below."
     content = [element for element in root if element.tag != f"{SVG}metadata" and not element.findall(f"{SVG}style")]
     viewbox = root.attrib["viewBox"]
     root.clear()
@@ -167,7 +172,7 @@ def svg(board: Leaderboard, ranking: Ranking) -> str:
 
 
 def _shortened(text: str, columns: int = 40) -> str:
-    """Cut a text in its middle to what fits on a small screen; letters of some scripts take two columns.
+    """Shorten a text in its middle so that it fits on a small screen. Letters of some scripts take two columns.
 
     >>> _shortened("Nobody_Nowhere_task6_1", 12)
     'Nobod…sk6_1'
@@ -181,5 +186,5 @@ def _shortened(text: str, columns: int = 40) -> str:
 
 
 def _columns(text: str) -> int:
-    """Return how many columns a text takes in a font of fixed width."""
+    """Return the number of columns that a text takes in a font of fixed width."""
     return len(text) + sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)

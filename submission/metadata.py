@@ -1,13 +1,25 @@
-"""Metadata files: checked against what a task asks for.
+"""Check metadata files against the keys that a task asks for.
 
-Errors: a required key is missing or empty; a value is of another type, or too long; the label breaks the task's rule. A
-key that is unknown, or missing although it may be null, is an error if the task's facts about its block are verified.
-Otherwise the real template may differ, and it is a warning. Warnings, too: a number, date or yes-no where text is asked
-for (put it in quotes); an unlikely e-mail address or result; a label that names another author than the corresponding
-one.
+These faults are errors:
 
-A check has two steps. `Block` moves misspelt and misplaced keys to where they belong, so that their values are checked
-too, and remembers where they were. A pydantic type, made from the task's keys, then checks all values.
+- A required key is missing or empty.
+- A value has a wrong type, or is too long.
+- The label breaks the task's rule.
+
+These faults are errors if the task's facts about the block are verified. Otherwise the official template may differ,
+and they are warnings:
+
+- A key is unknown.
+- A key is missing that may be null.
+
+These faults are warnings:
+
+- A number, a date or a yes-no value is in the place of a text, and must be put in quotes.
+- An e-mail address or a result is unlikely.
+- The label names an author who is not the corresponding author.
+
+A check has two steps. First, `Block` moves misspelt and misplaced keys to their right places, so that their values are
+checked too; it remembers the original places. Then a pydantic schema, made from the task's keys, checks all values.
 """
 
 import difflib
@@ -31,7 +43,7 @@ from submission.tasks import Key, Task
 
 AUTHORS = ("submission", "authors")
 LABEL = ("submission", "label")
-SEVERAL = "affiliation"  # an author may have a list of them
+SEVERAL = "affiliation"  # key whose value may be a list: an author may have several affiliations
 
 _UNITS = {"": 1, "k": 10**3, "thousand": 10**3, "m": 10**6, "million": 10**6, "b": 10**9, "billion": 10**9}
 _YES, _NO = ("yes", "true", "y", "on"), ("no", "false", "n", "off")
@@ -40,7 +52,7 @@ _TAGS = ("[one]", "[several]")  # pydantic adds them to the path of an error
 
 
 def validate(task: Task, path: Path, file: str = "") -> tuple[dict[str, object] | None, list[Finding]]:
-    """Check a metadata file against what the task asks for.
+    """Check a metadata file against the keys that the task asks for.
 
     Args:
         task: The task.
@@ -48,7 +60,7 @@ def validate(task: Task, path: Path, file: str = "") -> tuple[dict[str, object] 
         file: Its name in findings (default: its path).
 
     Returns:
-        The values of the file, None if it cannot be read, and every finding in the order of the file.
+        The values of the file (None if it cannot be read) and every finding in the order of the file.
 
     Raises:
         BadRequest: There is no such file.
@@ -59,11 +71,11 @@ def validate(task: Task, path: Path, file: str = "") -> tuple[dict[str, object] 
 
 
 def check(task: Task, document: Document, file: str) -> list[Finding]:
-    """Check metadata that were read from a file, or put together without one.
+    """Check metadata, which may be read from a file or made by a program.
 
     Args:
         task: The task.
-        document: The values, and their lines if there is a file.
+        document: The values, with their lines if they are from a file.
         file: The file's name in findings.
 
     Returns:
@@ -79,7 +91,7 @@ def check(task: Task, document: Document, file: str) -> list[Finding]:
 
 
 def tasks_of(paths: Iterable[Path]) -> list[str]:
-    """Return the tasks that metadata files were written for, by their first lines; other files name none."""
+    """Return the tasks that the first lines of metadata files name. Files that this kit did not write name no task."""
     first_lines = set()
     for path in paths:
         with path.open("rb") as file:
@@ -92,13 +104,14 @@ def of_others(task: Task, paths: Iterable[Path], file: str) -> list[Finding]:
 
     Args:
         task: The task.
-        paths: The metadata files of one package, or a single one.
+        paths: The metadata files of one package, or a single file.
         file: The name of the package or file in the finding.
     """
     others = [name for name in tasks_of(paths) if name != task.name]
     if not others:
         return []
-    message = f"was written for {' and '.join(others)}, as the metadata's first line says; is --task {others[0]} meant?"
+    message = f"was written for {' and '.join(others)}, by the first line of the metadata; did you mean --task "
+    message += f"{others[0]}?"
     return [Finding(file, message=message, severity=WARNING)]
 
 
@@ -106,17 +119,17 @@ def of_others(task: Task, paths: Iterable[Path], file: str) -> list[Finding]:
 
 
 class Block:
-    """A block of metadata with every key where it belongs.
+    """A block of metadata with every key in its right place.
 
     Attributes:
-        values: The values of the block. Misspelt and misplaced keys are where they belong.
+        values: The values of the block, with misspelt and misplaced keys moved to their right places.
         findings: The findings so far.
     """
 
     def __init__(
         self, task: Task, document: Document, file: str, root: KeyPath = (), values: Mapping[str, object] | None = None
     ):
-        """Move the keys, and find those that were misspelt, misplaced or unknown.
+        """Move the keys to their right places, and find misspelt, misplaced and unknown ones.
 
         Args:
             task: The task.
@@ -128,15 +141,15 @@ class Block:
         self.task, self.document, self.file, self.root = task, document, file, root
         self.findings: list[Finding] = []
         self._top = task.whole
-        self._origins: dict[KeyPath, KeyPath] = {}  # by the path where a moved value belongs, its path in the file
-        self._moves: list[tuple[Key, object, KeyPath, KeyPath]] = []  # key, value, origin, path
+        self._origins: dict[KeyPath, KeyPath] = {}  # the path in the file of each moved value, by its right path
+        self._moves: list[tuple[Key, object, KeyPath, KeyPath]] = []  # key, value, path in the file, right path
         self._unchecked: set[KeyPath] = set()
         self.values = self._move_within(self._top, document.values if values is None else values, (), ())
         while self._moves:
             self._move(*self._moves.pop(0))
 
     def origin(self, path: KeyPath) -> KeyPath:
-        """Return where in the block of the file a value is that belongs at a path."""
+        """Return the path in the file, from the start of the block, of the value whose right path is given."""
         for length in range(len(path), 0, -1):
             moved_from = self._origins.get(path[:length])
             if moved_from is not None:
@@ -144,28 +157,37 @@ class Block:
         return path
 
     def find(self, origin: KeyPath, message: str, severity: str = ERROR) -> None:
-        """Add a finding about a place in the block of the file."""
+        """Add a finding about a place in the file, given by its path from the start of the block."""
         self._add(self.document.line(self.root + origin), origin, message, severity)
 
     def _add(self, line: int, path: KeyPath, message: str, severity: str) -> None:
         self.findings.append(Finding(self.file, line, dotted(self.root + path), message, severity))
 
     def _severity(self, path: KeyPath) -> str:
-        """Return how bad an unknown or missing key is: a template that was not seen may be different."""
-        fact = self.task.metadata.get(path[0]) if path else None
-        facts = [fact] if fact else self.task.metadata.values()
+        """Return the severity of an unknown or missing key: a warning if the official template may have it."""
+        facts = list(self.task.metadata.values())
+        if path and path[0] in self.task.metadata:
+            facts = [self.task.metadata[path[0]]]
         if all(fact.certainty == "verified" for fact in facts):
             return ERROR
         return WARNING
 
-    # Keys moved to where they belong
+    # Moving keys to their right places
 
     def _move_within(self, key: Key, value: object, origin: KeyPath, path: KeyPath) -> Any:
-        """Return the value of a key with all keys below it where they belong."""
+        """Return the value of a key, with all keys below it in their right places.
+
+        Args:
+            key: The key.
+            value: Its value.
+            origin: Its path in the file.
+            path: Its right path.
+        """
         if not key.keys:
             return value
         if key.many and value and isinstance(value, Mapping):
-            self.find(origin, "must be a list; put '- ' before its first key, and indent the others by 2 blanks more")
+            advice = "put '- ' before the first key, and indent the others by 2 more blanks"
+            self.find(origin, f"must be a list; found keys and values: {advice}")
             self._origins[(*path, 0)] = origin
             return [self._move_in_mapping(key, value, origin, (*path, 0))]
         if isinstance(value, list) and (key.many or path[-1] == SEVERAL):
@@ -187,21 +209,32 @@ class Block:
         for name, value in values.items():
             if name in key.keys:
                 placed[name] = self._move_within(key.keys[name], value, (*origin, name), (*path, name))
-            elif len(self.findings) <= LISTED:  # more are not shown
+            elif len(self.findings) <= LISTED:  # more findings are not shown
                 self._find_place(key, name, value, absent, origin, path)
         return placed
 
     def _find_place(
         self, key: Key, name: str, value: object, absent: Sequence[str], origin: KeyPath, path: KeyPath
     ) -> None:
-        """Find where an unknown key belongs, and note to move it if only one place is possible."""
+        """Find the right place of an unknown key, and plan to move it there if only one place is possible.
+
+        Args:
+            key: The key above it.
+            name: The unknown key.
+            value: Its value.
+            absent: The keys below `key` that the file does not have.
+            origin: The path of `key` in the file.
+            path: The right path of `key`.
+        """
         here = (*origin, name)
-        alike = lookalike(list(key.keys))(name)
-        places = [] if alike else _nearest(_places(self._top, name), path)
+        same_but_case = lookalike(list(key.keys))(name)
+        places: list[KeyPath] = []
+        if not same_but_case:
+            places = _nearest(_places(self._top, name), path)
         if not places:
             self.find(here, unknown_key(cut(name), list(key.keys)), self._severity(path))
             close = difflib.get_close_matches(name[:SHOWN], absent, n=1)
-            meant = alike or next(iter(close), None)
+            meant = same_but_case or next(iter(close), None)
             if meant in absent:
                 self._moves.append((key.keys[meant], value, here, (*path, meant)))
             return
@@ -209,15 +242,15 @@ class Block:
         parents = dict.fromkeys(place[:-1] for place in free or places)
         named = " or ".join(_place_name(parent) for parent in parents)
         if not free:
-            self.find(here, f"belongs {named}, where it stands already; remove it here", self._severity(path))
+            self.find(here, f"belongs {named}, where there is one already; remove it here", self._severity(path))
             return
         self.find(here, f"belongs {named}; move it there, indented like the keys there", self._severity(path))
         if len(free) == 1 and "*" not in free[0]:
             self._moves.append((self._key(free[0]), value, here, free[0]))
 
     def _move(self, key: Key, value: object, origin: KeyPath, path: KeyPath) -> None:
-        """Put a value where it belongs."""
-        if not key.keys and isinstance(value, Mapping):  # its neighbours, indented deeper, look as if they were its own
+        """Move a value from its path in the file (`origin`) to its right path."""
+        if not key.keys and isinstance(value, Mapping):  # keys beside it are indented too far, and look like its own
             neighbours = self._key(path[:-1]).keys
             for name, inner in value.items():
                 if name in neighbours:
@@ -240,6 +273,7 @@ class Block:
             parent[path[-1]] = self._move_within(key, value, origin, path)
 
     def _key(self, path: KeyPath) -> Key:
+        """Return the key at a right path."""
         key = self._top
         for name in path:
             if not isinstance(name, int):
@@ -249,10 +283,10 @@ class Block:
     # Values
 
     def check_values(self, whole: bool = True) -> None:
-        """Check the values by type, length and range.
+        """Check the type, length and range of the values.
 
         Args:
-            whole: Whether missing keys are findings.
+            whole: Whether to report missing keys.
         """
         try:
             SchemaValidator(_mapping_schema(self._top)).validate_python(self.values)
@@ -268,59 +302,67 @@ class Block:
 
     def _find_missing(self, path: KeyPath) -> None:
         key = self._key(path)
-        severity = ERROR if key.need == "required" else self._severity(path)
-        null = " (!!null where it does not apply)" if key.need == "nullable" else ""
+        severity = ERROR
+        if key.need != "required":
+            severity = self._severity(path)
+        null = ""
+        if key.need == "nullable":
+            null = ", or write !!null if it does not apply"
         line = self.document.line(self.root + self.origin(path[:-1]))
         self._add(line, path, f"is missing; add it{null}{_hint(key)}", severity)
 
     def check_authors(self) -> None:
-        """Check that exactly one author is the corresponding one."""
+        """Check that exactly one author is the corresponding author."""
         authors = value_at(self.values, AUTHORS)
         if not isinstance(authors, list) or not authors or not all(isinstance(author, dict) for author in authors):
             return
         marks = [author.get("corresponding") for author in authors]
         chosen = [place for place, mark in enumerate(marks) if _is_yes(mark)]
         if not chosen and all(mark is None or mark is False for mark in marks):
-            message = "one author must be the corresponding one; found none: add 'corresponding: true' to one of them"
+            message = "must have a corresponding author; found none: add 'corresponding: true' to one author"
             self.find(self.origin(AUTHORS), message)
         elif len(chosen) > 1:
             places = [self.origin((*AUTHORS, place, "corresponding")) for place in chosen]
             lines = [self.document.line(self.root + place) for place in places]
             *first, last = [str(line) for line in lines if line] or [""]
-            where = f" (lines {', '.join(first)} and {last})" if first else ""
-            message = f"only one author must be the corresponding one; found {len(chosen)}{where}: keep one of them"
+            where = ""
+            if first:
+                where = f" (lines {', '.join(first)} and {last})"
+            message = f"must have only one corresponding author; found {len(chosen)}{where}: keep one of them"
             self.find(places[1], message)
 
     def check_label(self) -> None:
-        """Check that the label follows the task's rule, and names the corresponding author."""
+        """Check that the label follows the task's rule and names the corresponding author."""
         label = value_at(self.values, LABEL)
         if not isinstance(label, str) or not label.strip():
             return
-        names = self.task.label_fields(label)
-        if names is None or not label.isprintable() or label != label.strip():
+        fields = self.task.label_fields(label)
+        if fields is None or not label.isprintable() or label != label.strip():
             self.find(self.origin(LABEL), label_fault(self.task, label))
         else:
-            self.check_author_of_label(names["author"], self.origin(LABEL))
+            self.check_author_of_label(fields["author"], self.origin(LABEL))
 
     def check_author_of_label(self, author: str, origin: KeyPath) -> None:
-        """Warn if the author of the labels is clearly not the corresponding author.
+        """Warn if the author in the labels is clearly not the corresponding author.
 
         Args:
-            author: The author of the labels.
-            origin: The place in the block of the file that the warning is about.
+            author: The author in the labels.
+            origin: The path of the place that the warning is about, from the start of the block.
         """
         authors = value_at(self.values, AUTHORS)
-        for entry in authors if isinstance(authors, list) else []:
+        if not isinstance(authors, list):
+            return
+        for entry in authors:
             if isinstance(entry, dict) and _is_yes(entry.get("corresponding")):
                 last = entry.get("lastname")
                 if isinstance(last, str) and _clearly_differ(author, last):
-                    message = f"names the author {quoted(author)}; the corresponding author is {quoted(last)}"
+                    message = f"should name the corresponding author, {quoted(last)}; found {quoted(author)}"
                     self.find(origin, message, WARNING)
                 return
 
 
 def value_at(values: object, path: KeyPath) -> object:
-    """Return the value at a path; `ABSENT` if there is none."""
+    """Return the value at a path in nested mappings and lists; `ABSENT` if there is none."""
     for name in path:
         inside = isinstance(values, list) and isinstance(name, int) and name < len(values)
         if not inside and not (isinstance(values, Mapping) and name in values):
@@ -330,20 +372,23 @@ def value_at(values: object, path: KeyPath) -> object:
 
 
 def _places(key: Key, name: str, path: KeyPath = ()) -> list[KeyPath]:
-    """Return every place of a key of this name; `*` is an entry of a list."""
+    """Return the path of every key with this name; `*` stands for any entry of a list."""
     places = []
     for other, below in key.keys.items():
         here = (*path, other)
         if other == name:
             places.append(here)
-        places += _places(below, name, (*here, "*") if below.many else here)
+        if below.many:
+            places += _places(below, name, (*here, "*"))
+        else:
+            places += _places(below, name, here)
     return places
 
 
 def _nearest(places: Sequence[KeyPath], here: KeyPath) -> list[KeyPath]:
-    """Return the places within the list entries that `here` is in, or all places if there are none within them.
+    """Return the places inside the same list entries as `here`; all places if there are none.
 
-    A `*` that stands for an entry of `here` is replaced by its number.
+    A `*` is replaced by the number of the entry that `here` is in.
     """
     aligned = []
     for place in places:
@@ -357,6 +402,7 @@ def _nearest(places: Sequence[KeyPath], here: KeyPath) -> list[KeyPath]:
 
 
 def _place_name(path: KeyPath) -> str:
+    """Return the words for a place of keys, such as `under system.description`."""
     if not path:
         return "at the top level"
     names = dotted(tuple(name for name in path if name != "*"))
@@ -369,7 +415,7 @@ def _place_name(path: KeyPath) -> str:
 
 
 def _mapping_schema(key: Key) -> CoreSchema:
-    """Return pydantic's schema of a mapping with the keys below a key."""
+    """Return the pydantic schema of the keys below a key."""
     fields = {}
     for name, below in key.keys.items():
         fields[name] = core_schema.typed_dict_field(_field_schema(name, below), required=below.need != "optional")
@@ -378,7 +424,7 @@ def _mapping_schema(key: Key) -> CoreSchema:
 
 
 def _field_schema(name: str, key: Key) -> CoreSchema:
-    """Return pydantic's schema of a key's value."""
+    """Return the pydantic schema of a key's value."""
     if key.keys:
         one = _mapping_schema(key)
     else:
@@ -394,33 +440,36 @@ def _field_schema(name: str, key: Key) -> CoreSchema:
 
 
 def _number_of_values(value: object) -> str:
+    """Return the tag of the schema for one value or for a list."""
     if isinstance(value, list):
         return "[several]"
     return "[one]"
 
 
 def _fault(message: str, severity: str = ERROR) -> PydanticCustomError:
+    """Return the exception that makes pydantic report a finding."""
     return PydanticCustomError(severity, "{message}", {"message": message})
 
 
 def _hint(key: Key) -> str:
+    """Return the end of a message with the task's hint about a key; empty if there is none."""
     if key.hint:
         return f": {key.hint}"
     return ""
 
 
 def _check_present(key: Key, value: object, check: Callable[[object], object]) -> object:
-    """Check a value, unless it is empty and may be."""
+    """Check a value; accept an empty one unless the key is required."""
     if value is None or value in ({}, []):
         if key.need == "required":
-            raise _fault(f"is empty; fill it in{_hint(key)}")
+            raise _fault(f"must not be empty; fill it in{_hint(key)}")
         return value
     return check(value)
 
 
 def _check_list(key: Key, value: object, check: Callable[[object], object]) -> object:
     if value is not None and value != {} and not isinstance(value, list):
-        raise _fault(f"must be a list, each entry in a line that starts with '- '; found {shown(value)}")
+        raise _fault(f"must be a list; found {shown(value)}: write each entry in a line that starts with '- '")
     return _check_present(key, value, check)
 
 
@@ -428,15 +477,16 @@ def _check_mapping(key: Key, value: object) -> object:
     if isinstance(value, Mapping):
         return value
     if isinstance(value, list):
-        raise _fault("must be keys and values, not a list; take the '- ' out")
+        raise _fault("must be keys and values; found a list: remove the '- '")
     names = ", ".join(name for name, below in key.keys.items() if below.need != "optional") or "its keys"
     raise _fault(f"must be keys and values ({names}); found {shown(value)}")
 
 
 def _check_leaf(name: str, key: Key, value: object) -> object:
+    """Check the value of a key that has no keys below it."""
     if value is None:
         if key.need == "required":
-            raise _fault(f"is empty; fill it in{_hint(key)}")
+            raise _fault(f"must not be empty; fill it in{_hint(key)}")
     elif isinstance(value, Mapping | list):
         raise _fault(_not_one_value(key, value))
     elif key.type == "text":
@@ -449,31 +499,32 @@ def _check_leaf(name: str, key: Key, value: object) -> object:
 
 
 def _not_one_value(key: Key, value: Mapping[str, object] | list[object]) -> str:
-    """Return what is wrong with keys or a list where one value is asked for."""
+    """Return the message about keys or a list in the place of a single value."""
     nested = isinstance(value, Mapping) or any(isinstance(entry, Mapping | list) for entry in value)
     if key.type == "text" and not nested:
-        return f"must be text, not a list; join them by commas: {quoted(', '.join(map(str, value)))}"
-    wanted = {"text": "text", "yes-no": "yes or no"}.get(key.type, "a number")
+        return f"must be text; found a list: join the entries with commas: {quoted(', '.join(map(str, value)))}"
+    expected = {"text": "text", "yes-no": "yes or no"}.get(key.type, "a number")
+    message = f"must be {expected}; found {shown(value)}"
     if isinstance(value, Mapping):
-        quotes = "; a text that holds ': ' must be in quotes"
-    else:
-        quotes = ""
-    return f"must be {wanted}; found {shown(value)}{quotes}"
+        message += ": put a text that contains ': ' in quotes"
+    return message
 
 
 def _check_text(name: str, key: Key, value: object) -> None:
     text = str(value)
     if not text.strip():
         if key.need == "required":
-            raise _fault(f"is empty; fill it in{_hint(key)}")
-        raise _fault("is an empty text; write !!null where it does not apply", WARNING)
+            raise _fault(f"must not be empty; fill it in{_hint(key)}")
+        raise _fault("should not be an empty text; fill it in, or write !!null if it does not apply", WARNING)
     if key.most and len(text) > key.most:
         raise _fault(f"must not have more than {key.most} characters; found {len(text)}: {quoted(text)}")
     if not isinstance(value, str):
-        kind = "yes or no" if isinstance(value, bool) else "a number"
-        raise _fault(f"is read as {kind}, and must be text; put it in quotes; found {value!r}", WARNING)
+        kind = "a number"
+        if isinstance(value, bool):
+            kind = "yes or no"
+        raise _fault(f"must be text; found {value!r}, which YAML reads as {kind}: put it in quotes", WARNING)
     if name == "email" and not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s.]+", text):
-        raise _fault(f"is hardly an e-mail address; found {quoted(text)}", WARNING)
+        raise _fault(f"should be an e-mail address; found {quoted(text)}", WARNING)
 
 
 def _check_yes_no(value: object) -> None:
@@ -491,44 +542,65 @@ def _check_yes_no(value: object) -> None:
 
 def _check_number(key: Key, value: object) -> None:
     whole = key.type == "integer"
-    wanted = "a whole number" if whole else "a number"
+    expected = "a number"
+    if whole:
+        expected = "a whole number"
     if isinstance(value, str):
-        raise _fault(f"must be {wanted}{_number_as_text(key, value, whole)}")
+        raise _fault(f"must be {expected}{_number_as_text(key, value, whole)}")
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _fault(f"must be {wanted}; found {value!r}")
+        raise _fault(f"must be {expected}; found {value!r}")
     if not math.isfinite(value):
-        raise _fault(f"must be {wanted}, and finite; found {value!r}")
+        raise _fault(f"must be {expected}, and finite; found {value!r}")
     if whole and not isinstance(value, int):
-        advice = f": write {int(value)}" if value.is_integer() and value >= 0 else ""
-        raise _fault(f"must be {wanted}; found {value!r}{advice}")
+        message = f"must be {expected}; found {value!r}"
+        if value.is_integer() and value >= 0:
+            message += f": write {int(value)}"
+        raise _fault(message)
     if whole and value < 0:
         raise _fault(f"must not be negative; found {value}")
     if key.metric:
-        metric = catalogue.find(key.metric)
-        highest = metric.high if metric else 1
-        if not 0 <= value <= highest:
-            per_cent = 0 < value / 100 <= highest
-            advice = f"; in per cent? write {value / 100:.6g}" if per_cent else ""
-            raise _fault(f"must be between 0 and {highest:g}; found {value!r}{advice}", WARNING)
+        _check_metric(key.metric, value)
+
+
+def _check_metric(name: str, value: float) -> None:
+    """Warn about a value outside the range of a metric."""
+    metric = catalogue.find(name)
+    highest = 1
+    if metric:
+        highest = metric.high
+    if 0 <= value <= highest:
+        return
+    message = f"must be between 0 and {highest:g}; found {value!r}"
+    if 0 < value / 100 <= highest:
+        message += f": if it is in per cent, write {value / 100:.6g}"
+    raise _fault(message, WARNING)
 
 
 def _number_as_text(key: Key, text: str, whole: bool) -> str:
-    """Return how the finding about a text goes on that is in the place of a number."""
+    """Return the end of the message about a text in the place of a number.
+
+    Args:
+        key: The key.
+        text: The text.
+        whole: Whether the number must be a whole number.
+    """
     if text.strip().casefold() in _NO_NUMBER and key.need != "required":
-        return f"; found {quoted(text)}: write !!null where it does not apply"
+        return f"; found {quoted(text)}: write !!null if it does not apply"
     number = _meant_number(text, whole)
     exponent = re.fullmatch(r"([-+]?\d+)(\.\d*)?[eE]([-+]?)(\d+)", text)
     if exponent and number and not whole:
         mantissa, fraction, sign, power = exponent.groups()
-        return f"; YAML reads {text} as text: write {mantissa}{fraction or '.0'}e{sign or '+'}{power}"
-    advice = f": write {number}" if number else ""
+        return f"; found {text}, which YAML reads as text: write {mantissa}{fraction or '.0'}e{sign or '+'}{power}"
+    advice = ""
+    if number:
+        advice = f": write {number}"
     if number == text:
         advice += ", without quotes"
-    return f", not text; found {quoted(text)}{advice}"
+    return f"; found the text {quoted(text)}{advice}"
 
 
 def _meant_number(text: str, whole: bool) -> str:
-    """Return the number that a text such as '140,000,000' or '12 M' means, as YAML; empty if it means none."""
+    """Return the number in a text such as '140,000,000' or '12 M', as YAML; empty if there is none."""
     parts = re.fullmatch(r"([-+]?\d[\d.,' _]{0,30}(?:e[-+]?\d{1,3})?) ?([a-z]{0,8})", text.strip().casefold())
     if not parts or parts[2] not in _UNITS:
         return ""
@@ -550,6 +622,7 @@ def _meant_number(text: str, whole: bool) -> str:
 
 
 def _is_yes(value: object) -> bool:
+    """Return whether a value is Yes, or a text that means it."""
     return value is True or (isinstance(value, str) and value.strip().casefold() in _YES)
 
 
@@ -557,37 +630,37 @@ def _is_yes(value: object) -> bool:
 
 
 def label_fault(task: Task, label: str) -> str:
-    """Return why a label breaks the task's rule, and what to write if that is clear."""
+    """Return the message about a label that breaks the task's rule, with a correct label if that is clear."""
     rule, most = task.label.value, task.systems.value
-    wanted, parts = rule.split("_"), label.strip().split("_")
+    rule_parts, parts = rule.split("_"), label.strip().split("_")
     faults = []
     if "/" in label:
-        faults.append("it must not hold a '/'")
+        faults.append("it must not contain '/'")
     if not label.isprintable() or label != label.strip():
-        faults.append("it must not hold control characters, or blanks at its ends")
+        faults.append("it must not contain control characters, or start or end with a blank")
     corrected = ""
-    if len(parts) != len(wanted):
-        faults.append(f"it has {len(parts)} parts joined by '_', not {len(wanted)}: no part may hold a '_'")
+    if len(parts) != len(rule_parts):
+        faults.append(f"it has {len(parts)} parts joined by '_', not {len(rule_parts)}: no part may contain '_'")
     else:
-        fixed = list(parts)
-        for index, (want, part) in enumerate(zip(wanted, parts, strict=True)):
-            if "{" not in want and part != want:
-                fixed[index] = want
-                faults.append(f"{cut(part)!r} must be {want!r}")
+        corrected_parts = list(parts)
+        for index, (rule_part, part) in enumerate(zip(rule_parts, parts, strict=True)):
+            if "{" not in rule_part and part != rule_part:
+                corrected_parts[index] = rule_part
+                faults.append(f"{cut(part)!r} must be {rule_part!r}")
         if parts[-1] not in map(str, range(1, most + 1)):
             faults.append(f"the index {quoted(parts[-1])} must be 1 to {most}")
-            fixed[-1] = parts[-1].lstrip("0")
-        corrected = "_".join(fixed)
+            corrected_parts[-1] = parts[-1].lstrip("0")
+        corrected = "_".join(corrected_parts)
     advice = ""
     if corrected != label and task.label_fields(corrected):
         advice = f"; write {quoted(corrected)}"
-    why = ", and ".join(faults) or "a part is empty"
-    message = f"must read {rule}, the index 1 to {most}; found {quoted(label)}: {why}{advice}"
+    reasons = ", and ".join(faults) or "a part is empty"
+    message = f"must have the form {rule} with an index from 1 to {most}; found {quoted(label)}: {reasons}{advice}"
     return cut(message, 4 * SHOWN)
 
 
 def _clearly_differ(one: str, other: str) -> bool:
-    """Return whether two names are different whatever their case, accents and hyphens."""
+    """Return whether two names differ in more than case, accents, hyphens and a few letters."""
     first, second = _plain_letters(one), _plain_letters(other)
     if not first or not second or first in second or second in first:
         return False
@@ -595,17 +668,21 @@ def _clearly_differ(one: str, other: str) -> bool:
 
 
 def _plain_letters(name: str) -> str:
+    """Return the ASCII letters and digits of a name, in lower case and without accents."""
     letters = unicodedata.normalize("NFKD", name[:SHOWN]).casefold()
     return "".join(letter for letter in letters if letter.isalnum() and letter.isascii())
 
 
 def merged(*blocks: Mapping[str, object]) -> dict[str, object]:
-    """Merge blocks of metadata: keys are joined; of single values and lists the last block's wins."""
+    """Merge blocks of metadata key by key. If several blocks have a single value or a list, the last one is kept."""
     result: dict[str, object] = {}
     for block in blocks:
         for name, value in block.items():
             if isinstance(value, Mapping):
-                before = result.get(name)
-                value = merged(before if isinstance(before, Mapping) else {}, value)
+                earlier = result.get(name)
+                if isinstance(earlier, Mapping):
+                    value = merged(earlier, value)
+                else:
+                    value = merged({}, value)
             result[name] = value
     return result

@@ -1,4 +1,4 @@
-"""Metadata written as YAML: the keys in the task's order, with hints as comments, and values that read back equal."""
+"""Write metadata as YAML: keys in the task's order, hints as comments, and values that are read back unchanged."""
 
 import math
 import re
@@ -12,25 +12,25 @@ from submission.documents import KeyPath, dotted, shown
 from submission.tasks import Key, Task
 
 WIDTH = 120
-HEAD = "# Metadata of a system for "  # and the task's name, before a colon, is how `text` begins
-ABSENT = object()
+HEAD = "# Metadata of a system for "  # start of every file that `text` returns; the task's name and a colon follow
+ABSENT = object()  # stands for the value of a key that is not there
 
 _PLAIN = re.compile(r"[^\W\d_](?:[\w .,@/+()'%&=?~*;!-]|:(?=\S)|(?<=\S)#)*")
 _RESOLVER = yaml.resolver.Resolver()
 
 
 def text(task: Task, values: Mapping[str, object]) -> str:
-    """Return a task's metadata file: keys in its order, hints as comments, and values that read back equal.
+    """Return the content of a metadata file: keys in the task's order, hints as comments, and the values.
 
-    Keys without a value: one that may be null is `!!null`; a required one and a result are left empty; any other
-    optional one is a comment.
+    Keys that have no value are written as follows: `!!null` if the key may be null; an empty value if the key is
+    required or is a result; a comment if it is any other optional key.
 
     Args:
         task: The task.
         values: The metadata.
 
     Raises:
-        ValueError: A key is unknown, or a value cannot be written at its place.
+        ValueError: A key is unknown, or a value does not fit its key.
     """
     top = task.whole
     lines = [f"{HEAD}{task.name}: {task.title}"]
@@ -41,13 +41,14 @@ def text(task: Task, values: Mapping[str, object]) -> str:
 
 
 def _refuse_unknown(key: Key, values: Mapping[str, object], path: KeyPath) -> None:
+    """Raise ValueError for a name that is not below a key."""
     for name in values:
         if name not in key.keys:
             raise ValueError(f"{dotted(path)}: {unknown_key(str(name), list(key.keys))}".removeprefix(": "))
 
 
 def key_lines(name: str, key: Key, value: object, indent: str, path: KeyPath, template: bool) -> list[str]:
-    """Return the lines of a key and of what is below it.
+    """Return the lines of a key and of the keys below it.
 
     Args:
         name: The key's name.
@@ -55,10 +56,10 @@ def key_lines(name: str, key: Key, value: object, indent: str, path: KeyPath, te
         value: Its value; `ABSENT` if it has none.
         indent: The blanks before the key.
         path: The key's path, for messages.
-        template: Whether the lines are to be filled in: keys without a value are left empty.
+        template: Whether the lines are a template that a user fills in: keys that have no value are left empty.
 
     Raises:
-        ValueError: A key is unknown, or a value cannot be written at its place.
+        ValueError: A key is unknown, or a value does not fit its key.
     """
     if value is ABSENT:
         if template and name == "corresponding":
@@ -73,27 +74,35 @@ def key_lines(name: str, key: Key, value: object, indent: str, path: KeyPath, te
     if value is None or (value is ABSENT and not key.keys):
         return hinted(head, key.hint, indent)
     if key.many or (isinstance(value, list) and name == "affiliation"):
-        entries = [{}] if value is ABSENT else value
+        entries = value
+        if value is ABSENT:
+            entries = [{}]
         if not isinstance(entries, list):
             raise ValueError(f"{dotted(path)}: must be a list; found {shown(entries)}")
-        lines = hinted(head if entries else f"{head} []", key.hint, indent)
+        if not entries:
+            head += " []"
+        lines = hinted(head, key.hint, indent)
         for place, entry in enumerate(entries):
             lines += _entry_lines(key, entry, indent + "  ", (*path, place), template)
         return lines
     if not key.keys:
         return hinted(f"{head} {_leaf_text(value, path)}", key.hint, indent)
-    values = {} if value is ABSENT else value
-    return [*hinted(head, key.hint, indent), *_lines_below(key, values, indent + "  ", path, template)]
+    if value is ABSENT:
+        value = {}
+    return [*hinted(head, key.hint, indent), *_lines_below(key, value, indent + "  ", path, template)]
 
 
 def _commented_lines(name: str, key: Key, indent: str, path: KeyPath, template: bool) -> list[str]:
-    """Return the lines of an optional key as comments; those of the keys below it only in a template."""
-    changes = {"need": "required"} if template else {"need": "required", "keys": {}}
+    """Return the lines of an optional key as comments. A template also has those of the keys below it."""
+    changes: dict[str, object] = {"need": "required"}
+    if not template:
+        changes["keys"] = {}
     lines = key_lines(name, key.model_copy(update=changes), ABSENT, indent, path, template)
     return [f"{indent}# {line.removeprefix(indent)}" for line in lines]
 
 
 def _lines_below(key: Key, values: object, indent: str, path: KeyPath, template: bool) -> list[str]:
+    """Return the lines of the keys below a key."""
     if not isinstance(values, Mapping):
         raise ValueError(f"{dotted(path)}: must be keys and values; found {shown(values)}")
     _refuse_unknown(key, values, path)
@@ -116,12 +125,12 @@ def _entry_lines(key: Key, entry: object, indent: str, path: KeyPath, template: 
 
 
 def has_metric(key: Key) -> bool:
-    """Return whether a key, or one below it, has the value of a metric."""
+    """Return whether the value of a key, or of a key below it, is that of a metric."""
     return bool(key.metric) or any(map(has_metric, key.keys.values()))
 
 
 def hinted(line: str, hint: str, indent: str) -> list[str]:
-    """Return a line with a hint as comment beside it, or above it if the line would be too long."""
+    """Return a line with a hint as a comment after it, or above it if the line would be too long."""
     hint = printable(hint)
     if not hint:
         return [line]
@@ -131,24 +140,25 @@ def hinted(line: str, hint: str, indent: str) -> list[str]:
 
 
 def comment(words: str, indent: str = "") -> list[str]:
-    """Return words as lines of comment."""
+    """Return a text as comment lines."""
     return textwrap.wrap(words, WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
 
 
 def _leaf_text(value: object, path: KeyPath) -> str:
+    """Return a single value as YAML; raise ValueError for anything else."""
     if value is None or isinstance(value, str | bool | int | float):
         try:
             return written(value)
         except ValueError as error:
             raise ValueError(f"{dotted(path)}: {error}") from None
-    raise ValueError(f"{dotted(path)}: must be one value; found {shown(value)}")
+    raise ValueError(f"{dotted(path)}: must be a single value; found {shown(value)}")
 
 
 def written(value: str | float | bool | None) -> str:
-    """Return a value as YAML that readers of YAML 1.1 and of 1.2 take for the same.
+    """Return a value as YAML that has the same meaning in YAML 1.1 and in YAML 1.2.
 
     Raises:
-        ValueError: It is a text with half a character (a surrogate).
+        ValueError: The value is a text that contains half a character (a surrogate).
     """
     if value is None:
         return "!!null"
@@ -159,7 +169,7 @@ def written(value: str | float | bool | None) -> str:
     if isinstance(value, float):
         return _written_float(value)
     if any("\ud800" <= character <= "\udfff" for character in value):
-        raise ValueError(f"holds half a character (a surrogate): {quoted(value)}")
+        raise ValueError(f"must not contain half a character (a surrogate); found {quoted(value)}")
     if _is_plain(value):
         return value
     return '"' + "".join(map(_escaped, value)) + '"'
@@ -174,7 +184,7 @@ def _written_float(value: float) -> str:
         return ".inf"
     mantissa, _, power = repr(value).partition("e")
     if "." not in mantissa:
-        mantissa += ".0"  # otherwise YAML 1.1 reads a text
+        mantissa += ".0"  # YAML 1.1 reads a number with an exponent, but without a point, as text
     if power:
         return f"{mantissa}e{power}"
     return mantissa
@@ -188,7 +198,7 @@ def _is_plain(text: str) -> bool:
 
 
 def _escaped(character: str) -> str:
-    """Return a character as it is written between double quotes."""
+    """Return a character as YAML writes it between double quotes."""
     if character in '"\\':
         return "\\" + character
     if character.isprintable():

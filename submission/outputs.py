@@ -1,8 +1,8 @@
-"""Output files: written from a prediction, and checked before they are submitted.
+"""Write output files from predictions, and check them before they are submitted.
 
-A check takes less than 2 GB of memory, whatever the file holds: it may have `LIMIT` bytes, `CELLS` cells, and ten
-million characters in a cell (`evaluation.data.tables`). The check ends after `LISTED` findings. Some of each kind are
-kept (`evaluation.findings.limited`), each with `SHOWN` characters of a text.
+A check uses less than 2 GB of memory, even for a hostile file: it accepts at most `LIMIT` bytes, `CELLS` cells, and ten
+million characters in a cell (`evaluation.data.tables`). The check ends after `LISTED` findings. The first findings of
+each kind are kept and the others counted (`evaluation.findings.limited`); a text is cut to `SHOWN` characters.
 """
 
 import codecs
@@ -22,15 +22,15 @@ from evaluation.findings import ALIKE, ERROR, WARNING, BadRequest, Faulty, Findi
 from evaluation.metrics import retrieval
 from evaluation.names import closest, explain, hint
 from evaluation.predictions import Captions, Ranking, Similarity, finite_numbers, not_finite
-from evaluation.text import SHOWN, cut, printable, quoted
+from evaluation.text import SHOWN, cut, plural, printable, quoted
 from submission.tasks import SEPARATORS, Task
 
-LIMIT = 128 * 2**20
-CELLS = 6_000_000  # Clotho's validation split, 5225 captions by 1045 clips, has 5.5 million
-LISTED = 10_000  # findings, after which the check ends
-CLOSE = 0.9  # of difflib's ratio, between a name and what it may be a misspelling of
-GUESSED = 100  # misspelt names at most, among as many, so that it takes no time
-MANY = 10  # times as many lines as are asked for
+LIMIT = 128 * 2**20  # maximum size of a file in bytes
+CELLS = 6_000_000  # maximum number of cells; Clotho's validation split has 5.5 million (5225 captions by 1045 clips)
+LISTED = 10_000  # maximum number of findings, after which the check ends
+CLOSE = 0.9  # minimum of difflib's ratio between a misspelt name and the right one
+GUESSED = 100  # maximum number of misspelt names that are looked up, and of names to choose from; both limit the time
+MANY = 10  # a file with this many times the expected lines is another file
 
 
 # Writing --------------------------------------------------------------------------------------------------------------
@@ -43,20 +43,22 @@ def write(
     path: Path,
     file: str = "prediction",
 ) -> None:
-    """Write a prediction in the task's form, whole or not at all; the same prediction gives the same bytes.
+    """Write a prediction in the task's form. If anything fails, no file is written.
+
+    The same prediction always gives the same bytes.
 
     Args:
         task: The task.
-        prediction: For the form matrix a score of every query for every clip; for the form top-k such scores, or the
-            best clips of each query; for the form captions a caption for each clip.
+        prediction: The form "matrix" needs a score of every query for every clip. The form "top-k" needs such scores,
+            or the best clips of each query. The form "captions" needs a caption for each clip.
         split: The split with the queries and clips that are answered.
         path: The file to write.
         file: The prediction's name in findings.
 
     Raises:
-        BadRequest: The split has fewer clips than the task wants for a query.
-        Faulty: The prediction lacks a query or a clip, holds scores that are not finite, or has only the best clips
-            where scores are wanted; or the file would not pass `validate`. Nothing is written.
+        BadRequest: The split has fewer clips than the task asks for each query.
+        Faulty: A query or a clip is missing in the prediction; its scores are not finite; it has only the best clips
+            where the task needs scores; or the file would not pass `validate`.
     """
     header, rows = _rows(task, prediction, split, file)
     with replacing(path) as part:
@@ -72,14 +74,20 @@ def write(
 def _rows(
     task: Task, prediction: Similarity | Ranking | Captions, split: Split, file: str
 ) -> tuple[list[str], Iterable[Sequence[str]]]:
+    """Return the header and the rows of an output file.
+
+    Raises:
+        BadRequest, Faulty: See `write`.
+    """
     if task.kind == "captioning":
-        from evaluation.metrics import captioning  # takes scipy along, which no other form needs
+        from evaluation.metrics import captioning  # imports scipy, which no other form needs
 
         captioning.validate(split, prediction, file)
         captions = dict(zip(prediction.file_names, prediction.captions, strict=True))
         return task.header(), [(name, captions[name]) for name in split.file_names]
     if task.k and len(split.clips) < task.k.value:
-        raise BadRequest(f"{task.name} wants {task.k.value} clips for a query; {split.name} has {len(split.clips)}")
+        message = f"{task.name} asks for {task.k.value} clips for each query; {split.name} has only {len(split.clips)}"
+        raise BadRequest(f"{message}: give another split")
     retrieval.validate(dict.fromkeys(split.queries, frozenset()), split.file_names, prediction, file, split)
     if task.k:
         if isinstance(prediction, Ranking):
@@ -89,10 +97,10 @@ def _rows(
         pairs = zip(ranking.queries, ranking.file_names, strict=True)
         return task.header(), [(query, *names) for query, names in pairs]
     if isinstance(prediction, Ranking):
-        wanted = f"must have a score of every query for every clip, which {task.name} takes"
+        message = f"must have a score of every query for every clip, because {task.name} asks for all of them"
         advice = "give predictions/SPLIT.npz, or a CSV whose header names the clips"
-        raise Faulty([Finding(file, message=f"{wanted}; found the best clips of each query alone: {advice}")])
-    # Python's floats, whose repr reads back as the same number whether it is read as float32 or float64.
+        raise Faulty([Finding(file, message=f"{message}; found only the best clips of each query: {advice}")])
+    # `tolist` gives Python floats. Their repr reads back as the same number, as float32 and as float64.
     scores = zip(prediction.queries, prediction.scores, strict=True)
     return task.header(prediction.file_names), ((query, *map(repr, row.tolist())) for query, row in scores)
 
@@ -101,13 +109,14 @@ def _best(ranking: Ranking, k: int, file: str) -> Ranking:
     """Return the first k clips of each query.
 
     Raises:
-        Faulty: Some queries have fewer; with a finding for each.
+        Faulty: Some queries have fewer than k clips. There is a finding for each of them.
     """
     findings = []
     lines = ranking.lines or (0,) * len(ranking.queries)
     for line, names in zip(lines, ranking.file_names, strict=True):
         if len(names) < k:
-            findings.append(Finding(file, line, message=f"must have {k} clips, best first; found {len(names)}"))
+            message = f"must have {k} clips, best first; found {len(names)}: add the missing ones"
+            findings.append(Finding(file, line, message=message))
     if findings:
         raise Faulty(findings)
     return Ranking(ranking.queries, tuple(names[:k] for names in ranking.file_names))
@@ -117,17 +126,18 @@ def _best(ranking: Ranking, k: int, file: str) -> Ranking:
 
 
 def validate(task: Task, path: Path, split: Split | str = "", file: str = "") -> list[Finding]:
-    """Check an output file: its text, its header, that each query or clip has one row, and the answer in each row.
+    """Check an output file: its encoding, its header, that each query or clip has one row, and the answers.
 
     Args:
         task: The task.
         path: The file.
-        split: The split with the queries and clips that are answered. If it is not available, its name or an empty
-            text: then the file is checked by itself, and its rows are counted against the task's official sets.
+        split: The split with the queries and clips that are answered. If the data are not available, the split's name
+            or an empty text; the names in the file are then not compared with the data, and the number of rows is
+            compared with that of the task's official sets.
         file: The file's name in findings (default: its path).
 
     Returns:
-        The findings in the order of the file: the first of each kind, and the number of others.
+        The findings in the order of the file: the first ones of each kind, and the number of the others.
 
     Raises:
         BadRequest: There is no such file.
@@ -140,11 +150,12 @@ def validate(task: Task, path: Path, split: Split | str = "", file: str = "") ->
 
 
 def _check(task: Task, path: Path, split: Split | str, file: str) -> Iterator[Finding]:
-    asked = _asked(task, split)
+    """Yield the findings of `validate`, all of them, in any order."""
+    expected = _expected_keys(task, split)
     try:
-        layout = _layout(task, path, asked, file)
-    except Faulty as refusal:
-        yield from refusal.findings
+        layout = _layout(task, path, expected, file)
+    except Faulty as faulty:
+        yield from faulty.findings
         return
     if layout.bom:
         yield layout.bom
@@ -154,39 +165,40 @@ def _check(task: Task, path: Path, split: Split | str, file: str) -> Iterator[Fi
     if whole or records:
         faults, usable = _header(task, header, split, file, layout.separator)
         yield from faults
-        if not usable:  # another separator, or another file: all else would only repeat it
+        if not usable:  # with a wrong separator or in a wrong file, all other findings would only repeat this one
             return
     yield from unreadable
     if layout.separator != task.separator.value:
-        found, wanted = SEPARATORS[layout.separator], SEPARATORS[task.separator.value]
-        message = f"columns are separated by {found}, which is accepted; {task.name} is written with {wanted}"
+        found, usual = SEPARATORS[layout.separator], SEPARATORS[task.separator.value]
+        message = f"columns should be separated by {usual} in {task.name}; found {found}, which are accepted, too"
         yield Finding(file, 1, message=message, severity=WARNING)
-    if not whole:  # rows that could not be read would be reported as missing
+    if not whole:  # otherwise the rows that cannot be read would be reported as missing
         return
     if layout.stray_line and not _has_carriage_return(records):
-        message = "must end in LF or CRLF; found CR alone: save with other line ends"
+        message = "lines must end in LF or CRLF; found CR without LF: save the file with other line ends"
         yield Finding(file, layout.stray_line, message=message)
     column = task.columns.value[0]
-    has_header = header[0] == column or header[0] not in asked
-    rows = records[1:] if has_header else records
+    rows = records
+    if header[0] == column or header[0] not in expected:  # otherwise the header is missing
+        rows = records[1:]
     check_rows = {"captions": _captions, "top-k": _top_k, "matrix": _matrix}[task.form.value]
     keys: dict[str, int] = {}
     yield from check_rows(task, header, rows, split, file, keys)
     if isinstance(split, str):
         yield from _check_count(task, split, path.name, len(keys), file)
     else:
-        yield from _compare(keys, asked, _row_term(task), split, file, lambda name: (keys.get(name, 0), column))
+        yield from _compare(keys, expected, _row_term(task), split, file, lambda name: (keys.get(name, 0), column))
 
 
 def _row_term(task: Task) -> str:
-    """Return what each row answers, a key of `TERMS`."""
+    """Return the key of `TERMS` for what each row answers."""
     if task.form.value == "captions":
         return "clip"
     return "query"
 
 
-def _asked(task: Task, split: Split | str) -> Sequence[str]:
-    """Return the clips or queries that must have a row; none if only the split's name is known."""
+def _expected_keys(task: Task, split: Split | str) -> Sequence[str]:
+    """Return the clips or queries that must each have a row; none if only the split's name is known."""
     if isinstance(split, str):
         return ()
     if task.form.value == "captions":
@@ -199,12 +211,12 @@ def _has_carriage_return(records: "Records") -> bool:
 
 
 class Layout(NamedTuple):
-    """What the bytes of a file show before they are read as CSV.
+    """The layout of a file, found in its bytes before they are read as CSV.
 
     Attributes:
         separator: The separator of columns.
-        stray_line: The first line that ends in CR alone; 0 if there is none.
-        bom: A warning about a byte order mark, if there is one.
+        stray_line: The first line that ends in CR without LF; 0 if there is none.
+        bom: A warning about a byte order mark; None if there is none.
     """
 
     separator: str
@@ -212,15 +224,15 @@ class Layout(NamedTuple):
     bom: Finding | None
 
 
-def _layout(task: Task, path: Path, asked: Sequence[str], file: str) -> Layout:
-    """Look at the bytes of a file.
+def _layout(task: Task, path: Path, expected: Sequence[str], file: str) -> Layout:
+    """Return the layout of a file.
 
     Raises:
-        Faulty: It is too large to be read, no text, or has other separators.
+        Faulty: The file is too large, is not text, or has a wrong separator.
     """
     size = path.stat().st_size
     if size > LIMIT:
-        message = f"must not be larger than {LIMIT} bytes; found {size}: is it an output file?"
+        message = f"must not be larger than {LIMIT} bytes; found {size} bytes: is it an output file?"
         raise Faulty([Finding(file, message=message)])
     raw = path.read_bytes()
     first_line = re.match(rb"[^\r\n]*", raw)[0]
@@ -231,64 +243,71 @@ def _layout(task: Task, path: Path, asked: Sequence[str], file: str) -> Layout:
         message = "must be text; found a NUL byte: write the file again"
         raise Faulty([Finding(file, _line(raw, raw.index(b"\0")), message=message)])
     if raw.count(separator.encode()) + raw.count(b"\n") + raw.count(b"\r") > CELLS:
-        raise Faulty([Finding(file, message=f"must not have more than {CELLS} cells: is it an output file?")])
+        raise Faulty([Finding(file, message=f"must not have more than {CELLS} cells; it does: is it an output file?")])
     lines = raw.count(b"\n") + raw.count(b"\r") - raw.count(b"\r\n")
-    if asked and lines > MANY * len(asked) + 100:  # to name each that is too many would take minutes
+    if expected and lines > MANY * len(expected) + 100:  # a finding about each surplus line would take minutes
         several = TERMS[_row_term(task)][1]
-        message = f"must have a line for each of {len(asked)} {several}; found {lines}: is it the right file?"
-        raise Faulty([Finding(file, message=message)])
+        message = f"must have one line for each of {len(expected)} {several}; found {lines} lines"
+        raise Faulty([Finding(file, message=f"{message}: is it the right file?")])
     bom = None
     if raw.startswith(codecs.BOM_UTF8):
         bom = Finding(file, 1, message="starts with a BOM; save it as plain UTF-8", severity=WARNING)
     other = max(SEPARATORS, key=lambda mark: first_line.count(mark.encode()))
     if b'"' in first_line and separator.encode() not in first_line and other.encode() in first_line:
-        # Read with the wrong separator, its quotes would be reported as invalid CSV.
-        message = f"columns must be separated by {SEPARATORS[separator]}, not {SEPARATORS[other]}; save it so"
+        # If the file were read with the wrong separator, its quotes would be reported as invalid CSV.
+        usual = SEPARATORS[separator]
+        message = f"columns must be separated by {usual}; found {SEPARATORS[other]}: save the file with {usual}"
         findings = [Finding(file, 1, message=message)]
-        raise Faulty([bom, *findings] if bom else findings)
-    stray = None if utf_16 else re.search(rb"\r(?!\n)", raw)
-    return Layout(separator, _line(raw, stray.start()) if stray else 0, bom)
+        if bom:
+            findings.insert(0, bom)
+        raise Faulty(findings)
+    stray_line = 0
+    stray = re.search(rb"\r(?!\n)", raw)
+    if stray and not utf_16:
+        stray_line = _line(raw, stray.start())
+    return Layout(separator, stray_line, bom)
 
 
 def _header(
     task: Task, header: list[str], split: Split | str, file: str, separator: str
 ) -> tuple[Iterable[Finding], bool]:
-    """Return what is wrong with the header, and whether the rows below can be read all the same."""
-    wanted = task.header()
+    """Return the findings about the header, and whether the rows can be checked in spite of them."""
+    expected = task.header()
     if task.form.value == "matrix" and len(header) > 1:
         return _matrix_header(task, header, split, file), True
-    if header == wanted and wanted[1:]:
+    if header == expected and expected[1:]:
         return (), True
     mark = task.separator.value
+    shown = expected
     if task.form.value == "matrix":
-        shown = [*wanted, "name of a clip", "name of a clip"]
-    else:
-        shown = wanted
+        shown = [*expected, "name of a clip", "name of a clip"]
     found = printable(cut(separator.join(header), 2 * SHOWN)) or "nothing"
     message = f"the header must be {mark.join(shown)}; found {found}"
-    other = max(SEPARATORS, key=header[0].count) if len(header) == 1 else mark
+    other = mark
+    if len(header) == 1:
+        other = max(SEPARATORS, key=header[0].count)
     if other != mark and other in header[0]:
         message += f"; separate the columns by {SEPARATORS[mark]}, not {SEPARATORS[other]}"
     else:
-        message += _header_hint(header, wanted)
-    return [Finding(file, 1, message=message)], len(header) == len(wanted) > 1
+        message += _header_hint(header, expected)
+    return [Finding(file, 1, message=message)], len(header) == len(expected) > 1
 
 
-def _header_hint(header: Sequence[str], wanted: Sequence[str]) -> str:
-    """Return what to do about a wrong header, to be added to the message; empty if that is not clear."""
-    if header[1:] == list(wanted):
-        return "; leave the first column out, which only counts the rows"
+def _header_hint(header: Sequence[str], expected: Sequence[str]) -> str:
+    """Return the end of the message about a wrong header, which says what to do; empty if that is not clear."""
+    if header[1:] == list(expected):
+        return "; remove the first column, which only numbers the rows"
     if header[:1] and header[0].startswith("sep="):
-        return "; take this line out, which is for spreadsheets only"
-    if [name.strip().casefold() for name in header] == [name.casefold() for name in wanted]:
-        return "; it is compared letter by letter"
-    if sorted(header) == sorted(wanted):
+        return "; remove this line, which only spreadsheet programs understand"
+    if [name.strip().casefold() for name in header] == [name.casefold() for name in expected]:
+        return "; blanks, and upper and lower case, must agree"
+    if sorted(header) == sorted(expected):
         return "; put the columns in this order"
     if any(name.lower().endswith(SOUND_SUFFIXES) for name in header):
-        return "; put the header line before this one"
-    absent = [name for name in wanted if name not in header]
-    if absent and len(absent) < len(wanted) and not set(header).difference(wanted):
-        return f"; there is no column {' and no '.join(absent)}"
+        return "; add the header line above this line"
+    missing = [name for name in expected if name not in header]
+    if missing and len(missing) < len(expected) and not set(header).difference(expected):
+        return f"; add {' and '.join(missing)}"
     return ""
 
 
@@ -297,30 +316,41 @@ def _line(raw: bytes, position: int) -> int:
     return 1 + raw.count(b"\n", 0, position) + raw.count(b"\r", 0, position) - raw.count(b"\r\n", 0, position)
 
 
-def _check_width(task: Task, cells: Sequence[str], wanted: int, what: str, file: str, line: int) -> Iterator[Finding]:
-    """Find that a row has another number of cells than it must."""
-    if len(cells) == wanted:
+def _check_width(
+    task: Task, cells: Sequence[str], expected: int, content: str, file: str, line: int
+) -> Iterator[Finding]:
+    """Find a row with a wrong number of cells.
+
+    Args:
+        task: The task.
+        cells: The cells of the row.
+        expected: The right number of cells.
+        content: The words for the content of these cells.
+        file: The file's name in findings.
+        line: The line of the row.
+    """
+    if len(cells) == expected:
         return
-    message = f"must have {wanted} columns, {what}; found {len(cells)}"
-    if len(cells) > wanted:
+    message = f"must have {expected} columns, {content}; found {len(cells)}"
+    if len(cells) > expected:
         message += f"; quote a cell that holds a {SEPARATORS[task.separator.value][:-1]}"
     yield Finding(file, line, message=message)
 
 
 def _name_fault(name: str) -> str | None:
-    """Return what is wrong with a clip's name in any split; None if nothing is."""
+    """Return why a name cannot be that of a clip, whatever the split; None if it can."""
     if "/" in name or "\\" in name:
-        return f"must be a file's name, not a path; found {quoted(name)}"
+        return f"must be a file name, not a path; found {quoted(name)}"
     if not name.lower().endswith(SOUND_SUFFIXES):
         return f"must be the name of a sound file ({', '.join(SOUND_SUFFIXES)}); found {quoted(name)}"
     return None
 
 
 def _add_key(keys: dict[str, int], key: str, line: int, task: Task, file: str) -> Iterator[Finding]:
-    """Add the query or clip of a row with its line; find that an earlier row has it."""
+    """Add the query or clip of a row, with its line, and find a repeated one."""
     if key in keys:
-        verb, what = ("captions", "clip") if task.form.value == "captions" else ("answers", "query")
-        message = f"{verb} a {what} that line {keys[key]} {verb} already: {quoted(key)}; keep one row a {what}"
+        row_term = _row_term(task)
+        message = f"must not repeat a {row_term}; {quoted(key)} is in line {keys[key]} already: keep one of the rows"
         yield Finding(file, line, task.columns.value[0], message)
     keys.setdefault(key, line)
 
@@ -335,17 +365,18 @@ def _captions(
     for line, cells in records:
         yield from _check_width(task, cells, 2, "the clip and its caption", file, line)
         yield from _add_key(keys, cells[0], line, task, file)
-        fault = _name_fault(cells[0]) if isinstance(split, str) else None
-        if fault:
-            yield Finding(file, line, name, fault)
+        if isinstance(split, str):
+            fault = _name_fault(cells[0])
+            if fault:
+                yield Finding(file, line, name, fault)
         if len(cells) != 2:
             continue
         if not cells[1].strip():
-            yield Finding(file, line, caption, "is empty; write a caption")
+            yield Finding(file, line, caption, "must not be empty; write a caption")
         elif len((cells[1] + ".").splitlines()) > 1:
-            yield Finding(file, line, caption, f"must be one line; found {quoted(cells[1])}: take the line break out")
+            yield Finding(file, line, caption, f"must be one line; found {quoted(cells[1])}: remove the line break")
         elif not any(character.isalnum() for character in cells[1]):
-            message = f"has no word, and scores 0; found {quoted(cells[1])}"
+            message = f"should have a word; found {quoted(cells[1])}, which scores 0"
             yield Finding(file, line, caption, message, WARNING)
         for _, remark in caption_text.caption_remarks(cells[1]):
             yield Finding(file, line, caption, remark, WARNING)
@@ -354,36 +385,40 @@ def _captions(
 def _top_k(
     task: Task, header: list[str], records: Records, split: Split | str, file: str, keys: dict[str, int]
 ) -> Iterator[Finding]:
-    wanted = task.header()
-    width = len(wanted)
+    header = task.header()  # the names that the columns should have
+    width = len(header)
     fault_of: Callable[[str], str | None] = _name_fault
     if not isinstance(split, str):
-        common, accounted = _unknown_clips(records, split, file, wanted)
+        common, explained = _unknown_clips(records, split, file, header)
         yield from common
-        fault_of = _fault_of_clip(split, accounted)
+        fault_of = _fault_of_clip(split, explained)
     for line, (query, *names) in records:
         yield from _check_width(task, [query, *names], width, f"the query and {width - 1} clips", file, line)
         yield from _add_key(keys, query, line, task, file)
         ranks: dict[str, int] = {}
         for rank, name in enumerate(names, start=1):
-            column = tables.column_name(wanted, rank)
+            column = tables.column_name(header, rank)
             first = ranks.setdefault(name, rank)
             fault = fault_of(name)
             if fault:
                 yield Finding(file, line, column, fault)
             elif first < rank:
-                message = f"{quoted(name)} stands in {tables.column_name(wanted, first)} already; give distinct clips"
+                message = f"{quoted(name)} is in {tables.column_name(header, first)} already; give different clips"
                 yield Finding(file, line, column, message)
 
 
 def _unknown_clips(
     records: Records, split: Split, file: str, header: Sequence[str]
 ) -> tuple[list[Finding], Collection[str]]:
-    """Find what all unknown clips of a file have in common; return the findings and the names they account for."""
+    """Find what the unknown clips of a file have in common.
+
+    Returns:
+        The findings, and the unknown names that they explain.
+    """
     clips = set(split.file_names)
-    places: dict[str, tuple[int, str]] = {}  # line and column where each name stands first
-    for line, (_, *given) in records:
-        for rank, name in enumerate(given, start=1):
+    places: dict[str, tuple[int, str]] = {}  # line and column of the first occurrence of each name
+    for line, (_, *names) in records:
+        for rank, name in enumerate(names, start=1):
             places.setdefault(name, (line, tables.column_name(header, rank)))
     unknown = [name for name in places if name not in clips]
     match = explain(unknown, split.file_names)
@@ -397,53 +432,54 @@ def _unknown_clips(
 
 
 def _other_split_fault(
-    given: Collection[str], asked: Collection[str], split: Split, several: str, noun: str
+    given: Collection[str], expected: Collection[str], split: Split, several: str, noun: str
 ) -> str | None:
     """Return a message if a file answers another split or data set; None if it does not.
 
     Args:
         given: The queries or clips of the file.
-        asked: The queries or clips of the split.
-        split: The split that is answered.
+        expected: The queries or clips of the split.
+        split: The split that should be answered.
         several: The word for them, such as "clips".
         noun: The word for what is compared, "queries" or "names".
     """
-    asked = set(asked)
-    known = sum(name in asked for name in given)
-    fault = f"has {known or 'none'} of the {len(asked)} {several} of {split.name}"
+    expected = set(expected)
+    shared = sum(name in expected for name in given)
+    fault = f"has {shared or 'none'} of the {len(expected)} {several} of {split.name}"
     other = of_another_split(split, given, noun)
     if other:
         return f"{fault}; {other}"
-    meant = closest(asked, texts=noun == "queries")
-    some = islice(given, MANY * len(asked) + 100)  # to look up millions of names would take minutes
-    if not given or known or any(meant(name) for name in some):
+    lookup = closest(expected, texts=noun == "queries")
+    sample = islice(given, MANY * len(expected) + 100)  # a look-up of millions of names would take minutes
+    if not given or shared or any(lookup(name) for name in sample):
         return None
     return f"{fault}; is this the prediction of another split or data set?"
 
 
 def _source(split: Split) -> str:
+    """Return the name of the file that a split's names are from; empty if it is not known."""
     if split.source:
         return split.source.name
     return ""
 
 
-def _fault_of_clip(split: Split, accounted: Collection[str]) -> Callable[[str], str | None]:
-    """Return a function that returns what is wrong with a clip's name; None for names that are accounted for."""
-    right = {*split.file_names, *accounted}
-    meant = closest(split.file_names)
+def _fault_of_clip(split: Split, explained: Collection[str]) -> Callable[[str], str | None]:
+    """Return a function that maps a clip's name to the message about it; to None for valid and explained names."""
+    accepted = {*split.file_names, *explained}
+    lookup = closest(split.file_names)
     faults: dict[str, str] = {}
-    left = ALIKE  # guesses, each of which takes some milliseconds; more findings are not listed
+    guesses = ALIKE  # a guess takes some milliseconds, and more findings are not listed
 
     def fault(name: str) -> str | None:
-        nonlocal left
-        if name in right:
+        nonlocal guesses
+        if name in accepted:
             return None
         if name not in faults:
-            close, typo = meant(name), None
-            if not close and left:
-                left -= 1
+            same, typo = lookup(name), None
+            if not same and guesses:
+                guesses -= 1
                 typo = _misspelt(name, split.file_names)
-            faults[name] = _unknown(name, close, typo, "clip", split.name)
+            faults[name] = _unknown(name, same, typo, "clip", split.name)
         return faults[name]
 
     return fault
@@ -453,22 +489,24 @@ def _matrix_header(task: Task, header: list[str], split: Split | str, file: str)
     key, names = task.header()[0], header[1:]
     if header[0] != key:
         yield Finding(file, 1, message=f"the first column must be {key}; found {quoted(header[0])}")
-    found: dict[str, int] = {}
+    columns: dict[str, int] = {}
     for number, name in enumerate(names, start=2):
-        if found.setdefault(name, number) < number:
-            message = f"{quoted(name)} is column {found[name]} already; keep one column a clip"
+        if columns.setdefault(name, number) < number:
+            message = f"must not repeat a clip; {quoted(name)} is column {columns[name]} already: keep one of the two"
             yield Finding(file, 1, f"column {number}", message)
         elif isinstance(split, str):
             fault = _name_fault(name)
             if fault:
                 yield Finding(file, 1, f"column {number}", fault)
     if not isinstance(split, str):
-        asked = task.header(split.file_names)[1:]
+        expected = task.header(split.file_names)[1:]
 
         def where(name: str) -> tuple[int, str]:
-            return 1, f"column {found[name]}" if name in found else ""
+            if name in columns:
+                return 1, f"column {columns[name]}"
+            return 1, ""
 
-        yield from _compare(found, asked, "column", split, file, where)
+        yield from _compare(columns, expected, "column", split, file, where)
 
 
 def _matrix(
@@ -476,106 +514,126 @@ def _matrix(
 ) -> Iterator[Finding]:
     constant: list[int] = []
     for line, (query, *cells) in records:
-        what = f"the query and {len(header) - 1} scores"
-        yield from _check_width(task, [query, *cells], len(header), what, file, line)
+        content = f"the query and {len(header) - 1} scores"
+        yield from _check_width(task, [query, *cells], len(header), content, file, line)
         yield from _add_key(keys, query, line, task, file)
         scores = finite_numbers(cells)
         if scores is None:
             bad = [place + 1 for place in not_finite(cells)]
-            more = f", and so in {len(bad) - 1} more columns" if len(bad) > 1 else ""
-            message = f"must be a finite number; found {quoted(cells[bad[0] - 1])}{more}"
+            message = f"must be a finite number; found {quoted(cells[bad[0] - 1])}"
+            if len(bad) > 1:
+                message += f", and others like it in {plural(len(bad) - 1, 'more column')}"
             yield Finding(file, line, cut(tables.column_name(header, bad[0])), message)
         elif len(scores) > 1 and (scores == scores[0]).all():
             constant.append(line)
     if constant:
-        more = f" (so in {len(constant) - 1} more rows)" if len(constant) > 1 else ""
-        message = f"gives every clip the same score, which ranks none{more}; is the model trained?"
-        yield Finding(file, constant[0], message=message, severity=WARNING)
+        message = "all clips have the same score, so they have no order"
+        if len(constant) > 1:
+            message += f" (also in {plural(len(constant) - 1, 'more row')})"
+        yield Finding(file, constant[0], message=f"{message}; is the model trained?", severity=WARNING)
 
 
-TERMS = {  # one, several, what is compared, and what to say of one that is missing
+TERMS = {  # singular, plural, the plural for what is compared, and the message about a missing one
     "query": ("query", "queries", "queries", "no row answers {}; add one"),
-    "clip": ("clip", "clips", "names", "no row gives a caption to {}; add one"),
-    "column": ("clip", "clips", "names", "no column scores {}; add one"),
+    "clip": ("clip", "clips", "names", "no row has a caption for {}; add one"),
+    "column": ("clip", "clips", "names", "no column has the scores of {}; add one"),
 }
 
 
 def _misspelt(name: str, names: Iterable[str]) -> str | None:
-    """Return the name that differs by a letter or two; None if there is none, or several are as close."""
+    """Return the name that differs by a letter or two; None if there is none, or if several are as close."""
     if len(name) > SHOWN:
         return None
-    alike = difflib.get_close_matches(name, names, 2, CLOSE)
-    ratios = [difflib.SequenceMatcher(None, other, name).ratio() for other in alike]
-    if not alike or (len(alike) == 2 and ratios[0] <= ratios[1]):
+    candidates = difflib.get_close_matches(name, names, 2, CLOSE)
+    ratios = [difflib.SequenceMatcher(None, other, name).ratio() for other in candidates]
+    if not candidates or (len(candidates) == 2 and ratios[0] <= ratios[1]):
         return None
-    return alike[0]
+    return candidates[0]
 
 
-def _unknown(name: str, meant: str | None, typo: str | None, what: str, split: str) -> str:
-    """Return the message about an unknown name; `meant` is the same but for blanks, case or a path."""
-    one, _, compared, _ = TERMS[what]
-    advice = hint(name, meant, compared)
-    if not meant and typo:
+def _unknown(name: str, same: str | None, typo: str | None, term: str, split: str) -> str:
+    """Return the message about an unknown name.
+
+    Args:
+        name: The unknown name.
+        same: The right name, if it differs only in blanks, case, a path or the like.
+        typo: The right name, if it differs by a letter or two.
+        term: A key of `TERMS`.
+        split: The name of the split.
+    """
+    one, _, compared, _ = TERMS[term]
+    advice = hint(name, same, compared)
+    if not same and typo:
         advice = f"; did you mean {quoted(typo)}?"
-    return f"{quoted(name)} is no {one} of {split}{advice}"
+    return f"{quoted(name)} is not a {one} of {split}{advice}"
 
 
 def _compare(
-    found: Mapping[str, int],
-    asked: Iterable[str],
-    what: str,
+    given: Mapping[str, int],
+    expected: Iterable[str],
+    term: str,
     split: Split,
     file: str,
     where: Callable[[str], tuple[int, str]],
 ) -> Iterator[Finding]:
-    """Find the keys that are not asked for, with what may be meant, and those that are missing.
+    """Find unknown keys, with the key that was probably meant, and missing keys.
 
     Args:
-        found: The keys of the file.
-        asked: The keys that it must have.
-        what: A key of `TERMS`.
+        given: The keys of the file.
+        expected: The keys that it must have.
+        term: A key of `TERMS`.
         split: The split that is answered.
         file: The file's name in findings.
         where: Return the line and column of a key.
     """
-    asked = dict.fromkeys(asked)
-    unknown = dict.fromkeys(name for name in found if name not in asked)
-    missing = dict.fromkeys(name for name in asked if name not in found)
-    _, several, noun, add = TERMS[what]
-    match = explain(unknown, missing, texts=what == "query")
+    expected = dict.fromkeys(expected)
+    unknown = dict.fromkeys(name for name in given if name not in expected)
+    missing = dict.fromkeys(name for name in expected if name not in given)
+    _, several, noun, missing_message = TERMS[term]
+    match = explain(unknown, missing, texts=term == "query")
     if match:
-        of_captions = what != "query" or bool(split.captions)
-        message = match.message(len(found), noun, _source(split) if of_captions else "")
+        source = ""
+        if term != "query" or split.captions:  # other queries are not from the file of captions
+            source = _source(split)
+        message = match.message(len(given), noun, source)
         yield Finding(file, *where(next(iter(match.pairs))), message)
-        for given, expected in match.pairs.items():
-            del unknown[given], missing[expected]
-    elif not found:
-        message = f"has none of the {len(asked)} {several} of {split.name}; add them"
+        for wrong, right in match.pairs.items():
+            del unknown[wrong], missing[right]
+    elif not given:
+        message = f"has none of the {len(expected)} {several} of {split.name}; add them"
         yield Finding(file, message=message)
         return
     else:
-        fault = _other_split_fault(found, asked, split, several, noun)
+        fault = _other_split_fault(given, expected, split, several, noun)
         if fault:
-            yield Finding(file, message=fault)  # every other finding would only repeat it
+            yield Finding(file, message=fault)  # all other findings would only repeat this one
             return
-    meant = closest(missing, texts=what == "query")
-    left = GUESSED
+    lookup = closest(missing, texts=term == "query")
+    guesses = GUESSED
     for name in unknown:
-        close, typo = meant(name), None
-        if not close and left and len(missing) <= GUESSED:
-            left -= 1
+        same, typo = lookup(name), None
+        if not same and guesses and len(missing) <= GUESSED:
+            guesses -= 1
             typo = _misspelt(name, missing)
-        missing.pop(close or typo, None)  # one slip, one finding
-        yield Finding(file, *where(name), _unknown(name, close, typo, what, split.name))
+        missing.pop(same or typo, None)  # a misspelt name is one finding, not also a missing one
+        yield Finding(file, *where(name), _unknown(name, same, typo, term, split.name))
     for name in missing:
-        yield Finding(file, *where(name), add.format(quoted(name)))
+        yield Finding(file, *where(name), missing_message.format(quoted(name)))
 
 
 def _check_count(task: Task, split: str, name: str, rows: int, file: str) -> Iterator[Finding]:
-    """Find that a file has another number of rows than the task's sets; a number that is not verified only warns."""
+    """Find a number of rows that none of the task's sets has. If the official number is not verified, only warn.
+
+    Args:
+        task: The task.
+        split: The name of the split that is answered; empty if it is not known.
+        name: The file's name, which may name the set.
+        rows: The number of rows.
+        file: The file's name in findings.
+    """
     sets = task.sets
     if split:
-        sets = {split: sets[split]} if split in sets else {}
+        sets = {key: output for key, output in sets.items() if key == split}
     else:
         named = {key: output for key, output in sets.items() if output.is_named(name)}
         sets = named or sets
@@ -583,8 +641,10 @@ def _check_count(task: Task, split: str, name: str, rows: int, file: str) -> Ite
     numbers = [fact.value for fact in official.values()]
     if not official or len(official) < len(sets) or rows in numbers:
         return
-    verified = all(fact.certainty == "verified" for fact in official.values())
-    wanted = " or ".join(f"{fact.value} ({key})" for key, fact in official.items())
-    what = "clips" if task.form.value == "captions" else "queries"
-    message = f"must answer {wanted} {what}; found {rows}"
-    yield Finding(file, 0, task.columns.value[0], message, ERROR if verified else WARNING)
+    severity = WARNING
+    if all(fact.certainty == "verified" for fact in official.values()):
+        severity = ERROR
+    expected = " or ".join(f"{fact.value} ({key})" for key, fact in official.items())
+    several = TERMS[_row_term(task)][1]
+    message = f"must answer {expected} {several}; found {rows}"
+    yield Finding(file, 0, task.columns.value[0], message, severity)

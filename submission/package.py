@@ -1,7 +1,7 @@
-"""Packages: made from run folders, and checked whole before they are submitted.
+"""Make packages from run folders, and check whole packages before they are submitted.
 
-A package is a folder or a zip: for each system a folder with its outputs and its metadata, and one report for all. The
-task's facts say how they are named and where they are.
+A package is a folder or a zip. It holds one folder for each system, with its outputs and its metadata, and one report
+for all systems. The task's facts give the names and the places of these files.
 """
 
 import hashlib
@@ -27,9 +27,9 @@ from submission.run_folders import CORRECT
 from submission.tasks import Task
 from submission.teams import Team
 
-METADATA = "metadata"  # the name of a system's metadata among its parts; its outputs are named by their sets
+METADATA = "metadata"  # key of the metadata file among a system's parts; the keys of the outputs are their sets
 OUTPUT_FILES, METADATA_FILES = r".*\.csv", r".*\.ya?ml"
-COUNTS = (".csv", ".yaml", ".yml", ".pdf", ".zip")  # files that may be taken for a part of a submission
+COUNTS = (".csv", ".yaml", ".yml", ".pdf", ".zip")  # suffixes of files that may be part of a submission
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class System:
     """One system of a package.
 
     Attributes:
-        label: Its label.
-        metadata: The values of its metadata file.
-        outputs: Its output files by the set that they answer.
+        label: Label of the system.
+        metadata: Values of its metadata file.
+        outputs: Output file for each set that it answers.
     """
 
     label: str
@@ -48,7 +48,12 @@ class System:
 
 
 class Entry(NamedTuple):
-    """A file of a package: its name in findings, and the path where it can be read."""
+    """A file of a package.
+
+    Attributes:
+        shown: Name of the file in findings.
+        path: Path where the file can be read.
+    """
 
     shown: str
     path: Path
@@ -61,30 +66,30 @@ class Entry(NamedTuple):
 def checked(
     task: Task, path: Path, splits: Mapping[str, Split | str], name: str = ""
 ) -> Iterator[tuple[list[System], list[Finding]]]:
-    """Open a package, safely whatever it holds, and check all of it.
+    """Open a package and check all of it. Hostile content does no harm.
 
     Args:
         task: The task.
-        path: A folder or a zip, which is not changed.
-        splits: By the task's sets, the split with the queries and clips that are answered. An output whose set has only
-            a name here, or nothing, is checked by itself.
+        path: A folder or a zip. It is not changed.
+        splits: For each of the task's sets, the split with the queries and clips that are answered. If a set has only a
+            name here, or is absent, its output is checked without the data.
         name: The name of the package in findings (default: its path).
 
     Yields:
-        The systems, none if the package has an error, and every finding. The systems' files can be read only inside
-        the `with` block.
+        The systems (none if the package has an error) and every finding. The systems' files can be read only inside the
+        `with` block.
 
     Raises:
-        BadRequest: There is no such folder or zip, or it is the folder of a single system.
+        BadRequest: There is no such folder or zip, or the folder is that of a single system.
     """
     if task.label_fields(path.resolve().name) and path.is_dir():
-        raise BadRequest(f"{path}: is the folder of one system; give the package, which is above it")
+        raise BadRequest(f"{path}: must be a package; found the folder of one system: give the folder above it")
     name = name or str(path)
     with archive.opened(path) as opened:
         findings = [replace(each, file=each.file.replace(str(path), name, 1)) for each in opened.findings]
         unread = {finding.file for finding in findings if finding.severity == ERROR}
         systems: list[System] = []
-        if name not in unread:  # nothing can be said about the parts of a package that cannot be read
+        if name not in unread:  # the parts of a package that cannot be read cannot be checked
             systems, more = check(task, opened.files, splits, name, unread)
             findings += more
         if _has_error(findings):
@@ -99,17 +104,17 @@ def _has_error(findings: Iterable[Finding]) -> bool:
 def check(
     task: Task, files: Mapping[str, Path], splits: Mapping[str, Split | str], name: str, unread: Set[str]
 ) -> tuple[list[System], list[Finding]]:
-    """Check the files of a package: which are there, their names, and their content.
+    """Check the files of a package: whether they are complete, their names, and their content.
 
     Args:
         task: The task.
-        files: By its path in the package, where each file can be read.
-        splits: As of `checked`.
+        files: The readable path of each file, by its path in the package.
+        splits: See `checked`.
         name: The name of the package in findings.
-        unread: The names in findings of files that cannot be read, about which there are findings already.
+        unread: The files that cannot be read, by their names in findings. They have findings already.
 
     Returns:
-        The systems whose files are all there, and every finding.
+        The complete systems, and every finding.
     """
     findings = metadata.of_others(task, _metadata_files(files), name)
     entries = {inner: Entry(f"{name}/{inner}", path) for inner, path in files.items()}
@@ -117,16 +122,17 @@ def check(
     folders, others = _system_folders(task, entries)
     most = task.systems.value
     if not folders and not unread:
-        findings.append(Finding(name, message=f"must hold {task.package.folder.value}/ for each system; found none"))
+        message = f"must contain a folder {task.package.folder.value}/ for each system; found none: add them"
+        findings.append(Finding(name, message=message))
     if len(folders) > most:
-        message = f"must not hold more than {most} systems; found {len(folders)}: {', '.join(folders)}"
-        findings.append(Finding(name, message=f"{message}; only the first {most} are looked at"))
+        message = f"must not contain more than {most} systems; found {len(folders)} ({', '.join(folders)})"
+        findings.append(Finding(name, message=f"{message}: remove some; only the first {most} were checked"))
     systems: list[System] = []
     label_fields: dict[str, dict[str, str]] = {}  # of each system, by its folder
     for folder, inside in list(folders.items())[:most]:
         place = str(PurePosixPath(next(iter(inside.values())).shown).parent)
-        parts, left = _parts(task, folder, inside)
-        others |= {f"{folder}/{file}": entry for file, entry in left.items()}
+        parts, other_files = _parts(task, folder, inside)
+        others |= {f"{folder}/{file}": entry for file, entry in other_files.items()}
         document = Document(None)
         if METADATA in parts:
             document = documents.read(parts[METADATA].path, parts[METADATA].shown)
@@ -149,42 +155,51 @@ def check(
 
 
 def _metadata_files(files: Mapping[str, Path]) -> list[Path]:
-    """Return the files that may be metadata, wherever they are in the package."""
+    """Return the files that may be metadata, in any folder of the package."""
     return [path for inner, path in files.items() if re.fullmatch(METADATA_FILES, inner, re.IGNORECASE)]
 
 
 def _from_task_folder(task: Task, entries: dict[str, Entry], name: str, findings: list[Finding]) -> dict[str, Entry]:
-    """Return the files by the paths that they should have, which begin with the task's folder."""
+    """Return the files with paths that begin with the task's folder, as they should, and add findings if they do not.
+
+    Args:
+        task: The task.
+        entries: The files by their paths in the package.
+        name: The name of the package in findings.
+        findings: The list to which findings are added.
+    """
     top = PurePosixPath(task.package.folder.value).parts[0]
-    first = sorted({PurePosixPath(inner).parts[0] for inner in entries}, key=natural_key)
-    if top in first or not first:
+    first_parts = sorted({PurePosixPath(inner).parts[0] for inner in entries}, key=natural_key)
+    if top in first_parts or not first_parts:
         return entries
-    if len(first) == 1:
+    if len(first_parts) == 1:
         inside = {"/".join(PurePosixPath(inner).parts[1:]): entry for inner, entry in entries.items() if "/" in inner}
         if any(PurePosixPath(inner).parts[0] == top for inner in inside):
-            message = f"everything lies in {first[0]}/, which is accepted; {top}/ is to lie at the top"
+            message = f"must contain {top}/ at the top; found it inside {first_parts[0]}/, which is accepted"
             findings.append(Finding(name, message=message, severity=NOTE))
             return inside
-    alike = [folder for folder in first if folder.casefold() == top.casefold()]
-    if alike:
-        findings.append(Finding(f"{name}/{alike[0]}", message=f"must be named {top}; rename it"))
-        return {re.sub(rf"^{re.escape(alike[0])}/", f"{top}/", inner): entry for inner, entry in entries.items()}
+    same_but_case = [folder for folder in first_parts if folder.casefold() == top.casefold()]
+    if same_but_case:
+        misnamed = same_but_case[0]
+        findings.append(Finding(f"{name}/{misnamed}", message=f"must be named {top}; rename it"))
+        return {re.sub(rf"^{re.escape(misnamed)}/", f"{top}/", inner): entry for inner, entry in entries.items()}
     if Path(name).resolve().name != top:  # otherwise the user gave the task's folder itself
-        shown = ", ".join(first[:3])
-        if len(first) > 3:
+        shown = ", ".join(first_parts[:3])
+        if len(first_parts) > 3:
             shown += ", …"
-        findings.append(Finding(name, message=f"must begin with {top}/; found {shown}: put all into a folder {top}"))
+        message = f"must contain all files in a folder {top}/; found {shown}: move them into {top}/"
+        findings.append(Finding(name, message=message))
     return {f"{top}/{inner}": entry for inner, entry in entries.items()}
 
 
 def _system_folders(task: Task, entries: Mapping[str, Entry]) -> tuple[dict[str, dict[str, Entry]], dict[str, Entry]]:
     """Return the files of each system's folder by their names, and all other files by their paths."""
-    above = PurePosixPath(task.package.folder.value).parent
+    parent = PurePosixPath(task.package.folder.value).parent
     folders: dict[str, dict[str, Entry]] = {}
     others = {}
     for inner in sorted(entries, key=natural_key):
         path = PurePosixPath(inner)
-        if path.parent.parent == above and path.name.lower().endswith(COUNTS):
+        if path.parent.parent == parent and path.name.lower().endswith(COUNTS):
             folders.setdefault(path.parent.name, {})[path.name] = entries[inner]
         else:
             others[inner] = entries[inner]
@@ -192,44 +207,45 @@ def _system_folders(task: Task, entries: Mapping[str, Entry]) -> tuple[dict[str,
 
 
 def _part_patterns(task: Task) -> dict[str, str]:
-    """Return the pattern of each part's file name: outputs by their sets, and metadata."""
+    """Return the pattern of the file name of each part: the outputs by their sets, and the metadata."""
     patterns = {split: output.file.value for split, output in task.sets.items()}
     patterns[METADATA] = task.package.metadata.value
     return patterns
 
 
 def _parts(task: Task, folder: str, inside: Mapping[str, Entry]) -> tuple[dict[str, Entry], dict[str, Entry]]:
-    """Return the parts of a system, also misnamed ones, and the files of its folder that are no part.
+    """Return the parts of a system, including misnamed ones, and the other files of its folder.
 
-    A file is a part if its name is right; then if its name is right apart from the label; then if it is the only file
-    of the part's kind. The last two count only if no other file and no other part is possible.
+    Parts are looked up in three rounds: by the exact name; by the name with any label; by the suffix alone. In the last
+    two rounds a file counts only if it is the only candidate for the part, and no other missing part matches it.
     """
     patterns = _part_patterns(task)
-    left = dict(inside)
+    remaining = dict(inside)
     parts = {}
-    names = task.label_fields(folder)
-    if names:
+    fields = task.label_fields(folder)
+    if fields:
         for part, pattern in patterns.items():
-            file = pattern.format(**names)
-            if file in left:
-                parts[part] = left.pop(file)
+            file = pattern.format(**fields)
+            if file in remaining:
+                parts[part] = remaining.pop(file)
     any_label = {part: re.sub(r"\\\{\w+\\\}", ".*", re.escape(pattern)) for part, pattern in patterns.items()}
     any_name = {**dict.fromkeys(task.sets, OUTPUT_FILES), METADATA: METADATA_FILES}
-    for loose in (any_label, any_name):
+    for expressions in (any_label, any_name):
         for part in patterns:
             if part in parts:
                 continue
-            alike = [file for file in left if re.fullmatch(loose[part], file, re.IGNORECASE)]
-            rivals = [other for other in patterns if other not in parts and loose[other] == loose[part]]
-            if len(alike) == 1 and len(rivals) == 1:
-                parts[part] = left.pop(alike[0])
-    return parts, left
+            expression = expressions[part]
+            candidates = [file for file in remaining if re.fullmatch(expression, file, re.IGNORECASE)]
+            same_rule = [other for other in patterns if other not in parts and expressions[other] == expression]
+            if len(candidates) == 1 and len(same_rule) == 1:
+                parts[part] = remaining.pop(candidates[0])
+    return parts, remaining
 
 
 def _label_fields(
     task: Task, folder: str, parts: Mapping[str, Entry], values: Mapping[str, object] | None
 ) -> dict[str, str] | None:
-    """Return the fields of a system's label, by what most of its folder, its files and its metadata say."""
+    """Return the fields of the label that most of a system's folder, files and metadata have; None if none is valid."""
     labels: list[str | None] = [folder]
     for part, pattern in _part_patterns(task).items():
         if part in parts:
@@ -242,9 +258,12 @@ def _label_fields(
 
 
 def _corrected_fields(task: Task, label: str) -> dict[str, str] | None:
-    """Return the fields of a label whose fixed parts are wrong."""
+    """Return the fields of a label whose fixed parts are wrong; None if other parts are wrong, too."""
     parts = label.split("_")
-    institute = parts[1] if len(parts) > 1 else parts[0]
+    if len(parts) > 1:
+        institute = parts[1]
+    else:
+        institute = parts[0]
     corrected = task.label.value.format(author=parts[0], institute=institute, index=parts[-1])
     if len(parts) != len(corrected.split("_")):
         return None
@@ -252,7 +271,7 @@ def _corrected_fields(task: Task, label: str) -> dict[str, str] | None:
 
 
 def _label_in(values: object) -> str | None:
-    """Return the label in a metadata file."""
+    """Return the label in the values of a metadata file; None if there is none."""
     label = metadata.value_at(values, metadata.LABEL)
     if isinstance(label, str):
         return label
@@ -268,7 +287,7 @@ def _check_names(
     document: Document,
     unread: Set[str],
 ) -> Iterator[Finding]:
-    """Find what is not named by the system's label, and which parts are missing.
+    """Find names that do not follow from the system's label, and missing parts.
 
     Args:
         task: The task.
@@ -277,89 +296,105 @@ def _check_names(
         fields: The fields of the system's label; None if they are not known.
         parts: The system's parts.
         document: The metadata.
-        unread: As of `check`.
+        unread: See `check`.
     """
     if fields is None or folder != fields["label"]:
         fault = metadata.label_fault(task, folder)
         if fields and task.label_fields(folder):
-            fault = f"must be {fields['label']}"
+            fault = f"must be {fields['label']}; rename it"
         yield Finding(place, message=f"the folder's name is the system's label; it {fault}")
     for part, pattern in _part_patterns(task).items():
-        wanted = pattern.format(**fields) if fields else pattern
+        expected = pattern
+        if fields:
+            expected = pattern.format(**fields)
         if part not in parts:
-            if f"{place}/{wanted}" not in unread:
-                yield Finding(place, message=f"there is no {wanted}; add it")
-        elif fields and PurePosixPath(parts[part].shown).name != wanted:
-            yield Finding(
-                parts[part].shown, message=f"must be named {wanted}{_how_to_rename(wanted, parts[part].shown)}"
-            )
+            if f"{place}/{expected}" not in unread:
+                yield Finding(place, message=f"{expected} is missing; add it")
+            continue
+        shown = parts[part].shown
+        if fields and PurePosixPath(shown).name != expected:
+            yield Finding(shown, message=f"must be named {expected}{_how_to_rename(expected, shown)}")
     label = _label_in(document.values)
     # `metadata.check` finds labels that break the rule.
     if fields and label and label != fields["label"] and task.label_fields(label):
-        message = f"must be {fields['label']}, as the files are named; found {label}"
+        message = f"must be {fields['label']}, the label in the names of the files; found {label}"
         yield Finding(parts[METADATA].shown, document.line(metadata.LABEL), "submission.label", message)
 
 
-def _how_to_rename(wanted: str, shown: str) -> str:
-    """Return what to do about a wrong name, and how it differs if it looks right."""
-    if unicodedata.normalize("NFC", shown).endswith(unicodedata.normalize("NFC", wanted)):
-        return ", letters and accents in one (Unicode's NFC), which macOS parts; rename it"
+def _how_to_rename(expected: str, shown: str) -> str:
+    """Return the end of the message about a wrong name; it explains a difference that the eye cannot see."""
+    if unicodedata.normalize("NFC", shown).endswith(unicodedata.normalize("NFC", expected)):
+        return " with composed accents (Unicode's NFC); found separate accents, as macOS writes them: rename it"
     return "; rename it"
 
 
 def _team_of_most(label_fields: Mapping[str, Mapping[str, str]]) -> Mapping[str, str] | None:
-    """Return the label fields of a system of the team that most systems belong to; None if there are no systems."""
+    """Return the label fields of a system of the most frequent team; None if there are no systems."""
     counts = Counter(_team(fields) for fields in label_fields.values())
     return max(label_fields.values(), key=lambda fields: counts[_team(fields)], default=None)
 
 
 def _team(fields: Mapping[str, str]) -> str:
+    """Return the name of a team, from the label fields of one of its systems."""
     return f"{fields['author']}_{fields['institute']}"
 
 
 def _check_one_team(label_fields: Mapping[str, Mapping[str, str]], team: Mapping[str, str] | None) -> Iterator[Finding]:
-    """Find systems of another author or institute than most."""
+    """Find systems whose author or institute differs from that of most systems."""
     for place, fields in label_fields.items():
         if _team(fields) != _team(team):
-            message = f"must be of {_team(team)}, as the others; found {_team(fields)}: one package is of one team"
+            message = f"must belong to {_team(team)}, as the other systems do; found {_team(fields)}: "
+            message += "rename it, or move it to that team's package"
             yield Finding(place, message=message)
 
 
 def _check_report(
     task: Task, team: Mapping[str, str] | None, others: Mapping[str, Entry], name: str, unread: Set[str]
 ) -> Iterator[Finding]:
-    """Check that the report is there and a PDF, and that nothing else is outside the systems' folders."""
-    wanted = task.package.report.value
+    """Check that the report exists and is a PDF, and that no other file is outside the systems' folders.
+
+    Args:
+        task: The task.
+        team: The label fields of one of the team's systems; None if they are not known.
+        others: The files that are not part of a system, by their paths in the package.
+        name: The name of the package in findings.
+        unread: See `check`.
+    """
+    expected = task.package.report.value
     if team:
-        wanted = wanted.format(**team)
+        expected = expected.format(**team)
     pdfs = [inner for inner in others if inner.lower().endswith(".pdf")]
     report = None
-    if wanted in others:
-        report = wanted
+    if expected in others:
+        report = expected
     elif len(pdfs) == 1:
         report = pdfs[0]
-    if report is None and f"{name}/{wanted}" not in unread:
-        yield Finding(name, message=f"there is no report {wanted}; add it")
+    if report is None and f"{name}/{expected}" not in unread:
+        yield Finding(name, message=f"the report {expected} is missing; add it")
     if report is not None:
-        if report != wanted and team:
-            yield Finding(others[report].shown, message=f"must be {wanted}; move it there")
+        if report != expected and team:
+            yield Finding(others[report].shown, message=f"must be {expected}; move it there")
         fault = reports.fault(others[report].path)
         if fault:
             yield Finding(others[report].shown, message=fault)
     for inner, entry in others.items():
-        if inner != report:
-            severity = ERROR if inner.lower().endswith(COUNTS) else WARNING
-            yield Finding(entry.shown, message="is no part of a submission; take it out", severity=severity)
+        if inner == report:
+            continue
+        if inner.lower().endswith(COUNTS):
+            severity = ERROR
+        else:
+            severity = WARNING
+        yield Finding(entry.shown, message="is not part of a submission; remove it", severity=severity)
 
 
 def _check_alike(systems: Sequence[System], name: str) -> Iterator[Finding]:
-    """Find systems all of whose outputs are those of another system."""
+    """Find systems whose outputs are all the same as those of another system."""
     first: dict[tuple[bytes, ...], str] = {}
     for system in systems:
         digests = tuple(hashlib.sha256(path.read_bytes()).digest() for path in system.outputs.values())
         other = first.setdefault(digests, system.label)
         if other != system.label:
-            message = f"{system.label} answers as {other} does, byte for byte; is it the right run?"
+            message = f"{system.label} has the same outputs as {other}, byte for byte; is it the right run?"
             yield Finding(name, message=message, severity=WARNING)
 
 
@@ -369,29 +404,32 @@ def _check_alike(systems: Sequence[System], name: str) -> Iterator[Finding]:
 def make(
     task: Task, runs: Sequence[Path], team: Team, dataset: Dataset, target: Path, answered: str = ""
 ) -> list[Finding]:
-    """Make a package from runs, whole or not at all; the same runs, team and data give the same bytes.
+    """Make a package from run folders. If anything fails, no package is written.
+
+    The same runs, team and data always give the same bytes.
 
     Args:
         task: The task.
-        runs: A run folder for each system; `run_folders` says what it must hold.
+        runs: A run folder for each system; see `submission.run_folders` for its files.
         team: The team, from its file.
-        dataset: The data folder: the sets that are answered are read from it, and described in the metadata.
-        target: The zip.
-        answered: A split that is answered in place of each of the task's sets, for a rehearsal before these are
-            published.
+        dataset: The data folder. The sets that are answered are read from it, and the metadata describe its splits.
+        target: The zip to write.
+        answered: A split to answer in place of each of the task's sets, for a rehearsal before these are published.
 
     Returns:
         Warnings and notes.
 
     Raises:
-        BadRequest: There are more runs than a team may submit, one is given twice or is no run; the data folder does
-            not have the task's sets; or `target` must not be replaced, such as a package of another task.
-        Faulty: A prediction is missing, or `checked` finds an error in the package; with every finding.
+        BadRequest: There are more runs than a team may submit; a run is given twice, or is not a run folder; the data
+            folder does not have the task's sets; or `target` must not be replaced, for example because it is a package
+            of another task.
+        Faulty: A prediction is missing, or `checked` finds an error in the package. All findings are reported.
     """
-    if not 1 <= len(runs) <= task.systems.value:
-        raise BadRequest(f"{task.name} takes 1 to {task.systems.value} systems; {len(runs)} runs were given")
+    most = task.systems.value
+    if not 1 <= len(runs) <= most:
+        raise BadRequest(f"{task.name} accepts 1 to {most} systems; found {len(runs)} runs: give {most} at most")
     if len({run.resolve() for run in runs}) < len(runs):
-        raise BadRequest("a run was given twice; give each system once")
+        raise BadRequest("every run must be a different folder; found one twice: give each run once")
     split_names = {name: answered or name for name in task.sets}
     predictions: list[dict[str, Path]] = []
     findings: list[Finding] = []
@@ -402,8 +440,8 @@ def make(
     _check_target(task, target)
     splits = _answered_splits(task, dataset, answered)
     if len(team.systems) > len(runs):
-        message = f"the team file's systems has {len(team.systems)} entries for {len(runs)} runs; the last are not used"
-        findings.append(Finding(str(target), message=message, severity=WARNING))
+        message = f"systems in the team file has {len(team.systems)} entries, but there are only {len(runs)} runs; the "
+        findings.append(Finding(str(target), message=f"{message}last entries are not used", severity=WARNING))
     with tempfile.TemporaryDirectory(prefix="dcase-") as scratch:
         maker = _Maker(task, team, dataset, splits, target, Path(scratch))
         for run, files in zip(runs, predictions, strict=True):
@@ -425,41 +463,41 @@ def _answered_splits(task: Task, dataset: Dataset, answered: str) -> dict[str, S
     """Return the split that is answered for each of the task's sets."""
     if answered:
         return dict.fromkeys(task.sets, dataset[answered])
-    lacking = [name for name in task.sets if name not in dataset.splits]
-    if lacking:
-        message = f"{dataset.folder}: has no {' and no '.join(lacking)}, which {task.name} asks for"
-        raise BadRequest(f"{message}; for a rehearsal give --split evaluation")
+    missing = [name for name in task.sets if name not in dataset.splits]
+    if missing:
+        message = f"must have the sets of {task.name}; found no {' and no '.join(missing)}"
+        raise BadRequest(f"{dataset.folder}: {message}; for a rehearsal, give --split evaluation")
     return {name: dataset[name] for name in task.sets}
 
 
 def _check_target(task: Task, target: Path) -> None:
-    """Make sure that a package replaces only one that was made here for the same task."""
+    """Refuse to replace any file but an earlier package of the same task, made by this kit."""
     if target.suffix.lower() != ".zip":
-        raise BadRequest(f"{target}: must end in .zip; give another name")
+        raise BadRequest(f"{target}: the package's name must end in .zip; give another name with --out")
     if not target.is_file():
         return
     top = PurePosixPath(task.package.folder.value).parts[0]
-    with archive.opened(target) as there:
-        readable = not _has_error(there.findings)
-        inside = all(name.startswith(f"{top}/") for name in there.files)
-        written_for = metadata.tasks_of(_metadata_files(there.files))
+    with archive.opened(target) as existing:
+        readable = not _has_error(existing.findings)
+        inside = all(name.startswith(f"{top}/") for name in existing.files)
+        written_for = metadata.tasks_of(_metadata_files(existing.files))
     others = [name for name in written_for if name != task.name]
-    if others:  # file names are the same in several years
-        message = f"is there already, a package of {' and '.join(others)}; give {task.name}'s another name by --out"
+    if others:  # packages of several years may have the same file names
+        found = f"is a package of {' and '.join(others)}"
     elif not readable:
-        message = f"is there already, and no package of {task.name} that can be read; give another name by --out"
+        found = f"is not a readable package of {task.name}"
     elif not inside or not written_for:
-        message = f"is there already, and no package of {task.name}; give another name"
+        found = f"is not a package of {task.name}"
     else:
         return
-    raise BadRequest(f"{target}: {message}")
+    raise BadRequest(f"{target}: already exists, and {found}; give another name with --out")
 
 
 class _Maker:
-    """Writes the files of a package, one system after the other.
+    """Writer of the files of a package, one system after the other.
 
     Attributes:
-        files: The files by their paths in the package.
+        files: The written files, by their paths in the package.
         findings: The findings so far.
     """
 
@@ -470,7 +508,7 @@ class _Maker:
         self.target, self.scratch = target, scratch
         self.files: dict[str, Path] = {}
         self.findings: list[Finding] = []
-        self._sources: dict[str, Path] = {}  # by the name in findings of a metadata file, what it is made from
+        self._sources: dict[str, Path] = {}  # the system.yaml of each metadata file, by the latter's name in findings
         self._systems = 0
 
     def add(self, run: Path, predictions: Mapping[str, Path]) -> None:
@@ -478,21 +516,22 @@ class _Maker:
         self._systems += 1
         team = self.team
         label = self.task.label.value.format(author=team.author, institute=team.institute, index=self._systems)
-        names = self.task.label_fields(label)
-        folder = self.task.package.folder.value.format(**names)
+        fields = self.task.label_fields(label)
+        folder = self.task.package.folder.value.format(**fields)
         for name, prediction in predictions.items():
-            inner = f"{folder}/{self.task.sets[name].file.value.format(**names)}"
+            inner = f"{folder}/{self.task.sets[name].file.value.format(**fields)}"
             self._write_output(prediction, self.splits[name], inner)
-        self._write_metadata(run, label, f"{folder}/{self.task.package.metadata.value.format(**names)}")
-        self.files[self.task.package.report.value.format(**names)] = team.report
+        self._write_metadata(run, label, f"{folder}/{self.task.package.metadata.value.format(**fields)}")
+        self.files[self.task.package.report.value.format(**fields)] = team.report
 
     def about_source(self, finding: Finding) -> Finding:
-        """Return a finding about a metadata file as one about `system.yaml`, which the user can correct."""
+        """Return a finding about a metadata file as a finding about its `system.yaml`, which the user can correct."""
         if finding.file not in self._sources:
             return finding
         return replace(finding, file=str(self._sources[finding.file]), line=0, message=finding.message + CORRECT)
 
     def _new_file(self, inner: str) -> Path:
+        """Return the path to write a file of the package to, and add it to the package."""
         self.files[inner] = self.scratch / str(len(self.files))
         return self.files[inner]
 
@@ -518,12 +557,12 @@ class _Maker:
         described, without_value, findings = run_folders.describe(self.task, run, self.dataset)
         own = self.team.systems[self._systems - 1 : self._systems]
         from_team = metadata.merged(self.team.metadata, *own)
-        unsaid = []
+        missing = []
         for path in without_value:
             if metadata.value_at(from_team, tuple(path.split("."))) is metadata_text.ABSENT:
-                unsaid.append(path)
-        if unsaid:
-            message = f"does not say {', '.join(unsaid)}, which is null then; say it there or in the team file"
+                missing.append(path)
+        if missing:
+            message = f"has no value for {', '.join(missing)}; the metadata say null: add it there or in the team file"
             findings.append(Finding(str(system_file), message=message, severity=NOTE))
         values = metadata.merged(described, from_team, {"submission": {"label": label}})
         try:

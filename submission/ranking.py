@@ -1,4 +1,4 @@
-"""The ranking of scored systems: a leaderboard's data, as text, CSV and JSON."""
+"""Rank scored systems, and format the leaderboard as text, CSV and JSON."""
 
 import itertools
 import json
@@ -23,22 +23,22 @@ from evaluation.text import plural, printable
 from submission.scoring import ScoredPackage, ScoredSystem
 from submission.tasks import PublishedResults, Task
 
-SEED = 0  # of the randomisation test
-ORGANISERS = "organisers (published)"  # shown in place of a team
+SEED = 0  # seed of the randomisation test
+ORGANISERS = "organisers (published)"  # shown in the place of a team
 COLUMNS = ("table", "rank", "team", "system", "what", "against")
 COLUMNS += ("value", "std_error", "low", "high", "n", "interval", "p", "p_holm")
-DIFFERENCE_HEADS = ("system", "less the next", "difference", "95 % interval", "p", "p (Holm)", "")
+DIFFERENCE_HEADS = ("system", "next system", "difference", "95 % interval", "p", "p (Holm)", "")
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """One ranking.
+    """One ranking, of teams or of systems.
 
     Attributes:
         name: `teams` or `systems`.
-        title: The heading of its table.
-        rows: Rank and system, best first; the rank is None if the system lacks the metric that ranks.
-        neighbours: Each system compared with the next one down.
+        title: Heading of its table.
+        rows: Rank and system, best first. The rank is None if the system does not have the metric that ranks.
+        neighbours: Comparison of each system with the next one down.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a ranking as text; `values` and `intervals` are by metric."""
+    """One row of a ranking as text. The keys of `values` and `intervals` are metrics."""
 
     rank: str
     team: str
@@ -61,18 +61,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """The ranking of a folder's packages.
+    """The ranking of the packages in a folder.
 
     Attributes:
         task: The task.
         ranked: The task's set that is scored.
-        split: The split that was answered in its place, mostly of the same name.
+        split: Name of the split that the systems answered. It differs from `ranked` in a rehearsal.
         metric: The metric that ranks.
-        teams: The best system of each team.
-        systems: All systems.
+        teams: Ranking of the best system of each team.
+        systems: Ranking of all systems.
         published: Published results of the task's baselines on that split.
         packages: Every package, with its findings.
-        findings: Findings about other files of the folder.
+        findings: Findings about other files in the folder.
     """
 
     task: Task
@@ -105,15 +105,15 @@ class Leaderboard:
 
     @cached_property
     def unavailable(self) -> dict[str, str]:
-        """By metric that at least one system lacks, the reason."""
+        """The reason for each metric that at least one system does not have."""
         reasons: dict[str, str] = {}
-        for system in reversed(self.entries):  # the reason of the best system wins
+        for system in reversed(self.entries):  # the reason of the best system replaces the others
             reasons.update(system.score.unavailable)
         return reasons
 
     @property
     def missing(self) -> list[str]:
-        """The task's metrics that no system has, for a known reason."""
+        """The task's metrics that no system has and whose reason is known."""
         return [name for name in self.task.metrics.value if name in self.unavailable and name not in self.metrics]
 
     @property
@@ -123,83 +123,87 @@ class Leaderboard:
 
     @property
     def headings(self) -> list[str]:
-        """The column heads of the characteristics."""
+        """The column headings of the characteristics."""
         last_keys = [key.rpartition(".")[2] for key in self.task.characteristics.value]
         return [key.replace("_", " ") for key in last_keys]
 
     @property
     def signatures(self) -> list[str]:
-        """The different signatures of the scores; one if all were scored alike."""
+        """The different signatures of the scores. There is only one if all systems were scored in the same way."""
         return list(dict.fromkeys(system.score.signature for system in self.entries))
 
     @property
     def about(self) -> str:
-        """One sentence: how many systems, ranked by which metric, on which set."""
+        """A sentence with the number of systems, the metric that ranks, and the set."""
         systems = plural(len(self.systems.rows), "system")
         teams = plural(len(self.teams.rows), "team")
-        lower = ", less is better" if lower_is_better(self.metric) else ""
-        if self.split == self.ranked:
-            stands = ""
-        else:
-            stands = f", for which the split {self.split} stands"
-        return f"{systems} of {teams}, ranked by {self.metric}{lower}, on the set {self.ranked}{stands}."
+        sentence = f"{systems} of {teams}, ranked by {self.metric}"
+        if lower_is_better(self.metric):
+            sentence += " (lower is better)"
+        sentence += f" on the set {self.ranked}"
+        if self.split != self.ranked:
+            sentence += f", which the split {self.split} replaces in this rehearsal"
+        return f"{sentence}."
 
     @property
     def alarm(self) -> str:
-        """A warning to read first, such as that another metric ranks; empty if all is well."""
+        """A warning to read first, for example that another metric ranks; empty if there is none."""
         if not self.entries:
             return "No system could be scored; see the findings of the packages."
-        asked = self.task.metrics.value[0]
-        if self.metric != asked:
-            why = self.unavailable.get(asked, "no system has a value")
+        first = self.task.metrics.value[0]
+        if self.metric != first:
+            reason = self.unavailable.get(first, "no system has a value")
             return (
-                f"THIS IS NOT THE TASK'S RANKING: it ranks by {asked}, which is not available on this machine ({why}). "
-                f"Here {self.metric} ranks."
+                f"THIS IS NOT THE TASK'S RANKING: the task ranks by {first}, which is not available on this machine "
+                f"({reason}). This table is ranked by {self.metric}."
             )
         unranked = [printable(system.label) for rank, system in self.systems.rows if rank is None]
         if unranked:
-            return f"Without {asked}, and so without a rank: {', '.join(unranked)}."
+            return f"These systems have no {first}, and therefore no rank: {', '.join(unranked)}."
         return ""
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know about the tables: intervals, test, metrics that are not available."""
+        """Notes that explain the tables: intervals, the test, and metrics that are not available."""
         lines = []
         if self.entries:
             lines.append(self._about_intervals())
         if self.systems.neighbours:
             lines.append(
-                "Neighbours in rank: paired two-sided randomisation test, clips exchanged as a whole "
-                f"({comparison.DRAWS} draws, seed {SEED}; all exchanges where they are fewer); Holm's correction over "
-                "the neighbours of the table; * p < 0.05, ** p < 0.01, *** p < 0.001; jackknife intervals."
+                "Neighbours in rank are compared by a paired two-sided randomisation test that exchanges clips as a "
+                f"whole ({comparison.DRAWS} draws, seed {SEED}; all exchanges if there are fewer). The p values have "
+                "Holm's correction over the neighbours of the table: * p < 0.05, ** p < 0.01, *** p < 0.001. The "
+                "intervals of the differences are jackknife intervals."
             )
         if self.published:
-            lines.append("The organisers' baseline is shown with its published figures for this set.")
+            lines.append("The organisers' baseline is shown with its published results for this set.")
         metrics_by_reason: dict[str, list[str]] = {}
-        for name, why in self.unavailable.items():
-            metrics_by_reason.setdefault(why, []).append(name)
-        for why, names in metrics_by_reason.items():
-            lines.append(f"Not available: {', '.join(names)}: {why}")
+        for name, reason in self.unavailable.items():
+            metrics_by_reason.setdefault(reason, []).append(name)
+        for reason, names in metrics_by_reason.items():
+            lines.append(f"Not available: {', '.join(names)}: {reason}")
         return [printable(line) for line in lines]
 
     def _about_intervals(self) -> str:
+        """Return the note about the intervals: their methods, and the items that they are computed over."""
         items = self.entries[0].score.items
         methods: dict[str, None] = {}
         for system in self.entries:
             methods.update(dict.fromkeys(measured.estimate.interval for measured in system.score.metrics.values()))
-        line = f"95 % intervals ({', '.join(methods)}) over {len(items.names)} {items.kind}."
+        line = f"The 95 % intervals ({', '.join(methods)}) are computed over {len(items.names)} {items.kind}."
         if items.shared:
             groups = len(set(items.groups))
-            line += f" They make {groups} groups that share clips; intervals by clip are in the JSON."
+            line += f" The {items.kind} form {groups} groups that share clips; the JSON has intervals by clip."
         return line
 
     # The results as a table
 
     def results(self) -> pd.DataFrame:
-        """Return all results in long form at full precision: a row for each value, as the module's table says.
+        """Return all results in long form at full precision, with one row for each value.
 
         Returns:
-            A DataFrame with the columns `COLUMNS`; what a row does not have is missing (NA).
+            A DataFrame with the columns `COLUMNS`, as explained in `submission.leaderboard`. Cells that do not apply to
+            a row are missing (NA).
         """
         rows: list[dict[str, object]] = []
         for ranking in (self.teams, self.systems):
@@ -211,27 +215,27 @@ class Leaderboard:
                 about = {"table": f"neighbours of {ranking.name}", "system": difference.system}
                 about |= {"against": difference.against, "p": difference.p, "p_holm": difference.p_holm}
                 rows.append({**about, "what": difference.metric, **asdict(difference.difference)})
-        for figures in self.published:
-            about = {"table": "published", "team": ORGANISERS, "system": figures.system}
-            for name, value in figures.metrics.items():
+        for baseline in self.published:
+            about = {"table": "published", "team": ORGANISERS, "system": baseline.system}
+            for name, value in baseline.metrics.items():
                 rows.append({**about, "what": name, "value": value})
         for system in self.entries:
             about = {"table": "characteristics", "team": system.team, "system": system.label}
             for key, value in zip(self.task.characteristics.value, system.characteristics, strict=True):
                 rows.append({**about, "what": key, "value": value})
-        frame = pd.DataFrame(rows, columns=COLUMNS, dtype=object)  # pandas' own texts cannot hold broken surrogates
+        frame = pd.DataFrame(rows, columns=COLUMNS, dtype=object)  # the text type of pandas refuses broken surrogates
         numbers = ["std_error", "low", "high", "p", "p_holm"]
         frame[numbers] = frame[numbers].astype(float)
         frame = frame.replace([np.inf, -np.inf], np.nan)
         return frame.astype({"rank": "Int64", "n": "Int64"})
 
     def csv(self) -> str:
-        """Return `results` as CSV in which no text is a formula to a spreadsheet program."""
+        """Return `results` as CSV, in which spreadsheet programs treat no text as a formula."""
         results = self.results().astype(object)
         return report.csv(results.where(results.notna(), None))
 
     def rows(self, ranking: Ranking) -> list[Row]:
-        """Return the rows of a ranking as text, then those of the published baselines."""
+        """Return the rows of a ranking as text, followed by those of the published baselines."""
         rows = []
         for rank, system in ranking.rows:
             values = dict.fromkeys(self.metrics, NOTHING) | dict.fromkeys(self.missing, "not available")
@@ -242,10 +246,10 @@ class Leaderboard:
                     values[name] = report.number(measured.estimate.value)
                     intervals[name] = interval_text(measured.estimate.low, measured.estimate.high)
             rows.append(Row(str(rank or NOTHING), system.team, system.label, values, intervals))
-        for figures in self.published:
-            values = {name: report.number(figures.metrics.get(name)) for name in self.shown_metrics}
+        for baseline in self.published:
+            values = {name: report.number(baseline.metrics.get(name)) for name in self.shown_metrics}
             intervals = dict.fromkeys(self.shown_metrics, "")
-            rows.append(Row(NOTHING, ORGANISERS, figures.system, values, intervals, published=True))
+            rows.append(Row(NOTHING, ORGANISERS, baseline.system, values, intervals, published=True))
         return rows
 
     def __str__(self) -> str:
@@ -256,13 +260,14 @@ class Leaderboard:
         if self.entries:
             parts += [*self._ranking_text(self.teams), *self._ranking_text(self.systems)]
             rows = [[str(rank or NOTHING), system.label, *system.characteristics] for rank, system in self.systems.rows]
-            parts += ["", "Systems, as their metadata describe them"]
+            parts += ["", "Characteristics of the systems, from their metadata"]
             parts.append(_table(rows, ["rank", "system", *self.headings], ["rank"]))
         parts += ["", "Packages", *map(str, self.packages), *map(str, self.findings), ""]
         signatures = [f"signature: {signature}" for signature in self.signatures]
         return "\n".join([*parts, *self.notes, *signatures])
 
     def _ranking_text(self, ranking: Ranking) -> list[str]:
+        """Return the tables of a ranking and of its neighbours as text."""
         rows = []
         for row in self.rows(ranking):
             cells = [f"{row.values[name]} {row.intervals[name]}".strip() for name in self.shown_metrics]
@@ -281,7 +286,7 @@ class Leaderboard:
         return "\n\n".join([*map(str, self.findings), *parts]) + "\n"
 
     def json(self) -> str:
-        """Return everything at full precision as JSON."""
+        """Return all results and findings at full precision as JSON."""
         content = {
             "task": self.task.name,
             "set": self.ranked,
@@ -303,7 +308,7 @@ class Leaderboard:
                 "teams": [plain(asdict(difference)) for difference in self.teams.neighbours],
                 "systems": [plain(asdict(difference)) for difference in self.systems.neighbours],
             },
-            "published": [figures.model_dump() for figures in self.published],
+            "published": [baseline.model_dump() for baseline in self.published],
             "packages": [_package_content(package) for package in self.packages],
             "findings": [asdict(finding) for finding in self.findings],
         }
@@ -330,7 +335,7 @@ def _package_content(package: ScoredPackage) -> dict[str, object]:
 
 
 def _table(rows: Iterable[Sequence[str]], heads: Sequence[str], numbers: Sequence[str]) -> str:
-    """Format rows of text as a table; columns of numbers are aligned right."""
+    """Format rows of text as a table, with columns of numbers aligned to the right."""
     frame = pd.DataFrame(rows, columns=heads, dtype=object)
     return report.text(frame, dict.fromkeys(numbers, str))
 
@@ -363,9 +368,9 @@ def rank(
     Args:
         task: The task.
         packages: The packages, as `scoring.score_package` returns them.
-        split: The split that was answered, with its truth.
-        ranked: The task's set that the split stands for.
-        findings: Findings about other files of the folder.
+        split: The split that the systems answered, with its ground truth.
+        ranked: The task's set for which the split is used.
+        findings: Findings about other files in the folder.
 
     Returns:
         The leaderboard, with the best system of each team and with all systems.
@@ -394,7 +399,7 @@ def rank(
 
 
 def _ranking_metric(task: Task, entries: Sequence[ScoredSystem]) -> str:
-    """Return the task's first metric that a system has a value of."""
+    """Return the task's first metric for which at least one system has a value."""
     for name in task.metrics.value:
         if any(math.isfinite(system.value(name)) for system in entries):
             return name
@@ -402,7 +407,7 @@ def _ranking_metric(task: Task, entries: Sequence[ScoredSystem]) -> str:
 
 
 def _without_shared_labels(packages: Sequence[ScoredPackage]) -> list[ScoredPackage]:
-    """Remove systems whose label another package has too, with a finding in each of these packages."""
+    """Remove systems whose label is in several packages, and add a finding to each of these packages."""
     holders: dict[str, list[str]] = {}
     for each in packages:
         for system in each.systems:
@@ -416,22 +421,25 @@ def _without_shared_labels(packages: Sequence[ScoredPackage]) -> list[ScoredPack
             if len(holders[system.label]) == 1:
                 kept.append(system)
             else:
-                message = f"stands in {', '.join(others)} too, and is ranked in none of them; keep one"
+                message = f"must be in one package only; found it in {', '.join(others)}, too, so it is not ranked"
                 findings.append(Finding(f"{each.name}/{system.label}", message=message, severity=ERROR))
         unambiguous.append(replace(each, systems=tuple(kept), findings=tuple(sorted(findings))))
     return unambiguous
 
 
 def _ranked(systems: Iterable[ScoredSystem], metric: str) -> tuple[tuple[int | None, ScoredSystem], ...]:
-    """Sort systems, best first, with their ranks; equal values share a rank."""
+    """Return the systems with their ranks, best first. Equal values share a rank."""
     in_order = sorted(systems, key=lambda system: natural_key(system.label))
     values = pd.Series([system.value(metric) for system in in_order], dtype=float)
-    values = values.round(12)  # adding up in another order is no difference
+    values = values.round(12)  # sums in another order can differ by rounding errors, which must not decide a rank
     values = values.where(np.isfinite(values))
     ranks = values.rank(method="min", ascending=lower_is_better(metric)).sort_values(kind="stable", na_position="last")
     rows = []
     for index, rank in ranks.items():
-        rows.append((None if math.isnan(rank) else int(rank), in_order[index]))
+        if math.isnan(rank):
+            rows.append((None, in_order[index]))
+        else:
+            rows.append((int(rank), in_order[index]))
     return tuple(rows)
 
 

@@ -1,7 +1,7 @@
-"""Packages checked and their systems scored, each package in a process of its own.
+"""Check packages and score their systems, each package in a separate process.
 
-One bad package never stops the others: its process may take `SECONDS` and `MEMORY`, and whatever goes wrong in it is a
-finding about that package.
+A bad package never stops the others. Its process can use `SECONDS` of time and `MEMORY`, and any failure in it becomes
+a finding about that package.
 """
 
 import math
@@ -30,12 +30,12 @@ from evaluation.text import cut, plural, printable
 from submission import package
 from submission.tasks import Task
 
-SECONDS = 1800  # for one package
-MEMORY = {"retrieval": 4 * 2**30, "captioning": 12 * 2**30}  # bytes; SPICE alone may take 8 GB
-WORKERS = min(os.cpu_count() or 1, 8)
-SHOWN = 300  # characters of a characteristic
+SECONDS = 1800  # maximum time for one package
+MEMORY = {"retrieval": 4 * 2**30, "captioning": 12 * 2**30}  # maximum memory in bytes; SPICE alone can need 8 GB
+WORKERS = min(os.cpu_count() or 1, 8)  # number of packages that are scored at the same time
+SHOWN = 300  # maximum number of characters of a characteristic
 
-_starting = threading.Lock()  # multiprocessing looks after all processes of a program whenever it starts one
+_starting = threading.Lock()  # multiprocessing accesses all its processes when it starts one, so only one may start
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class ScoredSystem:
     """A system with its score.
 
     Attributes:
-        label: Its label.
+        label: Label of the system.
         team: Author and institute of the label.
-        package: The name of the package that it came in.
-        characteristics: The values of the task's characteristics in its metadata, in the task's order.
-        score: Its score.
+        package: Name of its package.
+        characteristics: Values of the task's characteristics in its metadata, in the task's order.
+        score: Score of the system.
     """
 
     label: str
@@ -66,14 +66,14 @@ class ScoredSystem:
 
 @dataclass(frozen=True)
 class ScoredPackage:
-    """The systems of a package that were scored, none if it has an error, and every finding."""
+    """A package with its scored systems (none if it has an error) and every finding."""
 
     name: str
     systems: tuple[ScoredSystem, ...]
     findings: tuple[Finding, ...]
 
     def __str__(self) -> str:
-        """Return one line, such as `Wu.zip: 2 systems ranked, 1 warning`."""
+        """Return a line such as `Wu.zip: 2 systems ranked, 1 warning`."""
         parts = [f"{plural(len(self.systems), 'system')} ranked"]
         if self.findings:
             parts.append(counted(self.findings))
@@ -84,20 +84,20 @@ class ScoredPackage:
 
 
 def score_package(task: Task, path: Path, splits: Mapping[str, Split], ranked: str, cache: Path) -> ScoredPackage:
-    """Check a package and score its systems; whatever goes wrong is a finding.
+    """Check a package and score its systems. Any failure becomes a finding.
 
     Args:
         task: The task.
         path: A folder or a zip.
-        splits: By the task's sets, the split that each answers.
+        splits: For each of the task's sets, the split that is answered.
         ranked: The set that is scored.
-        cache: Folder in which tokenised captions are kept.
+        cache: Folder for tokenised captions.
     """
     findings: list[Finding] = []
     systems: list[ScoredSystem] = []
     try:
-        with package.checked(task, path, splits) as (valid, noticed):
-            findings += noticed
+        with package.checked(task, path, splits) as (valid, package_findings):
+            findings += package_findings
             for system in valid:
                 systems.append(_score_system(task, path, system, splits[ranked], ranked, cache))
         for system in systems:
@@ -108,11 +108,12 @@ def score_package(task: Task, path: Path, splits: Mapping[str, Split], ranked: s
     except BadRequest as mistake:
         systems = []
         findings.append(Finding(str(path), message=str(mistake)))
-    except OSError as failure:  # its file may lie in a temporary folder, whose name differs from run to run
+    except OSError as failure:  # its file name is not shown: it may be a temporary one, which differs in every run
         return _failed(path, f"could not be read: {failure.strerror}")
     except MemoryError:
-        return _failed(path, f"takes more than {MEMORY[task.kind] / 2**30:.2g} GiB of memory to check")
-    except Exception as error:  # whatever it is, it concerns this package alone
+        limit = f"{MEMORY[task.kind] / 2**30:.2g} GiB"
+        return _failed(path, f"needed more than {limit} of memory, so its check was stopped; check it separately")
+    except Exception as error:  # any other failure must not stop the other packages
         return _failed(path, f"could not be checked ({type(error).__name__}: {error}); please report this")
     by_name = [replace(finding, file=finding.file.replace(str(path), path.name, 1)) for finding in findings]
     return ScoredPackage(path.name, tuple(systems), tuple(sorted(by_name)))
@@ -121,9 +122,12 @@ def score_package(task: Task, path: Path, splits: Mapping[str, Split], ranked: s
 def _score_system(
     task: Task, path: Path, system: package.System, split: Split, ranked: str, cache: Path
 ) -> ScoredSystem:
+    """Score the output of a system for the ranked set, whose truth is in the split."""
     file = system.outputs[ranked]
     shown = f"{path}/{system.label}: {ranked}"
-    interval = task.interval.value if task.interval else "jackknife"
+    interval = "jackknife"
+    if task.interval:
+        interval = task.interval.value
     options = {"metrics": task.metrics.value, "file": shown, "interval": interval}
     if task.kind == "retrieval":
         score = retrieval.evaluate(split, predictions.read_retrieval_csv(file, shown), **options)
@@ -131,25 +135,31 @@ def _score_system(
         from evaluation.metrics import captioning  # imports scipy
 
         score = captioning.evaluate(split, predictions.read_captions(file), cache=cache, **options)
+    team = system.label
     fields = task.label_fields(system.label)
-    team = f"{fields['author']}_{fields['institute']}" if fields else system.label
+    if fields:
+        team = f"{fields['author']}_{fields['institute']}"
     characteristics = tuple(_characteristic(system.metadata, key) for key in task.characteristics.value)
     return ScoredSystem(system.label, team, path.name, characteristics, score)
 
 
 def _characteristic(metadata: object, key: str) -> str:
-    """Return the value of a dotted key as text; empty if the metadata do not have it."""
+    """Return the value of a dotted key as text; empty if the metadata have no such value."""
+    value = metadata
     for part in key.split("."):
-        metadata = metadata.get(part) if isinstance(metadata, Mapping) else None
-    if metadata is None:
+        if not isinstance(value, Mapping):
+            return ""
+        value = value.get(part)
+    if value is None:
         return ""
-    if isinstance(metadata, list | tuple):
-        metadata = ", ".join(map(str, metadata))
-    return cut(str(metadata), SHOWN)
+    if isinstance(value, list | tuple):
+        value = ", ".join(map(str, value))
+    return cut(str(value), SHOWN)
 
 
-def _failed(path: Path, why: str) -> ScoredPackage:
-    return ScoredPackage(path.name, (), (Finding(path.name, message=why),))
+def _failed(path: Path, message: str) -> ScoredPackage:
+    """Return a package whose check failed, with the message as its only finding."""
+    return ScoredPackage(path.name, (), (Finding(path.name, message=message),))
 
 
 # Many packages --------------------------------------------------------------------------------------------------------
@@ -158,26 +168,26 @@ def _failed(path: Path, why: str) -> ScoredPackage:
 def score_packages(
     task: Task, paths: Sequence[Path], splits: Mapping[str, Split], ranked: str, cache: Path
 ) -> list[ScoredPackage]:
-    """Score packages, `WORKERS` at once, each in a new process.
+    """Score packages, `WORKERS` at a time, each in a new process.
 
-    A package that takes longer than `SECONDS` or ends its process is reported; the others are scored all the same.
+    If a package takes longer than `SECONDS` or ends its process, it is reported, and the others are scored.
 
     Args:
         task: The task.
         paths: Folders and zips.
-        splits: By the task's sets, the split that each answers.
+        splits: For each of the task's sets, the split that is answered.
         ranked: The set that is scored.
-        cache: Folder in which tokenised captions are kept.
+        cache: Folder for tokenised captions.
 
     Returns:
         The packages, in the order of `paths`.
     """
     context = get_context("forkserver")  # a plain fork would copy the locks of this process's threads
     context.set_forkserver_preload([__name__])
-    facts = task.model_dump(exclude_unset=True)  # pickle does not know the classes that pydantic makes
+    facts = task.model_dump(exclude_unset=True)  # pickle cannot handle the generic classes that pydantic makes
     sent = {name: _picklable(split) for name, split in splits.items()}
     stop = threading.Event()
-    # A process that is killed does not delete its temporary files.
+    # All processes put their temporary files here, because a killed process does not delete them.
     scratch = tempfile.TemporaryDirectory(prefix="dcase-", ignore_cleanup_errors=True)
     with scratch, ThreadPoolExecutor(WORKERS) as threads:
         score = partial(_score_in_process, context, stop, (scratch.name, facts, sent, ranked, cache))
@@ -192,17 +202,17 @@ def score_packages(
 def _score_in_process(
     context: ForkServerContext, stop: threading.Event, arguments: tuple[object, ...], path: Path
 ) -> ScoredPackage:
-    """Score a package in a new process, until it takes too long or everything is to stop."""
+    """Score a package in a new process; end the process if it takes too long, or if `stop` is set."""
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(sender, path, *arguments))
     with _starting:
         process.start()
-    sender.close()  # otherwise the end of the process would not close the pipe
+    sender.close()  # otherwise the pipe would stay open when the process ends
     deadline = time.monotonic() + SECONDS
     try:
         while not receiver.poll(0.2):
             if stop.is_set() or time.monotonic() > deadline:
-                return _failed(path, f"takes longer than {SECONDS} s to check, and was given up")
+                return _failed(path, f"needed more than {SECONDS} s, so its check was stopped; check it separately")
         return receiver.recv()
     except (EOFError, OSError):
         with _starting:
@@ -212,7 +222,7 @@ def _score_in_process(
             how = f"by signal {signal.Signals(-code).name}"
         else:
             how = f"with status {code}"
-        return _failed(path, f"ended the process that checked it, {how}; look at it by itself")
+        return _failed(path, f"ended the process that checked it, {how}; check it separately")
     finally:
         receiver.close()
         with _starting:
@@ -220,7 +230,7 @@ def _score_in_process(
 
 
 def _end(process: ForkServerProcess) -> None:
-    """End a process, at first so that it can end the processes that it started."""
+    """End a process: first by SIGTERM, so that it can end the processes that it started, then by SIGKILL."""
     process.join(0.5)
     for end in (process.terminate, process.kill):
         if process.is_alive():
@@ -239,7 +249,7 @@ def _work(
     cache: Path,
 ) -> None:
     """Score a package, and send the result to the process that started this one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the starting process too, which ends this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the starting process, which ends this one
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     tempfile.tempdir = scratch
     task = Task.model_validate(facts)
@@ -251,11 +261,13 @@ def _work(
 
 
 def _picklable(split: Split) -> Split:
-    """Return the same split with plain dictionaries, which can be sent to another process."""
+    """Return the same split with plain dictionaries, which pickle can send to another process."""
     clips = tuple(replace(clip, metadata={}) for clip in split.clips)
     if split.relevance is None:
         return replace(split, clips=clips)
     relevance = {}
     for query, names in split.relevance.items():
-        relevance[query] = dict(names) if isinstance(names, Mapping) else names
+        if isinstance(names, Mapping):
+            names = dict(names)
+        relevance[query] = names
     return replace(split, clips=clips, relevance=relevance)

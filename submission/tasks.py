@@ -1,24 +1,28 @@
-"""The facts of each task, read from `tasks/NAME.yaml`. A new year is a new file.
+"""The facts of each task, read from `tasks/NAME.yaml`. A new year needs only a new file.
 
-Every fact has its `value`, its `source` and a `certainty`: `verified` (read in the source), `inferred` (follows from
-what was read) or `recalled` (not confirmed). A fact that is not known is not in the file.
+Every fact has a `value`, a `source` and a `certainty`: `verified` (read in the source), `inferred` (follows from
+something that was read) or `recalled` (not confirmed). A file has no entry for a fact that is not known.
 
-A file may say `extends: NAME` and state only what differs from that task. Blocks are joined key by key; lists and
-single values replace those of the task; `null` removes a key. A fact that is stated again has a source and a certainty
-of its own, and may leave out a `value` that stays. `submission tasks NAME` prints the whole, `submission tasks
---fields` what each field means.
+A file with `extends: NAME` states only the differences from that task:
+
+- Blocks are joined key by key.
+- Lists and single values replace those of the other task.
+- `null` removes a key.
+- A fact that is stated again needs its own source and certainty. Its `value` can be left out if it is the same.
+
+`submission tasks NAME` prints all facts of a task. `submission tasks --fields` explains every field.
 
 To add the task of a new year:
 
-1. Write `tasks/dcaseYEAR-TASK.yaml` with `name`, `title`, and `extends`, the task of the year before.
-2. State every fact that differs, with its source and certainty: mostly `sets`, `label`, `metrics` (the first one
-   ranks), `interval`, `baselines`, `package`, `excluded_ids` and `metadata`.
-3. Read `submission tasks dcaseYEAR-TASK`, which prints all facts and reports what is wrong in the file.
-4. Add the task to the tests that state all tasks: `EXPECTED` in `tests/submission/test_tasks.py`, `LAYOUT` in
+1. Write `tasks/dcaseYEAR-TASK.yaml` with `name`, `title` and `extends` (the task of the year before).
+2. State every fact that differs, with its source and certainty. These are mostly `sets`, `label`, `metrics` (the first
+   one ranks), `interval`, `baselines`, `package`, `excluded_ids` and `metadata`.
+3. Run `submission tasks dcaseYEAR-TASK`. It prints all facts and reports errors in the file.
+4. Add the task to the tests that list all tasks: `EXPECTED` in `tests/submission/test_tasks.py`, `LAYOUT` in
    `test_package.py`, and the sets in `tests/evaluation/metrics/test_sets.py`.
 
-The set of metrics `dcaseYEAR` of `evaluation score` comes from the same file (`evaluation.metrics.sets`). A metric that
-the kit does not have yet is added to `evaluation.metrics.catalogue` first.
+The metric set `dcaseYEAR` of `evaluation score` comes from the same file (`evaluation.metrics.sets`). If a metric is
+new to the kit, add it to `evaluation.metrics.catalogue` first.
 """
 
 import re
@@ -40,15 +44,15 @@ from evaluation.text import unknown_key
 
 FOLDER = Path(__file__).parent / "tasks"
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
-PLACEHOLDERS = ("author", "institute", "index", "label")  # of the patterns of file names
+PLACEHOLDERS = ("author", "institute", "index", "label")  # fields that a pattern of file names may have
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # five times as fast, where PyYAML has it
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C loader is five times as fast; not every PyYAML has it
 
 T = TypeVar("T")
 
 
 def _one_of(names: Iterable[str], kind: str) -> AfterValidator:
-    """Return a validator that refuses other names, and suggests the one that was probably meant."""
+    """Return a validator that accepts only these names, and suggests one of them for a misspelt name."""
 
     def check(name: str) -> str:
         if name not in names:
@@ -59,11 +63,12 @@ def _one_of(names: Iterable[str], kind: str) -> AfterValidator:
 
 
 def _placeholders(pattern: str) -> list[str]:
-    """Return the names in braces, in their order."""
+    """Return the names in braces, in the order of the pattern."""
     return [name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None]
 
 
 def _check_pattern(pattern: str) -> str:
+    """Check the fields of a pattern."""
     for name in _placeholders(pattern):
         if name not in PLACEHOLDERS:
             raise ValueError(unknown_key(name, PLACEHOLDERS, "field"))
@@ -71,6 +76,7 @@ def _check_pattern(pattern: str) -> str:
 
 
 def _check_system_pattern(pattern: str) -> str:
+    """Check that the names of two systems differ."""
     names = set(_placeholders(pattern))
     if "label" not in names and not {"author", "institute", "index"} <= names:
         raise ValueError("must have the field {label}, or {author}, {institute} and {index}")
@@ -78,12 +84,15 @@ def _check_system_pattern(pattern: str) -> str:
 
 
 def _check_folder(pattern: str) -> str:
+    """Check that the folder of a system is inside the task's folder."""
     if not re.fullmatch(r"([^{}/]+/)+\{label\}", pattern):
-        raise ValueError(f"must be a folder for each system in one for all, such as task6/{{label}}; found {pattern}")
+        message = f"must be a folder for each system inside the task's folder, such as task6/{{label}}; found {pattern}"
+        raise ValueError(message)
     return pattern
 
 
 def _check_label(pattern: str) -> str:
+    """Check that a label has an author, an institute and an index, in this order."""
     if _placeholders(pattern) != ["author", "institute", "index"]:
         raise ValueError("must have the fields {author}, {institute} and {index}, in this order")
     return pattern
@@ -95,100 +104,100 @@ FolderPattern = Annotated[Pattern, AfterValidator(_check_folder)]
 LabelPattern = Annotated[str, AfterValidator(_check_label)]
 Separator = Annotated[str, _one_of(SEPARATORS, "separator")]
 SplitName = Annotated[str, _one_of(SPLITS, "split")]
-Texts = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]  # strictly a YAML list would be no tuple
+Texts = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]  # strict mode accepts no YAML list as a tuple
 PositiveInt = Annotated[int, Field(ge=1)]
 
 
 class Strict(BaseModel, extra="forbid", frozen=True, strict=True):
-    """A part of a task's file: no other keys, and no value taken for another type."""
+    """A part of a task's file, which accepts no unknown keys and converts no value to another type."""
 
 
 class Fact(Strict, Generic[T]):
-    """Something that a task asks for, where that is stated, and how sure it is."""
+    """A rule of a task, with its source and its certainty."""
 
     value: T = Field(description="the fact itself")
-    source: str = Field(min_length=1, description="where it is stated")
-    certainty: Literal["verified", "inferred", "recalled"] = Field(description="how sure it is")
+    source: str = Field(min_length=1, description="where the fact is stated")
+    certainty: Literal["verified", "inferred", "recalled"] = Field(description="how sure the fact is")
 
 
 class Output(Strict):
-    """One output of a system, named by the split that it answers."""
+    """One output file of a system, with the answers for one split."""
 
-    rows: Fact[int] | None = Field(None, description="number of rows, without the header")
+    rows: Fact[int] | None = Field(None, description="number of rows, not counting the header")
     scored: Fact[int] | None = Field(None, description="number of rows that are scored, if not all are")
     file: Fact[SystemPattern] = Field(description="pattern of the file's name")
 
     def is_named(self, name: str) -> bool:
-        """Return whether a file has a name that fits the output's pattern."""
+        """Return whether the name of a file fits the output's pattern."""
         return match_pattern(self.file.value, name) is not None
 
 
 class PackageFacts(Strict):
-    """The zip file, and where things are in it."""
+    """The names of a package: the zip, and the files in it."""
 
     file: Fact[Pattern] = Field(description="pattern of the zip's name")
-    folder: Fact[FolderPattern] = Field(description="pattern of a system's folder, with its outputs and its metadata")
+    folder: Fact[FolderPattern] = Field(description="pattern of the folder with a system's outputs and metadata")
     metadata: Fact[SystemPattern] = Field(description="pattern of the metadata file's name, in the system's folder")
     report: Fact[Pattern] = Field(description="pattern of the technical report's path in the zip")
 
 
 class Excluded(Strict):
-    """A list of Freesound sounds that must not be trained on."""
+    """The list of Freesound sounds that systems must not be trained on."""
 
-    url: Fact[str] = Field(description="where the list is published")
-    column: Fact[str | int] = Field(description="name of the column of ids; its number from 1 if the name is not known")
+    url: Fact[str] = Field(description="address where the list is published")
+    column: Fact[str | int] = Field(description="column of the ids: its name, or if that is not known, its number")
 
 
 class PublishedResults(Strict):
     """The results of a published system, in the units of `evaluation`."""
 
-    split: SplitName = Field(description="the kit's name of the split that they were measured on")
-    clips: PositiveInt = Field(description="number of clips of that split, which tells it from splits of other data")
-    queries: PositiveInt | None = Field(None, description="its number of queries; not in captioning tasks")
+    split: SplitName = Field(description="split that the results were measured on, by its name in the kit")
+    clips: PositiveInt = Field(description="number of clips of that split, to recognise it")
+    queries: PositiveInt | None = Field(None, description="number of queries of that split, in retrieval tasks")
     system: str = Field(description="name of the system")
     metrics: dict[str, float] = Field(description="value of each metric")
 
     def measured_on(self, split: Split) -> bool:
-        """Return whether a split is the one that the results were measured on, by name and numbers."""
+        """Return whether the results were measured on a split, by its name and its numbers of clips and queries."""
         if (split.name, len(split.clips)) != (self.split, self.clips):
             return False
         return self.queries is None or len(split.truth) == self.queries
 
 
 class Key(Strict):
-    """A key of the metadata file, and those below it."""
+    """A key of the metadata file, with the keys below it."""
 
     need: Literal["required", "nullable", "optional"] = Field(
-        description="required: with a value; nullable: must be there, but may be null; optional: may be missing"
+        description="required: must have a value; nullable: must be there, but may be null; optional: may be missing"
     )
     type: Literal["text", "number", "integer", "yes-no"] = Field("text", description="type of the value")
     most: int | None = Field(None, description="maximum number of characters")
-    hint: str = Field("", description="comment beside the key in the metadata file")
+    hint: str = Field("", description="explanation, written as a comment next to the key in the metadata file")
     metric: str = Field("", description="metric whose value the key has, by its name in `evaluation`")
     many: bool = Field(False, description="whether the value is a list")
-    split: SplitName = Field("", description="split of the data folder that is described here")
-    keys: dict[str, "Key"] = Field({}, description="the keys below it")
+    split: SplitName = Field("", description="split of the data folder that the key describes")
+    keys: dict[str, "Key"] = Field({}, description="keys below this key")
 
 
 class Task(Strict):
-    """What one task of one year asks for."""
+    """The rules of one task in one year."""
 
-    name: str = Field(description="name of the task, as the file's")
+    name: str = Field(description="name of the task and of its file")
     title: str = Field(description="title for tables and pages")
-    kind: Literal["captioning", "retrieval"] = Field(description="what systems do, which decides how they are scored")
+    kind: Literal["captioning", "retrieval"] = Field(description="kind of systems, which decides how they are scored")
     form: Fact[Literal["captions", "top-k", "matrix"]] = Field(
         description="form of an output: a caption for each clip, the k best clips of each query, or all similarities"
     )
     columns: Fact[Texts] = Field(
-        description="the first column's name, then the others', with {rank} for 1 to k or {clip} for each clip's name"
+        description="name of the first column, and of the others, with {rank} for 1 to k or {clip} for a clip's name"
     )
     k: Fact[PositiveInt] | None = Field(None, description="number of clips for each query, in the form top-k only")
-    separator: Fact[Separator] = Field(description="separator of columns that is written")
-    separators_accepted: Fact[Texts] = Field(description="separators of columns that are accepted")
+    separator: Fact[Separator] = Field(description="separator of columns that the kit writes")
+    separators_accepted: Fact[Texts] = Field(description="separators of columns that the kit accepts")
     line_end: Fact[Literal["\n", "\r\n"]] = Field(description="end of each line")
-    sets: dict[SplitName, Output] = Field(description="the outputs, by the kit's name of the split that each answers")
+    sets: dict[SplitName, Output] = Field(description="outputs, by the split that each answers (its name in the kit)")
     label: Fact[LabelPattern] = Field(description="pattern of a system's label")
-    systems: Fact[int] = Field(description="maximum number of systems of a team")
+    systems: Fact[int] = Field(description="maximum number of systems for each team")
     metrics: Fact[Texts] = Field(description="the metrics of the results table; the first one ranks")
     interval: Fact[Annotated[str, _one_of(METHODS, "method")]] | None = Field(
         None, description="method of the confidence intervals"
@@ -196,23 +205,26 @@ class Task(Strict):
     baselines: tuple[Fact[PublishedResults], ...] = Field(
         (), strict=False, description="published results of the baselines"
     )
-    characteristics: Fact[Texts] = Field(description="metadata keys that the analysis of systems shows")
-    package: PackageFacts = Field(description="the zip file")
-    excluded_ids: Excluded | None = Field(None, description="sounds that must not be trained on")
-    metadata: dict[str, Fact[Key]] = Field(description="the blocks of a system's metadata file")
+    characteristics: Fact[Texts] = Field(description="metadata keys that the table of systems shows")
+    package: PackageFacts = Field(description="names of the zip and of the files in it")
+    excluded_ids: Excluded | None = Field(None, description="list of sounds that systems must not be trained on")
+    metadata: dict[str, Fact[Key]] = Field(description="blocks of a system's metadata file")
 
     @model_validator(mode="after")
     def _agrees(self) -> "Task":
+        """Check that the facts agree with each other."""
         form = self.form.value
         field = {"captions": "", "top-k": "{rank}", "matrix": "{clip}"}[form]
         fields = ["".join(re.findall(r"\{\w*\}", column)) for column in self.columns.value]
         if fields != ["", field]:
-            where = f", with {field} in the second" if field else ""
-            raise ValueError(f"columns.value must be two for the form {form}, the key's and the answer's{where}")
+            message = f"columns.value must have two names for the form {form}: of the key and of the answer"
+            if field:
+                message += f", the second with {field}"
+            raise ValueError(message)
         if (form == "captions") != (self.kind == "captioning"):
-            raise ValueError(f"form.value must go with the kind {self.kind}; found {form}")
+            raise ValueError(f"form.value must fit the kind {self.kind}; found {form}")
         if (form == "top-k") != (self.k is not None):
-            raise ValueError("k must be there for the form top-k, and for no other")
+            raise ValueError("k must be given for the form top-k, and for no other form")
         for path in self.characteristics.value:
             self.key(path)
         for name in self.metrics.value:
@@ -224,11 +236,11 @@ class Task(Strict):
                 if not metric.low <= figure <= metric.high:
                     raise ValueError(f"{path}.{name} must be {metric.values}; found {figure}")
         if self.separator.value not in self.separators_accepted.value:
-            raise ValueError("separators_accepted.value must hold separator.value")
+            raise ValueError("separators_accepted.value must contain separator.value")
         return self
 
     def _metric(self, path: str, name: str) -> catalogue.Metric:
-        """Return the facts about a metric of the task's kind; ValueError with the path where it is unknown."""
+        """Return a metric of the task's kind; raise ValueError, with the path in the file, if it is unknown."""
         if self.kind == "captioning":
             metrics = catalogue.CAPTIONING
         else:
@@ -239,7 +251,11 @@ class Task(Strict):
         return metrics[kind]
 
     def header(self, file_names: Iterable[str] = ()) -> list[str]:
-        """Return the first line of an output file; `file_names` are the clips of a matrix."""
+        """Return the first line of an output file.
+
+        Args:
+            file_names: The clips, for the form "matrix".
+        """
         key, answer = self.columns.value
         if self.form.value == "matrix":
             answers = [answer.replace("{clip}", name) for name in file_names]
@@ -250,7 +266,7 @@ class Task(Strict):
         return [key, *answers]
 
     def label_of(self, pattern: str, name: str) -> str | None:
-        """Return the label of the system that a file is of, by its name; None if the name does not fit the pattern."""
+        """Return the label in the name of a system's file; None if the name does not fit the pattern."""
         fields = match_pattern(pattern, name)
         if fields is None:
             return None
@@ -268,11 +284,11 @@ class Task(Strict):
 
     @property
     def whole(self) -> Key:
-        """A key that stands for the whole metadata file."""
+        """The key above all blocks of the metadata file."""
         return Key(need="required", keys={name: fact.value for name, fact in self.metadata.items()})
 
     def key(self, path: str) -> Key:
-        """Return the metadata key of a path such as `system.description.loss_function`.
+        """Return the metadata key at a path such as `system.description.loss_function`.
 
         Raises:
             ValueError: There is no such key.
@@ -290,9 +306,9 @@ class Task(Strict):
 
 
 def match_pattern(pattern: str, text: str) -> dict[str, str] | None:
-    """Return the fields of a pattern in a text that was made from it; None if the text does not fit.
+    """Return the values of a pattern's fields in a text; None if the text does not fit the pattern.
 
-    No field holds a `/`, and none but the label a `_`.
+    No field can contain `/`, and only the label can contain `_`.
 
     >>> match_pattern("{author}_{institute}_task6_{index}", "Wu_Mila_task6_1")
     {'author': 'Wu', 'institute': 'Mila', 'index': '1'}
@@ -311,6 +327,7 @@ def match_pattern(pattern: str, text: str) -> dict[str, str] | None:
 
 
 def _facts(part: object, path: str) -> Iterator[tuple[str, Fact]]:
+    """Yield every fact in a part of a task, with its path."""
     if isinstance(part, Fact):
         yield path, part
         return
@@ -326,14 +343,16 @@ def _facts(part: object, path: str) -> Iterator[tuple[str, Fact]]:
 
 
 def describe_fields() -> list[tuple[str, str]]:
-    """Return the path and the description of every field of a task file, as its schema has them.
+    """Return the path and the description of every field of a task file, from the schema.
 
-    In a path, `NAME` stands for any key and `N` for a number in a list. A field that may be missing is optional.
+    In a path, `NAME` stands for any key and `N` for the number of a list entry. Fields that may be missing are marked
+    as optional.
     """
     return list(_describe_model(Task, ""))
 
 
 def _describe_model(model: type[BaseModel], path: str) -> Iterator[tuple[str, str]]:
+    """Yield the path and the description of every field of a model at a path."""
     for name, field in model.model_fields.items():
         here = f"{path}.{name}".lstrip(".")
         description = str(field.description)
@@ -342,10 +361,10 @@ def _describe_model(model: type[BaseModel], path: str) -> Iterator[tuple[str, st
         inner, below = _inner_model(field.annotation)
         if inner is not None and issubclass(inner, Fact):
             description += " (a fact)"
-            inner, rest = _inner_model(inner.model_fields["value"].annotation)
-            below += ".value" + rest
+            inner, below_value = _inner_model(inner.model_fields["value"].annotation)
+            below += ".value" + below_value
         yield here, description
-        if inner is not None and inner is not model:  # a metadata key has keys below it
+        if inner is not None and inner is not model:  # `Key` contains itself; describe it once
             yield from _describe_model(inner, here + below)
 
 
@@ -371,7 +390,7 @@ def read(name: str) -> Task:
 
     Raises:
         BadRequest: There is no such task; the message lists the names.
-        Faulty: Its file breaks the schema; every finding has the path of its key.
+        Faulty: Its file does not fit the schema. Every finding has the path of its key.
     """
     if name not in names():
         raise BadRequest(unknown_key(name, names(), "task"))
@@ -385,7 +404,8 @@ def read(name: str) -> Task:
             findings.append(Finding(str(path), column=key, message=fault["msg"].removeprefix("Value error, ")))
         raise Faulty(findings) from None
     if task.name != name:
-        raise Faulty([Finding(str(path), column="name", message=f"must be {name}, as the file; found {task.name}")])
+        message = f"must be {name}, the name of the file; found {task.name}"
+        raise Faulty([Finding(str(path), column="name", message=message)])
     return task
 
 
@@ -394,11 +414,11 @@ def _facts_of(name: str, extended_by: tuple[str, ...] = ()) -> object:
 
     Args:
         name: The task.
-        extended_by: The tasks whose files led here, so that a circle is noticed.
+        extended_by: The tasks that extend this one, directly or through others, to detect a circle.
 
     Raises:
-        Faulty: The file is not YAML, extends a task that does not exist or itself, or states a fact again without a
-            source and a certainty.
+        Faulty: The file is not YAML; it extends an unknown task or itself; or it states a fact again without its own
+            source and certainty.
     """
     path = FOLDER / f"{name}.yaml"
     facts = _load_yaml(path)
@@ -418,16 +438,18 @@ def _facts_of(name: str, extended_by: tuple[str, ...] = ()) -> object:
 
 def _load_yaml(path: Path) -> object:
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506, both are safe
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506, both loaders are safe
     except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = 0
         mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 0
+        if mark:
+            line = mark.line + 1
         reason = getattr(error, "problem", None) or error
-        raise Faulty([Finding(str(path), line, message=f"is no YAML: {reason}")]) from None
+        raise Faulty([Finding(str(path), line, message=f"is not valid YAML: {reason}")]) from None
 
 
 def _joined(base: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:
-    """Return a block of facts with the changes of a task that extends it."""
+    """Return a block of facts with the changes that an extending task makes to it."""
     joined = dict(base)
     for key, value in changes.items():
         inherited = joined.get(key)
@@ -443,7 +465,14 @@ def _joined(base: Mapping[str, object], changes: Mapping[str, object]) -> dict[s
 def _facts_without_source(
     base: Mapping[str, object], changes: Mapping[str, object], path: str, file: str
 ) -> Iterator[Finding]:
-    """Find facts that are stated again and rest on the source of the task that is extended."""
+    """Find facts that are stated again without a source or certainty of their own.
+
+    Args:
+        base: The block of the task that is extended.
+        changes: The same block of the extending task.
+        path: The path of the block.
+        file: The file of the extending task.
+    """
     for key, value in changes.items():
         inherited = base.get(key)
         if not isinstance(value, dict) or not isinstance(inherited, dict):

@@ -1,4 +1,4 @@
-"""The team file, which a team fills in once: its label, its report, and the metadata that it gives to every system."""
+"""The team file: the team's name in labels, its report, and the metadata of its systems. A team fills it in once."""
 
 import difflib
 import re
@@ -14,7 +14,7 @@ from submission.metadata import AUTHORS, LABEL, Block, label_fault, value_at
 from submission.metadata_text import ABSENT, comment, has_metric, hinted, key_lines, written
 from submission.tasks import Key, Task
 
-FROM_RUN = ("system.description", "system.complexity")  # a run's system.yaml has them
+FROM_RUN = ("system.description", "system.complexity")  # keys of the metadata that a run's system.yaml has
 KEYS = ("author", "institute", "report", "metadata", "systems")
 
 
@@ -23,12 +23,12 @@ class Team:
     """The content of a team file.
 
     Attributes:
-        author: Last name of the corresponding author, as in the labels.
-        institute: Abbreviation of the institute, as in the labels.
-        report: The technical report.
-        metadata: The metadata of every system, without keys that were left empty. A null that is written stays if the
-            key may be null.
-        systems: The metadata of single systems, in the order of the runs; they take precedence over `metadata`.
+        author: Last name of the corresponding author, for the labels.
+        institute: Abbreviation of the institute, for the labels.
+        report: Path of the technical report.
+        metadata: Metadata of all systems. Keys that were left empty are not in it; an explicit null is, if the key may
+            be null.
+        systems: Metadata of single systems, in the order of the runs. They replace the values in `metadata`.
     """
 
     author: str
@@ -39,36 +39,36 @@ class Team:
 
 
 def text(task: Task) -> str:
-    """Return a team file to fill in: what the task asks for, and in comments what a package fills in by itself."""
+    """Return the content of a team file to fill in: the keys that the task asks for, explained in comments."""
     top = task.whole
     scored = [name for name, key in top.keys.items() if has_metric(key)]
     example = task.label.value.format(author="Lastname", institute="Institute", index=1)
     lines = [
         *comment(
-            f"The team's part of every submission to {task.name} ({task.title}): fill in what is empty. A line that "
-            "starts with '#' is a comment; take the '#' out where you have something to say. What may be null can stay "
-            "empty, which is as if it were not there, or be null, which says that it does not apply."
+            f"Team file for submissions to {task.name} ({task.title}). Fill in the empty values. A line that starts "
+            "with '#' is a comment; to give its key a value, remove the '#'. A key that may be null can stay empty: it "
+            "is then ignored. Write null if the key does not apply."
         ),
         "",
-        *hinted("author:", f"last name of the corresponding author, without '_' or '/'; labels read {example}", ""),
+        *hinted("author:", f"last name of the corresponding author, without '_' or '/'; a label is {example}", ""),
         *hinted("institute:", "abbreviation of the institute, without '_' or '/'", ""),
-        *hinted("report:", "the technical report, a PDF; its path from this file", ""),
+        *hinted("report:", "path of the technical report (a PDF), relative to this file", ""),
         "",
         *comment(
-            "Goes into the metadata of every system. A package fills in by itself: submission.label; "
-            f"{' and '.join(FROM_RUN)}, from the run's system.yaml; {', '.join(scored)}, from the run's scores. What "
-            "stands here wins over what the run says; what every system says for itself below can be taken out here."
+            "Metadata of all systems. `package` fills in these keys: submission.label; "
+            f"{' and '.join(FROM_RUN)}, from the run's system.yaml; {', '.join(scored)}, from the run's scores. Values "
+            "in this file replace those of the run. A key that every entry of `systems` has can be removed here."
         ),
         "metadata:",
     ]
     for name, key in top.keys.items():
         if name not in scored:
             lines += _block_text(name, key)
-    entry = (
-        f"One entry for each run, in their order, {task.systems.value} at most; the same keys as in metadata, over "
-        "which they win."
+    entries = (
+        f"Metadata of single systems: one entry for each run, in the order of the runs, {task.systems.value} at most. "
+        "The keys are the same as in metadata; the values here replace those there."
     )
-    lines += ["", *comment(entry), "systems:"]
+    lines += ["", *comment(entries), "systems:"]
     submission = top.keys.get("submission")
     names = [name for name in ("name", "abbreviation") if submission and name in submission.keys]
     if names:
@@ -77,7 +77,7 @@ def text(task: Task) -> str:
 
 
 def _block_text(name: str, key: Key) -> list[str]:
-    """Return the lines of one block of metadata to fill in."""
+    """Return the template lines of one block of metadata."""
     lines = hinted(f"  {written(name)}:", key.hint, "  ")
     for below, inner in key.keys.items():
         if (name, below) == LABEL:
@@ -100,7 +100,7 @@ def read(task: Task, path: Path) -> tuple[Team, list[Finding]]:
 
     Raises:
         BadRequest: There is no such file.
-        Faulty: It has an error, such as a place that is not filled in; every finding has its line and key.
+        Faulty: The file has an error, such as an empty key. Every finding has its line and key.
     """
     document = documents.read(path)
     if document.values is None:
@@ -114,7 +114,7 @@ def read(task: Task, path: Path) -> tuple[Team, list[Finding]]:
 
 
 class _Reader:
-    """Checks the values of a team file, and takes a team from them.
+    """Reader of a team file, which checks its values and makes a `Team` of them.
 
     Attributes:
         findings: The findings so far.
@@ -131,7 +131,7 @@ class _Reader:
         self.findings.append(Finding(str(self.path), line, dotted(at), message, severity))
 
     def team(self) -> Team:
-        """Return the team, which is of use only if there are no errors."""
+        """Return the team. It is usable only if there are no errors in `findings`."""
         misspelt = self._check_keys()
         texts = {name: self._text(name, misspelt) for name in KEYS[:3]}
         author, institute, report = texts.values()
@@ -151,21 +151,24 @@ class _Reader:
         return Team(author, institute, self.path.parent / report, blocks[0], blocks[1:])
 
     def _check_keys(self) -> set[str]:
-        """Find unknown keys, and return the known ones that were probably meant."""
+        """Find unknown keys, and return the known keys that were probably meant."""
         meant = set()
         for name in self.values:
+            if name in KEYS:
+                continue
             if name in self.task.metadata:
                 self.find((name,), "belongs under metadata; move it there")
-            elif name not in KEYS:
+            else:
                 self.find((name,), unknown_key(cut(name), KEYS))
-            if name not in KEYS:
-                alike = lookalike(KEYS)(name)
-                close = difflib.get_close_matches(name[:SHOWN], KEYS, 1)
-                meant.update([alike] if alike else close)
+            same_but_case = lookalike(KEYS)(name)
+            if same_but_case:
+                meant.add(same_but_case)
+            else:
+                meant.update(difflib.get_close_matches(name[:SHOWN], KEYS, 1))
         return meant
 
     def _text(self, name: str, misspelt: Set[str]) -> str:
-        """Return the text of a key that must be filled in; empty if it is not."""
+        """Return the text of a required key; empty, with a finding, if the file does not have it."""
         value = self.values.get(name)
         if isinstance(value, str) and value.strip():
             return value
@@ -178,16 +181,16 @@ class _Reader:
         return ""
 
     def _check_label_parts(self, author: str, institute: str) -> None:
-        """Check that author and institute make a label."""
+        """Check that author and institute can be parts of a label."""
         valid = True
         for name, word in (("author", author), ("institute", institute)):
             if re.search(r"[_/\\]", word) or not (word.isprintable() and word == word.strip()):
                 valid = False
-                message = f"goes into labels, and must not hold '_', '/' or blanks at its ends; found {quoted(word)}"
-                self.find((name,), message)
+                message = "must not contain '_' or '/', or start or end with a blank, because it is part of the labels"
+                self.find((name,), f"{message}; found {quoted(word)}")
             elif " " in word:
-                message = f"goes into file names with its blank; found {quoted(word)}: "
-                self.find((name,), f"{message}write {word.replace(' ', '-')!r}", WARNING)
+                message = f"should not contain blanks, because it is part of file names; found {quoted(word)}"
+                self.find((name,), f"{message}: write {word.replace(' ', '-')!r}", WARNING)
         label = self.task.label.value.format(author=author or "x", institute=institute or "x", index=1)
         if valid and self.task.label_fields(label) is None:
             self.find(("author",), label_fault(self.task, label))
@@ -200,9 +203,9 @@ class _Reader:
                 if fault:
                     self.find(("report",), f"{quoted(name)} {fault}")
                 return
-        except (OSError, ValueError):  # no file can have such a name
+        except (OSError, ValueError):  # such a name is impossible for a file
             pass
-        message = f"there is no file {quoted(name)}, looked up from this file's folder; give the report's PDF"
+        message = f"must be the path of a PDF, relative to the folder of this file; found no file {quoted(name)}"
         self.find(("report",), message)
 
     def _metadata(self) -> Mapping[str, object]:
@@ -216,7 +219,8 @@ class _Reader:
         """Return the entries of the systems with their paths."""
         systems = self.values.get("systems")
         if not isinstance(systems, list | None):
-            self.find(("systems",), "must be a list, each entry in a line that starts with '- '")
+            message = f"must be a list; found {shown(systems)}: write each entry in a line that starts with '- '"
+            self.find(("systems",), message)
             return []
         entries = systems or []
         most = self.task.systems.value
@@ -224,24 +228,26 @@ class _Reader:
             self.find(("systems",), f"must not have more than {most} entries; found {len(entries)}")
         located: list[tuple[KeyPath, object]] = []
         for place, entry in enumerate(entries[:most]):
-            located.append((("systems", place), {} if entry is None else entry))
+            if entry is None:
+                entry = {}
+            located.append((("systems", place), entry))
         return located
 
     def _check_block(self, root: KeyPath, values: Mapping[str, object], author: str) -> None:
-        """Check a block of metadata; what is missing in it may come from the run."""
+        """Check a block of metadata. Missing keys are no errors, because the run may have them."""
         values = _without_empty_mappings(self.task.whole, values)
         block = Block(self.task, self.document, str(self.path), root, values)
         block.check_values(whole=False)
         block.check_authors()
         if value_at(block.values, LABEL) is not ABSENT:
-            block.find(block.origin(LABEL), "is made from author and institute; remove it here")
+            block.find(block.origin(LABEL), "must not be given, because author and institute make it; remove it")
         if author:
             block.check_author_of_label(author, AUTHORS)
         self.findings += bounded(block.findings, documents.LISTED, str(self.path))
 
 
 def _without_empty_mappings(key: Key, values: Mapping[str, object]) -> dict[str, object]:
-    """Return a block without keys whose lines below are all comments."""
+    """Return a block without the keys whose lines below are all comments."""
     kept = {}
     for name, value in values.items():
         below = key.keys.get(name)
@@ -257,21 +263,21 @@ def _without_empty_mappings(key: Key, values: Mapping[str, object]) -> dict[str,
 def _without_empty_values(
     key: Key, values: Mapping[str, object], path: KeyPath, nulls: Set[KeyPath]
 ) -> dict[str, object]:
-    """Return a block without empty values, which must not replace those of a run.
+    """Return a block without its empty values, so that they do not replace those of a run.
 
     Args:
         key: The key of the block.
         values: The block.
         path: Its path in the file.
-        nulls: The paths where null is written. It stays if the key may be null.
+        nulls: The paths where the file has an explicit null. It is kept if the key may be null.
     """
     kept = {}
     for name, value in values.items():
         here = (*path, name)
-        below = key.keys.get(name, Key(need="optional"))  # an unknown key may have a warning only
+        below = key.keys.get(name, Key(need="optional"))  # an unknown key may have only a warning, and is kept
         if isinstance(value, Mapping):
             value = _without_empty_values(below, value, here, nulls)
-        written_null = here in nulls and below.need == "nullable" and not below.keys
-        if value not in (None, {}) or written_null:
+        explicit_null = here in nulls and below.need == "nullable" and not below.keys
+        if value not in (None, {}) or explicit_null:
             kept[name] = value
     return kept

@@ -235,7 +235,7 @@ def parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser(
         "sweep",
         help="train and score many runs of a system",
-        description=inspect.cleandoc(sweep.__doc__),
+        description=inspect.getdoc(sweep),
         epilog=SWEEP_FILE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

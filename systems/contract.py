@@ -19,7 +19,7 @@ import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
@@ -45,11 +45,20 @@ if TYPE_CHECKING:
 CLIPS_PER_BATCH = 16  # maximum number of clips in a batch
 SECONDS_PER_BATCH = 480  # maximum duration of a batch, with padding; a longer clip is a batch of its own
 
+ConfigModel = TypeVar("ConfigModel", bound=BaseModel)
 
-class Retriever(Protocol):
-    """A model that embeds sounds and texts into one space; the dot product is their similarity."""
+
+class Model(Protocol):
+    """A model that a system loads: a `Retriever`, a `Captioner`, or both."""
 
     sample_rate: int  # of the audio that it accepts, in Hz
+
+    def to(self, device: "torch.device") -> Self:
+        """Move the model to a device, and return it."""
+
+
+class Retriever(Model, Protocol):
+    """A model that embeds sounds and texts into one space; the dot product is their similarity."""
 
     def embed_audio(self, audio: "torch.Tensor", lengths: "torch.Tensor") -> "torch.Tensor":
         """Embed mono sounds.
@@ -66,14 +75,12 @@ class Retriever(Protocol):
         """Embed texts as (texts, size) float32."""
 
 
-class Captioner(Protocol):
+class Captioner(Model, Protocol):
     """A model that describes a sound in a sentence.
 
     It may also have `caption_scored(audio, lengths)`, which returns the captions and a tensor of (clips,) with their
     log-probabilities. The prediction then has a column for these.
     """
-
-    sample_rate: int  # of the audio that it accepts, in Hz
 
     def caption(self, audio: "torch.Tensor", lengths: "torch.Tensor") -> list[str]:
         """Caption mono sounds. A caption is one line of text and not empty.
@@ -147,7 +154,7 @@ def read_run(folder: Path) -> RunConfig:
     return validate(RunConfig, yamlfiles.read_yaml(file), lambda key: str(file))
 
 
-def load(name: str, checkpoint: Path, trusted: Collection[str] = ()) -> object:
+def load(name: str, checkpoint: Path, trusted: Collection[str] = ()) -> Any:
     """Load the model from a checkpoint that a system wrote.
 
     Args:
@@ -238,7 +245,7 @@ def text_values(config: BaseModel) -> frozenset[str]:
     return frozenset(texts)
 
 
-def configure(model: type[BaseModel], file: Path | None, settings: Sequence[str] = ()) -> BaseModel:
+def configure(model: type[ConfigModel], file: Path | None, settings: Sequence[str] = ()) -> ConfigModel:
     """Build a system's config from a YAML file and `key=value` settings.
 
     Args:
@@ -281,12 +288,12 @@ def read_settings(file: Path | None, settings: Sequence[str]) -> tuple[dict[str,
         *outer, last = key.split(".")
         target = values
         for name in outer:  # a config within the config
-            inner = target.get(name)
-            if isinstance(inner, dict):
-                target[name] = dict(inner)
-            else:
-                target[name] = {}
-            target = target[name]
+            inner: dict[str, object] = {}
+            old = target.get(name)
+            if isinstance(old, dict):
+                inner = dict(old)
+            target[name] = inner
+            target = inner
         target[last] = yamlfiles.parse_yaml_value(value, f"--set {cut(setting)}")
         given |= {key, *outer}
 
@@ -300,7 +307,7 @@ def read_settings(file: Path | None, settings: Sequence[str]) -> tuple[dict[str,
     return values, where
 
 
-def validate(model: type[BaseModel], values: Mapping[str, object], source: Callable[[str], str]) -> BaseModel:
+def validate(model: type[ConfigModel], values: Mapping[str, object], source: Callable[[str], str]) -> ConfigModel:
     """Build a config from the values of its keys.
 
     Args:

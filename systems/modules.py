@@ -246,10 +246,10 @@ def _spec(name: str, places: Sequence[str] | None) -> ModuleSpec | None:
     # Not with `PathFinder`, which looks for the package among the imported modules.
     folders: list[str] = []
     for place in places:
-        finder = pkgutil.get_importer(place)
-        if finder is None:
+        importer = pkgutil.get_importer(place)
+        if importer is None:
             continue
-        spec = finder.find_spec(name)
+        spec = importer.find_spec(name)
         if spec and spec.loader:
             return spec
         if spec:

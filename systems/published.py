@@ -42,12 +42,17 @@ class Published(BaseModel, extra="forbid"):
     data: dict[str, str]
     results: list[dict[str, int | str | dict[str, Value]]]
 
+    def values(self, result: Mapping[str, object]) -> dict[str, dict[str, Value]]:
+        """Return the values of a result by data set and metric."""
+        values = {name: result.get(name) for name in self.data}
+        return {name: value for name, value in values.items() if isinstance(value, dict)}
+
     @property
     def has_sd(self) -> bool:
         """True if the paper gives standard deviations."""
         for result in self.results:
-            for name in self.data.keys() & result.keys():
-                if any(isinstance(value, dict) for value in result[name].values()):
+            for values in self.values(result).values():
+                if any(isinstance(value, dict) for value in values.values()):
                     return True
         return False
 
@@ -61,7 +66,10 @@ class Published(BaseModel, extra="forbid"):
             if unknown:
                 raise ValueError(f"result {number}: unknown key {min(unknown)!r}; it must be one of data")
             for name in self.data.keys() & result.keys():
-                unknown = result[name].keys() - set(self.metrics)
+                values = result[name]
+                if not isinstance(values, dict):
+                    raise ValueError(f"result {number}: {name} must be a mapping of metrics to values")
+                unknown = values.keys() - set(self.metrics)
                 if unknown:
                     raise ValueError(f"result {number}: unknown metric {min(unknown)!r}; it must be one of metrics")
         return self
@@ -88,16 +96,9 @@ def side_by_side(system: str, runs: Sequence[Path] = (), data: str = "", split: 
     place = _place(system)
     content = read_published(listing.published_file(place))
     rows = _published_rows(content)
-    for config, measured in _scores_by_config(system, place, runs, split).items():
-        items = measured[0].items
-        size = f"{len(split.clips)} clips"
-        if items.kind != "clips":
-            size = f"{len(items.names)} {items.kind}, {size}"
-        row = {"system": config, "data": f"{data} {split.name} ({size})"}
-        for metric in content.metrics:
-            if all(metric in score.metrics for score in measured):
-                row[metric] = _measured_value(measured, metric, content.has_sd)
-        rows.append({**row, "how": _how_measured(measured, content.has_sd)})
+    if split is not None:
+        for config, measured in _scores_by_config(system, place, runs, split).items():
+            rows.append(_measured_row(content, config, measured, data, split))
     columns = ["system", "data", *content.metrics, "how"]
     # A paper does not give every metric on every data set.
     cells = [[row.get(column, "") for column in columns] for row in rows]
@@ -164,7 +165,7 @@ def _place(system: str) -> Path:
     return place
 
 
-def _scores_by_config(system: str, place: Path, runs: Sequence[Path], split: Split | None) -> dict[str, list[Score]]:
+def _scores_by_config(system: str, place: Path, runs: Sequence[Path], split: Split) -> dict[str, list[Score]]:
     """Return the scores of runs by the name of their config."""
     measured: dict[str, list[Score]] = {}
     findings = []
@@ -212,14 +213,27 @@ def _published_rows(content: Published) -> list[dict[str, str]]:
     """Return a row for each published result on each data set."""
     rows = []
     for result in content.results:
-        for name, data in content.data.items():
-            if name not in result:
-                continue
-            row = {"system": result.get("config", result.get("system")), "data": data}
-            for metric, value in result[name].items():
+        for name, values in content.values(result).items():
+            row = {"system": str(result.get("config", result.get("system"))), "data": content.data[name]}
+            for metric, value in values.items():
                 row[metric] = _published_value(value, content.has_sd)
             rows.append({**row, "how": _how_published(result, content.has_sd)})
     return rows
+
+
+def _measured_row(
+    content: Published, config: str, measured: Sequence[Score], data: str, split: Split
+) -> dict[str, str]:
+    """Return the row of the runs of one config that were scored on a split."""
+    items = measured[0].items
+    size = f"{len(split.clips)} clips"
+    if items.kind != "clips":
+        size = f"{len(items.names)} {items.kind}, {size}"
+    row = {"system": config, "data": f"{data} {split.name} ({size})"}
+    for metric in content.metrics:
+        if all(metric in score.metrics for score in measured):
+            row[metric] = _measured_value(measured, metric, content.has_sd)
+    return {**row, "how": _how_measured(measured, content.has_sd)}
 
 
 def _published_value(value: Value, has_sd: bool) -> str:

@@ -8,6 +8,7 @@ import ast
 import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.text import unknown_key
@@ -58,7 +59,7 @@ def check_keys(name: str, file: Path | None, settings: Sequence[str]) -> None:
         raise Faulty(findings, status=2)
 
 
-def check_flags(flags: Mapping[str, object]) -> None:
+def check_flags(flags: Mapping[str, Any]) -> None:
     """Check Lightning's flags, except whether this machine has the devices.
 
     Args:

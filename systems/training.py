@@ -38,6 +38,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType, UnionType
+from typing import Any
 
 import lightning
 import numpy as np
@@ -114,7 +115,7 @@ class Run:
     folder: Path
     system: str
     config: BaseModel
-    data: Mapping[str, str]
+    data: Mapping[str, str | None]
     seed: int = 0
     cache: Path = Path(".cache")
     flags: Mapping[str, object] = field(default_factory=dict)
@@ -337,7 +338,7 @@ class EpochControl(Callback):
     def state_dict(self) -> dict[str, object]:
         return {"rows": self.rows}
 
-    def load_state_dict(self, state: Mapping[str, object]) -> None:
+    def load_state_dict(self, state: Mapping[str, list[dict[str, float]]]) -> None:
         self.rows = list(state["rows"])
 
     @property
@@ -567,7 +568,7 @@ def read_checkpoint(path: Path, **kinds: type | UnionType) -> dict:
     return state
 
 
-def epoch_rows(state: Mapping[str, object], path: Path, control: EpochControl) -> list[dict[str, float]]:
+def epoch_rows(state: Mapping[str, Any], path: Path, control: EpochControl) -> list[dict[str, float]]:
     """Return the epochs' rows in a checkpoint.
 
     Args:
@@ -629,7 +630,7 @@ def _flat(value: object, prefix: str = "") -> dict[str, object]:
     """Return the values of nested dicts by their keys joined with dots."""
     if not isinstance(value, dict):
         return {prefix: value}
-    flat = {}
+    flat: dict[str, object] = {}
     for key, child in value.items():
         path = f"{prefix}.{key}" if prefix else key
         flat |= _flat(child, path)

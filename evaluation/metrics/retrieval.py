@@ -142,7 +142,8 @@ def _check_queries(truth: Truth, prediction: Prediction, file: str, split: Split
     extra = dict.fromkeys(query for query in seen if query not in truth)
     missing = dict.fromkeys(query for query in truth if query not in seen)
     if split and missing and (other := of_another_split(split, seen, "queries")):
-        message = f"answers {len(truth) - len(missing)} of the {len(truth)} queries of {split.name}; {other}"
+        answered = len(truth) - len(missing) or "none"
+        message = f"answers {answered} of the {len(truth)} queries of {split.name}; {other}"
         raise Faulty([Finding(file, message=message)])
     match = explain(extra, missing, texts=True)
     if match:
@@ -180,7 +181,7 @@ def _check_clips(file_names: Sequence[str], prediction: Prediction, file: str, s
             return [Finding(file, line, message=message)]
         findings.append(Finding(file, line, message=f"{message}; they count as wrong", severity=WARNING))
     elif split and (other := of_another_split(split, given, "names")):
-        number = len(given) - len(unknown)
+        number = len(given) - len(unknown) or "none"
         return [Finding(file, message=f"names {number} of the {len(clips)} clips of {split.name}; {other}")]
     meant = closest(file_names)
     if none_known:

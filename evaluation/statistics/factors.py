@@ -39,9 +39,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from evaluation import report
 from evaluation.data import tables
@@ -50,6 +50,9 @@ from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.metrics.catalogue import lower_is_better
 from evaluation.statistics.comparison import holm
 from evaluation.text import plural, printable, unknown_key
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 AROUND = ("run", "seed", "state", "seconds", "error")  # columns that are no factors: one before the factors, four after
 SHOWN = 10  # settings in the printed table
@@ -74,7 +77,7 @@ class Results:
     file: str
     metric: str
     factors: tuple[str, ...]
-    runs: pd.DataFrame
+    runs: "pd.DataFrame"
     missing: int = 0
     stopped: int = 0
 
@@ -123,12 +126,15 @@ def read(path: Path, metric: str | None = None) -> Results:
     ended = [(line, row) for line, row in rows if row.get("state") != "stopped"]
     scored = [(line, row) for line, row in ended if row[metric].strip()]
     runs = _runs(scored, factors, metric, str(path), findings)
-    if not findings and runs.empty:
+    if not findings and not runs:
         findings.append(Finding(str(path), message=f"must have a run with a value of {metric}; found none"))
     if findings:
         raise Faulty(findings)
+    import pandas as pd  # takes half a second, so it is imported only for a valid file
+
+    runs_table = pd.DataFrame(runs, columns=["run", *factors, "seed", metric])
     missing, stopped = len(ended) - len(scored), len(rows) - len(ended)
-    return Results(str(path), metric, tuple(factors), runs, missing, stopped)
+    return Results(str(path), metric, tuple(factors), runs_table, missing, stopped)
 
 
 def _factors_and_metrics(header: Sequence[str], file: str) -> tuple[list[str], list[str]]:
@@ -151,8 +157,8 @@ def _runs(
     metric: str,
     file: str,
     findings: list[Finding],
-) -> pd.DataFrame:
-    """Return the table of runs, given rows with their lines; add a finding for each invalid row."""
+) -> list[list[object]]:
+    """Return name, levels, seed and value of each run, given rows with their lines; add a finding for invalid rows."""
     runs = []
     seen = set()
     for line, row in rows:
@@ -170,13 +176,13 @@ def _runs(
             findings.append(Finding(file, line, message=message))
         seen.add((*levels, seed))
         runs.append([row.get("run", ""), *levels, seed, value])
-    return pd.DataFrame(runs, columns=["run", *factors, "seed", metric])
+    return runs
 
 
 # Means ----------------------------------------------------------------------------------------------------------------
 
 
-def settings(results: Results) -> pd.DataFrame:
+def settings(results: Results) -> "pd.DataFrame":
     """Summarise the runs of each setting.
 
     Returns:
@@ -189,14 +195,14 @@ def settings(results: Results) -> pd.DataFrame:
     return summary.loc[means.sort_values(ascending=lower_is_better(results.metric), kind="stable").index]
 
 
-def best_settings(results: Results, factor: str) -> pd.DataFrame:
+def best_settings(results: Results, factor: str) -> "pd.DataFrame":
     """Return the best setting of each level of a factor, as rows of `settings`."""
     best = settings(results).groupby(level=factor, sort=False).head(1)
     order = [best.index.get_level_values(factor).get_loc(level) for level in results.levels(factor)]
     return best.iloc[order]
 
 
-def level_means(results: Results, factor: str) -> pd.DataFrame:
+def level_means(results: Results, factor: str) -> "pd.DataFrame":
     """Summarise the settings with each level of a factor.
 
     Returns:
@@ -251,7 +257,7 @@ def wilcoxon(differences: Sequence[float], normal: bool = False) -> tuple[float,
     return float(ranks[nonzero < 0].sum()), p
 
 
-def paired_differences(results: Results, factor: str, first: str, second: str) -> tuple[pd.Series, str]:
+def paired_differences(results: Results, factor: str, first: str, second: str) -> tuple["pd.Series", str]:
     """Return the paired differences between two levels of a factor.
 
     Returns:
@@ -277,7 +283,7 @@ def contrasts(
     *,
     against: str | None = None,
     normal: bool = False,
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """Test each pair of levels of a factor, over all settings or within each level of another factor.
 
     Args:
@@ -298,6 +304,8 @@ def contrasts(
         - `p_smallest` and `p_holm_smallest`: the smallest p and corrected p that this number of pairs can give
         - `tests`: the number of tests in the correction; `mark`: the stars of `p_holm`
     """
+    import pandas as pd
+
     compared = list(itertools.combinations(results.levels(factor), 2))
     if against is not None:
         compared = [pair for pair in compared if against in pair]
@@ -332,7 +340,7 @@ def _by_level(results: Results, within: str | None) -> Iterator[tuple[str, Resul
 
 
 def _better_direction(
-    differences: pd.Series, first: str, second: str, metric: str, normal: bool
+    differences: "pd.Series", first: str, second: str, metric: str, normal: bool
 ) -> dict[str, float | str]:
     """Test in both directions if one of two levels is better, and return the test with the smaller p."""
     sign = -1 if lower_is_better(metric) else 1
@@ -345,8 +353,10 @@ def _better_direction(
     return {**shown, "p_other_direction": opposite["p"]}
 
 
-def _all_contrasts(results: Results, by: str, against: str | None, normal: bool) -> pd.DataFrame:
+def _all_contrasts(results: Results, by: str, against: str | None, normal: bool) -> "pd.DataFrame":
     """Test each pair of levels of every factor. `against` applies only to the factor `by`."""
+    import pandas as pd
+
     tests = []
     for factor in results.factors:
         level = against if factor == by else None
@@ -357,7 +367,7 @@ def _all_contrasts(results: Results, by: str, against: str | None, normal: bool)
 # Text and files -------------------------------------------------------------------------------------------------------
 
 
-def settings_table(rows: pd.DataFrame, metric: str) -> str:
+def settings_table(rows: "pd.DataFrame", metric: str) -> str:
     """Format rows of `settings` or `level_means` as text."""
     headings = {"mean": f"mean {metric}", "sd": "SD", "best": "best run"}
     formats = dict.fromkeys(headings.values(), _four_decimals)
@@ -368,7 +378,7 @@ def _four_decimals(value: float) -> str:
     return report.number(value, 4)
 
 
-def contrasts_table(tests: pd.DataFrame) -> str:
+def contrasts_table(tests: "pd.DataFrame") -> str:
     """Format rows of `contrasts` over all settings as text."""
     shown = tests[["factor", "better", "worse", "difference"]].copy()
     shown["pairs"] = tests["pairs"].astype(str) + " " + tests["of"]
@@ -391,7 +401,7 @@ def contrasts_table(tests: pd.DataFrame) -> str:
     return report.text(shown, formats)
 
 
-def too_few_pairs(tests: pd.DataFrame) -> list[str]:
+def too_few_pairs(tests: "pd.DataFrame") -> list[str]:
     """Return a note for each factor that has too few pairs to mark any difference, with the number it needs."""
     notes = []
     for factor, rows in tests.groupby("factor", sort=False):
@@ -421,6 +431,8 @@ def summary(results: Results, by: str, *, against: str | None = None, normal: bo
         _counts(results, all_settings),
         f"{title}\n{settings_table(all_settings.head(SHOWN), results.metric)}",
     ]
+    import pandas as pd
+
     if len(results.factors) > 1:
         best = settings_table(best_settings(results, by), results.metric)
         parts.append(f"best setting of each {printable(by)}\n{best}")
@@ -435,7 +447,7 @@ def summary(results: Results, by: str, *, against: str | None = None, normal: bo
     return "\n\n".join(parts)
 
 
-def _counts(results: Results, all_settings: pd.DataFrame) -> str:
+def _counts(results: Results, all_settings: "pd.DataFrame") -> str:
     """Return a sentence with the numbers of runs and settings."""
     fewest, most = all_settings["runs"].min(), all_settings["runs"].max()
     seeds = f"{fewest}" if fewest == most else f"{fewest} to {most}"
@@ -480,6 +492,8 @@ def save(results: Results, by: str, folder: Path, *, against: str | None = None,
     Raises:
         OSError: A file cannot be written.
     """
+    import pandas as pd
+
     tests = [_all_contrasts(results, by, against, normal)]
     for factor in results.factors:
         if factor != by:

@@ -119,7 +119,7 @@ def cache_embeddings(model: torch.nn.Module, cache: Path) -> None:
 
 def _sample_digests(sounds: Sequence[np.ndarray]) -> list[str]:
     """Return a digest of the samples of each sound."""
-    return [f"samples {xxhash.xxh3_128_hexdigest(sound)}" for sound in sounds]
+    return [f"samples {xxhash.xxh3_128_hexdigest(sound.data)}" for sound in sounds]
 
 
 def _store(encoder: Encoder, cache: Path) -> Store:

@@ -22,11 +22,11 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -120,7 +120,8 @@ class Store:
             return []
         index = self._read()
         if digests:
-            identities, hashed = digests(paths), []
+            identities = digests(paths)
+            hashed: list[tuple] = []
         else:
             identities, hashed = _hash_files(paths, index.sounds)
         requested = dict(zip(identities, paths, strict=True))
@@ -170,7 +171,7 @@ class Store:
             return Index(intact)
 
     def _fill(
-        self, requested: Mapping[str, Any], compute: Compute, connection: sqlite3.Connection, file: BinaryIO
+        self, requested: Mapping[str, Any], compute: Compute, connection: sqlite3.Connection, file: IO[bytes]
     ) -> None:
         """Compute the rows of the requested sounds that are not in the index."""
         spans = _spans(connection)
@@ -210,8 +211,8 @@ class Store:
                 file = connection.execute("SELECT size, modified FROM file").fetchone()
         except sqlite3.Error:  # absent or damaged; `_connect` replaces it
             return Index()
-        rows = self._whole_rows()
-        inside = {digest: span for digest, span in spans.items() if _is_inside(span, rows)}
+        whole_rows = self._whole_rows()
+        inside = {digest: span for digest, span in spans.items() if _is_inside(span, whole_rows)}
         return Index(inside, sounds, file)
 
     def _connect(self) -> sqlite3.Connection:
@@ -249,7 +250,9 @@ class Store:
     def _commit(self, connection: sqlite3.Connection) -> None:
         """Commit the entries of the index, together with the size and time of the file."""
         connection.execute("DELETE FROM file")
-        connection.execute("INSERT INTO file VALUES (?, ?)", self._file_state())
+        state = self._file_state()
+        if state:
+            connection.execute("INSERT INTO file VALUES (?, ?)", state)
         connection.commit()
 
     def _file_state(self) -> tuple[int, int] | None:
@@ -272,7 +275,7 @@ class Store:
         if not _is_inside(span, self._whole_rows()):
             return False
         (values,) = self._views([span])
-        return xxhash.xxh3_64_hexdigest(np.ascontiguousarray(values)) == span.checksum
+        return xxhash.xxh3_64_hexdigest(np.ascontiguousarray(values).data) == span.checksum
 
     def _views(self, spans: Sequence[Span]) -> list[np.ndarray]:
         """Return the rows of spans, all of which must be inside the file."""
@@ -299,7 +302,7 @@ def map_parallel(function: Callable[[T], R], items: Sequence[T], label: str) -> 
         ThreadPoolExecutor(workers) as pool,
         tqdm(desc=label, total=len(items), unit="clip", leave=False, disable=None) as bar,
     ):
-        waiting = deque()
+        waiting: deque[Future] = deque()
         for item in items:
             waiting.append(pool.submit(function, item))
             if len(waiting) > 2 * workers:  # a bound on the results that are in memory
@@ -348,7 +351,7 @@ def _writing() -> Iterator[None]:
         raise CannotWriteError(str(failure)) from failure
 
 
-def _write(file: BinaryIO, content: bytes) -> None:
+def _write(file: IO[bytes], content: bytes) -> None:
     """Write all of `content` to an unbuffered file, which may write less than that in one call."""
     remaining = memoryview(content)
     while remaining:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -81,7 +82,7 @@ def _is_within(module: str, package: str) -> bool:
     return f"{module}.".startswith(f"{package}.")
 
 
-def load_model(module: ModuleType, checkpoint: Path, device: torch.device, report: Report) -> object | None:
+def load_model(module: ModuleType, checkpoint: Path, device: torch.device, report: Report) -> Any | None:
     """Load a model and move it to a device, as `systems predict` does, ready to use.
 
     Args:
@@ -125,7 +126,7 @@ def _check_mode(model: object, report: Report) -> None:
             part.eval()
 
 
-def _can_retrieve(captioner: object) -> bool:
+def _can_retrieve(captioner: Any) -> bool:
     """Return whether a captioner also embeds texts and sounds; with some configs a system may refuse to."""
     if not all(callable(getattr(captioner, name, None)) for name in ("embed_audio", "embed_text")):
         return False

@@ -1,6 +1,7 @@
 """The check of a model's answers: to sounds and texts of every kind, alone, in batches, and with padding."""
 
 from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import torch
 
@@ -13,9 +14,9 @@ RETRIEVER, CAPTIONER = "retriever", "captioner"
 TOLERANCE = 1e-4
 SHOWN_TEXT, SHOWN_CAPTION = 20, 40  # characters in a message
 
-Embedding = torch.Tensor  # (size,)
-ScoredCaption = tuple[str, float | None]  # a caption and its log-probability, if the model gives one
-Answer = Embedding | ScoredCaption
+Embedding: TypeAlias = torch.Tensor  # (size,)
+ScoredCaption: TypeAlias = tuple[str, float | None]  # a caption and its log-probability, if the model gives one
+Answer: TypeAlias = Embedding | ScoredCaption
 
 
 class ModelProbe:
@@ -32,7 +33,7 @@ class ModelProbe:
         captions: All captions that the model gave.
     """
 
-    def __init__(self, model: object, device: torch.device, report: Report, kind: str = ""):
+    def __init__(self, model: Any, device: torch.device, report: Report, kind: str = ""):
         self.model, self.device, self.report = model, device, report
         self.answers: dict[str, Answer] = {}
         self.captions: set[str] = set()
@@ -66,7 +67,7 @@ class ModelProbe:
         if self.kind == RETRIEVER:
             self._check_texts()
 
-    def agrees(self, model: object) -> bool:
+    def agrees(self, model: Any) -> bool:
         """Return whether another model gives the same answers as this one gave (`answers`)."""
         other = ModelProbe(model, self.device, Report(self.report.name))
         for name, answer in self.answers.items():
@@ -215,16 +216,13 @@ class ModelProbe:
     def _same(self, answer: Answer, other: Answer) -> bool:
         """Return whether two answers are the same but for rounding."""
         if isinstance(answer, torch.Tensor):
-            if answer.shape != other.shape:
-                return False
-            difference = (answer - other).abs().max()
-            return bool(difference <= TOLERANCE * answer.abs().max())
+            return isinstance(other, torch.Tensor) and _same_embedding(answer, other)
         (caption, log_probability), (other_caption, other_log_probability) = answer, other
         if caption == other_caption:
             return True
         # Which of two captions of the same probability comes first depends on rounding. But a model that gives every
         # caption the same value does not tell the probabilities.
-        if log_probability is None or len(self._log_probabilities) == 1:
+        if log_probability is None or other_log_probability is None or len(self._log_probabilities) == 1:
             return False
         return abs(log_probability - other_log_probability) <= TOLERANCE * abs(log_probability)
 
@@ -304,9 +302,17 @@ class ModelProbe:
         return list(zip(answer, log_probabilities, strict=True))
 
 
+def _same_embedding(embedding: Embedding, other: Embedding) -> bool:
+    """Return whether two embeddings are the same but for rounding."""
+    if embedding.shape != other.shape:
+        return False
+    difference = (embedding - other).abs().max()
+    return bool(difference <= TOLERANCE * embedding.abs().max())
+
+
 def _difference(answer: Answer, other: Answer) -> str:
     """Return in words how two answers differ."""
-    if isinstance(answer, torch.Tensor):
+    if isinstance(answer, torch.Tensor) and isinstance(other, torch.Tensor):
         difference = float((answer - other).abs().max() / other.abs().max())
         return f"a difference of {difference:.2g} of the largest value"
     return f"{cut(answer[0], SHOWN_CAPTION)!r} and not {cut(other[0], SHOWN_CAPTION)!r}"

@@ -72,7 +72,7 @@ class Plan(BaseModel, extra="forbid", frozen=True):
     grid: dict[str, dict[str, dict[str, Any]]] = {}  # factor: level: the config keys that it changes
     search: Literal["optuna"] | None = None
     ranges: dict[str, Range] = {}
-    samples: int | None = Field(None, ge=1)
+    samples: int = Field(0, ge=1)  # 0: not given
     stop_early: Literal["asha"] | None = None
     seeds: list[int] = Field(min_length=1)
     metric: str
@@ -198,7 +198,7 @@ def _explain(error: ErrorDetails, file: Path) -> Finding:
     key = ".".join(map(str, error["loc"]))
     message = f"{error['msg'].removeprefix('Value error, ')}; found {error['input']!r:.80}"
     if error["type"] == "extra_forbidden":
-        model = Range
+        model: type[BaseModel] = Range
         if len(error["loc"]) == 1:
             model = Plan
         message = unknown_key(str(error["loc"][-1]), list(model.model_fields))
@@ -220,7 +220,7 @@ def check_search(plan: Plan, file: Path) -> Iterator[Finding]:
     if not plan.factors:
         message = "must have something to vary; found neither `ranges` nor `grid`: give one of them"
         yield Finding(str(file), column="search", message=message)
-    if plan.samples is None:
+    if not plan.samples:
         yield Finding(str(file), column="samples", message="is missing; give the number of settings to try")
 
 
@@ -323,7 +323,7 @@ def _with_seeds(plan: Plan, name: str, setting: Mapping[str, object]) -> list[Pl
     values = dict(plan.set)
     for factor, level in setting.items():
         if factor in plan.grid:
-            values |= plan.grid[factor][level]
+            values |= plan.grid[factor][str(level)]
         else:
             values[factor] = level
     return [PlannedRun(f"{name}_{seed}", levels, seed, values) for seed in plan.seeds]

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,9 +103,9 @@ class Outcome(NamedTuple):
 
     def save(self, path: Path) -> None:
         """Write the parts of the outcome that the run's own folder does not hold."""
-        seconds = self.seconds
-        if math.isnan(seconds):
-            seconds = None
+        seconds = None
+        if not math.isnan(self.seconds):
+            seconds = self.seconds
         content = {
             "seconds": seconds,
             "error": self.error,
@@ -199,12 +199,11 @@ class Worker:
         began = time.monotonic()
         course: list[float] = []
 
-        def ask(values: Sequence[float]) -> bool:
-            course[:] = values
-            return after_epoch(values)
-
+        recorded = None
+        if after_epoch:
+            recorded = partial(_record_course, course, after_epoch)
         try:
-            values = self._make_logged(run, ask if after_epoch else None)
+            values = self._make_logged(run, recorded)
             outcome = Outcome(values, time.monotonic() - began, course=tuple(course))
         except Exception as error:
             full_disk = _full_disk(error, self.job.out, self.job.cache)
@@ -239,7 +238,7 @@ class Worker:
         self._prepare_process()
         dataset, split = self.data
         system = contract.system(job.system)
-        config = contract.validate(system.Config, job.base | dict(run.values), lambda key: "the sweep file")
+        config = contract.validate(system.Config, {**job.base, **run.values}, lambda key: "the sweep file")
         folder = job.run_folder(run.name)
         contract.train(system, config, dataset, describe_run(job, folder, config, dataset, run.seed, after_epoch))
         task = "captioning" if job.metric in captioning.METRICS else "retrieval"
@@ -291,3 +290,9 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError):
         return system_failure(error)
     return printable(f"{type(error).__name__}: {error}")
+
+
+def _record_course(course: list[float], after_epoch: AfterEpoch, values: Sequence[float]) -> bool:
+    """Keep the monitored values of all epochs, and return whether to continue."""
+    course[:] = values
+    return after_epoch(values)

@@ -63,7 +63,9 @@ class Search:
         """
         samples = self.samples
         if draw and not samples:
-            samples = [self.draw()]
+            drawn = self.draw()
+            if drawn is not None:
+                samples = [drawn]
         runs = []
         for number, sample in enumerate(samples):
             runs += grid.plan_sample(self.plan, number, sample)

@@ -149,7 +149,10 @@ def estimate(
                 continue
             (level,) = differences
             try:
-                added[level] = _time(job, run, configs[run.name], few, shares, Path(folder)) - base
+                with_level = _time(job, run, configs[run.name], few, shares, Path(folder))
+                if with_level is None:  # no steps to time: as long as without the level
+                    with_level = base
+                added[level] = with_level - base
             except (BadRequest, Faulty) as reason:
                 added[level] = 0.0
                 message = f"{reason}; it will fail, as others may"

@@ -1,4 +1,4 @@
-"""A team file, and runs that have answered a task's sets."""
+"""Fixtures: a team file, and run folders with predictions for a task's sets."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.submission import made
 
 @pytest.fixture
 def team_file(tmp_path: Path) -> Path:
-    """A team file that is filled in, with its report."""
+    """A complete team file with its report."""
     (tmp_path / "report.pdf").write_bytes(made.PDF)
     (tmp_path / "team.yaml").write_text(yaml.safe_dump(made.TEAM), encoding="utf-8")
     return tmp_path / "team.yaml"
@@ -22,7 +22,7 @@ def team_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Callable[[str], tuple[Task, list[Path], Dataset]]:
-    """A task, two runs that answered its sets, and sets of 12 clips."""
+    """A task, two run folders with predictions for its sets, and a data set with sets of 12 clips."""
 
     def make(name: str) -> tuple[Task, list[Path], Dataset]:
         task = tasks.read(name)

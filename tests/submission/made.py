@@ -1,4 +1,4 @@
-"""Run folders and blind sets, made up: what a package is made from."""
+"""Invented run folders and blind sets, from which the tests make packages."""
 
 import zipfile
 from pathlib import Path
@@ -41,7 +41,7 @@ SYSTEM = {
 
 
 def pdf(*objects: bytes, trailer: bytes = b"") -> bytes:
-    """A PDF of some objects, numbered from 1, of which the first is the catalogue."""
+    """Return a PDF of some objects, numbered from 1. The first one is the catalogue."""
     content, places = b"%PDF-1.4\n", []
     for number, body in enumerate(objects, start=1):
         places.append(len(content))
@@ -63,7 +63,7 @@ WORDS = ("rain", "birds", "a dog", "thunder", "steps", "water", "wind", "a bell"
 
 
 def split(name: str, clips: int, queries: int = 0) -> Split:
-    """A blind set whose names are as awkward as Clotho's, with a query each for the first clips."""
+    """Return a blind set with names as awkward as Clotho's, and with one query for each of the first clips."""
     awkward = (" leading.wav", "comma, name.wav", "l&#39;eau.wav", "dots.in.stem.wav")
     names = (*awkward, *(f"{name}_{number:04}.wav" for number in range(5, clips + 1)))
     asked = tuple(f"{WORDS[n % 8]} is heard, then {WORDS[n // 8 % 8]}, no. {n}." for n in range(queries))
@@ -71,7 +71,7 @@ def split(name: str, clips: int, queries: int = 0) -> Split:
 
 
 def answer(task: Task, run: Path, asked: Split, seed: int = 0) -> Path:
-    """Write a prediction as `systems predict` does, and the rest of a run that a package takes."""
+    """Write a prediction as `systems predict` does, and the other files of a run that a package uses."""
     rng = np.random.default_rng(seed)
     file = run / "predictions" / asked.name
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -83,20 +83,22 @@ def answer(task: Task, run: Path, asked: Split, seed: int = 0) -> Path:
         file.with_suffix(".csv").write_text("\n".join(["file_name,caption_predicted", *rows]) + "\n", encoding="utf-8")
     else:
         scores = rng.normal(size=(len(asked.queries), len(asked.clips))).astype(np.float32)
-        scores[np.arange(len(scores)), np.arange(len(scores))] += 2  # the clip of its number is often near the top
+        scores[np.arange(len(scores)), np.arange(len(scores))] += (
+            2  # the clip with the query's number is often near the top
+        )
         Similarity(asked.queries, asked.file_names, scores).save(file.with_suffix(".npz"))
     (run / "system.yaml").write_text(yaml.safe_dump(SYSTEM), encoding="utf-8")
     return run
 
 
 def described() -> Split:
-    """A development split of two clips, with a caption that both have."""
+    """Return a development split of two clips that share a caption."""
     captions = (("It rains.", "Rain."), ("It rains.", "Drops fall."))
     return Split("development", tuple(Clip(f"{i}.wav", both, Path(f"{i}.wav")) for i, both in enumerate(captions)))
 
 
 def packaged(name: str, folder: Path) -> tuple[Task, dict[str, bytes], dict[str, Split]]:
-    """A task, a valid package of two systems as its files, and the sets of 12 clips that they answer."""
+    """Return a task, the files of a valid package with two systems, and the sets of 12 clips that they answer."""
     task = tasks.read(name)
     splits = {key: split(key, 12, 6) for key in task.sets}
     runs = [folder / "first", folder / "second"]

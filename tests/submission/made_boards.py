@@ -1,4 +1,4 @@
-"""Boards made up, and packages handed in."""
+"""Invented leaderboards and packages."""
 
 import csv
 from dataclasses import replace
@@ -23,7 +23,7 @@ SPLIT = Split("retrieval", tuple(replace(clip, captions=(f"Sound {n}.",)) for n,
 
 
 def knowing(much: float, seed: int = 0, split: Split = SPLIT) -> Similarity:
-    """Scores of a system that knows more or less of which clip is meant."""
+    """Return the scores of a system that finds the right clip more or less often."""
     scores = np.random.default_rng(seed).normal(size=(len(split.queries), len(split.clips))).astype(np.float32)
     scores += np.float32(much) * np.eye(*scores.shape, dtype=np.float32)
     return Similarity(split.queries, split.file_names, scores)
@@ -32,7 +32,7 @@ def knowing(much: float, seed: int = 0, split: Split = SPLIT) -> Similarity:
 def hand_in(
     folder: Path, author: str, *predictions: object, task: Task = TASK, splits=None, answered="", **said
 ) -> Path:
-    """Write a team's package into the folder `in`: a system for each prediction, which is the same for every set."""
+    """Write a team's package into the folder `in`, with a system for each prediction, the same one for every set."""
     splits = splits or {"retrieval": SPLIT}
     runs = []
     for number, prediction in enumerate(predictions):
@@ -67,7 +67,7 @@ def entry(label: str, prediction: Similarity | None = None, package: str = "", *
 
 
 def ranked(*entries: ScoredSystem, task: Task = TASK, split: Split = SPLIT):
-    """Rank systems, those of one package together."""
+    """Rank systems, grouped by their packages."""
     packages: dict[str, tuple[ScoredSystem, ...]] = {}
     for system in entries:
         packages[system.package] = (*packages.get(system.package, ()), system)

@@ -1,4 +1,4 @@
-"""Sounds that must not be trained on, searched for in lists of training data."""
+"""Find excluded sounds in lists of training data."""
 
 import pytest
 
@@ -14,19 +14,21 @@ def test_excluded_sounds_are_found(team_file, tmp_path):
     lists = [tmp_path / "clotho.csv", tmp_path / "links.txt"]
     findings = excluded.training_sounds(task, lists, tmp_path / "excluded.csv")
     assert [str(finding).replace(f"{tmp_path}/", "") for finding in findings] == [
-        "clotho.csv:2: warning: Freesound's 17 must not be trained on (excluded.csv); leave it out and train again",
-        "links.txt:1: warning: Freesound's 400 must not be trained on (excluded.csv); leave it out and train again",
+        "clotho.csv:2: warning: the system must not be trained on Freesound's sound 17, which is in excluded.csv; "
+        "remove the sound and train again",
+        "links.txt:1: warning: the system must not be trained on Freesound's sound 400, which is in excluded.csv; "
+        "remove the sound and train again",
     ]
-    with pytest.raises(BadRequest, match="holds no Freesound ids in links and lines"):
+    with pytest.raises(BadRequest, match="must have Freesound ids; found none in links and lines"):
         excluded.training_sounds(task, lists, team_file)
-    with pytest.raises(BadRequest, match="dcase2022-6b excludes no sounds"):
+    with pytest.raises(BadRequest, match="dcase2022-6b has no known list of excluded sounds"):
         excluded.training_sounds(tasks.read("dcase2022-6b"), lists, tmp_path / "excluded.csv")
     with pytest.raises(BadRequest, match=r"nowhere\.csv: no such file"):
         excluded.training_sounds(task, [tmp_path / "nowhere.csv"], tmp_path / "excluded.csv")
 
 
 def test_the_list_of_2025_and_clotho(shared):
-    """Of Clotho's own development sounds three stand in it; the words `Not found`, in both, are no sound."""
+    """Three of Clotho's own development sounds are in the list. The words `Not found`, in both files, are no id."""
     listed = shared / "dcase2025_task6" / "dcase2025_task6_excluded_freesound_ids.csv"
     lists = [
         shared / "clotho" / f"clotho_metadata_{split}.csv" for split in ("development", "validation", "evaluation")

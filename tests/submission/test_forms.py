@@ -1,4 +1,4 @@
-"""The forms of captions and of the matrix, written and checked; what holds for all three, and hostile files."""
+"""Output files of the forms captions and matrix, tests that all three forms share, and hostile files."""
 
 import csv
 import io
@@ -67,10 +67,10 @@ def test_captions_round_trip(tmp_path):
         assert first.startswith(f"file_name{separator}caption_predicted".encode() + line_end)
         rows = read_csv(path, separator)
         assert rows[1:] == [list(row) for row in zip(NAMES, CAPTIONS, strict=True)]
-        again = predictions.read_captions(path)  # as the score is taken
+        again = predictions.read_captions(path)  # with the reader that scoring uses
         assert (again.file_names, again.captions) == (NAMES, CAPTIONS)
         assert outputs.validate(TASKS[form], path, SPLIT) == []
-        outputs.write(TASKS[form], shuffled, SPLIT, path)  # the order is that of the split
+        outputs.write(TASKS[form], shuffled, SPLIT, path)  # the file has the order of the split
         assert path.read_bytes() == first
 
 
@@ -82,7 +82,7 @@ def test_captions_of_other_clips_are_left_out(tmp_path):
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 def test_a_matrix_reads_back_equal(kind, tmp_path):
-    """Bit for bit, also the smallest and greatest numbers, negative zero, and equal scores as equal ones."""
+    """All bits are equal, also of the smallest and largest numbers, negative zero, and equal scores."""
     limits = np.finfo(kind)
     scores = np.random.default_rng(1).normal(size=(5, 12)).astype(kind)
     scores[0, :6] = limits.tiny, limits.max, limits.min, -0.0, limits.smallest_subnormal, 1 / 3
@@ -112,12 +112,12 @@ def test_the_names_of_clotho_byte_for_byte(form, shared, tmp_path):
             )
             written = [row[0] for row in read_csv(tmp_path / "out.csv", TASKS[form].separator.value)[1:]]
             split = dataset[name]
-        else:  # as many queries as it takes for every name to be among the ten best once
+        else:  # enough queries that every name is among the ten best once
             clips = tuple(replace(clip, captions=clips[i - i % 10].captions[:1]) for i, clip in enumerate(clips))
             split, order = Split(name, clips), np.arange(len(clips))
             scores = np.zeros((len(split.queries), len(clips)), dtype=np.float32)
             scores[order // 10, order] = 2 - order / len(clips)
-            if form == "matrix":  # ten queries will do
+            if form == "matrix":  # ten queries are enough
                 queries, scores = split.queries[:10], scores[:10]
                 split = Split(name, tuple(replace(clip, captions=()) for clip in clips), None, queries)
             outputs.write(TASKS[form], Similarity(split.queries, split.file_names, scores), split, tmp_path / "out.csv")
@@ -137,11 +137,11 @@ REFUSED = {
     ),
     "an empty caption": (
         predictions.Captions(NAMES, (" ", *CAPTIONS[1:])),
-        "OUT:2: caption_predicted: error: is empty; write a caption",
+        "OUT:2: caption_predicted: error: must not be empty; write a caption",
     ),
     "two lines": (
         predictions.Captions(NAMES, ("A dog\nbarks.", *CAPTIONS[1:])),
-        r"OUT:2: caption_predicted: error: must be one line; found 'A dog\\nbarks.': take the line break out",
+        r"OUT:2: caption_predicted: error: must be one line; found 'A dog\\nbarks.': remove the line break",
     ),
 }
 
@@ -160,11 +160,11 @@ def test_captions_that_are_not_valid_are_not_written(prediction, message, tmp_pa
         (Similarity(QUERIES[1:], NAMES, SCORES.scores[1:]), "RUN: error: query 'A dog barks.' is missing"),
         (
             Similarity(QUERIES, NAMES[1:], SCORES.scores[:, 1:]),
-            "OUT:1: error: no column scores ' leading.wav'; add one",
+            "OUT:1: error: no column has the scores of ' leading.wav'; add one",
         ),
         (
             Similarity(QUERIES, (*NAMES, "x.wav"), np.zeros((5, 13))),
-            "OUT:1: column 14: error: 'x.wav' is no clip of test",
+            "OUT:1: column 14: error: 'x.wav' is not a clip of test",
         ),
         (
             Similarity(QUERIES, NAMES, SCORES.scores * np.float32(np.inf)),
@@ -212,12 +212,12 @@ MUTATIONS = {
     "tabs": (
         "captions",
         as_csv(CAPTION_ROWS, "\t"),
-        ":1: warning: columns are separated by tabs, which is accepted; dcase2023-6a is written with commas",
+        ":1: warning: columns should be separated by commas in dcase2023-6a; found tabs, which are accepted, too",
     ),
     "commas": (
         "tabs",
         VALID["captions"],
-        ":1: warning: columns are separated by commas, which is accepted; dcase2022-6a is written with tabs",
+        ":1: warning: columns should be separated by tabs in dcase2022-6a; found commas, which are accepted, too",
     ),
     "semicolons": (
         "captions",
@@ -233,12 +233,12 @@ MUTATIONS = {
     "no header": (
         "captions",
         without("captions", 1),
-        HEADER + " leading.wav," + CAPTIONS[0].replace("\t", r"\t") + "; put the header line before this one",
+        HEADER + " leading.wav," + CAPTIONS[0].replace("\t", r"\t") + "; add the header line above this line",
     ),
     "an index": (
         "captions",
         columns("captions", lambda row: ["0", *row]),
-        HEADER + "0,file_name,caption_predicted; leave the first column out, which only counts the rows",
+        HEADER + "0,file_name,caption_predicted; remove the first column, which only numbers the rows",
     ),
     "empty file": ("captions", "", HEADER + "nothing"),
     "header only": (
@@ -249,85 +249,85 @@ MUTATIONS = {
     "clip missing": (
         "captions",
         without("captions", 4),
-        ": file_name: error: no row gives a caption to 'cours d&#39;eau.wav'; add one",
+        ": file_name: error: no row has a caption for 'cours d&#39;eau.wav'; add one",
     ),
     "clip repeated": (
         "captions",
         as_csv([*CAPTION_ROWS, CAPTION_ROWS[3]]),
-        ":14: file_name: error: captions a clip that line 4 captions already: 'cours d&#39;eau.wav'; keep one row a "
-        "clip",
+        ":14: file_name: error: must not repeat a clip; 'cours d&#39;eau.wav' is in line 4 already: keep one of the "
+        "rows",
     ),
     "clip unknown": (
         "captions",
         as_csv([*CAPTION_ROWS, ["x.wav", "More."]]),
-        ":14: file_name: error: 'x.wav' is no clip of test",
+        ":14: file_name: error: 'x.wav' is not a clip of test",
     ),
     "name stripped": (
         "captions",
         cell("captions", 2, 0, "leading.wav"),
-        f":2: file_name: error: 'leading.wav' is no clip of test; there is ' leading.wav', {VERBATIM}",
+        f":2: file_name: error: 'leading.wav' is not a clip of test; there is ' leading.wav', {VERBATIM}",
     ),
     "name unescaped": (
         "captions",
         cell("captions", 4, 0, "cours d'eau.wav"),
-        f":4: file_name: error: \"cours d'eau.wav\" is no clip of test; there is 'cours d&#39;eau.wav', {VERBATIM}",
+        f":4: file_name: error: \"cours d'eau.wav\" is not a clip of test; there is 'cours d&#39;eau.wav', {VERBATIM}",
     ),
     "name in capitals": (
         "captions",
         cell("captions", 12, 0, "10.WAV"),
-        f":12: file_name: error: '10.WAV' is no clip of test; there is '10.wav', {VERBATIM}",
+        f":12: file_name: error: '10.WAV' is not a clip of test; there is '10.wav', {VERBATIM}",
     ),
     "path": (
         "captions",
         cell("captions", 12, 0, "/data/test/10.wav"),
-        f":12: file_name: error: '/data/test/10.wav' is no clip of test; there is '10.wav', {VERBATIM}",
+        f":12: file_name: error: '/data/test/10.wav' is not a clip of test; there is '10.wav', {VERBATIM}",
     ),
     "caption empty": (
         "captions",
         cell("captions", 3, 1, ""),
-        ":3: caption_predicted: error: is empty; write a caption",
+        ":3: caption_predicted: error: must not be empty; write a caption",
     ),
     "caption blank": (
         "captions",
         cell("captions", 3, 1, " \t"),
-        ":3: caption_predicted: error: is empty; write a caption",
+        ":3: caption_predicted: error: must not be empty; write a caption",
     ),
     "caption without a word": (
         "captions",
         cell("captions", 3, 1, "..."),
-        ":3: caption_predicted: warning: has no word, and scores 0; found '...'",
+        ":3: caption_predicted: warning: should have a word; found '...', which scores 0",
     ),
     "special token in a caption": (
         "captions",
         cell("captions", 3, 1, "a dog <eos>"),
-        ":3: caption_predicted: warning: should be plain words; found the special token '<eos>': leave such tokens out "
+        ":3: caption_predicted: warning: should be plain words; found the special token '<eos>': remove such tokens "
         "when decoding",
     ),
     "markup in a caption": (
         "captions",
         cell("captions", 3, 1, "<a href='x'>dog</a>"),
-        ":3: caption_predicted: warning: should be plain words; found the markup \"<a href='x'>\": take it out",
+        ":3: caption_predicted: warning: should be plain words; found the markup \"<a href='x'>\": remove it",
     ),
     "caption too long": (
         "captions",
         cell("captions", 3, 1, "dog " * 501 + "bark"),
         ":3: caption_predicted: warning: should have at most 500 words and 3000 characters; found 502 words and 2008 "
-        "characters: what is beyond is not read",
+        "characters: the rest is not read",
     ),
     "line feed in a caption": (
         "captions",
         cell("captions", 3, 1, "A dog\nbarks"),
-        r":3: caption_predicted: error: must be one line; found 'A dog\nbarks': take the line break out",
+        r":3: caption_predicted: error: must be one line; found 'A dog\nbarks': remove the line break",
     ),
     "line feed after a caption": (
         "captions",
         cell("captions", 3, 1, "A dog\n"),
-        r":3: caption_predicted: error: must be one line; found 'A dog\n': take the line break out",
+        r":3: caption_predicted: error: must be one line; found 'A dog\n': remove the line break",
     ),
     "CR in a caption": (
         "captions",
         cell("captions", 3, 1, "A dog, CR, barks").replace(" CR, ", "\r"),
-        r":3: caption_predicted: error: must be one line; found 'A dog,\rbarks': take the line break out",
+        r":3: caption_predicted: error: must be one line; found 'A dog,\rbarks': remove the line break",
     ),
     "three cells": (
         "captions",
@@ -362,12 +362,12 @@ MUTATIONS = {
     "CR alone": (
         "captions",
         VALID["captions"].replace("\n", "\r"),
-        ":1: error: must end in LF or CRLF; found CR alone: save with other line ends",
+        ":1: error: lines must end in LF or CRLF; found CR without LF: save the file with other line ends",
     ),
     "one CR alone": (
         "captions",
         VALID["captions"].replace("\nCapital", "\rCapital"),
-        ":5: error: must end in LF or CRLF; found CR alone: save with other line ends",
+        ":5: error: lines must end in LF or CRLF; found CR without LF: save the file with other line ends",
     ),
     "blank line": (
         "captions",
@@ -380,7 +380,7 @@ MUTATIONS = {
         ":14: error: is not valid CSV (unexpected end of data); quote a cell that holds a comma or a quote, and double "
         "its quotes",
     ),
-    # top-k: test_outputs.py has the others
+    # top-k; test_outputs.py has more
     "2022's header": (
         "top-k",
         VALID["top-k"].replace("fname", "file_name"),
@@ -398,44 +398,44 @@ MUTATIONS = {
     "matrix with semicolons": (
         "matrix",
         as_csv([[c.replace(",", "") for c in row] for row in MATRIX_ROWS], ";"),
-        None,  # a long line, looked at below
+        None,  # the message is long; the test below has it
     ),
     "clip without a column": (
         "matrix",
         columns("matrix", lambda row: row[:-1]),
-        ":1: error: no column scores '11.wav'; add one",
+        ":1: error: no column has the scores of '11.wav'; add one",
     ),
     "column of no clip": (
         "matrix",
         as_csv([[*row, "x.wav" if row[0] == "index" else "0.5"] for row in MATRIX_ROWS]),
-        ":1: column 14: error: 'x.wav' is no clip of test",
+        ":1: column 14: error: 'x.wav' is not a clip of test",
     ),
     "column twice": (
         "matrix",
         columns("matrix", lambda row: [*row, row[3]]),
-        ":1: column 14: error: 'cours d&#39;eau.wav' is column 4 already; keep one column a clip",
+        ":1: column 14: error: must not repeat a clip; 'cours d&#39;eau.wav' is column 4 already: keep one of the two",
     ),
     "column stripped": (
         "matrix",
         cell("matrix", 1, 1, "leading.wav"),
-        f":1: column 2: error: 'leading.wav' is no clip of test; there is ' leading.wav', {VERBATIM}",
+        f":1: column 2: error: 'leading.wav' is not a clip of test; there is ' leading.wav', {VERBATIM}",
     ),
     "column of a path": (
         "matrix",
         cell("matrix", 1, 12, "test/11.wav"),
-        f":1: column 13: error: 'test/11.wav' is no clip of test; there is '11.wav', {VERBATIM}",
+        f":1: column 13: error: 'test/11.wav' is not a clip of test; there is '11.wav', {VERBATIM}",
     ),
     "query missing": ("matrix", without("matrix", 4), ": index: error: no row answers 'Café noise.'; add one"),
     "query twice": (
         "matrix",
         as_csv([*MATRIX_ROWS, MATRIX_ROWS[2]]),
-        ":7: index: error: answers a query that line 3 answers already: 'Rain falls, then stops.'; keep one row "
-        "a query",
+        ":7: index: error: must not repeat a query; 'Rain falls, then stops.' is in line 3 already: keep one of the "
+        "rows",
     ),
     "query in lower case": (
         "matrix",
         cell("matrix", 2, 0, "a dog barks."),
-        ":2: index: error: 'a dog barks.' is no query of test; there is 'A dog barks.', and queries are compared "
+        ":2: index: error: 'a dog barks.' is not a query of test; there is 'A dog barks.', and queries are compared "
         "verbatim",
     ),
     "a score less": (
@@ -452,7 +452,7 @@ MUTATIONS = {
     "constant row": (
         "matrix",
         as_csv([*MATRIX_ROWS[:2], [QUERIES[1], *["0.5"] * 12], *MATRIX_ROWS[3:]]),
-        ":3: warning: gives every clip the same score, which ranks none; is the model trained?",
+        ":3: warning: all clips have the same score, so they have no order; is the model trained?",
     ),
 }
 
@@ -470,7 +470,10 @@ def test_one_mutation_gives_one_finding(form, content, message, tmp_path):
     assert content not in (VALID[form], VALID[form].encode())
     (finding,) = said(form, content, tmp_path)
     if message is None:
-        assert finding == "out.csv:1: error: columns must be separated by commas, not semicolons; save it so"
+        assert (
+            finding
+            == "out.csv:1: error: columns must be separated by commas; found semicolons: save the file with commas"
+        )
     else:
         assert finding == f"out.csv{message}"
 
@@ -509,7 +512,7 @@ def test_official_numbers(name, count, split, message, tmp_path):
 def test_a_number_that_is_not_verified_only_warns(tmp_path):
     (finding,) = said("top-k", VALID["top-k"], tmp_path, "")
     assert finding == "out.csv: caption: warning: must answer 1000 (retrieval) queries; found 5"
-    assert said("matrix", VALID["matrix"], tmp_path, "") == []  # 2025's is not known at all
+    assert said("matrix", VALID["matrix"], tmp_path, "") == []  # the number of 2025 is not known
 
 
 @pytest.mark.parametrize(
@@ -518,7 +521,7 @@ def test_a_number_that_is_not_verified_only_warns(tmp_path):
         (
             "captions",
             cell("captions", 12, 0, "test/10.wav"),
-            ":12: file_name: error: must be a file's name, not a path; found 'test/10.wav'",
+            ":12: file_name: error: must be a file name, not a path; found 'test/10.wav'",
         ),
         (
             "captions",
@@ -528,17 +531,17 @@ def test_a_number_that_is_not_verified_only_warns(tmp_path):
         (
             "top-k",
             cell("top-k", 2, 3, "C:\\clotho\\10.wav"),
-            r":2: fname_3: error: must be a file's name, not a path; found 'C:\\clotho\\10.wav'",
+            r":2: fname_3: error: must be a file name, not a path; found 'C:\\clotho\\10.wav'",
         ),
         (
             "top-k",
             cell("top-k", 2, 10, TOP.file_names[0][0]),
-            f":2: fname_10: error: {TOP.file_names[0][0]!r} stands in fname_1 already; give distinct clips",
+            f":2: fname_10: error: {TOP.file_names[0][0]!r} is in fname_1 already; give different clips",
         ),
         (
             "matrix",
             cell("matrix", 1, 12, "test/11.wav"),
-            ":1: column 13: error: must be a file's name, not a path; found 'test/11.wav'",
+            ":1: column 13: error: must be a file name, not a path; found 'test/11.wav'",
         ),
         (
             "matrix",
@@ -569,9 +572,9 @@ HOSTILE = {
     "a great cell": (lambda file: file.write(b'index,a.wav\n"' + b"x" * 120_000_000 + b'",1\n'), "is not valid CSV"),
     "a million empty rows": (
         lambda file: file.write(b"index,a.wav\n" + b"x\n" * 2_000_000),
-        "must have a line for each of 5 queries; found 2000001",
+        "must have one line for each of 5 queries; found 2000001",
     ),
-    "blank lines": (lambda file: file.write(b"\n" * 5_000_000), "must have a line for each of 5 queries"),
+    "blank lines": (lambda file: file.write(b"\n" * 5_000_000), "must have one line for each of 5 queries"),
     "open quotes": (lambda file: file.write(b'index,a.wav\n"' + b'""' * 3_000_000), "is not valid CSV"),
     "bytes": (lambda file: file.write(np.random.default_rng(0).bytes(10_000_000)), "must be text; found a NUL byte"),
 }
@@ -579,7 +582,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize(("make", "message"), HOSTILE.values(), ids=HOSTILE)
 def test_hostile_files_are_found_fast_and_in_bounded_memory(make, message, tmp_path):
-    """In a process of its own that may take 2 GB of memory; a file that needs more would end it."""
+    """The check runs in a separate process with 2 GB of memory. A file that needs more ends the process."""
     with (tmp_path / "out.csv").open("wb") as file:
         make(file)
     code = (
@@ -612,7 +615,7 @@ def test_clips_that_all_differ_alike_are_one_finding(form, tmp_path):
     place = "2: file_name" if form == "captions" else "1: column 2"
     assert finding == (
         f"out.csv:{place}: error: all 12 names differ from the data's only in their extension: .mp3 where the data "
-        "have .wav; write the names so"
+        "have .wav; write the names as in the data"
     )
 
 
@@ -639,7 +642,7 @@ EDITS = st.tuples(
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(EDITS)
 def test_random_edits_never_break_the_check(tmp_path, edits):
-    """Never an exception, never a changed file, and never a clean verdict for answers that are not the same."""
+    """No edit leads to an exception, a changed file, or a valid verdict for changed answers."""
     form, changes, with_data = edits
     raw = VALID[form].encode()
     for where, cut, text in changes:

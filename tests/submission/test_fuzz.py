@@ -1,7 +1,8 @@
-"""Random edits of valid packages and predictions: never a traceback, never a changed file, never another's verdict.
+"""Random edits of valid packages and predictions lead to no traceback, no changed file and no wrong verdict.
 
-A package that passes has the answers that it had; a prediction that is scored has the score of what a plain reader
-reads. `make test` tries 2000, `make fuzz` as many as FUZZ says: three packages to each prediction.
+An edited package that is valid has the same answers as before. An edited prediction that is scored has the score that a
+plain reader gives. `make test` tries 2000 edits and `make fuzz` the number in FUZZ, with three packages for each
+prediction.
 """
 
 import csv
@@ -42,7 +43,7 @@ CUTS = st.tuples(
         st.sampled_from([b"\xef\xbb\xbf", b"\n\n", b"  ", b"PK\x03\x04", b"PK\x05\x06", b"!!python/object:os.system"]),
     ),
 )
-REWRITTEN = {  # what spreadsheets, editors and scripts make of a text
+REWRITTEN = {  # changes that spreadsheets, editors and scripts make to a text
     "CRLF": lambda text: text.replace("\n", "\r\n"),
     "CR": lambda text: text.replace("\n", "\r"),
     "BOM": lambda text: "\ufeff" + text,
@@ -58,7 +59,7 @@ REWRITTEN = {  # what spreadsheets, editors and scripts make of a text
     "blank lines": lambda text: text.replace("\n", "\n\n"),
     "an index": lambda text: "\n".join(f"{number},{line}" for number, line in enumerate(text.split("\n"))),
 }
-LINES = {  # of line i and j
+LINES = {  # changes of the lines i and j
     "gone": lambda rows, i, j: rows[:i] + rows[i + 1 :],
     "twice": lambda rows, i, j: [*rows[: i + 1], *rows[i:]],
     "elsewhere": lambda rows, i, j: [*rows[:j], rows[i], *rows[j:]],
@@ -84,7 +85,7 @@ def edited(raw: bytes, edit) -> bytes:
     return raw[:at] + text + raw[at + cut :]
 
 
-@cache  # no fixture: hypothesis would show all of it with every failure
+@cache  # not a fixture, because hypothesis would print all of it with every failure
 def packaged(name: str):
     with tempfile.TemporaryDirectory() as folder:
         return made.packaged(name, Path(folder))
@@ -120,13 +121,13 @@ def test_random_edits(name, kind, edits):
 
 
 def unchanged(task, files, splits, system, kind) -> None:
-    """A system that passes is read by the scorer as a plain reader reads it, and answers all that is asked, once."""
+    """If a system is valid, scoring reads the same answers as a plain reader, and each query or clip has one answer."""
     index = system.label[-1]
     for split, path in system.outputs.items():
         folder = f"{task.package.folder.value.format(label=system.label)}/"
         name = task.sets[split].file.value.format(author="Wu", institute="Mila", index=index)
         content = path.read_bytes()
-        assert content == files[folder + name]  # of a zip that was edited, too: the answers are what they were
+        assert content == files[folder + name]  # also from an edited zip: the answers have not changed
         text = content.decode("utf-8-sig")
         separator = "\t" if "\t" in text.splitlines()[0] else ","
         header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row]
@@ -144,7 +145,7 @@ def unchanged(task, files, splits, system, kind) -> None:
                 assert read.file_names == tuple(header[1:])
                 assert read.scores.tolist() == [[float(cell) for cell in row[1:]] for row in rows]
         assert sorted(row[0] for row in rows) == sorted(asked)
-    said = system.metadata.get("submission", {})  # where the year's template was not seen, a misspelt key only warns
+    said = system.metadata.get("submission", {})  # a misspelt key is only a warning if the template is not known
     assert said.get("label", system.label) == system.label
     if kind == "metadata" and index == "1":
         (said,) = (files[inner] for inner in files if inner.endswith("_1_metadata.yaml"))
@@ -154,7 +155,7 @@ def unchanged(task, files, splits, system, kind) -> None:
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize("rewriting", REWRITTEN)
 def test_what_editors_do_never_changes_a_score(name, rewriting, tmp_path):
-    """A text that was written otherwise passes only where it says the same."""
+    """A changed text is valid only if its content is the same."""
     task, files, splits = packaged(name)
     split = next(iter(task.sets))
     named = task.sets[split].file.value.format(author="Wu", institute="Mila", index=1)
@@ -184,7 +185,7 @@ SPLIT = replace(
     SPLIT,
     clips=tuple(replace(clip, captions=(f"Sound {n} is heard.", "It rains.")) for n, clip in enumerate(SPLIT.clips)),
 )
-MEMORY = 2**24  # bytes of an array; what is asked takes a ten-thousandth of it, and as much may be more
+MEMORY = 2**24  # maximum bytes of an array; the expected arrays need a ten-thousandth of it
 METRICS = ("rouge_l", "bleu_1")
 
 
@@ -201,7 +202,7 @@ def table(*rows) -> bytes:
 
 @cache
 def prediction_files() -> dict[str, dict[str, bytes]]:
-    """A prediction of each kind, as its one file or, of an npz, as the files in it."""
+    """Return a prediction of each kind: the content of its file, or of the files in an npz."""
     matrix = similarity()
     best = matrix.top(5)
     captions = [(name, f"Sound {n} is heard") for n, name in enumerate(SPLIT.file_names)]
@@ -231,9 +232,9 @@ def prediction_files() -> dict[str, dict[str, bytes]]:
 
 
 def plainly_read(kind: str, path: Path) -> object:
-    """Read a prediction with Python's and numpy's own readers, as if nothing could be wrong with it."""
+    """Read a prediction with the readers of Python and numpy, without any check."""
     if kind == "npz":
-        with zipfile.ZipFile(path) as file:  # numpy's own reader refuses one with bytes before it
+        with zipfile.ZipFile(path) as file:  # numpy refuses an npz with other bytes before it
             arrays = {
                 name: np.load(io.BytesIO(file.read(f"{name}.npy"))) for name in ("queries", "file_names", "scores")
             }
@@ -254,7 +255,7 @@ def plainly_read(kind: str, path: Path) -> object:
 
 
 def score(kind: str, prediction: object) -> dict[str, object]:
-    """The figures of a prediction; captions are cut into words without Java."""
+    """Return the scores of a prediction. Captions are tokenised without Java."""
     if kind == "captions":
         with ExitStack() as stack:
             plain = {
@@ -271,7 +272,7 @@ def score(kind: str, prediction: object) -> dict[str, object]:
 
 
 def bounded(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """Read an array of an npz, which may not take more memory than a prediction can need."""
+    """Read an array of an npz, with a limit on its memory."""
     assert npz.read_header(archive, name).bytes <= MEMORY
     return ARRAY(archive, name)
 
@@ -288,7 +289,7 @@ ARRAY = npz.read_array
     st.booleans(),
 )
 def test_random_edits_of_a_prediction(kind, edits, which, method, whole):
-    """`whole` edits an npz as it is; else the files in it, so that their checksums hold."""
+    """`whole` edits the npz itself; otherwise the files in it are edited, so that their checksums are right."""
     files = dict(prediction_files()[kind])
     if kind != "npz" or not whole:
         target = sorted(files)[which % len(files)]
@@ -326,7 +327,7 @@ def test_random_edits_of_a_prediction(kind, edits, which, method, whole):
 
 
 def test_a_prediction_that_was_not_edited_is_scored(tmp_path):
-    """Else the edits might all be refused for another reason."""
+    """Without edits, nothing is refused; otherwise the edits might all be refused for another reason."""
     for kind, files in prediction_files().items():
         path = tmp_path / ("p.npz" if kind == "npz" else "p.csv")
         with zipfile.ZipFile(tmp_path / "p.npz", "w") as file:

@@ -1,4 +1,4 @@
-"""The leaderboard: what ranks, what is written, and what no submission can do to either."""
+"""The leaderboard: its ranks and its files, which no hostile submission can damage."""
 
 import csv
 import io
@@ -31,7 +31,7 @@ def read(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_folder_of_packages(tmp_path):
-    """Ranks and figures are those of the systems scored one by one; the same folder gives the same bytes."""
+    """The ranks and scores equal those of systems scored one by one; the same folder gives the same bytes."""
     systems = {
         "Wu_Mila_task6b_1": knowing(1, 0),
         "Wu_Mila_task6b_2": knowing(4, 1),
@@ -40,7 +40,7 @@ def test_a_folder_of_packages(tmp_path):
     }
     hand_in(tmp_path, "Wu", *list(systems.values())[:2], loss_function="<b>InfoNCE</b>")
     hand_in(tmp_path, "Xu", systems["Xu_Mila_task6b_1"])
-    with zipfile.ZipFile(hand_in(tmp_path, "Li", systems["Li_Mila_task6b_1"])) as file:  # a folder does as well
+    with zipfile.ZipFile(hand_in(tmp_path, "Li", systems["Li_Mila_task6b_1"])) as file:  # a package may be a folder
         file.extractall(tmp_path / "in" / "Li_unpacked")
     (tmp_path / "in" / "Li_Mila_task6b.zip").unlink()
     board = run(TASK, tmp_path / "in", {"retrieval": SPLIT}, tmp_path / "out")
@@ -68,7 +68,7 @@ def test_a_folder_of_packages(tmp_path):
     assert "&lt;b&gt;InfoNCE&lt;/b&gt;" in pages.html(board)
     assert "<b>InfoNCE</b>" not in pages.html(board)
 
-    for ranking in (board.teams, board.systems):  # neighbours are compared as `evaluation compare` does
+    for ranking in (board.teams, board.systems):  # `evaluation compare` gives the same results
         labels = [e.label for _, e in ranking.rows]
         p = []
         for difference, upper, lower in zip(ranking.neighbours, labels, labels[1:], strict=False):
@@ -83,13 +83,13 @@ def test_a_folder_of_packages(tmp_path):
 
     first = read(tmp_path / "out")
     (tmp_path / "out" / "findings.txt").write_text("of another time")
-    run(TASK, tmp_path / "in", {"retrieval": SPLIT}, tmp_path / "out")  # in place of the board of before
+    run(TASK, tmp_path / "in", {"retrieval": SPLIT}, tmp_path / "out")  # replaces the earlier leaderboard
     assert read(tmp_path / "out") == first
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES)
 
 
 def test_ties_share_a_rank():
-    """One rank for all, in the order of their labels; the next rank counts them."""
+    """Equal systems share a rank, in the order of their labels; the next rank counts all of them."""
     board = ranked(
         entry("B_x_task6b_1", knowing(9)),
         entry("A_x_task6b_1", knowing(9)),
@@ -141,8 +141,8 @@ def test_less_is_better_of_some_metrics():
         entries.append(replace(entry(label), score=score))
     board = ranked(*entries, task=task)
     assert [e.label[0] for _, e in board.systems.rows] == ["B", "A"]
-    assert "less is better" in str(board)
-    assert board.systems.neighbours == ()  # the median has no values of single queries
+    assert "lower is better" in str(board)
+    assert board.systems.neighbours == ()  # a median has no values for single queries
 
 
 def test_a_label_in_two_packages_is_nobodys():
@@ -153,17 +153,17 @@ def test_a_label_in_two_packages_is_nobodys():
     )
     assert [e.label for _, e in board.systems.rows] == ["B_x_task6b_1"]
     assert board.errors == 2
-    assert "one.zip/A_x_task6b_1: error: stands in two.zip too" in board.findings_text()
+    assert "one.zip/A_x_task6b_1: error: must be in one package only; found it in two.zip, too" in board.findings_text()
 
 
 def test_published_baseline_is_shown_only_on_its_own_set():
     on_evaluation, on_retrieval = (fact.value for fact in TASK.baselines)
     board = ranked(entry("A_x_task6b_1"))
-    assert board.published == ()  # 24 clips are not the set of 1000, whose name they have
+    assert board.published == ()  # the split has the name of the official set, but 24 clips and not 1000
     here = replace(board, published=(on_retrieval,))
     (line,) = {" ".join(line.split()) for line in str(here).splitlines() if "organisers (published)" in line}
     assert line == "– organisers (published) baseline 0.061 0.026 0.102 0.176"
-    assert "The organisers' baseline is shown with its published figures for this set" in str(here)
+    assert "The organisers' baseline is shown with its published results for this set" in str(here)
     assert re.search(r"organisers \(published\), not ranked.*baseline", pages.html(here), re.DOTALL)
     rows = [row for row in csv.DictReader(io.StringIO(here.csv())) if row["table"] == "published"]
     assert [row["team"] for row in rows] == ["organisers (published)"] * 4
@@ -195,11 +195,11 @@ def test_the_baseline_stands_beside_real_clotho(shared):
     for name in ("dcase2022-6b", "dcase2023-6b", "dcase2025-6"):
         facts = [fact.value for fact in tasks.read(name).baselines if fact.value.measured_on(split)]
         assert facts
-        assert all("mAP@16" not in one.metrics for one in facts)  # which is of the annotation of 2025
+        assert all("mAP@16" not in one.metrics for one in facts)  # mAP@16 needs the annotation of 2025
 
 
 def test_a_rehearsal_with_relevance(tmp_path):
-    """Another split stands for the set; where it has a relevance, that is the truth."""
+    """Another split replaces the set; if it has a relevance, that is the ground truth."""
     clips = tuple(replace(clip, captions=(f"One {n}.", f"Two {n}.")) for n, clip in enumerate(CLIPS))
     relevance = {f"One {n}.": frozenset(SPLIT.file_names[n : n + 2]) for n in range(20)}
     split = Split("evaluation", clips, relevance)
@@ -210,7 +210,7 @@ def test_a_rehearsal_with_relevance(tmp_path):
     [(_, found)] = board.systems.rows
     assert found.score.metrics == retrieval.evaluate(split, scores.top(10), metrics=TASK.metrics.value).metrics
     assert len(found.score.items.names) == 20
-    assert "for which the split evaluation stands" in str(board)
+    assert "which the split evaluation replaces in this rehearsal" in str(board)
     assert board.published == ()
 
 
@@ -225,7 +225,7 @@ def test_a_matrix(tmp_path):
 
 
 def test_another_metric_ranks_if_the_first_is_not_available(tmp_path):
-    """Without SPICE's parser the task's next metric ranks, and the board says so before anything else."""
+    """Without SPICE's parser the task's next metric ranks, and the leaderboard begins with a warning."""
     task = tasks.read("dcase2024-6")
     facts = task.metrics.model_copy(update={"value": ("spider", "rouge_l", "bleu_1")})
     task = task.model_copy(update={"metrics": facts, "interval": None})
@@ -239,7 +239,7 @@ def test_another_metric_ranks_if_the_first_is_not_available(tmp_path):
     assert [e.label for _, e in board.systems.rows] == ["Wu_Mila_task6_1", "Wu_Mila_task6_2", "Xu_Mila_task6_1"]
     assert (board.ranked, board.metric, board.metrics) == ("test", "rouge_l", ["rouge_l", "bleu_1"])
     assert board.systems.rows[0][1].value("rouge_l") == pytest.approx(1)
-    assert "THIS IS NOT THE TASK'S RANKING: it ranks by spider" in str(board).split("\n\n")[1]
+    assert "THIS IS NOT THE TASK'S RANKING: the task ranks by spider" in str(board).split("\n\n")[1]
     assert 'role="alert"' in pages.html(board)
     assert "not available" in str(board)
     assert len(board.systems.neighbours) == 2
@@ -261,15 +261,15 @@ def test_no_valid_system(tmp_path):
     ("make", "splits", "message"),
     [
         ((), {"retrieval": SPLIT}, "in: no such folder; give one that holds packages"),
-        (("in/",), {"retrieval": SPLIT}, "in: holds no package; give a folder of zips"),
-        (("in/", "in/notes.txt"), {"retrieval": SPLIT}, "in: holds no package; give a folder of zips"),
-        (("in/", "in/A/", "in/A/1.wav", "in/B/"), {"retrieval": SPLIT}, "in: holds no package; give a folder of zips"),
-        (("in/", "in/config.yaml", "in/scores/", "in/scores/s.csv"), {"retrieval": SPLIT}, "in: is a run folder; its"),
-        (("in/", "in/A/", "out/"), {}, "asks for retrieval; one must have captions or relevance: found none"),
-        (("in/", "in/A/"), {"retrieval": made.split("retrieval", 9, 3)}, "must have captions or relevance: found"),
-        (("in/", "in/A/", "out"), {"retrieval": SPLIT}, "out: must be a folder or not there"),
-        (("in/", "in/A/", "out/", "out/findings.txt"), {"retrieval": SPLIT}, "out: holds 'findings.txt', and is no"),
-        (("in/", "in/A/", "out/", "out/leaderboard.json", "out/my.tex"), {"retrieval": SPLIT}, "out: holds 'my.tex'"),
+        (("in/",), {"retrieval": SPLIT}, "in: must contain packages; found none: give a folder of zips"),
+        (("in/", "in/notes.txt"), {"retrieval": SPLIT}, "in: must contain packages; found none"),
+        (("in/", "in/A/", "in/A/1.wav", "in/B/"), {"retrieval": SPLIT}, "in: must contain packages; found none"),
+        (("in/", "in/config.yaml", "in/scores/", "in/scores/s.csv"), {"retrieval": SPLIT}, "found a run folder: give"),
+        (("in/", "in/A/", "out/"), {}, "must have captions or relevance for the set retrieval; found none of these"),
+        (("in/", "in/A/"), {"retrieval": made.split("retrieval", 9, 3)}, "found retrieval without them: give another"),
+        (("in/", "in/A/", "out"), {"retrieval": SPLIT}, "out: must be a folder, or not exist yet; found a file"),
+        (("in/", "in/A/", "out/", "out/findings.txt"), {"retrieval": SPLIT}, "found 'findings.txt': give another"),
+        (("in/", "in/A/", "out/", "out/leaderboard.json", "out/my.tex"), {"retrieval": SPLIT}, "found 'my.tex': give"),
     ],
 )  # fmt: skip
 def test_bad_requests(make, splits, message, tmp_path):
@@ -283,7 +283,7 @@ def test_bad_requests(make, splits, message, tmp_path):
 
 
 def test_leftover_files_are_ignored_with_a_note(tmp_path, capsys):
-    """In the folder of packages and in the board's, from which Finder and Explorer were never asked to stay away."""
+    """Both in the folder of packages and in the output folder, where Finder and Explorer may leave files."""
     hand_in(tmp_path, "Wu", knowing(1))
     for name in (".DS_Store", "Thumbs.db", "__MACOSX/", ".leaderboard.json.77.part", ".x.zip.part/", ".hidden"):
         for folder in (tmp_path / "in", tmp_path / "out"):
@@ -302,7 +302,7 @@ def test_leftover_files_are_ignored_with_a_note(tmp_path, capsys):
     ]
     assert [str(finding) for finding in board.findings] == notes
     assert capsys.readouterr().err.splitlines() == [f"{tmp_path}/out/{note}" for note in notes]
-    run(TASK, tmp_path / "in", {"retrieval": SPLIT}, tmp_path / "out")  # as often as one likes
+    run(TASK, tmp_path / "in", {"retrieval": SPLIT}, tmp_path / "out")  # and once more
 
 
 def test_a_truth_that_does_not_hold_is_no_packages_fault(tmp_path):

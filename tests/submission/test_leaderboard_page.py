@@ -1,4 +1,4 @@
-"""The page of the leaderboard: nothing of a submission is markup, and the plots show what the tables say."""
+"""The page of the leaderboard: no text of a submission becomes markup, and the plots show the tables' values."""
 
 import base64
 import hashlib
@@ -21,7 +21,7 @@ ATTRIBUTES |= {"font-size", "font-family", "font-style", "font-weight"}
 
 
 class Page(html.parser.HTMLParser):
-    """What a browser makes of a page: elements well nested, what tags and attributes there are, and the texts."""
+    """A page as a browser reads it: its tags, attributes and texts. The elements must be nested correctly."""
 
     def __init__(self, page: str):
         super().__init__()
@@ -85,7 +85,7 @@ def test_the_page_can_be_read_aloud():
 
 
 def test_a_plot_shows_the_interval_of_each_system():
-    """The ends of the lines, in the plot's own units, are those of the intervals."""
+    """The lines end where the intervals end, in the units of the plot."""
     board = ranked(*(entry(f"A{n}_x_task6b_1", knowing(n / 2, n)) for n in range(9)))
     [axes] = pages.figure(board, board.systems).axes
     low, high = axes.get_xlim()
@@ -109,7 +109,7 @@ def test_the_same_board_gives_the_same_page():
 
 
 def test_no_style_that_the_policy_blocks():
-    """The policy lets one style sheet through, and so no plot has styles of its own."""
+    """The policy allows a single style sheet, so no plot has its own styles."""
     page = pages.html(ranked(entry("A_x_task6b_1")))
     assert page.count("<style") == 1
     assert " style=" not in page

@@ -31,7 +31,7 @@ def write_csv(path: Path, rows) -> None:
 
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch) -> Path:
-    """A data folder without sound, some run folders and some output files, in the working directory."""
+    """Make a data folder without audio, run folders and output files in the working directory."""
     monkeypatch.chdir(tmp_path)
     captions = list(zip(NAMES, QUERIES, strict=True))
     write_csv(Path("data/captions_evaluation.csv"), [["file_name", "caption_1"], *captions])
@@ -66,7 +66,7 @@ def place(tmp_path, monkeypatch) -> Path:
 
 
 def call(*arguments: str) -> int:
-    """As the shell does; an exception other than argparse's exit would be a traceback."""
+    """Run a command as the shell does. Any exception but argparse's exit would be a traceback."""
     try:
         return cli.command(parser(), arguments)
     except SystemExit as stop:
@@ -74,7 +74,7 @@ def call(*arguments: str) -> int:
 
 
 MADE = "run/submission/Wu_Mila_task6b.zip"
-NOTES = "run/scores/evaluation.json: note: is not there: the metadata say no results; make it: python -m evaluation"
+NOTES = "run/scores/evaluation.json: note: is missing, so the metadata have no results; make it: python -m evaluation"
 DONE = [
     (["tasks"], "dcase2022-6b  Language-based audio retrieval  top-k     mAP@10\n", ""),
     (
@@ -88,8 +88,8 @@ DONE = [
         "\n    abbreviation: required, 10 characters at most – Use maximum 10 characters.\n",
         "",
     ),
-    (["new", "--task", "dcase2022-6b", "--out", "our/team.yaml"], "our/team.yaml: fill it in, then: python -m", ""),
-    (["package", "run", *REHEARSAL], f"{MADE}: 1 system, valid for dcase2022-6b\na rehearsal: evaluation is", NOTES),
+    (["new", "--task", "dcase2022-6b", "--out", "our/team.yaml"], "our/team.yaml: written; fill it in, then run: ", ""),
+    (["package", "run", *REHEARSAL], f"{MADE}: 1 system, valid for dcase2022-6b\nThis is a rehearsal: ", NOTES),
     (["package", "run", *REHEARSAL, "--out", "deep/er.zip"], "deep/er.zip: 1 system, valid for dcase2022-6b\n", NOTES),
     (["validate", "good.csv", *ANSWERS], "good.csv: valid for dcase2022-6b\n", ""),
     (["validate", "bom.csv", *ANSWERS], "bom.csv: valid for", "bom.csv:1: warning: starts with a BOM; save it as"),
@@ -109,7 +109,8 @@ DOES_NOT_HOLD = [
     (
         ["validate", "one wrong.csv", *ANSWERS],
         "one wrong.csv: not valid for dcase2022-6b, 1 error\n",
-        "one wrong.csv:13: file_name_10: error: 'leading.wav' is no clip of evaluation; there is ' leading.wav', and "
+        "one wrong.csv:13: file_name_10: error: 'leading.wav' is not a clip of evaluation; there is ' leading.wav', "
+        "and "
         "names are compared verbatim\n",
     ),
     (
@@ -132,29 +133,29 @@ DOES_NOT_HOLD = [
     (
         ["package", "broken", *REHEARSAL],
         "",
-        "broken/predictions/evaluation.npz: error: must hold queries, file_names and scores as `systems predict` "
+        "broken/predictions/evaluation.npz: error: must have queries, file_names and scores as `systems predict` "
         "writes them (File is not a zip file)\n",
     ),
     (
         ["package", "nothing", *REHEARSAL],
         "",
-        "nothing/predictions/evaluation.npz: error: is not there, and dcase2022-6b wants it; make it: python -m "
-        "systems predict nothing --data data --split evaluation; or, of a system of your own, by "
-        "predictions.Similarity(…).save, or evaluation.csv, a CSV of each query and its best clips\n",
+        "nothing/predictions/evaluation.npz: error: is missing, and dcase2022-6b needs it; make it: python -m "
+        "systems predict nothing --data data --split evaluation; for a system of your own, use "
+        "predictions.Similarity(…).save, or write evaluation.csv, a CSV of each query and its best clips\n",
     ),
     (
         ["package", "run", *REHEARSAL, "--task", "dcase2023-6a"],
         "",
-        "run/predictions/evaluation.csv: error: is not there: dcase2023-6a takes captions, and evaluation.npz holds a "
-        "retriever's similarities; give a captioner's run, or, where the system is both: python -m systems predict run "
-        "--data data --split evaluation --as captioning\n",
+        "run/predictions/evaluation.csv: error: is missing: dcase2023-6a needs captions, and evaluation.npz has a "
+        "retriever's similarities; give the run of a captioner, or, if the system does both tasks: python -m systems "
+        "predict run --data data --split evaluation --as captioning\n",
     ),
     (
         ["package", "said", *REHEARSAL],
         "",
-        "said/predictions/evaluation.npz: error: is not there: dcase2022-6b takes similarities, and evaluation.csv "
-        "holds a captioner's captions; give a retriever's run, or, where the system is both: python -m systems predict "
-        "said --data data --split evaluation --as retrieval\n",
+        "said/predictions/evaluation.npz: error: is missing: dcase2022-6b needs similarities, and evaluation.csv "
+        "has a captioner's captions; give the run of a retriever, or, if the system does both tasks: python -m systems "
+        "predict said --data data --split evaluation --as retrieval\n",
     ),
     (
         ["package", "run", *REHEARSAL, "--data", "bad"],
@@ -177,41 +178,44 @@ WRONG_REQUEST = [
     (["valdiate"], "error: argument VERB: invalid choice: 'valdiate'"),
     (["validate", "good.csv"], "error: the following arguments are required: --task"),
     (["package", "run"], "error: the following arguments are required: --task, --team, --data"),
-    (["package", *["run"] * 5, *REHEARSAL], "error: dcase2022-6b takes 1 to 4 systems; 5 runs were given"),
+    (["package", *["run"] * 5, *REHEARSAL], "error: dcase2022-6b accepts 1 to 4 systems; found 5 runs: give 4 at most"),
     (
         ["package", "run", *REHEARSAL[:6]],
-        "error: data: has no retrieval, which dcase2022-6b asks for; for a rehearsal give --split",
+        "error: data: must have the sets of dcase2022-6b; found no retrieval; for a rehearsal, give --split evaluation",
     ),
     (["package", "run", *REHEARSAL, "--team", "no.yaml"], "error: no.yaml: no such file"),
-    (["package", "run", *REHEARSAL, "--out", "good.csv"], "error: good.csv: must end in .zip; give another name"),
-    (["package", "run", *REHEARSAL, "--out", "my.zip"], "error: my.zip: is there already, and no package of dcase2022"),
-    (["package", "absent", *REHEARSAL], "error: absent: no such run folder; train one: python -m systems train"),
-    (["package", "folder", *REHEARSAL], "error: folder: is no run folder, and has no predictions/; give what `systems"),
+    (["package", "run", *REHEARSAL, "--out", "good.csv"], "error: good.csv: the package's name must end in .zip; "),
+    (["package", "run", *REHEARSAL, "--out", "my.zip"], "error: my.zip: already exists, and is not a readable package"),
+    (["package", "absent", *REHEARSAL], "error: absent: no such run folder; train a system: python -m systems train"),
+    (
+        ["package", "folder", *REHEARSAL],
+        "error: folder: must be a run folder, or have a folder predictions/; found neither",
+    ),
     (
         ["package", "data", *REHEARSAL],
-        "error: data: is no run folder, and has no predictions/; give what `systems train",
+        "error: data: must be a run folder, or have a folder predictions/; found neither: give the",
     ),
     (
         ["leaderboard", "data", *ANSWERS[:2], "--truth", "data", "--split", "evaluation"],
-        "error: data: holds no package",
+        "error: data: must contain packages; found none: give a folder of zips",
     ),
-    (["package", "run", *REHEARSAL, "--excluded", "x"], "error: nothing is known of the training data; give lists"),
-    (["validate", "good.csv", *ANSWERS[:2], "--json", "good.csv"], "error: --json good.csv: must end in .json; give"),
-    (["new", "--task", "dcase2022-6b"], "error: team.yaml is there already; give another name"),
-    (["validate", "run", *ANSWERS], "error: data: has none of dcase2022-6b's sets (retrieval); for a rehearsal give"),
+    (["package", "run", *REHEARSAL, "--excluded", "x"], "error: --excluded needs lists of the training data; give"),
+    (["validate", "good.csv", *ANSWERS[:2], "--json", "good.csv"], "error: --json good.csv: the file's name must end"),
+    (["new", "--task", "dcase2022-6b"], "error: team.yaml already exists; give another name with --out"),
+    (["validate", "run", *ANSWERS], "error: data: must have a set of dcase2022-6b (retrieval); found none of them;"),
     (
         ["validate", "good.csv", *REHEARSAL[:4], "--training", "x"],
-        "error: --training is compared with the task's list of",
+        "error: --training needs the task's list of excluded sounds",
     ),
-    (["validate", "good.csv", *ANSWERS[:2], "--excluded", "x"], "error: nothing is known of the training data; give"),
+    (["validate", "good.csv", *ANSWERS[:2], "--excluded", "x"], "error: --excluded needs lists of the training data;"),
     (["validate", "good.csv", *ANSWERS[:2], "--split", "tset"], "error: unknown split 'tset'; did you mean 'test'?"),
     (["tasks", "dcase2022-6B"], "error: unknown task 'dcase2022-6B'; did you mean 'dcase2022-6b'? there are: "),
     (["validate", "good.csv", *ANSWERS, "--task", "x"], "error: unknown task 'x'; there are: "),
     (["validate", "absent.csv", *ANSWERS], "error: absent.csv: no such file; give an output file of dcase2022-6b"),
     (["validate", "good.csv", *ANSWERS, "--data", "nowhere"], "error: nowhere: no such folder; give a folder in"),
     (["validate", "good.csv", *ANSWERS, "--split", "evaluatoin"], "error: unknown split 'evaluatoin'; did you mean"),
-    (["package", "run", *REHEARSAL, "--data", "small"], "error: dcase2022-6b wants 10 clips for a query; evaluation"),
-    (["package", "run", *REHEARSAL, "--out", "run/folder"], "error: run/folder: must end in .zip; give another name"),
+    (["package", "run", *REHEARSAL, "--data", "small"], "error: dcase2022-6b asks for 10 clips for each query; eval"),
+    (["package", "run", *REHEARSAL, "--out", "run/folder"], "error: run/folder: the package's name must end in .zip"),
 ]
 
 
@@ -239,17 +243,17 @@ def test_what_is_made_is_valid_and_reads_back(capsys):
 
 
 def test_packages_of_two_years_with_one_name(capsys):
-    """The second does not take the place of the first, and is told apart from it."""
+    """The second does not replace the first, and the check recognises its task."""
     assert call("package", "said", *REHEARSAL, "--task", "dcase2022-6a") == 0
     made = Path("said/submission/Wu_Mila_task6a.zip")
     before = made.read_bytes()
     capsys.readouterr()
     assert call("package", "said", *REHEARSAL, "--task", "dcase2023-6a") == 2
     assert capsys.readouterr().err == (
-        f"error: {made}: is there already, a package of dcase2022-6a; give dcase2023-6a's another name by --out\n"
+        f"error: {made}: already exists, and is a package of dcase2022-6a; give another name with --out\n"
     )
     assert made.read_bytes() == before
-    assert call("package", "said", *REHEARSAL, "--task", "dcase2022-6a") == 0  # its own is made anew
+    assert call("package", "said", *REHEARSAL, "--task", "dcase2022-6a") == 0  # a package of the same task is replaced
     assert made.read_bytes() == before
     with zipfile.ZipFile(made) as file:
         file.extractall("out")
@@ -259,8 +263,8 @@ def test_packages_of_two_years_with_one_name(capsys):
         call("validate", path, *ANSWERS, "--split", "evaluation", "--task", "dcase2023-6a")
         (line,) = [line for line in capsys.readouterr().err.splitlines() if "2022-6a" in line]
         assert line == (
-            f"{path}: warning: was written for dcase2022-6a, as the metadata's first line says; is --task dcase2022-6a "
-            "meant?"
+            f"{path}: warning: was written for dcase2022-6a, by the first line of the metadata; did you mean --task "
+            "dcase2022-6a?"
         )
 
 
@@ -280,7 +284,7 @@ def test_without_data_the_official_numbers_count(capsys):
 
 @pytest.mark.parametrize("name", tasks.names())
 def test_blind_sets_from_a_run_to_a_valid_package(name, capsys):
-    """Folders of sound alone, and for retrievers their queries."""
+    """The data folder has only audio, and the queries of retrieval tasks."""
     task = tasks.read(name)
     write_csv(Path("blind/captions_development.csv"), [["file_name", "caption_1"], [NAMES[0], "It rains."]])
     for split in task.sets:
@@ -317,7 +321,7 @@ def test_a_captioner_that_leaves_a_clip_out(capsys):
 
 
 def blind_sets(*sets: str) -> None:
-    """A data folder that has these sets of twelve sounds, and no other split."""
+    """Make a data folder with these sets of twelve sounds, and no other split."""
     for name in sets:
         Path("blind", name).mkdir(parents=True)
         for clip in NAMES:
@@ -327,12 +331,12 @@ def blind_sets(*sets: str) -> None:
 
 
 def test_a_folder_with_the_tasks_own_set_alone(capsys):
-    """A file whose name says no set is checked against it; no split is asked for that the task does not need."""
+    """A file whose name gives no set is checked against the only one. Other splits need not be there."""
     blind_sets("retrieval")
     assert call("validate", "good.csv", "--task", "dcase2022-6b", "--data", "blind") == 0
     assert capsys.readouterr().out == "good.csv: valid for dcase2022-6b\n"
     assert call("validate", "one wrong.csv", "--task", "dcase2022-6b", "--data", "blind") == 1
-    assert "is no clip of retrieval" in capsys.readouterr().err
+    assert "is not a clip of retrieval" in capsys.readouterr().err
 
 
 def test_a_folder_with_two_sets_that_may_be_meant(capsys):
@@ -340,8 +344,8 @@ def test_a_folder_with_two_sets_that_may_be_meant(capsys):
     captions = "said/predictions/evaluation.csv"
     assert call("validate", captions, "--task", "dcase2023-6a", "--data", "blind") == 2
     assert capsys.readouterr().err == (
-        f"error: {captions}: must be named as an output of dcase2023-6a, or be given with --split test or --split "
-        "analysis: blind has these sets\n"
+        f"error: {captions}: must have the name of a dcase2023-6a output, because blind has the sets test and "
+        "analysis; rename it, or give --split test or --split analysis\n"
     )
     assert call("validate", captions, "--task", "dcase2023-6a", "--data", "blind", "--split", "test") == 0
     assert call("validate", "good.csv", "--task", "dcase2022-6b", "--data", "blind") == 2
@@ -349,7 +353,7 @@ def test_a_folder_with_two_sets_that_may_be_meant(capsys):
 
 
 def test_a_csv_of_best_clips_is_packaged(capsys):
-    """As a retrieval team's own prediction, for the tasks that take best clips."""
+    """A retrieval team can write its own prediction, for tasks that ask for the best clips."""
     rows = list(csv.reader(Path("good.csv").read_text(encoding="utf-8").splitlines()))
     run = Path("best/predictions/evaluation.csv")
     write_csv(run, [[*rows[0], "one more"], *([*row, row[-2]] for row in rows[1:])])
@@ -363,15 +367,15 @@ def test_a_csv_of_best_clips_is_packaged(capsys):
 
     assert call("package", "best", *REHEARSAL, "--task", "dcase2025-6") == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"{run}: error: must have a score of every query for every clip, which dcase2025-6 takes; found the best clips "
-        "of each query alone: give predictions/SPLIT.npz, or a CSV whose header names the clips"
+        f"{run}: error: must have a score of every query for every clip, because dcase2025-6 asks for all of them; "
+        "found only the best clips of each query: give predictions/SPLIT.npz, or a CSV whose header names the clips"
     )
     write_csv(run, [rows[0][:10], *(row[:10] for row in rows[1:])])
     assert call("package", "best", *REHEARSAL) == 1
-    assert f"{run}:2: error: must have 10 clips, best first; found 9\n" in capsys.readouterr().err
+    assert f"{run}:2: error: must have 10 clips, best first; found 9: add the missing ones\n" in capsys.readouterr().err
     write_csv(run, [rows[0], *([row[0], row[1], *row[1:-1]] for row in rows[1:])])
     assert call("package", "best", *REHEARSAL) == 1
-    assert "stands in file_name_1 already; give distinct clips" in capsys.readouterr().err
+    assert "is in file_name_1 already; give different clips" in capsys.readouterr().err
 
 
 def test_a_csv_of_scores_is_packaged(capsys):
@@ -385,7 +389,7 @@ def test_a_csv_of_scores_is_packaged(capsys):
 
 
 def test_validate_imports_little():
-    """What it takes to answer within a second, which `make bench` measures."""
+    """The answer within a second, which `make bench` measures, depends on it."""
     code = (
         "import sys; from submission.__main__ import parser; from evaluation.cli import command; "
         f"command(parser(), {['validate', 'good.csv', *ANSWERS, '--split', 'evaluation']}); print(*sys.modules)"
@@ -424,7 +428,7 @@ def test_every_task_is_readable_in_a_terminal(name, capsys, monkeypatch):
     assert call("tasks", name) == 0
     said = capsys.readouterr().out
     words = [line for line in said.splitlines() if len(line) > 80]
-    assert all(len(line.split()) <= 2 for line in words)  # a file's name or an address that is longer than the line
+    assert all(len(line.split()) <= 2 for line in words)  # a file name or an address may be longer than the line
     for path, fact in tasks.read(name).facts():
         assert f"\n{path}\n" in said
         assert fact.source.split()[0] in said

@@ -1,4 +1,4 @@
-"""Metadata files read and checked; hostile files."""
+"""Metadata files are read and checked, also hostile ones."""
 
 import os
 import re
@@ -103,17 +103,18 @@ def said(name: str, content: str | bytes, folder: Path) -> list[str]:
 
 
 def without(name: str, start: str, end: str) -> str:
-    """A valid file without what stands from one text to before another."""
+    """Return a valid file without the part from one text up to another."""
     head, _, rest = VALID[name].partition(start)
     return head + end + rest.partition(end)[2]
 
 
-AUTHORS = "one author must be the corresponding one; found none: add 'corresponding: true' to one of them"
-LABEL = "m.yaml:4: submission.label: error: must read {author}_{institute}_task6a_{index}, the index 1 to 4; found "
+AUTHORS = "must have a corresponding author; found none: add 'corresponding: true' to one author"
+LABEL = "m.yaml:4: submission.label: error: must have the form {author}_{institute}_task6a_{index} with an index from "
+LABEL += "1 to 4; found "
 FIELD = "m.yaml:%d: system.description.%s: error: "
 LENGTH = FIELD[:15] + "external_datasets.1."
 
-# what to replace by what (a text), or the whole file (a function's), and what is said
+# the task; the text to replace and its replacement, or the whole file; and the message
 MUTATIONS = {
     # the label
     "label in lower case": (
@@ -129,7 +130,7 @@ MUTATIONS = {
     "label of five parts": (
         A,
         ("inr_task6a", "in_ria_task6a"),
-        LABEL + "'gontier_in_ria_task6a_1': it has 5 parts joined by '_', not 4: no part may hold a '_'",
+        LABEL + "'gontier_in_ria_task6a_1': it has 5 parts joined by '_', not 4: no part may contain '_'",
     ),
     "index of 5": (A, ("task6a_1", "task6a_5"), LABEL + "'gontier_inr_task6a_5': the index '5' must be 1 to 4"),
     "index of 01": (
@@ -140,14 +141,14 @@ MUTATIONS = {
     "label with a path": (
         A,
         ("gontier_inr", "gontier_../x"),
-        LABEL + "'gontier_../x_task6a_1': it must not hold a '/'",
+        LABEL + "'gontier_../x_task6a_1': it must not contain '/'",
     ),
     "label of another author": (
         A,
         ("gontier_inr", "kadlcik_inr"),
-        "m.yaml:4: submission.label: warning: names the author 'kadlcik'; the corresponding author is 'Gontier'",
+        "m.yaml:4: submission.label: warning: should name the corresponding author, 'Gontier'; found 'kadlcik'",
     ),
-    # what is there and what is not
+    # missing, empty, unknown and misplaced keys
     "no abbreviation": (
         A,
         ("  abbreviation: Baseline   # Use maximum 10 characters.\n", ""),
@@ -156,7 +157,8 @@ MUTATIONS = {
     "no optimizer": (
         B,
         ("    optimizer: adamw\n", ""),
-        "m.yaml:33: system.description.optimizer: error: is missing; add it (!!null where it does not apply): such as "
+        "m.yaml:33: system.description.optimizer: error: is missing; add it, or write !!null if it does not apply: "
+        "such as "
         "adamw",
     ),
     "no system": (A, without(A, "system:", "results:"), "m.yaml: system: error: is missing; add it"),
@@ -180,17 +182,20 @@ MUTATIONS = {
     "name empty": (
         A,
         ("name: DCASE baseline system", "name:"),
-        "m.yaml:7: submission.name: error: is empty; fill it in: used in the results tables when space permits",
+        "m.yaml:7: submission.name: error: must not be empty; fill it in: used in the results tables when space "
+        "permits",
     ),
     "name blank": (
         A,
         ("name: DCASE baseline system", "name: ' '"),
-        "m.yaml:7: submission.name: error: is empty; fill it in: used in the results tables when space permits",
+        "m.yaml:7: submission.name: error: must not be empty; fill it in: used in the results tables when space "
+        "permits",
     ),
     "parameters null": (
         A,
         ("140000000", "!!null"),
-        "m.yaml:50: system.complexity.total_parameters: error: is empty; fill it in: of all subsystems and embedding "
+        "m.yaml:50: system.complexity.total_parameters: error: must not be empty; fill it in: of all subsystems and "
+        "embedding "
         "extractors; do not use comma for thousands-separator",
     ),
     "training data empty": (
@@ -198,14 +203,15 @@ MUTATIONS = {
         without(B, "  training_datasets:", "  validation_datasets:").replace(
             "  validation", "  training_datasets: []\n  validation"
         ),
-        "m.yaml:51: system.training_datasets: error: is empty; fill it in: List of datasets used for training the "
+        "m.yaml:51: system.training_datasets: error: must not be empty; fill it in: List of datasets used for training "
+        "the "
         "system.",
     ),
     "an empty text": (
         A,
         ("acoustic_features: VGGish", "acoustic_features: ''"),
-        "m.yaml:35: system.description.acoustic_features: warning: is an empty text; write !!null where it does not "
-        "apply",
+        "m.yaml:35: system.description.acoustic_features: warning: should not be an empty text; fill it in, or "
+        "write !!null if it does not apply",
     ),
     "misspelt": (
         A,
@@ -256,7 +262,7 @@ MUTATIONS = {
     "name twice": (
         A,
         ("  name: DCASE baseline system\n", "  name: One\n  name: Two\n"),
-        "m.yaml:8: submission.name: error: stands in line 7 already; keep one of them",
+        "m.yaml:8: submission.name: error: must not be repeated; it is in line 7 already: keep one of the two",
     ),
     "a number as key": (
         A,
@@ -268,27 +274,27 @@ MUTATIONS = {
     "1e-5": (
         A,
         ("1.0e-5", "1e-5"),
-        FIELD % (45, "learning_rate") + "must be a number; YAML reads 1e-5 as text: write 1.0e-5",
+        FIELD % (45, "learning_rate") + "must be a number; found 1e-5, which YAML reads as text: write 1.0e-5",
     ),
     "1.5e3": (
         A,
         ("1.0e-5", "1.5e3"),
-        FIELD % (45, "learning_rate") + "must be a number; YAML reads 1.5e3 as text: write 1.5e+3",
+        FIELD % (45, "learning_rate") + "must be a number; found 1.5e3, which YAML reads as text: write 1.5e+3",
     ),
     "a rate in quotes": (
         A,
         ("1.0e-5", "'0.001'"),
-        FIELD % (45, "learning_rate") + "must be a number, not text; found '0.001': write 0.001, without quotes",
+        FIELD % (45, "learning_rate") + "must be a number; found the text '0.001': write 0.001, without quotes",
     ),
     "none for a number": (
         A,
         ("gradient_clipping: 0", "gradient_clipping: none"),
-        FIELD % (46, "gradient_clipping") + "must be a number; found 'none': write !!null where it does not apply",
+        FIELD % (46, "gradient_clipping") + "must be a number; found 'none': write !!null if it does not apply",
     ),
     "a rate that is no number": (
         A,
         ("1.0e-5", "cosine schedule"),
-        FIELD % (45, "learning_rate") + "must be a number, not text; found 'cosine schedule'",
+        FIELD % (45, "learning_rate") + "must be a number; found the text 'cosine schedule'",
     ),
     "not a number": (
         A,
@@ -299,13 +305,13 @@ MUTATIONS = {
     "commas": (
         A,
         ("140000000", "140,000,000"),
-        "m.yaml:50: system.complexity.total_parameters: error: must be a whole number, not text; found '140,000,000': "
+        "m.yaml:50: system.complexity.total_parameters: error: must be a whole number; found the text '140,000,000': "
         "write 140000000",
     ),
     "millions": (
         B,
         ("140000000", "12.5 M"),
-        "m.yaml:50: system.complexity.total_parameters: error: must be a whole number, not text; found '12.5 M': write "
+        "m.yaml:50: system.complexity.total_parameters: error: must be a whole number; found the text '12.5 M': write "
         "12500000",
     ),
     "parameters with a point": (
@@ -345,47 +351,50 @@ MUTATIONS = {
     "a number for text": (
         A,
         ("Baseline ", "2023 "),
-        "m.yaml:10: submission.abbreviation: warning: is read as a number, and must be text; put it in quotes; found "
-        "2023",
+        "m.yaml:10: submission.abbreviation: warning: must be text; found 2023, which YAML reads as a number: "
+        "put it in quotes",
     ),
     "a rate in hertz": (
         A,
         ("16kHz", "44100"),
-        "m.yaml:34: system.description.input_sampling_rate: warning: is read as a number, and must be text; put it in "
-        "quotes; found 44100",
+        "m.yaml:34: system.description.input_sampling_rate: warning: must be text; found 44100, which YAML reads as a "
+        "number: put it in quotes",
     ),
     "no for text": (
         A,
         ("data_augmentation: !!null", "data_augmentation: No"),
-        "m.yaml:37: system.description.data_augmentation: warning: is read as yes or no, and must be text; put it in "
-        "quotes; found False",
+        "m.yaml:37: system.description.data_augmentation: warning: must be text; found False, which YAML reads as yes "
+        "or "
+        "no: put it in quotes",
     ),
     "a date for text": (
         A,
         ("DCASE baseline system", "2023-05-15"),
-        "m.yaml:7: submission.name: warning: is read as a date, and must be text; put it in quotes: '2023-05-15'",
+        "m.yaml:7: submission.name: warning: must be text; found 2023-05-15, which YAML reads as a date: put it in "
+        "quotes: '2023-05-15'",
     ),
     "augmentation as a list": (
         A,
         ("data_augmentation: !!null", "data_augmentation:\n      - mixup\n      - pitch shifting"),
-        FIELD % (37, "data_augmentation") + "must be text, not a list; join them by commas: 'mixup, pitch shifting'",
+        FIELD % (37, "data_augmentation")
+        + "must be text; found a list: join the entries with commas: 'mixup, pitch shifting'",
     ),
     "keys for text": (
         A,
         ("optimizer: adamw", "optimizer: {adamw: 1}"),
-        FIELD % (44, "optimizer") + "must be text; found keys and values; a text that holds ': ' must be in quotes",
+        FIELD % (44, "optimizer") + "must be text; found keys and values: put a text that contains ': ' in quotes",
     ),
     "one data set without its dash": (
         A,
         ("    - name: Clotho", "      name: Clotho"),
-        "m.yaml:51: system.external_datasets: error: must be a list; put '- ' before its first key, and indent the "
-        "others by 2 blanks more",
+        "m.yaml:51: system.external_datasets: error: must be a list; found keys and values: put '- ' before "
+        "the first key, and indent the others by 2 more blanks",
     ),
     "a text for a list": (
         A,
         without(A, "    - name: Clotho", "  source_code").replace("datasets:", "datasets: Clotho"),
-        "m.yaml:51: system.external_datasets: error: must be a list, each entry in a line that starts with '- '; found "
-        "'Clotho'",
+        "m.yaml:51: system.external_datasets: error: must be a list; found 'Clotho': write each entry in a line "
+        "that starts with '- '",
     ),
     "a text for keys": (
         A,
@@ -406,20 +415,20 @@ MUTATIONS = {
     "two corresponding authors": (
         A,
         ("romain.serizel@loria.fr\n", "romain.serizel@loria.fr\n      corresponding: true\n"),
-        "m.yaml:27: submission.authors.2.corresponding: error: only one author must be the corresponding one; found 2 "
+        "m.yaml:27: submission.authors.2.corresponding: error: must have only one corresponding author; found 2 "
         "(lines 18 and 27): keep one of them",
     ),
     "no e-mail address": (
         A,
         ("felix.gontier@inria.fr", "felix at inria.fr"),
-        "m.yaml:17: submission.authors.1.email: warning: is hardly an e-mail address; found 'felix at inria.fr'",
+        "m.yaml:17: submission.authors.1.email: warning: should be an e-mail address; found 'felix at inria.fr'",
     ),
     # results
     "per cent": (
         B,
         ("mAP@10: 0.07", "mAP@10: 35.23"),
-        "m.yaml:92: results.development_testing.mAP@10: warning: must be between 0 and 1; found 35.23; in per cent? "
-        "write 0.3523",
+        "m.yaml:92: results.development_testing.mAP@10: warning: must be between 0 and 1; found 35.23: if it is "
+        "in per cent, write 0.3523",
     ),
     "a negative result": (
         A,
@@ -429,14 +438,14 @@ MUTATIONS = {
     "a result that is text": (
         A,
         ("    spiderfl:", "    spiderfl: 27 %"),
-        "m.yaml:69: results.development_evaluation.spiderfl: error: must be a number, not text; found '27 %'",
+        "m.yaml:69: results.development_evaluation.spiderfl: error: must be a number; found the text '27 %'",
     ),
     # YAML
     "tabs": (
         A,
         ("    cider:\n    spice:", "\tcider:\n\tspice:"),
-        "m.yaml:66: error: is indented by a tab (and so is a line below); YAML wants spaces: replace each tab by "
-        "spaces, as many as the level",
+        "m.yaml:66: error: is indented by a tab (and so is a line below); YAML requires spaces: replace each tab by "
+        "spaces",
     ),
     "tab after the colon": (
         A,
@@ -446,44 +455,46 @@ MUTATIONS = {
     "colon in a value": (
         A,
         ("name: DCASE baseline", "name: DCASE: baseline"),
-        "m.yaml:7: error: the value holds ': '; put it in quotes",
+        "m.yaml:7: error: the value contains ': '; put it in quotes",
     ),
     "no colon": (
         A,
         ("word_embeddings: BART", "word_embeddings BART"),
-        "m.yaml:36: error: must be a key, a colon, a blank and a value, such as 'name: My system'",
+        "m.yaml:36: error: must be a key, a colon, a space and a value, such as 'name: My system'",
     ),
     "an open quote": (
         A,
         ("Nancy, France\n    - ", "'Nancy, France\n    - "),
-        "m.yaml:23: error: a quote is opened here and never closed; close it, or double a quote that is meant",
+        "m.yaml:23: error: a quotation mark is opened here and never closed; close it, or double it if it is "
+        "part of the text",
     ),
     "a quote within quotes": (
         A,
         ("DCASE baseline system", "'Felix's system'"),
-        "m.yaml:7: error: text goes on after the closing quote; put the whole in quotes, and double a quote in it",
+        "m.yaml:7: error: there is text after the closing quotation mark; put all of it in quotes, and double a mark "
+        "inside it",
     ),
     "an @": (A, ("name: DCASE", "name: @DCASE"), "m.yaml:7: error: a value must not start with '@'; put it in quotes"),
     "a star": (
         A,
         ("name: DCASE", "name: *DCASE"),
-        "m.yaml:7: error: a value that starts with '*' is an alias, and there is no such anchor; put it in quotes",
+        "m.yaml:7: error: a value that starts with '*' is an alias, but its anchor does not exist; put it in quotes",
     ),
     "deeper": (
         A,
         ("    optimizer", "     optimizer"),
-        "m.yaml:44: error: is indented deeper than line 43, which has its value already; indent both alike",
+        "m.yaml:44: error: is indented deeper than line 43, which already has a value; indent both lines equally",
     ),
     "less deep": (
         A,
         ("    optimizer", "   optimizer"),
-        "m.yaml:44: error: is indented by 3 blanks, unlike every line above; indent it by 0 or 2 or 4",
+        "m.yaml:44: error: is indented by 3 spaces, unlike every line above; indent it by 0 or 2 or 4",
     ),
     "an open bracket": (
         A,
         ("acoustic_features: VGGish", "acoustic_features: [VGGish"),
-        "m.yaml:35: error: what '[' opens here is not closed; close it by ], and put commas between its entries, or "
-        "put a text in quotes",
+        "m.yaml:35: error: the '[' here is never closed; add ']' and put commas between the entries, or put the text "
+        "in quotes",
     ),
     "two documents": (
         A,
@@ -493,8 +504,8 @@ MUTATIONS = {
     "an object": (
         A,
         ("DCASE baseline system", "!!python/object/apply:os.system ['touch hacked']"),
-        "m.yaml:7: submission.name: error: has the tag 'tag:yaml.org,2002:python/object/apply:os.system', which has no "
-        "meaning here; remove it",
+        "m.yaml:7: submission.name: error: must not have the tag 'tag:yaml.org,2002:python/object/apply:os.system'; "
+        "remove it",
     ),
     "BOM": (A, VALID[A].encode("utf-8-sig"), "m.yaml:1: warning: starts with a BOM; save it as plain UTF-8"),
     "UTF-16": (A, VALID[A].encode("utf-16"), "m.yaml: error: must be UTF-8; this is UTF-16: save it as UTF-8"),
@@ -506,7 +517,7 @@ MUTATIONS = {
     "NUL": (
         A,
         ("BART", "BA\0RT"),
-        "m.yaml:36: error: must be text; found a NUL byte: write the file anew, as UTF-8",
+        "m.yaml:36: error: must be text; found a NUL byte: save the file as UTF-8 text",
     ),
     "a control character": (
         A,
@@ -516,32 +527,32 @@ MUTATIONS = {
     "no character": (
         A,
         ("BART", r'"\UFFFFFFFF"'),
-        "m.yaml:36: error: holds an escape or a number that there is not; mend it",
+        "m.yaml:36: error: has an escape sequence or number that does not exist; correct it",
     ),
     "a line too many in a text": (
         A,
         ("name: DCASE baseline system", "name: DCASE\n     baseline\n   system: x"),
-        "m.yaml:9: error: is indented by 3 blanks, unlike every line above; indent it by 0 or 2 or 5",
+        "m.yaml:9: error: is indented by 3 spaces, unlike every line above; indent it by 0 or 2 or 5",
     ),
     "label with a control character": (
         A,
         ("gontier_inr_task6a_1", r'"gontier_i\0nr_task6a_1"'),
-        LABEL + r"'gontier_i\x00nr_task6a_1': it must not hold control characters, or blanks at its ends",
+        LABEL + r"'gontier_i\x00nr_task6a_1': it must not contain control characters, or start or end with a blank",
     ),
     "half a character": (
         A,
         ("BART", r'"BA\ud800RT"'),
-        "m.yaml:36: system.description.word_embeddings: error: holds half a character (a surrogate); write it out; "
-        r"found 'BA\ud800RT'",
+        "m.yaml:36: system.description.word_embeddings: error: must not contain half a character (a surrogate); "
+        r"found 'BA\ud800RT': write all of it",
     ),
     "a number without end": (
         A,
         ("140000000", "9" * 5000),
-        "m.yaml:50: system.complexity.total_parameters: error: is read as a number, and is none: "
-        f"'{'9' * 200}…'; correct it, or put it in quotes",
+        "m.yaml:50: system.complexity.total_parameters: error: must be a number, because YAML reads it as one; found "
+        f"'{'9' * 200}…': correct it, or put it in quotes",
     ),
-    "empty": (A, b"# nothing\n", "m.yaml: error: is empty; it must hold keys and values"),
-    "a list": (A, b"- a\n", "m.yaml:1: error: must hold keys and values, such as 'name: My system'"),
+    "empty": (A, b"# nothing\n", "m.yaml: error: must have keys and values; found nothing"),
+    "a list": (A, b"- a\n", "m.yaml:1: error: must have keys and values, such as 'name: My system'"),
 }
 
 
@@ -570,22 +581,22 @@ def test_one_mutation_gives_one_finding(name, change, message, tmp_path, monkeyp
 @pytest.mark.parametrize("name", VALID)
 @pytest.mark.parametrize("comment", ["  # Authors", ""], ids=["with comments", "without"])
 def test_the_template_as_published(name, comment, tmp_path):
-    """Whose `abbreviation` stands at column 0, and whose learning rate is text once that is mended."""
+    """Its `abbreviation` is at column 0; once that is corrected, its learning rate is a text."""
     published = VALID[name].replace("  abbreviation: Base", "abbreviation: Base", 1).replace("1.0e-5", "1e-5")
     if not comment:
         published = re.sub(r"(?m)^ *#.*\n|^\n| *#.*$", "", published)
     line = published.splitlines().index(next(row for row in published.splitlines() if row.startswith("abbreviation")))
     (found,) = said(name, published, tmp_path)
     assert found == (
-        f"m.yaml:{line + 1}: error: 'abbreviation' must be indented like the keys around it: put 2 blanks before it, "
-        f"as 'name' in line {7 if comment else 3} has; the official template has it wrong"
+        f"m.yaml:{line + 1}: error: 'abbreviation' must be indented like the keys around it: put 2 spaces before it, "
+        f"as before 'name' in line {7 if comment else 3}; the official template indents it wrongly"
     )
     (found,) = said(name, published.replace("\nabbreviation", "\n  abbreviation"), tmp_path)
-    assert found.endswith("learning_rate: error: must be a number; YAML reads 1e-5 as text: write 1.0e-5")
+    assert found.endswith("learning_rate: error: must be a number; found 1e-5, which YAML reads as text: write 1.0e-5")
 
 
 def test_a_template_repaired_by_moving_keys_to_the_top(tmp_path):
-    """What a team made of the published template in 2023: every one of its faults is named."""
+    """A team changed the published template in this way in 2023. There is a message about every fault."""
     authors = "authors:" + VALID[A].partition("  authors:")[2].partition("\nsystem:")[0].replace("\n  ", "\n")
     authors = authors.replace("loria.fr\n", "loria.fr\n    corresponding: true\n")
     authors = re.sub(" +department: .*\n", "", authors)
@@ -594,11 +605,12 @@ def test_a_template_repaired_by_moving_keys_to_the_top(tmp_path):
     assert sorted(re.sub(r"^m.yaml:\d+: ", "", found) for found in said(A, wild, tmp_path)) == [
         "abbreviation: error: belongs under submission; move it there, indented like the keys there",
         "abbreviation: error: must not have more than 10 characters; found 20: 'CarelessWhisperLarge'",
-        "authors.2.corresponding: error: only one author must be the corresponding one; found 2 (lines 55 and 63): "
+        "authors.2.corresponding: error: must have only one corresponding author; found 2 (lines 55 and 63): "
         "keep one of them",
         "authors: error: belongs under submission; move it there, indented like the keys there",
-        "submission.label: warning: names the author 'kadlcik'; the corresponding author is 'Gontier'",
-        "system.description.data_augmentation: error: must be text, not a list; join them by commas: 'mixup, noise'",
+        "submission.label: warning: should name the corresponding author, 'Gontier'; found 'kadlcik'",
+        "system.description.data_augmentation: error: must be text; found a list: join the entries with commas: "
+        "'mixup, noise'",
     ]
 
 
@@ -672,8 +684,8 @@ HOSTILE = {
     "10 GB": (None, "must not be larger than 262144 bytes"),
     "laughs": (LAUGHS, "must not hold more than 10000 values"),
     "merges": (MERGES, "must not hold more than 10000 values"),
-    "alias of itself": ("a: &a\n  b: *a\n", "which has no end"),
-    "merge of itself": ("a: &a\n  <<: *a\n", "which has no end"),
+    "alias of itself": ("a: &a\n  b: *a\n", "of a value that contains it"),
+    "merge of itself": ("a: &a\n  <<: *a\n", "of a value that contains it"),
     "chain of aliases": (CHAIN, "must not be nested more than 50 levels"),
     "deep lists": ("[" * 100_000, "must not be nested more than 50 levels"),
     "deep keys": ("{a: " * 50_000, "must not be nested more than 50 levels"),
@@ -685,21 +697,21 @@ HOSTILE = {
     "long": ("name: " + "x" * 250_000, "belongs under submission"),
     "long key": ("? " + "x" * 250_000, "unknown key 'xxx"),
     "long quotes": ("a: '" + "''" * 120_000, "never closed"),
-    "comments": ("#" * 250_000, "is empty"),
-    "blank lines": ("\n" * 250_000, "is empty"),
-    "base 60": ("a: 1" + ":1" * 120_000, "is read as a number, and is none"),
-    "hexadecimal": ("a: 0x" + "f" * 250_000, "is read as a number, and is none"),
+    "comments": ("#" * 250_000, "found nothing"),
+    "blank lines": ("\n" * 250_000, "found nothing"),
+    "base 60": ("a: 1" + ":1" * 120_000, "must be a number, because YAML reads it as one"),
+    "hexadecimal": ("a: 0x" + "f" * 250_000, "must be a number, because YAML reads it as one"),
     "tabs": ("a:\n" + "\tb: 1\n" * 40_000, "is indented by a tab"),
     "odd indentation": ("".join(" " * (n % 40) + "a: b\n" for n in range(8_000)), "must be indented|is indented"),
-    "odd steps": ("a:\n" + "  b: 1\n" * 4000 + " c: 1\n", "is indented by 1 blank,"),
+    "odd steps": ("a:\n" + "  b: 1\n" * 4000 + " c: 1\n", "is indented by 1 space,"),
     "dashes in a text": ("a: |\n  " + "- " * 120_000 + "\n b: 1\n", "must be|is in|is no"),
-    "tags": ("a: !!python/object/apply:os.system [touch hacked]\n", "which has no meaning"),
-    "directive": ("%TAG ! tag:x,2000:\n---\na: !b c\n", "which has no meaning"),
+    "tags": ("a: !!python/object/apply:os.system [touch hacked]\n", "must not have the tag"),
+    "directive": ("%TAG ! tag:x,2000:\n---\na: !b c\n", "must not have the tag"),
 }
 
 
 def test_hostile_files_are_found_fast_and_in_bounded_memory(tmp_path):
-    """In a process of its own that may take 1 GB of memory; a file that needs more would end it."""
+    """The check runs in a separate process with 1 GB of memory. A file that needs more ends the process."""
     for number, (content, _) in enumerate(HOSTILE.values()):
         with (tmp_path / f"{number}.yaml").open("wb") as file:
             if content is None:

@@ -1,4 +1,4 @@
-"""Metadata files written: they read back equal and valid."""
+"""Metadata files that the kit writes are valid, and are read back unchanged."""
 
 import re
 
@@ -59,7 +59,7 @@ FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
 
 def values_of(key: tasks.Key) -> st.SearchStrategy:
-    """Whatever a key can hold; what is optional may be absent."""
+    """Return a strategy for all values of a key. Optional keys may be absent."""
     if key.keys:
         needed = {
             name: values_of(below) for name, below in key.keys.items() if below.need != "optional" or below.metric
@@ -104,7 +104,7 @@ def test_a_file_without_values_says_what_to_fill_in(name, tmp_path):
     text = metadata_text.text(TASKS[name], {})
     assert max(map(len, text.splitlines())) <= 120
     found = said(name, text, tmp_path)
-    assert all(": error: is empty; fill it in" in line or AUTHORS in line for line in found)
+    assert all(": error: must not be empty; fill it in" in line or AUTHORS in line for line in found)
     assert len(found) == 11 + ("training_datasets" in text)
 
 
@@ -119,7 +119,7 @@ def test_valid_values_are_written_valid(tmp_path):
         assert "\n    - lastname: Gontier\n" in text
         assert "        # department:  # Optional\n" in text
     assert metadata.check(TASKS[B], documents.Document(values), "m.yaml") == []
-    values["submission"]["abbreviation"] = "y"  # text to PyYAML, true to others
+    values["submission"]["abbreviation"] = "y"  # PyYAML reads it as text, other readers as true
     assert '  abbreviation: "y"' in metadata_text.text(TASKS[B], values)
 
 
@@ -131,8 +131,8 @@ def test_valid_values_are_written_valid(tmp_path):
         ({"submission": {"authors": [{"mail": "x"}]}}, "submission.authors.1: unknown key 'mail'"),
         ({"submission": {"authors": "me"}}, "submission.authors: must be a list; found 'me'"),
         ({"submission": "x"}, "submission: must be keys and values; found 'x'"),
-        ({"submission": {"name": ["a"]}}, "submission.name: must be one value; found a list"),
-        ({"submission": {"name": "\ud800"}}, "submission.name: holds half a character"),
+        ({"submission": {"name": ["a"]}}, "submission.name: must be a single value; found a list"),
+        ({"submission": {"name": "\ud800"}}, "submission.name: must not contain half a character"),
     ],
 )
 def test_what_cannot_be_written(block, message):

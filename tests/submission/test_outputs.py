@@ -23,7 +23,7 @@ NAMES = (
 QUERIES = ("A dog barks.", "Rain falls, then stops.", "Café noise.", 'A man says "hi".', " Wind & <rain>")
 SPLIT = Split("evaluation", tuple(Clip(name, (QUERIES[i % 5],), Path(name)) for i, name in enumerate(NAMES)))
 HEADER = ["caption", *(f"file_name_{rank}" for rank in range(1, 11))]
-ROWS = [HEADER, *([query, *NAMES[:10]] for query in QUERIES)]  # the queries stand on lines 2 to 6
+ROWS = [HEADER, *([query, *NAMES[:10]] for query in QUERIES)]  # the queries are in lines 2 to 6
 
 
 def as_csv(rows, **dialect) -> str:
@@ -69,7 +69,7 @@ def test_nothing_to_say(content, tmp_path):
 
 
 WANTED = f"error: the header must be {','.join(HEADER)}; found"
-SLIPS = {  # one slip, one finding
+SLIPS = {  # every slip gives one finding
     # the header
     "other query column": (rows_with(1, 0, "query"), f":1: {WANTED} query,{','.join(HEADER[1:])}"),
     "2023's header": (
@@ -82,7 +82,7 @@ SLIPS = {  # one slip, one finding
     ),
     "a blank in the header": (
         rows_with(1, 0, "caption "),
-        f":1: {WANTED} caption ,{','.join(HEADER[1:])}; it is compared letter by letter",
+        f":1: {WANTED} caption ,{','.join(HEADER[1:])}; blanks, and upper and lower case, must agree",
     ),
     "separated by tabs": (
         as_csv(ROWS, delimiter="\t"),
@@ -94,37 +94,37 @@ SLIPS = {  # one slip, one finding
     ),
     "pandas' index": (
         as_csv([["" if number == 0 else number - 1, *row] for number, row in enumerate(ROWS)]),
-        f":1: {WANTED} ,{','.join(HEADER)}; leave the first column out, which only counts the rows",
+        f":1: {WANTED} ,{','.join(HEADER)}; remove the first column, which only numbers the rows",
     ),
     "empty": ("", f":1: {WANTED} nothing"),
     # the queries
     "row missing": (as_csv(ROWS[:2] + ROWS[3:]), ": caption: error: no row answers 'Rain falls, then stops.'; add one"),
     "row repeated": (
         rows_and(ROWS[2]),
-        ":7: caption: error: answers a query that line 3 answers already: 'Rain falls, then stops.'; "
-        "keep one row a query",
+        ":7: caption: error: must not repeat a query; 'Rain falls, then stops.' is in line 3 already: keep one "
+        "of the rows",
     ),
     "query repeated with other clips": (
         rows_and([QUERIES[0], *NAMES[2:]]),
-        ":7: caption: error: answers a query that line 2 answers already: 'A dog barks.'; keep one row a query",
+        ":7: caption: error: must not repeat a query; 'A dog barks.' is in line 2 already: keep one of the rows",
     ),
     "extra query": (
         rows_and(["A cat purrs.", *NAMES[:10]]),
-        ":7: caption: error: 'A cat purrs.' is no query of evaluation",
+        ":7: caption: error: 'A cat purrs.' is not a query of evaluation",
     ),
     "query in capitals": (
         rows_with(2, 0, "A DOG BARKS."),
-        ":2: caption: error: 'A DOG BARKS.' is no query of evaluation; there is 'A dog barks.', and queries are "
+        ":2: caption: error: 'A DOG BARKS.' is not a query of evaluation; there is 'A dog barks.', and queries are "
         "compared verbatim",
     ),
     "blank after a query": (
         rows_with(2, 0, "A dog barks. "),
-        ":2: caption: error: 'A dog barks. ' is no query of evaluation; there is 'A dog barks.', and queries are "
+        ":2: caption: error: 'A dog barks. ' is not a query of evaluation; there is 'A dog barks.', and queries are "
         "compared verbatim",
     ),
     "blank before a query lost, and escaped": (
         rows_with(6, 0, "Wind &amp; &lt;rain&gt;"),
-        ":6: caption: error: 'Wind &amp; &lt;rain&gt;' is no query of evaluation; there is ' Wind & <rain>', and "
+        ":6: caption: error: 'Wind &amp; &lt;rain&gt;' is not a query of evaluation; there is ' Wind & <rain>', and "
         "queries are compared verbatim",
     ),
     # the clips
@@ -139,61 +139,63 @@ SLIPS = {  # one slip, one finding
     ),
     "repeated clip": (
         rows_with(3, 10, "Capital.wav"),
-        ":3: file_name_10: error: 'Capital.wav' stands in file_name_5 already; give distinct clips",
+        ":3: file_name_10: error: 'Capital.wav' is in file_name_5 already; give different clips",
     ),
     "unknown clip": (
         rows_with(3, 10, "soundscape.wav"),
-        ":3: file_name_10: error: 'soundscape.wav' is no clip of evaluation",
+        ":3: file_name_10: error: 'soundscape.wav' is not a clip of evaluation",
     ),
     "letter of a query lost": (
         rows_with(3, 0, "Rain fals, then stops."),
-        ":3: caption: error: 'Rain fals, then stops.' is no query of evaluation; did you mean 'Rain falls, then "
+        ":3: caption: error: 'Rain fals, then stops.' is not a query of evaluation; did you mean 'Rain falls, then "
         "stops.'?",
     ),
     "comma of a query lost": (
         rows_with(3, 0, "Rain falls then stops."),
-        ":3: caption: error: 'Rain falls then stops.' is no query of evaluation; there is 'Rain falls, then stops.', "
+        ":3: caption: error: 'Rain falls then stops.' is not a query of evaluation; there is 'Rain falls, then "
+        "stops.', "
         "and queries are compared verbatim",
     ),
     "letter of a name lost": (
         rows_with(3, 4, "dots.in.stem.wv"),
-        ":3: file_name_4: error: 'dots.in.stem.wv' is no clip of evaluation; did you mean 'dots.in.stem.wav'?",
+        ":3: file_name_4: error: 'dots.in.stem.wv' is not a clip of evaluation; did you mean 'dots.in.stem.wav'?",
     ),
     "path": (
         rows_with(3, 10, "/data/clotho/evaluation/11.wav"),
-        ":3: file_name_10: error: '/data/clotho/evaluation/11.wav' is no clip of evaluation; there is '11.wav', and "
+        ":3: file_name_10: error: '/data/clotho/evaluation/11.wav' is not a clip of evaluation; there is '11.wav', and "
         "names are compared verbatim",
     ),
     "path of Windows": (
         rows_with(3, 10, "evaluation\\11.wav"),
-        r":3: file_name_10: error: 'evaluation\\11.wav' is no clip of evaluation; there is '11.wav', and names are "
+        r":3: file_name_10: error: 'evaluation\\11.wav' is not a clip of evaluation; there is '11.wav', and names are "
         "compared verbatim",
     ),
     "no suffix": (
         rows_with(3, 10, "11"),
-        ":3: file_name_10: error: '11' is no clip of evaluation; there is '11.wav', and names are compared verbatim",
+        ":3: file_name_10: error: '11' is not a clip of evaluation; there is '11.wav', and names are compared verbatim",
     ),
     "blank before a name lost": (
         rows_with(3, 1, "leading.wav"),
-        ":3: file_name_1: error: 'leading.wav' is no clip of evaluation; there is ' leading.wav', and names are "
+        ":3: file_name_1: error: 'leading.wav' is not a clip of evaluation; there is ' leading.wav', and names are "
         "compared verbatim",
     ),
     "name unescaped": (
         rows_with(3, 3, "cours d'eau.wav"),
-        ":3: file_name_3: error: \"cours d'eau.wav\" is no clip of evaluation; there is 'cours d&#39;eau.wav', and "
+        ":3: file_name_3: error: \"cours d'eau.wav\" is not a clip of evaluation; there is 'cours d&#39;eau.wav', and "
         "names are compared verbatim",
     ),
     "name in lower case": (
         rows_with(3, 5, "capital.wav"),
-        ":3: file_name_5: error: 'capital.wav' is no clip of evaluation; there is 'Capital.wav', and names are "
+        ":3: file_name_5: error: 'capital.wav' is not a clip of evaluation; there is 'Capital.wav', and names are "
         "compared verbatim",
     ),
     "name decomposed, as macOS does": (
         rows_with(3, 7, "e\u0301.wav"),
-        ":3: file_name_7: error: 'e\u0301.wav' is no clip of evaluation; there is 'é.wav' in Unicode form NFC, where "
+        ":3: file_name_7: error: 'e\u0301.wav' is not a clip of evaluation; there is 'é.wav' in Unicode form NFC, "
+        "where "
         "this is in NFD, and names are compared verbatim",
     ),
-    "empty cell": (rows_with(3, 10, ""), ":3: file_name_10: error: '' is no clip of evaluation"),
+    "empty cell": (rows_with(3, 10, ""), ":3: file_name_10: error: '' is not a clip of evaluation"),
     # the text
     "BOM": (VALID.encode("utf-8-sig"), ":1: warning: starts with a BOM; save it as plain UTF-8"),
     "UTF-16": (VALID.encode("utf-16"), ": error: must be UTF-8; this is UTF-16: save it as UTF-8"),
@@ -239,25 +241,26 @@ def test_all_findings_at_once_in_the_order_of_the_file(tmp_path):
         "7.wav",
         "11.wav",
         "11.wav",
-    ]  # the last one repeats what has no name in the header
+    ]  # the last one repeats a name in a column without a header
     rows[3][0] = "café noise."
     assert said(as_csv(rows[:5]), tmp_path) == [
         "answers.csv: caption: error: no row answers ' Wind & <rain>'; add one",
         f"answers.csv:1: {WANTED} query,{','.join(HEADER[1:])}",
-        "answers.csv:2: file_name_1: error: 'x.wav' is no clip of evaluation",
-        "answers.csv:2: file_name_8: error: '7.wav' stands in file_name_2 already; give distinct clips",
+        "answers.csv:2: file_name_1: error: 'x.wav' is not a clip of evaluation",
+        "answers.csv:2: file_name_8: error: '7.wav' is in file_name_2 already; give different clips",
         "answers.csv:3: error: must have 11 columns, the query and 10 clips; found 13; quote a cell that holds a comma",
-        "answers.csv:3: column 13: error: '11.wav' stands in column 12 already; give distinct clips",
-        "answers.csv:3: file_name_10: error: '7.wav' stands in file_name_8 already; give distinct clips",
-        "answers.csv:4: caption: error: 'café noise.' is no query of evaluation; there is 'Café noise.', and queries "
+        "answers.csv:3: column 13: error: '11.wav' is in column 12 already; give different clips",
+        "answers.csv:3: file_name_10: error: '7.wav' is in file_name_8 already; give different clips",
+        "answers.csv:4: caption: error: 'café noise.' is not a query of evaluation; there is 'Café noise.', and "
+        "queries "
         "are compared verbatim",
     ]
 
 
 def test_many_findings_of_a_kind_are_told_of_after_them(tmp_path):
     lines = said(as_csv([HEADER, *([query, "7.wav", *["x.wav"] * 9] for query in QUERIES)]), tmp_path)
-    rest = [line.startswith("answers.csv: error: and 25 more of this kind: 'x.wav' is no clip of ") for line in lines]
-    assert rest == [False] * 20 + [True]
+    summary = "answers.csv: error: and 25 more of this kind: 'x.wav' is not a clip of "
+    assert [line.startswith(summary) for line in lines] == [False] * 20 + [True]
 
 
 ALIKE_NAMES = tuple(f"Clip, no. {number}.wav" for number in range(20))
@@ -265,7 +268,7 @@ ALIKE_QUERIES = tuple(f"A dog barks, and {number} cats purr." for number in rang
 
 
 def alike(query=str, clip=str) -> tuple[Split, str]:
-    """A split, and best clips for all its queries, which are changed by two functions."""
+    """Return a split, and the best clips of all its queries, with queries and clips changed by two functions."""
     split = Split("test", tuple(Clip(name, (), Path(name)) for name in ALIKE_NAMES), None, ALIKE_QUERIES)
     rows = ([query(text), *map(clip, (ALIKE_NAMES * 2)[at % 20 :][:10])] for at, text in enumerate(ALIKE_QUERIES))
     return split, as_csv([HEADER, *rows])
@@ -275,22 +278,23 @@ CHANGED = {
     "queries in lower case without punctuation": (
         {"query": lambda text: text.lower().replace(",", "").rstrip(".")},
         ":2: caption: error: all 30 queries differ from the data's only in upper and lower case and punctuation: 'a "
-        "dog barks and 0 cats purr' where the data have 'A dog barks, and 0 cats purr.'; write the queries so",
+        "dog barks and 0 cats purr' where the data have 'A dog barks, and 0 cats purr.'; write the queries as "
+        "in the data",
     ),
     "another extension": (
         {"clip": lambda name: name.replace(".wav", ".mp3")},
         ":2: file_name_1: error: all 20 names differ from the data's only in their extension: .mp3 where the data have "
-        ".wav; write the names so",
+        ".wav; write the names as in the data",
     ),
     "full paths": (
         {"clip": lambda name: f"/data/{name}"},
         ":2: file_name_1: error: all 20 names differ from the data's only in the folder before the name: '/data/Clip, "
-        "no. 0.wav' where the data have 'Clip, no. 0.wav'; write the names so",
+        "no. 0.wav' where the data have 'Clip, no. 0.wav'; write the names as in the data",
     ),
     "some paths": (
         {"clip": lambda name: name if name.endswith("1.wav") else f"/data/{name}"},
         ":2: file_name_1: error: 18 of 20 names differ from the data's only in the folder before the name: "
-        "'/data/Clip, no. 0.wav' where the data have 'Clip, no. 0.wav'; write the names so",
+        "'/data/Clip, no. 0.wav' where the data have 'Clip, no. 0.wav'; write the names as in the data",
     ),
     "clips of another data set": (
         {"clip": lambda name: f"other {name}"},
@@ -324,10 +328,10 @@ def test_the_output_for_another_split_names_it(tmp_path):
 
 
 def test_what_may_be_misspelt():
-    """The nearest name, where no other one is as near; and in no time, whatever is asked."""
+    """The closest name is found if no other name is as close. The search is always fast."""
     names = [f"soundscape_{number:04}.wav" for number in range(1000)]
     assert outputs._misspelt("soundscape_0605.wv", names) == "soundscape_0605.wav"
-    assert outputs._misspelt("soundscape_060.wav", names) is None  # ten are as near
+    assert outputs._misspelt("soundscape_060.wav", names) is None  # ten names are as close
     assert outputs._misspelt("", names) is None
     assert outputs._misspelt("soundscape" * 10**6, names) is None
 
@@ -362,7 +366,7 @@ def matrix(split: Split, seed: int = 0) -> Similarity:
 
 
 def test_written_as_the_organisers_sample_is(tmp_path):
-    """As pandas does, to_csv(index=False): commas, LF, quotes where they are needed and nowhere else."""
+    """As by pandas's to_csv(index=False): commas, LF, and quotes only where they are needed."""
     scores = np.tile(-np.arange(12, dtype=np.float32), (5, 1))
     outputs.write(TASK, Similarity(QUERIES, NAMES, scores), SPLIT, tmp_path / "out.csv")
     names = ' leading.wav,"comma, name.wav",cours d&#39;eau.wav,dots.in.stem.wav,Capital.wav,"quote"".wav",é.wav'
@@ -392,7 +396,7 @@ REFUSED = {
         replace(SPLIT, clips=SPLIT.clips[:9]),
         GOOD,
         BadRequest,
-        "dcase2022-6b wants 10 clips for a query; evaluation has 9",
+        "dcase2022-6b asks for 10 clips for each query; evaluation has only 9: give another split",
     ),
     "a query lacks": (
         SPLIT,
@@ -410,7 +414,7 @@ REFUSED = {
         SPLIT,
         Similarity((*QUERIES, "A cat purrs."), NAMES, np.zeros((6, 12))),
         Faulty,
-        "OUT:7: caption: error: 'A cat purrs.' is no query of evaluation",
+        "OUT:7: caption: error: 'A cat purrs.' is not a query of evaluation",
     ),
     "a query twice": (
         SPLIT,
@@ -434,7 +438,7 @@ REFUSED = {
         SPLIT,
         Similarity(QUERIES, ("11.WAV", *NAMES[:11]), np.tile(-np.arange(12.0), (5, 1))),
         Faulty,
-        "OUT:2: file_name_1: error: '11.WAV' is no clip of evaluation; there is '11.wav', and names are compared",
+        "OUT:2: file_name_1: error: '11.WAV' is not a clip of evaluation; there is '11.wav', and names are compared",
     ),
 }
 
@@ -465,7 +469,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_the_names_of_clotho_byte_for_byte(tmp_path):
-    """Every name once: the first caption of every tenth clip is a query, answered by that clip and the next nine."""
+    """Every name occurs once: the first caption of every tenth clip is a query, and its answers are ten clips."""
     if not (REAL / "clotho").is_dir():
         pytest.skip(f"{REAL / 'clotho'} is not here")
     dataset, total = read_dataset(REAL / "clotho", sound=False), 0

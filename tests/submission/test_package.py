@@ -1,4 +1,4 @@
-"""Packages of nine tasks, made and checked: the layout, the bytes, and what every single slip is called."""
+"""Packages of all nine tasks, made and checked: their layout, their bytes, and the message about every single error."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ def unpacked(path: Path) -> dict[str, bytes]:
 
 
 def laid(files: dict[str, bytes], folder: Path) -> Path:
-    """Lay files out as a folder."""
+    """Write files into a folder."""
     shutil.rmtree(folder, ignore_errors=True)
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ SIZES = {"test": (1043, 0), "analysis": (8360, 0), "retrieval": (1000, 1000)}
 
 @pytest.mark.parametrize("name", LAYOUT)
 def test_a_package_of_official_size(name, team_file, tmp_path):
-    """It validates clean, unpacks to the documented layout, and scores as the run does."""
+    """The package is valid, unpacks to the documented layout, and has the same scores as the run."""
     task, (file, top, tag, outputs) = tasks.read(name), LAYOUT[name]
     splits = {"development": made.described(), **{key: made.split(key, *SIZES[key]) for key in task.sets}}
     for key in task.sets:
@@ -88,12 +88,12 @@ def test_a_package_of_official_size(name, team_file, tmp_path):
             assert score(task, splits[key], path) == score(
                 task, splits[key], next((tmp_path / "run" / "predictions").glob(f"{key}.*"))
             )
-    with package.checked(task, tmp_path / file, {}) as (systems, findings):  # by itself, and by official numbers
+    with package.checked(task, tmp_path / file, {}) as (systems, findings):  # without data, with the official numbers
         assert (len(systems), findings) == (1, [])
 
 
 def score(task, split: Split, path: Path) -> dict[str, float]:
-    """The metrics of a prediction, where the clip of a query's number answers it."""
+    """Return the metrics of a prediction. The right clip of a query has the same number."""
     if task.kind == "captioning":
         clips = tuple(replace(c, captions=(f"{made.WORDS[i % 8]} is heard", "rain")) for i, c in enumerate(split.clips))
         captions = predictions.read_captions(path)
@@ -125,7 +125,7 @@ def test_the_same_inputs_give_the_same_bytes(small, team_file, tmp_path):
 
 
 def test_what_the_metadata_say(small, team_file, tmp_path):
-    """From the run's system.yaml, its score, the data and the team file, where the last wins."""
+    """They come from the run's system.yaml, its score, the data and the team file; the last one has precedence."""
     task, runs, dataset = small("dcase2022-6b")
     team = yaml.safe_load(team_file.read_text())
     team["systems"] = [{"system": {"description": {"optimizer": "Adam", "loss_function": "mine"}}}, {}]
@@ -167,10 +167,10 @@ def test_what_the_metadata_say(small, team_file, tmp_path):
     ]
     said = [str(finding).replace(f"{tmp_path}/", "") for finding in findings]
     assert len(said) == 3
-    assert said[0].startswith("first/system.yaml: note: does not say system.description.word_embeddings, ")
+    assert said[0].startswith("first/system.yaml: note: has no value for system.description.word_embeddings, ")
     assert "optimizer" not in said[0]
     assert said[1].startswith(
-        "second/scores/evaluation.json: note: is not there: the metadata say no results; make it:"
+        "second/scores/evaluation.json: note: is missing, so the metadata have no results; make it:"
     )
     assert "optimizer" in said[2]
 
@@ -178,9 +178,9 @@ def test_what_the_metadata_say(small, team_file, tmp_path):
 def test_what_cannot_be_made(small, team_file, tmp_path):
     task, runs, dataset = small("dcase2023-6a")
     team, target = teams.read(task, team_file)[0], tmp_path / "p.zip"
-    with pytest.raises(BadRequest, match="takes 1 to 4 systems; 5 runs were given"):
+    with pytest.raises(BadRequest, match="accepts 1 to 4 systems; found 5 runs"):
         package.make(task, [*runs, *(tmp_path / str(i) for i in range(3))], team, dataset, target)
-    with pytest.raises(BadRequest, match="a run was given twice"):
+    with pytest.raises(BadRequest, match="every run must be a different folder; found one twice"):
         package.make(task, [runs[0], runs[0]], team, dataset, target)
     (runs[0] / "predictions" / "analysis.csv").unlink()
     (runs[1] / "system.yaml").unlink()
@@ -190,19 +190,21 @@ def test_what_cannot_be_made(small, team_file, tmp_path):
         package.make(task, runs, team, dataset, target)
     said = [str(finding).replace(f"{tmp_path}/", "") for finding in refusal.value.findings if finding.severity == ERROR]
     assert said == [
-        "first/predictions/analysis.csv: error: is not there, and dcase2023-6a wants it; make it: python -m systems "
-        "predict first --data clotho --split analysis; or, of a system of your own, by a CSV of file_name and "
-        "caption_predicted",
+        "first/predictions/analysis.csv: error: is missing, and dcase2023-6a needs it; make it: python -m systems "
+        "predict first --data clotho --split analysis; for a system of your own, write a CSV with the columns "
+        "file_name and caption_predicted",
         "second/predictions/test.csv: error: no caption for clip 'test_0007.wav'",
     ]
     assert not target.exists()
 
 
 def test_a_system_of_ones_own_needs_no_run(small, team_file, tmp_path):
-    """A folder with predictions, and the team file for all that `systems train` would have written."""
+    """A folder with predictions is enough, if the team file has the values that `systems train` would have written."""
     task, runs, dataset = small("dcase2023-6a")
     (runs[0] / "system.yaml").unlink()
-    with pytest.raises(Faulty, match=r"first/system.yaml: system.complexity.total_parameters: error: is empty"):
+    with pytest.raises(
+        Faulty, match=r"first/system.yaml: system.complexity.total_parameters: error: must not be empty"
+    ):
         package.make(task, runs[:1], teams.read(task, team_file)[0], dataset, tmp_path / "p.zip")
     team = yaml.safe_load(team_file.read_text())
     team["systems"] = [{"system": {"complexity": {"total_parameters": 5}}}]
@@ -227,7 +229,7 @@ def cut(content: bytes) -> bytes:
 
 
 def of_others(content: bytes) -> bytes:
-    """A zip of the right folder that was not made here."""
+    """Return a zip with the right folder that this kit did not make."""
     file = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, "w") as new:
         for name in old.namelist():
@@ -236,22 +238,22 @@ def of_others(content: bytes) -> bytes:
 
 
 OVER = {
-    "half a zip": (cut, "and no package of dcase2022-6b that can be read; give another name by --out"),
+    "half a zip": (cut, "is not a readable package of dcase2022-6b"),
     "a damaged list": (
         lambda content: content.replace(b"PK\1\2", b"PK\1\3"),
-        "and no package of dcase2022-6b that can be read; give another name by --out",
+        "is not a readable package of dcase2022-6b",
     ),
     "damaged data": (
         lambda content: content[:300] + bytes(40) + content[340:],
-        "and no package of dcase2022-6b that can be read; give another name by --out",
+        "is not a readable package of dcase2022-6b",
     ),
     "a later version of zip": (
         lambda content: content.replace(b"PK\1\2\x14\3\x14", b"PK\1\2\x14\3\x5a"),
-        "and no package of dcase2022-6b that can be read; give another name by --out",
+        "is not a readable package of dcase2022-6b",
     ),
-    "an empty zip": (lambda _: b"PK\5\6" + bytes(18), "and no package of dcase2022-6b that can be read; give"),
-    "an empty file": (lambda _: b"", "and no package of dcase2022-6b that can be read; give another name by --out"),
-    "another's package": (of_others, "and no package of dcase2022-6b; give another name"),
+    "an empty zip": (lambda _: b"PK\5\6" + bytes(18), "is not a readable package of dcase2022-6b"),
+    "an empty file": (lambda _: b"", "is not a readable package of dcase2022-6b"),
+    "another's package": (of_others, "is not a package of dcase2022-6b"),
 }
 
 
@@ -261,13 +263,13 @@ def test_only_a_package_that_was_made_here_is_replaced(change, message, small, t
     team, target = teams.read(task, team_file)[0], tmp_path / "p.zip"
     package.make(task, runs, team, dataset, target)
     made_here = target.read_bytes()
-    package.make(task, runs, team, dataset, target)  # it takes its own place
+    package.make(task, runs, team, dataset, target)  # it replaces itself
     assert target.read_bytes() == made_here
     before = change(made_here)
     target.write_bytes(before)
     with pytest.raises(BadRequest) as refusal:
         package.make(task, runs, team, dataset, target)
-    assert str(refusal.value).startswith(f"{target}: is there already, {message}")
+    assert str(refusal.value) == f"{target}: already exists, and {message}; give another name with --out"
     assert target.read_bytes() == before
 
 
@@ -287,7 +289,7 @@ def test_a_rehearsal_answers_another_split(small, team_file, tmp_path):
 
 @pytest.fixture(scope="module")
 def valid(tmp_path_factory):
-    """Of two tasks a valid package, and the sets that it answers."""
+    """Return a valid package for each of two tasks, and the sets that it answers."""
     names = ("dcase2023-6a", "dcase2022-6b")
     return {name: made.packaged(name, tmp_path_factory.mktemp(name)) for name in names}
 
@@ -323,13 +325,13 @@ def put(name: str, content: bytes | str):
 
 
 def system(number: int):
-    """Add a system: the second one under another number."""
+    """Add a copy of the second system with another number."""
 
     def change(files: dict[str, bytes]) -> None:
         for name in [name for name in files if name.startswith(A2)]:
             other = name.replace("task6a_2", f"task6a_{number}").replace("submission_2", f"submission_{number}")
             files[other] = files[name].replace(b"task6a_2", b"task6a_%d" % number)
-            if name.endswith(".csv"):  # so that no two systems answer alike
+            if name.endswith(".csv"):  # so that no two systems have the same outputs
                 files[other] = files[other].replace(b"are heard", b"are heard " + b"again " * number)
 
     return change
@@ -344,7 +346,7 @@ def both(*changes):
 
 
 def without(name: str, start: str):
-    """Take a line out."""
+    """Remove a line."""
 
     def change(files: dict[str, bytes]) -> None:
         lines = files[name].splitlines(keepends=True)
@@ -356,7 +358,7 @@ def without(name: str, start: str):
 
 
 def line(name: str, start: str, text: str):
-    """Put another line in place of the one that starts so."""
+    """Replace the line with this start by another line."""
 
     def change(files: dict[str, bytes]) -> None:
         lines = files[name].decode().splitlines(keepends=True)
@@ -392,14 +394,14 @@ def second_row(change):
     return edit
 
 
-STRAY = "is no part of a submission; take it out"
+STRAY = "is not part of a submission; remove it"
 LABEL = "the folder's name is the system's label; it"
 MUTATIONS = {
-    # what is there
-    "no testing output": (lambda f: f.pop(TESTING), f"{A1}: error: there is no {Path(TESTING).name}; add it"),
-    "no analysis output": (lambda f: f.pop(ANALYSIS), f"{A1}: error: there is no {Path(ANALYSIS).name}; add it"),
-    "no metadata": (lambda f: f.pop(META), f"{A1}: error: there is no {Path(META).name}; add it"),
-    "no report": (lambda f: f.pop(REPORT), f": error: there is no report {REPORT}; add it"),
+    # missing and surplus files
+    "no testing output": (lambda f: f.pop(TESTING), f"{A1}: error: {Path(TESTING).name} is missing; add it"),
+    "no analysis output": (lambda f: f.pop(ANALYSIS), f"{A1}: error: {Path(ANALYSIS).name} is missing; add it"),
+    "no metadata": (lambda f: f.pop(META), f"{A1}: error: {Path(META).name} is missing; add it"),
+    "no report": (lambda f: f.pop(REPORT), f": error: the report {REPORT} is missing; add it"),
     "another CSV": (put(f"{A1}/old.csv", "x"), f"{A1}/old.csv: error: {STRAY}"),
     "another YAML": (put("task6/old.yaml", "x"), f"task6/old.yaml: error: {STRAY}"),
     "a file of another kind": (put(f"{A1}/notes.txt", "x"), f"{A1}/notes.txt: warning: {STRAY}"),
@@ -408,33 +410,36 @@ MUTATIONS = {
     "two reports": (put("task6/report.pdf", made.PDF), f"task6/report.pdf: error: {STRAY}"),
     "five systems": (
         both(system(3), system(4), system(5)),
-        ": error: must not hold more than 4 systems; found 5: "
+        ": error: must not contain more than 4 systems; found 5 ("
         + ", ".join(f"Wu_Mila_task6a_{i}" for i in range(1, 6))
-        + "; only the first 4 are looked at",
+        + "): remove some; only the first 4 were checked",
     ),
     "ten systems": (
         both(*(system(number) for number in range(3, 11))),
-        ": error: must not hold more than 4 systems; found 10: "
+        ": error: must not contain more than 4 systems; found 10 ("
         + ", ".join(f"Wu_Mila_task6a_{i}" for i in range(1, 11))
-        + "; only the first 4 are looked at",
+        + "): remove some; only the first 4 were checked",
     ),
     "the same answers twice": (
         lambda files: files.update({name.replace("_1", "_2"): files[name] for name in (TESTING, ANALYSIS)}),
-        ": warning: Wu_Mila_task6a_2 answers as Wu_Mila_task6a_1 does, byte for byte; is it the right run?",
+        ": warning: Wu_Mila_task6a_2 has the same outputs as Wu_Mila_task6a_1, byte for byte; is it the right run?",
     ),
     # the report
-    "report empty": (put(REPORT, b""), f"{REPORT}: error: must be a PDF; it is empty: export the report as PDF"),
+    "report empty": (
+        put(REPORT, b""),
+        f"{REPORT}: error: must be a PDF; found an empty file: export the report as PDF",
+    ),
     "report in Word": (
         put(REPORT, b"PK\x03\x04 and more"),
-        f"{REPORT}: error: must be a PDF; it begins with b'PK\\x03\\x04 and': export the report as PDF",
+        f"{REPORT}: error: must be a PDF; found a file that begins with b'PK\\x03\\x04 and': export the report as PDF",
     ),
     "report cut": (
         put(REPORT, made.PDF.removesuffix(b"%%EOF\n")),
-        f"{REPORT}: error: must be a whole PDF; its end is missing: export the report again",
+        f"{REPORT}: error: must be a complete PDF; its end is missing: export the report again",
     ),
     "report of ten bytes": (
         put(REPORT, b"%PDF-%%EOF"),
-        f"{REPORT}: error: must be a PDF that can be read; it cannot be (startxref not found): export the report again",
+        f"{REPORT}: error: must be a readable PDF; it cannot be read (startxref not found): export the report again",
     ),
     "report of another name": (
         renamed(REPORT, "task6/paper.pdf"),
@@ -447,12 +452,13 @@ MUTATIONS = {
     # names
     "a folder around": (
         renamed("task6", "Wu_Mila_task6a/task6"),
-        ": note: everything lies in Wu_Mila_task6a/, which is accepted; task6/ is to lie at the top",
+        ": note: must contain task6/ at the top; found it inside Wu_Mila_task6a/, which is accepted",
     ),
     "no folder": (
         renamed("task6/", ""),
-        ": error: must begin with task6/; found Wu_Mila_task6a.technical_report.pdf, Wu_Mila_task6a_1, "
-        "Wu_Mila_task6a_2: put all into a folder task6",
+        ": error: must contain all files in a folder task6/; found Wu_Mila_task6a.technical_report.pdf, "
+        "Wu_Mila_task6a_1, "
+        "Wu_Mila_task6a_2: move them into task6/",
     ),
     "folder in capitals": (renamed("task6", "Task6"), "Task6: error: must be named task6; rename it"),
     "system's folder in lower case": (
@@ -493,21 +499,23 @@ MUTATIONS = {
     ),
     "metadata of another label": (
         changed(META, "Wu_Mila_task6a_1", "Wu_Mila_task6a_2"),
-        f"{META}:6: submission.label: error: must be Wu_Mila_task6a_1, as the files are named; found Wu_Mila_task6a_2",
+        f"{META}:6: submission.label: error: must be Wu_Mila_task6a_1, the label in the names of the files; found "
+        "Wu_Mila_task6a_2",
     ),
     "another team": (
         both(system(3), renamed("task6/Wu_Mila_task6a_3/Wu", "task6/Li_Mila_task6a_3/Li"), of_li),
-        "task6/Li_Mila_task6a_3: error: must be of Wu_Mila, as the others; found Li_Mila: one package is of one team",
+        "task6/Li_Mila_task6a_3: error: must belong to Wu_Mila, as the other systems do; found Li_Mila: rename it, or "
+        "move it to that team's package",
     ),
     # in the outputs
     "a clip missing": (
         without(TESTING, "test_0007.wav"),
-        f"{TESTING}: file_name: error: no row gives a caption to 'test_0007.wav'; add one",
+        f"{TESTING}: file_name: error: no row has a caption for 'test_0007.wav'; add one",
     ),
     "a clip twice": (
         twice(TESTING, "test_0007.wav"),
-        f"{TESTING}:9: file_name: error: captions a clip that line 8 captions already: 'test_0007.wav'; keep one row a "
-        "clip",
+        f"{TESTING}:9: file_name: error: must not repeat a clip; 'test_0007.wav' is in line 8 already: keep one of the "
+        "rows",
     ),
     "semicolons": (
         changed(TESTING, "file_name,caption_predicted", "file_name;caption_predicted"),
@@ -515,20 +523,20 @@ MUTATIONS = {
     ),
     "a caption empty": (
         line(TESTING, "test_0007.wav", "test_0007.wav,"),
-        f"{TESTING}:8: caption_predicted: error: is empty; write a caption",
+        f"{TESTING}:8: caption_predicted: error: must not be empty; write a caption",
     ),
     "a path for a name": (
         line(ANALYSIS, "analysis_0007.wav", "/data/analysis/analysis_0007.wav,Rain."),
-        f"{ANALYSIS}:8: file_name: error: '/data/analysis/analysis_0007.wav' is no clip of analysis; there is "
+        f"{ANALYSIS}:8: file_name: error: '/data/analysis/analysis_0007.wav' is not a clip of analysis; there is "
         "'analysis_0007.wav', and names are compared verbatim",
     ),
     "a name misspelt": (
         changed(TESTING, "\ntest_0007.wav", "\ntest_0007.wv"),
-        f"{TESTING}:8: file_name: error: 'test_0007.wv' is no clip of test; did you mean 'test_0007.wav'?",
+        f"{TESTING}:8: file_name: error: 'test_0007.wv' is not a clip of test; did you mean 'test_0007.wav'?",
     ),
     "a name stripped": (
         changed(TESTING, "\n leading.wav", "\nleading.wav"),
-        f"{TESTING}:2: file_name: error: 'leading.wav' is no clip of test; there is ' leading.wav', and names are "
+        f"{TESTING}:2: file_name: error: 'leading.wav' is not a clip of test; there is ' leading.wav', and names are "
         "compared verbatim",
     ),
     # in the metadata
@@ -630,13 +638,13 @@ def test_what_cannot_be_read_is_not_called_missing_too(valid, tmp_path):
     for name in (TESTING, META, REPORT):
         path = zipped(files, tmp_path / "P.zip")
         raw = path.read_bytes()
-        path.write_bytes(raw.replace(files[name], bytes(len(files[name])), 1))  # so that its sum is wrong
+        path.write_bytes(raw.replace(files[name], bytes(len(files[name])), 1))  # so that its checksum is wrong
         (finding,) = said(task, files, splits, path)
         assert finding.startswith(f"{name}: error: is damaged")
         link = zipfile.ZipInfo(name)
         link.external_attr = 0o120777 << 16
         (finding,) = said(task, files, splits, zipped({n: c for n, c in files.items() if n != name}, path, link))
-        assert finding.startswith(f"{name}: error: must be a plain file; found a link")
+        assert finding.startswith(f"{name}: error: must be a regular file; found a link")
     for content in (raw[: len(raw) // 2], b"Rar!\x1a\x07 and so on"):
         path.write_bytes(content)
         (finding,) = said(task, files, splits, path)
@@ -644,7 +652,7 @@ def test_what_cannot_be_read_is_not_called_missing_too(valid, tmp_path):
 
 
 def test_a_label_that_is_wrong_everywhere(valid, tmp_path):
-    """What must be renamed is said of each file."""
+    """There is a message about each file that must be renamed."""
     task, files, splits = valid["dcase2023-6a"]
     wrong = {name.replace("task6a", "task6A"): text.replace(b"task6a", b"task6A") for name, text in files.items()}
     found = said(task, files, splits, laid(wrong, tmp_path / "P"))
@@ -662,7 +670,7 @@ def test_two_folders_of_one_system(valid, tmp_path):
 
 
 def test_what_make_refuses_the_check_would_fault(small, team_file, tmp_path):
-    """Also what only the archive knows, such as names that no disk has."""
+    """`make` also refuses faults that only the archive finds, such as names that no disk accepts."""
     task, runs, dataset = small("dcase2022-6b")
     team = replace(teams.read(task, team_file)[0], author="W" * 120, institute="M" * 110)
     with pytest.raises(Faulty, match="at most 255 bytes in a name"):
@@ -671,7 +679,7 @@ def test_what_make_refuses_the_check_would_fault(small, team_file, tmp_path):
 
 
 def test_a_null_that_is_written_is_said(small, team_file, tmp_path):
-    """In the run, or in the team file, where it wins; what is left empty there does not."""
+    """A null in the team file replaces the value of the run; a key that is left empty there does not."""
     task, runs, dataset = small("dcase2022-6b")
     asked = ("word_embeddings", "data_augmentation", "optimizer", "gradient_norm", "metric_monitored")
     for key in asked:
@@ -681,8 +689,8 @@ def test_a_null_that_is_written_is_said(small, team_file, tmp_path):
     own = "\n      ".join(["description:", "  word_embeddings: !!null", "  optimizer: null", "  gradient_norm:"])
     team_file.write_text(team_file.read_text().replace("systems: []", f"systems:\n  - system:\n      {own}"))
     found = package.make(task, runs[:1], teams.read(task, team_file)[0], dataset, tmp_path / "p.zip")
-    (unsaid,) = [finding.message for finding in found if finding.message.startswith("does not say")]
-    assert [key for key in asked if key in unsaid] == ["metric_monitored"]
+    (missing,) = [finding.message for finding in found if finding.message.startswith("has no value for")]
+    assert [key for key in asked if key in missing] == ["metric_monitored"]
     (text,) = [text for name, text in unpacked(tmp_path / "p.zip").items() if name.endswith(".yaml")]
     written = yaml.safe_load(text)["system"]["description"]
     assert [written[key] for key in asked] == [None, None, None, "L2", None]
@@ -699,8 +707,10 @@ def test_what_a_run_says_wrongly(small, team_file, tmp_path):
     with pytest.raises(Faulty) as refusal:
         package.make(task, runs, teams.read(task, team_file)[0], dataset, tmp_path / "p.zip")
     said = [str(finding).replace(f"{tmp_path}/", "") for finding in refusal.value.findings]
-    assert said[0].startswith("first/scores/evaluation.json: signature: error: must be a score on evaluation, which")
-    assert said[1].startswith("first/system.yaml: optimiser: warning: is no key of dcase2022-6b, and left out; did you")
+    assert said[0].startswith("first/scores/evaluation.json: signature: error: must be a score on evaluation, because")
+    assert said[1].startswith(
+        "first/system.yaml: optimiser: warning: is not a key of dcase2022-6b, and is ignored; did you"
+    )
     (runs[0] / "scores" / "evaluation.json").unlink()
     with pytest.raises(Faulty) as refusal:
         package.make(task, runs, teams.read(task, team_file)[0], dataset, tmp_path / "p.zip")

@@ -1,4 +1,4 @@
-"""Reports: what is a PDF with pages, and what a hostile one is called, quickly and in bounded memory."""
+"""Reports: complete PDFs are accepted; all others, also hostile ones, get one message, in limited time and memory."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ FINE = {
 
 @pytest.fixture
 def here(monkeypatch):
-    """Read in this process, which is faster."""
+    """Read the PDF in this process, which is faster."""
     monkeypatch.setattr(reports, "_read_apart", lambda path: reports._message(str(path)) or None)
 
 
@@ -42,16 +42,19 @@ def test_a_pdf_with_pages(content, tmp_path, here):
 
 LOST = b"<< /Type /Page /Parent 2 0 R /Contents 9 0 R >>"
 REFUSED = {
-    "empty": (b"", "must be a PDF; it is empty: export the report as PDF"),
-    "another file": (b"PK\3\4 and more", r"must be a PDF; it begins with b'PK\x03\x04 and': export the report as PDF"),
-    "no end": (PDF.removesuffix(b"%%EOF\n"), f"must be a whole PDF; its end is missing: {AGAIN}"),
+    "empty": (b"", "must be a PDF; found an empty file: export the report as PDF"),
+    "another file": (
+        b"PK\3\4 and more",
+        r"must be a PDF; found a file that begins with b'PK\x03\x04 and': export the report as PDF",
+    ),
+    "no end": (PDF.removesuffix(b"%%EOF\n"), f"must be a complete PDF; its end is missing: {AGAIN}"),
     "marks alone": (
         b"%PDF-%%EOF",
-        f"must be a PDF that can be read; it cannot be (startxref not found): {AGAIN}",
+        f"must be a readable PDF; it cannot be read (startxref not found): {AGAIN}",
     ),
     "no pages": (
         pdf(CATALOGUE, b"<< /Type /Pages /Kids [] /Count 0 >>"),
-        f"must have a page at least; found none: {AGAIN}",
+        f"must have at least one page; found none: {AGAIN}",
     ),
     "fewer pages than listed": (
         pdf(CATALOGUE, PAGES.replace(b"/Count 1", b"/Count 4"), PAGE),
@@ -59,7 +62,7 @@ REFUSED = {
     ),
     "a page that is not there": (
         pdf(CATALOGUE, PAGES, LOST),
-        f"must hold what is on its pages; page 1 is not there: {AGAIN}",
+        f"must have the content of all pages; that of page 1 is missing: {AGAIN}",
     ),
     "encrypted": (
         pdf(
@@ -108,7 +111,7 @@ def read(path):
 reports._read = read
 reports._main("x")
 """
-TOO_MUCH = f"must be a PDF that takes at most 10 s and 1024 MB to read; it takes more: {AGAIN}"
+TOO_MUCH = f"must be a PDF that needs at most 10 s and 1024 MB to read; it needs more: {AGAIN}"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +123,7 @@ TOO_MUCH = f"must be a PDF that takes at most 10 s and 1024 MB to read; it takes
     ],
 )
 def test_reading_is_bounded(limit, value, spend, tmp_path, monkeypatch):
-    """With a library that takes all it can get; pypdf's own limits change from version to version."""
+    """A function that uses too much replaces pypdf, whose own limits change from version to version."""
     script = SPENDING.format(limit=limit, value=value, spend=spend)
     run = subprocess.run
     monkeypatch.setattr(subprocess, "run", lambda command, **how: run([sys.executable, "-c", script], cwd=ROOT, **how))
@@ -129,19 +132,19 @@ def test_reading_is_bounded(limit, value, spend, tmp_path, monkeypatch):
 
 def test_a_report_that_is_too_large(tmp_path, monkeypatch):
     monkeypatch.setattr(reports, "LIMIT", 100)
-    message = f"must not be larger than 100 bytes; found {len(PDF)}: {AGAIN}, with smaller figures"
+    message = f"must not be larger than 100 bytes; found {len(PDF)} bytes: {AGAIN}, with smaller figures"
     assert fault(PDF, tmp_path) == message
 
 
 def test_a_report_is_read_once(tmp_path, monkeypatch):
-    """A team's file and its package name the same one, and so do thousands of packages in a test."""
+    """A team file and its package have the same report, and so do thousands of packages in the tests."""
     assert fault(PDF, tmp_path) is None
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("read again"))
     assert fault(PDF, tmp_path) is None
 
 
 def test_modules_beside_it_are_not_imported(tmp_path, monkeypatch):
-    """Neither those of the submission package nor what lies in the working directory."""
+    """Modules in the folder of `reports` or in the working directory do not shadow those of Python."""
     (tmp_path / "pypdf.py").write_text("raise SystemExit(3)")
     monkeypatch.chdir(tmp_path)
     assert fault(PDF + b"% elsewhere\n", tmp_path) is None

@@ -1,4 +1,4 @@
-"""Run folders: what they must hold to be packaged, and what they say of a system."""
+"""Run folders: the files that they must have to be packaged, and the metadata that come from them."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def test_all_missing_predictions_are_found_at_once(file, tmp_path):
     )
     assert files == {}
     assert [Path(finding.file).name for finding in findings] == ["test.csv", "analysis.csv"]
-    assert all("is not there, and dcase2023-6a wants it; make it: " in finding.message for finding in findings)
+    assert all("is missing, and dcase2023-6a needs it; make it: " in finding.message for finding in findings)
 
 
 @pytest.mark.parametrize("file", ["", "checkpoints/best.ckpt"])
@@ -30,12 +30,12 @@ def test_a_folder_that_is_no_run(file, tmp_path):
     if file:
         (tmp_path / file).parent.mkdir()
         (tmp_path / file).touch()
-    with pytest.raises(BadRequest, match="is no run folder"):
+    with pytest.raises(BadRequest, match="must be a run folder"):
         run_folders.find_predictions(tasks.read("dcase2023-6a"), tmp_path, {}, Path("data"))
 
 
 def test_predictions_of_the_other_kind_are_not_taken(tmp_path):
-    """A retriever's table counts for retrieval, a captioner's does not, and similarities never count for captioning."""
+    """For retrieval, a retriever's table is used, but not a captioner's. For captioning, similarities are not used."""
     (tmp_path / "predictions").mkdir()
     table = tmp_path / "predictions" / "retrieval.csv"
     table.write_text("file_name,caption_predicted\n")
@@ -64,9 +64,9 @@ def test_missing_predictions_of_all_runs_are_refused_together(small, team_file, 
 
 
 def test_a_run_of_both_tasks_has_a_score_of_each(small, team_file, tmp_path):
-    """The captions' score is not taken for that of retrieval, nor the other way round."""
+    """The score of the captions is not used for retrieval, nor the other way round."""
     names = ("dcase2022-6a", "dcase2022-6b")
-    asked = {name: small(name) for name in names}  # into the same runs
+    asked = {name: small(name) for name in names}  # in the same run folders
     split = Split("evaluation", tuple(Clip(f"{i}.wav", (f"Sound {i}.", "Rain."), Path()) for i in range(4)))
     said = predictions.Captions(split.file_names, tuple(clip.captions[0] for clip in split.clips))
     eye = np.eye(len(split.queries), 4, dtype=np.float32)
@@ -87,12 +87,12 @@ def test_a_run_of_both_tasks_has_a_score_of_each(small, team_file, tmp_path):
     assert results(names[1])[0] == 4
     number, (finding,) = results(names[0])
     assert number == 0
-    assert "warning: is a score of retrieval, where dcase2022-6a is captioning" in finding
+    assert "warning: is a score of retrieval, but dcase2022-6a is captioning" in finding
     assert finding.endswith("rename it evaluation-retrieval.json, and score the captions into evaluation.json")
     found["captioning"].save(folder / "evaluation.json")
     number, (finding,) = results(names[1])
     assert number == 0
-    assert finding.endswith("results; score the retrieval into evaluation-retrieval.json beside it")
+    assert finding.endswith("results; score the retrieval into evaluation-retrieval.json, in the same folder")
     found["retrieval"].save(folder / "evaluation-retrieval.json")
     assert results(names[1]) == (4, [])
     assert results(names[0]) == (1, [])

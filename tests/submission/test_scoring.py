@@ -1,4 +1,4 @@
-"""Packages scored each in its own process: what one does to its process harms no other."""
+"""Packages are scored in separate processes, so that a bad package does not harm the others."""
 
 import multiprocessing
 import os
@@ -16,7 +16,7 @@ WORK = scoring._work
 
 
 def harm(sender, path, scratch, *rest):
-    """What a package may do to the process that checks it."""
+    """Do to the process what a bad package may do to it."""
     if path.name.startswith("Exit"):
         (Path(scratch) / "left").touch()
         os._exit(3)
@@ -48,25 +48,29 @@ def test_a_bad_package_takes_nothing_with_it(tmp_path, monkeypatch):
     assert [(e.label, rank) for rank, e in board.systems.rows] == [("Wu_Mila_task6b_1", 1)]
     said = {one.name: [str(finding) for finding in one.findings] for one in board.packages}
     assert said["Exit.ZIP"] == [
-        "Exit.ZIP: error: ended the process that checked it, with status 3; look at it by itself"
+        "Exit.ZIP: error: ended the process that checked it, with status 3; check it separately"
     ]
-    assert said["Sleep.ZIP"] == ["Sleep.ZIP: error: takes longer than 15 s to check, and was given up"]
-    assert said["Greedy.ZIP"] == ["Greedy.ZIP: error: takes more than 0.75 GiB of memory to check"]
+    assert said["Sleep.ZIP"] == [
+        "Sleep.ZIP: error: needed more than 15 s, so its check was stopped; check it separately"
+    ]
+    assert said["Greedy.ZIP"] == [
+        "Greedy.ZIP: error: needed more than 0.75 GiB of memory, so its check was stopped; check it separately"
+    ]
     assert said["Raise.ZIP"] == ["Raise.ZIP: error: could not be checked (KeyError: 'nothing'); please report this"]
     assert said["Broken.ZIP"]
     assert said["Empty"]
     assert any("no row answers" in text for text in said["Part.zip"])
     assert not said["Wu_Mila_task6b.zip"]
-    assert [str(finding) for finding in board.findings] == ["readme.md: note: is no package, and passed over"]
+    assert [str(finding) for finding in board.findings] == ["readme.md: note: is ignored: it is not a package"]
     text = (tmp_path / "out" / "findings.txt").read_text(encoding="utf-8")
     assert all(line in text for lines in said.values() for line in lines)
     assert str(tmp_path) not in text
 
 
 def test_an_interrupt_ends_the_processes(tmp_path, monkeypatch):
-    """Ctrl-C ends a process that would go on for long, and with it the command."""
+    """Ctrl-C ends a process that still runs, and the command."""
     monkeypatch.setattr(scoring, "_work", harm)
-    signal.signal(signal.SIGALRM, signal.default_int_handler)  # as Ctrl-C does, but in this process alone
+    signal.signal(signal.SIGALRM, signal.default_int_handler)  # as Ctrl-C does, but only in this process
     signal.setitimer(signal.ITIMER_REAL, 3)
     began = time.monotonic()
     try:
@@ -76,4 +80,4 @@ def test_an_interrupt_ends_the_processes(tmp_path, monkeypatch):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
     assert not multiprocessing.active_children()
-    assert time.monotonic() - began < 60  # of the 100 s that the package sleeps
+    assert time.monotonic() - began < 60  # less than the 100 s that the package sleeps

@@ -17,7 +17,7 @@ from submission.tasks import Fact
 
 @pytest.fixture
 def facts(tmp_path, monkeypatch) -> dict:
-    """The facts of a task, to be changed and written to a folder that stands in for the real one."""
+    """The facts of a task, which a test changes and writes to a folder that replaces the real one."""
     monkeypatch.setattr(tasks, "FOLDER", tmp_path)
     facts = yaml.safe_load((Path(tasks.__file__).parent / "tasks/dcase2022-6b.yaml").read_text(encoding="utf-8"))
     return {**facts, "name": "changed"}
@@ -28,7 +28,7 @@ def read(facts: dict) -> tasks.Task:
     return tasks.read("changed")
 
 
-EXPECTED = {  # first line, k, separator, line end, rows by split, what ranks, interval
+EXPECTED = {  # first line, k, separator, line end, rows by split, metric that ranks, interval
     "dcase2020-6": ("file_name,caption_predicted", None, ",", "\r\n", {"test": 1043}, "spider", None),
     "dcase2021-6": ("file_name,caption_predicted", None, ",", "\r\n", {"test": 1043}, "spider", None),
     "dcase2022-6a": (
@@ -86,7 +86,7 @@ def test_metrics_are_those_that_evaluation_has(name):
     sets = module.metric_sets()
     metric_set = sets.get(name) or sets[name[:9]]  # by the year, unless it has two tasks of the kind
     assert metric_set == MetricSet(task.metrics.value, interval)
-    module.resolve_metrics(task.metrics.value)  # knows each of them
+    module.resolve_metrics(task.metrics.value)  # raises for an unknown metric
     for fact in task.baselines:
         if task.kind == "retrieval":
             assert set(fact.value.metrics) <= set(task.metrics.value)
@@ -165,7 +165,7 @@ def test_metadata_keys(name):
 
 
 def test_a_new_year_is_a_new_file(tmp_path, monkeypatch):
-    """An invented task: its output is written and checked by what its file says."""
+    """The output of an invented task is written and checked by the facts in its file."""
     facts = {"name": "dcase2031-3", "title": "Humming", "extends": "dcase2022-6b"}
     new = {"source": "the task page of 2031", "certainty": "verified"}
     for key, value in {"columns": ["hum", "sound {rank}"], "k": 2, "separator": ";", "line_end": "\r\n"}.items():
@@ -219,7 +219,7 @@ def test_unknown_task(name, hint):
         (lambda facts: facts["k"].update(value="10"), "k.value\n  Input should be a valid integer"),
         (lambda facts: facts["k"].update(value=0), "k.value\n  Input should be greater than or equal to 1"),
         (lambda facts: facts.update(kind="singing"), "kind\n  Input should be 'captioning' or 'retrieval'"),
-        (lambda facts: facts.update(kind="captioning"), "\n  form.value must go with the kind captioning"),
+        (lambda facts: facts.update(kind="captioning"), "\n  form.value must fit the kind captioning"),
         (
             lambda facts: facts["metrics"]["value"].append("nDGC@10"),
             "\n  metrics.value: unknown metric 'nDGC'; did you mean 'nDCG'?",
@@ -228,14 +228,14 @@ def test_unknown_task(name, hint):
             lambda facts: facts["baselines"][0]["value"]["metrics"].update({"R@5": 18.8}),
             "\n  baselines.1.value.metrics.R@5 must be 0 to 1, higher is better; found 18.8",
         ),
-        (lambda facts: facts.pop("k"), "\n  k must be there for the form top-k, and for no other"),
+        (lambda facts: facts.pop("k"), "\n  k must be given for the form top-k, and for no other form"),
         (
             lambda facts: facts["form"].update(value="matrix"),
-            "\n  columns.value must be two for the form matrix, the key's and the answer's, with {clip} in",
+            "\n  columns.value must have two names for the form matrix: of the key and of the answer, the second",
         ),
         (
             lambda facts: facts["separators_accepted"].update(value=["\t"]),
-            "\n  separators_accepted.value must hold separator.value",
+            "\n  separators_accepted.value must contain separator.value",
         ),
         (lambda facts: facts["separator"].update(value=":"), "separator.value\n  unknown separator ':'"),
         (
@@ -274,9 +274,9 @@ def test_a_file_of_facts_is_read_strictly(change, message, facts):
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
-        ("name: x\nk: [1\n", 3, "is no YAML: "),
-        ("name: x\n\tk: 1\n", 2, "is no YAML: found"),
-        (b"name: \xff\n", 0, "is no YAML: 'utf-8' codec"),
+        ("name: x\nk: [1\n", 3, "is not valid YAML: "),
+        ("name: x\n\tk: 1\n", 2, "is not valid YAML: found"),
+        (b"name: \xff\n", 0, "is not valid YAML: 'utf-8' codec"),
         ("", 0, "Input should be a valid dictionary"),
         ("- 1\n", 0, "Input should be a valid dictionary"),
     ],
@@ -349,7 +349,7 @@ def test_an_extending_file_is_read_strictly(changes, column, message, facts):
 
 def test_a_file_is_named_as_its_task(facts):
     facts["name"] = "dcase2022-6b"
-    with pytest.raises(Faulty, match="name: error: must be changed, as the file; found dcase2022-6b"):
+    with pytest.raises(Faulty, match="name: error: must be changed, the name of the file; found dcase2022-6b"):
         read(facts)
 
 

@@ -1,4 +1,4 @@
-"""Zips whose records disagree, written byte by byte: each is refused by name, and what programs write is not."""
+"""Zips whose records disagree, written byte by byte, are refused; the zips of common programs are not."""
 
 import struct
 import tempfile
@@ -11,12 +11,13 @@ from submission.archive import opened
 
 TEXT = b"It rains. " * 20
 ZIP_AGAIN = "zip the folder again"
-GO_BY = f"which some programs go by: {ZIP_AGAIN}"
+SAME_VALUE, IN_BOTH = "must have the same", "in the zip's list and in its own header"
+GO_BY = f"which some programs use: {ZIP_AGAIN}"
 
 
 @pytest.fixture(autouse=True)
 def private(tmp_path_factory, monkeypatch):
-    """The folder that private folders are made in."""
+    """The folder in which private folders are made."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("private")))
 
 
@@ -47,13 +48,13 @@ def unicode_path(name: bytes, header: bytes = b"task6/x") -> bytes:
 
 
 def header(of: dict) -> bytes:
-    """The record before an entry's data."""
+    """Return the header of an entry, before its data."""
     numbers = (20, of["flags"], of["method"], 0, 33, of["crc"], of["packed"], of["size"])
     return struct.pack("<4s5H3L2H", b"PK\3\4", *numbers, len(of["name"]), len(of["extra"])) + of["name"] + of["extra"]
 
 
 def record(of: dict, offset: int) -> bytes:
-    """The record of an entry in the list."""
+    """Return the record of an entry in the list."""
     numbers = (788, of.get("version", 20), of["flags"], of["method"], 0, 33, of["crc"], of["packed"], of["size"])
     lengths = (len(of["name"]), len(of["extra"]), 0, of.get("disk", 0), 0, of.get("attributes", 0))
     offset = of.get("offset", offset)
@@ -66,7 +67,7 @@ def end(count: int, list_bytes: int, start: int, comment: bytes = b"", **other: 
 
 
 def end_64(count: int, list_bytes: int, start: int, place: int, disks: int = 1, **other: int) -> bytes:
-    """The record of 64 bits, and the one that says where it is."""
+    """Return the 64-bit record, and the record that gives its position."""
     numbers = {"disk": 0, "list_disk": 0, "here": count, "all": count, "length": list_bytes, "offset": start}
     found_at = other.pop("found_at", place)
     made = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, *(numbers | other).values())
@@ -76,14 +77,14 @@ def end_64(count: int, list_bytes: int, start: int, place: int, disks: int = 1, 
 def zipped(
     own: dict | None = None, listed: dict | None = None, behind: bytes = b"", wide: dict | None = None, **at_end
 ) -> bytes:
-    """A zip of a good entry, one whose two records are changed, and another good one.
+    """Return a zip of a valid entry, an entry whose two records are changed, and another valid entry.
 
     Args:
-        own: What is other in the header before the data.
-        listed: What is other in the list.
-        behind: What comes behind the data.
-        wide: What is other in the record of 64 bits at the end, which is there where this is given.
-        at_end: What is other in the record at the end.
+        own: Changes to the header before the data.
+        listed: Changes to the record in the list.
+        behind: Bytes after the data.
+        wide: Changes to the 64-bit record at the end; None for a zip without this record.
+        at_end: Changes to the record at the end.
     """
     content, records = b"", b""
     for name in (b"task6/a", b"task6/x", b"task6/z"):
@@ -153,35 +154,39 @@ HIDDEN = header({**PLAIN, "name": b"task6/hidden"}) + PACKED
 ENTRY = {
     "Unicode name in both": (
         zipped(**both(extra=unicode_path(b"../../.bashrc"))),
-        f"must have one name; its field for Unicode names says '../../.bashrc', {GO_BY}",
+        f"{SAME_VALUE} name in the zip's list and in its field for Unicode names; found '../../.bashrc' in the field, "
+        f"{GO_BY}",
     ),
     "Unicode name in the header": (
         zipped(own={"extra": unicode_path(b"/etc/passwd")}),
-        f"must have one name; its field for Unicode names says '/etc/passwd', {GO_BY}",
+        f"{SAME_VALUE} name in the zip's list and in its field for Unicode names; found '/etc/passwd' in the field, "
+        f"{GO_BY}",
     ),
     "Unicode name in the list": (
         zipped(listed={"extra": unicode_path(b"task6/y")}),
-        f"must have one name; its field for Unicode names says 'task6/y', {GO_BY}",
+        f"{SAME_VALUE} name in the zip's list and in its field for Unicode names; found 'task6/y' in the field, "
+        f"{GO_BY}",
     ),
     "Unicode name of another header": (
         zipped(**both(extra=unicode_path(b"task6/y", header=b"task6/was"))),
-        f"must have one name; its field for Unicode names says 'task6/y', {GO_BY}",
+        f"{SAME_VALUE} name in the zip's list and in its field for Unicode names; found 'task6/y' in the field, "
+        f"{GO_BY}",
     ),
     "two Unicode names": (
         zipped(**both(extra=unicode_path(b"task6/x") + unicode_path(b"task6/y"))),
-        f"must have each extra field once; found 0x7075 twice: {ZIP_AGAIN}",
+        f"must not repeat an extra field; found 0x7075 twice: {ZIP_AGAIN}",
     ),
     "name": (
         zipped(own={"name": b"../../x"}),
-        f"must have one name; its own header says '../../x', {GO_BY}",
+        f"{SAME_VALUE} name {IN_BOTH}; found '../../x' in the header, {GO_BY}",
     ),
     "longer name": (
         zipped(own={"name": b"task6/xx"}),
-        f"must have one name; its own header says 'task6/xx', {GO_BY}",
+        f"{SAME_VALUE} name {IN_BOTH}; found 'task6/xx' in the header, {GO_BY}",
     ),
     "name that is no text": (
         zipped(own={"name": b"task6/\x1b\xff"}),
-        rf"must have one name; its own header says 'task6/\x1b\\xff', {GO_BY}",
+        rf"{SAME_VALUE} name {IN_BOTH}; found 'task6/\x1b\\xff' in the header, {GO_BY}",
     ),
     "encrypted in the header": (
         zipped(own={"flags": 1}),
@@ -197,35 +202,35 @@ ENTRY = {
     ),
     "method": (
         zipped(own={"method": 0}),
-        f"must have one method; the list says 8 and its own header 0, {GO_BY}",
+        f"{SAME_VALUE} method {IN_BOTH}; found 8 in the list and 0 in the header, {GO_BY}",
     ),
     "size": (
         zipped(own={"size": 10}),
-        f"must have one size; the list says 200 and its own header 10, {GO_BY}",
+        f"{SAME_VALUE} size {IN_BOTH}; found 200 in the list and 10 in the header, {GO_BY}",
     ),
     "packed size": (
         zipped(own={"packed": 2}),
-        f"must have one packed size; the list says {len(PACKED)} and its own header 2, {GO_BY}",
+        f"{SAME_VALUE} packed size {IN_BOTH}; found {len(PACKED)} in the list and 2 in the header, {GO_BY}",
     ),
     "no sizes and none to follow": (
         zipped(own={"packed": 0, "size": 0}),
-        f"must have one packed size; the list says {len(PACKED)} and its own header 0, {GO_BY}",
+        f"{SAME_VALUE} packed size {IN_BOTH}; found {len(PACKED)} in the list and 0 in the header, {GO_BY}",
     ),
     "checksum": (
         zipped(own={"crc": 5}),
-        f"must have one checksum; the list says {CRC} and its own header 5, {GO_BY}",
+        f"{SAME_VALUE} checksum {IN_BOTH}; found {CRC} in the list and 5 in the header, {GO_BY}",
     ),
     "size of 64 bits": (
         zipped(own=MASKED | {"extra": extra(1, struct.pack("<2Q", 2**40, len(PACKED)))}),
-        f"must have one size; the list says 200 and its own header {2**40}, {GO_BY}",
+        f"{SAME_VALUE} size {IN_BOTH}; found 200 in the list and {2**40} in the header, {GO_BY}",
     ),
     "size of 64 bits beside that of 32": (
         zipped(own={"extra": extra(1, struct.pack("<2Q", 199, len(PACKED)))}),
-        f"must have one size; the list says 200 and its own header 199, {GO_BY}",
+        f"{SAME_VALUE} size {IN_BOTH}; found 200 in the list and 199 in the header, {GO_BY}",
     ),
     "size of 64 bits in the list beside that of 32": (
         zipped(listed={"extra": extra(1, struct.pack("<2Q", 199, len(PACKED)))}),
-        f"must have a field of 64 bits for just the numbers that need it; found one of 16 bytes for 0, {GO_BY}",
+        f"must have 64-bit fields only for the numbers that need them; found 16 bytes for 0 of these numbers, {GO_BY}",
     ),
     "sizes of 64 bits that are not there": (
         zipped(own=MASKED),
@@ -237,39 +242,42 @@ ENTRY = {
     ),
     "two fields of 64 bits": (
         zipped(own={"extra": 2 * extra(1, SIZES_64)}),
-        f"must have each extra field once; found 0x0001 twice: {ZIP_AGAIN}",
+        f"must not repeat an extra field; found 0x0001 twice: {ZIP_AGAIN}",
     ),
     "descriptor that is not there": (
         zipped(own=LATER, listed={"flags": 8}),
-        f"must have the checksum and sizes of the list in the record behind its data; found others, {GO_BY}",
+        f"{SAME_VALUE} checksum and sizes in the zip's list and in the record after its data; found others in the "
+        f"record, {GO_BY}",
     ),
     "descriptor of another size": (
         zipped(own=LATER, listed={"flags": 8}, behind=b"PK\7\x08" + struct.pack("<3L", CRC, len(PACKED), 10)),
-        f"must have the checksum and sizes of the list in the record behind its data; found others, {GO_BY}",
+        f"{SAME_VALUE} checksum and sizes in the zip's list and in the record after its data; found others in the "
+        f"record, {GO_BY}",
     ),
     "descriptor of another checksum": (
         zipped(own=LATER, listed={"flags": 8}, behind=b"PK\7\x08" + struct.pack("<3L", 1, len(PACKED), 200)),
-        f"must have the checksum and sizes of the list in the record behind its data; found others, {GO_BY}",
+        f"{SAME_VALUE} checksum and sizes in the zip's list and in the record after its data; found others in the "
+        f"record, {GO_BY}",
     ),
     "an entry that is not in the list": (
         zipped(behind=HIDDEN),
-        f"must be followed by the next entry of the list; found one that the list leaves out, {GO_BY}",
+        f"must be followed by the next entry of the zip's list; found an entry outside the list, {GO_BY}",
     ),
     "an entry that is not in the list, behind a descriptor": (
         zipped(own=LATER, listed={"flags": 8}, behind=FOLLOWING + b"some bytes" + HIDDEN),
-        f"must be followed by the next entry of the list; found one that the list leaves out, {GO_BY}",
+        f"must be followed by the next entry of the zip's list; found an entry outside the list, {GO_BY}",
     ),
     "a version that is not yet": (
         zipped(listed={"version": 57}),
-        "must need version 4.5 of the format at most; found 5.7: zip it with default settings",
+        "must need at most version 4.5 of the zip format; found 5.7: zip it with default settings",
     ),
     "another disk": (
         zipped(listed={"disk": 3}),
-        f"must lie in this zip; the list says that it lies on disk 3: {ZIP_AGAIN}",
+        f"must be in this zip; found disk 3 in the zip's list: {ZIP_AGAIN}",
     ),
     "a folder by its mode alone": (
         zipped(listed={"attributes": 0o40755 << 16}),
-        "must be a plain file; found a folder: put the file in its place",
+        "must be a regular file; found a folder: replace it by the file",
     ),
     "damaged data": (
         zipped(**both(crc=5)),
@@ -319,12 +327,14 @@ def test_an_entry_whose_records_disagree(content, message, tmp_path):
 def test_a_name_that_only_one_record_marks_as_utf_8(tmp_path):
     name = "task6/é".encode()
     files, findings = look(zipped(own={"name": name}, listed={"name": name, "flags": 0x800}), tmp_path)
-    assert findings == [f"/task6/é: error: must have one name; only one of its records marks it as UTF-8: {ZIP_AGAIN}"]
+    assert findings == [
+        f"/task6/é: error: {SAME_VALUE} name {IN_BOTH}; only one of them marks it as UTF-8: {ZIP_AGAIN}"
+    ]
     assert "task6/é" not in files
 
 
-ONE_ZIP = "must hold one zip; found"
-AT_END = "must say at its end what its list holds,"
+ONE_ZIP = "must be a single zip; found"
+AT_END = "must give the right numbers of its list at its end,"
 WHOLE = {
     "another zip before it": (zipped() + zipped(), f"{ONE_ZIP} another one before it: {ZIP_AGAIN}"),
     "another zip before it, places counted on": (
@@ -334,7 +344,7 @@ WHOLE = {
     "an entry before it": (HIDDEN + zipped(), f"{ONE_ZIP} another one before it: {ZIP_AGAIN}"),
     "a zip in its comment": (
         zipped(comment=zipped()),
-        f"{ONE_ZIP} another one before it: {ZIP_AGAIN}",  # for the last end is the comment's
+        f"{ONE_ZIP} another one before it: {ZIP_AGAIN}",  # because the last end record is in the comment
     ),
     "an end in its comment": (
         zipped(comment=end(3, 159, 0) + b" more"),
@@ -368,11 +378,11 @@ WHOLE = {
     ),
     "another place of the record of 64 bits": (
         zipped(wide={"found_at": 7}),
-        f"must say at its end where its record of 64 bits is, at {len(zipped()) - 22}; found 7, {GO_BY}",
+        f"must give the right position of its 64-bit record, {len(zipped()) - 22}, at its end; found 7, {GO_BY}",
     ),
     "no disk with the record of 64 bits": (
         zipped(wide={"disks": 0}),
-        f"must be on one disk; the record at its end says 0: {ZIP_AGAIN}",
+        f"must be on one disk; found 0 in the record at its end: {ZIP_AGAIN}",
     ),
     "another place beside the record of 64 bits": (
         zipped(wide={}, offset=0),
