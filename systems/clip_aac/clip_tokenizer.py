@@ -2,7 +2,8 @@
 
 The tokeniser is CLIP's own (Radford et al. 2021), or is trained on captions with the same rules. Text is put in lower
 case, words and punctuation are separated, bytes are merged to tokens by how often they occur together, and each text
-gets a start and an end token. Checkpoints contain the tokeniser as text.
+gets a start and an end token. Checkpoints contain the tokeniser as text. `evaluation.metrics` lists the other
+functions that split text into words.
 """
 
 import contextlib

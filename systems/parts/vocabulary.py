@@ -28,7 +28,7 @@ SPECIAL = ("<padding>", "<start>", "<end>", "<unknown>")  # texts have no such w
 def words_with_hyphens(text: str) -> list[str]:
     """Split a text into lower-case words; hyphens and apostrophes within a word stay.
 
-    `evaluation.metrics.ptb_tokenizer` lists the other functions that split text.
+    `evaluation.metrics` lists the other functions that split text into words.
 
     >>> words_with_hyphens("A dog's bark -- then, (far-off) thunder!")
     ['a', "dog's", 'bark', 'then', 'far-off', 'thunder']

@@ -19,7 +19,7 @@ Split = Callable[[str], list[str]]
 def words_without_hyphens(text: str) -> list[str]:
     """Split a text into lower-case words; hyphens and punctuation separate words, apostrophes within them stay.
 
-    `evaluation.metrics.ptb_tokenizer` lists the other functions that split text.
+    `evaluation.metrics` lists the other functions that split text into words.
 
     >>> words_without_hyphens("A dog's bark -- then, far-off thunder!")
     ['a', "dog's", 'bark', 'then', 'far', 'off', 'thunder']
