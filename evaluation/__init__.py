@@ -1,1 +1,1 @@
-"""What is true: data, audio, metrics and intervals. Imports none of the other rooms."""
+"""Data, metrics, statistics and reports. This package imports none of the other packages."""

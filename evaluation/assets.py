@@ -1,17 +1,17 @@
-"""Files that the kit does not contain: what can be downloaded, where it lies on this machine, and how to fetch it.
+"""Files that the kit does not contain: finding them on this machine, and downloading them.
 
     fetch(["fense"], Path(".cache"))       # once, with a network
     locate("sbert", Path(".cache"))        # the folder of FENSE's sentence encoder, or None
 
-Only `fetch` uses the network. Files that people already have are used where their own tools keep them: models in the
-hub's cache, the fluency checker in the folder of fense and aac-metrics, SPICE's parser in the folder of aac-metrics or
-in the package pycocoevalcap.
+Only `fetch` uses the network. Files that other tools have already downloaded are used where those tools keep them:
+models in the hub's cache, the fluency checker in the folder of fense and aac-metrics, SPICE's parser in the folder of
+aac-metrics or in the package pycocoevalcap.
 
 Conventions
 -----------
-- A metric that cannot be computed raises `Unavailable`, whose message ends in the command that helps. `missing` returns
-  the same message within milliseconds and imports none of the large libraries.
-- Loading a model prints nothing and leaves the global random state as it was.
+- A metric that cannot be computed raises `Unavailable`. Its message ends with the command that makes the metric
+  available. `missing` returns the same message within milliseconds and imports no large library.
+- Loading a model prints nothing and does not change the global random state.
 
 Sources: aac-metrics 0.5.4 (`download.py`, and the defaults of its metrics).
 """
@@ -37,7 +37,7 @@ from evaluation.metrics import catalogue
 from evaluation.metrics.java import JARS, Unavailable, find_java, source_jar, spice_java_fault
 from evaluation.text import table, unknown_key
 
-CACHE = Path(".cache")  # the default of the commands
+CACHE = Path(".cache")  # default of the commands
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Asset:
         title: Name of the asset in messages.
         source: Its address, or its name on the hub.
         bytes: Approximate size of the download.
-        licence: Its licence; empty where its publishers do not state one.
+        licence: Its licence; empty if its publishers do not state one.
     """
 
     title: str
@@ -58,7 +58,7 @@ class Asset:
 
     @property
     def size(self) -> str:
-        """Return the size as a person reads it.
+        """The size in MB or GB.
 
         >>> Asset("", "", 268_000_000).size, Asset("", "", 1_420_000_000).size
         ('about 268 MB', 'about 1.4 GB')
@@ -69,7 +69,7 @@ class Asset:
 
     @property
     def file_name(self) -> str:
-        """Return the name of the published file, or a model's name without its owner.
+        """The name of the published file, or the name of the model without its owner.
 
         >>> Asset("", "https://example.org/files/Cnn14_mAP%3D0.431.pth?download=1", 0).file_name
         'Cnn14_mAP=0.431.pth'
@@ -97,18 +97,18 @@ ASSETS: Mapping[str, Asset] = MappingProxyType(
     }
 )
 FLUENCY_SHA256 = "1a719f090af70614bbdb9f9437530b7e133c48cfa4a58d964de0d47fc974a2fa"
-FLUENCY_ENCODER = "bert-base-uncased"  # the fluency checker was made from it, as its checkpoint says
+FLUENCY_ENCODER = "bert-base-uncased"  # the fluency checker is a fine-tuned version of it
 
-# What a user can ask `download` for.
+# The names that the command `download` accepts, and their assets.
 DOWNLOADS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"spice": ("spice",), "fense": ("sbert", "fluency"), "bert_score": ("bert",)}
 )
 
-JAVA_PROGRAMS = ("tokenizer", "meteor", "spice")  # metrics need these too; their jars come with pycocoevalcap
+JAVA_PROGRAMS = ("tokenizer", "meteor", "spice")  # other needs of metrics; pycocoevalcap contains their jars
 CORENLP = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # either will do; `fetch` downloads the first
-# The other files of a model that are fetched from the hub, where the model has them.
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # one of them is enough; `fetch` downloads the first
+# The other files of a model that `fetch` downloads from the hub, if the model has them.
 SMALL_FILES = (
     "modules.json",
     "config.json",
@@ -122,11 +122,11 @@ SMALL_FILES = (
     "vocab.json",
     "merges.txt",
 )
-# Files that make a model in the hub's cache complete: one of each group.
+# Required files of a model in the hub's cache: one file of each group.
 ENCODER_FILES = (("config.json",), ("tokenizer.json", "vocab.txt"))  # the encoder without its weights
 SBERT_FILES = (("modules.json",), ("1_Pooling/config.json",), *ENCODER_FILES, WEIGHTS)
 BERT_FILES = (("config.json",), ("tokenizer.json", "vocab.json"), WEIGHTS)
-# The hub's oldest models have moved. Both names lead to them, and either may be in the cache.
+# The hub has moved its oldest models. The old and the new name are both valid, and either may be in the cache.
 MOVED = {"bert-base-uncased": "google-bert/bert-base-uncased", "roberta-large": "FacebookAI/roberta-large"}
 
 PACKAGES = (
@@ -142,11 +142,11 @@ PACKAGES = (
 )
 
 
-# Where assets lie ----------------------------------------------------------------------------------------------------
+# Finding assets ------------------------------------------------------------------------------------------------------
 
 
 def first_file(places: Iterable[Path]) -> Path | None:
-    """Return the first of some places that is a file; None where none is."""
+    """Return the first path that is a file; None if there is none."""
     for place in places:
         if place.is_file():
             return place
@@ -163,22 +163,23 @@ def torch_hub() -> Path:
 
 def hub_cache() -> Path:
     """Return the folder of the hub's cache."""
-    from huggingface_hub import constants  # reads the environment; its import takes no time
+    from huggingface_hub import constants  # a quick import, which reads the environment
 
     return Path(constants.HF_HUB_CACHE)
 
 
 def fluency_checkpoint() -> Path:
-    """Return where fense and aac-metrics keep the fluency checker: $FENSE_DATA, or below torch.hub's folder."""
-    folder = os.environ.get("FENSE_DATA")
-    folder = Path(folder).expanduser() if folder else torch_hub() / "fense_data"
+    """Return the path where fense and aac-metrics keep the fluency checker: in $FENSE_DATA or in torch.hub's folder."""
+    folder = torch_hub() / "fense_data"
+    if os.environ.get("FENSE_DATA"):
+        folder = Path(os.environ["FENSE_DATA"]).expanduser()
     return folder / ASSETS["fluency"].file_name
 
 
 def fluency_encoder(checkpoint: Path) -> str:
-    """Return the name of the encoder that a fluency checker was made from.
+    """Return the name of the encoder that a fluency checker was fine-tuned from.
 
-    It is read from the strings of the checkpoint's pickle. That needs no torch and runs no code of the pickle.
+    The name is read from the strings of the checkpoint's pickle, without torch and without running the pickle's code.
     """
     strings = []
     try:
@@ -189,11 +190,11 @@ def fluency_encoder(checkpoint: Path) -> str:
                     strings.append(argument)
         return strings[strings.index("model_type") + 1]
     except (zipfile.BadZipFile, StopIteration, ValueError, IndexError):
-        return FLUENCY_ENCODER  # loading the checkpoint then says what is wrong with it
+        return FLUENCY_ENCODER  # the checkpoint is damaged, which loading it reports
 
 
 def model_folder(name: str, files: Sequence[Sequence[str]]) -> Path | None:
-    """Return the folder of a model in the hub's cache; None where it is absent or incomplete.
+    """Return the folder of a model in the hub's cache; None if it is absent or incomplete.
 
     Args:
         name: The model's name on the hub.
@@ -205,12 +206,12 @@ def model_folder(name: str, files: Sequence[Sequence[str]]) -> Path | None:
         roots.append(Path(sentence_transformers))
     for root in roots:
         for alias in (name, MOVED.get(name, name)):
-            place = root / _hub_folder(alias)
+            model = root / _hub_folder(alias)
             try:
-                revision = (place / "refs" / "main").read_text().strip()
+                revision = (model / "refs" / "main").read_text().strip()
             except OSError:
                 continue
-            folder = place / "snapshots" / revision
+            folder = model / "snapshots" / revision
             if all(first_file(folder / file for file in group) for group in files):
                 return folder
     return None
@@ -221,7 +222,7 @@ def _hub_folder(name: str) -> str:
 
 
 def _parser_folder(cache: Path) -> Path | None:
-    """Return the folder that has SPICE's parser: in the cache, or where aac-metrics or pycocoevalcap keep it."""
+    """Return the folder of SPICE's parser in the cache, or in the folder of aac-metrics or pycocoevalcap."""
     aac_metrics = Path(os.environ.get("AAC_METRICS_CACHE_PATH") or "~/.cache").expanduser()
     folders = [spice_folder(cache), spice_folder(aac_metrics), source_jar("spice/lib").absolute()]
     for folder in folders:
@@ -231,12 +232,12 @@ def _parser_folder(cache: Path) -> Path | None:
 
 
 def spice_folder(cache: Path) -> Path:
-    """Return the folder of SPICE's libraries below a cache, as aac-metrics has it."""
+    """Return the folder of SPICE's libraries in a cache; aac-metrics uses the same folder."""
     return cache.absolute() / "aac-metrics" / "spice" / "lib"
 
 
 def locate(name: str, cache: Path = CACHE) -> Path | None:
-    """Return the file or folder of an asset; None where it is absent or incomplete.
+    """Return the file or folder of an asset; None if it is absent or incomplete.
 
     Args:
         name: One of `ASSETS`.
@@ -255,21 +256,21 @@ def locate(name: str, cache: Path = CACHE) -> Path | None:
 
 
 def require(name: str, cache: Path = CACHE) -> Path:
-    """Return the file or folder of an asset, as `locate`.
+    """Return the file or folder of an asset, as `locate` does.
 
     Raises:
-        Unavailable: It is not on this machine.
+        Unavailable: The asset is not on this machine.
     """
-    place = locate(name, cache)
-    if place is None:
+    path = locate(name, cache)
+    if path is None:
         raise Unavailable(_absent(name, cache))
-    return place
+    return path
 
 
 def missing(need: str, cache: Path) -> str | None:
-    """Say why something that a metric needs cannot be used, and what to do; None when it can be used.
+    """Return a message if something that a metric needs cannot be used: the reason and what to do. Else return None.
 
-    Takes milliseconds and imports none of the large libraries. A system's Java is asked for its version.
+    This takes milliseconds and imports no large library. If the system's Java is used, it runs to print its version.
 
     Args:
         need: One of `JAVA_PROGRAMS` or `ASSETS`.
@@ -293,31 +294,33 @@ def missing(need: str, cache: Path) -> str | None:
 
 
 def identity(name: str) -> str:
-    """Name a model and its version, for a signature: the hub's revision, or the beginning of the file's SHA-256.
+    """Return the name and version of a model for a signature.
+
+    The version is the hub's revision, or the beginning of the file's SHA-256.
 
     Raises:
-        Unavailable: It is not on this machine.
+        Unavailable: The model is not on this machine.
     """
-    place = require(name)
+    path = require(name)
     if name == "fluency":
-        return f"{place.stem}@{_sha256(place)[:8]}"
-    return f"{ASSETS[name].file_name}@{place.name[:8]}"
+        return f"{path.stem}@{_sha256(path)[:8]}"
+    return f"{ASSETS[name].file_name}@{path.name[:8]}"
 
 
 def _sha256(file: Path) -> str:
-    import pooch  # takes a quarter of a second to import
+    import pooch  # its import takes a quarter of a second
 
     return pooch.file_hash(file, alg="sha256")
 
 
 def _absent(name: str, cache: Path = CACHE) -> str:
-    """Say that an asset is absent, and how to fetch it."""
+    """Return the message for an absent asset, with the command that downloads it."""
     asset = ASSETS[name]
     return f"{asset.title} is not on this machine ({asset.size}); fetch it with: {_command(name, cache)}"
 
 
 def _command(name: str, cache: Path = CACHE) -> str:
-    """Return the command that fetches an asset."""
+    """Return the command that downloads an asset."""
     download = next(download for download, names in DOWNLOADS.items() if name in names)
     option = ""
     if name == "spice" and cache != CACHE:
@@ -327,7 +330,7 @@ def _command(name: str, cache: Path = CACHE) -> str:
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Let transformers load a model without a message, and without changing the global random state."""
+    """Load a model with transformers in the block without messages and without changing the global random state."""
     import torch
     from transformers.utils import logging
 
@@ -335,7 +338,7 @@ def silence() -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        with torch.random.fork_rng(devices=[]):  # layers are filled at random before their weights are read
+        with torch.random.fork_rng(devices=[]):  # layers get random weights before the saved ones are read
             yield
     finally:
         logging.set_verbosity(level)
@@ -345,85 +348,84 @@ def silence() -> Iterator[None]:
 
 @contextlib.contextmanager
 def loading(name: str) -> Iterator[Path]:
-    """Give the place of a model to load it from, in `silence`.
+    """Yield the path of a model, and load it in the block in `silence`.
 
     Raises:
-        Unavailable: The model is absent, or cannot be loaded.
+        Unavailable: The model is absent or cannot be loaded.
     """
-    place = require(name)
+    path = require(name)
     try:
         with silence():
-            yield place
+            yield path
     except (Unavailable, MemoryError, ImportError):
         raise
-    except Exception as failure:  # a damaged file makes these libraries raise almost anything
+    except Exception as failure:  # these libraries raise many exceptions for a damaged file
         reason = " ".join(str(failure).split())[:300] or type(failure).__name__
-        message = f"{place} cannot be loaded ({reason}); remove it and fetch it with: {_command(name)}"
+        message = f"{path} cannot be loaded ({reason}); remove it and fetch it with: {_command(name)}"
         raise Unavailable(message) from failure
 
 
-# Fetching ------------------------------------------------------------------------------------------------------------
+# Downloading ---------------------------------------------------------------------------------------------------------
 
 
 def fetch(names: Sequence[str], cache: Path) -> None:
-    """Fetch what metrics need; print first what each is, how large, and where it goes. Skip what is already here.
+    """Download assets that metrics need, and skip those that are already here.
 
-    An interrupted call resumes when it is repeated.
+    The source, size and target of each asset are printed first. Repeating an interrupted call resumes the download.
 
     Args:
-        names: Names out of `DOWNLOADS`.
-        cache: Folder of the cache, for SPICE's parser. The models go where other programs find them too.
+        names: Names of `DOWNLOADS`.
+        cache: Folder of the cache, for SPICE's parser. The models go to folders where other programs find them too.
 
     Raises:
-        BadRequest: A name is unknown, or something cannot be fetched or is damaged. The fluency checker must have the
-            published SHA-256; for the other assets none is published.
+        BadRequest: A name is unknown, or an asset cannot be downloaded or is damaged. The fluency checker must have the
+            published SHA-256; no checksum is published for the other assets.
     """
     for name in names:
         if name not in DOWNLOADS:
             raise BadRequest(unknown_key(name, list(DOWNLOADS), "name"))
-    wanted: dict[str, Path | None] = {}
+    paths: dict[str, Path | None] = {}
     for name in names:
         for asset_name in DOWNLOADS[name]:
-            wanted[asset_name] = locate(asset_name, cache)
+            paths[asset_name] = locate(asset_name, cache)
     targets = {
         "spice": cache / "aac-metrics" / "spice" / "lib",
         "sbert": hub_cache(),
         "fluency": fluency_checkpoint().parent,
         "bert": hub_cache(),
     }
-    for name, place in wanted.items():
+    for name, path in paths.items():
         asset = ASSETS[name]
         licence = f", {asset.licence}" if asset.licence else ""
-        if place:
-            state = f"is there: {place}"
+        if path:
+            state = f"already here: {path}"
         else:
             state = f"{asset.source} ({asset.size}{licence}) to {targets[name]}"
         print(f"{asset.title}: {state}", flush=True)
-    for name, place in wanted.items():
+    for name, path in paths.items():
         if name == "fluency":
-            _fetch_fluency()  # checks the file, too, where it is here
-        elif place is None and name == "spice":
+            _fetch_fluency()  # also checks a file that is already here
+        elif path is None and name == "spice":
             _fetch_parser(targets[name])
-        elif place is None:
+        elif path is None:
             _fetch_model(ASSETS[name].source, WEIGHTS[0])
-        if place is None:
+        if path is None:
             _report_fetched(name, targets[name], cache)
 
 
 def _report_fetched(name: str, target: Path, cache: Path) -> None:
-    place = locate(name, cache)
+    path = locate(name, cache)
     asset = ASSETS[name]
-    if not place:
-        raise BadRequest(f"{asset.source}: what was fetched to {target} is not whole; remove it there")
-    print(f"{asset.title}: ready in {place}", flush=True)
+    if not path:
+        raise BadRequest(f"{asset.source}: the download in {target} is incomplete; remove it and download it again")
+    print(f"{asset.title}: ready in {path}", flush=True)
 
 
 @contextlib.contextmanager
 def _downloaded(name: str, target: Path) -> Iterator[Path]:
-    """Give the file of an asset, downloaded to a folder beside `target`.
+    """Download the file of an asset to a folder next to `target`, and yield its path.
 
-    An interrupted download is kept, to resume from. A block that raises BadRequest rejects the file, which is then
-    removed.
+    An interrupted download is kept, so that it can be resumed. If the block raises BadRequest, the file is removed.
     """
     import filelock
 
@@ -434,7 +436,7 @@ def _downloaded(name: str, target: Path) -> Iterator[Path]:
     part = work / f"{target.name}.part"
     needed = ASSETS[name].bytes
     if target.suffix == ".zip":
-        needed *= 2  # what comes out of the archive is as large
+        needed *= 2  # the unpacked files are as large as the archive
     if part.exists():
         needed -= part.stat().st_size
     try:
@@ -448,21 +450,21 @@ def _downloaded(name: str, target: Path) -> Iterator[Path]:
                 raise
             shutil.rmtree(work, ignore_errors=True)
     except filelock.Timeout:
-        raise BadRequest(f"{target}: another process is fetching it; wait until it is done") from None
+        raise BadRequest(f"{target}: another process is downloading it; wait until it has finished") from None
 
 
 def _fetch_parser(lib: Path) -> None:
-    """Fetch SPICE's parser. An archive that a user put beside `lib` is used, and kept."""
+    """Download SPICE's parser. An archive that a user put next to the folder `lib` is used and kept."""
     archive = lib.parent / ASSETS["spice"].file_name
     if archive.is_file():
-        _unpack(archive, lib, "remove it and give the same command again")
+        _unpack(archive, lib, "remove it and run the same command again")
         return
     with _downloaded("spice", archive) as part:
-        _unpack(part, lib, "it is removed; give the same command again")
+        _unpack(part, lib, "it is removed; run the same command again")
 
 
 def _unpack(archive: Path, lib: Path, advice: str) -> None:
-    """Copy the parser's two jars from its archive to `lib`: both or none."""
+    """Copy the two jars of the parser from its archive to the folder `lib`: both or neither."""
     from evaluation.files import replacing
 
     folder = ASSETS["spice"].file_name.removesuffix(".zip")
@@ -471,21 +473,21 @@ def _unpack(archive: Path, lib: Path, advice: str) -> None:
             for jar in CORENLP:
                 part = stack.enter_context(replacing(lib / jar))
                 with bundle.open(f"{folder}/{jar}") as source, part.open("wb") as target:
-                    shutil.copyfileobj(source, target)  # checks the checksum of each
+                    shutil.copyfileobj(source, target)  # also checks the checksum of each jar
     except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError, NotImplementedError) as failure:
         reason = str(failure.args[0] if failure.args else failure)
         raise BadRequest(f"{archive}: is not the published archive ({reason}); {advice}") from None
 
 
 def _fetch_fluency() -> None:
-    """Fetch the fluency checker, and the configuration and tokeniser of the encoder that it was made from."""
+    """Download the fluency checker, and the configuration and tokeniser of its encoder."""
     checkpoint = fluency_checkpoint()
     if checkpoint.is_file():
-        _check_fluency(checkpoint, str(checkpoint), "move it away and give the same command again")
+        _check_fluency(checkpoint, str(checkpoint), "move it away and run the same command again")
     else:
         with _downloaded("fluency", checkpoint) as part:
             source = ASSETS["fluency"].source
-            _check_fluency(part, source, "what was fetched is removed; give the same command again")
+            _check_fluency(part, source, "the download is removed; run the same command again")
             part.replace(checkpoint)
     encoder = fluency_encoder(checkpoint)
     if not model_folder(encoder, ENCODER_FILES):
@@ -499,29 +501,29 @@ def _check_fluency(file: Path, name: str, advice: str) -> None:
 
 
 def _fetch_model(name: str, last: str) -> None:
-    """Fetch a model from the hub to its cache; the file `last` comes last, so that where it is, all is."""
+    """Download a model from the hub to its cache, with the file `last` after all others: it marks a complete model."""
     from huggingface_hub import constants, snapshot_download
 
     others = [file for file in SMALL_FILES if file != last]
     try:
         for files in (others, [last]):
             snapshot_download(name, cache_dir=hub_cache(), allow_patterns=files)
-    except Exception as failure:  # its own exceptions, those of its connections, and the system's
+    except Exception as failure:  # exceptions of the hub's library, of its connections, or of the system
         reason = " ".join(str(failure).split())[:300]
         raise BadRequest(
-            f"{constants.ENDPOINT}/{name}: cannot be fetched: {reason}. Give the same command again to go on from "
-            f"there, or copy the folder {_hub_folder(name)} from another machine's hub cache to {hub_cache()}"
+            f"{constants.ENDPOINT}/{name}: cannot be downloaded: {reason}. Run the same command again to resume, "
+            f"or copy the folder {_hub_folder(name)} from another machine's hub cache to {hub_cache()}"
         ) from failure
 
 
-# What this machine has ----------------------------------------------------------------------------------------------
+# Reporting on this machine -------------------------------------------------------------------------------------------
 
 
 def info(needs: Mapping[str, Sequence[str]], cache: Path) -> str:
-    """Describe what metrics depend on: versions, Java, jars and models; and whether each metric can be computed.
+    """Describe what metrics depend on (packages, Java, jars and models) and which metrics can be computed.
 
     Args:
-        needs: For each caption metric, what it needs, as `missing` takes it.
+        needs: For each caption metric, the names of what it needs, as in `missing`.
         cache: Folder of the cache.
     """
     states = {}
@@ -531,7 +533,7 @@ def info(needs: Mapping[str, Sequence[str]], cache: Path) -> str:
                 states[name] = missing(name, cache)
     metrics = []
     for metric, names in needs.items():
-        advice = []  # without what is wrong, which the tables above say
+        advice = []  # only what to do: the tables above show what is wrong
         for name in names:
             state = states[name]
             if state and state.rpartition("; ")[2] not in advice:
@@ -539,8 +541,8 @@ def info(needs: Mapping[str, Sequence[str]], cache: Path) -> str:
         facts = catalogue.CAPTIONING[metric]
         metrics.append([metric, facts.title, facts.values, ", ".join(names), "; ".join(advice) or "available"])
     tables = [
-        table(_versions(), ["what", "version or place"]),
-        table(_asset_rows(cache), ["to be fetched", "size", "place"]),
+        table(_versions(), ["software", "version or location"]),
+        table(_asset_rows(cache), ["download", "size", "location"]),
         table(metrics, ["metric", "title", "values", "needs", "state"]),
     ]
     return "\n\n".join(tables)
@@ -562,14 +564,17 @@ def _versions() -> list[tuple[str, object]]:
     except Unavailable as reason:
         rows.append(("java", str(reason)))
     for jar in JARS:
-        place = source_jar(jar)
-        rows.append((place.name, place if place.is_file() else "missing; run `make`"))
+        path = source_jar(jar)
+        if path.is_file():
+            rows.append((path.name, path))
+        else:
+            rows.append((path.name, "missing; run `make`"))
     return rows
 
 
 def _asset_rows(cache: Path) -> list[list[object]]:
     rows = []
     for name, asset in ASSETS.items():
-        place = locate(name, cache)
-        rows.append([asset.title, asset.size, place or f"absent; fetch it with: {_command(name, cache)}"])
+        path = locate(name, cache)
+        rows.append([asset.title, asset.size, path or f"absent; fetch it with: {_command(name, cache)}"])
     return rows

@@ -1,4 +1,4 @@
-"""Run a command: parse its line, print findings, and return the exit status."""
+"""Running a command: parse its arguments, print its findings, and return its exit status."""
 
 import argparse
 import contextlib
@@ -15,9 +15,9 @@ from evaluation.text import printable
 
 
 class _LastingStream:
-    """A text stream that drops its output once nobody reads it any more.
+    """A text stream that drops its output when nobody reads it any more.
 
-    The work of a command then continues to its end, and the exit status is that of the work.
+    The command then completes its work, and its exit status does not change.
     """
 
     def __init__(self, stream: TextIO, dropped: type[OSError]):
@@ -25,7 +25,8 @@ class _LastingStream:
 
         Args:
             stream: The stream.
-            dropped: The failure after which output is dropped; any other is raised, once.
+            dropped: The error that means that nobody reads the stream. After any error, further output is dropped; an
+                error of another kind is raised first.
         """
         self._stream, self._dropped = stream, dropped
 
@@ -44,7 +45,7 @@ class _LastingStream:
 
     def _drop(self, failure: OSError) -> None:
         nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, self._stream.fileno())  # for what is still buffered, and for child processes
+        os.dup2(nothing, self._stream.fileno())  # also drops buffered output and that of child processes
         os.close(nothing)
         if not isinstance(failure, self._dropped):
             raise failure
@@ -55,37 +56,43 @@ class _LastingStream:
 
 @contextlib.contextmanager
 def _lasting_streams() -> Iterator[None]:
-    """Let the readers of standard output and standard error close them at any time, or from the start."""
-    before = sys.stdout, sys.stderr
+    """Allow standard output and standard error to be closed by their readers, even before the command starts."""
+    original = sys.stdout, sys.stderr
     with contextlib.ExitStack() as stack:
-        out, err = before
-        if out is None:  # the shell's `>&-` closed it
+        out, err = original
+        if out is None:  # closed by the shell's `>&-`
             out = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
         if err is None:
             err = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
         if isinstance(out, io.TextIOWrapper):
-            out.reconfigure(errors="backslashreplace")  # as standard error does: an ASCII terminal has no dash
+            out.reconfigure(errors="backslashreplace")  # an ASCII terminal cannot print "–"
         sys.stdout = _LastingStream(out, BrokenPipeError)
-        sys.stderr = _LastingStream(err, OSError)  # there is no other place to report a failure
+        sys.stderr = _LastingStream(err, OSError)  # its errors cannot be reported anywhere
         try:
             yield
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
-            sys.stdout, sys.stderr = before
+            sys.stdout, sys.stderr = original
 
 
 def command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> int:
-    """Parse a command line, run the chosen verb's `run` function, and return the exit status.
+    """Parse the arguments, call the `run` function of the chosen command, and return the exit status.
 
-    0: done. 1: what was checked does not hold. 2: the request itself was wrong. A reader that closes standard output or
-    standard error early changes none of that.
+    The status does not change if standard output or standard error is closed early.
+
+    Args:
+        parser: The parser; each of its commands sets `run`, a function of the parsed options.
+        arguments: The arguments (default: those of this process).
+
+    Returns:
+        0: The command succeeded. 1: What it checked is not valid. 2: The request was wrong. 130: It was interrupted.
     """
     with _lasting_streams():
         options = parser.parse_args(arguments)
         try:
             status = options.run(options) or 0
-            sys.stdout.flush()  # here, where the error of a full disk is caught
+            sys.stdout.flush()  # a full disk raises its error here, where it is caught
             return status
         except Faulty as faulty:
             say(faulty.findings)
@@ -97,13 +104,13 @@ def command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = N
             print(f"error: {system_failure(failure)}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
-            print("interrupted; give the same command again", file=sys.stderr)
+            print("interrupted; run the same command again", file=sys.stderr)
             return 130
 
 
 def system_failure(failure: OSError) -> str:
-    """Say what the operating system refused, and of what."""
-    path = failure.filename2 or failure.filename  # of a renaming the target; the source is a temporary name
+    """Describe an error of the operating system: the path, the reason, and in some cases what to do."""
+    path = failure.filename2 or failure.filename  # for a rename the target: the source is a temporary file
     place = f"{path}: " if path else ""
-    advice = {errno.ENOSPC: "; free some space and give the same command again", errno.EACCES: "; check permissions"}
+    advice = {errno.ENOSPC: "; free some space and run the same command again", errno.EACCES: "; check permissions"}
     return printable(f"{place}{failure.strerror or failure}{advice.get(failure.errno or 0, '')}")

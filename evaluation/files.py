@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and those that are not there."""
+"""Writing files and folders completely or not at all, and messages for missing files."""
 
 import contextlib
 import functools
@@ -14,32 +14,32 @@ from pathlib import Path
 from evaluation.findings import BadRequest
 
 
-def no_file(path: Path, wanted: str) -> BadRequest:
-    """Say that a prediction is not there, or is a folder; of a run's folder, which predictions it holds.
+def no_file(path: Path, expected: str) -> BadRequest:
+    """Return the error for a prediction that does not exist or is a folder; it lists the predictions of a run folder.
 
     Args:
-        path: What was given.
-        wanted: What to give, in words.
+        path: The given path.
+        expected: What to give instead, in the words of a message.
     """
     if not path.is_dir():
-        return BadRequest(f"{path}: no such file; give {wanted}")
-    held = sorted(str(file) for file in path.glob("predictions/*") if file.suffix in (".npz", ".csv"))
-    return BadRequest(f"{path}: is a folder; give {' or '.join(held) or wanted}")
+        return BadRequest(f"{path}: no such file; give {expected}")
+    predictions = sorted(str(file) for file in path.glob("predictions/*") if file.suffix in (".npz", ".csv"))
+    return BadRequest(f"{path}: is a folder; give {' or '.join(predictions) or expected}")
 
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Give a path beside `target` to write to, and rename it to `target` when the block ends well.
+    """Yield a temporary path in the folder of `target`, and rename it to `target` if the block succeeds.
 
-    When the block fails, what it wrote is removed and `target` is what it was. Parent folders are made. Unfinished
-    files that killed processes left for the same target are removed first.
+    If the block fails, the temporary file is removed and `target` does not change. Missing parent folders are created.
+    Temporary files that killed processes left for the same target are removed first.
 
     Raises:
-        BadRequest: `target` is a folder, a device or a pipe, which a file must not take the place of.
+        BadRequest: `target` is a folder, a device or a pipe, which must not be replaced.
     """
-    target = Path(target)  # a string is a path to most people
+    target = Path(target)  # many callers give a string
     if target.exists() and not target.is_file():
-        raise BadRequest(f"{target}: must be a file or not there; it is something else: give another name")
+        raise BadRequest(f"{target}: must be a file or not exist; it is neither: give another name")
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_unfinished(target)
     part = target.with_name(f".{target.name}.{_owner()}.part")
@@ -52,10 +52,10 @@ def replacing(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def appearing(target: Path) -> Iterator[Path]:
-    """Give an empty folder beside `target` to fill, and rename it to `target` when the block ends well.
+    """Yield an empty temporary folder next to `target`, and rename it to `target` if the block succeeds.
 
-    `target` must not be there, or be empty. When the block fails, what it wrote is removed. Unfinished folders that
-    killed processes left for the same target are removed first.
+    `target` must not exist, or must be an empty folder. If the block fails, the temporary folder is removed. Temporary
+    folders that killed processes left for the same target are removed first.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_unfinished(target)
@@ -69,25 +69,25 @@ def appearing(target: Path) -> Iterator[Path]:
 
 
 def _owner() -> str:
-    """Return the part of an unfinished file's name that says which process writes it."""
+    """Return the part of a temporary file's name that identifies the process that writes it."""
     return f"{os.getpid()}-{_machine()}"
 
 
 @functools.cache
 def _machine() -> str:
-    """Return eight hexadecimal digits of this machine and, in a container, of the container.
+    """Return eight hexadecimal digits that identify this machine and, in a container, the container.
 
-    A process number means something only there: folders may be shared between machines and containers.
+    Machines and containers may share folders, but a process number is valid in only one of them.
     """
     try:
         namespace = str(Path("/proc/self/ns/pid").readlink())
-    except OSError:  # not Linux, which has no such thing
+    except OSError:  # only Linux has this link
         namespace = ""
     return hashlib.sha256(f"{socket.gethostname()} {namespace}".encode()).hexdigest()[:8]
 
 
 def _remove_unfinished(target: Path) -> None:
-    """Remove what processes of this machine that are no longer alive were writing for `target`."""
+    """Remove the temporary files and folders for `target` whose processes ran on this machine and have ended."""
     pattern = re.compile(re.escape(f".{target.name}.") + r"(\d+)-" + _machine() + r"(\.[^.]*)?\.part")
     for unfinished in target.parent.iterdir():
         match = pattern.fullmatch(unfinished.name)
@@ -105,6 +105,6 @@ def _is_alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except (PermissionError, OverflowError):  # another user's process; no process at all, so nothing of ours
+    except (PermissionError, OverflowError):  # a process of another user; not the number of a process
         return True
     return True

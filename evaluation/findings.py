@@ -1,9 +1,9 @@
 """Findings of a check, and how a command prints them.
 
-A check collects every `Finding` before it reports any. A reader that cannot continue raises `Faulty` with all of them
-(exit status 1). A request that cannot be carried out raises `BadRequest` (exit status 2). `command` prints both to
-standard error, so that no mistake of a user ends in a traceback. At most `ALIKE` findings of one kind are printed, and
-the rest are counted (`limited`).
+A check collects all findings before it reports any. A function that cannot use its input raises `Faulty` with all
+findings (exit status 1). A request that cannot be carried out raises `BadRequest` (exit status 2).
+`evaluation.cli.command` prints both to standard error, so that no mistake of a user ends in a traceback. At most
+`ALIKE` findings of one kind are printed; `limited` counts the others.
 """
 
 import re
@@ -17,21 +17,22 @@ from evaluation.ordering import natural_key
 from evaluation.text import plural, printable
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
-ALIKE = 20  # findings of one kind that are printed
+ALIKE = 20  # number of findings of one kind that are printed
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a check found; sorted by file, line and column.
+    """A finding of a check; findings are sorted by file, line and column.
 
     Attributes:
-        file: The file, as the user would name it.
-        line: Line in the file, from 1; 0 where there is none.
-        column: Name of the column or key; empty where there is none.
+        file: The file, as the user names it.
+        line: Line in the file, from 1; 0 if the finding has no line.
+        column: Name of the column or key; empty if the finding has none.
         message: What must hold, what was found, and what to do.
-        severity: `error` (cannot be used), `warning` (can, but look) or `note` (for information).
-        rest: Number of findings of one kind that it stands for, where these are not listed; 0 for a finding that
-            stands for itself. Such a finding is sorted to the end of its file.
+        severity: `error` (the file cannot be used), `warning` (it can be used, but may be wrong) or `note` (for
+            information).
+        rest: Number of findings that this one summarises because they are not listed; 0 for an ordinary finding. A
+            summary is sorted to the end of its file.
     """
 
     file: str
@@ -42,11 +43,12 @@ class Finding:
     rest: int = 0
 
     def __lt__(self, other: "Finding") -> bool:
-        for mine, others in zip(self._order, other._order, strict=True):
-            if mine != others:
-                if isinstance(mine, str):
-                    return natural_key(mine) < natural_key(others)
-                return mine < others
+        for ours, theirs in zip(self._order, other._order, strict=True):
+            if ours == theirs:
+                continue
+            if isinstance(ours, str):
+                return natural_key(ours) < natural_key(theirs)
+            return ours < theirs
         return False
 
     @property
@@ -54,21 +56,25 @@ class Finding:
         return self.file, self.rest > 0, self.line, self.column, self.message, self.severity
 
     def __str__(self) -> str:
-        """Give the line a user reads, in the form of a compiler's.
+        """Format the finding as one line, as compilers do.
 
         >>> print(Finding("captions_development.csv", 12, "caption_3", "is blank; write a caption"))
         captions_development.csv:12: caption_3: error: is blank; write a caption
         """
-        place = self.file + (f":{self.line}" if self.line else "") + (f": {self.column}" if self.column else "")
+        place = self.file
+        if self.line:
+            place += f":{self.line}"
+        if self.column:
+            place += f": {self.column}"
         return printable(f"{place}: {self.severity}: {self.message}")
 
 
 class Faulty(Exception):
-    """What was read does not hold.
+    """The input is not valid.
 
     Attributes:
-        findings: Every finding, sorted.
-        status: The exit status of a command that ends with it: 1, or 2 where the request itself is wrong.
+        findings: All findings, sorted.
+        status: Exit status of the command: 1, or 2 if the request itself is wrong.
     """
 
     def __init__(self, findings: Iterable[Finding], status: int = 1):
@@ -76,22 +82,23 @@ class Faulty(Exception):
         super().__init__("\n".join(str(finding) for finding in limited(self.findings)))
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Let it be sent from another process, with its findings."""
+        """Pickle the exception with its findings, to raise it in another process."""
         return Faulty, (self.findings, self.status)
 
 
 class BadRequest(Exception):
-    """The request cannot be carried out: a wrong path, key, name or value."""
+    """The request cannot be carried out, because a path, key, name or value is wrong."""
 
 
 QUOTED_OR_NUMBER = re.compile(r"""'[^']*'|"[^"]*"|\d+""")
 
 
 def limited(findings: Iterable[Finding]) -> list[Finding]:
-    """Keep the first `ALIKE` findings of each kind, in their order, and count the rest of the kind behind them.
+    """Keep the first `ALIKE` findings of each kind, in their order, and summarise the others in one finding.
 
-    Findings are of one kind when they have the same severity, the same message but for numbers and quoted text, and the
-    same place: one file, or for findings about whole files one folder. Limiting twice changes nothing.
+    Findings are of one kind if they have the same severity, the same message except for numbers and quoted text, and
+    the same place. The place is the file; for findings about whole files, it is the folder. Limiting twice gives the
+    same findings as limiting once.
     """
     findings = list(findings)
     kinds: dict[tuple[str, ...], list[Finding]] = {}
@@ -109,17 +116,18 @@ def limited(findings: Iterable[Finding]) -> list[Finding]:
         if seen[kind] <= ALIKE:
             kept.append(finding)
         elif seen[kind] == ALIKE + 1:
-            kept.append(_others(kinds[kind]))
+            kept.append(_summary(kinds[kind]))
     return kept
 
 
-def _others(kind: list[Finding]) -> Finding:
-    """Make the finding that stands for those of a kind that are not listed."""
-    first, number = kind[ALIKE], len(kind) - ALIKE
-    files = {finding.file for finding in kind}
-    file = first.file if len(files) == 1 else _place(first)
-    message = f"and {number} more of this kind: {first.message}"
-    return replace(first, file=file, line=0, column="", message=message, rest=number)
+def _summary(findings: list[Finding]) -> Finding:
+    """Return the finding that summarises the unlisted findings of a kind; `findings` are all findings of the kind."""
+    first_unlisted, number = findings[ALIKE], len(findings) - ALIKE
+    file = first_unlisted.file
+    if any(finding.file != file for finding in findings):
+        file = _place(first_unlisted)
+    message = f"and {number} more of this kind: {first_unlisted.message}"
+    return replace(first_unlisted, file=file, line=0, column="", message=message, rest=number)
 
 
 def _kind(finding: Finding) -> tuple[str, ...]:
@@ -127,7 +135,7 @@ def _kind(finding: Finding) -> tuple[str, ...]:
 
 
 def _place(finding: Finding) -> str:
-    """Return the file of a finding that has a line or a column in it, else the file's folder."""
+    """Return the file of a finding that has a line or a column; for other findings, the file's folder."""
     folder, slash, _ = finding.file.rpartition("/")
     if finding.line or finding.column or not slash:
         return finding.file
@@ -138,25 +146,25 @@ def bounded(findings: Iterable[Finding], most: int, file: str) -> list[Finding]:
     """Take at most `most` findings, so that the check of any file takes bounded time and memory.
 
     Args:
-        findings: The findings, which are made as they are taken.
-        most: How many to take.
-        file: The file's name, for the finding that there are more.
+        findings: The findings; a generator is run only as far as needed.
+        most: Maximum number of findings.
+        file: Name of the file in the finding that says that there are more.
     """
-    findings = iter(findings)
-    taken = list(islice(findings, most))
-    if next(findings, None) is not None:
+    remaining = iter(findings)
+    first_findings = list(islice(remaining, most))
+    if next(remaining, None) is not None:
         message = f"there are more than {most} findings; correct these first"
-        taken.append(Finding(file, message=message))
-    return taken
+        first_findings.append(Finding(file, message=message))
+    return first_findings
 
 
 def count(findings: Iterable[Finding], severity: str = ERROR) -> int:
-    """Count the findings of a severity, also those that are not listed one by one."""
+    """Count the findings of a severity, including those that a summary stands for."""
     return sum(max(finding.rest, 1) for finding in findings if finding.severity == severity)
 
 
 def counted(findings: Iterable[Finding]) -> str:
-    """Return how many findings of each severity there are, such as `1 error, 2 notes`; empty if there are none."""
+    """Return the number of findings of each severity, such as `1 error, 2 notes`; empty if there are no findings."""
     findings = list(findings)
     parts = []
     for severity in (ERROR, WARNING, NOTE):

@@ -1,14 +1,14 @@
-"""Explain why names or queries that were given are not those of the data.
+"""Explanations of names and queries that differ from those of the data.
 
-Names and queries are compared verbatim everywhere. Nothing here makes two of them equal: it finds what was done to
-them on the way, so that one message explains a thousand names.
+Names and queries are compared verbatim everywhere, and this module does not change that. It finds a difference that
+many names share, such as another extension, so that one message explains a thousand names.
 
     >>> match = explain([f"{n}.mp3" for n in range(999)], [f"{n}.wav" for n in range(1000)])
-    >>> print(match.message(999, "names"))
-    all 999 names differ from the data's only in their extension: .mp3 where the data have .wav; write the names so
+    >>> print(match.message(999, "names").partition("; ")[0])
+    all 999 names differ from the data's only in their extension: .mp3 where the data have .wav
 
-Each rule in `RULES` ignores one kind of difference. `match` pairs names by any of the rules, `explain` finds the rules
-that explain nearly all names, and `closest` looks a single name up.
+Each rule in `RULES` ignores one kind of difference. `match` pairs names that are equal under some rules, `explain`
+finds the rules that explain nearly all names, and `closest` finds the name that a single given name may stand for.
 """
 
 import html
@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 from evaluation.text import quoted
 
-NEARLY_ALL = 0.9  # share of the names that one explanation must cover
-FEW = 5  # fewer names are reported one by one
+NEARLY_ALL = 0.9  # minimum share of the names that an explanation must cover
+FEW = 5  # minimum number of names to explain together; fewer names are reported one by one
 EXTENSIONS = (
     *(".wav", ".flac", ".ogg", ".mp3", ".m4a", ".aac", ".opus", ".aif", ".aiff", ".mp4", ".webm"),
     *(".npy", ".npz", ".pt", ".pth", ".pkl", ".h5", ".hdf5", ".json", ".txt", ".csv"),
@@ -33,10 +33,10 @@ class Rule:
     """A kind of difference between a given and an expected name.
 
     Attributes:
-        what: What the rule ignores, as a message says it.
-        ignore: Return a name without it: names that differ in nothing else become equal.
-        example: Return what a given and an expected name show of it.
-        of_files: Whether the rule is about names of files only, and not about queries.
+        what: What the rule ignores, in the words of a message.
+        ignore: Function that removes it from a name. Names that differ in nothing else become equal.
+        example: Function that returns the part of a name that shows the difference in a message.
+        of_files: True if the rule applies to file names but not to queries.
     """
 
     what: str
@@ -50,7 +50,7 @@ def _without_folder(name: str) -> str:
 
 
 def _extension(name: str) -> str:
-    """Return the extension of a name, where it is a known one: names may hold dots anywhere."""
+    """Return the extension of a name if it is in `EXTENSIONS`, else "": a name may have dots anywhere."""
     _, dot, suffix = name.rpartition(".")
     extension = dot + suffix
     if extension.lower() in EXTENSIONS:
@@ -75,14 +75,14 @@ def _letters_and_digits(name: str) -> str:
 
 
 def unicode_form(name: str) -> str:
-    """Return the Unicode normalisation form of a name, which cannot be seen."""
+    """Return the Unicode normalisation form of a name, which is invisible."""
     for form in ("NFC", "NFD"):
         if unicodedata.is_normalized(form, name):
             return form
     return "neither NFC nor NFD"
 
 
-# In the order in which they are applied: entities hold punctuation, and extensions follow a folder.
+# The order matters: HTML entities contain punctuation, and a folder comes before an extension.
 RULES = {
     "entities": Rule("HTML entities", html.unescape),
     "unicode": Rule("their Unicode form", _composed, unicode_form),
@@ -96,7 +96,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class Match:
-    """Given names, each with the expected name from which it differs by some rules only.
+    """Pairs of a given and an expected name that differ only in what some rules ignore.
 
     Attributes:
         rules: Names of the rules.
@@ -107,59 +107,62 @@ class Match:
     pairs: Mapping[str, str]
 
     def message(self, total: int, noun: str, source: str = "", owner: str = "the data") -> str:
-        """Say in one sentence how all the names differ, and what to do.
+        """Return a message that says how all the names differ, and what to do.
 
         Args:
-            total: Number of names that were given, right ones too.
-            noun: What they are, in the plural, such as "names" or "queries".
-            source: The file or folder that has them as they must be; "" where it is not known.
-            owner: What has the expected names, in the plural.
+            total: Number of given names, including the correct ones.
+            noun: The plural noun for the names, such as "names" or "queries".
+            source: The file or folder with the expected names; "" if it is not known.
+            owner: The plural noun for what has the expected names.
         """
         given, expected = next(iter(self.pairs.items()))
         rules = [RULES[name] for name in self.rules]
-        example = rules[0].example if len(rules) == 1 else quoted
+        example = quoted
+        if len(rules) == 1:
+            example = rules[0].example
         if len(self.pairs) == total:
             share = f"all {total}"
         else:
             share = f"{len(self.pairs)} of {total}"
-        whose = f"{owner}'" if owner.endswith("s") else f"{owner}'s"
+        possessive = f"{owner}'s"
+        if owner.endswith("s"):
+            possessive = f"{owner}'"
         what = " and ".join(rule.what for rule in rules)
         difference = f"{what}: {example(given)} where {owner} have {example(expected)}"
-        advice = f"as {source} has them" if source else "so"
-        return f"{share} {noun} differ from {whose} only in {difference}; write the {noun} {advice}"
+        return f"{share} {noun} differ from {possessive} only in {difference}; write the {noun} as in {source or owner}"
 
 
 def match(given: Iterable[str], expected: Iterable[str], rules: Sequence[str]) -> dict[str, str]:
-    """Pair every given name with the expected name that differs from it by nothing but some rules.
+    """Pair each given name with the expected name that is equal to it under some rules.
 
     Args:
-        given: Names that were given.
-        expected: Names that they may stand for.
+        given: The given names.
+        expected: The expected names.
         rules: Names of `RULES`.
 
     Returns:
-        The expected name by the given one, in the order of the given ones. A name that several others may stand for, or
-        that may stand for several, is left out.
+        The expected name by given name, in the order of the given names. Ambiguous pairs are left out: several given
+        names for one expected name, or several expected names for one given name.
     """
-    theirs, ours = _by_key(given, rules), _by_key(expected, rules)
+    given_by_key, expected_by_key = _by_key(given, rules), _by_key(expected, rules)
     pairs = {}
-    for key, names in theirs.items():
-        candidates = ours.get(key, [])
+    for key, names in given_by_key.items():
+        candidates = expected_by_key.get(key, [])
         if len(names) == len(candidates) == 1:
             pairs[names[0]] = candidates[0]
     return pairs
 
 
 def explain(given: Iterable[str], expected: Collection[str], *, texts: bool = False) -> Match | None:
-    """Find the rule that explains nearly all given names; else the two rules that do, else all rules together.
+    """Find the rules that explain nearly all given names: one rule if possible, else two, else all rules together.
 
     Args:
-        given: Names that were given, and are none of the expected ones.
-        expected: Names that they may stand for.
-        texts: Whether they are queries, and not names of files.
+        given: The given names that are not among the expected ones.
+        expected: The expected names.
+        texts: True if the names are queries, False if they are file names.
 
     Returns:
-        The explanation; None where there is none, or where there are too few names to need one.
+        The explanation; None if no rules explain the names, or if there are fewer than `FEW` names.
     """
     given = list(dict.fromkeys(given))
     enough = NEARLY_ALL * len(given)
@@ -168,7 +171,7 @@ def explain(given: Iterable[str], expected: Collection[str], *, texts: bool = Fa
     every_rule = _applicable(texts)
     expected_keys = _by_key(expected, every_rule)
     if sum(_key(name, every_rule) in expected_keys for name in given) < enough:
-        return None  # and so no rule explains them
+        return None  # all rules together pair too few names, so fewer rules do too
     best: dict[str, str] = {}
     chosen: tuple[str, ...] = ()
     for rules in _combinations(texts):
@@ -183,7 +186,9 @@ def explain(given: Iterable[str], expected: Collection[str], *, texts: bool = Fa
 
 
 def closest(expected: Iterable[str], *, texts: bool = False) -> Callable[[str], str | None]:
-    """Return a look-up of the expected name for a given one that differs by some rules only; None where there is none.
+    """Return a function that finds the expected name which is equal to a given name under some rules.
+
+    The function returns None if there is no such name, or more than one.
 
     >>> closest([" Dog.wav", "cat.wav"])("sounds/dog.WAV")
     ' Dog.wav'
@@ -207,7 +212,12 @@ def closest(expected: Iterable[str], *, texts: bool = False) -> Callable[[str], 
 
 
 def hint(name: str, other: str | None, noun: str = "names") -> str:
-    """Say which other name a name is close to; nothing where there is none.
+    """Return the end of a message that tells the user about a similar name.
+
+    Args:
+        name: The given name.
+        other: The similar name; None if there is none, which gives an empty text.
+        noun: The plural noun for the names.
 
     >>> hint("dog.WAV", "dog.wav")
     "; there is 'dog.wav', and names are compared verbatim"
@@ -215,7 +225,7 @@ def hint(name: str, other: str | None, noun: str = "names") -> str:
     if other is None:
         return ""
     form = ""
-    if _composed(name) == _composed(other):  # both look the same
+    if _composed(name) == _composed(other):  # the two names look the same
         form = f" in Unicode form {unicode_form(other)}, where this is in {unicode_form(name)}"
     return f"; there is {quoted(other)}{form}, and {noun} are compared verbatim"
 
@@ -225,7 +235,7 @@ def _applicable(texts: bool) -> tuple[str, ...]:
 
 
 def _combinations(texts: bool) -> Iterator[tuple[str, ...]]:
-    """Give each rule, each two rules, and all rules."""
+    """Yield each rule, each pair of rules, and all rules together."""
     names = _applicable(texts)
     for size in (1, 2, len(names)):
         yield from itertools.combinations(names, size)
@@ -241,5 +251,5 @@ def _by_key(names: Iterable[str], rules: Sequence[str]) -> dict[str, list[str]]:
     table: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
         table.setdefault(_key(name, rules), []).append(name)
-    table.pop("", None)  # where nothing is left of a name, it could be any
+    table.pop("", None)  # an empty key fits any name
     return table

@@ -1,7 +1,8 @@
-"""Arrays of an NPZ file, read without trust: what they need is known before anything of them is unpacked.
+"""Reading the arrays of an NPZ file from an unknown source, with a check of their sizes before they are unpacked.
 
-An NPZ is a zip whose entries may be compressed a thousandfold: a file of a megabyte can hold a gigabyte of zeros. Each
-array begins with a header that says its shape and type, which is read alone first.
+An NPZ file is a zip whose entries may be compressed a thousandfold: one megabyte can hold a gigabyte of zeros. Each
+array begins with a header that has its shape and type. `read_header` reads only this header, so that the caller can
+refuse a large array. `read_array` then reads the array.
 """
 
 import io
@@ -12,19 +13,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-HEADER = 10_000  # bytes of a header at most, as of numpy's own reader
-METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may take gigabytes to unpack a little
+HEADER = 10_000  # maximum bytes of a header; numpy's own reader has the same limit
+METHODS = (
+    zipfile.ZIP_STORED,
+    zipfile.ZIP_DEFLATED,
+)  # others may need gigabytes of memory
 
 
 class Header(NamedTuple):
-    """What an array is, by its header."""
+    """The shape and type of an array, from its header."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
 
     @property
     def bytes(self) -> int:
-        """How much memory the array takes."""
+        """Memory that the array takes, in bytes."""
         size = self.dtype.itemsize
         for length in self.shape:
             size *= length
@@ -42,15 +46,19 @@ def read_header(archive: zipfile.ZipFile, name: str) -> Header:
         name: The array's name.
 
     Raises:
-        Exception: There is no such array, or the file is damaged: zipfile, zlib and numpy raise almost anything.
+        Exception: There is no such array, or the file is damaged. zipfile, zlib and numpy raise exceptions of many
+            types for a damaged file.
     """
     entry = archive.getinfo(f"{name}.npy")
     if entry.compress_type not in METHODS:
-        raise ValueError(f"{name} is packed by method {entry.compress_type}; write it with np.savez")
+        raise ValueError(f"{name} is compressed with zip method {entry.compress_type}; write it with np.savez")
     with archive.open(entry) as file:
         begin = file.read(12)
-        version, form = tuple(begin[6:8]), "<H" if begin[6:7] == b"\1" else "<L"
-        (length,) = struct.unpack_from(form, begin, 8)
+        version = tuple(begin[6:8])
+        length_format = "<L"
+        if begin[6:7] == b"\1":
+            length_format = "<H"
+        (length,) = struct.unpack_from(length_format, begin, 8)
         if version not in ((1, 0), (2, 0)) or length > HEADER:
             raise ValueError(f"{name} has a header of version {version} and {length} bytes")
         start = io.BytesIO(begin + file.read(length))
@@ -59,14 +67,14 @@ def read_header(archive: zipfile.ZipFile, name: str) -> Header:
         read = np.lib.format.read_array_header_1_0
     else:
         read = np.lib.format.read_array_header_2_0
-    with warnings.catch_warnings(action="ignore"):  # of headers that Python 2 wrote, or that are damaged
+    with warnings.catch_warnings(action="ignore"):  # numpy warns about headers of Python 2 and about damaged ones
         shape, _, dtype = read(start)
     if any(length < 0 for length in shape):
-        raise ValueError(f"{name} has a shape below zero")
+        raise ValueError(f"{name} has a negative length in its shape")
     return Header(shape, dtype)
 
 
 def read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """Read an array whose header was read before and found fit; raises as `header`."""
+    """Read an array after its header was checked; raises exceptions as `read_header` does."""
     with archive.open(f"{name}.npy") as file, warnings.catch_warnings(action="ignore"):
         return np.lib.format.read_array(file, allow_pickle=False)

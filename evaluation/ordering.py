@@ -1,19 +1,19 @@
-"""The order that people expect of names with numbers: `file_name_2` before `file_name_10`."""
+"""Natural order of names with numbers: `file_name_2` comes before `file_name_10`."""
 
 import re
 
 
 def natural_key(text: str) -> tuple[tuple[object, ...], str]:
-    """Return a key to sort texts by, in which a run of digits counts as the number that it is.
+    """Return a sort key that compares digits in a text as numbers.
 
     >>> sorted(["run_10", "run_2", "run_1"], key=natural_key)
     ['run_1', 'run_2', 'run_10']
     """
     parts: list[object] = []
-    for place, part in enumerate(re.split("([0-9]+)", text)):
-        if place % 2:  # the digits
+    for index, part in enumerate(re.split("([0-9]+)", text)):
+        if index % 2:  # `re.split` returns texts and digits in turn
             digits = part.lstrip("0")
-            parts += [len(digits), digits]  # not `int`, which Python refuses for thousands of digits
+            parts += [len(digits), digits]  # Python refuses to convert thousands of digits with `int`
         else:
             parts.append(part)
     return tuple(parts), text

@@ -1,10 +1,11 @@
-"""What systems answered, read from files and written to them.
+"""Reading and writing the predictions of systems.
 
     captions = read_captions(Path("evaluation.csv"))                  # Captions: one for each clip
     similarity = read_retrieval(Path("evaluation.npz"))               # Similarity: a score for every query and clip
     ranking = read_retrieval(Path("best clips.csv"))                  # Ranking: the best clips of every query
 
-Whether a prediction answers a split, `evaluation.metrics.captioning` and `evaluation.metrics.retrieval` check.
+This module checks the form of a file. `evaluation.metrics.captioning` and `evaluation.metrics.retrieval` check that a
+prediction fits a split.
 
 Files
 -----
@@ -13,9 +14,9 @@ Files
   whose header names the clips and whose rows have a query and its scores.
 - Ranking: a CSV whose rows have a query and its best clips, best first.
 
-CSV files are separated by commas or tabs, because the organisers' own baselines disagree. Numbers in them are read by
-Python's `float`, digit for digit. pandas and `numpy.loadtxt` read a matrix of 1000 x 1000 in 0.4 s and 0.5 s instead of
-0.7 s, but importing pandas takes 0.5 s, and neither names the cell at fault.
+Columns of a CSV are separated by commas or tabs, because the organisers' baselines use both. Python's `float` reads the
+numbers exactly as they are written. pandas and `numpy.loadtxt` read a matrix of 1000 x 1000 in 0.4 s and 0.5 s instead
+of 0.7 s, but importing pandas takes 0.5 s, and neither reports which cell is wrong.
 """
 
 import csv
@@ -32,17 +33,18 @@ from evaluation import npz
 from evaluation.data import tables
 from evaluation.files import no_file, replacing
 from evaluation.findings import BadRequest, Faulty, Finding
-from evaluation.text import first_items, quoted
+from evaluation.text import first_items, plural, quoted
 
 CAPTION_COLUMNS = ("file_name", "caption_predicted")
 COLUMNS_SHOWN = 20  # in a message: the header of a matrix names thousands of clips
+_CHECK_MODEL = "no file is written; check the model"
 
-# The most that a similarity matrix may hold, so that a small file cannot take all memory.
-LARGEST = 2**30  # bytes of scores, where the caller does not say how many are expected
-TIMES = 10  # times the bytes of the expected scores as float64 …
-SPARE = 2**23  # … and these bytes
-LIST_BYTES = 2**25  # bytes of the list of queries, or of clips
-TEXT_BYTES = 2**12  # bytes of a query or name, on average
+# Limits of a similarity matrix, because a small compressed file may need all memory when it is unpacked.
+LARGEST = 2**30  # bytes of scores, if the caller gives no expected size
+TIMES = 10  # if the caller does: this many times the bytes of the expected scores in float64 …
+SPARE = 2**23  # … and these bytes in addition
+LIST_BYTES = 2**25  # bytes of the list of queries or clips
+TEXT_BYTES = 2**12  # mean bytes of a query or name
 
 
 # Captions ------------------------------------------------------------------------------------------------------------
@@ -53,9 +55,9 @@ class Captions:
     """A caption for each clip.
 
     Attributes:
-        file_names: The clips, in the order of the file.
-        captions: Their captions.
-        lines: The line of each in its file; empty for captions that were not read from a file.
+        file_names: The file names of the clips, in the order of the file.
+        captions: The caption of each clip.
+        lines: The line of each caption in its file; empty for captions that were not read from a file.
     """
 
     file_names: tuple[str, ...]
@@ -67,17 +69,19 @@ def read_captions(path: Path) -> Captions:
     """Read predicted captions from a CSV.
 
     Raises:
-        BadRequest: There is no such file, or it is a retriever's.
-        Faulty: The file is not such a CSV; with every finding.
+        BadRequest: There is no such file, or it is the prediction of a retrieval system.
+        Faulty: The file is not a CSV of captions; with all findings.
     """
     if not path.is_file():
         raise no_file(path, f"a CSV with the columns {' and '.join(CAPTION_COLUMNS)}")
     if path.suffix.lower() == ".npz":
-        raise BadRequest(f"{path}: is a similarity matrix of a retriever; score it with `evaluation score retrieval`")
+        raise BadRequest(
+            f"{path}: is the similarity matrix of a retrieval system; score it with `evaluation score retrieval`"
+        )
     findings: list[Finding] = []
     separator = tables.separator(path, str(path))
     records, _ = tables.read_table(path, str(path), findings, separator)
-    if findings and not records:  # nothing could be read: the header is not known
+    if findings and not records:  # the file could not be read, so its header is not known
         raise Faulty(findings)
     header = records[0][1] if records else []
     rows = records[1:]
@@ -89,7 +93,9 @@ def read_captions(path: Path) -> Captions:
     mark = "comma" if separator == "," else "tab"
     for line, cells in rows:
         if len(cells) != len(header):
-            message = f"must have {len(header)} cells as the header has, found {len(cells)}; quote a cell with a {mark}"
+            message = (
+                f"must have {len(header)} cells, as the header; found {len(cells)}: quote a cell that contains a {mark}"
+            )
             findings.append(Finding(str(path), line, message=message))
     if findings:
         raise Faulty(findings)
@@ -104,23 +110,26 @@ def read_captions(path: Path) -> Captions:
 def write_captions(
     path: Path, file_names: Sequence[str], captions: Sequence[str], log_probabilities: Sequence[float] | None = None
 ) -> None:
-    """Write predicted captions as CSV, whole or not at all.
+    """Write predicted captions as CSV, completely or not at all.
 
     Args:
         path: The file.
-        file_names: The clips.
-        captions: Their captions.
-        log_probabilities: Their log-probabilities, for a third column, `log_probability` (default: no such column).
+        file_names: The file names of the clips.
+        captions: The caption of each clip.
+        log_probabilities: The log-probability of each caption, for the column `log_probability` (default: no such
+            column).
 
     Raises:
-        BadRequest: A log-probability is NaN or infinite; nothing is written.
+        BadRequest: A log-probability is NaN or infinite; no file is written.
     """
     columns: dict[str, Sequence[object]] = dict(zip(CAPTION_COLUMNS, (file_names, captions), strict=True))
     if log_probabilities is not None:
         wrong = [name for name, value in zip(file_names, log_probabilities, strict=True) if not math.isfinite(value)]
         if wrong:
-            message = f"{path}: log-probabilities must be finite; found NaN or infinity for {len(wrong)} clips"
-            raise BadRequest(f"{message}, first {wrong[0]!r}. Nothing is written; look at the model that made them")
+            message = (
+                f"{path}: log-probabilities must be finite; found NaN or infinity for {plural(len(wrong), 'clip')}"
+            )
+            raise BadRequest(f"{message}, for example {wrong[0]!r}; {_CHECK_MODEL}")
         columns["log_probability"] = [f"{value:.6f}" for value in log_probabilities]
     with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -136,9 +145,9 @@ class Similarity:
     """A score for every query and clip.
 
     Attributes:
-        queries: The texts.
-        file_names: The clips.
-        scores: (queries, clips) float32 or float64; higher is more similar.
+        queries: The texts of the queries.
+        file_names: The file names of the clips.
+        scores: (queries, clips) float32 or float64; a higher score means more similar.
 
     Raises:
         ValueError: The scores do not have a row for each query and a column for each clip.
@@ -152,24 +161,25 @@ class Similarity:
         """Check the shape."""
         expected, shape = (len(self.queries), len(self.file_names)), np.shape(self.scores)
         if shape != expected:
-            raise ValueError(f"scores must be (queries, clips), here {expected}, but have the shape {shape}")
+            raise ValueError(f"scores must have the shape (queries, clips), here {expected}; found {shape}")
 
     def top(self, k: int) -> "Ranking":
-        """Return the k best clips of every query, best first; equal scores in the order of `file_names`."""
-        return Ranking.of(self.queries, self.file_names, np.argsort(-self.scores, axis=1, kind="stable")[:, :k])
+        """Return the k best clips of each query, best first; clips with equal scores keep the order of `file_names`."""
+        order = np.argsort(-self.scores, axis=1, kind="stable")  # (queries, clips)
+        return Ranking.of(self.queries, self.file_names, order[:, :k])
 
     def save(self, path: Path) -> None:
-        """Write as .npz, whole or not at all.
+        """Write as .npz, completely or not at all.
 
         Raises:
-            BadRequest: A score is NaN or infinite; nothing is written.
+            BadRequest: A score is NaN or infinite; no file is written.
         """
         finite = np.isfinite(self.scores).all(axis=1)
         if not finite.all():
             first = self.queries[int(np.argmin(finite))]
             number = int((~finite).sum())
             message = f"{path}: scores must be finite; found NaN or infinity for {number} of {len(finite)} queries"
-            raise BadRequest(f"{message}, first {first!r}. Nothing is written; look at the model that made them")
+            raise BadRequest(f"{message}, for example {first!r}; {_CHECK_MODEL}")
         with replacing(path) as part, part.open("wb") as file:
             np.savez(
                 file,
@@ -180,7 +190,7 @@ class Similarity:
 
 
 def _json_bytes(texts: Iterable[str]) -> np.ndarray:
-    # JSON rather than an array of strings, whose every entry would take the space of the longest.
+    # Not an array of strings: each entry would take as much space as the longest one.
     return np.frombuffer(json.dumps(list(texts)).encode(), dtype=np.uint8)
 
 
@@ -189,12 +199,12 @@ class Ranking:
     """The best clips of every query, best first.
 
     Attributes:
-        queries: The texts.
-        file_names: The clips of each query.
+        queries: The texts of the queries.
+        file_names: The file names of the clips of each query.
         lines: The line of each query in its file; empty for a ranking that was not read from a file.
 
     Raises:
-        ValueError: There is not one list of clips for each query.
+        ValueError: The number of lists of clips is not the number of queries.
     """
 
     queries: tuple[str, ...]
@@ -205,11 +215,11 @@ class Ranking:
         """Check the lengths."""
         if len(self.file_names) != len(self.queries):
             message = f"there must be a list of clips for each of the {len(self.queries)} queries"
-            raise ValueError(f"{message}, but {len(self.file_names)} were given")
+            raise ValueError(f"{message}; found {len(self.file_names)} lists")
 
     @classmethod
     def of(cls, queries: Sequence[str], file_names: Sequence[str], indices: np.ndarray) -> "Ranking":
-        """Make a ranking of (queries, k) indices of clips, such as `retrieval.top_k` returns."""
+        """Make a ranking from (queries, k) indices of clips, such as `retrieval.top_k` returns."""
         ranked = []
         for row in indices.tolist():
             ranked.append(tuple(file_names[clip] for clip in row))
@@ -217,20 +227,20 @@ class Ranking:
 
 
 def read_retrieval(path: Path, expected: tuple[int, int] | None = None) -> Similarity | Ranking:
-    """Read a retriever's prediction: a `Similarity` from .npz, or either kind from a CSV.
+    """Read the prediction of a retrieval system: a `Similarity` from .npz, or a `Similarity` or `Ranking` from CSV.
 
-    In a CSV the first column is the query. Where most of the other cells below the header are numbers, it is a matrix
-    of scores, whose header names the clips; else the cells are clips, best first, and the header is not looked at
-    (`submission validate` checks it).
+    The first column of a CSV has the queries. If most of the other cells below the header are numbers, the file is a
+    matrix of scores, whose header names the clips. Otherwise the cells are the names of clips, best first, and the
+    header is not read (`submission validate` checks it).
 
     Args:
         path: The file.
-        expected: The number of queries and clips of the split. An .npz that takes more than ten times the memory of
-            such a matrix is refused before it is unpacked (default: one of more than 1 GiB is).
+        expected: The number of queries and clips of the split. An .npz that needs much more than ten times the memory
+            of such a matrix is refused before it is unpacked (default: an .npz of more than 1 GiB is refused).
 
     Raises:
-        BadRequest: There is no such file, or it is of another kind.
-        Faulty: The file does not hold; with every finding.
+        BadRequest: There is no such file, or it is a file of another kind.
+        Faulty: The file is not valid; with all findings.
     """
     if not path.is_file():
         raise no_file(path, "a prediction (.npz or .csv)")
@@ -242,15 +252,15 @@ def read_retrieval(path: Path, expected: tuple[int, int] | None = None) -> Simil
 
 
 def read_retrieval_csv(path: Path, file: str) -> Similarity | Ranking:
-    """Read a CSV as `read_retrieval` does, whatever its name ends in.
+    """Read a CSV as `read_retrieval` does, whatever its file extension.
 
     Args:
         path: The file.
         file: Its name in findings.
 
     Raises:
-        BadRequest: It is a captioner's.
-        Faulty: The file does not hold; with every finding.
+        BadRequest: The file is the prediction of a captioning system.
+        Faulty: The file is not valid; with all findings.
     """
     separator = tables.separator(path, file)
     matrix = _read_regular_matrix(path, separator)
@@ -259,7 +269,7 @@ def read_retrieval_csv(path: Path, file: str) -> Similarity | Ranking:
     findings: list[Finding] = []
     records, _ = tables.read_table(path, file, findings, separator)
     if records and set(CAPTION_COLUMNS) <= set(records[0][1]):
-        raise BadRequest(f"{file}: holds the captions of a captioner; score it with `evaluation score captions`")
+        raise BadRequest(f"{file}: has the captions of a captioning system; score it with `evaluation score captions`")
     if findings:
         raise Faulty(findings)
     rows = records[1:]
@@ -274,9 +284,9 @@ def read_retrieval_csv(path: Path, file: str) -> Similarity | Ranking:
 
 
 def finite_numbers(cells: Sequence[str]) -> np.ndarray | None:
-    """Read finite numbers, (n,) float64; None where a cell is anything else."""
+    """Read finite numbers, (n,) float64; None if a cell is anything else."""
     text = "".join(cells)
-    if not text.isascii() or "_" in text:  # Python's float takes digits of other scripts, and 1_000
+    if not text.isascii() or "_" in text:  # Python's `float` also reads digits of other scripts, and 1_000
         return None
     try:
         values = np.fromiter(map(float, cells), np.float64, len(cells))
@@ -288,7 +298,7 @@ def finite_numbers(cells: Sequence[str]) -> np.ndarray | None:
 
 
 def not_finite(cells: Sequence[str]) -> list[int]:
-    """Return the places of the cells that `finite_numbers` refuses."""
+    """Return the indices of the cells that `finite_numbers` refuses."""
     places = []
     for place, cell in enumerate(cells):
         value = _number(cell)
@@ -307,9 +317,10 @@ def _number(cell: str) -> float | None:
 
 
 def _read_regular_matrix(path: Path, separator: str) -> Similarity | None:
-    """Read a matrix without any irregularity, in half the time; None where the file may be anything else.
+    """Read a matrix of regular form in half the time; None if the file may be anything else.
 
-    A record is a line, and only queries and names may be quoted: what this reads, `tables.read_table` reads alike.
+    Each record is one line, and only queries and names may be quoted. `tables.read_table` reads such a file to the
+    same result.
     """
     content = path.read_bytes()
     if content.count(b"\r") != content.count(b"\r\n"):
@@ -340,7 +351,7 @@ def _read_regular_matrix(path: Path, separator: str) -> Similarity | None:
 
 
 def _is_matrix(rows: Sequence[tables.Record], scores: Sequence[np.ndarray | None]) -> bool:
-    """Return whether most cells after the queries are numbers; `scores` are those of the rows of numbers alone."""
+    """Return True if most cells after the queries are numbers; `scores` has None for rows with other cells."""
     answers = numbers = 0
     for (_, cells), values in zip(rows, scores, strict=True):
         answers += len(cells) - 1
@@ -352,12 +363,12 @@ def _is_matrix(rows: Sequence[tables.Record], scores: Sequence[np.ndarray | None
 
 
 def _matrix(records: Sequence[tables.Record], scores: Sequence[np.ndarray | None], file: str) -> Similarity:
-    """Return the matrix of a CSV's records; `scores` are the numbers of each row, None where a cell is none."""
+    """Return the matrix of a CSV's records; `scores` has the numbers of each row, None if a cell is not a number."""
     (_, header), *rows = records
     findings = []
     for (line, cells), values in zip(rows, scores, strict=True):
         if len(cells) != len(header):
-            message = f"must have {len(header)} cells as the header has, the query and a score for each clip"
+            message = f"must have {len(header)} cells, as the header: the query and a score for each clip"
             findings.append(Finding(file, line, message=f"{message}; found {len(cells)}"))
         if values is None:
             wrong = [place + 1 for place in not_finite(cells[1:])]
@@ -369,7 +380,7 @@ def _matrix(records: Sequence[tables.Record], scores: Sequence[np.ndarray | None
     if findings:
         raise Faulty(findings)
     queries = tuple(cells[0] for _, cells in rows)
-    # float64, so that different numbers stay different, whether float32 or float64 was written.
+    # Different numbers in the file stay different in float64, whether they were written as float32 or float64.
     return Similarity(queries, tuple(header[1:]), np.array(scores, dtype=np.float64))
 
 
@@ -383,28 +394,28 @@ def _read_npz(path: Path, expected: tuple[int, int] | None) -> Similarity:
                 fault = _shape_fault(headers["scores"], queries, names)
             if not fault:
                 scores = npz.read_array(archive, "scores")
-    except Exception as error:  # at a broken file zipfile, zlib, json and numpy raise almost anything
-        fault = f"must hold queries, file_names and scores as `systems predict` writes them ({error})"
+    except Exception as error:  # zipfile, zlib, json and numpy raise many exceptions for a damaged file
+        fault = f"must have queries, file_names and scores as `systems predict` writes them ({error})"
     if fault:
         raise Faulty([Finding(str(path), message=fault)])
     return Similarity(queries, names, scores)
 
 
 def _size_fault(headers: Mapping[str, npz.Header], expected: tuple[int, int] | None) -> str | None:
-    """Say that a prediction would take more memory than the expected one can need; None where it would not."""
+    """Return a message if a prediction needs much more memory than the expected size allows; else None."""
     scores = headers["scores"]
-    most, wanted = LARGEST, f"must not take more than {LARGEST} bytes"
+    most, requirement = LARGEST, f"must not take more than {LARGEST} bytes"
     if expected:
         queries, clips = expected
         most = TIMES * 8 * queries * clips + SPARE
-        wanted = f"must be of {queries} queries and {clips} clips, and not take more than {most} bytes"
+        requirement = f"must be for {queries} queries and {clips} clips and not take more than {most} bytes"
     if scores.bytes > most:
-        return f"scores {wanted}; found {scores}, {scores.bytes} bytes: is this the prediction of this split?"
+        return f"scores {requirement}; found {scores}, {scores.bytes} bytes: is this the prediction of this split?"
     for key, length in zip(("queries", "file_names"), scores.shape, strict=False):
         texts = headers[key]
         most = min(LIST_BYTES, TEXT_BYTES * (length + 1))
         if texts.bytes > most:
-            return f"{key} must not take more than {most} bytes; found {texts.bytes}: give the texts themselves"
+            return f"{key} must not take more than {most} bytes; found {texts.bytes}: give a list of texts"
     return None
 
 
@@ -416,7 +427,7 @@ def _read_texts(archive: zipfile.ZipFile, key: str) -> tuple[str, ...]:
 
 
 def _shape_fault(scores: npz.Header, queries: Sequence[str], names: Sequence[str]) -> str | None:
-    """Say that the scores do not belong to the queries and clips; None where they do."""
+    """Return a message if the scores do not have the shape of the queries and clips; else None."""
     if scores.shape == (len(queries), len(names)) and scores.dtype.kind == "f":
         return None
     return f"scores must be {len(queries)} x {len(names)} floats, queries by clips; found {scores}"

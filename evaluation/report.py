@@ -1,18 +1,18 @@
 """Tables and numbers for people and for papers: as text, CSV, LaTeX and JSON.
 
-A table is a pandas DataFrame. The named levels of its index are the first columns, which name a row; its columns
-follow. `text` and `latex` take a format for each column of numbers, a function from a cell to its text such as
-`number`, `p_value` or `str`; these columns are aligned right. `csv` writes full precision.
+A table is a pandas DataFrame. The named levels of its index, which name a row, become the first columns; the columns of
+the DataFrame follow. `text` and `latex` take a format for each column of numbers: a function that returns the text of a
+cell, such as `number`, `p_value` or `str`. These columns are aligned right. `csv` writes full precision.
 
     print(report.text(table, {"value": report.number, "p": report.p_value}))
 
-pandas is not imported here: who has a DataFrame has imported it, and commands without a table start without it.
+This module does not import pandas, so that commands without a table start quickly.
 """
 
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from evaluation.text import table as lay_out
 if TYPE_CHECKING:
     import pandas as pd
 
-Formats = Mapping[str, Callable[[Any], str]]  # by the name of a column
+Formats = Mapping[str, Callable[[Any], str]]  # by name of a column
 
 NO_FORMATS: Formats = MappingProxyType({})
 NOTHING = "–"  # for a number that does not exist
@@ -41,7 +41,7 @@ def number(value: float | None, decimals: int | None = None, *, signed: bool = F
     Args:
         value: The number; None, NaN and infinity give a dash.
         decimals: Number of decimals (default: 3, or 1 if the number has two digits before the point).
-        signed: Put a plus before a number that is not below zero.
+        signed: Put a plus sign before a number of zero or more.
 
     >>> number(0.12345), number(12.345), number(0.5, 4, signed=True), number(None)
     ('0.123', '12.3', '+0.5000', '–')
@@ -67,7 +67,7 @@ def interval(
 
     Args:
         low: The lower end.
-        high: The upper end; an interval of which an end is not finite is a dash.
+        high: The upper end. If an end is not finite, the text is a dash.
         form: `DASH`, `BRACKETS` or `PARENTHESES`.
         decimals: As in `number`.
         signed: As in `number`.
@@ -118,11 +118,11 @@ def marks(p: float) -> str:
 
 
 def text(table: "pd.DataFrame", formats: Formats = NO_FORMATS) -> str:
-    """Format a table as text, a row on a line.
+    """Format a table as text, one row on each line.
 
     Args:
         table: The table.
-        formats: By column of numbers, the function that formats a cell.
+        formats: For each column of numbers, the function that formats a cell.
     """
     heads, rows, numbers = _cells(table, formats)
     lines = lay_out(rows, heads, numbers).splitlines()
@@ -130,7 +130,7 @@ def text(table: "pd.DataFrame", formats: Formats = NO_FORMATS) -> str:
 
 
 def csv(table: "pd.DataFrame") -> str:
-    """Format a table as CSV at full precision; no spreadsheet program evaluates its texts, and NaN is an empty cell."""
+    """Format a table as CSV at full precision; NaN is an empty cell, and spreadsheets do not evaluate the texts."""
     heads, rows = _contents(table)
     lines: list[list[object]] = [heads]
     for row in rows:
@@ -141,7 +141,7 @@ def csv(table: "pd.DataFrame") -> str:
 def latex(table: "pd.DataFrame", formats: Formats = NO_FORMATS, formulas: Sequence[str] = ()) -> str:
     """Format a table as a LaTeX tabular that needs no package.
 
-    A rule stands above each row whose first cell is not empty.
+    There is a rule above each row whose first cell is not empty.
 
     Args:
         table: The table.
@@ -163,7 +163,7 @@ def latex(table: "pd.DataFrame", formats: Formats = NO_FORMATS, formulas: Sequen
 
 
 def save_json(content: Any, path: Path) -> None:
-    """Write content as JSON at full precision, whole or not at all.
+    """Write content as JSON at full precision, completely or not at all.
 
     Raises:
         ValueError: The content has a number that JSON does not have: NaN or infinity.
@@ -179,7 +179,7 @@ def _is_missing(cell: object) -> bool:
 
 
 def _contents(table: "pd.DataFrame") -> tuple[list[str], list[list[Any]]]:
-    """Return the heads and the rows of a table, the named levels of its index first."""
+    """Return the heads and rows of a table; the named levels of its index come first."""
     levels = [name for name in table.index.names if name is not None]
     rows = []
     for key, values in zip(table.index, table.itertuples(index=False, name=None), strict=True):
@@ -191,15 +191,15 @@ def _contents(table: "pd.DataFrame") -> tuple[list[str], list[list[Any]]]:
 
 
 def _cells(table: "pd.DataFrame", formats: Formats) -> tuple[list[str], list[list[str]], list[int]]:
-    """Return the heads, the formatted rows, and the places of the columns of numbers."""
+    """Return the heads, the formatted rows, and the indices of the columns of numbers."""
     heads, rows = _contents(table)
     levels = len(heads) - len(table.columns)
-    numbers = [place for place, head in enumerate(heads) if place >= levels and head in formats]
+    numbers = [column for column, head in enumerate(heads) if column >= levels and head in formats]
     formatted = []
     for row in rows:
         cells = [str(cell) for cell in row]
-        for place in numbers:
-            cells[place] = formats[heads[place]](row[place])
+        for column in numbers:
+            cells[column] = formats[heads[column]](row[column])
         formatted.append([printable(cell) for cell in cells])
     return [printable(head) for head in heads], formatted, numbers
 
@@ -216,7 +216,7 @@ _LATEX_SPECIAL = re.compile("|".join(map(re.escape, _LATEX)))
 
 
 def latex_text(text: str) -> str:
-    r"""Return a text with LaTeX's special characters written out.
+    r"""Return a text with LaTeX's special characters escaped.
 
     >>> latex_text("95 % of a_b")
     '95 \\% of a\\_b'
@@ -224,5 +224,5 @@ def latex_text(text: str) -> str:
     return _LATEX_SPECIAL.sub(lambda match: _LATEX[match[0]], text)
 
 
-def _latex_row(cells: Any) -> str:
+def _latex_row(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"

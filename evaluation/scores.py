@@ -1,8 +1,8 @@
-"""Scores: metrics with intervals, the items that they are computed from, and a signature; printed, saved and read.
+"""Scores: metrics with intervals, the items that they are computed from, and a signature.
 
-The signature, in sacreBLEU's manner, names everything that changes the numbers. Two scores whose signatures differ
-measure different things, and `evaluation.statistics.comparison` refuses them (it says which parts may differ). The file
-is JSON:
+As in sacreBLEU, the signature names everything that changes the numbers. Two scores whose signatures differ measure
+different things, and `evaluation.statistics.comparison` refuses to compare them (it says which parts may differ). A
+score file is JSON:
 
     {"signature": "…",
      "metrics": {"mAP@10": {"value":, "std_error":, "low":, "high":, "n":, "interval": "jackknife-95",
@@ -10,10 +10,10 @@ is JSON:
      "unavailable": {"spice": "the reason, and the command that makes it available"},
      "items": {"kind": "queries", "names": […], "groups": […], "values": {"mAP@10": […]}}}
 
-The values of a metric that is a mean are the items' own values. Those of a corpus metric are the jackknife's
-pseudo-values (`evaluation.statistics.intervals`), whose differences between two systems serve as well. `chance`,
-`by_clip` and `unavailable` are optional. A number that does not exist (the standard error of a single item) or is not
-finite is null.
+If a metric is a mean, `values` has the items' own values. For a corpus metric, it has the jackknife's pseudo-values
+(`evaluation.statistics.intervals`), whose differences between two systems can be used in the same way. `chance`,
+`by_clip` and `unavailable` are optional. A number is null if it does not exist, such as the standard error of a single
+item, or is not finite.
 """
 
 import json
@@ -42,14 +42,14 @@ from evaluation.statistics.intervals import (
     mean,
     pseudo_values,
 )
-from evaluation.text import table
+from evaluation.text import plural, table
 
 VERSION = "0.2.0"
-EXACT = "cider_d:idf-of-split-left-out-exact"  # the part of a signature that says so
-ROUNDING = 1e-6  # relative; a file may hold figures of six or more digits
-MANY = 50  # items, from which on the pseudo-values' mean is known to lie near the metric
-NEAR = 3  # standard errors; BLEU-4, the most biased, was within 0.3 of CoNeTTE's captions, and 1 where one clip matches
-SHOWN = 60  # characters of an invalid value in a message
+EXACT = "cider_d:idf-of-split-left-out-exact"  # the part of a signature for `--idf exact`
+ROUNDING = 1e-6  # relative tolerance: a file may have numbers rounded to six digits
+MANY = 50  # number of items from which the mean of the pseudo-values is known to be near the metric
+NEAR = 3  # standard errors; BLEU-4, the most biased, was within 0.3 for CoNeTTE, and 1 if a single clip matches
+SHOWN = 60  # number of characters of an invalid value to show in a message
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ class Measured:
     """One metric of one prediction.
 
     Attributes:
-        estimate: The metric with its interval, each item counted for itself.
-        by_clip: The same with items of one clip left out together; None if each item is a clip, and for metrics that
-            have no such interval.
-        values: (n,) the items' pseudo-values (of a mean: the items' own values); None if the metric has none.
-        chance: The value that a random prediction reaches; None if it is not known.
+        estimate: The metric with its interval; the jackknife leaves items out one at a time.
+        by_clip: The metric with the interval that leaves all items of a clip out together; None if each item is a clip,
+            and for metrics that have no such interval.
+        values: (n,) the items' pseudo-values (for a mean: the items' own values); None if the metric has none.
+        chance: The expected value for a random prediction; None if it is not known.
     """
 
     estimate: Estimate
@@ -86,9 +86,9 @@ class Items:
     """The items that a metric is computed over.
 
     Attributes:
-        kind: What they are, in the plural: queries or clips.
-        names: (n,) their names.
-        groups: (n,) the group of each: equal for those that share a clip.
+        kind: The plural noun for the items: queries or clips.
+        names: (n,) the names of the items.
+        groups: (n,) the group of each item; items that share a clip have the same group.
     """
 
     kind: str
@@ -97,7 +97,7 @@ class Items:
 
     @property
     def shared(self) -> bool:
-        """Whether some items share a group."""
+        """True if some items share a group."""
         return len(set(self.groups)) < len(self.groups)
 
 
@@ -112,11 +112,11 @@ def measure(
     """Compute a metric with its intervals.
 
     Args:
-        statistics: (n, d) numbers that add up over items, or (n,) values of which the mean is taken.
+        statistics: (n, d) numbers that add up over items, or (n,) values whose mean is the metric.
         items: The items.
         method: One of `intervals.METHODS`.
         metric: The function from sums of statistics, (..., d), to the metric.
-        chance: The value that a random prediction reaches.
+        chance: The expected value for a random prediction.
 
     Returns:
         The metric, with an interval by clip if items share clips.
@@ -141,7 +141,7 @@ def measure(
 
 
 def interval_method(name: str) -> str:
-    """Return the name of an interval method as the signature has it.
+    """Return the name of an interval method in the signature.
 
     Raises:
         BadRequest: The name is not one of `intervals.METHODS`.
@@ -157,7 +157,7 @@ def interval_method(name: str) -> str:
 
 @dataclass(frozen=True)
 class Score:
-    """The metrics of one prediction and the signature that says what was measured.
+    """The metrics of one prediction, with the signature of the measurement.
 
     Attributes:
         metrics: The metrics by name.
@@ -200,7 +200,7 @@ class Score:
         return "\n".join([text, *reasons, f"signature: {self.signature}"])
 
     def save(self, path: Path) -> None:
-        """Write as JSON at full precision, whole or not at all."""
+        """Write as JSON at full precision, completely or not at all."""
         content: dict[str, Any] = {"signature": self.signature, "metrics": {}}
         for name, measured in self.metrics.items():
             content["metrics"][name] = measured.figures()
@@ -216,7 +216,7 @@ class Score:
             "groups": self.items.groups,
             "values": values,
         }
-        # The metrics are laid out for people to read; the items, thousands of numbers, are on one line.
+        # The metrics are indented for people; the items, which are thousands of numbers, are on one line.
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False).removesuffix("\n}")
         text += f',\n  "items": {json.dumps(items, ensure_ascii=False, allow_nan=False)}\n}}\n'
         with replacing(path) as part:
@@ -225,7 +225,7 @@ class Score:
 
 
 def plain(content: Any) -> Any:
-    """Return the content with null for the numbers that JSON does not have: NaN and infinity."""
+    """Return the content with None for the numbers that JSON does not have: NaN and infinity."""
     if isinstance(content, Mapping):
         return {key: plain(value) for key, value in content.items()}
     if isinstance(content, float) and not math.isfinite(content):
@@ -241,11 +241,11 @@ def _interval(estimate: Estimate | None) -> str:
 
 # Reading --------------------------------------------------------------------------------------------------------------
 
-Text = InstanceOf[str]  # a plain `str` of pydantic's refuses half a surrogate pair, which names of files may hold
+Text = InstanceOf[str]  # pydantic's `str` refuses half a surrogate pair, which a file name may have
 
 
 class _IntervalContent(BaseModel):
-    """An interval as it is in a file; null is a number that does not exist."""
+    """The content of an interval in a score file; null stands for a number that does not exist."""
 
     model_config = ConfigDict(strict=True, defer_build=True)
 
@@ -256,20 +256,20 @@ class _IntervalContent(BaseModel):
     interval: Text
 
     def estimate(self, value: float | None) -> Estimate:
-        """Return the interval of a value."""
+        """Return the interval as an `Estimate` of a value."""
         numbers = [_or_nan(number) for number in (value, self.std_error, self.low, self.high)]
         return Estimate(*numbers, self.n, self.interval)
 
 
 class _MetricContent(_IntervalContent):
-    """A metric as it is in a file."""
+    """The content of a metric in a score file."""
 
     value: float | None
     chance: float | None = None
     by_clip: _IntervalContent = None  # optional, but not null
 
     def measured(self, values: list[float] | None) -> Measured:
-        """Return the metric with the values of its items."""
+        """Return the metric as `Measured`, with the values of its items."""
         by_clip = self.by_clip.estimate(self.value) if self.by_clip else None
         array = None if values is None else np.array(values, dtype=np.float64)
         chance = _or_nan(self.chance) if "chance" in self.model_fields_set else None
@@ -277,7 +277,7 @@ class _MetricContent(_IntervalContent):
 
 
 class _ItemsContent(BaseModel):
-    """The items as they are in a file."""
+    """The content of the items in a score file."""
 
     model_config = ConfigDict(strict=True, defer_build=True)
 
@@ -288,7 +288,7 @@ class _ItemsContent(BaseModel):
 
 
 class _ScoreContent(BaseModel):
-    """A score file."""
+    """The content of a score file."""
 
     model_config = ConfigDict(strict=True, defer_build=True)
 
@@ -306,7 +306,7 @@ def _or_nan(number: float | None) -> float:
 
 _RESCORE = "score the prediction again"
 _CHANGED = f"was the file changed by hand? {_RESCORE}"
-_EXPECTED = {  # by pydantic's name of the error
+_EXPECTED = {  # by pydantic's type of the error
     "model_type": "an object",
     "dict_type": "an object",
     "list_type": "a list",
@@ -325,18 +325,18 @@ def read(path: Path) -> Score:
 
     Raises:
         BadRequest: There is no such file.
-        Faulty: It is not a score; with every finding.
+        Faulty: The file is not a score file; with all findings.
     """
     if not path.is_file():
-        raise BadRequest(f"{path}: no such file; give what `evaluation score … --json FILE` wrote")
+        raise BadRequest(f"{path}: no such file; give a score file, written by `evaluation score … --json FILE`")
     try:
         content = _ScoreContent.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except ValidationError as invalid:
         raise Faulty(_schema_findings(invalid, str(path))) from None
     except (ValueError, RecursionError) as error:
         is_unreadable = isinstance(error, UnicodeDecodeError | json.JSONDecodeError)
-        reason = "it is no JSON" if is_unreadable else error
-        message = f"must be what `evaluation score … --json FILE` writes ({reason}); {_RESCORE}"
+        reason = "it is not JSON" if is_unreadable else error
+        message = f"must be a score file, as `evaluation score … --json FILE` writes it ({reason}); {_RESCORE}"
         raise Faulty([Finding(str(path), message=message)]) from None
     findings = _length_findings(content.items, str(path))
     if findings:
@@ -365,7 +365,8 @@ def _length_findings(items: _ItemsContent, file: str) -> list[Finding]:
     """Return a finding for each list of the items that is not as long as the others."""
     count = len(items.names)
     if not count or len(items.groups) != count:
-        message = f"names and groups must be one or more and as many; found {count} and {len(items.groups)}; {_RESCORE}"
+        found = f"found {plural(count, 'name')} and {plural(len(items.groups), 'group')}"
+        message = f"must have one or more names and as many groups; {found}; {_RESCORE}"
         return [Finding(file, column="items", message=message)]
     findings = []
     for name, values in items.values.items():
@@ -381,12 +382,14 @@ def _length_findings(items: _ItemsContent, file: str) -> list[Finding]:
 def check(score: Score, file: str) -> list[Finding]:
     """Recompute the numbers of a score from the values of its items.
 
-    A metric that is a mean must be the mean of its items' values. BLEU and METEOR are not means: their items' values
-    are the jackknife's pseudo-values, whose mean differs from the metric by its bias. Such a metric must be the middle
-    of its jackknife interval, and, if there are at least `MANY` items, within `NEAR` standard errors of that mean.
-    Jackknife intervals must be those of the values. Metrics without values, such as the median rank, cannot be
-    recomputed, and bootstrap intervals would need the draws of the scipy that computed them; `evaluation compare` uses
-    neither.
+    - A metric that is a mean must be the mean of its items' values.
+    - BLEU and METEOR are not means: their items' values are the jackknife's pseudo-values, whose mean differs from the
+      metric by its bias. Such a metric must be the middle of its jackknife interval. If there are at least `MANY`
+      items, it must also be within `NEAR` standard errors of the mean of the pseudo-values.
+    - A jackknife interval must be the one that the values give.
+
+    Metrics without values, such as the median rank, cannot be recomputed. Bootstrap intervals cannot be recomputed
+    without the random draws of the scipy version that computed them. `evaluation compare` uses neither.
 
     Args:
         score: A score that was read from a file.
@@ -402,15 +405,15 @@ def check(score: Score, file: str) -> list[Finding]:
         fault = _value_fault(name, measured, score)
         if fault:
             findings.append(Finding(file, column=f"metrics.{name}.value", message=f"{fault}; {_CHANGED}"))
-            continue  # the interval lies around the value: it would only repeat the fault
-        for key, wanted, found in _interval_differences(name, measured, score):
-            message = f"must be {wanted:.6g}, computed from items.values.{name}; found {found:.6g}; {_CHANGED}"
+            continue  # the interval is computed around the value and would only repeat the error
+        for key, expected, found in _interval_differences(name, measured, score):
+            message = f"must be {expected:.6g}, computed from items.values.{name}; found {found:.6g}; {_CHANGED}"
             findings.append(Finding(file, column=f"metrics.{name}.{key}", message=message))
     return findings
 
 
 def _is_mean(name: str, score: Score) -> bool:
-    """Return whether a metric is the mean of its items' values."""
+    """Return True if a metric is the mean of its items' values."""
     metric = catalogue.find(name)
     if metric is None:
         return True
@@ -420,7 +423,7 @@ def _is_mean(name: str, score: Score) -> bool:
 
 
 def _value_fault(name: str, measured: Measured, score: Score) -> str | None:
-    """Return what is wrong with a metric that does not follow from its items' values; None if it does."""
+    """Return a message if a metric does not follow from its items' values; None if it does."""
     estimate, values = measured.estimate, measured.values
     average = float(values.mean())
     if _is_mean(name, score):
@@ -436,14 +439,14 @@ def _value_fault(name: str, measured: Measured, score: Score) -> str | None:
         if abs(estimate.value - average) > distance + ROUNDING:
             low, high = average - distance, average + distance
             return (
-                f"must lie between {low:.6g} and {high:.6g}, {NEAR} standard errors around the mean of the "
+                f"must be between {low:.6g} and {high:.6g}, {NEAR} standard errors around the mean of the "
                 f"pseudo-values in items.values.{name}; found {estimate.value:.6g}"
             )
     return None
 
 
 def _interval_differences(name: str, measured: Measured, score: Score) -> list[tuple[str, float, float]]:
-    """Return key, recomputed and stored number for each number of a jackknife interval that differs."""
+    """Return the key, the recomputed and the stored number, for each number of a jackknife interval that differs."""
     stored = {"": measured.estimate}
     if measured.by_clip and _is_mean(name, score):
         stored["by_clip."] = measured.by_clip
@@ -453,16 +456,16 @@ def _interval_differences(name: str, measured: Measured, score: Score) -> list[t
             continue
         groups = score.items.groups if prefix else None
         student = estimate.interval.startswith("jackknife-t")
-        wanted = jackknife(measured.values, value=measured.estimate.value, groups=groups, t=student)
+        recomputed = jackknife(measured.values, value=measured.estimate.value, groups=groups, t=student)
         for key in ("std_error", "low", "high", "n"):
-            expected, found = getattr(wanted, key), getattr(estimate, key)
+            expected, found = getattr(recomputed, key), getattr(estimate, key)
             if not _equal(expected, found):
                 differences.append((prefix + key, expected, found))
     return differences
 
 
 def _equal(one: float, other: float) -> bool:
-    """Compare two numbers, either of which may be rounded; NaN equals NaN."""
+    """Return True if two numbers are equal up to rounding; NaN equals NaN."""
     if math.isnan(one) or math.isnan(other):
         return math.isnan(one) and math.isnan(other)
     return math.isclose(one, other, rel_tol=ROUNDING, abs_tol=ROUNDING)

@@ -1,4 +1,4 @@
-"""Text that people read: safe to print, short, with suggestions for misspelt names."""
+"""Text for people: safe to print, shortened if it is long, with suggestions for misspelt names."""
 
 import difflib
 import html
@@ -7,34 +7,42 @@ from collections.abc import Callable, Iterable, Sequence
 
 from tabulate import tabulate
 
-SHOWN = 200  # characters of a text that may be of any length
+SHOWN = 200  # number of characters to show of a text of any length
 
 
 def printable(text: str) -> str:
-    r"""Text that is safe to print on one line: control characters and broken surrogates as escapes.
+    r"""Return text that is safe to print on one line, with control characters and broken surrogates as escapes.
 
     >>> printable("two\nlines")
     'two\\nlines'
     """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    if text.isprintable():
+        return text
+    characters = []
+    for character in text:
+        if not character.isprintable():
+            character = character.encode("unicode_escape", "surrogatepass").decode()
+        characters.append(character)
+    return "".join(characters)
 
 
 def cut(text: str, length: int = SHOWN) -> str:
-    """The beginning of a text that may be of any length."""
+    """Return a text, or its beginning and an ellipsis if it is longer than `length` characters."""
     if len(text) <= length:
         return text
     return text[:length] + "…"
 
 
 def quoted(text: str) -> str:
-    """The same in quotes, with what cannot be seen as escapes."""
+    """Return the beginning of a text in quotes, with invisible characters as escapes."""
     return repr(cut(text))
 
 
 def lookalike(names: Iterable[str]) -> Callable[[str], str | None]:
-    """Return a look-up of the name that a person would take for another.
+    """Return a function that finds the name which a person would take for a given text.
 
-    Blanks at the ends, letter case, HTML entities and the Unicode form may differ.
+    The two may differ in blanks at the ends, letter case, HTML entities and Unicode form. The function returns None if
+    there is no such name.
 
     >>> lookalike([" Dog.wav", "cat.wav"])("dog.WAV")
     ' Dog.wav'
@@ -43,18 +51,21 @@ def lookalike(names: Iterable[str]) -> Callable[[str], str | None]:
     def plain(text: str) -> str:
         return unicodedata.normalize("NFC", html.unescape(text)).casefold().strip()
 
-    known = {plain(name): name for name in names}
-    return lambda name: known.get(plain(name))
+    names_by_plain_text = {plain(name): name for name in names}
+    return lambda name: names_by_plain_text.get(plain(name))
 
 
 def unknown_key(key: str, known: Sequence[str], what: str = "key") -> str:
-    """Say that a key is not known, which one may have been meant, and which there are.
+    """Return the message for an unknown key: the key that was probably meant, and all known keys.
 
     >>> unknown_key("epoch", ["epochs", "batch"])
     "unknown key 'epoch'; did you mean 'epochs'? there are: epochs, batch"
     """
-    begun = [name for name in known if key and name.startswith(key)]
-    guess = lookalike(known)(key) or next(iter([*begun, *difflib.get_close_matches(key, known, n=1)]), None)
+    candidates = [lookalike(known)(key)]
+    if key:
+        candidates += [name for name in known if name.startswith(key)]
+    candidates += difflib.get_close_matches(key, known, n=1)
+    guess = next(filter(None, candidates), None)
     hint = f"did you mean {guess!r}? " if guess else ""
     return f"unknown {what} {key!r}; {hint}there are: {', '.join(known)}"
 
@@ -81,13 +92,15 @@ def first_items(items: Sequence[str], limit: int, separator: str = ", ") -> str:
 
 
 def table(rows: Sequence[Sequence[object]], headers: Sequence[str], numbers: Sequence[int] = ()) -> str:
-    """Lay rows out as text; the columns in `numbers` are set flush right."""
-    align = ["right" if column in numbers else "left" for column in range(len(headers))]
-    return tabulate(rows, headers=headers, colalign=align if rows else None, disable_numparse=True, tablefmt="simple")
+    """Format rows as a text table; the columns with the indices in `numbers` are aligned right."""
+    align = None  # tabulate refuses an alignment for a table without rows
+    if rows:
+        align = ["right" if column in numbers else "left" for column in range(len(headers))]
+    return tabulate(rows, headers=headers, colalign=align, disable_numparse=True, tablefmt="simple")
 
 
 def plural(number: int, noun: str) -> str:
-    """Return a number with its noun.
+    """Return a number with its noun in the singular or plural.
 
     >>> plural(1, "note"), plural(2, "note")
     ('1 note', '2 notes')

@@ -1,11 +1,11 @@
-"""YAML files of keys and values, read within bounds, whoever wrote them.
+"""Reading YAML files of keys and values in bounded time and memory, whoever wrote them.
 
-    values = read(Path("config.yaml"))      # a dict of plain values
-    rate = value("1e-4", "--set")           # a single value
+    values = read_yaml(Path("config.yaml"))         # a dict of plain values
+    rate = parse_yaml_value("1e-4", "--set")        # a single value
 
-What YAML 1.1 makes of a text is decided by PyYAML's own reader, which refuses more than libyaml does (a tab between key
-and value); `1e-5` is a text to both. A text may have `LIMIT` bytes, `NODES` values with every alias written out, and
-`DEPTH` levels, so that no file takes long or much memory.
+PyYAML's own reader reads the text as YAML 1.1. It refuses more than libyaml does, such as a tab between key and value.
+Both read `1e-5` as a text. A file may have at most `LIMIT` bytes, `NODES` values (with all aliases written out) and
+`DEPTH` levels.
 """
 
 import codecs
@@ -19,18 +19,18 @@ import yaml
 from evaluation.findings import WARNING, BadRequest, Faulty, Finding
 from evaluation.text import SHOWN, cut, plural, quoted
 
-LIMIT = 2**18  # bytes; fifty times what such a file has
-NODES = 10_000
-DEPTH = 50
-DIGITS = 100  # of a number: powers of 60 take quadratic time, and Python prints no number of 4301 digits
-TAG = "tag:yaml.org,2002:"  # begins the names of YAML's own types
+LIMIT = 2**18  # maximum bytes of a file; fifty times the size of a usual file
+NODES = 10_000  # maximum number of values
+DEPTH = 50  # maximum number of nested levels
+DIGITS = 100  # of a number: base 60 takes quadratic time, and Python does not print 4301 digits
+TAG = "tag:yaml.org,2002:"  # prefix of the names of YAML's own types
 
 
 class Unreadable(Exception):
     """A text that cannot be read as YAML.
 
     Attributes:
-        line: Line at fault, from 1; 0 where there is none.
+        line: Line of the error, from 1; 0 if the error has no line.
         message: What must hold, what was found, and what to do.
     """
 
@@ -42,11 +42,11 @@ class Unreadable(Exception):
 def read_yaml(file: Path) -> dict[str, object]:
     """Read a file of keys and plain values.
 
-    Dates are texts, as they are written. An empty file has no keys.
+    Dates are returned as texts. An empty file gives an empty dict.
 
     Raises:
         BadRequest: There is no such file.
-        Faulty: It is no UTF-8, no YAML, or no keys and values; exit status 2.
+        Faulty: The file is not UTF-8, not YAML, or not a mapping of keys to values; exit status 2.
     """
     if not file.is_file():
         raise BadRequest(f"{file}: no such file; give a YAML file")
@@ -66,14 +66,14 @@ def read_yaml(file: Path) -> dict[str, object]:
 
 
 def parse_yaml_value(text: str, source: str) -> object:
-    """Read a single value, such as a setting's.
+    """Read a single value, such as that of a setting.
 
     Args:
         text: The value.
-        source: Where it was given, for the message.
+        source: Where the value was given, for the message.
 
     Raises:
-        BadRequest: It is no YAML.
+        BadRequest: The value is not YAML.
     """
     try:
         if len(text) > LIMIT:
@@ -84,22 +84,22 @@ def parse_yaml_value(text: str, source: str) -> object:
 
 
 def first_bytes(file: Path) -> bytes:
-    """Read a file, but no more of it than `decode` needs to refuse it."""
+    """Read a file, or the beginning of a file that is too long for `decode`."""
     with file.open("rb") as stream:
         return stream.read(LIMIT + 1)
 
 
 def decode(raw: bytes, file: str, findings: list[Finding], kind: str = "a YAML file") -> str:
-    """Decode UTF-8. Other bytes are findings, and then read as Latin-1, so that the rest is looked at too.
+    """Decode UTF-8; if other bytes are found, add a finding and decode Windows-1252 (Latin-1), to check the rest too.
 
     Args:
-        raw: What `first_bytes` gave.
+        raw: The bytes that `first_bytes` returned.
         file: The file's name in findings.
-        findings: What is wrong is added here.
-        kind: What the file must be.
+        findings: The list to which findings are added.
+        kind: The kind of file, for the message.
 
     Raises:
-        Unreadable: It is no text, or too long.
+        Unreadable: The file is not text, or is too long.
     """
     if len(raw) > LIMIT:
         raise Unreadable(0, f"must not be larger than {LIMIT} bytes: is it {kind}?")
@@ -107,37 +107,38 @@ def decode(raw: bytes, file: str, findings: list[Finding], kind: str = "a YAML f
         raise Unreadable(0, "must be UTF-8; this is UTF-16: save it as UTF-8")
     if b"\0" in raw:
         line = raw.count(b"\n", 0, raw.index(b"\0")) + 1
-        raise Unreadable(line, "must be text; found a NUL byte: write the file anew, as UTF-8")
+        raise Unreadable(line, "must be text; found a NUL byte: save the file as UTF-8 text")
     if raw.startswith(codecs.BOM_UTF8):
         findings.append(Finding(file, 1, message="starts with a BOM; save it as plain UTF-8", severity=WARNING))
         raw = raw.removeprefix(codecs.BOM_UTF8)
     if raw.startswith(codecs.BOM_UTF8):
-        raise Unreadable(1, "starts with two BOMs, one of which is read as a letter; save it as plain UTF-8")
+        raise Unreadable(1, "starts with two BOMs, and the second is read as a letter; save it as plain UTF-8")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        meant = raw[error.start : error.start + 1].decode("cp1252", "replace")
-        message = f"must be UTF-8; byte 0x{raw[error.start]:02X} is not (Latin-1 {meant!r}?): save the file as UTF-8"
+        letter = raw[error.start : error.start + 1].decode("cp1252", "replace")
+        message = f"must be UTF-8; byte 0x{raw[error.start]:02X} is not (Latin-1 {letter!r}?): save the file as UTF-8"
         findings.append(Finding(file, raw.count(b"\n", 0, error.start) + 1, message=message))
         return raw.decode("cp1252", "replace")
 
 
 def compose(text: str, notes: Mapping[str, str] | None = None) -> yaml.Node | None:
-    """Parse a text into YAML's nodes; None where it is empty.
+    """Parse a text into YAML's nodes; None if it is empty.
 
     Args:
         text: The text.
-        notes: What else to say of a top-level key that is indented wrongly, by its name.
+        notes: For top-level keys, by name, what to add to the message if the key has the wrong indentation.
 
     Raises:
-        Unreadable: The text is no YAML, or holds too much.
+        Unreadable: The text is not YAML, or has too many values or levels.
     """
     try:
         loader = _Loader(text)
         try:
             return loader.get_single_node()
-        except (ValueError, OverflowError):  # PyYAML's own, of an escape such as "\UFFFFFFFF"
-            raise Unreadable(loader.line + 1, "holds an escape or a number that there is not; mend it") from None
+        except (ValueError, OverflowError):  # PyYAML raises these for an escape such as "\UFFFFFFFF"
+            message = "has an escape sequence or number that does not exist; correct it"
+            raise Unreadable(loader.line + 1, message) from None
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
@@ -145,12 +146,12 @@ def compose(text: str, notes: Mapping[str, str] | None = None) -> yaml.Node | No
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes, never objects, and stops at too many or too deep ones, aliases written out."""
+    """A loader that composes nodes, but no Python objects, and refuses too many values or levels."""
 
     def __init__(self, text: str):
         super().__init__(text)
         self.depth = self.count = 0
-        self.sizes: dict[int, tuple[int, int]] = {}  # of a finished node, by its id: its values and its levels
+        self.sizes: dict[int, tuple[int, int]] = {}  # number of values and of levels, by id of a composed node
 
     def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node:
         line = self.peek_event().start_mark.line + 1
@@ -161,28 +162,30 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self.depth -= 1
         if alias and id(node) not in self.sizes:
-            raise Unreadable(line, "is an alias of what it stands in, which has no end; write the values out")
+            raise Unreadable(line, "must not be an alias of a value that contains it; write the values out")
         if not alias:
-            inner = []
+            children = []
             if isinstance(node, yaml.SequenceNode):
-                inner = [self.sizes[id(child)] for child in node.value]
+                children = node.value
             elif isinstance(node, yaml.MappingNode):
-                inner = [self.sizes[id(child)] for child in chain.from_iterable(node.value)]
-            levels = 1 + max((levels for _, levels in inner), default=0)
-            self.sizes[id(node)] = 1 + sum(count for count, _ in inner), levels
+                children = list(chain.from_iterable(node.value))  # keys and values
+            sizes = [self.sizes[id(child)] for child in children]
+            count = 1 + sum(count for count, _ in sizes)
+            levels = 1 + max((levels for _, levels in sizes), default=0)
+            self.sizes[id(node)] = count, levels
         self._bounded(line, *self.sizes[id(node)])
         return node
 
     @staticmethod
     def _bounded(line: int, count: int, depth: int) -> None:
         if count > NODES:
-            raise Unreadable(line, f"must not hold more than {NODES} values, aliases written out")
+            raise Unreadable(line, f"must not hold more than {NODES} values, with aliases written out")
         if depth > DEPTH:
             raise Unreadable(line, f"must not be nested more than {DEPTH} levels deep")
 
 
 def _values(text: str) -> object:
-    """Read a text as plain values; None where it is empty."""
+    """Read a text as plain values; None if it is empty."""
     node = compose(text)
     if node is None:
         return None
@@ -194,7 +197,7 @@ def _values(text: str) -> object:
 
 
 class _Constructor(yaml.constructor.SafeConstructor):
-    """Makes plain values of nodes; a date stays a text."""
+    """A constructor that turns nodes into plain values; a date stays a text."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
         line = node.start_mark.line + 1
@@ -208,12 +211,13 @@ class _Constructor(yaml.constructor.SafeConstructor):
                 raise ValueError
             return super().construct_object(node, deep)
         except (ValueError, KeyError, IndexError, OverflowError):
-            message = f"is read as {kind}, and is none: {quoted(node.value)}; correct it, or put it in quotes"
+            fault = f"is read as {kind} but is not a valid {kind}: {quoted(node.value)}"
+            message = f"{fault}; correct it, or put it in quotes"
             raise Unreadable(line, message) from None
 
 
 def _must_differ(node: yaml.Node) -> None:
-    """Make sure that no mapping has a key twice: PyYAML would silently take the last one."""
+    """Refuse a mapping that has a key twice: PyYAML silently uses the last one."""
     if isinstance(node, yaml.SequenceNode):
         for child in node.value:
             _must_differ(child)
@@ -225,7 +229,7 @@ def _must_differ(node: yaml.Node) -> None:
             key = (name.tag, name.value)  # the number 1 and the text "1" are two keys
             line = name.start_mark.line + 1
             if key in lines:
-                message = f"the key {quoted(name.value)} stands in line {lines[key]} already; keep one of them"
+                message = f"the key {quoted(name.value)} is already in line {lines[key]}; keep one of them"
                 raise Unreadable(line, message)
             lines[key] = line
         _must_differ(child)
@@ -238,88 +242,94 @@ def _shown(values: object) -> str:
 
 
 def _explained(error: yaml.YAMLError, text: str, notes: Mapping[str, str]) -> tuple[int, str]:
-    """Return the line at fault where YAML cannot be read, and what to do about it."""
+    """Return the line of an error of PyYAML, and a message that says what to do."""
     if isinstance(error, yaml.reader.ReaderError):
         line = len(text[: error.position].splitlines()) or 1
         return line, f"must be text; found the control character U+{ord(text[error.position]):04X}: remove it"
     problem, context = getattr(error, "problem", "") or "", getattr(error, "context", "") or ""
     mark, opened = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
     if mark is None:
-        return 0, f"is no YAML ({cut(str(error))})"
+        return 0, f"is not valid YAML ({cut(str(error))})"
     rows, row = text.splitlines(), mark.line
     here = rows[row] if row < len(rows) else ""
     before = here[: mark.column]
     if r"'\t'" in problem:
         if before.strip():
             return row + 1, "has a tab between key and value; use a space"
-        more = sum(re.match(r" *\t\s*[^\s#]", other) is not None for other in rows[row + 1 :])
-        if more > 1:
-            so = f" (and so are {more} lines below)"
-        else:
-            so = " (and so is a line below)" if more else ""
-        return row + 1, f"is indented by a tab{so}; YAML wants spaces: replace each tab by spaces, as many as the level"
+        indented_by_tab = re.compile(r" *\t\s*[^\s#]")
+        more = sum(indented_by_tab.match(other) is not None for other in rows[row + 1 :])
+        others = ""
+        if more == 1:
+            others = " (and so is a line below)"
+        elif more:
+            others = f" (and so are {more} lines below)"
+        return row + 1, f"is indented by a tab{others}; YAML requires spaces: replace each tab by spaces"
     if "found character" in problem:
         return row + 1, f"a value must not start with {here[mark.column : mark.column + 1]!r}; put it in quotes"
     if "unexpected end of stream" in problem and opened:
-        return opened.line + 1, "a quote is opened here and never closed; close it, or double a quote that is meant"
+        advice = "close it, or double it if it is part of the text"
+        return opened.line + 1, f"a quotation mark is opened here and never closed; {advice}"
     if "flow" in context and opened:
-        mark = opened.buffer[opened.pointer] if opened.buffer else "["
-        advice = f"close it by {'}' if mark == '{' else ']'}, and put commas between its entries"
-        return opened.line + 1, f"what {mark!r} opens here is not closed; {advice}, or put a text in quotes"
+        bracket = opened.buffer[opened.pointer] if opened.buffer else "["
+        closing = "}" if bracket == "{" else "]"
+        advice = f"add {closing!r} and put commas between the entries, or put the text in quotes"
+        return opened.line + 1, f"the {bracket!r} here is never closed; {advice}"
     if "undefined alias" in problem:
-        return row + 1, "a value that starts with '*' is an alias, and there is no such anchor; put it in quotes"
+        return row + 1, "a value that starts with '*' is an alias, but its anchor does not exist; put it in quotes"
     if "another document" in problem:
         return row + 1, "must be one document; found a second one after '---': remove it"
     if "anchor" in context + problem and "duplicate" in context + problem:
-        return row + 1, f"the anchor in line {opened.line + 1} has the same name; give each its own"
+        return row + 1, f"the anchor in line {opened.line + 1} has the same name; give each anchor its own name"
     if "sequence entries are not allowed" in problem:
-        return row + 1, "a list starts in the line below its key; put the '-' there"
+        return row + 1, "a list must start in the line below its key; put the '-' there"
     if "mapping values are not allowed" in problem and re.search(r":\s", before):
-        return row + 1, "the value holds ': '; put it in quotes"
+        return row + 1, "the value contains ': '; put it in quotes"
     if "'<scalar>'" in problem and re.search("['\"]", before):
-        return row + 1, "text goes on after the closing quote; put the whole in quotes, and double a quote in it"
+        advice = "put all of it in quotes, and double a mark inside it"
+        return row + 1, f"there is text after the closing quotation mark; {advice}"
     if "mapping values are not allowed" in problem or "block" in problem + context or "simple key" in context:
         return _indentation(rows, row, notes)
-    return row + 1, f"is no YAML: {cut(problem)}; look at this line and the one above"
+    return row + 1, f"is not valid YAML: {cut(problem)}; check this line and the line above"
 
 
 def _indentation(rows: list[str], row: int, notes: Mapping[str, str]) -> tuple[int, str]:
-    """Return which of the lines above and this one is indented, or written, as it must not be."""
-    known: list[tuple[int, int]] = []  # levels open at a line, with the line that opened them
-    seen: list[tuple[int, int, list[tuple[int, int]]]] = []  # line, indentation, levels open before it
+    """Return the line with the wrong indentation, at or above a row, and a message that says what to do."""
+    open_levels: list[tuple[int, int]] = []  # indentation of each open level, and the line that opened it
+    seen: list[tuple[int, int, list[tuple[int, int]]]] = []  # line, its indentation, and the levels open before it
     for number, text in enumerate(rows[: row + 1]):
         stripped = text.lstrip(" ")
         if not stripped.strip() or stripped.startswith(("#", "---")):
             continue
         indent = len(text) - len(stripped)
-        seen.append((number, indent, known))
-        key = indent + len(re.match(r"(?:- +)*", stripped)[0])
-        known = [(level, line) for level, line in known if level < indent] + [(indent, number)]
-        known += [(key, number)] * (key > indent)
+        seen.append((number, indent, open_levels))
+        open_levels = [(level, line) for level, line in open_levels if level < indent]
+        open_levels.append((indent, number))
+        key_indent = indent + len(re.match(r"(?:- +)*", stripped)[0])
+        if key_indent > indent:  # a key behind the dash of a list
+            open_levels.append((key_indent, number))
     if len(seen) < 2 or seen[-1][0] != row:
-        return row + 1, "is no YAML; look at this line and the one above"
+        return row + 1, "is not valid YAML; check this line and the line above"
     (above, outer, open_before), (_, indent, open_here) = seen[-2:]
     entry = re.match(r"(?:- +)*(?:\"[^\"]*\"|'[^']*'|[^:#]+?):(?:\s+(\S.*))?$", rows[above].strip()[:SHOWN])
-    if entry is None and indent == outer:  # to YAML both lines are one text
-        return above + 1, "must be a key, a colon, a blank and a value, such as 'name: My system'"
+    if entry is None and indent == outer:  # YAML reads both lines as one text
+        return above + 1, "must be a key, a colon, a space and a value, such as 'name: My system'"
     if indent > outer and entry and entry[1]:
         sibling = next((number for level, number in open_before if level == indent), None)
         if sibling is not None:
             name = rows[above].strip().partition(":")[0]
-            like = rows[sibling].strip().lstrip("- ").partition(":")[0]
+            sibling_name = rows[sibling].strip().lstrip("- ").partition(":")[0]
             note = notes.get(name, "") if outer == 0 else ""
-            blanks = plural(indent - outer, "blank")
+            spaces = plural(indent - outer, "space")
             return above + 1, (
-                f"{quoted(name)} must be indented like the keys around it: put {blanks} before it, as "
-                f"{quoted(like)} in line {sibling + 1} has{note}"
+                f"{quoted(name)} must be indented like the keys around it: put {spaces} before it, as before "
+                f"{quoted(sibling_name)} in line {sibling + 1}{note}"
             )
-        message = f"is indented deeper than line {above + 1}, which has its value already; indent both alike"
+        message = f"is indented deeper than line {above + 1}, which already has a value; indent both lines equally"
         return row + 1, message
     levels = sorted({level for level, _ in open_here})
     if indent not in levels:
-        fit = " or ".join(map(str, levels))
-        return (
-            row + 1,
-            f"is indented by {plural(indent, 'blank')}, unlike every line above; indent it by {fit}",
-        )
-    return row + 1, "is no YAML; look at this line and the one above: is the indentation right, is a quote missing?"
+        choices = " or ".join(map(str, levels))
+        spaces = plural(indent, "space")
+        return row + 1, f"is indented by {spaces}, unlike every line above; indent it by {choices}"
+    message = "is not valid YAML; check this line and the line above for wrong indentation and missing quotation marks"
+    return row + 1, message

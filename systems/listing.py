@@ -5,6 +5,8 @@ A module is a system if it defines `CONTRACT_NAMES`. Its constants `PAPER` (wher
 
 The configs of a system that is a package are the YAML files in its folder. Those of a system that is a module are the
 files NAME.yaml and NAME-….yaml next to it. A YAML file with a `grid` or a `search` is a sweep file and not a config.
+
+The systems in the folder `EXAMPLES` are left out.
 """
 
 import ast
@@ -20,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("baseline", "systems")  # the packages that hold systems
 CONTRACT_NAMES = ("Config", "train", "load_model")  # that a system defines (`systems.contract`)
 TASKS = {"embed_audio": "retrieval", "caption": "captioning"}  # by the method that the task needs
+EXAMPLES = "examples"  # a folder of systems to copy
 LIKENESS = 0.75  # of two names, from 0 to 1, above which one may be meant by the other
 PUBLISHED = "published"  # published.yaml of a package or published/NAME.yaml of a module has the paper's results
 
@@ -90,6 +93,8 @@ def _sources(root: Path) -> Iterator[Source]:
         paths = sorted((root / room).rglob("*.py"), key=lambda path: (path.name != "__init__.py", path))
         for path in paths:
             if any(package in path.parents for package in packages):
+                continue
+            if EXAMPLES in path.relative_to(root).parts:
                 continue
             text = path.read_text(encoding="utf-8")
             if not all(name in text for name in CONTRACT_NAMES):  # much faster than parsing

@@ -91,10 +91,11 @@ def side_by_side(system: str, runs: Sequence[Path] = (), data: str = "", split: 
         BadRequest: The system has no published results.
         Faulty: A folder is not a run of the system, or was not scored on the split; with every finding.
     """
-    import pandas as pd
-
     place = _place(system)
     content = read_published(listing.published_file(place))
+
+    import pandas as pd
+
     rows = _published_rows(content)
     if split is not None:
         for config, measured in _scores_by_config(system, place, runs, split).items():

@@ -1,6 +1,9 @@
-"""The READMEs' commands are run as they stand, in a copy of the checkout, on a tiny data set.
+"""The commands of the README and the guides are run as they are written, in a copy of the checkout, on tiny data.
 
-`make` runs its recipes itself; Python's commands in them, and those of the READMEs, are run by this process. The first
+Blocks marked `sh` are run, in the order of the files. A command that has been run already, by `make baseline` or in an
+earlier guide, is not run again. Blocks marked `shell` are not run: they download, take hours, or need a cluster.
+
+`make` runs its recipes itself; Python's commands in them, and those of the guides, are run by this process. The first
 training is run by a new process, as a user's is.
 """
 
@@ -19,17 +22,48 @@ from pathlib import Path
 import pytest
 
 from evaluation.data.dataset import read_dataset
-from evaluation.metrics import java, meteor, ptb_tokenizer
+from evaluation.metrics import java, ptb_tokenizer
 from tests.brief import make_brief_soundscapes
+from tests.evaluation.metrics.small_tables import make_small_table
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-READMES = [ROOT / "README.md", *sorted((ROOT / "systems").glob("*/README.md"))]
-BLOCKS = [block for path in READMES for block in re.findall(r"^```sh\n(.*?)^```", path.read_text(), re.S | re.M)]
-COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
-(SYSTEM,) = [block for block in re.findall(r"^```python\n(.*?)^```", README, re.S | re.M) if "def load_model" in block]
-OF_SYSTEM = [line for line in COMMANDS if "spectra" in line]
+GUIDES = [
+    ROOT / "README.md",  # its `make baseline` makes what the others use
+    ROOT / "CONTRIBUTING.md",
+    *sorted(ROOT.glob("*/README.md")),
+    *sorted(ROOT.glob("systems/*/README.md")),
+]
+BASELINE_GUIDE = ROOT / "baseline" / "README.md"
+PAGES = [*GUIDES, ROOT / "CHANGELOG.md", *sorted(ROOT.glob("*/RESULTS.md"))]
 TINY = {"development": 12, "validation": 11, "evaluation": 11}
+PYTHON = [".venv/bin/python", "-m"]
+
+# What a command must print, by its beginning.
+EXPECTED = {
+    "make baseline": (
+        "epoch   1",
+        "queries x 11 clips",
+        "valid for dcase2022-6b",
+        "mAP@10",
+        "valid for dcase2023-6a",
+        "nearest development clip's",
+        "signature: ",
+    ),
+    "systems predict runs/spectra": ("queries x 11 clips",),
+    "evaluation score retrieval": ("mAP@10",),
+    "submission package runs/spectra": ("1 system, valid for",),
+    "submission validate": ("valid for dcase2022-6b",),
+}
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """The blocks of a guide that are marked with a language."""
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def commands(path: Path) -> list[str]:
+    """The commands of a guide that are run."""
+    return [line.strip() for block in blocks(path, "sh") for line in block.splitlines()]
 
 
 # What `make` finds as the environment's Python: it asks this process to run the command, which spares each one ten
@@ -77,13 +111,10 @@ def checkout(tmp_path_factory, server):
     python.write_text(CLIENT.format(python=system_python, address=server.getsockname(), real=sys.executable))
     python.chmod(0o755)
     (top / "kit" / ".venv" / ".core").touch()
-    (top / "kit" / "spectra.py").write_text(SYSTEM, encoding="utf-8")
     data = make_brief_soundscapes(top / "kit" / "data" / "soundscapes", **TINY)
-    # METEOR starts four times; with a table of these references it starts in a fifth of the time.
     references = read_dataset(data, "evaluation", sound=False)["evaluation"].all_captions
     cache = top / "kit" / ".cache"
-    meteor.make_paraphrase_table(ptb_tokenizer.ptb_tokenize(references, java.find_java(), cache, keep=True), cache)
-    shutil.copytree(top / "kit" / "data" / "soundscapes", top / "shared" / "data" / "esc10")
+    make_small_table(ptb_tokenizer.ptb_tokenize(references, java.find_java(), cache, keep=True), cache)
     return top / "kit"
 
 
@@ -105,7 +136,7 @@ class Shell:
             fresh: The beginning of Python's commands that `make` is to run by a new process (default: none).
         """
         words = shlex.split(command)
-        if words[:2] == [".venv/bin/python", "-m"]:
+        if words[:2] == PYTHON:
             return self.run_module(words[2:])
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             process = subprocess.Popen(command, shell=True, stdout=out, stderr=err)
@@ -143,53 +174,52 @@ def run(checkout, server, monkeypatch, capfd):
     """Run a command in the checkout."""
     monkeypatch.chdir(checkout)
     monkeypatch.syspath_prepend(str(checkout))
-    for name in ("EPOCHS", "CAPTIONER_EPOCHS"):
-        monkeypatch.setenv(name, "1")
-    for name in ("MAKEFLAGS", "MAKELEVEL"):  # of `make test`
+    for name in ("EPOCHS", "CAPTIONER_EPOCHS", "MAKEFLAGS", "MAKELEVEL"):  # of the user, and of `make test`
         monkeypatch.delenv(name, raising=False)
     return Shell(server, monkeypatch, capfd)
 
 
-def test_the_readme_has_commands():
-    assert COMMANDS[:2] == ["make baseline", "make baseline DATA=../shared/data/esc10"]
-    assert len(COMMANDS) >= 10
+def test_the_readme_begins_with_make_baseline():
+    assert commands(GUIDES[0]) == ["make baseline"]
+    assert len(GUIDES[0].read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_the_baselines_guide_lists_what_make_baseline_runs(run):
+    dry = run("make --dry-run baseline").stdout.replace("\\\n", " ")
+    made = [shlex.split(line) for line in dry.splitlines() if line.startswith(PYTHON[0])]
+    assert [shlex.split(command) for command in commands(BASELINE_GUIDE)] == made
 
 
 @pytest.mark.slow
-def test_every_command_of_the_readme_works(checkout, run):
-    for command in COMMANDS:
-        if command in OF_SYSTEM:
-            continue
-        is_first = command == COMMANDS[0]
-        done = run(command, fresh="systems train baseline.retriever" if is_first else None)
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        if command.startswith("make baseline"):
-            for part in (
-                "all is well",
-                "epoch   1",
-                "queries x 11 clips",
-                "valid for dcase2022-6b",
-                "mAP@10",
-                "11 clips, ",
-                "valid for dcase2023-6a",
-                "nearest development clip's",
-                "CIDEr-D's interval lies",
-                "signature: ",
-            ):
-                assert part in done.stdout, f"{command}: no {part!r} in\n{done.stdout}"
+def test_every_command_of_the_guides_works(checkout, run, monkeypatch):
+    monkeypatch.setenv("EPOCHS", "1")
+    monkeypatch.setenv("CAPTIONER_EPOCHS", "1")
+    (first,) = commands(GUIDES[0])
+    assert_works(first, run(first, fresh="systems train baseline.retriever"))
+    known = commands(BASELINE_GUIDE)  # `make baseline` has run them, with fewer epochs
+    for guide in GUIDES[1:]:
+        for command in commands(guide):
+            if command not in known:
+                assert_works(command, run(command))
+        for block in blocks(guide, "python"):
+            exec(compile(block, str(guide), "exec"), {})  # noqa: S102, the guide's own code
+        known += commands(guide)
     assert (checkout / "runs" / "soundscapes" / "scores" / "evaluation.json").is_file()
 
 
-def test_a_system_of_sixty_lines_gets_to_a_valid_package(run):
-    assert len(SYSTEM.splitlines()) < 60
-    verbs = ["systems check", "systems train", "systems predict", "evaluation score", "submission package"]
-    verbs += ["submission validate"]
-    said = ["nothing to fix", "", "queries x 11 clips", "mAP@10", "1 system, valid for", "valid for dcase2022-6b"]
-    for command, verb, part in zip(OF_SYSTEM, verbs, said, strict=True):
-        done = run(command)
-        assert verb in command
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        assert part in done.stdout
+def assert_works(command, done):
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    for beginning, parts in EXPECTED.items():
+        if command.removeprefix(" ".join(PYTHON)).strip().startswith(beginning):
+            for part in parts:
+                assert part in done.stdout, f"{command}: no {part!r} in\n{done.stdout}"
+
+
+def test_another_data_folder_has_a_run_of_its_own(run):
+    done = run("make --dry-run baseline DATA='../my data'")
+    assert done.returncode == 0
+    assert 'systems train baseline.retriever --config baseline/retriever.yaml --data "../my data"' in done.stdout
+    assert "data make" not in done.stdout
 
 
 def test_make_names_every_target(run):
@@ -208,8 +238,20 @@ def test_a_wrong_data_folder_gets_one_clear_line(checkout, run):
     assert not (checkout / "runs" / "nowhere").exists()
 
 
-@pytest.mark.parametrize("path", READMES, ids=lambda path: path.parent.name)
-def test_the_readme_names_only_files_that_exist(path):
-    links = re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8"))
-    assert links
-    assert [link for link in links if not (path.parent / link).exists()] == []
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings_that_exist(path):
+    text = path.read_text(encoding="utf-8")
+    links = re.findall(r"(?:\]\(|src=\")([^)\s\":]+)[)\"]", text)
+    wrong = []
+    for link in links:
+        file, _, heading = link.partition("#")
+        target = path.parent / file if file else path
+        if not target.exists() or (heading and heading not in headings(target)):
+            wrong.append(link)
+    assert not wrong
+
+
+def headings(path: Path) -> list[str]:
+    """The headings of a page, as links name them."""
+    names = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", name.lower()).replace(" ", "-") for name in names]

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-# pandas is not one of them, because `evaluation report` imports it first; the packages in `LIGHT` do not need it.
-HEAVY = ("torch", "lightning", "torchmetrics", "transformers", "gensim", "ray", "matplotlib", "sklearn", "jinja2")
-LIGHT = ("submission",)
+HEAVY = (
+    *("torch", "lightning", "torchmetrics", "transformers", "gensim", "ray", "sklearn"),
+    *("pandas", "matplotlib", "seaborn", "jinja2"),
+)
 SCRIPT = """
 import importlib, json, sys
 statuses = []
@@ -41,7 +42,8 @@ REQUESTS = [
     *("evaluation --help", "evaluation score retrieval --help", "evaluation score captions --help"),
     *(f"evaluation score retrieval {SCORE}", f"evaluation score captions {SCORE}"),
     "evaluation compare nowhere.json nowhere.json",
-    "evaluation report nowhere.csv",
+    *("evaluation report nowhere.csv", "evaluation report evaluation"),
+    "evaluation report nowhere.csv --out figures",
     "evaluation data check nowhere",
     *("submission --help", "submission validate --help", "submission package --help"),
     "submission validate nowhere.zip --task dcase2022-6b",
@@ -80,11 +82,8 @@ def test_a_wrong_request_imports_no_heavy_library(package, folder):
     for request in REQUESTS:
         if request.startswith(f"{package} "):
             requests.append([word.replace("FOLDER", str(folder)) for word in request.split()])
-    heavy = HEAVY
-    if package in LIGHT:
-        heavy = (*HEAVY, "pandas")
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps(requests), json.dumps(heavy)],
+        [sys.executable, "-c", SCRIPT, json.dumps(requests), json.dumps(HEAVY)],
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,

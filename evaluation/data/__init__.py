@@ -1,1 +1,1 @@
-"""Data sets, tables and sound: read strictly, downloaded, synthesised."""
+"""Data sets, tables and audio: strict reading, downloads, and a synthetic data set."""

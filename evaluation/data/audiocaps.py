@@ -1,4 +1,4 @@
-"""AudioCaps' files as published: a row for each caption, and captions that are broken over two rows."""
+"""Reading AudioCaps' files as published: a row for each caption, some captions broken over two rows."""
 
 import codecs
 import re
@@ -10,7 +10,7 @@ from evaluation.data.caption_files import CaptionRows
 from evaluation.data.cells import text_fault
 from evaluation.data.sound_files import sound_files
 from evaluation.findings import NOTE, WARNING, Finding
-from evaluation.text import printable
+from evaluation.text import plural, printable
 
 AUDIOCAPS = {"development": "train", "validation": "val", "evaluation": "test"}  # files and folders of each split
 HEADER = ["audiocap_id", "youtube_id", "start_time", "caption"]
@@ -18,14 +18,14 @@ OWN_COLUMNS = frozenset(HEADER[:3])  # columns that no other layout has
 
 
 def is_audiocaps(path: Path) -> bool:
-    """Tell from its first line whether a file is AudioCaps'; a header that is nearly right counts, too."""
+    """Return True if the first line of a file has a column that only AudioCaps has, even in a header with errors."""
     with path.open("rb") as file:
         header = file.readline(1000).removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace")
     return not OWN_COLUMNS.isdisjoint(re.split(r"[^a-z_]+", header))
 
 
 def warn_of_other_headers(folder: Path) -> list[Finding]:
-    """Warn of files that are named as AudioCaps' are, and are not."""
+    """Warn of files with the name of an AudioCaps file but another header."""
     message = (
         f"is not read: its header is not that of AudioCaps, {','.join(HEADER)}; "
         "name a file in Clotho's layout captions_SPLIT.csv"
@@ -39,7 +39,7 @@ def warn_of_other_headers(folder: Path) -> list[Finding]:
 
 
 def read_audiocaps(path: Path, folder: Path, sound: bool, findings: list[Finding]) -> CaptionRows:
-    """Read a file of AudioCaps, where each caption has a row; return the captions of each clip by its sound's name."""
+    """Read a file of AudioCaps, which has a row for each caption; return the captions of each clip by file name."""
     rows, file = CaptionRows(), path.name
     records, rows.whole = tables.read_table(path, file, findings)
     header = records[0][1] if records else []
@@ -51,7 +51,7 @@ def read_audiocaps(path: Path, folder: Path, sound: bool, findings: list[Finding
     sounds = sound_files(folder, frozenset(), findings)
     if sounds is None and sound:
         findings.append(
-            Finding(f"{folder.name}/", message=f"no such folder: the sound of the clips in {file} is absent")
+            Finding(f"{folder.name}/", message=f"no such folder; it must contain the audio of the clips in {file}")
         )
     by_stem = {name.rpartition(".")[0]: name for name in sorted(sounds or ())}
     rows_of_captions = _join_broken_captions(records[1:], file, findings)
@@ -62,12 +62,13 @@ def read_audiocaps(path: Path, folder: Path, sound: bool, findings: list[Finding
             findings.append(Finding(file, line, message=message))
             continue
         number, video, start, caption = cells
-        if fault := text_fault(caption):
+        fault = text_fault(caption)
+        if fault:
             findings.append(Finding(file, line, header[3], fault))
         grouped.setdefault((video, start), []).append((line, number, caption))
     absent: set[str] = set()
     for (video, start), group in grouped.items():
-        # Each row has an id of its own: by whichever of them the sound is named, all captions are the clip's.
+        # Each row has its own id, and the audio file may be named by any of them. All captions belong to the clip.
         stems = (f"{video}_{start}", f"Y{video}", video, *(number for _, number, _ in group))
         name = next((by_stem[stem] for stem in stems if stem in by_stem), None)
         if sounds is None:
@@ -78,32 +79,33 @@ def read_audiocaps(path: Path, folder: Path, sound: bool, findings: list[Finding
         first, captions = rows.clips.get(name, (group[0][0], ()))
         rows.clips[name] = (first, (*captions, *(caption for *_, caption in group)))
     if absent:
-        message = f"has clips without sound in {folder.name}/, {len(absent)} in all, as {min(absent)}.wav: left out"
+        example = f"for example {min(absent)}.wav"
+        message = f"skipped {plural(len(absent), 'clip')} without an audio file in {folder.name}/ ({example})"
         findings.append(Finding(file, message=message, severity=WARNING))
     if not rows.clips:
         findings.append(
-            Finding(file, message=f"no clip has its sound in {folder.name}/; name them YOUTUBEID_START.wav")
+            Finding(file, message=f"no clip has an audio file in {folder.name}/; name the files YOUTUBEID_START.wav")
         )
     return rows
 
 
 def _join_broken_captions(records: Sequence[tables.Record], file: str, findings: list[Finding]) -> list[tables.Record]:
-    """Join the captions that AudioCaps 2.0 breaks over two rows, and note how many there are.
+    """Join the captions that AudioCaps 2.0 breaks over two rows, and add a note with their number.
 
-    The second row holds the end of the caption, with or without commas for the other columns. In a caption in quotes
-    it is a line break.
+    The second row has the end of the caption, with or without commas for the other columns. A caption in quotation
+    marks has a line break instead.
     """
     joined: list[tables.Record] = []
-    broken: set[int] = set()  # lines where such captions begin
+    broken: set[int] = set()  # first lines of these captions
     for line, cells in records:
         parts = [*cells]
         lines = cells[-1].splitlines()
         if len(cells) == len(HEADER) and len(lines) > 1:
             parts[-1] = " ".join(part.strip() for part in lines)
         if joined and _continues_a_caption(cells) and len(joined[-1][1]) == len(HEADER):
-            line, (*others, begun) = joined.pop()
+            line, (*others, beginning) = joined.pop()
             end = ",".join(cells).rstrip(",")
-            parts = [*others, f"{begun.rstrip()} {end.strip()}"]
+            parts = [*others, f"{beginning.rstrip()} {end.strip()}"]
         if parts != cells:
             broken.add(line)
         joined.append((line, parts))
@@ -116,7 +118,7 @@ def _join_broken_captions(records: Sequence[tables.Record], file: str, findings:
 
 
 def _continues_a_caption(cells: Sequence[str]) -> bool:
-    """Tell whether a row of AudioCaps has neither ids nor a time: only the end of the caption before it."""
+    """Return True if a row of AudioCaps has no ids and no time, but only the end of the previous caption."""
     number, *others = (cell.strip() for cell in cells)
     short = len(cells) < len(HEADER) or not others[-1]
     has_a_time = len(others) > 1 and others[1].isdecimal()

@@ -1,4 +1,4 @@
-"""Caption files in Clotho's layout, the queries of a blind set, and Clotho's metadata, each read strictly."""
+"""Strict reading of caption files in Clotho's layout, of a blind set's queries, and of Clotho's metadata."""
 
 import codecs
 import re
@@ -15,12 +15,12 @@ from evaluation.text import printable
 
 @dataclass
 class CaptionRows:
-    """What a caption file says.
+    """The content of a caption file.
 
     Attributes:
-        clips: Line and captions by name.
-        refused: Names that cannot be kept, without their path.
-        whole: Whether that is all; if not, nobody can say that a name is missing.
+        clips: The line and the captions of each clip, by its name.
+        refused: Invalid names, without their path.
+        whole: True if the file could be read completely; if not, a name that is not here may still be in the file.
     """
 
     clips: dict[str, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
@@ -29,13 +29,14 @@ class CaptionRows:
 
     @property
     def names(self) -> frozenset[str] | None:
-        """Every name, refused ones too; None where not all are known."""
+        """All names, including invalid ones; None if the file could not be read completely."""
         if self.whole:
             return frozenset(self.clips.keys() | self.refused)
         return None
 
 
 def read_captions(path: Path, findings: list[Finding]) -> CaptionRows:
+    """Read a caption file; errors are added to the findings."""
     rows, file = CaptionRows(), path.name
     records, rows.whole = tables.read_table(path, file, findings)
     if not records:
@@ -49,23 +50,26 @@ def read_captions(path: Path, findings: list[Finding]) -> CaptionRows:
     if header != expected:
         message = f"the header must be {','.join(expected)}; found {printable(','.join(header))}"
         if len(header) == 1:
-            found = [mark for mark in ("\t", ";", "|") if mark in header[0]]
-            message += f" (columns are separated by commas, not by {found[0]!r})" if found else ""
+            marks = [mark for mark in ("\t", ";", "|") if mark in header[0]]
+            if marks:
+                message += f" (columns are separated by commas, not by {marks[0]!r})"
         findings.append(Finding(file, 1, message=message))
-        # Read on only where the names stand below: any other row would be a finding of its own for the same fault.
+        # Continue only if names follow in the first column. Otherwise each row would be a finding for the same fault.
         if len(header) == 1 or [name_fault(cells[0]) is None for _, cells in records[:2]] != [False, True]:
             rows.whole = False
             return rows
     widths = {len(cells) for _, cells in records[1:]}
-    if len(records) > 2 and len(widths) == 1 and len(header) not in widths:  # then it is the header that is wrong
+    if len(records) > 2 and len(widths) == 1 and len(header) not in widths:  # the header is wrong, not the rows
         message = f"the header has {len(header)} columns and every row {widths.pop()}; name all columns, and no others"
         findings.append(Finding(file, 1, message=message))
-        header = [*header, *[""] * len(records[1][1])][: len(records[1][1])]
+        columns = len(records[1][1])
+        header = [*header, *[""] * columns][:columns]
     for line, cells in records[1:]:
         name, captions = cells[0], tuple(cells[1:])
         if len(cells) != len(header):
             message = f"has {len(cells)} columns where the header has {len(header)}"
-            message += "; quote a caption that holds a comma" if len(cells) > len(header) else ""
+            if len(cells) > len(header):
+                message += "; quote a caption that holds a comma"
             findings.append(Finding(file, line, message=message))
             captions = ()
         fault = name_fault(name)
@@ -83,41 +87,46 @@ def read_captions(path: Path, findings: list[Finding]) -> CaptionRows:
                 findings.append(Finding(file, line, tables.column_name(header, index), fault))
         rows.clips[name] = (line, captions)
     if not records[1:] and rows.whole:
-        findings.append(Finding(file, 1, message="has a header and no clips"))
+        findings.append(Finding(file, 1, message="has a header but no clips; add a row for each clip"))
         rows.whole = False
     return rows
 
 
 def read_queries(path: Path, findings: list[Finding]) -> tuple[str, ...]:
+    """Read the queries of a blind set; errors are added to the findings."""
     seen: dict[str, int] = {}
     file = path.name
     records, readable = tables.read_table(path, file, findings)
     header = records[0][1] if records else []
     if header != ["caption"] and (records or readable):
         found = printable(",".join(header)) or "nothing"
-        findings.append(Finding(file, 1, message=f"the header must be caption, and one query a line; found {found}"))
+        message = f"the header must be caption, with a query on each line below; found {found}"
+        findings.append(Finding(file, 1, message=message))
         return ()
     for line, cells in records[1:]:
         if len(cells) != 1:
             message = f"has {len(cells)} columns where the header has 1; quote a caption that holds a comma"
             findings.append(Finding(file, line, message=message))
-        elif fault := text_fault(cells[0]):
+            continue
+        query = cells[0]
+        fault = text_fault(query)
+        if fault:
             findings.append(Finding(file, line, "caption", fault))
-        elif cells[0] in seen:
-            findings.append(Finding(file, line, "caption", f"stands on line {seen[cells[0]]} already; keep one"))
+        elif query in seen:
+            findings.append(Finding(file, line, "caption", f"is already on line {seen[query]}; keep one of them"))
         else:
-            seen[cells[0]] = line
+            seen[query] = line
     if not records[1:] and readable:
-        findings.append(Finding(file, 1, message="has a header and no queries"))
+        findings.append(Finding(file, 1, message="has a header but no queries; add a line for each query"))
     return tuple(seen)
 
 
 def read_metadata(
     folder: Path, split: str, file_names: frozenset[str] | None, findings: list[Finding]
 ) -> dict[str, Mapping[str, str]]:
-    """Rows of the metadata file by name. Nothing depends on them, so whatever is wrong is a warning."""
-    found = [folder / f"{prefix}metadata_{split}.csv" for prefix in ("", "clotho_")]
-    path = next((path for path in found if path.is_file()), None)
+    """Return the rows of the metadata file by name. Nothing depends on them, so all findings are warnings."""
+    candidates = [folder / f"{prefix}metadata_{split}.csv" for prefix in ("", "clotho_")]
+    path = next((path for path in candidates if path.is_file()), None)
     if path is None:
         return {}
     raw = path.read_bytes().removeprefix(codecs.BOM_UTF8)
@@ -130,7 +139,8 @@ def read_metadata(
     except UnicodeDecodeError:
         text = raw.decode("latin-1")
     problems: list[Finding] = []
-    records, _ = tables.parse_table(text, path.name, problems, ";" if text.startswith("file_name;") else ",")
+    separator = ";" if text.startswith("file_name;") else ","
+    records, _ = tables.parse_table(text, path.name, problems, separator)
     header = records[0][1] if records else []
     metadata: dict[str, Mapping[str, str]] = {}
     if header[:1] != ["file_name"]:
@@ -141,7 +151,7 @@ def read_metadata(
             message = f"has {len(cells)} columns where the header has {len(header)}"
             problems.append(Finding(path.name, line, message=message))
         elif file_names is not None and cells[0] not in file_names:
-            problems.append(Finding(path.name, line, "file_name", f"{cells[0]!r} is no clip of {split}"))
+            problems.append(Finding(path.name, line, "file_name", f"{cells[0]!r} is not a clip of {split}"))
         else:
             metadata[cells[0]] = MappingProxyType(dict(zip(header, cells, strict=True)))
     findings += [replace(problem, severity=WARNING) for problem in problems]

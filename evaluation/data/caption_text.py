@@ -1,26 +1,26 @@
-"""The text of a caption: the one line that metrics read of it, and what in it a team should look at.
+"""The text of a caption that metrics read, and remarks about unusual captions.
 
-Nothing that a caption holds may change how another text is read, or act as a command to a program that computes a
-metric. So every caption, prediction or reference, becomes one line of plain words before any program sees it.
+A caption must not change how another text is read, and must not act as a command to a program that computes a metric.
+So every predicted or reference caption becomes one line of plain words before any program reads it.
 
 Conventions
 -----------
-- Every run of white space, line breaks of all kinds among it, is a blank.
-- Half a surrogate pair, which UTF-8 does not have, is a question mark.
-- A `<` that could begin a tag is followed by a blank, unless the tag is a mere name, such as `<unk>`. The tokeniser of
-  CoreNLP 3.4.1 takes a tag for one token, with all that it holds: `<!a|||b>` is such a token, and METEOR separates
-  captions by `|||`. A quoted attribute, as in `<a href='`, even runs on into the next lines, up to the next quote. A
-  blank after the `<` ends both.
-- A line that begins with `<unk>` or the like has a zero-width space before it. The tokeniser skips that, and no longer
-  takes the tag for the beginning of a sentence, which would change how it reads a full stop at the end of the line
-  before.
+- White space of any length, including line breaks of all kinds, becomes one blank.
+- Half a surrogate pair, which UTF-8 does not have, becomes a question mark.
+- A `<` that could begin a tag gets a blank after it, unless the tag has only a name, such as `<unk>`. The tokeniser of
+  CoreNLP 3.4.1 reads a tag as one token, with everything in it: `<!a|||b>` is such a token, and METEOR separates
+  captions by `|||`. A quoted attribute, as in `<a href='`, even continues on the next lines, up to the next quotation
+  mark. A blank after the `<` prevents both.
+- A line that begins with a tag such as `<unk>` gets a zero-width space before it. The tokeniser skips this space and
+  does not read the tag as the beginning of a sentence, which would change how it reads a full stop at the end of the
+  previous line.
 - A text is read up to `WORDS` words and `CHARACTERS` characters. Clotho's longest caption has 20 words. A caption of
-  20,000 words stops METEOR, and with it the scores of all other captions.
+  20,000 words stops METEOR, so that no caption gets a score.
 
-All other captions, and those with `<unk>`, have the tokens of COCO's evaluation.
+All other captions, including those with `<unk>`, have the same tokens as in COCO's evaluation.
 
-Source: Stanford CoreNLP 3.4.1, `PTBLexer.flex`: SGML is the only token that may hold a `|||` or a line break. It starts
-with `<` and a letter, `/`, `!` or `?`. An e-mail address in `<` and `>` starts so too.
+Source: Stanford CoreNLP 3.4.1, `PTBLexer.flex`: SGML is the only token that may contain `|||` or a line break. It
+starts with `<` and a letter, `/`, `!` or `?`. So does an e-mail address in `<` and `>`.
 """
 
 import re
@@ -44,7 +44,7 @@ _SPECIAL_TOKEN = re.compile(
 
 
 def caption_line(text: str) -> str:
-    r"""Return the one line of plain words that the metrics read of a caption.
+    r"""Return a caption as the line of plain words that metrics read.
 
     >>> caption_line("A dog\nbarks <b class='x'>loudly</b> <unk>.")
     "A dog barks < b class='x'>loudly</b> <unk>."
@@ -62,7 +62,7 @@ def one_line(text: str) -> str:
 
 
 def _beginning(text: str) -> str:
-    """Return the beginning of a line that metrics read, cut between two words where there are two."""
+    """Return the beginning of a line that metrics read, which ends between two words if it has two words."""
     beginning = " ".join(text.split(maxsplit=WORDS)[:WORDS])
     if len(beginning) <= CHARACTERS:
         return beginning
@@ -71,30 +71,30 @@ def _beginning(text: str) -> str:
 
 
 def caption_remarks(text: str) -> list[tuple[str, str]]:
-    """Return what a team should look at in a caption that is valid all the same.
+    """Return remarks about a valid caption that may be a mistake.
 
     Args:
-        text: The caption, as it stands in the file.
+        text: The caption as in the file.
 
     Returns:
-        The kind of each remark (`length`, `special token` or `markup`) and its message, which goes on after the name of
-        the caption: what should hold, what was found, and what to do.
+        The kind of each remark (`length`, `special token` or `markup`) and its message, to which the caller adds the
+        name of the caption. The message says what should hold, what was found, and what to do.
 
     >>> caption_remarks("a dog <unk> barks")
-    [('special token', "should be plain words; found the special token '<unk>': leave such tokens out when decoding")]
+    [('special token', "should be plain words; found the special token '<unk>': remove such tokens when decoding")]
     """
-    made = []
-    whole = one_line(text)
-    if whole != _beginning(whole):
-        found = f"found {len(whole.split())} words and {len(whole)} characters"
-        message = f"should have at most {WORDS} words and {CHARACTERS} characters; {found}: what is beyond is not read"
-        made.append(("length", message))
-    special = _SPECIAL_TOKEN.search(whole)
+    remarks = []
+    line = one_line(text)
+    if line != _beginning(line):
+        found = f"found {len(line.split())} words and {len(line)} characters"
+        message = f"should have at most {WORDS} words and {CHARACTERS} characters; {found}: the rest is not read"
+        remarks.append(("length", message))
+    special = _SPECIAL_TOKEN.search(line)
     if special:
-        message = f"found the special token {quoted(special[0])}: leave such tokens out when decoding"
-        made.append(("special token", f"should be plain words; {message}"))
-    markup = _MARKUP.search(_SPECIAL_TOKEN.sub(" ", whole))
+        message = f"found the special token {quoted(special[0])}: remove such tokens when decoding"
+        remarks.append(("special token", f"should be plain words; {message}"))
+    markup = _MARKUP.search(_SPECIAL_TOKEN.sub(" ", line))
     if markup:
-        message = f"found the markup {quoted(markup[0])}: take it out"
-        made.append(("markup", f"should be plain words; {message}"))
-    return made
+        message = f"found the markup {quoted(markup[0])}: remove it"
+        remarks.append(("markup", f"should be plain words; {message}"))
+    return remarks

@@ -1,4 +1,4 @@
-"""Check the names and texts in the cells of a table."""
+"""Checks of names and texts in the cells of a table."""
 
 import unicodedata
 
@@ -6,20 +6,22 @@ SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 
 def name_fault(name: str) -> str | None:
+    """Return a message if a text cannot be the name of an audio file; else None."""
     if not name.strip():
-        return "is blank; write the name of a sound file"
+        return "is blank; write the name of an audio file"
     if "/" in name or "\\" in name:
-        return f"must be a file's name, not a path; found {name!r}"
+        return f"must be a file name, not a path; found {name!r}"
     if not name.lower().endswith(SOUND_SUFFIXES):
         return f"must end in {', '.join(SOUND_SUFFIXES)}; found {name!r}"
     if _has_controls(name):
-        return f"must not hold control characters; found {name!r}"
+        return f"must not contain control characters; found {name!r}"
     if len(name.encode()) > 255:
-        return f"must not be longer than the 255 bytes that a disk takes; found {name!r}"
+        return f"must have at most 255 bytes, the limit of file systems; found {name!r}"
     return None
 
 
 def text_fault(text: str, what: str = "caption") -> str | None:
+    """Return a message if a text is blank or has control characters; else None. `what` is the noun for the text."""
     if not text.strip():
         return f"is blank; write a {what}"
     if _has_controls(text):

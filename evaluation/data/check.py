@@ -1,4 +1,4 @@
-"""Check a data folder: read every split, decode every sound, and report what is there."""
+"""Checking a data folder: reading every split, decoding every audio file, and summarising the splits."""
 
 import os
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ from evaluation.data.dataset import Clip, Split, survey
 from evaluation.findings import NOTE, Finding, counted
 from evaluation.text import table
 
-SHORT = 0.005  # seconds; a clip of fewer samples is noted
-LOUD = 10.0  # a peak of 20 dB above full scale is noted
+SHORT = 0.005  # seconds; shorter clips get a note
+LOUD = 10.0  # a peak 20 dB above full scale; louder clips get a note
 
 
 def check_dataset(folder: Path) -> tuple[str, list[Finding]]:
-    """Read every split, decode every sound, and return a table of what is there and all findings.
+    """Read every split and decode every audio file; return a table of the splits, and all findings.
 
     Raises:
-        BadRequest: There is no such folder, or no split in it.
+        BadRequest: There is no such folder, or it has no split.
     """
     dataset, findings = survey(folder, (), sound=True)
     clips = []
@@ -29,15 +29,16 @@ def check_dataset(folder: Path) -> tuple[str, list[Finding]]:
         clips += [(split.name, clip) for clip in split.clips if clip.path.is_file()]
     sounds: dict[str, list[audio.Sound]] = {name: [] for name in dataset.splits}
 
-    def listen(item: tuple[str, Clip]) -> audio.Sound | audio.UnusableSound:
+    def decode(item: tuple[str, Clip]) -> audio.Sound | audio.UnusableSound:
+        _, clip = item
         try:
-            return audio.sound_facts(item[1].path)
+            return audio.sound_facts(clip.path)
         except audio.UnusableSound as reason:
             return reason
 
-    # libsndfile decodes outside Python's lock: threads are enough.
+    # Threads are enough, because libsndfile decodes without Python's global lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        bar = tqdm(pool.map(listen, clips), "decoding", len(clips), unit="clip", leave=False, disable=None)
+        bar = tqdm(pool.map(decode, clips), "decoding", len(clips), unit="clip", leave=False, disable=None)
         for (split, clip), sound in zip(clips, bar, strict=True):
             file = f"{split}/{clip.file_name}"
             if isinstance(sound, audio.UnusableSound):
@@ -55,7 +56,7 @@ def check_dataset(folder: Path) -> tuple[str, list[Finding]]:
 
 
 def _row(split: Split, sounds: Sequence[audio.Sound], findings: Sequence[Finding]) -> list[object]:
-    """Return a split's row of the table of `check_dataset`."""
+    """Return the row of a split in the table of `check_dataset`."""
     total = span = rates = "–"
     if sounds:
         seconds = [sound.seconds for sound in sounds]
@@ -78,22 +79,22 @@ def _row(split: Split, sounds: Sequence[audio.Sound], findings: Sequence[Finding
 
 
 def _sound_notes(sound: audio.Sound) -> list[str]:
-    """Return what is unusual about a sound that can be read."""
+    """Return notes about unusual properties of a sound that can be used."""
     notes = []
     if sound.channels > 1:
-        notes.append(f"has {sound.channels} channels; they are averaged to one wherever the kit reads it")
+        notes.append(f"has {sound.channels} channels; the kit averages them to one")
     if sound.seconds < SHORT:
         notes.append(f"is only {sound.seconds * 1000:.3g} ms long ({sound.frames} samples); is it the whole clip?")
     if sound.peak == 0:
         notes.append("is silent: every sample is 0; is it the right file?")
     if sound.peak > LOUD:
         notes.append(
-            f"has samples up to {sound.peak:.4g} where full scale is 1; integers that were written as floats must be "
+            f"has samples up to {sound.peak:.4g}, but full scale is 1; integers that were written as floats must be "
             "divided by their full scale"
         )
     return notes
 
 
 def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+    minutes, remaining_seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{remaining_seconds:02}"

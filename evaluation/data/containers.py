@@ -1,12 +1,13 @@
-"""Sound files that are cut off or damaged, and what of a file to give to the decoder so that all of it is read.
+"""Checks of audio containers: refuse files that are cut off or damaged, and make the decoder read the whole file.
 
-libsndfile decodes what is left of a file that was cut off as if the file were shorter. Every container says, each in
-its own way, how much sound it holds. For each container there is one function here that compares this with the bytes
-that are there. WAV, RF64, Wave64, AIFF, AU and CAF have sizes in their headers, and only headers are read. Ogg pages
-and MP3 frames are walked through from header to header. FLAC has the number of samples, which the decoder compares.
+libsndfile reports no error for a file that was cut off: it decodes the file as if it were shorter. Each container has
+its own record of its length. This module has one function for each container, which compares this record with the bytes
+of the file. WAV, RF64, Wave64, AIFF, AU and CAF have sizes in their headers, so only headers are read. In Ogg and MP3
+files, the headers of all pages or frames are read. A FLAC file has its number of samples, which the decoder compares.
 
-Each function returns the sources to decode one after the other: the path itself, or bytes where the file on disk would
-not be read whole (an MP3 that does not say how long it is, files that were joined, a WAV that was never finished).
+The functions for WAV, Ogg and MP3 also return the sources to decode one after the other. A source is the path of the
+file, or bytes if the decoder would not read the whole file: an MP3 without its length, joined files, or a WAV that was
+never finished.
 """
 
 import io
@@ -19,21 +20,21 @@ from pathlib import Path
 from typing import BinaryIO
 
 Source = Path | io.BytesIO
-MOST_CHUNKS = 10_000  # of a file; one that has more was not written by an audio program
-MOST_COMPRESSED = 2**31  # bytes of an Ogg, MP3 or FLAC file, which is read into memory
+MOST_CHUNKS = 10_000  # of a file; audio programs write far fewer
+MOST_COMPRESSED = 2**31  # bytes of an Ogg, MP3 or FLAC file; such files are read into memory
 
 
 class UnusableSound(Exception):
-    """A sound file that cannot be used; the docstring of `evaluation.data.audio` lists the reasons."""
+    """An audio file that cannot be used; the docstring of `evaluation.data.audio` lists the reasons."""
 
 
 def sources(path: Path) -> list[Source]:
-    """Return what to decode, one after the other, to read the whole sound of a file.
+    """Check a file, and return the sources to decode one after the other to read the whole file.
 
-    A file of an unknown kind is returned as it is: the decoder says what is wrong with it.
+    The path of an unknown container is returned without a check, because the decoder reports the error.
 
     Args:
-        path: The sound file. Its content decides which container it is, not its name.
+        path: The audio file. The container is recognised from its content, not from its name.
 
     Returns:
         The path, or the parts of the file as bytes.
@@ -77,16 +78,16 @@ def _cut_off(there: int, promised: int) -> UnusableSound:
 
 
 def _joined(kind: str) -> UnusableSound:
-    return UnusableSound(f"must be one {kind} file; another one follows after its end: split it, or convert both again")
+    return UnusableSound(f"must be one {kind} file; another file follows after its end: split it or convert both again")
 
 
 def _unfinished(there: int) -> UnusableSound:
-    message = f"was never finished: its header promises no sound, and {there} bytes follow"
+    message = f"was never finished: its header promises no audio, but {there} bytes follow"
     return UnusableSound(f"{message}; repair it with the program that recorded it")
 
 
 def _read(file: BinaryIO, start: int, count: int) -> bytes:
-    if start >= os.fstat(file.fileno()).st_size:  # a damaged size may be larger than a file position can be
+    if start >= os.fstat(file.fileno()).st_size:  # a damaged size may be larger than any file position
         return b""
     file.seek(start)
     return file.read(count)
@@ -97,7 +98,7 @@ def _number(content: bytes, start: int, count: int, order: str = "big") -> int:
 
 
 def _after_id3(file: BinaryIO) -> int:
-    """Return where a file begins behind its ID3v2 tags, which libsndfile skips too."""
+    """Return the position after the ID3v2 tags of a file, which libsndfile also skips."""
     start = 0
     while length := _id3_length(_read(file, start, 10)):
         start += length
@@ -105,10 +106,10 @@ def _after_id3(file: BinaryIO) -> int:
 
 
 def _id3_length(header: bytes) -> int:
-    """Return the length of an ID3v2 tag in bytes; 0 where the ten bytes begin none.
+    """Return the length of an ID3v2 tag in bytes, from its ten bytes of header; 0 if they are no such header.
 
-    Source: ID3v2.4, section 3.1: a size of four bytes with seven bits each, which leaves the header of ten bytes out,
-    and a footer of ten bytes where bit 4 of the flags says so.
+    Source: ID3v2.4, section 3.1: the size has four bytes with seven bits each and does not include the ten bytes of the
+    header. If bit 4 of the flags is set, there is a footer of ten bytes.
     """
     if len(header) < 10 or header[:3] != b"ID3" or max(header[6:10]) > 127:
         return 0
@@ -124,7 +125,7 @@ def _id3_length(header: bytes) -> int:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """A chunk of a file: its name, where its content begins, and how many bytes the header says that it has."""
+    """A chunk of a file: its name, the position of its content, and the number of bytes according to its header."""
 
     name: bytes
     start: int
@@ -136,9 +137,9 @@ class _Chunk:
 
 
 def _chunks(file: BinaryIO, start: int, order: str) -> Iterator[_Chunk]:
-    """Walk the chunks of EA IFF 85 (1985), of which RIFF and AIFF are kinds: four bytes of name, four of size.
+    """Yield the chunks of an EA IFF 85 (1985) file, such as RIFF and AIFF: each has four bytes of name, four of size.
 
-    A chunk of an odd number of bytes is followed by one byte more, which its size does not count.
+    A chunk with an odd number of bytes is followed by a padding byte, which its size does not include.
     """
     for _ in range(MOST_CHUNKS):
         header = _read(file, start, 8)
@@ -153,17 +154,17 @@ def _find(chunks: Iterator[_Chunk], name: bytes) -> _Chunk | None:
     return next((chunk for chunk in chunks if chunk.name == name), None)
 
 
-# Programs that write to a pipe, and recorders before they stop, do not know the size: they write the greatest that the
-# field holds (FFmpeg), or one about 2 GiB (SoX 0x7ffff000, arecord 0x80000000). libsndfile then reads to the end.
+# Programs that write to a pipe do not know the size, and neither do recorders before they stop. They write the largest
+# possible size (FFmpeg), or one of about 2 GiB (SoX 0x7ffff000, arecord 0x80000000). libsndfile then reads to the end.
 _PLACEHOLDER = 0x7FFF0000
 
 
 def _wav(path: Path, file: BinaryIO, start: int, size: int) -> list[Source]:
     """Check a WAV file by the sizes of its RIFF header and its data chunk.
 
-    Source: Multimedia Programming Interface and Data Specifications 1.0 (IBM and Microsoft, 1991), chapter 2. A data
-    chunk of size 0 with bytes behind the end of the RIFF chunk is what a recorder leaves that stopped before it had
-    entered the sizes: the sound then goes to the end of the file.
+    Source: Multimedia Programming Interface and Data Specifications 1.0 (IBM and Microsoft, 1991), chapter 2. If a
+    recorder stops before it writes the sizes, the data chunk has size 0 and bytes follow after the end of the RIFF
+    chunk. The audio then extends to the end of the file.
     """
     header = _read(file, start, 8)
     order = "little" if header[:4] == b"RIFF" else "big"
@@ -173,7 +174,7 @@ def _wav(path: Path, file: BinaryIO, start: int, size: int) -> list[Source]:
     if data is None:
         if riff_end > size:
             raise _cut_off(size, riff_end)
-        return [path]  # the decoder says what is wrong
+        return [path]  # the decoder reports the error
     if data.size == 0 and size > max(riff_end, data.start):
         content = bytearray(_read(file, 0, size))
         content[data.start - 4 : data.start] = b"\xff\xff\xff\xff"
@@ -188,7 +189,7 @@ def _wav(path: Path, file: BinaryIO, start: int, size: int) -> list[Source]:
 
 
 def _check_rf64(file: BinaryIO, start: int, size: int) -> None:
-    """Check an RF64 file: the sizes are 64 bits wide and stand in the chunk ds64, the first one.
+    """Check an RF64 file, whose sizes have 64 bits and are in its first chunk, ds64.
 
     Source: EBU Tech 3306 (2009), section 3.
     """
@@ -210,9 +211,9 @@ def _check_rf64(file: BinaryIO, start: int, size: int) -> None:
 
 
 def _check_wave64(file: BinaryIO, start: int, size: int) -> None:
-    """Check a Wave64 file: names are GUIDs of 16 bytes, sizes 64 bits wide, and chunks begin at multiples of 8 bytes.
+    """Check a Wave64 file: names are GUIDs of 16 bytes, sizes have 64 bits, and chunks begin at multiples of 8 bytes.
 
-    A size counts the 24 bytes of name and size too. Source: Sony Wave64 specification (Sonic Foundry, 2003).
+    A size includes the 24 bytes of name and size. Source: Sony Wave64 specification (Sonic Foundry, 2003).
     """
     riff_end = start + _number(_read(file, start + 16, 8), 0, 8, "little")
     position = start + 40
@@ -228,16 +229,16 @@ def _check_wave64(file: BinaryIO, start: int, size: int) -> None:
             raise _unfinished(size - sound_start)
         if sound_end > size:
             raise _cut_off(size, max(riff_end, sound_end))
-    if riff_end > size + 7:  # bytes that only fill up to a multiple of 8 may be missing
+    if riff_end > size + 7:  # padding bytes up to a multiple of 8 may be missing
         raise _cut_off(size, riff_end)
     if _read(file, riff_end, 4) == b"riff":
         raise _joined("Wave64")
 
 
 def _check_aiff(file: BinaryIO, start: int, size: int) -> None:
-    """Check an AIFF or AIFF-C file by the sizes of its FORM header and its chunk SSND, which holds the sound.
+    """Check an AIFF or AIFF-C file by the sizes of its FORM header and its chunk SSND, which has the audio.
 
-    Source: Audio Interchange File Format 1.3 (Apple, 1989). SSND begins with eight bytes that are no sound.
+    Source: Audio Interchange File Format 1.3 (Apple, 1989). SSND begins with eight bytes that are not audio.
     """
     form_end = start + 8 + _number(_read(file, start, 8), 4, 4)
     sound = _find(_chunks(file, start + 12, "big"), b"SSND")
@@ -253,7 +254,7 @@ def _check_aiff(file: BinaryIO, start: int, size: int) -> None:
 
 
 def _check_au(file: BinaryIO, start: int, size: int) -> None:
-    """Check an AU file: its header says where the sound begins and how many bytes it has, all ones for not known.
+    """Check an AU file, whose header has the start and the number of bytes of the audio (all ones: not known).
 
     Source: audio_filehdr of SunOS (Sun Microsystems, 1992); the magic is `.snd`, or `dns.` with all bytes swapped.
     """
@@ -272,10 +273,10 @@ def _check_au(file: BinaryIO, start: int, size: int) -> None:
 
 
 def _check_caf(file: BinaryIO, start: int, size: int) -> None:
-    """Check a CAF file: every chunk must be there in full; the size -1 is that of a sound that goes to the end.
+    """Check a CAF file: every chunk must be complete; audio of size -1 extends to the end of the file.
 
-    Source: Apple Core Audio Format Specification 1.0: after a header of 8 bytes, chunks of a name, a signed size of 64
-    bits and content, the chunk `data` among them.
+    Source: Apple Core Audio Format Specification 1.0: a header of 8 bytes is followed by chunks, which have a name, a
+    signed size of 64 bits and content. The chunk `data` has the audio.
     """
     position = start + 8
     has_sound = False
@@ -303,14 +304,14 @@ def _check_caf(file: BinaryIO, start: int, size: int) -> None:
 
 
 def _check_flac(content: bytes, start: int) -> None:
-    """Check that a FLAC file says how many samples it has, as the decoder then makes sure of, and that it is one file.
+    """Check that a FLAC file has its number of samples, which the decoder compares, and that it is a single file.
 
-    Source: RFC 9639, section 8.2: STREAMINFO is the first block, and ends its byte 18 with 36 bits of samples a
-    channel, 0 for not known.
+    Source: RFC 9639, section 8.2: STREAMINFO is the first block. Its 36 bits from the middle of the file's byte 21 on
+    (counted from 0) are the number of samples per channel, where 0 means not known.
     """
     samples = _number(content, start + 18, 8) & (1 << 36) - 1
     if len(content) >= start + 26 and samples == 0:
-        message = "does not say how many samples it has, as FLAC files do that were written to a pipe"
+        message = "must have its number of samples in its header; found 0, as in FLAC files that were written to a pipe"
         raise UnusableSound(f"{message}; decode it and encode it again: flac -d, then flac")
     if content.find(b"fLaC\x00\x00\x00\x22", start + 4) > 0:
         raise _joined("FLAC")
@@ -322,10 +323,10 @@ _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def _ogg(path: Path, content: bytes, start: int) -> list[Source]:
-    """Check every page of an Ogg file, and split it where one stream follows another, of which one would be read.
+    """Check every page of an Ogg file, and split a file of several streams, of which the decoder reads only one.
 
-    Source: RFC 3533, section 6: a page has the name OggS, flags, the stream's serial number, its own number, a
-    checksum, and a table of the lengths of its segments. The last page of a stream is marked as such.
+    Source: RFC 3533, section 6: a page has the name OggS, flags, the serial number of its stream, its own number, a
+    checksum, and a table of the lengths of its segments. A flag marks the last page of a stream.
     """
     begins: list[int] = []
     position, number, serial, flags = start, 0, b"", _OGG_LAST
@@ -342,7 +343,7 @@ def _ogg(path: Path, content: bytes, start: int) -> list[Source]:
             begins.append(position)
             number, serial = _number(header, 18, 4, "little"), header[14:18]
         elif first:
-            raise UnusableSound("must hold one Ogg stream at a time; found several at once: extract the sound")
+            raise UnusableSound("must have one Ogg stream at a time; found several at once: extract the audio stream")
         elif header[14:18] != serial or _number(header, 18, 4, "little") != number:
             raise UnusableSound(f"is damaged: Ogg pages are missing before byte {position}; copy it again")
         if _ogg_checksum(content[position:end]) != _number(header, 22, 4, "little"):
@@ -359,9 +360,10 @@ def _ogg(path: Path, content: bytes, start: int) -> list[Source]:
 
 
 def _ogg_checksum(page: bytes) -> int:
-    """Return the CRC-32 of a page, whose own field counts as zero: the usual polynomial, the highest bit first.
+    """Return the CRC-32 of a page, with zeros in its checksum field: the usual polynomial, with the highest bit first.
 
-    zlib takes the lowest bit first, and inverts the register before and after: bits are turned around, and both undone.
+    zlib reads the lowest bit first and inverts the register before and after. So this function reverses the bits and
+    undoes both inversions.
     """
     reversed_page = (page[:22] + bytes(4) + page[26:]).translate(_REVERSED_BITS)
     checksum = zlib.crc32(reversed_page, 0xFFFFFFFF) ^ 0xFFFFFFFF
@@ -369,14 +371,15 @@ def _ogg_checksum(page: bytes) -> int:
 
 
 # MP3 -----------------------------------------------------------------------------------------------------------------
-# Sources: ISO/IEC 11172-3 (1993), section 2.4.1.3, and 13818-3 (1995) for half the sample rates: the frame's header of
-# four bytes. MPEG 2.5, with a quarter of them, is Fraunhofer's extension. The header that says how many frames follow
-# is that of Xing's VBR SDK (1998), which LAME writes too, or Fraunhofer's VBRI; it lies in a frame without sound.
+# Sources: The four bytes of a frame's header are defined in ISO/IEC 11172-3 (1993), section 2.4.1.3, and for half the
+# sample rates in 13818-3 (1995). MPEG 2.5, with a quarter of the sample rates, is Fraunhofer's extension. The number of
+# frames is in the header of Xing's VBR SDK (1998), which LAME also writes, or in Fraunhofer's VBRI header. Both headers
+# are in a frame without audio.
 
 _MPEG_1, _MPEG_2, _MPEG_25 = 3, 2, 0
 _LAYER_3 = 1
 _MONO = 3
-_KILOBITS = {  # of a second, by the header's index; index 0 leaves them open, 15 is forbidden
+_KILOBITS = {  # per second, by the header's index from 1; index 0 means free format, 15 is forbidden
     _MPEG_1: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     _MPEG_2: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     _MPEG_25: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
@@ -386,18 +389,18 @@ _RATES = {  # Hz
     _MPEG_2: (22050, 24000, 16000),
     _MPEG_25: (11025, 12000, 8000),
 }
-# A LAME or FFmpeg header leaves its own frame out of the count; headers of other encoders may count it.
+# The headers of LAME and FFmpeg do not count their own frame; headers of other encoders may count it.
 _COUNT_WITHOUT_OWN = (b"LAME", b"Lavf", b"Lavc", b"L3.9")
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """What the header of an MP3 frame says.
+    """The content of the header of an MP3 frame.
 
     Attributes:
-        size: Bytes of the whole frame.
-        stream: What all frames of a file have in common: MPEG version, sample rate in Hz, whether it is mono.
-        side: Bytes of the side information, behind which a Xing header stands.
+        size: Number of bytes of the whole frame.
+        stream: The properties that all frames of a file share: MPEG version, sample rate in Hz, and True for mono.
+        side: Number of bytes of the side information, which a Xing header follows.
     """
 
     size: int
@@ -407,7 +410,7 @@ class _Frame:
 
 @lru_cache(maxsize=4096)
 def _mp3_frame(header: bytes) -> _Frame | None:
-    """Read the four bytes of a frame's header; None where they are not those of MPEG Layer III."""
+    """Read the four bytes of a frame's header; None if they are not a header of MPEG Layer III."""
     if not _is_sync(header) or len(header) < 4:
         return None
     version, layer = header[1] >> 3 & 3, header[1] >> 1 & 3
@@ -416,7 +419,7 @@ def _mp3_frame(header: bytes) -> _Frame | None:
         return None
     mono = header[3] >> 6 == _MONO
     hertz = _RATES[version][rate]
-    slots = 144 if version == _MPEG_1 else 72  # an eighth of the samples of a frame, 1152 or 576
+    slots = 144 if version == _MPEG_1 else 72  # an eighth of the number of samples in a frame, 1152 or 576
     size = slots * 1000 * _KILOBITS[version][bit_rate - 1] // hertz + padding
     stereo_side, mono_side = (32, 17) if version == _MPEG_1 else (17, 9)
     side = mono_side if mono else stereo_side
@@ -424,20 +427,20 @@ def _mp3_frame(header: bytes) -> _Frame | None:
 
 
 def _is_sync(content: bytes) -> bool:
-    """Return whether bytes begin as a frame of any MPEG layer does, with eleven bits that are set."""
+    """Return True if the first eleven bits are set, as in a frame of any MPEG layer."""
     return len(content) > 1 and content[0] == 0xFF and content[1] & 0xE0 == 0xE0
 
 
 @dataclass
 class _Mp3Part:
-    """The frames of an MP3 that belong together.
+    """The frames of one of the MP3 files that are joined in a file.
 
     Attributes:
-        header: The frame with a Xing header; empty where there is none.
-        promised: How many frames of sound the header promises; None where it does not say.
-        counts_itself: Whether the header's own frame may be among them.
-        spans: Where frames lie, from byte to byte.
-        frames: How many there are.
+        header: The frame with a Xing header; empty if there is none.
+        promised: Number of frames with audio according to the header; None if the header does not have it.
+        counts_itself: True if this number may include the header's own frame.
+        spans: Start and end bytes of the frames.
+        frames: Number of frames that were found.
     """
 
     header: bytes = b""
@@ -454,34 +457,37 @@ class _Mp3Part:
 
     @property
     def whole(self) -> bool:
-        """Whether all frames are there that the header promises."""
+        """True if the part has all frames that its header promises."""
         if self.promised is None:
             return True
         return self.frames >= self.promised - self.counts_itself
 
 
 def _mp3(path: Path, content: bytes, start: int) -> list[Source]:
-    """Check that all frames of an MP3 are there, and make sure that the decoder reads as many.
+    """Check that an MP3 has all its frames, and make the decoder read all of them.
 
-    libsndfile reads as many frames as the first header promises; where there is none, as many as there would be if all
-    were as long as the first. It is therefore given the file's own bytes only where the header is right. Otherwise it
-    is given the frames behind a header that says how many there are, those of each joined file by themselves. It then
-    has nothing to warn of, either: its warnings go to standard error and do not name the file.
+    libsndfile reads as many frames as the first header promises. Without a header, it assumes that all frames are as
+    long as the first. So it gets the path of the file only if the header is correct. Otherwise it gets the frames of
+    each joined file, after a header with their correct number. This also avoids libsndfile's warnings, which go to
+    standard error and do not name the file.
     """
     position = _next_mp3_frame(content, start)
     if position is None:
         raise UnusableSound("does not decode (Format not recognised); replace the file")
     begin = position
     parts: list[_Mp3Part] = []
-    missing = 0  # bytes of the last frame
+    missing = 0  # number of missing bytes of the last frame
     stream = None
     while position < len(content):
         frame = _mp3_frame(content[position : position + 4])
         if frame is None or (stream is not None and frame.stream != stream):
-            rest = content[position:]
+            remaining = content[position:]
             position = _behind_tags(content, position, stream)
             if position is None:
-                missing = 4 - len(rest) if len(rest) < 4 and rest[0] == 0xFF else 0
+                if len(remaining) < 4 and remaining[0] == 0xFF:  # the beginning of a frame's header
+                    missing = 4 - len(remaining)
+                else:
+                    missing = 0
                 break
             continue
         stream = frame.stream
@@ -508,7 +514,7 @@ def _mp3(path: Path, content: bytes, start: int) -> list[Source]:
 
 
 def _next_mp3_frame(content: bytes, start: int) -> int | None:
-    """Return where the next two frames of one stream follow each other, or one frame ends the file; None if nowhere."""
+    """Return the position of the next two successive frames of one stream, or of a frame at the end; None if absent."""
     position = content.find(b"\xff", start)
     while position >= 0:
         frame = _mp3_frame(content[position : position + 4])
@@ -522,15 +528,16 @@ def _next_mp3_frame(content: bytes, start: int) -> int | None:
 
 
 def _behind_tags(content: bytes, position: int, stream: tuple[int, int, bool]) -> int | None:
-    """Return where frames follow after tags or zeros that are no sound; None where no frames follow.
+    """Return the position of the next frames after tags or zeros; None if no frames follow.
 
     Raises:
-        UnusableSound: Frames of the same file follow after bytes that are neither, or frames of another kind.
+        UnusableSound: Frames follow after bytes that are neither tags nor zeros, or the frames belong to another kind
+            of stream.
     """
     length = _id3_length(content[position : position + 10])
     if content[position : position + 3] == b"TAG":  # ID3v1
         length = 128
-    if content[position : position + 8] == b"APETAGEX":  # APEv2: the size leaves the header of 32 bytes out
+    if content[position : position + 8] == b"APETAGEX":  # APEv2: the size does not include the 32 bytes of the header
         length = 32 + _number(content, position + 12, 4, "little")
     after = _next_mp3_frame(content, position + length)
     if after is None:
@@ -544,22 +551,22 @@ def _behind_tags(content: bytes, position: int, stream: tuple[int, int, bool]) -
 
 
 def _mp3_header(content: bytes, frame: _Frame) -> _Mp3Part | None:
-    """Return the part of a file that begins with a frame, where the frame holds no sound but a header."""
-    for place in (4 + frame.side, 6 + frame.side):  # the latter where the frame has a checksum
+    """Return a new part of a file if a frame has a Xing or VBRI header instead of audio; else None."""
+    for place in (4 + frame.side, 6 + frame.side):  # the second if the frame has a checksum
         if content[place : place + 4] in (b"Xing", b"Info"):
             has_frames = content[place + 7 : place + 8] and content[place + 7] & 1
             promised = _number(content, place + 8, 4) if has_frames else 0
             counts_itself = content[place + 120 : place + 124] not in _COUNT_WITHOUT_OWN
             return _Mp3Part(content, promised or None, counts_itself)
-    if content[36:40] == b"VBRI":  # always behind 32 bytes of side information; the count is ten bytes further
+    if content[36:40] == b"VBRI":  # always after 32 bytes; the count is at byte 14
         return _Mp3Part(content, _number(content, 36 + 14, 4) or None, counts_itself=True)
     return None
 
 
 def _is_consistent(part: _Mp3Part, size: int) -> bool:
-    """Return whether the header of a file's only part is right, in the number of frames and roughly in bytes.
+    """Return True if the header of a file's only part has the correct number of frames, and about that of bytes.
 
-    The decoder warns where the number of bytes is off by more than 1 %, as it is with long tags.
+    The decoder warns if the number of bytes differs by more than 1 %, which long tags cause.
     """
     place = max(part.header.find(b"Xing"), part.header.find(b"Info"))
     if part.promised != part.frames or place < 0 or len(part.spans) != 1:
@@ -570,7 +577,7 @@ def _is_consistent(part: _Mp3Part, size: int) -> bool:
 
 
 def _mp3_stream(part: _Mp3Part, content: bytes) -> bytes:
-    """Return the frames of a part behind a header that is right: its own where that is, else one that is made."""
+    """Return the frames of a part after a correct header: its own if that is correct, otherwise a new one."""
     frames = b"".join(content[start:end] for start, end in part.spans)
     own = max(part.header.find(b"Xing"), part.header.find(b"Info"))
     if own >= 0 and part.promised == part.frames:
@@ -579,7 +586,7 @@ def _mp3_stream(part: _Mp3Part, content: bytes) -> bytes:
             header[own + 12 : own + 16] = (len(header) + len(frames)).to_bytes(4, "big")
         return bytes(header) + frames
     first = frames[:4]
-    # The highest bit rate, so that the frame has room for the header; no checksum.
+    # The highest bit rate, so that the frame is large enough for the header, and no checksum.
     start = bytes([first[0], first[1] | 1, 14 << 4 | first[2] & 0b1100, first[3]])
     frame = _mp3_frame(start)
     flags = 0b11  # the numbers of frames and of bytes

@@ -1,34 +1,36 @@
-"""Data sets in Clotho's layout, read strictly.
+"""Strict reading of data sets in Clotho's layout, and of AudioCaps.
 
 Layout
 ------
-A data folder holds, for each split, `captions_SPLIT.csv` (or `clotho_captions_SPLIT.csv`) with the header
-`file_name,caption_1,…,caption_N` and the sound of every row in `SPLIT/` (wav, flac, ogg or mp3). Optional beside them:
+For each split, a data folder contains `captions_SPLIT.csv` (or `clotho_captions_SPLIT.csv`) with the header
+`file_name,caption_1,…,caption_N`, and the audio file of every row in `SPLIT/` (wav, flac, ogg or mp3). Optional files:
 
-- `relevance_SPLIT.csv`, header `query,audio_filenames`, the second column a Python list of names: which clips answer a
-  query, in the form of DCASE 2025 task 6. A third column, `grades`, may say how well: a list of as many numbers, where
-  0 is not at all. Where it exists, it is the truth of the split.
-- `metadata_SPLIT.csv` (or `clotho_metadata_SPLIT.csv`): anything about a clip, by `file_name`. Clotho's are Latin-1,
-  and the one of its test set is separated by semicolons; both are accepted here and nowhere else.
+- `relevance_SPLIT.csv` has the relevant clips of each query, in the form of DCASE 2025 task 6: the header is
+  `query,audio_filenames`, and the second column has Python lists of file names. An optional third column, `grades`, has
+  lists with a number for each clip, where 0 means not relevant. If this file exists, it is the truth of the split.
+- `metadata_SPLIT.csv` (or `clotho_metadata_SPLIT.csv`) has any information about clips, by `file_name`. Clotho's
+  metadata files are Latin-1, and that of its test set is separated by semicolons. No other file may have this form.
 
 The splits are development, validation and evaluation, and the blind sets test, analysis and retrieval. A blind set may
-be a folder of sound alone; the retrieval set has its queries in `retrieval_captions.csv`, header `caption`.
+be a folder of audio files only. The retrieval set has its queries in `retrieval_captions.csv`, with the header
+`caption`.
 
-AudioCaps is read as published, too: `train.csv`, `val.csv` and `test.csv` are the first three splits, with a row for
-each caption, header `audiocap_id,youtube_id,start_time,caption`, and the sound in `train/`, `val/` and `test/`. It is
-named YOUTUBEID_START, YYOUTUBEID, YOUTUBEID or AUDIOCAPID, which may be that of any of the clip's rows: the file's own
-name is the clip's. The header decides: a file of that name with none of AudioCaps' columns is not read, and a warning
-says so. In AudioCaps 2.0 some captions are broken over two rows; they are joined, and a note counts them. Videos have
-gone since: clips without sound are left out, and a warning counts them.
+AudioCaps is read as published: `train.csv`, `val.csv` and `test.csv` are the first three splits. They have a row for
+each caption, with the header `audiocap_id,youtube_id,start_time,caption`, and the audio is in `train/`, `val/` and
+`test/`. An audio file is named YOUTUBEID_START, YYOUTUBEID, YOUTUBEID or AUDIOCAPID, where the id may be that of any
+row of the clip; the name of the file is the name of the clip. If a file with one of these names has none of AudioCaps'
+columns, it is not read, and a warning says so. AudioCaps 2.0 breaks some captions over two rows; they are joined, and a
+note counts them. Some videos do not exist any more: clips without an audio file are skipped, and a warning counts them.
 
 Conventions
 -----------
-- **Names are verbatim.** A clip is known by (split, file name); nothing is stripped, unescaped or lower-cased. Of
-  Clotho's 5929 names three start with a space, 203 hold commas, 307 have dots in the stem, four are in two splits.
-- **A query's truth is a set.** A caption that several clips share is one query, and all of them answer it.
-- **All findings at once**, each with file, line and column. Reading raises `Faulty` when one of them is an error.
+- **Names are verbatim.** A clip is identified by (split, file name); nothing is stripped, unescaped or lower-cased. Of
+  Clotho's 5929 names, three start with a space, 203 contain commas, 307 have dots in the stem, and four are in two
+  splits.
+- **A query's truth is a set.** A caption that several clips share is one query, and all these clips are relevant.
+- **All findings at once**, each with file, line and column. Reading raises `Faulty` if one of them is an error.
 
-The straight line from a folder to a query's truth:
+From a data folder to the truth of a query:
 
 >>> dataset = read_dataset(Path("data/soundscapes"))                      # doctest: +SKIP
 >>> dataset["evaluation"].truth["A dog barks and rain falls."]    # doctest: +SKIP
@@ -61,12 +63,12 @@ SPLITS = (DEVELOPMENT, VALIDATION, EVALUATION, *BLIND)
 
 @dataclass(frozen=True)
 class Clip:
-    """One sound with its captions.
+    """An audio clip with its captions.
 
     Attributes:
         file_name: The name, verbatim.
         captions: The captions, verbatim; empty in a blind set.
-        path: Where the sound lies.
+        path: The path of the audio file.
         metadata: The clip's row of the metadata file, by column; empty if it has no row.
     """
 
@@ -78,16 +80,16 @@ class Clip:
 
 @dataclass(frozen=True)
 class Split:
-    """One split of a data set, in the order of its file.
+    """A split of a data set; the clips have the order of the caption file.
 
     Attributes:
         name: One of `SPLITS`.
         clips: The clips.
-        relevance: Query to the names that answer it, with their grades if there are grades, from `relevance_SPLIT.csv`;
-            None where there is no such file.
-        blind_queries: Queries whose answers are not known.
-        source: The file, or of a blind set the folder, that names the clips; None for a split that was not read from a
-            data folder.
+        relevance: For each query, the names of the relevant clips, with grades if there are grades, from
+            `relevance_SPLIT.csv`; None if there is no such file.
+        blind_queries: Queries whose relevant clips are not known.
+        source: The caption file, or for a blind set the folder, that has the names of the clips; None for a split that
+            was not read from a data folder.
     """
 
     name: str
@@ -103,17 +105,17 @@ class Split:
 
     @property
     def paths(self) -> list[Path]:
-        """The sound files of all clips."""
+        """The audio files of all clips."""
         return [clip.path for clip in self.clips]
 
     @cached_property
     def all_captions(self) -> tuple[str, ...]:
-        """Every caption of every clip, in order, also those that several clips share."""
+        """All captions of all clips, in order; a caption that several clips share is repeated."""
         return tuple(chain.from_iterable(clip.captions for clip in self.clips))
 
     @cached_property
     def captions(self) -> Mapping[str, frozenset[str]]:
-        """Every distinct caption, in order of first appearance, with the names of all clips that have it."""
+        """The distinct captions, in order of first appearance, with the names of all clips that have each."""
         owners: dict[str, set[str]] = {}
         for clip in self.clips:
             for caption in clip.captions:
@@ -122,29 +124,33 @@ class Split:
 
     @cached_property
     def truth(self) -> Relevance:
-        """Query to the names that answer it: the relevance file where there is one, else the captions."""
+        """The relevant clips of each query: from the relevance file if there is one, else from the captions."""
         if self.relevance is None:
             return self.captions
         return self.relevance
 
     @cached_property
     def queries(self) -> tuple[str, ...]:
-        """Every text that a retriever is asked: captions, queries of the relevance file, blind queries; distinct."""
+        """The distinct queries: captions, queries of the relevance file, and blind queries."""
         return tuple(dict.fromkeys([*self.captions, *(self.relevance or ()), *self.blind_queries]))
 
     @cached_property
     def fingerprint(self) -> str:
         """Eight hexadecimal digits that change with any name, caption or relevance."""
-        relevance = self.relevance and sorted(
-            (query, sorted(names.items() if isinstance(names, Mapping) else names))
-            for query, names in self.relevance.items()
-        )
-        content = repr(([(clip.file_name, clip.captions) for clip in self.clips], relevance, self.blind_queries))
+        relevance = self.relevance
+        if relevance:
+            entries = []
+            for query, names in relevance.items():
+                relevant = names.items() if isinstance(names, Mapping) else names
+                entries.append((query, sorted(relevant)))
+            relevance = sorted(entries)
+        clips = [(clip.file_name, clip.captions) for clip in self.clips]
+        content = repr((clips, relevance, self.blind_queries))
         return hashlib.sha256(content.encode()).hexdigest()[:8]
 
     @cached_property
     def digest(self) -> str | None:
-        """The fingerprint, changed with the size of any sound too; None where a sound is not there."""
+        """Eight hexadecimal digits that also change with the size of any audio file; None if a file is missing."""
         try:
             sizes = [clip.path.stat().st_size for clip in self.clips]
         except OSError:
@@ -153,7 +159,7 @@ class Split:
 
     @cached_property
     def seconds(self) -> float | None:
-        """How long all sounds are together, by their headers; None where a sound is not there."""
+        """The total duration of all audio files, from their headers, in seconds; None if an audio file is missing."""
         try:
             return sum(soundfile.info(clip.path).duration for clip in self.clips)
         except (OSError, soundfile.SoundFileError):
@@ -162,14 +168,14 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The splits of a data folder, and what was noticed on reading them that is no error."""
+    """The splits of a data folder, with the warnings and notes from reading them."""
 
     folder: Path
     splits: Mapping[str, Split]
     findings: tuple[Finding, ...] = ()
 
     def __getitem__(self, name: str) -> Split:
-        """Return a split by name, or raise BadRequest naming those that are there."""
+        """Return a split by name; raise BadRequest, with the names of all splits, if there is no such split."""
         if name not in self.splits:
             raise BadRequest(f"{self.folder}: {unknown_key(name, list(self.splits), 'split')}")
         return self.splits[name]
@@ -180,13 +186,13 @@ def read_dataset(folder: Path, *splits: str, sound: bool = True) -> Dataset:
 
     Args:
         folder: The data folder.
-        splits: Which splits to read; all that are there by default.
-        sound: Whether every clip must have its file in `SPLIT/` and every file its row. The sound is not decoded:
-            `check_dataset` does that.
+        splits: Names of the splits to read (default: all splits of the folder).
+        sound: Check that every clip has an audio file in `SPLIT/`, and every audio file a row. The audio is not
+            decoded; `check_dataset` does that.
 
     Raises:
-        BadRequest: There is no such folder, or no such split in it.
-        Faulty: The data do not hold; with every finding, its file with the folder.
+        BadRequest: There is no such folder, or it has no such split.
+        Faulty: The data are not valid; with all findings, whose files include the folder.
     """
     dataset, findings = survey(folder, splits, sound)
     everything = list(chain.from_iterable(findings.values()))
@@ -196,18 +202,19 @@ def read_dataset(folder: Path, *splits: str, sound: bool = True) -> Dataset:
 
 
 def of_another_split(split: Split, given: Collection[str], noun: str) -> str:
-    """Say which other split of the same data folder a prediction is of, and what to do.
+    """Return the end of a message if a prediction is for another split of the same data folder.
 
     Args:
-        split: The split that was to be answered.
-        given: The queries or the names of clips that were given instead.
-        noun: What they are: "queries" or "names".
+        split: The expected split.
+        given: The queries or the names of the clips of the prediction.
+        noun: The noun for `given`: "queries" or "names".
 
     Returns:
-        The end of a message; "" where they are of this split, or where no other split has nearly all of them.
+        The name of the other split and what to do; "" if the prediction is for the expected split, or if no other split
+        has nearly all of `given`.
     """
     enough = NEARLY_ALL * len(given)
-    own = set(split.queries if noun == "queries" else split.file_names)
+    own = _texts(split, noun)
     if not given or sum(text not in own for text in given) < enough:
         return ""
     for name in SPLITS:
@@ -215,50 +222,57 @@ def of_another_split(split: Split, given: Collection[str], noun: str) -> str:
             continue
         try:
             other = read_dataset(split.source.parent, name, sound=False)[name]
-        except (BadRequest, Faulty, OSError):  # it is absent or does not hold, which is not the question here
+        except (BadRequest, Faulty, OSError):  # a split that is missing or not valid does not matter here
             continue
-        there = set(other.queries if noun == "queries" else other.file_names)
-        if sum(text in there for text in given) >= enough:
+        known = _texts(other, noun)
+        if sum(text in known for text in given) >= enough:
             return f"these {noun} are of the split {name}; give the prediction of {split.name}, or give --split {name}"
     return ""
+
+
+def _texts(split: Split, noun: str) -> set[str]:
+    """Return the "queries" of a split, or the "names" of its clips."""
+    if noun == "queries":
+        return set(split.queries)
+    return set(split.file_names)
 
 
 # Reading -------------------------------------------------------------------------------------------------------------
 
 
 def survey(folder: Path, names: tuple[str, ...], sound: bool) -> tuple[Dataset, dict[str, list[Finding]]]:
-    """Read the named splits, all that are there by default, and collect findings by split; those of none under ""."""
+    """Read splits (default: all), and return them with the findings by split; "" has the findings of no split."""
     if not folder.is_dir():
         raise BadRequest(f"{folder}: no such folder; give a folder in Clotho's layout (captions_SPLIT.csv, SPLIT/)")
     for name in names:
         if name not in SPLITS:
             raise BadRequest(unknown_key(name, SPLITS, "split"))
-    # AudioCaps' `test` is not blind.
+    # The folder `test` of AudioCaps is not a blind set.
     caption_files = chain.from_iterable(_caption_files(folder, name) for name in AUDIOCAPS)
     published = {path.stem for path in caption_files}
     blind = [name for name in BLIND if (folder / name).is_dir() and name not in published]
-    there = [name for name in SPLITS if _caption_files(folder, name) or name in blind]
+    existing = [name for name in SPLITS if _caption_files(folder, name) or name in blind]
     unread = warn_of_other_headers(folder)
     remark = "".join(f"; {finding.file} {finding.message}" for finding in unread)
-    if not there:
+    if not existing:
         splits = ", ".join(SPLITS)
         raise BadRequest(f"{folder}: no captions_SPLIT.csv in this folder, where SPLIT is one of {splits}{remark}")
-    missing = [name for name in names if name not in there]
+    missing = [name for name in names if name not in existing]
     if missing:
-        found = ", ".join(there)
+        found = ", ".join(existing)
         raise BadRequest(f"{folder}: no captions_{missing[0]}.csv; the splits in this folder: {found}{remark}")
 
-    findings: dict[str, list[Finding]] = {"": unread, **{name: [] for name in names or there}}
+    findings: dict[str, list[Finding]] = {"": unread, **{name: [] for name in names or existing}}
     for path in folder.glob("*.csv"):
         stem = re.fullmatch(r"(?:clotho_)?(?:captions|relevance|metadata)_(.*)", path.stem)
         if stem and stem[1] not in SPLITS:
             message = f"is not read: {unknown_key(stem[1], SPLITS, 'split')}"
             findings[""].append(Finding(path.name, message=message, severity=WARNING))
     for name in SPLITS:
-        if sound and not names and name not in {*there, *published} and (folder / name).is_dir():
-            message = f"there is no captions_{name}.csv; add one or take the folder away"
+        if sound and not names and name not in {*existing, *published} and (folder / name).is_dir():
+            message = f"has no captions_{name}.csv; add one or remove the folder"
             findings[""].append(Finding(f"{name}/", message=message))
-    splits = {name: _read_split(folder, name, sound, findings[name]) for name in names or there}
+    splits = {name: _read_split(folder, name, sound, findings[name]) for name in names or existing}
     everything = sorted(chain.from_iterable(findings.values()))
     no_errors = tuple(finding for finding in everything if finding.severity != ERROR)
     return Dataset(folder, MappingProxyType(splits), no_errors), findings
@@ -268,35 +282,37 @@ def _caption_files(folder: Path, split: str) -> list[Path]:
     names = [f"captions_{split}.csv", f"clotho_captions_{split}.csv"]
     if split in BLIND:
         names.append(f"{split}_captions.csv")
-    found = [folder / name for name in names if (folder / name).is_file()]
-    if not found and split in AUDIOCAPS:
+    files = [folder / name for name in names if (folder / name).is_file()]
+    if not files and split in AUDIOCAPS:
         published = folder / f"{AUDIOCAPS[split]}.csv"
         if published.is_file() and is_audiocaps(published):
-            found = [published]
-    return found
+            files = [published]
+    return files
 
 
 def _read_split(folder: Path, name: str, sound: bool, findings: list[Finding]) -> Split:
     files = _caption_files(folder, name)
     for extra in files[1:]:
-        findings.append(Finding(extra.name, message=f"stands beside {files[0].name}; keep one caption file per split"))
+        message = f"is a second caption file of the split; keep this one or {files[0].name}"
+        findings.append(Finding(extra.name, message=message))
     queries: tuple[str, ...] = ()
-    place = folder / name
+    audio_folder = folder / name
     if files and files[0].name == f"{AUDIOCAPS.get(name)}.csv":
-        source, place = files[0].name, folder / AUDIOCAPS[name]
-        rows = read_audiocaps(files[0], place, sound, findings)
+        source, audio_folder = files[0].name, folder / AUDIOCAPS[name]
+        rows = read_audiocaps(files[0], audio_folder, sound, findings)
     elif files and files[0].name != f"{name}_captions.csv":
         source = files[0].name
         rows = read_captions(files[0], findings)
         if sound:
-            match_sounds(folder / name, source, rows, findings)
-    else:  # a blind set: its clips are whatever sound is there
+            match_sounds(audio_folder, source, rows, findings)
+    else:  # a blind set, whose clips are the audio files
         source = f"{name}/"
         queries = read_queries(files[0], findings) if files else ()
-        sounds = sound_files(folder / name, frozenset(), findings) or ()
+        sounds = sound_files(audio_folder, frozenset(), findings) or ()
         rows = CaptionRows(dict.fromkeys(sorted(sounds), (0, ())), whole=bool(sounds))
         if sound and not sounds:
-            findings.append(Finding(source, message="there is no sound; a blind set's clips are the files in here"))
+            message = "has no audio files; the clips of a blind set are the audio files in this folder"
+            findings.append(Finding(source, message=message))
     warn_of_equal_names(source, rows, findings)
 
     relevance_file = folder / f"relevance_{name}.csv"
@@ -305,7 +321,7 @@ def _read_split(folder: Path, name: str, sound: bool, findings: list[Finding]) -
         relevance = parse_relevance(relevance_file, relevance_file.name, rows.names, findings)
     metadata = read_metadata(folder, name, rows.names, findings)
     clips = tuple(
-        Clip(file_name, captions, place / file_name, metadata.get(file_name, MappingProxyType({})))
+        Clip(file_name, captions, audio_folder / file_name, metadata.get(file_name, MappingProxyType({})))
         for file_name, (_, captions) in rows.clips.items()
     )
     return Split(name, clips, relevance, queries, folder / source)

@@ -1,14 +1,15 @@
-"""Fetch published data: Clotho 2.1, from its Zenodo record into a folder in the kit's layout.
+"""Downloading published data: Clotho 2.1, from its Zenodo record into a data folder.
 
     clotho(Path("data/clotho"))
 
-leaves `clotho_captions_SPLIT.csv`, `clotho_metadata_SPLIT.csv` and the sounds in `SPLIT/`, for development, validation
-and evaluation: 7 GB to fetch, 12 GB in the end, 13 GB on the way. It may be stopped at any moment, and the same call
-goes on from there. What is on its way lies in `.downloads/`, which is gone when all is done.
+This call creates `clotho_captions_SPLIT.csv`, `clotho_metadata_SPLIT.csv` and the folder `SPLIT/` with the audio, for
+the splits development, validation and evaluation. The download has 7 GB, the result 12 GB; up to 13 GB are needed
+during the download. The call can be interrupted at any time, and the same call resumes. Unfinished files are in
+`.downloads/`, which is removed at the end.
 
-`pooch` keeps the checksums but not the transfer: it fetches into a temporary file that it throws away when the
-connection breaks, and a break in 4.5 GB is the rule rather than the exception. So `requests`, which pooch itself uses,
-fetches here, and asks for the rest of a file with a Range header (RFC 9110, section 14).
+`pooch` computes the checksums but does not transfer the files. It discards an unfinished file when the connection
+breaks, which usually happens within 4.5 GB. So this module uses `requests`, as pooch does, and asks for the missing
+part of a file with a Range header (RFC 9110, section 14).
 """
 
 import csv
@@ -31,26 +32,26 @@ from tqdm import tqdm
 
 from evaluation.findings import BadRequest
 
-# Seconds before each further attempt; the last outlasts Zenodo's limit on requests per minute.
+# Seconds before each new attempt; the last one is as long as Zenodo's limit of requests per minute.
 WAITS = (2, 10, 60)
-# Seconds without a byte after which a connection counts as broken.
+# Seconds without data after which a connection counts as broken.
 TIMEOUT = 60
-# Bytes read at a time, and so the most that is lost when a connection breaks.
+# Bytes to read at a time, which is also the most that is lost when a connection breaks.
 CHUNK = 1 << 16
-# Bytes of sound in a byte of archive, rounded down: 7.6 GB come out of the 4.5 GB of the development split.
+# Bytes of audio per byte of an archive, rounded down: the 4.5 GB of the development split unpack to 7.6 GB.
 UNPACKED = 1.6
 SOUNDS = frozenset({".wav", ".flac", ".ogg", ".mp3"})
 
 
 @dataclass(frozen=True)
 class Remote:
-    """One published file.
+    """A published file.
 
     Attributes:
-        name: Its name, in the record and on disk.
-        md5: Its checksum as published, in hexadecimal.
-        bytes: Its size; None where it is not known.
-        split: For an archive of sounds, the split that it unpacks to; empty for a file that is kept as it is.
+        name: Its name in the record and on disk.
+        md5: Its published checksum, in hexadecimal.
+        bytes: Its size; None if it is not known.
+        split: For an archive of audio files, the split that it belongs to; empty for any other file.
     """
 
     name: str
@@ -59,8 +60,8 @@ class Remote:
     split: str = ""
 
 
-# Zenodo record 4783391. Checksums: aac-datasets (datasets/functional/clotho.py), and soundata's Clotho loader has the
-# same. Sizes of the archives: Zenodo's file metadata as cited in public code; nobody cites the evaluation archive's.
+# Zenodo record 4783391. The checksums are from aac-datasets (datasets/functional/clotho.py); soundata's Clotho loader
+# has the same. The sizes of the archives are Zenodo's, as cited in public code; the evaluation archive's is not cited.
 CLOTHO = (
     Remote("clotho_captions_development.csv", "d4090b39ce9f2491908eebf4d5b09bae", 1_336_762),
     Remote("clotho_captions_validation.csv", "5879e023032b22a2c930aaa0528bead4", 367_649),
@@ -75,26 +76,29 @@ CLOTHO = (
 
 
 def clotho(folder: Path, *, base_url: str = "https://zenodo.org/records/4783391/files/") -> None:
-    """Complete `folder` to Clotho 2.1; do nothing when it is complete.
+    """Download the files of Clotho 2.1 that are missing in a folder.
 
-    A table counts as there when its checksum is right, a split when every clip of its caption table lies in `SPLIT/`
-    (whether that can be decoded is for the checker to say). An archive that was fetched by other means and put in
-    `folder` is used, and kept.
+    A table is complete if it has the published checksum. A split is complete if `SPLIT/` has every clip of its caption
+    table; this function does not decode the clips, which `evaluation data check` does. If a user downloaded an archive
+    by other means and put it in the folder, the archive is used and kept.
 
     Args:
-        folder: Where the data goes; made if need be.
-        base_url: Where the files are, for a mirror of the record.
+        folder: The data folder, which is created if it does not exist.
+        base_url: The address of the files, which may be that of a mirror.
 
     Raises:
-        BadRequest: `folder` holds other data, the disk is too small, a file cannot be fetched or is not the published
-            one, an archive cannot be unpacked safely, or another process is at work in `folder`. Nothing that was there
-            is overwritten, and what was fetched is kept unless its checksum is wrong.
+        BadRequest: The folder contains other data, the disk is too small, a file cannot be downloaded or is not the
+            published one, an archive cannot be unpacked safely, or another process is downloading into the folder. No
+            existing file is overwritten, and downloaded files are kept unless their checksum is wrong.
     """
     for remote in CLOTHO:
-        if remote.split and (other := folder / f"captions_{remote.split}.csv").exists():
-            raise BadRequest(f"{other}: the folder must not hold another data set; give Clotho a folder of its own")
+        other = folder / f"captions_{remote.split}.csv"
+        if remote.split and other.exists():
+            raise BadRequest(
+                f"{other}: the folder must not contain another data set; give a separate folder for Clotho"
+            )
     work = folder / ".downloads"
-    # Asked before anything is written, so that a complete folder may be one that can only be read.
+    # This check comes before anything is written, because a complete folder may be read-only.
     if not _missing(folder, CLOTHO):
         shutil.rmtree(work, ignore_errors=True)
         return
@@ -106,38 +110,45 @@ def clotho(folder: Path, *, base_url: str = "https://zenodo.org/records/4783391/
             archives = _missing(folder, [remote for remote in CLOTHO if remote.split])
             check_room(folder, _space(folder, archives))
             for remote in archives:
-                given = folder / remote.name
-                archive = given if given.exists() else work / remote.name
+                archive = folder / remote.name  # put there by the user
+                if not archive.exists():
+                    archive = work / remote.name
                 _fetch(remote, archive, work, base_url)
                 _unpack(archive, folder / remote.split, _clips(folder, remote.split), work)
                 (work / remote.name).unlink(missing_ok=True)
             shutil.rmtree(work, ignore_errors=True)
     except filelock.Timeout:
-        raise BadRequest(f"{folder}: another process is fetching into this folder; wait until it is done") from None
+        raise BadRequest(
+            f"{folder}: another process is downloading into this folder; wait until it has finished"
+        ) from None
 
 
 def _missing(folder: Path, remotes: Sequence[Remote]) -> list[Remote]:
-    """Return those of `remotes` that `folder` lacks; raise BadRequest for a table that is not the published one."""
+    """Return the files that are missing in a folder; raise BadRequest for a table that is not the published one."""
 
-    def there(remote: Remote) -> bool:
+    def is_complete(remote: Remote) -> bool:
         if not remote.split:
             return _is_published(folder / remote.name, remote)
         table, sounds = folder / f"clotho_captions_{remote.split}.csv", folder / remote.split
         if not (table.is_file() and sounds.is_dir()):
             return False
-        return _clips(folder, remote.split) <= {path.name for path in sounds.iterdir() if path.is_file()}
+        names = {path.name for path in sounds.iterdir() if path.is_file()}
+        return _clips(folder, remote.split) <= names
 
-    return [remote for remote in remotes if not there(remote)]
+    return [remote for remote in remotes if not is_complete(remote)]
 
 
 def _is_published(path: Path, remote: Remote) -> bool:
-    """Say whether `path` exists; raise BadRequest when it does and is another file than the published one."""
-    if path.exists() and (found := pooch.file_hash(path, alg="md5")) != remote.md5:
+    """Return True if a path exists; raise BadRequest if it exists but is not the published file."""
+    if not path.exists():
+        return False
+    found = pooch.file_hash(path, alg="md5")
+    if found != remote.md5:
         raise BadRequest(
-            f"{path}: md5 must be {remote.md5}, as published, found {found}; the file is left as it is: "
+            f"{path}: md5 must be {remote.md5}, as published, found {found}; the file was not changed: "
             "move it away or give another folder"
         )
-    return path.exists()
+    return True
 
 
 def _clips(folder: Path, split: str) -> set[str]:
@@ -147,52 +158,59 @@ def _clips(folder: Path, split: str) -> set[str]:
 
 
 def _space(folder: Path, archives: Sequence[Remote]) -> int:
-    """Return the bytes still needed when most are: each archive goes as soon as it is unpacked, its sounds stay."""
-    most = kept = here = 0.0
+    """Return the largest number of bytes that will be needed at a time, in addition to those that are used already.
+
+    Each archive is removed after it is unpacked, and its audio files stay.
+    """
+    most = kept = used = 0.0
     for remote in archives:
         size = remote.bytes or 0
-        most, kept = max(most, kept + size * (1 + UNPACKED)), kept + size * UNPACKED
-        places = (remote.name, f".downloads/{remote.name}", f".downloads/{remote.name}.part")
-        here += sum(_size(folder / place) for place in places)
-    return int(most - here)
+        most = max(most, kept + size * (1 + UNPACKED))
+        kept += size * UNPACKED
+        for name in (remote.name, f".downloads/{remote.name}", f".downloads/{remote.name}.part"):
+            used += _size(folder / name)
+    return int(most - used)
 
 
 def check_room(folder: Path, needed: int) -> None:
-    """Raise BadRequest when the disk that holds `folder` has fewer than `needed` bytes free."""
-    if (free := shutil.disk_usage(folder).free) < needed:
+    """Raise BadRequest if the disk of a folder has fewer than `needed` bytes free."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
         raise BadRequest(
-            f"{folder}: {_amount(needed)} must be free for what is still to be fetched and unpacked, found "
+            f"{folder}: {_amount(needed)} must be free to download and unpack the remaining files, found "
             f"{_amount(free)}; free some space or give a folder on another disk"
         )
 
 
 def _fetch(remote: Remote, target: Path, work: Path, base_url: str) -> None:
-    """Fetch `remote` to `target`, whole and checked, unless it is there; go on from what an earlier call left."""
+    """Download a file and check it, unless it is already in `target`; resume the download of an earlier call."""
     if _is_published(target, remote):
         return
-    url, part = f"{base_url.rstrip('/')}/{remote.name}?download=1", work / f"{remote.name}.part"
+    url = f"{base_url.rstrip('/')}/{remote.name}?download=1"
+    part = work / f"{remote.name}.part"
     transfer(url, part, remote.name, remote.bytes, f"put it in {work.parent}")
-    if (found := pooch.file_hash(part, alg="md5")) != remote.md5:
+    found = pooch.file_hash(part, alg="md5")
+    if found != remote.md5:
         part.unlink()
         raise BadRequest(
-            f"{url}: md5 must be {remote.md5}, found {found}; what was fetched is removed. Give the same command "
-            "again; if this stays, a proxy alters the file or the server has another one"
+            f"{url}: md5 must be {remote.md5}, found {found}; the download is removed. Run the same command again. If "
+            "this error stays, a proxy changes the file or the server has another file"
         )
     part.replace(target)
 
 
 def transfer(url: str, part: Path, name: str, size: int | None, by_hand: str) -> None:
-    """Complete `part` to what an address has, with a progress bar, over as many connections as it takes.
+    """Download a file with a progress bar, over as many connections as necessary.
 
     Args:
         url: The address.
-        part: What is there so far; kept when this fails, so that the same call goes on from there.
-        name: What to call it.
-        size: Its bytes; None where they are not known.
-        by_hand: Where a user who fetches it by other means is to put it, as the end of a sentence.
+        part: The file to write. If it has the beginning of the download, the download resumes. It is kept on failure.
+        name: Name of the file in messages and in the progress bar.
+        size: Number of bytes of the file; None if it is not known.
+        by_hand: The end of a message: what to do with the file if the user downloads it by other means.
 
     Raises:
-        BadRequest: It cannot be fetched.
+        BadRequest: The file cannot be downloaded.
     """
     furthest, failures = _size(part), 0
     while size is None or _size(part) != size:
@@ -200,39 +218,45 @@ def transfer(url: str, part: Path, name: str, size: int | None, by_hand: str) ->
             _connect(url, part, name, size)
             return
         except requests.RequestException as failure:
-            # Only failures in a row count: a long file over a poor line may take many connections.
+            # Only failures without progress count: a large file may take many connections on a poor line.
             if _size(part) > furthest:
                 furthest, failures = _size(part), 0
             if failures == len(WAITS) or not _may_pass(failure):
-                so_far = _amount(_size(part)) + (f" of {_amount(size)}" if size else "")
+                so_far = _amount(_size(part))
+                if size:
+                    so_far += f" of {_amount(size)}"
                 raise BadRequest(
-                    f"{url}: cannot be fetched: {_reason(failure)}; {so_far} are in {part}. Give the same command "
-                    f"again to go on from there, or fetch the file by other means and {by_hand}"
+                    f"{url}: cannot be downloaded: {_reason(failure)}; {so_far} are in {part}. Run the same command "
+                    f"again to resume, or download the file by other means and {by_hand}"
                 ) from failure
-            tqdm.write(f"{name}: {_reason(failure)}; again in {WAITS[failures]} s", file=sys.stderr)
+            tqdm.write(f"{name}: {_reason(failure)}; trying again in {WAITS[failures]} s", file=sys.stderr)
             time.sleep(WAITS[failures])
             failures += 1
 
 
 def _connect(url: str, part: Path, name: str, size: int | None) -> None:
-    """Append to `part` what it lacks; raise requests.RequestException when the connection or the server fails."""
+    """Append the missing bytes to `part`; raise requests.RequestException if the connection or the server fails."""
     have = _size(part)
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    headers = {"Accept-Encoding": "identity"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         if response.status_code == 416:
-            return  # there is nothing beyond what is here: the checksum says whether it is the file
+            return  # the server has no further bytes; the checksum shows whether the file is complete
         response.raise_for_status()
         length = int(response.headers.get("Content-Length", 0))
-        start = 0  # a server that knows no ranges sends the whole file, with status 200
+        start = 0  # a server without ranges sends the whole file, with status 200
         if response.status_code == 206:
-            said = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-            start = int(said[1]) if said else have
+            content_range = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+            start = int(content_range[1]) if content_range else have
             if start > have:
-                raise requests.ConnectionError(f"the server goes on at byte {start} where {have} are here")
+                raise requests.ConnectionError(f"the server continues at byte {start}, but only {have} bytes are here")
         elif length and size and length != size and "Content-Encoding" not in response.headers:
-            # A page that excuses the server must not take the place of gigabytes.
-            raise requests.ConnectionError(f"the server sends {length} bytes where {size} are published")
-        total = size or (start + length if length else None)
+            # The server's error page must not replace gigabytes of data.
+            raise requests.ConnectionError(f"the server sends {length} bytes, but the published file has {size}")
+        total = size
+        if not total and length:
+            total = start + length
         with (
             part.open("ab") as file,
             tqdm(total=total, initial=start, desc=name, unit="B", unit_scale=True) as bar,
@@ -245,14 +269,14 @@ def _connect(url: str, part: Path, name: str, size: int | None) -> None:
 
 
 def _may_pass(failure: requests.RequestException) -> bool:
-    """Say whether another attempt may succeed: not for a malformed address, nor when the server has no such file."""
+    """Return True if another attempt may succeed: not for a malformed address, nor for a file that does not exist."""
     if failure.response is not None:
         return failure.response.status_code >= 500 or failure.response.status_code in (408, 429)
     return not isinstance(failure, ValueError)
 
 
 def _reason(failure: requests.RequestException) -> str:
-    """Say in a few words why a transfer failed, without the layers that requests and urllib3 wrap around it."""
+    """Return the reason of a failure in a few words, without the messages that requests and urllib3 add."""
     if failure.response is not None:
         return f"the server answered {failure.response.status_code} {failure.response.reason}".rstrip()
     if isinstance(failure, requests.Timeout):
@@ -260,34 +284,38 @@ def _reason(failure: requests.RequestException) -> str:
     cause = failure.args[0] if failure.args else failure
     cause = getattr(cause, "reason", cause)
     args = getattr(cause, "args", ())
-    return str(args[0] if args and isinstance(args[0], str) else cause)
+    if args and isinstance(args[0], str):
+        return args[0]
+    return str(cause)
 
 
 def _unpack(archive: Path, sounds: Path, clips: set[str], work: Path) -> None:
-    """Move the sound files in `archive` to the folder `sounds`, whatever folders the archive has them in.
+    """Move the audio files of an archive, from whatever folders it has, to the folder `sounds`.
 
-    `sounds` appears with all of them or not at all. When it is there it is completed, and nothing in it is overwritten.
+    A new folder `sounds` appears with all files or not at all. An existing folder gets the missing files, and no file
+    in it is overwritten.
 
     Raises:
-        BadRequest: the archive does not hold all of `clips`, or what is there differs from what it holds.
+        BadRequest: The archive lacks some of `clips`, or existing files differ from those of the archive.
     """
-    for left_behind in work.glob("unpack-*"):
-        shutil.rmtree(left_behind)
+    for unfinished in work.glob("unpack-*"):
+        shutil.rmtree(unfinished)
     with tempfile.TemporaryDirectory(prefix="unpack-", dir=work) as scratch:
         members, ready = Path(scratch, "members"), Path(scratch, "ready")
         ready.mkdir()
         _extract(archive, members)
         for path in sorted(members.rglob("*")):
-            # macOS puts a `._NAME` beside each file, which looks like a sound and is none.
+            # macOS adds a `._NAME` to each file, which has the extension of an audio file but no audio.
             if path.is_file() and path.suffix.lower() in SOUNDS and not path.name.startswith("._"):
                 if (ready / path.name).exists():
                     raise BadRequest(f"{archive}: file names must differ, found {path.name!r} in two folders")
                 path.rename(ready / path.name)
         names = {path.name for path in ready.iterdir()}
-        if lacking := sorted(clips - names):
+        missing = sorted(clips - names)
+        if missing:
             raise BadRequest(
-                f"{archive}: must hold every clip of the caption table, lacks {len(lacking)} of {len(clips)}, "
-                f"{lacking[0]!r} first; nothing was unpacked"
+                f"{archive}: must contain every clip of the caption table; {len(missing)} of {len(clips)} are missing, "
+                f"for example {missing[0]!r}; nothing was unpacked"
             )
         if not sounds.exists():
             ready.rename(sounds)
@@ -296,27 +324,28 @@ def _unpack(archive: Path, sounds: Path, clips: set[str], work: Path) -> None:
         differing = [name for name in common if not filecmp.cmp(ready / name, sounds / name, shallow=False)]
         if differing:
             raise BadRequest(
-                f"{sounds}: {len(differing)} of the files there differ from the published ones, {differing[0]!r} "
-                "first; nothing was changed: move them away and give the same command again"
+                f"{sounds}: existing files must be the published ones; {len(differing)} differ, for example "
+                f"{differing[0]!r}; nothing was changed: move them away and run the same command again"
             )
         for name in sorted(names.difference(common)):
-            # Two steps, because SPLIT/ may be a link to another disk, where a move is a copy that can be interrupted.
+            # In two steps: SPLIT/ may be a link to another disk, where a move is a copy that can be interrupted.
             shutil.move(ready / name, sounds / f".{name}.part")
             (sounds / f".{name}.part").replace(sounds / name)
 
 
 def _extract(archive: Path, into: Path) -> None:
-    """Unpack every member below `into`; raise BadRequest, before anything is written, for one that could leave it."""
+    """Unpack an archive into a folder; raise BadRequest before writing if a member could leave the folder."""
     try:
-        # An open file rather than a path: py7zr would start threads, which nothing stops when the user interrupts.
+        # With a path instead of an open file, py7zr starts threads that an interrupt does not stop.
         with archive.open("rb") as file, py7zr.SevenZipFile(file) as bundle:
             for member in bundle.files:
-                path = PureWindowsPath(member.filename)  # splits at both kinds of slash and knows drives
+                path = PureWindowsPath(member.filename)  # splits at both kinds of slash and recognises drives
                 link = member.is_symlink or member.is_junction or not (member.is_file or member.is_directory)
                 if path.anchor or ".." in path.parts or link:
+                    kind = " (a link or a device)" if link else ""
                     raise BadRequest(
-                        f"{archive}: members must be plain files and folders below the archive's own, found "
-                        f"{member.filename!r}{' (a link or a device)' if link else ''}; nothing was unpacked"
+                        f"{archive}: members must be plain files and folders inside the archive's folder, found "
+                        f"{member.filename!r}{kind}; nothing was unpacked"
                     )
             size = sum(member.uncompressed for member in bundle.files)
             check_room(archive.parent, size)
@@ -327,7 +356,7 @@ def _extract(archive: Path, into: Path) -> None:
 
 
 class _Progress(ExtractCallback):
-    """Drives a progress bar from py7zr's reports, of which only the bytes written matter."""
+    """A progress bar that shows the number of bytes that py7zr has written."""
 
     def __init__(self, bar: tqdm):
         self.bar = bar
@@ -343,14 +372,14 @@ class _Progress(ExtractCallback):
 
 
 def _size(path: Path) -> int:
-    """Return the size of a file in bytes, 0 when there is none."""
+    """Return the size of a file in bytes; 0 if it does not exist."""
     if path.exists():
         return path.stat().st_size
     return 0
 
 
 def _amount(count: float) -> str:
-    """Give a number of bytes as a person reads it.
+    """Format a number of bytes.
 
     >>> _amount(4_541_582_263)
     '4.54GB'

@@ -1,4 +1,4 @@
-"""Relevance files: which clips answer a query, in the form of DCASE 2025 task 6, and how well."""
+"""Relevance files: the relevant clips of each query, optionally with grades, in the form of DCASE 2025 task 6."""
 
 import ast
 import sys
@@ -17,17 +17,17 @@ Relevance = Mapping[str, frozenset[str] | Mapping[str, float]]  # query to names
 
 
 def read_relevance(path: Path, file_names: Iterable[str], file: str = "") -> Relevance:
-    """Read a relevance file: header `query,audio_filenames`, the second column a Python list of clip names.
+    """Read a relevance file with the header `query,audio_filenames`; the second column has Python lists of clip names.
 
-    With a third column, `grades`, each query's clips are a mapping to their grades; clips of grade 0 are left out.
+    If there is a third column, `grades`, each query has a mapping of clips to grades. Clips of grade 0 are left out.
 
     Args:
         path: The file.
-        file_names: The clips that may be named.
-        file: The file's name in findings; its path by default.
+        file_names: The names of all clips.
+        file: The file's name in findings (default: its path).
 
     Raises:
-        Faulty: The file does not hold; with every finding.
+        Faulty: The file is not valid; with all findings.
     """
     findings: list[Finding] = []
     relevance = parse_relevance(path, file or str(path), frozenset(file_names), findings)
@@ -37,7 +37,7 @@ def read_relevance(path: Path, file_names: Iterable[str], file: str = "") -> Rel
 
 
 def parse_relevance(path: Path, file: str, file_names: frozenset[str] | None, findings: list[Finding]) -> Relevance:
-    """Read a relevance file; where the clips are not known, any name will do."""
+    """Read a relevance file and add its errors to the findings; if `file_names` is None, any name is accepted."""
     relevance: dict[str, frozenset[str] | Mapping[str, float]] = {}
     lines: dict[str, int] = {}
     records, readable = tables.read_table(path, file, findings)
@@ -59,30 +59,34 @@ def parse_relevance(path: Path, file: str, file_names: frozenset[str] | None, fi
             continue
         query, listed = cells[:2]
         names = _names_in(listed)
-        if unfit := text_fault(query, "query"):
-            fault("query", unfit)
+        query_fault = text_fault(query, "query")
+        if query_fault:
+            fault("query", query_fault)
         elif query in lines:
-            fault("query", f"stands on line {lines[query]} already; list all its clips in one row")
+            fault("query", f"is already on line {lines[query]}; list all its clips in one row")
         grades = _grades_in(cells[2]) if graded else [1.0] * len(names)
         if not grades and graded:
             fault("grades", f"must be a list of finite numbers, 0 or more, like [2, 0.5]; found {cells[2]!r}")
         elif graded and not any(grades):
-            fault("grades", "are all 0; grade a clip that answers the query, or leave the query out")
+            fault("grades", "must not all be 0; give a relevant clip a grade above 0, or remove the query")
         if not names:
             fault("audio_filenames", f"must be a list of one or more names, like ['a.wav', 'b.wav']; found {listed!r}")
             continue
         if grades and len(grades) != len(names):
-            fault("grades", f"must be as many as the names, {len(names)}; found {len(grades)}")
+            fault("grades", f"must have one grade for each of the {len(names)} names; found {len(grades)}")
         for name in sorted({name for name in names if names.count(name) > 1}):
             fault("audio_filenames", f"lists {name!r} twice; once is enough")
         for name in dict.fromkeys(names):
             if file_names is not None and name not in file_names:
                 unknown.setdefault(name, []).append(line)
         lines.setdefault(query, line)
-        kept = MappingProxyType({name: grade for name, grade in zip(names, grades, strict=False) if grade > 0})
-        relevance.setdefault(query, kept if graded else frozenset(names))
+        if graded:
+            above_0 = {name: grade for name, grade in zip(names, grades, strict=False) if grade > 0}
+            relevance.setdefault(query, MappingProxyType(above_0))
+        else:
+            relevance.setdefault(query, frozenset(names))
     if not records[1:] and readable:
-        findings.append(Finding(file, 1, message="has a header and no queries"))
+        findings.append(Finding(file, 1, message="has a header but no queries; add a row for each query"))
     findings += _unknown_clips(file, unknown, relevance, file_names or frozenset())
     return MappingProxyType(relevance)
 
@@ -90,7 +94,7 @@ def parse_relevance(path: Path, file: str, file_names: frozenset[str] | None, fi
 def _unknown_clips(
     file: str, unknown: Mapping[str, Sequence[int]], relevance: Relevance, file_names: frozenset[str]
 ) -> Iterable[Finding]:
-    """Find the names in a relevance file that are no clips, given with the lines that list them."""
+    """Yield findings for the names in a relevance file that are not clips; `unknown` has the lines of each name."""
     match = explain(unknown, file_names)
     if match:
         listed = set(chain.from_iterable(relevance.values()))
@@ -124,7 +128,7 @@ def _names_in(cell: str) -> list[str]:
 
 def _grades_in(cell: str) -> list[float]:
     grades = _list_in(cell)
-    fit = all(type(grade) in (int, float) and 0 <= grade <= sys.float_info.max for grade in grades)
-    if fit:
+    are_valid = all(type(grade) in (int, float) and 0 <= grade <= sys.float_info.max for grade in grades)
+    if are_valid:
         return [float(grade) for grade in grades]
     return []

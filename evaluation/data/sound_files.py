@@ -1,4 +1,4 @@
-"""The sound files of a split's folder: which there are, and whether every clip has one and every one a clip."""
+"""The audio files in the folder of a split, and the check that clips and audio files match."""
 
 import os
 import unicodedata
@@ -12,14 +12,20 @@ from evaluation.names import closest, explain, hint
 
 
 def sound_files(folder: Path, listed: Set[str], findings: list[Finding]) -> frozenset[str] | None:
-    """The names of the sound files in a folder; None if there is no such folder."""
+    """Return the names of the audio files in a folder; None if the folder does not exist.
+
+    Args:
+        folder: The folder.
+        listed: Names in the caption file, which are not ignored even if they are hidden.
+        findings: Warnings are added here.
+    """
     if not folder.is_dir():
         return None
     names = []
     for entry in os.scandir(folder):
-        is_file = Path(entry.path).is_file()  # not the entry's own, which raises OSError for a link to itself
+        is_file = Path(entry.path).is_file()  # `entry.is_file` raises OSError for a link to itself
         if is_file and entry.name.lower().endswith(SOUND_SUFFIXES):
-            # A hidden file counts where it has a row, else not: macOS writes ._NAME beside each NAME.
+            # Ignore hidden files without a row: macOS writes a ._NAME for each NAME.
             if entry.name in listed or not entry.name.startswith("."):
                 names.append(entry.name)
         elif _broken_link(Path(entry.path)) and entry.name.lower().endswith(SOUND_SUFFIXES):
@@ -27,18 +33,18 @@ def sound_files(folder: Path, listed: Set[str], findings: list[Finding]) -> froz
                 message = _broken_link(Path(entry.path))
                 findings.append(Finding(f"{folder.name}/{entry.name}", message=message, severity=WARNING))
         elif entry.name not in listed and not entry.name.startswith("."):
-            message = f"is not a sound file ({', '.join(SOUND_SUFFIXES)}); ignored"
+            message = f"is not an audio file ({', '.join(SOUND_SUFFIXES)}); ignored"
             findings.append(Finding(f"{folder.name}/{entry.name}", message=message, severity=WARNING))
     return frozenset(names)
 
 
 def match_sounds(folder: Path, file: str, rows: CaptionRows, findings: list[Finding]) -> None:
-    """Every clip must have its sound, and every sound its row; one fault is one finding."""
+    """Add a finding for each clip without an audio file and for each audio file without a row, one for each fault."""
     sounds = sound_files(folder, rows.clips.keys() | rows.refused, findings)
     if not rows.whole:
         return
     if sounds is None:
-        message = f"no such folder: the sound of the {len(rows.clips)} clips in {file} is absent"
+        message = f"no such folder; it must contain the audio of the {len(rows.clips)} clips in {file}"
         findings.append(Finding(f"{folder.name}/", message=message))
         return
     orphans = sounds - rows.clips.keys()
@@ -46,8 +52,9 @@ def match_sounds(folder: Path, file: str, rows: CaptionRows, findings: list[Find
     for name, (line, _) in rows.clips.items():
         if name in sounds:
             continue
-        if broken := _broken_link(folder / name):
-            findings.append(Finding(f"{folder.name}/{name}", message=broken))
+        link_fault = _broken_link(folder / name)
+        if link_fault:
+            findings.append(Finding(f"{folder.name}/{name}", message=link_fault))
         else:
             absent[name] = line
     match = explain(absent, orphans)
@@ -60,29 +67,30 @@ def match_sounds(folder: Path, file: str, rows: CaptionRows, findings: list[Find
         if match and name in match.pairs:
             continue
         close = meant(name)
-        message = f"no sound {name!r} in {folder.name}/{hint(name, close)}"
+        message = f"no audio file {name!r} in {folder.name}/{hint(name, close)}"
         findings.append(Finding(file, line, "file_name", message))
         orphans -= {close}
     refused = closest(rows.refused)
     for name in orphans:
         if not refused(name):
-            message = f"has no row in {file}; add one or take the sound away"
+            message = f"has no row in {file}; add a row or remove the audio file"
             findings.append(Finding(f"{folder.name}/{name}", message=message))
 
 
 def _broken_link(path: Path) -> str:
-    """Return what is wrong with a link to a file that does not exist; empty for anything else."""
+    """Return a message for a link to a file that does not exist; empty for anything else."""
     if not path.is_symlink() or path.exists():
         return ""
     return f"is a link to {path.readlink()}, which does not exist; copy the file there"
 
 
 def warn_of_equal_names(file: str, rows: CaptionRows, findings: list[Finding]) -> None:
-    """Warn of names that are one file on a disk that ignores case or Unicode form."""
+    """Warn of names that are the same file on a disk that ignores case or Unicode form."""
     seen: dict[str, str] = {}
     for name, (line, _) in rows.clips.items():
         key = unicodedata.normalize("NFC", name).casefold()
         other = seen.setdefault(key, name)
         if other != name:
-            message = f"{name!r} and {other!r} are one file on a disk that ignores case or Unicode form"
-            findings.append(Finding(file, line, "file_name" if line else "", message, WARNING))
+            message = f"{name!r} and {other!r} are the same file on a disk that ignores case or Unicode form"
+            column = "file_name" if line else ""  # a blind set has no caption file
+            findings.append(Finding(file, line, column, message, WARNING))

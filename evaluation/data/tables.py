@@ -1,4 +1,4 @@
-"""CSV files read strictly, every record with its line; and texts made safe for CSV files that spreadsheets open."""
+"""Strict reading of CSV files, with the line of each record, and writing of CSV files that are safe in spreadsheets."""
 
 import codecs
 import csv
@@ -11,27 +11,28 @@ from pathlib import Path
 from evaluation.findings import Faulty, Finding
 from evaluation.text import printable
 
-LONGEST_CELL = 10_000_000  # characters; Python's csv module reads no more than 131,072 unless told so
+LONGEST_CELL = 10_000_000  # characters; the default of Python's csv module is 131,072
 
-Record = tuple[int, list[str]]  # the line that it starts on, from 1, and its cells
+Record = tuple[int, list[str]]  # its first line, from 1, and its cells
 
 _QUOTED = re.compile(b'"[^"]*"')
-_NOT_UTF_8 = re.compile("[\udc80-\udcff]")  # what such bytes become with "surrogateescape"
+_NOT_UTF_8 = re.compile("[\udc80-\udcff]")  # other bytes, as "surrogateescape" decodes them
 
 
 def read_table(path: Path, file: str, findings: list[Finding], separator: str = ",") -> tuple[list[Record], bool]:
-    """Read a CSV file in UTF-8, with or without BOM, LF or CRLF.
+    """Read a CSV file in UTF-8, with or without BOM, with LF or CRLF.
 
-    Bytes that are not UTF-8 are found, and then read as Latin-1, so that a name that holds one still finds its sound.
+    Bytes that are not UTF-8 are findings. They are then read as Windows-1252 (Latin-1), so that a name with such a byte
+    still matches its audio file.
 
     Args:
         path: The file.
         file: Its name in findings.
-        findings: What is wrong is added here.
-        separator: What parts the columns.
+        findings: The list to which findings are added.
+        separator: The separator of the columns.
 
     Returns:
-        Every record, and whether the file could be read to its end.
+        All records, and True if the file could be read to its end.
     """
     raw = path.read_bytes()
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -45,38 +46,38 @@ def read_table(path: Path, file: str, findings: list[Finding], separator: str = 
             for index, cell in enumerate(cells):
                 stray = _NOT_UTF_8.search(cell)
                 if stray:
-                    byte, meant = ord(stray[0]) - 0xDC00, _latin_1(stray)
-                    message = f"must be UTF-8; byte 0x{byte:02X} is not (Latin-1 {meant!r}?): save the file as UTF-8"
+                    byte, letter = ord(stray[0]) - 0xDC00, _latin_1(stray)
+                    message = f"must be UTF-8; byte 0x{byte:02X} is not (Latin-1 {letter!r}?): save the file as UTF-8"
                     findings.append(Finding(file, line, column_name(records[0][1], index), message))
                     cells[index] = _NOT_UTF_8.sub(_latin_1, cell)
     return records, whole
 
 
 def _latin_1(stray: re.Match[str]) -> str:
-    # Windows-1252, which has letters and quotes where Latin-1 proper has control characters that nobody means.
+    # Windows-1252 has letters and quotation marks where Latin-1 has control characters, which nobody intends.
     return bytes([ord(stray[0]) - 0xDC00]).decode("cp1252", "replace")
 
 
 def separator(path: Path, file: str) -> str:
-    """What parts a file's columns: tabs where its first line has one, else commas.
+    """Return the separator of a file's columns: a tab if its first line has one, else a comma.
 
     Raises:
-        Faulty: It is semicolons; `file` is the file's name in the finding.
+        Faulty: The columns are separated by semicolons; `file` is the file's name in the finding.
     """
     with path.open("rb") as lines:
         first, second = lines.readline(), lines.readline()
     if b"\t" in first:
         return "\t"
-    # Names and texts may hold either mark, unquoted too: what ends the header's first cell and the next line decide.
+    # Names and texts may contain both marks, even unquoted: the header's first cell and the next line decide.
     header, row = _QUOTED.sub(b"", first), _QUOTED.sub(b"", second)
     if header.count(b";") > header.count(b",") and b"," not in header.partition(b";")[0] and (b";" in row or not row):
-        message = "columns must be separated by commas or tabs; found semicolons: save it so"
+        message = "columns must be separated by commas or tabs; found semicolons: save the file with commas"
         raise Faulty([Finding(file, 1, message=message)])
     return ","
 
 
 def parse_table(text: str, file: str, findings: list[Finding], separator: str = ",") -> tuple[list[Record], bool]:
-    """Read a text as `read` does a file; a record that breaks CSV's quoting is a finding and ends the reading."""
+    """Read a text as `read_table` reads a file; a record with wrong quotes is a finding and ends the reading."""
     limit = csv.field_size_limit(LONGEST_CELL)  # the module has one limit for all readers
     try:
         return _parse(text, file, findings, separator)
@@ -106,7 +107,7 @@ def _parse(text: str, file: str, findings: list[Finding], separator: str) -> tup
 
 
 def column_name(header: Sequence[str], index: int) -> str:
-    """Name a column in a finding: as the header does, else by its number."""
+    """Return the name of a column for a finding: its name in the header, or its number if it has none."""
     if index < len(header) and header[index].strip():
         return header[index]
     return f"column {index + 1}"
@@ -114,14 +115,14 @@ def column_name(header: Sequence[str], index: int) -> str:
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _FORMULA_SIGNS = "=+-@\N{MINUS SIGN}"
-_CELL_STARTS = re.compile(r"(^|;)( *)([^ ;][^;]*)")  # where commas are decimal marks, columns end at semicolons
+_CELL_STARTS = re.compile(r"(^|;)( *)([^ ;][^;]*)")  # in locales with decimal commas, cells end at semicolons
 
 
 def spreadsheet(rows: Iterable[Sequence[object]]) -> str:
-    """Return rows as CSV whose texts no spreadsheet program evaluates, each row ended by LF.
+    """Return rows as CSV, with LF at the end of each row, so that spreadsheet programs do not evaluate the texts.
 
-    Use it for every CSV that people open and that holds texts of others. Do not use it for predictions and outputs,
-    whose names are compared verbatim.
+    Use this function for every CSV that people open and that has texts of others. Do not use it for predictions and
+    outputs, whose names are compared verbatim.
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
@@ -131,12 +132,11 @@ def spreadsheet(rows: Iterable[Sequence[object]]) -> str:
 
 
 def spreadsheet_cell(text: str) -> str:
-    r"""Return a text that no spreadsheet program evaluates, with control characters as escapes.
+    r"""Return a text that spreadsheet programs do not evaluate, with control characters as escapes.
 
-    Programs take a text for a formula when it begins with =, +, - or @, with blanks before it or not, and some also
-    when it begins with a form of these signs that Unicode's NFKC makes plain, such as those of full width. An
-    apostrophe goes before such a text, also after a semicolon, where some programs begin a new cell. Numbers stay
-    numbers.
+    Programs read a text as a formula if it begins with =, +, - or @, possibly after blanks. Some programs also accept
+    variants of these signs that Unicode's NFKC maps to them, such as full-width signs. This function puts an apostrophe
+    before such a text, also after a semicolon, where some programs begin a new cell. Numbers do not change.
 
     >>> [spreadsheet_cell(text) for text in ("rain", " =1+1", "-0.5", "-0.5 dB", "\N{FULLWIDTH EQUALS SIGN}1")]
     ['rain', "' =1+1", '-0.5', "'-0.5 dB", "'\uff1d1"]

@@ -335,7 +335,7 @@ def _check_clips(split: Split, prediction: Captions, file: str) -> list[Finding]
         raise Faulty([Finding(file, message=f"has no rows; give one for each of {split.name}'s {len(missing)} clips")])
     other = of_another_split(split, given, "names") if missing else ""
     if other:
-        message = f"names {len(clips) - len(missing)} of {split.name}'s {len(clips)} clips; {other}"
+        message = f"names {len(clips) - len(missing) or 'none'} of {split.name}'s {len(clips)} clips; {other}"
         raise Faulty([Finding(file, message=message)])
     match = explain(extra, missing)
     if match:

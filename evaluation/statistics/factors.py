@@ -37,9 +37,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from evaluation import report
 from evaluation.data import tables
@@ -48,6 +48,9 @@ from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.metrics.catalogue import lower_is_better
 from evaluation.statistics.comparison import holm
 from evaluation.text import printable, unknown_key
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 AROUND = ("run", "seed", "state", "seconds", "error")  # the columns around the factors: one before them, four after
 SHOWN = 10  # settings in the table for people
@@ -72,7 +75,7 @@ class Results:
     file: str
     metric: str
     factors: tuple[str, ...]
-    runs: pd.DataFrame
+    runs: "pd.DataFrame"
     missing: int = 0
     stopped: int = 0
 
@@ -120,12 +123,15 @@ def read(path: Path, metric: str | None = None) -> Results:
     ended = [(line, row) for line, row in rows if row.get("state") != "stopped"]
     scored = [(line, row) for line, row in ended if row[metric].strip()]
     runs = _runs(scored, factors, metric, str(path), findings)
-    if not findings and runs.empty:
+    if not findings and not runs:
         findings.append(Finding(str(path), message=f"must have a run with a value of {metric}; has none"))
     if findings:
         raise Faulty(findings)
+    import pandas as pd  # takes half a second: only when nothing is wrong with the file
+
+    runs_table = pd.DataFrame(runs, columns=["run", *factors, "seed", metric])
     missing, stopped = len(ended) - len(scored), len(rows) - len(ended)
-    return Results(str(path), metric, tuple(factors), runs, missing, stopped)
+    return Results(str(path), metric, tuple(factors), runs_table, missing, stopped)
 
 
 def _factors_and_metrics(header: Sequence[str], file: str) -> tuple[list[str], list[str]]:
@@ -148,8 +154,8 @@ def _runs(
     metric: str,
     file: str,
     findings: list[Finding],
-) -> pd.DataFrame:
-    """Return the table of runs, from rows with their lines; invalid rows are findings."""
+) -> list[list[object]]:
+    """Return name, levels, seed and value of each run, from rows with their lines; invalid rows are findings."""
     runs = []
     seen = set()
     for line, row in rows:
@@ -167,13 +173,13 @@ def _runs(
             findings.append(Finding(file, line, message=message))
         seen.add((*levels, seed))
         runs.append([row.get("run", ""), *levels, seed, value])
-    return pd.DataFrame(runs, columns=["run", *factors, "seed", metric])
+    return runs
 
 
 # Means ----------------------------------------------------------------------------------------------------------------
 
 
-def settings(results: Results) -> pd.DataFrame:
+def settings(results: Results) -> "pd.DataFrame":
     """Summarise the runs of each setting.
 
     Returns:
@@ -185,14 +191,14 @@ def settings(results: Results) -> pd.DataFrame:
     return summary.loc[means.sort_values(ascending=lower_is_better(results.metric), kind="stable").index]
 
 
-def best_settings(results: Results, factor: str) -> pd.DataFrame:
+def best_settings(results: Results, factor: str) -> "pd.DataFrame":
     """Return the best setting of each level of a factor, as rows of `settings`."""
     best = settings(results).groupby(level=factor, sort=False).head(1)
     order = [best.index.get_level_values(factor).get_loc(level) for level in results.levels(factor)]
     return best.iloc[order]
 
 
-def level_means(results: Results, factor: str) -> pd.DataFrame:
+def level_means(results: Results, factor: str) -> "pd.DataFrame":
     """Summarise all settings that have a level, for each level of a factor.
 
     Returns:
@@ -246,7 +252,7 @@ def wilcoxon(differences: Sequence[float], normal: bool = False) -> tuple[float,
     return float(ranks[nonzero < 0].sum()), p
 
 
-def paired_differences(results: Results, factor: str, one: str, other: str) -> tuple[pd.Series, str]:
+def paired_differences(results: Results, factor: str, one: str, other: str) -> tuple["pd.Series", str]:
     """Pair two levels of a factor.
 
     Returns:
@@ -272,7 +278,7 @@ def contrasts(
     *,
     against: str | None = None,
     normal: bool = False,
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """Test each pair of levels of a factor, over all settings or within each level of another factor.
 
     Args:
@@ -293,6 +299,8 @@ def contrasts(
         - `p_smallest` and `p_holm_smallest`: the smallest values that so many pairs can give
         - `tests`: number of tests in the correction; `mark`: stars of `p_holm`
     """
+    import pandas as pd
+
     compared = list(itertools.combinations(results.levels(factor), 2))
     if against is not None:
         compared = [pair for pair in compared if against in pair]
@@ -327,7 +335,7 @@ def _parts(results: Results, within: str | None) -> Iterator[tuple[str, Results]
 
 
 def _better_direction(
-    differences: pd.Series, one: str, other: str, metric: str, normal: bool
+    differences: "pd.Series", one: str, other: str, metric: str, normal: bool
 ) -> dict[str, float | str]:
     """Test whether either of two levels is better, and return the test with the smaller p."""
     sign = -1 if lower_is_better(metric) else 1
@@ -340,8 +348,10 @@ def _better_direction(
     return {**shown, "p_other_direction": opposite["p"]}
 
 
-def _all_contrasts(results: Results, by: str, against: str | None, normal: bool) -> pd.DataFrame:
+def _all_contrasts(results: Results, by: str, against: str | None, normal: bool) -> "pd.DataFrame":
     """Test each pair of levels of every factor; `against` is a level of `by`."""
+    import pandas as pd
+
     tests = []
     for factor in results.factors:
         level = against if factor == by else None
@@ -352,7 +362,7 @@ def _all_contrasts(results: Results, by: str, against: str | None, normal: bool)
 # Text and files -------------------------------------------------------------------------------------------------------
 
 
-def settings_table(found: pd.DataFrame, metric: str) -> str:
+def settings_table(found: "pd.DataFrame", metric: str) -> str:
     """Format rows of `settings` or `level_means` as text."""
     heads = {"mean": f"mean {metric}", "sd": "SD", "best": "best run"}
     formats = {heads[column]: _four_decimals for column in heads}
@@ -363,7 +373,7 @@ def _four_decimals(value: float) -> str:
     return report.number(value, 4)
 
 
-def contrasts_table(tests: pd.DataFrame) -> str:
+def contrasts_table(tests: "pd.DataFrame") -> str:
     """Format rows of `contrasts` over all settings as text."""
     shown = tests[["factor", "better", "worse", "difference"]].copy()
     shown["pairs"] = tests["pairs"].astype(str) + " " + tests["of"]
@@ -386,7 +396,7 @@ def contrasts_table(tests: pd.DataFrame) -> str:
     return report.text(shown, formats)
 
 
-def too_few_pairs(tests: pd.DataFrame) -> list[str]:
+def too_few_pairs(tests: "pd.DataFrame") -> list[str]:
     """Return a note for each factor whose tests cannot mark any difference: how many pairs they would need."""
     notes = []
     for factor, rows in tests.groupby("factor", sort=False):
@@ -408,6 +418,8 @@ def summary(results: Results, by: str, *, against: str | None = None, normal: bo
         against: The level of `by` that its others are compared with (default: each with each).
         normal: As in `wilcoxon`.
     """
+    import pandas as pd
+
     found = settings(results)
     more = f" (the best {SHOWN} of {len(found)})" if len(found) > SHOWN else ""
     parts = [_counts(results, found), f"settings{more}\n{settings_table(found.head(SHOWN), results.metric)}"]
@@ -425,7 +437,7 @@ def summary(results: Results, by: str, *, against: str | None = None, normal: bo
     return "\n\n".join(parts)
 
 
-def _counts(results: Results, found: pd.DataFrame) -> str:
+def _counts(results: Results, found: "pd.DataFrame") -> str:
     """Say how many runs there are of how many settings."""
     fewest, most = found["runs"].min(), found["runs"].max()
     seeds = f"{fewest}" if fewest == most else f"{fewest} to {most}"
@@ -465,6 +477,8 @@ def save(results: Results, by: str, folder: Path, *, against: str | None = None,
     Raises:
         OSError: A file cannot be written.
     """
+    import pandas as pd
+
     tests = [_all_contrasts(results, by, against, normal)]
     for factor in results.factors:
         if factor != by:

@@ -80,6 +80,7 @@ def boxes(results: Results, by: str, factor: str) -> Figure:
         linewidth=0.8,
         medianprops={"linewidth": 1.5},
         flierprops={"marker": ".", "markersize": 4},
+        vert=None,  # seaborn's own value is deprecated in matplotlib, which draws vertical boxes by default
     )
     return _finished(figure, axes, results, by, factor)
 

@@ -34,7 +34,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = snapshot(root, "roberta-large")
         tokenizer(folder)
         config = RobertaConfig(**NETWORK, pad_token_id=0, max_position_embeddings=140)
-        RobertaModel(config, add_pooling_layer=False).save_pretrained(folder)  # as the published weights: no pooler
+        RobertaModel(config, add_pooling_layer=False).save_pretrained(folder)  # as in the published weights
     return root
 
 
@@ -59,7 +59,7 @@ def home(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine that has nothing of what is fetched; returns the cache."""
+    """A machine that has none of the downloads; returns the cache folder."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))

@@ -1,4 +1,4 @@
-"""What metrics fetch, and where it lies: tiny models made here, and a server on this machine."""
+"""Downloads that metrics need, and their folders, with tiny models and a server on this machine."""
 
 import hashlib
 import io
@@ -33,7 +33,7 @@ from evaluation.metrics import bert_score, captioning, fense, spice
 from evaluation.metrics.java import Unavailable, find_java
 from tests.evaluation.tiny_models import SENTENCES, published, refused
 
-# What is there, and what is said where it is not
+# Assets that are absent or present
 
 
 def test_what_is_absent_is_said_with_its_size_and_command(nothing):
@@ -55,7 +55,7 @@ def test_what_is_absent_is_said_with_its_size_and_command(nothing):
     assert refused(bert_score.load_bert) == refused(lambda: bert_score.bert_score(["a"], [["a"]])) == said["bert"]
     assert refused(lambda: spice.lay_out_spice(nothing)) == said["spice"]
     assert refused(lambda: spice.spice(["a"], [["a"]], find_java(), nothing, ExitStack())) == said["spice"]
-    assert not nothing.exists(), "to ask leaves nothing behind"
+    assert not nothing.exists(), "asking writes no file"
 
 
 def test_assets_are_located_without_large_libraries(home, hub):
@@ -78,7 +78,7 @@ def test_models_under_other_names_and_folders(nothing, hub, tmp_path, monkeypatc
     shutil.copytree(hub / "models--roberta-large", tmp_path / "hub" / "models--FacebookAI--roberta-large")
     assert assets.missing("bert", nothing) is None
     weights = next((tmp_path / "hub").rglob("model.safetensors"))
-    weights.rename(weights.with_name("pytorch_model.bin"))  # as older versions of transformers fetched it
+    weights.rename(weights.with_name("pytorch_model.bin"))  # the name in older versions of transformers
     assert assets.missing("bert", nothing) is None
     weights.with_name("pytorch_model.bin").unlink()
     assert assets.missing("bert", nothing)
@@ -120,18 +120,18 @@ def test_loading_is_silent_and_leaves_the_random_state_alone(home, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-# Fetching
+# Downloading
 
 
 @dataclass
 class Server:
-    """Files over HTTP by their path, a hub's two answers about its models, and ways to misbehave."""
+    """A server with files by path and a hub's two answers about its models, which can also misbehave."""
 
     files: dict[str, bytes]
     url: str = ""
     asked: list[tuple[str, str | None]] = field(default_factory=list)  # path, Range header
-    gone: set[str] = field(default_factory=set)  # what is listed and not there
-    cuts: list[int] = field(default_factory=list)  # after how many bytes to cut the next answers
+    gone: set[str] = field(default_factory=set)  # files that are listed but do not exist
+    cuts: list[int] = field(default_factory=list)  # number of bytes after which the next answers are cut
 
 
 def handler(server: Server) -> type[BaseHTTPRequestHandler]:
@@ -178,7 +178,7 @@ def handler(server: Server) -> type[BaseHTTPRequestHandler]:
 
 @pytest.fixture
 def server(nothing: Path, hub: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A server of everything there is to fetch, and a machine that has nothing of it."""
+    """A server with all files that can be downloaded, and a machine that has none of them."""
     noise, archive, checkpoint = np.random.default_rng(0), io.BytesIO(), io.BytesIO()
     with zipfile.ZipFile(archive, "w") as bundle:
         for name in (*assets.CORENLP, "stanford-corenlp-3.6.0-sources.jar", "../../evil.jar"):
@@ -238,7 +238,7 @@ def test_spices_parser_is_fetched_once(nothing, server, capsys):
     spice.lay_out_spice(nothing)
     assert not (lib / assets.CORENLP[0]).is_symlink()
     assets.fetch(["spice"], nothing)
-    assert capsys.readouterr().out == f"{title}: is there: {lib.absolute()}\n"
+    assert capsys.readouterr().out == f"{title}: already here: {lib.absolute()}\n"
     assert server.asked == [(f"/{ZIP}", None)]
 
 
@@ -247,7 +247,7 @@ def test_after_a_cut_the_rest_is_fetched(nothing, server, capsys):
     assets.fetch(["spice"], nothing)
     assert [start for _, start in server.asked][:2] == [None, "bytes=2816-"]
     assert len(server.asked) == 4
-    assert "; again in 0 s" in capsys.readouterr().err
+    assert "; trying again in 0 s" in capsys.readouterr().err
     assert assets.missing("spice", nothing) is None
 
 
@@ -277,7 +277,7 @@ def test_archives_that_are_not_the_published_one(nothing, server):
         server.files[f"/{ZIP}"] = wrong
         assert reason in refused(lambda: assets.fetch(["spice"], nothing))
         assert not list(lib.glob("*")), "both jars or none"
-        assert not list(nothing.rglob("*.zip.part")), "what is wrong is fetched anew"
+        assert not list(nothing.rglob("*.zip.part")), "a wrong file is downloaded again"
     server.files[f"/{ZIP}"] = whole
     assets.fetch(["spice"], nothing)
 
@@ -291,12 +291,12 @@ def test_no_network(nothing, server, monkeypatch, capsys):
         monkeypatch.setattr(constants, "ENDPOINT", url)
     said = refused(lambda: assets.fetch(["spice"], nothing))
     archive = nothing / "aac-metrics" / "spice" / ZIP
-    assert said.startswith(f"http://127.0.0.1:1/{ZIP}: cannot be fetched: ")
+    assert said.startswith(f"http://127.0.0.1:1/{ZIP}: cannot be downloaded: ")
     assert said.endswith(
-        f"Give the same command again to go on from there, or fetch the file by other means and put it at {archive}"
+        f"Run the same command again to resume, or download the file by other means and put it at {archive}"
     )
     said = refused(lambda: assets.fetch(["bert_score"], nothing))
-    assert said.startswith("http://127.0.0.1:1/roberta-large: cannot be fetched: ")
+    assert said.startswith("http://127.0.0.1:1/roberta-large: cannot be downloaded: ")
     assert f"or copy the folder models--roberta-large from another machine's hub cache to {nothing.parent}" in said
 
 
@@ -312,7 +312,7 @@ def test_two_at_a_time(nothing, server):
     work = nothing / "aac-metrics" / "spice" / ".downloads"
     work.mkdir(parents=True)
     with filelock.FileLock(work / f"{ZIP}.lock"):
-        assert "another process is fetching it" in refused(lambda: assets.fetch(["spice"], nothing))
+        assert "another process is downloading it" in refused(lambda: assets.fetch(["spice"], nothing))
 
 
 def test_fense_is_fetched_and_serves_without_a_network(nothing, server, capfd, monkeypatch):
@@ -329,13 +329,13 @@ def test_fense_is_fetched_and_serves_without_a_network(nothing, server, capfd, m
     )
     asked = [path for path, _ in server.asked]
     weights = [path for path in asked if path.endswith(".safetensors")]
-    assert len(weights) == 1, "of the fluency checker's encoder there is no need for weights"
+    assert len(weights) == 1, "the fluency checker's encoder needs no weights"
     assert asked.count("/echecker_clotho_audiocaps_base.ckpt") <= 2
     server.asked.clear()
     assets.fetch(["fense"], nothing)
     assert not server.asked
     said = capfd.readouterr().out.splitlines()
-    assert [line.partition(": ")[2].split()[:2] for line in said] == [["is", "there:"]] * 2
+    assert [line.partition(": ")[2].split()[:2] for line in said] == [["already", "here:"]] * 2
     assert assets.missing("sbert", nothing) is assets.missing("fluency", nothing) is None
     server.files.clear()
     assert fense.fluency_error(SENTENCES[:2]).shape == (2,)
@@ -345,7 +345,7 @@ def test_fense_is_fetched_and_serves_without_a_network(nothing, server, capfd, m
 def test_a_model_that_was_cut_off_is_not_taken_for_whole(nothing, server):
     server.gone = {path for path in server.files if path.startswith("/roberta-large/") and ".safetensors" in path}
     said = refused(lambda: assets.fetch(["bert_score"], nothing))
-    assert said.startswith(f"{server.url}/roberta-large: cannot be fetched: ")
+    assert said.startswith(f"{server.url}/roberta-large: cannot be downloaded: ")
     assert next((nothing.parent / "hub").rglob("config.json"))
     assert assets.missing("bert", nothing)
     server.gone = set()
@@ -363,9 +363,9 @@ def test_a_checker_that_is_not_the_published_one(nothing, server):
     assert f"sha256 must be {assets.FLUENCY_SHA256}, as published, found " in said
     assert not contents(path.parent) - {f".downloads/{path.name}.lock"}
     path.write_bytes(b"mine")
-    assert "move it away and give the same command again" in refused(lambda: assets.fetch(["fense"], nothing))
+    assert "move it away and run the same command again" in refused(lambda: assets.fetch(["fense"], nothing))
     assert path.read_bytes() == b"mine"
-    path.write_bytes(whole)  # put there by hand
+    path.write_bytes(whole)  # downloaded by other means
     server.asked.clear()
     assets.fetch(["fense"], nothing)
     assert f"/{path.name}" not in [asked for asked, _ in server.asked]

@@ -1,4 +1,4 @@
-"""Running a command: exit statuses, and readers that leave."""
+"""Running a command: exit statuses, and output streams that are closed early."""
 
 import argparse
 import errno
@@ -23,7 +23,7 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 @pytest.mark.parametrize(
     ("failure", "text"),
     [
-        (FULL, "No space left on device; free some space and give the same command again"),
+        (FULL, "No space left on device; free some space and run the same command again"),
         (
             PermissionError(errno.EACCES, "Permission denied", "a\n.csv"),
             r"a\n.csv: Permission denied; check permissions",
@@ -54,8 +54,8 @@ def parser(outcome: object) -> argparse.ArgumentParser:
         (1, 1, ""),
         (Faulty([Finding("b", 2, message="two"), Finding("a", message="one")]), 1, "a: error: one\nb:2: error: two\n"),
         (BadRequest("no\nsuch"), 2, "error: no\\nsuch\n"),
-        (FULL, 2, "error: No space left on device; free some space and give the same command again\n"),
-        (KeyboardInterrupt(), 130, "interrupted; give the same command again\n"),
+        (FULL, 2, "error: No space left on device; free some space and run the same command again\n"),
+        (KeyboardInterrupt(), 130, "interrupted; run the same command again\n"),
     ],
 )
 def test_command(capsys, outcome, status, err):
@@ -97,7 +97,7 @@ sys.exit(command(parser))
 
 @pytest.fixture
 def leaving(tmp_path):
-    """Run the command above with some shell redirection; return its status and what the others printed."""
+    """Run the command above with a shell redirection; return its exit status and the output of the shell line."""
     (tmp_path / "leaving.py").write_text(LEAVING)
 
     def run(outcome: str, redirection: str) -> tuple[int, str]:
@@ -142,4 +142,4 @@ def test_a_full_disk_is_told_of_once(leaving):
     status, printed = leaving("done", ">/dev/full 2>/dev/null")
     assert (status, printed) == (2, "")
     _, printed = leaving("done", "2>&1 >/dev/full | tail -1")
-    assert printed == "error: No space left on device; free some space and give the same command again\n"
+    assert printed == "error: No space left on device; free some space and run the same command again\n"

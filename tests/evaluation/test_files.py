@@ -15,7 +15,7 @@ def test_a_pipe_a_device_or_a_folder_is_not_replaced(tmp_path, make):
     make(target)
     kind = target.stat().st_mode
     with (
-        pytest.raises(BadRequest, match="must be a file or not there; it is something else"),
+        pytest.raises(BadRequest, match="must be a file or not exist; it is neither"),
         replacing(target) as part,
     ):
         part.write_text("x")

@@ -1,4 +1,4 @@
-"""Findings: their text and order, and how many of a kind are listed."""
+"""Findings: their text, their order, and the limit of findings of one kind."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""The command line: exit status, what goes where, and never a traceback."""
+"""The command line: exit statuses, standard output and standard error, and no traceback."""
 
 import functools
 import io
@@ -24,12 +24,12 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def run(capsys):
-    """Give a command line in this process; return exit status, standard output and standard error."""
+    """Run a command line in this process; return exit status, standard output and standard error."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         try:
             status = command(parser(), [str(argument) for argument in arguments])
-        except SystemExit as usage:  # argparse's own way to refuse
+        except SystemExit as usage:  # argparse refuses a command line this way
             status = usage.code
         return status, *capsys.readouterr()
 
@@ -63,7 +63,7 @@ def test_check_of_good_data(run, clotho_like):
         ["validation", "3", "15", "15", "3", "44100", "none"],
         ["evaluation", "3", "15", "15", "3", "44100", "none"],
     ]
-    assert verdict == f"{folder}: all is well"
+    assert verdict == f"{folder}: no errors"
 
 
 def test_check_of_bad_data_lists_every_finding_and_the_table(run, clotho_like):
@@ -76,7 +76,7 @@ def test_check_of_bad_data_lists_every_finding_and_the_table(run, clotho_like):
     assert err.splitlines() == [
         "captions_dev.csv: warning: is not read: unknown split 'dev'; did you mean 'development'? "
         "there are: development, validation, evaluation, test, analysis, retrieval",
-        "captions_validation.csv:4: file_name: error: no sound 'validation_2.wav' in validation/",
+        "captions_validation.csv:4: file_name: error: no audio file 'validation_2.wav' in validation/",
         "evaluation/evaluation_1.wav: error: does not decode (Format not recognised); replace the file",
     ]
     assert [line.split()[-2:] for line in out.splitlines()[2:5]] == [["44100", "none"], ["1", "error"], ["1", "error"]]
@@ -88,9 +88,9 @@ def test_a_warning_is_no_failure(run, clotho_like):
     (folder / "development" / "notes.txt").touch()
     status, out, err = run("data", "check", folder)
     assert status == 0
-    assert err == "development/notes.txt: warning: is not a sound file (.wav, .flac, .ogg, .mp3); ignored\n"
+    assert err == "development/notes.txt: warning: is not an audio file (.wav, .flac, .ogg, .mp3); ignored\n"
     assert out.splitlines()[2].endswith("1 warning")
-    assert out.endswith(": all is well\n")
+    assert out.endswith(": no errors\n")
 
 
 def test_check_as_a_process(clotho_like):
@@ -129,7 +129,7 @@ def test_a_reader_that_leaves(clotho_like):
 
 
 def test_files_are_written_before_anything_is_printed(scored):
-    """Also where nothing can be printed, as on a full disk."""
+    """They are written even if printing fails, as on a full disk."""
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full")
     one, other, both = (scored / name for name in ("one.json", "other.json", "both.json"))
@@ -150,13 +150,13 @@ def test_files_are_written_before_anything_is_printed(scored):
     ("arguments", "message"),
     [
         (["data", "check", "nowhere"], "error: nowhere: no such folder; give a folder in Clotho's layout"),
-        (["data", "make", "there"], "error: there exists and is not an empty folder"),
-        (["data", "make", "new", "--seed", "-1"], "error: the seed must be 0 or more, but -1 was given"),
+        (["data", "make", "there"], "error: there: must not exist or must be an empty folder"),
+        (["data", "make", "new", "--seed", "-1"], "error: the seed must be 0 or more; found -1"),
         (["data", "make", "new", "--seed", "x"], "argument --seed: invalid int value: 'x'"),
         (["data", "download", "clotoh", "new"], "invalid choice: 'clotoh'"),
         (["data", "chek", "new"], "invalid choice: 'chek'"),
         (["data"], "the following arguments are required: VERB"),
-        ([], "the following arguments are required: WHAT"),
+        ([], "the following arguments are required: COMMAND"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -179,7 +179,7 @@ def test_make(run, tmp_path, monkeypatch):
     assert (status, err) == (0, "")
     title, header, _, *rows = out.splitlines()
     queries = len(read_dataset(tmp_path / "new")["evaluation"].queries)
-    assert title == f"{tmp_path / 'new'}: 20 evaluation clips, {queries} queries; what can be reached:"
+    assert title == f"{tmp_path / 'new'}: 20 evaluation clips, {queries} queries; reference scores:"
     assert header.split() == ["mAP@10", "R@1", "R@5", "R@10"]
     chance, kinds, scene = (np.array(row.split()[-4:], float) for row in rows)
     assert chance[1:].tolist() == [1 / 20, 5 / 20, 10 / 20]
@@ -238,7 +238,7 @@ def test_score_against_another_truth(run, scored):
     status, out, err = score(run, scored, "--relevance", scored / "relevance.csv", "--metrics", "mAP@16", "R@2")
     assert status == 0
     assert err.count("\n") == 1
-    assert "note" in err  # four queries are beyond that truth
+    assert "note" in err  # four queries are not in that truth
     # b.wav is second and c.wav third: (1/2 + 2/3) / 2, and one of the two in the first two.
     assert [line.split()[:2] for line in out.splitlines()[2:4]] == [["mAP@16", "0.583"], ["R@2", "0.500"]]
     assert "|truth:relevance#" in out
@@ -249,7 +249,7 @@ def test_score_with_a_set_of_metrics_and_another_interval(run, scored):
     assert (status, err) == (0, "")
     rows = [line.split()[:2] for line in out.splitlines()[2:-1]]
     assert [name for name, _ in rows] == ["mAP@16", "mAP@10", "R@1", "R@5", "R@10", "MRR", "medR"]
-    # First ranks 1, 2, 3, 4 and, of the query that all four answer, 1.
+    # First ranks: 1, 2, 3, 4, and 1 for the query for which all four clips are relevant.
     assert [value for _, value in rows[-2:]] == [f"{(1 + 1 / 2 + 1 / 3 + 1 / 4 + 1) / 5:.3f}", "2.000"]
     assert "|interval:jackknife-t-95|" in out
 
@@ -290,12 +290,12 @@ def test_the_folders_relevance_is_the_default_truth(run, scored):
             "error: {0}/run: is a folder; give {0}/run/predictions/evaluation.npz or {0}/",
         ),
         (["--prediction", "{0}/notes.txt"], 2, "error: {0}/notes.txt: must be .npz"),
-        (["--prediction", "{0}/broken.npz"], 1, "{0}/broken.npz: error: must hold queries, file_names and scores"),
-        (["--prediction", "{0}/huge.npz"], 1, "{0}/huge.npz: error: scores must be of 5 queries and 4 clips, and not"),
-        (["--relevance", "{0}/no.csv"], 2, "error: {0}/no.csv: no such file; give a relevance file, or `captions`"),
+        (["--prediction", "{0}/broken.npz"], 1, "{0}/broken.npz: error: must have queries, file_names and scores"),
+        (["--prediction", "{0}/huge.npz"], 1, "{0}/huge.npz: error: scores must be for 5 queries and 4 clips and not"),
+        (["--relevance", "{0}/no.csv"], 2, "error: {0}/no.csv: no such file; give a relevance file or `captions`"),
         (["--relevance", "{0}/notes.txt"], 1, "{0}/notes.txt:1: error: the header must be query,audio_filenames; "),
         (["--json", "{0}/notes.txt/x.json"], 2, "error: {0}/notes.txt: File exists"),
-        (["--json", "{0}"], 2, "error: {0}: must be a file or not there; it is something else: give another name"),
+        (["--json", "{0}"], 2, "error: {0}: must be a file or not exist; it is neither: give another name"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -303,7 +303,7 @@ def test_a_wrong_score(run, scored, more, status, message):
     (scored / "notes.txt").write_text("notes\n")
     (scored / "broken.npz").write_bytes(b"PK\x03\x04 broken")
     huge = np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), (20_000, 20_000), (0, 0))
-    header = io.BytesIO()  # of 1.6 GB of scores, which are not there
+    header = io.BytesIO()  # a header of 1.6 GB of scores, without the scores
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(huge))
     with zipfile.ZipFile(scored / "huge.npz", "w") as file:
         for name in ("queries", "file_names", "scores"):

@@ -1,4 +1,4 @@
-"""Explanations of names that are not the data's."""
+"""Explanations of names that differ from those of the data."""
 
 import unicodedata
 
@@ -84,8 +84,7 @@ def test_one_explanation_for_all_names(expected, change, rules, difference):
     assert found.pairs == dict(zip(given, expected, strict=True))
     assert list(found.pairs) == given
     assert found.message(len(given), "names", "captions_test.csv") == (
-        f"all {len(given)} names differ from the data's only in {difference}; write the names as captions_test.csv has "
-        "them"
+        f"all {len(given)} names differ from the data's only in {difference}; write the names as in captions_test.csv"
     )
 
 

@@ -1,4 +1,4 @@
-"""Arrays of NPZ files: their headers, whatever numpy wrote them, and the arrays themselves."""
+"""Arrays of NPZ files: headers of all versions of numpy's format, and the arrays themselves."""
 
 import io
 import zipfile
@@ -15,7 +15,7 @@ ARRAYS = [
     np.float64(3),
     np.array(["a", "bc"]),
     np.zeros((0, 7)),
-    np.zeros(2, [("a", "i4"), ("b" * 70_000, "f8")]),  # whose header is of version 2, and too long
+    np.zeros(2, [("a", "i4"), ("b" * 70_000, "f8")]),  # its header has version 2, and is too long
 ]
 
 

@@ -1,4 +1,4 @@
-"""Names with numbers, in the order that people expect."""
+"""Natural order of names with numbers."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -68,7 +68,7 @@ def test_names_and_captions_are_verbatim(tmp_path):
     assert prediction.captions == ("two\nlines", " blank ", 'a "b"', "🐕,")
 
 
-SEMICOLONS = "it.csv:1: error: columns must be separated by commas or tabs; found semicolons: save it so"
+SEMICOLONS = "it.csv:1: error: columns must be separated by commas or tabs; found semicolons: save the file with commas"
 
 
 def test_what_cannot_be_read_says_nothing_of_its_header(tmp_path):
@@ -100,8 +100,8 @@ def test_what_cannot_be_read_says_nothing_of_its_header(tmp_path):
         (
             "file_name,caption_predicted\na.wav,A dog, barking.\nb.wav\n",
             [
-                ":2: error: must have 2 cells as the header has, found 3; quote a cell with a comma",
-                ":3: error: must have 2 cells as the header has, found 1; quote a cell with a comma",
+                ":2: error: must have 2 cells, as the header; found 3: quote a cell that contains a comma",
+                ":3: error: must have 2 cells, as the header; found 1: quote a cell that contains a comma",
             ],
         ),
         ('file_name,caption_predicted\na.wav,"A dog\n', ["is not valid CSV"]),
@@ -127,12 +127,14 @@ def test_no_such_file(tmp_path):
 
 def test_a_retriever_s_prediction(tmp_path):
     (tmp_path / "it.npz").write_bytes(b"PK\x03\x04\xff")
-    with pytest.raises(BadRequest, match=r"it.npz: is a similarity matrix of a retriever; score it with `evaluation"):
+    with pytest.raises(
+        BadRequest, match=r"it.npz: is the similarity matrix of a retrieval system; score it with `evaluation"
+    ):
         read_captions(tmp_path / "it.npz")
 
 
 def test_infinite_log_probabilities_are_not_written(tmp_path):
-    with pytest.raises(BadRequest, match=r"found NaN or infinity for 1 clips, first 'b\.wav'\. Nothing is written"):
+    with pytest.raises(BadRequest, match=r"found NaN or infinity for 1 clip, for example 'b\.wav'; no file is written"):
         write_captions(tmp_path / "x.csv", ["a.wav", "b.wav"], ["a dog", "a cat"], [-1.0, math.nan])
     assert not list(tmp_path.iterdir())
 
@@ -142,19 +144,19 @@ def test_scores_that_are_not_finite_are_never_written(value, tmp_path):
     scores = np.array([[1, 2], [3, value], [value, value]], dtype=np.float32)
     with pytest.raises(BadRequest) as refusal:
         Similarity(("q", "r", "s"), ("a.wav", "b.wav"), scores).save(tmp_path / "x.npz")
-    message = "scores must be finite; found NaN or infinity for 2 of 3 queries, first 'r'. Nothing is written"
+    message = "scores must be finite; found NaN or infinity for 2 of 3 queries, for example 'r'; no file is written"
     assert message in str(refusal.value)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("shape", [(4, 19), (3, 20), (20, 4), (80,), (4, 20, 1), ()])
 def test_scores_of_another_shape_than_their_names(shape):
-    with pytest.raises(ValueError, match=r"scores must be \(queries, clips\), here \(4, 20\), but have the shape"):
+    with pytest.raises(ValueError, match=r"scores must have the shape \(queries, clips\), here \(4, 20\); found \("):
         Similarity(tuple("qrst"), tuple("abcdefghijklmnopqrst"), np.zeros(shape))
 
 
 def test_a_ranking_without_a_list_for_each_query():
-    with pytest.raises(ValueError, match="a list of clips for each of the 4 queries, but 3 were given"):
+    with pytest.raises(ValueError, match="a list of clips for each of the 4 queries; found 3 lists"):
         Ranking(tuple("qrst"), (("a.wav",),) * 3)
 
 
@@ -195,7 +197,7 @@ def npy(array) -> bytes:
     return file.getvalue()
 
 
-WRITES = "must hold queries, file_names and scores as `systems predict` writes them"
+WRITES = "must have queries, file_names and scores as `systems predict` writes them"
 FLOATS = "scores must be 1 x 2 floats, queries by clips; found"
 
 
@@ -237,7 +239,7 @@ def test_npz_that_does_not_hold(content, message, tmp_path, recwarn):
 
 
 def packed(method: int = zipfile.ZIP_DEFLATED, **arrays) -> bytes:
-    """A compressed npz of headers alone, or of headers and zeros as far as 100 MB."""
+    """A compressed npz of headers, with up to 100 MB of zeros."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", method) as archive:
         for name, array in ({"queries": texts("q"), "file_names": texts("a", "b")} | arrays).items():
@@ -265,33 +267,33 @@ MOST = 10 * 8 * 5 * 7 + 2**23
 HUGE = {
     "many scores": (
         packed(scores=(20_000, 20_000)),
-        f"scores must be of 5 queries and 7 clips, and not take more than {MOST} bytes; found 20000 x 20000 float32, "
+        f"scores must be for 5 queries and 7 clips and not take more than {MOST} bytes; found 20000 x 20000 float32, "
         "1600000000 bytes: is this the prediction of this split?",
     ),
     "more than any memory": (
         packed(scores=(2**40, 2**40)),
-        f"scores must be of 5 queries and 7 clips, and not take more than {MOST} bytes; found {2**40} x {2**40} "
+        f"scores must be for 5 queries and 7 clips and not take more than {MOST} bytes; found {2**40} x {2**40} "
         f"float32, {2**82} bytes: is this the prediction of this split?",
     ),
     "many dimensions": (
         packed(scores=(2**20,) * 4),
-        f"scores must be of 5 queries and 7 clips, and not take more than {MOST} bytes; found",
+        f"scores must be for 5 queries and 7 clips and not take more than {MOST} bytes; found",
     ),
     "many queries and no clip": (packed(scores=(2**40, 0)), f"{FLOATS} {2**40} x 0 float32"),
     "long texts": (
         packed(queries=np.zeros(10**7, np.uint8), scores=(1, 2)),
-        "queries must not take more than 8192 bytes; found 10000000: give the texts themselves",
+        "queries must not take more than 8192 bytes; found 10000000: give a list of texts",
     ),
     "texts of any shape": (
         packed(file_names=(10**6, 10**6), scores=(1, 2)),
-        "file_names must not take more than 12288 bytes; found 4000000000000: give the texts themselves",
+        "file_names must not take more than 12288 bytes; found 4000000000000: give a list of texts",
     ),
     "LZMA": (
         packed(zipfile.ZIP_LZMA, scores=np.zeros((1, 2), "f4")),
-        f"{WRITES} (queries is packed by method 14; write it with np.savez)",
+        f"{WRITES} (queries is compressed with zip method 14; write it with np.savez)",
     ),
     "a header without end": (long_header(), f"{WRITES} (queries has a header of version (2, 0) and 4294967295 bytes)"),
-    "a shape below zero": (packed(scores=(-1, 2)), f"{WRITES} (scores has a shape below zero)"),
+    "a shape below zero": (packed(scores=(-1, 2)), f"{WRITES} (scores has a negative length in its shape)"),
 }
 
 
@@ -314,7 +316,7 @@ def test_npz_that_would_take_all_memory_is_refused_unread(content, message, tmp_
 
 
 def test_npz_may_hold_more_than_is_asked(tmp_path):
-    """Queries beyond the truth's are left out, and clips of no split count as wrong; neither is too much."""
+    """Unknown queries are ignored and unknown clips count as wrong; they do not make a file too large."""
     more = Similarity(tuple(map(str, range(50))), tuple(map(str, range(70))), np.zeros((50, 70)))
     more.save(tmp_path / "it.npz")
     assert read_retrieval(tmp_path / "it.npz", ASKED).scores.shape == (50, 70)
@@ -337,7 +339,7 @@ def test_npz_damaged_anywhere_is_refused_or_read(tmp_path):
     assert refused > len(damaged) / 2
 
 
-SEMICOLONS = ":1: error: columns must be separated by commas or tabs; found semicolons: save it so"
+SEMICOLONS = ":1: error: columns must be separated by commas or tabs; found semicolons: save the file with commas"
 RANKED_ROWS = [
     ["caption", "file_name_1", "file_name_2"],
     ["It rains, a lot.", " rain.wav", "a, b.wav"],
@@ -423,7 +425,9 @@ def test_semicolons_that_part_no_columns(text, tmp_path):
 def test_a_captioner_s_prediction(tmp_path):
     path = tmp_path / "it.csv"
     path.write_text("log_probability,file_name,caption_predicted\n-1,a.wav,A dog, barking.\n\n")
-    with pytest.raises(BadRequest, match=r"it.csv: holds the captions of a captioner; score it with `evaluation score"):
+    with pytest.raises(
+        BadRequest, match=r"it.csv: has the captions of a captioning system; score it with `evaluation score"
+    ):
         read_retrieval(path)
 
 
@@ -467,7 +471,7 @@ LIMITS = [np.finfo(kind) for kind in (np.float32, np.float64)]
     ids=str,
 )
 def test_a_matrix(kind, dialect, tmp_path):
-    """Every number that was written, bit for bit; however it is laid out."""
+    """Every number is read bit for bit, in every CSV dialect."""
     scores = np.random.default_rng(0).normal(size=(7, 4)).astype(kind)
     limits = np.finfo(kind)
     scores[0], scores[1] = (limits.max, limits.min, limits.smallest_subnormal, -0.0), scores[1, 0]
@@ -481,7 +485,7 @@ def test_a_matrix(kind, dialect, tmp_path):
 
 
 def test_a_matrix_of_short_numbers_ranks_alike(tmp_path):
-    """Of a float32 numpy writes as few digits as will do: as float64 another number, in the same order, tied alike."""
+    """A float32 is written with few digits, which are another number in float64, but order and ties stay the same."""
     scores = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32).round(1)
     (tmp_path / "it.csv").write_text(matrix_csv(scores, texts=lambda x: str(np.float32(x))))
     again = read_retrieval(tmp_path / "it.csv")
@@ -495,11 +499,11 @@ def test_a_matrix_of_short_numbers_ranks_alike(tmp_path):
     [
         (
             ("2.5,", ""),
-            [":3: error: must have 4 cells as the header has, the query and a score for each clip; found 3"],
+            [":3: error: must have 4 cells, as the header: the query and a score for each clip; found 3"],
         ),
         (
             ("2.5", "2.5,7"),
-            [":3: error: must have 4 cells as the header has, the query and a score for each clip; found 5"],
+            [":3: error: must have 4 cells, as the header: the query and a score for each clip; found 5"],
         ),
         (("2.5", "much"), [":3: b.wav: error: must be a finite number; found 'much'"]),
         (("2.5", ""), [":3: b.wav: error: must be a finite number; found ''"]),
@@ -511,11 +515,11 @@ def test_a_matrix_of_short_numbers_ranks_alike(tmp_path):
         (
             ("2.5,3.5", "x"),
             [
-                ":3: error: must have 4 cells as the header has, the query and a score for each clip; found 3",
+                ":3: error: must have 4 cells, as the header: the query and a score for each clip; found 3",
                 ":3: b.wav: error: must be a finite number; found 'x'",
             ],
         ),
-        ((",c.wav", ""), [f":{line}: error: must have 3 cells as the header has, the query and a score for each clip; "
+        ((",c.wav", ""), [f":{line}: error: must have 3 cells, as the header: the query and a score for each clip; "
                           "found 4" for line in (2, 3, 4)]),
         (("q2", '"q2'), [":4: error: is not valid CSV (unexpected end of data); quote a cell that holds a comma or a "
                          "quote, and double its quotes"]),
@@ -559,7 +563,7 @@ ROWS = st.lists(st.tuples(NAME, st.lists(CELL, min_size=0, max_size=3)), min_siz
 @settings(max_examples=400, deadline=None, database=None)
 @given(ROWS, st.sampled_from(["\n", "\r\n", "\r"]), st.booleans())
 def test_the_fast_way_reads_as_the_slow_one(tmp_path_factory, rows, end, last):
-    """Whatever a file holds, what is read or refused does not depend on whether it could be read fast."""
+    """The fast and the slow reader return or refuse the same, for any file."""
     path = tmp_path_factory.getbasetemp() / "fast.csv"
     lines = [",".join([name, *cells]) for name, cells in [("index", ["a.wav", '"b, c.wav"']), *rows]]
     path.write_bytes((end.join(lines) + end * last).encode())
@@ -580,7 +584,7 @@ def test_the_fast_way_reads_as_the_slow_one(tmp_path_factory, rows, end, last):
 
 
 def test_a_matrix_reads_fast(tmp_path):
-    """A million scores, beside Python's own reading of them: no more than half again what csv and float take."""
+    """Reading many scores takes at most 1.5 times as long as Python's `csv` and `float` alone."""
     scores = np.random.default_rng(0).normal(size=(600, 600))
     path = tmp_path / "it.csv"
     path.write_text(matrix_csv(scores, names=[f"{n}.wav" for n in range(600)]), encoding="utf-8")

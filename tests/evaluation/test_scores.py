@@ -1,4 +1,4 @@
-"""Scores: measured as their parts say, printed, and kept so that what is read is what was written."""
+"""Scores: measuring, printing, writing and reading."""
 
 import dataclasses
 import json
@@ -25,10 +25,10 @@ def ratio(sums):
 
 
 def same(one: Score, other: Score) -> bool:
-    """Whether two scores are equal in every digit, NaN equal to NaN, and findings, which are not kept, aside."""
+    """Return True if two scores are equal in every digit, except for findings, which are not saved. NaN equals NaN."""
 
     def plain(score):
-        # `repr` writes floats at full precision, and leaves the values out.
+        # `repr` shows floats at full precision, but not the values of the items.
         values = [measured.values is None or measured.values.tolist() for measured in score.metrics.values()]
         return repr((dict(score.metrics), score.items, score.signature, dict(score.unavailable))), values
 
@@ -76,7 +76,7 @@ def test_a_corpus_metric(method):
     assert measured.values.tolist() == values.tolist()
     assert (measured.estimate.n, measured.by_clip.n) == (3, 2)
     if method.startswith("jackknife"):
-        # Really without each clip: 1/1 and 3/7 are left.
+        # The metric without each clip in turn: 1/1 and 3/7.
         by_hand = math.sqrt(1 / 2 * 2 * ((1 - 3 / 7) / 2) ** 2)
         assert measured.by_clip.std_error == pytest.approx(by_hand, rel=1e-12)
     else:
@@ -180,7 +180,7 @@ def test_what_is_read_is_what_was_saved(tmp_path):
     assert (tmp_path / "b.json").read_bytes() == (tmp_path / "new" / "a.json").read_bytes()
     other = full()
     other.metrics["mAP@10"].values[1] = np.nextafter(0.7, 1)
-    assert not same(scores.read(tmp_path / "b.json"), other)  # every digit is kept, and looked at
+    assert not same(scores.read(tmp_path / "b.json"), other)  # `same` compares every digit
 
 
 def test_the_file_is_what_the_module_says(tmp_path):
@@ -197,7 +197,7 @@ def test_the_file_is_what_the_module_says(tmp_path):
         "mAP@10": VALUES.tolist(),
         "BLEU": full().metrics["BLEU"].values.tolist(),
     }
-    # Thousands of items are one line, and letters are letters.
+    # Thousands of items are on one line, and letters are not escaped.
     lines = (tmp_path / "a.json").read_text(encoding="utf-8").splitlines()
     assert (lines[-2].startswith('  "items": {"kind": "queries", '), lines[-1]) == (True, "}")
     assert "Übung" in lines[1]
@@ -258,7 +258,7 @@ def test_hostile_names(tmp_path):
     assert same(scores.read(tmp_path / "a.json"), score)
 
 
-# Half pairs in the wrong places make a whole one, in JSON as in UTF-16.
+# Two adjacent halves of surrogate pairs become one character, in JSON as in UTF-16.
 TEXTS = st.text(st.characters(exclude_categories=()), max_size=8).filter(
     lambda text: text == text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 )
@@ -294,11 +294,14 @@ def test_no_file(tmp_path):
     for path in (tmp_path / "no.json", tmp_path):
         with pytest.raises(BadRequest) as refusal:
             scores.read(path)
-        assert str(refusal.value) == f"{path}: no such file; give what `evaluation score … --json FILE` wrote"
+        assert (
+            str(refusal.value)
+            == f"{path}: no such file; give a score file, written by `evaluation score … --json FILE`"
+        )
 
 
 def content() -> dict:
-    """A small score, as it stands in a file."""
+    """The content of a small score file."""
     figures = {"value": 0.5, "std_error": 0.1, "low": 0.3, "high": 0.7, "n": 2, "interval": "jackknife-95"}
     by_clip = {key: figures[key] for key in figures if key != "value"}
     return {
@@ -319,7 +322,7 @@ def refusals_of(path, raw: bytes) -> list[str]:
     return [line.removeprefix(f"{path}: ").removesuffix("; score the prediction again") for line in lines]
 
 
-NOT_JSON = "error: must be what `evaluation score … --json FILE` writes (it is no JSON)"
+NOT_JSON = "error: must be a score file, as `evaluation score … --json FILE` writes it (it is not JSON)"
 
 
 @pytest.mark.parametrize(
@@ -346,7 +349,7 @@ def test_endless_nesting(tmp_path):
 
 def test_endless_number(tmp_path):
     (reason,) = refusals_of(tmp_path / "a.json", b"9" * 5000)
-    assert "must be what `evaluation score … --json FILE` writes (Exceeds the limit" in reason
+    assert "must be a score file, as `evaluation score … --json FILE` writes it (Exceeds the limit" in reason
 
 
 def test_all_faults_are_listed(tmp_path):
@@ -366,21 +369,22 @@ def test_all_faults_are_listed(tmp_path):
 
 
 MISSING = object()
+NAMES_AND_GROUPS = "items: error: must have one or more names and as many groups"
 HUGE = "1" + "0" * 59
 
 
 @pytest.mark.parametrize(
     ("place", "value", "reason"),
     [
-        # A score of version 0.1, which held no items.
+        # A score of version 0.1, which had no items.
         (["items"], MISSING, "items: error: is missing"),
         (["items"], [], "items: error: must be an object; found []"),
         (["items", "kind"], 3, "items.kind: error: must be a text; found 3"),
         (["items", "names"], MISSING, "items.names: error: is missing"),
         (["items", "names"], "xy", "items.names: error: must be a list; found 'xy'"),
         (["items", "names"], ["x", 2], "items.names.1: error: must be a text; found 2"),
-        (["items", "names"], [], "items: error: names and groups must be one or more and as many; found 0 and 2"),
-        (["items", "groups"], [0], "items: error: names and groups must be one or more and as many; found 2 and 1"),
+        (["items", "names"], [], f"{NAMES_AND_GROUPS}; found 0 names and 2 groups"),
+        (["items", "groups"], [0], f"{NAMES_AND_GROUPS}; found 2 names and 1 group"),
         (["items", "groups"], [0, 1.5], "items.groups.1: error: must be a whole number; found 1.5"),
         (["items", "groups"], [0, True], "items.groups.1: error: must be a whole number; found True"),
         (["items", "groups"], {}, "items.groups: error: must be a list; found {}"),
@@ -429,7 +433,7 @@ def test_invalid_values(tmp_path, place, value, reason):
 
 
 def test_small_score_is_valid(tmp_path):
-    """The files of the refusals above have no other fault."""
+    """The score file that the tests above damage is valid itself."""
     (tmp_path / "a.json").write_text(json.dumps(content()))
     assert scores.read(tmp_path / "a.json").metrics["R@1"].estimate == Estimate(0.5, 0.1, 0.3, 0.7, 2, "jackknife-95")
 
@@ -438,7 +442,7 @@ def test_small_score_is_valid(tmp_path):
 
 
 def corpus_score(n: int, method: str = "jackknife") -> Score:
-    """A score of a metric that is no mean, as BLEU is none."""
+    """A score of a metric that is not a mean, like BLEU."""
     rng = np.random.default_rng(0)
     statistics = np.stack([rng.integers(0, 5, n), rng.integers(5, 15, n)], axis=1).astype(float)
     items = Items("clips", tuple(map(str, range(n))), tuple(range(n)))
@@ -446,7 +450,7 @@ def corpus_score(n: int, method: str = "jackknife") -> Score:
 
 
 def with_value(score: Score, **figures: float) -> Score:
-    """A score whose figures were changed."""
+    """Return a score with changed numbers."""
     metrics = {
         name: dataclasses.replace(each, estimate=dataclasses.replace(each.estimate, **figures))
         for name, each in score.metrics.items()

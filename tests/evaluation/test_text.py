@@ -1,4 +1,4 @@
-"""Text that people read: printable, short, with suggestions."""
+"""Text for people: printable, short, with suggestions for misspelt names."""
 
 import pytest
 

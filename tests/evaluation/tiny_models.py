@@ -1,4 +1,4 @@
-"""Models of a few weights in the places of the published ones, and helpers of the tests that load them."""
+"""Models with a few weights in place of the published ones, and helpers of the tests that load them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +37,7 @@ NETWORK |= {"intermediate_size": 32, "initializer_range": 1.0}
 
 
 def snapshot(hub: Path, name: str) -> Path:
-    """An empty model folder as the hub's cache has it."""
+    """Make an empty model folder with the layout of the hub's cache."""
     place = hub / f"models--{name.replace('/', '--')}"
     (place / "refs").mkdir(parents=True)
     (place / "refs" / "main").write_text("0123abcd")

@@ -300,19 +300,19 @@ MUTATIONS = {
     "special token in a caption": (
         "captions",
         cell("captions", 3, 1, "a dog <eos>"),
-        ":3: caption_predicted: warning: should be plain words; found the special token '<eos>': leave such tokens out "
+        ":3: caption_predicted: warning: should be plain words; found the special token '<eos>': remove such tokens "
         "when decoding",
     ),
     "markup in a caption": (
         "captions",
         cell("captions", 3, 1, "<a href='x'>dog</a>"),
-        ":3: caption_predicted: warning: should be plain words; found the markup \"<a href='x'>\": take it out",
+        ":3: caption_predicted: warning: should be plain words; found the markup \"<a href='x'>\": remove it",
     ),
     "caption too long": (
         "captions",
         cell("captions", 3, 1, "dog " * 501 + "bark"),
         ":3: caption_predicted: warning: should have at most 500 words and 3000 characters; found 502 words and 2008 "
-        "characters: what is beyond is not read",
+        "characters: the rest is not read",
     ),
     "line feed in a caption": (
         "captions",
@@ -615,7 +615,7 @@ def test_clips_that_all_differ_alike_are_one_finding(form, tmp_path):
     place = "2: file_name" if form == "captions" else "1: column 2"
     assert finding == (
         f"out.csv:{place}: error: all 12 names differ from the data's only in their extension: .mp3 where the data "
-        "have .wav; write the names so"
+        "have .wav; write the names as in the data"
     )
 
 

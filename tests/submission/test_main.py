@@ -133,7 +133,7 @@ DOES_NOT_HOLD = [
     (
         ["package", "broken", *REHEARSAL],
         "",
-        "broken/predictions/evaluation.npz: error: must hold queries, file_names and scores as `systems predict` "
+        "broken/predictions/evaluation.npz: error: must have queries, file_names and scores as `systems predict` "
         "writes them (File is not a zip file)\n",
     ),
     (

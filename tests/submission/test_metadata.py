@@ -444,8 +444,8 @@ MUTATIONS = {
     "tabs": (
         A,
         ("    cider:\n    spice:", "\tcider:\n\tspice:"),
-        "m.yaml:66: error: is indented by a tab (and so is a line below); YAML wants spaces: replace each tab by "
-        "spaces, as many as the level",
+        "m.yaml:66: error: is indented by a tab (and so is a line below); YAML requires spaces: replace each tab by "
+        "spaces",
     ),
     "tab after the colon": (
         A,
@@ -455,44 +455,46 @@ MUTATIONS = {
     "colon in a value": (
         A,
         ("name: DCASE baseline", "name: DCASE: baseline"),
-        "m.yaml:7: error: the value holds ': '; put it in quotes",
+        "m.yaml:7: error: the value contains ': '; put it in quotes",
     ),
     "no colon": (
         A,
         ("word_embeddings: BART", "word_embeddings BART"),
-        "m.yaml:36: error: must be a key, a colon, a blank and a value, such as 'name: My system'",
+        "m.yaml:36: error: must be a key, a colon, a space and a value, such as 'name: My system'",
     ),
     "an open quote": (
         A,
         ("Nancy, France\n    - ", "'Nancy, France\n    - "),
-        "m.yaml:23: error: a quote is opened here and never closed; close it, or double a quote that is meant",
+        "m.yaml:23: error: a quotation mark is opened here and never closed; close it, or double it if it is "
+        "part of the text",
     ),
     "a quote within quotes": (
         A,
         ("DCASE baseline system", "'Felix's system'"),
-        "m.yaml:7: error: text goes on after the closing quote; put the whole in quotes, and double a quote in it",
+        "m.yaml:7: error: there is text after the closing quotation mark; put all of it in quotes, and double a mark "
+        "inside it",
     ),
     "an @": (A, ("name: DCASE", "name: @DCASE"), "m.yaml:7: error: a value must not start with '@'; put it in quotes"),
     "a star": (
         A,
         ("name: DCASE", "name: *DCASE"),
-        "m.yaml:7: error: a value that starts with '*' is an alias, and there is no such anchor; put it in quotes",
+        "m.yaml:7: error: a value that starts with '*' is an alias, but its anchor does not exist; put it in quotes",
     ),
     "deeper": (
         A,
         ("    optimizer", "     optimizer"),
-        "m.yaml:44: error: is indented deeper than line 43, which has its value already; indent both alike",
+        "m.yaml:44: error: is indented deeper than line 43, which already has a value; indent both lines equally",
     ),
     "less deep": (
         A,
         ("    optimizer", "   optimizer"),
-        "m.yaml:44: error: is indented by 3 blanks, unlike every line above; indent it by 0 or 2 or 4",
+        "m.yaml:44: error: is indented by 3 spaces, unlike every line above; indent it by 0 or 2 or 4",
     ),
     "an open bracket": (
         A,
         ("acoustic_features: VGGish", "acoustic_features: [VGGish"),
-        "m.yaml:35: error: what '[' opens here is not closed; close it by ], and put commas between its entries, or "
-        "put a text in quotes",
+        "m.yaml:35: error: the '[' here is never closed; add ']' and put commas between the entries, or put the text "
+        "in quotes",
     ),
     "two documents": (
         A,
@@ -515,7 +517,7 @@ MUTATIONS = {
     "NUL": (
         A,
         ("BART", "BA\0RT"),
-        "m.yaml:36: error: must be text; found a NUL byte: write the file anew, as UTF-8",
+        "m.yaml:36: error: must be text; found a NUL byte: save the file as UTF-8 text",
     ),
     "a control character": (
         A,
@@ -525,12 +527,12 @@ MUTATIONS = {
     "no character": (
         A,
         ("BART", r'"\UFFFFFFFF"'),
-        "m.yaml:36: error: holds an escape or a number that there is not; mend it",
+        "m.yaml:36: error: has an escape sequence or number that does not exist; correct it",
     ),
     "a line too many in a text": (
         A,
         ("name: DCASE baseline system", "name: DCASE\n     baseline\n   system: x"),
-        "m.yaml:9: error: is indented by 3 blanks, unlike every line above; indent it by 0 or 2 or 5",
+        "m.yaml:9: error: is indented by 3 spaces, unlike every line above; indent it by 0 or 2 or 5",
     ),
     "label with a control character": (
         A,
@@ -586,8 +588,8 @@ def test_the_template_as_published(name, comment, tmp_path):
     line = published.splitlines().index(next(row for row in published.splitlines() if row.startswith("abbreviation")))
     (found,) = said(name, published, tmp_path)
     assert found == (
-        f"m.yaml:{line + 1}: error: 'abbreviation' must be indented like the keys around it: put 2 blanks before it, "
-        f"as 'name' in line {7 if comment else 3} has; the official template indents it wrongly"
+        f"m.yaml:{line + 1}: error: 'abbreviation' must be indented like the keys around it: put 2 spaces before it, "
+        f"as before 'name' in line {7 if comment else 3}; the official template indents it wrongly"
     )
     (found,) = said(name, published.replace("\nabbreviation", "\n  abbreviation"), tmp_path)
     assert found.endswith("learning_rate: error: must be a number; found 1e-5, which YAML reads as text: write 1.0e-5")
@@ -682,8 +684,8 @@ HOSTILE = {
     "10 GB": (None, "must not be larger than 262144 bytes"),
     "laughs": (LAUGHS, "must not hold more than 10000 values"),
     "merges": (MERGES, "must not hold more than 10000 values"),
-    "alias of itself": ("a: &a\n  b: *a\n", "which has no end"),
-    "merge of itself": ("a: &a\n  <<: *a\n", "which has no end"),
+    "alias of itself": ("a: &a\n  b: *a\n", "of a value that contains it"),
+    "merge of itself": ("a: &a\n  <<: *a\n", "of a value that contains it"),
     "chain of aliases": (CHAIN, "must not be nested more than 50 levels"),
     "deep lists": ("[" * 100_000, "must not be nested more than 50 levels"),
     "deep keys": ("{a: " * 50_000, "must not be nested more than 50 levels"),
@@ -701,7 +703,7 @@ HOSTILE = {
     "hexadecimal": ("a: 0x" + "f" * 250_000, "must be a number, because YAML reads it as one"),
     "tabs": ("a:\n" + "\tb: 1\n" * 40_000, "is indented by a tab"),
     "odd indentation": ("".join(" " * (n % 40) + "a: b\n" for n in range(8_000)), "must be indented|is indented"),
-    "odd steps": ("a:\n" + "  b: 1\n" * 4000 + " c: 1\n", "is indented by 1 blank,"),
+    "odd steps": ("a:\n" + "  b: 1\n" * 4000 + " c: 1\n", "is indented by 1 space,"),
     "dashes in a text": ("a: |\n  " + "- " * 120_000 + "\n b: 1\n", "must be|is in|is no"),
     "tags": ("a: !!python/object/apply:os.system [touch hacked]\n", "must not have the tag"),
     "directive": ("%TAG ! tag:x,2000:\n---\na: !b c\n", "must not have the tag"),

@@ -278,22 +278,23 @@ CHANGED = {
     "queries in lower case without punctuation": (
         {"query": lambda text: text.lower().replace(",", "").rstrip(".")},
         ":2: caption: error: all 30 queries differ from the data's only in upper and lower case and punctuation: 'a "
-        "dog barks and 0 cats purr' where the data have 'A dog barks, and 0 cats purr.'; write the queries so",
+        "dog barks and 0 cats purr' where the data have 'A dog barks, and 0 cats purr.'; write the queries as "
+        "in the data",
     ),
     "another extension": (
         {"clip": lambda name: name.replace(".wav", ".mp3")},
         ":2: file_name_1: error: all 20 names differ from the data's only in their extension: .mp3 where the data have "
-        ".wav; write the names so",
+        ".wav; write the names as in the data",
     ),
     "full paths": (
         {"clip": lambda name: f"/data/{name}"},
         ":2: file_name_1: error: all 20 names differ from the data's only in the folder before the name: '/data/Clip, "
-        "no. 0.wav' where the data have 'Clip, no. 0.wav'; write the names so",
+        "no. 0.wav' where the data have 'Clip, no. 0.wav'; write the names as in the data",
     ),
     "some paths": (
         {"clip": lambda name: name if name.endswith("1.wav") else f"/data/{name}"},
         ":2: file_name_1: error: 18 of 20 names differ from the data's only in the folder before the name: "
-        "'/data/Clip, no. 0.wav' where the data have 'Clip, no. 0.wav'; write the names so",
+        "'/data/Clip, no. 0.wav' where the data have 'Clip, no. 0.wav'; write the names as in the data",
     ),
     "clips of another data set": (
         {"clip": lambda name: f"other {name}"},

@@ -260,10 +260,13 @@ def test_all_wrong_keys_are_named_with_their_place(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a: [1", "1: error: what '[' opens here is not closed"),
+        (b"a: [1", "1: error: the '[' here is never closed"),
         (b"- 1\n- 2", " error: must be a mapping of keys to values; found a list"),
         (b"\xff\xfe", " error: must be UTF-8"),
-        (b"words: !!python/object/apply:os.system ['true']", "1: error: is no YAML: could not determine a constructor"),
+        (
+            b"words: !!python/object/apply:os.system ['true']",
+            "1: error: is not valid YAML: could not determine a constructor",
+        ),
     ],
 )
 def test_other_files_are_refused(tmp_path, content, message):
@@ -284,10 +287,10 @@ def test_a_setting_that_is_no_yaml_is_refused():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"system: [1", ":1: error: what '[' opens here is not closed"),
+        (b"system: [1", ":1: error: the '[' here is never closed"),
         (b"system: \xe9", ":1: error: must be UTF-8"),
         (b"system: a\nseed: 2020-13-45", ": seed: error: Input should be a valid integer"),
-        (b"a: &a [*a]", ":1: error: is an alias of what it stands in"),
+        (b"a: &a [*a]", ":1: error: must not be an alias of a value that contains it"),
         (b"a: " + b"[" * 3000, ":1: error: must not be nested more than 50 levels deep"),
         (b"seed: 1", ": system: error: is missing; give it"),
         (b"", ": system: error: is missing; give it"),

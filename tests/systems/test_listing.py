@@ -72,6 +72,8 @@ def test_systems_of_one_file_and_of_several_are_found(tmp_path):
         (tmp_path / "systems" / f"flat-{number}.yaml").touch()
     (tmp_path / "systems" / "flat.py").write_text('PAPER = "Someone 2021"\n' + source.replace("embed_audio", "caption"))
     (tmp_path / "systems" / "part.py").write_text("def train(): ...\n")
+    (tmp_path / "systems" / "examples").mkdir()
+    (tmp_path / "systems" / "examples" / "small.py").write_text(source)
     assert listing.systems(tmp_path) == [
         listing.System("systems.deep", "retrieval", "", "1,234", (Path("systems/deep/configs/small.yaml"),)),
         listing.System(

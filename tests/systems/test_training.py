@@ -381,7 +381,7 @@ def test_a_full_disk_while_a_checkpoint_is_written(data, tmp_path, capsys, monke
     monkeypatch.setattr(torch, "save", full)
     assert command(parser(), arguments(data, run)) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.endswith("No space left on device; free some space and give the same command again")
+    assert error.endswith("No space left on device; free some space and run the same command again")
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["best.ckpt"]
     monkeypatch.undo()
     assert command(parser(), arguments(data, run)) == 0
@@ -426,7 +426,7 @@ def test_training_stops_and_slows_down_without_improvement(data, tmp_path, capsy
 def test_an_interrupted_run_does_not_look_finished(data, undisturbed, tmp_path, capfd, how):
     run = tmp_path / "run"
     assert cut_off(arguments(data, run), retriever.Training, "training_step", 6, how) not in (0, 99)
-    assert capfd.readouterr().err.splitlines()[-1] == "interrupted; give the same command again"
+    assert capfd.readouterr().err.splitlines()[-1] == "interrupted; run the same command again"
     assert not (run / "system.yaml").exists()
     assert command(parser(), arguments(data, run)) == 0
     assert same(weights(run), weights(undisturbed))

@@ -1,4 +1,4 @@
-"""Generate the data set of soundscapes in Clotho's layout."""
+"""Generation of the data set of soundscapes, in Clotho's layout."""
 
 import csv
 import multiprocessing
@@ -29,30 +29,30 @@ Job = tuple[str, int, str, Scene]  # split, number within it, file name, scene
 CLIPS = MappingProxyType({"development": 480, "validation": 120, "evaluation": 120})
 
 
-# Three names of every split are as awkward as Clotho's; none says what is in the clip.
+# Three names of each split are as awkward as some of Clotho's. No name describes the content of its clip.
 AWKWARD = (" soundscape_{:04d}.wav", "soundscape {:04d}, take 2.wav", "soundscape.{:04d}.v1.2.wav")
 
 
 def make_soundscapes(
     folder: Path, *, seed: int = 0, clips: Mapping[str, int] = CLIPS, workers: int | None = None, progress: bool = True
 ) -> None:
-    """Make the data set: `SPLIT/*.wav`, `captions_SPLIT.csv`, and `sources_SPLIT.csv` with the scene of every clip.
+    """Generate the data set: `SPLIT/*.wav`, `captions_SPLIT.csv`, and `sources_SPLIT.csv` with the scene of each clip.
 
     Args:
-        folder: The new folder, which must be absent or empty. It appears only when it is complete. Files that a
-            killed call left beside it are removed.
-        seed: From 0. The same seed gives the same bytes on the same machine.
-        clips: Split to number of clips.
-        workers: Processes to use; all processors by default.
-        progress: Whether to show a bar.
+        folder: The new folder, which must not exist or must be empty. It appears only when it is complete. Temporary
+            folders of killed calls are removed.
+        seed: The seed, 0 or more. The same seed gives the same bytes on the same machine.
+        clips: Number of clips by split.
+        workers: Number of processes (default: the number of processors).
+        progress: Show a progress bar.
 
     Raises:
-        BadRequest: The folder holds something already, or the seed is negative.
+        BadRequest: The folder is not empty, or the seed is negative.
     """
     if seed < 0:
-        raise BadRequest(f"the seed must be 0 or more, but {seed} was given")
+        raise BadRequest(f"the seed must be 0 or more; found {seed}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadRequest(f"{folder} exists and is not an empty folder; remove it, or name another place for the data")
+        raise BadRequest(f"{folder}: must not exist or must be an empty folder; remove it or give another folder")
     jobs = []
     for split, number in clips.items():
         for index, scene in enumerate(plan(_random(seed, split, 0), number)):
@@ -67,13 +67,14 @@ def make_soundscapes(
                 pool = stack.enter_context(ProcessPoolExecutor(workers, initializer=_start_worker))
                 each = partial(pool.map, chunksize=8)
             done = each(partial(_write_clip, new, seed), jobs)
-            captions = list(tqdm(done, "soundscapes", len(jobs), unit="clip", disable=None if progress else True))
+            disable = None if progress else True  # None: disabled if standard error is not a terminal
+            captions = list(tqdm(done, "soundscapes", len(jobs), unit="clip", disable=disable))
         for split in clips:
             _write_tables(new, split, jobs, captions)
 
 
 def _write_tables(folder: Path, split: str, jobs: Sequence[Job], captions: Sequence[Sequence[str]]) -> None:
-    """Write the captions and the scenes of a split's clips."""
+    """Write the tables of captions and scenes of a split."""
     numbers = range(1, CAPTIONS + 1)
     caption_rows = [["file_name", *(f"caption_{number}" for number in numbers)]]
     scene_rows = [["file_name", "scene"]]
@@ -86,7 +87,7 @@ def _write_tables(folder: Path, split: str, jobs: Sequence[Job], captions: Seque
 
 
 def _start_worker() -> None:
-    """Prepare a worker: on Ctrl-C its parent reports, and when the parent is killed the worker ends too."""
+    """Prepare a worker process: it ignores Ctrl-C, which its parent handles, and ends when its parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
@@ -98,16 +99,16 @@ def _start_worker() -> None:
 
 
 def _random(seed: int, split: str, number: int) -> Generator:
-    """Give the plan of a split (0) and each of its clips (from 1) a generator of its own, whoever is first to draw."""
+    """Return a separate generator for the plan of a split (0) or one of its clips (from 1)."""
     return np.random.default_rng([seed, zlib.crc32(split.encode()), number])
 
 
 def _write_clip(folder: Path, seed: int, job: Job) -> list[str]:
-    """Write the sound of one clip and return its captions."""
+    """Write the audio of a clip and return its captions."""
     split, index, name, scene = job
     rng = _random(seed, split, index + 1)
     samples = np.round(render(rng, scene) * 32767).astype("<i2")
-    with wave.open(str(folder / split / name), "wb") as file:  # not soundfile: here a full disk is an OSError
+    with wave.open(str(folder / split / name), "wb") as file:  # unlike soundfile, raises OSError on a full disk
         file.setparams((1, 2, SAMPLE_RATE, len(samples), "NONE", ""))
         file.writeframes(samples.tobytes())
     return describe(rng, scene)

@@ -1,4 +1,4 @@
-"""The grammar of the captions: describe a scene in words, and read a caption back into a scene."""
+"""The grammar of the captions, to describe a scene in words and to read a caption back into a scene."""
 
 import re
 from functools import cache
@@ -11,10 +11,10 @@ from evaluation.data.soundscapes.synthesis import KINDS, Scene
 
 CAPTIONS, FEWEST_WORDS, MOST_WORDS = 5, 8, 20
 
-StatedScene = dict[str, tuple[str, int | None]]  # a scene as a caption states it; a count of None is not stated
+StatedScene = dict[str, tuple[str, int | None]]  # a scene in a caption; the count is None if it is not stated
 
 
-# Words for a count. TIMES follow a verb, the plainest last; NUMBERS precede a noun. A texture (0) is never counted.
+# Words for a count. TIMES follow a verb, with the simplest last; NUMBERS precede a noun. A texture (0) has no count.
 TIMES = {
     0: (),
     1: ("once",),
@@ -24,8 +24,8 @@ TIMES = {
 }
 NUMBERS = {0: (), 1: ("a single", "one"), 2: ("two",), 3: ("three",), 5: ("several",)}
 
-# By the roles of a scene. {a.clause}: a dog barks twice. {a.doing}: a dog barking twice. {a.sound}: two barks of a dog.
-# {a.be}: is or are, as the sound that stands before it asks. Not one word of these may be a phrase of a kind.
+# Templates by the roles of a scene. {a.clause}: a dog barks twice. {a.doing}: a dog barking twice. {a.sound}: two barks
+# of a dog. {a.be}: is or are, which agrees with the sound before it. No text of a template may be a phrase of a kind.
 TEMPLATES = {
     "a": (
         "{a.clause} and no other sound can be heard",
@@ -90,7 +90,7 @@ TEMPLATES = {
 
 @cache
 def phrases(kind: str, count: int) -> dict[str, list[tuple[str, int | None]]]:
-    """All ways to name a source, by form (clause, doing, sound), each with the count it states, None if it does not.
+    """Return all phrases for a source, by form (clause, doing, sound), with the count that each states, or None.
 
     >>> phrases("dog", 2)["clause"][:3]
     [('a dog barks', None), ('a dog barks two times', 2), ('a dog barks twice', 2)]
@@ -103,16 +103,18 @@ def phrases(kind: str, count: int) -> dict[str, list[tuple[str, int | None]]]:
         if one == several:
             forms["sound"].append((one, unstated))
         elif re.search(r"/\w+ing\b", words):
-            forms["clause"] += [(one + times, said) for times, said in spoken]
-            forms["doing"] += [(several + times, said) for times, said in spoken]
-            forms["sound"] += [(f"the sound of {several}{times}", said) for times, said in spoken[-1:]]
+            forms["clause"] += [(one + times, stated) for times, stated in spoken]
+            forms["doing"] += [(several + times, stated) for times, stated in spoken]
+            times, stated = spoken[-1]
+            forms["sound"].append((f"the sound of {several}{times}", stated))
         else:
-            forms["sound"] += [(f"{number} {one if count == 1 else several}", count) for number in NUMBERS[count]]
+            noun = one if count == 1 else several
+            forms["sound"] += [(f"{number} {noun}", count) for number in NUMBERS[count]]
     return forms
 
 
 def describe(rng: Generator, scene: Scene) -> list[str]:
-    """Say what is heard in a scene: five distinct captions of 8 to 20 words, from as many templates as fit."""
+    """Describe a scene in five distinct captions of 8 to 20 words, from as many different templates as possible."""
     captions: list[str] = []
     templates = cycle(rng.permutation(TEMPLATES["".join(scene)]).tolist())
     while len(captions) < CAPTIONS:
@@ -133,7 +135,7 @@ def describe(rng: Generator, scene: Scene) -> list[str]:
 
 @cache
 def _grammar_backwards() -> tuple[re.Pattern[str], dict[str, tuple[str, str, int | None]], dict[str, str]]:
-    """Give a pattern of all phrases, phrase to (form, kind, count), and outline of a template to the roles in it."""
+    """Return a pattern of all phrases, (form, kind, count) by phrase, and the roles in each template by its outline."""
     meanings = {}
     for kind, about in KINDS.items():
         for count in TIMES:

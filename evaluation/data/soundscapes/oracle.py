@@ -1,4 +1,4 @@
-"""Oracles: the retrieval results of a listener who recognises every source."""
+"""Oracles: retrieval with perfect knowledge of the sources of every clip."""
 
 import csv
 from pathlib import Path
@@ -15,19 +15,19 @@ from evaluation.data.soundscapes.synthesis import Scene
 def oracle_similarity(
     folder: Path, split: str, knows: Literal["kinds", "scene"] = "scene"
 ) -> tuple[np.ndarray, list[str], list[str]]:
-    """Retrieve as one would who hears every source rightly: what a system could reach at best, and what that takes.
+    """Return the similarities of an oracle that recognises every source, as an upper bound for systems.
 
     Args:
         folder: A folder that `make_soundscapes` wrote.
         split: One of its splits.
-        knows: `kinds`: which kinds of sources are in a clip, nothing else. `scene`: also their order, overlap and
-            number. Both use everything that a caption states about these.
+        knows: The knowledge about a clip. `kinds`: only the kinds of its sources. `scene`: also their order, overlap
+            and counts. The oracle understands everything that a caption states about these.
 
     Returns:
-        similarity: Distinct captions × clips, float32, greater is better. Ties are broken at random, by less than any
-            difference: a rule for ties must not decide what is known.
+        similarity: (distinct captions, clips) float32; greater is more similar. Ties are broken by random numbers that
+            are smaller than any difference, so that the order of the clips gives no information.
         queries: The distinct captions, in order of first appearance.
-        file_names: The clips.
+        file_names: The names of the clips.
     """
     clips = read_dataset(folder, split, sound=False)[split]
     scenes = {}
@@ -47,14 +47,14 @@ def oracle_similarity(
 
 
 def _same_kinds(asked: StatedScene, scene: Scene) -> float:
-    """Return the share of kinds that a caption and a scene have in common, of all kinds in either."""
+    """Return the number of kinds in both a caption and a scene, divided by the number of kinds in either."""
     asked_kinds = {kind for kind, _ in asked.values()}
     scene_kinds = {kind for kind, _ in scene.values()}
     return len(asked_kinds & scene_kinds) / len(asked_kinds | scene_kinds)
 
 
 def _same_roles(asked: StatedScene, scene: Scene) -> float:
-    """Return the share of roles with the same kind, plus the share where the count agrees or is not stated."""
+    """Return the share of roles with the same kind, plus the share whose count is also the same or not stated."""
     same_kind = same_count = 0
     for role in asked.keys() & scene.keys():
         (asked_kind, stated_count), (kind, count) = asked[role], scene[role]

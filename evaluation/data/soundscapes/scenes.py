@@ -1,26 +1,32 @@
-"""Scenes of soundscapes: how they are written as text, and how a split's scenes are drawn."""
+"""Scenes of soundscapes: their text form, and random scenes for a split."""
 
 from numpy.random import Generator
 
 from evaluation.data.soundscapes.grammar import TIMES
 from evaluation.data.soundscapes.synthesis import KINDS, SHORTEST, Scene
 
-CLIPS_OF_SAME_KINDS = 4  # on average: that many differ in order, repetition or overlap only
+CLIPS_OF_SAME_KINDS = 4  # mean number of clips that differ only in order, repetition or overlap
 
 
 def scene_text(scene: Scene) -> str:
-    """Write a scene as one readable word.
+    """Return a scene as a short text.
 
     >>> scene_text({"x": ("wind", 0), "a": ("dog", 3), "b": ("rain", 0)})
     'wind|dog:3>rain'
     """
-    sources = {role: f"{kind}:{count}" if count else kind for role, (kind, count) in scene.items()}
-    background = f"{sources.pop('x')}|" if "x" in sources else ""
-    return background + ">".join(sources.values())
+    background = ""
+    sequence = []
+    for role, (kind, count) in scene.items():
+        source = f"{kind}:{count}" if count else kind
+        if role == "x":
+            background = f"{source}|"
+        else:
+            sequence.append(source)
+    return background + ">".join(sequence)
 
 
 def scene_from(text: str) -> Scene:
-    """Read what `scene_text` wrote.
+    """Read a scene from the text of `scene_text`.
 
     >>> scene_from("wind|dog:3>rain")
     {'x': ('wind', 0), 'a': ('dog', 3), 'b': ('rain', 0)}
@@ -36,7 +42,7 @@ def scene_from(text: str) -> Scene:
 
 
 def plan(rng: Generator, clips: int) -> list[Scene]:
-    """Draw distinct scenes in which the same few kinds come back in another order, number or overlap."""
+    """Draw distinct scenes, in groups with the same kinds in a different order, number or overlap."""
 
     def some_kinds() -> list[str]:
         return rng.choice(list(KINDS), size=rng.choice([1, 2, 3], p=[0.1, 0.5, 0.4]), replace=False).tolist()
@@ -47,7 +53,7 @@ def plan(rng: Generator, clips: int) -> list[Scene]:
         chosen = rng.integers(len(palettes))
         scene = _arrange(rng, palettes[chosen])
         if scene_text(scene) in scenes:
-            palettes[chosen] = some_kinds()  # this one may be used up: a texture alone makes a single scene
+            palettes[chosen] = some_kinds()  # the old kinds may have no further scene: a single texture has only one
         scenes[scene_text(scene)] = scene
     return list(scenes.values())
 

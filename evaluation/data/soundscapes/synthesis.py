@@ -1,4 +1,4 @@
-"""Synthesise the sounds of soundscapes: waveforms of each kind of source, and whole scenes."""
+"""Synthesis of soundscapes: waveforms of each kind of source, and whole scenes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ Scene = dict[str, tuple[str, int]]
 
 
 def _time(seconds: float) -> np.ndarray:
-    """Give the time of every sample, in seconds."""
+    """Return the time of each sample in seconds."""
     return np.arange(max(2, round(seconds * SAMPLE_RATE))) / SAMPLE_RATE
 
 
 def _turns(hertz: float | np.ndarray, time: np.ndarray) -> np.ndarray:
-    """Phase, in turns, of an oscillator at a frequency that may move."""
+    """Return the phase, in turns, of an oscillator whose frequency may change."""
     return np.cumsum(np.broadcast_to(hertz, time.shape)) / SAMPLE_RATE
 
 
@@ -30,24 +30,24 @@ def _sine(hertz: float | np.ndarray, time: np.ndarray) -> np.ndarray:
 
 
 def _buzz(hertz: float | np.ndarray, time: np.ndarray) -> np.ndarray:
-    """Sawtooth: every harmonic, as of a voice or a reed."""
+    """Return a sawtooth wave, which has all harmonics, like a voice or a reed."""
     return 2 * (_turns(hertz, time) % 1) - 1
 
 
 def _hump(time: np.ndarray, skew: float = 1.0) -> np.ndarray:
-    """Rise from 0 to 1 and fall back to 0; the smaller `skew`, the earlier the peak."""
+    """Return an envelope that rises from 0 to 1 and falls to 0; a smaller `skew` gives an earlier peak."""
     return np.sin(np.pi * np.linspace(0, 1, len(time)) ** skew)
 
 
 def _sway(rng: Generator, time: np.ndarray, hertz: float) -> np.ndarray:
-    """Wander between 0 and 1, to a new place `hertz` times a second."""
+    """Return a random curve between 0 and 1, with `hertz` new values per second."""
     knots = np.arange(0, time[-1] + 2 / hertz, 1 / hertz)
     return np.interp(time, knots, rng.random(len(knots)))
 
 
 def _filter(sound: np.ndarray, *points: tuple[float, float]) -> np.ndarray:
-    """Weight the spectrum by (Hz, gain) points, joined on a logarithmic axis; nothing passes outside of them."""
-    size = -(-len(sound) // 4096) * 4096  # has small factors; the transform of an odd length may be slow
+    """Multiply the spectrum by gains, interpolated between (Hz, gain) points on a logarithmic axis and 0 outside."""
+    size = -(-len(sound) // 4096) * 4096  # a length with small factors, for a fast transform
     hertz, gain = zip(*points, strict=True)
     weight = np.interp(np.log(np.fft.rfftfreq(size, 1 / SAMPLE_RATE) + 1e-3), np.log(hertz), gain, left=0, right=0)
     return np.fft.irfft(np.fft.rfft(sound, size) * weight, size)[: len(sound)]
@@ -58,12 +58,12 @@ def _noise(rng: Generator, time: np.ndarray, *points: tuple[float, float]) -> np
 
 
 def _unit(sound: np.ndarray) -> np.ndarray:
-    """Scale to a peak of one."""
+    """Scale a waveform to a peak of 1."""
     return sound / max(np.abs(sound).max(), 1e-9)
 
 
 def _struck(rng: Generator, time: np.ndarray, hertz: float, ratios: tuple[float, ...], ring: float) -> np.ndarray:
-    """Partials of a struck body. The lowest, at `hertz`, rings for `ring` seconds, those above it for less."""
+    """Return the partials of a struck body: the lowest, at `hertz`, rings for `ring` seconds, higher ones less long."""
     return sum(
         rng.uniform(0.5, 1) / ratio**0.5 * np.exp(-time * ratio**0.7 / ring) * np.sin(2 * np.pi * hertz * ratio * time)
         for ratio in ratios
@@ -71,7 +71,7 @@ def _struck(rng: Generator, time: np.ndarray, hertz: float, ratios: tuple[float,
 
 
 def _scatter(time: np.ndarray, starts: np.ndarray, grain: Callable[[], np.ndarray]) -> np.ndarray:
-    """Put a new grain at each of `starts`, in seconds."""
+    """Add a new grain at each start time, in seconds."""
     sound = np.zeros(len(time))
     for start in starts:
         room = sound[round(start * SAMPLE_RATE) :]
@@ -81,14 +81,14 @@ def _scatter(time: np.ndarray, starts: np.ndarray, grain: Callable[[], np.ndarra
 
 
 def _beats(rng: Generator, time: np.ndarray, hertz: float, jitter: float) -> np.ndarray:
-    """Times of a series, each off by up to `jitter` of a period; it starts at once, so that no stretch is silent."""
+    """Return a series of times with random deviations of up to `jitter` periods; it starts at 0 to avoid silence."""
     times = np.arange(0, time[-1], 1 / hertz)
     times[1:] += jitter / hertz * rng.uniform(-1, 1, len(times) - 1)
     return np.abs(times)
 
 
 # ------------------------------------------------------------------------------------------------ kinds of sounds
-# Each plays one occurrence of an event or a stretch of a texture. Hz and seconds are drawn anew for every instance.
+# Each function synthesises one occurrence of an event, or a texture. Frequencies and durations are random.
 
 
 def _dog(rng: Generator, time: np.ndarray) -> np.ndarray:
@@ -268,14 +268,14 @@ def _babble(rng: Generator, time: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of source: how it sounds and what it is called.
+    """The waveform and the phrases of a kind of source.
 
     Attributes:
-        synthesise: (generator, time of every sample in s) to a waveform of any scale.
-        lasts: Seconds of one occurrence of an event; 0 for a texture, which lasts as long as there is room.
+        synthesise: Function of a generator and the time of each sample in seconds that returns a waveform of any scale.
+        lasts: Duration of one occurrence of an event in seconds; 0 for a texture, which has any duration.
         words: Phrases, separated by semicolons, in three notations: a clause and its participle, `a dog barks/barking`;
-            what is counted, one and several, `bark/barks of a dog`; a noun phrase, singular, `the barking of a dog`.
-            No phrase may serve two kinds: the oracle_similarity tells kinds by their phrases.
+            a countable noun, singular and plural, `bark/barks of a dog`; a singular noun phrase, `the barking of a
+            dog`. Two kinds must not share a phrase, because the oracle recognises kinds by their phrases.
     """
 
     synthesise: Callable[[Generator, np.ndarray], np.ndarray]
@@ -339,16 +339,17 @@ KINDS = {
 
 
 def play(rng: Generator, kind: str, seconds: float) -> np.ndarray:
-    """Give an instance of a kind: round(seconds * SAMPLE_RATE) samples in [-1, 1], at least two of them."""
+    """Synthesise an instance of a kind: round(seconds * SAMPLE_RATE) samples, at least two, in [-1, 1]."""
     return _unit(KINDS[kind].synthesise(rng, _time(seconds)))
 
 
 def render(rng: Generator, scene: Scene) -> np.ndarray:
-    """Play a scene: 3.5 to 4.5 s of sound in [-1, 1] at 44.1 kHz."""
+    """Synthesise a scene: 3.5 to 4.5 s of audio in [-1, 1] at 44.1 kHz."""
     seconds = rng.uniform(SHORTEST, LONGEST)
     sound = 10 ** rng.uniform(-3.2, -2.5) * _noise(rng, _time(seconds), (20, 1), (1000, 0.5), (20000, 0.1))
     sequence = [source for role, source in scene.items() if role != "x"]
-    edges = np.linspace(*((0.15, 0.85) if "x" in scene else (0.01, 0.99)), len(sequence) + 1) * seconds
+    first, last = (0.15, 0.85) if "x" in scene else (0.01, 0.99)
+    edges = np.linspace(first, last, len(sequence) + 1) * seconds
     edges[1:-1] += rng.uniform(-0.08, 0.08, len(sequence) - 1) * seconds / len(sequence)
     placed = [
         (source, start, stop, rng.uniform(-8, 0))
@@ -363,7 +364,7 @@ def render(rng: Generator, scene: Scene) -> np.ndarray:
 
 
 def _fill(rng: Generator, kind: str, count: int, seconds: float) -> np.ndarray:
-    """Fill a stretch of time with a texture, or with `count` occurrences of an event at an even pace."""
+    """Synthesise a texture, or `count` occurrences of an event at equal distances, in a given duration."""
     lasts = KINDS[kind].lasts
     if not lasts:
         return _faded(play(rng, kind, seconds), min(rng.uniform(0.03, 0.2), seconds / 4))
@@ -375,7 +376,7 @@ def _fill(rng: Generator, kind: str, count: int, seconds: float) -> np.ndarray:
 
 
 def _faded(sound: np.ndarray, seconds: float) -> np.ndarray:
-    """Fade in and out, so that nothing clicks."""
+    """Fade a waveform in and out to avoid clicks."""
     ramp = np.linspace(0, 1, round(seconds * SAMPLE_RATE))
     sound[: len(ramp)] *= ramp
     sound[len(sound) - len(ramp) :] *= ramp[::-1]

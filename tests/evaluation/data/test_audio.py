@@ -17,7 +17,7 @@ def tone(hertz: float, samples: int, rate: int = RATE) -> np.ndarray:
 
 
 def loudest(sound: np.ndarray, rate: int) -> float:
-    """The frequency of the strongest bin, in Hz."""
+    """Return the frequency of the strongest bin in Hz."""
     power = np.abs(np.fft.rfft(sound * np.hanning(len(sound))))
     return float(power.argmax() * rate / len(sound))
 
@@ -74,12 +74,12 @@ def test_channels_are_averaged(tmp_path):
         (
             "a.wav",
             lambda path: soundfile.write(path, [[0, np.nan], [np.inf, -np.inf], [0, 1]], RATE, subtype="FLOAT"),
-            "holds 2 samples that are not finite (NaN or infinity); replace the file",
+            "has 2 samples with NaN or infinity; replace the file",
         ),
         (
             "a.wav",
             lambda path: soundfile.write(path, [[0, 1e19], [-1e19, 0], [0, 1]], RATE, subtype="FLOAT"),
-            "must hold samples in [-1, 1]; found 2 beyond 2.1e+09, the largest 1.0e+19: "
+            "must have samples in [-1, 1]; found 2 beyond 2.1e+09, the largest 1.0e+19: "
             "the file is damaged, replace it",
         ),
         (
@@ -117,7 +117,7 @@ def test_a_header_that_promises_more_than_memory_holds(tmp_path, monkeypatch):
     soundfile.write(tmp_path / "a.wav", tone(440, 100), RATE)
 
     def read(*arguments: object, **keywords: object) -> None:
-        raise MemoryError("Unable to allocate 38.5 GiB")  # as numpy does; how much is too much depends on the machine
+        raise MemoryError("Unable to allocate 38.5 GiB")  # as numpy does; the limit depends on the machine
 
     monkeypatch.setattr(soundfile.SoundFile, "read", read)
     with pytest.raises(UnusableSound, match=r"^does not decode \(Unable to allocate 38.5 GiB\); replace the file$"):
@@ -150,7 +150,7 @@ def test_sound_of_the_right_rate_is_left_as_it_is(tmp_path):
 
 @pytest.mark.parametrize(("rate", "target"), [(44_099, 44_100), (44_099, 16_000), (47_999, 8_000)])
 def test_rates_without_a_common_divisor(rate, target, monkeypatch):
-    """The filters of torchaudio would take up to 8 GB; it is not asked."""
+    """The filters of torchaudio would take up to 8 GB, so soxr resamples."""
     monkeypatch.setattr("torchaudio.functional.resample", None)
     sound = audio.resample(tone(1000, rate, rate), rate, target)
     assert (sound.dtype, sound.shape) == (np.float32, (target,))
@@ -170,7 +170,7 @@ def test_rates_in_use_are_resampled_by_torchaudio(monkeypatch):
 
 
 def assert_equals_librosa(sound: np.ndarray, **changes: float) -> None:
-    """Mel energies within 1e-5 of librosa's, in the faintest bin of the loudest frame too."""
+    """Mel energies are within 1e-5 of librosa's, even in the faintest bin of the loudest frame."""
     settings = LogMel(**changes)
     theirs = librosa.feature.melspectrogram(
         y=sound,
@@ -277,5 +277,5 @@ def test_a_wav_that_was_cut_off_is_refused(tmp_path):
     path.write_bytes(whole[:1000])
     with pytest.raises(audio.UnusableSound, match=r"is cut off: 1000 of the 2044 bytes that its header promises"):
         audio.decode(path)
-    path.write_bytes(whole[:4] + b"\xff" * 4 + whole[8:])  # as recorders write that do not know the length yet
+    path.write_bytes(whole[:4] + b"\xff" * 4 + whole[8:])  # recorders write this before they know the length
     assert len(audio.decode(path)[0]) == 1000

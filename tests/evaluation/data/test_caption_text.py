@@ -65,7 +65,7 @@ def test_real_captions_are_as_they_stand_and_without_remark(shared, name):
     ["<unk>", "<sos>", "<EOS>", "<pad>", "<s>", "</s>", "<bos>", "<mask>", "[SEP]", "[CLS]", "[PAD]", "<|endoftext|>"],
 )
 def test_special_tokens(token):
-    message = f"should be plain words; found the special token {token!r}: leave such tokens out when decoding"
+    message = f"should be plain words; found the special token {token!r}: remove such tokens when decoding"
     assert caption_remarks(f"a dog {token} barks {token}") == [("special token", message)]
 
 
@@ -78,7 +78,7 @@ def test_special_tokens(token):
     ],
 )
 def test_markup(text, found):
-    message = f"should be plain words; found the markup {found}: take it out"
+    message = f"should be plain words; found the markup {found}: remove it"
     assert caption_remarks(text) == [("markup", message)]
 
 
@@ -94,6 +94,6 @@ def test_long_texts():
     assert kind == "length"
     assert message == (
         "should have at most 500 words and 3000 characters; found 20000 words and 79999 characters: "
-        "what is beyond is not read"
+        "the rest is not read"
     )
     assert [kind for kind, _ in caption_remarks("<unk> <b> " * 2000)] == ["length", "special token", "markup"]

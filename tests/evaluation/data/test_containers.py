@@ -1,4 +1,4 @@
-"""Every kind of sound file is read whole, and named where it was cut off, damaged, joined or never finished."""
+"""Audio files of all containers are read completely, or refused if cut off, damaged, joined or never finished."""
 
 import io
 from pathlib import Path
@@ -33,7 +33,7 @@ KINDS = {  # soundfile's name of the container, of the encoding, and its options
 
 
 def encoded(kind: str, samples: np.ndarray = NOISE) -> bytes:
-    """A whole file of one kind."""
+    """Return the bytes of a complete file of a container."""
     container, encoding, options = KINDS[kind]
     rate = 24000 if encoding == "OPUS" else RATE
     file = io.BytesIO()
@@ -96,7 +96,7 @@ def test_joined_files_are_read_whole(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", ["wav", "rf64", "wave64", "aiff", "au", "caf", "flac"])
 def test_joined_files_that_a_decoder_would_cut_are_named(kind, tmp_path):
-    with pytest.raises(UnusableSound, match=r"must be one \w+ file; another one follows|does not decode"):
+    with pytest.raises(UnusableSound, match=r"must be one \w+ file; another file follows|does not decode"):
         audio.decode(written(tmp_path, kind, WHOLE[kind] * 2))
 
 
@@ -108,11 +108,11 @@ def test_mp3_of_two_sample_rates_is_named(tmp_path):
 
 
 def test_mp3_without_a_header_is_read_whole(tmp_path):
-    """The first frame of a variable MP3 holds the number of frames; without it a decoder guesses."""
+    """The first frame of a variable MP3 has the number of frames; without this frame, a decoder guesses the number."""
     content = WHOLE["mp3, variable"]
     second_frame = content.find(content[:2], 4)
     frames = audio.sound_facts(written(tmp_path, "mp3, variable", content[second_frame:])).frames
-    assert SAMPLES <= frames <= SAMPLES + 4 * 1152  # with what the encoder puts before and behind
+    assert SAMPLES <= frames <= SAMPLES + 4 * 1152  # the encoder adds samples at both ends
 
 
 def test_wav_of_a_recorder_that_stopped_is_read_whole(tmp_path):
@@ -133,7 +133,7 @@ def test_other_files_that_were_never_finished_are_named(kind, place, length, tmp
     content[start : start + length] = bytes(length)
     if kind == "aiff":
         content[4:8] = bytes(4)
-    with pytest.raises(UnusableSound, match="was never finished: its header promises no sound"):
+    with pytest.raises(UnusableSound, match="was never finished: its header promises no audio"):
         audio.decode(written(tmp_path, kind, bytes(content)))
 
 
@@ -145,7 +145,7 @@ def test_encodings_of_wav(encoding, tmp_path):
     path = tmp_path / "a.wav"
     soundfile.write(path, NOISE[:8000], 8000, format=container, subtype=encoding)
     frames = audio.sound_facts(path).frames
-    assert 8000 <= frames <= 8000 + 1024  # an encoding of blocks fills the last one up
+    assert 8000 <= frames <= 8000 + 1024  # an encoding with blocks pads the last one
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_given_cases(name, frames, message, shared, capfd):
         assert str(reason.value) == message
     else:
         assert frames[0] <= audio.sound_facts(path).frames <= frames[1]
-    assert capfd.readouterr().err == ""  # no warning of a decoder, which would not name the file
+    assert capfd.readouterr().err == ""  # no warnings of a decoder, because they do not name the file
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

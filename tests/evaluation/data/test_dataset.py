@@ -1,4 +1,4 @@
-"""Data folders, good and bad. The tables give what a user sees, word for word."""
+"""Valid and invalid data folders. The tables have the messages that users see, word for word."""
 
 import csv
 import dataclasses
@@ -38,7 +38,7 @@ def rows(*lines: str, header: str = HEADER) -> str:
 
 
 def write(folder: Path, files: dict[str, str | bytes | None]) -> Path:
-    """Write files by their path, leaving out those that are None."""
+    """Write files by path; skip files whose content is None."""
     for name, content in files.items():
         if content is not None:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ BOTH = "Something is heard.,\"['a.wav', 'b.wav']\""
 
 
 def as_b(name: str, content: bytes = WAV) -> dict[str, bytes | None]:
-    """The second clip's sound under another name."""
+    """The audio file of the second clip under another name."""
     return {"development/b.wav": None, f"development/{name}": content}
 
 
@@ -65,7 +65,7 @@ def row_b(name: str) -> str:
     return B.replace("b.wav", name)
 
 
-# What is wrong, how it comes about, and all that is said of it.
+# For each error: the files that cause it, and the complete message.
 FAULTS = {
     # The header
     "wrong header": (
@@ -106,7 +106,7 @@ FAULTS = {
         {CSV: ""},
         f"{CSV}:1: error: is empty; the first line must be file_name,caption_1,…,caption_N",
     ),
-    "a header alone": ({CSV: rows()}, f"{CSV}:1: error: has a header and no clips"),
+    "a header alone": ({CSV: rows()}, f"{CSV}:1: error: has a header but no clips; add a row for each clip"),
     # Columns
     "missing column": ({CSV: rows(A, "b.wav,Rain falls.")}, f"{CSV}:3: error: has 2 columns where the header has 3"),
     "unquoted comma": (
@@ -117,7 +117,7 @@ FAULTS = {
     "line of blanks inside": ({CSV: rows(A, " \t", "", B)}, f"{CSV}:3: error: is a blank line; remove it"),
     "row of commas": (
         {CSV: rows(A, B, ",,")},
-        f"{CSV}:4: file_name: error: is blank; write the name of a sound file",
+        f"{CSV}:4: file_name: error: is blank; write the name of an audio file",
     ),
     "unterminated quote": (
         {CSV: rows(A, 'b.wav,Rain falls.,"It is raining.')},
@@ -148,7 +148,7 @@ FAULTS = {
     # Names
     "blank name": (
         {CSV: rows(A, B, " ,Wind.,It blows.")},
-        f"{CSV}:4: file_name: error: is blank; write the name of a sound file",
+        f"{CSV}:4: file_name: error: is blank; write the name of an audio file",
     ),
     "listed twice": (
         {CSV: rows(A, B, A)},
@@ -156,15 +156,15 @@ FAULTS = {
     ),
     "path": (
         {CSV: rows(A, row_b("development/b.wav"))},
-        f"{CSV}:3: file_name: error: must be a file's name, not a path; found 'development/b.wav'",
+        f"{CSV}:3: file_name: error: must be a file name, not a path; found 'development/b.wav'",
     ),
     "Windows path": (
         {CSV: rows(A, row_b("C:\\sounds\\b.wav"))},
-        f"{CSV}:3: file_name: error: must be a file's name, not a path; found 'C:\\\\sounds\\\\b.wav'",
+        f"{CSV}:3: file_name: error: must be a file name, not a path; found 'C:\\\\sounds\\\\b.wav'",
     ),
     "path upwards": (
         {CSV: rows(A, B, row_b("../secret.wav"))},
-        f"{CSV}:4: file_name: error: must be a file's name, not a path; found '../secret.wav'",
+        f"{CSV}:4: file_name: error: must be a file name, not a path; found '../secret.wav'",
     ),
     "parent folder as a name": (
         {CSV: rows(A, B, row_b(".."))},
@@ -172,7 +172,7 @@ FAULTS = {
     ),
     "control character in a name": (
         {CSV: rows(A, row_b("b\x07.wav")), **as_b("b\x07.wav")},
-        f"{CSV}:3: file_name: error: must not hold control characters; found 'b\\x07.wav'",
+        f"{CSV}:3: file_name: error: must not contain control characters; found 'b\\x07.wav'",
     ),
     "unknown suffix": (
         {CSV: rows(A, row_b("b.m4a")), **as_b("b.m4a")},
@@ -184,7 +184,7 @@ FAULTS = {
     ),
     "name too long for a disk": (
         {CSV: rows(A, B, row_b("é" * 126 + ".wav"))},
-        f"{CSV}:4: file_name: error: must not be longer than the 255 bytes that a disk takes; found '{'é' * 126}.wav'",
+        f"{CSV}:4: file_name: error: must have at most 255 bytes, the limit of file systems; found '{'é' * 126}.wav'",
     ),
     # Text
     "Latin-1 name": (
@@ -204,37 +204,40 @@ FAULTS = {
         f"{CSV}: error: must be UTF-8; this is UTF-16: save it as UTF-8",
     ),
     # Rows and sounds
-    "clip without sound": ({"development/b.wav": None}, f"{CSV}:3: file_name: error: no sound 'b.wav' in development/"),
+    "clip without sound": (
+        {"development/b.wav": None},
+        f"{CSV}:3: file_name: error: no audio file 'b.wav' in development/",
+    ),
     "sound in other case": (
         as_b("B.WAV"),
-        f"{CSV}:3: file_name: error: no sound 'b.wav' in development/; "
+        f"{CSV}:3: file_name: error: no audio file 'b.wav' in development/; "
         "there is 'B.WAV', and names are compared verbatim",
     ),
     "sound with a blank before": (
         as_b(" b.wav"),
-        f"{CSV}:3: file_name: error: no sound 'b.wav' in development/; "
+        f"{CSV}:3: file_name: error: no audio file 'b.wav' in development/; "
         "there is ' b.wav', and names are compared verbatim",
     ),
     "entity in the row": (
         {CSV: rows(A, row_b("b &amp; c.wav")), **as_b("b & c.wav")},
-        f"{CSV}:3: file_name: error: no sound 'b &amp; c.wav' in development/; "
+        f"{CSV}:3: file_name: error: no audio file 'b &amp; c.wav' in development/; "
         "there is 'b & c.wav', and names are compared verbatim",
     ),
     "folder in place of a sound": (
         as_b("b.wav/inside.txt", b""),
-        f"{CSV}:3: file_name: error: no sound 'b.wav' in development/",
+        f"{CSV}:3: file_name: error: no audio file 'b.wav' in development/",
     ),
     "sound without a row": (
         {"development/c.wav": WAV},
-        f"development/c.wav: error: has no row in {CSV}; add one or take the sound away",
+        f"development/c.wav: error: has no row in {CSV}; add a row or remove the audio file",
     ),
     "no folder of sound": (
         {"development/a.wav": None, "development/b.wav": None},
-        f"development/: error: no such folder: the sound of the 2 clips in {CSV} is absent",
+        f"development/: error: no such folder; it must contain the audio of the 2 clips in {CSV}",
     ),
     "not a sound file": (
         {"development/notes.txt": "quiet"},
-        "development/notes.txt: warning: is not a sound file (.wav, .flac, .ogg, .mp3); ignored",
+        "development/notes.txt: warning: is not an audio file (.wav, .flac, .ogg, .mp3); ignored",
     ),
     # Sound
     "does not decode": (
@@ -259,20 +262,20 @@ FAULTS = {
     ),
     "NaN and infinity": (
         {"development/b.wav": wave(np.array([0, np.nan, 0.5, np.inf, -np.inf]), subtype="FLOAT")},
-        "development/b.wav: error: holds 3 samples that are not finite (NaN or infinity); replace the file",
+        "development/b.wav: error: has 3 samples with NaN or infinity; replace the file",
     ),
     "stereo": (
         {"development/b.wav": wave(np.stack([NOISE, NOISE], axis=1))},
-        "development/b.wav: note: has 2 channels; they are averaged to one wherever the kit reads it",
+        "development/b.wav: note: has 2 channels; the kit averages them to one",
     ),
     "values that no sound has": (
         {"development/b.wav": wave(np.array([0, 1e19, -0.5]), subtype="FLOAT")},
-        "development/b.wav: error: must hold samples in [-1, 1]; found 1 beyond 2.1e+09, the largest 1.0e+19: "
+        "development/b.wav: error: must have samples in [-1, 1]; found 1 beyond 2.1e+09, the largest 1.0e+19: "
         "the file is damaged, replace it",
     ),
     "integers as floats": (
         {"development/b.wav": wave(NOISE * 32768, subtype="FLOAT")},
-        f"development/b.wav: note: has samples up to {np.abs(NOISE).max() * 32768:.4g} where full scale is 1; integers "
+        f"development/b.wav: note: has samples up to {np.abs(NOISE).max() * 32768:.4g}, but full scale is 1; integers "
         "that were written as floats must be divided by their full scale",
     ),
     "silence": (
@@ -294,7 +297,7 @@ FAULTS = {
     # Files
     "two caption files": (
         {f"clotho_{CSV}": rows(A, B)},
-        f"clotho_{CSV}: error: stands beside {CSV}; keep one caption file per split",
+        f"clotho_{CSV}: error: is a second caption file of the split; keep this one or {CSV}",
     ),
     "misspelt split": (
         {"captions_evalution.csv": rows(A, B)},
@@ -308,7 +311,7 @@ FAULTS = {
     ),
     "folder without a caption file": (
         {"evaluation/x.wav": WAV},
-        "evaluation/: error: there is no captions_evaluation.csv; add one or take the folder away",
+        "evaluation/: error: has no captions_evaluation.csv; add one or remove the folder",
     ),
     # The relevance file
     "relevance: empty": (
@@ -321,7 +324,7 @@ FAULTS = {
     ),
     "relevance: a header alone": (
         {RELEVANCE: rows(header=RELEVANT)},
-        f"{RELEVANCE}:1: error: has a header and no queries",
+        f"{RELEVANCE}:1: error: has a header but no queries; add a row for each query",
     ),
     "relevance: UTF-16": (
         {RELEVANCE: rows(BOTH, header=RELEVANT).encode("utf-16")},
@@ -342,7 +345,7 @@ FAULTS = {
     ),
     "relevance: a clip that the captions refuse": (
         {CSV: rows(A, row_b("./b.wav")), RELEVANCE: rows(BOTH, header=RELEVANT)},
-        f"{CSV}:3: file_name: error: must be a file's name, not a path; found './b.wav'",
+        f"{CSV}:3: file_name: error: must be a file name, not a path; found './b.wav'",
     ),
     "relevance: clip named twice": (
         {RELEVANCE: rows("Rain.,\"['b.wav', 'b.wav']\"", header=RELEVANT)},
@@ -350,7 +353,7 @@ FAULTS = {
     ),
     "relevance: query twice": (
         {RELEVANCE: rows(BOTH, "Rain.,['b.wav']", "Rain.,['a.wav']", header=RELEVANT)},
-        f"{RELEVANCE}:4: query: error: stands on line 3 already; list all its clips in one row",
+        f"{RELEVANCE}:4: query: error: is already on line 3; list all its clips in one row",
     ),
     "relevance: blank query": (
         {RELEVANCE: rows("  ,['b.wav']", header=RELEVANT)},
@@ -370,27 +373,27 @@ FAULTS = {
     ),
     "grades: fewer than names": (
         {RELEVANCE: rows("Rain.,\"['a.wav', 'b.wav']\",[1]", header=GRADED)},
-        f"{RELEVANCE}:2: grades: error: must be as many as the names, 2; found 1",
+        f"{RELEVANCE}:2: grades: error: must have one grade for each of the 2 names; found 1",
     ),
     "grades: all 0": (
         {RELEVANCE: rows("Rain.,\"['a.wav', 'b.wav']\",\"[0, 0.0]\"", header=GRADED)},
-        f"{RELEVANCE}:2: grades: error: are all 0; grade a clip that answers the query, or leave the query out",
+        f"{RELEVANCE}:2: grades: error: must not all be 0; give a relevant clip a grade above 0, or remove the query",
     ),
     "grades: every fault of a row, and of every row": (
         {RELEVANCE: rows("  ,x.wav,[0]", "Rain.,\"['c.wav', 'a.wav']\",[0]", "Wind.,['b.wav'],[-1]", header=GRADED)},
         f"""\
 {RELEVANCE}:2: audio_filenames: error: must be a list of one or more names, like ['a.wav', 'b.wav']; found 'x.wav'
-{RELEVANCE}:2: grades: error: are all 0; grade a clip that answers the query, or leave the query out
+{RELEVANCE}:2: grades: error: must not all be 0; give a relevant clip a grade above 0, or remove the query
 {RELEVANCE}:2: query: error: is blank; write a query
 {RELEVANCE}:3: audio_filenames: error: unknown clip 'c.wav'
-{RELEVANCE}:3: grades: error: are all 0; grade a clip that answers the query, or leave the query out
-{RELEVANCE}:3: grades: error: must be as many as the names, 2; found 1
+{RELEVANCE}:3: grades: error: must have one grade for each of the 2 names; found 1
+{RELEVANCE}:3: grades: error: must not all be 0; give a relevant clip a grade above 0, or remove the query
 {RELEVANCE}:4: grades: error: must be a list of finite numbers, 0 or more, like [2, 0.5]; found '[-1]'""",
     ),
-    # The metadata: whatever is wrong there is a warning
+    # The metadata, where all findings are warnings
     "metadata: unknown clip": (
         {METADATA: "file_name,keywords\na.wav,dog\nc.wav,cat\n"},
-        f"{METADATA}:3: file_name: warning: 'c.wav' is no clip of development",
+        f"{METADATA}:3: file_name: warning: 'c.wav' is not a clip of development",
     ),
     "metadata: missing column": (
         {METADATA: "file_name,keywords\na.wav,dog\nb.wav\n"},
@@ -446,7 +449,7 @@ def test_a_fault_is_one_finding(tmp_path, files, said):
     folder = write(tmp_path, GOOD | files)
     _, findings = check_dataset(folder)
     assert "\n".join(map(str, findings)) == said
-    of_sound = said.endswith(("replace the file", "replace it", "copy it again"))  # reading does not decode
+    of_sound = said.endswith(("replace the file", "replace it", "copy it again"))  # only `check_dataset` decodes
     if ": error: " in said and not of_sound:
         with pytest.raises(Faulty) as faulty:
             read_dataset(folder)
@@ -522,19 +525,19 @@ captions_development.csv:2: caption_1: error: must be one line without control c
 captions_development.csv:4: file_name: error: 'a.wav' is listed twice, first on line 2; keep one row
 captions_development.csv:5: caption_1: error: is blank; write a caption
 captions_development.csv:6: error: has 4 columns where the header has 3; quote a caption that holds a comma
-captions_development.csv:7: file_name: error: must be a file's name, not a path; found '../d.wav'
+captions_development.csv:7: file_name: error: must be a file name, not a path; found '../d.wav'
 captions_development.csv:8: error: is a blank line; remove it
 captions_development.csv:9: file_name: error: must be UTF-8; byte 0xE9 is not (Latin-1 'é'?): save the file as UTF-8
-captions_development.csv:10: file_name: error: no sound 'e.wav' in development/
-captions_development.csv:11: file_name: warning: 'B.wav' and 'b.wav' are one file on a disk that ignores case or Unicode form
+captions_development.csv:10: file_name: error: no audio file 'e.wav' in development/
+captions_development.csv:11: file_name: warning: 'B.wav' and 'b.wav' are the same file on a disk that ignores case or Unicode form
 captions_evaluation.csv:1: error: is empty; the first line must be file_name,caption_1,…,caption_N
 captions_val.csv: warning: is not read: unknown split 'val'; did you mean 'validation'? there are: development, validation, evaluation, test, analysis, retrieval
-development/B.wav: note: has 2 channels; they are averaged to one wherever the kit reads it
+development/B.wav: note: has 2 channels; the kit averages them to one
 development/café.wav: error: is empty: no samples; replace the file
 development/c.wav: error: does not decode (Format not recognised); replace the file
-development/notes.txt: warning: is not a sound file (.wav, .flac, .ogg, .mp3); ignored
-development/stray.wav: error: has no row in captions_development.csv; add one or take the sound away
-metadata_development.csv:2: file_name: warning: 'nobody.wav' is no clip of development
+development/notes.txt: warning: is not an audio file (.wav, .flac, .ogg, .mp3); ignored
+development/stray.wav: error: has no row in captions_development.csv; add a row or remove the audio file
+metadata_development.csv:2: file_name: warning: 'nobody.wav' is not a clip of development
 relevance_development.csv:2: audio_filenames: error: must be a list of one or more names, like ['a.wav', 'b.wav']; found '[x]'
 """  # noqa: E501
     table, findings = check_dataset(write(tmp_path, GOOD | bad))
@@ -592,7 +595,7 @@ def test_names_that_collide_on_some_disks(tmp_path, twins):
     folder = write(tmp_path, {CSV: rows(*(f"{name},One.,Two." for name in twins))})
     dataset = read_dataset(folder, sound=False)
     assert dataset[DEV].file_names == twins
-    said = f"{twins[1]!r} and {twins[0]!r} are one file on a disk that ignores case or Unicode form"
+    said = f"{twins[1]!r} and {twins[0]!r} are the same file on a disk that ignores case or Unicode form"
     assert list(map(str, dataset.findings)) == [f"{CSV}:3: file_name: warning: {said}"]
 
 
@@ -792,15 +795,15 @@ def test_the_retrieval_set_has_queries(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "1: error: the header must be caption, and one query a line; found nothing"),
-        ("captions\nRain.\n", "1: error: the header must be caption, and one query a line; found captions"),
-        ("caption\n", "1: error: has a header and no queries"),
+        ("", "1: error: the header must be caption, with a query on each line below; found nothing"),
+        ("captions\nRain.\n", "1: error: the header must be caption, with a query on each line below; found captions"),
+        ("caption\n", "1: error: has a header but no queries; add a line for each query"),
         (
             "caption\nRain, and wind.\n",
             "2: error: has 2 columns where the header has 1; quote a caption that holds a comma",
         ),
         ('caption\n""\nRain.\n', "2: caption: error: is blank; write a caption"),
-        ("caption\nRain.\nRain.\n", "3: caption: error: stands on line 2 already; keep one"),
+        ("caption\nRain.\nRain.\n", "3: caption: error: is already on line 2; keep one of them"),
         (
             'caption\n"Rain.\n',
             "2: error: is not valid CSV (unexpected end of data); "
@@ -824,7 +827,7 @@ def test_queries_without_clips(tmp_path):
     with pytest.raises(Faulty) as faulty:
         read_dataset(write(tmp_path, files))
     assert str(faulty.value) == (
-        f"{tmp_path}/retrieval/: error: there is no sound; a blind set's clips are the files in here"
+        f"{tmp_path}/retrieval/: error: has no audio files; the clips of a blind set are the audio files in this folder"
     )
     assert read_dataset(tmp_path, sound=False)["retrieval"].queries == ("Rain.",)
 
@@ -842,13 +845,14 @@ def test_clotho(shared):
     present = {path.name for path in (shared / "clotho" / "evaluation").iterdir()}
     dataset = read_dataset(shared / "clotho", sound=False)
     absent = [
-        f"clotho_captions_evaluation.csv:{line}: file_name: error: no sound {name!r} in evaluation/"
+        f"clotho_captions_evaluation.csv:{line}: file_name: error: no audio file {name!r} in evaluation/"
         for line, name in enumerate(dataset["evaluation"].file_names, start=2)
         if name not in present
     ]
     assert len(absent) == 1033
     folders = [
-        f"{split}/: error: no such folder: the sound of the {clips} clips in clotho_captions_{split}.csv is absent"
+        f"{split}/: error: no such folder; it must contain the audio of the {clips} clips in "
+        f"clotho_captions_{split}.csv"
         for split, clips in [("development", 3839), ("validation", 1045)]
     ]
     assert [str(finding) for finding in findings] == absent + folders
@@ -912,7 +916,7 @@ def test_esc10(shared):
     assert {len(names) for names in split.truth.values()} == {8}
 
 
-# Names that all differ alike -----------------------------------------------------------------------------------------
+# Names with one common difference -------------------------------------------------------------------------------------
 
 
 def test_sounds_of_another_extension_are_one_finding(tmp_path):
@@ -922,7 +926,7 @@ def test_sounds_of_another_extension_are_one_finding(tmp_path):
         read_dataset(write(tmp_path, {CSV: rows(*(f"{name},One.,Two." for name in names)), **sounds}))
     assert str(faulty.value) == (
         f"{tmp_path}/{CSV}:2: file_name: error: all 9 names differ from the sound files' only in their extension: .wav "
-        "where the sound files have .flac; write the names so"
+        "where the sound files have .flac; write the names as in the sound files"
     )
 
 
@@ -934,7 +938,7 @@ def test_a_relevance_file_of_other_names_is_one_finding(tmp_path):
         read_relevance(path, [f"{number}.wav" for number in range(20)], "r.csv")
     assert str(faulty.value).splitlines() == [
         "r.csv:2: audio_filenames: error: 9 of 10 names differ from the data's only in the folder before the name: "
-        "'x/0.wav' where the data have '0.wav'; write the names so",
+        "'x/0.wav' where the data have '0.wav'; write the names as in the data",
         "r.csv:11: audio_filenames: error: unknown clip 'nothing.wav'",
         "r.csv:12: audio_filenames: error: unknown clip 'nothing.wav'",
     ]
@@ -961,7 +965,7 @@ def test_audiocaps_is_read_as_published(tmp_path):
     }
     assert all(clip.path.is_file() for split in read.splits.values() for clip in split.clips)
     (finding,) = read.findings
-    assert str(finding) == "test.csv: warning: has clips without sound in test/, 1 in all, as gone_20.wav: left out"
+    assert str(finding) == "test.csv: warning: skipped 1 clip without an audio file in test/ (for example gone_20.wav)"
     assert read_dataset(tmp_path, "evaluation", sound=False)["evaluation"].file_names == ("Yzz.wav", "yy.wav")
 
 
@@ -1041,7 +1045,7 @@ def test_audiocaps_captions_alone_name_the_clips(tmp_path):
     write(tmp_path, {"test.csv": TEST})
     names = read_dataset(tmp_path, sound=False)["evaluation"].file_names
     assert names == ("zz_30.wav", "yy_10.wav", "gone_20.wav")
-    with pytest.raises(Faulty, match=r"test/: error: no such folder: the sound of the clips in test.csv is absent"):
+    with pytest.raises(Faulty, match=r"test/: error: no such folder; it must contain the audio of the clips in test"):
         read_dataset(tmp_path)
 
 
@@ -1056,7 +1060,7 @@ def test_audiocaps_captions_alone_name_the_clips(tmp_path):
         ),
         (
             {"val.csv": f"{AUDIOCAPS}\n1,x,0,a\n", "val/y.wav": WAV},
-            "val.csv: error: no clip has its sound in val/;",
+            "val.csv: error: no clip has an audio file in val/;",
         ),
     ],
 )

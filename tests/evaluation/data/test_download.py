@@ -1,4 +1,4 @@
-"""Fetching Clotho: against a server on this machine, with archives of a few hundred samples, made here."""
+"""Downloading Clotho from a server on this machine, with archives of a few hundred samples that are made here."""
 
 import hashlib
 import os
@@ -23,7 +23,7 @@ from evaluation.findings import BadRequest
 
 PUBLISHED = Path(__file__).parents[3].parent / "shared" / "data" / "clotho"
 SPLITS = ("development", "validation", "evaluation")
-# Names as Clotho has them: a leading space, commas, dots in the stem, entities, a name that stands in two splits.
+# Names like Clotho's: a leading space, commas, dots in the stem, entities, and a name that is in two splits.
 NAMES = {
     "development": (" Ambience Birds.wav", "FREEZER_DOOR_OPEN_CLOSE.wav", "KOOKABURRA..WAV.wav"),
     "validation": ("a, b, c.wav", "d &amp; e .wav"),
@@ -33,17 +33,17 @@ NAMES = {
 
 @dataclass
 class Server:
-    """A record's files over HTTP, with every way to misbehave that a test needs."""
+    """A server with the files of a record, which misbehaves as a test asks."""
 
     files: dict[str, bytes]
     url: str = ""
     asked: list[tuple[str, str | None]] = field(default_factory=list)  # file name, Range header
     sent: list[int] = field(default_factory=list)  # bytes of each answer's body
-    cuts: dict[str, list[int]] = field(default_factory=dict)  # after how many bytes to cut the next answers
-    statuses: dict[str, list[int]] = field(default_factory=dict)  # what to answer next instead of the file
-    ranges: bool = True  # whether it honours Range
+    cuts: dict[str, list[int]] = field(default_factory=dict)  # number of bytes after which the next answers are cut
+    statuses: dict[str, list[int]] = field(default_factory=dict)  # statuses of the next answers, which have no file
+    ranges: bool = True  # True if the server supports Range
     block: int = 1  # an answer to a Range starts at a multiple of this
-    lengths: bool = True  # whether it says how much it sends; if not, a cut looks like an end
+    lengths: bool = True  # True if it sends Content-Length; without it, a cut looks like the end
 
     def count(self, name: str) -> int:
         return sum(asked == name for asked, _ in self.asked)
@@ -84,7 +84,7 @@ def handler(server: Server) -> type[BaseHTTPRequestHandler]:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The nine files of a small record: one archive with a folder inside, one without, one with more than sounds."""
+    """The nine files of a small record: one archive with a folder, one without, one with files that are not audio."""
     root, noise, made = tmp_path_factory.mktemp("record"), np.random.default_rng(0), {}
     for split, names in NAMES.items():
         folder = root / split
@@ -122,7 +122,7 @@ def server(files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 def publish(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make what the server has the published record."""
+    """Make the server's files the published record."""
     table = [
         replace(remote, md5=md5(server.files[remote.name]), bytes=remote.bytes and len(server.files[remote.name]))
         for remote in download.CLOTHO
@@ -135,7 +135,7 @@ def md5(content: bytes) -> str:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, by its path from there."""
+    """Return the contents of all files in a folder, by relative path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -180,7 +180,7 @@ def test_after_a_cut_only_the_rest_is_sent(lengths, tmp_path, server, files):
 def test_a_later_call_goes_on_where_the_first_gave_up(tmp_path, server, files):
     server.cuts[ARCHIVE] = [1024]
     server.files = {name: content for name, content in files.items() if name != "clotho_audio_validation.7z"}
-    refused(tmp_path, server)  # the validation archive is not there
+    refused(tmp_path, server)  # the validation archive is missing
     shutil.rmtree(tmp_path / "development")
     (tmp_path / ".downloads" / f"{ARCHIVE}.part").write_bytes(files[ARCHIVE][:1024])
     server.files, server.asked = dict(files), []
@@ -207,7 +207,7 @@ def test_a_whole_part_of_unknown_size_is_not_fetched_again(tmp_path, server, fil
     assert next(remote.bytes for remote in download.CLOTHO if remote.name == name) is None
     (tmp_path / ".downloads").mkdir()
     (tmp_path / ".downloads" / f"{name}.part").write_bytes(files[name])
-    download.clotho(tmp_path, base_url=server.url)  # the server answers 416: nothing beyond it
+    download.clotho(tmp_path, base_url=server.url)  # the server answers 416: no further bytes
     assert (name, f"bytes={len(files[name])}-") in server.asked
     assert (tmp_path / "evaluation").is_dir()
 
@@ -231,7 +231,7 @@ def test_a_passing_failure_is_tried_again(status, tmp_path, server):
 
 
 def test_only_failures_in_a_row_count(tmp_path, server):
-    server.cuts[ARCHIVE] = [256] * 8  # twice as many as there are attempts, each some way further
+    server.cuts[ARCHIVE] = [256] * 8  # twice the number of attempts, each with some progress
     download.clotho(tmp_path, base_url=server.url)
     assert server.count(ARCHIVE) == 9
 
@@ -242,9 +242,9 @@ def test_a_lasting_failure_says_what_is_there_and_what_to_do(tmp_path, server, f
     part.parent.mkdir()
     part.write_bytes(files[ARCHIVE][:1500])
     message = refused(tmp_path, server)
-    assert f"{server.url}{ARCHIVE}?download=1: cannot be fetched: the server answered 503" in message
+    assert f"{server.url}{ARCHIVE}?download=1: cannot be downloaded: the server answered 503" in message
     assert "1.50kB of " in message
-    assert "Give the same command again to go on from there" in message
+    assert "Run the same command again to resume" in message
     assert part.read_bytes() == files[ARCHIVE][:1500]
     assert server.count(ARCHIVE) == 4
 
@@ -274,7 +274,7 @@ def test_a_page_in_place_of_the_file_does_not_cost_what_is_here(tmp_path, server
     part.parent.mkdir()
     part.write_bytes(files[ARCHIVE][:1500])
     server.ranges, server.files[ARCHIVE] = False, b"<html>Back in an hour</html>"
-    assert f"the server sends 28 bytes where {len(files[ARCHIVE])} are published" in refused(tmp_path, server)
+    assert f"the server sends 28 bytes, but the published file has {len(files[ARCHIVE])}" in refused(tmp_path, server)
     assert part.read_bytes() == files[ARCHIVE][:1500]
 
 
@@ -308,7 +308,7 @@ def test_whatever_happens_the_file_is_right_or_absent(
 
 
 def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> bytes:
-    """An archive with a member of that name, which py7zr itself declines to write; `link.wav` is a symbolic link."""
+    """Return an archive with a member of a name that py7zr itself refuses to write; `link.wav` is a symbolic link."""
     folder = tmp_path / "evil"
     folder.mkdir()
     soundfile.write(folder / "good.wav", np.zeros(10), 8000)
@@ -331,7 +331,7 @@ def test_members_that_could_leave_the_folder_are_refused(name, tmp_path, server,
     folder = tmp_path / "inner" / "data"
     message = refused(folder, server)
     name = name.replace("\\", "/")  # as py7zr reads it
-    assert f"{ARCHIVE}: members must be plain files and folders below the archive's own, found {name!r}" in message
+    assert f"{ARCHIVE}: members must be plain files and folders inside the archive's folder, found {name!r}" in message
     assert not [path for path in tmp_path.rglob("*.wav") if tmp_path / "evil" not in path.parents]
     assert not (folder / "development").exists()
 
@@ -347,7 +347,7 @@ def test_an_interrupted_unpack_is_redone_from_the_archive(stop, tmp_path, server
         patch.setattr(py7zr.SevenZipFile, "extractall", stopped)
         download.clotho(tmp_path, base_url=server.url)
     assert not (tmp_path / "development").exists()
-    (tmp_path / ".downloads" / "unpack-killed" / "ready").mkdir(parents=True)  # as a process that is killed leaves it
+    (tmp_path / ".downloads" / "unpack-killed" / "ready").mkdir(parents=True)  # left by a killed process
     server.asked.clear()
     download.clotho(tmp_path, base_url=server.url)
     assert not server.count(ARCHIVE)
@@ -376,7 +376,7 @@ def test_a_sound_that_differs_is_not_overwritten(tmp_path, server):
     mine = tmp_path / "development" / NAMES["development"][0]
     mine.write_bytes(b"mine")
     message = refused(tmp_path, server)
-    assert f"development: 1 of the files there differ from the published ones, {mine.name!r} first" in message
+    assert f"development: existing files must be the published ones; 1 differ, for example {mine.name!r}" in message
     assert contents(tmp_path / "development") == {mine.name: b"mine"}
     mine.unlink()
     download.clotho(tmp_path, base_url=server.url)
@@ -402,14 +402,14 @@ def test_an_archive_put_there_by_hand_is_used_and_kept(tmp_path, server, files):
 
 def test_another_data_set_in_the_folder(tmp_path, server):
     (tmp_path / "captions_validation.csv").write_text("file_name,caption_1\n")
-    assert "captions_validation.csv: the folder must not hold another data set" in refused(tmp_path, server)
+    assert "captions_validation.csv: the folder must not contain another data set" in refused(tmp_path, server)
     assert not server.asked
 
 
 def test_an_archive_that_lacks_clips_or_repeats_them(tmp_path, server, files, monkeypatch):
     server.files[ARCHIVE] = files["clotho_audio_evaluation.7z"]
     publish(server, monkeypatch)
-    assert "must hold every clip of the caption table, lacks 2 of 3" in refused(tmp_path / "lacks", server)
+    assert "must contain every clip of the caption table; 2 of 3 are missing" in refused(tmp_path / "lacks", server)
     assert not (tmp_path / "lacks" / "development").exists()
 
     soundfile.write(tmp_path / "a.wav", np.zeros(10), 8000)
@@ -434,7 +434,7 @@ def test_a_disk_that_is_too_small_is_said_before_the_archives(free, fits, tmp_pa
     monkeypatch.setattr(download, "CLOTHO", tuple(table))
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=free))
-    message = refused(tmp_path, server)  # even where it fits: the server has no such archive
+    message = refused(tmp_path, server)  # even with enough space, because the server has no such archive
     assert ("11.8GB must be free" in message and "found 11.0GB" in message) is not fits
     assert bool(server.count(ARCHIVE)) is fits
     assert (tmp_path / TABLE).exists()
@@ -446,13 +446,13 @@ def test_a_disk_that_is_too_small_to_unpack(tmp_path, server, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     assert "6.13kB must be free" in refused(tmp_path, server)
-    assert [path.name for path in (tmp_path / ".downloads").glob("*.7z")] == [ARCHIVE], "what was fetched is kept"
+    assert [path.name for path in (tmp_path / ".downloads").glob("*.7z")] == [ARCHIVE], "the download is kept"
 
 
 def test_the_space_needed_is_the_peak_less_what_is_there(tmp_path):
     one, two = download.Remote("a.7z", "", 1000, "development"), download.Remote("b.7z", "", 900, "validation")
     assert download._space(tmp_path, []) == 0
-    assert download._space(tmp_path, [one]) == 2600  # the archive, and 1.6 times as much sound
+    assert download._space(tmp_path, [one]) == 2600  # the archive, and 1.6 times its size of audio
     assert download._space(tmp_path, [one, two]) == 1600 + 900 + 1440
     (tmp_path / ".downloads").mkdir()
     (tmp_path / ".downloads" / "a.7z.part").write_bytes(bytes(400))
@@ -463,7 +463,7 @@ def test_the_space_needed_is_the_peak_less_what_is_there(tmp_path):
 def test_two_at_a_time(tmp_path, server):
     (tmp_path / ".downloads").mkdir()
     with filelock.FileLock(tmp_path / ".downloads" / "lock"):
-        assert "another process is fetching into this folder" in refused(tmp_path, server)
+        assert "another process is downloading into this folder" in refused(tmp_path, server)
     assert not server.asked
     download.clotho(tmp_path, base_url=server.url)
 
@@ -471,7 +471,7 @@ def test_two_at_a_time(tmp_path, server):
 def test_what_is_tried_again_is_said(tmp_path, server, capsys):
     server.statuses[TABLE] = [502]
     download.clotho(tmp_path, base_url=server.url)
-    assert f"{TABLE}: the server answered 502 Bad Gateway; again in 0 s" in capsys.readouterr().err
+    assert f"{TABLE}: the server answered 502 Bad Gateway; trying again in 0 s" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published tables are not on this machine")

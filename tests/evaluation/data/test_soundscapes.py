@@ -90,13 +90,13 @@ def test_what_is_there_is_never_overwritten(tmp_path):
     kept = tmp_path / "mine.txt"
     kept.write_text("mine")
     for place in (tmp_path, kept):
-        with pytest.raises(BadRequest, match="exists and is not an empty folder"):
+        with pytest.raises(BadRequest, match="must not exist or must be an empty folder"):
             generate.make_soundscapes(place, clips=FEW, progress=False)
     assert content(tmp_path) == {"mine.txt": b"mine"}
 
 
 def test_a_negative_seed_is_refused(tmp_path):
-    with pytest.raises(BadRequest, match="must be 0 or more, but -1 was given"):
+    with pytest.raises(BadRequest, match="must be 0 or more; found -1"):
         generate.make_soundscapes(tmp_path / "data", seed=-1)
 
 
@@ -129,7 +129,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path, monkeypatch):
 
 
 def is_running(process):
-    """Whether there is a process of this number that has not ended."""
+    """Return True if the process with this number is running."""
     try:
         status = Path(f"/proc/{process}/stat").read_text()
     except OSError:
@@ -151,7 +151,7 @@ def test_every_kind_sounds_at_any_length(kind, seconds):
 
 
 def log_bands(sound: np.ndarray) -> np.ndarray:
-    """Mean and deviation over time of the log energy in 40 bands, evenly spaced in log Hz from 50 Hz to 8 kHz."""
+    """Return mean and deviation over time of the log energy in 40 bands, evenly spaced in log Hz (50 Hz to 8 kHz)."""
     frames = np.lib.stride_tricks.sliding_window_view(np.pad(sound, (0, 2048)), 2048)[::1024] * np.hanning(2048)
     power = np.abs(np.fft.rfft(frames)) ** 2
     edges = np.unique(np.round(np.geomspace(50, 8000, 41) * 2048 / SAMPLE_RATE).astype(int))
@@ -249,7 +249,7 @@ def test_the_grammar_can_be_read_in_one_way_only():
 
 
 def mean_average_precision(similarity: np.ndarray, queries: list[str], names: list[str], split: Split) -> float:
-    """At 10, with the number of relevant clips below the line."""
+    """Return mAP@10, whose denominator is the number of relevant clips."""
     values = []
     for row, query in zip(similarity, queries, strict=True):
         hits = np.array([names[clip] in split.captions[query] for clip in np.argsort(-row)[:10]])

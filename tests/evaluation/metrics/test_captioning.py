@@ -506,11 +506,11 @@ def test_a_caption_brings_no_reference_of_its_own(cache, monkeypatch):
     said = [f"{finding.line}: {finding.message}" for finding in score.findings]
     limit = "should have at most 500 words and 3000 characters; found"
     assert said == [
-        f"2: the caption of {NAMES[0]!r} should be plain words; found the markup '<!zqav|||!zqav>': take it out",
-        f"3: the caption of {NAMES[1]!r} {limit} 20000 words and 79999 characters: what is beyond is not read",
+        f"2: the caption of {NAMES[0]!r} should be plain words; found the markup '<!zqav|||!zqav>': remove it",
+        f"3: the caption of {NAMES[1]!r} {limit} 20000 words and 79999 characters: the rest is not read",
         f"4: the caption of {NAMES[2]!r} should be plain words; found the special token '<|endoftext|>': "
-        "leave such tokens out when decoding",
-        f"5: the caption of {NAMES[3]!r} {limit} 1 words and 1000000 characters: what is beyond is not read",
+        "remove such tokens when decoding",
+        f"5: the caption of {NAMES[3]!r} {limit} 1 words and 1000000 characters: the rest is not read",
     ]
 
 
@@ -533,7 +533,7 @@ def test_twenty_of_a_kind_are_listed_and_the_rest_counted():
     special = [finding for finding in sorted(findings) if "special token" in finding.message]
     assert str(special[0]) == (
         "it.csv:2: warning: the caption of '0.wav' should be plain words; found the special token '<unk>': "
-        "leave such tokens out when decoding"
+        "remove such tokens when decoding"
     )
     assert str(special[-1]).startswith("it.csv: warning: and 10 more of this kind: the caption of '20.wav' should be")
 
@@ -685,7 +685,7 @@ def test_names_that_all_differ_alike_are_one_finding(tmp_path):
         validate(split, prediction, "it.csv")
     assert str(faulty.value) == (
         "it.csv:2: error: all 9 names differ from the data's only in the folder before the name and their extension: "
-        "'x/0' where the data have '0.wav'; write the names as captions_test.csv has them"
+        "'x/0' where the data have '0.wav'; write the names as in captions_test.csv"
     )
 
 
@@ -698,8 +698,8 @@ def test_the_captions_of_another_split_name_it(tmp_path):
     with pytest.raises(Faulty) as faulty:
         validate(split, prediction, "it.csv")
     assert str(faulty.value) == (
-        "it.csv: error: names 0 of evaluation's 9 clips; these names are of the split validation; give the prediction "
-        "of evaluation, or give --split validation"
+        "it.csv: error: names none of evaluation's 9 clips; these names are of the split validation; give the "
+        "prediction of evaluation, or give --split validation"
     )
 
 
@@ -752,7 +752,7 @@ def test_the_metric_that_ranks_is_missing(run, no_meteor, tmp_path):
     """The others are printed, and the exit status says so."""
     status, out, err = run("--metrics", "dcase2023", "--json", tmp_path / "score.json")
     assert status == 1
-    assert err == "error: spider_fl, the metric that ranks, is not available\n"
+    assert err == "error: spider_fl, which ranks the systems, is not available\n"
     assert re.search(r"cider_d +\d", out)
     assert re.search(r"spider_fl +not available", out)
     assert "python -m evaluation download spice" in out

@@ -853,7 +853,7 @@ def test_names_of_another_data_set(matrix):
     (finding,) = faulty.value.findings
     assert str(finding) == (
         f"best.csv: error: all {20 if matrix else 10} names differ from the data's only in their extension: .ogg where "
-        "the data have .wav; write the names so"
+        "the data have .wav; write the names as in the data"
     )
 
 
@@ -897,7 +897,10 @@ def test_names_that_all_differ_alike_are_one_finding(rename, difference, known):
         with pytest.raises(Faulty) as faulty:
             validate(FOUR, TWENTY, prediction)
         (finding,) = faulty.value.findings
-        assert finding.message == f"all 20 names differ from the data's only in {difference}; write the names so"
+        assert (
+            finding.message
+            == f"all 20 names differ from the data's only in {difference}; write the names as in the data"
+        )
 
 
 def test_queries_without_punctuation_are_one_finding():
@@ -908,7 +911,7 @@ def test_queries_without_punctuation_are_one_finding():
         validate(truth, TWENTY, Ranking((queries[0], *plain[1:]), (TWENTY,) * 30, tuple(range(2, 32))), "best.csv")
     assert str(faulty.value) == (
         "best.csv:3: error: 29 of 30 queries differ from the data's only in upper and lower case and punctuation: 'a "
-        "dog no 1 barks' where the data have 'A dog, no. 1, barks!'; write the queries so"
+        "dog no 1 barks' where the data have 'A dog, no. 1, barks!'; write the queries as in the data"
     )
 
 
@@ -923,8 +926,7 @@ def test_the_prediction_of_another_split_names_it(tmp_path):
         evaluate(dataset["evaluation"], prediction)
     assert str(faulty.value) == (
         "prediction: error: answers none of the 9 queries of evaluation; these queries are of the split validation; "
-        "give "
-        "the prediction of evaluation, or give --split validation"
+        "give the prediction of evaluation, or give --split validation"
     )
 
 

@@ -402,7 +402,7 @@ def test_items_whose_names_all_differ_alike():
     }
     assert refused(given) == [
         "b: items.names: error: must be those of a; all 6 names differ from the other names' only in their extension: "
-        ".mp3 where the other names have .wav; write the names so",
+        ".mp3 where the other names have .wav; write the names as in the other names",
     ]
 
 
@@ -646,8 +646,8 @@ def test_wrong_requests(run, scored):
     assert (status, out) == (2, "")
     assert err.splitlines() == [
         "broken.json: error: must be an object; found []; score the prediction again",
-        "no.json: error: no such file; give what `evaluation score … --json FILE` wrote",
-        "nor.json: error: no such file; give what `evaluation score … --json FILE` wrote",
+        "no.json: error: no such file; give a score file, written by `evaluation score … --json FILE`",
+        "nor.json: error: no such file; give a score file, written by `evaluation score … --json FILE`",
     ]
     assert run(a, "broken.json")[0] == 1
     assert run(a, b, "--seed", "-1") == (2, "", "error: the seed must be 0 or more, but -1 was given\n")

@@ -134,6 +134,7 @@ def test_same_results_give_the_same_bytes(results, tmp_path):
             assert (tmp_path / f"{name}-one.{kind}").read_bytes() == (tmp_path / f"{name}-other.{kind}").read_bytes()
 
 
+@pytest.mark.filterwarnings("error::DeprecationWarning")
 def test_draw_writes_every_figure(incomplete, tmp_path):
     runs = incomplete.runs.rename(columns={"b": "words & $more"})
     written = figures.draw(Results("results.csv", "mAP@10", ("a", "words & $more"), runs), "a", tmp_path)

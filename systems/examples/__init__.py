@@ -1,0 +1,1 @@
+"""Example systems, to copy and change; `systems list` leaves them out."""
