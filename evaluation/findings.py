@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from evaluation.ordering import natural_key
+from evaluation.natural_sort import natural_key
 from evaluation.text import plural, printable
 
 ERROR, WARNING, NOTE = "error", "warning", "note"

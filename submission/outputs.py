@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from evaluation.data import caption_text, tables
 from evaluation.data.cells import SOUND_SUFFIXES
-from evaluation.data.dataset import Split, of_another_split
+from evaluation.data.dataset import Split, other_split_hint
 from evaluation.files import replacing
 from evaluation.findings import ALIKE, ERROR, WARNING, BadRequest, Faulty, Finding, bounded, limited
 from evaluation.metrics import retrieval
@@ -446,7 +446,7 @@ def _other_split_fault(
     expected = set(expected)
     shared = sum(name in expected for name in given)
     fault = f"has {shared or 'none'} of the {len(expected)} {several} of {split.name}"
-    other = of_another_split(split, given, noun)
+    other = other_split_hint(split, given, noun)
     if other:
         return f"{fault}; {other}"
     lookup = closest(expected, texts=noun == "queries")

@@ -20,7 +20,7 @@ from evaluation import predictions
 from evaluation.data.dataset import Dataset, Split
 from evaluation.files import replacing
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding
-from evaluation.ordering import natural_key
+from evaluation.natural_sort import natural_key
 from evaluation.predictions import Captions, Ranking, Similarity
 from submission import archive, documents, metadata, metadata_text, outputs, reports, run_folders
 from submission.documents import Document

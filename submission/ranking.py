@@ -14,7 +14,7 @@ from evaluation import report
 from evaluation.data.dataset import Split
 from evaluation.findings import ERROR, Finding, count
 from evaluation.metrics.catalogue import lower_is_better
-from evaluation.ordering import natural_key
+from evaluation.natural_sort import natural_key
 from evaluation.report import NOTHING
 from evaluation.scores import plain
 from evaluation.statistics import comparison

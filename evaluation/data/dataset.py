@@ -201,7 +201,7 @@ def read_dataset(folder: Path, *splits: str, sound: bool = True) -> Dataset:
     return dataset
 
 
-def of_another_split(split: Split, given: Collection[str], noun: str) -> str:
+def other_split_hint(split: Split, given: Collection[str], noun: str) -> str:
     """Return the end of a message if a prediction is for another split of the same data folder.
 
     Args:
