@@ -1,4 +1,4 @@
-# The front door: every target is a line or two over `python -m ROOM VERB`. `make help` lists them.
+# The main jobs. Each target runs a few `python -m PACKAGE COMMAND` lines. `make help` lists the targets.
 
 DATA   ?= data/soundscapes
 RUN    ?= runs/$(notdir $(patsubst %/,%,$(DATA)))
@@ -14,7 +14,7 @@ baseline: EPOCHS ?= 12
 baseline: CAPTIONER_EPOCHS ?= 6
 baseline: REHEARSE ?= $(SPLIT)
 
-# Tensors on huge pages: a third off an epoch on Linux (glibc 2.35 and newer); elsewhere it says nothing.
+# Huge pages for tensors shorten an epoch by a third on Linux with glibc 2.35 or newer. Other systems ignore this.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 PY := .venv/bin/python
@@ -22,40 +22,40 @@ PY := .venv/bin/python
 .NOTPARALLEL:
 .PHONY: help baseline captioner data train predict submission score test fuzz bench hear-check format data-clotho
 
-help: ## show this
+help: ## show this help
 	@echo "make TARGET [NAME=value …]"; echo
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
 	@echo; echo "  DATA=$(DATA) RUN=$(RUN) SPLIT=$(SPLIT)"
-	@echo "  TASK=$(TASK) RUNS=$(RUNS) TEAM=$(TEAM) REHEARSE=(none; SPLIT for baseline)"
-	@echo "  SYSTEM=$(SYSTEM) CONFIG=$(CONFIG) EPOCHS=(the config's; 12 for baseline)"
-	@echo "  CAPTIONER_EPOCHS=(the config's; 6 for baseline)"
+	@echo "  TASK=$(TASK) RUNS=$(RUNS) TEAM=$(TEAM) REHEARSE=(empty; make baseline: SPLIT)"
+	@echo "  SYSTEM=$(SYSTEM) CONFIG=$(CONFIG) EPOCHS=(the config's value; make baseline: 12)"
+	@echo "  CAPTIONER_EPOCHS=(the config's value; make baseline: 6)"
 
-baseline: train predict score submission ## data, training, prediction, score and package of the baseline
+baseline: train predict score submission ## make the data, then train, predict, score and package both baseline systems
 
-# The default data are made where they are asked for; any other folder must be there.
+# Only the default data folder is made; any other folder must exist.
 data/soundscapes: | .venv/.core
 	$(PY) -m evaluation data make $@
 
-data: .venv/.core $(if $(filter data/soundscapes,$(DATA)),data/soundscapes) ## check DATA; make the default data first
+data: .venv/.core $(if $(filter data/soundscapes,$(DATA)),data/soundscapes) ## check DATA; the default DATA is made first
 	$(PY) -m evaluation data check "$(DATA)"
 
-train: data ## train SYSTEM on DATA into RUN, or go on where it was cut off
+train: data ## train SYSTEM on DATA and write RUN, or resume an interrupted training
 	$(PY) -m systems train $(SYSTEM) --config $(CONFIG) --data "$(DATA)" --run "$(RUN)" $(if $(EPOCHS),--set epochs=$(EPOCHS))
 
-predict: .venv/.core ## answer the queries of DATA's SPLIT with RUN
+predict: .venv/.core ## predict DATA's SPLIT with RUN
 	$(PY) -m systems predict "$(RUN)" --data "$(DATA)" --split $(SPLIT)
 
-score: .venv/.core ## score RUN's prediction, with intervals
+score: .venv/.core ## score RUN's prediction, with confidence intervals
 	$(PY) -m evaluation score retrieval --truth "$(DATA)" --split $(SPLIT) \
 		--prediction "$(RUN)/predictions/$(SPLIT).npz" --json "$(RUN)/scores/$(SPLIT).json"
 
-submission: .venv/.core ## make TASK's package from RUNS and TEAM; REHEARSE=split answers that in place of its sets
+submission: .venv/.core ## package RUNS for TASK with TEAM's data; REHEARSE=SPLIT uses this split instead of the task's
 	$(PY) -m submission package $(RUNS) --task $(TASK) --team "$(TEAM)" --data "$(DATA)" $(if $(REHEARSE),--split $(REHEARSE))
 
-# The other half of the baseline: `make baseline` goes on here.
+# `make baseline` continues with the captioner.
 baseline: captioner
 
-captioner: .venv/.core ## train a captioner from RUN's encoder into RUN-captioner, predict, score, package
+captioner: .venv/.core ## train, predict, score and package RUN-captioner, a captioner that starts from RUN's encoder
 	$(PY) -m systems train baseline.captioner --config baseline/captioner.yaml --data "$(DATA)" --run "$(RUN)-captioner" \
 		--set init_from="$(RUN)" $(if $(CAPTIONER_EPOCHS),--set epochs=$(CAPTIONER_EPOCHS))
 	$(PY) -m systems predict "$(RUN)-captioner" --data "$(DATA)" --split $(SPLIT)
@@ -65,31 +65,32 @@ captioner: .venv/.core ## train a captioner from RUN's encoder into RUN-captione
 		$(if $(REHEARSE),--split $(REHEARSE))
 	$(PY) -m baseline.floors "$(RUN)-captioner" --retriever "$(RUN)" --data "$(DATA)" --split $(SPLIT)
 
-test: .venv/.test ## check style and run every test
+test: .venv/.test ## check the code style and run all tests
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-fuzz: .venv/.test ## edit valid packages and predictions at random, FUZZ times (100000): nothing breaks or passes wrongly
+fuzz: .venv/.test ## check the answers to FUZZ randomly edited packages and predictions (default: 100000)
 	FUZZ=$(or $(FUZZ),100000) $(PY) -m pytest -q tests/submission/test_fuzz.py
 
-bench: .venv/.bench ## measure speed side by side with what one would use instead
+bench: .venv/.bench ## measure speed, compared with other libraries
 	$(PY) -m bench
 
-hear-check: .venv/.hear ## run the public HEAR validator on every audio encoder (about 2 GB more, TensorFlow)
+hear-check: .venv/.hear ## run the public HEAR validator on all audio encoders (installs TensorFlow, about 2 GB)
 	$(PY) -m tests.systems.parts.encoders.hear_check
 
-format: .venv/.test ## put the code in the one format
+format: .venv/.test ## format the code
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-data-clotho: .venv/.core ## fetch Clotho v2.1 (7 GB to fetch, 12 GB in the end) into data/clotho and check it
+data-clotho: .venv/.core ## download Clotho v2.1 (7 GB, 12 GB on disk) to data/clotho and check it
 	$(PY) -m evaluation data download clotho data/clotho
 
-# The environment: the core, and one more extra for each stamp. It is set up again when what it depends on changes.
+# The environment: .core has the dependencies, each other stamp file one extra. They are installed again when
+# pyproject.toml or constraints.txt changes.
 .venv/.test .venv/.bench .venv/.hear .venv/.cluster: .venv/.core
 .venv/.%: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; give one: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit("Python must be 3.11 or newer; found " + sys.version.split()[0] + "; choose another: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	@test -x $(PY) || $(PYTHON) -m venv .venv
 	@$(PY) -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' constraints.txt)"
 	$(PY) -m uv pip install --quiet --compile-bytecode --python $(PY) --constraint constraints.txt --requirement pyproject.toml $(if $(filter core,$*),,--extra $*)

@@ -1,1 +1,4 @@
-"""The official baseline, written to be read. Imports `systems` and `evaluation`."""
+"""The official baseline: a retriever and a captioner in short modules that are easy to read.
+
+This package imports `systems` and `evaluation`.
+"""

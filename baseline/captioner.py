@@ -1,12 +1,12 @@
-"""The baseline captioner, to be read from top to bottom.
+"""The baseline captioner. Read this module from top to bottom.
 
     python -m systems train baseline.captioner --config baseline/captioner.yaml --data DIR --run RUN
     python -m systems predict RUN --data DIR --split evaluation
 
-The retriever's CRNN turns the log-mel energies of a clip into a vector every four frames; a Transformer decoder, which
-begins with word2vec's vectors, says word after word what they hold (Weck et al. 2021 in its sizes, with an encoder that
-learns). Training maximises the probability of the next word of the captions (cross-entropy); beam search makes a
-caption of a new clip.
+The retriever's CRNN maps the log-mel energies of a clip to one vector every four frames. A Transformer decoder predicts
+the caption word by word from these vectors. The decoder has the sizes of Weck et al. 2021, and its word embeddings are
+initialised with word2vec vectors. Unlike in Weck et al. 2021, the encoder is trained too. Training maximises the
+probability of the next word of the captions (cross-entropy). Beam search generates the caption of a new clip.
 """
 
 from collections.abc import Sequence
@@ -37,63 +37,66 @@ from systems.parts.vocabulary import PADDING, Vocabulary
 from systems.training import Run, Schedule, metadata_name, read_checkpoint
 
 PAPER = "Weck et al. 2021 (decoder), Xie et al. 2022 (encoder)"
-PARAMETERS = "8,125,122 and 813 a word"
+PARAMETERS = "8,125,122 + 813 per word"
 
 
 class Config(Schedule, Decoding):
-    """The settings; how captions are decoded (`decoding`, `beams` …) is `generation.Decoding`'s.
+    """The settings; those of decoding (`decoding`, `beams` …) are in `generation.Decoding`.
 
-    The defaults are what captions better here; baseline/captioner-published.yaml trains the decoder as published.
+    The defaults gave better captions here than the published settings. To train the decoder as published, use
+    baseline/captioner-published.yaml.
     """
 
-    batch: int = Field(16, ge=1)  # clips a step, or with `sampler: caption` captions; on several devices, of each
+    batch: int = Field(16, ge=1)  # clips in a step (with `sampler: caption`, captions), on each device
     learning_rate: float = Field(5e-4, gt=0)  # of Adam
     monitor: Literal["loss", "CIDEr-D"] = "loss"  # the validation value that chooses the best epoch
-    init_from: str | None = None  # run folder of the baseline's retriever or captioner, whose encoder is begun with
+    init_from: str | None = None  # run folder of a baseline retriever or captioner to take the initial encoder from
     words: str = "train"  # a file of word vectors (word2vec .bin, or text), or `train`: on the development captions
-    words_limit: int | None = 200_000  # how many words to read from a file, frequent ones first
-    words_epochs: int = Field(50, ge=1)  # of training word vectors
-    slope: float = 0.1  # of the encoder's leaky ReLU
-    dropout: float = Field(0.3, ge=0, lt=1)  # of the encoder
+    words_limit: int | None = 200_000  # most words to read from a file, frequent ones first; None: all
+    words_epochs: int = Field(50, ge=1)  # epochs of training word vectors
+    slope: float = 0.1  # of the encoder's leaky ReLU for negative values
+    dropout: float = Field(0.3, ge=0, lt=1)  # in the encoder
     blocks: int = Field(3, ge=1)  # of the decoder
-    original: bool = False  # norms behind each part, and ReLU (Vaswani et al. 2017); or before it, and GELU
-    heads: int = Field(4, ge=1)  # of each attention
+    original: bool = False  # norms after each sublayer and ReLU (Vaswani et al. 2017); false: norms before it and GELU
+    heads: int = Field(4, ge=1)  # of each attention layer
     head_size: int = Field(128, ge=2, multiple_of=2)
-    hidden: int = Field(512, ge=1)  # between the two linear layers of a block
+    hidden: int = Field(512, ge=1)  # values between the two linear layers of a block
     decoder_dropout: float = Field(0.1, ge=0, lt=1)
-    label_smoothing: float = Field(0.1, ge=0, lt=1)  # this share is spread over all words; .1 and 0 score alike here
-    spec_augment: int = Field(0, ge=0)  # stretches of time and of frequency blotted out; 2 learn slower here
-    mixup: float = Field(0.0, ge=0)  # alpha of mixup's beta distribution; 0: none
-    gradient_norm: float | None = Field(1.0, gt=0)  # a longer gradient is cut to this; None: none is; published: None
-    sampler: Literal["clip", "caption"] = "clip"  # encode a clip once a step with all its captions, or once a caption
-    longest: int = Field(60, ge=1)  # words of a caption that are learnt; what a longer one goes on to say is left out
+    label_smoothing: float = Field(0.1, ge=0, lt=1)  # this share is spread over all words; 0.1 and 0 score alike here
+    spec_augment: int = Field(0, ge=0)  # masks in time, and as many in frequency; with 2, training is slower here
+    mixup: float = Field(0.0, ge=0)  # alpha of mixup's beta distribution; 0: no mixup
+    gradient_norm: float | None = Field(1.0, gt=0)  # clip gradients to this norm; None, published: no clipping
+    sampler: Literal["clip", "caption"] = "clip"  # encode each clip once, with all its captions; or once per caption
+    longest: int = Field(60, ge=1)  # most words of a caption in training; further words are left out
 
 
 # The model ---------------------------------------------------------------------------------------------------------
 
 
 class Captioner(nn.Module):
-    """Says what sounds hold.
+    """A model that captions audio.
 
     Args:
         config: The config.
-        known: The words that it can say.
-        vectors: (words, 300) vectors that the words begin with; zeros where there is none. Random by default.
+        vocab: The vocabulary.
+        vectors: (words, 300) initial word embeddings. A row of zeros marks a word without a vector; it gets a random
+            embedding. If None, all embeddings are random.
     """
 
-    def __init__(self, config: Config, known: Vocabulary, vectors: np.ndarray | None = None):
+    def __init__(self, config: Config, vocab: Vocabulary, vectors: np.ndarray | None = None):
         super().__init__()
-        self.config, self.vocabulary = config, known
+        self.config, self.vocabulary = config, vocab
         self.log_mel = LogMel()
         self.sample_rate = self.log_mel.sample_rate
         self.audio_encoder = CRNN(config.slope, config.dropout)
-        self.embedding = nn.Embedding(len(known), words.SIZE, padding_idx=PADDING)
+        self.embedding = nn.Embedding(len(vocab), words.SIZE, padding_idx=PADDING)
         if vectors is not None:
-            there = torch.from_numpy(vectors).any(1)
-            # Random vectors have a standard deviation of 1: those of all words begin alike.
-            self.embedding.weight.data[there] = torch.from_numpy(vectors)[there] / float(vectors[there].std())
+            has_vector = torch.from_numpy(vectors).any(1)
+            # Random embeddings have a standard deviation of 1, so the vectors are scaled to the same.
+            scale = float(vectors[has_vector].std())
+            self.embedding.weight.data[has_vector] = torch.from_numpy(vectors)[has_vector] / scale
         self.decoder = Decoder(
-            len(known),
+            len(vocab),
             words.SIZE,
             SIZE,
             blocks=config.blocks,
@@ -106,22 +109,36 @@ class Captioner(nn.Module):
         self.rules = vocabulary.rules(config.min_words, config.max_words, config.no_repeat)
 
     def steps(self, memory: Tensor, lengths: Tensor) -> CachedSteps:
-        """The decoder a word at a time over (N, T, 300) encoded clips of `lengths` (N,) frames."""
+        """Return the decoder's steps, word by word, for (N, T, 300) encoded clips of `lengths` (N,) frames."""
         return CachedSteps(self.decoder, memory, lengths, lambda ids: self.embedding(ids[:, -1:]))
 
     def say(self, memory: Tensor, lengths: Tensor, seeds: Sequence[int]) -> generation.Generated:
-        """Caption (N, T, 300) encoded clips of `lengths` (N,) frames as the config says; a seed each, for sampling."""
+        """Generate captions of encoded clips with the config's decoding.
+
+        Args:
+            memory: (N, T, 300) encoded clips.
+            lengths: (N,) frames of each clip.
+            seeds: A seed for each clip, used by sampling.
+        """
         return generation.search(self.steps(memory, lengths), seeds, self.rules, self.config, memory.device)
 
     def caption_scored(self, audio: Tensor, lengths: Tensor) -> tuple[list[str], Tensor]:
-        """Caption (N, samples) mono sounds at `sample_rate`, of `lengths` (N,) samples; with log-probabilities (N,)."""
-        clips = [sound[:length].cpu().numpy() for sound, length in zip(audio, lengths, strict=True)]
+        """Caption audio.
+
+        Args:
+            audio: (N, samples) mono audio at `sample_rate`.
+            lengths: (N,) samples of each clip.
+
+        Returns:
+            The caption of each clip, and (N,) their log-probabilities.
+        """
+        clips = [samples[:length].cpu().numpy() for samples, length in zip(audio, lengths, strict=True)]
         encoded = self.audio_encoder(*pad([self.log_mel(clip) for clip in clips], audio.device))
-        found = self.say(*encoded, generation.seeds(audio, lengths, self.config.sample_seed))
-        return [self.vocabulary.decode(ids) for ids in found.ids.tolist()], found.log_probability
+        generated = self.say(*encoded, generation.seeds(audio, lengths, self.config.sample_seed))
+        return [self.vocabulary.decode(ids) for ids in generated.ids.tolist()], generated.log_probability
 
     def caption(self, audio: Tensor, lengths: Tensor) -> list[str]:
-        """Caption sounds as `caption_scored` does."""
+        """Caption audio as `caption_scored` does, and return the captions only."""
         return self.caption_scored(audio, lengths)[0]
 
 
@@ -129,79 +146,98 @@ class Captioner(nn.Module):
 
 
 class Batch(NamedTuple):
-    """Clips, and their captions in numbers from start to end, those of a clip together."""
+    """Clips and the word numbers of their captions; the captions of a clip are consecutive rows."""
 
     mels: Tensor  # (N, T, 64)
-    lengths: Tensor  # (N,)
-    ids: Tensor  # (captions, L), padded
+    lengths: Tensor  # (N,) frames of each clip
+    ids: Tensor  # (captions, L) from start to end, padded
 
 
-def make_batch(items: Sequence[Item], known: Vocabulary, longest: int) -> Batch:
-    """Lay clips side by side, each with all its captions; what one says behind `longest` words is left out."""
+def make_batch(items: Sequence[Item], vocab: Vocabulary, longest: int) -> Batch:
+    """Make a batch.
+
+    Args:
+        items: The items of the batch.
+        vocab: The vocabulary.
+        longest: The most words of a caption; further words are left out.
+    """
     captions = chain.from_iterable(item.captions for item in items)
-    sequences = [torch.tensor(known.sequence(caption, longest)) for caption in captions]
+    sequences = [torch.tensor(vocab.sequence(caption, longest)) for caption in captions]
     mels, lengths = pad([item.mels for item in items])
     return Batch(mels, lengths, nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=PADDING))
 
 
 class Training(SystemModule):
-    """What lightning does with the model: one step of training, one of validation, the optimizer."""
+    """The model's training under lightning: training step, validation step and optimizer.
+
+    Args:
+        model: The model.
+        validation: The validation split.
+    """
 
     def __init__(self, model: Captioner, validation: Split):
         super().__init__(model)
         self.split = validation
 
     def loss(self, vectors: Tensor, ids: Tensor, memory: Tensor, lengths: Tensor, smoothing: float = 0) -> Tensor:
-        """Mean cross-entropy of all words of (captions, L) `ids`, given the (captions, L - 1, 300) vectors before."""
+        """Return the mean cross-entropy over all words of the captions.
+
+        Args:
+            vectors: (captions, L - 1, 300) embeddings of all words but the last.
+            ids: (captions, L) word numbers, from start to end, padded.
+            memory: (N, T, 300) encoded clips.
+            lengths: (N,) frames of each clip.
+            smoothing: Label smoothing: this share of the target is spread over all words.
+        """
         logits = self.model.decoder(vectors, memory, lengths)  # (captions, L - 1, words)
         return F.cross_entropy(
             logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PADDING, label_smoothing=smoothing
         )
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        """Encode the batch's clips, and return the loss."""
+        """Encode the batch's clips and return the loss."""
         model, config, mels = self.model, self.model.config, batch.mels
         if config.spec_augment:
             mels = spec_augment(mels, batch.lengths, config.spec_augment)
         memory, lengths = model.audio_encoder(mels, batch.lengths)
         vectors = model.embedding(batch.ids[:, :-1])
-        if config.mixup:  # of what was heard and what was said so far; what comes next stays the first clip's
+        if config.mixup:  # mixes the encoded audio and the previous words; the next word stays that of the first clip
             other, share = mixing(len(memory), config.mixup, memory.device)
             memory = torch.lerp(memory[other], memory, share[:, None, None])
             lengths = torch.maximum(lengths, lengths[other])
-            said = vectors.unflatten(0, (len(memory), -1))  # (N, captions of a clip, L - 1, 300)
-            vectors = torch.lerp(said[other], said, share[:, None, None, None]).flatten(0, 1)
+            by_clip = vectors.unflatten(0, (len(memory), -1))  # (N, captions of a clip, L - 1, 300)
+            vectors = torch.lerp(by_clip[other], by_clip, share[:, None, None, None]).flatten(0, 1)
         loss = self.loss(vectors, batch.ids, memory, lengths, config.label_smoothing)
         size = int((batch.ids[:, 1:] != PADDING).sum())
         self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Cut a gradient that is too long."""
-        longest = self.model.config.gradient_norm
-        if longest is not None:
-            nn.utils.clip_grad_norm_(self.parameters(), longest)
+        """Clip the gradient to the config's norm."""
+        gradient_norm = self.model.config.gradient_norm
+        if gradient_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters(), gradient_norm)
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the captions of the last time."""
+        """Drop the captions of the previous validation."""
         self.captions: list[str] = []
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        """Caption the clips greedily, and log the loss."""
+        """Caption the clips by greedy decoding and log the loss."""
         model = self.model
         memory, lengths = model.audio_encoder(batch.mels, batch.lengths)
-        found = generation.greedy(model.steps(memory, lengths), len(memory), model.rules, memory.device)
-        self.captions += [model.vocabulary.decode(ids) for ids in found.ids.tolist()]
+        generated = generation.greedy(model.steps(memory, lengths), len(memory), model.rules, memory.device)
+        self.captions += [model.vocabulary.decode(ids) for ids in generated.ids.tolist()]
         loss = self.loss(model.embedding(batch.ids[:, :-1]), batch.ids, memory, lengths)
         size = int((batch.ids[:, 1:] != PADDING).sum())
         self.log("validation_loss", loss, prog_bar=True, batch_size=size)
 
     def on_validation_epoch_end(self) -> None:
-        """Log CIDEr-D of the captions."""
+        """Log the CIDEr-D of the captions."""
         self.log("validation_CIDEr-D", vocabulary.cider(self.split, self.captions), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam, as published."""
+        """Return Adam, the published optimizer."""
         return torch.optim.Adam(self.model.parameters(), lr=self.model.config.learning_rate)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
@@ -214,23 +250,21 @@ class Training(SystemModule):
 
 
 def train(config: Config, dataset: Dataset, run: Run) -> None:
-    """Train on the development split, choosing the best epoch on the validation split."""
+    """Train on the development split and choose the best epoch on the validation split."""
     development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
-    known = vocabulary.from_captions(development.all_captions)
+    vocab = vocabulary.from_captions(development.all_captions)
     vectors = encoder = None
-    if not run.last.exists():  # which else holds them, with what was learnt since
+    if not run.last.exists():  # a resumed run reads encoder and word embeddings from its last checkpoint
         if config.init_from:
             encoder = encoder_of(Path(config.init_from), config.slope)
-        else:
-            encoder = None
         if config.words == "train":
             table = words.train_vectors(development.captions, epochs=config.words_epochs, seed=run.seed)
         else:
             table = words.read_vectors(Path(config.words), limit=config.words_limit)
-        vectors = words.mean_vectors(known.words, table)  # a word with a hyphen has the mean of its parts
+        vectors = words.mean_vectors(vocab.words, table)  # a word with a hyphen gets the mean of its parts
         vectors[: len(vocabulary.SPECIAL)] = 0
     lightning.seed_everything(run.seed, verbose=False)
-    model = Captioner(config, known, vectors)
+    model = Captioner(config, vocab, vectors)
     if encoder:
         model.audio_encoder.load_state_dict(encoder)
     clips = {split.name: make_items(split, model.log_mel, run.cache) for split in (development, validation)}
@@ -239,16 +273,24 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         to_train = by_caption(to_train)
 
     run.start()
-    known.write(run.folder / vocabulary.FILE)
+    vocab.write(run.folder / vocabulary.FILE)
     module = Training(model, validation)
-    collate = partial(make_batch, known=known, longest=config.longest)
+    collate = partial(make_batch, vocab=vocab, longest=config.longest)
     run.fit(module, to_train, clips[VALIDATION], collate, config)
-    augmentation = [name for name, on in (("SpecAugment", config.spec_augment), ("mixup", config.mixup)) if on]
+    augmentation = []
+    if config.spec_augment:
+        augmentation.append("SpecAugment")
+    if config.mixup:
+        augmentation.append("mixup")
+    if config.words == "train":
+        word_embeddings = "Word2Vec"
+    else:
+        word_embeddings = metadata_name(config.words)
     description = describe_system(
         config,
         model.sample_rate,
         acoustic_features="log-mel energies",
-        word_embeddings="Word2Vec" if config.words == "train" else metadata_name(config.words),
+        word_embeddings=word_embeddings,
         data_augmentation=", ".join(augmentation) or None,
         machine_learning_method="encoder-decoder",
         audio_modelling="CRNN",
@@ -261,38 +303,51 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
 
 
 def encoder_of(folder: Path, slope: float) -> dict[str, Tensor]:
-    """The weights of the CRNN of another run's best epoch.
+    """Read the CRNN's weights from the best checkpoint of another run.
+
+    Args:
+        folder: The run folder.
+        slope: The slope of the leaky ReLU, which must be that of the run.
 
     Raises:
-        BadRequest: The folder is no run, or its encoder is none with this slope.
+        BadRequest: The folder is not a trained run, its checkpoint has no CRNN, or the slope differs.
     """
-    checkpoint, advice = (
-        folder / "checkpoints" / "best.ckpt",
-        "give that of the baseline's retriever or captioner, trained",
-    )
+    checkpoint = folder / "checkpoints" / "best.ckpt"
+    advice = "give the run folder of a trained baseline retriever or captioner"
     if not checkpoint.is_file():
-        raise BadRequest(f"init_from: {folder}: is no trained run (it has no checkpoints/best.ckpt); {advice}")
+        raise BadRequest(
+            f"init_from: {folder}: must be the folder of a trained run, but it has no checkpoints/best.ckpt; {advice}"
+        )
+    weights = {}
     try:
         state = read_checkpoint(checkpoint)
         prefix = "model.audio_encoder."
-        weights = {name[len(prefix) :]: value for name, value in state["state_dict"].items() if name.startswith(prefix)}
+        for name, value in state["state_dict"].items():
+            if name.startswith(prefix):
+                weights[name.removeprefix(prefix)] = value
         CRNN().load_state_dict(weights)
-        found = state["config"]["slope"]
+        trained_slope = state["config"]["slope"]
     except (BadRequest, RuntimeError, KeyError, TypeError, AttributeError):
-        raise BadRequest(f"init_from: {checkpoint}: does not hold this kit's CRNN; {advice}") from None
-    if found != slope:
-        raise BadRequest(f"slope must be {found:g} as in init_from's run, {folder}; found {slope:g}")
+        raise BadRequest(
+            f"init_from: {checkpoint}: must contain this kit's CRNN, but the file is damaged or holds another model; "
+            f"{advice}"
+        ) from None
+    if trained_slope != slope:
+        raise BadRequest(
+            f"slope must be {trained_slope:g}, as in the run of init_from, {folder}; found {slope:g}: set "
+            f"slope={trained_slope:g}"
+        )
     return weights
 
 
 def load_model(checkpoint: Path) -> Captioner:
-    """Give back the model of a checkpoint in its run folder, where the vocabulary lies too.
+    """Load the model from a checkpoint in a run folder; its vocabulary is in the run folder's vocabulary.json.
 
     Raises:
-        BadRequest: The vocabulary there is another than the one that the checkpoint was trained with.
+        BadRequest: The vocabulary differs from the one that the checkpoint was trained with.
     """
     state = read_checkpoint(checkpoint, config=dict, vocabulary=str)
-    known = vocabulary.read_vocabulary(checkpoint, state["vocabulary"])
-    model = Captioner(Config(**state["config"]), known)
+    vocab = vocabulary.read_vocabulary(checkpoint, state["vocabulary"])
+    model = Captioner(Config(**state["config"]), vocab)
     load_weights(model, state, checkpoint)
     return model.eval()

@@ -1,17 +1,17 @@
-"""The audio encoder of the baseline: log-mel energies in, one vector every four frames out.
+"""The audio encoder of the baseline: it maps log-mel energies to one vector every four frames.
 
-Source: Xie et al. 2022, section 3.1, and xieh97/dcase2022-audio-retrieval@f6fad50, `models/audio_encoders.py`. 732,354
-trainable parameters. The paper says that each of the three poolings divides time by four; the code, and this module,
-divide it by 2, 2 and 1. Two things differ on purpose:
+Source: Xie et al. 2022, section 3.1, and xieh97/dcase2022-audio-retrieval@f6fad50, `models/audio_encoders.py`. The
+encoder has 732,354 trainable parameters. According to the paper, each of the three poolings divides time by four. The
+published code and this module divide it by 2, 2 and 1. Two things differ on purpose:
 
-- A clip's frames end where the clip ends, not where the longest of its batch does, in convolutions, batch norm,
-  recurrence and mean alike, so that a clip's vectors do not depend on its batch. Lengths of the whole batch's longest
-  clip give the published behaviour (the retriever's `padding: batch`).
-- Pooling adds `FLOOR` = 1e-12 to the sum of fourth powers before it takes the fourth root, whose slope at zero is
-  infinite: the gradient of a pool of zeros, as there are behind a clip's end here, would be NaN. Such a pool becomes
-  0.001 instead of 0, one of 0.01 grows by 2.5e-7, one of 1 by nothing that float32 holds. The largest change of a value
-  of the retriever's embeddings, with random weights: none for noise, 2e-7 for digital silence, 9e-6 for frames that are
-  all zero. `floor=0` is the published pooling.
+- Each clip ends at its own last frame and not at the end of the longest clip in its batch. This holds for convolutions,
+  batch norm, recurrence and mean, so that a clip's vectors do not depend on its batch. To get the published behaviour,
+  pass the length of the batch's longest clip for every clip (the retriever's `padding: batch`).
+- Pooling adds `FLOOR` = 1e-12 to the sum of fourth powers before it takes the fourth root. The slope of the fourth root
+  is infinite at zero, so the gradient of a pool of zeros would be NaN. Such pools occur here behind each clip's end. A
+  pool of value 0 becomes 0.001, one of 0.01 grows by 2.5e-7, and one of 1 does not change in float32. With random
+  weights, the largest change of a value in the retriever's embeddings is 0 for noise, 2e-7 for digital silence, and
+  9e-6 for frames that are all zero. `floor=0` gives the published pooling.
 """
 
 import torch
@@ -21,14 +21,22 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from systems.parts.sequences import length_mask
 
 CHANNELS = (32, 128, 128, 128, 128)
-POOLING = ((2, 4), None, (2, 4), None, (1, 4))  # (time, mels) after each block: 64 mels end as one
-SIZE = 300  # of a frame's vector: two directions of 150
-STRIDE = 4  # frames in a frame out
-FLOOR = 1e-12  # added before the fourth root
+POOLING = ((2, 4), None, (2, 4), None, (1, 4))  # (time, mels) after each block; reduces 64 mels to 1
+SIZE = 300  # values of an output vector: 150 for each direction of the GRU
+STRIDE = 4  # input frames per output vector
+FLOOR = 1e-12  # added to the sum of fourth powers before the fourth root
 
 
 class Block(nn.Module):
-    """Batch norm, 3x3 convolution, leaky ReLU, and L4 pooling where `pool` is given; in that order, as published."""
+    """Batch norm, 3x3 convolution, leaky ReLU and optional L4 pooling, in the published order.
+
+    Args:
+        inputs: Input channels.
+        outputs: Output channels.
+        pool: Size of the pooling window as (time, mels); no pooling if None.
+        slope: Slope of the leaky ReLU for negative values.
+        floor: Added to the sum of fourth powers before the fourth root.
+    """
 
     def __init__(self, inputs: int, outputs: int, pool: tuple[int, int] | None, slope: float, floor: float):
         super().__init__()
@@ -39,18 +47,26 @@ class Block(nn.Module):
         nn.init.kaiming_normal_(self.convolution.weight)
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Map (N, inputs, T, F) with lengths in frames to (N, outputs, T / time, F / mels) and its lengths."""
+        """Process a batch of clips.
+
+        Args:
+            x: (N, inputs, T, F).
+            lengths: (N,) frames of each clip.
+
+        Returns:
+            (N, outputs, T / time, F / mels) and the new lengths, (N,).
+        """
         inside = length_mask(lengths, x.shape[2])
         if inside.all():
             x = self.norm(x)
-        else:  # statistics of the clips alone; zeros behind their ends, as the convolution pads them
+        else:  # padding must not count in the statistics; behind a clip's end are zeros, the convolution's own padding
             frames = x.transpose(1, 2)  # (N, T, C, F)
             normed = self.norm(frames[inside].unsqueeze(-1)).squeeze(-1)  # (frames of all clips, C, F)
             x = torch.zeros_like(frames).masked_scatter(inside[..., None, None], normed).transpose(1, 2)
         x = self.activation(self.convolution(x))
         if self.pool is None:
             return x, lengths
-        # The sum of fourth powers, and its fourth root. A last frame that fills no pool is left out.
+        # L4 pooling: the fourth root of the sum of fourth powers. Last frames that do not fill a pool are dropped.
         x = nn.functional.avg_pool2d(x.square().square(), self.pool) * (self.pool[0] * self.pool[1])
         return (x + self.floor).sqrt().sqrt(), lengths // self.pool[0]
 
@@ -59,23 +75,27 @@ class CRNN(nn.Module):
     """Five convolution blocks and a bidirectional GRU.
 
     Args:
-        slope: Of the leaky ReLU for negative values. The paper says -0.1, the code 0.1.
-        dropout: Between the blocks and the GRU.
-        floor: Added to the sum of fourth powers before the root; 0 as published.
+        slope: Slope of the leaky ReLU for negative values. The paper states -0.1, the published code uses 0.1.
+        dropout: Dropout rate between the blocks and the GRU.
+        floor: Added to the sum of fourth powers before the fourth root; 0 gives the published pooling.
     """
 
     def __init__(self, slope: float = 0.1, dropout: float = 0.3, floor: float = FLOOR):
         super().__init__()
-        sizes = zip((1, *CHANNELS), CHANNELS, POOLING)  # noqa: B905  # the last size feeds the GRU
+        sizes = zip((1, *CHANNELS), CHANNELS, POOLING)  # noqa: B905  # the last channel count is the GRU's input size
         self.blocks = nn.ModuleList(Block(inputs, outputs, pool, slope, floor) for inputs, outputs, pool in sizes)
         self.dropout = nn.Dropout(dropout)
         self.gru = nn.GRU(CHANNELS[-1], SIZE // 2, batch_first=True, bidirectional=True)
 
     def forward(self, mels: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode (N, T, 64) log-mel energies of `lengths` (N,) frames, at least four.
+        """Encode log-mel energies.
+
+        Args:
+            mels: (N, T, 64) log-mel energies.
+            lengths: (N,) frames of each clip, at least four.
 
         Returns:
-            (N, T / 4, 300) vectors, zero behind each clip's end, and their number for each clip.
+            (N, T / 4, 300) vectors, zero behind each clip's end, and (N,) the number of vectors of each clip.
         """
         x = mels.unsqueeze(1)  # (N, 1, T, 64)
         for block in self.blocks:

@@ -1,12 +1,15 @@
-"""What a captioner must be better than: captions that take no captioner.
+"""Floors of a captioner: captions made without a captioner, which a captioner should beat.
 
     python -m baseline.floors RUN --retriever RETRIEVER_RUN --data DIR --split evaluation [--retrieval RETRIEVAL_RUN …]
 
-Three floors, none of which sees the captions of the split: the one development caption that fits all development clips
-best; a development caption at random for each clip; and the first caption of the development clip that the retriever
-finds nearest. Runs of `systems.caption_retrieval`, by sounds as they are or as it has learnt to compare them, are
-further floors. All are written to `RUN/floors/SPLIT/`, as predictions and their scores, and printed below the score of
-RUN's own prediction.
+There are three floors. None of them uses the captions of the split:
+
+- for all clips the one development caption that fits all development clips best;
+- for each clip a random development caption;
+- for each clip the first caption of the development clip that the retriever ranks nearest.
+
+Runs of `systems.caption_retrieval`, with raw or trained embeddings of audio, are further floors. The command writes the
+predictions and scores of all floors to `RUN/floors/SPLIT/`, and prints them below the score of RUN's own prediction.
 """
 
 import argparse
@@ -34,59 +37,63 @@ if TYPE_CHECKING:
     from systems.contract import Captioner, Retriever
 
 METRICS = ("cider_d", "rouge_l", "bleu_4")
-NAMES = {  # in the table, and of the files
+NAMES = {  # name in the table: stem of the file name
     "best constant caption": "constant",
     "random development caption": "random",
     "nearest development clip's": "nearest",
 }
-LOOKED_AT = 50  # captions of which the best is chosen as the constant one
+CANDIDATES = 50  # captions from which the constant caption is chosen
 
 
 def constant(development: Split) -> str:
-    """The development caption of the highest CIDEr-D when it is said of every development clip.
+    """Return the development caption with the highest CIDEr-D as the prediction for every development clip.
 
-    Only the 50 distinct captions whose TF-IDF vectors are most like the mean vector are scored.
+    Only the 50 distinct captions whose TF-IDF vectors are most similar to the mean vector are scored.
     """
     texts = {caption: " ".join(words_with_hyphens(caption)) for caption in development.all_captions}
     vectors = TfidfVectorizer(lowercase=False, token_pattern=r"\S+").fit_transform(texts.values())  # noqa: S106
-    likeness = np.asarray(vectors @ vectors.mean(axis=0).T).ravel()
+    similarity = np.asarray(vectors @ vectors.mean(axis=0).T).ravel()
     captions = list(texts)
-    candidates = [captions[index] for index in np.argsort(-likeness, kind="stable")[:LOOKED_AT]]
+    candidates = [captions[index] for index in np.argsort(-similarity, kind="stable")[:CANDIDATES]]
     references = []
     for clip in development.clips:
         references.append([texts[caption] for caption in clip.captions])
 
-    def fit(caption: str) -> float:
+    def mean_cider(caption: str) -> float:
         return float(overlap.CiderD([texts[caption]] * len(references), references).scores.mean())
 
-    return max(candidates, key=fit)
+    return max(candidates, key=mean_cider)
 
 
 def drawn(development: Split, clips: int, seed: int = 0) -> list[str]:
-    """A development caption for each of so many clips, drawn at random."""
+    """Draw a random development caption for each of `clips` clips."""
     captions = development.all_captions
-    drawn = np.random.default_rng(seed).integers(len(captions), size=clips)
-    return [captions[index] for index in drawn]
+    indices = np.random.default_rng(seed).integers(len(captions), size=clips)
+    return [captions[index] for index in indices]
 
 
 def nearest(development: Split, split: Split, model: "Retriever") -> list[str]:
-    """The first caption of the development clip whose embedding has the largest dot product with that of each clip.
+    """Return for each clip the first caption of the nearest development clip.
+
+    The nearest clip is the one whose embedding has the largest dot product with the clip's embedding.
 
     Args:
         development: The clips with captions.
-        split: The clips that need one.
-        model: Embeds them.
+        split: The clips to caption.
+        model: The retriever that embeds the clips.
     """
     from systems import contract
 
     device = default_device()
     model = model.to(device)
-    known, asked = (contract.embeddings(model, one, device=device) for one in (development, split))
-    return [development.clips[index].captions[0] for index in (asked @ known.T).argmax(1).tolist()]
+    with_captions = contract.embeddings(model, development, device=device)
+    to_caption = contract.embeddings(model, split, device=device)
+    indices = (to_caption @ with_captions.T).argmax(1).tolist()
+    return [development.clips[index].captions[0] for index in indices]
 
 
 def retrieved(split: Split, model: "Captioner") -> list[str]:
-    """What a model that retrieves captions says of each clip."""
+    """Return for each clip the caption of a model that retrieves captions."""
     from systems import contract
 
     device = default_device()
@@ -99,59 +106,74 @@ def loaded(run: Path, part: str, advice: str, trusted: Collection[str]) -> objec
     Args:
         run: The run folder.
         part: The method that the model must have.
-        advice: What to give instead.
+        advice: What the user should give instead, for messages.
         trusted: Import names of modules that the user allows the run to name.
 
     Raises:
-        BadRequest: It is not trained, its model lacks the method, or it names a module that it must not.
+        BadRequest: The run is not trained, its model lacks the method, or it names a module that is not allowed.
     """
     from systems import contract
 
-    name, checkpoint = contract.read_run(run).system, run / "checkpoints" / "best.ckpt"
+    name = contract.read_run(run).system
+    checkpoint = run / "checkpoints" / "best.ckpt"
     if not checkpoint.is_file():
         raise BadRequest(f"{checkpoint}: no such file; {advice}")
     model = contract.load(name, checkpoint, trusted)
     if not hasattr(model, part):
-        raise BadRequest(f"{run}: is a run of {name}, whose model has no {part}; {advice}")
+        raise BadRequest(f"{run}: must be a run whose model has {part}; it is a run of {name}: {advice}")
     return model
 
 
 def main(options: argparse.Namespace) -> None:
-    """Score a captioner's prediction beside captions that take no captioner."""
+    """Compare a captioner's prediction with captions that were made without a captioner."""
     if options.split == DEVELOPMENT:
-        raise BadRequest("--split must not be development: the floors are made of its captions")
+        raise BadRequest(
+            "--split must not be development, because the floors use its captions; give another split, such as "
+            "evaluation"
+        )
     prediction = options.run_folder / "predictions" / f"{options.split}.csv"
     if not prediction.is_file():
-        command = shlex.join(
-            ["python", "-m", "systems", "predict", str(options.run_folder), "--data", str(options.data)]
-        )
-        raise BadRequest(f"{prediction}: no such file; predict first: {command}")
+        predict = ["python", "-m", "systems", "predict", str(options.run_folder), "--data", str(options.data)]
+        raise BadRequest(f"{prediction}: no such file; predict first: {shlex.join(predict)}")
     runs = {run.resolve().name: run for run in options.retrieval}
     if len(runs) < len(options.retrieval):
-        raise BadRequest("--retrieval: the run folders must have different names, which the captions are filed under")
-    advice = "give --retriever the run folder of a retriever, trained"
+        raise BadRequest(
+            "--retrieval: the run folders must have different names, because the files of captions are named after "
+            "them; rename one of the folders"
+        )
+    advice = "give --retriever the run folder of a trained retriever"
     retriever = loaded(options.retriever, "embed_audio", advice, options.trust)
-    advice = "give --retrieval run folders of systems.caption_retrieval, trained"
+    advice = "give --retrieval run folders of trained runs of systems.caption_retrieval"
     retrievals = {name: loaded(run, "caption", advice, options.trust) for name, run in runs.items()}
     dataset = read_dataset(options.data, DEVELOPMENT, options.split)
     development, split = dataset[DEVELOPMENT], dataset[options.split]
     if not any(clip.captions for clip in development.clips):
-        raise BadRequest(f"{options.data}: the development split has no captions, and floors are made of them")
-    one = constant(development)
-    said = [[one] * len(split.clips), drawn(development, len(split.clips)), nearest(development, split, retriever)]
-    said += [retrieved(split, model) for model in retrievals.values()]
+        raise BadRequest(
+            f"{options.data}: the development split must have captions, because floors are made of them; it has none. "
+            "Give a data folder with development captions"
+        )
+    constant_caption = constant(development)
+    captions_of_floors = [
+        [constant_caption] * len(split.clips),
+        drawn(development, len(split.clips)),
+        nearest(development, split, retriever),
+    ]
+    captions_of_floors += [retrieved(split, model) for model in retrievals.values()]
     names = NAMES | {f"retrieval of {name}": f"retrieval-{name}" for name in retrievals}
     scores = {str(options.run_folder): _score(split, prediction, options.cache)}
-    for (name, stem), captions in zip(names.items(), said, strict=True):
+    for (name, stem), captions in zip(names.items(), captions_of_floors, strict=True):
         path = options.run_folder / "floors" / options.split / f"{stem}.csv"
         predictions.write_captions(path, split.file_names, captions)
         scores[name] = _score(split, path, options.cache)
         scores[name].save(path.with_suffix(".json"))
     print(_table(scores))
-    print(f"the constant caption: {one}")
-    estimate, *below = (score.metrics["cider_d"].estimate for score in scores.values())
-    above = estimate.low > max(other.value for other in below)
-    print(f"CIDEr-D's interval lies {'above all' if above else 'NOT above all'} {len(below)} floors' values")
+    print(f"the constant caption: {constant_caption}")
+    estimate, *floors = (score.metrics["cider_d"].estimate for score in scores.values())
+    if estimate.low > max(floor.value for floor in floors):
+        lies = "lies"
+    else:
+        lies = "does NOT lie"
+    print(f"the 95 % interval of CIDEr-D {lies} above the values of all {len(floors)} floors")
 
 
 def _score(split: Split, prediction: Path, cache: Path) -> Score:
@@ -178,11 +200,12 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("python -m baseline.floors", description=main.__doc__)
     top.add_argument("run_folder", type=Path, metavar="RUN", help="run folder of a captioner")
     top.add_argument("--retriever", type=Path, required=True, metavar="RUN", help="run folder of a retriever")
-    text = "run folders of systems.caption_retrieval, whose captions are floors too"
+    text = "run folders of systems.caption_retrieval; the captions of each run are one more floor (default: no runs)"
     top.add_argument("--retrieval", type=Path, nargs="+", default=[], metavar="RUN", help=text)
     top.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
-    top.add_argument("--split", default=EVALUATION, help="which split (evaluation)")
-    top.add_argument("--cache", type=Path, default=Path(".cache"), help="where tokenised captions are kept (.cache)")
+    top.add_argument("--split", default=EVALUATION, help="split to caption (default: evaluation)")
+    text = "folder for the cache of tokenised captions (default: .cache)"
+    top.add_argument("--cache", type=Path, default=Path(".cache"), help=text)
     modules.add_option(top)
     top.set_defaults(run=main)
     return top

@@ -1,22 +1,23 @@
-"""The baseline retriever of DCASE 2022 task 6B (Xie et al. 2022), to be read from top to bottom.
+"""The baseline retriever of DCASE 2022 task 6B (Xie et al. 2022). Read this module from top to bottom.
 
     python -m systems train baseline.retriever --config baseline/retriever.yaml --data DIR --run RUN
     python -m systems predict RUN --data DIR --split evaluation
 
-A CRNN turns the log-mel energies of a clip into frame vectors, whose mean is the clip; the mean of a caption's word2vec
-vectors is the caption. Training pulls a clip and its captions together and pushes impostors away (triplet loss); only
-the CRNN learns. A query is answered by the clips whose vectors have the largest dot product with it.
+A CRNN maps the log-mel energies of a clip to frame vectors. Their mean is the clip's embedding. The mean of a caption's
+word2vec vectors is the caption's embedding. The triplet loss moves a clip and its captions together, and moves
+impostors, the captions and clips that do not belong to them, away. Only the CRNN is trained. The answers to a query are
+the clips whose embeddings have the largest dot product with the query's embedding.
 
-baseline/retriever-published.yaml has the settings of the published code (xieh97/dcase2022-audio-retrieval@f6fad50). On
-equal weights and a batch of clips of unequal length, embeddings then differ from those of the code by 2e-7 at most, and
-gradients by 5e-6 of 0.9. What no key changes:
+baseline/retriever-published.yaml has the settings of the published code (xieh97/dcase2022-audio-retrieval@f6fad50).
+With these settings, equal weights and a batch of clips of unequal length, embeddings differ from those of the published
+code by 2e-7 at most, and gradients, which reach 0.9, by 5e-6. Some differences remain that no config key changes:
 
-- Impostors. The code never draws the caption of the clip that it drew; here the two draws are independent. Each is
-  uniform in both, so the expected loss is the same. A caption that several clips share (16 of Clotho's 19,195 for
-  training) is an impostor for none of them here.
-- The validation loss. The code draws batches of pairs at random; here a batch is clips in order, each with all of its
-  captions.
-- Words: see `baseline.tokens`.
+- Impostors: the published code never draws the impostor caption from the captions of the impostor clip. Here the two
+  draws are independent. Each draw is uniform in both, so the expected loss is the same. A caption that several clips
+  share (16 of the 19,195 captions that Clotho has for training) is an impostor for none of these clips here.
+- Validation loss: the published code draws batches of pairs at random. Here a batch holds clips in order, each with all
+  of its captions.
+- Words: see `baseline.cased_words`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -33,7 +34,7 @@ from gensim.models import KeyedVectors
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from baseline import tokens
+from baseline.cased_words import UNKNOWN, cased_words, known_words, unknown_vector
 from baseline.crnn import CRNN, FLOOR, STRIDE
 from evaluation.data.audio import LogMel
 from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset, Split
@@ -46,36 +47,40 @@ from systems.parts.validation import retrieval_metrics
 from systems.training import Run, Schedule, metadata_name, read_checkpoint
 
 PAPER = "Xie et al. 2022, DCASE task 6B"
-PARAMETERS = 732_354  # of the CRNN; word vectors are not learnt with it
-STOP_FROM, STOP_VALUES = 60, 10  # of `stop_deviation`, in the published code's conf.yaml
+PARAMETERS = 732_354  # of the CRNN; the word vectors are frozen
+STOP_FROM, STOP_VALUES = 60, 10  # constants for `stop_deviation`, from the published code's conf.yaml
 
 
 class Config(Schedule):
-    """The settings. The defaults are what retrieves better here; baseline/retriever-published.yaml follows the code.
+    """The settings.
 
-    "Published" is the code, xieh97/dcase2022-audio-retrieval@f6fad50, and the paper where it differs from the code.
+    The defaults gave better retrieval here than the published settings. For the settings of the published code, use
+    baseline/retriever-published.yaml.
+
+    In the comments, "published" means the code, xieh97/dcase2022-audio-retrieval@f6fad50. Where the paper differs from
+    the code, the comment names both.
     """
 
     monitor: Literal["mAP@10", "loss"] = "mAP@10"  # the validation value that chooses the best epoch; published: loss
     plateau_threshold: float | None = Field(None, ge=0)  # smallest improvement; None: any; published code: 0.01
-    stop_deviation: float | None = Field(None, gt=0)  # stop when losses vary less; None: by patience; code: 0.01
+    stop_deviation: float | None = Field(None, gt=0)  # stop if losses vary less; None: use patience; code: 0.01
     words: str = "train"  # a file of word vectors (word2vec .bin, or text), or `train`: on the development captions
-    words_limit: int | None = 200_000  # how many words to read from a file, frequent ones first; published: all
-    words_epochs: int = Field(50, ge=1)  # of training word vectors
-    tokens: Literal["lower", "cased"] = "lower"  # lower-case words; published: cased, with lemma and stem (tokens.py)
-    unknown: Literal["skip", "draw"] = "skip"  # words without a vector: left out; published: one vector, drawn
-    center: bool = True  # subtract the mean caption, which neither paper nor code does; see `words.center`
-    slope: float = 0.1  # of the leaky ReLU; the paper says -0.1, the code has 0.1
+    words_limit: int | None = 200_000  # most words to read from a file, frequent ones first; None, published: all
+    words_epochs: int = Field(50, ge=1)  # epochs of training word vectors
+    tokens: Literal["lower", "cased"] = "lower"  # lower-case words; published: cased (see baseline.cased_words)
+    unknown: Literal["skip", "draw"] = "skip"  # leave out words without a vector; published: draw one vector for all
+    center: bool = True  # subtract the mean caption; neither the paper nor the code does; see `words.center`
+    slope: float = 0.1  # of the leaky ReLU for negative values; the paper states -0.1, the code uses 0.1
     pooling_floor: float = Field(FLOOR, ge=0)  # keeps the gradient of a pool of zeros finite; published: 0
     dropout: float = Field(0.3, ge=0, lt=1)
-    score: Literal["cosine", "dot"] = "cosine"  # the paper says dot product; the code normalises first
+    score: Literal["cosine", "dot"] = "cosine"  # the paper states the dot product; the code normalises first
     margin: float = Field(1.0, gt=0)  # of the triplet loss
-    sampler: Literal["clip", "caption"] = "clip"  # encode a clip once a step with all its captions, or once a caption
-    padding: Literal["clip", "batch"] = "clip"  # where clips end in training; published: with their batch's longest
+    sampler: Literal["clip", "caption"] = "clip"  # encode each clip once, with all its captions; or once per caption
+    padding: Literal["clip", "batch"] = "clip"  # in training, a clip ends at its own end; or at the batch's, published
 
     @model_validator(mode="after")
     def check_gradient(self) -> "Config":
-        """Refuse pooling without a floor over frames behind a clip's end: their gradient is not a number."""
+        """Refuse pooling without a floor if there are zeros behind a clip's end: their gradient is NaN."""
         if self.pooling_floor == 0 and self.padding == "clip":
             raise ValueError(
                 "pooling_floor must be above 0 with padding: clip; found 0: raise it, or set padding: batch"
@@ -85,38 +90,49 @@ class Config(Schedule):
     def lowers_rate(self, values: Sequence[float]) -> bool:
         """Return whether the learning rate falls after the last of `values` (higher is better).
 
-        With a threshold, as torch's ReduceLROnPlateau: after more than `plateau` epochs without an improvement of more
-        than the threshold, counted from the last improvement or the last fall. Without one, as the paper says it.
+        With `plateau_threshold`, the rule is that of torch's ReduceLROnPlateau. The rate falls after more than
+        `plateau` epochs without an improvement of more than the threshold. Epochs are counted from the last improvement
+        or the last fall. With `plateau_threshold` None, the rule is the paper's: any improvement counts.
         """
         if self.plateau_threshold is None:
             return super().lowers_rate(values)
-        best, waited, falls = -np.inf, 0, False
+        best = -np.inf
+        epochs_without_improvement = 0
+        falls = False
         for value in values:
-            waited += 1
+            epochs_without_improvement += 1
             if value > best + self.plateau_threshold:
-                best, waited = value, 0
-            falls = waited > self.plateau
+                best = value
+                epochs_without_improvement = 0
+            falls = epochs_without_improvement > self.plateau
             if falls:
-                waited = 0
+                epochs_without_improvement = 0
         return falls
 
     def stops(self, values: Sequence[float]) -> bool:
         """Return whether training stops after the last of `values` (higher is better).
 
-        With a deviation, as Ray's TrialPlateauStopper in the published code: from the sixtieth value on, once the last
-        ten have a standard deviation below it. The code's first value is that of the untrained model, which is not
-        among `values`. Without one, as the paper says it: after `patience` epochs without improvement.
+        With `stop_deviation`, the rule is that of Ray's TrialPlateauStopper in the published code. Training stops as
+        soon as there are sixty values and the last ten have a standard deviation below `stop_deviation`. The first of
+        the published code's values is that of the untrained model, which is not among `values`. With `stop_deviation`
+        None, the rule is the paper's: training stops after `patience` epochs without improvement.
         """
         if self.stop_deviation is None:
             return super().stops(values)
-        return len(values) + 1 >= STOP_FROM and np.std(values[-STOP_VALUES:]) < self.stop_deviation
+        values_with_untrained = len(values) + 1
+        return values_with_untrained >= STOP_FROM and np.std(values[-STOP_VALUES:]) < self.stop_deviation
 
 
 # The model ---------------------------------------------------------------------------------------------------------
 
 
 class Retriever(nn.Module):
-    """Embeds sounds and texts into the space of the word vectors."""
+    """A model that embeds audio and text in the space of the word vectors.
+
+    Args:
+        config: The config.
+        vectors: The word vectors.
+    """
 
     def __init__(self, config: Config, vectors: KeyedVectors):
         super().__init__()
@@ -127,21 +143,36 @@ class Retriever(nn.Module):
         self.split = word_splitter(config, vectors)
 
     def encode(self, mels: Tensor, lengths: Tensor) -> Tensor:
-        """Embed (N, T, 64) log-mel energies of `lengths` (N,) frames as (N, 300).
+        """Encode log-mel energies.
 
-        As published, the vectors of a clip, one every four frames, are interpolated to one a frame, and averaged.
+        As published, the vectors of a clip, one every four frames, are interpolated to one per frame and averaged.
+
+        Args:
+            mels: (N, T, 64) log-mel energies.
+            lengths: (N,) frames of each clip.
+
+        Returns:
+            (N, 300) embeddings.
         """
         vectors, counts = self.audio_encoder(mels, lengths)  # (N, T / 4, 300), (N,)
         weights = interpolation_weights(counts, lengths, vectors.shape[1])  # (N, T / 4)
         return self.normalize((vectors * weights[..., None]).sum(1))
 
     def embed_audio(self, audio: Tensor, lengths: Tensor) -> Tensor:
-        """Embed (N, samples) mono sounds at `sample_rate`, of `lengths` (N,) samples, as (N, 300)."""
-        clips = [sound[:length].cpu().numpy() for sound, length in zip(audio, lengths, strict=True)]
+        """Embed audio.
+
+        Args:
+            audio: (N, samples) mono audio at `sample_rate`.
+            lengths: (N,) samples of each clip.
+
+        Returns:
+            (N, 300) embeddings.
+        """
+        clips = [samples[:length].cpu().numpy() for samples, length in zip(audio, lengths, strict=True)]
         return self.encode(*pad([self.log_mel(clip) for clip in clips], audio.device))
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
-        """Embed texts as (texts, 300)."""
+        """Embed texts as (texts, 300); a text without any word that has a vector is zeros."""
         means = words.mean_vectors(texts, self.vectors, self.split)
         return self.normalize(torch.from_numpy(means).to(next(self.parameters()).device))
 
@@ -153,25 +184,31 @@ class Retriever(nn.Module):
 
 
 def word_splitter(config: Config, vectors: KeyedVectors) -> words.Split:
-    """Return the function that splits a text into words as the config has it."""
+    """Return the function that splits a text into words according to the config."""
     if config.tokens == "cased":
-        return partial(tokens.known_words, vectors=vectors)
+        return partial(known_words, vectors=vectors)
     if config.unknown == "skip":
         return words.words_without_hyphens
     return partial(lower_words, vectors=vectors)
 
 
 def lower_words(text: str, vectors: KeyedVectors) -> list[str]:
-    """Return the lower-case words of a text, `tokens.UNKNOWN` for those without a vector."""
-    return [word if word in vectors.key_to_index else tokens.UNKNOWN for word in words.words_without_hyphens(text)]
+    """Return the lower-case words of a text, with `UNKNOWN` in place of words that have no vector."""
+    lower = []
+    for word in words.words_without_hyphens(text):
+        if word not in vectors.key_to_index:
+            word = UNKNOWN
+        lower.append(word)
+    return lower
 
 
 def interpolation_weights(counts: Tensor, lengths: Tensor, most: int) -> Tensor:
-    """Return how much each vector of a clip counts in the mean of all frames, after linear interpolation.
+    """Return the weight of each vector of a clip in the mean over frames, after linear interpolation.
 
-    Published is `F.interpolate(vectors, lengths, mode="linear", align_corners=False)` and then the mean over frames, a
-    weighted sum of the vectors. Its weights are equal if `lengths` is four times `counts`. Otherwise, frame t lies at
-    (t + .5) counts / lengths - .5 between the vectors, and before the first one it is the first one.
+    The published code computes `F.interpolate(vectors, lengths, mode="linear", align_corners=False)` and then the mean
+    over frames. This mean is a weighted sum of the vectors. All weights are equal if `lengths` is four times `counts`.
+    Otherwise, frame t lies at position (t + 0.5) counts / lengths - 0.5 between the vectors. Frames before the first
+    vector equal the first vector.
 
     Args:
         counts: (N,) vectors of each clip.
@@ -179,7 +216,7 @@ def interpolation_weights(counts: Tensor, lengths: Tensor, most: int) -> Tensor:
         most: The number of columns.
 
     Returns:
-        (N, most) weights that sum to one, zero behind each clip's end.
+        (N, most) weights that sum to one in each row, and are zero behind each clip's end.
     """
     weights = torch.zeros(len(counts), most, dtype=torch.float64)
     for row, (count, length) in enumerate(zip(counts.tolist(), lengths.tolist(), strict=True)):
@@ -194,7 +231,16 @@ def interpolation_weights(counts: Tensor, lengths: Tensor, most: int) -> Tensor:
 
 
 def pad(clips: Sequence[np.ndarray], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Stack (frames, 64) features as (N, T, 64), T a multiple of 4, and give their lengths, of four frames at least."""
+    """Stack the log-mel energies of clips in one tensor.
+
+    Args:
+        clips: (frames, 64) for each clip.
+        device: The device of the tensors.
+
+    Returns:
+        (N, T, 64) log-mel energies, zero behind each clip's end, where T is a multiple of 4; and (N,) the frames of
+        each clip. A clip of less than four frames counts as four.
+    """
     lengths = torch.tensor([max(len(clip), STRIDE) for clip in clips])
     longest = -(-int(lengths.max()) // STRIDE) * STRIDE
     mels = torch.zeros(len(clips), longest, clips[0].shape[1])
@@ -207,7 +253,7 @@ def pad(clips: Sequence[np.ndarray], device: torch.device | str = "cpu") -> tupl
 
 
 class Item(NamedTuple):
-    """What is encoded once in a step: a clip, and the captions that go with it there."""
+    """A training item: a clip, which is encoded once, and its captions in this item."""
 
     name: str
     mels: np.ndarray  # (frames, 64)
@@ -215,17 +261,22 @@ class Item(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Clips, their captions, and which belongs to which."""
+    """Clips, their captions, and the pairs that they form."""
 
     mels: Tensor  # (N, T, 64)
-    lengths: Tensor  # (N,)
+    lengths: Tensor  # (N,) frames of each clip
     captions: list[str]
-    answers: Tensor  # (N, captions) bool
-    pairs: Tensor  # (pairs, 2)
+    answers: Tensor  # (N, captions) bool, true if the caption belongs to the clip
+    pairs: Tensor  # (pairs, 2) indices of the clip and the caption of each pair
 
 
 def make_batch(items: Sequence[Item], truth: dict[str, frozenset[str]]) -> Batch:
-    """Lay items side by side. A caption that several clips share is an impostor for none of them."""
+    """Make a batch. A caption that several clips share is an impostor for none of these clips.
+
+    Args:
+        items: The items of the batch.
+        truth: The names of all clips that each caption belongs to.
+    """
     captions: list[str] = []
     clip_of_caption: list[int] = []
     for row, item in enumerate(items):
@@ -240,7 +291,12 @@ def make_batch(items: Sequence[Item], truth: dict[str, frozenset[str]]) -> Batch
 
 
 class Training(SystemModule):
-    """What lightning does with the model: one step of training, one of validation, the optimizer."""
+    """The model's training under lightning: training step, validation step and optimizer.
+
+    Args:
+        model: The model.
+        validation: The validation split.
+    """
 
     def __init__(self, model: Retriever, validation: Split):
         super().__init__(model)
@@ -250,40 +306,39 @@ class Training(SystemModule):
         """Embed the batch's clips as (N, 300)."""
         if self.model.config.padding == "clip":
             return self.model.encode(batch.mels, batch.lengths)
-        longest = (
-            batch.lengths.max()
-        )  # the zeros of shorter clips up to its end are frames like any other, as published
+        # As published, the zeros behind a shorter clip count as frames up to the end of the batch's longest clip.
+        longest = batch.lengths.max()
         return self.model.encode(batch.mels[:, :longest], longest.expand(len(batch.lengths)))
 
     def loss(self, batch: Batch, clips: Tensor) -> Tensor:
-        """The triplet loss of a batch whose clips are embedded as (N, 300)."""
+        """Return the triplet loss of a batch; `clips` are the (N, 300) embeddings of its clips."""
         scores = clips @ self.model.embed_text(batch.captions).T  # (N, captions)
         return triplet(scores, batch.answers, batch.pairs, self.model.config.margin)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        """Encode the batch's clips, and return the loss."""
+        """Encode the batch's clips and return the loss."""
         loss = self.loss(batch, self.encode(batch))
         size = len(batch.mels)
         self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the clips of the last time."""
+        """Drop the embeddings of the previous validation."""
         self.clips: list[Tensor] = []
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        """Keep the clips' embeddings, and log the loss."""
+        """Store the clips' embeddings and log the loss."""
         self.clips.append(self.encode(batch))
         self.log("validation_loss", self.loss(batch, self.clips[-1]), prog_bar=True, batch_size=len(batch.mels))
 
     def on_validation_epoch_end(self) -> None:
-        """Answer every caption of the validation split, and log mAP@10 and R@10."""
+        """Score every caption of the validation split against every clip, and log mAP@10 and R@10."""
         clips = torch.cat(self.clips)
         scores = self.model.embed_text(self.split.queries) @ clips.T
         self.log_dict(retrieval_metrics(self.split, scores), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam, as published."""
+        """Return Adam, the published optimizer."""
         return torch.optim.Adam(self.model.parameters(), lr=self.model.config.learning_rate)
 
 
@@ -291,20 +346,20 @@ class Training(SystemModule):
 
 
 def train(config: Config, dataset: Dataset, run: Run) -> None:
-    """Train on the development split, choosing the best epoch on the validation split."""
+    """Train on the development split and choose the best epoch on the validation split."""
     development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
-    kept = run.folder / "words.bin"
-    if kept.exists():
-        vectors = words.read_vectors(kept)
+    vectors_file = run.folder / "words.bin"
+    if vectors_file.exists():
+        vectors = words.read_vectors(vectors_file)
     elif config.words == "train":
         if config.tokens == "cased":
-            split = tokens.cased_words
+            split = cased_words
         else:
             split = words.words_without_hyphens
         vectors = words.train_vectors(development.captions, epochs=config.words_epochs, seed=run.seed, split=split)
     else:
         vectors = words.read_vectors(Path(config.words), limit=config.words_limit)
-    if not kept.exists():
+    if not vectors_file.exists():
         prepare(vectors, config, development.captions, run.seed)
     lightning.seed_everything(run.seed, verbose=False)
     model = Retriever(config, vectors)
@@ -314,16 +369,20 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         to_train = by_caption(to_train)
 
     run.start()
-    if not kept.exists():
-        words.write_vectors(vectors, kept)
+    if not vectors_file.exists():
+        words.write_vectors(vectors, vectors_file)
     truth = {**validation.captions, **development.captions}
     module = Training(model, validation)
     run.fit(module, to_train, clips[VALIDATION], partial(make_batch, truth=truth), config)
+    if config.words == "train":
+        word_embeddings = "Word2Vec"
+    else:
+        word_embeddings = metadata_name(config.words)
     description = describe_system(
         config,
         model.sample_rate,
         acoustic_features="log-mel energies",
-        word_embeddings="Word2Vec" if config.words == "train" else metadata_name(config.words),
+        word_embeddings=word_embeddings,
         machine_learning_method="cross-modal alignment",
         audio_modelling="CRNN",
         word_modelling="mean of word vectors",
@@ -333,19 +392,26 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
 
 
 def prepare(vectors: KeyedVectors, config: Config, captions: Iterable[str], seed: int) -> None:
-    """Add the vector of unknown words and center all, in place, as the config has it."""
+    """Add the vector of unknown words and center all vectors if the config asks for it, in place.
+
+    Args:
+        vectors: The word vectors, which this function changes.
+        config: The config.
+        captions: The captions to train on.
+        seed: Seed for the vector of unknown words.
+    """
     split = word_splitter(config, vectors)
     if config.unknown == "draw":
         different_words = set(chain.from_iterable(map(split, captions)))
         known = different_words.intersection(vectors.key_to_index)
-        vectors.add_vectors([tokens.UNKNOWN], [tokens.unknown_vector(vectors, known, seed)])
-        vectors.allocate_vecattrs()  # which add_vectors forgets and writing needs
+        vectors.add_vectors([UNKNOWN], [unknown_vector(vectors, known, seed)])
+        vectors.allocate_vecattrs()  # writing needs this, and add_vectors does not do it
     if config.center:
         words.center(vectors, captions, split)
 
 
 def make_items(split: Split, log_mel: LogMel, cache: Path) -> list[Item]:
-    """Every clip of a split with its features and all its captions."""
+    """Return an item for each clip of a split, with its log-mel energies and all its captions."""
     features = log_mels(split.paths, log_mel, cache)
     return [Item(clip.file_name, mels, clip.captions) for clip, mels in zip(split.clips, features, strict=True)]
 
@@ -359,7 +425,7 @@ def by_caption(items: Sequence[Item]) -> list[Item]:
 
 
 def load_model(checkpoint: Path) -> Retriever:
-    """Give back the model of a checkpoint in its run folder, where the word vectors lie too."""
+    """Load the model from a checkpoint in a run folder; its word vectors are in the run folder's words.bin."""
     state = read_checkpoint(checkpoint, config=dict)
     model = Retriever(Config(**state["config"]), words.read_vectors(checkpoint.parent.parent / "words.bin"))
     load_weights(model, state, checkpoint)

@@ -1,1 +1,1 @@
-"""Speed, measured side by side with what one would use instead: `python -m bench`, or `make bench`."""
+"""Measurements of the kit's speed, next to the alternatives: `python -m bench`, or `make bench`."""

@@ -1,6 +1,6 @@
-"""Measures the kit's speed and prints one table: `python -m bench [MEASURE …]`.
+"""Measure the kit's speed and print one table: `python -m bench [MEASURE …]`.
 
-The figures are measurements: the exit status is 0 whether or not a target is met. Give the machine to it alone.
+The exit status is 0 even if a target is missed. Run nothing else on the machine meanwhile.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from multiprocessing import active_children, get_context
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -49,40 +50,46 @@ VERSIONS = (
 )
 MODULES = (training, retrieval, captions, captioner, encoders, offtheshelf, clip_aac, guided, submissions, sweeps)
 MEASURES = {name: measure for module in MODULES for name, measure in module.MEASURES.items()}
-DISK = 3 * 10**9  # bytes: the store, and the default data
+DISK = 3 * 10**9  # bytes for the feature store and the default data
 
 
 def main(options: argparse.Namespace) -> None:
-    """Take the measures one after another, each in processes of its own, and print the table."""
+    """Take the measures one after another, each in its own processes, and print the table."""
     unknown = [name for name in options.measures if name not in MEASURES]
     if unknown:
         raise BadRequest(f"unknown measure {unknown[0]!r}; there are: {', '.join(MEASURES)}")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a kill clears up as Ctrl-C does
-    began, load, rows = time.monotonic(), os.getloadavg()[0], []
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM then removes temporary files as Ctrl-C does
+    began = time.monotonic()
+    load = os.getloadavg()[0]
+    rows = []
     with tempfile.TemporaryDirectory(prefix="bench.") as folder:
         free = shutil.disk_usage(folder).free
         if free < DISK:
-            message = f"{DISK / 1e9:.0f} GB are needed, {free / 1e9:.1f} are free; name a folder in TMPDIR"
-            raise BadRequest(f"{Path(folder).parent}: {message}")
+            space = f"must have {DISK / 1e9:.0f} GB of free space; found {free / 1e9:.1f} GB"
+            raise BadRequest(f"{Path(folder).parent}: {space}; set TMPDIR to another folder")
         for name in tqdm(options.measures or MEASURES, "measuring", leave=False, disable=None):
             rows += MEASURES[name](alone, Path(folder))
     marks = {True: "met", False: "missed", None: ""}
     print(f"{_processor()}, {os.cpu_count()} cores, load {load:.1f} before; {platform.platform()}")
-    tunables = os.environ.get("GLIBC_TUNABLES", "no GLIBC_TUNABLES")  # `make` asks for huge pages with them
+    tunables = os.environ.get("GLIBC_TUNABLES", "no GLIBC_TUNABLES")  # `make` sets them to request huge pages
     versions = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
     print(f"python {platform.python_version()}, {versions}; {tunables}")
-    print(f"the best of several rounds in turns, unless said otherwise; {time.monotonic() - began:.0f} s in all\n")
-    headers = ["what / against what", "kit", "other", "ratio", "target", "", "how"]
+    total = time.monotonic() - began
+    print(f"each value is the best of several alternating rounds, unless noted otherwise; total {total:.0f} s\n")
+    headers = ["measure / compared with", "kit", "other", "ratio", "target", "", "note"]
     print(table([row._replace(met=marks[row.met]) for row in rows], headers, numbers=(1, 2, 3, 4)))
 
 
-def alone(function: measuring.Function, *arguments: object) -> object:
-    """Call in a new process: its peak memory is its own, and the libraries start as in a command of the kit."""
+def alone(function: measuring.Function, *arguments: object) -> Any:
+    """Call a function in a new process.
+
+    So the peak memory is that of the function alone, and libraries start as in a command of the kit.
+    """
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         future = pool.submit(function, *arguments)
         try:
             return future.result()
-        except BaseException:  # interrupted: the process must not go on, nor be waited for
+        except BaseException:  # interrupted: stop the process instead of waiting for it
             for process in active_children():
                 process.terminate()
             raise
@@ -93,12 +100,14 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    for line in lines:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser("python -m bench", description=__doc__.splitlines()[0])
-    parser.add_argument("measures", nargs="*", metavar="MEASURE", help=f"{', '.join(MEASURES)}; all by default")
+    parser.add_argument("measures", nargs="*", metavar="MEASURE", help=f"{', '.join(MEASURES)} (default: all)")
     parser.set_defaults(run=main)
     sys.exit(command(parser))

@@ -1,4 +1,4 @@
-"""What a captioner costs: searching for captions with and without keeping what was computed, and a training epoch."""
+"""Measures of captioners: beam search with and without a key/value cache, and a training epoch."""
 
 import resource
 import sys
@@ -15,26 +15,25 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CLIPS, FRAMES = 8, 375  # clips as long as the longest of Clotho
-WORDS, BEAMS, VOCABULARY = 30, 4, 4367  # of a caption, of a clip, and of Clotho's development captions
+WORDS, BEAMS, VOCABULARY = 30, 4, 4367  # per caption; per clip; in Clotho's development captions
 
 
 def generation(alone: Function, folder: Path) -> list[Row]:
-    """Captions of 30 words by beam search over a decoder of the published size."""
-    kept, uncached, theirs, ratio = alone(_generation)
-    speed = [f"{CLIPS / seconds:.3g} /s" for seconds in (kept, uncached, theirs)]
+    """Measure beam search for captions of 30 words with a decoder of the published size."""
+    cached, uncached, theirs, ratio = alone(_generation)
+    speed = [f"{CLIPS / seconds:.3g} /s" for seconds in (cached, uncached, theirs)]
     what = f"captions of {WORDS} words, {BEAMS} beams, {CLIPS} clips of {FRAMES} frames"
-    note = f"BART's decoder, as wide and deep; {ratio:.2f} of its parameters here"
+    note = f"BART's decoder of the same width and depth; the kit's decoder has {ratio:.2f} times its parameters"
+    gain, gain_over_theirs = uncached / cached, theirs / cached
     return [
-        Row(
-            f"{what} / the decoder without its cache", *speed[:2], times(uncached / kept), "≥ 3x", uncached / kept >= 3
-        ),
+        Row(f"{what} / the decoder without its cache", *speed[:2], times(gain), "≥ 3x", gain >= 3),
         Row(
             f"{what} / transformers' generate",
             speed[0],
             speed[2],
-            times(theirs / kept),
+            times(gain_over_theirs),
             "≥ 1x",
-            theirs / kept >= 1,
+            gain_over_theirs >= 1,
             note,
         ),
     ]
@@ -62,8 +61,8 @@ def _generation() -> tuple[float, float, float, float]:
         def step(ids: "Tensor", rows: "Tensor") -> "Tensor":
             nonlocal clips
             clips = clips[rows]
-            kept = clips.unique_consecutive()
-            return decoder(embedding(ids), memory[kept], lengths[kept])[:, -1]
+            remaining = clips.unique_consecutive()
+            return decoder(embedding(ids), memory[remaining], lengths[remaining])[:, -1]
 
         return step
 
@@ -97,58 +96,57 @@ def _generation() -> tuple[float, float, float, float]:
 
     with torch.inference_mode():
         step = CachedSteps(decoder, memory, lengths, lambda ids: embedding(ids[:, -1:]))
-        found = search(step)
-        assert torch.equal(found.ids, search(uncached()).ids)
-        assert found.ids.shape[1] == WORDS == theirs().shape[1] - 1
+        captions = search(step)
+        assert torch.equal(captions.ids, search(uncached()).ids)
+        assert captions.ids.shape[1] == WORDS == theirs().shape[1] - 1
         seconds = race(
             lambda: search(CachedSteps(decoder, memory, lengths, lambda ids: embedding(ids[:, -1:]))),
             lambda: search(uncached()),
             theirs,
             rounds=2,
         )
-    count = [
-        sum(parameter.numel() for parameter in parameters)
-        for parameters in ((*decoder.parameters(), *embedding.parameters()), bart.model.decoder.parameters())
-    ]
-    return *seconds, count[0] / count[1]
+    size_of_ours = sum(parameter.numel() for parameter in (*decoder.parameters(), *embedding.parameters()))
+    size_of_theirs = sum(parameter.numel() for parameter in bart.model.decoder.parameters())
+    return *seconds, size_of_ours / size_of_theirs
 
 
 class Epoch(NamedTuple):
-    """Seconds of an epoch, and the process's peak memory in bytes."""
+    """The duration of an epoch in seconds, and the process's peak memory in bytes."""
 
     seconds: float
     memory: int
 
 
 def captioner(alone: Function, folder: Path) -> list[Row]:
-    """A training epoch of the baseline captioner on the default data."""
-    place, clips = folder / "captioner", generate.CLIPS["development"]
-    generate.make_soundscapes(place, clips={"development": clips}, progress=False)
-    epoch = alone(_epoch, place, folder)
+    """Measure a training epoch of the baseline captioner on the default data."""
+    data, clips = folder / "captioner", generate.CLIPS["development"]
+    generate.make_soundscapes(data, clips={"development": clips}, progress=False)
+    epoch = alone(_epoch, data, folder)
     what = f"training epoch of the captioner, {clips} clips, {grammar.CAPTIONS} captions each"
     return [
-        Row(what, duration(epoch.seconds), note=f"{clips / epoch.seconds:.3g} clips/s; once"),
+        Row(what, duration(epoch.seconds), note=f"{clips / epoch.seconds:.3g} clips/s; measured once"),
         Row("… peak memory of the process", f"{epoch.memory / 2**20:.0f} MiB"),
     ]
 
 
-def _epoch(place: Path, cache: Path) -> Epoch:
+def _epoch(data: Path, cache: Path) -> Epoch:
     import torch
 
     from baseline.captioner import Captioner, Config, Training, make_batch, make_items
     from systems.parts import vocabulary
 
-    split, config = read_dataset(place, "development")["development"], Config()
-    known = vocabulary.from_captions(split.all_captions)
+    split = read_dataset(data, "development")["development"]
+    config = Config()
+    words = vocabulary.from_captions(split.all_captions)
     torch.manual_seed(0)
-    training = Training(Captioner(config, known), split)
+    training = Training(Captioner(config, words), split)
     training.log = lambda *_, **__: None  # there is no trainer to log to
     items = make_items(split, training.model.log_mel, cache)
     optimizer = training.configure_optimizers()
     began = time.perf_counter()
     for start in range(0, len(items), config.batch):
         optimizer.zero_grad()
-        batch = make_batch(items[start : start + config.batch], known, config.longest)
+        batch = make_batch(items[start : start + config.batch], words, config.longest)
         training.training_step(batch, 0).backward()
         training.on_before_optimizer_step(optimizer)
         optimizer.step()

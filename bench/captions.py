@@ -1,4 +1,4 @@
-"""What caption metrics cost: against METEOR's jar by itself, and against the library that one would use instead."""
+"""Measures of caption metrics, compared with METEOR's jar alone and with aac-metrics."""
 
 import itertools
 from collections.abc import Sequence
@@ -17,54 +17,54 @@ WITHOUT_SPICE = (*captioning.BLEU, "meteor", "rouge_l", "cider_d")
 
 
 def captions(alone: Function, folder: Path) -> list[Row]:
-    """The metrics of DCASE 2020 to 2022 without SPICE, from text to intervals."""
-    (clips, references), new, known, jar, theirs = alone(_captions, clotho(folder), folder / "cache")
-    what = f"dcase2020 without SPICE, with intervals, {clips} clips x {references}"
+    """Measure the metrics of DCASE 2020 to 2022 without SPICE, from text to intervals."""
+    (clips, references), new, repeated, jar, theirs = alone(_captions, clotho(folder), folder / "cache")
+    what = f"dcase2020 without SPICE, with intervals, {clips} clips x {references} references"
     rows = []
-    for ours, when in ((new, "references never seen before"), (known, "references scored twice before")):
-        share, met = f"{ours / jar:.2f} of it", ours / jar <= 1.15
-        rows.append(Row(f"{what} / METEOR's jar alone", duration(ours), duration(jar), share, "≤ 1.15", met, when))
-        note = f"{when}; its import, some 10 s, apart, and no intervals"
+    for ours, when in ((new, "new references"), (repeated, "references scored twice before")):
+        share, met = f"{ours / jar:.2f}x", ours / jar <= 1.15
+        rows.append(Row(f"{what} / METEOR's jar alone", duration(ours), duration(jar), share, "≤ 1.15x", met, when))
+        note = f"{when}; aac-metrics without its import (about 10 s) and without intervals"
         rows.append(
             Row(f"{what} / aac-metrics' evaluate", duration(ours), duration(theirs), times(theirs / ours), note=note)
         )
     return rows
 
 
-def _texts(place: Path) -> tuple[Split, predictions.Captions]:
-    split = read_dataset(place, "evaluation", sound=False)["evaluation"]
+def _texts(data: Path) -> tuple[Split, predictions.Captions]:
+    split = read_dataset(data, "evaluation", sound=False)["evaluation"]
     first = [clip.captions[0] for clip in split.clips]
-    # Every clip is given a caption of its neighbour's: something in common, as a trained captioner has.
+    # The prediction of a clip is a caption of the next clip. So they share some words, as with a trained captioner.
     return split, predictions.Captions(split.file_names, (*first[1:], first[0]))
 
 
-def _captions(place: Path, cache: Path) -> tuple[tuple[int, int], float, float, float, float]:
+def _captions(data: Path, cache: Path) -> tuple[tuple[int, int], float, float, float, float]:
     from aac_metrics.functional import evaluate, meteor
 
-    split, prediction = _texts(place)
+    split, prediction = _texts(data)
     java = find_java()
     lay_out_jars(cache)
-    known = {"cache_path": str(cache), "java_path": str(java.path)}
+    paths = {"cache_path": str(cache), "java_path": str(java.path)}
     ours = ptb_tokenize(prediction.captions, java, cache)
     count = len(split.clips[0].captions)
     flat = ptb_tokenize([text for clip in split.clips for text in clip.captions], java, cache)
     theirs = [flat[start : start + count] for start in range(0, len(flat), count)]
-    fresh = itertools.count()
+    numbers = itertools.count()
 
-    def score(place: Path) -> None:
-        captioning.evaluate(split, prediction, metrics=WITHOUT_SPICE, cache=place)
+    def score(folder: Path) -> None:
+        captioning.evaluate(split, prediction, metrics=WITHOUT_SPICE, cache=folder)
 
     for _ in range(2):
         score(cache)
     seconds = race(
-        lambda: score(cache / f"{next(fresh)}"),
+        lambda: score(cache / f"{next(numbers)}"),  # an empty cache each time
         lambda: score(cache),
-        lambda: meteor(ours, theirs, **known),
+        lambda: meteor(ours, theirs, **paths),
         lambda: evaluate(
             list(prediction.captions),
             [list(clip.captions) for clip in split.clips],
             metrics=WITHOUT_SPICE,
-            **known,
+            **paths,
         ),
         rounds=3,
     )
@@ -72,10 +72,10 @@ def _captions(place: Path, cache: Path) -> tuple[tuple[int, int], float, float, 
 
 
 def left_out(alone: Function, folder: Path) -> list[Row]:
-    """CIDEr-D without each clip, against scoring what is left as often as there are clips."""
+    """Measure CIDEr-D with each clip left out, compared with scoring the other clips once for each clip."""
     clips, ours, own, theirs = alone(_left_out, clotho(folder))
-    what = f"CIDEr-D without each of {clips} clips"
-    note = f"{clips} times one scoring"
+    what = f"CIDEr-D with each of {clips} clips left out"
+    note = f"the other value is one scoring times {clips}"
     return [
         Row(
             f"{what} / scored again by aac-metrics",
@@ -96,16 +96,17 @@ def left_out(alone: Function, folder: Path) -> list[Row]:
     ]
 
 
-def _left_out(place: Path) -> tuple[int, float, float, float]:
+def _left_out(data: Path) -> tuple[int, float, float, float]:
     from aac_metrics.functional import cider_d
 
-    split, prediction = _texts(place)
-    texts, references = _lower(prediction.captions), [_lower(clip.captions) for clip in split.clips]
-    whole = overlap.CiderD(texts, references)
-    again = whole.left_out(np.ones(len(texts)))
-    assert np.isclose(again[0], float(cider_d(texts[1:], references[1:])[0]["cider_d"]), rtol=0, atol=1e-12)
+    split, prediction = _texts(data)
+    texts = _lower(prediction.captions)
+    references = [_lower(clip.captions) for clip in split.clips]
+    all_clips = overlap.CiderD(texts, references)
+    means = all_clips.left_out(np.ones(len(texts)))
+    assert np.isclose(means[0], float(cider_d(texts[1:], references[1:])[0]["cider_d"]), rtol=0, atol=1e-12)
     seconds = race(
-        lambda: whole.left_out(np.ones(len(texts))),
+        lambda: all_clips.left_out(np.ones(len(texts))),
         lambda: overlap.CiderD(texts[1:], references[1:]).scores,
         lambda: cider_d(texts[1:], references[1:]),
         rounds=3,

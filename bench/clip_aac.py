@@ -1,4 +1,4 @@
-"""What CLIP-AAC costs at its published size: a training step, head by head, and captions with and without text head."""
+"""Measures of CLIP-AAC at its published size: training steps of its parts, captioning with and without text head."""
 
 import resource
 import sys
@@ -16,30 +16,30 @@ if TYPE_CHECKING:
 
 BATCH, SECONDS = 8, 30  # clips as long as the longest of Clotho
 PARTS = {
-    "whole": "heads and decoder",
+    "all": "heads and decoder",
     "audio": "audio head",
     "text": "text head",
     "decoder": "decoder",
 }
-CAPTIONED = 2
+CAPTIONED = 2  # clips that are captioned
 
 
 def clip_aac(alone: Function, folder: Path) -> list[Row]:
-    """A training step of system 8, and captions of its checkpoints; random weights."""
+    """Measure training steps of system 8, and captioning from its checkpoints. Weights are random."""
     rows = []
-    for part, called in PARTS.items():
+    for part, title in PARTS.items():
         seconds, memory, before = alone(_step, part)
-        note = f"{_mebibytes(before)} of it model and libraries; inner values computed again; once"
-        what = f"CLIP-AAC's {called}: training step, {BATCH} clips of {SECONDS} s"
+        note = f"{_mebibytes(before)} of it for model and libraries; with activation checkpointing; measured once"
+        what = f"CLIP-AAC's {title}: training step, {BATCH} clips of {SECONDS} s"
         rows.append(Row(what, duration(seconds), note=f"{BATCH / seconds:.3g} clips/s"))
         rows.append(Row("… peak memory of the process", _mebibytes(memory), note=note))
     alone(_checkpoints, folder)
     without, memory_without = alone(_captions, folder / "inference.ckpt")
-    whole, memory_whole = alone(_captions, folder / "best.ckpt")
-    what = f"{CAPTIONED} captions of {SECONDS} s, from checkpoint, without text head / with it"
-    rows.append(Row(what, duration(without), duration(whole), times(whole / without)))
-    ratio = times(memory_whole / memory_without)
-    rows.append(Row("… peak memory of the process", _mebibytes(memory_without), _mebibytes(memory_whole), ratio))
+    with_head, memory_with = alone(_captions, folder / "best.ckpt")
+    what = f"captioning {CAPTIONED} clips of {SECONDS} s, checkpoint loading included, without text head / with it"
+    rows.append(Row(what, duration(without), duration(with_head), times(with_head / without)))
+    ratio = times(memory_with / memory_without)
+    rows.append(Row("… peak memory of the process", _mebibytes(memory_without), _mebibytes(memory_with), ratio))
     return rows
 
 
@@ -55,18 +55,18 @@ def _mebibytes(size: int) -> str:
 def _model() -> "ClipAac":
     import torch
 
-    from systems.clip_aac import ClipAac, Config, heads, tokens
+    from systems.clip_aac import ClipAac, Config, clip_tokenizer, heads
     from systems.parts.vocabulary import Vocabulary
 
     torch.manual_seed(0)
-    tokenizer = tokens.train(["rain"])
+    tokenizer = clip_tokenizer.train(["rain"])
     tokenizer.add_tokens([f"piece {number}" for number in range(heads.WORDS - tokenizer.get_vocab_size())])
-    words = [f"word{number}" for number in range(4363)]  # as many as Clotho's
+    words = [f"word{number}" for number in range(4363)]  # the size of Clotho's vocabulary
     return ClipAac(Config(init="random", tokenizer="train", recompute=True), Vocabulary(words), tokenizer)
 
 
 def _step(part: str) -> tuple[float, int, int]:
-    """Seconds and peak memory of a step that hears, reads and says, or does one of the three."""
+    """Run a training step of one of `PARTS`; return its seconds, and the peak memory after and before it in bytes."""
     import torch
 
     from systems.clip_aac import Batch, Training
@@ -79,17 +79,18 @@ def _step(part: str) -> tuple[float, int, int]:
     batch = Batch(sounds, torch.full((BATCH,), sounds.shape[1]), ids, captions, numbers, numbers[:, None])
     training = Training(model, None)
     training.log = lambda *_, **__: None
-    optimizer, before = training.configure_optimizers(), _peak()
+    optimizer = training.configure_optimizers()
+    before = _peak()
 
-    def decoded() -> "Tensor":
-        heard = torch.rand(BATCH, model.config.size)
-        return model.decoder(model.embedding(ids), heard[:, None], torch.ones(BATCH, dtype=torch.int64)).logsumexp(2)
+    def decode() -> "Tensor":
+        embeddings = torch.rand(BATCH, 1, model.config.size)
+        return model.decoder(model.embedding(ids), embeddings, torch.ones(BATCH, dtype=torch.int64)).logsumexp(2)
 
     losses: dict[str, Callable[[], Tensor]] = {
-        "whole": lambda: training.training_step(batch, 0),
+        "all": lambda: training.training_step(batch, 0),
         "audio": lambda: model.heads.embed_audio(sounds),
         "text": lambda: model.text_vectors(captions),
-        "decoder": decoded,
+        "decoder": decode,
     }
     began = time.perf_counter()
     losses[part]().sum().backward()

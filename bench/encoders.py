@@ -1,4 +1,4 @@
-"""What embedding sounds costs: against the bare networks, and against reading what was embedded before."""
+"""Measures of audio encoders, compared with their networks alone and with cached embeddings."""
 
 import importlib
 from collections.abc import Iterator
@@ -15,24 +15,28 @@ if TYPE_CHECKING:
 
 YAMNET, ESC10 = CLOTHO.parent / "yamnet", CLOTHO.parent / "esc10"
 NETWORKS = {"cnn14": "Cnn14", "coala": "Coala", "openl3": "OpenL3", "vggish": "VGGish"}
-CLIPS = {"cnn14": 8, "coala": 40, "openl3": 4, "vggish": 8, "yamnet": 80}  # some seconds of each
-SECONDS = 5
+CLIPS = {"cnn14": 8, "coala": 40, "openl3": 4, "vggish": 8, "yamnet": 80}  # each takes some seconds
+SECONDS = 5  # length of a clip
 
 
 def encoders(alone: Function, folder: Path) -> list[Row]:
-    """Each audio encoder from file to cache, against its network on ready batches and against the filled cache."""
+    """Measure each audio encoder from file to cache, compared with its network on ready batches and a filled cache."""
     rng = np.random.default_rng(0)
     paths = [folder / f"noise {number}.wav" for number in range(max(CLIPS.values()))]
     for path in paths:
         soundfile.write(path, rng.normal(0, 0.1, SECONDS * 44100), 44100)
     rows = []
-    for name in (*NETWORKS, *(["yamnet"] if YAMNET.is_dir() else [])):
+    names = [*NETWORKS]
+    if YAMNET.is_dir():
+        names.append("yamnet")
+    for name in names:
         clips = CLIPS[name]
-        ours, bare, cached = alone(_encoder, name, paths[:clips], folder / name)
+        ours, network, cached = alone(_encoder, name, paths[:clips], folder / name)
         what = f"{name}: {clips} clips of {SECONDS} s, from file to cache / its network on ready batches"
-        speeds = (f"{clips / seconds:.3g} clips/s" for seconds in (ours, bare))
-        rows.append(Row(what, *speeds, f"{bare / ours:.0%} of it", note="" if name == "yamnet" else "random weights"))
-        rows.append(Row("… read from the cache / embedded", duration(cached), duration(ours), times(ours / cached)))
+        speeds = (f"{clips / seconds:.3g} clips/s" for seconds in (ours, network))
+        note = "" if name == "yamnet" else "random weights"
+        rows.append(Row(what, *speeds, f"{network / ours:.0%} of it", note=note))
+        rows.append(Row("… read from the cache / computed", duration(cached), duration(ours), times(ours / cached)))
     return rows
 
 
@@ -48,21 +52,21 @@ def _encoder(name: str, paths: list[Path], folder: Path) -> list[float]:
     embed(paths, encoder, filled)
     hook.remove()
 
-    def bare() -> None:
+    def network() -> None:
         with torch.inference_mode():
             for batch in batches:
                 encoder.model(batch)
 
     return race(
         lambda: embed(paths, encoder, next(caches)),
-        bare,
+        network,
         lambda: [view.sum() for view in embed(paths, encoder, filled)],
         rounds=2,
     )
 
 
 def _loaded(name: str) -> "Encoder":
-    """An encoder, with random weights where the published ones are too large to be at hand."""
+    """Return an encoder; all but YAMNet have random weights, because their published files are too large."""
     import torch
 
     from systems.parts import encoders
@@ -75,11 +79,11 @@ def _loaded(name: str) -> "Encoder":
 
 
 def epoch(alone: Function, folder: Path) -> list[Row]:
-    """An epoch of ATAE's adapters on real sound, its embeddings in the cache, or computed in it."""
+    """Measure an epoch of ATAE's adapters on real sound, with cached embeddings and with embeddings computed again."""
     if not (YAMNET.is_dir() and ESC10.is_dir()):
         return []
     cached, uncached = alone(_epoch, folder)
-    what = "training epoch of ATAE on esc10 (YAMNet, trained words), cached / embedding anew"
+    what = "training epoch of ATAE on esc10 (YAMNet, trained words), cached / computed embeddings"
     return [Row(what, duration(cached), duration(uncached), times(uncached / cached), note="240 clips, 1200 captions")]
 
 
@@ -97,18 +101,18 @@ def _epoch(folder: Path) -> list[float]:
     model = atae.Retriever(config, words.train_vectors(split.captions, epochs=1, cbow=True))
     caches: Iterator[Path] = (folder / f"epoch {number}" for number in range(1000))
 
-    def one(cache: Path) -> None:
+    def run_epoch(cache: Path) -> None:
         material = atae.Material(split.clips, [], model, cache)
         training = atae.Training(model, split, material)
-        training.log = lambda *values, **how: None  # there is no trainer to keep it
+        training.log = lambda *_, **__: None  # there is no trainer to log to
         optimizer = training.configure_optimizers()
-        for chosen in torch.randperm(len(material.pairs)).split(config.batch):
+        for indices in torch.randperm(len(material.pairs)).split(config.batch):
             optimizer.zero_grad()
-            training.training_step(material.batch([material.pairs[index] for index in chosen]), 0).backward()
+            training.training_step(material.batch([material.pairs[index] for index in indices]), 0).backward()
             optimizer.step()
 
     filled = next(caches)
-    return race(lambda: one(filled), lambda: one(next(caches)), rounds=3)
+    return race(lambda: run_epoch(filled), lambda: run_epoch(next(caches)), rounds=3)
 
 
 MEASURES = {"encoders": encoders, "epoch": epoch}

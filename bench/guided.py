@@ -1,4 +1,4 @@
-"""What guided captioning costs: BERTScore between all pairs of captions, and captions written by a frozen GPT-2."""
+"""Measures of guided captioning: BERTScore between all pairs of captions, and beam search with a frozen GPT-2."""
 
 import time
 from collections.abc import Callable
@@ -12,27 +12,27 @@ from bench.measuring import Function, Row, duration, race, times
 if TYPE_CHECKING:
     from torch import Tensor
 
-CAPTIONS = 49_838  # of AudioCaps' training split
-WORDS, SPREAD = 13, 4  # tokens of a caption, special ones among them: mean and standard deviation
-SIZE = 1024  # of RoBERTa-large's token embeddings
-PAIRS = 64  # that bert-score looks at together
-SIMILAR = 0.01  # share of pairs that the projection takes for similar
+CAPTIONS = 49_838  # captions in AudioCaps' training split
+WORDS, SPREAD = 13, 4  # mean and standard deviation of the tokens in a caption, special tokens included
+SIZE = 1024  # dimensions of RoBERTa-large's token embeddings
+PAIRS = 64  # pairs in a batch of bert-score
+SIMILAR = 0.01  # the share of similar pairs that the projection assumes
 
 CLIPS, BEAMS, TOKENS, GUIDANCE, FRAMES = 8, 4, 20, 60, 10
 
 
 def similarity(alone: Function, folder: Path) -> list[Row]:
-    """BERTScore of a block of captions, and what that comes to for AudioCaps."""
+    """Measure BERTScore of a block of captions, and project the time and disk space for AudioCaps."""
     from systems.caption_retrieval.similarity import SIDE
 
-    block, one_by_one, stored = alone(_similarity)
-    embedded = CAPTIONS * alone(_embedding)
-    ours, theirs = SIDE**2 / block, PAIRS / one_by_one
+    block, batch, stored = alone(_similarity)
+    embedding = CAPTIONS * alone(_embedding)
+    ours, theirs = SIDE**2 / block, PAIRS / batch
     pairs = CAPTIONS * (CAPTIONS - 1) // 2
-    kept = 12 * SIMILAR * pairs
-    disk = stored * CAPTIONS + kept
+    similar_size = 12 * SIMILAR * pairs  # bytes
+    disk = stored * CAPTIONS + similar_size
     what = f"BERTScore of caption pairs, {SIZE}-d tokens"
-    note = f"a block of {SIDE} x {SIDE}; the other is bert-score's padded batches of {PAIRS} pairs, tokens embedded"
+    note = f"a block of {SIDE} x {SIDE}; other: bert-score's padded batches of {PAIRS} pairs; from token embeddings"
     return [
         Row(
             f"{what} / in batches",
@@ -48,11 +48,11 @@ def similarity(alone: Function, folder: Path) -> list[Row]:
             duration(pairs / ours),
             duration(pairs / theirs),
         ),
-        Row("… and its token embeddings", duration(embedded), note="RoBERTa-large's size, a caption at a time, once"),
+        Row("… token embeddings", duration(embedding), note="RoBERTa-large's size, one caption at a time, each once"),
         Row(
-            "… and its disk",
+            "… disk space",
             f"{disk / 1e9:.1f} GB",
-            note=f"token embeddings; {SIMILAR:.0%} of pairs similar {kept / 1e9:.2f} GB",
+            note=f"token embeddings, and {similar_size / 1e9:.2f} GB for {SIMILAR:.0%} of similar pairs",
         ),
     ]
 
@@ -70,15 +70,15 @@ def _similarity() -> tuple[float, float, float]:
     counts = np.ones(len(values), bool)
     counts[starts[:-1]] = counts[starts[1:] - 1] = False
     tokens = Tokens(values.astype(np.float16), counts, starts)
-    order = rng.permutation(2 * SIDE)  # two parts of captions of all lengths, each sorted
+    order = rng.permutation(2 * SIDE)  # two halves with captions of all lengths, each sorted by length
     rows, columns = np.sort(order[:SIDE]), np.sort(order[SIDE:])
 
     def batch() -> "Tensor":
-        """The first pairs of both parts, as bert-score's `greedy_cos_idf` has them."""
-        one, other = tokens.some(rows[:PAIRS]), tokens.some(columns[:PAIRS])
-        products = torch.bmm(one.values, other.values.transpose(1, 2))
-        precision = (products.amax(2) * one.weights).sum(1)
-        recall = (products.amax(1) * other.weights).sum(1)
+        """Score the first pairs of both halves, as bert-score's `greedy_cos_idf` does."""
+        first, second = tokens.some(rows[:PAIRS]), tokens.some(columns[:PAIRS])
+        products = torch.bmm(first.values, second.values.transpose(1, 2))
+        precision = (products.amax(2) * first.weights).sum(1)
+        recall = (products.amax(1) * second.weights).sum(1)
         return 2 * precision * recall / (precision + recall)
 
     def block() -> "Tensor":
@@ -86,13 +86,13 @@ def _similarity() -> tuple[float, float, float]:
 
     torch.testing.assert_close(block().diagonal()[:PAIRS].cpu(), batch().cpu(), rtol=1e-3, atol=1e-3)
     began = time.perf_counter()
-    block().cpu()  # a GPU has only then done it
+    block().cpu()  # waits until a GPU has finished
     seconds = time.perf_counter() - began
     return seconds, race(batch, rounds=5)[0], 4 * SIZE * float(lengths.mean())
 
 
 def _embedding() -> float:
-    """Seconds that a caption takes, as `texts.embed` asks for it."""
+    """Return the seconds to embed one caption as `texts.embed` does."""
     import torch
     from transformers import RobertaConfig, RobertaModel
 
@@ -105,11 +105,11 @@ def _embedding() -> float:
 
 
 def guided(alone: Function, folder: Path) -> list[Row]:
-    """Captions by beam search over a frozen GPT-2, with and without keeping its keys and values."""
-    kept, uncached = alone(_guided, folder / "gpt")
+    """Measure beam search for captions with a frozen GPT-2, with and without a key/value cache."""
+    cached, uncached = alone(_guided, folder / "gpt")
     what = f"guided captions of {TOKENS} tokens, {BEAMS} beams, {CLIPS} clips, DistilGPT-2's size"
-    speed = [f"{CLIPS / seconds:.3g} /s" for seconds in (kept, uncached)]
-    return [Row(f"{what} / without the cache", *speed, times(uncached / kept), "≥ 3x", uncached >= 3 * kept)]
+    speed = [f"{CLIPS / seconds:.3g} /s" for seconds in (cached, uncached)]
+    return [Row(f"{what} / without the cache", *speed, times(uncached / cached), "≥ 3x", uncached >= 3 * cached)]
 
 
 def _guided(folder: Path) -> tuple[float, float]:
@@ -117,7 +117,7 @@ def _guided(folder: Path) -> tuple[float, float]:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-    from systems.guided_gpt2.generator import Generator, LanguageModel, Steps
+    from systems.guided_gpt2.generator import Generator, LanguageModel, Memory, Steps
     from systems.parts import generation
 
     torch.manual_seed(0)
@@ -126,17 +126,17 @@ def _guided(folder: Path) -> tuple[float, float]:
     tokenizer = Tokenizer(models.BPE(letters, []))
     PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
     language = LanguageModel(str(folder))
-    learnt = Generator(language, 128, 60, 0.3).eval()
+    generator = Generator(language, 128, 60, 0.3).eval()
     rules = generation.Rules(language.start, language.end, -1, (), TOKENS, TOKENS)
     guidance, frames = torch.randint(50_000, (CLIPS, GUIDANCE)), torch.randn(CLIPS, FRAMES, 128)
-    lengths = torch.full((CLIPS,), GUIDANCE), torch.full((CLIPS,), FRAMES)
+    guidance_lengths, frame_lengths = torch.full((CLIPS,), GUIDANCE), torch.full((CLIPS,), FRAMES)
 
-    def remembered(clips: "Tensor") -> object:
-        read = language(guidance[clips])
-        return learnt.remember(read, lengths[0][clips], frames[clips], lengths[1][clips])
+    def keys_values(clips: "Tensor") -> Memory:
+        states = language(guidance[clips])
+        return generator.remember(states, guidance_lengths[clips], frames[clips], frame_lengths[clips])
 
-    def kept() -> generation.Generated:
-        step = Steps(language, learnt, remembered(torch.arange(CLIPS)))
+    def cached() -> generation.Generated:
+        step = Steps(language, generator, keys_values(torch.arange(CLIPS)))
         return generation.beam(step, CLIPS, rules, BEAMS)
 
     def uncached() -> generation.Generated:
@@ -145,13 +145,13 @@ def _guided(folder: Path) -> tuple[float, float]:
         def step(ids: "Tensor", rows: "Tensor") -> "Tensor":
             nonlocal clips
             clips = clips[rows]
-            return learnt(language(ids)[:, -1:], remembered(clips.unique_consecutive()))[:, 0]
+            return generator(language(ids)[:, -1:], keys_values(clips.unique_consecutive()))[:, 0]
 
         return generation.beam(step, CLIPS, rules, BEAMS)
 
     with torch.inference_mode():
-        assert torch.equal(kept().ids, uncached().ids)
-        seconds = race(kept, uncached, rounds=1)
+        assert torch.equal(cached().ids, uncached().ids)
+        seconds = race(cached, uncached, rounds=1)
     return seconds[0], seconds[1]
 
 

@@ -1,21 +1,31 @@
-"""Tools of every measure: rows of the table, races between contenders, and formats of durations and ratios."""
+"""Tools for all measures: rows of the table, timing of contenders, and formats of durations and ratios."""
 
 import csv
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 CLOTHO = Path(__file__).parents[2] / "shared" / "data" / "clotho"
-CLIPS = {"development": 3839, "validation": 1045, "evaluation": 1045}  # of Clotho v2.1
+CLIPS = {"development": 3839, "validation": 1045, "evaluation": 1045}  # clips in Clotho v2.1
 
-Function = Callable[..., object]
+Function = Callable[..., Any]
 
 
 class Row(NamedTuple):
-    """A row of the table."""
+    """A row of the table.
+
+    Attributes:
+        what: What is measured; after a slash, what it is compared with.
+        ours: The kit's value.
+        theirs: The other value.
+        ratio: How much faster the kit is, or another relation of the two values.
+        target: The target.
+        met: True if the target is met; None if there is none.
+        note: How the values were measured.
+    """
 
     what: str
     ours: str
@@ -27,7 +37,7 @@ class Row(NamedTuple):
 
 
 def race(*contenders: Callable[[], object], rounds: int) -> list[float]:
-    """Time contenders in turns, A, B, A, B …, after a round that does not count; return the best seconds of each."""
+    """Time contenders in turns, A, B, A, B, …, and return the best seconds of each. The first round does not count."""
     best = [np.inf] * len(contenders)
     for number in range(rounds + 1):
         for index, contender in enumerate(contenders):
@@ -39,7 +49,7 @@ def race(*contenders: Callable[[], object], rounds: int) -> list[float]:
 
 
 def duration(seconds: float) -> str:
-    """Say it in three digits.
+    """Format a duration with three digits.
 
     >>> duration(0.0123), duration(4.5678), duration(13_700)
     ('12.3 ms', '4.57 s', '3.81 h')
@@ -51,7 +61,7 @@ def duration(seconds: float) -> str:
 
 
 def times(ratio: float) -> str:
-    """Say a ratio: digits that mean something.
+    """Format a ratio, with one decimal below 10.
 
     >>> times(4.56), times(123.4)
     ('4.6x', '123x')
@@ -60,17 +70,20 @@ def times(ratio: float) -> str:
 
 
 def clotho(folder: Path) -> Path:
-    """Where Clotho's caption files lie; without them, made-up ones of the same size are written to the folder."""
+    """Return the folder of Clotho's caption files. If they are missing, write random ones of the same size."""
     if all((CLOTHO / f"clotho_captions_{split}.csv").is_file() for split in CLIPS):
         return CLOTHO
-    place = folder / "clotho"
-    place.mkdir(exist_ok=True)
+    data = folder / "clotho"
+    data.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
     for split, clips in CLIPS.items():
-        with (place / f"clotho_captions_{split}.csv").open("w", encoding="utf-8", newline="") as file:
+        with (data / f"clotho_captions_{split}.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["file_name", *(f"caption_{number}" for number in range(1, 6))])
             for clip in range(clips):
-                said = [" ".join(f"word{word}" for word in rng.zipf(1.3, 11).clip(max=5000)) for _ in range(5)]
-                writer.writerow([f"{split} {clip}.wav", *said])
-    return place
+                captions = []
+                for _ in range(5):
+                    numbers = rng.zipf(1.3, 11).clip(max=5000)
+                    captions.append(" ".join(f"word{number}" for number in numbers))
+                writer.writerow([f"{split} {clip}.wav", *captions])
+    return data

@@ -1,6 +1,5 @@
-"""Measures of retrieval: intervals, scoring beside other libraries, search, and reading."""
+"""Measures of retrieval: intervals, scoring, search and reading, compared with other libraries."""
 
-import importlib.util
 import warnings
 from pathlib import Path
 from statistics import fmean
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def intervals(alone: Function, folder: Path) -> list[Row]:
-    """The jackknife in closed form, against astropy's."""
+    """Measure the jackknife in closed form, compared with astropy's."""
     n = 5 * CLIPS["evaluation"]
     ours, theirs = alone(_intervals, n)
     return [Row(f"jackknife, n = {n} / astropy", duration(ours), duration(theirs), times(theirs / ours))]
@@ -35,35 +34,38 @@ def _intervals(n: int) -> list[float]:
 
 
 def scoring(alone: Function, folder: Path) -> list[Row]:
-    """Four metrics of a similarity matrix of Clotho's evaluation split, ours with intervals, against what others do.
+    """Measure four metrics of a similarity matrix of Clotho's evaluation split, compared with other libraries.
 
-    All start from the matrix and the truth, so that bringing them into the form a library takes counts.
+    The kit also computes intervals. All contenders start from the matrix and the truth, so the time to convert them
+    into a library's format counts.
     """
-    place, rows = clotho(folder), []
+    data = clotho(folder)
+    rows = []
     for library in ("ranx", "pytrec_eval", "torchmetrics"):
-        (queries, clips), ours, theirs, metrics = alone(_scoring, place, library)
+        (queries, clips), ours, theirs, metrics = alone(_scoring, data, library)
         what = f"scoring {queries} queries x {clips} clips, with intervals / {library}"
-        note = f"its metrics alone {duration(metrics)}" + (", given the 10 best only" if library == "ranx" else "")
+        note = f"its metrics without conversion {duration(metrics)}"
+        if library == "ranx":
+            note += ", on the 10 best clips only"
         rows.append(
             Row(what, duration(ours), duration(theirs), times(theirs / ours), "≥ 10x", theirs / ours >= 10, note)
         )
     return rows
 
 
-def _scoring(place: Path, library: str) -> tuple[tuple[int, int], float, float, float]:
-    split = read_dataset(place, "evaluation", sound=False)["evaluation"]
+def _scoring(data: Path, library: str) -> tuple[tuple[int, int], float, float, float]:
+    split = read_dataset(data, "evaluation", sound=False)["evaluation"]
     scores = np.random.default_rng(0).random((len(split.queries), len(split.clips)), np.float32)
-    warnings.simplefilter("ignore")  # ranx and numba have much to say
-    convert, metrics = {"ranx": _ranx, "pytrec_eval": _pytrec_eval, "torchmetrics": _torchmetrics}[library](
-        split, scores
-    )
+    warnings.simplefilter("ignore")  # ranx and numba print many warnings
+    libraries = {"ranx": _ranx, "pytrec_eval": _pytrec_eval, "torchmetrics": _torchmetrics}
+    convert, metrics = libraries[library](split, scores)
 
     def ours() -> list[float]:
         score = retrieval.evaluate(split, predictions.Similarity(split.queries, split.file_names, scores))
         return [score.metrics[name].estimate.value for name in ("mAP@10", "R@1", "R@5", "R@10")]
 
     converted = convert()
-    assert np.allclose(ours(), metrics(*converted), rtol=0, atol=1e-6)  # torchmetrics has single precision
+    assert np.allclose(ours(), metrics(*converted), rtol=0, atol=1e-6)  # torchmetrics uses single precision
     return scores.shape, *race(ours, lambda: metrics(*convert()), lambda: metrics(*converted), rounds=2)
 
 
@@ -71,11 +73,14 @@ def _ranx(split: Split, scores: np.ndarray) -> tuple[Function, Function]:
     import ranx
 
     def convert() -> tuple[ranx.Qrels, ranx.Run]:
-        best = np.argpartition(-scores, 10, axis=1)[:, :10]  # all of them take it minutes
-        rows = zip(split.queries, best.tolist(), np.take_along_axis(scores, best, axis=1).tolist(), strict=True)
-        names = split.file_names
-        run = {query: dict(zip([names[clip] for clip in best], row, strict=True)) for query, best, row in rows}
-        return ranx.Qrels({query: dict.fromkeys(names, 1) for query, names in split.truth.items()}), ranx.Run(run)
+        best = np.argpartition(-scores, 10, axis=1)[:, :10]  # with all clips, ranx takes minutes
+        best_scores = np.take_along_axis(scores, best, axis=1)
+        run = {}
+        for query, clips, row in zip(split.queries, best.tolist(), best_scores.tolist(), strict=True):
+            names = [split.file_names[clip] for clip in clips]
+            run[query] = dict(zip(names, row, strict=True))
+        truth = {query: dict.fromkeys(names, 1) for query, names in split.truth.items()}
+        return ranx.Qrels(truth), ranx.Run(run)
 
     def metrics(qrels: ranx.Qrels, run: ranx.Run) -> list[float]:
         return list(ranx.evaluate(qrels, run, ["map@10", "recall@1", "recall@5", "recall@10"]).values())
@@ -93,8 +98,9 @@ def _pytrec_eval(split: Split, scores: np.ndarray) -> tuple[Function, Function]:
         return RelevanceEvaluator(truth, {"map_cut.10", "recall.1,5,10"}), run
 
     def metrics(evaluator: RelevanceEvaluator, run: dict[str, dict[str, float]]) -> list[float]:
-        found = evaluator.evaluate(run).values()
-        return [fmean(query[name] for query in found) for name in ("map_cut_10", "recall_1", "recall_5", "recall_10")]
+        by_query = evaluator.evaluate(run).values()
+        names = ("map_cut_10", "recall_1", "recall_5", "recall_10")
+        return [fmean(query[name] for query in by_query) for name in names]
 
     return convert, metrics
 
@@ -112,59 +118,62 @@ def _torchmetrics(split: Split, scores: np.ndarray) -> tuple[Function, Function]
         return torch.from_numpy(scores).flatten(), torch.from_numpy(target).flatten(), indexes
 
     def metrics(scores: "Tensor", target: "Tensor", indexes: "Tensor") -> list[float]:
-        asked = [RetrievalMAP(top_k=10), *(RetrievalRecall(top_k=k) for k in (1, 5, 10))]
-        return [float(metric(scores, target, indexes=indexes)) for metric in asked]
+        measures = [RetrievalMAP(top_k=10), *(RetrievalRecall(top_k=k) for k in (1, 5, 10))]
+        return [float(metric(scores, target, indexes=indexes)) for metric in measures]
 
     return convert, metrics
 
 
 def search(alone: Function, folder: Path) -> list[Row]:
-    """The best of more clips than a matrix has room for, against faiss."""
+    """Measure exact search in many clips without a matrix of all scores, compared with faiss."""
     queries, clips, size, k = 1000, 100_000, 512, 16
-    ours, theirs, asking = alone(_search, queries, clips, size, k)
+    ours, theirs, search_only = alone(_search, queries, clips, size, k)
     what = f"the {k} best of {clips} clips for {queries} queries, {size} floats each / faiss, IndexFlatIP"
-    return [
-        Row(what, duration(ours), duration(theirs), times(theirs / ours), note=f"its search alone {duration(asking)}")
-    ]
+    note = f"its search without building the index {duration(search_only)}"
+    return [Row(what, duration(ours), duration(theirs), times(theirs / ours), note=note)]
 
 
 def _search(queries: int, clips: int, size: int, k: int) -> list[float]:
     import faiss
 
     rng = np.random.default_rng(0)
-    asked, known = (rng.standard_normal((number, size), np.float32) for number in (queries, clips))
+    query_vectors = rng.standard_normal((queries, size), np.float32)
+    clip_vectors = rng.standard_normal((clips, size), np.float32)
 
-    def indexed() -> faiss.IndexFlatIP:
+    def build_index() -> faiss.IndexFlatIP:
         index = faiss.IndexFlatIP(size)
-        index.add(known)
+        index.add(clip_vectors)
         return index
 
-    index = indexed()
-    assert np.allclose(retrieval.top_k(asked, known, k)[1], index.search(asked, k)[0], rtol=0, atol=1e-3)
+    index = build_index()
+    _, scores = retrieval.top_k(query_vectors, clip_vectors, k)
+    assert np.allclose(scores, index.search(query_vectors, k)[0], rtol=0, atol=1e-3)
     return race(
-        lambda: retrieval.top_k(asked, known, k),
-        lambda: indexed().search(asked, k),
-        lambda: index.search(asked, k),
+        lambda: retrieval.top_k(query_vectors, clip_vectors, k),
+        lambda: build_index().search(query_vectors, k),
+        lambda: index.search(query_vectors, k),
         rounds=3,
     )
 
 
 def reading(alone: Function, folder: Path) -> list[Row]:
-    """Clotho's caption files, checked, against pandas where it is installed."""
-    place = clotho(folder)
-    ours, *theirs = alone(_reading, place)
-    against = [duration(theirs[0]), times(theirs[0] / ours)] if theirs else ["", ""]
-    what = "reading and checking Clotho's three caption files" + (" / pandas.read_csv" if theirs else "")
-    return [Row(what, duration(ours), *against, "< 1 s", ours < 1, "" if place == CLOTHO else "made up")]
+    """Measure reading and checking Clotho's caption files, compared with pandas."""
+    data = clotho(folder)
+    ours, theirs = alone(_reading, data)
+    what = "reading and checking Clotho's three caption files / pandas.read_csv"
+    note = "" if data == CLOTHO else "random captions of Clotho's size"
+    return [Row(what, duration(ours), duration(theirs), times(theirs / ours), "< 1 s", ours < 1, note)]
 
 
-def _reading(place: Path) -> list[float]:
-    contenders = [lambda: read_dataset(place, *CLIPS, sound=False)]
-    if importlib.util.find_spec("pandas"):
-        import pandas
+def _reading(data: Path) -> list[float]:
+    import pandas
 
-        contenders.append(lambda: [pandas.read_csv(path) for path in place.glob("clotho_captions_*.csv")])
-    return race(*contenders, rounds=5)
+    files = list(data.glob("clotho_captions_*.csv"))
+    return race(
+        lambda: read_dataset(data, *CLIPS, sound=False),
+        lambda: [pandas.read_csv(path) for path in files],
+        rounds=5,
+    )
 
 
 MEASURES = {"intervals": intervals, "reading": reading, "scoring": scoring, "search": search}

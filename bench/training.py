@@ -1,4 +1,4 @@
-"""Measures of training the baseline: how long it waits for data, features, samplers and the loss."""
+"""Measures of training the baseline: waiting for batches, samplers, features and the loss."""
 
 import os
 import random
@@ -22,15 +22,21 @@ from evaluation.data.soundscapes import generate, grammar
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from baseline.retriever import Item
+    from baseline.retriever import Config, Item
 
-SECONDS = (15, 30)  # as long as its clips are, evenly spread
-STORE_STEPS = 12  # of the 120 in an epoch
-SOUNDS = 96
+SECONDS = (15, 30)  # the range of clip lengths, as in Clotho; lengths are drawn uniformly
+STORE_STEPS = 12  # training steps that are measured, of 120 in an epoch
+SOUNDS = 96  # clips whose features are measured
 
 
 class Steps(NamedTuple):
-    """Seconds of every step waiting for its batch and training on it, and the process's peak memory in bytes."""
+    """Measurements of some training steps.
+
+    Attributes:
+        waiting: Seconds that each step waits for its batch.
+        training: Seconds that each step trains on it.
+        memory: The process's peak memory in bytes.
+    """
 
     waiting: list[float]
     training: list[float]
@@ -38,12 +44,13 @@ class Steps(NamedTuple):
 
 
 def store(alone: Function, folder: Path) -> list[Row]:
-    """Share of training that waits for batches from a feature store of Clotho's size."""
+    """Measure the share of training time spent waiting for batches from a feature store of Clotho's size."""
     steps, size = alone(_store, folder)
     waiting, training = fmean(steps.waiting), fmean(steps.training)
     share = waiting / (waiting + training)
     what = f"waiting for 32 clips from a store of {size / 1e9:.1f} GB on disk / training on them"
-    note = f"mean of {STORE_STEPS} steps of {-(-CLIPS['development'] // 32)}"
+    steps_in_epoch = -(-CLIPS["development"] // 32)
+    note = f"mean of the first {STORE_STEPS} of {steps_in_epoch} steps"
     return [Row(what, duration(waiting), duration(training), f"{share:.1%} of both", "< 5 %", share < 0.05, note)]
 
 
@@ -52,7 +59,7 @@ def _store(folder: Path) -> tuple[Steps, int]:
     from systems.caching.features import log_mels
 
     class Noise(LogMel):
-        """Noise instead of features: a frame for every sample."""
+        """Noise instead of features, with one frame for each sample."""
 
         def __call__(self, sound: np.ndarray) -> np.ndarray:
             return noise[: len(sound)] + sound[0]
@@ -61,7 +68,7 @@ def _store(folder: Path) -> tuple[Steps, int]:
     rng = np.random.default_rng(0)
     noise = rng.normal(-8, 4, (frames[1] + 1, LogMel.mels)).astype(np.float32)
     paths = []
-    for number in range(sum(CLIPS.values())):  # every sound differs, or the store would hold one of them
+    for number in range(sum(CLIPS.values())):  # all sounds differ, because the store keeps equal sounds once
         paths.append(folder / f"{number}.wav")
         length = rng.integers(frames[0], frames[1], endpoint=True)
         soundfile.write(paths[-1], np.full(length, number, np.int16), LogMel.sample_rate)
@@ -73,7 +80,7 @@ def _store(folder: Path) -> tuple[Steps, int]:
 
 
 def forget(path: Path) -> int:
-    """Have the system read a file from disk again, where that can be asked for; return its size in bytes."""
+    """Drop a file from the system's page cache, if the system allows it; return the file's size in bytes."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         if hasattr(os, "posix_fadvise"):
@@ -82,41 +89,42 @@ def forget(path: Path) -> int:
 
 
 def samplers(alone: Function, folder: Path) -> list[Row]:
-    """An epoch on the default data, a clip encoded once with its captions, against once for each caption."""
-    place = folder / "soundscapes"
-    generate.make_soundscapes(place, clips={"development": generate.CLIPS["development"]}, progress=False)
+    """Measure an epoch on the default data that encodes each clip once, or once for each of its captions."""
+    data = folder / "soundscapes"
     clips = generate.CLIPS["development"]
+    generate.make_soundscapes(data, clips={"development": clips}, progress=False)
     steps = clips // 32
-    runs: dict[str, list[Steps]] = {"clip": [], "caption": []}
+    best = {"clip": np.inf, "caption": np.inf}  # seconds
+    memory = {"clip": 0, "caption": 0}
     for sampler in ("clip", "caption") * 2:
-        runs[sampler].append(alone(_sampler, place, folder, sampler, steps))
-    best = {name: min(sum(run.waiting) + sum(run.training) for run in done) for name, done in runs.items()}
-    memory = {name: max(run.memory for run in done) for name, done in runs.items()}
+        run = alone(_sampler, data, folder, sampler, steps)
+        best[sampler] = min(best[sampler], sum(run.waiting) + sum(run.training))
+        memory[sampler] = max(memory[sampler], run.memory)
     captions = grammar.CAPTIONS
     epochs = best["clip"], best["caption"] * captions
-    learnt = clips * captions / best["clip"], clips / best["caption"]
-    note = f"{steps} steps; {steps} of {steps * captions}, times {captions}"
+    caption_speeds = clips * captions / best["clip"], clips / best["caption"]
+    note = f"clip: all {steps} steps; caption: {steps} of {steps * captions} steps, times {captions}"
     what = f"training epoch of {clips} clips, {captions} captions each: sampler clip / caption"
     return [
         Row(what, *map(duration, epochs), times(epochs[1] / epochs[0]), note=note),
         Row("… clips encoded", *(f"{clips / seconds:.3g} /s" for seconds in best.values())),
-        Row("… captions learnt from", *(f"{speed:.3g} /s" for speed in learnt)),
+        Row("… captions trained on", *(f"{speed:.3g} /s" for speed in caption_speeds)),
         Row("… peak memory of the process", *(f"{size / 2**20:.0f} MiB" for size in memory.values())),
     ]
 
 
-def _sampler(place: Path, cache: Path, sampler: str, steps: int) -> Steps:
+def _sampler(data: Path, cache: Path, sampler: str, steps: int) -> Steps:
     from baseline.retriever import Config, Item, make_items
 
-    split = read_dataset(place, "development")["development"]
+    split = read_dataset(data, "development")["development"]
     items = make_items(split, LogMel(), cache)
     if sampler == "caption":
         items = [Item(item.name, item.mels, (caption,)) for item in items for caption in item.captions]
     return train(items, Config(sampler=sampler), steps)
 
 
-def train(items: "Sequence[Item]", config: object, steps: int) -> Steps:
-    """Take the first steps of an epoch as `Run.fit` does, on the processor; they go through the items at random."""
+def train(items: "Sequence[Item]", config: "Config", steps: int) -> Steps:
+    """Make the first training steps of an epoch as `Run.fit` does, on the CPU, with the items in random order."""
     from functools import partial
 
     from gensim.models import KeyedVectors
@@ -143,12 +151,12 @@ def train(items: "Sequence[Item]", config: object, steps: int) -> Steps:
     for _ in range(steps):
         began = time.perf_counter()
         batch = next(loader)
-        there = time.perf_counter()
+        ready = time.perf_counter()
         optimizer.zero_grad()
         module.loss(batch, module.model.encode(batch.mels, batch.lengths)).backward()
         optimizer.step()
-        waiting.append(there - began)
-        training.append(time.perf_counter() - there)
+        waiting.append(ready - began)
+        training.append(time.perf_counter() - ready)
     unit = 1 if sys.platform == "darwin" else 1024
     return Steps(waiting, training, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 
@@ -157,12 +165,12 @@ def train(items: "Sequence[Item]", config: object, steps: int) -> Steps:
 
 
 def features(alone: Function, folder: Path) -> list[Row]:
-    """Log-mel energies from file to cache, against the published loop over librosa."""
+    """Measure log-mel energies from file to cache, compared with the published loop over librosa."""
     real = sorted((CLOTHO / "evaluation").glob("*.wav"))
     rng = np.random.default_rng(0)
     paths = []
     for number in range(SOUNDS):
-        if real:  # each several times, turned round: the cache knows a sound by its content
+        if real:  # each several times, rotated, because the cache identifies a sound by its content
             sound, rate = soundfile.read(real[number % len(real)], dtype="int16")
             sound = np.roll(sound, number * rate // 10, axis=0)
         else:
@@ -170,11 +178,11 @@ def features(alone: Function, folder: Path) -> list[Row]:
             sound = rng.normal(0, 0.1, int(rng.uniform(*SECONDS) * rate))
         paths.append(folder / f"sound {number}.wav")
         soundfile.write(paths[-1], sound, rate)
-    source = f"{len(real)} of Clotho's, turned round" if real else "noise"
+    source = f"{len(real)} clips of Clotho, rotated" if real else "noise"
     ours, theirs, seconds = alone(_features, paths, folder)
     what = f"log-mel energies of {SOUNDS} clips of {seconds:.1f} s, from file to cache / loop over librosa"
-    clips = (f"{SOUNDS / took:.3g} clips/s" for took in (ours, theirs))
-    return [Row(what, *clips, times(theirs / ours), "≥ 3x", theirs / ours >= 3, source)]
+    speeds = (f"{SOUNDS / elapsed:.3g} clips/s" for elapsed in (ours, theirs))
+    return [Row(what, *speeds, times(theirs / ours), "≥ 3x", theirs / ours >= 3, source)]
 
 
 def _features(paths: list[Path], folder: Path) -> tuple[float, float, float]:
@@ -186,20 +194,20 @@ def _features(paths: list[Path], folder: Path) -> tuple[float, float, float]:
     caches: Iterator[Path] = (folder / f"cache {number}" for number in range(1000))
 
     def ours() -> list[np.ndarray]:
-        return log_mels(paths, settings, next(caches))  # a new one: nothing is there yet
+        return log_mels(paths, settings, next(caches))  # an empty cache each time
 
     def theirs() -> list[np.ndarray]:
-        found = []
+        features = []
         for path in paths:
             sound, rate = librosa.load(path, sr=None, mono=True)
             mels = librosa.feature.melspectrogram(
                 y=sound, sr=rate, n_fft=2048, win_length=1764, hop_length=882, n_mels=64, fmin=12, fmax=8000
             )
-            found.append(np.log(mels + np.spacing(1)).T)
-        return found
+            features.append(np.log(mels + np.spacing(1)).T)
+        return features
 
-    for one, other in zip(ours(), theirs(), strict=True):
-        assert np.allclose(one, other, rtol=1e-3, atol=1e-3)
+    for first, second in zip(ours(), theirs(), strict=True):
+        assert np.allclose(first, second, rtol=1e-3, atol=1e-3)
     seconds = sum(soundfile.info(path).duration for path in paths) / len(paths)
     return *race(ours, theirs, rounds=5), seconds
 
@@ -208,7 +216,7 @@ def _features(paths: list[Path], folder: Path) -> tuple[float, float, float]:
 
 
 def loss(alone: Function, folder: Path) -> list[Row]:
-    """The triplet loss of all pairs at once, against a loop over pairs."""
+    """Measure the triplet loss of all pairs at once, compared with a loop over pairs."""
     return [
         Row(f"triplet loss and gradient, {pairs} pairs / loop", duration(ours), duration(theirs), times(theirs / ours))
         for pairs, (ours, theirs) in alone(_loss).items()
@@ -221,7 +229,7 @@ def _loss() -> dict[int, list[float]]:
     from systems.parts.losses import triplet
 
     def batch(clips: int, captions: int) -> "tuple[Tensor, Tensor, Tensor]":
-        """Embeddings of clips and of their captions, and whose each caption is."""
+        """Return embeddings of clips and of their captions, and the clip of each caption."""
         owners = torch.arange(clips).repeat_interleave(captions)
         return *(torch.randn(n, 300, requires_grad=True) for n in (clips, len(owners))), owners
 
@@ -232,40 +240,42 @@ def _loss() -> dict[int, list[float]]:
     def theirs(sounds: "Tensor", texts: "Tensor", owners: "Tensor") -> "Tensor":
         return looped_loss(sounds, texts, owners.tolist())
 
-    # With two clips of a caption each, one impostor is possible: loss and gradients must be the same.
+    # With two clips and one caption each, only one impostor is possible, so losses and gradients must be equal.
     two = batch(2, 1)
     values = [contender(*two) for contender in (ours, theirs)]
     gradients = [torch.autograd.grad(value, two[:2]) for value in values]
-    for one, other in zip((values[0], *gradients[0]), (values[1], *gradients[1]), strict=True):
-        assert torch.allclose(one, other, rtol=1e-5, atol=1e-5)
+    for first, second in zip((values[0], *gradients[0]), (values[1], *gradients[1]), strict=True):
+        assert torch.allclose(first, second, rtol=1e-5, atol=1e-5)
 
-    found = {}
+    seconds = {}
     for captions in (1, 5):  # 32 pairs, as published; and 32 clips with all their captions
         pairs = batch(32, captions)
-        found[32 * captions] = race(
+        seconds[32 * captions] = race(
             lambda p=pairs: ours(*p).backward(), lambda p=pairs: theirs(*p).backward(), rounds=50
         )
-    return found
+    return seconds
 
 
 def looped_loss(sounds: "Tensor", texts: "Tensor", owners: Sequence[int], margin: float = 1.0) -> "Tensor":
-    """The triplet loss as the published code goes about it: pair by pair, impostors drawn until they are some.
+    """Compute the triplet loss as the published code does: pair by pair, drawing until an item is an impostor.
 
     Args:
         sounds: (clips, d) embeddings.
         texts: (captions, d) embeddings.
-        owners: Whose each caption is.
-        margin: How far an impostor must stay below.
+        owners: The clip of each caption.
+        margin: How much lower than the true pair an impostor must score.
     """
     loss = sounds.new_zeros(())
     for caption, clip in enumerate(owners):
-        stranger = other = caption
-        while owners[stranger] == clip:
-            stranger = random.randrange(len(owners))  # noqa: S311
-        while owners[other] == clip:
-            other = random.randrange(len(owners))  # noqa: S311
+        clip_impostor = caption_impostor = caption
+        while owners[clip_impostor] == clip:
+            clip_impostor = random.randrange(len(owners))  # noqa: S311
+        while owners[caption_impostor] == clip:
+            caption_impostor = random.randrange(len(owners))  # noqa: S311
         own = sounds[clip].dot(texts[caption])
-        for impostor in (sounds[owners[stranger]].dot(texts[caption]), sounds[clip].dot(texts[other])):
+        with_other_clip = sounds[owners[clip_impostor]].dot(texts[caption])
+        with_other_caption = sounds[clip].dot(texts[caption_impostor])
+        for impostor in (with_other_clip, with_other_caption):
             term = impostor - own + margin
             if term.item() > 0:
                 loss = loss + term

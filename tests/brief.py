@@ -1,4 +1,4 @@
-"""Small data folders of short sounds, on which tests train within seconds."""
+"""Small data folders of short clips, on which tests train within seconds."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from evaluation.data.soundscapes.generate import make_soundscapes
 
 
 def make_brief_soundscapes(folder: Path, *, seconds: float = 1.0, **clips: int) -> Path:
-    """Make a folder of soundscapes and keep the beginning of each: training takes a fourth of the time.
+    """Make a folder of soundscapes, and shorten each clip, which makes training four times as fast.
 
     Args:
-        folder: The folder to write.
+        folder: The output folder.
         seconds: Length of each clip.
         **clips: Number of clips of each split.
 

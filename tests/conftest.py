@@ -1,10 +1,10 @@
-"""Shared by all tests: their order, a tiny data folder, and the real material if this machine has it."""
+"""Shared by all tests: their order, a small data folder, and the real data if this machine has them."""
 
 import os
 
-# The tensors of the tests are tiny: a second thread only waits, and on a busy machine it waits in circles.
+# The tests' tensors are so small that more threads only wait, which is slow on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("RAY_worker_niceness", "0")  # else ray's workers wait for the other tests
+os.environ.setdefault("RAY_worker_niceness", "0")  # otherwise Ray's workers wait for the other tests
 
 import csv
 import gc
@@ -16,36 +16,36 @@ import numpy as np
 import pytest
 import soundfile
 
-hypothesis.settings.register_profile("no deadline", deadline=None)  # tests do not depend on the machine's speed
+hypothesis.settings.register_profile("no deadline", deadline=None)  # tests must not depend on the machine's speed
 hypothesis.settings.load_profile("no deadline")
 
 SPLITS = {"development": 6, "validation": 3, "evaluation": 3}
 WORDS = ["birds", "rain", "engine", "steps", "water", "door", "wind", "crowd", "bell", "dog", "saw", "thunder"]
 
 
-# A million objects are imported to stay: looking for garbage among them takes a fifth of the time.
+# Imports create a million permanent objects. Searching them for garbage takes a fifth of the time.
 gc.disable()
 
 
 def pytest_collection_finish() -> None:
-    """Collect garbage from here on, but not among what is imported."""
+    """Enable garbage collection, but not for the objects that were imported."""
     gc.freeze()
     gc.enable()
 
 
 # Seconds of each test in earlier runs, kept in pytest's cache.
 SECONDS = "dcase/seconds"
-SLOW_TEST = 100  # seconds that a test marked as slow is expected to take when it was never run
-WORTH_KEEPING = 0.5  # seconds; quicker tests do not decide when a file is run
+SLOW_TEST = 100  # assumed seconds of a test that is marked as slow and was never run
+WORTH_KEEPING = 0.5  # seconds; quicker tests do not change the order of files
 
 _seconds: dict[str, float] = {}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the files that took longest in earlier runs, so that in the end no process waits for one.
+    """Run the files that took longest in earlier runs first, so that no process runs a long file alone at the end.
 
-    A file that was never run comes first if it has a test that is marked as slow. Quick files come last, large ones
-    before small ones.
+    A file that was never run comes first if it has a test that is marked as slow. Quick files come last, large files
+    before small files.
     """
     earlier = _earlier_seconds(config)
     seconds: dict[Path, float] = {}
@@ -64,7 +64,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Keep the seconds of all tests that were run, for the order of the next run."""
+    """Store the seconds of all tests that were run, for the order of the next run."""
     is_worker = hasattr(session.config, "workerinput")
     if is_worker or not hasattr(session.config, "cache"):
         return
@@ -74,22 +74,28 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _earlier_seconds(config: pytest.Config) -> dict[str, float]:
-    """Return the seconds of each test in earlier runs; none if pytest's cache is off."""
-    return config.cache.get(SECONDS, {}) if hasattr(config, "cache") else {}
+    """Return the seconds of each test in earlier runs; an empty dict if pytest's cache is off."""
+    if not hasattr(config, "cache"):
+        return {}
+    return config.cache.get(SECONDS, {})
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The real material's folder; without it the test is skipped."""
+    """Return the folder of the real data; skip the test if it is missing."""
     folder = Path(__file__).parents[1].parent / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip(f"no real material in {folder}")
+        pytest.skip(f"no real data in {folder}")
     return folder
 
 
 @pytest.fixture
 def clotho_like(tmp_path: Path) -> Callable[..., Path]:
-    """Make a folder in Clotho's layout: noise of 0.3 to 0.8 s with five captions a clip, and names as Clotho has."""
+    """Return a function that makes a folder in Clotho's layout.
+
+    Clips are noise of 0.3 to 0.8 s with five captions each. One name in each split has a leading blank, commas and an
+    HTML entity, as in Clotho.
+    """
 
     def make(clips: Mapping[str, int] = SPLITS, name: str = "data", seed: int = 0) -> Path:
         rng = np.random.default_rng(seed)
@@ -102,8 +108,11 @@ def clotho_like(tmp_path: Path) -> Callable[..., Path]:
                 for index in range(count):
                     clip = f" {split}, no.1 &amp; first.wav" if index == 0 else f"{split}_{index}.wav"
                     soundfile.write(folder / clip, rng.uniform(-0.5, 0.5, rng.integers(13230, 35280)), 44100)
-                    heard = [" and ".join(rng.choice(WORDS, 3, replace=False)) for _ in range(5)]
-                    table.writerow([clip, *(f"In {split} {index}.{n}, {what}." for n, what in enumerate(heard, 1))])
+                    captions = []
+                    for number in range(1, 6):
+                        words = " and ".join(rng.choice(WORDS, 3, replace=False))
+                        captions.append(f"In {split} {index}.{number}, {words}.")
+                    table.writerow([clip, *captions])
         return tmp_path / name
 
     return make

@@ -1,17 +1,17 @@
-"""BERTScore's F1 with the reference that fits best.
+"""BERTScore: F1 between a caption and its best-matching reference.
 
     bert_score(["a dog barks"], [["a dog is barking", "rain falls"]])      # array([0.98])
 
-The model has to be fetched once (`evaluation.assets`, `bert_score`). The definition is that of aac-metrics 0.5.4: the
-model's last layer, neither weighted by rarity nor rescaled, the first and the last token left out, no blank before the
-first word.
+The model must be downloaded once (`evaluation.assets`, `bert_score`). The definition is that of aac-metrics 0.5.4: it
+uses the model's last layer, without the first and the last token. Tokens are not weighted by rarity, scores are not
+rescaled, and there is no blank before the first word.
 
-The kit does not compute it through aac-metrics: torchmetrics 1.9.0, which aac-metrics calls, sorts captions by length
-and puts them back by the wrong permutation, so that it compares captions with other clips' references; and captions of
-over 64 tokens stop it.
+The kit does not compute BERTScore through aac-metrics, because aac-metrics calls torchmetrics 1.9.0. That version sorts
+captions by length and restores their order with the wrong permutation, so it compares captions with other clips'
+references. It also fails on captions of more than 64 tokens.
 
-bert-score 0.3.13 asks for the blank before the first word with `add_prefix_space=True`, but from transformers 5 on this
-argument has no effect: there it tokenises as this module does.
+bert-score 0.3.13 requests a blank before the first word with `add_prefix_space=True`. With transformers 5 and newer
+this argument has no effect, and bert-score tokenises as this module does.
 
 Sources: Zhang et al. 2020 (BERTScore); aac-metrics 0.5.4, `functional/bert_score_mrefs.py`.
 """
@@ -34,25 +34,25 @@ def load_bert() -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """Load BERTScore's model and its tokeniser.
 
     Raises:
-        Unavailable: It is not on this machine, or cannot be loaded.
+        Unavailable: The model is not on this machine, or cannot be loaded.
     """
     with assets.loading("bert") as folder:
         from transformers import AutoModel, AutoTokenizer
 
-        model = AutoModel.from_pretrained(folder, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         return model.eval().requires_grad_(False), tokenizer
 
 
 def bert_score(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
-    """Return the F1 of each caption with the reference that gives the highest; 0 for a caption without a word.
+    """Return the F1 between each caption and its best-matching reference.
 
     Args:
-        candidates: The captions; as many tokens of each are read as the model takes.
-        references: For each caption, one or more references.
+        candidates: The captions. Tokens beyond the model's maximum length are ignored.
+        references: One or more references for each caption.
 
     Returns:
-        (candidates,), in [0, 1].
+        (candidates,), in [0, 1]; 0 for a caption without a word.
 
     Raises:
         Unavailable: As `load_bert`.
@@ -67,7 +67,7 @@ def bert_score(candidates: Sequence[str], references: Sequence[Sequence[str]]) -
 
 def _f1(candidate: np.ndarray, reference: np.ndarray) -> float:
     """Return the F1 of two texts, given as (tokens, dimensions) embeddings of length 1."""
-    # A token that resembles no other counts 0, not less: as if each text had a token that is unlike any other.
+    # Negative similarities count as 0, as if each text had one more token that is orthogonal to all others.
     similarity = (candidate @ reference.T).clip(min=0)
     if not similarity.size:
         return 0.0
@@ -80,12 +80,12 @@ def _f1(candidate: np.ndarray, reference: np.ndarray) -> float:
 def _embed(
     texts: Iterable[str], model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
 ) -> dict[str, np.ndarray]:
-    """Return for each text the (tokens, dimensions) embeddings, of length 1, without the first and the last token."""
+    """Return the (tokens, dimensions) embeddings of each text, of length 1, without the first and the last token."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = model.to(device)
-    # RoBERTa's positions begin after that of its padding.
+    # RoBERTa's positions begin after the position of its padding token.
     positions = model.config.max_position_embeddings - (model.config.pad_token_id or 0) - 1
     longest = min(tokenizer.model_max_length, positions)
     embeddings = {}

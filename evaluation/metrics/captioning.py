@@ -1,38 +1,43 @@
-"""How well predicted captions say what the clips' own captions say.
+"""Metrics of captioning: compare each predicted caption with the reference captions of its clip.
 
     score = evaluate(split, read_captions(Path("predictions.csv")), metrics=["dcase2023"])
 
 Conventions
 -----------
-- A *prediction* has one caption for each clip of the split; a clip's own captions, one or more, are its *references*.
-  Every clip must be there, once: a missing or a repeated clip is an error, neither a zero nor scored twice. Captions of
-  clips beyond the split's are left out, with a note.
-- **Captions are tokenised first**, predictions and references alike, as COCO's evaluation does
-  (`evaluation.metrics.ptb_tokenizer`), for every metric: the neural ones get the tokens too, as in aac-metrics. White
-  space of any kind is a blank. Markup acts on no other caption, and a text is read up to a length
-  (`evaluation.data.caption_text`): a warning names the caption.
-- **The order is that of the file names**, whatever the order of the files, as in the official tool: `evaluate_metrics`
-  of caption-evaluation-tools sorts predictions and references by `file_name` (by code points, as Python sorts). Its
-  tokeniser reads all predictions as one text, and all references as another: those of the first clip in the order of
-  their columns, then those of the next clip. The tokeniser looks into the next line for what a full stop means, so the
-  order can change a token; a note names the captions where it can. Sums are taken in that order too, so that the order
-  of the files changes no digit. A score lists its clips in the order of the split.
-- **An empty caption**, also one of punctuation alone, scores 0 wherever words are compared, with a warning.
-- **BLEU and METEOR are of the corpus**; every other metric is a mean over clips (`evaluation.metrics.overlap`).
-- **CIDEr-D weighs n-grams by the references of the split**. For its interval, and those of SPIDEr and SPIDEr-FL, these
-  weights stay what they are when a clip is left out (`idf="fixed"`), or are computed again each time (`"exact"`). Of a
-  single clip CIDEr-D is 0, whatever the caption says.
+- A *prediction* has one caption for each clip of the split. The clip's own captions, one or more, are its *references*.
+  Each clip must appear exactly once: a missing or repeated clip is an error. Captions of clips that are not in the
+  split are ignored, with a note.
+- **Captions are tokenised first.** Predictions and references are tokenised as in COCO's evaluation
+  (`evaluation.metrics.ptb_tokenizer`). All metrics use these tokens, the neural ones too, as in aac-metrics. White
+  space of any kind counts as a blank. Markup in a caption cannot change another caption, and only the first part of a
+  very long caption is read (`evaluation.data.caption_text`). A warning names each such caption.
+- **Captions are processed in the order of their file names**, not in the order of the prediction file. The official
+  tool does the same: `evaluate_metrics` of caption-evaluation-tools sorts predictions and references by `file_name` (by
+  code points, as Python sorts). Its tokeniser reads all predictions as one text, and all references as another: the
+  references of the first clip in the order of their columns, then those of the next clip. The tokeniser looks at the
+  next line to decide what a full stop means, so the order can change a token. A note names the captions that this can
+  affect. Sums are computed in the same order, so that the order of the files changes no digit. A score lists its clips
+  in the order of the split.
+- **An empty caption**, or one with only punctuation, scores 0 in every metric that compares words, with a warning.
+- **BLEU and METEOR are corpus metrics**; every other metric is a mean over clips (`evaluation.metrics.overlap`).
+- **CIDEr-D weights n-grams by the references of the split.** The intervals of CIDEr-D, SPIDEr and SPIDEr-FL leave out
+  one clip at a time. The weights then stay as they are (`idf="fixed"`), or are computed again (`idf="exact"`). If the
+  split has a single clip, CIDEr-D is 0 for any caption.
 - **A metric whose model is not on this machine** (SPICE's parser, the models of FENSE and BERTScore) is reported as
-  unavailable, with the command that fetches it. The other metrics are computed.
+  unavailable, with the command that downloads it. The other metrics are computed.
 
 Metrics
 -------
-`bleu_1` … `bleu_4`, `meteor`, `rouge_l`, `cider_d` (what DCASE calls CIDEr), `spice`; `spider`, the mean of CIDEr-D and
-SPICE; `sbert_sim`, the mean cosine of the sentence embeddings of caption and references; `fer`, the share of captions
-with a fluency error; `spider_fl` and `fense`: `spider` and `sbert_sim`, of which such a caption keeps a tenth;
-`bert_score`, F1 with the reference that fits best; `vocab`, how many different words all captions use, and
-`vocab_ratio`, that over how many the references do. The last two have no interval: words are not a mean over clips.
-`evaluation.metrics.catalogue` has all of them as a table, and says how to add one.
+- `bleu_1` … `bleu_4`, `meteor`, `rouge_l`, `cider_d` (which DCASE calls CIDEr), `spice`.
+- `spider`: the mean of CIDEr-D and SPICE.
+- `sbert_sim`: the mean cosine similarity between the sentence embeddings of the caption and its references.
+- `fer`: the share of captions with a fluency error.
+- `spider_fl` and `fense`: `spider` and `sbert_sim`, multiplied by 0.1 for a caption with a fluency error.
+- `bert_score`: F1 with the best-matching reference.
+- `vocab`: the number of different words in all captions. `vocab_ratio`: this number divided by the number of different
+  words in all references. These two have no interval, because they are not means over clips.
+
+`evaluation.metrics.catalogue` has all metrics as a table, and explains how to add one.
 
 Sources: aac-metrics 0.5.4, its `METRICS_SETS` and README; Liu et al. 2017 (SPIDEr); Zhou et al. 2022 (FENSE);
 felixgontier/dcase-2023-baseline, `metrics.py` (SPIDEr-FL); audio-captioning/caption-evaluation-tools @ c1798df,
@@ -65,30 +70,30 @@ from evaluation.names import closest, explain, hint
 from evaluation.predictions import Captions
 from evaluation.scores import Items, Measured, Score, interval_method, measure
 from evaluation.statistics.intervals import Estimate, from_left_out, jackknife
-from evaluation.text import unknown_key
+from evaluation.text import plural, unknown_key
 
 METRICS = tuple(catalogue.CAPTIONING)
 BLEU = ("bleu_1", "bleu_2", "bleu_3", "bleu_4")
-BASIC = ("cider_d", *BLEU, "meteor", "rouge_l")  # what needs no download
+BASIC = ("cider_d", *BLEU, "meteor", "rouge_l")  # need no download
 
-PENALTY = 0.9  # of a fluency error
+PENALTY = 0.9  # the share of its score that a caption with a fluency error loses
 IDF = ("fixed", "exact")
 
 
-# What metrics are computed from -------------------------------------------------------------------------------------
+# The components that metrics are computed from ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Tokenised captions and references in the official order, and what computes with them.
+    """Tokenised captions and references in the official order, with the resources that components need.
 
     Attributes:
-        captions: A tokenised caption for each clip.
+        captions: The tokenised caption of each clip.
         references: The tokenised references of each clip.
         java: The JVM.
         cache: Folder of the cache.
-        stack: Ends the processes that parts start.
-        meteor_process: METEOR's process, started; why it could not be; or None where no metric needs it.
+        stack: Ends the processes that components start.
+        meteor_process: METEOR's running process; the reason why it could not start; or None if no metric needs it.
     """
 
     captions: Sequence[str]
@@ -100,15 +105,15 @@ class Texts:
 
 
 @dataclass(frozen=True)
-class Part:
-    """Something that metrics are computed from; computed once, however many metrics need it.
+class Component:
+    """A quantity that metrics are computed from. It is computed once, even if several metrics need it.
 
     Attributes:
-        compute: Computes it from the texts; raises Unavailable where it cannot.
-        needs: What must be on this machine beside the tokeniser, as `assets.missing` takes it.
-        signature: Returns what the part depends on, for the signature, from the `idf` of the request; None where it
-            depends on nothing that could differ.
-        process: True for a Java process, which runs while the other parts are computed.
+        compute: Computes it from the texts; raises Unavailable if it cannot.
+        needs: What must be on this machine in addition to the tokeniser, as names for `assets.missing`.
+        signature: Returns the component's entry in the signature, which names everything that can change its values.
+            It receives the request's `idf`. None if nothing can change them.
+        process: True if it runs in a Java process, in parallel with the other components.
     """
 
     compute: Callable[[Texts], Any]
@@ -124,7 +129,7 @@ def _meteor_statistics(texts: Texts) -> np.ndarray:
 
 
 def _word_counts(texts: Texts) -> tuple[int, int]:
-    """Return the number of different words in all captions, and in all references."""
+    """Return the number of different words in all captions, and the number in all references."""
     return _count_words(texts.captions), _count_words(chain.from_iterable(texts.references))
 
 
@@ -144,51 +149,51 @@ def _fense_signature(asset: str) -> str:
     return f"{assets.identity(asset)}+{packages}"
 
 
-# In the order of the signature.
-PARTS: Mapping[str, Part] = {
-    "bleu": Part(
+# The signature lists them in this order.
+COMPONENTS: Mapping[str, Component] = {
+    "bleu": Component(
         compute=lambda texts: overlap.bleu_statistics(texts.captions, texts.references),
         needs=(),
         signature=lambda idf: "corpus-closest",
     ),
-    "meteor": Part(
+    "meteor": Component(
         compute=_meteor_statistics,
         needs=("meteor",),
         signature=lambda idf: "1.5-en-norm",
         process=True,
     ),
-    "rouge_l": Part(
+    "rouge_l": Component(
         compute=lambda texts: overlap.rouge_l(texts.captions, texts.references),
         needs=(),
         signature=lambda idf: "beta-1.2",
     ),
-    "cider_d": Part(
+    "cider_d": Component(
         compute=lambda texts: overlap.CiderD(texts.captions, texts.references),
         needs=(),
         signature=lambda idf: f"idf-of-split-left-out-{idf}",
     ),
-    "spice": Part(
+    "spice": Component(
         compute=lambda texts: spice.spice(texts.captions, texts.references, texts.java, texts.cache, texts.stack),
         needs=("spice",),
         signature=lambda idf: f"1.0-corenlp-3.6.0-{spice.WORDS}-words",
         process=True,
     ),
-    "fer": Part(
+    "fer": Component(
         compute=lambda texts: fense.fluency_error(texts.captions),
         needs=("fluency",),
         signature=lambda idf: _fense_signature("fluency"),
     ),
-    "sbert_sim": Part(
+    "sbert_sim": Component(
         compute=lambda texts: fense.sbert_similarity(texts.captions, texts.references),
         needs=("sbert",),
         signature=lambda idf: _fense_signature("sbert"),
     ),
-    "bert_score": Part(
+    "bert_score": Component(
         compute=lambda texts: bert_score.bert_score(texts.captions, texts.references),
         needs=("bert",),
         signature=lambda idf: f"{assets.identity('bert')}+best-reference+{_versions('transformers', 'torch')}",
     ),
-    "vocab": Part(
+    "vocab": Component(
         compute=_word_counts,
         needs=(),
         signature=None,
@@ -196,7 +201,7 @@ PARTS: Mapping[str, Part] = {
 }
 
 
-# How metrics follow from their parts ---------------------------------------------------------------------------------
+# The formulas of the metrics -----------------------------------------------------------------------------------------
 
 
 def spider(cider_d: np.ndarray, spice_f1: np.ndarray) -> np.ndarray:
@@ -205,7 +210,14 @@ def spider(cider_d: np.ndarray, spice_f1: np.ndarray) -> np.ndarray:
 
 
 def penalised(score: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """Return scores of which a caption with a fluency error (1, else 0) keeps a tenth: makes SPIDEr-FL, and FENSE."""
+    """Multiply the scores of captions with a fluency error by 0.1.
+
+    This gives SPIDEr-FL from SPIDEr, and FENSE from `sbert_sim`.
+
+    Args:
+        score: (captions,) scores.
+        error: (captions,) 1 for a caption with a fluency error, 0 for any other.
+    """
     return score * (1 - PENALTY * error)
 
 
@@ -213,7 +225,8 @@ def _unchanged(values: np.ndarray) -> np.ndarray:
     return values
 
 
-# The arguments are the metric's parts, as the catalogue names them; of a corpus metric, the sum of its part over clips.
+# The arguments are the metric's components, in the catalogue's order. A corpus metric receives the sum of its component
+# over clips.
 FORMULAS: Mapping[str, Callable[..., Any]] = {
     "bleu_1": partial(overlap.bleu, order=1),
     "bleu_2": partial(overlap.bleu, order=2),
@@ -236,13 +249,13 @@ FORMULAS: Mapping[str, Callable[..., Any]] = {
 
 def _needs(metric: catalogue.Metric) -> tuple[str, ...]:
     needs = ["tokenizer"]
-    for name in metric.parts:
-        if name in PARTS:  # a test names the parts that are missing
-            needs += PARTS[name].needs
+    for name in metric.components:
+        if name in COMPONENTS:  # a test reports the components that are missing
+            needs += COMPONENTS[name].needs
     return tuple(needs)
 
 
-# What each metric needs, as `assets.missing` takes it.
+# What each metric needs on this machine, as names for `assets.missing`.
 NEEDS: Mapping[str, tuple[str, ...]] = {name: _needs(metric) for name, metric in catalogue.CAPTIONING.items()}
 
 
@@ -250,7 +263,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {name: _needs(metric) for name, metric in
 
 
 def metric_sets() -> dict[str, MetricSet]:
-    """Return the sets of metrics that a request can name: `basic`, those of the years, and `all`.
+    """Return the sets of metrics that a request can name: `basic`, one for each year, and `all`.
 
     Raises:
         Faulty: As `sets.year_sets`.
@@ -265,7 +278,7 @@ def resolve_metrics(names: Sequence[str]) -> MetricSet:
         names: Names of metrics, or the name of one set.
 
     Raises:
-        BadRequest: A name is not known.
+        BadRequest: There is no such metric or set.
         Faulty: As `sets.year_sets`.
     """
     unknown = [name for name in names if name not in METRICS]
@@ -273,10 +286,10 @@ def resolve_metrics(names: Sequence[str]) -> MetricSet:
         return MetricSet(tuple(dict.fromkeys(names)))
     sets = metric_sets()
     if len(names) == 1 and names[0] in sets:
-        wanted = sets[names[0]]
-        unknown = [name for name in wanted.metrics if name not in METRICS]
+        metric_set = sets[names[0]]
+        unknown = [name for name in metric_set.metrics if name not in METRICS]
         if not unknown:
-            return wanted
+            return metric_set
     message = unknown_key(unknown[0].lower().replace("-", "_"), METRICS, "metric")
     raise BadRequest(f"{message}; or one of the sets {', '.join(sets)}")
 
@@ -293,7 +306,7 @@ def validate(split: Split, prediction: Captions, file: str = "prediction") -> li
         Warnings and notes.
 
     Raises:
-        Faulty: A clip is missing or repeated; with every finding.
+        Faulty: A clip is missing or repeated; it has all findings.
     """
     findings = _check_rows(prediction, file)
     findings += _check_clips(split, prediction, file)
@@ -303,20 +316,20 @@ def validate(split: Split, prediction: Captions, file: str = "prediction") -> li
 
 
 def _check_rows(prediction: Captions, file: str) -> list[Finding]:
-    """Find clips that are repeated, and captions that have no word or are not read as they stand."""
+    """Find repeated clips, captions without a word, and captions that are changed or cut when they are read."""
     findings = []
     lines = prediction.lines or (0,) * len(prediction.file_names)
     first_lines: dict[str, int] = {}
     for name, caption, line in zip(prediction.file_names, prediction.captions, lines, strict=True):
         if name in first_lines:
             if line:
-                where = f"stands in line {first_lines[name]} already"
+                fault = f"has another caption in line {first_lines[name]}"
             else:
-                where = "stands there twice"
-            findings.append(Finding(file, line, message=f"clip {name!r} {where}; give each clip one caption"))
+                fault = "has more than one caption"
+            findings.append(Finding(file, line, message=f"clip {name!r} {fault}; give each clip one caption"))
         first_lines.setdefault(name, line)
         if not any(character.isalnum() for character in caption):
-            message = f"the caption of {name!r} has no word; it scores 0 wherever words are compared"
+            message = f"the caption of {name!r} has no word; it scores 0 in every metric that compares words"
             findings.append(Finding(file, line, message=message, severity=WARNING))
         for _, remark in caption_text.caption_remarks(caption):
             message = f"the caption of {name!r} {remark}"
@@ -325,7 +338,7 @@ def _check_rows(prediction: Captions, file: str) -> list[Finding]:
 
 
 def _check_clips(split: Split, prediction: Captions, file: str) -> list[Finding]:
-    """Find clips that are missing or unknown; raise Faulty where it is the prediction of another split."""
+    """Find missing and unknown clips; raise Faulty if the prediction is of another split."""
     findings = []
     given = dict.fromkeys(prediction.file_names)
     clips = dict.fromkeys(split.file_names)
@@ -345,20 +358,21 @@ def _check_clips(split: Split, prediction: Captions, file: str) -> list[Finding]
             del extra[name], missing[expected]
     meant = closest(extra)
     close = {name: meant(name) for name in missing}
-    if len(missing) == len(split.clips) and not any(close.values()):  # every other finding would only repeat it
+    if len(missing) == len(split.clips) and not any(close.values()):  # all other findings would only repeat this one
         message = f"names none of {split.name}'s {len(split.clips)} clips"
         message += "; is this the prediction of another split or data set?"
         raise Faulty([Finding(file, message=message)])
     for name in missing:
         findings.append(Finding(file, message=f"no caption for clip {name!r}{hint(name, close[name])}"))
     if extra:
-        message = f"captions of clips beyond the split's are left out: {len(extra)}, first {next(iter(extra))!r}"
+        number = plural(len(extra), "clip")
+        message = f"skipped the captions of {number} not in the split, for example {next(iter(extra))!r}"
         findings.append(Finding(file, message=message, severity=NOTE))
     return findings
 
 
 def _line_of(name: str, prediction: Captions) -> int:
-    """Return the line of a clip's first caption; 0 where it is not known."""
+    """Return the line of a clip's first caption; 0 if it is not known."""
     if prediction.lines:
         return prediction.lines[prediction.file_names.index(name)]
     return 0
@@ -379,10 +393,10 @@ def evaluate(
     Args:
         split: The split, with captions.
         prediction: A caption for each of its clips.
-        metrics: Names out of `METRICS`, or the name of one of `metric_sets` (default: what needs no download).
-        interval: One of `intervals.METHODS` (default: the set's; the jackknife for metrics by name).
-        idf: Whether CIDEr-D's weights stay what they are when a clip is left out (`fixed`), or are computed again
-            (`exact`).
+        metrics: Names from `METRICS`, or the name of one of `metric_sets` (default: the metrics that need no download).
+        interval: One of `intervals.METHODS` (default: the set's method, or the jackknife for single metrics).
+        idf: CIDEr-D's weights when a clip is left out for the interval: `fixed` keeps them, `exact` computes them
+            again.
         cache: Folder of the cache, for tokenised references and the jars.
         file: The prediction's name in findings.
 
@@ -390,7 +404,7 @@ def evaluate(
         The score, its clips in the order of the split.
 
     Raises:
-        BadRequest: A metric or method is not known, the split has no captions, or there is no Java.
+        BadRequest: There is no such metric or method, the split has a clip without captions, or Java is missing.
         Faulty: As `validate`.
     """
     resolved = resolve_metrics(metrics)
@@ -398,63 +412,68 @@ def evaluate(
     if idf not in IDF:
         raise BadRequest(unknown_key(idf, IDF, "idf"))
     if idf == "exact" and not interval.startswith("jackknife"):
-        raise BadRequest("idf `exact` leaves clips out one by one; give it with the interval jackknife or jackknife-t")
+        message = f"idf exact works only with the interval jackknife or jackknife-t; found {interval}"
+        raise BadRequest(f"{message}; give one of these, or idf fixed")
     if not all(clip.captions for clip in split.clips):
-        raise BadRequest(f"the split {split.name} has clips without captions: there is nothing to compare with")
-    interval_method(interval)  # an unknown one is refused before the work, not after
+        message = f"every clip of the split {split.name} must have a reference caption; some have none"
+        raise BadRequest(f"{message}; choose another split, or add captions")
+    interval_method(interval)  # refuses an unknown method before the long computation
     findings = validate(split, prediction, file)
-    # The official order. Everything is computed in it, and put into the split's order at the end.
+    # Everything is computed in the official order, and put into the split's order at the end.
     clips = sorted(split.clips, key=lambda clip: clip.file_name)
     items = Items("clips", tuple(clip.file_name for clip in clips), tuple(range(len(clips))))
-    place = {name: index for index, name in enumerate(items.names)}
-    back = [place[name] for name in split.file_names]
+    index_of = {name: index for index, name in enumerate(items.names)}
+    split_order = [index_of[name] for name in split.file_names]
     predicted = dict(zip(prediction.file_names, prediction.captions, strict=True))
     captions = [predicted[name] for name in items.names]
     references = [clip.captions for clip in clips]
-    wanted = _parts_of(resolved.metrics)
+    needed = _components_of(resolved.metrics)
     try:
         java = find_java()
-        parts = _compute_parts(wanted, captions, references, java, cache)
+        components = _compute_components(needed, captions, references, java, cache)
         findings += _prediction_notes(prediction, items.names, captions, java, cache, file)
         findings += _reference_findings(split.name, clips, java, cache)
-    except Unavailable as reason:  # the tokeniser's, which every metric needs
+    except Unavailable as reason:  # of Java or the tokeniser, which every metric needs
         raise BadRequest(str(reason)) from None
     measured, unavailable = {}, {}
     for name in resolved.metrics:
-        reasons = [str(parts[part]) for part in _parts_of([name]) if isinstance(parts[part], Unavailable)]
+        reasons: dict[str, None] = {}
+        for component in _components_of([name]):
+            if isinstance(components[component], Unavailable):
+                reasons[str(components[component])] = None
         if reasons:
-            unavailable[name] = "; ".join(dict.fromkeys(reasons))
+            unavailable[name] = "; ".join(reasons)
             continue
-        result = _measure(name, parts, items, interval, idf)
+        result = _measure(name, components, items, interval, idf)
         if result.values is not None:
-            result = replace(result, values=result.values[back])
+            result = replace(result, values=result.values[split_order])
         measured[name] = result
-    if len(items.names) == 1 and any("cider_d" in _parts_of([name]) for name in measured):
-        message = "of a single clip CIDEr-D is 0 whatever the caption says: it weighs words by how few clips have them"
+    if len(items.names) == 1 and any("cider_d" in _components_of([name]) for name in measured):
+        message = "CIDEr-D is 0 for a split with a single clip, because it weights words by how few clips have them"
         findings.append(Finding(file, message=message, severity=WARNING))
     listed = replace(items, names=split.file_names)
-    signature = _signature(split, _parts_of(measured), interval, idf)
+    signature = _signature(split, _components_of(measured), interval, idf)
     return Score(measured, listed, signature, unavailable, tuple(findings))
 
 
-def _parts_of(metrics: Iterable[str]) -> list[str]:
-    """Return the parts that metrics are computed from, each once."""
-    parts: dict[str, None] = {}
+def _components_of(metrics: Iterable[str]) -> list[str]:
+    """Return the components that metrics are computed from, each once."""
+    components: dict[str, None] = {}
     for name in metrics:
-        parts.update(dict.fromkeys(catalogue.CAPTIONING[name].parts))
-    return list(parts)
+        components.update(dict.fromkeys(catalogue.CAPTIONING[name].components))
+    return list(components)
 
 
 _LOOKS_AHEAD = (
-    "ends in a full stop that the official tokeniser keeps or removes by how the caption after it begins; captions are "
-    "tokenised in the order of their file names"
+    "ends in a full stop that the official tokeniser keeps or removes depending on how the next caption begins; "
+    "captions are tokenised in the order of their file names"
 )
 
 
 def _prediction_notes(
     prediction: Captions, names: Sequence[str], captions: Sequence[str], java: Java, cache: Path, file: str
 ) -> list[Finding]:
-    """Name the predicted captions whose tokens depend on the caption after them."""
+    """Name the predicted captions whose tokens depend on the next caption."""
     lines = dict(zip(prediction.file_names, prediction.lines, strict=False))
     notes = []
     for index in depends_on_next(captions, java, cache):
@@ -464,7 +483,7 @@ def _prediction_notes(
 
 
 def _reference_findings(split: str, clips: Sequence[Clip], java: Java, cache: Path) -> list[Finding]:
-    """Name the references that are not read whole, and those whose tokens depend on the caption after them."""
+    """Name the references that are changed or cut when they are read, and those whose tokens depend on the next one."""
     captions, columns, names = [], [], []
     for clip in clips:
         for number, caption in enumerate(clip.captions, start=1):
@@ -481,41 +500,44 @@ def _reference_findings(split: str, clips: Sequence[Clip], java: Java, cache: Pa
     return findings
 
 
-def _compute_parts(
-    wanted: Sequence[str], captions: Sequence[str], references: Sequence[Sequence[str]], java: Java, cache: Path
+def _compute_components(
+    needed: Sequence[str], captions: Sequence[str], references: Sequence[Sequence[str]], java: Java, cache: Path
 ) -> dict[str, Any]:
-    """Return each wanted part, or the Unavailable that says why it could not be computed.
+    """Return each needed component, or the Unavailable that explains why it could not be computed.
 
-    METEOR takes longest, nearly all of it to start, so that it starts first. References that are scored for the second
-    time get a table of paraphrases of their own, from which METEOR starts in less than half the time from the third
-    time on. It is made while METEOR reads the whole table. To make it first and use it at once would take longer: on
-    Clotho's evaluation split it takes 20 s of one core to make, and METEOR 22 s with the whole table and 9 s with it.
+    METEOR takes longest, and starting it takes nearly all of that time. So it starts first.
+
+    When the same references are scored for the second time, a table of paraphrases is made for them, while METEOR reads
+    the whole table. From the third time on METEOR starts from the smaller table, in less than half the time. Waiting
+    for the table in the second scoring would take longer: on Clotho's evaluation split, making it takes 20 s of one
+    core, and METEOR takes 22 s with the whole table and 9 s with the smaller one.
     """
     with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor())  # left last: the processes that its threads wait for end first
+        # Entered first and so left last: the processes that its threads wait for have ended by then.
+        pool = stack.enter_context(ThreadPoolExecutor())
         all_references = list(chain.from_iterable(references))
-        again = token_file(all_references, cache).is_file()
+        scored_before = token_file(all_references, cache).is_file()
         tokenised = ptb_tokenize(all_references, java, cache, keep=True)
         process = None
-        if "meteor" in wanted:
+        if "meteor" in needed:
             table = meteor.paraphrase_table(tokenised, cache)
             process = _attempt(lambda: stack.enter_context(meteor.Meteor(java, cache, table)))
-            if again and table is None:
+            if scored_before and table is None:
                 meteor.make_paraphrase_table(tokenised, cache)
         remaining = iter(tokenised)
         by_clip = [list(islice(remaining, len(texts))) for texts in references]
         texts = Texts(ptb_tokenize(captions, java, cache), by_clip, java, cache, stack, process)
         running = {}
-        for name in wanted:
-            if PARTS[name].process:
-                running[name] = pool.submit(_attempt, partial(PARTS[name].compute, texts))
-        parts = {}
-        for name in PARTS:
-            if name in wanted and name not in running:
-                parts[name] = _attempt(partial(PARTS[name].compute, texts))
+        for name in needed:
+            if COMPONENTS[name].process:
+                running[name] = pool.submit(_attempt, partial(COMPONENTS[name].compute, texts))
+        components = {}
+        for name in COMPONENTS:
+            if name in needed and name not in running:
+                components[name] = _attempt(partial(COMPONENTS[name].compute, texts))
         for name, future in running.items():
-            parts[name] = future.result()
-        return parts
+            components[name] = future.result()
+        return components
 
 
 def _attempt(function: Callable[[], Any]) -> Any:
@@ -524,14 +546,14 @@ def _attempt(function: Callable[[], Any]) -> Any:
         return function()
     except Unavailable as reason:
         return reason
-    except RuntimeError as failure:  # of a model, such as too little memory on a GPU: the other metrics are computed
+    except RuntimeError as failure:  # a model failed, for example on a full GPU; the other metrics are still computed
         return Unavailable(f"failed: {' '.join(str(failure).split())[:300]}")
 
 
-def _measure(name: str, parts: Mapping[str, Any], items: Items, interval: str, idf: str) -> Measured:
-    """Compute a metric with its interval, by the kind of statistic that it is."""
+def _measure(name: str, components: Mapping[str, Any], items: Items, interval: str, idf: str) -> Measured:
+    """Compute a metric with its interval, in the way that its kind of statistic requires."""
     metric, formula = catalogue.CAPTIONING[name], FORMULAS[name]
-    inputs = {part: parts[part] for part in metric.parts}
+    inputs = {component: components[component] for component in metric.components}
     if metric.statistic == "corpus":
         [statistics] = inputs.values()
         return measure(statistics, items, interval, formula)
@@ -544,18 +566,17 @@ def _measure(name: str, parts: Mapping[str, Any], items: Items, interval: str, i
 
 
 def _measure_reweighted(values: np.ndarray, inputs: Mapping[str, Any], interval: str) -> Measured:
-    """Compute CIDEr-D, SPIDEr or SPIDEr-FL with an interval for which each clip left out changes CIDEr-D's weights.
+    """Compute CIDEr-D, SPIDEr or SPIDEr-FL, with an interval that computes CIDEr-D's weights again without each clip.
 
-    Leaving a clip out computes CIDEr-D's share of the mean again. SPICE's share, which no other clip changes, loses the
-    clip's own.
+    SPICE of a clip does not depend on the other clips, so leaving a clip out only removes that clip's SPICE.
     """
     n = len(values)
-    kept = np.ones(n)
+    factors = np.ones(n)
     if "fer" in inputs:
-        kept = penalised(kept, inputs["fer"])
-    left_out = inputs["cider_d"].left_out(kept)
+        factors = penalised(factors, inputs["fer"])
+    left_out = inputs["cider_d"].left_out(factors)
     if "spice" in inputs:
-        spice_share = kept * inputs["spice"]
+        spice_share = factors * inputs["spice"]
         left_out = (left_out + (spice_share.sum() - spice_share) / (n - 1)) / 2
     value = float(values.mean())
     pseudo_values = from_left_out(value, left_out)
@@ -563,7 +584,7 @@ def _measure_reweighted(values: np.ndarray, inputs: Mapping[str, Any], interval:
 
 
 def _signature(split: Split, computed: Sequence[str], interval: str, idf: str) -> str:
-    """Name everything that the computed parts depend on, and nothing of the others."""
+    """Return a text that names everything that the computed components depend on."""
     counts = [len(clip.captions) for clip in split.clips]
     tokenizer = f"{TOKENIZER}-coco-lowercase-no-punctuation-by-file-name-safe-markup-{caption_text.WORDS}-words"
     signature = [
@@ -575,8 +596,8 @@ def _signature(split: Split, computed: Sequence[str], interval: str, idf: str) -
         "missing,repeated:error",
         "extra:left-out",
     ]
-    for name, part in PARTS.items():
-        if name in computed and part.signature:
-            signature.append(f"{name}:{part.signature(idf)}")
+    for name, component in COMPONENTS.items():
+        if name in computed and component.signature:
+            signature.append(f"{name}:{component.signature(idf)}")
     signature += [f"interval:{interval_method(interval)}", f"numpy:{np.__version__}"]
     return "|".join(signature)

@@ -1,15 +1,20 @@
-"""All metrics, each with what a reader or a program must know of it: one table for captions, one for retrieval.
+"""The facts about every metric: one table of caption metrics, one table of retrieval metrics.
 
     CAPTIONING["fer"].lower_is_better          # True
     find("mAP@10").title                       # 'mean average precision'
 
-Everything else that differs between metrics is derived from these tables: which are compared as lower-is-better, which
-are means over items, what has to be fetched for each.
+The rest of the kit reads from these tables which metrics are better when lower, which are means over items, and what
+each needs on this machine.
 
-To add a caption metric, add an entry here, and its formula to `captioning.FORMULAS`. When it needs something new, name
-that as a part, and add the part to `captioning.PARTS` with the function that computes it, what must be on the machine,
-and its piece of the signature. To add a retrieval metric, add an entry here and its function to `retrieval.AT_K`. Tests
-say which of these is missing.
+To add a caption metric:
+
+1. Add an entry to `CAPTIONING` here. It names the components that the metric is computed from.
+2. Add its formula to `captioning.FORMULAS`.
+3. For a new component, add an entry to `captioning.COMPONENTS`: the function that computes it, what it needs on this
+   machine, and its part of the signature.
+
+To add a retrieval metric, add an entry to `RETRIEVAL` here and its function to `retrieval.AT_K`. A test reports which
+of these entries is missing.
 """
 
 import math
@@ -18,13 +23,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-# How a metric follows from its items, and so how its interval is made.
+# How a metric is computed from its items, which decides how its interval is computed.
 Statistic = Literal[
     "mean",  # the mean of the items' own values
-    "corpus",  # a formula of statistics that are summed over items
-    "weighted",  # a mean of values that depend on the other items, unless the weights stay fixed
+    "corpus",  # a formula applied to statistics that are summed over the items
+    "weighted",  # a mean of the items' values, which depend on the other items unless the weights stay fixed
     "median",  # the median of the items' values
-    "total",  # of all items at once: there is no interval
+    "total",  # one value of all items together, without an interval
 ]
 
 
@@ -34,13 +39,13 @@ class Metric:
 
     Attributes:
         title: Its name in words.
-        statistic: How it follows from its items.
-        low: Its least value.
-        high: Its greatest value.
-        unit: What it counts; empty for a number without unit.
-        lower_is_better: True where a lower value is better.
-        parts: What it is computed from, by the names in `captioning.PARTS`; empty for metrics of retrieval, which are
-            all computed from ranks.
+        statistic: How it is computed from its items.
+        low: Its lowest possible value.
+        high: Its highest possible value.
+        unit: The unit, such as words; empty for a number without a unit.
+        lower_is_better: True if a lower value is better.
+        components: What a caption metric is computed from, by the names in `captioning.COMPONENTS`. Empty for
+            retrieval metrics, which are all computed from ranks.
     """
 
     title: str
@@ -49,11 +54,11 @@ class Metric:
     high: float
     unit: str = ""
     lower_is_better: bool = False
-    parts: tuple[str, ...] = ()
+    components: tuple[str, ...] = ()
 
     @property
     def values(self) -> str:
-        """Describe the values that it can have, and which of them are better.
+        """Describe the range of values, and which values are better.
 
         >>> CAPTIONING["fer"].values, CAPTIONING["vocab"].values
         ('0 to 1, lower is better', '0 or more words, higher is better')
@@ -62,32 +67,34 @@ class Metric:
             span = f"{self.low:g} to {self.high:g}"
         else:
             span = f"{self.low:g} or more"
-        unit = f" {self.unit}" if self.unit else ""
-        return f"{span}{unit}, {'lower' if self.lower_is_better else 'higher'} is better"
+        if self.unit:
+            span += f" {self.unit}"
+        better = "lower" if self.lower_is_better else "higher"
+        return f"{span}, {better} is better"
 
 
 CAPTIONING: Mapping[str, Metric] = MappingProxyType(
     {
-        "bleu_1": Metric("BLEU-1", "corpus", 0, 1, parts=("bleu",)),
-        "bleu_2": Metric("BLEU-2", "corpus", 0, 1, parts=("bleu",)),
-        "bleu_3": Metric("BLEU-3", "corpus", 0, 1, parts=("bleu",)),
-        "bleu_4": Metric("BLEU-4", "corpus", 0, 1, parts=("bleu",)),
-        "meteor": Metric("METEOR", "corpus", 0, 1, parts=("meteor",)),
-        "rouge_l": Metric("ROUGE-L", "mean", 0, 1, parts=("rouge_l",)),
-        "cider_d": Metric("CIDEr-D, which DCASE calls CIDEr", "weighted", 0, 10, parts=("cider_d",)),
-        "spice": Metric("SPICE", "mean", 0, 1, parts=("spice",)),
-        "spider": Metric("SPIDEr", "weighted", 0, 5.5, parts=("cider_d", "spice")),
-        "fer": Metric("fluency error rate", "mean", 0, 1, lower_is_better=True, parts=("fer",)),
-        "spider_fl": Metric("SPIDEr-FL", "weighted", 0, 5.5, parts=("cider_d", "spice", "fer")),
-        "sbert_sim": Metric("similarity of Sentence-BERT", "mean", -1, 1, parts=("sbert_sim",)),
-        "fense": Metric("FENSE", "mean", -1, 1, parts=("sbert_sim", "fer")),
-        "bert_score": Metric("BERTScore's F1", "mean", 0, 1, parts=("bert_score",)),
-        "vocab": Metric("vocabulary", "total", 0, math.inf, "words", parts=("vocab",)),
-        "vocab_ratio": Metric("vocabulary over that of the references", "total", 0, math.inf, parts=("vocab",)),
+        "bleu_1": Metric("BLEU-1", "corpus", 0, 1, components=("bleu",)),
+        "bleu_2": Metric("BLEU-2", "corpus", 0, 1, components=("bleu",)),
+        "bleu_3": Metric("BLEU-3", "corpus", 0, 1, components=("bleu",)),
+        "bleu_4": Metric("BLEU-4", "corpus", 0, 1, components=("bleu",)),
+        "meteor": Metric("METEOR", "corpus", 0, 1, components=("meteor",)),
+        "rouge_l": Metric("ROUGE-L", "mean", 0, 1, components=("rouge_l",)),
+        "cider_d": Metric("CIDEr-D, which DCASE calls CIDEr", "weighted", 0, 10, components=("cider_d",)),
+        "spice": Metric("SPICE", "mean", 0, 1, components=("spice",)),
+        "spider": Metric("SPIDEr", "weighted", 0, 5.5, components=("cider_d", "spice")),
+        "fer": Metric("fluency error rate", "mean", 0, 1, lower_is_better=True, components=("fer",)),
+        "spider_fl": Metric("SPIDEr-FL", "weighted", 0, 5.5, components=("cider_d", "spice", "fer")),
+        "sbert_sim": Metric("similarity of Sentence-BERT", "mean", -1, 1, components=("sbert_sim",)),
+        "fense": Metric("FENSE", "mean", -1, 1, components=("sbert_sim", "fer")),
+        "bert_score": Metric("BERTScore's F1", "mean", 0, 1, components=("bert_score",)),
+        "vocab": Metric("vocabulary", "total", 0, math.inf, "words", components=("vocab",)),
+        "vocab_ratio": Metric("vocabulary over that of the references", "total", 0, math.inf, components=("vocab",)),
     }
 )
 
-# By the name before `@k`.
+# The keys are the names before `@k`.
 RETRIEVAL: Mapping[str, Metric] = MappingProxyType(
     {
         "mAP": Metric("mean average precision", "mean", 0, 1),
@@ -101,11 +108,11 @@ RETRIEVAL: Mapping[str, Metric] = MappingProxyType(
 
 
 def find(name: str) -> Metric | None:
-    """Return the facts about a metric, by a name such as `fense` or `mAP@10`; None where it is not known."""
+    """Return the facts about a metric by its name, such as `fense` or `mAP@10`; None if there is no such metric."""
     return CAPTIONING.get(name) or RETRIEVAL.get(name.partition("@")[0])
 
 
 def lower_is_better(name: str) -> bool:
-    """Return True where a lower value of a metric is better; higher values of unknown metrics are."""
+    """Return True if a lower value of a metric is better. An unknown metric counts as higher is better."""
     metric = find(name)
     return metric is not None and metric.lower_is_better

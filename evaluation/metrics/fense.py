@@ -1,10 +1,10 @@
-"""The two parts of FENSE: a sentence encoder, and a checker of fluency.
+"""The two components of FENSE: sentence similarity and fluency errors.
 
     sbert_similarity(["a dog barks"], [["a dog is barking"]])      # array([0.97])
     fluency_error(["a dog barks and", "a dog barks"])              # array([1., 0.])
 
-Both models have to be fetched once (`evaluation.assets`, `fense`). The scores are those of aac-metrics 0.5.4, float64,
-one for each caption.
+Both models must be downloaded once (`evaluation.assets`, `fense`). The scores equal those of aac-metrics 0.5.4. Both
+functions return float64, one number for each caption.
 
 Sources: Zhou et al. 2022 (FENSE); aac-metrics 0.5.4, `functional/sbert_sim.py` and `functional/fer.py`.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from transformers import PreTrainedTokenizerBase
 
-THRESHOLD = 0.9  # a caption has an error where the probability of any error, the last class, is higher
+THRESHOLD = 0.9  # a caption has an error if the probability of the last class, any error, is higher
 BATCH = 32
 
 
@@ -29,20 +29,20 @@ def load_sentence_encoder() -> "SentenceTransformer":
     """Load FENSE's sentence encoder.
 
     Raises:
-        Unavailable: It is not on this machine, or cannot be loaded.
+        Unavailable: The model is not on this machine, or cannot be loaded.
     """
     with assets.loading("sbert") as folder:
         from sentence_transformers import SentenceTransformer
 
-        return SentenceTransformer(str(folder), local_files_only=True).eval()
+        return SentenceTransformer(str(folder), local_files_only=True, trust_remote_code=False).eval()
 
 
 def sbert_similarity(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
-    """Return the mean cosine similarity of each caption's embedding to those of its references.
+    """Return the mean cosine similarity between each caption's embedding and those of its references.
 
     Args:
         candidates: The captions.
-        references: For each caption, one or more references.
+        references: One or more references for each caption.
 
     Returns:
         (candidates,), in [-1, 1].
@@ -62,10 +62,10 @@ def sbert_similarity(candidates: Sequence[str], references: Sequence[Sequence[st
 def load_fluency_checker() -> "tuple[BERTFlatClassifier, PreTrainedTokenizerBase]":
     """Load FENSE's fluency checker and its tokeniser.
 
-    The checkpoint has every weight. Of the encoder that it was made from, only the configuration is read.
+    The checkpoint contains all weights. Only the configuration is read from the pretrained encoder that it is based on.
 
     Raises:
-        Unavailable: It is not on this machine, cannot be loaded, or is another network than it says.
+        Unavailable: The checker is not on this machine, cannot be loaded, or its weights do not fit its network.
     """
     with assets.loading("fluency") as checkpoint:
         import torch
@@ -74,40 +74,43 @@ def load_fluency_checker() -> "tuple[BERTFlatClassifier, PreTrainedTokenizerBase
 
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
         weights, classes = dict(saved["state_dict"]), saved["num_classes"]
-        weights.pop("encoder.embeddings.position_ids", None)  # 0, 1, 2, …, which transformers keeps no longer
+        weights.pop("encoder.embeddings.position_ids", None)  # 0, 1, 2, …; no longer part of transformers' models
         folder = assets.model_folder(saved["model_type"], assets.ENCODER_FILES)
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        # Its own constructor would ask the hub for the encoder's weights, only to have them overwritten.
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        # The class's own constructor would download the encoder's weights, which are then overwritten.
         model = BERTFlatClassifier.__new__(BERTFlatClassifier)
         torch.nn.Module.__init__(model)
         model.model_type, model.num_classes = saved["model_type"], classes
-        model.encoder = AutoModel.from_config(config)
+        model.encoder = AutoModel.from_config(config, trust_remote_code=False)
         model.dropout = torch.nn.Dropout(config.hidden_dropout_prob)
         model.clf = torch.nn.Linear(config.hidden_size, classes)
         differences = _differences(model.state_dict(), weights)
         if differences:
-            raise ValueError(f"its weights are not those of {saved['model_type']}: it {differences}")
+            raise ValueError(f"its weights must fit the network {saved['model_type']}, but it {differences}")
         model.load_state_dict(weights)
-        return model.eval().requires_grad_(False), AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return model.eval().requires_grad_(False), tokenizer
 
 
 def _differences(expected: Mapping[str, object], weights: Mapping[str, object]) -> str:
-    """Say which weights a checkpoint lacks, and which it has too many; empty where there are none."""
+    """Describe the weights that a checkpoint lacks, and those that it should not have; "" if all names match."""
     differences = []
-    lacking = sorted(expected.keys() - weights.keys())
-    if lacking:
-        differences.append(f"lacks {len(lacking)}, {lacking[0]} first")
+    missing = sorted(expected.keys() - weights.keys())
+    if missing:
+        differences.append(f"lacks {len(missing)} (for example {missing[0]})")
     unexpected = sorted(weights.keys() - expected.keys())
     if unexpected:
-        differences.append(f"has {len(unexpected)}, {unexpected[0]} first")
+        differences.append(f"has {len(unexpected)} unknown ones (for example {unexpected[0]})")
     return " and ".join(differences)
 
 
 def fluency_error(candidates: Sequence[str]) -> np.ndarray:
-    """Return whether each caption has an error of fluency, with a probability of over `THRESHOLD`.
+    """Return 1 for each caption with a fluency error, otherwise 0.
+
+    A caption has an error if the checker's probability of any error is above `THRESHOLD`.
 
     Args:
-        candidates: The captions; the checker reads the first 64 tokens of each.
+        candidates: The captions. The checker reads the first 64 tokens of each.
 
     Returns:
         (candidates,), 0 or 1.

@@ -1,18 +1,18 @@
-"""METEOR 1.5 for English: the process that matches captions, its table of paraphrases, and the formula.
+"""METEOR 1.5 for English: the process that matches captions, the table of paraphrases, and the formula.
 
     with Meteor(find_java(), cache) as process:
         statistics = process.statistics(["a dog barks"], [["a dog is barking"]])     # (1, 23)
     meteor(statistics.sum(axis=0))                                                   # METEOR of the corpus
 
-METEOR is of the corpus: statistics of captions add up, and the formula is applied to their sum. The formula of one
-caption's statistics is that caption's own METEOR.
+METEOR is a corpus metric: the statistics of captions add up, and the formula is applied to their sum. Applied to one
+caption's statistics, the formula gives that caption's own METEOR.
 
-Starting METEOR takes nearly all of its time, because it reads 5.3 million paraphrases. Fewer than a tenth of them can
-match given references. `make_paraphrase_table` picks them out; with that table METEOR takes less than half the time
-and gives the same statistics.
+METEOR spends nearly all of its time on starting, because it reads 5.3 million paraphrases. Fewer than a tenth of them
+can match the references of a split. `make_paraphrase_table` writes only these to a table. With that table METEOR takes
+less than half the time and returns the same statistics.
 
-Sources: Denkowski & Lavie 2014, section 2, and METEOR 1.5's `MeteorStats` and English constants; aac-metrics 0.5.4,
-`functional/meteor.py` (how METEOR is called).
+Sources: Denkowski & Lavie 2014, section 2; METEOR 1.5's `MeteorStats` and its constants for English; aac-metrics 0.5.4,
+`functional/meteor.py` (the arguments of METEOR).
 """
 
 import gzip
@@ -32,20 +32,20 @@ from evaluation.metrics.java import JARS, SECONDS, Java, Unavailable, error_text
 from evaluation.metrics.overlap import quotient
 
 STATISTICS = 23
-PHRASE_WORDS = 8  # words in a phrase that is looked for among the references; a longer one is kept
+PHRASE_WORDS = 8  # phrases up to this length are searched in the references; longer ones stay in the table
 
-# English: weights of exact, stem, synonym and paraphrase matches, and alpha, beta, gamma, delta.
-WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
+# METEOR's constants for English.
+WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])  # of exact, stem, synonym and paraphrase matches
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 
 _WORD = re.compile(r"[^\W_]+")
 
 
 class Meteor:
-    """A process of METEOR that waits for captions.
+    """A running METEOR process.
 
-    It reads a table of paraphrases for some seconds before it answers: start it, do other work, then ask. Use it in a
-    `with` statement, which ends the process.
+    The process reads its table of paraphrases for some seconds before it answers. Start it, do other work, then call
+    `statistics`. Use it in a `with` statement, which ends the process.
 
     >>> with Meteor(find_java(), Path(".cache")) as meteor:      # doctest: +SKIP
     ...     meteor.statistics(["a dog barks"], [["a dog is barking"]])
@@ -53,7 +53,7 @@ class Meteor:
     Args:
         java: The JVM that runs it.
         cache: Folder of the cache.
-        table: The paraphrases of the references, from `make_paraphrase_table` (default: all paraphrases).
+        table: The table of paraphrases from `make_paraphrase_table` (default: all paraphrases).
     """
 
     def __init__(self, java: Java, cache: Path, table: Path | None = None):
@@ -70,22 +70,23 @@ class Meteor:
         self._running.__exit__(None, None, None)
 
     def statistics(self, candidates: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
-        """Return the match statistics of each candidate against the reference that fits it best.
+        """Return the match statistics of each candidate with its best-matching reference.
 
-        They add up over captions, with one exception: a candidate that equals its reference word by word has no chunk
-        here, because METEOR takes no fragmentation off it.
+        The statistics add up over captions. A candidate that equals its reference word by word has 0 chunks here,
+        because METEOR applies no fragmentation penalty to it.
 
         Args:
             candidates: Tokenised captions.
-            references: For each, one or more tokenised captions.
+            references: One or more tokenised references for each candidate.
 
         Returns:
-            (candidates, 23): length of candidate and reference; function words of both; for each of exact, stem,
-            synonym and paraphrase matches the content words matched in candidate and reference and the function words
-            matched in both; chunks; and matched words in both.
+            (candidates, 23): the lengths of candidate and reference; the function words in each of them; for each of
+            exact, stem, synonym and paraphrase matches four numbers, the matched content words in candidate and in
+            reference and the matched function words in candidate and in reference; the chunks; the matched words in
+            candidate and in reference.
 
         Raises:
-            Unavailable: The process died, or did not answer within an hour.
+            Unavailable: The process failed, or did not answer within an hour.
         """
         requests = []
         for candidate, texts in zip(candidates, references, strict=True):
@@ -93,12 +94,12 @@ class Meteor:
             requests.append(" ||| ".join(fields) + "\n")
         rows = self._answers(requests)
         statistics = np.array(rows, dtype=np.float64)
-        whole = (statistics[:, 20] == 1) & (statistics[:, 21:] == statistics[:, :2]).all(axis=1)
-        statistics[whole, 20] = 0
+        is_equal = (statistics[:, 20] == 1) & (statistics[:, 21:] == statistics[:, :2]).all(axis=1)
+        statistics[is_equal, 20] = 0
         return statistics
 
-    def _answers(self, requests: Sequence[str]) -> list[list[str]]:
-        """Send all requests, and return the words of each answer."""
+    def _answers(self, requests: Sequence[str]) -> list[list[bytes]]:
+        """Send all requests, and return the fields of each answer."""
         process = self._process
         content = "".join(requests).encode()
 
@@ -106,10 +107,10 @@ class Meteor:
             try:
                 process.stdin.write(content)
                 process.stdin.flush()
-            except OSError:  # the process died; reading its answers notices that
+            except OSError:  # the process ended; the code that reads its answers notices that
                 pass
 
-        # All at once instead of one by one, so that METEOR does not wait for us between captions.
+        # A thread sends all requests at once, so that METEOR does not wait between captions.
         sender = threading.Thread(target=send, daemon=True)
         sender.start()
         timed_out = threading.Event()
@@ -131,14 +132,15 @@ class Meteor:
         process.kill()
         process.wait()
         if timed_out.is_set():
-            raise Unavailable(f"METEOR did not end within {SECONDS // 60} minutes; is a caption very long?")
-        raise Unavailable(f"METEOR failed: {error_text(process) or f'it answered {rows[-1]!r}'}")
+            raise Unavailable(f"METEOR did not finish within {SECONDS // 60} minutes; is a caption very long?")
+        reason = error_text(process) or f"it answered {rows[-1]!r}"
+        raise Unavailable(f"METEOR failed: {reason}")
 
 
 def _field(text: str) -> str:
-    """Return a caption as it may stand in a request to METEOR: one line, without the mark that separates captions.
+    """Return a caption in the form that a request to METEOR allows: one line without `|||`, which separates captions.
 
-    The tokeniser makes no such mark; COCO's evaluation removes it from predictions, but not from references.
+    The tokeniser returns no `|||`. COCO's evaluation removes it from predictions, but not from references.
     """
     field = one_line(text)
     if "|||" in field:
@@ -149,7 +151,8 @@ def _field(text: str) -> str:
 def meteor(sums: np.ndarray) -> np.ndarray:
     """Return METEOR of summed match statistics.
 
-    Equals the answer of METEOR's own EVAL to the same statistics, of a caption and of the corpus, to rounding.
+    The value equals the answer of METEOR's own EVAL to the same statistics, up to rounding, for single captions and for
+    the corpus.
 
     Args:
         sums: (..., 23) sums of `Meteor.statistics`.
@@ -169,7 +172,7 @@ def meteor(sums: np.ndarray) -> np.ndarray:
 
 
 def _share(content: np.ndarray, functions: np.ndarray, length: np.ndarray, function: np.ndarray) -> np.ndarray:
-    """Return the weighted share of words that match: precision of a candidate's words, recall of a reference's."""
+    """Return the weighted share of matched words: precision for a candidate's words, recall for a reference's."""
     weighted = (DELTA * content + (1 - DELTA) * functions) @ WEIGHTS
     return quotient(weighted, DELTA * (length - function) + (1 - DELTA) * function)
 
@@ -178,9 +181,9 @@ def _share(content: np.ndarray, functions: np.ndarray, length: np.ndarray, funct
 
 
 def paraphrase_table(references: Iterable[str], cache: Path) -> Path | None:
-    """Return the table of paraphrases that `make_paraphrase_table` made for these references; None where there is none.
+    """Return the table that `make_paraphrase_table` made for these references; None if there is no such table.
 
-    A table has its SHA-256 in a file of the same name; a table that does not match it counts as absent.
+    The SHA-256 of a table is in a file of the same name. A table that does not match it counts as absent.
 
     Args:
         references: Tokenised captions, in any order.
@@ -188,30 +191,30 @@ def paraphrase_table(references: Iterable[str], cache: Path) -> Path | None:
     """
     table = _table_file(references, cache)
     try:
-        whole = _checksum_file(table).read_text(encoding="ascii") == _sha256(table)
+        is_intact = _checksum_file(table).read_text(encoding="ascii") == _sha256(table)
     except (OSError, ValueError):
         return None
-    if whole:
+    if is_intact:
         return table.absolute()
     return None
 
 
 def make_paraphrase_table(references: Iterable[str], cache: Path) -> Path:
-    """Write METEOR's table of paraphrases without those that cannot match these references.
+    """Write a copy of METEOR's table of paraphrases without those that cannot match these references.
 
-    A paraphrase counts when one of its two phrases stands in a reference. METEOR splits some words at punctuation and
-    removes it from others (`u.s.` becomes `us`), so only letters and digits are compared, without the blanks between
-    words: the table has more paraphrases than necessary, and lacks none.
+    METEOR uses a paraphrase if one of its two phrases occurs in a reference. It splits some words at punctuation and
+    removes punctuation from others (`u.s.` becomes `us`). So this function compares only letters and digits, without
+    the blanks between words. The table has more paraphrases than necessary, but lacks none.
 
     Args:
         references: Tokenised captions, in any order.
-        cache: Folder of the cache, where the table is kept by the references' content.
+        cache: Folder of the cache, where the table is stored under a digest of the references.
 
     Returns:
         The table.
 
     Raises:
-        Unavailable: pycocoevalcap, which carries the whole table, is not installed.
+        Unavailable: pycocoevalcap, which contains the whole table, is not installed.
     """
     references = list(references)
     table = _table_file(references, cache)
@@ -220,31 +223,32 @@ def make_paraphrase_table(references: Iterable[str], cache: Path) -> Path:
     def may_match(phrase: str) -> bool:
         if phrase.count(" ") >= PHRASE_WORDS:
             return True
-        plain = phrase.replace(" ", "")
-        if not plain.isalnum():
-            plain = "".join(_WORD.findall(plain))
-        return plain in phrases
+        characters = phrase.replace(" ", "")
+        if not characters.isalnum():
+            characters = "".join(_WORD.findall(characters))
+        return characters in phrases
 
-    # A probability and the two phrases, a line each. Without a name and a time, the same table has the same bytes.
+    # Each paraphrase has three lines: a probability and the two phrases. The gzip header has no file name and no time,
+    # so that the same table has the same bytes.
     text = {"encoding": "utf-8", "newline": "\n"}
     with (
-        gzip.open(lay_out_jars(cache) / "meteor" / "data" / "paraphrase-en.gz", "rt", **text) as whole,
+        gzip.open(lay_out_jars(cache) / "meteor" / "data" / "paraphrase-en.gz", "rt", **text) as all_lines,
         replacing(table) as part,
         part.open("wb") as raw,
         gzip.GzipFile("", "wb", compresslevel=1, fileobj=raw, mtime=0) as packed,
-        io.TextIOWrapper(packed, **text) as chosen,
+        io.TextIOWrapper(packed, **text) as selected,
     ):
-        for probability, one, other in zip(whole, whole, whole, strict=True):
-            if may_match(one[:-1]) or may_match(other[:-1]):
-                chosen.write(probability + one + other)
+        for probability, first, second in zip(all_lines, all_lines, all_lines, strict=True):
+            if may_match(first[:-1]) or may_match(second[:-1]):
+                selected.write(probability + first + second)
     with replacing(_checksum_file(table)) as part:
         part.write_text(_sha256(table), encoding="ascii")
     return table.absolute()
 
 
 def _phrases(references: Iterable[str]) -> set[str]:
-    """Return every phrase of the references, its letters and digits alone."""
-    phrases = {""}  # so that a phrase of punctuation alone is kept
+    """Return the letters and digits of every phrase in the references."""
+    phrases = {""}  # keeps phrases that have only punctuation
     for text in set(references):
         words = _WORD.findall(text)
         for start in range(len(words)):

@@ -1,35 +1,36 @@
-"""How well a retriever finds the clips that answer a query.
+"""Metrics of retrieval: measure how well a retriever finds the clips that answer a query.
 
 Conventions
 -----------
-- The *truth* maps each query to the clips that answer it: a set of names, or names with *grades*, finite and 0 or more.
-  Grade 0 is not relevant, a name in a set has grade 1, and all metrics but nDCG only ask which grades are above 0. A
-  *prediction* is either a `Similarity` (a score for every query and clip) or a `Ranking` (for every query its best
-  clips, best first).
-- **Ranks** count from 1. Of clips with equal scores the relevant ones are ranked last, and of these the lower grades
-  first, so that a constant scorer gets the worst case and not the order of the files.
-- **AP@k divides by the number of relevant clips**, whether or not they fit into k (DCASE 2025 task 6's rule; for one
-  relevant clip the reciprocal rank, DCASE 2022's). R@k is the share of the relevant clips among the first k. All
-  metrics but the median rank lie in [0, 1] whatever the prediction holds.
-- **Repeated and unknown names never help**: a name counts where it stands first; later ones, and names that are no clip
-  of the split, take their places and count as wrong. A relevant clip that is not in the prediction is not found, also
-  where a list is shorter than a metric looks.
-- **Every query of the truth must be there, once**: a missing or a repeated query is an error, not a zero or a merge.
-  Queries beyond the truth's are left out, and said so.
+- The *truth* maps each query to the clips that answer it: a set of names, or names with *grades*. Grades are finite and
+  0 or more. A clip with grade 0 is not relevant, and a name in a set has grade 1. All metrics except nDCG only use
+  which grades are above 0.
+- A *prediction* is either a `Similarity` (a score for every query and clip) or a `Ranking` (a list of clips for every
+  query, best first).
+- **Ranks** count from 1. Among clips with equal scores, the relevant ones are ranked last, and among these the lower
+  grades come first. So a constant scorer gets the worst possible result, which does not depend on the order of files.
+- **AP@k divides by the number of relevant clips**, even if that is more than k (the rule of DCASE 2025 task 6). For a
+  query with one relevant clip, AP@k is the reciprocal rank, as in DCASE 2022. R@k is the share of the relevant clips
+  that are among the first k. All metrics except the median rank lie in [0, 1] for any prediction.
+- **Repeated and unknown names never help.** Only the first occurrence of a name counts. Later occurrences, and names
+  that are no clip of the split, occupy their ranks and count as wrong. A relevant clip that is not in the prediction
+  counts as not found, also if a list has fewer than k clips.
+- **Each query of the truth must appear exactly once.** A missing or repeated query is an error. Queries that are not in
+  the truth are ignored, with a note.
 
 Metrics
 -------
 - `recall`: R@k.
-- `average_precision`: AP@k; its mean over queries is mAP@k.
-- `success`: success@k, whether any relevant clip is among the first k.
+- `average_precision`: AP@k. Its mean over queries is mAP@k.
+- `success`: success@k, 1 if any relevant clip is among the first k, otherwise 0.
 - `ndcg`: nDCG@k.
-- `reciprocal_rank`: of the first relevant clip, where that is among the first k; its mean is MRR@k, or MRR for all
-  ranks.
-- `median_rank`: medR, the median of the first relevant clips' ranks.
+- `reciprocal_rank`: one over the rank of the first relevant clip, or 0 if that rank is above k. Its mean over queries
+  is MRR@k, or MRR without a limit k.
+- `median_rank`: medR, the median over queries of the first relevant clip's rank.
 
-Each takes what `ranks` returns: `recall(*ranks(truth, prediction), 10)`. `evaluation.metrics.catalogue` has all of
-them as a table; `metric_sets` has the metrics of each year's challenge. Where a matrix of all clips would not fit into
-memory, `top_k` makes rankings.
+The arguments of each are the results of `ranks`: `recall(*ranks(truth, prediction), 10)`.
+`evaluation.metrics.catalogue` has all metrics as a table, and `metric_sets` has the metrics of each challenge year. If
+the matrix of all scores does not fit into memory, compute rankings with `top_k`.
 
 Sources: Xie et al. 2022, section 2.4; CPJKU/dcase2025_task6_baseline, `average_precision_at_k`; Järvelin and Kekäläinen
 2002, section 2.3, and trec_eval's `ndcg_cut`.
@@ -54,7 +55,7 @@ from evaluation.scores import Items, Measured, Score, interval_method, measure
 from evaluation.statistics.intervals import Estimate
 from evaluation.text import printable
 
-TASK_METRICS = ("mAP@10", "R@1", "R@5", "R@10")  # of DCASE 2022; the default
+TASK_METRICS = ("mAP@10", "R@1", "R@5", "R@10")  # the metrics of DCASE 2022, which are the default
 
 Truth = Mapping[str, Set[str] | Mapping[str, float]]
 
@@ -72,27 +73,29 @@ def validate(
     """Check a prediction against the truth and the clips of its split.
 
     Args:
-        truth: Query to the clips that answer it; a query with an empty set only has to be there.
-        file_names: Every clip of the split.
+        truth: The clips that answer each query. A query with an empty set must appear in the prediction, no more.
+        file_names: The names of all clips of the split.
         prediction: The prediction.
-        file: Its name in findings.
+        file: The prediction's name in findings.
         split: The split, for messages that name its files and the other splits of its folder.
 
     Returns:
         Warnings and notes, sorted.
 
     Raises:
-        Faulty: A query of the truth is missing or repeated, scores are not finite, a query's grades are not finite,
-            below 0 or all 0, or the truth names no clip of the split; with every finding.
+        Faulty: A query of the truth is missing or repeated; scores are not finite; a query's grades are not finite,
+            below 0 or all 0; the truth names a clip that is not in the split; or the prediction names none of the
+            split's clips. It has all findings.
     """
     findings = _check_truth(truth, set(file_names))
     findings += _check_queries(truth, prediction, file, split)
     findings += _check_clips(file_names, prediction, file, split)
     if isinstance(prediction, Similarity):
-        bad = np.flatnonzero(~np.isfinite(prediction.scores).all(axis=1))
-        if len(bad):
-            share, first = f"{len(bad)} of {len(prediction.queries)}", prediction.queries[bad[0]]
-            message = f"scores must be finite; {share} queries have others, first {first!r}"
+        bad_rows = np.flatnonzero(~np.isfinite(prediction.scores).all(axis=1))
+        if len(bad_rows):
+            share = f"{len(bad_rows)} of {len(prediction.queries)}"
+            example = prediction.queries[bad_rows[0]]
+            message = f"scores must be finite; {share} queries have NaN or infinite scores, for example {example!r}"
             findings.append(Finding(file, message=message))
     if any(finding.severity == ERROR for finding in findings):
         raise Faulty(findings)
@@ -108,31 +111,31 @@ def _check_truth(truth: Truth, clips: Set[str]) -> list[Finding]:
                 message = f"the grades of {query!r} must be finite and 0 or more; found {', '.join(wrong)}"
                 findings.append(Finding("truth", message=message))
             elif not any(relevant.values()):
-                message = f"no grade of {query!r} is above 0; grade a clip that answers it, or leave the query out"
+                message = f"{query!r} must have a grade above 0; give a clip that answers it such a grade, or remove it"
                 findings.append(Finding("truth", message=message))
         unknown = [repr(name) for name in relevant if name not in clips]
         if unknown:
-            message = f"must name clips of the split for {query!r}; it has no {', '.join(unknown)}"
+            message = f"must name clips of the split for {query!r}; the split has no {', '.join(unknown)}"
             findings.append(Finding("truth", message=message))
     return findings
 
 
 def _source(split: Split | None) -> str:
-    """Return the name of the file that a split's names are from; "" where it is not known."""
+    """Return the name of the file that the split was read from; "" if it is not known."""
     if split and split.source:
         return split.source.name
     return ""
 
 
 def _check_queries(truth: Truth, prediction: Prediction, file: str, split: Split | None) -> list[Finding]:
-    """Find queries that are repeated, missing or unknown; raise Faulty where it is the prediction of another split."""
+    """Find repeated, missing and unknown queries; raise Faulty if the prediction is of another split."""
     findings = []
     lines = prediction.lines if isinstance(prediction, Ranking) else ()
     seen: dict[str, int] = {}  # the line of each query
     for index, query in enumerate(prediction.queries):
         line = lines[index] if lines else 0
         if query in seen:
-            findings.append(Finding(file, line, message=f"query {query!r} stands here twice; give each query once"))
+            findings.append(Finding(file, line, message=f"query {query!r} appears twice; give each query once"))
         seen.setdefault(query, line)
     if truth and not seen:
         raise Faulty([Finding(file, message=f"has no rows; give one for each of the {len(truth)} queries")])
@@ -151,19 +154,20 @@ def _check_queries(truth: Truth, prediction: Prediction, file: str, split: Split
             del extra[given], missing[expected]
     meant = closest(extra, texts=True)
     close = {query: meant(query) for query in missing}
-    if extra and len(extra) == len(seen) and not any(close.values()):  # every other finding would only repeat it
+    if extra and len(extra) == len(seen) and not any(close.values()):  # others would only repeat it
         message = f"answers none of the {len(truth)} queries; is this the prediction of another split or data set?"
         raise Faulty([Finding(file, message=message)])
     for query in missing:
-        message = f"no query {query!r}{hint(query, close[query], 'queries')}"
+        message = f"query {query!r} is missing{hint(query, close[query], 'queries')}"
         findings.append(Finding(file, message=message))
     if extra:
-        findings.append(Finding(file, message=f"queries beyond the truth's are left out: {len(extra)}", severity=NOTE))
+        message = f"skipped queries that are not in the truth: {len(extra)}"
+        findings.append(Finding(file, message=message, severity=NOTE))
     return findings
 
 
 def _check_clips(file_names: Sequence[str], prediction: Prediction, file: str, split: Split | None) -> list[Finding]:
-    """Find clips that are repeated, missing or unknown."""
+    """Find repeated, missing and unknown clips."""
     clips = set(file_names)
     given = _named_clips(prediction)
     unknown = _lines_of_unknown_clips(prediction, clips)
@@ -219,7 +223,7 @@ def _named_clips(prediction: Prediction) -> set[str]:
 
 
 def _lines_of_unknown_clips(prediction: Prediction, clips: Set[str]) -> dict[str, list[int]]:
-    """Return every name that is no clip's, in order, with the lines that give it; of a matrix, line 0."""
+    """Return each name that is no clip of the split, with the lines that have it; for a matrix, line 0."""
     if isinstance(prediction, Similarity):
         return {name: [0] for name in prediction.file_names if name not in clips}
     unknown: dict[str, list[int]] = {}
@@ -232,31 +236,32 @@ def _lines_of_unknown_clips(prediction: Prediction, clips: Set[str]) -> dict[str
 
 
 def _graded(relevant: Set[str] | Mapping[str, float]) -> Mapping[str, float]:
-    """The relevant clips with their grades."""
+    """Return the relevant clips with their grades."""
     if isinstance(relevant, Mapping):
         return {name: float(grade) for name, grade in relevant.items() if grade > 0}
     return dict.fromkeys(relevant, 1.0)
 
 
 def ranks(truth: Truth, prediction: Prediction) -> tuple[np.ndarray, np.ndarray]:
-    """Return where the relevant clips of every query stand, and their grades: what each metric takes.
+    """Return the ranks of the relevant clips of every query, and their grades. All metrics are computed from these.
 
     Args:
-        truth: Query to the clips that answer it.
+        truth: The clips that answer each query.
         prediction: A prediction with every query of the truth; see `validate`.
 
     Returns:
-        (queries, most relevant clips of any query) float64, ascending in each row, infinite where a relevant clip is
-        not found or the query has fewer; and in the same order their grades, 0 where the query has fewer. Queries are
-        in the truth's order.
+        The ranks and the grades, two arrays of shape (queries, m), float64. Queries are in the truth's order; m is the
+        largest number of relevant clips of any query. Ranks ascend in each row, and grades have the same order. A
+        relevant clip that is not found has an infinite rank. A query with fewer than m relevant clips has infinite
+        ranks and grades of 0 at the end of its row.
     """
     relevant = [_graded(names) for names in truth.values()]
     names = list(chain.from_iterable(relevant))  # the relevant clips of all queries, one after the other
     grade = np.array(list(chain.from_iterable(grades.values() for grades in relevant)), dtype=float)
     counts = np.array([len(grades) for grades in relevant], dtype=int)
-    owners = np.repeat(np.arange(len(relevant)), counts)  # the query of each
+    owners = np.repeat(np.arange(len(relevant)), counts)  # the query of each relevant clip
     row_of = {query: row for row, query in enumerate(prediction.queries)}
-    rows = np.array([row_of[query] for query in truth], dtype=int)  # of each query of the truth in the prediction
+    rows = np.array([row_of[query] for query in truth], dtype=int)  # the prediction's row of each query of the truth
     if isinstance(prediction, Similarity):
         column_of = {name: column for column, name in enumerate(prediction.file_names)}
         columns = np.array([column_of.get(name, -1) for name in names], dtype=int)
@@ -264,9 +269,8 @@ def ranks(truth: Truth, prediction: Prediction) -> tuple[np.ndarray, np.ndarray]
         place = np.full(len(owners), np.inf)
         place[present] = _places(prediction.scores, rows[owners[present]], columns[present], grade[present])
     else:
-        place = np.array(
-            [_place_in_list(name, prediction.file_names[rows[q]]) for name, q in zip(names, owners, strict=True)]
-        )
+        lists = [prediction.file_names[row] for row in rows[owners]]
+        place = np.array([_place_in_list(name, ranked) for name, ranked in zip(names, lists, strict=True)])
     order = np.lexsort((place, owners))
     slot = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
     places = np.full((len(truth), counts.max(initial=0)), np.inf)
@@ -282,101 +286,122 @@ def _place_in_list(name: str, ranked: Sequence[str]) -> float:
 
 
 def _places(scores: np.ndarray, row: np.ndarray, column: np.ndarray, grade: np.ndarray) -> np.ndarray:
-    """Return the (n,) ranks in their rows of the relevant clips, given as (n,) rows and columns of the scores."""
+    """Return the (n,) ranks of the relevant clips in their rows, given their (n,) rows, columns and grades."""
     own = scores[row, column]
-    order = np.lexsort((grade, -own, row))  # each row's relevant clips as they rank
+    order = np.lexsort((grade, -own, row))  # each row's relevant clips in the order of their ranks
     row, own = row[order], own[order]
-    # Asked as "not worse", NaN gets the worst case too: a model that diverged must not look perfect.
-    lost = np.isnan(own)
-    own = np.where(lost, -np.inf, own)
+    # NaN counts as the lowest score: a model that diverged must get the worst ranks.
+    is_nan = np.isnan(own)
+    own = np.where(is_nan, -np.inf, own)
     not_worse = np.empty(len(own), dtype=int)
-    size = max(1, 2**17 // max(1, scores.shape[1]))  # what is compared at once stays in the cache
+    size = max(1, 2**17 // max(1, scores.shape[1]))  # a block of comparisons stays in the processor's cache
     for start in range(0, len(own), size):
         block = slice(start, start + size)
         worse = scores[row[block]] < own[block, None]
         not_worse[block] = scores.shape[1] - np.count_nonzero(worse, axis=1)
-    # Before a clip stand all that are not worse, but for the relevant ones after it in its own run of equal scores …
+    # A clip's rank is the number of clips in its row that are not worse (itself included), less the relevant clips that
+    # rank after it although they are not worse. These are the later ones of its run of equal scores …
     runs = np.flatnonzero(np.append((row[1:] != row[:-1]) | (own[1:] != own[:-1]), True)[: len(own)])
-    here = np.arange(len(own))
-    after = runs[np.searchsorted(runs, here)] - here
-    # … and for relevant ones of NaN, which are not worse than any and yet rank last.
-    after += np.where(own > -np.inf, np.bincount(row[lost], minlength=len(scores))[row], 0)
+    index = np.arange(len(own))
+    after = runs[np.searchsorted(runs, index)] - index
+    # … and those with NaN, because NaN compares as not worse than any score.
+    after += np.where(own > -np.inf, np.bincount(row[is_nan], minlength=len(scores))[row], 0)
     places = np.empty(len(own))
     places[order] = not_worse - after
     return places
 
 
-def recall(places: np.ndarray, grades: np.ndarray, k: int) -> np.ndarray:
-    """R@k of every query: the share of its relevant clips among the first k, in [0, 1]. Arguments as from `ranks`."""
+def recall(places: np.ndarray, grades: np.ndarray, k: float) -> np.ndarray:
+    """Return R@k of every query, in [0, 1]: the share of its relevant clips that are among the first k.
+
+    Args:
+        places: (queries, m) ranks of the relevant clips, from `ranks`.
+        grades: (queries, m) their grades, from `ranks`.
+        k: The number of first clips.
+    """
     return (places <= k).sum(axis=1) / (grades > 0).sum(axis=1)
 
 
-def average_precision(places: np.ndarray, grades: np.ndarray, k: int) -> np.ndarray:
-    """AP@k of every query: precision at each relevant clip among the first k, over the number of relevant clips."""
+def average_precision(places: np.ndarray, grades: np.ndarray, k: float) -> np.ndarray:
+    """Return AP@k of every query, in [0, 1].
+
+    AP@k is the sum of the precisions at the relevant clips among the first k, over the number of all relevant clips.
+    The arguments are those of `recall`.
+    """
     precision = np.arange(1, places.shape[1] + 1) / places
     return np.where(places <= k, precision, 0.0).sum(axis=1) / (grades > 0).sum(axis=1)
 
 
-def success(places: np.ndarray, grades: np.ndarray, k: int) -> np.ndarray:
-    """Whether any relevant clip of a query is among the first k: 1 or 0."""
+def success(places: np.ndarray, grades: np.ndarray, k: float) -> np.ndarray:
+    """Return 1 for every query with a relevant clip among the first k, otherwise 0. Arguments as of `recall`."""
     return (places[:, 0] <= k).astype(float)
 
 
-def ndcg(places: np.ndarray, grades: np.ndarray, k: int) -> np.ndarray:
-    """nDCG@k of every query: Σ grade / log2(rank + 1) over the first k, over that of the best ranking; in [0, 1].
+def ndcg(places: np.ndarray, grades: np.ndarray, k: float) -> np.ndarray:
+    """Return nDCG@k of every query, in [0, 1].
 
-    The best ranking has all relevant clips, best grades first, also those that the prediction lacks.
+    It is Σ grade / log2(rank + 1) over the first k clips, divided by the same sum of the best ranking. The best ranking
+    has all relevant clips, highest grades first, also those that the prediction lacks. Arguments as of `recall`.
     """
-    grades = grades / grades.max(axis=1, keepdims=True)  # the sum of great grades would be infinite
+    grades = grades / grades.max(axis=1, keepdims=True)  # otherwise the sum of very large grades would be infinite
     ideal_places = np.broadcast_to(np.arange(1.0, places.shape[1] + 1), places.shape)
     ideal_grades = -np.sort(-grades, axis=1)
     gain = _discounted_gain(places, grades, k)
     ideal = _discounted_gain(ideal_places, ideal_grades, k)
-    return np.minimum(gain / ideal, 1.0)  # rounding must not lift it
+    return np.minimum(gain / ideal, 1.0)  # rounding must not lift it above 1
 
 
-def _discounted_gain(places: np.ndarray, grades: np.ndarray, k: int) -> np.ndarray:
+def _discounted_gain(places: np.ndarray, grades: np.ndarray, k: float) -> np.ndarray:
     """Return the sum of grade / log2(rank + 1) over the first k ranks of every query."""
     return np.where(places <= k, grades / np.log2(places + 1), 0.0).sum(axis=1)
 
 
 def reciprocal_rank(places: np.ndarray, grades: np.ndarray, k: float = math.inf) -> np.ndarray:
-    """One over the rank of a query's first relevant clip, in [0, 1]; 0 where none is among the first k, or found."""
+    """Return one over the rank of every query's first relevant clip, in [0, 1]; 0 if that rank is above k.
+
+    Arguments as of `recall` (default of k: all ranks).
+    """
     return np.where(places[:, 0] <= k, 1 / places[:, 0], 0.0)
 
 
 def median_rank(places: np.ndarray, grades: np.ndarray) -> Estimate:
-    """The median over queries of the first relevant clip's rank, at least 1; infinite where most find none.
+    """Return the median over queries of the first relevant clip's rank, at least 1, with a 95 % interval.
 
-    The 95 % interval is the one that supposes no distribution: from the l-th smallest to the l-th greatest rank, l as
-    great as the binomial distribution of how many ranks lie below the median allows (Conover, Practical Nonparametric
-    Statistics, section 3.2). It holds the median at least 95 times in 100; of five ranks or fewer there is none. It
-    takes the queries for independent.
+    The median is infinite if most queries find no relevant clip.
+
+    The interval assumes no distribution. It goes from the l-th smallest to the l-th largest rank. l is the largest
+    number that the binomial distribution of the number of ranks below the median allows (Conover, Practical
+    Nonparametric Statistics, section 3.2). The interval contains the median at least 95 times in 100. With five ranks
+    or fewer there is no such interval, and its ends are NaN. The interval treats the queries as independent.
     """
     first = np.sort(places[:, 0])
     n, below = len(first), np.arange(len(first))
-    binomial = np.cumsum(np.log((n - below) / (below + 1))) - n * np.log(2)  # of 1, 2, … n; none has 2 ** -n
+    # Log probabilities that 1, 2, … n ranks lie below the median. That of 0 is -n log 2.
+    binomial = np.cumsum(np.log((n - below) / (below + 1))) - n * np.log(2)
     tail = np.cumsum(np.exp(np.append(-n * np.log(2), binomial)))
     outside = np.count_nonzero(tail <= 0.025)
-    low, high = (first[outside - 1], first[n - outside]) if outside else (np.nan, np.nan)
+    low, high = np.nan, np.nan
+    if outside:
+        low, high = first[outside - 1], first[n - outside]
     return Estimate(float(np.median(first)), np.nan, float(low), float(high), n, "order-statistics-95")
 
 
-FEW = 6  # groups, fewer than which say little
+FEW = 6  # with fewer groups of queries, intervals by clip are not reliable
 AT_K = {"mAP": average_precision, "R": recall, "nDCG": ndcg, "success": success, "MRR": reciprocal_rank}
 
 
 def chance(grades: np.ndarray, clips: int, metric: str) -> float | None:
-    """The mean of a metric over all random rankings of `clips` clips; None for the median rank, which is no mean.
+    """Return the mean of a metric over all rankings of `clips` clips; None for the median rank, which is no mean.
 
-    A clip stands at any rank with the same chance, so that R@k is k / clips, and each rank of nDCG's sum has the mean
-    grade. The precision at a relevant clip of rank r counts itself and, of the r - 1 before it, each with chance
-    (relevant - 1) / (clips - 1). That none is among the first r has the chance of drawing r of the others.
+    In a random ranking a clip has every rank with the same probability. So R@k is k / clips, and every rank of nDCG's
+    sum has the mean grade. The precision at a relevant clip of rank r counts the clip itself, and each of the r - 1
+    clips before it with probability (relevant - 1) / (clips - 1). The probability that no relevant clip is among the
+    first r is that of drawing r clips that are not relevant.
 
     Args:
-        grades: (queries, m) the grades of each query's relevant clips, as from `ranks`.
-        clips: How many clips are ranked.
-        metric: Its name.
+        grades: (queries, m) the grades of each query's relevant clips, from `ranks`.
+        clips: The number of clips that are ranked.
+        metric: The metric's name, such as `mAP@10`.
     """
     name, depth = _parse(metric)
     if name == "medR":
@@ -396,15 +421,18 @@ def chance(grades: np.ndarray, clips: int, metric: str) -> float | None:
             share = (count - 1) / max(clips - 1, 1)
             values.append(((1 + (rank - 1) * share) / rank).sum() / clips)
             continue
-        # The chance that no relevant clip is among the first 0, 1, … k.
         others = (clips - count - rank + 1).clip(0)
-        none = np.cumprod(np.append(1, others / (clips - rank + 1)))
-        values.append(1 - none[-1] if name == "success" else (-np.diff(none) / rank).sum())
+        # The probability that no relevant clip is among the first 0, 1, … k.
+        no_relevant = np.cumprod(np.append(1, others / (clips - rank + 1)))
+        if name == "success":
+            values.append(1 - no_relevant[-1])
+        else:
+            values.append((-np.diff(no_relevant) / rank).sum())
     return float(np.average(values, weights=queries))
 
 
 def _parse(name: str) -> tuple[str, float] | None:
-    """Split a metric's name, such as R@10, into its kind and the number of clips it looks at; None if it is unknown."""
+    """Split a metric's name, such as R@10, into its kind and its number of first clips; None if it is unknown."""
     match = re.fullmatch(rf"({'|'.join(AT_K)})@([1-9]\d{{0,8}})", name)
     if match:
         return match[1], int(match[2])
@@ -414,7 +442,7 @@ def _parse(name: str) -> tuple[str, float] | None:
 
 
 def metric_sets() -> dict[str, MetricSet]:
-    """Return the sets of metrics that a request can name: those of the years.
+    """Return the sets of metrics that a request can name: one for each year.
 
     Raises:
         Faulty: As `sets.year_sets`.
@@ -426,10 +454,10 @@ def resolve_metrics(names: Sequence[str]) -> MetricSet:
     """Return the metrics that a request names, each once.
 
     Args:
-        names: Names of metrics and of sets, in any mixture.
+        names: Names of metrics and of sets.
 
     Raises:
-        BadRequest: A name is not known.
+        BadRequest: There is no such metric or set.
         Faulty: As `sets.year_sets`.
     """
     metrics: dict[str, None] = {}
@@ -442,17 +470,17 @@ def resolve_metrics(names: Sequence[str]) -> MetricSet:
         for member in members:
             if not _parse(member):
                 at_k = ", ".join(f"{kind}@k" for kind in AT_K)
-                there = f"there are {at_k} for any k from 1, MRR, medR, and the sets {', '.join(sets)}"
-                raise BadRequest(f"unknown metric {printable(member)!r}; {there}")
+                choices = f"there are {at_k} (for any k from 1), MRR, medR, and the sets {', '.join(sets)}"
+                raise BadRequest(f"unknown metric {printable(member)!r}; {choices}")
             metrics[member] = None
     return MetricSet(tuple(metrics))
 
 
 def clip_groups(queries: Iterable[str], split: Split, truth: Truth) -> tuple[int, ...]:
-    """Number the queries so that those get one number that describe one clip, or clips that share a caption.
+    """Number the queries so that queries which share a clip have the same number.
 
-    Sharing goes on from query to query: two that share no clip are of one group when a third shares one with each. What
-    a query describes are the clips whose caption it is; of a query that is nobody's caption, those that answer it.
+    A query describes the clips that have it as a caption. If no clip has it as a caption, it describes the clips that
+    answer it. Two queries are in one group if they describe a clip in common, or if a chain of such queries joins them.
     """
     parent: dict[str, str] = {}
 
@@ -483,8 +511,8 @@ def evaluate(
     Args:
         split: The split.
         prediction: The prediction.
-        truth: Query to the clips that answer it, with or without grades (default: the split's own).
-        metrics: Names such as `mAP@10`, `MRR` and `dcase2025`, a set of them.
+        truth: The clips that answer each query, with or without grades (default: the split's own truth).
+        metrics: Names of metrics, such as `mAP@10` and `MRR`, or of sets, such as `dcase2025`.
         interval: One of `intervals.METHODS`.
         file: The prediction's name in findings.
 
@@ -492,18 +520,18 @@ def evaluate(
         The score; its items are the queries in the truth's order.
 
     Raises:
-        BadRequest: A metric or the interval is not known, or the split or a query has no truth.
+        BadRequest: There is no such metric or interval method, or the split or a query has no truth.
         Faulty: As `validate`.
     """
     if truth is None:
         truth = split.truth
     if not truth:
-        raise BadRequest(f"the split {split.name} has no truth: its queries' clips are not known")
+        message = f"the split {split.name} has no truth: the clips that answer its queries are not known"
+        raise BadRequest(f"{message}; choose another split")
     unanswered = [query for query, relevant in truth.items() if not relevant]
     if unanswered:
-        raise BadRequest(
-            f"the truth has no clip for {len(unanswered)} of {len(truth)} queries, first {unanswered[0]!r}"
-        )
+        share = f"{len(unanswered)} of {len(truth)} queries have none, for example {unanswered[0]!r}"
+        raise BadRequest(f"the truth must name at least one clip for each query; {share}; add clips, or remove them")
     names = resolve_metrics(metrics).metrics
     findings = validate(truth, split.file_names, prediction, file, split)
     places, grades = ranks(truth, prediction)
@@ -514,15 +542,15 @@ def evaluate(
     items = Items("queries", tuple(truth), clip_groups(truth, split, truth))
     groups = len(set(items.groups))
     if groups < FEW and len(items.names) >= 20:
-        message = f"by shared clips the {len(items.names)} queries make only {groups} independent groups"
-        findings.append(Finding(file, message=f"{message}: the intervals by clip say little", severity=NOTE))
+        message = f"the {len(items.names)} queries form only {groups} independent groups, because they share clips"
+        findings.append(Finding(file, message=f"{message}: the intervals by clip are not reliable", severity=NOTE))
     measured = {}
     for name in names:
         kind, k = _parse(name)
         if kind == "medR":
             measured[name] = Measured(median_rank(places, grades))
             if measured[name].estimate.value == np.inf:
-                message = "medR: the median lies beyond the lists: half of the queries or more find none of their clips"
+                message = "medR is infinite: at least half of the queries find none of their relevant clips"
                 findings.append(Finding(file, message=message, severity=NOTE))
             continue
         values = AT_K[kind](places, grades, k)
@@ -531,7 +559,7 @@ def evaluate(
 
 
 def _short_lists(truth: Truth, prediction: Ranking, deepest: float, file: str) -> list[Finding]:
-    """Note that lists have fewer clips than a metric looks at."""
+    """Note that lists have fewer clips than the largest k of the metrics."""
     lengths = []
     for query, ranked in zip(prediction.queries, prediction.file_names, strict=True):
         if query in truth and len(ranked) < deepest:
@@ -539,13 +567,14 @@ def _short_lists(truth: Truth, prediction: Ranking, deepest: float, file: str) -
     if not lengths:
         return []
     message = (
-        f"some metrics look at {deepest} clips; {len(lengths)} queries have fewer, the least {min(lengths)}: clips"
+        f"some metrics use the first {deepest} clips, but the lists of {len(lengths)} queries are shorter (the "
+        f"shortest has {min(lengths)}); clips that are not in a list count as not found"
     )
-    return [Finding(file, message=f"{message} that are not in a list are not found", severity=NOTE)]
+    return [Finding(file, message=message, severity=NOTE)]
 
 
 def _signature(split: Split, truth: Truth, grades: np.ndarray, interval: str) -> str:
-    """Name everything that the numbers depend on."""
+    """Return a text that names everything that the scores depend on."""
     source = "captions" if truth == split.captions else "relevance"
     answers = sorted((query, sorted(_graded(relevant).items())) for query, relevant in truth.items())
     digest = hashlib.sha256(repr(answers).encode()).hexdigest()[:8]
@@ -571,64 +600,76 @@ def _signature(split: Split, truth: Truth, grades: np.ndarray, interval: str) ->
     )
 
 
-# More clips than a matrix has room for --------------------------------------------------------------------------------
+# Rankings of more clips than fit into memory --------------------------------------------------------------------------
 
-TILE = (1024, 4096)  # queries and clips that are multiplied at once: 16 MiB of scores
+TILE = (1024, 4096)  # queries and clips whose scores are computed at once: 16 MiB of scores
 
 
 def top_k(queries: np.ndarray, clips: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return for every query the k clips of greatest inner product, exactly, without all scores being there at once.
+    """Return the k clips with the largest inner products for every query, without keeping all scores in memory.
+
+    The result is exact.
 
     Args:
         queries: (q, d) float32 embeddings.
-        clips: (n, d) float32 embeddings; may lie on disk (`np.memmap`), each part is read once.
-        k: How many, from 1; all n where there are fewer.
+        clips: (n, d) float32 embeddings. They may be on disk (`np.memmap`); each part is read once.
+        k: The number of clips, 1 or more. If there are fewer than k clips, all are returned.
 
     Returns:
-        (q, min(k, n)) indices of clips, best first, equal scores in the order of the clips as of `Similarity.top`; and
-        their float32 scores.
+        The indices of the clips, (q, min(k, n)), best first, and their float32 scores. Clips with equal scores keep
+        their order, as in `Similarity.top`.
 
     Raises:
-        ValueError: The shapes do not go together, k is below 1, or scores may not be finite.
+        ValueError: The shapes do not match, k is below 1, or scores may not be finite.
 
     >>> top_k(np.float32([[1, 0]]), np.float32([[1, 5], [3, 0], [2, 2]]), 2)
     (array([[1, 2]]), array([[3., 2.]], dtype=float32))
     """
     if queries.ndim != 2 or clips.ndim != 2 or queries.shape[1] != clips.shape[1] or k < 1:
         raise ValueError(
-            f"queries and clips must be (q, d) and (n, d), k 1 or more; found {queries.shape}, {clips.shape} and {k}"
+            f"queries must be (q, d), clips (n, d), and k 1 or more; found {queries.shape}, {clips.shape} and {k}"
         )
-    queries, k = np.asarray(queries, dtype=np.float32), min(k, len(clips))
+    queries = np.asarray(queries, dtype=np.float32)
+    k = min(k, len(clips))
     indices = np.zeros((len(queries), k), dtype=np.int64)
     best = np.full((len(queries), k), -np.inf, dtype=np.float32)
-    greatest = _greatest(queries) * queries.shape[1]
+    largest = _largest(queries) * queries.shape[1]
     for start in range(0, len(clips), TILE[1]):
         block = np.asarray(clips[start : start + TILE[1]], dtype=np.float32)
-        if not greatest * _greatest(block) < float(np.finfo(np.float32).max):
-            raise ValueError("embeddings must be finite, and so small that their inner products are")
+        if not largest * _largest(block) < float(np.finfo(np.float32).max):
+            raise ValueError("embeddings must be finite, and small enough that their inner products are finite too")
         for first in range(0, len(queries), TILE[0]):
             rows = slice(first, first + TILE[0])
-            _enter(queries[rows] @ block.T, start, indices[rows], best[rows])
+            _update_best(queries[rows] @ block.T, start, indices[rows], best[rows])
     return indices, best
 
 
-def _greatest(values: np.ndarray) -> float:
-    return max(float(values.max(initial=0)), -float(values.min(initial=0)))  # NaN where any is
+def _largest(values: np.ndarray) -> float:
+    """Return the largest absolute value; NaN if any value is NaN."""
+    return max(float(values.max(initial=0)), -float(values.min(initial=0)))
 
 
-def _enter(scores: np.ndarray, start: int, indices: np.ndarray, best: np.ndarray) -> None:
-    """Put into the best of every query, in place, the clips from `start` on that are better than its last."""
+def _update_best(scores: np.ndarray, start: int, indices: np.ndarray, best: np.ndarray) -> None:
+    """Merge a block of scores into the best clips of every query, in place.
+
+    Args:
+        scores: (q, width) scores of the clips from `start` on.
+        start: The index of the block's first clip.
+        indices: (q, k) the best clips so far.
+        best: (q, k) their scores, best first.
+    """
     k, width = best.shape[1], scores.shape[1]
-    enters = scores > best[:, -1:]  # earlier clips go first: one that is as good as the last stays out
-    if width > k and np.count_nonzero(enters) > 2 * best.size:  # as at the start; to sort that many would be dear
+    enters = scores > best[:, -1:]  # of equal scores the earlier clip stays
+    if width > k and np.count_nonzero(enters) > 2 * best.size:  # as in the first block, where sorting would be slow
         enters &= scores >= np.partition(scores, -k, axis=1)[:, -k, None]
-    found = np.flatnonzero(enters)
-    row, column = np.divmod(found, width)
-    touched, new = np.unique(row, return_counts=True)
-    rows = np.concatenate([np.repeat(touched, k), row])
-    values = np.concatenate([best[touched].ravel(), scores.ravel()[found]])
-    clips = np.concatenate([indices[touched].ravel(), start + column])
+    new = np.flatnonzero(enters)
+    row, column = np.divmod(new, width)
+    changed, new_counts = np.unique(row, return_counts=True)
+    # For each changed query: its k best so far, and its new clips.
+    rows = np.concatenate([np.repeat(changed, k), row])
+    values = np.concatenate([best[changed].ravel(), scores.ravel()[new]])
+    clips = np.concatenate([indices[changed].ravel(), start + column])
     order = np.lexsort((clips, -values, rows))
-    ends = np.cumsum(k + new)
-    first = order[(ends - k - new)[:, None] + np.arange(k)]
-    best[touched], indices[touched] = values[first], clips[first]
+    ends = np.cumsum(k + new_counts)
+    first = order[(ends - k - new_counts)[:, None] + np.arange(k)]
+    best[changed], indices[changed] = values[first], clips[first]

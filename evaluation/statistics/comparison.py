@@ -1,27 +1,29 @@
-"""Compare systems by their scores of the same items: paired differences with intervals and a paired test.
+"""Comparison of systems by their scores on the same items: paired differences with intervals and a paired test.
 
 Conventions
 -----------
-- **What is comparable.** Scores with equal signatures, over items of the same names; items are paired by name. Two
-  things in a signature may differ: the interval, which is computed again here, and parts that only one score has, which
-  belong to a metric that the other lacks. A metric is compared if every score has it with a value for each item. The
-  median rank, and other metrics that are not computed from sums, have none and are listed as not compared.
-- **Pairs.** Every system with the first, or with every one before it. A difference is the system's metric less the
-  other's: above zero the system's value is the greater.
-- **Interval.** The 95 % jackknife of the difference, from the differences of the items' pseudo-values. The difference
-  without an item is the difference of the metrics without it, so this is exact for any metric. For a mean it is the
-  interval of a paired z test. Items that share a clip are left out together: exact for means, and close for other
-  metrics (as if the metric were the mean of its pseudo-values).
-- **Test.** The two-sided randomisation test of Fisher (1935), which Smucker, Allan and Carterette (2007) recommend for
-  retrieval. If the systems did not differ, exchanging their answers for any clip would be as likely as not. An exchange
-  turns the sign of that clip's difference. p is the share of exchanges whose sum is at least as far from zero as the
-  observed sum. Items that share a clip are exchanged together. If there are at most `DRAWS` exchanges (16 clips), all
-  are made, and p is exact. Otherwise `DRAWS` are drawn, and p = (as far + 1) / (`DRAWS` + 1), which is never below
-  1 / (`DRAWS` + 1). For corpus metrics (BLEU, CIDEr-D) pseudo-values are exchanged: an approximation, because the
-  metric is computed from the texts only once.
-- **Several systems.** Holm's (1979) step-down correction over the comparisons of each metric. If no system differs, the
-  chance of any mark is at most 5 % for each metric, not for all metrics together.
-- **Marks**, of the corrected p: * below 0.05, ** below 0.01, *** below 0.001.
+- **Comparable scores.** Scores are comparable if their signatures are equal and their items have the same names. Items
+  are paired by name. Two things in a signature may differ: the interval, which is computed again here, and entries that
+  only one score has, because they belong to a metric that the other score lacks. A metric is compared if every score
+  has a value of it for each item. The median rank, and other metrics that are not computed from sums, have no such
+  values and are listed as not compared.
+- **Pairs.** Each system is compared with the first one, or with each one before it. A difference is the system's metric
+  less the other's, so a positive difference means that the system's value is larger.
+- **Interval.** The interval is the 95 % jackknife interval of the difference, from the differences of the items'
+  pseudo-values. The difference without an item is the difference of the metrics without it, so this is exact for any
+  metric. For a mean it is the interval of a paired z test. Items that share a clip are left out together. That is exact
+  for means, and approximate for other metrics (as if the metric were the mean of its pseudo-values).
+- **Test.** The test is the two-sided randomisation test of Fisher (1935), which Smucker, Allan and Carterette (2007)
+  recommend for retrieval. Under the null hypothesis the systems do not differ, and exchanging their answers for a clip
+  does not change the distribution. An exchange changes the sign of that clip's difference. p is the share of exchanges
+  whose sum is at least as far from zero as the observed sum. Items that share a clip are exchanged together. If there
+  are at most `DRAWS` exchanges (16 clips), all are evaluated and p is exact. Otherwise `DRAWS` exchanges are drawn, and
+  p = (number at least as far + 1) / (`DRAWS` + 1), which is never below 1 / (`DRAWS` + 1). For corpus metrics (BLEU,
+  CIDEr-D) pseudo-values are exchanged. This is an approximation, because the metric is computed from the texts only
+  once.
+- **Several systems.** Holm's (1979) step-down correction covers the comparisons of each metric. If no system differs,
+  the probability of any mark is at most 5 % for each metric, not for all metrics together.
+- **Marks** show the corrected p: * below 0.05, ** below 0.01, *** below 0.001.
 """
 
 import itertools
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
 
 DRAWS = 99_999
 FEW = 6  # with fewer clips to exchange, no p is below 0.05
-INTERVAL = "95 % interval"  # the head of a column
+INTERVAL = "95 % interval"  # a column's heading
 
 
 @dataclass(frozen=True)
@@ -74,22 +76,22 @@ class Difference:
 
     @property
     def mark(self) -> str:
-        """One to three stars, or nothing."""
+        """One to three stars, or "" if p is not below 0.05."""
         return report.marks(self.p_holm)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All differences, with what is needed to read them.
+    """All differences between systems, with the facts that explain them.
 
     Attributes:
-        files: The file of each system's score by the system's short name; the others are compared with the first.
+        files: The score file of each system, by the system's short name. The others are compared with the first.
         values: The first system's metrics.
         differences: The differences, metric by metric.
-        not_compared: Other metrics, and why they are not compared.
+        not_compared: The metrics that are not compared, each with the reason.
         items: Number and kind of the items, in words.
-        groups: Number of items, or of groups of items, that are exchanged and left out.
-        signature: The signature that all scores have in common.
+        groups: The number of items, or of groups of items, that are exchanged and left out.
+        signature: The signature of the first score.
         seed: Seed of the draws.
     """
 
@@ -104,7 +106,7 @@ class Comparison:
 
     @property
     def notes(self) -> list[str]:
-        """The lines below the table."""
+        """The notes below the table."""
         exchanges = f"{DRAWS} drawn exchanges (seed {self.seed})"
         if _makes_all_exchanges(self.groups):
             exchanges = f"all {2**self.groups} exchanges"
@@ -114,9 +116,8 @@ class Comparison:
         else:
             comparisons = f"{self._family} comparisons"
         lines = [f"{metric}: not compared: {why}" for metric, why in self.not_compared.items()]
-        lines.append(
-            f"differences from {'each' if self._has_pairs else first}, over {self.items}; 95 % jackknife intervals"
-        )
+        other = "the system in the column `against`" if self._has_pairs else first
+        lines.append(f"differences from {other}, over {self.items}; 95 % jackknife intervals")
         lines.append(f"p: paired randomisation test, {exchanges}, never below {_smallest_p(self.groups):.2g}")
         if self.groups < FEW:
             lines.append(f"{self.groups} independent groups of {self.items} are too few for any mark")
@@ -134,7 +135,7 @@ class Comparison:
         return len({difference.against for difference in self.differences}) > 1
 
     def _rows(self) -> Iterator[tuple[str, str, float, Difference | None]]:
-        """Give metric, system and value of each row: the first system, then each difference."""
+        """Yield metric, system, value and difference of each row: for each metric the first system, then the others."""
         first = next(iter(self.files))
         for metric, value in self.values.items():
             yield printable(metric), printable(first), value, None
@@ -143,7 +144,7 @@ class Comparison:
                     yield printable(metric), printable(difference.system), difference.value, difference
 
     def table(self) -> "pd.DataFrame":
-        """Return the values and differences at full precision, a row for each system in each metric."""
+        """Return the values and differences at full precision, one row for each metric and system."""
         import pandas as pd
 
         rows = []
@@ -158,7 +159,7 @@ class Comparison:
         return pd.DataFrame(rows, columns=[*columns, "p", "p_holm", "mark"])
 
     def _shown(self) -> tuple["pd.DataFrame", report.Formats]:
-        """Return the table for people, and the formats of its columns of numbers."""
+        """Return the table with formatted numbers, and the formats of its columns of numbers."""
         import pandas as pd
 
         rows = []
@@ -180,11 +181,14 @@ class Comparison:
         return "\n".join([report.text(shown, formats), *self.notes])
 
     def csv(self) -> str:
-        """Format the table as CSV for spreadsheets: at full precision, names safe, repeated cells written out."""
+        """Format the table as CSV for spreadsheets.
+
+        Numbers have full precision, names cannot act as formulas, and repeated cells are written out.
+        """
         return report.csv(self.table()).rstrip("\n")
 
     def latex(self) -> str:
-        """Format the table as a LaTeX tabular, with marks at the differences and the notes as comments."""
+        """Format the table as a LaTeX tabular, with the marks at the differences and the notes as comments."""
         shown, formats = self._shown()
         stars = shown.pop("")
         marked = [f"^{{{mark}}}" if mark else "" for mark in stars]
@@ -194,7 +198,7 @@ class Comparison:
         return "\n".join([text, *comments])
 
     def save(self, path: Path) -> None:
-        """Write as JSON at full precision, whole or not at all."""
+        """Write the comparison as JSON at full precision. No incomplete file is left behind."""
         metrics: dict[str, Any] = {}
         for metric, value in self.values.items():
             metrics[metric] = {"value": value, "comparisons": []}
@@ -221,7 +225,7 @@ class Comparison:
 
 
 def difference_cells(difference: Difference) -> dict[str, str]:
-    """Format a difference, its interval, its p values and its mark, by the heads of their columns."""
+    """Format a difference, its interval, its p values and its mark, by the headings of their columns."""
     estimate = difference.difference
     return {
         "difference": report.number(estimate.value, 3, signed=True),
@@ -233,7 +237,7 @@ def difference_cells(difference: Difference) -> dict[str, str]:
 
 
 def read_scores(files: Sequence[Path]) -> dict[str, Score]:
-    """Read the scores to compare, and check that their figures follow from their items.
+    """Read the scores to compare, and check that their metrics follow from the values of their items.
 
     Args:
         files: The score files.
@@ -243,11 +247,12 @@ def read_scores(files: Sequence[Path]) -> dict[str, Score]:
 
     Raises:
         BadRequest: A file is given twice.
-        Faulty: A file is missing, is not a score, or has figures that do not follow from its items; with every finding.
+        Faulty: A file is missing, is not a score file, or has metrics that do not follow from the values of its items.
+            It has all findings.
     """
-    for one, other in itertools.combinations(files, 2):
-        if one.resolve() == other.resolve():
-            raise BadRequest(f"{one} and {other} are one file; give each score once")
+    for first, second in itertools.combinations(files, 2):
+        if first.resolve() == second.resolve():
+            raise BadRequest(f"{first} and {second} are the same file; give each score once")
     findings: list[Finding] = []
     given = {}
     status = 1
@@ -271,8 +276,8 @@ def compare(given: Mapping[str, Score], *, pairs: bool = False, seed: int = 0) -
     """Compare systems by the same items.
 
     Args:
-        given: Two or more scores by the names of their files; the others are compared with the first.
-        pairs: Compare every system with all before it instead.
+        given: Two or more scores by the names of their files. The others are compared with the first.
+        pairs: Compare each system with all systems before it instead.
         seed: Seed of the test's draws.
 
     Returns:
@@ -280,10 +285,10 @@ def compare(given: Mapping[str, Score], *, pairs: bool = False, seed: int = 0) -
 
     Raises:
         BadRequest: The seed is below zero.
-        Faulty: The scores are not comparable, or have no metric in common; with every finding.
+        Faulty: The scores are not comparable, or have no metric in common. It has all findings.
     """
     if seed < 0:
-        raise BadRequest(f"the seed must be 0 or more, but {seed} was given")
+        raise BadRequest(f"the seed must be 0 or more; found {seed}")
     check_comparable(given)
     metrics, not_compared = shared_metrics(given)
     names = short_names(list(given))
@@ -316,8 +321,8 @@ def compare_pairs(
 
     Args:
         given: Comparable scores (see `check_comparable`) by the systems' names.
-        metrics: Metrics of which all scores have the items' values.
-        pairs: The pairs: a system, and the one that it is compared with.
+        metrics: Metrics for which all scores have the values of the items.
+        pairs: The pairs, each a system and the system that it is compared with.
         seed: Seed of the test's draws.
 
     Returns:
@@ -332,7 +337,7 @@ def compare_pairs(
     # (items, pairs, metrics) and (pairs, metrics)
     differences = np.stack([values[system] - values[against] for system, against in pairs], axis=1)
     observed = np.stack([measured[system] - measured[against] for system, against in pairs])
-    # The mean of pseudo-values differs from a corpus metric by its bias; the test is of the observed difference.
+    # The mean of pseudo-values differs from a corpus metric by its bias. The test is of the observed difference.
     differences += observed - differences.mean(axis=0)
     sums, _ = grouped(differences.reshape(len(names), -1), groups)
     p = randomisation(sums, seed).reshape(observed.shape)
@@ -355,13 +360,13 @@ def _item_values(score: Score, metrics: Sequence[str], names: Sequence[str]) -> 
 
 
 def check_comparable(given: Mapping[str, Score]) -> None:
-    """Check that scores are of the same items, and measured in the same way.
+    """Check that scores have the same items and the same signature.
 
     Args:
-        given: The scores by their names in findings; the others are compared with the first.
+        given: The scores by their names in findings. The others are compared with the first.
 
     Raises:
-        Faulty: Signatures or items differ, or an item is repeated; with every finding.
+        Faulty: Signatures or items differ, or an item is repeated. It has all findings.
     """
     findings = []
     (reference, first), *_ = given.items()
@@ -369,15 +374,15 @@ def check_comparable(given: Mapping[str, Score]) -> None:
     for file, score in given.items():
         repeated = [name for name, count in Counter(score.items.names).items() if count > 1]
         if repeated:
-            message = f"must be different, but {len(repeated)} stand here more than once, first {repeated[0]!r}"
+            message = f"must be different; {len(repeated)} appear more than once, for example {repeated[0]!r}"
             findings.append(Finding(file, column="items.names", message=f"{message}; score the prediction again"))
         parts = _signature_parts(score.signature)
         common = [key for key in expected if key in parts and key != "interval"]
         differing = [key for key in common if expected[key] != parts[key]]
         for key in differing:
-            message = f"must be {expected[key]!r} as in {reference}, but is {parts[key]!r}; score both in the same way"
+            message = f"must be {expected[key]!r} as in {reference}; found {parts[key]!r}; score both in the same way"
             findings.append(Finding(file, column=key, message=message))
-        if not differing and not repeated:  # with another signature the items differ, too, which would only repeat it
+        if not differing and not repeated:  # otherwise findings about items would only repeat the ones above
             findings += _item_findings(file, score.items, reference, first.items)
     if findings:
         raise Faulty(findings)
@@ -396,7 +401,7 @@ def _item_findings(file: str, items: Items, reference: str, first: Items) -> Ite
     groups = dict(zip(items.names, items.groups, strict=True))
     expected = dict(zip(first.names, first.groups, strict=True))
     if items.kind != first.kind:
-        message = f"must be {first.kind!r} as in {reference}, but is {items.kind!r}"
+        message = f"must be {first.kind!r} as in {reference}; found {items.kind!r}"
         yield Finding(file, column="items.kind", message=message)
     missing = [name for name in expected if name not in groups]
     only_here = [name for name in groups if name not in expected]
@@ -407,15 +412,17 @@ def _item_findings(file: str, items: Items, reference: str, first: Items) -> Ite
         matched = set(match.pairs.values())
         missing = [name for name in missing if name not in matched]
         only_here = [name for name in only_here if name not in match.pairs]
-    for what, names in (("missing", missing), ("only", only_here)):
+    for difference, names in (("missing", missing), ("only", only_here)):
         if names:
-            message = f"must be those of {reference}; {what} here: {len(names)}, first {names[0]!r}; score both alike"
+            example = f"{difference} here: {len(names)}, for example {names[0]!r}"
+            message = f"must be those of {reference}; {example}; score both with the same data"
             yield Finding(file, column="items.names", message=message)
-    # Groups may be numbered in any way: they are the same if their numbers map one to one.
+    # The numbers of groups do not matter: groups are the same if their numbers map one to one.
     if groups.keys() == expected.keys():
         numbers = {(groups[name], group) for name, group in expected.items()}
         if not len(numbers) == len(set(groups.values())) == len(set(expected.values())):
-            yield Finding(file, column="items.groups", message=f"must put those together that {reference} does")
+            message = f"must group the same items as {reference}; score both with the same data"
+            yield Finding(file, column="items.groups", message=message)
 
 
 def _has_item_values(score: Score, metric: str) -> bool:
@@ -424,7 +431,7 @@ def _has_item_values(score: Score, metric: str) -> bool:
 
 
 def shared_metrics(given: Mapping[str, Score]) -> tuple[list[str], dict[str, str]]:
-    """Return the metrics of which all scores have the items' values, and why others are not compared.
+    """Return the metrics for which all scores have the values of the items, and the others with the reason.
 
     Raises:
         Faulty: There is no such metric.
@@ -443,20 +450,20 @@ def shared_metrics(given: Mapping[str, Score]) -> tuple[list[str], dict[str, str
                 where = f" in {', '.join(without_items)}"
             else:
                 where = ""
-            not_compared[metric] = f"has no values of single items{where}"
+            not_compared[metric] = f"no values of single items{where}"
         else:
             metrics.append(metric)
     if not metrics:
         findings = []
         for file, score in given.items():
-            message = f"must have a metric with values that all have, but has {', '.join(score.metrics)}"
+            message = f"must share a metric with item values with all scores; found {', '.join(score.metrics)}"
             findings.append(Finding(file, message=message))
         raise Faulty(findings)
     return metrics, not_compared
 
 
 def short_names(files: Sequence[str]) -> list[str]:
-    """Return a short name for each file: its stem, or its run folder if stems are equal, or else the whole path.
+    """Return a short name for each file: its stem; if stems are equal, its run folder; otherwise the whole path.
 
     >>> short_names(["runs/a/scores/evaluation.json", "runs/b/scores/evaluation.json"])
     ['a', 'b']
@@ -478,19 +485,19 @@ def randomisation(differences: np.ndarray, seed: int = 0) -> np.ndarray:
     """Return the p of the paired randomisation test of each column.
 
     Args:
-        differences: (n, comparisons) of each unit that is exchanged as a whole.
-        seed: Seed of the draws; not used if all exchanges are made.
+        differences: (n, comparisons) the differences of each unit that is exchanged as a whole.
+        seed: Seed of the draws; not used if all exchanges are evaluated.
 
     Returns:
         (comparisons,) in (0, 1].
     """
     n = len(differences)
     total = differences.sum(axis=0)
-    # Sums of the same numbers in another order differ in their last digits; they must count as equal.
+    # Sums of the same numbers in another order differ in their last digits, but must count as equal.
     rounding = (n + 4) * np.finfo(np.float64).eps * np.abs(differences).sum(axis=0)
 
     def count_as_far(exchanged: np.ndarray) -> np.ndarray:
-        """Count the (exchanges, n) zeros and ones whose sum is at least as far from zero."""
+        """Count the exchanges, (exchanges, n) zeros and ones, whose sum is at least as far from zero as observed."""
         sums = total - 2 * (exchanged.astype(np.float64) @ differences)
         return (np.abs(sums) >= np.abs(total) - rounding).sum(axis=0)
 
@@ -498,9 +505,9 @@ def randomisation(differences: np.ndarray, seed: int = 0) -> np.ndarray:
         exchanges = np.arange(2**n)[:, None] >> np.arange(n) & 1
         return count_as_far(exchanges) / 2**n
     rng = np.random.default_rng(seed)
-    count = 1
+    count = np.ones(len(total))
     block = max(1, 500_000 // n)  # 4 MB, which fits a processor's cache
-    with threadpool_limits(1, "blas"):  # so small a product loses to waiting for threads, tenfold
+    with threadpool_limits(1, "blas"):  # for such small products, several threads are ten times slower
         for start in range(0, DRAWS, block):
             size = min(block, DRAWS - start), math.ceil(n / 8)
             bits = rng.integers(0, 256, size, dtype=np.uint8)
@@ -521,7 +528,8 @@ def _smallest_p(n: int) -> float:
 def holm(p: np.ndarray) -> np.ndarray:
     """Return Holm's corrected p values.
 
-    The i-th smallest of m is multiplied by m - i + 1. None is below that of a smaller p, and none is above 1.
+    The i-th smallest of m values is multiplied by m - i + 1. A corrected value is at least the corrected value of any
+    smaller p, and at most 1.
 
     >>> holm(np.array([0.04, 0.01, 0.03])).tolist()
     [0.06, 0.03, 0.06]

@@ -1,40 +1,42 @@
-"""What each factor of a sweep does to a metric: the mean of each setting and level, and paired tests between levels.
+"""Effects of a sweep's factors on a metric: the mean of each setting and level, and paired tests between levels.
 
 Conventions
 -----------
 - A *factor* has *levels*. A *setting* is one level of each factor. A *run* is a setting with a seed. Settings are
-  compared by the mean over their seeds. SD is the sample standard deviation (n - 1).
-- **File.** `systems sweep` writes it, and any CSV of this form can be read: the run's name, a column for each factor,
-  then `seed`, `state`, `seconds` and `error`, then metrics. The first metric is compared unless another is chosen. Only
-  the factors, `seed` and one metric are required. A row without a value (the run failed or has not ended) is skipped
-  and counted, and so is a run whose state is `stopped` (early, by `stop_early` in the sweep file).
-- **Test.** The one-sided Wilcoxon signed-rank test between two levels of a factor. A pair is a setting of all other
-  factors, once with each level, over the seeds that both have. If there is only one such setting, as in a sweep of a
-  single factor, the pairs are the seeds. Pairs with a difference of zero are dropped (Wilcoxon's way). p is exact up to
-  50 pairs without ties, and by all exchanges of signs up to 13 pairs with ties; otherwise it is the normal
-  approximation.
-- **Published values.** Weck et al. 2021, section 4, compare an encoder with overlap against the same encoder without:
-  W = 84, p < 8.08e-07 (COALA) and W = 112, p < 3.92e-06 (YAMNet). They are the normal approximation, without a
-  correction for continuity, for 44 pairs and no other number up to 132. The exact p of these W are 6.61e-08 and
-  7.21e-07, which is 12 and 5 times smaller; `normal` gives the published ones. The paper does not say what the 44 pairs
-  are, and its grid has none for this test: the settings of one encoder with one overlap are 3 adapters x 11 kinds of
-  words = 33, its other products are 3 and 11, and with ten seeds 30, 110 and 330. (4 x 11 = 44 are the encoders and
-  kinds of words, but each test is of a single encoder.) Here such a test has 33 pairs.
-- **Direction.** Which level should be better is not known beforehand. So both one-sided tests are made, and both count
-  in the correction. The table shows the test with the smaller p and calls its level the better. (Its mean can be the
-  worse one, if a few large differences outweigh many small ones.)
-- **Several tests.** Holm's (1979) correction covers all tests of one factor, 2 for each pair of levels. Within the
-  levels of another factor it covers the tests of all these levels together. With `against`, levels are compared with
-  that level only, and the correction counts fewer tests.
-- **Smallest p.** n pairs cannot give a p below 2 ** -n, which they give if all differ in one direction. After the
-  correction, no p is smaller than that times the number of tests (or 1). If this is 0.05 or more, no difference can be
-  marked, however large: five seeds of two levels give 2 x 0.03125 = 0.0625.
-- **Marks**, of the corrected p: * below 0.05, ** below 0.01, *** below 0.001.
+  compared by their mean over the seeds. SD is the sample standard deviation (n - 1).
+- **File.** `systems sweep` writes the file. Any CSV of the same form can be read. Its columns are the run's name, one
+  column for each factor, then `seed`, `state`, `seconds` and `error`, then the metrics. Only the factors, `seed` and
+  one metric are required. The first metric is compared unless another is chosen. A row without a value (the run
+  failed or has not finished) is skipped and counted. So is a run whose state is `stopped`: `stop_early` in the sweep
+  file stopped it early.
+- **Test.** The test is the one-sided Wilcoxon signed-rank test between two levels of a factor. A pair is one setting of
+  all other factors, once with each level; each value is the mean over the seeds that both have. If there is only one
+  such setting, as in a sweep of a single factor, the pairs are the seeds. Pairs with a difference of zero are dropped,
+  as Wilcoxon proposed. p is exact for up to 50 pairs without ties. For up to 13 pairs with ties it is computed from all
+  exchanges of signs. Otherwise it is the normal approximation.
+- **Published values.** Weck et al. 2021, section 4, compare an encoder with overlap against one without:
+  W = 84, p < 8.08e-07 (COALA) and W = 112, p < 3.92e-06 (YAMNet). These p equal the normal approximation, without a
+  correction for continuity, for 44 pairs, and for no other number of pairs up to 132. The exact p of these W are
+  6.61e-08 and 7.21e-07, which is 12 and 5 times smaller. The option `normal` gives the published values. The paper does
+  not explain what the 44 pairs are, and its grid does not give 44 pairs for this test. The settings of one encoder with
+  one overlap are 3 adapters x 11 kinds of words = 33; the other products are 3 and 11, and with ten seeds 30, 110 and
+  330. (4 x 11 = 44 is the number of encoders times kinds of words, but each test is of a single encoder.) In this
+  module such a test has 33 pairs.
+- **Direction.** It is not known in advance which level should be better. So both one-sided tests are computed, and both
+  count in the correction. The table shows the test with the smaller p and calls its level the better one. (The mean of
+  this level can be worse, if a few large differences outweigh many small ones.)
+- **Several tests.** Holm's (1979) correction covers all tests of one factor, 2 for each pair of levels. If levels are
+  tested within the levels of another factor, it covers the tests of all these levels together. With `against`, levels
+  are compared with that level only, and the correction covers fewer tests.
+- **Smallest p.** The smallest p of n pairs is 2 ** -n, if all pairs differ in the same direction. The smallest
+  corrected p is that times the number of tests, or 1. If this is 0.05 or more, no difference can be marked, however
+  large it is: five seeds of two levels give 2 x 0.03125 = 0.0625.
+- **Marks** show the corrected p: * below 0.05, ** below 0.01, *** below 0.001.
 """
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,13 +49,13 @@ from evaluation.files import replacing
 from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.metrics.catalogue import lower_is_better
 from evaluation.statistics.comparison import holm
-from evaluation.text import printable, unknown_key
+from evaluation.text import plural, printable, unknown_key
 
 if TYPE_CHECKING:
     import pandas as pd
 
-AROUND = ("run", "seed", "state", "seconds", "error")  # the columns around the factors: one before them, four after
-SHOWN = 10  # settings in the table for people
+AROUND = ("run", "seed", "state", "seconds", "error")  # columns that are no factors: one before the factors, four after
+SHOWN = 10  # settings in the printed table
 EXACT = 50  # pairs up to which the test is exact if no two differences are equal
 EXACT_TIES = 13  # pairs up to which the test is exact if some differences are equal
 MARKED = 0.05  # corrected p below which a difference is marked
@@ -67,9 +69,9 @@ class Results:
         file: The file that they were read from.
         metric: The metric that is compared.
         factors: The factors' names.
-        runs: A row for each run: its name (`run`), its level of each factor, its `seed`, and the metric.
-        missing: Number of runs without a value.
-        stopped: Number of runs that were stopped early and are left out, whether they have a value or not.
+        runs: One row for each run: its name (`run`), its level of each factor, its `seed`, and the metric.
+        missing: The number of runs without a value.
+        stopped: The number of runs that were stopped early. They are left out even if they have a value.
     """
 
     file: str
@@ -96,18 +98,19 @@ def read(path: Path, metric: str | None = None) -> Results:
 
     Raises:
         BadRequest: There is no such file, or no such metric in it.
-        Faulty: The file is not valid; with every finding.
+        Faulty: The file is not valid. It has all findings.
     """
     if not path.is_file():
         raise BadRequest(f"{path}: no such file; give the results.csv of a sweep")
     findings: list[Finding] = []
     records, is_complete = tables.read_table(path, str(path), findings)
-    if findings and not records:  # the file could not be read at all, so nothing is known of its header
+    if findings and not records:  # the file could not be read at all, so its header is not known
         raise Faulty(findings)
     header = records[0][1] if records else []
     if "seed" not in header or len(set(header)) < len(header):
-        message = "must have a header of different names with `seed`, and before it the factors; "
-        findings.append(Finding(str(path), 1, message=f"{message}found {', '.join(header) or 'nothing'}"))
+        message = "must have a header with different names: the factors, then `seed`, then a metric"
+        columns = ", ".join(header) or "nothing"
+        findings.append(Finding(str(path), 1, message=f"{message}; found {columns}"))
     if findings or not is_complete:
         raise Faulty(findings)
     factors, metrics = _factors_and_metrics(header, str(path))
@@ -119,15 +122,15 @@ def read(path: Path, metric: str | None = None) -> Results:
         if len(cells) == len(header):
             rows.append((line, dict(zip(header, cells, strict=True))))
         else:
-            findings.append(Finding(str(path), line, message=f"must have {len(header)} cells, but has {len(cells)}"))
+            findings.append(Finding(str(path), line, message=f"must have {len(header)} cells; found {len(cells)}"))
     ended = [(line, row) for line, row in rows if row.get("state") != "stopped"]
     scored = [(line, row) for line, row in ended if row[metric].strip()]
     runs = _runs(scored, factors, metric, str(path), findings)
     if not findings and not runs:
-        findings.append(Finding(str(path), message=f"must have a run with a value of {metric}; has none"))
+        findings.append(Finding(str(path), message=f"must have a run with a value of {metric}; found none"))
     if findings:
         raise Faulty(findings)
-    import pandas as pd  # takes half a second: only when nothing is wrong with the file
+    import pandas as pd  # takes half a second, so it is imported only for a valid file
 
     runs_table = pd.DataFrame(runs, columns=["run", *factors, "seed", metric])
     missing, stopped = len(ended) - len(scored), len(rows) - len(ended)
@@ -135,13 +138,13 @@ def read(path: Path, metric: str | None = None) -> Results:
 
 
 def _factors_and_metrics(header: Sequence[str], file: str) -> tuple[list[str], list[str]]:
-    """Return the names of the factors, before `seed`, and of the metrics, behind it."""
+    """Return the names of the factors, which are before `seed`, and of the metrics, which are after it."""
     seed = header.index("seed")
     factors = [name for name in header[:seed] if name not in AROUND]
     metrics = [name for name in header[seed:] if name not in AROUND]
     if not factors or not metrics:
         if factors:
-            required = "a metric's column behind `seed`"
+            required = "a metric's column after `seed`"
         else:
             required = "a column for each factor before `seed`"
         raise Faulty([Finding(file, 1, message=f"must have {required}; found {', '.join(header)}")])
@@ -155,7 +158,7 @@ def _runs(
     file: str,
     findings: list[Finding],
 ) -> list[list[object]]:
-    """Return name, levels, seed and value of each run, from rows with their lines; invalid rows are findings."""
+    """Return name, levels, seed and value of each run, given rows with their lines; add a finding for invalid rows."""
     runs = []
     seen = set()
     for line, row in rows:
@@ -169,7 +172,7 @@ def _runs(
             findings.append(Finding(file, line, message=message))
             continue
         if (*levels, seed) in seen:
-            message = f"is the second row of {', '.join(levels)} with seed {seed}; leave one out"
+            message = f"is the second row of {', '.join(levels)} with seed {seed}; remove one"
             findings.append(Finding(file, line, message=message))
         seen.add((*levels, seed))
         runs.append([row.get("run", ""), *levels, seed, value])
@@ -183,11 +186,12 @@ def settings(results: Results) -> "pd.DataFrame":
     """Summarise the runs of each setting.
 
     Returns:
-        A row for each setting, the best first: `mean` and `sd` over its runs, the number of `runs`, and the `best` run.
+        One row for each setting, best first: the `mean` and `sd` over its runs, the number of `runs`, and the value of
+        the `best` run.
     """
     runs = results.runs.groupby(list(results.factors), sort=False)[results.metric]
     summary = runs.agg(mean="mean", sd="std", runs="size", best=_best(results.metric))
-    means = summary["mean"].round(12)  # means that differ by rounding only keep the order of the file
+    means = summary["mean"].round(12)  # means that differ only by rounding keep the order of the file
     return summary.loc[means.sort_values(ascending=lower_is_better(results.metric), kind="stable").index]
 
 
@@ -199,10 +203,11 @@ def best_settings(results: Results, factor: str) -> "pd.DataFrame":
 
 
 def level_means(results: Results, factor: str) -> "pd.DataFrame":
-    """Summarise all settings that have a level, for each level of a factor.
+    """Summarise the settings with each level of a factor.
 
     Returns:
-        A row for each level: `mean` and `sd` of the settings' means, the number of `settings`, and the `best` run.
+        One row for each level: the `mean` and `sd` of the settings' means, the number of `settings`, and the value of
+        the `best` run.
     """
     means = settings(results)["mean"].groupby(level=factor)
     summary = means.agg(mean="mean", sd="std", settings="size")
@@ -211,7 +216,7 @@ def level_means(results: Results, factor: str) -> "pd.DataFrame":
 
 
 def _best(metric: str) -> str:
-    """Return the name of pandas' function for the best value."""
+    """Return the name of pandas' function that gives the best value."""
     if lower_is_better(metric):
         return "min"
     return "max"
@@ -221,7 +226,7 @@ def _best(metric: str) -> str:
 
 
 def wilcoxon(differences: Sequence[float], normal: bool = False) -> tuple[float, float]:
-    """Test whether differences tend to be above zero: the one-sided Wilcoxon signed-rank test.
+    """Test with the one-sided Wilcoxon signed-rank test if differences tend to be above zero.
 
     Args:
         differences: (n,) the difference of each pair.
@@ -235,7 +240,7 @@ def wilcoxon(differences: Sequence[float], normal: bool = False) -> tuple[float,
     """
     from scipy import stats
 
-    # Equal differences of means may differ in their last digits; they must count as ties.
+    # Equal differences of means may differ in their last digits, but must count as ties.
     rounded = np.array([float(f"{difference:.12g}") for difference in differences])
     rounded[np.abs(rounded) < 1e-12] = 0
     nonzero = rounded[rounded != 0]
@@ -252,20 +257,20 @@ def wilcoxon(differences: Sequence[float], normal: bool = False) -> tuple[float,
     return float(ranks[nonzero < 0].sum()), p
 
 
-def paired_differences(results: Results, factor: str, one: str, other: str) -> tuple["pd.Series", str]:
-    """Pair two levels of a factor.
+def paired_differences(results: Results, factor: str, first: str, second: str) -> tuple["pd.Series", str]:
+    """Return the paired differences between two levels of a factor.
 
     Returns:
-        The metric of `one` less that of `other` in each pair, and what the pairs are: `settings` or `seeds`.
+        The metric of `first` less that of `second` in each pair, and the kind of the pairs: `settings` or `seeds`.
     """
-    others = [name for name in results.factors if name != factor]
-    # A row for each setting of the other factors with a seed, a column for each level.
-    by_level = results.runs.pivot(index=[*others, "seed"], columns=factor, values=results.metric)
-    by_level = by_level.reindex(columns=[one, other])
-    differences = (by_level[one] - by_level[other]).dropna()
-    if not others:
+    other_factors = [name for name in results.factors if name != factor]
+    # One row for each setting of the other factors and each seed, one column for each level.
+    by_level = results.runs.pivot(index=[*other_factors, "seed"], columns=factor, values=results.metric)
+    by_level = by_level.reindex(columns=[first, second])
+    differences = (by_level[first] - by_level[second]).dropna()
+    if not other_factors:
         return differences, "seeds"
-    by_setting = differences.groupby(level=others)
+    by_setting = differences.groupby(level=other_factors)
     if by_setting.ngroups == 1:
         return differences, "seeds"
     return by_setting.mean(), "settings"
@@ -284,20 +289,20 @@ def contrasts(
     Args:
         results: The results.
         factor: The factor.
-        within: The other factor (default: none).
-        against: The level that all others are compared with (default: each with each).
+        within: The other factor (default: the tests are over all settings).
+        against: The level that all others are compared with (default: each pair of levels is compared).
         normal: As in `wilcoxon`.
 
     Returns:
-        A row for each pair of levels, of the one-sided test with the smaller p:
+        One row for each pair of levels, for the one-sided test with the smaller p:
 
-        - `factor`; `within`, the other factor and its level; `better` and `worse`, the levels
-        - `difference`: mean of the pairs' differences, better less worse
-        - `pairs`: number of pairs; `of`: what they are, settings or seeds
-        - `W`: sum of the ranks of the pairs in which the worse level has the better value
-        - `p`, and `p_holm` after Holm's correction over all tests in both directions
-        - `p_smallest` and `p_holm_smallest`: the smallest values that so many pairs can give
-        - `tests`: number of tests in the correction; `mark`: stars of `p_holm`
+        - `factor`; `within`: the other factor and its level; `better` and `worse`: the two levels
+        - `difference`: the mean of the pairs' differences, better less worse
+        - `pairs`: the number of pairs; `of`: their kind, settings or seeds
+        - `W`: the sum of the ranks of the pairs in which the worse level has the better value
+        - `p`: p of the test; `p_holm`: p after Holm's correction over all tests in both directions
+        - `p_smallest` and `p_holm_smallest`: the smallest p and corrected p that this number of pairs can give
+        - `tests`: the number of tests in the correction; `mark`: the stars of `p_holm`
     """
     import pandas as pd
 
@@ -305,11 +310,11 @@ def contrasts(
     if against is not None:
         compared = [pair for pair in compared if against in pair]
     rows = []
-    for name, part in _parts(results, within):
-        for one, other in compared:
-            differences, unit = paired_differences(part, factor, one, other)
+    for name, part in _by_level(results, within):
+        for first, second in compared:
+            differences, unit = paired_differences(part, factor, first, second)
             if len(differences):
-                test = _better_direction(differences, one, other, results.metric, normal)
+                test = _better_direction(differences, first, second, results.metric, normal)
                 rows.append({"factor": factor, "within": name, "pairs": len(differences), "of": unit, **test})
     columns = ["factor", "within", "better", "worse", "difference", "pairs", "of", "W", "p", "p_other_direction"]
     tests = pd.DataFrame(rows, columns=columns)
@@ -324,8 +329,8 @@ def contrasts(
     return tests
 
 
-def _parts(results: Results, within: str | None) -> Iterator[tuple[str, Results]]:
-    """Give the results of each level of a factor with the level's name; all results if there is no factor."""
+def _by_level(results: Results, within: str | None) -> Iterator[tuple[str, Results]]:
+    """Yield the name and the results of each level of a factor; all results with an empty name if `within` is None."""
     if within is None:
         yield "", results
         return
@@ -335,21 +340,21 @@ def _parts(results: Results, within: str | None) -> Iterator[tuple[str, Results]
 
 
 def _better_direction(
-    differences: "pd.Series", one: str, other: str, metric: str, normal: bool
+    differences: "pd.Series", first: str, second: str, metric: str, normal: bool
 ) -> dict[str, float | str]:
-    """Test whether either of two levels is better, and return the test with the smaller p."""
+    """Test in both directions if one of two levels is better, and return the test with the smaller p."""
     sign = -1 if lower_is_better(metric) else 1
     tests = []
-    for better, worse, gained in ((one, other, differences), (other, one, -differences)):
-        statistic, p = wilcoxon(sign * gained, normal)
-        tests.append({"better": better, "worse": worse, "difference": gained.mean(), "W": statistic, "p": p})
-    # If both have the same p, the level with the better mean is called the better.
+    for better, worse, gain in ((first, second, differences), (second, first, -differences)):
+        statistic, p = wilcoxon(sign * gain, normal)
+        tests.append({"better": better, "worse": worse, "difference": gain.mean(), "W": statistic, "p": p})
+    # If both have the same p, the level with the better mean is called the better one.
     shown, opposite = sorted(tests, key=lambda test: (test["p"], -sign * test["difference"]))
     return {**shown, "p_other_direction": opposite["p"]}
 
 
 def _all_contrasts(results: Results, by: str, against: str | None, normal: bool) -> "pd.DataFrame":
-    """Test each pair of levels of every factor; `against` is a level of `by`."""
+    """Test each pair of levels of every factor. `against` applies only to the factor `by`."""
     import pandas as pd
 
     tests = []
@@ -362,11 +367,11 @@ def _all_contrasts(results: Results, by: str, against: str | None, normal: bool)
 # Text and files -------------------------------------------------------------------------------------------------------
 
 
-def settings_table(found: "pd.DataFrame", metric: str) -> str:
+def settings_table(rows: "pd.DataFrame", metric: str) -> str:
     """Format rows of `settings` or `level_means` as text."""
-    heads = {"mean": f"mean {metric}", "sd": "SD", "best": "best run"}
-    formats = {heads[column]: _four_decimals for column in heads}
-    return report.text(found.rename(columns=heads), {**formats, "runs": str, "settings": str})
+    headings = {"mean": f"mean {metric}", "sd": "SD", "best": "best run"}
+    formats = dict.fromkeys(headings.values(), _four_decimals)
+    return report.text(rows.rename(columns=headings), {**formats, "runs": str, "settings": str})
 
 
 def _four_decimals(value: float) -> str:
@@ -378,7 +383,7 @@ def contrasts_table(tests: "pd.DataFrame") -> str:
     shown = tests[["factor", "better", "worse", "difference"]].copy()
     shown["pairs"] = tests["pairs"].astype(str) + " " + tests["of"]
     shown["W"] = tests["W"]
-    formats = {
+    formats: dict[str, Callable[..., str]] = {
         "difference": lambda difference: report.number(difference, 4, signed=True),
         "pairs": str,
         "W": "{:g}".format,
@@ -397,63 +402,68 @@ def contrasts_table(tests: "pd.DataFrame") -> str:
 
 
 def too_few_pairs(tests: "pd.DataFrame") -> list[str]:
-    """Return a note for each factor whose tests cannot mark any difference: how many pairs they would need."""
+    """Return a note for each factor that has too few pairs to mark any difference, with the number it needs."""
     notes = []
     for factor, rows in tests.groupby("factor", sort=False):
         if rows["p_holm_smallest"].min() < MARKED:
             continue
         count = rows["tests"].iloc[0]
         needed = math.floor(math.log2(count / MARKED)) + 1  # the first n with count x 2 ** -n below MARKED
-        can = f"{rows['pairs'].max()} pairs and {count} tests can mark no difference"
-        notes.append(f"{printable(factor)}: {can}; {needed} pairs are needed")
+        fault = f"{rows['pairs'].max()} pairs are too few to mark a difference among {count} tests"
+        notes.append(f"{printable(factor)}: {fault}; {needed} pairs are needed")
     return notes
 
 
 def summary(results: Results, by: str, *, against: str | None = None, normal: bool = False) -> str:
-    """Format all tables as text: the best settings, the best for each level of a factor, every level, every test.
+    """Format all tables as text: the best settings, the best setting of each level of `by`, all levels, all tests.
 
     Args:
         results: The results.
-        by: The factor whose levels have their best settings listed.
-        against: The level of `by` that its others are compared with (default: each with each).
+        by: The factor whose levels get a table of their best settings.
+        against: The level of `by` that its other levels are compared with (default: each pair is compared).
         normal: As in `wilcoxon`.
     """
+    all_settings = settings(results)
+    title = "settings"
+    if len(all_settings) > SHOWN:
+        title = f"settings (the best {SHOWN} of {len(all_settings)})"
+    parts = [
+        _counts(results, all_settings),
+        f"{title}\n{settings_table(all_settings.head(SHOWN), results.metric)}",
+    ]
     import pandas as pd
 
-    found = settings(results)
-    more = f" (the best {SHOWN} of {len(found)})" if len(found) > SHOWN else ""
-    parts = [_counts(results, found), f"settings{more}\n{settings_table(found.head(SHOWN), results.metric)}"]
     if len(results.factors) > 1:
-        chosen = settings_table(best_settings(results, by), results.metric)
-        parts.append(f"the best setting of each {printable(by)}\n{chosen}")
+        best = settings_table(best_settings(results, by), results.metric)
+        parts.append(f"best setting of each {printable(by)}\n{best}")
         by_factor = {factor: level_means(results, factor) for factor in results.factors}
         all_levels = settings_table(pd.concat(by_factor, names=["factor", "level"]), results.metric)
-        parts.append(f"levels, over the means of the settings that have them\n{all_levels}")
+        parts.append(f"levels: mean and SD over the means of the settings with each level\n{all_levels}")
     tests = _all_contrasts(results, by, against, normal)
     if len(tests):
         notes = _notes(results, by, against, normal)
-        lines = ["is one level better than another?", contrasts_table(tests), *notes, *too_few_pairs(tests)]
+        lines = ["tests between levels", contrasts_table(tests), *notes, *too_few_pairs(tests)]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
 
-def _counts(results: Results, found: "pd.DataFrame") -> str:
-    """Say how many runs there are of how many settings."""
-    fewest, most = found["runs"].min(), found["runs"].max()
+def _counts(results: Results, all_settings: "pd.DataFrame") -> str:
+    """Return a sentence with the numbers of runs and settings."""
+    fewest, most = all_settings["runs"].min(), all_settings["runs"].max()
     seeds = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-    text = f"{results.file}: {len(results.runs)} runs of {len(found)} settings, {seeds} of each"
+    text = f"{results.file}: {len(results.runs)} runs of {len(all_settings)} settings, {seeds} for each setting"
     if results.missing:
-        text += f"; {results.missing} more without {results.metric} (failed, or not ended)"
+        text += f"; no {results.metric} for {plural(results.missing, 'more run')} (failed or not finished)"
     if results.stopped:
-        text += f"; {results.stopped} were stopped early and are left out"
+        text += f"; skipped {plural(results.stopped, 'run')} that stopped early"
     return text
 
 
 def _notes(results: Results, by: str, against: str | None, normal: bool) -> list[str]:
     """Explain the columns of the table of tests."""
-    test = "p: one-sided Wilcoxon signed-rank test, over pairs that differ in this factor alone"
+    test = "p: one-sided Wilcoxon signed-rank test over pairs that differ only in this factor"
     if normal:
-        test += ", by the normal approximation"
+        test += ", normal approximation"
     family = "all pairs of a factor's levels"
     if against is not None:
         family = f"the pairs of {printable(against)} and another {printable(by)}"
@@ -461,15 +471,20 @@ def _notes(results: Results, by: str, against: str | None, normal: bool) -> list
             family += ", or all pairs of another factor's levels"
     return [
         test,
-        "smallest p: what so many pairs give exactly where all differ in one direction",
+        "smallest p: the exact p if all pairs differ in the same direction",
         f"Holm: over {family}, in both directions; * p < 0.05, ** p < 0.01, *** p < 0.001",
     ]
 
 
 def save(results: Results, by: str, folder: Path, *, against: str | None = None, normal: bool = False) -> list[Path]:
-    """Write settings.csv and tests.csv, which also has the tests within each level of `by`.
+    """Write settings.csv and tests.csv. The latter also has the tests within each level of `by`.
 
-    The arguments are those of `summary`, and the folder to write to.
+    Args:
+        results: The results.
+        by: As in `summary`.
+        folder: The output folder.
+        against: As in `summary`.
+        normal: As in `wilcoxon`.
 
     Returns:
         The files.

@@ -1,9 +1,10 @@
-"""Figures of what factors do to a metric, as SVG and PNG; the same results give the same bytes.
+"""Figures of the effects of factors on a metric, as SVG and PNG. The same results give the same bytes.
 
-- Box plots of the runs by level of one factor, a box for each level of another (as Figure 3 of Weck et al. 2021).
-- Bars of the settings' means by level of one factor or of two (as their Figure 4), with an error bar of one SD.
-- If each bar is a single setting, as in a sweep of one factor, the bar is the mean of that setting's runs, with their
-  SD (as Figure 2 of Weck et al. 2022), and dots show the runs.
+- Box plots of the runs by the levels of one factor, with a box for each level of another factor, as in Figure 3 of Weck
+  et al. 2021.
+- Bars of the settings' means by the levels of one or two factors, as in their Figure 4, with an error bar of one SD.
+- If each bar is a single setting, as in a sweep of one factor, the bar is the mean of that setting's runs with their
+  SD, as in Figure 2 of Weck et al. 2022. Dots show the runs.
 """
 
 from pathlib import Path
@@ -17,7 +18,7 @@ from matplotlib.figure import Figure
 from evaluation.files import replacing
 from evaluation.statistics.factors import Results, settings
 
-# The colours of Okabe and Ito, which colour-blind people tell apart; more levels are not told apart by colour.
+# The colours of Okabe and Ito, which colour-blind people can distinguish. Factors with more levels get no colours.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 INK, GRID = "#333333", "#DDDDDD"
 STYLE = {
@@ -27,14 +28,14 @@ STYLE = {
     "axes.labelcolor": INK,
     "xtick.color": INK,
     "ytick.color": INK,
-    "text.parse_math": False,  # a dollar in a level's name is a dollar
+    "text.parse_math": False,  # a dollar sign in a level's name does not start a formula
     "svg.hashsalt": "dcase-kit",
     "svg.fonttype": "path",
 }
-FORMATS = {"svg": {"Date": None}, "png": {"Software": None}}  # leave out what differs between times and versions
-LONGEST = 28  # letters of a label
-LETTER = 0.083  # inches
-HIGH = 34  # letters along the vertical axis, which is shorter above slanted names
+FORMATS = {"svg": {"Date": None}, "png": {"Software": None}}  # without metadata that depend on the time or version
+LONGEST = 28  # the largest number of letters in a label
+LETTER = 0.083  # the width of a letter in inches
+HIGH = 34  # letters that fit along the vertical axis, which is shorter above slanted names
 DPI = 150
 
 
@@ -43,9 +44,9 @@ def draw(results: Results, by: str, folder: Path) -> list[Path]:
 
     Args:
         results: The results.
-        by: The factor along the horizontal axis of figures of two factors.
-        folder: Where to write them: `bars-FACTOR` for each factor, and `boxes-BY-FACTOR` and `bars-BY-FACTOR` for each
-            other factor whose levels colours can tell apart.
+        by: The factor on the horizontal axis of figures with two factors.
+        folder: The output folder. It gets `bars-FACTOR` for each factor, and `boxes-BY-FACTOR` and `bars-BY-FACTOR` for
+            each other factor that has no more levels than there are colours.
 
     Returns:
         The files.
@@ -62,11 +63,14 @@ def draw(results: Results, by: str, folder: Path) -> list[Path]:
 
 
 def boxes(results: Results, by: str, factor: str) -> Figure:
-    """Draw box plots of all runs: median, quartiles, and whiskers to the farthest run within 1.5 times their distance.
+    """Draw box plots of all runs.
+
+    A box shows the median and the quartiles. Its whiskers end at the farthest runs within 1.5 times the distance of the
+    quartiles.
 
     Args:
         results: The results.
-        by: The factor along the axis.
+        by: The factor on the horizontal axis.
         factor: The factor that has a box for each level.
     """
     figure, axes = _empty(results, by, factor)
@@ -86,12 +90,12 @@ def boxes(results: Results, by: str, factor: str) -> Figure:
 
 
 def bars(results: Results, by: str, factor: str | None = None) -> Figure:
-    """Draw bars by level, or by level and level of another factor, with error bars of one SD.
+    """Draw a bar with an error bar of one SD for each level of one factor, or for each pair of levels of two factors.
 
     Args:
         results: The results.
-        by: The factor along the axis.
-        factor: The factor that has a bar for each level (default: none).
+        by: The factor on the horizontal axis.
+        factor: The second factor, which has a bar for each of its levels (default: one factor only).
     """
     means = settings(results)["mean"].rename(results.metric)
     drawn = [by] if factor is None else [by, factor]
@@ -106,11 +110,12 @@ def bars(results: Results, by: str, factor: str | None = None) -> Figure:
     if shows_runs:
         has_error_bar = values.duplicated(drawn, keep=False)
         _draw_runs(axes, values[has_error_bar], variables)
-    return _finished(figure, axes, results, by, factor, f"mean and SD of {'runs' if shows_runs else 'settings'}")
+    items = "runs" if shows_runs else "settings"
+    return _finished(figure, axes, results, by, factor, f"mean and SD of {items}")
 
 
 def _variables(results: Results, by: str, factor: str | None) -> dict[str, object]:
-    """Return seaborn's arguments for what is drawn along the axes and by colour."""
+    """Return seaborn's arguments that assign the results to the axes and colours."""
     variables: dict[str, object] = {"x": by, "y": results.metric, "order": results.levels(by), "legend": False}
     if factor is None:
         return {**variables, "color": COLOURS[0]}
@@ -120,7 +125,7 @@ def _variables(results: Results, by: str, factor: str | None) -> dict[str, objec
 
 def _draw_runs(axes: Axes, values: pd.DataFrame, variables: dict[str, object]) -> None:
     """Draw each run as a dot on its bar, right of the error bar."""
-    bar_width = max(bar.get_width() for bar in axes.patches)  # those of the legend have none
+    bar_width = max(bar.get_width() for bar in axes.patches)  # the legend's bars have width 0
     bars = len(axes.collections)
     dots = {**variables, "legend": False}
     if "hue" in dots:
@@ -135,14 +140,14 @@ def _draw_runs(axes: Axes, values: pd.DataFrame, variables: dict[str, object]) -
 
 
 def _empty(results: Results, by: str, factor: str | None) -> tuple[Figure, Axes]:
-    """Return empty axes, wide enough for the names below them and the legend next to them."""
+    """Return empty axes that are wide enough for the names below them and the legend next to them."""
     names, is_slanted = _names(results, by)
     legend = [] if factor is None else [_short(level) for level in results.levels(factor)]
     longest_name = max(len(name) for name in names)
-    place = max(0.75, 0.32 * len(legend))
+    level_width = max(0.75, 0.32 * len(legend))  # inches
     if not is_slanted:
-        place = max(place, LETTER * (longest_name + 2))
-    width = 1 + place * len(names)
+        level_width = max(level_width, LETTER * (longest_name + 2))
+    width = 1 + level_width * len(names)
     if factor is not None:
         width += 0.6 + LETTER * max(len(entry) for entry in [*legend, factor])
     figure = Figure(figsize=(min(14, max(4.2, width)), 3.6), layout="constrained")
@@ -155,7 +160,7 @@ def _empty(results: Results, by: str, factor: str | None) -> tuple[Figure, Axes]
 
 
 def _names(results: Results, by: str) -> tuple[list[str], bool]:
-    """Return the names below the axis, and whether they must be slanted."""
+    """Return the names below the axis, and True if they must be slanted to fit."""
     names = [_short(level) for level in results.levels(by)]
     longest = max(len(name) for name in names)
     return names, longest * len(names) > 80
@@ -182,7 +187,7 @@ def _finished(figure: Figure, axes: Axes, results: Results, by: str, factor: str
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write a figure as SVG and PNG, and return the files; `stem` is their path without the ending."""
+    """Write a figure as SVG and PNG, and return the files. `stem` is their path without the extension."""
     written = []
     for kind, metadata in FORMATS.items():
         path = stem.with_name(f"{stem.name}.{kind}")
@@ -199,5 +204,5 @@ def _short(text: str) -> str:
 
 
 def _file_name(text: str) -> str:
-    """Replace what not every file system allows in a name."""
+    """Replace the characters that some file systems do not allow in a name."""
     return "".join(letter if letter.isalnum() or letter in "+-_." else "-" for letter in text)

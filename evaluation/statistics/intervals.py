@@ -1,23 +1,25 @@
-"""Confidence intervals of metrics: the jackknife, plain and by groups, and the bootstrap.
+"""Confidence intervals of metrics: the jackknife, the jackknife by groups, and the bootstrap.
 
-One form serves every metric. Each item (a query, a clip) has *statistics*, numbers that add up over items, and the
-metric is a function of their sum: of a mean these are the item's value and 1, of corpus BLEU the n-gram counts and
-lengths. So leaving items out means subtracting, and no metric is ever computed again from its texts.
+All metrics have the same form. Each item (a query or a clip) has *statistics*, numbers that add up over items, and the
+metric is a function of their sum. For a mean, the statistics are the item's value and 1; for corpus BLEU, the n-gram
+counts and lengths. So leaving an item out is a subtraction, and no metric is computed again from texts.
 
 Conventions
 -----------
-- **Jackknife.** With n items, the metric θ, and θ₍ᵢ₎ without item i, the *pseudo-value* of an item is
-  nθ - (n - 1)θ₍ᵢ₎; of a mean it is the item's own value. The standard error is the pseudo-values' standard deviation
-  (n - 1 in the denominator) over √n, which is Efron's (n - 1)/n Σ(θ₍ᵢ₎ - mean θ₍ᵢ₎)² under the root. The interval is
-  θ ± 1.96 standard errors at 95 % (astropy's `jackknife_stats` in the DCASE 2022 task 6B script), or with Student's t
-  at n - 1 degrees of freedom (as SELD's scorer, Turpault's). It is centred on θ itself: the jackknife's estimate of the
-  bias, zero for means, is not subtracted. It is not cut at 0 or 1.
-- **By groups.** Items of one group are left out together, and the groups are what is counted. Five captions of one clip
-  meet the same sound: what makes it easy makes it easy for all five. Left out one by one they look like five times the
-  evidence, and the interval comes out too narrow; left out clip by clip it is as wide as so many clips allow.
-- **Bootstrap.** Items (or groups) are drawn with replacement, 9999 times from one seed, by scipy; the interval is the
-  percentiles of the metric over the draws, or those corrected for bias and acceleration (BCa, Efron 1987). The DCASE
-  2024 task 6 results say "bootstrap … 95 %" and not which.
+- **Jackknife.** n is the number of items, θ the metric, and θ₍ᵢ₎ the metric without item i. The *pseudo-value* of item
+  i is nθ - (n - 1)θ₍ᵢ₎; for a mean it is the item's own value. The standard error is the standard deviation of the
+  pseudo-values (n - 1 in the denominator) divided by √n. It equals Efron's √((n - 1)/n Σ(θ₍ᵢ₎ - mean θ₍ᵢ₎)²). The 95 %
+  interval is θ ± 1.96 standard errors, as from astropy's `jackknife_stats` in the DCASE 2022 task 6B script. With
+  `jackknife-t` it uses Student's t with n - 1 degrees of freedom, as SELD's scorer by Turpault does. The interval is
+  centred on θ: the jackknife's estimate of the bias, which is zero for means, is not subtracted. It is not cut at 0 or
+  1.
+- **By groups.** Items of one group are left out together, and n is the number of groups. The five captions of a clip
+  describe the same sound, so their results depend on each other. Leaving captions out one at a time treats five
+  dependent captions as five independent ones, and the interval is too narrow. Leaving out whole clips gives an interval
+  with the right width for the number of clips.
+- **Bootstrap.** scipy draws items (or groups) with replacement, 9999 times from a fixed seed. The ends of the interval
+  are percentiles of the metric over the draws, either plain or corrected for bias and acceleration (BCa, Efron 1987).
+  The DCASE 2024 task 6 results state "bootstrap … 95 %", but not which of the two.
 """
 
 import math
@@ -28,7 +30,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-Metric = Callable[[np.ndarray], np.ndarray]  # sums of statistics (..., d) to the metric (...)
+Metric = Callable[[np.ndarray], np.ndarray]  # computes the metric, (...), from sums of statistics, (..., d)
 
 METHODS = ("jackknife", "jackknife-t", "bootstrap", "bootstrap-bca")
 RESAMPLES = 9999
@@ -40,11 +42,11 @@ class Estimate:
 
     Attributes:
         value: The metric over all items.
-        std_error: Its standard error; NaN where there is none, as for a single item.
+        std_error: Its standard error; NaN if it cannot be computed, as for a single item.
         low: Lower end of the interval.
         high: Upper end of the interval.
-        n: How many items, or groups of items, were left out or drawn.
-        interval: How the interval was made, such as `jackknife-95`.
+        n: The number of items, or of groups of items, that are left out or drawn.
+        interval: The method and the confidence in percent, such as `jackknife-95`.
     """
 
     value: float
@@ -55,42 +57,48 @@ class Estimate:
     interval: str
 
     def __eq__(self, other: object) -> bool:
-        """Compare all figures; where both have none (NaN), they are equal."""
+        """Compare all numbers; two NaNs are equal."""
         if not isinstance(other, Estimate):
             return NotImplemented
         return self._comparable() == other._comparable()
 
     def __hash__(self) -> int:
-        """Hash what is compared."""
+        """Return a hash of the values that are compared."""
         return hash(self._comparable())
 
     def _comparable(self) -> tuple[object, ...]:
-        # NaN is not equal to itself, and None is.
-        return tuple(None if isinstance(part, float) and math.isnan(part) else part for part in astuple(self))
+        values: list[object] = []
+        for value in astuple(self):
+            if isinstance(value, float) and math.isnan(value):
+                value = None  # unlike NaN, None equals itself
+            values.append(value)
+        return tuple(values)
 
 
 def mean(sums: np.ndarray) -> np.ndarray:
-    """The mean, of the sums of (value, 1)."""
+    """Return the mean from the sums of (value, 1)."""
     return sums[..., 0] / sums[..., 1]
 
 
 def pseudo_values(statistics: np.ndarray, metric: Metric) -> tuple[float, np.ndarray]:
     """Return a metric and the (n,) pseudo-values of its items.
 
-    Args:
-        statistics: (n, d) numbers of each item that add up.
-        metric: What the sums, (..., d), make.
+    The pseudo-value of a single item, which cannot be left out, is the metric itself.
 
-    Of a single item, which cannot be left out, the pseudo-value is the metric itself.
+    Args:
+        statistics: (n, d) numbers of each item that add up over items.
+        metric: Computes the metric from sums of statistics, (..., d).
     """
     statistics = np.asarray(statistics, dtype=np.float64)
     total, n = statistics.sum(axis=0), len(statistics)
     value = float(metric(total))
-    return value, from_left_out(value, metric(total - statistics)) if n > 1 else np.array([value])
+    if n < 2:
+        return value, np.array([value])
+    return value, from_left_out(value, metric(total - statistics))
 
 
 def from_left_out(value: float, left_out: np.ndarray) -> np.ndarray:
-    """The (n,) pseudo-values of a metric, from what it is without each of its n items."""
+    """Return the (n,) pseudo-values of a metric, given the metric and its (n,) values without each item."""
     return len(left_out) * value - (len(left_out) - 1) * left_out
 
 
@@ -105,16 +113,16 @@ def jackknife(
     """Return a metric with its jackknife interval, in closed form.
 
     Args:
-        values: (n,) pseudo-values; of a mean the items' own values.
-        confidence: How often such an interval holds the true value.
-        value: The metric; the mean of `values` unless given.
-        groups: (n,) to which group each item belongs; each is its own by default. What is left out are the values,
-            which is exact of a mean; of another metric take the pseudo-values of `grouped` statistics.
-        t: Student's t at n - 1 degrees of freedom instead of the normal distribution.
+        values: (n,) pseudo-values; for a mean, the items' own values.
+        confidence: The share of such intervals that contain the true value.
+        value: The metric (default: the mean of `values`).
+        groups: (n,) the group of each item (default: each item is a group). Values are left out by groups, which is
+            exact only for a mean. For any other metric, give the pseudo-values of `grouped` statistics instead.
+        t: Use Student's t with n - 1 degrees of freedom instead of the normal distribution.
 
     Raises:
-        ValueError: There is no value, or one that is not finite, or the confidence is not between 0 and 1, or there
-            are not as many groups as values.
+        ValueError: There are no values, a value is not finite, the confidence is not between 0 and 1, or the number of
+            groups differs from the number of values.
 
     >>> round(jackknife(np.array([0.0, 1.0, 1.0, 0.0])).high, 4)
     1.0658
@@ -123,25 +131,27 @@ def jackknife(
     average = float(values.mean())
     if groups is not None:
         sums, counts = grouped(values, groups)
-        # Without a group the mean is (S - S_g) / (n - n_g); of one group nothing is left.
+        # Without a group the mean is (S - S_g) / (n - n_g). A single group cannot be left out.
         if len(sums) > 1:
             left_out = (sums.sum() - sums) / (counts.sum() - counts)
         else:
             left_out = sums / counts
         values = from_left_out(average, left_out)
     n = len(values)
-    std_error = float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan
-    if not t:
-        quantile = NormalDist().inv_cdf((1 + confidence) / 2)
-    elif n > 1:
-        from scipy.special import stdtrit  # half a second, which only this choice pays
+    std_error = np.nan
+    if n > 1:
+        std_error = float(values.std(ddof=1) / np.sqrt(n))
+    method = "jackknife"
+    quantile = NormalDist().inv_cdf((1 + confidence) / 2)
+    if t:
+        from scipy.special import stdtrit  # imported only here, because it takes half a second
 
+        method = "jackknife-t"
         quantile = float(stdtrit(n - 1, (1 + confidence) / 2))
-    else:
-        quantile = np.nan
-    value, margin = average if value is None else value, quantile * std_error
-    label = f"jackknife{'-t' if t else ''}-{100 * confidence:g}"
-    return Estimate(value, std_error, value - margin, value + margin, n, label)
+    if value is None:
+        value = average
+    margin = quantile * std_error
+    return Estimate(value, std_error, value - margin, value + margin, n, f"{method}-{100 * confidence:g}")
 
 
 def bootstrap(
@@ -157,20 +167,21 @@ def bootstrap(
     """Return a metric with its bootstrap interval.
 
     Args:
-        statistics: (n, d) numbers of each item that add up, or (n,) values of which the mean is taken.
-        metric: What the sums, (..., d), make.
-        confidence: How often such an interval holds the true value.
-        groups: (n,) to which group each item belongs; groups are drawn whole.
-        bca: Correct for bias and acceleration instead of taking the percentiles as they are.
-        resamples: How many draws.
-        seed: Where they start from.
+        statistics: (n, d) numbers of each item that add up over items; or (n,) values, whose mean is the metric.
+        metric: Computes the metric from sums of statistics, (..., d).
+        confidence: The share of such intervals that contain the true value.
+        groups: (n,) the group of each item (default: each item is a group). Whole groups are drawn.
+        bca: Correct the percentiles for bias and acceleration.
+        resamples: The number of draws.
+        seed: The seed of the draws.
+
+    Returns:
+        The metric with its interval. The ends are NaN if the metric of a draw is undefined (a denominator of 0).
 
     Raises:
         ValueError: As `jackknife`.
-
-    Where the metric of some draw is none (a denominator that is 0), there is no interval either: its ends are NaN.
     """
-    from scipy.stats import DegenerateDataWarning  # a second, which only this choice pays
+    from scipy.stats import DegenerateDataWarning  # imported only here, because it takes a second
     from scipy.stats import bootstrap as draw
 
     statistics = np.asarray(statistics, dtype=np.float64)
@@ -179,8 +190,10 @@ def bootstrap(
     statistics = _finite(statistics, confidence, 2)
     if groups is not None:
         statistics, _ = grouped(statistics, groups)
-    n, value = len(statistics), float(metric(statistics.sum(axis=0)))
-    label = f"bootstrap{'-bca' if bca else ''}-{100 * confidence:g}"
+    n = len(statistics)
+    value = float(metric(statistics.sum(axis=0)))
+    name = "bootstrap-bca" if bca else "bootstrap"
+    label = f"{name}-{100 * confidence:g}"
     if n == 1:
         return Estimate(value, np.nan, np.nan, np.nan, n, label)
     with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
@@ -197,18 +210,18 @@ def bootstrap(
         )
     low, high = map(float, result.confidence_interval)
     if np.allclose(result.bootstrap_distribution, value, rtol=1e-12, atol=0):
-        low = high = value  # all draws alike: there is no acceleration, and the interval is that one point
+        low = high = value  # all draws are equal, so BCa's acceleration is undefined; the interval is one point
     return Estimate(value, float(result.standard_error), low, high, n, label)
 
 
 def grouped(values: np.ndarray, groups: Sequence[int] | Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sums of (n, …) values over each group, and how many items each has.
+    """Return the sum of (n, …) values over each group, and the number of items in each group.
 
     Raises:
-        ValueError: There are more values than groups given, or fewer.
+        ValueError: The number of groups differs from the number of values.
     """
     if len(groups) != len(values):
-        raise ValueError(f"groups must be as many as values, but {len(groups)} and {len(values)} were given")
+        raise ValueError(f"each value must have a group; found {len(groups)} groups for {len(values)} values")
     _, index, counts = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
     sums = np.zeros((len(counts), *values.shape[1:]))
     np.add.at(sums, index, values)
@@ -216,10 +229,11 @@ def grouped(values: np.ndarray, groups: Sequence[int] | Sequence[str]) -> tuple[
 
 
 def _finite(values: np.ndarray, confidence: float, dimensions: int) -> np.ndarray:
+    """Return the values as float64, after checking them and the confidence."""
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != dimensions or not len(values) or not np.isfinite(values).all():
-        wanted = f"one or more finite numbers in {('one dimension', 'two dimensions')[dimensions - 1]}"
-        raise ValueError(f"values must be {wanted}, but {values!r} was given")
+        shape = "one dimension" if dimensions == 1 else "two dimensions"
+        raise ValueError(f"values must be one or more finite numbers in {shape}; found {values!r}")
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, but {confidence} was given")
+        raise ValueError(f"confidence must be between 0 and 1; found {confidence}")
     return values

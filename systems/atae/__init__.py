@@ -1,15 +1,17 @@
-"""ATAE, aligned text and audio embeddings (Weck et al. 2022), to be read from top to bottom.
+"""ATAE, aligned text and audio embeddings (Weck et al. 2022). Read this module from top to bottom.
 
     python -m systems train systems.atae --config systems/atae/atae.yaml --data DIR --run RUN
     python -m systems predict RUN --data DIR --split evaluation
 
-An audio encoder turns a clip into a sequence of embeddings, and a text encoder a caption; an adapter each brings them
-to one size, and their means are what is compared, by cosine. Training pulls matching sounds and texts together and
-pushes all others in a batch apart. An encoder that stays as it was published is asked once for each clip or caption,
-and training reads what it said; one that learns goes through every step.
+An audio encoder maps a clip to a sequence of embeddings, and a text encoder does the same for a caption. One adapter
+for audio and one for text map these sequences to the same size. The means over the mapped sequences are compared by
+their cosine. Training moves matching audio and texts together, and all others in a batch apart. A frozen encoder
+encodes each clip or caption once, and training reads these embeddings from the cache. An encoder that is trained runs
+in every training step.
 
-Training has one stage or several, each on clean captions (the data folder), on noisy ones (another folder), or on both,
-and goes on from the best epoch of the stage before. All but the last keep a run folder of their own in the run's.
+Training has one or more stages. Each stage uses clean captions (the data folder), noisy captions (another folder) or
+both, and starts from the best epoch of the previous stage. Each stage but the last has its own run folder inside the
+run folder.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,46 +45,58 @@ Adapter = Literal["mlp", "mha", "identity"]
 WORDS = "words.bin"  # in the run folder
 
 PAPER = "Weck et al. 2022"
-PARAMETERS = "1,968,128 in the adapters (CNN14, DistilRoBERTa), and the encoders'"
+PARAMETERS = "1,968,128 in the adapters (CNN14, DistilRoBERTa) + encoders"
 
 
 class Config(Schedule):
-    """What can be chosen; the defaults are the system ATAE as it was submitted."""
+    """The settings; the defaults are the system ATAE as submitted."""
 
-    learning_rate: float = Field(1e-4, gt=0)  # of Adam; the paper has 1e-3 too, as Adam's own default
+    learning_rate: float = Field(1e-4, gt=0)  # of Adam; the paper also names 1e-3, Adam's default
     monitor: Literal["mAP@10", "loss"] = "mAP@10"  # the validation value that chooses the best epoch
     audio_encoder: str = "cnn14"  # one of `encoders.NAMES`, or any HEAR module
-    audio_weights: str = ""  # file or folder of its weights; where they are looked for by default
-    # Keyword arguments for its load_model: vggish has post_activation, openl3 padding.
+    audio_weights: str = ""  # file or folder of its weights; empty: the encoder's default place
+    # Keyword arguments for the encoder's load_model, such as vggish's post_activation or openl3's padding.
     audio_options: dict[str, encoders.Option] = Field(default_factory=dict)
-    audio_hop: float | None = Field(None, gt=0)  # ms between embeddings; the encoder's own by default
+    audio_hop: float | None = Field(None, gt=0)  # ms between embeddings; None: the encoder's own hop
     audio_scene: bool = False  # one embedding per clip (HEAR's scene embedding) instead of a sequence
     text_encoder: str = "distilroberta-base"  # folder, hub name, file of word vectors, or `train`: on the captions
-    text_layer: int = -2  # of a transformers model; -1 is its last
-    text_output: texts.Output = "tokens"  # all of a text's, their `mean`, or a sentence encoder's `sentence`
-    train_audio: bool = False  # whether the audio encoder learns
-    train_text: bool = False  # whether the text encoder learns
+    text_layer: int = -2  # of a transformers model; -1 is the last layer
+    text_output: texts.Output = "tokens"  # embeddings of all tokens, their `mean`, or a `sentence` embedding
+    train_audio: bool = False  # train the audio encoder
+    train_text: bool = False  # train the text encoder
     audio_adapter: Adapter = "mlp"
     text_adapter: Adapter = "mlp"
-    size: int = Field(512, ge=1)  # of the adapters' hidden layer and of what they give
+    size: int = Field(512, ge=1)  # of the adapters' hidden layer and of their output
     loss: Literal["contrastive", "nt_xent", "triplet"] = "contrastive"
-    pairs: Literal["all", "text-audio"] = "all"  # that the loss is over: two sounds and two texts among them, or not
+    pairs: Literal["all", "text-audio"] = "all"  # pairs in the loss; `all` includes two clips and two texts
     temperature: float = Field(0.07, gt=0)  # of nt_xent
     margin: float = Field(1.0, gt=0)  # of triplet
-    stages: tuple[tuple[Literal["clean", "noisy"], ...], ...] = (("clean",),)  # what each is trained on
-    noisy: str | None = None  # folder of the noisy captions: FSD50K as published, or one in Clotho's layout
-    noisy_share: float = Field(1.0, gt=0, le=1)  # of its clips, drawn by the seed
+    stages: tuple[tuple[Literal["clean", "noisy"], ...], ...] = (("clean",),)  # the training data of each stage
+    noisy: str | None = None  # folder of the noisy captions: FSD50K as published, or a folder in Clotho's layout
+    noisy_share: float = Field(1.0, gt=0, le=1)  # share of the noisy clips to use; the seed decides which
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
         if not self.stages or not all(self.stages):
-            raise ValueError("stages must be lists of clean, noisy or both, one at least; as [[noisy], [clean]]")
+            raise ValueError(
+                "stages must be one or more lists of clean, noisy or both, such as [[noisy], [clean]]; found "
+                f"{[list(stage) for stage in self.stages]}"
+            )
         if self.audio_scene and self.audio_hop is not None:
-            raise ValueError(f"audio_hop must be null with audio_scene, which has no sequence; found {self.audio_hop}")
+            raise ValueError(
+                "audio_hop must be null with audio_scene, which gives one embedding per clip; "
+                f"found {self.audio_hop:g}: set audio_hop=null"
+            )
         if any("noisy" in stage for stage in self.stages) and not self.noisy:
-            raise ValueError("noisy must be the folder of the noisy captions, which stages asks for; found none")
+            raise ValueError(
+                "noisy must be the folder of the noisy captions, because stages names them; found no folder: set "
+                "noisy=DIR"
+            )
         if self.text_encoder == "train" and self.text_output == "sentence":
-            raise ValueError("text_output must be tokens or mean, of word vectors that are trained; found sentence")
+            raise ValueError(
+                "text_output must be tokens or mean with text_encoder: train, because word vectors have no sentence "
+                "embedding; found sentence"
+            )
         return self
 
 
@@ -90,14 +104,15 @@ class Config(Schedule):
 
 
 class Retriever(nn.Module):
-    """Embeds sounds and texts into one space.
+    """A model that embeds audio and texts in one space.
 
     Args:
         config: The config.
-        vectors: Word vectors, where the config's text encoder is `train`.
+        vectors: Word vectors, if the config's text encoder is `train`.
 
     Raises:
-        BadRequest: An encoder is not on this machine or cannot learn, or the two ends do not have one size.
+        BadRequest: An encoder is not on this machine or cannot be trained, or the two adapters give embeddings of
+            different sizes.
     """
 
     def __init__(self, config: Config, vectors: KeyedVectors | None = None):
@@ -119,8 +134,9 @@ class Retriever(nn.Module):
         self.text_adapter = adapters.adapter(config.text_adapter, self.text_encoder.size, config.size)
         if self.audio_adapter.size != self.text_adapter.size:
             raise BadRequest(
-                f"sounds and texts must get embeddings of one size; audio_adapter {config.audio_adapter} gives "
-                f"{self.audio_adapter.size} and text_adapter {config.text_adapter} {self.text_adapter.size}"
+                f"audio and texts must get embeddings of the same size; audio_adapter {config.audio_adapter} gives "
+                f"{self.audio_adapter.size} values and text_adapter {config.text_adapter} gives "
+                f"{self.text_adapter.size}: choose adapters of the same size"
             )
         if config.train_audio:
             noise = torch.rand(1, self.sample_rate) - 0.5  # a second
@@ -130,15 +146,15 @@ class Retriever(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> "Retriever":
-        """Begin training or end it: of the encoders only a text encoder that learns has dropout."""
+        """Set training or evaluation mode; an audio encoder and a frozen text encoder stay in evaluation mode."""
         super().train(mode)
-        self.audio_encoder.eval()  # sounds go through it one by one: its norms keep the statistics that they have
+        self.audio_encoder.eval()  # it encodes clips one by one, so its batch norms must keep their statistics
         self.text_encoder.train(mode and self.config.train_text)
         return self
 
     @cached_property
     def frozen(self) -> dict[str, str]:
-        """The encoders that do not learn, by the prefix of their weights, and what their embeddings follow from."""
+        """The identity of each frozen encoder, by the prefix of its weights' names (`systems.parts.checkpoints`)."""
         frozen = {}
         if not self.config.train_audio:
             frozen["audio_encoder."] = self.audio.identity
@@ -147,11 +163,11 @@ class Retriever(nn.Module):
         return frozen
 
     def align_audio(self, sequences: Tensor, lengths: Tensor) -> Tensor:
-        """Map what the audio encoder gives, (N, T, size) with (N,) lengths, to (N, size) of length 1."""
+        """Map the audio encoder's output, (N, T, size) with (N,) lengths, to (N, size) embeddings of length 1."""
         return self._align(self.audio_adapter, sequences, lengths)
 
     def align_text(self, sequences: Tensor, lengths: Tensor) -> Tensor:
-        """Map what the text encoder gives, (N, T, size) with (N,) lengths, to (N, size) of length 1."""
+        """Map the text encoder's output, (N, T, size) with (N,) lengths, to (N, size) embeddings of length 1."""
         return self._align(self.text_adapter, sequences, lengths)
 
     @staticmethod
@@ -160,7 +176,15 @@ class Retriever(nn.Module):
         return F.normalize(masked_mean(adapter(sequences, mask), mask).float(), dim=1)
 
     def embed_audio(self, sounds: Tensor, lengths: Tensor) -> Tensor:
-        """Embed (N, samples) mono sounds at `sample_rate`, of `lengths` (N,) samples, as (N, size)."""
+        """Embed audio.
+
+        Args:
+            sounds: (N, samples) mono audio at `sample_rate`.
+            lengths: (N,) samples of each clip.
+
+        Returns:
+            (N, size) embeddings of length 1.
+        """
         return self.align_audio(*stack_sequences(self.audio(sounds, lengths)))
 
     def embed_text(self, captions: Sequence[str]) -> Tensor:
@@ -170,17 +194,26 @@ class Retriever(nn.Module):
 
 
 def learn(encoder: nn.Module, embed: Callable[[], Tensor], what: str) -> None:
-    """Let an encoder learn: all parameters that its embeddings follow from. DDP waits in vain for others.
+    """Make an encoder trainable: require gradients for the parameters that its embeddings depend on.
+
+    All other parameters stay frozen, because DDP would wait for their gradients forever.
+
+    Args:
+        encoder: The encoder.
+        embed: A function that returns embeddings of an example.
+        what: `audio` or `text`, for messages.
 
     Raises:
-        BadRequest: There is none.
+        BadRequest: The embeddings depend on no parameter.
     """
     parameters = list(encoder.requires_grad_(True).parameters())
     with torch.enable_grad():
-        found = embed()
-    if not parameters or not found.requires_grad:
-        raise BadRequest(f"train_{what}: must be false for this encoder, which has no parameters that could learn")
-    gradients = torch.autograd.grad(found.sum(), parameters, allow_unused=True)
+        embeddings = embed()
+    if not parameters or not embeddings.requires_grad:
+        raise BadRequest(
+            f"train_{what} must be false for this encoder, because it has no trainable parameters; found true"
+        )
+    gradients = torch.autograd.grad(embeddings.sum(), parameters, allow_unused=True)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.requires_grad_(gradient is not None)
 
@@ -189,22 +222,22 @@ def learn(encoder: nn.Module, embed: Callable[[], Tensor], what: str) -> None:
 
 
 class Batch(NamedTuple):
-    """Pairs of a sound and a text."""
+    """N pairs of a clip and a caption."""
 
-    sounds: Tensor  # (N, T, size) embeddings; (N, samples) if the audio encoder learns
+    sounds: Tensor  # (N, T, size) embeddings; (N, samples) audio if the audio encoder is trained
     sound_lengths: Tensor  # (N,)
-    texts: Tensor | list[str]  # (N, T, size) embeddings; the captions if the text encoder learns
+    texts: Tensor | list[str]  # (N, T, size) embeddings; the captions if the text encoder is trained
     text_lengths: Tensor  # (N,)
     clips: Tensor  # (N,) numbers of the clips
-    owners: Tensor  # (N, K) numbers of all clips whose caption it is
+    owners: Tensor  # (N, K) numbers of all clips that each caption belongs to
 
 
 class Material:
-    """Clips and captions as a model takes them: what its frozen encoders say of them, computed once.
+    """The input of a model for clips and captions; embeddings of frozen encoders are computed once.
 
     Args:
-        clips: The clips; a clip is known by its place.
-        queries: Texts beside their captions.
+        clips: The clips; the number of a clip is its index in this sequence.
+        queries: Further texts, which need not be captions of these clips.
         model: The model.
         cache: Folder of the cache.
 
@@ -214,8 +247,7 @@ class Material:
     """
 
     def __init__(self, clips: Sequence[Clip], queries: Sequence[str], model: Retriever, cache: Path):
-        known = pairs.clip_caption_pairs(clips, queries)
-        self.captions, self.numbers, self.pairs, self.owners = known
+        self.captions, self.numbers, self.pairs, self.owners = pairs.clip_caption_pairs(clips, queries)
         self.train_text = model.config.train_text
         paths = [clip.path for clip in clips]
         model.to(default_device())
@@ -227,27 +259,40 @@ class Material:
             self.texts = texts.embed(self.captions, model.text_encoder, cache)
 
     def batch(self, pairs: Sequence[tuple[int, int]]) -> Batch:
-        """Lay pairs side by side."""
+        """Make a batch of pairs, each a clip number and a caption number."""
         clips, captions = map(list, zip(*pairs, strict=True))
         sounds = stack_sequences([torch.from_numpy(self.sounds[number].copy()) for number in clips])
         return Batch(*sounds, *self.caption_embeddings(captions), torch.tensor(clips), self.owners[captions])
 
     def caption_embeddings(self, captions: Sequence[int]) -> tuple[Tensor | list[str], Tensor]:
-        """Some captions' embeddings side by side with their lengths; the captions if the text encoder learns."""
+        """Return the embeddings of captions with their lengths; the captions themselves if the text encoder is trained.
+
+        Args:
+            captions: Numbers of the captions.
+
+        Returns:
+            (N, T, size) embeddings and (N,) lengths; a list of N captions and (N,) ones if the text encoder is trained.
+        """
         if self.train_text:
             return [self.captions[number] for number in captions], torch.ones(len(captions))
         return stack_sequences([torch.from_numpy(self.texts[number].copy()) for number in captions])
 
 
 class Training(SystemModule):
-    """What lightning does with the model: one step of training, one of validation, the optimizer."""
+    """The model's training under lightning: training step, validation step and optimizer.
+
+    Args:
+        model: The model.
+        split: The validation split.
+        material: The model's input for the clips and captions of training and validation.
+    """
 
     def __init__(self, model: Retriever, split: Split, material: Material):
         super().__init__(model)
         self.split, self.material = split, material
 
     def embed_sounds(self, sounds: Tensor, lengths: Tensor) -> Tensor:
-        """Embed a batch's sounds as (N, size)."""
+        """Embed a batch's audio as (N, size)."""
         model = self.model
         if model.config.train_audio:
             return model.embed_audio(sounds, lengths)
@@ -261,7 +306,14 @@ class Training(SystemModule):
         return model.align_text(captions, lengths)
 
     def loss(self, sounds: Tensor, captions: Tensor, clips: Tensor, owners: Tensor) -> Tensor:
-        """The config's loss of (N, size) sounds and captions."""
+        """Return the config's loss.
+
+        Args:
+            sounds: (N, size) embeddings of the clips.
+            captions: (N, size) embeddings of the captions.
+            clips: (N,) numbers of the clips.
+            owners: (N, K) numbers of all clips that each caption belongs to.
+        """
         config, matches = self.model.config, losses.matching(clips, owners)
         if config.loss == "contrastive":
             return losses.contrastive(sounds, captions, matches, config.pairs)
@@ -272,7 +324,7 @@ class Training(SystemModule):
         return losses.triplet(sounds @ captions.T, answers, torch.stack([own, own], dim=1), config.margin)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        """Embed the batch's pairs, and return their loss among those of all processes."""
+        """Embed the batch's pairs and return the loss over the pairs of all processes."""
         sounds = self.embed_sounds(batch.sounds, batch.sound_lengths)
         captions = self.embed_captions(batch.texts, batch.text_lengths)
         loss = self.loss(*map(losses.gathered, (sounds, captions, batch.clips, batch.owners)))
@@ -281,11 +333,11 @@ class Training(SystemModule):
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the clips of the last time."""
+        """Drop the embeddings of the previous validation."""
         self.clips: list[Tensor] = []
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        """Keep the clips' embeddings, and log the loss of each with its first caption."""
+        """Store the clips' embeddings, and log the loss of each clip with its first caption."""
         sounds = self.embed_sounds(batch.sounds, batch.sound_lengths)
         captions = self.embed_captions(batch.texts, batch.text_lengths)
         self.clips.append(sounds)
@@ -293,7 +345,7 @@ class Training(SystemModule):
         self.log("validation_loss", loss, prog_bar=True, batch_size=len(batch.clips))
 
     def on_validation_epoch_end(self) -> None:
-        """Answer every query of the validation split, and log mAP@10 and R@10."""
+        """Score every query of the validation split against every clip, and log mAP@10 and R@10."""
         numbers = [self.material.numbers[query] for query in self.split.queries]
         captions = []
         for part in chunks(numbers, texts.TEXTS_PER_BATCH):
@@ -303,48 +355,46 @@ class Training(SystemModule):
         self.log_dict(retrieval_metrics(self.split, scores), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam, as published."""
-        learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        return torch.optim.Adam(learning, lr=self.model.config.learning_rate)
+        """Return Adam, the published optimizer."""
+        trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        return torch.optim.Adam(trainable, lr=self.model.config.learning_rate)
 
 
 # The three names of the contract -------------------------------------------------------------------------------------
 
 
 def train(config: Config, dataset: Dataset, run: Run) -> None:
-    """Train in the config's stages, each of which chooses its best epoch on the validation split."""
+    """Train in the config's stages, and choose the best epoch of each stage on the validation split."""
     development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
     clips = {"clean": development.clips}
     if config.noisy:
         noisy = read_noisy(Path(config.noisy), config.noisy_share, run.seed)
         clips["noisy"] = noisy.clips
         run = replace(run, data={**run.data, "noisy": noisy.digest})
-    vectors, kept = None, run.folder / WORDS
+    vectors, vectors_file = None, run.folder / WORDS
     if config.text_encoder == "train":
-        if kept.exists():
-            vectors = words.read_vectors(kept)
+        if vectors_file.exists():
+            vectors = words.read_vectors(vectors_file)
         else:
             vectors = words.train_vectors(development.captions, seed=run.seed, cbow=True)
     lightning.seed_everything(run.seed, verbose=False)
     model = Retriever(config, vectors)
 
     run.start()
-    if vectors and not kept.exists():
-        words.write_vectors(vectors, kept)
+    if vectors and not vectors_file.exists():
+        words.write_vectors(vectors, vectors_file)
     for number, stage in enumerate(config.stages, 1):
-        part = run
+        stage_run = run
         if number < len(config.stages):
-            part = replace(run, folder=run.folder / f"stage-{number}")
-        part.start()
-        known = [*validation.clips]
+            stage_run = replace(run, folder=run.folder / f"stage-{number}")
+        stage_run.start()
+        stage_clips = [*validation.clips]
         for kind in stage:
-            known += clips[kind]
-        material = Material(known, validation.queries, model, run.cache)
-        to_train = [pair for pair in material.pairs if pair[0] >= len(validation.clips)]
-        firsts = {clip: (clip, caption) for clip, caption in reversed(material.pairs) if clip < len(validation.clips)}
-        to_validate = [firsts[clip] for clip in sorted(firsts)]
-        part.fit(Training(model, validation, material), to_train, to_validate, material.batch, config)
-        load_weights(model, read_checkpoint(part.best), part.best)
+            stage_clips += clips[kind]
+        material = Material(stage_clips, validation.queries, model, run.cache)
+        to_train, to_validate = split_pairs(material.pairs, len(validation.clips))
+        stage_run.fit(Training(model, validation, material), to_train, to_validate, material.batch, config)
+        load_weights(model, read_checkpoint(stage_run.best), stage_run.best)
     description = describe_system(
         config,
         model.sample_rate,
@@ -358,8 +408,36 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     run.describe(model, description)
 
 
+def split_pairs(
+    pairs: Sequence[tuple[int, int]], validation_clips: int
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Separate the pairs for training from those for validation.
+
+    Args:
+        pairs: Every (clip, caption), by number; the captions of a clip are consecutive.
+        validation_clips: The number of validation clips, which come first.
+
+    Returns:
+        The pairs of all other clips, for training; and each validation clip with its first caption.
+    """
+    to_train = []
+    first_pairs: dict[int, tuple[int, int]] = {}
+    for clip, caption in pairs:
+        if clip >= validation_clips:
+            to_train.append((clip, caption))
+        else:
+            first_pairs.setdefault(clip, (clip, caption))
+    return to_train, [first_pairs[clip] for clip in sorted(first_pairs)]
+
+
 def read_noisy(folder: Path, share: float, seed: int) -> Split:
-    """Read noisy captions, FSD50K's or those of a data folder's development split, and draw a share of the clips."""
+    """Read noisy captions and draw a share of their clips.
+
+    Args:
+        folder: FSD50K as published, or a data folder, whose development split is used.
+        share: The share of the clips to draw, in (0, 1].
+        seed: Seed of the draw.
+    """
     if (folder / fsd50k.METADATA.parent).is_dir():
         split = fsd50k.read_fsd50k(folder)
     else:
@@ -369,10 +447,10 @@ def read_noisy(folder: Path, share: float, seed: int) -> Split:
 
 
 def load_model(checkpoint: Path) -> Retriever:
-    """Give back the model of a checkpoint; its encoders are loaded as its config says.
+    """Load the model from a checkpoint; the config names its encoders.
 
     Raises:
-        BadRequest: An encoder is not on this machine, or one that did not learn is another than in training.
+        BadRequest: An encoder is not on this machine, or a frozen encoder differs from the one used in training.
     """
     state = read_checkpoint(checkpoint, config=dict, frozen=dict)
     config = Config(**state["config"])

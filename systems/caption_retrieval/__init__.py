@@ -1,28 +1,31 @@
-"""Captions by similar sound (Koizumi et al. 2020, section 3.2), to be read from top to bottom.
+"""Captions retrieved by similar audio (Koizumi et al. 2020, section 3.2). Read this module from top to bottom.
 
     python -m systems train systems.caption_retrieval --data DIR --run RUN
     python -m systems predict RUN --data DIR --split evaluation
 
-A clip is answered with the caption of the training clip whose sound is nearest. What is near is learnt: a frozen audio
-encoder gives a clip's frames, one Transformer encoder layer changes them, and end to end, scaled to length 1, they are
-its embedding. Clips whose captions are similar (`similarity`: BERTScore) are pulled together by a triplet loss with
-semi-hard negatives. With `embedding: raw` nothing is learnt, and the frames end to end are the embedding: the paper's
-1NN. As a captioner it is a floor for others, and the first half of one, `systems.guided_gpt2`.
+The system captions a clip with the caption of the nearest training clip. A frozen audio encoder gives a clip's frames,
+and one trained Transformer encoder layer transforms them. The clip's embedding is the concatenation of the transformed
+frames, scaled to length 1. A triplet loss with semi-hard negatives moves clips together whose captions are similar
+(`similarity`: BERTScore). With `embedding: raw` nothing is trained, and the embedding is the concatenation of the
+encoder's frames: the paper's 1NN. The system is a floor for other captioners, and the first stage of
+`systems.guided_gpt2`.
 
-The paper's clips are all of one length. Here a clip is cut or padded to so many frames, `frames`, by default the median
-of the development clips; what is cut is said. Padding is not attended to. It is zeros in an embedding, from which the
-frames that only the longer of two clips has are as far as they are from zero: with `raw`, clips of one length are
-compared by their sound alone, and those of different lengths by length too. `frames` no larger than the shortest clip
-makes 1NN a floor by sound there. A clip with several captions is answered with the first; two clips are similar where
-any of their captions are, or are the same.
+In the paper, all clips have the same length. Here, each clip is cut or padded to `frames` frames (default: the median
+of the development clips), and the number of cut clips is reported. Padding is masked in attention and is zero in the
+embedding. If two clips differ in length, the frames that only the longer clip has therefore add their distance from
+zero. With `raw`, clips of equal length are compared by their audio alone, and clips of different lengths by their
+length too. To compare all clips by audio alone, set `frames` to the length of the shortest clip or less. A clip with
+several captions contributes the first one as its answer. Two clips are similar if any two of their captions are similar
+or equal.
 
-Where the paper is silent: four heads, 512 values between the layer's two linear layers, no dropout but the one before
-it; of weights that begin as N(0, 0.02) the biases begin at 0 and the norms at 1; a step has the loss of those anchors
-that have a semi-hard negative among the clips of their batch, one of which is drawn; the loss that chooses the best
-epoch is that of all triplets of the validation split.
+The paper leaves these points open. Here, the layer has four heads and 512 values between its two linear layers, and the
+only dropout is the one before it. Weights are initialised from N(0, 0.02), biases with 0 and norms with 1. The loss of
+a training step is over the anchors that have a semi-hard negative among the clips of their batch; one such negative is
+drawn for each. The loss that chooses the best epoch is over all triplets of the validation split.
 """
 
 import json
+import zipfile
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +40,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from evaluation import npz
 from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Clip, Dataset, Split
 from evaluation.files import replacing
 from evaluation.findings import NOTE, BadRequest, Faulty, Finding, say
@@ -55,62 +59,74 @@ LIBRARY = "library.npz"  # in the run folder
 CLIPS_PER_CALL = 512  # clips that go through the layer at once
 
 PAPER = "Koizumi et al. 2020 (retrieval)"
-PARAMETERS = "198,272 (VGGish), and the encoder's"
+PARAMETERS = "198,272 (VGGish) + encoder"
 
 
 class Config(Schedule):
-    """What can be chosen; the defaults are Triplet-Retrieval as published."""
+    """The settings; the defaults are Triplet-Retrieval as published."""
 
     epochs: int = Field(200, ge=1)
-    batch: int = Field(128, ge=1)  # anchors a step, each with a clip that is similar
-    learning_rate: float = Field(1e-4, gt=0)  # of AdaBound, to begin with
-    final_rate: float = Field(0.1, gt=0)  # of AdaBound, in the end
+    batch: int = Field(128, ge=1)  # anchors in a training step, each with a similar clip
+    learning_rate: float = Field(1e-4, gt=0)  # initial learning rate of AdaBound
+    final_rate: float = Field(0.1, gt=0)  # final learning rate of AdaBound
     monitor: Literal["loss", "CIDEr-D"] = "loss"  # the validation value that chooses the best epoch
     plateau: int = Field(200, ge=1)
     patience: int = Field(200, ge=1)
     audio_encoder: str = "vggish"  # one of `encoders.NAMES`, or any HEAR module
-    audio_weights: str = ""  # file or folder of its weights; where they are looked for by default
-    audio_options: dict[str, encoders.Option] = Field(default_factory=dict)  # of the encoder module's `load_model`
-    audio_hop: float | None = Field(None, gt=0)  # ms between frames; the encoder's own by default
-    embedding: Literal["triplet", "raw"] = "triplet"  # learnt, or the frames as they are
-    frames: int | None = Field(None, ge=1)  # of a clip; the median of the development clips by default
+    audio_weights: str = ""  # file or folder of its weights; empty: the encoder's default place
+    audio_options: dict[str, encoders.Option] = Field(default_factory=dict)  # arguments for the encoder's `load_model`
+    audio_hop: float | None = Field(None, gt=0)  # ms between frames; None: the encoder's own hop
+    embedding: Literal["triplet", "raw"] = "triplet"  # trained with the triplet loss, or the encoder's frames
+    frames: int | None = Field(None, ge=1)  # frames of a clip; None: the median of the development clips
     heads: int = Field(4, ge=1)
-    hidden: int = Field(512, ge=1)  # between the layer's two linear layers
+    hidden: int = Field(512, ge=1)  # values between the layer's two linear layers
     dropout: float = Field(0.3, ge=0, lt=1)  # of the frames
-    margin: float = Field(0.3, gt=0)
-    similarity_model: str = "roberta-large"  # of BERTScore: folder or hub name of a transformers model
-    similarity_layer: int = 17  # bert-score's choice for that model
-    threshold: float = Field(similarity.THRESHOLD, ge=0, le=1)  # normalised BERTScore above it is similar
-    prefilter: str | None = None  # folder or hub name of a sentence encoder, which spares most pairs their BERTScore
-    prefilter_above: float = Field(similarity.PASSES, ge=-1, le=1)  # the cosine that passes it
-    # Of ray, that BERTScore is spread over: what is found is the same, so that a run goes on with more or none.
+    margin: float = Field(0.3, gt=0)  # of the triplet loss
+    similarity_model: str = "roberta-large"  # for BERTScore: folder or hub name of a transformers model
+    similarity_layer: int = 17  # bert-score's choice for roberta-large
+    threshold: float = Field(similarity.THRESHOLD, ge=0, le=1)  # pairs with a higher normalised BERTScore are similar
+    prefilter: str | None = None  # folder or hub name of a sentence encoder that excludes most pairs from BERTScore
+    prefilter_above: float = Field(similarity.PASSES, ge=-1, le=1)  # pairs with a higher cosine pass the prefilter
+    # Ray workers that compute BERTScore. The results are the same with any number, so a run can resume with another.
     workers: int = Field(0, ge=0, exclude=True)
-    faiss: bool = False  # search with faiss, for large sets
+    faiss: bool = False  # search with faiss, for large data sets
 
 
 # The model ---------------------------------------------------------------------------------------------------------
 
 
 class Embedder(nn.Module):
-    """Brings (N, T, size) frames to one embedding of length 1 (equation 6)."""
+    """The trained layer, which maps frames to one embedding of length 1 (equation 6).
+
+    Args:
+        size: Values of a frame.
+        heads: Attention heads.
+        hidden: Values between the layer's two linear layers.
+        dropout: Dropout rate of the frames.
+
+    Raises:
+        BadRequest: The heads do not divide the frames.
+    """
 
     def __init__(self, size: int, heads: int, hidden: int, dropout: float):
         super().__init__()
         if size % heads:
-            raise BadRequest(f"heads must divide the {size} values of a frame; found {heads}")
+            raise BadRequest(
+                f"heads must divide the {size} values of a frame; found {heads}: choose a divisor of {size}"
+            )
         self.dropout = nn.Dropout(dropout)
         self.layer = nn.TransformerEncoderLayer(size, heads, hidden, dropout=0, batch_first=True)
         self.apply(initialise)
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """Map (N, T, size) frames, (N,) of each, to (N, T x size)."""
+        """Map (N, T, size) frames with (N,) lengths to (N, T x size)."""
         mask = length_mask(lengths, frames.shape[1])
-        changed = self.layer(self.dropout(frames), src_key_padding_mask=~mask)
-        return F.normalize((changed * mask[..., None]).flatten(1), dim=1)
+        transformed = self.layer(self.dropout(frames), src_key_padding_mask=~mask)
+        return F.normalize((transformed * mask[..., None]).flatten(1), dim=1)
 
 
 def initialise(module: nn.Module) -> None:
-    """Draw a layer's weights from N(0, 0.02); biases begin at 0."""
+    """Draw a layer's weights from N(0, 0.02) and set its biases to 0."""
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=0.02)
         if module.bias is not None:
@@ -121,46 +137,57 @@ def initialise(module: nn.Module) -> None:
 
 
 class Library(NamedTuple):
-    """The training clips that are searched, kept in the run: what their embeddings follow from, and what they say."""
+    """The training clips that are searched, with their frames and captions. The run folder contains them."""
 
     frames: np.ndarray  # (clips, T, size) float32, zero behind a clip's end
-    lengths: np.ndarray  # (clips,) int64, frames of each
-    captions: list[list[str]]  # of each
+    lengths: np.ndarray  # (clips,) int64, frames of each clip
+    captions: list[list[str]]  # the captions of each clip
 
     @property
     def digest(self) -> str:
-        """32 hexadecimal digits that change with any of it."""
-        said = json.dumps(self.captions).encode()
-        return digest(b"".join([self.frames.tobytes(), self.lengths.tobytes(), said]))
+        """32 hexadecimal digits that change with any frame, length or caption."""
+        captions = json.dumps(self.captions).encode()
+        return digest(b"".join([self.frames.tobytes(), self.lengths.tobytes(), captions]))
 
     def write(self, path: Path) -> None:
-        """Write as npz, whole or not at all."""
-        said = np.frombuffer(json.dumps(self.captions).encode(), np.uint8)
+        """Write the library as NPZ, whole or not at all."""
+        captions = np.frombuffer(json.dumps(self.captions).encode(), np.uint8)
         with replacing(path) as part, part.open("wb") as file:
-            np.savez(file, frames=self.frames, lengths=self.lengths, captions=said)
+            np.savez(file, frames=self.frames, lengths=self.lengths, captions=captions)
 
 
 def read_library(path: Path) -> Library:
-    """Read what `Library.write` wrote.
+    """Read a file that `Library.write` wrote.
 
     Raises:
-        BadRequest: There is no such file, or it is something else.
+        BadRequest: There is no such file, or it is damaged.
     """
+    advice = "put the run's own file back, or train again"
     if not path.is_file():
-        raise BadRequest(f"{path}: no such file; it is written when training begins and belongs to the run")
+        raise BadRequest(f"{path}: no such file; it is written when training begins and belongs to the run: {advice}")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return Library(file["frames"], file["lengths"], json.loads(file["captions"].tobytes()))
-    except (ValueError, KeyError, OSError, EOFError):
-        raise BadRequest(f"{path}: is not the clips of a training set; put the run's own back") from None
+        with zipfile.ZipFile(path) as archive:
+            headers = {key: npz.read_header(archive, key) for key in Library._fields}
+            needed, size = sum(header.bytes for header in headers.values()), path.stat().st_size
+            if needed > size:  # `write` does not compress
+                raise ValueError(f"its arrays would take {needed} bytes, but the file has {size}")
+            arrays = {key: npz.read_array(archive, key) for key in headers}
+        library = Library(arrays["frames"], arrays["lengths"], json.loads(arrays["captions"].tobytes()))
+        if library.frames.ndim != 3 or not len(library.frames) == len(library.lengths) == len(library.captions):
+            raise ValueError("its frames, lengths and captions belong to different numbers of clips")
+    except Exception as error:  # zipfile, zlib, json and numpy raise almost anything for a damaged file
+        raise BadRequest(
+            f"{path}: must hold the training clips' frames, lengths and captions, but it is damaged ({error}); {advice}"
+        ) from None
+    return library
 
 
 class Retriever(nn.Module):
-    """Answers sounds with captions of similar ones.
+    """A model that captions audio with captions of similar training clips.
 
     Args:
         config: The config.
-        library: What is searched; needed to answer.
+        library: The clips to search. Captioning needs them, training does not.
 
     Raises:
         BadRequest: The audio encoder is not on this machine, or the heads do not divide its frames.
@@ -173,13 +200,14 @@ class Retriever(nn.Module):
             config.audio_encoder, config.audio_weights, config.audio_hop, options=config.audio_options
         )
         self.audio_encoder, self.sample_rate = self.audio.model.requires_grad_(False), self.audio.sample_rate
-        raw = config.embedding == "raw"
-        self.embedder = None if raw else Embedder(self.audio.size, config.heads, config.hidden, config.dropout)
-        self.searched = None
-        self.cut = False
+        self.embedder = None
+        if config.embedding == "triplet":
+            self.embedder = Embedder(self.audio.size, config.heads, config.hidden, config.dropout)
+        self.searched = None  # the index of the library's embeddings, made when it is needed
+        self.cut = False  # true once a message has reported that clips are cut
 
     def train(self, mode: bool = True) -> "Retriever":
-        """Begin training or end it; the encoder stays as it is, and what was known of the library does not."""
+        """Set training or evaluation mode and drop the library's embeddings; the encoder stays in evaluation mode."""
         super().train(mode)
         self.audio_encoder.eval()
         self.searched = None
@@ -187,69 +215,111 @@ class Retriever(nn.Module):
 
     @cached_property
     def frozen(self) -> dict[str, str]:
-        """What does not learn, by the prefix of its weights, and what it follows from."""
+        """The identity of the frozen encoder, by the prefix of its weights' names (`systems.parts.checkpoints`)."""
         return {"audio_encoder.": self.audio.identity}
 
     def embed(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """Embed (N, T, size) frames, (N,) of each, as (N, T x size)."""
+        """Embed (N, T, size) frames with (N,) lengths as (N, T x size)."""
         if self.embedder is None:
             return (frames * length_mask(lengths, frames.shape[1])[..., None]).flatten(1)
         return self.embedder(frames, lengths)
 
     def encode_frames(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the frames of (N, samples) mono sounds as the library has them; the first clip that is cut is said."""
-        found = [values.cpu().numpy() for values in self.audio(audio, lengths)]
-        longest = self.library.frames.shape[1]
-        if not self.cut and max(map(len, found)) > longest:
+        """Encode audio, and cut or pad it to the library's number of frames; the first cut is reported.
+
+        Args:
+            audio: (N, samples) mono audio at `sample_rate`.
+            lengths: (N,) samples of each clip.
+
+        Returns:
+            (N, T, size) frames and (N,) lengths.
+        """
+        sequences = [frames.cpu().numpy() for frames in self.audio(audio, lengths)]
+        most, longest = self.library.frames.shape[1], max(map(len, sequences))
+        if not self.cut and longest > most:
             self.cut = True
-            tqdm.write(f"clips are cut to {longest} frames, as in training; one has {max(map(len, found))}")
-        return tuple(part.to(audio.device) for part in fitted(found, longest))
+            tqdm.write(f"clips are cut to {most} frames, as in training; one has {longest}")
+        frames, frame_lengths = fitted(sequences, most)
+        return frames.to(audio.device), frame_lengths.to(audio.device)
 
     @torch.no_grad()
     def nearest(self, frames: Tensor, lengths: Tensor, k: int) -> np.ndarray:
-        """Find the k nearest clips of the library, by squared L2 distance, as (N, k) numbers, nearest first."""
-        searched, k = self._searched(frames.device), min(k, len(self.library.captions))
+        """Find the k nearest clips of the library by squared L2 distance.
+
+        Args:
+            frames: (N, T, size) frames of N clips.
+            lengths: (N,) frames of each clip.
+            k: The number of clips to find; at most the library's number.
+
+        Returns:
+            (N, k) numbers of clips, nearest first.
+        """
+        index, k = self._index(frames.device), min(k, len(self.library.captions))
         parts = []
         for start in range(0, len(frames), CLIPS_PER_CALL):
             clips = slice(start, start + CLIPS_PER_CALL)
-            parts.append(searched(self.embed(frames[clips], lengths[clips]).float(), k))
+            parts.append(index(self.embed(frames[clips], lengths[clips]).float(), k))
         return np.concatenate(parts)
 
-    def _searched(self, device: torch.device) -> "Exact | Faiss":
+    def _index(self, device: torch.device) -> "Exact | Faiss":
+        """Return the index of the library's embeddings on a device."""
         if self.searched is None or self.searched.device != device:
-            frames, lengths = torch.from_numpy(self.library.frames), torch.from_numpy(self.library.lengths)
-            parts = [
-                self.embed(some.to(device), count.to(device)).float()
-                for some, count in zip(frames.split(CLIPS_PER_CALL), lengths.split(CLIPS_PER_CALL), strict=True)
-            ]
-            self.searched = (Faiss if self.config.faiss else Exact)(torch.cat(parts))
+            frames = torch.from_numpy(self.library.frames).split(CLIPS_PER_CALL)
+            lengths = torch.from_numpy(self.library.lengths).split(CLIPS_PER_CALL)
+            parts = []
+            for some_frames, some_lengths in zip(frames, lengths, strict=True):
+                parts.append(self.embed(some_frames.to(device), some_lengths.to(device)).float())
+            if self.config.faiss:
+                self.searched = Faiss(torch.cat(parts))
+            else:
+                self.searched = Exact(torch.cat(parts))
         return self.searched
 
     def captions(self, frames: Tensor, lengths: Tensor, k: int) -> list[list[str]]:
-        """The first captions of the k nearest clips, nearest first, for each of N clips."""
-        firsts = [captions[0] for captions in self.library.captions]
-        nearest = np.array(firsts, dtype=object)[self.nearest(frames, lengths, k)]
-        return nearest.tolist()
+        """Return the first caption of each of the k nearest clips, nearest first.
+
+        Args:
+            frames: (N, T, size) frames of N clips.
+            lengths: (N,) frames of each clip.
+            k: The number of captions for each clip.
+        """
+        first_captions = np.array([captions[0] for captions in self.library.captions], dtype=object)
+        return first_captions[self.nearest(frames, lengths, k)].tolist()
 
     def caption(self, audio: Tensor, lengths: Tensor) -> list[str]:
-        """Caption (N, samples) mono sounds at `sample_rate`, of `lengths` (N,) samples."""
-        return [" ".join(said.split()) for (said,) in self.captions(*self.encode_frames(audio, lengths), 1)]
+        """Caption audio with the caption of the nearest clip, on one line.
+
+        Args:
+            audio: (N, samples) mono audio at `sample_rate`.
+            lengths: (N,) samples of each clip.
+        """
+        nearest = self.captions(*self.encode_frames(audio, lengths), 1)
+        return [" ".join(caption.split()) for (caption,) in nearest]
 
 
 class Exact:
-    """All distances at once; of equal ones the first."""
+    """An index that computes all distances at once. Of equal distances, the first clip is nearest.
+
+    Args:
+        embeddings: (clips, size) embeddings to search.
+    """
 
     def __init__(self, embeddings: Tensor):
         self.embeddings, self.device = embeddings, embeddings.device
         self.norms = embeddings.square().sum(1)
 
     def __call__(self, asked: Tensor, k: int) -> np.ndarray:
-        distances = torch.addmm(self.norms, asked, self.embeddings.T, alpha=-2)  # but for what is the same in a row
+        """Return the numbers of the k nearest clips, (N, k), for (N, size) embeddings."""
+        # Squared distances without the squared norm of `asked`, which is the same for a whole row.
+        distances = torch.addmm(self.norms, asked, self.embeddings.T, alpha=-2)
         return distances.argsort(dim=1, stable=True)[:, :k].cpu().numpy()
 
 
 class Faiss:
-    """An exact index of faiss, which holds no (asked, clips) matrix.
+    """An exact index of faiss, which needs no (N, clips) matrix of distances.
+
+    Args:
+        embeddings: (clips, size) embeddings to search.
 
     Raises:
         BadRequest: faiss is not installed.
@@ -259,77 +329,94 @@ class Faiss:
         try:
             import faiss
         except ModuleNotFoundError:
-            raise BadRequest("faiss: must be installed to search with; install faiss-cpu, or set it false") from None
+            raise BadRequest(
+                "faiss=true needs the package faiss, which is not installed; install faiss-cpu, or set faiss=false"
+            ) from None
         self.device = embeddings.device
         self.index = faiss.IndexFlatL2(embeddings.shape[1])
         self.index.add(embeddings.cpu().numpy())
 
     def __call__(self, asked: Tensor, k: int) -> np.ndarray:
+        """Return the numbers of the k nearest clips, (N, k), for (N, size) embeddings."""
         return self.index.search(asked.cpu().numpy(), k)[1]
 
 
 def fitted(frames: Sequence[np.ndarray], longest: int) -> tuple[Tensor, Tensor]:
-    """Cut (T, size) sequences, or pad them with zeros, to (N, longest, size), and give their lengths (N,)."""
-    found = np.zeros((len(frames), longest, frames[0].shape[1]), np.float32)
-    for row, sequence in zip(found, frames, strict=True):
+    """Cut sequences to `longest` frames, or pad them with zeros.
+
+    Args:
+        frames: N sequences, (T, size) each.
+        longest: The number of frames to cut or pad to.
+
+    Returns:
+        (N, longest, size) float32, and (N,) the length of each sequence after the cut.
+    """
+    stacked = np.zeros((len(frames), longest, frames[0].shape[1]), np.float32)
+    for row, sequence in zip(stacked, frames, strict=True):
         row[: len(sequence)] = sequence[:longest]
-    return torch.from_numpy(found), torch.tensor([min(len(sequence), longest) for sequence in frames])
+    return torch.from_numpy(stacked), torch.tensor([min(len(sequence), longest) for sequence in frames])
 
 
 # The training step ---------------------------------------------------------------------------------------------------
 
 
 class Batch(NamedTuple):
-    """Anchors, and behind them a clip that is similar to each."""
+    """N anchors, followed by a similar clip for each of them."""
 
     frames: Tensor  # (2N, T, size)
-    lengths: Tensor  # (2N,)
-    strange: Tensor  # (N, 2N) bool, whether a clip is not similar to an anchor, nor itself one
+    lengths: Tensor  # (2N,) frames of each clip
+    strange: Tensor  # (N, 2N) bool, false if a clip is the anchor itself or similar to it
 
 
 class Material:
-    """A split's clips as the model takes them, and which of them are similar.
+    """The input of the model for a split's clips, and the similar pairs among them.
 
     Args:
         split: The split.
-        frames: (T, size) of each clip.
-        longest: Frames that each is cut or padded to.
-        alike: (clips, clips) bool, sparse.
+        frames: (T, size) frames of each clip.
+        longest: The number of frames that each clip is cut or padded to.
+        alike: (clips, clips) sparse, nonzero for similar clips.
     """
 
     def __init__(self, split: Split, frames: Sequence[np.ndarray], longest: int, alike: scipy.sparse.csr_array):
         self.split, self.alike = split, alike
         self.frames, self.lengths = fitted(frames, longest)
-        cut, padded = (sum(map(test, frames)) for test in (lambda f: len(f) > longest, lambda f: len(f) < longest))
+        cut = sum(len(sequence) > longest for sequence in frames)
+        padded = sum(len(sequence) < longest for sequence in frames)
         if cut or padded:
             message = f"of {len(frames)} clips {cut} are cut and {padded} are padded to {longest} frames"
             say([Finding(split.name, message=message, severity=NOTE)])
 
     @property
     def anchors(self) -> list[int]:
-        """The clips that have similar ones."""
+        """The numbers of the clips that have similar clips."""
         return np.flatnonzero(np.diff(self.alike.indptr)).tolist()
 
     def similar(self, clip: int) -> np.ndarray:
-        """The clips that are similar to one."""
+        """Return the numbers of the clips that are similar to a clip."""
         return self.alike.indices[self.alike.indptr[clip] : self.alike.indptr[clip + 1]]
 
     def batch(self, anchors: Sequence[int]) -> Batch:
-        """Draw for each anchor a similar clip, and lay them side by side."""
-        near = [self.similar(anchor) for anchor in anchors]
-        positives = [int(some[torch.randint(len(some), ()).item()]) for some in near]
+        """Make a batch of anchors, and draw a similar clip for each."""
+        similar_clips = [self.similar(anchor) for anchor in anchors]
+        positives = [int(clips[torch.randint(len(clips), ()).item()]) for clips in similar_clips]
         clips = [*anchors, *positives]
-        strange = [~np.isin(clips, [anchor, *some]) for anchor, some in zip(anchors, near, strict=True)]
+        strange = []
+        for anchor, similar in zip(anchors, similar_clips, strict=True):
+            strange.append(~np.isin(clips, [anchor, *similar]))
         return Batch(self.frames[clips], self.lengths[clips], torch.from_numpy(np.stack(strange)))
 
 
 def alike_clips(clips: Sequence[Clip], captions: Sequence[str], similar: similarity.Similar) -> scipy.sparse.csr_array:
-    """Which clips have captions that are the same or similar, as (clips, clips) bool; none is similar to itself.
+    """Find the pairs of clips that share a caption or have similar captions.
 
     Args:
         clips: The clips.
         captions: All their captions, each once.
-        similar: Which of them are similar.
+        similar: The similar pairs of these captions.
+
+    Returns:
+        (clips, clips) sparse, nonzero for similar clips. No clip is similar to itself.
     """
     numbers = {caption: number for number, caption in enumerate(captions)}
     rows, columns = [], []
@@ -338,10 +425,11 @@ def alike_clips(clips: Sequence[Clip], captions: Sequence[str], similar: similar
             rows.append(row)
             columns.append(numbers[caption])
     shape = len(clips), len(captions)
-    owned = scipy.sparse.csr_array((np.ones(len(rows), np.float32), (rows, columns)), shape)
+    has_caption = scipy.sparse.csr_array((np.ones(len(rows), np.float32), (rows, columns)), shape)
     graph = (np.ones(len(similar.neighbours), np.float32), similar.neighbours, similar.starts)
-    near = scipy.sparse.csr_array(graph, (len(captions), len(captions))) + scipy.sparse.eye_array(len(captions))
-    alike = (owned @ near @ owned.T).tocsr()
+    similar_or_equal = scipy.sparse.csr_array(graph, (len(captions), len(captions)))
+    similar_or_equal = similar_or_equal + scipy.sparse.eye_array(len(captions))
+    alike = (has_caption @ similar_or_equal @ has_caption.T).tocsr()
     alike.setdiag(0)
     alike.eliminate_zeros()
     alike.sort_indices()
@@ -349,25 +437,33 @@ def alike_clips(clips: Sequence[Clip], captions: Sequence[str], similar: similar
 
 
 def semi_hard(distances: Tensor, positive: Tensor, strange: Tensor, margin: float) -> Tensor:
-    """Which clips are semi-hard negatives of an anchor (equation 8): farther than its positive, by less than a margin.
+    """Find the semi-hard negatives of anchors (equation 8): farther than the positive, by less than the margin.
 
     Args:
         distances: (N, M) squared distances of N anchors to M clips.
-        positive: (N,) squared distance of each to its positive.
-        strange: (N, M) bool, which clips are not similar to the anchor.
+        positive: (N,) squared distance of each anchor to its positive.
+        strange: (N, M) bool, true if a clip is not similar to the anchor.
         margin: The margin.
+
+    Returns:
+        (N, M) bool.
     """
     positive = positive[:, None]
     return strange & (distances >= positive) & (distances < positive + margin)
 
 
 def squared(one: Tensor, other: Tensor) -> Tensor:
-    """Squared L2 distances of (N, size) and (M, size) embeddings of length 1, as (N, M)."""
+    """Return the squared L2 distances of (N, size) and (M, size) embeddings of length 1, as (N, M)."""
     return 2 - 2 * one @ other.T
 
 
 class Training(SystemModule):
-    """What lightning does with the model: one step of training, one of validation, the optimizer."""
+    """The model's training under lightning: training step, validation step and optimizer.
+
+    Args:
+        model: The model.
+        validation: The clips of the validation split.
+    """
 
     def __init__(self, model: Retriever, validation: Material):
         super().__init__(model)
@@ -379,24 +475,24 @@ class Training(SystemModule):
         count = len(batch.strange)
         distances = squared(embedded[:count], embedded)  # (N, 2N)
         positive = distances.diagonal(count)
-        chosen = semi_hard(distances.detach(), positive.detach(), batch.strange, self.model.config.margin)
-        drawn = torch.rand_like(distances).masked_fill(~chosen, -1).argmax(1, keepdim=True)
-        has = chosen.any(1)
+        candidates = semi_hard(distances.detach(), positive.detach(), batch.strange, self.model.config.margin)
+        drawn = torch.rand_like(distances).masked_fill(~candidates, -1).argmax(1, keepdim=True)
+        has_negative = candidates.any(1)
         losses = F.relu(positive - distances.gather(1, drawn).squeeze(1) + self.model.config.margin)
-        loss = (losses * has).sum() / has.sum().clamp(min=1)
+        loss = (losses * has_negative).sum() / has_negative.sum().clamp(min=1)
         self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=count, sync_dist=True)
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the library's embeddings of the last time, and the clips."""
+        """Drop the embeddings of the library and of the previous validation."""
         self.model.searched, self.embedded = None, []
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
-        """Keep the clips' embeddings."""
+        """Store the clips' embeddings."""
         self.embedded.append(self.model.embed(*batch).float())
 
     def on_validation_epoch_end(self) -> None:
-        """Log the mean loss (7) over all triplets of the split, and CIDEr-D of the captions that are found."""
+        """Log the mean loss (7) over all triplets of the split, and the CIDEr-D of the retrieved captions."""
         embedded, material = torch.cat(self.embedded), self.validation
         total = count = 0
         for anchor in material.anchors:
@@ -405,18 +501,20 @@ class Training(SystemModule):
             strange = torch.ones_like(distances, dtype=torch.bool)
             strange[near] = strange[anchor] = False
             hinges = F.relu(distances[near, None] - distances[strange] + self.model.config.margin)
-            total, count = total + hinges.sum().item(), count + hinges.numel()
+            total += hinges.sum().item()
+            count += hinges.numel()
         self.log("validation_loss", total / max(1, count), prog_bar=True)
-        captions = self.model.captions(material.frames.to(self.device), material.lengths.to(self.device), 1)
-        self.log("validation_CIDEr-D", vocabulary.cider(material.split, [one for (one,) in captions]), prog_bar=True)
+        nearest = self.model.captions(material.frames.to(self.device), material.lengths.to(self.device), 1)
+        captions = [caption for (caption,) in nearest]
+        self.log("validation_CIDEr-D", vocabulary.cider(material.split, captions), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdaBound, as published."""
+        """Return AdaBound, the published optimizer."""
         config = self.model.config
         return AdaBound(self.model.embedder.parameters(), lr=config.learning_rate, final_lr=config.final_rate)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Keep what the model follows from besides its weights."""
+        """Add the digest of the library to the checkpoint."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["library"] = self.model.library.digest
 
@@ -425,15 +523,15 @@ class Training(SystemModule):
 
 
 def train(config: Config, dataset: Dataset, run: Run) -> None:
-    """Train on the development split, choosing the best epoch on the validation split."""
+    """Train on the development split and choose the best epoch on the validation split."""
     fit(*prepare(config, dataset, run), run)
 
 
 def prepare(config: Config, dataset: Dataset, run: Run) -> tuple[Retriever, Material, Material]:
-    """Make the model, and the development and validation clips as it takes them; nothing is written into the run.
+    """Make the model and its input for the development and validation clips; write nothing into the run folder.
 
     Raises:
-        Faulty: A clip cannot be used, or has no caption to compare; with all such.
+        Faulty: A clip cannot be used, or has no caption; the findings name all such clips.
         BadRequest: A model is not on this machine, or no two clips have similar captions.
     """
     lightning.seed_everything(run.seed, verbose=False)
@@ -448,23 +546,26 @@ def prepare(config: Config, dataset: Dataset, run: Run) -> tuple[Retriever, Mate
         if model.embedder:
             captions = list(split.captions)
             similar = similar_captions(config, captions, run.cache, least)
-            least = similar.least  # of the training set, which validation is normalised by too
+            least = similar.least  # the least score of the development captions normalises validation scores too
             alike = alike_clips(split.clips, captions, similar)
             if not alike.nnz and (split.name == DEVELOPMENT or config.monitor == "loss"):
-                advice = "lower threshold" + (", or set monitor to CIDEr-D" if split.name == VALIDATION else "")
+                advice = "lower threshold"
+                if split.name == VALIDATION:
+                    advice += ", or set monitor to CIDEr-D"
                 raise BadRequest(
-                    f"the {split.name} split must have two clips with similar captions; of its {len(captions)} "
-                    f"captions no two clips' have a normalised BERTScore above {config.threshold:g}: {advice}"
+                    f"the {split.name} split must have two clips with similar captions; found none: among its "
+                    f"{len(captions)} captions, no two of different clips have a normalised BERTScore above "
+                    f"{config.threshold:g}; {advice}"
                 )
         materials.append(Material(split, sequences, longest, alike))
     development, validation = materials
-    said = [list(clip.captions) for clip in development.split.clips]
-    model.library = Library(development.frames.numpy(), development.lengths.numpy(), said)
+    captions_of_clips = [list(clip.captions) for clip in development.split.clips]
+    model.library = Library(development.frames.numpy(), development.lengths.numpy(), captions_of_clips)
     return model, development, validation
 
 
 def fit(model: Retriever, development: Material, validation: Material, run: Run) -> None:
-    """Train what `prepare` made, or go on training it."""
+    """Train a model that `prepare` made, or resume its training."""
     config = model.config
     run.start()
     if not (run.folder / LIBRARY).exists():
@@ -482,8 +583,7 @@ def fit(model: Retriever, development: Material, validation: Material, run: Run)
         state = {"state_dict": {}}
         Training(model, validation).on_save_checkpoint(state)
         save_tensors(state, run.best)
-    learns = model.embedder is not None
-    if learns:
+    if model.embedder is not None:
         training = {
             "audio_modelling": f"{config.audio_encoder} and transformer",
             "loss_function": "triplet loss",
@@ -507,16 +607,16 @@ def fit(model: Retriever, development: Material, validation: Material, run: Run)
 
 
 def captioned(split: Split) -> Split:
-    """Make sure that every clip of a split has a caption.
+    """Return the split, after a check that every clip has captions and that none of them is empty.
 
     Raises:
-        Faulty: A clip has none, or a blank one; with all that have.
+        Faulty: A clip has no caption, or an empty one; the findings name all such clips.
     """
     message = "must have captions, none of them empty; write one"
     findings = []
     for clip in split.clips:
-        written = [caption for caption in clip.captions if caption.strip()]
-        if not written or len(written) < len(clip.captions):
+        not_empty = [caption for caption in clip.captions if caption.strip()]
+        if not not_empty or len(not_empty) < len(clip.captions):
             findings.append(Finding(split.name, column=clip.file_name, message=message))
     if findings:
         raise Faulty(findings)
@@ -526,11 +626,20 @@ def captioned(split: Split) -> Split:
 def similar_captions(
     config: Config, captions: Sequence[str], cache: Path, least: float | None = None
 ) -> similarity.Similar:
-    """Which of some distinct captions are similar, by the config's model; raises as `similarity.similar` does."""
+    """Find the similar pairs of distinct captions with the config's models; errors are those of `similarity.similar`.
+
+    Args:
+        config: The config.
+        captions: The captions, each once.
+        cache: Folder of the cache.
+        least: The score that is normalised to 0 (default: the least score of all pairs).
+    """
     encode = texts.load_text_encoder(config.similarity_model, config.similarity_layer)
     if not isinstance(encode, texts.Transformer):
-        what = "must be a transformers model, whose tokens are compared; found word vectors"
-        raise BadRequest(f"similarity_model: {config.similarity_model}: {what}")
+        raise BadRequest(
+            f"similarity_model: {config.similarity_model}: must be a transformers model, because BERTScore compares "
+            "its token embeddings; found word vectors: give another model"
+        )
     prefilter = None
     if config.prefilter:
         sentence = texts.load_text_encoder(config.prefilter, output="sentence")
@@ -547,15 +656,18 @@ def similar_captions(
 
 
 def load_model(checkpoint: Path) -> Retriever:
-    """Give back the model of a checkpoint in its run folder, where the clips that are searched lie too.
+    """Load the model from a checkpoint in a run folder; its library is in the run folder's library.npz.
 
     Raises:
-        BadRequest: The encoder is not on this machine or another than in training, or the clips are others.
+        BadRequest: The encoder is not on this machine, or the encoder or the library differs from training.
     """
     state = read_checkpoint(checkpoint, config=dict, frozen=dict, library=str)
     path = checkpoint.parent.parent / LIBRARY
     model = Retriever(Config(**state["config"]), read_library(path))
     if state["library"] != model.library.digest:
-        raise BadRequest(f"{path}: must be the clips that {checkpoint} was trained with; put the run's own back")
+        raise BadRequest(
+            f"{path}: must hold the clips that {checkpoint} was trained with; it holds others: put the run's own file "
+            "back, or train again"
+        )
     load_weights(model, state, checkpoint)
     return model.eval()

@@ -1,11 +1,11 @@
-"""FSD50K as a source of noisy captions: what people on Freesound wrote under the sounds that they uploaded.
+"""FSD50K as a source of noisy captions: the descriptions and tags that Freesound users gave to their uploads.
 
-A folder as published: `FSD50K.metadata/dev_clips_info_FSD50K.json`, which maps each clip's number to its title,
-description, tags, licence and uploader, and `FSD50K.dev_audio/NUMBER.wav`.
+The folder is that of the published data: `FSD50K.metadata/dev_clips_info_FSD50K.json` maps each clip's number to its
+title, description, tags, licence and uploader, and the audio is in `FSD50K.dev_audio/NUMBER.wav`.
 
-A clip's captions are its description, without HTML and cut at 500 characters, and its tags in their order with blanks
-between them. What is blank is left out. The development set has 40,966 clips; the published system was trained on half
-of them, 40,966 pairs.
+A clip has two captions: its description, without HTML and cut at 500 characters; and its tags in their order, separated
+by spaces. Empty captions are left out. The development set has 40,966 clips. The published system was trained on half
+of the clips, which gives 40,966 pairs.
 
 Sources: Weck et al. 2022, section 3.1; Fonseca et al. 2022, zenodo.org/records/4060432.
 """
@@ -19,38 +19,40 @@ from evaluation.findings import BadRequest, Faulty, Finding
 
 METADATA = Path("FSD50K.metadata") / "dev_clips_info_FSD50K.json"
 SOUNDS = "FSD50K.dev_audio"
-LONGEST = 500  # characters of a description
+LONGEST = 500  # most characters of a description
 
 
 def read_fsd50k(folder: Path) -> Split:
     """Read the development set.
 
     Raises:
-        BadRequest: The folder does not hold its metadata, or these are no such JSON.
-        Faulty: A clip has no description or tags of the published form, or its sound is absent; with every finding.
+        BadRequest: The folder does not contain the metadata, or the metadata are not JSON of the published form.
+        Faulty: A clip has no description or tags of the published form, or no audio file; with every finding.
     """
     path = folder / METADATA
+    advice = "fetch it again from zenodo.org/records/4060432"
     if not path.is_file():
-        message = "no such file; give the folder that holds FSD50K.metadata and FSD50K.dev_audio, as published"
+        message = "no such file; give the folder with FSD50K.metadata and FSD50K.dev_audio, as published"
         raise BadRequest(f"{path}: {message}")
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadRequest(f"{path}: is not JSON: {error}; fetch it again from zenodo.org/records/4060432") from None
+        raise BadRequest(f"{path}: must be JSON; found an error: {error}; {advice}") from None
     if not isinstance(entries, dict):
         raise BadRequest(
-            f"{path}: must map each clip's number to what is known of it; found a {type(entries).__name__}"
+            f"{path}: must map each clip's number to its metadata; found a {type(entries).__name__}; {advice}"
         )
-    there = {sound.name for sound in (folder / SOUNDS).glob("*.wav")}
+    audio_files = {file.name for file in (folder / SOUNDS).glob("*.wav")}
     clips, malformed, absent = [], [], []
     for number, entry in entries.items():
         name = f"{number}.wav"
-        if name not in there:
-            absent.append(Finding(str(path), column=number, message=f"no sound {name!r} in {SOUNDS}/; fetch it too"))
-        fields = entry if isinstance(entry, dict) else {}
-        description, tags = fields.get("description"), fields.get("tags")
+        if name not in audio_files:
+            absent.append(Finding(str(path), column=number, message=f"no file {name!r} in {SOUNDS}/; fetch it too"))
+        description = tags = None
+        if isinstance(entry, dict):
+            description, tags = entry.get("description"), entry.get("tags")
         if not isinstance(description, str) or not _are_texts(tags):
-            message = "must have a description, a text, and tags, a list of texts"
+            message = "must have a description (a text) and tags (a list of texts); fetch the file again"
             malformed.append(Finding(str(path), column=number, message=message))
             continue
         captions = (plain(description)[:LONGEST].rstrip(), " ".join(" ".join(tags).split()))
@@ -61,7 +63,7 @@ def read_fsd50k(folder: Path) -> Split:
 
 
 def plain(text: str) -> str:
-    """A text without HTML, on one line.
+    """Remove HTML from a text and put it on one line.
 
     >>> plain('Rain &amp; <a href="https://example.org">thunder</a>.<br>Recorded at   home')
     'Rain & thunder. Recorded at home'
@@ -73,7 +75,7 @@ def plain(text: str) -> str:
 
 
 class _Text(HTMLParser):
-    """Keeps what is no markup, style or script; a tag that breaks the line is a blank."""
+    """A parser that keeps the text outside markup, style and script; a tag that breaks the line becomes a space."""
 
     BREAKS = frozenset({"br", "p", "div", "li", "ul", "ol", "tr", "td", "hr", "h1", "h2", "h3"})
 
@@ -82,7 +84,7 @@ class _Text(HTMLParser):
         self.parts: list[str] = []
 
     def handle_data(self, data: str) -> None:
-        if self.cdata_elem is None:  # else within style or script
+        if self.cdata_elem is None:  # not inside style or script
             self.parts.append(data)
 
     def handle_starttag(self, tag: str, attrs: list) -> None:

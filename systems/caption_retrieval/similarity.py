@@ -1,32 +1,35 @@
-"""Which captions say nearly the same: BERTScore between all pairs of them, and only what is similar is kept.
+"""Similar captions: BERTScore between all pairs of captions, of which only similar pairs are kept.
 
-    found = similar(captions, texts.load_text_encoder("roberta-large", 17), Path(".cache"))
-    found.of(3)                                            # numbers of the captions that are similar to captions[3]
+    pairs = similar(captions, texts.load_text_encoder("roberta-large", 17), Path(".cache"))
+    pairs.of(3)                                            # numbers of the captions that are similar to captions[3]
 
 Conventions
 -----------
-- BERTScore is the F1 of bert-score 0.3.13, without weights by rarity and without its baseline: each token takes the
-  most similar of the other caption's tokens, special tokens are found but do not count (Zhang et al. 2020, section 3).
-  It is the same both ways.
-- A byte-pair tokeniser such as RoBERTa's gets a blank before the first word, which it would otherwise take for a part
-  of a word. bert-score 0.3.13 asks for the same with `add_prefix_space=True`, but from transformers 5 on this argument
-  has no effect, so that bert-score itself gives slightly different scores there.
-- A score is normalised to [0, 1]: 1 is a caption with itself, 0 the least similar pair of all (Koizumi et al. 2020,
-  section 3.2). Similar is what lies above the threshold. The captions are distinct; one is not its own neighbour.
+- BERTScore is the F1 of bert-score 0.3.13, without IDF weights and without its baseline. Each token is matched with the
+  most similar token of the other caption. Special tokens can be matched but do not count themselves (Zhang et al. 2020,
+  section 3). The score is symmetric.
+- With a byte-pair tokeniser such as RoBERTa's, a space is put before the first word; without it, the tokeniser treats
+  the first word as a part of a word. bert-score 0.3.13 asks for the same with `add_prefix_space=True`. From
+  transformers 5 on this argument has no effect, so bert-score itself gives slightly different scores there.
+- A score is normalised to [0, 1]: 1 is the score of a caption with itself, 0 that of the least similar pair of all
+  (Koizumi et al. 2020, section 3.2). A pair is similar if its score is above the threshold. The captions are distinct,
+  and no caption is its own neighbour.
 
-How n^2 pairs are done
-----------------------
-Captions are sorted by length and taken in blocks of 1024 x 1024, each pair once. A block is a matrix product of tokens
-and two maxima; what lies above the threshold is written to the cache, so that a computation that was killed goes on
-with the next block. The threshold follows from the least score of all, which is known last: a block keeps what lies
-above the threshold as it looks then, and a little more, and is done again should a smaller score, found later, have
-lowered the threshold further. The outcome is the same in whatever order, and on however many workers, blocks are done.
+How n^2 pairs are computed
+--------------------------
+Captions are sorted by length and scored in blocks of 1024 x 1024, each pair once. Each block takes one matrix product
+of tokens and two maxima. The pairs above the threshold are written to the cache, so an interrupted computation resumes
+with the next block. The threshold depends on the least score of all pairs, which is known only at the end. A block
+therefore uses the least score known so far, and keeps pairs a little below that threshold too. If a smaller score found
+later lowers the threshold further, the block is computed again. The result does not depend on the order of the blocks
+or on the number of workers.
 
-Token embeddings are kept in half precision, and multiplied in it where there is a GPU; means and scores are single.
-That moves a score by less than .002.
+Token embeddings are stored in half precision, and multiplied in half precision on a GPU. Means and scores are in single
+precision. Half precision changes a score by less than .002.
 
-A prefilter compares sentence embeddings first, one product a pair, and leaves out pairs below a cosine. The least score
-and the share of the similar pairs that pass, the recall, are then those of 256 captions with all others.
+A prefilter first compares sentence embeddings, with one product for each pair, and excludes pairs below a cosine. The
+least score, and the recall (the share of the similar pairs that pass the prefilter), are then estimated from the pairs
+of 256 captions with all others.
 """
 
 from collections.abc import Sequence
@@ -49,24 +52,24 @@ from systems.parts.digests import digest
 from systems.parts.sequences import chunks
 from systems.workers import pool
 
-ARITHMETIC = 1  # counts up when the same weights give other scores, so that no cache mixes the two
+ARITHMETIC = 1  # increase this when the same weights give other scores, so that caches of the two are not mixed
 THRESHOLD = 0.7
-SIDE = 1024  # captions of a block
-TILE = {"cpu": 64, "cuda": 512}  # of which so many are multiplied at once
-SPARE = 0.05  # of the range of scores, that the least may yet fall before a block is done again
-SAMPLE = 256  # captions that a prefilter is measured on
-PASSES = 0.5  # the cosine above which a prefilter lets a pair pass
+SIDE = 1024  # captions on each side of a block
+TILE = {"cpu": 64, "cuda": 512}  # captions of a block that are multiplied at once
+SPARE = 0.05  # share of the range of scores by which the least score may fall before a block is computed again
+SAMPLE = 256  # captions on which a prefilter is measured
+PASSES = 0.5  # the cosine above which a pair passes a prefilter
 
 
 @dataclass(frozen=True)
 class Similar:
-    """What is similar to each of n captions.
+    """The similar pairs of n captions.
 
     Attributes:
-        starts: (n + 1,) int64, where the neighbours of each begin.
-        neighbours: Numbers of captions, ascending for each.
+        starts: (n + 1,) int64, the index in `neighbours` at which the neighbours of each caption begin.
+        neighbours: Numbers of the captions similar to each caption, ascending for each.
         least: The least score, which is normalised to 0.
-        recall: Share of the similar pairs that passed the prefilter, as measured; None where there was none.
+        recall: The measured share of the similar pairs that passed the prefilter; None without a prefilter.
     """
 
     starts: np.ndarray
@@ -75,18 +78,18 @@ class Similar:
     recall: float | None = None
 
     def of(self, number: int) -> np.ndarray:
-        """The numbers of the captions that are similar to one."""
+        """Return the numbers of the captions that are similar to a caption."""
         return self.neighbours[self.starts[number] : self.starts[number + 1]]
 
     @property
     def pairs(self) -> int:
-        """How many pairs are similar."""
+        """The number of similar pairs."""
         return len(self.neighbours) // 2
 
 
 @dataclass(frozen=True)
 class Prefilter:
-    """A sentence encoder, and the cosine of its embeddings above which a pair is looked at."""
+    """A sentence encoder, and the cosine of its embeddings above which a pair is scored."""
 
     encode: texts.Encoder
     above: float = PASSES
@@ -102,28 +105,28 @@ def similar(
     prefilter: Prefilter | None = None,
     workers: int = 0,
 ) -> Similar:
-    """Find the similar pairs of distinct captions, or go on where an earlier call was cut off.
+    """Find the similar pairs of distinct captions, or resume an earlier, interrupted call.
 
     Args:
         captions: The captions.
-        encode: Gives the tokens of each; wherever it is.
+        encode: The model whose token embeddings are compared, on any device.
         cache: Folder of the cache; several processes may share it.
-        threshold: Normalised scores above it are similar, 0 to 1.
-        least: What is normalised to 0, where other captions say; else the least score of all.
-        prefilter: Which pairs to look at; all without.
-        workers: How many of ray's workers to spread the blocks over; 0 is none.
+        threshold: Pairs with a normalised score above it are similar, 0 to 1.
+        least: The score that is normalised to 0 (default: the least score of all pairs).
+        prefilter: The prefilter that chooses the pairs to score (default: all pairs are scored).
+        workers: Number of ray workers that compute the blocks; 0 computes them in this process.
 
     Raises:
-        Faulty: A caption has no token; with all that have none.
-        BadRequest: Workers are asked for and ray is not installed.
+        Faulty: A caption has no token; the findings name all such captions.
+        BadRequest: Workers are asked for but ray is not installed.
     """
     filtered = prefilter and (prefilter.encode.identity, prefilter.above)
     identity = repr((ARITHMETIC, encode.identity, SIDE, list(captions), threshold, least, filtered))
     folder = cache / f"similar-{digest(identity.encode())[:12]}"
-    done = folder / "similar.npz"
+    result_file = folder / "similar.npz"
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder / "lock"):
-        if not done.is_file():
+        if not result_file.is_file():
             device = default_device()
             tokens = Tokens.of(captions, encode.to(device), cache)
             sentences = None
@@ -131,50 +134,56 @@ def similar(
                 rows = texts.embed(captions, prefilter.encode.to(device), cache)
                 sentences = np.concatenate([row[:1] for row in rows])
                 sentences = sentences / np.linalg.norm(sentences, axis=1, keepdims=True)
-            blocks = Blocks(tokens, sentences, prefilter.above if prefilter else 0)
-            _write(done, _search(blocks, folder, threshold, least, workers))
+            passes = 0
+            if prefilter:
+                passes = prefilter.above
+            blocks = Blocks(tokens, sentences, passes)
+            _write(result_file, _search(blocks, folder, threshold, least, workers))
             for path in (*folder.glob("block-*.npz"), *folder.glob(".block-*.part")):
                 path.unlink()
-    return _read(done)
+    return _read(result_file)
 
 
 def nearest(
     asked: Sequence[Sequence[str]], captions: Sequence[str], encode: texts.Transformer, cache: Path, k: int
 ) -> np.ndarray:
-    """Find the captions with the highest BERTScore against what each asks for.
+    """Find the captions with the highest BERTScores against groups of texts.
 
     Args:
-        asked: Several texts each; a caption has the highest of its scores against them.
-        captions: The captions, k at least.
-        encode: Gives the tokens.
+        asked: N groups of texts. The score of a caption against a group is its highest score against the group's texts.
+        captions: The captions, at least k.
+        encode: The model whose token embeddings are compared.
         cache: Folder of the cache.
-        k: How many.
+        k: The number of captions to find for each group.
 
     Returns:
-        (asked, k) int64 numbers of captions, the highest first; of equal ones the first.
+        (N, k) int64 numbers of captions, highest score first. Of equal scores, the first caption comes first.
     """
     encode.to(default_device())
-    every = list(dict.fromkeys(chain.from_iterable(asked)))
-    rows, columns = Tokens.of(every, encode, cache), Tokens.of(captions, encode, cache)
-    numbers = {text: number for number, text in enumerate(every)}
-    own = np.array([numbers[text] for text in chain.from_iterable(asked)])
-    begins = np.cumsum([0, *map(len, asked)])[:-1]
-    tops, lefts = blocks_by_length(rows), blocks_by_length(columns)
-    found, best = np.empty((len(asked), 0), np.int64), np.empty((len(asked), 0), np.float32)
-    for left in tqdm(lefts, "best captions by BERTScore", leave=False, disable=None, unit="block"):
-        block, scores = columns.some(left), np.empty((len(every), len(left)), np.float32)
-        for top in tops:
-            scores[top] = f1(rows.some(top), block).cpu().numpy()
-        best = np.concatenate([best, np.maximum.reduceat(scores[own], begins)], axis=1)
-        found = np.concatenate([found, np.broadcast_to(left, (len(asked), len(left)))], axis=1)
-        first = np.lexsort((found, -best))[:, :k]
-        found = np.take_along_axis(found, first, axis=1)
-        best = np.take_along_axis(best, first, axis=1)
-    return found
+    distinct_texts = list(dict.fromkeys(chain.from_iterable(asked)))
+    rows, columns = Tokens.of(distinct_texts, encode, cache), Tokens.of(captions, encode, cache)
+    numbers = {text: number for number, text in enumerate(distinct_texts)}
+    row_of_text = np.array([numbers[text] for text in chain.from_iterable(asked)])  # of all groups, one after another
+    group_starts = np.cumsum([0, *map(len, asked)])[:-1]
+    row_blocks, column_blocks = blocks_by_length(rows), blocks_by_length(columns)
+    best = np.empty((len(asked), 0), np.int64)  # numbers of the best captions so far, and their scores
+    best_scores = np.empty((len(asked), 0), np.float32)
+    for some_columns in tqdm(column_blocks, "best captions by BERTScore", leave=False, disable=None, unit="block"):
+        block = columns.some(some_columns)
+        scores = np.empty((len(distinct_texts), len(some_columns)), np.float32)
+        for some_rows in row_blocks:
+            scores[some_rows] = f1(rows.some(some_rows), block).cpu().numpy()
+        group_scores = np.maximum.reduceat(scores[row_of_text], group_starts)
+        best_scores = np.concatenate([best_scores, group_scores], axis=1)
+        best = np.concatenate([best, np.broadcast_to(some_columns, (len(asked), len(some_columns)))], axis=1)
+        order = np.lexsort((best, -best_scores))[:, :k]
+        best = np.take_along_axis(best, order, axis=1)
+        best_scores = np.take_along_axis(best_scores, order, axis=1)
+    return best
 
 
 def blocks_by_length(tokens: "Tokens") -> list[np.ndarray]:
-    """Return the numbers of the captions in blocks of `SIDE`, short captions first, so that little is padded."""
+    """Return the numbers of the captions in blocks of `SIDE`, short captions first, which keeps padding short."""
     order = np.argsort(tokens.lengths, kind="stable")
     return chunks(order, SIDE)
 
@@ -184,12 +193,12 @@ def blocks_by_length(tokens: "Tokens") -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class TokenBlock:
-    """Token embeddings of some captions side by side.
+    """Token embeddings of N captions, padded to equal length.
 
     Attributes:
-        values: (N, longest, size) of length 1. Behind a caption's end its last token stands again, which changes no
+        values: (N, longest, size) embeddings of length 1. Padding repeats a caption's last token, which changes no
             maximum.
-        weights: (N, longest) what each counts; those of a caption add up to 1.
+        weights: (N, longest) weight of each token in the mean; the weights of a caption add up to 1.
     """
 
     values: Tensor
@@ -198,12 +207,12 @@ class TokenBlock:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token embeddings of captions, in half precision, one after another.
+    """Token embeddings of captions, in half precision, one caption after another.
 
     Attributes:
-        values: (tokens, size) float16, of length 1.
-        counts: (tokens,) bool, which are no special tokens.
-        starts: (captions + 1,) where those of each begin.
+        values: (tokens, size) float16 embeddings of length 1.
+        counts: (tokens,) bool, false for special tokens.
+        starts: (captions + 1,) index at which the tokens of each caption begin.
     """
 
     values: np.ndarray
@@ -212,25 +221,27 @@ class Tokens:
 
     @classmethod
     def of(cls, captions: Sequence[str], encode: texts.Transformer, cache: Path) -> "Tokens":
-        """Compute them, or read them from the cache.
+        """Compute the token embeddings of captions, or read them from the cache.
 
         Raises:
-            Faulty: A caption has no token; with all that have none.
+            Faulty: A caption has no token; the findings name all such captions.
         """
         tokenizer = encode.tokenizer
-        # Byte-pair tokenisers take a word at the beginning for part of one, unless a blank stands before it.
-        blank = " " if getattr(tokenizer, "add_prefix_space", None) is False else ""
-        captions = [blank + caption.strip() for caption in captions]
+        # Byte-pair tokenisers treat the first word as a part of a word unless a space comes before it.
+        prefix = ""
+        if getattr(tokenizer, "add_prefix_space", None) is False:
+            prefix = " "
+        captions = [prefix + caption.strip() for caption in captions]
         special = {tokenizer.sep_token_id, tokenizer.cls_token_id}
-        known = []
+        token_numbers = []
         if captions:
-            known = tokenizer(captions, truncation=True, max_length=encode.longest)["input_ids"]
+            token_numbers = tokenizer(captions, truncation=True, max_length=encode.longest)["input_ids"]
         counts = []
-        for row in known:
+        for row in token_numbers:
             counts.append([number not in special for number in row])
         empty = [caption for caption, row in zip(captions, counts, strict=True) if not any(row)]
         if empty:
-            message = "a caption must have a word, which can be compared with others; found {!r}: write one"
+            message = "a caption must have a word that can be compared with other captions; found {!r}: write a caption"
             raise Faulty([Finding("captions", message=message.format(caption.strip())) for caption in empty])
         rows = texts.embed(captions, encode, cache)
         starts = np.cumsum([0, *map(len, rows)])
@@ -241,15 +252,15 @@ class Tokens:
 
     @property
     def lengths(self) -> np.ndarray:
-        """(captions,) tokens of each."""
+        """(captions,) the number of tokens of each caption."""
         return np.diff(self.starts)
 
     def some(self, numbers: np.ndarray) -> TokenBlock:
-        """Lay captions side by side, on the GPU in half precision if there is one, else in single."""
+        """Return the block of the captions with these numbers: in half precision on a GPU, else in single precision."""
         lengths = self.lengths[numbers]
-        places = np.arange(lengths.max())
-        index = self.starts[numbers][:, None] + np.minimum(places, lengths[:, None] - 1)
-        weights = (self.counts[index] & (places < lengths[:, None])).astype(np.float32)
+        positions = np.arange(lengths.max())
+        index = self.starts[numbers][:, None] + np.minimum(positions, lengths[:, None] - 1)
+        weights = (self.counts[index] & (positions < lengths[:, None])).astype(np.float32)
         weights /= weights.sum(1, keepdims=True)
         values, weights = torch.from_numpy(self.values[index]), torch.from_numpy(weights)
         if torch.cuda.is_available():
@@ -258,18 +269,19 @@ class Tokens:
 
 
 def f1(rows: TokenBlock, columns: TokenBlock) -> Tensor:
-    """BERTScore's F1 of rows and columns, (rows, columns) float32; 0 where precision and recall add up to no more.
+    """Return BERTScore's F1 of each row caption with each column caption, (rows, columns) float32.
 
-    Tiles keep what is multiplied small enough for the processor's cache.
+    F1 is 0 if the sum of precision and recall is 0 or less. The blocks are computed in tiles that are small enough for
+    the processor's cache.
     """
     tile = TILE[rows.values.device.type]
-    found = torch.empty(len(rows.values), len(columns.values), device=rows.values.device)
+    scores = torch.empty(len(rows.values), len(columns.values), device=rows.values.device)
     for top in range(0, len(rows.values), tile):
         for left in range(0, len(columns.values), tile):
-            one = TokenBlock(rows.values[top : top + tile], rows.weights[top : top + tile])
-            other = TokenBlock(columns.values[left : left + tile], columns.weights[left : left + tile])
-            found[top : top + tile, left : left + tile] = _f1(one, other)
-    return found
+            some_rows = TokenBlock(rows.values[top : top + tile], rows.weights[top : top + tile])
+            some_columns = TokenBlock(columns.values[left : left + tile], columns.weights[left : left + tile])
+            scores[top : top + tile, left : left + tile] = _f1(some_rows, some_columns)
+    return scores
 
 
 def _f1(rows: TokenBlock, columns: TokenBlock) -> Tensor:
@@ -286,7 +298,7 @@ def _f1(rows: TokenBlock, columns: TokenBlock) -> Tensor:
 
 @dataclass(frozen=True)
 class Found:
-    """What a block holds: numbers of captions and scores of the pairs above `floor`, and the least score of all."""
+    """The result of a block: caption numbers and scores of its pairs above `floor`, and the least score so far."""
 
     rows: np.ndarray
     columns: np.ndarray
@@ -296,69 +308,83 @@ class Found:
 
 
 class Blocks:
-    """The pairs of captions by blocks.
+    """The pairs of captions, in blocks.
 
     Args:
-        tokens: Of the captions.
-        sentences: (captions, size) embeddings of length 1 of a prefilter; None: all pairs.
-        passes: The cosine above which a pair passes it.
+        tokens: Token embeddings of the captions.
+        sentences: (captions, size) a prefilter's embeddings, of length 1; None to score all pairs.
+        passes: The cosine above which a pair passes the prefilter.
     """
 
     def __init__(self, tokens: Tokens, sentences: np.ndarray | None = None, passes: float = 0):
         self.tokens, self.sentences, self.passes = tokens, sentences, passes
-        self.order = np.argsort(tokens.lengths, kind="stable").astype(np.int32)  # alike in length: little is padded
+        # The captions of a block have similar lengths, which keeps padding short.
+        self.order = np.argsort(tokens.lengths, kind="stable").astype(np.int32)
 
     @property
     def names(self) -> list[tuple[int, int]]:
-        """Every block, by the numbers of its rows and columns."""
+        """All blocks, each by the numbers of its rows and its columns."""
         return list(combinations_with_replacement(range(-(-len(self.order) // SIDE)), 2))
 
     def find(self, name: tuple[int, int], threshold: float, least: float, settled: bool) -> Found:
         """Score a block's pairs.
 
         Args:
-            name: Out of `names`.
-            threshold: Of the normalised score.
-            least: The least score, as far as it is known.
-            settled: Whether that is the least, and no pair of this block is to change it.
+            name: A block of `names`.
+            threshold: Threshold of the normalised score.
+            least: The least score known so far.
+            settled: True if `least` is final, so that this block's scores do not change it.
         """
         rows, columns = (self.order[number * SIDE : (number + 1) * SIDE] for number in name)
         if self.sentences is None:
             scores = f1(self.tokens.some(rows), self.tokens.some(columns)).cpu().numpy()
-            looked = np.ones(scores.shape, bool)
+            scored = np.ones(scores.shape, bool)
         else:
-            looked = self.sentences[rows] @ self.sentences[columns].T > self.passes
-            scores = np.zeros(looked.shape, np.float32)
-            for row in np.flatnonzero(looked.any(1)):
-                some = np.flatnonzero(looked[row])
-                scores[row, some] = f1(self.tokens.some(rows[[row]]), self.tokens.some(columns[some]))[0].cpu().numpy()
-        if name[0] == name[1]:  # each pair once, and none of a caption with itself
-            looked &= np.triu(np.ones(scores.shape, bool), 1)
+            scored = self.sentences[rows] @ self.sentences[columns].T > self.passes
+            scores = np.zeros(scored.shape, np.float32)
+            for row in np.flatnonzero(scored.any(1)):
+                passing = np.flatnonzero(scored[row])
+                row_scores = f1(self.tokens.some(rows[[row]]), self.tokens.some(columns[passing]))[0]
+                scores[row, passing] = row_scores.cpu().numpy()
+        if name[0] == name[1]:  # a block on the diagonal: keep each pair once, and no caption with itself
+            scored &= np.triu(np.ones(scores.shape, bool), 1)
+        spare = 0
         if not settled:
-            least = min(least, float(scores[looked].min(initial=1)))
-        spare = 0 if settled else SPARE * (1 - least)
+            least = min(least, float(scores[scored].min(initial=1)))
+            spare = SPARE * (1 - least)
         floor = raised(threshold, least - spare)
-        place = np.nonzero(looked & (scores > floor))
-        return Found(rows[place[0]], columns[place[1]], scores[place], least, floor)
+        above = np.nonzero(scored & (scores > floor))
+        return Found(rows[above[0]], columns[above[1]], scores[above], least, floor)
 
     def sample(self, threshold: float, least: float | None) -> tuple[float, float | None]:
-        """Measure a prefilter on some captions with all others: the least score, and the share of similar that pass."""
+        """Measure the prefilter on the pairs of `SAMPLE` captions with all others.
+
+        Args:
+            threshold: Threshold of the normalised score.
+            least: The score that is normalised to 0; None to use the least score of the measured pairs.
+
+        Returns:
+            The score that is normalised to 0, and the share of the similar pairs that pass; None if no pair is similar.
+        """
         count = len(self.order)
         chosen = np.random.default_rng(0).permutation(count)[:SAMPLE]
         scores = np.empty((len(chosen), count), np.float32)
-        mine = self.tokens.some(chosen)
+        chosen_tokens = self.tokens.some(chosen)
         for start in range(0, count, SIDE):
             numbers = self.order[start : start + SIDE]
-            scores[:, numbers] = f1(mine, self.tokens.some(numbers)).cpu().numpy()
+            scores[:, numbers] = f1(chosen_tokens, self.tokens.some(numbers)).cpu().numpy()
         others = np.arange(count) != chosen[:, None]
-        least = float(scores[others].min(initial=1)) if least is None else least
+        if least is None:
+            least = float(scores[others].min(initial=1))
         alike = others & (scores > raised(threshold, least))
+        if not alike.any():
+            return least, None
         passing = alike & (self.sentences[chosen] @ self.sentences.T > self.passes)
-        return least, float(passing.sum() / alike.sum()) if alike.any() else None
+        return least, float(passing.sum() / alike.sum())
 
 
 def raised(threshold: float, least: float) -> float:
-    """The score whose normalised value is the threshold.
+    """Return the score whose normalised value is the threshold.
 
     >>> raised(0.7, 0.5)
     0.85
@@ -367,72 +393,77 @@ def raised(threshold: float, least: float) -> float:
 
 
 def _search(blocks: Blocks, folder: Path, threshold: float, least: float | None, workers: int) -> Similar:
-    """Do all blocks that are not in the folder, and put them together."""
+    """Compute all blocks that are not in the folder, and join the similar pairs of all blocks."""
     recall = None
     if blocks.sentences is not None:
         least, recall = blocks.sample(threshold, least)
     settled = least is not None
-    floors: dict[tuple[int, int], float] = {}
-    low = 1.0 if least is None else least
+    floors: dict[tuple[int, int], float] = {}  # of the blocks that are computed
+    low = 1.0
+    if least is not None:
+        low = least
     for name in blocks.names:
         path = _path(folder, name)
         if path.is_file():
             with np.load(path, allow_pickle=False) as file:
                 floors[name] = float(file["floor"])
-                low = low if settled else min(low, float(file["least"]))
-    started = None
+                if not settled:
+                    low = min(low, float(file["least"]))
+    worker_pool = None
     while missing := [name for name in blocks.names if floors.get(name, 2.0) > raised(threshold, low)]:
         if workers:
-            started = started or pool(_Worker, min(workers, len(missing)), blocks)
+            worker_pool = worker_pool or pool(_Worker, min(workers, len(missing)), blocks)
             ask = lambda worker, name: worker.find.remote(name, threshold, low, settled)  # noqa: B023, E731
-            results = started.map(ask, missing)
+            results = worker_pool.map(ask, missing)
         else:
             results = (blocks.find(name, threshold, low, settled) for name in missing)
         bar = tqdm(results, "similar captions", len(missing), unit="block", leave=False, disable=None)
         with closing(bar):
-            for name, found in zip(missing, bar, strict=True):
-                _write(_path(folder, name), found)
-                floors[name] = found.floor
-                low = low if settled else min(low, found.least)
-    parts = []
+            for name, result in zip(missing, bar, strict=True):
+                _write(_path(folder, name), result)
+                floors[name] = result.floor
+                if not settled:
+                    low = min(low, result.least)
+    parts = [np.empty((2, 0), np.int32)]
     for name in blocks.names:
         with np.load(_path(folder, name), allow_pickle=False) as file:
             kept = file["scores"] > raised(threshold, low)
             parts.append(np.stack([file["rows"][kept], file["columns"][kept]]))
-    pairs = np.concatenate(parts, axis=1) if parts else np.empty((2, 0), np.int64)
+    pairs = np.concatenate(parts, axis=1)
     count = len(blocks.order)
     rows, neighbours = np.concatenate([pairs, pairs[::-1]], axis=1)
     order = np.lexsort((neighbours, rows))
     starts = np.concatenate([[0], np.bincount(rows, minlength=count).cumsum()])
-    share = f"{len(pairs[0]) / max(1, count * (count - 1) // 2):.3%}"
-    if recall is None:
-        passed = ""
-    else:
-        passed = f"; the prefilter lets {recall:.1%} of the similar pairs of a sample pass"
-    tqdm.write(f"{count} captions: {len(pairs[0])} pairs ({share}) are similar{passed}")
+    share = len(pairs[0]) / max(1, count * (count - 1) // 2)
+    message = f"{count} captions: {len(pairs[0])} pairs ({share:.3%}) are similar"
+    if recall is not None:
+        message += f"; {recall:.1%} of the similar pairs of a sample pass the prefilter"
+    tqdm.write(message)
     return Similar(starts, neighbours[order].astype(np.int32), low, recall)
 
 
 class _Worker:
-    """Keeps the tokens from block to block."""
+    """A ray worker, which keeps the tokens from block to block."""
 
     def __init__(self, blocks: Blocks):
         self.blocks = blocks
 
-    def find(self, *asked: object) -> Found:
-        return self.blocks.find(*asked)
+    def find(self, *arguments: object) -> Found:
+        return self.blocks.find(*arguments)
 
 
 def _path(folder: Path, name: tuple[int, int]) -> Path:
     return folder / f"block-{name[0]}-{name[1]}.npz"
 
 
-def _write(path: Path, found: Found | Similar) -> None:
+def _write(path: Path, result: Found | Similar) -> None:
     with replacing(path) as part, part.open("wb") as file:
-        np.savez(file, **{key: value for key, value in vars(found).items() if value is not None})
+        np.savez(file, **{key: value for key, value in vars(result).items() if value is not None})
 
 
 def _read(path: Path) -> Similar:
     with np.load(path, allow_pickle=False) as file:
-        recall = float(file["recall"]) if "recall" in file else None
+        recall = None
+        if "recall" in file:
+            recall = float(file["recall"])
         return Similar(file["starts"], file["neighbours"], float(file["least"]), recall)

@@ -1,15 +1,16 @@
-"""AudioCLIP's published weights, which the heads begin with.
+"""AudioCLIP's published weights, the initial weights of the heads.
 
-`AudioCLIP-Full-Training.pt` holds all three heads, trained on AudioSet; `ESRNXFBSP.pt` holds the audio head alone,
-trained on AudioSet, with a classifier of 527 classes as its linear layer, in whose place one of size L is drawn. The
-names and shapes of the heads' tensors must be those of the file. Not used, and therefore optional in the file:
+`AudioCLIP-Full-Training.pt` contains all three heads, trained on AudioSet. `ESRNXFBSP.pt` contains the audio head
+alone, trained on AudioSet. Its linear layer is a classifier of 527 classes, which is replaced by a random layer of size
+L. The file must contain the heads' tensors with their names and shapes. These tensors are not used, and the file may
+lack them:
 
-- the image head (`visual.*`), the temperatures of pairs with an image, and three numbers of CLIP's own files
+- the image head (`visual.*`), the temperatures of pairs with an image, and three numbers from CLIP's own files
   (`input_resolution`, `context_length`, `vocab_size`);
-- the window of the audio head's frames, which is computed;
-- the learnt transform of the audio head (`fbsp.m`, `fbsp.fb`, `fbsp.fc`) where the front end is `stft`; with the front
-  end `fbsp` it is used, and the file must hold it;
-- `fbsp.bias`, which has no values: the authors register `Parameter(None)`, and torch saves that as an empty tensor.
+- the window of the audio head's frames, which is computed here;
+- the learnt transform of the audio head (`fbsp.m`, `fbsp.fb`, `fbsp.fc`) if the front end is `stft`; with the front
+  end `fbsp` it is used, and the file must contain it;
+- `fbsp.bias`, which has no values: the authors register `Parameter(None)`, which torch saves as an empty tensor.
 
 Source: AndreyGuzhov/AudioCLIP, release v0.1, `model/audioclip.py`, `model/esresnet/fbsp.py`; the sizes in bytes from
 `assets/`.
@@ -26,13 +27,13 @@ RELEASE = "https://github.com/AndreyGuzhov/AudioCLIP/releases/download/v0.1"
 BOTH = Asset("AudioCLIP", f"{RELEASE}/AudioCLIP-Full-Training.pt", 537_302_068, "MIT")
 AUDIO = Asset("AudioCLIP's audio head", f"{RELEASE}/ESRNXFBSP.pt", 124_795_647, "MIT")
 CLASSES = 527  # of AudioSet
-IMAGES = "visual."  # begins the names of the image head
+IMAGES = "visual."  # prefix of the names of the image head's tensors
 LEARNT_TRANSFORM = {"fbsp.m": (BINS,), "fbsp.fb": (BINS,), "fbsp.fc": (BINS,)}
 OTHERS = ("logit_scale", "logit_scale_ai", "input_resolution", "context_length", "vocab_size")
 
 
 def unused_audio(front_end: FrontEnd) -> dict[str, tuple[int, ...]]:
-    """Return the shapes, by name, of the audio head's published tensors that are not used with this front end."""
+    """Return the shapes, by name, of those tensors of the published audio head that this front end does not use."""
     unused = {"window": (WINDOW,)}
     if front_end == "stft":
         unused |= LEARNT_TRANSFORM
@@ -43,8 +44,8 @@ def both(path: str = "", front_end: FrontEnd = "stft") -> AudioClip:
     """Load AudioCLIP's two heads and their temperature.
 
     Args:
-        path: The file, or a folder that holds it, as in `weights.find`.
-        front_end: Of the audio head.
+        path: The file, or the folder with it, as in `weights.find`.
+        front_end: The audio head's front end.
 
     Raises:
         BadRequest: As `weights.load`.
@@ -56,18 +57,18 @@ def both(path: str = "", front_end: FrontEnd = "stft") -> AudioClip:
     unused: dict[str, tuple[int, ...]] = dict.fromkeys(OTHERS, ())
     for name, shape in unused_audio(front_end).items():
         unused[f"audio.{name}"] = shape
-    with torch.device("meta"):  # nothing is drawn only to be overwritten
+    with torch.device("meta"):  # no random weights are drawn, because the file overwrites all of them
         heads = AudioClip(front_end=front_end)
     return weights.fill(heads, state, file, unused)
 
 
 def audio(path: str = "", size: int = SIZE, front_end: FrontEnd = "stft") -> AudioHead:
-    """Load the audio head as it was trained on AudioSet, and draw a linear layer of its own.
+    """Load the audio head that was trained on AudioSet, and give it a random linear layer.
 
     Args:
-        path: As in `both`.
-        size: Of the embedding, L.
-        front_end: As in `both`.
+        path: The file, or the folder with it, as in `weights.find`.
+        size: Size of the embedding, L.
+        front_end: The audio head's front end.
 
     Raises:
         BadRequest: As `weights.load`.

@@ -1,28 +1,30 @@
-"""AudioCLIP's audio head and text head: a sound, and a text, each as one vector of the same space.
+"""AudioCLIP's audio head and text head, which map audio and text to vectors of the same space.
 
-The audio head is ESResNeXt: a power spectrogram in decibels, its three bands as the three channels of an image, and a
-ResNeXt-50 (32 x 4d) beside whose every stage a short path of its own looks at what enters the stage and says, between 0
-and 1, what of its output counts. The text head is CLIP's Transformer. All names and shapes of tensors are those of the
-published files (`audioclip.py`); with them the figures of Chen et al. 2022, section 2.1, give way:
+The audio head is ESResNeXt. It takes a power spectrogram in decibels, whose three bands are the three channels of an
+image. A ResNeXt-50 (32 x 4d) encodes this image. In parallel to each stage, a short attention path computes from the
+stage's input a weight between 0 and 1 for each value of the stage's output. The text head is CLIP's Transformer. All
+names and shapes of tensors are those of the published files (`audioclip.py`). The published files differ in two points
+from Chen et al. 2022, section 2.1, and this module follows the files:
 
-- a stage has 3, 4, 6 and 3 bottlenecks (the paper: three each);
-- the attention path's convolution by neighbourhood is by channel, and of 3x1 and 1x5 in turn (the paper: 3x3), and a
-  fifth path stands beside the average pooling;
-- what stands before the sigmoid of each path is a 1x1 convolution and a batch norm, as in the paper.
+- The stages have 3, 4, 6 and 3 bottlenecks (the paper: three each).
+- The convolution over neighbours in the attention paths is depthwise, with kernels 3x1 and 1x5 in turn (the paper:
+  3x3), and there is a fifth path, in parallel to the average pooling.
 
-Front end: mono sound at 44.1 kHz; frames of 1654 samples (37.5 ms) every 561 samples (12.7 ms), in the middle of as
-many frames as cover the sound, with zeros at both ends; a periodic Blackman-Harris window; a transform of 2048 points;
-the power |X|^2 of the lower 1023 of 1025 bins, in decibels. As in AudioCLIP, a power of exactly 0 counts as 1e-18 (-180
-dB), and any other power stays as it is, however small. Samples are taken as AudioCLIP takes 16-bit ones: -32768 to
-32767 becomes -1 to 1, so digital silence is 1/65535 and its bins lie between -74 and -261 dB.
+Before the sigmoid, each path has a 1x1 convolution and a batch norm, as in the paper.
 
-The paper takes a log-power spectrogram by a short-time Fourier transform (section 2.1): `front_end: stft`, the default.
-AudioCLIP itself multiplies a frame with wavelets whose order m, bandwidth fb and centre fc it has learnt for each bin
-(`LearntTransform`, `front_end: fbsp`). The two differ even at AudioCLIP's beginning, m = 0, fb = 1, fc = k. There the
-circle has 2047 steps and not 2048, so bin k lies k/2047 of a bin higher, and bin 1022 half a bin. The table gives the
-differences in decibels, of all bins of recordings (17 clips of ESC-10 without digital silence, 1 s each), and of the
-bins within 60 dB of the loudest bin of their frame. The learnt values are in the published files; the table perturbs
-the initial ones at random instead.
+Front end: mono audio at 44.1 kHz; frames of 1654 samples (37.5 ms) every 561 samples (12.7 ms), as many as cover the
+clip, with zeros at both ends so that the clip is in the middle; a periodic Blackman-Harris window; a transform of 2048
+points; the power |X|^2 of the lower 1023 of 1025 bins, in decibels. As in AudioCLIP, a power of exactly 0 counts as
+1e-18 (-180 dB), and any other power is kept, however small. Samples are scaled as AudioCLIP scales 16-bit samples:
+-32768 to 32767 becomes -1 to 1. Digital silence is therefore 1/65535, and its bins are between -74 and -261 dB.
+
+The paper uses a log-power spectrogram from a short-time Fourier transform (section 2.1): `front_end: stft`, the
+default. AudioCLIP itself multiplies each frame with wavelets whose order m, bandwidth fb and centre fc are learnt for
+each bin (`LearntTransform`, `front_end: fbsp`). The two transforms differ even with AudioCLIP's initial values, m = 0,
+fb = 1 and fc = k. With these values the circle has 2047 steps and not 2048, so bin k is k/2047 of a bin higher, and bin
+1022 half a bin. The table gives the differences in decibels for all bins of recordings (17 clips of ESC-10 without
+digital silence, 1 s each), and for the bins within 60 dB of the loudest bin of their frame. The learnt values are in
+the published files; the table uses random changes of the initial values instead.
 
 | learnt transform            | all bins: median, mean, max | louder bins: median, mean, max |
 |-----------------------------|-----------------------------|--------------------------------|
@@ -32,12 +34,12 @@ the initial ones at random instead.
 | m up to 0.01                | 1.3, 15, 121                | 0.50, 0.97, 49                 |
 | m up to 0.1                 | 3.8, 20, 137                | 1.5, 2.5, 46                   |
 
-White noise has a median of 0.51 with the initial values, and tones have 0.72, with up to 64 beside a tone. A small m
-changes faint bins most: its wavelet is far from smooth, so a loud bin leaks into all others.
+With the initial values, the median is 0.51 for white noise and 0.72 for tones, with up to 64 in bins next to a tone. A
+small m changes faint bins most: its wavelet is not smooth, so a loud bin leaks into all others.
 
 With equal m, fb and fc and all arithmetic in float64, `LearntTransform` and the authors' classes agree to 0.0004 dB.
-The authors compute in float32, which moves bins within 60 dB of their frame's loudest by 0.0002 dB (median), those 100
-to 120 dB below it by 1, and those further below by 10 and more.
+The authors compute in float32. This changes bins within 60 dB of their frame's loudest bin by 0.0002 dB (median), bins
+100 to 120 dB below it by 1 dB, and bins further below by 10 dB and more.
 
 Sources: Guzhov et al. 2021 (ESResNet; ESResNe(X)t-fbsp; AudioCLIP), and AndreyGuzhov/AudioCLIP:
 `model/audioclip.py` (STFT, sizes), `model/esresnet/base.py`, `fbsp.py` and `attention.py` (layers, bands, decibels),
@@ -62,10 +64,10 @@ SAMPLE_RATE = 44100
 WINDOW, HOP, FFT = 1654, 561, 2048
 BANDS = 3
 BINS = FFT // 2 + 1
-BAND = BINS // BANDS  # bins of each
-FLOOR = 1e-18  # stands for a power of exactly 0: -180 dB
-EPSILON = 1e-8  # that the learnt transform adds to the time t and to m, as in AudioCLIP
-FrontEnd = Literal["stft", "fbsp"]  # the Fourier transform, or AudioCLIP's learnt one
+BAND = BINS // BANDS  # bins of a band
+FLOOR = 1e-18  # replaces a power of exactly 0: -180 dB
+EPSILON = 1e-8  # added to the time t and to m by the learnt transform, as in AudioCLIP
+FrontEnd = Literal["stft", "fbsp"]  # the Fourier transform, or AudioCLIP's learnt transform
 BLACKMAN_HARRIS = (0.35875, 0.48829, 0.14128, 0.01168)
 
 SIZE = 1024  # L
@@ -73,17 +75,17 @@ BLOCKS = (3, 4, 6, 3)
 CHANNELS = 64
 GROUPS = 32
 EXPANSION = 4
-CONTEXT = 77  # tokens of a text, at most
-WORDS = 49408
+CONTEXT = 77  # most tokens of a text
+WORDS = 49408  # tokens of CLIP's tokeniser
 WIDTH, LAYERS = 512, 12
-HEAD = 64  # values of a head of the text's attention
+HEAD = 64  # values of an attention head in the text head
 
 
 # The audio head ------------------------------------------------------------------------------------------------------
 
 
 def frames(samples: int) -> int:
-    """Return the number of frames of a sound with this many samples."""
+    """Return the number of frames of a clip with this many samples."""
     return 1 + max(0, math.ceil((samples - WINDOW) / HOP))
 
 
@@ -94,15 +96,15 @@ class LearntTransform(nn.Module):
     sin(x) / x and t goes from -pi to pi in 2047 equal steps. A frame has 2048 samples: 197 zeros, the 1654 windowed
     samples, and 197 zeros. There is no bias.
 
-    m, fb and fc are parameters: they learn with the audio head, as in AudioCLIP, and stay as they are where the heads
-    do not learn. Two parts of AudioCLIP's training are left out: a loss that keeps the norm of each kernel at 1,
-    because equation 7 of Chen et al. 2022 does not have it, and the division of each gradient by its largest value,
-    because Adam divides by the size of the gradient anyway.
+    m, fb and fc are parameters. As in AudioCLIP, they are trained with the audio head; if the heads are frozen, they
+    are frozen too. Two parts of AudioCLIP's training are left out. The first is a loss that keeps the norm of each
+    kernel at 1, which equation 7 of Chen et al. 2022 does not have. The second is the division of each gradient by its
+    largest value, because Adam divides by the size of the gradient anyway.
 
     Attributes:
-        m: (1025,) order of each bin's wavelet; AudioCLIP begins with 0.
-        fb: (1025,) bandwidth, above 0; AudioCLIP begins with 1.
-        fc: (1025,) centre frequency, in periods per 2047 samples; AudioCLIP begins with k.
+        m: (1025,) order of each bin's wavelet; initially 0, as in AudioCLIP.
+        fb: (1025,) bandwidth, above 0; initially 1, as in AudioCLIP.
+        fc: (1025,) centre frequency, in periods per 2047 samples; initially k, as in AudioCLIP.
     """
 
     def __init__(self):
@@ -112,7 +114,7 @@ class LearntTransform(nn.Module):
         self.fc = nn.Parameter(torch.arange(BINS, dtype=torch.float32))
 
     def kernels(self) -> Tensor:
-        """Return the kernels of the lower 1023 bins where the frames are not zero.
+        """Return the kernels of the lower 1023 bins, over the samples of a frame that are not zero.
 
         Returns:
             (2, 1023, 1654) float64, the real and the imaginary parts.
@@ -129,12 +131,12 @@ class LearntTransform(nn.Module):
 
 
 def spectrogram(audio: Tensor, transform: LearntTransform | None = None) -> Tensor:
-    """Return the power of sounds in decibels.
+    """Return the power of audio in decibels.
 
-    It is computed in float64. In float32, rounding errors of a loud bin would hide what is in a faint one.
+    The power is computed in float64. In float32, the rounding errors of a loud bin would hide the power of a faint one.
 
     Args:
-        audio: (N, samples) mono sounds in [-1, 1] at 44.1 kHz.
+        audio: (N, samples) mono audio in [-1, 1] at 44.1 kHz.
         transform: The learnt transform (default: the Fourier transform).
 
     Returns:
@@ -149,7 +151,7 @@ def spectrogram(audio: Tensor, transform: LearntTransform | None = None) -> Tens
     if transform is not None:
         kernels = transform.kernels()
     images = []
-    for sound in audio:  # one at a time: the spectra of a batch would be hundreds of megabytes
+    for sound in audio:  # one at a time, because the spectra of a batch would need hundreds of megabytes
         scaled = F.pad(sound.double() * (65536 / 65535) + 1 / 65535, (missing // 2, missing - missing // 2))
         windowed = scaled.unfold(0, WINDOW, HOP) * window  # (frames, 1654)
         if kernels is None:
@@ -163,27 +165,28 @@ def spectrogram(audio: Tensor, transform: LearntTransform | None = None) -> Tens
 
 
 class Norm(nn.BatchNorm2d):
-    """Batch norm over the clips of all processes, on any device, and over a single value.
+    """Batch norm over the clips of all processes, on any device, which also accepts a single value.
 
-    torch's own of that kind runs on GPUs only; and of one clip the last path has one value a channel, which it refuses.
+    torch's SyncBatchNorm runs on GPUs only. In the last attention path, a batch of one clip has one value per channel,
+    which torch's batch norms refuse.
     """
 
     updates_statistics = True  # false while a bottleneck is computed a second time, see `_statistics_kept`
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (N, channels, F, T)."""
-        together = torch.distributed.is_available() and torch.distributed.is_initialized()
+        several_processes = torch.distributed.is_available() and torch.distributed.is_initialized()
         values = x.numel() // x.shape[1]
-        if not self.training or (values > 1 and not together):
+        if not self.training or (values > 1 and not several_processes):
             if self.training and not self.updates_statistics:
                 copies = self.running_mean.clone(), self.running_var.clone()
                 return F.batch_norm(x, *copies, self.weight, self.bias, True, eps=self.eps)
             return super().forward(x)
-        wide = x.float()
-        mean = wide.mean((0, 2, 3))
-        spread = (wide - mean[:, None, None]).square().sum((0, 2, 3))
-        own = torch.stack([torch.full_like(mean, values), mean, spread])
-        counts, means, spreads = gathered(own[None]).unbind(1)  # (processes, channels) each
+        single_precision = x.float()
+        mean = single_precision.mean((0, 2, 3))
+        spread = (single_precision - mean[:, None, None]).square().sum((0, 2, 3))
+        of_this_process = torch.stack([torch.full_like(mean, values), mean, spread])
+        counts, means, spreads = gathered(of_this_process[None]).unbind(1)  # (processes, channels) each
         count = counts.sum(0)
         mean = (counts * means).sum(0) / count
         variance = (spreads + counts * (means - mean).square()).sum(0) / count
@@ -193,12 +196,12 @@ class Norm(nn.BatchNorm2d):
                 self.running_mean.lerp_(mean, self.momentum)
                 self.running_var.lerp_(variance * count / (count - 1).clamp(min=1), self.momentum)
         scale = self.weight * (variance + self.eps).rsqrt()
-        return (wide * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]).to(x.dtype)
+        return (single_precision * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]).to(x.dtype)
 
 
 @contextlib.contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Leave the running statistics of a block's norms as they are within the block of code."""
+    """Keep the norms of a network block from updating their running statistics, inside a `with` statement."""
     norms = [module for module in block.modules() if isinstance(module, Norm)]
     for norm in norms:
         norm.updates_statistics = False
@@ -210,7 +213,7 @@ def _statistics_kept(block: nn.Module) -> Iterator[None]:
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 in 32 groups and 1x1 convolution, added to what came in (He et al. 2016; Xie et al. 2017)."""
+    """A 1x1, a 3x3 (in 32 groups) and a 1x1 convolution, added to the input (He et al. 2016; Xie et al. 2017)."""
 
     def __init__(self, inputs: int, planes: int, stride: int):
         super().__init__()
@@ -225,16 +228,17 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, inputs, F, T) to (N, 4 planes, F / stride, T / stride), rounded up."""
-        # In place: of every three tensors that training keeps, one less.
+        # In place, so that training keeps two tensors instead of three.
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         y = F.relu(self.bn2(self.conv2(y)), inplace=True)
         y = self.bn3(self.conv3(y))
-        y = y + (x if self.downsample is None else self.downsample(x))
-        return F.relu(y, inplace=True)
+        if self.downsample is not None:
+            x = self.downsample(x)
+        return F.relu(y + x, inplace=True)
 
 
 class Attention(nn.Module):
-    """What counts of a stage's output, seen from what enters the stage."""
+    """An attention path: weights for a stage's output, computed from the stage's input."""
 
     def __init__(self, inputs: int, outputs: int, kernel: tuple[int, int]):
         super().__init__()
@@ -244,22 +248,23 @@ class Attention(nn.Module):
         self.bn = Norm(outputs)
 
     def forward(self, x: Tensor, shape: Sequence[int]) -> Tensor:
-        """Map (N, inputs, F, T) to (N, outputs, *shape) in (0, 1)."""
+        """Map (N, inputs, F, T) to weights (N, outputs, *shape) in (0, 1)."""
         return self.bn(self.conv_point(self.conv_depth(F.adaptive_max_pool2d(x, shape)))).sigmoid()
 
 
 class AudioHead(nn.Module):
-    """ESResNeXt, and the transform of its front end where that is learnt.
+    """ESResNeXt, with the learnt transform of its front end if the front end has one.
 
     Args:
-        size: Of the embedding, L.
+        size: Size of the embedding, L.
         blocks: Bottlenecks of each stage.
-        channels: Of the first convolution, a multiple of 16; each stage doubles the bottlenecks'.
-        front_end: `stft`: the Fourier transform; `fbsp`: AudioCLIP's learnt transform.
+        channels: Channels of the first convolution, a multiple of 16. Each stage doubles the channels of its
+            bottlenecks.
+        front_end: `stft` for the Fourier transform, `fbsp` for AudioCLIP's learnt transform.
 
     Attributes:
-        fbsp: The learnt transform, for `spectrogram`; None where the front end is the Fourier transform.
-        recompute: Whether what a bottleneck holds inside is computed again for the gradient instead of kept.
+        fbsp: The learnt transform, for `spectrogram`; None if the front end is the Fourier transform.
+        recompute: True to compute the inner values of bottlenecks again for the gradient instead of storing them.
     """
 
     def __init__(
@@ -291,7 +296,7 @@ class AudioHead(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map (N, 3, 341, frames) decibels to (N, size); a frame or more."""
+        """Map (N, 3, 341, frames) decibels, with at least one frame, to (N, size)."""
         x = F.relu(self.bn1(self.conv1(images)), inplace=True)
         x = F.max_pool2d(x, 3, 2, 1)
         for number in range(1, 5):
@@ -303,11 +308,13 @@ class AudioHead(nn.Module):
         return self.fc(x.flatten(1))
 
     def _through(self, block: Bottleneck, x: Tensor) -> Tensor:
+        """Apply a bottleneck, with recomputation in training if the head asks for it."""
         if not (self.recompute and self.training):
             return block(x)
 
         def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-            return contextlib.nullcontext(), _statistics_kept(block)  # of the first and of the second computation
+            """Return the contexts of the first and the second computation."""
+            return contextlib.nullcontext(), _statistics_kept(block)
 
         return checkpoint(block, x, use_reentrant=False, context_fn=contexts)
 
@@ -316,7 +323,7 @@ class AudioHead(nn.Module):
 
 
 class Layer(nn.Module):
-    """A layer of CLIP's Transformer: normalised before each part, and a sigmoid for GELU's curve."""
+    """A layer of CLIP's Transformer: norms before each sublayer, and GELU approximated by a sigmoid."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -325,7 +332,7 @@ class Layer(nn.Module):
         self.mlp = nn.ModuleDict({"c_fc": nn.Linear(width, 4 * width), "c_proj": nn.Linear(4 * width, width)})
 
     def forward(self, x: Tensor, later: Tensor) -> Tensor:
-        """Map (N, T, width) to the same shape; `later` (T, T) bool says which tokens a token does not see."""
+        """Map (N, T, width) to the same shape; `later` (T, T) bool is true for tokens that a token must not read."""
         normed = self.ln_1(x)
         x = x + self.attn(normed, normed, normed, need_weights=False, attn_mask=later, is_causal=True)[0]
         y = self.mlp["c_fc"](self.ln_2(x))
@@ -336,14 +343,14 @@ class AudioClip(nn.Module):
     """AudioCLIP without its image head.
 
     Args:
-        words: Tokens that the text head knows; 0: there is no text head.
-        size: Of the embeddings, L.
-        blocks: Of the audio head.
-        channels: Of the audio head.
-        width: Of the text head, a multiple of 64.
-        layers: Of the text head.
-        temperature: That training begins with.
-        front_end: Of the audio head.
+        words: Tokens of the text head's tokeniser; 0 for no text head.
+        size: Size of the embeddings, L.
+        blocks: Bottlenecks of each stage of the audio head.
+        channels: Channels of the audio head's first convolution.
+        width: Width of the text head, a multiple of 64.
+        layers: Layers of the text head.
+        temperature: The initial temperature.
+        front_end: The audio head's front end.
     """
 
     def __init__(
@@ -378,17 +385,24 @@ class AudioClip(nn.Module):
 
     @property
     def temperature(self) -> Tensor:
-        """What cosines are divided by, from .01 to 1, as AudioCLIP has it."""
+        """The number that cosines are divided by, from 0.01 to 1 as in AudioCLIP."""
         return 1 / self.logit_scale_at.exp().clamp(1, 100)
 
     def embed_audio(self, audio: Tensor) -> Tensor:
-        """Embed (N, samples) mono sounds in [-1, 1] at 44.1 kHz as (N, size), of any length."""
+        """Embed (N, samples) mono audio in [-1, 1] at 44.1 kHz as (N, size) vectors, not scaled to length 1."""
         return self.audio(spectrogram(audio, self.audio.fbsp))
 
     def embed_text(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """Embed (N, T) token numbers, of which (N,) `lengths` there are, as (N, size), by the last, the text's end.
+        """Embed texts. The embedding of a text is the output at its last token, the end of the text.
 
-        T is at most 77; no token sees those behind it, so that it is of no account what fills up.
+        No token reads those after it, so the padding does not matter.
+
+        Args:
+            ids: (N, T) token numbers, where T is at most 77.
+            lengths: (N,) tokens of each text.
+
+        Returns:
+            (N, size) vectors, not scaled to length 1.
         """
         x = self.token_embedding(ids) + self.positional_embedding[: ids.shape[1]]
         later = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool, device=ids.device).triu(1)

@@ -1,20 +1,23 @@
-"""Captions by a frozen GPT-2 that reads similar ones (Koizumi et al. 2020), to be read from top to bottom.
+"""Captions by a frozen GPT-2 that reads similar captions (Koizumi et al. 2020). Read this module from top to bottom.
 
     python -m systems train systems.guided_gpt2 --config systems/guided_gpt2/whole.yaml --data DIR --run RUN
     python -m systems predict RUN --data DIR --split evaluation
     python -m systems.guided_gpt2.scopes RUN --data DIR --split evaluation
 
-Two modules in a row. `systems.caption_retrieval` finds the captions of the training clips that sound most alike, the
-guidance. GPT-2 reads guidance and what was said so far, each by itself; attention joins the two, and joins them with
-the sound; what learns beside it is the last layer, which chooses the next token (`generator`).
+The system has two parts. `systems.caption_retrieval` retrieves the captions of the training clips with the most similar
+audio. These captions are the guidance. GPT-2 encodes the guidance and the words generated so far, each separately.
+Attention combines the two encodings, and a second attention combines the result with the audio. The last layer
+predicts the next token. The attention layers and the last layer are trained (`generator`).
 
-A run has two stages. The first is a run of `systems.caption_retrieval` in the folder `retrieval`, which can be
-predicted with by itself. In the second a caption of the development split is learnt with guidance drawn among the
-captions that are similar to it and belong to other clips too, in any order; a caption without such is left out, and how
-many are is said. Validation, as prediction, has the guidance that the first stage finds.
+A run has two stages. The first stage is a run of `systems.caption_retrieval` in the folder `retrieval`, which can
+predict on its own. In the second stage, each caption of the development split is trained on with guidance that is drawn
+at random, in random order, from the captions that are similar to it. Captions that belong to no other clip than its own
+are not drawn. A caption without such similar captions is left out, and the number of these captions is reported.
+Validation and prediction use the guidance that the first stage retrieves.
 
-Where the paper is silent: captions of the guidance are joined by blanks; where fewer than K are similar, so many guide;
-the cosine falls from the learning rate to the lowest within a period of epochs, and begins anew.
+The paper leaves three points open. Here, the captions of the guidance are joined by spaces. If fewer than K captions
+are similar, the guidance has fewer captions. The cosine schedule falls from the learning rate to the lowest rate within
+a period of epochs, and then restarts.
 """
 
 import math
@@ -45,41 +48,41 @@ from systems.parts.digests import weights_digest
 from systems.training import Run, Schedule, metadata_name, read_checkpoint
 
 RETRIEVAL = "retrieval"  # the first stage's folder in the run folder
-PADDING = -1  # behind the end of what was said
+PADDING = -1  # fills the positions after the end of a generated caption
 
 PAPER = "Koizumi et al. 2020"
-PARAMETERS = "41,075,112 (GPT-2, VGGish), those of the retrieval, and what is frozen"
+PARAMETERS = "41,075,112 (GPT-2, VGGish) + retrieval + frozen models"
 
 
 class Config(Schedule):
-    """What can be chosen; the defaults are the system as published."""
+    """The settings; the defaults are the system as published."""
 
     epochs: int = Field(200, ge=1)
-    batch: int = Field(512, ge=1)  # captions a step
-    learning_rate: float = Field(1e-4, gt=0)  # of Adam, the largest
-    lowest_rate: float = Field(1e-6, gt=0)  # in the last epoch of a period
-    period: int = Field(20, ge=1)  # epochs of the cosine
+    batch: int = Field(512, ge=1)  # captions in a training step
+    learning_rate: float = Field(1e-4, gt=0)  # of Adam, in the first epoch of a period
+    lowest_rate: float = Field(1e-6, gt=0)  # learning rate in the last epoch of a period
+    period: int = Field(20, ge=1)  # epochs until the cosine schedule restarts
     monitor: Literal["loss", "CIDEr-D"] = "loss"  # the validation value that chooses the best epoch
-    plateau: Literal[200] = 200  # the rate goes by the cosine alone
+    plateau: Literal[200] = 200  # the learning rate follows the cosine schedule only
     patience: int = Field(200, ge=1)
-    retrieval: caption_retrieval.Config = caption_retrieval.Config()  # of the first stage
+    retrieval: caption_retrieval.Config = caption_retrieval.Config()  # settings of the first stage
     language_model: str = "gpt2"  # folder or hub name of a causal transformers model
-    guidance: int = Field(5, ge=1)  # captions
-    reduced: int = Field(60, ge=4, multiple_of=4)  # values of the attention to the sound
-    dropout: float = Field(0.3, ge=0, lt=1)  # behind both attentions
+    guidance: int = Field(5, ge=1)  # captions of the guidance, K
+    reduced: int = Field(60, ge=4, multiple_of=4)  # values of the attention to the audio
+    dropout: float = Field(0.3, ge=0, lt=1)  # after both attention layers
     label_smoothing: float = Field(0.1, ge=0, lt=1)
 
     beams: int = Field(4, ge=1)
-    length_penalty: float = 1.0  # log-probability / length ** penalty ranks
+    length_penalty: float = 1.0  # beam search ranks by log-probability / length ** length_penalty
     max_tokens: int = Field(40, ge=1)
-    no_repeat: int = Field(0, ge=0)  # so many tokens in a row never stand twice in a caption; 0: whatever repeats
+    no_repeat: int = Field(0, ge=0)  # no sequence of this many tokens occurs twice; 0: repetition is allowed
 
 
 # The model ---------------------------------------------------------------------------------------------------------
 
 
 class Captioner(nn.Module):
-    """Says what sounds hold, after what is said of similar ones.
+    """A model that captions audio with the help of captions of similar audio.
 
     Args:
         config: The config.
@@ -98,25 +101,35 @@ class Captioner(nn.Module):
         )
 
     def train(self, mode: bool = True) -> "Captioner":
-        """Begin training or end it, of what learns."""
+        """Set training or evaluation mode of the generator; the frozen parts stay in evaluation mode."""
         super().train(mode)
         self.retriever.eval()
         return self
 
     @cached_property
     def frozen(self) -> dict[str, str]:
-        """What does not learn, by the prefix of its weights, and what it follows from."""
+        """The identity of each frozen part, by the prefix of its weights' names (`systems.parts.checkpoints`)."""
         retriever = self.retriever
-        learnt = weights_digest(retriever.embedder) if retriever.embedder else "raw"
-        found = repr((retriever.audio.identity, learnt, retriever.library.digest))
-        return {"language.": self.language.identity, "retriever.": found}
+        if retriever.embedder:
+            embedder = weights_digest(retriever.embedder)
+        else:
+            embedder = "raw"
+        identity = repr((retriever.audio.identity, embedder, retriever.library.digest))
+        return {"language.": self.language.identity, "retriever.": identity}
 
     def remember(self, frames: Tensor, frame_lengths: Tensor, ids: Tensor, lengths: Tensor) -> Memory:
-        """The memory of N clips, of their frames and of the tokens of their guidance."""
+        """Encode the guidance and the audio of N clips, once for all tokens of their captions.
+
+        Args:
+            frames: (N, T, size) frames of the audio encoder.
+            frame_lengths: (N,) frames of each clip.
+            ids: (N, M) tokens of the guidance.
+            lengths: (N,) tokens of the guidance of each clip.
+        """
         return self.generator.remember(self.language(ids), lengths, frames, frame_lengths)
 
     def say(self, memory: Memory, beams: int | None = None) -> generation.Generated:
-        """Caption clips by beam search, as wide as the config says."""
+        """Generate captions by beam search with `beams` sequences per clip (default: the config's number)."""
         config, steps = self.config, Steps(self.language, self.generator, memory)
         device = memory.guidance_mask.device
         return generation.beam(
@@ -124,18 +137,36 @@ class Captioner(nn.Module):
         )
 
     def guided(self, frames: Tensor, lengths: Tensor, guidance: Sequence[Sequence[str]]) -> tuple[list[str], Tensor]:
-        """Caption (N, T, size) frames, (N,) of each, with some guidance; with log-probabilities (N,)."""
-        ids = [part.to(frames.device) for part in self.language.read(guidance)]
-        found = self.say(self.remember(frames, lengths, *ids))
-        return [self.language.decode(row) for row in found.ids.tolist()], found.log_probability
+        """Caption clips with given guidance.
+
+        Args:
+            frames: (N, T, size) frames of the audio encoder.
+            lengths: (N,) frames of each clip.
+            guidance: The captions that guide each clip.
+
+        Returns:
+            The caption of each clip, and (N,) their log-probabilities.
+        """
+        ids, id_lengths = (part.to(frames.device) for part in self.language.read(guidance))
+        generated = self.say(self.remember(frames, lengths, ids, id_lengths))
+        return [self.language.decode(row) for row in generated.ids.tolist()], generated.log_probability
 
     def caption_scored(self, audio: Tensor, lengths: Tensor) -> tuple[list[str], Tensor]:
-        """Caption (N, samples) mono sounds at `sample_rate`, of `lengths` (N,) samples; with log-probabilities (N,)."""
-        frames = self.retriever.encode_frames(audio, lengths)
-        return self.guided(*frames, self.retriever.captions(*frames, self.config.guidance))
+        """Caption audio with the guidance that the first stage retrieves.
+
+        Args:
+            audio: (N, samples) mono audio at `sample_rate`.
+            lengths: (N,) samples of each clip.
+
+        Returns:
+            The caption of each clip, and (N,) their log-probabilities.
+        """
+        frames, frame_lengths = self.retriever.encode_frames(audio, lengths)
+        guidance = self.retriever.captions(frames, frame_lengths, self.config.guidance)
+        return self.guided(frames, frame_lengths, guidance)
 
     def caption(self, audio: Tensor, lengths: Tensor) -> list[str]:
-        """Caption sounds as `caption_scored` does."""
+        """Caption audio as `caption_scored` does, and return the captions only."""
         return self.caption_scored(audio, lengths)[0]
 
 
@@ -143,33 +174,33 @@ class Captioner(nn.Module):
 
 
 class Batch(NamedTuple):
-    """Clips, each with the tokens of its guidance and of a caption."""
+    """N clips, each with the tokens of its guidance and of one caption."""
 
-    frames: Tensor  # (N, T, size)
-    frame_lengths: Tensor  # (N,)
-    guidance: Tensor  # (N, M)
-    guidance_lengths: Tensor  # (N,)
-    prefix: Tensor  # (N, L) from the start on
-    following: Tensor  # (N, L) what comes next, up to the end; `IGNORED` behind it
+    frames: Tensor  # (N, T, size) frames of the audio encoder
+    frame_lengths: Tensor  # (N,) frames of each clip
+    guidance: Tensor  # (N, M) tokens
+    guidance_lengths: Tensor  # (N,) tokens of each guidance
+    prefix: Tensor  # (N, L) tokens of the caption, from the start on
+    following: Tensor  # (N, L) the next token at each position, up to the end; `IGNORED` after it
     clips: Tensor  # (N,) numbers of the clips in their split
 
 
 class Item(NamedTuple):
     """A clip and one of its captions, with the captions that may guide it."""
 
-    clip: int
+    clip: int  # the clip's number in its split
     caption: str
-    guides: np.ndarray | list[str]  # numbers of captions to draw from; the guidance itself in validation
+    guides: np.ndarray | list[str]  # in training, numbers of the captions to draw from; in validation, the guidance
 
 
 class Material:
-    """What both splits are made of.
+    """The training items, and how they become batches.
 
     Args:
         language: The language model.
-        guidance: How many captions guide one.
-        development: The split that is learnt from.
-        similar: Which of its distinct captions are similar.
+        guidance: The number of captions that guide one caption.
+        development: The split to train on.
+        similar: The similar pairs among its distinct captions.
     """
 
     def __init__(self, language: LanguageModel, guidance: int, development: Split, similar: similarity.Similar):
@@ -177,25 +208,31 @@ class Material:
         numbers = {caption: number for number, caption in enumerate(self.captions)}
         owners = [len(names) for names in development.captions.values()]
         self.items = []
-        for clip, one in enumerate(development.clips):
-            # What says how it goes on in training must not be there alone: a caption that other clips have too may.
-            own = [numbers[caption] for caption in set(one.captions) if owners[numbers[caption]] == 1]
-            for caption in one.captions:
+        for number_of_clip, clip in enumerate(development.clips):
+            # The clip's own captions contain the target, so they must not guide it, unless other clips have them too.
+            own = [numbers[caption] for caption in set(clip.captions) if owners[numbers[caption]] == 1]
+            for caption in clip.captions:
                 number = numbers[caption]
                 guides = np.setdiff1d(np.append(similar.of(number), number), own)
                 if len(guides):
-                    self.items.append(Item(clip, caption, guides))
-        total = sum(len(one.captions) for one in development.clips)
+                    self.items.append(Item(number_of_clip, caption, guides))
+        total = sum(len(clip.captions) for clip in development.clips)
         if not self.items:
             raise BadRequest(
-                f"the {development.name} split must have captions that are similar to those of other clips; none of "
-                f"its {total} has one: lower retrieval.threshold"
+                f"the {development.name} split must have captions that are similar to captions of other clips; none of "
+                f"its {total} captions is: lower retrieval.threshold"
             )
-        if len(self.items) < total:
-            tqdm.write(f"{total - len(self.items)} of {total} captions have no similar one to guide them: left out")
+        left_out = total - len(self.items)
+        if left_out:
+            tqdm.write(f"left out {left_out} of {total} captions, because no similar caption can guide them")
 
     def batch(self, items: Sequence[Item], frames: tuple[Tensor, Tensor]) -> Batch:
-        """Draw guidance where it is to be drawn, and lay clips side by side."""
+        """Make a batch; the guidance of training items is drawn at random.
+
+        Args:
+            items: The items of the batch.
+            frames: (clips, T, size) frames and (clips,) lengths of all clips of the items' split.
+        """
         language, guidance = self.language, []
         for item in items:
             guides = item.guides
@@ -203,31 +240,37 @@ class Material:
                 drawn = torch.randperm(len(guides))[: self.guidance].tolist()
                 guides = [self.captions[number] for number in guides[drawn]]
             guidance.append(guides)
-        said = [language.encode(item.caption) for item in items]
+        captions = [language.encode(item.caption) for item in items]
         clips = torch.tensor([item.clip for item in items])
-        prefix, _ = padded([[language.start, *ids] for ids in said], language.end)
-        following, _ = padded([[*ids, language.end] for ids in said], IGNORED)
+        prefix, _ = padded([[language.start, *ids] for ids in captions], language.end)
+        following, _ = padded([[*ids, language.end] for ids in captions], IGNORED)
         return Batch(frames[0][clips], frames[1][clips], *language.read(guidance), prefix, following, clips)
 
 
 class Training(SystemModule):
-    """What lightning does with the model: one step of training, one of validation, the optimizer."""
+    """The model's training under lightning: training step, validation step and optimizer.
+
+    Args:
+        model: The model.
+        validation: The validation split.
+    """
 
     def __init__(self, model: Captioner, validation: Split):
         super().__init__(model)
         self.split = validation
 
     def loss(self, batch: Batch, memory: Memory, smoothing: float = 0) -> Tensor:
-        """Mean cross-entropy of the tokens of a batch's captions, each given the true ones before it."""
+        """Return the mean cross-entropy over the tokens of a batch's captions, each given the true tokens before it."""
         logits = self.model.generator(self.model.language(batch.prefix), memory)
         following = batch.following.flatten()
         return F.cross_entropy(logits.flatten(0, 1), following, ignore_index=IGNORED, label_smoothing=smoothing)
 
     def on_train_epoch_start(self) -> None:
-        """Set the epoch's learning rate."""
+        """Set the epoch's learning rate by the cosine schedule."""
         config = self.model.config
-        turn = (self.current_epoch % config.period) / max(1, config.period - 1)
-        rate = config.lowest_rate + (config.learning_rate - config.lowest_rate) * (1 + math.cos(math.pi * turn)) / 2
+        progress = (self.current_epoch % config.period) / max(1, config.period - 1)  # in the period, from 0 to 1
+        cosine = (1 + math.cos(math.pi * progress)) / 2  # from 1 to 0
+        rate = config.lowest_rate + (config.learning_rate - config.lowest_rate) * cosine
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
 
@@ -240,30 +283,33 @@ class Training(SystemModule):
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the captions of the last time."""
+        """Drop the captions of the previous validation."""
         self.captions: dict[int, str] = {}
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        """Log the loss, and caption each clip greedily where that is what chooses the epoch."""
+        """Log the loss. If CIDEr-D chooses the best epoch, caption each clip by greedy decoding too."""
         memory = self.model.remember(batch.frames, batch.frame_lengths, batch.guidance, batch.guidance_lengths)
         size = int((batch.following != IGNORED).sum())
         self.log("validation_loss", self.loss(batch, memory), prog_bar=True, batch_size=size)
         if self.model.config.monitor == "CIDEr-D":
-            firsts = {clip: row for row, clip in reversed([*enumerate(batch.clips.tolist())])}
-            new = {clip: row for clip, row in firsts.items() if clip not in self.captions}
-            if new:
-                found = self.model.say(memory.of(torch.tensor([*new.values()], device=self.device)), beams=1)
-                said = [self.model.language.decode(row) for row in found.ids.tolist()]
-                self.captions.update(zip(new, said, strict=True))
+            row_of_clip: dict[int, int] = {}  # of clips without a caption so far
+            for row, clip in enumerate(batch.clips.tolist()):
+                if clip not in self.captions:
+                    row_of_clip.setdefault(clip, row)
+            if row_of_clip:
+                rows = torch.tensor([*row_of_clip.values()], device=self.device)
+                generated = self.model.say(memory.of(rows), beams=1)
+                captions = [self.model.language.decode(ids) for ids in generated.ids.tolist()]
+                self.captions.update(zip(row_of_clip, captions, strict=True))
 
     def on_validation_epoch_end(self) -> None:
-        """Log CIDEr-D of the captions."""
+        """Log the CIDEr-D of the captions."""
         if self.captions:
             captions = [self.captions[clip] for clip in range(len(self.split.clips))]
             self.log("validation_CIDEr-D", vocabulary.cider(self.split, captions), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam, as published."""
+        """Return Adam, the published optimizer."""
         return torch.optim.Adam(self.model.generator.parameters(), lr=self.model.config.learning_rate)
 
 
@@ -271,7 +317,7 @@ class Training(SystemModule):
 
 
 def train(config: Config, dataset: Dataset, run: Run) -> None:
-    """Train both stages on the development split, choosing the best epoch of each on the validation split."""
+    """Train both stages on the development split, and choose the best epoch of each on the validation split."""
     language = LanguageModel(config.language_model)
     development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
     check_window(config, language, development, validation)
@@ -279,7 +325,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     try:
         prepared = caption_retrieval.prepare(config.retrieval, dataset, run)
     except BadRequest as error:
-        raise BadRequest(f"in the first stage, whose keys are retrieval.KEY: {error}") from None
+        raise BadRequest(f"in the first stage (its config keys are retrieval.KEY): {error}") from None
     similar = similar_captions(config.retrieval, list(development.captions), run.cache)
     material = Material(language, config.guidance, development, similar)
 
@@ -289,14 +335,16 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     device = default_device()
     retriever = caption_retrieval.load_model(stage.best).to(device)
     model = Captioner(config, retriever, language).to(device)
-    known, asked = ((part.frames, part.lengths) for part in prepared[1:])
-    found = retriever.captions(*(part.to(device) for part in asked), config.guidance)
+    training_frames, validation_frames = ((part.frames, part.lengths) for part in prepared[1:])
+    guidance = retriever.captions(*(part.to(device) for part in validation_frames), config.guidance)
     to_validate = []
     for number, clip in enumerate(validation.clips):
-        to_validate += [Item(number, caption, found[number]) for caption in clip.captions]
+        to_validate += [Item(number, caption, guidance[number]) for caption in clip.captions]
 
     def collate(items: Sequence[Item]) -> Batch:
-        return material.batch(items, known if isinstance(items[0].guides, np.ndarray) else asked)
+        if isinstance(items[0].guides, np.ndarray):
+            return material.batch(items, training_frames)
+        return material.batch(items, validation_frames)
 
     run.fit(Training(model, validation), material.items, to_validate, collate, config)
     description = describe_system(
@@ -313,34 +361,37 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
 
 
 def check_window(config: Config, language: LanguageModel, development: Split, validation: Split) -> None:
-    """Make sure that whatever guidance is drawn, and each caption with start and end, fits into the language model.
+    """Make sure that any guidance, and each caption with start and end, fits into the language model's window.
 
     Raises:
-        BadRequest: The longest captions together are too long, a caption is, or what may be said.
+        BadRequest: The K longest captions together, a caption, or `max_tokens` do not fit.
     """
-    longest = sorted((len(language.encode(caption)) for caption in development.captions), reverse=True)
-    guidance = sum(longest[: config.guidance]) + config.guidance - 1
-    said = max([*longest, *(len(language.encode(caption)) for caption in validation.captions), config.max_tokens - 1])
+    training_lengths = sorted((len(language.encode(caption)) for caption in development.captions), reverse=True)
+    validation_lengths = [len(language.encode(caption)) for caption in validation.captions]
+    guidance = sum(training_lengths[: config.guidance]) + config.guidance - 1
+    longest = max([*training_lengths, *validation_lengths, config.max_tokens - 1])
     for what, tokens in (
         (f"guidance of the {config.guidance} longest captions", guidance),
-        ("every caption and its start", said + 1),
+        ("every caption and its start", longest + 1),
     ):
         if tokens > language.window:
             raise BadRequest(too_long(what, tokens, language.window))
 
 
 def load_model(checkpoint: Path) -> Captioner:
-    """Give back the model of a checkpoint in its run folder, where the first stage lies too.
+    """Load the model from a checkpoint in a run folder; its first stage is in the run folder's folder `retrieval`.
 
     Raises:
-        BadRequest: An encoder or the language model is not on this machine, or something frozen is another than in
-            training.
+        BadRequest: An encoder or the language model is not on this machine, or a frozen part differs from training.
     """
     state = read_checkpoint(checkpoint, config=dict, frozen=dict)
     config = Config(**state["config"])
     first = checkpoint.parent.parent / RETRIEVAL / "checkpoints" / "best.ckpt"
     if not first.is_file():
-        raise BadRequest(f"{first}: no such file; it is the run's first stage, without which there is no guidance")
+        raise BadRequest(
+            f"{first}: no such file; it is the run's first stage, which retrieves the guidance: put the run's own file "
+            "back, or train again"
+        )
     model = Captioner(config, caption_retrieval.load_model(first), LanguageModel(config.language_model))
     load_weights(model, state, checkpoint)
     return model.eval()

@@ -1,12 +1,13 @@
-"""The decoder of Koizumi et al. 2020, section 3.3: a frozen language model that reads, and what learns beside it.
+"""The decoder of Koizumi et al. 2020, section 3.3: a frozen language model, and trained attention and output layers.
 
 Conventions
 -----------
-- N clips with R captions each are R x N rows, those of a clip together; guidance and sound are a clip's, and are
-  neither repeated nor copied for its rows.
-- What the language model says of a token, its states, depends on no token behind it: padding stands there, unmasked.
-- Of equations 9 to 13 nothing is added: no norm, no residual path. Attention has GPT-2's number of heads over the
-  guidance and four over the sound, which the paper leaves open; the prefix begins with the model's start token.
+- N clips with R captions each are N x R rows; the rows of a clip are consecutive. All rows of a clip share its guidance
+  and its audio, which are not copied for each row.
+- The language model's states of a token do not depend on later tokens. Padding comes last, so it needs no mask.
+- The layers are those of equations 9 to 13 and no others: there are no norms and no residual connections. The paper
+  leaves two points open. Here, attention to the guidance has GPT-2's number of heads and attention to the audio has
+  four; and the prefix begins with the model's start token.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from systems.parts.digests import weights_digest
 from systems.parts.sequences import length_mask
 
 AUDIO_HEADS = 4
-IGNORED = -100  # in place of a token, where there is none
+IGNORED = -100  # replaces the target token at padded positions
 
 
 class LanguageModel(nn.Module):
@@ -32,7 +33,8 @@ class LanguageModel(nn.Module):
         name: A folder, a folder in an installed package, or a hub name.
 
     Raises:
-        BadRequest: It is not on this machine, has no LM head, or is not read from left to right.
+        BadRequest: The model is not on this machine, has no LM head, or does not read text from left to right with
+            attention.
     """
 
     def __init__(self, name: str):
@@ -45,54 +47,67 @@ class LanguageModel(nn.Module):
             config = AutoConfig.from_pretrained(folder, **texts.OFFLINE)
             self.tokenizer = AutoTokenizer.from_pretrained(folder, **texts.OFFLINE)
         if not set(config.architectures or ()) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
-            found = ", ".join(config.architectures or ()) or "none"
+            architectures = ", ".join(config.architectures or ()) or "none"
             raise BadRequest(
                 f"language_model: {name}: must be a causal language model with its LM head, such as GPT2LMHeadModel; "
-                f"its config names {found}"
+                f"its config names {architectures}: give another model"
             )
         with texts.loading(folder, "a language model"):
             model = texts.pretrained(AutoModelForCausalLM, folder)
         self.body = model.base_model
         self.head = model.get_output_embeddings()
         if self.head is None or self.body is model:
-            raise BadRequest(f"language_model: {name}: must have an LM head over its last layer; found none")
+            raise BadRequest(
+                f"language_model: {name}: must have an LM head after its last layer; found none: give another model"
+            )
         self.size, self.heads = self.head.weight.shape[1], getattr(config, "num_attention_heads", 0)
         self.window = texts.window(model)
         self.start = config.eos_token_id if config.bos_token_id is None else config.bos_token_id
         self.end = config.eos_token_id
         if not isinstance(self.start, int) or not isinstance(self.end, int):
-            raise BadRequest(f"language_model: {name}: its config must name one eos_token_id; found {self.end}")
-        self.eval().requires_grad_(False)
-        if not self.heads or not self._keeps():
             raise BadRequest(
-                f"language_model: {name}: must be read from left to right by attention whose keys and values can be "
-                f"kept, as GPT-2 is; {type(model).__name__}, as its config has it, is not: take another"
+                f"language_model: {name}: its config must name one eos_token_id; found {self.end}: give another model"
+            )
+        self.eval().requires_grad_(False)
+        if not self.heads or not self._cached_states_are_equal():
+            raise BadRequest(
+                f"language_model: {name}: must read text from left to right by attention with a key/value cache, like "
+                f"GPT-2; {type(model).__name__}, as its config has it, does not: give another model"
             )
 
-    def _keeps(self) -> bool:
-        """Whether tokens read one by one have the states of those read at once, which then know of none behind."""
+    def _cached_states_are_equal(self) -> bool:
+        """Return whether tokens read one by one, with a cache, have the same states as tokens read at once.
+
+        This holds only if no state depends on later tokens.
+        """
         from transformers import DynamicCache
 
         ids = torch.tensor([[self.start, *self.encode("rain falls")]])
         past = DynamicCache(config=self.body.config)
-        steps = torch.cat([self(one, past) for one in ids.split(1, dim=1)], 1)
-        return torch.allclose(steps, self(ids), rtol=1e-3, atol=1e-4)
+        one_by_one = torch.cat([self(token, past) for token in ids.split(1, dim=1)], 1)
+        return torch.allclose(one_by_one, self(ids), rtol=1e-3, atol=1e-4)
 
     @property
     def identity(self) -> str:
-        """What its states follow from."""
+        """A text that changes with anything that the states depend on."""
         vocabulary = texts.tokenizer_digest(self.tokenizer)
         return repr((vocabulary, weights_digest(self.body)))
 
     def encode(self, text: str) -> list[int]:
-        """The numbers of a text's tokens, without start and end."""
+        """Return the token numbers of a text, without start and end."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def read(self, guidance: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor]:
-        """The tokens of each clip's guidance, several captions, as (N, M), and (N,) how many there are.
+        """Return the token numbers of guidance.
+
+        Args:
+            guidance: Several captions for each of N clips; those of a clip are joined by spaces.
+
+        Returns:
+            (N, M) token numbers, padded, and (N,) the tokens of each clip's guidance.
 
         Raises:
-            BadRequest: There are more than the model takes.
+            BadRequest: Guidance has more tokens than the model's window.
         """
         ids, lengths = padded([self.encode(" ".join(captions)) for captions in guidance], self.end)
         if ids.shape[1] > self.window:
@@ -100,37 +115,49 @@ class LanguageModel(nn.Module):
         return ids, lengths
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of tokens up to the first end, on one line."""
-        ids = ids[: ids.index(self.end)] if self.end in ids else ids
-        return " ".join(self.tokenizer.decode([one for one in ids if one >= 0]).split())
+        """Return the text of token numbers up to the first end, on one line."""
+        if self.end in ids:
+            ids = ids[: ids.index(self.end)]
+        return " ".join(self.tokenizer.decode([number for number in ids if number >= 0]).split())
 
     def unspeakable(self) -> list[int]:
-        """Tokens that are never said: special ones, and those that by themselves are no text that can be printed."""
-        words = self.head.weight.shape[0]
-        known = min(words, len(self.tokenizer))
-        said = self.tokenizer.batch_decode([[number] for number in range(known)])
-        plain = [bool(text.strip()) and text.isprintable() and "\ufffd" not in text for text in said]
-        special = {*self.tokenizer.all_special_ids, self.start} - {self.end}
-        return [n for n in range(words) if n != self.end and (n >= known or not plain[n] or n in special)]
+        """Return the tokens that must not be generated: special tokens, and tokens whose text is not printable."""
+        outputs = self.head.weight.shape[0]
+        in_tokenizer = min(outputs, len(self.tokenizer))
+        special = {*self.tokenizer.all_special_ids, self.start}
+        forbidden = []
+        for number, text in enumerate(self.tokenizer.batch_decode([[number] for number in range(in_tokenizer)])):
+            is_plain_text = bool(text.strip()) and text.isprintable() and "\ufffd" not in text
+            if number != self.end and (number in special or not is_plain_text):
+                forbidden.append(number)
+        return forbidden + [number for number in range(in_tokenizer, outputs) if number != self.end]
 
     @torch.no_grad()
     def forward(self, ids: Tensor, past: object | None = None) -> Tensor:
-        """States (rows, L, size) of (rows, L) tokens behind those that a transformers cache holds, and joins."""
+        """Compute the states of tokens.
+
+        Args:
+            ids: (rows, L) token numbers.
+            past: A transformers cache with the keys and values of the previous tokens. Those of `ids` are added to it.
+
+        Returns:
+            (rows, L, size).
+        """
         return self.body(input_ids=ids, past_key_values=past, use_cache=past is not None).last_hidden_state
 
     def train(self, mode: bool = True) -> "LanguageModel":
-        """Stay as it is."""
+        """Stay in evaluation mode, because the model is frozen."""
         return super().train(False)
 
 
 class Memory:
-    """What a clip's captions are written from, asked for once: keys and values of guidance and of sound.
+    """The keys and values of the guidance and the audio of N clips, computed once for all tokens.
 
     Attributes:
-        guidance: Of (N, M) tokens.
-        guidance_mask: (N, 1, 1, M) bool, which of them there are.
-        sound: Of (N, T) frames.
-        sound_mask: (N, 1, 1, T) bool.
+        guidance: Keys and values of (N, M) tokens.
+        guidance_mask: (N, 1, 1, M) bool, false for padding.
+        sound: Keys and values of (N, T) frames.
+        sound_mask: (N, 1, 1, T) bool, false for padding.
     """
 
     def __init__(self, guidance: KeysValues, guidance_mask: Tensor, sound: KeysValues, sound_mask: Tensor):
@@ -140,20 +167,20 @@ class Memory:
         return len(self.guidance_mask)
 
     def of(self, clips: Tensor) -> "Memory":
-        """The memory of some clips."""
+        """Return the memory of the clips with these numbers."""
         guidance = tuple(part[clips] for part in self.guidance)
         sound = tuple(part[clips] for part in self.sound)
         return Memory(guidance, self.guidance_mask[clips], sound, self.sound_mask[clips])
 
 
 class Generator(nn.Module):
-    """What learns: attention to the guidance, attention to the sound, and the LM head (equations 11 to 13).
+    """The trained part: attention to the guidance, attention to the audio, and the LM head (equations 11 to 13).
 
     Args:
-        language: The language model, whose head this one begins as.
-        frame_size: Values of a frame of sound.
-        reduced: Values that states and frames are brought to for the attention to the sound.
-        dropout: Behind both attentions.
+        language: The language model, whose head is the initial LM head.
+        frame_size: Values of a frame of the audio encoder.
+        reduced: Values to which states and frames are reduced for the attention to the audio.
+        dropout: Dropout rate after both attention layers.
     """
 
     def __init__(self, language: LanguageModel, frame_size: int, reduced: int, dropout: float):
@@ -174,32 +201,41 @@ class Generator(nn.Module):
 
         Args:
             guidance: (N, M, size) the language model's states of the guidance (equation 9).
-            guidance_lengths: (N,) tokens of each.
-            frames: (N, T, frame size) the sound.
-            frame_lengths: (N,) frames of each.
+            guidance_lengths: (N,) tokens of each guidance.
+            frames: (N, T, frame size) the audio encoder's frames.
+            frame_lengths: (N,) frames of each clip.
         """
-        masks = [
-            length_mask(lengths, values.shape[1])[:, None, None]
-            for values, lengths in ((guidance, guidance_lengths), (frames, frame_lengths))
-        ]
+        guidance_mask = length_mask(guidance_lengths, guidance.shape[1])[:, None, None]
+        sound_mask = length_mask(frame_lengths, frames.shape[1])[:, None, None]
         sound = self.sound.keys_values(self.reduce_frames(frames))
-        return Memory(self.guidance.keys_values(guidance), masks[0], sound, masks[1])
+        return Memory(self.guidance.keys_values(guidance), guidance_mask, sound, sound_mask)
 
     def forward(self, states: Tensor, memory: Memory) -> Tensor:
-        """Logits (rows, L, tokens) of what comes behind each of (rows, L, size) states of prefixes (equation 10)."""
-        together = states.reshape(len(memory), -1, states.shape[2])  # (N, rows of a clip x L, size)
-        read = self.dropout(self.guidance(together, memory.guidance, memory.guidance_mask))  # (11)
-        heard = self.dropout(self.sound(self.reduce_states(read), memory.sound, memory.sound_mask))
-        return self.head(read + self.widen(heard)).view(*states.shape[:2], -1)  # (12), (13)
+        """Compute the logits of the next token at each position of prefixes.
+
+        Args:
+            states: (rows, L, size) the language model's states of the prefixes (equation 10).
+            memory: The memory of the N clips.
+
+        Returns:
+            (rows, L, tokens).
+        """
+        by_clip = states.reshape(len(memory), -1, states.shape[2])  # (N, rows of a clip x L, size)
+        from_guidance = self.dropout(self.guidance(by_clip, memory.guidance, memory.guidance_mask))  # (11)
+        queries = self.reduce_states(from_guidance)
+        from_audio = self.dropout(self.sound(queries, memory.sound, memory.sound_mask))
+        return self.head(from_guidance + self.widen(from_audio)).view(*states.shape[:2], -1)  # (12), (13)
 
 
 class Steps:
-    """A token at a time, as `generation.Step`: the language model's keys and values, and the memory, are kept.
+    """The system's steps, token by token, as `generation.Step`.
+
+    The language model's keys and values, and the memory, are kept from step to step.
 
     Args:
         language: The language model.
-        generator: What learnt, in evaluation mode.
-        memory: Of the clips.
+        generator: The trained part, in evaluation mode.
+        memory: The memory of the clips.
     """
 
     def __init__(self, language: LanguageModel, generator: Generator, memory: Memory):
@@ -207,28 +243,28 @@ class Steps:
 
         self.language, self.generator, self.memory = language, generator, memory
         self.past = DynamicCache(config=language.body.config)
-        self.each = 1  # rows of a clip
+        self.rows_per_clip = 1
 
     def __call__(self, ids: Tensor, rows: Tensor) -> Tensor:
-        """Logits (rows, tokens) of the next token of each row; the arguments are those of `generation.Step`."""
-        clips = (rows // self.each).unique_consecutive()
-        if len(clips) < len(self.memory):  # the others are done
+        """Return the logits (rows, tokens) of each row's next token; the arguments are those of `generation.Step`."""
+        clips = (rows // self.rows_per_clip).unique_consecutive()
+        if len(clips) < len(self.memory):  # the captions of the other clips are complete
             self.memory = self.memory.of(clips)
-        self.each = len(rows) // len(clips)
+        self.rows_per_clip = len(rows) // len(clips)
         if ids.shape[1] > 1:
             self.past.reorder_cache(rows)
         return self.generator(self.language(ids[:, -1:], self.past), self.memory)[:, 0]
 
 
 def padded(rows: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, Tensor]:
-    """Lay rows of numbers side by side as (rows, longest), and give their lengths."""
+    """Stack rows of numbers as (rows, longest) int64, padded, and return their lengths, (rows,), too."""
     parts = [torch.tensor(row, dtype=torch.int64) for row in rows]
     return nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=padding), torch.tensor([*map(len, rows)])
 
 
 def too_long(what: str, tokens: int, window: int) -> str:
-    """Say that something does not fit into a language model."""
+    """Return the message for text that does not fit into a language model's window."""
     return (
         f"{what} must fit into the language model's window of {window} tokens; found {tokens}: lower guidance, shorten "
-        "the captions, or take another language_model"
+        "the captions, or choose another language_model"
     )

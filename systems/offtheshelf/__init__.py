@@ -1,15 +1,15 @@
-"""Captioning with off-the-shelf models (Weck et al. 2021), to be read from top to bottom.
+"""Captioning with off-the-shelf models (Weck et al. 2021). Read this module from top to bottom.
 
     python -m systems train systems.offtheshelf --config systems/offtheshelf/offtheshelf.yaml --data DIR --run RUN
     python -m systems predict RUN --data DIR --split evaluation
 
-An audio encoder that others trained turns a clip into a sequence of embeddings, an adapter brings them to the decoder's
-size, and a Transformer decoder says word after word what they hold. The words before come as vectors: learnt here, or
-of a model that others trained. The paper compares four encoders at two overlaps, three adapters and eleven kinds of
-words (`grid.yaml`); the defaults are the best of these.
+A pretrained audio encoder maps a clip to a sequence of embeddings. An adapter maps these to the decoder's size, and a
+Transformer decoder predicts the caption word by word from them. The decoder reads the previous words as vectors, which
+are trained here or come from a pretrained model. The paper compares four encoders with two overlaps, three adapters and
+eleven kinds of word embeddings (`grid.yaml`). The defaults are the best of these settings.
 
-Encoders are frozen (section 3.2): each is asked once for every clip, a model of words in context once for every
-caption, and training reads what they said.
+Encoders are frozen (section 3.2). The audio encoder encodes each clip once, and a model of words in context encodes
+each caption once. Training reads these embeddings from the cache.
 """
 
 from collections.abc import Sequence
@@ -39,56 +39,59 @@ from systems.parts.vocabulary import PADDING, START, Vocabulary
 from systems.training import Run, Schedule, metadata_name, read_checkpoint
 
 PAPER = "Weck et al. 2021"
-PARAMETERS = "10,385,408 and 513 a word (YAMNet, MHA, BERT), and the encoders'"
+PARAMETERS = "10,385,408 + 513 per word (YAMNet, MHA, BERT) + encoders"
 VECTORS = "model.words.weight"  # in a checkpoint
 
 
 class Config(Schedule, generation.Decoding):
-    """What can be chosen; the defaults are the paper's best setting, and where it is silent what the comment says.
+    """The settings; the defaults are the paper's best setting.
 
-    Two are not the paper's: `context` (why: README.md), and `words_limit`, which leaves out vectors of a file's rarer
-    words to save time and memory (`grid.yaml` reads them all).
+    Numbers in parentheses are sections of the paper. "Not in the paper" marks values that the paper does not give. Two
+    defaults differ from the paper: `context` (README.md gives the reason), and `words_limit`, which leaves out the
+    vectors of a file's rarer words to save time and memory (`grid.yaml` reads all words).
     """
 
-    batch: int = Field(256, ge=1)  # pairs of a clip and a caption a step (3.1)
+    batch: int = Field(256, ge=1)  # pairs of a clip and a caption in a training step (3.1)
     monitor: Literal["loss"] = "loss"  # the validation value that chooses the best epoch (3.1)
-    plateau: int = Field(10, ge=1)  # the paper changes no learning rate, and by its patience of 10 training stops then
+    plateau: int = Field(10, ge=1)  # the paper's learning rate is constant: with a patience of 10, training stops first
 
     audio_encoder: str = "yamnet"  # one of `encoders.NAMES`, or any HEAR module (3.2)
-    audio_weights: str = ""  # file or folder of its weights; where they are looked for by default
-    # Keyword arguments for its load_model: vggish has post_activation, openl3 padding.
+    audio_weights: str = ""  # file or folder of its weights; empty: the encoder's default place
+    # Keyword arguments for the encoder's load_model, such as vggish's post_activation or openl3's padding.
     audio_options: dict[str, encoders.Option] = Field(default_factory=dict)
-    overlap: float = Field(0.5, ge=0, lt=1)  # share of a window that the next one repeats; the paper has 0 and .5 (3.2)
+    overlap: float = Field(0.5, ge=0, lt=1)  # share of a window that the next one repeats; the paper: 0 and 0.5 (3.2)
     adapter: Literal["identity", "mlp", "mha"] = "mha"  # (3.3)
     adapter_hidden: int = Field(256, ge=1)  # of the MLP (3.3)
     words: str = "bert-base-uncased"  # `random`, `train` (CBOW on the captions), a file of vectors, a text model (3.4)
-    train_words: bool = False  # whether vectors of words are fine-tuned; a text model's stay (3.4)
-    words_limit: int | None = 200_000  # how many words to read from a file, frequent ones first; the paper's: None
-    # How a text model looks at a caption in training (`offtheshelf.context`); the paper's: caption.
+    train_words: bool = False  # fine-tune word vectors; a text model is always frozen (3.4)
+    words_limit: int | None = 200_000  # most words to read from a file, frequent ones first; None, as in the paper: all
+    # What a text model reads of a caption in training (`offtheshelf.context`); the paper: caption.
     context: View = "prefix"
-    text_layer: int = -2  # of a text model: the penultimate one (3.4)
+    text_layer: int = -2  # of a text model: the penultimate layer (3.4)
 
     blocks: int = Field(3, ge=1)  # of the decoder (3.1)
-    heads: int = Field(4, ge=1)  # of each attention, the adapter's too (3.1, 3.3)
+    heads: int = Field(4, ge=1)  # of each attention layer, in the adapter too (3.1, 3.3)
     head_size: int = Field(128, ge=2, multiple_of=2)  # (3.1, 3.3)
-    hidden: int = Field(512, ge=1)  # between the two linear layers of a block; silent: as wide as the decoder
-    # Vaswani et al.'s Transformer (2, 3.3): positions on the word vectors, norms behind each part, ReLU, and a single
-    # layer whose size depends on the sound; or positions behind the linear layer, norms before, GELU, and keys and
-    # values of the sound's size in each block.
+    hidden: int = Field(512, ge=1)  # between the two linear layers of a block; not in the paper: the decoder's width
+    # True: Vaswani et al.'s Transformer (2, 3.3) adds positions to the word vectors, has norms after each sublayer and
+    # ReLU, and a single layer whose size depends on the audio embeddings. False: positions are added after the linear
+    # layer, norms come before each sublayer, GELU, and each block has keys and values of the audio embeddings' size.
     original: bool = True
-    dropout: float = Field(0.1, ge=0, lt=1)  # of decoder and MHA; silent: Vaswani et al.'s
-    longest: int = Field(60, ge=1)  # words of a caption that are learnt; silent: Clotho's have 20 at most
-    decoding: Literal["beam", "greedy", "sample"] = "greedy"  # section 2 says no more than word after word
+    dropout: float = Field(0.1, ge=0, lt=1)  # of decoder and MHA; not in the paper: Vaswani et al.'s value
+    longest: int = Field(60, ge=1)  # most words of a caption in training; not in the paper: Clotho's have 20 at most
+    decoding: Literal["beam", "greedy", "sample"] = "greedy"  # section 2 only states that it goes word by word
 
     @property
     def static(self) -> bool:
-        """Whether a word has one vector, whatever its context."""
+        """True if a word has the same vector in every context."""
         return self.words in ("random", "train") or self.words.endswith(texts.WORDS)
 
     @model_validator(mode="after")
     def _words(self) -> "Config":
         if self.train_words and not self.static:
-            raise ValueError(f"train_words must be false for a text model, which stays as it is; words is {self.words}")
+            raise ValueError(
+                f"train_words must be false for a text model, which is frozen; found true with words={self.words}"
+            )
         return self
 
 
@@ -96,21 +99,21 @@ class Config(Schedule, generation.Decoding):
 
 
 class Captioner(nn.Module):
-    """Says what sounds hold.
+    """A model that captions audio.
 
     Args:
         config: The config.
-        known: The words that it can say.
-        vectors: (words, size) that the words begin with; None where they come from a text model.
+        vocab: The vocabulary.
+        vectors: (words, size) initial word embeddings; None if a text model gives the embeddings.
 
     Raises:
         BadRequest: An encoder is not on this machine, or has no windows that could overlap.
-        Faulty: A file of weights holds others.
+        Faulty: A file of weights does not hold the encoder's weights.
     """
 
-    def __init__(self, config: Config, known: Vocabulary, vectors: Tensor | None):
+    def __init__(self, config: Config, vocab: Vocabulary, vectors: Tensor | None):
         super().__init__()
-        self.config, self.vocabulary = config, known
+        self.config, self.vocabulary = config, vocab
         audio = encoders.load_encoder(config.audio_encoder, config.audio_weights, options=config.audio_options)
         self.audio = overlapping(audio, config.overlap)
         self.audio_encoder, self.sample_rate = self.audio.model.requires_grad_(False), self.audio.sample_rate
@@ -122,7 +125,7 @@ class Captioner(nn.Module):
             word_size = vectors.shape[1]
         self.adapter = adapter(config, self.audio.size)
         self.decoder = Decoder(
-            len(known),
+            len(vocab),
             word_size,
             self.adapter.size,
             blocks=config.blocks,
@@ -136,26 +139,25 @@ class Captioner(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> "Captioner":
-        """Begin training or end it; the audio encoder stays as it is."""
+        """Set training or evaluation mode; the audio encoder stays in evaluation mode."""
         super().train(mode)
         self.audio_encoder.eval()
         return self
 
     @cached_property
     def frozen(self) -> dict[str, str]:
-        """The encoders by the prefix of their weights, and what their embeddings follow from."""
+        """The identity of each frozen encoder, by the prefix of its weights' names (`systems.parts.checkpoints`)."""
+        identities = {"audio_encoder.": self.audio.identity}
         if isinstance(self.words, Context):
-            context = {"words.": self.words.identity}
-        else:
-            context = {}
-        return {"audio_encoder.": self.audio.identity, **context}
+            identities["words."] = self.words.identity
+        return identities
 
     def adapt(self, sequences: Tensor, lengths: Tensor) -> Tensor:
-        """Map what the audio encoder gives, (N, T, size) with (N,) lengths, to (N, T, the adapter's size)."""
+        """Map the audio encoder's output, (N, T, size) with (N,) lengths, to (N, T, the adapter's size)."""
         return self.adapter(sequences, length_mask(lengths, sequences.shape[1]))
 
     def embed_words(self, ids: Tensor) -> Tensor:
-        """The vectors of (rows, L) words from the start on, as (rows, L, size); the start is zeros (equation 3)."""
+        """Embed (rows, L) word numbers, from the start on, as (rows, L, size); the start is zeros (equation 3)."""
         if not isinstance(self.words, Context):
             return self.words(ids) * (ids != START)[..., None]
         start = torch.zeros(len(ids), 1, self.words.size, device=ids.device)
@@ -167,7 +169,7 @@ class Captioner(nn.Module):
         return torch.cat([start, self.words(captions)], dim=1)
 
     def steps(self, memory: Tensor, lengths: Tensor) -> generation.Step:
-        """The decoder a word at a time over (N, T, size) adapted clips of `lengths` (N,)."""
+        """Return the decoder's steps, word by word, for (N, T, size) adapted clips of `lengths` (N,)."""
         if not isinstance(self.words, Context):
             return CachedSteps(self.decoder, memory, lengths, lambda ids: self.embed_words(ids[:, -1:]))
         if self.config.context == "prefix":
@@ -175,37 +177,57 @@ class Captioner(nn.Module):
         return UncachedSteps(self.decoder, memory, lengths, self.embed_words)
 
     def caption_scored(self, audio: Tensor, lengths: Tensor) -> tuple[list[str], Tensor]:
-        """Caption (N, samples) mono sounds at `sample_rate`, of `lengths` (N,) samples; with log-probabilities (N,)."""
+        """Caption audio.
+
+        Args:
+            audio: (N, samples) mono audio at `sample_rate`.
+            lengths: (N,) samples of each clip.
+
+        Returns:
+            The caption of each clip, and (N,) their log-probabilities.
+        """
         seeds = generation.seeds(audio, lengths, self.config.sample_seed)
         sequences, lengths = stack_sequences(self.audio(audio, lengths))
         steps = self.steps(self.adapt(sequences, lengths), lengths)
-        found = generation.search(steps, seeds, self.rules, self.config, sequences.device)
-        return [self.vocabulary.decode(ids) for ids in found.ids.tolist()], found.log_probability
+        generated = generation.search(steps, seeds, self.rules, self.config, sequences.device)
+        return [self.vocabulary.decode(ids) for ids in generated.ids.tolist()], generated.log_probability
 
     def caption(self, audio: Tensor, lengths: Tensor) -> list[str]:
-        """Caption sounds as `caption_scored` does."""
+        """Caption audio as `caption_scored` does, and return the captions only."""
         return self.caption_scored(audio, lengths)[0]
 
 
 def overlapping(encoder: encoders.Encoder, overlap: float) -> encoders.Encoder:
-    """An encoder of windows that overlap by a share of one.
+    """Return an encoder whose windows overlap.
+
+    Args:
+        encoder: The encoder.
+        overlap: The share of a window that the next one repeats.
 
     Raises:
-        BadRequest: It has no `hop`, from window to window, that could be made shorter.
+        BadRequest: The encoder's model has no `hop`, the time between windows, that could be made shorter.
     """
     if not overlap:
         return encoder
     hop = getattr(encoder.model, "hop", None)
     if not isinstance(hop, int | float):
-        raise BadRequest(f"overlap must be 0 for {encoder.name}, whose model has no hop (ms from window to window)")
+        raise BadRequest(
+            f"overlap must be 0 for {encoder.name}, because its model has no hop (ms between windows); "
+            f"found {overlap:g}: set overlap=0"
+        )
     return replace(encoder, hop=hop * (1 - overlap))
 
 
 def adapter(config: Config, inputs: int) -> nn.Module:
-    """The adapter between embeddings of so many values and the decoder (section 3.3).
+    """Make the adapter between the audio encoder and the decoder (section 3.3).
 
-    MLP and MHA give embeddings of the decoder's width. With the identity, the decoder's first layer changes in size
-    (`Decoder.enter_sound`); the paper says no more of it (README.md).
+    MLP and MHA give embeddings of the decoder's width. The identity leaves the embeddings' size as it is, and the size
+    of the decoder's first layer changes instead (`Decoder.enter_sound`). The paper gives no further details (see
+    README.md).
+
+    Args:
+        config: The config.
+        inputs: Values of the audio encoder's embeddings.
     """
     if config.adapter == "mlp":
         return adapters.MLP(inputs, config.heads * config.head_size, config.adapter_hidden)
@@ -214,31 +236,43 @@ def adapter(config: Config, inputs: int) -> nn.Module:
     return adapters.Identity(inputs)
 
 
-def begin_words(config: Config, known: Vocabulary, split: Split, seed: int) -> Tensor | None:
-    """The (words, size) vectors that training begins with (section 3.4); None where a text model gives them.
+def begin_words(config: Config, vocab: Vocabulary, split: Split, seed: int) -> Tensor | None:
+    """Return the initial word vectors (section 3.4).
 
-    All have the standard deviation of random ones, 1 (the paper is silent); a word that a file lacks begins at random,
-    one with a hyphen with the mean of its parts.
+    All vectors are scaled to a standard deviation of 1, that of random vectors (not in the paper). A word that the file
+    lacks gets a random vector. A word with a hyphen gets the mean of its parts.
+
+    Args:
+        config: The config.
+        vocab: The vocabulary.
+        split: The development split, to train vectors on.
+        seed: Seed of random vectors and of training.
+
+    Returns:
+        (words, size); None if a text model gives the vectors.
 
     Raises:
-        BadRequest: The file is not there, or is no file of word vectors.
+        BadRequest: There is no such file, it is not a file of word vectors, or it has a vector for no word.
     """
     if not config.static:
         return None
     generator = torch.Generator().manual_seed(seed)
     if config.words == "random":
-        return torch.randn(len(known), words.SIZE, generator=generator)
+        return torch.randn(len(vocab), words.SIZE, generator=generator)
     if config.words == "train":
         table = words.train_vectors(split.captions, seed=seed, cbow=True)
     else:
         table = words.read_vectors(Path(config.words).expanduser(), size=None, limit=config.words_limit)
-    found = torch.from_numpy(words.mean_vectors(known.words, table))
-    found[: len(vocabulary.SPECIAL)] = 0
-    there = found.any(1)
-    if not there.any():
-        raise BadRequest(f"words: {config.words}: has a vector for none of the captions' words; give another file")
-    vectors = torch.randn(found.shape, generator=generator)
-    vectors[there] = found[there] / found[there].std()
+    from_table = torch.from_numpy(words.mean_vectors(vocab.words, table))
+    from_table[: len(vocabulary.SPECIAL)] = 0
+    has_vector = from_table.any(1)
+    if not has_vector.any():
+        raise BadRequest(
+            f"words: {config.words}: must have vectors for words of the captions, but has a vector for none of them; "
+            "give another file"
+        )
+    vectors = torch.randn(from_table.shape, generator=generator)
+    vectors[has_vector] = from_table[has_vector] / from_table[has_vector].std()
     return vectors
 
 
@@ -246,27 +280,27 @@ def begin_words(config: Config, known: Vocabulary, split: Split, seed: int) -> T
 
 
 class Item(NamedTuple):
-    """A clip and one of its captions, which are a training example (section 3.1)."""
+    """A training example: a clip and one of its captions (section 3.1)."""
 
-    sound: np.ndarray  # (T, size) embeddings
-    ids: list[int]  # from start to end
-    vectors: np.ndarray | None  # (words, size) in their context; None where each word has its own
+    sound: np.ndarray  # (T, size) embeddings of the clip
+    ids: list[int]  # word numbers of the caption, from start to end
+    vectors: np.ndarray | None  # (words, size) vectors of words in context; None if the words have static vectors
 
 
 class Batch(NamedTuple):
-    """Pairs of a clip and a caption."""
+    """N pairs of a clip and a caption."""
 
-    sounds: Tensor  # (N, T, size)
-    lengths: Tensor  # (N,)
-    ids: Tensor  # (N, L), padded
-    vectors: Tensor | None  # (N, L - 1, size) of all words but the last, the start's zeros among them
+    sounds: Tensor  # (N, T, size) embeddings of the clips
+    lengths: Tensor  # (N,) embeddings of each clip
+    ids: Tensor  # (N, L) word numbers, padded
+    vectors: Tensor | None  # (N, L - 1, size) of all words but the last, with zeros for the start
 
 
 def make_items(split: Split, model: Captioner, cache: Path) -> list[Item]:
-    """Every pair of a clip and a caption.
+    """Return an item for each pair of a clip and a caption of a split.
 
     Raises:
-        Faulty: A sound cannot be used; with all that cannot.
+        Faulty: Audio files cannot be used; the findings name all of them.
     """
     sounds = embed(split.paths, model.audio, cache)
     pairs = []
@@ -283,23 +317,23 @@ def make_items(split: Split, model: Captioner, cache: Path) -> list[Item]:
 
 
 def make_batch(items: Sequence[Item]) -> Batch:
-    """Lay pairs side by side."""
+    """Make a batch of pairs."""
     sounds, lengths = stack_sequences([torch.from_numpy(item.sound.copy()) for item in items])
     ids = nn.utils.rnn.pad_sequence([torch.tensor(item.ids) for item in items], True, PADDING)
     vectors = None
     if items[0].vectors is not None:
         vectors = torch.zeros(len(items), ids.shape[1] - 1, items[0].vectors.shape[1])
         for row, item in enumerate(items):
-            said = torch.from_numpy(item.vectors[: len(item.ids) - 2].copy())
-            vectors[row, 1 : 1 + len(said)] = said
+            caption_vectors = torch.from_numpy(item.vectors[: len(item.ids) - 2].copy())
+            vectors[row, 1 : 1 + len(caption_vectors)] = caption_vectors
     return Batch(sounds, lengths, ids, vectors)
 
 
 class Training(SystemModule):
-    """What lightning does with the model: one step of training, one of validation, the optimizer."""
+    """The model's training under lightning: training step, validation step and optimizer."""
 
     def loss(self, batch: Batch) -> tuple[Tensor, int]:
-        """Mean cross-entropy of all words, and how many they are."""
+        """Return the mean cross-entropy over all words of a batch, and the number of words."""
         model = self.model
         if batch.vectors is None:
             vectors = model.embed_words(batch.ids[:, :-1])
@@ -322,12 +356,12 @@ class Training(SystemModule):
         self.log("validation_loss", loss, prog_bar=True, batch_size=size)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam, as published: betas .9 and .999, epsilon 1e-8."""
-        learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        return torch.optim.Adam(learning, self.model.config.learning_rate, betas=(0.9, 0.999), eps=1e-8)
+        """Return Adam as published: betas 0.9 and 0.999, epsilon 1e-8."""
+        trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        return torch.optim.Adam(trainable, self.model.config.learning_rate, betas=(0.9, 0.999), eps=1e-8)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Keep beside the weights what `load_model` needs to understand them."""
+        """Add the digest of the vocabulary to the checkpoint."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["vocabulary"] = self.model.vocabulary.digest
 
@@ -336,27 +370,32 @@ class Training(SystemModule):
 
 
 def train(config: Config, dataset: Dataset, run: Run) -> None:
-    """Train on the development split, choosing the best epoch on the validation split."""
+    """Train on the development split and choose the best epoch on the validation split."""
     development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
-    known = vocabulary.from_captions(development.all_captions)
-    if run.last.exists():  # which holds the vectors, with what was learnt since
+    vocab = vocabulary.from_captions(development.all_captions)
+    if run.last.exists():  # the last checkpoint holds the vectors, which training may have changed
         vectors = read_checkpoint(run.last)["state_dict"].get(VECTORS)
     else:
-        vectors = begin_words(config, known, development, run.seed)
+        vectors = begin_words(config, vocab, development, run.seed)
     lightning.seed_everything(run.seed, verbose=False)
-    model = Captioner(config, known, vectors)
+    model = Captioner(config, vocab, vectors)
     model.to(default_device())
     items = {split.name: make_items(split, model, run.cache) for split in (development, validation)}
 
     run.start()
-    known.write(run.folder / vocabulary.FILE)
+    vocab.write(run.folder / vocabulary.FILE)
     run.fit(Training(model), items[DEVELOPMENT], items[VALIDATION], make_batch, config)
-    said = {"random": "learned", "train": "CBOW"}.get(config.words, metadata_name(config.words))
+    if config.words == "random":
+        word_embeddings = "learned"
+    elif config.words == "train":
+        word_embeddings = "CBOW"
+    else:
+        word_embeddings = metadata_name(config.words)
     description = describe_system(
         config,
         model.sample_rate,
         acoustic_features=f"{config.audio_encoder} embeddings",
-        word_embeddings=said,
+        word_embeddings=word_embeddings,
         machine_learning_method="encoder-decoder",
         audio_modelling=config.audio_encoder,
         word_modelling="transformer",
@@ -366,13 +405,13 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
 
 
 def load_model(checkpoint: Path) -> Captioner:
-    """Give back the model of a checkpoint in its run folder, where the vocabulary lies too.
+    """Load the model from a checkpoint in a run folder; its vocabulary is in the run folder's vocabulary.json.
 
     Raises:
-        BadRequest: The vocabulary there is another than in training, or an encoder is not on this machine or another.
+        BadRequest: The vocabulary or an encoder differs from training, or an encoder is not on this machine.
     """
     state = read_checkpoint(checkpoint, config=dict, frozen=dict, vocabulary=str)
-    known = vocabulary.read_vocabulary(checkpoint, state["vocabulary"])
-    model = Captioner(Config(**state["config"]), known, state["state_dict"].get(VECTORS))
+    vocab = vocabulary.read_vocabulary(checkpoint, state["vocabulary"])
+    model = Captioner(Config(**state["config"]), vocab, state["state_dict"].get(VECTORS))
     load_weights(model, state, checkpoint)
     return model.eval()

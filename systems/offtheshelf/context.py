@@ -1,16 +1,18 @@
-"""Words in their context: what a text model such as BERT says of each word of a caption.
+"""Contextual word embeddings: the vector that a text model such as BERT gives to each word of a caption.
 
-Weck et al. 2021, section 3.4: the penultimate layer of BERT base, over the whole caption. Where the paper is silent: a
-caption is its words in lower case without punctuation, as the decoder says them, and with what the model's tokeniser
-puts around a text ([CLS], [SEP]); a word of several pieces has their mean.
+Source: Weck et al. 2021, section 3.4, which uses the penultimate layer of BERT base over the whole caption. The paper
+leaves two points open. Here, a caption is its words in lower case without punctuation, as the decoder predicts them,
+together with the special tokens that the model's tokeniser adds ([CLS], [SEP]). A word of several tokens gets the mean
+of their vectors.
 
-A model that looks both ways tells of each word what comes behind it. So there are two ways to look at a caption:
+In a bidirectional model, the vector of each word depends on the words after it. There are therefore two ways to embed
+a caption:
 
-- `caption`: all its words at once, as the paper has it. In training the words before then hint at the one that is to
-  be guessed. When a caption is made there is nothing behind: what was said so far is embedded again with each word, so
-  that the words before change their vectors too.
-- `prefix`: each word as the last one of what was said so far, in training as when a caption is made. No vector depends
-  on what comes behind, and what training computes is what is computed later.
+- `caption`: all words of the caption at once, as in the paper. In training, the vectors of the previous words then
+  depend on the next word, which the decoder must predict. In generation there are no later words: the words generated
+  so far are embedded again at each step, so the vectors of previous words change too.
+- `prefix`: each word as the last word of the caption up to it, both in training and in generation. No vector depends on
+  later words, and training uses the same vectors as generation.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,15 +33,16 @@ View = Literal["prefix", "caption"]
 
 
 class Context(nn.Module):
-    """A frozen text model that is asked for the vectors of words.
+    """A frozen text model that embeds words in context.
 
     Args:
-        name: Of a transformers model, as in `texts.load_text_encoder`.
-        layer: Of it; -2 is the penultimate one.
-        view: How it looks at a caption in training.
+        name: Name of a transformers model, as in `texts.load_text_encoder`.
+        layer: Index of the layer to read; -2 is the penultimate one.
+        view: The part of a caption that the model reads for each word in training: `prefix` or `caption`.
 
     Raises:
-        BadRequest: It is not on this machine, is something else, or its tokeniser does not know where its pieces are.
+        BadRequest: The model is not on this machine, is not a transformers model, or its tokeniser does not report the
+            positions of its tokens.
     """
 
     def __init__(self, name: str, layer: int, view: View):
@@ -47,43 +50,62 @@ class Context(nn.Module):
         self.encoder = texts.load_text_encoder(name, layer)
         self.size, self.view = self.encoder.size, view
         if not self.encoder.tokenizer.is_fast:
-            raise BadRequest(f"{name}: must have a fast tokeniser (tokenizer.json), which says where its pieces are")
+            raise BadRequest(
+                f"{name}: must have a fast tokeniser (tokenizer.json), which reports the positions of its tokens; it "
+                "has a slow one: give another text model"
+            )
 
     @property
     def identity(self) -> str:
-        """What its vectors follow from."""
+        """A text that changes with anything that its vectors depend on."""
         return repr((self.encoder.identity, self.view))
 
     def train(self, mode: bool = True) -> "Context":
-        """Stay as it is: without dropout."""
+        """Stay in evaluation mode, because the model is frozen."""
         return super().train(False)
 
     def forward(self, captions: Sequence[str]) -> Tensor:
-        """Embed texts, words with single spaces between them.
+        """Embed the words of texts.
+
+        Args:
+            captions: Texts whose words are separated by single spaces.
 
         Returns:
-            (captions, most words, size) float32; zeros behind a text's words, for a word that the tokeniser leaves out
-            altogether, and for words behind the model's longest text.
+            (captions, most words, size) float32. It is zero behind the last word of a text, for a word that the
+            tokeniser drops, and for words beyond the model's longest text.
         """
         tokens, states = self.encoder.states(captions, return_offsets_mapping=True)
-        share = torch.zeros(len(captions), max(text.count(" ") for text in captions) + 1, states.shape[1])
+        most_words = max(text.count(" ") for text in captions) + 1
+        share = torch.zeros(len(captions), most_words, states.shape[1])  # the weight of each token in each word's mean
         for row, text in enumerate(captions):
-            for piece, (start, end) in enumerate(tokens["offset_mapping"][row].tolist()):
-                if end > start:  # else it is none of the text's
-                    share[row, text.count(" ", 0, end - 1), piece] = 1
+            for token, (start, end) in enumerate(tokens["offset_mapping"][row].tolist()):
+                if end > start:  # special tokens have an empty span
+                    word = text.count(" ", 0, end - 1)
+                    share[row, word, token] = 1
         share /= share.sum(2, keepdim=True).clamp(min=1)
         return share.to(states) @ states
 
     def embed(self, captions: Sequence[str], cache: Path) -> list[np.ndarray]:
-        """The vectors of every caption's words for training, (words, size) float32 each, computed once.
+        """Return the vectors of every caption's words for training, computing those that the cache lacks.
 
         Captions go through the model one at a time, so that no vector depends on another caption.
+
+        Args:
+            captions: Texts whose words are separated by single spaces.
+            cache: Folder of the cache.
+
+        Returns:
+            (words, size) float32 for each caption.
         """
 
         def compute(missing: Sequence[str]) -> Iterator[np.ndarray]:
             with torch.inference_mode():
                 for caption in tqdm(missing, "words in context", leave=False, disable=None, unit="caption"):
-                    yield (self._prefixes(caption) if self.view == "prefix" else self([caption])[0]).cpu().numpy()
+                    if self.view == "prefix":
+                        vectors = self._prefixes(caption)
+                    else:
+                        vectors = self([caption])[0]
+                    yield vectors.cpu().numpy()
 
         def digests(captions: Sequence[str]) -> list[str]:
             return [digest(caption.encode()) for caption in captions]
@@ -91,6 +113,7 @@ class Context(nn.Module):
         return Store(cache, "context", self.identity, self.size).rows(captions, compute, digests)
 
     def _prefixes(self, caption: str) -> Tensor:
+        """Embed each word as the last word of the caption up to it, as (words, size)."""
         words = caption.split(" ")
-        vectors = self([" ".join(words[:count]) for count in range(1, len(words) + 1)])
-        return vectors.diagonal().T  # of each prefix its last word
+        vectors = self([" ".join(words[:count]) for count in range(1, len(words) + 1)])  # (prefixes, words, size)
+        return vectors.diagonal().T  # the last word of each prefix

@@ -1,1 +1,1 @@
-"""Parts that several systems are made of: encoders, adapters, losses, words, decoders, searches, augmentation."""
+"""Parts that several systems share: encoders, adapters, losses, words, decoders, caption generation, augmentation."""

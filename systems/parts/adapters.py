@@ -1,6 +1,6 @@
-"""Adapters: small networks that bring an encoder's sequence of embeddings to the size that a system wants.
+"""Adapters: small networks that map an encoder's sequence of embeddings to another size.
 
-Each maps (N, T, size) and a mask, (N, T) bool, true for the elements of each sequence, to (N, T, its `size`).
+Each maps (N, T, inputs) and a mask to (N, T, its `size`). The mask is (N, T) bool, false for padding.
 
 Source: Weck et al. 2021, section 3.3 and Figure 2 (identity, MLP, MHA); Weck et al. 2022, section 3.3 (the MLP of 512).
 """
@@ -13,7 +13,7 @@ NAMES = ("mlp", "mha", "identity")
 
 
 class Identity(nn.Module):
-    """Leaves a sequence as it is."""
+    """An adapter that returns the sequence unchanged."""
 
     def __init__(self, inputs: int):
         super().__init__()
@@ -25,7 +25,7 @@ class Identity(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers with ReLU between them, the same for each element."""
+    """Two linear layers with ReLU between them, applied to each element of a sequence."""
 
     def __init__(self, inputs: int, size: int = 512, hidden: int = 512):
         super().__init__()
@@ -38,7 +38,7 @@ class MLP(nn.Module):
 
 
 class MHA(nn.Module):
-    """A linear layer to heads x head size, positions, and one Transformer encoder layer."""
+    """A linear layer to heads x head size, a positional encoding, and one Transformer encoder layer."""
 
     def __init__(self, inputs: int, heads: int = HEADS, head_size: int = HEAD_SIZE, dropout: float = 0.1):
         super().__init__()
@@ -47,7 +47,7 @@ class MHA(nn.Module):
         self.layer = nn.TransformerEncoderLayer(self.size, heads, self.size, dropout, batch_first=True)
 
     def forward(self, sequences: Tensor, mask: Tensor) -> Tensor:
-        """Map (N, T, inputs) to (N, T, size); what the mask leaves out is not attended to."""
+        """Map (N, T, inputs) to (N, T, size); padding is masked in attention."""
         x = self.reduce(sequences)
         x = x + positions(0, x.shape[1], self.size).to(x)
         return self.layer(x, src_key_padding_mask=~mask)
@@ -58,8 +58,8 @@ def adapter(name: str, inputs: int, size: int = 512) -> Identity | MLP | MHA:
 
     Args:
         name: One of `NAMES`.
-        inputs: Values of an element.
-        size: Values to map it to, and width of the hidden layer; the identity and MHA (4 x 128) have their own.
+        inputs: Values of an element of the sequence.
+        size: Size of the MLP's output and of its hidden layer. The identity and MHA (4 x 128) have their own sizes.
     """
     if name == "mlp":
         return MLP(inputs, size, size)

@@ -1,4 +1,4 @@
-"""Changes to training material, so that a model does not learn it by heart."""
+"""Data augmentation: random changes to the training data, which reduce overfitting."""
 
 import torch
 from torch import Tensor
@@ -7,17 +7,17 @@ from systems.parts.sequences import length_mask
 
 
 def spec_augment(mels: Tensor, lengths: Tensor, masks: int, time: float = 0.1, bands: float = 0.125) -> Tensor:
-    """Blot out stretches of time and of frequency (SpecAugment, Park et al. 2019, without its time warping).
+    """Mask random ranges of time and of frequency (SpecAugment, Park et al. 2019, without its time warping).
 
     Args:
-        mels: (N, T, F) log-mel energies; they are left as they are.
+        mels: (N, T, F) log-mel energies; they are not changed in place.
         lengths: (N,) frames of each clip.
-        masks: How many stretches of time, and as many of frequency; they may overlap.
-        time: The longest stretch of time, as a share of the clip.
-        bands: The widest stretch of frequency, as a share of the mels.
+        masks: The number of masks in time, and of masks in frequency; they may overlap.
+        time: The longest mask in time, as a share of the clip.
+        bands: The widest mask in frequency, as a share of the mels.
 
     Returns:
-        (N, T, F) where what is blotted out has its clip's mean value.
+        (N, T, F) where masked values are replaced by their clip's mean.
     """
     inside = length_mask(lengths, mels.shape[1])
     mean = (mels * inside[..., None]).sum((1, 2), keepdim=True) / (lengths * mels.shape[2])[:, None, None]
@@ -25,23 +25,24 @@ def spec_augment(mels: Tensor, lengths: Tensor, masks: int, time: float = 0.1, b
         for axis, whole, share in ((1, lengths, time), (2, torch.full_like(lengths, mels.shape[2]), bands)):
             width = torch.rand(len(mels), device=mels.device) * share * whole
             first = torch.rand(len(mels), device=mels.device) * (whole - width)
-            place = torch.arange(mels.shape[axis], device=mels.device)
-            hidden = (place >= first[:, None].floor()) & (place < (first + width)[:, None].floor())
-            mels = torch.where(hidden[:, :, None] if axis == 1 else hidden[:, None], mean, mels)
+            positions = torch.arange(mels.shape[axis], device=mels.device)
+            masked = (positions >= first[:, None].floor()) & (positions < (first + width)[:, None].floor())
+            other_axis = 3 - axis
+            mels = torch.where(masked.unsqueeze(other_axis), mean, mels)  # the mask is (N, T, 1) or (N, 1, F)
     return torch.where(inside[..., None], mels, 0)
 
 
 def mixing(clips: int, alpha: float, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Draw with whom each clip is mixed and how much of it stays (mixup, Zhang et al. 2018).
+    """Draw for each clip another clip to mix it with, and the clip's own share (mixup, Zhang et al. 2018).
 
     Args:
-        clips: How many.
-        alpha: Of the beta distribution that the share is drawn from; small: nearly all stays.
-        device: Where to.
+        clips: The number of clips.
+        alpha: Alpha of the beta distribution of the share; a small alpha gives shares near 1.
+        device: The device of the results.
 
     Returns:
-        (clips,) the other clip, and (clips,) the share of the first in [0.5, 1]: it stays the louder one, so that its
-        words can stay the answer.
+        (clips,) the other clip's number, and (clips,) the clip's own share in [0.5, 1]. The clip's own share is the
+        larger one, so its words can stay the target.
     """
     share = torch.distributions.Beta(alpha, alpha).sample((clips,)).to(device)
     return torch.randperm(clips).to(device), torch.maximum(share, 1 - share)

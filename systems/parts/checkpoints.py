@@ -1,8 +1,9 @@
-"""Checkpoints of a system's model: the weights that learn, the config, and the identity of frozen parts.
+"""Checkpoints of a system's model: the trained weights, the config, and the identity of frozen parts.
 
-A model with frozen encoders names them in `frozen`, a mapping from the prefix of their weights' names to what their
-embeddings follow from: `{"audio_encoder.": encoder.identity}`. A checkpoint holds that identity in place of their
-weights. A model without frozen parts needs no such attribute.
+A model with frozen encoders has an attribute `frozen`. It maps the prefix of the encoder's weight names to the
+encoder's identity, a text that changes with anything that its embeddings depend on: `{"audio_encoder.":
+encoder.identity}`. A checkpoint contains this identity in place of the weights. A model without frozen parts needs no
+such attribute.
 """
 
 from collections.abc import Mapping
@@ -13,19 +14,22 @@ from torch import Tensor, nn
 
 from evaluation.findings import BadRequest
 
-PREFIX = "model."  # of the weights' names in a checkpoint
+PREFIX = "model."  # prefix of the weights' names in a checkpoint
 
 
 class SystemModule(lightning.LightningModule):
-    """A system's training: its `model`, and what its checkpoints hold."""
+    """The base class of systems' training: it has the `model` and defines the content of checkpoints."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
-        self.strict_loading = not frozen_parts(model)  # a checkpoint does not hold frozen weights
+        self.strict_loading = not frozen_parts(model)  # checkpoints do not contain frozen weights
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Add the config, and replace frozen weights by the identity of their encoder."""
+        """Add the config, and replace frozen weights by the identity of their encoder.
+
+        Systems that need more in their checkpoints extend this method.
+        """
         checkpoint["config"] = self.model.config.model_dump(mode="json")
         checkpoint["frozen"] = frozen_parts(self.model)
         prefixes = tuple(PREFIX + prefix for prefix in checkpoint["frozen"])
@@ -33,7 +37,7 @@ class SystemModule(lightning.LightningModule):
         checkpoint["state_dict"] = {name: weights[name] for name in weights if not name.startswith(prefixes)}
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
-        """Resume only with the frozen parts that the checkpoint was trained with."""
+        """Refuse to resume with frozen parts that differ from those the checkpoint was trained with."""
         require_same_frozen_parts(self.model, checkpoint, self.trainer.ckpt_path)
 
 
@@ -46,7 +50,7 @@ def require_same_frozen_parts(model: nn.Module, state: Mapping, checkpoint: str 
     """Make sure that a model has the frozen parts that a checkpoint was trained with.
 
     Raises:
-        BadRequest: An encoder is another than in training; names the checkpoint and the encoder.
+        BadRequest: An encoder differs from the one used in training; the message names the checkpoint and the encoder.
     """
     trained_with = state.get("frozen", {})
     different = []
@@ -56,8 +60,8 @@ def require_same_frozen_parts(model: nn.Module, state: Mapping, checkpoint: str 
     if different:
         names = " and ".join(different)
         raise BadRequest(
-            f"{checkpoint}: was trained with another {names} than the config names on this machine; put the same files "
-            "in their places, or train again"
+            f"{checkpoint}: was trained with another {names} than the config names on this machine; put the files used "
+            "in training in their places, or train again"
         )
 
 
@@ -72,11 +76,11 @@ def load_weights(model: nn.Module, state: Mapping, checkpoint: Path) -> None:
     Args:
         model: The model.
         state: The content of the checkpoint, as `read_checkpoint` returns it.
-        checkpoint: Its file, for messages.
+        checkpoint: The checkpoint's file, for messages.
 
     Raises:
-        BadRequest: A frozen part is another than in training.
-        RuntimeError: The weights do not fit the model; as torch raises it.
+        BadRequest: A frozen part differs from the one used in training.
+        RuntimeError: The weights do not fit the model (raised by torch).
     """
     require_same_frozen_parts(model, state, checkpoint)
     weights = trained_weights(state)

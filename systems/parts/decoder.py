@@ -1,14 +1,17 @@
-"""A Transformer decoder over encoded sound: word vectors in, logits of the next word out.
+"""A Transformer decoder over encoded audio, which maps word vectors to logits of the next word.
 
-Source: Vaswani et al. 2017, sections 3.1 to 3.5, in the size of Weck et al. 2021, section 3.1: three blocks of four
-heads of 128. Sound and words may be of other sizes than the decoder. Unless `original` is asked for, layers are
-normalised before each part instead of behind it (Xiong et al. 2020), which trains without a warm-up, with GELU between
-the linear layers instead of ReLU; positions are added behind the linear layer that brings words to the decoder's size;
-and each block has keys and values of the sound's own size.
+Source: Vaswani et al. 2017, sections 3.1 to 3.5, with the sizes of Weck et al. 2021, section 3.1: three blocks with
+four heads of 128 values. Audio and words may have other sizes than the decoder. By default, this decoder differs from
+the source in three points, and `original` turns these off:
 
-In all of it the *rows* are sequences of words and the *clips* encoded sounds. Rows of one clip stand together, as many
-for each clip: the captions of a clip in training, its beams in a search. They are queries to the clip's one memory,
-which is neither repeated nor copied for them.
+- Norms come before each sublayer instead of after it (Xiong et al. 2020), which needs no warm-up in training. GELU
+  replaces ReLU between the linear layers.
+- Positions are added after the linear layer that maps words to the decoder's size.
+- Each block computes keys and values from the audio in its own size.
+
+*Rows* are sequences of words, and *clips* are encoded audio. Each clip has the same number of rows, and the rows of a
+clip are consecutive: its captions in training, its beams in a search. The rows of a clip attend to the same memory,
+which is not copied for each row.
 """
 
 import math
@@ -26,7 +29,14 @@ KeysValues = tuple[Tensor, Tensor]  # (N, heads, T, head size) each
 
 
 class Attention(nn.Module):
-    """Multi-head scaled dot-product attention of `size` wide queries to a memory of another size."""
+    """Multi-head scaled dot-product attention to a memory.
+
+    Args:
+        size: Values of a query, and of the output.
+        memory_size: Values of an element of the memory.
+        heads: Attention heads.
+        head_size: Values of a head.
+    """
 
     def __init__(self, size: int, memory_size: int, heads: int, head_size: int):
         super().__init__()
@@ -36,28 +46,43 @@ class Attention(nn.Module):
         self.leave = nn.Linear(heads * head_size, size)
 
     def keys_values(self, memory: Tensor) -> KeysValues:
-        """What (N, T, memory size) is asked by and answers with."""
+        """Compute the keys and values of a memory, (N, T, memory size)."""
         keys, values = self.key_value(memory).chunk(2, dim=-1)
         return self._heads(keys), self._heads(values)
 
     def forward(self, x: Tensor, memory: KeysValues, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-        """Ask (N, L, size) queries.
+        """Attend to a memory.
 
         Args:
-            x: The queries.
-            memory: Of `keys_values`.
-            mask: (N, 1, 1, T) bool, which of the memory there is; all of it by default.
-            causal: Whether query i sees the first i + 1 of the memory alone.
+            x: (N, L, size) queries.
+            memory: Keys and values, from `keys_values`.
+            mask: (N, 1, 1, T) bool, false for padding of the memory (default: no padding).
+            causal: If true, query i attends only to the first i + 1 elements of the memory.
+
+        Returns:
+            (N, L, size).
         """
-        found = F.scaled_dot_product_attention(self._heads(self.query(x)), *memory, attn_mask=mask, is_causal=causal)
-        return self.leave(found.transpose(1, 2).flatten(2))
+        values = F.scaled_dot_product_attention(self._heads(self.query(x)), *memory, attn_mask=mask, is_causal=causal)
+        return self.leave(values.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, self.head_size)).transpose(1, 2)
 
 
 class Block(nn.Module):
-    """Attention to the words before, attention to the sound, and two linear layers, each added to what came in."""
+    """A block of three sublayers: attention to previous words, attention to the audio, and two linear layers.
+
+    The output of each sublayer is added to its input.
+
+    Args:
+        size: Width of the block.
+        memory_size: Values of a frame of the audio.
+        heads: Heads of each attention.
+        head_size: Values of a head.
+        hidden: Width between the two linear layers.
+        dropout: Dropout rate.
+        original: As in `Decoder`.
+    """
 
     def __init__(
         self, size: int, memory_size: int, heads: int, head_size: int, hidden: int, dropout: float, original: bool
@@ -67,8 +92,8 @@ class Block(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(size) for _ in range(3))
         self.words = Attention(size, size, heads, head_size)
         self.sound = Attention(size, memory_size, heads, head_size)
-        between = nn.ReLU() if original else nn.GELU()
-        self.linear = nn.Sequential(nn.Linear(size, hidden), between, nn.Dropout(dropout), nn.Linear(hidden, size))
+        activation = nn.ReLU() if original else nn.GELU()
+        self.linear = nn.Sequential(nn.Linear(size, hidden), activation, nn.Dropout(dropout), nn.Linear(hidden, size))
         self.dropout = nn.Dropout(dropout)
 
     def forward(
@@ -77,51 +102,53 @@ class Block(nn.Module):
         """Map (rows, L, size) to the same shape.
 
         Args:
-            x: The words; behind `past` a single one.
+            x: The words; with `past`, a single word in each row.
             sound: Keys and values of the clips.
-            mask: (clips, 1, 1, T) bool, which of them there are.
+            mask: (clips, 1, 1, T) bool, false for padding.
             past: Keys and values of the words before `x`.
 
         Returns:
-            The words, and keys and values of all words up to here.
+            The words, and the keys and values of all words so far.
         """
-        asking = self._before(0, x)
-        known = self.words.keys_values(asking)
+        queries = self._norm_before(0, x)
+        keys_values = self.words.keys_values(queries)
         if past is not None:
-            known = tuple(torch.cat(both, dim=2) for both in zip(past, known, strict=True))
-        x = self._behind(0, x + self.dropout(self.words(asking, known, causal=past is None)))
-        together = self._before(1, x).reshape(len(mask), -1, x.shape[2])  # (clips, rows of a clip * L, size)
-        x = self._behind(1, x + self.dropout(self.sound(together, sound, mask).view_as(x)))
-        return self._behind(2, x + self.dropout(self.linear(self._before(2, x)))), known
+            keys, values = keys_values
+            keys_values = torch.cat([past[0], keys], dim=2), torch.cat([past[1], values], dim=2)
+        x = self._norm_after(0, x + self.dropout(self.words(queries, keys_values, causal=past is None)))
+        queries = self._norm_before(1, x).reshape(len(mask), -1, x.shape[2])  # (clips, rows of a clip * L, size)
+        x = self._norm_after(1, x + self.dropout(self.sound(queries, sound, mask).view_as(x)))
+        x = self._norm_after(2, x + self.dropout(self.linear(self._norm_before(2, x))))
+        return x, keys_values
 
-    def _before(self, part: int, x: Tensor) -> Tensor:
+    def _norm_before(self, sublayer: int, x: Tensor) -> Tensor:
         if self.original:
             return x
-        return self.norms[part](x)
+        return self.norms[sublayer](x)
 
-    def _behind(self, part: int, x: Tensor) -> Tensor:
+    def _norm_after(self, sublayer: int, x: Tensor) -> Tensor:
         if self.original:
-            return self.norms[part](x)
+            return self.norms[sublayer](x)
         return x
 
 
 class Decoder(nn.Module):
-    """Blocks between word vectors and logits of words.
+    """A decoder of several blocks, from word vectors to logits of words.
 
     Args:
-        words: How many words there are to choose from.
-        word_size: Of the word vectors.
-        memory_size: Of a frame of sound.
-        blocks: How many.
-        heads: Of each attention.
-        head_size: Of each head; a block is heads x head_size wide.
+        words: Words of the vocabulary.
+        word_size: Values of a word vector.
+        memory_size: Values of a frame of the audio.
+        blocks: The number of blocks.
+        heads: Heads of each attention.
+        head_size: Values of a head; a block is heads x head_size wide.
         hidden: Width between the two linear layers of a block.
-        dropout: Of what each part adds, and of the word vectors.
-        original: The Transformer of Vaswani et al. 2017, in the form of Weck et al. 2021. Each part is normalised
-            behind, and between the linear layers is ReLU. Positions are added to the word vectors themselves (section
-            2), before the linear layer that brings these to the decoder's size. All blocks attend to sound of the
-            decoder's size: sound of another size passes through one linear layer first, the only one whose size
-            depends on the sound (section 3.3).
+        dropout: Dropout rate of each sublayer's output and of the word vectors.
+        original: True for the Transformer of Vaswani et al. 2017, in the form of Weck et al. 2021. Norms come after
+            each sublayer, with ReLU between the linear layers. Positions are added to the word vectors themselves
+            (section 2), before the linear layer that maps these to the decoder's size. All blocks attend to audio of
+            the decoder's size: audio of another size passes through one linear layer first, the only layer whose size
+            depends on the audio (section 3.3).
     """
 
     def __init__(
@@ -152,15 +179,15 @@ class Decoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, vectors: Tensor, memory: Tensor, lengths: Tensor) -> Tensor:
-        """Logits of the word behind each word, all at once (teacher forcing).
+        """Compute the logits of the next word at all positions at once (teacher forcing).
 
         Args:
-            vectors: (rows, L, word size) the words from the start on.
-            memory: (clips, T, memory size) the sounds.
-            lengths: (clips,) int64 frames of each, one at least.
+            vectors: (rows, L, word size) vectors of the words, from the start on.
+            memory: (clips, T, memory size) the encoded audio.
+            lengths: (clips,) int64 frames of each clip, at least one.
 
         Returns:
-            (rows, L, words). Those of a word do not depend on the words behind it.
+            (rows, L, words). The logits at a position do not depend on later words.
         """
         mask = length_mask(lengths, memory.shape[1])[:, None, None]
         x = self.enter_words(vectors, 0)
@@ -169,25 +196,33 @@ class Decoder(nn.Module):
         return self.leave(self.norm(x))
 
     def keys_values(self, memory: Tensor) -> list[KeysValues]:
-        """Keys and values of each block for (clips, T, memory size) sounds."""
+        """Compute each block's keys and values of (clips, T, memory size) encoded audio."""
         sound = self.enter_sound(memory)
         return [block.sound.keys_values(sound) for block in self.blocks]
 
     def enter_words(self, vectors: Tensor, position: int) -> Tensor:
-        """Map (rows, L, word size) words, the first of them at a position, to (rows, L, heads x head size)."""
+        """Add positions to word vectors and map them to the decoder's size.
+
+        Args:
+            vectors: (rows, L, word size) word vectors.
+            position: The position of the first word.
+
+        Returns:
+            (rows, L, heads x head size).
+        """
         if self.original:
             return self.enter(self.dropout(_with_positions(vectors, position)))
         return self.dropout(_with_positions(self.enter(vectors), position))
 
 
 class CachedSteps:
-    """A decoder a word at a time, as `generation.Step`: what was computed for the words before and the sound is kept.
+    """A decoder's steps, word by word, as `generation.Step`, with a key/value cache of previous words and the audio.
 
     Args:
-        decoder: The decoder, which must be in evaluation mode for the same logits as `Decoder.forward`.
-        memory: (clips, T, memory size) the sounds.
-        lengths: (clips,) int64 frames of each.
-        embed: Gives the vectors (rows, 1, word size) of the last words of (rows, L) numbers.
+        decoder: The decoder. It must be in evaluation mode for the same logits as `Decoder.forward`.
+        memory: (clips, T, memory size) the encoded audio.
+        lengths: (clips,) int64 frames of each clip.
+        embed: A function that maps (rows, L) word numbers to the vectors (rows, 1, word size) of the last words.
     """
 
     def __init__(self, decoder: Decoder, memory: Tensor, lengths: Tensor, embed: Callable[[Tensor], Tensor]):
@@ -195,43 +230,55 @@ class CachedSteps:
         self.mask = length_mask(lengths, memory.shape[1])[:, None, None]
         self.sounds = decoder.keys_values(memory)
         self.pasts: list[KeysValues | None] = [None] * len(decoder.blocks)
-        self.each = 1  # rows of a clip
+        self.rows_per_clip = 1
 
     def __call__(self, ids: Tensor, rows: Tensor) -> Tensor:
-        """Logits (rows, words) of the next word of each row; the arguments are those of `generation.Step`."""
-        clips = (rows // self.each).unique_consecutive()
-        if len(clips) < len(self.mask):  # the others are done
+        """Return the logits (rows, words) of each row's next word; the arguments are those of `generation.Step`."""
+        clips = (rows // self.rows_per_clip).unique_consecutive()
+        if len(clips) < len(self.mask):  # the captions of the other clips are complete
             self.mask = self.mask[clips]
             self.sounds = [(keys[clips], values[clips]) for keys, values in self.sounds]
-        self.each = len(rows) // len(clips)
+        self.rows_per_clip = len(rows) // len(clips)
         x = self.decoder.enter_words(self.embed(ids), ids.shape[1] - 1)
         for number, (block, sound) in enumerate(zip(self.decoder.blocks, self.sounds, strict=True)):
             past = self.pasts[number]
-            x, self.pasts[number] = block(x, sound, self.mask, past and (past[0][rows], past[1][rows]))
+            if past is not None:
+                past = past[0][rows], past[1][rows]
+            x, self.pasts[number] = block(x, sound, self.mask, past)
         return self.decoder.leave(self.decoder.norm(x))[:, 0]
 
 
 class UncachedSteps:
-    """A decoder that begins anew with each word, as `generation.Step`, for vectors that change with the words behind.
+    """A decoder's steps, word by word, as `generation.Step`, without a key/value cache.
 
-    The arguments are those of `CachedSteps`, but that `embed` gives the vectors (rows, L, word size) of all words.
+    This is for word vectors that change when further words follow. The arguments are those of `CachedSteps`, except
+    that `embed` returns the vectors (rows, L, word size) of all words.
     """
 
     def __init__(self, decoder: Decoder, memory: Tensor, lengths: Tensor, embed: Callable[[Tensor], Tensor]):
         self.decoder, self.memory, self.lengths, self.embed = decoder, memory, lengths, embed
-        self.clips: Tensor | None = None  # (rows,) which each row is of
+        self.clips: Tensor | None = None  # (rows,) the clip of each row
 
     def __call__(self, ids: Tensor, rows: Tensor) -> Tensor:
-        """Logits (rows, words) of the next word of each row; the arguments are those of `generation.Step`."""
-        self.clips = rows if self.clips is None else self.clips[rows]
+        """Return the logits (rows, words) of each row's next word; the arguments are those of `generation.Step`."""
+        if self.clips is None:
+            self.clips = rows
+        else:
+            self.clips = self.clips[rows]
         clips = self.clips.unique_consecutive()
         return self.decoder(self.embed(ids), self.memory[clips], self.lengths[clips])[:, -1]
 
 
 def positions(first: int, number: int, size: int) -> Tensor:
-    """The positional encoding (Vaswani et al. 2017, section 3.5) of so many positions as (number, size).
+    """Compute the positional encoding (Vaswani et al. 2017, section 3.5).
 
-    An odd size leaves out the last cosine.
+    Args:
+        first: The first position.
+        number: The number of positions.
+        size: Values of a position. If it is odd, the last cosine is left out.
+
+    Returns:
+        (number, size).
     """
     rates = torch.exp(torch.arange(0, size, 2) * (-math.log(10_000) / size))
     angles = torch.arange(first, first + number)[:, None] * rates
@@ -239,5 +286,5 @@ def positions(first: int, number: int, size: int) -> Tensor:
 
 
 def _with_positions(x: Tensor, first: int) -> Tensor:
-    """Add the positions from `first` on to (rows, L, size) vectors."""
+    """Add the positional encoding, from position `first` on, to (rows, L, size) vectors."""
     return x + positions(first, x.shape[1], x.shape[2]).to(x)

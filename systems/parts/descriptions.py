@@ -1,4 +1,4 @@
-"""The description of a trained system that a submission's metadata asks for."""
+"""The description of a trained system for a submission's metadata."""
 
 from systems.training import Schedule
 
@@ -7,10 +7,10 @@ def describe_system(config: Schedule, sample_rate: int, **facts: object) -> dict
     """Return the entries of the metadata's `system.description`, in the metadata's order.
 
     Args:
-        config: The system's config: its learning rate and its monitored value are entries.
+        config: The system's config. Its learning rate and its monitored value become entries.
         sample_rate: Hz of the model's audio.
-        **facts: The other entries. They win over those that follow from the config, and over the defaults: supervised
-            training of one model by Adam, without augmentation, gradient clipping or word embeddings.
+        **facts: Other entries. They replace the entries from the config and the defaults: supervised training of one
+            model with Adam, without augmentation, gradient clipping or word embeddings.
     """
     description = {
         "input_sampling_rate": f"{sample_rate / 1000:g}kHz",
@@ -31,5 +31,6 @@ def describe_system(config: Schedule, sample_rate: int, **facts: object) -> dict
     }
     unknown = facts.keys() - description.keys()
     if unknown:
-        raise TypeError(f"must be entries of the metadata's description; found {', '.join(sorted(unknown))}")
+        names = ", ".join(sorted(unknown))
+        raise TypeError(f"facts must be entries of the metadata's description; found {names}: correct the names")
     return description | facts

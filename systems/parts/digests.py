@@ -1,4 +1,4 @@
-"""Digests that change with what they are made of: weights, and bytes."""
+"""Digests of weights and of bytes."""
 
 import torch
 import xxhash
@@ -6,12 +6,12 @@ from torch import nn
 
 
 def digest(content: bytes) -> str:
-    """Return 32 hexadecimal digits that change with any byte."""
+    """Return 32 hexadecimal digits that change if any byte changes."""
     return xxhash.xxh3_128_hexdigest(content)
 
 
 def weights_digest(model: nn.Module) -> str:
-    """Return 32 hexadecimal digits that change with any weight's name, type, shape or value."""
+    """Return 32 hexadecimal digits that change if the name, type, shape or value of any weight changes."""
     state = xxhash.xxh3_128()
     for name, weight in sorted(model.state_dict().items()):
         state.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())

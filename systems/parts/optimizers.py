@@ -1,4 +1,4 @@
-"""Optimizers that torch does not have."""
+"""An optimizer that torch does not have: AdaBound."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -8,22 +8,22 @@ from torch import Tensor, nn
 
 
 class AdaBound(torch.optim.Optimizer):
-    """Adam whose step of each weight is bounded, from both sides ever closer, so that it ends as SGD (Luo et al. 2019).
+    """AdaBound (Luo et al. 2019): Adam with bounds on each weight's learning rate that narrow until it becomes SGD.
 
-    In step t the rate of a weight is lr x sqrt(1 - beta2^t) / (1 - beta1^t) / (sqrt(v) + eps), clipped to
-    [final x (1 - 1 / (gamma t + 1)), final x (1 + 1 / (gamma t))] (Algorithm 2, with Adam's correction of the bias and
-    the bounds of the authors' code), and is multiplied by the mean gradient m. Where the learning rate is changed on
-    the way, the final one changes with it.
+    In step t, the rate of a weight is lr x sqrt(1 - beta2^t) / (1 - beta1^t) / (sqrt(v) + eps), clipped to
+    [final x (1 - 1 / (gamma t + 1)), final x (1 + 1 / (gamma t))]. This is Algorithm 2 with Adam's bias correction and
+    the bounds of the authors' code. The rate is multiplied by the mean gradient m. If the learning rate is changed
+    during training, the final rate changes by the same factor.
 
-    The libraries that have it bring a hundred other optimizers along; this is the one that is used.
+    Libraries with AdaBound contain a hundred other optimizers, and this project needs only this one.
 
     Args:
-        parameters: What learns.
-        lr: The rate to begin with, as Adam's.
-        final_lr: The rate to end with, as SGD's.
-        betas: Of the running means of gradients and of their squares.
-        gamma: How fast the bounds close.
-        eps: Keeps the division finite.
+        parameters: The parameters to train.
+        lr: The initial learning rate, as in Adam.
+        final_lr: The final learning rate, as in SGD.
+        betas: Decay rates of the running means of gradients and of their squares.
+        gamma: The speed at which the bounds narrow.
+        eps: Added to the denominator to keep the division finite.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class AdaBound(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """Take a step; `closure`, where there is one, computes the loss and its gradients first."""
+        """Take a step. If `closure` is given, it computes the loss and its gradients first; the loss is returned."""
         loss = None
         if closure:
             with torch.enable_grad():

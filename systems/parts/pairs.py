@@ -1,4 +1,4 @@
-"""Pairs of a clip and a caption, and which clips a caption belongs to: what contrastive training draws batches from."""
+"""Pairs of a clip and a caption, and the clips that each caption belongs to, for contrastive training."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,13 +11,13 @@ from systems.parts.losses import NONE
 
 
 class Pairs(NamedTuple):
-    """Clips and texts by number; a clip is known by its place.
+    """Numbered clips and texts; the number of a clip is its index.
 
     Attributes:
         captions: The distinct texts.
         numbers: The number of each text.
         pairs: Every (clip, caption), by number.
-        owners: (captions, K) int64, the numbers of all clips that a text belongs to; `losses.NONE` fills up.
+        owners: (captions, K) int64, the numbers of all clips that a text belongs to, padded with `losses.NONE`.
     """
 
     captions: list[str]
@@ -27,7 +27,12 @@ class Pairs(NamedTuple):
 
 
 def clip_caption_pairs(clips: Sequence[Clip], queries: Sequence[str] = ()) -> Pairs:
-    """The pairs of some clips; `queries` are texts beside their captions, which belong to none."""
+    """Number clips and captions, and list their pairs.
+
+    Args:
+        clips: The clips.
+        queries: Further texts. Those that are not captions of the clips belong to no clip.
+    """
     owners: dict[str, list[int]] = {}
     for number, clip in enumerate(clips):
         for caption in clip.captions:

@@ -30,7 +30,7 @@ def chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
 
 
 def length_mask(lengths: Tensor, longest: int) -> Tensor:
-    """Return (N, longest) bool, true for the elements that a sequence of each of the (N,) `lengths` has."""
+    """Return a mask of sequences with (N,) `lengths`: (N, longest) bool, false behind each sequence's end."""
     return torch.arange(longest, device=lengths.device) < lengths[:, None]
 
 

@@ -1,11 +1,12 @@
-"""Text encoders: transformers' models at any layer, sentence-transformers' models, word vectors.
+"""Text encoders: transformers models at any layer, sentence-transformers models, and word vectors.
 
     encode = texts.load_text_encoder("distilroberta-base", layer=-2)  # a hub name, a folder, or a file of word vectors
     sequences, lengths = encode(["a dog barks", "rain"])        # (texts, T, encode.size), (texts,)
     embeddings = texts.embed(captions, encode, Path(".cache"))  # a list of (T, size), each computed once
 
-A name is looked for as a folder or file first, then as a folder in an installed package (PACKAGE/FOLDER), then as a
-model in the hub's cache. Nothing is downloaded: what is missing is named with the command that fetches it.
+A name is looked up first as a folder or file, then as a folder in an installed package (PACKAGE/FOLDER), and then as a
+model in the hub's cache. Nothing is downloaded. If a model is missing, the error message contains the command that
+fetches it.
 """
 
 import contextlib
@@ -34,17 +35,17 @@ from systems.parts.sequences import length_mask, masked_mean
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-ARITHMETIC = 2  # counts up when the same weights give other embeddings, so that no cache mixes the two
-TEXTS_PER_BATCH = 32  # texts that go through a model at once
-LONGEST = 4096  # tokens of a text, where neither tokeniser nor model has a limit
+ARITHMETIC = 2  # increase this when the same weights give other embeddings, so that caches of the two are not mixed
+TEXTS_PER_BATCH = 32  # texts that a model encodes at once
+LONGEST = 4096  # most tokens of a text if neither tokeniser nor model has a limit
 WORDS = (".bin", ".txt", ".vec")  # files of word vectors: word2vec's, GloVe's, fastText's
-WORDS_LIMIT = 200_000  # of a file's words, which lists the frequent ones first
+WORDS_LIMIT = 200_000  # most words to read from a file, which lists frequent words first
 
-OFFLINE = {"local_files_only": True, "trust_remote_code": False}  # a model's folder runs no code of its own
+OFFLINE = {"local_files_only": True, "trust_remote_code": False}  # no download, and no code from a model's folder
 
 Output = Literal["tokens", "mean", "sentence"]
 
-# What the configs here name; of others the hub knows the size. Models that have moved are in caches by both names.
+# Models that this project's configs name, with their names on the hub. Caches may have a moved model by either name.
 PARTS = {
     "distilroberta-base": Asset("DistilRoBERTa", "distilbert/distilroberta-base", 331_000_000, "Apache 2.0"),
     "bert-base-uncased": Asset("BERT base", "google-bert/bert-base-uncased", 440_000_000, "Apache 2.0"),
@@ -55,15 +56,15 @@ PARTS = {
 
 
 class Transformer(nn.Module):
-    """A transformers model, read at one of its layers.
+    """A transformers model whose output is that of one of its layers.
 
     Args:
-        folder: Where its config, weights and tokeniser lie.
-        layer: Index into what it has from embeddings (0) to its last layer (-1): -2 is the penultimate one.
-        pooled: Give the mean over a text's tokens instead of all of them.
+        folder: The folder with its config, weights and tokeniser.
+        layer: Index of the layer, from the embeddings (0) to the last layer (-1); -2 is the penultimate layer.
+        pooled: Return the mean over a text's tokens instead of all tokens.
 
     Raises:
-        BadRequest: The folder is not that of such a model, or the model has no such layer.
+        BadRequest: The folder does not contain a transformers model, or the model has no such layer.
     """
 
     def __init__(self, folder: Path, layer: int = -1, pooled: bool = False):
@@ -73,15 +74,19 @@ class Transformer(nn.Module):
         with loading(folder, "a text encoder"):
             self.tokenizer = AutoTokenizer.from_pretrained(folder, **OFFLINE)
             self.model = pretrained(AutoModel, folder)
-        if self.model.config.is_encoder_decoder:  # of T5, BART and the like the half that reads
+        if self.model.config.is_encoder_decoder:  # T5, BART and similar models: use the encoder only
             self.model = self.model.get_encoder()
         layers = getattr(self.model.config, "num_hidden_layers", None)
         if layers is None:
             kind = type(self.model).__name__
-            raise BadRequest(f"{folder}: must be a model with layers to read, such as BertModel; its {kind} has none")
+            raise BadRequest(
+                f"{folder}: must be a model with layers, such as BertModel; its {kind} has none: give another model"
+            )
         if not -layers - 1 <= layer <= layers:
-            raise BadRequest(f"{folder}: has layers 0 to {layers}, or -1 to {-layers - 1} from its end; found {layer}")
-        if self.tokenizer.pad_token is None:  # GPT-2's has none; the mask says that it is nothing
+            raise BadRequest(
+                f"{folder}: the layer must be 0 to {layers}, or -1 to {-layers - 1} from the end; found {layer}"
+            )
+        if self.tokenizer.pad_token is None:  # GPT-2 has none; any token can pad, because padding is masked
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.layer, self.pooled = layer, pooled
         self.size = self.model.config.hidden_size
@@ -89,16 +94,17 @@ class Transformer(nn.Module):
 
     @property
     def identity(self) -> str:
-        """What its embeddings follow from."""
+        """A text that changes with anything that the embeddings depend on."""
         layer = self.layer % (self.model.config.num_hidden_layers + 1)
         tokens = tokenizer_digest(self.tokenizer)
         return repr((ARITHMETIC, "transformer", layer, self.pooled, tokens, weights_digest(self.model)))
 
     def forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Encode texts; what is behind the model's longest text is left out.
+        """Encode texts; tokens beyond the model's longest text are left out.
 
         Returns:
-            (texts, T, size), special tokens among them, and (texts,) int64 how many there are; T is 1 if pooled.
+            (texts, T, size) embeddings of all tokens, special tokens included, and (texts,) int64 tokens of each text.
+            T is 1 if pooled.
         """
         tokens, states = self.states(texts)
         if self.pooled:
@@ -106,7 +112,15 @@ class Transformer(nn.Module):
         return states, tokens["attention_mask"].sum(1)
 
     def states(self, texts: Sequence[str], **asked: bool) -> tuple[Mapping[str, Tensor], Tensor]:
-        """What the tokeniser makes of texts, with what else is asked of it, and the layer's (texts, T, size)."""
+        """Tokenise texts and compute the layer's states.
+
+        Args:
+            texts: The texts.
+            **asked: Further arguments for the tokeniser, such as `return_offsets_mapping`.
+
+        Returns:
+            The tokeniser's output, and (texts, T, size) states.
+        """
         tokens = self.tokenizer(
             list(texts),
             padding=True,
@@ -116,23 +130,25 @@ class Transformer(nn.Module):
             padding_side="right",
             **asked,
         ).to(self.model.device)
-        known = {name: value for name, value in tokens.items() if name != "offset_mapping"}
-        return tokens, self.model(**known, output_hidden_states=True).hidden_states[self.layer]
+        inputs = {name: value for name, value in tokens.items() if name != "offset_mapping"}
+        return tokens, self.model(**inputs, output_hidden_states=True).hidden_states[self.layer]
 
 
 def pretrained(kind: type, folder: Path) -> "PreTrainedModel":
-    """Load a transformers model in single precision, with every weight that its layers' outputs follow from.
+    """Load a transformers model in single precision, and make sure that no weight is missing.
 
-    transformers itself draws a weight at random where the file lacks it, and only warns. A pooler may be absent: it
-    comes behind the layers, and files of language models have none. So may the decoder of T5 and the like, which is not
-    used here. Names that begin with `module.`, as torch's DataParallel saves them, are read without it.
+    If the file lacks a weight, transformers itself draws a random one and only warns. Two parts may be missing here. A
+    pooler is not used, because it comes after the layers, and the files of language models have none. The decoder of T5
+    and similar models is not used either. A prefix `module.`, which torch's DataParallel puts before the names of
+    weights, is removed.
 
     Args:
-        kind: The class of transformers that loads it, such as `AutoModel`.
-        folder: Where its config and weights lie.
+        kind: The class of transformers that loads the model, such as `AutoModel`.
+        folder: The folder with its config and weights.
 
     Raises:
-        ValueError: The file lacks weights; with how many, and the first. Others as `from_pretrained` raises them.
+        ValueError: The file lacks weights; the message names their number and the first one. `from_pretrained` raises
+            further errors.
     """
     model, report = kind.from_pretrained(
         folder,
@@ -141,32 +157,45 @@ def pretrained(kind: type, folder: Path) -> "PreTrainedModel":
         key_mapping={rf"^{re.escape(PARALLEL)}": ""},
         output_loading_info=True,
     )
-    optional = ("pooler.", "decoder.") if model.config.is_encoder_decoder else ("pooler.",)
-    lacking = sorted(name for name in report["missing_keys"] if not name.startswith(optional))
-    if lacking:
+    optional = ("pooler.",)
+    if model.config.is_encoder_decoder:
+        optional = ("pooler.", "decoder.")
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith(optional))
+    if missing:
         raise ValueError(
             f"its weights must have all {len(model.state_dict())} tensors of {type(model).__name__}; "
-            f"{len(lacking)} are missing, {lacking[0]} first"
+            f"{len(missing)} are missing, {missing[0]} first"
         )
     return model
 
 
 def window(model: nn.Module) -> int | float:
-    """How many tokens a transformers model takes; infinity where it has no absolute positions, as T5 and XLNet."""
-    names = ("max_position_embeddings", "max_seq_len")  # the latter MPT's, of its biases
-    places = next((found for name in names if (found := getattr(model.config, name, None))), -1)
-    if places < 0:
+    """Return the most tokens of a text that a transformers model takes.
+
+    It is infinite for models without absolute positions, such as T5 and XLNet.
+    """
+    positions = None
+    for name in ("max_position_embeddings", "max_seq_len"):  # the second name is MPT's
+        positions = positions or getattr(model.config, name, None)
+    if not positions or positions < 0:
         return math.inf
-    tables = [m for name, m in model.named_modules() if name.endswith("position_embeddings")]
-    padding = [getattr(table, "padding_idx", None) for table in tables]
-    return places - sum(index + 1 for index in padding[:1] if index is not None)  # RoBERTa's begin behind padding's
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings"):
+            padding = getattr(module, "padding_idx", None)
+            if padding is not None:  # RoBERTa's positions begin after the padding's
+                return positions - (padding + 1)
+            return positions
+    return positions
 
 
 class Sentence(nn.Module):
-    """A sentence-transformers model with its own pooling: one embedding a text.
+    """A sentence-transformers model with its own pooling, which gives one embedding for each text.
+
+    Args:
+        folder: The folder of the model.
 
     Raises:
-        BadRequest: The folder is not that of such a model.
+        BadRequest: The folder does not contain a sentence-transformers model.
     """
 
     def __init__(self, folder: Path):
@@ -175,7 +204,8 @@ class Sentence(nn.Module):
 
         if not (folder / "modules.json").is_file():
             raise BadRequest(
-                f"{folder}: is no sentence-transformers model (it has no modules.json); ask for tokens or mean"
+                f"{folder}: must be a sentence-transformers model for sentence embeddings, but has no modules.json; "
+                "choose tokens or mean, or give another model"
             )
         with loading(folder, "a text encoder"):
             self.model = SentenceTransformer(str(folder), device="cpu", **OFFLINE)
@@ -183,23 +213,28 @@ class Sentence(nn.Module):
 
     @property
     def identity(self) -> str:
-        """What its embeddings follow from."""
+        """A text that changes with anything that the embeddings depend on."""
         tokens = tokenizer_digest(self.model.tokenizer)
         return repr((ARITHMETIC, "sentence", repr(self.model), tokens, weights_digest(self.model)))
 
     def forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Encode texts as (texts, 1, size), and (texts,) ones."""
+        """Encode texts as (texts, 1, size); the lengths, (texts,), are ones."""
         tokens = self.model.preprocess(list(texts))
         device = next(self.parameters()).device
         for name, value in tokens.items():
             if isinstance(value, Tensor):
                 tokens[name] = value.to(device)
-        found = self.model(tokens)["sentence_embedding"]
-        return found[:, None], _ones(texts, found)
+        embeddings = self.model(tokens)["sentence_embedding"]
+        return embeddings[:, None], _ones(texts, embeddings)
 
 
 class Words(nn.Module):
-    """Word vectors: a text is the sequence of its words', without those that have none."""
+    """Word vectors as a text encoder: the vectors of a text's words, without words that have no vector.
+
+    Args:
+        vectors: The word vectors.
+        pooled: Return the mean over a text's words instead of all words.
+    """
 
     def __init__(self, vectors: KeyedVectors, pooled: bool = False):
         super().__init__()
@@ -208,20 +243,25 @@ class Words(nn.Module):
 
     @property
     def identity(self) -> str:
-        """What its embeddings follow from."""
-        known = digest(repr(list(self.index)).encode())
-        return repr((ARITHMETIC, "words", self.pooled, known, weights_digest(self.embedding)))
+        """A text that changes with anything that the embeddings depend on."""
+        word_digest = digest(repr(list(self.index)).encode())
+        return repr((ARITHMETIC, "words", self.pooled, word_digest, weights_digest(self.embedding)))
 
     def forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Encode texts as (texts, T, size), and (texts,) how many; a text without a known word is a vector of zeros."""
+        """Encode texts.
+
+        Returns:
+            (texts, T, size) vectors and (texts,) their number for each text. A text without any word that has a vector
+            is one vector of zeros.
+        """
         device = self.embedding.weight.device
-        found = []
+        vectors_of_texts = []
         for text in texts:
             row = [self.index[word] for word in words.words_without_hyphens(text) if word in self.index]
             vectors = self.embedding(torch.tensor(row or [0], device=device))
-            found.append(vectors * bool(row))  # zeros if no word has a vector
-        lengths = torch.tensor([len(row) for row in found], device=device)
-        sequences = nn.utils.rnn.pad_sequence(found, batch_first=True)
+            vectors_of_texts.append(vectors * bool(row))  # zeros if no word has a vector
+        lengths = torch.tensor([len(vectors) for vectors in vectors_of_texts], device=device)
+        sequences = nn.utils.rnn.pad_sequence(vectors_of_texts, batch_first=True)
         if self.pooled:
             return masked_mean(sequences, length_mask(lengths, sequences.shape[1]))[:, None], torch.ones_like(lengths)
         return sequences, lengths
@@ -231,64 +271,71 @@ Encoder = Transformer | Sentence | Words
 
 
 def load_text_encoder(name: str, layer: int = -1, output: Output = "tokens") -> Encoder:
-    """Load a text encoder, in evaluation mode; no parameter wants a gradient.
+    """Load a text encoder, frozen and in evaluation mode.
 
     Args:
         name: A folder, a folder in an installed package, a hub name, or a file of word vectors.
-        layer: Of a transformers model; of no account to the others.
-        output: Of each text all `tokens`, their `mean`, or the `sentence` embedding of a sentence-transformers model.
+        layer: Index of a transformers model's layer; other encoders ignore it.
+        output: The output for each text: the embeddings of all `tokens`, their `mean`, or the `sentence` embedding of a
+            sentence-transformers model.
 
     Raises:
-        BadRequest: It is not on this machine, or is something else.
+        BadRequest: The encoder is not on this machine, or is of another kind.
     """
     if name.endswith(WORDS):
         if output == "sentence":
-            raise BadRequest(f"{name}: word vectors have no sentence embedding; ask for tokens or mean")
-        found = Words(words.read_vectors(Path(name).expanduser(), size=None, limit=WORDS_LIMIT), output == "mean")
+            raise BadRequest(f"{name}: word vectors have no sentence embedding; choose tokens or mean")
+        vectors = words.read_vectors(Path(name).expanduser(), size=None, limit=WORDS_LIMIT)
+        encoder = Words(vectors, output == "mean")
     elif output == "sentence":
-        found = Sentence(find_model_folder(name))
+        encoder = Sentence(find_model_folder(name))
     else:
-        found = Transformer(find_model_folder(name), layer, output == "mean")
-    return found.eval().requires_grad_(False)
+        encoder = Transformer(find_model_folder(name), layer, output == "mean")
+    return encoder.eval().requires_grad_(False)
 
 
 def find_model_folder(name: str) -> Path:
     """Find the folder of a model.
 
     Raises:
-        BadRequest: There is none on this machine; with where to get it.
+        BadRequest: The model is not on this machine; the message says how to get it.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
     if folder.is_file():
-        raise BadRequest(f"{name}: must be the folder of a model, or word vectors in a file named {', '.join(WORDS)}")
-    package, _, rest = name.partition("/")
-    if rest and package.isidentifier() and (spec := find_spec(package)):
-        for place in spec.submodule_search_locations or []:
-            if (Path(place) / rest).is_dir():
-                return Path(place) / rest
-    if rest and folder.parent.is_dir():
-        raise BadRequest(f"{name}: no such folder in {folder.parent}; give that of a transformers model")
-    part = PARTS.get(name)
+        raise BadRequest(
+            f"{name}: must be the folder of a model, or a file of word vectors whose name ends in {', '.join(WORDS)}; "
+            "found another file: give a folder or a file of word vectors"
+        )
+    package, _, subfolder = name.partition("/")
+    if subfolder and package.isidentifier() and (spec := find_spec(package)):
+        for location in spec.submodule_search_locations or []:
+            if (Path(location) / subfolder).is_dir():
+                return Path(location) / subfolder
+    if subfolder and folder.parent.is_dir():
+        raise BadRequest(f"{name}: no such folder in {folder.parent}; give the folder of a transformers model")
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
-    with contextlib.suppress(HFValidationError):  # a path is no name on the hub
-        for known in (name, part.source) if part else (name,):
-            config = try_to_load_from_cache(known, "config.json")
+    source, size, hub_names = name, "", [name]
+    if name in PARTS:
+        source = PARTS[name].source
+        size = f" ({PARTS[name].size})"
+        hub_names = [name, source]
+    with contextlib.suppress(HFValidationError):  # a path is not a valid name on the hub
+        for hub_name in hub_names:
+            config = try_to_load_from_cache(hub_name, "config.json")
             if isinstance(config, str):
                 return Path(config).parent
-        source = part.source if part else name
-        size = f" ({part.size})" if part else ""
-        installed = ""
-        if rest and "_" in package and package.isidentifier():  # owners on the hub have hardly such names
-            installed = f"; or install the Python package that holds it, if {package} is one"
+        or_install = ""
+        if subfolder and "_" in package and package.isidentifier():  # hub names of owners rarely look like this
+            or_install = f"; or install the Python package that contains it, if {package} is a package"
         raise BadRequest(
             f"{name} is not on this machine: there is no such folder and no such model in the hub's cache; "
-            f"fetch it{size} from https://huggingface.co/{source} with: .venv/bin/hf download {source}{installed}"
+            f"fetch it{size} from https://huggingface.co/{source} with: .venv/bin/hf download {source}{or_install}"
         )
-    raise BadRequest(f"{name}: no such folder; give that of a transformers model, or its name on the hub")
+    raise BadRequest(f"{name}: no such folder; give the folder of a transformers model, or its name on the hub")
 
 
 def embed(texts: Sequence[str], encode: Encoder, cache: Path) -> list[np.ndarray]:
@@ -298,7 +345,7 @@ def embed(texts: Sequence[str], encode: Encoder, cache: Path) -> list[np.ndarray
 
     Args:
         texts: The texts.
-        encode: The encoder, wherever it is.
+        encode: The encoder, on any device.
         cache: Folder of the cache; several processes may share it.
 
     Returns:
@@ -315,11 +362,12 @@ def embed(texts: Sequence[str], encode: Encoder, cache: Path) -> list[np.ndarray
 
 
 def tokenizer_digest(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """Digest of how a tokeniser cuts texts: its vocabulary, and its rules where it is of the library tokenizers."""
+    """Return a digest of a tokeniser's vocabulary, and of its rules if it is a tokeniser of the library tokenizers."""
     if not tokenizer.is_fast:
         return digest(repr(sorted(tokenizer.get_vocab().items())).encode())
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
-    return digest(repr({**rules, "truncation": None, "padding": None}).encode())  # which the last call leaves there
+    # Truncation and padding are those of the last call, so they must not count.
+    return digest(repr({**rules, "truncation": None, "padding": None}).encode())
 
 
 def _digests(texts: Sequence[str]) -> list[str]:
@@ -332,10 +380,14 @@ def _ones(texts: Sequence[str], like: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def loading(folder: Path, what: str) -> Iterator[None]:
-    """Load a model of a folder in silence, and without a trace in the global random state.
+    """Load a model inside a `with` statement: without output, and without a change of the global random state.
+
+    Args:
+        folder: The folder that is loaded, for messages.
+        what: The kind of model, for messages.
 
     Raises:
-        BadRequest: It fails: a damaged folder makes those libraries raise almost anything.
+        BadRequest: The model cannot be loaded; for a damaged folder the libraries raise almost anything.
     """
     try:
         with silence():
@@ -344,5 +396,6 @@ def loading(folder: Path, what: str) -> Iterator[None]:
         raise
     except Exception as failure:
         reason = " ".join(str(failure).split())[:300] or type(failure).__name__
-        message = f"{folder}: cannot be loaded as {what} ({reason}); it must hold config, weights and tokeniser"
-        raise BadRequest(message) from failure
+        raise BadRequest(
+            f"{folder}: cannot be loaded as {what} ({reason}); the folder must contain config, weights and tokeniser"
+        ) from failure

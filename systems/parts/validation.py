@@ -12,7 +12,7 @@ def retrieval_metrics(split: Split, scores: Tensor) -> dict[str, float]:
 
     Args:
         split: The validation split.
-        scores: (queries, clips), the similarity of each of `split.queries` and each of the split's clips.
+        scores: (queries, clips) similarity of each of `split.queries` to each of the split's clips.
 
     Returns:
         `validation_mAP@10` and `validation_R@10`, in [0, 1].

@@ -1,9 +1,9 @@
-"""The words that a captioner knows, by number.
+"""The vocabulary of a captioner: its words and their numbers.
 
-Text becomes words as in the captioning baselines of DCASE (dcase-2020-baseline, `tools/captions_functions.py`): lower
-case, and punctuation is blank. There that is `, . ! ? ; : "` alone; here it is all but letters and digits. Hyphens and
-apostrophes within a word stay, there and here. So a caption that is put together again from its numbers has neither
-capitals nor a full stop, which no caption metric sees.
+Text is split into words as in DCASE's captioning baselines (dcase-2020-baseline, `tools/captions_functions.py`): the
+text is put in lower case, and punctuation is replaced by spaces. In the baselines, punctuation is `, . ! ? ; : "`. Here
+it is everything except letters and digits. In both, hyphens and apostrophes within a word stay. A caption that is
+decoded from its numbers therefore has no capitals and no full stop. Caption metrics ignore both.
 """
 
 import hashlib
@@ -22,13 +22,13 @@ from systems.parts.generation import Rules
 
 PADDING, START, END, UNKNOWN = range(4)
 FILE = "vocabulary.json"  # in the run folder
-SPECIAL = ("<padding>", "<start>", "<end>", "<unknown>")  # no text has such words: their brackets are punctuation
+SPECIAL = ("<padding>", "<start>", "<end>", "<unknown>")  # texts have no such words, because brackets are punctuation
 
 
 def words_with_hyphens(text: str) -> list[str]:
     """Split a text into lower-case words; hyphens and apostrophes within a word stay.
 
-    `evaluation.metrics.ptb_tokenizer` lists the other functions that split text.
+    `evaluation.metrics` lists the other functions that split text into words.
 
     >>> words_with_hyphens("A dog's bark -- then, (far-off) thunder!")
     ['a', "dog's", 'bark', 'then', 'far-off', 'thunder']
@@ -37,19 +37,26 @@ def words_with_hyphens(text: str) -> list[str]:
 
 
 def cider(split: Split, captions: Sequence[str]) -> float:
-    """CIDEr-D of captions, one of each clip, by these words: the metric's own tokeniser would start Java."""
+    """Return the CIDEr-D of captions, with words split by `words_with_hyphens`.
 
-    def plain(text: str) -> str:
+    The metric's own tokeniser is not used, because it would start Java.
+
+    Args:
+        split: The clips with their reference captions.
+        captions: A caption for each clip.
+    """
+
+    def split_and_join(text: str) -> str:
         return " ".join(words_with_hyphens(text))
 
     references = []
     for clip in split.clips:
-        references.append([plain(caption) for caption in clip.captions])
-    return float(overlap.CiderD([plain(caption) for caption in captions], references).scores.mean())
+        references.append([split_and_join(caption) for caption in clip.captions])
+    return float(overlap.CiderD([split_and_join(caption) for caption in captions], references).scores.mean())
 
 
 def rules(min_words: int, max_words: int, no_repeat: int = 0) -> Rules:
-    """What a caption of a vocabulary's words may be; the arguments are those of `generation.Rules`."""
+    """Return the rules for captions of a vocabulary's words; the arguments are those of `generation.Rules`."""
     return Rules(START, END, PADDING, (PADDING, START, UNKNOWN), min_words, max_words, no_repeat)
 
 
@@ -69,67 +76,75 @@ class Vocabulary:
 
     @property
     def digest(self) -> str:
-        """Eight hexadecimal digits that change with any word or its number."""
+        """Eight hexadecimal digits that change if a word or its number changes."""
         return hashlib.sha256("\n".join(self.words).encode()).hexdigest()[:8]
 
     def encode(self, text: str) -> list[int]:
-        """The numbers of a text's words, without start and end."""
+        """Return the numbers of a text's words, without start and end."""
         return [self.ids.get(word, UNKNOWN) for word in words_with_hyphens(text)]
 
     def sequence(self, text: str, longest: int) -> list[int]:
-        """The numbers of a text from start to end; behind `longest` words it is cut, and has no end.
+        """Return the numbers of a text's words from start to end; a text of more than `longest` words has no end.
 
         >>> Vocabulary(["a", "dog"]).sequence("A dog!", 2), Vocabulary(["a", "dog"]).sequence("A dog!", 1)
         ([1, 4, 5, 2], [1, 4])
         """
         ids = self.encode(text)
-        return [START, *ids[:longest], *([END] if len(ids) <= longest else [])]
+        if len(ids) > longest:
+            return [START, *ids[:longest]]
+        return [START, *ids, END]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of numbers, up to the first end; start and padding are left out.
+        """Return the text of word numbers, up to the first end; start and padding are left out.
 
         >>> vocabulary = Vocabulary(["a", "barks", "dog"])
         >>> vocabulary.encode("A dog barks, twice."), vocabulary.decode([START, 4, 6, 5, END, PADDING])
         ([4, 6, 5, 3], 'a dog barks')
         """
-        said = []
+        words = []
         for number in ids:
             if number == END:
                 break
             if number not in (PADDING, START):
-                said.append(self.words[number])
-        return " ".join(said)
+                words.append(self.words[number])
+        return " ".join(words)
 
     def write(self, path: Path) -> None:
-        """Write as a JSON list, a word a line, whole or not at all."""
+        """Write the words as a JSON list, one on each line, whole or not at all."""
         with replacing(path) as part:
             part.write_text(json.dumps(self.words, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
 
 
 def from_captions(captions: Iterable[str]) -> Vocabulary:
-    """The vocabulary of all words of some captions, frequent ones first, equally frequent ones by alphabet.
+    """Make the vocabulary of captions: frequent words first, equally frequent words in alphabetical order.
 
     Raises:
-        BadRequest: The captions hold no word.
+        BadRequest: The captions have no word.
     """
     counts = Counter(chain.from_iterable(map(words_with_hyphens, captions)))
     if not counts:
-        raise BadRequest("the development captions hold no word, and a captioner learns its words from them")
+        raise BadRequest(
+            "the development captions must have words, because a captioner's vocabulary is made from them; they have "
+            "none: write captions"
+        )
     return Vocabulary(sorted(counts, key=lambda word: (-counts[word], word)))
 
 
 def read(path: Path) -> Vocabulary:
-    """Read what `Vocabulary.write` wrote.
+    """Read a file that `Vocabulary.write` wrote.
 
     Raises:
         BadRequest: There is no such file.
-        Faulty: It is no vocabulary.
+        Faulty: It is not a vocabulary.
     """
     if not path.is_file():
-        raise BadRequest(f"{path}: no such file; it is written when training begins and belongs to the run")
+        raise BadRequest(
+            f"{path}: no such file; it is written when training begins and belongs to the run: put the run's own file "
+            "back, or train again"
+        )
     try:
         words = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # of JSON and of UTF-8
+    except ValueError:  # the file is not JSON, or not UTF-8
         words = None
     if (
         not isinstance(words, list)
@@ -138,24 +153,29 @@ def read(path: Path) -> Vocabulary:
         or len(set(words)) != len(words)
     ):
         message = (
-            f"must be a JSON list of different words that begins with {', '.join(SPECIAL)}; put the run's own back"
+            f"must be a JSON list of distinct words that begins with {', '.join(SPECIAL)}, but is not; put the run's "
+            "own file back, or train again"
         )
         raise Faulty([Finding(str(path), message=message)])
     return Vocabulary(words[len(SPECIAL) :])
 
 
 def read_vocabulary(checkpoint: Path, digest: str) -> Vocabulary:
-    """Read the vocabulary that lies in the run folder of a checkpoint, whose digest it must have.
+    """Read the vocabulary in the run folder of a checkpoint.
+
+    Args:
+        checkpoint: The checkpoint.
+        digest: The digest that the vocabulary must have.
 
     Raises:
-        BadRequest: There is none, or it is another.
-        Faulty: It is no vocabulary.
+        BadRequest: There is no such file, or its digest differs.
+        Faulty: The file is not a vocabulary.
     """
     path = checkpoint.parent.parent / FILE
-    known = read(path)
-    if known.digest != digest:
+    vocab = read(path)
+    if vocab.digest != digest:
         raise BadRequest(
-            f"{path}: must be the vocabulary that {checkpoint} was trained with ({digest}); it is another "
-            f"({known.digest}): put the run's own back, or train again"
+            f"{path}: must be the vocabulary that {checkpoint} was trained with (digest {digest}); found another "
+            f"(digest {vocab.digest}): put the run's own file back, or train again"
         )
-    return known
+    return vocab

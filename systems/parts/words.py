@@ -19,7 +19,7 @@ Split = Callable[[str], list[str]]
 def words_without_hyphens(text: str) -> list[str]:
     """Split a text into lower-case words; hyphens and punctuation separate words, apostrophes within them stay.
 
-    `evaluation.metrics.ptb_tokenizer` lists the other functions that split text.
+    `evaluation.metrics` lists the other functions that split text into words.
 
     >>> words_without_hyphens("A dog's bark -- then, far-off thunder!")
     ['a', "dog's", 'bark', 'then', 'far', 'off', 'thunder']
@@ -28,15 +28,17 @@ def words_without_hyphens(text: str) -> list[str]:
 
 
 def read_vectors(path: Path, size: int | None = SIZE, limit: int | None = None) -> KeyedVectors:
-    """Read word2vec's .bin, or text with or without its header line (fastText's .vec has it, GloVe's files do not).
+    """Read a file of word vectors: word2vec's .bin, or text.
+
+    A text file may have word2vec's header line (as fastText's .vec) or not (as GloVe's files).
 
     Args:
         path: The file, such as GoogleNews-vectors-negative300.bin.
-        size: How long its vectors must be; any length if None.
-        limit: How many words to read at most; the files list the frequent ones first.
+        size: The size that the vectors must have; any size if None.
+        limit: The most words to read (default: all). The files list frequent words first.
 
     Raises:
-        BadRequest: There is no such file, it is of another kind, or its vectors are of another length.
+        BadRequest: There is no such file, it is not a file of word vectors, or its vectors have another size.
     """
     if not path.is_file():
         raise BadRequest(f"words: {path}: no such file; give a word2vec .bin or a text file, or `train`")
@@ -48,9 +50,14 @@ def read_vectors(path: Path, size: int | None = SIZE, limit: int | None = None) 
                 headless = len(file.readline().split()) > 2
             vectors = KeyedVectors.load_word2vec_format(path, binary=False, no_header=headless, limit=limit)
     except (ValueError, EOFError, UnicodeDecodeError, struct.error) as error:
-        raise BadRequest(f"words: {path}: is no file of word vectors, word2vec's .bin or text ({error})") from None
+        raise BadRequest(
+            f"words: {path}: must be a file of word vectors, word2vec's .bin or text, but cannot be read ({error}); "
+            "give another file"
+        ) from None
     if size and vectors.vector_size != size:
-        raise BadRequest(f"words: {path}: vectors must have {size} values; these have {vectors.vector_size}")
+        raise BadRequest(
+            f"words: {path}: vectors must have {size} values; these have {vectors.vector_size}: give another file"
+        )
     return vectors
 
 
@@ -63,18 +70,18 @@ def train_vectors(
     cbow: bool = False,
     split: Split = words_without_hyphens,
 ) -> KeyedVectors:
-    """Train word2vec (Mikolov et al. 2013) on captions, on one thread, so that a seed gives one result.
+    """Train word2vec (Mikolov et al. 2013) on captions, in one thread, so that a seed always gives the same result.
 
     Args:
         captions: The captions.
         size: Values of a vector.
-        epochs: How often to go through the captions.
-        seed: What every random number follows from.
-        cbow: Guess a word from those around it, instead of those around it from the word (skip-gram).
-        split: Splits a caption into words.
+        epochs: Number of passes over the captions.
+        seed: Seed of all random numbers.
+        cbow: Predict a word from the words around it (CBOW) instead of the words around it from the word (skip-gram).
+        split: Function that splits a caption into words.
     """
     sentences = [split(caption) for caption in captions]
-    # gensim draws a word's first vector from a hash of the word; Python's own differs between processes.
+    # gensim draws a word's initial vector from a hash of the word; Python's own hash differs between processes.
     model = Word2Vec(
         sentences,
         vector_size=size,
@@ -94,31 +101,39 @@ def _hash(text: str) -> int:
 
 
 def center(vectors: KeyedVectors, captions: Iterable[str], split: Split = words_without_hyphens) -> None:
-    """Subtract the mean of all captions' vectors from every word, in place.
+    """Subtract the mean of all captions' vectors from every word vector, in place.
 
-    Words trained on a few thousand captions share one large direction: the cosine between two captions is .99 on
-    average, and a triplet loss hardly tells them apart. Without that direction it is about 0.
+    Vectors of words that are trained on a few thousand captions have a large common component. With it, the cosine
+    between two captions is .99 on average, and a triplet loss hardly separates them. Without it, the cosine is about 0.
+
+    Args:
+        vectors: The word vectors, which this function changes.
+        captions: The captions.
+        split: Function that splits a caption into words.
     """
     vectors.vectors = vectors.vectors - mean_vectors(list(captions), vectors, split).mean(axis=0)
 
 
 def write_vectors(vectors: KeyedVectors, path: Path) -> None:
-    """Write word2vec's .bin, whole or not at all."""
+    """Write word vectors as word2vec's .bin, whole or not at all."""
     with replacing(path) as part:
         vectors.save_word2vec_format(part, binary=True)
 
 
 def mean_vectors(texts: Sequence[str], vectors: KeyedVectors, split: Split = words_without_hyphens) -> np.ndarray:
-    """Average the vectors of each text's words as (texts, size).
+    """Return the mean of the vectors of each text's words.
 
     Args:
         texts: The texts.
-        vectors: The word vectors. Words without one are left out; a text that has no other words is zeros.
-        split: Splits a text into words.
+        vectors: The word vectors. Words without a vector are left out.
+        split: Function that splits a text into words.
+
+    Returns:
+        (texts, size) float32; zeros for a text without any word that has a vector.
     """
     means = np.zeros((len(texts), vectors.vector_size), np.float32)
     for row, text in enumerate(texts):
-        known = [vectors.key_to_index[word] for word in split(text) if word in vectors.key_to_index]
-        if known:
-            means[row] = vectors.vectors[known].mean(axis=0)
+        indices = [vectors.key_to_index[word] for word in split(text) if word in vectors.key_to_index]
+        if indices:
+            means[row] = vectors.vectors[indices].mean(axis=0)
     return means

@@ -1,4 +1,4 @@
-"""The baseline captioner: what it learns, how it resumes, what it refuses, and the floors below it."""
+"""The baseline captioner: training, resuming, refused requests, and its floors."""
 
 import csv
 import json
@@ -31,7 +31,9 @@ from tests.systems.tiny import HEAR
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("epochs=3", "batch=4", "words_epochs=1", "blocks=1", "heads=2", "head_size=8", "hidden=16", "max_words=8")
-ADVICE = "give that of the baseline's retriever or captioner, trained"
+ADVICE = "give the run folder of a trained baseline retriever or captioner"
+NO_RUN = "must be the folder of a trained run, but it has no checkpoints/best.ckpt; " + ADVICE
+NO_CRNN = "must contain this kit's CRNN, but the file is damaged or holds another model; " + ADVICE
 
 
 def arguments(folder, run, *settings, system="baseline.captioner", small=SMALL):
@@ -57,7 +59,7 @@ def retriever(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(tiny, retriever, tmp_path_factory):
-    """A run with all that is random in it: dropout, SpecAugment and mixup."""
+    """An uninterrupted run with everything that is random: dropout, SpecAugment and mixup."""
     run = tmp_path_factory.mktemp("runs") / "undisturbed"
     assert command(parser(), arguments(tiny, run, *RANDOM, f"init_from={retriever}")) == 0
     return run
@@ -226,8 +228,8 @@ def test_from_prediction_to_output_file_and_floors(tiny, retriever, undisturbed,
         *floors.NAMES,
         "retrieval of 1nn",
     ]
-    assert "CIDEr-D's interval lies" in lines[-1]
-    assert lines[-1].endswith("all 4 floors' values")
+    assert lines[-1].startswith("the 95 % interval of CIDEr-D ")
+    assert lines[-1].endswith(" above the values of all 4 floors")
     for name in (*floors.NAMES.values(), "retrieval-1nn"):
         score = json.loads((run / "floors" / "evaluation" / f"{name}.json").read_text())
         assert score["metrics"]["cider_d"]["n"] == 5
@@ -288,7 +290,7 @@ def test_a_checkpoint_of_another_vocabulary_is_refused(tiny, undisturbed, tmp_pa
     assert command(parser(), ["predict", str(run), "--data", str(tiny)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {run}/vocabulary.json: must be the vocabulary that {run}/checkpoints/best.ckpt was")
-    assert line.endswith("put the run's own back, or train again")
+    assert line.endswith("put the run's own file back, or train again")
     (run / "vocabulary.json").unlink()
     assert command(parser(), ["predict", str(run), "--data", str(tiny)]) == 2
     assert "vocabulary.json: no such file" in capsys.readouterr().err
@@ -315,7 +317,7 @@ def test_an_empty_split_gets_a_clear_line(clotho_like, tmp_path, capsys, split):
 
 
 def wrong(folder, kind):
-    """A folder to begin with that cannot serve."""
+    """Make a folder that `init_from` must refuse."""
     checkpoint = folder / "checkpoints" / "best.ckpt"
     if kind == "missing":
         return
@@ -334,11 +336,11 @@ def wrong(folder, kind):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("missing", "init_from: {folder}: is no trained run (it has no checkpoints/best.ckpt); " + ADVICE),
-        ("garbage", "init_from: {folder}/checkpoints/best.ckpt: does not hold this kit's CRNN; " + ADVICE),
-        ("empty", "init_from: {folder}/checkpoints/best.ckpt: does not hold this kit's CRNN; " + ADVICE),
-        ("another model", "init_from: {folder}/checkpoints/best.ckpt: does not hold this kit's CRNN; " + ADVICE),
-        ("another slope", "slope must be -0.1 as in init_from's run, {folder}; found 0.1"),
+        ("missing", "init_from: {folder}: " + NO_RUN),
+        ("garbage", "init_from: {folder}/checkpoints/best.ckpt: " + NO_CRNN),
+        ("empty", "init_from: {folder}/checkpoints/best.ckpt: " + NO_CRNN),
+        ("another model", "init_from: {folder}/checkpoints/best.ckpt: " + NO_CRNN),
+        ("another slope", "slope must be -0.1, as in the run of init_from, {folder}; found 0.1: set slope=-0.1"),
     ],
 )
 def test_a_folder_that_is_no_run_is_not_begun_with(tiny, tmp_path, capsys, kind, message):
@@ -376,12 +378,11 @@ def test_floors_say_what_is_missing(tiny, retriever, undisturbed, tmp_path, caps
     assert "nowhere/config.yaml: no such file; give the folder of a run" in capsys.readouterr().err
     words[1] = str(undisturbed)
     assert command(floors.parser(), [str(tmp_path), *words]) == 2
-    assert "is a run of baseline.captioner, whose model has no embed_audio; give --ret" in capsys.readouterr().err
-    assert (
-        command(floors.parser(), [str(tmp_path), "--retriever", str(retriever), *words[2:], "--split", "development"])
-        == 2
-    )
-    assert "--split must not be development: the floors are made of its captions" in capsys.readouterr().err
+    message = "must be a run whose model has embed_audio; it is a run of baseline.captioner: give --retriever the run"
+    assert message in capsys.readouterr().err
+    words[1] = str(retriever)
+    assert command(floors.parser(), [str(tmp_path), *words, "--split", "development"]) == 2
+    assert "--split must not be development, because the floors use its captions" in capsys.readouterr().err
 
 
 def test_the_yaml_file_has_every_key_at_its_default():

@@ -10,7 +10,7 @@ CPU = torch.device("cpu")
 
 
 def published():
-    """The layers of the published encoder in their order, in torch's own parts."""
+    """The layers of the published encoder in their order, built from torch's own modules."""
 
     def convolution(inputs, outputs):
         parts = [nn.BatchNorm2d(inputs), nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.LeakyReLU(0.1)]
@@ -31,7 +31,7 @@ def published():
 def random_net(seed=0, floor=FLOOR):
     torch.manual_seed(seed)
     net = CRNN(floor=floor)
-    for module in net.modules():  # statistics as after some training
+    for module in net.modules():  # random statistics, as if the network were trained
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2)
@@ -76,7 +76,7 @@ def test_the_floor_is_a_key_and_as_small_as_it_says():
 def test_a_clip_has_the_same_vectors_alone_and_in_a_batch():
     net, lengths = random_net(), torch.tensor([4, 9, 30, 57, 64])
     clips = [torch.randn(int(length), 64) for length in lengths]
-    padded = torch.randn(len(clips), 64, 64)  # whatever lies behind a clip's end must not matter
+    padded = torch.randn(len(clips), 64, 64)  # the values behind a clip's end must not matter
     for row, clip in enumerate(clips):
         padded[row, : len(clip)] = clip
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""The baseline retriever: its batches, its model."""
+"""The baseline retriever: batches, model, and rules of training."""
 
 from pathlib import Path
 
@@ -8,7 +8,8 @@ import torch
 import yaml
 from gensim.models import KeyedVectors
 
-from baseline import retriever, tokens
+from baseline import retriever
+from baseline.cased_words import UNKNOWN
 from baseline.retriever import Config, Item, Retriever, Training, interpolation_weights, make_batch, pad, prepare
 from evaluation.cli import command
 from evaluation.data.audio import LogMel
@@ -59,7 +60,7 @@ def test_padding():
 
 @pytest.mark.parametrize("frames", [4, 5, 7, 25, 26, 27, 28, 751])
 def test_frames_are_interpolated_as_published(model, frames):
-    """As `models/audio_encoders.py` of the published code: to any number of frames, then the mean."""
+    """`models/audio_encoders.py` of the published code interpolates to the number of frames and takes the mean."""
     mels = torch.randn(1, frames, 64)
     with torch.inference_mode():
         vectors, _ = model.audio_encoder(mels, torch.tensor([frames]))
@@ -112,7 +113,7 @@ def test_published_pooling_learns_from_padded_batches():
 
 
 def plateaus(values, threshold, patience=5):
-    """After which values torch's scheduler, as the published code configures it, lowers the rate."""
+    """Return after which values torch's scheduler, configured as in the published code, lowers the learning rate."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimizer, factor=0.1, patience=patience, threshold=threshold, threshold_mode="abs"
@@ -141,7 +142,7 @@ def test_when_training_stops():
     assert not Config().stops(falling)
     assert Config().stops([*falling, *[-3.0] * 10])
     flat = Config(stop_deviation=0.01)
-    assert not flat.stops(falling[:58])  # the published code counts the untrained model's loss too, and sixty of them
+    assert not flat.stops(falling[:58])  # the published code needs sixty losses, with the untrained model's
     assert flat.stops(falling[:59])
     assert not flat.stops([*falling[:59], -1.5])
     assert flat.stops([*falling[:59], -1.5, *[-1.8] * 10])
@@ -155,7 +156,7 @@ def test_words_without_a_vector():
     config = Config(score="dot", unknown="draw", center=False)
     prepare(known, config, ["a dog and rain"], seed=3)
     found = Retriever(config, known).embed_text(["a dog", "dog", "unheard of"]).numpy()
-    unknown = known[tokens.UNKNOWN]
+    unknown = known[UNKNOWN]
     np.testing.assert_allclose(found, [(unknown + known["dog"]) / 2, known["dog"], unknown], rtol=1e-5, atol=1e-6)
 
 
@@ -174,7 +175,7 @@ def test_the_yaml_file_has_every_key_at_its_default():
 
 
 def word_file(path, words):
-    """Word vectors in a text file: what stands for Google News, which lacks "a", "and", "of" and "to"."""
+    """Write word vectors as text, in place of Google News, which has no "a", "and", "of" and "to"."""
     values = np.random.default_rng(0).normal(size=(len(words), 300))
     lines = [" ".join([word, *(f"{value:.4f}" for value in row)]) for word, row in zip(words, values, strict=True)]
     path.write_text("\n".join(lines) + "\n")
@@ -195,7 +196,7 @@ def test_the_published_configs_train(name, clotho_like, tmp_path):
     assert command(parser(), arguments) == 0
     assert np.isfinite([float(value) for row in rows(run) for value in row.values()]).all()
     if name == "retriever":
-        assert tokens.UNKNOWN in retriever.load_model(run / "checkpoints" / "best.ckpt").vectors
+        assert UNKNOWN in retriever.load_model(run / "checkpoints" / "best.ckpt").vectors
 
 
 def test_embeddings_of_sounds_do_not_depend_on_the_batch(model):
@@ -254,7 +255,7 @@ def test_it_learns_to_tell_four_clips_apart(sampler):
         loss.backward()
         optimizer.step()
     assert float(loss.detach()) < 0.3
-    assert batch.answers[scores.argmax(0), torch.arange(len(batch.captions))].all()  # each finds its clip
+    assert batch.answers[scores.argmax(0), torch.arange(len(batch.captions))].all()  # each caption retrieves its clip
 
 
 def test_a_checkpoint_without_its_word_vectors_is_refused(tmp_path, model):

@@ -133,7 +133,7 @@ REFUSED = {
     "a clip lacks": (predictions.Captions(NAMES[1:], CAPTIONS[1:]), "RUN: error: no caption for clip ' leading.wav'"),
     "a clip twice": (
         predictions.Captions((*NAMES, NAMES[0]), (*CAPTIONS, "x")),
-        "RUN: error: clip ' leading.wav' stands there twice; give each clip one caption",
+        "RUN: error: clip ' leading.wav' has more than one caption; give each clip one caption",
     ),
     "an empty caption": (
         predictions.Captions(NAMES, (" ", *CAPTIONS[1:])),
@@ -157,7 +157,7 @@ def test_captions_that_are_not_valid_are_not_written(prediction, message, tmp_pa
 @pytest.mark.parametrize(
     ("similarity", "message"),
     [
-        (Similarity(QUERIES[1:], NAMES, SCORES.scores[1:]), "RUN: error: no query 'A dog barks.'"),
+        (Similarity(QUERIES[1:], NAMES, SCORES.scores[1:]), "RUN: error: query 'A dog barks.' is missing"),
         (
             Similarity(QUERIES, NAMES[1:], SCORES.scores[:, 1:]),
             "OUT:1: error: no column has the scores of ' leading.wav'; add one",
@@ -168,7 +168,7 @@ def test_captions_that_are_not_valid_are_not_written(prediction, message, tmp_pa
         ),
         (
             Similarity(QUERIES, NAMES, SCORES.scores * np.float32(np.inf)),
-            "RUN: error: scores must be finite; 5 of 5 queries have others, first 'A dog barks.'",
+            "RUN: error: scores must be finite; 5 of 5 queries have NaN or infinite scores, for example 'A dog barks.'",
         ),
     ],
 )

@@ -307,7 +307,7 @@ def test_leftover_files_are_ignored_with_a_note(tmp_path, capsys):
 
 def test_a_truth_that_does_not_hold_is_no_packages_fault(tmp_path):
     (tmp_path / "in" / "A").mkdir(parents=True)
-    with pytest.raises(Faulty, match=r"it has no 'nowhere\.wav'"):
+    with pytest.raises(Faulty, match=r"the split has no 'nowhere\.wav'"):
         run(
             TASK,
             tmp_path / "in",

@@ -122,13 +122,13 @@ DOES_NOT_HOLD = [
     (
         ["package", "diverged", *REHEARSAL],
         "",
-        "diverged/predictions/evaluation.npz: error: scores must be finite; 12 of 12 queries have others, first "
-        "'Sound 0 is heard.'\n",
+        "diverged/predictions/evaluation.npz: error: scores must be finite; 12 of 12 queries have NaN or infinite "
+        "scores, for example 'Sound 0 is heard.'\n",
     ),
     (
         ["package", "short", *REHEARSAL],
         "",
-        "short/predictions/evaluation.npz: error: no query 'Sound 0 is heard.'\n",
+        "short/predictions/evaluation.npz: error: query 'Sound 0 is heard.' is missing\n",
     ),
     (
         ["package", "broken", *REHEARSAL],

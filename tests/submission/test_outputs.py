@@ -402,13 +402,13 @@ REFUSED = {
         SPLIT,
         Similarity(QUERIES[1:], NAMES, GOOD.scores[1:]),
         Faulty,
-        "RUN.npz: error: no query 'A dog barks.'",
+        "RUN.npz: error: query 'A dog barks.' is missing",
     ),
     "a query differs": (
         SPLIT,
         replace(GOOD, queries=("a dog barks.", *QUERIES[1:])),
         Faulty,
-        "RUN.npz: error: no query 'A dog barks.'; there is 'a dog barks.'",
+        "RUN.npz: error: query 'A dog barks.' is missing; there is 'a dog barks.'",
     ),
     "a query more": (
         SPLIT,
@@ -420,13 +420,13 @@ REFUSED = {
         SPLIT,
         Similarity((*QUERIES, QUERIES[1]), NAMES, np.zeros((6, 12))),
         Faulty,
-        "RUN.npz: error: query 'Rain falls, then stops.' stands here twice; give each query once",
+        "RUN.npz: error: query 'Rain falls, then stops.' appears twice; give each query once",
     ),
     "scores that are no numbers": (
         SPLIT,
         replace(GOOD, scores=NAN),
         Faulty,
-        "RUN.npz: error: scores must be finite; 1 of 5 queries have others, first 'Café noise.'",
+        "RUN.npz: error: scores must be finite; 1 of 5 queries have NaN or infinite scores, for example 'Café noise.'",
     ),
     "a matrix of fewer than ten clips": (
         SPLIT,

@@ -97,7 +97,7 @@ def score(task, split: Split, path: Path) -> dict[str, float]:
     if task.kind == "captioning":
         clips = tuple(replace(c, captions=(f"{made.WORDS[i % 8]} is heard", "rain")) for i, c in enumerate(split.clips))
         captions = predictions.read_captions(path)
-        score = captioning.evaluate(Split(split.name, clips), captions, metrics=["bleu_1", "cider_d"])
+        score = captioning.evaluate(Split(split.name, clips), captions, metrics=["cider_d"])
     else:
         truth = {query: frozenset([name]) for query, name in zip(split.queries, split.file_names, strict=True)}
         score = retrieval.evaluate(split, predictions.read_retrieval(path), truth=truth, metrics=task.metrics.value)

@@ -83,7 +83,9 @@ def test_metrics_are_those_that_evaluation_has(name):
     task = tasks.read(name)
     module = captioning if task.kind == "captioning" else retrieval
     interval = task.interval.value if task.interval else "jackknife"
-    assert module.metric_sets()[name[:9]] == MetricSet(task.metrics.value, interval)
+    sets = module.metric_sets()
+    metric_set = sets.get(name) or sets[name[:9]]  # by the year, unless it has two tasks of the kind
+    assert metric_set == MetricSet(task.metrics.value, interval)
     module.resolve_metrics(task.metrics.value)  # raises for an unknown metric
     for fact in task.baselines:
         if task.kind == "retrieval":

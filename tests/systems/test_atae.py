@@ -1,4 +1,4 @@
-"""ATAE: its configs, its stages, what learns, several processes, and what it reaches on real sound."""
+"""ATAE: configs, stages, trained and frozen parts, several processes, and results on real audio."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def place(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def modules(place, monkeypatch):
     monkeypatch.syspath_prepend(str(place / "modules"))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(place / "modules")]))  # of other processes
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(place / "modules")]))  # for other processes
     with trusting(["tiny_hear"]):
         yield
     sys.modules.pop("tiny_hear", None)
@@ -167,7 +167,7 @@ def test_word_vectors_are_trained_on_the_captions_and_kept(place, tmp_path):
     captions = read_dataset(place / "data", "development")["development"].captions
     vocabulary = {word for caption in captions for word in words.words_without_hyphens(caption)}
     assert set(first.text_encoder.index) == vocabulary
-    trained(place, tmp_path / "run", None, *settings)  # which reads those that are kept
+    trained(place, tmp_path / "run", None, *settings)  # reads the vectors in the run folder
     assert command(parser(), ["predict", str(tmp_path / "run"), "--data", str(place / "data")]) == 0
 
 
@@ -194,7 +194,7 @@ def test_a_run_is_not_mixed_with_other_noisy_data(place, tmp_path, capsys):
     assert "config.yaml: data.noisy: error: the run has" in capsys.readouterr().err
 
 
-# Killed between the stages, and in a step of the last.
+# The run is killed between the stages, and in a training step of the last stage.
 @pytest.mark.parametrize(("owner", "name", "count"), [(atae, "load_weights", 1), (atae.Training, "training_step", 8)])
 def test_killed_in_any_stage_it_ends_with_the_same_weights(place, tmp_path, owner, name, count):
     settings = ("stages=[[noisy], [clean]]", f"noisy={place / 'noisy'}", "epochs=2", "batch=10", "train_text=true")
@@ -220,11 +220,11 @@ def test_two_processes_equal_one_with_twice_the_batch(place, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (("stages=[]",), "stages must be lists of clean, noisy or both"),
-        (("stages=[[noisy]]",), "noisy must be the folder of the noisy captions"),
+        (("stages=[]",), "stages must be one or more lists of clean, noisy or both, such as "),
+        (("stages=[[noisy]]",), "noisy must be the folder of the noisy captions, because stages names them; found no"),
         (("stages=[[dirty]]",), "Input should be 'clean' or 'noisy'"),
         (("noisy=nowhere", "stages=[[noisy]]"), "nowhere: no such folder"),
-        (("audio_adapter=identity",), "audio_adapter identity gives 12 and text_adapter mlp 512"),
+        (("audio_adapter=identity",), "audio_adapter identity gives 12 values and text_adapter mlp gives 512"),
         (("text_encoder=nowhere/at/all",), "nowhere/at/all: no such folder"),
         (("audio_encoder=nothing_heard",), "no encoder 'nothing_heard'"),
     ],
@@ -246,7 +246,8 @@ def test_an_audio_encoder_may_give_one_embedding_per_clip(place):
     assert [len(values) for values in model.audio(sounds, lengths)] == [1, 1]
     assert model.embed_audio(sounds, lengths).shape == (2, 512)
     assert model.frozen["audio_encoder."] != atae.Retriever(atae.Config(**settings)).frozen["audio_encoder."]
-    with pytest.raises(ValueError, match="audio_hop must be null with audio_scene, which has no sequence; found 320"):
+    message = "audio_hop must be null with audio_scene, which gives one embedding per clip; found 320"
+    with pytest.raises(ValueError, match=message):
         atae.Config(audio_scene=True, audio_hop=320)
 
 
@@ -254,7 +255,7 @@ def test_an_encoder_that_cannot_learn_is_refused(place, shared):
     config = atae.Config(
         audio_encoder="yamnet", audio_weights=str(shared / "yamnet"), train_audio=True, text_encoder=str(place / "text")
     )
-    with pytest.raises(BadRequest, match="train_audio: must be false for this encoder, which has no parameters"):
+    with pytest.raises(BadRequest, match="train_audio must be false for this encoder, because it has no trainable"):
         atae.Retriever(config)
 
 

@@ -1,4 +1,4 @@
-"""Captions by similar sound: BERTScore between all pairs, the triplet loss, the search, and floors."""
+"""Captions retrieved by similar audio: BERTScore of all pairs, the triplet loss, the search, and runs."""
 
 import csv
 import importlib
@@ -57,7 +57,7 @@ def place(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def modules(place, monkeypatch):
     monkeypatch.syspath_prepend(str(place / "modules"))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(place / "modules")]))  # of other processes
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(place / "modules")]))  # for other processes
     with trusting(["tiny_hear"]):
         yield
     sys.modules.pop("tiny_hear", None)
@@ -101,7 +101,7 @@ def scored(captions, encode, cache):
 def test_scores_are_those_of_bert_score(place, tmp_path, layer):
     bert_score = pytest.importorskip("bert_score")
     folder = text_model(tmp_path / "text")
-    file = folder / "tokenizer_config.json"  # a tokeniser that knows no longest text makes bert-score stumble
+    file = folder / "tokenizer_config.json"  # bert-score fails with a tokeniser that has no maximum length
     file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": 38}))
     ours = scored(CAPTIONS, texts.load_text_encoder(str(folder), layer), tmp_path)
     pairs = [(one, other) for one in CAPTIONS for other in CAPTIONS]
@@ -111,7 +111,7 @@ def test_scores_are_those_of_bert_score(place, tmp_path, layer):
 
 
 def plain(captions, encode, threshold, cache):
-    """The similar pairs by a loop over all of them."""
+    """Find the similar pairs by a loop over all pairs."""
     scores = scored(captions, encode, cache)
     pairs = [(a, b) for a in range(len(captions)) for b in range(a)]
     least = min(scores[pair] for pair in pairs)
@@ -161,7 +161,7 @@ def test_a_smaller_score_that_is_found_late_brings_pairs_back(encode, tmp_path, 
 
 def test_a_killed_computation_goes_on_where_it_was(place, tmp_path, encode, monkeypatch):
     monkeypatch.setattr(similarity, "SIDE", 8)
-    monkeypatch.setattr(similarity, "SPARE", 1)  # so that no block is done again
+    monkeypatch.setattr(similarity, "SPARE", 1)  # so that no block is computed again
     captions = many(40)
     expected = similarity.similar(captions, encode, tmp_path / "whole", threshold=0.5)
 
@@ -180,7 +180,7 @@ def test_a_killed_computation_goes_on_where_it_was(place, tmp_path, encode, monk
 
 
 def test_workers_find_the_same(encode, tmp_path, monkeypatch):
-    """Workers that answer in this process; `test_embeddings.py` asks ray's own."""
+    """Workers that answer in this process; `test_embeddings.py` tests ray's own workers."""
 
     def pool(worker, workers, *given):
         actors = [SimpleNamespace(find=SimpleNamespace(remote=worker(*given).find)) for _ in range(workers)]
@@ -403,8 +403,37 @@ def test_it_predicts_without_the_data_as_it_validated(place, tmp_path, capsys):
     with pytest.raises(BadRequest, match=r"library.npz: no such file; it is written when training begins"):
         caption_retrieval.load_model(tmp_path / "run" / "checkpoints" / "best.ckpt")
     model.library._replace(captions=[["another"]] * 12).write(tmp_path / "run" / "library.npz")
-    with pytest.raises(BadRequest, match=r"library.npz: must be the clips that .* was trained with"):
+    with pytest.raises(BadRequest, match=r"library.npz: must hold the clips that .* was trained with; it holds others"):
         caption_retrieval.load_model(tmp_path / "run" / "checkpoints" / "best.ckpt")
+
+
+def test_a_damaged_library_is_refused(tmp_path):
+    path = tmp_path / "library.npz"
+    frames, lengths, captions = np.ones((2, 3, 4), np.float32), np.array([3, 2]), [["a dog"], ["rain", "wind"]]
+    caption_retrieval.Library(frames, lengths, captions).write(path)
+    library = caption_retrieval.read_library(path)
+    assert (library.frames == frames).all()
+    assert (library.lengths.tolist(), library.captions) == ([3, 2], captions)
+    whole = path.read_bytes()
+    damaged = {
+        "cut": whole[: len(whole) // 2],
+        "empty": b"",
+        "text": b"no library",
+        "a changed byte": whole.replace(b"wind", b"win\xff"),
+    }
+    for name, content in damaged.items():
+        path.write_bytes(content)
+        with pytest.raises(
+            BadRequest, match=r"library.npz: must hold the training clips' .*, but it is damaged \(.+\); p"
+        ):
+            caption_retrieval.read_library(path)
+            pytest.fail(name)
+    caption_retrieval.Library(frames, lengths, captions[:1]).write(path)
+    with pytest.raises(BadRequest, match=r"damaged \(its frames, lengths and captions belong to different numbers"):
+        caption_retrieval.read_library(path)
+    np.savez_compressed(path, frames=np.zeros((2, 1000, 1000), np.float32), lengths=lengths, captions=np.zeros(2, "u1"))
+    with pytest.raises(BadRequest, match=r"damaged \(its arrays would take 8000018 bytes, but the file has \d{4,5}\)"):
+        caption_retrieval.read_library(path)
 
 
 def test_nothing_learns_by_the_frames_as_they_are(place, tmp_path):
@@ -418,7 +447,7 @@ def test_a_killed_run_ends_with_the_same_weights(place, tmp_path):
     asked = arguments(place, tmp_path / "killed", "epochs=3")
     assert cut_off(asked, caption_retrieval.Training, "training_step", 5) == -signal.SIGKILL
     assert (tmp_path / "killed" / "metrics.csv").exists()
-    # On however many workers, which are none here: what is similar is known.
+    # The number of workers may change. Here the cache has the similar pairs, so no worker starts.
     assert same(trained(place, tmp_path / "killed", "epochs=3", "workers=2")["state_dict"], expected)
     rows = [(tmp_path / name / "metrics.csv").read_text() for name in ("killed", "whole")]
     assert rows[0] == rows[1]
@@ -439,15 +468,15 @@ def test_it_goes_on_over_no_other_encoder(place, tmp_path, capsys, monkeypatch):
     [
         (
             ("threshold=1.0",),
-            "the validation split must have two clips with similar captions; of its 30 captions no",
+            "the validation split must have two clips with similar captions; found none: among its 30 captions, no two",
         ),
         (("heads=5",), "heads must divide the 12 values of a frame; found 5"),
         (("similarity_model=nowhere/at/all",), "nowhere/at/all: no such folder"),
         (
             ("similarity_model={place}/words.txt",),
-            "words.txt: must be a transformers model, whose tokens are compared; found word vectors",
+            "words.txt: must be a transformers model, because BERTScore compares its token embeddings; found word",
         ),
-        (("similarity_layer=9",), "has layers 0 to 3"),
+        (("similarity_layer=9",), "the layer must be 0 to 3"),
         (("audio_encoder=nothing_heard",), "no encoder 'nothing_heard'"),
         (("margin=0",), "Input should be greater than 0"),
     ],
@@ -466,7 +495,7 @@ def test_no_similar_pair_in_the_training_set_is_one_error(place, tmp_path, cloth
     asked[asked.index("--data") + 1] = str(clotho_like())
     assert command(parser(), asked) == 2
     (line,) = capsys.readouterr().err.splitlines()[:1]
-    assert "the development split must have two clips with similar captions; of its 30 captions no two clips'" in line
+    assert "the development split must have two clips with similar captions; found none: among its 30 captions" in line
     assert line.endswith("lower threshold")
     assert not (tmp_path / "run").exists()
 

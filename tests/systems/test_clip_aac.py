@@ -21,7 +21,7 @@ from evaluation.metrics import retrieval
 from submission.__main__ import parser as submission_parser
 from systems import clip_aac, contract
 from systems.__main__ import parser
-from systems.clip_aac import audioclip, figure, heads, tokens
+from systems.clip_aac import audioclip, clip_tokenizer, figure, heads
 from systems.parts import losses, vocabulary
 from tests.systems.runs import cut_off, kill, rows, same
 
@@ -51,7 +51,7 @@ def tone(hertz, seconds=0.3, seed=0):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with data: tones of one length, two captions each."""
+    """A folder with data: tones of equal length with two captions each."""
     folder = tmp_path_factory.mktemp("clip_aac")
     for split, count in {"development": 16, "validation": 4, "evaluation": 11}.items():
         (folder / "data" / split).mkdir(parents=True)
@@ -79,7 +79,7 @@ def trained(place, run, *settings, more=()):
 
 @pytest.fixture(scope="module")
 def run(place):
-    """A trained run, with gradients of two batches added up."""
+    """A trained run that accumulates the gradients of two batches."""
     trained(place, place / "run", "epochs=3", more=("--accumulate-grad-batches", "2"))
     return place / "run"
 
@@ -88,7 +88,7 @@ def tiny(captions=tuple(TONES), alpha=0.2, seed=0, **changes):
     torch.manual_seed(seed)
     known = vocabulary.from_captions(captions)
     config = clip_aac.Config(**{**TINY, "alpha": alpha, "dropout": 0.0} | changes)
-    return clip_aac.ClipAac(config, known, tokens.train(captions) if alpha else None)
+    return clip_aac.ClipAac(config, known, clip_tokenizer.train(captions) if alpha else None)
 
 
 # Configs -------------------------------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ def test_the_ten_systems_are_configs():
         "system-10": {"alpha": 0.3},
     }
     assert configs["system-8"].word_loss == "sum", "as in equation 6"
-    # All keys stand in the file that a reader takes them from.
+    # The file that users copy contains all keys.
     assert yaml.safe_load(CONFIGS["system-8"].read_text()).keys() == clip_aac.Config.model_fields.keys()
 
 
@@ -142,7 +142,7 @@ def test_parameters_are_as_listed():
         own = [clip_aac.ClipAac(clip_aac.Config(), vocabulary.Vocabulary(list("abcdef"[:n]))) for n in (1, 2)]
     counts = [sum(p.numel() for p in model.parameters()) for model in own]
     each, base = counts[1] - counts[0], counts[0] - 5 * (counts[1] - counts[0])
-    assert f"{base + text:,} and {each:,} a word; without the text head {base:,}" == clip_aac.PARAMETERS
+    assert f"{base + text:,} + {each:,} per word; {base:,} without the text head" == clip_aac.PARAMETERS
 
 
 # The front end and the heads -----------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def test_the_front_end_is_a_plain_stft(samples):
 def test_only_a_power_of_exactly_0_is_180_db_below_1():
     silence = heads.spectrogram(torch.zeros(1, 5000))
     assert silence.min() < -240, "16-bit silence is 1/65535"
-    zero = torch.full((1, 5000), -1 / 65536)  # which AudioCLIP's scale maps to 0
+    zero = torch.full((1, 5000), -1 / 65536)  # the value that AudioCLIP's scale maps to 0
     assert heads.spectrogram(zero).eq(-180).all()
     assert heads.spectrogram(zero, heads.LearntTransform()).eq(-180).all()
     assert heads.spectrogram(torch.full((1, 5000), math.nan)).isnan().all(), "a fault is not hidden"
@@ -262,7 +262,7 @@ def test_the_learnt_transform_learns_from_its_beginning():
 
 
 def plain_head(state, images):
-    """The audio head by its tensors' names alone, each layer as a function."""
+    """Compute the audio head from a state dict, with each layer as a function."""
 
     def norm(x, name):
         parts = (state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
@@ -307,7 +307,7 @@ def test_the_audio_head_is_what_its_names_say():
 
 
 def test_the_text_head_is_clip_s():
-    """Against transformers' CLIP with the same weights, whatever fills up behind a text."""
+    """The text head equals transformers' CLIP with the same weights, whatever the padding is."""
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
     torch.manual_seed(0)
@@ -387,7 +387,7 @@ def test_what_is_computed_again_counts_once():
 # AudioCLIP's files ---------------------------------------------------------------------------------------------------
 
 
-# The authors' modules as they are defined, by the names and shapes of what torch keeps of each: AndreyGuzhov/AudioCLIP,
+# The names and shapes of the tensors in the authors' modules, from their definitions: AndreyGuzhov/AudioCLIP,
 # `model/audioclip.py`, `model/esresnet/base.py`, `attention.py`, `fbsp.py`, and `model/clip/model.py`.
 
 
@@ -408,7 +408,7 @@ def batch_norm(size):
 
 
 def linear_fbsp(size):
-    """LinearFBSP(bias=False): its bias is `Parameter(None)`, which torch keeps as a tensor of no values."""
+    """LinearFBSP(bias=False): its bias is `Parameter(None)`, which torch saves as an empty tensor."""
     return {"m": (size,), "fb": (size,), "fc": (size,), "bias": tuple(torch.nn.Parameter(None).shape)}
 
 
@@ -421,7 +421,7 @@ def attention_2d(inputs, outputs, *kernel):
 
 
 def bottleneck(inputs, width, outputs, groups, changes):
-    """A bottleneck of ResNet; where it `changes` the shape, with a convolution beside it."""
+    """A bottleneck of ResNet; if it `changes` the shape, the shortcut has a convolution."""
     found = {
         "conv1": conv(width, inputs, 1, 1, bias=False),
         "bn1": batch_norm(width),
@@ -449,7 +449,7 @@ def stages(blocks, base, groups):
 
 
 def esresnext(classes):
-    """ESResNeXtFBSP of AudioCLIP's arguments."""
+    """ESResNeXtFBSP with AudioCLIP's arguments."""
     return {
         "conv1": conv(64, 3, 7, 7, bias=False),
         "bn1": batch_norm(64),
@@ -497,7 +497,7 @@ def residual_attention_block(width):
 
 
 def audio_clip():
-    """AudioCLIP of its own arguments."""
+    """AudioCLIP with its default arguments."""
     return {
         "visual": modified_resnet(),
         "transformer": {"resblocks": {str(layer): residual_attention_block(512) for layer in range(12)}},
@@ -529,13 +529,13 @@ AUDIO = state_shapes(esresnext(527))
 
 @pytest.mark.parametrize(("shapes", "part"), [(BOTH, audioclip.BOTH), (AUDIO, audioclip.AUDIO)], ids=["both", "audio"])
 def test_the_description_has_the_size_of_the_published_file(shapes, part):
-    """Numbers of 4 bytes, counts of 8, and an entry of the archive for each tensor: a header and a name, twice."""
+    """A file has 4 bytes for each float, 8 for each count, and for each tensor a header and a name, twice."""
     size = sum((8 if name.endswith("tracked") else 4) * math.prod(shape) for name, shape in shapes.items())
     assert 0 < (part.bytes - size) / len(shapes) < 400
 
 
 def save(shapes, file, wrap=lambda state: state):
-    """Write tensors of these shapes, each of one value of its own, which takes no room."""
+    """Write tensors of these shapes. Each holds a single value of its own, so that it needs no space."""
     values = {name: (number % 97 + 1) / 100 for number, name in enumerate(shapes)}
     torch.save(wrap({name: torch.tensor(values[name]).expand(shape) for name, shape in shapes.items()}), file)
     return values
@@ -632,14 +632,14 @@ def test_foreign_weights_are_refused_with_every_difference(tmp_path):
 
 def test_the_systems_begin_with_audioclip_s_weights(tmp_path):
     values = save(BOTH, tmp_path / "AudioCLIP-Full-Training.pt")
-    known, pieces = vocabulary.from_captions(TONES), tokens.train(TONES)
+    known, pieces = vocabulary.from_captions(TONES), clip_tokenizer.train(TONES)
     config = clip_aac.Config(weights=str(tmp_path), alpha=0, train_heads=False)
     model = clip_aac.beginning(config, known, None)
     assert holds(model.heads, values) == {n for n in model.heads.state_dict() if not n.endswith("tracked")}
     assert not any(p.requires_grad for p in model.heads.parameters())
     assert model.decoder.training
     assert not model.heads.audio.bn1.training
-    with pytest.raises(BadRequest, match="must have the 49408 pieces of CLIP's; found 5"):
+    with pytest.raises(BadRequest, match="must have CLIP's 49408 tokens; found 5"):
         clip_aac.beginning(clip_aac.Config(weights=str(tmp_path)), known, pieces)
 
 
@@ -662,37 +662,37 @@ def test_the_systems_begin_with_the_learnt_transform(tmp_path, init):
 
 def test_byte_pairs_are_joined_by_how_often_they_stand_together():
     captions = ["low " * 5 + "lower lower " + "newest " * 6 + "widest " * 3]  # Sennrich et al. 2016
-    tokenizer = tokens.train(captions, merges=6)
+    tokenizer = clip_tokenizer.train(captions, merges=6)
     vocabulary_ = tokenizer.get_vocab()
     assert [piece for piece, number in sorted(vocabulary_.items(), key=lambda item: item[1])][512:] == [
         *("es", "est</w>", "lo", "ew", "ewest</w>", "newest</w>"),
-        *tokens.SPECIAL,
+        *clip_tokenizer.SPECIAL,
     ]
     assert tokenizer.encode("Lowest  NEWEST").tokens[1:-1] == ["lo", "w", "est</w>", "newest</w>"]
-    for text in ("été 鳥 🐦", "", "it's 2"):  # no byte is unknown
+    for text in ("été 鳥 🐦", "", "it's 2"):  # every byte is a token
         assert (
             tokenizer.decode(tokenizer.encode(text).ids).replace("</w>", " ").split() == text.replace("'", " '").split()
         )
-    assert tokens.train(captions).to_str() == tokens.train(list(captions)).to_str()
-    ids, lengths = tokens.encode(tokenizer, ["low " * 200, "low"])
+    assert clip_tokenizer.train(captions).to_str() == clip_tokenizer.train(list(captions)).to_str()
+    ids, lengths = clip_tokenizer.encode(tokenizer, ["low " * 200, "low"])
     assert ids.shape == (2, 77)
     assert lengths.tolist() == [77, 4]  # lo, w
     assert ids[0, -1] == vocabulary_["<|endoftext|>"]
 
 
 def test_gpt_2_s_vocabulary_makes_a_tokeniser_of_clip_s_kind(shared, tmp_path):
-    """A folder as the hub has it, from a published vocabulary."""
+    """A folder as on the hub is loaded, made from a published vocabulary."""
     from transformers import CLIPTokenizer
 
     merges = (shared / "words" / "gpt2_vocab.bpe").read_text(encoding="utf-8").splitlines()[1:2001]
     pairs = [tuple(line.split()) for line in merges if "Ġ" not in line]
-    base = tokens.train(["a"], merges=0).get_vocab()
-    pieces = [*sorted(base, key=base.get)[:-2], *map("".join, pairs), *tokens.SPECIAL]
+    base = clip_tokenizer.train(["a"], merges=0).get_vocab()
+    pieces = [*sorted(base, key=base.get)[:-2], *map("".join, pairs), *clip_tokenizer.SPECIAL]
     CLIPTokenizer({piece: n for n, piece in enumerate(dict.fromkeys(pieces))}, pairs).save_pretrained(tmp_path / "clip")
-    tokenizer = tokens.load(str(tmp_path / "clip"))
+    tokenizer = clip_tokenizer.load(str(tmp_path / "clip"))
     assert tokenizer.encode("The rain").tokens[0] == "<|startoftext|>"
     assert "".join(tokenizer.encode("The rain").tokens[1:-1]) == "the</w>rain</w>"
-    assert tokens.encode(tokenizer, ["rain", "a dog and a cat"])[1].tolist() == [
+    assert clip_tokenizer.encode(tokenizer, ["rain", "a dog and a cat"])[1].tolist() == [
         len(tokenizer.encode(text, add_special_tokens=True).tokens) for text in ("rain", "a dog and a cat")
     ]
 
@@ -701,7 +701,7 @@ def test_gpt_2_s_vocabulary_makes_a_tokeniser_of_clip_s_kind(shared, tmp_path):
     ("content", "message"),
     [
         (None, "is not on this machine: there is no such folder and no such model in the hub's cache"),
-        ({}, "must hold CLIP's tokeniser, tokenizer.json or vocab.json"),
+        ({}, "must contain CLIP's tokeniser (tokenizer.json or vocab.json), but has neither file"),
         ({"tokenizer.json": "{"}, "cannot be loaded as CLIP's tokeniser"),
     ],
 )
@@ -712,37 +712,37 @@ def test_a_folder_without_a_tokeniser_is_refused(tmp_path, monkeypatch, content,
         for name, text in content.items():
             Path("some/where", name).write_text(text)
     with pytest.raises(BadRequest, match=re.escape(message)):
-        tokens.load("some/where")
+        clip_tokenizer.load("some/where")
 
 
 def test_clips_tokeniser_is_found_without_its_model(tmp_path, monkeypatch):
-    """And where it is not there, the files that are needed are named, and no Python package."""
+    """If it is not there, the message names the files that are needed and no Python package."""
     held = {}
 
     def absent(name):
         raise BadRequest(f"{name} is not on this machine")
 
-    monkeypatch.setattr(tokens.texts, "find_model_folder", absent)
-    monkeypatch.setattr(tokens, "try_to_load_from_cache", lambda name, file: held.get(file))
+    monkeypatch.setattr(clip_tokenizer.texts, "find_model_folder", absent)
+    monkeypatch.setattr(clip_tokenizer, "try_to_load_from_cache", lambda name, file: held.get(file))
     with pytest.raises(BadRequest) as refusal:
-        tokens.load("openai/clip-vit-base-patch32")
+        clip_tokenizer.load("openai/clip-vit-base-patch32")
     assert str(refusal.value) == (
-        "tokenizer: openai/clip-vit-base-patch32 is not on this machine; of it CLIP's tokeniser alone is needed "
-        "(4 MB), not the model's weights: fetch it with .venv/bin/hf download openai/clip-vit-base-patch32 "
-        "tokenizer.json vocab.json merges.txt, or give a folder that holds these files"
+        "tokenizer: openai/clip-vit-base-patch32 is not on this machine; only its tokeniser is needed (4 MB), not the "
+        "model's weights: fetch it with .venv/bin/hf download openai/clip-vit-base-patch32 tokenizer.json vocab.json "
+        "merges.txt, or give a folder that contains these files"
     )
     with pytest.raises(BadRequest, match=r"^other/clip is not on this machine$"):
-        tokens.load("other/clip")
+        clip_tokenizer.load("other/clip")
     (tmp_path / "tokenizer.json").write_text("{")
     held["tokenizer.json"] = str(tmp_path / "tokenizer.json")
     with pytest.raises(BadRequest, match=re.escape(f"{tmp_path}: cannot be loaded as CLIP's tokeniser")):
-        tokens.load("openai/clip-vit-base-patch32")
+        clip_tokenizer.load("openai/clip-vit-base-patch32")
 
 
 @pytest.mark.parametrize(("name", "suggested"), [("openai/none", False), ("my_encoders/none", True)])
 def test_a_package_is_suggested_where_it_may_be_one(name, suggested):
     with pytest.raises(BadRequest, match="is not on this machine") as refusal:
-        tokens.texts.find_model_folder(name)
+        clip_tokenizer.texts.find_model_folder(name)
     assert ("or install the Python package" in str(refusal.value)) == suggested
 
 
@@ -776,7 +776,7 @@ def plain_attention(attention, queries, memory, causal):
 
 
 def test_the_decoder_is_the_original_transformer():
-    """Norms behind each part, ReLU, no norm at the end, positions on the word vectors themselves."""
+    """Norms after each sublayer, ReLU, no norm at the end, positions added to the word vectors themselves."""
     model = tiny().eval()
     decoder = model.decoder
     ids = torch.tensor([1, 5, 4, 6])
@@ -820,7 +820,7 @@ def test_with_alpha_1_only_heads_learn_and_captions_are_refused():
     assert all(not p.grad.any() for p in model.decoder.parameters())
     assert model.heads.audio.fc.weight.grad.any()
     model.eval()
-    with torch.inference_mode(), pytest.raises(BadRequest, match="alpha must be below 1 for captions; found 1"):
+    with torch.inference_mode(), pytest.raises(BadRequest, match="alpha must be below 1 for captions"):
         model.caption(batch.sounds, batch.lengths)
     assert model.embed_audio(batch.sounds, batch.lengths).shape == (4, 24)
 
@@ -965,7 +965,7 @@ def test_one_checkpoint_captions_and_retrieves(place, run, capsys):
     assert all(float(row["log_probability"]) < 0 for row in captions)
     with np.load(run / "predictions" / "evaluation.npz") as prediction:
         assert prediction["scores"].shape == (15, 11)
-    # Both tasks take the same run.
+    # The same run serves both tasks.
     for task in ("dcase2022-6a", "dcase2022-6b"):
         package = ["package", str(run), "--task", task, "--team", str(ROOT / "baseline" / "team.yaml")]
         package += ["--data", str(place / "data"), "--split", "evaluation"]
@@ -991,7 +991,7 @@ def test_the_inference_checkpoint_gives_the_same_captions(place, run, tmp_path, 
     assert ours == theirs
     capsys.readouterr()
     assert command(parser(), ["predict", str(alone), "--data", str(place / "data"), "--as", "retrieval"]) == 2
-    assert "there is no text head: it is not in inference.ckpt" in capsys.readouterr().err
+    assert "retrieval needs a text head, but this model has none: inference.ckpt and runs" in capsys.readouterr().err
 
 
 def test_training_and_prediction_embed_alike(place, run):
@@ -1039,7 +1039,7 @@ def test_killed_it_ends_with_the_same_weights(place, tmp_path):
 
 
 def test_the_learnt_transform_is_trained_resumed_kept_and_used(place, tmp_path):
-    settings = ("front_end=fbsp", "epochs=2", "batch=16", "pairs=drawn", "seconds=0.1", "alpha=0")  # a step an epoch
+    settings = ("front_end=fbsp", "epochs=2", "batch=16", "pairs=drawn", "seconds=0.1", "alpha=0")  # one step per epoch
     expected = trained(place, tmp_path / "whole", *settings)
     names = [f"model.heads.audio.{name}" for name in LEARNT]
     initial = heads.LearntTransform().state_dict()
@@ -1067,14 +1067,14 @@ class Step(torch.nn.Module):
     def __init__(self, word_loss):
         super().__init__()
         self.model = tiny(word_loss=word_loss)
-        self.training_ = [clip_aac.Training(self.model, None)]  # not a part of its own
+        self.training_ = [clip_aac.Training(self.model, None)]  # a list, so that torch does not register it
 
     def forward(self, batch):
         return self.training_[0].loss(self.model.heads.embed_audio(batch.sounds), batch, 0.1).total
 
 
 def stepped(step, batch, model):
-    """Gradients and norms' statistics after a step."""
+    """Return gradients and norms' statistics after a step."""
     step(batch).backward()
     found = {name: p.grad for name, p in model.named_parameters()}
     return found | {name: value for name, value in model.named_buffers() if "running" in name}
@@ -1119,7 +1119,7 @@ def test_the_figure_shows_both_matrices(place, run, tmp_path, capsys, monkeypatc
     monkeypatch.setattr(figure, "draw", lambda matrices, *rest: (shown.update(matrices), draw(matrices, *rest)))
     assert command(figure.parser(), [str(run), "--data", str(place / "data")]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("before training: the own caption has 0.")
+    assert said[0].startswith("before training: a clip's own caption has 0.")
     assert (run / "figures" / "similarity-evaluation.png").read_bytes().startswith(b"\x89PNG")
     model = clip_aac.load_model(run / "checkpoints" / "best.ckpt")
     clips = figure.drawn(read_dataset(place / "data", "evaluation")["evaluation"].clips, 0, 3)
@@ -1146,19 +1146,22 @@ def test_the_figure_shows_both_matrices(place, run, tmp_path, capsys, monkeypatc
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (("init=audio-text",), "init must be random for heads of another size than AudioCLIP's; size=24, audio_blocks"),
+        (
+            ("init=audio-text",),
+            "init must be random for heads whose sizes differ from AudioCLIP's; found init=audio-text with size=24, ",
+        ),
         (
             ("init=audio",),
-            "init must be random for heads of another size than AudioCLIP's; audio_blocks=(1, 1, 1, 1), aud",
+            "heads whose sizes differ from AudioCLIP's; found init=audio with audio_blocks=(1, 1, 1, 1), audio_chann",
         ),
-        (("train_heads=false",), "train_heads must be true where init is random"),
-        (("alpha=0", "monitor=mAP@10"), "monitor must be CIDEr-D or loss where alpha is 0"),
-        (("alpha=1",), "monitor must be mAP@10, loss or epoch where alpha is 1; found CIDEr-D"),
+        (("train_heads=false",), "train_heads must be true with init=random, because random heads are of no use"),
+        (("alpha=0", "monitor=mAP@10"), "monitor must be CIDEr-D, loss or epoch with alpha=0, which has no text head"),
+        (("alpha=1",), "with alpha=1, because the decoder is not trained; found CIDEr-D: choose the epoch by mAP@10"),
         (("alpha=1.1",), "alpha: error: Input should be less than or equal to 1"),
         (("audio_to_text=-1",), "audio_to_text: error: Input should be greater than or equal to 0"),
         (
             ("learn_from=development-validation",),
-            "monitor must be epoch where learn_from is development-validation; found CIDEr-D",
+            "monitor must be epoch with learn_from=development-validation, because no clips are left to choose",
         ),
         (("audio_channels=24",), "audio_channels: error: Input should be a multiple of 16"),
         (("tokenizer=nowhere/at/all",), "nowhere/at/all: no such folder"),

@@ -1,4 +1,4 @@
-"""Captions by a frozen GPT-2 that reads similar ones: the equations, the search, both stages, and the three scopes."""
+"""Captions by a frozen GPT-2 that reads similar captions: equations, search, both stages, and the three scopes."""
 
 import csv
 import math
@@ -49,7 +49,7 @@ def place(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def modules(place, monkeypatch):
     monkeypatch.syspath_prepend(str(place / "modules"))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(place / "modules")]))  # of other processes
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(place / "modules")]))  # for other processes
     with trusting(["tiny_hear"]):
         yield
     sys.modules.pop("tiny_hear", None)
@@ -161,7 +161,7 @@ SMALL = {"vocab_size": 257, "hidden_size": 16, "num_hidden_layers": 2, "num_atte
 
 
 def other_model(place, folder, kind, **sizes):
-    """Another architecture than GPT-2's, with its tokeniser."""
+    """A language model of another architecture than GPT-2's, with its tokeniser."""
     copytree(place / "gpt", folder, ignore=ignore_patterns("model*", "config.json"))
     config = getattr(transformers, f"{kind}Config")(**SMALL | sizes, bos_token_id=256, eos_token_id=256)
     with torch.random.fork_rng(devices=[]):
@@ -193,7 +193,7 @@ def test_any_model_from_left_to_right_is_one(place, tmp_path, kind, sizes, size,
 
 @pytest.mark.parametrize(("kind", "sizes"), [("Roberta", {"intermediate_size": 16}), ("Mamba", {"state_size": 4})])
 def test_only_causal_models_with_a_key_cache_are_accepted(place, tmp_path, kind, sizes):
-    with pytest.raises(BadRequest, match=f"must be read from left to right .*; {kind}ForCausalLM, as its config"):
+    with pytest.raises(BadRequest, match=f"must read text from left to right .*; {kind}ForCausalLM, as its config"):
         other_model(place, tmp_path / "model", kind, **sizes)
 
 
@@ -213,7 +213,7 @@ def test_the_search_that_keeps_is_the_search_that_begins_anew(model, beams):
             kept = clips.unique_consecutive()
             return model.generator(model.language(ids), memory.of(kept))[:, -1]
 
-        # With a penalty clips end at different lengths, and leave the batch.
+        # With a length penalty, clips are complete at different lengths and leave the batch.
         for penalty in (0.0, 1.0):
             rules = model.rules
             found = generation.beam(generator.Steps(model.language, model.generator, memory), 3, rules, beams, penalty)
@@ -249,7 +249,7 @@ def test_the_real_vocabulary_comes_back_as_it_was(shared, tmp_path):
     (tmp_path / "merges.txt").symlink_to(shared / "words" / "gpt2_vocab.bpe")
     language = generator.LanguageModel(str(tmp_path))
     assert language.start == language.end == 50256
-    assert language.encode("A dog barks.") == [32, 3290, 2318, 591, 13]  # of GPT-2's published tokeniser
+    assert language.encode("A dog barks.") == [32, 3290, 2318, 591, 13]  # numbers of GPT-2's published tokeniser
     captions = [
         clip.captions for clip in read_dataset(shared / "clotho", "evaluation", sound=False)["evaluation"].clips
     ]
@@ -296,7 +296,7 @@ def test_a_caption_is_guided_by_similar_ones_of_other_clips(place):
     similar = similarity.Similar(similar.starts.numpy(), similar.neighbours.numpy(), 0.0)
     material = guided_gpt2.Material(language, 2, split, similar)
     found = {(item.clip, item.caption): "".join(material.captions[n] for n in item.guides) for item in material.items}
-    # b is the first clip's alone, as c is the second's; of its own captions a may guide, which both have.
+    # Only the first clip has b, and only the second has c. Both have a, so a may guide both.
     assert found == {(0, "a"): "ad", (0, "b"): "ac", (1, "c"): "b", (1, "a"): "abd", (2, "d"): "a"}
     torch.manual_seed(0)
     frames = torch.zeros(4, 2, 3), torch.full((4,), 2)
@@ -334,11 +334,11 @@ def test_killed_in_either_stage_it_ends_with_the_same_weights(place, tmp_path):
         (("language_model=nowhere/at/all",), "nowhere/at/all: no such folder"),
         (
             ("retrieval.threshold=1", "retrieval.embedding=raw"),
-            "captions that are similar to those of other clips; none",
+            "captions that are similar to captions of other clips; none of its",
         ),
         (
             ("retrieval.threshold=1", "retrieval.monitor=loss"),
-            "in the first stage, whose keys are retrieval.KEY: the validation split must have two clips with similar",
+            "in the first stage (its config keys are retrieval.KEY): the validation split must have two clips with",
         ),
         (("retrieval.margin=0",), "retrieval.margin: error: Input should be greater than 0"),
         (("retrieval.nothing=0",), "retrieval.nothing"),
@@ -440,13 +440,13 @@ def test_examples_show_how_a_caption_came_about(place, run, model, capsys):
     encode = similarity.texts.load_text_encoder(str(place / "text"), 2)
 
     def tokens(caption):
-        """The normalised tokens of a caption alone, (tokens, size), the first and the last of which are special."""
+        """Return the normalised tokens of one caption, (tokens, size); the first and the last token are special."""
         with torch.inference_mode():
             values, lengths = encode([caption])
         return torch.nn.functional.normalize(values[0, : int(lengths[0])], dim=1)
 
     def bert_score(candidate, reference):
-        """F1 of the best matches (Zhang et al. 2020, section 3), of a pair alone; special tokens have no weight."""
+        """Return the F1 of one pair (Zhang et al. 2020, section 3); special tokens have no weight."""
         cosines = tokens(candidate) @ tokens(reference).T
         precision = float(cosines[1:-1].max(1).values.mean())
         recall = float(cosines[:, 1:-1].max(0).values.mean())
@@ -480,6 +480,8 @@ def test_examples_of_unknown_clips_are_refused(place, run, capsys):
     assert asking(asked) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"it has no '{name.upper()}' (did you mean {name!r}?), 'no clip'" in line
+    assert asking([*asked[:6], *(f"{number}?" for number in range(23))]) == 2
+    assert "'19?', and 3 more; give names from the column file_name" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
@@ -505,8 +507,8 @@ def test_scopes_of_no_run_are_refused(place, run, tmp_path, capsys):
     (tmp_path / "cut" / "config.yaml").write_text("system: systems.guided_gpt2\n")
     for folder, message in (
         (tmp_path, "config.yaml: no such file; give the folder of a run"),
-        (tmp_path / "cut", "no such file; give the run folder of systems.guided_gpt2, trained"),
-        (run / "retrieval", "must be a run of systems.guided_gpt2; found one of systems.caption_retrieval"),
+        (tmp_path / "cut", "no such file; give the folder of a trained run of systems.guided_gpt2"),
+        (run / "retrieval", "must be a run of systems.guided_gpt2; found a run of systems.caption_retrieval"),
     ):
         assert asking([folder, "--data", place / "data"]) == 2
         assert message in capsys.readouterr().err

@@ -211,7 +211,7 @@ def test_check_does_not_run_the_code_of_a_run(place, capsys, system):
     ("system", "config", "message"),
     [
         ("runs.evil.payload", None, "the module runs.evil.payload is no system"),
-        ("systems.atae", {"audio_encoder": "runs.evil.payload"}, "runs.evil.payload is no HEAR module"),
+        ("systems.atae", {"audio_encoder": "runs.evil.payload"}, "runs.evil.payload: must be a HEAR module"),
     ],
 )
 def test_modules_that_the_user_trusts_are_imported(place, clotho_like, capsys, system, config, message):
@@ -228,5 +228,5 @@ def test_modules_that_the_user_names_need_no_permission(place, clotho_like, caps
     assert "the module spectra_of_mine is no system" in capsys.readouterr().err
     named = ["--set", "audio_encoder=runs.evil.payload", "--accelerator", "cpu"]
     assert command(parser(), ["train", "systems.atae", *data, *named]) == 2
-    assert "runs.evil.payload is no HEAR module" in capsys.readouterr().err
+    assert "runs.evil.payload: must be a HEAR module" in capsys.readouterr().err
     assert ran(place) == {"spectra_of_mine", "runs.evil.payload"}

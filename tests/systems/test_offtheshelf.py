@@ -1,4 +1,4 @@
-"""Captioning with off-the-shelf models: all 264 settings, words in context, what learns, and a run from end to end."""
+"""Captioning with off-the-shelf models: all 264 settings, words in context, trained parts, and a run end to end."""
 
 import csv
 import itertools
@@ -50,7 +50,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("offtheshelf")
     model = BertModel.from_pretrained(text_model(folder / "bert-base-uncased"))
     for parameter in model.parameters():
-        parameter.data *= 10  # as drawn, a word hardly depends on the others
+        parameter.data *= 10  # with the random weights, a word hardly depends on the others
     model.save_pretrained(folder / "bert-base-uncased")
     (folder / "modules").mkdir()
     (folder / "modules" / "tiny_hear.py").write_text(HEAR)
@@ -68,7 +68,7 @@ def place(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def modules(place, monkeypatch):
     monkeypatch.syspath_prepend(str(place / "modules"))
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{place / 'modules'}")  # of other processes
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{place / 'modules'}")  # for other processes
     with trusting(["tiny_hear"]):
         yield
     sys.modules.pop("tiny_hear", None)
@@ -82,7 +82,7 @@ def arguments(place, run, *settings, small=(*NARROW, *HEARD)):
 
 @pytest.fixture(scope="module")
 def runs(place, tmp_path_factory):
-    """Runs of a fine-tuned CBOW, and of a text model as it looks at captions."""
+    """Runs with fine-tuned CBOW vectors, and with a text model in each view."""
     folder = tmp_path_factory.mktemp("runs")
     made = {
         "cbow": ("words=train", "train_words=true"),
@@ -109,11 +109,11 @@ def settings():
         yield {key: value for level in levels for key, value in level.items()}
 
 
-KNOWN = {}  # what encoders said of the clip, by name and hop
+KNOWN = {}  # the encoders' embeddings of the clip, by name and hop
 
 
 class Remembering(encoders.Encoder):
-    """An encoder that hears the clip once for each hop."""
+    """An encoder that encodes the clip once for each hop."""
 
     def __call__(self, audio, lengths):
         if (self.name, self.hop) not in KNOWN:
@@ -122,7 +122,7 @@ class Remembering(encoders.Encoder):
 
 
 class Heard(nn.Module):
-    """What stands in for YAMNet where its file is not: the same windows and sizes."""
+    """A stand-in for YAMNet if its file is absent, with the same windows and sizes."""
 
     sample_rate, window, hop = yamnet.Yamnet.sample_rate, yamnet.Yamnet.window, yamnet.Yamnet.hop
     timestamp_embedding_size = scene_embedding_size = yamnet.SIZE
@@ -199,7 +199,7 @@ def test_the_grid_is_the_papers():
 
 
 def test_the_overlaps_of_an_encoder_make_33_pairs():
-    """Its W and p follow from 44 pairs; no choice of the grid's other factors gives so many for one encoder."""
+    """The published W and p need 44 pairs; no choice of the grid's other factors gives 44 pairs for one encoder."""
     content = yaml.safe_load((FOLDER / "grid.yaml").read_text())["grid"]
     rows = [tuple(map(str, levels)) for levels in itertools.product(*content.values())]
     runs = pd.DataFrame(rows, columns=[*content]).assign(seed=0, spider=np.arange(len(rows)) / 10)
@@ -207,7 +207,7 @@ def test_the_overlaps_of_an_encoder_make_33_pairs():
     tests = factors.contrasts(results, "overlap", "audio_encoder")
     wanted = {f"audio_encoder {encoder}": 33 for encoder in content["audio_encoder"]}
     assert dict(zip(tests["within"], tests["pairs"], strict=True)) == wanted
-    sizes = [len(content["adapter"]), len(content["words"]), 10]  # and the seeds
+    sizes = [len(content["adapter"]), len(content["words"]), 10]  # 10 seeds
     counts = set()
     for used in itertools.product([0, 1], repeat=3):
         counts.add(math.prod(size**power for size, power in zip(sizes, used, strict=True)))
@@ -237,7 +237,7 @@ def test_every_config_is_what_the_paper_found_best():
 
 
 def built(encoder, size, adapter, word_size, vocabulary_size=4):
-    """A model of the published size; nothing is filled."""
+    """A model of the published size on the device "meta", without memory for its weights."""
     known = vocabulary.Vocabulary([f"word{number}" for number in range(vocabulary_size - 4)])
     config = Config(audio_encoder=encoder, overlap=0, adapter=adapter, words="random", train_words=True)
     model = Heard()
@@ -263,14 +263,14 @@ def test_parameters_are_those_of_the_published_sizes(encoder, size):
             "mha": linear(size, 512) + attention + 2 * linear(512, 512) + 2 * norm,
         }[adapter]
         blocks = 3 * (2 * attention + 2 * linear(512, 512) + 3 * norm)
-        first = linear(size, 512) if adapter == "identity" and size != 512 else 0  # section 3.3: this layer alone
+        first = linear(size, 512) if adapter == "identity" and size != 512 else 0  # section 3.3: only this layer
         expected = made + linear(word_size, 512) + first + blocks + linear(512, 100)
         assert sum(p.numel() for p in model.parameters()) - 100 * word_size == expected
     assert model.decoder.blocks[0].words.head_size == 128
 
 
 def test_the_readmes_table_counts_the_parameters():
-    """Of adapter and decoder, without the words' vectors and the last layer, which the vocabulary makes large."""
+    """Parameters of adapter and decoder, without word vectors and last layer, whose size depends on the vocabulary."""
     text = (FOLDER / "README.md").read_text()
     for name, size in (("COALA", 1152), ("OpenL3", 512), ("VGGish", 128), ("YAMNet", 1024)):
         (line,) = [line for line in text.splitlines() if line.startswith(f"| {name} | {size} |")]
@@ -353,7 +353,7 @@ def test_every_caption_begins_with_zeros(bert):
 @pytest.mark.parametrize("decoding", ["greedy", "beam"])
 @pytest.mark.parametrize("kind", ["random", "prefix", "caption"])
 def test_log_probability_is_the_sum_over_words(bert, kind, decoding):
-    """The prefix is embedded again with each word, and the decoder begins anew: slow, and all that is right."""
+    """The reference embeds the prefix again with each word and runs the decoder without a cache, which is slow."""
     settings = {"words": "random"} if kind == "random" else {"words": bert, "context": kind}
     model = untrained(**settings, decoding=decoding, beams=3)
     audio, lengths = torch.rand(2, 4000) - 0.5, torch.tensor([4000, 2500])
@@ -363,7 +363,7 @@ def test_log_probability_is_the_sum_over_words(bert, kind, decoding):
     for row in range(2):
         ids, total = torch.tensor([[START]]), 0.0
         for number in found.ids[row][found.ids[row] != PADDING].tolist():
-            if kind == "prefix":  # each word as the last one of its prefix
+            if kind == "prefix":  # each word is the last word of its prefix
                 vectors = torch.cat(
                     [model.embed_words(ids[:, : place + 1])[:, -1:] for place in range(ids.shape[1])], 1
                 )
@@ -376,7 +376,7 @@ def test_log_probability_is_the_sum_over_words(bert, kind, decoding):
 
 
 def test_prefixes_are_trained_on_as_they_are_decoded(bert, tmp_path):
-    """Teacher forcing of a caption gives the probability with which it is said."""
+    """Teacher forcing of a caption gives the log-probability with which it was generated."""
     model = untrained(words=bert)
     audio = torch.rand(1, 4000) - 0.5
     with torch.inference_mode():
@@ -386,7 +386,7 @@ def test_prefixes_are_trained_on_as_they_are_decoded(bert, tmp_path):
     batch = make_batch([Item(sound, model.vocabulary.sequence(caption, 6), vectors)])
     loss, size = Training(model).loss(batch)
     said = int((batch.ids[:, 1:] > 2).sum())
-    if said == model.config.max_words:  # without an end, which the caption had no room for
+    if said == model.config.max_words:  # the caption has the maximum length and no end
         with torch.no_grad():
             logits = model.decoder(batch.vectors, model.adapt(batch.sounds, batch.lengths), batch.lengths)
         loss, size = F.cross_entropy(logits[0, :said], batch.ids[0, 1 : said + 1]), said
@@ -504,24 +504,30 @@ def test_from_prediction_to_package_and_published_figures(place, runs, tmp_path,
         ("words=nowhere.txt", "words: nowhere.txt: no such file; give a word2vec .bin or a text file"),
         (
             "words={place}/data/captions_development.csv",
-            "must be the folder of a model, or word vectors in a file named .bin, .txt, .vec",
+            "must be the folder of a model, or a file of word vectors whose name ends in .bin, .txt, .vec",
         ),
-        ("words=nowhere/at/all", "nowhere/at/all: no such folder; give that of a transformers model"),
+        ("words=nowhere/at/all", "nowhere/at/all: no such folder; give the folder of a transformers model"),
         ("words=bert-large-nowhere", "bert-large-nowhere is not on this machine"),
         ("words={place}/data", "data: cannot be loaded as a text encoder"),
-        ("words={place}/other.txt", "other.txt: has a vector for none of the captions' words"),
-        ("words={place}/garbage.bin", "garbage.bin: is no file of word vectors"),
+        (
+            "words={place}/other.txt",
+            "other.txt: must have vectors for words of the captions, but has a vector for none",
+        ),
+        ("words={place}/garbage.bin", "garbage.bin: must be a file of word vectors"),
         ("audio_encoder=vggish", "VGGish is not on this machine; put vggish-10086976.pth (about 289 MB) from"),
         (
             "audio_encoder=yamnet audio_weights={place}/nowhere",
             "nowhere: no such file; put yamnet_audio_classifier_with",
         ),
         ("audio_encoder=nothing_heard", "no encoder 'nothing_heard'"),
-        ("overlap=0.5", "overlap must be 0 for tiny_hear, whose model has no hop"),
+        (
+            "overlap=0.5",
+            "overlap must be 0 for tiny_hear, because its model has no hop (ms between windows); found 0.5",
+        ),
         ("overlap=1", "overlap: error: Input should be less than 1"),
-        ("train_words=true", "train_words must be false for a text model, which stays as it is"),
+        ("train_words=true", "train_words must be false for a text model, which is frozen; found true with words="),
         ("adapter=lstm", "adapter: error: Input should be 'identity', 'mlp' or 'mha'"),
-        ("text_layer=-9", "has layers 0 to 3, or -1 to -4 from its end; found -9"),
+        ("text_layer=-9", "the layer must be 0 to 3, or -1 to -4 from the end; found -9"),
         ("min_words=9", "min_words must not exceed max_words, 8; found 9"),
         ("monitor=CIDEr-D", "monitor: error: Input should be 'loss'"),
         ("word=train", "unknown key 'word'; did you mean 'words'?"),

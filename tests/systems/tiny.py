@@ -1,4 +1,4 @@
-"""Tiny models with random weights: a HEAR module and a transformers model."""
+"""Tiny models with random weights: a HEAR module, a BERT and a GPT-2."""
 
 import torch
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -33,7 +33,7 @@ WORDS = "a again and bark barks bell bird birds crowd dog door engine evaluation
 
 
 def text_model(folder, layers=3, seed=0):
-    """A BERT of 16 values and its tokeniser, which takes letters where it does not know a word."""
+    """Write a BERT of 16 values and its tokeniser, which splits unknown words into letters."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
     letters = [letter for one in "abcdefghijklmnopqrstuvwxyz0123456789.,&;'" for letter in (one, f"##{one}")]
@@ -53,7 +53,7 @@ def text_model(folder, layers=3, seed=0):
 
 
 def causal_model(folder, seed=0, **sizes):
-    """A GPT-2 of 16 values and a byte-pair vocabulary of single letters."""
+    """Write a GPT-2 of 16 values with a byte-pair vocabulary of single letters."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel
 

@@ -1,12 +1,12 @@
-"""Audio encoders: modules of the HEAR 2021 kind, ours and anybody's.
+"""Audio encoders: HEAR 2021 modules, from this package or any other.
 
-Such a module has `load_model(path)`, `get_timestamp_embeddings(audio, model)` and `get_scene_embeddings(audio, model)`;
-its model has `sample_rate`, `timestamp_embedding_size` and `scene_embedding_size`.
+A HEAR module has `load_model(path)`, `get_timestamp_embeddings(audio, model)` and `get_scene_embeddings(audio, model)`.
+Its model has `sample_rate`, `timestamp_embedding_size` and `scene_embedding_size`.
 
-    encoder = encoders.load_encoder("yamnet", hop=480)          # or "hear21passt.base", or any other that is installed
+    encoder = encoders.load_encoder("yamnet", hop=480)     # or "hear21passt.base", or any other installed module
     sequences = encoder(audio, lengths)                    # a list of (timestamps, size)
 
-Ours, each in a module of its own, take their `hop` in ms and want the weights that their authors published:
+The encoders in this package take a `hop` in ms and need the weights that their authors published:
 
     name     rate of the audio    embedding    window      step
     cnn14    32 kHz               2048         the clip    320 ms
@@ -15,7 +15,7 @@ Ours, each in a module of its own, take their `hop` in ms and want the weights t
     openl3   48 kHz                512         1 s         any, 1000 ms
     coala    44.1 kHz             1152         2.2 s       any, 2234 ms
 
-Source: the HEAR 2021 API, hearbenchmark.com/hear-api.html, and what its validator (hearvalidator 2021.0.6) checks.
+Source: the HEAR 2021 API, hearbenchmark.com/hear-api.html, and the checks of its validator (hearvalidator 2021.0.6).
 """
 
 import inspect
@@ -35,20 +35,20 @@ NAMES = ("cnn14", "coala", "openl3", "vggish", "yamnet")
 FUNCTIONS = ("load_model", "get_timestamp_embeddings", "get_scene_embeddings")
 ATTRIBUTES = ("sample_rate", "timestamp_embedding_size", "scene_embedding_size")
 Option = bool | int | float | str  # the value of a keyword argument of a module's `load_model`
-ARITHMETIC = 1  # counts up when the same weights give other embeddings, so that no cache mixes the two
+ARITHMETIC = 1  # increase this when the same weights give other embeddings, so that caches of the two are not mixed
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """A loaded encoder and what is asked of it.
+    """A loaded encoder and its settings.
 
     Attributes:
-        name: As it was asked for.
+        name: The name that `load_encoder` was given.
         module: The HEAR module.
         model: Its model, on any device.
-        hop: ms between timestamps; None is the module's own.
-        scene: One embedding a clip instead of a sequence.
-        options: Keyword arguments that the module's `load_model` was given.
+        hop: ms between timestamps; None for the module's own hop.
+        scene: True for one embedding per clip instead of a sequence.
+        options: The keyword arguments of the module's `load_model`.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Encoder:
 
     @property
     def sample_rate(self) -> int:
-        """Hz of the audio that it takes."""
+        """Hz of the encoder's input."""
         return self.model.sample_rate
 
     @property
@@ -72,10 +72,11 @@ class Encoder:
 
     @property
     def identity(self) -> str:
-        """A text that changes whenever the embeddings do: arithmetic, module, weights, hop, scene and settings.
+        """A text that changes with anything that the embeddings depend on.
 
-        The settings are the options that `load_model` was given and the model's `embedding_settings`, a mapping that
-        our modules define. An encoder that has neither keeps the identity that it had before there were settings.
+        It contains arithmetic, module, weights, hop, scene and settings. The settings are the options of `load_model`
+        and the model's `embedding_settings`, a mapping that the modules of this package define. An encoder without
+        settings keeps the identity that it had before settings existed.
         """
         parts = (ARITHMETIC, self.module.__name__, weights_digest(self.model), self.hop, self.scene)
         settings = {**self.options, **getattr(self.model, "embedding_settings", {})}
@@ -84,18 +85,18 @@ class Encoder:
         return repr(parts)
 
     def __call__(self, audio: Tensor, lengths: Tensor) -> list[Tensor]:
-        """Embed mono sounds, each by itself up to its end, so that none depends on the others or on padding.
+        """Embed mono audio, one clip at a time without padding, so that no clip depends on the others.
 
         Args:
             audio: (clips, samples) float32 in [-1, 1] at `sample_rate`.
             lengths: (clips,) int64, samples of each clip.
 
         Returns:
-            (timestamps, size) for each clip; one timestamp where `scene`. Gradients flow if the model's parameters
-            want them.
+            (timestamps, size) for each clip, with one timestamp if `scene`. Gradients flow if the model's parameters
+            require them.
 
         Raises:
-            BadRequest: The module returns something else.
+            BadRequest: The module returns values of another shape or type.
         """
         embeddings = []
         for sound, length in zip(audio, lengths.tolist(), strict=True):
@@ -103,25 +104,29 @@ class Encoder:
         return embeddings
 
     def encode_one(self, sound: Tensor) -> Tensor:
-        """Embed one mono sound, (samples,), as (timestamps, size); arguments and errors as for several sounds."""
+        """Embed one mono clip, (samples,), as (timestamps, size); it raises the same errors as for several clips."""
         sound = sound[None].to(self.device(sound))
         if self.scene:
             values = self.module.get_scene_embeddings(sound, self.model)
         else:
-            step = {} if self.hop is None else {"hop": self.hop}
-            values, _ = self.module.get_timestamp_embeddings(sound, self.model, **step)
+            arguments = {}
+            if self.hop is not None:
+                arguments["hop"] = self.hop
+            values, _ = self.module.get_timestamp_embeddings(sound, self.model, **arguments)
             values = values[0]
         if values.ndim != 2 or values.shape[1] != self.size or not values.is_floating_point():
             if self.scene:
-                wanted = f"(1, {self.size})"
+                expected = f"(1, {self.size})"
             else:
-                wanted = f"(1, n_timestamps, {self.size})"
+                expected = f"(1, n_timestamps, {self.size})"
             found = f"{tuple(values.shape)} of {values.dtype}"
-            raise BadRequest(f"{self.name}: embeddings of one sound must be {wanted} floats; found {found}")
+            raise BadRequest(
+                f"{self.name}: embeddings of one clip must be {expected} floats; found {found}: correct the module"
+            )
         return values.float()
 
     def device(self, audio: Tensor) -> torch.device:
-        """Return the device of the model's weights; that of the audio for a model without weights."""
+        """Return the device of the model's weights; for a model without weights, the device of the audio."""
         tensors = chain(self.model.parameters(), self.model.buffers())
         return next((tensor.device for tensor in tensors), audio.device)
 
@@ -137,45 +142,59 @@ def load_encoder(
     """Import an encoder and load its weights.
 
     Args:
-        name: One of `NAMES`, or the import name of any HEAR module whose model is torch's. A module that is not
-            installed must be allowed by `systems.modules.trusting`: a checkpoint's config may name it.
-        weights: File of the weights; where empty, the module's own way.
-        hop: ms between timestamps, for modules whose `get_timestamp_embeddings` takes a `hop`.
-        scene: Give one embedding a clip instead of a sequence.
+        name: One of `NAMES`, or the import name of a HEAR module whose model is a torch module. A module that is not
+            installed must be allowed by `systems.modules.trusting`, because a checkpoint's config may name any module.
+        weights: File of the weights (default: the module finds them itself).
+        hop: ms between timestamps, for modules whose `get_timestamp_embeddings` takes a `hop` (default: the module's
+            own hop).
+        scene: If true, return one embedding per clip instead of a sequence.
         options: Keyword arguments for the module's `load_model`, such as `{"post_activation": False}` for VGGish
             (default: none).
 
     Raises:
-        BadRequest: There is no such module, it is not trusted, lacks a part of HEAR's API, takes no `hop` or not these
-            `options`, or has no weights.
-        Faulty: The file of weights holds others.
+        BadRequest: There is no such module, it is not trusted, it lacks a part of HEAR's API, it does not take `hop` or
+            the `options`, or it has no weights.
+        Faulty: The file of weights does not hold the encoder's weights.
     """
-    otherwise = f"no encoder {name!r}; there are {', '.join(NAMES)}, and any HEAR module by import name"
+    no_encoder = f"no encoder {name!r}; there are {', '.join(NAMES)}, and any HEAR module by import name"
+    import_name = f"{__name__}.{name}"
     if name not in NAMES:
-        must_be_trusted(name, otherwise)
-    module = imported(f"{__name__}.{name}" if name in NAMES else name, otherwise)
+        must_be_trusted(name, no_encoder)
+        import_name = name
+    module = imported(import_name, no_encoder)
     if missing := [function for function in FUNCTIONS if not callable(getattr(module, function, None))]:
-        raise BadRequest(f"{name} is no HEAR module: it must have {', '.join(FUNCTIONS)}; no {', '.join(missing)}")
+        raise BadRequest(
+            f"{name}: must be a HEAR module, with {', '.join(FUNCTIONS)}; it has no {', '.join(missing)}: add what is "
+            "missing, or choose another encoder"
+        )
     if hop is not None and "hop" not in inspect.signature(module.get_timestamp_embeddings).parameters:
-        raise BadRequest(f"{name} has a hop of its own: its get_timestamp_embeddings takes none; leave hop out")
+        raise BadRequest(
+            f"{name}: audio_hop must be null, because the module's get_timestamp_embeddings takes no hop; found "
+            f"{hop:g}: set audio_hop=null"
+        )
     if not weights and _must_have_file(module.load_model):
-        raise BadRequest(f"{name}: its load_model must be given a file of weights; give one (audio_weights)")
+        raise BadRequest(f"{name}: the module's load_model needs a file of weights; give it (audio_weights)")
     options = dict(options or {})
     _check_options(name, module.load_model, options)
     paths = [weights] if weights else []
     model = module.load_model(*paths, **options)
     if not isinstance(model, nn.Module):
-        raise BadRequest(f"{name}: load_model must return a torch.nn.Module; found {type(model).__qualname__}")
+        raise BadRequest(
+            f"{name}: load_model must return a torch.nn.Module; found {type(model).__qualname__}: correct the module"
+        )
     if missing := [attribute for attribute in ATTRIBUTES if not isinstance(getattr(model, attribute, None), int)]:
-        raise BadRequest(f"{name}: its model must have the integers {', '.join(ATTRIBUTES)}; no {', '.join(missing)}")
-    return Encoder(name, module, model.eval(), hop, scene, options)  # not all modules think of dropout
+        raise BadRequest(
+            f"{name}: the model must have the integers {', '.join(ATTRIBUTES)}; it has no {', '.join(missing)}: "
+            "correct the module"
+        )
+    return Encoder(name, module, model.eval(), hop, scene, options)  # some modules return a model in training mode
 
 
 def _check_options(name: str, load_model: Callable, options: Mapping[str, Option]) -> None:
     """Make sure that a module's `load_model` takes these options; its first parameter is the file of weights.
 
     Raises:
-        BadRequest: It does not; with all options that it does not take, and those that it does.
+        BadRequest: It does not; the message names the options that it does not take and those that it takes.
     """
     parameters = list(inspect.signature(load_model).parameters.values())
     if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
@@ -190,12 +209,14 @@ def _check_options(name: str, load_model: Callable, options: Mapping[str, Option
         choices = ", ".join(allowed) or "none"
         raise BadRequest(
             f"{name}: audio_options must be options of its load_model, which has {choices}; "
-            f"found {', '.join(unknown)}: remove from audio_options what it does not have"
+            f"found {', '.join(unknown)}: remove these from audio_options"
         )
 
 
 def _must_have_file(load_model: Callable) -> bool:
-    return any(
-        parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        for parameter in inspect.signature(load_model).parameters.values()
-    )
+    """Return whether a module's `load_model` has a parameter without default, such as the file of weights."""
+    for parameter in inspect.signature(load_model).parameters.values():
+        is_variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.default is parameter.empty and not is_variadic:
+            return True
+    return False

@@ -1,13 +1,14 @@
-"""PANNs' CNN14 as a HEAR module: 2048 values, of a whole clip or for every 320 ms of it.
+"""PANNs' CNN14 as a HEAR module: 2048 values for a whole clip, or for every 320 ms of it.
 
-An embedding is the penultimate layer after its activation, as its authors suggest. Of a clip it is theirs: maximum
-plus mean over time of the last block, the layer, ReLU. In time it is the same over each step and the one on either
-side (0.96 s), as their Cnn14_DecisionLevelMax pools before that layer, but for the ends, where theirs counts zeros into
-the mean. A clip of one step has the same embedding either way.
+An embedding is the output of the penultimate layer after its activation, as the authors suggest. The embedding of a
+clip is the authors': the maximum plus the mean over time of the last block, then the layer, then ReLU. The embedding of
+a step uses the maximum plus the mean over the step and the steps before and after it (0.96 s). The authors'
+Cnn14_DecisionLevelMax pools in the same way before that layer, except that it counts zeros in the mean at both ends of
+the clip. For a clip of one step, the two embeddings are equal.
 
-Front end: 32 kHz, Hann window 1024, hop 320, centred with reflected ends, power spectrum, 64 mels of Slaney's scale and
-unit area from 50 Hz to 14 kHz, 10 log10(max(x, 1e-10)). Five poolings by two: a step is 32 frames, and a last one that
-is not whole is left out. A sound of less than one step is filled up with zeros.
+Front end: 32 kHz, Hann window 1024, hop 320, centred with reflected ends, power spectrum, 64 mels on Slaney's scale
+with unit area from 50 Hz to 14 kHz, 10 log10(max(x, 1e-10)). There are five poolings by two, so a step has 32 frames.
+An incomplete last step is left out. A clip of less than one step is padded with zeros.
 
 Sources: Kong et al. 2020 (PANNs), and qiuqiangkong/audioset_tagging_cnn: `pytorch/models.py` (Cnn14 and
 Cnn14_DecisionLevelMax: layers, names, window, padding, ref, amin), `README.md` (the numbers of the training command);
@@ -34,11 +35,12 @@ ASSET = Asset(
 )
 CHANNELS = (1, 64, 128, 256, 512, 1024, 2048)
 WINDOW, HOP, MELS, LOW, HIGH = 1024, 320, 64, 50, 14000
-FRAMES = 32  # of a step
-STEP = 320.0  # ms, which those last
+FRAMES = 32  # frames of a step
+STEP = 320.0  # ms of a step
 SIZE = 2048
 
-# The published file may have these too: Fourier kernels, of which a transform is the faster form, and the classifier.
+# Tensors that the published file may contain too: Fourier kernels, replaced here by a faster transform, and the
+# classifier.
 UNUSED = {
     "spectrogram_extractor.stft.conv_real.weight": (513, 1, 1024),
     "spectrogram_extractor.stft.conv_imag.weight": (513, 1, 1024),
@@ -48,7 +50,7 @@ UNUSED = {
 
 
 class Block(nn.Module):
-    """Twice 3x3 convolution, batch norm and ReLU."""
+    """Two 3x3 convolutions, each with batch norm and ReLU."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -62,7 +64,7 @@ class Block(nn.Module):
 
 
 class Cnn14(nn.Module):
-    """The network up to its last block; names are the published ones."""
+    """The network up to its last block; the names of its tensors are the published ones."""
 
     sample_rate = 32000
     timestamp_embedding_size = scene_embedding_size = SIZE
@@ -78,15 +80,15 @@ class Cnn14(nn.Module):
         self.fc1 = nn.Linear(SIZE, SIZE)
 
     def log_mels(self, audio: Tensor) -> Tensor:
-        """Map (N, samples) to (N, 1 + samples // 320, 64) decibels; 513 samples or more."""
+        """Map (N, samples), at least 513 samples, to (N, 1 + samples // 320, 64) decibels."""
         padded = F.pad(audio[:, None], (WINDOW // 2, WINDOW // 2), "reflect")[:, 0]
         energies = magnitudes(padded, WINDOW, HOP, WINDOW).square() @ self.logmel_extractor.melW
         return 10 * energies.clamp(min=1e-10).log10()
 
     def forward(self, audio: Tensor) -> Tensor:
-        """Map (N, samples) to the last block, averaged over mels: (N, 2048, steps), at least one step."""
-        least = (FRAMES - 1) * HOP
-        audio = F.pad(audio, (0, max(0, least - audio.shape[1])))
+        """Map (N, samples) to the output of the last block, averaged over mels: (N, 2048, steps), at least one step."""
+        samples_of_a_step = (FRAMES - 1) * HOP
+        audio = F.pad(audio, (0, max(0, samples_of_a_step - audio.shape[1])))
         x = self.bn0(self.log_mels(audio).transpose(1, 2)[..., None])  # (N, 64, T, 1)
         x = x.permute(0, 3, 2, 1)  # (N, 1, T, 64)
         for number in range(1, 6):
@@ -95,27 +97,29 @@ class Cnn14(nn.Module):
 
 
 def load_model(path: str = "") -> Cnn14:
-    """Load the published weights; `path` as in `weights.find`, what is raised as in `weights.load`."""
+    """Load the published weights; `path` is as in `weights.find`, and the errors are as in `weights.load`."""
     return weights.load(Cnn14, ASSET, path, UNUSED)
 
 
 def get_timestamp_embeddings(audio: Tensor, model: Cnn14, hop: float = STEP) -> tuple[Tensor, Tensor]:
-    """Embed the steps of sounds.
+    """Embed the steps of clips.
 
     Args:
         audio: (n_sounds, n_samples) mono in [-1, 1] at 32 kHz.
-        model: From `load_model`.
+        model: The network, from `load_model`.
         hop: ms between embeddings, a multiple of 320.
 
     Returns:
         (n_sounds, n_timestamps, 2048) float32, and (n_sounds, n_timestamps), the middle of each step in ms.
 
     Raises:
-        BadRequest: `audio` is not of that shape, or `hop` no multiple of 320.
+        BadRequest: `audio` does not have this shape, or `hop` is not a multiple of 320.
     """
-    stride, rest = divmod(hop, STEP)
-    if not (stride >= 1 and rest == 0):
-        raise BadRequest(f"cnn14's hop must be a multiple of 320 ms, a step of its network; found {hop}")
+    stride, remainder = divmod(hop, STEP)
+    if not (stride >= 1 and remainder == 0):
+        raise BadRequest(
+            f"cnn14's hop must be a multiple of 320 ms, the step of its network; found {hop}: give a multiple"
+        )
     steps = model(checked(audio))
     stride = int(stride)
     pooled = F.max_pool1d(steps, 3, stride, 1) + F.avg_pool1d(steps, 3, stride, 1, count_include_pad=False)
@@ -125,6 +129,6 @@ def get_timestamp_embeddings(audio: Tensor, model: Cnn14, hop: float = STEP) -> 
 
 
 def get_scene_embeddings(audio: Tensor, model: Cnn14) -> Tensor:
-    """Embed sounds as (n_sounds, 2048) float32; arguments as in `get_timestamp_embeddings`."""
+    """Embed clips as (n_sounds, 2048) float32; the arguments are those of `get_timestamp_embeddings`."""
     steps = model(checked(audio))
     return model.fc1(steps.amax(dim=2) + steps.mean(dim=2)).relu()

@@ -1,14 +1,16 @@
 """COALA's audio encoder as a HEAR module: 1152 values for each patch of 96 frames, 2.2 s.
 
-An embedding is the flattened last block, as its authors use it for other tasks. Two files are needed, the weights
-(dual_ae_c, with contrastive loss, whose embeddings the paper reports) and the scaler that its training data gave.
+An embedding is the flattened output of the last block, as the authors use it for other tasks. Two files are needed: the
+weights (dual_ae_c, trained with contrastive loss, whose embeddings the paper reports), and the scaler that was fitted
+to the training data.
 
-Front end: 22 kHz, Hann window 1024, hop 512, centred with reflected ends, 96 mels of Slaney's scale and unit area from
-0 to 11 kHz of the magnitudes, ln(x + 2^-23); then each of a patch's 96 frames is scaled by two numbers of its own. The
-audio that it takes is at 44.1 kHz, since HEAR knows no 22 kHz, and is resampled here.
+Front end: 22 kHz, Hann window 1024, hop 512, centred with reflected ends, magnitudes, 96 mels on Slaney's scale with
+unit area from 0 to 11 kHz, ln(x + 2^-23). Each of a patch's 96 frames is then scaled by two numbers of its own. The
+input is at 44.1 kHz, because HEAR does not allow 22 kHz, and is resampled here.
 
-Its authors fill sounds of under 10 s up to 10 s with zeros and add noise, uniform from 0 to 5e-4, new each time; longer
-ones get neither. Here none does, so that a sound always has the same embedding.
+The authors pad clips of less than 10 s to 10 s with zeros and add noise, uniform from 0 to 5e-4, which is drawn anew
+each time. Longer clips get no padding and no noise. This module uses neither, so that a clip always has the same
+embedding.
 
 Sources: Favory et al. 2020, and xavierfav/coala: `utils.py` (the spectrogram's numbers, the noise), `encode.py`
 (patches, scaler, which output), `models_t1000.py` (layers, names), `scripts/create_dataset.py` (what the scaler was
@@ -35,15 +37,15 @@ PLACE = "https://github.com/xavierfav/coala/raw/master/"
 ASSET = Asset("COALA's audio encoder", f"{PLACE}saved_models/dual_ae_c/audio_encoder_epoch_200.pt", 9_600_000)
 SCALER = Asset("COALA's scaler", f"{PLACE}scaler_top_1000.pkl", 5_000)
 RATE, FFT, HOP, MELS = 22000, 1024, 512, 96
-FRAMES = 96  # of a patch
+FRAMES = 96  # frames of a patch
 MARGIN = FFT // 2
 WINDOW = (FRAMES - 1) * HOP + FFT  # samples
 SIZE = 1152  # 128 channels x 3 x 3
-UNUSED = {"fc_audio.0.weight": (1152, 1152)}  # towards the space of tags, where it was aligned
+UNUSED = {"fc_audio.0.weight": (1152, 1152)}  # the layer to the space that audio and tags share
 
 
 class Coala(nn.Module):
-    """The network up to its last block; names are the published ones."""
+    """The network up to its last block; the names of its tensors are the published ones."""
 
     sample_rate = 44100
     timestamp_embedding_size = scene_embedding_size = SIZE
@@ -72,41 +74,50 @@ class Coala(nn.Module):
 
 
 def load_model(path: str = "") -> Coala:
-    """Load the published weights; `path` as in `weights.find`. The scaler lies beside them, or where they would.
+    """Load the published weights and the scaler.
+
+    Args:
+        path: The file of weights, or the folder with it, as in `weights.find`. The scaler must be in the same folder.
+            If `path` is empty, the scaler may also be in another of the places where weights are looked for.
 
     Raises:
-        BadRequest: There is no such file, torch did not save it, or the scaler is none.
-        Faulty: It holds other weights; with every difference.
+        BadRequest: There is no such file, torch did not save it, or the scaler cannot be read.
+        Faulty: The file does not hold the network's weights; the findings name every difference.
     """
     file = weights.find(ASSET, path)
     scaler = file.with_name(SCALER.file_name)
-    values = read_scaler(weights.find(SCALER, scaler if path or scaler.is_file() else ""))
+    if not path and not scaler.is_file():
+        scaler = ""  # look for it in all places
+    values = read_scaler(weights.find(SCALER, scaler))
     state = weights.tensors(weights.read(file, ASSET), file)
     return weights.fill(Coala(), {**state, **values}, file, UNUSED)
 
 
 def read_scaler(file: Path) -> dict[str, Tensor]:
-    """Read what a pickled MinMaxScaler of scikit-learn, of any version, multiplies by and adds; nothing of it is run.
+    """Read the scale and the offset of a pickled MinMaxScaler of any scikit-learn version, without running its code.
 
     Raises:
-        BadRequest: It is no such scaler of 96 values.
+        BadRequest: The file is not a pickled MinMaxScaler of 96 values.
     """
     try:
         with file.open("rb") as stream:
             scaler = _Plain(stream).load()
-        found = {"scale": np.asarray(scaler.scale_), "offset": np.asarray(scaler.min_)}
+        arrays = {"scale": np.asarray(scaler.scale_), "offset": np.asarray(scaler.min_)}
     except (pickle.UnpicklingError, EOFError, AttributeError, ValueError, TypeError, KeyError, IndexError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        message = f"{file}: must be {SCALER.title}, a pickled MinMaxScaler ({reason})"
+        message = f"{file}: must be {SCALER.title}, a pickled MinMaxScaler, but cannot be read ({reason})"
         raise BadRequest(f"{message}; fetch it again from {SCALER.source}") from None
-    for name, values in found.items():
+    for name, values in arrays.items():
         if values.shape != (FRAMES,) or values.dtype.kind != "f":
-            raise BadRequest(f"{file}: {name} must be {FRAMES} floats; found {values.shape} of {values.dtype}")
-    return {name: torch.from_numpy(values).float() for name, values in found.items()}
+            raise BadRequest(
+                f"{file}: {name} must be {FRAMES} floats; found {values.shape} of {values.dtype}; fetch it again from "
+                f"{SCALER.source}"
+            )
+    return {name: torch.from_numpy(values).float() for name, values in arrays.items()}
 
 
 class _Plain(pickle.Unpickler):
-    """Makes arrays, and a bare object in place of the scaler; refuses all else, for a pickle may run anything."""
+    """An unpickler of arrays, and of a bare object for the scaler. It refuses all else: a pickle can run any code."""
 
     def find_class(self, module: str, name: str) -> object:
         if name == "MinMaxScaler":
@@ -119,17 +130,21 @@ class _Plain(pickle.Unpickler):
             return getattr(np._core.multiarray, name)
         if (module, name) == ("_codecs", "encode"):
             return lambda text, encoding: text.encode(encoding)
-        raise pickle.UnpicklingError(f"it wants {module}.{name}")
+        raise pickle.UnpicklingError(f"it needs {module}.{name}")
 
 
 def get_timestamp_embeddings(audio: Tensor, model: Coala, hop: float | None = None) -> tuple[Tensor, Tensor]:
-    """Embed the patches of sounds, as `windows.get_timestamp_embeddings` does, from audio at 44.1 kHz."""
-    sound = resample(checked(audio), model.sample_rate, RATE)[:, : max(1, audio.shape[1] * RATE // model.sample_rate)]
-    sound = F.pad(sound, (0, max(0, MARGIN + 1 - sound.shape[1])))  # as much as can be reflected
+    """Embed the patches of clips, as `windows.get_timestamp_embeddings` does, from audio at 44.1 kHz."""
+    if hop is None:
+        hop = model.hop
+    audio = checked(audio)
+    samples = max(1, audio.shape[1] * RATE // model.sample_rate)
+    sound = resample(audio, model.sample_rate, RATE)[:, :samples]
+    sound = F.pad(sound, (0, max(0, MARGIN + 1 - sound.shape[1])))  # reflection needs more samples than the margin
     sound = F.pad(sound[:, None], (MARGIN, MARGIN), "reflect")[:, 0]
-    return over_windows(model, sound, RATE, WINDOW, model.hop if hop is None else hop, MARGIN)
+    return over_windows(model, sound, RATE, WINDOW, hop, MARGIN)
 
 
 def get_scene_embeddings(audio: Tensor, model: Coala) -> Tensor:
-    """Embed sounds as (n_sounds, 1152) float32: the mean over patches."""
+    """Embed clips as (n_sounds, 1152) float32, the mean over patches."""
     return get_timestamp_embeddings(audio, model)[0].mean(dim=1)

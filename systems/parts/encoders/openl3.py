@@ -1,15 +1,18 @@
 """OpenL3 (environmental sounds, 128 mels) as a HEAR module: 512 values for each second.
 
-Front end: 48 kHz, periodic Hann window 2048, hop 242, power spectrum, 128 mels of HTK's scale from 0 to 24 kHz, the
-square root, then 10 log10(max(x, 1e-10)) below the maximum of the second, 80 dB at most. A second has 199 frames.
+Front end: 48 kHz, periodic Hann window 2048, hop 242, power spectrum, 128 mels on HTK's scale from 0 to 24 kHz, square
+root, 10 log10(max(x, 1e-10)). Levels are relative to the maximum of the second, and at least -80 dB. A second has 199
+frames.
 
-The mel filters are those in the file of weights. Their normalisation depends on the librosa that wrote the file: the
-port asks it for `norm=1`, which from librosa 0.8 on makes the values of each filter add up to 1, and before that gave
-each filter unit area in Hz (Slaney). `normalisation` tells them apart, and the encoder's identity contains the result.
+The mel filters come from the file of weights. Their normalisation depends on the version of librosa that wrote the
+file. The port calls librosa with `norm=1`. From librosa 0.8 on, this makes the values of each filter add up to 1. In
+earlier versions, it gave each filter unit area in Hz (Slaney). `normalisation` detects which one a file has, and the
+encoder's identity contains the result.
 
-Padding: up to version 0.3, openl3 puts 982 zeros at both ends of a second (the default here, and the port's); from 0.4
-on, 1964 zeros at its end (`padding="end"`). This option changes nothing else. openl3 0.4 also takes Slaney's mel scale,
-of magnitudes instead of powers, because it calls kapre 0.3 with its defaults.
+Padding: up to version 0.3, openl3 puts 982 zeros at both ends of a second. This is the default here and in the port.
+From version 0.4 on, it puts 1964 zeros at the end (`padding="end"`). This option changes nothing else. openl3 0.4 also
+uses Slaney's mel scale, and magnitudes instead of powers, because it calls kapre 0.3 with kapre's defaults; this module
+does not.
 
 Sources: Cramer et al. 2019; marl/openl3, `openl3/models.py` (layers, and up to version 0.3 the arguments of kapre's
 Melspectrogram: n_dft, n_hop, n_mels, power_melgram, htk, padding; from 0.4 on pad_end) and `openl3/core.py`; kapre 0.3,
@@ -45,10 +48,10 @@ UNUSED = {"speclayer.dft_real_kernels": (1025, 1, 2048), "speclayer.dft_imag_ker
 
 
 class OpenL3(nn.Module):
-    """The network; names are the published ones.
+    """The network; the names of its tensors are the published ones.
 
     Args:
-        padding: Where a second gets zeros: at `both` ends or at its `end`.
+        padding: The place of the zeros that pad a second: `both` ends, or the `end`.
     """
 
     sample_rate = RATE
@@ -69,7 +72,7 @@ class OpenL3(nn.Module):
 
     @property
     def embedding_settings(self) -> dict[str, str]:
-        """The settings, beside the weights, that the embeddings depend on."""
+        """The settings that the embeddings depend on, apart from the weights."""
         return {"padding": self.padding, "mel_normalisation": normalisation(self.speclayer.mel_basis)}
 
     def log_mels(self, windows: Tensor) -> Tensor:
@@ -85,7 +88,7 @@ class OpenL3(nn.Module):
             x = getattr(self, f"batch_normalization_{number + 1}")(getattr(self, f"conv2d_{number}")(x)).relu()
             if number in (2, 4, 6):
                 x = F.max_pool2d(x, 2)
-        return self.audio_embedding_layer(x).amax(dim=(2, 3))  # of (N, 512, 16, 24)
+        return self.audio_embedding_layer(x).amax(dim=(2, 3))  # the maximum over (N, 512, 16, 24)
 
 
 def unit_area_filters() -> Tensor:
@@ -98,11 +101,11 @@ def normalisation(filters: Tensor) -> str:
     """Return how mel filters are normalised.
 
     Args:
-        filters: (128, 1025), as in a file of weights.
+        filters: (128, 1025) filters from a file of weights.
 
     Returns:
         `slaney` (unit area in Hz), `sum 1` (the values of each filter add up to 1), `peak 1` (triangles of height 1),
-        or `other`: filters that are not these triangles on HTK's scale.
+        or `other` for filters that are not triangles on HTK's scale.
     """
     low, high = htk_mel(np.array([0.0, RATE / 2]))
     edges = htk_hertz(np.linspace(low, high, MELS + 2))
@@ -113,9 +116,9 @@ def normalisation(filters: Tensor) -> str:
         "sum 1": slaney / slaney.sum(dim=1, keepdim=True).clamp(min=1e-12),
         "peak 1": slaney * widths / 2,
     }
-    found = filters.detach().cpu().double()
+    values = filters.detach().cpu().double()
     for name, candidate in candidates.items():
-        if (found - candidate).abs().max() < 1e-4 * candidate.max():
+        if (values - candidate).abs().max() < 1e-4 * candidate.max():
             return name
     return "other"
 
@@ -124,12 +127,12 @@ def load_model(path: str = "", padding: str = "both") -> OpenL3:
     """Load the published weights.
 
     Args:
-        path: As in `weights.find`.
-        padding: Where each second gets its zeros: at `both` ends, as in openl3 up to 0.3 and in the port to torch, or
-            at its `end`, as in openl3 from 0.4 on.
+        path: The file, or the folder with it, as in `weights.find`.
+        padding: The place of the zeros that pad a second: `both` ends, as in openl3 up to 0.3 and in the port to torch;
+            or the `end`, as in openl3 from 0.4 on.
 
     Raises:
-        BadRequest: There is no such padding, or as `weights.load`.
+        BadRequest: `padding` has another value, or as `weights.load`.
         Faulty: As `weights.load`.
     """
     if padding not in PADDING:

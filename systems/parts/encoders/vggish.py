@@ -1,12 +1,12 @@
 """VGGish as a HEAR module: 128 values for each window of 0.975 s.
 
-An embedding is the last layer after a ReLU, as the port to torch has it and as the authors' code had it up to 2021. The
-authors now define it as the same layer before the ReLU: `load_model(post_activation=False)`. The embeddings released
-with AudioSet are whitened and quantised to 8 bits as well, which this module does not do.
+An embedding is the output of the last layer after a ReLU, as in the port to torch and in the authors' code up to 2021.
+The authors now define it as the output before the ReLU: `load_model(post_activation=False)`. The embeddings released
+with AudioSet are also whitened and quantised to 8 bits, which this module does not do.
 
-Front end: 16 kHz, periodic Hann window 400, hop 160, transform of 512, magnitudes, 64 mels of HTK's scale from 125 to
-7500 Hz whose triangles are straight in mel and have height 1, ln(x + 0.01); 96 frames are an example. Frames are not
-centred, so that cutting the sound into windows of 15,600 samples gives the same as cutting its frames.
+Front end: 16 kHz, periodic Hann window 400, hop 160, transform of 512 points, magnitudes, 64 mels on HTK's scale from
+125 to 7500 Hz (triangles that are straight in mel, with height 1), ln(x + 0.01). The network takes 96 frames. Frames
+are not centred, so cutting a clip into windows of 15,600 samples gives the same as cutting its sequence of frames.
 
 Sources: Hershey et al. 2017, and tensorflow/models, research/audioset: `vggish_params.py` (the numbers),
 `mel_features.py` (mels, window), `vggish/vggish_slim.py` and `vggish/README.md` (layers, no activation);
@@ -29,17 +29,17 @@ from systems.parts.encoders.windows import get_scene_embeddings, get_timestamp_e
 RELEASE = "https://github.com/harritaylor/torchvggish/releases/download/v0.1/"
 ASSET = Asset("VGGish", f"{RELEASE}vggish-10086976.pth", 288_600_000, "Apache 2.0")
 WINDOW, HOP, FFT, MELS, LOW, HIGH, OFFSET = 400, 160, 512, 64, 125, 7500, 0.01
-FRAMES = 96  # of an example
+FRAMES = 96  # frames of a window
 SIZE = 128
-# In a file that was saved from the port with its postprocessing, which is not done here.
+# A file saved from the port may contain its postprocessing, which is not used here.
 UNUSED = {"pproc.pca_eigen_vectors": (SIZE, SIZE), "pproc.pca_means": (SIZE, 1)}
 
 
 class VGGish(nn.Module):
-    """The network; names are the published ones.
+    """The network; the names of its tensors are the published ones.
 
     Args:
-        post_activation: Whether an embedding is the last layer after its ReLU.
+        post_activation: True for embeddings after the last layer's ReLU, false for embeddings before it.
     """
 
     sample_rate = 16000
@@ -61,7 +61,7 @@ class VGGish(nn.Module):
 
     @property
     def embedding_settings(self) -> dict[str, bool]:
-        """The settings, beside the weights, that the embeddings depend on."""
+        """The settings that the embeddings depend on, apart from the weights."""
         return {"post_activation": self.post_activation}
 
     def log_mels(self, windows: Tensor) -> Tensor:
@@ -80,20 +80,20 @@ class VGGish(nn.Module):
 
 @lru_cache
 def filters() -> np.ndarray:
-    """The mel filters, (257, 64) float32; the bin at 0 Hz is left out, as in HTK."""
+    """Return the mel filters, (257, 64) float32. The bin at 0 Hz has no weight, as in HTK."""
     edges = np.linspace(htk_mel(np.array(LOW)), htk_mel(np.array(HIGH)), MELS + 2)
-    found = triangles(htk_mel(np.arange(FFT // 2 + 1) * VGGish.sample_rate / FFT), edges)
-    found[0] = 0
-    return found.astype(np.float32)
+    values = triangles(htk_mel(np.arange(FFT // 2 + 1) * VGGish.sample_rate / FFT), edges)
+    values[0] = 0
+    return values.astype(np.float32)
 
 
 def load_model(path: str = "", post_activation: bool = True) -> VGGish:
     """Load the published weights.
 
     Args:
-        path: As in `weights.find`.
-        post_activation: Whether an embedding is the last layer after its ReLU, as in the port to torch and in the
-            authors' code up to 2021, or before it, as the authors define it now.
+        path: The file, or the folder with it, as in `weights.find`.
+        post_activation: True for embeddings after the last layer's ReLU, as in the port to torch and in the authors'
+            code up to 2021; false for embeddings before it, as the authors define them now.
 
     Raises:
         BadRequest: `post_activation` is neither true nor false, or as `weights.load`.

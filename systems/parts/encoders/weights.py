@@ -1,10 +1,10 @@
-"""Where an encoder's published weights are, and whether a file holds them.
+"""Published weights of encoders: finding the file, reading it, and checking its content.
 
-Nothing is downloaded: what is missing is named with its size and where it is published.
+Nothing is downloaded. If a file is missing, the error message names its size and where it is published.
 """
 
 import pickle
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +17,14 @@ from evaluation.text import cut
 
 CACHE = Path("~/.cache/dcase-kit")
 
-# VGGish's principal components are numpy's. Files of numpy 1 call the first by its old name.
+# VGGish's file contains numpy arrays. Files that numpy 1 wrote use the old name of `_reconstruct`.
 ARRAY = np._core.multiarray._reconstruct
 DTYPES = (type(np.dtype(np.float32)), type(np.dtype(np.float64)))
 ARRAYS = [(ARRAY, "numpy.core.multiarray._reconstruct"), ARRAY, np.ndarray, np.dtype, *DTYPES]
 
-WRAPPERS = ("state_dict", "model", "model_state_dict")  # entries of a checkpoint that hold the state dict
-PARALLEL = "module."  # what DataParallel puts in front of each name
-BATCHES = ".num_batches_tracked"  # ends the name of the number of batches that a batch norm was trained on
+WRAPPERS = ("state_dict", "model", "model_state_dict")  # entries of a checkpoint that may contain the state dict
+PARALLEL = "module."  # the prefix that DataParallel puts before each name
+BATCHES = ".num_batches_tracked"  # end of the name of a batch norm's number of training batches
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -34,82 +34,86 @@ def find(asset: Asset, path: str | Path = "") -> Path:
 
     Args:
         asset: The file, and where it is published.
-        path: The file, or a folder that holds it under its published name. Where empty, it is looked for where people
-            put it: in ~/.cache/dcase-kit, among torch.hub's checkpoints, and in ~/panns_data of panns_inference.
+        path: The file, or the folder with the file under its published name. If empty, the file is looked for in
+            ~/.cache/dcase-kit, among torch.hub's checkpoints, and in ~/panns_data, the folder of panns_inference.
 
     Returns:
         The file.
 
     Raises:
-        BadRequest: It is not there.
+        BadRequest: There is no such file.
     """
     name = asset.file_name
     if path:
-        given = Path(path).expanduser()
-        places = [given / name if given.is_dir() else given]
-        fault = f"{places[0]}: no such file"
+        candidate = Path(path).expanduser()
+        if candidate.is_dir():
+            candidate = candidate / name
+        candidates = [candidate]
+        fault = f"{candidate}: no such file"
     else:
         folders = (CACHE, torch_hub() / "checkpoints", Path("~/panns_data"))
-        places = [folder.expanduser() / name for folder in folders]
+        candidates = [folder.expanduser() / name for folder in folders]
         fault = f"{asset.title} is not on this machine"
-    file = first_file(places)
+    file = first_file(candidates)
     if file is None:
         raise BadRequest(f"{fault}; put {name} ({asset.size}) from {asset.source} into {CACHE}, or give its path")
     return file
 
 
 def read(file: Path, asset: Asset) -> object:
-    """Read a file of tensors, arrays and plain values that torch saved; nothing of it is run.
+    """Read a file of tensors, arrays and plain values that torch saved, without running code from it.
 
     Raises:
-        BadRequest: It is none, or holds more.
+        BadRequest: The file was not saved by torch, or contains other objects.
     """
     try:
         with torch.serialization.safe_globals(ARRAYS):
             return torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
-        message = f"{file}: must be {asset.title} as torch saves it ({unreadable(error)})"
+        message = f"{file}: must be {asset.title} as torch saves it, but cannot be read ({unreadable(error)})"
         raise BadRequest(f"{message}; fetch it again from {asset.source}") from None
 
 
 def unreadable(error: Exception) -> str:
-    """Why torch could not read a file: the first sentence of what it says, of a text file's letters nothing.
+    """Return the reason why torch could not read a file: the first sentence of torch's message.
+
+    For a text file, torch raises a KeyError with a letter of the text, which is of no use to the reader.
 
     >>> unreadable(KeyError(101)), unreadable(RuntimeError("failed finding central directory. Is it a checkpoint?"))
     ('torch did not save it', 'failed finding central directory')
     """
-    if isinstance(error, KeyError):
-        said = ""
-    else:
-        said = " ".join(str(error).split()).partition(". ")[0]
-    return cut(said.rstrip(".")) or "torch did not save it"
+    reason = ""
+    if not isinstance(error, KeyError):
+        reason = " ".join(str(error).split()).partition(". ")[0]
+    return cut(reason.rstrip(".")) or "torch did not save it"
 
 
 def tensors(saved: object, file: Path) -> dict[str, torch.Tensor]:
     """Return the tensors of a checkpoint, by the names that the network itself gives them.
 
-    A file may hold the state dict itself, or a larger checkpoint with the state dict in one of `WRAPPERS`. The names
-    may begin with `module.`, which torch's DataParallel puts in front of each.
+    A file may contain the state dict itself, or a larger checkpoint with the state dict in one of `WRAPPERS`. The names
+    may begin with `module.`, which torch's DataParallel puts before each name.
 
     Args:
-        saved: What `read` returned.
-        file: Where it was read from, for the message.
+        saved: The content of the file, from `read`.
+        file: The file, for messages.
 
     Raises:
-        BadRequest: There is no tensor in it.
+        BadRequest: The content has no tensors.
     """
     state = _state_in(saved)
     if not state:
-        entries = ", ".join(map(str, saved)) if isinstance(saved, Mapping) else ""
-        kind = f"only {entries}" if entries else "none"
-        raise BadRequest(f"{file}: must hold the weights' tensors by name; found {cut(kind)}: fetch it again")
+        found = "none"
+        if isinstance(saved, Mapping) and saved:
+            found = f"only {', '.join(map(str, saved))}"
+        raise BadRequest(f"{file}: must hold the weights' tensors by name; found {cut(found)}: fetch it again")
     if all(name.startswith(PARALLEL) for name in state):
         state = {name.removeprefix(PARALLEL): value for name, value in state.items()}
     return state
 
 
 def _state_in(saved: object) -> dict[str, torch.Tensor]:
-    """Return the tensors in the innermost of `WRAPPERS` that has any, else those of the mapping itself."""
+    """Return the tensors in the innermost of `WRAPPERS` that has any, or else the tensors of the mapping itself."""
     if not isinstance(saved, Mapping):
         return {}
     for wrapper in WRAPPERS:
@@ -126,38 +130,38 @@ def load(network: Callable[[], nn.Module], asset: Asset, path: str, unused: Shap
     """Make a network with its published weights, frozen, in evaluation mode.
 
     Args:
-        network: Makes the network, whose names and shapes are the published ones.
+        network: A function that makes the network, whose names and shapes of tensors are the published ones.
         asset: The file, and where it is published.
-        path: As in `find`.
-        unused: As in `fill`.
+        path: The file, or the folder with it, as in `find`.
+        unused: Shapes of tensors that the network does not use, as in `fill`.
 
     Raises:
         BadRequest: There is no such file, or torch did not save it.
-        Faulty: It holds other weights; with every difference.
+        Faulty: The file does not hold the network's weights; the findings name every difference.
     """
     file = find(asset, path)
     state = tensors(read(file, asset), file)
-    with torch.device("meta"):  # nothing is filled at random only to be overwritten
+    with torch.device("meta"):  # no random weights are drawn, because the file overwrites all of them
         model = network()
     return fill(model, state, file, unused)
 
 
 def fill(model: nn.Module, state: Mapping[str, torch.Tensor], file: Path, unused: Shapes) -> nn.Module:
-    """Give a model its weights, freeze it, and put it in evaluation mode.
+    """Load weights into a model, freeze it, and put it in evaluation mode.
 
-    The names must be those of the model. These may be in the file or not, because the model computes nothing from them:
-    the names in `unused`, empty tensors (a module registers `Parameter(None)`, and torch saves a tensor of no values),
-    and the number of batches that a batch norm was trained on (torch did not keep it before version 0.4.1).
+    The names of the weights must be those of the model. The file may have further tensors, or lack them, if the model
+    does not use them: those in `unused`; empty tensors, which torch saves if a module registers `Parameter(None)`; and
+    the number of training batches of a batch norm, which torch did not save before version 0.4.1.
 
     Args:
         model: The model, on the device "meta" or any other.
-        state: The weights, as from `tensors`.
-        file: Where they were read from, for the messages.
-        unused: Shapes, by name, of what the file may hold beside the model's weights: layers of a front end that is
-            computed, or of a classifier.
+        state: The weights, from `tensors`.
+        file: The file of the weights, for messages.
+        unused: Shapes, by name, of further tensors that the file may contain: layers of a front end that is computed
+            here, or of a classifier.
 
     Raises:
-        Faulty: The file holds other weights; with every difference.
+        Faulty: The file does not hold the model's weights; the findings name every difference.
     """
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items() if not name.endswith(BATCHES)}
     found = {}
@@ -170,23 +174,22 @@ def fill(model: nn.Module, state: Mapping[str, torch.Tensor], file: Path, unused
         raise Faulty(differences)
     values = {}
     for name in model.state_dict():
-        values[name] = torch.tensor(0) if name.endswith(BATCHES) else state[name].float()
+        if name.endswith(BATCHES):
+            values[name] = torch.tensor(0)
+        else:
+            values[name] = state[name].float()
     model.load_state_dict(values, assign=True)
     return model.eval().requires_grad_(False)
 
 
 def _differences(expected: Shapes, found: Shapes, file: Path) -> list[Finding]:
-    def say(names: Iterable[str], message: str) -> list[Finding]:
-        return [
-            Finding(str(file), column=name, message=message.format(expected.get(name), found.get(name)))
-            for name in sorted(names)
-        ]
-
-    return [
-        *say(expected.keys() - found.keys(), "missing; must be there with shape {0}"),
-        *say(found.keys() - expected.keys(), "unexpected, with shape {1}; the published weights do not have it"),
-        *say(
-            (name for name in expected.keys() & found.keys() if expected[name] != found[name]),
-            "must have shape {0}, found {1}",
-        ),
-    ]
+    """Return a finding for each tensor that is missing, unexpected or of another shape."""
+    messages = {}
+    for name in sorted(expected.keys() - found.keys()):
+        messages[name] = f"missing; must be there with shape {expected[name]}"
+    for name in sorted(found.keys() - expected.keys()):
+        messages[name] = f"unexpected, with shape {found[name]}; the published weights do not have it"
+    for name in sorted(expected.keys() & found.keys()):
+        if expected[name] != found[name]:
+            messages[name] = f"must have shape {expected[name]}, found {found[name]}"
+    return [Finding(str(file), column=name, message=message) for name, message in messages.items()]

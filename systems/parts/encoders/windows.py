@@ -1,9 +1,10 @@
-"""How a sound is cut into windows and frames: what all encoders' front ends share.
+"""Windows and frames of audio, shared by the encoders' front ends.
 
-Window k begins `k` hops into the sound. There is one wherever its middle still lies in the sound, and at least one; the
-last ones reach beyond the end, where there are zeros. (Of the authors' own tools YAMNet's fills the last hop up,
-VGGish's and COALA's leave incomplete windows out, and OpenL3's puts half a window of zeros in front by default.)
-Timestamps are the middles of the windows. A hop is a whole number of samples, so that none drifts.
+Window k begins k hops after the beginning of the clip. There is a window for each k whose middle is inside the clip,
+and at least one window. The last windows reach beyond the clip's end, where they are padded with zeros. (The authors'
+own tools differ: YAMNet's pads the last hop, VGGish's and COALA's leave out incomplete windows, and OpenL3's puts half
+a window of zeros before the clip by default.) Timestamps are the middles of the windows. A hop is a whole number of
+samples, so that timestamps do not drift.
 """
 
 import math
@@ -14,53 +15,57 @@ from torch import Tensor, nn
 
 from evaluation.findings import BadRequest
 
-CHUNK = 16  # windows that go through a network at once: what they need at a time stays small, on a CPU in its cache
+CHUNK = 16  # windows that a network processes at once, few enough for a CPU's cache
 
 
 def get_timestamp_embeddings(audio: Tensor, model: nn.Module, hop: float | None = None) -> tuple[Tensor, Tensor]:
-    """Embed the windows of sounds.
+    """Embed the windows of clips.
 
     Args:
         audio: (n_sounds, n_samples) mono in [-1, 1] at `model.sample_rate`.
         model: Maps (n, `model.window`) samples to (n, `model.timestamp_embedding_size`).
-        hop: ms from window to window; `model.hop` where not given.
+        hop: ms between the beginnings of windows (default: `model.hop`).
 
     Returns:
-        (n_sounds, n_timestamps, size) float32, and (n_sounds, n_timestamps), the middle of each window in ms. Each
-        sound is embedded on its own: its embeddings do not depend on the others.
+        (n_sounds, n_timestamps, size) float32, and (n_sounds, n_timestamps), the middle of each window in ms. Each clip
+        is embedded separately, so its embeddings do not depend on other clips.
 
     Raises:
-        BadRequest: `audio` is not of that shape, or `hop` not positive.
+        BadRequest: `audio` does not have this shape, or `hop` is not positive.
     """
-    return over_windows(model, checked(audio), model.sample_rate, model.window, model.hop if hop is None else hop)
+    if hop is None:
+        hop = model.hop
+    return over_windows(model, checked(audio), model.sample_rate, model.window, hop)
 
 
 def get_scene_embeddings(audio: Tensor, model: nn.Module) -> Tensor:
-    """Embed sounds as (n_sounds, `model.scene_embedding_size`) float32: the mean over windows."""
+    """Embed clips as (n_sounds, `model.scene_embedding_size`) float32, the mean over windows."""
     return get_timestamp_embeddings(audio, model)[0].mean(dim=1)
 
 
 def over_windows(
     function: Callable[[Tensor], Tensor], audio: Tensor, sample_rate: int, size: int, hop: float, margin: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Map windows of sounds to vectors.
+    """Map windows of clips to vectors.
 
     Args:
-        function: (n, size) samples to (n, values).
+        function: Maps (n, size) samples to (n, values).
         audio: (n_sounds, margin + n_samples + margin).
         sample_rate: Hz.
         size: Samples of a window.
-        hop: ms.
-        margin: Samples at both ends that are no part of the sound; the first window begins with them.
+        hop: ms between the beginnings of windows.
+        margin: Samples at both ends that are not part of the clip; the first window begins with them.
 
     Returns:
-        (n_sounds, n_timestamps, values), and (n_sounds, n_timestamps) ms.
+        (n_sounds, n_timestamps, values), and (n_sounds, n_timestamps), the middle of each window in ms.
 
     Raises:
-        BadRequest: `hop` is not positive.
+        BadRequest: `hop` is less than a sample.
     """
     if not (math.isfinite(hop) and round(hop * sample_rate / 1000) >= 1):
-        raise BadRequest(f"hop must be ms, a sample ({1000 / sample_rate:.3g} ms) or more; found {hop}")
+        raise BadRequest(
+            f"hop must be at least one sample, {1000 / sample_rate:.3g} ms; found {hop} ms: give a longer hop"
+        )
     step = round(hop * sample_rate / 1000)
     middle = size / 2 - margin
     count = max(0, int((audio.shape[1] - 2 * margin - middle) // step)) + 1
@@ -74,23 +79,36 @@ def over_windows(
 
 
 def milliseconds(positions: Tensor, sample_rate: int, sounds: int) -> Tensor:
-    """Positions in samples as ms, the same for all sounds: (n_sounds, n_timestamps) float32."""
+    """Convert positions in samples to ms, the same for all clips: (n_sounds, n_timestamps) float32."""
     return (positions.double() * 1000 / sample_rate).float().expand(sounds, -1)
 
 
 def checked(audio: Tensor) -> Tensor:
-    """Return sounds as float32.
+    """Check the shape of audio and return it as float32.
 
     Raises:
-        BadRequest: They are not (n_sounds, n_samples) with a sample or more.
+        BadRequest: The audio is not (n_sounds, n_samples) floats with at least one clip and one sample.
     """
     if audio.ndim != 2 or not audio.numel() or not audio.is_floating_point():
         found = f"{tuple(audio.shape)} of {str(audio.dtype).removeprefix('torch.')}"
-        raise BadRequest(f"audio must be (n_sounds, n_samples) floats in [-1, 1], at least one of each; found {found}")
+        raise BadRequest(
+            "audio must be (n_sounds, n_samples) floats in [-1, 1], with at least one clip and one sample; "
+            f"found {found}: convert it"
+        )
     return audio.float()
 
 
 def magnitudes(audio: Tensor, window: int, hop: int, fft: int) -> Tensor:
-    """Magnitude spectra of the whole frames in (n, samples): (n, frames, fft // 2 + 1), each under a periodic Hann."""
+    """Compute magnitude spectra of the complete frames in audio, with a periodic Hann window.
+
+    Args:
+        audio: (n, samples).
+        window: Samples of a frame.
+        hop: Samples between the beginnings of frames.
+        fft: Points of the transform.
+
+    Returns:
+        (n, frames, fft // 2 + 1).
+    """
     frames = audio.unfold(-1, window, hop) * torch.hann_window(window, device=audio.device)
     return torch.fft.rfft(frames, fft).abs()

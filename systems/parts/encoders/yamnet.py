@@ -1,8 +1,9 @@
-"""YAMNet as a HEAR module: 1024 values, and the scores of 521 sounds, for each window of 0.975 s.
+"""YAMNet as a HEAR module: 1024 values, and the scores of 521 sound classes, for each window of 0.975 s.
 
-It runs the published TFLite file, front end included: 15,600 samples at 16 kHz (96 frames) in, 521 scores out. An
-embedding is what the last layer sees, the mean over the last convolution: tensor 115, 8 bits, given back as real
-numbers from 0 to 5.7. The interpreter keeps all its tensors for that, and runs on the processor wherever the audio is.
+The module runs the published TFLite file, which includes the front end and maps 15,600 samples at 16 kHz (96 frames) to
+521 scores. An embedding is the input of the last layer, the mean over the last convolution: tensor 115 with 8 bits,
+returned as real numbers from 0 to 5.7. To return it, the interpreter keeps all its tensors. It runs on the CPU,
+whatever the device of the audio is.
 
 Sources: tensorflow/models, research/audioset/yamnet (`params.py`, `features.py`: 16 kHz, 0.96 s, and its front end,
 VGGish's); tensorflow/tflite-support, which publishes the file with its labels inside.
@@ -31,12 +32,15 @@ LABELS = "yamnet_label_list.txt"
 
 
 class Yamnet(nn.Module):
-    """The interpreter and the file that it runs.
+    """The TFLite interpreter and the file that it runs.
+
+    Args:
+        content: The file's bytes.
 
     Attributes:
-        labels: AudioSet's names of the scores.
-        held: How many parameters the network has, which here are bytes of a file: 14 layers as `yamnet.py` lists them,
-            with batch norms that do not scale, and the scores'.
+        labels: AudioSet's class names, in the order of the scores.
+        held: The number of parameters of the network, which torch sees as the bytes of a file: the 14 layers that
+            `yamnet.py` lists, with batch norms without scale, and the layer of the scores.
     """
 
     sample_rate = 16000
@@ -51,7 +55,8 @@ class Yamnet(nn.Module):
 
         self.register_buffer("file", torch.frombuffer(bytearray(content), dtype=torch.uint8))
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")  # it takes 2 MB
+            # The warning is about memory, and keeping all tensors needs only 2 MB here.
+            warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")
             self._interpreter = Interpreter(
                 model_content=content,
                 experimental_preserve_all_tensors=True,
@@ -66,49 +71,52 @@ class Yamnet(nn.Module):
         if shapes != [(self.window,), (1, 1, 1, SIZE), (1, SCORES)]:
             raise ValueError(f"input, tensor {EMBEDDING} and output are {shapes}")
         self._scale, self._zero = tensors[EMBEDDING]["quantization"]
-        with zipfile.ZipFile(io.BytesIO(content)) as bundle:  # a TFLite file with metadata is a zip as well
+        with zipfile.ZipFile(io.BytesIO(content)) as bundle:  # a TFLite file with metadata is also a zip file
             self.labels = bundle.read(LABELS).decode().splitlines()
 
     def __reduce__(self) -> tuple:
-        """Copies, and what goes to another process, run an interpreter of their own."""
+        """Make copies, also in other processes, from the file's bytes, so that each has its own interpreter."""
         return type(self), (self.file.cpu().numpy().tobytes(),)
 
     def run(self, windows: Tensor, tensor: int) -> Tensor:
-        """Map (N, 15600) samples to (N, values) of a tensor."""
-        found = []
+        """Run the network on (N, 15600) samples and return the values of a tensor, (N, values)."""
+        outputs = []
         for window in windows.detach().cpu().numpy():
             self._interpreter.set_tensor(self._input, window)
             self._interpreter.invoke()
-            found.append(torch.from_numpy(self._interpreter.get_tensor(tensor).reshape(-1)))
-        return torch.stack(found).to(windows.device)
+            outputs.append(torch.from_numpy(self._interpreter.get_tensor(tensor).reshape(-1)))
+        return torch.stack(outputs).to(windows.device)
 
     def forward(self, windows: Tensor) -> Tensor:
         """Map (N, 15600) samples to (N, 1024)."""
         return (self.run(windows, EMBEDDING).float() - self._zero) * self._scale
 
     def scores(self, windows: Tensor) -> Tensor:
-        """Map (N, 15600) samples to (N, 521) from 0 to 1, in the order of `labels`."""
+        """Map (N, 15600) samples to (N, 521) scores from 0 to 1, in the order of `labels`."""
         return self.run(windows, self._output)
 
 
 def load_model(path: str = "") -> Yamnet:
-    """Load the published file; `path` as in `weights.find`.
+    """Load the published file; `path` is as in `weights.find`.
 
     Raises:
-        BadRequest: There is no such file, or it is another.
+        BadRequest: There is no such file, or it is not YAMNet.
     """
     file = weights.find(ASSET, path)
     try:
         return Yamnet(file.read_bytes()).eval()
     except (ValueError, RuntimeError, KeyError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:200]
-        message = f"{file}: must be YAMNet as TFLite, {Yamnet.window} samples to {SCORES} scores, labels inside"
-        raise BadRequest(f"{message} ({reason}); fetch it again from {ASSET.source}") from None
+        raise BadRequest(
+            f"{file}: must be YAMNet as a TFLite file with labels, which maps {Yamnet.window} samples to {SCORES} "
+            f"scores, but cannot be loaded ({reason}); fetch it again from {ASSET.source}"
+        ) from None
 
 
 def get_timestamp_scores(audio: Tensor, model: Yamnet, hop: float | None = None) -> tuple[Tensor, Tensor]:
-    """Score the windows of sounds: (n_sounds, n_timestamps, 521), else as `get_timestamp_embeddings`."""
-    hop = model.hop if hop is None else hop
+    """Score the windows of clips as (n_sounds, n_timestamps, 521); see `get_timestamp_embeddings` for the rest."""
+    if hop is None:
+        hop = model.hop
     return over_windows(model.scores, checked(audio), model.sample_rate, model.window, hop)
 
 

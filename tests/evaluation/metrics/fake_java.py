@@ -1,4 +1,4 @@
-"""A stand-in for Java, and captions that programs could take for something else."""
+"""A stand-in for Java, and captions that the Java programs could misread."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A small table of paraphrases for METEOR, which reads its own of 5.3 million for many seconds."""
+"""A small table of paraphrases for METEOR, which needs many seconds to read its own 5.3 million paraphrases."""
 
 import gzip
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""BERTScore against torchmetrics: a model of a few weights, no network."""
+"""BERTScore compared with torchmetrics, with a tiny model and without network access."""
 
 import shutil
 

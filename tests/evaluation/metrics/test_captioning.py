@@ -50,7 +50,7 @@ MODELS = ((spice, "spice"), (fense, "fluency_error"), (fense, "sbert_similarity"
 
 @pytest.fixture(autouse=True)
 def no_models(monkeypatch):
-    """A machine after `make` alone: no model, no parser."""
+    """Simulate a machine on which no model or parser was downloaded."""
     for module, name in MODELS:
         monkeypatch.setattr(module, name, lambda *_, name=name: _refuse(name))
 
@@ -73,7 +73,7 @@ def golden(shared):
 
 @pytest.fixture(scope="module")
 def golden_split(golden):
-    """The references as the golden file has them."""
+    """The tokenised references of the golden file."""
     clips = (Clip(row["fname"], tuple(ast.literal_eval(row["mrefs"])), Path(row["fname"])) for row in golden[0])
     return Split("evaluation", tuple(clips))
 
@@ -116,7 +116,7 @@ def statistics(scored_with_statistics):
 
 
 def test_golden(golden, scored):
-    """From raw text through the tokeniser and METEOR's JVM: BLEU, ROUGE-L and CIDEr-D to 1e-12, METEOR to 1e-6."""
+    """Scores from raw text equal the golden ones: BLEU, ROUGE-L and CIDEr-D to 1e-12, METEOR to 1e-6."""
     _, each, corpus = golden
     for name, measured in scored.metrics.items():
         near = 1e-6 if name == "meteor" else 1e-12
@@ -127,14 +127,17 @@ def test_golden(golden, scored):
 
 
 def test_golden_tokens(golden, shared, cache):
-    """Clotho's captions as published become the golden references; four of them the authors had spelt otherwise."""
+    """Tokenising Clotho's captions gives the golden references, except four that the authors spelt differently."""
     captions = read_dataset(shared / "clotho", "evaluation", sound=False)["evaluation"].clips
     published = {clip.file_name: clip.captions for clip in captions}
-    wanted = [text for row in golden[0] for text in ast.literal_eval(row["mrefs"])]
-    found = ptb_tokenize([text for row in golden[0] for text in published[row["fname"]]], find_java(), cache)
-    other = [(one, two) for one, two in zip(found, wanted, strict=True) if one != two]
-    assert len(other) == 4
-    assert all(one.replace("walkie-talkie", "walkie talkie") == two for one, two in other)
+    texts, expected = [], []
+    for row in golden[0]:
+        texts += published[row["fname"]]
+        expected += ast.literal_eval(row["mrefs"])
+    tokens = ptb_tokenize(texts, find_java(), cache)
+    different = [pair for pair in zip(tokens, expected, strict=True) if pair[0] != pair[1]]
+    assert len(different) == 4
+    assert all(ours.replace("walkie-talkie", "walkie talkie") == theirs for ours, theirs in different)
 
 
 def test_golden_meteor_of_each_caption(golden, statistics):
@@ -144,7 +147,7 @@ def test_golden_meteor_of_each_caption(golden, statistics):
 
 
 def test_meteor_with_the_paraphrases_of_the_references_alone(golden, statistics, tmp_path_factory):
-    """A tenth of the table, the same statistics; and words that METEOR joins, as `u.s.` to `us`, find theirs too."""
+    """The small table gives the same statistics, and has paraphrases of words that METEOR joins (`u.s.` to `us`)."""
     captions = [row["cands"] for row in golden[0]]
     references = [ast.literal_eval(row["mrefs"]) for row in golden[0]]
     odd = "made in the u.s. somewhere"
@@ -152,7 +155,7 @@ def test_meteor_with_the_paraphrases_of_the_references_alone(golden, statistics,
     every = [text for texts in references for text in texts]
     assert meteor.paraphrase_table(every, folder) is None
     table = meteor.make_paraphrase_table([*every, odd], folder)
-    assert table == meteor.paraphrase_table([odd, *reversed(every)], folder)  # by content
+    assert table == meteor.paraphrase_table([odd, *reversed(every)], folder)  # in any order
     assert table.stat().st_size < 61_813_011 / 5
     with gzip.open(table, "rt", encoding="utf-8", newline="\n") as file:
         rows = list(zip(file, file, file, strict=True))
@@ -163,7 +166,7 @@ def test_meteor_with_the_paraphrases_of_the_references_alone(golden, statistics,
 
 
 def test_paraphrases_are_picked_when_references_come_again(cache, monkeypatch):
-    """The first time the whole table is read; the second time that of the references is made, then it is used."""
+    """The first scoring reads the whole table, the second makes the small table, and the third uses it."""
     tables, made = {}, []
 
     def make(references, folder):
@@ -184,7 +187,7 @@ def test_paraphrases_are_picked_when_references_come_again(cache, monkeypatch):
 
 
 def test_golden_combinations(golden):
-    """SPIDEr, SPIDEr-FL and FENSE from the parts that the golden file has, each caption and the corpus."""
+    """SPIDEr, SPIDEr-FL and FENSE follow from the golden file's components, for each caption and for the corpus."""
     _, each, corpus = golden
     made = {
         "spider": spider(each["cider_d"], each["spice"]),
@@ -197,11 +200,11 @@ def test_golden_combinations(golden):
 
 
 def test_golden_combinations_through_evaluate(golden, golden_split, golden_prediction, cache, monkeypatch):
-    """The same by `evaluate`, with the golden parts standing in for the models."""
+    """`evaluate` gives the same values, with the golden components in place of the models."""
     rows, each, corpus = golden
     monkeypatch.setattr(assets, "identity", lambda part: part)
     stand_ins = ((spice, "spice", "spice"), (fense, "fluency_error", "fer"), (fense, "sbert_similarity", "sbert_sim"))
-    by_name = np.argsort(golden_split.file_names, stable=True)  # the order in which captions are given to the models
+    by_name = np.argsort(golden_split.file_names, stable=True)  # the order in which models receive the captions
     for module, function, name in stand_ins:
         monkeypatch.setattr(module, function, lambda *_, name=name: each[name][by_name])
     wanted = ["fense", "spider", "spider_fl", "cider_d", "vocab", "vocab_ratio"]
@@ -214,7 +217,7 @@ def test_golden_combinations_through_evaluate(golden, golden_split, golden_predi
     assert score.metrics["vocab_ratio"].estimate.value == pytest.approx(636 / 3517)
     assert not score.unavailable
 
-    # Against really leaving a clip out and scoring the rest.
+    # Compare with scoring the other clips.
     exact = evaluate(golden_split, golden_prediction, metrics=wanted[:4], cache=cache, idf="exact")
     captions, references = [row["cands"] for row in rows], [ast.literal_eval(row["mrefs"]) for row in rows]
     spice_f1, error = each["spice"], each["fer"]
@@ -241,7 +244,7 @@ def test_golden_combinations_through_evaluate(golden, golden_split, golden_predi
 
 
 def test_interval_of_bleu_and_meteor_is_of_the_corpus(scored, golden):
-    """Not that of a mean of sentence scores, which is another number."""
+    """The interval of a mean of sentence scores would be another one."""
     _, each, _ = golden
     for name in ("bleu_4", "meteor"):
         estimate = scored.metrics[name].estimate
@@ -283,12 +286,12 @@ def test_hostile_captions(cache, small_table):
     score = evaluate(SPLIT, prediction, metrics=[*BASIC, "vocab"], cache=cache)  # METEOR too
     messages = [finding.message for finding in score.findings]
     assert messages == [
-        "the caption of 'c.wav' has no word; it scores 0 wherever words are compared",
-        "the caption of 'd.wav' has no word; it scores 0 wherever words are compared",
+        "the caption of 'c.wav' has no word; it scores 0 in every metric that compares words",
+        "the caption of 'd.wav' has no word; it scores 0 in every metric that compares words",
     ]
     for measured in score.metrics.values():
         assert np.isfinite(measured.estimate.value)
-    # No caption took another's place: one good caption among them scores where it stands, and only there.
+    # No caption takes the place of another: one good caption among them scores 1 for its own clip only.
     for place, text in enumerate(["A dog barks.", "Rain falls on a roof."]):
         mixed = list(captions)
         mixed[place] = text
@@ -319,8 +322,8 @@ def test_a_model_that_fails_loses_no_other_metric(cache, monkeypatch):
     assert list(score.metrics) == ["rouge_l"]
 
 
-def test_an_interrupt_ends_what_runs_beside(cache, tmp_path, monkeypatch):
-    """SPICE may take minutes; who interrupts does not wait for it, and it does not go on alone."""
+def test_an_interrupt_ends_running_processes(cache, tmp_path, monkeypatch):
+    """SPICE may take minutes. An interrupt must not wait for it, and must end its process."""
     (tmp_path / "java").write_text("#!/bin/sh\nexec sleep 60\n")
     (tmp_path / "java").chmod(0o755)
     begun, processes = Event(), []
@@ -354,7 +357,7 @@ def test_one_clip_alone(cache):
     assert score.metrics["rouge_l"].estimate.value == 1
     assert np.isnan(score.metrics["bleu_1"].estimate.std_error)
     (finding,) = score.findings
-    assert "of a single clip CIDEr-D is 0 whatever the caption says" in finding.message
+    assert "CIDEr-D is 0 for a split with a single clip" in finding.message
     assert "–" in str(score)
 
 
@@ -369,7 +372,7 @@ def test_the_order_of_rows_changes_nothing(cache):
 
 # ------------------------------------------------------------------------------------------------ order, hostile texts
 
-# The official tool's order is that of the names: "A.wav" before "b.wav".
+# The official tool sorts by name, with "A.wav" before "b.wav".
 LOOKING = {
     "b.wav": ("an with t t.", ("People talk and shout t.", "a man talks t.")),
     "A.wav": ("a dog barks no.", ("The dog barks no.", "5 dogs bark")),
@@ -389,7 +392,7 @@ def predicted(order):
 
 
 def official_tokens(texts, folder, cache):
-    """The tokens of COCO's PTBTokenizer, from its own command and text: no line break at the end, a file."""
+    """Return the tokens of COCO's PTBTokenizer, from its own command: it reads a file without a final line break."""
     jar = lay_out_jars(cache) / "stanford_nlp" / "stanford-corenlp-3.4.1.jar"
     (folder / "sentences").write_text("\n".join(texts), encoding="utf-8")
     program = ["-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase", "sentences"]
@@ -434,7 +437,7 @@ def test_the_order_of_the_files_changes_no_digit(cache, seed):
 def test_captions_that_depend_on_the_next_one_are_named(cache):
     score = evaluate(looking(LOOKING), predicted(LOOKING), metrics=["bleu_1"], cache=cache)
     assert all(finding.severity == "note" for finding in score.findings)
-    place = "ends in a full stop that the official tokeniser keeps or removes by how the caption after it begins"
+    place = "ends in a full stop that the official tokeniser keeps or removes depending on how the next caption begins"
     assert all(place in finding.message for finding in score.findings)
     named = [(finding.file, finding.line, finding.column, finding.message.split()[3]) for finding in score.findings]
     assert named == [
@@ -465,7 +468,7 @@ def test_markup_in_two_captions_changes_no_other(cache, opening):
 
 
 def test_special_tokens_as_in_the_official_tool(cache, tmp_path):
-    """But for a full stop before them: there no caption changes another by its markup."""
+    """The exception is a full stop before them: here the markup of a caption changes no other caption."""
     texts = ["a dog <unk> barks <eos>", "<sos> rain falls . <eos>", "<pad>", "[SEP] a man talks [CLS]", "</s> <|x|> t."]
     assert ptb_tokenize(texts, find_java(), cache) == official_tokens(texts, tmp_path, cache)
     after = ["a man talks t.", "<sos> rain falls"]
@@ -474,7 +477,7 @@ def test_special_tokens_as_in_the_official_tool(cache, tmp_path):
 
 
 def test_a_caption_brings_no_reference_of_its_own(cache, monkeypatch):
-    """METEOR's requests are made of the tokens; a caption's own `|||` would end the references before it."""
+    """A `|||` in a caption would separate references in a request to METEOR."""
     given = {}
 
     class Recorder:
@@ -544,7 +547,7 @@ def test_captions_beyond_the_split_s_are_left_out(cache):
     assert one.metrics["cider_d"].estimate == other.metrics["cider_d"].estimate
     (finding,) = other.findings
     assert finding.severity == "note"
-    assert finding.message == "captions of clips beyond the split's are left out: 1, first 'else.wav'"
+    assert finding.message == "skipped the captions of 1 clip not in the split, for example 'else.wav'"
 
 
 def parts(score):
@@ -615,7 +618,10 @@ def test_a_set_with_an_unknown_metric_is_refused(monkeypatch):
         ({"metrics": ["dcase2020", "fense"]}, "unknown metric 'dcase2020'"),
         ({"interval": "t"}, "unknown interval 't'"),
         ({"idf": "exakt"}, "unknown idf 'exakt'; did you mean 'exact'?"),
-        ({"idf": "exact", "interval": "bootstrap"}, "give it with the interval jackknife or jackknife-t"),
+        (
+            {"idf": "exact", "interval": "bootstrap"},
+            "works only with the interval jackknife or jackknife-t; found bootstrap",
+        ),
     ],
 )
 def test_bad_requests(cache, options, message):
@@ -626,7 +632,7 @@ def test_bad_requests(cache, options, message):
 
 def test_a_blind_split_cannot_be_scored(cache):
     blind = Split("test", (Clip("a.wav", (), Path("a.wav")),))
-    with pytest.raises(BadRequest, match="the split test has clips without captions"):
+    with pytest.raises(BadRequest, match="every clip of the split test must have a reference caption"):
         evaluate(blind, Captions(("a.wav",), ("A dog.",)), cache=cache)
 
 
@@ -652,16 +658,16 @@ def test_no_java_at_all(monkeypatch, cache):
                 "no caption for clip ' leading blank.wav'; there is 'leading blank.wav', and names are compared "
                 "verbatim",
                 "no caption for clip 'd.wav'",
-                "captions of clips beyond the split's are left out: 1, first 'leading blank.wav'",
+                "skipped the captions of 1 clip not in the split, for example 'leading blank.wav'",
             ],
         ),
         (
             Captions((*NAMES, "c.wav"), (*GOOD.captions, "Again."), (2, 3, 4, 5, 6)),
-            ["clip 'c.wav' stands in line 4 already; give each clip one caption"],
+            ["clip 'c.wav' has another caption in line 4; give each clip one caption"],
         ),
         (
             Captions((*NAMES, "c.wav"), (*GOOD.captions, "Again.")),
-            ["clip 'c.wav' stands there twice; give each clip one caption"],
+            ["clip 'c.wav' has more than one caption; give each clip one caption"],
         ),
         (
             Captions(("x.wav", "y.wav"), ("A.", "B.")),
@@ -743,13 +749,13 @@ def test_score(run, tmp_path):
 
 @pytest.fixture
 def no_meteor(monkeypatch):
-    """METEOR is not available, and no table of paraphrases is made for it, which takes many seconds."""
+    """Simulate that METEOR is not available. No table of paraphrases is made for it, which would take many seconds."""
     monkeypatch.setattr(meteor, "Meteor", lambda *_: _refuse("meteor"))
     monkeypatch.setattr(meteor, "make_paraphrase_table", lambda *_: None)
 
 
 def test_the_metric_that_ranks_is_missing(run, no_meteor, tmp_path):
-    """The others are printed, and the exit status says so."""
+    """The other metrics are printed, and the exit status is 1."""
     status, out, err = run("--metrics", "dcase2023", "--json", tmp_path / "score.json")
     assert status == 1
     assert err == "error: spider_fl, which ranks the systems, is not available\n"
@@ -790,5 +796,5 @@ def test_bad_input(run, tmp_path):
     bad.write_text("file_name,caption_predicted\nc.wav,A.\nc.wav,B.\n")
     status, out, err = run(prediction=bad)
     assert (status, out) == (1, "")
-    assert f"{bad}:3: error: clip 'c.wav' stands in line 2 already" in err
+    assert f"{bad}:3: error: clip 'c.wav' has another caption in line 2" in err
     assert err.count("no caption for clip") == 3

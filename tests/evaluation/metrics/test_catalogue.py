@@ -1,4 +1,4 @@
-"""Every metric has all that a metric needs; a part that is forgotten is named."""
+"""Every metric has all the entries that it needs. A failing test names the missing entry."""
 
 import numpy as np
 import pytest
@@ -14,31 +14,31 @@ def differences(first: set[str], second: set[str]) -> tuple[list[str], list[str]
     return sorted(first - second), sorted(second - first)
 
 
-def test_every_caption_metric_has_a_formula_and_its_parts():
+def test_every_caption_metric_has_a_formula_and_its_components():
     lacking, unknown = differences({*CAPTIONING}, {*captioning.FORMULAS})
     assert not lacking, f"add a formula to captioning.FORMULAS for {lacking}"
     assert not unknown, f"add an entry to catalogue.CAPTIONING for {unknown}"
-    parts = {part for metric in CAPTIONING.values() for part in metric.parts}
-    lacking, unused = differences(parts, {*captioning.PARTS})
-    assert not lacking, f"add to captioning.PARTS, with function, needs and signature: {lacking}"
-    assert not unused, f"no metric of catalogue.CAPTIONING is computed from {unused}; remove from captioning.PARTS"
-    assert all(metric.parts for metric in CAPTIONING.values()), "each caption metric must name its parts"
+    components = {component for metric in CAPTIONING.values() for component in metric.components}
+    lacking, unused = differences(components, {*captioning.COMPONENTS})
+    assert not lacking, f"add to captioning.COMPONENTS, with function, needs and signature: {lacking}"
+    assert not unused, f"no metric of catalogue.CAPTIONING is computed from {unused}; remove from captioning.COMPONENTS"
+    assert all(metric.components for metric in CAPTIONING.values()), "each caption metric must name its components"
 
 
 def test_every_need_can_be_checked_and_fetched():
     known = {*assets.JAVA_PROGRAMS, *assets.ASSETS}
-    for name, part in captioning.PARTS.items():
-        unknown = {*part.needs} - known
-        assert not unknown, f"the part {name} needs {unknown}: add to assets.ASSETS, or to assets.JAVA_PROGRAMS"
+    for name, component in captioning.COMPONENTS.items():
+        unknown = {*component.needs} - known
+        assert not unknown, f"the component {name} needs {unknown}: add to assets.ASSETS, or to assets.JAVA_PROGRAMS"
     needs = {need for names in captioning.NEEDS.values() for need in names}
     assert not known - needs, f"no metric needs {known - needs}"
     offered = {asset for names in assets.DOWNLOADS.values() for asset in names}
     assert offered == {*assets.ASSETS}, "each asset must be in one of assets.DOWNLOADS"
 
 
-def test_a_part_without_a_signature_depends_on_nothing():
-    unsigned = [name for name, part in captioning.PARTS.items() if part.signature is None]
-    assert unsigned == ["vocab"], "a new part must state in its signature what its values depend on"
+def test_a_component_without_a_signature_depends_on_nothing():
+    unsigned = [name for name, component in captioning.COMPONENTS.items() if component.signature is None]
+    assert unsigned == ["vocab"], "a new component must state in its signature what its values depend on"
 
 
 def test_every_retrieval_metric_has_a_function():
@@ -66,7 +66,7 @@ def test_direction():
 
 @pytest.mark.parametrize("name", CAPTIONING)
 def test_scores_know_which_metrics_are_means(name):
-    """A file whose value is not the mean of its values is refused for means alone."""
+    """A value that is not the mean of the item values is refused only for metrics that are means."""
     values = np.array([0.0, 1.0])
     estimate = Estimate(0.75, 0.1, 0.7, 0.8, 2, "jackknife-95")
     score = Score({name: Measured(estimate, None, values)}, Items("clips", ("a", "b"), (0, 1)), "")

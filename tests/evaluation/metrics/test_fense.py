@@ -1,4 +1,4 @@
-"""FENSE's sentence encoder and fluency checker, against the plain networks: models of a few weights, no network."""
+"""FENSE's models compared with the plain networks, with tiny models and without network access."""
 
 import shutil
 from pathlib import Path
@@ -92,11 +92,15 @@ def test_checkpoints_that_are_refused(home):
         assert message.endswith("; remove it and fetch it with: python -m evaluation download fense")
         return message
 
-    named = "its weights are not those of bert-base-uncased: it "
-    assert f"{named}lacks 2, clf.bias first" in said(published(state_dict=without))
-    assert f"{named}has 1, other first" in said(published(state_dict=state | {"other": torch.zeros(1)}))
+    named = "its weights must fit the network bert-base-uncased, but it "
+    assert f"{named}lacks 2 (for example clf.bias)" in said(published(state_dict=without))
+    assert f"{named}has 1 unknown ones (for example other)" in said(
+        published(state_dict=state | {"other": torch.zeros(1)})
+    )
     other = without | {"x": torch.zeros(1)}
-    assert f"{named}lacks 2, clf.bias first and has 1, x first" in said(published(state_dict=other))
+    assert f"{named}lacks 2 (for example clf.bias) and has 1 unknown ones (for example x)" in said(
+        published(state_dict=other)
+    )
     assert "size mismatch for clf.weight" in said(published(num_classes=5))
     assert "weights" in said({"model_type": "bert-base-uncased", "state_dict": Path})  # would run code
     path.write_bytes(path.read_bytes()[:1000])

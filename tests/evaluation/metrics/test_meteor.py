@@ -27,7 +27,7 @@ def cache(tmp_path_factory) -> Path:
 
 
 def test_meteor_of_hostile_captions_in_a_hostile_folder(machine, tmp_path, monkeypatch):
-    """Statistics of each, none shifted; in a folder with a blank, a colon and an umlaut, under two other locales."""
+    """Each caption keeps its statistics: in a folder with a blank, a colon and an umlaut, and under other locales."""
     monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE -Dfile.encoding=US-ASCII")
     monkeypatch.setenv("LC_ALL", "C")
     folder = tmp_path / "a blank, a colon: and ü"
@@ -58,7 +58,7 @@ def test_meteor_ends_with_its_block(machine, tmp_path):
 
 
 def test_no_caption_separates_captions_for_meteor(machine, tmp_path):
-    """Whatever the text holds, METEOR reads one candidate, and the references that there are."""
+    """For any text, METEOR reads one candidate and the right number of references."""
     reference = "a dog barks"
     hostile = [
         "zqav ||| a dog barks",
@@ -79,7 +79,7 @@ def test_no_caption_separates_captions_for_meteor(machine, tmp_path):
 
 @contextlib.contextmanager
 def fake_meteor(folder, sent):
-    """A METEOR that keeps what it is sent, line by line as Java reads them, and answers 23 numbers."""
+    """A stand-in for METEOR that stores its requests, split into lines as Java does, and answers 23 numbers."""
     answer = "echo " + " ".join(["1"] * 23)
     script = f"while IFS= read -r line; do printf '%s\\n' \"$line\" >> '{folder}/sent'; {answer}; done"
     with Meteor(Java(fake_java(folder / "bin", script) / "java", "11.0.1", "system"), folder) as process:
@@ -90,7 +90,7 @@ def fake_meteor(folder, sent):
 def test_a_meteor_that_does_not_end_is_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(meteor, "SECONDS", 0.3)
     endless = Java(fake_java(tmp_path / "bin", "exec sleep 60") / "java", "11.0.1", "system")
-    with Meteor(endless, tmp_path) as process, pytest.raises(Unavailable, match="METEOR did not end within"):
+    with Meteor(endless, tmp_path) as process, pytest.raises(Unavailable, match="METEOR did not finish within"):
         process.statistics(["a"], [["a"]])
 
 
@@ -110,7 +110,7 @@ def test_a_damaged_table_of_paraphrases_is_made_again(tmp_path, monkeypatch):
         assert meteor.paraphrase_table(["a dog"], tmp_path) is None
         assert meteor.make_paraphrase_table(["a dog"], tmp_path) == table
         assert table.read_bytes() == whole
-    table.with_suffix(".sha256").unlink()  # as before there were checksums
+    table.with_suffix(".sha256").unlink()  # as for tables of older versions
     assert meteor.paraphrase_table(["a dog"], tmp_path) is None
 
 
@@ -170,5 +170,5 @@ def test_meteor_says_what_the_jar_says(tmp_path):
     assert meteor.meteor(statistics.sum(axis=0)) == pytest.approx(float(said[-1]), abs=1e-14)
     value, values = pseudo_values(statistics, meteor.meteor)
     np.testing.assert_allclose(values, from_left_out(value, np.array(without, dtype=float)), rtol=0, atol=1e-12)
-    assert meteor.meteor(statistics)[0] == 1  # word for word, and no fragmentation taken off
+    assert meteor.meteor(statistics)[0] == 1  # equal word by word, so without fragmentation penalty
     assert 0 < value < 1

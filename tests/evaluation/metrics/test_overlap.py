@@ -11,14 +11,14 @@ from evaluation.metrics import overlap
 from evaluation.metrics.overlap import CiderD, bleu, bleu_statistics, rouge_l
 from evaluation.statistics.intervals import from_left_out, pseudo_values
 
-# Tokenised captions of few words, so that n-grams repeat, match, and are shared between clips; blank ones too.
+# Tokenised captions of few different words, so that n-grams repeat, match, and occur in several clips; some are blank.
 captions = st.lists(st.sampled_from(["a", "dog", "barks", "and", "rain", "falls"]), max_size=7).map(" ".join)
 corpora = st.lists(st.tuples(captions, st.lists(captions, min_size=1, max_size=4)), min_size=2, max_size=6)
 
 
 @pytest.fixture(scope="session")
 def golden(shared):
-    """CoNeTTE's captions of Clotho's evaluation split, their references, and what aac-metrics made of them."""
+    """CoNeTTE's captions of Clotho's evaluation split, their references, and their scores by aac-metrics."""
     with (shared / "golden" / "conette_outputs_clotho_eval.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     corpus = yaml.safe_load((shared / "golden" / "conette_scores_clotho_eval.yaml").read_text(encoding="utf-8"))
@@ -32,7 +32,7 @@ def golden(shared):
 
 
 def test_golden(golden):
-    """1045 captions scored by CoNeTTE's authors: each caption and the corpus, to 1e-12."""
+    """Scores equal those of CoNeTTE's authors to 1e-12, for each of 1045 captions and for the corpus."""
     predicted, references, each, corpus = golden
     statistics = bleu_statistics(predicted, references)
     for order in (1, 2, 3, 4):
@@ -55,7 +55,7 @@ def test_corpus_bleu_is_no_mean_of_sentence_scores(golden):
 @given(corpora)
 @settings(deadline=None, max_examples=60)
 def test_equals_aac_metrics(corpus):
-    """The library that DCASE's participants use, on short captions, blank ones and one to four references."""
+    """Scores equal aac-metrics on short and blank captions with one to four references."""
     from aac_metrics import functional
 
     predicted, references = [caption for caption, _ in corpus], [texts for _, texts in corpus]
@@ -64,10 +64,10 @@ def test_equals_aac_metrics(corpus):
         total, each = functional.bleu(predicted, references, n=order)
         np.testing.assert_allclose(bleu(statistics, order), each[f"bleu_{order}"], rtol=0, atol=1e-12)
         assert bleu(statistics.sum(axis=0), order) == pytest.approx(float(total[f"bleu_{order}"]), abs=1e-12)
-    if any(text for texts in references for text in texts):  # it looks for the commonest n-gram
+    if any(text for texts in references for text in texts):  # aac-metrics needs an n-gram
         each = functional.cider_d(predicted, references)[1]["cider_d"]
         np.testing.assert_allclose(CiderD(predicted, references).scores, each, rtol=0, atol=1e-12)
-    if all(text for texts in references for text in texts):  # it divides by the length of a reference
+    if all(text for texts in references for text in texts):  # aac-metrics divides by the length of a reference
         each = functional.rouge_l(predicted, references)[1]["rouge_l"]
         np.testing.assert_allclose(rouge_l(predicted, references), each, rtol=0, atol=1e-12)
 
@@ -114,20 +114,22 @@ def test_the_reference_itself_is_perfect():
     predicted = ["a dog barks in the rain", "birds sing over the sea"]
     references = [["thunder", predicted[0]], [predicted[1], "a bird"]]
     statistics = bleu_statistics(predicted, references)
-    assert bleu(statistics.sum(axis=0), 4) == pytest.approx(1, abs=1e-8)  # COCO's small numbers
+    assert bleu(statistics.sum(axis=0), 4) == pytest.approx(
+        1, abs=1e-8
+    )  # not exactly 1, because of COCO's small numbers
     assert rouge_l(predicted, references) == pytest.approx([1, 1])
     assert CiderD(predicted, [[caption] for caption in predicted]).scores == pytest.approx([10, 10])
 
 
 def test_cider_d_of_one_clip_is_zero():
-    """log(clips) - log(clips that hold it) is log 1 of every n-gram, held or not."""
+    """With one clip, the weight of every n-gram is log 1 = 0."""
     assert CiderD(["a dog barks"], [["a dog barks", "a dog"]]).scores == [0]
-    with pytest.raises(ValueError, match="single clip"):
+    with pytest.raises(ValueError, match="two clips or more"):
         CiderD(["a dog barks"], [["a dog barks"]]).left_out(np.ones(1))
 
 
 def test_brevity_counts_the_closest_reference():
-    # Lengths 3 and 5 are as close to 4: the shorter one counts, so that nothing is taken off.
+    # Lengths 3 and 5 are equally close to 4. The shorter one counts, so there is no brevity penalty.
     (row,) = bleu_statistics(["a b c d"], [["a b c", "a b c d e"]])
     assert list(row) == [4, 3, 2, 1, 4, 3, 2, 1, 4, 3]
     assert bleu(row, 1) == pytest.approx(1, abs=1e-8)
@@ -141,7 +143,7 @@ def test_brevity_counts_the_closest_reference():
 @given(corpora, st.randoms())
 @settings(deadline=None)
 def test_cider_d_without_each_clip(corpus, random):
-    """Against scoring what is left from the start."""
+    """The result equals scoring the other clips alone."""
     predicted, references = [caption for caption, _ in corpus], [texts for _, texts in corpus]
     factors = np.array([random.choice([0.0, 0.1, 1.0]) for _ in corpus])
     left_out = CiderD(predicted, references).left_out(factors)
@@ -155,7 +157,7 @@ def test_cider_d_without_each_clip_in_blocks(golden, monkeypatch):
     predicted, references, _, _ = golden
     predicted, references = predicted[:60], references[:60]
     whole = CiderD(predicted, references).left_out(np.ones(60))
-    monkeypatch.setattr(overlap, "BLOCK", 7 * 5 * 60)  # numbers of seven clips with five references
+    monkeypatch.setattr(overlap, "BLOCK", 7 * 5 * 60)  # room for seven clips with five references
     np.testing.assert_allclose(CiderD(predicted, references).left_out(np.ones(60)), whole, rtol=0, atol=1e-13)
     for clip in (0, 31, 59):
         again = CiderD(np.delete(predicted, clip).tolist(), references[:clip] + references[clip + 1 :]).scores

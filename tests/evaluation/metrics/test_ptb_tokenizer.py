@@ -64,7 +64,7 @@ def test_equals_aac_metrics_on_clotho(shared, machine, cache):
 
 
 def test_a_caption_s_tokens_do_not_depend_on_its_neighbours(shared, machine, cache):
-    """The tokeniser looks beyond the end of a line for what a full stop means; no caption of Clotho ends like that."""
+    """The next line decides whether some full stops stay. No caption of Clotho ends like that."""
     dataset = read_dataset(shared / "clotho", sound=False)
     captions = [caption for split in dataset.splits.values() for clip in split.clips for caption in clip.captions]
     captions += ["It is in the U.S.", "It is Inc.", "The end etc.", "Then at 5 p.m.", "No. 5"]
@@ -92,7 +92,7 @@ MARKUP = st.text("<>!?/ab='\"|& \ud800\n\x00-t.", max_size=12)
 @given(st.lists(MARKUP, min_size=1, max_size=40))
 @settings(deadline=None, max_examples=8)
 def test_markup_changes_no_other_caption_and_is_no_protocol(machine, cache, hostile):
-    """Among captions that look at the next one, any text of marks is tokenised as it is alone, and changes none."""
+    """Any text of marks gets the same tokens as it does alone, and changes no other caption's tokens."""
     lines = [text for caption in hostile for text in (caption, "a dog t.")]
     tokens = ptb_tokenize(lines, machine, cache)
     assert set(tokens[1::2]) == {"a dog t."}
@@ -143,12 +143,12 @@ def test_a_tokeniser_that_fails(tmp_path):
     with pytest.raises(Unavailable, match=r"the tokeniser failed on Java 11.0.1 \(.*\): no memory"):
         ptb_tokenize(["a"], broken, tmp_path)
     short = Java(fake_java(tmp_path / "short", "cat > /dev/null; printf one") / "java", "11.0.1", "system")
-    with pytest.raises(Unavailable, match="1 lines for 2"):
+    with pytest.raises(Unavailable, match="it printed 1 lines for 2 sentences"):
         ptb_tokenize(["a", "b"], short, tmp_path)
 
 
 def test_a_tokeniser_that_does_not_end_is_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(ptb_tokenizer, "SECONDS", 0.3)
     endless = Java(fake_java(tmp_path / "bin", "exec sleep 60") / "java", "11.0.1", "system")
-    with pytest.raises(Unavailable, match="the tokeniser did not end within"):
+    with pytest.raises(Unavailable, match="the tokeniser did not finish within"):
         ptb_tokenize(["a"], endless, tmp_path)

@@ -53,7 +53,7 @@ def split_of(truth, clips, name="evaluation") -> Split:
 
 
 def one_hot(order: str, clips=CLIPS) -> Similarity:
-    """A matrix of one query, q, that ranks the clips in this order; those of one bracket, as in a(bc)d, alike."""
+    """Return a matrix with one query, q, that ranks clips in this order; those in brackets have equal scores."""
     scores, score, inside = dict.fromkeys(clips, -100.0), 0.0, False
     for letter in order:
         inside = (inside or letter == "(") and letter != ")"
@@ -65,7 +65,7 @@ def one_hot(order: str, clips=CLIPS) -> Similarity:
 
 
 def oracle(truth, prediction, metric, k) -> list[float]:
-    """Every query's metric, the slow way: sort, the worst case among equal scores first, and walk down the list."""
+    """Compute a metric of every query by sorting: among equal scores the worst case first."""
     values = []
     for query, relevant in truth.items():
         grades = relevant if isinstance(relevant, dict) else dict.fromkeys(relevant, 1)
@@ -76,7 +76,7 @@ def oracle(truth, prediction, metric, k) -> list[float]:
         else:
             scored = zip(prediction.scores[row], prediction.file_names, strict=True)
             answer = [name for *_, name in sorted((-score, grades.get(name, 0), name) for score, name in scored)]
-        found = {}  # name to place
+        found = {}  # the rank of each name
         for place, name in enumerate(answer, start=1):
             if name in grades and name not in found and place <= k:
                 found[name] = place
@@ -118,15 +118,15 @@ HAND = [
     ("abcdefghij", "a", average_precision, 10, 1),
     ("bacdefghij", "a", recall, 1, 0),
     ("bacdefghij", "a", recall, 2, 1),
-    ("bacdefghij", "a", average_precision, 10, 1 / 2),  # one relevant clip: the reciprocal rank
+    ("bacdefghij", "a", average_precision, 10, 1 / 2),  # with one relevant clip, the reciprocal rank
     ("bcdefghija", "a", average_precision, 10, 1 / 10),
     ("bcdefghija", "a", average_precision, 9, 0),
     ("abcdefghij", "bd", recall, 1, 0),
     ("abcdefghij", "bd", recall, 2, 1 / 2),
     ("abcdefghij", "bd", recall, 4, 1),
     ("abcdefghij", "bd", average_precision, 10, (1 / 2 + 2 / 4) / 2),
-    ("abcdefghij", "bd", average_precision, 3, (1 / 2) / 2),  # over both, though one is beyond k
-    ("abcdefghij", "abc", recall, 1, 1 / 3),  # a perfect ranking cannot have more than k
+    ("abcdefghij", "bd", average_precision, 3, (1 / 2) / 2),  # divided by both relevant clips, although one is beyond k
+    ("abcdefghij", "abc", recall, 1, 1 / 3),  # even a perfect ranking finds only k clips
     ("abcdefghij", "abc", average_precision, 1, 1 / 3),
     ("abcdefghij", "abc", average_precision, 2, (1 / 1 + 2 / 2) / 3),
     ("abcdefghij", "abc", average_precision, 3, 1),
@@ -142,12 +142,12 @@ HAND = [
     ("abcdefghij", "a", ndcg, 10, 1),
     ("bacdefghij", "a", ndcg, 10, 1 / math.log2(3)),
     ("bacdefghij", "a", ndcg, 1, 0),
-    ("abcdefghij", "abc", ndcg, 2, 1),  # the best ranking is cut at k, too
+    ("abcdefghij", "abc", ndcg, 2, 1),  # the best ranking is also cut at k
     ("abcdefghij", "ac", ndcg, 10, (1 + 1 / 2) / (1 + 1 / math.log2(3))),
     ("abcdefghij", {"a": 3, "c": 2, "d": 0}, ndcg, 10, (3 + 2 / 2) / (3 + 2 / math.log2(3))),
     ("cabdefghij", {"a": 3, "c": 2}, ndcg, 10, (2 + 3 / math.log2(3)) / (3 + 2 / math.log2(3))),
     ("cabdefghij", {"a": 3, "c": 2}, ndcg, 1, 2 / 3),
-    ("cadbefghij", {"a": 1e308, "c": 1e308, "d": 1e308}, ndcg, 10, 1),  # the sum is beyond any float
+    ("cadbefghij", {"a": 1e308, "c": 1e308, "d": 1e308}, ndcg, 10, 1),  # their sum is infinite as a float
     ("dabcefghij", {"a": 3, "d": 0}, recall, 1, 0),  # grade 0 is not relevant
     ("dabcefghij", {"a": 3, "d": 0}, success, 1, 0),
     ("dabcefghij", {"a": 3, "d": 0}, average_precision, 10, 1 / 2),
@@ -169,8 +169,8 @@ def test_by_hand(order, relevant, metric, k, value):
 @pytest.mark.parametrize(
     ("order", "relevant", "places"),
     [
-        ("(ab)cdefghij", "a", [2]),  # the other one of the two comes first
-        ("(ab)cdefghij", "ab", [1, 2]),  # both are relevant: nothing to lose
+        ("(ab)cdefghij", "a", [2]),  # the clip that is not relevant comes first
+        ("(ab)cdefghij", "ab", [1, 2]),  # both are relevant
         ("a(bcd)efghij", "ab", [1, 4]),
         ("a(bcd)efghij", "bd", [3, 4]),
         ("(abc)(def)ghij", "ade", [3, 5, 6]),
@@ -195,7 +195,7 @@ def test_of_equal_scores_the_lower_grades_come_first():
 @pytest.mark.parametrize("constant", [0, 1, -1, -np.inf, np.nan])
 @pytest.mark.parametrize("relevant", [1, 3, 10, 20])
 def test_a_constant_scorer_gets_the_worst_case(constant, relevant):
-    """NaN too: the embeddings of a model that diverged compare as neither greater nor smaller."""
+    """The scores of a diverged model are NaN, which compares as neither greater nor smaller; they rank last."""
     names = tuple(f"{clip}.wav" for clip in range(20))
     prediction = Similarity(("q",), names, np.full((1, 20), constant, dtype=np.float32))
     found, _ = ranks({"q": frozenset(names[:relevant])}, prediction)
@@ -220,7 +220,7 @@ def test_nan_is_worse_than_any_score():
 
 
 def random_problem(seed: int) -> tuple[dict, Similarity]:
-    """Many ties, one to nine relevant clips, unknown clips, relevant clips without a column; by odd seeds grades."""
+    """Return a problem with ties, unknown clips and relevant clips without a column; with grades if the seed is odd."""
     random = np.random.default_rng(seed)
     names = tuple(f"{clip}.wav" for clip in range(25))
     queries = tuple(f"query {query}" for query in range(12))
@@ -281,14 +281,15 @@ def test_equals_the_organisers_formula(k):
         found = np.sort(places, axis=1) + 1.0, np.ones((50, count))
         expected = [organisers_2025(row, k) for row in places.tolist()]
         np.testing.assert_allclose(average_precision(*found, k), expected, rtol=0, atol=1e-15)
-        if count == 1:  # DCASE 2022's, for one relevant clip: the reciprocal rank within k
+        if count == 1:  # the rule of DCASE 2022 for one relevant clip: the reciprocal rank within k
             reciprocal = [1 / (rank + 1) if rank < k else 0 for (rank,) in places.tolist()]
             np.testing.assert_array_equal(average_precision(*found, k), reciprocal)
 
 
-# Both divide AP by all relevant clips and cut nDCG's best ranking at k. Not asked of them here: equal scores (trec_eval
-# ranks by name then, backwards; ranx as its sort happens to leave them), missing queries (left out by both) and grades
-# that are no whole numbers. Negative scores and relevant clips that the prediction lacks they treat as the kit does.
+# Both libraries divide AP by all relevant clips and cut nDCG's best ranking at k, as the kit does. They also treat
+# negative scores and relevant clips that the prediction lacks as the kit does. These tests do not compare equal scores
+# (trec_eval then ranks by name, backwards; the order of ranx is not defined), missing queries (both ignore them) and
+# grades that are not whole numbers.
 IN_PYTREC = {recall: "recall", average_precision: "map_cut", success: "success", ndcg: "ndcg_cut"}
 IN_RANX = {recall: "recall", average_precision: "map", success: "hit_rate", ndcg: "ndcg", reciprocal_rank: "mrr"}
 RANX = """
@@ -299,7 +300,7 @@ for truth, run, names in json.load(sys.stdin):
 
 
 def for_others(seed: int) -> tuple[dict, Similarity, dict]:
-    """A problem without ties and with whole grades; its matrix as a mapping, too."""
+    """Return a problem without ties and with whole grades, and its matrix also as a mapping."""
     truth, similarity = random_problem(seed)
     truth = {
         query: {name: math.ceil(relevant[name]) if seed % 2 else 1 for name in relevant}
@@ -318,7 +319,7 @@ def test_equals_trec_eval(seed):
     trec = pytrec_eval.RelevanceEvaluator(truth, asked).evaluate(run)
     for (metric, k), values in zip(METRICS, score(truth, similarity), strict=True):
         name = f"{IN_PYTREC[metric]}_{k}" if metric in IN_PYTREC else "recip_rank"
-        if metric is reciprocal_rank and k < math.inf:  # trec_eval has no cut for it
+        if metric is reciprocal_rank and k < math.inf:  # trec_eval does not limit its rank
             continue
         np.testing.assert_allclose(values, [trec[query][name] for query in truth], rtol=0, atol=1e-12)
 
@@ -329,7 +330,7 @@ def test_equals_ranx():
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", RANX],
         input=json.dumps([(truth, run, names) for truth, _, run in problems]),
-        env=os.environ | {"NUMBA_DISABLE_JIT": "1"},  # to compile takes 20 s
+        env=os.environ | {"NUMBA_DISABLE_JIT": "1"},  # compiling takes 20 s
         capture_output=True,
         text=True,
         check=True,
@@ -349,7 +350,7 @@ def test_median_rank(firsts):
     middle = (ordered[(len(firsts) - 1) // 2] + ordered[len(firsts) // 2]) / 2
     assert (estimate.value, estimate.n, estimate.interval) == (middle, len(firsts), "order-statistics-95")
     assert math.isnan(estimate.std_error)
-    if len(firsts) < 6:  # 2 / 2^n of the samples lie on one side of the median altogether
+    if len(firsts) < 6:  # in 2 / 2^n of the samples all values are on one side of the median
         assert math.isnan(estimate.low)
         assert math.isnan(estimate.high)
     else:
@@ -384,7 +385,7 @@ matrices = st.lists(st.lists(st.integers(-4, 4), min_size=10, max_size=10), min_
 @quick
 @given(st.lists(st.tuples(relevant_sets, anything), min_size=1, max_size=5))
 def test_bounded_whatever_the_ranking_holds(rows):
-    """Repeated and unknown names, rows too long and too short."""
+    """Return a ranking with repeated and unknown names, and with rows that are too long or too short."""
     truth = {f"query {index}": relevant for index, (relevant, _) in enumerate(rows)}
     prediction = Ranking(tuple(truth), tuple(answer for _, answer in rows))
     for (metric, k), values in zip(METRICS, score(truth, prediction), strict=True):
@@ -396,7 +397,7 @@ def test_bounded_whatever_the_ranking_holds(rows):
 @quick
 @given(st.lists(relevant_sets, min_size=3, max_size=3), matrices, st.randoms(use_true_random=False))
 def test_bounded_and_unchanged_by_what_does_not_matter(relevant, matrix, random):
-    """Strictly monotone transforms (also to scores that are all negative), the order of rows and of columns."""
+    """Strictly monotone transforms (also to negative scores) and the order of rows and columns change nothing."""
     scores, queries = np.array(matrix, dtype=np.float64), ("x", "y", "z")
     truth = dict(zip(queries, relevant, strict=True))
     plain = Similarity(queries, CLIPS, scores)
@@ -439,7 +440,7 @@ def test_repeated_and_unknown_names_never_help(relevant, answer, insertions):
 
 
 def test_repeating_the_best_clip_gains_nothing():
-    """The attack that lifts the 2022 baseline's mAP@10 from 0.07 to 0.32 in the organisers' own scorer of that year."""
+    """Repeating names lifts the 2022 baseline's mAP@10 from 0.07 to 0.32 in the organisers' scorer of that year."""
     random = np.random.default_rng(2022)
     names = tuple(f"{clip}.wav" for clip in range(40))
     truth = {f"query {clip}": frozenset([name]) for clip, name in enumerate(names)}
@@ -447,7 +448,7 @@ def test_repeating_the_best_clip_gains_nothing():
     stuffed = Ranking(honest.queries, tuple((best,) * 10 for best, *_ in honest.file_names))
     values, gamed = ([metric.mean() for metric in score(truth, prediction)] for prediction in (honest, stuffed))
     assert all(after <= before for before, after in zip(values, gamed, strict=True))
-    np.testing.assert_allclose(gamed, values[0], rtol=0, atol=1e-15)  # R@1, whatever the metric
+    np.testing.assert_allclose(gamed, values[0], rtol=0, atol=1e-15)  # equals R@1 for each metric
 
 
 # ------------------------------------------------------------------------------------------------ chance
@@ -458,12 +459,12 @@ NAMED["MRR"] = reciprocal_rank, math.inf
 
 @pytest.mark.parametrize("clips", [1, 2, 6])
 def test_chance_is_the_mean_over_all_rankings(clips):
-    """By enumeration of all orders."""
+    """The result equals the mean over all orders."""
     orders = 1.0 + np.array(list(itertools.permutations(range(clips))))
     for graded in ([1], [1, 1], [3, 1], [2, 0.5, 2], [1] * 4, [5, 1, 3, 2, 0.25], [2] * 6):
         if len(graded) > clips:
             continue
-        places = orders[:, : len(graded)]  # of clips with these grades
+        places = orders[:, : len(graded)]  # the ranks of the clips with these grades
         order = places.argsort(axis=1)
         found = np.take_along_axis(places, order, axis=1), np.array(graded, dtype=float)[order]
         for name, (metric, k) in NAMED.items():
@@ -481,7 +482,7 @@ def test_chance_known_values():
     assert [chance(one, 1000, f"success@{k}") for k in (1, 5, 10)] == pytest.approx([0.001, 0.005, 0.01], abs=1e-15)
     assert chance(one, 1000, "MRR") == pytest.approx(sum(1 / rank for rank in range(1, 1001)) / 1000, abs=1e-15)
     some = np.array([[1, 0, 0], [1, 1, 0], [1, 1, 1]])
-    assert chance(some, 3, "R@50") == 1  # a k beyond the clips
+    assert chance(some, 3, "R@50") == 1  # k is larger than the number of clips
     assert chance(some[2:], 3, "mAP@50") == pytest.approx(1)
     assert chance(some, 3, "success@50") == pytest.approx(1)
 
@@ -505,7 +506,7 @@ def test_chance_is_what_random_matrices_reach():
 
 
 def dense(queries, clips, k) -> tuple[list, list]:
-    """The best k by the whole matrix; of whole numbers, whose sums are exact in any order."""
+    """Return the best k from the whole matrix. Embeddings are whole numbers, so sums are exact in any order."""
     scores = queries @ clips.T
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return best.tolist(), np.take_along_axis(scores, best, axis=1).tolist()
@@ -513,7 +514,7 @@ def dense(queries, clips, k) -> tuple[list, list]:
 
 @pytest.mark.parametrize("tile", [(1, 1), (2, 3), (3, 7), (5, 16), (100, 100)])
 def test_top_k_is_that_of_the_matrix(tile, monkeypatch):
-    """Ties in a tile, across tiles, everywhere; more asked than there are; best first, last and anyhow."""
+    """Ties within and across tiles, k above the number of clips, and the best clips first, last or anywhere."""
     monkeypatch.setattr(retrieval, "TILE", tile)
     random = np.random.default_rng(0)
     for clips, span, d in itertools.product((1, 2, 9, 50), (0, 1, 5, 1000), (1, 4)):
@@ -539,7 +540,7 @@ def test_top_k_whatever_the_tiles(clips, k, rows, columns):
 
 
 def test_top_k_in_its_own_tiles(tmp_path):
-    """From disk, by more queries and clips than a tile holds; and as a ranking, scored as the matrix is."""
+    """Clips are on disk, and there are more queries and clips than in a tile. The ranking scores as the matrix does."""
     random = np.random.default_rng(0)
     q, c = (
         random.integers(-9, 9, size=(n, 8)).astype(np.float32)
@@ -553,7 +554,7 @@ def test_top_k_in_its_own_tiles(tmp_path):
 
 
 def test_top_k_takes_little_memory():
-    """The scores would take 400 MB, and are never there together."""
+    """All scores would take 400 MB, but they are never in memory together."""
     q, c = np.ones((2000, 2), np.float32), np.random.default_rng(0).random((50_000, 2), np.float32)
     tracemalloc.start()
     top_k(q, c, 5)
@@ -564,7 +565,7 @@ def test_top_k_takes_little_memory():
 
 def test_top_k_of_other_floats_and_of_nothing():
     q, c = np.float64([[0.1, 0.2], [0.3, 0.7]]), np.float16([[0.1, 0.2]] * 5 + [[9, 9]])
-    assert top_k(q, c, 3)[0].tolist() == [[5, 0, 1]] * 2  # equal scores are equal in whatever precision they came
+    assert top_k(q, c, 3)[0].tolist() == [[5, 0, 1]] * 2  # equal scores stay equal for embeddings of any precision
     assert top_k(q, c[:0], 3)[0].shape == (2, 0)
     assert top_k(q[:0], c, 3)[0].shape == (0, 3)
 
@@ -575,7 +576,7 @@ def test_top_k_refuses_what_is_not_finite(value, place):
     for index in range(2):
         both = [np.ones((9, 2), np.float32), np.ones((9, 2), np.float32)]
         both[index][place] = value
-        with pytest.raises(ValueError, match="embeddings must be finite, and so small that their inner products are"):
+        with pytest.raises(ValueError, match="embeddings must be finite, and small enough that their inner"):
             top_k(*both, 3)
 
 
@@ -583,7 +584,7 @@ def test_top_k_refuses_what_is_not_finite(value, place):
     ("q", "c", "k"), [((2, 3), (2, 4), 1), ((3,), (2, 3), 1), ((2, 3), (2, 3), 0), ((1, 3), (3,), 1)]
 )
 def test_top_k_of_other_shapes(q, c, k):
-    with pytest.raises(ValueError, match=r"queries and clips must be \(q, d\) and \(n, d\), k 1 or more; found"):
+    with pytest.raises(ValueError, match=r"queries must be \(q, d\), clips \(n, d\), and k 1 or more; found"):
         top_k(np.ones(q), np.ones(c), k)
 
 
@@ -607,33 +608,36 @@ FINDINGS = [
     (ranking(DOG, RAIN), []),
     (similarity(), []),
     # errors
-    (ranking(DOG), ["prediction: error: no query 'It rains.'"]),
-    (similarity(tuple(TRUTH)[:1]), ["prediction: error: no query 'It rains.'"]),
+    (ranking(DOG), ["prediction: error: query 'It rains.' is missing"]),
+    (similarity(tuple(TRUTH)[:1]), ["prediction: error: query 'It rains.' is missing"]),
     (
         ranking(DOG, ("it rains. ", "storm.wav")),
         [
-            "prediction: error: no query 'It rains.'; there is 'it rains. ', and queries are compared verbatim",
-            "prediction: note: queries beyond the truth's are left out: 1",
+            "prediction: error: query 'It rains.' is missing; there is 'it rains. ', and queries are compared verbatim",
+            "prediction: note: skipped queries that are not in the truth: 1",
         ],
     ),
     (ranking(), ["prediction: error: has no rows; give one for each of the 2 queries"]),
     (
         ranking(DOG, RAIN, DOG, lines=(2, 3, 5)),
-        ["prediction:5: error: query 'A dog barks.' stands here twice; give each query once"],
+        ["prediction:5: error: query 'A dog barks.' appears twice; give each query once"],
     ),
     (
         similarity(("It rains.", *TRUTH)),
-        ["prediction: error: query 'It rains.' stands here twice; give each query once"],
+        ["prediction: error: query 'It rains.' appears twice; give each query once"],
     ),
     (similarity(names=(*NAMES, "dog.wav")), ["prediction: error: clip 'dog.wav' has two columns; give each clip one"]),
     (
         similarity(scores=np.array([[0, 1, 2, 3], [np.nan, 0, np.inf, 0]])),
-        ["prediction: error: scores must be finite; 1 of 2 queries have others, first 'It rains.'"],
+        [
+            "prediction: error: scores must be finite; 1 of 2 queries have NaN or infinite scores, for example "
+            "'It rains.'"
+        ],
     ),
     # warnings and notes
     (
         ranking(DOG, RAIN, ("More.", "dog.wav"), ("And more.", "dog.wav")),
-        ["prediction: note: queries beyond the truth's are left out: 2"],
+        ["prediction: note: skipped queries that are not in the truth: 2"],
     ),
     (
         ranking(DOG, ("It rains.", "storm.wav", "rain.wav", "snow.wav", "snow.wav", "cours d'eau.wav"), lines=(2, 3)),
@@ -666,9 +670,9 @@ FINDINGS = [
     (
         ranking(DOG, DOG, ("Else.", "dog.wav", "dog.wav"), lines=(2, 3, 4)),
         [
-            "prediction: error: no query 'It rains.'",
-            "prediction: note: queries beyond the truth's are left out: 1",
-            "prediction:3: error: query 'A dog barks.' stands here twice; give each query once",
+            "prediction: error: query 'It rains.' is missing",
+            "prediction: note: skipped queries that are not in the truth: 1",
+            "prediction:3: error: query 'A dog barks.' appears twice; give each query once",
             "prediction:4: warning: given more than once: 'dog.wav'; only the first counts",
         ],
     ),
@@ -691,8 +695,8 @@ def test_grades_that_do_not_hold():
     with pytest.raises(Faulty) as refusal:
         validate(truth, CLIPS, ranking(*((query, "a") for query in truth)))
     assert str(refusal.value).split("\n") == [
-        "truth: error: no grade of 'b' is above 0; grade a clip that answers it, or leave the query out",
-        "truth: error: no grade of 'd' is above 0; grade a clip that answers it, or leave the query out",
+        "truth: error: 'b' must have a grade above 0; give a clip that answers it such a grade, or remove it",
+        "truth: error: 'd' must have a grade above 0; give a clip that answers it such a grade, or remove it",
         "truth: error: the grades of 'a' must be finite and 0 or more; found -1, nan",
         "truth: error: the grades of 'c' must be finite and 0 or more; found inf",
     ]
@@ -710,10 +714,10 @@ def test_a_full_ranking_of_clotho_is_checked_in_no_time():
 # ------------------------------------------------------------------------------------------------ evaluate
 
 # Twenty clips, four queries with one relevant clip each, found at ranks 1, 1, 2 and 6:
-#   R@1 1/2, R@5 3/4, R@10 1; mAP@10 (1 + 1 + 1/2 + 1/6) / 4 = 2/3; the jackknife's margin is 1.96 · deviation / √4.
+#   R@1 1/2, R@5 3/4, R@10 1; mAP@10 (1 + 1 + 1/2 + 1/6) / 4 = 2/3. The jackknife's margin is 1.96 · SD / √4.
 #   By chance R@k is k / 20 and mAP@10 (1 + 1/2 + … + 1/10) / 20 = 0.146.
-# The first two queries have one clip. By clip, mAP@10 is 1/3, 13/18 and 5/6 without one of the three, the pseudo-values
-#   3 · 2/3 - 2 · that = 4/3, 5/9 and 1/3, their deviation 0.5251, and the margin 1.96 · 0.5251 / √3 = 0.594.
+# The first two queries have the same clip. By clip, mAP@10 without one of the three clips is 1/3, 13/18 and 5/6; the
+#   pseudo-values 3 · 2/3 - 2 · mAP@10 are 4/3, 5/9 and 1/3; their SD is 0.5251, the margin 1.96 · 0.5251 / √3 = 0.594.
 TWENTY = tuple(f"{clip:02}.wav" for clip in range(20))
 FOUR = {f"query {row}": frozenset([TWENTY[place]]) for row, place in enumerate((0, 0, 1, 5))}
 DESCENDING = Similarity(tuple(FOUR), TWENTY, np.tile(-np.arange(20, dtype=np.float32), (4, 1)))
@@ -791,7 +795,7 @@ def test_signature_names_all_that_changes_the_number():
     changes = [
         (evaluate(split, DESCENDING), set()),
         (evaluate(split, replace(DESCENDING, scores=2 * DESCENDING.scores)), set()),
-        (evaluate(split, DESCENDING, metrics=["R@7"]), set()),  # k stands in the metric's name
+        (evaluate(split, DESCENDING, metrics=["R@7"]), set()),  # k is part of the metric's name
         (evaluate(split, DESCENDING, metrics=["nDCG@7", "MRR", "medR"]), set()),
         (evaluate(split, DESCENDING, interval="bootstrap"), {"interval"}),
         (evaluate(replace(split, name="validation"), DESCENDING), {"split"}),
@@ -822,19 +826,20 @@ def test_signature_names_all_that_changes_the_number():
         (["dcase2025"], 16, 0),
         (["dcase2025"], 10, 16),
         (["MRR"], 19, 20),
-        (["MRR", "medR", "R@50"], 20, 0),  # more clips there are not
+        (["MRR", "medR", "R@50"], 20, 0),  # the split has only 20 clips
     ],
 )
-def test_a_list_shorter_than_a_metric_looks_is_told_of(metrics, length, short):
-    """How a prediction is measured does not depend on how long it is; what it lacks is not found."""
+def test_a_list_shorter_than_k_is_noted(metrics, length, short):
+    """The signature does not depend on the length of the lists. Clips that a list lacks are not found, with a note."""
     split, ranking = split_of(FOUR, TWENTY), DESCENDING.top(length)
     full, top = (evaluate(split, prediction, metrics=metrics) for prediction in (DESCENDING, ranking))
     assert full.signature == top.signature
-    notes = [finding.message for finding in top.findings if "some metrics look at" in finding.message]
+    notes = [finding.message for finding in top.findings if "some metrics use" in finding.message]
     expected = (
-        f"some metrics look at {short} clips; 4 queries have fewer, the least {length}: clips that are not in a list"
+        f"some metrics use the first {short} clips, but the lists of 4 queries are shorter (the shortest has "
+        f"{length}); clips that are not in a list count as not found"
     )
-    assert notes == ([f"{expected} are not found"] if short else [])
+    assert notes == ([expected] if short else [])
     assert not full.findings
     for name, measured in top.metrics.items():
         if not short:
@@ -845,7 +850,7 @@ def test_a_list_shorter_than_a_metric_looks_is_told_of(metrics, length, short):
 
 @pytest.mark.parametrize("matrix", [True, False])
 def test_names_of_another_data_set(matrix):
-    """Of none of its clips: an error, and not a table of zeros."""
+    """A prediction with none of the split's clips is an error, not a table of zeros."""
     names = tuple(name.replace(".wav", ".ogg") for name in TWENTY)
     prediction = replace(DESCENDING, file_names=names)
     with pytest.raises(Faulty) as faulty:
@@ -865,7 +870,7 @@ def test_of_many_findings_of_a_kind_the_first_are_shown():
     assert len(faulty.value.findings) == 249
     lines = str(faulty.value).splitlines()
     assert len(lines) == 21
-    assert lines[-1].startswith("prediction: error: and 229 more of this kind: no query 'query 21'")
+    assert lines[-1].startswith("prediction: error: and 229 more of this kind: query 'query 21' is missing")
     findings = validate(truth, TWENTY, Ranking(queries, ((TWENTY[0], "x.wav"),) * 250))
     assert len(findings) == 250
     assert len(limited(findings)) == 21
@@ -884,7 +889,7 @@ RENAMED = {
 @pytest.mark.parametrize(("rename", "difference"), RENAMED.values(), ids=RENAMED)
 @pytest.mark.parametrize("known", [0, 4])
 def test_names_that_all_differ_alike_are_one_finding(rename, difference, known):
-    """An error where no name is right, a warning where some are: these count as wrong, as any unknown name does."""
+    """If no name is right, that is an error. If some are, it is a warning, and the wrong names count as wrong."""
     names = (*TWENTY[:known], *map(rename, TWENTY[known:]))
     prediction = replace(DESCENDING, file_names=names)
     difference = difference.replace("00", f"{known:02}")
@@ -943,16 +948,16 @@ def test_the_truth_must_name_clips_of_the_split():
     with pytest.raises(Faulty) as faulty:
         validate(truth, TWENTY, DESCENDING)
     (finding,) = faulty.value.findings
-    assert str(finding) == "truth: error: must name clips of the split for 'query 1'; it has no 'typo.wav'"
+    assert str(finding) == "truth: error: must name clips of the split for 'query 1'; the split has no 'typo.wav'"
 
 
 def test_many_queries_of_few_groups_are_told_of():
-    """Neighbours share a clip, so that all hang together."""
+    """Neighbouring queries share a clip, so all are in one group."""
     clips = tuple(f"{number}.wav" for number in range(31))
     truth = {f"q{number}": {clips[number], clips[number + 1]} for number in range(30)}
     matrix = Similarity(tuple(truth), clips, np.random.default_rng(0).random((30, 31), np.float32))
     (finding,) = evaluate(split_of(truth, clips), matrix).findings
-    assert finding.message.startswith("by shared clips the 30 queries make only 1 independent groups: the intervals")
+    assert finding.message.startswith("the 30 queries form only 1 independent groups, because they share clips")
 
 
 def test_sets_of_metrics():
@@ -980,7 +985,7 @@ def test_every_metric_of_a_score():
 def test_a_median_beyond_the_lists(tmp_path):
     score = evaluate(split_of(FOUR, TWENTY), DESCENDING.top(1), metrics=["medR"], file="best.csv")
     assert score.metrics["medR"].estimate.value == math.inf
-    message = "medR: the median lies beyond the lists: half of the queries or more find none of their clips"
+    message = "medR is infinite: at least half of the queries find none of their relevant clips"
     assert f"best.csv: note: {message}" in [str(finding) for finding in score.findings]
     score.save(tmp_path / "score.json")
     assert json.loads((tmp_path / "score.json").read_text())["metrics"]["medR"]["value"] is None
@@ -1001,7 +1006,7 @@ def test_queries_of_one_clip_are_one_group():
     )
     truth = {"5": frozenset("a"), "1": frozenset("d"), "2": frozenset("b"), "3": frozenset("b"), "4": frozenset("c")}
     truth |= {"nobody's": frozenset("cd"), "nor is this": {"a": 1, "b": 0}}
-    # What counts is whose caption it is: 5 is d's, 1 and 2 are a's. What is nobody's joins c and d.
+    # The clips that have a query as a caption count: 5 belongs to d, 1 and 2 to a. A query of no clip joins c and d.
     assert retrieval.clip_groups(truth, Split("evaluation", clips), truth) == (0, 1, 1, 2, 0, 0, 1)
     truth |= {"shared": frozenset("a")}  # joins b and c
     assert retrieval.clip_groups(truth, Split("evaluation", clips), truth) == (0, 1, 1, 0, 0, 0, 1, 0)
@@ -1019,7 +1024,7 @@ def test_the_same_prediction_from_either_file_scores_the_same(tmp_path):
     split, metrics = split_of(truth, TWENTY), ["mAP@10", "R@1", "R@5", "R@10", "mAP@5", "R@20"]
     full, top = (evaluate(split, read_retrieval(tmp_path / f"it.{kind}"), metrics=metrics) for kind in ("npz", "csv"))
     assert full.metrics["R@20"].estimate.value == 1
-    assert top.metrics["R@20"].estimate == top.metrics["R@10"].estimate  # what is not in the file is not found
+    assert top.metrics["R@20"].estimate == top.metrics["R@10"].estimate  # clips that are not in the lists are not found
     for name in metrics[:-1]:
         one, other = full.metrics[name], top.metrics[name]
         assert (one.estimate, one.chance) == (other.estimate, other.chance)
@@ -1034,23 +1039,28 @@ def test_unknown_metric(name):
     with pytest.raises(BadRequest) as refusal:
         evaluate(split_of(FOUR, TWENTY), DESCENDING, metrics=["R@1", name])
     assert str(refusal.value) == (
-        f"unknown metric {name!r}; there are mAP@k, R@k, nDCG@k, success@k, MRR@k for any k from 1, MRR, medR, and the "
-        "sets dcase2022, dcase2023, dcase2024, dcase2025"
+        f"unknown metric {name!r}; there are mAP@k, R@k, nDCG@k, success@k, MRR@k (for any k from 1), MRR, medR, and "
+        "the sets dcase2022, dcase2023, dcase2024, dcase2025"
     )
 
 
 def test_no_truth():
     with pytest.raises(BadRequest) as refusal:
         evaluate(split_of(None, TWENTY, "retrieval"), DESCENDING)
-    assert str(refusal.value) == "the split retrieval has no truth: its queries' clips are not known"
+    assert str(refusal.value) == (
+        "the split retrieval has no truth: the clips that answer its queries are not known; choose another split"
+    )
     with pytest.raises(BadRequest) as refusal:
         evaluate(split_of({**FOUR, "query 2": frozenset()}, TWENTY), DESCENDING)
-    assert str(refusal.value) == "the truth has no clip for 1 of 4 queries, first 'query 2'"
+    assert str(refusal.value) == (
+        "the truth must name at least one clip for each query; 1 of 4 queries have none, for example 'query 2'; add "
+        "clips, or remove them"
+    )
 
 
 def test_evaluate_refuses_and_remarks_as_validate_does():
     split = split_of({**FOUR, "one more": frozenset([TWENTY[0]])}, TWENTY)
-    with pytest.raises(Faulty, match=r"^answers\.csv: error: no query 'one more'$"):
+    with pytest.raises(Faulty, match=r"^answers\.csv: error: query 'one more' is missing$"):
         evaluate(split, DESCENDING, file="answers.csv")
     other = replace(DESCENDING, file_names=(*TWENTY[:-1], "x.wav"))
     findings = evaluate(split_of(FOUR, TWENTY), other, file="answers.csv").findings
@@ -1060,7 +1070,7 @@ def test_evaluate_refuses_and_remarks_as_validate_does():
     ]
 
 
-# ------------------------------------------------------------------------------------------------ real material
+# ------------------------------------------------------------------------------------------------ real data
 
 
 def real(path: str) -> Path:
@@ -1099,7 +1109,7 @@ def test_dcase2025_development_annotations():
     columns = {name: column for column, name in enumerate(split.file_names)}
     rows = {query: row for row, query in enumerate(split.queries)}
     for query, names in truth.items():
-        matrix[rows[query], [columns[name] for name in names]] += 0.5  # some way towards the truth
+        matrix[rows[query], [columns[name] for name in names]] += 0.5  # raises the scores of relevant clips
     prediction = Similarity(split.queries, split.file_names, matrix)
     score = evaluate(split, prediction, truth=truth, metrics=["mAP@16", "mAP@10"])
     places = (-matrix).argsort(axis=1).argsort(axis=1)
@@ -1112,7 +1122,7 @@ def test_dcase2025_development_annotations():
         assert 0.1 < estimate.value < 0.9
         assert estimate.value == pytest.approx(np.mean(expected), abs=1e-12)
     assert parts(score)["relevant"] == "1-12"
-    # In the 46 lists that omit the clip whose caption the query is, that clip is as wrong as any other.
+    # In the 46 lists that omit the query's own clip, this clip counts as wrong.
     disowned = {query: names for query, names in truth.items() if not split.captions[query] & names}
     assert len(disowned) == 46
     best = prediction.top(15)
@@ -1129,7 +1139,7 @@ def test_dcase2025_development_annotations():
     all_of_them = evaluate(split, own_first, truth=truth, metrics=["success@1"])
     assert all_of_them.metrics["success@1"].estimate.value == (1037 - 46) / 1037
     remarks = [str(finding) for finding in score.findings]
-    assert remarks == [f"prediction: note: queries beyond the truth's are left out: {len(split.queries) - 1037}"]
+    assert remarks == [f"prediction: note: skipped queries that are not in the truth: {len(split.queries) - 1037}"]
 
 
 def test_the_prediction_of_another_split_is_one_finding():
@@ -1146,5 +1156,5 @@ def test_a_matrix_is_validated_as_any_other(tmp_path):
     (tmp_path / "it.csv").write_text("index,a,b,a\nq,1,2,3\nq,1,2,3\n")
     with pytest.raises(Faulty) as refusal:
         evaluate(split, read_retrieval(tmp_path / "it.csv"))
-    assert "query 'q' stands here twice" in str(refusal.value)
+    assert "query 'q' appears twice" in str(refusal.value)
     assert "clip 'a' has two columns" in str(refusal.value)

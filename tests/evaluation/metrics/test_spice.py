@@ -1,4 +1,4 @@
-"""SPICE with a parser of our own, and the class that prints its answer."""
+"""SPICE with a stand-in for its parser, and the class that prints its answer."""
 
 import hashlib
 import os
@@ -63,7 +63,7 @@ STUBS = {
 
 @pytest.fixture(scope="module")
 def parser_jars(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """CoreNLP's two jars, with a parser that takes every word for a noun: then SPICE is F1 over the sets of words."""
+    """Make CoreNLP's two jars with a parser that treats every word as a noun, so SPICE is F1 over the sets of words."""
     if not shutil.which("javac"):
         pytest.skip("there is no javac on this machine")
     root = tmp_path_factory.mktemp("parser")
@@ -87,13 +87,13 @@ def test_spice_on_the_java_that_is_there(nothing, parser_jars, monkeypatch):
     for jar in assets.CORENLP:
         shutil.copy(parser_jars / jar, theirs)
     assert assets.missing("spice", nothing) is None
-    long = "dog barks" + " dog" * 200 + " runs"  # of which the first hundred words are read
+    long = "dog barks" + " dog" * 200 + " runs"  # SPICE reads the first hundred words
     captions = ["dog barks", "", "birds sing loudly", "🐕", long, 'say "dog" \\ {x} \u2028 [1]']
     references = [["dog barks", "dog runs"], ["rain"], ["loudly birds sing"], ["", "car"], ["dog barks"], ["x y"]]
     monkeypatch.chdir(nothing.parent)
     with ExitStack() as stack:
         found = spice.spice(captions, references, find_java(), Path("cache"), stack)
-    np.testing.assert_allclose(found, [0.8, 0, 1, 0, 1, 0])  # of the first: 2 of 2 proposed are right, 2 of 3 found
+    np.testing.assert_allclose(found, [0.8, 0, 1, 0, 1, 0])  # the first: precision 2 / 2, recall 2 / 3
     assert spice.spice([], [], find_java(), nothing, ExitStack()).shape == (0,)
     np.testing.assert_allclose(spice.spice(captions[:1], references[:1], find_java(), nothing, ExitStack()), [0.8])
     lib = nothing / "aac-metrics" / "spice" / "lib"
@@ -106,7 +106,7 @@ def test_aac_metrics_cannot_run_spice_on_that_java(nothing, parser_jars, tmp_pat
     lib = lay_out_jars(nothing) / "spice" / "lib"
     for jar in assets.CORENLP:
         shutil.copy(parser_jars / jar, lib)
-    (lib / "SceneGraphParser-1.0.jar").unlink()  # which the stub takes the place of
+    (lib / "SceneGraphParser-1.0.jar").unlink()  # replaced by the stub
     shutil.copy(parser_jars / assets.CORENLP[0], lib / "SceneGraphParser-1.0.jar")
     (lib.parent / "cache").mkdir()
     where = {"cache_path": nothing, "java_path": find_java().path, "tmp_path": tmp_path, "java_max_memory": "1G"}
@@ -160,7 +160,7 @@ def test_what_spice_cannot_do(nothing):
         with zipfile.ZipFile(lib / jar, "w") as empty:
             empty.writestr("empty", "")
     new = Java(Path("/opt/java"), "17.0.2", "system")
-    message = "SPICE runs on Java 8 to 13, found 17.0.2 (/opt/java); give such a one in JAVA_HOME"
+    message = "SPICE needs Java 8 to 13; found 17.0.2 (/opt/java); set JAVA_HOME to such a version"
     assert refused(lambda: spice.spice(["a"], [["a"]], new, nothing, ExitStack())) == message
     java = find_java()
     said = refused(lambda: spice.spice(["a"], [["a"]], java, nothing, ExitStack()))

@@ -1,4 +1,4 @@
-"""Comparisons: against scipy's permutation test, Holm's own words and really leaving out; refused, printed and kept."""
+"""Comparisons: the test equals scipy's, the correction Holm's definition, and intervals those of leaving items out."""
 
 import csv
 import dataclasses
@@ -34,7 +34,7 @@ def items(n: int, size: int = 1) -> Items:
 
 
 def score(values, of: Items | None = None, signature: str = SIGNATURE, **more) -> Score:
-    """A score of the metrics given by name, or of one that is called R@1."""
+    """Make a score of the given metrics (default: one that is called R@1)."""
     values = values if isinstance(values, dict) else {"R@1": values}
     of = of or items(len(next(iter(values.values()))))
     metrics = {name: measure(np.asarray(each, float), of, "jackknife") for name, each in values.items()}
@@ -61,7 +61,7 @@ def refused(given, **options) -> list[str]:
 
 
 def scipys(differences, resamples, seed=0):
-    """The p of scipy's permutation test of the sum of paired differences: their signs are turned in every way."""
+    """Return p of scipy's permutation test of the sum of paired differences, with all changes of signs."""
     return scipy.stats.permutation_test(
         (differences,),
         lambda x, axis: x.sum(axis=axis),
@@ -82,11 +82,11 @@ def test_equals_scipy_where_all_exchanges_are_made(n, shift):
 
 @pytest.mark.parametrize("kind", ["zeros and ones", "reciprocals"])
 def test_ties_count(kind):
-    """Sums of few different numbers are often equal, and then in another order differ in the last digit."""
+    """Sums of few different numbers are often equal, but differ in the last digit if the order differs."""
     rng = np.random.default_rng(1)
     pools = {"zeros and ones": [-1, 0, 0, 1], "reciprocals": [-1 / 3, 1 / 3, 0.1, -0.1, 1 / 7]}
     differences = rng.choice(pools[kind], (11, 8))
-    # By fractions of 210, which are exact.
+    # The expected p, from whole multiples of 1/210, which are exact.
     whole = np.round(differences * 210).astype(int)
     signs = np.array(list(itertools.product([1, -1], repeat=11)))
     expected = (np.abs(signs @ whole) >= np.abs(whole.sum(axis=0))).mean(axis=0)
@@ -96,7 +96,7 @@ def test_ties_count(kind):
 def test_is_near_scipy_where_exchanges_are_drawn():
     differences = np.random.default_rng(2).normal(size=(60, 3)) + np.array([0, 0.2, 0.3])
     ours = randomisation(differences)
-    # Either is a share of 99,999 draws: three standard deviations of their difference are below 0.007.
+    # Each p is a share of 99,999 draws. Three standard deviations of their difference are below 0.007.
     np.testing.assert_allclose(ours, [scipys(column, DRAWS, seed=1) for column in differences.T], rtol=0, atol=0.007)
     assert 0.5 > ours[1] > ours[2] > 1 / (DRAWS + 1)
     np.testing.assert_array_equal((ours * (DRAWS + 1)).round(6) % 1, 0)
@@ -111,14 +111,14 @@ def test_drawn_and_made_exchanges_agree(monkeypatch):
 
 @pytest.mark.parametrize("n", [1, 7, 8, 9, 17, 100])
 def test_the_smallest_p(n):
-    """All differences alike: only to turn none or all of them reaches as far."""
+    """If all differences are equal, only exchanging none or all gives a sum as far from zero."""
     (p,) = randomisation(np.ones((n, 1)))
-    assert p == comparison._smallest_p(n) or (n == 17 and p < 1e-4)  # of 99,999 draws 1.5 are expected to reach as far
+    assert p == comparison._smallest_p(n) or (n == 17 and p < 1e-4)  # 1.5 of 99,999 draws are expected to be as far
     assert comparison._smallest_p(n) == (2 / 2**n if n <= 16 else 1e-5)
 
 
 def test_the_level_is_kept():
-    """Of 500 comparisons without a difference 5 % have a p below 0.05, give or take three standard deviations."""
+    """Of 500 comparisons without a difference, 5 % have p below 0.05, within three standard deviations."""
     p = randomisation(np.random.default_rng(4).normal(size=(40, 500)))
     assert abs((p < 0.05).mean() - 0.05) < 3 * np.sqrt(0.05 * 0.95 / 500)
 
@@ -149,7 +149,7 @@ def test_p_is_a_chance_and_does_not_know_directions(differences):
 
 
 def holm_by_the_letter(p):
-    """Holm 1979: reject the smallest while p ≤ α / (m - i + 1); the corrected p is the least such α."""
+    """Holm (1979) rejects the smallest p while p ≤ α / (m - i + 1). The corrected p is the smallest such α."""
 
     def rejected(alpha):
         ordered = sorted(range(len(p)), key=lambda index: p[index])
@@ -192,13 +192,13 @@ def test_a_comparison_is_made_of_its_parts():
     assert [(d.metric, d.system, d.against) for d in compared.differences] == [("R@1", "b", "a"), ("R@1", "c", "a")]
     groups = np.repeat(np.arange(10), 4)
     sums = np.stack([np.bincount(groups, values(other) - values(a)) for other in (b, c)], axis=1)
-    p = [scipys(column, np.inf) for column in sums.T]  # clips are exchanged whole: ten of them, not forty queries
+    p = [scipys(column, np.inf) for column in sums.T]  # ten clips are exchanged, not forty queries
     assert [d.p for d in compared.differences] == pytest.approx(p, rel=1e-12)
     assert [d.p_holm for d in compared.differences] == holm(np.array([d.p for d in compared.differences])).tolist()
     for d, other in zip(compared.differences, (b, c), strict=True):
         assert d.value == other.metrics["R@1"].estimate.value
         assert d.difference.value == d.value - a.metrics["R@1"].estimate.value
-        # Really without each clip, of both systems.
+        # Compare with leaving out each clip in both systems.
         without = [values(other)[groups != g].mean() - values(a)[groups != g].mean() for g in range(10)]
         std_error = np.sqrt(9 / 10 * ((without - np.mean(without)) ** 2).sum())
         assert d.difference.std_error == pytest.approx(std_error, rel=1e-9)
@@ -264,8 +264,8 @@ def test_pairs():
     pairs = [(d.against, d.system) for d in compared.differences]
     assert pairs == [("a", "b"), ("a", "c"), ("a", "d"), ("b", "c"), ("b", "d"), ("c", "d")]
     p = np.array([d.p for d in compared.differences])
-    assert [d.p_holm for d in compared.differences] == holm(p).tolist()  # over all six
-    # Each as if it had been compared for itself.
+    assert [d.p_holm for d in compared.differences] == holm(p).tolist()  # over all six comparisons
+    # Each difference is the same as in a comparison of only these two.
     for d in compared.differences:
         (alone,) = compare({name: given[f"{name}.json"] for name in (d.against, d.system)}).differences
         assert dataclasses.replace(d, p_holm=d.p) == alone
@@ -303,7 +303,7 @@ def test_items_in_another_order_are_paired_by_name():
     given = systems(30, size=3, count=2)
     a, b = given.values()
     order = np.random.default_rng(9).permutation(30)
-    # The groups are numbered anew, as they come first in the new order.
+    # The groups have new numbers, in the order of their first items.
     numbers = {group: 100 - k for k, group in enumerate(dict.fromkeys(b.items.groups[i] for i in order))}
     other = Items("queries", tuple(b.items.names[i] for i in order), tuple(numbers[b.items.groups[i]] for i in order))
     measured = dataclasses.replace(b.metrics["R@1"], values=values(b)[order])
@@ -331,8 +331,8 @@ def test_what_has_no_values_is_listed_and_not_compared():
     assert [*compared.values] == ["R@1"]
     assert compared.not_compared == {
         "R@a": "not in b",
-        "some": "has no values of single items in b",
-        "median rank": "has no values of single items",
+        "some": "no values of single items in b",
+        "median rank": "no values of single items",
         "spice": "not in a, b",
         "R@b": "not in a",
     }
@@ -345,7 +345,7 @@ def test_it_is_quick():
     given = {name: score({f"R@{k}": rng.random(5225) for k in range(4)}, of) for name in "abc"}
     started = time.process_time()
     compare(given)
-    assert time.process_time() - started < 3  # 0.7 s on an idle core; a busy machine takes its share
+    assert time.process_time() - started < 3  # 0.7 s on an idle core; a busy machine is slower
 
 
 # ------------------------------------------------------------------------------------------------ refused
@@ -360,9 +360,9 @@ def test_all_differing_parts_of_signatures_are_listed():
         "d.json": score(three),
     }
     assert refused(given) == [
-        "b.json: split: error: must be 'evaluation#ab' as in a.json, but is 'test#cd'; score both in the same way",
-        "c.json: dcase-kit: error: must be '1' as in a.json, but is '2'; score both in the same way",
-    ]  # what one of them has alone is of a metric that the other lacks, and the interval is made anew
+        "b.json: split: error: must be 'evaluation#ab' as in a.json; found 'test#cd'; score both in the same way",
+        "c.json: dcase-kit: error: must be '1' as in a.json; found '2'; score both in the same way",
+    ]  # entries of only one score belong to a metric that the other lacks; intervals are computed again
 
 
 @pytest.mark.parametrize(
@@ -385,11 +385,13 @@ def test_items_that_differ():
         "g": score([1, 2, 3], Items("queries", names, (9, 9, 4))),
     }
     assert refused(given) == [
-        "b: items.kind: error: must be 'queries' as in a, but is 'clips'",
-        "b: items.names: error: must be those of a; missing here: 2, first 'y'; score both alike",
-        r"b: items.names: error: must be those of a; only here: 2, first 'w\n'; score both alike",
-        "c: items.names: error: must be those of a; missing here: 1, first 'z'; score both alike",
-        *(f"{file}: items.groups: error: must put those together that a does" for file in "def"),
+        "b: items.kind: error: must be 'queries' as in a; found 'clips'",
+        "b: items.names: error: must be those of a; missing here: 2, for example 'y'; score both with the same data",
+        r"b: items.names: error: must be those of a; only here: 2, for example 'w\n'; score both with the same data",
+        "c: items.names: error: must be those of a; missing here: 1, for example 'z'; score both with the same data",
+        "d: items.groups: error: must group the same items as a; score both with the same data",
+        "e: items.groups: error: must group the same items as a; score both with the same data",
+        "f: items.groups: error: must group the same items as a; score both with the same data",
     ]
 
 
@@ -411,7 +413,7 @@ def test_items_that_stand_twice():
     given = {"a": score([1] * 5, twice), "b": score([1] * 5, twice), "c": score([1] * 5)}
     lines = refused(given)
     assert [line for line in lines if "those of" not in line] == [
-        f"{file}: items.names: error: must be different, but 2 stand here more than once, first 'x'; "
+        f"{file}: items.names: error: must be different; 2 appear more than once, for example 'x'; "
         "score the prediction again"
         for file in "ab"
     ]
@@ -421,13 +423,13 @@ def test_no_metric_in_common():
     rank = Score({"rank": Measured(Estimate(4.0, np.nan, np.nan, np.nan, 2, "none"))}, items(2), SIGNATURE)
     given = {"a": score({"R@1": [0, 1], "R@5": [1, 1]}), "b": rank}
     assert refused(given) == [
-        "a: error: must have a metric with values that all have, but has R@1, R@5",
-        "b: error: must have a metric with values that all have, but has rank",
+        "a: error: must share a metric with item values with all scores; found R@1, R@5",
+        "b: error: must share a metric with item values with all scores; found rank",
     ]
 
 
 def test_a_seed_below_zero():
-    with pytest.raises(BadRequest, match=r"^the seed must be 0 or more, but -1 was given$"):
+    with pytest.raises(BadRequest, match=r"^the seed must be 0 or more; found -1$"):
         compare(systems(3), seed=-1)
 
 
@@ -451,7 +453,7 @@ def test_short_names(files, names):
 
 @pytest.fixture
 def three():
-    """Systems of which one is much better than the first and one is a little worse; twelve queries of six clips."""
+    """One system is much better than the first and one a little worse, on twelve queries of six clips."""
     base = np.array([0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0], float)
     worse = base.copy()
     worse[3] = 0
@@ -480,7 +482,7 @@ def test_text_of_pairs_with_marks():
     text = str(compare(given, pairs=True, seed=5)).splitlines()
     assert text[0].split()[:5] == ["metric", "system", "value", "against", "difference"]
     assert [line.split()[0] for line in text[3:6]] == ["b", "c", "c"]
-    assert "differences from each, over 40 queries; 95 % jackknife intervals" in text
+    assert "differences from the system in the column `against`, over 40 queries; 95 % jackknife intervals" in text
     assert "p: paired randomisation test, 99999 drawn exchanges (seed 5), never below 1e-05" in text
     assert text[4].split()[-3:] == ["<0.0001", "<0.0001", "***"]
 
@@ -528,7 +530,7 @@ def test_latex_with_marks_and_pairs():
 
 
 def test_one_line_stays_one_line(three):
-    """A name with a line break cannot end a comment, or a row, early."""
+    """A name with a line break must not end a comment or a row early."""
     given = {"a\nb.json": three["b.json"], "c\n%.json": three["c.json"]}
     compared = compare(given)
     assert len(str(compared).splitlines()) == len(compare({"a": three["b.json"], "c": three["c.json"]}).notes) + 4
@@ -640,7 +642,7 @@ def test_wrong_requests(run, scored):
     a, b = scored
     Path("again.json").symlink_to(b)
     Path("broken.json").write_text("[]")
-    assert run(a, b, "again.json") == (2, "", f"error: {b} and again.json are one file; give each score once\n")
+    assert run(a, b, "again.json") == (2, "", f"error: {b} and again.json are the same file; give each score once\n")
     assert run(a, a)[0] == 2
     status, out, err = run(a, "no.json", "broken.json", "nor.json")
     assert (status, out) == (2, "")
@@ -650,7 +652,7 @@ def test_wrong_requests(run, scored):
         "nor.json: error: no such file; give a score file, written by `evaluation score … --json FILE`",
     ]
     assert run(a, "broken.json")[0] == 1
-    assert run(a, b, "--seed", "-1") == (2, "", "error: the seed must be 0 or more, but -1 was given\n")
+    assert run(a, b, "--seed", "-1") == (2, "", "error: the seed must be 0 or more; found -1\n")
     status, _, err = run(a)
     assert (status, "the following arguments are required: FILE" in err) == (2, True)
     assert run(a, b, "--format", "word")[0] == 2
@@ -723,7 +725,7 @@ def test_figures_may_be_rounded_and_other_metrics_have_no_items(run, scored):
             content["metrics"][name] = {k: round(v, 7) if isinstance(v, float) else v for k, v in metric.items()}
 
     edited(a, rounded)
-    for file in (a, b):  # of the median rank nothing can be recomputed
+    for file in (a, b):  # the median rank cannot be recomputed
         rank = {"value": 4.0, "std_error": None, "low": 1.0, "high": 9.0, "n": 40, "interval": "order-statistics-95"}
         edited(file, lambda content, rank=rank: content["metrics"].update({"medR": rank}))
     status, out, _ = run(a, b)
@@ -731,7 +733,7 @@ def test_figures_may_be_rounded_and_other_metrics_have_no_items(run, scored):
 
 
 def test_csv_for_spreadsheets(run, scored):
-    """A metric's name is text of whoever made the file: no escape sequence is printed, no formula kept."""
+    """A metric's name may be hostile: no escape sequence is printed, and no formula is written."""
     names = {"R@1": "\x1b[2Jevil", "R@5": " =cmd|' /C calc'!A0"}
 
     def renamed(content):
@@ -755,4 +757,4 @@ def test_scores_of_different_things(run, scored):
     status, out, err = run(a, b)
     assert (status, out, err.count("\n")) == (1, "", 1)
     assert err.startswith(f"{b}: split: error: must be 'evaluation#")
-    assert f"as in {a}, but is 'validation#" in err
+    assert f"as in {a}; found 'validation#" in err

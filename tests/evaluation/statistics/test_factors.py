@@ -1,4 +1,4 @@
-"""Means, tests against scipy and plain enumeration, tables, and files that are refused."""
+"""Means, tests compared with scipy and plain enumeration, tables, and files that are refused."""
 
 import csv
 import itertools
@@ -41,7 +41,7 @@ def results(tmp_path):
 
 
 def runs_of(results, **levels):
-    """The metric of the runs that have some levels."""
+    """Return the metric of the runs with the given levels."""
     runs = results.runs
     for factor, level in levels.items():
         runs = runs[runs[factor] == level]
@@ -103,7 +103,7 @@ def test_a_factor_may_be_called_mean(tmp_path):
     assert factors.save(results, "mean", tmp_path)[0].read_text().splitlines()[1] == "x,k,0.5,,1,0.5"
 
 
-# What an earlier implementation, with plain loops, gave for these rows.
+# The results of an earlier implementation with plain loops for these rows.
 MEANS_AND_SD = {
     ("yamnet", "mha", "a_1$b$"): (0.560315638483016, 0.021422085662677396),
     ("yamnet", "mha", "<c>"): (0.5376842003050922, 0.013068117505336561),
@@ -141,7 +141,7 @@ def test_known_tests(results):
 
 
 def plain_p(differences):
-    """The test as it is defined: the share of all signs whose W is as small, and no table or approximation."""
+    """Compute p by its definition: the share of all combinations of signs whose W is at most as large."""
     differences = [difference for difference in differences if difference]
     ranks = stats.rankdata(np.abs(differences))
     found = ranks[np.array(differences) < 0].sum()
@@ -154,7 +154,7 @@ def plain_p(differences):
     [
         [0.3, 0.1, -0.2, 0.5, 0.4, 0.7],
         [0.1, 0.1, -0.1, 0.2, 0.3],
-        [0.3 - 0.2, 0.1, 0.2 - 0.1, -0.1, 0.2, 0.0],  # tied but for rounding, and one without a difference
+        [0.3 - 0.2, 0.1, 0.2 - 0.1, -0.1, 0.2, 0.0],  # ties that differ by rounding, and one zero
         [-0.1, -0.2, -0.3],
         [0.25],
     ],
@@ -179,7 +179,7 @@ def test_wilcoxon_equals_scipy(n):
     ids=["COALA", "YAMNet"],
 )
 def test_weck_2021_gives_the_normal_approximation_of_44_pairs(w, published, exact):
-    """Section 4, overlap against none: W = 84, p < 8.08e-07, and W = 112, p < 3.92e-06."""
+    """Weck et al. 2021, section 4, with overlap against without: W = 84, p < 8.08e-07; W = 112, p < 3.92e-06."""
 
     def normal_p(n):
         deviation = math.sqrt(n * (n + 1) * (2 * n + 1) / 24)
@@ -189,7 +189,7 @@ def test_weck_2021_gives_the_normal_approximation_of_44_pairs(w, published, exac
     assert numbers == [44]
 
     differences, left = [], w
-    for rank in range(44, 0, -1):  # with W the sum of the ranks of those below zero
+    for rank in range(44, 0, -1):  # W is the sum of the ranks of the differences below zero
         below = rank <= left
         left -= rank * below
         differences.append(-float(rank) if below else float(rank))
@@ -210,10 +210,10 @@ def test_pairs_are_means_over_the_seeds_that_both_levels_have(tmp_path):
     content = [
         ["r", "x", "k", 0, 0.5],
         ["r", "x", "k", 1, 0.9],
-        ["r", "y", "k", 1, 0.6],  # seed 0 failed: only seed 1 is paired
+        ["r", "y", "k", 1, 0.6],  # seed 0 failed, so only seed 1 is paired
         ["r", "x", "l", 0, 0.3],
         ["r", "y", "l", 0, 0.4],
-        ["r", "x", "m", 0, 0.8],  # nothing to pair it with
+        ["r", "x", "m", 0, 0.8],  # has no pair
     ]
     results = factors.read(write(tmp_path / "r.csv", content, ("run", "a", "b", "seed", "mAP@10")))
     differences, of = factors.paired_differences(results, "a", "x", "y")
@@ -229,7 +229,7 @@ def test_pairs_of_a_single_factor_are_seeds(tmp_path):
     (test,) = factors.contrasts(results, "a").itertuples()
     assert (test.better, test.pairs, test.of, test.W) == ("x", 6, "seeds", 0)
     assert test.p == pytest.approx(1 / 64)
-    assert test.p_holm == pytest.approx(2 / 64)  # the other direction was tested, too
+    assert test.p_holm == pytest.approx(2 / 64)  # both directions were tested
     assert test.tests == 2
     assert (test.p_smallest, test.p_holm_smallest) == (1 / 64, 2 / 64)
 
@@ -238,7 +238,7 @@ STEPS = ("contrastive", "all pairs", "text-audio", "+ tune text", "+ pretrain", 
 
 
 def ablation(tmp_path, seeds):
-    """An ablation whose steps do not overlap, by at least .05 between neighbours."""
+    """Write an ablation whose steps do not overlap: neighbours differ by at least .05."""
     rng = np.random.default_rng(0)
     content = []
     for number, step in enumerate(STEPS):
@@ -249,7 +249,7 @@ def ablation(tmp_path, seeds):
 def test_report_says_that_five_seeds_are_too_few(tmp_path, capsys):
     path = ablation(tmp_path, 5)
     tests = factors.contrasts(factors.read(path), "step")
-    # Enumerated: the smallest p of five pairs is that of the one of 32 signs that has all of them above zero.
+    # By enumeration: the smallest p of five pairs is 1 / 32, if all differences are above zero.
     signs = list(itertools.product([-1, 1], repeat=5))
     smallest = sum(all(sign > 0 for sign in one) for one in signs) / len(signs)
     assert len(tests) == 15
@@ -259,7 +259,7 @@ def test_report_says_that_five_seeds_are_too_few(tmp_path, capsys):
     assert command(parser(), ["report", str(path)]) == 0
     printed = capsys.readouterr().out
     assert re.search(r"p +smallest p +p \(Holm\) +smallest p \(Holm\)", printed)
-    assert "step: 5 pairs and 30 tests can mark no difference; 10 pairs are needed" in printed
+    assert "step: 5 pairs are too few to mark a difference among 30 tests; 10 pairs are needed" in printed
     assert 30 * 0.5**10 < 0.05 <= 30 * 0.5**9
 
 
@@ -274,7 +274,7 @@ def test_against_makes_fewer_tests(tmp_path, capsys):
     assert command(parser(), ["report", str(path), "--against", "contrastive", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "Holm: over the pairs of contrastive and another step, in both directions" in printed
-    assert "can mark no difference" not in printed
+    assert "too few to mark a difference" not in printed
     with (out / "tests.csv").open() as file:
         kept = list(csv.DictReader(file))
     assert {(row["tests"], row["p_smallest"], row["p_holm_smallest"]) for row in kept} == {
@@ -298,7 +298,7 @@ def test_normal_approximation(tmp_path, capsys):
     asked = stats.wilcoxon([1.0, 2, 3, 4, 5], alternative="greater", method="asymptotic").pvalue
     assert tests["p"].iloc[0] == pytest.approx(asked, rel=1e-12)
     assert command(parser(), ["report", str(path), "--normal"]) == 0
-    assert "by the normal approximation" in capsys.readouterr().out
+    assert ", normal approximation" in capsys.readouterr().out
 
 
 def test_holm_counts_both_directions_of_all_pairs(results):
@@ -340,7 +340,7 @@ def test_runs_that_were_stopped_early_are_left_out(tmp_path):
     results = factors.read(write(tmp_path / "results.csv", content))
     assert (len(results.runs), results.missing, results.stopped) == (34, 0, 2)
     report = factors.summary(results, "encoder")
-    assert "34 runs of 12 settings, 2 to 3 of each; 2 were stopped early and are left out" in report
+    assert "34 runs of 12 settings, 2 to 3 for each setting; skipped 2 runs that stopped early" in report
 
 
 def test_report_prints_and_saves_all_tables(tmp_path, capsys):
@@ -349,13 +349,13 @@ def test_report_prints_and_saves_all_tables(tmp_path, capsys):
     path = write(tmp_path / "results.csv", content)
     assert command(parser(), ["report", str(path), "--out", str(tmp_path / "report")]) == 0
     said = capsys.readouterr().out
-    assert "35 runs of 12 settings, 2 to 3 of each; 1 more without mAP@10 (failed, or not ended)" in said
+    assert "35 runs of 12 settings, 2 to 3 for each setting; no mAP@10 for 1 more run (failed or not finished)" in said
     assert "the best 10 of 12" in said
     assert re.search(r"adapter +mha +mlp +\+0\.0\d+ +4 settings +0 +0\.0625", said)
-    assert "adapter: 4 pairs and 6 tests can mark no difference; 7 pairs are needed" in said
+    assert "adapter: 4 pairs are too few to mark a difference among 6 tests; 7 pairs are needed" in said
     with (tmp_path / "report" / "tests.csv").open() as file:
         kept = list(csv.DictReader(file))
-    assert len(kept) == 1 + 3 + 1 + 2 * 3 + 2 * 1  # every factor, and what is within each encoder
+    assert len(kept) == 1 + 3 + 1 + 2 * 3 + 2 * 1  # all factors, and the tests within each encoder
     names = {path.name for path in (tmp_path / "report").iterdir()}
     wanted = {"bars-encoder", "bars-adapter", "bars-words----more"}
     wanted |= {f"{kind}-encoder-{factor}" for kind in ("bars", "boxes") for factor in ("adapter", "words----more")}
@@ -365,17 +365,17 @@ def test_report_prints_and_saves_all_tables(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "must have a header of different names with `seed`"),
-        ("run,a,a,seed,mAP@10\n", "must have a header of different names with `seed`"),
+        ("", "must have a header with different names"),
+        ("run,a,a,seed,mAP@10\n", "must have a header with different names"),
         ("run,seed,mAP@10\n", "a column for each factor before `seed`"),
-        ("run,a,seed,state\n", "a metric's column behind `seed`"),
+        ("run,a,seed,state\n", "a metric's column after `seed`"),
         ("run,a,seed,mAP@10\nr,x,0,\n", "must have a run with a value of mAP@10"),
         (
             "run,a,seed,mAP@10\nr,x,0,high\n",
             "2: error: seed must be a whole number and mAP@10 a number; found '0' and 'high'",
         ),
         ("run,a,seed,mAP@10\nr,x,0,inf\n", "2: error: seed must be a whole number"),
-        ("run,a,seed,mAP@10\nr,x,0\n", "2: error: must have 4 cells, but has 3"),
+        ("run,a,seed,mAP@10\nr,x,0\n", "2: error: must have 4 cells; found 3"),
         ("run,a,seed,mAP@10\nr,x,0,.1\nr,x,0,.2\n", "3: error: is the second row of x with seed 0"),
     ],
 )

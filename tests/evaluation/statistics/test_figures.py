@@ -1,4 +1,4 @@
-"""Figures show the means and the runs, name every level, and are the same bytes each time."""
+"""Figures show the means and the runs, name all levels, and have the same bytes each time."""
 
 import itertools
 import statistics
@@ -33,20 +33,20 @@ def ablation(steps=STEPS, seeds=5):
 
 @pytest.fixture
 def incomplete():
-    """A sweep in which some settings have no run, and one has one."""
+    """A sweep in which some settings have no run, and one setting has a single run."""
     rows = [["x", "k", 0, 0.5], ["x", "k", 1, 0.7], ["y", "k", 0, 0.6], ["y", "k", 1, 0.8], ["y", "l", 0, 0.4]]
     rows += [["z", "l", 0, 0.3], ["z", "l", 1, 0.2]]
     return Results("results.csv", "mAP@10", ("a", "b"), pd.DataFrame(rows, columns=["a", "b", "seed", "mAP@10"]))
 
 
 def bar_heights(axes):
-    """Heights of the bars in the order of the axis; seaborn adds empty ones for the legend."""
+    """Return the heights of the bars in the order of the axis, without seaborn's empty bars for the legend."""
     bars = [bar for bar in axes.patches if bar.get_width()]
     return [bar.get_height() for bar in sorted(bars, key=lambda bar: bar.get_x())]
 
 
 def error_bars(axes):
-    """Half the length of each error bar, in the order of the axis."""
+    """Return half the length of each error bar, in the order of the axis."""
     lengths = {}
     for line in axes.lines:
         if len(line.get_xdata()):
@@ -56,7 +56,7 @@ def error_bars(axes):
 
 
 def dots(axes):
-    """Values of the dots, sorted, by the place of the bar that they are on."""
+    """Return the sorted values of the dots on each bar, in the order of the axis."""
     by_place = {}
     for collection in axes.collections:
         for place, value in collection.get_offsets():
@@ -72,7 +72,7 @@ def test_legends_have_every_level(incomplete):
 
 
 def test_bars_of_one_factor_are_means_of_runs_with_their_sd():
-    """As Figure 2 of Weck et al. 2022."""
+    """A figure like Figure 2 of Weck et al. 2022."""
     results = ablation()
     axes = figures.bars(results, "step").axes[0]
     values = [results.runs.loc[results.runs["step"] == step, "mAP@10"].tolist() for step in STEPS]
@@ -94,7 +94,7 @@ def test_bars_are_means_of_settings_with_their_sd(results):
 def test_dots_are_on_the_bars_of_their_level(incomplete):
     axes = figures.bars(incomplete, "a", "b").axes[0]
     assert bar_heights(axes) == pytest.approx([0.6, 0.7, 0.4, 0.25])
-    assert dots(axes) == [[0.5, 0.7], [0.6, 0.8], [0.2, 0.3]]  # a single run is its bar
+    assert dots(axes) == [[0.5, 0.7], [0.6, 0.8], [0.2, 0.3]]  # a single run gets no dot
     places = sorted(
         {round(float(place), 6) for collection in axes.collections for place, _ in collection.get_offsets()}
     )

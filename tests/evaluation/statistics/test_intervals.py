@@ -19,9 +19,9 @@ ARRAYS = {
     "1000 ones": np.ones(1000),
 }
 
-# Xie et al. 2022, Table 2: R@1, R@5 and R@10 of the top system of each team with the printed 95 % intervals; 1000
-# queries with one relevant clip each. A mean of three decimals over 1000 zeros and ones tells how many ones there are,
-# so the intervals follow. All 30 agree in every printed digit. (Those of mAP@10 would need the queries' own values.)
+# Xie et al. 2022, Table 2: R@1, R@5 and R@10 of the best system of each team with the printed 95 % intervals. There are
+# 1000 queries with one relevant clip each. A mean of 1000 zeros and ones with three decimals determines the number of
+# ones, and so the interval. All 30 agree in every printed digit. (Intervals of mAP@10 would need each query's value.)
 PUBLISHED = """
 Xu       0.176 [0.152, 0.200] 0.416 [0.385, 0.447] 0.536 [0.505, 0.567]
 Mei      0.153 [0.131, 0.175] 0.387 [0.357, 0.417] 0.504 [0.473, 0.535]
@@ -37,7 +37,7 @@ Baseline 0.026 [0.016, 0.036] 0.102 [0.083, 0.121] 0.176 [0.152, 0.200]
 
 
 def test_estimates_without_an_interval_are_equal():
-    """NaN is not equal to itself, but two estimates that both lack a figure are alike in it."""
+    """NaN is not equal to itself, but two estimates with NaN in the same place are equal."""
     one, other = (Estimate(0.5, float("nan"), float("nan"), float("nan"), 1, "jackknife-95") for _ in range(2))
     assert one == other
     assert hash(one) == hash(other)
@@ -59,7 +59,7 @@ def test_equals_astropy(values, confidence):
 
 @pytest.mark.parametrize("values", ARRAYS.values(), ids=ARRAYS)
 def test_equals_leaving_each_one_out(values):
-    """Efron's definition, by its letter."""
+    """Compute the jackknife by Efron's definition."""
     values = np.asarray(values, dtype=float)
     n = len(values)
     means = np.array([np.delete(values, item).mean() for item in range(n)])
@@ -108,17 +108,17 @@ def test_equal_items_have_an_interval_without_width(constant):
         (
             [],
             0.95,
-            "values must be one or more finite numbers in one dimension, but array([], dtype=float64) was given",
+            "values must be one or more finite numbers in one dimension; found array([], dtype=float64)",
         ),
-        ([0.5, np.nan], 0.95, "values must be one or more finite numbers in one dimension, but array([0.5, nan]) was"),
-        ([np.inf], 0.95, "values must be one or more finite numbers in one dimension, but array([inf]) was given"),
-        ([[0, 1]], 0.95, "values must be one or more finite numbers in one dimension, but array([[0., 1.]]) was given"),
-        (1.0, 0.95, "values must be one or more finite numbers in one dimension, but array(1.) was given"),
-        ([0, 1], 0, "confidence must lie between 0 and 1, but 0 was given"),
-        ([0, 1], 1, "confidence must lie between 0 and 1, but 1 was given"),
-        ([0, 1], 2, "confidence must lie between 0 and 1, but 2 was given"),
-        ([0, 1], 95, "confidence must lie between 0 and 1, but 95 was given"),
-        ([0, 1], float("nan"), "confidence must lie between 0 and 1, but nan was given"),
+        ([0.5, np.nan], 0.95, "values must be one or more finite numbers in one dimension; found array([0.5, nan])"),
+        ([np.inf], 0.95, "values must be one or more finite numbers in one dimension; found array([inf])"),
+        ([[0, 1]], 0.95, "values must be one or more finite numbers in one dimension; found array([[0., 1.]])"),
+        (1.0, 0.95, "values must be one or more finite numbers in one dimension; found array(1.)"),
+        ([0, 1], 0, "confidence must be between 0 and 1; found 0"),
+        ([0, 1], 1, "confidence must be between 0 and 1; found 1"),
+        ([0, 1], 2, "confidence must be between 0 and 1; found 2"),
+        ([0, 1], 95, "confidence must be between 0 and 1; found 95"),
+        ([0, 1], float("nan"), "confidence must be between 0 and 1; found nan"),
     ],
 )
 def test_refused(values, confidence, message):
@@ -135,7 +135,7 @@ def ratio(sums):
 
 
 def bleu(sums):
-    """Corpus BLEU by its formula: sums of matches and n-grams of four orders, then candidate and reference lengths."""
+    """Compute corpus BLEU from sums of matches and n-grams of four orders, and candidate and reference lengths."""
     precisions = sums[..., :4] / sums[..., 4:8]
     brevity = np.minimum(0, 1 - sums[..., 9] / sums[..., 8])
     return np.exp(np.log(precisions).mean(axis=-1) + brevity)
@@ -153,7 +153,7 @@ UNEQUAL = np.repeat(np.arange(12), np.arange(1, 13))  # groups of one, two, … 
 
 @pytest.mark.parametrize(("metric", "columns"), [(ratio, [0, 4]), (bleu, slice(None))], ids=["ratio", "BLEU"])
 def test_equals_astropy_for_any_metric_up_to_the_bias(metric, columns):
-    """Astropy subtracts the bias from the value and centres the interval there; ours is centred on the value."""
+    """Astropy centres the interval on the value less the bias; the kit centres it on the value."""
     statistics = counts(40)[:, columns]
     value, values = pseudo_values(statistics, metric)
     estimate, bias, std_error, interval = jackknife_stats(
@@ -163,11 +163,11 @@ def test_equals_astropy_for_any_metric_up_to_the_bias(metric, columns):
     assert ours.value == metric(statistics.sum(axis=0)) == pytest.approx(estimate + bias, rel=1e-12)
     assert ours.std_error == pytest.approx(std_error, rel=1e-9)
     assert [ours.low, ours.high] == pytest.approx(interval + bias, rel=1e-9)
-    assert abs(bias) > 1e-7  # else the shift is not tested
+    assert abs(bias) > 1e-7  # otherwise the shift is not tested
 
 
 def brute_force(statistics, metric, groups):
-    """Standard error from really leaving each group out."""
+    """Return the standard error from leaving out each group and computing the metric again."""
     left_out = np.array([metric(statistics[groups != group].sum(axis=0)) for group in np.unique(groups)])
     n = len(left_out)
     return np.sqrt((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum())
@@ -190,13 +190,13 @@ def test_groups_of_a_mean_are_left_out_whole():
     assert ours.value == pytest.approx(values.mean(), rel=1e-15)
     assert ours.std_error == pytest.approx(brute_force(statistics, mean, UNEQUAL), rel=1e-12)
     assert ours.n == 12
-    # The same from the statistics.
+    # The statistics give the same.
     value, of_groups = pseudo_values(grouped(statistics, UNEQUAL)[0], mean)
     assert jackknife(of_groups, value=value).std_error == pytest.approx(ours.std_error, rel=1e-12)
 
 
 def test_five_captions_of_a_clip_are_no_five_clips():
-    """Five equal values in every clip: by group the interval is that of the clips, and else √5 too narrow."""
+    """With five equal values per clip, the interval by groups is that of the clips; without groups √5 too narrow."""
     clips = np.random.default_rng(2).random(50)
     values, groups = np.repeat(clips, 5), np.repeat(np.arange(50), 5)
     by_clip = jackknife(values, groups=groups)
@@ -256,7 +256,7 @@ def test_one_group_has_a_value_and_no_interval(recwarn, values, groups, t):
 
 @pytest.mark.parametrize("of", [jackknife, bootstrap])
 def test_as_many_groups_as_values(of):
-    with pytest.raises(ValueError, match="groups must be as many as values, but 2 and 3 were given"):
+    with pytest.raises(ValueError, match="each value must have a group; found 2 groups for 3 values"):
         of(np.arange(3.0), groups=[1, 2])
 
 
@@ -289,7 +289,7 @@ def test_bootstrap_of_a_corpus_metric_equals_scipy():
 
 
 def test_groups_are_drawn_whole():
-    """The same draws, made here by hand from the same seed: each is of twelve groups, however many items that are."""
+    """Each draw has twelve groups of any size. Drawing them here with the same seed gives the same interval."""
     values = np.random.default_rng(1).random(78)
     ours = bootstrap(values, groups=UNEQUAL, resamples=499, seed=8)
     members = [values[group == UNEQUAL] for group in range(12)]
@@ -326,7 +326,7 @@ def test_a_bootstrap_of_one_group(recwarn, bca):
 
 @pytest.mark.parametrize("bca", [False, True])
 def test_draws_without_a_metric_give_no_interval(recwarn, bca):
-    """Half of the items have nothing to divide by; to call the interval the value itself would be a lie."""
+    """Half of the items have a denominator of 0. The interval is unknown, not the value itself."""
     ours = bootstrap(np.array([[1.0, 1], [0, 1], [0, 0], [0, 0]]), ratio, bca=bca, resamples=99)
     assert ours.value == 0.5
     assert np.isnan([ours.low, ours.high]).all()
@@ -336,9 +336,9 @@ def test_draws_without_a_metric_give_no_interval(recwarn, bca):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([], "values must be one or more finite numbers in two dimensions, but array([], shape=(0, 2)"),
-        ([0.5, np.nan], "values must be one or more finite numbers in two dimensions, but array([[0.5, 1. ]"),
-        ([[[1.0]]], "values must be one or more finite numbers in two dimensions, but array([[[1.]]]) was given"),
+        ([], "values must be one or more finite numbers in two dimensions; found array([], shape=(0, 2)"),
+        ([0.5, np.nan], "values must be one or more finite numbers in two dimensions; found array([[0.5, 1. ]"),
+        ([[[1.0]]], "values must be one or more finite numbers in two dimensions; found array([[[1.]]])"),
     ],
 )
 def test_refused_by_the_bootstrap(values, message):
@@ -348,5 +348,5 @@ def test_refused_by_the_bootstrap(values, message):
 
 
 def test_confidence_refused_by_the_bootstrap():
-    with pytest.raises(ValueError, match="confidence must lie between 0 and 1, but 95 was given"):
+    with pytest.raises(ValueError, match="confidence must be between 0 and 1; found 95"):
         bootstrap(np.arange(3.0), confidence=95)

@@ -1,4 +1,4 @@
-"""FSD50K's metadata as it is published."""
+"""FSD50K's published metadata."""
 
 import json
 
@@ -59,19 +59,19 @@ def test_html_is_removed(text, expected):
     assert fsd50k.plain(text) == expected
 
 
-def test_what_does_not_hold_is_said(tmp_path):
-    with pytest.raises(BadRequest, match="no such file; give the folder that holds"):
+def test_faults_are_reported(tmp_path):
+    with pytest.raises(BadRequest, match="no such file; give the folder with FSD50K"):
         fsd50k.read_fsd50k(tmp_path)
     published(tmp_path, {"1": entry("a dog", "dog"), "2": {"description": "a cat", "tags": "cat"}}, sounds=["2"])
     with pytest.raises(Faulty) as fault:
         fsd50k.read_fsd50k(tmp_path)
-    said = [f"{finding.column}: {finding.message}" for finding in fault.value.findings]
-    assert said == [
-        "1: no sound '1.wav' in FSD50K.dev_audio/; fetch it too",
-        "2: must have a description, a text, and tags, a list of texts",
+    messages = [f"{finding.column}: {finding.message}" for finding in fault.value.findings]
+    assert messages == [
+        "1: no file '1.wav' in FSD50K.dev_audio/; fetch it too",
+        "2: must have a description (a text) and tags (a list of texts); fetch the file again",
     ]
     path = tmp_path / "FSD50K.metadata" / "dev_clips_info_FSD50K.json"
-    for content, message in (("[1]", "must map each clip's number"), ("{", "is not JSON")):
+    for content, message in (("[1]", "must map each clip's number"), ("{", "must be JSON")):
         path.write_text(content)
         with pytest.raises(BadRequest, match=message):
             fsd50k.read_fsd50k(tmp_path)

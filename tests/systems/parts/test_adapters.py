@@ -1,4 +1,4 @@
-"""Adapters: shapes, and that padding changes nothing."""
+"""Adapters: shapes, and independence of padding."""
 
 import pytest
 import torch

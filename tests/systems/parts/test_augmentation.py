@@ -1,4 +1,4 @@
-"""What augmentation may touch, and what not."""
+"""Augmentation changes only what it should."""
 
 import torch
 
@@ -30,4 +30,4 @@ def test_mixing_keeps_the_first_clip_the_louder():
     assert sorted(other.tolist()) == list(range(1000))
     assert share.min() >= 0.5
     assert share.max() <= 1
-    assert 0.8 < share.mean() < 0.9  # of a beta distribution that prefers the ends
+    assert 0.8 < share.mean() < 0.9  # the beta distribution has most of its mass at the ends

@@ -1,4 +1,4 @@
-"""A word at a time with what is kept, or all at once: the same logits; and nothing depends on the batch."""
+"""The decoder gives the same logits word by word with a cache and all at once, whatever the batch is."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def test_a_word_at_a_time_equals_teacher_forcing(decoder, embedding, memory):
 def test_rows_that_multiply_change_places_and_leave(decoder, embedding, memory):
     steps = CachedSteps(decoder, memory, LENGTHS, lambda ids: embedding(ids[:, -1:]))
     ids, clips = torch.ones(CLIPS, 1, dtype=torch.int64), torch.arange(CLIPS)
-    # Each clip once; each twice; turned round within clips; without clip 1; without clip 0, three times.
+    # One row per clip; two per clip; swapped within clips; without clip 1; without clip 0 and three rows per clip.
     for rows in ([0, 1, 2], [0, 0, 1, 1, 2, 2], [1, 0, 3, 2, 4, 4], [0, 1, 5, 4], [3, 2, 3]):
         rows = torch.tensor(rows)
         ids, clips = ids[rows], clips[rows]
@@ -68,7 +68,7 @@ def test_decoding_with_and_without_the_cache_is_equal(decoder, embedding, memory
 @torch.no_grad()
 @pytest.mark.parametrize("memory_size", [8, 5])
 def test_the_original_decoder_equals_torchs(memory_size):
-    """Weck et al. 2021: positions on the word embeddings (section 2), one layer that has the sound's size (3.3)."""
+    """Weck et al. 2021: positions added to word embeddings (section 2), one layer with the audio's size (3.3)."""
     torch.manual_seed(0)
     ours = Decoder(WORDS, 7, memory_size, blocks=2, heads=2, head_size=4, hidden=12, original=True).eval()
     layer = nn.TransformerDecoderLayer(8, 2, 12, activation="relu", batch_first=True, norm_first=False)
@@ -86,7 +86,7 @@ def test_the_original_decoder_equals_torchs(memory_size):
     words, memory = torch.randn(CLIPS, 6, 7), torch.randn(CLIPS, 9, memory_size)
     behind = torch.arange(9) >= LENGTHS[:, None]
     mask = nn.Transformer.generate_square_subsequent_mask(6)
-    encoding = torch.zeros(6, 7)  # of an odd size: the last cosine has no place
+    encoding = torch.zeros(6, 7)  # an odd size leaves out the last cosine
     for place in range(6):
         for value in range(7):
             angle = torch.tensor(place / 10_000 ** (2 * (value // 2) / 7))

@@ -1,4 +1,4 @@
-"""Searches against the slow and the accepted way: every sequence there is, and transformers' `generate`."""
+"""Generation compared with a search over all sequences, and with transformers' `generate`."""
 
 import itertools
 
@@ -14,13 +14,13 @@ CLIPS = 4
 
 
 class Whole:
-    """A step that begins anew each time: logits follow from the clip and all words so far."""
+    """A step without a cache, whose logits depend on the clip and all words so far."""
 
     def __init__(self, words, seed=0):
         self.words, self.seed, self.clips, self.calls = words, seed, torch.arange(CLIPS), []
 
     def logits(self, clip, ids):
-        # The same for the same sequence, whatever came before and in which batch.
+        # The same sequence gives the same logits in every call and every batch.
         digits = int("".join(f"{number:02d}" for number in (clip + 1, *ids)))
         return torch.randn(self.words, generator=torch.Generator().manual_seed(digits % 2**31 + self.seed)) * 2
 
@@ -31,7 +31,7 @@ class Whole:
 
 
 def exhaustive(words, rules, penalty, seed=0):
-    """The best of all sequences: ids up to the end and log-probability, for each clip."""
+    """Search all sequences; return the ids up to the end and the log-probability of the best one for each clip."""
     model, answers = Whole(words, seed), []
     for clip in range(CLIPS):
         best = (-torch.inf, None, None)
@@ -79,7 +79,7 @@ def gpt2():
     return GPT2LMHeadModel(shape).eval()
 
 
-STARTS = torch.tensor([[START, 3], [START, 7], [START, 12]])  # what the three "clips" differ by
+STARTS = torch.tensor([[START, 3], [START, 7], [START, 12]])  # the three "clips" differ in the second word
 
 
 def step_of(model):
@@ -112,9 +112,9 @@ def test_beam_search_is_transformers(gpt2, width, penalty, shortest, longest):
         return_dict_in_generate=True,
         output_scores=True,
     )
-    if width == 1:  # transformers' is greedy then
+    if width == 1:  # transformers decodes greedily then
         found = generation.greedy(step_of(gpt2), len(STARTS), rules)
-    theirs = expected.sequences[:, 2:]  # behind the end they may have ends, for a padding that is 0
+    theirs = expected.sequences[:, 2:]  # transformers pads with the end
     ended = (theirs == END).cumsum(1) - (theirs == END).int() > 0
     theirs = theirs.masked_fill(ended, PADDING)
     assert torch.equal(found.ids, theirs[:, : found.ids.shape[1]])
@@ -155,7 +155,7 @@ def test_lengths():
 
 
 def test_where_the_rules_leave_no_word_the_end_comes():
-    rules = Rules(START, END, PADDING, (PADDING, START), 9, 9, 1)  # two words, each once, and nine are asked for
+    rules = Rules(START, END, PADDING, (PADDING, START), 9, 9, 1)  # two words, each once, but 9 required
     for search in (generation.greedy, generation.beam, sampled):
         found = search(Whole(5), CLIPS, rules)
         assert (found.ids[:, :3] != PADDING).all()

@@ -1,4 +1,4 @@
-"""Losses against plain loops, and in two processes against one with the whole batch."""
+"""Losses compared with plain loops, and two processes compared with one that has the whole batch."""
 
 import math
 import socket
@@ -32,7 +32,7 @@ def looped_matches(clips, owners):
 
 
 def looped_pairs(count, pairs):
-    """Every ordered pair of two different items of which the loss may speak."""
+    """Return every ordered pair of two different items that the loss covers."""
     for one in range(2 * count):
         for other in range(2 * count):
             if one != other and (pairs == "all" or (one < count) != (other < count)):
@@ -130,7 +130,7 @@ SIZE, HALF = 5, 4
 
 
 def both_losses(parameters, inputs, clips, owners, gather):
-    """Both losses of embedded pairs, of which the embedding has the `parameters`."""
+    """Return the losses of pairs that are embedded with `parameters`."""
     audio, text = (F.normalize(part @ parameters, dim=1) for part in inputs)
     audio, text, clips, owners = map(gather, (audio, text, clips, owners))
     matches = matching(clips, owners)
@@ -144,13 +144,13 @@ def both_losses(parameters, inputs, clips, owners, gather):
 def work(rank, port, results):
     torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", world_size=2, rank=rank)
     audio, text, clips, owners = example(count=2 * HALF)
-    own = slice(rank, None, 2)  # as a DistributedSampler deals
+    own = slice(rank, None, 2)  # the part that a DistributedSampler gives to a process
     found = []
     for which in range(3):
         parameters = torch.eye(SIZE).add(0.1).requires_grad_()
         loss = both_losses(parameters, (audio[own], text[own]), clips[own], owners[own], gathered)[which]
         loss.backward()
-        torch.distributed.all_reduce(parameters.grad)  # what DDP does
+        torch.distributed.all_reduce(parameters.grad)  # as DDP does
         found.append((float(loss.detach()), (parameters.grad / 2).tolist()))
     if rank == 0:
         torch.save(found, results)
@@ -175,7 +175,7 @@ def test_two_processes_equal_one_with_the_whole_batch(tmp_path):
 
 
 def looped_loss(scores, answers, pairs, margin, draw):
-    """Equation 1, a pair at a time; `draw` picks an impostor from a list."""
+    """Compute equation 1 one pair at a time; `draw` picks an impostor from a list."""
     total = 0.0
     for clip, caption in pairs.tolist():
         captions = [other for other in range(scores.shape[1]) if not answers[clip, other]]
@@ -212,7 +212,7 @@ def test_the_mean_over_draws_equals_the_loop_over_all_impostors():
 def test_a_shared_caption_is_never_an_impostor():
     scores = torch.tensor([[0.0, 100.0], [0.0, 100.0]], requires_grad=True)
     answers, pairs = torch.tensor([[True, True], [False, True]]), torch.tensor([[0, 0], [1, 1]])
-    # Pair (0, 0) has the impostor clip 1 and no impostor caption; pair (1, 1) the impostor caption 0 and no clip.
+    # Pair (0, 0) has impostor clip 1 and no impostor caption; pair (1, 1) has impostor caption 0 and no impostor clip.
     loss = triplet(scores, answers, pairs)
     assert float(loss.detach()) == pytest.approx((1 + 0) / 2)
 

@@ -1,4 +1,4 @@
-"""Text encoders: layers, pooling, names, and what is kept."""
+"""Text encoders: layers, pooling, names, and caching."""
 
 import importlib.util
 from pathlib import Path
@@ -185,10 +185,10 @@ def test_what_is_missing_or_wrong_is_said(folder, tmp_path, monkeypatch):
             ("distilroberta-base",),
             r"fetch it \(about 331 MB\) from https://huggingface.co/distilbert/distilroberta-base",
         ),
-        (("no/such/folder",), "no/such/folder: no such folder; give that of a transformers model"),
+        (("no/such/folder",), "no/such/folder: no such folder; give the folder of a transformers model"),
         ((str(tmp_path / "empty"),), "empty: cannot be loaded as a text encoder"),
-        ((str(folder), 4), "has layers 0 to 3, or -1 to -4 from its end; found 4"),
-        ((str(folder), -1, "sentence"), "is no sentence-transformers model"),
+        ((str(folder), 4), "the layer must be 0 to 3, or -1 to -4 from the end; found 4"),
+        ((str(folder), -1, "sentence"), "must be a sentence-transformers model"),
         ((str(Path("nowhere.bin")),), "nowhere.bin: no such file"),
     ):
         with pytest.raises(BadRequest, match=message):

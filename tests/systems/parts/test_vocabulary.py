@@ -1,4 +1,4 @@
-"""The same text gives the same numbers, before and after a reload."""
+"""Vocabularies: numbers of words, reading and writing."""
 
 import json
 
@@ -19,7 +19,7 @@ def test_the_same_text_gives_the_same_numbers_after_a_reload(tmp_path):
     assert again.digest == known.digest
     for caption in [*CAPTIONS, "an unheard-of dog"]:
         assert again.encode(caption) == known.encode(caption)
-    # Frequent words first, then by alphabet; not by the captions' order.
+    # Frequent words come first, equally frequent words in alphabetical order, whatever the order of the captions.
     assert known.words[4:6] == ("a", "bell")
     assert vocabulary.from_captions(reversed(CAPTIONS)).words == known.words
 
@@ -40,7 +40,7 @@ def test_special_words_have_their_places_and_no_text_has_them():
 
 def test_no_word_at_all():
     for captions in ([], ["...", ""]):
-        with pytest.raises(BadRequest, match="the development captions hold no word"):
+        with pytest.raises(BadRequest, match="the development captions must have words"):
             vocabulary.from_captions(captions)
 
 
@@ -51,7 +51,7 @@ def test_no_word_at_all():
 def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "vocabulary.json"
     path.write_bytes(content)
-    with pytest.raises(Faulty, match="must be a JSON list of different words"):
+    with pytest.raises(Faulty, match="must be a JSON list of distinct words"):
         vocabulary.read(path)
     with pytest.raises(BadRequest, match="no such file"):
         vocabulary.read(tmp_path / "nowhere.json")

@@ -1,4 +1,4 @@
-"""Word vectors from files and from captions."""
+"""Word vectors, from files and trained on captions."""
 
 import numpy as np
 import pytest
@@ -55,11 +55,15 @@ def test_files_of_every_form(tmp_path):
     ("name", "content", "message"),
     [
         ("short.txt", b"dog 1 2 3\n", "short.txt: vectors must have 300 values; these have 3"),
-        ("empty.txt", b"", "empty.txt: is no file of word vectors, word2vec's .bin or text"),
-        ("prose.txt", b"It was a dark and stormy night;\nthe rain fell in torrents\n", "prose.txt: is no file of word"),
-        ("noise.txt", b"\xff\xfe\x00\x81", "noise.txt: is no file of word vectors"),
-        ("noise.bin", b"\xff\xfe\x00\x81", "noise.bin: is no file of word vectors"),
-        ("cut.bin", b"2 3\ndog \x00\x00", "cut.bin: is no file of word vectors"),
+        ("empty.txt", b"", "empty.txt: must be a file of word vectors, word2vec's .bin or text"),
+        (
+            "prose.txt",
+            b"It was a dark and stormy night;\nthe rain fell in torrents\n",
+            "prose.txt: must be a file of",
+        ),
+        ("noise.txt", b"\xff\xfe\x00\x81", "noise.txt: must be a file of word vectors"),
+        ("noise.bin", b"\xff\xfe\x00\x81", "noise.bin: must be a file of word vectors"),
+        ("cut.bin", b"2 3\ndog \x00\x00", "cut.bin: must be a file of word vectors"),
     ],
 )
 def test_other_files_are_refused(tmp_path, name, content, message):

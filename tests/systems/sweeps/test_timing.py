@@ -30,7 +30,7 @@ def test_a_dry_run_lists_runs_and_hours(place, dry_run, capsys):
     assert printed.count(" open") == 4
     assert "4 runs, 0 done; about " in printed
     assert "4 steps were timed with each level" in printed
-    assert "8_broken_0: warning: sounds and texts must get embeddings of one size" in warned
+    assert "8_broken_0: warning: audio and texts must get embeddings of the same size" in warned
 
 
 def test_a_dry_run_of_a_search_lists_its_first_setting(write, dry_run, capsys):

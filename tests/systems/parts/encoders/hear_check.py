@@ -20,8 +20,8 @@ SHARED = Path(__file__).parents[5] / "shared" / "data" / "yamnet"
 
 
 def checked(name: str, folder: Path) -> bool:
-    """Print one line, and what the validator said if it refuses."""
-    from hearvalidator.validate import ModelError, ValidateModel  # here: the tests do without TensorFlow
+    """Print one line, and the validator's message if it refuses the encoder."""
+    from hearvalidator.validate import ModelError, ValidateModel  # not at the top: the tests run without TensorFlow
 
     module = f"{encoders.__name__}.{name}"
     part = importlib.import_module(module).ASSET
@@ -36,7 +36,7 @@ def checked(name: str, folder: Path) -> bool:
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it suggests a timestamp every 50 ms, for transcribing music
+            warnings.simplefilter("ignore")  # it suggests a timestamp every 50 ms, which music transcription needs
             ValidateModel(module, str(path), "cpu")()
     except ModelError as refusal:
         print(f"{name}: refused: {refusal}\n{said.getvalue()}")

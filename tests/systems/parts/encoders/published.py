@@ -97,7 +97,7 @@ COALA: Shapes = {
     **layer("fc_audio.0", 1152, 1152, bias=False),
 }
 
-# The file's name, its tensors, and how many there are, counted by hand in the definitions.
+# The file's name, its tensors, and their number, counted by hand in the definitions.
 FILES = {
     "cnn14": ("Cnn14_mAP=0.431.pth", CNN14, 84),
     "vggish": ("vggish-10086976.pth", VGGISH, 18),
@@ -107,7 +107,7 @@ FILES = {
 
 
 def tensors(shapes: Shapes) -> dict[str, torch.Tensor]:
-    """Random values under which signals keep their size."""
+    """Random weights with which signals keep their size from layer to layer."""
     random = torch.Generator().manual_seed(0)
     found = {}
     for name, shape in shapes.items():
@@ -124,7 +124,7 @@ def tensors(shapes: Shapes) -> dict[str, torch.Tensor]:
 
 
 def write(name: str, folder: Path, state: dict[str, torch.Tensor]) -> Path:
-    """Write an encoder's file as it is published, and COALA's scaler beside it."""
+    """Write an encoder's file as it is published, and COALA's scaler in the same folder."""
     file = folder / FILES[name][0]
     within = name == "cnn14" and "model" not in state
     torch.save({"iteration": 600_000, "model": state} if within else state, file)

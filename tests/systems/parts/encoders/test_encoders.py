@@ -1,4 +1,4 @@
-"""Encoders by name, ours and others, on awkward sounds."""
+"""Encoders by name, from this package and others, on unusual audio."""
 
 import functools
 import sys
@@ -52,7 +52,7 @@ def test_awkward_lengths(ours, seconds):
     assert values.isfinite().all()
     assert torch.allclose(times.diff(), torch.tensor(hop), atol=0.5)
     assert times.shape[1] == 1 or times.max() <= 1000 * seconds
-    assert times.max() >= 1000 * seconds - 1.5 * hop  # nothing of the end is lost but what is under half a window
+    assert times.max() >= 1000 * seconds - 1.5 * hop  # less than half a window is lost at the end
     scene = encoder.module.get_scene_embeddings(audio, encoder.model)
     assert scene.shape == (1, encoder.size)
     assert scene.isfinite().all()
@@ -62,7 +62,7 @@ def test_awkward_lengths(ours, seconds):
 
 def test_half_a_minute(ours):
     encoder, hop = ours
-    step = hop if encoder.name in ("cnn14", "coala") else 9600.0  # more windows say no more, and take long
+    step = hop if encoder.name in ("cnn14", "coala") else 9600.0  # more windows would take long and test nothing new
     values, times = encoder.module.get_timestamp_embeddings(noise(encoder.model, 30), encoder.model, step)
     assert values.shape == (*times.shape, encoder.size)
     assert abs(times.shape[1] - 30_000 / step) <= 1
@@ -80,11 +80,11 @@ def test_neighbours_and_padding_change_nothing(ours):
     alone = encoder(short, torch.tensor([short.shape[1]]))[0]
     batch = long.repeat(2, 1)
     batch[0, : short.shape[1]] = short
-    batch[0, short.shape[1] :] = 7.0  # padding, of anything
+    batch[0, short.shape[1] :] = 7.0  # padding, which must not matter
     together = encoder(batch, torch.tensor([short.shape[1], long.shape[1]]))
     assert torch.equal(together[0], alone)
     assert len(together[1]) > len(together[0]) or encoder.name == "coala"
-    # The module itself, with a neighbour of the same length.
+    # The module's own function, with another clip of the same length.
     pair, _ = encoder.module.get_timestamp_embeddings(torch.cat([short, short.flip(1)]), encoder.model)
     assert torch.allclose(pair[0], alone, atol=1e-4 * float(alone.abs().max()))
 
@@ -136,7 +136,7 @@ def test_windows_are_where_they_should_be():
     assert values[0, 3].tolist() == list(range(601, 901))
     assert values[0, 4].tolist() == [*range(801, 1001), *[0.0] * 100]
     _, times = windows.over_windows(lambda part: part, audio[:, :949], 1000, 300, 200.0)
-    assert times.tolist() == [[150, 350, 550, 750]]  # the middle of a fifth would be behind the end
+    assert times.tolist() == [[150, 350, 550, 750]]  # the middle of a fifth window would be behind the end
 
 
 def test_hops_do_not_drift():
@@ -145,11 +145,11 @@ def test_hops_do_not_drift():
     assert times[0, -1] == pytest.approx((times.shape[1] - 1) * 1102 / 44.1 + 50, abs=0.1)
 
 
-# Others' modules -----------------------------------------------------------------------------------------------------
+# Other modules -----------------------------------------------------------------------------------------------------
 
 
 class Model(torch.nn.Module):
-    """Somebody's model: the mean and the loudness of each tenth of a second."""
+    """The model of another package: the mean and the loudness of each tenth of a second."""
 
     sample_rate = 16000
     timestamp_embedding_size = 2
@@ -168,7 +168,7 @@ def scenes(audio, model):
 
 @pytest.fixture
 def theirs(monkeypatch):
-    """A module of theirs that can be imported."""
+    """An importable HEAR module of another package."""
     module = types.ModuleType("their_encoder")
     module.load_model = lambda path="default": Model()
     module.get_timestamp_embeddings, module.get_scene_embeddings = timestamps, scenes
@@ -191,14 +191,14 @@ def test_any_hear_module_works_where_ours_does(theirs):
 def test_all_that_a_module_lacks_is_named(theirs, monkeypatch):
     monkeypatch.delattr(theirs, "load_model")
     monkeypatch.delattr(theirs, "get_scene_embeddings")
-    with pytest.raises(BadRequest, match=r"is no HEAR module: it must have .*; no load_model, get_scene_embeddings"):
+    with pytest.raises(BadRequest, match=r"must be a HEAR module, with .*; it has no load_model, get_scene_embeddings"):
         encoders.load_encoder("their_encoder")
 
 
 def test_all_that_a_model_lacks_is_named(theirs, monkeypatch):
     monkeypatch.delattr(Model, "sample_rate")
     monkeypatch.setattr(Model, "scene_embedding_size", "large")
-    with pytest.raises(BadRequest, match=r"its model must have the integers .*; no sample_rate, scene_embedding_size"):
+    with pytest.raises(BadRequest, match=r"must have the integers .*; it has no sample_rate, scene_embedding_size"):
         encoders.load_encoder("their_encoder")
     theirs.load_model = lambda: "a model"
     with pytest.raises(BadRequest, match=r"load_model must return a torch\.nn\.Module; found str"):
@@ -219,12 +219,12 @@ def test_a_model_in_training_mode_is_evaluated(theirs):
 def test_a_module_that_must_have_a_file_gets_one(theirs):
     theirs.load_model = lambda model_file_path: Model()
     assert encoders.load_encoder("their_encoder", "weights.pt").size == 2
-    with pytest.raises(BadRequest, match="their_encoder: its load_model must be given a file of weights; give one"):
+    with pytest.raises(BadRequest, match="load_model needs a file of weights; give it"):
         encoders.load_encoder("their_encoder")
 
 
 def test_a_hop_where_there_is_none_is_refused(theirs):
-    with pytest.raises(BadRequest, match="their_encoder has a hop of its own"):
+    with pytest.raises(BadRequest, match="their_encoder: audio_hop must be null, because"):
         encoders.load_encoder("their_encoder", hop=100)
 
 
@@ -251,7 +251,7 @@ def test_options_that_load_model_does_not_have_are_refused(theirs):
 
 
 def test_vggish_embeds_after_its_relu_or_before(tmp_path):
-    """Of a network whose weights are 0, the embedding is the last layer's bias."""
+    """If all weights are 0, the embedding is the last layer's bias."""
     state = {name: torch.tensor(0.0).expand(shape) for name, shape in FILES["vggish"][1].items()}
     state["embeddings.4.bias"] = torch.linspace(-1, 1, 128)
     file = str(write("vggish", tmp_path, state))
@@ -260,7 +260,7 @@ def test_vggish_embeds_after_its_relu_or_before(tmp_path):
     before = encoders.load_encoder("vggish", file, options={"post_activation": False})
     assert torch.equal(before(audio, lengths)[0][0], state["embeddings.4.bias"])
     assert torch.equal(after(audio, lengths)[0][0], state["embeddings.4.bias"].relu())
-    assert "('post_activation', True)" in after.identity  # embeddings that were kept before are not used
+    assert "('post_activation', True)" in after.identity  # older caches are not used
     assert "('post_activation', False)" in before.identity
     with pytest.raises(BadRequest, match="vggish: post_activation must be true or false; found 'no'"):
         encoders.load_encoder("vggish", file, options={"post_activation": "no"})

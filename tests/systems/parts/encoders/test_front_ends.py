@@ -1,4 +1,4 @@
-"""Front ends compute what the authors' do: librosa, or their formulas written out."""
+"""Front ends equal the authors' own: librosa, or formulas written out."""
 
 import librosa
 import numpy as np
@@ -12,7 +12,7 @@ from systems.parts.encoders.openl3 import OpenL3, normalisation
 
 
 def sound(rate, seconds=1.3):
-    """A rising tone in noise, fading in."""
+    """A rising tone in noise that fades in."""
     rng = np.random.default_rng(0)
     time = np.arange(int(rate * seconds)) / rate
     return (time / seconds * (np.sin(2000 * time * (1 + time)) + rng.normal(0, 0.1, len(time))) * 0.5).astype(
@@ -22,7 +22,7 @@ def sound(rate, seconds=1.3):
 
 @pytest.fixture(scope="module")
 def cnn14():
-    with torch.device("meta"):  # 80 million weights that a front end does without
+    with torch.device("meta"):  # a front end does not need the network's 80 million weights
         return Cnn14()
 
 
@@ -129,7 +129,7 @@ def test_coala():
 
 
 def test_coala_hears_the_same_at_its_own_rate(monkeypatch):
-    """What is resampled inside is what its authors resample before: tones up to 9 kHz, in the 85 mels below."""
+    """Resampling inside the module equals the authors' resampling before it, up to 9 kHz (the lowest 85 mels)."""
     model = coala.Coala().eval()
     monkeypatch.setattr(model, "forward", lambda windows: model.log_mels(windows)[:, :85].flatten(1))
     tones, sizes = np.arange(30.0, 9000.0, 30.0), np.random.default_rng(0).uniform(0.5, 1, 299)

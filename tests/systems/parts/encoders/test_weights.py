@@ -1,4 +1,4 @@
-"""The published files load, and others are refused by name."""
+"""The published files load, and other files are refused."""
 
 import importlib
 import pickle
@@ -16,13 +16,13 @@ MODULES = {name: importlib.import_module(f"{encoders.__name__}.{name}") for name
 
 
 def numbered(shapes):
-    """Tensors of those shapes, each of one number of its own, so that the largest take no room."""
+    """Tensors of these shapes. Each holds a single value of its own, so that large ones need no memory."""
     return {name: torch.tensor(float(number)).expand(shape) for number, (name, shape) in enumerate(shapes.items())}
 
 
 @pytest.fixture(params=FILES)
 def published(request, tmp_path):
-    """A module, the names and shapes of its file, a state of them, and how to write and load another."""
+    """An encoder module: the names and shapes of its file, a state dict, and functions that write and load one."""
     _, shapes, count = FILES[request.param]
     assert len(shapes) == count
     module = MODULES[request.param]
@@ -64,7 +64,7 @@ def without_counts(state):
     ids=["no counts", "no kernels", "an empty parameter", "DataParallel", "state_dict", "model", "model_state_dict"],
 )
 def test_the_same_weights_load_however_they_were_saved(published, change):
-    """What no embedding follows from may be there or not, and the state dict may lie within a checkpoint."""
+    """Unused tensors may be present or absent, and the state dict may be inside a checkpoint."""
     _, state, load = published
     (expected, model) = (load(state).state_dict(), load(change(state)))
     found = model.state_dict()
@@ -116,7 +116,9 @@ def test_a_file_of_another_network_is_refused(name, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"not weights", pickle.dumps({"a": print}, protocol=2)])
 def test_what_torch_did_not_save_is_refused_unread(content, tmp_path):
     (tmp_path / "vggish-10086976.pth").write_bytes(content)
-    with pytest.raises(BadRequest, match=r"must be VGGish as torch saves it \(.*fetch it again from https://"):
+    with pytest.raises(
+        BadRequest, match=r"must be VGGish as torch saves it, but cannot be read \(.*fetch it again from https://"
+    ):
         vggish.load_model(str(tmp_path))
 
 
@@ -169,7 +171,7 @@ def test_the_scaler_scales_as_scikit_learn_does(tmp_path):
     rng = np.random.default_rng(0)
     scaler = MinMaxScaler().fit(rng.normal(size=(20, 96)))
     patch = rng.normal(size=(5, 96))
-    # scikit-learn 0.22 and numpy 1, which the published file is of, had other names for the same things.
+    # scikit-learn 0.22 and numpy 1, which wrote the published file, used other names for the same classes.
     old = pickle.dumps(scaler, protocol=2).replace(b"numpy._core", b"numpy.core").replace(b"._data\n", b".data\n")
     for content in (pickle.dumps(scaler), old):
         (tmp_path / "scaler").write_bytes(content)
@@ -179,7 +181,7 @@ def test_the_scaler_scales_as_scikit_learn_does(tmp_path):
 
 
 class Trap:
-    """Would run something when it is unpickled."""
+    """An object that runs code when it is unpickled."""
 
     def __reduce__(self):
         return print, ("run",)
@@ -187,7 +189,7 @@ class Trap:
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(pickle.dumps(Trap()), "it wants builtins.print"), (b"", "must be COALA's scaler"), (pickle.dumps([1]), "scale_")],
+    [(pickle.dumps(Trap()), "it needs builtins.print"), (b"", "must be COALA's scaler"), (pickle.dumps([1]), "scale_")],
 )
 def test_what_is_no_scaler_is_refused_and_not_run(content, said, tmp_path, capsys):
     (tmp_path / "scaler").write_bytes(content)
