@@ -103,7 +103,7 @@ def score_captions(options: argparse.Namespace) -> int:
     )
     _report(score, options)
     missing = list(score.unavailable)
-    if options.metrics[0] not in captioning.METRICS:  # a set of metrics: only the one that ranks systems is required
+    if options.metrics[0] not in captioning.METRICS:  # a metric set requires only the metric that ranks systems
         first = resolved.metrics[0]
         if first in score.unavailable:
             missing = [f"{first}, which ranks the systems,"]
@@ -157,7 +157,7 @@ def report(options: argparse.Namespace) -> None:
 
 
 def download_models(options: argparse.Namespace) -> None:
-    """Download the files that caption metrics need and no Python package contains; skip files that are already here."""
+    """Download the files that caption metrics need and no Python package contains; skip files that exist already."""
     from evaluation import assets
 
     assets.fetch(options.names, options.cache)
@@ -172,7 +172,7 @@ def info(options: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
+    """Return the parser of the command line."""
     top = argparse.ArgumentParser("python -m evaluation", description="Data sets, scores and comparisons.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     _add_data(commands.add_parser("data", help="make, check or download a data set"))
@@ -199,7 +199,7 @@ def parser() -> argparse.ArgumentParser:
         "horizontal axis of the figures (default: the first factor)"
     )
     verb.add_argument("--by", metavar="FACTOR", help=text)
-    text = "level of --by to compare the other levels with, which makes fewer tests (default: compare all pairs)"
+    text = "compare the levels of --by with this level only, which makes fewer tests (default: compare all pairs)"
     verb.add_argument("--against", metavar="LEVEL", help=text)
     text = "use the normal approximation for p, as in Weck et al. 2021 (default: exact p if there are few pairs)"
     verb.add_argument("--normal", action="store_true", help=text)
@@ -221,7 +221,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_data(command: argparse.ArgumentParser) -> None:
-    """Describe the verbs of `data`."""
+    """Add the verbs of `data`."""
     verbs = command.add_subparsers(required=True, metavar="VERB")
     verb = verbs.add_parser("make", help="synthesise the default data set", description=make.__doc__)
     verb.add_argument("folder", type=Path, metavar="DIR", help="output folder; must be empty or not exist")
@@ -241,7 +241,7 @@ def _add_data(command: argparse.ArgumentParser) -> None:
 
 
 def _add_score(command: argparse.ArgumentParser) -> None:
-    """Describe the verbs of `score`."""
+    """Add the verbs of `score`."""
     verbs = command.add_subparsers(required=True, metavar="VERB")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--truth", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
@@ -271,15 +271,15 @@ def _add_score(command: argparse.ArgumentParser) -> None:
     text = "prediction: a CSV with the columns file_name and caption_predicted"
     verb.add_argument("--prediction", type=Path, required=True, metavar="FILE", help=text)
     text = (
-        "metrics, or a set of metrics: basic (all that need no download), a year's set such as dcase2024, or all "
-        "(default: basic)"
+        "metrics, or a set of metrics: basic (CIDEr-D, BLEU, METEOR and ROUGE-L), a year's set such as dcase2024, "
+        "or all (default: basic)"
     )
     verb.add_argument("--metrics", nargs="+", default=["basic"], metavar="NAME", help=text)
     text = "method of the intervals (default: jackknife; bootstrap for dcase2024, as in that year's challenge)"
     verb.add_argument("--interval", choices=METHODS, help=text)
     text = (
-        "CIDEr-D's word weights when the jackknife leaves a clip out: keep them (fixed) or compute them again (exact) "
-        "(default: fixed)"
+        "CIDEr-D's n-gram weights when the jackknife leaves a clip out: keep them (fixed) or compute them again "
+        "(exact) (default: fixed)"
     )
     verb.add_argument("--idf", choices=("fixed", "exact"), default="fixed", help=text)
     _add_cache(verb, "cache folder for tokenised captions")

@@ -1,16 +1,16 @@
-"""Files that the kit does not contain: finding them on this machine, and downloading them.
+"""The files that metrics need and the kit does not contain. This module finds and downloads them.
 
     fetch(["fense"], Path(".cache"))       # once, with a network
     locate("sbert", Path(".cache"))        # the folder of FENSE's sentence encoder, or None
 
-Only `fetch` uses the network. Files that other tools have already downloaded are used where those tools keep them:
-models in the hub's cache, the fluency checker in the folder of fense and aac-metrics, SPICE's parser in the folder of
-aac-metrics or in the package pycocoevalcap.
+Only `fetch` uses the network. `locate` also finds the files that other tools have already downloaded: models in the
+cache of the Hugging Face hub, the fluency checker in the folder of fense and aac-metrics, and SPICE's parser in the
+folder of aac-metrics or in the package pycocoevalcap.
 
 Conventions
 -----------
 - A metric that cannot be computed raises `Unavailable`. Its message ends with the command that makes the metric
-  available. `missing` returns the same message within milliseconds and imports no large library.
+  available. `missing` returns the same message within milliseconds and does not import a large library.
 - Loading a model prints nothing and does not change the global random state.
 
 Sources: aac-metrics 0.5.4 (`download.py`, and the defaults of its metrics).
@@ -146,7 +146,7 @@ PACKAGES = (
 
 
 def first_file(places: Iterable[Path]) -> Path | None:
-    """Return the first path that is a file; None if there is none."""
+    """Return the first path that is a file, or None if no path is a file."""
     for place in places:
         if place.is_file():
             return place
@@ -163,14 +163,17 @@ def torch_hub() -> Path:
 
 
 def hub_cache() -> Path:
-    """Return the folder of the hub's cache."""
+    """Return the folder of the Hugging Face hub's cache."""
     from huggingface_hub import constants  # a quick import, which reads the environment
 
     return Path(constants.HF_HUB_CACHE)
 
 
 def fluency_checkpoint() -> Path:
-    """Return the path where fense and aac-metrics keep the fluency checker: in $FENSE_DATA or in torch.hub's folder."""
+    """Return the path where fense and aac-metrics keep the fluency checker.
+
+    Its folder is $FENSE_DATA if this variable is set, otherwise `fense_data` in torch.hub's folder.
+    """
     folder = torch_hub() / "fense_data"
     if os.environ.get("FENSE_DATA"):
         folder = Path(os.environ["FENSE_DATA"]).expanduser()
@@ -178,9 +181,10 @@ def fluency_checkpoint() -> Path:
 
 
 def fluency_encoder(checkpoint: Path) -> str:
-    """Return the name of the encoder that a fluency checker was fine-tuned from.
+    """Return the name of the encoder that a fluency checker is a fine-tuned version of.
 
     The name is read from the strings of the checkpoint's pickle, without torch and without running the pickle's code.
+    If the checkpoint is damaged, the name is `FLUENCY_ENCODER`.
     """
     strings = []
     try:
@@ -191,11 +195,11 @@ def fluency_encoder(checkpoint: Path) -> str:
                     strings.append(argument)
         return strings[strings.index("model_type") + 1]
     except (zipfile.BadZipFile, StopIteration, ValueError, IndexError):
-        return FLUENCY_ENCODER  # the checkpoint is damaged, which loading it reports
+        return FLUENCY_ENCODER  # loading the damaged checkpoint will report the error
 
 
 def model_folder(name: str, files: Sequence[Sequence[str]]) -> Path | None:
-    """Return the folder of a model in the hub's cache; None if it is absent or incomplete.
+    """Return the folder of a model in the hub's cache, or None if it is absent or incomplete.
 
     Args:
         name: The model's name on the hub.
@@ -223,7 +227,7 @@ def _hub_folder(name: str) -> str:
 
 
 def _parser_folder(cache: Path) -> Path | None:
-    """Return the folder of SPICE's parser in the cache, or in the folder of aac-metrics or pycocoevalcap."""
+    """Return the folder of SPICE's parser (in the cache, aac-metrics' folder or pycocoevalcap), or None if absent."""
     aac_metrics = Path(os.environ.get("AAC_METRICS_CACHE_PATH") or "~/.cache").expanduser()
     folders = [spice_folder(cache), spice_folder(aac_metrics), source_jar("spice/lib").absolute()]
     for folder in folders:
@@ -238,7 +242,7 @@ def spice_folder(cache: Path) -> Path:
 
 
 def locate(name: str, cache: Path = CACHE) -> Path | None:
-    """Return the file or folder of an asset; None if it is absent or incomplete.
+    """Return the file or folder of an asset, or None if it is absent or incomplete.
 
     Args:
         name: One of `ASSETS`.
@@ -269,9 +273,10 @@ def require(name: str, cache: Path = CACHE) -> Path:
 
 
 def missing(need: str, cache: Path) -> str | None:
-    """Return a message if something that a metric needs cannot be used: the reason and what to do. Else return None.
+    """Return a message if something that a metric needs cannot be used, or None if it can be used.
 
-    This takes milliseconds and imports no large library. If the system's Java is used, it runs to print its version.
+    The message gives the reason and what to do. This function takes milliseconds and does not import a large library.
+    If the system's Java is used, this function runs it once to read its version.
 
     Args:
         need: One of `JAVA_PROGRAMS` or `ASSETS`.
@@ -331,7 +336,7 @@ def _command(name: str, cache: Path = CACHE) -> str:
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Load a model with transformers in the block without messages and without changing the global random state."""
+    """Suppress the messages of transformers in the block, and restore the global random state after it."""
     import torch
     from transformers.utils import logging
 
@@ -349,7 +354,7 @@ def silence() -> Iterator[None]:
 
 @contextlib.contextmanager
 def loading(name: str) -> Iterator[Path]:
-    """Yield the path of a model, and load it in the block in `silence`.
+    """Yield the path of a model for a block that loads it, and run the block in `silence`.
 
     Raises:
         Unavailable: The model is absent or cannot be loaded.
@@ -370,17 +375,19 @@ def loading(name: str) -> Iterator[Path]:
 
 
 def fetch(names: Sequence[str], cache: Path) -> None:
-    """Download assets that metrics need, and skip those that are already here.
+    """Download assets that metrics need, and skip assets that are already on this machine.
 
-    The source, size and target of each asset are printed first. Repeating an interrupted call resumes the download.
+    The source, size and target of each asset are printed first. To resume an interrupted download, repeat the call.
+    A fluency checker that is already on this machine is checked again.
 
     Args:
         names: Names of `DOWNLOADS`.
         cache: Folder of the cache, for SPICE's parser. The models go to folders where other programs find them too.
 
     Raises:
-        BadRequest: A name is unknown, or an asset cannot be downloaded or is damaged. The fluency checker must have the
-            published SHA-256; no checksum is published for the other assets.
+        BadRequest: A name is unknown, an asset cannot be downloaded or is damaged, the disk is too small, or another
+            process is downloading the asset. The fluency checker must have the published SHA-256; no checksum is
+            published for the other assets.
     """
     for name in names:
         if name not in DOWNLOADS:
@@ -502,7 +509,7 @@ def _check_fluency(file: Path, name: str, advice: str) -> None:
 
 
 def _fetch_model(name: str, last: str) -> None:
-    """Download a model from the hub to its cache, with the file `last` after all others: it marks a complete model."""
+    """Download a model from the hub to its cache. The file `last` comes after all others and marks a complete model."""
     from huggingface_hub import constants, snapshot_download
 
     others = [file for file in SMALL_FILES if file != last]
@@ -521,7 +528,7 @@ def _fetch_model(name: str, last: str) -> None:
 
 
 def info(needs: Mapping[str, Sequence[str]], cache: Path) -> str:
-    """Describe what metrics depend on (packages, Java, jars and models) and which metrics can be computed.
+    """Return tables of the software and the downloads that metrics need, and of the metrics that can be computed.
 
     Args:
         needs: For each caption metric, the names of what it needs, as in `missing`.

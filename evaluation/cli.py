@@ -1,4 +1,4 @@
-"""Running a command: parse its arguments, print its findings, and return its exit status."""
+"""The function that runs a command: it parses the arguments, prints the findings and returns the exit status."""
 
 import argparse
 import contextlib
@@ -25,8 +25,8 @@ class _LastingStream:
 
         Args:
             stream: The stream.
-            dropped: The error that means that nobody reads the stream. After any error, further output is dropped; an
-                error of another kind is raised first.
+            dropped: The type of error that means that nobody reads the stream. After any error, further output is
+                dropped. An error of another type is also raised.
         """
         self._stream, self._dropped = stream, dropped
 
@@ -82,11 +82,12 @@ def command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = N
     The status does not change if standard output or standard error is closed early.
 
     Args:
-        parser: The parser; each of its commands sets `run`, a function of the parsed options.
+        parser: The parser. Each of its commands sets the option `run`, a function of the parsed options.
         arguments: The arguments (default: those of this process).
 
     Returns:
-        0: The command succeeded. 1: What it checked is not valid. 2: The request was wrong. 130: It was interrupted.
+        The exit status. 0: the command succeeded. 1: something that the command checked is not valid. 2: the request
+        was wrong. 130: the command was interrupted.
     """
     with _lasting_streams():
         options = parser.parse_args(arguments)

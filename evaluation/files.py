@@ -15,11 +15,13 @@ from evaluation.findings import BadRequest
 
 
 def no_file(path: Path, expected: str) -> BadRequest:
-    """Return the error for a prediction that does not exist or is a folder; it lists the predictions of a run folder.
+    """Return the error for a prediction that does not exist or is a folder.
+
+    If the path is a run folder, the message lists its predictions.
 
     Args:
         path: The given path.
-        expected: What to give instead, in the words of a message.
+        expected: The noun for the file that the user must give instead.
     """
     if not path.is_dir():
         return BadRequest(f"{path}: no such file; give {expected}")
@@ -105,6 +107,6 @@ def _is_alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except (PermissionError, OverflowError):  # a process of another user; not the number of a process
+    except (PermissionError, OverflowError):  # a process of another user, or a number too large for a process
         return True
     return True

@@ -28,11 +28,11 @@ class Finding:
         file: The file, as the user names it.
         line: Line in the file, from 1; 0 if the finding has no line.
         column: Name of the column or key; empty if the finding has none.
-        message: What must hold, what was found, and what to do.
+        message: The message. It usually states the requirement, what was found instead, and what to do.
         severity: `error` (the file cannot be used), `warning` (it can be used, but may be wrong) or `note` (for
             information).
-        rest: Number of findings that this one summarises because they are not listed; 0 for an ordinary finding. A
-            summary is sorted to the end of its file.
+        rest: Number of unlisted findings that this finding summarises; 0 for an ordinary finding. A summary is sorted
+            to the end of its file.
     """
 
     file: str
@@ -85,18 +85,22 @@ class Faulty(Exception):
 
 
 class BadRequest(Exception):
-    """The request cannot be carried out, because a path, key, name or value is wrong."""
+    """The request cannot be carried out.
+
+    Either a path, key, name or value is wrong, or something that the request needs is missing or fails: a file, a
+    package, Java, disk space or a download.
+    """
 
 
 QUOTED_OR_NUMBER = re.compile(r"""'[^']*'|"[^"]*"|\d+""")
 
 
 def limited(findings: Iterable[Finding]) -> list[Finding]:
-    """Keep the first `ALIKE` findings of each kind, in their order, and summarise the others in one finding.
+    """Keep the first `ALIKE` findings of each kind, in their order, and summarise the kind's other findings in one.
 
     Findings are of one kind if they have the same severity, the same message except for numbers and quoted text, and
-    the same place. The place is the file; for findings about whole files, it is the folder. Limiting twice gives the
-    same findings as limiting once.
+    the same place. The place is the file. For findings about a file as such, without line or column, the place is the
+    file's folder. Limiting twice gives the same findings as limiting once.
     """
     findings = list(findings)
     kinds: dict[tuple[str, ...], list[Finding]] = {}
@@ -141,12 +145,14 @@ def _place(finding: Finding) -> str:
 
 
 def bounded(findings: Iterable[Finding], most: int, file: str) -> list[Finding]:
-    """Take at most `most` findings, so that the check of any file takes bounded time and memory.
+    """Return at most `most` findings, so that the check of any file takes bounded time and memory.
+
+    If there are more findings, one finding that states this is added.
 
     Args:
         findings: The findings; a generator is run only as far as needed.
         most: Maximum number of findings.
-        file: Name of the file in the finding that says that there are more.
+        file: Name of the file in the added finding.
     """
     remaining = iter(findings)
     first_findings = list(islice(remaining, most))
@@ -157,12 +163,12 @@ def bounded(findings: Iterable[Finding], most: int, file: str) -> list[Finding]:
 
 
 def count(findings: Iterable[Finding], severity: str = ERROR) -> int:
-    """Count the findings of a severity, including those that a summary stands for."""
+    """Return the number of findings of a severity, including the findings that a summary represents."""
     return sum(max(finding.rest, 1) for finding in findings if finding.severity == severity)
 
 
 def counted(findings: Iterable[Finding]) -> str:
-    """Return the number of findings of each severity, such as `1 error, 2 notes`; empty if there are no findings."""
+    """Return the number of findings of each severity as text, such as `1 error, 2 notes`, or "" for no findings."""
     findings = list(findings)
     parts = []
     for severity in (ERROR, WARNING, NOTE):

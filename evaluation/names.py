@@ -1,7 +1,7 @@
 """Explanations of names and queries that differ from those of the data.
 
-Names and queries are compared verbatim everywhere, and this module does not change that. It finds a difference that
-many names share, such as another extension, so that one message explains a thousand names.
+Names and queries are compared verbatim everywhere, also with this module. The module finds a difference that many
+names share, such as another extension, so that one message explains a thousand names.
 
     >>> match = explain([f"{n}.mp3" for n in range(999)], [f"{n}.wav" for n in range(1000)])
     >>> print(match.message(999, "names").partition("; ")[0])
@@ -33,8 +33,8 @@ class Rule:
     """A kind of difference between a given and an expected name.
 
     Attributes:
-        what: What the rule ignores, in the words of a message.
-        ignore: Function that removes it from a name. Names that differ in nothing else become equal.
+        what: The noun for the difference that the rule ignores, as messages use it.
+        ignore: Function that removes the difference from a name. Names that differ only in this become equal.
         example: Function that returns the part of a name that shows the difference in a message.
         of_files: True if the rule applies to file names but not to queries.
     """
@@ -100,20 +100,20 @@ class Match:
 
     Attributes:
         rules: Names of the rules.
-        pairs: The expected name by the given one; never empty.
+        pairs: Dict from given names to expected names; never empty.
     """
 
     rules: tuple[str, ...]
     pairs: Mapping[str, str]
 
     def message(self, total: int, noun: str, source: str = "", owner: str = "the data") -> str:
-        """Return a message that says how all the names differ, and what to do.
+        """Return a message that states how the paired names differ, and what to do.
 
         Args:
             total: Number of given names, including the correct ones.
             noun: The plural noun for the names, such as "names" or "queries".
             source: The file or folder with the expected names; "" if it is not known.
-            owner: The plural noun for what has the expected names.
+            owner: The plural noun for the things that have the expected names, such as "the data".
         """
         given, expected = next(iter(self.pairs.items()))
         rules = [RULES[name] for name in self.rules]
@@ -141,8 +141,8 @@ def match(given: Iterable[str], expected: Iterable[str], rules: Sequence[str]) -
         rules: Names of `RULES`.
 
     Returns:
-        The expected name by given name, in the order of the given names. Ambiguous pairs are left out: several given
-        names for one expected name, or several expected names for one given name.
+        A dict from given names to expected names, in the order of the given names. Ambiguous names are left out:
+        several given names that fit one expected name, or a given name that fits several expected names.
     """
     given_by_key, expected_by_key = _by_key(given, rules), _by_key(expected, rules)
     pairs = {}
@@ -154,7 +154,10 @@ def match(given: Iterable[str], expected: Iterable[str], rules: Sequence[str]) -
 
 
 def explain(given: Iterable[str], expected: Collection[str], *, texts: bool = False) -> Match | None:
-    """Find the rules that explain nearly all given names: one rule if possible, else two, else all rules together.
+    """Find the rules that explain nearly all given names.
+
+    Single rules, pairs of rules and all rules together are tried. The combination that pairs the largest number of
+    names is chosen. If several combinations pair the same number, the one with the smallest number of rules is chosen.
 
     Args:
         given: The given names that are not among the expected ones.
@@ -162,7 +165,8 @@ def explain(given: Iterable[str], expected: Collection[str], *, texts: bool = Fa
         texts: True if the names are queries, False if they are file names.
 
     Returns:
-        The explanation; None if no rules explain the names, or if there are fewer than `FEW` names.
+        The explanation; None if the rules do not explain a share of `NEARLY_ALL` of the names, or if there are fewer
+        than `FEW` names.
     """
     given = list(dict.fromkeys(given))
     enough = NEARLY_ALL * len(given)
@@ -188,7 +192,7 @@ def explain(given: Iterable[str], expected: Collection[str], *, texts: bool = Fa
 def closest(expected: Iterable[str], *, texts: bool = False) -> Callable[[str], str | None]:
     """Return a function that finds the expected name which is equal to a given name under some rules.
 
-    The function returns None if there is no such name, or more than one.
+    The function tries each rule, and then the rules together. It returns None if no attempt leads to exactly one name.
 
     >>> closest([" Dog.wav", "cat.wav"])("sounds/dog.WAV")
     ' Dog.wav'
@@ -216,7 +220,7 @@ def hint(name: str, other: str | None, noun: str = "names") -> str:
 
     Args:
         name: The given name.
-        other: The similar name; None if there is none, which gives an empty text.
+        other: The similar name. If it is None, the result is an empty text.
         noun: The plural noun for the names.
 
     >>> hint("dog.WAV", "dog.wav")

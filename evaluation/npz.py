@@ -1,8 +1,8 @@
 """Reading the arrays of an NPZ file from an unknown source, with a check of their sizes before they are unpacked.
 
-An NPZ file is a zip whose entries may be compressed a thousandfold: one megabyte can hold a gigabyte of zeros. Each
-array begins with a header that has its shape and type. `read_header` reads only this header, so that the caller can
-refuse a large array. `read_array` then reads the array.
+An NPZ file is a zip file whose entries may be compressed a thousandfold: one megabyte can contain a gigabyte of zeros.
+Each array begins with a header that states its shape and type. `read_header` reads only this header, so that the caller
+can refuse a large array. `read_array` then reads the array.
 """
 
 import io
@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-HEADER = 10_000  # maximum bytes of a header; numpy's own reader has the same limit
+HEADER = 10_000  # maximum size of a header in bytes; numpy's own reader has the same limit
 METHODS = (
     zipfile.ZIP_STORED,
     zipfile.ZIP_DEFLATED,
-)  # others may need gigabytes of memory
+)  # other compression methods may need gigabytes of memory
 
 
 class Header(NamedTuple):
@@ -46,8 +46,8 @@ def read_header(archive: zipfile.ZipFile, name: str) -> Header:
         name: The array's name.
 
     Raises:
-        Exception: There is no such array, or the file is damaged. zipfile, zlib and numpy raise exceptions of many
-            types for a damaged file.
+        Exception: There is no such array, its compression or its header is not supported, or the file is damaged.
+            zipfile, zlib and numpy raise exceptions of many types for a damaged file.
     """
     entry = archive.getinfo(f"{name}.npy")
     if entry.compress_type not in METHODS:
@@ -75,6 +75,6 @@ def read_header(archive: zipfile.ZipFile, name: str) -> Header:
 
 
 def read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """Read an array after its header was checked; raises exceptions as `read_header` does."""
+    """Read an array whose header was checked before. It raises exceptions as `read_header` does."""
     with archive.open(f"{name}.npy") as file, warnings.catch_warnings(action="ignore"):
         return np.lib.format.read_array(file, allow_pickle=False)

@@ -10,9 +10,9 @@ prediction fits a split.
 Files
 -----
 - Captions: a CSV with the columns `file_name` and `caption_predicted`, in any order; other columns are ignored.
-- Similarity: an NPZ with `scores` (queries, clips) and the lists `queries` and `file_names` as JSON in bytes; or a CSV
-  whose header names the clips and whose rows have a query and its scores.
-- Ranking: a CSV whose rows have a query and its best clips, best first.
+- Similarity: an NPZ with the array `scores`, of shape (queries, clips), and the lists `queries` and `file_names`, each
+  as JSON text in an array of bytes. Or a CSV whose header names the clips; each row contains a query and its scores.
+- Ranking: a CSV with a header; each row contains a query and its best clips, best first.
 
 Columns of a CSV are separated by commas or tabs, because the organisers' baselines use both. Python's `float` reads the
 numbers exactly as they are written. pandas and `numpy.loadtxt` read a matrix of 1000 x 1000 in 0.4 s and 0.5 s instead
@@ -36,15 +36,17 @@ from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.text import first_items, plural, quoted
 
 CAPTION_COLUMNS = ("file_name", "caption_predicted")
-COLUMNS_SHOWN = 20  # in a message: the header of a matrix names thousands of clips
+COLUMNS_SHOWN = 20  # number of column names in a message; the header of a matrix names thousands of clips
 _CHECK_MODEL = "no file is written; check the model"
 
-# Limits of a similarity matrix, because a small compressed file may need all memory when it is unpacked.
-LARGEST = 2**30  # bytes of scores, if the caller gives no expected size
-TIMES = 10  # if the caller does: this many times the bytes of the expected scores in float64 …
-SPARE = 2**23  # … and these bytes in addition
-LIST_BYTES = 2**25  # bytes of the list of queries or clips
-TEXT_BYTES = 2**12  # mean bytes of a query or name
+# Limits of a similarity matrix, because a small compressed file may need all memory when it is unpacked. If the caller
+# gives no expected size, the scores may have `LARGEST` bytes. Otherwise they may have `TIMES` as many bytes as float64
+# scores of the expected size, plus `SPARE` bytes.
+LARGEST = 2**30
+TIMES = 10
+SPARE = 2**23
+LIST_BYTES = 2**25  # maximum size of the list of queries or clips in bytes
+TEXT_BYTES = 2**12  # maximum mean size of a query or name in bytes
 
 
 # Captions ------------------------------------------------------------------------------------------------------------
@@ -57,7 +59,7 @@ class Captions:
     Attributes:
         file_names: The file names of the clips, in the order of the file.
         captions: The caption of each clip.
-        lines: The line of each caption in its file; empty for captions that were not read from a file.
+        lines: The line number of each caption in its file; empty for captions that were not read from a file.
     """
 
     file_names: tuple[str, ...]
@@ -70,7 +72,7 @@ def read_captions(path: Path) -> Captions:
 
     Raises:
         BadRequest: There is no such file, or it is the prediction of a retrieval system.
-        Faulty: The file is not a CSV of captions; with all findings.
+        Faulty: The file is not a CSV of captions. The exception lists all findings.
     """
     if not path.is_file():
         raise no_file(path, f"a CSV with the columns {' and '.join(CAPTION_COLUMNS)}")
@@ -81,7 +83,7 @@ def read_captions(path: Path) -> Captions:
     findings: list[Finding] = []
     separator = tables.separator(path, str(path))
     records, _ = tables.read_table(path, str(path), findings, separator)
-    if findings and not records:  # the file could not be read, so its header is not known
+    if findings and not records:  # the header could not be read
         raise Faulty(findings)
     header = records[0][1] if records else []
     rows = records[1:]
@@ -161,7 +163,7 @@ class Similarity:
         """Check the shape."""
         expected, shape = (len(self.queries), len(self.file_names)), np.shape(self.scores)
         if shape != expected:
-            raise ValueError(f"scores must have the shape (queries, clips), here {expected}; found {shape}")
+            raise ValueError(f"scores must have the shape (queries, clips), which is {expected}; found {shape}")
 
     def top(self, k: int) -> "Ranking":
         """Return the k best clips of each query, best first; clips with equal scores keep the order of `file_names`."""
@@ -169,7 +171,7 @@ class Similarity:
         return Ranking.of(self.queries, self.file_names, order[:, :k])
 
     def save(self, path: Path) -> None:
-        """Write as .npz, completely or not at all.
+        """Write the similarities as .npz, completely or not at all.
 
         Raises:
             BadRequest: A score is NaN or infinite; no file is written.
@@ -200,8 +202,8 @@ class Ranking:
 
     Attributes:
         queries: The texts of the queries.
-        file_names: The file names of the clips of each query.
-        lines: The line of each query in its file; empty for a ranking that was not read from a file.
+        file_names: For each query, the file names of its best clips.
+        lines: The line number of each query in its file; empty for a ranking that was not read from a file.
 
     Raises:
         ValueError: The number of lists of clips is not the number of queries.
@@ -219,7 +221,7 @@ class Ranking:
 
     @classmethod
     def of(cls, queries: Sequence[str], file_names: Sequence[str], indices: np.ndarray) -> "Ranking":
-        """Make a ranking from (queries, k) indices of clips, such as `retrieval.top_k` returns."""
+        """Make a ranking from indices of clips, an array of shape (queries, k) such as `retrieval.top_k` returns."""
         ranked = []
         for row in indices.tolist():
             ranked.append(tuple(file_names[clip] for clip in row))
@@ -235,12 +237,13 @@ def read_retrieval(path: Path, expected: tuple[int, int] | None = None) -> Simil
 
     Args:
         path: The file.
-        expected: The number of queries and clips of the split. An .npz that needs much more than ten times the memory
-            of such a matrix is refused before it is unpacked (default: an .npz of more than 1 GiB is refused).
+        expected: The number of queries and the number of clips of the split (default: not known). An .npz is refused
+            before it is unpacked if its scores need much more than ten times the memory of such a matrix, or more than
+            1 GiB if the size is not known.
 
     Raises:
         BadRequest: There is no such file, or it is a file of another kind.
-        Faulty: The file is not valid; with all findings.
+        Faulty: The file is not valid. The exception lists all findings.
     """
     if not path.is_file():
         raise no_file(path, "a prediction (.npz or .csv)")
@@ -252,7 +255,7 @@ def read_retrieval(path: Path, expected: tuple[int, int] | None = None) -> Simil
 
 
 def read_retrieval_csv(path: Path, file: str) -> Similarity | Ranking:
-    """Read a CSV as `read_retrieval` does, whatever its file extension.
+    """Read a CSV file with any file extension as `read_retrieval` reads a .csv.
 
     Args:
         path: The file.
@@ -260,7 +263,7 @@ def read_retrieval_csv(path: Path, file: str) -> Similarity | Ranking:
 
     Raises:
         BadRequest: The file is the prediction of a captioning system.
-        Faulty: The file is not valid; with all findings.
+        Faulty: The file is not valid. The exception lists all findings.
     """
     separator = tables.separator(path, file)
     matrix = _read_regular_matrix(path, separator)
@@ -284,7 +287,7 @@ def read_retrieval_csv(path: Path, file: str) -> Similarity | Ranking:
 
 
 def finite_numbers(cells: Sequence[str]) -> np.ndarray | None:
-    """Read finite numbers, (n,) float64; None if a cell is anything else."""
+    """Return the numbers in n cells, (n,) float64, or None if a cell is not a finite number."""
     text = "".join(cells)
     if not text.isascii() or "_" in text:  # Python's `float` also reads digits of other scripts, and 1_000
         return None
@@ -317,10 +320,10 @@ def _number(cell: str) -> float | None:
 
 
 def _read_regular_matrix(path: Path, separator: str) -> Similarity | None:
-    """Read a matrix of regular form in half the time; None if the file may be anything else.
+    """Read a matrix of regular form, or return None if the file may have another form.
 
-    Each record is one line, and only queries and names may be quoted. `tables.read_table` reads such a file to the
-    same result.
+    In a regular file, each record is one line, and only queries and names may be quoted. `tables.read_table` and
+    `_matrix` give the same result for such a file, but take twice as long.
     """
     content = path.read_bytes()
     if content.count(b"\r") != content.count(b"\r\n"):
@@ -351,7 +354,7 @@ def _read_regular_matrix(path: Path, separator: str) -> Similarity | None:
 
 
 def _is_matrix(rows: Sequence[tables.Record], scores: Sequence[np.ndarray | None]) -> bool:
-    """Return True if most cells after the queries are numbers; `scores` has None for rows with other cells."""
+    """Return True if most cells after the queries are numbers; `scores` is as for `_matrix`."""
     answers = numbers = 0
     for (_, cells), values in zip(rows, scores, strict=True):
         answers += len(cells) - 1
@@ -363,7 +366,10 @@ def _is_matrix(rows: Sequence[tables.Record], scores: Sequence[np.ndarray | None
 
 
 def _matrix(records: Sequence[tables.Record], scores: Sequence[np.ndarray | None], file: str) -> Similarity:
-    """Return the matrix of a CSV's records; `scores` has the numbers of each row, None if a cell is not a number."""
+    """Return the matrix of a CSV's records.
+
+    For each row, `scores` has the array of its scores, or None if a cell is not a finite number.
+    """
     (_, header), *rows = records
     findings = []
     for (line, cells), values in zip(rows, scores, strict=True):
@@ -402,7 +408,7 @@ def _read_npz(path: Path, expected: tuple[int, int] | None) -> Similarity:
 
 
 def _size_fault(headers: Mapping[str, npz.Header], expected: tuple[int, int] | None) -> str | None:
-    """Return a message if a prediction needs much more memory than the expected size allows; else None."""
+    """Return a message if a prediction needs more memory than the limits above allow, or None."""
     scores = headers["scores"]
     most, requirement = LARGEST, f"must not take more than {LARGEST} bytes"
     if expected:
@@ -427,7 +433,7 @@ def _read_texts(archive: zipfile.ZipFile, key: str) -> tuple[str, ...]:
 
 
 def _shape_fault(scores: npz.Header, queries: Sequence[str], names: Sequence[str]) -> str | None:
-    """Return a message if the scores do not have the shape of the queries and clips; else None."""
+    """Return a message if the scores are not floats or do not have the shape (queries, clips), or None."""
     if scores.shape == (len(queries), len(names)) and scores.dtype.kind == "f":
         return None
     return f"scores must be {len(queries)} x {len(names)} floats, queries by clips; found {scores}"

@@ -1,4 +1,4 @@
-"""Tables and numbers for people and for papers: as text, CSV, LaTeX and JSON.
+"""Tables and numbers as text, CSV, LaTeX and JSON, for people and for papers.
 
 A table is a pandas DataFrame. The named levels of its index, which name a row, become the first columns; the columns of
 the DataFrame follow. `text` and `latex` take a format for each column of numbers: a function that returns the text of a
@@ -25,10 +25,10 @@ from evaluation.text import table as lay_out
 if TYPE_CHECKING:
     import pandas as pd
 
-Formats = Mapping[str, Callable[[Any], str]]  # by name of a column
+Formats = Mapping[str, Callable[[Any], str]]  # from a column's name to the function that formats its cells
 
 NO_FORMATS: Formats = MappingProxyType({})
-NOTHING = "–"  # for a number that does not exist
+NOTHING = "–"  # replaces a number that does not exist
 DASH, BRACKETS, PARENTHESES = "{} – {}", "[{}, {}]", "({}–{})"  # forms of an interval
 
 
@@ -40,7 +40,7 @@ def number(value: float | None, decimals: int | None = None, *, signed: bool = F
 
     Args:
         value: The number; None, NaN and infinity give a dash.
-        decimals: Number of decimals (default: 3, or 1 if the number has two digits before the point).
+        decimals: Number of decimals (default: 3, or 1 if the number has two or more digits before the point).
         signed: Put a plus sign before a number of zero or more.
 
     >>> number(0.12345), number(12.345), number(0.5, 4, signed=True), number(None)
@@ -67,7 +67,7 @@ def interval(
 
     Args:
         low: The lower end.
-        high: The upper end. If an end is not finite, the text is a dash.
+        high: The upper end. If an end is None or not finite, the text is a dash.
         form: `DASH`, `BRACKETS` or `PARENTHESES`.
         decimals: As in `number`.
         signed: As in `number`.
@@ -82,7 +82,7 @@ def interval(
 
 
 def with_interval(value: float, low: float | None, high: float | None, decimals: int | None = None) -> str:
-    """Format a number with its interval in parentheses, if there is one.
+    """Format a number, followed by its interval in parentheses if both ends are finite.
 
     >>> with_interval(0.139, 0.131, 0.146), with_interval(0.139, None, None)
     ('0.139 (0.131–0.146)', '0.139')
@@ -130,7 +130,10 @@ def text(table: "pd.DataFrame", formats: Formats = NO_FORMATS) -> str:
 
 
 def csv(table: "pd.DataFrame") -> str:
-    """Format a table as CSV at full precision; NaN is an empty cell, and spreadsheets do not evaluate the texts."""
+    """Format a table as CSV at full precision.
+
+    None and NaN become empty cells. Texts are changed so that spreadsheet programs do not evaluate them.
+    """
     heads, rows = _contents(table)
     lines: list[Sequence[object]] = [heads]
     for row in rows:
@@ -166,7 +169,7 @@ def save_json(content: Any, path: Path) -> None:
     """Write content as JSON at full precision, completely or not at all.
 
     Raises:
-        ValueError: The content has a number that JSON does not have: NaN or infinity.
+        ValueError: The content has NaN or infinity, which JSON cannot represent.
     """
     formatted = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with replacing(path) as part:

@@ -1,8 +1,8 @@
 """Scores: metrics with intervals, the items that they are computed from, and a signature.
 
 As in sacreBLEU, the signature names everything that changes the numbers. Two scores whose signatures differ measure
-different things, and `evaluation.statistics.comparison` refuses to compare them (it says which parts may differ). A
-score file is JSON:
+different things, and `evaluation.statistics.comparison` refuses to compare them (its docstring lists the two parts that
+may differ). A score file is JSON:
 
     {"signature": "…",
      "metrics": {"mAP@10": {"value":, "std_error":, "low":, "high":, "n":, "interval": "jackknife-95",
@@ -10,10 +10,10 @@ score file is JSON:
      "unavailable": {"spice": "the reason, and the command that makes it available"},
      "items": {"kind": "queries", "names": […], "groups": […], "values": {"mAP@10": […]}}}
 
-If a metric is a mean, `values` has the items' own values. For a corpus metric, it has the jackknife's pseudo-values
-(`evaluation.statistics.intervals`), whose differences between two systems can be used in the same way. `chance`,
-`by_clip` and `unavailable` are optional. A number is null if it does not exist, such as the standard error of a single
-item, or is not finite.
+If a metric is a mean, `values` contains the metric's value for each item. For a corpus metric, it contains the
+jackknife's pseudo-values (`evaluation.statistics.intervals`). To compare two systems, the differences of pseudo-values
+are used in the same way as differences of values. `chance`, `by_clip` and `unavailable` are optional. A number is null
+if it does not exist, such as the standard error of a single item, or if it is not finite.
 """
 
 import json
@@ -47,8 +47,11 @@ from evaluation.text import plural, table
 VERSION = "0.2.0"
 EXACT = "cider_d:idf-of-split-left-out-exact"  # the part of a signature for `--idf exact`
 ROUNDING = 1e-6  # relative tolerance: a file may have numbers rounded to six digits
-MANY = 50  # number of items from which the mean of the pseudo-values is known to be near the metric
-NEAR = 3  # standard errors; BLEU-4, the most biased, was within 0.3 for CoNeTTE, and 1 if a single clip matches
+# The check of a corpus metric: with at least `MANY` items, the mean of its pseudo-values must be within `NEAR` standard
+# errors of the metric. BLEU-4 has the largest bias: at most 0.3 standard errors for CoNeTTE, and 1 if only one clip
+# matches its references.
+MANY = 50
+NEAR = 3
 SHOWN = 60  # number of characters of an invalid value to show in a message
 
 
@@ -57,10 +60,11 @@ class Measured:
     """One metric of one prediction.
 
     Attributes:
-        estimate: The metric with its interval; the jackknife leaves items out one at a time.
+        estimate: The metric with its interval. A jackknife interval leaves items out one at a time.
         by_clip: The metric with the interval that leaves all items of a clip out together; None if each item is a clip,
             and for metrics that have no such interval.
-        values: (n,) the items' pseudo-values (for a mean: the items' own values); None if the metric has none.
+        values: Array of shape (n,) for n items. If the metric is a mean, it has the value of each item, otherwise the
+            pseudo-value of each item; None if the metric has no such values.
         chance: The expected value for a random prediction; None if it is not known.
     """
 
@@ -87,8 +91,8 @@ class Items:
 
     Attributes:
         kind: The plural noun for the items: queries or clips.
-        names: (n,) the names of the items.
-        groups: (n,) the group of each item; items that share a clip have the same group.
+        names: The names of the n items.
+        groups: The index of each item's group. Items that share a clip have the same group.
     """
 
     kind: str
@@ -112,10 +116,11 @@ def measure(
     """Compute a metric with its intervals.
 
     Args:
-        statistics: (n, d) numbers that add up over items, or (n,) values whose mean is the metric.
+        statistics: Either d numbers for each of n items, whose sums over the items give the metric: an array of shape
+            (n, d). Or values whose mean is the metric: an array of shape (n,).
         items: The items.
         method: One of `intervals.METHODS`.
-        metric: The function from sums of statistics, (..., d), to the metric.
+        metric: The function that computes the metric from the sums, an array of shape (..., d).
         chance: The expected value for a random prediction.
 
     Returns:
@@ -141,7 +146,7 @@ def measure(
 
 
 def interval_method(name: str) -> str:
-    """Return the name of an interval method in the signature.
+    """Return the text that stands for an interval method in the signature.
 
     Raises:
         BadRequest: The name is not one of `intervals.METHODS`.
@@ -160,7 +165,7 @@ class Score:
     """The metrics of one prediction, with the signature of the measurement.
 
     Attributes:
-        metrics: The metrics by name.
+        metrics: Dict from the name of each metric to the metric.
         items: The items that the values of the metrics belong to.
         signature: Everything that the numbers depend on, as `key:value` joined by `|`.
         unavailable: Metrics that could not be computed, with the reason and the command that makes them available.
@@ -200,7 +205,7 @@ class Score:
         return "\n".join([text, *reasons, f"signature: {self.signature}"])
 
     def save(self, path: Path) -> None:
-        """Write as JSON at full precision, completely or not at all."""
+        """Write the score as JSON at full precision, completely or not at all."""
         content: dict[str, Any] = {"signature": self.signature, "metrics": {}}
         for name, measured in self.metrics.items():
             content["metrics"][name] = measured.figures()
@@ -225,7 +230,7 @@ class Score:
 
 
 def plain(content: Any) -> Any:
-    """Return the content with None for the numbers that JSON does not have: NaN and infinity."""
+    """Return the content with None in place of NaN and infinity, which JSON cannot represent."""
     if isinstance(content, Mapping):
         return {key: plain(value) for key, value in content.items()}
     if isinstance(content, float) and not math.isfinite(content):
@@ -306,7 +311,7 @@ def _or_nan(number: float | None) -> float:
 
 _RESCORE = "score the prediction again"
 _CHANGED = f"was the file changed by hand? {_RESCORE}"
-_EXPECTED = {  # by pydantic's type of the error
+_EXPECTED = {  # from the type of pydantic's error to the noun for what is expected
     "model_type": "an object",
     "dict_type": "an object",
     "list_type": "a list",
@@ -325,7 +330,7 @@ def read(path: Path) -> Score:
 
     Raises:
         BadRequest: There is no such file.
-        Faulty: The file is not a score file; with all findings.
+        Faulty: The file is not a score file. The exception lists all findings.
     """
     if not path.is_file():
         raise BadRequest(f"{path}: no such file; give a score file, written by `evaluation score … --json FILE`")
@@ -366,7 +371,7 @@ def _length_findings(items: _ItemsContent, file: str) -> list[Finding]:
     count = len(items.names)
     if not count or len(items.groups) != count:
         found = f"found {plural(count, 'name')} and {plural(len(items.groups), 'group')}"
-        message = f"must have one or more names and as many groups; {found}; {_RESCORE}"
+        message = f"must have one or more names, and a group for each name; {found}; {_RESCORE}"
         return [Finding(file, column="items", message=message)]
     findings = []
     for name, values in items.values.items():
@@ -380,16 +385,17 @@ def _length_findings(items: _ItemsContent, file: str) -> list[Finding]:
 
 
 def check(score: Score, file: str) -> list[Finding]:
-    """Recompute the numbers of a score from the values of its items.
+    """Recompute the numbers of a score from the values of its items, and return the differences.
 
     - A metric that is a mean must be the mean of its items' values.
     - BLEU and METEOR are not means: their items' values are the jackknife's pseudo-values, whose mean differs from the
       metric by its bias. Such a metric must be the middle of its jackknife interval. If there are at least `MANY`
       items, it must also be within `NEAR` standard errors of the mean of the pseudo-values.
-    - A jackknife interval must be the one that the values give.
+    - A jackknife interval must equal the interval that is computed from the values.
 
     Metrics without values, such as the median rank, cannot be recomputed. Bootstrap intervals cannot be recomputed
-    without the random draws of the scipy version that computed them. `evaluation compare` uses neither.
+    without the random draws of the scipy version that computed them. `evaluation compare` does not use such metrics and
+    intervals.
 
     Args:
         score: A score that was read from a file.
@@ -424,7 +430,7 @@ def _is_mean(name: str, score: Score) -> bool:
 
 
 def _value_fault(name: str, estimate: Estimate, values: np.ndarray, score: Score) -> str | None:
-    """Return a message if a metric does not follow from its items' values; None if it does."""
+    """Return a message if a metric does not follow from its items' values, or None if it does."""
     average = float(values.mean())
     if _is_mean(name, score):
         if _equal(estimate.value, average):
@@ -448,7 +454,7 @@ def _value_fault(name: str, estimate: Estimate, values: np.ndarray, score: Score
 def _interval_differences(
     name: str, measured: Measured, values: np.ndarray, score: Score
 ) -> list[tuple[str, float, float]]:
-    """Return the key, the recomputed and the stored number, for each number of a jackknife interval that differs."""
+    """Return (key, recomputed number, stored number) for each number of the jackknife intervals that differs."""
     stored = {"": measured.estimate}
     if measured.by_clip and _is_mean(name, score):
         stored["by_clip."] = measured.by_clip

@@ -1,4 +1,4 @@
-"""Text for people: safe to print, shortened if it is long, with suggestions for misspelt names."""
+"""Functions that make text safe to print, shorten it, suggest names for misspelt ones, and lay out tables."""
 
 import difflib
 import html
@@ -39,10 +39,10 @@ def quoted(text: str) -> str:
 
 
 def lookalike(names: Iterable[str]) -> Callable[[str], str | None]:
-    """Return a function that finds the name which a person would take for a given text.
+    """Return a function that finds the name that a given text probably means.
 
-    The two may differ in blanks at the ends, letter case, HTML entities and Unicode form. The function returns None if
-    there is no such name.
+    The name and the text may differ in blanks at the ends, letter case, HTML entities and Unicode form. The function
+    returns None if there is no such name.
 
     >>> lookalike([" Dog.wav", "cat.wav"])("dog.WAV")
     ' Dog.wav'
@@ -92,7 +92,7 @@ def first_items(items: Sequence[str], limit: int, separator: str = ", ") -> str:
 
 
 def table(rows: Sequence[Sequence[object]], headers: Sequence[str], numbers: Sequence[int] = ()) -> str:
-    """Format rows as a text table; the columns with the indices in `numbers` are aligned right."""
+    """Format rows as a text table, and align the columns whose indices are in `numbers` right."""
     align = None  # tabulate refuses an alignment for a table without rows
     if rows:
         align = ["right" if column in numbers else "left" for column in range(len(headers))]

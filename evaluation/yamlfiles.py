@@ -1,11 +1,11 @@
-"""Reading YAML files of keys and values in bounded time and memory, whoever wrote them.
+"""Reading YAML files of keys and values in bounded time and memory, also files from unknown sources.
 
     values = read_yaml(Path("config.yaml"))         # a dict of plain values
     rate = parse_yaml_value("1e-4", "--set")        # a single value
 
-PyYAML's own reader reads the text as YAML 1.1. It refuses more than libyaml does, such as a tab between key and value.
-Both read `1e-5` as a text. A file may have at most `LIMIT` bytes, `NODES` values (with all aliases written out) and
-`DEPTH` levels.
+This module uses the YAML 1.1 reader that PyYAML has in Python. Unlike PyYAML's C reader (libyaml), it refuses some
+texts, such as a tab between key and value. Both readers read `1e-5` as a text. A file may have at most `LIMIT` bytes,
+`NODES` values (with all aliases written out) and `DEPTH` levels.
 """
 
 import codecs
@@ -19,10 +19,10 @@ import yaml
 from evaluation.findings import WARNING, BadRequest, Faulty, Finding
 from evaluation.text import SHOWN, cut, plural, quoted
 
-LIMIT = 2**18  # maximum bytes of a file; fifty times the size of a usual file
+LIMIT = 2**18  # maximum size of a file in bytes; fifty times the size of a usual file
 NODES = 10_000  # maximum number of values
 DEPTH = 50  # maximum number of nested levels
-DIGITS = 100  # of a number: base 60 takes quadratic time, and Python does not print 4301 digits
+DIGITS = 100  # maximum length of a number: base 60 takes quadratic time, and Python refuses to print 4301 digits
 TAG = "tag:yaml.org,2002:"  # prefix of the names of YAML's own types
 
 
@@ -31,7 +31,7 @@ class Unreadable(Exception):
 
     Attributes:
         line: Line of the error, from 1; 0 if the error has no line.
-        message: What must hold, what was found, and what to do.
+        message: The message. It usually states the requirement, what was found instead, and what to do.
     """
 
     def __init__(self, line: int, message: str):
@@ -46,7 +46,8 @@ def read_yaml(file: Path) -> dict[str, object]:
 
     Raises:
         BadRequest: There is no such file.
-        Faulty: The file is not UTF-8, not YAML, or not a mapping of keys to values; exit status 2.
+        Faulty: The file is not UTF-8, not valid YAML, not a mapping of keys to values, or too large. The exit status
+            is 2.
     """
     if not file.is_file():
         raise BadRequest(f"{file}: no such file; give a YAML file")
@@ -72,10 +73,10 @@ def parse_yaml_value(text: str, source: str) -> object:
 
     Args:
         text: The value.
-        source: Where the value was given, for the message.
+        source: The option or file that gives the value, for the message.
 
     Raises:
-        BadRequest: The value is not YAML.
+        BadRequest: The value is not valid YAML, or is too long.
     """
     try:
         if len(text) > LIMIT:
@@ -92,7 +93,10 @@ def first_bytes(file: Path) -> bytes:
 
 
 def decode(raw: bytes, file: str, findings: list[Finding], kind: str = "a YAML file") -> str:
-    """Decode UTF-8; if other bytes are found, add a finding and decode Windows-1252 (Latin-1), to check the rest too.
+    """Decode the bytes of a file as UTF-8.
+
+    If some bytes are not UTF-8, add a finding, and decode the file as Windows-1252 (Latin-1) so that the rest of it can
+    be checked too. If the file starts with a BOM, add a warning.
 
     Args:
         raw: The bytes that `first_bytes` returned.
@@ -101,7 +105,7 @@ def decode(raw: bytes, file: str, findings: list[Finding], kind: str = "a YAML f
         kind: The kind of file, for the message.
 
     Raises:
-        Unreadable: The file is not text, or is too long.
+        Unreadable: The file is not text, is UTF-16, starts with two BOMs, or is too large.
     """
     if len(raw) > LIMIT:
         raise Unreadable(0, f"must not be larger than {LIMIT} bytes: is it {kind}?")
@@ -125,14 +129,14 @@ def decode(raw: bytes, file: str, findings: list[Finding], kind: str = "a YAML f
 
 
 def compose(text: str, notes: Mapping[str, str] | None = None) -> yaml.Node | None:
-    """Parse a text into YAML's nodes; None if it is empty.
+    """Parse a text into YAML's nodes, or return None if it is empty.
 
     Args:
         text: The text.
-        notes: For top-level keys, by name, what to add to the message if the key has the wrong indentation.
+        notes: Dict from a top-level key to the text to add to the message if this key has the wrong indentation.
 
     Raises:
-        Unreadable: The text is not YAML, or has too many values or levels.
+        Unreadable: The text is not valid YAML, or has too many values or levels.
     """
     try:
         loader = _Loader(text)
@@ -153,7 +157,7 @@ class _Loader(yaml.SafeLoader):
     def __init__(self, text: str):
         super().__init__(text)
         self.depth = self.count = 0
-        self.sizes: dict[int, tuple[int, int]] = {}  # number of values and of levels, by id of a composed node
+        self.sizes: dict[int, tuple[int, int]] = {}  # from a composed node's id to its number of values and of levels
 
     def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node:
         line = self.peek_event().start_mark.line + 1
@@ -187,7 +191,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _values(text: str) -> object:
-    """Read a text as plain values; None if it is empty."""
+    """Read a text as plain values, or return None if it is empty."""
     node = compose(text)
     if node is None:
         return None
@@ -219,7 +223,7 @@ class _Constructor(yaml.constructor.SafeConstructor):
 
 
 def _must_differ(node: yaml.Node) -> None:
-    """Refuse a mapping that has a key twice: PyYAML silently uses the last one."""
+    """Refuse a mapping that has a key twice, because PyYAML silently uses the last value."""
     if isinstance(node, yaml.SequenceNode):
         for child in node.value:
             _must_differ(child)
@@ -308,7 +312,7 @@ def _indentation(rows: list[str], row: int, notes: Mapping[str, str]) -> tuple[i
         open_levels.append((indent, number))
         key = re.sub(r"(?:- +)*", "", stripped, count=1)
         key_indent = len(text) - len(key)
-        if key_indent > indent:  # a key behind the dash of a list
+        if key_indent > indent:  # a key after the dash of a list
             open_levels.append((key_indent, number))
     if len(seen) < 2 or seen[-1][0] != row:
         return row + 1, "is not valid YAML; check this line and the line above"

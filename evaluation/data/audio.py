@@ -6,14 +6,15 @@ and read the same samples.
 Conventions
 -----------
 - Audio is mono float32, in [-1, 1] at full scale; several channels are averaged to one.
-- Features are (frames, mels).
+- Log-mel energies are arrays of shape (frames, mels).
 
 `decode` refuses an audio file (`UnusableSound`) for one of these reasons:
 
 - The file cannot be opened, or is a link to a file that does not exist.
 - The file cannot be decoded, or has no samples.
 - The lengths and checksums in its container show that it is cut off or damaged (`evaluation.data.containers`).
-- Several files of different kinds, sample rates or numbers of channels were joined to this file.
+- The file consists of several joined files. Only joined Ogg or MP3 files with the same sample rate and number of
+  channels are accepted.
 - A sample is not finite, or is beyond `LARGEST`.
 - The file has more than `MOST_VALUES` samples, more than `MOST_CHANNELS` channels, or a sample rate outside `RATES`; or
   it is compressed and has more than `containers.MOST_COMPRESSED` bytes.
@@ -38,7 +39,7 @@ RATES = (1_000, 768_000)  # Hz; lower rates carry no useful sound, and no conver
 MOST_CHANNELS = 64
 MOST_VALUES = 2**29  # samples x channels: 3.4 hours of mono at 44.1 kHz, 2 GiB of float32
 LARGEST = 2.0**31  # the full scale of 32-bit integers, the largest of all audio formats
-BLOCK = 2**20  # number of frames to read at a time if a file does not have their number
+BLOCK = 2**20  # number of frames to read at a time from an encoding that cannot seek
 KERNEL = 2**22  # maximum number of values of torchaudio's resampling filters
 
 
@@ -65,7 +66,7 @@ class Sound:
 
 
 def decode(path: Path) -> tuple[np.ndarray, int]:
-    """Decode a file to mono float32; return the samples and the sample rate in Hz.
+    """Decode a file to mono float32. Return the samples, (samples,), and the sample rate in Hz.
 
     Raises:
         UnusableSound: The file is refused; the module's docstring lists the reasons.
@@ -77,12 +78,12 @@ def decode(path: Path) -> tuple[np.ndarray, int]:
 
 
 def sound_facts(path: Path) -> Sound:
-    """Decode the whole file and return its facts; raises exceptions as `decode` does."""
+    """Decode the whole file and return its facts. It raises exceptions as `decode` does."""
     return _decode(path)[1]
 
 
 def _decode(path: Path) -> tuple[np.ndarray, Sound]:
-    """Decode all channels of a file as (frames, channels) float32, with its facts."""
+    """Decode all channels of a file. Return the samples, (frames, channels) float32, and facts about the file."""
     try:
         parts = [_read(source) for source in sources(path)]
     except OSError as error:
@@ -106,7 +107,7 @@ def _decode(path: Path) -> tuple[np.ndarray, Sound]:
 
 
 def _read(source: Source) -> tuple[np.ndarray, int]:
-    """Decode one stream as (frames, channels) float32, with its sample rate in Hz."""
+    """Decode one stream. Return the samples, (frames, channels) float32, and the sample rate in Hz."""
     try:
         with soundfile.SoundFile(source) as file:
             _check_size(file)
@@ -147,7 +148,7 @@ def _too_long(file: soundfile.SoundFile) -> str:
 
 
 def _read_frames(file: soundfile.SoundFile, dtype: str) -> np.ndarray:
-    """Read all frames of a file; in blocks if its encoding cannot seek (GSM 6.10, G.721, ADPCM, DPCM)."""
+    """Read all frames of a file. Encodings that cannot seek (GSM 6.10, G.721, ADPCM, DPCM) are read in blocks."""
     if file.seekable():
         return file.read(dtype=dtype, always_2d=True)
     blocks = []
@@ -174,18 +175,19 @@ def _values_fault(samples: np.ndarray) -> str:
 
 
 def load_audio(path: Path, sample_rate: int) -> np.ndarray:
-    """Decode a file to mono float32 at `sample_rate` Hz; raises exceptions as `decode` does."""
+    """Decode a file to mono float32 at `sample_rate` Hz. It raises exceptions as `decode` does."""
     samples, rate = decode(path)
     return resample(samples, rate, sample_rate)
 
 
 def resample(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
-    """Resample (samples,) float32 from `rate` to `sample_rate` Hz, in about as much memory as the audio itself takes.
+    """Resample mono audio, (samples,) float32, from `rate` to `sample_rate` Hz.
 
-    torchaudio stores one filter for each output phase. Usual rates (8, 11.025, 16, 22.05, 24, 32, 44.1, 48, 88.2, 96,
-    192 kHz) have a large greatest common divisor, and the filters have at most 0.6 million values. From 44,099 to
-    44,100 Hz, they would have two thousand million. If there are more than `KERNEL` values, soxr resamples instead (at
-    its quality "HQ"); it computes the filters while it runs.
+    This takes about as much memory as the audio itself. torchaudio stores one filter for each output phase. Usual rates
+    (8, 11.025, 16, 22.05, 24, 32, 44.1, 48, 88.2, 96, 192 kHz) have a large greatest common divisor, so that all
+    filters together have at most 0.6 million values. From 44,099 to 44,100 Hz, they would have two billion values. If
+    there are more than `KERNEL` values, soxr resamples instead (at its quality "HQ"). soxr computes the filters while
+    it runs.
     """
     if rate == sample_rate:
         return samples
@@ -211,11 +213,13 @@ def _kernel_values(rate: int, sample_rate: int) -> int:
 class LogMel:
     """The log-mel energies of the DCASE 2022 task 6B baseline.
 
-    Source: xieh97/dcase2022-audio-retrieval, `scripts/audio_features.py`: librosa at 44.1 kHz, a Hann window of 40 ms
-    every 20 ms, 64 Slaney mels from 12 Hz to 8 kHz of the power spectrum, ln(x + 2.2e-16). Frames are centred, and the
-    ends are padded with zeros (librosa's default since 0.9), so that a clip of any length has 1 + samples // hop
-    frames. The paper (Xie et al. 2022, section 3.1) gives the window, the hop and the number of mels; only the code
-    gives the range.
+    The audio has 44.1 kHz, and a Hann window of 40 ms moves by 20 ms. 64 filters on Slaney's mel scale, from 12 Hz to
+    8 kHz, sum the power spectrum to an energy x, and the feature is ln(x + 2.2e-16). Frames are centred, and zeros are
+    added before the start and after the end of a clip (librosa's default since 0.9). So a clip of any length has
+    1 + samples // hop frames.
+
+    Source: xieh97/dcase2022-audio-retrieval, `scripts/audio_features.py`, which uses librosa. The paper (Xie et al.
+    2022, section 3.1) gives the window, the hop and the number of mels; only the code gives the range of frequencies.
     """
 
     sample_rate: int = 44100  # Hz
@@ -232,7 +236,7 @@ class LogMel:
         return 1 + samples // self.hop
 
     def __call__(self, audio: np.ndarray) -> np.ndarray:
-        """Compute the log-mel energies of (samples,) audio: (frames, mels) float32."""
+        """Compute the log-mel energies, (frames, mels) float32, of mono audio, (samples,)."""
         import scipy.fft  # not at the top: commands that only read tables must start quickly
 
         window, filters = _constants(self)
@@ -251,7 +255,12 @@ class LogMel:
 
 @lru_cache
 def _constants(settings: LogMel) -> tuple[np.ndarray, np.ndarray]:
-    """Return the Hann window, centred in the transform's points, and the mel filters, (bins up to `high`, mels)."""
+    """Return the window and the mel filters.
+
+    Returns:
+        window: (fft,) float64, the Hann window with equally many zeros before and after it.
+        filters: (bins, mels) float32, for the bins of the transform up to `high`.
+    """
     before = (settings.fft - settings.window) // 2
     window = np.zeros(settings.fft)
     turn = 2 * np.pi * np.arange(settings.window) / settings.window  # a periodic window, as usual for spectra
@@ -273,7 +282,7 @@ def mel_filters(sample_rate: int, fft: int, mels: int, low: float, high: float, 
         htk: Use the mel scale of HTK (default: Slaney's).
 
     Returns:
-        (fft // 2 + 1, mels) float64.
+        The filters, (fft // 2 + 1, mels) float64: a weight for each bin of the transform and each filter.
     """
     bins = np.arange(fft // 2 + 1) * sample_rate / fft  # Hz
     if htk:
@@ -286,7 +295,15 @@ def mel_filters(sample_rate: int, fft: int, mels: int, low: float, high: float, 
 
 
 def triangles(points: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Return triangles of height 1, (points, edges - 2): each begins, peaks and ends at three successive edges."""
+    """Return triangles of height 1. Each one begins, peaks and ends at three successive edges.
+
+    Args:
+        points: The n positions at which the triangles are evaluated.
+        edges: The m + 2 edges, in ascending order.
+
+    Returns:
+        (n, m) values of the triangles.
+    """
     rise = (points[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
     fall = (edges[2:] - points[:, None]) / (edges[2:] - edges[1:-1])
     return np.maximum(0, np.minimum(rise, fall))
@@ -303,8 +320,9 @@ def htk_hertz(mel: np.ndarray) -> np.ndarray:
     return 700 * np.expm1(mel / 1127)
 
 
-# The mel scale of Slaney's Auditory Toolbox (1998): linear below 1 kHz at 200 / 3 Hz a mel, then logarithmic with 27
-# steps to a factor of 6.4. It is computed in float64: torchaudio's filters in float32 have errors of up to 1e-3.
+# The mel scale of Slaney's Auditory Toolbox (1998) is linear below 1 kHz, with 200 / 3 Hz for each mel, and logarithmic
+# above, with 27 mels for each factor of 6.4. It is computed in float64: torchaudio's filters in float32 have errors of
+# up to 1e-3.
 _LINEAR, _KNEE, _STEP = 200 / 3, 1000.0, np.log(6.4) / 27
 
 

@@ -1,4 +1,4 @@
-"""Reading AudioCaps' files as published: a row for each caption, some captions broken over two rows."""
+"""Reading AudioCaps' files as published: they have a row for each caption, and break some captions over two rows."""
 
 import codecs
 import re
@@ -12,7 +12,7 @@ from evaluation.data.sound_files import sound_files
 from evaluation.findings import NOTE, WARNING, Finding
 from evaluation.text import plural, printable
 
-AUDIOCAPS = {"development": "train", "validation": "val", "evaluation": "test"}  # files and folders of each split
+AUDIOCAPS = {"development": "train", "validation": "val", "evaluation": "test"}  # file and folder of each split
 HEADER = ["audiocap_id", "youtube_id", "start_time", "caption"]
 OWN_COLUMNS = frozenset(HEADER[:3])  # columns that no other layout has
 
@@ -39,7 +39,16 @@ def warn_of_other_headers(folder: Path) -> list[Finding]:
 
 
 def read_audiocaps(path: Path, folder: Path, sound: bool, findings: list[Finding]) -> CaptionRows:
-    """Read a file of AudioCaps, which has a row for each caption; return the captions of each clip by file name."""
+    """Read a file of AudioCaps, which has a row for each caption.
+
+    Errors are added to the findings. Clips without an audio file are skipped, and a warning counts them.
+
+    Args:
+        path: The file.
+        folder: The folder with the audio files.
+        sound: Require that the folder exists. If it does not exist, clips get the names YOUTUBEID_START.wav.
+        findings: The list to which findings are added.
+    """
     rows, file = CaptionRows(), path.name
     records, rows.whole = tables.read_table(path, file, findings)
     header = records[0][1] if records else []
@@ -90,7 +99,7 @@ def read_audiocaps(path: Path, folder: Path, sound: bool, findings: list[Finding
 
 
 def _join_broken_captions(records: Sequence[tables.Record], file: str, findings: list[Finding]) -> list[tables.Record]:
-    """Join the captions that AudioCaps 2.0 breaks over two rows, and add a note with their number.
+    """Join the captions that AudioCaps 2.0 breaks over two rows, and add a note that counts them.
 
     The second row has the end of the caption, with or without commas for the other columns. A caption in quotation
     marks has a line break instead.

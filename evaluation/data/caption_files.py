@@ -18,9 +18,9 @@ class CaptionRows:
     """The content of a caption file.
 
     Attributes:
-        clips: The line and the captions of each clip, by its name.
-        refused: Invalid names, without their path.
-        whole: True if the file could be read completely; if not, a name that is not here may still be in the file.
+        clips: A dict from the name of each clip to its line and its captions.
+        refused: Invalid names, without their folders.
+        whole: True if the file could be read completely. If it could not, the file may contain other names.
     """
 
     clips: dict[str, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class CaptionRows:
 
 
 def read_captions(path: Path, findings: list[Finding]) -> CaptionRows:
-    """Read a caption file; errors are added to the findings."""
+    """Read a caption file, and add errors to the findings."""
     rows, file = CaptionRows(), path.name
     records, rows.whole = tables.read_table(path, file, findings)
     if not records:
@@ -93,7 +93,7 @@ def read_captions(path: Path, findings: list[Finding]) -> CaptionRows:
 
 
 def read_queries(path: Path, findings: list[Finding]) -> tuple[str, ...]:
-    """Read the queries of a blind set; errors are added to the findings."""
+    """Read the queries of a blind set, and add errors to the findings."""
     seen: dict[str, int] = {}
     file = path.name
     records, readable = tables.read_table(path, file, findings)
@@ -124,7 +124,10 @@ def read_queries(path: Path, findings: list[Finding]) -> tuple[str, ...]:
 def read_metadata(
     folder: Path, split: str, file_names: frozenset[str] | None, findings: list[Finding]
 ) -> dict[str, Mapping[str, str]]:
-    """Return the rows of the metadata file by name. Nothing depends on them, so all findings are warnings."""
+    """Return a dict from the name of each clip to its row of the metadata file, which may be missing.
+
+    The kit's results do not depend on these rows, so all findings are warnings.
+    """
     candidates = [folder / f"{prefix}metadata_{split}.csv" for prefix in ("", "clotho_")]
     path = next((path for path in candidates if path.is_file()), None)
     if path is None:

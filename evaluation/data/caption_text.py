@@ -1,26 +1,26 @@
 """The text of a caption that metrics read, and remarks about unusual captions.
 
-A caption must not change how another text is read, and must not act as a command to a program that computes a metric.
-So every predicted or reference caption becomes one line of plain words before any program reads it.
+Markup in a caption must not change how another caption is read, and must not act as a command to a program that
+computes a metric. So every predicted or reference caption becomes one line of plain words before any program reads it.
 
 Conventions
 -----------
 - White space of any length, including line breaks of all kinds, becomes one blank.
 - Half a surrogate pair, which UTF-8 does not have, becomes a question mark.
 - A `<` that could begin a tag gets a blank after it, unless the tag has only a name, such as `<unk>`. The tokeniser of
-  CoreNLP 3.4.1 reads a tag as one token, with everything in it: `<!a|||b>` is such a token, and METEOR separates
-  captions by `|||`. A quoted attribute, as in `<a href='`, even continues on the next lines, up to the next quotation
+  CoreNLP 3.4.1 reads a tag with its content as one token. `<!a|||b>` is such a token, but METEOR uses `|||` to separate
+  captions. A quoted attribute, as in `<a href='`, even continues on the next lines, up to the next quotation
   mark. A blank after the `<` prevents both.
 - A line that begins with a tag such as `<unk>` gets a zero-width space before it. The tokeniser skips this space and
   does not read the tag as the beginning of a sentence, which would change how it reads a full stop at the end of the
   previous line.
-- A text is read up to `WORDS` words and `CHARACTERS` characters. Clotho's longest caption has 20 words. A caption of
-  20,000 words stops METEOR, so that no caption gets a score.
+- Only the first `WORDS` words and `CHARACTERS` characters of a text are read. Clotho's longest caption has 20 words.
+  A caption of 20,000 words stops METEOR, so that no caption gets a score.
 
 All other captions, including those with `<unk>`, have the same tokens as in COCO's evaluation.
 
-Source: Stanford CoreNLP 3.4.1, `PTBLexer.flex`: SGML is the only token that may contain `|||` or a line break. It
-starts with `<` and a letter, `/`, `!` or `?`. So does an e-mail address in `<` and `>`.
+Source: Stanford CoreNLP 3.4.1, `PTBLexer.flex`. Only the token SGML may contain `|||` or a line break. It starts with
+`<` and a letter, `/`, `!` or `?`. An e-mail address in `<` and `>` also starts in this way.
 """
 
 import re
@@ -62,7 +62,10 @@ def one_line(text: str) -> str:
 
 
 def _beginning(text: str) -> str:
-    """Return the beginning of a line that metrics read, which ends between two words if it has two words."""
+    """Return the part of a line that metrics read.
+
+    A longer line is cut between two words. Only if its first word is too long is it cut inside this word.
+    """
     beginning = " ".join(text.split(maxsplit=WORDS)[:WORDS])
     if len(beginning) <= CHARACTERS:
         return beginning
@@ -77,8 +80,8 @@ def caption_remarks(text: str) -> list[tuple[str, str]]:
         text: The caption as in the file.
 
     Returns:
-        The kind of each remark (`length`, `special token` or `markup`) and its message, to which the caller adds the
-        name of the caption. The message says what should hold, what was found, and what to do.
+        The kind of each remark (`length`, `special token` or `markup`) and its message. The message states what should
+        hold, what was found, and what to do. The caller adds the name of the caption to the message.
 
     >>> caption_remarks("a dog <unk> barks")
     [('special token', "should be plain words; found the special token '<unk>': remove such tokens when decoding")]

@@ -6,7 +6,7 @@ SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 
 def name_fault(name: str) -> str | None:
-    """Return a message if a text cannot be the name of an audio file; else None."""
+    """Return a message if a text cannot be the name of an audio file, or None."""
     if not name.strip():
         return "is blank; write the name of an audio file"
     if "/" in name or "\\" in name:
@@ -21,7 +21,7 @@ def name_fault(name: str) -> str | None:
 
 
 def text_fault(text: str, what: str = "caption") -> str | None:
-    """Return a message if a text is blank or has control characters; else None. `what` is the noun for the text."""
+    """Return a message if a text is blank or has control characters, or None. `what` is the noun for the text."""
     if not text.strip():
         return f"is blank; write a {what}"
     if _has_controls(text):

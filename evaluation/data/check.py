@@ -1,4 +1,4 @@
-"""Checking a data folder: reading every split, decoding every audio file, and summarising the splits."""
+"""A check of a data folder that reads every split, decodes every audio file and summarises the splits."""
 
 import os
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from evaluation.findings import NOTE, Finding, counted
 from evaluation.text import table
 
 SHORT = 0.005  # seconds; shorter clips get a note
-LOUD = 10.0  # a peak 20 dB above full scale; louder clips get a note
+LOUD = 10.0  # a peak 20 dB above full scale; clips with a higher peak get a note
 
 
 def check_dataset(folder: Path) -> tuple[str, list[Finding]]:
@@ -51,7 +51,7 @@ def check_dataset(folder: Path) -> tuple[str, list[Finding]]:
     rows = []
     for name, split in dataset.splits.items():
         rows.append(_row(split, sounds[name], findings[name]))
-    headers = ["split", "clips", "captions", "queries", "sounds", "h:mm:ss", "seconds", "Hz", "findings"]
+    headers = ["split", "clips", "captions", "queries", "audio files", "h:mm:ss", "seconds", "Hz", "findings"]
     return table(rows, headers, numbers=range(1, 8)), sorted(chain.from_iterable(findings.values()))
 
 
@@ -79,7 +79,7 @@ def _row(split: Split, sounds: Sequence[audio.Sound], findings: Sequence[Finding
 
 
 def _sound_notes(sound: audio.Sound) -> list[str]:
-    """Return notes about unusual properties of a sound that can be used."""
+    """Return notes about unusual properties of an audio file that can be used."""
     notes = []
     if sound.channels > 1:
         notes.append(f"has {sound.channels} channels; the kit averages them to one")

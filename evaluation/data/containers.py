@@ -1,9 +1,10 @@
-"""Checks of audio containers: refuse files that are cut off or damaged, and make the decoder read the whole file.
+"""Checks of audio containers, which refuse damaged files and make the decoder read the whole file.
 
 libsndfile reports no error for a file that was cut off: it decodes the file as if it were shorter. Each container has
 its own record of its length. This module has one function for each container, which compares this record with the bytes
 of the file. WAV, RF64, Wave64, AIFF, AU and CAF have sizes in their headers, so only headers are read. In Ogg and MP3
-files, the headers of all pages or frames are read. A FLAC file has its number of samples, which the decoder compares.
+files, the headers of all pages or frames are read. The header of a FLAC file states its number of samples, which the
+decoder compares with the audio.
 
 The functions for WAV, Ogg and MP3 also return the sources to decode one after the other. A source is the path of the
 file, or bytes if the decoder would not read the whole file: an MP3 without its length, joined files, or a WAV that was
@@ -21,8 +22,8 @@ from typing import BinaryIO, Literal, TypeAlias, cast
 
 Source: TypeAlias = Path | io.BytesIO
 ByteOrder: TypeAlias = Literal["big", "little"]
-MOST_CHUNKS = 10_000  # of a file; audio programs write far fewer
-MOST_COMPRESSED = 2**31  # bytes of an Ogg, MP3 or FLAC file; such files are read into memory
+MOST_CHUNKS = 10_000  # maximum number of chunks to read of a file; audio programs write far fewer
+MOST_COMPRESSED = 2**31  # maximum size of an Ogg, MP3 or FLAC file in bytes; such files are read into memory
 
 
 class UnusableSound(Exception):
@@ -41,7 +42,8 @@ def sources(path: Path) -> list[Source]:
         The path, or the parts of the file as bytes.
 
     Raises:
-        UnusableSound: The file is cut off or damaged.
+        UnusableSound: The file is cut off, damaged, never finished or too large, or several files were joined that the
+            decoder cannot read one after the other.
         OSError: The file cannot be read.
     """
     with path.open("rb") as file:
@@ -107,7 +109,7 @@ def _after_id3(file: BinaryIO) -> int:
 
 
 def _id3_length(header: bytes) -> int:
-    """Return the length of an ID3v2 tag in bytes, from its ten bytes of header; 0 if they are no such header.
+    """Return the length of an ID3v2 tag in bytes from its header of ten bytes, or 0 if the bytes are another header.
 
     Source: ID3v2.4, section 3.1: the size has four bytes with seven bits each and does not include the ten bytes of the
     header. If bit 4 of the flags is set, there is a footer of ten bytes.
@@ -138,9 +140,10 @@ class _Chunk:
 
 
 def _chunks(file: BinaryIO, start: int, order: ByteOrder) -> Iterator[_Chunk]:
-    """Yield the chunks of an EA IFF 85 (1985) file, such as RIFF and AIFF: each has four bytes of name, four of size.
+    """Yield the chunks of a file in the form of EA IFF 85 (1985), such as RIFF and AIFF.
 
-    A chunk with an odd number of bytes is followed by a padding byte, which its size does not include.
+    Each chunk begins with four bytes for its name and four bytes for its size. A chunk with an odd number of bytes is
+    followed by a padding byte, which its size does not include.
     """
     for _ in range(MOST_CHUNKS):
         header = _read(file, start, 8)
@@ -155,13 +158,14 @@ def _find(chunks: Iterator[_Chunk], name: bytes) -> _Chunk | None:
     return next((chunk for chunk in chunks if chunk.name == name), None)
 
 
-# Programs that write to a pipe do not know the size, and neither do recorders before they stop. They write the largest
-# possible size (FFmpeg), or one of about 2 GiB (SoX 0x7ffff000, arecord 0x80000000). libsndfile then reads to the end.
+# Programs that write to a pipe, and recorders before they stop, do not know the size of the file. They write the
+# largest possible size (FFmpeg), or one of about 2 GiB (SoX 0x7ffff000, arecord 0x80000000). libsndfile then reads to
+# the end.
 _PLACEHOLDER = 0x7FFF0000
 
 
 def _wav(path: Path, file: BinaryIO, start: int, size: int) -> list[Source]:
-    """Check a WAV file by the sizes of its RIFF header and its data chunk.
+    """Check a WAV file with the sizes in its RIFF header and in its data chunk.
 
     Source: Multimedia Programming Interface and Data Specifications 1.0 (IBM and Microsoft, 1991), chapter 2. If a
     recorder stops before it writes the sizes, the data chunk has size 0 and bytes follow after the end of the RIFF
@@ -190,7 +194,7 @@ def _wav(path: Path, file: BinaryIO, start: int, size: int) -> list[Source]:
 
 
 def _check_rf64(file: BinaryIO, start: int, size: int) -> None:
-    """Check an RF64 file, whose sizes have 64 bits and are in its first chunk, ds64.
+    """Check an RF64 file with the sizes in its first chunk, ds64, which have 64 bits.
 
     Source: EBU Tech 3306 (2009), section 3.
     """
@@ -212,9 +216,10 @@ def _check_rf64(file: BinaryIO, start: int, size: int) -> None:
 
 
 def _check_wave64(file: BinaryIO, start: int, size: int) -> None:
-    """Check a Wave64 file: names are GUIDs of 16 bytes, sizes have 64 bits, and chunks begin at multiples of 8 bytes.
+    """Check a Wave64 file with the sizes of its chunks.
 
-    A size includes the 24 bytes of name and size. Source: Sony Wave64 specification (Sonic Foundry, 2003).
+    Chunks begin at multiples of 8 bytes. A chunk has a header of 24 bytes: a name (a GUID) of 16 bytes and a size of 8
+    bytes. The size of a chunk includes this header. Source: Sony Wave64 specification (Sonic Foundry, 2003).
     """
     riff_end = start + _number(_read(file, start + 16, 8), 0, 8, "little")
     position = start + 40
@@ -237,7 +242,7 @@ def _check_wave64(file: BinaryIO, start: int, size: int) -> None:
 
 
 def _check_aiff(file: BinaryIO, start: int, size: int) -> None:
-    """Check an AIFF or AIFF-C file by the sizes of its FORM header and its chunk SSND, which has the audio.
+    """Check an AIFF or AIFF-C file with the sizes in its FORM header and in its chunk SSND, which contains the audio.
 
     Source: Audio Interchange File Format 1.3 (Apple, 1989). SSND begins with eight bytes that are not audio.
     """
@@ -255,9 +260,10 @@ def _check_aiff(file: BinaryIO, start: int, size: int) -> None:
 
 
 def _check_au(file: BinaryIO, start: int, size: int) -> None:
-    """Check an AU file, whose header has the start and the number of bytes of the audio (all ones: not known).
+    """Check an AU file, whose header states the start of the audio and its number of bytes.
 
-    Source: audio_filehdr of SunOS (Sun Microsystems, 1992); the magic is `.snd`, or `dns.` with all bytes swapped.
+    If all bits of the number are ones, the number is not known. Source: audio_filehdr of SunOS (Sun Microsystems,
+    1992). The magic is `.snd`, or `dns.` with all bytes swapped.
     """
     header = _read(file, start, 12)
     order: ByteOrder = "big" if header[:4] == b".snd" else "little"
@@ -274,10 +280,11 @@ def _check_au(file: BinaryIO, start: int, size: int) -> None:
 
 
 def _check_caf(file: BinaryIO, start: int, size: int) -> None:
-    """Check a CAF file: every chunk must be complete; audio of size -1 extends to the end of the file.
+    """Check that every chunk of a CAF file is complete.
 
-    Source: Apple Core Audio Format Specification 1.0: a header of 8 bytes is followed by chunks, which have a name, a
-    signed size of 64 bits and content. The chunk `data` has the audio.
+    Audio of size -1 extends to the end of the file. Source: Apple Core Audio Format Specification 1.0. A header of 8
+    bytes is followed by chunks, which have a name, a signed size of 64 bits and content. The chunk `data` contains the
+    audio.
     """
     position = start + 8
     has_sound = False
@@ -307,8 +314,8 @@ def _check_caf(file: BinaryIO, start: int, size: int) -> None:
 def _check_flac(content: bytes, start: int) -> None:
     """Check that a FLAC file has its number of samples, which the decoder compares, and that it is a single file.
 
-    Source: RFC 9639, section 8.2: STREAMINFO is the first block. Its 36 bits from the middle of the file's byte 21 on
-    (counted from 0) are the number of samples per channel, where 0 means not known.
+    Source: RFC 9639, section 8.2. STREAMINFO is the first block. It has the number of samples per channel in 36 bits,
+    which begin in the middle of the file's byte 21 (counted from 0). A number of 0 means that it is not known.
     """
     samples = _number(content, start + 18, 8) & (1 << 36) - 1
     if len(content) >= start + 26 and samples == 0:
@@ -324,9 +331,9 @@ _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def _ogg(path: Path, content: bytes, start: int) -> list[Source]:
-    """Check every page of an Ogg file, and split a file of several streams, of which the decoder reads only one.
+    """Check every page of an Ogg file, and split a file of several streams, because the decoder reads only one.
 
-    Source: RFC 3533, section 6: a page has the name OggS, flags, the serial number of its stream, its own number, a
+    Source: RFC 3533, section 6. A page has the name OggS, flags, the serial number of its stream, its own number, a
     checksum, and a table of the lengths of its segments. A flag marks the last page of a stream.
     """
     begins: list[int] = []
@@ -361,10 +368,10 @@ def _ogg(path: Path, content: bytes, start: int) -> list[Source]:
 
 
 def _ogg_checksum(page: bytes) -> int:
-    """Return the CRC-32 of a page, with zeros in its checksum field: the usual polynomial, with the highest bit first.
+    """Return the CRC-32 of a page with zeros in its checksum field.
 
-    zlib reads the lowest bit first and inverts the register before and after. So this function reverses the bits and
-    undoes both inversions.
+    The polynomial is the usual one, but Ogg reads the highest bit of a byte first. zlib reads the lowest bit first and
+    inverts the register before and after. So this function reverses the bits and undoes both inversions.
     """
     reversed_page = (page[:22] + bytes(4) + page[26:]).translate(_REVERSED_BITS)
     checksum = zlib.crc32(reversed_page, 0xFFFFFFFF) ^ 0xFFFFFFFF
@@ -380,7 +387,7 @@ def _ogg_checksum(page: bytes) -> int:
 _MPEG_1, _MPEG_2, _MPEG_25 = 3, 2, 0
 _LAYER_3 = 1
 _MONO = 3
-_KILOBITS = {  # per second, by the header's index from 1; index 0 means free format, 15 is forbidden
+_KILOBITS = {  # kbit/s for the header's indices 1 to 14; index 0 means free format, and 15 is forbidden
     _MPEG_1: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     _MPEG_2: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     _MPEG_25: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
@@ -411,7 +418,7 @@ class _Frame:
 
 @lru_cache(maxsize=4096)
 def _mp3_frame(header: bytes) -> _Frame | None:
-    """Read the four bytes of a frame's header; None if they are not a header of MPEG Layer III."""
+    """Read the four bytes of a frame's header, or return None if they are not a header of MPEG Layer III."""
     if not _is_sync(header) or len(header) < 4:
         return None
     version, layer = header[1] >> 3 & 3, header[1] >> 1 & 3
@@ -438,9 +445,9 @@ class _Mp3Part:
 
     Attributes:
         header: The frame with a Xing header; empty if there is none.
-        promised: Number of frames with audio according to the header; None if the header does not have it.
-        counts_itself: True if this number may include the header's own frame.
-        spans: Start and end bytes of the frames.
+        promised: Number of frames with audio according to the header; None if the header does not state it.
+        counts_itself: True if `promised` may include the header's own frame.
+        spans: Start and end positions of the frames in bytes; successive frames share a span.
         frames: Number of frames that were found.
     """
 
@@ -482,7 +489,7 @@ def _mp3(path: Path, content: bytes, start: int) -> list[Source]:
     while position < len(content):
         frame = _mp3_frame(content[position : position + 4])
         if frame is None or frame.stream != stream:
-            after = _behind_tags(content, position, stream)
+            after = _after_tags(content, position, stream)
             if after is None:
                 remaining = content[position:]
                 if len(remaining) < 4 and remaining[0] == 0xFF:  # the beginning of a frame's header
@@ -515,7 +522,11 @@ def _mp3(path: Path, content: bytes, start: int) -> list[Source]:
 
 
 def _next_mp3_frame(content: bytes, start: int) -> tuple[int, _Frame] | None:
-    """Return the next frame that another frame of its stream or the end follows, with its position; None if absent."""
+    """Return the position and the header of the next frame, or None if no frame follows.
+
+    Other bytes may look like a header. So the frame must be followed by another frame of its stream, or by the end of
+    the file.
+    """
     position = content.find(b"\xff", start)
     while position >= 0:
         frame = _mp3_frame(content[position : position + 4])
@@ -528,12 +539,12 @@ def _next_mp3_frame(content: bytes, start: int) -> tuple[int, _Frame] | None:
     return None
 
 
-def _behind_tags(content: bytes, position: int, stream: tuple[int, int, bool]) -> int | None:
-    """Return the position of the next frames after tags or zeros; None if no frames follow.
+def _after_tags(content: bytes, position: int, stream: tuple[int, int, bool]) -> int | None:
+    """Return the position of the next frames after tags or zeros, or None if no frames follow.
 
     Raises:
-        UnusableSound: Frames follow after bytes that are neither tags nor zeros, or the frames belong to another kind
-            of stream.
+        UnusableSound: The bytes before the next frames are neither tags nor zeros, or the frames have another MPEG
+            version, sample rate or number of channels.
     """
     length = _id3_length(content[position : position + 10])
     if content[position : position + 3] == b"TAG":  # ID3v1
@@ -553,7 +564,7 @@ def _behind_tags(content: bytes, position: int, stream: tuple[int, int, bool]) -
 
 
 def _mp3_header(content: bytes, frame: _Frame) -> _Mp3Part | None:
-    """Return a new part of a file if a frame has a Xing or VBRI header instead of audio; else None."""
+    """Return a new part of a file if a frame has a Xing or VBRI header instead of audio, or None."""
     for place in (4 + frame.side, 6 + frame.side):  # the second if the frame has a checksum
         if content[place : place + 4] in (b"Xing", b"Info"):
             has_frames = content[place + 7 : place + 8] and content[place + 7] & 1
@@ -566,9 +577,9 @@ def _mp3_header(content: bytes, frame: _Frame) -> _Mp3Part | None:
 
 
 def _is_consistent(part: _Mp3Part, size: int) -> bool:
-    """Return True if the header of a file's only part has the correct number of frames, and about that of bytes.
+    """Return True if the header of a file's only part has the correct number of frames and about that of bytes.
 
-    The decoder warns if the number of bytes differs by more than 1 %, which long tags cause.
+    The decoder warns if the number of bytes differs by more than 1 %. Long tags cause such a difference.
     """
     place = max(part.header.find(b"Xing"), part.header.find(b"Info"))
     if part.promised != part.frames or place < 0 or len(part.spans) != 1:
@@ -579,7 +590,7 @@ def _is_consistent(part: _Mp3Part, size: int) -> bool:
 
 
 def _mp3_stream(part: _Mp3Part, content: bytes) -> bytes:
-    """Return the frames of a part after a correct header: its own if that is correct, otherwise a new one."""
+    """Return a correct header and the frames of a part; the header is the part's own if that is correct."""
     frames = b"".join(content[start:end] for start, end in part.spans)
     own = max(part.header.find(b"Xing"), part.header.find(b"Info"))
     if own >= 0 and part.promised == part.frames:

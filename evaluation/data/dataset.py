@@ -5,11 +5,13 @@ Layout
 For each split, a data folder contains `captions_SPLIT.csv` (or `clotho_captions_SPLIT.csv`) with the header
 `file_name,caption_1,…,caption_N`, and the audio file of every row in `SPLIT/` (wav, flac, ogg or mp3). Optional files:
 
-- `relevance_SPLIT.csv` has the relevant clips of each query, in the form of DCASE 2025 task 6: the header is
-  `query,audio_filenames`, and the second column has Python lists of file names. An optional third column, `grades`, has
-  lists with a number for each clip, where 0 means not relevant. If this file exists, it is the truth of the split.
-- `metadata_SPLIT.csv` (or `clotho_metadata_SPLIT.csv`) has any information about clips, by `file_name`. Clotho's
-  metadata files are Latin-1, and that of its test set is separated by semicolons. No other file may have this form.
+- `relevance_SPLIT.csv` contains the relevant clips of each query, in the form of DCASE 2025 task 6. The header is
+  `query,audio_filenames`, and the second column contains Python lists of file names. An optional third column,
+  `grades`, contains lists with a number for each clip, where 0 means not relevant. If this file exists, it defines
+  which clips are relevant. Otherwise the captions do.
+- `metadata_SPLIT.csv` (or `clotho_metadata_SPLIT.csv`) has a column `file_name` and columns with any other information
+  about the clip. Clotho's metadata files are in Latin-1, and the file of its test set has semicolons between columns.
+  Only metadata files may have this encoding and this separator.
 
 The splits are development, validation and evaluation, and the blind sets test, analysis and retrieval. A blind set may
 be a folder of audio files only. The retrieval set has its queries in `retrieval_captions.csv`, with the header
@@ -18,19 +20,22 @@ be a folder of audio files only. The retrieval set has its queries in `retrieval
 AudioCaps is read as published: `train.csv`, `val.csv` and `test.csv` are the first three splits. They have a row for
 each caption, with the header `audiocap_id,youtube_id,start_time,caption`, and the audio is in `train/`, `val/` and
 `test/`. An audio file is named YOUTUBEID_START, YYOUTUBEID, YOUTUBEID or AUDIOCAPID, where the id may be that of any
-row of the clip; the name of the file is the name of the clip. If a file with one of these names has none of AudioCaps'
-columns, it is not read, and a warning says so. AudioCaps 2.0 breaks some captions over two rows; they are joined, and a
-note counts them. Some videos do not exist any more: clips without an audio file are skipped, and a warning counts them.
+row of the clip; the name of the file is the name of the clip. A `train.csv`, `val.csv` or `test.csv` whose header does
+not have any of the columns audiocap_id, youtube_id and start_time is not read, and gives a warning. AudioCaps 2.0
+breaks some captions over two rows; the parts are joined, and a note counts these captions. Some videos do not exist any
+more: clips without an audio file are skipped, and a warning counts them.
 
 Conventions
 -----------
 - **Names are verbatim.** A clip is identified by (split, file name); nothing is stripped, unescaped or lower-cased. Of
   Clotho's 5929 names, three start with a space, 203 contain commas, 307 have dots in the stem, and four are in two
   splits.
-- **A query's truth is a set.** A caption that several clips share is one query, and all these clips are relevant.
-- **All findings at once**, each with file, line and column. Reading raises `Faulty` if one of them is an error.
+- **A query's truth is the set of its relevant clips.** If several clips share a caption, the caption is one query, and
+  all these clips are relevant.
+- **All findings are reported at once**, each with its file, line and column. Reading raises `Faulty` if a finding is an
+  error.
 
-From a data folder to the truth of a query:
+This example gets the truth of a query from a data folder:
 
 >>> dataset = read_dataset(Path("data/soundscapes"))                      # doctest: +SKIP
 >>> dataset["evaluation"].truth["A dog barks and rain falls."]    # doctest: +SKIP
@@ -69,7 +74,7 @@ class Clip:
         file_name: The name, verbatim.
         captions: The captions, verbatim; empty in a blind set.
         path: The path of the audio file.
-        metadata: The clip's row of the metadata file, by column; empty if it has no row.
+        metadata: The clip's row of the metadata file, as a dict from column to cell; empty if the clip has no row.
     """
 
     file_name: str
@@ -88,8 +93,8 @@ class Split:
         relevance: For each query, the names of the relevant clips, with grades if there are grades, from
             `relevance_SPLIT.csv`; None if there is no such file.
         blind_queries: Queries whose relevant clips are not known.
-        source: The caption file, or for a blind set the folder, that has the names of the clips; None for a split that
-            was not read from a data folder.
+        source: The path that the names of the clips come from: the caption file, or for a blind set the audio folder;
+            None for a split that was not read from a data folder.
     """
 
     name: str
@@ -105,7 +110,7 @@ class Split:
 
     @property
     def paths(self) -> list[Path]:
-        """The audio files of all clips."""
+        """The paths of the audio files of all clips."""
         return [clip.path for clip in self.clips]
 
     @cached_property
@@ -115,7 +120,7 @@ class Split:
 
     @cached_property
     def captions(self) -> Mapping[str, frozenset[str]]:
-        """The distinct captions, in order of first appearance, with the names of all clips that have each."""
+        """A dict from each distinct caption, in order of first appearance, to the names of the clips that have it."""
         owners: dict[str, set[str]] = {}
         for clip in self.clips:
             for caption in clip.captions:
@@ -136,7 +141,7 @@ class Split:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Eight hexadecimal digits that change with any name, caption or relevance."""
+        """Eight hexadecimal digits that change if any name, caption, relevance or blind query changes."""
         relevance: object = self.relevance
         if self.relevance:
             entries = []
@@ -150,7 +155,7 @@ class Split:
 
     @cached_property
     def digest(self) -> str | None:
-        """Eight hexadecimal digits that also change with the size of any audio file; None if a file is missing."""
+        """Eight hexadecimal digits that also change if the size of an audio file changes; None if a file is missing."""
         try:
             sizes = [clip.path.stat().st_size for clip in self.clips]
         except OSError:
@@ -159,7 +164,7 @@ class Split:
 
     @cached_property
     def seconds(self) -> float | None:
-        """The total duration of all audio files, from their headers, in seconds; None if an audio file is missing."""
+        """The total duration of all audio files in seconds, from their headers; None if a file cannot be read."""
         try:
             return sum(soundfile.info(clip.path).duration for clip in self.clips)
         except (OSError, soundfile.SoundFileError):
@@ -175,7 +180,11 @@ class Dataset:
     findings: tuple[Finding, ...] = ()
 
     def __getitem__(self, name: str) -> Split:
-        """Return a split by name; raise BadRequest, with the names of all splits, if there is no such split."""
+        """Return the split with a name.
+
+        Raises:
+            BadRequest: There is no such split. The message lists all splits.
+        """
         if name not in self.splits:
             raise BadRequest(f"{self.folder}: {unknown_key(name, list(self.splits), 'split')}")
         return self.splits[name]
@@ -187,12 +196,12 @@ def read_dataset(folder: Path, *splits: str, sound: bool = True) -> Dataset:
     Args:
         folder: The data folder.
         splits: Names of the splits to read (default: all splits of the folder).
-        sound: Check that every clip has an audio file in `SPLIT/`, and every audio file a row. The audio is not
-            decoded; `check_dataset` does that.
+        sound: Check that every clip has an audio file in `SPLIT/`, and that every audio file has a row. The audio is
+            not decoded; `check_dataset` does that.
 
     Raises:
         BadRequest: There is no such folder, or it has no such split.
-        Faulty: The data are not valid; with all findings, whose files include the folder.
+        Faulty: The data are not valid. The exception lists all findings; their file names include the folder.
     """
     dataset, findings = survey(folder, splits, sound)
     everything = list(chain.from_iterable(findings.values()))
@@ -241,7 +250,13 @@ def _texts(split: Split, noun: str) -> set[str]:
 
 
 def survey(folder: Path, names: tuple[str, ...], sound: bool) -> tuple[Dataset, dict[str, list[Finding]]]:
-    """Read splits (default: all), and return them with the findings by split; "" has the findings of no split."""
+    """Read splits (default: all splits), and return them with a dict from each split to its findings.
+
+    The key "" of the dict has the findings that do not belong to a split.
+
+    Raises:
+        BadRequest: There is no such folder, or it has no such split.
+    """
     if not folder.is_dir():
         raise BadRequest(f"{folder}: no such folder; give a folder in Clotho's layout (captions_SPLIT.csv, SPLIT/)")
     for name in names:

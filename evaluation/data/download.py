@@ -1,15 +1,15 @@
-"""Downloading published data: Clotho 2.1, from its Zenodo record into a data folder.
+"""Download of Clotho 2.1 from its Zenodo record into a data folder.
 
     clotho(Path("data/clotho"))
 
 This call creates `clotho_captions_SPLIT.csv`, `clotho_metadata_SPLIT.csv` and the folder `SPLIT/` with the audio, for
-the splits development, validation and evaluation. The download has 7 GB, the result 12 GB; up to 13 GB are needed
-during the download. The call can be interrupted at any time, and the same call resumes. Unfinished files are in
+the splits development, validation and evaluation. The download is 7 GB large, and the result takes 12 GB. Up to 13 GB
+are needed during the download. If the call is interrupted, the same call resumes the download. Unfinished files are in
 `.downloads/`, which is removed at the end.
 
-`pooch` computes the checksums but does not transfer the files. It discards an unfinished file when the connection
-breaks, which usually happens within 4.5 GB. So this module uses `requests`, as pooch does, and asks for the missing
-part of a file with a Range header (RFC 9110, section 14).
+`pooch` computes the checksums but does not transfer the files. pooch discards an unfinished file when the connection
+breaks, and a connection usually breaks at least once within 4.5 GB. So this module uses `requests`, as pooch does, and
+asks for the missing part of a file with a Range header (RFC 9110, section 14).
 """
 
 import csv
@@ -36,9 +36,9 @@ from evaluation.findings import BadRequest
 WAITS = (2, 10, 60)
 # Seconds without data after which a connection counts as broken.
 TIMEOUT = 60
-# Bytes to read at a time, which is also the most that is lost when a connection breaks.
+# Number of bytes to read at a time, which is also the maximum number that is lost when a connection breaks.
 CHUNK = 1 << 16
-# Bytes of audio per byte of an archive, rounded down: the 4.5 GB of the development split unpack to 7.6 GB.
+# Size of the audio relative to the size of its archive, rounded down: the development split's 4.5 GB unpack to 7.6 GB.
 UNPACKED = 1.6
 SOUNDS = frozenset({".wav", ".flac", ".ogg", ".mp3"})
 
@@ -61,7 +61,8 @@ class Remote:
 
 
 # Zenodo record 4783391. The checksums are from aac-datasets (datasets/functional/clotho.py); soundata's Clotho loader
-# has the same. The sizes of the archives are Zenodo's, as cited in public code; the evaluation archive's is not cited.
+# has the same. The sizes of the archives are Zenodo's, as public code cites them. The evaluation archive's size is not
+# cited.
 CLOTHO = (
     Remote("clotho_captions_development.csv", "d4090b39ce9f2491908eebf4d5b09bae", 1_336_762),
     Remote("clotho_captions_validation.csv", "5879e023032b22a2c930aaa0528bead4", 367_649),
@@ -87,9 +88,10 @@ def clotho(folder: Path, *, base_url: str = "https://zenodo.org/records/4783391/
         base_url: The address of the files, which may be that of a mirror.
 
     Raises:
-        BadRequest: The folder contains other data, the disk is too small, a file cannot be downloaded or is not the
-            published one, an archive cannot be unpacked safely, or another process is downloading into the folder. No
-            existing file is overwritten, and downloaded files are kept unless their checksum is wrong.
+        BadRequest: The folder contains another data set or another file with the name of a published one, the disk is
+            too small, a file cannot be downloaded or has a wrong checksum, an archive cannot be unpacked safely or
+            lacks clips, or another process is downloading into the folder. No existing file is overwritten, and
+            downloaded files are kept unless their checksum is wrong.
     """
     for remote in CLOTHO:
         other = folder / f"captions_{remote.split}.csv"
@@ -158,7 +160,7 @@ def _clips(folder: Path, split: str) -> set[str]:
 
 
 def _space(folder: Path, archives: Sequence[Remote]) -> int:
-    """Return the largest number of bytes that will be needed at a time, in addition to those that are used already.
+    """Return the maximum number of bytes that will be needed at a time, in addition to the bytes in use already.
 
     Each archive is removed after it is unpacked, and its audio files stay.
     """
@@ -183,7 +185,7 @@ def check_room(folder: Path, needed: int) -> None:
 
 
 def _fetch(remote: Remote, target: Path, work: Path, base_url: str) -> None:
-    """Download a file and check it, unless it is already in `target`; resume the download of an earlier call."""
+    """Download a file to `target` and check it, or check it if it exists. An unfinished download resumes."""
     if _is_published(target, remote):
         return
     url = f"{base_url.rstrip('/')}/{remote.name}?download=1"
@@ -204,10 +206,11 @@ def transfer(url: str, part: Path, name: str, size: int | None, by_hand: str) ->
 
     Args:
         url: The address.
-        part: The file to write. If it has the beginning of the download, the download resumes. It is kept on failure.
+        part: The file to write. If it contains the beginning of the download, the download resumes. If this call
+            fails, the file is kept.
         name: Name of the file in messages and in the progress bar.
         size: Number of bytes of the file; None if it is not known.
-        by_hand: The end of a message: what to do with the file if the user downloads it by other means.
+        by_hand: The end of a message, which states what to do with a file that the user downloads by other means.
 
     Raises:
         BadRequest: The file cannot be downloaded.
@@ -269,7 +272,7 @@ def _connect(url: str, part: Path, name: str, size: int | None) -> None:
 
 
 def _may_pass(failure: requests.RequestException) -> bool:
-    """Return True if another attempt may succeed: not for a malformed address, nor for a file that does not exist."""
+    """Return True if another attempt may succeed, and False for a malformed address or a file that does not exist."""
     if failure.response is not None:
         return failure.response.status_code >= 500 or failure.response.status_code in (408, 429)
     return not isinstance(failure, ValueError)
@@ -290,13 +293,14 @@ def _reason(failure: requests.RequestException) -> str:
 
 
 def _unpack(archive: Path, sounds: Path, clips: set[str], work: Path) -> None:
-    """Move the audio files of an archive, from whatever folders it has, to the folder `sounds`.
+    """Move the audio files from all folders of an archive to the folder `sounds`.
 
-    A new folder `sounds` appears with all files or not at all. An existing folder gets the missing files, and no file
-    in it is overwritten.
+    If the folder `sounds` does not exist, it appears with all files or not at all. An existing folder gets the missing
+    files, and no file in it is overwritten.
 
     Raises:
-        BadRequest: The archive lacks some of `clips`, or existing files differ from those of the archive.
+        BadRequest: The archive cannot be unpacked safely, has two files of the same name, or lacks some of `clips`; the
+            disk is too small; or existing files differ from the files of the archive.
     """
     for unfinished in work.glob("unpack-*"):
         shutil.rmtree(unfinished)
@@ -334,7 +338,7 @@ def _unpack(archive: Path, sounds: Path, clips: set[str], work: Path) -> None:
 
 
 def _extract(archive: Path, into: Path) -> None:
-    """Unpack an archive into a folder; raise BadRequest before writing if a member could leave the folder."""
+    """Unpack an archive into a folder. If a member could leave the folder, raise BadRequest before writing."""
     try:
         # With a path instead of an open file, py7zr starts threads that an interrupt does not stop.
         with archive.open("rb") as file, py7zr.SevenZipFile(file) as bundle:
@@ -372,7 +376,7 @@ class _Progress(ExtractCallback):
 
 
 def _size(path: Path) -> int:
-    """Return the size of a file in bytes; 0 if it does not exist."""
+    """Return the size of a file in bytes, or 0 if it does not exist."""
     if path.exists():
         return path.stat().st_size
     return 0

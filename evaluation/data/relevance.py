@@ -14,7 +14,7 @@ from evaluation.findings import Faulty, Finding
 from evaluation.names import closest, explain, hint
 from evaluation.text import printable
 
-Relevance = Mapping[str, frozenset[str] | Mapping[str, float]]  # query to names, or to names with grades above 0
+Relevance = Mapping[str, frozenset[str] | Mapping[str, float]]  # from a query to names, or to names with grades above 0
 
 
 def read_relevance(path: Path, file_names: Iterable[str], file: str = "") -> Relevance:
@@ -28,7 +28,7 @@ def read_relevance(path: Path, file_names: Iterable[str], file: str = "") -> Rel
         file: The file's name in findings (default: its path).
 
     Raises:
-        Faulty: The file is not valid; with all findings.
+        Faulty: The file is not valid. The exception lists all findings.
     """
     findings: list[Finding] = []
     relevance = parse_relevance(path, file or str(path), frozenset(file_names), findings)
@@ -38,7 +38,7 @@ def read_relevance(path: Path, file_names: Iterable[str], file: str = "") -> Rel
 
 
 def parse_relevance(path: Path, file: str, file_names: frozenset[str] | None, findings: list[Finding]) -> Relevance:
-    """Read a relevance file and add its errors to the findings; if `file_names` is None, any name is accepted."""
+    """Read a relevance file and add errors to the findings. If `file_names` is None, any name is accepted."""
     relevance: dict[str, frozenset[str] | Mapping[str, float]] = {}
     lines: dict[str, int] = {}
     records, readable = tables.read_table(path, file, findings)
@@ -48,7 +48,7 @@ def parse_relevance(path: Path, file: str, file_names: frozenset[str] | None, fi
         found = printable(",".join(header)) or "nothing"
         findings.append(Finding(file, 1, message=f"the header must be {','.join(expected)}; found {found}"))
         return MappingProxyType(relevance)
-    unknown: dict[str, list[int]] = {}  # the lines that list a name
+    unknown: dict[str, list[int]] = {}  # from a name to the lines that list it
     for line, cells in records[1:]:
 
         def fault(column: str, message: str, line: int = line) -> None:

@@ -12,12 +12,12 @@ from evaluation.names import closest, explain, hint
 
 
 def sound_files(folder: Path, listed: Set[str], findings: list[Finding]) -> frozenset[str] | None:
-    """Return the names of the audio files in a folder; None if the folder does not exist.
+    """Return the names of the audio files in a folder, or None if the folder does not exist.
 
     Args:
         folder: The folder.
         listed: Names in the caption file, which are not ignored even if they are hidden.
-        findings: Warnings are added here.
+        findings: The list to which warnings are added.
     """
     if not folder.is_dir():
         return None
@@ -39,7 +39,10 @@ def sound_files(folder: Path, listed: Set[str], findings: list[Finding]) -> froz
 
 
 def match_sounds(folder: Path, file: str, rows: CaptionRows, findings: list[Finding]) -> None:
-    """Add a finding for each clip without an audio file and for each audio file without a row, one for each fault."""
+    """Add findings for the clips without an audio file and for the audio files without a row.
+
+    A clip and an audio file with similar names give one finding, and so do many names that differ in the same way.
+    """
     sounds = sound_files(folder, rows.clips.keys() | rows.refused, findings)
     if not rows.whole:
         return
@@ -59,7 +62,7 @@ def match_sounds(folder: Path, file: str, rows: CaptionRows, findings: list[Find
             absent[name] = line
     match = explain(absent, orphans)
     if match:
-        message = match.message(len(rows.clips), "names", owner="the sound files")
+        message = match.message(len(rows.clips), "names", owner="the audio files")
         findings.append(Finding(file, absent[next(iter(match.pairs))], "file_name", message))
         orphans -= set(match.pairs.values())
     meant = closest(sorted(orphans))
@@ -78,7 +81,7 @@ def match_sounds(folder: Path, file: str, rows: CaptionRows, findings: list[Find
 
 
 def _broken_link(path: Path) -> str:
-    """Return a message for a link to a file that does not exist; empty for anything else."""
+    """Return a message for a link to a file that does not exist, or "" for any other path."""
     if not path.is_symlink() or path.exists():
         return ""
     return f"is a link to {path.readlink()}, which does not exist; copy the file there"

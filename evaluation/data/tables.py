@@ -11,9 +11,9 @@ from pathlib import Path
 from evaluation.findings import Faulty, Finding
 from evaluation.text import printable
 
-LONGEST_CELL = 10_000_000  # characters; the default of Python's csv module is 131,072
+LONGEST_CELL = 10_000_000  # maximum number of characters; the default of Python's csv module is 131,072
 
-Record = tuple[int, list[str]]  # its first line, from 1, and its cells
+Record = tuple[int, list[str]]  # the number of its first line, from 1, and its cells
 
 _QUOTED = re.compile(b'"[^"]*"')
 _NOT_UTF_8 = re.compile("[\udc80-\udcff]")  # other bytes, as "surrogateescape" decodes them
@@ -59,7 +59,7 @@ def _latin_1(stray: re.Match[str]) -> str:
 
 
 def separator(path: Path, file: str) -> str:
-    """Return the separator of a file's columns: a tab if its first line has one, else a comma.
+    """Return the separator of a file's columns: a tab if its first line has a tab, otherwise a comma.
 
     Raises:
         Faulty: The columns are separated by semicolons; `file` is the file's name in the finding.
@@ -77,7 +77,7 @@ def separator(path: Path, file: str) -> str:
 
 
 def parse_table(text: str, file: str, findings: list[Finding], separator: str = ",") -> tuple[list[Record], bool]:
-    """Read a text as `read_table` reads a file; a record with wrong quotes is a finding and ends the reading."""
+    """Read a text as `read_table` reads a file. A record with wrong quotes is a finding, and reading stops there."""
     limit = csv.field_size_limit(LONGEST_CELL)  # the module has one limit for all readers
     try:
         return _parse(text, file, findings, separator)
@@ -107,7 +107,7 @@ def _parse(text: str, file: str, findings: list[Finding], separator: str) -> tup
 
 
 def column_name(header: Sequence[str], index: int) -> str:
-    """Return the name of a column for a finding: its name in the header, or its number if it has none."""
+    """Return the name of a column for a finding: its name in the header, or its number if it has no name there."""
     if index < len(header) and header[index].strip():
         return header[index]
     return f"column {index + 1}"
@@ -121,8 +121,8 @@ _CELL_STARTS = re.compile(r"(^|;)( *)([^ ;][^;]*)")  # in locales with decimal c
 def spreadsheet(rows: Iterable[Sequence[object]]) -> str:
     """Return rows as CSV, with LF at the end of each row, so that spreadsheet programs do not evaluate the texts.
 
-    Use this function for every CSV that people open and that has texts of others. Do not use it for predictions and
-    outputs, whose names are compared verbatim.
+    Use this function for every CSV that people open and that contains texts from other people. Do not use it for
+    predictions and outputs, whose names are compared verbatim.
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")

@@ -56,7 +56,7 @@ def test_check_of_good_data(run, clotho_like):
     status, out, err = run("data", "check", folder)
     assert (status, err) == (0, "")
     *table, verdict = out.splitlines()
-    assert " ".join(table[0].split()) == "split clips captions queries sounds h:mm:ss seconds Hz findings"
+    assert " ".join(table[0].split()) == "split clips captions queries audio files h:mm:ss seconds Hz findings"
     rows = [line.split() for line in table[2:]]
     assert [row[:5] + row[-2:] for row in rows] == [
         ["development", "6", "30", "30", "6", "44100", "none"],

@@ -151,7 +151,8 @@ def test_scores_that_are_not_finite_are_never_written(value, tmp_path):
 
 @pytest.mark.parametrize("shape", [(4, 19), (3, 20), (20, 4), (80,), (4, 20, 1), ()])
 def test_scores_of_another_shape_than_their_names(shape):
-    with pytest.raises(ValueError, match=r"scores must have the shape \(queries, clips\), here \(4, 20\); found \("):
+    message = r"scores must have the shape \(queries, clips\), which is \(4, 20\); found \("
+    with pytest.raises(ValueError, match=message):
         Similarity(tuple("qrst"), tuple("abcdefghijklmnopqrst"), np.zeros(shape))
 
 

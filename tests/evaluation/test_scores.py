@@ -369,7 +369,7 @@ def test_all_faults_are_listed(tmp_path):
 
 
 MISSING = object()
-NAMES_AND_GROUPS = "items: error: must have one or more names and as many groups"
+NAMES_AND_GROUPS = "items: error: must have one or more names, and a group for each name"
 HUGE = "1" + "0" * 59
 
 

@@ -1,17 +1,19 @@
 """The default data set: synthesised soundscapes with captions, in Clotho's layout.
 
-A baseline can train on it without a download, and the content of every clip is known. A *scene* is a sequence of one to
-three sources of the kinds in `KINDS`, with or without a background. Many scenes of a split have the same kinds and
+A baseline can train on this data set without a download, and the content of every clip is known. A *scene* has one to
+three sources of the kinds in `KINDS`. One of them may be a background. Many scenes of a split have the same kinds and
 differ only in order, repetition or overlap, so that a system must recognise more than kinds to find a clip. A grammar
 with synonyms describes each scene in five captions of 8 to 20 words.
 
 Conventions
 -----------
-- A scene is a dict from role to source. Role `x` is a texture in the background of the whole clip; `a`, `b` and `c`
-  follow one another. A source is (kind, count). A texture is continuous and has the count 0.
+- A scene is a dict from role to source. The source with the role `x` is a texture in the background of the whole clip.
+  The sources `a`, `b` and `c` follow one another. A source is (kind, count). A texture is a continuous sound and has
+  the count 0. An event, such as a bark, has its number of occurrences as count.
 - The text of a scene is, for example, `wind|dog:3>rain`: wind in the background, a dog that barks three times, then
   rain.
-- A clip is 3.5 to 4.5 s of mono audio at 44.1 kHz in 16 bits. A seed gives the same bytes for any number of workers.
+- A clip is 3.5 to 4.5 s of mono audio at 44.1 kHz in 16 bits. The bytes depend on the seed, not on the number of
+  workers.
 - Captions name every source and are always true. They may leave out the count.
 
 >>> make_soundscapes(Path("data/soundscapes"))                                                     # doctest: +SKIP

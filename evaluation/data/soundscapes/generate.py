@@ -26,7 +26,7 @@ from evaluation.data.soundscapes.synthesis import SAMPLE_RATE, Scene, render
 from evaluation.files import appearing
 from evaluation.findings import BadRequest
 
-Job = tuple[str, int, str, Scene]  # split, number within it, file name, scene
+Job = tuple[str, int, str, Scene]  # split, index of the clip in the split, file name, scene
 
 CLIPS = MappingProxyType({"development": 480, "validation": 120, "evaluation": 120})
 
@@ -42,9 +42,9 @@ def make_soundscapes(
 
     Args:
         folder: The new folder, which must not exist or must be empty. It appears only when it is complete. Temporary
-            folders of killed calls are removed.
+            folders that killed calls left for it are removed.
         seed: The seed, 0 or more. The same seed gives the same bytes on the same machine.
-        clips: Number of clips by split.
+        clips: Dict from each split to its number of clips.
         workers: Number of processes (default: the number of processors).
         progress: Show a progress bar.
 

@@ -1,4 +1,4 @@
-"""The grammar of the captions, to describe a scene in words and to read a caption back into a scene."""
+"""The grammar of the captions, which describes a scene in words and reads a scene from a caption."""
 
 import re
 from functools import cache
@@ -11,10 +11,11 @@ from evaluation.data.soundscapes.synthesis import KINDS, Scene
 
 CAPTIONS, FEWEST_WORDS, MOST_WORDS = 5, 8, 20
 
-StatedScene = dict[str, tuple[str, int | None]]  # a scene in a caption; the count is None if it is not stated
+StatedScene = dict[str, tuple[str, int | None]]  # a scene as a caption states it; None: a count that it does not state
 
 
-# Words for a count. TIMES follow a verb, with the simplest last; NUMBERS precede a noun. A texture (0) has no count.
+# Words for a count. `TIMES` follow a verb, and the last one is the simplest. `NUMBERS` precede a noun. A texture (0)
+# does not have such words.
 TIMES = {
     0: (),
     1: ("once",),
@@ -24,8 +25,9 @@ TIMES = {
 }
 NUMBERS = {0: (), 1: ("a single", "one"), 2: ("two",), 3: ("three",), 5: ("several",)}
 
-# Templates by the roles of a scene. {a.clause}: a dog barks twice. {a.doing}: a dog barking twice. {a.sound}: two barks
-# of a dog. {a.be}: is or are, which agrees with the sound before it. No text of a template may be a phrase of a kind.
+# The templates for each combination of roles in a scene. {a.clause} is, for example, "a dog barks twice", {a.doing} is
+# "a dog barking twice", and {a.sound} is "two barks of a dog". {a.be} is "is" or "are", which agrees with the sound
+# before it. The fixed text of a template must not contain a phrase of a kind.
 TEMPLATES = {
     "a": (
         "{a.clause} and no other sound can be heard",
@@ -90,7 +92,9 @@ TEMPLATES = {
 
 @cache
 def phrases(kind: str, count: int) -> dict[str, list[tuple[str, int | None]]]:
-    """Return all phrases for a source, by form (clause, doing, sound), with the count that each states, or None.
+    """Return a dict from a form (clause, doing, sound) to the phrases for a source in this form.
+
+    Each phrase comes with the count that it states, or None if it does not state a count.
 
     >>> phrases("dog", 2)["clause"][:3]
     [('a dog barks', None), ('a dog barks two times', 2), ('a dog barks twice', 2)]
@@ -135,7 +139,12 @@ def describe(rng: Generator, scene: Scene) -> list[str]:
 
 @cache
 def _grammar_backwards() -> tuple[re.Pattern[str], dict[str, tuple[str, str, int | None]], dict[str, str]]:
-    """Return a pattern of all phrases, (form, kind, count) by phrase, and the roles in each template by its outline."""
+    """Return what `understand` needs to read a caption.
+
+    Returns:
+        A pattern that matches any phrase; a dict from each phrase to (form, kind, count); and a dict from the outline
+        of each template, which has forms in place of phrases, to its roles.
+    """
     meanings = {}
     for kind, about in KINDS.items():
         for count in TIMES:
@@ -155,7 +164,7 @@ def _grammar_backwards() -> tuple[re.Pattern[str], dict[str, tuple[str, str, int
 
 
 def understand(caption: str) -> StatedScene:
-    """Return the scene that a caption of this grammar describes; a count that it does not state is None.
+    """Return the scene that a caption of this grammar describes. A count that the caption does not state is None.
 
     >>> understand("A dog barks after rain falls.")
     {'b': ('dog', None), 'a': ('rain', 0)}

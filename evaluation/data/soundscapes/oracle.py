@@ -20,8 +20,8 @@ def oracle_similarity(
     Args:
         folder: A folder that `make_soundscapes` wrote.
         split: One of its splits.
-        knows: The knowledge about a clip. `kinds`: only the kinds of its sources. `scene`: also their order, overlap
-            and counts. The oracle understands everything that a caption states about these.
+        knows: The oracle's knowledge about a clip. `kinds`: only the kinds of its sources. `scene`: also their order,
+            overlap and counts. The oracle understands everything that a caption states about these facts.
 
     Returns:
         similarity: (distinct captions, clips) float32; greater is more similar. Ties are broken by random numbers that

@@ -1,4 +1,4 @@
-"""Scenes of soundscapes: their text form, and random scenes for a split."""
+"""The text form of a scene, and the random scenes of a split."""
 
 from numpy.random import Generator
 
@@ -42,7 +42,7 @@ def scene_from(text: str) -> Scene:
 
 
 def plan(rng: Generator, clips: int) -> list[Scene]:
-    """Draw distinct scenes, in groups with the same kinds in a different order, number or overlap."""
+    """Draw `clips` distinct scenes, in groups that have the same kinds and differ in order, counts or overlap."""
 
     def some_kinds() -> list[str]:
         return rng.choice(list(KINDS), size=rng.choice([1, 2, 3], p=[0.1, 0.5, 0.4]), replace=False).tolist()

@@ -1,4 +1,4 @@
-"""Synthesis of soundscapes: waveforms of each kind of source, and whole scenes."""
+"""Synthesis of the waveforms of each kind of source, and of whole scenes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from numpy.random import Generator
 SAMPLE_RATE = 44100
 SHORTEST, LONGEST = 3.5, 4.5  # seconds
 
-Scene = dict[str, tuple[str, int]]
+Scene = dict[str, tuple[str, int]]  # from role to (kind, count)
 
 # ------------------------------------------------------------------------------------------------ parts of sounds
 
@@ -46,7 +46,10 @@ def _sway(rng: Generator, time: np.ndarray, hertz: float) -> np.ndarray:
 
 
 def _filter(sound: np.ndarray, *points: tuple[float, float]) -> np.ndarray:
-    """Multiply the spectrum by gains, interpolated between (Hz, gain) points on a logarithmic axis and 0 outside."""
+    """Multiply the spectrum by gains.
+
+    The gains are interpolated between (Hz, gain) points on a logarithmic frequency axis, and are 0 outside the points.
+    """
     size = -(-len(sound) // 4096) * 4096  # a length with small factors, for a fast transform
     hertz, gain = zip(*points, strict=True)
     weight = np.interp(np.log(np.fft.rfftfreq(size, 1 / SAMPLE_RATE) + 1e-3), np.log(hertz), gain, left=0, right=0)
@@ -63,7 +66,11 @@ def _unit(sound: np.ndarray) -> np.ndarray:
 
 
 def _struck(rng: Generator, time: np.ndarray, hertz: float, ratios: tuple[float, ...], ring: float) -> np.ndarray:
-    """Return the partials of a struck body: the lowest, at `hertz`, rings for `ring` seconds, higher ones less long."""
+    """Return the sum of a struck body's partials.
+
+    The frequencies are `hertz` times `ratios`. A partial with ratio 1 decays with a time constant of `ring` seconds.
+    Higher partials decay faster.
+    """
     return sum(
         rng.uniform(0.5, 1) / ratio**0.5 * np.exp(-time * ratio**0.7 / ring) * np.sin(2 * np.pi * hertz * ratio * time)
         for ratio in ratios
@@ -71,7 +78,7 @@ def _struck(rng: Generator, time: np.ndarray, hertz: float, ratios: tuple[float,
 
 
 def _scatter(time: np.ndarray, starts: np.ndarray, grain: Callable[[], np.ndarray]) -> np.ndarray:
-    """Add a new grain at each start time, in seconds."""
+    """Return the sum of new grains, one at each start time in seconds."""
     sound = np.zeros(len(time))
     for start in starts:
         room = sound[round(start * SAMPLE_RATE) :]
@@ -81,7 +88,7 @@ def _scatter(time: np.ndarray, starts: np.ndarray, grain: Callable[[], np.ndarra
 
 
 def _beats(rng: Generator, time: np.ndarray, hertz: float, jitter: float) -> np.ndarray:
-    """Return a series of times with random deviations of up to `jitter` periods; it starts at 0 to avoid silence."""
+    """Return times at `hertz`, with random deviations of up to `jitter` periods. The first is 0, to avoid silence."""
     times = np.arange(0, time[-1], 1 / hertz)
     times[1:] += jitter / hertz * rng.uniform(-1, 1, len(times) - 1)
     return np.abs(times)
@@ -274,8 +281,9 @@ class Kind:
     """The waveform and the phrases of a kind of source.
 
     Attributes:
-        synthesise: Function of a generator and the time of each sample in seconds that returns a waveform of any scale.
-        lasts: Duration of one occurrence of an event in seconds; 0 for a texture, which has any duration.
+        synthesise: Function that returns a waveform of any scale. Its arguments are a random generator and the time of
+            each sample in seconds.
+        lasts: Duration of one occurrence of an event in seconds; 0 for a texture, which can have any duration.
         words: Phrases, separated by semicolons, in three notations: a clause and its participle, `a dog barks/barking`;
             a countable noun, singular and plural, `bark/barks of a dog`; a singular noun phrase, `the barking of a
             dog`. Two kinds must not share a phrase, because the oracle recognises kinds by their phrases.

@@ -925,8 +925,8 @@ def test_sounds_of_another_extension_are_one_finding(tmp_path):
     with pytest.raises(Faulty) as faulty:
         read_dataset(write(tmp_path, {CSV: rows(*(f"{name},One.,Two." for name in names)), **sounds}))
     assert str(faulty.value) == (
-        f"{tmp_path}/{CSV}:2: file_name: error: all 9 names differ from the sound files' only in their extension: .wav "
-        "where the sound files have .flac; write the names as in the sound files"
+        f"{tmp_path}/{CSV}:2: file_name: error: all 9 names differ from the audio files' only in their extension: .wav "
+        "where the audio files have .flac; write the names as in the audio files"
     )
 
 
