@@ -62,8 +62,8 @@ STEMMER = PorterStemmer()
 def cased_words(text: str) -> list[str]:
     """Split a text into words and keep their case.
 
-    Dashes separate words, contractions are expanded, and possessives are dropped. `evaluation.metrics.ptb_tokenizer`
-    lists the other functions that split text.
+    Dashes separate words, contractions are expanded, and possessives are dropped. `evaluation.metrics`
+    lists the other functions that split text into words.
 
     >>> cased_words("A dog's bark -- then it's far-off thunder, 3.5 or 10,000 and/or more!")
     ['A', 'dog', 'bark', 'then', 'it', 'is', 'far', 'off', 'thunder', '3.5', 'or', '10,000', 'and/or', 'more']
