@@ -234,7 +234,7 @@ class Training(SystemModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the CIDEr-D of the captions."""
-        self.log("validation_CIDEr-D", vocabulary.cider(self.split, self.captions), prog_bar=True)
+        self.log("validation_CIDEr-D", vocabulary.validation_cider_d(self.split, self.captions), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return Adam, the published optimizer."""

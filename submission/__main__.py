@@ -8,6 +8,7 @@ import signal
 import sys
 import textwrap
 import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -152,7 +153,7 @@ def make_leaderboard(options: argparse.Namespace) -> int:
     # SIGTERM then ends the scoring processes in the same way as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     task = tasks.read(options.task)
-    board = leaderboard.run(task, options.folder, _splits(task, options), options.out, options.cache)
+    board = leaderboard.run(task, options.folder, _read_splits(task, options), options.out, options.cache)
     say(finding for package in board.packages for finding in package.findings)
     print(board)
     print(f"{options.out}: {', '.join(leaderboard.FILES)}")
@@ -161,16 +162,25 @@ def make_leaderboard(options: argparse.Namespace) -> int:
     return 0
 
 
-def _splits(task: tasks.Task, options: argparse.Namespace) -> dict[str, Split | str]:
+def _splits(task: tasks.Task, options: argparse.Namespace) -> Mapping[str, Split | str]:
     """Return the split that outputs are checked against, for each of the task's sets.
 
-    With --split, that split replaces every set. Otherwise the sets are read from the data folder; sets that it does not
-    have are left out.
+    If there is no data folder, this is only the name that --split gives; without --split, no set has a split.
+    """
+    if options.data:
+        return _read_splits(task, options)
+    if options.split:
+        return dict.fromkeys(task.sets, options.split)
+    return {}
+
+
+def _read_splits(task: tasks.Task, options: argparse.Namespace) -> dict[str, Split]:
+    """Read the splits of the task's sets from the data folder; sets that it does not have are left out.
+
+    With --split, that split replaces every set.
     """
     if options.split:
-        return dict.fromkeys(task.sets, _split(options))
-    if not options.data:
-        return {}
+        return dict.fromkeys(task.sets, _read_split(options))
     dataset = read_dataset(options.data, sound=False)
     splits = {name: dataset[name] for name in task.sets if name in dataset.splits}
     if not splits:
@@ -193,9 +203,9 @@ def _answered_split(task: tasks.Task, options: argparse.Namespace) -> Split | st
     if not options.data:
         return options.split or ""
     if options.split:
-        return _split(options)
+        return _read_split(options)
     try:
-        return _split(options)
+        return _read_split(options)
     except BadRequest:
         splits = {}
         for name in task.sets:
@@ -210,11 +220,9 @@ def _answered_split(task: tasks.Task, options: argparse.Namespace) -> Split | st
     return next(iter(splits.values()))
 
 
-def _split(options: argparse.Namespace) -> Split | str:
-    """Return the split that --split names (default: evaluation); only its name if there is no data folder."""
+def _read_split(options: argparse.Namespace) -> Split:
+    """Read the split that --split names (default: evaluation) from the data folder."""
     name = options.split or EVALUATION
-    if not options.data:
-        return name
     return read_dataset(options.data, name, sound=False)[name]
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import chain, islice
 from pathlib import Path
+from typing import BinaryIO
 
 from evaluation.files import replacing
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Finding
@@ -178,11 +179,13 @@ class _Package:
             name = raw.decode()
         except UnicodeDecodeError as failure:
             message = f"must have a name in UTF-8; byte 0x{raw[failure.start]:02X} is not: rename it in plain ASCII"
-            return self.find("names that are not UTF-8", raw.decode("utf-8", "backslashreplace"), message)
+            self.find("names that are not UTF-8", raw.decode("utf-8", "backslashreplace"), message)
+            return None
         parts = name.split("/")
         fault = _name_fault(name, parts)
         if fault:
-            return self.find("such names", name or "/", fault)
+            self.find("such names", name or "/", fault)
+            return None
         for junk in filter(None, map(junk_kind, parts)):
             self.junk.setdefault(junk, []).append(name)
             return None
@@ -196,9 +199,11 @@ class _Package:
         if stat.S_ISDIR(mode) and not folder:
             special = "folder"
         if special:
-            return self.find(f"{special}s", name, f"must be a regular file; found a {special}: replace it by the file")
+            self.find(f"{special}s", name, f"must be a regular file; found a {special}: replace it by the file")
+            return None
         if name.lower().endswith(".zip") and not folder:
-            return self.find("zips", name, "must not be a zip inside the package; replace it by the files in it")
+            self.find("zips", name, "must not be a zip inside the package; replace it by the files in it")
+            return None
         return name
 
     def _distinct(self, name: str, parts: list[str], folder: bool) -> bool:
@@ -322,7 +327,7 @@ def _zip(path: Path, private: Path) -> Opened:
     package = _Package(path)
     files: dict[str, Path] = {}
     try:
-        with _listed(path, package) as (archive, places):
+        with _listed(path, package) as (source, archive, places):
             entries = archive.infolist()
             by_place = sorted(entries, key=lambda info: info.header_offset)
             following = [*(info.header_offset for info in by_place[1:]), archive.start_dir]
@@ -334,14 +339,14 @@ def _zip(path: Path, private: Path) -> Opened:
                 if not name or (not folder and not package.takes(name, info.file_size)):
                     continue
                 try:
-                    start = entry_data(archive.fp, info, place, ends[info])
+                    start = entry_data(source, info, place, ends[info])
                     if not folder:
                         target = private / str(number)
                         suffix = re.search(r"\.[a-z0-9]{1,8}$", name.lower())  # readers tell kinds of files by it
                         if suffix:
                             target = private / f"{number}{suffix[0]}"
                         with target.open("xb") as out:
-                            out.writelines(unpacked(archive.fp, info, start))
+                            out.writelines(unpacked(source, info, start))
                         files[name] = target
                 except Broken as fault:
                     package.find("such files", name, str(fault))
@@ -351,8 +356,8 @@ def _zip(path: Path, private: Path) -> Opened:
 
 
 @contextmanager
-def _listed(path: Path, package: _Package) -> Iterator[tuple[zipfile.ZipFile, list[int]]]:
-    """Open a zip that has a single list of entries, and yield it with the positions of the list's records."""
+def _listed(path: Path, package: _Package) -> Iterator[tuple[BinaryIO, zipfile.ZipFile, list[int]]]:
+    """Open a zip with a single list of entries; yield its file, the zip, and the positions of its list's records."""
     try:
         file = path.open("rb", buffering=0)
     except OSError as failure:
@@ -387,7 +392,7 @@ def _listed(path: Path, package: _Package) -> Iterator[tuple[zipfile.ZipFile, li
         if first or source.read(4) != b"PK\5\6":
             message = f"has other bytes before or after the zip, and some programs refuse it; {ZIP_AGAIN}"
             package.find("packages with more in them", "", message, WARNING)
-        yield archive, places
+        yield source, archive, places
 
 
 def _mode(info: zipfile.ZipInfo) -> int:

@@ -48,7 +48,7 @@ from evaluation.data.dataset import Split
 from evaluation.files import replacing
 from evaluation.findings import NOTE, BadRequest, Finding, say
 from evaluation.metrics import retrieval
-from evaluation.ordering import natural_key
+from evaluation.natural_sort import natural_key
 from submission import archive, package, scoring
 from submission.tasks import Task
 

@@ -147,9 +147,9 @@ def svg(board: Leaderboard, ranking: Ranking) -> str:
         tooltips[f"mark-{row}"] = f"{name}: {number(value)} {interval_text(low, high)}".strip()
     for element in root.iter():
         for declaration in element.attrib.pop("style", "").split(";"):
-            key, _, value = declaration.partition(":")
+            key, _, setting = declaration.partition(":")
             if key.strip():
-                element.set(key.strip(), value.strip())
+                element.set(key.strip(), setting.strip())
         if element.tag == f"{SVG}g":  # remove the ids of groups: they are the same in every plot of the page
             tooltip = tooltips.get(element.attrib.pop("id", ""))
             if tooltip:

@@ -235,7 +235,7 @@ class Block:
             self.find(here, unknown_key(cut(name), list(key.keys)), self._severity(path))
             close = difflib.get_close_matches(name[:SHOWN], absent, n=1)
             meant = same_but_case or next(iter(close), None)
-            if meant in absent:
+            if meant is not None and meant in absent:
                 self._moves.append((key.keys[meant], value, here, (*path, meant)))
             return
         free = [place for place in places if value_at(self.document.values, self.root + place) is ABSENT]
@@ -363,12 +363,13 @@ class Block:
 
 def value_at(values: object, path: KeyPath) -> object:
     """Return the value at a path in nested mappings and lists; `ABSENT` if there is none."""
+    value: Any = values
     for name in path:
-        inside = isinstance(values, list) and isinstance(name, int) and name < len(values)
-        if not inside and not (isinstance(values, Mapping) and name in values):
+        inside = isinstance(value, list) and isinstance(name, int) and name < len(value)
+        if not inside and not (isinstance(value, Mapping) and name in value):
             return ABSENT
-        values = values[name]
-    return values
+        value = value[name]
+    return value
 
 
 def _places(key: Key, name: str, path: KeyPath = ()) -> list[KeyPath]:
@@ -565,7 +566,7 @@ def _check_number(key: Key, value: object) -> None:
 def _check_metric(name: str, value: float) -> None:
     """Warn about a value outside the range of a metric."""
     metric = catalogue.find(name)
-    highest = 1
+    highest = 1.0
     if metric:
         highest = metric.high
     if 0 <= value <= highest:

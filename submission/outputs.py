@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from evaluation.data import caption_text, tables
 from evaluation.data.cells import SOUND_SUFFIXES
-from evaluation.data.dataset import Split, of_another_split
+from evaluation.data.dataset import Split, other_split_hint
 from evaluation.files import replacing
 from evaluation.findings import ALIKE, ERROR, WARNING, BadRequest, Faulty, Finding, bounded, limited
 from evaluation.metrics import retrieval
@@ -79,7 +79,7 @@ def _rows(
     Raises:
         BadRequest, Faulty: See `write`.
     """
-    if task.kind == "captioning":
+    if isinstance(prediction, Captions):
         from evaluation.metrics import captioning  # imports scipy, which no other form needs
 
         captioning.validate(split, prediction, file)
@@ -235,7 +235,7 @@ def _layout(task: Task, path: Path, expected: Sequence[str], file: str) -> Layou
         message = f"must not be larger than {LIMIT} bytes; found {size} bytes: is it an output file?"
         raise Faulty([Finding(file, message=message)])
     raw = path.read_bytes()
-    first_line = re.match(rb"[^\r\n]*", raw)[0]
+    first_line = re.split(rb"[\r\n]", raw, maxsplit=1)[0]
     accepted = (task.separator.value, *task.separators_accepted.value)
     separator = next((mark for mark in accepted if mark.encode() in first_line), task.separator.value)
     utf_16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # `tables.read_table` finds it
@@ -446,7 +446,7 @@ def _other_split_fault(
     expected = set(expected)
     shared = sum(name in expected for name in given)
     fault = f"has {shared or 'none'} of the {len(expected)} {several} of {split.name}"
-    other = of_another_split(split, given, noun)
+    other = other_split_hint(split, given, noun)
     if other:
         return f"{fault}; {other}"
     lookup = closest(expected, texts=noun == "queries")
@@ -615,7 +615,9 @@ def _compare(
         if not same and guesses and len(missing) <= GUESSED:
             guesses -= 1
             typo = _misspelt(name, missing)
-        missing.pop(same or typo, None)  # a misspelt name is one finding, not also a missing one
+        meant = same or typo
+        if meant:
+            missing.pop(meant, None)  # a misspelt name is one finding, not also a missing one
         yield Finding(file, *where(name), _unknown(name, same, typo, term, split.name))
     for name in missing:
         yield Finding(file, *where(name), missing_message.format(quoted(name)))

@@ -20,7 +20,8 @@ from evaluation import predictions
 from evaluation.data.dataset import Dataset, Split
 from evaluation.files import replacing
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding
-from evaluation.ordering import natural_key
+from evaluation.natural_sort import natural_key
+from evaluation.predictions import Captions, Ranking, Similarity
 from submission import archive, documents, metadata, metadata_text, outputs, reports, run_folders
 from submission.documents import Document
 from submission.run_folders import CORRECT
@@ -148,7 +149,8 @@ def check(
             files_by_set = {split: parts[split].path for split in task.sets}
             systems.append(System(fields["label"], document.values, files_by_set))
     team = _team_of_most(label_fields)
-    findings += _check_one_team(label_fields, team)
+    if team:
+        findings += _check_one_team(label_fields, team)
     findings += _check_report(task, team, others, name, unread)
     findings += _check_alike(systems, name)
     return systems, findings
@@ -339,7 +341,7 @@ def _team(fields: Mapping[str, str]) -> str:
     return f"{fields['author']}_{fields['institute']}"
 
 
-def _check_one_team(label_fields: Mapping[str, Mapping[str, str]], team: Mapping[str, str] | None) -> Iterator[Finding]:
+def _check_one_team(label_fields: Mapping[str, Mapping[str, str]], team: Mapping[str, str]) -> Iterator[Finding]:
     """Find systems whose author or institute differs from that of most systems."""
     for place, fields in label_fields.items():
         if _team(fields) != _team(team):
@@ -515,13 +517,14 @@ class _Maker:
         """Write the outputs and the metadata of the next system."""
         self._systems += 1
         team = self.team
-        label = self.task.label.value.format(author=team.author, institute=team.institute, index=self._systems)
-        fields = self.task.label_fields(label)
+        fields = {"author": team.author, "institute": team.institute, "index": str(self._systems)}
+        fields["label"] = self.task.label.value.format(**fields)
         folder = self.task.package.folder.value.format(**fields)
         for name, prediction in predictions.items():
             inner = f"{folder}/{self.task.sets[name].file.value.format(**fields)}"
             self._write_output(prediction, self.splits[name], inner)
-        self._write_metadata(run, label, f"{folder}/{self.task.package.metadata.value.format(**fields)}")
+        metadata_file = f"{folder}/{self.task.package.metadata.value.format(**fields)}"
+        self._write_metadata(run, fields["label"], metadata_file)
         self.files[self.task.package.report.value.format(**fields)] = team.report
 
     def about_source(self, finding: Finding) -> Finding:
@@ -538,6 +541,7 @@ class _Maker:
     def _write_output(self, source: Path, split: Split, inner: str) -> None:
         """Write an output file from a prediction."""
         file = self._new_file(inner)
+        prediction: Captions | Similarity | Ranking
         try:
             if self.task.kind == "captioning":
                 prediction = predictions.read_captions(source)

@@ -14,7 +14,7 @@ from evaluation import report
 from evaluation.data.dataset import Split
 from evaluation.findings import ERROR, Finding, count
 from evaluation.metrics.catalogue import lower_is_better
-from evaluation.ordering import natural_key
+from evaluation.natural_sort import natural_key
 from evaluation.report import NOTHING
 from evaluation.scores import plain
 from evaluation.statistics import comparison
@@ -25,7 +25,7 @@ from submission.tasks import PublishedResults, Task
 
 SEED = 0  # seed of the randomisation test
 ORGANISERS = "organisers (published)"  # shown in the place of a team
-COLUMNS = ("table", "rank", "team", "system", "what", "against")
+COLUMNS: tuple[str, ...] = ("table", "rank", "team", "system", "what", "against")
 COLUMNS += ("value", "std_error", "low", "high", "n", "interval", "p", "p_holm")
 DIFFERENCE_HEADS = ("system", "next system", "difference", "95 % interval", "p", "p (Holm)", "")
 
@@ -98,7 +98,7 @@ class Leaderboard:
     @cached_property
     def metrics(self) -> list[str]:
         """The task's metrics that at least one system has."""
-        available = set()
+        available: set[str] = set()
         for system in self.entries:
             available.update(system.score.metrics)
         return [name for name in self.task.metrics.value if name in available]
@@ -206,6 +206,7 @@ class Leaderboard:
             a row are missing (NA).
         """
         rows: list[dict[str, object]] = []
+        about: dict[str, object]
         for ranking in (self.teams, self.systems):
             for rank, system in ranking.rows:
                 about = {"table": ranking.name, "rank": rank, "team": system.team, "system": system.label}
@@ -221,8 +222,8 @@ class Leaderboard:
                 rows.append({**about, "what": name, "value": value})
         for system in self.entries:
             about = {"table": "characteristics", "team": system.team, "system": system.label}
-            for key, value in zip(self.task.characteristics.value, system.characteristics, strict=True):
-                rows.append({**about, "what": key, "value": value})
+            for key, text in zip(self.task.characteristics.value, system.characteristics, strict=True):
+                rows.append({**about, "what": key, "value": text})
         frame = pd.DataFrame(rows, columns=COLUMNS, dtype=object)  # the text type of pandas refuses broken surrogates
         numbers = ["std_error", "low", "high", "p", "p_holm"]
         frame[numbers] = frame[numbers].astype(float)
@@ -434,7 +435,7 @@ def _ranked(systems: Iterable[ScoredSystem], metric: str) -> tuple[tuple[int | N
     values = values.round(12)  # sums in another order can differ by rounding errors, which must not decide a rank
     values = values.where(np.isfinite(values))
     ranks = values.rank(method="min", ascending=lower_is_better(metric)).sort_values(kind="stable", na_position="last")
-    rows = []
+    rows: list[tuple[int | None, ScoredSystem]] = []
     for index, rank in ranks.items():
         if math.isnan(rank):
             rows.append((None, in_order[index]))

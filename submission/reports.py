@@ -8,6 +8,10 @@ import hashlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from pypdf.generic import PdfObject
 
 LIMIT = 128 * 2**20  # maximum size of a report in bytes
 SECONDS = 10  # maximum processor time; a paper of a few pages needs a tenth of a second
@@ -77,6 +81,7 @@ def _limited() -> None:
 def _read(path: str) -> str:
     """Read a PDF, and return the message about a fault; an empty text if there is none."""
     from pypdf import PdfReader
+    from pypdf.generic import DictionaryObject
 
     reader = PdfReader(path)
     if reader.is_encrypted:
@@ -84,7 +89,8 @@ def _read(path: str) -> str:
     pages = len(reader.pages)
     if pages == 0:
         return f"must have at least one page; found none: {AGAIN}"
-    listed = reader.root_object["/Pages"].get("/Count")
+    page_tree = cast(DictionaryObject, reader.root_object["/Pages"])  # `reader.pages` refuses other types
+    listed = page_tree.get("/Count")
     if listed != pages:
         return f"must have the {listed} pages that it lists; found {pages}: {AGAIN}"
     for number, page in enumerate(reader.pages, start=1):
@@ -93,7 +99,7 @@ def _read(path: str) -> str:
     return ""
 
 
-def _is_present(contents: object) -> bool:
+def _is_present(contents: "PdfObject") -> bool:
     """Return whether the file has the contents of a page, which are one stream or a list of streams."""
     from pypdf.generic import ArrayObject, StreamObject
 

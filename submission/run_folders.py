@@ -17,7 +17,7 @@ These files are optional:
 
 import difflib
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from evaluation import scores
@@ -131,7 +131,8 @@ def describe(task: Task, run: Path, dataset: Dataset) -> tuple[dict[str, object]
     system = _read_system(run / "system.yaml", findings)
     results = _read_results(task, run, findings)
     description = _Description(task, run, dataset, system, results, findings)
-    return description.fill(task.whole, {"system": system}, ""), description.without_value, findings
+    values = description.fill_mapping(task.whole, {"system": system}, "")
+    return values, description.without_value, findings
 
 
 def _read_system(file: Path, findings: list[Finding]) -> dict[str, object]:
@@ -211,7 +212,7 @@ class _Description:
         if key.split:
             return self._describe_split(key, path)
         if key.keys and not key.many:
-            return self._fill_mapping(key, value, path)
+            return self.fill_mapping(key, value, path)
         if key.metric:
             if key.metric in self.results:
                 return round(self.results[key.metric], 6)
@@ -220,7 +221,7 @@ class _Description:
             self.without_value.append(path)
         return value
 
-    def _fill_mapping(self, key: Key, value: object, path: str) -> dict[str, object]:
+    def fill_mapping(self, key: Key, value: object, path: str) -> dict[str, object]:
         """Return the values of the keys below a key. The arguments are those of `fill`."""
         file = str(self.run / "system.yaml")
         values: dict[str, object] = {}
@@ -268,7 +269,7 @@ def _training_digests(config: Path) -> dict[str, str]:
     return {}
 
 
-def _split_description(names: Sequence[str], folder: Path, split: Split) -> dict[str, object]:
+def _split_description(names: Iterable[str], folder: Path, split: Split) -> dict[str, object]:
     """Return the description of a split as a data set, with null for the keys that the split cannot give.
 
     Args:

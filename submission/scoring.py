@@ -16,8 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
+from typing import cast
 
 from tqdm import tqdm
 
@@ -100,8 +102,8 @@ def score_package(task: Task, path: Path, splits: Mapping[str, Split], ranked: s
             findings += package_findings
             for system in valid:
                 systems.append(_score_system(task, path, system, splits[ranked], ranked, cache))
-        for system in systems:
-            findings += system.score.findings
+        for scored in systems:
+            findings += scored.score.findings
     except Faulty as faulty:
         systems = []
         findings += faulty.findings
@@ -128,13 +130,15 @@ def _score_system(
     interval = "jackknife"
     if task.interval:
         interval = task.interval.value
-    options = {"metrics": task.metrics.value, "file": shown, "interval": interval}
+    metrics = task.metrics.value
     if task.kind == "retrieval":
-        score = retrieval.evaluate(split, predictions.read_retrieval_csv(file, shown), **options)
+        prediction = predictions.read_retrieval_csv(file, shown)
+        score = retrieval.evaluate(split, prediction, metrics=metrics, interval=interval, file=shown)
     else:
         from evaluation.metrics import captioning  # imports scipy
 
-        score = captioning.evaluate(split, predictions.read_captions(file), cache=cache, **options)
+        captions = predictions.read_captions(file)
+        score = captioning.evaluate(split, captions, metrics=metrics, interval=interval, cache=cache, file=shown)
     team = system.label
     fields = task.label_fields(system.label)
     if fields:
@@ -217,7 +221,7 @@ def _score_in_process(
     except (EOFError, OSError):
         with _starting:
             process.join()
-        code = process.exitcode
+        code = cast(int, process.exitcode)  # it is None only before the process has ended
         if code < 0:
             how = f"by signal {signal.Signals(-code).name}"
         else:
@@ -240,7 +244,7 @@ def _end(process: ForkServerProcess) -> None:
 
 
 def _work(
-    sender: object,
+    sender: Connection,
     path: Path,
     scratch: str,
     facts: Mapping[str, object],

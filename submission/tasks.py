@@ -372,7 +372,8 @@ def _inner_model(annotation: object) -> tuple[type[BaseModel] | None, str]:
     """Return the model in a type such as `dict[str, Output] | None`, and the path to it; None if there is none."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation, ""
-    step = {dict: ".NAME", tuple: ".N"}.get(typing.get_origin(annotation), "")
+    steps: dict[object, str] = {dict: ".NAME", tuple: ".N"}
+    step = steps.get(typing.get_origin(annotation), "")
     for argument in typing.get_args(annotation):
         model, path = _inner_model(argument)
         if model is not None:

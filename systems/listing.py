@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.ordering import natural_key
+from evaluation.natural_sort import natural_key
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("baseline", "systems")  # the packages that hold systems
+SYSTEM_PACKAGES = ("baseline", "systems")  # the packages that hold systems
 CONTRACT_NAMES = ("Config", "train", "load_model")  # that a system defines (`systems.contract`)
 TASKS = {"embed_audio": "retrieval", "caption": "captioning"}  # by the method that the task needs
 EXAMPLES = "examples"  # a folder of systems to copy
@@ -87,10 +87,10 @@ def closest_name(name: str, root: Path = ROOT) -> str | None:
 
 def _sources(root: Path) -> Iterator[Source]:
     """Yield the source of every system."""
-    for room in ROOMS:
+    for top in SYSTEM_PACKAGES:
         packages: list[Path] = []
         # The __init__.py of a package comes before its other files, which belong to its system.
-        paths = sorted((root / room).rglob("*.py"), key=lambda path: (path.name != "__init__.py", path))
+        paths = sorted((root / top).rglob("*.py"), key=lambda path: (path.name != "__init__.py", path))
         for path in paths:
             if any(package in path.parents for package in packages):
                 continue

@@ -30,7 +30,7 @@ from types import ModuleType
 from urllib.parse import unquote, urlsplit
 
 from evaluation.findings import BadRequest
-from systems.listing import ROOMS, ROOT
+from systems.listing import ROOT, SYSTEM_PACKAGES
 
 # The modules that the user named in this command. They are not passed as an argument, because a system's `load_model`
 # accepts nothing but the checkpoint.
@@ -145,7 +145,7 @@ def is_installed(file: Path) -> bool:
 
 def is_shipped(file: Path) -> bool:
     """Return whether a file is in one of the kit's packages of systems."""
-    return any(_is_in(file, ROOT / room) for room in ROOMS)
+    return any(_is_in(file, ROOT / package) for package in SYSTEM_PACKAGES)
 
 
 def _is_import_name(name: str) -> bool:

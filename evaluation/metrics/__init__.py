@@ -7,7 +7,7 @@ Each system splits text by the rule of its published code, so there are several 
 | function | tokens | used by |
 |---|---|---|
 | `evaluation.metrics.ptb_tokenizer.ptb_tokenize` | dog, 's, far-off | all caption metrics |
-| `systems.parts.vocabulary.words_with_hyphens` | dog's, far-off | vocabularies of captioners, `baseline.floors` |
+| `systems.parts.vocabulary.words_with_hyphens` | dog's, far-off | vocabularies of captioners, their CIDEr-D, floors |
 | `systems.parts.words.words_without_hyphens` | dog's, far, off | word vectors |
 | `baseline.cased_words.cased_words` | dog, far, off | the retrieval baseline with `tokens: cased` |
 | `systems.clip_aac.clip_tokenizer.encode` | byte pairs | text head of CLIP-AAC |

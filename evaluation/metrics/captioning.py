@@ -59,7 +59,7 @@ import numpy as np
 
 from evaluation import assets, scores
 from evaluation.data import caption_text
-from evaluation.data.dataset import Clip, Split, of_another_split
+from evaluation.data.dataset import Clip, Split, other_split_hint
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding
 from evaluation.metrics import bert_score, catalogue, fense, meteor, overlap, spice
 from evaluation.metrics.java import Java, Unavailable, find_java
@@ -346,7 +346,7 @@ def _check_clips(split: Split, prediction: Captions, file: str) -> list[Finding]
     missing = dict.fromkeys(name for name in clips if name not in given)
     if missing and not given:
         raise Faulty([Finding(file, message=f"has no rows; give one for each of {split.name}'s {len(missing)} clips")])
-    other = of_another_split(split, given, "names") if missing else ""
+    other = other_split_hint(split, given, "names") if missing else ""
     if other:
         message = f"names {len(clips) - len(missing) or 'none'} of {split.name}'s {len(clips)} clips; {other}"
         raise Faulty([Finding(file, message=message)])

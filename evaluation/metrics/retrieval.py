@@ -46,7 +46,7 @@ from itertools import chain
 import numpy as np
 
 from evaluation import scores
-from evaluation.data.dataset import Split, of_another_split
+from evaluation.data.dataset import Split, other_split_hint
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding
 from evaluation.metrics.sets import MetricSet, year_sets
 from evaluation.names import closest, explain, hint
@@ -141,7 +141,7 @@ def _check_queries(truth: Truth, prediction: Prediction, file: str, split: Split
         raise Faulty([Finding(file, message=f"has no rows; give one for each of the {len(truth)} queries")])
     extra = dict.fromkeys(query for query in seen if query not in truth)
     missing = dict.fromkeys(query for query in truth if query not in seen)
-    if split and missing and (other := of_another_split(split, seen, "queries")):
+    if split and missing and (other := other_split_hint(split, seen, "queries")):
         answered = len(truth) - len(missing) or "none"
         message = f"answers {answered} of the {len(truth)} queries of {split.name}; {other}"
         raise Faulty([Finding(file, message=message)])
@@ -180,7 +180,7 @@ def _check_clips(file_names: Sequence[str], prediction: Prediction, file: str, s
         if none_known:
             return [Finding(file, line, message=message)]
         findings.append(Finding(file, line, message=f"{message}; they count as wrong", severity=WARNING))
-    elif split and (other := of_another_split(split, given, "names")):
+    elif split and (other := other_split_hint(split, given, "names")):
         number = len(given) - len(unknown) or "none"
         return [Finding(file, message=f"names {number} of the {len(clips)} clips of {split.name}; {other}")]
     meant = closest(file_names)

@@ -525,7 +525,7 @@ class Training(SystemModule):
         self.log("validation_loss", total / max(1, count), prog_bar=True)
         nearest = self.model.captions(material.frames.to(self.device), material.lengths.to(self.device), 1)
         captions = [caption for (caption,) in nearest]
-        self.log("validation_CIDEr-D", vocabulary.cider(material.split, captions), prog_bar=True)
+        self.log("validation_CIDEr-D", vocabulary.validation_cider_d(material.split, captions), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return AdaBound, the published optimizer."""

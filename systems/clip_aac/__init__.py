@@ -515,7 +515,7 @@ class Training(SystemModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the CIDEr-D of the captions (by this vocabulary's words) and the mAP@10 of the two heads."""
-        self.log("validation_CIDEr-D", vocabulary.cider(self.split, self.captions), prog_bar=True)
+        self.log("validation_CIDEr-D", vocabulary.validation_cider_d(self.split, self.captions), prog_bar=True)
         if self.model.config.alpha:
             answers = self.model.embed_text(self.split.queries).float() @ torch.cat(self.clips).T
             metrics = retrieval_metrics(self.split, answers)

@@ -306,7 +306,7 @@ class Training(SystemModule):
         """Log the CIDEr-D of the captions."""
         if self.captions:
             captions = [self.captions[clip] for clip in range(len(self.split.clips))]
-            self.log("validation_CIDEr-D", vocabulary.cider(self.split, captions), prog_bar=True)
+            self.log("validation_CIDEr-D", vocabulary.validation_cider_d(self.split, captions), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return Adam, the published optimizer."""

@@ -36,10 +36,11 @@ def words_with_hyphens(text: str) -> list[str]:
     return re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", text.lower().replace("’", "'"))
 
 
-def cider(split: Split, captions: Sequence[str]) -> float:
-    """Return the CIDEr-D of captions, with words split by `words_with_hyphens`.
+def validation_cider_d(split: Split, captions: Sequence[str]) -> float:
+    """Return the CIDEr-D of captions for choosing the best epoch, with words split by `words_with_hyphens`.
 
-    The metric's own tokeniser is not used, because it would start Java.
+    The metric's own tokeniser is not used, because it would start Java. So the value differs a little from the one of
+    `evaluation score captions`.
 
     Args:
         split: The clips with their reference captions.

@@ -61,6 +61,11 @@ LAYOUT = {
 SIZES = {"test": (1043, 0), "analysis": (8360, 0), "retrieval": (1000, 1000)}
 
 
+def test_the_layout_of_every_task_is_tested():
+    untested = set(tasks.names()) - set(LAYOUT)
+    assert not untested, f"add to LAYOUT the files that the packages of these tasks hold: {untested}"
+
+
 @pytest.mark.parametrize("name", LAYOUT)
 def test_a_package_of_official_size(name, team_file, tmp_path):
     """The package is valid, unpacks to the documented layout, and has the same scores as the run."""
@@ -97,7 +102,7 @@ def score(task, split: Split, path: Path) -> dict[str, float]:
     if task.kind == "captioning":
         clips = tuple(replace(c, captions=(f"{made.WORDS[i % 8]} is heard", "rain")) for i, c in enumerate(split.clips))
         captions = predictions.read_captions(path)
-        score = captioning.evaluate(Split(split.name, clips), captions, metrics=["bleu_1", "cider_d"])
+        score = captioning.evaluate(Split(split.name, clips), captions, metrics=["cider_d"])
     else:
         truth = {query: frozenset([name]) for query, name in zip(split.queries, split.file_names, strict=True)}
         score = retrieval.evaluate(split, predictions.read_retrieval(path), truth=truth, metrics=task.metrics.value)

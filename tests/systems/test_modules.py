@@ -106,7 +106,7 @@ def test_the_kit_s_modules_and_installed_ones_may_be_named(place, name):
 
 def test_a_folder_without_init_is_not_part_of_the_kit(place, monkeypatch):
     monkeypatch.setattr(modules, "ROOT", place / "work")
-    monkeypatch.setattr(modules, "ROOMS", ("shadowed",))
+    monkeypatch.setattr(modules, "SYSTEM_PACKAGES", ("shadowed",))
     (place / "work" / "shadowed" / "run").mkdir()
     (place / "work" / "shadowed" / "run" / "payload.py").write_text("")
     modules.must_be_trusted("shadowed", "no such module")

@@ -41,6 +41,14 @@ def test_a_component_without_a_signature_depends_on_nothing():
     assert unsigned == ["vocab"], "a new component must state in its signature what its values depend on"
 
 
+def test_metrics_weighted_by_the_split_have_exact_intervals():
+    weighted = [name for name, metric in CAPTIONING.items() if metric.statistic == "weighted"]
+    known = ["cider_d", "spider", "spider_fl"]
+    assert weighted == known, (
+        "captioning._measure_reweighted must compute the new metric without each clip, as --idf exact"
+    )
+
+
 def test_every_retrieval_metric_has_a_function():
     lacking, unknown = differences({*RETRIEVAL} - {"medR"}, {*retrieval.AT_K})
     assert not lacking, f"add a function to retrieval.AT_K for {lacking}"

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluation.findings import Finding
-from evaluation.ordering import natural_key
+from evaluation.natural_sort import natural_key
 
 
 def test_numbers_count_as_numbers():
