@@ -110,7 +110,7 @@ def make(options: argparse.Namespace) -> None:
             print(f"  {printable(entry.filename)}  ({entry.file_size:,} bytes)")
     print(f"{target}: {plural(len(options.runs), 'system')}, valid for {task.name}")
     if options.split:
-        print(f"This is a rehearsal: the systems answer {options.split} in place of {' and '.join(task.sets)}.")
+        print(f"This is a rehearsal: the outputs are for {options.split} in place of {' and '.join(task.sets)}.")
 
 
 def validate(options: argparse.Namespace) -> int:

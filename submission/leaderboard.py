@@ -129,7 +129,7 @@ def _ranked_set(task: Task, splits: Mapping[str, Split]) -> str:
         sets = f"the set {next(iter(task.sets))}"
     if splits:
         names = dict.fromkeys(split.name for split in splits.values())
-        found = f"{', '.join(names)} without them"
+        found = f"{', '.join(names)} without this ground truth"
     else:
         found = "none of these sets"
     message = f"the ground truth of {task.name} must have {truth} for {sets}; found {found}"

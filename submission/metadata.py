@@ -117,8 +117,8 @@ def of_others(task: Task, paths: Iterable[Path], file: str) -> list[Finding]:
     others = [name for name in tasks_of(paths) if name != task.name]
     if not others:
         return []
-    message = f"was written for {' and '.join(others)}, by the first line of the metadata; did you mean --task "
-    message += f"{others[0]}?"
+    message = f"was written for {' and '.join(others)}, according to the first line of the metadata; "
+    message += f"did you mean --task {others[0]}?"
     return [Finding(file, message=message, severity=WARNING)]
 
 
@@ -255,7 +255,7 @@ class Block:
         parents = dict.fromkeys(place[:-1] for place in free or places)
         named = " or ".join(_place_name(parent) for parent in parents)
         if not free:
-            self.find(here, f"belongs {named}, where there is one already; remove it here", self._severity(path))
+            self.find(here, f"belongs {named}, where the file has it already; remove this one", self._severity(path))
             return
         self.find(here, f"belongs {named}; move it there, indented like the keys there", self._severity(path))
         if len(free) == 1 and "*" not in free[0]:

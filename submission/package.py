@@ -488,7 +488,7 @@ def _answered_splits(task: Task, dataset: Dataset, answered: str) -> dict[str, S
         return dict.fromkeys(task.sets, dataset[answered])
     missing = [name for name in task.sets if name not in dataset.splits]
     if missing:
-        message = f"must have the sets of {task.name}; found no {' and no '.join(missing)}"
+        message = f"must have the sets of {task.name}; these are missing: {', '.join(missing)}"
         raise BadRequest(f"{dataset.folder}: {message}; for a rehearsal, give --split evaluation")
     return {name: dataset[name] for name in task.sets}
 

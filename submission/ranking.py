@@ -170,10 +170,10 @@ class Leaderboard:
             lines.append(self._about_intervals())
         if self.systems.neighbours:
             lines.append(
-                "Neighbours in rank are compared by a paired two-sided randomisation test that exchanges clips as a "
-                f"whole ({comparison.DRAWS} draws, seed {SEED}; all exchanges if there are fewer). The p values have "
-                "Holm's correction over the neighbours of the table: * p < 0.05, ** p < 0.01, *** p < 0.001. The "
-                "intervals of the differences are jackknife intervals."
+                "Neighbours in rank are compared by a paired two-sided randomisation test. It exchanges all values of "
+                f"a clip together ({comparison.DRAWS} draws, seed {SEED}; all exchanges if there are fewer). The p "
+                "values have Holm's correction over the neighbours of the table: * p < 0.05, ** p < 0.01, *** p < "
+                "0.001. The intervals of the differences are jackknife intervals."
             )
         if self.published:
             lines.append("The organisers' baseline is shown with its published results for this set.")

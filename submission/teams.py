@@ -60,7 +60,7 @@ def text(task: Task) -> str:
         *comment(
             "Metadata of all systems. `package` fills in these keys: submission.label; "
             f"{' and '.join(FROM_RUN)}, from the run's system.yaml; {', '.join(scored)}, from the run's scores. Values "
-            "in this file replace those of the run. A key that every entry of `systems` has can be removed here."
+            "in this file replace those of the run. If all entries of `systems` have a key, you can remove it here."
         ),
         "metadata:",
     ]
