@@ -49,7 +49,7 @@ WINDOWS_DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"}
 WINDOWS_DEVICES |= {f"{port}{number}" for port in ("COM", "LPT") for number in "0123456789¹²³"}
 SPECIAL = {stat.S_IFLNK: "link", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
 SPECIAL |= {stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
-LOOKS = {  # other kinds of files, by their first bytes
+LOOKS = {  # other kinds of files; the keys are their first bytes
     b"\x1f\x8b": "gzip",
     b"7z\xbc\xaf": "7z",
     b"Rar!": "RAR",
@@ -149,7 +149,7 @@ class _Package:
         self.findings: dict[str, list[Finding]] = {}  # the findings of each kind
         self.junk: dict[str, list[str]] = {}  # for each key of JUNK, the names that match it
         self.is_file: dict[str, bool] = {}  # for each path: True for a file, False for a folder
-        self.folded: dict[str, str] = {}  # from each path, as Windows and macOS compare paths, to the first such path
+        self.folded: dict[str, str] = {}  # the first of the paths that are equal on Windows and macOS
 
     def find(self, kind: str, name: str, message: str, severity: str = ERROR) -> None:
         """Add a finding about an entry, or about the package if `name` is empty. A `kind` groups similar findings."""

@@ -26,7 +26,7 @@ Files
 - `leaderboard.txt` contains the tables as text.
 - `leaderboard.html` is one page that loads no other file and runs no script.
 - `leaderboard.json` contains all results at full precision.
-- `findings.txt` contains the findings of each package.
+- `findings.txt` contains all findings, grouped by package.
 - `leaderboard.csv` contains the results in long form, that is, the DataFrame of `Leaderboard.results`. Its rows depend
   on the table:
 
@@ -70,7 +70,7 @@ def run(
 
     Args:
         task: The task.
-        folder: The folder that holds the packages.
+        folder: The folder that contains the packages.
         splits: A dict from each of the task's sets to the split that its outputs are checked against. The first set
             whose split has a ground truth is scored.
         out: The folder to write `FILES` into. It must be new, empty, or an earlier leaderboard.
@@ -85,7 +85,7 @@ def run(
         Faulty: The ground truth of a retrieval task has an error, or the scores of two systems are not comparable.
     """
     if not folder.is_dir():
-        raise BadRequest(f"{folder}: no such folder; give one that holds packages (zips or folders)")
+        raise BadRequest(f"{folder}: no such folder; give a folder that contains packages (zips or folders)")
     _check_out(out)
     ranked = _ranked_set(task, splits)
     if task.kind == "retrieval":

@@ -5,7 +5,7 @@ These faults are errors:
 - A required key is missing or empty.
 - A value has a wrong type, or is too long.
 - The label breaks the task's rule.
-- Not exactly one author is the corresponding author.
+- The number of corresponding authors is not one.
 
 These faults are errors if the task's facts about the block are verified. They are warnings if the facts are not
 verified, because the official template may then differ:
@@ -140,7 +140,7 @@ class Block:
 
         Args:
             task: The task.
-            document: The file that holds the block.
+            document: The file that contains the block.
             file: The file's name in findings.
             root: The path of the block in the file.
             values: The block (default: the whole document).
@@ -263,7 +263,7 @@ class Block:
 
     def _move(self, key: Key, value: object, origin: KeyPath, path: KeyPath) -> None:
         """Move a value from its path in the file (`origin`) to its right path."""
-        if not key.keys and isinstance(value, Mapping):  # the keys after it are indented too far
+        if not key.keys and isinstance(value, Mapping):  # keys that belong next to it are indented too far
             neighbours = self._key(path[:-1]).keys
             for name, inner in value.items():
                 if name in neighbours:

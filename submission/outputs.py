@@ -438,7 +438,7 @@ def _unknown_clips(
 def _other_split_fault(
     given: Collection[str], expected: Collection[str], split: Split, several: str, noun: str
 ) -> str | None:
-    """Return a message if a file is for another split or data set, or None if it is not.
+    """Return a message if a file is probably for another split or data set, or None if it is not.
 
     Args:
         given: The queries or clips in the file.

@@ -129,7 +129,7 @@ def check(
         message = f"must not contain more than {most} systems; found {len(folders)} ({', '.join(folders)})"
         findings.append(Finding(name, message=f"{message}: remove some; only the first {most} were checked"))
     systems: list[System] = []
-    label_fields: dict[str, dict[str, str]] = {}  # from the folder of each system, as named in findings
+    label_fields: dict[str, dict[str, str]] = {}  # for the folder of each system, as named in findings
     for folder, inside in list(folders.items())[:most]:
         place = str(PurePosixPath(next(iter(inside.values())).shown).parent)
         parts, other_files = _parts(task, folder, inside)
@@ -164,7 +164,7 @@ def _metadata_files(files: Mapping[str, Path]) -> list[Path]:
 def _from_task_folder(task: Task, entries: dict[str, Entry], name: str, findings: list[Finding]) -> dict[str, Entry]:
     """Return the files with paths that begin with the task's folder.
 
-    A finding is added if the paths in the package begin with another folder.
+    A finding is added if no path in the package begins with it, unless the package is the task's folder itself.
 
     Args:
         task: The task.
@@ -224,8 +224,8 @@ def _parts(task: Task, folder: str, inside: Mapping[str, Entry]) -> tuple[dict[s
     """Return the parts of a system, including misnamed ones, and the other files in the system's folder.
 
     Parts are looked up in three rounds: by their exact names; by their names with any label; by their suffixes alone.
-    In the last two rounds, a file is accepted only if a single file can be the part, and if no other missing part is
-    looked up in the same way.
+    In the last two rounds, a file is accepted only if a single file fits the part, and if no other missing part is
+    looked up by the same pattern.
     """
     patterns = _part_patterns(task)
     remaining = dict(inside)
@@ -429,7 +429,7 @@ def make(
         task: The task.
         runs: A run folder for each system; see `submission.run_folders` for its files.
         team: The team, from its file.
-        dataset: The data folder. It contains the splits that the outputs are for, and the metadata describe its splits.
+        dataset: The data folder. It contains the splits that the outputs are for. The metadata describe its splits.
         target: The zip to write.
         answered: For a rehearsal: the split that all outputs are for, in place of the task's sets (default: the task's
             sets).

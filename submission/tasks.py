@@ -153,8 +153,8 @@ class Excluded(Strict):
 class PublishedResults(Strict):
     """The results of a published system, in the units of `evaluation`."""
 
-    split: SplitName = Field(description="split that the results were measured on, by its name in the kit")
-    clips: PositiveInt = Field(description="number of clips of that split, to recognise it")
+    split: SplitName = Field(description="name in the kit of the split for which the results were measured")
+    clips: PositiveInt = Field(description="number of clips of that split, which must be the same for a comparison")
     queries: PositiveInt | None = Field(None, description="number of queries of that split, in retrieval tasks")
     system: str = Field(description="name of the system")
     metrics: dict[str, float] = Field(description="value of each metric")

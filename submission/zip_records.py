@@ -34,7 +34,7 @@ UTF_8 = 0x800  # flag: the name is UTF-8
 ZIP_64, UNICODE_PATH = 0x0001, 0x7075  # types of extra fields
 MASK_16, MASK_32 = 0xFFFF, 0xFFFFFFFF  # values which mean that the real number is in a separate 64-bit field
 VERSION = 45  # the version of the zip format that 64-bit numbers need, 4.5, times ten
-CHUNK = 2**18  # maximum number of bytes of one read
+CHUNK = 2**18  # maximum number of bytes that are read or unpacked at once
 
 
 class Broken(Exception):
@@ -393,5 +393,5 @@ def _end_fault(numbers: Mapping[str, int], found: Sequence[int], masks: Sequence
     """
     for (name, expected), number in zip(numbers.items(), found, strict=False):
         if number != expected and number not in masks:
-            return f"must give the right numbers of its list at its end, {name} {expected}; found {number}, {GO_BY}"
+            return f"must have the right numbers in the record at its end: {name} {expected}; found {number}, {GO_BY}"
     return None

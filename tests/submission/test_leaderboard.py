@@ -260,7 +260,7 @@ def test_no_valid_system(tmp_path):
 @pytest.mark.parametrize(
     ("make", "splits", "message"),
     [
-        ((), {"retrieval": SPLIT}, "in: no such folder; give one that holds packages"),
+        ((), {"retrieval": SPLIT}, "in: no such folder; give a folder that contains packages"),
         (("in/",), {"retrieval": SPLIT}, "in: must contain packages; found none: give a folder of zips"),
         (("in/", "in/notes.txt"), {"retrieval": SPLIT}, "in: must contain packages; found none"),
         (("in/", "in/A/", "in/A/1.wav", "in/B/"), {"retrieval": SPLIT}, "in: must contain packages; found none"),
