@@ -66,7 +66,7 @@ class Sound:
 
 
 def decode(path: Path) -> tuple[np.ndarray, int]:
-    """Decode a file to mono float32. Return the samples, (samples,), and the sample rate in Hz.
+    """Decode a file to mono. Return an array of shape (samples,), float32, and the sample rate in Hz.
 
     Raises:
         UnusableSound: The file is refused; the module's docstring lists the reasons.
@@ -83,7 +83,7 @@ def sound_facts(path: Path) -> Sound:
 
 
 def _decode(path: Path) -> tuple[np.ndarray, Sound]:
-    """Decode all channels of a file. Return the samples, (frames, channels) float32, and facts about the file."""
+    """Decode all channels. Return an array of shape (frames, channels), float32, and facts about the file."""
     try:
         parts = [_read(source) for source in sources(path)]
     except OSError as error:
@@ -107,7 +107,7 @@ def _decode(path: Path) -> tuple[np.ndarray, Sound]:
 
 
 def _read(source: Source) -> tuple[np.ndarray, int]:
-    """Decode one stream. Return the samples, (frames, channels) float32, and the sample rate in Hz."""
+    """Decode one stream. Return an array of shape (frames, channels), float32, and the sample rate in Hz."""
     try:
         with soundfile.SoundFile(source) as file:
             _check_size(file)
@@ -181,7 +181,7 @@ def load_audio(path: Path, sample_rate: int) -> np.ndarray:
 
 
 def resample(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
-    """Resample mono audio, (samples,) float32, from `rate` to `sample_rate` Hz.
+    """Resample mono audio, an array of shape (samples,), from `rate` to `sample_rate` Hz.
 
     This takes about as much memory as the audio itself. torchaudio stores one filter for each output phase. Usual rates
     (8, 11.025, 16, 22.05, 24, 32, 44.1, 48, 88.2, 96, 192 kHz) have a large greatest common divisor, so that all
@@ -213,10 +213,10 @@ def _kernel_values(rate: int, sample_rate: int) -> int:
 class LogMel:
     """The log-mel energies of the DCASE 2022 task 6B baseline.
 
-    The audio has 44.1 kHz, and a Hann window of 40 ms moves by 20 ms. 64 filters on Slaney's mel scale, from 12 Hz to
-    8 kHz, sum the power spectrum to an energy x, and the feature is ln(x + 2.2e-16). Frames are centred, and zeros are
-    added before the start and after the end of a clip (librosa's default since 0.9). So a clip of any length has
-    1 + samples // hop frames.
+    The sample rate is 44.1 kHz. A Hann window of 40 ms moves in steps of 20 ms. 64 filters on Slaney's mel scale, from
+    12 Hz to 8 kHz, sum the power spectrum. Each sum x becomes the feature ln(x + 2.2e-16). Frames are centred, and
+    zeros are added before the start and after the end of a clip (librosa's default since 0.9). So a clip of any length
+    has 1 + samples // hop frames.
 
     Source: xieh97/dcase2022-audio-retrieval, `scripts/audio_features.py`, which uses librosa. The paper (Xie et al.
     2022, section 3.1) gives the window, the hop and the number of mels; only the code gives the range of frequencies.
@@ -236,7 +236,7 @@ class LogMel:
         return 1 + samples // self.hop
 
     def __call__(self, audio: np.ndarray) -> np.ndarray:
-        """Compute the log-mel energies, (frames, mels) float32, of mono audio, (samples,)."""
+        """Return the log-mel energies, an array of shape (frames, mels), of audio, an array of shape (samples,)."""
         import scipy.fft  # not at the top: commands that only read tables must start quickly
 
         window, filters = _constants(self)
@@ -258,7 +258,7 @@ def _constants(settings: LogMel) -> tuple[np.ndarray, np.ndarray]:
     """Return the window and the mel filters.
 
     Returns:
-        window: (fft,) float64, the Hann window with equally many zeros before and after it.
+        window: (fft,) float64, the Hann window with the same number of zeros before and after it.
         filters: (bins, mels) float32, for the bins of the transform up to `high`.
     """
     before = (settings.fft - settings.window) // 2

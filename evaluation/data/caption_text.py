@@ -64,7 +64,7 @@ def one_line(text: str) -> str:
 def _beginning(text: str) -> str:
     """Return the part of a line that metrics read.
 
-    A longer line is cut between two words. Only if its first word is too long is it cut inside this word.
+    A line that is too long is cut between two words. It is cut inside its first word only if this word is too long.
     """
     beginning = " ".join(text.split(maxsplit=WORDS)[:WORDS])
     if len(beginning) <= CHARACTERS:

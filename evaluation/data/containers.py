@@ -42,8 +42,8 @@ def sources(path: Path) -> list[Source]:
         The path, or the parts of the file as bytes.
 
     Raises:
-        UnusableSound: The file is cut off, damaged, never finished or too large, or several files were joined that the
-            decoder cannot read one after the other.
+        UnusableSound: The file is cut off, damaged, was never finished, or is too large, or it consists of joined files
+            that the decoder cannot read one after the other.
         OSError: The file cannot be read.
     """
     with path.open("rb") as file:
@@ -577,7 +577,7 @@ def _mp3_header(content: bytes, frame: _Frame) -> _Mp3Part | None:
 
 
 def _is_consistent(part: _Mp3Part, size: int) -> bool:
-    """Return True if the header of a file's only part has the correct number of frames and about that of bytes.
+    """Return True if the header of a file's only part states the correct numbers of frames and, roughly, bytes.
 
     The decoder warns if the number of bytes differs by more than 1 %. Long tags cause such a difference.
     """

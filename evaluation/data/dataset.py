@@ -9,9 +9,9 @@ For each split, a data folder contains `captions_SPLIT.csv` (or `clotho_captions
   `query,audio_filenames`, and the second column contains Python lists of file names. An optional third column,
   `grades`, contains lists with a number for each clip, where 0 means not relevant. If this file exists, it defines
   which clips are relevant. Otherwise the captions do.
-- `metadata_SPLIT.csv` (or `clotho_metadata_SPLIT.csv`) has a column `file_name` and columns with any other information
-  about the clip. Clotho's metadata files are in Latin-1, and the file of its test set has semicolons between columns.
-  Only metadata files may have this encoding and this separator.
+- `metadata_SPLIT.csv` (or `clotho_metadata_SPLIT.csv`) has the first column `file_name`, and other columns with any
+  information about the clip. Clotho's metadata files are in Latin-1, and the file of its test set has semicolons
+  between columns. Only metadata files may have this encoding and this separator.
 
 The splits are development, validation and evaluation, and the blind sets test, analysis and retrieval. A blind set may
 be a folder of audio files only. The retrieval set has its queries in `retrieval_captions.csv`, with the header
