@@ -1,1 +1,1 @@
-"""Data, metrics, statistics and reports. This package imports none of the other packages."""
+"""Data, metrics, statistics and reports. This package does not import the other packages."""

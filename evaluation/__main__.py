@@ -196,14 +196,14 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--metric", metavar="NAME", help=text)
     text = (
         "factor to report in detail: the best setting for each of its levels, tests within each level, and the "
-        "horizontal axis of the figures (default: the first factor)"
+        "horizontal axis of the plots (default: the first factor)"
     )
     verb.add_argument("--by", metavar="FACTOR", help=text)
     text = "compare the levels of --by with this level only, which makes fewer tests (default: compare all pairs)"
     verb.add_argument("--against", metavar="LEVEL", help=text)
     text = "use the normal approximation for p, as in Weck et al. 2021 (default: exact p if there are few pairs)"
     verb.add_argument("--normal", action="store_true", help=text)
-    verb.add_argument("--out", type=Path, metavar="DIR", help="output folder for tables (CSV) and figures (SVG, PNG)")
+    verb.add_argument("--out", type=Path, metavar="DIR", help="output folder for tables (CSV) and plots (SVG, PNG)")
     verb.set_defaults(run=report)
 
     text = "download the files that caption metrics need"

@@ -27,7 +27,7 @@ class Finding:
     Attributes:
         file: The file, as the user names it.
         line: Line in the file, from 1; 0 if the finding has no line.
-        column: Name of the column or key; empty if the finding has none.
+        column: Name of the column or key; empty if the finding does not have one.
         message: The message. It usually states the requirement, what was found instead, and what to do.
         severity: `error` (the file cannot be used), `warning` (it can be used, but may be wrong) or `note` (for
             information).

@@ -7,8 +7,8 @@ names share, such as another extension, so that one message explains a thousand 
     >>> print(match.message(999, "names").partition("; ")[0])
     all 999 names differ from the data's only in their extension: .mp3 where the data have .wav
 
-Each rule in `RULES` ignores one kind of difference. `match` pairs names that are equal under some rules, `explain`
-finds the rules that explain nearly all names, and `closest` finds the name that a single given name may stand for.
+Each rule in `RULES` ignores one kind of difference. `match` pairs names that are equal under some rules. `explain`
+finds the rules that explain nearly all names. `closest` finds the expected name that is similar to a single given name.
 """
 
 import html

@@ -15,8 +15,8 @@ Files
 - Ranking: a CSV with a header; each row contains a query and its best clips, best first.
 
 Columns of a CSV are separated by commas or tabs, because the organisers' baselines use both. Python's `float` reads the
-numbers exactly as they are written. pandas and `numpy.loadtxt` read a matrix of 1000 x 1000 in 0.4 s and 0.5 s instead
-of 0.7 s, but importing pandas takes 0.5 s, and neither reports which cell is wrong.
+numbers exactly as they are written, and takes 0.7 s for a matrix of 1000 x 1000. pandas takes 0.4 s and `numpy.loadtxt`
+takes 0.5 s, but importing pandas takes 0.5 s, and neither of them reports which cell is wrong.
 """
 
 import csv
@@ -40,8 +40,8 @@ COLUMNS_SHOWN = 20  # number of column names in a message; the header of a matri
 _CHECK_MODEL = "no file is written; check the model"
 
 # Limits of a similarity matrix, because a small compressed file may need all memory when it is unpacked. If the caller
-# gives no expected size, the scores may have `LARGEST` bytes. Otherwise they may have `TIMES` as many bytes as float64
-# scores of the expected size, plus `SPARE` bytes.
+# does not give the expected size, the scores may have `LARGEST` bytes. Otherwise they may have `TIMES` the bytes of
+# float64 scores of the expected size, plus `SPARE` bytes.
 LARGEST = 2**30
 TIMES = 10
 SPARE = 2**23
@@ -192,7 +192,7 @@ class Similarity:
 
 
 def _json_bytes(texts: Iterable[str]) -> np.ndarray:
-    # Not an array of strings: each entry would take as much space as the longest one.
+    # In a numpy array of strings, each entry would take the space of the longest entry.
     return np.frombuffer(json.dumps(list(texts)).encode(), dtype=np.uint8)
 
 
@@ -237,9 +237,9 @@ def read_retrieval(path: Path, expected: tuple[int, int] | None = None) -> Simil
 
     Args:
         path: The file.
-        expected: The number of queries and the number of clips of the split (default: not known). An .npz is refused
-            before it is unpacked if its scores need much more than ten times the memory of such a matrix, or more than
-            1 GiB if the size is not known.
+        expected: The number of queries and the number of clips of the split (default: not known). An .npz whose scores
+            need much more than ten times the memory of such a matrix is refused before it is unpacked. If the numbers
+            are not known, scores of more than 1 GiB are refused.
 
     Raises:
         BadRequest: There is no such file, or it is a file of another kind.

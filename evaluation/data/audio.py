@@ -184,8 +184,8 @@ def resample(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
     """Resample mono audio, an array of shape (samples,), from `rate` to `sample_rate` Hz.
 
     This takes about as much memory as the audio itself. torchaudio stores one filter for each output phase. Usual rates
-    (8, 11.025, 16, 22.05, 24, 32, 44.1, 48, 88.2, 96, 192 kHz) have a large greatest common divisor, so that all
-    filters together have at most 0.6 million values. From 44,099 to 44,100 Hz, they would have two billion values. If
+    (8, 11.025, 16, 22.05, 24, 32, 44.1, 48, 88.2, 96, 192 kHz) have a large greatest common divisor. So their filters
+    together have at most 0.6 million values. From 44,099 to 44,100 Hz, they would have two billion values. If
     there are more than `KERNEL` values, soxr resamples instead (at its quality "HQ"). soxr computes the filters while
     it runs.
     """

@@ -11,10 +11,10 @@ Conventions
   CoreNLP 3.4.1 reads a tag with its content as one token. `<!a|||b>` is such a token, but METEOR uses `|||` to separate
   captions. A quoted attribute, as in `<a href='`, even continues on the next lines, up to the next quotation
   mark. A blank after the `<` prevents both.
-- A line that begins with a tag such as `<unk>` gets a zero-width space before it. The tokeniser skips this space and
-  does not read the tag as the beginning of a sentence, which would change how it reads a full stop at the end of the
-  previous line.
-- Only the first `WORDS` words and `CHARACTERS` characters of a text are read. Clotho's longest caption has 20 words.
+- A line that begins with a tag such as `<unk>` gets a zero-width space before the tag. The tokeniser skips this space
+  and does not read the tag as the beginning of a sentence. The beginning of a sentence would change how the tokeniser
+  reads a full stop at the end of the previous line.
+- Only the first `WORDS` words and `CHARACTERS` characters of a text are read. Clotho's captions have at most 20 words.
   A caption of 20,000 words stops METEOR, so that no caption gets a score.
 
 All other captions, including those with `<unk>`, have the same tokens as in COCO's evaluation.

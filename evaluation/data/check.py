@@ -21,7 +21,7 @@ def check_dataset(folder: Path) -> tuple[str, list[Finding]]:
     """Read every split and decode every audio file; return a table of the splits, and all findings.
 
     Raises:
-        BadRequest: There is no such folder, or it has no split.
+        BadRequest: There is no such folder, or it does not contain a split.
     """
     dataset, findings = survey(folder, (), sound=True)
     clips = []

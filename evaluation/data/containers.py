@@ -444,7 +444,7 @@ class _Mp3Part:
     """The frames of one of the MP3 files that are joined in a file.
 
     Attributes:
-        header: The frame with a Xing header; empty if there is none.
+        header: The frame with a Xing or VBRI header; empty if there is no such frame.
         promised: Number of frames with audio according to the header; None if the header does not state it.
         counts_itself: True if `promised` may include the header's own frame.
         spans: Start and end positions of the frames in bytes; successive frames share a span.
@@ -474,10 +474,10 @@ class _Mp3Part:
 def _mp3(path: Path, content: bytes, start: int) -> list[Source]:
     """Check that an MP3 has all its frames, and make the decoder read all of them.
 
-    libsndfile reads as many frames as the first header promises. Without a header, it assumes that all frames are as
-    long as the first. So it gets the path of the file only if the header is correct. Otherwise it gets the frames of
-    each joined file, after a header with their correct number. This also avoids libsndfile's warnings, which go to
-    standard error and do not name the file.
+    libsndfile reads the number of frames that the first header states. Without a header, it assumes that all frames are
+    as long as the first. So libsndfile gets the path of the file only if the header is correct. Otherwise it gets the
+    frames of each joined file, after a header that states their number. This also avoids libsndfile's warnings, which
+    go to standard error and do not name the file.
     """
     first = _next_mp3_frame(content, start)
     if first is None:

@@ -200,7 +200,7 @@ def read_dataset(folder: Path, *splits: str, sound: bool = True) -> Dataset:
             not decoded; `check_dataset` does that.
 
     Raises:
-        BadRequest: There is no such folder, or it has no such split.
+        BadRequest: There is no such folder, or it does not contain such a split.
         Faulty: The data are not valid. The exception lists all findings; their file names include the folder.
     """
     dataset, findings = survey(folder, splits, sound)
@@ -255,7 +255,7 @@ def survey(folder: Path, names: tuple[str, ...], sound: bool) -> tuple[Dataset, 
     The key "" of the dict has the findings that do not belong to a split.
 
     Raises:
-        BadRequest: There is no such folder, or it has no such split.
+        BadRequest: There is no such folder, or it does not contain such a split.
     """
     if not folder.is_dir():
         raise BadRequest(f"{folder}: no such folder; give a folder in Clotho's layout (captions_SPLIT.csv, SPLIT/)")

@@ -88,10 +88,10 @@ def clotho(folder: Path, *, base_url: str = "https://zenodo.org/records/4783391/
         base_url: The address of the files, which may be that of a mirror.
 
     Raises:
-        BadRequest: The folder contains another data set or another file with the name of a published one, the disk is
-            too small, a file cannot be downloaded or has a wrong checksum, an archive cannot be unpacked safely or
-            lacks clips, or another process is downloading into the folder. No existing file is overwritten, and
-            downloaded files are kept unless their checksum is wrong.
+        BadRequest: The folder contains another data set, or a file that differs from the published file of this name. A
+            file cannot be downloaded or has a wrong checksum. An archive cannot be unpacked safely or lacks clips. The
+            disk is too small. Another process is downloading into the folder. In all cases, no existing file is
+            overwritten, and downloaded files are kept unless their checksum is wrong.
     """
     for remote in CLOTHO:
         other = folder / f"captions_{remote.split}.csv"
@@ -202,7 +202,7 @@ def _fetch(remote: Remote, target: Path, work: Path, base_url: str) -> None:
 
 
 def transfer(url: str, part: Path, name: str, size: int | None, by_hand: str) -> None:
-    """Download a file with a progress bar, over as many connections as necessary.
+    """Download a file with a progress bar, and connect again if the connection breaks.
 
     Args:
         url: The address.

@@ -118,7 +118,7 @@ def phrases(kind: str, count: int) -> dict[str, list[tuple[str, int | None]]]:
 
 
 def describe(rng: Generator, scene: Scene) -> list[str]:
-    """Describe a scene in five distinct captions of 8 to 20 words, from as many different templates as possible."""
+    """Describe a scene in five distinct captions of 8 to 20 words, with different templates if this is possible."""
     captions: list[str] = []
     templates = cycle(rng.permutation(TEMPLATES["".join(scene)]).tolist())
     while len(captions) < CAPTIONS:
