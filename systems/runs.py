@@ -51,7 +51,7 @@ def predict(
         task = "captioning" if hasattr(model, "caption") else "retrieval"
     missing = _missing_methods(model, task)
     if missing:
-        message = f"the model of {name} has no {missing[0]}, which {task} needs"
+        message = f"the model of {name} has no method {missing[0]}, which {task} needs"
         possible = [other for other in METHODS if not _missing_methods(model, other)]
         if possible:
             message += f"; it can do {' and '.join(possible)}"
