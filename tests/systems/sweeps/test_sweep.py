@@ -57,7 +57,7 @@ def test_a_cluster_that_does_not_answer_is_refused(refused, monkeypatch, tmp_pat
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    assert f"no answer at {address} (Connection refused); start ray there" in refused("--address", address)
+    assert f"no answer at {address} (Connection refused); start Ray at that address" in refused("--address", address)
     assert not (tmp_path / "out").exists()
 
 
