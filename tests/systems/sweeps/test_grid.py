@@ -53,7 +53,7 @@ def configure(file):
         (SEARCH | {"ranges": {"marge": GAIN["margin"]}}, "marge: error: unknown key 'marge'"),
         (SEARCH | {"ranges": {"size": {"low": 0, "high": 9}}}, "size: error: Input should be greater than or equal"),
         (SEARCH | {"ranges": {"epochs": {"low": 1, "high": 9}}}, "must be in one place, but epochs is in set too"),
-        (SEARCH | {"ranges": {"seed": {"low": 1, "high": 9}}}, "ranges.seed: error: must not be a column of the"),
+        (SEARCH | {"ranges": {"seed": {"low": 1, "high": 9}}}, "ranges.seed: error: must not be the name of a column"),
         (SEARCH | {"ranges": GAIN, "grid": {"margin": {"a": {"size": 8}}}}, "grid has a factor margin too"),
     ],
 )
