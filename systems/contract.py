@@ -1,4 +1,4 @@
-"""The contract of a system: what a module must define so that this package can train it and predict with it.
+"""The interface that a module must define so that this package can train it and predict with it.
 
 A system is any importable module that defines these three names. There is no base class.
 

@@ -42,7 +42,7 @@ class UntrustedModule(BadRequest):
 
 
 class NoSuchModule(BadRequest):
-    """There is no module with the given name.
+    """The exception for a name that no module has.
 
     Attributes:
         name: The name.

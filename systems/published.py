@@ -81,9 +81,9 @@ class Published(BaseModel, extra="forbid"):
 def side_by_side(system: str, runs: Sequence[Path] = (), data: str = "", split: Split | None = None) -> str:
     """Format published results and the results of runs as a table.
 
-    Runs that have the same config except for their seeds share a row. The row shows their mean, with the standard
-    deviation if the paper gives standard deviations, and otherwise with Student's t interval over the runs. For a
-    single run, the row shows the interval from its score file; if the file contains an interval by clip, that one.
+    Runs with the same config share a row. The row shows their mean. It also shows the standard deviation if the paper
+    gives standard deviations, and otherwise Student's t interval over the runs. For a single run, the row shows the
+    interval from the run's score file; if the file contains an interval by clip, this interval is shown.
 
     Args:
         system: Import name of the system.

@@ -65,7 +65,7 @@ def check_keys(name: str, file: Path | None, settings: Sequence[str]) -> None:
 def check_flags(flags: Mapping[str, Any]) -> None:
     """Check the accelerator, the precision and the numbers among Lightning's flags.
 
-    It is not checked here whether this machine has the devices.
+    This function does not check whether this machine has the devices.
 
     Args:
         flags: Arguments for `lightning.Trainer`.
@@ -161,7 +161,7 @@ def _own_fields(statement: ast.stmt) -> list[str]:
     if is_docstring:
         return []
     if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
-        raise Unreadable("the class holds more than fields and functions")
+        raise Unreadable("the class contains more than fields and functions")
     if statement.value is not None and "alias" in ast.unparse(statement.value):
         raise Unreadable("a field may have another name")
     name = statement.target.id

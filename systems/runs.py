@@ -40,8 +40,8 @@ def predict(
         A text that names the file that was written and gives the size of the prediction.
 
     Raises:
-        BadRequest: The folder does not contain a trained run, the run names a module that is not allowed, the
-            checkpoint is damaged, the model cannot do the task or gives unusable output, or the split has no queries.
+        BadRequest: The folder does not contain a trained run, the checkpoint is damaged, or the run names a module that
+            is not allowed. Or the model cannot do the task or gives unusable output, or the split has no queries.
         Faulty: Audio files cannot be used, or config.yaml is damaged. The exception lists all findings.
     """
     name = contract.read_run(folder).system

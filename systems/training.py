@@ -19,8 +19,8 @@ Three rules make resuming exact:
 3. An epoch counts only after `last.ckpt` is written.
 
 `EpochControl` replaces two parts of Lightning. Lightning's plateau scheduler changes the learning rate after the
-checkpoint is written, so the checkpoint contains the old rate. In Lightning's checkpoint callback, the `last`
-checkpoint may be older than the `best` one.
+checkpoint is written, so the checkpoint contains the old rate. Lightning's checkpoint callback may write a `last`
+checkpoint that is older than its `best` checkpoint.
 """
 
 import contextlib

@@ -17,8 +17,9 @@ that were not written, and the rows of a clip in the index are not computed agai
 
 Reading needs no write permission if the store contains all requested clips. The index contains the size and the
 modification time of `features.f32`. If they differ from those of the file, another program wrote to the file, or a
-process was killed. Then the checksums of all clips are compared, and rows whose checksum differs are computed again. If
-the index cannot be read, it is replaced, and the rows of the requested clips are computed again.
+process was killed. Then the checksums of all clips are compared, and clips whose checksum differs are removed from the
+index. If the index cannot be read, it is replaced by an empty one. Rows that are requested and not in the index are
+computed again.
 """
 
 import hashlib

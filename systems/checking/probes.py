@@ -290,7 +290,7 @@ class ModelProbe:
         if self._size is not None and size != self._size:
             must = "return embeddings of the same size for all clips and texts"
             advice = "give all embeddings the same size"
-            self.report.add(method, must, f"{size} values here and {self._size} values before", advice, place)
+            self.report.add(method, must, f"{size} values after {self._size} values", advice, place)
             return None
         self._size = size
         if answer.dtype != torch.float32:

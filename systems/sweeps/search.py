@@ -109,9 +109,10 @@ class Search:
     def _enter(self, sample: Mapping[str, object], outcomes: Sequence[Outcome]) -> None:
         """Add a setting to Optuna's study, with its result.
 
-        The result is the mean of the compared metric over the runs that are done. If a run was stopped early, the
-        result is "pruned", with the monitored values of the stopped run that had the most epochs. If all runs failed,
-        the result is "failed".
+        The result is the mean of the compared metric over the runs that are done, negated if lower is better. If a run
+        was stopped early, the result is "pruned", with the monitored values of a stopped run. (If several runs were
+        stopped, the values of the run with the largest number of epochs are used.) If all runs failed, the result is
+        "failed". A setting that the sweep file no longer allows is not added.
         """
         sign = -1 if lower_is_better(self.plan.metric) else 1
         values = [sign * outcome.values[self.plan.metric] for outcome in outcomes if outcome.values]
