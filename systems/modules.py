@@ -69,7 +69,7 @@ def imported(name: str, otherwise: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        # The module may exist and import another one that does not.
+        # The module may exist, but import another module that does not exist.
         if error.name and f"{name}.".startswith(f"{error.name}."):
             raise NoSuchModule(otherwise, name) from None
         raise
@@ -170,7 +170,7 @@ def _is_permitted(file: Path | None, top: str, specs: Sequence[ModuleSpec]) -> b
     if is_installed(file):
         return True
     if is_shipped(file):
-        # Every package of the kit has an __init__.py; a folder without one is not the kit's.
+        # Every package of the kit has an __init__.py. A folder without this file is not a part of the kit.
         return all(_file(spec) for spec in specs)
     return _is_installed_editable(file, top)
 

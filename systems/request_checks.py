@@ -222,7 +222,7 @@ def _imported_from(node: ast.Import | ast.ImportFrom, alias: ast.alias, module: 
     package = module.split(".")
     if file.name != "__init__.py":
         package.pop()
-    if node.level:  # one dot is the package itself, each further one the package around it
+    if node.level:  # one dot means the package itself, each further dot its parent package
         package = package[: len(package) - node.level + 1]
         outer = ".".join(package)
         if node.module:

@@ -67,7 +67,7 @@ def _imports(content: bytes, package: str) -> list[str]:
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
-            if node.level:  # one dot is the package itself, each further one the package around it
+            if node.level:  # one dot means the package itself, each further dot its parent package
                 parts = package.split(".")
                 outer = parts[: len(parts) + 1 - node.level]
                 base = ".".join([*outer, base]).rstrip(".")

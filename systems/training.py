@@ -87,8 +87,8 @@ class Schedule(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
     batch: int = Field(32, ge=1)  # number of items in a batch; each of several devices gets its own batch
     learning_rate: float = Field(1e-3, gt=0)  # initial learning rate of the optimiser
     monitor: str = "loss"  # the validation value that decides which epoch is best; its choices depend on the system
-    plateau: int = Field(5, ge=1)  # epochs without improvement until the learning rate is divided by ten
-    patience: int = Field(10, ge=1)  # epochs without improvement until training stops
+    plateau: int = Field(5, ge=1)  # number of epochs in a row without improvement until the rate is divided by ten
+    patience: int = Field(10, ge=1)  # number of epochs in a row without improvement until training stops
 
     def lowers_rate(self, values: Sequence[float]) -> bool:
         """Return whether to lower the learning rate after the last epoch.
