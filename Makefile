@@ -65,9 +65,10 @@ captioner: .venv/.core ## train, predict, score and package RUN-captioner, a cap
 		$(if $(REHEARSE),--split $(REHEARSE))
 	$(PY) -m baseline.floors "$(RUN)-captioner" --retriever "$(RUN)" --data "$(DATA)" --split $(SPLIT)
 
-test: .venv/.test ## check the code style and run all tests
+test: .venv/.test ## check the code style and the type hints, and run all tests
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/mypy
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 fuzz: .venv/.test ## check the answers to FUZZ randomly edited packages and predictions (default: 100000)

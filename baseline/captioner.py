@@ -133,8 +133,8 @@ class Captioner(nn.Module):
             The caption of each clip, and (N,) their log-probabilities.
         """
         clips = [samples[:length].cpu().numpy() for samples, length in zip(audio, lengths, strict=True)]
-        encoded = self.audio_encoder(*pad([self.log_mel(clip) for clip in clips], audio.device))
-        generated = self.say(*encoded, generation.seeds(audio, lengths, self.config.sample_seed))
+        memory, frames = self.audio_encoder(*pad([self.log_mel(clip) for clip in clips], audio.device))
+        generated = self.say(memory, frames, generation.seeds(audio, lengths, self.config.sample_seed))
         return [self.vocabulary.decode(ids) for ids in generated.ids.tolist()], generated.log_probability
 
     def caption(self, audio: Tensor, lengths: Tensor) -> list[str]:

@@ -17,7 +17,7 @@ import shlex
 import sys
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -100,7 +100,7 @@ def retrieved(split: Split, model: "Captioner") -> list[str]:
     return contract.captions(model.to(device), split, device=device)[0]
 
 
-def loaded(run: Path, part: str, advice: str, trusted: Collection[str]) -> object:
+def loaded(run: Path, part: str, advice: str, trusted: Collection[str]) -> Any:
     """Load the model of a run.
 
     Args:
@@ -108,6 +108,9 @@ def loaded(run: Path, part: str, advice: str, trusted: Collection[str]) -> objec
         part: The method that the model must have.
         advice: What the user should give instead, for messages.
         trusted: Import names of modules that the user allows the run to name.
+
+    Returns:
+        A `Retriever` or a `Captioner`.
 
     Raises:
         BadRequest: The run is not trained, its model lacks the method, or it names a module that is not allowed.

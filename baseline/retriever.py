@@ -120,7 +120,7 @@ class Config(Schedule):
         if self.stop_deviation is None:
             return super().stops(values)
         values_with_untrained = len(values) + 1
-        return values_with_untrained >= STOP_FROM and np.std(values[-STOP_VALUES:]) < self.stop_deviation
+        return values_with_untrained >= STOP_FROM and float(np.std(values[-STOP_VALUES:])) < self.stop_deviation
 
 
 # The model ---------------------------------------------------------------------------------------------------------

@@ -49,7 +49,9 @@ VERSIONS = (
     "faiss-cpu",
 )
 MODULES = (training, retrieval, captions, captioner, encoders, offtheshelf, clip_aac, guided, submissions, sweeps)
-MEASURES = {name: measure for module in MODULES for name, measure in module.MEASURES.items()}
+MEASURES: dict[str, measuring.Measure] = {}
+for module in MODULES:
+    MEASURES |= module.MEASURES
 DISK = 3 * 10**9  # bytes for the feature store and the default data
 
 
@@ -61,7 +63,7 @@ def main(options: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM then removes temporary files as Ctrl-C does
     began = time.monotonic()
     load = os.getloadavg()[0]
-    rows = []
+    rows: list[measuring.Row] = []
     with tempfile.TemporaryDirectory(prefix="bench.") as folder:
         free = shutil.disk_usage(folder).free
         if free < DISK:
@@ -69,7 +71,6 @@ def main(options: argparse.Namespace) -> None:
             raise BadRequest(f"{Path(folder).parent}: {space}; set TMPDIR to another folder")
         for name in tqdm(options.measures or MEASURES, "measuring", leave=False, disable=None):
             rows += MEASURES[name](alone, Path(folder))
-    marks = {True: "met", False: "missed", None: ""}
     print(f"{_processor()}, {os.cpu_count()} cores, load {load:.1f} before; {platform.platform()}")
     tunables = os.environ.get("GLIBC_TUNABLES", "no GLIBC_TUNABLES")  # `make` sets them to request huge pages
     versions = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
@@ -77,7 +78,7 @@ def main(options: argparse.Namespace) -> None:
     total = time.monotonic() - began
     print(f"each value is the best of several alternating rounds, unless noted otherwise; total {total:.0f} s\n")
     headers = ["measure / compared with", "kit", "other", "ratio", "target", "", "note"]
-    print(table([row._replace(met=marks[row.met]) for row in rows], headers, numbers=(1, 2, 3, 4)))
+    print(table([row.cells() for row in rows], headers, numbers=(1, 2, 3, 4)))
 
 
 def alone(function: measuring.Function, *arguments: object) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from bench.measuring import Function, Row, duration, race, times
+from bench.measuring import Function, Measure, Row, duration, race, times
 from evaluation.data.dataset import read_dataset
 from evaluation.data.soundscapes import generate, grammar
 
@@ -21,16 +21,16 @@ WORDS, BEAMS, VOCABULARY = 30, 4, 4367  # per caption; per clip; in Clotho's dev
 def generation(alone: Function, folder: Path) -> list[Row]:
     """Measure beam search for captions of 30 words with a decoder of the published size."""
     cached, uncached, theirs, ratio = alone(_generation)
-    speed = [f"{CLIPS / seconds:.3g} /s" for seconds in (cached, uncached, theirs)]
+    speed, uncached_speed, their_speed = (f"{CLIPS / seconds:.3g} /s" for seconds in (cached, uncached, theirs))
     what = f"captions of {WORDS} words, {BEAMS} beams, {CLIPS} clips of {FRAMES} frames"
     note = f"BART's decoder of the same width and depth; the kit's decoder has {ratio:.2f} times its parameters"
     gain, gain_over_theirs = uncached / cached, theirs / cached
     return [
-        Row(f"{what} / the decoder without its cache", *speed[:2], times(gain), "≥ 3x", gain >= 3),
+        Row(f"{what} / the decoder without its cache", speed, uncached_speed, times(gain), "≥ 3x", gain >= 3),
         Row(
             f"{what} / transformers' generate",
-            speed[0],
-            speed[2],
+            speed,
+            their_speed,
             times(gain_over_theirs),
             "≥ 1x",
             gain_over_theirs >= 1,
@@ -154,4 +154,4 @@ def _epoch(data: Path, cache: Path) -> Epoch:
     return Epoch(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 
 
-MEASURES: dict[str, Callable[[Function, Path], list[Row]]] = {"generation": generation, "captioner": captioner}
+MEASURES: dict[str, Measure] = {"generation": generation, "captioner": captioner}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.measuring import Function, Row, clotho, duration, race, times
+from bench.measuring import Function, Measure, Row, clotho, duration, race, times
 from evaluation import predictions
 from evaluation.data.dataset import Split, read_dataset
 from evaluation.metrics import captioning, overlap
@@ -56,7 +56,7 @@ def _captions(data: Path, cache: Path) -> tuple[tuple[int, int], float, float, f
 
     for _ in range(2):
         score(cache)
-    seconds = race(
+    new, repeated, jar, aac_metrics = race(
         lambda: score(cache / f"{next(numbers)}"),  # an empty cache each time
         lambda: score(cache),
         lambda: meteor(ours, theirs, **paths),
@@ -68,7 +68,7 @@ def _captions(data: Path, cache: Path) -> tuple[tuple[int, int], float, float, f
         ),
         rounds=3,
     )
-    return (len(split.clips), count), *seconds
+    return (len(split.clips), count), new, repeated, jar, aac_metrics
 
 
 def left_out(alone: Function, folder: Path) -> list[Row]:
@@ -105,17 +105,17 @@ def _left_out(data: Path) -> tuple[int, float, float, float]:
     all_clips = overlap.CiderD(texts, references)
     means = all_clips.left_out(np.ones(len(texts)))
     assert np.isclose(means[0], float(cider_d(texts[1:], references[1:])[0]["cider_d"]), rtol=0, atol=1e-12)
-    seconds = race(
+    ours, own, theirs = race(
         lambda: all_clips.left_out(np.ones(len(texts))),
         lambda: overlap.CiderD(texts[1:], references[1:]).scores,
         lambda: cider_d(texts[1:], references[1:]),
         rounds=3,
     )
-    return len(texts), *seconds
+    return len(texts), ours, own, theirs
 
 
 def _lower(texts: Sequence[str]) -> list[str]:
     return [text.lower().rstrip(".").replace(",", "") for text in texts]
 
 
-MEASURES = {"captions": captions, "left_out": left_out}
+MEASURES: dict[str, Measure] = {"captions": captions, "left_out": left_out}

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.measuring import Function, Row, duration, times
+from bench.measuring import Function, Measure, Row, duration, times
+from evaluation.data.dataset import Split
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,7 +78,7 @@ def _step(part: str) -> tuple[float, int, int]:
     ids = torch.randint(4, len(model.vocabulary), (BATCH, 13))  # an average caption
     captions = [f"rain falls on roof {number} and a car drives by in the distance" for number in range(BATCH)]
     batch = Batch(sounds, torch.full((BATCH,), sounds.shape[1]), ids, captions, numbers, numbers[:, None])
-    training = Training(model, None)
+    training = Training(model, Split("validation", ()))
     training.log = lambda *_, **__: None
     optimizer = training.configure_optimizers()
     before = _peak()
@@ -105,7 +106,7 @@ def _checkpoints(folder: Path) -> None:
 
     model = _model()
     state = {"state_dict": {f"model.{name}": value for name, value in model.state_dict().items()}}
-    Training(model, None).on_save_checkpoint(state)
+    Training(model, Split("validation", ())).on_save_checkpoint(state)
     torch.save(state, folder / "best.ckpt")
     strip(folder / "best.ckpt", folder / "inference.ckpt")
 
@@ -122,4 +123,4 @@ def _captions(checkpoint: Path) -> tuple[float, int]:
     return time.perf_counter() - began, _peak()
 
 
-MEASURES: dict[str, Callable[[Function, Path], list[Row]]] = {"clip-aac": clip_aac}
+MEASURES: dict[str, Measure] = {"clip-aac": clip_aac}

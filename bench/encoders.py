@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import soundfile
 
-from bench.measuring import CLOTHO, Function, Row, duration, race, times
+from bench.measuring import CLOTHO, Function, Measure, Row, duration, race, times
 
 if TYPE_CHECKING:
     from systems.parts.encoders import Encoder
@@ -33,9 +33,9 @@ def encoders(alone: Function, folder: Path) -> list[Row]:
         clips = CLIPS[name]
         ours, network, cached = alone(_encoder, name, paths[:clips], folder / name)
         what = f"{name}: {clips} clips of {SECONDS} s, from file to cache / its network on ready batches"
-        speeds = (f"{clips / seconds:.3g} clips/s" for seconds in (ours, network))
+        our_speed, network_speed = (f"{clips / seconds:.3g} clips/s" for seconds in (ours, network))
         note = "" if name == "yamnet" else "random weights"
-        rows.append(Row(what, *speeds, f"{network / ours:.0%} of it", note=note))
+        rows.append(Row(what, our_speed, network_speed, f"{network / ours:.0%} of it", note=note))
         rows.append(Row("… read from the cache / computed", duration(cached), duration(ours), times(ours / cached)))
     return rows
 
@@ -115,4 +115,4 @@ def _epoch(folder: Path) -> list[float]:
     return race(lambda: run_epoch(filled), lambda: run_epoch(next(caches)), rounds=3)
 
 
-MEASURES = {"encoders": encoders, "epoch": epoch}
+MEASURES: dict[str, Measure] = {"encoders": encoders, "epoch": epoch}

@@ -12,6 +12,7 @@ CLOTHO = Path(__file__).parents[2] / "shared" / "data" / "clotho"
 CLIPS = {"development": 3839, "validation": 1045, "evaluation": 1045}  # clips in Clotho v2.1
 
 Function = Callable[..., Any]
+Measure = Callable[[Function, Path], list["Row"]]  # takes `bench.__main__.alone` and the folder for temporary files
 
 
 class Row(NamedTuple):
@@ -34,6 +35,11 @@ class Row(NamedTuple):
     target: str = ""
     met: bool | None = None
     note: str = ""
+
+    def cells(self) -> list[str]:
+        """Return the texts that the table shows."""
+        mark = {True: "met", False: "missed", None: ""}[self.met]
+        return [self.what, self.ours, self.theirs, self.ratio, self.target, mark, self.note]
 
 
 def race(*contenders: Callable[[], object], rounds: int) -> list[float]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from bench.captioner import VOCABULARY
-from bench.measuring import Function, Row, duration, race, times
+from bench.measuring import Function, Measure, Row, duration, race, times
 
 # Clotho's mean caption length, and the YAMNet half windows in its mean clip of 22.5 s.
 PAIRS, WORDS, FRAMES, SIZE = 64, 12, 47, 1024
@@ -57,4 +57,4 @@ def _step() -> list[float]:
     )
 
 
-MEASURES = {"offtheshelf": offtheshelf}
+MEASURES: dict[str, Measure] = {"offtheshelf": offtheshelf}

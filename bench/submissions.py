@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 from pypdf import PdfWriter
 
-from bench.measuring import Function, Row, duration, race, times
+from bench.measuring import Function, Measure, Row, duration, race, times
 from evaluation.data.dataset import Clip, Split
 from evaluation.predictions import Similarity
 from submission import leaderboard as boards
@@ -37,6 +37,7 @@ def verdict(alone: Function, folder: Path) -> list[Row]:
     def run(*words: str) -> None:
         subprocess.run([sys.executable, *words], check=True, capture_output=True)  # noqa: S603
 
+    assert task.k is not None  # the task's outputs have the ten best clips
     script = f"import pandas; assert pandas.read_csv({str(path)!r}).shape == ({SIZE}, {task.k.value + 1})"
     ours, theirs = race(
         lambda: run("-m", "submission", "validate", str(path), "--task", task.name),
@@ -92,7 +93,7 @@ def package(task: Task, split: Split, folder: Path, author: str, rng: np.random.
     path = folder / task.package.file.value.format(author=author, institute="KIT")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out:
         for index in range(1, task.systems.value + 1):
-            names = task.label_fields(task.label.value.format(author=author, institute="KIT", index=index))
+            names = _names(task, author, index)
             inner = task.package.folder.value.format(**names)
             scores = rng.normal(size=(len(split.queries), len(split.clips))).astype(np.float32)
             scores += np.float32(rng.uniform(1, 3)) * np.eye(len(scores), dtype=np.float32)
@@ -104,6 +105,13 @@ def package(task: Task, split: Split, folder: Path, author: str, rng: np.random.
             out.writestr(f"{inner}/{task.package.metadata.value.format(**names)}", yaml.safe_dump(metadata))
         out.writestr(task.package.report.value.format(**names), _report())
     return path
+
+
+def _names(task: Task, author: str, index: int) -> dict[str, str]:
+    """Return the names that the patterns of a system's files are filled with."""
+    names = task.label_fields(task.label.value.format(author=author, institute="KIT", index=index))
+    assert names is not None  # a label of the task's own pattern
+    return names
 
 
 def _report() -> bytes:
@@ -126,4 +134,4 @@ def _example(key: Key, names: dict[str, str], name: str = "") -> object:
     return by_name.get(name, by_type[key.type])
 
 
-MEASURES = {"verdict": verdict, "leaderboard": leaderboard}
+MEASURES: dict[str, Measure] = {"verdict": verdict, "leaderboard": leaderboard}

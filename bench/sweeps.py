@@ -4,13 +4,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import yaml
 
-from bench.measuring import CLOTHO, Function, Row, duration, times
+from bench.measuring import CLOTHO, Function, Measure, Row, duration, times
 from evaluation.data import tables
 from evaluation.data.dataset import EVALUATION
 from evaluation.data.soundscapes import generate
@@ -46,13 +45,13 @@ def sweeps(alone: Function, folder: Path) -> list[Row]:
     in_runs = _seconds_in_runs(work / "out")
     what = f"{count} runs of ATAE on {CLIPS['development']} clips, train, predict and score"
     ratio = theirs / ours
-    speeds = [f"{3600 * count / seconds:.0f} runs/h" for seconds in (ours, theirs)]
+    our_speed, their_speed = (f"{3600 * count / seconds:.0f} runs/h" for seconds in (ours, theirs))
     note = (
         f"measured once; {cores} runs at a time with one thread each, a shared cache that is empty at first; "
         f"other: {ALONE} runs, extrapolated"
     )
     return [
-        Row(f"{what} / a process for each run", *speeds, times(ratio), "≥ 2x", ratio >= 2, note),
+        Row(f"{what} / a process for each run", our_speed, their_speed, times(ratio), "≥ 2x", ratio >= 2, note),
         Row("… overhead of starting, Ray and waiting per run / the run itself", *_overhead(ours, in_runs, count)),
     ]
 
@@ -95,4 +94,4 @@ def _run(*arguments: str) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)  # noqa: S603
 
 
-MEASURES: dict[str, Callable[[Function, Path], list[Row]]] = {"sweeps": sweeps}
+MEASURES: dict[str, Measure] = {"sweeps": sweeps}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import soundfile
 
-from bench.measuring import CLIPS, CLOTHO, Function, Row, clotho, duration, race, times
+from bench.measuring import CLIPS, CLOTHO, Function, Measure, Row, clotho, duration, race, times
 from evaluation.data.audio import LogMel
 from evaluation.data.dataset import Split, read_dataset
 from evaluation.data.soundscapes import generate, grammar
@@ -101,15 +101,17 @@ def samplers(alone: Function, folder: Path) -> list[Row]:
         best[sampler] = min(best[sampler], sum(run.waiting) + sum(run.training))
         memory[sampler] = max(memory[sampler], run.memory)
     captions = grammar.CAPTIONS
-    epochs = best["clip"], best["caption"] * captions
-    caption_speeds = clips * captions / best["clip"], clips / best["caption"]
+    clip_epoch, caption_epoch = best["clip"], best["caption"] * captions
+    encoded = {sampler: f"{clips / seconds:.3g} /s" for sampler, seconds in best.items()}
+    trained = {"clip": clips * captions / best["clip"], "caption": clips / best["caption"]}
+    peak = {sampler: f"{size / 2**20:.0f} MiB" for sampler, size in memory.items()}
     note = f"clip: all {steps} steps; caption: {steps} of {steps * captions} steps, times {captions}"
     what = f"training epoch of {clips} clips, {captions} captions each: sampler clip / caption"
     return [
-        Row(what, *map(duration, epochs), times(epochs[1] / epochs[0]), note=note),
-        Row("… clips encoded", *(f"{clips / seconds:.3g} /s" for seconds in best.values())),
-        Row("… captions trained on", *(f"{speed:.3g} /s" for speed in caption_speeds)),
-        Row("… peak memory of the process", *(f"{size / 2**20:.0f} MiB" for size in memory.values())),
+        Row(what, duration(clip_epoch), duration(caption_epoch), times(caption_epoch / clip_epoch), note=note),
+        Row("… clips encoded", encoded["clip"], encoded["caption"]),
+        Row("… captions trained on", f"{trained['clip']:.3g} /s", f"{trained['caption']:.3g} /s"),
+        Row("… peak memory of the process", peak["clip"], peak["caption"]),
     ]
 
 
@@ -181,8 +183,8 @@ def features(alone: Function, folder: Path) -> list[Row]:
     source = f"{len(real)} clips of Clotho, rotated" if real else "noise"
     ours, theirs, seconds = alone(_features, paths, folder)
     what = f"log-mel energies of {SOUNDS} clips of {seconds:.1f} s, from file to cache / loop over librosa"
-    speeds = (f"{SOUNDS / elapsed:.3g} clips/s" for elapsed in (ours, theirs))
-    return [Row(what, *speeds, times(theirs / ours), "≥ 3x", theirs / ours >= 3, source)]
+    our_speed, their_speed = (f"{SOUNDS / elapsed:.3g} clips/s" for elapsed in (ours, theirs))
+    return [Row(what, our_speed, their_speed, times(theirs / ours), "≥ 3x", theirs / ours >= 3, source)]
 
 
 def _features(paths: list[Path], folder: Path) -> tuple[float, float, float]:
@@ -247,13 +249,12 @@ def _loss() -> dict[int, list[float]]:
     for first, second in zip((values[0], *gradients[0]), (values[1], *gradients[1]), strict=True):
         assert torch.allclose(first, second, rtol=1e-5, atol=1e-5)
 
-    seconds = {}
-    for captions in (1, 5):  # 32 pairs, as published; and 32 clips with all their captions
+    def seconds(captions: int) -> list[float]:
         pairs = batch(32, captions)
-        seconds[32 * captions] = race(
-            lambda p=pairs: ours(*p).backward(), lambda p=pairs: theirs(*p).backward(), rounds=50
-        )
-    return seconds
+        return race(lambda: ours(*pairs).backward(), lambda: theirs(*pairs).backward(), rounds=50)
+
+    # 32 pairs, as published; and 32 clips with all their captions.
+    return {32 * captions: seconds(captions) for captions in (1, 5)}
 
 
 def looped_loss(sounds: "Tensor", texts: "Tensor", owners: Sequence[int], margin: float = 1.0) -> "Tensor":
@@ -282,4 +283,4 @@ def looped_loss(sounds: "Tensor", texts: "Tensor", owners: Sequence[int], margin
     return loss / len(owners)
 
 
-MEASURES = {"store": store, "features": features, "samplers": samplers, "loss": loss}
+MEASURES: dict[str, Measure] = {"store": store, "features": features, "samplers": samplers, "loss": loss}

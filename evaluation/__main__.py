@@ -9,7 +9,7 @@ from evaluation import predictions
 from evaluation.cli import command
 from evaluation.data.check import check_dataset
 from evaluation.data.dataset import EVALUATION, read_dataset
-from evaluation.data.relevance import read_relevance
+from evaluation.data.relevance import Relevance, read_relevance
 from evaluation.findings import BadRequest, count, say
 from evaluation.metrics import retrieval
 from evaluation.scores import Score
@@ -65,7 +65,7 @@ def download(options: argparse.Namespace) -> int:
 def score_retrieval(options: argparse.Namespace) -> None:
     """Score a prediction of a retrieval system, with 95 % intervals and the chance level."""
     split = read_dataset(options.truth, options.split, sound=False)[options.split]
-    truth = None
+    truth: Relevance | None = None
     if options.relevance == Path("captions"):
         truth = split.captions
     elif options.relevance:

@@ -156,9 +156,10 @@ def first_file(places: Iterable[Path]) -> Path | None:
 def torch_hub() -> Path:
     """Return the folder of torch.hub as `torch.hub.get_dir` does, without importing torch."""
     home = os.environ.get("TORCH_HOME")
-    if not home:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "torch"
-    return Path(home).expanduser() / "hub"
+    if home:
+        return Path(home).expanduser() / "hub"
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(caches).expanduser() / "torch" / "hub"
 
 
 def hub_cache() -> Path:
@@ -573,7 +574,7 @@ def _versions() -> list[tuple[str, object]]:
 
 
 def _asset_rows(cache: Path) -> list[list[object]]:
-    rows = []
+    rows: list[list[object]] = []
     for name, asset in ASSETS.items():
         path = locate(name, cache)
         rows.append([asset.title, asset.size, path or f"absent; fetch it with: {_command(name, cache)}"])

@@ -43,17 +43,15 @@ class Finding:
     rest: int = 0
 
     def __lt__(self, other: "Finding") -> bool:
-        for ours, theirs in zip(self._order, other._order, strict=True):
-            if ours == theirs:
-                continue
-            if isinstance(ours, str):
-                return natural_key(ours) < natural_key(theirs)
+        if self.file != other.file:
+            return natural_key(self.file) < natural_key(other.file)
+        ours, theirs = (self.rest > 0, self.line), (other.rest > 0, other.line)
+        if ours != theirs:
             return ours < theirs
-        return False
+        return self._key_within_line() < other._key_within_line()
 
-    @property
-    def _order(self) -> tuple[str, bool, int, str, str, str]:
-        return self.file, self.rest > 0, self.line, self.column, self.message, self.severity
+    def _key_within_line(self) -> tuple[object, ...]:
+        return natural_key(self.column), natural_key(self.message), natural_key(self.severity)
 
     def __str__(self) -> str:
         """Format the finding as one line, as compilers do.

@@ -117,7 +117,7 @@ class Match:
         """
         given, expected = next(iter(self.pairs.items()))
         rules = [RULES[name] for name in self.rules]
-        example = quoted
+        example: Callable[[str], str] = quoted
         if len(rules) == 1:
             example = rules[0].example
         if len(self.pairs) == total:

@@ -132,7 +132,7 @@ def text(table: "pd.DataFrame", formats: Formats = NO_FORMATS) -> str:
 def csv(table: "pd.DataFrame") -> str:
     """Format a table as CSV at full precision; NaN is an empty cell, and spreadsheets do not evaluate the texts."""
     heads, rows = _contents(table)
-    lines: list[list[object]] = [heads]
+    lines: list[Sequence[object]] = [heads]
     for row in rows:
         lines.append(["" if _is_missing(cell) else cell for cell in row])
     return spreadsheet(lines)

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, FiniteFloat, InstanceOf, ValidationError
@@ -257,8 +257,8 @@ class _IntervalContent(BaseModel):
 
     def estimate(self, value: float | None) -> Estimate:
         """Return the interval as an `Estimate` of a value."""
-        numbers = [_or_nan(number) for number in (value, self.std_error, self.low, self.high)]
-        return Estimate(*numbers, self.n, self.interval)
+        std_error, low, high = _or_nan(self.std_error), _or_nan(self.low), _or_nan(self.high)
+        return Estimate(_or_nan(value), std_error, low, high, self.n, self.interval)
 
 
 class _MetricContent(_IntervalContent):
@@ -266,7 +266,7 @@ class _MetricContent(_IntervalContent):
 
     value: float | None
     chance: float | None = None
-    by_clip: _IntervalContent = None  # optional, but not null
+    by_clip: _IntervalContent = cast(_IntervalContent, None)  # optional, but not null: pydantic accepts such a default
 
     def measured(self, values: list[float] | None) -> Measured:
         """Return the metric as `Measured`, with the values of its items."""
@@ -400,13 +400,14 @@ def check(score: Score, file: str) -> list[Finding]:
     """
     findings = []
     for name, measured in score.metrics.items():
-        if measured.values is None or not math.isfinite(measured.estimate.value):
+        estimate, values = measured.estimate, measured.values
+        if values is None or not math.isfinite(estimate.value):
             continue
-        fault = _value_fault(name, measured, score)
+        fault = _value_fault(name, estimate, values, score)
         if fault:
             findings.append(Finding(file, column=f"metrics.{name}.value", message=f"{fault}; {_CHANGED}"))
             continue  # the interval is computed around the value and would only repeat the error
-        for key, expected, found in _interval_differences(name, measured, score):
+        for key, expected, found in _interval_differences(name, measured, values, score):
             message = f"must be {expected:.6g}, computed from items.values.{name}; found {found:.6g}; {_CHANGED}"
             findings.append(Finding(file, column=f"metrics.{name}.{key}", message=message))
     return findings
@@ -422,9 +423,8 @@ def _is_mean(name: str, score: Score) -> bool:
     return metric.statistic != "corpus"
 
 
-def _value_fault(name: str, measured: Measured, score: Score) -> str | None:
+def _value_fault(name: str, estimate: Estimate, values: np.ndarray, score: Score) -> str | None:
     """Return a message if a metric does not follow from its items' values; None if it does."""
-    estimate, values = measured.estimate, measured.values
     average = float(values.mean())
     if _is_mean(name, score):
         if _equal(estimate.value, average):
@@ -445,7 +445,9 @@ def _value_fault(name: str, measured: Measured, score: Score) -> str | None:
     return None
 
 
-def _interval_differences(name: str, measured: Measured, score: Score) -> list[tuple[str, float, float]]:
+def _interval_differences(
+    name: str, measured: Measured, values: np.ndarray, score: Score
+) -> list[tuple[str, float, float]]:
     """Return the key, the recomputed and the stored number, for each number of a jackknife interval that differs."""
     stored = {"": measured.estimate}
     if measured.by_clip and _is_mean(name, score):
@@ -456,7 +458,7 @@ def _interval_differences(name: str, measured: Measured, score: Score) -> list[t
             continue
         groups = score.items.groups if prefix else None
         student = estimate.interval.startswith("jackknife-t")
-        recomputed = jackknife(measured.values, value=measured.estimate.value, groups=groups, t=student)
+        recomputed = jackknife(values, value=measured.estimate.value, groups=groups, t=student)
         for key in ("std_error", "low", "high", "n"):
             expected, found = getattr(recomputed, key), getattr(estimate, key)
             if not _equal(expected, found):

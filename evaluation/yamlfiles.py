@@ -51,18 +51,20 @@ def read_yaml(file: Path) -> dict[str, object]:
     if not file.is_file():
         raise BadRequest(f"{file}: no such file; give a YAML file")
     findings: list[Finding] = []
-    values: object = None
+    values: dict[str, object] = {}
     try:
         text = decode(first_bytes(file), str(file), findings)
-        values = _values(text)
-        if not isinstance(values, dict | None):
-            raise Unreadable(0, f"must be a mapping of keys to values; found {_shown(values)}")
+        content = _values(text)
+        if isinstance(content, dict):
+            values = content
+        elif content is not None:
+            raise Unreadable(0, f"must be a mapping of keys to values; found {_shown(content)}")
     except Unreadable as fault:
         findings.append(Finding(str(file), fault.line, message=fault.message))
     errors = [finding for finding in findings if finding.severity != WARNING]
     if errors:
         raise Faulty(errors, status=2)
-    return values or {}
+    return values
 
 
 def parse_yaml_value(text: str, source: str) -> object:
@@ -278,7 +280,7 @@ def _explained(error: yaml.YAMLError, text: str, notes: Mapping[str, str]) -> tu
         return row + 1, "a value that starts with '*' is an alias, but its anchor does not exist; put it in quotes"
     if "another document" in problem:
         return row + 1, "must be one document; found a second one after '---': remove it"
-    if "anchor" in context + problem and "duplicate" in context + problem:
+    if "found duplicate anchor" in context and opened:
         return row + 1, f"the anchor in line {opened.line + 1} has the same name; give each anchor its own name"
     if "sequence entries are not allowed" in problem:
         return row + 1, "a list must start in the line below its key; put the '-' there"
@@ -304,7 +306,8 @@ def _indentation(rows: list[str], row: int, notes: Mapping[str, str]) -> tuple[i
         seen.append((number, indent, open_levels))
         open_levels = [(level, line) for level, line in open_levels if level < indent]
         open_levels.append((indent, number))
-        key_indent = indent + len(re.match(r"(?:- +)*", stripped)[0])
+        key = re.sub(r"(?:- +)*", "", stripped, count=1)
+        key_indent = len(text) - len(key)
         if key_indent > indent:  # a key behind the dash of a list
             open_levels.append((key_indent, number))
     if len(seen) < 2 or seen[-1][0] != row:

@@ -67,7 +67,7 @@ def _value_text(value: object) -> str:
 
 
 def _metadata_lines(key: tasks.Key, path: str) -> list[str]:
-    """Return one line for each key of a metadata file: its name, and the values that it may have."""
+    """Return a line for each key below a key of a metadata file, with its path, its need, its type and its hint."""
     lines = []
     for name, below in key.keys.items():
         line = f"{path}{name}: {below.need}"
@@ -96,7 +96,7 @@ def new(options: argparse.Namespace) -> None:
 
 
 def make(options: argparse.Namespace) -> None:
-    """Make a package from run folders: a zip with outputs, metadata and report that passes `validate`."""
+    """Make a package from run folders: a zip with outputs, metadata and a report. The zip passes `validate`."""
     task = tasks.read(options.task)
     team, findings = teams.read(task, options.team)
     dataset = read_dataset(options.data, sound=False)
@@ -110,11 +110,11 @@ def make(options: argparse.Namespace) -> None:
             print(f"  {printable(entry.filename)}  ({entry.file_size:,} bytes)")
     print(f"{target}: {plural(len(options.runs), 'system')}, valid for {task.name}")
     if options.split:
-        print(f"This is a rehearsal: the systems answer {options.split} in place of {' and '.join(task.sets)}.")
+        print(f"This is a rehearsal: the outputs are for {options.split} in place of {' and '.join(task.sets)}.")
 
 
 def validate(options: argparse.Namespace) -> int:
-    """Check a package, an output file or a metadata file against the task's rules, and with --data against the data."""
+    """Check a package, an output file or a metadata file against the task's rules and, with --data, the data."""
     task, path = tasks.read(options.task), options.path
     if options.split and options.split not in SPLITS:
         raise BadRequest(unknown_key(options.split, SPLITS, "split"))
@@ -148,7 +148,7 @@ def validate(options: argparse.Namespace) -> int:
 
 def make_leaderboard(options: argparse.Namespace) -> int:
     """Check every package in a folder, score the valid ones, and write the tables of results."""
-    from submission import leaderboard  # imports what no other verb needs
+    from submission import leaderboard  # the other commands do not need what it imports
 
     # SIGTERM then ends the scoring processes in the same way as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -163,9 +163,10 @@ def make_leaderboard(options: argparse.Namespace) -> int:
 
 
 def _splits(task: tasks.Task, options: argparse.Namespace) -> Mapping[str, Split | str]:
-    """Return the split that outputs are checked against, for each of the task's sets.
+    """Return a dict from each of the task's sets to the split that its outputs are checked against.
 
-    If there is no data folder, this is only the name that --split gives; without --split, no set has a split.
+    Without --data, the dict has only the split's name, which is given by --split. If --split is not given either, the
+    dict is empty.
     """
     if options.data:
         return _read_splits(task, options)
@@ -175,9 +176,12 @@ def _splits(task: tasks.Task, options: argparse.Namespace) -> Mapping[str, Split
 
 
 def _read_splits(task: tasks.Task, options: argparse.Namespace) -> dict[str, Split]:
-    """Read the splits of the task's sets from the data folder; sets that it does not have are left out.
+    """Return a dict from each of the task's sets to its split, which is read from the data folder.
 
-    With --split, that split replaces every set.
+    Sets that the folder does not have are left out. With --split, every set has the split that --split names.
+
+    Raises:
+        BadRequest: The data folder does not have the split, or has no set of the task.
     """
     if options.split:
         return dict.fromkeys(task.sets, _read_split(options))
@@ -191,10 +195,11 @@ def _read_splits(task: tasks.Task, options: argparse.Namespace) -> dict[str, Spl
 
 
 def _answered_split(task: tasks.Task, options: argparse.Namespace) -> Split | str:
-    """Return the split that a single output file answers: the value of --split, or the set in the file's name.
+    """Return the split that a single output file is for. If the data are not available, return only its name.
 
-    If the name does not fit the task's pattern, the file answers the evaluation split. If the data folder has no
-    evaluation split, the file answers the only one of the task's sets that the folder has.
+    The split is the one that --split names. Without --split, it is the set in the file's name. If the name does not fit
+    the pattern of a set, it is the evaluation split. If the data folder does not have an evaluation split, it is the
+    only one of the task's sets in the folder. Without --data, the name may be unknown; it is then an empty text.
     """
     if not options.split:
         for name, output in task.sets.items():
@@ -227,7 +232,10 @@ def _read_split(options: argparse.Namespace) -> Split:
 
 
 def _find_excluded_sounds(task: tasks.Task, options: argparse.Namespace) -> list[Finding]:
-    """Find excluded sounds in the lists of training data (default: the metadata files of the data folder)."""
+    """Return warnings about excluded sounds in the lists of training data, if --excluded is given.
+
+    Without --training, the lists are the metadata files of the development and validation splits in the data folder.
+    """
     if not options.excluded:
         if options.training:
             raise BadRequest("--training needs the task's list of excluded sounds; give it with --excluded FILE")
@@ -272,7 +280,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder; one for each system")
     verb.add_argument("--team", type=Path, required=True, metavar="FILE", help="team file (`new` writes one)")
     verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder with the task's sets")
-    text = "split to answer in place of the task's sets, for a rehearsal (default: the task's sets)"
+    text = "for a rehearsal: split that the outputs are for, in place of the task's sets (default: the task's sets)"
     verb.add_argument("--split", default="", help=text)
     text = "output file (default: the task's file name, in submission/ of the first RUN)"
     verb.add_argument("--out", type=Path, metavar="FILE", help=text)
@@ -283,10 +291,10 @@ def parser() -> argparse.ArgumentParser:
     )
     text = "package (a zip or an unpacked folder), output file or metadata file"
     verb.add_argument("path", type=Path, metavar="PATH", help=text)
-    text = "data folder in Clotho's layout (default: check the format only, and the official number of rows)"
+    text = "data folder in Clotho's layout (default: check only the format and the official number of rows)"
     verb.add_argument("--data", type=Path, metavar="DIR", help=text)
-    text = "split that the outputs answer (default: the task's sets; for a single output file, the set in its name, "
-    text += "otherwise evaluation, or the only set that --data has)"
+    text = "split that the outputs are for (default: the task's sets; for a single output file, the set in its name, "
+    text += "otherwise evaluation, or the only set in --data)"
     verb.add_argument("--split", help=text)
     verb.add_argument("--json", type=Path, metavar="FILE", help="also write the findings to this file")
     verb.set_defaults(run=validate)
@@ -294,10 +302,10 @@ def parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser(
         "leaderboard", parents=[task], help="rank the packages in a folder", description=make_leaderboard.__doc__
     )
-    verb.add_argument("folder", type=Path, metavar="DIR", help="folder that holds the packages (zips or folders)")
-    text = "data folder with the ground truth: captions or relevance"
+    verb.add_argument("folder", type=Path, metavar="DIR", help="folder that contains the packages (zips or folders)")
+    text = "data folder with the ground truth (captions or relevance)"
     verb.add_argument("--truth", type=Path, required=True, dest="data", metavar="DIR", help=text)
-    text = "split that the systems answer in place of the task's sets, for a rehearsal (default: the task's sets)"
+    text = "for a rehearsal: split that the outputs are for, in place of the task's sets (default: the task's sets)"
     verb.add_argument("--split", help=text)
     verb.add_argument(
         "--out", type=Path, default=Path("leaderboard"), metavar="DIR", help="output folder (default: leaderboard)"

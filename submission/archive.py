@@ -1,8 +1,8 @@
-"""Open packages, which may be hostile, and pack them so that the same files always give the same bytes.
+"""Opening of packages, which may be hostile, and packing, which always gives the same bytes for the same files.
 
-A package can use only limited resources: `ENTRIES` entries, `LIMIT` bytes for each file, `TOTAL` bytes in all, and
-`DEPTH` nested folders. `zipfile` reads the zips; this module adds the limits that `zipfile` does not have. A zip from
-which other programs may unpack other files is refused (`submission.zip_records`).
+A package may have at most `ENTRIES` files and folders, `LIMIT` bytes in each file, `TOTAL` bytes in all, and `DEPTH`
+nested folders. `zipfile` reads the zips; this module adds these limits, which `zipfile` does not have.
+`submission.zip_records` refuses a zip from which other programs may unpack other files.
 """
 
 import io
@@ -49,7 +49,7 @@ WINDOWS_DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"}
 WINDOWS_DEVICES |= {f"{port}{number}" for port in ("COM", "LPT") for number in "0123456789¹²³"}
 SPECIAL = {stat.S_IFLNK: "link", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
 SPECIAL |= {stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
-LOOKS = {  # other kinds of files, by their first bytes
+LOOKS = {  # other kinds of files; the keys are their first bytes
     b"\x1f\x8b": "gzip",
     b"7z\xbc\xaf": "7z",
     b"Rar!": "RAR",
@@ -66,11 +66,11 @@ class Opened:
     """An open package.
 
     Attributes:
-        files: Readable path of each file, by its path inside the package (with "/" between folders). The names on disk
-            may differ, except for the suffix. Files with an error are not in it, nor are those that macOS and Windows
-            add.
-        findings: Findings about the package itself. If an error is about the package and not about a file in it, the
-            package could not be read completely, and `files` may lack some of its files.
+        files: A dict from the path of each file inside the package (with "/" between folders) to a path where the file
+            can be read. The file names of the two paths may differ, except for the suffix. Most files with an error are
+            left out, and so are the files that macOS and Windows add.
+        findings: Findings about the package and the entries in it, but not about the content of files. If an error has
+            the package as its file, the package could not be read completely, and `files` may lack some of its files.
     """
 
     files: Mapping[str, Path]
@@ -78,7 +78,7 @@ class Opened:
 
 
 def junk_kind(name: str) -> str | None:
-    """Return the key of `JUNK` for a file or folder that macOS or Windows adds, by its name; None for other names."""
+    """Return the key of `JUNK` that matches the name of a file or folder, or None if no key matches it."""
     for kind in JUNK:
         if fnmatchcase(name.lower(), kind.lower()):
             return kind
@@ -86,7 +86,11 @@ def junk_kind(name: str) -> str | None:
 
 
 def is_one(path: Path) -> bool:
-    """Return whether a file is a zip or another archive, judged by its name or its content."""
+    """Return whether a file should be opened as a package.
+
+    This is the case if its name ends in `.zip`, or if its first bytes are those of a zip or of a kind in `LOOKS`.
+    `opened` adds an error for the kinds in `LOOKS`.
+    """
     if path.suffix.lower() == ".zip":
         return True
     if not path.is_file():
@@ -99,11 +103,12 @@ def is_one(path: Path) -> bool:
 def opened(path: Path) -> Iterator[Opened]:
     """Open a package, a folder or a zip, until the `with` block ends.
 
-    A folder is read in place; no link in it is followed, and no file in it is opened. A zip is unpacked into a private
-    folder, in which a file's name is a number with the original suffix. That folder is always removed in the end.
+    A folder is read in place. No link in it is followed, and no file in it is opened. A zip is unpacked into a private
+    folder, where the name of each file is a number with the original suffix. The private folder is always removed at
+    the end.
 
     Raises:
-        BadRequest: There is no such file or folder.
+        BadRequest: There is no such file or folder, or it is a special file such as a device.
     """
     if path.is_dir():
         yield _folder(path)
@@ -122,13 +127,13 @@ def pack(folder_files: Mapping[str, Path], target: Path) -> None:
     The same names and contents always give the same bytes.
 
     Args:
-        folder_files: Path of each file, by its path inside the zip (with "/" between folders).
+        folder_files: A dict from the path of each file inside the zip (with "/" between folders) to the file to pack.
         target: The zip to write.
     """
     with replacing(target) as part, zipfile.ZipFile(part, "w") as out:
         for name in sorted(folder_files):
             entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-            entry.create_system = 3  # Unix, on every system
+            entry.create_system = 3  # Unix; the default depends on the operating system
             entry.external_attr = (stat.S_IFREG | 0o644) << 16
             out.writestr(entry, folder_files[name].read_bytes(), zipfile.ZIP_DEFLATED, 6)
 
@@ -137,17 +142,17 @@ def pack(folder_files: Mapping[str, Path], target: Path) -> None:
 
 
 class _Package:
-    """The state of reading a package: findings by their kind, names, junk, and the number of bytes that may follow."""
+    """The state of reading a package: the findings and names so far, and the number of bytes that are still allowed."""
 
     def __init__(self, path: Path):
         self.path, self.remaining = path, TOTAL
-        self.findings: dict[str, list[Finding]] = {}
-        self.junk: dict[str, list[str]] = {}
-        self.is_file: dict[str, bool] = {}  # whether each path is a file or a folder
-        self.folded: dict[str, str] = {}  # the first of the names that are the same name to some file systems
+        self.findings: dict[str, list[Finding]] = {}  # the findings of each kind
+        self.junk: dict[str, list[str]] = {}  # for each key of JUNK, the names that match it
+        self.is_file: dict[str, bool] = {}  # for each path: True for a file, False for a folder
+        self.folded: dict[str, str] = {}  # the first of the paths that are equal on Windows and macOS
 
     def find(self, kind: str, name: str, message: str, severity: str = ERROR) -> None:
-        """Add a finding about an entry, or about the package if the name is empty; `kind` is a plural noun."""
+        """Add a finding about an entry, or about the package if `name` is empty. A `kind` groups similar findings."""
         file = str(self.path)
         if name:
             file = f"{self.path}/{cut(name)}"
@@ -167,11 +172,14 @@ class _Package:
         return Opened({name: files[name] for name in sorted(files)}, findings)
 
     def admits(self, raw: bytes, mode: int, folder: bool, marked: bool = True) -> str | None:
-        """Return the name of an entry if it may be read; otherwise add a finding and return None.
+        """Return the name of an entry, or None if the entry must not be read.
+
+        Findings about the name and the type of the entry are added. An entry that macOS or Windows adds must not be
+        read either; its name is added to `junk` instead.
 
         Args:
             raw: The bytes of the name.
-            mode: The file's mode, as `stat` has it; 0 if it is not known.
+            mode: The mode bits of the entry (see `stat`); 0 if they are not known.
             folder: Whether the entry is a folder.
             marked: Whether the zip marks the name as UTF-8.
         """
@@ -207,7 +215,11 @@ class _Package:
         return name
 
     def _distinct(self, name: str, parts: list[str], folder: bool) -> bool:
-        """Return whether a name is new, and add it and the folders above it; add a finding if it is not."""
+        """Register a name and the folders above it, and return whether the entry may be read.
+
+        It must not be read if it repeats a file, or if a name is both a file and a folder. These cases have findings,
+        and so have names that are the same on Windows and macOS.
+        """
         for depth in range(1, len(parts) + 1):
             prefix = "/".join(parts[:depth])
             is_file = depth == len(parts) and not folder
@@ -226,7 +238,11 @@ class _Package:
         return True
 
     def takes(self, name: str, size: int) -> bool:
-        """Return whether a file of this size may be read; add a finding if it may not."""
+        """Return whether a file of this size may be read, and count its bytes towards `TOTAL`.
+
+        A finding is added for a file that is larger than `LIMIT`, and for the first file that exceeds `TOTAL`. The
+        files after the latter must not be read either, but have no findings.
+        """
         if size > LIMIT:
             message = f"must not be larger than {LIMIT} bytes; found {size} bytes: does it belong to a submission?"
             self.find("files that are too large", name, message)
@@ -239,9 +255,9 @@ class _Package:
 
 
 def _name_fault(name: str, parts: list[str]) -> str | None:
-    """Return the message about a name that is not allowed; None if it is allowed.
+    """Return a message if a name is not allowed, or None if it is allowed.
 
-    The names that the first three checks find lead out of the package on some systems.
+    The first three checks find names that lead out of the package on some systems.
     """
     if "\\" in name:
         return r"must have / between folders and no \ in its name: zip it with another program, or rename it"
@@ -264,7 +280,7 @@ def _name_fault(name: str, parts: list[str]) -> str | None:
 
 
 def _windows_fault(part: str) -> str | None:
-    """Return why Windows would unpack a file or folder under another name, or not at all; None if it would not."""
+    """Return a message if Windows would change or refuse the name of a file or folder, or None if it accepts it."""
     if part.partition(".")[0].rstrip(" ").upper() in WINDOWS_DEVICES:
         return f"must not have the name of a Windows device; found {cut(part)!r}"
     if part.endswith((".", " ")):
@@ -314,7 +330,10 @@ def _too_many(found: str) -> str:
 
 
 class _Source(io.BufferedReader):
-    """The bytes of a zip, with a limit for one read: `zipfile` reads the list of entries at once, whatever its size."""
+    """The bytes of a zip. A read of more than `DIRECTORY` bytes is refused.
+
+    Without this limit, `zipfile` would read a list of entries of any size at once.
+    """
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > DIRECTORY:
@@ -342,7 +361,7 @@ def _zip(path: Path, private: Path) -> Opened:
                     start = entry_data(source, info, place, ends[info])
                     if not folder:
                         target = private / str(number)
-                        suffix = re.search(r"\.[a-z0-9]{1,8}$", name.lower())  # readers tell kinds of files by it
+                        suffix = re.search(r"\.[a-z0-9]{1,8}$", name.lower())  # later checks look at the suffix
                         if suffix:
                             target = private / f"{number}{suffix[0]}"
                         with target.open("xb") as out:
@@ -357,7 +376,15 @@ def _zip(path: Path, private: Path) -> Opened:
 
 @contextmanager
 def _listed(path: Path, package: _Package) -> Iterator[tuple[BinaryIO, zipfile.ZipFile, list[int]]]:
-    """Open a zip with a single list of entries; yield its file, the zip, and the positions of its list's records."""
+    """Open a zip, and check its list of entries.
+
+    Yields:
+        The file; the zip; and the position of each record in the list, followed by the position where the list ends.
+
+    Raises:
+        Broken: The file cannot be read, is too large, is not a zip, has too many entries, or is damaged; or other
+            programs may find another list of entries in it.
+    """
     try:
         file = path.open("rb", buffering=0)
     except OSError as failure:
@@ -396,5 +423,5 @@ def _listed(path: Path, package: _Package) -> Iterator[tuple[BinaryIO, zipfile.Z
 
 
 def _mode(info: zipfile.ZipInfo) -> int:
-    """Return the Unix mode of an entry; 0 if it has none."""
+    """Return the Unix mode bits of an entry, or 0 if it does not have any."""
     return info.external_attr >> 16

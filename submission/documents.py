@@ -1,4 +1,4 @@
-"""Read YAML files of keys and values, with the line of each key.
+"""Reading of YAML files that contain keys and values, with the line of each key.
 
 `evaluation.yamlfiles` explains how YAML is read, and limits the time and memory that a hostile file can use.
 """
@@ -17,13 +17,13 @@ from evaluation.yamlfiles import DIGITS, TAG, Unreadable
 LISTED = 100  # maximum number of findings, after which the check ends
 NOTES = {"abbreviation": "; the official template indents it wrongly"}  # notes about keys that are often misplaced
 
-KINDS = {  # the kinds of values that a file may have, by the type of their YAML node
+KINDS = {  # for each type of YAML node, the kinds of values that a file may have
     yaml.MappingNode: ("map",),
     yaml.SequenceNode: ("seq",),
     yaml.ScalarNode: ("str", "null", "bool", "int", "float", "timestamp"),
 }
 
-KeyPath = tuple[str | int, ...]  # path of a value: the keys above it and its own, with list indices from 0
+KeyPath = tuple[str | int, ...]  # path of a value: the keys above it and its own key; for list entries, indices from 0
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Document:
     """The content of a YAML file.
 
     Attributes:
-        values: Keys and values of the file; None if it cannot be read, or has no keys.
-        lines: Line of each key and list entry, by its path.
-        findings: Findings about its YAML.
+        values: A dict of the keys and values; None if the file cannot be read, or has no keys.
+        lines: A dict from the path of each key and list entry to its line.
+        findings: Findings about the YAML.
         broken: Paths of values that YAML cannot read. These values are None and have findings.
-        nulls: Paths where the file has an explicit null, and not just no value.
+        nulls: Paths of values that are written as null. Values that are left empty are not included.
     """
 
     values: dict[str, object] | None
@@ -45,7 +45,7 @@ class Document:
     nulls: set[KeyPath] = field(default_factory=set)
 
     def line(self, path: KeyPath) -> int:
-        """Return the line of a path, or of the nearest key above it; 0 if there is none."""
+        """Return the line of a path, or of the nearest key above it that has a line, or 0 if none of them has one."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 0)
@@ -56,10 +56,10 @@ def read(path: Path, file: str = "") -> Document:
 
     Args:
         path: The file.
-        file: Its name in findings (default: its path).
+        file: The file's name in findings (default: its path).
 
     Returns:
-        The document, with findings if it cannot be read.
+        The document. It has findings if the file cannot be read, or has content that metadata must not have.
 
     Raises:
         BadRequest: There is no such file.
@@ -86,7 +86,10 @@ def read(path: Path, file: str = "") -> Document:
 
 
 class _Values:
-    """Converter of the nodes of a YAML file to values, which finds content that metadata files must not have."""
+    """Converter of YAML nodes to values.
+
+    It adds a finding for each part of the YAML that a metadata file must not have, such as a tag or a repeated key.
+    """
 
     def __init__(self, file: str, lines: dict[KeyPath, int], findings: list[Finding]):
         self.file, self.lines, self.findings = file, lines, findings
@@ -116,7 +119,7 @@ class _Values:
         return self._scalar(node, kind, path)
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, object]:
-        """Return the keys and values of a mapping."""
+        """Return the keys and values of a mapping. Repeated keys, and keys that are not text, are left out."""
         values: dict[str, object] = {}
         for own, (name, value) in self._pairs(node, path):
             line = name.start_mark.line + 1
@@ -138,7 +141,10 @@ class _Values:
         return values
 
     def _pairs(self, node: yaml.MappingNode, path: KeyPath) -> list[tuple[bool, tuple[yaml.Node, yaml.Node]]]:
-        """Return the pairs of a mapping: first its own, marked True, then those that `<<` copies from others."""
+        """Return the keys and values of a mapping: first its own, then those that `<<` copies from other mappings.
+
+        Each pair of a key and a value comes with True if it is the mapping's own, and False if it is copied.
+        """
         own, copied = [], []
         for name, value in node.value:
             if name.tag != f"{TAG}merge":
@@ -155,7 +161,7 @@ class _Values:
         return own + copied
 
     def _scalar(self, node: yaml.ScalarNode, kind: str, path: KeyPath) -> object:
-        """Return the value of a scalar node; None, with a finding, if YAML cannot read it."""
+        """Return the value of a scalar node. If YAML cannot read it, add a finding and return None."""
         text = node.value
         if kind == "null":
             if node.end_mark.index > node.start_mark.index:
@@ -178,7 +184,7 @@ class _Values:
             self.find(node, path, f"{message}: correct it, or put it in quotes")
             self.broken.add(path)
             return None
-        if kind == "timestamp":  # no key of a metadata file is a date, so this must be a text
+        if kind == "timestamp":  # metadata files have no keys whose values are dates, so this must be a text
             message = f"must be text; found {text}, which YAML reads as a date: put it in quotes: '{text}'"
             self.find(node, path, message, WARNING)
             return text

@@ -1,4 +1,4 @@
-"""Find sounds in lists of training data that a task excludes from training."""
+"""The check that the training data do not contain sounds which a task excludes from training."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -25,10 +25,10 @@ def training_sounds(task: Task, training: Iterable[Path], excluded: Path) -> lis
         excluded: The task's list (`submission tasks NAME` prints its address).
 
     Returns:
-        A warning for each excluded sound, with its line.
+        A warning for each excluded sound in a list, with its first line there.
 
     Raises:
-        BadRequest: The task excludes no sounds, there is no such file, or a file has no ids.
+        BadRequest: The task has no known list of excluded sounds, a file does not exist, or a file has no ids.
         Faulty: A list cannot be read completely.
     """
     if not task.excluded_ids:
@@ -48,9 +48,17 @@ def training_sounds(task: Task, training: Iterable[Path], excluded: Path) -> lis
 
 
 def _read_ids(path: Path, column: str | int) -> dict[str, int]:
-    """Return the Freesound ids in a list, each with its first line.
+    """Return a dict from each Freesound id in a list to the first line that contains it.
 
     Words in the place of an id, such as Clotho's `Not found`, are skipped.
+
+    Args:
+        path: The list.
+        column: Name of the column that has the ids, or its number from 1.
+
+    Raises:
+        BadRequest: The list has no ids.
+        Faulty: The list cannot be read completely.
     """
     text = path.read_bytes().decode("utf-8-sig", "replace")  # Clotho's metadata are Latin-1
     header = text.partition("\n")[0]

@@ -1,39 +1,41 @@
-"""The leaderboard: rank the systems of a folder of packages, and compare each with the next one.
+"""The leaderboard, which ranks the systems in a folder of packages and compares each system with the next one.
 
 `submission.scoring` checks and scores the packages. `submission.ranking` ranks their systems. This module runs both and
 writes the results.
 
 Conventions
 -----------
-- **Errors**: the systems of a package with an error are not on the board. If two packages contain systems with the same
-  label, none of these systems is ranked until one of the packages is removed.
+- **Errors**: the leaderboard leaves out all systems of a package that has an error. If several packages contain a
+  system with the same label, it leaves out these systems, because it cannot know which of them is meant.
 - **Ranks** start from 1 and follow the task's first metric. Systems with equal values share a rank, and the next rank
-  counts all of them. If no system has that metric on this machine, the task's next metric ranks, and the board begins
-  with a warning. If only some systems lack the metric, they are listed last and have no rank.
+  counts all of them. If no system has a value of that metric on this machine, the systems are ranked by the first of
+  the task's metrics that has one, and the leaderboard begins with a warning. If only some systems lack the metric, they
+  are listed last and have no rank.
 - **Intervals** are 95 % intervals by the task's method (default: the jackknife). Items are treated as independent, as
   in the official tables. For items that share clips, the JSON also has intervals by clip.
-- **Neighbours** are each system and the next one down. They are compared in the metric that ranks, by the paired
-  randomisation test of `evaluation.statistics.comparison`, with the jackknife interval of the difference and Holm's
-  correction over all neighbours of the table.
-- **Published results** of the organisers' baseline are shown if they were measured on the split that is scored, that
-  is, if the split has the name, the number of clips and the number of queries in the task's facts. They were not
-  computed here and have no rank.
+- **Neighbours** are each system and the next one in the ranking. The metric that ranks is compared by the paired
+  randomisation test of `evaluation.statistics.comparison`. Each difference has a jackknife interval, and the p values
+  have Holm's correction over all neighbours of the table.
+- **Published results** of the organisers' baseline are shown if they were measured on the split that is scored. To
+  check this, the name of the split, its number of clips and its number of queries are compared with the task's facts.
+  The kit did not compute these results, so they have no rank.
 - **Reproducible files**: the same packages give the same bytes in every file.
 
 Files
 -----
-- `leaderboard.txt`: the tables as text.
-- `leaderboard.html`: one page that loads no other file and runs no script.
-- `leaderboard.json`: all results at full precision.
-- `findings.txt`: the findings by package.
-- `leaderboard.csv`: the results in long form (the DataFrame of `Leaderboard.results`):
+- `leaderboard.txt` contains the tables as text.
+- `leaderboard.html` is one page that loads no other file and runs no script.
+- `leaderboard.json` contains all results at full precision.
+- `findings.txt` contains all findings, grouped by package.
+- `leaderboard.csv` contains the results in long form, that is, the DataFrame of `Leaderboard.results`. Its rows depend
+  on the table:
 
 | table | system | what | against | value … interval | p, p_holm |
 |---|---|---|---|---|---|
 | teams, systems | the system, with its rank and team | the metric | | the metric, its interval | |
 | neighbours of teams, … of systems | the upper one | the metric | the lower one | the difference, its interval | yes |
 | published | the baseline | the metric | | the metric | |
-| characteristics | the system | the metadata's key | | its value in the metadata | |
+| characteristics | the system | the metadata's key | | the key's value in the metadata | |
 """
 
 from collections.abc import Mapping
@@ -61,28 +63,29 @@ FILES = ("leaderboard.json", "leaderboard.txt", "leaderboard.csv", "leaderboard.
 def run(
     task: Task, folder: Path, splits: Mapping[str, Split], out: Path, cache: Path = Path(".cache")
 ) -> "Leaderboard":
-    """Check and score every package in a folder, rank the systems, and write the files.
+    """Check and score every package in a folder, rank the systems, and write `FILES`.
 
-    A package is a zip or a folder. Hidden files are ignored without a note. Other files are ignored with a note; so are
-    the files that macOS, Windows or an interrupted command leaves.
+    Each zip and each folder in the folder is a package. Other files are ignored with a note, and so are the files that
+    macOS, Windows or an interrupted command leaves. Other hidden files are ignored without a note.
 
     Args:
         task: The task.
-        folder: The folder that holds the packages.
-        splits: For each of the task's sets, the split that answers are checked against. The first set whose split has a
-            ground truth is scored.
-        out: The folder for `FILES`: new, empty, or an earlier leaderboard.
+        folder: The folder that contains the packages.
+        splits: A dict from each of the task's sets to the split that its outputs are checked against. The first set
+            whose split has a ground truth is scored.
+        out: The folder to write `FILES` into. It must be new, empty, or an earlier leaderboard.
         cache: Folder for tokenised captions.
 
     Returns:
         The leaderboard that was written.
 
     Raises:
-        BadRequest: There is no such folder, no package in it, or no ground truth; or `out` holds something else.
-        Faulty: The ground truth has an error.
+        BadRequest: The folder does not exist, contains no package, or is a run folder; no split has a ground truth; or
+            `out` is a file or contains other files.
+        Faulty: The ground truth of a retrieval task has an error, or the scores of two systems are not comparable.
     """
     if not folder.is_dir():
-        raise BadRequest(f"{folder}: no such folder; give one that holds packages (zips or folders)")
+        raise BadRequest(f"{folder}: no such folder; give a folder that contains packages (zips or folders)")
     _check_out(out)
     ranked = _ranked_set(task, splits)
     if task.kind == "retrieval":
@@ -103,12 +106,16 @@ def save(board: "Leaderboard", folder: Path) -> None:
     texts = (board.json(), f"{board}\n", board.csv(), leaderboard_page.html(board), board.findings_text())
     for name, text in zip(FILES, texts, strict=True):
         with replacing(folder / name) as part:
-            # A name may hold half a surrogate pair, which UTF-8 cannot encode.
+            # A name may contain half a surrogate pair, which UTF-8 cannot encode.
             part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def _ranked_set(task: Task, splits: Mapping[str, Split]) -> str:
-    """Return the first of the task's sets whose split has a ground truth."""
+    """Return the first of the task's sets whose split has a ground truth.
+
+    Raises:
+        BadRequest: No split has a ground truth.
+    """
     for name in task.sets:
         if name in splits and _has_truth(task, splits[name]):
             return name
@@ -122,7 +129,7 @@ def _ranked_set(task: Task, splits: Mapping[str, Split]) -> str:
         sets = f"the set {next(iter(task.sets))}"
     if splits:
         names = dict.fromkeys(split.name for split in splits.values())
-        found = f"{', '.join(names)} without them"
+        found = f"{', '.join(names)} without this ground truth"
     else:
         found = "none of these sets"
     message = f"the ground truth of {task.name} must have {truth} for {sets}; found {found}"
@@ -136,13 +143,20 @@ def _has_truth(task: Task, split: Split) -> bool:
 
 
 def _check_truth(split: Split) -> None:
-    """Raise Faulty if the ground truth has an error, so that it is not reported as an error of every package."""
+    """Raise Faulty if the ground truth of retrieval has an error.
+
+    Otherwise the error would be reported for every package.
+    """
     scores = np.zeros((len(split.truth), len(split.clips)), dtype=np.float32)
     retrieval.evaluate(split, predictions.Similarity(tuple(split.truth), split.file_names, scores), file="truth")
 
 
 def _packages_in(folder: Path, out: Path) -> tuple[list[Path], list[Finding]]:
-    """Return the packages in a folder, in natural order, and notes about its other files."""
+    """Return the packages in a folder, in natural order, and notes about the other files in it.
+
+    Raises:
+        BadRequest: The folder contains no package, or is a run folder.
+    """
     paths: list[Path] = []
     findings: list[Finding] = []
     for path in sorted(folder.absolute().iterdir(), key=lambda path: natural_key(path.name)):
@@ -167,7 +181,7 @@ def _packages_in(folder: Path, out: Path) -> tuple[list[Path], list[Finding]]:
 
 
 def _may_be_package(path: Path) -> bool:
-    """Return whether a path is a zip, or a folder with a file that may be part of a submission."""
+    """Return whether a path is a file, or a folder with a file that may be part of a submission."""
     if path.is_file():
         return True
     files = islice(path.rglob("*"), archive.ENTRIES)
@@ -175,7 +189,7 @@ def _may_be_package(path: Path) -> bool:
 
 
 def _leftover(name: str) -> str | None:
-    """Return why a file or folder is ignored, judged by its name; None if it may be the user's."""
+    """Return a message if the name of a file or folder shows that a program left it, or None if it does not."""
     kind = archive.junk_kind(name)
     if kind:
         return f"is ignored: {archive.JUNK[kind]} adds it"
@@ -185,7 +199,11 @@ def _leftover(name: str) -> str | None:
 
 
 def _check_out(out: Path) -> None:
-    """Refuse to overwrite anything but an earlier leaderboard, and print notes about ignored files."""
+    """Check that `out` is new, empty or an earlier leaderboard, and print notes about ignored files in it.
+
+    Raises:
+        BadRequest: `out` is a file or contains other files.
+    """
     if out.exists() and not out.is_dir():
         raise BadRequest(f"{out}: must be a folder, or not exist yet; found a file: give another folder with --out")
     if not out.is_dir():

@@ -1,4 +1,4 @@
-"""Write the leaderboard as an HTML page that loads no other file, runs no script, and shows every text as text."""
+"""The leaderboard as an HTML page that loads no other file and runs no script. Every text is shown as text."""
 
 import io
 import math
@@ -31,8 +31,8 @@ SVG = "{http://www.w3.org/2000/svg}"
 def html(board: Leaderboard) -> str:
     """Return the page with tables, plots, findings and notes.
 
-    Jinja2 escapes every text. In addition, the page's Content Security Policy allows only its own style sheet, so that
-    a browser loads and runs nothing else even if a text were not escaped.
+    Jinja2 escapes every text. In addition, the page's Content Security Policy allows only the page's own style sheet.
+    Even if a text were not escaped, a browser would therefore load and run nothing else.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -58,7 +58,7 @@ def html(board: Leaderboard) -> str:
         packages=[(package, _shown_findings(package)) for package in board.packages],
         characteristics=[heading.capitalize() for heading in board.headings],
         difference_cells=difference_cells,
-        style=Markup(style),  # noqa: S704, it is our own file
+        style=Markup(style),  # noqa: S704, the file is part of the kit
         policy=Markup(f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"),  # noqa: S704
     )
 
@@ -80,9 +80,10 @@ def _shown_findings(package: ScoredPackage) -> list[Finding]:
 
 
 def _marks(board: Leaderboard, ranking: Ranking) -> list[tuple[str, str, float, float, float]]:
-    """Return the rows of a plot, best first: short name, full name, value, and both ends of the interval.
+    """Return the rows of a plot: short name, full name, value, and both ends of the interval.
 
-    Published values have no interval; both ends are NaN.
+    The ranked systems are first, the best one at the top. The published results follow. They have no interval, so both
+    ends are NaN.
     """
     marks = []
     for rank, system in ranking.rows:
@@ -109,7 +110,7 @@ def figure(board: Leaderboard, ranking: Ranking) -> Figure:
     axes = drawing.add_axes((0.05, AXIS / height, 0.9, 1 - AXIS / height))
     for row, (name, _, value, low, high) in enumerate(marks):
         published = name.startswith("–")
-        # parse_math=False: a name that looks like TeX is still text.
+        # parse_math=False: Matplotlib must not read a name as TeX.
         axes.text(
             4 / WIDTH, row + 0.42, name, transform=axes.get_yaxis_transform(), fontsize=14, parse_math=False,
             color=SOFT if published else INK, style="italic" if published else "normal",
@@ -133,8 +134,8 @@ def figure(board: Leaderboard, ranking: Ranking) -> Figure:
 def svg(board: Leaderboard, ranking: Ranking) -> str:
     """Return the plot of a ranking as SVG for the page.
 
-    The page's policy blocks `style` attributes, so they are replaced by attributes of SVG. Each system has a tooltip
-    with its label and values.
+    The page's Content Security Policy blocks `style` attributes, so attributes of SVG replace them. Each system has a
+    tooltip with its label, its value and its interval.
     """
     settings = {"svg.fonttype": "none", "svg.hashsalt": f"leaderboard {ranking.name}", "font.sans-serif": "DejaVu Sans"}
     file = io.StringIO()
@@ -172,7 +173,7 @@ def svg(board: Leaderboard, ranking: Ranking) -> str:
 
 
 def _shortened(text: str, columns: int = 40) -> str:
-    """Shorten a text in its middle so that it fits on a small screen. Letters of some scripts take two columns.
+    """Shorten a text in the middle so that it fits on a small screen. Letters of some scripts take two columns.
 
     >>> _shortened("Nobody_Nowhere_task6_1", 12)
     'Nobod…sk6_1'

@@ -1,25 +1,28 @@
-"""Check metadata files against the keys that a task asks for.
+"""The check of metadata files against the keys that a task asks for.
 
 These faults are errors:
 
 - A required key is missing or empty.
 - A value has a wrong type, or is too long.
 - The label breaks the task's rule.
+- The number of corresponding authors is not one.
 
-These faults are errors if the task's facts about the block are verified. Otherwise the official template may differ,
-and they are warnings:
+These faults are errors if the task's facts about the block are verified. They are warnings if the facts are not
+verified, because the official template may then differ:
 
-- A key is unknown.
-- A key is missing that may be null.
+- A key is unknown or in a wrong place.
+- A key that may be null is missing.
 
 These faults are warnings:
 
 - A number, a date or a yes-no value is in the place of a text, and must be put in quotes.
+- A text that is not required is empty.
 - An e-mail address or a result is unlikely.
 - The label names an author who is not the corresponding author.
 
 A check has two steps. First, `Block` moves misspelt and misplaced keys to their right places, so that their values are
-checked too; it remembers the original places. Then a pydantic schema, made from the task's keys, checks all values.
+checked too. `Block` also stores the original places for the findings. Then a pydantic schema, which is made from the
+task's keys, checks all values.
 """
 
 import difflib
@@ -57,10 +60,10 @@ def validate(task: Task, path: Path, file: str = "") -> tuple[dict[str, object] 
     Args:
         task: The task.
         path: The file.
-        file: Its name in findings (default: its path).
+        file: The file's name in findings (default: its path).
 
     Returns:
-        The values of the file (None if it cannot be read) and every finding in the order of the file.
+        The values of the file (None if it cannot be read or has no keys), and the findings in the order of the file.
 
     Raises:
         BadRequest: There is no such file.
@@ -75,11 +78,12 @@ def check(task: Task, document: Document, file: str) -> list[Finding]:
 
     Args:
         task: The task.
-        document: The values, with their lines if they are from a file.
+        document: The values. If they are from a file, the document also has their lines.
         file: The file's name in findings.
 
     Returns:
-        The findings of the document and of this check, in the order of the file.
+        The findings of the document and of this check, in the order of the file. The check ends after `LISTED`
+        findings.
     """
     if document.values is None:
         return sorted(document.findings)
@@ -91,7 +95,10 @@ def check(task: Task, document: Document, file: str) -> list[Finding]:
 
 
 def tasks_of(paths: Iterable[Path]) -> list[str]:
-    """Return the tasks that the first lines of metadata files name. Files that this kit did not write name no task."""
+    """Return the tasks for which this kit wrote metadata files, according to their first lines.
+
+    Files that this kit did not write are skipped: their first lines do not name a task.
+    """
     first_lines = set()
     for path in paths:
         with path.open("rb") as file:
@@ -110,8 +117,8 @@ def of_others(task: Task, paths: Iterable[Path], file: str) -> list[Finding]:
     others = [name for name in tasks_of(paths) if name != task.name]
     if not others:
         return []
-    message = f"was written for {' and '.join(others)}, by the first line of the metadata; did you mean --task "
-    message += f"{others[0]}?"
+    message = f"was written for {' and '.join(others)}, according to the first line of the metadata; "
+    message += f"did you mean --task {others[0]}?"
     return [Finding(file, message=message, severity=WARNING)]
 
 
@@ -133,7 +140,7 @@ class Block:
 
         Args:
             task: The task.
-            document: The file that holds the block.
+            document: The file that contains the block.
             file: The file's name in findings.
             root: The path of the block in the file.
             values: The block (default: the whole document).
@@ -141,7 +148,7 @@ class Block:
         self.task, self.document, self.file, self.root = task, document, file, root
         self.findings: list[Finding] = []
         self._top = task.whole
-        self._origins: dict[KeyPath, KeyPath] = {}  # the path in the file of each moved value, by its right path
+        self._origins: dict[KeyPath, KeyPath] = {}  # from the right path of each moved value to its path in the file
         self._moves: list[tuple[Key, object, KeyPath, KeyPath]] = []  # key, value, path in the file, right path
         self._unchecked: set[KeyPath] = set()
         self.values = self._move_within(self._top, document.values if values is None else values, (), ())
@@ -149,7 +156,7 @@ class Block:
             self._move(*self._moves.pop(0))
 
     def origin(self, path: KeyPath) -> KeyPath:
-        """Return the path in the file, from the start of the block, of the value whose right path is given."""
+        """Return the path where the file has the value that belongs at `path`. Both paths begin at the block."""
         for length in range(len(path), 0, -1):
             moved_from = self._origins.get(path[:length])
             if moved_from is not None:
@@ -157,14 +164,18 @@ class Block:
         return path
 
     def find(self, origin: KeyPath, message: str, severity: str = ERROR) -> None:
-        """Add a finding about a place in the file, given by its path from the start of the block."""
+        """Add a finding about a path in the file (`origin`), which begins at the block."""
         self._add(self.document.line(self.root + origin), origin, message, severity)
 
     def _add(self, line: int, path: KeyPath, message: str, severity: str) -> None:
         self.findings.append(Finding(self.file, line, dotted(self.root + path), message, severity))
 
     def _severity(self, path: KeyPath) -> str:
-        """Return the severity of an unknown or missing key: a warning if the official template may have it."""
+        """Return the severity of a finding about an unknown or missing key.
+
+        It is an error if the task's facts about the block of the key are verified. Otherwise it is a warning, because
+        the official template may differ from the facts.
+        """
         facts = list(self.task.metadata.values())
         if path and path[0] in self.task.metadata:
             facts = [self.task.metadata[path[0]]]
@@ -175,13 +186,15 @@ class Block:
     # Moving keys to their right places
 
     def _move_within(self, key: Key, value: object, origin: KeyPath, path: KeyPath) -> Any:
-        """Return the value of a key, with all keys below it in their right places.
+        """Return the value of a key, with the keys below it in their right places.
+
+        The keys that belong elsewhere are left out, and planned to be moved there.
 
         Args:
             key: The key.
-            value: Its value.
-            origin: Its path in the file.
-            path: Its right path.
+            value: The key's value in the file.
+            origin: The key's path in the file.
+            path: The key's right path.
         """
         if not key.keys:
             return value
@@ -216,7 +229,7 @@ class Block:
     def _find_place(
         self, key: Key, name: str, value: object, absent: Sequence[str], origin: KeyPath, path: KeyPath
     ) -> None:
-        """Find the right place of an unknown key, and plan to move it there if only one place is possible.
+        """Add a finding about an unknown key. If only one right place is possible, plan to move the key there.
 
         Args:
             key: The key above it.
@@ -242,7 +255,7 @@ class Block:
         parents = dict.fromkeys(place[:-1] for place in free or places)
         named = " or ".join(_place_name(parent) for parent in parents)
         if not free:
-            self.find(here, f"belongs {named}, where there is one already; remove it here", self._severity(path))
+            self.find(here, f"belongs {named}, where the file has it already; remove this one", self._severity(path))
             return
         self.find(here, f"belongs {named}; move it there, indented like the keys there", self._severity(path))
         if len(free) == 1 and "*" not in free[0]:
@@ -250,7 +263,7 @@ class Block:
 
     def _move(self, key: Key, value: object, origin: KeyPath, path: KeyPath) -> None:
         """Move a value from its path in the file (`origin`) to its right path."""
-        if not key.keys and isinstance(value, Mapping):  # keys beside it are indented too far, and look like its own
+        if not key.keys and isinstance(value, Mapping):  # keys that belong next to it are indented too far
             neighbours = self._key(path[:-1]).keys
             for name, inner in value.items():
                 if name in neighbours:
@@ -273,7 +286,7 @@ class Block:
             parent[path[-1]] = self._move_within(key, value, origin, path)
 
     def _key(self, path: KeyPath) -> Key:
-        """Return the key at a right path."""
+        """Return the key at a path of the task's metadata."""
         key = self._top
         for name in path:
             if not isinstance(name, int):
@@ -286,7 +299,7 @@ class Block:
         """Check the type, length and range of the values.
 
         Args:
-            whole: Whether to report missing keys.
+            whole: Whether the block must be complete, so that missing keys are reported.
         """
         try:
             SchemaValidator(_mapping_schema(self._top)).validate_python(self.values)
@@ -347,7 +360,7 @@ class Block:
 
         Args:
             author: The author in the labels.
-            origin: The path of the place that the warning is about, from the start of the block.
+            origin: The path, from the start of the block, that the warning is about.
         """
         authors = value_at(self.values, AUTHORS)
         if not isinstance(authors, list):
@@ -362,7 +375,7 @@ class Block:
 
 
 def value_at(values: object, path: KeyPath) -> object:
-    """Return the value at a path in nested mappings and lists; `ABSENT` if there is none."""
+    """Return the value at a path in nested mappings and lists, or `ABSENT` if there is no such value."""
     value: Any = values
     for name in path:
         inside = isinstance(value, list) and isinstance(name, int) and name < len(value)
@@ -373,7 +386,7 @@ def value_at(values: object, path: KeyPath) -> object:
 
 
 def _places(key: Key, name: str, path: KeyPath = ()) -> list[KeyPath]:
-    """Return the path of every key with this name; `*` stands for any entry of a list."""
+    """Return the path of every key with this name below `key`. In a path, `*` stands for any entry of a list."""
     places = []
     for other, below in key.keys.items():
         here = (*path, other)
@@ -387,9 +400,9 @@ def _places(key: Key, name: str, path: KeyPath = ()) -> list[KeyPath]:
 
 
 def _nearest(places: Sequence[KeyPath], here: KeyPath) -> list[KeyPath]:
-    """Return the places inside the same list entries as `here`; all places if there are none.
+    """Return the places that are in the same list entries as `here`, or all places if there are no such places.
 
-    A `*` is replaced by the number of the entry that `here` is in.
+    In a place that shares a list with `here`, the `*` is replaced by the index of the entry that contains `here`.
     """
     aligned = []
     for place in places:
@@ -403,7 +416,7 @@ def _nearest(places: Sequence[KeyPath], here: KeyPath) -> list[KeyPath]:
 
 
 def _place_name(path: KeyPath) -> str:
-    """Return the words for a place of keys, such as `under system.description`."""
+    """Return the words that describe a place for keys, such as `under system.description`."""
     if not path:
         return "at the top level"
     names = dotted(tuple(name for name in path if name != "*"))
@@ -441,26 +454,26 @@ def _field_schema(name: str, key: Key) -> CoreSchema:
 
 
 def _number_of_values(value: object) -> str:
-    """Return the tag of the schema for one value or for a list."""
+    """Return the tag that selects the schema of a value: that of a list, or that of a single value."""
     if isinstance(value, list):
         return "[several]"
     return "[one]"
 
 
 def _fault(message: str, severity: str = ERROR) -> PydanticCustomError:
-    """Return the exception that makes pydantic report a finding."""
+    """Return an exception with the message of a finding. A validator raises it, and pydantic reports it."""
     return PydanticCustomError(severity, "{message}", {"message": message})
 
 
 def _hint(key: Key) -> str:
-    """Return the end of a message with the task's hint about a key; empty if there is none."""
+    """Return the task's hint about a key as the end of a message, or an empty text if the key does not have a hint."""
     if key.hint:
         return f": {key.hint}"
     return ""
 
 
 def _check_present(key: Key, value: object, check: Callable[[object], object]) -> object:
-    """Check a value; accept an empty one unless the key is required."""
+    """Check a value. An empty value is accepted if the key is not required."""
     if value is None or value in ({}, []):
         if key.need == "required":
             raise _fault(f"must not be empty; fill it in{_hint(key)}")
@@ -564,7 +577,7 @@ def _check_number(key: Key, value: object) -> None:
 
 
 def _check_metric(name: str, value: float) -> None:
-    """Warn about a value outside the range of a metric."""
+    """Warn about a value outside the range of a metric (0 to 1 if the catalogue of metrics does not have it)."""
     metric = catalogue.find(name)
     highest = 1.0
     if metric:
@@ -578,7 +591,7 @@ def _check_metric(name: str, value: float) -> None:
 
 
 def _number_as_text(key: Key, text: str, whole: bool) -> str:
-    """Return the end of the message about a text in the place of a number.
+    """Return the end of the message about a text in the place of a number. It suggests the number that was meant.
 
     Args:
         key: The key.
@@ -601,7 +614,10 @@ def _number_as_text(key: Key, text: str, whole: bool) -> str:
 
 
 def _meant_number(text: str, whole: bool) -> str:
-    """Return the number in a text such as '140,000,000' or '12 M', as YAML; empty if there is none."""
+    """Return the number that a text such as '140,000,000' or '12 M' probably means, written as YAML.
+
+    The result is empty if the text does not look like a number, or if the number must be whole but is not.
+    """
     parts = re.fullmatch(r"([-+]?\d[\d.,' _]{0,30}(?:e[-+]?\d{1,3})?) ?([a-z]{0,8})", text.strip().casefold())
     if not parts or parts[2] not in _UNITS:
         return ""
@@ -623,7 +639,7 @@ def _meant_number(text: str, whole: bool) -> str:
 
 
 def _is_yes(value: object) -> bool:
-    """Return whether a value is Yes, or a text that means it."""
+    """Return whether a value is true, or a text such as 'Yes' that means it."""
     return value is True or (isinstance(value, str) and value.strip().casefold() in _YES)
 
 
@@ -631,7 +647,7 @@ def _is_yes(value: object) -> bool:
 
 
 def label_fault(task: Task, label: str) -> str:
-    """Return the message about a label that breaks the task's rule, with a correct label if that is clear."""
+    """Return the message about a label that breaks the task's rule. It suggests a correct label if that is clear."""
     rule, most = task.label.value, task.systems.value
     rule_parts, parts = rule.split("_"), label.strip().split("_")
     faults = []
@@ -675,7 +691,10 @@ def _plain_letters(name: str) -> str:
 
 
 def merged(*blocks: Mapping[str, object]) -> dict[str, object]:
-    """Merge blocks of metadata key by key. If several blocks have a single value or a list, the last one is kept."""
+    """Merge blocks of metadata key by key.
+
+    If several blocks have a value for the same key, that of the last block is kept; but mappings are merged in turn.
+    """
     result: dict[str, object] = {}
     for block in blocks:
         for name, value in block.items():

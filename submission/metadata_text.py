@@ -1,4 +1,7 @@
-"""Write metadata as YAML: keys in the task's order, hints as comments, and values that are read back unchanged."""
+"""Writing of metadata as YAML, with the keys in the task's order and with the task's hints as comments.
+
+Programs that read YAML 1.1 or YAML 1.2 get the same values that were written.
+"""
 
 import math
 import re
@@ -12,8 +15,8 @@ from submission.documents import KeyPath, dotted, shown
 from submission.tasks import Key, Task
 
 WIDTH = 120
-HEAD = "# Metadata of a system for "  # start of every file that `text` returns; the task's name and a colon follow
-ABSENT = object()  # stands for the value of a key that is not there
+HEAD = "# Metadata of a system for "  # beginning of every text that `text` returns; the task's name and a colon follow
+ABSENT = object()  # marks a key that is missing; None is an explicit null
 
 _PLAIN = re.compile(r"[^\W\d_](?:[\w .,@/+()'%&=?~*;!-]|:(?=\S)|(?<=\S)#)*")
 _RESOLVER = yaml.resolver.Resolver()
@@ -22,12 +25,15 @@ _RESOLVER = yaml.resolver.Resolver()
 def text(task: Task, values: Mapping[str, object]) -> str:
     """Return the content of a metadata file: keys in the task's order, hints as comments, and the values.
 
-    Keys that have no value are written as follows: `!!null` if the key may be null; an empty value if the key is
-    required or is a result; a comment if it is any other optional key.
+    A key without a value is written in one of three ways:
+
+    - as `!!null` if the key may be null;
+    - with an empty value if the key is required, or is the result of a metric;
+    - as a comment if it is any other optional key.
 
     Args:
         task: The task.
-        values: The metadata.
+        values: The metadata, as nested dicts and lists.
 
     Raises:
         ValueError: A key is unknown, or a value does not fit its key.
@@ -41,7 +47,7 @@ def text(task: Task, values: Mapping[str, object]) -> str:
 
 
 def _refuse_unknown(key: Key, values: Mapping[str, object], path: KeyPath) -> None:
-    """Raise ValueError for a name that is not below a key."""
+    """Raise ValueError if a name in `values` is not the name of a key below `key`."""
     for name in values:
         if name not in key.keys:
             raise ValueError(f"{dotted(path)}: {unknown_key(str(name), list(key.keys))}".removeprefix(": "))
@@ -53,10 +59,11 @@ def key_lines(name: str, key: Key, value: object, indent: str, path: KeyPath, te
     Args:
         name: The key's name.
         key: The key.
-        value: Its value; `ABSENT` if it has none.
+        value: The key's value; `ABSENT` if the key has no value.
         indent: The blanks before the key.
         path: The key's path, for messages.
-        template: Whether the lines are a template that a user fills in: keys that have no value are left empty.
+        template: Whether the lines are a template that a user fills in. Keys that have no value are then left empty,
+            also those that may be null.
 
     Raises:
         ValueError: A key is unknown, or a value does not fit its key.
@@ -93,7 +100,7 @@ def key_lines(name: str, key: Key, value: object, indent: str, path: KeyPath, te
 
 
 def _commented_lines(name: str, key: Key, indent: str, path: KeyPath, template: bool) -> list[str]:
-    """Return the lines of an optional key as comments. A template also has those of the keys below it."""
+    """Return the lines of an optional key as comments. A template also has the lines of the keys below it."""
     changes: dict[str, object] = {"need": "required"}
     if not template:
         changes["keys"] = {}
@@ -125,12 +132,12 @@ def _entry_lines(key: Key, entry: object, indent: str, path: KeyPath, template: 
 
 
 def has_metric(key: Key) -> bool:
-    """Return whether the value of a key, or of a key below it, is that of a metric."""
+    """Return whether the value of a key, or of a key below it, is the value of a metric."""
     return bool(key.metric) or any(map(has_metric, key.keys.values()))
 
 
 def hinted(line: str, hint: str, indent: str) -> list[str]:
-    """Return a line with a hint as a comment after it, or above it if the line would be too long."""
+    """Return a line with a hint as a comment. The comment is above the line if the line would be too long."""
     hint = printable(hint)
     if not hint:
         return [line]
@@ -145,7 +152,11 @@ def comment(words: str, indent: str = "") -> list[str]:
 
 
 def _leaf_text(value: object, path: KeyPath) -> str:
-    """Return a single value as YAML; raise ValueError for anything else."""
+    """Return a single value as YAML.
+
+    Raises:
+        ValueError: The value is a list or a mapping, or YAML cannot contain it. The message begins with the path.
+    """
     if value is None or isinstance(value, str | bool | int | float):
         try:
             return written(value)

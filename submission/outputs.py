@@ -1,8 +1,9 @@
-"""Write output files from predictions, and check them before they are submitted.
+"""The writing of output files from predictions, and the check of output files before they are submitted.
 
-A check uses less than 2 GB of memory, even for a hostile file: it accepts at most `LIMIT` bytes, `CELLS` cells, and ten
-million characters in a cell (`evaluation.data.tables`). The check ends after `LISTED` findings. The first findings of
-each kind are kept and the others counted (`evaluation.findings.limited`); a text is cut to `SHOWN` characters.
+A check uses less than 2 GB of memory, even for a hostile file. It accepts at most `LIMIT` bytes, `CELLS` cells, and ten
+million characters in a cell (`evaluation.data.tables`). The check ends after `LISTED` findings. It keeps the first
+findings of each kind and counts the others (`evaluation.findings.limited`). It cuts long texts in messages to `SHOWN`
+characters.
 """
 
 import codecs
@@ -28,9 +29,9 @@ from submission.tasks import SEPARATORS, Task
 LIMIT = 128 * 2**20  # maximum size of a file in bytes
 CELLS = 6_000_000  # maximum number of cells; Clotho's validation split has 5.5 million (5225 captions by 1045 clips)
 LISTED = 10_000  # maximum number of findings, after which the check ends
-CLOSE = 0.9  # minimum of difflib's ratio between a misspelt name and the right one
-GUESSED = 100  # maximum number of misspelt names that are looked up, and of names to choose from; both limit the time
-MANY = 10  # a file with this many times the expected lines is another file
+CLOSE = 0.9  # minimum similarity (difflib's ratio) of a misspelt name and the right one
+GUESSED = 100  # maximum number of misspelt names that are looked up, and of names to choose from, to limit the time
+MANY = 10  # a file that has more than ten times the expected number of lines is probably the wrong file
 
 
 # Writing --------------------------------------------------------------------------------------------------------------
@@ -49,16 +50,16 @@ def write(
 
     Args:
         task: The task.
-        prediction: The form "matrix" needs a score of every query for every clip. The form "top-k" needs such scores,
-            or the best clips of each query. The form "captions" needs a caption for each clip.
-        split: The split with the queries and clips that are answered.
+        prediction: For the form "matrix", a score of every query for every clip; for the form "top-k", such scores or
+            the best clips of each query; for the form "captions", a caption for each clip.
+        split: The split that the prediction is for.
         path: The file to write.
         file: The prediction's name in findings.
 
     Raises:
         BadRequest: The split has fewer clips than the task asks for each query.
-        Faulty: A query or a clip is missing in the prediction; its scores are not finite; it has only the best clips
-            where the task needs scores; or the file would not pass `validate`.
+        Faulty: The prediction does not have the queries and clips of the split; its scores are not finite; it has only
+            the best clips, but the task needs scores or more clips; or the file would not pass `validate`.
     """
     header, rows = _rows(task, prediction, split, file)
     with replacing(path) as part:
@@ -109,7 +110,7 @@ def _best(ranking: Ranking, k: int, file: str) -> Ranking:
     """Return the first k clips of each query.
 
     Raises:
-        Faulty: Some queries have fewer than k clips. There is a finding for each of them.
+        Faulty: Some queries have fewer than k clips. The exception lists all of them.
     """
     findings = []
     lines = ranking.lines or (0,) * len(ranking.queries)
@@ -126,18 +127,18 @@ def _best(ranking: Ranking, k: int, file: str) -> Ranking:
 
 
 def validate(task: Task, path: Path, split: Split | str = "", file: str = "") -> list[Finding]:
-    """Check an output file: its encoding, its header, that each query or clip has one row, and the answers.
+    """Check an output file: its encoding, its header and its rows. Each query or clip must have exactly one row.
 
     Args:
         task: The task.
         path: The file.
-        split: The split with the queries and clips that are answered. If the data are not available, the split's name
-            or an empty text; the names in the file are then not compared with the data, and the number of rows is
-            compared with that of the task's official sets.
+        split: The split that the file is for. If the data are not available, give the split's name, or an empty text if
+            the name is not known. The file is then not compared with the data. Instead, the number of rows is compared
+            with the official number of the task's sets.
         file: The file's name in findings (default: its path).
 
     Returns:
-        The findings in the order of the file: the first ones of each kind, and the number of the others.
+        The findings in the order of the file: the first findings of each kind, and the number of the others.
 
     Raises:
         BadRequest: There is no such file.
@@ -150,7 +151,7 @@ def validate(task: Task, path: Path, split: Split | str = "", file: str = "") ->
 
 
 def _check(task: Task, path: Path, split: Split | str, file: str) -> Iterator[Finding]:
-    """Yield the findings of `validate`, all of them, in any order."""
+    """Yield all findings of `validate`, in any order."""
     expected = _expected_keys(task, split)
     try:
         layout = _layout(task, path, expected, file)
@@ -165,7 +166,7 @@ def _check(task: Task, path: Path, split: Split | str, file: str) -> Iterator[Fi
     if whole or records:
         faults, usable = _header(task, header, split, file, layout.separator)
         yield from faults
-        if not usable:  # with a wrong separator or in a wrong file, all other findings would only repeat this one
+        if not usable:  # all other findings would only follow from the wrong header
             return
     yield from unreadable
     if layout.separator != task.separator.value:
@@ -191,14 +192,14 @@ def _check(task: Task, path: Path, split: Split | str, file: str) -> Iterator[Fi
 
 
 def _row_term(task: Task) -> str:
-    """Return the key of `TERMS` for what each row answers."""
+    """Return the key of `TERMS` for the first cell of each row: a clip or a query."""
     if task.form.value == "captions":
         return "clip"
     return "query"
 
 
 def _expected_keys(task: Task, split: Split | str) -> Sequence[str]:
-    """Return the clips or queries that must each have a row; none if only the split's name is known."""
+    """Return the clips or queries that must each have a row, or an empty tuple if only the split's name is known."""
     if isinstance(split, str):
         return ()
     if task.form.value == "captions":
@@ -211,12 +212,12 @@ def _has_carriage_return(records: "Records") -> bool:
 
 
 class Layout(NamedTuple):
-    """The layout of a file, found in its bytes before they are read as CSV.
+    """The layout of a file. It is found in the bytes, before they are read as CSV.
 
     Attributes:
         separator: The separator of columns.
-        stray_line: The first line that ends in CR without LF; 0 if there is none.
-        bom: A warning about a byte order mark; None if there is none.
+        stray_line: The first line that ends in CR without LF; 0 if there is no such line.
+        bom: A warning about a byte order mark; None if the file does not have one.
     """
 
     separator: str
@@ -228,7 +229,7 @@ def _layout(task: Task, path: Path, expected: Sequence[str], file: str) -> Layou
     """Return the layout of a file.
 
     Raises:
-        Faulty: The file is too large, is not text, or has a wrong separator.
+        Faulty: The file is too large, has far too many lines, is not text, or has a wrong separator.
     """
     size = path.stat().st_size
     if size > LIMIT:
@@ -238,7 +239,7 @@ def _layout(task: Task, path: Path, expected: Sequence[str], file: str) -> Layou
     first_line = re.split(rb"[\r\n]", raw, maxsplit=1)[0]
     accepted = (task.separator.value, *task.separators_accepted.value)
     separator = next((mark for mark in accepted if mark.encode() in first_line), task.separator.value)
-    utf_16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # `tables.read_table` finds it
+    utf_16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # `tables.read_table` reports it
     if not utf_16 and b"\0" in raw:
         message = "must be text; found a NUL byte: write the file again"
         raise Faulty([Finding(file, _line(raw, raw.index(b"\0")), message=message)])
@@ -271,7 +272,7 @@ def _layout(task: Task, path: Path, expected: Sequence[str], file: str) -> Layou
 def _header(
     task: Task, header: list[str], split: Split | str, file: str, separator: str
 ) -> tuple[Iterable[Finding], bool]:
-    """Return the findings about the header, and whether the rows can be checked in spite of them."""
+    """Return the findings about the header, and whether the rows can be checked even so."""
     expected = task.header()
     if task.form.value == "matrix" and len(header) > 1:
         return _matrix_header(task, header, split, file), True
@@ -294,7 +295,7 @@ def _header(
 
 
 def _header_hint(header: Sequence[str], expected: Sequence[str]) -> str:
-    """Return the end of the message about a wrong header, which says what to do; empty if that is not clear."""
+    """Return the end of the message about a wrong header. It says what to do, or is empty if that is not clear."""
     if header[1:] == list(expected):
         return "; remove the first column, which only numbers the rows"
     if header[:1] and header[0].startswith("sep="):
@@ -312,20 +313,20 @@ def _header_hint(header: Sequence[str], expected: Sequence[str]) -> str:
 
 
 def _line(raw: bytes, position: int) -> int:
-    """Return the line of a byte, from 1; lines end in LF, CR or CRLF."""
+    """Return the line that contains a byte, from 1. Lines end in LF, CR or CRLF."""
     return 1 + raw.count(b"\n", 0, position) + raw.count(b"\r", 0, position) - raw.count(b"\r\n", 0, position)
 
 
 def _check_width(
     task: Task, cells: Sequence[str], expected: int, content: str, file: str, line: int
 ) -> Iterator[Finding]:
-    """Find a row with a wrong number of cells.
+    """Yield a finding if a row has a wrong number of cells.
 
     Args:
         task: The task.
         cells: The cells of the row.
         expected: The right number of cells.
-        content: The words for the content of these cells.
+        content: The words that describe the content of the cells, for the message.
         file: The file's name in findings.
         line: The line of the row.
     """
@@ -338,7 +339,7 @@ def _check_width(
 
 
 def _name_fault(name: str) -> str | None:
-    """Return why a name cannot be that of a clip, whatever the split; None if it can."""
+    """Return a message if a name cannot be the name of a clip in any split, or None if it can."""
     if "/" in name or "\\" in name:
         return f"must be a file name, not a path; found {quoted(name)}"
     if not name.lower().endswith(SOUND_SUFFIXES):
@@ -347,7 +348,7 @@ def _name_fault(name: str) -> str | None:
 
 
 def _add_key(keys: dict[str, int], key: str, line: int, task: Task, file: str) -> Iterator[Finding]:
-    """Add the query or clip of a row, with its line, and find a repeated one."""
+    """Add the query or clip of a row to `keys`, with its line. Yield a finding if it is in `keys` already."""
     if key in keys:
         row_term = _row_term(task)
         message = f"must not repeat a {row_term}; {quoted(key)} is in line {keys[key]} already: keep one of the rows"
@@ -410,10 +411,13 @@ def _top_k(
 def _unknown_clips(
     records: Records, split: Split, file: str, header: Sequence[str]
 ) -> tuple[list[Finding], Collection[str]]:
-    """Find what the unknown clips of a file have in common.
+    """Find out whether the unknown clips of a file have a common cause.
+
+    The names may all differ from the right ones in the same way, or be those of another split or data set.
 
     Returns:
-        The findings, and the unknown names that they explain.
+        A finding about the common cause, in a list; and the names that it explains. Both are empty if there is no
+        common cause.
     """
     clips = set(split.file_names)
     places: dict[str, tuple[int, str]] = {}  # line and column of the first occurrence of each name
@@ -434,14 +438,14 @@ def _unknown_clips(
 def _other_split_fault(
     given: Collection[str], expected: Collection[str], split: Split, several: str, noun: str
 ) -> str | None:
-    """Return a message if a file answers another split or data set; None if it does not.
+    """Return a message if a file is probably for another split or data set, or None if it is not.
 
     Args:
-        given: The queries or clips of the file.
+        given: The queries or clips in the file.
         expected: The queries or clips of the split.
-        split: The split that should be answered.
-        several: The word for them, such as "clips".
-        noun: The word for what is compared, "queries" or "names".
+        split: The split that the file should be for.
+        several: The plural noun for the queries or clips in the message, such as "clips".
+        noun: The plural noun for the texts that are compared: "queries" or "names".
     """
     expected = set(expected)
     shared = sum(name in expected for name in given)
@@ -457,18 +461,18 @@ def _other_split_fault(
 
 
 def _source(split: Split) -> str:
-    """Return the name of the file that a split's names are from; empty if it is not known."""
+    """Return the name of the file that contains the names of a split, or an empty text if it is not known."""
     if split.source:
         return split.source.name
     return ""
 
 
 def _fault_of_clip(split: Split, explained: Collection[str]) -> Callable[[str], str | None]:
-    """Return a function that maps a clip's name to the message about it; to None for valid and explained names."""
+    """Return a function that returns the message about a clip's name, or None if the name is valid or explained."""
     accepted = {*split.file_names, *explained}
     lookup = closest(split.file_names)
     faults: dict[str, str] = {}
-    guesses = ALIKE  # a guess takes some milliseconds, and more findings are not listed
+    guesses = ALIKE  # a guess takes some milliseconds, and only so many findings are listed
 
     def fault(name: str) -> str | None:
         nonlocal guesses
@@ -533,7 +537,7 @@ def _matrix(
         yield Finding(file, constant[0], message=f"{message}; is the model trained?", severity=WARNING)
 
 
-TERMS = {  # singular, plural, the plural for what is compared, and the message about a missing one
+TERMS = {  # singular, plural, plural of the texts that are compared, and message about a missing query or clip
     "query": ("query", "queries", "queries", "no row answers {}; add one"),
     "clip": ("clip", "clips", "names", "no row has a caption for {}; add one"),
     "column": ("clip", "clips", "names", "no column has the scores of {}; add one"),
@@ -541,7 +545,7 @@ TERMS = {  # singular, plural, the plural for what is compared, and the message 
 
 
 def _misspelt(name: str, names: Iterable[str]) -> str | None:
-    """Return the name that differs by a letter or two; None if there is none, or if several are as close."""
+    """Return the only name that differs from a misspelt name by a few letters, or None if there is no such name."""
     if len(name) > SHOWN:
         return None
     candidates = difflib.get_close_matches(name, names, 2, CLOSE)
@@ -556,8 +560,8 @@ def _unknown(name: str, same: str | None, typo: str | None, term: str, split: st
 
     Args:
         name: The unknown name.
-        same: The right name, if it differs only in blanks, case, a path or the like.
-        typo: The right name, if it differs by a letter or two.
+        same: The right name, if the two differ only in blanks, case, a path or the like.
+        typo: The right name, if the two differ by a few letters.
         term: A key of `TERMS`.
         split: The name of the split.
     """
@@ -576,15 +580,15 @@ def _compare(
     file: str,
     where: Callable[[str], tuple[int, str]],
 ) -> Iterator[Finding]:
-    """Find unknown keys, with the key that was probably meant, and missing keys.
+    """Yield findings about unknown queries or clips, with the ones that were probably meant, and about missing ones.
 
     Args:
-        given: The keys of the file.
-        expected: The keys that it must have.
+        given: The queries or clips in the file, as keys of a dict.
+        expected: The queries or clips that the file must have.
         term: A key of `TERMS`.
-        split: The split that is answered.
+        split: The split that the file is for.
         file: The file's name in findings.
-        where: Return the line and column of a key.
+        where: A function that returns the line and the column of a query or clip.
     """
     expected = dict.fromkeys(expected)
     unknown = dict.fromkeys(name for name in given if name not in expected)
@@ -593,7 +597,7 @@ def _compare(
     match = explain(unknown, missing, texts=term == "query")
     if match:
         source = ""
-        if term != "query" or split.captions:  # other queries are not from the file of captions
+        if term != "query" or split.captions:  # only queries that are captions are in the split's file
             source = _source(split)
         message = match.message(len(given), noun, source)
         yield Finding(file, *where(next(iter(match.pairs))), message)
@@ -624,12 +628,15 @@ def _compare(
 
 
 def _check_count(task: Task, split: str, name: str, rows: int, file: str) -> Iterator[Finding]:
-    """Find a number of rows that none of the task's sets has. If the official number is not verified, only warn.
+    """Yield a finding if the number of rows is not the official number.
+
+    The finding is an error if all possible numbers are verified facts, and otherwise a warning. If one of the possible
+    numbers is not known, the rows are not checked.
 
     Args:
         task: The task.
-        split: The name of the split that is answered; empty if it is not known.
-        name: The file's name, which may name the set.
+        split: The name of the split that the file is for; empty if it is not known.
+        name: The file's name. If it fits the pattern of a set, only the number of this set is accepted.
         rows: The number of rows.
         file: The file's name in findings.
     """

@@ -1,7 +1,7 @@
-"""Make packages from run folders, and check whole packages before they are submitted.
+"""The making of packages from run folders, and the check of packages before they are submitted.
 
-A package is a folder or a zip. It holds one folder for each system, with its outputs and its metadata, and one report
-for all systems. The task's facts give the names and the places of these files.
+A package is a folder or a zip. It contains one report, and one folder for each system, with its outputs and its
+metadata. The task's facts define the names of these files and folders.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from submission.run_folders import CORRECT
 from submission.tasks import Task
 from submission.teams import Team
 
-METADATA = "metadata"  # key of the metadata file among a system's parts; the keys of the outputs are their sets
+METADATA = "metadata"  # key of the metadata file in a system's parts; the key of an output is its set
 OUTPUT_FILES, METADATA_FILES = r".*\.csv", r".*\.ya?ml"
 COUNTS = (".csv", ".yaml", ".yml", ".pdf", ".zip")  # suffixes of files that may be part of a submission
 
@@ -39,8 +39,8 @@ class System:
 
     Attributes:
         label: Label of the system.
-        metadata: Values of its metadata file.
-        outputs: Output file for each set that it answers.
+        metadata: Values of the system's metadata file.
+        outputs: A dict from each of the task's sets to the system's output file.
     """
 
     label: str
@@ -72,16 +72,16 @@ def checked(
     Args:
         task: The task.
         path: A folder or a zip. It is not changed.
-        splits: For each of the task's sets, the split with the queries and clips that are answered. If a set has only a
-            name here, or is absent, its output is checked without the data.
+        splits: A dict from each of the task's sets to the split that its outputs are for. If the split is only a name,
+            or a set is missing, the outputs are not compared with the data.
         name: The name of the package in findings (default: its path).
 
     Yields:
-        The systems (none if the package has an error) and every finding. The systems' files can be read only inside the
-        `with` block.
+        The systems and every finding. If the package has an error, the list of systems is empty. The systems' files can
+        be read only inside the `with` block.
 
     Raises:
-        BadRequest: There is no such folder or zip, or the folder is that of a single system.
+        BadRequest: There is no such folder or zip, or the folder is the folder of a single system.
     """
     if task.label_fields(path.resolve().name) and path.is_dir():
         raise BadRequest(f"{path}: must be a package; found the folder of one system: give the folder above it")
@@ -90,7 +90,7 @@ def checked(
         findings = [replace(each, file=each.file.replace(str(path), name, 1)) for each in opened.findings]
         unread = {finding.file for finding in findings if finding.severity == ERROR}
         systems: list[System] = []
-        if name not in unread:  # the parts of a package that cannot be read cannot be checked
+        if name not in unread:  # otherwise all parts of an unreadable package would be reported as missing
             systems, more = check(task, opened.files, splits, name, unread)
             findings += more
         if _has_error(findings):
@@ -109,13 +109,13 @@ def check(
 
     Args:
         task: The task.
-        files: The readable path of each file, by its path in the package.
+        files: A dict from the path of each file in the package to a path where the file can be read.
         splits: See `checked`.
         name: The name of the package in findings.
-        unread: The files that cannot be read, by their names in findings. They have findings already.
+        unread: The names in findings of files that could not be read. They have findings already.
 
     Returns:
-        The complete systems, and every finding.
+        The systems that have all their files, and every finding.
     """
     findings = metadata.of_others(task, _metadata_files(files), name)
     entries = {inner: Entry(f"{name}/{inner}", path) for inner, path in files.items()}
@@ -129,7 +129,7 @@ def check(
         message = f"must not contain more than {most} systems; found {len(folders)} ({', '.join(folders)})"
         findings.append(Finding(name, message=f"{message}: remove some; only the first {most} were checked"))
     systems: list[System] = []
-    label_fields: dict[str, dict[str, str]] = {}  # of each system, by its folder
+    label_fields: dict[str, dict[str, str]] = {}  # for the folder of each system, as named in findings
     for folder, inside in list(folders.items())[:most]:
         place = str(PurePosixPath(next(iter(inside.values())).shown).parent)
         parts, other_files = _parts(task, folder, inside)
@@ -157,16 +157,18 @@ def check(
 
 
 def _metadata_files(files: Mapping[str, Path]) -> list[Path]:
-    """Return the files that may be metadata, in any folder of the package."""
+    """Return the files in a package, in any folder, that may be metadata files."""
     return [path for inner, path in files.items() if re.fullmatch(METADATA_FILES, inner, re.IGNORECASE)]
 
 
 def _from_task_folder(task: Task, entries: dict[str, Entry], name: str, findings: list[Finding]) -> dict[str, Entry]:
-    """Return the files with paths that begin with the task's folder, as they should, and add findings if they do not.
+    """Return the files with paths that begin with the task's folder.
+
+    A finding is added if no path in the package begins with it, unless the package is the task's folder itself.
 
     Args:
         task: The task.
-        entries: The files by their paths in the package.
+        entries: A dict from the path of each file in the package to the file.
         name: The name of the package in findings.
         findings: The list to which findings are added.
     """
@@ -195,7 +197,10 @@ def _from_task_folder(task: Task, entries: dict[str, Entry], name: str, findings
 
 
 def _system_folders(task: Task, entries: Mapping[str, Entry]) -> tuple[dict[str, dict[str, Entry]], dict[str, Entry]]:
-    """Return the files of each system's folder by their names, and all other files by their paths."""
+    """Return two dicts: the files in the folder of each system, and all other files.
+
+    The first dict has the name of a folder and then the name of a file as keys; the second has paths in the package.
+    """
     parent = PurePosixPath(task.package.folder.value).parent
     folders: dict[str, dict[str, Entry]] = {}
     others = {}
@@ -209,17 +214,18 @@ def _system_folders(task: Task, entries: Mapping[str, Entry]) -> tuple[dict[str,
 
 
 def _part_patterns(task: Task) -> dict[str, str]:
-    """Return the pattern of the file name of each part: the outputs by their sets, and the metadata."""
+    """Return a dict from each part of a system (its sets, and `METADATA`) to the pattern of the part's file name."""
     patterns = {split: output.file.value for split, output in task.sets.items()}
     patterns[METADATA] = task.package.metadata.value
     return patterns
 
 
 def _parts(task: Task, folder: str, inside: Mapping[str, Entry]) -> tuple[dict[str, Entry], dict[str, Entry]]:
-    """Return the parts of a system, including misnamed ones, and the other files of its folder.
+    """Return the parts of a system, including misnamed ones, and the other files in the system's folder.
 
-    Parts are looked up in three rounds: by the exact name; by the name with any label; by the suffix alone. In the last
-    two rounds a file counts only if it is the only candidate for the part, and no other missing part matches it.
+    Parts are looked up in three rounds: by their exact names; by their names with any label; by their suffixes alone.
+    In the last two rounds, a file is accepted only if a single file fits the part, and if no other missing part is
+    looked up by the same pattern.
     """
     patterns = _part_patterns(task)
     remaining = dict(inside)
@@ -247,7 +253,11 @@ def _parts(task: Task, folder: str, inside: Mapping[str, Entry]) -> tuple[dict[s
 def _label_fields(
     task: Task, folder: str, parts: Mapping[str, Entry], values: Mapping[str, object] | None
 ) -> dict[str, str] | None:
-    """Return the fields of the label that most of a system's folder, files and metadata have; None if none is valid."""
+    """Return the fields of a system's label.
+
+    The label is the most frequent valid label in the names of the system's folder and files and in its metadata. If no
+    label is valid, the name of the folder is corrected (`_corrected_fields`), which may give None.
+    """
     labels: list[str | None] = [folder]
     for part, pattern in _part_patterns(task).items():
         if part in parts:
@@ -260,7 +270,7 @@ def _label_fields(
 
 
 def _corrected_fields(task: Task, label: str) -> dict[str, str] | None:
-    """Return the fields of a label whose fixed parts are wrong; None if other parts are wrong, too."""
+    """Return the fields of a label whose fixed parts are wrong, or None if other parts are wrong too."""
     parts = label.split("_")
     if len(parts) > 1:
         institute = parts[1]
@@ -273,7 +283,7 @@ def _corrected_fields(task: Task, label: str) -> dict[str, str] | None:
 
 
 def _label_in(values: object) -> str | None:
-    """Return the label in the values of a metadata file; None if there is none."""
+    """Return the label in the values of a metadata file, or None if they have no label."""
     label = metadata.value_at(values, metadata.LABEL)
     if isinstance(label, str):
         return label
@@ -289,7 +299,7 @@ def _check_names(
     document: Document,
     unread: Set[str],
 ) -> Iterator[Finding]:
-    """Find names that do not follow from the system's label, and missing parts.
+    """Yield findings about names that do not agree with the system's label, and about missing parts.
 
     Args:
         task: The task.
@@ -324,14 +334,14 @@ def _check_names(
 
 
 def _how_to_rename(expected: str, shown: str) -> str:
-    """Return the end of the message about a wrong name; it explains a difference that the eye cannot see."""
+    """Return the end of the message about a wrong name. It explains a difference that is not visible."""
     if unicodedata.normalize("NFC", shown).endswith(unicodedata.normalize("NFC", expected)):
         return " with composed accents (Unicode's NFC); found separate accents, as macOS writes them: rename it"
     return "; rename it"
 
 
 def _team_of_most(label_fields: Mapping[str, Mapping[str, str]]) -> Mapping[str, str] | None:
-    """Return the label fields of a system of the most frequent team; None if there are no systems."""
+    """Return the label fields of a system of the most frequent team, or None if there are no systems."""
     counts = Counter(_team(fields) for fields in label_fields.values())
     return max(label_fields.values(), key=lambda fields: counts[_team(fields)], default=None)
 
@@ -342,7 +352,12 @@ def _team(fields: Mapping[str, str]) -> str:
 
 
 def _check_one_team(label_fields: Mapping[str, Mapping[str, str]], team: Mapping[str, str]) -> Iterator[Finding]:
-    """Find systems whose author or institute differs from that of most systems."""
+    """Yield a finding for each system whose author or institute differs from that of most systems.
+
+    Args:
+        label_fields: A dict from the folder of each system, as named in findings, to the fields of its label.
+        team: The label fields of a system of the most frequent team.
+    """
     for place, fields in label_fields.items():
         if _team(fields) != _team(team):
             message = f"must belong to {_team(team)}, as the other systems do; found {_team(fields)}: "
@@ -353,12 +368,12 @@ def _check_one_team(label_fields: Mapping[str, Mapping[str, str]], team: Mapping
 def _check_report(
     task: Task, team: Mapping[str, str] | None, others: Mapping[str, Entry], name: str, unread: Set[str]
 ) -> Iterator[Finding]:
-    """Check that the report exists and is a PDF, and that no other file is outside the systems' folders.
+    """Check that the report exists and is a PDF, and that the package has no other files.
 
     Args:
         task: The task.
         team: The label fields of one of the team's systems; None if they are not known.
-        others: The files that are not part of a system, by their paths in the package.
+        others: The files that are not part of a system: a dict from their paths in the package to the files.
         name: The name of the package in findings.
         unread: See `check`.
     """
@@ -390,7 +405,7 @@ def _check_report(
 
 
 def _check_alike(systems: Sequence[System], name: str) -> Iterator[Finding]:
-    """Find systems whose outputs are all the same as those of another system."""
+    """Yield a warning for each system whose outputs are all the same as those of an earlier system."""
     first: dict[tuple[bytes, ...], str] = {}
     for system in systems:
         digests = tuple(hashlib.sha256(path.read_bytes()).digest() for path in system.outputs.values())
@@ -414,18 +429,20 @@ def make(
         task: The task.
         runs: A run folder for each system; see `submission.run_folders` for its files.
         team: The team, from its file.
-        dataset: The data folder. The sets that are answered are read from it, and the metadata describe its splits.
+        dataset: The data folder. It contains the splits that the outputs are for. The metadata describe its splits.
         target: The zip to write.
-        answered: A split to answer in place of each of the task's sets, for a rehearsal before these are published.
+        answered: For a rehearsal: the split that all outputs are for, in place of the task's sets (default: the task's
+            sets).
 
     Returns:
         Warnings and notes.
 
     Raises:
         BadRequest: There are more runs than a team may submit; a run is given twice, or is not a run folder; the data
-            folder does not have the task's sets; or `target` must not be replaced, for example because it is a package
-            of another task.
-        Faulty: A prediction is missing, or `checked` finds an error in the package. All findings are reported.
+            folder does not have the task's sets; `target` does not end in .zip; or `target` must not be replaced, for
+            example because it is a package of another task.
+        Faulty: A prediction is missing or not valid, or `checked` finds an error in the package. The exception lists
+            all errors and warnings.
     """
     most = task.systems.value
     if not 1 <= len(runs) <= most:
@@ -462,18 +479,26 @@ def make(
 
 
 def _answered_splits(task: Task, dataset: Dataset, answered: str) -> dict[str, Split]:
-    """Return the split that is answered for each of the task's sets."""
+    """Return a dict from each of the task's sets to the split that its outputs are for.
+
+    Raises:
+        BadRequest: The data folder does not have the split, or does not have all of the task's sets.
+    """
     if answered:
         return dict.fromkeys(task.sets, dataset[answered])
     missing = [name for name in task.sets if name not in dataset.splits]
     if missing:
-        message = f"must have the sets of {task.name}; found no {' and no '.join(missing)}"
+        message = f"must have the sets of {task.name}; these are missing: {', '.join(missing)}"
         raise BadRequest(f"{dataset.folder}: {message}; for a rehearsal, give --split evaluation")
     return {name: dataset[name] for name in task.sets}
 
 
 def _check_target(task: Task, target: Path) -> None:
-    """Refuse to replace any file but an earlier package of the same task, made by this kit."""
+    """Check that the target does not exist yet, or is a package of the same task that this kit made.
+
+    Raises:
+        BadRequest: The target must not be replaced, or its name does not end in .zip.
+    """
     if target.suffix.lower() != ".zip":
         raise BadRequest(f"{target}: the package's name must end in .zip; give another name with --out")
     if not target.is_file():
@@ -499,7 +524,7 @@ class _Maker:
     """Writer of the files of a package, one system after the other.
 
     Attributes:
-        files: The written files, by their paths in the package.
+        files: A dict from the path of each file in the package to the written file.
         findings: The findings so far.
     """
 
@@ -510,7 +535,7 @@ class _Maker:
         self.target, self.scratch = target, scratch
         self.files: dict[str, Path] = {}
         self.findings: list[Finding] = []
-        self._sources: dict[str, Path] = {}  # the system.yaml of each metadata file, by the latter's name in findings
+        self._sources: dict[str, Path] = {}  # from each metadata file, as named in findings, to its system.yaml
         self._systems = 0
 
     def add(self, run: Path, predictions: Mapping[str, Path]) -> None:
@@ -528,18 +553,21 @@ class _Maker:
         self.files[self.task.package.report.value.format(**fields)] = team.report
 
     def about_source(self, finding: Finding) -> Finding:
-        """Return a finding about a metadata file as a finding about its `system.yaml`, which the user can correct."""
+        """Return a finding about a metadata file as one about the run's `system.yaml`, which the user can correct.
+
+        Other findings are returned unchanged.
+        """
         if finding.file not in self._sources:
             return finding
         return replace(finding, file=str(self._sources[finding.file]), line=0, message=finding.message + CORRECT)
 
     def _new_file(self, inner: str) -> Path:
-        """Return the path to write a file of the package to, and add it to the package."""
+        """Add a file to the package, and return the path to write it to."""
         self.files[inner] = self.scratch / str(len(self.files))
         return self.files[inner]
 
     def _write_output(self, source: Path, split: Split, inner: str) -> None:
-        """Write an output file from a prediction."""
+        """Write an output file from a prediction. Errors in the prediction are added to the findings."""
         file = self._new_file(inner)
         prediction: Captions | Similarity | Ranking
         try:

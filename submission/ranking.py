@@ -1,4 +1,4 @@
-"""Rank scored systems, and format the leaderboard as text, CSV and JSON."""
+"""The ranking of scored systems, and the leaderboard as text, CSV and JSON."""
 
 import itertools
 import json
@@ -38,7 +38,7 @@ class Ranking:
         name: `teams` or `systems`.
         title: Heading of its table.
         rows: Rank and system, best first. The rank is None if the system does not have the metric that ranks.
-        neighbours: Comparison of each system with the next one down.
+        neighbours: Comparison of each ranked system with the next one.
     """
 
     name: str
@@ -66,13 +66,13 @@ class Leaderboard:
     Attributes:
         task: The task.
         ranked: The task's set that is scored.
-        split: Name of the split that the systems answered. It differs from `ranked` in a rehearsal.
+        split: Name of the split that the outputs are for. It differs from `ranked` in a rehearsal.
         metric: The metric that ranks.
         teams: Ranking of the best system of each team.
         systems: Ranking of all systems.
         published: Published results of the task's baselines on that split.
         packages: Every package, with its findings.
-        findings: Findings about other files in the folder.
+        findings: Findings about files in the folder that are not packages.
     """
 
     task: Task
@@ -92,7 +92,7 @@ class Leaderboard:
 
     @cached_property
     def entries(self) -> list[ScoredSystem]:
-        """All systems, best first."""
+        """All systems, best first. Systems that have no rank are last."""
         return [system for _, system in self.systems.rows]
 
     @cached_property
@@ -105,7 +105,7 @@ class Leaderboard:
 
     @cached_property
     def unavailable(self) -> dict[str, str]:
-        """The reason for each metric that at least one system does not have."""
+        """A dict from each metric that at least one system does not have to the reason."""
         reasons: dict[str, str] = {}
         for system in reversed(self.entries):  # the reason of the best system replaces the others
             reasons.update(system.score.unavailable)
@@ -129,7 +129,7 @@ class Leaderboard:
 
     @property
     def signatures(self) -> list[str]:
-        """The different signatures of the scores. There is only one if all systems were scored in the same way."""
+        """The different signatures of the scores. If all systems were scored in the same way, there is only one."""
         return list(dict.fromkeys(system.score.signature for system in self.entries))
 
     @property
@@ -147,7 +147,7 @@ class Leaderboard:
 
     @property
     def alarm(self) -> str:
-        """A warning to read first, for example that another metric ranks; empty if there is none."""
+        """A warning that readers must see first, for example that another metric ranks. It may be empty."""
         if not self.entries:
             return "No system could be scored; see the findings of the packages."
         first = self.task.metrics.value[0]
@@ -170,10 +170,10 @@ class Leaderboard:
             lines.append(self._about_intervals())
         if self.systems.neighbours:
             lines.append(
-                "Neighbours in rank are compared by a paired two-sided randomisation test that exchanges clips as a "
-                f"whole ({comparison.DRAWS} draws, seed {SEED}; all exchanges if there are fewer). The p values have "
-                "Holm's correction over the neighbours of the table: * p < 0.05, ** p < 0.01, *** p < 0.001. The "
-                "intervals of the differences are jackknife intervals."
+                "Neighbours in rank are compared by a paired two-sided randomisation test. It exchanges all values of "
+                f"a clip together ({comparison.DRAWS} draws, seed {SEED}; all exchanges if there are fewer). The p "
+                "values have Holm's correction over the neighbours of the table: * p < 0.05, ** p < 0.01, *** p < "
+                "0.001. The intervals of the differences are jackknife intervals."
             )
         if self.published:
             lines.append("The organisers' baseline is shown with its published results for this set.")
@@ -185,7 +185,7 @@ class Leaderboard:
         return [printable(line) for line in lines]
 
     def _about_intervals(self) -> str:
-        """Return the note about the intervals: their methods, and the items that they are computed over."""
+        """Return the note about the intervals: the methods, and the items over which they are computed."""
         items = self.entries[0].score.items
         methods: dict[str, None] = {}
         for system in self.entries:
@@ -202,7 +202,7 @@ class Leaderboard:
         """Return all results in long form at full precision, with one row for each value.
 
         Returns:
-            A DataFrame with the columns `COLUMNS`, as explained in `submission.leaderboard`. Cells that do not apply to
+            A DataFrame with the columns `COLUMNS`, which `submission.leaderboard` explains. Cells that do not apply to
             a row are missing (NA).
         """
         rows: list[dict[str, object]] = []
@@ -224,19 +224,19 @@ class Leaderboard:
             about = {"table": "characteristics", "team": system.team, "system": system.label}
             for key, text in zip(self.task.characteristics.value, system.characteristics, strict=True):
                 rows.append({**about, "what": key, "value": text})
-        frame = pd.DataFrame(rows, columns=COLUMNS, dtype=object)  # the text type of pandas refuses broken surrogates
+        frame = pd.DataFrame(rows, columns=COLUMNS, dtype=object)  # pandas' text type refuses half a surrogate pair
         numbers = ["std_error", "low", "high", "p", "p_holm"]
         frame[numbers] = frame[numbers].astype(float)
         frame = frame.replace([np.inf, -np.inf], np.nan)
         return frame.astype({"rank": "Int64", "n": "Int64"})
 
     def csv(self) -> str:
-        """Return `results` as CSV, in which spreadsheet programs treat no text as a formula."""
+        """Return `results` as CSV. Spreadsheet programs do not treat any text in it as a formula."""
         results = self.results().astype(object)
         return report.csv(results.where(results.notna(), None))
 
     def rows(self, ranking: Ranking) -> list[Row]:
-        """Return the rows of a ranking as text, followed by those of the published baselines."""
+        """Return the rows of a ranking as text, followed by the rows of the published baselines."""
         rows = []
         for rank, system in ranking.rows:
             values = dict.fromkeys(self.metrics, NOTHING) | dict.fromkeys(self.missing, "not available")
@@ -268,7 +268,7 @@ class Leaderboard:
         return "\n".join([*parts, *self.notes, *signatures])
 
     def _ranking_text(self, ranking: Ranking) -> list[str]:
-        """Return the tables of a ranking and of its neighbours as text."""
+        """Return two tables as text: the ranking, and the comparisons of its neighbours."""
         rows = []
         for row in self.rows(ranking):
             cells = [f"{row.values[name]} {row.intervals[name]}".strip() for name in self.shown_metrics]
@@ -282,7 +282,7 @@ class Leaderboard:
         return parts
 
     def findings_text(self) -> str:
-        """Return every finding, by package."""
+        """Return every finding, grouped by package."""
         parts = ["\n".join([str(package), *map(str, package.findings)]) for package in self.packages]
         return "\n\n".join([*map(str, self.findings), *parts]) + "\n"
 
@@ -342,7 +342,7 @@ def _table(rows: Iterable[Sequence[str]], heads: Sequence[str], numbers: Sequenc
 
 
 def interval_text(low: float, high: float) -> str:
-    """Return an interval such as `[0.123, 0.456]`; empty if an end is not finite."""
+    """Return an interval such as `[0.123, 0.456]`, or an empty text if an end is not finite."""
     text = report.interval(low, high, report.BRACKETS)
     if text == NOTHING:
         return ""
@@ -350,7 +350,7 @@ def interval_text(low: float, high: float) -> str:
 
 
 def difference_cells(difference: Difference) -> list[str]:
-    """Return the cells of a comparison: difference, interval, p, p after Holm's correction, stars."""
+    """Return the cells of a comparison: difference, interval, p, p after Holm's correction, significance stars."""
     estimate = difference.difference
     return [
         report.number(estimate.value, 3, signed=True),
@@ -364,17 +364,22 @@ def difference_cells(difference: Difference) -> list[str]:
 def rank(
     task: Task, packages: Iterable[ScoredPackage], split: Split, ranked: str, findings: Iterable[Finding] = ()
 ) -> Leaderboard:
-    """Rank the systems of packages.
+    """Rank the systems that the packages contain.
+
+    Systems whose label is in several packages are not ranked, and each of these packages gets a finding.
 
     Args:
         task: The task.
-        packages: The packages, as `scoring.score_package` returns them.
-        split: The split that the systems answered, with its ground truth.
-        ranked: The task's set for which the split is used.
-        findings: Findings about other files in the folder.
+        packages: The scored packages, which `scoring.score_packages` returns.
+        split: The split that the outputs are for, with its ground truth.
+        ranked: The task's set that is scored.
+        findings: Findings about files in the folder that are not packages.
 
     Returns:
-        The leaderboard, with the best system of each team and with all systems.
+        The leaderboard. It has a ranking of the best system of each team and a ranking of all systems.
+
+    Raises:
+        Faulty: The scores of two systems are not comparable.
     """
     packages = _without_shared_labels(list(packages))
     entries: list[ScoredSystem] = []
@@ -400,7 +405,7 @@ def rank(
 
 
 def _ranking_metric(task: Task, entries: Sequence[ScoredSystem]) -> str:
-    """Return the task's first metric for which at least one system has a value."""
+    """Return the task's first metric that at least one system has, or its first metric if no system has any."""
     for name in task.metrics.value:
         if any(math.isfinite(system.value(name)) for system in entries):
             return name
@@ -408,7 +413,10 @@ def _ranking_metric(task: Task, entries: Sequence[ScoredSystem]) -> str:
 
 
 def _without_shared_labels(packages: Sequence[ScoredPackage]) -> list[ScoredPackage]:
-    """Remove systems whose label is in several packages, and add a finding to each of these packages."""
+    """Return the packages without the systems whose label is in several packages.
+
+    An error about each of these systems is added to each of these packages.
+    """
     holders: dict[str, list[str]] = {}
     for each in packages:
         for system in each.systems:
@@ -432,7 +440,7 @@ def _ranked(systems: Iterable[ScoredSystem], metric: str) -> tuple[tuple[int | N
     """Return the systems with their ranks, best first. Equal values share a rank."""
     in_order = sorted(systems, key=lambda system: natural_key(system.label))
     values = pd.Series([system.value(metric) for system in in_order], dtype=float)
-    values = values.round(12)  # sums in another order can differ by rounding errors, which must not decide a rank
+    values = values.round(12)  # rounding errors must not decide a rank; they depend on the order of a sum
     values = values.where(np.isfinite(values))
     ranks = values.rank(method="min", ascending=lower_is_better(metric)).sort_values(kind="stable", na_position="last")
     rows: list[tuple[int | None, ScoredSystem]] = []
@@ -445,7 +453,7 @@ def _ranked(systems: Iterable[ScoredSystem], metric: str) -> tuple[tuple[int | N
 
 
 def _neighbours(rows: Sequence[tuple[int | None, ScoredSystem]], metric: str) -> tuple[Difference, ...]:
-    """Compare each ranked system with the next one."""
+    """Compare each ranked system with the next one, if the metric that ranks has a value for each item."""
     scores = {}
     for rank, system in rows:
         if rank and system.score.metrics[metric].values is not None:

@@ -1,7 +1,7 @@
-"""Check that a technical report is a complete PDF with pages. The file may be hostile.
+"""The check that a technical report is a complete PDF with pages. The file may be hostile.
 
-pypdf reads the PDF in a separate process, which can use `SECONDS` of processor time and `MEMORY`. That process runs
-this file as a script, so this file imports nothing from the kit.
+pypdf reads the PDF in a separate process, which can use at most `SECONDS` of processor time and `MEMORY`. That process
+runs this file as a script. This file therefore does not import any other module of the kit.
 """
 
 import hashlib
@@ -14,31 +14,32 @@ if TYPE_CHECKING:
     from pypdf.generic import PdfObject
 
 LIMIT = 128 * 2**20  # maximum size of a report in bytes
-SECONDS = 10  # maximum processor time; a paper of a few pages needs a tenth of a second
+SECONDS = 10  # maximum processor time in seconds; a paper of a few pages needs 0.1
 PATIENCE = 120  # maximum waiting time in seconds, also on a busy machine
 MEMORY = 2**30  # maximum memory in bytes
 SHOWN = 200  # maximum number of characters of a reason
 
 AGAIN = "export the report again"
 
-# Results by the digests of the reports. A team file and its package have the same report, which is then read once.
+# A dict from the digest of each report to the result. The report of a team file is also in the package, and is then
+# read only once.
 _faults: dict[bytes, str | None] = {}
 
 
 def fault(path: Path) -> str | None:
-    """Return why a file is not a complete PDF with pages; None if it is one.
+    """Return a message if a file is not a complete PDF with pages, or None if it is one.
 
     Args:
         path: An existing file.
 
     Returns:
-        A message: what must hold, what was found, and what to do.
+        The message. It says what must hold, what was found, and what to do.
     """
     size = path.stat().st_size
     if size > LIMIT:
         return f"must not be larger than {LIMIT} bytes; found {size} bytes: {AGAIN}, with smaller figures"
     content = path.read_bytes()
-    begin, end = content[:1024], content[-2048:]  # the marks must be in these parts (ISO 32000, annex H.3.4)
+    begin, end = content[:1024], content[-2048:]  # the marks of a PDF must be in these parts (ISO 32000, annex H.3.4)
     if b"%PDF-" not in begin:
         found = "an empty file"
         if begin:
@@ -53,8 +54,8 @@ def fault(path: Path) -> str | None:
 
 
 def _read_apart(path: Path) -> str | None:
-    """Read a PDF in a separate process, and return the message about a fault; None if there is none."""
-    command = [sys.executable, "-P", __file__, str(path.absolute())]  # -P: import no modules from this file's folder
+    """Read a PDF in a separate process. Return a message if it has a fault, or None if it has no fault."""
+    command = [sys.executable, "-P", __file__, str(path.absolute())]  # -P: import nothing from this file's folder
     too_much = f"must be a PDF that needs at most {SECONDS} s and {MEMORY // 2**20} MB to read; it needs more: {AGAIN}"
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE)  # noqa: S603
@@ -79,7 +80,7 @@ def _limited() -> None:
 
 
 def _read(path: str) -> str:
-    """Read a PDF, and return the message about a fault; an empty text if there is none."""
+    """Read a PDF. Return a message if it has a fault, or an empty text if it has no fault."""
     from pypdf import PdfReader
     from pypdf.generic import DictionaryObject
 
@@ -100,7 +101,7 @@ def _read(path: str) -> str:
 
 
 def _is_present(contents: "PdfObject") -> bool:
-    """Return whether the file has the contents of a page, which are one stream or a list of streams."""
+    """Return whether the contents of a page are in the file. They are one stream or a list of streams."""
     from pypdf.generic import ArrayObject, StreamObject
 
     loaded = contents.get_object()
@@ -112,7 +113,7 @@ def _is_present(contents: "PdfObject") -> bool:
 
 
 def _message(path: str) -> str:
-    """Return the message about a fault of a PDF, also if it cannot be read; an empty text if there is none."""
+    """Return a message if a PDF has a fault or cannot be read, or an empty text if it has no fault."""
     try:
         return _read(path)
     except MemoryError:

@@ -1,18 +1,20 @@
-"""Read run folders, from which packages are made.
+"""Reading of run folders, from which packages are made.
 
-A run folder that can be packaged has a prediction for every split that is answered:
+To make a package, a run folder must contain a prediction for each split that the package has an output for:
 
-- captioning: `predictions/SPLIT.csv` (a caption for each clip);
-- retrieval: `predictions/SPLIT.npz` (the similarities) or `predictions/SPLIT.csv` (each query with its best clips).
+- a captioning system has `predictions/SPLIT.csv` (a caption for each clip);
+- a retrieval system has `predictions/SPLIT.npz` (the similarities) or `predictions/SPLIT.csv` (each query with its best
+  clips, or the similarities).
 
 These files are optional:
 
 - `system.yaml` describes the system;
-- `scores/evaluation.json` has the results;
-- `scores/evaluation-retrieval.json` has the results of retrieval, if the run does both tasks;
-- `config.yaml` names the data that the system was trained on.
+- `scores/evaluation.json` contains the results;
+- `scores/evaluation-retrieval.json` contains the results of retrieval, if the system does both captioning and
+  retrieval;
+- `config.yaml` contains digests of the splits that the system was trained on.
 
-`systems train`, `systems predict` and `evaluation score` write all of them.
+`systems train`, `systems predict` and `evaluation score` write all these files.
 """
 
 import difflib
@@ -29,7 +31,7 @@ from submission.metadata_text import ABSENT
 from submission.tasks import Key, Task
 
 CORRECT = "; correct it there or in the team file"
-OWN_PREDICTIONS = {  # for each form: how to write the predictions of a system that `systems predict` cannot run
+OWN_PREDICTIONS = {  # for each form: advice for a system that `systems predict` cannot run
     "captions": "write a CSV with the columns file_name and caption_predicted",
     "top-k": "use predictions.Similarity(…).save, or write {other}, a CSV of each query and its best clips",
     "matrix": "use predictions.Similarity(…).save",
@@ -47,14 +49,14 @@ def find_predictions(
     Args:
         task: The task.
         run: The run folder.
-        splits: For each of the task's sets, the name of the split that is answered.
-        data: The data folder, for the command that makes a missing prediction.
+        splits: A dict from each of the task's sets to the name of the split that its outputs are for.
+        data: The data folder. Messages about missing predictions show a command that contains it.
 
     Returns:
-        The file of the prediction for each of the task's sets, and the findings.
+        A dict from each of the task's sets to the file of its prediction, and the findings.
 
     Raises:
-        BadRequest: There is no such folder, or it has no file of a run.
+        BadRequest: The folder does not exist, or contains neither `predictions/`, `system.yaml` nor `config.yaml`.
     """
     if not run.is_dir():
         raise BadRequest(f"{run}: no such run folder; train a system: python -m systems train …")
@@ -62,7 +64,7 @@ def find_predictions(
         message = "must be a run folder, or have a folder predictions/; found neither: give the folder from `systems "
         raise BadRequest(f"{run}: {message}train --run`, or a folder with your own predictions")
     files: dict[str, Path] = {}
-    findings: dict[str, Finding] = {}  # by split, because all sets have the same split in a rehearsal
+    findings: dict[str, Finding] = {}  # for each split, because all sets have the same split in a rehearsal
     for name, split in splits.items():
         similarities = run / "predictions" / f"{split}.npz"
         table = run / "predictions" / f"{split}.csv"
@@ -92,10 +94,10 @@ def _missing_prediction(task: Task, run: Path, split: str, data: Path, expected:
     Args:
         task: The task.
         run: The run folder.
-        split: The split that is answered.
+        split: The split that the prediction is for.
         data: The data folder.
         expected: The missing file.
-        other: The file of a prediction for tasks of the other kind, which may exist.
+        other: The file of a prediction that the task does not accept. It may exist.
     """
     command = shlex.join(["python", "-m", "systems", "predict", str(run), "--data", str(data), "--split", split])
     if not other.is_file():
@@ -114,10 +116,10 @@ def _missing_prediction(task: Task, run: Path, split: str, data: Path, expected:
 
 
 def describe(task: Task, run: Path, dataset: Dataset) -> tuple[dict[str, object], list[str], list[Finding]]:
-    """Return the metadata that a run folder and the data give about a system.
+    """Return the metadata of a system that are known from its run folder and the data.
 
-    The keys below `system` come from `system.yaml`, the results from the score, and the lists of data sets from the
-    data folder. A key is null if it may be null and none of these has its value.
+    The keys below `system` are read from `system.yaml`, and the results from the score. The lists of data sets are made
+    from the data folder. If a key that may be null has no value, it is null.
 
     Args:
         task: The task.
@@ -125,7 +127,7 @@ def describe(task: Task, run: Path, dataset: Dataset) -> tuple[dict[str, object]
         dataset: The data folder.
 
     Returns:
-        The metadata; the paths of the keys that may be null and have no value; and the findings.
+        Three values: the metadata; the paths of the keys that may be null and have no value; and the findings.
     """
     findings: list[Finding] = []
     system = _read_system(run / "system.yaml", findings)
@@ -136,7 +138,7 @@ def describe(task: Task, run: Path, dataset: Dataset) -> tuple[dict[str, object]
 
 
 def _read_system(file: Path, findings: list[Finding]) -> dict[str, object]:
-    """Return the values of `system.yaml`; none, with a note, if it is missing."""
+    """Return the values of `system.yaml`. If it is missing, add a note and return an empty dict."""
     if not file.is_file():
         message = "is missing (`systems train` writes it at the end), so only the team file describes the system"
         findings.append(Finding(str(file), message=message, severity=NOTE))
@@ -147,9 +149,12 @@ def _read_system(file: Path, findings: list[Finding]) -> dict[str, object]:
 
 
 def _read_results(task: Task, run: Path, findings: list[Finding]) -> dict[str, float]:
-    """Return the metrics of the run's score on the evaluation split; none, with a finding, if it has no such score."""
+    """Return a dict from each metric of the run's score on the evaluation split to its value.
+
+    If the run has no such score for a task of this kind, add a finding and return an empty dict.
+    """
     file = run / "scores" / f"{EVALUATION}.json"
-    retrieval_file = file.with_stem(f"{EVALUATION}-retrieval")  # only for a run that does both tasks
+    retrieval_file = file.with_stem(f"{EVALUATION}-retrieval")  # only for a system that does both tasks
     if task.kind == "retrieval" and retrieval_file.is_file():
         file = retrieval_file
     if not file.is_file():
@@ -181,7 +186,7 @@ def _read_results(task: Task, run: Path, findings: list[Finding]) -> dict[str, f
 
 
 class _Description:
-    """The values of a task's metadata that a run and the data give.
+    """The metadata of a system that are known from its run folder and the data.
 
     Attributes:
         without_value: Paths of the keys that may be null and have no value.
@@ -206,8 +211,8 @@ class _Description:
 
         Args:
             key: The key.
-            value: Its value in `system.yaml`; None if it has none there.
-            path: Its path in the metadata.
+            value: The key's value in `system.yaml`; None if it has no value there.
+            path: The key's path in the metadata.
         """
         if key.split:
             return self._describe_split(key, path)
@@ -246,7 +251,11 @@ class _Description:
         return filled
 
     def _describe_split(self, key: Key, path: str) -> list[dict[str, object]] | None:
-        """Return a list with the description of a split; None if the split is not known."""
+        """Return a list with the description of a split, or None if the split cannot be described.
+
+        This is the case if the data folder does not have the split. It is also the case if the system was trained on
+        other data than the folder has; a warning is then added.
+        """
         split = self.dataset.splits.get(key.split)
         if not split:
             return None
@@ -259,7 +268,10 @@ class _Description:
 
 
 def _training_digests(config: Path) -> dict[str, str]:
-    """Return the digest of each split that a run was trained on; none if the config does not have them."""
+    """Return a dict from each split that a system was trained on to its digest.
+
+    The dict is empty if there is no `config.yaml`, or if it does not contain digests.
+    """
     if not config.is_file():
         return {}
     values = documents.read(config).values or {}
@@ -270,7 +282,7 @@ def _training_digests(config: Path) -> dict[str, str]:
 
 
 def _split_description(names: Iterable[str], folder: Path, split: Split) -> dict[str, object]:
-    """Return the description of a split as a data set, with null for the keys that the split cannot give.
+    """Return the description of a split as a data set. Keys whose value the split does not contain are null.
 
     Args:
         names: The keys that the metadata ask for.

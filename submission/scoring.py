@@ -1,7 +1,7 @@
-"""Check packages and score their systems, each package in a separate process.
+"""The check of packages and the scoring of their systems, each package in a separate process.
 
-A bad package never stops the others. Its process can use `SECONDS` of time and `MEMORY`, and any failure in it becomes
-a finding about that package.
+A bad package never stops the others. The process of a package can use at most `SECONDS` of time and `MEMORY`. Any
+failure in the process becomes a finding about the package.
 """
 
 import math
@@ -33,11 +33,12 @@ from submission import package
 from submission.tasks import Task
 
 SECONDS = 1800  # maximum time for one package
-MEMORY = {"retrieval": 4 * 2**30, "captioning": 12 * 2**30}  # maximum memory in bytes; SPICE alone can need 8 GB
+MEMORY = {"retrieval": 4 * 2**30, "captioning": 12 * 2**30}  # maximum bytes of memory; SPICE alone can need 8 GB
 WORKERS = min(os.cpu_count() or 1, 8)  # number of packages that are scored at the same time
 SHOWN = 300  # maximum number of characters of a characteristic
 
-_starting = threading.Lock()  # multiprocessing accesses all its processes when it starts one, so only one may start
+# Only one process may start at a time, because multiprocessing then accesses the list of all its processes.
+_starting = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class ScoredSystem:
     Attributes:
         label: Label of the system.
         team: Author and institute of the label.
-        package: Name of its package.
-        characteristics: Values of the task's characteristics in its metadata, in the task's order.
+        package: Name of the package that contains the system.
+        characteristics: Values that the metadata have for the task's `characteristics`, in the task's order.
         score: Score of the system.
     """
 
@@ -59,7 +60,7 @@ class ScoredSystem:
     score: Score
 
     def value(self, metric: str) -> float:
-        """Return the value of a metric; NaN if the system has none."""
+        """Return the value of a metric, or NaN if the system does not have it."""
         measured = self.score.metrics.get(metric)
         if measured:
             return measured.estimate.value
@@ -68,7 +69,7 @@ class ScoredSystem:
 
 @dataclass(frozen=True)
 class ScoredPackage:
-    """A package with its scored systems (none if it has an error) and every finding."""
+    """A package with its scored systems and every finding. A package whose check found an error has no systems."""
 
     name: str
     systems: tuple[ScoredSystem, ...]
@@ -91,7 +92,7 @@ def score_package(task: Task, path: Path, splits: Mapping[str, Split], ranked: s
     Args:
         task: The task.
         path: A folder or a zip.
-        splits: For each of the task's sets, the split that is answered.
+        splits: A dict from each of the task's sets to the split that its outputs are for.
         ranked: The set that is scored.
         cache: Folder for tokenised captions.
     """
@@ -110,7 +111,7 @@ def score_package(task: Task, path: Path, splits: Mapping[str, Split], ranked: s
     except BadRequest as mistake:
         systems = []
         findings.append(Finding(str(path), message=str(mistake)))
-    except OSError as failure:  # its file name is not shown: it may be a temporary one, which differs in every run
+    except OSError as failure:  # the file name may be temporary and is not shown, so that all runs print the same
         return _failed(path, f"could not be read: {failure.strerror}")
     except MemoryError:
         limit = f"{MEMORY[task.kind] / 2**30:.2g} GiB"
@@ -124,7 +125,7 @@ def score_package(task: Task, path: Path, splits: Mapping[str, Split], ranked: s
 def _score_system(
     task: Task, path: Path, system: package.System, split: Split, ranked: str, cache: Path
 ) -> ScoredSystem:
-    """Score the output of a system for the ranked set, whose truth is in the split."""
+    """Score the output of a system for the ranked set. The split contains the ground truth."""
     file = system.outputs[ranked]
     shown = f"{path}/{system.label}: {ranked}"
     interval = "jackknife"
@@ -148,7 +149,10 @@ def _score_system(
 
 
 def _characteristic(metadata: object, key: str) -> str:
-    """Return the value of a dotted key as text; empty if the metadata have no such value."""
+    """Return the value of a key such as `system.description.optimizer` as text.
+
+    The text is empty if the metadata have no such value.
+    """
     value = metadata
     for part in key.split("."):
         if not isinstance(value, Mapping):
@@ -174,12 +178,12 @@ def score_packages(
 ) -> list[ScoredPackage]:
     """Score packages, `WORKERS` at a time, each in a new process.
 
-    If a package takes longer than `SECONDS` or ends its process, it is reported, and the others are scored.
+    If a package takes longer than `SECONDS`, or if its process ends early, it gets a finding. The others are scored.
 
     Args:
         task: The task.
         paths: Folders and zips.
-        splits: For each of the task's sets, the split that is answered.
+        splits: A dict from each of the task's sets to the split that its outputs are for.
         ranked: The set that is scored.
         cache: Folder for tokenised captions.
 
@@ -206,12 +210,12 @@ def score_packages(
 def _score_in_process(
     context: ForkServerContext, stop: threading.Event, arguments: tuple[object, ...], path: Path
 ) -> ScoredPackage:
-    """Score a package in a new process; end the process if it takes too long, or if `stop` is set."""
+    """Score a package in a new process. The process is ended if it takes too long, or if `stop` is set."""
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(sender, path, *arguments))
     with _starting:
         process.start()
-    sender.close()  # otherwise the pipe would stay open when the process ends
+    sender.close()  # otherwise the pipe would stay open after the process has ended
     deadline = time.monotonic() + SECONDS
     try:
         while not receiver.poll(0.2):
@@ -234,7 +238,7 @@ def _score_in_process(
 
 
 def _end(process: ForkServerProcess) -> None:
-    """End a process: first by SIGTERM, so that it can end the processes that it started, then by SIGKILL."""
+    """End a process. SIGTERM lets it first end the processes that it started; SIGKILL is used if it does not end."""
     process.join(0.5)
     for end in (process.terminate, process.kill):
         if process.is_alive():
@@ -265,7 +269,7 @@ def _work(
 
 
 def _picklable(split: Split) -> Split:
-    """Return the same split with plain dictionaries, which pickle can send to another process."""
+    """Return the same split without the clips' metadata and with plain dicts, so that pickle can handle it."""
     clips = tuple(replace(clip, metadata={}) for clip in split.clips)
     if split.relevance is None:
         return replace(split, clips=clips)

@@ -1,28 +1,29 @@
-"""The facts of each task, read from `tasks/NAME.yaml`. A new year needs only a new file.
+"""The facts of each task, which are read from `tasks/NAME.yaml`. The task of a new year needs only a new file.
 
 Every fact has a `value`, a `source` and a `certainty`: `verified` (read in the source), `inferred` (follows from
-something that was read) or `recalled` (not confirmed). A file has no entry for a fact that is not known.
+something that was read) or `recalled` (not confirmed). Facts that are not known are not in the file.
 
-A file with `extends: NAME` states only the differences from that task:
+A file with `extends: NAME` states only the differences from the task NAME:
 
 - Blocks are joined key by key.
 - Lists and single values replace those of the other task.
 - `null` removes a key.
-- A fact that is stated again needs its own source and certainty. Its `value` can be left out if it is the same.
+- A fact that is stated again needs its own source and certainty. Its `value` can be left out if it is the same as in
+  the other task.
 
 `submission tasks NAME` prints all facts of a task. `submission tasks --fields` explains every field.
 
 To add the task of a new year:
 
 1. Write `tasks/dcaseYEAR-TASK.yaml` with `name`, `title` and `extends` (the task of the year before).
-2. State every fact that differs, with its source and certainty. These are mostly `sets`, `label`, `metrics` (the first
-   one ranks), `interval`, `baselines`, `package`, `excluded_ids` and `metadata`.
+2. State every fact that differs, with its source and certainty. The facts that differ are mostly `sets`, `label`,
+   `metrics` (the first one ranks), `interval`, `baselines`, `package`, `excluded_ids` and `metadata`.
 3. Run `submission tasks dcaseYEAR-TASK`. It prints all facts and reports errors in the file.
 4. Add the task to the tests that list all tasks: `EXPECTED` in `tests/submission/test_tasks.py`, `LAYOUT` in
    `test_package.py`, and the sets in `tests/evaluation/metrics/test_sets.py`.
 
-The metric set `dcaseYEAR` of `evaluation score` comes from the same file (`evaluation.metrics.sets`). If a metric is
-new to the kit, add it to `evaluation.metrics.catalogue` first.
+`evaluation.metrics.sets` reads the metric set `dcaseYEAR` of `evaluation score` from the same file. If a metric is new
+to the kit, add it to `evaluation.metrics.catalogue` first.
 """
 
 import re
@@ -44,9 +45,10 @@ from evaluation.text import unknown_key
 
 FOLDER = Path(__file__).parent / "tasks"
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
-PLACEHOLDERS = ("author", "institute", "index", "label")  # fields that a pattern of file names may have
+PLACEHOLDERS = ("author", "institute", "index", "label")  # names that may be in braces in a pattern
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C loader is five times as fast; not every PyYAML has it
+# The C loader is several times as fast. Some builds of PyYAML lack it.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 T = TypeVar("T")
 
@@ -68,7 +70,7 @@ def _placeholders(pattern: str) -> list[str]:
 
 
 def _check_pattern(pattern: str) -> str:
-    """Check the fields of a pattern."""
+    """Check that all names in the braces of a pattern are known."""
     for name in _placeholders(pattern):
         if name not in PLACEHOLDERS:
             raise ValueError(unknown_key(name, PLACEHOLDERS, "field"))
@@ -76,7 +78,7 @@ def _check_pattern(pattern: str) -> str:
 
 
 def _check_system_pattern(pattern: str) -> str:
-    """Check that the names of two systems differ."""
+    """Check that a pattern gives different file names to any two systems."""
     names = set(_placeholders(pattern))
     if "label" not in names and not {"author", "institute", "index"} <= names:
         raise ValueError("must have the field {label}, or {author}, {institute} and {index}")
@@ -109,7 +111,7 @@ PositiveInt = Annotated[int, Field(ge=1)]
 
 
 class Strict(BaseModel, extra="forbid", frozen=True, strict=True):
-    """A part of a task's file, which accepts no unknown keys and converts no value to another type."""
+    """A part of a task's file. It does not accept unknown keys, or values of another type."""
 
 
 class Fact(Strict, Generic[T]):
@@ -117,14 +119,14 @@ class Fact(Strict, Generic[T]):
 
     value: T = Field(description="the fact itself")
     source: str = Field(min_length=1, description="where the fact is stated")
-    certainty: Literal["verified", "inferred", "recalled"] = Field(description="how sure the fact is")
+    certainty: Literal["verified", "inferred", "recalled"] = Field(description="how certain the fact is")
 
 
 class Output(Strict):
-    """One output file of a system, with the answers for one split."""
+    """One output file of a system. It has the predictions for one split."""
 
     rows: Fact[int] | None = Field(None, description="number of rows, not counting the header")
-    scored: Fact[int] | None = Field(None, description="number of rows that are scored, if not all are")
+    scored: Fact[int] | None = Field(None, description="number of rows that are scored, if not all rows are scored")
     file: Fact[SystemPattern] = Field(description="pattern of the file's name")
 
     def is_named(self, name: str) -> bool:
@@ -133,7 +135,7 @@ class Output(Strict):
 
 
 class PackageFacts(Strict):
-    """The names of a package: the zip, and the files in it."""
+    """The names of the zip of a package and of the files in it."""
 
     file: Fact[Pattern] = Field(description="pattern of the zip's name")
     folder: Fact[FolderPattern] = Field(description="pattern of the folder with a system's outputs and metadata")
@@ -145,20 +147,23 @@ class Excluded(Strict):
     """The list of Freesound sounds that systems must not be trained on."""
 
     url: Fact[str] = Field(description="address where the list is published")
-    column: Fact[str | int] = Field(description="column of the ids: its name, or if that is not known, its number")
+    column: Fact[str | int] = Field(description="column of the ids: its name, or if that is unknown, its number from 1")
 
 
 class PublishedResults(Strict):
     """The results of a published system, in the units of `evaluation`."""
 
-    split: SplitName = Field(description="split that the results were measured on, by its name in the kit")
-    clips: PositiveInt = Field(description="number of clips of that split, to recognise it")
+    split: SplitName = Field(description="name in the kit of the split for which the results were measured")
+    clips: PositiveInt = Field(description="number of clips of that split, which must be the same for a comparison")
     queries: PositiveInt | None = Field(None, description="number of queries of that split, in retrieval tasks")
     system: str = Field(description="name of the system")
     metrics: dict[str, float] = Field(description="value of each metric")
 
     def measured_on(self, split: Split) -> bool:
-        """Return whether the results were measured on a split, by its name and its numbers of clips and queries."""
+        """Return whether the results were measured on a split.
+
+        The name of the split, its number of clips and, in retrieval, its number of queries must be the same.
+        """
         if (split.name, len(split.clips)) != (self.split, self.clips):
             return False
         return self.queries is None or len(split.truth) == self.queries
@@ -173,7 +178,7 @@ class Key(Strict):
     type: Literal["text", "number", "integer", "yes-no"] = Field("text", description="type of the value")
     most: int | None = Field(None, description="maximum number of characters")
     hint: str = Field("", description="explanation, written as a comment next to the key in the metadata file")
-    metric: str = Field("", description="metric whose value the key has, by its name in `evaluation`")
+    metric: str = Field("", description="name in `evaluation` of the metric whose value the key has")
     many: bool = Field(False, description="whether the value is a list")
     split: SplitName = Field("", description="split of the data folder that the key describes")
     keys: dict[str, "Key"] = Field({}, description="keys below this key")
@@ -189,13 +194,13 @@ class Task(Strict):
         description="form of an output: a caption for each clip, the k best clips of each query, or all similarities"
     )
     columns: Fact[Texts] = Field(
-        description="name of the first column, and of the others, with {rank} for 1 to k or {clip} for a clip's name"
+        description="name of the first column, and pattern of the others: {rank} is 1 to k, {clip} a clip's name"
     )
     k: Fact[PositiveInt] | None = Field(None, description="number of clips for each query, in the form top-k only")
     separator: Fact[Separator] = Field(description="separator of columns that the kit writes")
     separators_accepted: Fact[Texts] = Field(description="separators of columns that the kit accepts")
     line_end: Fact[Literal["\n", "\r\n"]] = Field(description="end of each line")
-    sets: dict[SplitName, Output] = Field(description="outputs, by the split that each answers (its name in the kit)")
+    sets: dict[SplitName, Output] = Field(description="outputs; each key is the name in the kit of the output's split")
     label: Fact[LabelPattern] = Field(description="pattern of a system's label")
     systems: Fact[int] = Field(description="maximum number of systems for each team")
     metrics: Fact[Texts] = Field(description="the metrics of the results table; the first one ranks")
@@ -240,7 +245,11 @@ class Task(Strict):
         return self
 
     def _metric(self, path: str, name: str) -> catalogue.Metric:
-        """Return a metric of the task's kind; raise ValueError, with the path in the file, if it is unknown."""
+        """Return a metric for tasks of this kind.
+
+        Raises:
+            ValueError: The metric is unknown. The message begins with the path in the file.
+        """
         if self.kind == "captioning":
             metrics = catalogue.CAPTIONING
         else:
@@ -254,7 +263,7 @@ class Task(Strict):
         """Return the first line of an output file.
 
         Args:
-            file_names: The clips, for the form "matrix".
+            file_names: The names of the clips. Only the form "matrix" needs them.
         """
         key, answer = self.columns.value
         if self.form.value == "matrix":
@@ -266,16 +275,17 @@ class Task(Strict):
         return [key, *answers]
 
     def label_of(self, pattern: str, name: str) -> str | None:
-        """Return the label in the name of a system's file; None if the name does not fit the pattern."""
+        """Return the label in the name of a system's file, or None if the name does not fit the pattern."""
         fields = match_pattern(pattern, name)
         if fields is None:
             return None
         return fields.get("label") or self.label.value.format(**fields)
 
     def label_fields(self, label: str) -> dict[str, str] | None:
-        """Return the author, institute and index of a label, and the label itself; None if it breaks the rule.
+        """Return a dict with the author, institute and index in a label, and with the label itself.
 
-        The index runs from 1 to the number of systems.
+        The result is None if the label breaks the task's rule. The index must be from 1 to the maximum number of
+        systems.
         """
         fields = match_pattern(self.label.value, label)
         if fields is None or fields["index"] not in map(str, range(1, self.systems.value + 1)):
@@ -306,9 +316,10 @@ class Task(Strict):
 
 
 def match_pattern(pattern: str, text: str) -> dict[str, str] | None:
-    """Return the values of a pattern's fields in a text; None if the text does not fit the pattern.
+    """Return a dict from each name in a pattern's braces to its value in a text.
 
-    No field can contain `/`, and only the label can contain `_`.
+    The result is None if the text does not fit the pattern. Values cannot contain `/`. Only that of `label` can contain
+    `_`.
 
     >>> match_pattern("{author}_{institute}_task6_{index}", "Wu_Mila_task6_1")
     {'author': 'Wu', 'institute': 'Mila', 'index': '1'}
@@ -345,8 +356,8 @@ def _facts(part: object, path: str) -> Iterator[tuple[str, Fact]]:
 def describe_fields() -> list[tuple[str, str]]:
     """Return the path and the description of every field of a task file, from the schema.
 
-    In a path, `NAME` stands for any key and `N` for the number of a list entry. Fields that may be missing are marked
-    as optional.
+    In a path, `NAME` stands for any key, and `N` for the index of a list entry (from 1). Fields that may be missing are
+    marked as optional.
     """
     return list(_describe_model(Task, ""))
 
@@ -369,7 +380,10 @@ def _describe_model(model: type[BaseModel], path: str) -> Iterator[tuple[str, st
 
 
 def _inner_model(annotation: object) -> tuple[type[BaseModel] | None, str]:
-    """Return the model in a type such as `dict[str, Output] | None`, and the path to it; None if there is none."""
+    """Return the model in a type such as `dict[str, Output] | None`, and the path to it.
+
+    The model is None if the type does not contain one.
+    """
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation, ""
     steps: dict[object, str] = {dict: ".NAME", tuple: ".N"}
@@ -391,7 +405,8 @@ def read(name: str) -> Task:
 
     Raises:
         BadRequest: There is no such task; the message lists the names.
-        Faulty: Its file does not fit the schema. Every finding has the path of its key.
+        Faulty: The task's file is not YAML, its chain of `extends` is not valid, or it does not fit the schema. The
+            exception lists all findings, each with the path of its key.
     """
     if name not in names():
         raise BadRequest(unknown_key(name, names(), "task"))
@@ -415,11 +430,12 @@ def _facts_of(name: str, extended_by: tuple[str, ...] = ()) -> object:
 
     Args:
         name: The task.
-        extended_by: The tasks that extend this one, directly or through others, to detect a circle.
+        extended_by: The chain of tasks that led to this one through `extends`. A task must not extend a task of this
+            chain.
 
     Raises:
-        Faulty: The file is not YAML; it extends an unknown task or itself; or it states a fact again without its own
-            source and certainty.
+        Faulty: The file is not YAML; it extends an unknown task, or leads back to itself; or it states a fact again
+            without a source or certainty of its own.
     """
     path = FOLDER / f"{name}.yaml"
     facts = _load_yaml(path)
@@ -466,7 +482,7 @@ def _joined(base: Mapping[str, object], changes: Mapping[str, object]) -> dict[s
 def _facts_without_source(
     base: Mapping[str, object], changes: Mapping[str, object], path: str, file: str
 ) -> Iterator[Finding]:
-    """Find facts that are stated again without a source or certainty of their own.
+    """Yield a finding for each fact that is stated again without a source or certainty of its own.
 
     Args:
         base: The block of the task that is extended.

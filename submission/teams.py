@@ -1,4 +1,7 @@
-"""The team file: the team's name in labels, its report, and the metadata of its systems. A team fills it in once."""
+"""The team file, which a team fills in once.
+
+It contains the author and the institute for the labels, the path of the report, and the metadata of the systems.
+"""
 
 import difflib
 import re
@@ -14,7 +17,7 @@ from submission.metadata import AUTHORS, LABEL, Block, label_fault, value_at
 from submission.metadata_text import ABSENT, comment, has_metric, hinted, key_lines, written
 from submission.tasks import Key, Task
 
-FROM_RUN = ("system.description", "system.complexity")  # keys of the metadata that a run's system.yaml has
+FROM_RUN = ("system.description", "system.complexity")  # keys of the metadata whose values are in a run's system.yaml
 KEYS = ("author", "institute", "report", "metadata", "systems")
 
 
@@ -26,9 +29,9 @@ class Team:
         author: Last name of the corresponding author, for the labels.
         institute: Abbreviation of the institute, for the labels.
         report: Path of the technical report.
-        metadata: Metadata of all systems. Keys that were left empty are not in it; an explicit null is, if the key may
-            be null.
-        systems: Metadata of single systems, in the order of the runs. They replace the values in `metadata`.
+        metadata: Metadata of all systems. Keys that the team left empty are not included. An explicit null is included
+            if the key may be null.
+        systems: Metadata of single systems, in the order of the runs. These values replace those in `metadata`.
     """
 
     author: str
@@ -39,7 +42,7 @@ class Team:
 
 
 def text(task: Task) -> str:
-    """Return the content of a team file to fill in: the keys that the task asks for, explained in comments."""
+    """Return the content of a team file to fill in. It has the keys that the task asks for, and explains them."""
     top = task.whole
     scored = [name for name, key in top.keys.items() if has_metric(key)]
     example = task.label.value.format(author="Lastname", institute="Institute", index=1)
@@ -57,7 +60,7 @@ def text(task: Task) -> str:
         *comment(
             "Metadata of all systems. `package` fills in these keys: submission.label; "
             f"{' and '.join(FROM_RUN)}, from the run's system.yaml; {', '.join(scored)}, from the run's scores. Values "
-            "in this file replace those of the run. A key that every entry of `systems` has can be removed here."
+            "in this file replace those of the run. If all entries of `systems` have a key, you can remove it here."
         ),
         "metadata:",
     ]
@@ -100,7 +103,7 @@ def read(task: Task, path: Path) -> tuple[Team, list[Finding]]:
 
     Raises:
         BadRequest: There is no such file.
-        Faulty: The file has an error, such as an empty key. Every finding has its line and key.
+        Faulty: The file has an error, such as an empty key. The exception lists all findings with their lines and keys.
     """
     document = documents.read(path)
     if document.values is None:
@@ -114,7 +117,7 @@ def read(task: Task, path: Path) -> tuple[Team, list[Finding]]:
 
 
 class _Reader:
-    """Reader of a team file, which checks its values and makes a `Team` of them.
+    """Reader of a team file. It checks the values and makes a `Team` from them.
 
     Attributes:
         findings: The findings so far.
@@ -131,7 +134,7 @@ class _Reader:
         self.findings.append(Finding(str(self.path), line, dotted(at), message, severity))
 
     def team(self) -> Team:
-        """Return the team. It is usable only if there are no errors in `findings`."""
+        """Return the team. It can be used only if `findings` has no errors."""
         misspelt = self._check_keys()
         texts = {name: self._text(name, misspelt) for name in KEYS[:3]}
         author, institute, report = texts.values()
@@ -151,7 +154,7 @@ class _Reader:
         return Team(author, institute, self.path.parent / report, blocks[0], blocks[1:])
 
     def _check_keys(self) -> set[str]:
-        """Find unknown keys, and return the known keys that were probably meant."""
+        """Add findings about unknown keys, and return the known keys that were probably meant."""
         meant = set()
         for name in self.values:
             if name in KEYS:
@@ -168,7 +171,10 @@ class _Reader:
         return meant
 
     def _text(self, name: str, misspelt: Set[str]) -> str:
-        """Return the text of a required key; empty, with a finding, if the file does not have it."""
+        """Return the text of a required key. If the key has no text, add a finding and return an empty text.
+
+        A key that is probably misspelt has a finding already.
+        """
         value = self.values.get(name)
         if isinstance(value, str) and value.strip():
             return value
@@ -216,7 +222,7 @@ class _Reader:
         return metadata or {}
 
     def _systems(self) -> list[tuple[KeyPath, object]]:
-        """Return the entries of the systems with their paths."""
+        """Return the path and the value of each entry of `systems`, up to the maximum number of systems."""
         systems = self.values.get("systems")
         if not isinstance(systems, list | None):
             message = f"must be a list; found {shown(systems)}: write each entry in a line that starts with '- '"
@@ -234,7 +240,7 @@ class _Reader:
         return located
 
     def _check_block(self, root: KeyPath, values: Mapping[str, object], author: str) -> None:
-        """Check a block of metadata. Missing keys are no errors, because the run may have them."""
+        """Check a block of metadata. Missing keys are allowed, because the run may have their values."""
         values = _without_empty_mappings(self.task.whole, values)
         block = Block(self.task, self.document, str(self.path), root, values)
         block.check_values(whole=False)
@@ -247,7 +253,10 @@ class _Reader:
 
 
 def _without_empty_mappings(key: Key, values: Mapping[str, object]) -> dict[str, object]:
-    """Return a block without the keys whose lines below are all comments."""
+    """Return a block without the keys that must have keys below them but have no value.
+
+    A team file has such a key if all lines below the key are comments.
+    """
     kept = {}
     for name, value in values.items():
         below = key.keys.get(name)
@@ -263,18 +272,18 @@ def _without_empty_mappings(key: Key, values: Mapping[str, object]) -> dict[str,
 def _without_empty_values(
     key: Key, values: Mapping[str, object], path: KeyPath, nulls: Set[KeyPath]
 ) -> dict[str, object]:
-    """Return a block without its empty values, so that they do not replace those of a run.
+    """Return a block without its empty values. Otherwise an empty value would replace the value from a run.
 
     Args:
         key: The key of the block.
         values: The block.
-        path: Its path in the file.
-        nulls: The paths where the file has an explicit null. It is kept if the key may be null.
+        path: The path of the block in the file.
+        nulls: The paths of the values that are written as null. Such a value is kept if its key may be null.
     """
     kept = {}
     for name, value in values.items():
         here = (*path, name)
-        below = key.keys.get(name, Key(need="optional"))  # an unknown key may have only a warning, and is kept
+        below = key.keys.get(name, Key(need="optional"))  # an unknown key is kept: it may have only a warning
         if isinstance(value, Mapping):
             value = _without_empty_values(below, value, here, nulls)
         explicit_null = here in nulls and below.need == "nullable" and not below.keys

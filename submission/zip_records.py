@@ -1,4 +1,4 @@
-"""Compare the records of a zip with each other, so that every program unpacks the same files from it.
+"""Checks that the records of a zip agree, so that every program unpacks the same files from it.
 
 A zip names each entry twice: in a header before the entry's data, and in a list (the central directory) at the end.
 `zipfile` uses the list. Other programs use the headers, or fields that `zipfile` ignores. If they disagree, other
@@ -25,20 +25,23 @@ GO_BY = f"which some programs use: {ZIP_AGAIN}"
 
 HEADER, LISTED, END = b"PK\3\4", b"PK\1\2", b"PK\5\6"
 END_64, LOCATOR_64, DESCRIPTOR = b"PK\6\6", b"PK\6\7", b"PK\7\x08"
-RECORDS = (HEADER, LISTED, END, END_64)  # none of these may be between entries, or before or after the zip
+RECORDS = (HEADER, LISTED, END, END_64)  # must not be between entries, or before or after the zip
 
 ENCRYPTION = 0x1 | 0x40 | 0x2000  # flags: encrypted, strongly encrypted, header encrypted
 SIZES_FOLLOW = 0x8  # flag: checksum and sizes are in a descriptor after the data
 PATCH = 0x20  # flag: the data are a patch of another file
 UTF_8 = 0x800  # flag: the name is UTF-8
 ZIP_64, UNICODE_PATH = 0x0001, 0x7075  # types of extra fields
-MASK_16, MASK_32 = 0xFFFF, 0xFFFFFFFF  # values that stand for a number in a separate 64-bit field
-VERSION = 45  # version of the format, times ten, that 64-bit numbers need
-CHUNK = 2**18  # bytes
+MASK_16, MASK_32 = 0xFFFF, 0xFFFFFFFF  # values which mean that the real number is in a separate 64-bit field
+VERSION = 45  # the version of the zip format that 64-bit numbers need, 4.5, times ten
+CHUNK = 2**18  # maximum number of bytes that are read or unpacked at once
 
 
 class Broken(Exception):
-    """A zip, or one of its entries, cannot be read. The message says what must hold, what was found, and what to do."""
+    """A zip, or one of its entries, is refused.
+
+    The message usually says what must hold, what was found instead, and what to do.
+    """
 
 
 class Header(NamedTuple):
@@ -47,7 +50,8 @@ class Header(NamedTuple):
     Attributes:
         flags: Flags of the entry, one per bit.
         method: Compression method.
-        numbers: Checksum, packed size and size of the data; 0 if they follow the data.
+        numbers: A dict with the checksum (CRC-32) of the data, and their packed size and size in bytes. The values are
+            0 if the numbers follow the data.
         name: Bytes of the name.
         extra: Bytes of the extra fields.
         end: Position in the zip where the header ends.
@@ -74,8 +78,8 @@ def entry_data(source: BinaryIO, info: zipfile.ZipInfo, place: int, end: int) ->
         end: Position of the next entry, or of the list.
 
     Raises:
-        Broken: The entry is encrypted, is packed in an uncommon way, or overlaps what comes next; or its records
-            disagree.
+        Broken: The entry is damaged, encrypted, or packed in an uncommon way; it overlaps the next entry or the list;
+            its records disagree; or an entry that is not in the list follows it.
     """
     if info.flag_bits & ENCRYPTION:
         raise Broken(ENCRYPTED)
@@ -104,7 +108,7 @@ def entry_data(source: BinaryIO, info: zipfile.ZipInfo, place: int, end: int) ->
 def unpacked(source: BinaryIO, info: zipfile.ZipInfo, place: int) -> Iterator[bytes]:
     """Yield the unpacked data of an entry, at most one chunk more than the entry declares.
 
-    `zipfile` stops at the declared size. This function also finds data that continue after it, or end before it.
+    `zipfile` stops at the declared size. This function also finds data that are longer or shorter than declared.
 
     Args:
         source: The zip.
@@ -112,7 +116,7 @@ def unpacked(source: BinaryIO, info: zipfile.ZipInfo, place: int) -> Iterator[by
         place: Position of its data.
 
     Raises:
-        Broken: The size or the checksum of the data is not the declared one.
+        Broken: The data cannot be unpacked, or their size or checksum is not the declared one.
     """
     source.seek(place)
     unread, size, checksum = info.compress_size, 0, 0
@@ -142,9 +146,9 @@ def unpacked(source: BinaryIO, info: zipfile.ZipInfo, place: int) -> Iterator[by
 
 
 def listed_name(info: zipfile.ZipInfo) -> bytes:
-    """Return the bytes of an entry's name.
+    """Return the bytes of an entry's name in the list.
 
-    `ZipInfo.filename` may differ from them: it ends at a NUL, and an extra field can replace it.
+    `ZipInfo.filename` may be another name: it ends at the first NUL, and an extra field can replace it.
     """
     if info.flag_bits & UTF_8:
         return info.orig_filename.encode("utf-8")
@@ -152,7 +156,7 @@ def listed_name(info: zipfile.ZipInfo) -> bytes:
 
 
 def _header(source: BinaryIO, place: int) -> Header | None:
-    """Read the header of an entry; return None if it is damaged."""
+    """Read the header of an entry. Return None if the header is damaged, or if only one of its sizes has 64 bits."""
     source.seek(place)
     fixed = source.read(30)
     if len(fixed) < 30 or not fixed.startswith(HEADER):
@@ -163,16 +167,18 @@ def _header(source: BinaryIO, place: int) -> Header | None:
         return None
     numbers = {"checksum": checksum, "packed size": packed, "size": size}
     wide = _field(extra, ZIP_64)
+    # A size of 0xFFFFFFFF means that the real size is in the ZIP64 field. If only one of the two sizes has this value,
+    # programs disagree about which size is first in that field.
     masked = [packed, size].count(MASK_32)
     if masked:
-        if masked == 1 or len(wide) < 16:  # if only one size is masked, programs disagree about which size comes first
+        if masked == 1 or len(wide) < 16:
             return None
         numbers["size"], numbers["packed size"] = struct.unpack_from("<2Q", wide)
     return Header(flags, method, numbers, name, extra, place + 30 + name_length + extra_length)
 
 
 def _header_fault(header: Header, info: zipfile.ZipInfo) -> str | None:
-    """Return the message about a header that disagrees with the list; None if they agree."""
+    """Return a message if the header of an entry is not valid or disagrees with the list, or None if all is well."""
     name = listed_name(info)
     if header.name != name:
         other = quoted(header.name.decode("utf-8", "backslashreplace"))
@@ -183,7 +189,8 @@ def _header_fault(header: Header, info: zipfile.ZipInfo) -> str | None:
         return f"{_same('name')}; only one of them marks it as UTF-8: {ZIP_AGAIN}"
     if header.method != info.compress_type:
         return f"{_same('method')}; found {info.compress_type} in the list and {header.method} in the header, {GO_BY}"
-    # Python knows more methods, but LZMA uses as much memory as the zip asks for, and many programs read none of them.
+    # Python can unpack other methods too. But LZMA uses as much memory as the zip asks for, and many programs cannot
+    # unpack these methods.
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return f"must be stored or deflated, as in most zips; found method {info.compress_type}: {DEFAULT}"
     if info.extract_version > VERSION:
@@ -212,7 +219,7 @@ def _same(value: str) -> str:
 
 
 def _list_fault(source: BinaryIO, info: zipfile.ZipInfo, place: int) -> str | None:
-    """Return the message about an invalid record in the list; None if it is valid."""
+    """Return a message if an entry's record in the list is not valid, or None if it is valid."""
     if info.volume not in (0, MASK_16):
         return f"must be in this zip; found disk {info.volume} in the zip's list: {ZIP_AGAIN}"
     if info.flag_bits & PATCH:
@@ -226,7 +233,7 @@ def _list_fault(source: BinaryIO, info: zipfile.ZipInfo, place: int) -> str | No
     offset = struct.unpack("<L", source.read(4))[0]
     masked = [packed, size, offset].count(MASK_32)
     length = len(_field(info.extra, ZIP_64))
-    if length not in (8 * masked, 8 * masked + 4):  # four more bytes give the disk
+    if length not in (8 * masked, 8 * masked + 4):  # four more bytes are the number of the disk
         message = f"must have 64-bit fields only for the numbers that need them; found {length} bytes for {masked} of "
         return f"{message}these numbers, {GO_BY}"
     return None
@@ -242,12 +249,12 @@ def _fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _field(extra: bytes, wanted: int) -> bytes:
-    """Return the content of the first extra field of a type; empty if there is none."""
+    """Return the content of the first extra field of a type, or empty bytes if there is no such field."""
     return next((content for kind, content in _fields(extra) if kind == wanted), b"")
 
 
 def _extra_fault(extra: bytes, name: bytes) -> str | None:
-    """Return the message about extra fields that make programs read an entry differently; None if there are none."""
+    """Return a message if the extra fields make programs read an entry differently, or None if they do not."""
     seen = set()
     for kind, content in _fields(extra):
         if kind not in (ZIP_64, UNICODE_PATH):
@@ -263,7 +270,7 @@ def _extra_fault(extra: bytes, name: bytes) -> str | None:
 
 
 def _descriptor_length(source: BinaryIO, info: zipfile.ZipInfo, place: int, end: int) -> int | None:
-    """Return the length of the record after an entry's data; None if it does not agree with the list."""
+    """Return the length of the record after an entry's data, or None if the record does not agree with the list."""
     source.seek(place)
     found = source.read(min(24, max(0, end - place)))
     numbers = (info.CRC, info.compress_size, info.file_size)
@@ -286,11 +293,11 @@ def _has_record(source: BinaryIO, start: int, end: int) -> bool:
         place += len(chunk)
         if any(record in previous + chunk for record in RECORDS):
             return True
-        previous = chunk[-3:]  # a mark of four bytes may begin here and end in the next chunk
+        previous = chunk[-3:]  # a mark of four bytes may begin in this chunk and end in the next one
     return False
 
 
-# The whole ------------------------------------------------------------------------------------------------------------
+# The list of entries --------------------------------------------------------------------------------------------------
 
 
 def list_places(source: BinaryIO, archive: zipfile.ZipFile) -> list[int]:
@@ -312,7 +319,7 @@ def check_list(source: BinaryIO, archive: zipfile.ZipFile, list_end: int) -> Non
         list_end: Position where the list ends.
 
     Raises:
-        Broken: The file contains more than one zip, or the records at its end disagree.
+        Broken: The file is damaged or contains more than one zip, or the records at its end disagree.
     """
     size = source.seek(0, os.SEEK_END)
     if list_end > size:
@@ -326,14 +333,14 @@ def check_list(source: BinaryIO, archive: zipfile.ZipFile, list_end: int) -> Non
 
 
 def _tail_fault(source: BinaryIO, archive: zipfile.ZipFile, list_end: int, size: int, counted: bool) -> str | None:
-    """Return the message about invalid bytes after the list; None if they are valid.
+    """Return a message if the bytes after the list are not valid, or None if they are valid.
 
     Args:
         source: The zip.
         archive: The same zip, opened by `zipfile`.
         list_end: Position where the list ends.
         size: Size of the zip in bytes.
-        counted: Whether positions count from the start of the file.
+        counted: Whether the zip begins at the start of the file, so that the positions in it can be checked.
     """
     entries = len(archive.infolist())
     source.seek(list_end)
@@ -377,14 +384,14 @@ def _tail_fault(source: BinaryIO, archive: zipfile.ZipFile, list_end: int, size:
 
 
 def _end_fault(numbers: Mapping[str, int], found: Sequence[int], masks: Sequence[int]) -> str | None:
-    """Return the message about a number in the record at the end that differs from the list; None if all agree.
+    """Return a message if a number in the record at the end is wrong, or None if all numbers are right.
 
     Args:
-        numbers: The numbers of the list, by their names.
-        found: The numbers of the record, in the same order.
-        masks: Numbers that stand for any number.
+        numbers: A dict from the name of each number to its right value.
+        found: The numbers in the record, in the same order.
+        masks: Values which mean that the real number is in the 64-bit record.
     """
     for (name, expected), number in zip(numbers.items(), found, strict=False):
         if number != expected and number not in masks:
-            return f"must give the right numbers of its list at its end, {name} {expected}; found {number}, {GO_BY}"
+            return f"must have the right numbers in the record at its end: {name} {expected}; found {number}, {GO_BY}"
     return None

@@ -277,9 +277,11 @@ def mel_filters(sample_rate: int, fft: int, mels: int, low: float, high: float, 
     """
     bins = np.arange(fft // 2 + 1) * sample_rate / fft  # Hz
     if htk:
-        edges = htk_hertz(np.linspace(*htk_mel(np.array([low, high])), mels + 2))
+        lowest, highest = htk_mel(np.array([low, high]))
+        edges = htk_hertz(np.linspace(lowest, highest, mels + 2))
     else:
-        edges = _slaney_hertz(np.linspace(*_slaney_mel(np.array([low, high])), mels + 2))
+        lowest, highest = _slaney_mel(np.array([low, high]))
+        edges = _slaney_hertz(np.linspace(lowest, highest, mels + 2))
     return triangles(bins, edges) * 2 / (edges[2:] - edges[:-2])
 
 

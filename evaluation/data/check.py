@@ -39,14 +39,14 @@ def check_dataset(folder: Path) -> tuple[str, list[Finding]]:
     # Threads are enough, because libsndfile decodes without Python's global lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         bar = tqdm(pool.map(decode, clips), "decoding", len(clips), unit="clip", leave=False, disable=None)
-        for (split, clip), sound in zip(clips, bar, strict=True):
-            file = f"{split}/{clip.file_name}"
+        for (name, clip), sound in zip(clips, bar, strict=True):
+            file = f"{name}/{clip.file_name}"
             if isinstance(sound, audio.UnusableSound):
-                findings[split].append(Finding(file, message=str(sound)))
+                findings[name].append(Finding(file, message=str(sound)))
                 continue
-            sounds[split].append(sound)
+            sounds[name].append(sound)
             for message in _sound_notes(sound):
-                findings[split].append(Finding(file, message=message, severity=NOTE))
+                findings[name].append(Finding(file, message=message, severity=NOTE))
 
     rows = []
     for name, split in dataset.splits.items():

@@ -17,9 +17,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal, TypeAlias, cast
 
-Source = Path | io.BytesIO
+Source: TypeAlias = Path | io.BytesIO
+ByteOrder: TypeAlias = Literal["big", "little"]
 MOST_CHUNKS = 10_000  # of a file; audio programs write far fewer
 MOST_COMPRESSED = 2**31  # bytes of an Ogg, MP3 or FLAC file; such files are read into memory
 
@@ -93,7 +94,7 @@ def _read(file: BinaryIO, start: int, count: int) -> bytes:
     return file.read(count)
 
 
-def _number(content: bytes, start: int, count: int, order: str = "big") -> int:
+def _number(content: bytes, start: int, count: int, order: ByteOrder = "big") -> int:
     return int.from_bytes(content[start : start + count], order)
 
 
@@ -136,7 +137,7 @@ class _Chunk:
         return self.start + self.size
 
 
-def _chunks(file: BinaryIO, start: int, order: str) -> Iterator[_Chunk]:
+def _chunks(file: BinaryIO, start: int, order: ByteOrder) -> Iterator[_Chunk]:
     """Yield the chunks of an EA IFF 85 (1985) file, such as RIFF and AIFF: each has four bytes of name, four of size.
 
     A chunk with an odd number of bytes is followed by a padding byte, which its size does not include.
@@ -167,7 +168,7 @@ def _wav(path: Path, file: BinaryIO, start: int, size: int) -> list[Source]:
     chunk. The audio then extends to the end of the file.
     """
     header = _read(file, start, 8)
-    order = "little" if header[:4] == b"RIFF" else "big"
+    order: ByteOrder = "little" if header[:4] == b"RIFF" else "big"
     riff = _Chunk(header[:4], start + 8, _number(header, 4, 4, order))
     riff_end = riff.end if riff.size < _PLACEHOLDER else 0
     data = _find(_chunks(file, start + 12, order), b"data")
@@ -259,7 +260,7 @@ def _check_au(file: BinaryIO, start: int, size: int) -> None:
     Source: audio_filehdr of SunOS (Sun Microsystems, 1992); the magic is `.snd`, or `dns.` with all bytes swapped.
     """
     header = _read(file, start, 12)
-    order = "big" if header[:4] == b".snd" else "little"
+    order: ByteOrder = "big" if header[:4] == b".snd" else "little"
     begin = start + _number(header, 4, 4, order)
     length = _number(header, 8, 4, order)
     if length == 0 and size > begin:
@@ -471,26 +472,26 @@ def _mp3(path: Path, content: bytes, start: int) -> list[Source]:
     each joined file, after a header with their correct number. This also avoids libsndfile's warnings, which go to
     standard error and do not name the file.
     """
-    position = _next_mp3_frame(content, start)
-    if position is None:
+    first = _next_mp3_frame(content, start)
+    if first is None:
         raise UnusableSound("does not decode (Format not recognised); replace the file")
-    begin = position
+    begin, first_frame = first
+    position, stream = begin, first_frame.stream
     parts: list[_Mp3Part] = []
     missing = 0  # number of missing bytes of the last frame
-    stream = None
     while position < len(content):
         frame = _mp3_frame(content[position : position + 4])
-        if frame is None or (stream is not None and frame.stream != stream):
-            remaining = content[position:]
-            position = _behind_tags(content, position, stream)
-            if position is None:
+        if frame is None or frame.stream != stream:
+            after = _behind_tags(content, position, stream)
+            if after is None:
+                remaining = content[position:]
                 if len(remaining) < 4 and remaining[0] == 0xFF:  # the beginning of a frame's header
                     missing = 4 - len(remaining)
                 else:
                     missing = 0
                 break
+            position = after
             continue
-        stream = frame.stream
         end = position + frame.size
         part = _mp3_header(content[position:end], frame)
         if part is not None:
@@ -513,8 +514,8 @@ def _mp3(path: Path, content: bytes, start: int) -> list[Source]:
     return [io.BytesIO(_mp3_stream(part, content)) for part in parts if part.frames]
 
 
-def _next_mp3_frame(content: bytes, start: int) -> int | None:
-    """Return the position of the next two successive frames of one stream, or of a frame at the end; None if absent."""
+def _next_mp3_frame(content: bytes, start: int) -> tuple[int, _Frame] | None:
+    """Return the next frame that another frame of its stream or the end follows, with its position; None if absent."""
     position = content.find(b"\xff", start)
     while position >= 0:
         frame = _mp3_frame(content[position : position + 4])
@@ -522,7 +523,7 @@ def _next_mp3_frame(content: bytes, start: int) -> int | None:
             end = position + frame.size
             after = _mp3_frame(content[end : end + 4])
             if end == len(content) or (after is not None and after.stream == frame.stream):
-                return position
+                return position, frame
         position = content.find(b"\xff", position + 1)
     return None
 
@@ -539,10 +540,11 @@ def _behind_tags(content: bytes, position: int, stream: tuple[int, int, bool]) -
         length = 128
     if content[position : position + 8] == b"APETAGEX":  # APEv2: the size does not include the 32 bytes of the header
         length = 32 + _number(content, position + 12, 4, "little")
-    after = _next_mp3_frame(content, position + length)
-    if after is None:
+    following = _next_mp3_frame(content, position + length)
+    if following is None:
         return None
-    if _mp3_frame(content[after : after + 4]).stream != stream:
+    after, frame = following
+    if frame.stream != stream:
         message = "changes its sample rate or its number of channels"
         raise UnusableSound(f"is damaged, or joined of several: it {message} at byte {after}; convert it again")
     if content[position + length : after].strip(b"\x00"):
@@ -581,14 +583,14 @@ def _mp3_stream(part: _Mp3Part, content: bytes) -> bytes:
     frames = b"".join(content[start:end] for start, end in part.spans)
     own = max(part.header.find(b"Xing"), part.header.find(b"Info"))
     if own >= 0 and part.promised == part.frames:
-        header = bytearray(part.header)
-        if header[own + 7] & 2:
-            header[own + 12 : own + 16] = (len(header) + len(frames)).to_bytes(4, "big")
-        return bytes(header) + frames
+        own_header = bytearray(part.header)
+        if own_header[own + 7] & 2:
+            own_header[own + 12 : own + 16] = (len(own_header) + len(frames)).to_bytes(4, "big")
+        return bytes(own_header) + frames
     first = frames[:4]
     # The highest bit rate, so that the frame is large enough for the header, and no checksum.
     start = bytes([first[0], first[1] | 1, 14 << 4 | first[2] & 0b1100, first[3]])
-    frame = _mp3_frame(start)
+    frame = cast(_Frame, _mp3_frame(start))  # not None: `start` differs from a valid header only in its bit rate
     flags = 0b11  # the numbers of frames and of bytes
     numbers = [flags, part.frames, frame.size + len(frames)]
     header = start + bytes(frame.side) + b"Xing" + b"".join(number.to_bytes(4, "big") for number in numbers)

@@ -137,10 +137,10 @@ class Split:
     @cached_property
     def fingerprint(self) -> str:
         """Eight hexadecimal digits that change with any name, caption or relevance."""
-        relevance = self.relevance
-        if relevance:
+        relevance: object = self.relevance
+        if self.relevance:
             entries = []
-            for query, names in relevance.items():
+            for query, names in self.relevance.items():
                 relevant = names.items() if isinstance(names, Mapping) else names
                 entries.append((query, sorted(relevant)))
             relevance = sorted(entries)
@@ -255,8 +255,8 @@ def survey(folder: Path, names: tuple[str, ...], sound: bool) -> tuple[Dataset, 
     unread = warn_of_other_headers(folder)
     remark = "".join(f"; {finding.file} {finding.message}" for finding in unread)
     if not existing:
-        splits = ", ".join(SPLITS)
-        raise BadRequest(f"{folder}: no captions_SPLIT.csv in this folder, where SPLIT is one of {splits}{remark}")
+        choices = ", ".join(SPLITS)
+        raise BadRequest(f"{folder}: no captions_SPLIT.csv in this folder, where SPLIT is one of {choices}{remark}")
     missing = [name for name in names if name not in existing]
     if missing:
         found = ", ".join(existing)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from evaluation.data import tables
 from evaluation.data.cells import text_fault
@@ -109,7 +110,7 @@ def _unknown_clips(
             yield Finding(file, line, "audio_filenames", message)
 
 
-def _list_in(cell: str) -> list[object]:
+def _list_in(cell: str) -> list[Any]:
     try:
         values = ast.literal_eval(cell)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):

@@ -93,7 +93,7 @@ class Texts:
         java: The JVM.
         cache: Folder of the cache.
         stack: Ends the processes that components start.
-        meteor_process: METEOR's running process; the reason why it could not start; or None if no metric needs it.
+        meteor_process: METEOR's running process, or the reason why there is none.
     """
 
     captions: Sequence[str]
@@ -101,7 +101,7 @@ class Texts:
     java: Java
     cache: Path
     stack: ExitStack
-    meteor_process: meteor.Meteor | Unavailable | None = None
+    meteor_process: meteor.Meteor | Unavailable
 
 
 @dataclass(frozen=True)
@@ -518,7 +518,7 @@ def _compute_components(
         all_references = list(chain.from_iterable(references))
         scored_before = token_file(all_references, cache).is_file()
         tokenised = ptb_tokenize(all_references, java, cache, keep=True)
-        process = None
+        process: meteor.Meteor | Unavailable = Unavailable("no requested metric needs METEOR")
         if "meteor" in needed:
             table = meteor.paraphrase_table(tokenised, cache)
             process = _attempt(lambda: stack.enter_context(meteor.Meteor(java, cache, table)))

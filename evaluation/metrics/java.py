@@ -26,6 +26,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import IO, cast
 
 from evaluation.files import replacing
 
@@ -158,27 +159,53 @@ def link(source: Path, target: Path) -> None:
             shutil.copyfile(source, part)
 
 
+@dataclass(frozen=True)
+class Program:
+    """A running Java program.
+
+    Attributes:
+        process: Its process.
+        stdin: The pipe to its standard input.
+        stdout: The pipe from its standard output.
+        errors: The file that its standard error goes to.
+    """
+
+    process: subprocess.Popen[bytes]
+    stdin: IO[bytes]
+    stdout: IO[bytes]
+    errors: IO[bytes]
+
+    def error_lines(self) -> list[str]:
+        """Return the lines of the standard error that are not empty, with single blanks between words."""
+        self.errors.seek(0)
+        lines = self.errors.read().decode("utf-8", "replace").splitlines()
+        return [" ".join(line.split()) for line in lines if line.strip()]
+
+    def error_text(self) -> str:
+        """Return the end of the standard error, on one line."""
+        return " ".join(self.error_lines())[-300:]
+
+
 @contextlib.contextmanager
-def running(java: Java, memory: str, program: Sequence[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(java: Java, memory: str, arguments: Sequence[str], folder: Path) -> Iterator[Program]:
     """Start a Java program in a folder, and end it when the `with` block ends.
 
     The jars' paths are relative to the folder, because a colon in an absolute path would separate jars. The locale is
     always the same: Java reads the locale of texts and numbers from its options, and that of file names from the
-    environment. The program's standard error goes to a file, the process's attribute `errors`, so that the program
-    never waits for a reader.
+    environment. The program's standard error goes to a file, so that the program never waits for a reader.
 
     Args:
         java: The JVM.
         memory: The largest memory that the program may use, such as 2G.
-        program: The arguments of `java`.
+        arguments: The arguments of `java`.
         folder: The folder that the program runs in.
 
     Yields:
-        The running process.
+        The running program.
     """
     # One thread collects garbage, because the other cores are busy.
     locale = ["-Dfile.encoding=UTF-8", "-Duser.language=en", "-Duser.country=US"]
-    command = [str(java.path), *locale, "-XX:+UseSerialGC", f"-Xmx{memory}", *program]
+    command = [str(java.path), *locale, "-XX:+UseSerialGC", f"-Xmx{memory}", *arguments]
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(  # noqa: S603
             command,
@@ -188,24 +215,13 @@ def running(java: Java, memory: str, program: Sequence[str], folder: Path) -> It
             cwd=folder,
             env={**os.environ, "LC_ALL": "C.UTF-8"},
         )
-        process.errors = errors
+        # With `subprocess.PIPE` both pipes exist.
+        program = Program(process, cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout), errors)
         try:
-            yield process
+            yield program
         finally:
             process.kill()
             process.wait()
-            for pipe in (process.stdin, process.stdout):
+            for pipe in (program.stdin, program.stdout):
                 with contextlib.suppress(OSError):  # unwritten data has no reader any more
                     pipe.close()
-
-
-def error_text(process: subprocess.Popen[bytes]) -> str:
-    """Return the end of a process's standard error, on one line."""
-    return " ".join(error_lines(process))[-300:]
-
-
-def error_lines(process: subprocess.Popen[bytes]) -> list[str]:
-    """Return the lines of a process's standard error that are not empty, with single blanks between words."""
-    process.errors.seek(0)
-    lines = process.errors.read().decode("utf-8", "replace").splitlines()
-    return [" ".join(line.split()) for line in lines if line.strip()]

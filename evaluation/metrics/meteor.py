@@ -28,7 +28,7 @@ import numpy as np
 
 from evaluation.data.caption_text import one_line
 from evaluation.files import replacing
-from evaluation.metrics.java import JARS, SECONDS, Java, Unavailable, error_text, lay_out_jars, running
+from evaluation.metrics.java import JARS, SECONDS, Java, Unavailable, lay_out_jars, running
 from evaluation.metrics.overlap import quotient
 
 STATISTICS = 23
@@ -57,11 +57,11 @@ class Meteor:
     """
 
     def __init__(self, java: Java, cache: Path, table: Path | None = None):
-        program = ["-jar", JARS["meteor/meteor-1.5.jar"], "-", "-", "-stdio", "-l", "en", "-norm"]
+        arguments = ["-jar", JARS["meteor/meteor-1.5.jar"], "-", "-", "-stdio", "-l", "en", "-norm"]
         if table:
-            program += ["-a", str(table)]
-        self._running = running(java, "2G", program, lay_out_jars(cache))
-        self._process = self._running.__enter__()
+            arguments += ["-a", str(table)]
+        self._running = running(java, "2G", arguments, lay_out_jars(cache))
+        self._program = self._running.__enter__()
 
     def __enter__(self) -> "Meteor":
         return self
@@ -100,13 +100,14 @@ class Meteor:
 
     def _answers(self, requests: Sequence[str]) -> list[list[bytes]]:
         """Send all requests, and return the fields of each answer."""
-        process = self._process
+        program = self._program
+        process = program.process
         content = "".join(requests).encode()
 
         def send() -> None:
             try:
-                process.stdin.write(content)
-                process.stdin.flush()
+                program.stdin.write(content)
+                program.stdin.flush()
             except OSError:  # the process ended; the code that reads its answers notices that
                 pass
 
@@ -123,7 +124,7 @@ class Meteor:
         timer.daemon = True
         timer.start()
         try:
-            rows = [process.stdout.readline().split() for _ in requests]
+            rows = [program.stdout.readline().split() for _ in requests]
         finally:
             timer.cancel()
         sender.join()
@@ -133,7 +134,7 @@ class Meteor:
         process.wait()
         if timed_out.is_set():
             raise Unavailable(f"METEOR did not finish within {SECONDS // 60} minutes; is a caption very long?")
-        reason = error_text(process) or f"it answered {rows[-1]!r}"
+        reason = program.error_text() or f"it answered {rows[-1]!r}"
         raise Unavailable(f"METEOR failed: {reason}")
 
 
@@ -230,13 +231,13 @@ def make_paraphrase_table(references: Iterable[str], cache: Path) -> Path:
 
     # Each paraphrase has three lines: a probability and the two phrases. The gzip header has no file name and no time,
     # so that the same table has the same bytes.
-    text = {"encoding": "utf-8", "newline": "\n"}
+    whole_table = lay_out_jars(cache) / "meteor" / "data" / "paraphrase-en.gz"
     with (
-        gzip.open(lay_out_jars(cache) / "meteor" / "data" / "paraphrase-en.gz", "rt", **text) as all_lines,
+        gzip.open(whole_table, "rt", encoding="utf-8", newline="\n") as all_lines,
         replacing(table) as part,
         part.open("wb") as raw,
         gzip.GzipFile("", "wb", compresslevel=1, fileobj=raw, mtime=0) as packed,
-        io.TextIOWrapper(packed, **text) as selected,
+        io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as selected,
     ):
         for probability, first, second in zip(all_lines, all_lines, all_lines, strict=True):
             if may_match(first[:-1]) or may_match(second[:-1]):

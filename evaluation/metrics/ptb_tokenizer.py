@@ -23,7 +23,7 @@ from pathlib import Path
 
 from evaluation.data.caption_text import caption_line
 from evaluation.files import replacing
-from evaluation.metrics.java import JARS, SECONDS, Java, Unavailable, error_text, lay_out_jars, running
+from evaluation.metrics.java import JARS, SECONDS, Java, Unavailable, lay_out_jars, running
 
 VERSION = "ptb-3.4.1"  # the Stanford CoreNLP release of the tokeniser
 
@@ -77,9 +77,10 @@ def ptb_tokenize(sentences: Sequence[str], java: Java, cache: Path, *, keep: boo
 def _run_tokenizer(sentences: Sequence[str], java: Java, cache: Path) -> list[str]:
     """Return the line that the tokeniser prints for each sentence."""
     jar = JARS["tokenizer/stanford-corenlp-3.4.1.jar"]
-    program = ["-cp", jar, "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
+    arguments = ["-cp", jar, "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
     text = "\n".join(caption_line(sentence) for sentence in sentences)
-    with running(java, "1G", program, lay_out_jars(cache)) as process:
+    with running(java, "1G", arguments, lay_out_jars(cache)) as program:
+        process = program.process
         try:
             output, _ = process.communicate(text.encode("utf-8"), timeout=SECONDS)
         except subprocess.TimeoutExpired:
@@ -87,7 +88,7 @@ def _run_tokenizer(sentences: Sequence[str], java: Java, cache: Path) -> list[st
         answers = output.decode("utf-8", "replace").split("\n")
         reason = ""
         if process.returncode:
-            reason = error_text(process)
+            reason = program.error_text()
         elif len(answers) != len(sentences):
             reason = f"it printed {len(answers)} lines for {len(sentences)} sentences"
         if process.returncode or reason:

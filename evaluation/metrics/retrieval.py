@@ -431,14 +431,26 @@ def chance(grades: np.ndarray, clips: int, metric: str) -> float | None:
     return float(np.average(values, weights=queries))
 
 
-def _parse(name: str) -> tuple[str, float] | None:
-    """Split a metric's name, such as R@10, into its kind and its number of first clips; None if it is unknown."""
+def _parse(name: str) -> tuple[str, float]:
+    """Split a metric's name, such as R@10, into its kind and its number of first clips.
+
+    Raises:
+        ValueError: There is no such metric.
+    """
     match = re.fullmatch(rf"({'|'.join(AT_K)})@([1-9]\d{{0,8}})", name)
     if match:
         return match[1], int(match[2])
     if name in ("MRR", "medR"):
-        return (name, np.inf)
-    return None
+        return name, np.inf
+    raise ValueError(f"unknown metric {name!r}")
+
+
+def _is_metric(name: str) -> bool:
+    try:
+        _parse(name)
+    except ValueError:
+        return False
+    return True
 
 
 def metric_sets() -> dict[str, MetricSet]:
@@ -462,13 +474,13 @@ def resolve_metrics(names: Sequence[str]) -> MetricSet:
     """
     metrics: dict[str, None] = {}
     for name in names:
-        if _parse(name):
+        if _is_metric(name):
             metrics[name] = None
             continue
         sets = metric_sets()
         members = sets[name].metrics if name in sets else (name,)
         for member in members:
-            if not _parse(member):
+            if not _is_metric(member):
                 at_k = ", ".join(f"{kind}@k" for kind in AT_K)
                 choices = f"there are {at_k} (for any k from 1), MRR, medR, and the sets {', '.join(sets)}"
                 raise BadRequest(f"unknown metric {printable(member)!r}; {choices}")

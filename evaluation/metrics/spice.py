@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation import assets
-from evaluation.metrics.java import Java, Unavailable, error_lines, lay_out_jars, link, running, spice_java_fault
+from evaluation.metrics.java import Java, Program, Unavailable, lay_out_jars, link, running, spice_java_fault
 
 SECONDS = 3600  # SPICE is stopped after this time, because it can hang on long captions
 # SPICE reads at most this many words of a text. Its parser needs memory that grows with words² times the number of
@@ -85,10 +85,10 @@ def spice(
     temporary = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     captions = temporary / "captions.json"
     captions.write_text(json.dumps(rows), encoding="ascii")
-    program = ["-cp", _class_path(folder), "edu.anu.spice.Scores", str(captions), "-silent"]
-    process = stack.enter_context(running(java, "8G", program, folder))
+    arguments = ["-cp", _class_path(folder), "edu.anu.spice.Scores", str(captions), "-silent"]
+    program = stack.enter_context(running(java, "8G", arguments, folder))
     try:
-        output, _ = process.communicate(timeout=SECONDS)
+        output, _ = program.process.communicate(timeout=SECONDS)
     except subprocess.TimeoutExpired:
         raise Unavailable(f"SPICE did not finish within {SECONDS // 60} minutes; is a caption very long?") from None
     try:
@@ -96,7 +96,7 @@ def spice(
         scores = {item["image_id"]: float(item["scores"]["All"]["f"]) for item in answer}
         return np.array([scores[index] for index in range(len(rows))])
     except (ValueError, KeyError, TypeError):
-        reason = _error(process)
+        reason = _error(program)
         raise Unavailable(f"SPICE failed on Java {java.version} ({java.path}): {reason}") from None
 
 
@@ -118,9 +118,9 @@ def _class_path(folder: Path) -> str:
     return os.pathsep.join(["classes", *jars, "spice-1.0.jar"])
 
 
-def _error(process: subprocess.Popen[bytes]) -> str:
+def _error(program: Program) -> str:
     """Return the first line of SPICE's standard error that names an error; if there is none, the end of the text."""
-    lines = error_lines(process)
+    lines = program.error_lines()
     for line in lines:
         if "Error" in line or "Exception" in line:
             return line

@@ -32,7 +32,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -356,7 +356,9 @@ def _item_values(score: Score, metrics: Sequence[str], names: Sequence[str]) -> 
     """Return the (items, metrics) values of a score, its items in the order of `names`."""
     rows = {name: row for row, name in enumerate(score.items.names)}
     order = [rows[name] for name in names]
-    return np.stack([score.metrics[metric].values[order] for metric in metrics], axis=1)
+    # Each of the metrics has values: `shared_metrics` leaves out those that have none.
+    columns = [cast(np.ndarray, score.metrics[metric].values) for metric in metrics]
+    return np.stack(columns, axis=1)[order]
 
 
 def check_comparable(given: Mapping[str, Score]) -> None:

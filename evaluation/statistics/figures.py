@@ -8,12 +8,15 @@
 """
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import seaborn
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from evaluation.files import replacing
 from evaluation.statistics.factors import Results, settings
@@ -114,18 +117,19 @@ def bars(results: Results, by: str, factor: str | None = None) -> Figure:
     return _finished(figure, axes, results, by, factor, f"mean and SD of {items}")
 
 
-def _variables(results: Results, by: str, factor: str | None) -> dict[str, object]:
+def _variables(results: Results, by: str, factor: str | None) -> dict[str, Any]:
     """Return seaborn's arguments that assign the results to the axes and colours."""
-    variables: dict[str, object] = {"x": by, "y": results.metric, "order": results.levels(by), "legend": False}
+    variables: dict[str, Any] = {"x": by, "y": results.metric, "order": results.levels(by), "legend": False}
     if factor is None:
         return {**variables, "color": COLOURS[0]}
     levels = results.levels(factor)
     return {**variables, "hue": factor, "hue_order": levels, "palette": COLOURS[: len(levels)], "legend": "full"}
 
 
-def _draw_runs(axes: Axes, values: pd.DataFrame, variables: dict[str, object]) -> None:
+def _draw_runs(axes: Axes, values: pd.DataFrame, variables: dict[str, Any]) -> None:
     """Draw each run as a dot on its bar, right of the error bar."""
-    bar_width = max(bar.get_width() for bar in axes.patches)  # the legend's bars have width 0
+    widths = [bar.get_width() for bar in axes.patches if isinstance(bar, Rectangle)]
+    bar_width = max(widths)  # the legend's bars have width 0
     bars = len(axes.collections)
     dots = {**variables, "legend": False}
     if "hue" in dots:
@@ -134,7 +138,7 @@ def _draw_runs(axes: Axes, values: pd.DataFrame, variables: dict[str, object]) -
         dots["color"] = INK
     seaborn.stripplot(values, **dots, ax=axes, dodge=True, jitter=False, size=3, edgecolor="white", linewidth=0.3)
     for collection in axes.collections[bars:]:
-        places = collection.get_offsets()
+        places = np.asanyarray(collection.get_offsets())
         places[:, 0] += bar_width / 4
         collection.set_offsets(places)
 
@@ -180,7 +184,9 @@ def _finished(figure: Figure, axes: Axes, results: Results, by: str, factor: str
     axes.set_ylabel(label)
     if factor is not None:
         handles, levels = axes.get_legend_handles_labels()
-        axes.get_legend().remove()
+        own_legend = axes.get_legend()
+        if own_legend:
+            own_legend.remove()
         entries = [_short(level) for level in levels]
         figure.legend(handles, entries, title=_short(factor), loc="outside right upper", frameon=False)
     return figure

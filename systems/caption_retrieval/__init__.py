@@ -195,7 +195,7 @@ class Retriever(nn.Module):
 
     def __init__(self, config: Config, library: Library | None = None):
         super().__init__()
-        self.config, self.library = config, library
+        self.config, self._library = config, library
         self.audio = encoders.load_encoder(
             config.audio_encoder, config.audio_weights, config.audio_hop, options=config.audio_options
         )
@@ -203,8 +203,23 @@ class Retriever(nn.Module):
         self.embedder = None
         if config.embedding == "triplet":
             self.embedder = Embedder(self.audio.size, config.heads, config.hidden, config.dropout)
-        self.searched = None  # the index of the library's embeddings, made when it is needed
+        self.searched: Exact | Faiss | None = None  # the index of the library's embeddings, made when it is needed
         self.cut = False  # true once a message has reported that clips are cut
+
+    @property
+    def library(self) -> Library:
+        """The clips to search.
+
+        Raises:
+            ValueError: The model was made without a library.
+        """
+        if self._library is None:
+            raise ValueError("the model has no clips to search; give it a library")
+        return self._library
+
+    @library.setter
+    def library(self, library: Library) -> None:
+        self._library = library
 
     def train(self, mode: bool = True) -> "Retriever":
         """Set training or evaluation mode and drop the library's embeddings; the encoder stays in evaluation mode."""
@@ -283,8 +298,10 @@ class Retriever(nn.Module):
             lengths: (N,) frames of each clip.
             k: The number of captions for each clip.
         """
-        first_captions = np.array([captions[0] for captions in self.library.captions], dtype=object)
-        return first_captions[self.nearest(frames, lengths, k)].tolist()
+        first_captions = []
+        for numbers in self.nearest(frames, lengths, k):
+            first_captions.append([self.library.captions[number][0] for number in numbers])
+        return first_captions
 
     def caption(self, audio: Tensor, lengths: Tensor) -> list[str]:
         """Caption audio with the caption of the nearest clip, on one line.
@@ -468,6 +485,7 @@ class Training(SystemModule):
     def __init__(self, model: Retriever, validation: Material):
         super().__init__(model)
         self.validation = validation
+        self.embedded: list[Tensor] = []  # embeddings of the validation clips
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Embed anchors and positives, and return the mean loss (7) of the anchors that have a semi-hard negative."""
@@ -485,7 +503,8 @@ class Training(SystemModule):
 
     def on_validation_epoch_start(self) -> None:
         """Drop the embeddings of the library and of the previous validation."""
-        self.model.searched, self.embedded = None, []
+        self.model.searched = None
+        self.embedded = []
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         """Store the clips' embeddings."""
@@ -573,16 +592,18 @@ def fit(model: Retriever, development: Material, validation: Material, run: Run)
     if model.embedder:
 
         def collate(items: Sequence[int | tuple[Tensor, Tensor]]) -> Batch | tuple[Tensor, Tensor]:
-            if isinstance(items[0], int):
-                return development.batch(items)
+            anchors = [item for item in items if isinstance(item, int)]
+            if anchors:
+                return development.batch(anchors)
             return tuple(torch.stack(parts) for parts in zip(*items, strict=True))
 
         items = list(zip(validation.frames, validation.lengths, strict=True))
         run.fit(Training(model, validation), development.anchors, items, collate, config)
     elif not run.best.exists():
-        state = {"state_dict": {}}
+        state: dict[str, object] = {"state_dict": {}}
         Training(model, validation).on_save_checkpoint(state)
         save_tensors(state, run.best)
+    training: dict[str, str | None]
     if model.embedder is not None:
         training = {
             "audio_modelling": f"{config.audio_encoder} and transformer",

@@ -13,6 +13,7 @@ Sources: Weck et al. 2022, section 3.1; Fonseca et al. 2022, zenodo.org/records/
 import json
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import TypeGuard
 
 from evaluation.data.dataset import DEVELOPMENT, Clip, Split
 from evaluation.findings import BadRequest, Faulty, Finding
@@ -79,7 +80,7 @@ class _Text(HTMLParser):
 
     BREAKS = frozenset({"br", "p", "div", "li", "ul", "ol", "tr", "td", "hr", "h1", "h2", "h3"})
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.parts: list[str] = []
 
@@ -95,5 +96,5 @@ class _Text(HTMLParser):
         self.handle_starttag(tag, [])
 
 
-def _are_texts(tags: object) -> bool:
+def _are_texts(tags: object) -> TypeGuard[list[str]]:
     return isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)

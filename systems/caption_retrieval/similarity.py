@@ -37,6 +37,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, combinations_with_replacement
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -49,7 +50,6 @@ from systems.caching.store import exclusive
 from systems.parts import texts
 from systems.parts.devices import default_device
 from systems.parts.digests import digest
-from systems.parts.sequences import chunks
 from systems.workers import pool
 
 ARITHMETIC = 1  # increase this when the same weights give other scores, so that caches of the two are not mixed
@@ -134,7 +134,7 @@ def similar(
                 rows = texts.embed(captions, prefilter.encode.to(device), cache)
                 sentences = np.concatenate([row[:1] for row in rows])
                 sentences = sentences / np.linalg.norm(sentences, axis=1, keepdims=True)
-            passes = 0
+            passes = 0.0
             if prefilter:
                 passes = prefilter.above
             blocks = Blocks(tokens, sentences, passes)
@@ -185,7 +185,7 @@ def nearest(
 def blocks_by_length(tokens: "Tokens") -> list[np.ndarray]:
     """Return the numbers of the captions in blocks of `SIDE`, short captions first, which keeps padding short."""
     order = np.argsort(tokens.lengths, kind="stable")
-    return chunks(order, SIDE)
+    return [order[start : start + SIDE] for start in range(0, len(order), SIDE)]
 
 
 # Scores --------------------------------------------------------------------------------------------------------------
@@ -348,7 +348,7 @@ class Blocks:
                 scores[row, passing] = row_scores.cpu().numpy()
         if name[0] == name[1]:  # a block on the diagonal: keep each pair once, and no caption with itself
             scored &= np.triu(np.ones(scores.shape, bool), 1)
-        spare = 0
+        spare = 0.0
         if not settled:
             least = min(least, float(scores[scored].min(initial=1)))
             spare = SPARE * (1 - least)
@@ -379,7 +379,8 @@ class Blocks:
         alike = others & (scores > raised(threshold, least))
         if not alike.any():
             return least, None
-        passing = alike & (self.sentences[chosen] @ self.sentences.T > self.passes)
+        sentences = cast(np.ndarray, self.sentences)  # the prefilter that is measured
+        passing = alike & (sentences[chosen] @ sentences.T > self.passes)
         return least, float(passing.sum() / alike.sum())
 
 
@@ -448,8 +449,8 @@ class _Worker:
     def __init__(self, blocks: Blocks):
         self.blocks = blocks
 
-    def find(self, *arguments: object) -> Found:
-        return self.blocks.find(*arguments)
+    def find(self, name: tuple[int, int], threshold: float, least: float, settled: bool) -> Found:
+        return self.blocks.find(name, threshold, least, settled)
 
 
 def _path(folder: Path, name: tuple[int, int]) -> Path:

@@ -238,7 +238,16 @@ class ClipAac(nn.Module):
         return vectors[torch.cat(groups).argsort()]
 
     def text_vectors(self, captions: Sequence[str]) -> Tensor:
-        """Embed texts as (texts, L)."""
+        """Embed texts as (texts, L).
+
+        Raises:
+            BadRequest: The model has no text head: it comes from inference.ckpt, or was trained without one.
+        """
+        if self.tokenizer is None:
+            raise BadRequest(
+                "retrieval needs a text head, but this model has none: inference.ckpt and runs with alpha=0 have no "
+                "text head; give a run that was trained with alpha above 0 and has its best.ckpt"
+            )
         ids, lengths = clip_tokenizer.encode(self.tokenizer, captions)
         device = self.embedding.weight.device
         return self.heads.embed_text(ids.to(device), lengths.to(device))
@@ -256,16 +265,7 @@ class ClipAac(nn.Module):
         return F.normalize(self.audio_vectors(audio, lengths), dim=1)
 
     def embed_text(self, captions: Sequence[str]) -> Tensor:
-        """Embed texts as (texts, L) of length 1.
-
-        Raises:
-            BadRequest: The model has no text head: it comes from inference.ckpt, or was trained without one.
-        """
-        if self.tokenizer is None:
-            raise BadRequest(
-                "retrieval needs a text head, but this model has none: inference.ckpt and runs with alpha=0 have no "
-                "text head; give a run that was trained with alpha above 0 and has its best.ckpt"
-            )
+        """Embed texts as (texts, L) of length 1; it raises the same error as `text_vectors`."""
         parts = chunks(captions, texts.TEXTS_PER_BATCH)
         return F.normalize(torch.cat([self.text_vectors(part) for part in parts]), dim=1)
 
@@ -558,7 +558,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     """Train on the development split and choose the best epoch on the validation split, or train on both splits."""
     development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
     if config.learn_from == "development-validation":
-        training_clips = [*validation.clips, *development.clips]
+        training_clips = (*validation.clips, *development.clips)
         held_out = 0  # clips for validation, the first of the material
     else:
         training_clips = development.clips
@@ -581,7 +581,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     material = Material([*validation.clips, *development.clips], vocab, config.longest, run.cache)
 
     run.start()
-    to_train = [pair for pair in material.pairs if pair[0] >= held_out]
+    to_train: list[tuple[int, ...]] = [pair for pair in material.pairs if pair[0] >= held_out]
     if config.pairs == "drawn":
         captions_of_clip: dict[int, tuple[int, ...]] = {}  # each clip's number, followed by those of its captions
         for clip, caption in to_train:
@@ -598,7 +598,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         run.fit(Training(model, validation), to_train, to_validate, material.batch, config)
     if config.alpha < 1:
         strip(run.best, run.best.with_name("inference.ckpt"))
-    objective = {0: "words", 1: "contrast"}.get(config.alpha, "both")
+    objective = {0.0: "words", 1.0: "contrast"}.get(config.alpha, "both")
     augmentation = None
     if config.seconds:
         augmentation = "random excerpts"

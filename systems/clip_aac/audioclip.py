@@ -34,7 +34,7 @@ OTHERS = ("logit_scale", "logit_scale_ai", "input_resolution", "context_length",
 
 def unused_audio(front_end: FrontEnd) -> dict[str, tuple[int, ...]]:
     """Return the shapes, by name, of those tensors of the published audio head that this front end does not use."""
-    unused = {"window": (WINDOW,)}
+    unused: dict[str, tuple[int, ...]] = {"window": (WINDOW,)}
     if front_end == "stft":
         unused |= LEARNT_TRANSFORM
     return unused

@@ -262,7 +262,7 @@ def padded(rows: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, Tensor]
     return nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=padding), torch.tensor([*map(len, rows)])
 
 
-def too_long(what: str, tokens: int, window: int) -> str:
+def too_long(what: str, tokens: int, window: float) -> str:
     """Return the message for text that does not fit into a language model's window."""
     return (
         f"{what} must fit into the language model's window of {window} tokens; found {tokens}: lower guidance, shorten "

@@ -285,12 +285,14 @@ def human(split: Split, metrics: Sequence[str], cache: Path) -> Score:
         folds.append(captioning.evaluate(references, prediction, metrics=metrics, cache=cache, file="the truth"))
     means = {}
     for name, first in folds[0].metrics.items():
-        value = float(np.mean([fold.metrics[name].estimate.value for fold in folds]))
-        if first.values is None:
-            means[name] = Measured(replace(first.estimate, value=value, std_error=np.nan, low=np.nan, high=np.nan))
-        else:
-            values = np.mean([fold.metrics[name].values for fold in folds], axis=0)
+        measured = [fold.metrics[name] for fold in folds]
+        value = float(np.mean([one.estimate.value for one in measured]))
+        values_of_folds = [one.values for one in measured if one.values is not None]
+        if values_of_folds:
+            values = np.mean(values_of_folds, axis=0)
             means[name] = Measured(jackknife(values, value=value), values=values)
+        else:
+            means[name] = Measured(replace(first.estimate, value=value, std_error=np.nan, low=np.nan, high=np.nan))
     return replace(folds[0], metrics=means)
 
 
@@ -303,10 +305,11 @@ def shown(scores: dict[str, Score], metrics: Sequence[str], data: str) -> str:
         data: The data that was measured on, for the table.
     """
     published_by_name = {}
-    for module in (guided_gpt2, caption_retrieval):
-        content = published.read_published(listing.published_file(Path(module.__file__).parent))
+    for system in ("guided_gpt2", "caption_retrieval"):
+        content = published.read_published(listing.published_file(Path(__file__).parents[1] / system))
         for result in content.results:
-            published_by_name[result.get("config", result.get("system"))] = result["evaluation"]
+            name = str(result.get("config", result.get("system")))
+            published_by_name[name] = content.values(result)["evaluation"]
         published_data = content.data["evaluation"]
     rows = []
     for name, score in scores.items():
@@ -318,13 +321,21 @@ def shown(scores: dict[str, Score], metrics: Sequence[str], data: str) -> str:
             else:
                 cells.append(report.NOTHING)
         rows.append([SCOPES[name], name, *cells, data])
-        published_values = [published_by_name[name].get(metric, [None])[0] for metric in metrics]
+        published_values = [_published_mean(published_by_name[name].get(metric)) for metric in metrics]
         rows.append(["", "published", *(report.number(value, 3) for value in published_values), published_data])
     reasons = set()
     for score in scores.values():
         reasons |= {f"{metric}: {why}" for metric, why in score.unavailable.items()}
     text = table(rows, ["scope", "captions", *metrics, "data"], numbers=range(2, 2 + len(metrics)))
     return "\n".join([text, *sorted(reasons)])
+
+
+def _published_mean(value: published.Value | None) -> float | None:
+    if isinstance(value, dict):
+        return value["mean"]
+    if value is None:
+        return None
+    return value[0]
 
 
 def parser() -> argparse.ArgumentParser:

@@ -321,10 +321,11 @@ def make_batch(items: Sequence[Item]) -> Batch:
     sounds, lengths = stack_sequences([torch.from_numpy(item.sound.copy()) for item in items])
     ids = nn.utils.rnn.pad_sequence([torch.tensor(item.ids) for item in items], True, PADDING)
     vectors = None
-    if items[0].vectors is not None:
-        vectors = torch.zeros(len(items), ids.shape[1] - 1, items[0].vectors.shape[1])
-        for row, item in enumerate(items):
-            caption_vectors = torch.from_numpy(item.vectors[: len(item.ids) - 2].copy())
+    in_context = [item.vectors for item in items if item.vectors is not None]
+    if in_context:
+        vectors = torch.zeros(len(items), ids.shape[1] - 1, in_context[0].shape[1])
+        for row, (item, word_vectors) in enumerate(zip(items, in_context, strict=True)):
+            caption_vectors = torch.from_numpy(word_vectors[: len(item.ids) - 2].copy())
             vectors[row, 1 : 1 + len(caption_vectors)] = caption_vectors
     return Batch(sounds, lengths, ids, vectors)
 

@@ -34,6 +34,7 @@ from systems.parts.sequences import length_mask, masked_mean
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
 ARITHMETIC = 2  # increase this when the same weights give other embeddings, so that caches of the two are not mixed
 TEXTS_PER_BATCH = 32  # texts that a model encodes at once
@@ -134,7 +135,7 @@ class Transformer(nn.Module):
         return tokens, self.model(**inputs, output_hidden_states=True).hidden_states[self.layer]
 
 
-def pretrained(kind: type, folder: Path) -> "PreTrainedModel":
+def pretrained(kind: type["_BaseAutoModelClass"], folder: Path) -> "PreTrainedModel":
     """Load a transformers model in single precision, and make sure that no weight is missing.
 
     If the file lacks a weight, transformers itself draws a random one and only warns. Two parts may be missing here. A
@@ -157,7 +158,7 @@ def pretrained(kind: type, folder: Path) -> "PreTrainedModel":
         key_mapping={rf"^{re.escape(PARALLEL)}": ""},
         output_loading_info=True,
     )
-    optional = ("pooler.",)
+    optional: tuple[str, ...] = ("pooler.",)
     if model.config.is_encoder_decoder:
         optional = ("pooler.", "decoder.")
     missing = sorted(name for name in report["missing_keys"] if not name.startswith(optional))

@@ -27,6 +27,11 @@ REFUSED = {
         b"a: !!python/object/apply:os.system ['true']",
         ":1: error: is not valid YAML: could not determine a",
     ),
+    "a tag with the words of another error": (
+        b"a: !duplicate_anchor 1",
+        ":1: error: is not valid YAML: could not determine a constructor for the tag '!duplicate_anchor'",
+    ),
+    "an anchor twice": (b"a: &x 1\nb: &x 2", ":2: error: the anchor in line 1 has the same name"),
     "a key twice": (b"a: 1\nb: {c: 1,\n  c: 2}", ":3: error: the key 'c' is already in line 2; keep one of them"),
     "a key that is a list": (b"a: 1\n? [1]\n: 2", ":2: error: is not valid YAML: found unhashable key"),
     "a number of 5000 digits": (b"a: 1\nb: " + b"9" * 5000, ":2: error: is read as int but is not a valid int: '999"),

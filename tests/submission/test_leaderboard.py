@@ -260,13 +260,17 @@ def test_no_valid_system(tmp_path):
 @pytest.mark.parametrize(
     ("make", "splits", "message"),
     [
-        ((), {"retrieval": SPLIT}, "in: no such folder; give one that holds packages"),
+        ((), {"retrieval": SPLIT}, "in: no such folder; give a folder that contains packages"),
         (("in/",), {"retrieval": SPLIT}, "in: must contain packages; found none: give a folder of zips"),
         (("in/", "in/notes.txt"), {"retrieval": SPLIT}, "in: must contain packages; found none"),
         (("in/", "in/A/", "in/A/1.wav", "in/B/"), {"retrieval": SPLIT}, "in: must contain packages; found none"),
         (("in/", "in/config.yaml", "in/scores/", "in/scores/s.csv"), {"retrieval": SPLIT}, "found a run folder: give"),
         (("in/", "in/A/", "out/"), {}, "must have captions or relevance for the set retrieval; found none of these"),
-        (("in/", "in/A/"), {"retrieval": made.split("retrieval", 9, 3)}, "found retrieval without them: give another"),
+        (
+            ("in/", "in/A/"),
+            {"retrieval": made.split("retrieval", 9, 3)},
+            "found retrieval without this ground truth: give another",
+        ),
         (("in/", "in/A/", "out"), {"retrieval": SPLIT}, "out: must be a folder, or not exist yet; found a file"),
         (("in/", "in/A/", "out/", "out/findings.txt"), {"retrieval": SPLIT}, "found 'findings.txt': give another"),
         (("in/", "in/A/", "out/", "out/leaderboard.json", "out/my.tex"), {"retrieval": SPLIT}, "found 'my.tex': give"),

@@ -181,7 +181,8 @@ WRONG_REQUEST = [
     (["package", *["run"] * 5, *REHEARSAL], "error: dcase2022-6b accepts 1 to 4 systems; found 5 runs: give 4 at most"),
     (
         ["package", "run", *REHEARSAL[:6]],
-        "error: data: must have the sets of dcase2022-6b; found no retrieval; for a rehearsal, give --split evaluation",
+        "error: data: must have the sets of dcase2022-6b; these are missing: retrieval; for a rehearsal, give --split "
+        "evaluation",
     ),
     (["package", "run", *REHEARSAL, "--team", "no.yaml"], "error: no.yaml: no such file"),
     (["package", "run", *REHEARSAL, "--out", "good.csv"], "error: good.csv: the package's name must end in .zip; "),
@@ -263,8 +264,8 @@ def test_packages_of_two_years_with_one_name(capsys):
         call("validate", path, *ANSWERS, "--split", "evaluation", "--task", "dcase2023-6a")
         (line,) = [line for line in capsys.readouterr().err.splitlines() if "2022-6a" in line]
         assert line == (
-            f"{path}: warning: was written for dcase2022-6a, by the first line of the metadata; did you mean --task "
-            "dcase2022-6a?"
+            f"{path}: warning: was written for dcase2022-6a, according to the first line of the metadata; did you mean "
+            "--task dcase2022-6a?"
         )
 
 

@@ -365,7 +365,8 @@ def test_every_field_of_a_task_file_is_described():
     """Every key of the real files is one of the fields that `tasks --fields` lists, and each has a description."""
     described = dict(tasks.describe_fields())
     assert all(description and "None" not in description for description in described.values())
-    assert described["sets.NAME.scored"] == "number of rows that are scored, if not all are (optional) (a fact)"
+    scored = "number of rows that are scored, if not all rows are scored (optional) (a fact)"
+    assert described["sets.NAME.scored"] == scored
     for name in tasks.names():
         for path, _ in tasks.read(name).facts():
             general = re.sub(r"^(sets|metadata)\.[^.]+", r"\1.NAME", path)

@@ -334,7 +334,7 @@ def test_a_name_that_only_one_record_marks_as_utf_8(tmp_path):
 
 
 ONE_ZIP = "must be a single zip; found"
-AT_END = "must give the right numbers of its list at its end,"
+AT_END = "must have the right numbers in the record at its end:"
 WHOLE = {
     "another zip before it": (zipped() + zipped(), f"{ONE_ZIP} another one before it: {ZIP_AGAIN}"),
     "another zip before it, places counted on": (

@@ -109,7 +109,7 @@ def test_the_ablations_are_sweeps_of_the_papers_steps(name, steps, monkeypatch):
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_trains_in_its_stages_and_predicts(place, tmp_path, config):
-    own = ("audio_weights=''", "audio_hop=null") if config.stem == "yamnet-minilm" else ()
+    own = ("audio_hop=null",) if config.stem == "yamnet-minilm" else ()
     trained(place, tmp_path / "run", config, "epochs=1", *own)
     chosen = contract.configure(atae.Config, config)
     assert len(list(tmp_path.glob("run/stage-*/checkpoints/best.ckpt"))) == len(chosen.stages) - 1
@@ -316,6 +316,16 @@ def test_published_figures_stand_beside_measured_ones(place, tmp_path, capsys):
     assert command(parser(), ["published", "systems.atae", str(place), "--data", str(place / "data")]) == 1
     assert "must be the folder of a run of systems.atae" in capsys.readouterr().err
     assert command(parser(), ["published", "systems.atae", str(runs[0])]) == 2
+
+
+def test_the_small_config_names_the_file_that_is_missing(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    asked = arguments(place, tmp_path / "run", FOLDER / "yamnet-minilm.yaml", "audio_encoder=yamnet")
+    assert command(parser(), asked) == 2
+    stderr = capsys.readouterr().err
+    assert "YAMNet is not on this machine; put yamnet_audio_classifier_with_metadata.tflite (about 4 MB)" in stderr
+    assert "into ~/.cache/dcase-kit, or give its path" in stderr
 
 
 @pytest.mark.slow

@@ -373,6 +373,12 @@ def test_audio_options_reach_the_encoder_of_both_systems(place):
     assert both.retrieval.audio_options == {"post_activation": False}
 
 
+def test_a_model_without_clips_does_not_search(place):
+    model = caption_retrieval.Retriever(caption_retrieval.Config(audio_encoder="tiny_hear", heads=1))
+    with pytest.raises(ValueError, match="the model has no clips to search; give it a library"):
+        model.nearest(torch.zeros(1, 2, model.audio.size), torch.tensor([2]), 1)
+
+
 # Runs ----------------------------------------------------------------------------------------------------------------
 
 

@@ -27,6 +27,13 @@ def test_the_baselines_are_found():
             contract.configure(contract.system(system.name).Config, ROOT / config)
 
 
+def test_no_config_names_a_file_outside_the_checkout():
+    configs = [*ROOT.glob("systems/**/*.yaml"), *ROOT.glob("baseline/*.yaml")]
+    assert configs
+    for config in configs:
+        assert "../" not in config.read_text(), config
+
+
 def test_the_list_fits_100_columns_in_the_order_of_numbers(capsys):
     assert command(parser(), ["list"]) == 0
     printed = capsys.readouterr().out

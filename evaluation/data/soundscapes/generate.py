@@ -7,12 +7,14 @@ import signal
 import threading
 import wave
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import MappingProxyType
+from typing import cast
 
 import numpy as np
 from numpy.random import Generator
@@ -53,7 +55,7 @@ def make_soundscapes(
         raise BadRequest(f"the seed must be 0 or more; found {seed}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadRequest(f"{folder}: must not exist or must be an empty folder; remove it or give another folder")
-    jobs = []
+    jobs: list[Job] = []
     for split, number in clips.items():
         for index, scene in enumerate(plan(_random(seed, split, 0), number)):
             name = AWKWARD[index] if index < len(AWKWARD) else "soundscape_{:04d}.wav"
@@ -62,7 +64,7 @@ def make_soundscapes(
         for split in clips:
             (new / split).mkdir(parents=True)
         with ExitStack() as stack:
-            each = map
+            each: Callable[..., Iterator[list[str]]] = map
             if workers != 1:
                 pool = stack.enter_context(ProcessPoolExecutor(workers, initializer=_start_worker))
                 each = partial(pool.map, chunksize=8)
@@ -89,7 +91,7 @@ def _write_tables(folder: Path, split: str, jobs: Sequence[Job], captions: Seque
 def _start_worker() -> None:
     """Prepare a worker process: it ignores Ctrl-C, which its parent handles, and ends when its parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
+    parent = cast(BaseProcess, multiprocessing.parent_process())  # not None in a worker process
 
     def end_with_parent() -> None:
         parent.join()

@@ -32,8 +32,8 @@ def oracle_similarity(
     clips = read_dataset(folder, split, sound=False)[split]
     scenes = {}
     with (folder / f"sources_{split}.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            scenes[row["file_name"]] = scene_from(row["scene"])
+        for record in csv.DictReader(file):
+            scenes[record["file_name"]] = scene_from(record["scene"])
     queries = list(clips.captions)
     similarity = np.zeros((len(queries), len(clips.file_names)))
     for row, query in enumerate(queries):

@@ -121,7 +121,9 @@ def _knock(rng: Generator, time: np.ndarray) -> np.ndarray:
 
 def _horn(rng: Generator, time: np.ndarray) -> np.ndarray:
     low = rng.uniform(240, 330)
-    chord = sum(_buzz(low * ratio * rng.uniform(0.99, 1.01), time) for ratio in (1, 1.19, 1.5, 1.78))
+    chord = np.zeros(len(time))
+    for ratio in (1, 1.19, 1.5, 1.78):
+        chord += _buzz(low * ratio * rng.uniform(0.99, 1.01), time)
     return _filter(chord, (150, 1), (900, 1), (4000, 0.1), (8000, 0)) * _hump(time) ** 0.3
 
 
@@ -260,10 +262,11 @@ def _babble(rng: Generator, time: np.ndarray) -> np.ndarray:
     for pitch in rng.uniform(95, 230, size=5):
         voice = _buzz(pitch * (0.9 + 0.25 * _sway(rng, time, 3)), time) * _sway(rng, time, 8) ** 2
         mouths += [voice * _sway(rng, time, 6) ** 2 for _ in vowels]
-    return sum(
-        _filter(mouth, (80, 0), (first / 2, 0.3), (first, 1), (0.75 * second, 0.1), (second, 0.5), (4500, 0))
-        for mouth, (first, second) in zip(mouths, vowels, strict=True)
-    )
+    sound = np.zeros(len(time))
+    for mouth, (first, second) in zip(mouths, vowels, strict=True):
+        formants = (80, 0), (first / 2, 0.3), (first, 1), (0.75 * second, 0.1), (second, 0.5), (4500, 0)
+        sound += _filter(mouth, *formants)
+    return sound
 
 
 @dataclass(frozen=True)

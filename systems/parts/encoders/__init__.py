@@ -78,7 +78,7 @@ class Encoder:
         and the model's `embedding_settings`, a mapping that the modules of this package define. An encoder without
         settings keeps the identity that it had before settings existed.
         """
-        parts = (ARITHMETIC, self.module.__name__, weights_digest(self.model), self.hop, self.scene)
+        parts: tuple[object, ...] = (ARITHMETIC, self.module.__name__, weights_digest(self.model), self.hop, self.scene)
         settings = {**self.options, **getattr(self.model, "embedding_settings", {})}
         if settings:
             parts += (sorted(settings.items()),)

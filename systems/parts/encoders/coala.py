@@ -23,6 +23,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from numpy._core import multiarray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchaudio.functional import resample
@@ -86,9 +87,11 @@ def load_model(path: str = "") -> Coala:
     """
     file = weights.find(ASSET, path)
     scaler = file.with_name(SCALER.file_name)
-    if not path and not scaler.is_file():
-        scaler = ""  # look for it in all places
-    values = read_scaler(weights.find(SCALER, scaler))
+    if path or scaler.is_file():
+        scaler = weights.find(SCALER, scaler)
+    else:
+        scaler = weights.find(SCALER)  # in all places where weights are looked for
+    values = read_scaler(scaler)
     state = weights.tensors(weights.read(file, ASSET), file)
     return weights.fill(Coala(), {**state, **values}, file, UNUSED)
 
@@ -127,7 +130,7 @@ class _Plain(pickle.Unpickler):
         if (module, name) == ("numpy", "dtype"):
             return np.dtype
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name in ("_reconstruct", "scalar"):
-            return getattr(np._core.multiarray, name)
+            return getattr(multiarray, name)
         if (module, name) == ("_codecs", "encode"):
             return lambda text, encoding: text.encode(encoding)
         raise pickle.UnpicklingError(f"it needs {module}.{name}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy._core import multiarray
 from torch import nn
 
 from evaluation.assets import Asset, first_file, torch_hub
@@ -18,7 +19,7 @@ from evaluation.text import cut
 CACHE = Path("~/.cache/dcase-kit")
 
 # VGGish's file contains numpy arrays. Files that numpy 1 wrote use the old name of `_reconstruct`.
-ARRAY = np._core.multiarray._reconstruct
+ARRAY = multiarray._reconstruct
 DTYPES = (type(np.dtype(np.float32)), type(np.dtype(np.float64)))
 ARRAYS = [(ARRAY, "numpy.core.multiarray._reconstruct"), ARRAY, np.ndarray, np.dtype, *DTYPES]
 

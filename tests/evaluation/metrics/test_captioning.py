@@ -326,13 +326,13 @@ def test_an_interrupt_ends_running_processes(cache, tmp_path, monkeypatch):
     """SPICE may take minutes. An interrupt must not wait for it, and must end its process."""
     (tmp_path / "java").write_text("#!/bin/sh\nexec sleep 60\n")
     (tmp_path / "java").chmod(0o755)
-    begun, processes = Event(), []
+    begun, programs = Event(), []
 
     def hang(ours, theirs, found, folder, stack):
         running = java.running(java.Java(tmp_path / "java", "11.0.1", "system"), "1G", [], tmp_path)
-        processes.append(stack.enter_context(running))
+        programs.append(stack.enter_context(running))
         begun.set()
-        processes[0].communicate()
+        programs[0].process.communicate()
         return np.zeros(4)
 
     def interrupt(*_):
@@ -345,7 +345,7 @@ def test_an_interrupt_ends_running_processes(cache, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         evaluate(SPLIT, GOOD, metrics=["spice", "rouge_l"], cache=cache)
     assert time.monotonic() - before < 30
-    assert processes[0].poll() is not None
+    assert programs[0].process.poll() is not None
 
 
 def test_one_clip_alone(cache):

@@ -52,7 +52,7 @@ def test_a_meteor_that_dies(tmp_path):
 
 def test_meteor_ends_with_its_block(machine, tmp_path):
     with Meteor(machine, tmp_path) as process:
-        popen = process._process
+        popen = process._program.process
         assert popen.poll() is None
     assert popen.poll() is not None
 
