@@ -51,7 +51,7 @@ def show(options: argparse.Namespace) -> None:
             wrapper = textwrap.TextWrapper(WIDTH, label, " " * len(label), break_on_hyphens=False)
             print(wrapper.fill(text))
         print()
-    print("You can also use a module of your own by its import name. Check it with: python -m systems check NAME")
+    print("You can also use your own module by its import name. Check it with: python -m systems check NAME")
 
 
 def check(options: argparse.Namespace) -> int:
@@ -249,7 +249,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--split", default=EVALUATION, help="split to predict and score (default: evaluation)")
     text = "folder of the feature cache (default: .cache)"
     verb.add_argument("--cache", type=Path, default=Path(".cache"), help=text)
-    verb.add_argument("--dry-run", action="store_true", help="list the runs, time a few steps, and estimate the hours")
+    verb.add_argument("--dry-run", action="store_true", help="only list the runs and estimate the hours")
     workers = verb.add_argument_group("where to run")
     text = (
         "Ray cluster: HOST:PORT, or auto for the cluster that runs on this machine "
