@@ -93,6 +93,7 @@ data-clotho: .venv/.core ## download Clotho v2.1 (7 GB, 12 GB on disk) to data/c
 .venv/.%: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python must be 3.11 or newer; found " + sys.version.split()[0] + "; choose another: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	@test -x $(PY) || $(PYTHON) -m venv .venv
+	@echo "installing Python packages into .venv (up to 7 GB; takes minutes the first time)"
 	@$(PY) -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' constraints.txt)"
 	$(PY) -m uv pip install --quiet --compile-bytecode --python $(PY) --constraint constraints.txt --requirement pyproject.toml $(if $(filter core,$*),,--extra $*)
 	@touch $@

@@ -181,7 +181,7 @@ def parser() -> argparse.ArgumentParser:
     verb = commands.add_parser("compare", help="compare scores", description=compare.__doc__)
     text = "score file of the reference system, written by `score … --json`"
     verb.add_argument("first", type=Path, metavar="FILE", help=text)
-    verb.add_argument("others", type=Path, nargs="+", metavar="FILE", help="score files of the other systems")
+    verb.add_argument("others", type=Path, nargs="+", metavar="OTHER", help="score files of the other systems")
     text = "compare each system with all systems before it (default: with the first system only)"
     verb.add_argument("--pairs", action="store_true", help=text)
     text = "format of the table (default: text)"

@@ -1,1 +1,1 @@
-"""Systems: their contract, check, training, caches, sweeps and shared parts. Imports `evaluation`."""
+"""Training systems and predicting with them. Of the kit's packages, this one imports only `evaluation`."""

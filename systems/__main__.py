@@ -1,4 +1,4 @@
-"""The command line of systems: list, check, train, predict, sweep, and compare with published results."""
+"""The command line of this package, with the commands list, check, train, predict, sweep and published."""
 
 import argparse
 import contextlib
@@ -15,28 +15,30 @@ from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION, read_da
 from evaluation.findings import BadRequest, say
 from systems import contract, listing, modules, request_checks
 
-FLAGS = ("accelerator", "devices", "precision", "strategy", "num_nodes", "accumulate_grad_batches")  # of Lightning
-WIDTH = 100  # columns of a list
+# The options of `train` that are passed to Lightning.
+FLAGS = ("accelerator", "devices", "precision", "strategy", "num_nodes", "accumulate_grad_batches")
+WIDTH = 100  # maximum number of characters in a line of `list`
 
 SWEEP_FILE = """\
 the sweep file:
   system: systems.atae                  import name of the system
   config: FILE.yaml                     optional: config file that the keys below change
   set: {epochs: 4}                      optional: config keys with the same value in all runs
-  grid:                                 factors; every combination of their levels is run
-    audio_adapter: [mlp, mha]           a config key and its values, or names of levels with the keys they change
-  seeds: 3                              number of seeds, or a list of them: [0, 1, 2]
+  grid:                                 factors; there is a run for every combination of their levels
+    audio_adapter: [mlp, mha]           a config key and its values, or names of levels with the keys that they change
+  seeds: 3                              number of seeds, or a list of seeds: [0, 1, 2]
   metric: mAP@10                        the metric to compare
 
 to let Optuna choose the settings from the results so far:
   search: optuna
-  ranges:                               config keys that get a number from a range; Optuna also chooses levels of grid
+  ranges:                               config keys whose values are numbers from a range; Optuna also chooses among
+                                        the levels of grid
     learning_rate: {low: 1e-5, high: 1e-2, log: true}
-  samples: 20                           number of settings; each is run with every seed
+  samples: 20                           number of settings; there is a run for each setting and seed
 
 to stop runs early:
-  stop_early: asha                      a run continues after 1, 4, 16, ... epochs if its validation value is among
-                                        the best quarter so far; results.csv calls the others stopped"""
+  stop_early: asha                      a run continues after 1, 4, 16, ... epochs if its validation value is in the
+                                        best quarter so far; the other runs get the state "stopped" in results.csv"""
 
 
 def show(options: argparse.Namespace) -> None:
@@ -49,11 +51,11 @@ def show(options: argparse.Namespace) -> None:
             wrapper = textwrap.TextWrapper(WIDTH, label, " " * len(label), break_on_hyphens=False)
             print(wrapper.fill(text))
         print()
-    print("You can use any other module too, by its import name. Check it with: python -m systems check NAME")
+    print("You can also use your own module by its import name. Check it with: python -m systems check NAME")
 
 
 def check(options: argparse.Namespace) -> int:
-    """Check that a system keeps the contract: train it briefly on awkward data, probe its model, list all problems."""
+    """Train a system briefly on awkward data, probe its model, and list all rules for systems that it breaks."""
     if not options.run_folder:
         request_checks.check_module(options.system)
         request_checks.check_keys(options.system, options.config, options.set)
@@ -86,7 +88,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def predict(options: argparse.Namespace) -> None:
-    """Use a trained run to score every clip of a split for every query, or to caption every clip."""
+    """Caption every clip of a split with a trained run, or compute the similarity of every query and every clip."""
     contract.read_run(options.run_folder)
     split = read_dataset(options.data, options.split)[options.split]
     with _importing():
@@ -122,16 +124,16 @@ def sweep(options: argparse.Namespace) -> int:
 
 
 def published(options: argparse.Namespace) -> None:
-    """Show a system's published results next to the results of your own runs."""
+    """Show a table with a system's published results and the results of your own runs."""
     from systems.published import best_runs, side_by_side
 
     if bool(options.sweep) != bool(options.by):
-        raise BadRequest("--sweep and --by must be given together; found one of them: give both, or neither")
+        raise BadRequest("--sweep and --by must be given together; found only one of them: give both or neither")
     runs = list(options.runs)
     if options.sweep:
         runs += best_runs(options.sweep, options.by)
     if runs and not options.data:
-        raise BadRequest("--data must be given with runs; give the folder that they were scored on")
+        raise BadRequest("--data must be given with runs; give the data folder on which the runs were scored")
     if options.data:
         split = read_dataset(options.data, options.split, sound=False)[options.split]
     else:
@@ -142,7 +144,7 @@ def published(options: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _importing() -> Iterator[None]:
-    """Switch garbage collection off within the block, which makes the import of torch and Lightning a fifth faster."""
+    """Within the block, switch garbage collection off. This makes the import of torch and Lightning a fifth faster."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -153,7 +155,7 @@ def _importing() -> Iterator[None]:
 
 
 def _by_folder(files: Sequence[Path]) -> str:
-    """List files, each folder once.
+    """Return a list of files as text. The name of each folder appears once, before the names of its files.
 
     >>> _by_folder([Path("a/one.yaml"), Path("a/two.yaml"), Path("b/one.yaml")])
     'a/: one.yaml, two.yaml; b/: one.yaml'
@@ -165,27 +167,27 @@ def _by_folder(files: Sequence[Path]) -> str:
 
 
 def _devices(text: str) -> str | int:
-    """Return a number of devices as a number, and anything else as it is."""
+    """Return a whole number as an integer, and any other text as it is."""
     if text.lstrip("-").isdigit():
         return int(text)
     return text
 
 
 def parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
+    """Return the parser of the command line."""
     top = argparse.ArgumentParser("python -m systems", description="Train systems, and predict with them.")
     verbs = top.add_subparsers(required=True, metavar="VERB")
 
     verb = verbs.add_parser("list", help="list the systems in this checkout", description=show.__doc__)
     verb.set_defaults(run=show)
 
-    verb = verbs.add_parser("check", help="check that a system keeps the contract", description=check.__doc__)
+    verb = verbs.add_parser("check", help="check that a module keeps the rules for systems", description=check.__doc__)
     verb.add_argument("system", help="import name, such as baseline.retriever")
-    text = "check this trained run (default: train the system for an epoch)"
+    text = "run folder of a trained run to check (default: train the system)"
     verb.add_argument("--run", type=Path, dest="run_folder", metavar="RUN", help=text)
-    text = "YAML config file to train with, except that epochs is 1 (default: the system's defaults)"
+    text = "YAML config file to train with; its value of epochs is replaced by 1 (default: the system's defaults)"
     verb.add_argument("--config", type=Path, help=text)
-    text = "change a key of the config to train with; this may be epochs"
+    text = "change a key of the config to train with; with this option, you can also change epochs"
     verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
     modules.add_option(verb)
     verb.set_defaults(run=check)
@@ -202,7 +204,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="change a key of the config; the system's YAML file has all keys",
+        help="change a key of the config; the system's YAML files list the keys",
     )
     verb.add_argument("--seed", type=int, default=0, help="seed of all random numbers (default: 0)")
     verb.add_argument(
@@ -214,20 +216,20 @@ def parser() -> argparse.ArgumentParser:
         "--devices",
         type=_devices,
         default="auto",
-        help="number of devices (2), their indexes (0,1), or auto (default: auto)",
+        help="number of devices (2), their indices (0,1), or auto (default: auto)",
     )
     lightning.add_argument("--precision", default="32-true", help="32-true, bf16-mixed, 16-mixed, … (default: 32-true)")
     lightning.add_argument("--strategy", default="auto", help="auto, ddp, … (default: auto)")
     lightning.add_argument("--num-nodes", type=int, default=1, metavar="N", help="number of machines (default: 1)")
-    text = "batches whose gradients are accumulated for each step of the optimiser (default: 1)"
+    text = "number of batches whose gradients are accumulated for each step of the optimiser (default: 1)"
     lightning.add_argument("--accumulate-grad-batches", type=int, default=1, metavar="N", help=text)
     verb.set_defaults(run=train)
 
     verb = verbs.add_parser("predict", help="predict with a trained run", description=predict.__doc__)
     verb.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
     verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
-    verb.add_argument("--split", default=EVALUATION, help="split to use (default: evaluation)")
-    text = "task of a system that does both (default: captioning)"
+    verb.add_argument("--split", default=EVALUATION, help="split to predict (default: evaluation)")
+    text = "task to do, if the system can do both (default: captioning)"
     verb.add_argument("--as", dest="task", choices=["captioning", "retrieval"], help=text)
     modules.add_option(verb)
     verb.set_defaults(run=predict)
@@ -247,23 +249,26 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--split", default=EVALUATION, help="split to predict and score (default: evaluation)")
     text = "folder of the feature cache (default: .cache)"
     verb.add_argument("--cache", type=Path, default=Path(".cache"), help=text)
-    verb.add_argument("--dry-run", action="store_true", help="list the runs, time a few steps, and estimate the hours")
+    verb.add_argument("--dry-run", action="store_true", help="only list the runs and estimate the hours")
     workers = verb.add_argument_group("where to run")
-    text = "Ray cluster: HOST:PORT, or auto for the one on this machine (default: RAY_ADDRESS, or this machine alone)"
+    text = (
+        "Ray cluster: HOST:PORT, or auto for the cluster that runs on this machine "
+        "(default: the value of RAY_ADDRESS; if it is not set, start Ray on this machine)"
+    )
     workers.add_argument("--address", default=os.environ.get("RAY_ADDRESS", ""), help=text)
-    workers.add_argument("--cpus", type=int, default=1, help="processors for each run (default: 1)")
-    text = "GPUs for each run; 0.25 lets four runs share one (default: 1 if there are any)"
+    workers.add_argument("--cpus", type=int, default=1, help="number of processors for each run (default: 1)")
+    text = "number of GPUs for each run; with 0.25, four runs share a GPU (default: 1 if there are any)"
     workers.add_argument("--gpus", type=float, help=text)
     verb.set_defaults(run=sweep)
 
     verb = verbs.add_parser("published", help="compare published results with your own", description=published.__doc__)
     verb.add_argument("system", help="import name, such as systems.atae")
-    verb.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run folder with scores")
-    text = "folder of a sweep; its best setting for each level of --by is shown"
+    verb.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run folder with a score file for the split")
+    text = "folder of a sweep; for each level of --by, the runs of its best setting are shown"
     verb.add_argument("--sweep", type=Path, help=text)
     verb.add_argument("--by", metavar="FACTOR", help="factor of the sweep, such as audio_encoder")
     verb.add_argument("--data", type=Path, metavar="DIR", help="data folder on which the runs were scored")
-    verb.add_argument("--split", default=EVALUATION, help="split to use (default: evaluation)")
+    verb.add_argument("--split", default=EVALUATION, help="split on which the runs were scored (default: evaluation)")
     verb.set_defaults(run=published)
     return top
 

@@ -1,18 +1,20 @@
-"""The contract of a system: any importable module with these three names. There is no base class.
+"""The interface that a module must define so that this package can train it and predict with it.
+
+A system is any importable module that defines these three names. There is no base class.
 
 - `Config`: a pydantic model. Every field has a default, and unknown keys are refused (`extra="forbid"`).
-- `train(config, dataset, run)`: trains on `dataset` (`evaluation.data.dataset.Dataset`) and writes into the folder of
-  `run` (`systems.training.Run`).
-- `load_model(checkpoint)`: returns a `Retriever` or a `Captioner` from a checkpoint of the run.
+- `train(config, dataset, run)`: a function that trains on `dataset` (`evaluation.data.dataset.Dataset`) and writes into
+  the folder of `run` (`systems.training.Run`).
+- `load_model(checkpoint)`: a function that returns a `Retriever` or a `Captioner` from a checkpoint of the run.
 
-`baseline.retriever` and `baseline.captioner` are systems, and any module that Python can import may be one.
-`systems check NAME` lists what a module must change to become one.
+For example, `baseline.retriever` and `baseline.captioner` are systems. `systems check NAME` lists what must change in a
+module so that it becomes a system.
 
-A loaded model is ready to use: it is in evaluation mode (`eval()`), and `to(device)` moves it as it moves a torch
-module. It gives the same answer to the same sound or text, whatever else is in the batch.
+A loaded model is ready to use: it is in evaluation mode (`eval()`), and its `to(device)` works like that of a torch
+module. For the same clip or text, the model gives the same output, whatever else is in the batch.
 
-A checkpoint may come from somebody else. If the config in it names a module, a system must call
-`systems.modules.must_be_trusted` before it imports the module, as `systems.parts.encoders.load_encoder` does.
+A checkpoint may come from somebody else. If the config in the checkpoint names a module, the system must call
+`systems.modules.must_be_trusted` before it imports that module. `systems.parts.encoders.load_encoder` does this.
 """
 
 import contextlib
@@ -43,70 +45,82 @@ if TYPE_CHECKING:
     from systems.training import Run
 
 CLIPS_PER_BATCH = 16  # maximum number of clips in a batch
-SECONDS_PER_BATCH = 480  # maximum duration of a batch, with padding; a longer clip is a batch of its own
+SECONDS_PER_BATCH = 480  # maximum total duration of a batch, with its padding; a longer clip is a batch of its own
 
 ConfigModel = TypeVar("ConfigModel", bound=BaseModel)
 
 
 class Model(Protocol):
-    """A model that a system loads: a `Retriever`, a `Captioner`, or both."""
+    """A model that `load_model` returns: a `Retriever`, a `Captioner`, or both."""
 
-    sample_rate: int  # of the audio that it accepts, in Hz
+    sample_rate: int  # sample rate in Hz of the audio that the model accepts
 
     def to(self, device: "torch.device") -> Self:
         """Move the model to a device, and return it."""
 
 
 class Retriever(Model, Protocol):
-    """A model that embeds sounds and texts into one space; the dot product is their similarity."""
+    """A model that embeds clips and texts into one space; the dot product of two embeddings is their similarity."""
 
     def embed_audio(self, audio: "torch.Tensor", lengths: "torch.Tensor") -> "torch.Tensor":
-        """Embed mono sounds.
+        """Embed mono audio.
 
         Args:
-            audio: (clips, samples) float32 in [-1, 1], zero behind each clip's end.
-            lengths: (clips,) int64, samples of each clip.
+            audio: (clips, samples) float32 in [-1, 1]. Shorter clips are padded with zeros at their ends.
+            lengths: (clips,) int64, the number of samples of each clip, not counting the padding.
 
         Returns:
-            (clips, size) float32. A clip's embedding does not depend on the other clips or on the zeros behind it.
+            (clips, size) float32, where size is the number of values in an embedding. The embedding of a clip depends
+            neither on the other clips nor on the padding.
         """
 
     def embed_text(self, texts: Sequence[str]) -> "torch.Tensor":
-        """Embed texts as (texts, size) float32."""
+        """Embed texts.
+
+        Args:
+            texts: The texts.
+
+        Returns:
+            (texts, size) float32, where size is the same as for `embed_audio`.
+        """
 
 
 class Captioner(Model, Protocol):
-    """A model that describes a sound in a sentence.
+    """A model that describes each clip in a sentence.
 
-    It may also have `caption_scored(audio, lengths)`, which returns the captions and a tensor of (clips,) with their
-    log-probabilities. The prediction then has a column for these.
+    The model may also have a method `caption_scored(audio, lengths)`. It returns the captions and their
+    log-probabilities, a tensor of shape (clips,). If the model has this method, predictions contain a column with the
+    log-probabilities.
     """
 
     def caption(self, audio: "torch.Tensor", lengths: "torch.Tensor") -> list[str]:
-        """Caption mono sounds. A caption is one line of text and not empty.
+        """Caption mono audio.
 
         Args:
             audio: As for `Retriever.embed_audio`.
             lengths: As for `Retriever.embed_audio`.
+
+        Returns:
+            One caption for each clip. A caption is one line of text and is not blank.
         """
 
 
 def system(name: str) -> ModuleType:
-    """Import a system by its module's name.
+    """Import a system by its import name.
 
     Raises:
-        BadRequest: There is no such module, or it does not define all names of the contract.
+        BadRequest: There is no such module, or it does not define `Config`, `train` and `load_model`.
     """
     module = import_system_module(name)
     missing = [part for part in CONTRACT_NAMES if not hasattr(module, part)]
     if missing:
-        message = f"the module {name} is no system: it must have {', '.join(CONTRACT_NAMES)}; found no {missing[0]}"
+        message = f"the module {name} is not a system: it must have {', '.join(CONTRACT_NAMES)}; found no {missing[0]}"
         raise BadRequest(f"{message}: define it")
     return module
 
 
 def import_system_module(name: str) -> ModuleType:
-    """Import a module by its name, whether or not it keeps the contract.
+    """Import a module by its name, even if it does not define everything that a system must define.
 
     Raises:
         BadRequest: There is no such module.
@@ -114,13 +128,13 @@ def import_system_module(name: str) -> ModuleType:
     try:
         return imported(name, f"no module {name!r}")
     except NoSuchModule as error:
-        if error.name != name:  # the module exists, and failed to import another one
+        if error.name != name:  # the module exists, but it failed to import another one
             raise
         raise BadRequest(no_such_system(name)) from None
 
 
 def no_such_system(name: str) -> str:
-    """Return the message that there is no module of a name, with the system that was probably meant.
+    """Return the message for a module that does not exist; it suggests the system with the most similar name.
 
     >>> no_such_system("baseline.retreiver")
     "no module 'baseline.retreiver'; did you mean 'baseline.retriever'? give a system's import name"
@@ -132,21 +146,21 @@ def no_such_system(name: str) -> str:
 
 
 class RunConfig(BaseModel, extra="allow", frozen=True):
-    """The content of a run folder's config.yaml: how the run was trained."""
+    """The content of a run folder's config.yaml, which records how the run was trained."""
 
-    system: str = Field(min_length=1)  # import name
+    system: str = Field(min_length=1)  # the system's import name
     seed: int = 0
-    data: dict[str, str] = {}  # digest of each split
+    data: dict[str, str] = {}  # from the name of each split to its digest
     training: dict[str, object] = {}  # Lightning's settings that affect the weights
-    config: dict[str, object] = {}  # of the system
+    config: dict[str, object] = {}  # the system's config
 
 
 def read_run(folder: Path) -> RunConfig:
     """Read the config.yaml of a run folder.
 
     Raises:
-        BadRequest: The folder is no run folder.
-        Faulty: The file is damaged; with every finding.
+        BadRequest: The folder contains no config.yaml, so it is not a run folder.
+        Faulty: The file is damaged. The exception lists all findings.
     """
     file = folder / "config.yaml"
     if not file.is_file():
@@ -157,18 +171,20 @@ def read_run(folder: Path) -> RunConfig:
 def load(name: str, checkpoint: Path, trusted: Collection[str] = ()) -> Any:
     """Load the model from a checkpoint that a system wrote.
 
+    Print a warning if the system's source code has changed since the training began.
+
     Args:
-        name: The system's import name, from the run folder.
-        checkpoint: The checkpoint in the run folder.
-        trusted: Import names of modules that the user allows the run to name, in addition to the kit's and installed
-            ones.
+        name: The system's import name, from the run's config.yaml.
+        checkpoint: The checkpoint, in the folder `checkpoints` of the run folder.
+        trusted: Import names of further modules that the user allows the run to name. Modules of the kit and installed
+            modules are always allowed.
 
     Returns:
         A `Retriever` or a `Captioner`.
 
     Raises:
-        BadRequest: The run names a module that it must not; or the checkpoint is damaged, or was written by another
-            system or an older version of this one.
+        BadRequest: The run names a module that is not allowed or does not exist. Or the checkpoint is damaged, or
+            another system or an older version of this system wrote it.
     """
     try:
         with trusting(trusted), weights_must_fit(checkpoint):
@@ -180,7 +196,7 @@ def load(name: str, checkpoint: Path, trusted: Collection[str] = ()) -> Any:
     except ValidationError as invalid:
         first = invalid.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        must = f"must hold a config that {name} accepts now"
+        must = f"must contain a config that {name} accepts now"
         advice = "put the run's own checkpoint back, or train again"
         raise BadRequest(f"{checkpoint}: {must}; found {key}: {first['msg']}: {advice}") from None
 
@@ -193,7 +209,7 @@ def weights_must_fit(place: Path) -> Iterator[None]:
         place: The checkpoint or the run folder that the weights come from, for the message.
 
     Raises:
-        BadRequest: The block loaded weights whose names or shapes are not those of the model.
+        BadRequest: Code in the block loaded weights whose names or shapes differ from those of the model.
     """
     try:
         yield
@@ -204,25 +220,28 @@ def weights_must_fit(place: Path) -> Iterator[None]:
         difference = title
         if differences:
             difference = cut(differences[0].strip().rstrip("."))
-        message = f"must hold weights of the model that the config describes; {difference}"
+        message = f"must contain weights of the model that the config describes; {difference}"
         advice = "put the run's own checkpoints back, or train into a new folder"
         raise BadRequest(f"{place}: {message}: {advice}") from None
 
 
 def train(system: ModuleType, config: BaseModel, dataset: Dataset, run: "Run") -> None:
-    """Train a system into a run folder, or resume the training there.
+    """Train a system and write the result into a run folder, or resume an interrupted training in that folder.
 
-    The user chose the config, so the system may import modules that it names, such as an audio encoder.
+    Print a warning if the system's source code has changed since the training began. The user chose the config, so the
+    system may import modules that the config names, such as an audio encoder.
 
     Args:
         system: The system's module.
-        config: Its config.
+        config: The system's config.
         dataset: The data to train on.
         run: The run.
 
     Raises:
-        BadRequest: Something in the request does not exist on this machine, or another process trains in the folder.
-        Faulty: The folder holds another run, or the data cannot be used; with every finding.
+        BadRequest: Something in the request does not exist on this machine, another process is training in the folder,
+            or a checkpoint in the folder is damaged.
+        Faulty: The folder contains another run, the data cannot be used, or the loss is not finite. The exception lists
+            all findings.
     """
     run.check()
     say(source.source_changes(run.folder, run.system))
@@ -231,7 +250,7 @@ def train(system: ModuleType, config: BaseModel, dataset: Dataset, run: "Run") -
 
 
 def text_values(config: BaseModel) -> frozenset[str]:
-    """Return every text that is a value in a config, because each could name a module."""
+    """Return all texts among the values of a config, because each text could name a module."""
     texts: set[str] = set()
     waiting: list[object] = [config.model_dump(mode="json")]
     while waiting:
@@ -251,29 +270,30 @@ def configure(model: type[ConfigModel], file: Path | None, settings: Sequence[st
     Args:
         model: The system's `Config`.
         file: The YAML file (default: the system's defaults).
-        settings: The settings, which win over the file; values are YAML. `key.inner=value` sets a key of a config
-            within the config.
+        settings: The settings, which override the file. The values are YAML. `key.inner=value` sets a key of a config
+            that is nested in the config.
 
     Raises:
-        BadRequest: The file does not exist, or a setting is not of the form `key=value` or no YAML.
-        Faulty: The file is no YAML mapping, or keys or values are not valid; with every finding.
+        BadRequest: The file does not exist, or a setting does not have the form `key=value` with a YAML value.
+        Faulty: The file is not a YAML mapping, or keys or values are not valid. The exception lists all findings.
     """
     return validate(model, *read_settings(file, settings))
 
 
 def read_settings(file: Path | None, settings: Sequence[str]) -> tuple[dict[str, object], Callable[[str], str]]:
-    """Read the values that are given for a config: a YAML file and `key=value` settings, which win.
+    """Read the values that a user gives for a config: a YAML file, and `key=value` settings, which override the file.
 
     Args:
-        file: The file, if any.
-        settings: The settings. `key.inner=value` sets a key of a config within the config.
+        file: The YAML file, if any.
+        settings: The settings. `key.inner=value` sets a key of a config that is nested in the config.
 
     Returns:
-        The values by their keys, and a function from a key to the place where it was given, for findings.
+        A dict from each given key to its value, and a function that returns where a key was given. Findings name this
+        place.
 
     Raises:
-        BadRequest: The file does not exist, or a setting is not of the form `key=value` or no YAML.
-        Faulty: The file is no YAML mapping.
+        BadRequest: The file does not exist, or a setting does not have the form `key=value` with a YAML value.
+        Faulty: The file is not a YAML mapping.
     """
     values: dict[str, object] = {}
     source = "--set"
@@ -287,7 +307,7 @@ def read_settings(file: Path | None, settings: Sequence[str]) -> tuple[dict[str,
             raise BadRequest(f"--set must be key=value; found {setting!r}")
         *outer, last = key.split(".")
         target = values
-        for name in outer:  # a config within the config
+        for name in outer:  # a config that is nested in the config
             inner: dict[str, object] = {}
             old = target.get(name)
             if isinstance(old, dict):
@@ -300,7 +320,7 @@ def read_settings(file: Path | None, settings: Sequence[str]) -> tuple[dict[str,
     def where(key: str) -> str:
         if key in given:
             return "--set"
-        if not key and given and file:  # a rule over several keys
+        if not key and given and file:  # an error about several keys
             return f"{source} with --set"
         return source
 
@@ -312,11 +332,11 @@ def validate(model: type[ConfigModel], values: Mapping[str, object], source: Cal
 
     Args:
         model: The system's `Config`.
-        values: The values that are given; other keys have their defaults.
-        source: Function from a key to the place where it was given, for findings.
+        values: The values that were given. All other keys get their defaults.
+        source: A function that returns where a key was given. Findings name this place.
 
     Raises:
-        Faulty: Keys or values are not valid; with every finding.
+        Faulty: Keys or values are not valid. The exception lists all findings.
     """
     try:
         return model.model_validate(values)
@@ -327,7 +347,7 @@ def validate(model: type[ConfigModel], values: Mapping[str, object], source: Cal
             message = f"{error['msg']}; found {cut(repr(error['input']))}"
             if error["type"] == "missing":
                 message = "is missing; give it"
-            elif not key:  # a rule over several keys, whose message includes what was found
+            elif not key:  # an error about several keys, whose message includes what was found
                 message = error["msg"].removeprefix("Value error, ")
             elif error["type"] == "extra_forbidden":
                 message = unknown_key(key, list(model.model_fields))
@@ -336,16 +356,16 @@ def validate(model: type[ConfigModel], values: Mapping[str, object], source: Cal
 
 
 def similarity(model: Retriever, split: Split, *, device: "torch.device") -> Similarity:
-    """Score every clip of a split for every query; only the embeddings stay in memory.
+    """Compute the similarity of every query and every clip of a split. Only the embeddings are kept in memory.
 
     Args:
         model: The retriever.
-        split: The split, with its sounds.
-        device: Where the model is.
+        split: The split; the audio files of its clips must exist.
+        device: The device that the model is on.
 
     Raises:
-        Faulty: Sounds cannot be used; with a finding for each.
-        BadRequest: Embeddings are not finite, or those of texts and clips differ in size.
+        Faulty: Audio files cannot be used. The exception lists all findings.
+        BadRequest: Embeddings are not finite, or the embeddings of texts and clips differ in size.
     """
     import torch
 
@@ -361,15 +381,18 @@ def similarity(model: Retriever, split: Split, *, device: "torch.device") -> Sim
 
 
 def embeddings(model: Retriever, split: Split, *, device: "torch.device") -> "torch.Tensor":
-    """Embed every clip of a split, in its order, as (clips, size).
+    """Embed every clip of a split.
 
     Args:
         model: The retriever.
-        split: The split, with its sounds.
-        device: Where the model is.
+        split: The split; the audio files of its clips must exist.
+        device: The device that the model is on.
+
+    Returns:
+        (clips, size) float32 on the CPU: the embedding of each clip, in the order of the split.
 
     Raises:
-        Faulty: Sounds cannot be used; with a finding for each.
+        Faulty: Audio files cannot be used. The exception lists all findings.
         BadRequest: Embeddings are not finite.
     """
     import torch
@@ -385,16 +408,16 @@ def embeddings(model: Retriever, split: Split, *, device: "torch.device") -> "to
 
 
 def require_finite(values: "torch.Tensor", names: Sequence[str], must: str, what: str) -> None:
-    """Make sure that every row of a model's answer is finite.
+    """Make sure that every row of a model's output is finite.
 
     Args:
-        values: The answer, (n, …).
-        names: The names of the n clips or queries.
-        must: What must hold, for the message.
+        values: The output, (n, …), where n is the number of clips or queries.
+        names: The name of the clip or query of each row.
+        must: The requirement, for the message.
         what: `clip` or `query`, for the message.
 
     Raises:
-        BadRequest: A row holds NaN or infinity; names the first such row and counts all.
+        BadRequest: Rows contain NaN or infinity. The message gives their number and the name of the first one.
     """
     import torch
 
@@ -406,19 +429,21 @@ def require_finite(values: "torch.Tensor", names: Sequence[str], must: str, what
 
 
 def captions(model: Captioner, split: Split, *, device: "torch.device") -> tuple[list[str], list[float] | None]:
-    """Caption every clip of a split, in its order.
+    """Caption every clip of a split.
 
     Args:
         model: The captioner.
-        split: The split, with its sounds.
-        device: Where the model is.
+        split: The split; the audio files of its clips must exist.
+        device: The device that the model is on.
 
     Returns:
-        The captions, and their log-probabilities; None if the model does not give these.
+        The captions in the order of the split, and their log-probabilities. The latter are None if the model has no
+        `caption_scored`.
 
     Raises:
-        Faulty: Sounds cannot be used; with a finding for each.
-        BadRequest: The model does not give each clip one caption of one line, or a log-probability is not finite.
+        Faulty: Audio files cannot be used. The exception lists all findings.
+        BadRequest: The model does not give exactly one caption for each clip, a caption is blank or has several lines,
+            or a log-probability is not finite.
     """
     import torch
 
@@ -453,18 +478,20 @@ def captions(model: Captioner, split: Split, *, device: "torch.device") -> tuple
 def audio_batches(
     split: Split, sample_rate: int, label: str
 ) -> "Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]":
-    """Load a split's sounds in batches of clips of similar length.
+    """Load the audio of a split in batches. A batch contains clips whose files have similar sizes.
 
     Args:
-        split: The split.
-        sample_rate: In Hz.
+        split: The split; the audio files of its clips must exist.
+        sample_rate: The sample rate in Hz to which the audio is resampled.
         label: Label of the progress bar.
 
     Yields:
-        The clips' indexes, their sounds as (clips, samples) with zeros behind their ends, and their lengths in samples.
+        A batch of three parts: the indices of its clips in the split; their audio of shape (clips, samples), in which
+        shorter clips are padded with zeros at their ends; and the number of samples of each clip, of shape (clips,).
 
     Raises:
-        Faulty: Sounds cannot be used; with a finding for each. After the first such sound, nothing is yielded.
+        Faulty: Audio files cannot be used. The exception lists all findings. After the first such file, the others are
+            still checked, but no more batches are yielded.
     """
     import torch
 

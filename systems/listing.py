@@ -1,12 +1,15 @@
-"""The systems in this checkout, found by reading source files: nothing is imported, and there is no register.
+"""A list of the systems in this checkout.
 
-A module is a system if it defines `CONTRACT_NAMES`. Its constants `PAPER` (where it was published) and `PARAMETERS`
-(how many it has: a number, or a text if they depend on the data) are listed.
+This module finds systems by reading source files. It imports none of them, and systems need not be registered.
 
-The configs of a system that is a package are the YAML files in its folder. Those of a system that is a module are the
-files NAME.yaml and NAME-….yaml next to it. A YAML file with a `grid` or a `search` is a sweep file and not a config.
+A module is a system if it defines `CONTRACT_NAMES`. The list also shows two constants of the module: `PAPER`, where the
+system was published, and `PARAMETERS`, the number of its parameters (a text if the number depends on the data).
 
-The systems in the folder `EXAMPLES` are left out.
+The configs of a system that is a package are the YAML files in the package's folder. The configs of a system that is a
+module are the files NAME.yaml and NAME-….yaml next to the module. A YAML file with the key `grid` or with
+`search: optuna` is a sweep file and not a config.
+
+The list does not include the systems in the folder `EXAMPLES`.
 """
 
 import ast
@@ -19,24 +22,24 @@ from pathlib import Path
 from evaluation.natural_sort import natural_key
 
 ROOT = Path(__file__).parents[1]
-SYSTEM_PACKAGES = ("baseline", "systems")  # the packages that hold systems
-CONTRACT_NAMES = ("Config", "train", "load_model")  # that a system defines (`systems.contract`)
-TASKS = {"embed_audio": "retrieval", "caption": "captioning"}  # by the method that the task needs
+SYSTEM_PACKAGES = ("baseline", "systems")  # the packages that contain systems
+CONTRACT_NAMES = ("Config", "train", "load_model")  # what every system must define (`systems.contract`)
+TASKS = {"embed_audio": "retrieval", "caption": "captioning"}  # from a method of a model to the task that needs it
 EXAMPLES = "examples"  # a folder of systems to copy
-LIKENESS = 0.75  # of two names, from 0 to 1, above which one may be meant by the other
-PUBLISHED = "published"  # published.yaml of a package or published/NAME.yaml of a module has the paper's results
+LIKENESS = 0.75  # minimum similarity (0 to 1) of a misspelt name and the name that a message suggests
+PUBLISHED = "published"  # name of the file (of a package) or folder (of a module) with the published results
 
 
 @dataclass(frozen=True)
 class System:
-    """A system, as its source describes it.
+    """The facts about a system that its source files give.
 
     Attributes:
-        name: Its import name.
-        task: The task or tasks that its models do.
-        paper: Where it was published.
-        parameters: The number of its parameters, in words.
-        configs: Its config files, relative to the root.
+        name: The system's import name.
+        task: The task or tasks that its models perform.
+        paper: Where the system was published; empty if the source does not give this.
+        parameters: The number of its parameters, as text; empty if the source does not give it.
+        configs: Its config files, with paths relative to the root.
     """
 
     name: str
@@ -59,22 +62,26 @@ class Source:
     tree: ast.Module
 
     def name(self, root: Path) -> str:
-        """Return the import name, seen from `root`."""
+        """Return the import name of the system.
+
+        Args:
+            root: The folder that contains the outermost package.
+        """
         return ".".join(self.place.relative_to(root).parts)
 
 
 def systems(root: Path = ROOT) -> list[System]:
-    """Return every system in the packages below `root`, sorted by name."""
+    """Return all systems in the packages `SYSTEM_PACKAGES` in the folder `root`, sorted by name."""
     found = [_describe(source, root) for source in _sources(root)]
     return sorted(found, key=lambda system: natural_key(system.name))
 
 
 def closest_name(name: str, root: Path = ROOT) -> str | None:
-    """Return the name of the system that was probably meant; None if no name is close.
+    """Return the name of the system that the user probably meant, or None if no system has a similar name.
 
     Args:
         name: A name that no module has. It may lack the package, such as `retriever` for `baseline.retriever`.
-        root: The folder of the packages.
+        root: The folder that contains the packages.
     """
     names = [source.name(root) for source in _sources(root)]
     candidates = {full_name.rpartition(".")[2]: full_name for full_name in names}
@@ -89,7 +96,7 @@ def _sources(root: Path) -> Iterator[Source]:
     """Yield the source of every system."""
     for top in SYSTEM_PACKAGES:
         packages: list[Path] = []
-        # The __init__.py of a package comes before its other files, which belong to its system.
+        # Every __init__.py comes first. If a package is a system, its other files belong to this system.
         paths = sorted((root / top).rglob("*.py"), key=lambda path: (path.name != "__init__.py", path))
         for path in paths:
             if any(package in path.parents for package in packages):

@@ -1,4 +1,4 @@
-"""One training at a time in a run folder."""
+"""A lock that allows only one training at a time in a run folder."""
 
 import contextlib
 import os
@@ -11,24 +11,24 @@ from filelock import FileLock, Timeout
 
 from evaluation.findings import BadRequest
 
-LOCK, HOLDER = ".lock", ".lock-holder"  # the file that is locked, and the file that describes the locking process
-# The environment variables in which torchrun, Lightning, SLURM and LSF give the number of a process or of its machine.
+LOCK, HOLDER = ".lock", ".lock-holder"  # the file that is locked, and a file that describes the process that locked it
+# The environment variables in which torchrun, Lightning, SLURM and LSF store the index of a process or of its machine.
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Allow no other training in a run folder until the block ends.
+    """Within the block, allow no other process to train in a run folder.
 
     The operating system releases the lock when the process ends for any reason. If several processes train one run
-    together on several devices, only the first one locks the folder. If the folder is no run after the block, it is
-    removed unless it holds other files.
+    together on several devices, only the first one locks the folder. If the folder contains no config.yaml after the
+    block, the folder is removed, unless it contains other files.
 
     Args:
-        folder: The run folder; it is made if it does not exist.
+        folder: The run folder; it is created if it does not exist.
 
     Raises:
-        BadRequest: Another process trains in the folder; the message names the process.
+        BadRequest: Another process is training in the folder. The message names the process.
     """
     if any(os.environ.get(name, "0") != "0" for name in RANKS):
         yield
@@ -48,16 +48,19 @@ def locked(folder: Path) -> Iterator[None]:
         holder.unlink(missing_ok=True)
         is_run = (folder / "config.yaml").exists()
         if not is_run:
-            # The file is removed before the lock is released; afterwards another process may hold it.
+            # The file is removed before the lock is released, because afterwards another process may lock the file.
             (folder / LOCK).unlink(missing_ok=True)
         lock.release()
         if not is_run:
-            with contextlib.suppress(OSError):  # the folder holds other files
+            with contextlib.suppress(OSError):  # raised if the folder contains other files
                 folder.rmdir()
 
 
 def _holder(file: Path) -> str:
-    """Return the message that another process trains in the folder, with the description that the process wrote."""
+    """Return the message that another process is training in the folder.
+
+    The message includes the description that the process wrote into `file`, if it can be read.
+    """
     try:
         process = file.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:

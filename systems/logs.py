@@ -1,4 +1,4 @@
-"""Less output from the loggers of other libraries."""
+"""A context manager that reduces the log output of other libraries."""
 
 import contextlib
 import logging
@@ -10,7 +10,7 @@ def quiet(level: int, *names: str) -> Iterator[None]:
     """Within the block, log only messages of at least a given level.
 
     Args:
-        level: The level, such as `logging.WARNING`.
+        level: The minimum level, such as `logging.WARNING`.
         names: Names of the loggers.
     """
     loggers = [logging.getLogger(name) for name in names]

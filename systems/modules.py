@@ -1,14 +1,14 @@
-"""Import modules by name, and decide which modules a run folder may name.
+"""Functions that import modules by name, and that decide which modules a run folder may name.
 
-Importing a module runs its code. Users may import any module, but a run folder or a checkpoint may have been
-downloaded. `must_be_trusted` decides which modules it may name. These are
+Importing a module runs its code. Users may import any module. But a run folder or a checkpoint may have been
+downloaded, so it may only name the modules that `must_be_trusted` accepts:
 
-- modules that ship with the kit, in its own packages,
-- modules that are installed in this environment as part of a distribution, also as an editable one,
+- modules that ship with the kit, in its packages `SYSTEM_PACKAGES`;
+- modules that are installed in this environment, also as an editable installation;
 - modules that the user named in this command (`trusting`).
 
-All others are refused, such as files in the working directory and modules of the standard library. A module's source
-file is located without importing the module or its packages.
+All other modules are refused, such as files in the working directory and modules of the standard library. The functions
+that decide this find the source file of a module without importing the module or its packages.
 """
 
 import argparse
@@ -32,8 +32,8 @@ from urllib.parse import unquote, urlsplit
 from evaluation.findings import BadRequest
 from systems.listing import ROOT, SYSTEM_PACKAGES
 
-# The modules that the user named in this command. They are not passed as an argument, because a system's `load_model`
-# accepts nothing but the checkpoint.
+# The modules that the user named in this command. They are not passed as an argument, because the only argument of a
+# system's `load_model` is the checkpoint.
 TRUSTED: ContextVar[frozenset[str]] = ContextVar("TRUSTED", default=frozenset())
 
 
@@ -42,7 +42,7 @@ class UntrustedModule(BadRequest):
 
 
 class NoSuchModule(BadRequest):
-    """There is no module of a name.
+    """The exception for a name that no module has.
 
     Attributes:
         name: The name.
@@ -57,18 +57,19 @@ def imported(name: str, otherwise: str) -> ModuleType:
     """Import a module.
 
     Args:
-        name: Its import name.
-        otherwise: The message if there is no module of this name.
+        name: The module's import name.
+        otherwise: The message if there is no module with this name.
 
     Raises:
-        NoSuchModule: There is no module of this name.
+        NoSuchModule: There is no module with this name.
+        ModuleNotFoundError: The module exists, but it imports another module that does not exist.
     """
     if not _is_import_name(name):
         raise NoSuchModule(otherwise, name)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        # The module may exist and import another one that does not.
+        # The module may exist, but import another module that does not exist.
         if error.name and f"{name}.".startswith(f"{error.name}."):
             raise NoSuchModule(otherwise, name) from None
         raise
@@ -76,10 +77,10 @@ def imported(name: str, otherwise: str) -> ModuleType:
 
 @contextlib.contextmanager
 def trusting(names: Iterable[str]) -> Iterator[None]:
-    """Within the block, allow runs and checkpoints to name these modules, whose code may then run.
+    """Within the block, allow runs and checkpoints to name these modules. The code of the modules may then run.
 
     Args:
-        names: Import names.
+        names: The import names of the modules.
     """
     before = TRUSTED.set(TRUSTED.get() | frozenset(names))
     try:
@@ -93,11 +94,12 @@ def must_be_trusted(name: str, otherwise: str) -> None:
 
     Args:
         name: The module's import name.
-        otherwise: The message if there is no module of this name.
+        otherwise: The message if there is no module with this name.
 
     Raises:
-        UntrustedModule: The module, or a package that holds it, is neither the kit's nor installed nor trusted.
-        BadRequest: There is no such module.
+        UntrustedModule: The user did not name the module (`trusting`), and the module or a package that contains it is
+            neither a part of the kit nor installed.
+        BadRequest: There is no module with this name.
     """
     if name in TRUSTED.get():
         return
@@ -121,15 +123,18 @@ def must_be_trusted(name: str, otherwise: str) -> None:
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:
-    """Add the option `--trust`, with which a user names modules for `trusting`, to a command that loads runs."""
+    """Add the option `--trust` to a command that loads runs. With it, a user names the modules for `trusting`."""
     text = (
-        "allow the run to name this module, whose code will run; modules of the kit and installed ones need no --trust"
+        "allow the run to name this module, and run its code; modules of the kit and installed modules need no --trust"
     )
     parser.add_argument("--trust", action="append", default=[], metavar="MODULE", help=text)
 
 
 def source(name: str) -> Path | None:
-    """Return the source file of a module without importing it or its packages; None if there is none."""
+    """Return the source file of a module, or None if there is no such file.
+
+    Neither the module nor its packages are imported.
+    """
     if not _is_import_name(name):
         return None
     specs = list(_specs(name))
@@ -139,12 +144,12 @@ def source(name: str) -> Path | None:
 
 
 def is_installed(file: Path) -> bool:
-    """Return whether a file is in a folder of installed distributions."""
+    """Return whether a file is in a folder of installed packages (site-packages or dist-packages)."""
     return any(_is_in(file, folder) for folder in _site_folders())
 
 
 def is_shipped(file: Path) -> bool:
-    """Return whether a file is in one of the kit's packages of systems."""
+    """Return whether a file is in one of the kit's packages that contain systems."""
     return any(_is_in(file, ROOT / package) for package in SYSTEM_PACKAGES)
 
 
@@ -156,22 +161,22 @@ def _is_permitted(file: Path | None, top: str, specs: Sequence[ModuleSpec]) -> b
     """Return whether a run may import a file.
 
     Args:
-        file: The source; None for a built-in module.
+        file: The source file; None for a built-in module.
         top: Import name of the outermost package.
-        specs: The packages that hold the module, the outermost first, and the module.
+        specs: The specs of the packages that contain the module, the outermost first, and of the module.
     """
     if file is None:
         return False
     if is_installed(file):
         return True
     if is_shipped(file):
-        # Every package of the kit has an __init__.py; a folder without one is not the kit's.
+        # Every package of the kit has an __init__.py. A folder without this file is not a part of the kit.
         return all(_file(spec) for spec in specs)
     return _is_installed_editable(file, top)
 
 
 def _is_installed_editable(file: Path, top: str) -> bool:
-    """Return whether a file belongs to an editable distribution: one installed as a link to its source folder."""
+    """Return whether a file belongs to an editable installation, which is a link to the folder of the sources."""
     for distribution in importlib.metadata.distributions(path=[str(folder) for folder in _site_folders()]):
         try:
             origin = json.loads(distribution.read_text("direct_url.json") or "{}")
@@ -188,16 +193,16 @@ def _is_installed_editable(file: Path, top: str) -> bool:
 
 @cache
 def _site_folders() -> tuple[Path, ...]:
-    """Return the folders of this environment that hold installed distributions."""
+    """Return the folders of this environment in which packages are installed."""
     folders = [*site.getsitepackages(), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
     if site.ENABLE_USER_SITE:
         folders.append(site.getusersitepackages())
-    # On Windows, the first of them is the whole environment.
+    # The names are checked because on Windows, the first folder is the folder of the whole environment.
     return tuple({Path(folder) for folder in folders if Path(folder).name in ("site-packages", "dist-packages")})
 
 
 def _is_in(file: Path, folder: Path) -> bool:
-    """Return whether a file is in a folder, by their paths as given or with all links resolved."""
+    """Return whether a file is in a folder, either by the given paths or by the paths with all links resolved."""
     path = Path(os.path.normpath(file.absolute()))
     if path.is_relative_to(os.path.normpath(folder.absolute())):
         return True
@@ -205,16 +210,16 @@ def _is_in(file: Path, folder: Path) -> bool:
 
 
 def _file(spec: ModuleSpec) -> Path | None:
-    """Return the source file of a module; None if it has none."""
+    """Return the source file of a module, or None if the module has no file."""
     if spec.has_location and spec.origin:
         return Path(spec.origin)
     return None
 
 
 def _specs(name: str) -> Iterator[ModuleSpec]:
-    """Yield the specs of a module's packages, the outermost first, and of the module, without importing any of them.
+    """Yield the specs of a module's packages, the outermost first, and then the spec of the module.
 
-    Stop at the first that does not exist.
+    Nothing is imported. The iterator ends before the first package or module that does not exist.
     """
     places: Sequence[str] | None = None
     parts = name.split(".")
@@ -233,8 +238,8 @@ def _spec(name: str, places: Sequence[str] | None) -> ModuleSpec | None:
     """Find a module in the same way as Python.
 
     Args:
-        name: Its import name.
-        places: The search path of its package; None if it is in no package.
+        name: The module's import name.
+        places: The search path of the module's package; None for a module that is not in a package.
     """
     if name in sys.modules:
         return getattr(sys.modules[name], "__spec__", None)
@@ -243,7 +248,7 @@ def _spec(name: str, places: Sequence[str] | None) -> ModuleSpec | None:
             if spec := finder.find_spec(name, None):
                 return spec
         return None
-    # Not with `PathFinder`, which looks for the package among the imported modules.
+    # `PathFinder` cannot be used, because it needs the package to be imported.
     folders: list[str] = []
     for place in places:
         importer = pkgutil.get_importer(place)
@@ -256,7 +261,7 @@ def _spec(name: str, places: Sequence[str] | None) -> ModuleSpec | None:
             folders += spec.submodule_search_locations or []
     if not folders:
         return None
-    # A package without an __init__.py, which may be spread over several folders.
+    # This is a package without an __init__.py, which may consist of several folders.
     package = ModuleSpec(name, None, is_package=True)
     package.submodule_search_locations = folders
     return package

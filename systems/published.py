@@ -1,18 +1,21 @@
-"""Show a system's published results next to results measured here, each with the data that it was measured on.
+"""A table of a system's published results and the results of the user's own runs.
 
-The published results of a system that is a package are in `published.yaml` in its folder, those of a module in
-`published/NAME.yaml` next to it:
+For a system that is a package, the published results are in `published.yaml` in the package's folder. For a system that
+is a module, they are in `published/NAME.yaml` next to the module. The file has this form:
 
     source: where the results were published
     metrics: [METRIC, …]
-    data: {SPLIT: what the paper calls it, …}
+    data: {SPLIT: the name of the split in the paper, …}
     results:
       - {config: NAME, runs: 5, SPLIT: {METRIC: [value, low, high] or [value] or {mean: value, sd: value}, …}, …}
       - {system: NAME, SPLIT: {METRIC: …}}
 
-`metrics` lists the metrics to show, in order. `config` names a YAML file of the system; `system` names another system
-with which the paper compares. A value is the mean of `runs` runs, or the best of them if `best: true`. If the paper
-gives standard deviations, measured results have them too.
+- `metrics` lists the metrics to show, in this order.
+- `config` is the name of one of the system's YAML files, without .yaml.
+- `system` is given instead of `config` for another system that the paper compares with.
+- `runs` is the number of runs from which a value was computed: their mean, or with `best: true`, their best value.
+
+If the paper gives standard deviations, the table also shows standard deviations for the user's own runs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +46,7 @@ class Published(BaseModel, extra="forbid"):
     results: list[dict[str, int | str | dict[str, Value]]]
 
     def values(self, result: Mapping[str, object]) -> dict[str, dict[str, Value]]:
-        """Return the values of a result by data set and metric."""
+        """Return the values of a result, as a dict from each data set to a dict from each metric to its value."""
         values = {name: result.get(name) for name in self.data}
         return {name: value for name, value in values.items() if isinstance(value, dict)}
 
@@ -58,7 +61,7 @@ class Published(BaseModel, extra="forbid"):
 
     @model_validator(mode="after")
     def check_results(self) -> "Published":
-        """Refuse a result that has no name, or that is for data or metrics that the file does not declare."""
+        """Check that each result has either `config` or `system`, and only data and metrics that the file lists."""
         for number, result in enumerate(self.results, 1):
             if ("config" in result) == ("system" in result):
                 raise ValueError(f"result {number}: must have either config or system")
@@ -76,20 +79,22 @@ class Published(BaseModel, extra="forbid"):
 
 
 def side_by_side(system: str, runs: Sequence[Path] = (), data: str = "", split: Split | None = None) -> str:
-    """Format published and measured results as a table.
+    """Format published results and the results of runs as a table.
 
-    Runs that differ only in their seeds share a row, which shows their mean with the standard deviation or Student's t
-    interval over the runs. A single run has the interval of its score, by clip if the score has one.
+    Runs with the same config share a row. The row shows their mean. It also shows the standard deviation if the paper
+    gives standard deviations, and otherwise Student's t interval over the runs. For a single run, the row shows the
+    interval from the run's score file; if the file contains an interval by clip, this interval is shown.
 
     Args:
         system: Import name of the system.
-        runs: Run folders of the system that were scored on the split.
-        data: Name of the data.
-        split: The split that was scored.
+        runs: Run folders of the system that were scored on the split. They are ignored if `split` is None.
+        data: Name of the data folder, for the table.
+        split: The split that the runs were scored on.
 
     Raises:
-        BadRequest: The system has no published results.
-        Faulty: A folder is not a run of the system, or was not scored on the split; with every finding.
+        BadRequest: There is no such system, or it has no valid file of published results.
+        Faulty: A folder is not a run of the system, or the run was not scored on the split. The exception lists all
+            findings.
     """
     place = _place(system)
     content = read_published(listing.published_file(place))
@@ -101,7 +106,7 @@ def side_by_side(system: str, runs: Sequence[Path] = (), data: str = "", split: 
         for config, measured in _scores_by_config(system, place, runs, split).items():
             rows.append(_measured_row(content, config, measured, data, split))
     columns = ["system", "data", *content.metrics, "how"]
-    # A paper does not give every metric on every data set.
+    # A cell is empty if the paper does not give the metric for this data set.
     cells = [[row.get(column, "") for column in columns] for row in rows]
     table = pd.DataFrame(cells, columns=columns)
     return report.text(table, dict.fromkeys(content.metrics, str)) + f"\npublished: {content.source}"
@@ -111,8 +116,8 @@ def read_published(file: Path) -> Published:
     """Read a file of published results.
 
     Raises:
-        BadRequest: There is no such file, or it does not have the form that this module describes.
-        Faulty: It is not YAML.
+        BadRequest: There is no such file, or it does not have the form that this module's docstring describes.
+        Faulty: The file is not a YAML mapping.
     """
     try:
         return Published.model_validate(yamlfiles.read_yaml(file))
@@ -126,15 +131,15 @@ def read_published(file: Path) -> Published:
 
 
 def best_runs(sweep: Path, by: str) -> list[Path]:
-    """For each level of a factor, return the run folders of the best setting in a sweep.
+    """Return the run folders of the best settings of a sweep: for each level of a factor, the best setting with it.
 
     Args:
         sweep: The sweep's folder.
-        by: The factor.
+        by: The name of the factor.
 
     Raises:
         BadRequest: There is no such sweep, or it has no such factor.
-        Faulty: Its results are not valid; with every finding.
+        Faulty: The sweep's results.csv is not valid. The exception lists all findings.
     """
     from evaluation.statistics import factors
 
@@ -148,7 +153,14 @@ def best_runs(sweep: Path, by: str) -> list[Path]:
 
 
 def _place(system: str) -> Path:
-    """Return the folder of a package, or the path of a module's file without its suffix."""
+    """Find a system with published results.
+
+    Returns:
+        The folder of a package, or the path of a module's file without its suffix.
+
+    Raises:
+        BadRequest: There is no such system, or it has no file of published results.
+    """
     try:
         spec = find_spec(system)
     except (ImportError, ValueError):  # a name that no module can have, such as one that begins with a dot
@@ -162,12 +174,12 @@ def _place(system: str) -> Path:
         place = origin.with_suffix("")
     file = listing.published_file(place)
     if not file.is_file():
-        raise BadRequest(f"{system} must have published results to show; found no file {file}: write it")
+        raise BadRequest(f"{system} must have a file of published results; found no file {file}: write it")
     return place
 
 
 def _scores_by_config(system: str, place: Path, runs: Sequence[Path], split: Split) -> dict[str, list[Score]]:
-    """Return the scores of runs by the name of their config."""
+    """Return the scores of runs, as a dict from the name of a config (`_config_name`) to the scores of its runs."""
     measured: dict[str, list[Score]] = {}
     findings = []
     for run in runs:
@@ -190,7 +202,7 @@ def _scores_by_config(system: str, place: Path, runs: Sequence[Path], split: Spl
         score = scores.read(file)
         expected = f"split:{split.name}#{split.fingerprint}"
         if expected not in score.signature.split("|"):
-            message = f"must be a score on {expected}; found a score on other data: give that data, or score again"
+            message = f"must be a score on {expected}; found a score on other data: give the other data, or score again"
             findings.append(Finding(str(file), message=message))
             continue
         name = _config_name(contract.system(system).Config, trained.config, place)
@@ -201,7 +213,7 @@ def _scores_by_config(system: str, place: Path, runs: Sequence[Path], split: Spl
 
 
 def _config_name(config: type[BaseModel], values: Mapping[str, object], place: Path) -> str:
-    """Return the name of the config file that is most similar to a run's config, and the keys that differ."""
+    """Name a run's config: the most similar config file of the system, followed by the keys that differ from it."""
     differences = {}
     for file in listing.configs(place):
         content = config(**yamlfiles.read_yaml(file)).model_dump(mode="json")
@@ -225,7 +237,15 @@ def _published_rows(content: Published) -> list[dict[str, str]]:
 def _measured_row(
     content: Published, config: str, measured: Sequence[Score], data: str, split: Split
 ) -> dict[str, str]:
-    """Return the row of the runs of one config that were scored on a split."""
+    """Return the table's row for runs with the same config.
+
+    Args:
+        content: The published results.
+        config: Name of the config.
+        measured: The scores of the runs.
+        data: Name of the data folder.
+        split: The split that the runs were scored on.
+    """
     items = measured[0].items
     size = f"{len(split.clips)} clips"
     if items.kind != "clips":
@@ -268,7 +288,7 @@ def _measured_value(measured: Sequence[Score], metric: str, has_sd: bool) -> str
 
 
 def _decimals(has_sd: bool) -> int:
-    """Return the number of decimals to show: papers that give standard deviations give one decimal more."""
+    """Return the number of decimals to show: four if the paper gives standard deviations, otherwise three."""
     if has_sd:
         return 4
     return 3
@@ -289,7 +309,7 @@ def _how_measured(measured: Sequence[Score], has_sd: bool) -> str:
 
 
 def _estimate(score: Score, metric: str) -> Estimate:
-    """Return the estimate of a metric with its interval by clip if there is one, otherwise with its plain interval."""
+    """Return the estimate of a metric whose interval is by clip, or the plain estimate if there is no such interval."""
     return score.metrics[metric].by_clip or score.metrics[metric].estimate
 
 

@@ -1,7 +1,8 @@
-"""Check a user's request before torch and Lightning are imported, which takes many seconds.
+"""Quick checks of a user's request, made before torch and Lightning are imported.
 
-These checks do not run a system's code. They look at names of modules, keys of configs, Lightning's flags and sweep
-files. A request that passes is checked again, and completely, by the code that uses it.
+The import takes many seconds, so users should learn of their mistakes earlier. These checks look at names of modules,
+keys of configs, Lightning's flags and sweep files. They usually do not run a system's code, and they do not find all
+mistakes. The code that carries out the request checks it again, and completely.
 """
 
 import ast
@@ -27,17 +28,19 @@ class Unreadable(Exception):
 
 
 def check_module(name: str) -> None:
-    """Check that there is a module of a system's name.
+    """Check that the module of a system exists.
 
     Raises:
-        BadRequest: There is no such module.
+        BadRequest: There is no module with this name.
     """
     if modules.source(name) is None:
-        contract.import_system_module(name)  # a module may exist without a source file
+        contract.import_system_module(name)  # a module without a source file can exist too
 
 
 def check_keys(name: str, file: Path | None, settings: Sequence[str]) -> None:
-    """Check that a system's config has all keys that are given.
+    """Check that a system's `Config` has a field for each key that the user gives.
+
+    Unknown keys are not found if the fields cannot be determined from the source (`config_fields`).
 
     Args:
         name: The system's import name.
@@ -45,8 +48,8 @@ def check_keys(name: str, file: Path | None, settings: Sequence[str]) -> None:
         settings: `key=value` settings.
 
     Raises:
-        BadRequest: The file does not exist, or a setting is not of the form `key=value` or no YAML.
-        Faulty: The file is no YAML mapping, or keys are unknown; with a finding for each unknown key.
+        BadRequest: The file does not exist, or a setting does not have the form `key=value` with a YAML value.
+        Faulty: The file is not a YAML mapping, or keys are unknown. The exception lists all unknown keys.
     """
     values, where = contract.read_settings(file, settings)
     try:
@@ -60,7 +63,9 @@ def check_keys(name: str, file: Path | None, settings: Sequence[str]) -> None:
 
 
 def check_flags(flags: Mapping[str, Any]) -> None:
-    """Check Lightning's flags, except whether this machine has the devices.
+    """Check the accelerator, the precision and the numbers among Lightning's flags.
+
+    This function does not check whether this machine has the devices.
 
     Args:
         flags: Arguments for `lightning.Trainer`.
@@ -78,14 +83,14 @@ def check_flags(flags: Mapping[str, Any]) -> None:
 
 
 def check_sweep(file: Path) -> None:
-    """Check a sweep's file, the name of its system, and the config keys that it sets.
+    """Check a sweep file, the name of the system in it, and the config keys that it sets.
 
     Args:
         file: The sweep file.
 
     Raises:
         BadRequest: There is no such file, system or config file.
-        Faulty: The file is not valid, or config keys are unknown; with every finding.
+        Faulty: The file is not valid, or config keys are unknown. The exception lists all findings.
     """
     from systems.sweeps import grid  # imports more than other commands need
 
@@ -103,7 +108,7 @@ def check_sweep(file: Path) -> None:
     grid.read(file)
 
 
-# The fields of a config, read from the source -------------------------------------------------------------------------
+# Reading the fields of a config from the source -----------------------------------------------------------------------
 
 
 def config_fields(name: str) -> list[str]:
@@ -113,16 +118,16 @@ def config_fields(name: str) -> list[str]:
         name: The system's import name.
 
     Raises:
-        Unreadable: The fields cannot be determined from the source, or the config may accept other keys too.
+        Unreadable: The fields cannot be determined from the source, or the config may accept further keys.
     """
     fields, forbids_others = _class_fields(name, "Config")
     if not forbids_others:
-        raise Unreadable(f"{name}.Config may accept other keys")
+        raise Unreadable(f"{name}.Config may accept further keys")
     return fields
 
 
 def _class_fields(module: str, name: str) -> tuple[list[str], bool]:
-    """Return the fields of a class and of its base classes, and whether it refuses other keys."""
+    """Return the names of the fields of a class and of its base classes, and whether the class refuses further keys."""
     if (module, name) == ("pydantic", "BaseModel"):
         return [], False
     node = _definition(module, name)
@@ -147,7 +152,7 @@ def _class_fields(module: str, name: str) -> tuple[list[str], bool]:
 
 
 def _own_fields(statement: ast.stmt) -> list[str]:
-    """Return the names of the fields that a statement in a config's class defines: one or none."""
+    """Return the name of the field that a statement in a config's class defines, or an empty list."""
     if isinstance(statement, ast.FunctionDef):
         if "before" in "".join(map(ast.unparse, statement.decorator_list)):
             raise Unreadable("a validator may change the keys before they are checked")
@@ -156,7 +161,7 @@ def _own_fields(statement: ast.stmt) -> list[str]:
     if is_docstring:
         return []
     if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
-        raise Unreadable("the class holds more than fields and functions")
+        raise Unreadable("the class contains more than fields and functions")
     if statement.value is not None and "alias" in ast.unparse(statement.value):
         raise Unreadable("a field may have another name")
     name = statement.target.id
@@ -178,11 +183,15 @@ def _base(module: str, base: ast.expr) -> tuple[str, str]:
 
 
 def _definition(module: str, name: str) -> ast.stmt | tuple[str, str] | None:
-    """Find what defines a name at the top level of a module.
+    """Find the definition of a name at the top level of a module.
 
     Returns:
-        The statement that defines a class or assigns the name; or for an imported name, its module and its name there
-        (empty for `import module`); or None if no statement defines the name, or more than one.
+        The statement, if it defines a class or assigns the name. For an imported name, the module from which it is
+        imported, and its name in that module (empty for `import module`). None if no statement defines the name, or if
+        several statements do.
+
+    Raises:
+        Unreadable: The module has no source file, or the file is not valid Python.
     """
     file = modules.source(module)
     if file is None or file.suffix != ".py":
@@ -207,13 +216,13 @@ def _definition(module: str, name: str) -> ast.stmt | tuple[str, str] | None:
 
 
 def _imported_from(node: ast.Import | ast.ImportFrom, alias: ast.alias, module: str, file: Path) -> tuple[str, str]:
-    """Return the module from which a name is imported, and its name there, which is empty for `import module`."""
+    """Return the module from which a name is imported, and its name in that module (empty for `import module`)."""
     if isinstance(node, ast.Import):
         return alias.name, ""
     package = module.split(".")
     if file.name != "__init__.py":
         package.pop()
-    if node.level:  # one dot is the package itself, each further one the package around it
+    if node.level:  # one dot means the package itself, each further dot its parent package
         package = package[: len(package) - node.level + 1]
         outer = ".".join(package)
         if node.module:

@@ -1,6 +1,6 @@
-"""Predict and score with a trained run.
+"""Predicting with a trained run, and scoring its predictions.
 
-The command `systems predict` and the runs of a sweep share this code, so that they make the same predictions.
+The command `systems predict` and the runs of a sweep share this code, so that they give the same predictions.
 """
 
 from collections.abc import Collection
@@ -16,31 +16,33 @@ from systems import contract
 from systems.caching.embeddings import cache_embeddings
 from systems.parts.devices import default_device
 
-# The methods that a model must have for a task.
+# From each task to the methods that a model must have for it.
 METHODS = {"captioning": ("caption",), "retrieval": ("embed_audio", "embed_text")}
 
 
 def predict(
     folder: Path, split: Split, cache: Path | None = None, task: str | None = None, trusted: Collection[str] = ()
 ) -> str:
-    """With a trained run, score every clip of a split for every query, or caption every clip.
+    """Caption every clip of a split with a trained run, or compute the similarity of every query and every clip.
+
+    Write the captions to `predictions/SPLIT.csv` in the run folder, or the similarities to `predictions/SPLIT.npz`.
+    Print a warning if the training has not ended, or if the system's source code has changed since it began.
 
     Args:
-        folder: The run folder. Similarities are written to `predictions/SPLIT.npz` in it, captions to
-            `predictions/SPLIT.csv`.
-        split: The split, with its sounds.
+        folder: The run folder.
+        split: The split; the audio files of its clips must exist.
         cache: Folder of the cache for the embeddings of frozen encoders (default: they are not cached).
         task: `captioning` or `retrieval` (default: captioning if the model can caption).
-        trusted: Import names of modules that the user allows the run to name, in addition to the kit's and installed
-            ones.
+        trusted: Import names of further modules that the user allows the run to name. Modules of the kit and installed
+            modules are always allowed.
 
     Returns:
-        The file that was written and the size of the prediction, in words.
+        A text that names the file that was written and gives the size of the prediction.
 
     Raises:
-        BadRequest: The folder holds no trained run, the run names a module that it must not, its model cannot do the
-            task, or the split has no queries.
-        Faulty: Sounds cannot be used; with a finding for each.
+        BadRequest: The folder does not contain a trained run, the checkpoint is damaged, or the run names a module that
+            is not allowed. Or the model cannot do the task or gives unusable output, or the split has no queries.
+        Faulty: Audio files cannot be used, or config.yaml is damaged. The exception lists all findings.
     """
     name = contract.read_run(folder).system
     checkpoint = _checkpoint(folder)
@@ -51,7 +53,7 @@ def predict(
         task = "captioning" if hasattr(model, "caption") else "retrieval"
     missing = _missing_methods(model, task)
     if missing:
-        message = f"the model of {name} has no {missing[0]}, which {task} needs"
+        message = f"the model of {name} has no method {missing[0]}, which {task} needs"
         possible = [other for other in METHODS if not _missing_methods(model, other)]
         if possible:
             message += f"; it can do {' and '.join(possible)}"
@@ -72,7 +74,11 @@ def predict(
 
 
 def _checkpoint(folder: Path) -> Path:
-    """Return the checkpoint to predict with: best.ckpt, or else inference.ckpt, which some systems write."""
+    """Return the checkpoint to predict with: best.ckpt, or inference.ckpt, which some systems write, if it is missing.
+
+    Raises:
+        BadRequest: There is neither file.
+    """
     best = folder / "checkpoints" / "best.ckpt"
     for_inference = best.with_name("inference.ckpt")
     if best.is_file():
@@ -84,7 +90,7 @@ def _checkpoint(folder: Path) -> Path:
 
 
 def _missing_methods(model: object, task: str) -> list[str]:
-    """Return the methods for a task that a model does not have."""
+    """Return the methods that a task needs and a model does not have."""
     return [method for method in METHODS[task] if not hasattr(model, method)]
 
 
@@ -96,16 +102,19 @@ def warn_unfinished(folder: Path) -> None:
 
 
 def score(folder: Path, split: Split, metric: str, cache: Path) -> Score:
-    """Score a run's prediction of a split with one metric, and with the default metrics of `evaluation score`.
+    """Score a run's predictions for a split, and write `scores/SPLIT.json` in the run folder.
+
+    Compute the given metric first, and then the default metrics of `evaluation score`.
 
     Args:
-        folder: The run folder, where `scores/SPLIT.json` is written.
+        folder: The run folder.
         split: The split.
-        metric: A metric of captioning or of retrieval; it is the first in the score.
-        cache: Folder of the cache for tokenised references.
+        metric: A metric of captioning or of retrieval.
+        cache: Folder of the cache for tokenised reference captions.
 
     Raises:
-        BadRequest: There is no prediction for the metric's task, or the metric cannot be computed on this machine.
+        BadRequest: There are no predictions for the metric's task, or the metric cannot be computed on this machine.
+        Faulty: The predictions are not valid. The exception lists all findings.
     """
     if metric in captioning.METRICS:
         task, extension = "captioning", "csv"

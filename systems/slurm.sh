@@ -5,9 +5,9 @@
 #     sbatch --nodes=4 --cpus-per-task=16 systems/slurm.sh FILE --data DIR --out SWEEP [--gpus 0.25 …]
 #
 # Pass other options that your site needs (--partition, --account, --gres=gpu:4) to sbatch. If a job reaches its time
-# limit, submit it again to resume the sweep. The job needs its nodes for itself (--exclusive): symmetric-run does not
-# start on a node where Ray is running, and at its end it stops all Ray processes there. Without SLURM, the sweep runs on
-# this machine.
+# limit, submit it again to resume the sweep. No other job may use the nodes (--exclusive): symmetric-run does not start
+# on a node where Ray is running, and at its end it stops all Ray processes on the node. Without SLURM, the sweep runs
+# on this machine.
 #SBATCH --job-name=sweep
 #SBATCH --nodes=1
 #SBATCH --exclusive

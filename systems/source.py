@@ -15,20 +15,20 @@ from evaluation.findings import WARNING, BadRequest, Faulty, Finding
 from evaluation.text import first_items
 from systems import modules
 
-FILE = "sources.yaml"  # in the run folder: a digest of each module, by import name
+FILE = "sources.yaml"  # a file in the run folder, which maps the import name of each module to a digest
 NAMED = 20  # maximum number of modules that a warning names
 KIT = ("evaluation", "systems", "baseline")
 
 
 def digests(system: str, *others: str) -> dict[str, str]:
-    """Return a digest of each source file of a system, by the module's import name.
+    """Return a dict from the import name of each module of a system to a digest of its source file.
 
-    These are the system's module, and the modules that it imports, directly or through others, from its own package and
-    from the kit. The sources are only read; nothing is imported.
+    The modules are the system's module and all modules that it imports, directly or indirectly, from its own package
+    and from the kit. The source files are only read, and no module is imported.
 
     Args:
         system: The system's import name.
-        *others: Import names of modules that the config names, such as encoders, which the sources do not show.
+        *others: Import names of further modules, such as encoders that the config names.
     """
     packages = {*KIT, system.partition(".")[0]}
     digest_by_name: dict[str, str] = {}
@@ -51,7 +51,12 @@ def digests(system: str, *others: str) -> dict[str, str]:
 
 @cache  # all runs of a sweep have the same files
 def _imports(content: bytes, package: str) -> list[str]:
-    """Return the names that a module of a package imports anywhere: modules, and other names in modules."""
+    """Return the names that a module imports at its top level or in functions: modules, and names from modules.
+
+    Args:
+        content: The content of the module's source file.
+        package: Import name of the package that the module is in, or of the module itself if it is a package.
+    """
     try:
         tree = ast.parse(content)
     except (SyntaxError, ValueError):
@@ -62,7 +67,7 @@ def _imports(content: bytes, package: str) -> list[str]:
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
-            if node.level:  # one dot is the package itself, each further one the package around it
+            if node.level:  # one dot means the package itself, each further dot its parent package
                 parts = package.split(".")
                 outer = parts[: len(parts) + 1 - node.level]
                 base = ".".join([*outer, base]).rstrip(".")
@@ -72,7 +77,7 @@ def _imports(content: bytes, package: str) -> list[str]:
 
 
 def _statements(tree: ast.Module) -> Iterator[ast.AST]:
-    """Yield every statement of a module, also nested ones; faster than `ast.walk`, which visits all expressions."""
+    """Yield every statement of a module, also nested ones. `ast.walk` is slower because it visits all expressions."""
     waiting: list[ast.AST] = list(tree.body)
     while waiting:
         node = waiting.pop()
@@ -82,7 +87,7 @@ def _statements(tree: ast.Module) -> Iterator[ast.AST]:
 
 
 def write_digests(folder: Path, system: str, *others: str) -> None:
-    """Write the digests of a system's sources into a run folder, unless it has them already.
+    """Write the digests of a system's source files into sources.yaml in a run folder, unless this file exists.
 
     Args:
         folder: The run folder.
@@ -97,14 +102,15 @@ def write_digests(folder: Path, system: str, *others: str) -> None:
 
 
 def source_changes(folder: Path, system: str) -> list[Finding]:
-    """Return a warning that names the modules that changed since the training of a run began.
+    """Compare a system's source files with their digests from the time when the training of a run began.
 
     Args:
         folder: The run folder.
         system: The system's import name.
 
     Returns:
-        At most one warning. There is none for a run of an earlier version of the kit, which has no digests.
+        A list with one warning that names the changed modules, or that the digests cannot be read. The list is empty if
+        nothing changed, or if the run folder contains no digests because an earlier version of the kit wrote it.
     """
     file = folder / FILE
     if not file.is_file():

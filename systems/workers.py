@@ -1,4 +1,4 @@
-"""Ray: join a cluster or start Ray on this machine, and distribute work over its workers."""
+"""Functions that join a Ray cluster or start Ray on this machine, and that distribute work over Ray's workers."""
 
 import contextlib
 import os
@@ -12,26 +12,28 @@ from evaluation.findings import WARNING, BadRequest, Finding, say
 if TYPE_CHECKING:
     from ray.util import ActorPool
 
-CONNECT_SECONDS = 5.0  # longest time to wait for an answer of a cluster
-MESSAGE_LENGTH = 200  # characters that are shown of another library's message
-ADVICE = "start ray there (ray start --head), or leave --address out to use this machine alone"
+CONNECT_SECONDS = 5.0  # maximum time to wait for the answer of a cluster
+MESSAGE_LENGTH = 200  # maximum number of characters of another library's message that are shown
+ADVICE = "start Ray at that address (ray start --head), or leave --address out to use only this machine"
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a worker without a GPU must see none
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # hides all GPUs from a worker that was given no GPU
 }
 
 
 def check_ray(address: str, missing: str) -> None:
-    """Make sure that Ray is installed, and that the cluster answers.
+    """Make sure that Ray is installed, and that the cluster at HOST:PORT answers if such an address is given.
 
     Args:
-        address: HOST:PORT of a cluster, `auto` for the one on this machine, or empty for this machine alone.
+        address: HOST:PORT of a cluster, `auto` for the cluster that runs on this machine, or empty to start Ray on this
+            machine.
         missing: The message if Ray is not installed.
 
     Raises:
-        BadRequest: Ray is not installed, the address is malformed, or nothing answers there.
+        BadRequest: Ray is not installed, the address is malformed, or nothing answers at the address.
     """
-    # `ray start` protects a cluster with a token if it finds one. Ray decides on import whether to join with the token.
+    # `ray start` protects a cluster with a token if it finds a token. Ray decides during its import whether it uses the
+    # token to join a cluster.
     token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
     if address and (token.is_file() or "RAY_AUTH_TOKEN" in os.environ):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -55,7 +57,7 @@ def start_ray(address: str) -> None:
     """Join a cluster, or start Ray on this machine.
 
     Args:
-        address: As in `check_ray`.
+        address: As for `check_ray`.
 
     Raises:
         BadRequest: The cluster does not answer, or Ray does not start.
@@ -73,13 +75,13 @@ def start_ray(address: str) -> None:
         if address:
             raise BadRequest(f"no answer at {address} ({reason}); {ADVICE}") from None
         raise BadRequest(
-            f"Ray does not start ({reason}); start a cluster with `ray start --head`, and give its address"
+            f"Ray does not start ({reason}); start a cluster with `ray start --head`, and give the cluster's address"
         ) from None
 
 
 @contextlib.contextmanager
 def environment(values: dict[str, str]) -> Iterator[None]:
-    """Within the block, set the environment variables that are not set already."""
+    """Within the block, set environment variables, except those that are set already."""
     added = [name for name in values if name not in os.environ]
     for name in added:
         os.environ[name] = values[name]
@@ -91,15 +93,16 @@ def environment(values: dict[str, str]) -> Iterator[None]:
 
 
 def pool(worker: type, workers: int, *arguments: object) -> "ActorPool":
-    """Start workers on the cluster in the variable RAY_ADDRESS (default: on this machine).
+    """Start workers on the cluster that the variable RAY_ADDRESS names (default: on this machine).
 
     Args:
-        worker: Class; each worker makes one instance and keeps it.
-        workers: Number of workers. If Ray has fewer processors, it starts one worker on each, with a warning.
-        *arguments: Arguments of the class; they are sent to Ray only once.
+        worker: A class. Each worker creates one instance of the class and keeps it.
+        workers: Number of workers. If Ray has fewer processors, a warning is printed, and one worker is started on each
+            processor.
+        *arguments: Arguments of the class. They are sent to Ray only once.
 
     Raises:
-        BadRequest: Ray is not installed or does not start.
+        BadRequest: Ray is not installed or does not start, or the cluster that RAY_ADDRESS names does not answer.
     """
     check_ray("", "workers need ray; install it by `make .venv/.cluster`, or use no workers")
     import ray
@@ -107,10 +110,11 @@ def pool(worker: type, workers: int, *arguments: object) -> "ActorPool":
 
     if not ray.is_initialized():
         start_ray(os.environ.get("RAY_ADDRESS", ""))
-    # Each worker occupies a processor. One worker more would wait forever, and so would its share of the work.
+    # Each worker occupies a processor. A worker without a processor would never start, and its share of the work would
+    # never be done.
     processors = int(ray.cluster_resources().get("CPU", 0))
     if workers > processors:
-        message = f"must be at most the number of Ray's processors, {processors}; found {workers}: {processors} start"
+        message = f"must be at most {processors}, Ray's number of processors; found {workers}: starting {processors}"
         say([Finding("workers", message=message, severity=WARNING)])
         workers = processors
     references = [ray.put(argument) for argument in arguments]

@@ -65,11 +65,12 @@ def _row(split: Split, sounds: Sequence[audio.Sound], findings: Sequence[Finding
         different_rates = sorted({sound.sample_rate for sound in sounds})
         rates = ", ".join(map(str, different_rates))
     captions = sum(len(clip.captions) for clip in split.clips)
+    queries = len(split.truth) or len(split.blind_queries)
     return [
         split.name,
         len(split.clips),
         captions,
-        len(split.queries),
+        queries,
         len(sounds),
         total,
         span,

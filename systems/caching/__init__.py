@@ -1,1 +1,1 @@
-"""Caches of features and embeddings, which are computed once for each sound."""
+"""Caches of features and embeddings. These are computed once for each audio file."""

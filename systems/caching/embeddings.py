@@ -1,9 +1,10 @@
-"""A cache of embeddings: each sound is encoded once, and all trainings read its embeddings from a file.
+"""A cache of embeddings. Each audio file is encoded once, and all trainings read its embeddings from the cache.
 
     embeddings = embed(paths, load_encoder("yamnet", hop=480), Path(".cache"))  # a list of (timestamps, size)
 
-Embeddings are stored by the sound's content, the encoder, its weights and its hop. The same encoder with other weights,
-such as fine-tuned ones, has a store of its own.
+In shapes, timestamps is the number of embeddings of a clip, and size is the number of values in an embedding. There is
+a separate store for each combination of an encoder, its weights and its settings, such as the hop. A fine-tuned encoder
+therefore has another store than the original one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,26 +27,28 @@ Values = np.ndarray | audio.UnusableSound
 
 
 def embed(paths: Sequence[Path], encoder: Encoder, cache: Path, *, workers: int = 0) -> list[np.ndarray]:
-    """Return the embeddings of every sound, computing those that are not in the cache.
+    """Return the embeddings of every audio file. Compute and store those that are not in the cache.
 
-    The encoder gets one sound at a time, so that no embedding depends on another sound or on padding. Without workers,
-    sounds are decoded in threads, and the encoder runs on the device of its model.
+    The encoder gets one clip at a time, so that no embedding depends on another clip or on padding. In this process,
+    files are decoded in threads, and the encoder runs on the device of its model.
 
     Args:
-        paths: The sounds, of any sample rate.
+        paths: The audio files, of any sample rate.
         encoder: The encoder, from `encoders.load_encoder`.
-        cache: Folder of the cache; several processes may share it.
-        workers: Number of Ray workers that encode the sounds, each on one processor (default: 0, encode in this
-            process). They belong to the cluster in the variable RAY_ADDRESS, or else to this machine, and must find the
-            sounds under the same paths.
+        cache: Folder of the cache. Several processes may share it.
+        workers: Number of Ray workers that encode the files, each on one processor (default: 0, encode in this
+            process). The workers run on the cluster that the variable RAY_ADDRESS names (default: on this machine). On
+            all nodes, the files must have the same paths.
 
     Returns:
-        (timestamps, size) float32 for each sound, in the order of `paths`: read-only views into a memory-mapped file.
+        (timestamps, size) float32 for each file, in the order of `paths`. The arrays are read-only views into a
+        memory-mapped file.
 
     Raises:
-        Faulty: Sounds cannot be used, or their embeddings are not finite; with a finding for each. The embeddings of
-            the others are kept.
-        BadRequest: Workers are requested, but Ray is not installed.
+        Faulty: Files cannot be used, or their embeddings are not finite. The exception lists all findings. The
+            embeddings of all other files are stored.
+        BadRequest: Workers are requested, but Ray is not installed or does not start, or the cluster that RAY_ADDRESS
+            names does not answer; or embeddings are missing, and the cache cannot be written.
     """
     label = f"{encoder.name} embeddings"
 
@@ -68,19 +71,24 @@ def embed(paths: Sequence[Path], encoder: Encoder, cache: Path, *, workers: int 
 
 @dataclass(frozen=True)
 class CachedEncoder(Encoder):
-    """An encoder that reads the embeddings of sounds that it encoded before from a cache.
+    """An encoder that stores embeddings in a cache, and reads the embeddings of a clip from there the next time.
 
-    Sounds are identified by their samples, so the predictions of several runs share their embeddings. Training
-    identifies sounds by their files (`embed`) and does not share them. An encoder that learns is not cached.
+    Clips are identified by their samples. The predictions of several runs therefore share embeddings. Training does not
+    share these embeddings, because `embed` identifies clips by the content of their files. If parameters of the encoder
+    can be trained (`requires_grad`), the cache is not used.
 
     Attributes:
-        cache: Folder of the cache; several processes may share it.
+        cache: Folder of the cache. Several processes may share it.
     """
 
     cache: Path = Path(".cache")
 
     def __call__(self, sounds: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
-        """Embed mono sounds as `Encoder.__call__` does."""
+        """Embed mono audio as `Encoder.__call__` does.
+
+        Raises:
+            BadRequest: Embeddings are not finite; or embeddings are missing, and the cache cannot be written.
+        """
         if any(parameter.requires_grad for parameter in self.model.parameters()):
             return super().__call__(sounds, lengths)
         samples = []
@@ -92,11 +100,15 @@ class CachedEncoder(Encoder):
 
     @cached_property
     def _rows(self) -> Store:
-        """The store. It is made only once because its name includes a digest of all weights."""
+        """The store. It is created only once, because its name includes a digest of all weights, which takes time."""
         return _store(self, self.cache)
 
     def _encode(self, missing: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-        """Encode the sounds that are not in the cache."""
+        """Encode the clips that are not in the cache.
+
+        Raises:
+            BadRequest: Embeddings are not finite.
+        """
         for sound in missing:
             values = _encode_sound(self, sound)
             if isinstance(values, audio.UnusableSound):
@@ -105,10 +117,10 @@ class CachedEncoder(Encoder):
 
 
 def cache_embeddings(model: torch.nn.Module, cache: Path) -> None:
-    """Replace every encoder in a model by one that uses a cache.
+    """Replace every encoder in a model by an encoder that uses a cache.
 
     Args:
-        model: The model; its encoders are attributes of its modules.
+        model: The model. Only encoders that are attributes of its modules are replaced.
         cache: Folder of the cache.
     """
     for module in model.modules():
@@ -118,7 +130,7 @@ def cache_embeddings(model: torch.nn.Module, cache: Path) -> None:
 
 
 def _sample_digests(sounds: Sequence[np.ndarray]) -> list[str]:
-    """Return a digest of the samples of each sound."""
+    """Return a digest of the samples of each clip."""
     return [f"samples {xxhash.xxh3_128_hexdigest(sound.data)}" for sound in sounds]
 
 
@@ -129,28 +141,38 @@ def _store(encoder: Encoder, cache: Path) -> Store:
 
 
 def _decode(encoder: Encoder) -> Callable[[Path], Values]:
-    """Return a function that decodes a sound for an encoder."""
+    """Return a function that decodes an audio file and resamples it to the encoder's sample rate."""
     return or_unusable(lambda path: audio.load_audio(path, encoder.sample_rate))
 
 
 def _encode_sound(encoder: Encoder, sound: np.ndarray) -> Values:
-    """Encode one sound of (samples,) as (timestamps, size)."""
+    """Encode one clip.
+
+    Args:
+        encoder: The encoder.
+        sound: The audio of the clip, (samples,).
+
+    Returns:
+        (timestamps, size), or the reason why the clip cannot be used.
+    """
     with torch.inference_mode():
         values = encoder.encode_one(torch.from_numpy(sound))
     if not values.isfinite().all():
-        return audio.UnusableSound(f"{encoder.name} gives it embeddings that are not finite; leave the sound out")
+        return audio.UnusableSound(
+            f"{encoder.name} must give finite embeddings; found NaN or infinity: leave the clip out"
+        )
     return values.cpu().numpy()
 
 
 def _distribute(missing: Sequence[Path], encoder: Encoder, workers: int) -> Iterator[Values]:
-    """Encode sounds on Ray workers."""
+    """Decode and encode audio files on Ray workers, and yield the results in the order of the files."""
     if missing:
         actors = pool(_Worker, min(workers, len(missing)), encoder)
         yield from actors.map(lambda worker, path: worker.embed.remote(path.absolute()), missing)
 
 
 class _Worker:
-    """A Ray worker, which keeps the encoder for all its sounds."""
+    """A Ray worker, which keeps the encoder in memory for all its audio files."""
 
     def __init__(self, encoder: Encoder):
         self.encoder = encoder

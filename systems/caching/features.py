@@ -1,4 +1,4 @@
-"""Caches of log-mel energies and of decoded sounds. Each way to compute them has a store of its own."""
+"""Caches of log-mel energies and of decoded audio. There is a separate store for each setting of their computation."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,19 +11,20 @@ from systems.caching.store import Store, map_parallel, or_unusable
 
 
 def log_mels(paths: Sequence[Path], settings: audio.LogMel, cache: Path) -> list[np.ndarray]:
-    """Return the log-mel energies of every sound, computing those that are not in the cache.
+    """Return the log-mel energies of every audio file. Compute and store those that are not in the cache.
 
     Args:
-        paths: The sounds, of any sample rate.
+        paths: The audio files, of any sample rate.
         settings: The settings of the front end.
-        cache: Folder of the cache. Several processes may share it, and it may be read-only if it has all sounds.
+        cache: Folder of the cache. Several processes may share it. It may be read-only if it contains all files.
 
     Returns:
-        (frames, mels) for each sound, in the order of `paths`: read-only views into a memory-mapped file.
+        (frames, mels) float32 for each file, in the order of `paths`. The arrays are read-only views into a
+        memory-mapped file.
 
     Raises:
-        Faulty: Sounds cannot be used; with a finding for each. The features of the others are kept.
-        BadRequest: A sound is not in the cache, and the cache cannot be written.
+        Faulty: Files cannot be used. The exception lists all findings. The features of all other files are stored.
+        BadRequest: Features are missing, and the cache cannot be written.
     """
 
     @or_unusable
@@ -36,21 +37,22 @@ def log_mels(paths: Sequence[Path], settings: audio.LogMel, cache: Path) -> list
 
 
 def waveforms(paths: Sequence[Path], sample_rate: int, cache: Path) -> list[np.ndarray]:
-    """Return the samples of every sound, decoding those that are not in the cache.
+    """Return the samples of every audio file. Decode and store those that are not in the cache.
 
-    Training reads sounds from here because decoding a batch takes longer than a training step.
+    Training reads audio from this cache, because decoding a batch takes longer than a training step.
 
     Args:
-        paths: The sounds, of any sample rate.
+        paths: The audio files, of any sample rate.
         sample_rate: The rate to resample to, in Hz.
         cache: Folder of the cache, as for `log_mels`.
 
     Returns:
-        (samples,) for each sound, in the order of `paths`: read-only views into a memory-mapped file.
+        (samples,) float32 for each file, in the order of `paths`. The arrays are read-only views into a memory-mapped
+        file.
 
     Raises:
-        Faulty: Sounds cannot be used; with a finding for each.
-        BadRequest: A sound is not in the cache, and the cache cannot be written.
+        Faulty: Files cannot be used. The exception lists all findings. The samples of all other files are stored.
+        BadRequest: Samples are missing, and the cache cannot be written.
     """
 
     @or_unusable

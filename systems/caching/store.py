@@ -1,18 +1,25 @@
-"""A store of rows that are computed once for each sound and read from one memory-mapped file.
+"""A store of rows that are computed once for each clip, and then read from one memory-mapped file.
 
-A store is a folder. `features.f32` holds the rows of all sounds one after another, (rows, width) float32.
-`index.sqlite` holds, for each sound, the place of its rows and their checksum. A sound is identified by the digest of
-its file's content, so a renamed sound is not computed again, and a changed one is. The folder's name depends on
-everything else that affects the rows.
+The rows of a clip are its frames of features, its embeddings or its samples. A store is a folder with two files:
 
-Rows are first written to the file and then entered in the index, several sounds in one transaction. If an extraction is
-killed, the next one overwrites the rows that were not entered. So the index never refers to rows that are not in the
-file, and no sound in the index is computed again.
+- `features.f32` contains the rows of all clips one after another. It is a float32 array of shape (rows, width), where
+  width is the number of values in a row.
+- `index.sqlite` is the index. For each clip, it contains the place of the clip's rows in `features.f32`, and a checksum
+  of the rows.
 
-Reading needs no write permission if the store holds all requested sounds. The index keeps the size and the modification
-time of `features.f32`. If they differ, something else has written to the file, or an extraction was killed. Then the
-checksum of each sound is compared, and sounds whose checksum differs are computed again. An index that cannot be read
-is replaced, and all sounds are computed again.
+Usually, a clip is identified by a digest of its audio file's content. The rows of a renamed file are therefore not
+computed again, but the rows of a changed file are. The name of the store's folder depends on everything else that
+affects the rows.
+
+Rows are first written to `features.f32`, and then entered in the index, in one transaction for several clips. If the
+process is killed, the next process overwrites the rows that were not entered. The index therefore never refers to rows
+that were not written, and the rows of a clip in the index are not computed again.
+
+Reading needs no write permission if the store contains all requested clips. The index contains the size and the
+modification time of `features.f32`. If they differ from those of the file, another program wrote to the file, or a
+process was killed. Then the checksums of all clips are compared, and clips whose checksum differs are removed from the
+index. If the index cannot be read, it is replaced by an empty one. Rows that are requested and not in the index are
+computed again.
 """
 
 import hashlib
@@ -43,7 +50,7 @@ R = TypeVar("R")
 Compute = Callable[[Sequence], Iterable[np.ndarray | UnusableSound]]
 Digests = Callable[[Sequence], list[str]]
 
-VERSION = 1  # of the index; an index of another version is replaced
+VERSION = 1  # version of the index; an index with another version is replaced
 SCHEMA = f"""
 CREATE TABLE sounds (path BLOB PRIMARY KEY, size INTEGER, modified INTEGER, digest TEXT);
 CREATE TABLE features (digest TEXT PRIMARY KEY, start INTEGER, frames INTEGER, checksum TEXT, seal TEXT);
@@ -53,14 +60,24 @@ PRAGMA user_version = {VERSION};
 
 
 class Span(NamedTuple):
-    """The place of a sound's rows in the file: the first row, the number of rows, and the checksum of their bytes."""
+    """The place of a clip's rows in `features.f32`.
+
+    Attributes:
+        start: Index of the first row.
+        frames: Number of rows.
+        checksum: Checksum of the bytes of the rows.
+    """
 
     start: int
     frames: int
     checksum: str
 
     def seal(self, digest: str) -> str:
-        """Return a checksum of the index entry itself, because SQLite does not notice a changed number."""
+        """Return a checksum of the clip's entry in the index, because SQLite does not notice a damaged number.
+
+        Args:
+            digest: The digest that identifies the clip.
+        """
         return xxhash.xxh3_64_hexdigest(f"{digest} {self.start} {self.frames} {self.checksum}".encode())
 
 
@@ -69,9 +86,10 @@ class Index:
     """The content of an index.
 
     Attributes:
-        spans: The place of each sound's rows, by the sound's digest.
-        sounds: The size in bytes, the modification time in ns, and the digest of each sound file, by its path.
-        file: The size in bytes and the modification time in ns of `features.f32`.
+        spans: A dict from the digest of each clip to the place of its rows.
+        sounds: A dict from the path of each audio file to its size in bytes, its modification time in ns, and its
+            digest.
+        file: The size in bytes and the modification time in ns of `features.f32`; None if the index lacks them.
     """
 
     spans: Mapping[str, Span] = field(default_factory=dict)
@@ -80,16 +98,16 @@ class Index:
 
 
 class CannotWriteError(Exception):
-    """The store cannot be written; the message is the reason."""
+    """The store cannot be written. The message of the exception is the reason."""
 
 
 class Store:
-    """The rows of one kind.
+    """A store of rows of one kind, such as the log-mel energies of one front end.
 
     Args:
-        cache: Folder of the cache; several processes may share it, and it may be read-only.
-        kind: Name of the kind, which begins the folder's name.
-        identity: Everything besides the sound that affects the rows.
+        cache: Folder of the cache. Several processes may share it. It may be read-only if no rows must be computed.
+        kind: Name of the kind. The name of the store's folder begins with it.
+        identity: A text that includes everything that affects the rows, except the clip.
         width: Number of values in a row.
     """
 
@@ -99,22 +117,23 @@ class Store:
         self.width = width
 
     def rows(self, paths: Sequence[Any], compute: Compute, digests: Digests | None = None) -> list[np.ndarray]:
-        """Return the rows of every sound, computing those that are not in the store.
+        """Return the rows of every clip. Compute and store those that are not in the store.
 
         Args:
-            paths: The sounds, as paths of files unless `digests` is given.
-            compute: Called with the sounds that are not in the store. For each in turn, it yields the rows, or the
-                reason why the sound cannot be used.
-            digests: Returns a digest for each of `paths`, which may then be texts, for instance (default: digests of
-                the files' contents).
+            paths: The clips. They are paths of audio files, unless `digests` is given.
+            compute: A function that is called with the clips that are not in the store. For each clip in turn, it
+                yields the rows, or the reason why the clip cannot be used.
+            digests: A function that returns a digest for each of `paths`, which may then be objects of any type
+                (default: a digest of the content of each file).
 
         Returns:
-            (rows, width) for each sound, in the order of `paths`: read-only views into the memory-mapped file.
+            (rows, width) float32 for each clip, in the order of `paths`. The arrays are read-only views into the
+            memory-mapped file.
 
         Raises:
-            Faulty: Sounds cannot be used; with a finding for each. The rows of the others are kept.
-            BadRequest: A sound is not in the store, and the store cannot be written; or a file of the store has been
-                replaced by something that is no file.
+            Faulty: Clips cannot be used. The exception lists all findings. The rows of all other clips are stored.
+            BadRequest: Rows are missing, and the store cannot be written; or something that is not a file, such as a
+                folder, has the name of one of the store's files.
         """
         if not paths:  # there may be no file to map yet
             return []
@@ -130,14 +149,18 @@ class Store:
         return self._views([index.spans[digest] for digest in identities])
 
     def _complete(self, requested: Mapping[str, Any], hashed: Sequence[tuple], compute: Compute) -> Index:
-        """Enter the digests of sounds, compute the rows that are missing, and return the new index.
+        """Enter the digests of files in the index, compute and store missing rows, and return the new index.
 
-        If the store cannot be written but holds all requested sounds, its index is returned as it is.
+        If the store cannot be written, but contains all requested clips undamaged, return an index of these clips.
 
         Args:
-            requested: The requested sounds by their digests.
-            hashed: The rows of the table `sounds` to enter.
+            requested: A dict from the digest of each requested clip to the clip.
+            hashed: The rows to enter in the table `sounds` of the index.
             compute: As for `rows`.
+
+        Raises:
+            Faulty: As for `rows`.
+            BadRequest: As for `rows`.
         """
         for path in (self.index, self.file, self.lock):
             if path.exists() and not path.is_file():
@@ -148,7 +171,7 @@ class Store:
                     self.folder.mkdir(parents=True, exist_ok=True)
                     stack.enter_context(exclusive(self.lock))
                     connection = stack.enter_context(closing(self._connect()))
-                    # The file is not buffered, so that closing it does not write, which could fail.
+                    # The file is not buffered, because otherwise closing it could write data, which could fail.
                     mode = "r+b" if self.file.exists() else "w+b"
                     file = stack.enter_context(self.file.open(mode, buffering=0))
                     self._remove_damaged(connection)
@@ -166,14 +189,19 @@ class Store:
             if missing:
                 raise BadRequest(
                     f"{self.folder}: must be writable, because {missing} of {len(requested)} items are missing; found: "
-                    f"{reason}: free space, change permissions, or give another cache"
+                    f"{reason}: free disk space, change permissions, or give another cache"
                 ) from reason
             return Index(intact)
 
     def _fill(
         self, requested: Mapping[str, Any], compute: Compute, connection: sqlite3.Connection, file: IO[bytes]
     ) -> None:
-        """Compute the rows of the requested sounds that are not in the index."""
+        """Compute, write and enter the rows of the requested clips that are not in the index.
+
+        Raises:
+            Faulty: Clips cannot be used. The rows of all other clips are stored.
+            CannotWriteError: The store cannot be written.
+        """
         spans = _spans(connection)
         missing = {digest: path for digest, path in requested.items() if digest not in spans}
         end = max((span.start + span.frames for span in spans.values()), default=0)
@@ -199,7 +227,10 @@ class Store:
             raise Faulty(findings)
 
     def _read(self) -> Index:
-        """Return the content of the index, without spans outside of the file; empty if the index cannot be read."""
+        """Return the content of the index, except entries whose rows are outside `features.f32`.
+
+        If the index cannot be read, return an empty index.
+        """
         address = f"file:{quote(os.fsencode(self.index.absolute()))}?mode=ro"
         try:
             with closing(_open(address)) as connection:
@@ -209,14 +240,14 @@ class Store:
                 rows = connection.execute("SELECT path, size, modified, digest FROM sounds")
                 sounds = {path: (size, modified, digest) for path, size, modified, digest in rows}
                 file = connection.execute("SELECT size, modified FROM file").fetchone()
-        except sqlite3.Error:  # absent or damaged; `_connect` replaces it
+        except sqlite3.Error:  # the index is missing or damaged; `_connect` replaces it
             return Index()
         whole_rows = self._whole_rows()
         inside = {digest: span for digest, span in spans.items() if _is_inside(span, whole_rows)}
         return Index(inside, sounds, file)
 
     def _connect(self) -> sqlite3.Connection:
-        """Open the index for writing, and replace it if it is damaged or has another version."""
+        """Open the index for writing. If it is damaged or has another version, print a message and replace it."""
         if self.index.exists():
             try:
                 connection = _open(self.index)
@@ -225,7 +256,7 @@ class Store:
                     return connection
                 reason = "has another version"
                 connection.close()
-            except sqlite3.OperationalError:  # locked, read-only or a full disk, where replacing the index cannot help
+            except sqlite3.OperationalError:  # it is locked or read-only, or the disk is full: replacing cannot help
                 raise
             except sqlite3.DatabaseError as failure:
                 connection.close()
@@ -238,7 +269,7 @@ class Store:
         return connection
 
     def _remove_damaged(self, connection: sqlite3.Connection) -> None:
-        """Remove the sounds from the index whose rows in the file are not those that were written."""
+        """Remove clips from the index if their rows in `features.f32` have changed, and print a message about them."""
         if connection.execute("SELECT size, modified FROM file").fetchone() == self._file_state():
             return
         damaged = [digest for digest, span in _spans(connection).items() if not self._is_intact(span)]
@@ -248,7 +279,7 @@ class Store:
         self._commit(connection)
 
     def _commit(self, connection: sqlite3.Connection) -> None:
-        """Commit the entries of the index, together with the size and time of the file."""
+        """Commit new entries of the index, together with the size and the modification time of `features.f32`."""
         connection.execute("DELETE FROM file")
         state = self._file_state()
         if state:
@@ -256,7 +287,7 @@ class Store:
         connection.commit()
 
     def _file_state(self) -> tuple[int, int] | None:
-        """Return the file's size in bytes and its modification time in ns; None if there is no file."""
+        """Return the size in bytes and the modification time in ns of `features.f32`, or None if it does not exist."""
         try:
             status = self.file.stat()
         except OSError:
@@ -264,21 +295,25 @@ class Store:
         return status.st_size, status.st_mtime_ns
 
     def _whole_rows(self) -> int:
-        """Return the number of complete rows in the file, which may end with a part of a row."""
+        """Return the number of complete rows in `features.f32`. After them, the file may contain a part of a row."""
         state = self._file_state()
         if state:
             return state[0] // (4 * self.width)
         return 0
 
     def _is_intact(self, span: Span) -> bool:
-        """Return whether the rows of a span in the file are those that were written."""
+        """Return whether the rows of a span in `features.f32` are still those that were written."""
         if not _is_inside(span, self._whole_rows()):
             return False
         (values,) = self._views([span])
         return xxhash.xxh3_64_hexdigest(np.ascontiguousarray(values).data) == span.checksum
 
     def _views(self, spans: Sequence[Span]) -> list[np.ndarray]:
-        """Return the rows of spans, all of which must be inside the file."""
+        """Return the rows of each span, as a view into `features.f32`.
+
+        Args:
+            spans: The spans. All of them must be inside the file.
+        """
         rows = self._whole_rows()
         if not rows:  # an empty file cannot be mapped
             return [np.empty((0, self.width), np.float32) for _ in spans]
@@ -287,9 +322,9 @@ class Store:
 
 
 def map_parallel(function: Callable[[T], R], items: Sequence[T], label: str) -> Iterator[R]:
-    """Apply a function to items in threads, and yield the results in order, with a progress bar.
+    """Apply a function to items in threads, show a progress bar, and yield the results in the order of the items.
 
-    Threads are enough: decoding, hashing and transforms all release Python's global lock.
+    Threads are as fast as processes, because decoding, hashing and transforms release Python's global lock.
 
     Args:
         function: The function.
@@ -298,14 +333,14 @@ def map_parallel(function: Callable[[T], R], items: Sequence[T], label: str) -> 
     """
     workers = os.cpu_count() or 1
     with (
-        threadpool_limits(1, "blas"),  # a second layer of threads makes the first twice as slow
+        threadpool_limits(1, "blas"),  # if BLAS used further threads, the work would take twice as long
         ThreadPoolExecutor(workers) as pool,
         tqdm(desc=label, total=len(items), unit="clip", leave=False, disable=None) as bar,
     ):
         waiting: deque[Future] = deque()
         for item in items:
             waiting.append(pool.submit(function, item))
-            if len(waiting) > 2 * workers:  # a bound on the results that are in memory
+            if len(waiting) > 2 * workers:  # limits the number of results that are in memory
                 yield waiting.popleft().result()
                 bar.update()
         while waiting:
@@ -314,7 +349,10 @@ def map_parallel(function: Callable[[T], R], items: Sequence[T], label: str) -> 
 
 
 def or_unusable(function: Callable[[Path], R]) -> Callable[[Path], R | UnusableSound]:
-    """Make a function return `UnusableSound`, the reason why a sound cannot be used, instead of raising it."""
+    """Wrap a function so that it returns `UnusableSound` exceptions instead of raising them.
+
+    The exception is the reason why an audio file cannot be used.
+    """
 
     def wrapped(path: Path) -> R | UnusableSound:
         try:
@@ -326,7 +364,11 @@ def or_unusable(function: Callable[[Path], R]) -> Callable[[Path], R | UnusableS
 
 
 def exclusive(path: Path) -> FileLock:
-    """Return a lock to hold while a folder is filled; print a message if another process holds it."""
+    """Return a file lock, which is not acquired yet. If another process holds it, print a message about waiting.
+
+    Args:
+        path: The lock file, in the folder that a process fills while it holds the lock.
+    """
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
@@ -342,7 +384,7 @@ def _warn(message: str) -> None:
 
 @contextmanager
 def _writing() -> Iterator[None]:
-    """Turn errors of the disk and of the index into `CannotWriteError`."""
+    """Within the block, turn errors of the disk and of SQLite into `CannotWriteError`."""
     try:
         yield
     except OSError as failure:
@@ -352,7 +394,7 @@ def _writing() -> Iterator[None]:
 
 
 def _write(file: IO[bytes], content: bytes) -> None:
-    """Write all of `content` to an unbuffered file, which may write less than that in one call."""
+    """Write all of `content` to an unbuffered file. One call of its `write` may write only a part."""
     remaining = memoryview(content)
     while remaining:
         written = file.write(remaining)
@@ -360,9 +402,13 @@ def _write(file: IO[bytes], content: bytes) -> None:
 
 
 def _open(address: Path | str) -> sqlite3.Connection:
-    """Open an index by its path, or by an address that begins with `file:`."""
+    """Open an index.
+
+    Args:
+        address: The path of the index, or an SQLite address that begins with `file:`.
+    """
     connection = sqlite3.connect(address, uri=isinstance(address, str))
-    # Damaged text is decoded too; it then fails its checksum.
+    # Damaged text must not raise an exception here. The checksum of its entry shows later that it is damaged.
     connection.text_factory = lambda content: content.decode("utf-8", "replace")
     return connection
 
@@ -371,7 +417,7 @@ def _is_current(connection: sqlite3.Connection) -> bool:
     """Return whether the index has the tables of this version.
 
     Raises:
-        sqlite3.DatabaseError: The file is no index.
+        sqlite3.DatabaseError: The file is not an SQLite database.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -391,12 +437,17 @@ def _check(connection: sqlite3.Connection) -> None:
 
 
 def _is_inside(span: Span, rows: int) -> bool:
-    """Return whether a span is inside a file with a number of rows."""
+    """Return whether a span is inside a file.
+
+    Args:
+        span: The span.
+        rows: Number of complete rows in the file.
+    """
     return 0 <= span.start <= span.start + span.frames <= rows
 
 
 def _spans(connection: sqlite3.Connection) -> dict[str, Span]:
-    """Return the span of every sound by its digest.
+    """Return a dict from the digest of each clip in the index to the place of its rows.
 
     Raises:
         sqlite3.DatabaseError: An entry is damaged.
@@ -413,11 +464,12 @@ def _spans(connection: sqlite3.Connection) -> dict[str, Span]:
 def _hash_files(
     paths: Sequence[Path], seen: Mapping[bytes, tuple[int, int, str]]
 ) -> tuple[list[str], list[tuple[bytes, int, int, str]]]:
-    """Return the digest of every file's content, and rows of the table `sounds` for the files that had to be read.
+    """Return a digest of each file's content, and a row of the table `sounds` for each file that had to be read.
 
     Args:
         paths: The files.
-        seen: Size, modification time and digest by path. A file with the same path, size and time is not read again.
+        seen: A dict from the path of each file in the index to its size, modification time and digest. A file is not
+            read again if all three of path, size and modification time are the same.
     """
 
     def digest(path: Path) -> tuple[tuple[bytes, int, int, str], bool]:

@@ -1,1 +1,1 @@
-"""The check of a system against the contract, which `systems check NAME` runs."""
+"""The check that a module keeps the rules for systems (`systems.contract`). `systems check NAME` runs it."""

@@ -1,8 +1,10 @@
-"""The steps of `systems check`: import a system, check its config, train it, and probe the model that it loads.
+"""The steps of `systems check`.
 
-The system is trained twice for an epoch on a small data folder with awkward names, captions and lengths. Its model then
-gets sounds and texts one at a time, in batches, and with zeros behind their ends. For a trained run, training is
-skipped and the run's checkpoint is used.
+1. Import the system and check its config.
+2. Train the system twice, for one epoch unless a setting gives another number, on a small data folder with awkward
+   names, captions and lengths. To check a trained run, this step is skipped, and the checkpoint of the run is used.
+3. Load the model and compare its outputs for the same clips and texts: alone, in batches, and for clips also with zeros
+   added at the end.
 """
 
 import contextlib
@@ -29,27 +31,29 @@ def check_system(
     settings: Sequence[str] = (),
     trusted: Collection[str] = (),
 ) -> tuple[str, list[Finding]]:
-    """Check a system against the contract.
+    """Check that a system keeps the rules of `systems.contract`.
 
     Args:
-        name: Import name of its module.
-        run_folder: A trained run, whose best epoch is checked (default: the system is trained).
+        name: The system's import name.
+        run_folder: The folder of a trained run, whose best.ckpt is checked (default: train the system).
         file: YAML file of the config to train with (default: the system's defaults).
-        settings: `key=value` settings of the config, which win.
-        trusted: Import names of modules that the user allows the run to name, in addition to the kit's and installed
-            ones.
+        settings: `key=value` settings, which override the config file.
+        trusted: Import names of further modules that the user allows the run to name. Modules of the kit and installed
+            modules are always allowed.
 
     Returns:
-        What the system is, in words, and a finding for each rule that it breaks, with what must hold, what was found
-        and what to do.
+        A description of the model in words, which is empty if no model could be probed; and a finding for each rule
+        that the system breaks.
 
     Raises:
-        BadRequest: There is no such module; the folder is no run of it, or names a module that it must not; or a config
-            is given together with a run, which has its own.
-        Faulty: The config file or the settings are not valid; with every finding.
+        BadRequest: There is no such module; the folder is not a run of this system, or the run names a module that is
+            not allowed; or a config is given together with a run, although the run includes a config.
+        Faulty: The config file or the settings are not valid, or the run's config.yaml is damaged. The exception lists
+            all findings.
     """
     if run_folder and (file or settings):
-        raise BadRequest("--run checks a trained run, which has its config; leave --config and --set out, or --run")
+        message = "--run cannot be combined with --config or --set, because a trained run includes its config"
+        raise BadRequest(f"{message}; leave out --run, or --config and --set")
     checkpoint = None
     if run_folder:
         checkpoint = _trained_checkpoint(run_folder, name)
@@ -84,23 +88,34 @@ def check_system(
 
 
 def _trained_checkpoint(run_folder: Path, name: str) -> Path:
-    """Return the best checkpoint of a run of a system."""
+    """Return the path of best.ckpt in the folder of a run of the system.
+
+    Raises:
+        BadRequest: The folder contains no best.ckpt, or a run of another system.
+        Faulty: The run's config.yaml is damaged.
+    """
     checkpoint = run_folder / "checkpoints" / "best.ckpt"
     if not checkpoint.is_file():
         raise BadRequest(f"{checkpoint}: no such file; give the folder of a trained run, or leave --run out")
     trained = contract.read_run(run_folder).system
     if trained != name:
-        raise BadRequest(f"{run_folder}: is a run of {trained}; check that, or give a run of {name}")
+        raise BadRequest(
+            f"{run_folder}: must be a run of {name}; found a run of {trained}: check {trained}, or give a run of {name}"
+        )
     return checkpoint
 
 
 def _import_module(name: str, report: Report) -> ModuleType | None:
-    """Import a system's module; None, with a finding, if its code cannot be imported."""
+    """Import a system's module. If its code cannot be imported, add a finding to the report and return None.
+
+    Raises:
+        BadRequest: There is no such module.
+    """
     module = refusal = None
     with report.catching("import", "be importable"):
         try:
             module = contract.import_system_module(name)
-        except BadRequest as error:  # there is no such module, which is no fault of its code
+        except BadRequest as error:  # the module does not exist, so this is not a finding about its code
             refusal = error
     if refusal:
         raise refusal

@@ -1,4 +1,8 @@
-"""The check of the models that a system loads: each is probed, and compared with others that must be the same."""
+"""The check of the models that a system loads.
+
+The model from the first checkpoint is probed. Then the checkpoint is loaded again, and the checkpoint of the second
+training is loaded. The models must give the same outputs.
+"""
 
 import contextlib
 import importlib
@@ -18,15 +22,17 @@ from systems.parts.devices import default_device
 
 
 def check_models(name: str, checkpoints: Sequence[Path], report: Report) -> str:
-    """Check the model of the first checkpoint; loading it again, or training again, must give the same answers.
+    """Probe the model of the first checkpoint, and compare it with models that must be the same.
+
+    These models come from loading the first checkpoint again, and from the second checkpoint, if there is one.
 
     Args:
         name: The system's import name.
-        checkpoints: The checkpoint of each training; all were made with the same seed.
-        report: Gets what is wrong.
+        checkpoints: The checkpoint of each training. All trainings used the same seed.
+        report: The report to which broken rules are added.
 
     Returns:
-        What the model is, in words; empty if it cannot be probed.
+        A description of the model in words; empty if the model cannot be probed.
     """
     device = default_device()
     with _fresh_import(name, report) as module:
@@ -46,19 +52,19 @@ def check_models(name: str, checkpoints: Sequence[Path], report: Report) -> str:
             return ""
         _check_again(module, checkpoints, probe, report)
     kind = f"{probe.kind} and {RETRIEVER}" if retrieves_too else probe.kind
-    description = f"a {kind} of sounds at {model.sample_rate} Hz"
+    description = f"a {kind} for audio at {model.sample_rate} Hz"
     if len(probe.captions) == 1:
-        description += ", which gave all sounds the same caption, so a dependence on the batch could not be seen"
+        description += ", which gave all clips the same caption, so a dependence on the batch could not be seen"
     return description
 
 
 @contextlib.contextmanager
 def _fresh_import(name: str, report: Report) -> Iterator[ModuleType | None]:
-    """Import a module as a new process does: without what training has left in it.
+    """Within the block, use a newly imported copy of a module, which contains nothing that training stored in it.
 
     Args:
-        name: Its import name.
-        report: Gets what the import raises.
+        name: The module's import name.
+        report: The report to which an exception of the import is added.
 
     Yields:
         The module; None if it cannot be imported.
@@ -83,13 +89,15 @@ def _is_within(module: str, package: str) -> bool:
 
 
 def load_model(module: ModuleType, checkpoint: Path, device: torch.device, report: Report) -> Any | None:
-    """Load a model and move it to a device, as `systems predict` does, ready to use.
+    """Load a model and move it to a device, as `systems predict` does.
+
+    If the model is in training mode, that is reported, and the model is put in evaluation mode.
 
     Args:
         module: The system's module.
         checkpoint: The checkpoint.
         device: The device.
-        report: Gets what is wrong.
+        report: The report to which broken rules are added.
 
     Returns:
         The model; None if it cannot be loaded.
@@ -117,7 +125,7 @@ def load_model(module: ModuleType, checkpoint: Path, device: torch.device, repor
 
 
 def _check_mode(model: object, report: Report) -> None:
-    """Report a model in training mode, and put it in evaluation mode so that this is not found again and again."""
+    """Report a model in training mode, and put it in evaluation mode so that other checks do not report it again."""
     parts = [model, *getattr(model, "__dict__", {}).values()]
     for part in parts:
         if isinstance(part, torch.nn.Module) and any(module.training for module in part.modules()):
@@ -127,7 +135,7 @@ def _check_mode(model: object, report: Report) -> None:
 
 
 def _can_retrieve(captioner: Any) -> bool:
-    """Return whether a captioner also embeds texts and sounds; with some configs a system may refuse to."""
+    """Return whether a captioner can also embed texts and clips. It may refuse to do so with some configs."""
     if not all(callable(getattr(captioner, name, None)) for name in ("embed_audio", "embed_text")):
         return False
     try:
@@ -136,19 +144,20 @@ def _can_retrieve(captioner: Any) -> bool:
     except BadRequest:
         return False
     except Exception:
-        return True  # a fault, which the probe reports
+        return True  # the probe then meets the same error and reports it
     return True
 
 
 def _check_again(module: ModuleType, checkpoints: Sequence[Path], probe: ModelProbe, report: Report) -> None:
-    """Check that models that must be the same as the probed one give the same answers."""
+    """Check that models that must be the same as the probed model give the same outputs."""
     rules_before = len(report.rules)
     again = load_model(module, checkpoints[0], probe.device, report)
     if again is not None and not probe.agrees(again):
-        advice = "save all weights and settings, and load them: what is drawn at random again differs"
-        report.add("load_model", "return a model of the same answers whenever it is called", "others", advice)
+        advice = "save and load all weights and settings; do not draw any of them at random again"
+        must = "return a model that gives the same outputs every time the checkpoint is loaded"
+        report.add("load_model", must, "different outputs", advice)
     if len(checkpoints) > 1 and len(report.rules) == rules_before:
         other = load_model(module, checkpoints[1], probe.device, report)
         if other is not None and not probe.agrees(other):
-            advice = "seed every generator with run.seed before the weights are made and batches are drawn"
-            report.add("train", "give the same model for the same seed", "another model the second time", advice)
+            advice = "seed every random generator with run.seed before the weights and the batches are drawn"
+            report.add("train", "give the same model for the same seed", "a different model the second time", advice)

@@ -1,4 +1,4 @@
-"""The inputs of a check: a data folder, sounds and texts that are as awkward as real ones."""
+"""The inputs of the check: a data folder, audio and texts that are as awkward as real ones."""
 
 import csv
 from pathlib import Path
@@ -9,11 +9,12 @@ import torch
 
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION
 
-SECONDS = (0.1, 1.07, 1.98, 4.0, 30.0)
-IN_FOLDER = 4  # lengths that the sounds of the data folder have; thirty seconds would make training long
-SPLITS = {DEVELOPMENT: 6, VALIDATION: 3, EVALUATION: 3}  # clips
-RATE = 44100  # Hz of the data folder's sounds
-NAMES = (  # of a split's clips, in this order; the splits share them, as two splits of Clotho share four names
+SECONDS = (0.1, 1.07, 1.98, 4.0, 30.0)  # durations of the clips
+IN_FOLDER = 4  # only the first four durations are used in the data folder: clips of 30 s would make training slow
+SPLITS = {DEVELOPMENT: 6, VALIDATION: 3, EVALUATION: 3}  # from the name of a split to its number of clips
+RATE = 44100  # sample rate in Hz of the audio files in the data folder
+# The file names of a split's clips, in this order. All splits use them, because in Clotho, too, two splits share names.
+NAMES = (
     " check, no.1 &amp; first.wav",
     "it's a 'check'; v1.2.wav",
     "Check.WAV.wav",
@@ -30,17 +31,17 @@ TEXTS = (
     "?!",
     " ".join(f"word{number % 37}" for number in range(200)),
 )
-# Sounds that the probes use by name.
+# The labels of the clips that the probes use by name.
 USUAL = "1.98 s"
 SAME_LENGTH = "other 1.98 s"
 SILENCE = "1 s of silence"
 
 
 def make_data(folder: Path) -> None:
-    """Make a data folder in Clotho's layout: short noises with awkward names, captions and lengths.
+    """Write a data folder in Clotho's layout. Its clips are tones with noise, with awkward names, captions and lengths.
 
     Args:
-        folder: The folder to make.
+        folder: The folder to write.
     """
     rng = np.random.default_rng(0)
     for split, clips in SPLITS.items():
@@ -52,7 +53,7 @@ def make_data(folder: Path) -> None:
             tone = np.sin(2 * np.pi * rng.uniform(100, 2000) * time)
             soundfile.write(folder / split / name, 0.2 * tone + rng.uniform(-0.2, 0.2, samples), RATE)
             captions = [f"{text} {split} {index}" for text in TEXTS[index % 3 + 1 : index % 3 + 5]]
-            shared = TEXTS[0]  # belongs to two clips, as a few of Clotho's captions do
+            shared = TEXTS[0]  # the first two clips share this caption; in Clotho, some clips share captions too
             if index >= 2:
                 shared = f"{TEXTS[0]} {split} {index}"
             rows.append([name, *captions, shared])
@@ -61,13 +62,13 @@ def make_data(folder: Path) -> None:
 
 
 def make_sounds(sample_rate: int) -> dict[str, torch.Tensor]:
-    """Make sounds of all lengths, a second sound of one of these lengths, and silence.
+    """Make a clip of each length, a second clip of one of these lengths, and a silent clip.
 
     Args:
-        sample_rate: In Hz.
+        sample_rate: The sample rate in Hz.
 
     Returns:
-        The sounds, (samples,) each, by their descriptions.
+        A dict from a label, such as `1.98 s`, to the audio of shape (samples,).
     """
     generator = torch.Generator().manual_seed(0)
     lengths = {f"{seconds:g} s": seconds for seconds in SECONDS} | {SAME_LENGTH: 1.98}

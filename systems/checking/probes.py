@@ -1,4 +1,8 @@
-"""The check of a model's answers: to sounds and texts of every kind, alone, in batches, and with padding."""
+"""The check of a model's outputs.
+
+The model gets clips and texts of many kinds, alone and in batches, and clips also with padding. Its outputs must be
+valid, and the output for a clip or a text must always be the same.
+"""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -10,27 +14,30 @@ from systems.checking.material import SAME_LENGTH, TEXTS, USUAL, make_sounds
 from systems.checking.report import Report
 
 RETRIEVER, CAPTIONER = "retriever", "captioner"
-# Of the largest value of an answer. Rounding is below it; the influence of another clip or of padding is above it.
+# Maximum difference of two equal outputs, relative to the largest value. Rounding causes smaller differences. Other
+# clips in the batch or padding, if a model depends on them, cause larger ones.
 TOLERANCE = 1e-4
-SHOWN_TEXT, SHOWN_CAPTION = 20, 40  # characters in a message
+SHOWN_TEXT, SHOWN_CAPTION = 20, 40  # maximum number of characters of a text and of a caption in a message
 
 Embedding: TypeAlias = torch.Tensor  # (size,)
-ScoredCaption: TypeAlias = tuple[str, float | None]  # a caption and its log-probability, if the model gives one
+ScoredCaption: TypeAlias = tuple[str, float | None]  # a caption and its log-probability (None if the model gives none)
 Answer: TypeAlias = Embedding | ScoredCaption
 
 
 class ModelProbe:
-    """A model under check.
+    """A model that is checked.
 
     Args:
         model: The model, in evaluation mode.
-        device: Where it is.
-        report: Gets what is wrong.
-        kind: `retriever` or `captioner` (default: a captioner if the model can caption, which may be empty: neither).
+        device: The device that the model is on.
+        report: The report to which broken rules are added.
+        kind: `retriever` or `captioner` (default: `captioner` if the model can caption, `retriever` if it can only
+            embed; if it can do neither, that is reported, and the attribute `kind` is empty).
 
     Attributes:
-        answers: The model's answer to the usual sound and, for a retriever, to the first text.
-        captions: All captions that the model gave.
+        answers: The model's outputs after `check`: `sound` for the clip `USUAL` and, for a retriever, `text` for the
+            first text. An output that cannot be used is missing.
+        captions: All different captions that the model gave.
     """
 
     def __init__(self, model: Any, device: torch.device, report: Report, kind: str = ""):
@@ -38,19 +45,19 @@ class ModelProbe:
         self.answers: dict[str, Answer] = {}
         self.captions: set[str] = set()
         self.kind = kind or self._find_kind()
-        self._size: int | None = None  # of the first embedding
+        self._size: int | None = None  # number of values of the first embedding
         self._log_probabilities: set[float | None] = set()
 
     def _find_kind(self) -> str:
-        """Return the kind of the model; empty, with a finding, if it cannot be probed."""
+        """Return the kind of the model. If the model cannot be probed, report that and return an empty text."""
         methods = ("embed_audio", "embed_text", "caption")
         present = [name for name in methods if callable(getattr(self.model, name, None))]
         if "caption" not in present and len(present) < 2:
             must = "return a retriever, with embed_audio and embed_text, or a captioner, with caption"
-            found = "none of them"
+            found = "none of these methods"
             if present:
                 found = f"only {present[0]}"
-            self.report.add("load_model", must, found, "write what is missing")
+            self.report.add("load_model", must, found, "write the missing methods")
             return ""
         sample_rate = getattr(self.model, "sample_rate", None)
         if type(sample_rate) is not int or sample_rate <= 0:
@@ -62,13 +69,13 @@ class ModelProbe:
         return RETRIEVER
 
     def check(self) -> None:
-        """Check the answers to all sounds and, for a retriever, to all texts."""
+        """Check the outputs for all clips and, for a retriever, for all texts."""
         self._check_sounds()
         if self.kind == RETRIEVER:
             self._check_texts()
 
     def agrees(self, model: Any) -> bool:
-        """Return whether another model gives the same answers as this one gave (`answers`)."""
+        """Return whether another model gives the same outputs as this model gave in `check` (`answers`)."""
         other = ModelProbe(model, self.device, Report(self.report.name))
         for name, answer in self.answers.items():
             if name == "sound":
@@ -80,13 +87,13 @@ class ModelProbe:
                 return False
         return True
 
-    # Sounds ----------------------------------------------------------------------------------------------------------
+    # Clips -----------------------------------------------------------------------------------------------------------
 
     def _check_sounds(self) -> None:
         sounds = make_sounds(self.model.sample_rate)
         alone: dict[str, Answer] = {}
         for label, sound in sounds.items():
-            answers = self.answer_sounds([sound], "accept sounds of any length, also silence", label)
+            answers = self.answer_sounds([sound], "accept clips of any length, also silence", label)
             if answers:
                 alone[label] = answers[0]
         if USUAL not in alone or not self._is_repeatable(sounds[USUAL], alone[USUAL]):
@@ -94,56 +101,73 @@ class ModelProbe:
         self.answers["sound"] = alone[USUAL]
         labels = [label for label in sounds if label in alone][:5]
         batches = [[label for label in (USUAL, SAME_LENGTH) if label in alone]]
-        # If padding changes an answer, a batch of several lengths tells nothing more.
+        # If padding alone changes an output, a batch of clips with different lengths shows nothing new.
         if self._ignores_padding(sounds, alone, labels[:-1]):
             batches += [labels[:2], labels]
         for batch in batches:
             self._check_batch_of_sounds(sounds, alone, batch)
 
     def _is_repeatable(self, sound: torch.Tensor, answer: Answer) -> bool:
-        """Check that a sound has the same answer the second time."""
-        again = self.answer_sounds([sound], "accept a sound twice", USUAL)
+        """Check that a clip has the same output the second time, and return whether it does.
+
+        Args:
+            sound: The audio of the clip, (samples,).
+            answer: The first output.
+        """
+        again = self.answer_sounds([sound], "accept the same clip twice", USUAL)
         if again and self._same(again[0], answer):
             return True
-        advice = "leave out what is drawn at random, or draw it from a generator with a fixed seed"
-        must = "give the same answer to the same sound"
-        self.report.add(self._audio_method, must, "another answer the second time", advice, USUAL)
+        advice = "draw nothing at random, or only from a generator with a fixed seed"
+        must = "give the same output for the same clip"
+        self.report.add(self._audio_method, must, "a different output the second time", advice, USUAL)
         return False
 
     def _ignores_padding(
         self, sounds: dict[str, torch.Tensor], alone: dict[str, Answer], labels: Sequence[str]
     ) -> bool:
-        """Check that zeros behind the end of a sound do not change its answer."""
+        """Check that zeros after the end of a clip do not change its output, and return whether this holds.
+
+        Args:
+            sounds: A dict from a label to the audio of a clip, (samples,).
+            alone: A dict from a label to the output for the clip alone.
+            labels: The labels of the clips to check.
+        """
         ignores_padding = True
         for label in labels:
-            must = "accept sounds with zeros behind their ends"
+            must = "accept clips with zeros after their ends"
             padded = self.answer_sounds([sounds[label]], must, label, zeros=self.model.sample_rate)
             if padded and not self._same(padded[0], alone[label]):
                 ignores_padding = False
-                must = "give a sound the same answer with zeros behind its end"
+                must = "give a clip the same output with zeros after its end"
                 found = _difference(padded[0], alone[label])
-                advice = "use `lengths`: leave what is behind a clip's end out of convolutions, norms and means"
+                advice = "use `lengths`: exclude the samples after a clip's end from convolutions, norms and means"
                 self.report.add(self._audio_method, must, found, advice, f"{label} and 1 s of zeros")
         return ignores_padding
 
     def _check_batch_of_sounds(
         self, sounds: dict[str, torch.Tensor], alone: dict[str, Answer], labels: Sequence[str]
     ) -> None:
-        """Check that sounds have the same answers in a batch as alone."""
+        """Check that clips have the same outputs in a batch as alone.
+
+        Args:
+            sounds: A dict from a label to the audio of a clip, (samples,).
+            alone: A dict from a label to the output for the clip alone.
+            labels: The labels of the clips in the batch.
+        """
         place = f"a batch of {len(labels)}"
-        answers = self.answer_sounds([sounds[label] for label in labels], "accept batches of 1, 2 and 5 sounds", place)
+        answers = self.answer_sounds([sounds[label] for label in labels], "accept batches of 1, 2 and 5 clips", place)
         if not answers:
             return
         for label, answer in zip(labels, answers, strict=False):
             if not self._same(answer, alone[label]):
-                must = "give a sound the same answer in a batch as alone"
+                must = "give a clip the same output in a batch as alone"
                 found = _difference(answer, alone[label])
                 advice = "compute nothing over the batch: no norm, mean or maximum over its clips"
                 self.report.add(self._audio_method, must, found, advice, f"{label} in {place}")
 
     @property
     def _audio_method(self) -> str:
-        """The method that answers sounds."""
+        """The name of the model's method for clips."""
         if self.kind == RETRIEVER:
             return "embed_audio"
         if hasattr(self.model, "caption_scored"):
@@ -153,16 +177,16 @@ class ModelProbe:
     def answer_sounds(
         self, sounds: Sequence[torch.Tensor], must: str, place: str, zeros: int = 0
     ) -> list[Answer] | None:
-        """Get the model's answers to sounds.
+        """Return the model's outputs for clips, and report what is wrong with them.
 
         Args:
-            sounds: The sounds, (samples,) each.
+            sounds: The audio of each clip, (samples,).
             must: The rule that is broken if the model raises an exception.
-            place: The sounds in words, for findings.
-            zeros: Number of zeros behind the end of the longest sound.
+            place: A description of the clips, for findings.
+            zeros: Number of zeros to add after the end of the longest clip.
 
         Returns:
-            An answer for each sound; None if there are no sounds or no usable answers.
+            An output for each clip; None if there are no clips or the outputs cannot be used.
         """
         if not sounds:
             return None
@@ -193,9 +217,14 @@ class ModelProbe:
             self._check_batch_of_texts(alone, list(alone)[:size])
 
     def _check_batch_of_texts(self, alone: dict[str, Answer], texts: Sequence[str]) -> None:
-        """Check that texts have the same embeddings in a batch as alone."""
+        """Check that texts have the same embeddings in a batch as alone.
+
+        Args:
+            alone: A dict from a text to its embedding alone.
+            texts: The texts in the batch.
+        """
         batch = f"a batch of {len(texts)}"
-        answers = self.answer_texts(texts, "accept batches of 1, 2 and 5 texts", batch)
+        answers = self.answer_texts(texts, "accept batches of several texts", batch)
         if not answers:
             return
         for text, answer in zip(texts, answers, strict=False):
@@ -206,31 +235,46 @@ class ModelProbe:
                 self.report.add("embed_text", must, found, advice, f"{_quoted(text)} in {batch}")
 
     def answer_texts(self, texts: Sequence[str], must: str, place: str) -> list[Answer] | None:
-        """Get the model's embeddings of texts, as `answer_sounds` does for sounds."""
+        """Return the model's embeddings of texts, and report what is wrong with them.
+
+        Args:
+            texts: The texts.
+            must: The rule that is broken if the model raises an exception.
+            place: A description of the texts, for findings.
+
+        Returns:
+            An embedding for each text; None if the embeddings cannot be used.
+        """
         with self.report.catching("embed_text", must, place), torch.inference_mode():
             return self._embeddings("embed_text", self.model.embed_text(tuple(texts)), len(texts), place)
         return None
 
-    # Answers ---------------------------------------------------------------------------------------------------------
+    # Outputs ---------------------------------------------------------------------------------------------------------
 
     def _same(self, answer: Answer, other: Answer) -> bool:
-        """Return whether two answers are the same but for rounding."""
+        """Return whether two outputs are the same except for rounding."""
         if isinstance(answer, torch.Tensor):
             return isinstance(other, torch.Tensor) and _same_embedding(answer, other)
         (caption, log_probability), (other_caption, other_log_probability) = answer, other
         if caption == other_caption:
             return True
-        # Which of two captions of the same probability comes first depends on rounding. But a model that gives every
-        # caption the same value does not tell the probabilities.
+        # If two captions have the same probability, rounding decides which of them the model returns. This does not
+        # excuse a model that gives every caption the same value, because then the value is not a probability.
         if log_probability is None or other_log_probability is None or len(self._log_probabilities) == 1:
             return False
         return abs(log_probability - other_log_probability) <= TOLERANCE * abs(log_probability)
 
     def _embeddings(self, method: str, answer: object, count: int, place: str) -> list[Embedding] | None:
-        """Check the embeddings that a method returned.
+        """Check the embeddings that a method returned, and report what is wrong with them.
+
+        Args:
+            method: `embed_audio` or `embed_text`.
+            answer: The object that the method returned.
+            count: The number of clips or texts that the method was given.
+            place: A description of the clips or texts, for findings.
 
         Returns:
-            An embedding for each of `count` sounds or texts; None if the answer cannot be used.
+            An embedding for each clip or text; None if the embeddings cannot be used.
         """
         items = "texts"
         if method == "embed_audio":
@@ -244,15 +288,16 @@ class ModelProbe:
             return None
         size = answer.shape[1]
         if self._size is not None and size != self._size:
-            must = "return embeddings of one size, the same for sounds and texts"
-            self.report.add(method, must, f"{size} values after {self._size}", "bring all to one size", place)
+            must = "return embeddings of the same size for all clips and texts"
+            advice = "give all embeddings the same size"
+            self.report.add(method, must, f"{size} values after {self._size} values", advice, place)
             return None
         self._size = size
         if answer.dtype != torch.float32:
             self.report.add(method, "return float32", f"{answer.dtype}", "end with .float()", place)
         if answer.device.type != self.device.type:
             must = f"return values on the model's device, {self.device}"
-            advice = "keep weights and answers on the device that the model was moved to"
+            advice = "keep weights and outputs on the device that the model was moved to"
             self.report.add(method, must, f"{answer.device}", advice, place)
         if answer.requires_grad:
             must = "return values without gradients in inference mode"
@@ -261,16 +306,21 @@ class ModelProbe:
             found = "infinity"
             if answer.isnan().any():
                 found = "NaN"
-            advice = "look for a logarithm of 0, or a division by a length, norm or deviation of 0"
+            advice = "look for a logarithm of 0, or a division by a length, norm or standard deviation of 0"
             self.report.add(method, "return finite values", found, advice, place)
             return None
         return list(answer.detach().float().cpu())
 
     def _captions(self, answer: object, count: int, place: str) -> list[ScoredCaption] | None:
-        """Check the captions that the model returned, with their log-probabilities if it returned any.
+        """Check the captions that the model returned, and their log-probabilities if it returned them.
+
+        Args:
+            answer: The object that the model returned.
+            count: The number of clips that the model was given.
+            place: A description of the clips, for findings.
 
         Returns:
-            A caption for each of `count` sounds; None if the answer cannot be used.
+            A caption with its log-probability for each clip; None if the output cannot be used.
         """
         method = self._audio_method
         log_probabilities: list[float | None] = [None] * count
@@ -291,7 +341,7 @@ class ModelProbe:
             self.report.add(method, must, type(answer).__name__, "return a list", place)
             return None
         if len(answer) != count:
-            self.report.add(method, must, f"{len(answer)}", "return as many captions as clips", place)
+            self.report.add(method, must, f"{len(answer)}", "return exactly one caption for each clip", place)
             return None
         for text in answer:
             if not isinstance(text, str) or not text.strip() or len(text.splitlines()) > 1:
@@ -303,7 +353,7 @@ class ModelProbe:
 
 
 def _same_embedding(embedding: Embedding, other: Embedding) -> bool:
-    """Return whether two embeddings are the same but for rounding."""
+    """Return whether two embeddings are the same except for rounding."""
     if embedding.shape != other.shape:
         return False
     difference = (embedding - other).abs().max()
@@ -311,10 +361,10 @@ def _same_embedding(embedding: Embedding, other: Embedding) -> bool:
 
 
 def _difference(answer: Answer, other: Answer) -> str:
-    """Return in words how two answers differ."""
+    """Return a text that describes how two outputs differ."""
     if isinstance(answer, torch.Tensor) and isinstance(other, torch.Tensor):
         difference = float((answer - other).abs().max() / other.abs().max())
-        return f"a difference of {difference:.2g} of the largest value"
+        return f"a difference of {difference:.2g} times the largest value"
     return f"{cut(answer[0], SHOWN_CAPTION)!r} and not {cut(other[0], SHOWN_CAPTION)!r}"
 
 

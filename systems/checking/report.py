@@ -1,4 +1,4 @@
-"""The findings of a check of a system: one finding for each rule, however many inputs break it."""
+"""The findings of `systems check`. Each broken rule gives one finding, even if several inputs break it."""
 
 import contextlib
 import sys
@@ -11,18 +11,18 @@ from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.text import cut, first_items
 from systems.modules import UntrustedModule
 
-PLACES = 3  # inputs that a finding names
+PLACES = 3  # maximum number of inputs that a finding names
 FIX = "fix it"
 
 
 @dataclass
 class BrokenRule:
-    """A rule of the contract that a system breaks.
+    """A rule of `systems.contract` that a system breaks.
 
     Attributes:
         found: What was found when the rule was first broken.
         advice: What to do.
-        places: The inputs that break the rule; empty texts for none in particular.
+        places: The inputs that break the rule. A place is an empty text if the rule does not depend on the input.
     """
 
     found: str
@@ -31,18 +31,18 @@ class BrokenRule:
 
 
 class Report:
-    """The rules that a system breaks.
+    """A collection of the rules that a system breaks.
 
     Args:
-        name: Import name of the system's module.
+        name: The system's import name.
     """
 
     def __init__(self, name: str):
         self.name = name
-        self.rules: dict[tuple[str, str], BrokenRule] = {}  # by the part of the system, and what it must do
+        self.rules: dict[tuple[str, str], BrokenRule] = {}  # from a part of the system and what it must do
 
     def add(self, part: str, must: str, found: str, advice: str, place: str = "") -> None:
-        """Add a broken rule; if it was broken before, only add the place.
+        """Add a broken rule. If the report contains the rule already, only add the input to it.
 
         Args:
             part: The part of the system, such as `embed_audio`.
@@ -65,7 +65,10 @@ class Report:
 
     @contextlib.contextmanager
     def catching(self, part: str, must: str, place: str = "") -> Iterator[None]:
-        """Within the block, report any exception that the system's code raises, with its file and line.
+        """Within the block, report exceptions that the system's code raises, and suppress them.
+
+        For most exceptions, the finding names the file and the line. `UntrustedModule` and KeyboardInterrupt are not
+        suppressed.
 
         Args:
             part: The part of the system that the block runs.
@@ -86,7 +89,11 @@ class Report:
             self.add(part, must, raised + self._line(error), FIX, place)
 
     def _line(self, error: BaseException) -> str:
-        """Return where an exception was raised, in the system's own code if it passed through that."""
+        """Return the file and the line where an exception was raised.
+
+        This is the last line that was running in the system's own files, or if there is none, in any file outside this
+        folder. If there is no such line either, the text is empty.
+        """
         if isinstance(error, SyntaxError):
             return f" at {error.filename}:{error.lineno}"
         check = Path(__file__).parent
@@ -99,7 +106,7 @@ class Report:
         return f" at {frames[-1].filename}:{frames[-1].lineno}"
 
     def _is_of_system(self, file: str) -> bool:
-        """Return whether a source file is the system's module, or in its package."""
+        """Return whether a source file is the system's module, or is in the system's package."""
         source = getattr(sys.modules.get(self.name), "__file__", None)
         if file == source:
             return True
@@ -109,7 +116,7 @@ class Report:
 
 
 def _named(places: list[str]) -> str:
-    """Return the first places in words, and the number of the others."""
+    """Return a text with the first inputs and the number of the others, or an empty text if there are no inputs."""
     different = list(dict.fromkeys(place for place in places if place))
     if not different:
         return ""

@@ -1,1 +1,1 @@
-"""Example systems, to copy and change; `systems list` leaves them out."""
+"""Example systems to copy and change. `systems list` does not list them."""

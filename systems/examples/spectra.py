@@ -1,15 +1,16 @@
-"""A small retriever in one file: an example of a complete system, to copy and change.
+"""A small retriever in one file, as an example of a complete system to copy and change.
 
     python -m systems check systems.examples.spectra
     python -m systems train systems.examples.spectra --data DIR --run RUN
 
-A clip is described by its mean log-mel spectrum and by how much each mel band varies over time; a linear layer embeds
-these 128 values. A caption is embedded as the mean of one vector per word. Both are learned together: for each caption,
-the cosines with all development clips are the logits of a cross-entropy loss. Training takes about half a minute.
+A clip is described by 128 values: the mean and the standard deviation over time of each of its 64 mel bands. A linear
+layer embeds these values. A caption is embedded as the mean of its word vectors. The layer and the word vectors are
+learned together: for each caption, the cosine similarities with all development clips, times `SCALE`, are the logits of
+a cross-entropy loss. Training takes about half a minute.
 
-`Config`, `train` and `load_model` are all that `systems.contract` asks for. From the kit, the system uses only the run
-folder and the cached log-mel energies. `systems.training.Run.fit` would add Lightning's epochs, checkpoints and exact
-resuming.
+Every system must define `Config`, `train` and `load_model` (`systems.contract`). From the kit, this system uses only
+the run folder, the data folder and the cached log-mel energies. With `systems.training.Run.fit`, it would also have
+Lightning's epochs, checkpoints and exact resuming.
 """
 
 from collections.abc import Sequence
@@ -27,32 +28,40 @@ from evaluation.data.dataset import DEVELOPMENT, Dataset
 from systems.caching.features import log_mels
 from systems.training import Run
 
-SIZE = 128  # values of an embedding
-SCALE = 10  # factor on the cosines before the softmax
-PADDING = 0  # number of the word vector that is always zero: padding, and words that were not in training
+SIZE = 128  # number of values in an embedding
+SCALE = 10  # factor by which the cosine similarities are multiplied before the softmax
+PADDING = 0  # index of the word vector that is always zero; it is used for padding and for unknown words
 
 
 class Config(BaseModel, extra="forbid"):
     """The settings of a run; `--set KEY=VALUE` changes them."""
 
-    steps: int = Field(100, ge=1)  # training steps, each with all clips and captions
-    learning_rate: float = Field(0.01, gt=0)  # of Adam
+    steps: int = Field(100, ge=1)  # number of training steps; each uses all clips and captions
+    learning_rate: float = Field(0.01, gt=0)  # learning rate of Adam
 
 
 class Spectra(nn.Module):
-    """Embeds clips by their spectrum and captions by their words."""
+    """A retriever that embeds a clip from its spectrum, and a text from its words."""
 
     def __init__(self, words: Sequence[str]):
         super().__init__()
         self.log_mel = LogMel()
-        self.sample_rate = self.log_mel.sample_rate  # Hz of the audio that `embed_audio` takes
+        self.sample_rate = self.log_mel.sample_rate  # sample rate in Hz of the audio that `embed_audio` accepts
         self.numbers = {word: number for number, word in enumerate(words, start=1)}
         features = 2 * self.log_mel.mels  # mean and standard deviation of each mel band
         self.sound = nn.Sequential(nn.BatchNorm1d(features), nn.Linear(features, SIZE))
-        self.text = nn.EmbeddingBag(len(words) + 1, SIZE, padding_idx=PADDING)  # the mean of the words' vectors
+        self.text = nn.EmbeddingBag(len(words) + 1, SIZE, padding_idx=PADDING)  # returns the mean of the word vectors
 
     def embed_audio(self, audio: Tensor, lengths: Tensor) -> Tensor:
-        """Map (clips, samples) audio, of which each clip has `lengths` samples, to (clips, SIZE) unit vectors."""
+        """Embed clips as unit vectors.
+
+        Args:
+            audio: (clips, samples), padded with zeros at the ends of shorter clips.
+            lengths: (clips,), the number of samples of each clip, not counting the padding.
+
+        Returns:
+            (clips, SIZE) unit vectors.
+        """
         spectra = []
         for sound, length in zip(audio, lengths.tolist(), strict=True):
             log_mel = self.log_mel(sound[:length].cpu().numpy())
@@ -60,11 +69,15 @@ class Spectra(nn.Module):
         return self.embed_spectra(torch.stack(spectra).to(audio.device))
 
     def embed_spectra(self, spectra: Tensor) -> Tensor:
-        """Map (clips, features) spectra, as from `summary`, to (clips, SIZE) unit vectors."""
+        """Embed clips as (clips, SIZE) unit vectors.
+
+        Args:
+            spectra: (clips, features), one result of `summary` for each clip.
+        """
         return F.normalize(self.sound(spectra))
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
-        """Map texts to (texts, SIZE) unit vectors; a text without a known word becomes zeros."""
+        """Embed texts as (texts, SIZE) unit vectors. The embedding of a text with no known word is zero."""
         rows = []
         for text in texts:
             numbers = [self.numbers.get(word, PADDING) for word in split_words(text)]
@@ -79,7 +92,14 @@ def split_words(text: str) -> list[str]:
 
 
 def summary(log_mel: np.ndarray) -> Tensor:
-    """Map (frames, mels) log-mel energies to (2 * mels,): the mean and the standard deviation over time."""
+    """Return the mean and the standard deviation over time of each mel band.
+
+    Args:
+        log_mel: (frames, mels), the log-mel energies of a clip.
+
+    Returns:
+        (2 * mels,), first all means and then all standard deviations.
+    """
     return torch.from_numpy(np.concatenate([log_mel.mean(axis=0), log_mel.std(axis=0)]))
 
 
@@ -88,7 +108,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     run.start()
     torch.manual_seed(run.seed)
     split = dataset[DEVELOPMENT]
-    captions = split.captions  # each different caption, and the set of clips that have it
+    captions = split.captions  # a dict from each different caption to the set of clips that have this caption
 
     words = set()
     for caption in captions:
@@ -101,7 +121,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     for clips in captions.values():
         rows.append([name in clips for name in split.file_names])
     is_match = torch.tensor(rows).float()  # (captions, clips)
-    targets = is_match / is_match.sum(dim=1, keepdim=True)  # a caption that several clips share is for all of them
+    targets = is_match / is_match.sum(dim=1, keepdim=True)  # if several clips share a caption, all are targets
 
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
     for _ in range(config.steps):
@@ -125,7 +145,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
 
 
 def load_model(checkpoint: Path) -> Spectra:
-    """Load the model of a checkpoint that `train` wrote, ready to use."""
+    """Load a model from a checkpoint that `train` wrote. The model is in evaluation mode."""
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
     model = Spectra(saved["words"])
     model.load_state_dict(saved["weights"])

@@ -1,1 +1,1 @@
-"""Sweeps, which make many runs of one system: planning, workers, and the table of results."""
+"""Sweeps, which make many runs of one system. This package plans the runs, makes them, and writes their results."""

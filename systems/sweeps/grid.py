@@ -1,4 +1,4 @@
-"""The sweep file: its keys, and the runs that it describes.
+"""The sweep file, which describes the runs of a sweep. It is a YAML file with these keys:
 
     system: systems.atae                           # import name
     config: systems/atae/yamnet-minilm.yaml        # optional: config file that the keys below change
@@ -6,11 +6,11 @@
     grid:                                          # factors; each has levels, which are
       loss: [contrastive, nt_xent]                 # the values of a config key, or
       text: {mean: {text_output: mean}, all: {}}   # names, each with the config keys that it changes
-    seeds: 3                                       # number of seeds (0, 1, 2), or a list of them: [0, 1, 2]
+    seeds: 3                                       # number of seeds (3 means 0, 1 and 2), or a list: [0, 1, 2]
     metric: mAP@10                                 # the metric to compare, of captioning or of retrieval
 
-A *setting* has one level of each factor. Without `search`, every combination of levels is a setting. With `search`,
-Optuna chooses the settings, and config keys can have a range of numbers instead of levels:
+A *setting* is a choice of one level for each factor. Without `search`, every combination of levels is a setting. With
+`search`, Optuna chooses the settings, and a config key can have a range of numbers instead of levels:
 
     search: optuna
     ranges:
@@ -18,7 +18,7 @@ Optuna chooses the settings, and config keys can have a range of numbers instead
       size: {low: 64, high: 1024}                         # whole numbers, because both ends are whole
     samples: 20                                           # number of settings; each is run with every seed
 
-`stop_early: asha` stops runs that are worse than others after the same number of epochs (`systems.sweeps.tune`).
+`stop_early: asha` stops runs that are not among the best after the same number of epochs (`systems.sweeps.tune`).
 """
 
 import itertools
@@ -39,11 +39,14 @@ from evaluation.metrics.catalogue import CAPTIONING
 from evaluation.text import unknown_key
 from systems import contract
 
-LONGEST_NAME = 200  # maximum number of bytes of a run's name, which is a part of file names
+LONGEST_NAME = 200  # maximum number of bytes in the name of a run, which is a part of file names
 
 
 class Range(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
-    """A range of numbers that a search may give a config key; whole numbers if both ends are whole."""
+    """A range of numbers from which a search chooses the value of a config key.
+
+    The numbers are whole if both ends of the range are whole.
+    """
 
     low: int | float
     high: int | float
@@ -69,23 +72,23 @@ class Plan(BaseModel, extra="forbid", frozen=True):
     system: str
     config: Path | None = None
     set: dict[str, Any] = {}
-    grid: dict[str, dict[str, dict[str, Any]]] = {}  # factor: level: the config keys that it changes
+    grid: dict[str, dict[str, dict[str, Any]]] = {}  # from factor to level to the config keys that the level changes
     search: Literal["optuna"] | None = None
     ranges: dict[str, Range] = {}
-    samples: int = Field(0, ge=1)  # 0: not given
+    samples: int = Field(0, ge=1)  # 0 means that the file does not have this key
     stop_early: Literal["asha"] | None = None
     seeds: list[int] = Field(min_length=1)
     metric: str
 
     @property
     def factors(self) -> tuple[str, ...]:
-        """The names of all factors: those of the grid, then the keys that have a range."""
+        """The names of all factors: first the factors of the grid, then the config keys that have a range."""
         return (*self.grid, *self.ranges)
 
     @field_validator("grid", mode="before")
     @classmethod
     def _name_levels(cls, grid: object) -> object:
-        """Name the levels of a plain list after their values."""
+        """Give each factor named levels. Levels in a plain list get their values as names."""
         if not isinstance(grid, dict):
             return grid
         named = {}
@@ -106,7 +109,7 @@ class Plan(BaseModel, extra="forbid", frozen=True):
     @field_validator("seeds", mode="before")
     @classmethod
     def _list_seeds(cls, seeds: object) -> object:
-        """Turn a number of seeds into a list of them."""
+        """Turn a number of seeds into a list of seeds, from 0 on."""
         if type(seeds) is int:
             return list(range(seeds))
         if isinstance(seeds, list):
@@ -120,10 +123,10 @@ class PlannedRun(NamedTuple):
     """One run of a sweep.
 
     Attributes:
-        name: Name of its folder.
-        levels: The level of each factor.
+        name: Name of the run, which is also the name of its folder.
+        levels: A dict from each factor to its level.
         seed: The seed of the training.
-        values: The config keys that the sweep sets.
+        values: A dict from each config key that the sweep sets to its value.
     """
 
     name: str
@@ -133,7 +136,7 @@ class PlannedRun(NamedTuple):
 
 
 def show(value: object) -> str:
-    """Write a config value as the name of a level.
+    """Return the text of a config value, which is used as the name of a level.
 
     >>> show("mean"), show(1e-4), show([1, 2])
     ('mean', '0.0001', '[1, 2]')
@@ -165,11 +168,12 @@ def read(file: Path) -> Plan:
         file: The YAML file.
 
     Returns:
-        Its content. Everything is checked except the values of config keys, which `configure` checks.
+        The content of the file. Everything is checked, except whether the system accepts the config keys and values.
+        `configure` checks this.
 
     Raises:
         BadRequest: There is no such file.
-        Faulty: It is not valid; with every finding.
+        Faulty: The file is not valid. The exception lists all findings.
     """
     plan = parse(file)
     findings = [*check_search(plan, file), *check_metric(plan, file), *_check_keys(plan, file)]
@@ -183,7 +187,7 @@ def parse(file: Path) -> Plan:
 
     Raises:
         BadRequest: There is no such file.
-        Faulty: It is not valid; with every finding.
+        Faulty: The file is not valid. The exception lists all findings.
     """
     values = yamlfiles.read_yaml(file)
     try:
@@ -208,7 +212,7 @@ def _explain(error: ErrorDetails, file: Path) -> Finding:
 
 
 def check_search(plan: Plan, file: Path) -> Iterator[Finding]:
-    """Check that a sweep with a search has all keys of a search, and that other sweeps have none of them."""
+    """Yield a finding for each key that is missing or must not be given, which depends on whether there is a search."""
     if not plan.search:
         if not plan.grid:
             yield Finding(str(file), column="grid", message="must have at least one factor; found none: add one")
@@ -218,25 +222,25 @@ def check_search(plan: Plan, file: Path) -> Iterator[Finding]:
                 yield Finding(str(file), column=key, message=message)
         return
     if not plan.factors:
-        message = "must have something to vary; found neither `ranges` nor `grid`: give one of them"
+        message = "must come with `ranges` or `grid`; found neither: give at least one of them"
         yield Finding(str(file), column="search", message=message)
     if not plan.samples:
         yield Finding(str(file), column="samples", message="is missing; give the number of settings to try")
 
 
 def check_metric(plan: Plan, file: Path) -> Iterator[Finding]:
-    """Check that the metric is one of captioning or of retrieval."""
+    """Yield a finding if the metric is not a metric of captioning or of retrieval."""
     if plan.metric in CAPTIONING:
         return
     try:
         retrieval.resolve_metrics([plan.metric])
     except BadRequest as mistake:
-        message = f"{mistake}; or of captions {', '.join(CAPTIONING)}"
+        message = f"{mistake}; or for captions, one of {', '.join(CAPTIONING)}"
         yield Finding(str(file), column="metric", message=message)
 
 
 def _check_keys(plan: Plan, file: Path) -> Iterator[Finding]:
-    """Check that each config key is set in one place only, and that no factor is named like a column of the results."""
+    """Yield a finding for each config key that is set in two places, and each factor named like a results column."""
     from evaluation.statistics import factors  # imports pandas, which takes half a second
 
     reserved = {*factors.AROUND, *CAPTIONING, plan.metric}
@@ -246,7 +250,10 @@ def _check_keys(plan: Plan, file: Path) -> Iterator[Finding]:
     for place, keys in keys_of.items():
         factor = place.partition(".")[2]
         if factor in reserved:
-            message = "must not be a column of the results; give the factor another name, and its levels config keys"
+            message = (
+                "must not be the name of a column of results.csv; "
+                "give the factor another name, and list the config keys that its levels change"
+            )
             yield Finding(str(file), column=place, message=message)
         if place.startswith("ranges.") and factor in plan.grid and factor not in places:
             message = f"must be in one place, but grid has a factor {factor} too; rename that factor"
@@ -259,7 +266,7 @@ def _check_keys(plan: Plan, file: Path) -> Iterator[Finding]:
 
 
 def _changed_keys(levels: Mapping[str, Mapping[str, object]]) -> list[str]:
-    """Return the config keys that the levels of a factor change, without repetition."""
+    """Return all different config keys that the levels of a factor change."""
     keys: dict[str, None] = {}
     for changes in levels.values():
         keys |= dict.fromkeys(changes)
@@ -273,14 +280,14 @@ def plan_runs(plan: Plan, file: Path) -> list[PlannedRun]:
     """Plan a run for every combination of the grid's levels and every seed.
 
     Args:
-        plan: The content of the sweep file, without a search.
+        plan: The content of a sweep file without a search.
         file: The sweep file, for messages.
 
     Returns:
-        The runs; those of a setting follow one another.
+        The runs. The runs of a setting follow one another.
 
     Raises:
-        Faulty: Two runs would have the same name, or a name would be too long; with every finding.
+        Faulty: Two settings would have the same name, or a name would be too long. The exception lists all findings.
     """
     runs: list[PlannedRun] = []
     findings: list[Finding] = []
@@ -311,14 +318,20 @@ def plan_sample(plan: Plan, number: int, setting: Mapping[str, object]) -> list[
 
     Args:
         plan: The content of the sweep file.
-        number: The number of the setting, from 0.
-        setting: The level of each factor of the grid, and the number of each key that has a range.
+        number: The index of the setting, from 0.
+        setting: A dict from each factor of the grid to its level, and from each key that has a range to a number.
     """
     return _with_seeds(plan, f"sample-{number:03}", setting)
 
 
 def _with_seeds(plan: Plan, name: str, setting: Mapping[str, object]) -> list[PlannedRun]:
-    """Plan the runs of a setting, one for each seed."""
+    """Plan the runs of a setting, one for each seed.
+
+    Args:
+        plan: The content of the sweep file.
+        name: The name of the setting.
+        setting: As for `plan_sample`.
+    """
     levels = {factor: show(level) for factor, level in setting.items()}
     values = dict(plan.set)
     for factor, level in setting.items():
@@ -330,10 +343,10 @@ def _with_seeds(plan: Plan, name: str, setting: Mapping[str, object]) -> list[Pl
 
 
 def extremes(plan: Plan) -> list[PlannedRun]:
-    """Plan runs that have every level and both ends of every range at least once, so that `configure` checks them all.
+    """Plan runs in which every level and both ends of every range occur, so that `configure` can check all of them.
 
     Args:
-        plan: The content of the sweep file, with a search.
+        plan: The content of a sweep file with a search.
     """
     choices: dict[str, list[object]] = {factor: list(levels) for factor, levels in plan.grid.items()}
     choices |= {key: [limits.low, limits.high] for key, limits in plan.ranges.items()}
@@ -345,7 +358,7 @@ def extremes(plan: Plan) -> list[PlannedRun]:
 
 
 def config_keys(plan: Plan, file: Path) -> dict[str, Path]:
-    """Return every config key that a sweep sets, with the file in which it is set.
+    """Return a dict from each config key that a sweep sets to the file in which it is set.
 
     Args:
         plan: The content of the sweep file.
@@ -353,7 +366,7 @@ def config_keys(plan: Plan, file: Path) -> dict[str, Path]:
 
     Raises:
         BadRequest: The config file that the sweep file names does not exist.
-        Faulty: The config file is no YAML mapping.
+        Faulty: The config file is not a YAML mapping.
     """
     keys = dict.fromkeys(read_base(plan), plan.config or file)
     keys |= dict.fromkeys([*plan.set, *plan.ranges], file)
@@ -363,14 +376,14 @@ def config_keys(plan: Plan, file: Path) -> dict[str, Path]:
 
 
 def read_base(plan: Plan) -> dict[str, object]:
-    """Read the config file that a sweep file names; empty if it names none."""
+    """Return the content of the config file that a sweep file names, or an empty dict if it names no config file."""
     if plan.config:
         return yamlfiles.read_yaml(plan.config)
     return {}
 
 
 def configure(plan: Plan, runs: Sequence[PlannedRun], file: Path) -> dict[str, BaseModel]:
-    """Make the config of every run.
+    """Build the config of every run.
 
     Args:
         plan: The content of the sweep file.
@@ -378,17 +391,17 @@ def configure(plan: Plan, runs: Sequence[PlannedRun], file: Path) -> dict[str, B
         file: The sweep file, for messages.
 
     Returns:
-        The config of each run, by the run's name.
+        A dict from the name of each run to its config.
 
     Raises:
         BadRequest: There is no such system, or no such config file.
-        Faulty: Keys or values are not valid; with every finding.
+        Faulty: Keys or values are not valid. The exception lists all findings.
     """
     model = contract.system(plan.system).Config
     base = read_base(plan)
     configs: dict[str, BaseModel] = {}
     findings: dict[Finding, None] = {}
-    by_values: dict[str, BaseModel] = {}  # the seeds of a setting share a config
+    by_values: dict[str, BaseModel] = {}  # runs that differ only in their seeds share a config
     for run in runs:
 
         def place(key: str, run: PlannedRun = run) -> str:

@@ -1,4 +1,7 @@
-"""One run of a sweep, in the process that makes it: train, predict, score, and record the outcome."""
+"""The part of a sweep that makes a single run in a worker process.
+
+A run is trained, predicts, and is scored. Then its outcome is recorded.
+"""
 
 import contextlib
 import errno
@@ -30,29 +33,31 @@ from systems import contract, runs
 from systems.sweeps.grid import PlannedRun
 from systems.training import Run
 
-FULL_DISK = 4 * 2**20  # bytes; a disk with less free space counts as full, because libraries hide the system's error
+# A disk with less free space, in bytes, counts as full. The error does not show this, because some libraries replace
+# the system's error by their own.
+FULL_DISK = 4 * 2**20
 
-# Called after each epoch with the monitored value of every epoch so far (higher is better).
-# Returns whether to continue.
+# A function that is called after each epoch with the monitored value of every epoch so far, negated if lower is better.
+# It returns whether to continue.
 AfterEpoch = Callable[[Sequence[float]], bool]
 
 
 @dataclass(frozen=True)
 class Job:
-    """What all runs of a sweep have in common.
+    """The settings that all runs of a sweep share.
 
     Attributes:
         system: Import name of the system.
-        base: The config that the runs change.
+        base: The values of config keys that the runs start from. Each run changes some of them.
         data: The data folder.
-        split: The split that is predicted and scored.
-        metric: The metric that is compared.
+        split: The name of the split to predict and score.
+        metric: The metric that the sweep compares.
         out: The sweep's folder.
         cache: Folder of the cache.
-        here: The folder to which paths in configs are relative.
+        here: The working folder of the command. Relative paths in configs start from it.
         stop_early: True if runs wait after each epoch for permission to continue.
-        gpus: GPUs of each run, or a share of one.
-        cpus: Processors of each run.
+        gpus: Number of GPUs of each run, or the share of one GPU.
+        cpus: Number of processors of each run.
     """
 
     system: str
@@ -78,20 +83,20 @@ class Job:
         return self.out / "runs" / name
 
     def record(self, name: str) -> Path:
-        """Return the file with the parts of a run's outcome that its own folder does not hold."""
+        """Return the path of the file with those parts of a run's outcome that are not in the run folder."""
         return self.out / "records" / f"{name}.json"
 
 
 class Outcome(NamedTuple):
-    """How a run ended.
+    """The outcome of a run that is done, has failed, or was stopped early.
 
     Attributes:
-        values: The value of each metric; empty unless the run is done.
-        seconds: The time that it took; NaN if that is not known.
-        error: The reason why it failed; empty if it did not fail.
-        full_disk: The folder whose disk was full, if that is the reason.
-        course: With early stopping, the monitored value after each epoch (higher is better).
-        stopped: True if it was stopped early.
+        values: A dict from each metric to its value; empty unless the run is done.
+        seconds: The time in seconds that the run took; NaN if it is not known.
+        error: The reason why the run failed; empty if it did not fail.
+        full_disk: The folder whose disk was full; empty if the run did not fail for this reason.
+        course: The monitored value after each epoch, negated if lower is better; empty without early stopping.
+        stopped: True if the run was stopped early.
     """
 
     values: Mapping[str, float]
@@ -102,7 +107,7 @@ class Outcome(NamedTuple):
     stopped: bool = False
 
     def save(self, path: Path) -> None:
-        """Write the parts of the outcome that the run's own folder does not hold."""
+        """Write those parts of the outcome that are not in the run folder."""
         seconds = None
         if not math.isnan(self.seconds):
             seconds = self.seconds
@@ -117,7 +122,7 @@ class Outcome(NamedTuple):
 
 
 def read_outcome(path: Path) -> Outcome:
-    """Read an outcome that `Outcome.save` wrote; it has no metric values."""
+    """Read an outcome that `Outcome.save` wrote. Its `values` are empty, because they are in the run's score file."""
     content = json.loads(path.read_text(encoding="utf-8"))
     seconds = content["seconds"]
     if seconds is None:
@@ -128,11 +133,12 @@ def read_outcome(path: Path) -> Outcome:
 
 @dataclass(frozen=True)
 class SweepRun(Run):
-    """A run that asks after each epoch whether to continue.
+    """A training run that asks after each epoch whether to continue.
 
     Attributes:
-        after_epoch: The function that decides.
-        asks_in: The folder of the run that asks. Earlier stages of a training have other folders and do not ask.
+        after_epoch: The function that decides (default: always continue).
+        asks_in: A run folder. Only the training in this folder asks. Earlier stages of a training may have folders of
+            their own, and these stages do not ask.
     """
 
     after_epoch: AfterEpoch | None = None
@@ -148,39 +154,43 @@ class SweepRun(Run):
 def describe_run(
     job: Job, folder: Path, config: BaseModel, dataset: Dataset, seed: int, after_epoch: AfterEpoch | None = None
 ) -> SweepRun:
-    """Describe the training of a run, for the system to train it.
+    """Return the `Run` object with which a system trains a run of a sweep.
 
     Args:
-        job: What the sweep's runs have in common.
+        job: The settings that the sweep's runs share.
         folder: The run folder.
         config: The run's config.
         dataset: The data to train on.
         seed: The seed.
-        after_epoch: Decides after each epoch whether to continue (default: always continue).
+        after_epoch: The function that decides after each epoch whether to continue (default: always continue).
     """
     digests = {name: split.digest for name, split in dataset.splits.items()}
     return SweepRun(folder, job.system, config, digests, seed, job.cache, job.flags, after_epoch, folder)
 
 
 def read_data(folder: Path, name: str) -> tuple[Dataset, Split]:
-    """Read the splits to train on, and the split to score.
+    """Read the development and validation splits, and the split to score.
 
     Args:
         folder: The data folder.
-        name: The split to score.
+        name: The name of the split to score.
+
+    Raises:
+        BadRequest: As for `read_dataset`.
+        Faulty: As for `read_dataset`.
     """
     return read_dataset(folder, DEVELOPMENT, VALIDATION), read_dataset(folder, name)[name]
 
 
 class Worker:
-    """A maker of runs, one after another, which keeps the data in memory between them."""
+    """An object that makes runs one after another, and keeps the data in memory between them."""
 
     def __init__(self, job: Job):
         self.job = job
 
     @cached_property
     def data(self) -> tuple[Dataset, Split]:
-        """The splits to train on, and the split to score."""
+        """The development and validation splits, and the split to score."""
         return read_data(self.job.data, self.job.split)
 
     def make(self, run: PlannedRun, after_epoch: AfterEpoch | None = None) -> Outcome:
@@ -188,13 +198,13 @@ class Worker:
 
         Args:
             run: The run.
-            after_epoch: Decides after each epoch whether to continue (default: always continue).
+            after_epoch: The function that decides after each epoch whether to continue (default: always continue).
 
         Returns:
-            The outcome, which includes any error. It is also saved, unless a disk was full.
+            The outcome. If the run fails, the outcome contains the error. It is also saved, unless a disk was full.
 
         Raises:
-            KeyboardInterrupt: `after_epoch` ended the training.
+            KeyboardInterrupt: `after_epoch` ended the training, or the process was interrupted.
         """
         began = time.monotonic()
         course: list[float] = []
@@ -209,21 +219,21 @@ class Worker:
             full_disk = _full_disk(error, self.job.out, self.job.cache)
             outcome = Outcome({}, time.monotonic() - began, _reason(error), full_disk)
         finally:
-            gc.collect()  # a trainer and its model refer to each other
+            gc.collect()  # frees the trainer and the model, which refer to each other
         if not outcome.full_disk:
             outcome.save(self.job.record(run.name))
         return outcome
 
     def _make_logged(self, run: PlannedRun, after_epoch: AfterEpoch | None) -> Mapping[str, float]:
-        """Make a run, and write everything that is printed into its log."""
+        """Make a run. Append everything that is printed to the run's log, also the traceback of an exception."""
         log_file = self.job.out / "logs" / f"{run.name}.log"
         lock = self.job.out / "records" / f"{run.name}.lock"
         for path in (log_file, lock):
             path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
-            # A worker of a sweep that was killed may still be making the run.
+            # If an earlier sweep was killed, one of its workers may still be making this run.
             stack.enter_context(FileLock(lock))
-            # Line buffering, so that no line is lost if the process is killed.
+            # 1 means line buffering, so that no complete line is lost if the process is killed.
             log = stack.enter_context(log_file.open("a", 1, "utf-8", "backslashreplace"))
             stack.enter_context(contextlib.redirect_stdout(log))
             stack.enter_context(contextlib.redirect_stderr(log))
@@ -242,13 +252,16 @@ class Worker:
         folder = job.run_folder(run.name)
         contract.train(system, config, dataset, describe_run(job, folder, config, dataset, run.seed, after_epoch))
         task = "captioning" if job.metric in captioning.METRICS else "retrieval"
-        trusted = [job.system, *contract.text_values(config)]  # the user wrote the sweep file that names them
+        trusted = [job.system, *contract.text_values(config)]  # the user wrote the sweep file that names these modules
         print(runs.predict(folder, split, job.cache, task, trusted))
         return metric_values(runs.score(folder, split, job.metric, job.cache))
 
     def _prepare_process(self) -> None:
-        """Set the environment, the folder and the threads of the process; Tune changes the folder for each run."""
-        # With SLURM's variables, Lightning would treat Ray's workers as the tasks of one training.
+        """Set the environment, the working folder and the number of threads of the process.
+
+        This is repeated for each run, because Tune changes the working folder for each run.
+        """
+        # If SLURM's variables were set, Lightning would treat Ray's workers as the processes of one training.
         for name in [name for name in os.environ if name.startswith("SLURM_")]:
             del os.environ[name]
         os.chdir(self.job.here)
@@ -256,12 +269,17 @@ class Worker:
 
 
 def metric_values(score: scores.Score) -> dict[str, float]:
-    """Return the value of each metric of a score."""
+    """Return a dict from each metric of a score to its value."""
     return {name: measured.estimate.value for name, measured in score.metrics.items()}
 
 
 def _full_disk(error: Exception, *folders: Path) -> str:
-    """Return the folder whose disk is full if that is the reason for an error; otherwise an empty text."""
+    """Return the folder whose disk is full, or an empty text if a full disk is not the reason for an error.
+
+    Args:
+        error: The error.
+        *folders: The folders whose disks are checked.
+    """
 
     def free(folder: Path) -> float:
         with contextlib.suppress(OSError):
@@ -282,7 +300,7 @@ def _full_disk(error: Exception, *folders: Path) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Return the reason why a run failed, in one line."""
+    """Return the reason why a run failed, as one line of text."""
     if isinstance(error, Faulty):
         return printable(first_items([str(finding) for finding in error.findings], limit=1))
     if isinstance(error, BadRequest):
@@ -293,6 +311,6 @@ def _reason(error: Exception) -> str:
 
 
 def _record_course(course: list[float], after_epoch: AfterEpoch, values: Sequence[float]) -> bool:
-    """Keep the monitored values of all epochs, and return whether to continue."""
+    """Store the monitored values of all epochs in `course`, and return the decision of `after_epoch`."""
     course[:] = values
     return after_epoch(values)

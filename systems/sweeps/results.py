@@ -1,4 +1,4 @@
-"""The results of a sweep: the state of every run, results.csv, and the live table."""
+"""The results of a sweep: the state of every run, the file results.csv, and the table that a running sweep prints."""
 
 import math
 import shutil
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 BEST_SETTINGS = 5  # maximum number of settings to show
 FAILURES = 10  # maximum number of failed runs to show
-DRAW_SECONDS = 1.0  # shortest time between two drawings of the table
+DRAW_SECONDS = 1.0  # minimum time between two drawings of the table
 
 DONE, FAILED, STOPPED, OPEN = "done", "failed", "stopped", "open"
 
@@ -37,12 +37,12 @@ class Results:
     """The state of every run of a sweep.
 
     Attributes:
-        path: The file results.csv.
+        path: The path of results.csv.
         factors: The names of the factors.
-        metric: The metric that is compared.
-        total: The number of runs that the sweep makes.
-        runs: The runs that are planned so far, in the order of the rows; a search adds to them.
-        outcomes: The outcome of each run that ended, by the run's name.
+        metric: The metric that the sweep compares.
+        total: The number of runs of the whole sweep.
+        runs: The runs that are planned so far, in the order of the rows of results.csv. A search adds runs.
+        outcomes: A dict from the name of each run that has ended to its outcome.
     """
 
     path: Path
@@ -53,7 +53,7 @@ class Results:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     def state(self, run: PlannedRun) -> str:
-        """Return `done`, `failed`, `stopped` (early), or `open` (not started or not finished)."""
+        """Return the state of a run: `done`, `failed`, `stopped` (early), or `open` (not started or not finished)."""
         outcome = self.outcomes.get(run.name)
         if outcome is None:
             return OPEN
@@ -69,11 +69,11 @@ class Results:
 
     @property
     def left(self) -> int:
-        """The number of runs that must still be made, including failed runs, which are tried again."""
+        """The number of runs that must still be made. It includes failed runs, because they are tried again."""
         return self.total - len(self.having(DONE, STOPPED))
 
     def frame(self) -> "pd.DataFrame":
-        """Return a row for each run; the compared metric is the first of the metrics."""
+        """Return the table for results.csv, with a row for each run. The compared metric is the first metric column."""
         import pandas as pd
 
         metrics = {self.metric: None}
@@ -91,13 +91,13 @@ class Results:
         return pd.DataFrame(rows, columns=[*before, *self.factors, *after, *metrics])
 
     def save(self) -> None:
-        """Write results.csv, completely or not at all."""
+        """Write results.csv, either completely or not at all."""
         text = self.frame().to_csv(index=False, lineterminator="\n")
         with replacing(self.path) as part:
             part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
     def best_settings(self) -> str:
-        """Return a table of the best settings among the runs that are done; empty if no run is done."""
+        """Return a table of the best settings among the runs that are done, or an empty text if no run is done."""
         import pandas as pd
 
         rows = []
@@ -111,7 +111,7 @@ class Results:
         return factors.settings_table(settings.head(BEST_SETTINGS), self.metric)
 
     def __str__(self) -> str:
-        """Describe the best settings, the runs that failed or were stopped, and what to do next."""
+        """Return a summary: the best settings, the runs that failed or were stopped, and what to do next."""
         best, failed, stopped = self.best_settings(), self.having(FAILED), self.having(STOPPED)
         lines = []
         if best:
@@ -127,14 +127,14 @@ class Results:
 
 
 def check_folder(out: Path) -> None:
-    """Make sure that a folder does not exist, is empty, or holds a sweep.
+    """Make sure that a folder does not exist, is empty, or contains a sweep.
 
     Raises:
-        BadRequest: It holds other files.
+        BadRequest: The folder contains files, but no results.csv.
     """
     if not out.is_dir() or (out / "results.csv").exists():
         return
-    # These are left if the disk was full, or the sweep was killed, before the first results were written.
+    # These files remain if the disk was full or the sweep was killed before the first results were written.
     left_over = {out / "lock", *out.glob(".results.csv.*.part")}
     if set(out.iterdir()) - left_over:
         message = "must be the folder of a sweep or empty; found files, but no results.csv: give a new folder"
@@ -145,14 +145,15 @@ def read_outcomes(results: Results, job: Job, configs: Mapping[str, BaseModel], 
     """Read the outcomes of runs from a sweep's folder into `results.outcomes`.
 
     Args:
-        results: The results, with the runs.
-        job: What the runs have in common.
-        configs: The config of each run.
-        dataset: The splits to train on.
+        results: The results. Their `runs` say which runs to look for.
+        job: The settings that the runs share.
+        configs: A dict from the name of each run to its config.
+        dataset: The development and validation splits.
         split: The split to score.
 
     Raises:
-        Faulty: A run in the folder differs from the one that is described; with every finding.
+        Faulty: A run folder contains a run with another config, seed, data or setting than planned, or a file in it is
+            damaged. The exception lists all differences.
     """
     fingerprint = f"split:{split.name}#{split.fingerprint}"
     findings: list[Finding] = []
@@ -177,7 +178,10 @@ def read_outcomes(results: Results, job: Job, configs: Mapping[str, BaseModel], 
 
 
 class LiveTable:
-    """The output of a running sweep: on a terminal a table that is redrawn, elsewhere a line for each run.
+    """The output of a running sweep.
+
+    On a terminal, it is a table that is redrawn, and a line for each run that fails or is stopped early. If the output
+    is not a terminal, it is a line for each run.
 
     Args:
         results: The results so far.
@@ -187,7 +191,7 @@ class LiveTable:
     def __init__(self, results: Results, slots: int):
         self.results, self.slots = results, slots
         self.began = time.monotonic()
-        self.outcomes: list[Outcome] = []  # of the runs that ended since the command was started
+        self.outcomes: list[Outcome] = []  # the outcomes of the runs that have ended since the command started
         self.lines_drawn = 0
         self.last_drawn = -math.inf
         self.ended_before = len(results.having(DONE, STOPPED))
@@ -197,7 +201,7 @@ class LiveTable:
         print(f"{results.total} runs{done}; {slots} at a time", flush=True)
 
     def add(self, run: PlannedRun) -> None:
-        """Show that a run has ended."""
+        """Count a run that has ended. Print a line about it, except on a terminal if the run is done."""
         outcome = self.results.outcomes[run.name]
         self.outcomes.append(outcome)
         if outcome.error:
@@ -209,13 +213,13 @@ class LiveTable:
             self._print(f"{run.name}: {value} in {duration(outcome.seconds)}; {self.progress()}")
 
     def progress(self) -> str:
-        """Return the number of runs that have ended, and an estimate of the remaining time."""
+        """Return a text with the number of runs that have ended and an estimate of the remaining time."""
         ended = self.ended_before + len(self.outcomes)
         failed = len([outcome for outcome in self.outcomes if outcome.error])
         text = f"{ended} of {self.results.total}"
         if failed:
             text += f", {failed} failed"
-        # The time of failed runs is not used, because a run may fail immediately.
+        # The times of failed runs are not used, because a run may fail immediately.
         seconds = [outcome.seconds for outcome in self.outcomes if not outcome.error]
         if seconds and ended < self.results.total:
             rounds = math.ceil((self.results.total - ended) / self.slots)
@@ -249,7 +253,7 @@ class LiveTable:
 
 
 def duration(seconds: float) -> str:
-    """Format a duration for people.
+    """Format a duration as text.
 
     >>> duration(7.25), duration(83), duration(90_000)
     ('7 s', '1 min 23 s', '25 h 0 min')

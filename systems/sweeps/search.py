@@ -1,12 +1,12 @@
-"""Settings that Optuna chooses one after another, each from the results of the earlier ones.
+"""A search, in which Optuna chooses one setting after another and uses the results of earlier settings.
 
-Optuna's default sampler (TPE) draws the first ten settings at random, and later settings near those with good results.
-Each draw has its own random generator, whose seed depends on the sweep's first seed and the number of the setting. The
-first ten settings therefore depend on the seed only. Later ones also depend on the runs that have ended by then, so
-they can differ between two sweeps that make several runs at a time.
+Optuna's default sampler (TPE) draws the first ten settings at random. It draws later settings near settings with good
+results. Each draw has its own random generator, whose seed depends on the first seed of the sweep and the index of the
+setting. The first ten settings therefore depend only on the first seed. Later settings also depend on the runs that
+have ended by then, so they can differ between two sweeps that make several runs at the same time.
 
-The settings are written to records/samples.json before their runs begin. A sweep that is resumed reads them from there,
-together with the results, and continues with the next setting.
+The settings are written to records/samples.json before their runs start. A resumed sweep reads the settings from this
+file, reads the results of their runs, and continues with the next setting.
 """
 
 import json
@@ -25,19 +25,19 @@ from systems.sweeps import grid
 from systems.sweeps.grid import Plan, PlannedRun, Range
 from systems.sweeps.job import Outcome
 
-DIGITS = 4  # significant digits of a sampled number
-ATTEMPTS = 100  # the search ends after this many draws of settings that were tried before
+DIGITS = 4  # number of significant digits of a sampled number
+ATTEMPTS = 100  # the search ends after this number of draws in a row that give only settings that were tried before
 
 
 class Search:
-    """The settings of a sweep that were sampled so far, and their results.
+    """The settings of a sweep that were sampled so far, and the outcomes of their runs.
 
     Args:
         plan: The content of the sweep file.
-        file: The file that keeps the settings, such as records/samples.json.
+        file: The file that stores the settings, such as records/samples.json.
 
     Raises:
-        BadRequest: The file holds the settings of a sweep with other factors.
+        BadRequest: The file contains settings with other factors than the sweep file.
     """
 
     def __init__(self, plan: Plan, file: Path):
@@ -52,14 +52,15 @@ class Search:
         for sample in self.samples:
             if set(sample) != set(plan.factors):
                 factors = ", ".join(plan.factors)
-                message = f"must hold settings of {factors}; found a setting of {', '.join(sample)}"
-                raise BadRequest(f"{file}: {message}; give a new folder, or the sweep file that was used before")
+                message = f"must contain settings of the factors {factors}; found a setting of {', '.join(sample)}"
+                raise BadRequest(f"{file}: {message}: give a new folder, or the sweep file that was used before")
 
     def planned_runs(self, draw: bool = False) -> list[PlannedRun]:
         """Return the runs of the settings that were sampled so far.
 
         Args:
-            draw: If no setting was sampled, draw one and return its runs; the setting is not recorded.
+            draw: If True and no setting was sampled so far, draw a setting and return its runs. This setting is not
+                recorded.
         """
         samples = self.samples
         if draw and not samples:
@@ -72,7 +73,7 @@ class Search:
         return runs
 
     def next_runs(self) -> list[PlannedRun]:
-        """Sample the next setting and return its runs; return no runs if the search has ended."""
+        """Sample the next setting, write it to the file, and return its runs. Return an empty list at the end."""
         if len(self.samples) >= self.plan.samples:
             return []
         sample = self.draw()
@@ -84,20 +85,20 @@ class Search:
         return grid.plan_sample(self.plan, len(self.samples) - 1, sample)
 
     def draw(self) -> dict[str, object] | None:
-        """Draw a setting that was not sampled before; None if `ATTEMPTS` draws give no such setting."""
+        """Draw a setting that was not sampled before. Return None if `ATTEMPTS` draws do not give such a setting."""
         number = len(self.samples)
         for attempt in range(ATTEMPTS):
             seed = self.plan.seeds[0] * 1_000_003 + number * 1_009 + attempt
             self.study.sampler = optuna.samplers.TPESampler(seed=seed % 2**32)
             trial = self.study.ask(self.distributions)
-            self.study.tell(trial, state=TrialState.FAIL)  # `add` enters the setting again with its result
+            self.study.tell(trial, state=TrialState.FAIL)  # `_enter` adds the setting again with its result
             sample = {key: self._rounded(key, value) for key, value in trial.params.items()}
             if sample not in self.samples:
                 return sample
         return None
 
     def add(self, run: PlannedRun, outcome: Outcome) -> None:
-        """Add the outcome of a run. When all runs of a setting have ended, Optuna gets the mean over the seeds."""
+        """Add the outcome of a run. When all runs of its setting have ended, add the setting to Optuna's study."""
         self.outcomes[run.name] = outcome
         for number, sample in enumerate(self.samples):
             runs = grid.plan_sample(self.plan, number, sample)
@@ -106,7 +107,13 @@ class Search:
                 self._enter(sample, [self.outcomes[name] for name in names])
 
     def _enter(self, sample: Mapping[str, object], outcomes: Sequence[Outcome]) -> None:
-        """Add a setting with its result to Optuna's study."""
+        """Add a setting to Optuna's study, with its result.
+
+        The result is the mean of the compared metric over the runs that are done, negated if lower is better. If a run
+        was stopped early, the result is "pruned", with the monitored values of a stopped run. (If several runs were
+        stopped, the values of the run with the largest number of epochs are used.) If all runs failed, the result is
+        "failed". A setting that the sweep file no longer allows is not added.
+        """
         sign = -1 if lower_is_better(self.plan.metric) else 1
         values = [sign * outcome.values[self.plan.metric] for outcome in outcomes if outcome.values]
         stopped = [outcome for outcome in outcomes if outcome.stopped]
@@ -123,7 +130,7 @@ class Search:
         self.study.add_trial(trial)
 
     def _rounded(self, key: str, value: object) -> object:
-        """Round a number from a range to `DIGITS` digits, but not beyond the ends of the range."""
+        """Round a number from a range to `DIGITS` significant digits, but keep it within the range."""
         if not isinstance(value, float) or key not in self.plan.ranges:
             return value
         limits = self.plan.ranges[key]

@@ -1,13 +1,14 @@
-"""The command `systems sweep`: make many runs of one system, on one machine or a cluster.
+"""The command `systems sweep`, which makes many runs of one system on one machine or on a cluster.
 
     python -m systems sweep FILE --data DIR --out SWEEP
 
-The sweep file (`systems.sweeps.grid`) describes the runs. The sweep's folder holds
+The sweep file (`systems.sweeps.grid`) describes the runs. The sweep's folder contains:
 
     results.csv    a row for each run: levels, seed, state, seconds, error, metrics (`evaluation report` reads it)
     runs/NAME      the run folder of each run, with its prediction and its score
     logs/NAME.log  the output of each run, with the traceback if it failed
-    records/       the time that each run took, the reason if it failed or was stopped, and the settings of a search
+    records/       the time that each run took, the reason if it failed, whether it was stopped early, and the settings
+                   of a search
 
 Run the command again to resume: it skips runs that are done, resumes interrupted runs, and tries failed runs again.
 """
@@ -51,25 +52,28 @@ def sweep(
     gpus: float | None = None,
     dry: bool = False,
 ) -> int:
-    """Make all runs of a sweep that are not done.
+    """Make all runs of a sweep that are not done, write results.csv, and print a summary.
 
     Args:
         file: The sweep file.
         folder: The data folder.
         out: The sweep's folder.
-        split: The split to predict and score.
+        split: The name of the split to predict and score.
         cache: Folder of the cache.
-        address: HOST:PORT of a cluster, or `auto` for the one on this machine (default: start Ray on this machine).
-        cpus: Processors of each run.
-        gpus: GPUs of each run (default: one if there are any).
-        dry: Only list the runs and estimate their time.
+        address: HOST:PORT of a cluster, or `auto` for the cluster that runs on this machine (default: start Ray on this
+            machine).
+        cpus: Number of processors of each run.
+        gpus: Number of GPUs of each run, or the share of one GPU (default: one GPU if there are any).
+        dry: If True, only list the runs and estimate their time.
 
     Returns:
         The number of runs that failed.
 
     Raises:
-        BadRequest: The request cannot be carried out on this machine, or another sweep is running in the folder.
-        Faulty: The file, the data or runs in the folder are not valid; with every finding.
+        BadRequest: The request cannot be carried out on this machine, the folder contains other files, another sweep
+            is running in the folder, or workers die one after another.
+        Faulty: The sweep file, the data or runs in the folder are not valid. The exception lists all findings of the
+            first check that fails.
         OSError: A disk is full.
     """
     _check_resources(cpus, gpus)
@@ -127,7 +131,11 @@ def sweep(
 
 
 def _open_search(plan: Plan, job: Job) -> "Search":
-    """Open the search of a sweep; Optuna is imported only here."""
+    """Open the search of a sweep. Optuna is imported only in this function.
+
+    Raises:
+        BadRequest: Optuna is not installed, or the stored settings are from a sweep with other factors.
+    """
     try:
         from systems.sweeps.search import Search
     except ModuleNotFoundError as missing:
@@ -140,7 +148,7 @@ def _open_search(plan: Plan, job: Job) -> "Search":
 def _make_runs(
     plan: Plan, job: Job, results: Results, search: "Search | None", address: str, gpus: float | None
 ) -> None:
-    """Make the runs that are not done; Ray Tune, whose import takes seconds, is imported only here."""
+    """Make the runs that are not done. Ray Tune is imported only in this function, because that takes seconds."""
     from systems.sweeps import tune
 
     if search:
@@ -154,7 +162,11 @@ def _make_runs(
 
 
 def _check_resources(cpus: int, gpus: float | None) -> None:
-    """Check the processors and GPUs of each run."""
+    """Check the numbers of processors and GPUs that the user gives for each run.
+
+    Raises:
+        BadRequest: A number is not valid.
+    """
     if cpus < 1:
         raise BadRequest(f"--cpus must be 1 or more; found {cpus}")
     if gpus is None:
@@ -166,17 +178,24 @@ def _check_resources(cpus: int, gpus: float | None) -> None:
 
 
 def _check_monitors(configs: Mapping[str, BaseModel]) -> None:
-    """Make sure that early stopping can compare the runs: all must have the same monitored value."""
+    """Make sure that early stopping can compare the runs: their configs must have the same `monitor`.
+
+    Raises:
+        BadRequest: Two configs have different monitors.
+    """
     monitors = dict.fromkeys(str(getattr(config, "monitor", None)) for config in configs.values())
     if len(monitors) > 1:
-        message = "with stop_early, all runs must have the same monitor, by which they are compared"
+        message = "with stop_early, all runs must have the same monitor, because its values are compared"
         raise BadRequest(f"{message}; found {', '.join(monitors)}: set one monitor, or leave stop_early out")
 
 
 def _check_metric(metric: str, split: Split, cache: Path) -> None:
-    """Make sure, before hours of training, that the metric can be computed.
+    """Make sure that the metric can be computed, so that this does not fail only after hours of training.
 
-    A metric of captioning is computed on two clips, with their own captions as predictions.
+    To check a metric of captioning, it is computed on two clips, with a reference caption of each as the prediction.
+
+    Raises:
+        BadRequest: The metric is not available on this machine, or the split has no captions and no relevance.
     """
     if metric in captioning.METRICS:
         few = Split(split.name, split.clips[:2])
@@ -190,16 +209,18 @@ def _check_metric(metric: str, split: Split, cache: Path) -> None:
 
 
 def default_gpus(nodes: Sequence[Mapping[str, float]]) -> int:
-    """Return the default number of GPUs of a run: one if there are any."""
+    """Return the default number of GPUs of a run: 1 if any node has a GPU, otherwise 0."""
     return int(any(node.get("GPU", 0) for node in nodes))
 
 
 def count_slots(nodes: Sequence[Mapping[str, float]], job: Job) -> int:
-    """Return the number of runs that fit at the same time. A run needs one node, and a share of a GPU is of one GPU.
+    """Return the number of runs that can be made at the same time.
+
+    All processors and GPUs of a run must be on one node. If a run needs a share of a GPU, it must fit on a single GPU.
 
     Args:
-        nodes: The resources of each node, by Ray's names.
-        job: The job, which has the processors and GPUs of a run.
+        nodes: For each node, a dict from Ray's names of resources (`CPU`, `GPU`) to their numbers.
+        job: The settings of the runs, with the numbers of processors and GPUs of each run.
 
     Raises:
         BadRequest: No run fits.
@@ -216,15 +237,17 @@ def count_slots(nodes: Sequence[Mapping[str, float]], job: Job) -> int:
     if not slots:
         available = ", ".join(f"{node.get('CPU', 0):g} and {node.get('GPU', 0):g}" for node in nodes)
         needed = f"{job.cpus} processors and {job.gpus:g} GPUs"
-        raise BadRequest(f"a run needs {needed} on one machine; found {available}: lower --cpus or --gpus")
+        found = f"found machines with {available}"
+        raise BadRequest(f"a run needs {needed} on one machine; {found}: lower --cpus or --gpus")
     return slots
 
 
 def _in_order(runs: Sequence[PlannedRun], plan: Plan) -> list[PlannedRun]:
-    """Sort runs by seed first, so that early results include every setting.
+    """Sort runs by their seeds first, so that the first results include every setting.
 
-    The first factor changes fastest. It is often the encoder, and workers that begin with different encoders do not
-    wait for each other's embeddings. The runs of a search keep the order of the samples.
+    Among the runs with the same seed, the first factor changes fastest. It is often the encoder, and workers that start
+    with different encoders need not wait until another worker has computed the embeddings. The runs of a search are not
+    sorted.
     """
     if plan.search:
         return list(runs)
@@ -241,7 +264,11 @@ def _in_order(runs: Sequence[PlannedRun], plan: Plan) -> list[PlannedRun]:
 
 @contextlib.contextmanager
 def _only_sweep(out: Path) -> Iterator[None]:
-    """Allow no other sweep in the folder until the block ends."""
+    """Within the block, allow no other sweep in the folder. The folder is created if it does not exist.
+
+    Raises:
+        BadRequest: Another sweep is running in the folder.
+    """
     out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / "lock")
     try:

@@ -1,6 +1,6 @@
-"""The dry run of a sweep: list its runs, and estimate how long they take.
+"""The dry run of a sweep, which lists the runs and estimates how long they take.
 
-The estimate is the mean time of the runs that are done. If no run is done, a few training steps are timed.
+The estimate uses the mean time of the runs that are done. If no run is done, a few training steps are timed.
 """
 
 import contextlib
@@ -28,19 +28,21 @@ from systems.sweeps.job import Job, describe_run
 from systems.sweeps.results import DONE, Results, duration
 from systems.training import Collate, Run, Schedule
 
-CLIPS, STEPS = 48, 4  # the clips of each split and the training steps that are timed
-LOADING = "[_TrainingEpochLoop].train_dataloader_next"  # the profiler's names
+CLIPS, STEPS = 48, 4  # maximum number of clips of each split, and number of training steps, that are used for timing
+# The names of two actions in the profiler's results.
+LOADING = "[_TrainingEpochLoop].train_dataloader_next"
 SAVING = "[Callback]Course.on_train_epoch_end"
 
 
 @dataclass(frozen=True)
 class TimedRun(Run):
-    """A run of a few steps on a few clips, from which the time of all steps on all clips is estimated.
+    """A run of a few training steps on a few clips, from which the time of the complete training is estimated.
 
     Attributes:
-        shares: For each split, the number of all its clips divided by the number of clips here.
-        spent: Seconds that each `fit` took here.
-        estimates: Seconds that each `fit` would take on all clips, for all epochs.
+        shares: A dict from the name of each split to the number of all its clips, divided by the number of clips that
+            are used for timing.
+        spent: For each call of `fit`, the seconds that the call took.
+        estimates: For each call of `fit`, the estimated seconds of the complete training: on all clips, for all epochs.
     """
 
     shares: Mapping[str, float] = field(default_factory=dict)
@@ -55,7 +57,7 @@ class TimedRun(Run):
         collate: Collate,
         schedule: Schedule,
     ) -> None:
-        """Take some steps of one epoch, and estimate how long all epochs take."""
+        """Make a few training steps, and estimate how long all epochs would take."""
         profiler, began = SimpleProfiler(), time.perf_counter()
         flags = {**self.flags, "profiler": profiler, "limit_train_batches": STEPS}
         items = math.ceil(len(train) * self.shares[DEVELOPMENT])
@@ -66,7 +68,7 @@ class TimedRun(Run):
         seconds = profiler.recorded_durations
         steps, loads = seconds["run_training_batch"], seconds[LOADING]
         (epoch,) = seconds["run_training_epoch"]
-        step = fmean(steps[1:] or steps) + fmean(loads)  # the first step warms up
+        step = fmean(steps[1:] or steps) + fmean(loads)  # the first step is slower, so it is left out
         validating = (epoch - sum(steps) - sum(loads)) * self.shares[VALIDATION]
         whole_epoch = math.ceil(items / batch) * step + validating + sum(seconds[SAVING])
         self.estimates.append(schedule.epochs * whole_epoch)
@@ -74,20 +76,20 @@ class TimedRun(Run):
 
 
 def show(job: Job, results: Results, configs: Mapping[str, BaseModel], dataset: Dataset, slots: int | None) -> None:
-    """Print a sweep's runs, and an estimate of the time that the runs take that are not done.
+    """Print a sweep's runs, and an estimate of the time that is needed for the runs that are not done.
 
     Args:
-        job: What the runs have in common.
+        job: The settings that the runs share.
         results: The runs and their states.
-        configs: The config of each run.
-        dataset: The splits to train on.
-        slots: The number of runs at the same time; None if it depends on a cluster.
+        configs: A dict from the name of each run to its config.
+        dataset: The development and validation splits.
+        slots: The number of runs that are made at the same time; None if it depends on a cluster.
     """
     runs = results.runs
     rows = [[run.name, *run.levels.values(), run.seed, results.state(run)] for run in runs]
     print(table(rows, ["run", *results.factors, "seed", "state"], numbers=[len(results.factors) + 1]))
     if len(runs) < results.total:
-        print(f"and {results.total - len(runs)} runs of settings that are sampled later")
+        print(f"and {results.total - len(runs)} runs whose settings Optuna will choose later")
     left = results.left
     text = f"{results.total} runs, {results.total - left} done"
     if not left:
@@ -104,7 +106,7 @@ def show(job: Job, results: Results, configs: Mapping[str, BaseModel], dataset: 
             print(f"{text}; no estimate, because {job.system} does not train with Run.fit, whose steps could be timed")
             return
         mean = fmean(seconds_of_runs.values())
-        how = f"{STEPS} steps were timed with each level, for all epochs; embedding and predicting take more time"
+        how = f"estimated for all epochs from {STEPS} timed steps with each level; excludes embedding and predicting"
     hours = mean * left / 3600
     text += f"; about {hours:.2g} h on one worker"
     if slots:
@@ -115,20 +117,26 @@ def show(job: Job, results: Results, configs: Mapping[str, BaseModel], dataset: 
 def estimate(
     job: Job, runs: Sequence[PlannedRun], configs: Mapping[str, BaseModel], dataset: Dataset
 ) -> dict[str, float] | None:
-    """Estimate the longest time that each run may train; training may stop before its last epoch.
+    """Estimate the maximum training time of each run. The real time is shorter if training stops before its last epoch.
 
-    The first setting is timed, and each setting that differs from it in one level. For any other setting, the
-    differences of its levels are added up. A setting that cannot be trained gives a warning; the first setting must be
-    one that can.
+    First, a run with the first setting is timed. Then each other level is timed, in a run that differs from the first
+    setting only in this level. The difference of the two times is the additional time of the level. The estimate for a
+    run is the time of the first setting plus the additional times of the run's levels. If a level cannot be timed
+    because its run cannot be trained, a warning is printed, and the additional time is 0.
 
     Args:
-        job: What the runs have in common.
+        job: The settings that the runs share.
         runs: The runs.
-        configs: The config of each run.
-        dataset: The splits to train on.
+        configs: A dict from the name of each run to its config.
+        dataset: The development and validation splits.
 
     Returns:
-        Seconds by the run's name; None if the system does not train by `Run.fit`, so that no steps can be timed.
+        A dict from the name of each run to its time in seconds; None if the system does not train with `Run.fit`, so
+        that its steps cannot be timed.
+
+    Raises:
+        BadRequest: The first setting cannot be trained.
+        Faulty: The first setting cannot be trained. The exception lists all findings.
     """
     torch.set_num_threads(job.cpus)
     splits, shares = {}, {}
@@ -150,12 +158,12 @@ def estimate(
             (level,) = differences
             try:
                 with_level = _time(job, run, configs[run.name], few, shares, Path(folder))
-                if with_level is None:  # no steps to time: as long as without the level
+                if with_level is None:  # no steps can be timed: assume the same time as for the first setting
                     with_level = base
                 added[level] = with_level - base
             except (BadRequest, Faulty) as reason:
                 added[level] = 0.0
-                message = f"{reason}; it will fail, as others may"
+                message = f"{reason}; this run will fail, and other runs may fail too"
                 findings.append(Finding(run.name, message=message, severity=WARNING))
     say(findings)
     seconds = {}
@@ -168,8 +176,17 @@ def estimate(
 def _time(
     job: Job, run: PlannedRun, config: BaseModel, few: Dataset, shares: Mapping[str, float], folder: Path
 ) -> float | None:
-    """Return the seconds that a run would train, or None if there are no steps to time."""
-    for attempt in ("embed", "train"):  # the second time, the embeddings are in the cache
+    """Return the estimated training time of a run in seconds, or None if it does not train with `Run.fit`.
+
+    Args:
+        job: The settings that the runs share.
+        run: The run.
+        config: The run's config.
+        few: The data to use for timing.
+        shares: As for `TimedRun`.
+        folder: An empty folder for the run folders.
+    """
+    for attempt in ("embed", "train"):  # in the second attempt, which counts, the embeddings are in the cache already
         place = folder / run.name / attempt
         plain = describe_run(job, place, config, few, run.seed)
         fields = {name: getattr(plain, name) for name in Run.__dataclass_fields__}

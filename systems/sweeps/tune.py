@@ -1,16 +1,19 @@
-"""Make the runs of a sweep with Ray Tune: its scheduler, failure handling, early stopping and reused actors.
+"""The part of a sweep that makes the runs with Ray Tune.
 
-Each run is a trial of Tune. The trial's actor trains, predicts and scores in a thread, and keeps the libraries and the
-data for later trials. If an actor dies, Tune replaces it, and the run resumes from its own checkpoints.
+Tune starts the runs, tries them again after failures, stops them early, and reuses worker processes. Each run is a
+trial of Tune. The worker process of a trial (Ray's word is actor) trains, predicts and scores in a thread. It keeps the
+imported libraries and the data in memory for later trials. If a worker dies, Tune replaces it, and the run resumes from
+its own checkpoints.
 
 With `stop_early: asha`, a run reports its monitored validation value after each epoch and waits for Tune's decision.
 ASHA (Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning") compares runs after 1, 4, 16, 64, …
-epochs: a run continues if its value is in the best quarter of the runs that have reached this epoch so far. A run that
-is stopped keeps its checkpoints and can be resumed. A run that has finished training is not stopped.
+epochs. A run continues if its value is in the best quarter among the runs that have reached this epoch so far. The
+checkpoints of a stopped run are kept, so it can be resumed. A run that has finished training is not stopped.
 
-The run folders and the sweep's records show what is done; Tune's own files are not read. `Tuner.restore` would limit a
-sweep to the runs that were planned when it began, and to Tune's last snapshot. Without it, a sweep can be resumed after
-a seed or level was added to its file, or after some of its results were deleted.
+To resume a sweep, the run folders and the sweep's records are read, and Tune's own files are not used. With
+`Tuner.restore`, a resumed sweep would continue from Tune's last snapshot, and could only make the runs that were
+planned at its beginning. Without it, a sweep can be resumed after a seed or level was added to the sweep file, or after
+some of the sweep's results were deleted.
 """
 
 import contextlib
@@ -44,16 +47,16 @@ from systems.workers import MESSAGE_LENGTH, environment, start_ray
 if TYPE_CHECKING:
     from systems.sweeps.search import Search
 
-LOGGERS = ("ray", "ray.tune", "ray.air", "ray.train")  # silenced: the live table and the results show what happens
-DEATHS = 3  # a run fails after this many workers have died while making it
-MOST_EPOCHS = 4**8  # the largest number of epochs after which ASHA compares runs
-FOLDER = ".tune"  # Tune's own files, in the sweep's folder; removed at the end
-TUNE_FAILURE = r"Failure # \d+ \(occurred at [^)]*\)"  # the text of Tune before each failure of a trial
+LOGGERS = ("ray", "ray.tune", "ray.air", "ray.train")  # switched off, because the live table shows what happens
+DEATHS = 3  # a run fails after this number of workers have died while they were making it
+MOST_EPOCHS = 4**8  # maximum number of epochs after which ASHA compares runs
+FOLDER = ".tune"  # folder in the sweep's folder for Tune's own files; it is removed at the end
+TUNE_FAILURE = r"Failure # \d+ \(occurred at [^)]*\)"  # the heading that Tune writes before each failure of a trial
 ENVIRONMENT = {
-    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints tables even with verbosity 0
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no copies of the results as CSV, JSON and TensorBoard files
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the last report of a run is the outcome, without an epoch
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the sweep at once
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's new output would print tables even with verbosity 0
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # Tune must not write the results as CSV, JSON and TensorBoard files
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the last report of a run is its outcome, which includes no epoch
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C must end the sweep at once
 }
 
 
@@ -71,7 +74,11 @@ class TrialThread:
         self.is_waiting = False
 
     def next_report(self) -> dict:
-        """Start or continue the run, and return its next report: an epoch or its outcome."""
+        """Start or continue the run, wait for its next report, and return it: the values of an epoch or the outcome.
+
+        Raises:
+            RuntimeError: The thread ended with an exception.
+        """
         if self.is_waiting:
             self.is_waiting = False
             self.answers.put(True)
@@ -83,7 +90,7 @@ class TrialThread:
         return report
 
     def stop(self) -> None:
-        """End the run if it waits for permission to continue."""
+        """End the run if it is waiting for permission to continue."""
         if self.is_waiting:
             self.answers.put(False)
             self.thread.join()
@@ -103,25 +110,25 @@ class TrialThread:
 
 
 class RunTrainable(tune.Trainable):
-    """The trainable of Tune, which makes runs one after another in the same process."""
+    """The object with which Tune makes runs, one after another in the same process."""
 
     def setup(self, config: dict) -> None:
-        """Prepare the first run; libraries and data are kept for later runs."""
+        """Prepare the first run. The worker keeps libraries and data in memory for later runs."""
         self.worker = Worker(config["job"])
         self.training = TrialThread(self.worker, config["run"])
 
     def reset_config(self, new_config: dict) -> bool:
-        """Prepare the next run in this process."""
+        """End the present run if it is waiting, and prepare the next run in this process."""
         self.training.stop()
         self.training = TrialThread(self.worker, new_config["run"])
         return True
 
     def step(self) -> dict:
-        """Continue the run until it reports."""
+        """Start or continue the run until its next report, and return the report."""
         return self.training.next_report()
 
     def cleanup(self) -> None:
-        """End a run that waits for permission to continue."""
+        """End the present run if it is waiting for permission to continue."""
         self.training.stop()
 
 
@@ -129,7 +136,7 @@ class RunTrainable(tune.Trainable):
 
 
 class Suggestions(Searcher):
-    """The searcher of Tune, which returns the planned runs in their order, and then the runs that a search samples."""
+    """The object that gives Tune the next run: first the planned runs in their order, then the runs of a search."""
 
     def __init__(self, job: Job, results: Results, waiting: Sequence[PlannedRun], search: "Search | None"):
         super().__init__()
@@ -137,7 +144,10 @@ class Suggestions(Searcher):
         self.waiting = deque(waiting)
 
     def suggest(self, trial_id: str) -> dict | str:
-        """Return the config of the next trial."""
+        """Return the run and the job for the next trial, or `FINISHED`.
+
+        If the search samples new runs, they are added to the results.
+        """
         if not self.waiting and self.search:
             runs = self.search.next_runs()
             self.waiting += runs
@@ -157,11 +167,11 @@ class Suggestions(Searcher):
 
 
 class Recorder(tune.Callback):
-    """The callback of Tune, which records the outcome of each trial and updates the live table.
+    """The callback of Tune that records the outcome of each trial and updates the live table.
 
     Attributes:
-        fault: The reason why the sweep must end now. It is raised between two steps of Tune, because Tune hides errors
-            within a step.
+        fault: The exception that must end the sweep, if any. It is raised at the end of Tune's current step, because
+            Tune suppresses exceptions within a step.
     """
 
     def __init__(self, job: Job, results: Results, search: "Search | None", table: LiveTable, slots: int):
@@ -170,7 +180,7 @@ class Recorder(tune.Callback):
         self.fault: Exception | None = None
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
-        """Record a run that is done, has failed or was stopped early."""
+        """Record a run that is done, has failed or was stopped early. If a disk was full, end the sweep instead."""
         self.deaths_in_a_row = 0
         result = trial.last_result
         if "outcome" in result:
@@ -184,18 +194,18 @@ class Recorder(tune.Callback):
             self._record(trial, outcome)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
-        """Count the death of a worker; its run is tried again."""
+        """Count the death of a worker. Tune tries its run again."""
         self._count_death(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: object) -> None:
-        """Record a run whose workers died too often."""
+        """Record a run as failed, because `DEATHS` workers died while they were making it."""
         self._count_death(trial)
         outcome = Outcome({}, math.nan, f"its worker died {DEATHS} times: {_last_error(trial)}")
         outcome.save(self.job.record(trial.config["run"].name))
         self._record(trial, outcome)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: object) -> None:
-        """Draw the table, and end the sweep if it cannot continue."""
+        """Draw the table, or raise the exception that must end the sweep."""
         if self.fault:
             raise self.fault
         self.table.draw([trial.config["run"] for trial in trials if trial.status == Trial.RUNNING])
@@ -216,7 +226,7 @@ class Recorder(tune.Callback):
 
 
 def _last_error(trial: Trial) -> str:
-    """Return the reason why a trial's worker died, in one line."""
+    """Return the reason why the worker of a trial died, as one line of text."""
     last = re.split(TUNE_FAILURE, str(trial.get_error()))[-1]
     return printable(" ".join(last.split())[:MESSAGE_LENGTH])
 
@@ -225,15 +235,15 @@ def make_runs(job: Job, results: Results, waiting: Sequence[PlannedRun], search:
     """Make runs until all have ended.
 
     Args:
-        job: What the runs have in common.
-        results: The results, which are kept up to date.
-        waiting: The planned runs to make, in this order.
-        search: The search that samples more runs, if any.
+        job: The settings that the runs share.
+        results: The results. The outcome of each run is added to them, and results.csv is written again.
+        waiting: The planned runs, in the order in which to make them.
+        search: The search that samples further runs, if any.
         slots: The number of runs to make at the same time.
 
     Raises:
         OSError: A disk is full.
-        BadRequest: Workers die one after another, in any run.
+        BadRequest: Many workers in a row die, in one or several runs.
     """
     table = LiveTable(results, slots)
     recorder = Recorder(job, results, search, table, slots)
@@ -252,7 +262,7 @@ def make_runs(job: Job, results: Results, waiting: Sequence[PlannedRun], search:
         run_config=tune.RunConfig(
             name="trials",
             storage_path=str(storage),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the run folder has its own
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # checkpoints are in the run folders
             failure_config=tune.FailureConfig(max_failures=DEATHS - 1),
             callbacks=[recorder],
             verbose=0,
@@ -267,7 +277,7 @@ def make_runs(job: Job, results: Results, waiting: Sequence[PlannedRun], search:
 
 
 def _asha(results: Results) -> TrialScheduler:
-    """Return the scheduler that stops runs early; it also compares with the runs that ended before."""
+    """Return the scheduler that stops runs early. It is given the courses of runs that have already ended."""
     scheduler = ASHAScheduler(
         time_attr="epoch",
         metric="value",
@@ -290,10 +300,11 @@ def cluster(address: str) -> Iterator[list[dict[str, float]]]:
     """Within the block, join a cluster or start Ray on this machine, unless Ray is initialised already.
 
     Args:
-        address: HOST:PORT of a cluster, `auto` for the one on this machine, or empty for this machine alone.
+        address: HOST:PORT of a cluster, `auto` for the cluster that runs on this machine, or empty to start Ray on this
+            machine.
 
     Yields:
-        The resources of each node, by Ray's names.
+        For each node, a dict from Ray's names of resources, such as `CPU`, to their numbers.
 
     Raises:
         BadRequest: The cluster does not answer, or Ray does not start.

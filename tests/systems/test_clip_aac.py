@@ -1196,5 +1196,5 @@ def test_what_a_model_does_not_do_is_not_asked_of_it(place, tmp_path, capsys):
         asked = ["predict", str(tmp_path / "run"), "--data", str(place / "data"), "--as", "retrieval"]
         asked += ["--trust", "says_only"]
         assert command(parser(), asked) == 2
-    lacks = "the model of says_only has no embed_audio, which retrieval needs; it can do captioning"
+    lacks = "the model of says_only has no method embed_audio, which retrieval needs; it can do captioning"
     assert lacks in capsys.readouterr().err

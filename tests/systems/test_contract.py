@@ -103,7 +103,8 @@ def test_predicting_without_a_run(tmp_path, loud_and_quiet, capsys):
     torch.save(state, tmp_path / "begun" / "checkpoints" / "best.ckpt")
     assert command(parser(), ["predict", str(tmp_path / "begun"), "--data", str(loud_and_quiet)]) == 2
     expected = (
-        "must hold a config that baseline.retriever accepts now; found no_such_key: Extra inputs are not permitted: put"
+        "must contain a config that baseline.retriever accepts now; found no_such_key: Extra inputs are not permitted: "
+        "put"
     )
     assert expected in capsys.readouterr().err
     (tmp_path / "begun" / "config.yaml").write_text("- no run")
@@ -222,7 +223,7 @@ def test_each_clip_gets_one_caption(loud_and_quiet):
         (".retriever", "no module '.retriever'; did you mean 'baseline.retriever'? give a system's import name"),
         ("./retriever.py", "no module './retriever.py'; did you mean 'baseline.retriever'? give a system's"),
         ("baseline.nothing", "no module 'baseline.nothing'; give a system's import name"),
-        ("json", "the module json is no system: it must have Config, train, load_model; found no Config"),
+        ("json", "the module json is not a system: it must have Config, train, load_model; found no Config"),
     ],
 )
 def test_other_modules_are_refused(name, message):

@@ -210,7 +210,7 @@ def test_check_does_not_run_the_code_of_a_run(place, capsys, system):
 @pytest.mark.parametrize(
     ("system", "config", "message"),
     [
-        ("runs.evil.payload", None, "the module runs.evil.payload is no system"),
+        ("runs.evil.payload", None, "the module runs.evil.payload is not a system"),
         ("systems.atae", {"audio_encoder": "runs.evil.payload"}, "runs.evil.payload: must be a HEAR module"),
     ],
 )
@@ -225,7 +225,7 @@ def test_modules_that_the_user_trusts_are_imported(place, clotho_like, capsys, s
 def test_modules_that_the_user_names_need_no_permission(place, clotho_like, capsys):
     data = ["--data", str(clotho_like()), "--run", str(place / "run")]
     assert command(parser(), ["train", "spectra_of_mine", *data]) == 2
-    assert "the module spectra_of_mine is no system" in capsys.readouterr().err
+    assert "the module spectra_of_mine is not a system" in capsys.readouterr().err
     named = ["--set", "audio_encoder=runs.evil.payload", "--accelerator", "cpu"]
     assert command(parser(), ["train", "systems.atae", *data, *named]) == 2
     assert "runs.evil.payload: must be a HEAR module" in capsys.readouterr().err

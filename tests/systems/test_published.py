@@ -170,5 +170,5 @@ def test_a_system_without_published_results(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(tmp_path))
     assert command(parser(), ["published", "lonely"]) == 2
     file = tmp_path / "published" / "lonely.yaml"
-    expected = f"error: lonely must have published results to show; found no file {file}: write it\n"
+    expected = f"error: lonely must have a file of published results; found no file {file}: write it\n"
     assert capsys.readouterr().err == expected

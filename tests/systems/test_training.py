@@ -149,7 +149,7 @@ def test_a_run_whose_code_changed_says_so(data, undisturbed, tmp_path, capsys):
 
 
 WROTE = "must be a checkpoint that training wrote"
-ROWS = "must hold a row for each epoch with validation_mAP@10, in callbacks.Course.rows; found a checkpoint without"
+ROWS = "must contain a row for each epoch with validation_mAP@10, in callbacks.Course.rows; found a checkpoint without"
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_weights_of_another_model_get_one_clear_line(data, undisturbed, tmp_path
     ):
         assert command(parser(), asked) == 2
         line = capsys.readouterr().err.splitlines()[-1]
-        assert line.startswith(f"error: {place}: must hold weights of the model that the config describes; ")
+        assert line.startswith(f"error: {place}: must contain weights of the model that the config describes; ")
         assert line.endswith(": put the run's own checkpoints back, or train into a new folder")
 
 

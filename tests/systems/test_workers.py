@@ -20,7 +20,7 @@ def test_there_are_no_more_workers_than_processors(monkeypatch, capsys):
     monkeypatch.setattr(ray, "remote", lambda **_: lambda _: worker)
     workers.pool(object, 3, "given")
     assert started == ["given"] * 2
-    assert "must be at most the number of Ray's processors, 2; found 3" in capsys.readouterr().err
+    assert "must be at most 2, Ray's number of processors; found 3" in capsys.readouterr().err
 
 
 def test_ray_starts_quietly_and_the_environment_is_restored(monkeypatch):

@@ -486,7 +486,9 @@ def test_accepted_without_a_word(tmp_path, files):
     folder = write(tmp_path, GOOD | files)
     table, findings = check_dataset(folder)
     assert findings == []
-    queries = "5" if RELEVANCE in files else "4"
+    queries = "4"  # the captions
+    if RELEVANCE in files:
+        queries = str(files[RELEVANCE].strip().count("\n"))  # its rows below the header
     assert table.splitlines()[2].split() == [DEV, "2", "4", queries, "2", "0:00:00", "0.0–0.0", "44100", "none"]
     split = read_dataset(folder)[DEV]
     assert [(clip.file_name, *clip.captions) for clip in split.clips] == [tuple(A.split(",")), tuple(B.split(","))]
@@ -909,7 +911,7 @@ def test_esc10(shared):
     assert [line.split() for line in table.splitlines()[2:]] == [
         ["development", "240", "1200", "175", "240", "0:20:04", "5.0–7.2", "44100", "none"],
         ["validation", "80", "400", "95", "80", "0:06:39", "3.6–5.1", "44100", "none"],
-        ["evaluation", "80", "400", "75", "80", "0:06:40", "5.0–5.1", "44100", "none"],
+        ["evaluation", "80", "400", "60", "80", "0:06:40", "5.0–5.1", "44100", "none"],
     ]
     split = read_dataset(shared / "esc10")["evaluation"]
     assert len(split.truth) == 60

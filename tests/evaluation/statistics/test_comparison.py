@@ -654,7 +654,7 @@ def test_wrong_requests(run, scored):
     assert run(a, "broken.json")[0] == 1
     assert run(a, b, "--seed", "-1") == (2, "", "error: the seed must be 0 or more; found -1\n")
     status, _, err = run(a)
-    assert (status, "the following arguments are required: FILE" in err) == (2, True)
+    assert (status, "the following arguments are required: OTHER" in err) == (2, True)
     assert run(a, b, "--format", "word")[0] == 2
 
 

@@ -86,7 +86,7 @@ def test_embeddings_that_are_not_finite_are_never_kept(sounds, tmp_path):
     broken = small()
     with torch.no_grad():
         next(broken.model.parameters()).fill_(torch.nan)
-    with pytest.raises(Faulty, match="coala gives it embeddings that are not finite") as fault:
+    with pytest.raises(Faulty, match="coala must give finite embeddings; found NaN or infinity") as fault:
         embeddings.embed(sounds[:2], broken, tmp_path / "cache")
     assert len(fault.value.findings) == 2
 

@@ -187,7 +187,7 @@ def test_a_full_disk_is_reported_and_loses_nothing(files, tmp_path):
     message = str(refused.value)
     missing = f"{SOUNDS - 5} of {SOUNDS} items are missing"
     assert message.startswith(f"{folder}: must be writable, because {missing}; found: ")
-    assert message.endswith(": free space, change permissions, or give another cache")
+    assert message.endswith(": free disk space, change permissions, or give another cache")
     assert read(tmp_path / "cache", files) == SOUNDS - 5
 
 
@@ -249,7 +249,7 @@ def test_a_read_only_store_that_lacks_something_is_refused(files, folder, tmp_pa
     files[new] = np.zeros((2, WIDTH), np.float32)
     result = in_read_only(folder.parent, lambda: read(folder.parent, files))
     assert result.startswith(f"BadRequest: {folder}: must be writable, because ")
-    advice = "free space, change permissions, or give another cache"
+    advice = "free disk space, change permissions, or give another cache"
     assert result.endswith(f" of {SOUNDS + 1} items are missing; found: Permission denied: {advice}")
 
 

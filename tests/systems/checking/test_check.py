@@ -24,7 +24,7 @@ from tests.systems.checking.conftest import AUDIO, BOTH, CAPTIONER, PLAIN, RETRI
 )
 def test_systems_that_keep_the_contract_pass(team, capsys, source, kind):
     assert command(parser(), ["check", team(source)]) == 0
-    assert capsys.readouterr().out == f"team: a {kind} of sounds at 8000 Hz; nothing to fix\n"
+    assert capsys.readouterr().out == f"team: a {kind} for audio at 8000 Hz; nothing to fix\n"
 
 
 CASES = {
@@ -67,7 +67,7 @@ def test_a_trained_run_is_checked_without_training(team, tmp_path):
     )
     (finding,) = broken_rules(name, run_folder=folder)
     assert finding.startswith("embed_audio: must return finite values; found infinity for 1 s of silence")
-    with pytest.raises(BadRequest, match=r"run: is a run of team; check that, or give a run of baseline\.retriever"):
+    with pytest.raises(BadRequest, match=r"run: must be a run of baseline\.retriever; found a run of team: check team"):
         check_system("baseline.retriever", folder)
 
 
@@ -79,8 +79,8 @@ def test_a_trained_run_is_checked_without_training(team, tmp_path):
         (["team", "--set", "gian=2"], "--set: gian: error: unknown key 'gian'; did you mean 'gain'?"),
         (["team", "--set", "gain"], "error: --set must be key=value; found 'gain'"),
         (["team", "--config", "nowhere.yaml"], "error: nowhere.yaml: no such file"),
-        (["team", "--run", "a", "--set", "gain=2"], "error: --run checks a trained run, which has its config; leave"),
-        (["team", "--run", "a", "--config", "b"], "error: --run checks a trained run, which has its config; leave"),
+        (["team", "--run", "a", "--set", "gain=2"], "error: --run cannot be combined with --config or --set, because"),
+        (["team", "--run", "a", "--config", "b"], "error: --run cannot be combined with --config or --set, because"),
     ],
 )
 def test_a_wrong_request_gets_one_clear_line(team, capsys, arguments, expected):

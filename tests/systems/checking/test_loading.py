@@ -25,7 +25,7 @@ CASES = {
     "weights are not loaded": (
         '    model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))\n',
         "",
-        "load_model: must return a model of the same answers whenever it is called",
+        "load_model: must return a model that gives the same outputs every time the checkpoint is loaded",
     ),
     "training mode": ("return model.eval()", "return model", "load_model: must return a model that is ready to use"),
     "nothing to move": ("return model.eval()", "return Plain()", "load_model: must return a model whose to(device)"),
@@ -62,4 +62,4 @@ def test_a_captioner_that_can_retrieve_is_checked_as_both(team):
 
 def test_one_caption_for_all_sounds_is_mentioned(team, capsys):
     assert command(parser(), ["check", team(CAPTIONER.replace(CAPTIONS, "return ['A sound.'] * len(texts)"))]) == 0
-    assert "which gave all sounds the same caption" in capsys.readouterr().out
+    assert "which gave all clips the same caption" in capsys.readouterr().out

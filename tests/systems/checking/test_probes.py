@@ -21,7 +21,7 @@ CASES = {
         "return (values @ self.weight)[0]",
         "embed_audio: must return a tensor of (clips, size); found (3,)",
     ),
-    "size": (AUDIO, "return values", "embed_text: must return embeddings of one size, the same for sounds and"),
+    "size": (AUDIO, "return values", "embed_text: must return embeddings of the same size for all clips and"),
     "type": (AUDIO, "return (values @ self.weight).double()", "embed_audio: must return float32; found torch.float64"),
     "gradients": (
         AUDIO,
@@ -41,27 +41,27 @@ CASES = {
     "short": (
         AUDIO,
         "assert audio.shape[1] > 8000; return values @ self.weight",
-        "embed_audio: must accept sounds of any length, also silence; found AssertionError at",
+        "embed_audio: must accept clips of any length, also silence; found AssertionError at",
     ),
     "one at a time": (
         AUDIO,
         "assert len(audio) < 5; return values @ self.weight",
-        "embed_audio: must accept batches of 1, 2 and 5 sounds; found AssertionError",
+        "embed_audio: must accept batches of 1, 2 and 5 clips; found AssertionError",
     ),
     "random answers": (
         AUDIO,
         "return torch.rand(len(audio), 3)",
-        "embed_audio: must give the same answer to the same sound",
+        "embed_audio: must give the same output for the same clip",
     ),
     "batch": (
         AUDIO,
         "return (values - (values.mean(0) if len(values) > 1 else 0)) @ self.weight",
-        "embed_audio: must give a sound the same answer in a batch as alone; found a difference of",
+        "embed_audio: must give a clip the same output in a batch as alone; found a difference of",
     ),
     "padding": (
         "/ lengths,",
         "/ audio.shape[1],",
-        "embed_audio: must give a sound the same answer with zeros behind its end; found a difference of",
+        "embed_audio: must give a clip the same output with zeros after its end; found a difference of",
     ),
     # Its answers to texts.
     "an empty text": (
@@ -99,13 +99,13 @@ CAPTIONER_CASES = {
     "two lines": (r"return [s + '\n.' for s in texts]", "caption: must return captions of one line that are not empty"),
     "batch": (
         "return [s + str(len(texts)) for s in texts]",
-        "caption: must give a sound the same answer in a batch as alone",
+        "caption: must give a clip the same output in a batch as alone",
     ),
-    "padding": ("return [str(audio.shape[1])] * len(texts)", "caption: must give a sound the same answer with zeros"),
+    "padding": ("return [str(audio.shape[1])] * len(texts)", "caption: must give a clip the same output with zeros"),
     "constant log-probability": (
         "return [s + str(len(texts)) for s in texts]\n"
         "    def caption_scored(self, *sounds): return self.caption(*sounds), torch.zeros(len(sounds[1]))",
-        "caption_scored: must give a sound the same answer in a batch as alone",
+        "caption_scored: must give a clip the same output in a batch as alone",
     ),
     "no pair": (
         "return texts\n    caption_scored = caption",
@@ -149,5 +149,5 @@ def test_captions_differ_enough_to_notice_a_random_choice(team):
     torch.manual_seed(0)
     (finding,) = broken_rules(team(source))
     assert finding.startswith(
-        "caption: must give the same answer to the same sound; found another answer the second time"
+        "caption: must give the same output for the same clip; found a different output the second time"
     )

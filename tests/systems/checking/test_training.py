@@ -21,7 +21,7 @@ CASES = {
     "train raises": (
         "run.describe(model, {})",
         "run.descr()",
-        "train: must train on sounds, names and captions as awkward",
+        "train: must train on clips, names and captions as awkward",
     ),
     "no config.yaml": (
         "    run.start()\n",

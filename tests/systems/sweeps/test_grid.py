@@ -7,7 +7,7 @@ from systems.sweeps import grid
 
 SEARCH = {"search": "optuna", "samples": 3, "grid": None}
 GAIN = {"margin": {"low": 0.1, "high": 1}}
-NO_RANGES = "search: error: must have something to vary; found neither `ranges` nor `grid`"
+NO_RANGES = "search: error: must come with `ranges` or `grid`; found neither: give at least"
 TWICE = "the levels of size must differ; found {'size': [8, 8]}"
 SAME_NAME = "runs must have different names; found 'a-b' for a b and a-b: rename their levels"
 
@@ -29,7 +29,7 @@ def configure(file):
         ({"grid": {"size": [0]}}, "size: error: Input should be greater than or equal to 1; found 0"),
         ({"grid": {"w": {"a b": {"size": 8}, "a-b": {"size": 9}}}}, SAME_NAME),
         ({"grid": {"epochs": [1]}}, "grid.epochs: error: must be in one place, but epochs is in set too"),
-        ({"grid": {"seed": [1]}}, "grid.seed: error: must not be a column of the results"),
+        ({"grid": {"seed": [1]}}, "grid.seed: error: must not be the name of a column of results"),
         ({"grid": {"size": ["x" * 300]}}, "names of runs must have at most 200 bytes"),
         ({"seeds": 0}, "seeds: error: List should have at least 1 item"),
         ({"seeds": [1, 1]}, "seeds must be different whole numbers of at least 0"),
@@ -53,7 +53,7 @@ def configure(file):
         (SEARCH | {"ranges": {"marge": GAIN["margin"]}}, "marge: error: unknown key 'marge'"),
         (SEARCH | {"ranges": {"size": {"low": 0, "high": 9}}}, "size: error: Input should be greater than or equal"),
         (SEARCH | {"ranges": {"epochs": {"low": 1, "high": 9}}}, "must be in one place, but epochs is in set too"),
-        (SEARCH | {"ranges": {"seed": {"low": 1, "high": 9}}}, "ranges.seed: error: must not be a column of the"),
+        (SEARCH | {"ranges": {"seed": {"low": 1, "high": 9}}}, "ranges.seed: error: must not be the name of a column"),
         (SEARCH | {"ranges": GAIN, "grid": {"margin": {"a": {"size": 8}}}}, "grid has a factor margin too"),
     ],
 )

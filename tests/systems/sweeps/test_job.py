@@ -41,7 +41,7 @@ def test_captioners_are_scored_by_captioning_metrics(job, monkeypatch):
 
 def test_a_metric_that_the_system_cannot_have_is_an_error(job):
     outcome = Worker(replace(job, metric="mAP@10")).make(RUN)
-    lacks = "the model of captioner_system has no embed_audio, which retrieval needs; it can do captioning"
+    lacks = "the model of captioner_system has no method embed_audio, which retrieval needs; it can do captioning"
     assert (outcome.values, outcome.error) == ({}, lacks)
     assert jobs.read_outcome(job.record(RUN.name)).error == lacks
     assert "Traceback" in (job.out / "logs" / "rain_0.log").read_text()

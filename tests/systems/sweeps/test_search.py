@@ -94,7 +94,7 @@ def test_a_search_ends_when_no_setting_is_left(write, tmp_path):
 
 def test_settings_of_other_factors_are_refused(plan, tmp_path):
     (tmp_path / "samples.json").write_text(json.dumps([{"margin": 0.5}]))
-    message = "samples.json: must hold settings of way, margin, size; found a setting of margin; give a new folder"
+    message = "samples.json: must contain settings of the factors way, margin, size; found a setting of margin: give"
     with pytest.raises(BadRequest, match=message):
         Search(plan, tmp_path / "samples.json")
 

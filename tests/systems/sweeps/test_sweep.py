@@ -57,7 +57,7 @@ def test_a_cluster_that_does_not_answer_is_refused(refused, monkeypatch, tmp_pat
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    assert f"no answer at {address} (Connection refused); start ray there" in refused("--address", address)
+    assert f"no answer at {address} (Connection refused); start Ray at that address" in refused("--address", address)
     assert not (tmp_path / "out").exists()
 
 
@@ -86,7 +86,7 @@ def test_a_search_without_optuna_is_refused(refused, write, monkeypatch):
 def test_runs_without_a_common_monitor_cannot_be_stopped_early(refused, write):
     monitors = {"monitor": ["mAP@10", "loss"]}
     file = write({"system": "curve", "set": {}, "grid": monitors, "stop_early": "asha"})
-    assert "all runs must have the same monitor, by which they are compared; found mAP@10, loss: set one" in refused(
+    assert "all runs must have the same monitor, because its values are compared; found mAP@10, loss: set" in refused(
         file=file
     )
 
@@ -129,7 +129,7 @@ def test_a_run_is_on_one_node_and_a_share_is_of_one_gpu(nodes, cpus, gpus, slots
     for processors, cards in nodes:
         resources.append({"CPU": processors, "GPU": cards} if cards else {"CPU": processors})
     assert sweep.count_slots(resources, job) == slots
-    with pytest.raises(BadRequest, match="on one machine; found"):
+    with pytest.raises(BadRequest, match="on one machine; found machines with"):
         sweep.count_slots(resources, replace(job, cpus=9))
 
 

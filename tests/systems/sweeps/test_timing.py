@@ -29,7 +29,7 @@ def test_a_dry_run_lists_runs_and_hours(place, dry_run, capsys):
     printed, warned = capsys.readouterr()
     assert printed.count(" open") == 4
     assert "4 runs, 0 done; about " in printed
-    assert "4 steps were timed with each level" in printed
+    assert "estimated for all epochs from 4 timed steps with each level" in printed
     assert "8_broken_0: warning: audio and texts must get embeddings of the same size" in warned
 
 
@@ -39,7 +39,7 @@ def test_a_dry_run_of_a_search_lists_its_first_setting(write, dry_run, capsys):
     dry_run(write(changes))
     printed = capsys.readouterr().out
     assert "sample-000_1" in printed
-    assert "and 4 runs of settings that are sampled later" in printed
+    assert "and 4 runs whose settings Optuna will choose later" in printed
     assert "6 runs, 0 done; no estimate, because curve does not train with Run.fit" in printed
 
 
