@@ -878,7 +878,7 @@ def test_four_clips_are_learnt_by_heart():
         loss = training.training_step(batch, 0)
         loss.backward()
         optimizer.step()
-    assert float(loss) < before / 3
+    assert loss.item() < before / 3
     model.eval()
     with torch.inference_mode():
         said, likely = model.caption_scored(batch.sounds, batch.lengths)

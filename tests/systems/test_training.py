@@ -363,7 +363,7 @@ def test_a_wrong_request_gets_one_clear_line_and_leaves_nothing(data, tmp_path, 
 def test_word_vectors_of_another_length_are_refused_at_once(data, tmp_path, capsys):
     (tmp_path / "glove.txt").write_text("dog 0.1 0.2\nrain 0.3 0.4\n")
     assert command(parser(), arguments(data, tmp_path / "run", "--set", f"words={tmp_path}/glove.txt")) == 2
-    expected = f"error: words: {tmp_path}/glove.txt: vectors must have 300 values; these have 2\n"
+    expected = f"error: words: {tmp_path}/glove.txt: vectors must have 300 values; these have 2: give another file\n"
     assert capsys.readouterr().err == expected
     assert not (tmp_path / "run").exists()
 
