@@ -52,7 +52,7 @@ class Config(Schedule, Decoding):
     monitor: Literal["loss", "CIDEr-D"] = "loss"  # the validation value that chooses the best epoch
     init_from: str | None = None  # run folder of a baseline retriever or captioner to take the initial encoder from
     words: str = "train"  # a file of word vectors (word2vec .bin, or text), or `train`: on the development captions
-    words_limit: int | None = 200_000  # most words to read from a file, frequent ones first; None: all
+    words_limit: int | None = 200_000  # maximum number of words to read from a file, frequent ones first; None: all
     words_epochs: int = Field(50, ge=1)  # epochs of training word vectors
     slope: float = 0.1  # of the encoder's leaky ReLU for negative values
     dropout: float = Field(0.3, ge=0, lt=1)  # in the encoder
@@ -67,7 +67,7 @@ class Config(Schedule, Decoding):
     mixup: float = Field(0.0, ge=0)  # alpha of mixup's beta distribution; 0: no mixup
     gradient_norm: float | None = Field(1.0, gt=0)  # clip gradients to this norm; None, published: no clipping
     sampler: Literal["clip", "caption"] = "clip"  # encode each clip once, with all its captions; or once per caption
-    longest: int = Field(60, ge=1)  # most words of a caption in training; further words are left out
+    longest: int = Field(60, ge=1)  # maximum number of words in a caption in training; further words are left out
 
 
 # The model ---------------------------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ class Captioner(nn.Module):
 
 
 class Batch(NamedTuple):
-    """Clips and the word numbers of their captions; the captions of a clip are consecutive rows."""
+    """Clips and the word indices of their captions; the captions of a clip are consecutive rows."""
 
     mels: Tensor  # (N, T, 64)
     lengths: Tensor  # (N,) frames of each clip
@@ -159,7 +159,7 @@ def make_batch(items: Sequence[Item], vocab: Vocabulary, longest: int) -> Batch:
     Args:
         items: The items of the batch.
         vocab: The vocabulary.
-        longest: The most words of a caption; further words are left out.
+        longest: Maximum number of words in a caption; further words are left out.
     """
     captions = chain.from_iterable(item.captions for item in items)
     sequences = [torch.tensor(vocab.sequence(caption, longest)) for caption in captions]
@@ -246,7 +246,7 @@ class Training(SystemModule):
         checkpoint["vocabulary"] = self.model.vocabulary.digest
 
 
-# The three names of the contract -------------------------------------------------------------------------------------
+# What every system must define (`systems.contract`) ------------------------------------------------------------------
 
 
 def train(config: Config, dataset: Dataset, run: Run) -> None:

@@ -8,7 +8,7 @@ published code and this module divide it by 2, 2 and 1. Two things differ on pur
   batch norm, recurrence and mean, so that a clip's vectors do not depend on its batch. To get the published behaviour,
   pass the length of the batch's longest clip for every clip (the retriever's `padding: batch`).
 - Pooling adds `FLOOR` = 1e-12 to the sum of fourth powers before it takes the fourth root. The slope of the fourth root
-  is infinite at zero, so the gradient of a pool of zeros would be NaN. Such pools occur here behind each clip's end. A
+  is infinite at zero, so the gradient of a pool of zeros would be NaN. Such pools occur here after each clip's end. A
   pool of value 0 becomes 0.001, one of 0.01 grows by 2.5e-7, and one of 1 does not change in float32. With random
   weights, the largest change of a value in the retriever's embeddings is 0 for noise, 2e-7 for digital silence, and
   9e-6 for frames that are all zero. `floor=0` gives the published pooling.
@@ -59,7 +59,7 @@ class Block(nn.Module):
         inside = length_mask(lengths, x.shape[2])
         if inside.all():
             x = self.norm(x)
-        else:  # padding must not count in the statistics; behind a clip's end are zeros, the convolution's own padding
+        else:  # padding must not count in the statistics; after a clip's end are zeros, the convolution's own padding
             frames = x.transpose(1, 2)  # (N, T, C, F)
             normed = self.norm(frames[inside].unsqueeze(-1)).squeeze(-1)  # (frames of all clips, C, F)
             x = torch.zeros_like(frames).masked_scatter(inside[..., None, None], normed).transpose(1, 2)
@@ -95,7 +95,7 @@ class CRNN(nn.Module):
             lengths: (N,) frames of each clip, at least four.
 
         Returns:
-            (N, T / 4, 300) vectors, zero behind each clip's end, and (N,) the number of vectors of each clip.
+            (N, T / 4, 300) vectors, zero after each clip's end, and (N,) the number of vectors of each clip.
         """
         x = mels.unsqueeze(1)  # (N, 1, T, 64)
         for block in self.blocks:

@@ -5,8 +5,8 @@
 
 A CRNN maps the log-mel energies of a clip to frame vectors. Their mean is the clip's embedding. The mean of a caption's
 word2vec vectors is the caption's embedding. The triplet loss moves a clip and its captions together, and moves
-impostors, the captions and clips that do not belong to them, away. Only the CRNN is trained. The answers to a query are
-the clips whose embeddings have the largest dot product with the query's embedding.
+impostors away. Impostors are captions and clips that do not belong together. Only the CRNN is trained. The answers to a
+query are the clips whose embeddings have the largest dot product with the query's embedding.
 
 baseline/retriever-published.yaml has the settings of the published code (xieh97/dcase2022-audio-retrieval@f6fad50).
 With these settings, equal weights and a batch of clips of unequal length, embeddings differ from those of the published
@@ -65,7 +65,7 @@ class Config(Schedule):
     plateau_threshold: float | None = Field(None, ge=0)  # smallest improvement; None: any; published code: 0.01
     stop_deviation: float | None = Field(None, gt=0)  # stop if losses vary less; None: use patience; code: 0.01
     words: str = "train"  # a file of word vectors (word2vec .bin, or text), or `train`: on the development captions
-    words_limit: int | None = 200_000  # most words to read from a file, frequent ones first; None, published: all
+    words_limit: int | None = 200_000  # maximum to read from a file, frequent words first; published: None, all
     words_epochs: int = Field(50, ge=1)  # epochs of training word vectors
     tokens: Literal["lower", "cased"] = "lower"  # lower-case words; published: cased (see baseline.cased_words)
     unknown: Literal["skip", "draw"] = "skip"  # leave out words without a vector; published: draw one vector for all
@@ -80,7 +80,7 @@ class Config(Schedule):
 
     @model_validator(mode="after")
     def check_gradient(self) -> "Config":
-        """Refuse pooling without a floor if there are zeros behind a clip's end: their gradient is NaN."""
+        """Refuse pooling without a floor if there are zeros after a clip's end: their gradient is NaN."""
         if self.pooling_floor == 0 and self.padding == "clip":
             raise ValueError(
                 "pooling_floor must be above 0 with padding: clip; found 0: raise it, or set padding: batch"
@@ -216,7 +216,7 @@ def interpolation_weights(counts: Tensor, lengths: Tensor, most: int) -> Tensor:
         most: The number of columns.
 
     Returns:
-        (N, most) weights that sum to one in each row, and are zero behind each clip's end.
+        (N, most) weights that sum to one in each row, and are zero after each clip's end.
     """
     weights = torch.zeros(len(counts), most, dtype=torch.float64)
     for row, (count, length) in enumerate(zip(counts.tolist(), lengths.tolist(), strict=True)):
@@ -238,7 +238,7 @@ def pad(clips: Sequence[np.ndarray], device: torch.device | str = "cpu") -> tupl
         device: The device of the tensors.
 
     Returns:
-        (N, T, 64) log-mel energies, zero behind each clip's end, where T is a multiple of 4; and (N,) the frames of
+        (N, T, 64) log-mel energies, zero after each clip's end, where T is a multiple of 4; and (N,) the frames of
         each clip. A clip of less than four frames counts as four.
     """
     lengths = torch.tensor([max(len(clip), STRIDE) for clip in clips])
@@ -306,7 +306,7 @@ class Training(SystemModule):
         """Embed the batch's clips as (N, 300)."""
         if self.model.config.padding == "clip":
             return self.model.encode(batch.mels, batch.lengths)
-        # As published, the zeros behind a shorter clip count as frames up to the end of the batch's longest clip.
+        # As published: a shorter clip has zeros up to the end of the batch's longest clip, and they count as frames.
         longest = batch.lengths.max()
         return self.model.encode(batch.mels[:, :longest], longest.expand(len(batch.lengths)))
 
@@ -342,7 +342,7 @@ class Training(SystemModule):
         return torch.optim.Adam(self.model.parameters(), lr=self.model.config.learning_rate)
 
 
-# The three names of the contract -------------------------------------------------------------------------------------
+# What every system must define (`systems.contract`) ------------------------------------------------------------------
 
 
 def train(config: Config, dataset: Dataset, run: Run) -> None:
@@ -392,7 +392,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
 
 
 def prepare(vectors: KeyedVectors, config: Config, captions: Iterable[str], seed: int) -> None:
-    """Add the vector of unknown words and center all vectors if the config asks for it, in place.
+    """Change the word vectors in place: add one for unknown words (`unknown: draw`), and center all (`center: true`).
 
     Args:
         vectors: The word vectors, which this function changes.

@@ -1,4 +1,4 @@
-"""Java and its programs for caption metrics: find a JVM and the jars, and run a program.
+"""The Java machine and the jars that caption metrics need.
 
 The programs are the PTB tokeniser (`evaluation.metrics.ptb_tokenizer`), METEOR (`meteor`) and SPICE (`spice`).
 

@@ -148,7 +148,7 @@ class _WeightsWithoutEach:
     change: sparse.csr_array
 
     def sums(self, matrix: sparse.csr_array) -> np.ndarray:
-        """Return the weighted sum of each row of a (rows, n-grams) matrix without each clip, as (rows, clips)."""
+        """Return the weighted sum of each row of a (rows, n-grams) matrix, without each clip: (rows, clips)."""
         return (matrix[:, self.changing] @ self.change).toarray() + (matrix @ self.weight)[:, None]
 
 
@@ -267,7 +267,7 @@ class CiderD:
 
 
 def _count_matrix(texts: Sequence[Sequence[str]], order: int, ids: dict[tuple[str, ...], int]) -> sparse.csr_array:
-    """Count each n-gram in each text, as (texts, n-grams).
+    """Return a matrix of shape (texts, n-grams) with the count of each n-gram in each text.
 
     Args:
         texts: The words of each text.

@@ -13,7 +13,7 @@ Conventions
   query with one relevant clip, AP@k is the reciprocal rank, as in DCASE 2022. R@k is the share of the relevant clips
   that are among the first k. All metrics except the median rank lie in [0, 1] for any prediction.
 - **Repeated and unknown names never help.** Only the first occurrence of a name counts. Later occurrences, and names
-  that are no clip of the split, occupy their ranks and count as wrong. A relevant clip that is not in the prediction
+  that are not clips of the split, occupy their ranks and count as wrong. A relevant clip that is not in the prediction
   counts as not found, also if a list has fewer than k clips.
 - **Each query of the truth must appear exactly once.** A missing or repeated query is an error. Queries that are not in
   the truth are ignored, with a note.
@@ -223,7 +223,7 @@ def _named_clips(prediction: Prediction) -> set[str]:
 
 
 def _lines_of_unknown_clips(prediction: Prediction, clips: Set[str]) -> dict[str, list[int]]:
-    """Return each name that is no clip of the split, with the lines that have it; for a matrix, line 0."""
+    """Return each name that is not a clip of the split, with the lines that have it; for a matrix, line 0."""
     if isinstance(prediction, Similarity):
         return {name: [0] for name in prediction.file_names if name not in clips}
     unknown: dict[str, list[int]] = {}
@@ -391,7 +391,7 @@ AT_K = {"mAP": average_precision, "R": recall, "nDCG": ndcg, "success": success,
 
 
 def chance(grades: np.ndarray, clips: int, metric: str) -> float | None:
-    """Return the mean of a metric over all rankings of `clips` clips; None for the median rank, which is no mean.
+    """Return the mean of a metric over all rankings of `clips` clips; None for the median rank, which is not a mean.
 
     In a random ranking a clip has every rank with the same probability. So R@k is k / clips, and every rank of nDCG's
     sum has the mean grade. The precision at a relevant clip of rank r counts the clip itself, and each of the r - 1
@@ -432,7 +432,7 @@ def chance(grades: np.ndarray, clips: int, metric: str) -> float | None:
 
 
 def _parse(name: str) -> tuple[str, float]:
-    """Split a metric's name, such as R@10, into its kind and its number of first clips.
+    """Split a metric's name, such as R@10, into its kind and its depth k, which is infinite for MRR and medR.
 
     Raises:
         ValueError: There is no such metric.

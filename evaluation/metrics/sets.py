@@ -24,7 +24,8 @@ class MetricSet:
 
     Attributes:
         metrics: Their names. The first metric of a year's set decides the ranking.
-        interval: The interval method of the challenge's results, one of `intervals.METHODS`.
+        interval: The method that the challenge used for the intervals of its results, one of `intervals.METHODS`;
+            `jackknife` if the task file states none.
     """
 
     metrics: tuple[str, ...]
@@ -69,7 +70,7 @@ def year_sets(kind: str, folder: Path = TASKS) -> dict[str, MetricSet]:
 def _read(path: Path) -> dict[str, object]:
     import yaml  # only commands that name a year's set need it
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast; not every PyYAML has it
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # several times as fast; some builds of PyYAML lack it
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506, both loaders are safe
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:

@@ -8,7 +8,7 @@ Conventions
   has a value of it for each item. The median rank, and other metrics that are not computed from sums, have no such
   values and are listed as not compared.
 - **Pairs.** Each system is compared with the first one, or with each one before it. A difference is the system's metric
-  less the other's, so a positive difference means that the system's value is larger.
+  minus the other system's, so a positive difference means that the system's value is larger.
 - **Interval.** The interval is the 95 % jackknife interval of the difference, from the differences of the items'
   pseudo-values. The difference without an item is the difference of the metrics without it, so this is exact for any
   metric. For a mean it is the interval of a paired z test. Items that share a clip are left out together. That is exact
@@ -61,7 +61,7 @@ class Difference:
         system: The system.
         against: The system that it is compared with.
         value: The system's metric.
-        difference: The system's metric less the other's, with its interval.
+        difference: The system's metric minus the metric of `against`, with the interval of this difference.
         p: p of the paired test, in (0, 1].
         p_holm: p after Holm's correction.
     """

@@ -7,8 +7,8 @@ Conventions
 - **File.** `systems sweep` writes the file. Any CSV of the same form can be read. Its columns are the run's name, one
   column for each factor, then `seed`, `state`, `seconds` and `error`, then the metrics. Only the factors, `seed` and
   one metric are required. The first metric is compared unless another is chosen. A row without a value (the run
-  failed or has not finished) is skipped and counted. So is a run whose state is `stopped`: `stop_early` in the sweep
-  file stopped it early.
+  failed or has not finished) is skipped and counted. A run whose state is `stopped` is skipped
+  and counted too: `stop_early` in the sweep file stopped it early.
 - **Test.** The test is the one-sided Wilcoxon signed-rank test between two levels of a factor. A pair is one setting of
   all other factors, once with each level; each value is the mean over the seeds that both have. If there is only one
   such setting, as in a sweep of a single factor, the pairs are the seeds. Pairs with a difference of zero are dropped,
@@ -23,11 +23,13 @@ Conventions
   330. (4 x 11 = 44 is the number of encoders times kinds of words, but each test is of a single encoder.) In this
   module such a test has 33 pairs.
 - **Direction.** It is not known in advance which level should be better. So both one-sided tests are computed, and both
-  count in the correction. The table shows the test with the smaller p and calls its level the better one. (The mean of
-  this level can be worse, if a few large differences outweigh many small ones.)
+  count in the correction. The table shows the test with the smaller p. The level that this test favours is called the
+  better one; if both p are equal, the level with the better mean is. (The mean of the better level can be worse, if a
+  few large differences outweigh many small ones.)
 - **Several tests.** Holm's (1979) correction covers all tests of one factor, 2 for each pair of levels. If levels are
-  tested within the levels of another factor, it covers the tests of all these levels together. With `against`, levels
-  are compared with that level only, and the correction covers fewer tests.
+  tested within the levels of another factor, it covers the tests of all these levels together. The option `against`
+  names one level of the factor `by`. The other levels of this factor are then compared with that level only, so the
+  correction covers fewer tests.
 - **Smallest p.** The smallest p of n pairs is 2 ** -n, if all pairs differ in the same direction. The smallest
   corrected p is that times the number of tests, or 1. If this is 0.05 or more, no difference can be marked, however
   large it is: five seeds of two levels give 2 x 0.03125 = 0.0625.
@@ -54,7 +56,7 @@ from evaluation.text import plural, printable, unknown_key
 if TYPE_CHECKING:
     import pandas as pd
 
-AROUND = ("run", "seed", "state", "seconds", "error")  # columns that are no factors: one before the factors, four after
+AROUND = ("run", "seed", "state", "seconds", "error")  # columns that are not factors: one before them, four after
 SHOWN = 10  # settings in the printed table
 EXACT = 50  # pairs up to which the test is exact if no two differences are equal
 EXACT_TIES = 13  # pairs up to which the test is exact if some differences are equal

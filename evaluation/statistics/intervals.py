@@ -9,10 +9,10 @@ Conventions
 - **Jackknife.** n is the number of items, θ the metric, and θ₍ᵢ₎ the metric without item i. The *pseudo-value* of item
   i is nθ - (n - 1)θ₍ᵢ₎; for a mean it is the item's own value. The standard error is the standard deviation of the
   pseudo-values (n - 1 in the denominator) divided by √n. It equals Efron's √((n - 1)/n Σ(θ₍ᵢ₎ - mean θ₍ᵢ₎)²). The 95 %
-  interval is θ ± 1.96 standard errors, as from astropy's `jackknife_stats` in the DCASE 2022 task 6B script. With
-  `jackknife-t` it uses Student's t with n - 1 degrees of freedom, as SELD's scorer by Turpault does. The interval is
-  centred on θ: the jackknife's estimate of the bias, which is zero for means, is not subtracted. It is not cut at 0 or
-  1.
+  interval is θ ± 1.96 standard errors, as astropy's `jackknife_stats` computes it in the DCASE 2022 task 6B script.
+  With `jackknife-t` it uses Student's t with n - 1 degrees of freedom, as SELD's scorer by Turpault does. The interval
+  is centred on θ: the jackknife's estimate of the bias, which is zero for means, is not subtracted. It is not cut at 0
+  or 1.
 - **By groups.** Items of one group are left out together, and n is the number of groups. The five captions of a clip
   describe the same sound, so their results depend on each other. Leaving captions out one at a time treats five
   dependent captions as five independent ones, and the interval is too narrow. Leaving out whole clips gives an interval

@@ -79,8 +79,8 @@ class Config(Schedule):
     def _consistent(self) -> "Config":
         if not self.stages or not all(self.stages):
             raise ValueError(
-                "stages must be one or more lists of clean, noisy or both, such as [[noisy], [clean]]; found "
-                f"{[list(stage) for stage in self.stages]}"
+                "stages must be one or more lists, each with clean, noisy or both of them, such as [[noisy], [clean]]; "
+                f"found {[list(stage) for stage in self.stages]}"
             )
         if self.audio_scene and self.audio_hop is not None:
             raise ValueError(
@@ -228,8 +228,8 @@ class Batch(NamedTuple):
     sound_lengths: Tensor  # (N,)
     texts: Tensor | list[str]  # (N, T, size) embeddings; the captions if the text encoder is trained
     text_lengths: Tensor  # (N,)
-    clips: Tensor  # (N,) numbers of the clips
-    owners: Tensor  # (N, K) numbers of all clips that each caption belongs to
+    clips: Tensor  # (N,) indices of the clips
+    owners: Tensor  # (N, K) indices of all clips that each caption belongs to
 
 
 class Material:
@@ -311,8 +311,8 @@ class Training(SystemModule):
         Args:
             sounds: (N, size) embeddings of the clips.
             captions: (N, size) embeddings of the captions.
-            clips: (N,) numbers of the clips.
-            owners: (N, K) numbers of all clips that each caption belongs to.
+            clips: (N,) indices of the clips.
+            owners: (N, K) indices of all clips that each caption belongs to.
         """
         config, matches = self.model.config, losses.matching(clips, owners)
         if config.loss == "contrastive":
@@ -360,7 +360,7 @@ class Training(SystemModule):
         return torch.optim.Adam(trainable, lr=self.model.config.learning_rate)
 
 
-# The three names of the contract -------------------------------------------------------------------------------------
+# What every system must define (`systems.contract`) ------------------------------------------------------------------
 
 
 def train(config: Config, dataset: Dataset, run: Run) -> None:

@@ -139,7 +139,7 @@ def initialise(module: nn.Module) -> None:
 class Library(NamedTuple):
     """The training clips that are searched, with their frames and captions. The run folder contains them."""
 
-    frames: np.ndarray  # (clips, T, size) float32, zero behind a clip's end
+    frames: np.ndarray  # (clips, T, size) float32, zero after a clip's end
     lengths: np.ndarray  # (clips,) int64, frames of each clip
     captions: list[list[str]]  # the captions of each clip
 
@@ -267,7 +267,7 @@ class Retriever(nn.Module):
             k: The number of clips to find; at most the library's number.
 
         Returns:
-            (N, k) numbers of clips, nearest first.
+            (N, k) indices of clips, nearest first.
         """
         index, k = self._index(frames.device), min(k, len(self.library.captions))
         parts = []
@@ -326,7 +326,7 @@ class Exact:
         self.norms = embeddings.square().sum(1)
 
     def __call__(self, asked: Tensor, k: int) -> np.ndarray:
-        """Return the numbers of the k nearest clips, (N, k), for (N, size) embeddings."""
+        """Return the indices of the k nearest clips, (N, k), for (N, size) embeddings."""
         # Squared distances without the squared norm of `asked`, which is the same for a whole row.
         distances = torch.addmm(self.norms, asked, self.embeddings.T, alpha=-2)
         return distances.argsort(dim=1, stable=True)[:, :k].cpu().numpy()
@@ -354,7 +354,7 @@ class Faiss:
         self.index.add(embeddings.cpu().numpy())
 
     def __call__(self, asked: Tensor, k: int) -> np.ndarray:
-        """Return the numbers of the k nearest clips, (N, k), for (N, size) embeddings."""
+        """Return the indices of the k nearest clips, (N, k), for (N, size) embeddings."""
         return self.index.search(asked.cpu().numpy(), k)[1]
 
 
@@ -406,11 +406,11 @@ class Material:
 
     @property
     def anchors(self) -> list[int]:
-        """The numbers of the clips that have similar clips."""
+        """The indices of the clips that have similar clips."""
         return np.flatnonzero(np.diff(self.alike.indptr)).tolist()
 
     def similar(self, clip: int) -> np.ndarray:
-        """Return the numbers of the clips that are similar to a clip."""
+        """Return the indices of the clips that are similar to a clip."""
         return self.alike.indices[self.alike.indptr[clip] : self.alike.indptr[clip + 1]]
 
     def batch(self, anchors: Sequence[int]) -> Batch:
@@ -538,7 +538,7 @@ class Training(SystemModule):
         checkpoint["library"] = self.model.library.digest
 
 
-# The three names of the contract -------------------------------------------------------------------------------------
+# What every system must define (`systems.contract`) ------------------------------------------------------------------
 
 
 def train(config: Config, dataset: Dataset, run: Run) -> None:
@@ -565,7 +565,7 @@ def prepare(config: Config, dataset: Dataset, run: Run) -> tuple[Retriever, Mate
         if model.embedder:
             captions = list(split.captions)
             similar = similar_captions(config, captions, run.cache, least)
-            least = similar.least  # the least score of the development captions normalises validation scores too
+            least = similar.least  # the minimum score of the development captions normalises validation scores too
             alike = alike_clips(split.clips, captions, similar)
             if not alike.nnz and (split.name == DEVELOPMENT or config.monitor == "loss"):
                 advice = "lower threshold"
@@ -633,7 +633,7 @@ def captioned(split: Split) -> Split:
     Raises:
         Faulty: A clip has no caption, or an empty one; the findings name all such clips.
     """
-    message = "must have captions, none of them empty; write one"
+    message = "must have captions that are not empty; write one"
     findings = []
     for clip in split.clips:
         not_empty = [caption for caption in clip.captions if caption.strip()]
@@ -653,7 +653,7 @@ def similar_captions(
         config: The config.
         captions: The captions, each once.
         cache: Folder of the cache.
-        least: The score that is normalised to 0 (default: the least score of all pairs).
+        least: The score that is normalised to 0 (default: the minimum score of all pairs).
     """
     encode = texts.load_text_encoder(config.similarity_model, config.similarity_layer)
     if not isinstance(encode, texts.Transformer):

@@ -20,7 +20,7 @@ from evaluation.findings import BadRequest, Faulty, Finding
 
 METADATA = Path("FSD50K.metadata") / "dev_clips_info_FSD50K.json"
 SOUNDS = "FSD50K.dev_audio"
-LONGEST = 500  # most characters of a description
+LONGEST = 500  # maximum number of characters in a description
 
 
 def read_fsd50k(folder: Path) -> Split:

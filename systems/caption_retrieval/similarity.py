@@ -1,7 +1,7 @@
 """Similar captions: BERTScore between all pairs of captions, of which only similar pairs are kept.
 
     pairs = similar(captions, texts.load_text_encoder("roberta-large", 17), Path(".cache"))
-    pairs.of(3)                                            # numbers of the captions that are similar to captions[3]
+    pairs.of(3)                                            # indices of the captions that are similar to captions[3]
 
 Conventions
 -----------
@@ -19,10 +19,10 @@ How n^2 pairs are computed
 --------------------------
 Captions are sorted by length and scored in blocks of 1024 x 1024, each pair once. Each block takes one matrix product
 of tokens and two maxima. The pairs above the threshold are written to the cache, so an interrupted computation resumes
-with the next block. The threshold depends on the least score of all pairs, which is known only at the end. A block
-therefore uses the least score known so far, and keeps pairs a little below that threshold too. If a smaller score found
-later lowers the threshold further, the block is computed again. The result does not depend on the order of the blocks
-or on the number of workers.
+with the next block. The threshold depends on the minimum score of all pairs, which is known only at the end. A block
+therefore uses the minimum score known so far, and keeps pairs a little below that threshold too. If a later block has a
+smaller score, which lowers the threshold further, the block is computed again. The result does not depend on the order
+of the blocks or on the number of workers.
 
 Token embeddings are stored in half precision, and multiplied in half precision on a GPU. Means and scores are in single
 precision. Half precision changes a score by less than .002.
@@ -56,7 +56,7 @@ ARITHMETIC = 1  # increase this when the same weights give other scores, so that
 THRESHOLD = 0.7
 SIDE = 1024  # captions on each side of a block
 TILE = {"cpu": 64, "cuda": 512}  # captions of a block that are multiplied at once
-SPARE = 0.05  # share of the range of scores by which the least score may fall before a block is computed again
+SPARE = 0.05  # share of the range of scores by which the minimum score may fall before a block is computed again
 SAMPLE = 256  # captions on which a prefilter is measured
 PASSES = 0.5  # the cosine above which a pair passes a prefilter
 
@@ -67,8 +67,8 @@ class Similar:
 
     Attributes:
         starts: (n + 1,) int64, the index in `neighbours` at which the neighbours of each caption begin.
-        neighbours: Numbers of the captions similar to each caption, ascending for each.
-        least: The least score, which is normalised to 0.
+        neighbours: Indices of the captions that are similar to each caption, in ascending order.
+        least: The minimum score, which is normalised to 0.
         recall: The measured share of the similar pairs that passed the prefilter; None without a prefilter.
     """
 
@@ -78,7 +78,7 @@ class Similar:
     recall: float | None = None
 
     def of(self, number: int) -> np.ndarray:
-        """Return the numbers of the captions that are similar to a caption."""
+        """Return the indices of the captions that are similar to a caption."""
         return self.neighbours[self.starts[number] : self.starts[number + 1]]
 
     @property
@@ -112,7 +112,7 @@ def similar(
         encode: The model whose token embeddings are compared, on any device.
         cache: Folder of the cache; several processes may share it.
         threshold: Pairs with a normalised score above it are similar, 0 to 1.
-        least: The score that is normalised to 0 (default: the least score of all pairs).
+        least: The score that is normalised to 0 (default: the minimum score of all pairs).
         prefilter: The prefilter that chooses the pairs to score (default: all pairs are scored).
         workers: Number of ray workers that compute the blocks; 0 computes them in this process.
 
@@ -157,7 +157,7 @@ def nearest(
         k: The number of captions to find for each group.
 
     Returns:
-        (N, k) int64 numbers of captions, highest score first. Of equal scores, the first caption comes first.
+        (N, k) int64 indices of captions, highest score first. Captions with equal scores keep their order.
     """
     encode.to(default_device())
     distinct_texts = list(dict.fromkeys(chain.from_iterable(asked)))
@@ -166,7 +166,7 @@ def nearest(
     row_of_text = np.array([numbers[text] for text in chain.from_iterable(asked)])  # of all groups, one after another
     group_starts = np.cumsum([0, *map(len, asked)])[:-1]
     row_blocks, column_blocks = blocks_by_length(rows), blocks_by_length(columns)
-    best = np.empty((len(asked), 0), np.int64)  # numbers of the best captions so far, and their scores
+    best = np.empty((len(asked), 0), np.int64)  # indices of the best captions so far, and their scores
     best_scores = np.empty((len(asked), 0), np.float32)
     for some_columns in tqdm(column_blocks, "best captions by BERTScore", leave=False, disable=None, unit="block"):
         block = columns.some(some_columns)
@@ -183,7 +183,7 @@ def nearest(
 
 
 def blocks_by_length(tokens: "Tokens") -> list[np.ndarray]:
-    """Return the numbers of the captions in blocks of `SIDE`, short captions first, which keeps padding short."""
+    """Return the indices of the captions in blocks of `SIDE`, short captions first, which keeps padding short."""
     order = np.argsort(tokens.lengths, kind="stable")
     return [order[start : start + SIDE] for start in range(0, len(order), SIDE)]
 
@@ -298,7 +298,7 @@ def _f1(rows: TokenBlock, columns: TokenBlock) -> Tensor:
 
 @dataclass(frozen=True)
 class Found:
-    """The result of a block: caption numbers and scores of its pairs above `floor`, and the least score so far."""
+    """The result of a block: caption indices and scores of its pairs above `floor`, and the minimum score so far."""
 
     rows: np.ndarray
     columns: np.ndarray
@@ -323,7 +323,11 @@ class Blocks:
 
     @property
     def names(self) -> list[tuple[int, int]]:
-        """All blocks, each by the numbers of its rows and its columns."""
+        """The names of all blocks.
+
+        The block (i, j), with i <= j, has the captions of group i as rows and those of group j as columns. A group is
+        `SIDE` captions of similar length.
+        """
         return list(combinations_with_replacement(range(-(-len(self.order) // SIDE)), 2))
 
     def find(self, name: tuple[int, int], threshold: float, least: float, settled: bool) -> Found:
@@ -332,8 +336,8 @@ class Blocks:
         Args:
             name: A block of `names`.
             threshold: Threshold of the normalised score.
-            least: The least score known so far.
-            settled: True if `least` is final, so that this block's scores do not change it.
+            least: The minimum score known so far.
+            settled: True if `least` is final: no block has a smaller score.
         """
         rows, columns = (self.order[number * SIDE : (number + 1) * SIDE] for number in name)
         if self.sentences is None:
@@ -361,7 +365,7 @@ class Blocks:
 
         Args:
             threshold: Threshold of the normalised score.
-            least: The score that is normalised to 0; None to use the least score of the measured pairs.
+            least: The score that is normalised to 0; None to use the minimum score of the measured pairs.
 
         Returns:
             The score that is normalised to 0, and the share of the similar pairs that pass; None if no pair is similar.

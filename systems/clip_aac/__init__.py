@@ -33,8 +33,8 @@ Vaswani et al. draw smaller embeddings and multiply them by this root, so that b
 
 The paper leaves four points open: the vocabulary (here the words of the training captions, as in the baseline), the
 decoder's width (here 4 heads of 128), the place of dropout (here in the decoder), and the choice of the epoch (here the
-one with the best CIDEr-D). A caption that several clips of a batch share is a negative for none of them here. The paper
-treats all other pairs of the batch as negatives.
+one with the best CIDEr-D). If several clips of a batch share a caption, it is not used as a negative for any of them.
+The paper treats all other pairs of the batch as negatives.
 
 With `alpha: 1` the loss is the contrastive loss alone. The decoder then keeps its random weights, so such a run can
 only retrieve: it refuses to caption and has no inference.ckpt.
@@ -107,7 +107,7 @@ class Config(Schedule):
     weights: str = ""  # AudioCLIP's file, or the folder with it; empty: the default place
     tokenizer: str = "openai/clip-vit-base-patch32"  # CLIP's: a folder or hub name; `train`: from the captions
     train_heads: bool = True  # false: the heads are frozen
-    front_end: heads.FrontEnd = "stft"  # fbsp: AudioCLIP's learnt transform, from its file, or with initial values
+    front_end: heads.FrontEnd = "stft"  # fbsp: AudioCLIP's learnt transform; with init=random, from initial values
     pairs: Literal["all", "drawn"] = "all"  # in an epoch, each clip with every caption, or with one random caption
     seconds: float | None = Field(None, gt=0)  # length of random excerpts in training; None: whole clips; AudioCLIP: 5
     alpha: float = Field(0.2, ge=0, le=1)  # weight of the contrastive loss; 0: no text head; 1: no captions
@@ -128,7 +128,7 @@ class Config(Schedule):
     attention_heads: int = Field(4, ge=1)  # of the decoder
     head_size: int = Field(128, ge=2, multiple_of=2)
     hidden: int = Field(512, ge=1)  # values between the two linear layers of a block
-    longest: int = Field(60, ge=1)  # most words of a caption in training; further words are left out
+    longest: int = Field(60, ge=1)  # maximum number of words in a caption in training; further words are left out
     beams: int = Field(3, ge=1)
     max_words: int = Field(30, ge=1)
 
@@ -222,7 +222,7 @@ class ClipAac(nn.Module):
     def audio_vectors(self, sounds: Tensor, lengths: Tensor) -> Tensor:
         """Encode audio; clips of equal length go through the audio head together.
 
-        The audio head never reads zeros behind a clip's end, so a clip's vector does not depend on its batch.
+        The audio head never reads the zeros after a clip's end, so a clip's vector does not depend on its batch.
 
         Args:
             sounds: (N, samples) mono audio.
@@ -342,10 +342,10 @@ class Batch(NamedTuple):
 
     sounds: Tensor  # (N, samples) audio; each clip is repeated up to the length of the longest
     lengths: Tensor  # (N,) samples of each clip
-    ids: Tensor  # (N, words) word numbers of the captions, from start to end, padded
+    ids: Tensor  # (N, words) word indices of the captions, from start to end, padded
     captions: list[str]
-    clips: Tensor  # (N,) numbers of the clips
-    owners: Tensor  # (N, K) numbers of all clips that each caption belongs to
+    clips: Tensor  # (N,) indices of the clips
+    owners: Tensor  # (N, K) indices of all clips that each caption belongs to
 
 
 class Material:
@@ -354,7 +354,7 @@ class Material:
     Args:
         clips: The clips; the number of a clip is its index in this sequence.
         vocab: The vocabulary.
-        longest: The most words of a caption; further words are left out.
+        longest: Maximum number of words in a caption; further words are left out.
         cache: Folder of the cache, for decoded audio.
 
     Attributes:
@@ -372,7 +372,7 @@ class Material:
         Shorter clips are repeated up to the length of the longest. Silence instead would enter the norms' statistics.
 
         Args:
-            items: For each clip its number, followed by the numbers of its captions.
+            items: For each clip its index, followed by the indices of its captions.
         """
         clips = []
         captions = []
@@ -551,7 +551,7 @@ def random_excerpts(sounds: Tensor, length: int) -> Tensor:
     return torch.stack([sound[start : start + length] for sound, start in zip(sounds, starts, strict=True)])
 
 
-# The three names of the contract -------------------------------------------------------------------------------------
+# What every system must define (`systems.contract`) ------------------------------------------------------------------
 
 
 def train(config: Config, dataset: Dataset, run: Run) -> None:

@@ -81,7 +81,7 @@ def train(captions: Iterable[str], merges: int = MERGES) -> Tokenizer:
 
     Args:
         captions: The captions.
-        merges: The most merges; training ends earlier if no pair occurs twice.
+        merges: Maximum number of merges; training ends earlier if no pair occurs twice.
     """
     untrained = CLIPTokenizer().backend_tokenizer
     word_counts: Counter[str] = Counter()
@@ -130,7 +130,7 @@ def _merge(word: Sequence[str], pair: tuple[str, str]) -> list[str]:
 
 
 def encode(tokenizer: Tokenizer, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Return the token numbers of texts.
+    """Return the token ids of texts.
 
     Returns:
         (texts, T) int64 numbers, padded, with start and end, where T is at most 77; and (texts,) the tokens of each

@@ -38,8 +38,8 @@ def main(options: argparse.Namespace) -> None:
     run = read_run(options.run_folder)
     if run.system != "systems.clip_aac" or not run.config.get("alpha"):
         raise BadRequest(
-            f"{options.run_folder}: must be a run of systems.clip_aac that was trained with alpha above 0 and so has a "
-            f"text head; found a run of {run.system} with alpha={run.config.get('alpha')}: give another run"
+            f"{options.run_folder}: must be a run of systems.clip_aac with a text head (alpha above 0); found a run of "
+            f"{run.system}, with alpha={run.config.get('alpha', 'not set')}: give another run"
         )
     after = load_model(checkpoint)
     clips = drawn(read_dataset(options.data, options.split)[options.split].clips, run.seed)

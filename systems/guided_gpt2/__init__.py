@@ -4,16 +4,16 @@
     python -m systems predict RUN --data DIR --split evaluation
     python -m systems.guided_gpt2.scopes RUN --data DIR --split evaluation
 
-The system has two parts. `systems.caption_retrieval` retrieves the captions of the training clips with the most similar
-audio. These captions are the guidance. GPT-2 encodes the guidance and the words generated so far, each separately.
-Attention combines the two encodings, and a second attention combines the result with the audio. The last layer
-predicts the next token. The attention layers and the last layer are trained (`generator`).
+The system has two parts. `systems.caption_retrieval` finds the K training clips whose audio is most similar, and
+returns the first caption of each. These captions are the guidance. GPT-2 encodes the guidance and the words generated
+so far, each separately. Attention combines the two encodings, and a second attention combines the result with the
+audio. The last layer predicts the next token. The attention layers and the last layer are trained (`generator`).
 
 A run has two stages. The first stage is a run of `systems.caption_retrieval` in the folder `retrieval`, which can
 predict on its own. In the second stage, each caption of the development split is trained on with guidance that is drawn
-at random, in random order, from the captions that are similar to it. Captions that belong to no other clip than its own
-are not drawn. A caption without such similar captions is left out, and the number of these captions is reported.
-Validation and prediction use the guidance that the first stage retrieves.
+at random, in random order, from the captions that are similar to it. The clip's own captions are not drawn, except
+those that another clip has too. A caption without such similar captions is left out, and the number of these captions
+is reported. Validation and prediction use the guidance that the first stage retrieves.
 
 The paper leaves three points open. Here, the captions of the guidance are joined by spaces. If fewer than K captions
 are similar, the guidance has fewer captions. The cosine schedule falls from the learning rate to the lowest rate within
@@ -182,7 +182,7 @@ class Batch(NamedTuple):
     guidance_lengths: Tensor  # (N,) tokens of each guidance
     prefix: Tensor  # (N, L) tokens of the caption, from the start on
     following: Tensor  # (N, L) the next token at each position, up to the end; `IGNORED` after it
-    clips: Tensor  # (N,) numbers of the clips in their split
+    clips: Tensor  # (N,) indices of the clips in their split
 
 
 class Item(NamedTuple):
@@ -190,7 +190,7 @@ class Item(NamedTuple):
 
     clip: int  # the clip's number in its split
     caption: str
-    guides: np.ndarray | list[str]  # in training, numbers of the captions to draw from; in validation, the guidance
+    guides: np.ndarray | list[str]  # in training, indices of the captions to draw from; in validation, the guidance
 
 
 class Material:
@@ -313,7 +313,7 @@ class Training(SystemModule):
         return torch.optim.Adam(self.model.generator.parameters(), lr=self.model.config.learning_rate)
 
 
-# The three names of the contract -------------------------------------------------------------------------------------
+# What every system must define (`systems.contract`) ------------------------------------------------------------------
 
 
 def train(config: Config, dataset: Dataset, run: Run) -> None:

@@ -94,11 +94,11 @@ class LanguageModel(nn.Module):
         return repr((vocabulary, weights_digest(self.body)))
 
     def encode(self, text: str) -> list[int]:
-        """Return the token numbers of a text, without start and end."""
+        """Return the token ids of a text, without start and end."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def read(self, guidance: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor]:
-        """Return the token numbers of guidance.
+        """Return the token ids of guidance.
 
         Args:
             guidance: Several captions for each of N clips; those of a clip are joined by spaces.
@@ -201,7 +201,7 @@ class Generator(nn.Module):
 
         Args:
             guidance: (N, M, size) the language model's states of the guidance (equation 9).
-            guidance_lengths: (N,) tokens of each guidance.
+            guidance_lengths: (N,) number of tokens in each guidance.
             frames: (N, T, frame size) the audio encoder's frames.
             frame_lengths: (N,) frames of each clip.
         """
@@ -228,7 +228,7 @@ class Generator(nn.Module):
 
 
 class Steps:
-    """The system's steps, token by token, as `generation.Step`.
+    """Predicts the next token from the language model and the generator. An instance is a `generation.Step`.
 
     The language model's keys and values, and the memory, are kept from step to step.
 

@@ -1,4 +1,4 @@
-"""The three scopes of Koizumi et al. 2020, Table 1, for one trained run.
+"""Captions and scores of one trained run in the three "scopes" of Koizumi et al. 2020, Table 1.
 
     python -m systems.guided_gpt2.scopes RUN --data DIR --split evaluation
     python -m systems.guided_gpt2.scopes RUN --data DIR --examples CLIP CLIP
@@ -69,19 +69,22 @@ EXAMPLES = "examples.csv"
 
 
 class Guidance(NamedTuple):
-    """The frames of N clips, the guidance that the system retrieves, and the best guidance by the references."""
+    """The frames of N clips, the guidance that the system retrieves, and the best possible guidance.
+
+    The best possible guidance is the training captions with the highest BERTScores against the clip's references.
+    """
 
     frames: Tensor  # (N, T, size) frames of the audio encoder
-    lengths: Tensor  # (N,) frames of each clip
+    lengths: Tensor  # (N,) number of frames of each clip
     retrieved: list[list[str]]  # captions of the K nearest training clips, nearest first
     best: list[list[str]]  # the K training captions with the highest BERTScores against the clip's own, highest first
 
 
 class Example(NamedTuple):
-    """The steps by which the system comes to the caption of a clip."""
+    """A clip with its references, the training captions most similar to them, the guidance and the new caption."""
 
     file_name: str
-    captions: dict[str, Sequence[str]]  # by their kind, in the paper's order
+    captions: dict[str, Sequence[str]]  # from the kind of captions, in the paper's order, to the captions
 
 
 def main(options: argparse.Namespace) -> None:

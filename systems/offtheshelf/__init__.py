@@ -64,7 +64,7 @@ class Config(Schedule, generation.Decoding):
     adapter_hidden: int = Field(256, ge=1)  # of the MLP (3.3)
     words: str = "bert-base-uncased"  # `random`, `train` (CBOW on the captions), a file of vectors, a text model (3.4)
     train_words: bool = False  # fine-tune word vectors; a text model is always frozen (3.4)
-    words_limit: int | None = 200_000  # most words to read from a file, frequent ones first; None, as in the paper: all
+    words_limit: int | None = 200_000  # maximum to read from a file, frequent words first; as in the paper: None, all
     # What a text model reads of a caption in training (`offtheshelf.context`); the paper: caption.
     context: View = "prefix"
     text_layer: int = -2  # of a text model: the penultimate layer (3.4)
@@ -75,11 +75,12 @@ class Config(Schedule, generation.Decoding):
     hidden: int = Field(512, ge=1)  # between the two linear layers of a block; not in the paper: the decoder's width
     # True: Vaswani et al.'s Transformer (2, 3.3) adds positions to the word vectors, has norms after each sublayer and
     # ReLU, and a single layer whose size depends on the audio embeddings. False: positions are added after the linear
-    # layer, norms come before each sublayer, GELU, and each block has keys and values of the audio embeddings' size.
+    # layer, norms come before each sublayer, GELU, and each block computes keys and values from embeddings of their
+    # original size.
     original: bool = True
     dropout: float = Field(0.1, ge=0, lt=1)  # of decoder and MHA; not in the paper: Vaswani et al.'s value
-    longest: int = Field(60, ge=1)  # most words of a caption in training; not in the paper: Clotho's have 20 at most
-    decoding: Literal["beam", "greedy", "sample"] = "greedy"  # section 2 only states that it goes word by word
+    longest: int = Field(60, ge=1)  # maximum number of words in a training caption; not in the paper (Clotho: 20)
+    decoding: Literal["beam", "greedy", "sample"] = "greedy"  # the paper's section 2 only says: word by word
 
     @property
     def static(self) -> bool:
@@ -283,7 +284,7 @@ class Item(NamedTuple):
     """A training example: a clip and one of its captions (section 3.1)."""
 
     sound: np.ndarray  # (T, size) embeddings of the clip
-    ids: list[int]  # word numbers of the caption, from start to end
+    ids: list[int]  # word indices of the caption, from start to end
     vectors: np.ndarray | None  # (words, size) vectors of words in context; None if the words have static vectors
 
 
@@ -367,7 +368,7 @@ class Training(SystemModule):
         checkpoint["vocabulary"] = self.model.vocabulary.digest
 
 
-# The three names of the contract -------------------------------------------------------------------------------------
+# What every system must define (`systems.contract`) ------------------------------------------------------------------
 
 
 def train(config: Config, dataset: Dataset, run: Run) -> None:

@@ -71,8 +71,8 @@ class Context(nn.Module):
             captions: Texts whose words are separated by single spaces.
 
         Returns:
-            (captions, most words, size) float32. It is zero behind the last word of a text, for a word that the
-            tokeniser drops, and for words beyond the model's longest text.
+            (captions, maximum number of words, size) float32. The vectors are zero after the last word of a text, for a
+            word that the tokeniser drops, and for words beyond the model's maximum length.
         """
         tokens, states = self.encoder.states(captions, return_offsets_mapping=True)
         most_words = max(text.count(" ") for text in captions) + 1

@@ -7,7 +7,7 @@ the source in three points, and `original` turns these off:
 - Norms come before each sublayer instead of after it (Xiong et al. 2020), which needs no warm-up in training. GELU
   replaces ReLU between the linear layers.
 - Positions are added after the linear layer that maps words to the decoder's size.
-- Each block computes keys and values from the audio in its own size.
+- Each block computes keys and values directly from the encoded audio, whose size may differ from the decoder's.
 
 *Rows* are sequences of words, and *clips* are encoded audio. Each clip has the same number of rows, and the rows of a
 clip are consecutive: its captions in training, its beams in a search. The rows of a clip attend to the same memory,
@@ -116,7 +116,7 @@ class Block(nn.Module):
             keys, values = keys_values
             keys_values = torch.cat([past[0], keys], dim=2), torch.cat([past[1], values], dim=2)
         x = self._norm_after(0, x + self.dropout(self.words(queries, keys_values, causal=past is None)))
-        queries = self._norm_before(1, x).reshape(len(mask), -1, x.shape[2])  # (clips, rows of a clip * L, size)
+        queries = self._norm_before(1, x).reshape(len(mask), -1, x.shape[2])  # (clips, rows per clip * L, size)
         x = self._norm_after(1, x + self.dropout(self.sound(queries, sound, mask).view_as(x)))
         x = self._norm_after(2, x + self.dropout(self.linear(self._norm_before(2, x))))
         return x, keys_values

@@ -62,8 +62,8 @@ class Rules:
         end: Number of the end.
         padding: Number that fills the positions after the end.
         banned: Words that must not be generated.
-        min_words: Fewest words of a caption.
-        max_words: Most words of a caption.
+        min_words: Minimum number of words in a caption.
+        max_words: Maximum number of words in a caption.
         no_repeat: No sequence of this many words occurs twice in a caption; 0 allows repetition.
     """
 
@@ -114,10 +114,10 @@ class Decoding(BaseModel, extra="forbid", frozen=True):
     decoding: Literal["beam", "greedy", "sample"] = "beam"
     beams: int = Field(4, ge=1)  # sequences per clip in beam search
     length_penalty: float = 1.0  # beam search ranks by log-probability / length ** length_penalty
-    top_p: float = Field(0.9, gt=0, le=1)  # sampling draws from the fewest words that together have this probability
+    top_p: float = Field(0.9, gt=0, le=1)  # sampling draws from the smallest set of words with this probability
     sample_seed: int = 0  # seed of sampling, together with a clip's audio
-    min_words: int = Field(1, ge=1)  # fewest words; captions must not be empty
-    max_words: int = Field(30, ge=1)  # most words
+    min_words: int = Field(1, ge=1)  # minimum number of words; captions must not be empty
+    max_words: int = Field(30, ge=1)  # maximum number of words
     no_repeat: int = Field(0, ge=0)  # no sequence of this many words occurs twice; 0: repetition is allowed
 
     @model_validator(mode="after")
@@ -201,7 +201,7 @@ def sample(
 def _generate(
     step: Step, clips: int, rules: Rules, device: torch.device | str, choose: Callable[[Tensor, int, Tensor], Tensor]
 ) -> Generated:
-    """Generate captions with one sequence for each clip.
+    """Generate captions without beams: keep one sequence for each clip, and add one chosen word at a time.
 
     Args:
         step: The model.

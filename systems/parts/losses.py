@@ -3,7 +3,7 @@
 The contrastive losses take (N, size) embeddings of length 1, where clip i and text i are a pair. The triplet loss takes
 a matrix of scores. The caller gives a bool matrix of the embeddings that belong together. With it, a text that several
 clips share is a negative for none of these clips, and a clip that a batch contains twice is not its own negative.
-`matching` makes this matrix from the numbers of clips.
+`matching` makes this matrix from the indices of clips.
 
 With several processes, each process embeds its own part of a batch, and `gathered` returns the parts of all processes,
 so the negatives are those of the whole batch. Every process then computes the same loss. The gradient through
@@ -36,7 +36,7 @@ def matching(clips: Tensor, owners: Tensor) -> Tensor:
 
     Args:
         clips: (N,) int64, the number of each clip.
-        owners: (N, K) int64, the numbers of all clips that each text belongs to, padded with `NONE`.
+        owners: (N, K) int64, the indices of all clips that each text belongs to, padded with `NONE`.
 
     Returns:
         (2N, 2N) bool, clips before texts. It is true for the same clip, for a text and a clip that it belongs to, and

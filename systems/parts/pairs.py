@@ -17,7 +17,7 @@ class Pairs(NamedTuple):
         captions: The distinct texts.
         numbers: The number of each text.
         pairs: Every (clip, caption), by number.
-        owners: (captions, K) int64, the numbers of all clips that a text belongs to, padded with `losses.NONE`.
+        owners: (captions, K) int64, the indices of all clips that a text belongs to, padded with `losses.NONE`.
     """
 
     captions: list[str]

@@ -13,7 +13,7 @@ def stack_sequences(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Stack N sequences of shape (T, size) in one tensor.
 
     Returns:
-        sequences: (N, longest, size), zero behind each sequence's end.
+        sequences: (N, longest, size), zero after each sequence's end.
         lengths: (N,) int64.
     """
     lengths = torch.tensor([len(sequence) for sequence in sequences], device=sequences[0].device)
@@ -30,7 +30,7 @@ def chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
 
 
 def length_mask(lengths: Tensor, longest: int) -> Tensor:
-    """Return a mask of sequences with (N,) `lengths`: (N, longest) bool, false behind each sequence's end."""
+    """Return a mask of sequences with (N,) `lengths`: (N, longest) bool, false after each sequence's end."""
     return torch.arange(longest, device=lengths.device) < lengths[:, None]
 
 

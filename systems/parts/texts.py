@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
 ARITHMETIC = 2  # increase this when the same weights give other embeddings, so that caches of the two are not mixed
 TEXTS_PER_BATCH = 32  # texts that a model encodes at once
-LONGEST = 4096  # most tokens of a text if neither tokeniser nor model has a limit
+LONGEST = 4096  # maximum number of tokens in a text if neither tokeniser nor model has a limit
 WORDS = (".bin", ".txt", ".vec")  # files of word vectors: word2vec's, GloVe's, fastText's
-WORDS_LIMIT = 200_000  # most words to read from a file, which lists frequent words first
+WORDS_LIMIT = 200_000  # maximum number of words to read from a file, which lists frequent words first
 
 OFFLINE = {"local_files_only": True, "trust_remote_code": False}  # no download, and no code from a model's folder
 
@@ -171,7 +171,7 @@ def pretrained(kind: type["_BaseAutoModelClass"], folder: Path) -> "PreTrainedMo
 
 
 def window(model: nn.Module) -> int | float:
-    """Return the most tokens of a text that a transformers model takes.
+    """Return the maximum number of tokens that a transformers model accepts in a text.
 
     It is infinite for models without absolute positions, such as T5 and XLNet.
     """
@@ -299,7 +299,8 @@ def find_model_folder(name: str) -> Path:
     """Find the folder of a model.
 
     Raises:
-        BadRequest: The model is not on this machine; the message says how to get it.
+        BadRequest: The name is a file, or the model is not on this machine. For a name on the hub, the message says how
+            to download the model.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():

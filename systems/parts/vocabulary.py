@@ -81,11 +81,11 @@ class Vocabulary:
         return hashlib.sha256("\n".join(self.words).encode()).hexdigest()[:8]
 
     def encode(self, text: str) -> list[int]:
-        """Return the numbers of a text's words, without start and end."""
+        """Return the vocabulary indices of a text's words, without start and end."""
         return [self.ids.get(word, UNKNOWN) for word in words_with_hyphens(text)]
 
     def sequence(self, text: str, longest: int) -> list[int]:
-        """Return the numbers of a text's words from start to end; a text of more than `longest` words has no end.
+        """Return the vocabulary indices of a text from start to end; a text of more than `longest` words has no end.
 
         >>> Vocabulary(["a", "dog"]).sequence("A dog!", 2), Vocabulary(["a", "dog"]).sequence("A dog!", 1)
         ([1, 4, 5, 2], [1, 4])

@@ -35,7 +35,7 @@ def read_vectors(path: Path, size: int | None = SIZE, limit: int | None = None) 
     Args:
         path: The file, such as GoogleNews-vectors-negative300.bin.
         size: The size that the vectors must have; any size if None.
-        limit: The most words to read (default: all). The files list frequent words first.
+        limit: Maximum number of words to read (default: all). The files list frequent words first.
 
     Raises:
         BadRequest: There is no such file, it is not a file of word vectors, or its vectors have another size.

@@ -220,7 +220,7 @@ def test_two_processes_equal_one_with_twice_the_batch(place, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (("stages=[]",), "stages must be one or more lists of clean, noisy or both, such as "),
+        (("stages=[]",), "stages must be one or more lists, each with clean, noisy or both of them, such as "),
         (("stages=[[noisy]]",), "noisy must be the folder of the noisy captions, because stages names them; found no"),
         (("stages=[[dirty]]",), "Input should be 'clean' or 'noisy'"),
         (("noisy=nowhere", "stages=[[noisy]]"), "nowhere: no such folder"),

@@ -6,8 +6,9 @@ a step uses the maximum plus the mean over the step and the steps before and aft
 Cnn14_DecisionLevelMax pools in the same way before that layer, except that it counts zeros in the mean at both ends of
 the clip. For a clip of one step, the two embeddings are equal.
 
-Front end: 32 kHz, Hann window 1024, hop 320, centred with reflected ends, power spectrum, 64 mels on Slaney's scale
-with unit area from 50 Hz to 14 kHz, 10 log10(max(x, 1e-10)). There are five poolings by two, so a step has 32 frames.
+The front end works at 32 kHz. A Hann window of 1024 samples moves by 320. Frames are centred, and both ends are padded
+by reflection. The power spectrum passes through 64 mel filters of unit area on Slaney's scale, from 50 Hz to 14 kHz,
+and becomes 10 log10(max(x, 1e-10)). There are five poolings by two, so a step has 32 frames.
 An incomplete last step is left out. A clip of less than one step is padded with zeros.
 
 Sources: Kong et al. 2020 (PANNs), and qiuqiangkong/audioset_tagging_cnn: `pytorch/models.py` (Cnn14 and

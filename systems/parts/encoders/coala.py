@@ -4,11 +4,12 @@ An embedding is the flattened output of the last block, as the authors use it fo
 weights (dual_ae_c, trained with contrastive loss, whose embeddings the paper reports), and the scaler that was fitted
 to the training data.
 
-Front end: 22 kHz, Hann window 1024, hop 512, centred with reflected ends, magnitudes, 96 mels on Slaney's scale with
-unit area from 0 to 11 kHz, ln(x + 2^-23). Each of a patch's 96 frames is then scaled by two numbers of its own. The
-input is at 44.1 kHz, because HEAR does not allow 22 kHz, and is resampled here.
+The front end works at 22 kHz. A Hann window of 1024 samples moves by 512. Frames are centred, and both ends are padded
+by reflection. The magnitudes pass through 96 mel filters of unit area on Slaney's scale, from 0 to 11 kHz, and become
+ln(x + 2^-23). Each of a patch's 96 frames is then scaled by two numbers of its own. The input is at 44.1 kHz, because
+HEAR does not allow 22 kHz; this module resamples it.
 
-The authors pad clips of less than 10 s to 10 s with zeros and add noise, uniform from 0 to 5e-4, which is drawn anew
+The authors pad clips of less than 10 s to 10 s with zeros and add noise, uniform from 0 to 5e-4, which is drawn again
 each time. Longer clips get no padding and no noise. This module uses neither, so that a clip always has the same
 embedding.
 
