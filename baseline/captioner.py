@@ -117,7 +117,7 @@ class Captioner(nn.Module):
 
         Args:
             memory: (N, T, 300) encoded clips.
-            lengths: (N,) frames of each clip.
+            lengths: (N,) number of frames of each clip.
             seeds: A seed for each clip, used by sampling.
         """
         return generation.search(self.steps(memory, lengths), seeds, self.rules, self.config, memory.device)
@@ -127,7 +127,7 @@ class Captioner(nn.Module):
 
         Args:
             audio: (N, samples) mono audio at `sample_rate`.
-            lengths: (N,) samples of each clip.
+            lengths: (N,) number of samples of each clip.
 
         Returns:
             The caption of each clip, and (N,) their log-probabilities.
@@ -149,7 +149,7 @@ class Batch(NamedTuple):
     """Clips and the word indices of their captions; the captions of a clip are consecutive rows."""
 
     mels: Tensor  # (N, T, 64)
-    lengths: Tensor  # (N,) frames of each clip
+    lengths: Tensor  # (N,) number of frames of each clip
     ids: Tensor  # (captions, L) from start to end, padded
 
 
@@ -186,7 +186,7 @@ class Training(SystemModule):
             vectors: (captions, L - 1, 300) embeddings of all words but the last.
             ids: (captions, L) word numbers, from start to end, padded.
             memory: (N, T, 300) encoded clips.
-            lengths: (N,) frames of each clip.
+            lengths: (N,) number of frames of each clip.
             smoothing: Label smoothing: this share of the target is spread over all words.
         """
         logits = self.model.decoder(vectors, memory, lengths)  # (captions, L - 1, words)

@@ -51,7 +51,7 @@ class Block(nn.Module):
 
         Args:
             x: (N, inputs, T, F).
-            lengths: (N,) frames of each clip.
+            lengths: (N,) number of frames of each clip.
 
         Returns:
             (N, outputs, T / time, F / mels) and the new lengths, (N,).
@@ -92,7 +92,7 @@ class CRNN(nn.Module):
 
         Args:
             mels: (N, T, 64) log-mel energies.
-            lengths: (N,) frames of each clip, at least four.
+            lengths: (N,) number of frames of each clip, at least four.
 
         Returns:
             (N, T / 4, 300) vectors, zero after each clip's end, and (N,) the number of vectors of each clip.

@@ -46,7 +46,7 @@ CANDIDATES = 50  # captions from which the constant caption is chosen
 
 
 def constant(development: Split) -> str:
-    """Return the development caption with the highest CIDEr-D as the prediction for every development clip.
+    """Return the development caption that has the highest CIDEr-D when it is the prediction for all development clips.
 
     Only the 50 distinct captions whose TF-IDF vectors are most similar to the mean vector are scored.
     """

@@ -149,7 +149,7 @@ class Retriever(nn.Module):
 
         Args:
             mels: (N, T, 64) log-mel energies.
-            lengths: (N,) frames of each clip.
+            lengths: (N,) number of frames of each clip.
 
         Returns:
             (N, 300) embeddings.
@@ -163,7 +163,7 @@ class Retriever(nn.Module):
 
         Args:
             audio: (N, samples) mono audio at `sample_rate`.
-            lengths: (N,) samples of each clip.
+            lengths: (N,) number of samples of each clip.
 
         Returns:
             (N, 300) embeddings.
@@ -211,8 +211,8 @@ def interpolation_weights(counts: Tensor, lengths: Tensor, most: int) -> Tensor:
     vector equal the first vector.
 
     Args:
-        counts: (N,) vectors of each clip.
-        lengths: (N,) frames of each clip.
+        counts: (N,) number of vectors of each clip.
+        lengths: (N,) number of frames of each clip.
         most: The number of columns.
 
     Returns:
@@ -264,7 +264,7 @@ class Batch(NamedTuple):
     """Clips, their captions, and the pairs that they form."""
 
     mels: Tensor  # (N, T, 64)
-    lengths: Tensor  # (N,) frames of each clip
+    lengths: Tensor  # (N,) number of frames of each clip
     captions: list[str]
     answers: Tensor  # (N, captions) bool, true if the caption belongs to the clip
     pairs: Tensor  # (pairs, 2) indices of the clip and the caption of each pair

@@ -30,10 +30,10 @@ Files
 - `leaderboard.csv` contains the results in long form, that is, the DataFrame of `Leaderboard.results`. Its rows depend
   on the table:
 
-| table | system | what | against | value … interval | p, p_holm |
+| table | system | what | against | `value` to `interval` | `p`, `p_holm` |
 |---|---|---|---|---|---|
 | teams, systems | the system, with its rank and team | the metric | | the metric, its interval | |
-| neighbours of teams, … of systems | the upper one | the metric | the lower one | the difference, its interval | yes |
+| neighbours of teams or systems | the upper one | the metric | the lower one | the difference | the p values |
 | published | the baseline | the metric | | the metric | |
 | characteristics | the system | the metadata's key | | the key's value in the metadata | |
 """

@@ -31,8 +31,8 @@ Conventions
   names one level of the factor `by`. The other levels of this factor are then compared with that level only, so the
   correction covers fewer tests.
 - **Smallest p.** The smallest p of n pairs is 2 ** -n, if all pairs differ in the same direction. The smallest
-  corrected p is that times the number of tests, or 1. If this is 0.05 or more, no difference can be marked, however
-  large it is: five seeds of two levels give 2 x 0.03125 = 0.0625.
+  corrected p is 2 ** -n times the number of tests, but at most 1. If this is 0.05 or more, no difference can be marked,
+  however large it is: five seeds of two levels give 2 x 0.03125 = 0.0625.
 - **Marks** show the corrected p: * below 0.05, ** below 0.01, *** below 0.001.
 """
 

@@ -180,7 +180,7 @@ class Retriever(nn.Module):
 
         Args:
             sounds: (N, samples) mono audio at `sample_rate`.
-            lengths: (N,) samples of each clip.
+            lengths: (N,) number of samples of each clip.
 
         Returns:
             (N, size) embeddings of length 1.

@@ -140,7 +140,7 @@ class Library(NamedTuple):
     """The training clips that are searched, with their frames and captions. The run folder contains them."""
 
     frames: np.ndarray  # (clips, T, size) float32, zero after a clip's end
-    lengths: np.ndarray  # (clips,) int64, frames of each clip
+    lengths: np.ndarray  # (clips,) int64, number of frames of each clip
     captions: list[list[str]]  # the captions of each clip
 
     @property
@@ -244,7 +244,7 @@ class Retriever(nn.Module):
 
         Args:
             audio: (N, samples) mono audio at `sample_rate`.
-            lengths: (N,) samples of each clip.
+            lengths: (N,) number of samples of each clip.
 
         Returns:
             (N, T, size) frames and (N,) lengths.
@@ -263,7 +263,7 @@ class Retriever(nn.Module):
 
         Args:
             frames: (N, T, size) frames of N clips.
-            lengths: (N,) frames of each clip.
+            lengths: (N,) number of frames of each clip.
             k: The number of clips to find; at most the library's number.
 
         Returns:
@@ -295,7 +295,7 @@ class Retriever(nn.Module):
 
         Args:
             frames: (N, T, size) frames of N clips.
-            lengths: (N,) frames of each clip.
+            lengths: (N,) number of frames of each clip.
             k: The number of captions for each clip.
         """
         first_captions = []
@@ -308,7 +308,7 @@ class Retriever(nn.Module):
 
         Args:
             audio: (N, samples) mono audio at `sample_rate`.
-            lengths: (N,) samples of each clip.
+            lengths: (N,) number of samples of each clip.
         """
         nearest = self.captions(*self.encode_frames(audio, lengths), 1)
         return [" ".join(caption.split()) for (caption,) in nearest]

@@ -226,7 +226,7 @@ class ClipAac(nn.Module):
 
         Args:
             sounds: (N, samples) mono audio.
-            lengths: (N,) samples of each clip.
+            lengths: (N,) number of samples of each clip.
 
         Returns:
             (N, L) vectors.
@@ -257,7 +257,7 @@ class ClipAac(nn.Module):
 
         Args:
             audio: (N, samples) mono audio at `sample_rate`.
-            lengths: (N,) samples of each clip.
+            lengths: (N,) number of samples of each clip.
 
         Returns:
             (N, L) embeddings of length 1.
@@ -280,7 +280,7 @@ class ClipAac(nn.Module):
 
         Args:
             audio: (N, samples) mono audio at `sample_rate`.
-            lengths: (N,) samples of each clip.
+            lengths: (N,) number of samples of each clip.
 
         Returns:
             The caption of each clip, and (N,) their log-probabilities.
@@ -341,7 +341,7 @@ class Batch(NamedTuple):
     """N pairs of a clip and a caption."""
 
     sounds: Tensor  # (N, samples) audio; each clip is repeated up to the length of the longest
-    lengths: Tensor  # (N,) samples of each clip
+    lengths: Tensor  # (N,) number of samples of each clip
     ids: Tensor  # (N, words) word indices of the captions, from start to end, padded
     captions: list[str]
     clips: Tensor  # (N,) indices of the clips

@@ -399,7 +399,7 @@ class AudioClip(nn.Module):
 
         Args:
             ids: (N, T) token numbers, where T is at most 77.
-            lengths: (N,) tokens of each text.
+            lengths: (N,) number of tokens of each text.
 
         Returns:
             (N, size) vectors, not scaled to length 1.

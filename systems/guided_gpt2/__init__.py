@@ -122,9 +122,9 @@ class Captioner(nn.Module):
 
         Args:
             frames: (N, T, size) frames of the audio encoder.
-            frame_lengths: (N,) frames of each clip.
+            frame_lengths: (N,) number of frames of each clip.
             ids: (N, M) tokens of the guidance.
-            lengths: (N,) tokens of the guidance of each clip.
+            lengths: (N,) number of tokens of the guidance of each clip.
         """
         return self.generator.remember(self.language(ids), lengths, frames, frame_lengths)
 
@@ -141,7 +141,7 @@ class Captioner(nn.Module):
 
         Args:
             frames: (N, T, size) frames of the audio encoder.
-            lengths: (N,) frames of each clip.
+            lengths: (N,) number of frames of each clip.
             guidance: The captions that guide each clip.
 
         Returns:
@@ -156,7 +156,7 @@ class Captioner(nn.Module):
 
         Args:
             audio: (N, samples) mono audio at `sample_rate`.
-            lengths: (N,) samples of each clip.
+            lengths: (N,) number of samples of each clip.
 
         Returns:
             The caption of each clip, and (N,) their log-probabilities.
@@ -177,9 +177,9 @@ class Batch(NamedTuple):
     """N clips, each with the tokens of its guidance and of one caption."""
 
     frames: Tensor  # (N, T, size) frames of the audio encoder
-    frame_lengths: Tensor  # (N,) frames of each clip
+    frame_lengths: Tensor  # (N,) number of frames of each clip
     guidance: Tensor  # (N, M) tokens
-    guidance_lengths: Tensor  # (N,) tokens of each guidance
+    guidance_lengths: Tensor  # (N,) number of tokens of each guidance
     prefix: Tensor  # (N, L) tokens of the caption, from the start on
     following: Tensor  # (N, L) the next token at each position, up to the end; `IGNORED` after it
     clips: Tensor  # (N,) indices of the clips in their split

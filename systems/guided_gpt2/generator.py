@@ -104,7 +104,7 @@ class LanguageModel(nn.Module):
             guidance: Several captions for each of N clips; those of a clip are joined by spaces.
 
         Returns:
-            (N, M) token numbers, padded, and (N,) the tokens of each clip's guidance.
+            (N, M) token ids, padded, and (N,) the number of tokens of each clip's guidance.
 
         Raises:
             BadRequest: Guidance has more tokens than the model's window.
@@ -203,7 +203,7 @@ class Generator(nn.Module):
             guidance: (N, M, size) the language model's states of the guidance (equation 9).
             guidance_lengths: (N,) number of tokens in each guidance.
             frames: (N, T, frame size) the audio encoder's frames.
-            frame_lengths: (N,) frames of each clip.
+            frame_lengths: (N,) number of frames of each clip.
         """
         guidance_mask = length_mask(guidance_lengths, guidance.shape[1])[:, None, None]
         sound_mask = length_mask(frame_lengths, frames.shape[1])[:, None, None]

@@ -189,7 +189,7 @@ def written(
     Args:
         model: The system.
         frames: (N, T, size) frames of the audio encoder.
-        lengths: (N,) frames of each clip.
+        lengths: (N,) number of frames of each clip.
         guidance: The captions that guide each clip.
         name: Name of the progress bar.
     """

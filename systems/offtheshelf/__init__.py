@@ -182,7 +182,7 @@ class Captioner(nn.Module):
 
         Args:
             audio: (N, samples) mono audio at `sample_rate`.
-            lengths: (N,) samples of each clip.
+            lengths: (N,) number of samples of each clip.
 
         Returns:
             The caption of each clip, and (N,) their log-probabilities.
@@ -292,7 +292,7 @@ class Batch(NamedTuple):
     """N pairs of a clip and a caption."""
 
     sounds: Tensor  # (N, T, size) embeddings of the clips
-    lengths: Tensor  # (N,) embeddings of each clip
+    lengths: Tensor  # (N,) number of embeddings of each clip
     ids: Tensor  # (N, L) word numbers, padded
     vectors: Tensor | None  # (N, L - 1, size) of all words but the last, with zeros for the start
 

@@ -11,7 +11,7 @@ def spec_augment(mels: Tensor, lengths: Tensor, masks: int, time: float = 0.1, b
 
     Args:
         mels: (N, T, F) log-mel energies; they are not changed in place.
-        lengths: (N,) frames of each clip.
+        lengths: (N,) number of frames of each clip.
         masks: The number of masks in time, and of masks in frequency; they may overlap.
         time: The longest mask in time, as a share of the clip.
         bands: The widest mask in frequency, as a share of the mels.

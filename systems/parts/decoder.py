@@ -184,7 +184,7 @@ class Decoder(nn.Module):
         Args:
             vectors: (rows, L, word size) vectors of the words, from the start on.
             memory: (clips, T, memory size) the encoded audio.
-            lengths: (clips,) int64 frames of each clip, at least one.
+            lengths: (clips,) int64, number of frames of each clip, at least one.
 
         Returns:
             (rows, L, words). The logits at a position do not depend on later words.
@@ -221,7 +221,7 @@ class CachedSteps:
     Args:
         decoder: The decoder. It must be in evaluation mode for the same logits as `Decoder.forward`.
         memory: (clips, T, memory size) the encoded audio.
-        lengths: (clips,) int64 frames of each clip.
+        lengths: (clips,) int64, number of frames of each clip.
         embed: A function that maps (rows, L) word numbers to the vectors (rows, 1, word size) of the last words.
     """
 

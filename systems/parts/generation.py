@@ -135,7 +135,7 @@ def seeds(audio: Tensor, lengths: Tensor, seed: int) -> list[int]:
 
     Args:
         audio: (N, samples) mono audio.
-        lengths: (N,) samples of each clip.
+        lengths: (N,) number of samples of each clip.
         seed: The config's seed.
     """
     clips = (samples[:length].cpu().numpy() for samples, length in zip(audio, lengths, strict=True))

@@ -89,7 +89,7 @@ class Encoder:
 
         Args:
             audio: (clips, samples) float32 in [-1, 1] at `sample_rate`.
-            lengths: (clips,) int64, samples of each clip.
+            lengths: (clips,) int64, number of samples of each clip.
 
         Returns:
             (timestamps, size) for each clip, with one timestamp if `scene`. Gradients flow if the model's parameters
