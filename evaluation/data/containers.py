@@ -599,7 +599,7 @@ def _mp3_stream(part: _Mp3Part, content: bytes) -> bytes:
             own_header[own + 12 : own + 16] = (len(own_header) + len(frames)).to_bytes(4, "big")
         return bytes(own_header) + frames
     first = frames[:4]
-    # The highest bit rate, so that the frame is large enough for the header, and no checksum.
+    # No checksum, and the highest bit rate, so that the frame is large enough for the header.
     start = bytes([first[0], first[1] | 1, 14 << 4 | first[2] & 0b1100, first[3]])
     frame = cast(_Frame, _mp3_frame(start))  # not None: `start` differs from a valid header only in its bit rate
     flags = 0b11  # the numbers of frames and of bytes

@@ -19,7 +19,8 @@ Conventions
   affect. Sums are computed in the same order, so that the order of the files changes no digit. A score lists its clips
   in the order of the split.
 - **An empty caption**, or one with only punctuation, scores 0 in every metric that compares words, with a warning.
-- **BLEU and METEOR are corpus metrics**; every other metric is a mean over clips (`evaluation.metrics.overlap`).
+- **BLEU and METEOR are corpus metrics** (`evaluation.metrics.overlap`), and `vocab` and `vocab_ratio` are one value of
+  all captions. Every other metric is a mean over clips.
 - **CIDEr-D weights n-grams by the references of the split.** The intervals of CIDEr-D, SPIDEr and SPIDEr-FL leave out
   one clip at a time. The weights then stay as they are (`idf="fixed"`), or are computed again (`idf="exact"`). If the
   split has a single clip, CIDEr-D is 0 for any caption.

@@ -398,7 +398,7 @@ def raised(threshold: float, least: float) -> float:
 
 
 def _search(blocks: Blocks, folder: Path, threshold: float, least: float | None, workers: int) -> Similar:
-    """Compute all blocks that are not in the folder, and join the similar pairs of all blocks."""
+    """Compute all blocks that are missing or stored with too high a floor, and join the similar pairs of all blocks."""
     recall = None
     if blocks.sentences is not None:
         least, recall = blocks.sample(threshold, least)

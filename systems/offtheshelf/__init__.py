@@ -170,7 +170,7 @@ class Captioner(nn.Module):
         return torch.cat([start, self.words(captions)], dim=1)
 
     def steps(self, memory: Tensor, lengths: Tensor) -> generation.Step:
-        """Return the decoder's steps, word by word, for (N, T, size) adapted clips of `lengths` (N,)."""
+        """Return the function that predicts the next word, for (N, T, size) adapted clips of `lengths` (N,)."""
         if not isinstance(self.words, Context):
             return CachedSteps(self.decoder, memory, lengths, lambda ids: self.embed_words(ids[:, -1:]))
         if self.config.context == "prefix":
