@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import datetime
 import json
 import shutil
 import signal
@@ -18,6 +19,7 @@ from evaluation.files import replacing
 from evaluation.findings import BadRequest, Finding, count, say
 from evaluation.text import plural, printable, table, unknown_key
 from submission import archive, excluded, metadata, outputs, package, tasks, teams
+from submission.families import FAMILIES
 
 INDENT = "    "
 
@@ -121,8 +123,8 @@ def validate(options: argparse.Namespace) -> int:
     if options.json and options.json.suffix.lower() != ".json":
         raise BadRequest(f"--json {options.json}: the file's name must end in .json; give another name")
     if path.is_dir() or archive.is_one(path):
-        with package.checked(task, path, _splits(task, options)) as (_, findings):
-            pass
+        with package.checked(task, path, _splits(task, options)) as content:
+            findings = content.findings
     elif path.suffix.lower() in (".yaml", ".yml"):
         _, findings = metadata.validate(task, path)
         findings = metadata.of_others(task, [path], str(path)) + findings
@@ -131,10 +133,10 @@ def validate(options: argparse.Namespace) -> int:
     findings += _find_excluded_sounds(task, options)
     errors = count(findings)
     if options.json:  # written first: nothing is printed if the file cannot be written
-        content = {"task": task.name, "file": str(path), "valid": not errors}
-        content["findings"] = [asdict(finding) for finding in findings]
+        result: dict[str, object] = {"task": task.name, "file": str(path), "valid": not errors}
+        result["findings"] = [asdict(finding) for finding in findings]
         with replacing(options.json) as part:
-            part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     say(findings)
     if errors:
         verdict = f"not valid for {task.name}, {plural(errors, 'error')}"
@@ -153,10 +155,20 @@ def make_leaderboard(options: argparse.Namespace) -> int:
     # SIGTERM then ends the scoring processes in the same way as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     task = tasks.read(options.task)
-    board = leaderboard.run(task, options.folder, _read_splits(task, options), options.out, options.cache)
+    board = leaderboard.run(
+        task,
+        options.folder,
+        _read_splits(task, options),
+        options.out,
+        cache=options.cache,
+        baseline=options.baseline,
+        families=options.families,
+        date=options.date,
+    )
     say(finding for package in board.packages for finding in package.findings)
     print(board)
-    print(f"{options.out}: {', '.join(leaderboard.FILES)}")
+    print(f"\n{options.out}: files to publish: {', '.join(leaderboard.PUBLIC)}, reports/")
+    print(f"{options.out}: private files: {', '.join(leaderboard.PRIVATE)}")
     if board.errors:
         return 1
     return 0
@@ -307,6 +319,12 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--truth", type=Path, required=True, dest="data", metavar="DIR", help=text)
     text = "for a rehearsal: split that the outputs are for, in place of the task's sets (default: the task's sets)"
     verb.add_argument("--split", help=text)
+    text = "package of the organisers' baseline, which is ranked but not counted (default: none)"
+    verb.add_argument("--baseline", type=Path, metavar="PACKAGE", help=text)
+    text = "table that groups methods into families for the analysis (default: submission/families.yaml of the kit)"
+    verb.add_argument("--families", type=Path, default=FAMILIES, metavar="FILE", help=text)
+    text = "date to show on the page (default: today)"
+    verb.add_argument("--date", default=datetime.date.today().isoformat(), help=text)
     verb.add_argument(
         "--out", type=Path, default=Path("leaderboard"), metavar="DIR", help="output folder (default: leaderboard)"
     )

@@ -1,46 +1,62 @@
 """The leaderboard, which ranks the systems in a folder of packages and compares each system with the next one.
 
-`submission.scoring` checks and scores the packages. `submission.ranking` ranks their systems. This module runs both and
-writes the results.
+`submission.scoring` checks and scores the packages. `submission.ranking` ranks their systems, and `submission.analysis`
+counts their methods. This module runs all of them and writes the results.
 
 Conventions
 -----------
-- **Errors**: the leaderboard leaves out all systems of a package that has an error. If several packages contain a
-  system with the same label, it leaves out these systems, because it cannot know which of them is meant.
+- **Errors**: the leaderboard leaves out all systems of a package that has an error. The technical report is an
+  exception: if only the report is missing or has an error, the systems are ranked with a remark. If several packages
+  contain a system with the same label, it leaves out these systems, because it cannot know which of them is meant.
 - **Ranks** start from 1 and follow the task's first metric. Systems with equal values share a rank, and the next rank
   counts all of them. If no system has a value of that metric on this machine, the systems are ranked by the first of
   the task's metrics that has one, and the leaderboard begins with a warning. If only some systems lack the metric, they
   are listed last and have no rank.
-- **Intervals** are 95 % intervals by the task's method (default: the jackknife). Items are treated as independent, as
-  in the official tables. For items that share clips, the JSON also has intervals by clip.
+- **Intervals** are 95 % intervals by the task's method (default: the jackknife). If several items share a clip, the
+  intervals leave out all items of a clip together. The official tables leave out one item at a time; these intervals
+  are too narrow for items that share clips. The JSON and the CSV have both.
 - **Neighbours** are each system and the next one in the ranking. The metric that ranks is compared by the paired
   randomisation test of `evaluation.statistics.comparison`. Each difference has a jackknife interval, and the p values
   have Holm's correction over all neighbours of the table.
+- **The organisers' baseline** can be a package, too. It is ranked like the others, as in Table 2 of Xie et al. 2022,
+  but it does not count as a submitted system.
 - **Published results** of the organisers' baseline are shown if they were measured on the split that is scored. To
   check this, the name of the split, its number of clips and its number of queries are compared with the task's facts.
   The kit did not compute these results, so they have no rank.
-- **Reproducible files**: the same packages give the same bytes in every file.
+- **Reproducible files**: the same packages and the same date give the same bytes in every file.
 
 Files
 -----
-- `leaderboard.txt` contains the tables as text.
-- `leaderboard.html` is one page that loads no other file and runs no script.
-- `leaderboard.json` contains all results at full precision.
-- `findings.txt` contains all findings, grouped by package.
-- `leaderboard.csv` contains the results in long form, that is, the DataFrame of `Leaderboard.results`. Its rows depend
-  on the table:
+The files in `PUBLIC` and the folder `reports/` can be published. They do not contain findings, the names of refused
+packages, or email addresses.
+
+- `board.html` is one page that loads no other file and runs no script. It links to the technical reports.
+- `board.txt` contains the tables as text.
+- `board.json` contains all results at full precision.
+- `board.csv` contains the results in long form, that is, the DataFrame of `Leaderboard.results`. Its rows depend on the
+  table:
 
 | table | system | what | against | `value` to `interval` | `p`, `p_holm` |
 |---|---|---|---|---|---|
-| teams, systems | the system, with its rank and team | the metric | | the metric, its interval | |
+| teams, systems | the system, with its rank and team | the metric | | the metric, its intervals | |
 | neighbours of teams or systems | the upper one | the metric | the lower one | the difference | the p values |
 | published | the baseline | the metric | | the metric | |
 | characteristics | the system | the metadata's key | | the key's value in the metadata | |
+
+- `analysis.csv` contains the analysis of the methods: the columns of `submission.analysis.COLUMNS`.
+- `reports/` contains the technical reports of the ranked systems.
+
+The files in `PRIVATE` are for the organisers: `findings.html`, `findings.txt` and `findings.json` contain all findings,
+grouped by package.
 """
 
+import json
+import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,22 +64,34 @@ import numpy as np
 from evaluation import predictions
 from evaluation.data.dataset import Split
 from evaluation.files import replacing
-from evaluation.findings import NOTE, BadRequest, Finding, say
+from evaluation.findings import NOTE, BadRequest, Faulty, Finding, say
 from evaluation.metrics import retrieval
 from evaluation.natural_sort import natural_key
 from submission import archive, package, scoring
+from submission.families import FAMILIES, read_families
+from submission.scoring import REPORTS, ScoredPackage
 from submission.tasks import Task
 
 if TYPE_CHECKING:
     from submission.ranking import Leaderboard
 
-FILES = ("leaderboard.json", "leaderboard.txt", "leaderboard.csv", "leaderboard.html", "findings.txt")
+PUBLIC = ("board.json", "board.html", "board.txt", "board.csv", "analysis.csv")
+PRIVATE = ("findings.html", "findings.txt", "findings.json")
+FILES = (*PUBLIC, *PRIVATE)  # in the order in which they are written
 
 
 def run(
-    task: Task, folder: Path, splits: Mapping[str, Split], out: Path, cache: Path = Path(".cache")
+    task: Task,
+    folder: Path,
+    splits: Mapping[str, Split],
+    out: Path,
+    *,
+    cache: Path = Path(".cache"),
+    baseline: Path | None = None,
+    families: Path = FAMILIES,
+    date: str = "",
 ) -> "Leaderboard":
-    """Check and score every package in a folder, rank the systems, and write `FILES`.
+    """Check and score every package in a folder, rank the systems, and write `FILES` and the technical reports.
 
     Each zip and each folder in the folder is a package. Other files are ignored with a note, and so are the files that
     macOS, Windows or an interrupted command leaves. Other hidden files are ignored without a note.
@@ -73,44 +101,96 @@ def run(
         folder: The folder that contains the packages.
         splits: A dict from each of the task's sets to the split that its outputs are checked against. The first set
             whose split has a ground truth is scored.
-        out: The folder to write `FILES` into. It must be new, empty, or an earlier leaderboard.
+        out: The folder to write into. It must be new, empty, or an earlier leaderboard.
         cache: Folder for tokenised captions.
+        baseline: The package of the organisers' baseline, in the folder or elsewhere (default: there is none).
+        families: The table of families for the analysis.
+        date: The date that the page shows (default: none).
 
     Returns:
         The leaderboard that was written.
 
     Raises:
-        BadRequest: The folder does not exist, contains no package, or is a run folder; no split has a ground truth; or
-            `out` is a file or contains other files.
-        Faulty: The ground truth of a retrieval task has an error, or the scores of two systems are not comparable.
+        BadRequest: The folder or the baseline does not exist; the folder contains no package, or is a run folder; no
+            split has a ground truth; or `out` is a file or contains other files.
+        Faulty: The ground truth of a retrieval task, the table of families or the package of the baseline has an error,
+            or the scores of two systems are not comparable.
     """
     if not folder.is_dir():
         raise BadRequest(f"{folder}: no such folder; give a folder that contains packages (zips or folders)")
+    if baseline and not baseline.exists():
+        raise BadRequest(f"{baseline}: no such file or folder; give the package of the organisers' baseline")
     _check_out(out)
-    ranked = _ranked_set(task, splits)
+    ranked = ranked_set(task, splits)
     if task.kind == "retrieval":
         _check_truth(splits[ranked])
     paths, findings = _packages_in(folder, out)
-    packages = scoring.score_packages(task, paths, splits, ranked, cache.absolute())
-    from submission.ranking import rank  # imports pandas, which a wrong request does not wait for
+    if baseline:
+        paths = [baseline.absolute(), *(path for path in paths if path.resolve() != baseline.resolve())]
+    aspects = read_families(families)
+    with TemporaryDirectory(prefix="dcase-") as reports:
+        packages = scoring.score_packages(task, paths, splits, ranked, cache.absolute(), Path(reports))
+        if baseline:
+            packages[0] = _as_baseline(packages[0])
+        from submission.ranking import rank  # imports pandas, which a wrong request does not wait for
 
-    board = rank(task, packages, splits[ranked], ranked, findings)
-    save(board, out)
+        board = rank(task, packages, splits[ranked], ranked, aspects, date, findings)
+        save(board, out)
     return board
 
 
+def _as_baseline(scored: ScoredPackage) -> ScoredPackage:
+    """Return a package with its systems marked as the organisers' baseline.
+
+    Raises:
+        Faulty: The package has an error, so that it has no systems.
+    """
+    if not scored.systems:
+        raise Faulty(scored.findings)
+    return replace(scored, systems=tuple(replace(system, is_baseline=True) for system in scored.systems))
+
+
 def save(board: "Leaderboard", folder: Path) -> None:
-    """Write `FILES` into a folder, each file completely or not at all."""
+    """Write `FILES` and the technical reports into a folder, each file completely or not at all."""
     from submission import leaderboard_page  # imports matplotlib and Jinja2
 
-    texts = (board.json(), f"{board}\n", board.csv(), leaderboard_page.html(board), board.findings_text())
-    for name, text in zip(FILES, texts, strict=True):
+    _remove_earlier_reports(folder)
+    texts = {
+        "board.html": leaderboard_page.html(board),
+        "board.txt": f"{board}\n",
+        "board.csv": board.csv(),
+        "board.json": board.json(),
+        "analysis.csv": board.analysis_csv(),
+        "findings.html": leaderboard_page.findings_html(board),
+        "findings.txt": board.findings_text(),
+        "findings.json": board.findings_json(),
+    }
+    for name in FILES:
         with replacing(folder / name) as part:
             # A name may contain half a surrogate pair, which UTF-8 cannot encode.
-            part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+            part.write_text(texts[name], encoding="utf-8", errors="backslashreplace", newline="")
+    for scored in board.packages:
+        if scored.name in board.reports and scored.report:
+            with replacing(folder / REPORTS / board.reports[scored.name]) as part:
+                shutil.copyfile(scored.report, part)
 
 
-def _ranked_set(task: Task, splits: Mapping[str, Split]) -> str:
+def _remove_earlier_reports(folder: Path) -> None:
+    """Remove the reports of an earlier leaderboard from its folder, because they may be of systems that are gone.
+
+    Only the reports that the earlier `board.json` names are removed.
+    """
+    try:
+        earlier = json.loads((folder / PUBLIC[0]).read_text(encoding="utf-8"))
+        names = [Path(system["report"]).name for system in earlier["systems"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # there is no earlier leaderboard
+    for name in names:
+        if name:
+            (folder / REPORTS / name).unlink(missing_ok=True)
+
+
+def ranked_set(task: Task, splits: Mapping[str, Split]) -> str:
     """Return the first of the task's sets whose split has a ground truth.
 
     Raises:
@@ -216,7 +296,7 @@ def _check_out(out: Path) -> None:
             notes.append(Finding(str(out / name), message=leftover, severity=NOTE))
             names.remove(name)
     if FILES[0] in names:  # this file is written first, so an interrupted command has left it too
-        names.difference_update(FILES)
+        names.difference_update({*FILES, REPORTS})
     if names:
         message = f"must be an empty folder or an earlier leaderboard; found {min(names)!r}"
         raise BadRequest(f"{out}: {message}: give another folder with --out")

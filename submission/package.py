@@ -48,6 +48,22 @@ class System:
     outputs: Mapping[str, Path]
 
 
+@dataclass(frozen=True)
+class Checked:
+    """A package that was checked.
+
+    Attributes:
+        systems: The systems that have all their files. It is empty if the package has an error that is not about the
+            technical report.
+        findings: Every finding, sorted.
+        report: The technical report; None if it is missing or has an error.
+    """
+
+    systems: list[System]
+    findings: list[Finding]
+    report: Path | None
+
+
 class Entry(NamedTuple):
     """A file of a package.
 
@@ -64,9 +80,7 @@ class Entry(NamedTuple):
 
 
 @contextmanager
-def checked(
-    task: Task, path: Path, splits: Mapping[str, Split | str], name: str = ""
-) -> Iterator[tuple[list[System], list[Finding]]]:
+def checked(task: Task, path: Path, splits: Mapping[str, Split | str], name: str = "") -> Iterator[Checked]:
     """Open a package and check all of it. Hostile content does no harm.
 
     Args:
@@ -77,8 +91,7 @@ def checked(
         name: The name of the package in findings (default: its path).
 
     Yields:
-        The systems and every finding. If the package has an error, the list of systems is empty. The systems' files can
-        be read only inside the `with` block.
+        The systems, every finding, and the report. Their files can be read only inside the `with` block.
 
     Raises:
         BadRequest: There is no such folder or zip, or the folder is the folder of a single system.
@@ -89,13 +102,11 @@ def checked(
     with archive.opened(path) as opened:
         findings = [replace(each, file=each.file.replace(str(path), name, 1)) for each in opened.findings]
         unread = {finding.file for finding in findings if finding.severity == ERROR}
-        systems: list[System] = []
-        if name not in unread:  # otherwise all parts of an unreadable package would be reported as missing
-            systems, more = check(task, opened.files, splits, name, unread)
-            findings += more
-        if _has_error(findings):
-            systems = []
-        yield systems, sorted(set(findings))
+        if name in unread:  # otherwise all parts of an unreadable package would be reported as missing
+            yield Checked([], sorted(set(findings)), None)
+            return
+        content = check(task, opened.files, splits, name, unread)
+        yield replace(content, findings=sorted({*findings, *content.findings}))
 
 
 def _has_error(findings: Iterable[Finding]) -> bool:
@@ -104,7 +115,7 @@ def _has_error(findings: Iterable[Finding]) -> bool:
 
 def check(
     task: Task, files: Mapping[str, Path], splits: Mapping[str, Split | str], name: str, unread: Set[str]
-) -> tuple[list[System], list[Finding]]:
+) -> Checked:
     """Check the files of a package: whether they are complete, their names, and their content.
 
     Args:
@@ -115,7 +126,7 @@ def check(
         unread: The names in findings of files that could not be read. They have findings already.
 
     Returns:
-        The systems that have all their files, and every finding.
+        The systems, the findings about these files, and the report.
     """
     findings = metadata.of_others(task, _metadata_files(files), name)
     entries = {inner: Entry(f"{name}/{inner}", path) for inner, path in files.items()}
@@ -151,9 +162,25 @@ def check(
     team = _team_of_most(label_fields)
     if team:
         findings += _check_one_team(label_fields, team)
-    findings += _check_report(task, team, others, name, unread)
+    expected_report = task.package.report.value
+    if team:
+        expected_report = expected_report.format(**team)
+    report = _report_in(others, expected_report)
+    findings += _check_others(others, report)
     findings += _check_alike(systems, name)
-    return systems, findings
+    unread_parts = unread - {f"{name}/{expected_report}"}
+    if unread_parts or _has_error(findings):
+        systems = []
+    if report:
+        report_findings = list(_check_report(others[report], report, expected_report, team is not None))
+    elif f"{name}/{expected_report}" in unread:
+        report_findings = []
+    else:
+        report_findings = [Finding(name, message=f"the report {expected_report} is missing; add it")]
+    report_file = None
+    if report and not _has_error(report_findings):
+        report_file = others[report].path
+    return Checked(systems, [*findings, *report_findings], report_file)
 
 
 def _metadata_files(files: Mapping[str, Path]) -> list[Path]:
@@ -365,35 +392,41 @@ def _check_one_team(label_fields: Mapping[str, Mapping[str, str]], team: Mapping
             yield Finding(place, message=message)
 
 
-def _check_report(
-    task: Task, team: Mapping[str, str] | None, others: Mapping[str, Entry], name: str, unread: Set[str]
-) -> Iterator[Finding]:
-    """Check that the report exists and is a PDF, and that the package has no other files.
+def _report_in(others: Mapping[str, Entry], expected: str) -> str | None:
+    """Return the path in the package of the technical report: the expected path, or else the path of the only PDF.
+
+    The result is None if there is neither.
 
     Args:
-        task: The task.
-        team: The label fields of one of the team's systems; None if they are not known.
         others: The files that are not part of a system: a dict from their paths in the package to the files.
-        name: The name of the package in findings.
-        unread: See `check`.
+        expected: The path that the report must have in the package.
     """
-    expected = task.package.report.value
-    if team:
-        expected = expected.format(**team)
-    pdfs = [inner for inner in others if inner.lower().endswith(".pdf")]
-    report = None
     if expected in others:
-        report = expected
-    elif len(pdfs) == 1:
-        report = pdfs[0]
-    if report is None and f"{name}/{expected}" not in unread:
-        yield Finding(name, message=f"the report {expected} is missing; add it")
-    if report is not None:
-        if report != expected and team:
-            yield Finding(others[report].shown, message=f"must be {expected}; move it there")
-        fault = reports.fault(others[report].path)
-        if fault:
-            yield Finding(others[report].shown, message=fault)
+        return expected
+    pdfs = [inner for inner in others if inner.lower().endswith(".pdf")]
+    if len(pdfs) == 1:
+        return pdfs[0]
+    return None
+
+
+def _check_report(report: Entry, inner: str, expected: str, team_is_known: bool) -> Iterator[Finding]:
+    """Check that the report has the right path and is a PDF.
+
+    Args:
+        report: The report.
+        inner: Its path in the package.
+        expected: The path that it must have in the package.
+        team_is_known: False if the fields of the team are missing in `expected`, which is then a pattern.
+    """
+    if team_is_known and inner != expected:
+        yield Finding(report.shown, message=f"must be {expected}; move it there")
+    fault = reports.fault(report.path)
+    if fault:
+        yield Finding(report.shown, message=fault)
+
+
+def _check_others(others: Mapping[str, Entry], report: str | None) -> Iterator[Finding]:
+    """Yield a finding for each file that is neither part of a system nor the report."""
     for inner, entry in others.items():
         if inner == report:
             continue
@@ -469,8 +502,8 @@ def make(
         package = Path(scratch) / "package.zip"
         if not _has_error(findings):
             archive.pack(maker.files, package)
-            with checked(task, package, splits, str(target)) as (_, more):
-                findings += map(maker.about_source, more)
+            with checked(task, package, splits, str(target)) as content:
+                findings += map(maker.about_source, content.findings)
         if _has_error(findings):
             raise Faulty({finding for finding in findings if finding.severity != NOTE})
         with replacing(target) as part:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -13,20 +14,24 @@ import pandas as pd
 from evaluation import report
 from evaluation.data.dataset import Split
 from evaluation.findings import ERROR, Finding, count
-from evaluation.metrics.catalogue import lower_is_better
+from evaluation.metrics.catalogue import heading, lower_is_better
 from evaluation.natural_sort import natural_key
 from evaluation.report import NOTHING
-from evaluation.scores import plain
+from evaluation.scores import Measured, plain
 from evaluation.statistics import comparison
 from evaluation.statistics.comparison import Difference
+from evaluation.statistics.intervals import Estimate
 from evaluation.text import plural, printable
-from submission.scoring import ScoredPackage, ScoredSystem
+from submission import analysis
+from submission.analysis import Use
+from submission.families import FAMILIES, Aspect, read_families
+from submission.scoring import REPORTS, ScoredPackage, ScoredSystem
 from submission.tasks import PublishedResults, Task
 
 SEED = 0  # seed of the randomisation test
 ORGANISERS = "organisers (published)"  # shown in the place of a team
 COLUMNS: tuple[str, ...] = ("table", "rank", "team", "system", "what", "against")
-COLUMNS += ("value", "std_error", "low", "high", "n", "interval", "p", "p_holm")
+COLUMNS += ("value", "std_error", "low", "high", "n", "interval", "low_by_clip", "high_by_clip", "p", "p_holm")
 DIFFERENCE_HEADS = ("system", "next system", "difference", "95 % interval", "p", "p (Holm)", "")
 
 
@@ -49,14 +54,17 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a ranking as text. The keys of `values` and `intervals` are metrics."""
+    """One row of a ranking as text. The keys of `values` and `intervals` are metrics.
+
+    `remark` says what is special about the row, for example that its results were published by the organisers.
+    """
 
     rank: str
     team: str
     system: str
     values: Mapping[str, str]
     intervals: Mapping[str, str]
-    published: bool = False
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,8 @@ class Leaderboard:
         systems: Ranking of all systems.
         published: Published results of the task's baselines on that split.
         packages: Every package, with its findings.
+        aspects: The aspects that the analysis counts, from the table of families.
+        date: The date that the page shows; empty to show none.
         findings: Findings about files in the folder that are not packages.
     """
 
@@ -83,6 +93,8 @@ class Leaderboard:
     systems: Ranking
     published: tuple[PublishedResults, ...]
     packages: tuple[ScoredPackage, ...]
+    aspects: Mapping[str, Aspect]
+    date: str = ""
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -122,10 +134,47 @@ class Leaderboard:
         return [*self.metrics, *self.missing]
 
     @property
-    def headings(self) -> list[str]:
-        """The column headings of the characteristics."""
-        last_keys = [key.rpartition(".")[2] for key in self.task.characteristics.value]
-        return [key.replace("_", " ") for key in last_keys]
+    def refused(self) -> int:
+        """The number of packages that have no ranked system because they have an error."""
+        return sum(not package.systems for package in self.packages)
+
+    @cached_property
+    def chance(self) -> dict[str, float]:
+        """A dict from each metric with a known chance level to the expected value of a random ranking."""
+        levels = {}
+        for system in self.entries:
+            for name, measured in system.score.metrics.items():
+                if measured.chance is not None:
+                    levels[name] = measured.chance
+        return levels
+
+    @cached_property
+    def lacking_reports(self) -> set[str]:
+        """Names of the packages whose technical report is missing or has an error."""
+        return {package.name for package in self.packages if package.lacks_report}
+
+    @cached_property
+    def reports(self) -> dict[str, str]:
+        """A dict from the name of each package with a report to the name of the report's file in `REPORTS`."""
+        names: dict[str, str] = {}
+        for package in self.packages:
+            if not package.report or not package.systems:
+                continue
+            name = f"{package.name.removesuffix('.zip')}.pdf"
+            if name in names.values():  # a zip and a folder may have the same name
+                name = f"{package.name}.pdf"
+            names[package.name] = name
+        return names
+
+    @cached_property
+    def uses(self) -> list[Use]:
+        """The analysis: how many systems and teams use each method. First the table of families, then other keys."""
+        keys: dict[str, None] = {}
+        for system in self.entries:
+            for path in system.metadata:
+                if path.startswith("system."):
+                    keys[re.sub(r"\.\d+(\..*)?$", "", path)] = None
+        return analysis.analyse(self.systems.rows, self.aspects, keys)
 
     @property
     def signatures(self) -> list[str]:
@@ -134,16 +183,20 @@ class Leaderboard:
 
     @property
     def about(self) -> str:
-        """A sentence with the number of systems, the metric that ranks, and the set."""
-        systems = plural(len(self.systems.rows), "system")
-        teams = plural(len(self.teams.rows), "team")
-        sentence = f"{systems} of {teams}, ranked by {self.metric}"
+        """Sentences with the number of systems, the metric that ranks, the set, and the number of refused packages."""
+        submitted = [system for system in self.entries if not system.is_baseline]
+        systems = plural(len(submitted), "system")
+        teams = plural(len({system.team for system in submitted}), "team")
+        sentence = f"{systems} of {teams}, ranked by {heading(self.metric)}"
         if lower_is_better(self.metric):
             sentence += " (lower is better)"
         sentence += f" on the set {self.ranked}"
         if self.split != self.ranked:
             sentence += f", which the split {self.split} replaces in this rehearsal"
-        return f"{sentence}."
+        sentence += "."
+        if self.refused:
+            sentence += f" {plural(self.refused, 'package')} of {len(self.packages)} refused because of errors."
+        return sentence
 
     @property
     def alarm(self) -> str:
@@ -154,12 +207,12 @@ class Leaderboard:
         if self.metric != first:
             reason = self.unavailable.get(first, "no system has a value")
             return (
-                f"THIS IS NOT THE TASK'S RANKING: the task ranks by {first}, which is not available on this machine "
-                f"({reason}). This table is ranked by {self.metric}."
+                f"THIS IS NOT THE TASK'S RANKING: the task ranks by {heading(first)}, which is not available on this "
+                f"machine ({reason}). This table is ranked by {heading(self.metric)}."
             )
         unranked = [printable(system.label) for rank, system in self.systems.rows if rank is None]
         if unranked:
-            return f"These systems have no {first}, and therefore no rank: {', '.join(unranked)}."
+            return f"These systems have no {heading(first)}, and therefore no rank: {', '.join(unranked)}."
         return ""
 
     @property
@@ -177,24 +230,30 @@ class Leaderboard:
             )
         if self.published:
             lines.append("The organisers' baseline is shown with its published results for this set.")
+        if self.chance:
+            levels = [f"{heading(name)} {report.number(level)}" for name, level in self.chance.items()]
+            lines.append(f"Expected values of a random ranking (chance level): {', '.join(levels)}.")
         metrics_by_reason: dict[str, list[str]] = {}
         for name, reason in self.unavailable.items():
             metrics_by_reason.setdefault(reason, []).append(name)
         for reason, names in metrics_by_reason.items():
-            lines.append(f"Not available: {', '.join(names)}: {reason}")
+            lines.append(f"Not available: {', '.join(map(heading, names))}: {reason}")
         return [printable(line) for line in lines]
 
     def _about_intervals(self) -> str:
-        """Return the note about the intervals: the methods, and the items over which they are computed."""
+        """Return the note about the intervals: the methods, and what they leave out."""
         items = self.entries[0].score.items
         methods: dict[str, None] = {}
         for system in self.entries:
             methods.update(dict.fromkeys(measured.estimate.interval for measured in system.score.metrics.values()))
-        line = f"The 95 % intervals ({', '.join(methods)}) are computed over {len(items.names)} {items.kind}."
-        if items.shared:
-            groups = len(set(items.groups))
-            line += f" The {items.kind} form {groups} groups that share clips; the JSON has intervals by clip."
-        return line
+        line = f"The 95 % intervals ({', '.join(methods)}) are computed over {len(items.names)} {items.kind}"
+        if not items.shared:
+            return f"{line}."
+        groups = len(set(items.groups))
+        return (
+            f"{line}. They leave out all {items.kind} of a clip together, because {items.kind} that share a clip are "
+            f"not independent ({groups} groups). The JSON also has the intervals that leave out one at a time."
+        )
 
     # The results as a table
 
@@ -211,7 +270,10 @@ class Leaderboard:
             for rank, system in ranking.rows:
                 about = {"table": ranking.name, "rank": rank, "team": system.team, "system": system.label}
                 for name, measured in system.score.metrics.items():
-                    rows.append({**about, "what": name, **asdict(measured.estimate)})
+                    row = {**about, "what": name, **asdict(measured.estimate)}
+                    if measured.by_clip:
+                        row["low_by_clip"], row["high_by_clip"] = measured.by_clip.low, measured.by_clip.high
+                    rows.append(row)
             for difference in ranking.neighbours:
                 about = {"table": f"neighbours of {ranking.name}", "system": difference.system}
                 about |= {"against": difference.against, "p": difference.p, "p_holm": difference.p_holm}
@@ -222,10 +284,10 @@ class Leaderboard:
                 rows.append({**about, "what": name, "value": value})
         for system in self.entries:
             about = {"table": "characteristics", "team": system.team, "system": system.label}
-            for key, text in zip(self.task.characteristics.value, system.characteristics, strict=True):
+            for key, text in public_metadata(system).items():
                 rows.append({**about, "what": key, "value": text})
         frame = pd.DataFrame(rows, columns=COLUMNS, dtype=object)  # pandas' text type refuses half a surrogate pair
-        numbers = ["std_error", "low", "high", "p", "p_holm"]
+        numbers = ["std_error", "low", "high", "low_by_clip", "high_by_clip", "p", "p_holm"]
         frame[numbers] = frame[numbers].astype(float)
         frame = frame.replace([np.inf, -np.inf], np.nan)
         return frame.astype({"rank": "Int64", "n": "Int64"})
@@ -244,14 +306,24 @@ class Leaderboard:
             for name in self.metrics:
                 measured = system.score.metrics.get(name)
                 if measured:
-                    values[name] = report.number(measured.estimate.value)
-                    intervals[name] = interval_text(measured.estimate.low, measured.estimate.high)
-            rows.append(Row(str(rank or NOTHING), system.team, system.label, values, intervals))
+                    shown = shown_estimate(measured)
+                    values[name] = report.number(shown.value)
+                    intervals[name] = interval_text(shown.low, shown.high)
+            rows.append(Row(str(rank or NOTHING), system.team, system.label, values, intervals, self._remark(system)))
         for baseline in self.published:
             values = {name: report.number(baseline.metrics.get(name)) for name in self.shown_metrics}
             intervals = dict.fromkeys(self.shown_metrics, "")
-            rows.append(Row(NOTHING, ORGANISERS, baseline.system, values, intervals, published=True))
+            rows.append(Row(NOTHING, ORGANISERS, baseline.system, values, intervals, "published results, not ranked"))
         return rows
+
+    def _remark(self, system: ScoredSystem) -> str:
+        """Return what is special about a system, or an empty text."""
+        remarks = []
+        if system.is_baseline:
+            remarks.append("organisers' baseline")
+        if system.package in self.lacking_reports:
+            remarks.append("without a valid technical report")
+        return ", ".join(remarks)
 
     def __str__(self) -> str:
         """Return the tables as text."""
@@ -260,24 +332,56 @@ class Leaderboard:
             parts.append(f"\n!!! {self.alarm}\n")
         if self.entries:
             parts += [*self._ranking_text(self.teams), *self._ranking_text(self.systems)]
-            rows = [[str(rank or NOTHING), system.label, *system.characteristics] for rank, system in self.systems.rows]
-            parts += ["", "Characteristics of the systems, from their metadata"]
-            parts.append(_table(rows, ["rank", "system", *self.headings], ["rank"]))
-        parts += ["", "Packages", *map(str, self.packages), *map(str, self.findings), ""]
+            parts += ["", "Methods of the systems, from their metadata"]
+            parts.append(_table(self.methods(), ["rank", "system", *self.aspects], ["rank"]))
+            parts += ["", "Number of systems and teams that use each method", self._analysis_text()]
+        parts.append("")
         signatures = [f"signature: {signature}" for signature in self.signatures]
         return "\n".join([*parts, *self.notes, *signatures])
+
+    def methods(self) -> list[list[str]]:
+        """Return the rank and the label of each system, and the families of its methods in each aspect."""
+        rows = []
+        for rank, system in self.systems.rows:
+            row = [str(rank or NOTHING), system.label]
+            for aspect in self.aspects.values():
+                row.append(", ".join(analysis.families_of(system, aspect)))
+            rows.append(row)
+        return rows
+
+    @property
+    def family_uses(self) -> list[Use]:
+        """The part of the analysis that is about the aspects of the table of families."""
+        return [use for use in self.uses if use.aspect in self.aspects]
+
+    def _analysis_text(self) -> str:
+        """Return the table of the analysis. Each level below a group begins with a dash."""
+        rows = []
+        aspect = ""
+        for use in self.family_uses:
+            shown_aspect = ""
+            if use.aspect != aspect:
+                aspect = shown_aspect = use.aspect
+            method = "- " * (len(use.place) - 1) + use.place[-1]
+            baseline = ""
+            if use.baseline:
+                baseline = "yes"
+            rows.append([shown_aspect, method, str(len(use.systems)), str(len(use.teams)), baseline, use.ranks_text])
+        heads = ["aspect", "method", "systems", "teams", "baseline", "ranks"]
+        return _table(rows, heads, ["systems", "teams"])
 
     def _ranking_text(self, ranking: Ranking) -> list[str]:
         """Return two tables as text: the ranking, and the comparisons of its neighbours."""
         rows = []
         for row in self.rows(ranking):
             cells = [f"{row.values[name]} {row.intervals[name]}".strip() for name in self.shown_metrics]
-            rows.append([row.rank, row.team, row.system, *cells])
-        parts = ["", f"{ranking.title}, by {self.metric}"]
-        parts.append(_table(rows, ["rank", "team", "system", *self.shown_metrics], ["rank"]))
+            rows.append([row.rank, row.team, row.system, *cells, row.remark])
+        parts = ["", f"{ranking.title}, by {heading(self.metric)}"]
+        heads = ["rank", "team", "system", *map(heading, self.shown_metrics), ""]
+        parts.append(_table(rows, heads, ["rank"]))
         if ranking.neighbours:
             rows = [[each.system, each.against, *difference_cells(each)] for each in ranking.neighbours]
-            parts += ["", f"{ranking.title}: neighbours in {self.metric}"]
+            parts += ["", f"{ranking.title}: neighbours in {heading(self.metric)}"]
             parts.append(_table(rows, DIFFERENCE_HEADS, DIFFERENCE_HEADS[2:6]))
         return parts
 
@@ -286,14 +390,30 @@ class Leaderboard:
         parts = ["\n".join([str(package), *map(str, package.findings)]) for package in self.packages]
         return "\n\n".join([*map(str, self.findings), *parts]) + "\n"
 
+    def analysis_csv(self) -> str:
+        """Return the analysis as CSV, one row for each method."""
+        uses = analysis.table(self.uses)
+        return report.csv(uses.where(uses.notna(), None))
+
+    def findings_json(self) -> str:
+        """Return every finding as JSON."""
+        content = {
+            "task": self.task.name,
+            "packages": [_package_content(package) for package in self.packages],
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
     def json(self) -> str:
-        """Return all results and findings at full precision as JSON."""
+        """Return all results at full precision as JSON."""
         content = {
             "task": self.task.name,
             "set": self.ranked,
             "split": self.split,
             "ranked_by": self.metric,
             "alarm": self.alarm,
+            "date": self.date,
+            "packages": {"ranked": len(self.packages) - self.refused, "refused": self.refused},
             "metrics": self.metrics,
             "unavailable": self.unavailable,
             "signatures": self.signatures,
@@ -310,8 +430,7 @@ class Leaderboard:
                 "systems": [plain(asdict(difference)) for difference in self.systems.neighbours],
             },
             "published": [baseline.model_dump() for baseline in self.published],
-            "packages": [_package_content(package) for package in self.packages],
-            "findings": [asdict(finding) for finding in self.findings],
+            "analysis": [asdict(use) for use in self.uses],
         }
         return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -321,10 +440,29 @@ class Leaderboard:
             "system": system.label,
             "team": system.team,
             "package": system.package,
+            "baseline": system.is_baseline,
+            "remark": self._remark(system),
+            "report": self.report_link(system),
             "signature": system.score.signature,
             "metrics": {name: measured.figures() for name, measured in system.score.metrics.items()},
-            "characteristics": dict(zip(self.task.characteristics.value, system.characteristics, strict=True)),
+            "metadata": public_metadata(system),
         }
+
+    def report_link(self, system: ScoredSystem) -> str:
+        """Return the path of a system's report in the folder of the leaderboard, or an empty text."""
+        if system.package in self.reports:
+            return f"{REPORTS}/{self.reports[system.package]}"
+        return ""
+
+
+def public_metadata(system: ScoredSystem) -> dict[str, str]:
+    """Return the metadata of a system that may be published: everything except the authors' email addresses."""
+    return {key: text for key, text in system.metadata.items() if not key.endswith(analysis.PRIVATE)}
+
+
+def shown_estimate(measured: Measured) -> Estimate:
+    """Return the estimate that is shown: the one with the interval by clip if items share clips."""
+    return measured.by_clip or measured.estimate
 
 
 def _package_content(package: ScoredPackage) -> dict[str, object]:
@@ -362,7 +500,13 @@ def difference_cells(difference: Difference) -> list[str]:
 
 
 def rank(
-    task: Task, packages: Iterable[ScoredPackage], split: Split, ranked: str, findings: Iterable[Finding] = ()
+    task: Task,
+    packages: Iterable[ScoredPackage],
+    split: Split,
+    ranked: str,
+    aspects: Mapping[str, Aspect] | None = None,
+    date: str = "",
+    findings: Iterable[Finding] = (),
 ) -> Leaderboard:
     """Rank the systems that the packages contain.
 
@@ -373,6 +517,8 @@ def rank(
         packages: The scored packages, which `scoring.score_packages` returns.
         split: The split that the outputs are for, with its ground truth.
         ranked: The task's set that is scored.
+        aspects: The aspects that the analysis counts (default: the kit's table of families).
+        date: The date that the page shows (default: none).
         findings: Findings about files in the folder that are not packages.
 
     Returns:
@@ -400,6 +546,8 @@ def rank(
         Ranking("systems", "All systems", rows, _neighbours(rows, metric)),
         tuple(fact.value for fact in task.baselines if fact.value.measured_on(split)),
         tuple(packages),
+        aspects or read_families(FAMILIES),
+        date,
         tuple(findings),
     )
 

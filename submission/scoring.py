@@ -6,12 +6,14 @@ failure in the process becomes a finding about the package.
 
 import math
 import os
+import re
 import resource
+import shutil
 import signal
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,7 +37,8 @@ from submission.tasks import Task
 SECONDS = 1800  # maximum time for one package
 MEMORY = {"retrieval": 4 * 2**30, "captioning": 12 * 2**30}  # maximum bytes of memory; SPICE alone can need 8 GB
 WORKERS = min(os.cpu_count() or 1, 8)  # number of packages that are scored at the same time
-SHOWN = 300  # maximum number of characters of a characteristic
+REPORTS = "reports"  # folder of the technical reports that are published with a leaderboard
+SHOWN = 300  # maximum number of characters of a metadata value
 
 # Only one process may start at a time, because multiprocessing then accesses the list of all its processes.
 _starting = threading.Lock()
@@ -49,15 +52,31 @@ class ScoredSystem:
         label: Label of the system.
         team: Author and institute of the label.
         package: Name of the package that contains the system.
-        characteristics: Values that the metadata have for the task's `characteristics`, in the task's order.
+        metadata: Every value of the metadata file as text, at most `SHOWN` characters each. A key is the path of the
+            value, such as `submission.authors.1.lastname`; the entries of a list are numbered from 1.
         score: Score of the system.
+        is_baseline: True for a system of the organisers' baseline.
     """
 
     label: str
     team: str
     package: str
-    characteristics: tuple[str, ...]
+    metadata: Mapping[str, str]
     score: Score
+    is_baseline: bool = False
+
+    def texts(self, key: str) -> list[str]:
+        """Return the text of a metadata key, or the texts of its entries if it is a list.
+
+        The text of an entry with keys of its own, such as a data set, is its name. The list is empty if the metadata do
+        not have the key.
+        """
+        pattern = re.compile(rf"{re.escape(key)}(\.\d+(\.name)?)?")
+        return [text for path, text in self.metadata.items() if pattern.fullmatch(path)]
+
+    def text(self, key: str) -> str:
+        """Return the texts of a metadata key, joined by commas."""
+        return ", ".join(self.texts(key))
 
     def value(self, metric: str) -> float:
         """Return the value of a metric, or NaN if the system does not have it."""
@@ -69,11 +88,21 @@ class ScoredSystem:
 
 @dataclass(frozen=True)
 class ScoredPackage:
-    """A package with its scored systems and every finding. A package whose check found an error has no systems."""
+    """A package with its scored systems and every finding.
+
+    Attributes:
+        name: Name of the package.
+        systems: The systems. There are none if the check found an error that is not about the technical report.
+        findings: Every finding.
+        report: A copy of the technical report; None if it is missing, has an error or was not copied.
+        lacks_report: True if the report is missing or has an error.
+    """
 
     name: str
     systems: tuple[ScoredSystem, ...]
     findings: tuple[Finding, ...]
+    report: Path | None = None
+    lacks_report: bool = False
 
     def __str__(self) -> str:
         """Return a line such as `Wu.zip: 2 systems ranked, 1 warning`."""
@@ -86,7 +115,14 @@ class ScoredPackage:
 # One package ----------------------------------------------------------------------------------------------------------
 
 
-def score_package(task: Task, path: Path, splits: Mapping[str, Split], ranked: str, cache: Path) -> ScoredPackage:
+def score_package(
+    task: Task,
+    path: Path,
+    splits: Mapping[str, Split],
+    ranked: str,
+    cache: Path,
+    reports: Path | None = None,
+) -> ScoredPackage:
     """Check a package and score its systems. Any failure becomes a finding.
 
     Args:
@@ -95,14 +131,21 @@ def score_package(task: Task, path: Path, splits: Mapping[str, Split], ranked: s
         splits: A dict from each of the task's sets to the split that its outputs are for.
         ranked: The set that is scored.
         cache: Folder for tokenised captions.
+        reports: Folder to copy the technical report to (default: do not copy it).
     """
     findings: list[Finding] = []
     systems: list[ScoredSystem] = []
+    report = None
+    lacks_report = False
     try:
-        with package.checked(task, path, splits) as (valid, package_findings):
-            findings += package_findings
-            for system in valid:
+        with package.checked(task, path, splits) as content:
+            findings += content.findings
+            for system in content.systems:
                 systems.append(_score_system(task, path, system, splits[ranked], ranked, cache))
+            lacks_report = content.report is None
+            if content.report and reports:
+                report = reports / path.name
+                shutil.copyfile(content.report, report)
         for scored in systems:
             findings += scored.score.findings
     except Faulty as faulty:
@@ -119,7 +162,7 @@ def score_package(task: Task, path: Path, splits: Mapping[str, Split], ranked: s
     except Exception as error:  # any other failure must not stop the other packages
         return _failed(path, f"could not be checked ({type(error).__name__}: {error}); please report this")
     by_name = [replace(finding, file=finding.file.replace(str(path), path.name, 1)) for finding in findings]
-    return ScoredPackage(path.name, tuple(systems), tuple(sorted(by_name)))
+    return ScoredPackage(path.name, tuple(systems), tuple(sorted(by_name)), report, lacks_report)
 
 
 def _score_system(
@@ -144,25 +187,27 @@ def _score_system(
     fields = task.label_fields(system.label)
     if fields:
         team = f"{fields['author']}_{fields['institute']}"
-    characteristics = tuple(_characteristic(system.metadata, key) for key in task.characteristics.value)
-    return ScoredSystem(system.label, team, path.name, characteristics, score)
+    return ScoredSystem(system.label, team, path.name, dict(_flat(system.metadata, "")), score)
 
 
-def _characteristic(metadata: object, key: str) -> str:
-    """Return the value of a key such as `system.description.optimizer` as text.
-
-    The text is empty if the metadata have no such value.
-    """
-    value = metadata
-    for part in key.split("."):
-        if not isinstance(value, Mapping):
-            return ""
-        value = value.get(part)
-    if value is None:
-        return ""
-    if isinstance(value, list | tuple):
-        value = ", ".join(map(str, value))
-    return cut(str(value), SHOWN)
+def _flat(value: object, path: str) -> Iterator[tuple[str, str]]:
+    """Yield the path and the text of every value of a metadata file. Keys without a value are left out."""
+    children: Iterable[tuple[object, object]]
+    if isinstance(value, Mapping):
+        children = value.items()
+    elif isinstance(value, list | tuple):
+        children = enumerate(value, start=1)
+    else:
+        if isinstance(value, bool):
+            yield path, "yes" if value else "no"
+        elif value is not None:
+            yield path, cut(str(value), SHOWN)
+        return
+    for key, below in children:
+        if path:
+            yield from _flat(below, f"{path}.{key}")
+        else:
+            yield from _flat(below, str(key))
 
 
 def _failed(path: Path, message: str) -> ScoredPackage:
@@ -174,7 +219,7 @@ def _failed(path: Path, message: str) -> ScoredPackage:
 
 
 def score_packages(
-    task: Task, paths: Sequence[Path], splits: Mapping[str, Split], ranked: str, cache: Path
+    task: Task, paths: Sequence[Path], splits: Mapping[str, Split], ranked: str, cache: Path, reports: Path
 ) -> list[ScoredPackage]:
     """Score packages, `WORKERS` at a time, each in a new process.
 
@@ -186,6 +231,7 @@ def score_packages(
         splits: A dict from each of the task's sets to the split that its outputs are for.
         ranked: The set that is scored.
         cache: Folder for tokenised captions.
+        reports: Folder to copy the technical reports to.
 
     Returns:
         The packages, in the order of `paths`.
@@ -198,7 +244,7 @@ def score_packages(
     # All processes put their temporary files here, because a killed process does not delete them.
     scratch = tempfile.TemporaryDirectory(prefix="dcase-", ignore_cleanup_errors=True)
     with scratch, ThreadPoolExecutor(WORKERS) as threads:
-        score = partial(_score_in_process, context, stop, (scratch.name, facts, sent, ranked, cache))
+        score = partial(_score_in_process, context, stop, (scratch.name, facts, sent, ranked, cache, reports))
         packages = threads.map(score, paths)
         try:
             return list(tqdm(packages, "packages", len(paths), unit="package", leave=False, disable=None))
@@ -255,6 +301,7 @@ def _work(
     splits: Mapping[str, Split],
     ranked: str,
     cache: Path,
+    reports: Path,
 ) -> None:
     """Score a package, and send the result to the process that started this one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the starting process, which ends this one
@@ -263,7 +310,7 @@ def _work(
     task = Task.model_validate(facts)
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY[task.kind],) * 2)
     try:
-        sender.send(score_package(task, path, splits, ranked, cache))
+        sender.send(score_package(task, path, splits, ranked, cache, reports))
     except KeyboardInterrupt:
         os._exit(1)
 

@@ -112,6 +112,17 @@ def find(name: str) -> Metric | None:
     return CAPTIONING.get(name) or RETRIEVAL.get(name.partition("@")[0])
 
 
+def heading(name: str) -> str:
+    """Return a metric's name as people write it in the head of a table.
+
+    >>> heading("cider_d"), heading("mAP@10")
+    ('CIDEr-D', 'mAP@10')
+    """
+    if name in CAPTIONING:
+        return CAPTIONING[name].title.partition(",")[0]
+    return name
+
+
 def lower_is_better(name: str) -> bool:
     """Return True if a lower value of a metric is better. An unknown metric counts as higher is better."""
     metric = find(name)

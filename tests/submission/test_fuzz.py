@@ -111,10 +111,11 @@ def test_random_edits(name, kind, edits):
                 raw = edited(raw, edit)
             path.write_bytes(raw)
         before = path.read_bytes()
-        with package.checked(task, path, splits) as (systems, findings):
-            assert all(isinstance(finding, Finding) and str(finding).isprintable() for finding in findings)
-            assert bool(systems) == all(finding.severity != ERROR for finding in findings)
-            for system in systems:
+        with package.checked(task, path, splits) as content:
+            assert all(isinstance(finding, Finding) and str(finding).isprintable() for finding in content.findings)
+            errors = [finding for finding in content.findings if finding.severity == ERROR]
+            assert bool(content.systems) == all(made.is_about_report(finding) for finding in errors)
+            for system in content.systems:
                 unchanged(task, files, splits, system, kind)
         assert path.read_bytes() == before
         assert [entry.name for entry in Path(folder).iterdir()] == ["P.zip"]
@@ -169,8 +170,8 @@ def test_what_editors_do_never_changes_a_score(name, rewriting, tmp_path):
     with zipfile.ZipFile(zipped, "w") as file:
         for inner, content in files.items():
             file.writestr(inner, path.read_bytes() if inner == target else content)
-    with package.checked(task, zipped, splits) as (systems, _):
-        for system in systems[:1]:
+    with package.checked(task, zipped, splits) as content:
+        for system in content.systems[:1]:
             after = read(system.outputs[split])
             pairs = ("file_names", "captions") if task.kind == "captioning" else ("queries", "file_names")
             assert [getattr(after, key) for key in pairs] == [getattr(before, key) for key in pairs]

@@ -57,14 +57,14 @@ def test_a_folder_of_packages(tmp_path):
     for _, e in board.systems.rows:
         assert e.score.metrics == alone[e.label].metrics
         assert e.score.signature == alone[e.label].signature
-    written = json.loads((tmp_path / "out" / "leaderboard.json").read_text(encoding="utf-8"))
+    written = json.loads((tmp_path / "out" / "board.json").read_text(encoding="utf-8"))
     rows = list(csv.DictReader(io.StringIO(board.csv())))
     for system in written["systems"]:
         for metric, measured in alone[system["system"]].metrics.items():
             assert system["metrics"][metric]["low"] == measured.estimate.low
             found = [r for r in rows if (r["table"], r["system"], r["what"]) == ("systems", system["system"], metric)]
             assert [float(row["value"]) for row in found] == [measured.estimate.value]
-    assert "<b>InfoNCE</b>" in str(board)
+    assert "<b>InfoNCE</b>" in board.csv()
     assert "&lt;b&gt;InfoNCE&lt;/b&gt;" in pages.html(board)
     assert "<b>InfoNCE</b>" not in pages.html(board)
 
@@ -85,7 +85,14 @@ def test_a_folder_of_packages(tmp_path):
     (tmp_path / "out" / "findings.txt").write_text("of another time")
     run(TASK, tmp_path / "in", {"retrieval": SPLIT}, tmp_path / "out")  # replaces the earlier leaderboard
     assert read(tmp_path / "out") == first
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([*FILES, "reports"])
+    reports = {path.name: path.read_bytes() for path in (tmp_path / "out" / "reports").iterdir()}
+    assert reports == dict.fromkeys(("Li_unpacked.pdf", "Wu_Mila_task6b.pdf", "Xu_Mila_task6b.pdf"), made.PDF)
+    (tmp_path / "in" / "Xu_Mila_task6b.zip").unlink()
+    (tmp_path / "out" / "reports" / "notes.pdf").touch()
+    run(TASK, tmp_path / "in", {"retrieval": SPLIT}, tmp_path / "out")
+    left = sorted(path.name for path in (tmp_path / "out" / "reports").iterdir())
+    assert left == ["Li_unpacked.pdf", "Wu_Mila_task6b.pdf", "notes.pdf"]  # only our own report of Xu is removed
 
 
 def test_ties_share_a_rank():
@@ -129,7 +136,7 @@ def test_an_interval_that_is_none(tmp_path):
     texts = [(tmp_path / name).read_text(encoding="utf-8") for name in FILES]
     assert not any("nan" in text.lower() for text in texts)
     assert json.loads(texts[0])["systems"][0]["metrics"]["mAP@10"]["low"] is None
-    assert "<title>A_x_task6b_1: " in texts[3]
+    assert "<title>A_x_task6b_1: " in texts[1]
 
 
 def test_less_is_better_of_some_metrics():
@@ -162,9 +169,11 @@ def test_published_baseline_is_shown_only_on_its_own_set():
     assert board.published == ()  # the split has the name of the official set, but 24 clips and not 1000
     here = replace(board, published=(on_retrieval,))
     (line,) = {" ".join(line.split()) for line in str(here).splitlines() if "organisers (published)" in line}
-    assert line == "– organisers (published) baseline 0.061 0.026 0.102 0.176"
+    assert line == "– organisers (published) baseline 0.061 0.026 0.102 0.176 published results, not ranked"
     assert "The organisers' baseline is shown with its published results for this set" in str(here)
-    assert re.search(r"organisers \(published\), not ranked.*baseline", pages.html(here), re.DOTALL)
+    assert re.search(
+        r"baseline <small>organisers \(published\) \(published results, not ranked\)", pages.html(here), re.DOTALL
+    )
     rows = [row for row in csv.DictReader(io.StringIO(here.csv())) if row["table"] == "published"]
     assert [row["team"] for row in rows] == ["organisers (published)"] * 4
     assert {row["what"]: float(row["value"]) for row in rows} == on_retrieval.metrics
@@ -239,13 +248,53 @@ def test_another_metric_ranks_if_the_first_is_not_available(tmp_path):
     assert [e.label for _, e in board.systems.rows] == ["Wu_Mila_task6_1", "Wu_Mila_task6_2", "Xu_Mila_task6_1"]
     assert (board.ranked, board.metric, board.metrics) == ("test", "rouge_l", ["rouge_l", "bleu_1"])
     assert board.systems.rows[0][1].value("rouge_l") == pytest.approx(1)
-    assert "THIS IS NOT THE TASK'S RANKING: the task ranks by spider" in str(board).split("\n\n")[1]
+    assert "THIS IS NOT THE TASK'S RANKING: the task ranks by SPIDEr" in str(board).split("\n\n")[1]
     assert 'role="alert"' in pages.html(board)
     assert "not available" in str(board)
     assert len(board.systems.neighbours) == 2
 
 
 # ------------------------------------------------------------------------------------------------ bad packages
+
+
+def test_a_fault_of_the_report_alone_is_a_remark(tmp_path):
+    """The systems are ranked, the package still counts as faulty, and the page does not link to the report."""
+    for author in ("Wu", "Xu"):
+        hand_in(tmp_path, author, knowing(2))
+    path = tmp_path / "in" / "Wu_Mila_task6b.zip"
+    with zipfile.ZipFile(path) as file:
+        contents = {name: file.read(name) for name in file.namelist() if not name.endswith(".pdf")}
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in contents.items():
+            file.writestr(name, content)
+    board = run(TASK, tmp_path / "in", {"retrieval": SPLIT}, tmp_path / "out")
+    assert (board.errors, board.refused) == (1, 0)
+    assert {e.label for e in board.entries} == {"Wu_Mila_task6b_1", "Xu_Mila_task6b_1"}
+    assert [path.name for path in (tmp_path / "out" / "reports").iterdir()] == ["Xu_Mila_task6b.pdf"]
+    [line] = [line for line in str(board.rows(board.systems)).split("Row(") if "'Wu_Mila_task6b_1'" in line]
+    assert "without a valid technical report" in line
+    assert "without a valid technical report" in pages.html(board)
+
+
+def test_the_organisers_baseline(tmp_path):
+    """It is ranked like the others, but does not count as a submission; a faulty one is refused."""
+    hand_in(tmp_path, "Wu", knowing(3))
+    baseline = hand_in(tmp_path, "Base", knowing(1))
+    elsewhere = tmp_path / "Base.zip"
+    baseline.rename(elsewhere)
+    board = run(TASK, tmp_path / "in", {"retrieval": SPLIT}, tmp_path / "out", baseline=elsewhere)
+    assert [(rank, e.label, e.is_baseline) for rank, e in board.systems.rows] == [
+        (1, "Wu_Mila_task6b_1", False),
+        (2, "Base_Mila_task6b_1", True),
+    ]
+    assert board.about.startswith("1 system of 1 team, ")
+    assert re.search(r"Base_Mila_task6b_1 .*organisers' baseline", str(board))
+    elsewhere.write_bytes(b"no zip")
+    with pytest.raises(Faulty, match=r"Base\.zip: error"):
+        run(TASK, tmp_path / "in", {"retrieval": SPLIT}, tmp_path / "out2", baseline=elsewhere)
+    with pytest.raises(BadRequest, match="give the package of the organisers' baseline"):
+        run(TASK, tmp_path / "in", {"retrieval": SPLIT}, tmp_path / "out2", baseline=tmp_path / "none.zip")
+    assert not (tmp_path / "out2").exists()
 
 
 def test_no_valid_system(tmp_path):
@@ -273,7 +322,7 @@ def test_no_valid_system(tmp_path):
         ),
         (("in/", "in/A/", "out"), {"retrieval": SPLIT}, "out: must be a folder, or not exist yet; found a file"),
         (("in/", "in/A/", "out/", "out/findings.txt"), {"retrieval": SPLIT}, "found 'findings.txt': give another"),
-        (("in/", "in/A/", "out/", "out/leaderboard.json", "out/my.tex"), {"retrieval": SPLIT}, "found 'my.tex': give"),
+        (("in/", "in/A/", "out/", "out/board.json", "out/my.tex"), {"retrieval": SPLIT}, "found 'my.tex': give"),
     ],
 )  # fmt: skip
 def test_bad_requests(make, splits, message, tmp_path):
@@ -289,7 +338,7 @@ def test_bad_requests(make, splits, message, tmp_path):
 def test_leftover_files_are_ignored_with_a_note(tmp_path, capsys):
     """Both in the folder of packages and in the output folder, where Finder and Explorer may leave files."""
     hand_in(tmp_path, "Wu", knowing(1))
-    for name in (".DS_Store", "Thumbs.db", "__MACOSX/", ".leaderboard.json.77.part", ".x.zip.part/", ".hidden"):
+    for name in (".DS_Store", "Thumbs.db", "__MACOSX/", ".board.json.77.part", ".x.zip.part/", ".hidden"):
         for folder in (tmp_path / "in", tmp_path / "out"):
             folder.mkdir(exist_ok=True)
             (folder / name).mkdir() if name.endswith("/") else (folder / name).touch()
@@ -299,7 +348,7 @@ def test_leftover_files_are_ignored_with_a_note(tmp_path, capsys):
     part = "note: is ignored: an interrupted command left it; delete it"
     notes = [
         ".DS_Store: note: is ignored: macOS adds it",
-        f".leaderboard.json.77.part: {part}",
+        f".board.json.77.part: {part}",
         f".x.zip.part: {part}",
         "Thumbs.db: note: is ignored: Windows adds it",
         "__MACOSX: note: is ignored: macOS adds it",
@@ -323,14 +372,14 @@ def test_a_truth_that_does_not_hold_is_no_packages_fault(tmp_path):
 def test_no_form_is_harmed(tmp_path):
     board = hostile_board()
     save(board, tmp_path)
-    content = json.loads((tmp_path / "leaderboard.json").read_text(encoding="utf-8"))
+    content = json.loads((tmp_path / "board.json").read_text(encoding="utf-8"))
     assert len(content["systems"]) == len(EVIL)
     assert EVIL[0] in {system["system"] for system in content["systems"]}
-    with (tmp_path / "leaderboard.csv").open(encoding="utf-8", newline="") as file:
+    with (tmp_path / "board.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file, strict=True))
     assert len({len(row) for row in rows}) == 1
     cells = {cell for row in rows for cell in row}
     assert not any(cell.lstrip().startswith(("=", "@", "＝", "＠")) for cell in cells)
     assert {"' =cmd", "'＝cmd"} <= cells
-    text = (tmp_path / "leaderboard.txt").read_text(encoding="utf-8")
+    text = (tmp_path / "board.txt").read_text(encoding="utf-8")
     assert not any(c in text for c in "\0\x1b\r\u202e")

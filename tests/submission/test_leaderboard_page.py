@@ -3,18 +3,55 @@
 import base64
 import hashlib
 import html.parser
+import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
+
+from evaluation.findings import ERROR, Finding
+from evaluation.metrics import retrieval
+from evaluation.report import number
 from submission import leaderboard_page as pages
-from tests.submission.made_boards import EVIL, entry, hostile_board, knowing, ranked
+from submission.ranking import rank
+from submission.scoring import ScoredPackage
+from tests.submission.made_boards import EVIL, SPLIT, TASK, entry, hostile_board, knowing, ranked
 
-VOID = {"meta"}
+VOID = {"meta", "wbr"}
 TAGS = {"html", "head", "title", "style", "body", "main", "h1", "h2", "p", "b", "small", "strong", "ul", "li", "div"}
 TAGS |= {"table", "caption", "thead", "tbody", "tr", "th", "td", "svg", "desc", "line", "text", "circle", "g", *VOID}
-TAGS |= {"details", "summary", "path", "use", "defs", "clippath", "rect"}
-ATTRIBUTES = {"lang", "charset", "http-equiv", "content", "name", "class", "role", "tabindex", "aria-label", "scope"}
-ATTRIBUTES |= {"dir", "id", "width", "height", "aria-labelledby", "x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "r"}
+TAGS |= {"a", "details", "summary", "path", "use", "defs", "clippath", "rect"}
+ATTRIBUTES = {
+    "href",
+    "lang",
+    "charset",
+    "http-equiv",
+    "content",
+    "name",
+    "class",
+    "role",
+    "tabindex",
+    "aria-label",
+    "scope",
+}
+ATTRIBUTES |= {
+    "dir",
+    "href",
+    "id",
+    "width",
+    "height",
+    "aria-labelledby",
+    "x",
+    "y",
+    "x1",
+    "x2",
+    "y1",
+    "y2",
+    "cx",
+    "cy",
+    "r",
+}
 ATTRIBUTES |= {"viewbox", "xmlns", "xmlns:xlink", "xlink:href", "d", "transform", "clip-path", "text-anchor"}
 ATTRIBUTES |= {"fill", "stroke", "stroke-width", "stroke-linecap", "stroke-linejoin"}
 ATTRIBUTES |= {"font-size", "font-family", "font-style", "font-weight"}
@@ -49,8 +86,9 @@ class Page(html.parser.HTMLParser):
     unknown_decl = handle_pi = handle_comment
 
 
-def test_nothing_of_a_submission_is_html():
-    page = Page(pages.html(hostile_board()))
+@pytest.mark.parametrize("make", [pages.html, pages.findings_html])
+def test_nothing_of_a_submission_is_html(make):
+    page = Page(make(hostile_board()))
     assert page.tags <= TAGS
     assert page.attributes.keys() <= ATTRIBUTES
     texts = "".join(page.texts)
@@ -62,8 +100,10 @@ def test_nothing_of_a_submission_is_html():
     assert "unsafe" not in policy
     style = (pages.TEMPLATES / "leaderboard.css").read_text(encoding="utf-8")
     assert not re.search(r"https?:|url\(|@import|//evil", style)
-    links = page.attributes["xlink:href"] | {link[4:-1] for link in page.attributes["clip-path"]}
+    links = page.attributes.get("xlink:href", set()) | {link[4:-1] for link in page.attributes.get("clip-path", ())}
     assert all(link.startswith("#") for link in links)
+    assert all(link.startswith("reports/") for link in page.attributes.get("href", ()))
+    assert make != pages.html or page.attributes["href"]
 
 
 def test_the_style_is_the_one_that_the_policy_lets_through():
@@ -76,9 +116,9 @@ def test_the_style_is_the_one_that_the_policy_lets_through():
 def test_the_page_can_be_read_aloud():
     board = ranked(*(entry(f"A{n}_x_task6b_1", knowing(n)) for n in range(3)))
     page = pages.html(board)
-    assert page.count("<table") == page.count("<caption") == 5
+    assert page.count("<table") == page.count("<caption")
     assert page.count("<th ") == page.count('<th scope="')
-    for name in ("plot-teams", "plot-systems"):
+    for name in ("plot-teams-960", "plot-teams-360", "plot-systems-960", "plot-systems-360"):
         assert f'aria-labelledby="{name} {name}-about"' in page
         assert page.count(f'id="{name}"') == page.count(f'id="{name}-about"') == 1
     assert '<html lang="en">' in page
@@ -95,7 +135,7 @@ def test_a_plot_shows_the_interval_of_each_system():
         assert (estimate.low, estimate.high) in drawn
         assert (estimate.value,) in drawn
         assert low <= estimate.low <= estimate.high <= high
-    names = [text.get_text() for text in axes.texts]
+    names = [text.get_text() for text in axes.get_yticklabels()]
     assert names == [f"{rank}  {system.label}" for rank, system in board.systems.rows]
 
 
@@ -119,3 +159,70 @@ def test_a_name_is_never_taken_for_mathematics():
     board = ranked(replace(entry("A_x_task6b_1"), label="$x^2$ and $\\nothing$"))
     texts = "".join(Page(pages.html(board)).texts)
     assert texts.count("$x^2$ and $\\nothing$") >= 3
+
+
+def test_findings_are_only_on_the_private_page():
+    board = ranked(entry("A_x_task6b_1"))
+    fault = Finding("Bad.zip", 7, "caption", "must be a secret; found none", ERROR)
+    board = replace(board, packages=(*board.packages, ScoredPackage("Bad.zip", (), (fault,))))
+    public, private = pages.html(board), pages.findings_html(board)
+    assert "1 package of 2 refused because of errors" in public
+    assert "Bad.zip" not in public
+    for text in (str(board), board.json(), board.csv(), board.analysis_csv()):
+        assert "Bad.zip" not in text
+    assert "Bad.zip:7: caption: error: must be a secret" in private
+    assert private.index("Bad.zip: 0 systems") < private.index("A_x.zip: 1 system")
+
+
+def test_what_people_look_for_is_on_the_page():
+    metadata = {
+        "submission.name": "The best one",
+        "submission.authors.1.firstname": "Ada",
+        "submission.authors.1.lastname": "Wu",
+        "submission.authors.1.email": "ada@example.org",
+        "submission.authors.1.affiliation.institute": "Mila",
+        "submission.authors.2.lastname": "Xu",
+        "submission.authors.2.affiliation.institute": "SJTU",
+        "system.description.ensemble": "yes",
+        "system.external_datasets.1.name": "AudioCaps",
+        "system.external_datasets.2.name": "WavCaps",
+        "system.complexity.total_parameters": "732354",
+    }
+    system = replace(entry("A_x_task6b_1"), metadata=metadata)
+    scored = ScoredPackage(system.package, (system,), (), Path("report"))
+    board = rank(TASK, [scored], SPLIT, "retrieval", date="2026-11-28")
+    page = pages.html(board)
+    for text in ("The best one", "Ada Wu, Xu", "Mila; SJTU", "AudioCaps, WavCaps", "732,354", ">yes<", "2026-11-28"):
+        assert text in page
+    assert '<a href="reports/A_x.pdf">PDF</a>' in page
+    assert "example.org" not in page
+    chance = number(system.score.metrics["mAP@10"].chance)
+    assert re.search(rf"chance level.*<td>{chance}</td>", page, re.DOTALL)
+
+
+def test_intervals_on_the_page_are_by_clip():
+    """Two captions of a clip are not independent, so the shown interval leaves them out together."""
+    clips = tuple(replace(clip, captions=(f"One {n}.", f"Two {n}.")) for n, clip in enumerate(SPLIT.clips))
+    split = replace(SPLIT, clips=clips)
+    score = retrieval.evaluate(split, knowing(2, split=split), metrics=TASK.metrics.value)
+    system = replace(entry("A_x_task6b_1"), score=score)
+    board = rank(TASK, [ScoredPackage("A_x.zip", (system,), ())], split, "retrieval")
+    measured = score.metrics["mAP@10"]
+    assert measured.by_clip.low != measured.estimate.low
+    shown = f"[{measured.by_clip.low:.3f}, {measured.by_clip.high:.3f}]"
+    assert shown in pages.html(board)
+    assert shown in str(board)
+    assert "They leave out all queries of a clip together" in pages.html(board)
+    row = json.loads(board.json())["systems"][0]["metrics"]["mAP@10"]
+    assert (row["low"], row["by_clip"]["low"]) == (measured.estimate.low, measured.by_clip.low)
+
+
+def test_metrics_have_the_names_that_people_write():
+    score = replace(entry("A_x_task6b_1").score, metrics={})
+    measured = entry("A_x_task6b_1").score.metrics["mAP@10"]
+    score = replace(score, metrics={"cider_d": measured, "spider_fl": measured})
+    facts = TASK.metrics.model_copy(update={"value": ("cider_d", "spider_fl")})
+    task = TASK.model_copy(update={"metrics": facts})
+    page = pages.html(ranked(replace(entry("A_x_task6b_1"), score=score), task=task))
+    assert '<th scope="col">CIDEr-D</th><th scope="col">SPIDEr-FL</th>' in page
+    assert "cider_d" not in page

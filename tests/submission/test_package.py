@@ -84,17 +84,18 @@ def test_a_package_of_official_size(name, team_file, tmp_path):
         f"{top}/Wu_Mila_{tag}.technical_report.pdf",
     }
     blind = {key: splits[key] for key in task.sets}
-    with package.checked(task, tmp_path / file, blind) as (systems, findings):
-        assert findings == []
-        (system,) = systems
+    with package.checked(task, tmp_path / file, blind) as content:
+        assert content.findings == []
+        assert content.report.read_bytes() == made.PDF
+        (system,) = content.systems
         assert system.label == label
         assert system.metadata["submission"]["label"] == label
         for key, path in system.outputs.items():
             assert score(task, splits[key], path) == score(
                 task, splits[key], next((tmp_path / "run" / "predictions").glob(f"{key}.*"))
             )
-    with package.checked(task, tmp_path / file, {}) as (systems, findings):  # without data, with the official numbers
-        assert (len(systems), findings) == (1, [])
+    with package.checked(task, tmp_path / file, {}) as content:  # without data, with the official numbers
+        assert (len(content.systems), content.findings) == (1, [])
 
 
 def score(task, split: Split, path: Path) -> dict[str, float]:
@@ -284,9 +285,9 @@ def test_a_rehearsal_answers_another_split(small, team_file, tmp_path):
     made.answer(task, runs[0], evaluation)
     dataset = Dataset(dataset.folder, {**dataset.splits, "evaluation": evaluation})
     package.make(task, runs[:1], teams.read(task, team_file)[0], dataset, tmp_path / "p.zip", "evaluation")
-    with package.checked(task, tmp_path / "p.zip", dict.fromkeys(task.sets, evaluation)) as (systems, findings):
-        assert findings == []
-        assert len({path.read_bytes() for path in systems[0].outputs.values()}) == 1
+    with package.checked(task, tmp_path / "p.zip", dict.fromkeys(task.sets, evaluation)) as content:
+        assert content.findings == []
+        assert len({path.read_bytes() for path in content.systems[0].outputs.values()}) == 1
 
 
 # ------------------------------------------------------------------------------------------------ single mutations
@@ -587,9 +588,12 @@ OF_6B = {
 
 
 def said(task, files, splits, path) -> list[str]:
-    with package.checked(task, path, splits) as (systems, findings):
-        assert bool(systems) == all(finding.severity != ERROR for finding in findings)
-        return [str(finding).removeprefix(str(path)).removeprefix("/") for finding in findings]
+    with package.checked(task, path, splits) as content:
+        errors = [finding for finding in content.findings if finding.severity == ERROR]
+        report_errors = [finding for finding in errors if made.is_about_report(finding)]
+        assert bool(content.systems) == (errors == report_errors)
+        assert bool(content.report) or bool(errors)
+        return [str(finding).removeprefix(str(path)).removeprefix("/") for finding in content.findings]
 
 
 @pytest.mark.parametrize("form", ["folder", "zip"])

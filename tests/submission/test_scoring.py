@@ -75,7 +75,9 @@ def test_an_interrupt_ends_the_processes(tmp_path, monkeypatch):
     began = time.monotonic()
     try:
         with pytest.raises(KeyboardInterrupt):
-            scoring.score_packages(TASK, [tmp_path / "Sleep.zip"], {"retrieval": SPLIT}, "retrieval", tmp_path)
+            scoring.score_packages(
+                TASK, [tmp_path / "Sleep.zip"], {"retrieval": SPLIT}, "retrieval", tmp_path, tmp_path
+            )
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
