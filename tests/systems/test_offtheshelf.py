@@ -550,8 +550,10 @@ def test_another_text_model_than_in_training_is_refused(place, tmp_path, capsys)
     assert cut_off(asked, training.EpochControl, "on_train_epoch_start", 2) == -signal.SIGKILL
     text_model(tmp_path / "text", seed=1)
     assert command(parser(), asked) == 2
-    assert "last.ckpt: was trained with another words than the config names" in capsys.readouterr().err
-    with pytest.raises(BadRequest, match="was trained with another words than the config names"):
+    error = capsys.readouterr().err
+    assert "last.ckpt: the frozen parts must be those it was trained with" in error
+    assert "found other weights or settings of the words" in error
+    with pytest.raises(BadRequest, match="found other weights or settings of the words"):
         offtheshelf.load_model(tmp_path / "run" / "checkpoints" / "best.ckpt")
 
 
