@@ -46,7 +46,8 @@ OFFLINE = {"local_files_only": True, "trust_remote_code": False}  # no download,
 
 Output = Literal["tokens", "mean", "sentence"]
 
-# Models that this project's configs name, with their names on the hub. A cache may use under either name.
+# Models that this project's configs name, and their names on the hub, which may be newer. A cache may have a model
+# under either name.
 PARTS = {
     "distilroberta-base": Asset("DistilRoBERTa", "distilbert/distilroberta-base", 331_000_000, "Apache 2.0"),
     "bert-base-uncased": Asset("BERT base", "google-bert/bert-base-uncased", 440_000_000, "Apache 2.0"),

@@ -511,7 +511,7 @@ def test_from_prediction_to_package_and_published_figures(place, runs, tmp_path,
         ("words={place}/data", "data: cannot be loaded as a text encoder"),
         (
             "words={place}/other.txt",
-            "other.txt: must have vectors for words of the captions, but has a vector for none",
+            "other.txt: must contain vectors for words of the captions; found only vectors for other words",
         ),
         ("words={place}/garbage.bin", "garbage.bin: must be a file of word vectors"),
         ("audio_encoder=vggish", "VGGish is not on this machine; put vggish-10086976.pth (about 289 MB) from"),
