@@ -10,8 +10,8 @@ encodes each clip or caption once, and training reads these embeddings from the 
 in every training step.
 
 Training has one or more stages. Each stage uses clean captions (the data folder), noisy captions (another folder) or
-both, and starts from the best epoch of the previous stage. Each stage but the last has its own run folder inside the
-run folder.
+both. It starts from the best epoch of the previous stage. Each stage except the last has its own folder inside the run
+folder.
 """
 
 from collections.abc import Callable, Sequence
@@ -59,16 +59,16 @@ class Config(Schedule):
     audio_options: dict[str, encoders.Option] = Field(default_factory=dict)
     audio_hop: float | None = Field(None, gt=0)  # ms between embeddings; None: the encoder's own hop
     audio_scene: bool = False  # one embedding per clip (HEAR's scene embedding) instead of a sequence
-    text_encoder: str = "distilroberta-base"  # folder, hub name, file of word vectors, or `train`: on the captions
-    text_layer: int = -2  # of a transformers model; -1 is the last layer
+    text_encoder: str = "distilroberta-base"  # folder, hub name, file of word vectors, or `train` (on the captions)
+    text_layer: int = -2  # index of a transformers model's layer; -1 is the last layer
     text_output: texts.Output = "tokens"  # embeddings of all tokens, their `mean`, or a `sentence` embedding
     train_audio: bool = False  # train the audio encoder
     train_text: bool = False  # train the text encoder
     audio_adapter: Adapter = "mlp"
     text_adapter: Adapter = "mlp"
-    size: int = Field(512, ge=1)  # of the adapters' hidden layer and of their output
+    size: int = Field(512, ge=1)  # width of the adapters' hidden layer and of their output
     loss: Literal["contrastive", "nt_xent", "triplet"] = "contrastive"
-    pairs: Literal["all", "text-audio"] = "all"  # pairs in the loss; `all` includes two clips and two texts
+    pairs: Literal["all", "text-audio"] = "all"  # pairs in the loss; `all` includes pairs of two clips and of two texts
     temperature: float = Field(0.07, gt=0)  # of nt_xent
     margin: float = Field(1.0, gt=0)  # of triplet
     stages: tuple[tuple[Literal["clean", "noisy"], ...], ...] = (("clean",),)  # the training data of each stage
@@ -146,7 +146,7 @@ class Retriever(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> "Retriever":
-        """Set training or evaluation mode; an audio encoder and a frozen text encoder stay in evaluation mode."""
+        """Set training or evaluation mode. The audio encoder and a frozen text encoder stay in evaluation mode."""
         super().train(mode)
         self.audio_encoder.eval()  # it encodes clips one by one, so its batch norms must keep their statistics
         self.text_encoder.train(mode and self.config.train_text)
@@ -154,7 +154,7 @@ class Retriever(nn.Module):
 
     @cached_property
     def frozen(self) -> dict[str, str]:
-        """The identity of each frozen encoder, by the prefix of its weights' names (`systems.parts.checkpoints`)."""
+        """A dict from the prefix of each frozen encoder's weights to its identity (`systems.parts.checkpoints`)."""
         frozen = {}
         if not self.config.train_audio:
             frozen["audio_encoder."] = self.audio.identity
@@ -196,7 +196,7 @@ class Retriever(nn.Module):
 def learn(encoder: nn.Module, embed: Callable[[], Tensor], what: str) -> None:
     """Make an encoder trainable: require gradients for the parameters that its embeddings depend on.
 
-    All other parameters stay frozen, because DDP would wait for their gradients forever.
+    All other parameters stay frozen, because DDP would wait for gradients that they never get.
 
     Args:
         encoder: The encoder.
@@ -204,7 +204,7 @@ def learn(encoder: nn.Module, embed: Callable[[], Tensor], what: str) -> None:
         what: `audio` or `text`, for messages.
 
     Raises:
-        BadRequest: The embeddings depend on no parameter.
+        BadRequest: The embeddings do not depend on any parameter.
     """
     parameters = list(encoder.requires_grad_(True).parameters())
     with torch.enable_grad():
@@ -225,25 +225,28 @@ class Batch(NamedTuple):
     """N pairs of a clip and a caption."""
 
     sounds: Tensor  # (N, T, size) embeddings; (N, samples) audio if the audio encoder is trained
-    sound_lengths: Tensor  # (N,)
+    sound_lengths: Tensor  # (N,) number of embeddings or samples of each clip
     texts: Tensor | list[str]  # (N, T, size) embeddings; the captions if the text encoder is trained
-    text_lengths: Tensor  # (N,)
+    text_lengths: Tensor  # (N,) number of embeddings of each caption; ones if the text encoder is trained
     clips: Tensor  # (N,) indices of the clips
     owners: Tensor  # (N, K) indices of all clips that each caption belongs to
 
 
 class Material:
-    """The input of a model for clips and captions; embeddings of frozen encoders are computed once.
+    """The input of a model for clips and captions.
+
+    It consists of embeddings from frozen encoders, which are computed once, and of audio or text for encoders that are
+    trained.
 
     Args:
-        clips: The clips; the number of a clip is its index in this sequence.
+        clips: The clips. The index of a clip is its index in this sequence.
         queries: Further texts, which need not be captions of these clips.
         model: The model.
         cache: Folder of the cache.
 
     Attributes:
-        pairs: Every (clip, caption), by number.
-        numbers: The number of each distinct text.
+        pairs: The indices (clip, caption) of every pair.
+        numbers: A dict from each distinct text to its index.
     """
 
     def __init__(self, clips: Sequence[Clip], queries: Sequence[str], model: Retriever, cache: Path):
@@ -259,19 +262,19 @@ class Material:
             self.texts = texts.embed(self.captions, model.text_encoder, cache)
 
     def batch(self, pairs: Sequence[tuple[int, int]]) -> Batch:
-        """Make a batch of pairs, each a clip number and a caption number."""
+        """Make a batch of pairs, each with the index of a clip and the index of a caption."""
         clips, captions = map(list, zip(*pairs, strict=True))
         sounds = stack_sequences([torch.from_numpy(self.sounds[number].copy()) for number in clips])
         return Batch(*sounds, *self.caption_embeddings(captions), torch.tensor(clips), self.owners[captions])
 
     def caption_embeddings(self, captions: Sequence[int]) -> tuple[Tensor | list[str], Tensor]:
-        """Return the embeddings of captions with their lengths; the captions themselves if the text encoder is trained.
+        """Return the input of the model for captions, and their lengths.
 
         Args:
-            captions: Numbers of the captions.
+            captions: The indices of N captions.
 
         Returns:
-            (N, T, size) embeddings and (N,) lengths; a list of N captions and (N,) ones if the text encoder is trained.
+            (N, T, size) embeddings and (N,) lengths. If the text encoder is trained, the N captions and (N,) ones.
         """
         if self.train_text:
             return [self.captions[number] for number in captions], torch.ones(len(captions))
@@ -324,7 +327,7 @@ class Training(SystemModule):
         return losses.triplet(sounds @ captions.T, answers, torch.stack([own, own], dim=1), config.margin)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        """Embed the batch's pairs and return the loss over the pairs of all processes."""
+        """Embed the pairs of the batch, and return the loss over the pairs of all processes."""
         sounds = self.embed_sounds(batch.sounds, batch.sound_lengths)
         captions = self.embed_captions(batch.texts, batch.text_lengths)
         loss = self.loss(*map(losses.gathered, (sounds, captions, batch.clips, batch.owners)))
@@ -414,11 +417,11 @@ def split_pairs(
     """Separate the pairs for training from those for validation.
 
     Args:
-        pairs: Every (clip, caption), by number; the captions of a clip are consecutive.
-        validation_clips: The number of validation clips, which come first.
+        pairs: The indices (clip, caption) of every pair. The captions of a clip are consecutive.
+        validation_clips: The number of validation clips. Their indices come before those of all other clips.
 
     Returns:
-        The pairs of all other clips, for training; and each validation clip with its first caption.
+        All pairs of the other clips, for training, and one pair of each validation clip with its first caption.
     """
     to_train = []
     first_pairs: dict[int, tuple[int, int]] = {}
@@ -434,9 +437,12 @@ def read_noisy(folder: Path, share: float, seed: int) -> Split:
     """Read noisy captions and draw a share of their clips.
 
     Args:
-        folder: FSD50K as published, or a data folder, whose development split is used.
+        folder: FSD50K as published, or a data folder. Only the development split is read.
         share: The share of the clips to draw, in (0, 1].
         seed: Seed of the draw.
+
+    Returns:
+        A split with the drawn clips.
     """
     if (folder / fsd50k.METADATA.parent).is_dir():
         split = fsd50k.read_fsd50k(folder)
@@ -447,7 +453,7 @@ def read_noisy(folder: Path, share: float, seed: int) -> Split:
 
 
 def load_model(checkpoint: Path) -> Retriever:
-    """Load the model from a checkpoint; the config names its encoders.
+    """Load the model from a checkpoint. The config in the checkpoint names the encoders.
 
     Raises:
         BadRequest: An encoder is not on this machine, or a frozen encoder differs from the one used in training.

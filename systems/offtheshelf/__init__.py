@@ -5,11 +5,11 @@
 
 A pretrained audio encoder maps a clip to a sequence of embeddings. An adapter maps these to the decoder's size, and a
 Transformer decoder predicts the caption word by word from them. The decoder reads the previous words as vectors, which
-are trained here or come from a pretrained model. The paper compares four encoders with two overlaps, three adapters and
-eleven kinds of word embeddings (`grid.yaml`). The defaults are the best of these settings.
+are random, trained on the captions, or those of a pretrained model. The paper compares four encoders with two overlaps,
+three adapters and eleven kinds of word embeddings (`grid.yaml`). The defaults are the best of these settings.
 
-Encoders are frozen (section 3.2). The audio encoder encodes each clip once, and a model of words in context encodes
-each caption once. Training reads these embeddings from the cache.
+Encoders are frozen (section 3.2). The audio encoder encodes each clip once, and a text model encodes each caption
+once. Training reads these embeddings from the cache.
 """
 
 from collections.abc import Sequence
@@ -47,40 +47,40 @@ class Config(Schedule, generation.Decoding):
     """The settings; the defaults are the paper's best setting.
 
     Numbers in parentheses are sections of the paper. "Not in the paper" marks values that the paper does not give. Two
-    defaults differ from the paper: `context` (README.md gives the reason), and `words_limit`, which leaves out the
-    vectors of a file's rarer words to save time and memory (`grid.yaml` reads all words).
+    defaults differ from the paper. README.md gives the reason for `context`. `words_limit` leaves out the vectors of
+    rarer words in a file, to save time and memory (`grid.yaml` reads all words).
     """
 
     batch: int = Field(256, ge=1)  # pairs of a clip and a caption in a training step (3.1)
     monitor: Literal["loss"] = "loss"  # the validation value that chooses the best epoch (3.1)
-    plateau: int = Field(10, ge=1)  # the paper's learning rate is constant: with a patience of 10, training stops first
+    plateau: int = Field(10, ge=1)  # the paper's rate is constant: training stops (`patience`) before the rate falls
 
     audio_encoder: str = "yamnet"  # one of `encoders.NAMES`, or any HEAR module (3.2)
     audio_weights: str = ""  # file or folder of its weights; empty: the encoder's default place
     # Keyword arguments for the encoder's load_model, such as vggish's post_activation or openl3's padding.
     audio_options: dict[str, encoders.Option] = Field(default_factory=dict)
     overlap: float = Field(0.5, ge=0, lt=1)  # share of a window that the next one repeats; the paper: 0 and 0.5 (3.2)
-    adapter: Literal["identity", "mlp", "mha"] = "mha"  # (3.3)
-    adapter_hidden: int = Field(256, ge=1)  # of the MLP (3.3)
+    adapter: Literal["identity", "mlp", "mha"] = "mha"  # between audio encoder and decoder (3.3)
+    adapter_hidden: int = Field(256, ge=1)  # width of the MLP's hidden layer (3.3)
     words: str = "bert-base-uncased"  # `random`, `train` (CBOW on the captions), a file of vectors, a text model (3.4)
     train_words: bool = False  # fine-tune word vectors; a text model is always frozen (3.4)
-    words_limit: int | None = 200_000  # maximum to read from a file, frequent words first; as in the paper: None, all
+    words_limit: int | None = 200_000  # maximum number to read from a file, frequent words first; the paper: None (all)
     # What a text model reads of a caption in training (`offtheshelf.context`); the paper: caption.
     context: View = "prefix"
-    text_layer: int = -2  # of a text model: the penultimate layer (3.4)
+    text_layer: int = -2  # index of a text model's layer; -2 is the penultimate one (3.4)
 
-    blocks: int = Field(3, ge=1)  # of the decoder (3.1)
-    heads: int = Field(4, ge=1)  # of each attention layer, in the adapter too (3.1, 3.3)
-    head_size: int = Field(128, ge=2, multiple_of=2)  # (3.1, 3.3)
-    hidden: int = Field(512, ge=1)  # between the two linear layers of a block; not in the paper: the decoder's width
-    # True: Vaswani et al.'s Transformer (2, 3.3) adds positions to the word vectors, has norms after each sublayer and
-    # ReLU, and a single layer whose size depends on the audio embeddings. False: positions are added after the linear
-    # layer, norms come before each sublayer, GELU, and each block computes keys and values from embeddings of their
-    # original size.
+    blocks: int = Field(3, ge=1)  # number of blocks of the decoder (3.1)
+    heads: int = Field(4, ge=1)  # number of heads of each attention layer, also in the adapter (3.1, 3.3)
+    head_size: int = Field(128, ge=2, multiple_of=2)  # number of values of a head (3.1, 3.3)
+    hidden: int = Field(512, ge=1)  # width between a block's two linear layers; not in the paper: the decoder's width
+    # True: the Transformer of Vaswani et al., as in the paper (2, 3.3). Positions are added to the word vectors, norms
+    # come after each sublayer, and the activation is ReLU. If the audio embeddings do not have the decoder's size, a
+    # linear layer maps them to it. False: positions are added after the linear layer for words, norms come before each
+    # sublayer, and the activation is GELU. Each block computes keys and values from the adapter's output itself.
     original: bool = True
-    dropout: float = Field(0.1, ge=0, lt=1)  # of decoder and MHA; not in the paper: Vaswani et al.'s value
-    longest: int = Field(60, ge=1)  # maximum number of words in a training caption; not in the paper (Clotho: 20)
-    decoding: Literal["beam", "greedy", "sample"] = "greedy"  # the paper's section 2 only says: word by word
+    dropout: float = Field(0.1, ge=0, lt=1)  # in decoder and MHA adapter; not in the paper: Vaswani et al.'s value
+    longest: int = Field(60, ge=1)  # maximum number of words in a training caption; not in the paper (20 in Clotho)
+    decoding: Literal["beam", "greedy", "sample"] = "greedy"  # not in the paper: section 2 only says "word by word"
 
     @property
     def static(self) -> bool:
@@ -108,7 +108,7 @@ class Captioner(nn.Module):
         vectors: (words, size) initial word embeddings; None if a text model gives the embeddings.
 
     Raises:
-        BadRequest: An encoder is not on this machine, or has no windows that could overlap.
+        BadRequest: An encoder is not on this machine, or its windows cannot overlap.
         Faulty: A file of weights does not hold the encoder's weights.
     """
 
@@ -147,7 +147,7 @@ class Captioner(nn.Module):
 
     @cached_property
     def frozen(self) -> dict[str, str]:
-        """The identity of each frozen encoder, by the prefix of its weights' names (`systems.parts.checkpoints`)."""
+        """A dict from the prefix of each frozen encoder's weights to its identity (`systems.parts.checkpoints`)."""
         identities = {"audio_encoder.": self.audio.identity}
         if isinstance(self.words, Context):
             identities["words."] = self.words.identity
@@ -158,7 +158,10 @@ class Captioner(nn.Module):
         return self.adapter(sequences, length_mask(lengths, sequences.shape[1]))
 
     def embed_words(self, ids: Tensor) -> Tensor:
-        """Embed (rows, L) word numbers, from the start on, as (rows, L, size); the start is zeros (equation 3)."""
+        """Embed (rows, L) word indices, which begin with the start, as (rows, L, size).
+
+        The vector of the start is zeros (equation 3).
+        """
         if not isinstance(self.words, Context):
             return self.words(ids) * (ids != START)[..., None]
         start = torch.zeros(len(ids), 1, self.words.size, device=ids.device)
@@ -170,7 +173,12 @@ class Captioner(nn.Module):
         return torch.cat([start, self.words(captions)], dim=1)
 
     def steps(self, memory: Tensor, lengths: Tensor) -> generation.Step:
-        """Return the function that predicts the next word, for (N, T, size) adapted clips of `lengths` (N,)."""
+        """Return the function that predicts the next word.
+
+        Args:
+            memory: (N, T, size) embeddings of the clips, from `adapt`.
+            lengths: (N,) number of embeddings of each clip.
+        """
         if not isinstance(self.words, Context):
             return CachedSteps(self.decoder, memory, lengths, lambda ids: self.embed_words(ids[:, -1:]))
         if self.config.context == "prefix":
@@ -185,7 +193,7 @@ class Captioner(nn.Module):
             lengths: (N,) number of samples of each clip.
 
         Returns:
-            The caption of each clip, and (N,) their log-probabilities.
+            The caption of each clip, and the captions' log-probabilities, (N,).
         """
         seeds = generation.seeds(audio, lengths, self.config.sample_seed)
         sequences, lengths = stack_sequences(self.audio(audio, lengths))
@@ -206,7 +214,7 @@ def overlapping(encoder: encoders.Encoder, overlap: float) -> encoders.Encoder:
         overlap: The share of a window that the next one repeats.
 
     Raises:
-        BadRequest: The encoder's model has no `hop`, the time between windows, that could be made shorter.
+        BadRequest: The encoder's model does not define `hop`, the time between its windows in ms.
     """
     if not overlap:
         return encoder
@@ -222,13 +230,12 @@ def overlapping(encoder: encoders.Encoder, overlap: float) -> encoders.Encoder:
 def adapter(config: Config, inputs: int) -> nn.Module:
     """Make the adapter between the audio encoder and the decoder (section 3.3).
 
-    MLP and MHA give embeddings of the decoder's width. The identity leaves the embeddings' size as it is, and the size
-    of the decoder's first layer changes instead (`Decoder.enter_sound`). The paper gives no further details (see
-    README.md).
+    MLP and MHA give embeddings of the decoder's width. The identity does not change the size of the embeddings. With
+    it, the size of the decoder's first layer changes instead (`Decoder.enter_sound`). README.md explains why.
 
     Args:
         config: The config.
-        inputs: Values of the audio encoder's embeddings.
+        inputs: Number of values of the audio encoder's embeddings.
     """
     if config.adapter == "mlp":
         return adapters.MLP(inputs, config.heads * config.head_size, config.adapter_hidden)
@@ -240,8 +247,8 @@ def adapter(config: Config, inputs: int) -> nn.Module:
 def begin_words(config: Config, vocab: Vocabulary, split: Split, seed: int) -> Tensor | None:
     """Return the initial word vectors (section 3.4).
 
-    All vectors are scaled to a standard deviation of 1, that of random vectors (not in the paper). A word that the file
-    lacks gets a random vector. A word with a hyphen gets the mean of its parts.
+    The values are scaled to a standard deviation of 1, which is that of random vectors (not in the paper). A word gets
+    a random vector if the file does not contain it. A word with a hyphen gets the mean of its parts' vectors.
 
     Args:
         config: The config.
@@ -253,7 +260,8 @@ def begin_words(config: Config, vocab: Vocabulary, split: Split, seed: int) -> T
         (words, size); None if a text model gives the vectors.
 
     Raises:
-        BadRequest: There is no such file, it is not a file of word vectors, or it has a vector for no word.
+        BadRequest: There is no such file, it is not a file of word vectors, or it does not contain any word of the
+            captions.
     """
     if not config.static:
         return None
@@ -269,8 +277,8 @@ def begin_words(config: Config, vocab: Vocabulary, split: Split, seed: int) -> T
     has_vector = from_table.any(1)
     if not has_vector.any():
         raise BadRequest(
-            f"words: {config.words}: must have vectors for words of the captions, but has a vector for none of them; "
-            "give another file"
+            f"words: {config.words}: must contain vectors for words of the captions; found only vectors for other "
+            "words: give another file"
         )
     vectors = torch.randn(from_table.shape, generator=generator)
     vectors[has_vector] = from_table[has_vector] / from_table[has_vector].std()
@@ -293,15 +301,15 @@ class Batch(NamedTuple):
 
     sounds: Tensor  # (N, T, size) embeddings of the clips
     lengths: Tensor  # (N,) number of embeddings of each clip
-    ids: Tensor  # (N, L) word numbers, padded
-    vectors: Tensor | None  # (N, L - 1, size) of all words but the last, with zeros for the start
+    ids: Tensor  # (N, L) word indices of the captions, from start to end, padded
+    vectors: Tensor | None  # (N, L - 1, size) vectors of all words but the last, zeros for the start; None as in `Item`
 
 
 def make_items(split: Split, model: Captioner, cache: Path) -> list[Item]:
     """Return an item for each pair of a clip and a caption of a split.
 
     Raises:
-        Faulty: Audio files cannot be used; the findings name all of them.
+        Faulty: Some audio files cannot be used. The findings name all of them.
     """
     sounds = embed(split.paths, model.audio, cache)
     pairs = []
@@ -353,7 +361,7 @@ class Training(SystemModule):
         return loss
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        """Log the loss."""
+        """Log the validation loss."""
         loss, size = self.loss(batch)
         self.log("validation_loss", loss, prog_bar=True, batch_size=size)
 
@@ -407,10 +415,10 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
 
 
 def load_model(checkpoint: Path) -> Captioner:
-    """Load the model from a checkpoint in a run folder; its vocabulary is in the run folder's vocabulary.json.
+    """Load the model from a checkpoint in a run folder. The folder also contains the vocabulary, vocabulary.json.
 
     Raises:
-        BadRequest: The vocabulary or an encoder differs from training, or an encoder is not on this machine.
+        BadRequest: The vocabulary or an encoder differs from that of training or is not on this machine.
     """
     state = read_checkpoint(checkpoint, config=dict, frozen=dict, vocabulary=str)
     vocab = vocabulary.read_vocabulary(checkpoint, state["vocabulary"])

@@ -1,18 +1,18 @@
 """Contextual word embeddings: the vector that a text model such as BERT gives to each word of a caption.
 
 Source: Weck et al. 2021, section 3.4, which uses the penultimate layer of BERT base over the whole caption. The paper
-leaves two points open. Here, a caption is its words in lower case without punctuation, as the decoder predicts them,
-together with the special tokens that the model's tokeniser adds ([CLS], [SEP]). A word of several tokens gets the mean
-of their vectors.
+leaves two points open. In this module, the text model reads a caption's words in lower case without punctuation, as the
+decoder predicts them, and the special tokens that its tokeniser adds ([CLS], [SEP]). A word of several tokens gets the
+mean of their vectors.
 
 In a bidirectional model, the vector of each word depends on the words after it. There are therefore two ways to embed
 a caption:
 
-- `caption`: all words of the caption at once, as in the paper. In training, the vectors of the previous words then
-  depend on the next word, which the decoder must predict. In generation there are no later words: the words generated
-  so far are embedded again at each step, so the vectors of previous words change too.
-- `prefix`: each word as the last word of the caption up to it, both in training and in generation. No vector depends on
-  later words, and training uses the same vectors as generation.
+- `caption`: All words of the caption are embedded at once, as in the paper. In training, the vectors of the previous
+  words then depend on the next word, which the decoder must predict. In generation, later words do not exist yet. The
+  words generated so far are embedded again at each step, so the vectors of previous words change, too.
+- `prefix`: Each word is embedded as the last word of a text, the caption up to this word, both in training and in
+  generation. The vectors do not depend on later words, and training uses the same vectors as generation.
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,7 +38,7 @@ class Context(nn.Module):
     Args:
         name: Name of a transformers model, as in `texts.load_text_encoder`.
         layer: Index of the layer to read; -2 is the penultimate one.
-        view: The part of a caption that the model reads for each word in training: `prefix` or `caption`.
+        view: The part of a caption that the model reads for each word in training: `prefix` or `caption` (see above).
 
     Raises:
         BadRequest: The model is not on this machine, is not a transformers model, or its tokeniser does not report the
@@ -86,7 +86,7 @@ class Context(nn.Module):
         return share.to(states) @ states
 
     def embed(self, captions: Sequence[str], cache: Path) -> list[np.ndarray]:
-        """Return the vectors of every caption's words for training, computing those that the cache lacks.
+        """Return the vectors of every caption's words for training. Those that the cache lacks are computed.
 
         Captions go through the model one at a time, so that no vector depends on another caption.
 
@@ -95,7 +95,7 @@ class Context(nn.Module):
             cache: Folder of the cache.
 
         Returns:
-            (words, size) float32 for each caption.
+            (words, size) float32 vectors for each caption.
         """
 
         def compute(missing: Sequence[str]) -> Iterator[np.ndarray]:
@@ -113,7 +113,7 @@ class Context(nn.Module):
         return Store(cache, "context", self.identity, self.size).rows(captions, compute, digests)
 
     def _prefixes(self, caption: str) -> Tensor:
-        """Embed each word as the last word of the caption up to it, as (words, size)."""
+        """Embed each word of a caption as the last word of the caption up to this word: (words, size)."""
         words = caption.split(" ")
         vectors = self([" ".join(words[:count]) for count in range(1, len(words) + 1)])  # (prefixes, words, size)
         return vectors.diagonal().T  # the last word of each prefix

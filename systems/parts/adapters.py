@@ -1,8 +1,10 @@
 """Adapters: small networks that map an encoder's sequence of embeddings to another size.
 
-Each maps (N, T, inputs) and a mask to (N, T, its `size`). The mask is (N, T) bool, false for padding.
+An adapter maps N sequences, (N, T, inputs), to (N, T, size), where `size` is the adapter's attribute. T is the length
+of the longest sequence. The mask, (N, T) bool, is false for padding.
 
-Source: Weck et al. 2021, section 3.3 and Figure 2 (identity, MLP, MHA); Weck et al. 2022, section 3.3 (the MLP of 512).
+Source: Weck et al. 2021, section 3.3 and Figure 2 (identity, MLP, MHA); Weck et al. 2022, section 3.3 (an MLP with 512
+values in both layers).
 """
 
 from torch import Tensor, nn
@@ -20,7 +22,7 @@ class Identity(nn.Module):
         self.size = inputs
 
     def forward(self, sequences: Tensor, mask: Tensor) -> Tensor:
-        """Return (N, T, size)."""
+        """Return the sequences, (N, T, size)."""
         return sequences
 
 
@@ -38,7 +40,7 @@ class MLP(nn.Module):
 
 
 class MHA(nn.Module):
-    """A linear layer to heads x head size, a positional encoding, and one Transformer encoder layer."""
+    """A linear layer to heads x head size values, a positional encoding, and one Transformer encoder layer."""
 
     def __init__(self, inputs: int, heads: int = HEADS, head_size: int = HEAD_SIZE, dropout: float = 0.1):
         super().__init__()
@@ -58,7 +60,7 @@ def adapter(name: str, inputs: int, size: int = 512) -> Identity | MLP | MHA:
 
     Args:
         name: One of `NAMES`.
-        inputs: Values of an element of the sequence.
+        inputs: Number of values of an element of the sequence.
         size: Size of the MLP's output and of its hidden layer. The identity and MHA (4 x 128) have their own sizes.
     """
     if name == "mlp":

@@ -12,12 +12,12 @@ def spec_augment(mels: Tensor, lengths: Tensor, masks: int, time: float = 0.1, b
     Args:
         mels: (N, T, F) log-mel energies; they are not changed in place.
         lengths: (N,) number of frames of each clip.
-        masks: The number of masks in time, and of masks in frequency; they may overlap.
-        time: The longest mask in time, as a share of the clip.
-        bands: The widest mask in frequency, as a share of the mels.
+        masks: Number of masks in time, and also of masks in frequency. Masks may overlap.
+        time: Maximum length of a mask in time, as a share of the clip.
+        bands: Maximum width of a mask in frequency, as a share of the mel bands.
 
     Returns:
-        (N, T, F) where masked values are replaced by their clip's mean.
+        (N, T, F) energies. Masked values are replaced by their clip's mean. Frames after a clip's end are zero.
     """
     inside = length_mask(lengths, mels.shape[1])
     mean = (mels * inside[..., None]).sum((1, 2), keepdim=True) / (lengths * mels.shape[2])[:, None, None]
@@ -33,15 +33,17 @@ def spec_augment(mels: Tensor, lengths: Tensor, masks: int, time: float = 0.1, b
 
 
 def mixing(clips: int, alpha: float, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Draw for each clip another clip to mix it with, and the clip's own share (mixup, Zhang et al. 2018).
+    """Draw a partner to mix each clip with, and each clip's own share (mixup, Zhang et al. 2018).
+
+    The partners are a random permutation of the clips, so a clip can be its own partner.
 
     Args:
-        clips: The number of clips.
-        alpha: Alpha of the beta distribution of the share; a small alpha gives shares near 1.
+        clips: Number of clips.
+        alpha: Both parameters of the share's beta distribution. A small alpha gives shares near 1.
         device: The device of the results.
 
     Returns:
-        (clips,) the other clip's number, and (clips,) the clip's own share in [0.5, 1]. The clip's own share is the
+        (clips,) index of each clip's partner, and (clips,) each clip's own share in [0.5, 1]. A clip's own share is the
         larger one, so its words can stay the target.
     """
     share = torch.distributions.Beta(alpha, alpha).sample((clips,)).to(device)

@@ -18,7 +18,7 @@ PREFIX = "model."  # prefix of the weights' names in a checkpoint
 
 
 class SystemModule(lightning.LightningModule):
-    """The base class of systems' training: it has the `model` and defines the content of checkpoints."""
+    """The base class of a system's training. It has the attribute `model` and defines the content of checkpoints."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -42,7 +42,7 @@ class SystemModule(lightning.LightningModule):
 
 
 def frozen_parts(model: nn.Module) -> dict[str, str]:
-    """Return the identity of a model's frozen parts by the prefix of their weights' names."""
+    """Return a dict from the prefix of each frozen part's weight names to the part's identity."""
     return dict(getattr(model, "frozen", {}))
 
 
@@ -58,20 +58,20 @@ def require_same_frozen_parts(model: nn.Module, state: Mapping, checkpoint: str 
         if trained_with.get(prefix) != identity:
             different.append(prefix.removesuffix(".").replace("_", " "))
     if different:
-        names = " and ".join(different)
+        names = " and the ".join(different)
         raise BadRequest(
-            f"{checkpoint}: was trained with another {names} than the config names on this machine; put the files used "
-            "in training in their places, or train again"
+            f"{checkpoint}: the frozen parts must be those it was trained with; found other weights or settings of the "
+            f"{names} on this machine: put the files used in training in their places, or train again"
         )
 
 
 def trained_weights(state: Mapping) -> dict[str, Tensor]:
-    """Return the weights in a checkpoint by their names in the model."""
+    """Return the weights in a checkpoint, as a dict from their names in the model."""
     return {name.removeprefix(PREFIX): value for name, value in state["state_dict"].items()}
 
 
 def load_weights(model: nn.Module, state: Mapping, checkpoint: Path) -> None:
-    """Load trained weights into a model, whose frozen parts stay as they are.
+    """Load trained weights into a model. Its frozen parts keep their weights.
 
     Args:
         model: The model.

@@ -2,7 +2,7 @@
 
 Source: Vaswani et al. 2017, sections 3.1 to 3.5, with the sizes of Weck et al. 2021, section 3.1: three blocks with
 four heads of 128 values. Audio and words may have other sizes than the decoder. By default, this decoder differs from
-the source in three points, and `original` turns these off:
+the source in three points; `original=True` removes these differences:
 
 - Norms come before each sublayer instead of after it (Xiong et al. 2020), which needs no warm-up in training. GELU
   replaces ReLU between the linear layers.
@@ -25,17 +25,17 @@ from systems.parts.sequences import length_mask
 
 HEADS, HEAD_SIZE = 4, 128
 
-KeysValues = tuple[Tensor, Tensor]  # (N, heads, T, head size) each
+KeysValues = tuple[Tensor, Tensor]  # keys and values, each (N, heads, T, head size)
 
 
 class Attention(nn.Module):
     """Multi-head scaled dot-product attention to a memory.
 
     Args:
-        size: Values of a query, and of the output.
-        memory_size: Values of an element of the memory.
-        heads: Attention heads.
-        head_size: Values of a head.
+        size: Number of values of a query, and of the output.
+        memory_size: Number of values of an element of the memory.
+        heads: Number of attention heads.
+        head_size: Number of values of a head.
     """
 
     def __init__(self, size: int, memory_size: int, heads: int, head_size: int):
@@ -54,13 +54,13 @@ class Attention(nn.Module):
         """Attend to a memory.
 
         Args:
-            x: (N, L, size) queries.
+            x: (N, L, size), L queries for each of N memories.
             memory: Keys and values, from `keys_values`.
             mask: (N, 1, 1, T) bool, false for padding of the memory (default: no padding).
             causal: If true, query i attends only to the first i + 1 elements of the memory.
 
         Returns:
-            (N, L, size).
+            (N, L, size) outputs.
         """
         values = F.scaled_dot_product_attention(self._heads(self.query(x)), *memory, attn_mask=mask, is_causal=causal)
         return self.leave(values.transpose(1, 2).flatten(2))
@@ -76,9 +76,9 @@ class Block(nn.Module):
 
     Args:
         size: Width of the block.
-        memory_size: Values of a frame of the audio.
-        heads: Heads of each attention.
-        head_size: Values of a head.
+        memory_size: Number of values of a frame of the audio.
+        heads: Number of heads of each attention.
+        head_size: Number of values of a head.
         hidden: Width between the two linear layers.
         dropout: Dropout rate.
         original: As in `Decoder`.
@@ -99,16 +99,16 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, sound: KeysValues, mask: Tensor, past: KeysValues | None = None
     ) -> tuple[Tensor, KeysValues]:
-        """Map (rows, L, size) to the same shape.
+        """Apply the block to the vectors of words.
 
         Args:
-            x: The words; with `past`, a single word in each row.
-            sound: Keys and values of the clips.
-            mask: (clips, 1, 1, T) bool, false for padding.
+            x: (rows, L, size) vectors of L words in each row; with `past`, L is 1.
+            sound: Keys and values of the clips' audio.
+            mask: (clips, 1, 1, T) bool, false for padding of the audio.
             past: Keys and values of the words before `x`.
 
         Returns:
-            The words, and the keys and values of all words so far.
+            (rows, L, size) new vectors of the words, and the keys and values of all words so far.
         """
         queries = self._norm_before(0, x)
         keys_values = self.words.keys_values(queries)
@@ -133,22 +133,22 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A decoder of several blocks, from word vectors to logits of words.
+    """A Transformer decoder that maps word vectors to logits of the next word.
 
     Args:
-        words: Words of the vocabulary.
-        word_size: Values of a word vector.
-        memory_size: Values of a frame of the audio.
-        blocks: The number of blocks.
-        heads: Heads of each attention.
-        head_size: Values of a head; a block is heads x head_size wide.
+        words: Number of words in the vocabulary.
+        word_size: Number of values of a word vector.
+        memory_size: Number of values of a frame of the audio.
+        blocks: Number of blocks.
+        heads: Number of heads of each attention.
+        head_size: Number of values of a head. The width of a block is heads x head_size.
         hidden: Width between the two linear layers of a block.
         dropout: Dropout rate of each sublayer's output and of the word vectors.
         original: True for the Transformer of Vaswani et al. 2017, in the form of Weck et al. 2021. Norms come after
-            each sublayer, with ReLU between the linear layers. Positions are added to the word vectors themselves
-            (section 2), before the linear layer that maps these to the decoder's size. All blocks attend to audio of
-            the decoder's size: audio of another size passes through one linear layer first, the only layer whose size
-            depends on the audio (section 3.3).
+            each sublayer, and ReLU is between the linear layers. Positions are added to the word vectors before a
+            linear layer maps these to the decoder's size (section 2). All blocks attend to audio of the decoder's size.
+            If the audio has another size, one linear layer maps it to the decoder's size first. This is the only layer
+            whose size depends on the audio (section 3.3).
     """
 
     def __init__(
@@ -182,12 +182,12 @@ class Decoder(nn.Module):
         """Compute the logits of the next word at all positions at once (teacher forcing).
 
         Args:
-            vectors: (rows, L, word size) vectors of the words, from the start on.
-            memory: (clips, T, memory size) the encoded audio.
+            vectors: (rows, L, word size) vectors of the start and the L - 1 words after it.
+            memory: (clips, T, memory size) encoded audio.
             lengths: (clips,) int64, number of frames of each clip, at least one.
 
         Returns:
-            (rows, L, words). The logits at a position do not depend on later words.
+            (rows, L, words) logits. The logits at a position do not depend on later words.
         """
         mask = length_mask(lengths, memory.shape[1])[:, None, None]
         x = self.enter_words(vectors, 0)
@@ -208,7 +208,7 @@ class Decoder(nn.Module):
             position: The position of the first word.
 
         Returns:
-            (rows, L, heads x head size).
+            (rows, L, heads x head size) vectors.
         """
         if self.original:
             return self.enter(self.dropout(_with_positions(vectors, position)))
@@ -216,13 +216,13 @@ class Decoder(nn.Module):
 
 
 class CachedSteps:
-    """A decoder's steps, word by word, as `generation.Step`, with a key/value cache of previous words and the audio.
+    """A `generation.Step` that runs a decoder with a key/value cache of the previous words and the audio.
 
     Args:
-        decoder: The decoder. It must be in evaluation mode for the same logits as `Decoder.forward`.
-        memory: (clips, T, memory size) the encoded audio.
+        decoder: The decoder. Its logits are equal to those of `Decoder.forward` only in evaluation mode.
+        memory: (clips, T, memory size) encoded audio.
         lengths: (clips,) int64, number of frames of each clip.
-        embed: A function that maps (rows, L) word numbers to the vectors (rows, 1, word size) of the last words.
+        embed: A function that maps (rows, L) word indices to the vector of each row's last word, (rows, 1, word size).
     """
 
     def __init__(self, decoder: Decoder, memory: Tensor, lengths: Tensor, embed: Callable[[Tensor], Tensor]):
@@ -233,7 +233,7 @@ class CachedSteps:
         self.rows_per_clip = 1
 
     def __call__(self, ids: Tensor, rows: Tensor) -> Tensor:
-        """Return the logits (rows, words) of each row's next word; the arguments are those of `generation.Step`."""
+        """Return the logits of each row's next word, (rows, words). The arguments are those of `generation.Step`."""
         clips = (rows // self.rows_per_clip).unique_consecutive()
         if len(clips) < len(self.mask):  # the captions of the other clips are complete
             self.mask = self.mask[clips]
@@ -249,10 +249,10 @@ class CachedSteps:
 
 
 class UncachedSteps:
-    """A decoder's steps, word by word, as `generation.Step`, without a key/value cache.
+    """A `generation.Step` that runs a decoder without a key/value cache.
 
-    This is for word vectors that change when further words follow. The arguments are those of `CachedSteps`, except
-    that `embed` returns the vectors (rows, L, word size) of all words.
+    Use it if the vectors of earlier words change when further words follow. The arguments are those of `CachedSteps`,
+    except that `embed` returns the vectors of all words, (rows, L, word size).
     """
 
     def __init__(self, decoder: Decoder, memory: Tensor, lengths: Tensor, embed: Callable[[Tensor], Tensor]):
@@ -260,7 +260,7 @@ class UncachedSteps:
         self.clips: Tensor | None = None  # (rows,) the clip of each row
 
     def __call__(self, ids: Tensor, rows: Tensor) -> Tensor:
-        """Return the logits (rows, words) of each row's next word; the arguments are those of `generation.Step`."""
+        """Return the logits of each row's next word, (rows, words). The arguments are those of `generation.Step`."""
         if self.clips is None:
             self.clips = rows
         else:
@@ -274,11 +274,11 @@ def positions(first: int, number: int, size: int) -> Tensor:
 
     Args:
         first: The first position.
-        number: The number of positions.
-        size: Values of a position. If it is odd, the last cosine is left out.
+        number: Number of positions.
+        size: Number of values for each position. If it is odd, the last cosine is left out.
 
     Returns:
-        (number, size).
+        (number, size) encoding.
     """
     rates = torch.exp(torch.arange(0, size, 2) * (-math.log(10_000) / size))
     angles = torch.arange(first, first + number)[:, None] * rates

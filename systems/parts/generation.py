@@ -11,7 +11,7 @@ Conventions
 - Beam search ranks by log-probability / length ** penalty, where the end counts in the length. As in transformers with
   `early_stopping="never"`, it continues until no sequence can overtake the best caption. With enough beams it finds the
   best of all captions.
-- Clips with a complete caption leave the batch.
+- A clip leaves the batch when its caption is complete.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,8 +45,9 @@ class Generated(NamedTuple):
     """A caption for each clip.
 
     Attributes:
-        ids: (clips, longest) int64, without the start, with the end if it was reached, padded.
-        log_probability: (clips,) float32, natural logarithm.
+        ids: (clips, L) int64, the indices of each caption's words, padded to the length L of the longest caption. The
+            start is left out. The end is included if the caption reached it.
+        log_probability: (clips,) float32, the natural logarithm of each caption's probability.
     """
 
     ids: Tensor
@@ -58,10 +59,10 @@ class Rules:
     """Rules that generated captions must follow.
 
     Attributes:
-        start: Number of the start, with which every sequence begins.
-        end: Number of the end.
-        padding: Number that fills the positions after the end.
-        banned: Words that must not be generated.
+        start: Index of the start, with which every sequence begins.
+        end: Index of the end.
+        padding: Index that fills the positions after the end.
+        banned: Indices of words that must not be generated.
         min_words: Minimum number of words in a caption.
         max_words: Maximum number of words in a caption.
         no_repeat: No sequence of this many words occurs twice in a caption; 0 allows repetition.
@@ -83,16 +84,16 @@ class Rules:
             )
 
     def allowed(self, log_probs: Tensor, ids: Tensor) -> Tensor:
-        """Set the log-probabilities of words that the rules forbid to -inf.
+        """Return the log-probabilities, with -inf for the words that the rules forbid.
 
         If the rules forbid all words, the end is allowed.
 
         Args:
             log_probs: (rows, words) log-probabilities of the next word.
-            ids: (rows, length) the sequences so far.
+            ids: (rows, length) int64, the sequences so far.
 
         Returns:
-            (rows, words).
+            (rows, words) log-probabilities.
         """
         forbidden = torch.zeros_like(log_probs, dtype=torch.bool)
         forbidden[:, list(self.banned)] = True
@@ -114,7 +115,7 @@ class Decoding(BaseModel, extra="forbid", frozen=True):
     decoding: Literal["beam", "greedy", "sample"] = "beam"
     beams: int = Field(4, ge=1)  # sequences per clip in beam search
     length_penalty: float = 1.0  # beam search ranks by log-probability / length ** length_penalty
-    top_p: float = Field(0.9, gt=0, le=1)  # sampling draws from the smallest set of words with this probability
+    top_p: float = Field(0.9, gt=0, le=1)  # sampling draws from the smallest set with this total probability
     sample_seed: int = 0  # seed of sampling, together with a clip's audio
     min_words: int = Field(1, ge=1)  # minimum number of words; captions must not be empty
     max_words: int = Field(30, ge=1)  # maximum number of words
@@ -173,13 +174,14 @@ def sample(
 ) -> Generated:
     """Generate captions by nucleus sampling (Holtzman et al. 2020).
 
-    Each word is drawn from the nucleus, the fewest words whose total probability is at least `top_p`.
+    Each word is drawn from the nucleus. This is the smallest set of words that together have a probability of at least
+    `top_p`. Words that the rules forbid have a probability of 0 here, and the other probabilities add up to 1.
 
     Args:
         step: The model.
         seeds: A seed for each clip. A clip's caption depends only on its seed and the model.
         rules: The rules for captions.
-        top_p: From 0 (always the most probable word) to 1 (any word).
+        top_p: Probability of the nucleus, from 0 (always the most probable word) to 1 (all allowed words).
         device: The device of the model.
     """
     drawn = [torch.rand(rules.max_words, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
@@ -205,11 +207,11 @@ def _generate(
 
     Args:
         step: The model.
-        clips: The number of clips.
+        clips: Number of clips.
         rules: The rules for captions.
         device: The device of the model.
-        choose: A function that chooses the next words, (rows,). Its arguments are the (rows, words) log-probabilities
-            that the rules allow, the position of the word in the caption, and the (rows,) clips.
+        choose: A function that returns the next word of each row, (rows,). Its arguments are the log-probabilities from
+            `Rules.allowed`, (rows, words); the position of the word in the caption; and the clip of each row, (rows,).
     """
     alive = rows = torch.arange(clips, device=device)  # the clips whose caption is not complete
     ids = torch.full((clips, 1), rules.start, device=device)
@@ -238,14 +240,15 @@ def beam(
 ) -> Generated:
     """Generate captions by beam search: find the caption with the largest log-probability / length ** penalty.
 
-    In each step, those of the `width` best continuations that end are complete captions. The `width` best continuations
-    that do not end are kept. A clip is complete when none of its kept sequences can overtake its best caption.
+    In each step, a continuation that ends is a complete caption if it is among the `width` best continuations. The
+    `width` best continuations that do not end are kept. A clip's caption is complete when its best complete caption can
+    no longer be overtaken by a kept sequence.
 
     Args:
         step: The model.
-        clips: The number of clips.
+        clips: Number of clips.
         rules: The rules for captions.
-        width: The number of sequences kept for each clip.
+        width: Number of sequences to keep for each clip.
         length_penalty: 0 ranks by the sum of log-probabilities, 1 by their mean; larger values prefer long captions.
         device: The device of the model.
     """

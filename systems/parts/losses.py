@@ -1,9 +1,9 @@
 """Losses that align audio and text embeddings.
 
 The contrastive losses take (N, size) embeddings of length 1, where clip i and text i are a pair. The triplet loss takes
-a matrix of scores. The caller gives a bool matrix of the embeddings that belong together. With it, a text that several
-clips share is a negative for none of these clips, and a clip that a batch contains twice is not its own negative.
-`matching` makes this matrix from the indices of clips.
+a matrix of scores. Each loss also takes a bool matrix, which is true for clips and texts that belong together. They are
+not used as negatives of each other: a text that several clips share is not a negative for any of these clips, and if a
+batch contains a clip twice, the clip is not its own negative. `matching` makes this matrix from the indices of clips.
 
 With several processes, each process embeds its own part of a batch, and `gathered` returns the parts of all processes,
 so the negatives are those of the whole batch. Every process then computes the same loss. The gradient through
@@ -17,7 +17,7 @@ import torch.distributed.nn.functional
 import torch.nn.functional as F
 from torch import Tensor
 
-NONE = -1  # pads rows of clip numbers
+NONE = -1  # padding in rows of clip indices
 
 
 def gathered(values: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def matching(clips: Tensor, owners: Tensor) -> Tensor:
     """Find the clips and texts of a batch that belong together.
 
     Args:
-        clips: (N,) int64, the number of each clip.
+        clips: (N,) int64, the index of each clip in the data.
         owners: (N, K) int64, the indices of all clips that each text belongs to, padded with `NONE`.
 
     Returns:
@@ -51,10 +51,11 @@ def matching(clips: Tensor, owners: Tensor) -> Tensor:
 
 
 def contrastive(audio: Tensor, text: Tensor, matches: Tensor, pairs: str = "all") -> Tensor:
-    """Contrastive loss (Weck et al. 2022, equation 3): 1 - s for matching pairs, max(0, s) for all others.
+    """Compute the contrastive loss (Weck et al. 2022, equation 3).
 
-    The loss is the sum of two means, one over matching and one over other pairs, each over pairs with a loss above
-    zero. The package that section 3.3 names computes it in this way (pytorch-metric-learning, ContrastiveLoss with
+    The loss of a pair with the cosine s is 1 - s if the pair matches, and max(0, s) if it does not. The result is the
+    sum of two means, one over matching pairs and one over all others. Pairs with a loss of zero do not count in these
+    means. The package that section 3.3 names computes it in this way (pytorch-metric-learning, ContrastiveLoss with
     AvgNonZeroReducer). With a single mean, the few matching pairs would have almost no weight.
 
     Args:
@@ -76,30 +77,30 @@ def _mean_above_zero(losses: Tensor) -> Tensor:
 def nt_xent(
     audio: Tensor, text: Tensor, matches: Tensor, temperature: float | Tensor = 0.07, pairs: str = "all"
 ) -> Tensor:
-    """Normalised temperature-scaled cross entropy (Sohn 2016; InfoNCE), the mean over matching pairs.
+    """Compute the normalised temperature-scaled cross entropy (Sohn 2016; InfoNCE), the mean over matching pairs.
 
-    The loss of an anchor i and its match j is -log(exp(s_ij / t) / (exp(s_ij / t) + sum_k exp(s_ik / t))). The sum is
-    over all k that do not match i, so other matches of i do not count. With `text-audio`, the anchors are clips with
-    texts as candidates, and texts with clips as candidates. If each anchor has one match, this is the symmetric cross
-    entropy of CLIP.
+    The loss of an anchor i and its match j is -log(exp(s_ij / t) / (exp(s_ij / t) + sum_k exp(s_ik / t))), where s is
+    the cosine. The sum is over all k that do not match i, so other matches of i do not count. With `text-audio`, only
+    texts are candidates for a clip, and only clips are candidates for a text. If each anchor has one match, this is the
+    symmetric cross entropy of CLIP.
 
     Args:
         audio: (N, size) embeddings of length 1.
         text: (N, size) embeddings of length 1.
         matches: (2N, 2N) bool, from `matching`.
-        temperature: t, a tensor if it is trained. The default is that of pytorch-metric-learning, which Weck et al.
-            2022 use.
+        temperature: The temperature t; a tensor if it is trained. Weck et al. 2022 use pytorch-metric-learning, and the
+            default is that of this package.
         pairs: `all`, which includes pairs of two clips and of two texts, or `text-audio`.
     """
     scores, matches, others = _pairs(audio, text, matches, pairs)
     scores = scores / temperature
-    # The smallest number in place of -inf, with which the gradient of an anchor without negatives would be NaN.
+    # A very low number instead of -inf: with -inf, the gradient of an anchor without negatives would be NaN.
     negatives = scores.masked_fill(matches | ~others, torch.finfo(scores.dtype).min / 2).logsumexp(1, keepdim=True)
     return F.softplus(negatives - scores)[matches & others].mean()
 
 
 def _pairs(audio: Tensor, text: Tensor, matches: Tensor, pairs: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Return cosines (2N, 2N) float32, the matches, and a bool matrix of the pairs to use, none with itself."""
+    """Return the cosines, float32, the matches, and the pairs to use without the diagonal, bool; each is (2N, 2N)."""
     both = torch.cat([audio, text]).float()
     others = ~torch.eye(len(both), dtype=torch.bool, device=both.device)
     if pairs == "text-audio":
@@ -109,12 +110,13 @@ def _pairs(audio: Tensor, text: Tensor, matches: Tensor, pairs: str) -> tuple[Te
 
 
 def triplet(scores: Tensor, answers: Tensor, pairs: Tensor, margin: float = 1.0) -> Tensor:
-    """Sampling-based triplet loss (Xie et al. 2022, equation 1), computed for all pairs at once.
+    """Compute the sampling-based triplet loss (Xie et al. 2022, equation 1) for all pairs at once.
 
-    For each pair of a clip and a caption, the loss draws one impostor caption, which does not belong to the clip, and
-    one impostor clip, which does not belong to the caption, from the batch. The loss of the pair is max(0, S(clip,
-    impostor caption) - S(clip, caption) + margin) plus max(0, S(impostor clip, caption) - S(clip, caption) + margin).
-    The result is the mean over pairs. If the batch has no impostor for a pair, the term is 0.
+    Two impostors are drawn from the batch for each pair of a clip and a caption: a caption that does not belong to the
+    clip, and a clip that does not belong to the caption. With the scores S, the loss of the pair is
+    max(0, S(clip, impostor caption) - S(clip, caption) + margin) plus
+    max(0, S(impostor clip, caption) - S(clip, caption) + margin).
+    The result is the mean over pairs. If the batch does not contain one of the impostors, its term is 0.
 
     The two impostors of a pair are drawn independently, so the impostor caption may be a caption of the impostor clip.
 

@@ -8,12 +8,14 @@ from torch import Tensor, nn
 
 
 class AdaBound(torch.optim.Optimizer):
-    """AdaBound (Luo et al. 2019): Adam with bounds on each weight's learning rate that narrow until it becomes SGD.
+    """AdaBound (Luo et al. 2019): Adam with bounds on each weight's learning rate.
 
-    In step t, the rate of a weight is lr x sqrt(1 - beta2^t) / (1 - beta1^t) / (sqrt(v) + eps), clipped to
-    [final x (1 - 1 / (gamma t + 1)), final x (1 + 1 / (gamma t))]. This is Algorithm 2 with Adam's bias correction and
-    the bounds of the authors' code. The rate is multiplied by the mean gradient m. If the learning rate is changed
-    during training, the final rate changes by the same factor.
+    The bounds narrow during training, so AdaBound begins as Adam and ends as SGD. m and v are the running means of a
+    weight's gradients and of their squares. In step t, the learning rate of the weight is
+    lr x sqrt(1 - beta2^t) / (1 - beta1^t) / (sqrt(v) + eps), clipped to
+    [final x (1 - 1 / (gamma t + 1)), final x (1 + 1 / (gamma t))]. The weight decreases by this rate times m. This is
+    Algorithm 2 with Adam's bias correction and the bounds of the authors' code. If the learning rate is changed during
+    training, the final rate changes by the same factor.
 
     Libraries with AdaBound contain a hundred other optimizers, and this project needs only this one.
 
@@ -42,7 +44,7 @@ class AdaBound(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """Take a step. If `closure` is given, it computes the loss and its gradients first; the loss is returned."""
+        """Take a training step. If `closure` is given, call it first to compute the gradients, and return its loss."""
         loss = None
         if closure:
             with torch.enable_grad():

@@ -11,12 +11,12 @@ from systems.parts.losses import NONE
 
 
 class Pairs(NamedTuple):
-    """Numbered clips and texts; the number of a clip is its index.
+    """Clips and distinct texts, identified by their indices, and the pairs of a clip and a text.
 
     Attributes:
         captions: The distinct texts.
-        numbers: The number of each text.
-        pairs: Every (clip, caption), by number.
+        numbers: A dict from each text to its index in `captions`.
+        pairs: The indices (clip, caption) of every pair.
         owners: (captions, K) int64, the indices of all clips that a text belongs to, padded with `losses.NONE`.
     """
 
@@ -27,11 +27,11 @@ class Pairs(NamedTuple):
 
 
 def clip_caption_pairs(clips: Sequence[Clip], queries: Sequence[str] = ()) -> Pairs:
-    """Number clips and captions, and list their pairs.
+    """Give each distinct text an index, and list all pairs of a clip and one of its captions.
 
     Args:
         clips: The clips.
-        queries: Further texts. Those that are not captions of the clips belong to no clip.
+        queries: Further texts. If they are not captions of the clips, they do not belong to any clip.
     """
     owners: dict[str, list[int]] = {}
     for number, clip in enumerate(clips):

@@ -10,11 +10,11 @@ T = TypeVar("T")
 
 
 def stack_sequences(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Stack N sequences of shape (T, size) in one tensor.
+    """Stack N sequences of shape (T, size), with different T, in one tensor.
 
     Returns:
         sequences: (N, longest, size), zero after each sequence's end.
-        lengths: (N,) int64.
+        lengths: (N,) int64, the length T of each sequence.
     """
     lengths = torch.tensor([len(sequence) for sequence in sequences], device=sequences[0].device)
     return nn.utils.rnn.pad_sequence(list(sequences), batch_first=True), lengths
@@ -30,14 +30,19 @@ def chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
 
 
 def length_mask(lengths: Tensor, longest: int) -> Tensor:
-    """Return a mask of sequences with (N,) `lengths`: (N, longest) bool, false after each sequence's end."""
+    """Return a mask, (N, longest) bool, that is false after the end of each of N sequences with (N,) `lengths`."""
     return torch.arange(longest, device=lengths.device) < lengths[:, None]
 
 
 def masked_mean(sequences: Tensor, mask: Tensor) -> Tensor:
-    """Average the elements of (N, T, size) sequences where `mask` (N, T) is true, as (N, size).
+    """Return the mean over the elements of each sequence for which a mask is true.
 
-    The mean of no elements is zero.
+    Args:
+        sequences: (N, T, size) sequences.
+        mask: (N, T) bool.
+
+    Returns:
+        (N, size) means. If the mask of a sequence is false everywhere, its mean is zero.
     """
     total = (sequences * mask[..., None]).sum(1)
     return total / mask.sum(1, keepdim=True).clamp(min=1)

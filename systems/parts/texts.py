@@ -5,8 +5,8 @@
     embeddings = texts.embed(captions, encode, Path(".cache"))  # a list of (T, size), each computed once
 
 A name is looked up first as a folder or file, then as a folder in an installed package (PACKAGE/FOLDER), and then as a
-model in the hub's cache. Nothing is downloaded. If a model is missing, the error message contains the command that
-fetches it.
+model in the hub's cache. Nothing is downloaded. If a model with a name on the hub is missing, the error message
+contains the command that fetches it.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 ARITHMETIC = 2  # increase this when the same weights give other embeddings, so that caches of the two are not mixed
 TEXTS_PER_BATCH = 32  # texts that a model encodes at once
-LONGEST = 4096  # maximum number of tokens in a text if neither tokeniser nor model has a limit
+LONGEST = 4096  # maximum number of tokens in a text, even if tokeniser and model allow more
 WORDS = (".bin", ".txt", ".vec")  # files of word vectors: word2vec's, GloVe's, fastText's
 WORDS_LIMIT = 200_000  # maximum number of words to read from a file, which lists frequent words first
 
@@ -46,7 +46,8 @@ OFFLINE = {"local_files_only": True, "trust_remote_code": False}  # no download,
 
 Output = Literal["tokens", "mean", "sentence"]
 
-# Models that this project's configs name, with their names on the hub. Caches may have a moved model by either name.
+# Models that this project's configs name, and their names on the hub, which may be newer. A cache may have a model
+# under either name.
 PARTS = {
     "distilroberta-base": Asset("DistilRoBERTa", "distilbert/distilroberta-base", 331_000_000, "Apache 2.0"),
     "bert-base-uncased": Asset("BERT base", "google-bert/bert-base-uncased", 440_000_000, "Apache 2.0"),
@@ -57,7 +58,7 @@ PARTS = {
 
 
 class Transformer(nn.Module):
-    """A transformers model whose output is that of one of its layers.
+    """A transformers model that returns the output of one of its layers.
 
     Args:
         folder: The folder with its config, weights and tokeniser.
@@ -101,11 +102,11 @@ class Transformer(nn.Module):
         return repr((ARITHMETIC, "transformer", layer, self.pooled, tokens, weights_digest(self.model)))
 
     def forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Encode texts; tokens beyond the model's longest text are left out.
+        """Encode texts; tokens beyond the model's maximum number are left out.
 
         Returns:
-            (texts, T, size) embeddings of all tokens, special tokens included, and (texts,) int64 tokens of each text.
-            T is 1 if pooled.
+            (texts, T, size) embeddings of all tokens, including special tokens, and (texts,) int64, the number of
+            tokens of each text. If `pooled`, each text has one embedding.
         """
         tokens, states = self.states(texts)
         if self.pooled:
@@ -120,7 +121,7 @@ class Transformer(nn.Module):
             **asked: Further arguments for the tokeniser, such as `return_offsets_mapping`.
 
         Returns:
-            The tokeniser's output, and (texts, T, size) states.
+            The tokeniser's output, and the states, (texts, T, size), where T is the maximum number of tokens.
         """
         tokens = self.tokenizer(
             list(texts),
@@ -148,8 +149,8 @@ def pretrained(kind: type["_BaseAutoModelClass"], folder: Path) -> "PreTrainedMo
         folder: The folder with its config and weights.
 
     Raises:
-        ValueError: The file lacks weights; the message names their number and the first one. `from_pretrained` raises
-            further errors.
+        ValueError: The file lacks weights. The message gives their number and the name of the first one.
+            `from_pretrained` raises further errors.
     """
     model, report = kind.from_pretrained(
         folder,
@@ -165,7 +166,7 @@ def pretrained(kind: type["_BaseAutoModelClass"], folder: Path) -> "PreTrainedMo
     if missing:
         raise ValueError(
             f"its weights must have all {len(model.state_dict())} tensors of {type(model).__name__}; "
-            f"{len(missing)} are missing, {missing[0]} first"
+            f"{len(missing)} are missing, the first is {missing[0]}"
         )
     return model
 
@@ -173,7 +174,7 @@ def pretrained(kind: type["_BaseAutoModelClass"], folder: Path) -> "PreTrainedMo
 def window(model: nn.Module) -> int | float:
     """Return the maximum number of tokens that a transformers model accepts in a text.
 
-    It is infinite for models without absolute positions, such as T5 and XLNet.
+    The number is infinite for models without absolute positions, such as T5 and XLNet.
     """
     positions = None
     for name in ("max_position_embeddings", "max_seq_len"):  # the second name is MPT's
@@ -230,7 +231,7 @@ class Sentence(nn.Module):
 
 
 class Words(nn.Module):
-    """Word vectors as a text encoder: the vectors of a text's words, without words that have no vector.
+    """A text encoder that returns the vectors of a text's words. It leaves out words without a vector.
 
     Args:
         vectors: The word vectors.
@@ -252,8 +253,8 @@ class Words(nn.Module):
         """Encode texts.
 
         Returns:
-            (texts, T, size) vectors and (texts,) their number for each text. A text without any word that has a vector
-            is one vector of zeros.
+            (texts, T, size) vectors, and (texts,) int64, the number of vectors of each text. If `pooled`, each text has
+            one vector. A text without any word that has a vector gets one vector of zeros.
         """
         device = self.embedding.weight.device
         vectors_of_texts = []
@@ -281,7 +282,7 @@ def load_text_encoder(name: str, layer: int = -1, output: Output = "tokens") -> 
             sentence-transformers model.
 
     Raises:
-        BadRequest: The encoder is not on this machine, or is of another kind.
+        BadRequest: The encoder is not on this machine, cannot be loaded, or does not have this layer or this output.
     """
     if name.endswith(WORDS):
         if output == "sentence":
@@ -331,7 +332,7 @@ def find_model_folder(name: str) -> Path:
             if isinstance(config, str):
                 return Path(config).parent
         or_install = ""
-        if subfolder and "_" in package and package.isidentifier():  # hub names of owners rarely look like this
+        if subfolder and "_" in package and package.isidentifier():  # names of owners on the hub rarely look like this
             or_install = f"; or install the Python package that contains it, if {package} is a package"
         raise BadRequest(
             f"{name} is not on this machine: there is no such folder and no such model in the hub's cache; "
@@ -341,7 +342,7 @@ def find_model_folder(name: str) -> Path:
 
 
 def embed(texts: Sequence[str], encode: Encoder, cache: Path) -> list[np.ndarray]:
-    """Return the embeddings of every text, (T, size) float32 each, computing those that the cache lacks.
+    """Return the embeddings of every text, each (T, size) float32. Those that the cache lacks are computed.
 
     Texts go through the encoder one at a time, so that no embedding depends on another text or on padding.
 
@@ -351,7 +352,7 @@ def embed(texts: Sequence[str], encode: Encoder, cache: Path) -> list[np.ndarray
         cache: Folder of the cache; several processes may share it.
 
     Returns:
-        Read-only views into the memory-mapped file, in the order of `texts`.
+        A read-only view into the cache's memory-mapped file for each text.
     """
 
     def compute(missing: Sequence[str]) -> Iterator[np.ndarray]:
@@ -368,7 +369,7 @@ def tokenizer_digest(tokenizer: "PreTrainedTokenizerBase") -> str:
     if not tokenizer.is_fast:
         return digest(repr(sorted(tokenizer.get_vocab().items())).encode())
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
-    # Truncation and padding are those of the last call, so they must not count.
+    # The rules contain the truncation and padding of the last call, which must not change the digest.
     return digest(repr({**rules, "truncation": None, "padding": None}).encode())
 
 
@@ -382,14 +383,14 @@ def _ones(texts: Sequence[str], like: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def loading(folder: Path, what: str) -> Iterator[None]:
-    """Load a model inside a `with` statement: without output, and without a change of the global random state.
+    """Provide a context for loading a model: without output, and without a change of the global random state.
 
     Args:
         folder: The folder that is loaded, for messages.
         what: The kind of model, for messages.
 
     Raises:
-        BadRequest: The model cannot be loaded; for a damaged folder the libraries raise almost anything.
+        BadRequest: The model cannot be loaded. The libraries raise errors of many types for a damaged folder.
     """
     try:
         with silence():

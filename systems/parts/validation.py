@@ -1,4 +1,4 @@
-"""Validation metrics that training monitors."""
+"""Validation metrics that the training of retrievers monitors."""
 
 from torch import Tensor
 

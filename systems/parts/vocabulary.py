@@ -1,9 +1,9 @@
-"""The vocabulary of a captioner: its words and their numbers.
+"""The vocabulary of a captioner: its words and their indices.
 
 Text is split into words as in DCASE's captioning baselines (dcase-2020-baseline, `tools/captions_functions.py`): the
-text is put in lower case, and punctuation is replaced by spaces. In the baselines, punctuation is `, . ! ? ; : "`. Here
-it is everything except letters and digits. In both, hyphens and apostrophes within a word stay. A caption that is
-decoded from its numbers therefore has no capitals and no full stop. Caption metrics ignore both.
+text is put in lower case, and punctuation is replaced by spaces. In the baselines, punctuation is `, . ! ? ; : "`. In
+this module, it is everything except letters and digits. Both keep hyphens and apostrophes within a word. A caption that
+is decoded from its indices therefore has neither capitals nor a full stop. Caption metrics ignore both.
 """
 
 import hashlib
@@ -37,10 +37,10 @@ def words_with_hyphens(text: str) -> list[str]:
 
 
 def validation_cider_d(split: Split, captions: Sequence[str]) -> float:
-    """Return the CIDEr-D of captions for choosing the best epoch, with words split by `words_with_hyphens`.
+    """Return the CIDEr-D of captions, which can be monitored to choose the best epoch.
 
-    The metric's own tokeniser is not used, because it would start Java. So the value differs a little from the one of
-    `evaluation score captions`.
+    Words are split by `words_with_hyphens`, because the metric's own tokeniser would start Java. So the value differs a
+    little from the one of `evaluation score captions`.
 
     Args:
         split: The clips with their reference captions.
@@ -62,10 +62,10 @@ def rules(min_words: int, max_words: int, no_repeat: int = 0) -> Rules:
 
 
 class Vocabulary:
-    """Words and their numbers; the first four are padding, start, end and unknown.
+    """Words and their indices. The first four entries are padding, start, end and unknown.
 
     Args:
-        words: The words from number 4 on, each once.
+        words: The words from index 4 on, each once.
     """
 
     def __init__(self, words: Sequence[str]):
@@ -77,7 +77,7 @@ class Vocabulary:
 
     @property
     def digest(self) -> str:
-        """Eight hexadecimal digits that change if a word or its number changes."""
+        """Eight hexadecimal digits that change if a word or its index changes."""
         return hashlib.sha256("\n".join(self.words).encode()).hexdigest()[:8]
 
     def encode(self, text: str) -> list[int]:
@@ -85,7 +85,9 @@ class Vocabulary:
         return [self.ids.get(word, UNKNOWN) for word in words_with_hyphens(text)]
 
     def sequence(self, text: str, longest: int) -> list[int]:
-        """Return the vocabulary indices of a text from start to end; a text of more than `longest` words has no end.
+        """Return the vocabulary indices of a text, with start and end.
+
+        A text of more than `longest` words is cut after `longest` words, and the end is left out.
 
         >>> Vocabulary(["a", "dog"]).sequence("A dog!", 2), Vocabulary(["a", "dog"]).sequence("A dog!", 1)
         ([1, 4, 5, 2], [1, 4])
@@ -96,7 +98,7 @@ class Vocabulary:
         return [START, *ids, END]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of word numbers, up to the first end; start and padding are left out.
+        """Return the text for vocabulary indices, up to the first end. Start and padding are left out.
 
         >>> vocabulary = Vocabulary(["a", "barks", "dog"])
         >>> vocabulary.encode("A dog barks, twice."), vocabulary.decode([START, 4, 6, 5, END, PADDING])
@@ -111,7 +113,7 @@ class Vocabulary:
         return " ".join(words)
 
     def write(self, path: Path) -> None:
-        """Write the words as a JSON list, one on each line, whole or not at all."""
+        """Write the words as a JSON list, one on each line. If writing fails, the path stays as it was."""
         with replacing(path) as part:
             part.write_text(json.dumps(self.words, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
 
@@ -120,13 +122,13 @@ def from_captions(captions: Iterable[str]) -> Vocabulary:
     """Make the vocabulary of captions: frequent words first, equally frequent words in alphabetical order.
 
     Raises:
-        BadRequest: The captions have no word.
+        BadRequest: The captions do not contain any word.
     """
     counts = Counter(chain.from_iterable(map(words_with_hyphens, captions)))
     if not counts:
         raise BadRequest(
-            "the development captions must have words, because a captioner's vocabulary is made from them; they have "
-            "none: write captions"
+            "the development captions must have words, because a captioner's vocabulary is made from them; found only "
+            "captions without words: write captions"
         )
     return Vocabulary(sorted(counts, key=lambda word: (-counts[word], word)))
 
@@ -136,7 +138,7 @@ def read(path: Path) -> Vocabulary:
 
     Raises:
         BadRequest: There is no such file.
-        Faulty: It is not a vocabulary.
+        Faulty: The file is not a vocabulary.
     """
     if not path.is_file():
         raise BadRequest(

@@ -30,11 +30,11 @@ def words_without_hyphens(text: str) -> list[str]:
 def read_vectors(path: Path, size: int | None = SIZE, limit: int | None = None) -> KeyedVectors:
     """Read a file of word vectors: word2vec's .bin, or text.
 
-    A text file may have word2vec's header line (as fastText's .vec) or not (as GloVe's files).
+    A text file may begin with word2vec's header line, as fastText's .vec files do, or without it, as GloVe's files do.
 
     Args:
         path: The file, such as GoogleNews-vectors-negative300.bin.
-        size: The size that the vectors must have; any size if None.
+        size: Number of values that each vector must have; None allows any number.
         limit: Maximum number of words to read (default: all). The files list frequent words first.
 
     Raises:
@@ -74,10 +74,11 @@ def train_vectors(
 
     Args:
         captions: The captions.
-        size: Values of a vector.
+        size: Number of values of a vector.
         epochs: Number of passes over the captions.
         seed: Seed of all random numbers.
-        cbow: Predict a word from the words around it (CBOW) instead of the words around it from the word (skip-gram).
+        cbow: If true, predict a word from the words around it (CBOW). If false, predict the words around a word from
+            this word (skip-gram).
         split: Function that splits a caption into words.
     """
     sentences = [split(caption) for caption in captions]
@@ -103,8 +104,9 @@ def _hash(text: str) -> int:
 def center(vectors: KeyedVectors, captions: Iterable[str], split: Split = words_without_hyphens) -> None:
     """Subtract the mean of all captions' vectors from every word vector, in place.
 
-    Vectors of words that are trained on a few thousand captions have a large common component. With it, the cosine
-    between two captions is .99 on average, and a triplet loss hardly separates them. Without it, the cosine is about 0.
+    A caption's vector is the mean of its words' vectors. Word vectors that are trained on a few thousand captions have
+    a large common component. With this component, the cosine between two captions is .99 on average, and a triplet loss
+    hardly separates them. After its subtraction, the cosine is about 0.
 
     Args:
         vectors: The word vectors, which this function changes.
@@ -115,7 +117,7 @@ def center(vectors: KeyedVectors, captions: Iterable[str], split: Split = words_
 
 
 def write_vectors(vectors: KeyedVectors, path: Path) -> None:
-    """Write word vectors as word2vec's .bin, whole or not at all."""
+    """Write word vectors as word2vec's .bin. If writing fails, the path stays as it was."""
     with replacing(path) as part:
         vectors.save_word2vec_format(part, binary=True)
 
@@ -129,7 +131,7 @@ def mean_vectors(texts: Sequence[str], vectors: KeyedVectors, split: Split = wor
         split: Function that splits a text into words.
 
     Returns:
-        (texts, size) float32; zeros for a text without any word that has a vector.
+        (texts, size) float32. A text without any word that has a vector gets zeros.
     """
     means = np.zeros((len(texts), vectors.vector_size), np.float32)
     for row, text in enumerate(texts):

@@ -266,8 +266,10 @@ def test_other_weights_than_in_training_are_refused(place, tmp_path, capsys):
     assert cut_off(asked, training.EpochControl, "on_train_epoch_start", 2) == -signal.SIGKILL
     text_model(tmp_path / "text", seed=1)
     assert command(parser(), asked) == 2
-    assert "last.ckpt: was trained with another text encoder than the config names" in capsys.readouterr().err
-    with pytest.raises(BadRequest, match="was trained with another text encoder than the config names"):
+    error = capsys.readouterr().err
+    assert "last.ckpt: the frozen parts must be those it was trained with" in error
+    assert "found other weights or settings of the text encoder" in error
+    with pytest.raises(BadRequest, match="found other weights or settings of the text encoder"):
         atae.load_model(tmp_path / "run" / "checkpoints" / "best.ckpt")
 
 

@@ -466,7 +466,9 @@ def test_it_goes_on_over_no_other_encoder(place, tmp_path, capsys, monkeypatch):
     load = tiny_hear.load_model
     monkeypatch.setattr(tiny_hear, "load_model", lambda path="": load("another seed"))
     assert command(parser(), asked) == 2
-    assert "last.ckpt: was trained with another audio encoder than the config names" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "last.ckpt: the frozen parts must be those it was trained with" in error
+    assert "found other weights or settings of the audio encoder" in error
 
 
 @pytest.mark.parametrize(

@@ -596,8 +596,8 @@ def test_the_learnt_transform_is_required_if_used(tmp_path):
     with pytest.raises(Faulty) as refusal:
         audioclip.both(str(tmp_path), "fbsp")
     first, second = str(refusal.value).splitlines()
-    assert "audio.fbsp.fc: error: missing; must be there with shape (1025,)" in first
-    assert "audio.fbsp.m: error: missing; must be there with shape (1025,)" in second
+    assert "audio.fbsp.fc: error: missing; the file must contain it with shape (1025,)" in first
+    assert "audio.fbsp.m: error: missing; the file must contain it with shape (1025,)" in second
     with pytest.raises(Faulty, match=r"fbsp\.fb: error: must have shape \(1025,\), found \(3,\)"):
         audioclip.audio(str(tmp_path / "wrong.pt"), front_end="fbsp")
 
@@ -620,7 +620,7 @@ def test_foreign_weights_are_refused_with_every_difference(tmp_path):
     with pytest.raises(Faulty) as refusal:
         audioclip.both(str(tmp_path / "other.pt"))
     said = str(refusal.value)
-    assert "audio.att3.bn.weight: error: missing; must be there with shape (1024,)" in said
+    assert "audio.att3.bn.weight: error: missing; the file must contain it with shape (1024,)" in said
     assert "audio.extra: error: unexpected, with shape (3,)" in said
     assert "text_projection: error: must have shape (512, 1024), found (512, 512)" in said
     assert "audio.fbsp.fc: error: must have shape (1025,), found (3,)" in said

@@ -511,7 +511,7 @@ def test_from_prediction_to_package_and_published_figures(place, runs, tmp_path,
         ("words={place}/data", "data: cannot be loaded as a text encoder"),
         (
             "words={place}/other.txt",
-            "other.txt: must have vectors for words of the captions, but has a vector for none",
+            "other.txt: must contain vectors for words of the captions; found only vectors for other words",
         ),
         ("words={place}/garbage.bin", "garbage.bin: must be a file of word vectors"),
         ("audio_encoder=vggish", "VGGish is not on this machine; put vggish-10086976.pth (about 289 MB) from"),
@@ -550,8 +550,10 @@ def test_another_text_model_than_in_training_is_refused(place, tmp_path, capsys)
     assert cut_off(asked, training.EpochControl, "on_train_epoch_start", 2) == -signal.SIGKILL
     text_model(tmp_path / "text", seed=1)
     assert command(parser(), asked) == 2
-    assert "last.ckpt: was trained with another words than the config names" in capsys.readouterr().err
-    with pytest.raises(BadRequest, match="was trained with another words than the config names"):
+    error = capsys.readouterr().err
+    assert "last.ckpt: the frozen parts must be those it was trained with" in error
+    assert "found other weights or settings of the words" in error
+    with pytest.raises(BadRequest, match="found other weights or settings of the words"):
         offtheshelf.load_model(tmp_path / "run" / "checkpoints" / "best.ckpt")
 
 

@@ -6,14 +6,15 @@ Its model has `sample_rate`, `timestamp_embedding_size` and `scene_embedding_siz
     encoder = encoders.load_encoder("yamnet", hop=480)     # or "hear21passt.base", or any other installed module
     sequences = encoder(audio, lengths)                    # a list of (timestamps, size)
 
-The encoders in this package take a `hop` in ms and need the weights that their authors published:
+The encoders in this package need the weights that their authors published. They take a `hop`, the time between windows
+in ms. CNN14's must be a multiple of 320 ms. The table gives the number of values of an embedding as its size:
 
-    name     rate of the audio    embedding    window      step
-    cnn14    32 kHz               2048         the clip    320 ms
-    yamnet   16 kHz               1024         0.975 s     any, 960 ms
-    vggish   16 kHz                128         0.975 s     any, 960 ms
-    openl3   48 kHz                512         1 s         any, 1000 ms
-    coala    44.1 kHz             1152         2.2 s       any, 2234 ms
+    name     sample rate    size    window     default hop
+    cnn14    32 kHz         2048    0.96 s     320 ms
+    yamnet   16 kHz         1024    0.975 s    960 ms
+    vggish   16 kHz          128    0.975 s    960 ms
+    openl3   48 kHz          512    1 s        1000 ms
+    coala    44.1 kHz       1152    2.26 s     2234 ms
 
 Source: the HEAR 2021 API, hearbenchmark.com/hear-api.html, and the checks of its validator (hearvalidator 2021.0.6).
 """
@@ -60,12 +61,12 @@ class Encoder:
 
     @property
     def sample_rate(self) -> int:
-        """Hz of the encoder's input."""
+        """The sample rate of the encoder's input in Hz."""
         return self.model.sample_rate
 
     @property
     def size(self) -> int:
-        """Values of an embedding."""
+        """The number of values of an embedding."""
         if self.scene:
             return self.model.scene_embedding_size
         return self.model.timestamp_embedding_size
@@ -74,9 +75,10 @@ class Encoder:
     def identity(self) -> str:
         """A text that changes with anything that the embeddings depend on.
 
-        It contains arithmetic, module, weights, hop, scene and settings. The settings are the options of `load_model`
-        and the model's `embedding_settings`, a mapping that the modules of this package define. An encoder without
-        settings keeps the identity that it had before settings existed.
+        It contains the version of the arithmetic, the module's name, a digest of the weights, `hop` and `scene`. If
+        there are settings, it also contains them: the options of `load_model` and the model's `embedding_settings`.
+        Some models of this package define this mapping. An identity without settings has no entry for them, so that it
+        is equal to the identities in older caches and checkpoints.
         """
         parts: tuple[object, ...] = (ARITHMETIC, self.module.__name__, weights_digest(self.model), self.hop, self.scene)
         settings = {**self.options, **getattr(self.model, "embedding_settings", {})}
@@ -85,7 +87,7 @@ class Encoder:
         return repr(parts)
 
     def __call__(self, audio: Tensor, lengths: Tensor) -> list[Tensor]:
-        """Embed mono audio, one clip at a time without padding, so that no clip depends on the others.
+        """Embed mono audio, one clip at a time without padding, so that no embedding depends on another clip.
 
         Args:
             audio: (clips, samples) float32 in [-1, 1] at `sample_rate`.
@@ -104,7 +106,7 @@ class Encoder:
         return embeddings
 
     def encode_one(self, sound: Tensor) -> Tensor:
-        """Embed one mono clip, (samples,), as (timestamps, size); it raises the same errors as for several clips."""
+        """Embed one mono clip, (samples,), as (timestamps, size). The errors are those of `__call__`."""
         sound = sound[None].to(self.device(sound))
         if self.scene:
             values = self.module.get_scene_embeddings(sound, self.model)
@@ -153,7 +155,7 @@ def load_encoder(
 
     Raises:
         BadRequest: There is no such module, it is not trusted, it lacks a part of HEAR's API, it does not take `hop` or
-            the `options`, or it has no weights.
+            the `options`, or its weights are missing.
         Faulty: The file of weights does not hold the encoder's weights.
     """
     no_encoder = f"no encoder {name!r}; there are {', '.join(NAMES)}, and any HEAR module by import name"
@@ -191,10 +193,13 @@ def load_encoder(
 
 
 def _check_options(name: str, load_model: Callable, options: Mapping[str, Option]) -> None:
-    """Make sure that a module's `load_model` takes these options; its first parameter is the file of weights.
+    """Make sure that a module's `load_model` takes these options.
+
+    The first parameter of `load_model` is the file of weights and not an option.
 
     Raises:
-        BadRequest: It does not; the message names the options that it does not take and those that it takes.
+        BadRequest: `load_model` does not take all options. The message lists those that it does not take, and those
+            that it takes.
     """
     parameters = list(inspect.signature(load_model).parameters.values())
     if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):

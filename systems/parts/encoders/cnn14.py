@@ -1,19 +1,20 @@
 """PANNs' CNN14 as a HEAR module: 2048 values for a whole clip, or for every 320 ms of it.
 
 An embedding is the output of the penultimate layer after its activation, as the authors suggest. The embedding of a
-clip is the authors': the maximum plus the mean over time of the last block, then the layer, then ReLU. The embedding of
-a step uses the maximum plus the mean over the step and the steps before and after it (0.96 s). The authors'
-Cnn14_DecisionLevelMax pools in the same way before that layer, except that it counts zeros in the mean at both ends of
-the clip. For a clip of one step, the two embeddings are equal.
+clip is computed as in the authors' code: the last block's maximum over time plus its mean over time, then the
+penultimate layer, then ReLU. The embedding of a step differs only in the range of time: the step and the steps before
+and after it (0.96 s). The authors' Cnn14_DecisionLevelMax also pools over these three steps, except that its mean
+counts zeros at both ends of the clip. For a clip of one step, the two embeddings are equal.
 
 The front end works at 32 kHz. A Hann window of 1024 samples moves by 320. Frames are centred, and both ends are padded
 by reflection. The power spectrum passes through 64 mel filters of unit area on Slaney's scale, from 50 Hz to 14 kHz,
-and becomes 10 log10(max(x, 1e-10)). There are five poolings by two, so a step has 32 frames.
-An incomplete last step is left out. A clip of less than one step is padded with zeros.
+and becomes 10 log10(max(x, 1e-10)). The network halves the number of frames five times, so a step has 32 frames. An
+incomplete last step is left out. A clip of less than one step is padded with zeros.
 
-Sources: Kong et al. 2020 (PANNs), and qiuqiangkong/audioset_tagging_cnn: `pytorch/models.py` (Cnn14 and
-Cnn14_DecisionLevelMax: layers, names, window, padding, ref, amin), `README.md` (the numbers of the training command);
-torchlibrosa's `stft.py` (logarithm, shapes of the front end's tensors).
+Sources: Kong et al. 2020 (PANNs); qiuqiangkong/audioset_tagging_cnn, `pytorch/models.py` (Cnn14 and
+Cnn14_DecisionLevelMax: layers, names, window, padding, ref, amin) and `README.md` (the command for training, whose
+options give the sample rate, window, hop and mels); torchlibrosa's `stft.py` (logarithm, shapes of the front end's
+tensors).
 """
 
 from itertools import pairwise
@@ -40,8 +41,8 @@ FRAMES = 32  # frames of a step
 STEP = 320.0  # ms of a step
 SIZE = 2048
 
-# Tensors that the published file may contain too: Fourier kernels, replaced here by a faster transform, and the
-# classifier.
+# Further tensors that the published file may contain: the kernels of its Fourier transform, which this module replaces
+# by a faster one, and the classifier.
 UNUSED = {
     "spectrogram_extractor.stft.conv_real.weight": (513, 1, 1024),
     "spectrogram_extractor.stft.conv_imag.weight": (513, 1, 1024),
@@ -65,7 +66,7 @@ class Block(nn.Module):
 
 
 class Cnn14(nn.Module):
-    """The network up to its last block; the names of its tensors are the published ones."""
+    """The network without its classifier. Its tensors have the published names."""
 
     sample_rate = 32000
     timestamp_embedding_size = scene_embedding_size = SIZE
@@ -81,7 +82,7 @@ class Cnn14(nn.Module):
         self.fc1 = nn.Linear(SIZE, SIZE)
 
     def log_mels(self, audio: Tensor) -> Tensor:
-        """Map (N, samples), at least 513 samples, to (N, 1 + samples // 320, 64) decibels."""
+        """Map (N, samples), with at least 513 samples, to (N, 1 + samples // 320, 64) decibels."""
         padded = F.pad(audio[:, None], (WINDOW // 2, WINDOW // 2), "reflect")[:, 0]
         energies = magnitudes(padded, WINDOW, HOP, WINDOW).square() @ self.logmel_extractor.melW
         return 10 * energies.clamp(min=1e-10).log10()
@@ -98,7 +99,7 @@ class Cnn14(nn.Module):
 
 
 def load_model(path: str = "") -> Cnn14:
-    """Load the published weights; `path` is as in `weights.find`, and the errors are as in `weights.load`."""
+    """Load the published weights from `path`, as in `weights.find`. The errors are those of `weights.load`."""
     return weights.load(Cnn14, ASSET, path, UNUSED)
 
 

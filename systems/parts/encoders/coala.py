@@ -1,21 +1,21 @@
-"""COALA's audio encoder as a HEAR module: 1152 values for each patch of 96 frames, 2.2 s.
+"""COALA's audio encoder as a HEAR module: 1152 values for each patch of 96 frames (2.26 s).
 
 An embedding is the flattened output of the last block, as the authors use it for other tasks. Two files are needed: the
-weights (dual_ae_c, trained with contrastive loss, whose embeddings the paper reports), and the scaler that was fitted
-to the training data.
+weights, and the scaler that was fitted to the training data. The weights are those of dual_ae_c, which was trained with
+contrastive loss and whose embeddings the paper reports.
 
 The front end works at 22 kHz. A Hann window of 1024 samples moves by 512. Frames are centred, and both ends are padded
 by reflection. The magnitudes pass through 96 mel filters of unit area on Slaney's scale, from 0 to 11 kHz, and become
-ln(x + 2^-23). Each of a patch's 96 frames is then scaled by two numbers of its own. The input is at 44.1 kHz, because
-HEAR does not allow 22 kHz; this module resamples it.
+ln(x + 2^-23). Each of a patch's 96 frames is then multiplied by its own scale, and its own offset is added. The input
+is at 44.1 kHz, because HEAR does not allow 22 kHz. This module resamples it.
 
-The authors pad clips of less than 10 s to 10 s with zeros and add noise, uniform from 0 to 5e-4, which is drawn again
-each time. Longer clips get no padding and no noise. This module uses neither, so that a clip always has the same
-embedding.
+The authors pad clips of less than 10 s to 10 s with zeros. They then add noise, uniform from 0 to 5e-4, which is drawn
+again each time. They leave longer clips unchanged. This module adds neither padding nor noise, so that a clip always
+has the same embedding.
 
-Sources: Favory et al. 2020, and xavierfav/coala: `utils.py` (the spectrogram's numbers, the noise), `encode.py`
-(patches, scaler, which output), `models_t1000.py` (layers, names), `scripts/create_dataset.py` (what the scaler was
-fitted to: 96 columns, which are frames).
+Sources: Favory et al. 2020, and xavierfav/coala: `utils.py` (the settings of the spectrogram, and the noise),
+`encode.py` (the patches, the scaler, and the layer of the embedding), `models_t1000.py` (layers, names),
+`scripts/create_dataset.py` (the data that the scaler was fitted to, whose 96 columns are frames).
 """
 
 import pickle
@@ -47,7 +47,7 @@ UNUSED = {"fc_audio.0.weight": (1152, 1152)}  # the layer to the space that audi
 
 
 class Coala(nn.Module):
-    """The network up to its last block; the names of its tensors are the published ones."""
+    """The network up to its last block. Its tensors have the published names."""
 
     sample_rate = 44100
     timestamp_embedding_size = scene_embedding_size = SIZE
@@ -80,7 +80,7 @@ def load_model(path: str = "") -> Coala:
 
     Args:
         path: The file of weights, or the folder with it, as in `weights.find`. The scaler must be in the same folder.
-            If `path` is empty, the scaler may also be in another of the places where weights are looked for.
+            If `path` is empty, the scaler may also be in another folder in which `weights.find` searches.
 
     Raises:
         BadRequest: There is no such file, torch did not save it, or the scaler cannot be read.
@@ -91,7 +91,7 @@ def load_model(path: str = "") -> Coala:
     if path or scaler.is_file():
         scaler = weights.find(SCALER, scaler)
     else:
-        scaler = weights.find(SCALER)  # in all places where weights are looked for
+        scaler = weights.find(SCALER)  # in all folders in which it searches
     values = read_scaler(scaler)
     state = weights.tensors(weights.read(file, ASSET), file)
     return weights.fill(Coala(), {**state, **values}, file, UNUSED)
@@ -121,7 +121,7 @@ def read_scaler(file: Path) -> dict[str, Tensor]:
 
 
 class _Plain(pickle.Unpickler):
-    """An unpickler of arrays, and of a bare object for the scaler. It refuses all else: a pickle can run any code."""
+    """An unpickler of arrays and of the scaler's attributes. It refuses all else, because a pickle can run any code."""
 
     def find_class(self, module: str, name: str) -> object:
         if name == "MinMaxScaler":
@@ -138,7 +138,7 @@ class _Plain(pickle.Unpickler):
 
 
 def get_timestamp_embeddings(audio: Tensor, model: Coala, hop: float | None = None) -> tuple[Tensor, Tensor]:
-    """Embed the patches of clips, as `windows.get_timestamp_embeddings` does, from audio at 44.1 kHz."""
+    """Embed the patches of clips, as `windows.get_timestamp_embeddings` does. The audio is at 44.1 kHz."""
     if hop is None:
         hop = model.hop
     audio = checked(audio)

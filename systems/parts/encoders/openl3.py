@@ -1,18 +1,20 @@
 """OpenL3 (environmental sounds, 128 mels) as a HEAR module: 512 values for each second.
 
-Front end: 48 kHz, periodic Hann window 2048, hop 242, power spectrum, 128 mels on HTK's scale from 0 to 24 kHz, square
-root, 10 log10(max(x, 1e-10)). Levels are relative to the maximum of the second, and at least -80 dB. A second has 199
-frames.
+The weights are those of torchopenl3, a port of the package openl3 to torch.
+
+The front end works at 48 kHz. A periodic Hann window of 2048 samples moves by 242, so a second has 199 frames. The
+power spectrum passes through 128 mel filters on HTK's scale from 0 to 24 kHz. The square root x of each energy becomes
+10 log10(max(x, 1e-10)). These levels are relative to the maximum of the second, and the lowest level is -80 dB.
 
 The mel filters come from the file of weights. Their normalisation depends on the version of librosa that wrote the
 file. The port calls librosa with `norm=1`. From librosa 0.8 on, this makes the values of each filter add up to 1. In
-earlier versions, it gave each filter unit area in Hz (Slaney). `normalisation` detects which one a file has, and the
-encoder's identity contains the result.
+earlier versions, it gave each filter unit area in Hz (Slaney). `normalisation` detects the normalisation of a file's
+filters, and the encoder's identity contains the result.
 
-Padding: up to version 0.3, openl3 puts 982 zeros at both ends of a second. This is the default here and in the port.
-From version 0.4 on, it puts 1964 zeros at the end (`padding="end"`). This option changes nothing else. openl3 0.4 also
-uses Slaney's mel scale, and magnitudes instead of powers, because it calls kapre 0.3 with kapre's defaults; this module
-does not.
+A second is padded with zeros before its spectrum is computed. Up to version 0.3, openl3 puts 982 zeros at both ends of
+a second. This is the default in this module and in the port. From version 0.4 on, openl3 puts 1964 zeros at the end;
+`padding="end"` does the same. Version 0.4 has two more differences, because it uses the defaults of kapre 0.3: Slaney's
+mel scale, and magnitudes instead of powers. This module does not have these two.
 
 Sources: Cramer et al. 2019; marl/openl3, `openl3/models.py` (layers, and up to version 0.3 the arguments of kapre's
 Melspectrogram: n_dft, n_hop, n_mels, power_melgram, htk, padding; from 0.4 on pad_end) and `openl3/core.py`; kapre 0.3,
@@ -48,7 +50,7 @@ UNUSED = {"speclayer.dft_real_kernels": (1025, 1, 2048), "speclayer.dft_imag_ker
 
 
 class OpenL3(nn.Module):
-    """The network; the names of its tensors are the published ones.
+    """The network. Its tensors have the published names.
 
     Args:
         padding: The place of the zeros that pad a second: `both` ends, or the `end`.
@@ -98,7 +100,7 @@ def unit_area_filters() -> Tensor:
 
 
 def normalisation(filters: Tensor) -> str:
-    """Return how mel filters are normalised.
+    """Return the name of the normalisation of mel filters.
 
     Args:
         filters: (128, 1025) filters from a file of weights.
@@ -132,8 +134,8 @@ def load_model(path: str = "", padding: str = "both") -> OpenL3:
             or the `end`, as in openl3 from 0.4 on.
 
     Raises:
-        BadRequest: `padding` has another value, or as `weights.load`.
-        Faulty: As `weights.load`.
+        BadRequest: `padding` has another value, there is no such file, or torch did not save it.
+        Faulty: The file does not hold the network's weights. The findings name every difference.
     """
     if padding not in PADDING:
         choices = " or ".join(PADDING)

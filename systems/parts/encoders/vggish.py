@@ -4,11 +4,12 @@ An embedding is the output of the last layer after a ReLU, as in the port to tor
 The authors now define it as the output before the ReLU: `load_model(post_activation=False)`. The embeddings released
 with AudioSet are also whitened and quantised to 8 bits, which this module does not do.
 
-Front end: 16 kHz, periodic Hann window 400, hop 160, transform of 512 points, magnitudes, 64 mels on HTK's scale from
-125 to 7500 Hz (triangles that are straight in mel, with height 1), ln(x + 0.01). The network takes 96 frames. Frames
-are not centred, so cutting a clip into windows of 15,600 samples gives the same as cutting its sequence of frames.
+The front end works at 16 kHz. A periodic Hann window of 400 samples moves by 160, and its transform has 512 points. The
+magnitudes pass through 64 mel filters on HTK's scale from 125 to 7500 Hz, and become ln(x + 0.01). The filters are
+triangles of height 1, with sides that are straight lines over mel and not over Hz. The network takes 96 frames. Frames
+are not centred. Therefore windows of 15,600 samples of a clip give the same as windows of 96 frames of its spectrogram.
 
-Sources: Hershey et al. 2017, and tensorflow/models, research/audioset: `vggish_params.py` (the numbers),
+Sources: Hershey et al. 2017, and tensorflow/models, research/audioset: `vggish_params.py` (the settings),
 `mel_features.py` (mels, window), `vggish/vggish_slim.py` and `vggish/README.md` (layers, no activation);
 the weights in torch's form, their names and the order in which the last block is flattened:
 harritaylor/torchvggish, `torchvggish/vggish.py` and `hubconf.py`.
@@ -31,12 +32,12 @@ ASSET = Asset("VGGish", f"{RELEASE}vggish-10086976.pth", 288_600_000, "Apache 2.
 WINDOW, HOP, FFT, MELS, LOW, HIGH, OFFSET = 400, 160, 512, 64, 125, 7500, 0.01
 FRAMES = 96  # frames of a window
 SIZE = 128
-# A file saved from the port may contain its postprocessing, which is not used here.
+# The port's files may contain the tensors of its postprocessing, which this module does not use.
 UNUSED = {"pproc.pca_eigen_vectors": (SIZE, SIZE), "pproc.pca_means": (SIZE, 1)}
 
 
 class VGGish(nn.Module):
-    """The network; the names of its tensors are the published ones.
+    """The network. Its tensors have the published names.
 
     Args:
         post_activation: True for embeddings after the last layer's ReLU, false for embeddings before it.
@@ -96,8 +97,8 @@ def load_model(path: str = "", post_activation: bool = True) -> VGGish:
             code up to 2021; false for embeddings before it, as the authors define them now.
 
     Raises:
-        BadRequest: `post_activation` is neither true nor false, or as `weights.load`.
-        Faulty: As `weights.load`.
+        BadRequest: `post_activation` is neither true nor false, there is no such file, or torch did not save it.
+        Faulty: The file does not hold the network's weights. The findings name every difference.
     """
     if not isinstance(post_activation, bool):
         raise BadRequest(f"vggish: post_activation must be true or false; found {post_activation!r}: give one of them")

@@ -1,6 +1,6 @@
 """Published weights of encoders: finding the file, reading it, and checking its content.
 
-Nothing is downloaded. If a file is missing, the error message names its size and where it is published.
+Nothing is downloaded. If a file is missing, the error message gives its name, its size and its address.
 """
 
 import pickle
@@ -90,7 +90,7 @@ def unreadable(error: Exception) -> str:
 
 
 def tensors(saved: object, file: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of a checkpoint, by the names that the network itself gives them.
+    """Return the tensors of a checkpoint, as a dict from the names that the network itself gives them.
 
     A file may contain the state dict itself, or a larger checkpoint with the state dict in one of `WRAPPERS`. The names
     may begin with `module.`, which torch's DataParallel puts before each name.
@@ -107,14 +107,14 @@ def tensors(saved: object, file: Path) -> dict[str, torch.Tensor]:
         found = "none"
         if isinstance(saved, Mapping) and saved:
             found = f"only {', '.join(map(str, saved))}"
-        raise BadRequest(f"{file}: must hold the weights' tensors by name; found {cut(found)}: fetch it again")
+        raise BadRequest(f"{file}: must contain a dict with the weights' tensors; found {cut(found)}: fetch it again")
     if all(name.startswith(PARALLEL) for name in state):
         state = {name.removeprefix(PARALLEL): value for name, value in state.items()}
     return state
 
 
 def _state_in(saved: object) -> dict[str, torch.Tensor]:
-    """Return the tensors in the innermost of `WRAPPERS` that has any, or else the tensors of the mapping itself."""
+    """Return the tensors in the innermost entry of `WRAPPERS` that has tensors, or else those of the mapping itself."""
     if not isinstance(saved, Mapping):
         return {}
     for wrapper in WRAPPERS:
@@ -131,18 +131,18 @@ def load(network: Callable[[], nn.Module], asset: Asset, path: str, unused: Shap
     """Make a network with its published weights, frozen, in evaluation mode.
 
     Args:
-        network: A function that makes the network, whose names and shapes of tensors are the published ones.
+        network: A function that makes the network. Its tensors must have the published names and shapes.
         asset: The file, and where it is published.
         path: The file, or the folder with it, as in `find`.
         unused: Shapes of tensors that the network does not use, as in `fill`.
 
     Raises:
         BadRequest: There is no such file, or torch did not save it.
-        Faulty: The file does not hold the network's weights; the findings name every difference.
+        Faulty: The file does not hold the network's weights. The findings name every difference.
     """
     file = find(asset, path)
     state = tensors(read(file, asset), file)
-    with torch.device("meta"):  # no random weights are drawn, because the file overwrites all of them
+    with torch.device("meta"):  # draw no random weights, because the file overwrites all of them
         model = network()
     return fill(model, state, file, unused)
 
@@ -150,19 +150,20 @@ def load(network: Callable[[], nn.Module], asset: Asset, path: str, unused: Shap
 def fill(model: nn.Module, state: Mapping[str, torch.Tensor], file: Path, unused: Shapes) -> nn.Module:
     """Load weights into a model, freeze it, and put it in evaluation mode.
 
-    The names of the weights must be those of the model. The file may have further tensors, or lack them, if the model
-    does not use them: those in `unused`; empty tensors, which torch saves if a module registers `Parameter(None)`; and
-    the number of training batches of a batch norm, which torch did not save before version 0.4.1.
+    The file must have all weights of the model, with its names and shapes. Three kinds of tensors do not affect the
+    embeddings, so the file may have them or not: the tensors in `unused`; empty tensors, which torch saves if a module
+    registers `Parameter(None)`; and the number of training batches of each batch norm, which torch did not save before
+    version 0.4.1.
 
     Args:
         model: The model, on the device "meta" or any other.
         state: The weights, from `tensors`.
         file: The file of the weights, for messages.
-        unused: Shapes, by name, of further tensors that the file may contain: layers of a front end that is computed
-            here, or of a classifier.
+        unused: A dict from names to shapes of further tensors that the file may contain, such as those of a
+            classifier.
 
     Raises:
-        Faulty: The file does not hold the model's weights; the findings name every difference.
+        Faulty: The file does not hold the model's weights. The findings name every difference.
     """
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items() if not name.endswith(BATCHES)}
     found = {}
@@ -187,7 +188,7 @@ def _differences(expected: Shapes, found: Shapes, file: Path) -> list[Finding]:
     """Return a finding for each tensor that is missing, unexpected or of another shape."""
     messages = {}
     for name in sorted(expected.keys() - found.keys()):
-        messages[name] = f"missing; must be there with shape {expected[name]}"
+        messages[name] = f"missing; the file must contain it with shape {expected[name]}"
     for name in sorted(found.keys() - expected.keys()):
         messages[name] = f"unexpected, with shape {found[name]}; the published weights do not have it"
     for name in sorted(expected.keys() & found.keys()):

@@ -1,10 +1,10 @@
 """Windows and frames of audio, shared by the encoders' front ends.
 
-Window k begins k hops after the beginning of the clip. There is a window for each k whose middle is inside the clip,
-and at least one window. The last windows reach beyond the clip's end, where they are padded with zeros. (The authors'
-own tools differ: YAMNet's pads the last hop, VGGish's and COALA's leave out incomplete windows, and OpenL3's puts half
-a window of zeros before the clip by default.) Timestamps are the middles of the windows. A hop is a whole number of
-samples, so that timestamps do not drift.
+Window k begins k hops after the beginning of the clip. A clip has all windows with a middle inside the clip, and at
+least one window. The last windows may reach beyond the clip's end, where they are padded with zeros. (The authors' own
+tools differ: YAMNet's pads the last hop, VGGish's and COALA's leave out incomplete windows, and OpenL3's puts half a
+window of zeros before the clip by default.) Timestamps are the middles of the windows. A hop is rounded to a whole
+number of samples, so that timestamps do not drift.
 """
 
 import math
@@ -23,7 +23,7 @@ def get_timestamp_embeddings(audio: Tensor, model: nn.Module, hop: float | None 
 
     Args:
         audio: (n_sounds, n_samples) mono in [-1, 1] at `model.sample_rate`.
-        model: Maps (n, `model.window`) samples to (n, `model.timestamp_embedding_size`).
+        model: A network that maps (n, `model.window`) samples to (n, `model.timestamp_embedding_size`) values.
         hop: ms between the beginnings of windows (default: `model.hop`).
 
     Returns:
@@ -31,7 +31,7 @@ def get_timestamp_embeddings(audio: Tensor, model: nn.Module, hop: float | None 
         is embedded separately, so its embeddings do not depend on other clips.
 
     Raises:
-        BadRequest: `audio` does not have this shape, or `hop` is not positive.
+        BadRequest: `audio` does not have this shape, or `hop` is less than a sample.
     """
     if hop is None:
         hop = model.hop
@@ -51,10 +51,10 @@ def over_windows(
     Args:
         function: Maps (n, size) samples to (n, values).
         audio: (n_sounds, margin + n_samples + margin).
-        sample_rate: Hz.
-        size: Samples of a window.
+        sample_rate: Sample rate in Hz.
+        size: Number of samples of a window.
         hop: ms between the beginnings of windows.
-        margin: Samples at both ends that are not part of the clip; the first window begins with them.
+        margin: Number of samples at each end that are not part of the clip. The first window begins with them.
 
     Returns:
         (n_sounds, n_timestamps, values), and (n_sounds, n_timestamps), the middle of each window in ms.
@@ -79,7 +79,7 @@ def over_windows(
 
 
 def milliseconds(positions: Tensor, sample_rate: int, sounds: int) -> Tensor:
-    """Convert positions in samples to ms, the same for all clips: (n_sounds, n_timestamps) float32."""
+    """Convert positions in samples, (n_timestamps,), to ms, and repeat them: (n_sounds, n_timestamps) float32."""
     return (positions.double() * 1000 / sample_rate).float().expand(sounds, -1)
 
 
@@ -103,9 +103,9 @@ def magnitudes(audio: Tensor, window: int, hop: int, fft: int) -> Tensor:
 
     Args:
         audio: (n, samples).
-        window: Samples of a frame.
-        hop: Samples between the beginnings of frames.
-        fft: Points of the transform.
+        window: Number of samples of a frame.
+        hop: Number of samples between the beginnings of frames.
+        fft: Number of points of the transform.
 
     Returns:
         (n, frames, fft // 2 + 1).

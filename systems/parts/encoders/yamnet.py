@@ -1,9 +1,9 @@
 """YAMNet as a HEAR module: 1024 values, and the scores of 521 sound classes, for each window of 0.975 s.
 
 The module runs the published TFLite file, which includes the front end and maps 15,600 samples at 16 kHz (96 frames) to
-521 scores. An embedding is the input of the last layer, the mean over the last convolution: tensor 115 with 8 bits,
-returned as real numbers from 0 to 5.7. To return it, the interpreter keeps all its tensors. It runs on the CPU,
-whatever the device of the audio is.
+521 scores. An embedding is the input of the last layer, the mean over the last convolution. This is tensor 115, whose
+values have 8 bits. The module returns them as real numbers from 0 to 5.7. The interpreter keeps all its tensors,
+because otherwise it would not return this one. It runs on the CPU, even if the audio is on another device.
 
 Sources: tensorflow/models, research/audioset/yamnet (`params.py`, `features.py`: 16 kHz, 0.96 s, and its front end,
 VGGish's); tensorflow/tflite-support, which publishes the file with its labels inside.
@@ -39,8 +39,9 @@ class Yamnet(nn.Module):
 
     Attributes:
         labels: AudioSet's class names, in the order of the scores.
-        held: The number of parameters of the network, which torch sees as the bytes of a file: the 14 layers that
-            `yamnet.py` lists, with batch norms without scale, and the layer of the scores.
+        held: The number of parameters of the network. torch cannot count them, because it sees only the bytes of the
+            file. They belong to the 14 layers in `yamnet.py` of the source, whose batch norms do not have a scale, and
+            to the layer that computes the scores.
     """
 
     sample_rate = 16000
@@ -55,7 +56,7 @@ class Yamnet(nn.Module):
 
         self.register_buffer("file", torch.frombuffer(bytearray(content), dtype=torch.uint8))
         with warnings.catch_warnings():
-            # The warning is about memory, and keeping all tensors needs only 2 MB here.
+            # The warning is about memory, but all tensors together need only 2 MB.
             warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")
             self._interpreter = Interpreter(
                 model_content=content,
@@ -97,7 +98,7 @@ class Yamnet(nn.Module):
 
 
 def load_model(path: str = "") -> Yamnet:
-    """Load the published file; `path` is as in `weights.find`.
+    """Load the published file from `path`, as in `weights.find`.
 
     Raises:
         BadRequest: There is no such file, or it is not YAMNet.
@@ -114,7 +115,7 @@ def load_model(path: str = "") -> Yamnet:
 
 
 def get_timestamp_scores(audio: Tensor, model: Yamnet, hop: float | None = None) -> tuple[Tensor, Tensor]:
-    """Score the windows of clips as (n_sounds, n_timestamps, 521); see `get_timestamp_embeddings` for the rest."""
+    """Score the windows of clips: (n_sounds, n_timestamps, 521), and the times as in `get_timestamp_embeddings`."""
     if hop is None:
         hop = model.hop
     return over_windows(model.scores, checked(audio), model.sample_rate, model.window, hop)

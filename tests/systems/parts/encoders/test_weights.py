@@ -101,7 +101,7 @@ def test_all_differences_are_named_at_once(published):
         load(state)
     said = {finding.column: finding.message for finding in fault.value.findings}
     assert set(said) == {gone, other, "head.weight"}
-    assert said[gone].startswith("missing; must be there with shape (")
+    assert said[gone].startswith("missing; the file must contain it with shape (")
     assert said[other].endswith("found (3, 5)")
     assert said["head.weight"].startswith("unexpected, with shape (2, 2)")
 
@@ -127,7 +127,9 @@ def test_what_torch_did_not_save_is_refused_unread(content, tmp_path):
 )
 def test_a_file_without_tensors_is_refused(saved, found, tmp_path):
     torch.save(saved, tmp_path / "Cnn14_mAP=0.431.pth")
-    with pytest.raises(BadRequest, match=f"must hold the weights' tensors by name; found {found}: fetch it again"):
+    with pytest.raises(
+        BadRequest, match=f"must contain a dict with the weights' tensors; found {found}: fetch it again"
+    ):
         MODULES["cnn14"].load_model(str(tmp_path))
 
 
