@@ -245,8 +245,8 @@ class ClipAac(nn.Module):
         """
         if self.tokenizer is None:
             raise BadRequest(
-                "retrieval needs a text head, but this model does not have one: neither inference.ckpt nor a run with "
-                "alpha=0 contains a text head; give a run that was trained with alpha above 0 and has its best.ckpt"
+                "retrieval needs a text head, but this model has none: inference.ckpt and runs with alpha=0 "
+                "do not contain a text head; give a run that was trained with alpha above 0 and has its best.ckpt"
             )
         ids, lengths = clip_tokenizer.encode(self.tokenizer, captions)
         device = self.embedding.weight.device
