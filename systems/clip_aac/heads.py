@@ -46,7 +46,7 @@ leaks into all others.
 
 With equal m, fb and fc, and all arithmetic in float64, `LearntTransform` and the authors' classes agree to 0.0004 dB.
 The authors' classes compute in float32. This changes bins within 60 dB of the loudest bin of their frame by 0.0002 dB
-(median), bins that are 100 to 120 dB below the loudest bin by 1 dB, and fainter bins by 10 dB and more.
+(median). It changes bins that are 100 to 120 dB below the loudest bin by 1 dB, and fainter bins by 10 dB and more.
 
 Sources: Guzhov et al. 2021 (ESResNet; ESResNe(X)t-fbsp; AudioCLIP), and AndreyGuzhov/AudioCLIP:
 `model/audioclip.py` (STFT, sizes), `model/esresnet/base.py`, `fbsp.py` and `attention.py` (layers, bands, decibels),
@@ -100,8 +100,8 @@ class LearntTransform(nn.Module):
     """Frequency B-spline wavelets, which AudioCLIP learns in place of a Fourier transform (Guzhov et al. 2021).
 
     For each bin, a frame is multiplied with the kernel sqrt(fb) sinc(fb t / m)^m exp(-i fc t) / sqrt(2048), where
-    sinc(x) is sin(x) / x and t goes from -pi to pi in 2047 equal steps. A frame has 2048 samples: 197 zeros, the 1654
-    windowed samples, and 197 zeros. A bias is not added.
+    sinc(x) is sin(x) / x. The time t goes from -pi to pi in 2047 equal steps. A frame has 2048 samples: 197 zeros, the
+    1654 windowed samples, and 197 zeros. A bias is not added.
 
     m, fb and fc are parameters. As in AudioCLIP, they are trained with the audio head; if the heads are frozen, they
     are frozen too. Two parts of AudioCLIP's training are left out. The first is a loss that keeps the norm of each

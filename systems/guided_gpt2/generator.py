@@ -33,8 +33,8 @@ class LanguageModel(nn.Module):
         name: A folder, a folder in an installed package, or a hub name.
 
     Raises:
-        BadRequest: The model is not on this machine, does not have an LM head, does not have exactly one end token, or
-            does not read text from left to right by attention with a key/value cache.
+        BadRequest: The model is not on this machine, or does not have an LM head and exactly one end token, or does not
+            read text from left to right by attention with a key/value cache.
     """
 
     def __init__(self, name: str):
@@ -123,8 +123,8 @@ class LanguageModel(nn.Module):
     def unspeakable(self) -> list[int]:
         """Return the ids of the tokens that must not be generated.
 
-        These are all special tokens except the end token, tokens whose text is blank or not printable, and outputs of
-        the model for which the tokeniser does not have a token.
+        These are special tokens except the end token, and tokens whose text is blank or not printable. They are also
+        outputs of the model for which the tokeniser does not have a token.
         """
         outputs = self.head.weight.shape[0]
         in_tokenizer = min(outputs, len(self.tokenizer))

@@ -16,9 +16,9 @@ BERTScore of a caption is the highest of its scores against them. "human" has on
 
 The captions and their scores are written to `RUN/scopes/SPLIT/`. The scores are printed together with the paper's.
 
-With `--examples CLIP…`, the command prints for each of these clips, like the example in section 4.2, the clip's own
-captions, the training captions with the highest BERTScores against them, the retrieved guidance, and the generated
-caption. It also writes these examples to `RUN/scopes/SPLIT/examples.csv`. Scores are not computed.
+With `--examples CLIP…`, the command prints four kinds of captions for each of these clips, as in the example in section
+4.2. They are the clip's own captions, the training captions with the highest BERTScores against them, the retrieved
+guidance, and the generated caption. They are also written to `RUN/scopes/SPLIT/examples.csv`. Scores are not computed.
 """
 
 import argparse
