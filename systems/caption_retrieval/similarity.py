@@ -28,8 +28,8 @@ Token embeddings are stored in half precision. On a GPU, they are also multiplie
 are in single precision. Half precision changes a score by less than .002.
 
 A prefilter first compares sentence embeddings, with one product for each pair, and excludes pairs whose cosine is too
-low. The recall of a prefilter is the share of the similar pairs that pass it. With a prefilter, the recall and the
-minimum score are estimated from the pairs of 256 captions with all others.
+low. The recall of a prefilter is the share of the similar pairs that pass it. With a prefilter, the recall and (unless
+it is given) the minimum score are estimated from the pairs of 256 captions with all others.
 """
 
 from collections.abc import Sequence

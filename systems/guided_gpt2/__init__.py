@@ -12,9 +12,9 @@ the audio. The last layer predicts the next token. The attention layers and the 
 A run has two stages. The first stage is a run of `systems.caption_retrieval` in the folder `retrieval`, which can
 predict on its own. In the second stage, the model learns to generate each caption of the development split. The
 guidance is drawn at random, in random order, from the captions that are similar to this caption. The clip's own
-captions are not drawn, except those that another clip has too. If no caption can be drawn, the model is not trained on
-this caption; the number of these captions is reported. Validation and prediction use the guidance that the first stage
-retrieves.
+captions are not drawn, except those that another clip has too. If no guidance can be drawn for a caption, the model is
+not trained on it, and the number of such captions is reported. Validation and prediction use the guidance that the
+first stage retrieves.
 
 The paper leaves three points open. In this module, the captions of the guidance are joined by spaces. If fewer than K
 captions are similar, the guidance has fewer captions. The learning rate falls along a cosine from `learning_rate` to

@@ -409,9 +409,7 @@ def test_it_predicts_without_the_data_as_it_validated(place, tmp_path, capsys):
     with pytest.raises(BadRequest, match=r"library.npz: no such file; it is written when training begins"):
         caption_retrieval.load_model(tmp_path / "run" / "checkpoints" / "best.ckpt")
     model.library._replace(captions=[["another"]] * 12).write(tmp_path / "run" / "library.npz")
-    with pytest.raises(
-        BadRequest, match=r"must hold the clips that .* was trained with; found other clips"
-    ):
+    with pytest.raises(BadRequest, match=r"must hold the clips that .* was trained with; found other clips"):
         caption_retrieval.load_model(tmp_path / "run" / "checkpoints" / "best.ckpt")
 
 
