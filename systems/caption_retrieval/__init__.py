@@ -1,27 +1,28 @@
-"""Captions retrieved by similar audio (Koizumi et al. 2020, section 3.2). Read this module from top to bottom.
+"""Captions of similar training clips (Koizumi et al. 2020, section 3.2). Read this module from top to bottom.
 
     python -m systems train systems.caption_retrieval --data DIR --run RUN
     python -m systems predict RUN --data DIR --split evaluation
 
-The system captions a clip with the caption of the nearest training clip. A frozen audio encoder gives a clip's frames,
-and one trained Transformer encoder layer transforms them. The clip's embedding is the concatenation of the transformed
-frames, scaled to length 1. A triplet loss with semi-hard negatives moves clips together whose captions are similar
-(`similarity`: BERTScore). With `embedding: raw` nothing is trained, and the embedding is the concatenation of the
-encoder's frames: the paper's 1NN. The system is a floor for other captioners, and the first stage of
-`systems.guided_gpt2`.
+The system captions a clip with the caption of the nearest training clip. A frozen audio encoder encodes a clip as a
+sequence of frames, and one trained Transformer encoder layer transforms them. The clip's embedding is the concatenation
+of the transformed frames, scaled to length 1. A triplet loss with semi-hard negatives moves the embeddings of clips
+with similar captions together. `similarity.py` defines which captions are similar, by BERTScore. With `embedding: raw`,
+nothing is trained, and the embedding is the concatenation of the encoder's frames. This is the paper's 1NN. Other
+captioners should score higher than this simple system. It is also the first stage of `systems.guided_gpt2`.
 
-In the paper, all clips have the same length. Here, each clip is cut or padded to `frames` frames (default: the median
-of the development clips), and the number of cut clips is reported. Padding is masked in attention and is zero in the
-embedding. If two clips differ in length, the frames that only the longer clip has therefore add their distance from
-zero. With `raw`, clips of equal length are compared by their audio alone, and clips of different lengths by their
-length too. To compare all clips by audio alone, set `frames` to the length of the shortest clip or less. A clip with
-several captions contributes the first one as its answer. Two clips are similar if any two of their captions are similar
-or equal.
+In the paper, all clips have the same length. In this module, each clip is cut or padded to `frames` frames (default:
+the median of the development clips), and the numbers of cut and padded clips are reported. Padding is masked in
+attention and is zero in the embedding. If one of two clips is longer, each of its additional frames therefore adds its
+squared distance from zero to the squared distance between the clips. With `raw`, clips of equal length are compared
+only by their audio, and clips of different lengths also by their lengths. To compare all clips only by their audio, set
+`frames` to the number of frames of the shortest clip, or less. If the nearest clip has several captions, the system
+returns the first one. Two clips are similar if a caption of one clip is similar or equal to a caption of the other.
 
-The paper leaves these points open. Here, the layer has four heads and 512 values between its two linear layers, and the
-only dropout is the one before it. Weights are initialised from N(0, 0.02), biases with 0 and norms with 1. The loss of
-a training step is over the anchors that have a semi-hard negative among the clips of their batch; one such negative is
-drawn for each. The loss that chooses the best epoch is over all triplets of the validation split.
+The paper leaves these points open. In this module, the layer has four heads and 512 values between its two linear
+layers. Dropout is applied only before the layer. Weights are drawn from a normal distribution with standard deviation
+0.02; biases start with 0 and norms with 1. The loss of a training step is the mean over the anchors that have a
+semi-hard negative among the clips of the batch. One such negative is drawn for each anchor. The loss that chooses the
+best epoch is the mean over all triplets of the validation split.
 """
 
 import json
@@ -55,8 +56,8 @@ from systems.parts.optimizers import AdaBound
 from systems.parts.sequences import length_mask
 from systems.training import Run, Schedule, read_checkpoint, save_tensors
 
-LIBRARY = "library.npz"  # in the run folder
-CLIPS_PER_CALL = 512  # clips that go through the layer at once
+LIBRARY = "library.npz"  # name of the library's file in the run folder
+CLIPS_PER_CALL = 512  # number of clips that go through the layer at once
 
 PAPER = "Koizumi et al. 2020 (retrieval)"
 PARAMETERS = "198,272 (VGGish) + encoder"
@@ -76,8 +77,8 @@ class Config(Schedule):
     audio_weights: str = ""  # file or folder of its weights; empty: the encoder's default place
     audio_options: dict[str, encoders.Option] = Field(default_factory=dict)  # arguments for the encoder's `load_model`
     audio_hop: float | None = Field(None, gt=0)  # ms between frames; None: the encoder's own hop
-    embedding: Literal["triplet", "raw"] = "triplet"  # trained with the triplet loss, or the encoder's frames
-    frames: int | None = Field(None, ge=1)  # frames of a clip; None: the median of the development clips
+    embedding: Literal["triplet", "raw"] = "triplet"  # trained with the triplet loss, or the encoder's own frames
+    frames: int | None = Field(None, ge=1)  # number of frames of a clip; None: the median of the development clips
     heads: int = Field(4, ge=1)
     hidden: int = Field(512, ge=1)  # values between the layer's two linear layers
     dropout: float = Field(0.3, ge=0, lt=1)  # of the frames
@@ -99,13 +100,13 @@ class Embedder(nn.Module):
     """The trained layer, which maps frames to one embedding of length 1 (equation 6).
 
     Args:
-        size: Values of a frame.
-        heads: Attention heads.
-        hidden: Values between the layer's two linear layers.
+        size: Number of values in a frame.
+        heads: Number of attention heads.
+        hidden: Number of values between the layer's two linear layers.
         dropout: Dropout rate of the frames.
 
     Raises:
-        BadRequest: The heads do not divide the frames.
+        BadRequest: The number of values in a frame is not a multiple of the number of heads.
     """
 
     def __init__(self, size: int, heads: int, hidden: int, dropout: float):
@@ -119,14 +120,14 @@ class Embedder(nn.Module):
         self.apply(initialise)
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """Map (N, T, size) frames with (N,) lengths to (N, T x size)."""
+        """Map (N, T, size) frames and the (N,) numbers of frames of N clips to (N, T x size) embeddings."""
         mask = length_mask(lengths, frames.shape[1])
         transformed = self.layer(self.dropout(frames), src_key_padding_mask=~mask)
         return F.normalize((transformed * mask[..., None]).flatten(1), dim=1)
 
 
 def initialise(module: nn.Module) -> None:
-    """Draw a layer's weights from N(0, 0.02) and set its biases to 0."""
+    """Draw a layer's weights from a normal distribution with standard deviation 0.02, and set its biases to 0."""
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=0.02)
         if module.bias is not None:
@@ -137,7 +138,7 @@ def initialise(module: nn.Module) -> None:
 
 
 class Library(NamedTuple):
-    """The training clips that are searched, with their frames and captions. The run folder contains them."""
+    """The training clips that are searched, with their frames and captions. The run folder contains this library."""
 
     frames: np.ndarray  # (clips, T, size) float32, zero after a clip's end
     lengths: np.ndarray  # (clips,) int64, number of frames of each clip
@@ -150,7 +151,7 @@ class Library(NamedTuple):
         return digest(b"".join([self.frames.tobytes(), self.lengths.tobytes(), captions]))
 
     def write(self, path: Path) -> None:
-        """Write the library as NPZ, whole or not at all."""
+        """Write the library as NPZ. The file is put in its place only after all data are written."""
         captions = np.frombuffer(json.dumps(self.captions).encode(), np.uint8)
         with replacing(path) as part, part.open("wb") as file:
             np.savez(file, frames=self.frames, lengths=self.lengths, captions=captions)
@@ -187,10 +188,11 @@ class Retriever(nn.Module):
 
     Args:
         config: The config.
-        library: The clips to search. Captioning needs them, training does not.
+        library: The clips to search. Only captioning needs them.
 
     Raises:
-        BadRequest: The audio encoder is not on this machine, or the heads do not divide its frames.
+        BadRequest: The audio encoder is not on this machine, or the number of values in its frames is not a multiple of
+            the number of heads.
     """
 
     def __init__(self, config: Config, library: Library | None = None):
@@ -222,7 +224,7 @@ class Retriever(nn.Module):
         self._library = library
 
     def train(self, mode: bool = True) -> "Retriever":
-        """Set training or evaluation mode and drop the library's embeddings; the encoder stays in evaluation mode."""
+        """Set training or evaluation mode, and drop the library's embeddings. The encoder stays in evaluation mode."""
         super().train(mode)
         self.audio_encoder.eval()
         self.searched = None
@@ -230,30 +232,30 @@ class Retriever(nn.Module):
 
     @cached_property
     def frozen(self) -> dict[str, str]:
-        """The identity of the frozen encoder, by the prefix of its weights' names (`systems.parts.checkpoints`)."""
+        """A dict from the prefix of the frozen encoder's weight names to its identity (`systems.parts.checkpoints`)."""
         return {"audio_encoder.": self.audio.identity}
 
     def embed(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """Embed (N, T, size) frames with (N,) lengths as (N, T x size)."""
+        """Return the (N, T x size) embeddings of N clips, from (N, T, size) frames and the (N,) numbers of frames."""
         if self.embedder is None:
             return (frames * length_mask(lengths, frames.shape[1])[..., None]).flatten(1)
         return self.embedder(frames, lengths)
 
     def encode_frames(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode audio, and cut or pad it to the library's number of frames; the first cut is reported.
+        """Encode audio, and cut or pad the frames to the library's number. The first cut prints a message.
 
         Args:
             audio: (N, samples) mono audio at `sample_rate`.
             lengths: (N,) number of samples of each clip.
 
         Returns:
-            (N, T, size) frames and (N,) lengths.
+            (N, T, size) frames, and (N,) number of frames of each clip.
         """
         sequences = [frames.cpu().numpy() for frames in self.audio(audio, lengths)]
         most, longest = self.library.frames.shape[1], max(map(len, sequences))
         if not self.cut and longest > most:
             self.cut = True
-            tqdm.write(f"clips are cut to {most} frames, as in training; one has {longest}")
+            tqdm.write(f"clips are cut to {most} frames, as in training; one clip has {longest}")
         frames, frame_lengths = fitted(sequences, most)
         return frames.to(audio.device), frame_lengths.to(audio.device)
 
@@ -264,7 +266,7 @@ class Retriever(nn.Module):
         Args:
             frames: (N, T, size) frames of N clips.
             lengths: (N,) number of frames of each clip.
-            k: The number of clips to find; at most the library's number.
+            k: The number of clips to find. If the library has fewer clips, all its clips are returned.
 
         Returns:
             (N, k) indices of clips, nearest first.
@@ -315,7 +317,7 @@ class Retriever(nn.Module):
 
 
 class Exact:
-    """An index that computes all distances at once. Of equal distances, the first clip is nearest.
+    """An index that computes all distances at once. Clips at equal distances keep the library's order.
 
     Args:
         embeddings: (clips, size) embeddings to search.
@@ -327,13 +329,13 @@ class Exact:
 
     def __call__(self, asked: Tensor, k: int) -> np.ndarray:
         """Return the indices of the k nearest clips, (N, k), for (N, size) embeddings."""
-        # Squared distances without the squared norm of `asked`, which is the same for a whole row.
+        # Squared distances, without the squared norm of `asked`: it is equal for all values of a row.
         distances = torch.addmm(self.norms, asked, self.embeddings.T, alpha=-2)
         return distances.argsort(dim=1, stable=True)[:, :k].cpu().numpy()
 
 
 class Faiss:
-    """An exact index of faiss, which needs no (N, clips) matrix of distances.
+    """An exact index of faiss. It does not store an (N, clips) matrix of distances.
 
     Args:
         embeddings: (clips, size) embeddings to search.
@@ -381,12 +383,12 @@ class Batch(NamedTuple):
     """N anchors, followed by a similar clip for each of them."""
 
     frames: Tensor  # (2N, T, size)
-    lengths: Tensor  # (2N,) frames of each clip
-    strange: Tensor  # (N, 2N) bool, false if a clip is the anchor itself or similar to it
+    lengths: Tensor  # (2N,) number of frames of each clip
+    strange: Tensor  # (N, 2N) bool, true for clips that are neither the anchor itself nor similar to it
 
 
 class Material:
-    """The input of the model for a split's clips, and the similar pairs among them.
+    """The frames of a split's clips, and the similar pairs among these clips.
 
     Args:
         split: The split.
@@ -414,7 +416,7 @@ class Material:
         return self.alike.indices[self.alike.indptr[clip] : self.alike.indptr[clip + 1]]
 
     def batch(self, anchors: Sequence[int]) -> Batch:
-        """Make a batch of anchors, and draw a similar clip for each."""
+        """Draw a similar clip for each anchor, and make a batch of the anchors and these clips."""
         similar_clips = [self.similar(anchor) for anchor in anchors]
         positives = [int(clips[torch.randint(len(clips), ()).item()]) for clips in similar_clips]
         clips = [*anchors, *positives]
@@ -429,11 +431,11 @@ def alike_clips(clips: Sequence[Clip], captions: Sequence[str], similar: similar
 
     Args:
         clips: The clips.
-        captions: All their captions, each once.
+        captions: All captions of the clips, without duplicates.
         similar: The similar pairs of these captions.
 
     Returns:
-        (clips, clips) sparse, nonzero for similar clips. No clip is similar to itself.
+        (clips, clips) sparse, nonzero for similar clips. The diagonal is zero.
     """
     numbers = {caption: number for number, caption in enumerate(captions)}
     rows, columns = [], []
@@ -454,7 +456,9 @@ def alike_clips(clips: Sequence[Clip], captions: Sequence[str], similar: similar
 
 
 def semi_hard(distances: Tensor, positive: Tensor, strange: Tensor, margin: float) -> Tensor:
-    """Find the semi-hard negatives of anchors (equation 8): farther than the positive, by less than the margin.
+    """Find the semi-hard negatives of anchors (equation 8).
+
+    They are as far as the positive or farther, but by less than the margin.
 
     Args:
         distances: (N, M) squared distances of N anchors to M clips.
@@ -463,14 +467,14 @@ def semi_hard(distances: Tensor, positive: Tensor, strange: Tensor, margin: floa
         margin: The margin.
 
     Returns:
-        (N, M) bool.
+        (N, M) bool, true for semi-hard negatives.
     """
     positive = positive[:, None]
     return strange & (distances >= positive) & (distances < positive + margin)
 
 
 def squared(one: Tensor, other: Tensor) -> Tensor:
-    """Return the squared L2 distances of (N, size) and (M, size) embeddings of length 1, as (N, M)."""
+    """Return the (N, M) squared L2 distances between (N, size) and (M, size) embeddings of length 1."""
     return 2 - 2 * one @ other.T
 
 
@@ -488,7 +492,7 @@ class Training(SystemModule):
         self.embedded: list[Tensor] = []  # embeddings of the validation clips
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        """Embed anchors and positives, and return the mean loss (7) of the anchors that have a semi-hard negative."""
+        """Return the mean loss (equation 7) of the anchors that have a semi-hard negative."""
         embedded = self.model.embed(batch.frames, batch.lengths).float()
         count = len(batch.strange)
         distances = squared(embedded[:count], embedded)  # (N, 2N)
@@ -511,7 +515,7 @@ class Training(SystemModule):
         self.embedded.append(self.model.embed(*batch).float())
 
     def on_validation_epoch_end(self) -> None:
-        """Log the mean loss (7) over all triplets of the split, and the CIDEr-D of the retrieved captions."""
+        """Log the mean loss (equation 7) over all triplets of the split, and the CIDEr-D of the retrieved captions."""
         embedded, material = torch.cat(self.embedded), self.validation
         total = count = 0
         for anchor in material.anchors:
@@ -528,7 +532,7 @@ class Training(SystemModule):
         self.log("validation_CIDEr-D", vocabulary.validation_cider_d(material.split, captions), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return AdaBound, the published optimizer."""
+        """Return AdaBound, as in the paper."""
         config = self.model.config
         return AdaBound(self.model.embedder.parameters(), lr=config.learning_rate, final_lr=config.final_rate)
 
@@ -547,11 +551,11 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
 
 
 def prepare(config: Config, dataset: Dataset, run: Run) -> tuple[Retriever, Material, Material]:
-    """Make the model and its input for the development and validation clips; write nothing into the run folder.
+    """Make the model and its input for the development and validation clips. The run folder is not written to.
 
     Raises:
-        Faulty: A clip cannot be used, or has no caption; the findings name all such clips.
-        BadRequest: A model is not on this machine, or no two clips have similar captions.
+        Faulty: A clip cannot be used, or has no caption or an empty one. The exception lists all such clips.
+        BadRequest: A model is not on this machine, or no two clips of a split have similar captions.
     """
     lightning.seed_everything(run.seed, verbose=False)
     model = Retriever(config)
@@ -573,8 +577,8 @@ def prepare(config: Config, dataset: Dataset, run: Run) -> tuple[Retriever, Mate
                     advice += ", or set monitor to CIDEr-D"
                 raise BadRequest(
                     f"the {split.name} split must have two clips with similar captions; found none: among its "
-                    f"{len(captions)} captions, no two of different clips have a normalised BERTScore above "
-                    f"{config.threshold:g}; {advice}"
+                    f"{len(captions)} captions, no two of different clips are equal or have a normalised BERTScore "
+                    f"above {config.threshold:g}; {advice}"
                 )
         materials.append(Material(split, sequences, longest, alike))
     development, validation = materials
@@ -628,10 +632,10 @@ def fit(model: Retriever, development: Material, validation: Material, run: Run)
 
 
 def captioned(split: Split) -> Split:
-    """Return the split, after a check that every clip has captions and that none of them is empty.
+    """Make sure that every clip has captions and that all captions have text, and return the split.
 
     Raises:
-        Faulty: A clip has no caption, or an empty one; the findings name all such clips.
+        Faulty: A clip has no caption, or an empty one. The exception lists all such clips.
     """
     message = "must have captions that are not empty; write one"
     findings = []
@@ -647,13 +651,17 @@ def captioned(split: Split) -> Split:
 def similar_captions(
     config: Config, captions: Sequence[str], cache: Path, least: float | None = None
 ) -> similarity.Similar:
-    """Find the similar pairs of distinct captions with the config's models; errors are those of `similarity.similar`.
+    """Find the similar pairs of captions with the models that the config names.
 
     Args:
         config: The config.
-        captions: The captions, each once.
+        captions: The captions, without duplicates.
         cache: Folder of the cache.
         least: The score that is normalised to 0 (default: the minimum score of all pairs).
+
+    Raises:
+        Faulty: As in `similarity.similar`.
+        BadRequest: As in `similarity.similar`, or a model is not on this machine or of another kind.
     """
     encode = texts.load_text_encoder(config.similarity_model, config.similarity_layer)
     if not isinstance(encode, texts.Transformer):
@@ -677,18 +685,19 @@ def similar_captions(
 
 
 def load_model(checkpoint: Path) -> Retriever:
-    """Load the model from a checkpoint in a run folder; its library is in the run folder's library.npz.
+    """Load the model from a checkpoint in a run folder, and the library from library.npz in the same run folder.
 
     Raises:
-        BadRequest: The encoder is not on this machine, or the encoder or the library differs from training.
+        BadRequest: The encoder or the library is missing, the library is damaged, or one of them is not the one that
+            was used in training.
     """
     state = read_checkpoint(checkpoint, config=dict, frozen=dict, library=str)
     path = checkpoint.parent.parent / LIBRARY
     model = Retriever(Config(**state["config"]), read_library(path))
     if state["library"] != model.library.digest:
         raise BadRequest(
-            f"{path}: must hold the clips that {checkpoint} was trained with; it holds others: put the run's own file "
-            "back, or train again"
+            f"{path}: must hold the clips that {checkpoint} was trained with; found other clips: put the run's own "
+            "file back, or train again"
         )
     load_weights(model, state, checkpoint)
     return model.eval()

@@ -1,11 +1,11 @@
 """FSD50K as a source of noisy captions: the descriptions and tags that Freesound users gave to their uploads.
 
-The folder is that of the published data: `FSD50K.metadata/dev_clips_info_FSD50K.json` maps each clip's number to its
-title, description, tags, licence and uploader, and the audio is in `FSD50K.dev_audio/NUMBER.wav`.
+The folder has the layout of the published data. `FSD50K.metadata/dev_clips_info_FSD50K.json` maps each clip's number to
+its title, description, tags, licence and uploader. `FSD50K.dev_audio/NUMBER.wav` contains the audio of a clip.
 
-A clip has two captions: its description, without HTML and cut at 500 characters; and its tags in their order, separated
-by spaces. Empty captions are left out. The development set has 40,966 clips. The published system was trained on half
-of the clips, which gives 40,966 pairs.
+A clip has two captions. One is its description, without HTML and cut after 500 characters. The other consists of its
+tags in their given order, separated by spaces. Empty captions are left out. The development set has 40,966 clips. The
+published system was trained on half of the clips, which gives 40,966 pairs of a clip and a caption.
 
 Sources: Weck et al. 2022, section 3.1; Fonseca et al. 2022, zenodo.org/records/4060432.
 """
@@ -24,11 +24,12 @@ LONGEST = 500  # maximum number of characters in a description
 
 
 def read_fsd50k(folder: Path) -> Split:
-    """Read the development set.
+    """Read the development set. Clips without a caption are left out.
 
     Raises:
         BadRequest: The folder does not contain the metadata, or the metadata are not JSON of the published form.
-        Faulty: A clip has no description or tags of the published form, or no audio file; with every finding.
+        Faulty: The description or the tags of a clip do not have the published form, or its audio file is missing. The
+            exception lists all findings.
     """
     path = folder / METADATA
     advice = "fetch it again from zenodo.org/records/4060432"
@@ -76,7 +77,7 @@ def plain(text: str) -> str:
 
 
 class _Text(HTMLParser):
-    """A parser that keeps the text outside markup, style and script; a tag that breaks the line becomes a space."""
+    """A parser that keeps only text: no tags, style or script. It replaces tags that break the line by spaces."""
 
     BREAKS = frozenset({"br", "p", "div", "li", "ul", "ol", "tr", "td", "hr", "h1", "h2", "h3"})
 

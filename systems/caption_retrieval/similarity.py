@@ -1,4 +1,4 @@
-"""Similar captions: BERTScore between all pairs of captions, of which only similar pairs are kept.
+"""A search for the pairs of similar captions. It computes the BERTScore of all pairs, and keeps only similar pairs.
 
     pairs = similar(captions, texts.load_text_encoder("roberta-large", 17), Path(".cache"))
     pairs.of(3)                                            # indices of the captions that are similar to captions[3]
@@ -6,30 +6,30 @@
 Conventions
 -----------
 - BERTScore is the F1 of bert-score 0.3.13, without IDF weights and without its baseline. Each token is matched with the
-  most similar token of the other caption. Special tokens can be matched but do not count themselves (Zhang et al. 2020,
-  section 3). The score is symmetric.
-- With a byte-pair tokeniser such as RoBERTa's, a space is put before the first word; without it, the tokeniser treats
-  the first word as a part of a word. bert-score 0.3.13 asks for the same with `add_prefix_space=True`. From
-  transformers 5 on this argument has no effect, so bert-score itself gives slightly different scores there.
-- A score is normalised to [0, 1]: 1 is the score of a caption with itself, 0 that of the least similar pair of all
-  (Koizumi et al. 2020, section 3.2). A pair is similar if its score is above the threshold. The captions are distinct,
-  and no caption is its own neighbour.
+  most similar token of the other caption. Words can be matched with special tokens, but the scores of special tokens do
+  not count in the mean (Zhang et al. 2020, section 3). The score is symmetric.
+- With a byte-pair tokeniser such as RoBERTa's, a space is put before the first word. Without this space, the tokeniser
+  treats the first word as a part of a word. bert-score 0.3.13 also requests this space, by `add_prefix_space=True`.
+  Since transformers 5, this argument has no effect, so bert-score itself gives slightly different scores.
+- Scores are normalised (Koizumi et al. 2020, section 3.2). The score of a caption with itself becomes 1, and the
+  minimum score of all pairs becomes 0. A pair is similar if its normalised score is above the threshold. The captions
+  are distinct, and a caption is not its own neighbour.
 
 How n^2 pairs are computed
 --------------------------
 Captions are sorted by length and scored in blocks of 1024 x 1024, each pair once. Each block takes one matrix product
-of tokens and two maxima. The pairs above the threshold are written to the cache, so an interrupted computation resumes
-with the next block. The threshold depends on the minimum score of all pairs, which is known only at the end. A block
-therefore uses the minimum score known so far, and keeps pairs a little below that threshold too. If a later block has a
-smaller score, which lowers the threshold further, the block is computed again. The result does not depend on the order
-of the blocks or on the number of workers.
+of token embeddings and two maxima. The pairs above the threshold are written to the cache, so an interrupted
+computation resumes with the next block. The threshold of unnormalised scores depends on the minimum score of all pairs,
+which is known only at the end. A block is therefore computed with the minimum score known so far, and pairs a little
+below the resulting threshold are kept too. If later blocks lower the threshold even below these pairs, the block is
+computed again. The result does not depend on the order of the blocks or on the number of workers.
 
-Token embeddings are stored in half precision, and multiplied in half precision on a GPU. Means and scores are in single
-precision. Half precision changes a score by less than .002.
+Token embeddings are stored in half precision. On a GPU, they are also multiplied in half precision. Means and scores
+are in single precision. Half precision changes a score by less than .002.
 
-A prefilter first compares sentence embeddings, with one product for each pair, and excludes pairs below a cosine. The
-least score, and the recall (the share of the similar pairs that pass the prefilter), are then estimated from the pairs
-of 256 captions with all others.
+A prefilter first compares sentence embeddings, with one product for each pair, and excludes pairs whose cosine is too
+low. The recall of a prefilter is the share of the similar pairs that pass it. With a prefilter, the recall and (unless
+it is given) the minimum score are estimated from the pairs of 256 captions with all others.
 """
 
 from collections.abc import Sequence
@@ -54,10 +54,10 @@ from systems.workers import pool
 
 ARITHMETIC = 1  # increase this when the same weights give other scores, so that caches of the two are not mixed
 THRESHOLD = 0.7
-SIDE = 1024  # captions on each side of a block
-TILE = {"cpu": 64, "cuda": 512}  # captions of a block that are multiplied at once
+SIDE = 1024  # number of captions on each side of a block
+TILE = {"cpu": 64, "cuda": 512}  # number of captions on each side of a tile, the part of a block computed at once
 SPARE = 0.05  # share of the range of scores by which the minimum score may fall before a block is computed again
-SAMPLE = 256  # captions on which a prefilter is measured
+SAMPLE = 256  # number of captions for which a prefilter is measured
 PASSES = 0.5  # the cosine above which a pair passes a prefilter
 
 
@@ -68,8 +68,9 @@ class Similar:
     Attributes:
         starts: (n + 1,) int64, the index in `neighbours` at which the neighbours of each caption begin.
         neighbours: Indices of the captions that are similar to each caption, in ascending order.
-        least: The minimum score, which is normalised to 0.
-        recall: The measured share of the similar pairs that passed the prefilter; None without a prefilter.
+        least: The score that is normalised to 0.
+        recall: The estimated share of the similar pairs that pass the prefilter; None if there is no prefilter, or if
+            no pair of the sample is similar.
     """
 
     starts: np.ndarray
@@ -111,14 +112,15 @@ def similar(
         captions: The captions.
         encode: The model whose token embeddings are compared, on any device.
         cache: Folder of the cache; several processes may share it.
-        threshold: Pairs with a normalised score above it are similar, 0 to 1.
+        threshold: A number from 0 to 1. Pairs with a higher normalised score are similar.
         least: The score that is normalised to 0 (default: the minimum score of all pairs).
         prefilter: The prefilter that chooses the pairs to score (default: all pairs are scored).
-        workers: Number of ray workers that compute the blocks; 0 computes them in this process.
+        workers: Number of Ray workers that compute the blocks (default: 0, compute them in this process).
 
     Raises:
-        Faulty: A caption has no token; the findings name all such captions.
-        BadRequest: Workers are asked for but ray is not installed.
+        Faulty: A caption has no token. The exception lists all such captions.
+        BadRequest: Workers are requested, but Ray is not installed or does not start, or the cluster that RAY_ADDRESS
+            names does not answer.
     """
     filtered = prefilter and (prefilter.encode.identity, prefilter.above)
     identity = repr((ARITHMETIC, encode.identity, SIDE, list(captions), threshold, least, filtered))
@@ -147,11 +149,12 @@ def similar(
 def nearest(
     asked: Sequence[Sequence[str]], captions: Sequence[str], encode: texts.Transformer, cache: Path, k: int
 ) -> np.ndarray:
-    """Find the captions with the highest BERTScores against groups of texts.
+    """For each of several groups of texts, find the captions with the highest BERTScores against the group.
 
     Args:
-        asked: N groups of texts. The score of a caption against a group is its highest score against the group's texts.
-        captions: The captions, at least k.
+        asked: N groups of texts. The score of a caption against a group is its highest score against a text of the
+            group.
+        captions: The captions. There must be at least k.
         encode: The model whose token embeddings are compared.
         cache: Folder of the cache.
         k: The number of captions to find for each group.
@@ -166,7 +169,7 @@ def nearest(
     row_of_text = np.array([numbers[text] for text in chain.from_iterable(asked)])  # of all groups, one after another
     group_starts = np.cumsum([0, *map(len, asked)])[:-1]
     row_blocks, column_blocks = blocks_by_length(rows), blocks_by_length(columns)
-    best = np.empty((len(asked), 0), np.int64)  # indices of the best captions so far, and their scores
+    best = np.empty((len(asked), 0), np.int64)  # indices of the best captions so far
     best_scores = np.empty((len(asked), 0), np.float32)
     for some_columns in tqdm(column_blocks, "best captions by BERTScore", leave=False, disable=None, unit="block"):
         block = columns.some(some_columns)
@@ -196,8 +199,8 @@ class TokenBlock:
     """Token embeddings of N captions, padded to equal length.
 
     Attributes:
-        values: (N, longest, size) embeddings of length 1. Padding repeats a caption's last token, which changes no
-            maximum.
+        values: (N, longest, size) embeddings of length 1. Padding repeats the last token of a caption, so the highest
+            similarity of another token to the caption's tokens stays the same.
         weights: (N, longest) weight of each token in the mean; the weights of a caption add up to 1.
     """
 
@@ -224,7 +227,7 @@ class Tokens:
         """Compute the token embeddings of captions, or read them from the cache.
 
         Raises:
-            Faulty: A caption has no token; the findings name all such captions.
+            Faulty: A caption has no token. The exception lists all such captions.
         """
         tokenizer = encode.tokenizer
         # Byte-pair tokenisers treat the first word as a part of a word unless a space comes before it.
@@ -256,7 +259,7 @@ class Tokens:
         return np.diff(self.starts)
 
     def some(self, numbers: np.ndarray) -> TokenBlock:
-        """Return the block of the captions with these numbers: in half precision on a GPU, else in single precision."""
+        """Return the block of the captions with these indices, in half precision on a GPU, else in single precision."""
         lengths = self.lengths[numbers]
         positions = np.arange(lengths.max())
         index = self.starts[numbers][:, None] + np.minimum(positions, lengths[:, None] - 1)
@@ -269,10 +272,10 @@ class Tokens:
 
 
 def f1(rows: TokenBlock, columns: TokenBlock) -> Tensor:
-    """Return BERTScore's F1 of each row caption with each column caption, (rows, columns) float32.
+    """Return BERTScore's F1 of each row caption with each column caption, a float32 array of shape (rows, columns).
 
-    F1 is 0 if the sum of precision and recall is 0 or less. The blocks are computed in tiles that are small enough for
-    the processor's cache.
+    F1 is 0 if the sum of precision and recall is 0 or less. It is computed in tiles that are small enough for the
+    processor's cache.
     """
     tile = TILE[rows.values.device.type]
     scores = torch.empty(len(rows.values), len(columns.values), device=rows.values.device)
@@ -286,7 +289,7 @@ def f1(rows: TokenBlock, columns: TokenBlock) -> Tensor:
 
 def _f1(rows: TokenBlock, columns: TokenBlock) -> Tensor:
     products = rows.values.flatten(0, 1) @ columns.values.flatten(0, 1).T
-    products = products.view(*rows.values.shape[:2], *columns.values.shape[:2])  # (rows, L, columns, K)
+    products = products.view(*rows.values.shape[:2], *columns.values.shape[:2])  # (rows, tokens, columns, tokens)
     precision = (products.amax(3).float() * rows.weights[:, :, None]).sum(1)
     recall = (products.amax(1).float() * columns.weights).sum(2)
     total = precision + recall
@@ -325,8 +328,8 @@ class Blocks:
     def names(self) -> list[tuple[int, int]]:
         """The names of all blocks.
 
-        The block (i, j), with i <= j, has the captions of group i as rows and those of group j as columns. A group is
-        `SIDE` captions of similar length.
+        The captions are divided into groups of `SIDE` captions of similar length. The block (i, j), with i <= j, has
+        the captions of group i as rows and those of group j as columns.
         """
         return list(combinations_with_replacement(range(-(-len(self.order) // SIDE)), 2))
 
@@ -337,7 +340,7 @@ class Blocks:
             name: A block of `names`.
             threshold: Threshold of the normalised score.
             least: The minimum score known so far.
-            settled: True if `least` is final: no block has a smaller score.
+            settled: True if `least` is final, so that smaller scores of this block do not change it.
         """
         rows, columns = (self.order[number * SIDE : (number + 1) * SIDE] for number in name)
         if self.sentences is None:
@@ -361,14 +364,15 @@ class Blocks:
         return Found(rows[above[0]], columns[above[1]], scores[above], least, floor)
 
     def sample(self, threshold: float, least: float | None) -> tuple[float, float | None]:
-        """Measure the prefilter on the pairs of `SAMPLE` captions with all others.
+        """Estimate the recall of the prefilter, from the pairs of `SAMPLE` captions with all others.
 
         Args:
             threshold: Threshold of the normalised score.
-            least: The score that is normalised to 0; None to use the minimum score of the measured pairs.
+            least: The score that is normalised to 0. If None, the minimum score of the sample's pairs is used.
 
         Returns:
-            The score that is normalised to 0, and the share of the similar pairs that pass; None if no pair is similar.
+            The score that is normalised to 0, and the share of the sample's similar pairs that pass the prefilter. The
+            share is None if no pair of the sample is similar.
         """
         count = len(self.order)
         chosen = np.random.default_rng(0).permutation(count)[:SAMPLE]
@@ -398,12 +402,12 @@ def raised(threshold: float, least: float) -> float:
 
 
 def _search(blocks: Blocks, folder: Path, threshold: float, least: float | None, workers: int) -> Similar:
-    """Compute all blocks that are missing or stored with too high a floor, and join the similar pairs of all blocks."""
+    """Compute all blocks that are missing or have too high a floor, and join the similar pairs of all blocks."""
     recall = None
     if blocks.sentences is not None:
         least, recall = blocks.sample(threshold, least)
     settled = least is not None
-    floors: dict[tuple[int, int], float] = {}  # of the blocks that are computed
+    floors: dict[tuple[int, int], float] = {}  # floor of each block that is computed
     low = 1.0
     if least is not None:
         low = least
@@ -448,7 +452,7 @@ def _search(blocks: Blocks, folder: Path, threshold: float, least: float | None,
 
 
 class _Worker:
-    """A ray worker, which keeps the tokens from block to block."""
+    """A Ray worker. It keeps the token embeddings from block to block."""
 
     def __init__(self, blocks: Blocks):
         self.blocks = blocks

@@ -1,20 +1,19 @@
 """CLIP-AAC, captioning with an audio head, a text head and contrastive learning (Chen et al. 2022).
 
     python -m systems train systems.clip_aac --config systems/clip_aac/system-8.yaml --data DIR --run RUN
-    python -m systems predict RUN --data DIR --split evaluation                     # captions
-    python -m systems predict RUN --data DIR --split evaluation --as retrieval      # uses the checkpoint's two heads
+    python -m systems predict RUN --data DIR --split evaluation                     # generates captions
+    python -m systems predict RUN --data DIR --split evaluation --as retrieval      # retrieves with the two heads
 
 The audio head maps a clip to one vector, and the text head maps a caption to one vector (`heads.py`). A Transformer
 decoder of two blocks predicts the caption from the clip's vector. Training moves the vectors of a clip and its caption
-together and the vectors of the batch's other pairs apart. At the same time it maximises the probability of the
-caption's next word. Both heads are trained. Captioning does not need the text head afterwards, so
-`checkpoints/inference.ckpt` does not contain it. `checkpoints/best.ckpt` contains both heads, which together are a
-retriever.
+together, and the vectors of the batch's other pairs apart. At the same time, it maximises the probability of each next
+word of the caption. Both heads are trained. Captioning does not use the text head, so `checkpoints/inference.ckpt` does
+not contain it. `checkpoints/best.ckpt` contains both heads, so it can also be used for retrieval.
 
-One default differs from the paper. The paper trains on 4884 clips of Clotho, development and validation together
-(section 3.1). The default here is to train on the 3839 clips of development and to choose the epoch on validation.
-`learn_from: development-validation` with `monitor: epoch` trains as the paper does. Then no clips are left to choose an
-epoch, so best.ckpt is the last epoch.
+One default differs from the paper. The paper trains on 4884 clips of Clotho: the development and validation splits
+together (section 3.1). By default, this module trains on the 3839 clips of the development split and chooses the epoch
+on the validation split. `learn_from: development-validation` with `monitor: epoch` trains as the paper does. No clips
+are then left to choose an epoch, so best.ckpt is the last epoch.
 
 The word loss of a caption is the sum over its words, and the word loss of a batch is the mean of these sums. Equation 6
 gives the sum for one caption and does not divide it by the number of words. Equation 5 gives the contrastive loss as
@@ -22,21 +21,22 @@ the mean over the batch. `word_loss: mean` is the mean over all words of the bat
 divides the word loss by the number of words in a caption, about 11. With the same alpha, the contrastive loss then has
 11 times the weight.
 
-The audio head's front end is a log-power spectrogram, as in the paper. `front_end: fbsp` is the transform that
-AudioCLIP has learnt. The published weights were trained with this transform (`heads.py`).
+The audio head's front end is a log-power spectrogram, as in the paper. `front_end: fbsp` replaces it by a transform
+that AudioCLIP has learnt. The published weights were trained with this learnt transform (`heads.py`).
 
 The decoder is the Transformer that the paper cites (Vaswani et al. 2017): layer norms after each sublayer, ReLU, and no
-norm after the last block. `decoder_norm: pre` is the other common form. The audio embedding has L values and the
+norm after the last block. `decoder_norm: pre` is the other common form: layer norms before each sublayer, GELU, and a
+final norm. The audio embedding has L values and the
 decoder is narrower, so a linear layer (L x width) maps the embedding to the decoder's width; the paper does not
 describe this step. Word embeddings are drawn with variance 1 and not multiplied by the square root of the width.
 Vaswani et al. draw smaller embeddings and multiply them by this root, so that both start with the same values.
 
-The paper leaves four points open: the vocabulary (here the words of the training captions, as in the baseline), the
-decoder's width (here 4 heads of 128), the place of dropout (here in the decoder), and the choice of the epoch (here the
-one with the best CIDEr-D). If several clips of a batch share a caption, it is not used as a negative for any of them.
-The paper treats all other pairs of the batch as negatives.
+The paper leaves four points open. In this module, the vocabulary consists of the words of the training captions, as in
+the baseline; the decoder has 4 heads of 128 values; dropout is applied in the decoder; and the epoch with the best
+CIDEr-D is chosen. In the paper, all other pairs of the batch are negatives. In this module, a caption that several
+clips of a batch share is not used as a negative for any of them.
 
-With `alpha: 1` the loss is the contrastive loss alone. The decoder then keeps its random weights, so such a run can
+With `alpha: 1`, the loss is the contrastive loss only. The decoder then keeps its random weights, so such a run can
 only retrieve: it refuses to caption and has no inference.ckpt.
 """
 
@@ -71,7 +71,7 @@ PAPER = "Chen et al. 2022"
 PARAMETERS = "101,576,001 + 1,025 per word; 37,885,760 without the text head"
 CLIPS_PER_CALL = 8  # clips that the audio head encodes at once outside training
 
-# AudioCLIP's sizes by the config's keys, and the keys whose value each `init` requires to be AudioCLIP's.
+# AudioCLIP's sizes, by config key. `SIZES` lists, for each `init`, the keys that must have AudioCLIP's value.
 PUBLISHED = {
     "size": heads.SIZE,
     "audio_blocks": heads.BLOCKS,
@@ -82,7 +82,7 @@ PUBLISHED = {
 SIZES = {"random": (), "audio": ("audio_blocks", "audio_channels"), "audio-text": tuple(PUBLISHED)}
 
 
-METHODS = {  # for the metadata, by the losses of a run
+METHODS = {  # for a submission's metadata: the method for each combination of losses
     "words": "encoder-decoder",
     "contrast": "contrastive learning",
     "both": "encoder-decoder, contrastive learning",
@@ -92,34 +92,34 @@ FEATURES = {"stft": "log-power spectrogram", "fbsp": "log-power spectrogram of l
 
 
 class Config(Schedule):
-    """The settings; the defaults are the paper's system 8, which its Table 1 calls system 4."""
+    """The settings. The defaults are the paper's system 8 (system 4 in Table 1), except for `learn_from`."""
 
     epochs: int = Field(40, ge=1)
     batch: int = Field(8, ge=1)  # pairs in a training step, on each device
     learning_rate: float = Field(1e-3, gt=0)  # of Adam, for the decoder
     encoder_rate: float = Field(1e-5, gt=0)  # learning rate of the heads
     warmup: int = Field(5, ge=0)  # epochs in which both learning rates rise linearly, step by step
-    plateau: int = Field(40, ge=1)  # equal to the number of epochs: the learning rates never fall
-    patience: int = Field(40, ge=1)  # equal to the number of epochs: all epochs are trained
+    plateau: int = Field(40, ge=1)  # epochs without improvement until the rates are divided by 10; 40: never
+    patience: int = Field(40, ge=1)  # epochs without improvement until training stops; 40: never
     monitor: Literal["CIDEr-D", "loss", "mAP@10", "epoch"] = "CIDEr-D"  # chooses best.ckpt; epoch: the last epoch
     learn_from: Literal["development", "development-validation"] = "development"  # training splits; the paper: both
     init: Literal["random", "audio", "audio-text"] = "audio-text"  # the heads that start with AudioCLIP's weights
     weights: str = ""  # AudioCLIP's file, or the folder with it; empty: the default place
-    tokenizer: str = "openai/clip-vit-base-patch32"  # CLIP's: a folder or hub name; `train`: from the captions
+    tokenizer: str = "openai/clip-vit-base-patch32"  # folder or hub name; train: trained on the captions
     train_heads: bool = True  # false: the heads are frozen
     front_end: heads.FrontEnd = "stft"  # fbsp: AudioCLIP's learnt transform; with init=random, from initial values
     pairs: Literal["all", "drawn"] = "all"  # in an epoch, each clip with every caption, or with one random caption
     seconds: float | None = Field(None, gt=0)  # length of random excerpts in training; None: whole clips; AudioCLIP: 5
-    alpha: float = Field(0.2, ge=0, le=1)  # weight of the contrastive loss; 0: no text head; 1: no captions
-    word_loss: Literal["sum", "mean"] = "sum"  # over a caption's words, as in equation 6; mean: over a batch's words
+    alpha: float = Field(0.2, ge=0, le=1)  # weight of the contrastive loss; 0: no text head; 1: no word loss
+    word_loss: Literal["sum", "mean"] = "sum"  # over a caption's words (equation 6); mean: over a batch's words
     audio_to_text: float = Field(0.5, ge=0, le=1)  # lambda of equation 5: weight of the audio-to-text loss
     temperature: float = Field(0.07, ge=0.01, le=1)  # initial value, as in CLIP; AudioCLIP's file has its own
-    recompute: bool = False  # recompute the audio head's inner values for the gradient: less memory, more time
+    recompute: bool = False  # compute the audio head's inner values again for the gradient: less memory, more time
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     dropout: float = Field(0.2, ge=0, lt=1)  # in the decoder
 
     size: int = Field(heads.SIZE, ge=1)  # L, the size of both heads' vectors
-    audio_blocks: tuple[int, int, int, int] = heads.BLOCKS  # bottlenecks of each stage
+    audio_blocks: tuple[int, int, int, int] = heads.BLOCKS  # number of bottlenecks in each stage
     audio_channels: int = Field(heads.CHANNELS, ge=16, multiple_of=16)
     text_width: int = Field(heads.WIDTH, ge=heads.HEAD, multiple_of=heads.HEAD)
     text_layers: int = Field(heads.LAYERS, ge=1)
@@ -136,13 +136,13 @@ class Config(Schedule):
     def _published(self) -> "Config":
         if self.monitor == "mAP@10" and not self.alpha:
             raise ValueError(
-                "monitor must be CIDEr-D, loss or epoch with alpha=0, which has no text head to retrieve with; "
+                "monitor must be CIDEr-D, loss or epoch with alpha=0, because the model then has no text head; "
                 "found mAP@10"
             )
         if self.monitor not in ("loss", "mAP@10", "epoch") and self.alpha == 1:
             raise ValueError(
                 f"monitor must be mAP@10, loss or epoch with alpha=1, because the decoder is not trained; found "
-                f"{self.monitor}: choose the epoch by mAP@10"
+                f"{self.monitor}: set monitor=mAP@10"
             )
         if self.monitor != "epoch" and self.learn_from == "development-validation":
             raise ValueError(
@@ -162,7 +162,7 @@ class Config(Schedule):
             )
         if self.init == "random" and not self.train_heads:
             raise ValueError(
-                "train_heads must be true with init=random, because random heads are of no use untrained; found false"
+                "train_heads must be true with init=random, because random heads must be trained; found false"
             )
         return self
 
@@ -220,7 +220,7 @@ class ClipAac(nn.Module):
         return self
 
     def audio_vectors(self, sounds: Tensor, lengths: Tensor) -> Tensor:
-        """Encode audio; clips of equal length go through the audio head together.
+        """Encode audio. Clips of equal length go through the audio head together.
 
         The audio head never reads the zeros after a clip's end, so a clip's vector does not depend on its batch.
 
@@ -238,15 +238,15 @@ class ClipAac(nn.Module):
         return vectors[torch.cat(groups).argsort()]
 
     def text_vectors(self, captions: Sequence[str]) -> Tensor:
-        """Embed texts as (texts, L).
+        """Return the text head's vectors for texts, an array of shape (texts, L).
 
         Raises:
             BadRequest: The model has no text head: it comes from inference.ckpt, or was trained without one.
         """
         if self.tokenizer is None:
             raise BadRequest(
-                "retrieval needs a text head, but this model has none: inference.ckpt and runs with alpha=0 have no "
-                "text head; give a run that was trained with alpha above 0 and has its best.ckpt"
+                "retrieval needs a text head, but this model has none: inference.ckpt and runs with alpha=0 "
+                "do not contain a text head; give a run that was trained with alpha above 0 and has its best.ckpt"
             )
         ids, lengths = clip_tokenizer.encode(self.tokenizer, captions)
         device = self.embedding.weight.device
@@ -265,12 +265,16 @@ class ClipAac(nn.Module):
         return F.normalize(self.audio_vectors(audio, lengths), dim=1)
 
     def embed_text(self, captions: Sequence[str]) -> Tensor:
-        """Embed texts as (texts, L) of length 1; it raises the same error as `text_vectors`."""
+        """Return (texts, L) embeddings of length 1.
+
+        Raises:
+            BadRequest: As in `text_vectors`.
+        """
         parts = chunks(captions, texts.TEXTS_PER_BATCH)
         return F.normalize(torch.cat([self.text_vectors(part) for part in parts]), dim=1)
 
     def steps(self, clip_vectors: Tensor) -> CachedSteps:
-        """Return the decoder's steps, word by word, for the (N, L) vectors of clips."""
+        """Return a `generation.Step`, which predicts the captions word by word, for the (N, L) vectors of N clips."""
         return CachedSteps(
             self.decoder, clip_vectors[:, None], _ones(clip_vectors), lambda ids: self.embedding(ids[:, -1:])
         )
@@ -305,18 +309,18 @@ class ClipAac(nn.Module):
 
 
 def _ones(clip_vectors: Tensor) -> Tensor:
-    """Return the number of vectors that the decoder reads of each of (N, L) clips, which is one."""
+    """Return (N,) ones for (N, L) clip vectors: the decoder reads one vector for each clip."""
     return torch.ones(len(clip_vectors), dtype=torch.int64, device=clip_vectors.device)
 
 
 def beginning(config: Config, vocab: Vocabulary, tokenizer: Tokenizer | None) -> ClipAac:
-    """Return the model as it is before training: with AudioCLIP's weights where the config asks for them.
+    """Return the model before training. It has AudioCLIP's weights where the config requires them.
 
     All other weights are random.
 
     Raises:
         BadRequest: AudioCLIP's file is not on this machine or cannot be read, or the tokeniser is not CLIP's.
-        Faulty: The file does not hold AudioCLIP's weights; the findings name every difference.
+        Faulty: The file does not hold AudioCLIP's weights. The exception lists all differences.
     """
     if config.init == "audio-text" and tokenizer and tokenizer.get_vocab_size() != heads.WORDS:
         raise BadRequest(
@@ -340,7 +344,7 @@ def beginning(config: Config, vocab: Vocabulary, tokenizer: Tokenizer | None) ->
 class Batch(NamedTuple):
     """N pairs of a clip and a caption."""
 
-    sounds: Tensor  # (N, samples) audio; each clip is repeated up to the length of the longest
+    sounds: Tensor  # (N, samples) audio; each clip is repeated up to the length of the longest clip
     lengths: Tensor  # (N,) number of samples of each clip
     ids: Tensor  # (N, words) word indices of the captions, from start to end, padded
     captions: list[str]
@@ -349,16 +353,17 @@ class Batch(NamedTuple):
 
 
 class Material:
-    """The input of a model for clips and captions.
+    """Clips and captions in the form that the model reads.
 
     Args:
-        clips: The clips; the number of a clip is its index in this sequence.
+        clips: The clips. In batches, a clip is identified by its index in this sequence.
         vocab: The vocabulary.
         longest: Maximum number of words in a caption; further words are left out.
         cache: Folder of the cache, for decoded audio.
 
     Attributes:
-        pairs: Every (clip, caption), by number.
+        pairs: Every pair of a clip and one of its captions: the clip's index in `clips`, and the caption's index among
+            the distinct captions.
     """
 
     def __init__(self, clips: Sequence[Clip], vocab: Vocabulary, longest: int, cache: Path):
@@ -369,7 +374,8 @@ class Material:
     def batch(self, items: Sequence[tuple[int, ...]]) -> Batch:
         """Make a batch of clips, each with its caption or with a random one of its captions.
 
-        Shorter clips are repeated up to the length of the longest. Silence instead would enter the norms' statistics.
+        Shorter clips are repeated up to the length of the longest clip. They are not padded with silence, because it
+        would change the norms' statistics.
 
         Args:
             items: For each clip its index, followed by the indices of its captions.
@@ -399,7 +405,8 @@ def contrastive_loss(audio: Tensor, text: Tensor, matches: Tensor, temperature: 
         text: (N, L) embeddings of length 1.
         matches: (N, N) bool, true if clip i and text j belong together; each row and each column has a match.
         temperature: The number that cosines are divided by.
-        audio_to_text: Lambda, the weight of equation 2; the weight of equation 4 is 1 - lambda.
+        audio_to_text: Lambda, the weight of the audio-to-text loss (equation 2). The text-to-audio loss (equation 4)
+            has the weight 1 - lambda.
     """
     scores = audio @ text.T / temperature
     audio_to_text_loss = _cross_entropy(scores, matches)
@@ -408,8 +415,8 @@ def contrastive_loss(audio: Tensor, text: Tensor, matches: Tensor, temperature: 
 
 
 def _cross_entropy(scores: Tensor, matches: Tensor) -> Tensor:
-    """Return the mean over matches of -log softmax of the match's score among itself and its row's negatives."""
-    # The smallest number in place of -inf, with which the gradient of a row without negatives would be NaN.
+    """Return the mean of -log softmax over all matches. The softmax is over a match and the negatives of its row."""
+    # With -inf, the gradient of a row without negatives would be NaN, so a very low finite score is used instead.
     smallest = torch.finfo(scores.dtype).min / 2
     negatives = scores.masked_fill(matches, smallest).logsumexp(1, keepdim=True)
     return F.softplus(negatives - scores)[matches].mean()
@@ -438,8 +445,8 @@ class Training(SystemModule):
     def loss(self, clip_vectors: Tensor, batch: Batch, smoothing: float = 0) -> Losses:
         """Return both losses and the total (Chen et al. 2022, equations 5 to 7).
 
-        In training, the losses are those of the pairs of all processes. With alpha 1 the word loss has no weight in the
-        total, and the decoder is not trained.
+        In training, the losses cover the pairs of all processes. With alpha 1, the word loss has no weight in the
+        total, so the decoder is not trained.
 
         Args:
             clip_vectors: (N, L) embeddings of the batch's clips.
@@ -449,7 +456,7 @@ class Training(SystemModule):
         model, alpha = self.model, self.model.config.alpha
 
         def gather(values: Tensor) -> Tensor:
-            """Return the values of all processes in training, those of this process otherwise."""
+            """In training, return the values of all processes; otherwise return those of this process."""
             if self.training:
                 return losses.gathered(values)
             return values
@@ -461,9 +468,9 @@ class Training(SystemModule):
             logits.flatten(0, 1).float(), targets, ignore_index=PADDING, label_smoothing=smoothing, reduction="sum"
         )
         if model.config.word_loss == "sum":
-            number = _ones(clip_vectors).sum()  # of captions
+            number = _ones(clip_vectors).sum()  # number of captions
         else:
-            number = (targets != PADDING).sum()  # of words
+            number = (targets != PADDING).sum()  # number of words
         words = summed / gather(number[None]).float().mean()
         if not alpha:
             return Losses(torch.zeros_like(words), words, words)
@@ -475,7 +482,7 @@ class Training(SystemModule):
         return Losses(contrastive, words, alpha * contrastive + (1 - alpha) * words)
 
     def on_train_batch_start(self, batch: Batch, number: int) -> None:
-        """Raise the learning rates step by step in the first epochs."""
+        """During the first `warmup` epochs, raise the learning rates in each training step."""
         config, steps = self.model.config, self.trainer.num_training_batches
         if self.current_epoch < config.warmup:
             share = (self.current_epoch * steps + number + 1) / (config.warmup * steps)
@@ -490,7 +497,7 @@ class Training(SystemModule):
         batch_losses = self.loss(self.model.heads.embed_audio(sounds), batch, config.label_smoothing)
         loss, size = batch_losses.total, len(batch.clips)
         self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
-        if config.monitor == "epoch":  # the value rises with each epoch, so that the last epoch is the best
+        if config.monitor == "epoch":  # this value rises with each epoch, so the last epoch becomes best.ckpt
             epoch = float(self.current_epoch + 1)
             self.log("validation_epoch", epoch, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
         return loss
@@ -514,7 +521,7 @@ class Training(SystemModule):
             self.log("validation_contrastive", contrastive, batch_size=len(clip_vectors))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the CIDEr-D of the captions (by this vocabulary's words) and the mAP@10 of the two heads."""
+        """Log the CIDEr-D of the captions and, if there is a text head, the mAP@10 of retrieval."""
         self.log("validation_CIDEr-D", vocabulary.validation_cider_d(self.split, self.captions), prog_bar=True)
         if self.model.config.alpha:
             answers = self.model.embed_text(self.split.queries).float() @ torch.cat(self.clips).T
@@ -527,7 +534,7 @@ class Training(SystemModule):
         return self.model.config.learning_rate, self.model.config.encoder_rate
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return Adam, the published optimizer, with a learning rate for the decoder and one for the heads."""
+        """Return Adam, as in the paper, with one learning rate for the decoder and one for the heads."""
         decoder_parameters = [*self.model.embedding.parameters(), *self.model.decoder.parameters()]
         decoder_rate, head_rate = self.rates
         groups = [
@@ -544,7 +551,7 @@ class Training(SystemModule):
 
 
 def random_excerpts(sounds: Tensor, length: int) -> Tensor:
-    """Cut an excerpt of `length` samples from a random place of each of (N, samples) clips, if they are longer."""
+    """Cut an excerpt of `length` samples from each of (N, samples) clips, at random places, if the clips are longer."""
     if length >= sounds.shape[1]:
         return sounds
     starts = torch.randint(sounds.shape[1] - length + 1, (len(sounds),)).tolist()
@@ -559,7 +566,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
     if config.learn_from == "development-validation":
         training_clips = (*validation.clips, *development.clips)
-        held_out = 0  # clips for validation, the first of the material
+        held_out = 0  # number of validation clips, which come first in the material
     else:
         training_clips = development.clips
         held_out = len(validation.clips)
@@ -583,7 +590,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     run.start()
     to_train: list[tuple[int, ...]] = [pair for pair in material.pairs if pair[0] >= held_out]
     if config.pairs == "drawn":
-        captions_of_clip: dict[int, tuple[int, ...]] = {}  # each clip's number, followed by those of its captions
+        captions_of_clip: dict[int, tuple[int, ...]] = {}  # each clip's index, then those of its captions
         for clip, caption in to_train:
             captions_of_clip[clip] = (*captions_of_clip.get(clip, (clip,)), caption)
         to_train = list(captions_of_clip.values())
@@ -619,7 +626,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
 
 
 def strip(checkpoint: Path, target: Path) -> None:
-    """Write a checkpoint for captioning alone: without the text head and without the state of training.
+    """Write a checkpoint that can only caption. It contains neither the text head nor the state of training.
 
     Args:
         checkpoint: The checkpoint to read.
@@ -633,10 +640,11 @@ def strip(checkpoint: Path, target: Path) -> None:
 
 
 def load_model(checkpoint: Path) -> ClipAac:
-    """Load the model from a checkpoint, which holds everything it needs; it has a text head if the checkpoint does."""
+    """Load the model from a checkpoint. No other file is read. The model has a text head if the checkpoint has one."""
     state = read_checkpoint(checkpoint, config=dict, vocabulary=list, tokenizer=str | None)
     tokenizer = state["tokenizer"] and Tokenizer.from_str(state["tokenizer"])
-    # Checkpoints from before these keys existed have the decoder that is now `pre` and the loss that is now `mean`.
+    # Older checkpoints do not have the keys decoder_norm and word_loss. Their decoder is the one that is now called
+    # `pre`, and their word loss is the one that is now called `mean`.
     config = {"decoder_norm": "pre", "word_loss": "mean", **state["config"]}
     model = ClipAac(Config(**config), Vocabulary(state["vocabulary"][len(SPECIAL) :]), tokenizer)
     load_weights(model, state, checkpoint)

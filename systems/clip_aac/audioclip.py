@@ -1,19 +1,19 @@
-"""AudioCLIP's published weights, the initial weights of the heads.
+"""AudioCLIP's published weights, which can be the initial weights of the heads.
 
-`AudioCLIP-Full-Training.pt` contains all three heads, trained on AudioSet. `ESRNXFBSP.pt` contains the audio head
-alone, trained on AudioSet. Its linear layer is a classifier of 527 classes, which is replaced by a random layer of size
-L. The file must contain the heads' tensors with their names and shapes. These tensors are not used, and the file may
-lack them:
+`AudioCLIP-Full-Training.pt` contains all three heads, trained on AudioSet. `ESRNXFBSP.pt` contains only the audio head,
+trained on AudioSet. Its linear layer is a classifier of 527 classes, which is replaced by a random layer of size L. A
+file must contain the tensors of its heads with the published names and shapes. The following tensors are not used, and
+the file need not contain them:
 
 - the image head (`visual.*`), the temperatures of pairs with an image, and three numbers from CLIP's own files
   (`input_resolution`, `context_length`, `vocab_size`);
-- the window of the audio head's frames, which is computed here;
-- the learnt transform of the audio head (`fbsp.m`, `fbsp.fb`, `fbsp.fc`) if the front end is `stft`; with the front
-  end `fbsp` it is used, and the file must contain it;
-- `fbsp.bias`, which has no values: the authors register `Parameter(None)`, which torch saves as an empty tensor.
+- the window of the audio head's frames, which `heads.py` computes;
+- the learnt transform of the audio head (`fbsp.m`, `fbsp.fb`, `fbsp.fc`), unless the front end is `fbsp`. This front
+  end uses the transform, so the file must then contain it;
+- `fbsp.bias`, which is an empty tensor: the authors register `Parameter(None)`, which torch saves in this form.
 
-Source: AndreyGuzhov/AudioCLIP, release v0.1, `model/audioclip.py`, `model/esresnet/fbsp.py`; the sizes in bytes from
-`assets/`.
+Source: AndreyGuzhov/AudioCLIP, release v0.1, `model/audioclip.py`, `model/esresnet/fbsp.py`. The sizes in bytes are
+from its folder `assets/`.
 """
 
 import torch
@@ -33,7 +33,7 @@ OTHERS = ("logit_scale", "logit_scale_ai", "input_resolution", "context_length",
 
 
 def unused_audio(front_end: FrontEnd) -> dict[str, tuple[int, ...]]:
-    """Return the shapes, by name, of those tensors of the published audio head that this front end does not use."""
+    """Return a dict from name to shape of the tensors in the published audio head that a front end does not use."""
     unused: dict[str, tuple[int, ...]] = {"window": (WINDOW,)}
     if front_end == "stft":
         unused |= LEARNT_TRANSFORM
@@ -41,15 +41,15 @@ def unused_audio(front_end: FrontEnd) -> dict[str, tuple[int, ...]]:
 
 
 def both(path: str = "", front_end: FrontEnd = "stft") -> AudioClip:
-    """Load AudioCLIP's two heads and their temperature.
+    """Load AudioCLIP's audio head and text head, and their temperature.
 
     Args:
         path: The file, or the folder with it, as in `weights.find`.
         front_end: The audio head's front end.
 
     Raises:
-        BadRequest: As `weights.load`.
-        Faulty: As `weights.load`.
+        BadRequest: The file is not on this machine, or torch did not save it.
+        Faulty: The file does not hold AudioCLIP's weights. The exception lists all differences.
     """
     file = weights.find(BOTH, path)
     state = weights.tensors(weights.read(file, BOTH), file)
@@ -71,8 +71,8 @@ def audio(path: str = "", size: int = SIZE, front_end: FrontEnd = "stft") -> Aud
         front_end: The audio head's front end.
 
     Raises:
-        BadRequest: As `weights.load`.
-        Faulty: As `weights.load`.
+        BadRequest: The file is not on this machine, or torch did not save it.
+        Faulty: The file does not hold AudioCLIP's weights. The exception lists all differences.
     """
     head = weights.load(lambda: AudioHead(CLASSES, front_end=front_end), AUDIO, path, unused_audio(front_end))
     head.fc = nn.Linear(head.fc.in_features, size)

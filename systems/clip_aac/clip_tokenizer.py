@@ -1,9 +1,9 @@
 """The text head's tokeniser: byte-pair encoding as in CLIP.
 
-The tokeniser is CLIP's own (Radford et al. 2021), or is trained on captions with the same rules. Text is put in lower
-case, words and punctuation are separated, bytes are merged to tokens by how often they occur together, and each text
-gets a start and an end token. Checkpoints contain the tokeniser as text. `evaluation.metrics` lists the other
-functions that split text into words.
+The tokeniser is CLIP's own (Radford et al. 2021), or is trained on captions with the same rules. It puts text in lower
+case and separates words and punctuation. Within a word, it merges bytes that often occur together in the training text
+into tokens. It adds a start and an end token to each text. Checkpoints contain the tokeniser as JSON text. The
+docstring of `evaluation.metrics` lists the other functions that split text into words.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from systems.parts import texts
 
 HUB = "openai/clip-vit-base-patch32"
 FILES = ("tokenizer.json", "vocab.json")
-MERGES = 2000  # most merges of a tokeniser that is trained on captions
+MERGES = 2000  # maximum number of merges of a tokeniser that is trained on captions
 END = "</w>"  # marks the end of a word
 SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 
@@ -50,7 +50,7 @@ def load(name: str) -> Tokenizer:
 
 
 def _find(name: str) -> Path:
-    """Find the folder of the tokeniser, which may be in the hub's cache without the model.
+    """Find the folder of the tokeniser. The hub's cache may contain the tokeniser without the model.
 
     Raises:
         BadRequest: The tokeniser is not on this machine; the message says how to get it.
@@ -133,8 +133,8 @@ def encode(tokenizer: Tokenizer, captions: Sequence[str]) -> tuple[Tensor, Tenso
     """Return the token ids of texts.
 
     Returns:
-        (texts, T) int64 numbers, padded, with start and end, where T is at most 77; and (texts,) the tokens of each
-        text, start and end included.
+        The token ids, an int64 array of shape (texts, T), padded, with start and end tokens, where T is at most 77; and
+        the number of tokens of each text, of shape (texts,), which includes the start and end tokens.
     """
     encodings = tokenizer.encode_batch(list(captions))
     numbers = torch.tensor([encoding.ids for encoding in encodings])

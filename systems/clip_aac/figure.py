@@ -2,10 +2,10 @@
 
     python -m systems.clip_aac.figure RUN --data DIR --split evaluation
 
-The figure shows eight clips and the first caption of each. Their cosines are divided by the model's temperature and go
-through a softmax over the captions of a clip, as in equation 2. The clips are drawn with the run's seed, among those
-whose first captions differ. The model before training is made from the run's config and seed; this reads AudioCLIP's
-file if the config names it.
+The figure shows eight clips and the first caption of each. The cosine of each clip and caption is divided by the
+model's temperature. For each clip, a softmax is then computed over all captions in the figure, as in equation 2. The
+clips are drawn at random with the run's seed; their first captions are all different. The model before training is made
+again from the run's config and seed. This needs AudioCLIP's file, unless `init` is `random`.
 """
 
 import argparse
@@ -28,7 +28,7 @@ PAIRS = 8  # pairs in the figure, as published
 
 
 def main(options: argparse.Namespace) -> None:
-    """Draw the similarity of clips and captions before and after training; write RUN/figures/similarity-SPLIT.png."""
+    """Draw the similarity of clips and captions before and after training, in RUN/figures/similarity-SPLIT.png."""
     checkpoint = options.run_folder / "checkpoints" / "best.ckpt"
     if not checkpoint.is_file():
         raise BadRequest(
@@ -51,7 +51,7 @@ def main(options: argparse.Namespace) -> None:
     for name, matrix in matrices.items():
         correct = int((matrix.argmax(axis=1) == np.arange(len(clips))).sum())
         mean = matrix.diagonal().mean()
-        print(f"{name}: a clip's own caption has {mean:.3f} on average, and ranks first for {correct} clips")
+        print(f"{name}: a clip's own caption has a mean softmax of {mean:.3f}, and ranks first for {correct} clips")
     print(target)
 
 
@@ -77,7 +77,7 @@ def similarity(model: ClipAac, clips: list[Clip]) -> np.ndarray:
     """Return the softmax over captions of cosines / temperature.
 
     Returns:
-        (clips, captions), where each clip's own caption is on the diagonal.
+        An array of shape (clips, captions). The diagonal contains the values of each clip's own caption.
     """
     sounds = [torch.from_numpy(audio.load_audio(clip.path, model.sample_rate)) for clip in clips]
     lengths = torch.tensor([len(sound) for sound in sounds])
@@ -88,7 +88,7 @@ def similarity(model: ClipAac, clips: list[Clip]) -> np.ndarray:
 
 
 def draw(matrices: dict[str, np.ndarray], clips: list[Clip], target: Path) -> None:
-    """Draw matrices side by side with the same colour scale, and the captions below."""
+    """Draw matrices side by side with the same colour scale, write the captions below, and save the figure as PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 7), dpi=110, layout="constrained")
@@ -102,7 +102,7 @@ def draw(matrices: dict[str, np.ndarray], clips: list[Clip], target: Path) -> No
         for row, column in np.ndindex(matrix.shape):
             shade = "white" if matrix[row, column] > 0.5 else "black"
             axis.text(column, row, f"{matrix[row, column]:.2f}", ha="center", va="center", color=shade, fontsize=8)
-    figure.colorbar(image, ax=axes, shrink=0.6, label="softmax over the clip's captions")
+    figure.colorbar(image, ax=axes, shrink=0.6, label="softmax over the captions")
     captions = "\n".join(f"T{number}  {clip.captions[0]}" for number, clip in enumerate(clips, 1))
     figure.supxlabel(captions, ha="left", x=0.05, fontsize=8)
     with replacing(target) as part:

@@ -1,45 +1,52 @@
 """AudioCLIP's audio head and text head, which map audio and text to vectors of the same space.
 
-The audio head is ESResNeXt. It takes a power spectrogram in decibels, whose three bands are the three channels of an
-image. A ResNeXt-50 (32 x 4d) encodes this image. In parallel to each stage, a short attention path computes from the
-stage's input a weight between 0 and 1 for each value of the stage's output. The text head is CLIP's Transformer. All
-names and shapes of tensors are those of the published files (`audioclip.py`). The published files differ in two points
-from Chen et al. 2022, section 2.1, and this module follows the files:
+The audio head is ESResNeXt. Its input is a power spectrogram in decibels. The spectrogram is divided into three bands
+of frequencies, which are the three channels of an image. A ResNeXt-50 (32 x 4d) encodes this image in four stages. In
+parallel to each stage, a short attention path reads the stage's input. It computes a weight between 0 and 1 for each
+value of the stage's output. The text head is CLIP's Transformer. All names and shapes of tensors are those of the
+published files (`audioclip.py`). The published files differ in two points from Chen et al. 2022, section 2.1, and this
+module follows the files:
 
-- The stages have 3, 4, 6 and 3 bottlenecks (the paper: three each).
-- The convolution over neighbours in the attention paths is depthwise, with kernels 3x1 and 1x5 in turn (the paper:
-  3x3), and there is a fifth path, in parallel to the average pooling.
+- The stages have 3, 4, 6 and 3 bottlenecks. (In the paper, each stage has three.)
+- The first convolution of an attention path is depthwise, with kernels of 3x1 and 1x5 in turn. (In the paper, it is a
+  3x3 convolution.) There is a fifth path, in parallel to the average pooling.
 
 Before the sigmoid, each path has a 1x1 convolution and a batch norm, as in the paper.
 
-Front end: mono audio at 44.1 kHz; frames of 1654 samples (37.5 ms) every 561 samples (12.7 ms), as many as cover the
-clip, with zeros at both ends so that the clip is in the middle; a periodic Blackman-Harris window; a transform of 2048
-points; the power |X|^2 of the lower 1023 of 1025 bins, in decibels. As in AudioCLIP, a power of exactly 0 counts as
-1e-18 (-180 dB), and any other power is kept, however small. Samples are scaled as AudioCLIP scales 16-bit samples:
--32768 to 32767 becomes -1 to 1. Digital silence is therefore 1/65535, and its bins are between -74 and -261 dB.
+The front end reads mono audio at 44.1 kHz. Frames have 1654 samples (37.5 ms) and start every 561 samples (12.7 ms).
+There are as many frames as are needed to cover the clip. Zeros are added at both ends, so that the clip is in the
+middle. The window is a periodic Blackman-Harris window, and the transform has 2048 points. The result is the power
+|X|^2 of the lower 1023 of 1025 bins, in decibels. As in AudioCLIP, a power of exactly 0 is replaced by 1e-18 (-180 dB),
+and any other power is kept, however small. Samples are scaled as AudioCLIP scales 16-bit samples: -32768 to 32767
+becomes -1 to 1. Digital silence therefore has the value 1/65535, and its bins are between -74 and -261 dB.
 
-The paper uses a log-power spectrogram from a short-time Fourier transform (section 2.1): `front_end: stft`, the
-default. AudioCLIP itself multiplies each frame with wavelets whose order m, bandwidth fb and centre fc are learnt for
-each bin (`LearntTransform`, `front_end: fbsp`). The two transforms differ even with AudioCLIP's initial values, m = 0,
-fb = 1 and fc = k. With these values the circle has 2047 steps and not 2048, so bin k is k/2047 of a bin higher, and bin
-1022 half a bin. The table gives the differences in decibels for all bins of recordings (17 clips of ESC-10 without
-digital silence, 1 s each), and for the bins within 60 dB of the loudest bin of their frame. The learnt values are in
-the published files; the table uses random changes of the initial values instead.
+The paper uses a log-power spectrogram from a short-time Fourier transform (section 2.1). This is `front_end: stft`, the
+default. AudioCLIP itself multiplies each frame with one wavelet for each bin (`LearntTransform`, `front_end: fbsp`).
+The wavelet's order m, bandwidth fb and centre fc are learnt. The two transforms differ even with AudioCLIP's initial
+values, which are m = 0, fb = 1 and fc = k for bin k: the wavelet goes through k periods in 2047 samples, and bin k of
+the Fourier transform in 2048. The frequency of bin k is therefore k/2047 of a bin higher; for bin 1022 this is half a
+bin.
+
+The table gives the difference between the two transforms in decibels. It was measured on recordings (17 clips of ESC-10
+without digital silence, 1 s each), for all bins, and for the bins within 60 dB of the loudest bin of their frame. We
+did not compare the learnt values, which are in the published files. The table shows the initial values and random
+changes of them instead.
 
 | learnt transform            | all bins: median, mean, max | louder bins: median, mean, max |
 |-----------------------------|-----------------------------|--------------------------------|
 | initial values              | 0.60, 1.6, 72               | 0.32, 0.63, 36                 |
 | fc changed by up to 0.5     | 0.74, 1.7, 74               | 0.54, 1.1, 55                  |
 | fb changed by up to 10 %    | 0.65, 1.6, 73               | 0.40, 0.69, 37                 |
-| m up to 0.01                | 1.3, 15, 121                | 0.50, 0.97, 49                 |
-| m up to 0.1                 | 3.8, 20, 137                | 1.5, 2.5, 46                   |
+| m changed by up to 0.01     | 1.3, 15, 121                | 0.50, 0.97, 49                 |
+| m changed by up to 0.1      | 3.8, 20, 137                | 1.5, 2.5, 46                   |
 
-With the initial values, the median is 0.51 for white noise and 0.72 for tones, with up to 64 in bins next to a tone. A
-small m changes faint bins most: its wavelet is not smooth, so a loud bin leaks into all others.
+With the initial values, the median difference is 0.51 dB for white noise and 0.72 dB for tones. In bins next to a tone,
+the difference is up to 64 dB. A small m changes faint bins most: a wavelet with a small m is not smooth, so a loud bin
+leaks into all others.
 
-With equal m, fb and fc and all arithmetic in float64, `LearntTransform` and the authors' classes agree to 0.0004 dB.
-The authors compute in float32. This changes bins within 60 dB of their frame's loudest bin by 0.0002 dB (median), bins
-100 to 120 dB below it by 1 dB, and bins further below by 10 dB and more.
+With equal m, fb and fc, and all arithmetic in float64, `LearntTransform` and the authors' classes agree to 0.0004 dB.
+The authors' classes compute in float32. This changes bins within 60 dB of the loudest bin of their frame by 0.0002 dB
+(median). It changes bins that are 100 to 120 dB below the loudest bin by 1 dB, and fainter bins by 10 dB and more.
 
 Sources: Guzhov et al. 2021 (ESResNet; ESResNe(X)t-fbsp; AudioCLIP), and AndreyGuzhov/AudioCLIP:
 `model/audioclip.py` (STFT, sizes), `model/esresnet/base.py`, `fbsp.py` and `attention.py` (layers, bands, decibels),
@@ -64,7 +71,7 @@ SAMPLE_RATE = 44100
 WINDOW, HOP, FFT = 1654, 561, 2048
 BANDS = 3
 BINS = FFT // 2 + 1
-BAND = BINS // BANDS  # bins of a band
+BAND = BINS // BANDS  # number of bins in a band
 FLOOR = 1e-18  # replaces a power of exactly 0: -180 dB
 EPSILON = 1e-8  # added to the time t and to m by the learnt transform, as in AudioCLIP
 FrontEnd = Literal["stft", "fbsp"]  # the Fourier transform, or AudioCLIP's learnt transform
@@ -76,9 +83,9 @@ CHANNELS = 64
 GROUPS = 32
 EXPANSION = 4
 CONTEXT = 77  # maximum number of tokens in a text
-WORDS = 49408  # tokens of CLIP's tokeniser
+WORDS = 49408  # number of tokens of CLIP's tokeniser
 WIDTH, LAYERS = 512, 12
-HEAD = 64  # values of an attention head in the text head
+HEAD = 64  # number of values of an attention head in the text head
 
 
 # The audio head ------------------------------------------------------------------------------------------------------
@@ -92,14 +99,14 @@ def frames(samples: int) -> int:
 class LearntTransform(nn.Module):
     """Frequency B-spline wavelets, which AudioCLIP learns in place of a Fourier transform (Guzhov et al. 2021).
 
-    Bin k multiplies a frame with the kernel sqrt(fb) sinc(fb t / m)^m exp(-i fc t) / sqrt(2048), where sinc(x) is
-    sin(x) / x and t goes from -pi to pi in 2047 equal steps. A frame has 2048 samples: 197 zeros, the 1654 windowed
-    samples, and 197 zeros. There is no bias.
+    For each bin, a frame is multiplied with the kernel sqrt(fb) sinc(fb t / m)^m exp(-i fc t) / sqrt(2048), where
+    sinc(x) is sin(x) / x. The time t goes from -pi to pi in 2047 equal steps. A frame has 2048 samples: 197 zeros, the
+    1654 windowed samples, and 197 zeros. A bias is not added.
 
     m, fb and fc are parameters. As in AudioCLIP, they are trained with the audio head; if the heads are frozen, they
     are frozen too. Two parts of AudioCLIP's training are left out. The first is a loss that keeps the norm of each
-    kernel at 1, which equation 7 of Chen et al. 2022 does not have. The second is the division of each gradient by its
-    largest value, because Adam divides by the size of the gradient anyway.
+    kernel at 1: equation 7 of Chen et al. 2022 does not contain such a loss. The second is the division of each
+    gradient by its largest value: Adam divides by the size of the gradient anyway.
 
     Attributes:
         m: (1025,) order of each bin's wavelet; initially 0, as in AudioCLIP.
@@ -165,16 +172,17 @@ def spectrogram(audio: Tensor, transform: LearntTransform | None = None) -> Tens
 
 
 class Norm(nn.BatchNorm2d):
-    """Batch norm over the clips of all processes, on any device, which also accepts a single value.
+    """A batch norm whose statistics cover the clips of all processes.
 
-    torch's SyncBatchNorm runs on GPUs only. In the last attention path, a batch of one clip has one value per channel,
-    which torch's batch norms refuse.
+    It replaces torch's batch norms for two reasons. It runs on any device, while torch's SyncBatchNorm runs on GPUs
+    only. In training, it accepts one value per channel, which torch's batch norms refuse. The last attention path has
+    one value per channel if the batch has one clip.
     """
 
-    updates_statistics = True  # false while a bottleneck is computed a second time, see `_statistics_kept`
+    updates_statistics = True  # false while a bottleneck is computed a second time (`_statistics_kept`)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (N, channels, F, T)."""
+        """Normalise an array of shape (clips, channels, bins, frames)."""
         several_processes = torch.distributed.is_available() and torch.distributed.is_initialized()
         values = x.numel() // x.shape[1]
         if not self.training or (values > 1 and not several_processes):
@@ -201,7 +209,7 @@ class Norm(nn.BatchNorm2d):
 
 @contextlib.contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Keep the norms of a network block from updating their running statistics, inside a `with` statement."""
+    """Within a `with` statement, prevent the norms of a network block from updating their running statistics."""
     norms = [module for module in block.modules() if isinstance(module, Norm)]
     for norm in norms:
         norm.updates_statistics = False
@@ -213,7 +221,7 @@ def _statistics_kept(block: nn.Module) -> Iterator[None]:
 
 
 class Bottleneck(nn.Module):
-    """A 1x1, a 3x3 (in 32 groups) and a 1x1 convolution, added to the input (He et al. 2016; Xie et al. 2017)."""
+    """Convolutions of 1x1, 3x3 (in 32 groups) and 1x1, plus a shortcut (He et al. 2016; Xie et al. 2017)."""
 
     def __init__(self, inputs: int, planes: int, stride: int):
         super().__init__()
@@ -227,8 +235,8 @@ class Bottleneck(nn.Module):
             self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), Norm(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, inputs, F, T) to (N, 4 planes, F / stride, T / stride), rounded up."""
-        # In place, so that training keeps two tensors instead of three.
+        """Map (clips, inputs, bins, frames) to (clips, 4 * planes, bins / stride, frames / stride), rounded up."""
+        # ReLU overwrites its input, so that training stores two tensors instead of three.
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         y = F.relu(self.bn2(self.conv2(y)), inplace=True)
         y = self.bn3(self.conv3(y))
@@ -248,18 +256,18 @@ class Attention(nn.Module):
         self.bn = Norm(outputs)
 
     def forward(self, x: Tensor, shape: Sequence[int]) -> Tensor:
-        """Map (N, inputs, F, T) to weights (N, outputs, *shape) in (0, 1)."""
+        """Map (clips, inputs, bins, frames) to weights between 0 and 1, of shape (clips, outputs, *shape)."""
         return self.bn(self.conv_point(self.conv_depth(F.adaptive_max_pool2d(x, shape)))).sigmoid()
 
 
 class AudioHead(nn.Module):
-    """ESResNeXt, with the learnt transform of its front end if the front end has one.
+    """ESResNeXt, which also contains the parameters of the front end if the front end is AudioCLIP's learnt transform.
 
     Args:
         size: Size of the embedding, L.
-        blocks: Bottlenecks of each stage.
-        channels: Channels of the first convolution, a multiple of 16. Each stage doubles the channels of its
-            bottlenecks.
+        blocks: Number of bottlenecks in each stage.
+        channels: Number of channels of the first convolution, a multiple of 16. The number of channels doubles from
+            stage to stage.
         front_end: `stft` for the Fourier transform, `fbsp` for AudioCLIP's learnt transform.
 
     Attributes:
@@ -296,7 +304,7 @@ class AudioHead(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map (N, 3, 341, frames) decibels, with at least one frame, to (N, size)."""
+        """Map spectrograms of shape (N, 3, 341, frames), with at least one frame, to (N, size) vectors."""
         x = F.relu(self.bn1(self.conv1(images)), inplace=True)
         x = F.max_pool2d(x, 3, 2, 1)
         for number in range(1, 5):
@@ -308,7 +316,7 @@ class AudioHead(nn.Module):
         return self.fc(x.flatten(1))
 
     def _through(self, block: Bottleneck, x: Tensor) -> Tensor:
-        """Apply a bottleneck, with recomputation in training if the head asks for it."""
+        """Apply a bottleneck. In training with `recompute`, do not store its inner values."""
         if not (self.recompute and self.training):
             return block(x)
 
@@ -332,7 +340,12 @@ class Layer(nn.Module):
         self.mlp = nn.ModuleDict({"c_fc": nn.Linear(width, 4 * width), "c_proj": nn.Linear(4 * width, width)})
 
     def forward(self, x: Tensor, later: Tensor) -> Tensor:
-        """Map (N, T, width) to the same shape; `later` (T, T) bool is true for tokens that a token must not read."""
+        """Map (N, T, width) states of T tokens to the same shape.
+
+        Args:
+            x: The states.
+            later: (T, T) bool, true in row i and column j if token i must not read token j.
+        """
         normed = self.ln_1(x)
         x = x + self.attn(normed, normed, normed, need_weights=False, attn_mask=later, is_causal=True)[0]
         y = self.mlp["c_fc"](self.ln_2(x))
@@ -343,12 +356,12 @@ class AudioClip(nn.Module):
     """AudioCLIP without its image head.
 
     Args:
-        words: Tokens of the text head's tokeniser; 0 for no text head.
+        words: Number of tokens of the text head's tokeniser; 0 for no text head.
         size: Size of the embeddings, L.
-        blocks: Bottlenecks of each stage of the audio head.
-        channels: Channels of the audio head's first convolution.
+        blocks: Number of bottlenecks in each stage of the audio head.
+        channels: Number of channels of the audio head's first convolution.
         width: Width of the text head, a multiple of 64.
-        layers: Layers of the text head.
+        layers: Number of layers of the text head.
         temperature: The initial temperature.
         front_end: The audio head's front end.
     """
@@ -389,16 +402,16 @@ class AudioClip(nn.Module):
         return 1 / self.logit_scale_at.exp().clamp(1, 100)
 
     def embed_audio(self, audio: Tensor) -> Tensor:
-        """Embed (N, samples) mono audio in [-1, 1] at 44.1 kHz as (N, size) vectors, not scaled to length 1."""
+        """Return (N, size) vectors, not scaled to length 1, of (N, samples) mono audio in [-1, 1] at 44.1 kHz."""
         return self.audio(spectrogram(audio, self.audio.fbsp))
 
     def embed_text(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """Embed texts. The embedding of a text is the output at its last token, the end of the text.
+        """Embed texts. The embedding of a text is the output at its last token, which is the end token.
 
-        No token reads those after it, so the padding does not matter.
+        A token does not read later tokens, so the padding after the end token does not affect the embedding.
 
         Args:
-            ids: (N, T) token numbers, where T is at most 77.
+            ids: (N, T) token ids, where T is at most 77.
             lengths: (N,) number of tokens of each text.
 
         Returns:

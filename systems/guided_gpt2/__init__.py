@@ -1,23 +1,24 @@
-"""Captions by a frozen GPT-2 that reads similar captions (Koizumi et al. 2020). Read this module from top to bottom.
+"""Captions by a frozen GPT-2, guided by captions of similar clips (Koizumi et al. 2020). Read this from top to bottom.
 
     python -m systems train systems.guided_gpt2 --config systems/guided_gpt2/whole.yaml --data DIR --run RUN
     python -m systems predict RUN --data DIR --split evaluation
     python -m systems.guided_gpt2.scopes RUN --data DIR --split evaluation
 
 The system has two parts. `systems.caption_retrieval` finds the K training clips whose audio is most similar, and
-returns the first caption of each. These captions are the guidance. GPT-2 encodes the guidance and the words generated
-so far, each separately. Attention combines the two encodings, and a second attention combines the result with the
-audio. The last layer predicts the next token. The attention layers and the last layer are trained (`generator`).
+returns the first caption of each. These captions are the guidance. GPT-2 encodes the guidance, and separately the words
+generated so far. An attention layer combines the two encodings, and a second attention layer combines the result with
+the audio. The last layer predicts the next token. The attention layers and the last layer are trained (`generator.py`).
 
 A run has two stages. The first stage is a run of `systems.caption_retrieval` in the folder `retrieval`, which can
-predict on its own. In the second stage, each caption of the development split is trained on with guidance that is drawn
-at random, in random order, from the captions that are similar to it. The clip's own captions are not drawn, except
-those that another clip has too. A caption without such similar captions is left out, and the number of these captions
-is reported. Validation and prediction use the guidance that the first stage retrieves.
+predict on its own. In the second stage, the model learns to generate each caption of the development split. The
+guidance is drawn at random, in random order, from the captions that are similar to this caption. The clip's own
+captions are not drawn, except those that another clip has too. If no guidance can be drawn for a caption, the model is
+not trained on it, and the number of such captions is reported. Validation and prediction use the guidance that the
+first stage retrieves.
 
-The paper leaves three points open. Here, the captions of the guidance are joined by spaces. If fewer than K captions
-are similar, the guidance has fewer captions. The cosine schedule falls from the learning rate to the lowest rate within
-a period of epochs, and then restarts.
+The paper leaves three points open. In this module, the captions of the guidance are joined by spaces. If fewer than K
+captions are similar, the guidance has fewer captions. The learning rate falls along a cosine from `learning_rate` to
+`lowest_rate` within `period` epochs, and then starts again from `learning_rate`.
 """
 
 import math
@@ -47,7 +48,7 @@ from systems.parts.devices import default_device
 from systems.parts.digests import weights_digest
 from systems.training import Run, Schedule, metadata_name, read_checkpoint
 
-RETRIEVAL = "retrieval"  # the first stage's folder in the run folder
+RETRIEVAL = "retrieval"  # name of the first stage's folder in the run folder
 PADDING = -1  # fills the positions after the end of a generated caption
 
 PAPER = "Koizumi et al. 2020"
@@ -67,8 +68,8 @@ class Config(Schedule):
     patience: int = Field(200, ge=1)
     retrieval: caption_retrieval.Config = caption_retrieval.Config()  # settings of the first stage
     language_model: str = "gpt2"  # folder or hub name of a causal transformers model
-    guidance: int = Field(5, ge=1)  # captions of the guidance, K
-    reduced: int = Field(60, ge=4, multiple_of=4)  # values of the attention to the audio
+    guidance: int = Field(5, ge=1)  # number of captions in the guidance, K
+    reduced: int = Field(60, ge=4, multiple_of=4)  # number of values in the attention to the audio
     dropout: float = Field(0.3, ge=0, lt=1)  # after both attention layers
     label_smoothing: float = Field(0.1, ge=0, lt=1)
 
@@ -82,7 +83,7 @@ class Config(Schedule):
 
 
 class Captioner(nn.Module):
-    """A model that captions audio with the help of captions of similar audio.
+    """A model that captions audio. It is guided by captions of similar clips.
 
     Args:
         config: The config.
@@ -101,14 +102,14 @@ class Captioner(nn.Module):
         )
 
     def train(self, mode: bool = True) -> "Captioner":
-        """Set training or evaluation mode of the generator; the frozen parts stay in evaluation mode."""
+        """Set training or evaluation mode of the generator. The frozen parts stay in evaluation mode."""
         super().train(mode)
         self.retriever.eval()
         return self
 
     @cached_property
     def frozen(self) -> dict[str, str]:
-        """The identity of each frozen part, by the prefix of its weights' names (`systems.parts.checkpoints`)."""
+        """A dict from the prefix of each frozen part's weight names to its identity (`systems.parts.checkpoints`)."""
         retriever = self.retriever
         if retriever.embedder:
             embedder = weights_digest(retriever.embedder)
@@ -123,7 +124,7 @@ class Captioner(nn.Module):
         Args:
             frames: (N, T, size) frames of the audio encoder.
             frame_lengths: (N,) number of frames of each clip.
-            ids: (N, M) tokens of the guidance.
+            ids: (N, M) token ids of the guidance, padded.
             lengths: (N,) number of tokens of the guidance of each clip.
         """
         return self.generator.remember(self.language(ids), lengths, frames, frame_lengths)
@@ -178,29 +179,32 @@ class Batch(NamedTuple):
 
     frames: Tensor  # (N, T, size) frames of the audio encoder
     frame_lengths: Tensor  # (N,) number of frames of each clip
-    guidance: Tensor  # (N, M) tokens
+    guidance: Tensor  # (N, M) token ids
     guidance_lengths: Tensor  # (N,) number of tokens of each guidance
-    prefix: Tensor  # (N, L) tokens of the caption, from the start on
-    following: Tensor  # (N, L) the next token at each position, up to the end; `IGNORED` after it
+    prefix: Tensor  # (N, L) token ids of the caption, which begin with the start token
+    following: Tensor  # (N, L) the next token id at each position, up to the end token; `IGNORED` at padded positions
     clips: Tensor  # (N,) indices of the clips in their split
 
 
 class Item(NamedTuple):
     """A clip and one of its captions, with the captions that may guide it."""
 
-    clip: int  # the clip's number in its split
+    clip: int  # the clip's index in its split
     caption: str
-    guides: np.ndarray | list[str]  # in training, indices of the captions to draw from; in validation, the guidance
+    guides: np.ndarray | list[str]  # training: indices of captions to draw from; validation: the guidance
 
 
 class Material:
-    """The training items, and how they become batches.
+    """The items to train on. The method `batch` makes batches of these items or of others.
 
     Args:
         language: The language model.
-        guidance: The number of captions that guide one caption.
+        guidance: Maximum number of captions in the guidance.
         development: The split to train on.
-        similar: The similar pairs among its distinct captions.
+        similar: The similar pairs among the distinct captions of this split.
+
+    Raises:
+        BadRequest: For every caption of the split, no similar caption can guide it.
     """
 
     def __init__(self, language: LanguageModel, guidance: int, development: Split, similar: similarity.Similar):
@@ -219,15 +223,15 @@ class Material:
         total = sum(len(clip.captions) for clip in development.clips)
         if not self.items:
             raise BadRequest(
-                f"the {development.name} split must have captions that are similar to captions of other clips; none of "
-                f"its {total} captions is: lower retrieval.threshold"
+                f"the {development.name} split must have captions that are similar to captions of other clips; found "
+                f"none among its {total} captions: lower retrieval.threshold"
             )
         left_out = total - len(self.items)
         if left_out:
             tqdm.write(f"left out {left_out} of {total} captions, because no similar caption can guide them")
 
     def batch(self, items: Sequence[Item], frames: tuple[Tensor, Tensor]) -> Batch:
-        """Make a batch; the guidance of training items is drawn at random.
+        """Make a batch. For training items, draw the guidance at random.
 
         Args:
             items: The items of the batch.
@@ -260,7 +264,10 @@ class Training(SystemModule):
         self.split = validation
 
     def loss(self, batch: Batch, memory: Memory, smoothing: float = 0) -> Tensor:
-        """Return the mean cross-entropy over the tokens of a batch's captions, each given the true tokens before it."""
+        """Return the mean cross-entropy over all tokens of the captions.
+
+        Each token is predicted from the true tokens before it.
+        """
         logits = self.model.generator(self.model.language(batch.prefix), memory)
         following = batch.following.flatten()
         return F.cross_entropy(logits.flatten(0, 1), following, ignore_index=IGNORED, label_smoothing=smoothing)
@@ -268,7 +275,7 @@ class Training(SystemModule):
     def on_train_epoch_start(self) -> None:
         """Set the epoch's learning rate by the cosine schedule."""
         config = self.model.config
-        progress = (self.current_epoch % config.period) / max(1, config.period - 1)  # in the period, from 0 to 1
+        progress = (self.current_epoch % config.period) / max(1, config.period - 1)  # within the period, from 0 to 1
         cosine = (1 + math.cos(math.pi * progress)) / 2  # from 1 to 0
         rate = config.lowest_rate + (config.learning_rate - config.lowest_rate) * cosine
         for group in self.trainer.optimizers[0].param_groups:
@@ -292,7 +299,7 @@ class Training(SystemModule):
         size = int((batch.following != IGNORED).sum())
         self.log("validation_loss", self.loss(batch, memory), prog_bar=True, batch_size=size)
         if self.model.config.monitor == "CIDEr-D":
-            row_of_clip: dict[int, int] = {}  # of clips without a caption so far
+            row_of_clip: dict[int, int] = {}  # only clips that do not have a caption yet
             for row, clip in enumerate(batch.clips.tolist()):
                 if clip not in self.captions:
                     row_of_clip.setdefault(clip, row)
@@ -309,7 +316,7 @@ class Training(SystemModule):
             self.log("validation_CIDEr-D", vocabulary.validation_cider_d(self.split, captions), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return Adam, the published optimizer."""
+        """Return Adam, as in the paper."""
         return torch.optim.Adam(self.model.generator.parameters(), lr=self.model.config.learning_rate)
 
 
@@ -361,10 +368,10 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
 
 
 def check_window(config: Config, language: LanguageModel, development: Split, validation: Split) -> None:
-    """Make sure that any guidance, and each caption with start and end, fits into the language model's window.
+    """Make sure that any guidance, and each caption with its start token, fits into the language model's window.
 
     Raises:
-        BadRequest: The K longest captions together, a caption, or `max_tokens` do not fit.
+        BadRequest: The K longest captions together, a single caption, or `max_tokens` tokens do not fit.
     """
     training_lengths = sorted((len(language.encode(caption)) for caption in development.captions), reverse=True)
     validation_lengths = [len(language.encode(caption)) for caption in validation.captions]
@@ -379,10 +386,11 @@ def check_window(config: Config, language: LanguageModel, development: Split, va
 
 
 def load_model(checkpoint: Path) -> Captioner:
-    """Load the model from a checkpoint in a run folder; its first stage is in the run folder's folder `retrieval`.
+    """Load the model from a checkpoint in a run folder, and the first stage from the subfolder `retrieval`.
 
     Raises:
-        BadRequest: An encoder or the language model is not on this machine, or a frozen part differs from training.
+        BadRequest: The first stage is missing, an encoder or the language model is not on this machine, or a frozen
+            part differs from the one used in training.
     """
     state = read_checkpoint(checkpoint, config=dict, frozen=dict)
     config = Config(**state["config"])

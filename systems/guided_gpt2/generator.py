@@ -4,10 +4,10 @@ Conventions
 -----------
 - N clips with R captions each are N x R rows; the rows of a clip are consecutive. All rows of a clip share its guidance
   and its audio, which are not copied for each row.
-- The language model's states of a token do not depend on later tokens. Padding comes last, so it needs no mask.
-- The layers are those of equations 9 to 13 and no others: there are no norms and no residual connections. The paper
-  leaves two points open. Here, attention to the guidance has GPT-2's number of heads and attention to the audio has
-  four; and the prefix begins with the model's start token.
+- The language model's state of a token does not depend on later tokens. Padding comes last, so it need not be masked.
+- The module has exactly the layers of equations 9 to 13. It adds neither norms nor residual connections. The paper
+  leaves two points open. In this module, attention to the guidance has the language model's number of heads, and
+  attention to the audio has four heads. The prefix begins with the language model's start token.
 """
 
 from collections.abc import Sequence
@@ -33,8 +33,8 @@ class LanguageModel(nn.Module):
         name: A folder, a folder in an installed package, or a hub name.
 
     Raises:
-        BadRequest: The model is not on this machine, has no LM head, or does not read text from left to right with
-            attention.
+        BadRequest: The model is not on this machine, or does not have an LM head and exactly one end token, or does not
+            read text from left to right by attention with a key/value cache.
     """
 
     def __init__(self, name: str):
@@ -47,7 +47,7 @@ class LanguageModel(nn.Module):
             config = AutoConfig.from_pretrained(folder, **texts.OFFLINE)
             self.tokenizer = AutoTokenizer.from_pretrained(folder, **texts.OFFLINE)
         if not set(config.architectures or ()) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
-            architectures = ", ".join(config.architectures or ()) or "none"
+            architectures = ", ".join(config.architectures or ()) or "no architecture"
             raise BadRequest(
                 f"language_model: {name}: must be a causal language model with its LM head, such as GPT2LMHeadModel; "
                 f"its config names {architectures}: give another model"
@@ -72,13 +72,13 @@ class LanguageModel(nn.Module):
         if not self.heads or not self._cached_states_are_equal():
             raise BadRequest(
                 f"language_model: {name}: must read text from left to right by attention with a key/value cache, like "
-                f"GPT-2; {type(model).__name__}, as its config has it, does not: give another model"
+                f"GPT-2; {type(model).__name__} with this config does not: give another model"
             )
 
     def _cached_states_are_equal(self) -> bool:
-        """Return whether tokens read one by one, with a cache, have the same states as tokens read at once.
+        """Compare the states of tokens read one by one, with a cache, with those of tokens read at once.
 
-        This holds only if no state depends on later tokens.
+        Return true if they are equal up to rounding. This requires that a state does not depend on later tokens.
         """
         from transformers import DynamicCache
 
@@ -89,12 +89,12 @@ class LanguageModel(nn.Module):
 
     @property
     def identity(self) -> str:
-        """A text that changes with anything that the states depend on."""
+        """A text that changes if anything changes that affects the states."""
         vocabulary = texts.tokenizer_digest(self.tokenizer)
         return repr((vocabulary, weights_digest(self.body)))
 
     def encode(self, text: str) -> list[int]:
-        """Return the token ids of a text, without start and end."""
+        """Return the token ids of a text, without start and end tokens."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def read(self, guidance: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor]:
@@ -115,13 +115,17 @@ class LanguageModel(nn.Module):
         return ids, lengths
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of token numbers up to the first end, on one line."""
+        """Return the text of token ids before the first end token, on one line. Ids below 0 are padding."""
         if self.end in ids:
             ids = ids[: ids.index(self.end)]
         return " ".join(self.tokenizer.decode([number for number in ids if number >= 0]).split())
 
     def unspeakable(self) -> list[int]:
-        """Return the tokens that must not be generated: special tokens, and tokens whose text is not printable."""
+        """Return the ids of the tokens that must not be generated.
+
+        These are special tokens except the end token, and tokens whose text is blank or not printable. They are also
+        outputs of the model for which the tokeniser does not have a token.
+        """
         outputs = self.head.weight.shape[0]
         in_tokenizer = min(outputs, len(self.tokenizer))
         special = {*self.tokenizer.all_special_ids, self.start}
@@ -137,11 +141,12 @@ class LanguageModel(nn.Module):
         """Compute the states of tokens.
 
         Args:
-            ids: (rows, L) token numbers.
-            past: A transformers cache with the keys and values of the previous tokens. Those of `ids` are added to it.
+            ids: (rows, L) token ids.
+            past: A transformers cache with the keys and values of the previous tokens. The keys and values of `ids` are
+                added to it.
 
         Returns:
-            (rows, L, size).
+            (rows, L, size) states.
         """
         return self.body(input_ids=ids, past_key_values=past, use_cache=past is not None).last_hidden_state
 
@@ -167,7 +172,7 @@ class Memory:
         return len(self.guidance_mask)
 
     def of(self, clips: Tensor) -> "Memory":
-        """Return the memory of the clips with these numbers."""
+        """Return the memory of the clips with these indices."""
         guidance = tuple(part[clips] for part in self.guidance)
         sound = tuple(part[clips] for part in self.sound)
         return Memory(guidance, self.guidance_mask[clips], sound, self.sound_mask[clips])
@@ -178,8 +183,8 @@ class Generator(nn.Module):
 
     Args:
         language: The language model, whose head is the initial LM head.
-        frame_size: Values of a frame of the audio encoder.
-        reduced: Values to which states and frames are reduced for the attention to the audio.
+        frame_size: Number of values in a frame of the audio encoder.
+        reduced: Number of values to which states and frames are reduced for the attention to the audio.
         dropout: Dropout rate after both attention layers.
     """
 
@@ -197,7 +202,7 @@ class Generator(nn.Module):
         self.head.load_state_dict(language.head.state_dict())
 
     def remember(self, guidance: Tensor, guidance_lengths: Tensor, frames: Tensor, frame_lengths: Tensor) -> Memory:
-        """Make the memory of N clips.
+        """Compute the memory of N clips.
 
         Args:
             guidance: (N, M, size) the language model's states of the guidance (equation 9).
@@ -218,7 +223,7 @@ class Generator(nn.Module):
             memory: The memory of the N clips.
 
         Returns:
-            (rows, L, tokens).
+            (rows, L, tokens) logits of all tokens of the language model.
         """
         by_clip = states.reshape(len(memory), -1, states.shape[2])  # (N, rows of a clip x L, size)
         from_guidance = self.dropout(self.guidance(by_clip, memory.guidance, memory.guidance_mask))  # (11)
@@ -228,9 +233,9 @@ class Generator(nn.Module):
 
 
 class Steps:
-    """Predicts the next token from the language model and the generator. An instance is a `generation.Step`.
+    """A `generation.Step` that predicts the next token with the language model and the generator.
 
-    The language model's keys and values, and the memory, are kept from step to step.
+    It stores the memory, and the language model's keys and values of the previous tokens, from step to step.
 
     Args:
         language: The language model.
@@ -246,7 +251,7 @@ class Steps:
         self.rows_per_clip = 1
 
     def __call__(self, ids: Tensor, rows: Tensor) -> Tensor:
-        """Return the logits (rows, tokens) of each row's next token; the arguments are those of `generation.Step`."""
+        """Return the (rows, tokens) logits of each row's next token. The arguments are those of `generation.Step`."""
         clips = (rows // self.rows_per_clip).unique_consecutive()
         if len(clips) < len(self.memory):  # the captions of the other clips are complete
             self.memory = self.memory.of(clips)
@@ -257,7 +262,11 @@ class Steps:
 
 
 def padded(rows: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, Tensor]:
-    """Stack rows of numbers as (rows, longest) int64, padded, and return their lengths, (rows,), too."""
+    """Stack rows of numbers, padded to equal length.
+
+    Returns:
+        The rows, an int64 array of shape (rows, longest), and the length of each row, of shape (rows,).
+    """
     parts = [torch.tensor(row, dtype=torch.int64) for row in rows]
     return nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=padding), torch.tensor([*map(len, rows)])
 

@@ -1,25 +1,24 @@
-"""Captions and scores of one trained run in the three "scopes" of Koizumi et al. 2020, Table 1.
+"""Captions of a trained run and their scores, in the three "scopes" of Koizumi et al. 2020, Table 1.
 
     python -m systems.guided_gpt2.scopes RUN --data DIR --split evaluation
     python -m systems.guided_gpt2.scopes RUN --data DIR --examples CLIP CLIP
 
 i    whole            the system: it retrieves guidance and generates a caption
-ii   nearest          the caption of the nearest clip by raw frames (1NN)
-     triplet          the caption of the nearest clip by the first stage's embeddings (if the first stage is trained)
+ii   nearest          the caption of the nearest clip, by distance of the audio encoder's frames (1NN)
+     triplet          the caption of the nearest clip, by distance of the first stage's embeddings (if it is trained)
      Top1-BERTScore   the training caption with the highest BERTScore against the reference captions
 iii  oracle guidance  the system, guided by the training captions with the highest BERTScores against the references
      human            each reference caption of a clip against the clip's other references; the mean over references
 
-"Top1-BERTScore" and "oracle guidance" use the reference captions, so they are not captioners and no run predicts them.
-They show the results that retrieval and generation could reach. Against several references, a caption's BERTScore is
-the highest of its scores. Human captions are scored with one reference less than the others.
+"Top1-BERTScore" and "oracle guidance" depend on the reference captions, so a run cannot predict them. They show what
+retrieval and generation could reach with the best choice of training captions. If a clip has several references, the
+BERTScore of a caption is the highest of its scores against them. "human" has one reference fewer than the others.
 
-Captions and scores are written to `RUN/scopes/SPLIT/`, and printed with the paper's results.
+The captions and their scores are written to `RUN/scopes/SPLIT/`. The scores are printed together with the paper's.
 
-With `--examples CLIP…` the command shows how the system comes to the captions of these clips, as the example in section
-4.2 does: the clip's own captions, the training captions with the highest BERTScores against them, the retrieved
-guidance, and the generated caption. Nothing is scored. The examples are printed and written to
-`RUN/scopes/SPLIT/examples.csv`.
+With `--examples CLIP…`, the command prints four kinds of captions for each of these clips, as in the example in section
+4.2. They are the clip's own captions, the training captions with the highest BERTScores against them, the retrieved
+guidance, and the generated caption. They are also written to `RUN/scopes/SPLIT/examples.csv`. Scores are not computed.
 """
 
 import argparse
@@ -64,31 +63,28 @@ SCOPES = {
     "human": "iii",
 }
 CLIPS_PER_BATCH = 16  # clips that are captioned at once
-LISTED = 20  # unknown clips that a message names
+LISTED = 20  # maximum number of unknown clips that a message names
 EXAMPLES = "examples.csv"
 
 
 class Guidance(NamedTuple):
-    """The frames of N clips, the guidance that the system retrieves, and the best possible guidance.
-
-    The best possible guidance is the training captions with the highest BERTScores against the clip's references.
-    """
+    """The frames of N clips, the guidance that the system retrieves, and the guidance that is best by BERTScore."""
 
     frames: Tensor  # (N, T, size) frames of the audio encoder
     lengths: Tensor  # (N,) number of frames of each clip
     retrieved: list[list[str]]  # captions of the K nearest training clips, nearest first
-    best: list[list[str]]  # the K training captions with the highest BERTScores against the clip's own, highest first
+    best: list[list[str]]  # K training captions with the highest BERTScores against the references, highest first
 
 
 class Example(NamedTuple):
-    """A clip with its references, the training captions most similar to them, the guidance and the new caption."""
+    """A clip with its references, the most similar training captions, the guidance and the generated caption."""
 
     file_name: str
     captions: dict[str, Sequence[str]]  # from the kind of captions, in the paper's order, to the captions
 
 
 def main(options: argparse.Namespace) -> None:
-    """Caption a split in each of the three scopes, score the captions and print a table; or show clips as examples."""
+    """Caption a split in each of the paper's three scopes and print the scores, or print the captions of some clips."""
     checkpoint = options.run_folder / "checkpoints" / "best.ckpt"
     advice = "give the folder of a trained run of systems.guided_gpt2"
     system = read_run(options.run_folder).system
@@ -134,7 +130,7 @@ def chosen(split: Split, names: Sequence[str]) -> Split:
     """Keep the clips with these names, in the order of the names.
 
     Raises:
-        BadRequest: The split has no clip of some of the names; the message lists the names.
+        BadRequest: A name is not the name of a clip in the split. The message lists all such names, up to `LISTED`.
     """
     clips = {clip.file_name: clip for clip in split.clips}
     find_lookalike = lookalike(clips)
@@ -149,15 +145,15 @@ def chosen(split: Split, names: Sequence[str]) -> Split:
                 unknown.append(repr(name))
     if unknown:
         raise BadRequest(
-            f"--examples must be file names of clips of {split.name}; it has no {first_items(unknown, LISTED)}; "
-            f"give names from the column file_name of its captions"
+            f"--examples must be file names of clips in the {split.name} split; found names that it does not contain: "
+            f"{first_items(unknown, LISTED)}; give names from the column file_name of the split's captions"
         )
     return Split(split.name, tuple(clips[name] for name in dict.fromkeys(names)))
 
 
 @torch.inference_mode()
 def guide(model: guided_gpt2.Captioner, split: Split, cache: Path) -> Guidance:
-    """Retrieve the guidance of a split's clips, and find the best guidance by the clips' own captions.
+    """Retrieve the guidance of a split's clips, and find the best guidance with the help of the clips' own captions.
 
     Args:
         model: The system.
@@ -184,7 +180,7 @@ def guide(model: guided_gpt2.Captioner, split: Split, cache: Path) -> Guidance:
 def written(
     model: guided_gpt2.Captioner, frames: Tensor, lengths: Tensor, guidance: Sequence[Sequence[str]], name: str
 ) -> list[str]:
-    """Generate captions with given guidance.
+    """Generate the captions of clips with given guidance.
 
     Args:
         model: The system.
@@ -210,7 +206,8 @@ def said(model: guided_gpt2.Captioner, split: Split, cache: Path) -> dict[str, l
         cache: Folder of the cache.
 
     Returns:
-        The captions by the names in `SCOPES`.
+        A dict from names in `SCOPES` to captions. It does not contain `human`, and it contains `triplet` only if the
+        first stage is trained.
     """
     retriever = model.retriever
     frames, lengths, retrieved, best = guide(model, split, cache)
@@ -226,7 +223,7 @@ def said(model: guided_gpt2.Captioner, split: Split, cache: Path) -> dict[str, l
 
 
 def examples(model: guided_gpt2.Captioner, split: Split, cache: Path) -> list[Example]:
-    """Caption a split's clips and keep each step, as in the example of Koizumi et al. 2020, section 4.2.
+    """Caption a split's clips, and return the captions of each step as in section 4.2 of Koizumi et al. 2020.
 
     Args:
         model: The system.
@@ -248,7 +245,7 @@ def examples(model: guided_gpt2.Captioner, split: Split, cache: Path) -> list[Ex
 
 
 def write_examples(path: Path, examples_of_clips: Sequence[Example]) -> None:
-    """Write examples as CSV, a row for each caption: the clip, the caption's kind, its rank from 1, the caption.
+    """Write examples as CSV. Each row has a clip's file name, the kind of a caption, its rank from 1, and the caption.
 
     Raises:
         OSError: The file cannot be written.
@@ -263,7 +260,7 @@ def write_examples(path: Path, examples_of_clips: Sequence[Example]) -> None:
 
 
 def shown_example(example: Example) -> str:
-    """Return an example as text for people, one caption on each line."""
+    """Format an example as text, with one caption on each line."""
     lines = [printable(example.file_name)]
     for kind, captions in example.captions.items():
         lines.append(f"  {kind}:")
@@ -274,7 +271,8 @@ def shown_example(example: Example) -> str:
 def human(split: Split, metrics: Sequence[str], cache: Path) -> Score:
     """Score each caption of the clips against the clips' other captions, and return the mean of these scores.
 
-    The interval is that of the mean: a clip's values, or pseudo-values, are averaged over its captions.
+    If clips differ in their number of captions, the smallest number is used. For the interval of the mean, a clip's
+    values, or pseudo-values, are averaged over its captions.
     """
     folds = []
     for number in range(min(len(clip.captions) for clip in split.clips)):
@@ -303,9 +301,9 @@ def shown(scores: dict[str, Score], metrics: Sequence[str], data: str) -> str:
     """Return the table of measured and published results, and the reasons why metrics are missing.
 
     Args:
-        scores: The measured scores by the names in `SCOPES`.
+        scores: A dict from names in `SCOPES` to measured scores.
         metrics: The metrics.
-        data: The data that was measured on, for the table.
+        data: Description of the data of the measured scores, for the table.
     """
     published_by_name = {}
     for system in ("guided_gpt2", "caption_retrieval"):
@@ -351,7 +349,8 @@ def parser() -> argparse.ArgumentParser:
     )
     text = "metrics, or a metric set (default: the metrics of the paper)"
     top.add_argument("--metrics", nargs="+", default=METRICS, metavar="METRIC", help=text)
-    text = "show how the system comes to the captions of these clips, and score nothing (default: score all scopes)"
+    text = "print the references, the guidance and the generated caption of these clips, and no scores"
+    text += " (default: score all scopes)"
     top.add_argument("--examples", nargs="+", metavar="CLIP", help=text)
     text = "folder for the cache of embeddings (default: .cache)"
     top.add_argument("--cache", type=Path, default=Path(".cache"), help=text)

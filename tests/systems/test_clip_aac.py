@@ -1119,7 +1119,7 @@ def test_the_figure_shows_both_matrices(place, run, tmp_path, capsys, monkeypatc
     monkeypatch.setattr(figure, "draw", lambda matrices, *rest: (shown.update(matrices), draw(matrices, *rest)))
     assert command(figure.parser(), [str(run), "--data", str(place / "data")]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("before training: a clip's own caption has 0.")
+    assert said[0].startswith("before training: a clip's own caption has a mean softmax of 0.")
     assert (run / "figures" / "similarity-evaluation.png").read_bytes().startswith(b"\x89PNG")
     model = clip_aac.load_model(run / "checkpoints" / "best.ckpt")
     clips = figure.drawn(read_dataset(place / "data", "evaluation")["evaluation"].clips, 0, 3)
@@ -1154,9 +1154,9 @@ def test_the_figure_shows_both_matrices(place, run, tmp_path, capsys, monkeypatc
             ("init=audio",),
             "heads whose sizes differ from AudioCLIP's; found init=audio with audio_blocks=(1, 1, 1, 1), audio_chann",
         ),
-        (("train_heads=false",), "train_heads must be true with init=random, because random heads are of no use"),
-        (("alpha=0", "monitor=mAP@10"), "monitor must be CIDEr-D, loss or epoch with alpha=0, which has no text head"),
-        (("alpha=1",), "with alpha=1, because the decoder is not trained; found CIDEr-D: choose the epoch by mAP@10"),
+        (("train_heads=false",), "train_heads must be true with init=random, because random heads must be"),
+        (("alpha=0", "monitor=mAP@10"), "monitor must be CIDEr-D, loss or epoch with alpha=0, because the model"),
+        (("alpha=1",), "with alpha=1, because the decoder is not trained; found CIDEr-D: set monitor=mAP@10"),
         (("alpha=1.1",), "alpha: error: Input should be less than or equal to 1"),
         (("audio_to_text=-1",), "audio_to_text: error: Input should be greater than or equal to 0"),
         (

@@ -193,7 +193,7 @@ def test_any_model_from_left_to_right_is_one(place, tmp_path, kind, sizes, size,
 
 @pytest.mark.parametrize(("kind", "sizes"), [("Roberta", {"intermediate_size": 16}), ("Mamba", {"state_size": 4})])
 def test_only_causal_models_with_a_key_cache_are_accepted(place, tmp_path, kind, sizes):
-    with pytest.raises(BadRequest, match=f"must read text from left to right .*; {kind}ForCausalLM, as its config"):
+    with pytest.raises(BadRequest, match=f"must read text from left to right .*; {kind}ForCausalLM with this config"):
         other_model(place, tmp_path / "model", kind, **sizes)
 
 
@@ -334,7 +334,7 @@ def test_killed_in_either_stage_it_ends_with_the_same_weights(place, tmp_path):
         (("language_model=nowhere/at/all",), "nowhere/at/all: no such folder"),
         (
             ("retrieval.threshold=1", "retrieval.embedding=raw"),
-            "captions that are similar to captions of other clips; none of its",
+            "captions that are similar to captions of other clips; found none among its",
         ),
         (
             ("retrieval.threshold=1", "retrieval.monitor=loss"),
@@ -481,7 +481,7 @@ def test_examples_of_unknown_clips_are_refused(place, run, capsys):
     asked = [run, "--data", place / "data", "--cache", place / "cache", "--examples", name, name.upper(), "no clip"]
     assert asking(asked) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"it has no '{name.upper()}' (did you mean {name!r}?), 'no clip'" in line
+    assert f"that it does not contain: '{name.upper()}' (did you mean {name!r}?), 'no clip'" in line
     assert asking([*asked[:6], *(f"{number}?" for number in range(23))]) == 2
     assert "'19?', and 3 more; give names from the column file_name" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
