@@ -1,4 +1,4 @@
-"""Measures of CLIP-AAC at its published size: training steps of its parts, captioning with and without its text head."""
+"""Measures of CLIP-AAC at its published size: training steps of its parts, captioning with and without text head."""
 
 import resource
 import sys

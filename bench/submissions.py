@@ -20,10 +20,8 @@ from submission.tasks import Key, Task
 
 SIZE = 1000  # number of queries, and number of clips
 PACKAGES = 10
-TASKS = (
-    "dcase2022-6b",
-    "dcase2025-6",
-)  # their outputs have the ten best clips (2022), and the scores of all clips (2025)
+# An output of the first task has the ten best clips of each query. One of the second task has the scores of all clips.
+TASKS = ("dcase2022-6b", "dcase2025-6")
 
 
 def verdict(alone: Function, folder: Path) -> list[Row]:

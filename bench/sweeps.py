@@ -23,7 +23,7 @@ CLIPS = {"development": 60, "validation": 20, "evaluation": 20}
 def sweeps(alone: Function, folder: Path) -> list[Row]:
     """Measure runs of ATAE with pretrained encoders, in a sweep and in a process for each run.
 
-    In both cases, the number of runs at a time is the number of cores.
+    In both cases, as many runs are made at a time as there are cores.
     """
     if not YAMNET.is_dir():
         return [Row("a sweep of ATAE / a process for each run", "–", note=f"needs {YAMNET}")]

@@ -584,7 +584,9 @@ def test_top_k_refuses_what_is_not_finite(value, place):
     ("q", "c", "k"), [((2, 3), (2, 4), 1), ((3,), (2, 3), 1), ((2, 3), (2, 3), 0), ((1, 3), (3,), 1)]
 )
 def test_top_k_of_other_shapes(q, c, k):
-    with pytest.raises(ValueError, match=r"queries must be \(q, d\), clips \(n, d\), and k 1 or more; found"):
+    with pytest.raises(
+        ValueError, match=r"queries must have the shape \(q, d\), clips the shape \(n, d\), and k must be"
+    ):
         top_k(np.ones(q), np.ones(c), k)
 
 
