@@ -222,7 +222,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_data(command: argparse.ArgumentParser) -> None:
     """Add the verbs of `data`."""
-    verbs = command.add_subparsers(required=True, metavar="VERB")
+    verbs = command.add_subparsers(required=True, metavar="COMMAND")
     verb = verbs.add_parser("make", help="synthesise the default data set", description=make.__doc__)
     verb.add_argument("folder", type=Path, metavar="DIR", help="output folder; must be empty or not exist")
     verb.add_argument("--seed", type=int, default=0, help="seed of the data set (default: 0)")
@@ -242,7 +242,7 @@ def _add_data(command: argparse.ArgumentParser) -> None:
 
 def _add_score(command: argparse.ArgumentParser) -> None:
     """Add the verbs of `score`."""
-    verbs = command.add_subparsers(required=True, metavar="VERB")
+    verbs = command.add_subparsers(required=True, metavar="COMMAND")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--truth", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
     shared.add_argument("--split", default=EVALUATION, help=f"split to score (default: {EVALUATION})")

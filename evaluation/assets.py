@@ -534,20 +534,16 @@ def info(needs: Mapping[str, Sequence[str]], cache: Path) -> str:
         needs: For each caption metric, the names of what it needs, as in `missing`.
         cache: Folder of the cache.
     """
-    states = {}
-    for names in needs.values():
-        for name in names:
-            if name not in states:
-                states[name] = missing(name, cache)
+    required = {name for names in needs.values() for name in names}
+    absent = {name for name in required if missing(name, cache)}
     metrics = []
     for metric, names in needs.items():
-        advice = []  # only what to do: the tables above show what is wrong
-        for name in names:
-            state = states[name]
-            if state and state.rpartition("; ")[2] not in advice:
-                advice.append(state.rpartition("; ")[2])
+        state = "available"
+        lacking = [name for name in names if name in absent]
+        if lacking:  # the tables above say why it is missing and how to get it
+            state = f"missing: {', '.join(lacking)}"
         facts = catalogue.CAPTIONING[metric]
-        metrics.append([metric, facts.title, facts.values, ", ".join(names), "; ".join(advice) or "available"])
+        metrics.append([metric, facts.title, facts.values, ", ".join(names), state])
     tables = [
         table(_versions(), ["software", "version or location"]),
         table(_asset_rows(cache), ["download", "size", "location"]),

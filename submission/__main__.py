@@ -253,7 +253,7 @@ def _find_excluded_sounds(task: tasks.Task, options: argparse.Namespace) -> list
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     top = argparse.ArgumentParser("python -m submission", description="Make, check and rank submissions.")
-    verbs = top.add_subparsers(required=True, metavar="VERB")
+    verbs = top.add_subparsers(required=True, metavar="COMMAND")
     verb = verbs.add_parser("tasks", help="list the tasks, or print the facts of one", description=show.__doc__)
     verb.add_argument("name", nargs="?", help="name of a task (default: list all tasks)")
     verb.add_argument("--fields", action="store_true", help="print the meaning of each field of a task file")

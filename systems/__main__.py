@@ -42,7 +42,7 @@ to stop runs early:
 
 
 def show(options: argparse.Namespace) -> None:
-    """List the systems in this checkout."""
+    """List the systems in this clone of the kit."""
     for system in listing.systems():
         print(f"{system.name}: {system.task}")
         facts = {"paper": system.paper, "parameters": system.parameters, "configs": _by_folder(system.configs)}
@@ -176,9 +176,9 @@ def _devices(text: str) -> str | int:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     top = argparse.ArgumentParser("python -m systems", description="Train systems, and predict with them.")
-    verbs = top.add_subparsers(required=True, metavar="VERB")
+    verbs = top.add_subparsers(required=True, metavar="COMMAND")
 
-    verb = verbs.add_parser("list", help="list the systems in this checkout", description=show.__doc__)
+    verb = verbs.add_parser("list", help="list the systems in this clone of the kit", description=show.__doc__)
     verb.set_defaults(run=show)
 
     verb = verbs.add_parser("check", help="check that a module keeps the rules for systems", description=check.__doc__)

@@ -1,4 +1,4 @@
-"""A list of the systems in this checkout.
+"""A list of the systems in this clone of the kit.
 
 This module finds systems by reading source files. It imports none of them, and systems need not be registered.
 

@@ -253,7 +253,10 @@ class Run:
             trainer = self._trainer(schedule, callbacks)
             if trainer.is_global_zero:
                 devices = f"{trainer.world_size} x {trainer.accelerator.name()}"
-                tqdm.write(f"training on {devices}, {trainer.precision}")
+                tqdm.write(
+                    f"training on {devices}, {trainer.precision}: {len(train)} items, at most {schedule.epochs} "
+                    "epochs; a line follows after each epoch"
+                )
             with control.ending_on_interrupts(), quiet_lightning():
                 trainer.fit(
                     module,
@@ -685,7 +688,7 @@ def _flat(value: object, prefix: str = "") -> dict[str, object]:
 
 
 def _git_state() -> dict[str, object] | None:
-    """Return the commit of the kit's checkout and whether it has uncommitted changes, or None if git cannot be used."""
+    """Return the commit of the kit's clone and whether it has uncommitted changes, or None if git cannot be used."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]

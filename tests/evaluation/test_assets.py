@@ -403,7 +403,7 @@ def test_info_says_what_there_is_and_what_each_metric_needs(home, capsys, monkey
     )
     assert {*captioning.NEEDS} <= {*lines}
     assert lines["fense"].endswith("available")
-    assert lines["spider_fl"].endswith(f"fetch it with: python -m evaluation download spice --cache {home / 'cache'}")
+    assert lines["spider_fl"].endswith("tokenizer, spice, fluency  missing: spice")
 
 
 def test_info_without_java(nothing, capsys, monkeypatch):
@@ -414,7 +414,7 @@ def test_info_without_java(nothing, capsys, monkeypatch):
     assert run("info", "--cache", str(nothing)) == 0
     lines = {line.split("  ")[0].strip(): line for line in capsys.readouterr().out.splitlines()}
     assert lines["java"].endswith("there is no `java`; install Java 11")
-    assert lines["meteor"].endswith("  install Java 11")
+    assert lines["meteor"].endswith("missing: tokenizer, meteor")
     assert assets.missing("meteor", nothing) == "there is no `java`; install Java 11"
 
 

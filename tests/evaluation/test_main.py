@@ -155,7 +155,7 @@ def test_files_are_written_before_anything_is_printed(scored):
         (["data", "make", "new", "--seed", "x"], "argument --seed: invalid int value: 'x'"),
         (["data", "download", "clotoh", "new"], "invalid choice: 'clotoh'"),
         (["data", "chek", "new"], "invalid choice: 'chek'"),
-        (["data"], "the following arguments are required: VERB"),
+        (["data"], "the following arguments are required: COMMAND"),
         ([], "the following arguments are required: COMMAND"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

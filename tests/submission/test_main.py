@@ -174,8 +174,8 @@ def test_status_1(arguments, out, err, capsys):
 
 
 WRONG_REQUEST = [
-    ([], "error: the following arguments are required: VERB"),
-    (["valdiate"], "error: argument VERB: invalid choice: 'valdiate'"),
+    ([], "error: the following arguments are required: COMMAND"),
+    (["valdiate"], "error: argument COMMAND: invalid choice: 'valdiate'"),
     (["validate", "good.csv"], "error: the following arguments are required: --task"),
     (["package", "run"], "error: the following arguments are required: --task, --team, --data"),
     (["package", *["run"] * 5, *REHEARSAL], "error: dcase2022-6b accepts 1 to 4 systems; found 5 runs: give 4 at most"),
