@@ -211,7 +211,7 @@ def make_paraphrase_table(references: Iterable[str], cache: Path) -> Path:
 
     METEOR uses a paraphrase if one of its two phrases occurs in a reference. It splits some words at punctuation and
     removes punctuation from others (`u.s.` becomes `us`). So this function compares only letters and digits, without
-    the blanks between words. The table may contain paraphrases that cannot match, but it lacks no paraphrase that can.
+    the blanks between words. The table contains every paraphrase that can match, and a few that cannot.
 
     Args:
         references: Tokenised captions, in any order.

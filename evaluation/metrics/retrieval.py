@@ -578,7 +578,7 @@ def evaluate(
         if kind == "medR":
             measured[name] = Measured(median_rank(places, grades))
             if measured[name].estimate.value == np.inf:
-                message = "medR is infinite: at least half of the queries find none of their relevant clips"
+                message = "medR is infinite: at least half of the queries do not find any of their relevant clips"
                 findings.append(Finding(file, message=message, severity=NOTE))
             continue
         values = AT_K[kind](places, grades, k)

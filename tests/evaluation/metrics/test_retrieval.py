@@ -987,7 +987,7 @@ def test_every_metric_of_a_score():
 def test_a_median_beyond_the_lists(tmp_path):
     score = evaluate(split_of(FOUR, TWENTY), DESCENDING.top(1), metrics=["medR"], file="best.csv")
     assert score.metrics["medR"].estimate.value == math.inf
-    message = "medR is infinite: at least half of the queries find none of their relevant clips"
+    message = "medR is infinite: at least half of the queries do not find any of their relevant clips"
     assert f"best.csv: note: {message}" in [str(finding) for finding in score.findings]
     score.save(tmp_path / "score.json")
     assert json.loads((tmp_path / "score.json").read_text())["metrics"]["medR"]["value"] is None
