@@ -1,4 +1,4 @@
-"""The official baseline: a retriever and a captioner in short modules that are easy to read.
+"""The baselines: the official retriever of DCASE 2022 task 6B, and a captioner. Their modules are short.
 
 This package imports `systems` and `evaluation`.
 """

@@ -6,7 +6,8 @@
 The retriever's CRNN maps the log-mel energies of a clip to one vector every four frames. A Transformer decoder predicts
 the caption word by word from these vectors. The decoder has the sizes of Weck et al. 2021, and its word embeddings are
 initialised with word2vec vectors. Unlike in Weck et al. 2021, the encoder is trained too. Training maximises the
-probability of the next word of the captions (cross-entropy). Beam search generates the caption of a new clip.
+probability of each word of a caption, given the previous words (cross-entropy). Beam search generates the caption of a
+new clip.
 """
 
 from collections.abc import Sequence
@@ -41,32 +42,32 @@ PARAMETERS = "8,125,122 + 813 per word"
 
 
 class Config(Schedule, Decoding):
-    """The settings; those of decoding (`decoding`, `beams` …) are in `generation.Decoding`.
+    """The settings. `Schedule` and `generation.Decoding` define further ones, such as `epochs`, `decoding` and `beams`.
 
-    The defaults gave better captions here than the published settings. To train the decoder as published, use
+    In our tests, the defaults gave better captions than the published settings. To train the decoder as published, use
     baseline/captioner-published.yaml.
     """
 
-    batch: int = Field(16, ge=1)  # clips in a step (with `sampler: caption`, captions), on each device
+    batch: int = Field(16, ge=1)  # clips (with `sampler: caption`, captions) in a training step on each device
     learning_rate: float = Field(5e-4, gt=0)  # of Adam
     monitor: Literal["loss", "CIDEr-D"] = "loss"  # the validation value that chooses the best epoch
-    init_from: str | None = None  # run folder of a baseline retriever or captioner to take the initial encoder from
-    words: str = "train"  # a file of word vectors (word2vec .bin, or text), or `train`: on the development captions
+    init_from: str | None = None  # run folder of a baseline retriever or captioner; its encoder is the initial one
+    words: str = "train"  # `train` (on the development captions), or a file of word vectors (word2vec's .bin or text)
     words_limit: int | None = 200_000  # maximum number of words to read from a file, frequent ones first; None: all
     words_epochs: int = Field(50, ge=1)  # epochs of training word vectors
     slope: float = 0.1  # of the encoder's leaky ReLU for negative values
     dropout: float = Field(0.3, ge=0, lt=1)  # in the encoder
-    blocks: int = Field(3, ge=1)  # of the decoder
+    blocks: int = Field(3, ge=1)  # number of blocks of the decoder
     original: bool = False  # norms after each sublayer and ReLU (Vaswani et al. 2017); false: norms before it and GELU
-    heads: int = Field(4, ge=1)  # of each attention layer
-    head_size: int = Field(128, ge=2, multiple_of=2)
+    heads: int = Field(4, ge=1)  # number of heads of each attention layer
+    head_size: int = Field(128, ge=2, multiple_of=2)  # values of each head
     hidden: int = Field(512, ge=1)  # values between the two linear layers of a block
     decoder_dropout: float = Field(0.1, ge=0, lt=1)
-    label_smoothing: float = Field(0.1, ge=0, lt=1)  # this share is spread over all words; 0.1 and 0 score alike here
-    spec_augment: int = Field(0, ge=0)  # masks in time, and as many in frequency; with 2, training is slower here
+    label_smoothing: float = Field(0.1, ge=0, lt=1)  # share that is spread over all words; 0 and 0.1 score alike
+    spec_augment: int = Field(0, ge=0)  # number of masks in time, and also in frequency; 2 slows learning down
     mixup: float = Field(0.0, ge=0)  # alpha of mixup's beta distribution; 0: no mixup
-    gradient_norm: float | None = Field(1.0, gt=0)  # clip gradients to this norm; None, published: no clipping
-    sampler: Literal["clip", "caption"] = "clip"  # encode each clip once, with all its captions; or once per caption
+    gradient_norm: float | None = Field(1.0, gt=0)  # clip gradients to this norm; None: no clipping, as published
+    sampler: Literal["clip", "caption"] = "clip"  # encode a clip once, with all its captions; or once for each caption
     longest: int = Field(60, ge=1)  # maximum number of words in a caption in training; further words are left out
 
 
@@ -118,7 +119,10 @@ class Captioner(nn.Module):
         Args:
             memory: (N, T, 300) encoded clips.
             lengths: (N,) number of frames of each clip.
-            seeds: A seed for each clip, used by sampling.
+            seeds: A seed for each clip. Only sampling uses it.
+
+        Returns:
+            The generated words and their log-probabilities.
         """
         return generation.search(self.steps(memory, lengths), seeds, self.rules, self.config, memory.device)
 
@@ -146,11 +150,11 @@ class Captioner(nn.Module):
 
 
 class Batch(NamedTuple):
-    """Clips and the word indices of their captions; the captions of a clip are consecutive rows."""
+    """Clips and the indices of the words of their captions. The captions of a clip are consecutive rows."""
 
     mels: Tensor  # (N, T, 64)
     lengths: Tensor  # (N,) number of frames of each clip
-    ids: Tensor  # (captions, L) from start to end, padded
+    ids: Tensor  # (captions, L) from the start token to the end token, padded
 
 
 def make_batch(items: Sequence[Item], vocab: Vocabulary, longest: int) -> Batch:
@@ -183,11 +187,11 @@ class Training(SystemModule):
         """Return the mean cross-entropy over all words of the captions.
 
         Args:
-            vectors: (captions, L - 1, 300) embeddings of all words but the last.
-            ids: (captions, L) word numbers, from start to end, padded.
+            vectors: (captions, L - 1, 300) embeddings of all words except the last one.
+            ids: (captions, L) indices of the words, from the start token to the end token, padded.
             memory: (N, T, 300) encoded clips.
             lengths: (N,) number of frames of each clip.
-            smoothing: Label smoothing: this share of the target is spread over all words.
+            smoothing: Label smoothing: the share of the target probability that is spread over all words.
         """
         logits = self.model.decoder(vectors, memory, lengths)  # (captions, L - 1, words)
         return F.cross_entropy(
@@ -201,7 +205,7 @@ class Training(SystemModule):
             mels = spec_augment(mels, batch.lengths, config.spec_augment)
         memory, lengths = model.audio_encoder(mels, batch.lengths)
         vectors = model.embedding(batch.ids[:, :-1])
-        if config.mixup:  # mixes the encoded audio and the previous words; the next word stays that of the first clip
+        if config.mixup:  # mixes the audio and previous words of two clips; the target is the first clip's next word
             other, share = mixing(len(memory), config.mixup, memory.device)
             memory = torch.lerp(memory[other], memory, share[:, None, None])
             lengths = torch.maximum(lengths, lengths[other])
@@ -254,7 +258,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
     vocab = vocabulary.from_captions(development.all_captions)
     vectors = encoder = None
-    if not run.last.exists():  # a resumed run reads encoder and word embeddings from its last checkpoint
+    if not run.last.exists():  # a resumed run reads the encoder and word embeddings from its last checkpoint
         if config.init_from:
             encoder = encoder_of(Path(config.init_from), config.slope)
         if config.words == "train":
@@ -310,7 +314,8 @@ def encoder_of(folder: Path, slope: float) -> dict[str, Tensor]:
         slope: The slope of the leaky ReLU, which must be that of the run.
 
     Raises:
-        BadRequest: The folder is not a trained run, its checkpoint has no CRNN, or the slope differs.
+        BadRequest: The folder is not a trained run, its checkpoint is damaged or has no CRNN of this kit, or the slope
+            differs.
     """
     checkpoint = folder / "checkpoints" / "best.ckpt"
     advice = "give the run folder of a trained baseline retriever or captioner"
@@ -341,10 +346,12 @@ def encoder_of(folder: Path, slope: float) -> dict[str, Tensor]:
 
 
 def load_model(checkpoint: Path) -> Captioner:
-    """Load the model from a checkpoint in a run folder; its vocabulary is in the run folder's vocabulary.json.
+    """Load the model from a checkpoint in a run folder, and its vocabulary from the run folder's vocabulary.json.
 
     Raises:
-        BadRequest: The vocabulary differs from the one that the checkpoint was trained with.
+        BadRequest: The checkpoint cannot be read, or the vocabulary is missing or is not the one that the checkpoint
+            was trained with.
+        Faulty: The vocabulary is not valid.
     """
     state = read_checkpoint(checkpoint, config=dict, vocabulary=str)
     vocab = vocabulary.read_vocabulary(checkpoint, state["vocabulary"])

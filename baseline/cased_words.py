@@ -1,27 +1,27 @@
-"""Split captions into words as the published baseline does: keep the case, replace words that have no vector.
+"""Words of captions, split as in the published baseline: case is kept, and words without a vector are replaced.
 
 Source: xieh97/dcase2022-audio-retrieval@f6fad50, `utils/word_utils.py` and `scripts/word_embeddings.py`. The published
-baseline uses the Google News vectors, which distinguish "Birds" from "birds". If a word has no vector, its lemma is
-looked up, and then its stem. If these have no vector either, the word becomes `UNKNOWN`, a word whose vector is drawn
-at random. Google News has no vectors for "a", "and", "of" and "to" in lower case, so with Google News every eighth word
-of Clotho's captions is `UNKNOWN`.
+baseline uses the Google News vectors, which distinguish "Birds" from "birds". If a word does not have a vector, its
+lemma is looked up, and then its stem. If these do not have a vector either, the word becomes `UNKNOWN`. The vector of
+`UNKNOWN` is drawn at random. Google News does not have vectors for "a", "and", "of" and "to" in lower case. So every
+eighth word of Clotho's captions becomes `UNKNOWN` with these vectors.
 
 The published code uses trained models and dictionaries of NLTK that are not installed with NLTK itself. This module
 does not use them, so it differs from the published code in four points:
 
-- The published code replaces the words that NLTK's named-entity recogniser marks by `UNKNOWN`. This module treats them
-  like any other word.
+- NLTK's named-entity recogniser marks some words as named entities. The published code replaces these words with
+  `UNKNOWN`. This module treats them like all other words.
 - The published code expands slang as well as contractions: "lets" to "let us", "cause" to "because", "shed" to "she
-  would". This changes 41 of the 29,645 captions of Clotho v2.1. In 7 other captions, a repeated or missing space or
-  full stop is split differently. For all other captions the words equal those of NLTK 3.10's tokeniser and contractions
-  0.1.73.
+  would". This module does not expand slang. The words of 41 of the 29,645 captions of Clotho v2.1 differ for this
+  reason. In 7 other captions, a repeated or missing space or full stop is split differently. For all other captions,
+  the words equal those of NLTK 3.10's tokeniser and contractions 0.1.73.
 - The published code takes the lemma from WordNet. This module applies WordNet's rules of detachment (`morphy(7WN)`) and
-  takes the first result that has a vector. It does not use WordNet's list of exceptions: "wolves" becomes "wolf", but
-  "mice" stays.
+  takes the first result that has a vector. It does not use WordNet's list of exceptions, so "wolves" becomes "wolf",
+  but "mice" does not become "mouse".
 - The published code stems with Snowball's English stemmer (Porter 2). This module uses gensim's Porter stemmer. The two
   stems differ for 236 of Clotho's 5,471 words.
 
-The last two points concern only words that have no vector.
+The last two points affect only words that do not have a vector.
 """
 
 import re
@@ -62,7 +62,7 @@ STEMMER = PorterStemmer()
 def cased_words(text: str) -> list[str]:
     """Split a text into words and keep their case.
 
-    Dashes separate words, contractions are expanded, and possessives are dropped. `evaluation.metrics`
+    Hyphens and dashes separate words, contractions are expanded, and possessives are dropped. `evaluation.metrics`
     lists the other functions that split text into words.
 
     >>> cased_words("A dog's bark -- then it's far-off thunder, 3.5 or 10,000 and/or more!")
@@ -75,11 +75,17 @@ def cased_words(text: str) -> list[str]:
 
 
 def known_words(text: str, vectors: KeyedVectors) -> list[str]:
-    """Split a text into words and replace each by a form that has a vector.
+    """Split a text into words, and replace each word with a form that has a vector.
+
+    The word itself is looked up first, then its lemmas, then its stem. The first of these forms that has a vector
+    replaces the word. If all these forms lack a vector, `UNKNOWN` replaces the word.
+
+    Args:
+        text: The text.
+        vectors: The word vectors.
 
     Returns:
-        For each word the first of these that `vectors` contains: the word itself, its lemmas, its stem. `UNKNOWN` if
-        `vectors` contains none of them.
+        One form for each word of the text, in order.
     """
     return [_form_with_vector(word, vectors) for word in cased_words(text)]
 
@@ -103,16 +109,16 @@ def _forms(word: str) -> Iterator[str]:
 def unknown_vector(vectors: KeyedVectors, known: Iterable[str], seed: int) -> np.ndarray:
     """Draw the vector of `UNKNOWN` as the published `scripts/word_embeddings.py` does.
 
-    Each value is drawn from a normal distribution with the mean and standard deviation of that value over the known
-    words. The draw is repeated until the absolute dot product with at least one known word is 0.01 or less. If the
-    vectors are nearly parallel, the published code never ends. This function stops after a thousand draws and returns
-    the last one.
+    Each of the vector's values is drawn from a normal distribution. Its mean and standard deviation are those of this
+    value over the known words. The draw is repeated until the absolute dot product with the vector of at least one
+    known word is 0.01 or less. If the word vectors are nearly parallel, the published code does not end. This function
+    stops after a thousand draws and returns the last one.
 
     Args:
         vectors: The word vectors.
         known: Words that have a vector. The published code uses the words of all captions of the three splits. This kit
             uses the words of the captions that it trains on.
-        seed: Seed of the random numbers. The published code sets no seed.
+        seed: Seed of the random numbers. The published code does not set a seed.
 
     Returns:
         (size,) float32.

@@ -2,16 +2,17 @@
 
 Source: Xie et al. 2022, section 3.1, and xieh97/dcase2022-audio-retrieval@f6fad50, `models/audio_encoders.py`. The
 encoder has 732,354 trainable parameters. According to the paper, each of the three poolings divides time by four. The
-published code and this module divide it by 2, 2 and 1. Two things differ on purpose:
+published code and this module divide it by 2, 2 and 1. Two things differ from the published code on purpose:
 
-- Each clip ends at its own last frame and not at the end of the longest clip in its batch. This holds for convolutions,
-  batch norm, recurrence and mean, so that a clip's vectors do not depend on its batch. To get the published behaviour,
-  pass the length of the batch's longest clip for every clip (the retriever's `padding: batch`).
+- Each clip ends at its own last frame, and not at the end of the longest clip in its batch. This holds for
+  convolutions, batch norm, recurrence and mean. So the padding of a clip, which depends on the other clips of its
+  batch, does not affect its vectors. To get the published behaviour, pass the length of the batch's longest clip for
+  every clip (the retriever's `padding: batch`).
 - Pooling adds `FLOOR` = 1e-12 to the sum of fourth powers before it takes the fourth root. The slope of the fourth root
-  is infinite at zero, so the gradient of a pool of zeros would be NaN. Such pools occur here after each clip's end. A
-  pool of value 0 becomes 0.001, one of 0.01 grows by 2.5e-7, and one of 1 does not change in float32. With random
-  weights, the largest change of a value in the retriever's embeddings is 0 for noise, 2e-7 for digital silence, and
-  9e-6 for frames that are all zero. `floor=0` gives the published pooling.
+  is infinite at zero, so the gradient of a pool of zeros would be NaN. In this module, such pools occur after each
+  clip's end. `FLOOR` changes a pool of value 0 to 0.001, increases a pool of 0.01 by 2.5e-7, and does not change a pool
+  of 1 in float32. With random weights, the largest change of a value in the retriever's embeddings is 0 for noise, 2e-7
+  for digital silence, and 9e-6 for frames that are all zero. `floor=0` gives the published pooling.
 """
 
 import torch
@@ -21,9 +22,10 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from systems.parts.sequences import length_mask
 
 CHANNELS = (32, 128, 128, 128, 128)
-POOLING = ((2, 4), None, (2, 4), None, (1, 4))  # (time, mels) after each block; reduces 64 mels to 1
-SIZE = 300  # values of an output vector: 150 for each direction of the GRU
-STRIDE = 4  # input frames per output vector
+# The size (time, mels) of the pooling window after each block. The windows reduce 64 mels to 1.
+POOLING = ((2, 4), None, (2, 4), None, (1, 4))
+SIZE = 300  # number of values of an output vector: 150 for each direction of the GRU
+STRIDE = 4  # number of input frames per output vector
 FLOOR = 1e-12  # added to the sum of fourth powers before the fourth root
 
 
@@ -33,9 +35,9 @@ class Block(nn.Module):
     Args:
         inputs: Input channels.
         outputs: Output channels.
-        pool: Size of the pooling window as (time, mels); no pooling if None.
+        pool: Size of the pooling window as (time, mels), or None for a block without pooling.
         slope: Slope of the leaky ReLU for negative values.
-        floor: Added to the sum of fourth powers before the fourth root.
+        floor: The number that is added to the sum of fourth powers before the fourth root.
     """
 
     def __init__(self, inputs: int, outputs: int, pool: tuple[int, int] | None, slope: float, floor: float):
@@ -50,23 +52,26 @@ class Block(nn.Module):
         """Process a batch of clips.
 
         Args:
-            x: (N, inputs, T, F).
+            x: (N, inputs, T, F) values of N clips with T frames and F mel bands.
             lengths: (N,) number of frames of each clip.
 
         Returns:
-            (N, outputs, T / time, F / mels) and the new lengths, (N,).
+            (N, outputs, T / time, F / mels) values, where (time, mels) is the size of the pooling window; and (N,)
+            number of remaining frames of each clip.
         """
         inside = length_mask(lengths, x.shape[2])
         if inside.all():
             x = self.norm(x)
-        else:  # padding must not count in the statistics; after a clip's end are zeros, the convolution's own padding
+        else:
+            # Padding must not count in the statistics of the norm. After the norm, the values after a clip's end are
+            # zero, as is the convolution's own padding.
             frames = x.transpose(1, 2)  # (N, T, C, F)
             normed = self.norm(frames[inside].unsqueeze(-1)).squeeze(-1)  # (frames of all clips, C, F)
             x = torch.zeros_like(frames).masked_scatter(inside[..., None, None], normed).transpose(1, 2)
         x = self.activation(self.convolution(x))
         if self.pool is None:
             return x, lengths
-        # L4 pooling: the fourth root of the sum of fourth powers. Last frames that do not fill a pool are dropped.
+        # L4 pooling: the fourth root of the sum of fourth powers. Last frames that do not fill a window are dropped.
         x = nn.functional.avg_pool2d(x.square().square(), self.pool) * (self.pool[0] * self.pool[1])
         return (x + self.floor).sqrt().sqrt(), lengths // self.pool[0]
 
@@ -77,7 +82,8 @@ class CRNN(nn.Module):
     Args:
         slope: Slope of the leaky ReLU for negative values. The paper states -0.1, the published code uses 0.1.
         dropout: Dropout rate between the blocks and the GRU.
-        floor: Added to the sum of fourth powers before the fourth root; 0 gives the published pooling.
+        floor: The number that is added to the sum of fourth powers before the fourth root; 0 gives the published
+            pooling.
     """
 
     def __init__(self, slope: float = 0.1, dropout: float = 0.3, floor: float = FLOOR):
@@ -95,7 +101,7 @@ class CRNN(nn.Module):
             lengths: (N,) number of frames of each clip, at least four.
 
         Returns:
-            (N, T / 4, 300) vectors, zero after each clip's end, and (N,) the number of vectors of each clip.
+            (N, T / 4, 300) vectors, which are zero after each clip's end; and (N,) number of vectors of each clip.
         """
         x = mels.unsqueeze(1)  # (N, 1, T, 64)
         for block in self.blocks:

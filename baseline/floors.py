@@ -2,14 +2,14 @@
 
     python -m baseline.floors RUN --retriever RETRIEVER_RUN --data DIR --split evaluation [--retrieval RETRIEVAL_RUN …]
 
-There are three floors. None of them uses the captions of the split:
+There are three floors, which do not use the captions of the split:
 
-- for all clips the one development caption that fits all development clips best;
-- for each clip a random development caption;
-- for each clip the first caption of the development clip that the retriever ranks nearest.
+- All clips get the same caption: the development caption with the highest CIDEr-D over all development clips.
+- Each clip gets a random development caption.
+- Each clip gets the first caption of the nearest development clip according to the retriever.
 
-Runs of `systems.caption_retrieval`, with raw or trained embeddings of audio, are further floors. The command writes the
-predictions and scores of all floors to `RUN/floors/SPLIT/`, and prints them below the score of RUN's own prediction.
+Each run of `systems.caption_retrieval` adds one more floor. The command writes the predictions and scores of all floors
+to `RUN/floors/SPLIT/`. It prints the scores of all floors below the score of RUN's own prediction.
 """
 
 import argparse
@@ -42,13 +42,14 @@ NAMES = {  # name in the table: stem of the file name
     "random development caption": "random",
     "nearest development clip's": "nearest",
 }
-CANDIDATES = 50  # captions from which the constant caption is chosen
+CANDIDATES = 50  # number of captions from which the constant caption is chosen
 
 
 def constant(development: Split) -> str:
     """Return the development caption that has the highest CIDEr-D when it is the prediction for all development clips.
 
-    Only the 50 distinct captions whose TF-IDF vectors are most similar to the mean vector are scored.
+    To save time, only 50 different captions are scored: those with the TF-IDF vectors that are most similar to the mean
+    TF-IDF vector.
     """
     texts = {caption: " ".join(words_with_hyphens(caption)) for caption in development.all_captions}
     vectors = TfidfVectorizer(lowercase=False, token_pattern=r"\S+").fit_transform(texts.values())  # noqa: S106
@@ -73,9 +74,9 @@ def drawn(development: Split, clips: int, seed: int = 0) -> list[str]:
 
 
 def nearest(development: Split, split: Split, model: "Retriever") -> list[str]:
-    """Return for each clip the first caption of the nearest development clip.
+    """Return the first caption of the nearest development clip, for each clip of a split.
 
-    The nearest clip is the one whose embedding has the largest dot product with the clip's embedding.
+    Of all development clips, the embedding of the nearest one has the largest dot product with the clip's embedding.
 
     Args:
         development: The clips with captions.
@@ -93,7 +94,7 @@ def nearest(development: Split, split: Split, model: "Retriever") -> list[str]:
 
 
 def retrieved(split: Split, model: "Captioner") -> list[str]:
-    """Return for each clip the caption of a model that retrieves captions."""
+    """Return the caption that a caption retrieval model finds for each clip."""
     from systems import contract
 
     device = default_device()
@@ -106,14 +107,15 @@ def loaded(run: Path, part: str, advice: str, trusted: Collection[str]) -> Any:
     Args:
         run: The run folder.
         part: The method that the model must have.
-        advice: What the user should give instead, for messages.
+        advice: The end of the error messages: what the user should give instead.
         trusted: Import names of modules that the user allows the run to name.
 
     Returns:
         A `Retriever` or a `Captioner`.
 
     Raises:
-        BadRequest: The run is not trained, its model lacks the method, or it names a module that is not allowed.
+        BadRequest: The run is not trained, its model lacks the method, or it names a module that the user has not
+            allowed.
     """
     from systems import contract
 
@@ -128,7 +130,7 @@ def loaded(run: Path, part: str, advice: str, trusted: Collection[str]) -> Any:
 
 
 def main(options: argparse.Namespace) -> None:
-    """Compare a captioner's prediction with captions that were made without a captioner."""
+    """Compare the captions of a captioner with captions that were made without a captioner (floors)."""
     if options.split == DEVELOPMENT:
         raise BadRequest(
             "--split must not be development, because the floors use its captions; give another split, such as "
@@ -152,8 +154,8 @@ def main(options: argparse.Namespace) -> None:
     development, split = dataset[DEVELOPMENT], dataset[options.split]
     if not any(clip.captions for clip in development.clips):
         raise BadRequest(
-            f"{options.data}: the development split must have captions, because floors are made of them; it has none. "
-            "Give a data folder with development captions"
+            f"{options.data}: the development split must have captions, because floors are made of them; "
+            "found no captions; give a data folder with development captions"
         )
     constant_caption = constant(development)
     captions_of_floors = [
@@ -176,7 +178,7 @@ def main(options: argparse.Namespace) -> None:
         lies = "lies"
     else:
         lies = "does NOT lie"
-    print(f"the 95 % interval of CIDEr-D {lies} above the values of all {len(floors)} floors")
+    print(f"the 95 % interval of the captioner's CIDEr-D {lies} above the CIDEr-D of all {len(floors)} floors")
 
 
 def _score(split: Split, prediction: Path, cache: Path) -> Score:
@@ -199,9 +201,11 @@ def _table(scores: dict[str, Score]) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
+    """Return the parser of the command line."""
     top = argparse.ArgumentParser("python -m baseline.floors", description=main.__doc__)
-    top.add_argument("run_folder", type=Path, metavar="RUN", help="run folder of a captioner")
+    top.add_argument(
+        "run_folder", type=Path, metavar="RUN", help="run folder of a captioner that has predicted the split"
+    )
     top.add_argument("--retriever", type=Path, required=True, metavar="RUN", help="run folder of a retriever")
     text = "run folders of systems.caption_retrieval; the captions of each run are one more floor (default: no runs)"
     top.add_argument("--retrieval", type=Path, nargs="+", default=[], metavar="RUN", help=text)

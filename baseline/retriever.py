@@ -5,18 +5,20 @@
 
 A CRNN maps the log-mel energies of a clip to frame vectors. Their mean is the clip's embedding. The mean of a caption's
 word2vec vectors is the caption's embedding. The triplet loss moves a clip and its captions together, and moves
-impostors away. Impostors are captions and clips that do not belong together. Only the CRNN is trained. The answers to a
-query are the clips whose embeddings have the largest dot product with the query's embedding.
+impostors away. An impostor is a caption that does not belong to the clip, or a clip that the caption does not belong
+to. Only the CRNN is trained. The clips are ranked by the dot product of their embeddings with the query's embedding.
 
 baseline/retriever-published.yaml has the settings of the published code (xieh97/dcase2022-audio-retrieval@f6fad50).
-With these settings, equal weights and a batch of clips of unequal length, embeddings differ from those of the published
-code by 2e-7 at most, and gradients, which reach 0.9, by 5e-6. Some differences remain that no config key changes:
+With these settings and the same weights, embeddings of a batch with clips of different lengths differ from those of the
+published code by at most 2e-7. Gradients, which are as large as 0.9, differ by at most 5e-6. Config keys cannot remove
+the following differences:
 
-- Impostors: the published code never draws the impostor caption from the captions of the impostor clip. Here the two
-  draws are independent. Each draw is uniform in both, so the expected loss is the same. A caption that several clips
-  share (16 of the 19,195 captions that Clotho has for training) is an impostor for none of these clips here.
-- Validation loss: the published code draws batches of pairs at random. Here a batch holds clips in order, each with all
-  of its captions.
+- Impostors: the published code never draws the impostor caption from the captions of the impostor clip. This module
+  draws the two independently. In both, the distribution of a single draw is uniform, so the expected loss is the same.
+- Captions of several clips: if several clips share a caption, it is not used as an impostor for any of these clips. The
+  published code may use it. Clotho has 16 such captions among its 19,195 training captions.
+- Validation loss: the published code draws batches of pairs at random. In this module, a validation batch contains
+  clips in order, each with all of its captions.
 - Words: see `baseline.cased_words`.
 """
 
@@ -47,40 +49,40 @@ from systems.parts.validation import retrieval_metrics
 from systems.training import Run, Schedule, metadata_name, read_checkpoint
 
 PAPER = "Xie et al. 2022, DCASE task 6B"
-PARAMETERS = 732_354  # of the CRNN; the word vectors are frozen
+PARAMETERS = 732_354  # number of parameters of the CRNN; the word vectors are not trained
 STOP_FROM, STOP_VALUES = 60, 10  # constants for `stop_deviation`, from the published code's conf.yaml
 
 
 class Config(Schedule):
     """The settings.
 
-    The defaults gave better retrieval here than the published settings. For the settings of the published code, use
-    baseline/retriever-published.yaml.
+    In our tests, the defaults gave better retrieval than the published settings. For the settings of the published
+    code, use baseline/retriever-published.yaml.
 
-    In the comments, "published" means the code, xieh97/dcase2022-audio-retrieval@f6fad50. Where the paper differs from
-    the code, the comment names both.
+    In the comments, "published" means the published code, xieh97/dcase2022-audio-retrieval@f6fad50. If the paper
+    differs from this code, the comment names both.
     """
 
     monitor: Literal["mAP@10", "loss"] = "mAP@10"  # the validation value that chooses the best epoch; published: loss
-    plateau_threshold: float | None = Field(None, ge=0)  # smallest improvement; None: any; published code: 0.01
-    stop_deviation: float | None = Field(None, gt=0)  # stop if losses vary less; None: use patience; code: 0.01
-    words: str = "train"  # a file of word vectors (word2vec .bin, or text), or `train`: on the development captions
-    words_limit: int | None = 200_000  # maximum to read from a file, frequent words first; published: None, all
+    plateau_threshold: float | None = Field(None, ge=0)  # smallest improvement that counts; None: any; published: 0.01
+    stop_deviation: float | None = Field(None, gt=0)  # stop if values vary less; None: use `patience`; published: 0.01
+    words: str = "train"  # `train` (on the development captions), or a file of word vectors (word2vec's .bin or text)
+    words_limit: int | None = 200_000  # maximum number of words from a file, frequent ones first; published: None (all)
     words_epochs: int = Field(50, ge=1)  # epochs of training word vectors
-    tokens: Literal["lower", "cased"] = "lower"  # lower-case words; published: cased (see baseline.cased_words)
+    tokens: Literal["lower", "cased"] = "lower"  # lower-case words; published: cased (`baseline.cased_words`)
     unknown: Literal["skip", "draw"] = "skip"  # leave out words without a vector; published: draw one vector for all
-    center: bool = True  # subtract the mean caption; neither the paper nor the code does; see `words.center`
+    center: bool = True  # subtract the mean caption vector (`words.center`); not in the paper and not in the code
     slope: float = 0.1  # of the leaky ReLU for negative values; the paper states -0.1, the code uses 0.1
     pooling_floor: float = Field(FLOOR, ge=0)  # keeps the gradient of a pool of zeros finite; published: 0
     dropout: float = Field(0.3, ge=0, lt=1)
     score: Literal["cosine", "dot"] = "cosine"  # the paper states the dot product; the code normalises first
     margin: float = Field(1.0, gt=0)  # of the triplet loss
-    sampler: Literal["clip", "caption"] = "clip"  # encode each clip once, with all its captions; or once per caption
-    padding: Literal["clip", "batch"] = "clip"  # in training, a clip ends at its own end; or at the batch's, published
+    sampler: Literal["clip", "caption"] = "clip"  # encode a clip once, with all its captions; published: once for each
+    padding: Literal["clip", "batch"] = "clip"  # where a clip ends in training: at its own end; published: the batch's
 
     @model_validator(mode="after")
     def check_gradient(self) -> "Config":
-        """Refuse pooling without a floor if there are zeros after a clip's end: their gradient is NaN."""
+        """Refuse a pooling floor of 0 if there are zeros after a clip's end, because their gradient would be NaN."""
         if self.pooling_floor == 0 and self.padding == "clip":
             raise ValueError(
                 "pooling_floor must be above 0 with padding: clip; found 0: raise it, or set padding: batch"
@@ -88,11 +90,11 @@ class Config(Schedule):
         return self
 
     def lowers_rate(self, values: Sequence[float]) -> bool:
-        """Return whether the learning rate falls after the last of `values` (higher is better).
+        """Return True if the learning rate falls after the last of `values` (higher is better).
 
         With `plateau_threshold`, the rule is that of torch's ReduceLROnPlateau. The rate falls after more than
         `plateau` epochs without an improvement of more than the threshold. Epochs are counted from the last improvement
-        or the last fall. With `plateau_threshold` None, the rule is the paper's: any improvement counts.
+        or the last fall. If `plateau_threshold` is None, the rule is the paper's: any improvement counts.
         """
         if self.plateau_threshold is None:
             return super().lowers_rate(values)
@@ -110,12 +112,13 @@ class Config(Schedule):
         return falls
 
     def stops(self, values: Sequence[float]) -> bool:
-        """Return whether training stops after the last of `values` (higher is better).
+        """Return True if training stops after the last of `values` (higher is better).
 
         With `stop_deviation`, the rule is that of Ray's TrialPlateauStopper in the published code. Training stops as
-        soon as there are sixty values and the last ten have a standard deviation below `stop_deviation`. The first of
-        the published code's values is that of the untrained model, which is not among `values`. With `stop_deviation`
-        None, the rule is the paper's: training stops after `patience` epochs without improvement.
+        soon as there are at least sixty values and the last ten have a standard deviation below `stop_deviation`. In
+        the published code, the first value is that of the untrained model. `values` do not contain it, so 59 of them
+        are enough. If `stop_deviation` is None, the rule is the paper's: training stops after `patience` epochs without
+        improvement.
         """
         if self.stop_deviation is None:
             return super().stops(values)
@@ -145,7 +148,8 @@ class Retriever(nn.Module):
     def encode(self, mels: Tensor, lengths: Tensor) -> Tensor:
         """Encode log-mel energies.
 
-        As published, the vectors of a clip, one every four frames, are interpolated to one per frame and averaged.
+        The CRNN returns one vector every four frames. As published, these vectors are interpolated to one vector for
+        each frame, and the mean over frames is the embedding.
 
         Args:
             mels: (N, T, 64) log-mel energies.
@@ -172,12 +176,12 @@ class Retriever(nn.Module):
         return self.encode(*pad([self.log_mel(clip) for clip in clips], audio.device))
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
-        """Embed texts as (texts, 300); a text without any word that has a vector is zeros."""
+        """Return the (texts, 300) embeddings of texts. If a text has no word with a vector, its embedding is zeros."""
         means = words.mean_vectors(texts, self.vectors, self.split)
         return self.normalize(torch.from_numpy(means).to(next(self.parameters()).device))
 
     def normalize(self, embeddings: Tensor) -> Tensor:
-        """Scale to length 1 if the score is the cosine."""
+        """Scale embeddings to length 1 if the score is the cosine."""
         if self.config.score == "cosine":
             return F.normalize(embeddings.float(), dim=1)
         return embeddings.float()
@@ -207,13 +211,13 @@ def interpolation_weights(counts: Tensor, lengths: Tensor, most: int) -> Tensor:
 
     The published code computes `F.interpolate(vectors, lengths, mode="linear", align_corners=False)` and then the mean
     over frames. This mean is a weighted sum of the vectors. All weights are equal if `lengths` is four times `counts`.
-    Otherwise, frame t lies at position (t + 0.5) counts / lengths - 0.5 between the vectors. Frames before the first
-    vector equal the first vector.
+    Otherwise, frame t is at position (t + 0.5) counts / lengths - 0.5 between the vectors. Frames before the first
+    vector get the first vector, and frames after the last vector get the last one.
 
     Args:
         counts: (N,) number of vectors of each clip.
         lengths: (N,) number of frames of each clip.
-        most: The number of columns.
+        most: The number of columns of the result: the largest possible number of vectors.
 
     Returns:
         (N, most) weights that sum to one in each row, and are zero after each clip's end.
@@ -234,12 +238,12 @@ def pad(clips: Sequence[np.ndarray], device: torch.device | str = "cpu") -> tupl
     """Stack the log-mel energies of clips in one tensor.
 
     Args:
-        clips: (frames, 64) for each clip.
+        clips: The log-mel energies of each clip, (frames, 64).
         device: The device of the tensors.
 
     Returns:
-        (N, T, 64) log-mel energies, zero after each clip's end, where T is a multiple of 4; and (N,) the frames of
-        each clip. A clip of less than four frames counts as four.
+        (N, T, 64) log-mel energies, which are zero after each clip's end, where T is a multiple of 4; and (N,) number
+        of frames of each clip. A clip with fewer than four frames counts as one with four frames.
     """
     lengths = torch.tensor([max(len(clip), STRIDE) for clip in clips])
     longest = -(-int(lengths.max()) // STRIDE) * STRIDE
@@ -253,7 +257,7 @@ def pad(clips: Sequence[np.ndarray], device: torch.device | str = "cpu") -> tupl
 
 
 class Item(NamedTuple):
-    """A training item: a clip, which is encoded once, and its captions in this item."""
+    """A clip, which is encoded once, and one or all of its captions."""
 
     name: str
     mels: np.ndarray  # (frames, 64)
@@ -271,11 +275,11 @@ class Batch(NamedTuple):
 
 
 def make_batch(items: Sequence[Item], truth: dict[str, frozenset[str]]) -> Batch:
-    """Make a batch. A caption that several clips share is an impostor for none of these clips.
+    """Make a batch. If several clips share a caption, it is not an impostor for any of these clips.
 
     Args:
         items: The items of the batch.
-        truth: The names of all clips that each caption belongs to.
+        truth: A dict from each caption to the names of all clips that it belongs to.
     """
     captions: list[str] = []
     clip_of_caption: list[int] = []
@@ -306,12 +310,13 @@ class Training(SystemModule):
         """Embed the batch's clips as (N, 300)."""
         if self.model.config.padding == "clip":
             return self.model.encode(batch.mels, batch.lengths)
-        # As published: a shorter clip has zeros up to the end of the batch's longest clip, and they count as frames.
+        # As published: a shorter clip is padded with zeros to the length of the batch's longest clip. The zeros count
+        # as frames.
         longest = batch.lengths.max()
         return self.model.encode(batch.mels[:, :longest], longest.expand(len(batch.lengths)))
 
     def loss(self, batch: Batch, clips: Tensor) -> Tensor:
-        """Return the triplet loss of a batch; `clips` are the (N, 300) embeddings of its clips."""
+        """Return the triplet loss of a batch, given the (N, 300) embeddings of its clips."""
         scores = clips @ self.model.embed_text(batch.captions).T  # (N, captions)
         return triplet(scores, batch.answers, batch.pairs, self.model.config.margin)
 
@@ -332,7 +337,7 @@ class Training(SystemModule):
         self.log("validation_loss", self.loss(batch, self.clips[-1]), prog_bar=True, batch_size=len(batch.mels))
 
     def on_validation_epoch_end(self) -> None:
-        """Score every caption of the validation split against every clip, and log mAP@10 and R@10."""
+        """Rank the clips of the validation split for each of its captions, and log mAP@10 and R@10."""
         clips = torch.cat(self.clips)
         scores = self.model.embed_text(self.split.queries) @ clips.T
         self.log_dict(retrieval_metrics(self.split, scores), prog_bar=True)
@@ -392,7 +397,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
 
 
 def prepare(vectors: KeyedVectors, config: Config, captions: Iterable[str], seed: int) -> None:
-    """Change the word vectors in place: add one for unknown words (`unknown: draw`), and center all (`center: true`).
+    """Add a vector for unknown words (`unknown: draw`) and center all word vectors (`center: true`), in place.
 
     Args:
         vectors: The word vectors, which this function changes.
@@ -405,7 +410,7 @@ def prepare(vectors: KeyedVectors, config: Config, captions: Iterable[str], seed
         different_words = set(chain.from_iterable(map(split, captions)))
         known = different_words.intersection(vectors.key_to_index)
         vectors.add_vectors([UNKNOWN], [unknown_vector(vectors, known, seed)])
-        vectors.allocate_vecattrs()  # writing needs this, and add_vectors does not do it
+        vectors.allocate_vecattrs()  # needed for writing the vectors; add_vectors does not do it
     if config.center:
         words.center(vectors, captions, split)
 
@@ -417,7 +422,7 @@ def make_items(split: Split, log_mel: LogMel, cache: Path) -> list[Item]:
 
 
 def by_caption(items: Sequence[Item]) -> list[Item]:
-    """Return an item for each caption, with its clip."""
+    """Return an item for each caption of the given items, with its clip."""
     single = []
     for item in items:
         single += [Item(item.name, item.mels, (caption,)) for caption in item.captions]
@@ -425,7 +430,7 @@ def by_caption(items: Sequence[Item]) -> list[Item]:
 
 
 def load_model(checkpoint: Path) -> Retriever:
-    """Load the model from a checkpoint in a run folder; its word vectors are in the run folder's words.bin."""
+    """Load the model from a checkpoint in a run folder, and its word vectors from the run folder's words.bin."""
     state = read_checkpoint(checkpoint, config=dict)
     model = Retriever(Config(**state["config"]), words.read_vectors(checkpoint.parent.parent / "words.bin"))
     load_weights(model, state, checkpoint)

@@ -1,1 +1,1 @@
-"""Measurements of the kit's speed, next to the alternatives: `python -m bench`, or `make bench`."""
+"""Measurements of the speed of the kit and of other libraries: `python -m bench`, or `make bench`."""

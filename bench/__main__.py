@@ -1,6 +1,6 @@
 """Measure the kit's speed and print one table: `python -m bench [MEASURE …]`.
 
-The exit status is 0 even if a target is missed. Run nothing else on the machine meanwhile.
+The exit status is 0 even if a target is missed. Do not run other programs on the machine at the same time.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from multiprocessing import active_children, get_context
@@ -34,7 +35,7 @@ from bench import (
 )
 from evaluation.cli import command
 from evaluation.findings import BadRequest
-from evaluation.text import table
+from evaluation.text import table, unknown_key
 
 VERSIONS = (
     "numpy",
@@ -56,10 +57,8 @@ DISK = 3 * 10**9  # bytes for the feature store and the default data
 
 
 def main(options: argparse.Namespace) -> None:
-    """Take the measures one after another, each in its own processes, and print the table."""
-    unknown = [name for name in options.measures if name not in MEASURES]
-    if unknown:
-        raise BadRequest(f"unknown measure {unknown[0]!r}; there are: {', '.join(MEASURES)}")
+    """Take the measures one after another, each in processes of its own, and print the table."""
+    measures = resolve_measures(options.measures)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM then removes temporary files as Ctrl-C does
     began = time.monotonic()
     load = os.getloadavg()[0]
@@ -69,7 +68,7 @@ def main(options: argparse.Namespace) -> None:
         if free < DISK:
             space = f"must have {DISK / 1e9:.0f} GB of free space; found {free / 1e9:.1f} GB"
             raise BadRequest(f"{Path(folder).parent}: {space}; set TMPDIR to another folder")
-        for name in tqdm(options.measures or MEASURES, "measuring", leave=False, disable=None):
+        for name in tqdm(measures, "measuring", leave=False, disable=None):
             rows += MEASURES[name](alone, Path(folder))
     print(f"{_processor()}, {os.cpu_count()} cores, load {load:.1f} before; {platform.platform()}")
     tunables = os.environ.get("GLIBC_TUNABLES", "no GLIBC_TUNABLES")  # `make` sets them to request huge pages
@@ -81,10 +80,32 @@ def main(options: argparse.Namespace) -> None:
     print(table([row.cells() for row in rows], headers, numbers=(1, 2, 3, 4)))
 
 
-def alone(function: measuring.Function, *arguments: object) -> Any:
-    """Call a function in a new process.
+def resolve_measures(names: Sequence[str]) -> list[str]:
+    """Return the measures that a request names, as `MEASURES` spells them.
 
-    So the peak memory is that of the function alone, and libraries start as in a command of the kit.
+    Args:
+        names: Names of measures. A hyphen and an underscore are equivalent. If there are no names, all measures are
+            returned.
+
+    Raises:
+        BadRequest: There is no such measure.
+    """
+    if not names:
+        return list(MEASURES)
+    spellings = {measure.replace("-", "_"): measure for measure in MEASURES}
+    measures = []
+    for name in names:
+        key = name.replace("-", "_")
+        if key not in spellings:
+            raise BadRequest(unknown_key(name, list(MEASURES), "measure"))
+        measures.append(spellings[key])
+    return measures
+
+
+def alone(function: measuring.Function, *arguments: object) -> Any:
+    """Call a function in a new process, and return its result.
+
+    In a new process, the peak memory is that of this function only, and libraries start as in a command of the kit.
     """
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         future = pool.submit(function, *arguments)

@@ -14,8 +14,9 @@ from evaluation.data.soundscapes import generate, grammar
 if TYPE_CHECKING:
     from torch import Tensor
 
-CLIPS, FRAMES = 8, 375  # clips as long as the longest of Clotho
-WORDS, BEAMS, VOCABULARY = 30, 4, 4367  # per caption; per clip; in Clotho's development captions
+CLIPS, FRAMES = 8, 375  # the clips are as long as Clotho's longest clip
+WORDS, BEAMS = 30, 4  # words in a caption; beams for each clip
+VOCABULARY = 4367  # size of the vocabulary of Clotho's development captions
 
 
 def generation(alone: Function, folder: Path) -> list[Row]:
@@ -111,7 +112,7 @@ def _generation() -> tuple[float, float, float, float]:
 
 
 class Epoch(NamedTuple):
-    """The duration of an epoch in seconds, and the process's peak memory in bytes."""
+    """The duration of an epoch in seconds, and the peak memory of the process in bytes."""
 
     seconds: float
     memory: int

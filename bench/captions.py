@@ -34,7 +34,8 @@ def captions(alone: Function, folder: Path) -> list[Row]:
 def _texts(data: Path) -> tuple[Split, predictions.Captions]:
     split = read_dataset(data, "evaluation", sound=False)["evaluation"]
     first = [clip.captions[0] for clip in split.clips]
-    # The prediction of a clip is a caption of the next clip. So they share some words, as with a trained captioner.
+    # The prediction of a clip is a caption of the next clip. Like the prediction of a trained captioner, it shares some
+    # words with the references.
     return split, predictions.Captions(split.file_names, (*first[1:], first[0]))
 
 
@@ -72,10 +73,10 @@ def _captions(data: Path, cache: Path) -> tuple[tuple[int, int], float, float, f
 
 
 def left_out(alone: Function, folder: Path) -> list[Row]:
-    """Measure CIDEr-D with each clip left out, compared with scoring the other clips once for each clip."""
+    """Measure CIDEr-D with each clip left out in turn, compared with scoring the other clips again for each clip."""
     clips, ours, own, theirs = alone(_left_out, clotho(folder))
-    what = f"CIDEr-D with each of {clips} clips left out"
-    note = f"the other value is one scoring times {clips}"
+    what = f"CIDEr-D with each of {clips} clips left out in turn"
+    note = f"the other value is the duration of one scoring times {clips}"
     return [
         Row(
             f"{what} / scored again by aac-metrics",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from systems.clip_aac import ClipAac
 
-BATCH, SECONDS = 8, 30  # clips as long as the longest of Clotho
+BATCH, SECONDS = 8, 30  # the clips are as long as Clotho's longest clip
 PARTS = {
     "all": "heads and decoder",
     "audio": "audio head",
@@ -26,18 +26,18 @@ CAPTIONED = 2  # clips that are captioned
 
 
 def clip_aac(alone: Function, folder: Path) -> list[Row]:
-    """Measure training steps of system 8, and captioning from its checkpoints. Weights are random."""
+    """Measure training steps of CLIP-AAC, and captioning from its checkpoints. The weights are random."""
     rows = []
     for part, title in PARTS.items():
         seconds, memory, before = alone(_step, part)
-        note = f"{_mebibytes(before)} of it for model and libraries; with activation checkpointing; measured once"
+        note = f"includes {_mebibytes(before)} for model and libraries; with activation checkpointing; measured once"
         what = f"CLIP-AAC's {title}: training step, {BATCH} clips of {SECONDS} s"
         rows.append(Row(what, duration(seconds), note=f"{BATCH / seconds:.3g} clips/s"))
         rows.append(Row("… peak memory of the process", _mebibytes(memory), note=note))
     alone(_checkpoints, folder)
     without, memory_without = alone(_captions, folder / "inference.ckpt")
     with_head, memory_with = alone(_captions, folder / "best.ckpt")
-    what = f"captioning {CAPTIONED} clips of {SECONDS} s, checkpoint loading included, without text head / with it"
+    what = f"captioning {CAPTIONED} clips of {SECONDS} s, including loading, without text head / with it"
     rows.append(Row(what, duration(without), duration(with_head), times(with_head / without)))
     ratio = times(memory_with / memory_without)
     rows.append(Row("… peak memory of the process", _mebibytes(memory_without), _mebibytes(memory_with), ratio))
@@ -67,7 +67,11 @@ def _model() -> "ClipAac":
 
 
 def _step(part: str) -> tuple[float, int, int]:
-    """Run a training step of one of `PARTS`; return its seconds, and the peak memory after and before it in bytes."""
+    """Make a training step of one of `PARTS`.
+
+    Returns:
+        The duration in seconds, and the peak memory in bytes after the step and before it.
+    """
     import torch
 
     from systems.clip_aac import Batch, Training

@@ -15,12 +15,16 @@ if TYPE_CHECKING:
 
 YAMNET, ESC10 = CLOTHO.parent / "yamnet", CLOTHO.parent / "esc10"
 NETWORKS = {"cnn14": "Cnn14", "coala": "Coala", "openl3": "OpenL3", "vggish": "VGGish"}
-CLIPS = {"cnn14": 8, "coala": 40, "openl3": 4, "vggish": 8, "yamnet": 80}  # each takes some seconds
+# The number of clips that each encoder gets, so that encoding takes some seconds.
+CLIPS = {"cnn14": 8, "coala": 40, "openl3": 4, "vggish": 8, "yamnet": 80}
 SECONDS = 5  # length of a clip
 
 
 def encoders(alone: Function, folder: Path) -> list[Row]:
-    """Measure each audio encoder from file to cache, compared with its network on ready batches and a filled cache."""
+    """Measure each audio encoder from audio file to cache.
+
+    It is compared with its network alone on batches in memory, and with reading the embeddings from the filled cache.
+    """
     rng = np.random.default_rng(0)
     paths = [folder / f"noise {number}.wav" for number in range(max(CLIPS.values()))]
     for path in paths:
@@ -32,7 +36,7 @@ def encoders(alone: Function, folder: Path) -> list[Row]:
     for name in names:
         clips = CLIPS[name]
         ours, network, cached = alone(_encoder, name, paths[:clips], folder / name)
-        what = f"{name}: {clips} clips of {SECONDS} s, from file to cache / its network on ready batches"
+        what = f"{name}: {clips} clips of {SECONDS} s, from file to cache / its network alone"
         our_speed, network_speed = (f"{clips / seconds:.3g} clips/s" for seconds in (ours, network))
         note = "" if name == "yamnet" else "random weights"
         rows.append(Row(what, our_speed, network_speed, f"{network / ours:.0%} of it", note=note))
@@ -66,7 +70,7 @@ def _encoder(name: str, paths: list[Path], folder: Path) -> list[float]:
 
 
 def _loaded(name: str) -> "Encoder":
-    """Return an encoder; all but YAMNet have random weights, because their published files are too large."""
+    """Return an encoder. All encoders except YAMNet have random weights, because the published files are too large."""
     import torch
 
     from systems.parts import encoders
@@ -79,7 +83,7 @@ def _loaded(name: str) -> "Encoder":
 
 
 def epoch(alone: Function, folder: Path) -> list[Row]:
-    """Measure an epoch of ATAE's adapters on real sound, with cached embeddings and with embeddings computed again."""
+    """Measure a training epoch of ATAE on real recordings, with embeddings from the cache and with computed ones."""
     if not (YAMNET.is_dir() and ESC10.is_dir()):
         return []
     cached, uncached = alone(_epoch, folder)

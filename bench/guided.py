@@ -11,17 +11,17 @@ from bench.measuring import Function, Measure, Row, duration, race, times
 if TYPE_CHECKING:
     from torch import Tensor
 
-CAPTIONS = 49_838  # captions in AudioCaps' training split
-WORDS, SPREAD = 13, 4  # mean and standard deviation of the tokens in a caption, special tokens included
-SIZE = 1024  # dimensions of RoBERTa-large's token embeddings
-PAIRS = 64  # pairs in a batch of bert-score
-SIMILAR = 0.01  # the share of similar pairs that the projection assumes
+CAPTIONS = 49_838  # number of captions in AudioCaps' training split
+WORDS, SPREAD = 13, 4  # mean and standard deviation of the number of tokens in a caption, with special tokens
+SIZE = 1024  # values of a token embedding of RoBERTa-large
+PAIRS = 64  # number of pairs in a batch of bert-score
+SIMILAR = 0.01  # the share of similar pairs that the estimate assumes
 
 CLIPS, BEAMS, TOKENS, GUIDANCE, FRAMES = 8, 4, 20, 60, 10
 
 
 def similarity(alone: Function, folder: Path) -> list[Row]:
-    """Measure BERTScore of a block of captions, and project the time and disk space for AudioCaps."""
+    """Measure BERTScore of a block of captions, and estimate the time and disk space for AudioCaps."""
     from systems.caption_retrieval.similarity import SIDE
 
     block, batch, stored = alone(_similarity)
@@ -31,7 +31,7 @@ def similarity(alone: Function, folder: Path) -> list[Row]:
     similar_size = 12 * SIMILAR * pairs  # bytes
     disk = stored * CAPTIONS + similar_size
     what = f"BERTScore of caption pairs, {SIZE}-d tokens"
-    note = f"a block of {SIDE} x {SIDE}; other: bert-score's padded batches of {PAIRS} pairs; from token embeddings"
+    note = f"a block of {SIDE} x {SIDE}; other: bert-score's padded batches of {PAIRS} pairs; without embedding tokens"
     return [
         Row(
             f"{what} / in batches",
@@ -43,15 +43,19 @@ def similarity(alone: Function, folder: Path) -> list[Row]:
             note,
         ),
         Row(
-            f"… projected for AudioCaps, {pairs / 1e9:.2f} billion pairs",
+            f"… estimated for AudioCaps, {pairs / 1e9:.2f} billion pairs",
             duration(pairs / ours),
             duration(pairs / theirs),
         ),
-        Row("… token embeddings", duration(embedding), note="RoBERTa-large's size, one caption at a time, each once"),
+        Row(
+            "… token embeddings",
+            duration(embedding),
+            note="a model of RoBERTa-large's size, which embeds each caption by itself",
+        ),
         Row(
             "… disk space",
             f"{disk / 1e9:.1f} GB",
-            note=f"token embeddings, and {similar_size / 1e9:.2f} GB for {SIMILAR:.0%} of similar pairs",
+            note=f"token embeddings, and {similar_size / 1e9:.2f} GB if {SIMILAR:.0%} of the pairs are similar",
         ),
     ]
 
@@ -69,11 +73,11 @@ def _similarity() -> tuple[float, float, float]:
     counts = np.ones(len(values), bool)
     counts[starts[:-1]] = counts[starts[1:] - 1] = False
     tokens = Tokens(values.astype(np.float16), counts, starts)
-    order = rng.permutation(2 * SIDE)  # two halves with captions of all lengths, each sorted by length
+    order = rng.permutation(2 * SIDE)  # for two sets with captions of all lengths, which are sorted by length
     rows, columns = np.sort(order[:SIDE]), np.sort(order[SIDE:])
 
     def batch() -> "Tensor":
-        """Score the first pairs of both halves, as bert-score's `greedy_cos_idf` does."""
+        """Score the first pairs of both sets, as bert-score's `greedy_cos_idf` does."""
         first, second = tokens.some(rows[:PAIRS]), tokens.some(columns[:PAIRS])
         products = torch.bmm(first.values, second.values.transpose(1, 2))
         precision = (products.amax(2) * first.weights).sum(1)
@@ -91,7 +95,7 @@ def _similarity() -> tuple[float, float, float]:
 
 
 def _embedding() -> float:
-    """Return the seconds to embed one caption as `texts.embed` does."""
+    """Return the time in seconds to embed the tokens of one caption as `texts.embed` does."""
     import torch
     from transformers import RobertaConfig, RobertaModel
 

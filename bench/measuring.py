@@ -12,19 +12,21 @@ CLOTHO = Path(__file__).parents[2] / "shared" / "data" / "clotho"
 CLIPS = {"development": 3839, "validation": 1045, "evaluation": 1045}  # clips in Clotho v2.1
 
 Function = Callable[..., Any]
-Measure = Callable[[Function, Path], list["Row"]]  # takes `bench.__main__.alone` and the folder for temporary files
+Measure = Callable[
+    [Function, Path], list["Row"]
+]  # its arguments: `bench.__main__.alone`, and the folder for temporary files
 
 
 class Row(NamedTuple):
     """A row of the table.
 
     Attributes:
-        what: What is measured; after a slash, what it is compared with.
+        what: The kit's work that is measured. The work that it is compared with follows a slash.
         ours: The kit's value.
-        theirs: The other value.
+        theirs: The value of the other library or method; empty if there is no comparison.
         ratio: How much faster the kit is, or another relation of the two values.
-        target: The target.
-        met: True if the target is met; None if there is none.
+        target: The target of the ratio or of the kit's value.
+        met: True if the target is met, False if it is missed, None if the row does not have a target.
         note: How the values were measured.
     """
 
@@ -43,7 +45,15 @@ class Row(NamedTuple):
 
 
 def race(*contenders: Callable[[], object], rounds: int) -> list[float]:
-    """Time contenders in turns, A, B, A, B, …, and return the best seconds of each. The first round does not count."""
+    """Call functions in turns (A, B, A, B, …) and measure each call.
+
+    Args:
+        contenders: The functions.
+        rounds: The number of rounds that count. One more round comes first and does not count.
+
+    Returns:
+        The shortest duration of each function in seconds.
+    """
     best = [np.inf] * len(contenders)
     for number in range(rounds + 1):
         for index, contender in enumerate(contenders):
@@ -76,7 +86,11 @@ def times(ratio: float) -> str:
 
 
 def clotho(folder: Path) -> Path:
-    """Return the folder of Clotho's caption files. If they are missing, write random ones of the same size."""
+    """Return a folder with Clotho's caption files.
+
+    If the files are missing, write files with random captions in `folder`. They have as many clips and captions as
+    Clotho.
+    """
     if all((CLOTHO / f"clotho_captions_{split}.csv").is_file() for split in CLIPS):
         return CLOTHO
     data = folder / "clotho"

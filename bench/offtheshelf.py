@@ -5,9 +5,9 @@ from pathlib import Path
 from bench.captioner import VOCABULARY
 from bench.measuring import Function, Measure, Row, duration, race, times
 
-# Clotho's mean caption length, and the YAMNet half windows in its mean clip of 22.5 s.
+# WORDS is Clotho's mean caption length. FRAMES is the number of half windows of YAMNet in 22.5 s, Clotho's mean length.
 PAIRS, WORDS, FRAMES, SIZE = 64, 12, 47, 1024
-EPOCH = 19_195  # pairs in Clotho's development split
+EPOCH = 19_195  # number of pairs of a clip and a caption in Clotho's development split
 
 
 def offtheshelf(alone: Function, folder: Path) -> list[Row]:

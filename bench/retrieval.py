@@ -34,19 +34,19 @@ def _intervals(n: int) -> list[float]:
 
 
 def scoring(alone: Function, folder: Path) -> list[Row]:
-    """Measure four metrics of a similarity matrix of Clotho's evaluation split, compared with other libraries.
+    """Measure four metrics of a similarity matrix of the size of Clotho's evaluation split.
 
-    The kit also computes intervals. All contenders start from the matrix and the truth, so the time to convert them
-    into a library's format counts.
+    The kit, which also computes intervals, is compared with other libraries. All start from the matrix and the truth,
+    so the time to convert these to a library's format counts.
     """
     data = clotho(folder)
     rows = []
     for library in ("ranx", "pytrec_eval", "torchmetrics"):
         (queries, clips), ours, theirs, metrics = alone(_scoring, data, library)
         what = f"scoring {queries} queries x {clips} clips, with intervals / {library}"
-        note = f"its metrics without conversion {duration(metrics)}"
+        note = f"without conversion, its metrics take {duration(metrics)}"
         if library == "ranx":
-            note += ", on the 10 best clips only"
+            note += "; it scores only the 10 best clips"
         rows.append(
             Row(what, duration(ours), duration(theirs), times(theirs / ours), "≥ 10x", theirs / ours >= 10, note)
         )
@@ -132,7 +132,7 @@ def search(alone: Function, folder: Path) -> list[Row]:
     queries, clips, size, k = 1000, 100_000, 512, 16
     ours, theirs, search_only = alone(_search, queries, clips, size, k)
     what = f"the {k} best of {clips} clips for {queries} queries, {size} floats each / faiss, IndexFlatIP"
-    note = f"its search without building the index {duration(search_only)}"
+    note = f"without building the index, its search takes {duration(search_only)}"
     return [Row(what, duration(ours), duration(theirs), times(theirs / ours), note=note)]
 
 

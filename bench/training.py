@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
     from baseline.retriever import Config, Item
 
-SECONDS = (15, 30)  # the range of clip lengths, as in Clotho; lengths are drawn uniformly
-STORE_STEPS = 12  # training steps that are measured, of 120 in an epoch
-SOUNDS = 96  # clips whose features are measured
+SECONDS = (15, 30)  # the shortest and the longest clip, as in Clotho; lengths are drawn uniformly
+STORE_STEPS = 12  # number of training steps that are measured; an epoch has 120
+SOUNDS = 96  # number of clips for which features are computed
 
 
 class Steps(NamedTuple):
     """Measurements of some training steps.
 
     Attributes:
-        waiting: Seconds that each step waits for its batch.
-        training: Seconds that each step trains on it.
-        memory: The process's peak memory in bytes.
+        waiting: The time in seconds that each step waits for its batch.
+        training: The time in seconds that each step trains on its batch.
+        memory: The peak memory of the process in bytes.
     """
 
     waiting: list[float]
@@ -68,7 +68,7 @@ def _store(folder: Path) -> tuple[Steps, int]:
     rng = np.random.default_rng(0)
     noise = rng.normal(-8, 4, (frames[1] + 1, LogMel.mels)).astype(np.float32)
     paths = []
-    for number in range(sum(CLIPS.values())):  # all sounds differ, because the store keeps equal sounds once
+    for number in range(sum(CLIPS.values())):  # all clips differ, because the store keeps equal clips only once
         paths.append(folder / f"{number}.wav")
         length = rng.integers(frames[0], frames[1], endpoint=True)
         soundfile.write(paths[-1], np.full(length, number, np.int16), LogMel.sample_rate)
@@ -80,7 +80,7 @@ def _store(folder: Path) -> tuple[Steps, int]:
 
 
 def forget(path: Path) -> int:
-    """Drop a file from the system's page cache, if the system allows it; return the file's size in bytes."""
+    """Drop a file from the system's page cache, if the system allows this, and return its size in bytes."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         if hasattr(os, "posix_fadvise"):
@@ -89,7 +89,10 @@ def forget(path: Path) -> int:
 
 
 def samplers(alone: Function, folder: Path) -> list[Row]:
-    """Measure an epoch on the default data that encodes each clip once, or once for each of its captions."""
+    """Measure a training epoch on the default data with `sampler: clip` and with `sampler: caption`.
+
+    With `clip`, each clip is encoded once. With `caption`, it is encoded once for each of its captions.
+    """
     data = folder / "soundscapes"
     clips = generate.CLIPS["development"]
     generate.make_soundscapes(data, clips={"development": clips}, progress=False)
@@ -105,7 +108,7 @@ def samplers(alone: Function, folder: Path) -> list[Row]:
     encoded = {sampler: f"{clips / seconds:.3g} /s" for sampler, seconds in best.items()}
     trained = {"clip": clips * captions / best["clip"], "caption": clips / best["caption"]}
     peak = {sampler: f"{size / 2**20:.0f} MiB" for sampler, size in memory.items()}
-    note = f"clip: all {steps} steps; caption: {steps} of {steps * captions} steps, times {captions}"
+    note = f"clip: measured over all {steps} steps; caption: over {steps} of {steps * captions} steps, times {captions}"
     what = f"training epoch of {clips} clips, {captions} captions each: sampler clip / caption"
     return [
         Row(what, duration(clip_epoch), duration(caption_epoch), times(caption_epoch / clip_epoch), note=note),
@@ -172,7 +175,7 @@ def features(alone: Function, folder: Path) -> list[Row]:
     rng = np.random.default_rng(0)
     paths = []
     for number in range(SOUNDS):
-        if real:  # each several times, rotated, because the cache identifies a sound by its content
+        if real:  # a clip is used several times, rotated differently: the cache identifies audio by its content
             sound, rate = soundfile.read(real[number % len(real)], dtype="int16")
             sound = np.roll(sound, number * rate // 10, axis=0)
         else:
@@ -253,18 +256,20 @@ def _loss() -> dict[int, list[float]]:
         pairs = batch(32, captions)
         return race(lambda: ours(*pairs).backward(), lambda: theirs(*pairs).backward(), rounds=50)
 
-    # 32 pairs, as published; and 32 clips with all their captions.
+    # 32 pairs, as published, and 32 clips with all their captions.
     return {32 * captions: seconds(captions) for captions in (1, 5)}
 
 
 def looped_loss(sounds: "Tensor", texts: "Tensor", owners: Sequence[int], margin: float = 1.0) -> "Tensor":
-    """Compute the triplet loss as the published code does: pair by pair, drawing until an item is an impostor.
+    """Compute the triplet loss pair by pair, as the published code does.
+
+    For each pair, an item is drawn again and again until it is an impostor.
 
     Args:
         sounds: (clips, d) embeddings.
         texts: (captions, d) embeddings.
         owners: The clip of each caption.
-        margin: How much lower than the true pair an impostor must score.
+        margin: The margin by which the score of a pair must exceed those of its impostors.
     """
     loss = sounds.new_zeros(())
     for caption, clip in enumerate(owners):

@@ -1,8 +1,9 @@
 """Metrics of retrieval and captioning, and the programs and models that compute them.
 
-Which function splits a text into words
----------------------------------------
-Each system splits text by the rule of its published code, so there are several functions. "dog's far-off" becomes:
+Functions that split a text into words
+--------------------------------------
+Each system splits text as its published code does, so there are several functions. The column *tokens* shows the result
+for "dog's far-off":
 
 | function | tokens | used by |
 |---|---|---|
@@ -14,7 +15,7 @@ Each system splits text by the rule of its published code, so there are several 
 | the tokeniser of a language model | word pieces | GPT-2, BERT and others, through transformers |
 
 - `ptb_tokenize` runs the Java program of COCO's evaluation: Penn Treebank tokens in lower case, without punctuation.
-- `words_with_hyphens` and `words_without_hyphens` give lower case, and keep apostrophes within words.
+- `words_with_hyphens` and `words_without_hyphens` convert to lower case, and keep apostrophes within words.
 - `cased_words` keeps upper case, expands contractions ("it's" becomes "it is") and removes possessives.
-- `systems.clip_aac.clip_tokenizer` loads CLIP's byte pairs (`load`), or trains byte pairs on the captions (`train`).
+- `systems.clip_aac.clip_tokenizer` loads CLIP's byte pairs (`load`), or learns byte pairs from the captions (`train`).
 """

@@ -2,9 +2,9 @@
 
     bert_score(["a dog barks"], [["a dog is barking", "rain falls"]])      # array([0.98])
 
-The model must be downloaded once (`evaluation.assets`, `bert_score`). The definition is that of aac-metrics 0.5.4: it
-uses the model's last layer, without the first and the last token. Tokens are not weighted by rarity, scores are not
-rescaled, and there is no blank before the first word.
+The model must be downloaded once (`evaluation.assets`, `bert_score`). The definition is that of aac-metrics 0.5.4. It
+uses the embeddings of the model's last layer, except those of the first and the last token. Tokens are not weighted by
+rarity, scores are not rescaled, and no blank is added before the first word.
 
 The kit does not compute BERTScore through aac-metrics, because aac-metrics calls torchmetrics 1.9.0. That version sorts
 captions by length and restores their order with the wrong permutation, so it compares captions with other clips'
@@ -52,7 +52,7 @@ def bert_score(candidates: Sequence[str], references: Sequence[Sequence[str]]) -
         references: One or more references for each caption.
 
     Returns:
-        (candidates,), in [0, 1]; 0 for a caption without a word.
+        (candidates,) scores in [0, 1]. A caption without a word scores 0.
 
     Raises:
         Unavailable: As `load_bert`.
@@ -66,7 +66,7 @@ def bert_score(candidates: Sequence[str], references: Sequence[Sequence[str]]) -
 
 
 def _f1(candidate: np.ndarray, reference: np.ndarray) -> float:
-    """Return the F1 of two texts, given as (tokens, dimensions) embeddings of length 1."""
+    """Return the F1 of two texts, given the (tokens, dimensions) embeddings of their tokens, which have length 1."""
     # Negative similarities count as 0, as if each text had one more token that is orthogonal to all others.
     similarity = (candidate @ reference.T).clip(min=0)
     if not similarity.size:
@@ -80,7 +80,10 @@ def _f1(candidate: np.ndarray, reference: np.ndarray) -> float:
 def _embed(
     texts: Iterable[str], model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
 ) -> dict[str, np.ndarray]:
-    """Return the (tokens, dimensions) embeddings of each text, of length 1, without the first and the last token."""
+    """Return a dict from each text to the (tokens, dimensions) embeddings of its tokens, scaled to length 1.
+
+    The first and the last token, which are special tokens, are left out.
+    """
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -6,21 +6,21 @@ Conventions
 -----------
 - A *prediction* has one caption for each clip of the split. The clip's own captions, one or more, are its *references*.
   Each clip must appear exactly once: a missing or repeated clip is an error. Captions of clips that are not in the
-  split are ignored, with a note.
+  split are ignored, and a note counts them.
 - **Captions are tokenised first.** Predictions and references are tokenised as in COCO's evaluation
-  (`evaluation.metrics.ptb_tokenizer`). All metrics use these tokens, the neural ones too, as in aac-metrics. White
-  space of any kind counts as a blank. Markup in a caption cannot change another caption, and only the first part of a
-  very long caption is read (`evaluation.data.caption_text`). A warning names each such caption.
+  (`evaluation.metrics.ptb_tokenizer`). All metrics use these tokens. The neural metrics use them too, as in
+  aac-metrics. White space of any kind counts as a blank. Markup in a caption cannot change another caption, and only
+  the first part of a very long caption is read (`evaluation.data.caption_text`). A warning names each such caption.
 - **Captions are processed in the order of their file names**, not in the order of the prediction file. The official
   tool does the same: `evaluate_metrics` of caption-evaluation-tools sorts predictions and references by `file_name` (by
-  code points, as Python sorts). Its tokeniser reads all predictions as one text, and all references as another: the
-  references of the first clip in the order of their columns, then those of the next clip. The tokeniser looks at the
-  next line to decide what a full stop means, so the order can change a token. A note names the captions that this can
-  affect. Sums are computed in the same order, so that the order of the files changes no digit. A score lists its clips
-  in the order of the split.
-- **An empty caption**, or one with only punctuation, scores 0 in every metric that compares words, with a warning.
-- **BLEU and METEOR are corpus metrics** (`evaluation.metrics.overlap`), and `vocab` and `vocab_ratio` are one value of
-  all captions. Every other metric is a mean over clips.
+  code points, as Python sorts). Its tokeniser reads all predictions as one text, and all references as another text.
+  This second text has the references of the first clip in the order of their columns, then those of the next clip. The
+  tokeniser looks at the next line to decide what a full stop means, so the order can change a token. A note names the
+  captions that this can affect. Sums are computed in the same order, so the order of rows in the files does not affect
+  the result. A score lists its clips in the order of the split.
+- **An empty caption**, or one with only punctuation, scores 0 in every metric that compares words. A warning names it.
+- **BLEU and METEOR are corpus metrics** (`evaluation.metrics.overlap`), and `vocab` and `vocab_ratio` are computed from
+  all captions together. Every other metric is a mean over clips.
 - **CIDEr-D weights n-grams by the references of the split.** The intervals of CIDEr-D, SPIDEr and SPIDEr-FL leave out
   one clip at a time. The weights then stay as they are (`idf="fixed"`), or are computed again (`idf="exact"`). If the
   split has a single clip, CIDEr-D is 0 for any caption.
@@ -36,9 +36,9 @@ Metrics
 - `spider_fl` and `fense`: `spider` and `sbert_sim`, multiplied by 0.1 for a caption with a fluency error.
 - `bert_score`: F1 with the best-matching reference.
 - `vocab`: the number of different words in all captions. `vocab_ratio`: this number divided by the number of different
-  words in all references. These two have no interval, because they are not means over clips.
+  words in all references. These two do not have an interval, because they cannot be computed from sums over clips.
 
-`evaluation.metrics.catalogue` has all metrics as a table, and explains how to add one.
+`evaluation.metrics.catalogue` contains a table of all metrics, and explains how to add one.
 
 Sources: aac-metrics 0.5.4, its `METRICS_SETS` and README; Liu et al. 2017 (SPIDEr); Zhou et al. 2022 (FENSE);
 felixgontier/dcase-2023-baseline, `metrics.py` (SPIDEr-FL); audio-captioning/caption-evaluation-tools @ c1798df,
@@ -93,8 +93,8 @@ class Texts:
         references: The tokenised references of each clip.
         java: The JVM.
         cache: Folder of the cache.
-        stack: Ends the processes that components start.
-        meteor_process: METEOR's running process, or the reason why there is none.
+        stack: The stack that ends the processes that components start.
+        meteor_process: METEOR's running process, or the reason why METEOR is not running.
     """
 
     captions: Sequence[str]
@@ -110,11 +110,12 @@ class Component:
     """A quantity that metrics are computed from. It is computed once, even if several metrics need it.
 
     Attributes:
-        compute: Computes it from the texts; raises Unavailable if it cannot.
-        needs: What must be on this machine in addition to the tokeniser, as names for `assets.missing`.
-        signature: Returns the component's entry in the signature, which names everything that can change its values.
-            It receives the request's `idf`. None if nothing can change them.
-        process: True if it runs in a Java process, in parallel with the other components.
+        compute: Function that computes the component from the texts. It raises Unavailable if it cannot.
+        needs: The models and programs that must be on this machine in addition to the tokeniser, as names for
+            `assets.missing`.
+        signature: Function that returns the component's entry in the signature, given the request's `idf`. The entry
+            names the settings and versions that affect the component's values. None if there are no such settings.
+        process: True if the component runs in a Java process, in parallel with the other components.
     """
 
     compute: Callable[[Texts], Any]
@@ -226,8 +227,8 @@ def _unchanged(values: np.ndarray) -> np.ndarray:
     return values
 
 
-# The arguments are the metric's components, in the catalogue's order. A corpus metric receives the sum of its component
-# over clips.
+# The arguments of a formula are the metric's components, in the catalogue's order. The formula of a corpus metric
+# receives the sums of its component over clips.
 FORMULAS: Mapping[str, Callable[..., Any]] = {
     "bleu_1": partial(overlap.bleu, order=1),
     "bleu_2": partial(overlap.bleu, order=2),
@@ -251,12 +252,12 @@ FORMULAS: Mapping[str, Callable[..., Any]] = {
 def _needs(metric: catalogue.Metric) -> tuple[str, ...]:
     needs = ["tokenizer"]
     for name in metric.components:
-        if name in COMPONENTS:  # a test reports the components that are missing
+        if name in COMPONENTS:  # a test reports a component that is not in `COMPONENTS`
             needs += COMPONENTS[name].needs
     return tuple(needs)
 
 
-# What each metric needs on this machine, as names for `assets.missing`.
+# The models and programs that each metric needs on this machine, as names for `assets.missing`.
 NEEDS: Mapping[str, tuple[str, ...]] = {name: _needs(metric) for name, metric in catalogue.CAPTIONING.items()}
 
 
@@ -300,14 +301,14 @@ def validate(split: Split, prediction: Captions, file: str = "prediction") -> li
 
     Args:
         split: The split.
-        prediction: A caption for each of its clips.
+        prediction: A caption for each of the split's clips.
         file: The prediction's name in findings.
 
     Returns:
         Warnings and notes.
 
     Raises:
-        Faulty: A clip is missing or repeated; it has all findings.
+        Faulty: A clip is missing or repeated. The exception lists all findings.
     """
     findings = _check_rows(prediction, file)
     findings += _check_clips(split, prediction, file)
@@ -373,7 +374,7 @@ def _check_clips(split: Split, prediction: Captions, file: str) -> list[Finding]
 
 
 def _line_of(name: str, prediction: Captions) -> int:
-    """Return the line of a clip's first caption; 0 if it is not known."""
+    """Return the line of a clip's first caption, or 0 if the lines are not known."""
     if prediction.lines:
         return prediction.lines[prediction.file_names.index(name)]
     return 0
@@ -393,19 +394,20 @@ def evaluate(
 
     Args:
         split: The split, with captions.
-        prediction: A caption for each of its clips.
+        prediction: A caption for each of the split's clips.
         metrics: Names from `METRICS`, or the name of one of `metric_sets` (default: the metrics that need no download).
         interval: One of `intervals.METHODS` (default: the set's method, or the jackknife for single metrics).
-        idf: CIDEr-D's weights when a clip is left out for the interval: `fixed` keeps them, `exact` computes them
-            again.
+        idf: How CIDEr-D's weights are treated when a clip is left out for the interval: `fixed` keeps them, `exact`
+            computes them again.
         cache: Folder of the cache, for tokenised references and the jars.
         file: The prediction's name in findings.
 
     Returns:
-        The score, its clips in the order of the split.
+        The score. Its clips are in the order of the split.
 
     Raises:
-        BadRequest: There is no such metric or method, the split has a clip without captions, or Java is missing.
+        BadRequest: There is no such metric, method or `idf`, `idf` does not fit the method, the split has a clip
+            without captions, or Java or the tokeniser does not run.
         Faulty: As `validate`.
     """
     resolved = resolve_metrics(metrics)
@@ -450,7 +452,7 @@ def evaluate(
             result = replace(result, values=result.values[split_order])
         measured[name] = result
     if len(items.names) == 1 and any("cider_d" in _components_of([name]) for name in measured):
-        message = "CIDEr-D is 0 for a split with a single clip, because it weights words by how few clips have them"
+        message = "CIDEr-D is 0 for a split with a single clip, because all words then have the weight 0"
         findings.append(Finding(file, message=message, severity=WARNING))
     listed = replace(items, names=split.file_names)
     signature = _signature(split, _components_of(measured), interval, idf)
@@ -474,7 +476,7 @@ _LOOKS_AHEAD = (
 def _prediction_notes(
     prediction: Captions, names: Sequence[str], captions: Sequence[str], java: Java, cache: Path, file: str
 ) -> list[Finding]:
-    """Name the predicted captions whose tokens depend on the next caption."""
+    """Find the predicted captions with tokens that depend on the next caption."""
     lines = dict(zip(prediction.file_names, prediction.lines, strict=False))
     notes = []
     for index in depends_on_next(captions, java, cache):
@@ -484,7 +486,7 @@ def _prediction_notes(
 
 
 def _reference_findings(split: str, clips: Sequence[Clip], java: Java, cache: Path) -> list[Finding]:
-    """Name the references that are changed or cut when they are read, and those whose tokens depend on the next one."""
+    """Find references that are changed or cut when they are read, or have tokens that depend on the next reference."""
     captions, columns, names = [], [], []
     for clip in clips:
         for number, caption in enumerate(clip.captions, start=1):
@@ -506,15 +508,16 @@ def _compute_components(
 ) -> dict[str, Any]:
     """Return each needed component, or the Unavailable that explains why it could not be computed.
 
-    METEOR takes longest, and starting it takes nearly all of that time. So it starts first.
+    METEOR takes the longest time, and starting it takes nearly all of this time. So it starts first.
 
-    When the same references are scored for the second time, a table of paraphrases is made for them, while METEOR reads
-    the whole table. From the third time on METEOR starts from the smaller table, in less than half the time. Waiting
-    for the table in the second scoring would take longer: on Clotho's evaluation split, making it takes 20 s of one
-    core, and METEOR takes 22 s with the whole table and 9 s with the smaller one.
+    When the same references are scored for the second time, a smaller table of paraphrases is made for them, while
+    METEOR reads the whole table. From the third time on, METEOR reads the smaller table, which takes less than half the
+    time. If METEOR waited for the smaller table in the second scoring, the scoring would take longer. On Clotho's
+    evaluation split, making the smaller table takes 20 s of one core. METEOR takes 22 s with the whole table and 9 s
+    with the smaller one.
     """
     with ExitStack() as stack:
-        # Entered first and so left last: the processes that its threads wait for have ended by then.
+        # The pool is entered first, so it is left last. The processes that its threads wait for have then ended.
         pool = stack.enter_context(ThreadPoolExecutor())
         all_references = list(chain.from_iterable(references))
         scored_before = token_file(all_references, cache).is_file()
@@ -567,9 +570,9 @@ def _measure(name: str, components: Mapping[str, Any], items: Items, interval: s
 
 
 def _measure_reweighted(values: np.ndarray, inputs: Mapping[str, Any], interval: str) -> Measured:
-    """Compute CIDEr-D, SPIDEr or SPIDEr-FL, with an interval that computes CIDEr-D's weights again without each clip.
+    """Compute CIDEr-D, SPIDEr or SPIDEr-FL. For the interval, CIDEr-D's weights are computed again without each clip.
 
-    SPICE of a clip does not depend on the other clips, so leaving a clip out only removes that clip's SPICE.
+    The SPICE of a clip does not depend on the other clips, so leaving out a clip only removes its own SPICE.
     """
     n = len(values)
     factors = np.ones(n)
@@ -585,7 +588,7 @@ def _measure_reweighted(values: np.ndarray, inputs: Mapping[str, Any], interval:
 
 
 def _signature(split: Split, computed: Sequence[str], interval: str, idf: str) -> str:
-    """Return a text that names everything that the computed components depend on."""
+    """Return a text that names the data, settings and versions that the computed components depend on."""
     counts = [len(clip.captions) for clip in split.clips]
     tokenizer = f"{TOKENIZER}-coco-lowercase-no-punctuation-by-file-name-safe-markup-{caption_text.WORDS}-words"
     signature = [

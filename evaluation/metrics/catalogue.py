@@ -3,15 +3,15 @@
     CAPTIONING["fer"].lower_is_better          # True
     find("mAP@10").title                       # 'mean average precision'
 
-The rest of the kit reads from these tables which metrics are better when lower, which are means over items, and what
-each needs on this machine.
+The rest of the kit reads from these tables which metrics are better if they are lower, which are means over items, and
+which components a metric is computed from.
 
 To add a caption metric:
 
 1. Add an entry to `CAPTIONING` here. It names the components that the metric is computed from.
 2. Add its formula to `captioning.FORMULAS`.
-3. For a new component, add an entry to `captioning.COMPONENTS`: the function that computes it, what it needs on this
-   machine, and its part of the signature.
+3. For a new component, add an entry to `captioning.COMPONENTS`: the function that computes it, the models and programs
+   that it needs on this machine, and its part of the signature.
 
 To add a retrieval metric, add an entry to `RETRIEVAL` here and its function to `retrieval.AT_K`. A test reports which
 of these entries is missing.
@@ -23,13 +23,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-# How a metric is computed from its items, which decides how its interval is computed.
+# The way in which a metric is computed from its items. It determines how the interval is computed.
 Statistic = Literal[
     "mean",  # the mean of the items' own values
     "corpus",  # a formula applied to statistics that are summed over the items
-    "weighted",  # a mean of the items' values, which depend on the other items unless the weights stay fixed
+    "weighted",  # a mean of the items' values; these depend on the other items unless the weights stay fixed
     "median",  # the median of the items' values
-    "total",  # one value of all items together, without an interval
+    "total",  # one value for all items together, without an interval
 ]
 
 
@@ -39,13 +39,13 @@ class Metric:
 
     Attributes:
         title: Its name in words.
-        statistic: How it is computed from its items.
+        statistic: The way in which it is computed from its items.
         low: Its lowest possible value.
         high: Its highest possible value.
         unit: The unit, such as words; empty for a number without a unit.
         lower_is_better: True if a lower value is better.
-        components: What a caption metric is computed from, by the names in `captioning.COMPONENTS`. Empty for
-            retrieval metrics, which are all computed from ranks.
+        components: Names of the components in `captioning.COMPONENTS` that a caption metric is computed from. Empty
+            for retrieval metrics, which are all computed from ranks.
     """
 
     title: str
@@ -108,7 +108,7 @@ RETRIEVAL: Mapping[str, Metric] = MappingProxyType(
 
 
 def find(name: str) -> Metric | None:
-    """Return the facts about a metric by its name, such as `fense` or `mAP@10`; None if there is no such metric."""
+    """Return the facts about the metric with a name such as `fense` or `mAP@10`, or None if there is no such metric."""
     return CAPTIONING.get(name) or RETRIEVAL.get(name.partition("@")[0])
 
 

@@ -4,7 +4,7 @@
     fluency_error(["a dog barks and", "a dog barks"])              # array([1., 0.])
 
 Both models must be downloaded once (`evaluation.assets`, `fense`). The scores equal those of aac-metrics 0.5.4. Both
-functions return float64, one number for each caption.
+functions return a float64 array with one number for each caption.
 
 Sources: Zhou et al. 2022 (FENSE); aac-metrics 0.5.4, `functional/sbert_sim.py` and `functional/fer.py`.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from transformers import PreTrainedTokenizerBase
 
-THRESHOLD = 0.9  # a caption has an error if the probability of the last class, any error, is higher
+THRESHOLD = 0.9  # a caption has an error if the probability of the checker's last class (any error) is higher
 BATCH = 32
 
 
@@ -45,7 +45,7 @@ def sbert_similarity(candidates: Sequence[str], references: Sequence[Sequence[st
         references: One or more references for each caption.
 
     Returns:
-        (candidates,), in [-1, 1].
+        (candidates,) similarities in [-1, 1].
 
     Raises:
         Unavailable: As `load_sentence_encoder`.
@@ -62,10 +62,12 @@ def sbert_similarity(candidates: Sequence[str], references: Sequence[Sequence[st
 def load_fluency_checker() -> "tuple[BERTFlatClassifier, PreTrainedTokenizerBase]":
     """Load FENSE's fluency checker and its tokeniser.
 
-    The checkpoint contains all weights. Only the configuration is read from the pretrained encoder that it is based on.
+    The checkpoint contains all weights. Only the configuration and the tokeniser are those of the pretrained encoder
+    that the checker is based on.
 
     Raises:
-        Unavailable: The checker is not on this machine, cannot be loaded, or its weights do not fit its network.
+        Unavailable: The checker or its encoder's configuration is not on this machine or cannot be loaded, or the
+            checker's weights do not fit its network.
     """
     with assets.loading("fluency") as checkpoint:
         import torch
@@ -93,7 +95,7 @@ def load_fluency_checker() -> "tuple[BERTFlatClassifier, PreTrainedTokenizerBase
 
 
 def _differences(expected: Mapping[str, object], weights: Mapping[str, object]) -> str:
-    """Describe the weights that a checkpoint lacks, and those that it should not have; "" if all names match."""
+    """Describe missing and unexpected weights of a checkpoint, or return "" if the names of all weights match."""
     differences = []
     missing = sorted(expected.keys() - weights.keys())
     if missing:
@@ -113,7 +115,7 @@ def fluency_error(candidates: Sequence[str]) -> np.ndarray:
         candidates: The captions. The checker reads the first 64 tokens of each.
 
     Returns:
-        (candidates,), 0 or 1.
+        (candidates,) values, 0 or 1.
 
     Raises:
         Unavailable: As `load_fluency_checker`.

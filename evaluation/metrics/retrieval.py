@@ -1,22 +1,23 @@
-"""Metrics of retrieval: measure how well a retriever finds the clips that answer a query.
+"""Metrics of retrieval: they measure how well a retriever finds the clips that answer a query.
 
 Conventions
 -----------
 - The *truth* maps each query to the clips that answer it: a set of names, or names with *grades*. Grades are finite and
-  0 or more. A clip with grade 0 is not relevant, and a name in a set has grade 1. All metrics except nDCG only use
-  which grades are above 0.
+  0 or more. A clip with grade 0 is not relevant, and a name in a set has grade 1. All metrics except nDCG only
+  distinguish grades above 0 from grade 0.
 - A *prediction* is either a `Similarity` (a score for every query and clip) or a `Ranking` (a list of clips for every
   query, best first).
 - **Ranks** count from 1. Among clips with equal scores, the relevant ones are ranked last, and among these the lower
-  grades come first. So a constant scorer gets the worst possible result, which does not depend on the order of files.
+  grades come first. So a model that gives all clips the same score gets the worst possible result, independent of the
+  order of files.
 - **AP@k divides by the number of relevant clips**, even if that is more than k (the rule of DCASE 2025 task 6). For a
   query with one relevant clip, AP@k is the reciprocal rank, as in DCASE 2022. R@k is the share of the relevant clips
   that are among the first k. All metrics except the median rank lie in [0, 1] for any prediction.
 - **Repeated and unknown names never help.** Only the first occurrence of a name counts. Later occurrences, and names
-  that are not clips of the split, occupy their ranks and count as wrong. A relevant clip that is not in the prediction
-  counts as not found, also if a list has fewer than k clips.
+  that are not clips of the split, keep their ranks and count as wrong. A relevant clip that is not in the prediction
+  counts as not found, even if the list has fewer than k clips.
 - **Each query of the truth must appear exactly once.** A missing or repeated query is an error. Queries that are not in
-  the truth are ignored, with a note.
+  the truth are ignored, and a note counts them.
 
 Metrics
 -------
@@ -24,13 +25,13 @@ Metrics
 - `average_precision`: AP@k. Its mean over queries is mAP@k.
 - `success`: success@k, 1 if any relevant clip is among the first k, otherwise 0.
 - `ndcg`: nDCG@k.
-- `reciprocal_rank`: one over the rank of the first relevant clip, or 0 if that rank is above k. Its mean over queries
-  is MRR@k, or MRR without a limit k.
+- `reciprocal_rank`: 1 divided by the rank of the first relevant clip, or 0 if that rank is above k. Its mean over
+  queries is MRR@k. MRR is the same metric without a limit k.
 - `median_rank`: medR, the median over queries of the first relevant clip's rank.
 
-The arguments of each are the results of `ranks`: `recall(*ranks(truth, prediction), 10)`.
-`evaluation.metrics.catalogue` has all metrics as a table, and `metric_sets` has the metrics of each challenge year. If
-the matrix of all scores does not fit into memory, compute rankings with `top_k`.
+Each function takes the results of `ranks`, and most of them k: `recall(*ranks(truth, prediction), 10)`.
+`evaluation.metrics.catalogue` contains a table of all metrics, and `metric_sets` returns the metrics of each challenge
+year. If the matrix of all scores does not fit into memory, compute rankings with `top_k`.
 
 Sources: Xie et al. 2022, section 2.4; CPJKU/dcase2025_task6_baseline, `average_precision_at_k`; Järvelin and Kekäläinen
 2002, section 2.3, and trec_eval's `ndcg_cut`.
@@ -73,19 +74,20 @@ def validate(
     """Check a prediction against the truth and the clips of its split.
 
     Args:
-        truth: The clips that answer each query. A query with an empty set must appear in the prediction, no more.
+        truth: The clips that answer each query. If the set of a query is empty, the query must appear in the
+            prediction, and is not checked further.
         file_names: The names of all clips of the split.
         prediction: The prediction.
         file: The prediction's name in findings.
-        split: The split, for messages that name its files and the other splits of its folder.
+        split: The split. Messages use it to name its files and the other splits of its folder.
 
     Returns:
         Warnings and notes, sorted.
 
     Raises:
         Faulty: A query of the truth is missing or repeated; scores are not finite; a query's grades are not finite,
-            below 0 or all 0; the truth names a clip that is not in the split; or the prediction names none of the
-            split's clips. It has all findings.
+            below 0 or all 0; the truth names a clip that is not in the split; or the prediction does not name any of
+            the split's clips. The exception lists all findings.
     """
     findings = _check_truth(truth, set(file_names))
     findings += _check_queries(truth, prediction, file, split)
@@ -121,7 +123,7 @@ def _check_truth(truth: Truth, clips: Set[str]) -> list[Finding]:
 
 
 def _source(split: Split | None) -> str:
-    """Return the name of the file that the split was read from; "" if it is not known."""
+    """Return the name of the file that the split was read from, or "" if it is not known."""
     if split and split.source:
         return split.source.name
     return ""
@@ -223,7 +225,10 @@ def _named_clips(prediction: Prediction) -> set[str]:
 
 
 def _lines_of_unknown_clips(prediction: Prediction, clips: Set[str]) -> dict[str, list[int]]:
-    """Return each name that is not a clip of the split, with the lines that have it; for a matrix, line 0."""
+    """Return a dict from each name that is not a clip of the split to the lines that contain it.
+
+    If the prediction is a matrix, the only line is 0.
+    """
     if isinstance(prediction, Similarity):
         return {name: [0] for name in prediction.file_names if name not in clips}
     unknown: dict[str, list[int]] = {}
@@ -236,23 +241,25 @@ def _lines_of_unknown_clips(prediction: Prediction, clips: Set[str]) -> dict[str
 
 
 def _graded(relevant: Set[str] | Mapping[str, float]) -> Mapping[str, float]:
-    """Return the relevant clips with their grades."""
+    """Return a dict from the relevant clips of a query to their grades."""
     if isinstance(relevant, Mapping):
         return {name: float(grade) for name, grade in relevant.items() if grade > 0}
     return dict.fromkeys(relevant, 1.0)
 
 
 def ranks(truth: Truth, prediction: Prediction) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ranks of the relevant clips of every query, and their grades. All metrics are computed from these.
+    """Return the ranks of the relevant clips of every query, and their grades.
+
+    All metrics are computed from these ranks and grades.
 
     Args:
         truth: The clips that answer each query.
         prediction: A prediction with every query of the truth; see `validate`.
 
     Returns:
-        The ranks and the grades, two arrays of shape (queries, m), float64. Queries are in the truth's order; m is the
-        largest number of relevant clips of any query. Ranks ascend in each row, and grades have the same order. A
-        relevant clip that is not found has an infinite rank. A query with fewer than m relevant clips has infinite
+        The ranks and the grades, two float64 arrays of shape (queries, m). m is the largest number of relevant clips of
+        a query. Queries are in the truth's order. Ranks ascend in each row, and grades have the same order. A relevant
+        clip that is not found has an infinite rank. A query with fewer than m relevant clips has infinite
         ranks and grades of 0 at the end of its row.
     """
     relevant = [_graded(names) for names in truth.values()]
@@ -294,17 +301,18 @@ def _places(scores: np.ndarray, row: np.ndarray, column: np.ndarray, grade: np.n
     is_nan = np.isnan(own)
     own = np.where(is_nan, -np.inf, own)
     not_worse = np.empty(len(own), dtype=int)
-    size = max(1, 2**17 // max(1, scores.shape[1]))  # a block of comparisons stays in the processor's cache
+    size = max(1, 2**17 // max(1, scores.shape[1]))  # so that a block of comparisons fits into the processor's cache
     for start in range(0, len(own), size):
         block = slice(start, start + size)
         worse = scores[row[block]] < own[block, None]
         not_worse[block] = scores.shape[1] - np.count_nonzero(worse, axis=1)
-    # A clip's rank is the number of clips in its row that are not worse (itself included), less the relevant clips that
-    # rank after it although they are not worse. These are the later ones of its run of equal scores …
+    # A clip's rank is the number of clips in its row that are not worse (including itself), minus the number of
+    # relevant clips that rank after it although they are not worse. These are the later clips of its run of equal
+    # scores …
     runs = np.flatnonzero(np.append((row[1:] != row[:-1]) | (own[1:] != own[:-1]), True)[: len(own)])
     index = np.arange(len(own))
     after = runs[np.searchsorted(runs, index)] - index
-    # … and those with NaN, because NaN compares as not worse than any score.
+    # … and the clips with NaN, because a comparison never finds NaN to be worse than another score.
     after += np.where(own > -np.inf, np.bincount(row[is_nan], minlength=len(scores))[row], 0)
     places = np.empty(len(own))
     places[order] = not_worse - after
@@ -317,7 +325,7 @@ def recall(places: np.ndarray, grades: np.ndarray, k: float) -> np.ndarray:
     Args:
         places: (queries, m) ranks of the relevant clips, from `ranks`.
         grades: (queries, m) their grades, from `ranks`.
-        k: The number of first clips.
+        k: The number of clips at the top of the ranking that count.
     """
     return (places <= k).sum(axis=1) / (grades > 0).sum(axis=1)
 
@@ -333,22 +341,26 @@ def average_precision(places: np.ndarray, grades: np.ndarray, k: float) -> np.nd
 
 
 def success(places: np.ndarray, grades: np.ndarray, k: float) -> np.ndarray:
-    """Return 1 for every query with a relevant clip among the first k, otherwise 0. Arguments as of `recall`."""
+    """Return 1 for every query with a relevant clip among the first k, otherwise 0.
+
+    The arguments are those of `recall`.
+    """
     return (places[:, 0] <= k).astype(float)
 
 
 def ndcg(places: np.ndarray, grades: np.ndarray, k: float) -> np.ndarray:
     """Return nDCG@k of every query, in [0, 1].
 
-    It is Σ grade / log2(rank + 1) over the first k clips, divided by the same sum of the best ranking. The best ranking
-    has all relevant clips, highest grades first, also those that the prediction lacks. Arguments as of `recall`.
+    nDCG@k is Σ grade / log2(rank + 1) over the first k clips, divided by the same sum of the best ranking. The best
+    ranking contains all relevant clips, including those that the prediction lacks, in the order of falling grades. The
+    arguments are those of `recall`.
     """
     grades = grades / grades.max(axis=1, keepdims=True)  # otherwise the sum of very large grades would be infinite
     ideal_places = np.broadcast_to(np.arange(1.0, places.shape[1] + 1), places.shape)
     ideal_grades = -np.sort(-grades, axis=1)
     gain = _discounted_gain(places, grades, k)
     ideal = _discounted_gain(ideal_places, ideal_grades, k)
-    return np.minimum(gain / ideal, 1.0)  # rounding must not lift it above 1
+    return np.minimum(gain / ideal, 1.0)  # rounding must not make it larger than 1
 
 
 def _discounted_gain(places: np.ndarray, grades: np.ndarray, k: float) -> np.ndarray:
@@ -357,9 +369,9 @@ def _discounted_gain(places: np.ndarray, grades: np.ndarray, k: float) -> np.nda
 
 
 def reciprocal_rank(places: np.ndarray, grades: np.ndarray, k: float = math.inf) -> np.ndarray:
-    """Return one over the rank of every query's first relevant clip, in [0, 1]; 0 if that rank is above k.
+    """Return 1 divided by the rank of every query's first relevant clip, or 0 if this rank is above k. It is in [0, 1].
 
-    Arguments as of `recall` (default of k: all ranks).
+    The arguments are those of `recall`. By default, k is not limited.
     """
     return np.where(places[:, 0] <= k, 1 / places[:, 0], 0.0)
 
@@ -367,12 +379,13 @@ def reciprocal_rank(places: np.ndarray, grades: np.ndarray, k: float = math.inf)
 def median_rank(places: np.ndarray, grades: np.ndarray) -> Estimate:
     """Return the median over queries of the first relevant clip's rank, at least 1, with a 95 % interval.
 
-    The median is infinite if most queries find no relevant clip.
+    The median is infinite if at least half of the queries do not find a relevant clip.
 
-    The interval assumes no distribution. It goes from the l-th smallest to the l-th largest rank. l is the largest
-    number that the binomial distribution of the number of ranks below the median allows (Conover, Practical
-    Nonparametric Statistics, section 3.2). The interval contains the median at least 95 times in 100. With five ranks
-    or fewer there is no such interval, and its ends are NaN. The interval treats the queries as independent.
+    The interval does not assume a distribution of the ranks. It goes from the l-th smallest to the l-th largest rank.
+    The number of ranks below the median has a binomial distribution, which determines the largest possible l (Conover,
+    Practical Nonparametric Statistics, section 3.2). The interval contains the true median at least 95 times in 100.
+    With five ranks or fewer, there is no such interval, and its ends are NaN. The interval treats the queries as
+    independent.
     """
     first = np.sort(places[:, 0])
     n, below = len(first), np.arange(len(first))
@@ -386,17 +399,18 @@ def median_rank(places: np.ndarray, grades: np.ndarray) -> Estimate:
     return Estimate(float(np.median(first)), np.nan, float(low), float(high), n, "order-statistics-95")
 
 
-FEW = 6  # with fewer groups of queries, intervals by clip are not reliable
+FEW = 6  # if there are fewer groups of queries, intervals by clip are not reliable
 AT_K = {"mAP": average_precision, "R": recall, "nDCG": ndcg, "success": success, "MRR": reciprocal_rank}
 
 
 def chance(grades: np.ndarray, clips: int, metric: str) -> float | None:
-    """Return the mean of a metric over all rankings of `clips` clips; None for the median rank, which is not a mean.
+    """Return the mean of a metric over all rankings of `clips` clips, or None for the median rank, which is not a mean.
 
-    In a random ranking a clip has every rank with the same probability. So R@k is k / clips, and every rank of nDCG's
-    sum has the mean grade. The precision at a relevant clip of rank r counts the clip itself, and each of the r - 1
-    clips before it with probability (relevant - 1) / (clips - 1). The probability that no relevant clip is among the
-    first r is that of drawing r clips that are not relevant.
+    In a random ranking, a clip has every rank with the same probability. So R@k is k / clips, and every rank of nDCG's
+    sum has the mean grade. The precision at a relevant clip of rank r counts the clip itself. Each of the r - 1 clips
+    before it is relevant with probability (relevant - 1) / (clips - 1), where `relevant` is the query's number of
+    relevant clips. The probability that no relevant clip is among the first r is that of drawing r irrelevant clips
+    without replacement.
 
     Args:
         grades: (queries, m) the grades of each query's relevant clips, from `ranks`.
@@ -422,7 +436,7 @@ def chance(grades: np.ndarray, clips: int, metric: str) -> float | None:
             values.append(((1 + (rank - 1) * share) / rank).sum() / clips)
             continue
         others = (clips - count - rank + 1).clip(0)
-        # The probability that no relevant clip is among the first 0, 1, … k.
+        # The probabilities that no relevant clip is among the first 0, 1, … k clips.
         no_relevant = np.cumprod(np.append(1, others / (clips - rank + 1)))
         if name == "success":
             values.append(1 - no_relevant[-1])
@@ -489,10 +503,11 @@ def resolve_metrics(names: Sequence[str]) -> MetricSet:
 
 
 def clip_groups(queries: Iterable[str], split: Split, truth: Truth) -> tuple[int, ...]:
-    """Number the queries so that queries which share a clip have the same number.
+    """Return a group number for each query. Queries that share a clip have the same number.
 
-    A query describes the clips that have it as a caption. If no clip has it as a caption, it describes the clips that
-    answer it. Two queries are in one group if they describe a clip in common, or if a chain of such queries joins them.
+    A query describes the clips that have it as a caption. If it is not a caption of any clip, it describes the clips
+    that answer it. Two queries are in one group if they describe the same clip, or if a chain of such queries connects
+    them.
     """
     parent: dict[str, str] = {}
 
@@ -529,10 +544,11 @@ def evaluate(
         file: The prediction's name in findings.
 
     Returns:
-        The score; its items are the queries in the truth's order.
+        The score. Its items are the queries in the truth's order.
 
     Raises:
-        BadRequest: There is no such metric or interval method, or the split or a query has no truth.
+        BadRequest: There is no such metric or interval method, or the split does not have a truth, or the truth of a
+            query is empty.
         Faulty: As `validate`.
     """
     if truth is None:
@@ -562,7 +578,7 @@ def evaluate(
         if kind == "medR":
             measured[name] = Measured(median_rank(places, grades))
             if measured[name].estimate.value == np.inf:
-                message = "medR is infinite: at least half of the queries find none of their relevant clips"
+                message = "medR is infinite: at least half of the queries do not find any of their relevant clips"
                 findings.append(Finding(file, message=message, severity=NOTE))
             continue
         values = AT_K[kind](places, grades, k)
@@ -571,7 +587,7 @@ def evaluate(
 
 
 def _short_lists(truth: Truth, prediction: Ranking, deepest: float, file: str) -> list[Finding]:
-    """Note that lists have fewer clips than the largest k of the metrics."""
+    """Return a note if lists have fewer clips than the largest k of the metrics."""
     lengths = []
     for query, ranked in zip(prediction.queries, prediction.file_names, strict=True):
         if query in truth and len(ranked) < deepest:
@@ -586,7 +602,7 @@ def _short_lists(truth: Truth, prediction: Ranking, deepest: float, file: str) -
 
 
 def _signature(split: Split, truth: Truth, grades: np.ndarray, interval: str) -> str:
-    """Return a text that names everything that the scores depend on."""
+    """Return a text that names the data, rules and versions that the scores depend on."""
     source = "captions" if truth == split.captions else "relevance"
     answers = sorted((query, sorted(_graded(relevant).items())) for query, relevant in truth.items())
     digest = hashlib.sha256(repr(answers).encode()).hexdigest()[:8]
@@ -614,32 +630,33 @@ def _signature(split: Split, truth: Truth, grades: np.ndarray, interval: str) ->
 
 # Rankings of more clips than fit into memory --------------------------------------------------------------------------
 
-TILE = (1024, 4096)  # queries and clips whose scores are computed at once: 16 MiB of scores
+TILE = (1024, 4096)  # number of queries and of clips for which scores are computed at once: 16 MiB of scores
 
 
 def top_k(queries: np.ndarray, clips: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the k clips with the largest inner products for every query, without keeping all scores in memory.
 
-    The result is exact.
+    The result is exact, not approximate.
 
     Args:
-        queries: (q, d) float32 embeddings.
-        clips: (n, d) float32 embeddings. They may be on disk (`np.memmap`); each part is read once.
-        k: The number of clips, 1 or more. If there are fewer than k clips, all are returned.
+        queries: (q, d) float32 embeddings of q queries.
+        clips: (n, d) float32 embeddings of n clips. They may be on disk (`np.memmap`). Each part is read once.
+        k: The number of clips to return for each query, 1 or more. If there are fewer than k clips, all are returned.
 
     Returns:
-        The indices of the clips, (q, min(k, n)), best first, and their float32 scores. Clips with equal scores keep
-        their order, as in `Similarity.top`.
+        (q, min(k, n)) indices of the best clips, best first, and their float32 scores in an array of the same shape.
+        Clips with equal scores keep their order, as in `Similarity.top`.
 
     Raises:
-        ValueError: The shapes do not match, k is below 1, or scores may not be finite.
+        ValueError: The shapes do not match, k is below 1, or an inner product may be infinite or NaN.
 
     >>> top_k(np.float32([[1, 0]]), np.float32([[1, 5], [3, 0], [2, 2]]), 2)
     (array([[1, 2]]), array([[3., 2.]], dtype=float32))
     """
     if queries.ndim != 2 or clips.ndim != 2 or queries.shape[1] != clips.shape[1] or k < 1:
         raise ValueError(
-            f"queries must be (q, d), clips (n, d), and k 1 or more; found {queries.shape}, {clips.shape} and {k}"
+            f"queries must have the shape (q, d), clips the shape (n, d), and k must be 1 or more; found "
+            f"{queries.shape}, {clips.shape} and {k}"
         )
     queries = np.asarray(queries, dtype=np.float32)
     k = min(k, len(clips))
@@ -657,7 +674,7 @@ def top_k(queries: np.ndarray, clips: np.ndarray, k: int) -> tuple[np.ndarray, n
 
 
 def _largest(values: np.ndarray) -> float:
-    """Return the largest absolute value; NaN if any value is NaN."""
+    """Return the largest absolute value, or NaN if a value is NaN."""
     return max(float(values.max(initial=0)), -float(values.min(initial=0)))
 
 
@@ -665,19 +682,19 @@ def _update_best(scores: np.ndarray, start: int, indices: np.ndarray, best: np.n
     """Merge a block of scores into the best clips of every query, in place.
 
     Args:
-        scores: (q, width) scores of the clips from `start` on.
+        scores: (queries, width) scores of the block's clips.
         start: The index of the block's first clip.
-        indices: (q, k) the best clips so far.
-        best: (q, k) their scores, best first.
+        indices: (queries, k) indices of the best clips so far, best first. This function changes them.
+        best: (queries, k) scores of these clips. This function changes them.
     """
     k, width = best.shape[1], scores.shape[1]
-    enters = scores > best[:, -1:]  # of equal scores the earlier clip stays
-    if width > k and np.count_nonzero(enters) > 2 * best.size:  # as in the first block, where sorting would be slow
+    enters = scores > best[:, -1:]  # if scores are equal, the earlier clip stays
+    if width > k and np.count_nonzero(enters) > 2 * best.size:  # mainly in the first block, where sorting would be slow
         enters &= scores >= np.partition(scores, -k, axis=1)[:, -k, None]
     new = np.flatnonzero(enters)
     row, column = np.divmod(new, width)
     changed, new_counts = np.unique(row, return_counts=True)
-    # For each changed query: its k best so far, and its new clips.
+    # For each changed query, join its k best clips so far and its new clips.
     rows = np.concatenate([np.repeat(changed, k), row])
     values = np.concatenate([best[changed].ravel(), scores.ravel()[new]])
     clips = np.concatenate([indices[changed].ravel(), start + column])

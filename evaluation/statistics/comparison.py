@@ -2,25 +2,27 @@
 
 Conventions
 -----------
-- **Comparable scores.** Scores are comparable if their signatures are equal and their items have the same names. Items
-  are paired by name. Two things in a signature may differ: the interval, which is computed again here, and entries that
-  only one score has, because they belong to a metric that the other score lacks. A metric is compared if every score
-  has a value of it for each item. The median rank, and other metrics that are not computed from sums, have no such
-  values and are listed as not compared.
-- **Pairs.** Each system is compared with the first one, or with each one before it. A difference is the system's metric
-  minus the other system's, so a positive difference means that the system's value is larger.
-- **Interval.** The interval is the 95 % jackknife interval of the difference, from the differences of the items'
-  pseudo-values. The difference without an item is the difference of the metrics without it, so this is exact for any
-  metric. For a mean it is the interval of a paired z test. Items that share a clip are left out together. That is exact
-  for means, and approximate for other metrics (as if the metric were the mean of its pseudo-values).
+- **Comparable scores.** Scores are comparable if their signatures are equal, their items have the same names, and these
+  form the same groups. Items are paired by name. Two things in a signature may differ. The interval may differ, because
+  the comparison computes its own intervals. One score may have an entry that another score lacks, because the entry
+  belongs to a metric that the other score lacks. A metric is compared if every score has a value of it for each item.
+  The median rank, and other metrics that are not computed from sums, do not have such values. They are listed as not
+  compared.
+- **Pairs.** Each system is compared with the first one. With `pairs`, it is compared with each one before it. A
+  difference is the system's metric minus the other system's, so a positive difference means that the system's value is
+  larger.
+- **Interval.** The interval is the 95 % jackknife interval of the difference. It is computed from the differences of
+  the items' pseudo-values, which are exactly the pseudo-values of the difference, for any metric. For a mean, it is the
+  interval of a paired z test. Items that share a clip are left out together. This is exact for means. For other metrics
+  it is approximate, because the metric is treated as the mean of its pseudo-values.
 - **Test.** The test is the two-sided randomisation test of Fisher (1935), which Smucker, Allan and Carterette (2007)
   recommend for retrieval. Under the null hypothesis the systems do not differ, and exchanging their answers for a clip
   does not change the distribution. An exchange changes the sign of that clip's difference. p is the share of exchanges
-  whose sum is at least as far from zero as the observed sum. Items that share a clip are exchanged together. If there
-  are at most `DRAWS` exchanges (16 clips), all are evaluated and p is exact. Otherwise `DRAWS` exchanges are drawn, and
-  p = (number at least as far + 1) / (`DRAWS` + 1), which is never below 1 / (`DRAWS` + 1). For corpus metrics (BLEU,
-  CIDEr-D) pseudo-values are exchanged. This is an approximation, because the metric is computed from the texts only
-  once.
+  with a sum that is at least as far from zero as the observed sum. Items that share a clip are exchanged together. If
+  there are at most `DRAWS` exchanges (up to 16 clips), all are evaluated and p is exact. Otherwise `DRAWS` exchanges
+  are drawn, and p = (number at least as far + 1) / (`DRAWS` + 1), which is never below 1 / (`DRAWS` + 1). If a metric
+  is not a mean of the items' own values (BLEU, METEOR, and CIDEr-D with `idf=exact`), pseudo-values are exchanged. This
+  is an approximation, because the metric is not computed again from the exchanged texts.
 - **Several systems.** Holm's (1979) step-down correction covers the comparisons of each metric. If no system differs,
   the probability of any mark is at most 5 % for each metric, not for all metrics together.
 - **Marks** show the corrected p: * below 0.05, ** below 0.01, *** below 0.001.
@@ -48,8 +50,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DRAWS = 99_999
-FEW = 6  # with fewer clips to exchange, no p is below 0.05
-INTERVAL = "95 % interval"  # a column's heading
+FEW = 6  # with fewer clips to exchange, p cannot be below 0.05
+INTERVAL = "95 % interval"  # the heading of a column
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ class Difference:
         against: The system that it is compared with.
         value: The system's metric.
         difference: The system's metric minus the metric of `against`, with the interval of this difference.
-        p: p of the paired test, in (0, 1].
-        p_holm: p after Holm's correction.
+        p: The p value of the paired test, in (0, 1].
+        p_holm: The p value after Holm's correction.
     """
 
     metric: str
@@ -85,12 +87,13 @@ class Comparison:
     """All differences between systems, with the facts that explain them.
 
     Attributes:
-        files: The score file of each system, by the system's short name. The others are compared with the first.
-        values: The first system's metrics.
+        files: A dict from the short name of each system to its score file. The first system is the one that the others
+            are compared with, unless each pair is compared.
+        values: A dict from each metric that is compared to its value for the first system.
         differences: The differences, metric by metric.
-        not_compared: The metrics that are not compared, each with the reason.
-        items: Number and kind of the items, in words.
-        groups: The number of items, or of groups of items, that are exchanged and left out.
+        not_compared: A dict from each metric that is not compared to the reason.
+        items: The number and kind of the items, in words.
+        groups: The number of units that are exchanged and left out as a whole. A unit is an item, or a group of items.
         signature: The signature of the first score.
         seed: Seed of the draws.
     """
@@ -127,7 +130,7 @@ class Comparison:
 
     @property
     def _family(self) -> int:
-        """Number of comparisons of each metric."""
+        """The number of comparisons of each metric."""
         return len(self.differences) // len(self.values)
 
     @property
@@ -135,7 +138,7 @@ class Comparison:
         return len({difference.against for difference in self.differences}) > 1
 
     def _rows(self) -> Iterator[tuple[str, str, float, Difference | None]]:
-        """Yield metric, system, value and difference of each row: for each metric the first system, then the others."""
+        """Yield metric, system, value and difference of each row. In each metric, the first system comes first."""
         first = next(iter(self.files))
         for metric, value in self.values.items():
             yield printable(metric), printable(first), value, None
@@ -243,12 +246,12 @@ def read_scores(files: Sequence[Path]) -> dict[str, Score]:
         files: The score files.
 
     Returns:
-        The scores by the names of their files.
+        A dict from the name of each file to its score.
 
     Raises:
         BadRequest: A file is given twice.
         Faulty: A file is missing, is not a score file, or has metrics that do not follow from the values of its items.
-            It has all findings.
+            The exception lists all findings.
     """
     for first, second in itertools.combinations(files, 2):
         if first.resolve() == second.resolve():
@@ -276,7 +279,8 @@ def compare(given: Mapping[str, Score], *, pairs: bool = False, seed: int = 0) -
     """Compare systems by the same items.
 
     Args:
-        given: Two or more scores by the names of their files. The others are compared with the first.
+        given: A dict from the names of two or more score files to the scores. The first score is the one that the
+            others are compared with.
         pairs: Compare each system with all systems before it instead.
         seed: Seed of the test's draws.
 
@@ -285,7 +289,7 @@ def compare(given: Mapping[str, Score], *, pairs: bool = False, seed: int = 0) -
 
     Raises:
         BadRequest: The seed is below zero.
-        Faulty: The scores are not comparable, or have no metric in common. It has all findings.
+        Faulty: The scores are not comparable, or have no metric in common. The exception lists all findings.
     """
     if seed < 0:
         raise BadRequest(f"the seed must be 0 or more; found {seed}")
@@ -320,8 +324,8 @@ def compare_pairs(
     """Compare pairs of systems in each metric, with Holm's correction over the pairs.
 
     Args:
-        given: Comparable scores (see `check_comparable`) by the systems' names.
-        metrics: Metrics for which all scores have the values of the items.
+        given: A dict from the systems' names to their scores, which must be comparable (see `check_comparable`).
+        metrics: Metrics for which all scores contain the values of the items.
         pairs: The pairs, each a system and the system that it is compared with.
         seed: Seed of the test's draws.
 
@@ -337,7 +341,8 @@ def compare_pairs(
     # (items, pairs, metrics) and (pairs, metrics)
     differences = np.stack([values[system] - values[against] for system, against in pairs], axis=1)
     observed = np.stack([measured[system] - measured[against] for system, against in pairs])
-    # The mean of pseudo-values differs from a corpus metric by its bias. The test is of the observed difference.
+    # The mean of pseudo-values differs from a corpus metric by the jackknife's estimate of its bias. So the differences
+    # are shifted to the observed difference, which is tested.
     differences += observed - differences.mean(axis=0)
     sums, _ = grouped(differences.reshape(len(names), -1), groups)
     p = randomisation(sums, seed).reshape(observed.shape)
@@ -353,10 +358,10 @@ def compare_pairs(
 
 
 def _item_values(score: Score, metrics: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    """Return the (items, metrics) values of a score, its items in the order of `names`."""
+    """Return the (items, metrics) values of a score. The items are in the order of `names`."""
     rows = {name: row for row, name in enumerate(score.items.names)}
     order = [rows[name] for name in names]
-    # Each of the metrics has values: `shared_metrics` leaves out those that have none.
+    # Each of the metrics has values, because `shared_metrics` leaves out metrics without values.
     columns = [cast(np.ndarray, score.metrics[metric].values) for metric in metrics]
     return np.stack(columns, axis=1)[order]
 
@@ -365,10 +370,10 @@ def check_comparable(given: Mapping[str, Score]) -> None:
     """Check that scores have the same items and the same signature.
 
     Args:
-        given: The scores by their names in findings. The others are compared with the first.
+        given: A dict from names, which the findings use, to scores. The others are compared with the first.
 
     Raises:
-        Faulty: Signatures or items differ, or an item is repeated. It has all findings.
+        Faulty: Signatures or items differ, or an item is repeated. The exception lists all findings.
     """
     findings = []
     (reference, first), *_ = given.items()
@@ -399,7 +404,7 @@ def _signature_parts(signature: str) -> dict[str, str]:
 
 
 def _item_findings(file: str, items: Items, reference: str, first: Items) -> Iterator[Finding]:
-    """Find where the items of a score differ from those of the first."""
+    """Find differences between the items of a score and those of the first score."""
     groups = dict(zip(items.names, items.groups, strict=True))
     expected = dict(zip(first.names, first.groups, strict=True))
     if items.kind != first.kind:
@@ -419,7 +424,7 @@ def _item_findings(file: str, items: Items, reference: str, first: Items) -> Ite
             example = f"{difference} here: {len(names)}, for example {names[0]!r}"
             message = f"must be those of {reference}; {example}; score both with the same data"
             yield Finding(file, column="items.names", message=message)
-    # The numbers of groups do not matter: groups are the same if their numbers map one to one.
+    # Two scores may number the same groups differently. The groups are the same if their numbers map one to one.
     if groups.keys() == expected.keys():
         numbers = {(groups[name], group) for name, group in expected.items()}
         if not len(numbers) == len(set(groups.values())) == len(set(expected.values())):
@@ -433,10 +438,12 @@ def _has_item_values(score: Score, metric: str) -> bool:
 
 
 def shared_metrics(given: Mapping[str, Score]) -> tuple[list[str], dict[str, str]]:
-    """Return the metrics for which all scores have the values of the items, and the others with the reason.
+    """Return the metrics that can be compared, and a dict from each other metric to the reason.
+
+    A metric can be compared if all scores contain its values for the items, and its value is finite.
 
     Raises:
-        Faulty: There is no such metric.
+        Faulty: No metric can be compared.
     """
     names: dict[str, None] = {}  # in the order of the scores
     for score in given.values():
@@ -465,7 +472,7 @@ def shared_metrics(given: Mapping[str, Score]) -> tuple[list[str], dict[str, str
 
 
 def short_names(files: Sequence[str]) -> list[str]:
-    """Return a short name for each file: its stem; if stems are equal, its run folder; otherwise the whole path.
+    """Return a short name for each file: its stem, or its run folder if stems are equal, or else the whole path.
 
     >>> short_names(["runs/a/scores/evaluation.json", "runs/b/scores/evaluation.json"])
     ['a', 'b']
@@ -484,14 +491,15 @@ def short_names(files: Sequence[str]) -> list[str]:
 
 
 def randomisation(differences: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return the p of the paired randomisation test of each column.
+    """Return the p value of the paired randomisation test for each column.
 
     Args:
-        differences: (n, comparisons) the differences of each unit that is exchanged as a whole.
-        seed: Seed of the draws; not used if all exchanges are evaluated.
+        differences: (n, comparisons) differences of n units. A unit, such as all captions of a clip, is exchanged as a
+            whole.
+        seed: Seed of the draws. It is not used if all exchanges are evaluated.
 
     Returns:
-        (comparisons,) in (0, 1].
+        (comparisons,) p values in (0, 1].
     """
     n = len(differences)
     total = differences.sum(axis=0)
@@ -499,7 +507,10 @@ def randomisation(differences: np.ndarray, seed: int = 0) -> np.ndarray:
     rounding = (n + 4) * np.finfo(np.float64).eps * np.abs(differences).sum(axis=0)
 
     def count_as_far(exchanged: np.ndarray) -> np.ndarray:
-        """Count the exchanges, (exchanges, n) zeros and ones, whose sum is at least as far from zero as observed."""
+        """Count the exchanges with a sum that is at least as far from zero as the observed sum.
+
+        `exchanged` is an (exchanges, n) array of zeros and ones. A one marks a unit that is exchanged.
+        """
         sums = total - 2 * (exchanged.astype(np.float64) @ differences)
         return (np.abs(sums) >= np.abs(total) - rounding).sum(axis=0)
 
@@ -508,8 +519,8 @@ def randomisation(differences: np.ndarray, seed: int = 0) -> np.ndarray:
         return count_as_far(exchanges) / 2**n
     rng = np.random.default_rng(seed)
     count = np.ones(len(total))
-    block = max(1, 500_000 // n)  # 4 MB, which fits a processor's cache
-    with threadpool_limits(1, "blas"):  # for such small products, several threads are ten times slower
+    block = max(1, 500_000 // n)  # 4 MB, which fit into a processor's cache
+    with threadpool_limits(1, "blas"):  # with several threads, such small products are ten times slower
         for start in range(0, DRAWS, block):
             size = min(block, DRAWS - start), math.ceil(n / 8)
             bits = rng.integers(0, 256, size, dtype=np.uint8)

@@ -6,33 +6,33 @@ Conventions
   compared by their mean over the seeds. SD is the sample standard deviation (n - 1).
 - **File.** `systems sweep` writes the file. Any CSV of the same form can be read. Its columns are the run's name, one
   column for each factor, then `seed`, `state`, `seconds` and `error`, then the metrics. Only the factors, `seed` and
-  one metric are required. The first metric is compared unless another is chosen. A row without a value (the run
-  failed or has not finished) is skipped and counted. A run whose state is `stopped` is skipped
-  and counted too: `stop_early` in the sweep file stopped it early.
+  one metric are required. The first metric is compared unless another is chosen. A row without a value (the run failed
+  or has not finished) is skipped and counted. A run with the state `stopped`, which `stop_early` in the sweep file has
+  stopped early, is skipped and counted too.
 - **Test.** The test is the one-sided Wilcoxon signed-rank test between two levels of a factor. A pair is one setting of
-  all other factors, once with each level; each value is the mean over the seeds that both have. If there is only one
-  such setting, as in a sweep of a single factor, the pairs are the seeds. Pairs with a difference of zero are dropped,
-  as Wilcoxon proposed. p is exact for up to 50 pairs without ties. For up to 13 pairs with ties it is computed from all
-  exchanges of signs. Otherwise it is the normal approximation.
-- **Published values.** Weck et al. 2021, section 4, compare an encoder with overlap against one without:
-  W = 84, p < 8.08e-07 (COALA) and W = 112, p < 3.92e-06 (YAMNet). These p equal the normal approximation, without a
-  correction for continuity, for 44 pairs, and for no other number of pairs up to 132. The exact p of these W are
-  6.61e-08 and 7.21e-07, which is 12 and 5 times smaller. The option `normal` gives the published values. The paper does
-  not explain what the 44 pairs are, and its grid does not give 44 pairs for this test. The settings of one encoder with
-  one overlap are 3 adapters x 11 kinds of words = 33; the other products are 3 and 11, and with ten seeds 30, 110 and
-  330. (4 x 11 = 44 is the number of encoders times kinds of words, but each test is of a single encoder.) In this
-  module such a test has 33 pairs.
+  all other factors, once with each level. Each of its two values is the mean over the seeds that both have. If there is
+  only one such setting, as in a sweep of a single factor, the pairs are the seeds. Pairs with a difference of zero are
+  dropped, as Wilcoxon proposed. p is exact for up to 50 pairs without ties. For up to 13 pairs with ties, p is computed
+  from all exchanges of signs, which is exact too. Otherwise p is the normal approximation.
+- **Published values.** Weck et al. 2021, section 4, compare an encoder with overlap to the same encoder without
+  overlap: W = 84, p < 8.08e-07 (COALA) and W = 112, p < 3.92e-06 (YAMNet). These p equal the normal approximation for
+  44 pairs, without a correction for continuity. Other numbers of pairs up to 132 do not give these p. The exact p of
+  these W are 6.61e-08 and 7.21e-07, which are 12 and 5 times smaller. The option `normal` gives the published values.
+  The paper does not explain what the 44 pairs are, and its grid does not give 44 pairs for this test. One encoder with
+  one overlap has 3 adapters x 11 kinds of words = 33 settings. The adapters alone give 3 pairs, the kinds of words 11.
+  With ten seeds, these numbers become 330, 30 and 110. (4 encoders x 11 kinds of words = 44, but each test is about a
+  single encoder.) In this module, such a test has 33 pairs.
 - **Direction.** It is not known in advance which level should be better. So both one-sided tests are computed, and both
   count in the correction. The table shows the test with the smaller p. The level that this test favours is called the
-  better one; if both p are equal, the level with the better mean is. (The mean of the better level can be worse, if a
-  few large differences outweigh many small ones.)
-- **Several tests.** Holm's (1979) correction covers all tests of one factor, 2 for each pair of levels. If levels are
+  better one. If both p are equal, the level with the better mean over the pairs is called the better one. (The mean of
+  the better level can be worse, if a few large differences outweigh many small ones.)
+- **Several tests.** Holm's (1979) correction covers all tests of one factor: two for each pair of levels. If levels are
   tested within the levels of another factor, it covers the tests of all these levels together. The option `against`
   names one level of the factor `by`. The other levels of this factor are then compared with that level only, so the
   correction covers fewer tests.
-- **Smallest p.** The smallest p of n pairs is 2 ** -n, if all pairs differ in the same direction. The smallest
-  corrected p is 2 ** -n times the number of tests, but at most 1. If this is 0.05 or more, no difference can be marked,
-  however large it is: five seeds of two levels give 2 x 0.03125 = 0.0625.
+- **Smallest p.** The smallest p of n pairs is 2 ** -n. It is reached if all pairs differ in the same direction. The
+  smallest corrected p is 2 ** -n times the number of tests, but at most 1. If it is 0.05 or more, even a large
+  difference cannot be marked. For example, five seeds of two levels give 2 x 0.03125 = 0.0625.
 - **Marks** show the corrected p: * below 0.05, ** below 0.01, *** below 0.001.
 """
 
@@ -56,11 +56,12 @@ from evaluation.text import plural, printable, unknown_key
 if TYPE_CHECKING:
     import pandas as pd
 
-AROUND = ("run", "seed", "state", "seconds", "error")  # columns that are not factors: one before them, four after
-SHOWN = 10  # settings in the printed table
-EXACT = 50  # pairs up to which the test is exact if no two differences are equal
-EXACT_TIES = 13  # pairs up to which the test is exact if some differences are equal
-MARKED = 0.05  # corrected p below which a difference is marked
+# Columns that are not factors and not metrics. `run` is before the factors, the others are after them.
+AROUND = ("run", "seed", "state", "seconds", "error")
+SHOWN = 10  # maximum number of settings in the printed table
+EXACT = 50  # maximum number of pairs for an exact test if all differences are distinct
+EXACT_TIES = 13  # maximum number of pairs for an exact test if some differences are equal
+MARKED = 0.05  # a difference is marked if its corrected p is below this
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +101,7 @@ def read(path: Path, metric: str | None = None) -> Results:
 
     Raises:
         BadRequest: There is no such file, or no such metric in it.
-        Faulty: The file is not valid. It has all findings.
+        Faulty: The file is not valid. The exception lists all findings.
     """
     if not path.is_file():
         raise BadRequest(f"{path}: no such file; give the results.csv of a sweep")
@@ -140,7 +141,7 @@ def read(path: Path, metric: str | None = None) -> Results:
 
 
 def _factors_and_metrics(header: Sequence[str], file: str) -> tuple[list[str], list[str]]:
-    """Return the names of the factors, which are before `seed`, and of the metrics, which are after it."""
+    """Return the names of the factors, to the left of the column `seed`, and those of the metrics, to the right."""
     seed = header.index("seed")
     factors = [name for name in header[:seed] if name not in AROUND]
     metrics = [name for name in header[seed:] if name not in AROUND]
@@ -160,7 +161,10 @@ def _runs(
     file: str,
     findings: list[Finding],
 ) -> list[list[object]]:
-    """Return name, levels, seed and value of each run, given rows with their lines; add a finding for invalid rows."""
+    """Return name, levels, seed and value of each run, and add a finding for each invalid row.
+
+    `rows` are pairs of a line number and the cells of this line.
+    """
     runs = []
     seen = set()
     for line, row in rows:
@@ -218,7 +222,7 @@ def level_means(results: Results, factor: str) -> "pd.DataFrame":
 
 
 def _best(metric: str) -> str:
-    """Return the name of pandas' function that gives the best value."""
+    """Return the name of the pandas function that gives the best value."""
     if lower_is_better(metric):
         return "min"
     return "max"
@@ -228,10 +232,10 @@ def _best(metric: str) -> str:
 
 
 def wilcoxon(differences: Sequence[float], normal: bool = False) -> tuple[float, float]:
-    """Test with the one-sided Wilcoxon signed-rank test if differences tend to be above zero.
+    """Test whether differences tend to be above zero, with the one-sided Wilcoxon signed-rank test.
 
     Args:
-        differences: (n,) the difference of each pair.
+        differences: (n,) differences, one for each pair.
         normal: Use the normal approximation for any number of pairs, as Weck et al. 2021 do.
 
     Returns:
@@ -263,7 +267,7 @@ def paired_differences(results: Results, factor: str, first: str, second: str) -
     """Return the paired differences between two levels of a factor.
 
     Returns:
-        The metric of `first` less that of `second` in each pair, and the kind of the pairs: `settings` or `seeds`.
+        The metric of `first` minus that of `second` in each pair, and the kind of the pairs: `settings` or `seeds`.
     """
     other_factors = [name for name in results.factors if name != factor]
     # One row for each setting of the other factors and each seed, one column for each level.
@@ -291,20 +295,20 @@ def contrasts(
     Args:
         results: The results.
         factor: The factor.
-        within: The other factor (default: the tests are over all settings).
-        against: The level that all others are compared with (default: each pair of levels is compared).
+        within: The other factor (default: None, tests over all settings).
+        against: The level that all others are compared with (default: None, each pair of levels is compared).
         normal: As in `wilcoxon`.
 
     Returns:
         One row for each pair of levels, for the one-sided test with the smaller p:
 
         - `factor`; `within`: the other factor and its level; `better` and `worse`: the two levels
-        - `difference`: the mean of the pairs' differences, better less worse
+        - `difference`: the mean over the pairs of the better level's value minus the worse level's value
         - `pairs`: the number of pairs; `of`: their kind, settings or seeds
         - `W`: the sum of the ranks of the pairs in which the worse level has the better value
         - `p`: p of the test; `p_holm`: p after Holm's correction over all tests in both directions
         - `p_smallest` and `p_holm_smallest`: the smallest p and corrected p that this number of pairs can give
-        - `tests`: the number of tests in the correction; `mark`: the stars of `p_holm`
+        - `tests`: the number of tests that the correction covers; `mark`: the stars for `p_holm`
     """
     import pandas as pd
 
@@ -332,7 +336,10 @@ def contrasts(
 
 
 def _by_level(results: Results, within: str | None) -> Iterator[tuple[str, Results]]:
-    """Yield the name and the results of each level of a factor; all results with an empty name if `within` is None."""
+    """Yield the name and the results of each level of the factor `within`.
+
+    If `within` is None, yield all results once, with an empty name.
+    """
     if within is None:
         yield "", results
         return
@@ -344,7 +351,7 @@ def _by_level(results: Results, within: str | None) -> Iterator[tuple[str, Resul
 def _better_direction(
     differences: "pd.Series", first: str, second: str, metric: str, normal: bool
 ) -> dict[str, float | str]:
-    """Test in both directions if one of two levels is better, and return the test with the smaller p."""
+    """Test each of two levels for being better than the other, and return the test with the smaller p."""
     sign = -1 if lower_is_better(metric) else 1
     tests = []
     for better, worse, gain in ((first, second, differences), (second, first, -differences)):
@@ -404,20 +411,22 @@ def contrasts_table(tests: "pd.DataFrame") -> str:
 
 
 def too_few_pairs(tests: "pd.DataFrame") -> list[str]:
-    """Return a note for each factor that has too few pairs to mark any difference, with the number it needs."""
+    """Return a note for each factor with too few pairs to mark a difference. It states the number that is needed."""
     notes = []
     for factor, rows in tests.groupby("factor", sort=False):
         if rows["p_holm_smallest"].min() < MARKED:
             continue
         count = rows["tests"].iloc[0]
-        needed = math.floor(math.log2(count / MARKED)) + 1  # the first n with count x 2 ** -n below MARKED
+        needed = math.floor(math.log2(count / MARKED)) + 1  # the smallest n with count x 2 ** -n below MARKED
         fault = f"{rows['pairs'].max()} pairs are too few to mark a difference among {count} tests"
         notes.append(f"{printable(factor)}: {fault}; {needed} pairs are needed")
     return notes
 
 
 def summary(results: Results, by: str, *, against: str | None = None, normal: bool = False) -> str:
-    """Format all tables as text: the best settings, the best setting of each level of `by`, all levels, all tests.
+    """Format all tables as text.
+
+    The tables show the best settings, the best setting of each level of `by`, all levels of all factors, and all tests.
 
     Args:
         results: The results.
@@ -450,7 +459,7 @@ def summary(results: Results, by: str, *, against: str | None = None, normal: bo
 
 
 def _counts(results: Results, all_settings: "pd.DataFrame") -> str:
-    """Return a sentence with the numbers of runs and settings."""
+    """Return a sentence with the number of runs and the number of settings."""
     fewest, most = all_settings["runs"].min(), all_settings["runs"].max()
     seeds = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     text = f"{results.file}: {len(results.runs)} runs of {len(all_settings)} settings, {seeds} for each setting"
@@ -479,7 +488,7 @@ def _notes(results: Results, by: str, against: str | None, normal: bool) -> list
 
 
 def save(results: Results, by: str, folder: Path, *, against: str | None = None, normal: bool = False) -> list[Path]:
-    """Write settings.csv and tests.csv. The latter also has the tests within each level of `by`.
+    """Write settings.csv and tests.csv. The tests within each level of `by` are also in tests.csv.
 
     Args:
         results: The results.

@@ -1,10 +1,11 @@
-"""Figures of the effects of factors on a metric, as SVG and PNG. The same results give the same bytes.
+"""Figures of the effects of factors on a metric, as SVG and PNG. The same results give identical files.
 
-- Box plots of the runs by the levels of one factor, with a box for each level of another factor, as in Figure 3 of Weck
-  et al. 2021.
-- Bars of the settings' means by the levels of one or two factors, as in their Figure 4, with an error bar of one SD.
-- If each bar is a single setting, as in a sweep of one factor, the bar is the mean of that setting's runs with their
-  SD, as in Figure 2 of Weck et al. 2022. Dots show the runs.
+- Box plots show the runs. One factor is on the horizontal axis, and each level of another factor has a box, as in
+  Figure 3 of Weck et al. 2021.
+- Bars show the mean over settings for each level of one or two factors, as in Figure 4 of Weck et al. 2021. Error bars
+  show one SD.
+- If each bar is a single setting, as in a sweep of one factor, the bar shows the mean over the runs of this setting,
+  and the error bar shows their SD, as in Figure 2 of Weck et al. 2022. Dots show the runs.
 """
 
 from pathlib import Path
@@ -21,7 +22,8 @@ from matplotlib.patches import Rectangle
 from evaluation.files import replacing
 from evaluation.statistics.factors import Results, settings
 
-# The colours of Okabe and Ito, which colour-blind people can distinguish. Factors with more levels get no colours.
+# The colours of Okabe and Ito, which colour-blind people can distinguish. A factor with more levels is not shown by
+# colours.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 INK, GRID = "#333333", "#DDDDDD"
 STYLE = {
@@ -35,10 +37,10 @@ STYLE = {
     "svg.hashsalt": "dcase-kit",
     "svg.fonttype": "path",
 }
-FORMATS = {"svg": {"Date": None}, "png": {"Software": None}}  # without metadata that depend on the time or version
-LONGEST = 28  # the largest number of letters in a label
+FORMATS = {"svg": {"Date": None}, "png": {"Software": None}}  # removes metadata that depend on the time or on a version
+LONGEST = 28  # the maximum number of letters in a label
 LETTER = 0.083  # the width of a letter in inches
-HIGH = 34  # letters that fit along the vertical axis, which is shorter above slanted names
+HIGH = 34  # number of letters that fit along the vertical axis, which is shorter if the names below are slanted
 DPI = 150
 
 
@@ -48,8 +50,8 @@ def draw(results: Results, by: str, folder: Path) -> list[Path]:
     Args:
         results: The results.
         by: The factor on the horizontal axis of figures with two factors.
-        folder: The output folder. It gets `bars-FACTOR` for each factor, and `boxes-BY-FACTOR` and `bars-BY-FACTOR` for
-            each other factor that has no more levels than there are colours.
+        folder: The output folder. Figures in it are `bars-FACTOR` for each factor, and `boxes-BY-FACTOR` and
+            `bars-BY-FACTOR` for each other factor whose number of levels is not larger than the number of colours.
 
     Returns:
         The files.
@@ -68,13 +70,13 @@ def draw(results: Results, by: str, folder: Path) -> list[Path]:
 def boxes(results: Results, by: str, factor: str) -> Figure:
     """Draw box plots of all runs.
 
-    A box shows the median and the quartiles. Its whiskers end at the farthest runs within 1.5 times the distance of the
-    quartiles.
+    A box shows the median and the quartiles. Its whiskers end at the farthest runs that are within 1.5 times the
+    interquartile range of the box.
 
     Args:
         results: The results.
         by: The factor on the horizontal axis.
-        factor: The factor that has a box for each level.
+        factor: The factor whose levels have a box each.
     """
     figure, axes = _empty(results, by, factor)
     seaborn.boxplot(
@@ -87,7 +89,7 @@ def boxes(results: Results, by: str, factor: str) -> Figure:
         linewidth=0.8,
         medianprops={"linewidth": 1.5},
         flierprops={"marker": ".", "markersize": 4},
-        vert=None,  # seaborn's own value is deprecated in matplotlib, which draws vertical boxes by default
+        vert=None,  # matplotlib deprecates the value that seaborn passes; it draws vertical boxes by default
     )
     return _finished(figure, axes, results, by, factor)
 
@@ -98,7 +100,7 @@ def bars(results: Results, by: str, factor: str | None = None) -> Figure:
     Args:
         results: The results.
         by: The factor on the horizontal axis.
-        factor: The second factor, which has a bar for each of its levels (default: one factor only).
+        factor: The second factor, whose levels have a bar each (default: None, one factor only).
     """
     means = settings(results)["mean"].rename(results.metric)
     drawn = [by] if factor is None else [by, factor]
@@ -127,7 +129,7 @@ def _variables(results: Results, by: str, factor: str | None) -> dict[str, Any]:
 
 
 def _draw_runs(axes: Axes, values: pd.DataFrame, variables: dict[str, Any]) -> None:
-    """Draw each run as a dot on its bar, right of the error bar."""
+    """Draw each run as a dot on its bar, to the right of the error bar."""
     widths = [bar.get_width() for bar in axes.patches if isinstance(bar, Rectangle)]
     bar_width = max(widths)  # the legend's bars have width 0
     bars = len(axes.collections)
@@ -193,7 +195,7 @@ def _finished(figure: Figure, axes: Axes, results: Results, by: str, factor: str
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write a figure as SVG and PNG, and return the files. `stem` is their path without the extension."""
+    """Write a figure as SVG and PNG, and return their paths. `stem` is the path without the extension."""
     written = []
     for kind, metadata in FORMATS.items():
         path = stem.with_name(f"{stem.name}.{kind}")

@@ -1,8 +1,8 @@
 """Confidence intervals of metrics: the jackknife, the jackknife by groups, and the bootstrap.
 
 All metrics have the same form. Each item (a query or a clip) has *statistics*, numbers that add up over items, and the
-metric is a function of their sum. For a mean, the statistics are the item's value and 1; for corpus BLEU, the n-gram
-counts and lengths. So leaving an item out is a subtraction, and no metric is computed again from texts.
+metric is a function of their sum. For a mean, the statistics are the item's value and 1. For BLEU, they are counts of
+n-grams and lengths. So leaving an item out is a subtraction, and metrics need not be computed again from texts.
 
 Conventions
 -----------
@@ -10,9 +10,9 @@ Conventions
   i is nθ - (n - 1)θ₍ᵢ₎; for a mean it is the item's own value. The standard error is the standard deviation of the
   pseudo-values (n - 1 in the denominator) divided by √n. It equals Efron's √((n - 1)/n Σ(θ₍ᵢ₎ - mean θ₍ᵢ₎)²). The 95 %
   interval is θ ± 1.96 standard errors, as astropy's `jackknife_stats` computes it in the DCASE 2022 task 6B script.
-  With `jackknife-t` it uses Student's t with n - 1 degrees of freedom, as SELD's scorer by Turpault does. The interval
-  is centred on θ: the jackknife's estimate of the bias, which is zero for means, is not subtracted. It is not cut at 0
-  or 1.
+  With `jackknife-t`, Student's t with n - 1 degrees of freedom replaces 1.96, as in SELD's scorer by Turpault. The
+  interval is centred on θ. The jackknife's estimate of the bias, which is zero for means, is not subtracted. The ends
+  of the interval may be below 0 or above 1.
 - **By groups.** Items of one group are left out together, and n is the number of groups. The five captions of a clip
   describe the same sound, so their results depend on each other. Leaving captions out one at a time treats five
   dependent captions as five independent ones, and the interval is too narrow. Leaving out whole clips gives an interval
@@ -42,10 +42,10 @@ class Estimate:
 
     Attributes:
         value: The metric over all items.
-        std_error: Its standard error; NaN if it cannot be computed, as for a single item.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
-        n: The number of items, or of groups of items, that are left out or drawn.
+        std_error: The standard error of the metric; NaN if it cannot be computed, for example for a single item.
+        low: The lower end of the interval.
+        high: The upper end of the interval.
+        n: The number of units that are left out or drawn. A unit is an item, or a group of items.
         interval: The method and the confidence in percent, such as `jackknife-95`.
     """
 
@@ -83,7 +83,7 @@ def mean(sums: np.ndarray) -> np.ndarray:
 def pseudo_values(statistics: np.ndarray, metric: Metric) -> tuple[float, np.ndarray]:
     """Return a metric and the (n,) pseudo-values of its items.
 
-    The pseudo-value of a single item, which cannot be left out, is the metric itself.
+    If there is only one item, it cannot be left out, and its pseudo-value is the metric itself.
 
     Args:
         statistics: (n, d) numbers of each item that add up over items.
@@ -98,7 +98,7 @@ def pseudo_values(statistics: np.ndarray, metric: Metric) -> tuple[float, np.nda
 
 
 def from_left_out(value: float, left_out: np.ndarray) -> np.ndarray:
-    """Return the (n,) pseudo-values of a metric, given the metric and its (n,) values without each item."""
+    """Return the (n,) pseudo-values of a metric, given the metric and its (n,) values when each item is left out."""
     return len(left_out) * value - (len(left_out) - 1) * left_out
 
 
@@ -114,10 +114,11 @@ def jackknife(
 
     Args:
         values: (n,) pseudo-values; for a mean, the items' own values.
-        confidence: The share of such intervals that contain the true value.
+        confidence: The confidence level: the share of such intervals that contain the true value.
         value: The metric (default: the mean of `values`).
-        groups: (n,) the group of each item (default: each item is a group). Values are left out by groups, which is
-            exact only for a mean. For any other metric, give the pseudo-values of `grouped` statistics instead.
+        groups: (n,) the group of each item (default: each item is a group). The values of a group are left out
+            together. This is exact only for a mean. For any other metric, pass the pseudo-values of `grouped`
+            statistics as `values`, and do not pass `groups`.
         t: Use Student's t with n - 1 degrees of freedom instead of the normal distribution.
 
     Raises:
@@ -169,7 +170,7 @@ def bootstrap(
     Args:
         statistics: (n, d) numbers of each item that add up over items; or (n,) values, whose mean is the metric.
         metric: Computes the metric from sums of statistics, (..., d).
-        confidence: The share of such intervals that contain the true value.
+        confidence: The confidence level: the share of such intervals that contain the true value.
         groups: (n,) the group of each item (default: each item is a group). Whole groups are drawn.
         bca: Correct the percentiles for bias and acceleration.
         resamples: The number of draws.
@@ -215,7 +216,7 @@ def bootstrap(
 
 
 def grouped(values: np.ndarray, groups: Sequence[int] | Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sum of (n, …) values over each group, and the number of items in each group.
+    """Return the sum of (n, …) values over each group, and the number of values in each group.
 
     Raises:
         ValueError: The number of groups differs from the number of values.
@@ -229,7 +230,7 @@ def grouped(values: np.ndarray, groups: Sequence[int] | Sequence[str]) -> tuple[
 
 
 def _finite(values: np.ndarray, confidence: float, dimensions: int) -> np.ndarray:
-    """Return the values as float64, after checking them and the confidence."""
+    """Check the values and the confidence, and return the values as float64."""
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != dimensions or not len(values) or not np.isfinite(values).all():
         shape = "one dimension" if dimensions == 1 else "two dimensions"

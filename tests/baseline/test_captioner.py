@@ -228,8 +228,8 @@ def test_from_prediction_to_output_file_and_floors(tiny, retriever, undisturbed,
         *floors.NAMES,
         "retrieval of 1nn",
     ]
-    assert lines[-1].startswith("the 95 % interval of CIDEr-D ")
-    assert lines[-1].endswith(" above the values of all 4 floors")
+    assert lines[-1].startswith("the 95 % interval of the captioner's CIDEr-D ")
+    assert lines[-1].endswith(" above the CIDEr-D of all 4 floors")
     for name in (*floors.NAMES.values(), "retrieval-1nn"):
         score = json.loads((run / "floors" / "evaluation" / f"{name}.json").read_text())
         assert score["metrics"]["cider_d"]["n"] == 5

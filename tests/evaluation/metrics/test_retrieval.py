@@ -584,7 +584,9 @@ def test_top_k_refuses_what_is_not_finite(value, place):
     ("q", "c", "k"), [((2, 3), (2, 4), 1), ((3,), (2, 3), 1), ((2, 3), (2, 3), 0), ((1, 3), (3,), 1)]
 )
 def test_top_k_of_other_shapes(q, c, k):
-    with pytest.raises(ValueError, match=r"queries must be \(q, d\), clips \(n, d\), and k 1 or more; found"):
+    with pytest.raises(
+        ValueError, match=r"queries must have the shape \(q, d\), clips the shape \(n, d\), and k must be"
+    ):
         top_k(np.ones(q), np.ones(c), k)
 
 
@@ -985,7 +987,7 @@ def test_every_metric_of_a_score():
 def test_a_median_beyond_the_lists(tmp_path):
     score = evaluate(split_of(FOUR, TWENTY), DESCENDING.top(1), metrics=["medR"], file="best.csv")
     assert score.metrics["medR"].estimate.value == math.inf
-    message = "medR is infinite: at least half of the queries find none of their relevant clips"
+    message = "medR is infinite: at least half of the queries do not find any of their relevant clips"
     assert f"best.csv: note: {message}" in [str(finding) for finding in score.findings]
     score.save(tmp_path / "score.json")
     assert json.loads((tmp_path / "score.json").read_text())["metrics"]["medR"]["value"] is None
