@@ -1,8 +1,7 @@
-"""The command line of `submission`: show tasks, make and check packages, rank them in a leaderboard."""
+"""The command line of `submission`: show tasks, make and check packages, rank them, and run a task on Codabench."""
 
 import argparse
 import contextlib
-import datetime
 import json
 import shutil
 import signal
@@ -11,6 +10,7 @@ import textwrap
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from evaluation.cli import command
@@ -155,6 +155,7 @@ def make_leaderboard(options: argparse.Namespace) -> int:
     # SIGTERM then ends the scoring processes in the same way as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     task = tasks.read(options.task)
+    shown_date = _date("--date", options.date) or _today()
     board = leaderboard.run(
         task,
         options.folder,
@@ -163,7 +164,7 @@ def make_leaderboard(options: argparse.Namespace) -> int:
         cache=options.cache,
         baseline=options.baseline,
         families=options.families,
-        date=options.date,
+        date=shown_date.isoformat(),
     )
     say(finding for package in board.packages for finding in package.findings)
     print(board)
@@ -172,6 +173,35 @@ def make_leaderboard(options: argparse.Namespace) -> int:
     if board.errors:
         return 1
     return 0
+
+
+def make_codabench(options: argparse.Namespace) -> None:
+    """Write the bundle of a competition for the platform Codabench, with the ground truth and the scoring program."""
+    from submission.codabench import bundle  # imports scipy, which the other commands do not need
+
+    task = tasks.read(options.task)
+    start = _date("--start", options.start) or _today()
+    decided = bundle.Options(start, _date("--end", options.end), options.image, options.contact)
+    files = bundle.write(task, _read_splits(task, options), decided, options.out)
+    print(f"{options.out}: written, {plural(len(files), 'file')}; unpack it and follow README.txt")
+    if not options.image:
+        note = f"{options.out}: note: has no Docker image yet; build one as README.txt describes, or give --image"
+        print(note, file=sys.stderr)
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
+
+
+def _date(option: str, text: str) -> date | None:
+    """Return the date that an option has, or None if it is not given."""
+    if not text:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        message = f"must be a date such as 2026-06-30 (YYYY-MM-DD); found {text!r}"
+        raise BadRequest(f"{option}: {message}: give a day that exists") from None
 
 
 def _splits(task: tasks.Task, options: argparse.Namespace) -> Mapping[str, Split | str]:
@@ -323,8 +353,8 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--baseline", type=Path, metavar="PACKAGE", help=text)
     text = "table that groups methods into families for the analysis (default: submission/families.yaml of the kit)"
     verb.add_argument("--families", type=Path, default=FAMILIES, metavar="FILE", help=text)
-    text = "date to show on the page (default: today)"
-    verb.add_argument("--date", default=datetime.date.today().isoformat(), help=text)
+    text = "date to show on the page (default: today, in UTC)"
+    verb.add_argument("--date", default="", metavar="YYYY-MM-DD", help=text)
     verb.add_argument(
         "--out", type=Path, default=Path("leaderboard"), metavar="DIR", help="output folder (default: leaderboard)"
     )
@@ -336,6 +366,24 @@ def parser() -> argparse.ArgumentParser:
         help="folder for tokenised captions (default: .cache)",
     )
     verb.set_defaults(run=make_leaderboard)
+
+    verb = verbs.add_parser(
+        "codabench", parents=[task], help="write a competition for Codabench", description=make_codabench.__doc__
+    )
+    text = "data folder with the ground truth (captions or relevance)"
+    verb.add_argument("--truth", type=Path, required=True, dest="data", metavar="DIR", help=text)
+    verb.add_argument("--out", type=Path, required=True, metavar="FILE", help="zip to write; it must not exist")
+    text = "for a rehearsal: split that the outputs are for, in place of the task's sets (default: the task's sets)"
+    verb.add_argument("--split", help=text)
+    text = "first day of the competition in UTC (default: today)"
+    verb.add_argument("--start", default="", metavar="YYYY-MM-DD", help=text)
+    text = "last day of the competition in UTC (default: no end)"
+    verb.add_argument("--end", default="", metavar="YYYY-MM-DD", help=text)
+    text = "Docker image of the scoring program (default: set it in competition.yaml)"
+    verb.add_argument("--image", default="", metavar="IMAGE", help=text)
+    text = "e-mail address of the organisers (default: no address)"
+    verb.add_argument("--contact", default="", metavar="EMAIL", help=text)
+    verb.set_defaults(run=make_codabench)
     return top
 
 

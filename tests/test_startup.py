@@ -52,6 +52,10 @@ REQUESTS = [
     "submission leaderboard nowhere --task dcase2022-6b --truth FOLDER --split evaluation",
     "submission leaderboard FOLDER --task dcase2022-6b --truth FOLDER --split evaluation",
     "submission leaderboard FOLDER --task dcase2022-6b --truth FOLDER --split evaluation --out FOLDER",
+    "submission codabench --task dcase2022-6b --truth nowhere --out b.zip",
+    "submission codabench --task dcase2022-6b --truth FOLDER --split evaluation --out FOLDER/b.zip --end 2020-01-01",
+    "submission codabench --task dcase2022-6b --truth FOLDER --split evaluation --out FOLDER/key.yaml",
+    "submission codabench --task dcase2022-6b --truth FOLDER --split evaluation --out b.zip --start 1.6.2026",
     "submission new --task dcase2022-6x",
 ]
 SWEEP = """
