@@ -14,7 +14,7 @@ from evaluation.data.soundscapes import generate, grammar
 if TYPE_CHECKING:
     from torch import Tensor
 
-CLIPS, FRAMES = 8, 375  # the clips are as long as Clotho's longest clip
+CLIPS, FRAMES = 8, 375  # 30 s, as Clotho's longest clip: one frame every 80 ms
 WORDS, BEAMS = 30, 4  # words in a caption; beams for each clip
 VOCABULARY = 4367  # size of the vocabulary of Clotho's development captions
 

@@ -134,7 +134,7 @@ def validate(task: Task, path: Path, split: Split | str = "", file: str = "") ->
         path: The file.
         split: The split that the file is for. If the data are not available, give the split's name, or an empty text if
             the name is not known. The file is then not compared with the data. Instead, the number of rows is compared
-            with the official number of the task's sets.
+            with the official number of rows of the split, or of any of the task's sets if the name is not known.
         file: The file's name in findings (default: its path).
 
     Returns:

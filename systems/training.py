@@ -91,7 +91,7 @@ class Schedule(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
     patience: int = Field(10, ge=1)  # number of epochs in a row without improvement until training stops
 
     def lowers_rate(self, values: Sequence[float]) -> bool:
-        """Return whether to lower the learning rate after the last epoch.
+        """Return whether to lower the learning rate after the latest epoch.
 
         Args:
             values: The monitored value of every epoch so far, negated if lower is better.
@@ -99,7 +99,7 @@ class Schedule(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
         return is_plateau(values, self.plateau)
 
     def stops(self, values: Sequence[float]) -> bool:
-        """Return whether to stop the training after the last epoch.
+        """Return whether to stop the training after the latest epoch.
 
         Args:
             values: The monitored value of every epoch so far, negated if lower is better.
@@ -379,7 +379,7 @@ class EpochControl(Callback):
 
     @property
     def ended(self) -> bool:
-        """True if all epochs are done, or if the schedule stops the training after the last epoch."""
+        """True if all epochs are done, or if the schedule stops the training after the latest epoch."""
         values = self.values
         if len(values) >= self.schedule.epochs:
             return True

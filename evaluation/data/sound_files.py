@@ -16,7 +16,7 @@ def sound_files(folder: Path, listed: Set[str], findings: list[Finding]) -> froz
 
     Args:
         folder: The folder.
-        listed: Names in the caption file, which are not ignored even if they are hidden.
+        listed: Names in the caption file. Files with these names are kept even if they are hidden.
         findings: The list to which warnings are added.
     """
     if not folder.is_dir():

@@ -8,7 +8,7 @@ The audio head maps a clip to one vector, and the text head maps a caption to on
 decoder of two blocks predicts the caption from the clip's vector. Training moves the vectors of a clip and its caption
 together, and the vectors of the batch's other pairs apart. At the same time, it maximises the probability of each next
 word of the caption. Both heads are trained. Captioning does not use the text head, so `checkpoints/inference.ckpt` does
-not contain it. `checkpoints/best.ckpt` contains both heads, so it can also be used for retrieval.
+not contain it. `checkpoints/best.ckpt` contains both heads (unless alpha is 0), so it can also be used for retrieval.
 
 One default differs from the paper. The paper trains on 4884 clips of Clotho: the development and validation splits
 together (section 3.1). By default, this module trains on the 3839 clips of the development split and chooses the epoch

@@ -46,7 +46,7 @@ leaks into all others.
 
 With equal m, fb and fc, and all arithmetic in float64, `LearntTransform` and the authors' classes agree to 0.0004 dB.
 The authors' classes compute in float32. This changes bins within 60 dB of the loudest bin of their frame by 0.0002 dB
-(median). It changes bins that are 100 to 120 dB below the loudest bin by 1 dB, and fainter bins by 10 dB and more.
+(median). For bins that are 100 to 120 dB below the loudest bin, the change is 1 dB, and 10 dB or more for fainter bins.
 
 Sources: Guzhov et al. 2021 (ESResNet; ESResNe(X)t-fbsp; AudioCLIP), and AndreyGuzhov/AudioCLIP:
 `model/audioclip.py` (STFT, sizes), `model/esresnet/base.py`, `fbsp.py` and `attention.py` (layers, bands, decibels),

@@ -5,9 +5,10 @@ Conventions
 - N clips with R captions each are N x R rows; the rows of a clip are consecutive. All rows of a clip share its guidance
   and its audio, which are not copied for each row.
 - The language model's state of a token does not depend on later tokens. Padding comes last, so it need not be masked.
+- The language model reads its start token and then the caption's tokens so far.
 - The module has exactly the layers of equations 9 to 13. It adds neither norms nor residual connections. The paper
   leaves two points open. In this module, attention to the guidance has the language model's number of heads, and
-  attention to the audio has four heads. The prefix begins with the language model's start token.
+  attention to the audio has four heads.
 """
 
 from collections.abc import Sequence

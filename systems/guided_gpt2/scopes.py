@@ -349,7 +349,7 @@ def parser() -> argparse.ArgumentParser:
     )
     text = "metrics, or a metric set (default: the metrics of the paper)"
     top.add_argument("--metrics", nargs="+", default=METRICS, metavar="METRIC", help=text)
-    text = "print the references, the guidance and the generated caption of these clips, and no scores"
+    text = "print four kinds of captions for these clips, and no scores"
     text += " (default: score all scopes)"
     top.add_argument("--examples", nargs="+", metavar="CLIP", help=text)
     text = "folder for the cache of embeddings (default: .cache)"
