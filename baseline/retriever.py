@@ -73,7 +73,7 @@ class Config(Schedule):
     unknown: Literal["skip", "draw"] = "skip"  # leave out words without a vector; published: draw one vector for all
     center: bool = True  # subtract the mean caption vector (`words.center`); not in the paper and not in the code
     slope: float = 0.1  # of the leaky ReLU for negative values; the paper states -0.1, the code uses 0.1
-    pooling_floor: float = Field(FLOOR, ge=0)  # keeps the gradient of a pool of zeros finite; published: 0
+    pooling_floor: float = Field(FLOOR, ge=0)  # added before the root, for a finite gradient at 0; published: 0
     dropout: float = Field(0.3, ge=0, lt=1)
     score: Literal["cosine", "dot"] = "cosine"  # the paper states the dot product; the code normalises first
     margin: float = Field(1.0, gt=0)  # of the triplet loss

@@ -1,4 +1,4 @@
-"""Measures of caption metrics, compared with METEOR's jar alone and with aac-metrics."""
+"""Measurements of the speed of caption metrics, compared with METEOR's jar alone and with aac-metrics."""
 
 import itertools
 from collections.abc import Sequence

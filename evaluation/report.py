@@ -52,7 +52,7 @@ def number(value: float | None, decimals: int | None = None, *, signed: bool = F
         decimals = 3 if abs(value) < 10 else 1
     if signed:
         return f"{value:+z.{decimals}f}"
-    return f"{value:.{decimals}f}"
+    return f"{value:z.{decimals}f}"  # z: no minus sign before zero
 
 
 def interval(

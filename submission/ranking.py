@@ -578,7 +578,8 @@ def _without_shared_labels(packages: Sequence[ScoredPackage]) -> list[ScoredPack
             if len(holders[system.label]) == 1:
                 kept.append(system)
             else:
-                message = f"must be in one package only; found it in {', '.join(others)}, too, so it is not ranked"
+                message = f"must be in one package only; found it in {', '.join(others)}, too, so it is not ranked: "
+                message += "give one of them another label, by the author or the institute in its team file"
                 findings.append(Finding(f"{each.name}/{system.label}", message=message, severity=ERROR))
         unambiguous.append(replace(each, systems=tuple(kept), findings=tuple(sorted(findings))))
     return unambiguous

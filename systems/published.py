@@ -196,8 +196,7 @@ def _scores_by_config(system: str, place: Path, runs: Sequence[Path], split: Spl
             continue
         file = run / "scores" / f"{split.name}.json"
         if not file.is_file():
-            message = f"no such file; score the run: python -m evaluation score … --json {file}"
-            findings.append(Finding(str(file), message=message))
+            findings.append(Finding(str(file), message=f"no such file; score the run: {_score_command(run, split)}"))
             continue
         score = scores.read(file)
         expected = f"split:{split.name}#{split.fingerprint}"
@@ -217,9 +216,27 @@ def _config_name(config: type[BaseModel], values: Mapping[str, object], place: P
     differences = {}
     for file in listing.configs(place):
         content = config(**yamlfiles.read_yaml(file)).model_dump(mode="json")
-        differences[file.stem] = [f"{key}={value}" for key, value in values.items() if content.get(key) != value]
+        differences[file.stem] = [_setting(key, value) for key, value in values.items() if content.get(key) != value]
     name = min(differences, key=lambda name: len(differences[name]))
     return " ".join([name, *differences[name]])
+
+
+def _setting(key: str, value: object) -> str:
+    """Return a setting as text. Of the path of an existing file, only the name is shown."""
+    if isinstance(value, str) and Path(value).is_file():
+        value = Path(value).name
+    return f"{key}={value}"
+
+
+def _score_command(run: Path, split: Split) -> str:
+    """Return the command that scores a run's prediction for a split."""
+    kind, suffix = "captions", "csv"
+    if (run / "predictions" / f"{split.name}.npz").is_file():
+        kind, suffix = "retrieval", "npz"
+    prediction = run / "predictions" / f"{split.name}.{suffix}"
+    file = run / "scores" / f"{split.name}.json"
+    command = f"python -m evaluation score {kind} --truth DATA --split {split.name}"
+    return f"{command} --prediction {prediction} --json {file}"
 
 
 def _published_rows(content: Published) -> list[dict[str, str]]:

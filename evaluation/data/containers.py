@@ -476,8 +476,8 @@ def _mp3(path: Path, content: bytes, start: int) -> list[Source]:
 
     libsndfile reads the number of frames that the first header states. Without a header, it assumes that all frames are
     as long as the first. So libsndfile gets the path of the file only if the header is correct. Otherwise it gets the
-    frames of each joined file, after a header that states their number. This also avoids libsndfile's warnings, which
-    go to standard error and do not name the file.
+    frames, after a header with their correct number. If several MP3 files were joined into this one, it gets each of
+    them in this form. This also avoids libsndfile's warnings, which go to standard error and do not name the file.
     """
     first = _next_mp3_frame(content, start)
     if first is None:

@@ -472,21 +472,29 @@ def shared_metrics(given: Mapping[str, Score]) -> tuple[list[str], dict[str, str
 
 
 def short_names(files: Sequence[str]) -> list[str]:
-    """Return a short name for each file: its stem, or its run folder if stems are equal, or else the whole path.
+    """Return a short name for each file: its run folder if it is in `RUN/scores`, otherwise its stem.
 
-    >>> short_names(["runs/a/scores/evaluation.json", "runs/b/scores/evaluation.json"])
+    If these names are not different, the names are those of the folders, or else the whole paths.
+
+    >>> short_names(["runs/a/scores/evaluation.json", "runs/a/floors/constant.json"])
+    ['a', 'constant']
+    >>> short_names(["a/whole.json", "b/whole.json"])
     ['a', 'b']
     """
-    paths = [Path(file.removesuffix(".json")) for file in files]
-    stems = [path.name for path in paths]
-    if len(set(stems)) == len(stems):
-        return stems
+    names = []
     folders = []
-    for path in paths:
+    for file in files:
+        path = Path(file.removesuffix(".json"))
         folder = path.absolute().parent
-        folders.append(folder.parent.name if folder.name == "scores" else folder.name)
-    if len(set(folders)) == len(folders):
-        return folders
+        if folder.name == "scores":
+            names.append(folder.parent.name)
+            folders.append(folder.parent.name)
+        else:
+            names.append(path.name)
+            folders.append(folder.name)
+    for short in (names, folders):
+        if len(set(short)) == len(files):
+            return short
     return list(files)
 
 

@@ -59,8 +59,8 @@ if TYPE_CHECKING:
 # Columns that are not factors and not metrics. `run` is before the factors, the others are after them.
 AROUND = ("run", "seed", "state", "seconds", "error")
 SHOWN = 10  # maximum number of settings in the printed table
-EXACT = 50  # maximum number of pairs for an exact test if all differences are distinct
-EXACT_TIES = 13  # maximum number of pairs for an exact test if some differences are equal
+EXACT = 50  # maximum number of nonzero differences for an exact test if their absolute values are distinct
+EXACT_TIES = 13  # the same maximum if some of their absolute values are equal
 MARKED = 0.05  # a difference is marked if its corrected p is below this
 
 

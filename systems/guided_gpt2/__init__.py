@@ -1,4 +1,4 @@
-"""Captions by a frozen GPT-2, guided by captions of similar clips (Koizumi et al. 2020). Read this from top to bottom.
+"""Captions by a frozen GPT-2, guided by captions of similar clips (Koizumi et al. 2020). Read this module top-down.
 
     python -m systems train systems.guided_gpt2 --config systems/guided_gpt2/whole.yaml --data DIR --run RUN
     python -m systems predict RUN --data DIR --split evaluation

