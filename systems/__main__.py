@@ -13,7 +13,7 @@ from pathlib import Path
 from evaluation.cli import command
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION, read_dataset
 from evaluation.findings import BadRequest, say
-from systems import contract, listing, modules, request_checks
+from systems import contract, listing, lock, modules, request_checks
 
 # The options of `train` that are passed to Lightning.
 FLAGS = ("accelerator", "devices", "precision", "strategy", "num_nodes", "accumulate_grad_batches")
@@ -85,6 +85,9 @@ def train(options: argparse.Namespace) -> None:
     digests = {name: split.digest for name, split in dataset.splits.items()}
     run = Run(options.run_folder, options.system, config, digests, options.seed, options.cache, flags)
     contract.train(system, config, dataset, run)
+    if lock.is_first_process():
+        command = f"python -m systems predict {options.run_folder} --data {options.data}"
+        print(f"{options.run_folder}: trained; predict with: {command}")
 
 
 def predict(options: argparse.Namespace) -> None:

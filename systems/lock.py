@@ -16,6 +16,11 @@ LOCK, HOLDER = ".lock", ".lock-holder"  # the file that is locked, and a file th
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 
 
+def is_first_process() -> bool:
+    """Return whether this process is the only one, or the first one, of those that train a run together."""
+    return all(os.environ.get(name, "0") == "0" for name in RANKS)
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Within the block, allow no other process to train in a run folder.
@@ -30,7 +35,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         BadRequest: Another process is training in the folder. The message names the process.
     """
-    if any(os.environ.get(name, "0") != "0" for name in RANKS):
+    if not is_first_process():
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)

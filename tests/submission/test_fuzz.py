@@ -243,7 +243,8 @@ def plainly_read(kind: str, path: Path) -> object:
         return predictions.Similarity(*names, arrays["scores"])
     text = path.read_bytes().decode("utf-8-sig")
     separator = "\t" if "\t" in text.splitlines()[0] else ","
-    header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row]
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    header, *rows = [row for row in lines if "".join(row).strip()]  # a line may have only blanks
     if kind == "captions":
         said = [dict(zip(header, row, strict=True)) for row in rows]
         return predictions.Captions(*(tuple(row[column] for row in said) for column in predictions.CAPTION_COLUMNS))
