@@ -26,7 +26,7 @@ class _LastingStream:
         Args:
             stream: The stream.
             dropped: The type of error that means that nobody reads the stream. After any error, further output is
-                dropped. An error of another type is also raised.
+                dropped. An error of this type is not raised; any other error is.
         """
         self._stream, self._dropped = stream, dropped
 

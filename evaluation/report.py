@@ -173,7 +173,7 @@ def save_json(content: Any, path: Path) -> None:
     """
     formatted = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with replacing(path) as part:
-        # A name may hold half a surrogate pair, which UTF-8 does not have; "\\udc80" is JSON's own escape.
+        # A name may contain a lone surrogate, which UTF-8 cannot encode. Its escape is also valid JSON.
         part.write_text(formatted, encoding="utf-8", errors="backslashreplace")
 
 

@@ -225,7 +225,7 @@ class Score:
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False).removesuffix("\n}")
         text += f',\n  "items": {json.dumps(items, ensure_ascii=False, allow_nan=False)}\n}}\n'
         with replacing(path) as part:
-            # A name may hold half a surrogate pair, which UTF-8 does not have; "\\udc80" is JSON's own escape.
+            # A name may contain a lone surrogate, which UTF-8 cannot encode. Its escape is also valid JSON.
             part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 

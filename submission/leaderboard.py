@@ -167,7 +167,7 @@ def save(board: "Leaderboard", folder: Path) -> None:
     }
     for name in FILES:
         with replacing(folder / name) as part:
-            # A name may contain half a surrogate pair, which UTF-8 cannot encode.
+            # A name may contain a lone surrogate, which UTF-8 cannot encode.
             part.write_text(texts[name], encoding="utf-8", errors="backslashreplace", newline="")
     for scored in board.packages:
         if scored.name in board.reports and scored.report:

@@ -78,7 +78,7 @@ class Leaderboard:
         metric: The metric that ranks.
         teams: Ranking of the best system of each team.
         systems: Ranking of all systems.
-        published: Published results of the task's baselines on that split.
+        published: Published results of the task's baselines on `split`.
         packages: Every package, with its findings.
         aspects: The aspects that the analysis counts, from the table of families.
         date: The date that the page shows; empty to show none.

@@ -6,7 +6,7 @@ computes a metric. So every predicted or reference caption becomes one line of p
 Conventions
 -----------
 - White space of any length, including line breaks of all kinds, becomes one blank.
-- Half a surrogate pair, which UTF-8 does not have, becomes a question mark.
+- A lone surrogate, which UTF-8 cannot encode, becomes a question mark.
 - A `<` that could begin a tag gets a blank after it, unless the tag has only a name, such as `<unk>`. The tokeniser of
   CoreNLP 3.4.1 reads a tag with its content as one token. `<!a|||b>` is such a token, but METEOR uses `|||` to separate
   captions. A quoted attribute, as in `<a href='`, even continues on the next lines, up to the next quotation

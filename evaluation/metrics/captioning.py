@@ -113,8 +113,8 @@ class Component:
         compute: Function that computes the component from the texts. It raises Unavailable if it cannot.
         needs: The models and programs that must be on this machine in addition to the tokeniser, as names for
             `assets.missing`.
-        signature: Function that returns the component's entry in the signature, given the request's `idf`. The entry
-            names the settings and versions that affect the component's values. None if there are no such settings.
+        signature: Function that returns the component's entry in the signature, given the request's `idf`; None if no
+            setting or version affects the component's values. The entry names these settings and versions.
         process: True if the component runs in a Java process, in parallel with the other components.
     """
 
@@ -293,7 +293,7 @@ def resolve_metrics(names: Sequence[str]) -> MetricSet:
         if not unknown:
             return metric_set
     message = unknown_key(unknown[0].lower().replace("-", "_"), METRICS, "metric")
-    raise BadRequest(f"{message}; or one of the sets {', '.join(sets)}")
+    raise BadRequest(f"{message}; you can also give one set instead of metrics: {', '.join(sets)}")
 
 
 def validate(split: Split, prediction: Captions, file: str = "prediction") -> list[Finding]:

@@ -244,7 +244,7 @@ class CiderD:
             clips = counts.occurs.sum(axis=0)
             weight = (np.log(self.clips - 1) - np.log(np.maximum(1, clips))) ** 2
             change = (np.log(self.clips - 1) - np.log(np.maximum(1, clips - 1))) ** 2 - weight
-            # An n-gram that all clips have also occurs in all remaining clips, so its weight is exactly 0.
+            # If all clips have an n-gram, all remaining clips have it too, so its weight is exactly 0.
             in_all_clips = clips == self.clips
             weight[in_all_clips] = 0
             change[in_all_clips] = 0

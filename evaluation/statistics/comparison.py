@@ -4,8 +4,8 @@ Conventions
 -----------
 - **Comparable scores.** Scores are comparable if their signatures are equal, their items have the same names, and these
   form the same groups. Items are paired by name. Two things in a signature may differ. The interval may differ, because
-  the comparison computes its own intervals. One score may have an entry that another score lacks, because the entry
-  belongs to a metric that the other score lacks. A metric is compared if every score has a value of it for each item.
+  the comparison computes its own intervals. A signature may also have entries of metrics that were
+  computed for one score only. A metric is compared if every score has a value of it for each item.
   The median rank, and other metrics that are not computed from sums, do not have such values. They are listed as not
   compared.
 - **Pairs.** Each system is compared with the first one. With `pairs`, it is compared with each one before it. A

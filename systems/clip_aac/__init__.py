@@ -99,8 +99,8 @@ class Config(Schedule):
     learning_rate: float = Field(1e-3, gt=0)  # of Adam, for the decoder
     encoder_rate: float = Field(1e-5, gt=0)  # learning rate of the heads
     warmup: int = Field(5, ge=0)  # epochs in which both learning rates rise linearly, step by step
-    plateau: int = Field(40, ge=1)  # epochs without improvement until the rates are divided by 10; 40: never
-    patience: int = Field(40, ge=1)  # epochs without improvement until training stops; 40: never
+    plateau: int = Field(40, ge=1)  # epochs without improvement until the rates are divided by 10; never, if >= epochs
+    patience: int = Field(40, ge=1)  # epochs without improvement until training stops; never, if at least `epochs`
     monitor: Literal["CIDEr-D", "loss", "mAP@10", "epoch"] = "CIDEr-D"  # chooses best.ckpt; epoch: the last epoch
     learn_from: Literal["development", "development-validation"] = "development"  # training splits; the paper: both
     init: Literal["random", "audio", "audio-text"] = "audio-text"  # the heads that start with AudioCLIP's weights
@@ -111,7 +111,7 @@ class Config(Schedule):
     pairs: Literal["all", "drawn"] = "all"  # in an epoch, each clip with every caption, or with one random caption
     seconds: float | None = Field(None, gt=0)  # length of random excerpts in training; None: whole clips; AudioCLIP: 5
     alpha: float = Field(0.2, ge=0, le=1)  # weight of the contrastive loss; 0: no text head; 1: no word loss
-    word_loss: Literal["sum", "mean"] = "sum"  # over a caption's words (equation 6); mean: over a batch's words
+    word_loss: Literal["sum", "mean"] = "sum"  # sum over a caption's words (equation 6), or mean over a batch's words
     audio_to_text: float = Field(0.5, ge=0, le=1)  # lambda of equation 5: weight of the audio-to-text loss
     temperature: float = Field(0.07, ge=0.01, le=1)  # initial value, as in CLIP; AudioCLIP's file has its own
     recompute: bool = False  # compute the audio head's inner values again for the gradient: less memory, more time

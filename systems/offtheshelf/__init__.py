@@ -271,7 +271,7 @@ def begin_words(config: Config, vocab: Vocabulary, split: Split, seed: int) -> T
     if config.words == "train":
         table = words.train_vectors(split.captions, seed=seed, cbow=True)
     else:
-        table = words.read_vectors(Path(config.words).expanduser(), size=None, limit=config.words_limit)
+        table = words.read_vectors(config.words, size=None, limit=config.words_limit)
     from_table = torch.from_numpy(words.mean_vectors(vocab.words, table))
     from_table[: len(vocabulary.SPECIAL)] = 0
     has_vector = from_table.any(1)

