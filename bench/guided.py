@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 CAPTIONS = 49_838  # number of captions in AudioCaps' training split
 WORDS, SPREAD = 13, 4  # mean and standard deviation of the number of tokens in a caption, with special tokens
-SIZE = 1024  # values of a token embedding of RoBERTa-large
+SIZE = 1024  # number of values of a token embedding of RoBERTa-large
 PAIRS = 64  # number of pairs in a batch of bert-score
 SIMILAR = 0.01  # the share of similar pairs that the estimate assumes
 

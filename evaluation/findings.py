@@ -99,8 +99,8 @@ def limited(findings: Iterable[Finding]) -> list[Finding]:
     """Keep the first `ALIKE` findings of each kind, in their order, and summarise the kind's other findings in one.
 
     Findings are of one kind if they have the same severity, the same message except for numbers and quoted text, and
-    the same place. The place is the file. For findings about a file as such, without line or column, the place is the
-    file's folder. Limiting twice gives the same findings as limiting once.
+    the same place. The place is the file, or the file's folder if the finding has no line and no column. Limiting twice
+    gives the same findings as limiting once.
     """
     findings = list(findings)
     kinds: dict[tuple[str, ...], list[Finding]] = {}

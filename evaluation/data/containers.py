@@ -602,7 +602,7 @@ def _mp3_stream(part: _Mp3Part, content: bytes) -> bytes:
     # No checksum, and the highest bit rate, so that the frame is large enough for the header.
     start = bytes([first[0], first[1] | 1, 14 << 4 | first[2] & 0b1100, first[3]])
     frame = cast(_Frame, _mp3_frame(start))  # not None: `start` differs from a valid header only in its bit rate
-    flags = 0b11  # the numbers of frames and of bytes
+    flags = 0b11  # the header has both numbers: of frames (bit 0) and of bytes (bit 1)
     numbers = [flags, part.frames, frame.size + len(frames)]
     header = start + bytes(frame.side) + b"Xing" + b"".join(number.to_bytes(4, "big") for number in numbers)
     return header.ljust(frame.size, b"\x00") + frames

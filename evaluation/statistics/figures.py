@@ -131,7 +131,7 @@ def _variables(results: Results, by: str, factor: str | None) -> dict[str, Any]:
 def _draw_runs(axes: Axes, values: pd.DataFrame, variables: dict[str, Any]) -> None:
     """Draw each run as a dot on its bar, to the right of the error bar."""
     widths = [bar.get_width() for bar in axes.patches if isinstance(bar, Rectangle)]
-    bar_width = max(widths)  # the legend's bars have width 0
+    bar_width = max(widths)  # axes.patches also has the legend's bars, whose width is 0
     bars = len(axes.collections)
     dots = {**variables, "legend": False}
     if "hue" in dots:

@@ -81,8 +81,8 @@ def nt_xent(
 
     The loss of an anchor i and its match j is -log(exp(s_ij / t) / (exp(s_ij / t) + sum_k exp(s_ik / t))), where s is
     the cosine. The sum is over all k that do not match i, so other matches of i do not count. With `text-audio`, only
-    texts are candidates for a clip, and only clips are candidates for a text. If each anchor has one match, this is the
-    symmetric cross entropy of CLIP.
+    texts are candidates for a clip, and only clips are candidates for a text. If each anchor also has only one match,
+    the loss is the symmetric cross entropy of CLIP.
 
     Args:
         audio: (N, size) embeddings of length 1.

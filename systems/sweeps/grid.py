@@ -365,7 +365,7 @@ def config_keys(plan: Plan, file: Path) -> dict[str, Path]:
         file: The sweep file.
 
     Raises:
-        BadRequest: The config file that the sweep file names does not exist.
+        BadRequest: The sweep file names a config file that does not exist.
         Faulty: The config file is not a YAML mapping.
     """
     keys = dict.fromkeys(read_base(plan), plan.config or file)

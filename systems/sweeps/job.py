@@ -225,7 +225,7 @@ class Worker:
         return outcome
 
     def _make_logged(self, run: PlannedRun, after_epoch: AfterEpoch | None) -> Mapping[str, float]:
-        """Make a run. Append everything that is printed to the run's log, also the traceback of an exception."""
+        """Make a run. Append all output, also the traceback of an exception, to the run's log."""
         log_file = self.job.out / "logs" / f"{run.name}.log"
         lock = self.job.out / "records" / f"{run.name}.lock"
         for path in (log_file, lock):

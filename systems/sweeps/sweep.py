@@ -125,7 +125,7 @@ def sweep(
         if results.left:
             _make_runs(plan, job, results, search, address, gpus)
         else:
-            print(f"{total} runs, {total} of them already done")
+            print(f"{total} runs; no run is left to make")
     print(results)
     return len(results.having(FAILED))
 

@@ -235,7 +235,7 @@ def make_runs(job: Job, results: Results, waiting: Sequence[PlannedRun], search:
     """Make runs until all have ended.
 
     Args:
-        job: The settings that the runs share.
+        job: The options that all runs share.
         results: The results. The outcome of each run is added to them, and results.csv is written again.
         waiting: The planned runs, in the order in which to make them.
         search: The search that samples further runs, if any.

@@ -104,7 +104,7 @@ def test_a_sweep_that_is_done_needs_no_ray(place, write, tmp_path, monkeypatch, 
     monkeypatch.setitem(sys.modules, "ray", None)
     folders = ["--data", str(place / "data"), "--out", str(out), "--cache", str(place / "cache")]
     assert command(parser(), ["sweep", str(file), *folders]) == 0
-    assert "1 runs, 1 of them already done" in capsys.readouterr().out
+    assert "1 runs; no run is left to make" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")}
     assert f"1.0_0,1.0,0,done,{outcome.seconds:.1f},,{outcome.values['mAP@5']}" in (out / "results.csv").read_text()
     other = write({"system": "curve", "set": {"epochs": 4}, "grid": {"gain": [1.0]}, "seeds": 1})

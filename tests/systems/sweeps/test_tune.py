@@ -156,7 +156,7 @@ def test_runs_are_stopped_early_and_can_be_finished(place, cluster, write, tmp_p
     assert not (stopped / "system.yaml").exists()
     # The same command leaves it stopped.
     assert command(parser(), sweep_words(place, out, write(keys))) == 0
-    assert "3 runs, 3 of them already done" in capsys.readouterr().out
+    assert "3 runs; no run is left to make" in capsys.readouterr().out
     # Without stop_early it is made, and with more samples the search continues.
     made = []
     monkeypatch.setattr(tune, "make_runs", lambda *arguments: made.append(arguments))
