@@ -38,7 +38,7 @@ ARITHMETIC = 2  # increased when the same settings give different log-mel energi
 RATES = (1_000, 768_000)  # Hz; lower rates carry no useful sound, and no converter has a higher rate
 MOST_CHANNELS = 64
 MOST_VALUES = 2**29  # samples x channels: 3.4 hours of mono at 44.1 kHz, 2 GiB of float32
-LARGEST = 2.0**31  # the full scale of 32-bit integers, the largest of all audio formats
+LARGEST = 2.0**31  # largest accepted sample: float files may hold unscaled 32-bit integers, but not more
 BLOCK = 2**20  # number of frames to read at a time from an encoding that cannot seek
 KERNEL = 2**22  # maximum number of values of torchaudio's resampling filters
 

@@ -255,7 +255,7 @@ def make_paraphrase_table(references: Iterable[str], cache: Path) -> Path:
 
 def _phrases(references: Iterable[str]) -> set[str]:
     """Return the letters and digits of every phrase in the references, without blanks."""
-    phrases = {""}  # the empty text makes phrases that have only punctuation match
+    phrases = {""}  # with the empty text, a phrase that has only punctuation also matches
     for text in set(references):
         words = _WORD.findall(text)
         for start in range(len(words)):

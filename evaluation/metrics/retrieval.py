@@ -74,8 +74,8 @@ def validate(
     """Check a prediction against the truth and the clips of its split.
 
     Args:
-        truth: The clips that answer each query. If the set of a query is empty, the query must appear in the
-            prediction, and is not checked further.
+        truth: The clips that answer each query. The set of a query may be empty. The query must still appear in the
+            prediction, and its clips and scores are checked.
         file_names: The names of all clips of the split.
         prediction: The prediction.
         file: The prediction's name in findings.

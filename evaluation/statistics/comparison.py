@@ -367,13 +367,15 @@ def _item_values(score: Score, metrics: Sequence[str], names: Sequence[str]) -> 
 
 
 def check_comparable(given: Mapping[str, Score]) -> None:
-    """Check that scores have the same items and the same signature.
+    """Check that scores have the same items, and that the shared parts of their signatures are equal.
+
+    The method of the intervals may differ.
 
     Args:
         given: A dict from names, which the findings use, to scores. The others are compared with the first.
 
     Raises:
-        Faulty: Signatures or items differ, or an item is repeated. The exception lists all findings.
+        Faulty: Shared parts of the signatures or the items differ, or an item is repeated. The exception lists all findings.
     """
     findings = []
     (reference, first), *_ = given.items()

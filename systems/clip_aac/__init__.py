@@ -214,7 +214,7 @@ class ClipAac(nn.Module):
         self.rules = vocabulary.rules(1, config.max_words)
 
     def train(self, mode: bool = True) -> "ClipAac":
-        """Set training or evaluation mode; frozen heads stay in evaluation mode and keep their norms' statistics."""
+        """Set training or evaluation mode; frozen heads stay in evaluation mode and keep the statistics of batch norms."""
         super().train(mode)
         self.heads.train(mode and self.config.train_heads)
         return self
@@ -374,8 +374,8 @@ class Material:
     def batch(self, items: Sequence[tuple[int, ...]]) -> Batch:
         """Make a batch of clips, each with its caption or with a random one of its captions.
 
-        Shorter clips are repeated up to the length of the longest clip. They are not padded with silence, because it
-        would change the norms' statistics.
+        Shorter clips are repeated up to the length of the longest clip. They are not padded with silence, because
+        silence would change the statistics of the audio head's batch norms.
 
         Args:
             items: For each clip its index, followed by the indices of its captions.
@@ -445,8 +445,9 @@ class Training(SystemModule):
     def loss(self, clip_vectors: Tensor, batch: Batch, smoothing: float = 0) -> Losses:
         """Return both losses and the total (Chen et al. 2022, equations 5 to 7).
 
-        In training, the losses cover the pairs of all processes. With alpha 1, the word loss has no weight in the
-        total, so the decoder is not trained.
+        In training, the contrastive loss covers the pairs of all processes. The word loss covers the captions of this
+        process; its mean over the processes is the loss of all captions. With alpha 1, the word loss has no weight in
+        the total, so the decoder is not trained.
 
         Args:
             clip_vectors: (N, L) embeddings of the batch's clips.

@@ -198,7 +198,7 @@ def written(
 
 @torch.inference_mode()
 def said(model: guided_gpt2.Captioner, split: Split, cache: Path) -> dict[str, list[str]]:
-    """Caption a split's clips in each scope, except `human`.
+    """Caption a split's clips in each way that `SCOPES` names, except `human`.
 
     Args:
         model: The system.
