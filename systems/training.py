@@ -215,7 +215,7 @@ class Run:
         collate: Collate,
         schedule: Schedule,
     ) -> None:
-        """Train `module`, or resume its training. If the training has ended, only print that and write metrics.csv again.
+        """Train `module`, or resume its training. If it has ended, only print that and write metrics.csv again.
 
         Args:
             module: The module to train. It must log `loss` in training; in validation, it must log `validation_loss`

@@ -375,7 +375,8 @@ def check_comparable(given: Mapping[str, Score]) -> None:
         given: A dict from names, which the findings use, to scores. The others are compared with the first.
 
     Raises:
-        Faulty: Shared parts of the signatures or the items differ, or an item is repeated. The exception lists all findings.
+        Faulty: Shared parts of the signatures or the items differ, or an item is repeated. The exception lists all
+            findings.
     """
     findings = []
     (reference, first), *_ = given.items()

@@ -11,8 +11,8 @@ The zip contains:
 
 Conventions
 -----------
-- **Dates** are days in UTC. The phase includes the whole first and last day. The platform sets every time to midnight, so
-  the end in `competition.yaml` is the day after the last one.
+- **Dates** are days in UTC. The phase includes the whole first and last day. The platform sets every time to midnight,
+  so the end in `competition.yaml` is the day after the last one.
 - **A column's key** has only lower-case letters, digits and `_`.
 - **Folders** end in `/` in `competition.yaml`. The platform then zips them inside its own temporary folder.
 - **Reproducible bytes**: the same inputs and dates give the same bytes.
