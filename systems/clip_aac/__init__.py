@@ -214,7 +214,7 @@ class ClipAac(nn.Module):
         self.rules = vocabulary.rules(1, config.max_words)
 
     def train(self, mode: bool = True) -> "ClipAac":
-        """Set training or evaluation mode. Frozen heads stay in evaluation mode and keep their batch norms' statistics."""
+        """Set training or evaluation mode. Frozen heads stay in evaluation mode; their batch norms do not change."""
         super().train(mode)
         self.heads.train(mode and self.config.train_heads)
         return self
