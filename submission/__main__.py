@@ -166,11 +166,14 @@ def make_leaderboard(options: argparse.Namespace) -> int:
         families=options.families,
         date=shown_date.isoformat(),
     )
+    say(board.findings)
     say(finding for package in board.packages for finding in package.findings)
     print(board)
-    print(f"\n{options.out}: files to publish: {', '.join(leaderboard.PUBLIC)}, reports/")
+    print(f"\n{options.out}: files to publish: {', '.join(leaderboard.PUBLIC)}")
     print(f"{options.out}: private files: {', '.join(leaderboard.PRIVATE)}")
-    if board.errors:
+    for metric, reason in board.unavailable.items():
+        print(f"{metric}: {reason}", file=sys.stderr)
+    if board.errors or not board.is_task_ranking:
         return 1
     return 0
 

@@ -35,7 +35,6 @@ NOT_STATED = "not stated"
 NONE = "none"
 NONE_WORDS = {"none", "no", "n/a", "na", "-", "–", "not applicable"}
 COLUMNS = ("aspect", "level", "method", "part_of", "systems", "teams", "baseline", "best_rank", "median_rank", "ranks")
-PRIVATE = ("email",)  # last parts of the keys that no public table shows
 
 # Counting -------------------------------------------------------------------------------------------------------------
 
@@ -131,7 +130,7 @@ def families_of(system: ScoredSystem, aspect: Aspect) -> list[str]:
 
 def _family(place: Place, aspect: Aspect) -> str:
     """Return the family of a method: the second level of a group, the first level of everything else."""
-    if isinstance(aspect.families.get(place[0]), dict):
+    if len(place) > 1 and isinstance(aspect.families.get(place[0]), dict):
         return place[1]
     return place[0]
 
@@ -155,7 +154,7 @@ def analyse(
         covered.update(aspect.keys)
     all_aspects = dict(aspects)
     for key in keys:
-        if key not in covered and not key.endswith(PRIVATE):
+        if key not in covered:
             all_aspects[key.removeprefix("system.")] = Aspect(keys=[key], as_text=[key])
     uses: list[Use] = []
     for name, aspect in all_aspects.items():
@@ -220,7 +219,7 @@ def table(uses: Iterable[Use]) -> "pd.DataFrame":
         row["baseline"] = use.baseline
         if use.ranks:
             row["best_rank"] = use.ranks[0]
-            row["median_rank"] = median(use.ranks)
+            row["median_rank"] = float(median(use.ranks))
         row["ranks"] = use.ranks_text
         rows.append(row)
     frame = pd.DataFrame(rows, columns=COLUMNS, dtype=object)

@@ -46,12 +46,13 @@ packages, or email addresses.
 - `analysis.csv` contains the analysis of the methods: the columns of `submission.analysis.COLUMNS`.
 - `reports/` contains the technical reports of the ranked systems.
 
-The files in `PRIVATE` are for the organisers: `findings.html`, `findings.txt` and `findings.json` contain all findings,
-grouped by package.
+The files in `PRIVATE` are for the organisers: `private/findings.html`, `.txt` and `.json` contain all findings, grouped
+by package.
 """
 
 import json
 import shutil
+import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
@@ -64,11 +65,11 @@ import numpy as np
 from evaluation import predictions
 from evaluation.data.dataset import Split
 from evaluation.files import replacing
-from evaluation.findings import NOTE, BadRequest, Faulty, Finding, say
+from evaluation.findings import NOTE, WARNING, BadRequest, Faulty, Finding, say
 from evaluation.metrics import retrieval
 from evaluation.natural_sort import natural_key
 from submission import archive, package, scoring
-from submission.families import FAMILIES, read_families
+from submission.families import FAMILIES, check_keys, read_families
 from submission.scoring import REPORTS, ScoredPackage
 from submission.tasks import Task
 
@@ -76,7 +77,8 @@ if TYPE_CHECKING:
     from submission.ranking import Leaderboard
 
 PUBLIC = ("board.json", "board.html", "board.txt", "board.csv", "analysis.csv")
-PRIVATE = ("findings.html", "findings.txt", "findings.json")
+PRIVATE = ("private/findings.html", "private/findings.txt", "private/findings.json")
+ARCHIVES = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")  # archives that are not zips
 FILES = (*PUBLIC, *PRIVATE)  # in the order in which they are written
 
 
@@ -128,6 +130,7 @@ def run(
     if baseline:
         paths = [baseline.absolute(), *(path for path in paths if path.resolve() != baseline.resolve())]
     aspects = read_families(families)
+    check_keys(aspects, task, families)
     with TemporaryDirectory(prefix="dcase-") as reports:
         packages = scoring.score_packages(task, paths, splits, ranked, cache.absolute(), Path(reports))
         if baseline:
@@ -146,7 +149,8 @@ def _as_baseline(scored: ScoredPackage) -> ScoredPackage:
         Faulty: The package has an error, so that it has no systems.
     """
     if not scored.systems:
-        raise Faulty(scored.findings)
+        message = "must be valid, because it is the package of the organisers' baseline; no leaderboard is written"
+        raise Faulty([*scored.findings, Finding(scored.name, message=message)], status=2)
     return replace(scored, systems=tuple(replace(system, is_baseline=True) for system in scored.systems))
 
 
@@ -161,9 +165,9 @@ def save(board: "Leaderboard", folder: Path) -> None:
         "board.csv": board.csv(),
         "board.json": board.json(),
         "analysis.csv": board.analysis_csv(),
-        "findings.html": leaderboard_page.findings_html(board),
-        "findings.txt": board.findings_text(),
-        "findings.json": board.findings_json(),
+        "private/findings.html": leaderboard_page.findings_html(board),
+        "private/findings.txt": board.findings_text(),
+        "private/findings.json": board.findings_json(),
     }
     for name in FILES:
         with replacing(folder / name) as part:
@@ -247,8 +251,11 @@ def _packages_in(folder: Path, out: Path) -> tuple[list[Path], list[Finding]]:
             findings.append(Finding(path.name, message=leftover, severity=NOTE))
         elif path.name.startswith("."):
             continue
-        elif path.is_dir() or path.suffix.lower() == ".zip":
+        elif path.is_dir() or path.suffix.lower() == ".zip" or zipfile.is_zipfile(path):
             paths.append(path)
+        elif path.name.lower().endswith(ARCHIVES):
+            message = "is ignored: a package must be a zip; ask the team for one, or unpack it into a folder"
+            findings.append(Finding(path.name, message=message, severity=WARNING))
         else:
             findings.append(Finding(path.name, message="is ignored: it is not a package", severity=NOTE))
     # Otherwise the folders inside a run folder would be treated as packages.
@@ -296,7 +303,7 @@ def _check_out(out: Path) -> None:
             notes.append(Finding(str(out / name), message=leftover, severity=NOTE))
             names.remove(name)
     if FILES[0] in names:  # this file is written first, so an interrupted command has left it too
-        names.difference_update({*FILES, REPORTS})
+        names.difference_update({*PUBLIC, REPORTS, "private"})
     if names:
         message = f"must be an empty folder or an earlier leaderboard; found {min(names)!r}"
         raise BadRequest(f"{out}: {message}: give another folder with --out")

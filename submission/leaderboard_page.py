@@ -25,7 +25,6 @@ from evaluation.findings import ERROR, NOTE, WARNING, Finding, limited
 from evaluation.metrics.catalogue import heading
 from evaluation.report import NOTHING, number
 from evaluation.text import printable
-from submission import analysis
 from submission.ranking import Leaderboard, Ranking, difference_cells, interval_text, shown_estimate
 from submission.scoring import ScoredPackage, ScoredSystem
 
@@ -36,17 +35,24 @@ LETTER = 7.4  # mean width of a letter of a label in pixels
 # The style sheet replaces these colours in dark mode; leaderboard.css must have the same values.
 INK, SOFT, PAPER, GRID, MARK = "#1f2328", "#59636e", "#ffffff", "#d1d9e0", "#0a5cb8"
 SVG = "{http://www.w3.org/2000/svg}"
+SHOWN_ELSEWHERE = ("external data", "ensemble")  # aspects that have columns in another table
 PARAMETERS = "system.complexity.total_parameters"
 
 
 # Pages ----------------------------------------------------------------------------------------------------------------
 
 
-def html(board: Leaderboard) -> str:
-    """Return the page to publish, with tables, plots and notes. It does not contain any finding."""
+def html(board: Leaderboard, title: str = "leaderboard") -> str:
+    """Return the page to publish, with tables, plots and notes. It does not contain any finding.
+
+    Args:
+        board: The leaderboard.
+        title: The kind of page, for its heading.
+    """
     rankings = []
     if board.entries:
         rankings = [board.teams, board.systems]
+    shown_aspects = [name for name in board.aspects if name not in SHOWN_ELSEWHERE]
     plots = {}
     for ranking in rankings:
         if _marks(board, ranking):
@@ -55,13 +61,15 @@ def html(board: Leaderboard) -> str:
     return _page(
         "leaderboard.html.j2",
         board=board,
+        title=title,
         rankings=rankings,
         plots=plots,
         heading=heading,
         number=number,
         chance=[(heading(name), number(level)) for name, level in board.chance.items()],
         about={system.label: _about(board, system) for system in board.entries},
-        methods=board.methods(),
+        shown_aspects=shown_aspects,
+        methods=board.methods(shown_aspects),
         metadata=[(system, _metadata_rows(system)) for system in board.entries],
         difference_cells=difference_cells,
     )
@@ -186,7 +194,7 @@ def _metadata_rows(system: ScoredSystem) -> list[tuple[str, str]]:
     """Return the keys below `system` in a system's metadata, with their values."""
     rows = []
     for key, text in system.metadata.items():
-        if key.startswith("system.") and not key.endswith(analysis.PRIVATE):
+        if key.startswith("system."):
             rows.append((key.removeprefix("system."), text))
     return rows
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from evaluation import report
 from evaluation.data.dataset import Split
-from evaluation.findings import ERROR, Finding, count
+from evaluation.findings import ERROR, WARNING, Finding, count
 from evaluation.metrics.catalogue import heading, lower_is_better
 from evaluation.natural_sort import natural_key
 from evaluation.report import NOTHING
@@ -57,6 +57,7 @@ class Row:
     """One row of a ranking as text. The keys of `values` and `intervals` are metrics.
 
     `remark` says what is special about the row, for example that its results were published by the organisers.
+    `is_submission` is false for these results and for the organisers' baseline.
     """
 
     rank: str
@@ -65,6 +66,7 @@ class Row:
     values: Mapping[str, str]
     intervals: Mapping[str, str]
     remark: str = ""
+    is_submission: bool = True
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,21 @@ class Leaderboard:
     @property
     def refused(self) -> int:
         """The number of packages that have no ranked system because they have an error."""
-        return sum(not package.systems for package in self.packages)
+        return sum(not package.systems for package in self.submitted_packages)
+
+    @property
+    def submitted_packages(self) -> list[ScoredPackage]:
+        """All packages except that of the organisers' baseline."""
+        submitted = []
+        for package in self.packages:
+            if not any(system.is_baseline for system in package.systems):
+                submitted.append(package)
+        return submitted
+
+    @property
+    def is_task_ranking(self) -> bool:
+        """True if the metric that ranks is the task's first metric."""
+        return self.metric == self.task.metrics.value[0]
 
     @cached_property
     def chance(self) -> dict[str, float]:
@@ -195,7 +211,9 @@ class Leaderboard:
             sentence += f", which the split {self.split} replaces in this rehearsal"
         sentence += "."
         if self.refused:
-            sentence += f" {plural(self.refused, 'package')} of {len(self.packages)} refused because of errors."
+            sentence += (
+                f" {plural(self.refused, 'package')} of {len(self.submitted_packages)} refused because of errors."
+            )
         return sentence
 
     @property
@@ -205,7 +223,7 @@ class Leaderboard:
             return "No system could be scored; see the findings of the packages."
         first = self.task.metrics.value[0]
         if self.metric != first:
-            reason = self.unavailable.get(first, "no system has a value")
+            reason = _without_advice(self.unavailable.get(first, "no system has a value"))
             return (
                 f"THIS IS NOT THE TASK'S RANKING: the task ranks by {heading(first)}, which is not available on this "
                 f"machine ({reason}). This table is ranked by {heading(self.metric)}."
@@ -237,7 +255,7 @@ class Leaderboard:
         for name, reason in self.unavailable.items():
             metrics_by_reason.setdefault(reason, []).append(name)
         for reason, names in metrics_by_reason.items():
-            lines.append(f"Not available: {', '.join(map(heading, names))}: {reason}")
+            lines.append(f"Not available: {', '.join(map(heading, names))}: {_without_advice(reason)}")
         return [printable(line) for line in lines]
 
     def _about_intervals(self) -> str:
@@ -251,8 +269,8 @@ class Leaderboard:
             return f"{line}."
         groups = len(set(items.groups))
         return (
-            f"{line}. They leave out all {items.kind} of a clip together, because {items.kind} that share a clip are "
-            f"not independent ({groups} groups). The JSON also has the intervals that leave out one at a time."
+            f"{line}. They leave out {items.kind} that share a clip together, because these are not independent. There "
+            f"are {groups} groups of {items.kind} that are connected by shared clips."
         )
 
     # The results as a table
@@ -284,7 +302,7 @@ class Leaderboard:
                 rows.append({**about, "what": name, "value": value})
         for system in self.entries:
             about = {"table": "characteristics", "team": system.team, "system": system.label}
-            for key, text in public_metadata(system).items():
+            for key, text in system.metadata.items():
                 rows.append({**about, "what": key, "value": text})
         frame = pd.DataFrame(rows, columns=COLUMNS, dtype=object)  # pandas' text type refuses half a surrogate pair
         numbers = ["std_error", "low", "high", "low_by_clip", "high_by_clip", "p", "p_holm"]
@@ -309,11 +327,14 @@ class Leaderboard:
                     shown = shown_estimate(measured)
                     values[name] = report.number(shown.value)
                     intervals[name] = interval_text(shown.low, shown.high)
-            rows.append(Row(str(rank or NOTHING), system.team, system.label, values, intervals, self._remark(system)))
+            remark = self._remark(system)
+            place = str(rank or NOTHING)
+            rows.append(Row(place, system.team, system.label, values, intervals, remark, not system.is_baseline))
         for baseline in self.published:
             values = {name: report.number(baseline.metrics.get(name)) for name in self.shown_metrics}
             intervals = dict.fromkeys(self.shown_metrics, "")
-            rows.append(Row(NOTHING, ORGANISERS, baseline.system, values, intervals, "published results, not ranked"))
+            remark = "published results, not ranked"
+            rows.append(Row(NOTHING, ORGANISERS, baseline.system, values, intervals, remark, is_submission=False))
         return rows
 
     def _remark(self, system: ScoredSystem) -> str:
@@ -333,19 +354,19 @@ class Leaderboard:
         if self.entries:
             parts += [*self._ranking_text(self.teams), *self._ranking_text(self.systems)]
             parts += ["", "Methods of the systems, from their metadata"]
-            parts.append(_table(self.methods(), ["rank", "system", *self.aspects], ["rank"]))
+            parts.append(_table(self.methods(self.aspects), ["rank", "system", *self.aspects], ["rank"]))
             parts += ["", "Number of systems and teams that use each method", self._analysis_text()]
         parts.append("")
         signatures = [f"signature: {signature}" for signature in self.signatures]
         return "\n".join([*parts, *self.notes, *signatures])
 
-    def methods(self) -> list[list[str]]:
-        """Return the rank and the label of each system, and the families of its methods in each aspect."""
+    def methods(self, aspects: Iterable[str]) -> list[list[str]]:
+        """Return the rank and the label of each system, and the families of its methods in some aspects."""
         rows = []
         for rank, system in self.systems.rows:
             row = [str(rank or NOTHING), system.label]
-            for aspect in self.aspects.values():
-                row.append(", ".join(analysis.families_of(system, aspect)))
+            for name in aspects:
+                row.append(", ".join(analysis.families_of(system, self.aspects[name])))
             rows.append(row)
         return rows
 
@@ -393,7 +414,7 @@ class Leaderboard:
     def analysis_csv(self) -> str:
         """Return the analysis as CSV, one row for each method."""
         uses = analysis.table(self.uses)
-        return report.csv(uses.where(uses.notna(), None))
+        return report.csv(uses.astype(object).where(uses.notna(), None))
 
     def findings_json(self) -> str:
         """Return every finding as JSON."""
@@ -413,9 +434,9 @@ class Leaderboard:
             "ranked_by": self.metric,
             "alarm": self.alarm,
             "date": self.date,
-            "packages": {"ranked": len(self.packages) - self.refused, "refused": self.refused},
+            "packages": {"ranked": len(self.submitted_packages) - self.refused, "refused": self.refused},
             "metrics": self.metrics,
-            "unavailable": self.unavailable,
+            "unavailable": {name: _without_advice(reason) for name, reason in self.unavailable.items()},
             "signatures": self.signatures,
             "test": {
                 "name": "paired randomisation, two-sided, of neighbours in rank",
@@ -445,7 +466,7 @@ class Leaderboard:
             "report": self.report_link(system),
             "signature": system.score.signature,
             "metrics": {name: measured.figures() for name, measured in system.score.metrics.items()},
-            "metadata": public_metadata(system),
+            "metadata": dict(system.metadata),
         }
 
     def report_link(self, system: ScoredSystem) -> str:
@@ -455,9 +476,12 @@ class Leaderboard:
         return ""
 
 
-def public_metadata(system: ScoredSystem) -> dict[str, str]:
-    """Return the metadata of a system that may be published: everything except the authors' email addresses."""
-    return {key: text for key, text in system.metadata.items() if not key.endswith(analysis.PRIVATE)}
+def _without_advice(reason: str) -> str:
+    """Return the reason why a metric is not available without the command that follows it.
+
+    The command can contain a path of the organisers' machine.
+    """
+    return reason.partition("; ")[0]
 
 
 def shown_estimate(measured: Measured) -> Estimate:
@@ -527,7 +551,9 @@ def rank(
     Raises:
         Faulty: The scores of two systems are not comparable.
     """
-    packages = _without_shared_labels(list(packages))
+    if aspects is None:
+        aspects = read_families(FAMILIES)
+    packages = _with_team_warnings(_without_shared_labels(list(packages)))
     entries: list[ScoredSystem] = []
     for each in packages:
         entries += each.systems
@@ -546,7 +572,7 @@ def rank(
         Ranking("systems", "All systems", rows, _neighbours(rows, metric)),
         tuple(fact.value for fact in task.baselines if fact.value.measured_on(split)),
         tuple(packages),
-        aspects or read_families(FAMILIES),
+        {name: aspect for name, aspect in aspects.items() if aspect.kind in (None, task.kind)},
         date,
         tuple(findings),
     )
@@ -575,14 +601,33 @@ def _without_shared_labels(packages: Sequence[ScoredPackage]) -> list[ScoredPack
         findings = list(each.findings)
         for system in each.systems:
             others = [name for name in holders[system.label] if name != each.name]
-            if len(holders[system.label]) == 1:
+            if not others or system.is_baseline:
                 kept.append(system)
             else:
                 message = f"must be in one package only; found it in {', '.join(others)}, too, so it is not ranked: "
-                message += "give one of them another label, by the author or the institute in its team file"
+                message += "remove the older package, or give one of them another author or institute"
                 findings.append(Finding(f"{each.name}/{system.label}", message=message, severity=ERROR))
         unambiguous.append(replace(each, systems=tuple(kept), findings=tuple(sorted(findings))))
     return unambiguous
+
+
+def _with_team_warnings(packages: Sequence[ScoredPackage]) -> list[ScoredPackage]:
+    """Return the packages with a warning for each team that has systems in several packages."""
+    holders: dict[str, dict[str, None]] = {}
+    for each in packages:
+        for system in each.systems:
+            holders.setdefault(system.team, {})[each.name] = None
+    checked = []
+    for each in packages:
+        findings = list(each.findings)
+        for team in dict.fromkeys(system.team for system in each.systems):
+            others = [name for name in holders[team] if name != each.name]
+            if others:
+                message = f"has systems of the team {team}; so has {', '.join(others)}: check that both are from this "
+                message += "team, and that it does not have too many systems"
+                findings.append(Finding(each.name, message=message, severity=WARNING))
+        checked.append(replace(each, findings=tuple(sorted(findings))))
+    return checked
 
 
 def _ranked(systems: Iterable[ScoredSystem], metric: str) -> tuple[tuple[int | None, ScoredSystem], ...]:

@@ -38,6 +38,7 @@ SECONDS = 1800  # maximum time for one package
 MEMORY = {"retrieval": 4 * 2**30, "captioning": 12 * 2**30}  # maximum bytes of memory; SPICE alone can need 8 GB
 WORKERS = min(os.cpu_count() or 1, 8)  # number of packages that are scored at the same time
 REPORTS = "reports"  # folder of the technical reports that are published with a leaderboard
+ADDRESS = re.compile(r"[^\s@]+@[^\s@]+\.[^\s@]+")  # an email address
 SHOWN = 300  # maximum number of characters of a metadata value
 
 # Only one process may start at a time, because multiprocessing then accesses the list of all its processes.
@@ -52,8 +53,9 @@ class ScoredSystem:
         label: Label of the system.
         team: Author and institute of the label.
         package: Name of the package that contains the system.
-        metadata: Every value of the metadata file as text, at most `SHOWN` characters each. A key is the path of the
-            value, such as `submission.authors.1.lastname`; the entries of a list are numbered from 1.
+        metadata: Every value of the metadata file as text, at most `SHOWN` characters each, without email addresses. A
+            key is the path of the value, such as `submission.authors.1.lastname`; the entries of a list are numbered
+            from 1.
         score: Score of the system.
         is_baseline: True for a system of the organisers' baseline.
     """
@@ -191,7 +193,10 @@ def _score_system(
 
 
 def _flat(value: object, path: str) -> Iterator[tuple[str, str]]:
-    """Yield the path and the text of every value of a metadata file. Keys without a value are left out."""
+    """Yield the path and the text of every value of a metadata file that may be published.
+
+    Keys without a value are left out. Email addresses are replaced, in every value.
+    """
     children: Iterable[tuple[object, object]]
     if isinstance(value, Mapping):
         children = value.items()
@@ -201,7 +206,7 @@ def _flat(value: object, path: str) -> Iterator[tuple[str, str]]:
         if isinstance(value, bool):
             yield path, "yes" if value else "no"
         elif value is not None:
-            yield path, cut(str(value), SHOWN)
+            yield path, cut(ADDRESS.sub("(email address)", str(value)), SHOWN)
         return
     for key, below in children:
         if path:

@@ -152,7 +152,7 @@ def _write_results(task: tasks.Task, package: ScoredPackage, split: Split, setti
         else:
             reason = best.score.unavailable.get(metric, "it has no finite value")
             lines.append(f"{metric}: not available: {reason}")
-    page = leaderboard_page.html(board)
+    page = leaderboard_page.html(board, title="results of one package")
     (output / DETAILS).write_text(page, encoding="utf-8", errors="backslashreplace")
     (output / SCORES).write_text(json.dumps(scores, allow_nan=False) + "\n", encoding="utf-8")
     print(f"{plural(len(board.entries), 'system')}; the scores are those of {best.label}")

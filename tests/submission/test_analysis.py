@@ -50,7 +50,9 @@ def test_table_4(board):
     board, _ = board
     aspects = list(board.aspects)
     columns = [2 + aspects.index(name) for name in ("audio encoder", "text model", "loss")]
-    assert [[row[0], row[1].partition("_")[0], *(row[column] for column in columns)] for row in board.methods()] == [
+    assert [
+        [row[0], row[1].partition("_")[0], *(row[column] for column in columns)] for row in board.methods(board.aspects)
+    ] == [
         ["1", "Xu", "PANNs", "BERT, RoBERTa", "InfoNCE"],
         ["2", "Mei", "PANNs", "BERT", "NT-Xent"],
         ["3", "Lamort", "PANNs, OpenL3, VGGSound, VGGish, BART", "Sentence-BERT", "triplet loss"],
@@ -154,11 +156,14 @@ def test_the_most_used_method_is_first():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("loss: [triplet]", "families.yaml: loss: error: must be as in families.yaml of the kit; Input should be"),
-        ("loss: {families: {a: []}}", "families.yaml: loss.keys: error: must be as in"),
-        ("loss: {keys: [k], familes: {}}", "families.yaml: loss.familes: error: must be as in"),
-        ("loss: {keys: [k], families: {a: 3}}", "families.yaml: loss.families.a"),
+        ("loss: [triplet]", "families.yaml: loss: error: must have keys and families, as in families.yaml of the kit"),
+        ("loss: {families: {a: []}}", "families.yaml: loss.keys: error: is missing; list the metadata keys"),
+        ("loss: {keys: k}", "loss.keys: error: must be as in families.yaml of the kit (Input should be a valid list)"),
+        ("loss: {keys: [k], familes: {}}", "families.yaml: loss.familes: error: unknown key 'familes'; did you mean"),
+        ("loss: {keys: [k], families: {a: 3}}", "a must have a list of other spellings, or names below it; found 3"),
+        ("loss: {keys: [k], families: {a: {x: []}, b: [X]}}", "'X' must be in one place only; found it below 'a' and"),
         ("- loss", "must"),
+        ("", "must have an aspect, such as loss; found none"),
     ],
 )
 def test_a_bad_table_of_families(text, message, tmp_path):
@@ -169,3 +174,21 @@ def test_a_bad_table_of_families(text, message, tmp_path):
     assert message in str(refusal.value)
     with pytest.raises(BadRequest, match="no such file"):
         read_families(tmp_path / "missing.yaml")
+
+
+def test_keys_that_the_metadata_do_not_have(tmp_path):
+    """Otherwise all systems would count as systems that do not state the aspect."""
+    path = tmp_path / "families.yaml"
+    path.write_text("audio: {keys: [system.description.audio_model], families: {CNN: []}}", encoding="utf-8")
+    (tmp_path / "in").mkdir()
+    hand_in(tmp_path, "Wu", knowing(1))
+    with pytest.raises(
+        Faulty, match=r"audio\.keys: error: must have a key of the metadata of dcase2022-6b; found system"
+    ):
+        leaderboard.run(TASK, tmp_path / "in", {"retrieval": SPLIT}, tmp_path / "out", families=path)
+
+
+def test_each_kind_of_task_has_its_own_loss():
+    aspects = read_families(FAMILIES)
+    assert (aspects["loss"].kind, aspects["loss of captioning"].kind) == ("retrieval", "captioning")
+    assert "loss of captioning" not in ranked(entry("A_x_task6b_1")).aspects

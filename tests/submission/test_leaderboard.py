@@ -18,7 +18,7 @@ from evaluation.metrics import retrieval
 from evaluation.statistics import comparison
 from submission import leaderboard_page as pages
 from submission import tasks
-from submission.leaderboard import FILES, run, save
+from submission.leaderboard import FILES, PUBLIC, run, save
 from tests.submission import made
 from tests.submission.made_boards import CLIPS, EVIL, SPLIT, TASK, entry, hand_in, hostile_board, knowing, ranked
 
@@ -82,10 +82,10 @@ def test_a_folder_of_packages(tmp_path):
         assert [d.p_holm for d in ranking.neighbours] == comparison.holm(np.array(p)).tolist()
 
     first = read(tmp_path / "out")
-    (tmp_path / "out" / "findings.txt").write_text("of another time")
+    (tmp_path / "out" / "private" / "findings.txt").write_text("of another time")
     run(TASK, tmp_path / "in", {"retrieval": SPLIT}, tmp_path / "out")  # replaces the earlier leaderboard
     assert read(tmp_path / "out") == first
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([*FILES, "reports"])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([*PUBLIC, "private", "reports"])
     reports = {path.name: path.read_bytes() for path in (tmp_path / "out" / "reports").iterdir()}
     assert reports == dict.fromkeys(("Li_unpacked.pdf", "Wu_Mila_task6b.pdf", "Xu_Mila_task6b.pdf"), made.PDF)
     (tmp_path / "in" / "Xu_Mila_task6b.zip").unlink()
@@ -290,11 +290,54 @@ def test_the_organisers_baseline(tmp_path):
     assert board.about.startswith("1 system of 1 team, ")
     assert re.search(r"Base_Mila_task6b_1 .*organisers' baseline", str(board))
     elsewhere.write_bytes(b"no zip")
-    with pytest.raises(Faulty, match=r"Base\.zip: error"):
+    with pytest.raises(
+        Faulty, match=r"Base\.zip: error: must be valid, because it is the package of the organisers' baseline"
+    ):
         run(TASK, tmp_path / "in", {"retrieval": SPLIT}, tmp_path / "out2", baseline=elsewhere)
     with pytest.raises(BadRequest, match="give the package of the organisers' baseline"):
         run(TASK, tmp_path / "in", {"retrieval": SPLIT}, tmp_path / "out2", baseline=tmp_path / "none.zip")
     assert not (tmp_path / "out2").exists()
+
+
+def test_nobody_can_remove_the_baseline(tmp_path):
+    """A package with the label of the baseline is refused; the baseline stays."""
+    hand_in(tmp_path, "Wu", knowing(3))
+    baseline = hand_in(tmp_path, "Base", knowing(1))
+    (tmp_path / "in" / "Copy.zip").write_bytes(baseline.read_bytes())
+    board = run(TASK, tmp_path / "in", {"retrieval": SPLIT}, tmp_path / "out", baseline=baseline)
+    assert [(e.label, e.is_baseline) for e in board.entries] == [
+        ("Wu_Mila_task6b_1", False),
+        ("Base_Mila_task6b_1", True),
+    ]
+    assert "1 package of 2 refused" in board.about
+    assert "Copy.zip/Base_Mila_task6b_1: error: must be in one package only" in board.findings_text()
+
+
+def test_a_team_in_two_packages_gets_a_warning():
+    board = ranked(entry("A_x_task6b_1", package="one.zip"), entry("A_x_task6b_2", package="two.zip"))
+    assert "one.zip: warning: has systems of the team A_x; so has two.zip" in board.findings_text()
+    assert board.errors == 0
+
+
+def test_other_archives_are_reported_and_zips_are_found_by_their_content(tmp_path):
+    hand_in(tmp_path, "Wu", knowing(3)).rename(tmp_path / "in" / "Wu")
+    (tmp_path / "in" / "Xu.tar.gz").touch()
+    board = run(TASK, tmp_path / "in", {"retrieval": SPLIT}, tmp_path / "out")
+    assert [e.label for e in board.entries] == ["Wu_Mila_task6b_1"]
+    assert "Xu.tar.gz: warning: is ignored: a package must be a zip" in str(board.findings[0])
+
+
+def test_no_address_and_no_path_is_published(tmp_path):
+    hand_in(tmp_path, "Wu", knowing(3), audio_modelling="ask wu@example.org for the CNN14")
+    board = run(TASK, tmp_path / "in", {"retrieval": SPLIT}, tmp_path / "out")
+    score = replace(board.entries[0].score, unavailable={"mAP@10": f"nothing here; fetch it with: --cache {tmp_path}"})
+    board = ranked(replace(board.entries[0], score=score))
+    save(board, tmp_path / "out")
+    for name in PUBLIC:
+        text = (tmp_path / "out" / name).read_text(encoding="utf-8")
+        assert "@example" not in text
+        assert str(tmp_path) not in text
+    assert "ask (email address) for the CNN14" in board.csv()
 
 
 def test_no_valid_system(tmp_path):
@@ -303,7 +346,7 @@ def test_no_valid_system(tmp_path):
     board = run(TASK, tmp_path / "in", {"retrieval": SPLIT}, tmp_path / "out")
     assert board.errors
     assert "No system could be scored" in str(board)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == set(FILES)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*PUBLIC, "private"}
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,7 @@ def test_intervals_on_the_page_are_by_clip():
     shown = f"[{measured.by_clip.low:.3f}, {measured.by_clip.high:.3f}]"
     assert shown in pages.html(board)
     assert shown in str(board)
-    assert "They leave out all queries of a clip together" in pages.html(board)
+    assert "They leave out queries that share a clip together" in pages.html(board)
     row = json.loads(board.json())["systems"][0]["metrics"]["mAP@10"]
     assert (row["low"], row["by_clip"]["low"]) == (measured.estimate.low, measured.by_clip.low)
 

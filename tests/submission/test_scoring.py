@@ -62,7 +62,7 @@ def test_a_bad_package_takes_nothing_with_it(tmp_path, monkeypatch):
     assert any("no row answers" in text for text in said["Part.zip"])
     assert not said["Wu_Mila_task6b.zip"]
     assert [str(finding) for finding in board.findings] == ["readme.md: note: is ignored: it is not a package"]
-    text = (tmp_path / "out" / "findings.txt").read_text(encoding="utf-8")
+    text = (tmp_path / "out" / "private" / "findings.txt").read_text(encoding="utf-8")
     assert all(line in text for lines in said.values() for line in lines)
     assert str(tmp_path) not in text
 
