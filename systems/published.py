@@ -196,7 +196,7 @@ def _scores_by_config(system: str, place: Path, runs: Sequence[Path], split: Spl
             continue
         file = run / "scores" / f"{split.name}.json"
         if not file.is_file():
-            message = f"no such file; score the run: python -m evaluation score … --json {file}"
+            message = f"no such file; score the run: dcase-evaluation score … --json {file}"
             findings.append(Finding(str(file), message=message))
             continue
         score = scores.read(file)
