@@ -14,6 +14,7 @@ from dataclasses import asdict
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+from evaluation import extras
 from evaluation.cli import command, complete
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, SPLITS, VALIDATION, Split, read_dataset
 from evaluation.files import DEFAULT_CACHE, cache_folder, replacing
@@ -151,6 +152,9 @@ def validate(options: argparse.Namespace) -> int:
 
 def make_leaderboard(options: argparse.Namespace) -> int:
     """Check every package in a folder, score the valid ones, and write the tables of results."""
+    package_needed = extras.absent(("pandas", "matplotlib"))
+    if package_needed:  # before hours of scoring
+        raise BadRequest(f"{package_needed} must be installed; install dcase-kit[reports]")
     from submission import leaderboard  # the other commands do not need what it imports
 
     # SIGTERM then ends the scoring processes in the same way as Ctrl-C.

@@ -156,6 +156,7 @@ def test_the_core_scores_captions_and_retrieval(clotho_like, tmp_path):
             "must be installed; install dcase-kit[train]",
         ),
         (("systems", "check", "baseline.retriever"), "must be installed; install dcase-kit[train]"),
+        (("submission", "leaderboard", ".", "--task", "dcase2023-6a", "--truth", "no"), "install dcase-kit[reports]"),
         (("evaluation", "download", "fense"), "needs the package huggingface_hub; install dcase-kit[metrics]"),
     ],
 )

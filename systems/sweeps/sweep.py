@@ -38,7 +38,7 @@ from systems.workers import check_ray
 if TYPE_CHECKING:
     from systems.sweeps.search import Search
 
-INSTALL = "install it by `make .venv/.cluster`"
+INSTALL = "install dcase-kit[cluster]"
 
 
 def sweep(
