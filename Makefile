@@ -1,4 +1,4 @@
-# The main jobs. Each target runs a few `python -m PACKAGE COMMAND` lines. `make help` lists the targets.
+# The main jobs. Each target runs a few of the kit's commands, such as dcase-systems. `make help` lists the targets.
 
 DATA   ?= data/soundscapes
 RUN    ?= runs/$(notdir $(patsubst %/,%,$(DATA)))
@@ -17,7 +17,8 @@ baseline: REHEARSE ?= $(SPLIT)
 # Huge pages for tensors shorten an epoch by a third on Linux with glibc 2.35 or newer. Other systems ignore this.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-PY := .venv/bin/python
+BIN := .venv/bin
+PY := $(BIN)/python
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help baseline captioner data train predict submission score test fuzz bench hear-check format data-clotho
@@ -34,34 +35,34 @@ baseline: train predict score submission ## make the data, then train, predict, 
 
 # Only the default data folder is made; any other folder must exist.
 data/soundscapes: | .venv/.core
-	$(PY) -m evaluation data make $@
+	$(BIN)/dcase-evaluation data make $@
 
 data: .venv/.core $(if $(filter data/soundscapes,$(DATA)),data/soundscapes) ## check DATA; the default DATA is made first
-	$(PY) -m evaluation data check "$(DATA)"
+	$(BIN)/dcase-evaluation data check "$(DATA)"
 
 train: data ## train SYSTEM on DATA and write RUN, or resume an interrupted training
-	$(PY) -m systems train $(SYSTEM) --config $(CONFIG) --data "$(DATA)" --run "$(RUN)" $(if $(EPOCHS),--set epochs=$(EPOCHS))
+	$(BIN)/dcase-systems train $(SYSTEM) --config $(CONFIG) --data "$(DATA)" --run "$(RUN)" $(if $(EPOCHS),--set epochs=$(EPOCHS))
 
 predict: .venv/.core ## predict DATA's SPLIT with RUN
-	$(PY) -m systems predict "$(RUN)" --data "$(DATA)" --split $(SPLIT)
+	$(BIN)/dcase-systems predict "$(RUN)" --data "$(DATA)" --split $(SPLIT)
 
 score: .venv/.core ## score RUN's prediction, with confidence intervals
-	$(PY) -m evaluation score retrieval --truth "$(DATA)" --split $(SPLIT) \
+	$(BIN)/dcase-evaluation score retrieval --truth "$(DATA)" --split $(SPLIT) \
 		--prediction "$(RUN)/predictions/$(SPLIT).npz" --json "$(RUN)/scores/$(SPLIT).json"
 
 submission: .venv/.core ## package RUNS for TASK with TEAM's data; REHEARSE=SPLIT uses this split instead of the task's
-	$(PY) -m submission package $(RUNS) --task $(TASK) --team "$(TEAM)" --data "$(DATA)" $(if $(REHEARSE),--split $(REHEARSE))
+	$(BIN)/dcase-submission package $(RUNS) --task $(TASK) --team "$(TEAM)" --data "$(DATA)" $(if $(REHEARSE),--split $(REHEARSE))
 
 # `make baseline` continues with the captioner.
 baseline: captioner
 
 captioner: .venv/.core ## train, predict, score and package RUN-captioner, a captioner that starts from RUN's encoder
-	$(PY) -m systems train baseline.captioner --config baseline/captioner.yaml --data "$(DATA)" --run "$(RUN)-captioner" \
+	$(BIN)/dcase-systems train baseline.captioner --config baseline/captioner.yaml --data "$(DATA)" --run "$(RUN)-captioner" \
 		--set init_from="$(RUN)" $(if $(CAPTIONER_EPOCHS),--set epochs=$(CAPTIONER_EPOCHS))
-	$(PY) -m systems predict "$(RUN)-captioner" --data "$(DATA)" --split $(SPLIT)
-	$(PY) -m evaluation score captions --truth "$(DATA)" --split $(SPLIT) \
+	$(BIN)/dcase-systems predict "$(RUN)-captioner" --data "$(DATA)" --split $(SPLIT)
+	$(BIN)/dcase-evaluation score captions --truth "$(DATA)" --split $(SPLIT) \
 		--prediction "$(RUN)-captioner/predictions/$(SPLIT).csv" --json "$(RUN)-captioner/scores/$(SPLIT).json"
-	$(PY) -m submission package "$(RUN)-captioner" --task $(CAPTIONER_TASK) --team "$(TEAM)" --data "$(DATA)" \
+	$(BIN)/dcase-submission package "$(RUN)-captioner" --task $(CAPTIONER_TASK) --team "$(TEAM)" --data "$(DATA)" \
 		$(if $(REHEARSE),--split $(REHEARSE))
 	$(PY) -m baseline.floors "$(RUN)-captioner" --retriever "$(RUN)" --data "$(DATA)" --split $(SPLIT)
 
@@ -85,15 +86,18 @@ format: .venv/.test ## format the code
 	.venv/bin/ruff format .
 
 data-clotho: .venv/.core ## download Clotho v2.1 (7 GB, 12 GB on disk) to data/clotho and check it
-	$(PY) -m evaluation data download clotho data/clotho
+	$(BIN)/dcase-evaluation data download clotho data/clotho
 
-# The environment: .core has the dependencies, each other stamp file one extra. They are installed again when
-# pyproject.toml or constraints.txt changes.
+# The environment. Each stamp file installs the kit, editable, with the extras in EXTRAS; each one but .core adds the
+# extra of its own name. They are installed again when pyproject.toml or constraints.txt changes.
+EXTRAS := train,metrics,reports
+COMMA := ,
 .venv/.test .venv/.bench .venv/.hear .venv/.cluster: .venv/.core
 .venv/.%: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python must be 3.11 or newer; found " + sys.version.split()[0] + "; choose another: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	@test -x $(PY) || $(PYTHON) -m venv .venv
 	@echo "installing Python packages into .venv (up to 7 GB; takes minutes the first time)"
 	@$(PY) -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' constraints.txt)"
-	$(PY) -m uv pip install --quiet --compile-bytecode --python $(PY) --constraint constraints.txt --requirement pyproject.toml $(if $(filter core,$*),,--extra $*)
+	$(PY) -m uv pip install --quiet --compile-bytecode --python $(PY) --constraint constraints.txt \
+		--build-constraint constraints.txt --editable ".[$(EXTRAS)$(if $(filter core,$*),,$(COMMA)$*)]"
 	@touch $@

@@ -1,7 +1,7 @@
 """The baseline captioner. Read this module from top to bottom.
 
-    python -m systems train baseline.captioner --config baseline/captioner.yaml --data DIR --run RUN
-    python -m systems predict RUN --data DIR --split evaluation
+    dcase-systems train baseline.captioner --config baseline/captioner.yaml --data DIR --run RUN
+    dcase-systems predict RUN --data DIR --split evaluation
 
 The retriever's CRNN maps the log-mel energies of a clip to one vector every four frames. A Transformer decoder predicts
 the caption word by word from these vectors. The decoder has the sizes of Weck et al. 2021, and its word embeddings are

@@ -25,6 +25,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from evaluation import predictions, report
 from evaluation.cli import command
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, Split, read_dataset
+from evaluation.files import DEFAULT_CACHE, cache_folder
 from evaluation.findings import BadRequest
 from evaluation.metrics import captioning, overlap
 from evaluation.scores import Score
@@ -211,8 +212,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--retrieval", type=Path, nargs="+", default=[], metavar="RUN", help=text)
     top.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
     top.add_argument("--split", default=EVALUATION, help="split to caption (default: evaluation)")
-    text = "folder for the cache of tokenised captions (default: .cache)"
-    top.add_argument("--cache", type=Path, default=Path(".cache"), help=text)
+    text = f"folder for the cache of tokenised captions (default: {DEFAULT_CACHE})"
+    top.add_argument("--cache", type=Path, default=cache_folder(), help=text)
     modules.add_option(top)
     top.set_defaults(run=main)
     return top

@@ -1,7 +1,7 @@
 """The baseline retriever of DCASE 2022 task 6B (Xie et al. 2022). Read this module from top to bottom.
 
-    python -m systems train baseline.retriever --config baseline/retriever.yaml --data DIR --run RUN
-    python -m systems predict RUN --data DIR --split evaluation
+    dcase-systems train baseline.retriever --config baseline/retriever.yaml --data DIR --run RUN
+    dcase-systems predict RUN --data DIR --split evaluation
 
 A CRNN maps the log-mel energies of a clip to frame vectors. Their mean is the clip's embedding. The mean of a caption's
 word2vec vectors is the caption's embedding. The triplet loss moves a clip and its captions together, and moves

@@ -25,7 +25,7 @@ TASKS = ("dcase2022-6b", "dcase2025-6")
 
 
 def verdict(alone: Function, folder: Path) -> list[Row]:
-    """Measure `submission validate` for one output file of the official size.
+    """Measure `dcase-submission validate` for one output file of the official size.
 
     The time is that of the whole command, including the start of Python. The command is compared with a script that
     reads the file with pandas and checks its shape.

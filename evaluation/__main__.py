@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command line of the evaluation package: data sets, scores, comparisons and reports on sweeps."""
 
 import argparse
@@ -6,10 +7,11 @@ import sys
 from pathlib import Path
 
 from evaluation import predictions
-from evaluation.cli import command
+from evaluation.cli import command, complete
 from evaluation.data.check import check_dataset
-from evaluation.data.dataset import EVALUATION, read_dataset
+from evaluation.data.dataset import EVALUATION, SPLITS, read_dataset
 from evaluation.data.relevance import Relevance, read_relevance
+from evaluation.files import DEFAULT_CACHE, cache_folder
 from evaluation.findings import BadRequest, count, say
 from evaluation.metrics import retrieval
 from evaluation.scores import Score
@@ -173,7 +175,7 @@ def info(options: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    top = argparse.ArgumentParser("python -m evaluation", description="Data sets, scores and comparisons.")
+    top = argparse.ArgumentParser("dcase-evaluation", description="Data sets, scores and comparisons.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     _add_data(commands.add_parser("data", help="make, check or download a data set"))
     _add_score(commands.add_parser("score", help="score a prediction"))
@@ -191,7 +193,9 @@ def parser() -> argparse.ArgumentParser:
     verb.set_defaults(run=compare)
 
     verb = commands.add_parser("report", help="report the effects of a sweep's factors", description=report.__doc__)
-    verb.add_argument("results", type=Path, metavar="RESULTS.csv", help="results file, written by `systems sweep`")
+    verb.add_argument(
+        "results", type=Path, metavar="RESULTS.csv", help="results file, written by `dcase-systems sweep`"
+    )
     text = "metric to compare (default: the first metric of the file)"
     verb.add_argument("--metric", metavar="NAME", help=text)
     text = (
@@ -209,7 +213,7 @@ def parser() -> argparse.ArgumentParser:
     text = "download the files that caption metrics need"
     verb = commands.add_parser("download", help=text, description=download_models.__doc__)
     text = "spice (400 MB), fense (0.7 GB) or bert_score (1.4 GB)"
-    verb.add_argument("names", nargs="+", metavar="NAME", help=text)
+    complete(verb.add_argument("names", nargs="+", metavar="NAME", help=text), lambda: ("spice", "fense", "bert_score"))
     _add_cache(verb, "folder for SPICE's jars")
     verb.set_defaults(run=download_models)
 
@@ -245,7 +249,8 @@ def _add_score(command: argparse.ArgumentParser) -> None:
     verbs = command.add_subparsers(required=True, metavar="COMMAND")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--truth", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
-    shared.add_argument("--split", default=EVALUATION, help=f"split to score (default: {EVALUATION})")
+    split = shared.add_argument("--split", default=EVALUATION, help=f"split to score (default: {EVALUATION})")
+    complete(split, lambda: SPLITS)
     shared.add_argument("--json", type=Path, metavar="FILE", help="output file for the scores at full precision")
 
     text = "score a retrieval system"
@@ -274,7 +279,8 @@ def _add_score(command: argparse.ArgumentParser) -> None:
         "metrics, or a set of metrics: basic (CIDEr-D, BLEU, METEOR and ROUGE-L), a year's set such as dcase2024, "
         "or all (default: basic)"
     )
-    verb.add_argument("--metrics", nargs="+", default=["basic"], metavar="NAME", help=text)
+    metrics = verb.add_argument("--metrics", nargs="+", default=["basic"], metavar="NAME", help=text)
+    complete(metrics, _caption_metrics)
     text = "method of the intervals (default: jackknife; bootstrap for dcase2024, as in that year's challenge)"
     verb.add_argument("--interval", choices=METHODS, help=text)
     text = (
@@ -286,9 +292,22 @@ def _add_score(command: argparse.ArgumentParser) -> None:
     verb.set_defaults(run=score_captions)
 
 
+def _caption_metrics() -> list[str]:
+    """Return the names that `score captions --metrics` accepts."""
+    from evaluation.metrics import captioning
+
+    return [*captioning.METRICS, *captioning.metric_sets()]
+
+
 def _add_cache(verb: argparse.ArgumentParser, what: str) -> None:
-    verb.add_argument("--cache", type=Path, default=Path(".cache"), metavar="DIR", help=f"{what} (default: .cache)")
+    text = f"{what} (default: {DEFAULT_CACHE})"
+    verb.add_argument("--cache", type=Path, default=cache_folder(), metavar="DIR", help=text)
+
+
+def main() -> int:
+    """Run the command line, and return the exit status."""
+    return command(parser())
 
 
 if __name__ == "__main__":
-    sys.exit(command(parser()))
+    sys.exit(main())

@@ -1,7 +1,7 @@
 """The files that metrics need and the kit does not contain. This module finds and downloads them.
 
-    fetch(["fense"], Path(".cache"))       # once, with a network
-    locate("sbert", Path(".cache"))        # the folder of FENSE's sentence encoder, or None
+    fetch(["fense"], cache_folder())       # once, with a network
+    locate("sbert")                        # the folder of FENSE's sentence encoder, or None
 
 Only `fetch` uses the network. `locate` also finds the files that other tools have already downloaded: models in the
 cache of the Hugging Face hub, the fluency checker in the folder of fense and aac-metrics, and SPICE's parser in the
@@ -31,13 +31,12 @@ from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import unquote
 
-from evaluation import scores
+from evaluation import extras, scores
+from evaluation.files import cache_folder
 from evaluation.findings import BadRequest
 from evaluation.metrics import catalogue
 from evaluation.metrics.java import JARS, Unavailable, find_java, source_jar, spice_java_fault
 from evaluation.text import table, unknown_key
-
-CACHE = Path(".cache")  # default of the commands
 
 
 @dataclass(frozen=True)
@@ -98,6 +97,16 @@ ASSETS: Mapping[str, Asset] = MappingProxyType(
 )
 FLUENCY_SHA256 = "1a719f090af70614bbdb9f9437530b7e133c48cfa4a58d964de0d47fc974a2fa"
 FLUENCY_ENCODER = "bert-base-uncased"  # the fluency checker is a fine-tuned version of it
+
+# The packages that run each model.
+NETWORKS = ("huggingface_hub", "torch", "transformers")
+PACKAGES_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "sbert": (*NETWORKS, "aac_metrics", "sentence_transformers"),
+        "fluency": (*NETWORKS, "aac_metrics"),
+        "bert": NETWORKS,
+    }
+)
 
 # The names that the command `download` accepts, and their assets.
 DOWNLOADS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -164,8 +173,11 @@ def torch_hub() -> Path:
 
 def hub_cache() -> Path:
     """Return the folder of the Hugging Face hub's cache."""
-    from huggingface_hub import constants  # a quick import, which reads the environment
-
+    try:
+        from huggingface_hub import constants  # a quick import, which reads the environment
+    except ModuleNotFoundError:
+        home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
+        return Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
     return Path(constants.HF_HUB_CACHE)
 
 
@@ -241,15 +253,15 @@ def spice_folder(cache: Path) -> Path:
     return cache.absolute() / "aac-metrics" / "spice" / "lib"
 
 
-def locate(name: str, cache: Path = CACHE) -> Path | None:
+def locate(name: str, cache: Path | None = None) -> Path | None:
     """Return the file or folder of an asset, or None if it is absent or incomplete.
 
     Args:
         name: One of `ASSETS`.
-        cache: Folder of the cache.
+        cache: Folder of the cache (default: `files.cache_folder`).
     """
     if name == "spice":
-        return _parser_folder(cache)
+        return _parser_folder(cache or cache_folder())
     if name == "sbert":
         return model_folder(ASSETS[name].source, SBERT_FILES)
     if name == "bert":
@@ -260,16 +272,28 @@ def locate(name: str, cache: Path = CACHE) -> Path | None:
     return None
 
 
-def require(name: str, cache: Path = CACHE) -> Path:
+def require(name: str, cache: Path | None = None) -> Path:
     """Return the file or folder of an asset, as `locate` does.
 
     Raises:
-        Unavailable: The asset is not on this machine.
+        Unavailable: The asset is not on this machine, or a package that it needs is not installed.
     """
+    fault = _lacks_packages([name])
+    if fault:
+        raise Unavailable(fault)
     path = locate(name, cache)
     if path is None:
         raise Unavailable(_absent(name, cache))
     return path
+
+
+def _lacks_packages(names: Iterable[str]) -> str | None:
+    """Return a message if a package that runs one of these assets is not installed, or None if all are installed."""
+    for name in names:
+        package = extras.absent(PACKAGES_OF.get(name, ()))
+        if package:
+            return f"{ASSETS[name].title} needs the package {package}; install dcase-kit[metrics]"
+    return None
 
 
 def missing(need: str, cache: Path) -> str | None:
@@ -289,13 +313,17 @@ def missing(need: str, cache: Path) -> str | None:
             return str(reason)
         for jar in JARS:
             if jar.startswith(f"{need}/") and not source_jar(jar).is_file():
-                return f"{source_jar(jar)} is missing; install pycocoevalcap: remove .venv and run `make`"
+                return f"{source_jar(jar)} is missing; install pycocoevalcap again"
         if need == "spice":
             fault = spice_java_fault(java)
             if fault:
                 return fault
-    if need in ASSETS and not locate(need, cache):
-        return _absent(need, cache)
+    if need in ASSETS:
+        fault = _lacks_packages([need])
+        if fault:
+            return fault
+        if not locate(need, cache):
+            return _absent(need, cache)
     return None
 
 
@@ -319,19 +347,19 @@ def _sha256(file: Path) -> str:
     return pooch.file_hash(file, alg="sha256")
 
 
-def _absent(name: str, cache: Path = CACHE) -> str:
+def _absent(name: str, cache: Path | None = None) -> str:
     """Return the message for an absent asset, with the command that downloads it."""
     asset = ASSETS[name]
     return f"{asset.title} is not on this machine ({asset.size}); fetch it with: {_command(name, cache)}"
 
 
-def _command(name: str, cache: Path = CACHE) -> str:
+def _command(name: str, cache: Path | None = None) -> str:
     """Return the command that downloads an asset."""
     download = next(download for download, names in DOWNLOADS.items() if name in names)
     option = ""
-    if name == "spice" and cache != CACHE:
+    if name == "spice" and cache and cache != cache_folder():
         option = f" --cache {shlex.quote(str(cache))}"
-    return f"python -m evaluation download {download}{option}"
+    return f"dcase-evaluation download {download}{option}"
 
 
 @contextlib.contextmanager
@@ -386,8 +414,8 @@ def fetch(names: Sequence[str], cache: Path) -> None:
 
     Raises:
         BadRequest: A name is unknown, an asset cannot be downloaded or is damaged, the disk is too small, or another
-            process is downloading the asset. The fluency checker must have the published SHA-256; no checksum is
-            published for the other assets.
+            process is downloading the asset, or a package that the asset needs is not installed. The fluency checker
+            must have the published SHA-256; no checksum is published for the other assets.
     """
     for name in names:
         if name not in DOWNLOADS:
@@ -396,6 +424,9 @@ def fetch(names: Sequence[str], cache: Path) -> None:
     for name in names:
         for asset_name in DOWNLOADS[name]:
             paths[asset_name] = locate(asset_name, cache)
+    fault = _lacks_packages(paths)
+    if fault:
+        raise BadRequest(fault)
     targets = {
         "spice": cache / "aac-metrics" / "spice" / "lib",
         "sbert": hub_cache(),
@@ -572,7 +603,7 @@ def _versions() -> list[tuple[str, object]]:
         if path.is_file():
             rows.append((path.name, path))
         else:
-            rows.append((path.name, "missing; run `make`"))
+            rows.append((path.name, "missing; install pycocoevalcap"))
     return rows
 
 

@@ -6,10 +6,11 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from evaluation import extras
 from evaluation.findings import BadRequest, Faulty, say
 from evaluation.text import printable
 
@@ -76,10 +77,21 @@ def _lasting_streams() -> Iterator[None]:
             sys.stdout, sys.stderr = original
 
 
+def complete(action: argparse.Action, names: Callable[[], Iterable[str]]) -> None:
+    """Let the shell complete the values of an option.
+
+    Args:
+        action: The option, as `add_argument` returns it.
+        names: A function that returns the possible values. It is called only for a completion.
+    """
+    action.completer = lambda **_: list(names())  # type: ignore[attr-defined]  # argcomplete reads this attribute
+
+
 def command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> int:
     """Parse the arguments, call the `run` function of the chosen command, and return the exit status.
 
-    The status does not change if standard output or standard error is closed early.
+    If the shell asks for the completions of a word, the process prints them and ends. The status does not change if
+    standard output or standard error is closed early.
 
     Args:
         parser: The parser. Each of its commands sets the option `run`, a function of the parsed options.
@@ -89,6 +101,10 @@ def command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = N
         The exit status. 0: the command succeeded. 1: something that the command checked is not valid. 2: the request
         was wrong. 130: the command was interrupted.
     """
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete  # imported only here: commands must start quickly
+
+        argcomplete.autocomplete(parser)
     with _lasting_streams():
         options = parser.parse_args(arguments)
         try:
@@ -100,6 +116,12 @@ def command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = N
             return faulty.status
         except BadRequest as mistake:
             print(f"error: {printable(str(mistake))}", file=sys.stderr)
+            return 2
+        except ModuleNotFoundError as error:
+            lacking = extras.not_installed(error)
+            if lacking is None:
+                raise
+            print(f"error: {lacking}", file=sys.stderr)
             return 2
         except OSError as failure:
             print(f"error: {system_failure(failure)}", file=sys.stderr)

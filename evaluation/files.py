@@ -1,4 +1,4 @@
-"""Writing files and folders completely or not at all, and messages for missing files."""
+"""Writing files and folders completely or not at all, the cache folder, and messages for missing files."""
 
 import contextlib
 import functools
@@ -12,6 +12,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from evaluation.findings import BadRequest
+
+DEFAULT_CACHE = "~/.cache/dcase-kit"  # name of the default folder in the help of commands
+
+
+def cache_folder() -> Path:
+    """Return the folder of the user's caches, which all commands use by default.
+
+    It is $DCASE_KIT_CACHE if this variable is set. Otherwise it is the folder `dcase-kit` in $XDG_CACHE_HOME, or in
+    ~/.cache if that variable is not set either. The folder may not exist.
+    """
+    own = os.environ.get("DCASE_KIT_CACHE")
+    if own:
+        return Path(own).expanduser().absolute()
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(caches).expanduser().absolute() / "dcase-kit"
 
 
 def no_file(path: Path, expected: str) -> BadRequest:

@@ -78,7 +78,7 @@ def read_captions(path: Path) -> Captions:
         raise no_file(path, f"a CSV with the columns {' and '.join(CAPTION_COLUMNS)}")
     if path.suffix.lower() == ".npz":
         raise BadRequest(
-            f"{path}: is the similarity matrix of a retrieval system; score it with `evaluation score retrieval`"
+            f"{path}: is the similarity matrix of a retrieval system; score it with `dcase-evaluation score retrieval`"
         )
     findings: list[Finding] = []
     separator = tables.separator(path, str(path))
@@ -233,7 +233,7 @@ def read_retrieval(path: Path, expected: tuple[int, int] | None = None) -> Simil
 
     The first column of a CSV has the queries. If most of the other cells below the header are numbers, the file is a
     matrix of scores, whose header names the clips. Otherwise the cells are the names of clips, best first, and the
-    header is not read (`submission validate` checks it).
+    header is not read (`dcase-submission validate` checks it).
 
     Args:
         path: The file.
@@ -272,7 +272,9 @@ def read_retrieval_csv(path: Path, file: str) -> Similarity | Ranking:
     findings: list[Finding] = []
     records, _ = tables.read_table(path, file, findings, separator)
     if records and set(CAPTION_COLUMNS) <= set(records[0][1]):
-        raise BadRequest(f"{file}: has the captions of a captioning system; score it with `evaluation score captions`")
+        raise BadRequest(
+            f"{file}: has the captions of a captioning system; score it with `dcase-evaluation score captions`"
+        )
     if findings:
         raise Faulty(findings)
     rows = records[1:]
@@ -401,7 +403,7 @@ def _read_npz(path: Path, expected: tuple[int, int] | None) -> Similarity:
             if not fault:
                 scores = npz.read_array(archive, "scores")
     except Exception as error:  # zipfile, zlib, json and numpy raise many exceptions for a damaged file
-        fault = f"must have queries, file_names and scores as `systems predict` writes them ({error})"
+        fault = f"must have queries, file_names and scores as `dcase-systems predict` writes them ({error})"
     if fault:
         raise Faulty([Finding(str(path), message=fault)])
     return Similarity(queries, names, scores)

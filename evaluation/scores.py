@@ -333,7 +333,7 @@ def read(path: Path) -> Score:
         Faulty: The file is not a score file. The exception lists all findings.
     """
     if not path.is_file():
-        raise BadRequest(f"{path}: no such file; give a score file, written by `evaluation score … --json FILE`")
+        raise BadRequest(f"{path}: no such file; give a score file, written by `dcase-evaluation score … --json FILE`")
     try:
         content = _ScoreContent.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except ValidationError as invalid:
@@ -341,7 +341,7 @@ def read(path: Path) -> Score:
     except (ValueError, RecursionError) as error:
         is_unreadable = isinstance(error, UnicodeDecodeError | json.JSONDecodeError)
         reason = "it is not JSON" if is_unreadable else error
-        message = f"must be a score file, as `evaluation score … --json FILE` writes it ({reason}); {_RESCORE}"
+        message = f"must be a score file, as `dcase-evaluation score … --json FILE` writes it ({reason}); {_RESCORE}"
         raise Faulty([Finding(str(path), message=message)]) from None
     findings = _length_findings(content.items, str(path))
     if findings:
@@ -394,8 +394,8 @@ def check(score: Score, file: str) -> list[Finding]:
     - A jackknife interval must equal the interval that is computed from the values.
 
     Metrics without values, such as the median rank, cannot be recomputed. Bootstrap intervals cannot be recomputed
-    without the random draws of the scipy version that computed them. `evaluation compare` does not use such metrics and
-    intervals.
+    without the random draws of the scipy version that computed them. `dcase-evaluation compare` does not use such
+    metrics and intervals.
 
     Args:
         score: A score that was read from a file.

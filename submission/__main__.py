@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command line of `submission`: show tasks, make and check packages, rank them, and run a task on Codabench."""
 
 import argparse
@@ -13,9 +14,10 @@ from dataclasses import asdict
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from evaluation.cli import command
+from evaluation import extras
+from evaluation.cli import command, complete
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, SPLITS, VALIDATION, Split, read_dataset
-from evaluation.files import replacing
+from evaluation.files import DEFAULT_CACHE, cache_folder, replacing
 from evaluation.findings import BadRequest, Finding, count, say
 from evaluation.text import plural, printable, table, unknown_key
 from submission import archive, excluded, metadata, outputs, package, tasks, teams
@@ -93,7 +95,7 @@ def new(options: argparse.Namespace) -> None:
         raise BadRequest(f"{options.out} already exists; give another name with --out")
     with replacing(options.out) as part:
         part.write_text(teams.text(task), encoding="utf-8")
-    command = f"python -m submission package RUN --task {task.name} --team {options.out} …"
+    command = f"dcase-submission package RUN --task {task.name} --team {options.out} …"
     print(f"{options.out}: written; fill it in, then run: {command}")
 
 
@@ -150,6 +152,9 @@ def validate(options: argparse.Namespace) -> int:
 
 def make_leaderboard(options: argparse.Namespace) -> int:
     """Check every package in a folder, score the valid ones, and write the tables of results."""
+    package_needed = extras.absent(("pandas", "matplotlib"))
+    if package_needed:  # before hours of scoring
+        raise BadRequest(f"{package_needed} must be installed; install dcase-kit[reports]")
     from submission import leaderboard  # the other commands do not need what it imports
 
     # SIGTERM then ends the scoring processes in the same way as Ctrl-C.
@@ -297,15 +302,16 @@ def _find_excluded_sounds(task: tasks.Task, options: argparse.Namespace) -> list
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    top = argparse.ArgumentParser("python -m submission", description="Make, check and rank submissions.")
+    top = argparse.ArgumentParser("dcase-submission", description="Make, check and rank submissions.")
     verbs = top.add_subparsers(required=True, metavar="COMMAND")
     verb = verbs.add_parser("tasks", help="list the tasks, or print the facts of one", description=show.__doc__)
-    verb.add_argument("name", nargs="?", help="name of a task (default: list all tasks)")
+    complete(verb.add_argument("name", nargs="?", help="name of a task (default: list all tasks)"), tasks.names)
     verb.add_argument("--fields", action="store_true", help="print the meaning of each field of a task file")
     verb.set_defaults(run=show)
 
     task = argparse.ArgumentParser(add_help=False)
-    task.add_argument("--task", required=True, help=f"name of the task: {', '.join(tasks.names())}")
+    name = task.add_argument("--task", required=True, help=f"name of the task: {', '.join(tasks.names())}")
+    complete(name, tasks.names)
     training = argparse.ArgumentParser(add_help=False)
     text = "the task's list of Freesound sounds that systems must not be trained on (`tasks NAME` prints its address)"
     training.add_argument("--excluded", type=Path, metavar="FILE", help=text)
@@ -364,9 +370,9 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--cache",
         type=Path,
-        default=Path(".cache"),
+        default=cache_folder(),
         metavar="DIR",
-        help="folder for tokenised captions (default: .cache)",
+        help=f"folder for tokenised captions (default: {DEFAULT_CACHE})",
     )
     verb.set_defaults(run=make_leaderboard)
 
@@ -390,5 +396,10 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def main() -> int:
+    """Run the command line, and return the exit status."""
+    return command(parser())
+
+
 if __name__ == "__main__":
-    sys.exit(command(parser()))
+    sys.exit(main())

@@ -22,7 +22,7 @@ def training_sounds(task: Task, training: Iterable[Path], excluded: Path) -> lis
         task: The task.
         training: Lists of sounds. A list is a CSV with the column `sound_id`, such as Clotho's metadata, or a text with
             links to Freesound or with an id in each line.
-        excluded: The task's list (`submission tasks NAME` prints its address).
+        excluded: The task's list (`dcase-submission tasks NAME` prints its address).
 
     Returns:
         A warning for each excluded sound in a list, with its first line there.

@@ -64,7 +64,7 @@ import numpy as np
 
 from evaluation import predictions
 from evaluation.data.dataset import Split
-from evaluation.files import replacing
+from evaluation.files import cache_folder, replacing
 from evaluation.findings import NOTE, WARNING, BadRequest, Faulty, Finding, say
 from evaluation.metrics import retrieval
 from evaluation.natural_sort import natural_key
@@ -88,7 +88,7 @@ def run(
     splits: Mapping[str, Split],
     out: Path,
     *,
-    cache: Path = Path(".cache"),
+    cache: Path | None = None,
     baseline: Path | None = None,
     families: Path = FAMILIES,
     date: str = "",
@@ -104,7 +104,7 @@ def run(
         splits: A dict from each of the task's sets to the split that its outputs are checked against. The first set
             whose split has a ground truth is scored.
         out: The folder to write into. It must be new, empty, or an earlier leaderboard.
-        cache: Folder for tokenised captions.
+        cache: Folder for tokenised captions (default: `files.cache_folder`).
         baseline: The package of the organisers' baseline, in the folder or elsewhere (default: there is none).
         families: The table of families for the analysis.
         date: The date that the page shows (default: none).
@@ -122,6 +122,7 @@ def run(
         raise BadRequest(f"{folder}: no such folder; give a folder that contains packages (zips or folders)")
     if baseline and not baseline.exists():
         raise BadRequest(f"{baseline}: no such file or folder; give the package of the organisers' baseline")
+    cache = cache or cache_folder()
     _check_out(out)
     ranked = ranked_set(task, splits)
     if task.kind == "retrieval":

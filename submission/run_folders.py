@@ -14,7 +14,7 @@ These files are optional:
   retrieval;
 - `config.yaml` contains digests of the splits that the system was trained on.
 
-`systems train`, `systems predict` and `evaluation score` write all these files.
+`dcase-systems train`, `dcase-systems predict` and `dcase-evaluation score` write all these files.
 """
 
 import difflib
@@ -31,7 +31,7 @@ from submission.metadata_text import ABSENT
 from submission.tasks import Key, Task
 
 CORRECT = "; correct it there or in the team file"
-OWN_PREDICTIONS = {  # for each form: advice for a system that `systems predict` cannot run
+OWN_PREDICTIONS = {  # for each form: advice for a system that `dcase-systems predict` cannot run
     "captions": "write a CSV with the columns file_name and caption_predicted",
     "top-k": "use predictions.Similarity(…).save, or write {other}, a CSV of each query and its best clips",
     "matrix": "use predictions.Similarity(…).save",
@@ -59,9 +59,11 @@ def find_predictions(
         BadRequest: The folder does not exist, or contains neither `predictions/`, `system.yaml` nor `config.yaml`.
     """
     if not run.is_dir():
-        raise BadRequest(f"{run}: no such run folder; train a system: python -m systems train …")
+        raise BadRequest(f"{run}: no such run folder; train a system: dcase-systems train …")
     if not any((run / name).exists() for name in ("predictions", "system.yaml", "config.yaml")):
-        message = "must be a run folder, or have a folder predictions/; found neither: give the folder from `systems "
+        message = (
+            "must be a run folder, or have a folder predictions/; found neither: give the folder from `dcase-systems "
+        )
         raise BadRequest(f"{run}: {message}train --run`, or a folder with your own predictions")
     files: dict[str, Path] = {}
     findings: dict[str, Finding] = {}  # for each split, because all sets have the same split in a rehearsal
@@ -99,7 +101,7 @@ def _missing_prediction(task: Task, run: Path, split: str, data: Path, expected:
         expected: The missing file.
         other: The file of a prediction that the task does not accept. It may exist.
     """
-    command = shlex.join(["python", "-m", "systems", "predict", str(run), "--data", str(data), "--split", split])
+    command = shlex.join(["dcase-systems", "predict", str(run), "--data", str(data), "--split", split])
     if not other.is_file():
         own = OWN_PREDICTIONS[task.form.value].format(other=other.name)
         message = f"is missing, and {task.name} needs it; make it: {command}; for a system of your own, {own}"
@@ -140,7 +142,7 @@ def describe(task: Task, run: Path, dataset: Dataset) -> tuple[dict[str, object]
 def _read_system(file: Path, findings: list[Finding]) -> dict[str, object]:
     """Return the values of `system.yaml`. If it is missing, add a note and return an empty dict."""
     if not file.is_file():
-        message = "is missing (`systems train` writes it at the end), so only the team file describes the system"
+        message = "is missing (`dcase-systems train` writes it at the end), so only the team file describes the system"
         findings.append(Finding(str(file), message=message, severity=NOTE))
         return {}
     document = documents.read(file)
@@ -158,7 +160,7 @@ def _read_results(task: Task, run: Path, findings: list[Finding]) -> dict[str, f
     if task.kind == "retrieval" and retrieval_file.is_file():
         file = retrieval_file
     if not file.is_file():
-        command = f"python -m evaluation score … --json {shlex.quote(str(file))}"
+        command = f"dcase-evaluation score … --json {shlex.quote(str(file))}"
         message = f"is missing, so the metadata have no results; make it: {command}"
         findings.append(Finding(str(file), message=message, severity=NOTE))
         return {}

@@ -11,19 +11,19 @@ A file with `extends: NAME` states only the differences from the task NAME:
 - A fact that is stated again needs its own source and certainty. Its `value` can be left out if it is the same as in
   the other task.
 
-`submission tasks NAME` prints all facts of a task. `submission tasks --fields` explains every field.
+`dcase-submission tasks NAME` prints all facts of a task. `dcase-submission tasks --fields` explains every field.
 
 To add the task of a new year:
 
 1. Write `tasks/dcaseYEAR-TASK.yaml` with `name`, `title` and `extends` (the task of the year before).
 2. State every fact that differs, with its source and certainty. The facts that differ are mostly `sets`, `label`,
    `metrics` (the first one ranks), `interval`, `baselines`, `package`, `excluded_ids` and `metadata`.
-3. Run `submission tasks dcaseYEAR-TASK`. It prints all facts and reports errors in the file.
+3. Run `dcase-submission tasks dcaseYEAR-TASK`. It prints all facts and reports errors in the file.
 4. Add the task to the tests that list all tasks: `EXPECTED` in `tests/submission/test_tasks.py`, `LAYOUT` in
    `test_package.py`, and the sets in `tests/evaluation/metrics/test_sets.py`.
 
-`evaluation.metrics.sets` reads the metric set `dcaseYEAR` of `evaluation score` from the same file. If a metric is new
-to the kit, add it to `evaluation.metrics.catalogue` first.
+`evaluation.metrics.sets` reads the metric set `dcaseYEAR` of `dcase-evaluation score` from the same file. If a metric
+is new to the kit, add it to `evaluation.metrics.catalogue` first.
 """
 
 import re

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command line of this package, with the commands list, check, train, predict, sweep and published."""
 
 import argparse
@@ -10,8 +11,9 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from evaluation.cli import command
+from evaluation.cli import command, complete
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION, read_dataset
+from evaluation.files import DEFAULT_CACHE, cache_folder
 from evaluation.findings import BadRequest, say
 from systems import contract, listing, lock, modules, request_checks
 
@@ -42,7 +44,7 @@ to stop runs early:
 
 
 def show(options: argparse.Namespace) -> None:
-    """List the systems in this clone of the kit."""
+    """List the systems that the kit contains."""
     for system in listing.systems():
         print(f"{system.name}: {system.task}")
         facts = {"paper": system.paper, "parameters": system.parameters, "configs": _by_folder(system.configs)}
@@ -51,7 +53,7 @@ def show(options: argparse.Namespace) -> None:
             wrapper = textwrap.TextWrapper(WIDTH, label, " " * len(label), break_on_hyphens=False)
             print(wrapper.fill(text))
         print()
-    print("You can also use your own module by its import name. Check it with: python -m systems check NAME")
+    print("You can also use your own module by its import name. Check it with: dcase-systems check NAME")
 
 
 def check(options: argparse.Namespace) -> int:
@@ -86,7 +88,7 @@ def train(options: argparse.Namespace) -> None:
     run = Run(options.run_folder, options.system, config, digests, options.seed, options.cache, flags)
     contract.train(system, config, dataset, run)
     if lock.is_first_process():
-        command = f"python -m systems predict {options.run_folder} --data {options.data}"
+        command = f"dcase-systems predict {options.run_folder} --data {options.data}"
         print(f"{options.run_folder}: trained; predict with: {command}")
 
 
@@ -176,20 +178,25 @@ def _devices(text: str) -> str | int:
     return text
 
 
+def _system_names() -> list[str]:
+    """Return the import names of the systems that the kit contains."""
+    return [system.name for system in listing.systems()]
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    top = argparse.ArgumentParser("python -m systems", description="Train systems, and predict with them.")
+    top = argparse.ArgumentParser("dcase-systems", description="Train systems, and predict with them.")
     verbs = top.add_subparsers(required=True, metavar="COMMAND")
 
-    verb = verbs.add_parser("list", help="list the systems in this clone of the kit", description=show.__doc__)
+    verb = verbs.add_parser("list", help="list the systems that the kit contains", description=show.__doc__)
     verb.set_defaults(run=show)
 
     verb = verbs.add_parser("check", help="check that a module keeps the rules for systems", description=check.__doc__)
-    verb.add_argument("system", help="import name, such as baseline.retriever")
+    complete(verb.add_argument("system", help="import name, such as baseline.retriever"), _system_names)
     text = "run folder of a trained run to check (default: train the system)"
     verb.add_argument("--run", type=Path, dest="run_folder", metavar="RUN", help=text)
     text = "YAML config file to train with; its value of epochs is replaced by 1 (default: the system's defaults)"
-    verb.add_argument("--config", type=Path, help=text)
+    verb.add_argument("--config", type=listing.kit_file, help=text)
     text = "change a key of the config to train with; with this option, you can also change epochs"
     verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
     modules.add_option(verb)
@@ -198,10 +205,10 @@ def parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser(
         "train", help="train a system, or resume an interrupted training", description=train.__doc__
     )
-    verb.add_argument("system", help="import name, such as baseline.retriever")
+    complete(verb.add_argument("system", help="import name, such as baseline.retriever"), _system_names)
     verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
     verb.add_argument("--run", type=Path, required=True, dest="run_folder", metavar="RUN", help="run folder to write")
-    verb.add_argument("--config", type=Path, help="YAML config file (default: the system's defaults)")
+    verb.add_argument("--config", type=listing.kit_file, help="YAML config file (default: the system's defaults)")
     verb.add_argument(
         "--set",
         action="append",
@@ -210,9 +217,8 @@ def parser() -> argparse.ArgumentParser:
         help="change a key of the config; the system's YAML files list the keys",
     )
     verb.add_argument("--seed", type=int, default=0, help="seed of all random numbers (default: 0)")
-    verb.add_argument(
-        "--cache", type=Path, default=Path(".cache"), help="folder of the feature cache (default: .cache)"
-    )
+    text = f"folder of the feature cache (default: {DEFAULT_CACHE})"
+    verb.add_argument("--cache", type=Path, default=cache_folder(), metavar="DIR", help=text)
     lightning = verb.add_argument_group("where to train (flags of Lightning)")
     lightning.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, … (default: auto)")
     lightning.add_argument(
@@ -245,13 +251,13 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     text = "YAML file with the system, the factors to vary, the seeds and the metric; see below"
-    verb.add_argument("file", type=Path, metavar="FILE", help=text)
+    verb.add_argument("file", type=listing.kit_file, metavar="FILE", help=text)
     verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
     text = "folder to write, or the folder of an earlier sweep to resume"
     verb.add_argument("--out", type=Path, required=True, metavar="SWEEP", help=text)
     verb.add_argument("--split", default=EVALUATION, help="split to predict and score (default: evaluation)")
-    text = "folder of the feature cache (default: .cache)"
-    verb.add_argument("--cache", type=Path, default=Path(".cache"), help=text)
+    text = f"folder of the feature cache (default: {DEFAULT_CACHE})"
+    verb.add_argument("--cache", type=Path, default=cache_folder(), metavar="DIR", help=text)
     verb.add_argument("--dry-run", action="store_true", help="only list the runs and estimate the hours")
     workers = verb.add_argument_group("where to run")
     text = (
@@ -265,7 +271,7 @@ def parser() -> argparse.ArgumentParser:
     verb.set_defaults(run=sweep)
 
     verb = verbs.add_parser("published", help="compare published results with your own", description=published.__doc__)
-    verb.add_argument("system", help="import name, such as systems.atae")
+    complete(verb.add_argument("system", help="import name, such as systems.atae"), _system_names)
     verb.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run folder with a score file for the split")
     text = "folder of a sweep; for each level of --by, the runs of its best setting are shown"
     verb.add_argument("--sweep", type=Path, help=text)
@@ -276,5 +282,12 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def main() -> int:
+    """Run the command line, and return the exit status. The user's own systems can be modules in the current folder."""
+    if not sys.flags.safe_path and "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # last, so that no file in this folder replaces an installed package
+    return command(parser())
+
+
 if __name__ == "__main__":
-    sys.exit(command(parser()))
+    sys.exit(main())

@@ -7,8 +7,8 @@ A system is any importable module that defines these three names. There is no ba
   the folder of `run` (`systems.training.Run`).
 - `load_model(checkpoint)`: a function that returns a `Retriever` or a `Captioner` from a checkpoint of the run.
 
-For example, `baseline.retriever` and `baseline.captioner` are systems. `systems check NAME` lists what must change in a
-module so that it becomes a system.
+For example, `baseline.retriever` and `baseline.captioner` are systems. `dcase-systems check NAME` lists what must
+change in a module so that it becomes a system.
 
 A loaded model is ready to use: it is in evaluation mode (`eval()`), and its `to(device)` works like that of a torch
 module. For the same clip or text, the model gives the same output, whatever else is in the batch.
@@ -164,7 +164,7 @@ def read_run(folder: Path) -> RunConfig:
     """
     file = folder / "config.yaml"
     if not file.is_file():
-        raise BadRequest(f"{file}: no such file; give the folder of a run, such as `systems train` makes")
+        raise BadRequest(f"{file}: no such file; give the folder of a run, such as `dcase-systems train` makes")
     return validate(RunConfig, yamlfiles.read_yaml(file), lambda key: str(file))
 
 

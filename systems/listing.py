@@ -1,4 +1,4 @@
-"""A list of the systems in this clone of the kit.
+"""A list of the systems that the kit contains.
 
 This module finds systems by reading source files. It imports none of them, and systems need not be registered.
 
@@ -74,6 +74,19 @@ def systems(root: Path = ROOT) -> list[System]:
     """Return all systems in the packages `SYSTEM_PACKAGES` in the folder `root`, sorted by name."""
     found = [_describe(source, root) for source in _sources(root)]
     return sorted(found, key=lambda system: natural_key(system.name))
+
+
+def kit_file(path: Path | str) -> Path:
+    """Return the path of a YAML file that a user gives: a file in the current folder, or else the kit's own file.
+
+    So `baseline/retriever.yaml` names the kit's file, whatever the current folder is. If no such file exists, the path
+    is returned as it is.
+    """
+    path = Path(path)
+    is_of_kit = path.parts[:1] and path.parts[0] in SYSTEM_PACKAGES and ".." not in path.parts
+    if is_of_kit and not path.exists() and (ROOT / path).is_file():
+        return ROOT / path
+    return path
 
 
 def closest_name(name: str, root: Path = ROOT) -> str | None:

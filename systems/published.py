@@ -235,7 +235,7 @@ def _score_command(run: Path, split: Split) -> str:
         kind, suffix = "retrieval", "npz"
     prediction = run / "predictions" / f"{split.name}.{suffix}"
     file = run / "scores" / f"{split.name}.json"
-    command = f"python -m evaluation score {kind} --truth DATA --split {split.name}"
+    command = f"dcase-evaluation score {kind} --truth DATA --split {split.name}"
     return f"{command} --prediction {prediction} --json {file}"
 
 

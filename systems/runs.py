@@ -1,6 +1,6 @@
 """Predicting with a trained run, and scoring its predictions.
 
-The command `systems predict` and the runs of a sweep share this code, so that they give the same predictions.
+The command `dcase-systems predict` and the runs of a sweep share this code, so that they give the same predictions.
 """
 
 from collections.abc import Collection
@@ -104,7 +104,7 @@ def warn_unfinished(folder: Path) -> None:
 def score(folder: Path, split: Split, metric: str, cache: Path) -> Score:
     """Score a run's predictions for a split, and write `scores/SPLIT.json` in the run folder.
 
-    Compute the given metric first, and then the default metrics of `evaluation score`.
+    Compute the given metric first, and then the default metrics of `dcase-evaluation score`.
 
     Args:
         folder: The run folder.

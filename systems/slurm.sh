@@ -35,4 +35,4 @@ export RAY_AUTH_MODE=token # other people on the network must not use the cluste
 ray get-auth-token --generate >/dev/null
 "${start[@]}" ray symmetric-run --address "$address" --min-nodes "${SLURM_JOB_NUM_NODES:-1}" \
     --num-cpus "${SLURM_CPUS_PER_TASK:-$(nproc)}" --include-dashboard=false -- \
-    python -m systems sweep "$@" --address "$address"
+    dcase-systems sweep "$@" --address "$address"

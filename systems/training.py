@@ -8,8 +8,8 @@ Training writes a run folder with these files:
     metrics.csv      a row for each epoch
     tensorboard/     the same values, and the loss of every tenth training step
     system.yaml      the entries of a submission's metadata that the system knows; written when training ends
-    predictions/     written by `systems predict`
-    scores/          written by `evaluation score`
+    predictions/     written by `dcase-systems predict`
+    scores/          written by `dcase-evaluation score`
 
 Three rules make resuming exact:
 
@@ -54,7 +54,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from tqdm import tqdm
 
-from evaluation.files import replacing
+from evaluation.files import cache_folder, replacing
 from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.metrics.catalogue import lower_is_better
 from systems import lock, source
@@ -117,7 +117,7 @@ class Run:
         config: The system's config.
         data: A dict from the name of each split that the run depends on to its digest.
         seed: The seed of all random generators.
-        cache: Folder of the cache.
+        cache: Folder of the cache (default: `files.cache_folder`).
         flags: Arguments for `lightning.Trainer`: accelerator, devices, precision, strategy, num_nodes and
             accumulate_grad_batches. Each is a text or a number.
     """
@@ -127,7 +127,7 @@ class Run:
     config: BaseModel
     data: Mapping[str, str | None]
     seed: int = 0
-    cache: Path = Path(".cache")
+    cache: Path = field(default_factory=cache_folder)
     flags: Mapping[str, object] = field(default_factory=dict)
 
     @property

@@ -104,7 +104,7 @@ def pool(worker: type, workers: int, *arguments: object) -> "ActorPool":
     Raises:
         BadRequest: Ray is not installed or does not start, or the cluster that RAY_ADDRESS names does not answer.
     """
-    check_ray("", "workers need ray; install it by `make .venv/.cluster`, or use no workers")
+    check_ray("", "workers need ray; install dcase-kit[cluster], or use no workers")
     import ray
     from ray.util import ActorPool
 

@@ -10,6 +10,7 @@ import csv
 import gc
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import hypothesis
 import numpy as np
@@ -18,6 +19,10 @@ import soundfile
 
 hypothesis.settings.register_profile("no deadline", deadline=None)  # tests must not depend on the machine's speed
 hypothesis.settings.load_profile("no deadline")
+
+# The tests must not change the user's caches. Subprocesses inherit the variable; each pytest process has a folder.
+_CACHES = TemporaryDirectory(prefix="dcase-cache-")
+os.environ["DCASE_KIT_CACHE"] = _CACHES.name
 
 SPLITS = {"development": 6, "validation": 3, "evaluation": 3}
 WORDS = ["birds", "rain", "engine", "steps", "water", "door", "wind", "crowd", "bell", "dog", "saw", "thunder"]

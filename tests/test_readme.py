@@ -3,8 +3,8 @@
 Blocks marked `sh` are run, in the order of the files. A command that has been run already, by `make baseline` or in an
 earlier guide, is not run again. Blocks marked `shell` are not run: they download, take hours, or need a cluster.
 
-`make` runs its recipes itself; Python's commands in them, and those of the guides, are run by this process. The first
-training is run by a new process, as a user's is.
+`make` runs its recipes itself. This process runs the kit's commands in the recipes and in the guides. A new process
+runs the first training, as for a user.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.data.dataset import read_dataset
+from evaluation.files import cache_folder
 from evaluation.metrics import java, ptb_tokenizer
 from tests.brief import make_brief_soundscapes
 from tests.evaluation.metrics.small_tables import make_small_table
@@ -36,7 +37,9 @@ GUIDES = [
 BASELINE_GUIDE = ROOT / "baseline" / "README.md"
 PAGES = [*GUIDES, ROOT / "CHANGELOG.md", *sorted(ROOT.glob("*/RESULTS.md"))]
 TINY = {"development": 12, "validation": 11, "evaluation": 11}
-PYTHON = [".venv/bin/python", "-m"]
+PYTHON = ["python", "-m"]
+BIN = ".venv/bin/"  # the guides leave it out, because the user has activated the environment
+SCRIPTS = {f"dcase-{package}": package for package in ("evaluation", "submission", "systems")}
 
 # What a command must print, by its beginning.
 EXPECTED = {
@@ -66,18 +69,31 @@ def commands(path: Path) -> list[str]:
     return [line.strip() for block in blocks(path, "sh") for line in block.splitlines()]
 
 
-# What `make` finds as the environment's Python: it asks this process to run the command, which spares each one ten
-# seconds of imports. It becomes a real Python for a command that is to be run by a new process.
+def as_module(words: list[str]) -> list[str] | None:
+    """Return the module and the arguments that a command of the kit runs, or None for any other command.
+
+    `dcase-systems list` and `python -m systems list` both run the module `systems`.
+    """
+    if words[:2] == PYTHON:
+        return words[2:]
+    if words[0] in SCRIPTS:
+        return [SCRIPTS[words[0]], *words[1:]]
+    return None
+
+
+# The programs that `make` finds in the environment. They ask this process to run the command, which saves ten seconds
+# of imports for each command. For a command that a new process must run, a real Python replaces the program.
 CLIENT = """\
 #!{python} -IS
 import json, os, socket, sys
+name = os.path.basename(sys.argv[0])
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
     with server.makefile("rw", encoding="utf-8") as stream:
-        print(json.dumps(sys.argv[1:]), file=stream, flush=True)
+        print(json.dumps([name, *sys.argv[1:]]), file=stream, flush=True)
         answer = json.loads(stream.readline())
-if answer is None:
-    os.execv({real!r}, [{real!r}, *sys.argv[1:]])
+if isinstance(answer, list):
+    os.execv({real!r}, [{real!r}, "-m", *answer])
 sys.stdout.write(answer["stdout"])
 sys.stderr.write(answer["stderr"])
 sys.exit(answer["status"])
@@ -105,15 +121,17 @@ def checkout(tmp_path_factory, server):
         if (ROOT / name).is_file():
             (top / "kit" / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, top / "kit" / name)
-    python = top / "kit" / ".venv" / "bin" / "python"
-    python.parent.mkdir(parents=True)
+    programs = top / "kit" / ".venv" / "bin"
+    programs.mkdir(parents=True)
     system_python = Path(sys.executable).resolve()  # without an environment it starts at once
-    python.write_text(CLIENT.format(python=system_python, address=server.getsockname(), real=sys.executable))
-    python.chmod(0o755)
+    for name in ("python", *SCRIPTS):
+        client = CLIENT.format(python=system_python, address=server.getsockname(), real=sys.executable)
+        (programs / name).write_text(client)
+        (programs / name).chmod(0o755)
     (top / "kit" / ".venv" / ".core").touch()
     data = make_brief_soundscapes(top / "kit" / "data" / "soundscapes", **TINY)
     references = read_dataset(data, "evaluation", sound=False)["evaluation"].all_captions
-    cache = top / "kit" / ".cache"
+    cache = cache_folder()
     make_small_table(ptb_tokenizer.ptb_tokenize(references, java.find_java(), cache, keep=True), cache)
     return top / "kit"
 
@@ -136,8 +154,9 @@ class Shell:
             fresh: The beginning of Python's commands that `make` is to run by a new process (default: none).
         """
         words = shlex.split(command)
-        if words[:2] == PYTHON:
-            return self.run_module(words[2:])
+        module = as_module(words)
+        if module:
+            return self.run_module(module)
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             process = subprocess.Popen(command, shell=True, stdout=out, stderr=err)
             while process.poll() is None:
@@ -148,12 +167,12 @@ class Shell:
             return subprocess.CompletedProcess(command, process.returncode, out.read(), err.read())
 
     def answer(self, connection, fresh):
-        """Run what a client asks for, and send it what was printed; null if it is to run a new process."""
+        """Run the command of a client, and send what it printed, or the module and arguments for a new process."""
         connection.setblocking(True)
         with connection, connection.makefile("rw", encoding="utf-8") as stream:
-            option, *words = json.loads(stream.readline())
-            assert option == "-m"
-            answer = None
+            words = as_module(json.loads(stream.readline()))
+            assert words
+            answer = words
             if fresh is None or not " ".join(words).startswith(fresh):
                 done = self.run_module(words)
                 answer = {"stdout": done.stdout, "stderr": done.stderr, "status": done.returncode}
@@ -186,7 +205,7 @@ def test_the_readme_begins_with_make_baseline():
 
 def test_the_baselines_guide_lists_what_make_baseline_runs(run):
     dry = run("make --dry-run baseline").stdout.replace("\\\n", " ")
-    made = [shlex.split(line) for line in dry.splitlines() if line.startswith(PYTHON[0])]
+    made = [shlex.split(line.removeprefix(BIN)) for line in dry.splitlines() if line.startswith(BIN)]
     assert [shlex.split(command) for command in commands(BASELINE_GUIDE)] == made
 
 
@@ -210,7 +229,7 @@ def test_every_command_of_the_guides_works(checkout, run, monkeypatch):
 def assert_works(command, done):
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     for beginning, parts in EXPECTED.items():
-        if command.removeprefix(" ".join(PYTHON)).strip().startswith(beginning):
+        if command.removeprefix("dcase-").startswith(beginning):
             for part in parts:
                 assert part in done.stdout, f"{command}: no {part!r} in\n{done.stdout}"
 
@@ -218,7 +237,7 @@ def assert_works(command, done):
 def test_another_data_folder_has_a_run_of_its_own(run):
     done = run("make --dry-run baseline DATA='../my data'")
     assert done.returncode == 0
-    assert 'systems train baseline.retriever --config baseline/retriever.yaml --data "../my data"' in done.stdout
+    assert 'dcase-systems train baseline.retriever --config baseline/retriever.yaml --data "../my data"' in done.stdout
     assert "data make" not in done.stdout
 
 

@@ -30,6 +30,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from evaluation import extras
 from evaluation.data.containers import Source, UnusableSound, sources
 from evaluation.text import plural
 
@@ -188,15 +189,21 @@ def resample(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
     together have at most 0.6 million values. From 44,099 to 44,100 Hz, they would have two billion values. If
     there are more than `KERNEL` values, soxr resamples instead (at its quality "HQ"). soxr computes the filters while
     it runs.
+
+    Raises:
+        BadRequest: torchaudio or soxr is not installed.
     """
     if rate == sample_rate:
         return samples
-    if _kernel_values(rate, sample_rate) > KERNEL:
-        import soxr
+    try:
+        if _kernel_values(rate, sample_rate) > KERNEL:
+            import soxr
 
-        return soxr.resample(samples, rate, sample_rate).astype(np.float32, copy=False)
-    import torch
-    import torchaudio
+            return soxr.resample(samples, rate, sample_rate).astype(np.float32, copy=False)
+        import torch
+        import torchaudio
+    except ModuleNotFoundError as error:
+        raise extras.not_installed(error) or error from None
 
     return torchaudio.functional.resample(torch.from_numpy(samples), rate, sample_rate).numpy()
 

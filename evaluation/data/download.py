@@ -80,8 +80,8 @@ def clotho(folder: Path, *, base_url: str = "https://zenodo.org/records/4783391/
     """Download the files of Clotho 2.1 that are missing in a folder.
 
     A table is complete if it has the published checksum. A split is complete if `SPLIT/` has every clip of its caption
-    table; this function does not decode the clips, which `evaluation data check` does. If a user downloaded an archive
-    by other means and put it in the folder, the archive is used and kept.
+    table; this function does not decode the clips, which `dcase-evaluation data check` does. If a user downloaded an
+    archive by other means and put it in the folder, the archive is used and kept.
 
     Args:
         folder: The data folder, which is created if it does not exist.

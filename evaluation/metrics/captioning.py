@@ -61,6 +61,7 @@ import numpy as np
 from evaluation import assets, scores
 from evaluation.data import caption_text
 from evaluation.data.dataset import Clip, Split, other_split_hint
+from evaluation.files import cache_folder
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding
 from evaluation.metrics import bert_score, catalogue, fense, meteor, overlap, spice
 from evaluation.metrics.java import Java, Unavailable, find_java
@@ -387,7 +388,7 @@ def evaluate(
     metrics: Sequence[str] = BASIC,
     interval: str | None = None,
     idf: str = "fixed",
-    cache: Path = Path(".cache"),
+    cache: Path | None = None,
     file: str = "prediction",
 ) -> Score:
     """Score a prediction for a split.
@@ -399,7 +400,7 @@ def evaluate(
         interval: One of `intervals.METHODS` (default: the set's method, or the jackknife for single metrics).
         idf: How CIDEr-D's weights are treated when a clip is left out for the interval: `fixed` keeps them, `exact`
             computes them again.
-        cache: Folder of the cache, for tokenised references and the jars.
+        cache: Folder of the cache, for tokenised references and the jars (default: `files.cache_folder`).
         file: The prediction's name in findings.
 
     Returns:
@@ -410,6 +411,7 @@ def evaluate(
             without captions, or Java or the tokeniser does not run.
         Faulty: As `validate`.
     """
+    cache = cache or cache_folder()
     resolved = resolve_metrics(metrics)
     interval = interval or resolved.interval
     if idf not in IDF:

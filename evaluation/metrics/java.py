@@ -135,7 +135,7 @@ def lay_out_jars(cache: Path) -> Path:
         Unavailable: pycocoevalcap is not installed, or lacks a jar.
     """
     if find_spec("pycocoevalcap") is None:
-        raise Unavailable("the package pycocoevalcap, which contains the jars, is not installed; run `make`")
+        raise Unavailable("the package pycocoevalcap, which contains the jars, must be installed; install it")
     target = cache.absolute() / "aac-metrics"
     for jar, path in JARS.items():
         link(source_jar(jar), target / path)
@@ -151,7 +151,7 @@ def link(source: Path, target: Path) -> None:
         Unavailable: `source` is missing.
     """
     if not source.is_file():
-        raise Unavailable(f"{source} is missing; reinstall pycocoevalcap: remove .venv and run `make`")
+        raise Unavailable(f"{source} is missing; install pycocoevalcap again")
     if target.exists() and (target.samefile(source) or target.stat().st_size == source.stat().st_size):
         return  # the link or the copy exists already
     with replacing(target) as part:

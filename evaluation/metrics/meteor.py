@@ -47,7 +47,7 @@ class Meteor:
     The process reads its table of paraphrases for some seconds before it answers. So start it early, do other work,
     then call `statistics`. Use `Meteor` in a `with` statement, which ends the process.
 
-    >>> with Meteor(find_java(), Path(".cache")) as meteor:      # doctest: +SKIP
+    >>> with Meteor(find_java(), cache_folder()) as meteor:      # doctest: +SKIP
     ...     meteor.statistics(["a dog barks"], [["a dog is barking"]])
 
     Args:

@@ -1,6 +1,6 @@
 """The PTB tokeniser of COCO's evaluation. All caption metrics use its tokens.
 
-    ptb_tokenize(["A dog's bark, twice."], find_java(), Path(".cache"))     # ["a dog 's bark twice"]
+    ptb_tokenize(["A dog's bark, twice."], find_java(), cache_folder())     # ["a dog 's bark twice"]
 
 The tokeniser is a Java program of Stanford CoreNLP 3.4.1 (`evaluation.metrics.java`). Systems split text with other
 functions. The docstring of `evaluation.metrics` contains a table of these functions.

@@ -4,11 +4,11 @@ Conventions
 -----------
 - A *factor* has *levels*. A *setting* is one level of each factor. A *run* is a setting with a seed. Settings are
   compared by their mean over the seeds. SD is the sample standard deviation (n - 1).
-- **File.** `systems sweep` writes the file. Any CSV of the same form can be read. Its columns are the run's name, one
-  column for each factor, then `seed`, `state`, `seconds` and `error`, then the metrics. Only the factors, `seed` and
-  one metric are required. The first metric is compared unless another is chosen. A row without a value (the run failed
-  or has not finished) is skipped and counted. A run with the state `stopped`, which `stop_early` in the sweep file has
-  stopped early, is skipped and counted too.
+- **File.** `dcase-systems sweep` writes the file. Any CSV of the same form can be read. Its columns are the run's name,
+  one column for each factor, then `seed`, `state`, `seconds` and `error`, then the metrics. Only the factors, `seed`
+  and one metric are required. The first metric is compared unless another is chosen. A row without a value (the run
+  failed or has not finished) is skipped and counted. A run with the state `stopped`, which `stop_early` in the sweep
+  file has stopped early, is skipped and counted too.
 - **Test.** The test is the one-sided Wilcoxon signed-rank test between two levels of a factor. A pair is one setting of
   all other factors, once with each level. Each of its two values is the mean over the seeds that both have. If there is
   only one such setting, as in a sweep of a single factor, the pairs are the seeds. Pairs with a difference of zero are

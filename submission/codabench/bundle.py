@@ -294,7 +294,7 @@ def _components(task: Task) -> dict[str, None]:
 
 
 def downloads(task: Task) -> list[str]:
-    """Return the names, for `evaluation download`, of what the task's metrics need and no package from PyPI has."""
+    """Return the names, for `dcase-evaluation download`, of the files that the task's metrics need."""
     needs: set[str] = set()
     for name in task.metrics.value:
         needs.update(captioning.NEEDS.get(name, ()))

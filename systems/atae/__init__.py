@@ -1,7 +1,7 @@
 """ATAE, aligned text and audio embeddings (Weck et al. 2022). Read this module from top to bottom.
 
-    python -m systems train systems.atae --config systems/atae/atae.yaml --data DIR --run RUN
-    python -m systems predict RUN --data DIR --split evaluation
+    dcase-systems train systems.atae --config systems/atae/atae.yaml --data DIR --run RUN
+    dcase-systems predict RUN --data DIR --split evaluation
 
 An audio encoder maps a clip to a sequence of embeddings, and a text encoder does the same for a caption. One adapter
 for audio and one for text map these sequences to the same size. The means over the mapped sequences are compared by

@@ -1,6 +1,6 @@
 """A cache of embeddings. Each audio file is encoded once, and all trainings read its embeddings from the cache.
 
-    embeddings = embed(paths, load_encoder("yamnet", hop=480), Path(".cache"))  # a list of (timestamps, size)
+    embeddings = embed(paths, load_encoder("yamnet", hop=480), cache_folder())  # a list of (timestamps, size)
 
 In shapes, timestamps is the number of embeddings of a clip, and size is the number of values in an embedding. There is
 a separate store for each combination of an encoder, its weights and its settings, such as the hop. A fine-tuned encoder
@@ -8,7 +8,7 @@ therefore has another store than the original one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import xxhash
 from tqdm import tqdm
 
 from evaluation.data import audio
+from evaluation.files import cache_folder
 from evaluation.findings import BadRequest
 from systems.caching.store import Store, map_parallel, or_unusable
 from systems.parts.encoders import Encoder
@@ -81,7 +82,7 @@ class CachedEncoder(Encoder):
         cache: Folder of the cache. Several processes may share it.
     """
 
-    cache: Path = Path(".cache")
+    cache: Path = field(default_factory=cache_folder)
 
     def __call__(self, sounds: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
         """Embed mono audio as `Encoder.__call__` does.

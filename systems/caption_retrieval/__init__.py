@@ -1,7 +1,7 @@
 """Captions of similar training clips (Koizumi et al. 2020, section 3.2). Read this module from top to bottom.
 
-    python -m systems train systems.caption_retrieval --data DIR --run RUN
-    python -m systems predict RUN --data DIR --split evaluation
+    dcase-systems train systems.caption_retrieval --data DIR --run RUN
+    dcase-systems predict RUN --data DIR --split evaluation
 
 The system captions a clip with the caption of the nearest training clip. A frozen audio encoder encodes a clip as a
 sequence of frames, and one trained Transformer encoder layer transforms them. The clip's embedding is the concatenation

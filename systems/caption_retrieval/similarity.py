@@ -1,6 +1,6 @@
 """A search for the pairs of similar captions. It computes the BERTScore of all pairs, and keeps only similar pairs.
 
-    pairs = similar(captions, texts.load_text_encoder("roberta-large", 17), Path(".cache"))
+    pairs = similar(captions, texts.load_text_encoder("roberta-large", 17), cache_folder())
     pairs.of(3)                                            # indices of the captions that are similar to captions[3]
 
 Conventions

@@ -1,1 +1,1 @@
-"""The check that a module keeps the rules for systems (`systems.contract`). `systems check NAME` runs it."""
+"""The check that a module keeps the rules for systems (`systems.contract`). `dcase-systems check NAME` runs it."""

@@ -1,4 +1,4 @@
-"""The steps of `systems check`.
+"""The steps of `dcase-systems check`.
 
 1. Import the system and check its config.
 2. Train the system twice, for one epoch unless a setting gives another number, on a small data folder with awkward

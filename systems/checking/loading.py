@@ -89,7 +89,7 @@ def _is_within(module: str, package: str) -> bool:
 
 
 def load_model(module: ModuleType, checkpoint: Path, device: torch.device, report: Report) -> Any | None:
-    """Load a model and move it to a device, as `systems predict` does.
+    """Load a model and move it to a device, as `dcase-systems predict` does.
 
     If the model is in training mode, that is reported, and the model is put in evaluation mode.
 

@@ -1,4 +1,4 @@
-"""The findings of `systems check`. Each broken rule gives one finding, even if several inputs break it."""
+"""The findings of `dcase-systems check`. Each broken rule gives one finding, even if several inputs break it."""
 
 import contextlib
 import sys

@@ -1,8 +1,8 @@
 """CLIP-AAC, captioning with an audio head, a text head and contrastive learning (Chen et al. 2022).
 
-    python -m systems train systems.clip_aac --config systems/clip_aac/system-8.yaml --data DIR --run RUN
-    python -m systems predict RUN --data DIR --split evaluation                     # generates captions
-    python -m systems predict RUN --data DIR --split evaluation --as retrieval      # retrieves with the two heads
+    dcase-systems train systems.clip_aac --config systems/clip_aac/system-8.yaml --data DIR --run RUN
+    dcase-systems predict RUN --data DIR --split evaluation                     # generates captions
+    dcase-systems predict RUN --data DIR --split evaluation --as retrieval      # retrieves with the two heads
 
 The audio head maps a clip to one vector, and the text head maps a caption to one vector (`heads.py`). A Transformer
 decoder of two blocks predicts the caption from the clip's vector. Training moves the vectors of a clip and its caption

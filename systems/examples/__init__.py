@@ -1,1 +1,1 @@
-"""Example systems to copy and change. `systems list` does not list them."""
+"""Example systems to copy and change. `dcase-systems list` does not list them."""

@@ -1,7 +1,7 @@
 """A small retriever in one file, as an example of a complete system to copy and change.
 
-    python -m systems check systems.examples.spectra
-    python -m systems train systems.examples.spectra --data DIR --run RUN
+    dcase-systems check systems.examples.spectra
+    dcase-systems train systems.examples.spectra --data DIR --run RUN
 
 A clip is described by 128 values: the mean and the standard deviation over time of each of its 64 mel bands. A linear
 layer embeds these values. A caption is embedded as the mean of its word vectors. The layer and the word vectors are

@@ -1,7 +1,7 @@
 """Captions by a frozen GPT-2, guided by captions of similar clips (Koizumi et al. 2020). Read this module top-down.
 
-    python -m systems train systems.guided_gpt2 --config systems/guided_gpt2/whole.yaml --data DIR --run RUN
-    python -m systems predict RUN --data DIR --split evaluation
+    dcase-systems train systems.guided_gpt2 --config systems/guided_gpt2/whole.yaml --data DIR --run RUN
+    dcase-systems predict RUN --data DIR --split evaluation
     python -m systems.guided_gpt2.scopes RUN --data DIR --split evaluation
 
 The system has two parts. `systems.caption_retrieval` finds the K training clips whose audio is most similar, and

@@ -39,7 +39,7 @@ from tqdm import tqdm
 from evaluation import predictions, report
 from evaluation.cli import command
 from evaluation.data.dataset import EVALUATION, Split, read_dataset
-from evaluation.files import replacing
+from evaluation.files import DEFAULT_CACHE, cache_folder, replacing
 from evaluation.findings import BadRequest
 from evaluation.metrics import captioning
 from evaluation.predictions import Captions
@@ -352,8 +352,8 @@ def parser() -> argparse.ArgumentParser:
     text = "print four kinds of captions for these clips, and no scores"
     text += " (default: score all scopes)"
     top.add_argument("--examples", nargs="+", metavar="CLIP", help=text)
-    text = "folder for the cache of embeddings (default: .cache)"
-    top.add_argument("--cache", type=Path, default=Path(".cache"), help=text)
+    text = f"folder for the cache of embeddings (default: {DEFAULT_CACHE})"
+    top.add_argument("--cache", type=Path, default=cache_folder(), help=text)
     modules.add_option(top)
     top.set_defaults(run=main)
     return top

@@ -1,7 +1,7 @@
 """Captioning with off-the-shelf models (Weck et al. 2021). Read this module from top to bottom.
 
-    python -m systems train systems.offtheshelf --config systems/offtheshelf/offtheshelf.yaml --data DIR --run RUN
-    python -m systems predict RUN --data DIR --split evaluation
+    dcase-systems train systems.offtheshelf --config systems/offtheshelf/offtheshelf.yaml --data DIR --run RUN
+    dcase-systems predict RUN --data DIR --split evaluation
 
 A pretrained audio encoder maps a clip to a sequence of embeddings. An adapter maps these to the decoder's size, and a
 Transformer decoder predicts the caption word by word from them. The decoder reads the previous words as vectors, which

@@ -2,7 +2,7 @@
 
     encode = texts.load_text_encoder("distilroberta-base", layer=-2)  # a hub name, a folder, or a file of word vectors
     sequences, lengths = encode(["a dog barks", "rain"])        # (texts, T, encode.size), (texts,)
-    embeddings = texts.embed(captions, encode, Path(".cache"))  # a list of (T, size), each computed once
+    embeddings = texts.embed(captions, encode, cache_folder())  # a list of (T, size), each computed once
 
 A name is looked up first as a folder or file, then as a folder in an installed package (PACKAGE/FOLDER), and then as a
 model in the hub's cache. Nothing is downloaded. If a model with a name on the hub is missing, the error message

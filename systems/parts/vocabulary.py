@@ -40,7 +40,7 @@ def validation_cider_d(split: Split, captions: Sequence[str]) -> float:
     """Return the CIDEr-D of captions, which can be monitored to choose the best epoch.
 
     Words are split by `words_with_hyphens`, because the metric's own tokeniser would start Java. So the value differs a
-    little from the one of `evaluation score captions`.
+    little from the one of `dcase-evaluation score captions`.
 
     Args:
         split: The clips with their reference captions.

@@ -37,7 +37,7 @@ from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.metrics import retrieval
 from evaluation.metrics.catalogue import CAPTIONING
 from evaluation.text import unknown_key
-from systems import contract
+from systems import contract, listing
 
 LONGEST_NAME = 200  # maximum number of bytes in the name of a run, which is a part of file names
 
@@ -378,7 +378,7 @@ def config_keys(plan: Plan, file: Path) -> dict[str, Path]:
 def read_base(plan: Plan) -> dict[str, object]:
     """Return the content of the config file that a sweep file names, or an empty dict if it names no config file."""
     if plan.config:
-        return yamlfiles.read_yaml(plan.config)
+        return yamlfiles.read_yaml(listing.kit_file(plan.config))
     return {}
 
 

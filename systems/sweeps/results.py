@@ -123,7 +123,7 @@ class Results:
             lines.append(f"{len(failed)} of {len(self.runs)} runs failed; the same command tries them again:")
             errors = [f"{run.name}: {self.outcomes[run.name].error}" for run in failed]
             lines.append("  " + first_items(errors, FAILURES, separator="\n  "))
-        return "\n".join([*lines, f"{self.path}: python -m evaluation report {self.path}"])
+        return "\n".join([*lines, f"{self.path}: dcase-evaluation report {self.path}"])
 
 
 def check_folder(out: Path) -> None:

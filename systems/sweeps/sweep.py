@@ -1,10 +1,10 @@
-"""The command `systems sweep`, which makes many runs of one system on one machine or on a cluster.
+"""The command `dcase-systems sweep`, which makes many runs of one system on one machine or on a cluster.
 
-    python -m systems sweep FILE --data DIR --out SWEEP
+    dcase-systems sweep FILE --data DIR --out SWEEP
 
 The sweep file (`systems.sweeps.grid`) describes the runs. The sweep's folder contains:
 
-    results.csv    a row for each run: levels, seed, state, seconds, error, metrics (`evaluation report` reads it)
+    results.csv    a row for each run: levels, seed, state, seconds, error, metrics (`dcase-evaluation report` reads it)
     runs/NAME      the run folder of each run, with its prediction and its score
     logs/NAME.log  the output of each run, with the traceback if it failed
     records/       the time that each run took, the reason if it failed, whether it was stopped early, and the settings
@@ -26,6 +26,7 @@ from pydantic import BaseModel
 
 from evaluation import predictions
 from evaluation.data.dataset import EVALUATION, Split
+from evaluation.files import cache_folder
 from evaluation.findings import BadRequest
 from evaluation.metrics import captioning
 from systems.sweeps import grid
@@ -37,7 +38,7 @@ from systems.workers import check_ray
 if TYPE_CHECKING:
     from systems.sweeps.search import Search
 
-INSTALL = "install it by `make .venv/.cluster`"
+INSTALL = "install dcase-kit[cluster]"
 
 
 def sweep(
@@ -46,7 +47,7 @@ def sweep(
     out: Path,
     *,
     split: str = EVALUATION,
-    cache: Path = Path(".cache"),
+    cache: Path | None = None,
     address: str = "",
     cpus: int = 1,
     gpus: float | None = None,
@@ -59,7 +60,7 @@ def sweep(
         folder: The data folder.
         out: The sweep's folder.
         split: The name of the split to predict and score.
-        cache: Folder of the cache.
+        cache: Folder of the cache (default: `files.cache_folder`).
         address: HOST:PORT of a cluster, or `auto` for the cluster that runs on this machine (default: start Ray on this
             machine).
         cpus: Number of processors of each run.
@@ -77,6 +78,7 @@ def sweep(
         OSError: A disk is full.
     """
     _check_resources(cpus, gpus)
+    cache = cache or cache_folder()
     plan = grid.read(file)
     if plan.search:
         runs = grid.extremes(plan)

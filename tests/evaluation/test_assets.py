@@ -29,6 +29,7 @@ from evaluation import assets
 from evaluation.__main__ import parser
 from evaluation.cli import command
 from evaluation.data import download
+from evaluation.files import cache_folder
 from evaluation.metrics import bert_score, captioning, fense, spice
 from evaluation.metrics.java import Unavailable, find_java
 from tests.evaluation.tiny_models import SENTENCES, published, refused
@@ -37,17 +38,17 @@ from tests.evaluation.tiny_models import SENTENCES, published, refused
 
 
 def test_what_is_absent_is_said_with_its_size_and_command(nothing):
-    command_of_fense = "fetch it with: python -m evaluation download fense"
+    command_of_fense = "fetch it with: dcase-evaluation download fense"
     said = {part: assets.missing(part, nothing) for part in assets.ASSETS}
     title = "SPICE's parser (Stanford CoreNLP 3.6.0) is not on this machine (about 400 MB); fetch it with: "
     assert said == {
-        "spice": f"{title}python -m evaluation download spice --cache {nothing}",
+        "spice": f"{title}dcase-evaluation download spice --cache {nothing}",
         "sbert": f"FENSE's sentence encoder is not on this machine (about 268 MB); {command_of_fense}",
         "fluency": f"FENSE's fluency checker is not on this machine (about 438 MB); {command_of_fense}",
         "bert": "BERTScore's model is not on this machine (about 1.4 GB); "
-        "fetch it with: python -m evaluation download bert_score",
+        "fetch it with: dcase-evaluation download bert_score",
     }
-    assert assets.missing("spice", Path(".cache")) == f"{title}python -m evaluation download spice"
+    assert assets.missing("spice", cache_folder()) == f"{title}dcase-evaluation download spice"
     assert (
         refused(fense.load_sentence_encoder) == refused(lambda: fense.sbert_similarity(["a"], [["a"]])) == said["sbert"]
     )
@@ -398,9 +399,7 @@ def test_info_says_what_there_is_and_what_each_metric_needs(home, capsys, monkey
     assert "SPICE can run on it" in lines["java"]
     assert lines["meteor-1.5.jar"].endswith("pycocoevalcap/meteor/meteor-1.5.jar")
     assert lines["FENSE's fluency checker"].endswith(str(home / "fense" / "echecker_clotho_audiocaps_base.ckpt"))
-    assert (
-        "absent; fetch it with: python -m evaluation download spice" in lines["SPICE's parser (Stanford CoreNLP 3.6.0)"]
-    )
+    assert "absent; fetch it with: dcase-evaluation download spice" in lines["SPICE's parser (Stanford CoreNLP 3.6.0)"]
     assert {*captioning.NEEDS} <= {*lines}
     assert lines["fense"].endswith("available")
     assert lines["spider_fl"].endswith("tokenizer, spice, fluency  missing: spice")

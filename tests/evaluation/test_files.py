@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from evaluation import files
-from evaluation.files import appearing, replacing
+from evaluation.files import appearing, cache_folder, replacing
 from evaluation.findings import BadRequest
 
 
@@ -143,3 +143,26 @@ def test_appearing_takes_no_ones_place(tmp_path):
     with pytest.raises(OSError, match="not empty"), appearing(tmp_path / "data") as part:
         (part / "a.txt").touch()
     assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["data", "data/mine.txt"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, "home/.cache/dcase-kit"),
+        ({"XDG_CACHE_HOME": "FOLDER/xdg"}, "xdg/dcase-kit"),
+        ({"XDG_CACHE_HOME": "FOLDER/xdg", "DCASE_KIT_CACHE": "FOLDER/own"}, "own"),
+        ({"XDG_CACHE_HOME": "", "DCASE_KIT_CACHE": ""}, "home/.cache/dcase-kit"),
+        ({"DCASE_KIT_CACHE": "~/own"}, "home/own"),
+        ({"DCASE_KIT_CACHE": "relative"}, "here/relative"),
+    ],
+)
+def test_the_cache_folder(variables, expected, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("XDG_CACHE_HOME", "DCASE_KIT_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value.replace("FOLDER", str(tmp_path)))
+    assert cache_folder() == tmp_path / expected
+    assert not cache_folder().exists()

@@ -128,7 +128,7 @@ def test_no_such_file(tmp_path):
 def test_a_retriever_s_prediction(tmp_path):
     (tmp_path / "it.npz").write_bytes(b"PK\x03\x04\xff")
     with pytest.raises(
-        BadRequest, match=r"it.npz: is the similarity matrix of a retrieval system; score it with `evaluation"
+        BadRequest, match=r"it.npz: is the similarity matrix of a retrieval system; score it with `dcase-evaluation"
     ):
         read_captions(tmp_path / "it.npz")
 
@@ -198,7 +198,7 @@ def npy(array) -> bytes:
     return file.getvalue()
 
 
-WRITES = "must have queries, file_names and scores as `systems predict` writes them"
+WRITES = "must have queries, file_names and scores as `dcase-systems predict` writes them"
 FLOATS = "scores must be 1 x 2 floats, queries by clips; found"
 
 
@@ -427,7 +427,7 @@ def test_a_captioner_s_prediction(tmp_path):
     path = tmp_path / "it.csv"
     path.write_text("log_probability,file_name,caption_predicted\n-1,a.wav,A dog, barking.\n\n")
     with pytest.raises(
-        BadRequest, match=r"it.csv: has the captions of a captioning system; score it with `evaluation score"
+        BadRequest, match=r"it.csv: has the captions of a captioning system; score it with `dcase-evaluation score"
     ):
         read_retrieval(path)
 

@@ -296,7 +296,7 @@ def test_no_file(tmp_path):
             scores.read(path)
         assert (
             str(refusal.value)
-            == f"{path}: no such file; give a score file, written by `evaluation score … --json FILE`"
+            == f"{path}: no such file; give a score file, written by `dcase-evaluation score … --json FILE`"
         )
 
 
@@ -322,7 +322,7 @@ def refusals_of(path, raw: bytes) -> list[str]:
     return [line.removeprefix(f"{path}: ").removesuffix("; score the prediction again") for line in lines]
 
 
-NOT_JSON = "error: must be a score file, as `evaluation score … --json FILE` writes it (it is not JSON)"
+NOT_JSON = "error: must be a score file, as `dcase-evaluation score … --json FILE` writes it (it is not JSON)"
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_endless_nesting(tmp_path):
 
 def test_endless_number(tmp_path):
     (reason,) = refusals_of(tmp_path / "a.json", b"9" * 5000)
-    assert "must be a score file, as `evaluation score … --json FILE` writes it (Exceeds the limit" in reason
+    assert "must be a score file, as `dcase-evaluation score … --json FILE` writes it (Exceeds the limit" in reason
 
 
 def test_all_faults_are_listed(tmp_path):

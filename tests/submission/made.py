@@ -79,7 +79,7 @@ def split(name: str, clips: int, queries: int = 0) -> Split:
 
 
 def answer(task: Task, run: Path, asked: Split, seed: int = 0) -> Path:
-    """Write a prediction as `systems predict` does, and the other files of a run that a package uses."""
+    """Write a prediction as `dcase-systems predict` does, and the other files of a run that a package uses."""
     rng = np.random.default_rng(seed)
     file = run / "predictions" / asked.name
     file.parent.mkdir(parents=True, exist_ok=True)

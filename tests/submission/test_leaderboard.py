@@ -68,7 +68,7 @@ def test_a_folder_of_packages(tmp_path):
     assert "&lt;b&gt;InfoNCE&lt;/b&gt;" in pages.html(board)
     assert "<b>InfoNCE</b>" not in pages.html(board)
 
-    for ranking in (board.teams, board.systems):  # `evaluation compare` gives the same results
+    for ranking in (board.teams, board.systems):  # `dcase-evaluation compare` gives the same results
         labels = [e.label for _, e in ranking.rows]
         p = []
         for difference, upper, lower in zip(ranking.neighbours, labels, labels[1:], strict=False):

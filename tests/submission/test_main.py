@@ -74,7 +74,7 @@ def call(*arguments: str) -> int:
 
 
 MADE = "run/submission/Wu_Mila_task6b.zip"
-NOTES = "run/scores/evaluation.json: note: is missing, so the metadata have no results; make it: python -m evaluation"
+NOTES = "run/scores/evaluation.json: note: is missing, so the metadata have no results; make it: dcase-evaluation"
 DONE = [
     (["tasks"], "dcase2022-6b  Language-based audio retrieval  top-k     mAP@10\n", ""),
     (
@@ -133,28 +133,28 @@ DOES_NOT_HOLD = [
     (
         ["package", "broken", *REHEARSAL],
         "",
-        "broken/predictions/evaluation.npz: error: must have queries, file_names and scores as `systems predict` "
+        "broken/predictions/evaluation.npz: error: must have queries, file_names and scores as `dcase-systems predict` "
         "writes them (File is not a zip file)\n",
     ),
     (
         ["package", "nothing", *REHEARSAL],
         "",
-        "nothing/predictions/evaluation.npz: error: is missing, and dcase2022-6b needs it; make it: python -m "
-        "systems predict nothing --data data --split evaluation; for a system of your own, use "
+        "nothing/predictions/evaluation.npz: error: is missing, and dcase2022-6b needs it; make it: "
+        "dcase-systems predict nothing --data data --split evaluation; for a system of your own, use "
         "predictions.Similarity(…).save, or write evaluation.csv, a CSV of each query and its best clips\n",
     ),
     (
         ["package", "run", *REHEARSAL, "--task", "dcase2023-6a"],
         "",
         "run/predictions/evaluation.csv: error: is missing: dcase2023-6a needs captions, and evaluation.npz has a "
-        "retriever's similarities; give the run of a captioner, or, if the system does both tasks: python -m systems "
+        "retriever's similarities; give the run of a captioner, or, if the system does both tasks: dcase-systems "
         "predict run --data data --split evaluation --as captioning\n",
     ),
     (
         ["package", "said", *REHEARSAL],
         "",
         "said/predictions/evaluation.npz: error: is missing: dcase2022-6b needs similarities, and evaluation.csv "
-        "has a captioner's captions; give the run of a retriever, or, if the system does both tasks: python -m systems "
+        "has a captioner's captions; give the run of a retriever, or, if the system does both tasks: dcase-systems "
         "predict said --data data --split evaluation --as retrieval\n",
     ),
     (
@@ -187,7 +187,7 @@ WRONG_REQUEST = [
     (["package", "run", *REHEARSAL, "--team", "no.yaml"], "error: no.yaml: no such file"),
     (["package", "run", *REHEARSAL, "--out", "good.csv"], "error: good.csv: the package's name must end in .zip; "),
     (["package", "run", *REHEARSAL, "--out", "my.zip"], "error: my.zip: already exists, and is not a readable package"),
-    (["package", "absent", *REHEARSAL], "error: absent: no such run folder; train a system: python -m systems train"),
+    (["package", "absent", *REHEARSAL], "error: absent: no such run folder; train a system: dcase-systems train"),
     (
         ["package", "folder", *REHEARSAL],
         "error: folder: must be a run folder, or have a folder predictions/; found neither",

@@ -196,7 +196,7 @@ def test_what_cannot_be_made(small, team_file, tmp_path):
         package.make(task, runs, team, dataset, target)
     said = [str(finding).replace(f"{tmp_path}/", "") for finding in refusal.value.findings if finding.severity == ERROR]
     assert said == [
-        "first/predictions/analysis.csv: error: is missing, and dcase2023-6a needs it; make it: python -m systems "
+        "first/predictions/analysis.csv: error: is missing, and dcase2023-6a needs it; make it: dcase-systems "
         "predict first --data clotho --split analysis; for a system of your own, write a CSV with the columns "
         "file_name and caption_predicted",
         "second/predictions/test.csv: error: no caption for clip 'test_0007.wav'",

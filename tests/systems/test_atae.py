@@ -321,13 +321,14 @@ def test_published_figures_stand_beside_measured_ones(place, tmp_path, capsys):
 
 
 def test_the_small_config_names_the_file_that_is_missing(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DCASE_KIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     asked = arguments(place, tmp_path / "run", FOLDER / "yamnet-minilm.yaml", "audio_encoder=yamnet")
     assert command(parser(), asked) == 2
     stderr = capsys.readouterr().err
     assert "YAMNet is not on this machine; put yamnet_audio_classifier_with_metadata.tflite (about 4 MB)" in stderr
-    assert "into ~/.cache/dcase-kit, or give its path" in stderr
+    assert f"into {tmp_path}/cache, or give its path" in stderr
 
 
 @pytest.mark.slow

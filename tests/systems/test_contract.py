@@ -89,7 +89,9 @@ def test_a_teams_module_is_trained_and_predicts(team, loud_and_quiet, tmp_path, 
 
 def test_predicting_without_a_run(tmp_path, loud_and_quiet, capsys):
     assert command(parser(), ["predict", str(tmp_path / "nowhere"), "--data", str(loud_and_quiet)]) == 2
-    expected = f"error: {tmp_path}/nowhere/config.yaml: no such file; give the folder of a run, such as `systems train`"
+    expected = (
+        f"error: {tmp_path}/nowhere/config.yaml: no such file; give the folder of a run, such as `dcase-systems train`"
+    )
     assert capsys.readouterr().err.startswith(expected)
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "config.yaml").write_text("system: baseline.retriever")

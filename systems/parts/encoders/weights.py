@@ -13,10 +13,9 @@ from numpy._core import multiarray
 from torch import nn
 
 from evaluation.assets import Asset, first_file, torch_hub
+from evaluation.files import DEFAULT_CACHE, cache_folder
 from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.text import cut
-
-CACHE = Path("~/.cache/dcase-kit")
 
 # VGGish's file contains numpy arrays. Files that numpy 1 wrote use the old name of `_reconstruct`.
 ARRAY = multiarray._reconstruct
@@ -36,7 +35,8 @@ def find(asset: Asset, path: str | Path = "") -> Path:
     Args:
         asset: The file, and where it is published.
         path: The file, or the folder with the file under its published name. If empty, the file is looked for in
-            ~/.cache/dcase-kit, among torch.hub's checkpoints, and in ~/panns_data, the folder of panns_inference.
+            the cache folder (`files.cache_folder`), in ~/.cache/dcase-kit, among torch.hub's checkpoints, and in
+            ~/panns_data, the folder of panns_inference.
 
     Returns:
         The file.
@@ -52,12 +52,13 @@ def find(asset: Asset, path: str | Path = "") -> Path:
         candidates = [candidate]
         fault = f"{candidate}: no such file"
     else:
-        folders = (CACHE, torch_hub() / "checkpoints", Path("~/panns_data"))
+        folders = (cache_folder(), Path(DEFAULT_CACHE), torch_hub() / "checkpoints", Path("~/panns_data"))
         candidates = [folder.expanduser() / name for folder in folders]
         fault = f"{asset.title} is not on this machine"
     file = first_file(candidates)
     if file is None:
-        raise BadRequest(f"{fault}; put {name} ({asset.size}) from {asset.source} into {CACHE}, or give its path")
+        source = f"{name} ({asset.size}) from {asset.source}"
+        raise BadRequest(f"{fault}; put {source} into {cache_folder()}, or give its path")
     return file
 
 

@@ -58,4 +58,4 @@ def test_a_damaged_model(home, hub, monkeypatch):
         weights.write_bytes(weights.read_bytes()[:100])
     message = refused(bert_score.load_bert)
     assert message.startswith(str(home / "hub" / "models--roberta-large" / "snapshots" / "0123abcd"))
-    assert message.endswith("fetch it with: python -m evaluation download bert_score")
+    assert message.endswith("fetch it with: dcase-evaluation download bert_score")

@@ -56,7 +56,7 @@ def no_models(monkeypatch):
 
 
 def _refuse(name):
-    raise Unavailable(f"{name} is not on this machine; fetch it with: python -m evaluation download {name}")
+    raise Unavailable(f"{name} is not on this machine; fetch it with: dcase-evaluation download {name}")
 
 
 # ------------------------------------------------------------------------------------------------ golden
@@ -268,7 +268,7 @@ def test_what_is_missing_is_named_and_the_rest_is_computed(cache):
     score = evaluate(SPLIT, GOOD, metrics=["fense", "spider", "spider_fl", "cider_d", "bert_score", "fer"], cache=cache)
     assert list(score.metrics) == ["cider_d"]
     assert list(score.unavailable) == ["fense", "spider", "spider_fl", "bert_score", "fer"]
-    assert score.unavailable["spider"].endswith("fetch it with: python -m evaluation download spice")
+    assert score.unavailable["spider"].endswith("fetch it with: dcase-evaluation download spice")
     assert score.unavailable["spider_fl"].count("fetch it with") == 2  # SPICE, and the fluency checker
     assert "not available" in str(score)
 
@@ -761,20 +761,20 @@ def test_the_metric_that_ranks_is_missing(run, no_meteor, tmp_path):
     assert err == "error: spider_fl, which ranks the systems, is not available\n"
     assert re.search(r"cider_d +\d", out)
     assert re.search(r"spider_fl +not available", out)
-    assert "python -m evaluation download spice" in out
+    assert "dcase-evaluation download spice" in out
 
 
 def test_a_metric_asked_for_by_name_is_missing(run):
     status, out, err = run("--metrics", "cider_d", "spice", "spider")
     assert (status, err) == (1, "error: spice is not available\nerror: spider is not available\n")
-    assert "python -m evaluation download spice" in out
+    assert "dcase-evaluation download spice" in out
 
 
 def test_a_metric_of_a_set_that_does_not_rank_is_missing(run, monkeypatch):
     monkeypatch.setattr(captioning, "year_sets", lambda kind: {"dcase2020": MetricSet(("cider_d", "spice"))})
     status, out, err = run("--metrics", "dcase2020")
     assert (status, err) == (0, "")
-    assert "python -m evaluation download spice" in out
+    assert "dcase-evaluation download spice" in out
 
 
 def test_dcase2024_draws(run, no_meteor):

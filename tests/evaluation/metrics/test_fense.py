@@ -89,7 +89,7 @@ def test_checkpoints_that_are_refused(home):
         torch.save(saved, path)
         message = refused(fense.load_fluency_checker)
         assert message.startswith(f"{path} cannot be loaded (")
-        assert message.endswith("; remove it and fetch it with: python -m evaluation download fense")
+        assert message.endswith("; remove it and fetch it with: dcase-evaluation download fense")
         return message
 
     named = "its weights must fit the network bert-base-uncased, but it "

@@ -648,8 +648,8 @@ def test_wrong_requests(run, scored):
     assert (status, out) == (2, "")
     assert err.splitlines() == [
         "broken.json: error: must be an object; found []; score the prediction again",
-        "no.json: error: no such file; give a score file, written by `evaluation score … --json FILE`",
-        "nor.json: error: no such file; give a score file, written by `evaluation score … --json FILE`",
+        "no.json: error: no such file; give a score file, written by `dcase-evaluation score … --json FILE`",
+        "nor.json: error: no such file; give a score file, written by `dcase-evaluation score … --json FILE`",
     ]
     assert run(a, "broken.json")[0] == 1
     assert run(a, b, "--seed", "-1") == (2, "", "error: the seed must be 0 or more; found -1\n")

@@ -1,4 +1,4 @@
-"""The command `systems sweep`: requests that it refuses, and its work before runs are made (`test_tune.py`)."""
+"""The command `dcase-systems sweep`: requests that it refuses, and its work before runs are made (`test_tune.py`)."""
 
 import shutil
 import socket

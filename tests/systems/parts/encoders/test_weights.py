@@ -144,19 +144,21 @@ def test_a_file_without_tensors_is_refused(saved, found, tmp_path):
     ],
 )
 def test_missing_weights_are_named_with_size_and_place(name, file, size, tmp_path, monkeypatch):
+    monkeypatch.setenv("DCASE_KIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(BadRequest) as refusal:
         encoders.load_encoder(name)
     said = str(refusal.value)
     assert "is not on this machine" in said
-    assert all(part in said for part in (file, size, "https://", "into ~/.cache/dcase-kit, or give its path"))
+    assert all(part in said for part in (file, size, "https://", f"into {tmp_path}/cache, or give its path"))
     with pytest.raises(BadRequest, match="no such file; put"):
         encoders.load_encoder(name, str(tmp_path / "elsewhere"))
 
 
-@pytest.mark.parametrize("place", [".cache/dcase-kit", "hub/checkpoints", "panns_data"])
+@pytest.mark.parametrize("place", ["cache", ".cache/dcase-kit", "hub/checkpoints", "panns_data"])
 def test_weights_are_found_where_people_put_them(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("DCASE_KIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     (tmp_path / place).mkdir(parents=True)
