@@ -606,7 +606,7 @@ def reversed_truth(truth: Truth) -> Truth:
 
 
 def _reverse(
-    prediction: Prediction, truth: Truth, answers: Truth, split: Split, file: str
+    prediction: Prediction, truth: Truth, answers: Truth, split: Split, file_names: Sequence[str], file: str
 ) -> tuple[Prediction, list[Finding]]:
     """Check a prediction for audio-to-text retrieval, and return it with the clips as queries.
 
@@ -618,7 +618,7 @@ def _reverse(
     """
     if isinstance(prediction, Ranking):
         return prediction, validate(answers, tuple(truth), prediction, file, noun="text")
-    findings = validate(truth, split.file_names, prediction, file, split)
+    findings = validate(truth, file_names, prediction, file, split)
     given = set(prediction.file_names)
     missing = [clip for clip in answers if clip not in given]
     if missing:
@@ -629,8 +629,10 @@ def _reverse(
         if len(rows) < len(prediction.queries):
             prediction = prediction.with_queries(rows)
         return prediction.reversed(), findings
-    queries = tuple(prediction.queries[row] for row in rows)
-    return Similarity(prediction.file_names, queries, prediction.scores[rows].T), findings
+    if len(rows) < len(prediction.queries):
+        queries = tuple(prediction.queries[row] for row in rows)
+        prediction = Similarity(queries, prediction.file_names, prediction.scores[rows])
+    return prediction.reversed(), findings
 
 
 def evaluate(
@@ -681,18 +683,19 @@ def evaluate(
         share = f"{len(unanswered)} of {len(truth)} queries have none, for example {unanswered[0]!r}"
         raise BadRequest(f"the truth must name at least one clip for each query; {share}; add clips, or remove them")
     names = resolve_metrics(DEFAULT_METRICS[direction] if metrics is None else metrics).metrics
+    file_names = split.file_names
+    if not lists_all_clips:
+        named = _named_clips(prediction)
+        if not named.isdisjoint(file_names):
+            file_names = tuple(dict.fromkeys([*file_names, *sorted(named)]))
     if direction == TEXT_TO_AUDIO:
-        answers, listed = truth, split.file_names
-        if not lists_all_clips:
-            named = _named_clips(prediction)
-            if not named.isdisjoint(listed):
-                listed = tuple(dict.fromkeys([*listed, *sorted(named)]))
-        findings = validate(truth, listed, prediction, file, split)
+        answers = truth
+        findings = validate(truth, file_names, prediction, file, split)
         candidates = len(split.clips)
         items = Items("queries", tuple(truth), clip_groups(truth, split, truth))
     else:
         answers = reversed_truth(truth)
-        prediction, findings = _reverse(prediction, truth, answers, split, file)
+        prediction, findings = _reverse(prediction, truth, answers, split, file_names, file)
         candidates = len(truth)
         items = Items("clips", tuple(answers), _groups_of_clips(answers, split, truth))
     places, grades = ranks(answers, prediction)
