@@ -244,9 +244,14 @@ def compare(options: argparse.Namespace) -> None:
     from evaluation.statistics import comparison
 
     scores = comparison.read_scores([options.first, *options.others])
+    if options.wide and options.pairs:
+        raise BadRequest("--wide compares all systems with the first one; leave out --pairs or --wide")
     compared = comparison.compare(scores, pairs=options.pairs, seed=options.seed)
     if options.json:  # before anything is printed
         compared.save(options.json)
+    if options.wide:
+        print(compared.wide(options.format))
+        return
     formats = {"text": compared.__str__, "csv": compared.csv, "latex": compared.latex}
     print(formats[options.format]())
 
@@ -302,6 +307,8 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--pairs", action="store_true", help=text)
     text = "format of the table (default: text)"
     verb.add_argument("--format", choices=["text", "csv", "latex"], default="text", help=text)
+    text = "print a row for each system and a column for each metric, with stars for differences from the first"
+    verb.add_argument("--wide", action="store_true", help=text)
     verb.add_argument("--json", type=Path, metavar="FILE", help="output file for the comparison at full precision")
     verb.add_argument("--seed", type=int, default=0, help="seed of the paired randomisation test (default: 0)")
     verb.set_defaults(run=compare)
