@@ -32,7 +32,7 @@ from evaluation.data.dataset import Split
 from evaluation.embeddings import Embeddings, repeated_rows
 from evaluation.findings import NOTE, BadRequest, Faulty, Finding
 from evaluation.predictions import LARGEST, LIST_BYTES, Similarity
-from evaluation.text import first_items, plural, quoted
+from evaluation.text import first_items, quoted
 
 NUMBERS = "fiu"  # the kinds of numpy types that embeddings and scores may have: floats and whole numbers
 PICKLED = "has Python objects, which are not loaded because they can run code"
@@ -189,7 +189,7 @@ def _once(
         raise Faulty(findings)
     if len(kept) == len(names):
         return names, vectors
-    message = f"{plural(len(names) - len(kept), 'row')} repeat a {side.noun} with the same embedding; they are left out"
+    message = f"left out rows that repeat a {side.noun} with the same embedding: {len(names) - len(kept)}"
     notes.append(Finding(str(path), message=message, severity=NOTE))
     return tuple(names[row] for row in kept), vectors[kept]
 
@@ -245,10 +245,10 @@ def read_matrix(
     kept, different = repeated_rows(texts, scores)
     if different:
         row = different[0][1]
-        message = f"text {quoted(texts[row])} has different scores in {len(different)} rows; give each text one row"
+        message = f"text {quoted(texts[row])} has rows with different scores; give each text one row"
         raise Faulty([Finding(str(path), message=message)])
     if len(kept) < len(texts):
-        message = f"{plural(len(texts) - len(kept), 'row')} repeat a text with the same scores; they are left out"
+        message = f"left out rows that repeat a text with the same scores: {len(texts) - len(kept)}"
         notes.append(Finding(str(path), message=message, severity=NOTE))
         texts, scores = tuple(texts[row] for row in kept), scores[kept]
     return Similarity(texts, clips, scores), notes

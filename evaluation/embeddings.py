@@ -10,7 +10,8 @@ Floating-point sums depend on the order of the additions, and BLAS chooses this 
 clips could then get different similarities, and ranks would depend on the size of the blocks. Here they do not: the
 coordinates are rounded to whole multiples of 2^-`BITS` of the length of the embedding, and are multiplied as whole
 numbers in float64. All products and sums are below 2^53, so each of them is exact in any order. Rounding changes a
-cosine by less than 2^-`BITS` (0.000000015) times a small factor, which is less than the rounding of float32 products.
+cosine by about 2^-`BITS` (0.000000015), which is less than the rounding errors of float32 products. Ranks can therefore
+differ from those of a float32 matrix only where two similarities are equal in six digits.
 
 - **cosine**: each embedding is divided by its length first.
 - **dot**: each query is multiplied by a power of two, and all clips by one common power of two, so that no embedding is
