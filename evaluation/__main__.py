@@ -75,6 +75,8 @@ def score_retrieval(options: argparse.Namespace) -> None:
         split, findings = read_dataset(options.truth, options.split, sound=False)[options.split], []
     truth = _retrieval_truth(options, split)
     prediction, notes = _retrieval_prediction(options, split, truth, directions)
+    if options.ranking and isinstance(prediction, predictions.Ranking):
+        raise BadRequest(f"--ranking is for a matrix and embeddings; {options.prediction} is a ranking already")
     file = str(options.prediction or options.text_embeddings)
     scored = {}
     for direction in directions:
@@ -88,8 +90,11 @@ def score_retrieval(options: argparse.Namespace) -> None:
             lists_all_clips=not is_qrels,
             file=file,
         )
-    if options.ranking:
-        _save_best(prediction, options, directions[0], scored[directions[0]])
+    if options.ranking and not isinstance(prediction, predictions.Ranking):
+        header = ("caption", "file_name")
+        if directions[0] == retrieval.AUDIO_TO_TEXT:
+            prediction, header = prediction.reversed(), ("file_name", "caption")
+        retrieval.best_clips(prediction, options.depth).save(options.ranking, header)
     say([*findings, *notes])
     for direction, score in scored.items():
         path = options.json
@@ -188,16 +193,6 @@ def _run(path: Path, truth: Relevance, directions: Sequence[str], notes: list[Fi
     if directions[0] == retrieval.AUDIO_TO_TEXT:
         return run.ranking(retrieval.reversed_truth(truth))
     return run.ranking(truth)
-
-
-def _save_best(prediction: retrieval.Prediction, options: argparse.Namespace, direction: str, score: Score) -> None:
-    """Write the best clips of each query, or the best texts of each clip, to the file of --ranking."""
-    if isinstance(prediction, predictions.Ranking):
-        raise BadRequest(f"--ranking is for a matrix and embeddings; {options.prediction} is a ranking already")
-    header = ("caption", "file_name")
-    if direction == retrieval.AUDIO_TO_TEXT:
-        prediction, header = prediction.reversed(), ("file_name", "caption")
-    retrieval.best_clips(prediction, options.depth).save(options.ranking, header)
 
 
 def score_captions(options: argparse.Namespace) -> int:

@@ -5,8 +5,8 @@ Conventions
 - The *truth* maps each query to the clips that answer it: a set of names, or names with *grades*. Grades are finite and
   0 or more. A clip with grade 0 is not relevant, and a name in a set has grade 1. All metrics except nDCG only
   distinguish grades above 0 from grade 0.
-- A *prediction* is either a `Similarity` (a score for every query and clip) or a `Ranking` (a list of clips for every
-  query, best first).
+- A *prediction* is a `Similarity` (a score for every query and clip), `Embeddings` (vectors of queries and clips, whose
+  similarities are the scores) or a `Ranking` (a list of clips for every query, best first).
 - **Ranks** count from 1. Among clips with equal scores, the relevant ones are ranked last, and among these the lower
   grades come first. So a model that gives all clips the same score gets the worst possible result, independent of the
   order of files.
@@ -40,7 +40,8 @@ Metrics
 
 Each function takes the results of `ranks`, and most of them k: `recall(*ranks(truth, prediction), 10)`.
 `evaluation.metrics.catalogue` contains a table of all metrics, and `metric_sets` returns the metrics of each challenge
-year. If the matrix of all scores does not fit into memory, compute rankings with `top_k`.
+year. If the matrix of all scores does not fit into memory, use `Embeddings`: ranks are then counted in blocks of the
+matrix. `best_clips` returns the best clips of each query, with `top_k`.
 
 Sources: Xie et al. 2022, section 2.4; CPJKU/dcase2025_task6_baseline, `average_precision_at_k`; Järvelin and Kekäläinen
 2002, section 2.3, and trec_eval's `ndcg_cut`.
