@@ -65,7 +65,7 @@ def download(options: argparse.Namespace) -> int:
 
 
 def score_retrieval(options: argparse.Namespace) -> None:
-    """Score a prediction of a retrieval system, with 95 % intervals and the chance level."""
+    """Score a prediction of a retrieval system, with 95 % intervals and the chance level; --truth may be TREC qrels."""
     _check_retrieval_options(options)
     directions = retrieval.DIRECTIONS if options.direction == "both" else (options.direction,)
     is_qrels = options.truth.is_file()

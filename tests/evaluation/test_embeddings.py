@@ -234,7 +234,9 @@ def test_the_signature_names_similarity_and_direction():
 
 
 def test_ranks_are_those_of_torchmetrics():
-    torch, measures = pytest.importorskip("torch"), pytest.importorskip("torchmetrics.functional.retrieval")
+    import torch
+    from torchmetrics.functional import retrieval as measures
+
     rng = np.random.default_rng(5)
     both = embeddings(rng.standard_normal((20, 16)), rng.standard_normal((40, 16)))
     truth = {query: {f"c{index}"} for query, index in zip(both.queries, rng.integers(40, size=20), strict=True)}
