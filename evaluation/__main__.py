@@ -4,15 +4,17 @@
 import argparse
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation import predictions
 from evaluation.cli import command, complete
 from evaluation.data.check import check_dataset
-from evaluation.data.dataset import EVALUATION, SPLITS, read_dataset
+from evaluation.data.dataset import EVALUATION, SPLITS, Split, read_dataset
 from evaluation.data.relevance import Relevance, read_relevance
+from evaluation.embeddings import SIMILARITIES
 from evaluation.files import DEFAULT_CACHE, cache_folder
-from evaluation.findings import BadRequest, count, say
+from evaluation.findings import BadRequest, Finding, count, say
 from evaluation.metrics import retrieval
 from evaluation.scores import Score
 from evaluation.statistics.intervals import METHODS
@@ -65,25 +67,134 @@ def download(options: argparse.Namespace) -> int:
 
 
 def score_retrieval(options: argparse.Namespace) -> None:
-    """Score a prediction of a retrieval system, with 95 % intervals and the chance level."""
-    split = read_dataset(options.truth, options.split, sound=False)[options.split]
-    truth: Relevance | None = None
+    """Score a prediction of a retrieval system, with 95 % intervals and the chance level; --truth may be TREC qrels."""
+    _check_retrieval_options(options)
+    directions = retrieval.DIRECTIONS if options.direction == "both" else (options.direction,)
+    is_qrels = options.truth.is_file()
+    if is_qrels:
+        split, findings = _qrels(options)
+    else:
+        split, findings = read_dataset(options.truth, options.split, sound=False)[options.split], []
+    truth = _retrieval_truth(options, split)
+    prediction, notes = _retrieval_prediction(options, split, truth, directions)
+    if options.ranking and isinstance(prediction, predictions.Ranking):
+        raise BadRequest(f"--ranking is for a matrix and embeddings; {options.prediction} is a ranking already")
+    file = str(options.prediction or options.text_embeddings)
+    scored = {}
+    for direction in directions:
+        scored[direction] = retrieval.evaluate(
+            split,
+            prediction,
+            truth=truth,
+            metrics=options.metrics,
+            interval=options.interval,
+            direction=direction,
+            lists_all_clips=not is_qrels,
+            file=file,
+        )
+    if options.ranking and not isinstance(prediction, predictions.Ranking):
+        header = ("caption", "file_name")
+        if directions[0] == retrieval.AUDIO_TO_TEXT:
+            prediction, header = prediction.reversed(), ("file_name", "caption")
+        retrieval.best_clips(prediction, options.depth).save(options.ranking, header)
+    say([*findings, *notes])
+    for direction, score in scored.items():
+        path = options.json
+        if path and len(scored) > 1:
+            path = path.with_name(f"{path.stem}.{direction}{path.suffix}")
+        if path:  # before anything is printed
+            score.save(path)
+    for direction, score in scored.items():
+        say(score.findings)
+        if len(scored) > 1:
+            print(f"{direction}:")
+        print(score)
+
+
+def _check_retrieval_options(options: argparse.Namespace) -> None:
+    """Check that the options fit together."""
+    embeddings = [options.audio_embeddings, options.text_embeddings]
+    if options.prediction and any(embeddings):
+        raise BadRequest("give either --prediction, or --audio-embeddings and --text-embeddings")
+    if not options.prediction and not all(embeddings):
+        both = "both --audio-embeddings and --text-embeddings"
+        raise BadRequest(f"give {both}" if any(embeddings) else f"give --prediction FILE, or {both}")
+    if options.prediction:
+        if options.similarity:
+            raise BadRequest("--similarity is only for embeddings: the scores of --prediction are used as they are")
+        names = options.audio_names or options.text_names or options.order
+        if names and options.prediction.suffix.lower() not in (".npy", ".npz"):
+            message = "--audio-names, --text-names and --order are only for .npy and .npz files"
+            raise BadRequest(f"{message}; {options.prediction} contains its names")
+    if options.ranking and options.direction == "both":
+        raise BadRequest("--ranking writes one direction; give --direction text-to-audio or audio-to-text")
+
+
+def _qrels(options: argparse.Namespace) -> tuple[Split, list[Finding]]:
+    """Read --truth as qrels."""
+    from evaluation import trec
+
+    if options.relevance:
+        raise BadRequest("--relevance is only for a data folder: qrels contain the relevant clips; leave it out")
+    if not trec.is_trec(options.truth, len(trec.QRELS_COLUMNS)):
+        columns = " ".join(trec.QRELS_COLUMNS)
+        raise BadRequest(f"{options.truth}: must be a data folder, or qrels in TREC's format ({columns})")
+    return trec.read_qrels(options.truth)
+
+
+def _retrieval_truth(options: argparse.Namespace, split: Split) -> Relevance | None:
+    """Return the truth that the user chose; None for the split's own."""
     if options.relevance == Path("captions"):
-        truth = split.captions
-    elif options.relevance:
-        if not options.relevance.is_file():
-            raise BadRequest(f"{options.relevance}: no such file; give a relevance file or `captions`")
-        truth = read_relevance(options.relevance, split.file_names)
-    queries = max(len(split.queries), len(truth or ()))
-    score = retrieval.evaluate(
-        split,
-        predictions.read_retrieval(options.prediction, (queries, len(split.clips))),
-        truth=truth,
-        metrics=options.metrics,
-        interval=options.interval,
-        file=str(options.prediction),
-    )
-    _report(score, options)
+        return split.captions
+    if not options.relevance:
+        return None
+    if not options.relevance.is_file():
+        raise BadRequest(f"{options.relevance}: no such file; give a relevance file or `captions`")
+    return read_relevance(options.relevance, split.file_names)
+
+
+def _retrieval_prediction(
+    options: argparse.Namespace, split: Split, truth: Relevance | None, directions: Sequence[str]
+) -> tuple[retrieval.Prediction, list[Finding]]:
+    """Read the prediction, and return it with notes about what was assumed."""
+    from evaluation import array_files
+
+    queries = split.truth if truth is None else truth
+    given = array_files.Given(options.audio_names, options.text_names, options.order == "truth")
+    if options.audio_embeddings:
+        similarity = options.similarity or SIMILARITIES[0]
+        return array_files.read_embeddings(
+            options.audio_embeddings, options.text_embeddings, split, queries, similarity, given
+        )
+    path = options.prediction
+    if path.suffix.lower() == ".npy" or given != array_files.Given() or array_files.is_other_matrix(path):
+        return array_files.read_matrix(path, split, queries, given)
+    notes: list[Finding] = []
+    prediction: retrieval.Prediction | None = _run(path, queries, directions, notes)
+    if prediction is None:
+        expected = max(len(split.queries), len(truth or ())), len(split.clips)
+        prediction = predictions.read_retrieval(path, None if options.truth.is_file() else expected)
+    if isinstance(prediction, predictions.Similarity):
+        return array_files.texts_as_rows(prediction, queries, split, str(path))
+    if len(directions) > 1:
+        message = "has lists, which have one direction; choose a direction, or give a matrix or embeddings"
+        raise BadRequest(f"{path}: {message}")
+    return prediction, notes
+
+
+def _run(path: Path, truth: Relevance, directions: Sequence[str], notes: list[Finding]) -> predictions.Ranking | None:
+    """Read a run in TREC's format; return None if the file is of another format."""
+    from evaluation import trec
+
+    if path.suffix.lower() not in trec.SUFFIXES or not path.is_file():
+        return None
+    if not trec.is_trec(path, len(trec.RUN_COLUMNS)):
+        return None
+    run = trec.read_run(path)
+    notes += run.findings
+    if directions[0] == retrieval.AUDIO_TO_TEXT:
+        return run.ranking(retrieval.reversed_truth(truth))
+    return run.ranking(truth)
 
 
 def score_captions(options: argparse.Namespace) -> int:
@@ -130,9 +241,14 @@ def compare(options: argparse.Namespace) -> None:
     from evaluation.statistics import comparison
 
     scores = comparison.read_scores([options.first, *options.others])
+    if options.wide and options.pairs:
+        raise BadRequest("--wide compares all systems with the first one; leave out --pairs or --wide")
     compared = comparison.compare(scores, pairs=options.pairs, seed=options.seed)
     if options.json:  # before anything is printed
         compared.save(options.json)
+    if options.wide:
+        print(compared.wide(options.format))
+        return
     formats = {"text": compared.__str__, "csv": compared.csv, "latex": compared.latex}
     print(formats[options.format]())
 
@@ -188,6 +304,8 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--pairs", action="store_true", help=text)
     text = "format of the table (default: text)"
     verb.add_argument("--format", choices=["text", "csv", "latex"], default="text", help=text)
+    text = "print a row for each system and a column for each metric, with stars for differences from the first"
+    verb.add_argument("--wide", action="store_true", help=text)
     verb.add_argument("--json", type=Path, metavar="FILE", help="output file for the comparison at full precision")
     verb.add_argument("--seed", type=int, default=0, help="seed of the paired randomisation test (default: 0)")
     verb.set_defaults(run=compare)
@@ -255,8 +373,27 @@ def _add_score(command: argparse.ArgumentParser) -> None:
 
     text = "score a retrieval system"
     verb = verbs.add_parser("retrieval", parents=[shared], help=text, description=score_retrieval.__doc__)
-    text = "prediction: the .npz of a run, a CSV of each query's best clips, or a CSV of a similarity matrix"
-    verb.add_argument("--prediction", type=Path, required=True, metavar="FILE", help=text)
+    text = (
+        "prediction: the .npz of a run, a CSV of each query's best clips, a similarity matrix (CSV, .npy or .npz), or "
+        "a TREC run (.run, .trec or .txt)"
+    )
+    verb.add_argument("--prediction", type=Path, metavar="FILE", help=text)
+    text = "embeddings of the clips (.npy or .npz); give --text-embeddings too, and no --prediction"
+    verb.add_argument("--audio-embeddings", type=Path, metavar="FILE", help=text)
+    text = "embeddings of the captions (.npy or .npz); this may be the same .npz"
+    verb.add_argument("--text-embeddings", type=Path, metavar="FILE", help=text)
+    text = "similarity of embeddings (default: cosine)"
+    verb.add_argument("--similarity", choices=SIMILARITIES, help=text)
+    text = "names of the clips in a .npy: a file with a name on each line, or a CSV with the column file_name"
+    verb.add_argument("--audio-names", type=Path, metavar="FILE", help=text)
+    text = "captions in a .npy: a file with a caption on each line, or a CSV with the column caption"
+    verb.add_argument("--text-names", type=Path, metavar="FILE", help=text)
+    text = "`truth`: clips and captions without names are in the order of the truth (default: refuse them)"
+    verb.add_argument("--order", choices=["truth"], help=text)
+    text = "which one is the query: text-to-audio, audio-to-text or both (default: text-to-audio)"
+    verb.add_argument(
+        "--direction", choices=[*retrieval.DIRECTIONS, "both"], default=retrieval.TEXT_TO_AUDIO, help=text
+    )
     text = (
         "CSV with the relevant clips of each query, or `captions`: the clips that have the query as a caption "
         "(default: the data folder's relevance_SPLIT.csv, or captions if there is no such file)"
@@ -264,11 +401,14 @@ def _add_score(command: argparse.ArgumentParser) -> None:
     verb.add_argument("--relevance", type=Path, metavar="FILE", help=text)
     text = (
         "metrics, such as mAP@16 R@5 nDCG@10 success@1 MRR@10 MRR medR, or a set of metrics, such as dcase2025 "
-        "(default: dcase2022)"
+        "(default: dcase2022; audio-to-text also has success@1, success@5 and success@10)"
     )
-    verb.add_argument("--metrics", nargs="+", default=["dcase2022"], metavar="NAME", help=text)
+    verb.add_argument("--metrics", nargs="+", metavar="NAME", help=text)
     text = "method of the intervals (default: jackknife)"
     verb.add_argument("--interval", default="jackknife", choices=METHODS, help=text)
+    verb.add_argument("--ranking", type=Path, metavar="FILE", help="output CSV with the best clips of each query")
+    text = "number of clips of each query in the --ranking file (default: 10)"
+    verb.add_argument("--depth", type=_positive, default=10, metavar="N", help=text)
     verb.set_defaults(run=score_retrieval)
 
     text = "score a captioning system"
@@ -297,6 +437,17 @@ def _caption_metrics() -> list[str]:
     from evaluation.metrics import captioning
 
     return [*captioning.METRICS, *captioning.metric_sets()]
+
+
+def _positive(text: str) -> int:
+    """Return the number in an argument.
+
+    Raises:
+        argparse.ArgumentTypeError: It is not a whole number of 1 or more.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more; found {text!r}")
+    return int(text)
 
 
 def _add_cache(verb: argparse.ArgumentParser, what: str) -> None:

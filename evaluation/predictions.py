@@ -1,8 +1,8 @@
 """Reading and writing the predictions of systems.
 
     captions = read_captions(Path("evaluation.csv"))                  # Captions: one for each clip
-    similarity = read_retrieval(Path("evaluation.npz"))               # Similarity: a score for every query and clip
-    ranking = read_retrieval(Path("best clips.csv"))                  # Ranking: the best clips of every query
+    similarity = Similarity.load(Path("evaluation.npz"))              # Similarity: a score for every query and clip
+    ranking = read_retrieval(Path("best clips.csv"))                  # Ranking or Similarity, from .npz or .csv
 
 This module checks the form of a file. `evaluation.metrics.captioning` and `evaluation.metrics.retrieval` check that a
 prediction fits a split.
@@ -170,6 +170,26 @@ class Similarity:
         order = np.argsort(-self.scores, axis=1, kind="stable")  # (queries, clips)
         return Ranking.of(self.queries, self.file_names, order[:, :k])
 
+    def reversed(self) -> "Similarity":
+        """Return the matrix with the clips as queries, and the texts as the clips to rank."""
+        return Similarity(self.file_names, self.queries, self.scores.T)
+
+    @classmethod
+    def load(cls, path: Path, expected: tuple[int, int] | None = None) -> "Similarity":
+        """Read the .npz that `save` wrote.
+
+        Args:
+            path: The file.
+            expected: As in `read_retrieval`.
+
+        Raises:
+            BadRequest: There is no such file.
+            Faulty: The file is not valid. The exception lists all findings.
+        """
+        if not path.is_file():
+            raise no_file(path, "a similarity matrix (.npz)")
+        return _read_npz(path, expected)
+
     def save(self, path: Path) -> None:
         """Write the similarities as .npz, completely or not at all.
 
@@ -226,6 +246,20 @@ class Ranking:
         for row in indices.tolist():
             ranked.append(tuple(file_names[clip] for clip in row))
         return cls(tuple(queries), tuple(ranked))
+
+    def save(self, path: Path, header: tuple[str, str] = ("caption", "file_name")) -> None:
+        """Write the ranking as CSV, completely or not at all.
+
+        Args:
+            path: The file.
+            header: The heading of the queries, and the heading of the clips, which gets a number.
+        """
+        longest = max(map(len, self.file_names), default=0)
+        with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow([header[0], *(f"{header[1]}_{place}" for place in range(1, longest + 1))])
+            for query, names in zip(self.queries, self.file_names, strict=True):
+                writer.writerow([query, *names])
 
 
 def read_retrieval(path: Path, expected: tuple[int, int] | None = None) -> Similarity | Ranking:

@@ -165,6 +165,20 @@ def latex(table: "pd.DataFrame", formats: Formats = NO_FORMATS, formulas: Sequen
     return "\n".join([*lines, r"\hline", r"\end{tabular}"])
 
 
+def booktabs(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Format rows as a LaTeX tabular with the rules of the package booktabs.
+
+    Args:
+        heads: The heads of the columns.
+        rows: The cells of each row. The first one is a text; the others are LaTeX, and are aligned right.
+    """
+    lines = [rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}", r"\toprule", _latex_row(map(latex_text, heads))]
+    lines.append(r"\midrule")
+    for name, *cells in rows:
+        lines.append(_latex_row([latex_text(name), *cells]))
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+
 def save_json(content: Any, path: Path) -> None:
     """Write content as JSON at full precision, completely or not at all.
 

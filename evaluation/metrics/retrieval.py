@@ -5,8 +5,8 @@ Conventions
 - The *truth* maps each query to the clips that answer it: a set of names, or names with *grades*. Grades are finite and
   0 or more. A clip with grade 0 is not relevant, and a name in a set has grade 1. All metrics except nDCG only
   distinguish grades above 0 from grade 0.
-- A *prediction* is either a `Similarity` (a score for every query and clip) or a `Ranking` (a list of clips for every
-  query, best first).
+- A *prediction* is a `Similarity` (a score for every query and clip), `Embeddings` (vectors of queries and clips, whose
+  similarities are the scores) or a `Ranking` (a list of clips for every query, best first).
 - **Ranks** count from 1. Among clips with equal scores, the relevant ones are ranked last, and among these the lower
   grades come first. So a model that gives all clips the same score gets the worst possible result, independent of the
   order of files.
@@ -18,6 +18,15 @@ Conventions
   counts as not found, even if the list has fewer than k clips.
 - **Each query of the truth must appear exactly once.** A missing or repeated query is an error. Queries that are not in
   the truth are ignored, and a note counts them.
+
+Directions
+----------
+In *text-to-audio* retrieval, a text is the query and the clips are ranked. In *audio-to-text* retrieval, a clip is the
+query and the texts are ranked. The relevant texts of a clip are all queries of the truth that the clip answers, with
+the same grades; for a truth from captions, these are the clip's captions. A text that several clips share is one text.
+All conventions hold in both directions, with the roles of texts and clips exchanged. Papers on CLAP call success@k
+R@k in audio-to-text: one of the clip's captions is among the first k. The kit's R@k is the share of the clip's captions
+among the first k.
 
 Metrics
 -------
@@ -31,7 +40,8 @@ Metrics
 
 Each function takes the results of `ranks`, and most of them k: `recall(*ranks(truth, prediction), 10)`.
 `evaluation.metrics.catalogue` contains a table of all metrics, and `metric_sets` returns the metrics of each challenge
-year. If the matrix of all scores does not fit into memory, compute rankings with `top_k`.
+year. If the matrix of all scores does not fit into memory, use `Embeddings`: ranks are then counted in blocks of the
+matrix. `best_clips` returns the best clips of each query, with `top_k`.
 
 Sources: Xie et al. 2022, section 2.4; CPJKU/dcase2025_task6_baseline, `average_precision_at_k`; Järvelin and Kekäläinen
 2002, section 2.3, and trec_eval's `ndcg_cut`.
@@ -48,20 +58,28 @@ import numpy as np
 
 from evaluation import scores
 from evaluation.data.dataset import Split, other_split_hint
+from evaluation.embeddings import BITS, Embeddings, WholeNumbers
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding
 from evaluation.metrics.sets import MetricSet, year_sets
 from evaluation.names import closest, explain, hint
 from evaluation.predictions import Ranking, Similarity
 from evaluation.scores import Items, Measured, Score, interval_method, measure
 from evaluation.statistics.intervals import Estimate
-from evaluation.text import printable
+from evaluation.text import printable, unknown_key
 
 TASK_METRICS = ("mAP@10", "R@1", "R@5", "R@10")  # the metrics of DCASE 2022, which are the default
+TEXT_TO_AUDIO, AUDIO_TO_TEXT = "text-to-audio", "audio-to-text"
+DIRECTIONS = (TEXT_TO_AUDIO, AUDIO_TO_TEXT)
+# The default of audio-to-text also has the metrics that papers on CLAP call R@k.
+DEFAULT_METRICS = {
+    TEXT_TO_AUDIO: TASK_METRICS,
+    AUDIO_TO_TEXT: (*TASK_METRICS, "success@1", "success@5", "success@10"),
+}
 
 Truth = Mapping[str, Set[str] | Mapping[str, float]]
 
 
-Prediction = Similarity | Ranking
+Prediction = Similarity | Ranking | Embeddings
 
 
 def validate(
@@ -70,6 +88,7 @@ def validate(
     prediction: Prediction,
     file: str = "prediction",
     split: Split | None = None,
+    noun: str = "clip",
 ) -> list[Finding]:
     """Check a prediction against the truth and the clips of its split.
 
@@ -80,6 +99,7 @@ def validate(
         prediction: The prediction.
         file: The prediction's name in findings.
         split: The split. Messages use it to name its files and the other splits of its folder.
+        noun: The noun for what is ranked: "clip", or "text" if clips are the queries.
 
     Returns:
         Warnings and notes, sorted.
@@ -91,7 +111,9 @@ def validate(
     """
     findings = _check_truth(truth, set(file_names))
     findings += _check_queries(truth, prediction, file, split)
-    findings += _check_clips(file_names, prediction, file, split)
+    findings += _check_clips(file_names, prediction, file, split, noun)
+    if isinstance(prediction, Embeddings):
+        findings += prediction.findings(file)
     if isinstance(prediction, Similarity):
         bad_rows = np.flatnonzero(~np.isfinite(prediction.scores).all(axis=1))
         if len(bad_rows):
@@ -168,16 +190,18 @@ def _check_queries(truth: Truth, prediction: Prediction, file: str, split: Split
     return findings
 
 
-def _check_clips(file_names: Sequence[str], prediction: Prediction, file: str, split: Split | None) -> list[Finding]:
-    """Find repeated, missing and unknown clips."""
+def _check_clips(
+    file_names: Sequence[str], prediction: Prediction, file: str, split: Split | None, noun: str
+) -> list[Finding]:
+    """Find repeated, missing and unknown clips; `noun` is as in `validate`."""
     clips = set(file_names)
     given = _named_clips(prediction)
     unknown = _lines_of_unknown_clips(prediction, clips)
     none_known = bool(given) and given.isdisjoint(clips)
-    match = explain(unknown, file_names)
+    match = explain(unknown, file_names, texts=noun == "text")
     findings = []
     if match:
-        message = match.message(len(given), "names", _source(split))
+        message = match.message(len(given), "names" if noun == "clip" else "texts", _source(split))
         line = unknown[next(iter(match.pairs))][0]
         if none_known:
             return [Finding(file, line, message=message)]
@@ -185,23 +209,24 @@ def _check_clips(file_names: Sequence[str], prediction: Prediction, file: str, s
     elif split and (other := other_split_hint(split, given, "names")):
         number = len(given) - len(unknown) or "none"
         return [Finding(file, message=f"names {number} of the {len(clips)} clips of {split.name}; {other}")]
-    meant = closest(file_names)
+    meant = closest(file_names, texts=noun == "text")
     if none_known:
         name = min(given)
-        message = f"names none of the split's {len(clips)} clips; found {name!r}{hint(name, meant(name))}"
+        message = f"names none of the split's {len(clips)} {noun}s; found {name!r}{hint(name, meant(name))}"
         question = "is this the prediction of another split or data set?"
         return [Finding(file, message=f"{message}; {question}")]
     explained = match.pairs if match else {}
     for name, lines in unknown.items():
         if name not in explained:
-            message = f"no clip {name!r} in this split; it counts as wrong{hint(name, meant(name))}"
+            message = f"no {noun} {name!r} in this split; it counts as wrong{hint(name, meant(name))}"
             findings += [Finding(file, line, message=message, severity=WARNING) for line in lines]
-    if isinstance(prediction, Similarity):
+    if not isinstance(prediction, Ranking):
+        columns, column = ("two columns", "column") if isinstance(prediction, Similarity) else ("two rows", "row")
         for name in _repeated(prediction.file_names):
-            findings.append(Finding(file, message=f"clip {name!r} has two columns; give each clip one"))
+            findings.append(Finding(file, message=f"clip {name!r} has {columns}; give each clip one"))
         absent = len(clips - given)
         if absent:
-            message = f"no column for {absent} of the split's {len(clips)} clips; they count as not found"
+            message = f"no {column} for {absent} of the split's {len(clips)} clips; they count as not found"
             findings.append(Finding(file, message=message, severity=WARNING))
         return findings
     for index, names in enumerate(prediction.file_names):
@@ -219,7 +244,7 @@ def _repeated(names: Iterable[str]) -> list[str]:
 
 
 def _named_clips(prediction: Prediction) -> set[str]:
-    if isinstance(prediction, Similarity):
+    if not isinstance(prediction, Ranking):
         return set(prediction.file_names)
     return set().union(*prediction.file_names)
 
@@ -229,7 +254,7 @@ def _lines_of_unknown_clips(prediction: Prediction, clips: Set[str]) -> dict[str
 
     If the prediction is a matrix, the only line is 0.
     """
-    if isinstance(prediction, Similarity):
+    if not isinstance(prediction, Ranking):
         return {name: [0] for name in prediction.file_names if name not in clips}
     unknown: dict[str, list[int]] = {}
     for index, names in enumerate(prediction.file_names):
@@ -269,12 +294,12 @@ def ranks(truth: Truth, prediction: Prediction) -> tuple[np.ndarray, np.ndarray]
     owners = np.repeat(np.arange(len(relevant)), counts)  # the query of each relevant clip
     row_of = {query: row for row, query in enumerate(prediction.queries)}
     rows = np.array([row_of[query] for query in truth], dtype=int)  # the prediction's row of each query of the truth
-    if isinstance(prediction, Similarity):
+    if not isinstance(prediction, Ranking):
         column_of = {name: column for column, name in enumerate(prediction.file_names)}
         columns = np.array([column_of.get(name, -1) for name in names], dtype=int)
         present = np.flatnonzero(columns >= 0)
         place = np.full(len(owners), np.inf)
-        place[present] = _places(prediction.scores, rows[owners[present]], columns[present], grade[present])
+        place[present] = _places(prediction, rows[owners[present]], columns[present], grade[present])
     else:
         lists = [prediction.file_names[row] for row in rows[owners]]
         place = np.array([_place_in_list(name, ranked) for name, ranked in zip(names, lists, strict=True)])
@@ -292,20 +317,21 @@ def _place_in_list(name: str, ranked: Sequence[str]) -> float:
     return np.inf
 
 
-def _places(scores: np.ndarray, row: np.ndarray, column: np.ndarray, grade: np.ndarray) -> np.ndarray:
+def _places(prediction: Similarity | Embeddings, row: np.ndarray, column: np.ndarray, grade: np.ndarray) -> np.ndarray:
     """Return the (n,) ranks of the relevant clips in their rows, given their (n,) rows, columns and grades."""
-    own = scores[row, column]
+    if isinstance(prediction, Embeddings):
+        own = prediction.pairs(row, column)
+    else:
+        own = prediction.scores[row, column]
     order = np.lexsort((grade, -own, row))  # each row's relevant clips in the order of their ranks
     row, own = row[order], own[order]
     # NaN counts as the lowest score: a model that diverged must get the worst ranks.
     is_nan = np.isnan(own)
     own = np.where(is_nan, -np.inf, own)
-    not_worse = np.empty(len(own), dtype=int)
-    size = max(1, 2**17 // max(1, scores.shape[1]))  # so that a block of comparisons fits into the processor's cache
-    for start in range(0, len(own), size):
-        block = slice(start, start + size)
-        worse = scores[row[block]] < own[block, None]
-        not_worse[block] = scores.shape[1] - np.count_nonzero(worse, axis=1)
+    if isinstance(prediction, Embeddings):
+        not_worse = _count_not_worse_in_blocks(prediction, row, own)
+    else:
+        not_worse = _count_not_worse(prediction.scores, row, own)
     # A clip's rank is the number of clips in its row that are not worse (including itself), minus the number of
     # relevant clips that rank after it although they are not worse. These are the later clips of its run of equal
     # scores …
@@ -313,10 +339,36 @@ def _places(scores: np.ndarray, row: np.ndarray, column: np.ndarray, grade: np.n
     index = np.arange(len(own))
     after = runs[np.searchsorted(runs, index)] - index
     # … and the clips with NaN, because a comparison never finds NaN to be worse than another score.
-    after += np.where(own > -np.inf, np.bincount(row[is_nan], minlength=len(scores))[row], 0)
+    after += np.where(own > -np.inf, np.bincount(row[is_nan], minlength=len(prediction.queries))[row], 0)
     places = np.empty(len(own))
     places[order] = not_worse - after
     return places
+
+
+def _count_not_worse(scores: np.ndarray, row: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Count the clips in a row of the matrix that are not worse than a score, for (n,) rows and scores."""
+    not_worse = np.empty(len(own), dtype=int)
+    size = max(1, 2**17 // max(1, scores.shape[1]))  # so that a block of comparisons fits into the processor's cache
+    for start in range(0, len(own), size):
+        block = slice(start, start + size)
+        worse = scores[row[block]] < own[block, None]
+        not_worse[block] = scores.shape[1] - np.count_nonzero(worse, axis=1)
+    return not_worse
+
+
+def _count_not_worse_in_blocks(embeddings: Embeddings, row: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Count as `_count_not_worse`, with the matrix computed in blocks. The rows must ascend."""
+    not_worse = np.zeros(len(own), dtype=int)
+    rows, first, counts = np.unique(row, return_index=True, return_counts=True)
+    for queries, _, block in embeddings.blocks(rows, TILE):
+        for slot in range(counts[queries].max(initial=0)):
+            has_slot = np.flatnonzero(counts[queries] > slot)  # the block's queries with more than `slot` scores
+            pair = first[queries][has_slot] + slot
+            compared = block if len(has_slot) == len(block) else block[has_slot]
+            better = (compared >= own[pair, None]).view(np.uint8)
+            # Sums of 16-bit numbers are twice as fast as np.count_nonzero, and a row has at most TILE[1] ones.
+            not_worse[pair] += better.sum(axis=1, dtype=np.uint16)
+    return not_worse
 
 
 def recall(places: np.ndarray, grades: np.ndarray, k: float) -> np.ndarray:
@@ -509,6 +561,21 @@ def clip_groups(queries: Iterable[str], split: Split, truth: Truth) -> tuple[int
     that answer it. Two queries are in one group if they describe the same clip, or if a chain of such queries connects
     them.
     """
+    described = [_described(query, split, truth) for query in queries]
+    return _group_numbers((names[0] for names in described), described)
+
+
+def _groups_of_clips(clips: Iterable[str], split: Split, truth: Truth) -> tuple[int, ...]:
+    """Return a group number for each clip. Clips that a query of the truth describes together have the same number."""
+    return _group_numbers(clips, [_described(query, split, truth) for query in truth])
+
+
+def _described(query: str, split: Split, truth: Truth) -> list[str]:
+    return sorted(split.captions.get(query) or _graded(truth[query]))
+
+
+def _group_numbers(names: Iterable[str], connected: Iterable[Sequence[str]]) -> tuple[int, ...]:
+    """Return a number for each name. Names have the same number if a chain of `connected` lists connects them."""
     parent: dict[str, str] = {}
 
     def root(name: str) -> str:
@@ -516,12 +583,57 @@ def clip_groups(queries: Iterable[str], split: Split, truth: Truth) -> tuple[int
             parent[name] = name = parent[parent[name]]
         return name
 
-    described = {query: sorted(split.captions.get(query) or _graded(truth[query])) for query in queries}
-    for names in described.values():
-        for name in names[1:]:
-            parent[root(name)] = root(names[0])
+    for together in connected:
+        for name in together[1:]:
+            parent[root(name)] = root(together[0])
     numbers: dict[str, int] = {}
-    return tuple(numbers.setdefault(root(names[0]), len(numbers)) for names in described.values())
+    return tuple(numbers.setdefault(root(name), len(numbers)) for name in names)
+
+
+def reversed_truth(truth: Truth) -> Truth:
+    """Return the truth of audio-to-text retrieval: a dict from each clip to the texts that it answers, with grades.
+
+    Clips without a relevant text are left out. The clips are in the order in which the truth's queries name them; the
+    clips of one query are sorted.
+
+    >>> reversed_truth({"A dog barks.": {"a.wav", "b.wav"}, "It barks.": {"a.wav"}})
+    {'a.wav': {'A dog barks.': 1.0, 'It barks.': 1.0}, 'b.wav': {'A dog barks.': 1.0}}
+    """
+    texts: dict[str, dict[str, float]] = {}
+    for query, relevant in truth.items():
+        for clip, grade in sorted(_graded(relevant).items()):
+            texts.setdefault(clip, {})[query] = grade
+    return texts
+
+
+def _reverse(
+    prediction: Prediction, truth: Truth, answers: Truth, split: Split, file_names: Sequence[str], file: str
+) -> tuple[Prediction, list[Finding]]:
+    """Check a prediction for audio-to-text retrieval, and return it with the clips as queries.
+
+    In a ranking, the queries are clips already. A matrix and embeddings have texts as queries, as in text-to-audio.
+    Their texts that are not in the truth are left out.
+
+    Raises:
+        Faulty: As `validate`, or a clip that answers a query is missing. The exception lists all findings.
+    """
+    if isinstance(prediction, Ranking):
+        return prediction, validate(answers, tuple(truth), prediction, file, noun="text")
+    findings = validate(truth, file_names, prediction, file, split)
+    given = set(prediction.file_names)
+    missing = [clip for clip in answers if clip not in given]
+    if missing:
+        message = f"must have all clips that are queries; {len(missing)} of {len(answers)} are missing"
+        raise Faulty([Finding(file, message=f"{message}, for example {missing[0]!r}; add them")])
+    rows = np.array([row for row, query in enumerate(prediction.queries) if query in truth], dtype=int)
+    if isinstance(prediction, Embeddings):
+        if len(rows) < len(prediction.queries):
+            prediction = prediction.with_queries(rows)
+        return prediction.reversed(), findings
+    if len(rows) < len(prediction.queries):
+        queries = tuple(prediction.queries[row] for row in rows)
+        prediction = Similarity(queries, prediction.file_names, prediction.scores[rows])
+    return prediction.reversed(), findings
 
 
 def evaluate(
@@ -529,28 +641,39 @@ def evaluate(
     prediction: Prediction,
     *,
     truth: Truth | None = None,
-    metrics: Sequence[str] = TASK_METRICS,
+    metrics: Sequence[str] | None = None,
     interval: str = "jackknife",
+    direction: str = TEXT_TO_AUDIO,
+    lists_all_clips: bool = True,
     file: str = "prediction",
 ) -> Score:
     """Score a prediction for a split.
 
     Args:
         split: The split.
-        prediction: The prediction.
-        truth: The clips that answer each query, with or without grades (default: the split's own truth).
-        metrics: Names of metrics, such as `mAP@10` and `MRR`, or of sets, such as `dcase2025`.
+        prediction: The prediction. For audio-to-text retrieval, the queries of a `Ranking` are clips, and its lists
+            have texts. A `Similarity` and `Embeddings` are the same for both directions: their queries are texts.
+        truth: The clips that answer each query, with or without grades (default: the split's own truth). It is the
+            same for both directions.
+        metrics: Names of metrics, such as `mAP@10` and `MRR`, or of sets, such as `dcase2025` (default: the metrics of
+            `DEFAULT_METRICS` for the direction).
         interval: One of `intervals.METHODS`.
+        direction: One of `DIRECTIONS`.
+        lists_all_clips: True if the split has all clips that can be ranked. If not, as for the qrels of TREC, a clip
+            that the split does not have is not relevant, without a warning, and there are no chance levels.
         file: The prediction's name in findings.
 
     Returns:
-        The score. Its items are the queries in the truth's order.
+        The score. Its items are the queries in the truth's order; for audio-to-text retrieval, they are the clips that
+        answer a query, in the order of `reversed_truth`.
 
     Raises:
-        BadRequest: There is no such metric or interval method, or the split does not have a truth, or the truth of a
-            query is empty.
-        Faulty: As `validate`.
+        BadRequest: There is no such metric, direction or interval method, or the split does not have a truth, or the
+            truth of a query is empty.
+        Faulty: As `validate`. For audio-to-text retrieval, also: a clip that answers a query is missing.
     """
+    if direction not in DIRECTIONS:
+        raise BadRequest(unknown_key(direction, DIRECTIONS, "direction"))
     if truth is None:
         truth = split.truth
     if not truth:
@@ -560,18 +683,35 @@ def evaluate(
     if unanswered:
         share = f"{len(unanswered)} of {len(truth)} queries have none, for example {unanswered[0]!r}"
         raise BadRequest(f"the truth must name at least one clip for each query; {share}; add clips, or remove them")
-    names = resolve_metrics(metrics).metrics
-    findings = validate(truth, split.file_names, prediction, file, split)
-    places, grades = ranks(truth, prediction)
+    names = resolve_metrics(DEFAULT_METRICS[direction] if metrics is None else metrics).metrics
+    file_names = split.file_names
+    if not lists_all_clips:
+        named = _named_clips(prediction)
+        if not named.isdisjoint(file_names):
+            file_names = tuple(dict.fromkeys([*file_names, *sorted(named)]))
+    if direction == TEXT_TO_AUDIO:
+        answers = truth
+        findings = validate(truth, file_names, prediction, file, split)
+        candidates = len(split.clips)
+        items = Items("queries", tuple(truth), clip_groups(truth, split, truth))
+    else:
+        answers = reversed_truth(truth)
+        prediction, findings = _reverse(prediction, truth, answers, split, file_names, file)
+        candidates = len(truth)
+        items = Items("clips", tuple(answers), _groups_of_clips(answers, split, truth))
+    places, grades = ranks(answers, prediction)
     if isinstance(prediction, Ranking):
         deepest = max((_parse(name)[1] for name in names), default=0)
-        findings += _short_lists(truth, prediction, min(deepest, len(split.clips)), file)
-    signature = _signature(split, truth, grades, interval)
-    items = Items("queries", tuple(truth), clip_groups(truth, split, truth))
+        noun = "clip" if direction == TEXT_TO_AUDIO else "text"
+        findings += _short_lists(answers, prediction, min(deepest, candidates), file, noun)
+    signature = _signature(split, truth, grades, interval, direction, prediction, lists_all_clips)
     groups = len(set(items.groups))
     if groups < FEW and len(items.names) >= 20:
-        message = f"the {len(items.names)} queries form only {groups} independent groups, because they share clips"
+        message = f"the {len(items.names)} {items.kind} form only {groups} independent groups, because they share clips"
         findings.append(Finding(file, message=f"{message}: the intervals by clip are not reliable", severity=NOTE))
+    if direction == AUDIO_TO_TEXT and any(_parse(name)[0] == "R" for name in names) and grades.shape[1] > 1:
+        message = "R@k is the share of a clip's relevant texts among the first k; papers on CLAP call success@k R@k"
+        findings.append(Finding(file, message=message, severity=NOTE))
     measured = {}
     for name in names:
         kind, k = _parse(name)
@@ -582,11 +722,12 @@ def evaluate(
                 findings.append(Finding(file, message=message, severity=NOTE))
             continue
         values = AT_K[kind](places, grades, k)
-        measured[name] = measure(values, items, interval, chance=chance(grades, len(split.clips), name))
+        by_chance = chance(grades, candidates, name) if lists_all_clips else None
+        measured[name] = measure(values, items, interval, chance=by_chance)
     return Score(measured, items, signature, findings=tuple(findings))
 
 
-def _short_lists(truth: Truth, prediction: Ranking, deepest: float, file: str) -> list[Finding]:
+def _short_lists(truth: Truth, prediction: Ranking, deepest: float, file: str, noun: str) -> list[Finding]:
     """Return a note if lists have fewer clips than the largest k of the metrics."""
     lengths = []
     for query, ranked in zip(prediction.queries, prediction.file_names, strict=True):
@@ -595,25 +736,38 @@ def _short_lists(truth: Truth, prediction: Ranking, deepest: float, file: str) -
     if not lengths:
         return []
     message = (
-        f"some metrics use the first {deepest} clips, but the lists of {len(lengths)} queries are shorter (the "
-        f"shortest has {min(lengths)}); clips that are not in a list count as not found"
+        f"some metrics use the first {deepest} {noun}s, but the lists of {len(lengths)} queries are shorter (the "
+        f"shortest has {min(lengths)}); {noun}s that are not in a list count as not found"
     )
     return [Finding(file, message=message, severity=NOTE)]
 
 
-def _signature(split: Split, truth: Truth, grades: np.ndarray, interval: str) -> str:
+def _signature(
+    split: Split,
+    truth: Truth,
+    grades: np.ndarray,
+    interval: str,
+    direction: str,
+    prediction: Prediction,
+    lists_all_clips: bool,
+) -> str:
     """Return a text that names the data, rules and versions that the scores depend on."""
     source = "captions" if truth == split.captions else "relevance"
     answers = sorted((query, sorted(_graded(relevant).items())) for query, relevant in truth.items())
     digest = hashlib.sha256(repr(answers).encode()).hexdigest()[:8]
     counts = (grades > 0).sum(axis=1)
+    ranked = [f"clips:{len(split.clips)}" if lists_all_clips else "clips:not-listed"]
+    if direction == AUDIO_TO_TEXT:
+        ranked = [f"texts:{len(truth)}", f"direction:{direction}"]
+    if isinstance(prediction, Embeddings):
+        ranked.append(f"similarity:{prediction.similarity}-{BITS}-bits")
     return "|".join(
         [
             f"dcase-kit:{scores.VERSION}",
             f"split:{split.name}#{split.fingerprint}",
             f"truth:{source}#{digest}",
-            f"queries:{len(truth)}",
-            f"clips:{len(split.clips)}",
+            f"queries:{len(grades)}",
+            *ranked,
             f"relevant:{counts.min()}-{counts.max()}",
             "ap:over-relevant",
             "ndcg:linear-log2",
@@ -633,18 +787,30 @@ def _signature(split: Split, truth: Truth, grades: np.ndarray, interval: str) ->
 TILE = (1024, 4096)  # number of queries and of clips for which scores are computed at once: 16 MiB of scores
 
 
-def top_k(queries: np.ndarray, clips: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def best_clips(prediction: Similarity | Embeddings, k: int) -> Ranking:
+    """Return the k best clips of each query, best first; clips with equal scores keep the order of `file_names`."""
+    if isinstance(prediction, Similarity):
+        return prediction.top(k)
+    rows = np.arange(len(prediction.queries))
+    parts = [np.zeros((0, min(k, len(prediction.file_names))), dtype=np.int64)]
+    for _, queries in prediction.query_parts(rows):
+        parts.append(top_k(queries, prediction.whole_clips, k)[0])
+    return Ranking.of(prediction.queries, prediction.file_names, np.concatenate(parts))
+
+
+def top_k(queries: np.ndarray, clips: np.ndarray | WholeNumbers, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the k clips with the largest inner products for every query, without keeping all scores in memory.
 
     The result is exact, not approximate.
 
     Args:
         queries: (q, d) float32 embeddings of q queries.
-        clips: (n, d) float32 embeddings of n clips. They may be on disk (`np.memmap`). Each part is read once.
+        clips: (n, d) float32 embeddings of n clips. They may be on disk (`np.memmap`). Each part is read once. If both
+            arrays are float64, the scores are computed in float64.
         k: The number of clips to return for each query, 1 or more. If there are fewer than k clips, all are returned.
 
     Returns:
-        (q, min(k, n)) indices of the best clips, best first, and their float32 scores in an array of the same shape.
+        (q, min(k, n)) indices of the best clips, best first, and their scores in an array of the same shape.
         Clips with equal scores keep their order, as in `Similarity.top`.
 
     Raises:
@@ -658,14 +824,15 @@ def top_k(queries: np.ndarray, clips: np.ndarray, k: int) -> tuple[np.ndarray, n
             f"queries must have the shape (q, d), clips the shape (n, d), and k must be 1 or more; found "
             f"{queries.shape}, {clips.shape} and {k}"
         )
-    queries = np.asarray(queries, dtype=np.float32)
+    dtype = np.float64 if queries.dtype == clips.dtype == np.float64 else np.float32
+    queries = np.asarray(queries, dtype=dtype)
     k = min(k, len(clips))
     indices = np.zeros((len(queries), k), dtype=np.int64)
-    best = np.full((len(queries), k), -np.inf, dtype=np.float32)
+    best = np.full((len(queries), k), -np.inf, dtype=dtype)
     largest = _largest(queries) * queries.shape[1]
     for start in range(0, len(clips), TILE[1]):
-        block = np.asarray(clips[start : start + TILE[1]], dtype=np.float32)
-        if not largest * _largest(block) < float(np.finfo(np.float32).max):
+        block = np.asarray(clips[start : start + TILE[1]], dtype=dtype)
+        if not largest * _largest(block) < float(np.finfo(dtype).max):
             raise ValueError("embeddings must be finite, and small enough that their inner products are finite too")
         for first in range(0, len(queries), TILE[0]):
             rows = slice(first, first + TILE[0])

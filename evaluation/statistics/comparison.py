@@ -3,9 +3,10 @@
 Conventions
 -----------
 - **Comparable scores.** Scores are comparable if their signatures are equal, their items have the same names, and these
-  form the same groups. Items are paired by name. Two things in a signature may differ. The interval may differ, because
-  the comparison computes its own intervals. A signature may also have entries of metrics that were
-  computed for one score only. A metric is compared if every score has a value of it for each item.
+  form the same groups. Items are paired by name. Three things in a signature may differ. The interval may differ,
+  because the comparison computes its own intervals. The similarity of embeddings (cosine or dot) may differ, because it
+  belongs to the system. A signature may also have entries of metrics that were computed for one score only. A metric is
+  compared if every score has a value of it for each item.
   The median rank, and other metrics that are not computed from sums, do not have such values. They are listed as not
   compared.
 - **Pairs.** Each system is compared with the first one. With `pairs`, it is compared with each one before it. A
@@ -41,6 +42,7 @@ from threadpoolctl import threadpool_limits
 
 from evaluation import report, scores
 from evaluation.findings import BadRequest, Faulty, Finding
+from evaluation.metrics import catalogue
 from evaluation.names import explain
 from evaluation.scores import Items, Score, plain
 from evaluation.statistics.intervals import Estimate, grouped, jackknife
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 
 DRAWS = 99_999
 FEW = 6  # with fewer clips to exchange, p cannot be below 0.05
+MAY_DIFFER = ("interval", "similarity")  # keys of signatures
 INTERVAL = "95 % interval"  # the heading of a column
 
 
@@ -139,12 +142,17 @@ class Comparison:
 
     def _rows(self) -> Iterator[tuple[str, str, float, Difference | None]]:
         """Yield metric, system, value and difference of each row. In each metric, the first system comes first."""
+        for metric, system, value, difference in self._unprinted_rows():
+            yield printable(metric), printable(system), value, difference
+
+    def _unprinted_rows(self) -> Iterator[tuple[str, str, float, Difference | None]]:
+        """Yield the same rows with the names as they are."""
         first = next(iter(self.files))
         for metric, value in self.values.items():
-            yield printable(metric), printable(first), value, None
+            yield metric, first, value, None
             for difference in self.differences:
                 if difference.metric == metric:
-                    yield printable(metric), printable(difference.system), difference.value, difference
+                    yield metric, difference.system, difference.value, difference
 
     def table(self) -> "pd.DataFrame":
         """Return the values and differences at full precision, one row for each metric and system."""
@@ -199,6 +207,66 @@ class Comparison:
         text = report.latex(shown, formats, formulas=["difference", INTERVAL])
         comments = [f"% {note}" for note in self.notes]
         return "\n".join([text, *comments])
+
+    def wide(self, form: str = "text") -> str:
+        """Format the values as a table with a row for each system and a column for each metric.
+
+        A star marks a value that differs from the first system's. LaTeX sets the best value of each metric in bold,
+        and needs the package booktabs. CSV has full precision and no stars.
+
+        Args:
+            form: "text", "csv" or "latex".
+
+        Raises:
+            BadRequest: The systems are compared in pairs, which one table of values cannot show.
+        """
+        import pandas as pd
+
+        if self._has_pairs:
+            raise BadRequest("a wide table compares all systems with the first one; leave out --pairs or --wide")
+        cells: dict[str, dict[str, float]] = {system: {} for system in self.files}
+        marks: dict[tuple[str, str], str] = {}
+        for metric, system, value, difference in self._unprinted_rows():
+            cells[system][metric] = value
+            marks[system, metric] = difference.mark if difference else ""
+        if form == "csv":
+            rows = [[printable(system), *row.values()] for system, row in cells.items()]
+            return report.csv(pd.DataFrame(rows, columns=["system", *self.values])).rstrip("\n")
+        best = {}
+        for metric in self.values:
+            column = [round(row[metric], 3) for row in cells.values()]
+            best[metric] = min(column) if catalogue.lower_is_better(metric) else max(column)
+        table = []
+        for system, row in cells.items():
+            texts = []
+            for metric, value in row.items():
+                text, mark = report.number(value, 3), marks[system, metric]
+                if form == "latex":
+                    if round(value, 3) == best[metric]:
+                        text = rf"\textbf{{{text}}}"
+                    if mark:
+                        text += f"$^{{{mark}}}$"
+                else:
+                    text += mark
+                texts.append(text)
+            table.append([printable(system), *texts])
+        heads = ["system", *(catalogue.heading(metric) for metric in self.values)]
+        if form == "latex":
+            comments = [r"% needs \usepackage{booktabs}; bold: the best value of each metric"]
+            return "\n".join([report.booktabs(heads, table), *comments, *(f"% {note}" for note in self._wide_notes)])
+        shown = pd.DataFrame(table, columns=heads)
+        return "\n".join([report.text(shown, dict.fromkeys(heads[1:], str)), *self._wide_notes])
+
+    @property
+    def _wide_notes(self) -> list[str]:
+        """The notes below a wide table, which does not show differences and intervals."""
+        about = f"differences from {next(iter(self.files))}"
+        lines = []
+        for note in self.notes:
+            if note.startswith(printable(about)):
+                note = printable(f"stars: {about}, over {self.items}")
+            lines.append(note)
+        return lines
 
     def save(self, path: Path) -> None:
         """Write the comparison as JSON at full precision. No incomplete file is left behind."""
@@ -387,7 +455,7 @@ def check_comparable(given: Mapping[str, Score]) -> None:
             message = f"must be different; {len(repeated)} appear more than once, for example {repeated[0]!r}"
             findings.append(Finding(file, column="items.names", message=f"{message}; score the prediction again"))
         parts = _signature_parts(score.signature)
-        common = [key for key in expected if key in parts and key != "interval"]
+        common = [key for key in expected if key in parts and key not in MAY_DIFFER]
         differing = [key for key in common if expected[key] != parts[key]]
         for key in differing:
             message = f"must be {expected[key]!r} as in {reference}; found {parts[key]!r}; score both in the same way"

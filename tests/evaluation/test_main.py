@@ -1,5 +1,6 @@
 """The command line: exit statuses, standard output and standard error, and no traceback."""
 
+import csv
 import functools
 import io
 import json
@@ -318,6 +319,170 @@ def test_a_wrong_score(run, scored, more, status, message):
     assert err.startswith(message.format(scored))
     assert out == "" or "--json" in more
     assert sorted(scored.parent.rglob("*")) == before
+
+
+# ------------------------------------------------------------------------------------------------ embeddings
+
+
+@pytest.fixture
+def encoded(scored):
+    """Embeddings of the data of `scored`: each query is nearest to its first clip."""
+    clips = np.eye(4, dtype=np.float32) + np.float32(0.01) * np.arange(16, dtype=np.float32).reshape(4, 4)
+    np.save(scored / "a.npy", clips)
+    np.save(scored / "t.npy", clips[[0, 0, 1, 2, 3]])  # the queries, in the order in which the captions name them
+    np.savez(scored / "all.npz", clips[[0, 0, 1, 0, 2, 0, 3, 0]])  # all captions
+    (scored / "clips.txt").write_text(" a, 1.wav\nb.wav\nc.wav\nd.wav\n")
+    (scored / "texts.csv").write_text(
+        'caption\nA dog barks.\nSomething is heard.\n"Rain, and wind."\nA bell rings.\nA door creaks.\n'
+    )
+    return scored
+
+
+def embeddings(run, folder, *more: object, text="t.npy") -> tuple[int, str, str]:
+    files = ["--audio-embeddings", folder / "a.npy", "--text-embeddings", folder / text]
+    return run("score", "retrieval", "--truth", folder, *files, *more)
+
+
+def rows(out: str) -> dict[str, str]:
+    return dict(line.split()[:2] for line in out.splitlines() if "@" in line or "MRR" in line)
+
+
+def test_embeddings_with_names(run, encoded):
+    names = ["--audio-names", encoded / "clips.txt", "--text-names", encoded / "texts.csv"]
+    status, out, err = embeddings(run, encoded, *names, "--metrics", "R@1", "MRR")
+    assert (status, err) == (0, "")
+    assert rows(out) == {"R@1": "0.850", "MRR": "1.000"}
+    assert "|similarity:cosine-26-bits|" in out
+    status, out, err = embeddings(run, encoded, *names, "--metrics", "R@1", "--similarity", "dot")
+    assert "|similarity:dot-26-bits|" in out
+
+
+@pytest.mark.parametrize("text", ["t.npy", "all.npz"])
+def test_embeddings_in_the_order_of_the_truth(text, run, encoded):
+    status, out, err = embeddings(run, encoded, "--order", "truth", "--metrics", "R@1", "MRR", text=text)
+    assert (status, rows(out)) == (0, {"R@1": "0.850", "MRR": "1.000"})
+    assert "a.npy: note: assumed that the clips are in the order of captions_evaluation.csv" in err
+    assert f"{text}: note: assumed that the texts are " in err
+
+
+def test_both_directions(run, encoded):
+    options = ["--order", "truth", "--direction", "both", "--metrics", "R@1", "success@1"]
+    status, out, _ = embeddings(run, encoded, *options, "--json", encoded / "s.json")
+    assert status == 0
+    assert [line for line in out.splitlines() if line.endswith(":")] == ["text-to-audio:", "audio-to-text:"]
+    other = json.loads((encoded / "s.audio-to-text.json").read_text())
+    assert other["items"]["kind"] == "clips"
+    assert other["metrics"]["success@1"]["value"] == 1
+    assert json.loads((encoded / "s.text-to-audio.json").read_text())["items"]["kind"] == "queries"
+    assert not (encoded / "s.json").exists()
+    status, alone, _ = score(run, encoded, "--direction", "audio-to-text")
+    assert [*rows(alone)] == ["mAP@10", "R@1", "R@5", "R@10", "success@1", "success@5", "success@10"]
+    assert "|direction:audio-to-text|" in alone
+
+
+def test_a_ranking_of_the_best_clips(run, encoded):
+    options = ["--order", "truth", "--depth", 2, "--ranking", encoded / "best.csv"]
+    assert embeddings(run, encoded, *options)[0] == 0
+    lines = (encoded / "best.csv").read_text().splitlines()
+    assert lines[0] == "caption,file_name_1,file_name_2"
+    assert lines[1].startswith('A dog barks.," a, 1.wav",')
+    status, out, _ = run(
+        "score", "retrieval", "--truth", encoded, "--prediction", encoded / "best.csv", "--metrics", "R@1"
+    )
+    assert (status, rows(out)) == (0, {"R@1": "0.850"})
+    assert embeddings(run, encoded, *options, "--direction", "audio-to-text")[0] == 0
+    assert (encoded / "best.csv").read_text().startswith("file_name,caption_1,caption_2\n")
+
+
+def test_matrices_of_any_form_score_alike(run, encoded):
+    split = read_dataset(encoded, "evaluation", sound=False)["evaluation"]
+    similarity = Similarity(split.queries, split.file_names, np.random.default_rng(0).random((5, 4)))
+    similarity.save(encoded / "p.npz")
+    np.save(encoded / "m.npy", similarity.scores.T)
+    np.savez(encoded / "m.npz", sim=similarity.scores, texts=similarity.queries, files=similarity.file_names)
+    with (encoded / "m.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["", *similarity.queries])
+        table.writerows(
+            [name, *scores] for name, scores in zip(similarity.file_names, similarity.scores.T, strict=True)
+        )
+    for direction in ("text-to-audio", "audio-to-text"):
+        _, expected, _ = score(run, encoded, "--direction", direction)
+        for name, more in (("m.npy", ["--order", "truth"]), ("m.npz", []), ("m.csv", [])):
+            options = ["--prediction", encoded / name, "--direction", direction, *more]
+            assert run("score", "retrieval", "--truth", encoded, *options)[:2] == (0, expected)
+
+
+def test_a_trec_run_with_qrels(run, tmp_path):
+    (tmp_path / "qrels.txt").write_text("q1 0 a 1\nq1 0 b 0\nq2 0 b 2\nq3 0 a 0\n")
+    (tmp_path / "s.run").write_text("q1 Q0 x 1 0.9 t\nq1 Q0 a 2 0.8 t\nq2 Q0 b 1 0.7 t\n")
+    words = ["score", "retrieval", "--truth", tmp_path / "qrels.txt", "--prediction", tmp_path / "s.run"]
+    status, out, err = run(*words, "--metrics", "MRR@10", "R@1", "--json", tmp_path / "s.json")
+    assert (status, rows(out)) == (0, {"MRR@10": "0.750", "R@1": "0.500"})
+    assert "chance" not in out
+    assert err.splitlines()[0] == f"{tmp_path}/qrels.txt: warning: 1 query has no clip with a grade above 0; left out"
+    (tmp_path / "back.run").write_text("a Q0 q2 1 0.9 t\na Q0 q1 2 0.8 t\nb Q0 q2 1 0.7 t\n")
+    words[-1] = tmp_path / "back.run"
+    status, out, _ = run(*words, "--metrics", "MRR@10", "--direction", "audio-to-text")
+    assert (status, rows(out)) == (0, {"MRR@10": "0.750"})
+
+
+PAIR = ["--audio-embeddings", "{0}/a.npy", "--text-embeddings", "{0}/t.npy"]
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        ([], 2, "error: give --prediction FILE, or both --audio-embeddings and --text-embeddings"),
+        (PAIR[:2], 2, "error: give both --audio-embeddings and --text-embeddings"),
+        (
+            [*PAIR, "--prediction", "x"],
+            2,
+            "error: give either --prediction, or --audio-embeddings and --text-embeddings",
+        ),
+        (
+            PAIR,
+            2,
+            "error: {0}/a.npy: has no names for the clips; give --audio-names FILE (a clip on each line, or a CSV",
+        ),
+        ([*PAIR, "--audio-names", "{0}/no"], 2, "error: {0}/no: no such file; give a file with a clip on each line"),
+        (["--prediction", "{0}/p.npz", "--similarity", "dot"], 2, "error: --similarity is only for embeddings: the"),
+        (
+            ["--prediction", "{0}/p.csv", "--order", "truth"],
+            2,
+            "error: --audio-names, --text-names and --order are only",
+        ),
+        (["--prediction", "{0}/a.npy"], 2, "error: {0}/a.npy: has no names for the texts; give --text-names FILE"),
+        (["--prediction", "{0}/best.csv", "--direction", "both"], 2, "error: {0}/best.csv: has lists, which have one"),
+        (
+            ["--prediction", "{0}/best.csv", "--ranking", "r.csv"],
+            2,
+            "error: --ranking is for a matrix and embeddings; ",
+        ),
+        (["--prediction", "{0}/p.npz", "--direction", "both", "--ranking", "r"], 2, "error: --ranking writes one dir"),
+        (
+            ["--prediction", "{0}/best.csv", "--truth", "{0}/p.npz"],
+            2,
+            "error: {0}/p.npz: must be a data folder, or qrels",
+        ),
+        (["--prediction", "{0}/p.npz", "--truth", "{0}/q", "--relevance", "captions"], 2, "error: --relevance is only"),
+        (["--prediction", "{0}/p.npz", "--depth", "0"], 2, "usage: "),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_request_of_embeddings(run, encoded, options, status, message):
+    (encoded / "q").write_text("q 0 a 1\n")
+    (encoded / "best.csv").write_text(
+        'query,1\nA dog barks.," a, 1.wav"\n"Rain, and wind.",b.wav\nA bell rings.,b.wav\n'
+        "A door creaks.,b.wav\nSomething is heard.,b.wav\n"
+    )
+    before = sorted(encoded.parent.rglob("*"))
+    words = ["score", "retrieval", "--truth", encoded, *(word.format(encoded) for word in options)]
+    got, out, err = run(*words)
+    assert (got, out) == (status, "")
+    assert err.startswith(message.format(encoded))
+    assert err.count("\n") == 1 or err.startswith("usage")
+    assert sorted(encoded.parent.rglob("*")) == before
 
 
 def test_faulty_truth(run, scored):

@@ -168,11 +168,27 @@ def test_npz_holds_texts_and_scores_verbatim(tmp_path):
     scores = np.random.default_rng(0).normal(size=(len(HOSTILE_NAMES), len(HOSTILE_NAMES))).astype(np.float32)
     scores[0, :2] = [-0.0, 1e-45]
     Similarity(HOSTILE_NAMES, HOSTILE_NAMES[::-1], scores).save(tmp_path / "new" / "it.npz")
-    again = read_retrieval(tmp_path / "new" / "it.npz")
-    assert (again.queries, again.file_names) == (HOSTILE_NAMES, HOSTILE_NAMES[::-1])
-    assert again.scores.dtype == np.float32
-    assert again.scores.tobytes() == scores.tobytes()
+    for again in (read_retrieval(tmp_path / "new" / "it.npz"), Similarity.load(tmp_path / "new" / "it.npz")):
+        assert (again.queries, again.file_names) == (HOSTILE_NAMES, HOSTILE_NAMES[::-1])
+        assert again.scores.dtype == np.float32
+        assert again.scores.tobytes() == scores.tobytes()
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["it.npz"]
+
+
+def test_load_reads_only_what_save_wrote(tmp_path):
+    with pytest.raises(BadRequest, match=r"no.npz: no such file; give a similarity matrix \(.npz\)"):
+        Similarity.load(tmp_path / "no.npz")
+    np.savez(tmp_path / "other.npz", scores=np.eye(2))
+    with pytest.raises(Faulty, match="must have queries, file_names and scores as `systems predict` writes them"):
+        Similarity.load(tmp_path / "other.npz")
+
+
+def test_a_ranking_that_is_saved_is_read(tmp_path):
+    names = tuple(name for name in HOSTILE_NAMES if "\ud83d" not in name and "\0" not in name)
+    ranking = Ranking(names, tuple((name, "a.wav") for name in names))
+    ranking.save(tmp_path / "best.csv")
+    again = read_retrieval(tmp_path / "best.csv")
+    assert (again.queries, again.file_names) == (ranking.queries, ranking.file_names)
 
 
 def texts(*values) -> np.ndarray:

@@ -529,6 +529,49 @@ def test_latex_with_marks_and_pairs():
     assert lines[5].endswith(r" & $<$0.0001 & $<$0.0001 \\")
 
 
+def test_a_wide_table_has_a_row_for_each_system():
+    rng = np.random.default_rng(3)
+    base = rng.random(60)
+    given = {
+        "a_1": score({"mAP@10": base, "fer": base}),
+        "b": score({"mAP@10": base + 0.2, "fer": base + 0.1}),
+        "c": score({"mAP@10": rng.random(60), "fer": base}),
+    }
+    compared = compare(given)
+    values = {
+        name: [f"{one.metrics[key].estimate.value:.3f}" for key in ("mAP@10", "fer")] for name, one in given.items()
+    }
+    heads, _, *rows = compared.wide().splitlines()
+    assert heads.split() == ["system", "mAP@10", "fluency", "error", "rate"]
+    assert rows[0].split() == ["a_1", *values["a_1"]]
+    assert rows[1].split() == ["b", *(f"{value}***" for value in values["b"])]
+    assert rows[3] == "stars: differences from a_1, over 60 queries"
+    lines = compared.wide("latex").splitlines()
+    assert lines[:5] == [
+        r"\begin{tabular}{lrr}",
+        r"\toprule",
+        r"system & mAP@10 & fluency error rate \\",
+        r"\midrule",
+        rf"a\_1 & {values['a_1'][0]} & \textbf{{{values['a_1'][1]}}} \\",
+    ]
+    assert lines[5] == rf"b & \textbf{{{values['b'][0]}}}$^{{***}}$ & {values['b'][1]}$^{{***}}$ \\"
+    assert rf"\textbf{{{values['c'][1]}}} \\" in lines[6]  # as good as the best
+    assert lines[7:9] == [r"\bottomrule", r"\end{tabular}"]
+    assert all(line.startswith("% ") for line in lines[9:])
+    rows = list(csv.DictReader(io.StringIO(compared.wide("csv"))))
+    assert [row["system"] for row in rows] == ["a_1", "b", "c"]
+    assert float(rows[1]["mAP@10"]) == given["b"].metrics["mAP@10"].estimate.value
+    with pytest.raises(BadRequest, match="leave out --pairs or --wide"):
+        compare(given, pairs=True).wide()
+
+
+def test_scores_of_cosine_and_dot_are_comparable():
+    base = np.random.default_rng(3).random(60)
+    given = {"a": score(base, signature=f"{SIGNATURE}|similarity:cosine-26-bits"), "b": score(base)}
+    given["c"] = score(base, signature=f"{SIGNATURE}|similarity:dot-26-bits")
+    assert len(compare(given).differences) == 2
+
+
 def test_one_line_stays_one_line(three):
     """A name with a line break must not end a comment or a row early."""
     given = {"a\nb.json": three["b.json"], "c\n%.json": three["c.json"]}
@@ -635,6 +678,9 @@ def test_options_of_compare(run, scored):
     with_options = compare(given, pairs=True, seed=7)
     assert run(*files, "--pairs", "--seed", 7, "--format", "csv")[1] == f"{with_options.csv()}\n"
     assert run(*files, "--format", "latex")[1] == f"{compare(given).latex()}\n"
+    assert run(*files, "--format", "latex", "--wide")[1] == f"{compare(given).wide('latex')}\n"
+    status, _, err = run(*files, "--wide", "--pairs")
+    assert (status, err) == (2, "error: --wide compares all systems with the first one; leave out --pairs or --wide\n")
     assert run(*files)[1] == f"{compare(given)}\n"
 
 
