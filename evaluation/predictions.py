@@ -59,12 +59,16 @@ class Captions:
     Attributes:
         file_names: The file names of the clips, in the order of the file.
         captions: The caption of each clip.
-        lines: The line number of each caption in its file; empty for captions that were not read from a file.
+        lines: The line number of each caption in its file; empty for captions that were not read from a file with a
+            line for each caption.
+        matched: How the names were matched with those of a split, such as `path+extension`, for the signature
+            (`evaluation.caption_formats.match_names`); empty if the names are verbatim.
     """
 
     file_names: tuple[str, ...]
     captions: tuple[str, ...]
     lines: tuple[int, ...] = ()
+    matched: str = ""
 
 
 def read_captions(path: Path) -> Captions:
@@ -92,13 +96,7 @@ def read_captions(path: Path) -> Captions:
             columns = first_items([quoted(name) for name in header], COLUMNS_SHOWN) or "no line"
             message = f"the header must have one column {column!r}; found {columns}"
             findings.append(Finding(str(path), 1, message=message))
-    mark = "comma" if separator == "," else "tab"
-    for line, cells in rows:
-        if len(cells) != len(header):
-            message = (
-                f"must have {len(header)} cells, as the header; found {len(cells)}: quote a cell that contains a {mark}"
-            )
-            findings.append(Finding(str(path), line, message=message))
+    findings += width_findings(rows, len(header), separator, str(path))
     if findings:
         raise Faulty(findings)
     name, caption = (header.index(column) for column in CAPTION_COLUMNS)
@@ -107,6 +105,24 @@ def read_captions(path: Path) -> Captions:
         tuple(cells[caption] for _, cells in rows),
         tuple(line for line, _ in rows),
     )
+
+
+def width_findings(rows: Sequence[tables.Record], width: int, separator: str, file: str) -> list[Finding]:
+    """Return a finding for each row that has more or fewer cells than the header.
+
+    Args:
+        rows: The rows below the header.
+        width: The number of cells of the header.
+        separator: The separator of the cells.
+        file: The file's name in findings.
+    """
+    mark = "comma" if separator == "," else "tab"
+    findings = []
+    for line, cells in rows:
+        if len(cells) != width:
+            message = f"must have {width} cells, as the header; found {len(cells)}: quote a cell that contains a {mark}"
+            findings.append(Finding(file, line, message=message))
+    return findings
 
 
 def write_captions(

@@ -3,11 +3,12 @@
 Conventions
 -----------
 - **Comparable scores.** Scores are comparable if their signatures are equal, their items have the same names, and these
-  form the same groups. Items are paired by name. Two things in a signature may differ. The interval may differ, because
-  the comparison computes its own intervals. One score may have an entry that another score lacks, because the entry
-  belongs to a metric that the other score lacks. A metric is compared if every score has a value of it for each item.
-  The median rank, and other metrics that are not computed from sums, do not have such values. They are listed as not
-  compared.
+  form the same groups. Items are paired by name. Three things in a signature may differ. The interval may differ,
+  because the comparison computes its own intervals. How the names of a prediction were matched with those of the split
+  (`match`) may differ, because the items have the split's names. One score may have an entry that another score lacks,
+  because the entry belongs to a metric that the other score lacks. A metric is compared if every score has a value of
+  it for each item. The median rank, and other metrics that are not computed from sums, do not have such values. They
+  are listed as not compared.
 - **Pairs.** Each system is compared with the first one. With `pairs`, it is compared with each one before it. A
   difference is the system's metric minus the other system's, so a positive difference means that the system's value is
   larger.
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 DRAWS = 99_999
 FEW = 6  # with fewer clips to exchange, p cannot be below 0.05
 INTERVAL = "95 % interval"  # the heading of a column
+MAY_DIFFER = ("interval", "match")  # keys of a signature that comparable scores may have different values for
 
 
 @dataclass(frozen=True)
@@ -384,7 +386,7 @@ def check_comparable(given: Mapping[str, Score]) -> None:
             message = f"must be different; {len(repeated)} appear more than once, for example {repeated[0]!r}"
             findings.append(Finding(file, column="items.names", message=f"{message}; score the prediction again"))
         parts = _signature_parts(score.signature)
-        common = [key for key in expected if key in parts and key != "interval"]
+        common = [key for key in expected if key in parts and key not in MAY_DIFFER]
         differing = [key for key in common if expected[key] != parts[key]]
         for key in differing:
             message = f"must be {expected[key]!r} as in {reference}; found {parts[key]!r}; score both in the same way"
