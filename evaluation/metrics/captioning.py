@@ -665,7 +665,13 @@ def _measure_reweighted(values: np.ndarray, inputs: Mapping[str, Any], interval:
 
 
 def make_signature(
-    split: Split, computed: Sequence[str], interval: str, idf: str, tokenized: Collection[str] = (), matched: str = ""
+    split: Split,
+    computed: Sequence[str],
+    interval: str,
+    idf: str,
+    tokenized: Collection[str] = (),
+    matched: str = "",
+    predictions: int = 0,
 ) -> str:
     """Return a text that names the data, settings and versions that the computed components depend on.
 
@@ -676,8 +682,10 @@ def make_signature(
         idf: As for `evaluate`.
         tokenized: As for `evaluate`.
         matched: How the names of the predictions were matched, from `Captions`.
+        predictions: The number of references of each clip that are predictions in turn, for the human topline; 0 for a
+            system.
     """
-    counts = [len(clip.captions) for clip in split.clips]
+    counts = [len(clip.captions) - bool(predictions) for clip in split.clips]
     tokenizer = f"{TOKENIZER}-coco-lowercase-no-punctuation-by-file-name-safe-markup-{caption_text.WORDS}-words"
     if set(tokenized) == set(TOKENIZED):
         tokenizer = f"none-tokens-as-given-{caption_text.WORDS}-words"
@@ -698,4 +706,6 @@ def make_signature(
         if name in computed and component.signature:
             signature.append(f"{name}:{component.signature(idf)}")
     signature += [f"interval:{interval_method(interval)}", f"numpy:{np.__version__}"]
+    if predictions:
+        signature.append(f"topline:mean-over-{predictions}-references-as-predictions")
     return "|".join(signature)

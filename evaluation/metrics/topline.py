@@ -2,8 +2,8 @@
 
     score = human_topline(split, metrics=["dcase2023"])
 
-If each clip has R references, there are R folds. In fold r, the reference r of each clip is the prediction, and
-the other R - 1 references of the clip are its references. A metric is the mean of its R values. This is the row "human"
+If each clip has R references, there are R folds. In fold r, the reference r of each clip is the prediction, and the
+other R - 1 references of the clip are its references. A metric is the mean of its R values. This is the row "human"
 of Koizumi et al. 2020, "Audio captioning using pre-trained large-scale language model guided by audio-based similar
 caption retrieval", Table 1. A system is scored with R references, and so has one reference more than the human. So the
 topline is a little too low: more references raise most metrics.
@@ -61,8 +61,8 @@ def human_topline(
         cache: Folder of the cache.
 
     Returns:
-        The score. Its clips are in the order of the split. Its signature has the fingerprint of the split, and the part
-        `topline`, which no score of a system has.
+        The score. Its clips are in the order of the split. Its signature has the fingerprint of the split, one
+        reference less than the split, and the part `topline`. So `compare` refuses to compare it with a system.
 
     Raises:
         BadRequest: As `captioning.evaluate`; or a clip has a single caption, or `tokenized` has one name.
@@ -99,8 +99,8 @@ def human_topline(
         if result.values is not None:
             result = replace(result, values=result.values[split_order])
         measured[name] = result
-    signature = captioning.make_signature(split, captioning.components_of(measured), interval, idf, tokenized)
-    signature += f"|topline:each-of-{fewest}-references-against-the-others"
+    computed = captioning.components_of(measured)
+    signature = captioning.make_signature(split, computed, interval, idf, tokenized, predictions=fewest)
     return Score(measured, replace(items, names=split.file_names), signature, unavailable)
 
 
