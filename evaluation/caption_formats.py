@@ -304,8 +304,12 @@ def choose_column(
         advice: What else the user can do if there is no such column, for the message.
 
     Raises:
+        BadRequest: The user names a column for something that is not in `KEYS`.
         Faulty: There is no such column, or there are several.
     """
+    for name in columns:
+        if name not in KEYS:
+            raise BadRequest(unknown_key(name, KEYS))
     what = {"name": "names of the clips", "caption": "captions"}[key]
     line = 1 if table.is_csv else 0
     shown = first_items([quoted(column) for column in dict.fromkeys(table.columns)], COLUMNS_SHOWN) or "no column"

@@ -10,6 +10,7 @@ prediction fits a split.
 Files
 -----
 - Captions: a CSV with the columns `file_name` and `caption_predicted`, in any order; other columns are ignored.
+  `evaluation.caption_formats` reads captions in the files of other code bases.
 - Similarity: an NPZ with the array `scores`, of shape (queries, clips), and the lists `queries` and `file_names`, each
   as JSON text in an array of bytes. Or a CSV whose header names the clips; each row contains a query and its scores.
 - Ranking: a CSV with a header; each row contains a query and its best clips, best first.

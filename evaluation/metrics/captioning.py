@@ -434,7 +434,7 @@ def evaluate(
     predicted = dict(zip(prediction.file_names, prediction.captions, strict=True))
     captions = [predicted[name] for name in items.names]
     references = [clip.captions for clip in clips]
-    findings += _equal_to_references(captions, references, file)
+    findings += _equal_to_references(captions, references, split.name)
     needed = components_of(resolved.metrics)
     try:
         java = find_java()
@@ -501,17 +501,21 @@ _LOOKS_AHEAD = (
 )
 
 
-def _equal_to_references(captions: Sequence[str], references: Sequence[Sequence[str]], file: str) -> list[Finding]:
-    """Warn if many predictions are verbatim references of their clips, except for white space."""
+def _equal_to_references(captions: Sequence[str], references: Sequence[Sequence[str]], split: str) -> list[Finding]:
+    """Warn if many predictions are verbatim references of their clips, except for white space.
+
+    The finding is about the split, because it depends on the references, which participants of a challenge must not
+    learn anything about (`submission.codabench.score`).
+    """
     equal = 0
     for caption, texts in zip(captions, references, strict=True):
         line = caption_text.one_line(caption)
         equal += any(line == caption_text.one_line(text) for text in texts)
     if equal <= EQUAL_SHARE * len(captions) or equal < EQUAL_NUMBER:
         return []
-    message = f"predictions should not equal references; {equal} of {len(captions)} equal a reference of their clip"
+    message = f"predictions should not equal references of their clips; {equal} of {len(captions)} do"
     advice = "is this the truth, or was the system trained on these clips?"
-    return [Finding(file, message=f"{message}: {advice}", severity=WARNING)]
+    return [Finding(split, message=f"{message}: {advice}", severity=WARNING)]
 
 
 def _warn_of_untokenised(texts: Iterable[str], file: str) -> list[Finding]:

@@ -285,6 +285,7 @@ def test_every_mistake_has_one_clear_line(tmp_path, name, text, messages):
             {"columns": {"caption": "x"}},
             "must have one column 'x', which --columns names for the captions; found 'fname'",
         ),
+        ({"columns": {"captions": "x"}}, "unknown key 'captions'; did you mean 'caption'?"),
         ({"match": "stm"}, "--match: unknown rule for names 'stm'; did you mean 'stem'?"),
         ({"ids": Path("nowhere.json")}, "nowhere.json: no such file; give --ids a JSON file with the list images"),
     ],

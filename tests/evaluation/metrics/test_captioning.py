@@ -557,11 +557,12 @@ def test_predictions_that_are_references_give_a_warning(cache):
     for equal in (0, 4, 5, 16):
         captions = [f"Dog  {number} barks." if number < equal else "A cat." for number in range(16)]
         score = evaluate(split, Captions(split.file_names, tuple(captions)), metrics=["rouge_l"], cache=cache)
-        warnings[equal] = [finding.message for finding in score.findings if finding.severity == "warning"]
+        warnings[equal] = [str(finding) for finding in score.findings if "warning" in finding.severity]
     assert warnings[0] == warnings[4] == []
-    expected = "of 16 equal a reference of their clip: is this the truth, or was the system trained on these clips?"
+    expected = "evaluation: warning: predictions should not equal references of their clips; {} of 16 do: is this the"
     for equal in (5, 16):
-        assert warnings[equal] == [f"predictions should not equal references; {equal} {expected}"]
+        (warning,) = warnings[equal]
+        assert warning.startswith(expected.format(equal))
 
 
 def test_golden_tokens_are_scored_as_given(golden, golden_split, golden_prediction, cache):
