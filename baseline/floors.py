@@ -9,7 +9,8 @@ There are three floors, which do not use the captions of the split:
 - Each clip gets the first caption of the nearest development clip according to the retriever.
 
 Each run of `systems.caption_retrieval` adds one more floor. The command writes the predictions and scores of all floors
-to `RUN/floors/SPLIT/`. It prints the scores of all floors below the score of RUN's own prediction.
+to `RUN/floors/SPLIT/`. It prints the scores of all floors below the score of RUN's own prediction. The last row is the
+human topline: each reference scored against the other references of its clip (`evaluation.metrics.topline`).
 """
 
 import argparse
@@ -27,7 +28,7 @@ from evaluation.cli import command
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, Split, read_dataset
 from evaluation.files import DEFAULT_CACHE, cache_folder
 from evaluation.findings import BadRequest
-from evaluation.metrics import captioning, overlap
+from evaluation.metrics import captioning, overlap, topline
 from evaluation.scores import Score
 from evaluation.text import table
 from systems import modules
@@ -43,6 +44,7 @@ NAMES = {  # name in the table: stem of the file name
     "random development caption": "random",
     "nearest development clip's": "nearest",
 }
+HUMAN = "each reference against the others"
 CANDIDATES = 50  # number of captions from which the constant caption is chosen
 
 
@@ -172,7 +174,11 @@ def main(options: argparse.Namespace) -> None:
         predictions.write_captions(path, split.file_names, captions)
         scores[name] = _score(split, path, options.cache)
         scores[name].save(path.with_suffix(".json"))
-    print(_table(scores))
+    rows = dict(scores)
+    if all(len(clip.captions) > 1 for clip in split.clips):
+        rows[HUMAN] = topline.human_topline(split, metrics=METRICS, cache=options.cache)
+        rows[HUMAN].save(options.run_folder / "floors" / options.split / "human.json")
+    print(_table(rows))
     print(f"the constant caption: {constant_caption}")
     estimate, *floors = (score.metrics["cider_d"].estimate for score in scores.values())
     if estimate.low > max(floor.value for floor in floors):

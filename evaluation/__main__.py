@@ -5,20 +5,28 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from evaluation import predictions
+from evaluation import caption_formats, predictions
 from evaluation.cli import command, complete
 from evaluation.data.check import check_dataset
 from evaluation.data.dataset import EVALUATION, SPLITS, Split, read_dataset
 from evaluation.data.relevance import Relevance, read_relevance
 from evaluation.embeddings import SIMILARITIES
 from evaluation.files import DEFAULT_CACHE, cache_folder
-from evaluation.findings import BadRequest, Finding, count, say
+from evaluation.findings import BadRequest, Faulty, Finding, count, say
 from evaluation.metrics import retrieval
 from evaluation.scores import Score
 from evaluation.statistics.intervals import METHODS
 from evaluation.text import plural, table, unknown_key
+
+TOKENIZED = {  # what `--tokenized` means: the texts that are tokens already
+    "": (),
+    "predictions": ("predictions",),
+    "references": ("references",),
+    "both": ("predictions", "references"),
+}
 
 
 def make(options: argparse.Namespace) -> None:
@@ -56,6 +64,17 @@ def check(options: argparse.Namespace) -> int:
         return 1
     print(f"{options.folder}: no errors")
     return 0
+
+
+def convert(options: argparse.Namespace) -> None:
+    """Convert a file with a row for each caption or each clip to captions_SPLIT.csv in Clotho's layout."""
+    from evaluation.data.convert import convert_captions
+
+    columns = caption_formats.parse_columns(options.columns)
+    converted = convert_captions(options.source, options.out, options.split, columns=columns, captions=options.captions)
+    say(converted.notes)
+    captions = plural(converted.captions, "caption")
+    print(f"{converted.path}: {plural(converted.clips, 'clip')} with {captions} each")
 
 
 def download(options: argparse.Namespace) -> int:
@@ -198,22 +217,40 @@ def _run(path: Path, truth: Relevance, directions: Sequence[str], notes: list[Fi
 
 
 def score_captions(options: argparse.Namespace) -> int:
-    """Score a prediction of a captioning system, with 95 % intervals over clips."""
+    """Score a prediction of a captioning system, or the references themselves, with 95 % intervals over clips."""
     split = read_dataset(options.truth, options.split, sound=False)[options.split]
-    prediction = predictions.read_captions(options.prediction)
-    from evaluation.metrics import captioning  # imports scipy's sparse matrices, which takes time
+    settings = {
+        "metrics": options.metrics,
+        "interval": options.interval,
+        "idf": options.idf,
+        "tokenized": TOKENIZED[options.tokenized],
+        "cache": options.cache,
+    }
+    if options.topline:
+        for name in ("columns", "ids", "match"):
+            if getattr(options, name):
+                raise BadRequest(f"--{name} is about a prediction; leave it out for --topline, which does not read one")
+        from evaluation.metrics import captioning, topline
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends the Java processes, as Ctrl-C does
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends the Java processes, as Ctrl-C does
+        score = topline.human_topline(split, **settings)
+    else:
+        prediction, notes = caption_formats.read_captions(
+            options.prediction,
+            split,
+            columns=caption_formats.parse_columns(options.columns),
+            ids=options.ids,
+            match=options.match,
+        )
+        from evaluation.metrics import captioning  # imports scipy's sparse matrices, which takes time
+
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            score = captioning.evaluate(split, prediction, **settings, file=str(options.prediction))
+        except Faulty as faulty:
+            raise Faulty([*notes, *faulty.findings], faulty.status) from None
+        score = replace(score, findings=(*notes, *score.findings))
     resolved = captioning.resolve_metrics(options.metrics)
-    score = captioning.evaluate(
-        split,
-        prediction,
-        metrics=options.metrics,
-        interval=options.interval,
-        idf=options.idf,
-        cache=options.cache,
-        file=str(options.prediction),
-    )
     _report(score, options)
     missing = list(score.unavailable)
     if options.metrics[0] not in captioning.METRICS:  # a metric set requires only the metric that ranks systems
@@ -354,6 +391,19 @@ def _add_data(command: argparse.ArgumentParser) -> None:
     verb.add_argument("folder", type=Path, metavar="DIR", help="data folder in Clotho's layout")
     verb.set_defaults(run=check)
 
+    text = "convert a caption file to Clotho's layout"
+    verb = verbs.add_parser("convert", help=text, description=convert.__doc__)
+    text = "CSV, JSON or JSON lines file with a row for each caption or clip, or COCO's annotations"
+    verb.add_argument("source", type=Path, metavar="SOURCE", help=text)
+    text = "data folder for captions_SPLIT.csv; must not have captions of the split yet"
+    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help=text)
+    verb.add_argument("--split", default=EVALUATION, help=f"split of the captions (default: {EVALUATION})")
+    text = "columns to read, as name=COLUMN,caption=COLUMN (default: columns with a known name)"
+    verb.add_argument("--columns", default="", metavar="NAMES", help=text)
+    text = "keep only the first N captions of each clip (default: all; every clip must have the same number)"
+    verb.add_argument("--captions", type=int, metavar="N", help=text)
+    verb.set_defaults(run=convert)
+
     verb = verbs.add_parser("download", help="download a data set", description=download.__doc__)
     text = "clotho: version 2.1; 7 GB to download, 12 GB on disk"
     verb.add_argument("name", choices=["clotho"], help=text)
@@ -413,8 +463,28 @@ def _add_score(command: argparse.ArgumentParser) -> None:
 
     text = "score a captioning system"
     verb = verbs.add_parser("captions", parents=[shared], help=text, description=score_captions.__doc__)
-    text = "prediction: a CSV with the columns file_name and caption_predicted"
-    verb.add_argument("--prediction", type=Path, required=True, metavar="FILE", help=text)
+    source = verb.add_mutually_exclusive_group(required=True)
+    text = (
+        "prediction: a CSV with the columns file_name and caption_predicted, or with other columns; a JSON or JSON "
+        "lines file; or COCO's results or annotations"
+    )
+    source.add_argument("--prediction", type=Path, metavar="FILE", help=text)
+    text = "score each reference against the other references of its clip, and print the mean, in place of a prediction"
+    source.add_argument("--topline", action="store_true", help=text)
+    text = "columns (or keys) to read, as name=COLUMN,caption=COLUMN (default: columns with a known name)"
+    verb.add_argument("--columns", default="", metavar="NAMES", help=text)
+    text = "COCO file with the list images or audios, for predictions with ids (default: names are file names)"
+    verb.add_argument("--ids", type=Path, metavar="FILE", help=text)
+    text = (
+        "how to match names: stem (ignores folder and extension), or path, extension, case, blanks, unicode, entities, "
+        "punctuation, also several with commas; or order: by the order of the truth (default: names are verbatim)"
+    )
+    verb.add_argument("--match", default="", metavar="RULES", help=text)
+    text = (
+        "texts that are tokens already, and must not be tokenised again: predictions, references or both (default: "
+        "none; without a value: both)"
+    )
+    verb.add_argument("--tokenized", nargs="?", default="", const="both", choices=[*TOKENIZED][1:], help=text)
     text = (
         "metrics, or a set of metrics: basic (CIDEr-D, BLEU, METEOR and ROUGE-L), a year's set such as dcase2024, "
         "or all (default: basic)"

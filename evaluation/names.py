@@ -1,7 +1,8 @@
 """Explanations of names and queries that differ from those of the data.
 
-Names and queries are compared verbatim everywhere, also with this module. The module finds a difference that many
-names share, such as another extension, so that one message explains a thousand names.
+Names and queries are compared verbatim everywhere, unless the user asks for a rule (`score captions --match`). This
+module finds a difference that many names share, such as another extension, so that one message explains a thousand
+names.
 
     >>> match = explain([f"{n}.mp3" for n in range(999)], [f"{n}.wav" for n in range(1000)])
     >>> print(match.message(999, "names").partition("; ")[0])
@@ -9,6 +10,7 @@ names share, such as another extension, so that one message explains a thousand 
 
 Each rule in `RULES` ignores one kind of difference. `match` pairs names that are equal under some rules. `explain`
 finds the rules that explain nearly all names. `closest` finds the expected name that is similar to a single given name.
+`find_clips` applies the rules that the user asks for.
 """
 
 import html
@@ -18,7 +20,8 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from evaluation.text import quoted
+from evaluation.findings import BadRequest
+from evaluation.text import quoted, unknown_key
 
 NEARLY_ALL = 0.9  # minimum share of the names that an explanation must cover
 FEW = 5  # minimum number of names to explain together; fewer names are reported one by one
@@ -92,6 +95,8 @@ RULES = {
     "case": Rule("upper and lower case", str.casefold),
     "punctuation": Rule("punctuation", _letters_and_digits),
 }
+
+STEM = ("path", "extension")  # the rules that leave the stem of a file name
 
 
 @dataclass(frozen=True)
@@ -187,6 +192,62 @@ def explain(given: Iterable[str], expected: Collection[str], *, texts: bool = Fa
     if len(best) >= enough:
         return Match(chosen, best)
     return None
+
+
+def parse_rules(text: str) -> tuple[str, ...]:
+    """Return the rules that a request names: names of `RULES` separated by commas, or `stem`.
+
+    Raises:
+        BadRequest: There is no such rule.
+
+    >>> parse_rules("stem"), parse_rules("case,path")
+    (('path', 'extension'), ('path', 'case'))
+    """
+    requested: set[str] = set()
+    for name in text.split(","):
+        if name == "stem":
+            requested.update(STEM)
+        elif name in RULES:
+            requested.add(name)
+        else:
+            message = unknown_key(name, ["stem", *RULES], "rule for names")
+            raise BadRequest(f"--match: {message}; or order, without other rules")
+    return tuple(name for name in RULES if name in requested)
+
+
+def format_rules(rules: Collection[str]) -> str:
+    """Return the text that `parse_rules` reads as these rules."""
+    if set(rules) == set(STEM):
+        return "stem"
+    return ",".join(name for name in RULES if name in rules)
+
+
+def find_clips(given: Iterable[str], expected: Iterable[str], rules: Sequence[str]) -> dict[str, list[str]]:
+    """Find the expected names that each given name means, if some rules apply.
+
+    In contrast to `match`, ambiguous names are not left out, and several given names may mean one expected name.
+
+    Args:
+        given: The given names.
+        expected: The expected names.
+        rules: Names of `RULES`.
+
+    Returns:
+        A dict from each given name to the expected names that are equal to it under the rules. A name that is among the
+        expected names means only itself.
+
+    >>> find_clips(["dog.wav", "cat", "cow"], ["dog.wav", "Dog.wav", "cat.wav", "cat.mp3"], ["extension", "case"])
+    {'dog.wav': ['dog.wav'], 'cat': ['cat.wav', 'cat.mp3'], 'cow': []}
+    """
+    verbatim = set(expected)
+    expected_by_key = _by_key(expected, rules)
+    found = {}
+    for name in given:
+        if name in verbatim:
+            found[name] = [name]
+        else:
+            found[name] = expected_by_key.get(_key(name, rules), [])
+    return found
 
 
 def closest(expected: Iterable[str], *, texts: bool = False) -> Callable[[str], str | None]:

@@ -10,6 +10,7 @@ prediction fits a split.
 Files
 -----
 - Captions: a CSV with the columns `file_name` and `caption_predicted`, in any order; other columns are ignored.
+  `evaluation.caption_formats` reads captions in the files of other code bases.
 - Similarity: an NPZ with the array `scores`, of shape (queries, clips), and the lists `queries` and `file_names`, each
   as JSON text in an array of bytes. Or a CSV whose header names the clips; each row contains a query and its scores.
 - Ranking: a CSV with a header; each row contains a query and its best clips, best first.
@@ -59,12 +60,16 @@ class Captions:
     Attributes:
         file_names: The file names of the clips, in the order of the file.
         captions: The caption of each clip.
-        lines: The line number of each caption in its file; empty for captions that were not read from a file.
+        lines: The line number of each caption in its file; empty for captions that were not read from a file with a
+            line for each caption.
+        matched: How the names were matched with those of a split, such as `path+extension`, for the signature
+            (`evaluation.caption_formats.match_names`); empty if the names are verbatim.
     """
 
     file_names: tuple[str, ...]
     captions: tuple[str, ...]
     lines: tuple[int, ...] = ()
+    matched: str = ""
 
 
 def read_captions(path: Path) -> Captions:
@@ -92,13 +97,7 @@ def read_captions(path: Path) -> Captions:
             columns = first_items([quoted(name) for name in header], COLUMNS_SHOWN) or "no line"
             message = f"the header must have one column {column!r}; found {columns}"
             findings.append(Finding(str(path), 1, message=message))
-    mark = "comma" if separator == "," else "tab"
-    for line, cells in rows:
-        if len(cells) != len(header):
-            message = (
-                f"must have {len(header)} cells, as the header; found {len(cells)}: quote a cell that contains a {mark}"
-            )
-            findings.append(Finding(str(path), line, message=message))
+    findings += width_findings(rows, len(header), separator, str(path))
     if findings:
         raise Faulty(findings)
     name, caption = (header.index(column) for column in CAPTION_COLUMNS)
@@ -107,6 +106,24 @@ def read_captions(path: Path) -> Captions:
         tuple(cells[caption] for _, cells in rows),
         tuple(line for line, _ in rows),
     )
+
+
+def width_findings(rows: Sequence[tables.Record], width: int, separator: str, file: str) -> list[Finding]:
+    """Return a finding for each row that has more or fewer cells than the header.
+
+    Args:
+        rows: The rows below the header.
+        width: The number of cells of the header.
+        separator: The separator of the cells.
+        file: The file's name in findings.
+    """
+    mark = "comma" if separator == "," else "tab"
+    findings = []
+    for line, cells in rows:
+        if len(cells) != width:
+            message = f"must have {width} cells, as the header; found {len(cells)}: quote a cell that contains a {mark}"
+            findings.append(Finding(file, line, message=message))
+    return findings
 
 
 def write_captions(

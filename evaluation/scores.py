@@ -1,8 +1,8 @@
 """Scores: metrics with intervals, the items that they are computed from, and a signature.
 
 As in sacreBLEU, the signature names everything that changes the numbers. Two scores whose signatures differ measure
-different things, and `evaluation.statistics.comparison` refuses to compare them (its docstring lists the two parts that
-may differ). A score file is JSON:
+different things, and `evaluation.statistics.comparison` refuses to compare them (its docstring lists the three parts
+that may differ). A score file is JSON:
 
     {"signature": "…",
      "metrics": {"mAP@10": {"value":, "std_error":, "low":, "high":, "n":, "interval": "jackknife-95",

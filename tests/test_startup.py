@@ -45,6 +45,8 @@ REQUESTS = [
     *("evaluation report nowhere.csv", "evaluation report evaluation"),
     "evaluation report nowhere.csv --out figures",
     "evaluation data check nowhere",
+    *("evaluation data convert --help", "evaluation data convert nowhere.json --out data"),
+    "evaluation score captions --truth FOLDER --prediction nowhere.csv --columns cap=x",
     *("submission --help", "submission validate --help", "submission package --help"),
     "submission validate nowhere.zip --task dcase2022-6b",
     "submission package nowhere --task dcase2022-6b --team baseline/team.yaml --data nowhere",

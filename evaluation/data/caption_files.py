@@ -12,6 +12,8 @@ from evaluation.data.cells import name_fault, text_fault
 from evaluation.findings import WARNING, Finding
 from evaluation.text import printable
 
+LONG_FORM = ["file_name", "caption"]  # the header of a file that may have a row for each caption
+
 
 @dataclass
 class CaptionRows:
@@ -49,6 +51,11 @@ def read_captions(path: Path, findings: list[Finding]) -> CaptionRows:
     expected = ["file_name", *(f"caption_{number}" for number in range(1, max(2, len(header))))]
     if header != expected:
         message = f"the header must be {','.join(expected)}; found {printable(','.join(header))}"
+        if header == LONG_FORM and _repeats_a_name(records):
+            message += ", with a row for each caption; convert the file with `evaluation data convert`"
+            findings.append(Finding(file, 1, message=message))
+            rows.whole = False
+            return rows
         if len(header) == 1:
             marks = [mark for mark in ("\t", ";", "|") if mark in header[0]]
             if marks:
@@ -90,6 +97,11 @@ def read_captions(path: Path, findings: list[Finding]) -> CaptionRows:
         findings.append(Finding(file, 1, message="has a header but no clips; add a row for each clip"))
         rows.whole = False
     return rows
+
+
+def _repeats_a_name(records: list[tables.Record]) -> bool:
+    names = [cells[0] for _, cells in records[1:]]
+    return len(set(names)) < len(names)
 
 
 def read_queries(path: Path, findings: list[Finding]) -> tuple[str, ...]:

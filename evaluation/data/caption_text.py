@@ -55,6 +55,15 @@ def caption_line(text: str) -> str:
     return plain
 
 
+def tokens_line(text: str) -> str:
+    """Return the first `WORDS` words of a caption whose words are tokens already; the words do not change.
+
+    >>> tokens_line("a dog  barks <unk>")
+    'a dog barks <unk>'
+    """
+    return _beginning(one_line(text))
+
+
 def one_line(text: str) -> str:
     """Return a text as one line of valid UTF-8."""
     valid = text.encode("utf-8", "replace").decode("utf-8")

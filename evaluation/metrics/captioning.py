@@ -8,7 +8,8 @@ Conventions
   Each clip must appear exactly once: a missing or repeated clip is an error. Captions of clips that are not in the
   split are ignored, and a note counts them.
 - **Captions are tokenised first.** Predictions and references are tokenised as in COCO's evaluation
-  (`evaluation.metrics.ptb_tokenizer`). All metrics use these tokens. The neural metrics use them too, as in
+  (`evaluation.metrics.ptb_tokenizer`). Texts that are tokens already can be left as they are (`tokenized`), and the
+  signature then says so. All metrics use these tokens. The neural metrics use them too, as in
   aac-metrics. White space of any kind counts as a blank. Markup in a caption cannot change another caption, and only
   the first part of a very long caption is read (`evaluation.data.caption_text`). A warning names each such caption.
 - **Captions are processed in the order of their file names**, not in the order of the prediction file. The official
@@ -24,6 +25,8 @@ Conventions
 - **CIDEr-D weights n-grams by the references of the split.** The intervals of CIDEr-D, SPIDEr and SPIDEr-FL leave out
   one clip at a time. The weights then stay as they are (`idf="fixed"`), or are computed again (`idf="exact"`). If the
   split has a single clip, CIDEr-D is 0 for any caption.
+- **Predictions that equal references** of their clips verbatim give a warning if they are more than a quarter of all
+  predictions, and five or more.
 - **A metric whose model is not on this machine** (SPICE's parser, the models of FENSE and BERTScore) is reported as
   unavailable, with the command that downloads it. The other metrics are computed.
 
@@ -45,7 +48,7 @@ felixgontier/dcase-2023-baseline, `metrics.py` (SPIDEr-FL); audio-captioning/cap
 `eval_metrics.py` and `ptbtokenizer.py` (the order).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -65,14 +68,14 @@ from evaluation.files import cache_folder
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding
 from evaluation.metrics import bert_score, catalogue, fense, meteor, overlap, spice
 from evaluation.metrics.java import Java, Unavailable, find_java
+from evaluation.metrics.ptb_tokenizer import PUNCTUATION, depends_on_next, ptb_tokenize, token_file
 from evaluation.metrics.ptb_tokenizer import VERSION as TOKENIZER
-from evaluation.metrics.ptb_tokenizer import depends_on_next, ptb_tokenize, token_file
 from evaluation.metrics.sets import MetricSet, year_sets
-from evaluation.names import closest, explain, hint
+from evaluation.names import closest, explain, format_rules, hint
 from evaluation.predictions import Captions
 from evaluation.scores import Items, Measured, Score, interval_method, measure
 from evaluation.statistics.intervals import Estimate, from_left_out, jackknife
-from evaluation.text import plural, unknown_key
+from evaluation.text import plural, quoted, unknown_key
 
 METRICS = tuple(catalogue.CAPTIONING)
 BLEU = ("bleu_1", "bleu_2", "bleu_3", "bleu_4")
@@ -80,6 +83,8 @@ BASIC = ("cider_d", *BLEU, "meteor", "rouge_l")  # need no download
 
 PENALTY = 0.9  # the share of its score that a caption with a fluency error loses
 IDF = ("fixed", "exact")
+TOKENIZED = ("predictions", "references")  # texts that may be tokens already
+EQUAL_SHARE, EQUAL_NUMBER = 0.25, 5  # there is a warning if more predictions than this equal a reference of their clip
 
 
 # The components that metrics are computed from ----------------------------------------------------------------------
@@ -297,13 +302,14 @@ def resolve_metrics(names: Sequence[str]) -> MetricSet:
     raise BadRequest(f"{message}; you can also give one set instead of metrics: {', '.join(sets)}")
 
 
-def validate(split: Split, prediction: Captions, file: str = "prediction") -> list[Finding]:
+def validate(split: Split, prediction: Captions, file: str = "prediction", *, may_match: bool = False) -> list[Finding]:
     """Check a prediction against the clips of its split.
 
     Args:
         split: The split.
         prediction: A caption for each of the split's clips.
         file: The prediction's name in findings.
+        may_match: Mention the option `--match` if the names differ from those of the split in the same way.
 
     Returns:
         Warnings and notes.
@@ -312,7 +318,7 @@ def validate(split: Split, prediction: Captions, file: str = "prediction") -> li
         Faulty: A clip is missing or repeated. The exception lists all findings.
     """
     findings = _check_rows(prediction, file)
-    findings += _check_clips(split, prediction, file)
+    findings += _check_clips(split, prediction, file, may_match)
     if any(finding.severity == ERROR for finding in findings):
         raise Faulty(findings)
     return findings
@@ -340,7 +346,7 @@ def _check_rows(prediction: Captions, file: str) -> list[Finding]:
     return findings
 
 
-def _check_clips(split: Split, prediction: Captions, file: str) -> list[Finding]:
+def _check_clips(split: Split, prediction: Captions, file: str, may_match: bool) -> list[Finding]:
     """Find missing and unknown clips; raise Faulty if the prediction is of another split."""
     findings = []
     given = dict.fromkeys(prediction.file_names)
@@ -356,6 +362,9 @@ def _check_clips(split: Split, prediction: Captions, file: str) -> list[Finding]
     match = explain(extra, missing)
     if match:
         message = match.message(len(given), "names", split.source.name if split.source else "")
+        if may_match:
+            rules = [*match.rules, *filter(None, prediction.matched.split("+"))]
+            message += f", or give --match {format_rules(rules)}"
         findings.append(Finding(file, _line_of(next(iter(match.pairs)), prediction), message=message))
         for name, expected in match.pairs.items():
             del extra[name], missing[expected]
@@ -388,6 +397,7 @@ def evaluate(
     metrics: Sequence[str] = BASIC,
     interval: str | None = None,
     idf: str = "fixed",
+    tokenized: Collection[str] = (),
     cache: Path | None = None,
     file: str = "prediction",
 ) -> Score:
@@ -400,6 +410,8 @@ def evaluate(
         interval: One of `intervals.METHODS` (default: the set's method, or the jackknife for single metrics).
         idf: How CIDEr-D's weights are treated when a clip is left out for the interval: `fixed` keeps them, `exact`
             computes them again.
+        tokenized: Which texts are tokens already, joined by blanks, and must not be tokenised: names from `TOKENIZED`
+            (default: none of them).
         cache: Folder of the cache, for tokenised references and the jars (default: `files.cache_folder`).
         file: The prediction's name in findings.
 
@@ -407,23 +419,15 @@ def evaluate(
         The score. Its clips are in the order of the split.
 
     Raises:
-        BadRequest: There is no such metric, method or `idf`, `idf` does not fit the method, the split has a clip
-            without captions, or Java or the tokeniser does not run.
+        BadRequest: There is no such metric, method, `idf` or `tokenized`, `idf` does not fit the method, the split has
+            a clip without captions, or Java or the tokeniser does not run.
         Faulty: As `validate`.
     """
     cache = cache or cache_folder()
     resolved = resolve_metrics(metrics)
     interval = interval or resolved.interval
-    if idf not in IDF:
-        raise BadRequest(unknown_key(idf, IDF, "idf"))
-    if idf == "exact" and not interval.startswith("jackknife"):
-        message = f"idf exact works only with the interval jackknife or jackknife-t; found {interval}"
-        raise BadRequest(f"{message}; give one of these, or idf fixed")
-    if not all(clip.captions for clip in split.clips):
-        message = f"every clip of the split {split.name} must have a reference caption; some have none"
-        raise BadRequest(f"{message}; choose another split, or add captions")
-    interval_method(interval)  # refuses an unknown method before the long computation
-    findings = validate(split, prediction, file)
+    check_request(split, interval, idf, tokenized)
+    findings = validate(split, prediction, file, may_match=True)
     # Everything is computed in the official order, and put into the split's order at the end.
     clips = sorted(split.clips, key=lambda clip: clip.file_name)
     items = Items("clips", tuple(clip.file_name for clip in clips), tuple(range(len(clips))))
@@ -432,36 +436,60 @@ def evaluate(
     predicted = dict(zip(prediction.file_names, prediction.captions, strict=True))
     captions = [predicted[name] for name in items.names]
     references = [clip.captions for clip in clips]
-    needed = _components_of(resolved.metrics)
+    findings += _equal_to_references(captions, references, split.name)
+    needed = components_of(resolved.metrics)
     try:
         java = find_java()
-        components = _compute_components(needed, captions, references, java, cache)
-        findings += _prediction_notes(prediction, items.names, captions, java, cache, file)
-        findings += _reference_findings(split.name, clips, java, cache)
+        components = compute_components(needed, captions, references, java, cache, tokenized)
+        if "predictions" in tokenized:
+            findings += _warn_of_untokenised(captions, file)
+        else:
+            findings += _prediction_notes(prediction, items.names, captions, java, cache, file)
+        findings += _reference_findings(split.name, clips, java, cache, tokenized="references" in tokenized)
     except Unavailable as reason:  # of Java or the tokeniser, which every metric needs
         raise BadRequest(str(reason)) from None
     measured, unavailable = {}, {}
     for name in resolved.metrics:
         reasons: dict[str, None] = {}
-        for component in _components_of([name]):
+        for component in components_of([name]):
             if isinstance(components[component], Unavailable):
                 reasons[str(components[component])] = None
         if reasons:
             unavailable[name] = "; ".join(reasons)
             continue
-        result = _measure(name, components, items, interval, idf)
+        result = measure_metric(name, components, items, interval, idf)
         if result.values is not None:
             result = replace(result, values=result.values[split_order])
         measured[name] = result
-    if len(items.names) == 1 and any("cider_d" in _components_of([name]) for name in measured):
+    if len(items.names) == 1 and any("cider_d" in components_of([name]) for name in measured):
         message = "CIDEr-D is 0 for a split with a single clip, because all words then have the weight 0"
         findings.append(Finding(file, message=message, severity=WARNING))
     listed = replace(items, names=split.file_names)
-    signature = _signature(split, _components_of(measured), interval, idf)
+    signature = make_signature(split, components_of(measured), interval, idf, tokenized, prediction.matched)
     return Score(measured, listed, signature, unavailable, tuple(findings))
 
 
-def _components_of(metrics: Iterable[str]) -> list[str]:
+def check_request(split: Split, interval: str, idf: str, tokenized: Collection[str]) -> None:
+    """Check a request before the long computation.
+
+    Raises:
+        BadRequest: As `evaluate`.
+    """
+    if idf not in IDF:
+        raise BadRequest(unknown_key(idf, IDF, "idf"))
+    if idf == "exact" and not interval.startswith("jackknife"):
+        message = f"idf exact works only with the interval jackknife or jackknife-t; found {interval}"
+        raise BadRequest(f"{message}; give one of these, or idf fixed")
+    for name in tokenized:
+        if name not in TOKENIZED:
+            raise BadRequest(unknown_key(name, TOKENIZED, "tokenized"))
+    if not all(clip.captions for clip in split.clips):
+        message = f"every clip of the split {split.name} must have a reference caption; some have none"
+        raise BadRequest(f"{message}; choose another split, or add captions")
+    interval_method(interval)
+
+
+def components_of(metrics: Iterable[str]) -> list[str]:
     """Return the components that metrics are computed from, each once."""
     components: dict[str, None] = {}
     for name in metrics:
@@ -473,6 +501,37 @@ _LOOKS_AHEAD = (
     "ends in a full stop that the official tokeniser keeps or removes depending on how the next caption begins; "
     "captions are tokenised in the order of their file names"
 )
+
+
+def _equal_to_references(captions: Sequence[str], references: Sequence[Sequence[str]], split: str) -> list[Finding]:
+    """Warn if many predictions are verbatim references of their clips, except for white space.
+
+    The finding is about the split, because it depends on the references, which participants of a challenge must not
+    learn anything about (`submission.codabench.score`).
+    """
+    equal = 0
+    for caption, texts in zip(captions, references, strict=True):
+        line = caption_text.one_line(caption)
+        equal += any(line == caption_text.one_line(text) for text in texts)
+    if equal <= EQUAL_SHARE * len(captions) or equal < EQUAL_NUMBER:
+        return []
+    message = f"predictions should not equal references of their clips; {equal} of {len(captions)} do"
+    advice = "is this the truth, or was the system trained on these clips?"
+    return [Finding(split, message=f"{message}: {advice}", severity=WARNING)]
+
+
+def _warn_of_untokenised(texts: Iterable[str], file: str) -> list[Finding]:
+    """Warn if texts that should be tokens have upper case or punctuation, as captions have before tokenisation."""
+    wrong = []
+    for text in texts:
+        words = text.replace(".", " . ").replace(",", " , ").split()
+        if text != text.lower() or PUNCTUATION.intersection(words):
+            wrong.append(text)
+    if not wrong:
+        return []
+    message = f"tokens should be in lower case, without punctuation; {plural(len(wrong), 'text')} given as tokens"
+    advice = f"for example {quoted(wrong[0])}: should --tokenized be left out?"
+    return [Finding(file, message=f"{message} differ, {advice}", severity=WARNING)]
 
 
 def _prediction_notes(
@@ -487,8 +546,13 @@ def _prediction_notes(
     return notes
 
 
-def _reference_findings(split: str, clips: Sequence[Clip], java: Java, cache: Path) -> list[Finding]:
-    """Find references that are changed or cut when they are read, or have tokens that depend on the next reference."""
+def _reference_findings(
+    split: str, clips: Sequence[Clip], java: Java, cache: Path, *, tokenized: bool
+) -> list[Finding]:
+    """Find references that are changed or cut when they are read, or have tokens that depend on the next reference.
+
+    If the references are tokens already, find references that do not look like tokens instead of the latter.
+    """
     captions, columns, names = [], [], []
     for clip in clips:
         for number, caption in enumerate(clip.captions, start=1):
@@ -499,16 +563,25 @@ def _reference_findings(split: str, clips: Sequence[Clip], java: Java, cache: Pa
     for caption, column, name in zip(captions, columns, names, strict=True):
         for _, remark in caption_text.caption_remarks(caption):
             findings.append(Finding(split, 0, column, f"the reference of {name!r} {remark}", WARNING))
+    if tokenized:
+        return findings + _warn_of_untokenised(captions, split)
     for index in depends_on_next(captions, java, cache, keep=True):
         message = f"the reference of {names[index]!r} {_LOOKS_AHEAD}"
         findings.append(Finding(split, 0, columns[index], message, NOTE))
     return findings
 
 
-def _compute_components(
-    needed: Sequence[str], captions: Sequence[str], references: Sequence[Sequence[str]], java: Java, cache: Path
+def compute_components(
+    needed: Sequence[str],
+    captions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    java: Java,
+    cache: Path,
+    tokenized: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return each needed component, or the Unavailable that explains why it could not be computed.
+
+    The captions and references must be in the official order. `tokenized` is as for `evaluate`.
 
     METEOR takes the longest time, and starting it takes nearly all of this time. So it starts first.
 
@@ -522,8 +595,12 @@ def _compute_components(
         # The pool is entered first, so it is left last. The processes that its threads wait for have then ended.
         pool = stack.enter_context(ThreadPoolExecutor())
         all_references = list(chain.from_iterable(references))
-        scored_before = token_file(all_references, cache).is_file()
-        tokenised = ptb_tokenize(all_references, java, cache, keep=True)
+        if "references" in tokenized:
+            scored_before = False
+            tokenised = list(map(caption_text.tokens_line, all_references))
+        else:
+            scored_before = token_file(all_references, cache).is_file()
+            tokenised = ptb_tokenize(all_references, java, cache, keep=True)
         process: meteor.Meteor | Unavailable = Unavailable("no requested metric needs METEOR")
         if "meteor" in needed:
             table = meteor.paraphrase_table(tokenised, cache)
@@ -532,7 +609,11 @@ def _compute_components(
                 meteor.make_paraphrase_table(tokenised, cache)
         remaining = iter(tokenised)
         by_clip = [list(islice(remaining, len(texts))) for texts in references]
-        texts = Texts(ptb_tokenize(captions, java, cache), by_clip, java, cache, stack, process)
+        if "predictions" in tokenized:
+            tokens = list(map(caption_text.tokens_line, captions))
+        else:
+            tokens = ptb_tokenize(captions, java, cache)
+        texts = Texts(tokens, by_clip, java, cache, stack, process)
         running = {}
         for name in needed:
             if COMPONENTS[name].process:
@@ -556,7 +637,7 @@ def _attempt(function: Callable[[], Any]) -> Any:
         return Unavailable(f"failed: {' '.join(str(failure).split())[:300]}")
 
 
-def _measure(name: str, components: Mapping[str, Any], items: Items, interval: str, idf: str) -> Measured:
+def measure_metric(name: str, components: Mapping[str, Any], items: Items, interval: str, idf: str) -> Measured:
     """Compute a metric with its interval, in the way that its kind of statistic requires."""
     metric, formula = catalogue.CAPTIONING[name], FORMULAS[name]
     inputs = {component: components[component] for component in metric.components}
@@ -589,10 +670,33 @@ def _measure_reweighted(values: np.ndarray, inputs: Mapping[str, Any], interval:
     return Measured(jackknife(pseudo_values, value=value, t=interval == "jackknife-t"), values=pseudo_values)
 
 
-def _signature(split: Split, computed: Sequence[str], interval: str, idf: str) -> str:
-    """Return a text that names the data, settings and versions that the computed components depend on."""
-    counts = [len(clip.captions) for clip in split.clips]
+def make_signature(
+    split: Split,
+    computed: Sequence[str],
+    interval: str,
+    idf: str,
+    tokenized: Collection[str] = (),
+    matched: str = "",
+    predictions: int = 0,
+) -> str:
+    """Return a text that names the data, settings and versions that the computed components depend on.
+
+    Args:
+        split: The split.
+        computed: The components that are computed.
+        interval: As for `evaluate`.
+        idf: As for `evaluate`.
+        tokenized: As for `evaluate`.
+        matched: How the names of the predictions were matched, from `Captions`.
+        predictions: The number of references of each clip that are predictions in turn, for the human topline; 0 for a
+            system.
+    """
+    counts = [len(clip.captions) - bool(predictions) for clip in split.clips]
     tokenizer = f"{TOKENIZER}-coco-lowercase-no-punctuation-by-file-name-safe-markup-{caption_text.WORDS}-words"
+    if set(tokenized) == set(TOKENIZED):
+        tokenizer = f"none-tokens-as-given-{caption_text.WORDS}-words"
+    elif tokenized:
+        tokenizer += f"-{next(iter(tokenized))}-tokens-as-given"
     signature = [
         f"dcase-kit:{scores.VERSION}",
         f"split:{split.name}#{split.fingerprint}",
@@ -602,8 +706,12 @@ def _signature(split: Split, computed: Sequence[str], interval: str, idf: str) -
         "missing,repeated:error",
         "extra:left-out",
     ]
+    if matched:
+        signature.append(f"match:{matched}")
     for name, component in COMPONENTS.items():
         if name in computed and component.signature:
             signature.append(f"{name}:{component.signature(idf)}")
     signature += [f"interval:{interval_method(interval)}", f"numpy:{np.__version__}"]
+    if predictions:
+        signature.append(f"topline:mean-over-{predictions}-references-as-predictions")
     return "|".join(signature)

@@ -3,12 +3,12 @@
 Conventions
 -----------
 - **Comparable scores.** Scores are comparable if their signatures are equal, their items have the same names, and these
-  form the same groups. Items are paired by name. Three things in a signature may differ. The interval may differ,
+  form the same groups. Items are paired by name. Four things in a signature may differ. The interval may differ,
   because the comparison computes its own intervals. The similarity of embeddings (cosine or dot) may differ, because it
-  belongs to the system. A signature may also have entries of metrics that were computed for one score only. A metric is
-  compared if every score has a value of it for each item.
-  The median rank, and other metrics that are not computed from sums, do not have such values. They are listed as not
-  compared.
+  belongs to the system. How the names of a prediction were matched with those of the split (`match`) may differ,
+  because the items have the split's names. A signature may also have entries of metrics that were computed for one
+  score only. A metric is compared if every score has a value of it for each item. The median rank, and other metrics
+  that are not computed from sums, do not have such values. They are listed as not compared.
 - **Pairs.** Each system is compared with the first one. With `pairs`, it is compared with each one before it. A
   difference is the system's metric minus the other system's, so a positive difference means that the system's value is
   larger.
@@ -53,8 +53,8 @@ if TYPE_CHECKING:
 
 DRAWS = 99_999
 FEW = 6  # with fewer clips to exchange, p cannot be below 0.05
-MAY_DIFFER = ("interval", "similarity")  # keys of signatures
 INTERVAL = "95 % interval"  # the heading of a column
+MAY_DIFFER = ("interval", "similarity", "match")  # keys of a signature that may differ between comparable scores
 
 
 @dataclass(frozen=True)

@@ -41,10 +41,8 @@ from evaluation.cli import command
 from evaluation.data.dataset import EVALUATION, Split, read_dataset
 from evaluation.files import DEFAULT_CACHE, cache_folder, replacing
 from evaluation.findings import BadRequest
-from evaluation.metrics import captioning
-from evaluation.predictions import Captions
-from evaluation.scores import Measured, Score
-from evaluation.statistics.intervals import jackknife
+from evaluation.metrics import captioning, topline
+from evaluation.scores import Score
 from evaluation.text import first_items, lookalike, printable, table
 from systems import caption_retrieval, guided_gpt2, listing, modules, published, runs
 from systems.caching.embeddings import embed
@@ -269,32 +267,15 @@ def shown_example(example: Example) -> str:
 
 
 def human(split: Split, metrics: Sequence[str], cache: Path) -> Score:
-    """Score each caption of the clips against the clips' other captions, and return the mean of these scores.
+    """Score each caption of the clips against the clips' other captions (`evaluation.metrics.topline`).
 
-    If clips differ in their number of captions, the smallest number is used. For the interval of the mean, a clip's
-    values, or pseudo-values, are averaged over its captions.
+    The signature is that of the first fold, so that the score has the same signature as in earlier versions.
     """
-    folds = []
-    for number in range(min(len(clip.captions) for clip in split.clips)):
-        clips = []
-        for clip in split.clips:
-            other_captions = (*clip.captions[:number], *clip.captions[number + 1 :])
-            clips.append(replace(clip, captions=other_captions))
-        captions = tuple(clip.captions[number] for clip in split.clips)
-        prediction = Captions(split.file_names, captions)
-        references = Split(split.name, tuple(clips))
-        folds.append(captioning.evaluate(references, prediction, metrics=metrics, cache=cache, file="the truth"))
-    means = {}
-    for name, first in folds[0].metrics.items():
-        measured = [fold.metrics[name] for fold in folds]
-        value = float(np.mean([one.estimate.value for one in measured]))
-        values_of_folds = [one.values for one in measured if one.values is not None]
-        if values_of_folds:
-            values = np.mean(values_of_folds, axis=0)
-            means[name] = Measured(jackknife(values, value=value), values=values)
-        else:
-            means[name] = Measured(replace(first.estimate, value=value, std_error=np.nan, low=np.nan, high=np.nan))
-    return replace(folds[0], metrics=means)
+    score = topline.human_topline(split, metrics=metrics, interval="jackknife", cache=cache)
+    first_fold = tuple(replace(clip, captions=clip.captions[1:]) for clip in split.clips)
+    components = captioning.components_of(score.metrics)
+    signature = captioning.make_signature(Split(split.name, first_fold), components, "jackknife", "fixed")
+    return replace(score, signature=signature)
 
 
 def shown(scores: dict[str, Score], metrics: Sequence[str], data: str) -> str:

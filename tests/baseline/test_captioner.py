@@ -223,11 +223,14 @@ def test_from_prediction_to_output_file_and_floors(tiny, retriever, undisturbed,
     said = capsys.readouterr().out
     lines = said.splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith("captions  "))
-    assert [line.split("  ")[0] for line in lines[first + 2 : first + 7]] == [
+    assert [line.split("  ")[0] for line in lines[first + 2 : first + 8]] == [
         str(run),
         *floors.NAMES,
         "retrieval of 1nn",
+        floors.HUMAN,
     ]
+    human = json.loads((run / "floors" / "evaluation" / "human.json").read_text())
+    assert "|topline:mean-over-" in human["signature"]
     assert lines[-1].startswith("the 95 % interval of the captioner's CIDEr-D ")
     assert lines[-1].endswith(" above the CIDEr-D of all 4 floors")
     for name in (*floors.NAMES.values(), "retrieval-1nn"):

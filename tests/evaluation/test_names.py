@@ -4,7 +4,19 @@ import unicodedata
 
 import pytest
 
-from evaluation.names import FEW, RULES, closest, explain, hint, match, unicode_form
+from evaluation.findings import BadRequest
+from evaluation.names import (
+    FEW,
+    RULES,
+    closest,
+    explain,
+    find_clips,
+    format_rules,
+    hint,
+    match,
+    parse_rules,
+    unicode_form,
+)
 
 CLIPS = (
     *(" leading.wav", "comma, name.wav", "cours d&#39;eau.wav", "dots.in.stem.wav", "Capital.wav"),
@@ -161,3 +173,33 @@ def test_names_that_look_the_same_are_told_apart():
     )
     assert hint("Café.wav", one, "queries") == "; there is 'café.wav', and queries are compared verbatim"
     assert hint("x", None) == ""
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_rules_of_an_explanation_find_every_clip(change):
+    expected, change_name, rules, _ = CHANGES[change]
+    given = [change_name(name) for name in expected]
+    assert find_clips(given, expected, rules) == {name: [clip] for name, clip in zip(given, expected, strict=True)}
+
+
+def test_clips_that_a_name_means():
+    clips = ["a.wav", "A.wav", "b.wav", "b.mp3", "..."]
+    found = find_clips(["a.wav", "x/a.wav", "b", "B.wav", "!", "c.wav"], clips, parse_rules("stem,case,punctuation"))
+    assert found == {
+        "a.wav": ["a.wav"],
+        "x/a.wav": ["a.wav", "A.wav"],
+        "b": ["b.wav", "b.mp3"],
+        "B.wav": ["b.wav", "b.mp3"],
+        "!": [],
+        "c.wav": [],
+    }
+
+
+def test_rules_as_text():
+    assert parse_rules("stem") == parse_rules("extension,path") == ("path", "extension")
+    assert parse_rules("case,unicode") == ("unicode", "case")
+    for rules in (("path", "extension"), ("case",), tuple(RULES)):
+        assert parse_rules(format_rules(rules)) == rules
+    for text in ("stm", "stem,", "order,case"):
+        with pytest.raises(BadRequest, match="--match: unknown rule for names"):
+            parse_rules(text)

@@ -498,6 +498,7 @@ def test_the_human_is_the_mean_over_the_captions_left_out(place):
         others = Split(split.name, tuple(clips))
         said = predictions.Captions(split.file_names, tuple(clip.captions[number] for clip in split.clips))
         folds.append(captioning.evaluate(others, said, metrics=metrics, cache=place / "cache"))
+    assert found.signature == folds[0].signature
     for metric in metrics:
         values = [fold.metrics[metric].estimate.value for fold in folds]
         assert found.metrics[metric].estimate.value == pytest.approx(sum(values) / 2)

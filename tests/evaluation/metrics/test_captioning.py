@@ -550,6 +550,47 @@ def test_captions_beyond_the_split_s_are_left_out(cache):
     assert finding.message == "skipped the captions of 1 clip not in the split, for example 'else.wav'"
 
 
+def test_predictions_that_are_references_give_a_warning(cache):
+    clips = tuple(Clip(f"{number}.wav", (f"Dog {number} barks.", "Rain."), Path("x")) for number in range(16))
+    split = Split("evaluation", clips)
+    warnings = {}
+    for equal in (0, 4, 5, 16):
+        captions = [f"Dog  {number} barks." if number < equal else "A cat." for number in range(16)]
+        score = evaluate(split, Captions(split.file_names, tuple(captions)), metrics=["rouge_l"], cache=cache)
+        warnings[equal] = [str(finding) for finding in score.findings if "warning" in finding.severity]
+    assert warnings[0] == warnings[4] == []
+    expected = "evaluation: warning: predictions should not equal references of their clips; {} of 16 do: is this the"
+    for equal in (5, 16):
+        (warning,) = warnings[equal]
+        assert warning.startswith(expected.format(equal))
+
+
+def test_golden_tokens_are_scored_as_given(golden, golden_split, golden_prediction, cache):
+    """The golden captions and references are tokens already."""
+    metrics = ("cider_d", "rouge_l", "bleu_4")
+    score = evaluate(golden_split, golden_prediction, metrics=metrics, tokenized=captioning.TOKENIZED, cache=cache)
+    assert [finding for finding in score.findings if finding.severity != "note"] == []
+    for name in metrics:
+        assert score.metrics[name].estimate.value == pytest.approx(golden[2][name], abs=1e-9)
+    assert parts(score)["tokenizer"] == "none-tokens-as-given-500-words"
+
+
+def test_only_the_given_texts_are_tokens(cache):
+    split = Split(
+        "evaluation", (Clip("a.wav", ("a dog 's bark",), Path("a")), Clip("b.wav", ("it 's rain",), Path("b")))
+    )
+    captions = Captions(("a.wav", "b.wav"), ("A dog's bark.", "It's rain."))
+    scores = {}
+    for tokenized in ((), ("predictions",), ("references",), captioning.TOKENIZED):
+        score = evaluate(split, captions, metrics=["bleu_1"], tokenized=tokenized, cache=cache)
+        scores[tokenized] = (score.metrics["bleu_1"].estimate.value, parts(score)["tokenizer"])
+    assert scores[()][0] == scores[("references",)][0] == pytest.approx(1)
+    assert scores[("predictions",)][0] == scores[captioning.TOKENIZED][0] == pytest.approx(0)
+    assert len({signature for _, signature in scores.values()}) == 4
+    with pytest.raises(BadRequest, match="unknown tokenized 'prediction'; did you mean 'predictions'"):
+        evaluate(split, captions, tokenized=["prediction"], cache=cache)
+
+
 def parts(score):
     return dict(part.split(":", 1) for part in score.signature.split("|"))
 

@@ -366,10 +366,10 @@ def test_all_differing_parts_of_signatures_are_listed():
 
 
 @pytest.mark.parametrize(
-    "other", ["a:1|interval:bootstrap-95", "a:1|fer:model@2|interval:jackknife-95", "interval:x|a:1"]
+    "other", ["a:1|interval:bootstrap-95", "a:1|fer:model@2|interval:jackknife-95", "interval:x|a:1", "a:1|match:case"]
 )
 def test_signatures_that_agree(other):
-    given = {"a": score([1, 2], signature="a:1|interval:jackknife-95"), "b": score([1, 2], signature=other)}
+    given = {"a": score([1, 2], signature="a:1|interval:jackknife-95|match:path"), "b": score([1, 2], signature=other)}
     assert compare(given).values
 
 
