@@ -76,7 +76,7 @@ def score_retrieval(options: argparse.Namespace) -> None:
     score = retrieval.evaluate(
         split,
         predictions.read_retrieval(options.prediction, (queries, len(split.clips))),
-        truth=truth,
+        relevance=truth,
         metrics=options.metrics,
         interval=options.interval,
         file=str(options.prediction),
@@ -93,8 +93,8 @@ def score_captions(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends the Java processes, as Ctrl-C does
     resolved = captioning.resolve_metrics(options.metrics)
     score = captioning.evaluate(
-        split,
         prediction,
+        split,
         metrics=options.metrics,
         interval=options.interval,
         idf=options.idf,

@@ -1,6 +1,7 @@
 """Metrics of captioning: compare each predicted caption with the reference captions of its clip.
 
-    score = evaluate(split, read_captions(Path("predictions.csv")), metrics=["dcase2023"])
+    score = evaluate({"dog.wav": "A dog barks."}, {"dog.wav": ["A dog is barking.", "Barking."]}, metrics=["rouge_l"])
+    score = evaluate(read_captions("predictions.csv"), split, metrics=["dcase2023"])
 
 Conventions
 -----------
@@ -62,11 +63,12 @@ from evaluation import assets, scores
 from evaluation.data import caption_text
 from evaluation.data.dataset import Clip, Split, other_split_hint
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding
+from evaluation.inputs import captioning_inputs
 from evaluation.metrics import bert_score, catalogue, fense, meteor, overlap, spice
 from evaluation.metrics.java import Java, Unavailable, find_java
 from evaluation.metrics.ptb_tokenizer import VERSION as TOKENIZER
 from evaluation.metrics.ptb_tokenizer import depends_on_next, ptb_tokenize, token_file
-from evaluation.metrics.sets import MetricSet, year_sets
+from evaluation.metrics.sets import MetricSet, check_names, year_sets
 from evaluation.names import closest, explain, hint
 from evaluation.predictions import Captions
 from evaluation.scores import Items, Measured, Score, interval_method, measure
@@ -283,6 +285,7 @@ def resolve_metrics(names: Sequence[str]) -> MetricSet:
         BadRequest: There is no such metric or set.
         Faulty: As `sets.year_sets`.
     """
+    check_names(names)
     unknown = [name for name in names if name not in METRICS]
     if not unknown:
         return MetricSet(tuple(dict.fromkeys(names)))
@@ -381,35 +384,41 @@ def _line_of(name: str, prediction: Captions) -> int:
 
 
 def evaluate(
-    split: Split,
-    prediction: Captions,
+    predictions: Captions | Mapping[str, str] | Sequence[str],
+    references: Split | Mapping[str, Sequence[str]] | Sequence[Sequence[str]],
     *,
     metrics: Sequence[str] = BASIC,
     interval: str | None = None,
     idf: str = "fixed",
-    cache: Path = Path(".cache"),
+    cache: Path | str = Path(".cache"),
     file: str = "prediction",
 ) -> Score:
-    """Score a prediction for a split.
+    """Score a captioner.
+
+    The predictions come first, as in aac-metrics. If both arguments are lists, the captions are tokenised in the order
+    of the lists, otherwise in the order of the clips' names.
 
     Args:
-        split: The split, with captions.
-        prediction: A caption for each of the split's clips.
+        predictions: A caption for each clip: `Captions`, a dict from names of clips to captions, or a list.
+        references: The reference captions of each clip: a split, a dict from names of clips to lists of captions, or a
+            list of lists in the order of the list of predictions.
         metrics: Names from `METRICS`, or the name of one of `metric_sets` (default: the metrics that need no download).
         interval: One of `intervals.METHODS` (default: the set's method, or the jackknife for single metrics).
         idf: How CIDEr-D's weights are treated when a clip is left out for the interval: `fixed` keeps them, `exact`
             computes them again.
         cache: Folder of the cache, for tokenised references and the jars.
-        file: The prediction's name in findings.
+        file: The name of the predictions in findings.
 
     Returns:
-        The score. Its clips are in the order of the split.
+        The score. Its clips are in the order of the split or list. The clips of a dict are sorted by name.
 
     Raises:
         BadRequest: There is no such metric, method or `idf`, `idf` does not fit the method, the split has a clip
             without captions, or Java or the tokeniser does not run.
-        Faulty: As `validate`.
+        Faulty: As `validate`, or an input has a form that `evaluation.inputs` does not accept.
     """
+    prediction, split = captioning_inputs(predictions, references, file)
+    cache = Path(cache)
     resolved = resolve_metrics(metrics)
     interval = interval or resolved.interval
     if idf not in IDF:

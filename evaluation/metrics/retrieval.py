@@ -46,13 +46,13 @@ from itertools import chain
 
 import numpy as np
 
-from evaluation import scores
 from evaluation.data.dataset import Split, other_split_hint
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding
-from evaluation.metrics.sets import MetricSet, year_sets
+from evaluation.inputs import retrieval_inputs
+from evaluation.metrics.sets import MetricSet, check_names, year_sets
 from evaluation.names import closest, explain, hint
 from evaluation.predictions import Ranking, Similarity
-from evaluation.scores import Items, Measured, Score, interval_method, measure
+from evaluation.scores import VERSION, Items, Measured, Score, interval_method, measure
 from evaluation.statistics.intervals import Estimate
 from evaluation.text import printable
 
@@ -486,6 +486,7 @@ def resolve_metrics(names: Sequence[str]) -> MetricSet:
         BadRequest: There is no such metric or set.
         Faulty: As `sets.year_sets`.
     """
+    check_names(names)
     metrics: dict[str, None] = {}
     for name in names:
         if _is_metric(name):
@@ -525,23 +526,31 @@ def clip_groups(queries: Iterable[str], split: Split, truth: Truth) -> tuple[int
 
 
 def evaluate(
-    split: Split,
-    prediction: Prediction,
+    truth: Split | Truth,
+    scores: object,
     *,
-    truth: Truth | None = None,
+    queries: Sequence[str] | None = None,
+    clips: Sequence[str] | None = None,
+    relevance: Truth | None = None,
     metrics: Sequence[str] = TASK_METRICS,
     interval: str = "jackknife",
     file: str = "prediction",
 ) -> Score:
-    """Score a prediction for a split.
+    """Score a retriever.
 
     Args:
-        split: The split.
-        prediction: The prediction.
-        truth: The clips that answer each query, with or without grades (default: the split's own truth).
+        truth: A split, or a dict from each query to the clips that answer it: a name, a list or set of names, or a dict
+            from names to grades.
+        scores: A `Similarity`, an array or tensor of shape (queries, clips), a DataFrame with a row for each query and
+            a column for each clip, a `Ranking`, or a dict from each query to its clips, best first, or to a dict from
+            clips to scores.
+        queries: The queries of an array's rows (default: the queries of the truth, in its order).
+        clips: The clips of an array's columns (default: the clips of the split). If `truth` is a dict and `scores` has
+            ranked lists: the names of all clips that were ranked (default: the clips that the truth names).
+        relevance: The clips that answer each query, with or without grades, in place of the split's own truth.
         metrics: Names of metrics, such as `mAP@10` and `MRR`, or of sets, such as `dcase2025`.
         interval: One of `intervals.METHODS`.
-        file: The prediction's name in findings.
+        file: The name of `scores` in findings.
 
     Returns:
         The score. Its items are the queries in the truth's order.
@@ -549,25 +558,32 @@ def evaluate(
     Raises:
         BadRequest: There is no such metric or interval method, or the split does not have a truth, or the truth of a
             query is empty.
-        Faulty: As `validate`.
+        Faulty: As `validate`, or an input has a form that `evaluation.inputs` does not accept.
+
+    >>> truth = {"A dog barks.": "dog.wav", "Rain falls.": ["rain.wav", "storm.wav"]}
+    >>> ranked = {"A dog barks.": ["dog.wav", "rain.wav"], "Rain falls.": ["storm.wav", "dog.wav", "rain.wav"]}
+    >>> evaluate(truth, ranked, metrics=["mAP@10"]).metrics["mAP@10"].values.round(3).tolist()
+    [1.0, 0.833]
     """
-    if truth is None:
-        truth = split.truth
-    if not truth:
+    if relevance is not None and not isinstance(truth, Split):
+        raise BadRequest("relevance replaces the truth of a split; if the truth is a dict, leave out relevance")
+    split, prediction = retrieval_inputs(truth, scores, queries, clips, file)
+    answers = split.truth if relevance is None else relevance
+    if not answers:
         message = f"the split {split.name} has no truth: the clips that answer its queries are not known"
         raise BadRequest(f"{message}; choose another split")
-    unanswered = [query for query, relevant in truth.items() if not relevant]
+    unanswered = [query for query, relevant in answers.items() if not relevant]
     if unanswered:
-        share = f"{len(unanswered)} of {len(truth)} queries have none, for example {unanswered[0]!r}"
+        share = f"{len(unanswered)} of {len(answers)} queries have none, for example {unanswered[0]!r}"
         raise BadRequest(f"the truth must name at least one clip for each query; {share}; add clips, or remove them")
     names = resolve_metrics(metrics).metrics
-    findings = validate(truth, split.file_names, prediction, file, split)
-    places, grades = ranks(truth, prediction)
+    findings = validate(answers, split.file_names, prediction, file, split)
+    places, grades = ranks(answers, prediction)
     if isinstance(prediction, Ranking):
         deepest = max((_parse(name)[1] for name in names), default=0)
-        findings += _short_lists(truth, prediction, min(deepest, len(split.clips)), file)
-    signature = _signature(split, truth, grades, interval)
-    items = Items("queries", tuple(truth), clip_groups(truth, split, truth))
+        findings += _short_lists(answers, prediction, min(deepest, len(split.clips)), file)
+    signature = _signature(split, answers, grades, interval)
+    items = Items("queries", tuple(answers), clip_groups(answers, split, answers))
     groups = len(set(items.groups))
     if groups < FEW and len(items.names) >= 20:
         message = f"the {len(items.names)} queries form only {groups} independent groups, because they share clips"
@@ -609,7 +625,7 @@ def _signature(split: Split, truth: Truth, grades: np.ndarray, interval: str) ->
     counts = (grades > 0).sum(axis=1)
     return "|".join(
         [
-            f"dcase-kit:{scores.VERSION}",
+            f"dcase-kit:{VERSION}",
             f"split:{split.name}#{split.fingerprint}",
             f"truth:{source}#{digest}",
             f"queries:{len(truth)}",

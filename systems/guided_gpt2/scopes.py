@@ -115,7 +115,7 @@ def main(options: argparse.Namespace) -> None:
         path = folder / f"{name.replace(' ', '-')}.csv"
         predictions.write_captions(path, split.file_names, captions)
         scores[name] = captioning.evaluate(
-            split, predictions.read_captions(path), metrics=metrics, cache=options.cache, file=str(path)
+            predictions.read_captions(path), split, metrics=metrics, cache=options.cache, file=str(path)
         )
         scores[name].save(path.with_suffix(".json"))
     if all(len(clip.captions) > 1 for clip in split.clips):
@@ -283,7 +283,7 @@ def human(split: Split, metrics: Sequence[str], cache: Path) -> Score:
         captions = tuple(clip.captions[number] for clip in split.clips)
         prediction = Captions(split.file_names, captions)
         references = Split(split.name, tuple(clips))
-        folds.append(captioning.evaluate(references, prediction, metrics=metrics, cache=cache, file="the truth"))
+        folds.append(captioning.evaluate(prediction, references, metrics=metrics, cache=cache, file="the truth"))
     means = {}
     for name, first in folds[0].metrics.items():
         measured = [fold.metrics[name] for fold in folds]

@@ -14,7 +14,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation import predictions, scores
+from evaluation import predictions
 from evaluation.__main__ import parser
 from evaluation.cli import command
 from evaluation.data.dataset import Clip, Split
@@ -617,7 +617,7 @@ def scored(tmp_path, monkeypatch):
 def test_compare(run, scored, tmp_path):
     status, out, err = run(*scored, "--json", tmp_path / "x.json")
     assert (status, err) == (0, "")
-    expected = compare({str(path): scores.read(path) for path in scored})
+    expected = compare({str(path): Score.load(path) for path in scored})
     assert out == f"{expected}\n"
     rows = [line.split() for line in out.splitlines()[2:10]]
     assert [row[:2] for row in rows[::2]] == [[metric, "weak"] for metric in ("mAP@10", "R@1", "R@5", "R@10")]
@@ -631,7 +631,7 @@ def test_compare(run, scored, tmp_path):
 def test_options_of_compare(run, scored):
     files = [*scored, Path("third.json")]
     files[2].write_bytes(files[0].read_bytes())
-    given = {str(path): scores.read(path) for path in files}
+    given = {str(path): Score.load(path) for path in files}
     with_options = compare(given, pairs=True, seed=7)
     assert run(*files, "--pairs", "--seed", 7, "--format", "csv")[1] == f"{with_options.csv()}\n"
     assert run(*files, "--format", "latex")[1] == f"{compare(given).latex()}\n"
