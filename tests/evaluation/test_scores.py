@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluation import scores
-from evaluation.findings import BadRequest, Faulty
+from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.scores import Items, Measured, Score, interval_method, measure
 from evaluation.statistics.intervals import METHODS, Estimate, bootstrap, grouped, jackknife, pseudo_values
 
@@ -493,3 +493,88 @@ def test_cider_d_is_a_mean_unless_each_clip_changes_the_weights():
     score = Score({"cider_d": made}, items, "a:b")
     assert ".value: error: must be the mean of items.values.cider_d" in faults(score)[0]
     assert faults(dataclasses.replace(score, signature="cider_d:idf-of-split-left-out-exact")) == []
+
+
+# ------------------------------------------------------------------------------------------------ in notebooks
+
+
+def test_a_score_as_a_table():
+    score = full()
+    frame = score.table()
+    assert frame.index.tolist() == ["mAP@10", "BLEU", "median rank"]
+    assert frame.columns.tolist() == ["value", "std_error", "low", "high", "by_clip_low", "by_clip_high", "chance", "n"]
+    first = score.metrics["mAP@10"]
+    assert frame.loc["mAP@10"].tolist() == [
+        *(first.estimate.value, first.estimate.std_error, first.estimate.low, first.estimate.high),
+        *(first.by_clip.low, first.by_clip.high, 1 / 7, 3),
+    ]
+    assert frame.loc["median rank"].isna().tolist() == [False, *[True] * 6, False]
+
+
+def test_the_items_of_a_score_as_a_table(tmp_path):
+    full().save(tmp_path / "a.json")
+    for score in (full(), Score.load(str(tmp_path / "a.json"))):
+        frame = score.items.table()
+        assert frame.index.tolist() == ["A dog.", "A cat.", "A bell."]
+        assert frame.columns.tolist() == ["group", "mAP@10", "BLEU"]
+        assert frame["mAP@10"].tolist() == VALUES.tolist()
+        assert frame["group"].tolist() == [0, 0, 1]
+        assert "A bell." in score.items._repr_html_()
+
+
+def test_a_score_on_one_line():
+    assert repr(full()) == "Score(mAP@10 0.378, BLEU 0.500, median rank 4.000, spice not available; 3 queries)"
+    assert repr(full().items) == "Items(3 queries in 2 groups)"
+
+
+def test_a_score_in_a_notebook():
+    warning = Finding("prediction", message="'a<b>.wav' is repeated", severity="warning")
+    page = dataclasses.replace(full(), findings=(warning,))._repr_html_()
+    assert page.count("<tr>") == 5
+    assert "<b>" not in page
+    assert (
+        "prediction: warning: &#x27;a&lt;b&gt;.wav&#x27; is repeated<br>spice: needs Java<br>signature: dcase" in page
+    )
+
+
+def caption_score(*names, items=ALONE, interval="jackknife-95", **values):
+    """Return a score of some caption metrics, which are named as their components."""
+    components = "|".join(f"{name}:settings" for name in names)
+    metrics = {name: measure(VALUES + values.get(name, 0), items, "jackknife") for name in names}
+    return Score(metrics, items, f"split:e#1|{components}|interval:{interval}|numpy:2", {"fer": "no model"})
+
+
+def test_a_score_is_extended():
+    saved, more = caption_score("rouge_l", "spice"), caption_score("cider_d", "spice", "fer")
+    extended = saved.extended(more)
+    assert list(extended.metrics) == ["rouge_l", "spice", "cider_d", "fer"]
+    assert extended.signature == caption_score("rouge_l", "cider_d", "spice", "fer").signature
+    assert extended.unavailable == {}
+    assert list(extended.items.values) == ["rouge_l", "spice", "cider_d", "fer"]
+    assert more.extended(saved).signature == extended.signature
+    assert saved.extended(caption_score("cider_d")).unavailable == {"fer": "no model"}
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            caption_score("cider_d", interval="bootstrap"),
+            "score: interval: error: must be 'jackknife-95' as in the score to extend; found 'bootstrap'; score the "
+            "prediction again",
+        ),
+        (
+            caption_score("cider_d", items=SHARED),
+            "score: items: error: must be those of the score to extend, in the same order; score the prediction again",
+        ),
+        (
+            caption_score("rouge_l", "cider_d", rouge_l=0.1),
+            "score: rouge_l: error: must be 0.377778 as in the score to extend; found 0.477778; give a score of the "
+            "same prediction",
+        ),
+    ],
+)
+def test_another_score_does_not_extend(other, message):
+    with pytest.raises(Faulty) as refusal:
+        caption_score("rouge_l").extended(other)
+    assert [str(finding) for finding in refusal.value.findings] == [message]
