@@ -37,6 +37,7 @@ _SCORES_FORM = (
 )
 _CAPTIONS_FORM = "must be a dict from each clip to its caption, a list of captions, or Captions"
 _REFERENCES_FORM = "must be a dict from each clip to the list of its captions, a list of such lists, or a Split"
+NAMED_BY_SCORES = "the scores"  # the noun for clips that a matrix names
 _PAIR = "pass two dicts, or two lists in the same order"
 
 
@@ -53,7 +54,8 @@ def retrieval_inputs(
         scores: The scores, in one of these forms.
         queries: The queries of an array's rows (default: the queries of the truth, in its order).
         clips: The clips of an array's columns (default: the clips of the split). If the truth is a dict and the scores
-            are ranked lists: the names of all clips (default: the clips that the truth names).
+            name their clips: the names of all clips (default: the columns of a matrix; for ranked lists, the clips that
+            the truth names).
         file: The name of the scores in findings.
 
     Returns:
@@ -67,12 +69,12 @@ def retrieval_inputs(
     relevance = _relevance(truth)
     named = dict.fromkeys(chain.from_iterable(relevance.values()))  # the clips that the truth names
     prediction = _prediction(scores, relevance, queries, clips, file)
-    if isinstance(prediction, Similarity):
-        all_clips: Iterable[str] = prediction.file_names
-        owner = "the scores"
-    elif clips is not None:
-        all_clips = _texts(clips, "clips", file)
-        owner = "`clips`"
+    if clips is not None:
+        all_clips: Iterable[str] = _texts(clips, "clips", file)
+        owner = "the given clips"
+    elif isinstance(prediction, Similarity):
+        all_clips = prediction.file_names
+        owner = NAMED_BY_SCORES
     else:
         _check_listed_clips(prediction, named, file)
         all_clips = named
@@ -98,8 +100,6 @@ def _prediction(
         raise _fault(file, "already names its queries; leave out `queries`")
     if clips is not None and isinstance(truth, Split):
         raise _fault(file, "is for a split, which already names all clips; leave out `clips`")
-    if clips is not None and not _is_ranking(scores):
-        raise _fault(file, "already names its clips; leave out `clips`")
     if is_frame:
         rows = _texts(scores.index, "the names of rows, which are the queries,", file)
         columns = _texts(scores.columns, "the names of columns, which are the clips,", file)
@@ -274,7 +274,10 @@ def _check_truth_names(relevance: Relevance, known: Collection[str], owner: str)
     for query, relevant in relevance.items():
         for name in sorted(relevant):
             if name not in known:
-                message = f"must name clips of {owner} for {query!r}; found {name!r}{hint(name, meant(name))}"
+                remedy = hint(name, meant(name))
+                if not remedy and owner == NAMED_BY_SCORES:
+                    remedy = "; if it was ranked, pass `clips=[…]`, the names of all clips"
+                message = f"must name clips of {owner} for {query!r}; found {name!r}{remedy}"
                 findings.append(Finding(TRUTH, message=message))
     raise Faulty(findings)
 

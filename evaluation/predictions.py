@@ -67,6 +67,10 @@ class Captions:
     captions: tuple[str, ...]
     lines: tuple[int, ...] = ()
 
+    def __repr__(self) -> str:
+        """Describe the captions on one line."""
+        return f"Captions({plural(len(self.captions), 'caption')})"
+
 
 def read_captions(path: Path | str) -> Captions:
     """Read predicted captions from a CSV.
@@ -246,6 +250,10 @@ class Ranking:
         if len(self.file_names) != len(self.queries):
             message = f"there must be a list of clips for each of the {len(self.queries)} queries"
             raise ValueError(f"{message}; found {len(self.file_names)} lists")
+
+    def __repr__(self) -> str:
+        """Describe the ranking on one line."""
+        return f"Ranking({len(self.queries)} queries)"
 
     @classmethod
     def of(cls, queries: Sequence[str], file_names: Sequence[str], indices: np.ndarray) -> "Ranking":

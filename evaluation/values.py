@@ -27,6 +27,8 @@ def describe(value: object) -> str:
         return f"the text {cut(str(value), 60)!r}"
     if isinstance(value, bool | int | float | np.number):
         return f"the number {value}"
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}"
     name = type(value).__name__
     article = "an" if name[0] in "aeiouAEIOU" else "a"
     return f"{article} {name}"

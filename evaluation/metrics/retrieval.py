@@ -545,8 +545,9 @@ def evaluate(
             a column for each clip, a `Ranking`, or a dict from each query to its clips, best first, or to a dict from
             clips to scores.
         queries: The queries of an array's rows (default: the queries of the truth, in its order).
-        clips: The clips of an array's columns (default: the clips of the split). If `truth` is a dict and `scores` has
-            ranked lists: the names of all clips that were ranked (default: the clips that the truth names).
+        clips: The clips of an array's columns (default: the clips of the split). If `truth` is a dict and `scores`
+            names its clips: the names of all clips (default: the columns of a matrix; for ranked lists, the clips that
+            the truth names).
         relevance: The clips that answer each query, with or without grades, in place of the split's own truth.
         metrics: Names of metrics, such as `mAP@10` and `MRR`, or of sets, such as `dcase2025`.
         interval: One of `intervals.METHODS`.

@@ -119,6 +119,15 @@ def test_retrieval_from_python_equals_retrieval_from_files(clotho_like, tmp_path
     assert digests[0] == digests[1]  # the content of the truth is the same
 
 
+def test_clips_that_the_scores_lack():
+    truth = {**TRUTH, "A dog.": [DOG, "puppy.wav"]}
+    score = retrieval.evaluate(truth, FRAME, clips=[*CLIPS, "puppy.wav"], metrics=["R@1"])
+    assert score.items.table()["R@1"].tolist() == [0.5, 0, 0]
+    assert [str(finding) for finding in score.findings] == [
+        "prediction: warning: no column for 1 of the split's 5 clips; they count as not found"
+    ]
+
+
 def test_clips_that_only_the_lists_name():
     lists = {query: [*names, "other.wav"] for query, names in RANKED.items()}
     assert findings_of(retrieval.evaluate, TRUTH, lists) == [
@@ -152,7 +161,6 @@ FORM = (
         (Path("a.npz"), {}, f"{FORM}; found a PosixPath; read a file with `read_retrieval(path)`"),
         (None, {}, f"{FORM}; scores must be a list or an array of numbers; found None"),
         ({}, {}, f"{FORM}; found an empty dict"),
-        (FRAME, {"clips": CLIPS}, "already names its clips; leave out `clips`"),
         (FRAME, {"queries": QUERIES}, "already names its queries; leave out `queries`"),
         (pd.DataFrame(SCORES), {}, "the names of rows, which are the queries, must be texts; found the number 0 at"),
         (
@@ -218,6 +226,10 @@ def test_refused_scores(scores, options, message):
         ({"A dog.": {DOG: NAN}}, "the grades of 'A dog.' must be finite and 0 or more; found NaN, a missing value"),
         ({"A dog.": {DOG: "1"}}, "the grades of 'A dog.' must be finite and 0 or more; found the text '1'"),
         ({"A dog.": {DOG: 0}}, "'A dog.' must have a clip with a grade above 0; add one, or remove the query"),
+        (
+            {"A dog.": ["cat.wav", RAIN]},
+            "must name clips of the scores for 'A dog.'; found 'cat.wav'; if it was ranked",
+        ),
         ({"A dog.": "cat.wav"}, "names none of the 4 clips of the scores; found 'cat.wav'; are they of the same data?"),
         (
             {"A dog.": ["dog.WAV", RAIN]},
@@ -234,8 +246,8 @@ def test_names_that_all_differ_alike_are_one_finding():
     clips = [f"{number}.wav" for number in range(9)]
     truth = {f"query {number}": f"{number}.mp3" for number in range(9)}
     assert findings_of(retrieval.evaluate, truth, np.eye(9), clips=clips) == [
-        "truth: error: all 9 names differ from the scores' only in their extension: .mp3 where the scores have .wav; "
-        "write the names as in the scores"
+        "truth: error: all 9 names differ from the given clips' only in their extension: .mp3 where the given clips "
+        "have .wav; write the names as in the given clips"
     ]
 
 

@@ -160,6 +160,8 @@ def test_a_similarity_of_what_a_notebook_has(tmp_path):
     similarity = Similarity(["q", "r"], np.array(["a.wav"]), [[1], [0]])
     assert (similarity.queries, similarity.file_names) == (("q", "r"), ("a.wav",))
     assert repr(similarity) == "Similarity(2 queries x 1 clips, float64)"
+    assert repr(similarity.top(1)) == "Ranking(2 queries)"
+    assert repr(Captions(("a.wav",), ("A dog.",))) == "Captions(1 caption)"
     similarity.save(str(tmp_path / "it.npz"))
     loaded = Similarity.load(str(tmp_path / "it.npz"))
     assert (loaded.queries, loaded.scores.tolist()) == (("q", "r"), [[1], [0]])

@@ -41,7 +41,7 @@ def test_texts_become_python_s_own(values):
         ({"a"}, "names must be a list of texts; found a set, which does not have an order: pass a list"),
         ({"a": 1}, "names must be a list of texts; found a dict"),
         (None, "names must be a list of texts; found None"),
-        (np.array([["a"]]), "names must be a list of texts; found a ndarray"),
+        (np.array([["a"]]), "names must be a list of texts; found an array of shape (1, 1)"),
         (["a", 1], "names must be texts; found the number 1 at index 1"),
         (["a", NAN], "names must be texts; found NaN, a missing value at index 1"),
         (pd.Series(["a", None]), "names must be texts; found NaN, a missing value at index 1"),

@@ -292,6 +292,7 @@ def test_equals_the_organisers_formula(k):
 # grades that are not whole numbers.
 IN_PYTREC = {recall: "recall", average_precision: "map_cut", success: "success", ndcg: "ndcg_cut"}
 IN_RANX = {recall: "recall", average_precision: "map", success: "hit_rate", ndcg: "ndcg", reciprocal_rank: "mrr"}
+OWN_NAMES = {function: name for name, function in retrieval.AT_K.items()}
 RANX = """
 import json, sys, ranx
 for truth, run, names in json.load(sys.stdin):
@@ -335,9 +336,14 @@ def test_equals_ranx():
         text=True,
         check=True,
     )
-    for (truth, similarity, _), line in zip(problems, done.stdout.splitlines(), strict=True):
+    for (truth, similarity, run), line in zip(problems, done.stdout.splitlines(), strict=True):
         means = [values.mean() for values in score(truth, similarity)]
-        np.testing.assert_allclose(means, [json.loads(line)[name] for name in names], rtol=0, atol=1e-12)
+        expected = [json.loads(line)[name] for name in names]
+        np.testing.assert_allclose(means, expected, rtol=0, atol=1e-12)
+        own_names = [OWN_NAMES[metric] + (f"@{k}" if k < math.inf else "") for metric, k in METRICS]
+        clips = {*similarity.file_names, *itertools.chain.from_iterable(truth.values())}
+        table = evaluate(truth, run, clips=sorted(clips), metrics=own_names).table()  # the dicts that ranx takes
+        np.testing.assert_allclose(table.loc[own_names, "value"], expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(
