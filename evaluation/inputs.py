@@ -28,7 +28,7 @@ from evaluation.findings import Faulty, Finding
 from evaluation.names import closest, explain, hint
 from evaluation.predictions import Captions, Ranking, Similarity
 from evaluation.text import plural
-from evaluation.values import cure, describe, elements, is_table, numbers, texts
+from evaluation.values import advice_for, describe, elements, is_table, numbers, texts
 
 TRUTH, REFERENCES = "truth", "references"  # the names of splits that are made from a notebook's values
 _TRUTH_FORM = "must be a dict from each query to the clips that answer it, or a Split"
@@ -37,7 +37,7 @@ _SCORES_FORM = (
 )
 _CAPTIONS_FORM = "must be a dict from each clip to its caption, a list of captions, or Captions"
 _REFERENCES_FORM = "must be a dict from each clip to the list of its captions, a list of such lists, or a Split"
-NAMED_BY_SCORES = "the scores"  # the noun for clips that a matrix names
+_NAMED_BY_SCORES = "the scores"  # messages say "the clips of the scores" for the columns of a matrix
 _PAIR = "pass two dicts, or two lists in the same order"
 
 
@@ -74,7 +74,7 @@ def retrieval_inputs(
         owner = "the given clips"
     elif isinstance(prediction, Similarity):
         all_clips = prediction.file_names
-        owner = NAMED_BY_SCORES
+        owner = _NAMED_BY_SCORES
     else:
         _check_listed_clips(prediction, named, file)
         all_clips = named
@@ -109,21 +109,14 @@ def _prediction(
     return scores
 
 
-def _is_ranking(scores: object) -> bool:
-    """Return True for ranked lists, which do not name all clips."""
-    if isinstance(scores, Mapping):
-        return not any(isinstance(answer, Mapping) for answer in scores.values())
-    return isinstance(scores, Ranking)
-
-
 def _relevance(truth: object) -> Relevance:
     """Return a truth in its simplest form: names without grades if all grades are 1, and no clips of grade 0."""
     if is_table(truth, "Series"):
         truth = _series_dict(truth, TRUTH)
     if not isinstance(truth, Mapping):
         swapped = isinstance(truth, Similarity | Ranking) or is_table(truth, "DataFrame") or hasattr(truth, "dtype")
-        remedy = "; the truth comes first: evaluate(truth, scores)" if swapped else cure(truth)
-        raise _fault(TRUTH, f"{_TRUTH_FORM}; found {describe(truth)}{remedy}")
+        advice = "; the truth comes first: evaluate(truth, scores)" if swapped else advice_for(truth)
+        raise _fault(TRUTH, f"{_TRUTH_FORM}; found {describe(truth)}{advice}")
     if not truth:
         raise _fault(TRUTH, f"{_TRUTH_FORM}; found an empty dict")
     findings: list[Finding] = []
@@ -159,7 +152,7 @@ def _relevant(relevant: object, query: str) -> frozenset[str] | Mapping[str, flo
         relevant = list(relevant)
     if elements(relevant) is None:
         form = "must be a name, a list or set of names, or a dict from names to grades"
-        raise ValueError(f"{what} {form}; found {describe(relevant)}{cure(relevant)}")
+        raise ValueError(f"{what} {form}; found {describe(relevant)}{advice_for(relevant)}")
     names = texts(relevant, what)
     if not names:
         raise ValueError(f"{what} must be one name or more; found none: add a clip, or remove the query")
@@ -187,7 +180,7 @@ def _prediction_of_dict(scores: Mapping[str, Any], file: str) -> Similarity | Ra
     if not scores:
         raise _fault(file, f"{_SCORES_FORM}; found an empty dict")
     queries = _texts(scores.keys(), "queries", file)
-    if not _is_ranking(scores):
+    if any(isinstance(answer, Mapping) for answer in scores.values()):
         return _scores_of_dicts(scores, queries, file)
     findings = []
     lists = []
@@ -218,8 +211,8 @@ def _scores_of_dicts(scores: Mapping[str, Any], queries: tuple[str, ...], file: 
         if scores_of_clips.keys() != set(names):
             difference = sorted(map(str, scores_of_clips.keys() ^ set(names)))[0]
             message = f"must have a score of the same clips for each query; {query!r} and {first!r} differ in"
-            remedy = "pass lists of the best clips instead, best first"
-            raise _fault(file, f"{message} {difference!r}; {remedy}")
+            advice = "pass lists of the best clips instead, best first"
+            raise _fault(file, f"{message} {difference!r}; {advice}")
         rows.append([scores_of_clips[name] for name in names])
     return _matrix(rows, queries, names, file)
 
@@ -274,10 +267,10 @@ def _check_truth_names(relevance: Relevance, known: Collection[str], owner: str)
     for query, relevant in relevance.items():
         for name in sorted(relevant):
             if name not in known:
-                remedy = hint(name, meant(name))
-                if not remedy and owner == NAMED_BY_SCORES:
-                    remedy = "; if it was ranked, pass `clips=[…]`, the names of all clips"
-                message = f"must name clips of {owner} for {query!r}; found {name!r}{remedy}"
+                advice = hint(name, meant(name))
+                if not advice and owner == _NAMED_BY_SCORES:
+                    advice = "; if it was ranked, pass `clips=[…]`, the names of all clips"
+                message = f"must name clips of {owner} for {query!r}; found {name!r}{advice}"
                 findings.append(Finding(TRUTH, message=message))
     raise Faulty(findings)
 
@@ -332,10 +325,10 @@ def _captions(predictions: object, file: str) -> Captions | list[str]:
     else:
         listed = elements(predictions)
         if listed is None:
-            remedy = cure(predictions)
+            advice = advice_for(predictions)
             if isinstance(predictions, str | Path):
-                remedy = ": put a caption into a list, or read a file with `read_captions(path)`"
-            raise _fault(file, f"{_CAPTIONS_FORM}; found {describe(predictions)}{remedy}")
+                advice = ": put a caption into a list, or read a file with `read_captions(path)`"
+            raise _fault(file, f"{_CAPTIONS_FORM}; found {describe(predictions)}{advice}")
         names = ()
         values = listed
     if not values:
@@ -366,12 +359,12 @@ def _references(references: object) -> Split | list[tuple[str, ...]]:
     else:
         listed = elements(references)
         if listed is None:
-            remedy = cure(references)
+            advice = advice_for(references)
             if isinstance(references, str | Path):
-                remedy = ": read a data folder with `read_dataset(folder)`"
+                advice = ": read a data folder with `read_dataset(folder)`"
             elif is_table(references, "DataFrame"):
-                remedy = ': if its rows have the names of clips, pass `frame.T.to_dict("list")`'
-            raise _fault(REFERENCES, f"{_REFERENCES_FORM}; found {describe(references)}{remedy}")
+                advice = ': if its rows have the names of clips, pass `frame.T.to_dict("list")`'
+            raise _fault(REFERENCES, f"{_REFERENCES_FORM}; found {describe(references)}{advice}")
         values = listed
     if not values:
         raise _fault(REFERENCES, f"{_REFERENCES_FORM}; found {describe(references)} without clips")

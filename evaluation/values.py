@@ -75,14 +75,14 @@ def texts(values: object, what: str) -> tuple[str, ...]:
     """
     listed = elements(values)
     if listed is None:
-        raise ValueError(f"{what} must be a list of texts; found {describe(values)}{cure(values)}")
+        raise ValueError(f"{what} must be a list of texts; found {describe(values)}{advice_for(values)}")
     for index, element in enumerate(listed):
         if not isinstance(element, str):
-            raise ValueError(f"{what} must be texts; found {describe(element)} at index {index}{cure(element)}")
+            raise ValueError(f"{what} must be texts; found {describe(element)} at index {index}{advice_for(element)}")
     return tuple(map(str, listed))
 
 
-def cure(value: object) -> str:
+def advice_for(value: object) -> str:
     """Return the end of a message: how to turn some common values into texts or lists. It is empty for other values."""
     if hasattr(value, "__next__"):
         return ": pass list(…)"
@@ -141,7 +141,7 @@ def _array(values: object, what: str) -> np.ndarray:
 def _floats_of_objects(array: np.ndarray, values: object, what: str) -> np.ndarray:
     """Convert an array of Python objects, in which pandas keeps None and NA."""
     if not array.ndim:
-        raise ValueError(f"{what} must be a list or an array of numbers; found {describe(values)}{cure(values)}")
+        raise ValueError(f"{what} must be a list or an array of numbers; found {describe(values)}{advice_for(values)}")
     converted = np.empty(array.shape)
     for place, value in np.ndenumerate(array):
         if value is None or is_missing(value):
