@@ -190,7 +190,7 @@ def main(options: argparse.Namespace) -> None:
 
 def _score(split: Split, prediction: Path, cache: Path) -> Score:
     captions = predictions.read_captions(prediction)
-    return captioning.evaluate(split, captions, metrics=METRICS, cache=cache, file=str(prediction))
+    return captioning.evaluate(captions, split, metrics=METRICS, cache=cache, file=str(prediction))
 
 
 def _table(scores: dict[str, Score]) -> str:

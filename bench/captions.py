@@ -53,7 +53,7 @@ def _captions(data: Path, cache: Path) -> tuple[tuple[int, int], float, float, f
     numbers = itertools.count()
 
     def score(folder: Path) -> None:
-        captioning.evaluate(split, prediction, metrics=WITHOUT_SPICE, cache=folder)
+        captioning.evaluate(prediction, split, metrics=WITHOUT_SPICE, cache=folder)
 
     for _ in range(2):
         score(cache)

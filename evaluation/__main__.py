@@ -104,7 +104,7 @@ def score_retrieval(options: argparse.Namespace) -> None:
         scored[direction] = retrieval.evaluate(
             split,
             prediction,
-            truth=truth,
+            relevance=truth,
             metrics=options.metrics,
             interval=options.interval,
             direction=direction,
@@ -246,7 +246,7 @@ def score_captions(options: argparse.Namespace) -> int:
 
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            score = captioning.evaluate(split, prediction, **settings, file=str(options.prediction))
+            score = captioning.evaluate(prediction, split, **settings, file=str(options.prediction))
         except Faulty as faulty:
             raise Faulty([*notes, *faulty.findings], faulty.status) from None
         score = replace(score, findings=(*notes, *score.findings))

@@ -2,7 +2,7 @@
 
     prediction, notes = read_captions(Path("outputs.csv"), split)                    # finds the columns fname and cands
     prediction, notes = read_captions(Path("results.jsonl"), split, match="stem")    # names without extension
-    score = captioning.evaluate(split, prediction)
+    score = captioning.evaluate(prediction, split)
 
 A file in the kit's own form, a CSV with the columns `file_name` and `caption_predicted`, is read by
 `evaluation.predictions`. All other files are read by this module. A note says what was assumed about the file.

@@ -35,6 +35,7 @@ from evaluation.data import tables
 from evaluation.files import no_file, replacing
 from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.text import first_items, plural, quoted
+from evaluation.values import numbers, texts
 
 CAPTION_COLUMNS = ("file_name", "caption_predicted")
 COLUMNS_SHOWN = 20  # number of column names in a message; the header of a matrix names thousands of clips
@@ -71,14 +72,19 @@ class Captions:
     lines: tuple[int, ...] = ()
     matched: str = ""
 
+    def __repr__(self) -> str:
+        """Describe the captions on one line."""
+        return f"Captions({plural(len(self.captions), 'caption')})"
 
-def read_captions(path: Path) -> Captions:
+
+def read_captions(path: Path | str) -> Captions:
     """Read predicted captions from a CSV.
 
     Raises:
         BadRequest: There is no such file, or it is the prediction of a retrieval system.
         Faulty: The file is not a CSV of captions. The exception lists all findings.
     """
+    path = Path(path)
     if not path.is_file():
         raise no_file(path, f"a CSV with the columns {' and '.join(CAPTION_COLUMNS)}")
     if path.suffix.lower() == ".npz":
@@ -127,7 +133,10 @@ def width_findings(rows: Sequence[tables.Record], width: int, separator: str, fi
 
 
 def write_captions(
-    path: Path, file_names: Sequence[str], captions: Sequence[str], log_probabilities: Sequence[float] | None = None
+    path: Path | str,
+    file_names: Sequence[str],
+    captions: Sequence[str],
+    log_probabilities: Sequence[float] | None = None,
 ) -> None:
     """Write predicted captions as CSV, completely or not at all.
 
@@ -150,7 +159,7 @@ def write_captions(
             )
             raise BadRequest(f"{message}, for example {wrong[0]!r}; {_CHECK_MODEL}")
         columns["log_probability"] = [f"{value:.6f}" for value in log_probabilities]
-    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+    with replacing(Path(path)) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
@@ -168,8 +177,11 @@ class Similarity:
         file_names: The file names of the clips.
         scores: (queries, clips) float32 or float64; a higher score means more similar.
 
+    Lists, tensors of torch and nested lists of numbers are converted.
+
     Raises:
-        ValueError: The scores do not have a row for each query and a column for each clip.
+        ValueError: The scores are not numbers, or do not have a row for each query and a column for each clip; or the
+            queries or names are not texts.
     """
 
     queries: tuple[str, ...]
@@ -177,8 +189,11 @@ class Similarity:
     scores: np.ndarray
 
     def __post_init__(self) -> None:
-        """Check the shape."""
-        expected, shape = (len(self.queries), len(self.file_names)), np.shape(self.scores)
+        """Convert the fields, and check the shape."""
+        object.__setattr__(self, "queries", texts(self.queries, "queries"))
+        object.__setattr__(self, "file_names", texts(self.file_names, "file names"))
+        object.__setattr__(self, "scores", numbers(self.scores, "scores"))
+        expected, shape = (len(self.queries), len(self.file_names)), self.scores.shape
         if shape != expected:
             raise ValueError(f"scores must have the shape (queries, clips), which is {expected}; found {shape}")
 
@@ -191,23 +206,11 @@ class Similarity:
         """Return the matrix with the clips as queries, and the texts as the clips to rank."""
         return Similarity(self.file_names, self.queries, self.scores.T)
 
-    @classmethod
-    def load(cls, path: Path, expected: tuple[int, int] | None = None) -> "Similarity":
-        """Read the .npz that `save` wrote.
+    def __repr__(self) -> str:
+        """Describe the matrix on one line."""
+        return f"Similarity({len(self.queries)} queries x {len(self.file_names)} clips, {self.scores.dtype})"
 
-        Args:
-            path: The file.
-            expected: As in `read_retrieval`.
-
-        Raises:
-            BadRequest: There is no such file.
-            Faulty: The file is not valid. The exception lists all findings.
-        """
-        if not path.is_file():
-            raise no_file(path, "a similarity matrix (.npz)")
-        return _read_npz(path, expected)
-
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write the similarities as .npz, completely or not at all.
 
         Raises:
@@ -219,13 +222,26 @@ class Similarity:
             number = int((~finite).sum())
             message = f"{path}: scores must be finite; found NaN or infinity for {number} of {len(finite)} queries"
             raise BadRequest(f"{message}, for example {first!r}; {_CHECK_MODEL}")
-        with replacing(path) as part, part.open("wb") as file:
+        with replacing(Path(path)) as part, part.open("wb") as file:
             np.savez(
                 file,
                 queries=_json_bytes(self.queries),
                 file_names=_json_bytes(self.file_names),
                 scores=self.scores,
             )
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Similarity":
+        """Read a matrix that `save` wrote, or a matrix from CSV.
+
+        Raises:
+            BadRequest: As `read_retrieval`, or the file contains lists of the best clips.
+            Faulty: As `read_retrieval`.
+        """
+        prediction = read_retrieval(path)
+        if isinstance(prediction, cls):
+            return prediction
+        raise BadRequest(f"{path}: contains lists of the best clips, not a matrix; read it with `read_retrieval`")
 
 
 def _json_bytes(texts: Iterable[str]) -> np.ndarray:
@@ -256,6 +272,10 @@ class Ranking:
             message = f"there must be a list of clips for each of the {len(self.queries)} queries"
             raise ValueError(f"{message}; found {len(self.file_names)} lists")
 
+    def __repr__(self) -> str:
+        """Describe the ranking on one line."""
+        return f"Ranking({len(self.queries)} queries)"
+
     @classmethod
     def of(cls, queries: Sequence[str], file_names: Sequence[str], indices: np.ndarray) -> "Ranking":
         """Make a ranking from indices of clips, an array of shape (queries, k) such as `retrieval.top_k` returns."""
@@ -279,7 +299,7 @@ class Ranking:
                 writer.writerow([query, *names])
 
 
-def read_retrieval(path: Path, expected: tuple[int, int] | None = None) -> Similarity | Ranking:
+def read_retrieval(path: Path | str, expected: tuple[int, int] | None = None) -> Similarity | Ranking:
     """Read the prediction of a retrieval system: a `Similarity` from .npz, or a `Similarity` or `Ranking` from CSV.
 
     The first column of a CSV has the queries. If most of the other cells below the header are numbers, the file is a
@@ -296,6 +316,7 @@ def read_retrieval(path: Path, expected: tuple[int, int] | None = None) -> Simil
         BadRequest: There is no such file, or it is a file of another kind.
         Faulty: The file is not valid. The exception lists all findings.
     """
+    path = Path(path)
     if not path.is_file():
         raise no_file(path, "a prediction (.npz or .csv)")
     if path.suffix.lower() == ".npz":

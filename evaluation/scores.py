@@ -1,5 +1,10 @@
 """Scores: metrics with intervals, the items that they are computed from, and a signature.
 
+    score = Score.load("runs/captioner.json")
+    score.table()                                   # a DataFrame with a row for each metric
+    score.items.table()                             # a DataFrame with a row for each query or clip
+    score.extended(other).save("runs/all.json")     # with the metrics of another score of the same prediction
+
 As in sacreBLEU, the signature names everything that changes the numbers. Two scores whose signatures differ measure
 different things, and `evaluation.statistics.comparison` refuses to compare them (its docstring lists the three parts
 that may differ). A score file is JSON:
@@ -19,17 +24,17 @@ if it does not exist, such as the standard error of a single item, or if it is n
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, FiniteFloat, InstanceOf, ValidationError
 
 from evaluation import report
 from evaluation.files import replacing
-from evaluation.findings import BadRequest, Faulty, Finding
+from evaluation.findings import BadRequest, Faulty, Finding, limited
 from evaluation.metrics import catalogue
 from evaluation.statistics.intervals import (
     METHODS,
@@ -42,7 +47,10 @@ from evaluation.statistics.intervals import (
     mean,
     pseudo_values,
 )
-from evaluation.text import plural, table
+from evaluation.text import html_table, plural, table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 VERSION = "0.2.0"
 EXACT = "cider_d:idf-of-split-left-out-exact"  # the part of a signature for `--idf exact`
@@ -52,6 +60,7 @@ ROUNDING = 1e-6  # relative tolerance: a file may have numbers rounded to six di
 # matches its references.
 MANY = 50
 NEAR = 3
+TABLE = ("value", "std_error", "low", "high", "by_clip_low", "by_clip_high", "chance", "n")  # columns of `Score.table`
 SHOWN = 60  # number of characters of an invalid value to show in a message
 
 
@@ -93,11 +102,29 @@ class Items:
         kind: The plural noun for the items: queries or clips.
         names: The names of the n items.
         groups: The index of each item's group. Items that share a clip have the same group.
+        values: For the items of a score, a dict from each metric to the (n,) values of the items. If the metric is not
+            a mean, they are pseudo-values (`Measured.values`). Metrics without such values are left out.
     """
 
     kind: str
     names: tuple[str, ...]
     groups: tuple[int, ...]
+    values: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        """Describe the items on one line."""
+        return f"Items({len(self.names)} {self.kind} in {len(set(self.groups))} groups)"
+
+    def table(self) -> "pd.DataFrame":
+        """Return the group and the values of each item, one row for each item."""
+        import pandas as pd
+
+        columns = {"group": self.groups, **self.values}
+        return pd.DataFrame(columns, index=pd.Index(self.names, name=self.kind, dtype=object))
+
+    def _repr_html_(self) -> str:
+        """Show the table in a notebook."""
+        return str(self.table()._repr_html_())
 
     @property
     def shared(self) -> bool:
@@ -178,8 +205,34 @@ class Score:
     unavailable: Mapping[str, str] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Give the items their values."""
+        values = {}
+        for name, measured in self.metrics.items():
+            if measured.values is not None:
+                values[name] = measured.values
+        object.__setattr__(self, "items", replace(self.items, values=values))
+
+    def __repr__(self) -> str:
+        """Describe the score on one line."""
+        numbers = [f"{name} {report.number(measured.estimate.value)}" for name, measured in self.metrics.items()]
+        numbers += [f"{name} not available" for name in self.unavailable]
+        return f"Score({', '.join(numbers)}; {len(self.items.names)} {self.items.kind})"
+
     def __str__(self) -> str:
         """Format the metrics as a table, with the signature below."""
+        rows, heads = self._rows()
+        text = table(rows, heads, numbers=range(1, len(heads)))
+        return "\n".join([text, *self._notes()])
+
+    def _repr_html_(self) -> str:
+        """Show the table in a notebook, with the findings and the signature below."""
+        rows, heads = self._rows()
+        findings = [str(finding) for finding in limited(sorted(self.findings))]
+        return html_table(rows, heads, range(1, len(heads)), [*findings, *self._notes()])
+
+    def _rows(self) -> tuple[list[list[str]], list[str]]:
+        """Return the rows and the headings of the table."""
         has_by_clip = any(measured.by_clip for measured in self.metrics.values())
         has_chance = any(measured.chance is not None for measured in self.metrics.values())
         heads = ["metric", "value", "95 % interval"]
@@ -197,14 +250,86 @@ class Score:
                 row.append(report.number(measured.chance))
             rows.append([*row, str(measured.estimate.n)])
         rows += [[name, "not available"] for name in self.unavailable]
+        return rows, heads
+
+    def _notes(self) -> list[str]:
+        """Return the reasons for metrics that are not available, and the signature."""
         names: dict[str, list[str]] = {}
         for name, reason in self.unavailable.items():
             names.setdefault(reason, []).append(name)
         reasons = [f"{', '.join(together)}: {reason}" for reason, together in names.items()]
-        text = table(rows, heads, numbers=range(1, len(heads)))
-        return "\n".join([text, *reasons, f"signature: {self.signature}"])
+        return [*reasons, f"signature: {self.signature}"]
 
-    def save(self, path: Path) -> None:
+    def table(self) -> "pd.DataFrame":
+        """Return the metrics at full precision, one row for each metric that is available.
+
+        Returns:
+            A DataFrame whose index has the names of the metrics. The columns are `value`, `std_error`, `low`, `high`,
+            `by_clip_low` and `by_clip_high` (the interval by clip), `chance`, and `n`, the number of queries or clips.
+            A number that does not exist is NaN.
+        """
+        import pandas as pd
+
+        rows = []
+        for measured in self.metrics.values():
+            estimate = measured.estimate
+            by_clip = measured.by_clip
+            rows.append(
+                {
+                    "value": estimate.value,
+                    "std_error": estimate.std_error,
+                    "low": estimate.low,
+                    "high": estimate.high,
+                    "by_clip_low": by_clip.low if by_clip else math.nan,
+                    "by_clip_high": by_clip.high if by_clip else math.nan,
+                    "chance": _or_nan(measured.chance),
+                    "n": estimate.n,
+                }
+            )
+        return pd.DataFrame(rows, columns=TABLE, index=pd.Index(list(self.metrics), name="metric", dtype=object))
+
+    def extended(self, other: "Score") -> "Score":
+        """Return a score with the metrics of two scores of the same prediction.
+
+        Args:
+            other: The score with the additional metrics. A metric that both scores contain must have the same value.
+
+        Returns:
+            The score. It has the signature that scoring all metrics together would give.
+
+        Raises:
+            Faulty: The scores differ in their items, in a part of their signatures, or in the value of a metric. The
+                exception lists all findings. If the scores do not have a metric in common, scores of different
+                predictions cannot be detected.
+        """
+        findings = _differences(self, other)
+        if findings:
+            raise Faulty(findings)
+        metrics = {**other.metrics, **self.metrics}
+        names = dict.fromkeys([*self.metrics, *other.metrics])
+        unavailable = {**self.unavailable, **other.unavailable}
+        return Score(
+            {name: metrics[name] for name in names},
+            self.items,
+            _joint_signature(self.signature, other.signature),
+            {name: reason for name, reason in unavailable.items() if name not in metrics},
+            tuple(dict.fromkeys([*self.findings, *other.findings])),
+        )
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Score":
+        """Read what `save` wrote.
+
+        Args:
+            path: The score file.
+
+        Raises:
+            BadRequest: There is no such file.
+            Faulty: The file is not a score file. The exception lists all findings.
+        """
+        return _read(Path(path))
+
+    def save(self, path: Path | str) -> None:
         """Write the score as JSON at full precision, completely or not at all."""
         content: dict[str, Any] = {"signature": self.signature, "metrics": {}}
         for name, measured in self.metrics.items():
@@ -224,9 +349,61 @@ class Score:
         # The metrics are indented for people; the items, which are thousands of numbers, are on one line.
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False).removesuffix("\n}")
         text += f',\n  "items": {json.dumps(items, ensure_ascii=False, allow_nan=False)}\n}}\n'
-        with replacing(path) as part:
+        with replacing(Path(path)) as part:
             # A name may contain a lone surrogate, which UTF-8 cannot encode. Its escape is also valid JSON.
             part.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def signature_parts(signature: str) -> dict[str, str]:
+    """Return the parts of a signature as a dict from keys to values."""
+    parts = {}
+    for part in signature.split("|"):
+        key, _, value = part.partition(":")
+        parts[key] = value
+    return parts
+
+
+def _components() -> list[str]:
+    """Return the keys that a signature has only for some metrics, in the order of signatures."""
+    names: dict[str, None] = {}
+    for metric in catalogue.CAPTIONING.values():
+        names.update(dict.fromkeys(metric.components))
+    return list(names)
+
+
+def _differences(first: Score, other: Score) -> list[Finding]:
+    """Return a finding for each difference that does not allow two scores to be joined."""
+    findings = []
+    ours, theirs = signature_parts(first.signature), signature_parts(other.signature)
+    for key in dict.fromkeys([*ours, *theirs]):
+        is_optional = key in _components() and not (key in ours and key in theirs)
+        if not is_optional and ours.get(key) != theirs.get(key):
+            message = f"must be {ours.get(key)!r} as in the score to extend; found {theirs.get(key)!r}; {_RESCORE}"
+            findings.append(Finding("score", column=key, message=message))
+    if not findings and other.items != first.items:
+        message = f"must be those of the score to extend, in the same order; {_RESCORE}"
+        findings.append(Finding("score", column="items", message=message))
+    for name in first.metrics:
+        if name not in other.metrics:
+            continue
+        expected, found = first.metrics[name].estimate.value, other.metrics[name].estimate.value
+        if not findings and not _equal(expected, found):
+            message = f"must be {expected:.6g} as in the score to extend; found {found:.6g}"
+            findings.append(Finding("score", column=name, message=f"{message}; give a score of the same prediction"))
+    return findings
+
+
+def _joint_signature(first: str, other: str) -> str:
+    """Return the signature of two scores that differ only in the components of their metrics."""
+    parts = {**signature_parts(other), **signature_parts(first)}
+    components = [key for key in _components() if key in parts]
+    keys: list[str] = []
+    for key in signature_parts(first):
+        if key == "interval":  # the components are before the interval
+            keys += components
+        if key not in components:
+            keys.append(key)
+    return "|".join(f"{key}:{parts[key]}" for key in keys)
 
 
 def plain(content: Any) -> Any:
@@ -322,16 +499,7 @@ _EXPECTED = {  # from the type of pydantic's error to the noun for what is expec
 }
 
 
-def read(path: Path) -> Score:
-    """Read what `Score.save` wrote.
-
-    Args:
-        path: The score file.
-
-    Raises:
-        BadRequest: There is no such file.
-        Faulty: The file is not a score file. The exception lists all findings.
-    """
+def _read(path: Path) -> Score:
     if not path.is_file():
         raise BadRequest(f"{path}: no such file; give a score file, written by `dcase-evaluation score … --json FILE`")
     try:

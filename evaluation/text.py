@@ -99,6 +99,25 @@ def table(rows: Sequence[Sequence[object]], headers: Sequence[str], numbers: Seq
     return tabulate(rows, headers=headers, colalign=align, disable_numparse=True, tablefmt="simple")
 
 
+def html_table(
+    rows: Sequence[Sequence[object]], headers: Sequence[str], numbers: Sequence[int], notes: Iterable[str]
+) -> str:
+    """Format rows as an HTML table for a notebook, with the notes in small print below.
+
+    Args:
+        rows: The rows.
+        headers: The headings of the columns.
+        numbers: The indices of the columns to align right.
+        notes: The notes, one for each line.
+    """
+    align = None
+    if rows:
+        align = ["right" if column in numbers else "left" for column in range(len(headers))]
+    text = str(tabulate(rows, headers=headers, colalign=align, disable_numparse=True, tablefmt="html"))
+    lines = [html.escape(printable(note)) for note in notes]
+    return f"{text}\n<small>{'<br>'.join(lines)}</small>"
+
+
 def plural(number: int, noun: str) -> str:
     """Return a number with its noun in the singular or plural.
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from evaluation import scores
 from evaluation.data.dataset import EVALUATION, Dataset, Split
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding
+from evaluation.scores import Score
 from evaluation.text import SHOWN, cut, quoted
 from submission import documents, metadata
 from submission.metadata_text import ABSENT
@@ -165,7 +166,7 @@ def _read_results(task: Task, run: Path, findings: list[Finding]) -> dict[str, f
         findings.append(Finding(str(file), message=message, severity=NOTE))
         return {}
     try:
-        score = scores.read(file)
+        score = Score.load(file)
     except Faulty as faulty:
         findings += faulty.findings
         return {}

@@ -184,7 +184,7 @@ def _score_system(
         from evaluation.metrics import captioning  # imports scipy
 
         captions = predictions.read_captions(file)
-        score = captioning.evaluate(split, captions, metrics=metrics, interval=interval, cache=cache, file=shown)
+        score = captioning.evaluate(captions, split, metrics=metrics, interval=interval, cache=cache, file=shown)
     team = system.label
     fields = task.label_fields(system.label)
     if fields:

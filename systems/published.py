@@ -26,7 +26,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ValidationError, model_validator
 
-from evaluation import report, scores, yamlfiles
+from evaluation import report, yamlfiles
 from evaluation.data.dataset import Split
 from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.scores import Score
@@ -198,7 +198,7 @@ def _scores_by_config(system: str, place: Path, runs: Sequence[Path], split: Spl
         if not file.is_file():
             findings.append(Finding(str(file), message=f"no such file; score the run: {_score_command(run, split)}"))
             continue
-        score = scores.read(file)
+        score = Score.load(file)
         expected = f"split:{split.name}#{split.fingerprint}"
         if expected not in score.signature.split("|"):
             message = f"must be a score on {expected}; found a score on other data: give the other data, or score again"

@@ -128,7 +128,7 @@ def score(folder: Path, split: Split, metric: str, cache: Path) -> Score:
         result = retrieval.evaluate(split, prediction, metrics=[metric, *retrieval.TASK_METRICS])
     else:
         metrics = [metric, *captioning.BASIC]
-        result = captioning.evaluate(split, predictions.read_captions(file), metrics=metrics, cache=cache)
+        result = captioning.evaluate(predictions.read_captions(file), split, metrics=metrics, cache=cache)
         if metric in result.unavailable:
             raise BadRequest(f"{metric} is not available: {result.unavailable[metric]}")
     result.save(folder / "scores" / f"{split.name}.json")

@@ -220,8 +220,9 @@ def test_every_command_of_the_guides_works(checkout, run, monkeypatch):
         for command in commands(guide):
             if command not in known:
                 assert_works(command, run(command))
+        names: dict[str, object] = {}  # a block may use the names of the blocks before it
         for block in blocks(guide, "python"):
-            exec(compile(block, str(guide), "exec"), {})  # noqa: S102, the guide's own code
+            exec(compile(block, str(guide), "exec"), names)  # noqa: S102, the guide's own code
         known += commands(guide)
     assert (checkout / "runs" / "soundscapes" / "scores" / "evaluation.json").is_file()
 

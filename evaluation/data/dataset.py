@@ -59,7 +59,7 @@ from evaluation.data.relevance import Relevance, parse_relevance
 from evaluation.data.sound_files import match_sounds, sound_files, warn_of_equal_names
 from evaluation.findings import ERROR, WARNING, BadRequest, Faulty, Finding
 from evaluation.names import NEARLY_ALL
-from evaluation.text import unknown_key
+from evaluation.text import plural, unknown_key
 
 DEVELOPMENT, VALIDATION, EVALUATION = "development", "validation", "evaluation"
 BLIND = ("test", "analysis", "retrieval")
@@ -102,6 +102,13 @@ class Split:
     relevance: Relevance | None = None
     blind_queries: tuple[str, ...] = ()
     source: Path | None = field(default=None, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        """Describe the split on one line."""
+        counts = [plural(len(self.clips), "clip"), plural(len(self.all_captions), "caption")]
+        if self.relevance is not None or self.blind_queries:
+            counts.append(f"{len(self.queries)} queries")
+        return f"Split({self.name}: {', '.join(counts)})"
 
     @cached_property
     def file_names(self) -> tuple[str, ...]:
@@ -190,7 +197,7 @@ class Dataset:
         return self.splits[name]
 
 
-def read_dataset(folder: Path, *splits: str, sound: bool = True) -> Dataset:
+def read_dataset(folder: Path | str, *splits: str, sound: bool = True) -> Dataset:
     """Read a data folder strictly.
 
     Args:
@@ -203,6 +210,7 @@ def read_dataset(folder: Path, *splits: str, sound: bool = True) -> Dataset:
         BadRequest: There is no such folder, or it does not contain such a split.
         Faulty: The data are not valid. The exception lists all findings; their file names include the folder.
     """
+    folder = Path(folder)
     dataset, findings = survey(folder, splits, sound)
     everything = list(chain.from_iterable(findings.values()))
     if any(finding.severity == ERROR for finding in everything):

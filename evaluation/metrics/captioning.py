@@ -1,6 +1,7 @@
 """Metrics of captioning: compare each predicted caption with the reference captions of its clip.
 
-    score = evaluate(split, read_captions(Path("predictions.csv")), metrics=["dcase2023"])
+    score = evaluate({"dog.wav": "A dog barks."}, {"dog.wav": ["A dog is barking.", "Barking."]}, metrics=["rouge_l"])
+    score = evaluate(read_captions("predictions.csv"), split, metrics=["dcase2023"])
 
 Conventions
 -----------
@@ -66,11 +67,12 @@ from evaluation.data import caption_text
 from evaluation.data.dataset import Clip, Split, other_split_hint
 from evaluation.files import cache_folder
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding
+from evaluation.inputs import captioning_inputs
 from evaluation.metrics import bert_score, catalogue, fense, meteor, overlap, spice
 from evaluation.metrics.java import Java, Unavailable, find_java
 from evaluation.metrics.ptb_tokenizer import PUNCTUATION, depends_on_next, ptb_tokenize, token_file
 from evaluation.metrics.ptb_tokenizer import VERSION as TOKENIZER
-from evaluation.metrics.sets import MetricSet, year_sets
+from evaluation.metrics.sets import MetricSet, check_names, year_sets
 from evaluation.names import closest, explain, format_rules, hint
 from evaluation.predictions import Captions
 from evaluation.scores import Items, Measured, Score, interval_method, measure
@@ -289,6 +291,7 @@ def resolve_metrics(names: Sequence[str]) -> MetricSet:
         BadRequest: There is no such metric or set.
         Faulty: As `sets.year_sets`.
     """
+    check_names(names)
     unknown = [name for name in names if name not in METRICS]
     if not unknown:
         return MetricSet(tuple(dict.fromkeys(names)))
@@ -391,21 +394,25 @@ def _line_of(name: str, prediction: Captions) -> int:
 
 
 def evaluate(
-    split: Split,
-    prediction: Captions,
+    predictions: Captions | Mapping[str, str] | Sequence[str],
+    references: Split | Mapping[str, Sequence[str]] | Sequence[Sequence[str]],
     *,
     metrics: Sequence[str] = BASIC,
     interval: str | None = None,
     idf: str = "fixed",
     tokenized: Collection[str] = (),
-    cache: Path | None = None,
+    cache: Path | str | None = None,
     file: str = "prediction",
 ) -> Score:
-    """Score a prediction for a split.
+    """Score a captioner.
+
+    The predictions come first, as in aac-metrics. If both arguments are lists, the captions are tokenised in the order
+    of the lists, otherwise in the order of the clips' names.
 
     Args:
-        split: The split, with captions.
-        prediction: A caption for each of the split's clips.
+        predictions: A caption for each clip: `Captions`, a dict from names of clips to captions, or a list.
+        references: The reference captions of each clip: a split, a dict from names of clips to lists of captions, or a
+            list of lists in the order of the list of predictions.
         metrics: Names from `METRICS`, or the name of one of `metric_sets` (default: the metrics that need no download).
         interval: One of `intervals.METHODS` (default: the set's method, or the jackknife for single metrics).
         idf: How CIDEr-D's weights are treated when a clip is left out for the interval: `fixed` keeps them, `exact`
@@ -413,17 +420,18 @@ def evaluate(
         tokenized: Which texts are tokens already, joined by blanks, and must not be tokenised: names from `TOKENIZED`
             (default: none of them).
         cache: Folder of the cache, for tokenised references and the jars (default: `files.cache_folder`).
-        file: The prediction's name in findings.
+        file: The name of the predictions in findings.
 
     Returns:
-        The score. Its clips are in the order of the split.
+        The score. Its clips are in the order of the split or list. The clips of a dict are sorted by name.
 
     Raises:
         BadRequest: There is no such metric, method, `idf` or `tokenized`, `idf` does not fit the method, the split has
             a clip without captions, or Java or the tokeniser does not run.
-        Faulty: As `validate`.
+        Faulty: As `validate`, or an input has a form that `evaluation.inputs` does not accept.
     """
-    cache = cache or cache_folder()
+    prediction, split = captioning_inputs(predictions, references, file)
+    cache = Path(cache or cache_folder())
     resolved = resolve_metrics(metrics)
     interval = interval or resolved.interval
     check_request(split, interval, idf, tokenized)

@@ -56,14 +56,14 @@ from itertools import chain
 
 import numpy as np
 
-from evaluation import scores
 from evaluation.data.dataset import Split, other_split_hint
 from evaluation.embeddings import BITS, Embeddings, WholeNumbers
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding
-from evaluation.metrics.sets import MetricSet, year_sets
+from evaluation.inputs import retrieval_inputs
+from evaluation.metrics.sets import MetricSet, check_names, year_sets
 from evaluation.names import closest, explain, hint
 from evaluation.predictions import Ranking, Similarity
-from evaluation.scores import Items, Measured, Score, interval_method, measure
+from evaluation.scores import VERSION, Items, Measured, Score, interval_method, measure
 from evaluation.statistics.intervals import Estimate
 from evaluation.text import printable, unknown_key
 
@@ -538,6 +538,7 @@ def resolve_metrics(names: Sequence[str]) -> MetricSet:
         BadRequest: There is no such metric or set.
         Faulty: As `sets.year_sets`.
     """
+    check_names(names)
     metrics: dict[str, None] = {}
     for name in names:
         if _is_metric(name):
@@ -637,31 +638,40 @@ def _reverse(
 
 
 def evaluate(
-    split: Split,
-    prediction: Prediction,
+    truth: Split | Truth,
+    scores: object,
     *,
-    truth: Truth | None = None,
+    queries: Sequence[str] | None = None,
+    clips: Sequence[str] | None = None,
+    relevance: Truth | None = None,
     metrics: Sequence[str] | None = None,
     interval: str = "jackknife",
     direction: str = TEXT_TO_AUDIO,
     lists_all_clips: bool = True,
     file: str = "prediction",
 ) -> Score:
-    """Score a prediction for a split.
+    """Score a retriever.
 
     Args:
-        split: The split.
-        prediction: The prediction. For audio-to-text retrieval, the queries of a `Ranking` are clips, and its lists
-            have texts. A `Similarity` and `Embeddings` are the same for both directions: their queries are texts.
-        truth: The clips that answer each query, with or without grades (default: the split's own truth). It is the
-            same for both directions.
+        truth: A split, or a dict from each query to the clips that answer it: a name, a list or set of names, or a dict
+            from names to grades.
+        scores: A `Similarity`, an array or tensor of shape (queries, clips), a DataFrame with a row for each query and
+            a column for each clip, a `Ranking`, or a dict from each query to its clips, best first, or to a dict from
+            clips to scores.
+        queries: The queries of an array's rows (default: the queries of the truth, in its order).
+        clips: The clips of an array's columns (default: the clips of the split). If `truth` is a dict and `scores`
+            names its clips: the names of all clips (default: the columns of a matrix; for ranked lists, the clips that
+            the truth names).
+        relevance: The clips that answer each query, with or without grades, in place of the split's own truth.
         metrics: Names of metrics, such as `mAP@10` and `MRR`, or of sets, such as `dcase2025` (default: the metrics of
             `DEFAULT_METRICS` for the direction).
         interval: One of `intervals.METHODS`.
-        direction: One of `DIRECTIONS`.
+        direction: One of `DIRECTIONS`. For audio-to-text retrieval, the queries of a `Ranking` are clips, and its lists
+            have texts. A `Similarity` and `Embeddings` are the same for both directions: their queries are texts. The
+            truth is also the same for both directions.
         lists_all_clips: True if the split has all clips that can be ranked. If not, as for the qrels of TREC, a clip
             that the split does not have is not relevant, without a warning, and there are no chance levels.
-        file: The prediction's name in findings.
+        file: The name of `scores` in findings.
 
     Returns:
         The score. Its items are the queries in the truth's order; for audio-to-text retrieval, they are the clips that
@@ -670,18 +680,26 @@ def evaluate(
     Raises:
         BadRequest: There is no such metric, direction or interval method, or the split does not have a truth, or the
             truth of a query is empty.
-        Faulty: As `validate`. For audio-to-text retrieval, also: a clip that answers a query is missing.
+        Faulty: As `validate`, or an input has a form that `evaluation.inputs` does not accept. For audio-to-text
+            retrieval, also: a clip that answers a query is missing.
+
+    >>> truth = {"A dog barks.": "dog.wav", "Rain falls.": ["rain.wav", "storm.wav"]}
+    >>> ranked = {"A dog barks.": ["dog.wav", "rain.wav"], "Rain falls.": ["storm.wav", "dog.wav", "rain.wav"]}
+    >>> evaluate(truth, ranked, metrics=["mAP@10"]).metrics["mAP@10"].values.round(3).tolist()
+    [1.0, 0.833]
     """
+    if relevance is not None and not isinstance(truth, Split):
+        raise BadRequest("relevance replaces the truth of a split; if the truth is a dict, leave out relevance")
     if direction not in DIRECTIONS:
         raise BadRequest(unknown_key(direction, DIRECTIONS, "direction"))
-    if truth is None:
-        truth = split.truth
-    if not truth:
+    split, prediction = retrieval_inputs(truth, scores, queries, clips, file)
+    answered = split.truth if relevance is None else relevance
+    if not answered:
         message = f"the split {split.name} has no truth: the clips that answer its queries are not known"
         raise BadRequest(f"{message}; choose another split")
-    unanswered = [query for query, relevant in truth.items() if not relevant]
+    unanswered = [query for query, relevant in answered.items() if not relevant]
     if unanswered:
-        share = f"{len(unanswered)} of {len(truth)} queries have none, for example {unanswered[0]!r}"
+        share = f"{len(unanswered)} of {len(answered)} queries have none, for example {unanswered[0]!r}"
         raise BadRequest(f"the truth must name at least one clip for each query; {share}; add clips, or remove them")
     names = resolve_metrics(DEFAULT_METRICS[direction] if metrics is None else metrics).metrics
     file_names = split.file_names
@@ -690,21 +708,21 @@ def evaluate(
         if not named.isdisjoint(file_names):
             file_names = tuple(dict.fromkeys([*file_names, *sorted(named)]))
     if direction == TEXT_TO_AUDIO:
-        answers = truth
-        findings = validate(truth, file_names, prediction, file, split)
+        answers = answered
+        findings = validate(answered, file_names, prediction, file, split)
         candidates = len(split.clips)
-        items = Items("queries", tuple(truth), clip_groups(truth, split, truth))
+        items = Items("queries", tuple(answered), clip_groups(answered, split, answered))
     else:
-        answers = reversed_truth(truth)
-        prediction, findings = _reverse(prediction, truth, answers, split, file_names, file)
-        candidates = len(truth)
-        items = Items("clips", tuple(answers), _groups_of_clips(answers, split, truth))
+        answers = reversed_truth(answered)
+        prediction, findings = _reverse(prediction, answered, answers, split, file_names, file)
+        candidates = len(answered)
+        items = Items("clips", tuple(answers), _groups_of_clips(answers, split, answered))
     places, grades = ranks(answers, prediction)
     if isinstance(prediction, Ranking):
         deepest = max((_parse(name)[1] for name in names), default=0)
         noun = "clip" if direction == TEXT_TO_AUDIO else "text"
         findings += _short_lists(answers, prediction, min(deepest, candidates), file, noun)
-    signature = _signature(split, truth, grades, interval, direction, prediction, lists_all_clips)
+    signature = _signature(split, answered, grades, interval, direction, prediction, lists_all_clips)
     groups = len(set(items.groups))
     if groups < FEW and len(items.names) >= 20:
         message = f"the {len(items.names)} {items.kind} form only {groups} independent groups, because they share clips"
@@ -763,7 +781,7 @@ def _signature(
         ranked.append(f"similarity:{prediction.similarity}-{BITS}-bits")
     return "|".join(
         [
-            f"dcase-kit:{scores.VERSION}",
+            f"dcase-kit:{VERSION}",
             f"split:{split.name}#{split.fingerprint}",
             f"truth:{source}#{digest}",
             f"queries:{len(grades)}",

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.findings import Faulty, Finding
+from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.text import unknown_key
 
 TASKS = Path(__file__).parents[2] / "submission" / "tasks"
@@ -65,6 +65,16 @@ def year_sets(kind: str, folder: Path = TASKS) -> dict[str, MetricSet]:
         else:
             sets |= sets_of_task
     return sets
+
+
+def check_names(names: object) -> None:
+    """Refuse one text in place of a list of metrics.
+
+    Raises:
+        BadRequest: The names are a text.
+    """
+    if isinstance(names, str):
+        raise BadRequest(f"metrics must be a list of names; found the text {names!r}: pass [{names!r}]")
 
 
 def _read(path: Path) -> dict[str, object]:

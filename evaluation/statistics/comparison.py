@@ -44,9 +44,10 @@ from evaluation import report, scores
 from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.metrics import catalogue
 from evaluation.names import explain
-from evaluation.scores import Items, Score, plain
-from evaluation.statistics.intervals import Estimate, grouped, jackknife
-from evaluation.text import printable
+from evaluation.scores import Items, Score, measure, plain, signature_parts
+from evaluation.statistics.intervals import Estimate, Groups, Values, group_indices, grouped, jackknife
+from evaluation.text import html_table, printable
+from evaluation.values import describe, numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -191,6 +192,13 @@ class Comparison:
         shown, formats = self._shown()
         return "\n".join([report.text(shown, formats), *self.notes])
 
+    def _repr_html_(self) -> str:
+        """Show the table in a notebook, with the notes below."""
+        shown, formats = self._shown()
+        heads = list(shown.columns)
+        aligned = [heads.index(head) for head in formats]
+        return html_table(shown.to_numpy().tolist(), heads, aligned, self.notes)
+
     def csv(self) -> str:
         """Format the table as CSV for spreadsheets.
 
@@ -307,7 +315,7 @@ def difference_cells(difference: Difference) -> dict[str, str]:
     }
 
 
-def read_scores(files: Sequence[Path]) -> dict[str, Score]:
+def read_scores(files: Sequence[Path | str]) -> dict[str, Score]:
     """Read the scores to compare, and check that their metrics follow from the values of their items.
 
     Args:
@@ -321,15 +329,16 @@ def read_scores(files: Sequence[Path]) -> dict[str, Score]:
         Faulty: A file is missing, is not a score file, or has metrics that do not follow from the values of its items.
             The exception lists all findings.
     """
-    for first, second in itertools.combinations(files, 2):
+    paths = [Path(file) for file in files]
+    for first, second in itertools.combinations(paths, 2):
         if first.resolve() == second.resolve():
             raise BadRequest(f"{first} and {second} are the same file; give each score once")
     findings: list[Finding] = []
     given = {}
     status = 1
-    for file in files:
+    for file in paths:
         try:
-            score = scores.read(file)
+            score = Score.load(file)
         except Faulty as faulty:
             findings += faulty.findings
         except BadRequest as mistake:
@@ -343,12 +352,21 @@ def read_scores(files: Sequence[Path]) -> dict[str, Score]:
     return given
 
 
-def compare(given: Mapping[str, Score], *, pairs: bool = False, seed: int = 0) -> Comparison:
+def compare(
+    given: Mapping[str, Score] | Mapping[str, Values],
+    *,
+    groups: Groups | None = None,
+    pairs: bool = False,
+    seed: int = 0,
+) -> Comparison:
     """Compare systems by the same items.
 
     Args:
-        given: A dict from the names of two or more score files to the scores. The first score is the one that the
-            others are compared with.
+        given: A dict from the names of two or more systems, or of their score files, to their scores, or to the values
+            of the same n items in the same order: (n,) lists, arrays or columns of pandas. The values' mean is then
+            compared. The first system is the one that the others are compared with.
+        groups: (n,) the group of each item, if `given` has values (default: each item is a group). The items of a
+            group, such as the captions of a clip, are exchanged and left out together.
         pairs: Compare each system with all systems before it instead.
         seed: Seed of the test's draws.
 
@@ -356,34 +374,83 @@ def compare(given: Mapping[str, Score], *, pairs: bool = False, seed: int = 0) -
         The comparison.
 
     Raises:
-        BadRequest: The seed is below zero.
-        Faulty: The scores are not comparable, or have no metric in common. The exception lists all findings.
+        BadRequest: The seed is below zero, there are fewer than two systems, or the arguments do not fit together.
+        Faulty: The scores are not comparable, or have no metric in common; or the values are not finite numbers or
+            differ in their number. The exception lists all findings.
+
+    >>> compare({"a": [0.1, 0.2, 0.3], "b": [0.4, 0.6, 0.5]}).differences[0].difference.value.__round__(2)
+    0.3
     """
     if seed < 0:
         raise BadRequest(f"the seed must be 0 or more; found {seed}")
-    check_comparable(given)
-    metrics, not_compared = shared_metrics(given)
-    names = short_names(list(given))
-    by_name = dict(zip(names, given.values(), strict=True))
+    if not isinstance(given, Mapping) or len(given) < 2:
+        form = "the systems must be a dict from two or more names to scores or values"
+        raise BadRequest(f"{form}; found {describe(given)}")
+    systems = _scores_of_systems(given, groups)
+    check_comparable(systems)
+    metrics, not_compared = shared_metrics(systems)
+    names = short_names(list(systems))
+    by_name = dict(zip(names, systems.values(), strict=True))
     compared = []
     for against, system in itertools.combinations(names, 2):
         if pairs or against == names[0]:
             compared.append((system, against))
     first = by_name[names[0]]
     items = f"{len(first.items.names)} {first.items.kind}"
-    groups = len(set(first.items.groups))
+    units = len(set(first.items.groups))
     if first.items.shared:
-        items += f" in {groups} groups that share a clip"
+        sharing = "" if groups is not None else " that share a clip"
+        items += f" in {units} groups{sharing}"
     return Comparison(
         files=dict(zip(names, given, strict=True)),
         values={metric: first.metrics[metric].estimate.value for metric in metrics},
         differences=compare_pairs(by_name, metrics, compared, seed),
         not_compared=not_compared,
         items=items,
-        groups=groups,
+        groups=units,
         signature=first.signature,
         seed=seed,
     )
+
+
+def _scores_of_systems(given: Mapping[str, Score] | Mapping[str, Values], groups: Groups | None) -> dict[str, Score]:
+    """Return the scores of systems. Values become a score with the metric `mean`."""
+    systems: dict[str, Score] = {}
+    arrays: dict[str, np.ndarray] = {}
+    findings = []
+    for name, value in given.items():
+        if isinstance(value, Score):
+            systems[name] = value
+            continue
+        try:
+            jackknife(value)  # checks the values
+            arrays[name] = numbers(value, "values", 1).astype(np.float64)
+        except ValueError as fault:
+            findings.append(Finding(str(name), message=str(fault)))
+    if findings:
+        raise Faulty(findings)
+    if not arrays:
+        if groups is not None:
+            raise BadRequest("scores contain the groups of their items; leave out groups")
+        return systems
+    if systems:
+        score, other = next(iter(systems)), next(iter(arrays))
+        raise BadRequest(f"{score} is a score and {other} is not; give only scores, or only values")
+    count = len(next(iter(arrays.values())))
+    for name, array in arrays.items():
+        if len(array) != count:
+            message = f"must have a value for each of the {count} items of {next(iter(arrays))}; found {len(array)}"
+            findings.append(Finding(str(name), message=message))
+    if findings:
+        raise Faulty(findings)
+    try:
+        indices = range(count) if groups is None else group_indices(groups, count).tolist()
+    except ValueError as fault:
+        raise Faulty([Finding("groups", message=str(fault))]) from None
+    items = Items("items", tuple(map(str, range(count))), tuple(indices))
+    for name, array in arrays.items():
+        systems[str(name)] = Score({"mean": measure(array, items, "jackknife")}, items, f"values:given|items:{count}")
+    return systems
 
 
 def compare_pairs(
@@ -448,13 +515,13 @@ def check_comparable(given: Mapping[str, Score]) -> None:
     """
     findings = []
     (reference, first), *_ = given.items()
-    expected = _signature_parts(first.signature)
+    expected = signature_parts(first.signature)
     for file, score in given.items():
         repeated = [name for name, count in Counter(score.items.names).items() if count > 1]
         if repeated:
             message = f"must be different; {len(repeated)} appear more than once, for example {repeated[0]!r}"
             findings.append(Finding(file, column="items.names", message=f"{message}; score the prediction again"))
-        parts = _signature_parts(score.signature)
+        parts = signature_parts(score.signature)
         common = [key for key in expected if key in parts and key not in MAY_DIFFER]
         differing = [key for key in common if expected[key] != parts[key]]
         for key in differing:
@@ -464,14 +531,6 @@ def check_comparable(given: Mapping[str, Score]) -> None:
             findings += _item_findings(file, score.items, reference, first.items)
     if findings:
         raise Faulty(findings)
-
-
-def _signature_parts(signature: str) -> dict[str, str]:
-    parts = {}
-    for part in signature.split("|"):
-        key, _, value = part.partition(":")
-        parts[key] = value
-    return parts
 
 
 def _item_findings(file: str, items: Items, reference: str, first: Items) -> Iterator[Finding]:
@@ -617,15 +676,16 @@ def _smallest_p(n: int) -> float:
     return 1 / (DRAWS + 1)
 
 
-def holm(p: np.ndarray) -> np.ndarray:
+def holm(p: Values) -> np.ndarray:
     """Return Holm's corrected p values.
 
     The i-th smallest of m values is multiplied by m - i + 1. A corrected value is at least the corrected value of any
     smaller p, and at most 1.
 
-    >>> holm(np.array([0.04, 0.01, 0.03])).tolist()
+    >>> holm([0.04, 0.01, 0.03]).tolist()
     [0.06, 0.03, 0.06]
     """
+    p = numbers(p, "p values", 1)
     order = np.argsort(p, kind="stable")
     multiplied = p[order] * np.arange(len(p), 0, -1)
     corrected = np.empty(len(p))

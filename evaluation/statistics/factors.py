@@ -92,7 +92,7 @@ class Results:
 # Reading --------------------------------------------------------------------------------------------------------------
 
 
-def read(path: Path, metric: str | None = None) -> Results:
+def read(path: Path | str, metric: str | None = None) -> Results:
     """Read the results of a sweep.
 
     Args:
@@ -103,6 +103,7 @@ def read(path: Path, metric: str | None = None) -> Results:
         BadRequest: There is no such file, or no such metric in it.
         Faulty: The file is not valid. The exception lists all findings.
     """
+    path = Path(path)
     if not path.is_file():
         raise BadRequest(f"{path}: no such file; give the results.csv of a sweep")
     findings: list[Finding] = []

@@ -30,7 +30,12 @@ from statistics import NormalDist
 
 import numpy as np
 
+from evaluation.values import describe, is_missing, numbers
+
 Metric = Callable[[np.ndarray], np.ndarray]  # computes the metric, (...), from sums of statistics, (..., d)
+
+Values = Sequence[float] | np.ndarray
+Groups = Sequence[int] | Sequence[str] | np.ndarray
 
 METHODS = ("jackknife", "jackknife-t", "bootstrap", "bootstrap-bca")
 RESAMPLES = 9999
@@ -103,17 +108,17 @@ def from_left_out(value: float, left_out: np.ndarray) -> np.ndarray:
 
 
 def jackknife(
-    values: np.ndarray,
+    values: Values,
     confidence: float = 0.95,
     *,
     value: float | None = None,
-    groups: Sequence[int] | Sequence[str] | None = None,
+    groups: Groups | None = None,
     t: bool = False,
 ) -> Estimate:
     """Return a metric with its jackknife interval, in closed form.
 
     Args:
-        values: (n,) pseudo-values; for a mean, the items' own values.
+        values: (n,) pseudo-values; for a mean, the items' own values. A list, an array, or a column of pandas.
         confidence: The confidence level: the share of such intervals that contain the true value.
         value: The metric (default: the mean of `values`).
         groups: (n,) the group of each item (default: each item is a group). The values of a group are left out
@@ -125,7 +130,7 @@ def jackknife(
         ValueError: There are no values, a value is not finite, the confidence is not between 0 and 1, or the number of
             groups differs from the number of values.
 
-    >>> round(jackknife(np.array([0.0, 1.0, 1.0, 0.0])).high, 4)
+    >>> round(jackknife([0, 1, 1, 0]).high, 4)
     1.0658
     """
     values = _finite(values, confidence, 1)
@@ -156,11 +161,11 @@ def jackknife(
 
 
 def bootstrap(
-    statistics: np.ndarray,
+    statistics: Values,
     metric: Metric = mean,
     confidence: float = 0.95,
     *,
-    groups: Sequence[int] | Sequence[str] | None = None,
+    groups: Groups | None = None,
     bca: bool = False,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -185,7 +190,7 @@ def bootstrap(
     from scipy.stats import DegenerateDataWarning  # imported only here, because it takes a second
     from scipy.stats import bootstrap as draw
 
-    statistics = np.asarray(statistics, dtype=np.float64)
+    statistics = numbers(statistics, "values")
     if statistics.ndim == 1:
         statistics = np.stack([statistics, np.ones(len(statistics))], axis=1)
     statistics = _finite(statistics, confidence, 2)
@@ -215,26 +220,53 @@ def bootstrap(
     return Estimate(value, float(result.standard_error), low, high, n, label)
 
 
-def grouped(values: np.ndarray, groups: Sequence[int] | Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def grouped(values: np.ndarray, groups: Groups) -> tuple[np.ndarray, np.ndarray]:
     """Return the sum of (n, …) values over each group, and the number of values in each group.
 
     Raises:
-        ValueError: The number of groups differs from the number of values.
+        ValueError: As `group_indices`.
     """
-    if len(groups) != len(values):
-        raise ValueError(f"each value must have a group; found {len(groups)} groups for {len(values)} values")
-    _, index, counts = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    index = group_indices(groups, len(values))
+    counts = np.bincount(index)
     sums = np.zeros((len(counts), *values.shape[1:]))
     np.add.at(sums, index, values)
     return sums, counts
 
 
-def _finite(values: np.ndarray, confidence: float, dimensions: int) -> np.ndarray:
+def group_indices(groups: Groups, count: int) -> np.ndarray:
+    """Return the (n,) index of each item's group. Groups are numbered in the order of their sorted labels.
+
+    Args:
+        groups: (n,) the label of each item's group: whole numbers or texts.
+        count: The number of items.
+
+    Raises:
+        ValueError: The number of groups differs from the number of items, or a group is missing (NaN or None).
+    """
+    labels = np.asarray(groups)
+    if labels.ndim != 1:
+        raise ValueError(f"groups must be a list or an array with one dimension; found {describe(groups)}")
+    if len(labels) != count:
+        raise ValueError(f"each value must have a group; found {len(labels)} groups for {count} values")
+    if labels.dtype.kind in "fO":
+        missing = [index for index, label in enumerate(labels) if label is None or is_missing(label)]
+        if missing:
+            first = missing[0]
+            raise ValueError(f"each value must have a group; found {describe(labels[first])} at index {first}")
+        if labels.dtype.kind == "O":
+            labels = labels.astype(str)
+    return np.unique(labels, return_inverse=True)[1]
+
+
+def _finite(values: Values, confidence: float, dimensions: int) -> np.ndarray:
     """Check the values and the confidence, and return the values as float64."""
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != dimensions or not len(values) or not np.isfinite(values).all():
-        shape = "one dimension" if dimensions == 1 else "two dimensions"
-        raise ValueError(f"values must be one or more finite numbers in {shape}; found {values!r}")
+    array = numbers(values, "values", dimensions).astype(np.float64, copy=False)
+    if not len(array):
+        raise ValueError("values must be one or more finite numbers; found none")
+    wrong = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
+    if len(wrong):
+        share = f"{len(wrong)} of {len(array)} with NaN or infinity"
+        raise ValueError(f"values must be finite numbers; found {share}, the first at index {wrong[0]}")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1; found {confidence}")
-    return values
+    return array

@@ -113,7 +113,7 @@ def main(options: argparse.Namespace) -> None:
         path = folder / f"{name.replace(' ', '-')}.csv"
         predictions.write_captions(path, split.file_names, captions)
         scores[name] = captioning.evaluate(
-            split, predictions.read_captions(path), metrics=metrics, cache=options.cache, file=str(path)
+            predictions.read_captions(path), split, metrics=metrics, cache=options.cache, file=str(path)
         )
         scores[name].save(path.with_suffix(".json"))
     if all(len(clip.captions) > 1 for clip in split.clips):

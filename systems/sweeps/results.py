@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from evaluation import scores
 from evaluation.data.dataset import Dataset, Split
 from evaluation.files import replacing
 from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.report import number
+from evaluation.scores import Score
 from evaluation.statistics import factors
 from evaluation.text import first_items
 from systems.sweeps.grid import PlannedRun
@@ -169,7 +169,7 @@ def read_outcomes(results: Results, job: Job, configs: Mapping[str, BaseModel], 
         findings += describe_run(job, folder, configs[run.name], dataset, run.seed).mismatches()
         file = folder / "scores" / f"{split.name}.json"
         if file.is_file():
-            score = scores.read(file)
+            score = Score.load(file)
             if fingerprint in score.signature.split("|") and job.metric in score.metrics:
                 done = recorded._replace(values=metric_values(score), error="", stopped=False)
                 results.outcomes[run.name] = done

@@ -202,7 +202,7 @@ def _check_metric(metric: str, split: Split, cache: Path) -> None:
     if metric in captioning.METRICS:
         few = Split(split.name, split.clips[:2])
         captions = tuple(next(iter(clip.captions), "") for clip in few.clips)
-        score = captioning.evaluate(few, predictions.Captions(few.file_names, captions), metrics=[metric], cache=cache)
+        score = captioning.evaluate(predictions.Captions(few.file_names, captions), few, metrics=[metric], cache=cache)
         if metric in score.unavailable:
             raise BadRequest(f"metric {metric} is not available: {score.unavailable[metric]}")
     elif not split.truth:

@@ -85,7 +85,7 @@ def test_every_format_gives_the_same_numbers(tmp_path):
     for name, write in FORMATS.items():
         write(tmp_path / name)
         prediction, _ = read_captions(tmp_path / name, SPLIT)
-        scores[name] = captioning.evaluate(SPLIT, prediction, metrics=["cider_d", "rouge_l"], cache=tmp_path)
+        scores[name] = captioning.evaluate(prediction, SPLIT, metrics=["cider_d", "rouge_l"], cache=tmp_path)
     expected = scores.pop("kit.csv")
     for score in scores.values():
         assert (score.metrics, score.signature) == (expected.metrics, expected.signature)
@@ -145,7 +145,7 @@ def test_names_are_matched_by_the_rules_that_the_user_gives(tmp_path, change, ma
     write_csv(tmp_path / "it.csv", ["fname", "cands"], [(change(name), text) for name, text in PAIRS])
     prediction, _ = read_captions(tmp_path / "it.csv", SPLIT, match=match)
     assert (prediction.file_names, prediction.matched) == (NAMES, matched)
-    score = captioning.evaluate(SPLIT, prediction, metrics=["rouge_l"], cache=tmp_path)
+    score = captioning.evaluate(prediction, SPLIT, metrics=["rouge_l"], cache=tmp_path)
     assert f"|extra:left-out|match:{matched}|" in score.signature
 
 
@@ -153,7 +153,7 @@ def test_names_are_verbatim_without_rules(tmp_path):
     write_csv(tmp_path / "it.csv", ["fname", "cands"], [(name[:-4], text) for name, text in PAIRS])
     prediction, _ = read_captions(tmp_path / "it.csv", SPLIT)
     with pytest.raises(Faulty, match=r"their extension: none where the data have \.wav; .*, or give --match extension"):
-        captioning.evaluate(SPLIT, prediction, cache=tmp_path)
+        captioning.evaluate(prediction, SPLIT, cache=tmp_path)
     with pytest.raises(Faulty) as faulty:  # the check of submissions does not mention the option
         captioning.validate(SPLIT, prediction)
     assert "--match" not in str(faulty.value)
@@ -175,7 +175,7 @@ def test_two_names_of_one_clip_are_refused(tmp_path):
     write_csv(tmp_path / "it.csv", ["fname", "cands"], [*PAIRS, ("x/c.wav", "Again.")])
     prediction, _ = read_captions(tmp_path / "it.csv", SPLIT, match="path")
     with pytest.raises(Faulty, match=r"clip 'c\.wav' has another caption in line 4"):
-        captioning.evaluate(SPLIT, prediction, cache=tmp_path)
+        captioning.evaluate(prediction, SPLIT, cache=tmp_path)
 
 
 def test_captions_in_the_order_of_the_split(tmp_path):

@@ -156,6 +156,27 @@ def test_scores_of_another_shape_than_their_names(shape):
         Similarity(tuple("qrst"), tuple("abcdefghijklmnopqrst"), np.zeros(shape))
 
 
+def test_a_similarity_of_what_a_notebook_has(tmp_path):
+    similarity = Similarity(["q", "r"], np.array(["a.wav"]), [[1], [0]])
+    assert (similarity.queries, similarity.file_names) == (("q", "r"), ("a.wav",))
+    assert repr(similarity) == "Similarity(2 queries x 1 clips, float64)"
+    assert repr(similarity.top(1)) == "Ranking(2 queries)"
+    assert repr(Captions(("a.wav",), ("A dog.",))) == "Captions(1 caption)"
+    similarity.save(str(tmp_path / "it.npz"))
+    loaded = Similarity.load(str(tmp_path / "it.npz"))
+    assert (loaded.queries, loaded.scores.tolist()) == (("q", "r"), [[1], [0]])
+    with pytest.raises(ValueError, match="file names must be a list of texts; found the text"):
+        Similarity(["q"], "a.wav", [[1]])
+    with pytest.raises(ValueError, match="scores must be numbers; found texts"):
+        Similarity(["q"], ["a.wav"], [["1"]])
+
+
+def test_lists_of_clips_are_no_similarity(tmp_path):
+    (tmp_path / "it.csv").write_text("query,best\nA dog.,a.wav\n")
+    with pytest.raises(BadRequest, match="contains lists of the best clips, not a matrix; read it with `read_retr"):
+        Similarity.load(tmp_path / "it.csv")
+
+
 def test_a_ranking_without_a_list_for_each_query():
     with pytest.raises(ValueError, match="a list of clips for each of the 4 queries; found 3 lists"):
         Ranking(tuple("qrst"), (("a.wav",),) * 3)

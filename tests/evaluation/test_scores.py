@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluation import scores
-from evaluation.findings import BadRequest, Faulty
+from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.scores import Items, Measured, Score, interval_method, measure
 from evaluation.statistics.intervals import METHODS, Estimate, bootstrap, grouped, jackknife, pseudo_values
 
@@ -30,7 +30,8 @@ def same(one: Score, other: Score) -> bool:
     def plain(score):
         # `repr` shows floats at full precision, but not the values of the items.
         values = [measured.values is None or measured.values.tolist() for measured in score.metrics.values()]
-        return repr((dict(score.metrics), score.items, score.signature, dict(score.unavailable))), values
+        items = score.items.kind, score.items.names, score.items.groups
+        return repr((dict(score.metrics), items, score.signature, dict(score.unavailable))), values
 
     return plain(one) == plain(other)
 
@@ -175,12 +176,12 @@ def full() -> Score:
 
 def test_what_is_read_is_what_was_saved(tmp_path):
     full().save(tmp_path / "new" / "a.json")
-    assert same(scores.read(tmp_path / "new" / "a.json"), full())
-    scores.read(tmp_path / "new" / "a.json").save(tmp_path / "b.json")
+    assert same(Score.load(tmp_path / "new" / "a.json"), full())
+    Score.load(tmp_path / "new" / "a.json").save(tmp_path / "b.json")
     assert (tmp_path / "b.json").read_bytes() == (tmp_path / "new" / "a.json").read_bytes()
     other = full()
     other.metrics["mAP@10"].values[1] = np.nextafter(0.7, 1)
-    assert not same(scores.read(tmp_path / "b.json"), other)  # `same` compares every digit
+    assert not same(Score.load(tmp_path / "b.json"), other)  # `same` compares every digit
 
 
 def test_the_file_is_what_the_module_says(tmp_path):
@@ -209,7 +210,7 @@ def test_plain_scores_hold_nothing_that_is_not_there(tmp_path):
     content = json.loads((tmp_path / "a.json").read_text())
     assert [*content] == ["signature", "metrics", "items"]
     assert [*content["metrics"]["R@1"]][-1] == "interval"
-    assert same(scores.read(tmp_path / "a.json"), score)
+    assert same(Score.load(tmp_path / "a.json"), score)
 
 
 def test_what_is_no_number_is_null(tmp_path):
@@ -223,7 +224,7 @@ def test_what_is_no_number_is_null(tmp_path):
     nothing = dict.fromkeys(("value", "std_error", "low", "high", "chance"))
     by_clip = {"std_error": None, "low": None, "high": None, "n": 1, "interval": "jackknife-95"}
     assert content["metrics"]["m"] == nothing | {"n": 1, "interval": "jackknife-95", "by_clip": by_clip}
-    read = scores.read(tmp_path / "a.json").metrics["m"]
+    read = Score.load(tmp_path / "a.json").metrics["m"]
     for made in (read.estimate, read.by_clip):
         assert np.isnan([made.value, made.std_error, made.low, made.high]).all()
     assert math.isnan(read.chance)
@@ -255,7 +256,7 @@ def test_hostile_names(tmp_path):
     score = Score(metrics, items, "truth:\udc80|\n", {"\udcff\"'": "no\ud800"})
     score.save(tmp_path / "a.json")
     (tmp_path / "a.json").read_bytes().decode("utf-8")
-    assert same(scores.read(tmp_path / "a.json"), score)
+    assert same(Score.load(tmp_path / "a.json"), score)
 
 
 # Two adjacent halves of surrogate pairs become one character, in JSON as in UTF-16.
@@ -284,7 +285,7 @@ def any_score(draw):
 def test_any_score_is_read_as_it_was_saved(tmp_path_factory, score):
     path = tmp_path_factory.getbasetemp() / "any.json"
     score.save(path)
-    assert same(scores.read(path), score)
+    assert same(Score.load(path), score)
 
 
 # ------------------------------------------------------------------------------------------------ refused
@@ -293,7 +294,7 @@ def test_any_score_is_read_as_it_was_saved(tmp_path_factory, score):
 def test_no_file(tmp_path):
     for path in (tmp_path / "no.json", tmp_path):
         with pytest.raises(BadRequest) as refusal:
-            scores.read(path)
+            Score.load(path)
         assert (
             str(refusal.value)
             == f"{path}: no such file; give a score file, written by `dcase-evaluation score … --json FILE`"
@@ -314,7 +315,7 @@ def content() -> dict:
 def refusals_of(path, raw: bytes) -> list[str]:
     path.write_bytes(raw)
     with pytest.raises(Faulty) as faulty:
-        scores.read(path)
+        Score.load(path)
     lines = str(faulty.value).splitlines()
     for line in lines:
         assert line.startswith(f"{path}: ")
@@ -435,7 +436,7 @@ def test_invalid_values(tmp_path, place, value, reason):
 def test_small_score_is_valid(tmp_path):
     """The score file that the tests above damage is valid itself."""
     (tmp_path / "a.json").write_text(json.dumps(content()))
-    assert scores.read(tmp_path / "a.json").metrics["R@1"].estimate == Estimate(0.5, 0.1, 0.3, 0.7, 2, "jackknife-95")
+    assert Score.load(tmp_path / "a.json").metrics["R@1"].estimate == Estimate(0.5, 0.1, 0.3, 0.7, 2, "jackknife-95")
 
 
 # ------------------------------------------------------------------------------------------------ recomputed
@@ -492,3 +493,88 @@ def test_cider_d_is_a_mean_unless_each_clip_changes_the_weights():
     score = Score({"cider_d": made}, items, "a:b")
     assert ".value: error: must be the mean of items.values.cider_d" in faults(score)[0]
     assert faults(dataclasses.replace(score, signature="cider_d:idf-of-split-left-out-exact")) == []
+
+
+# ------------------------------------------------------------------------------------------------ in notebooks
+
+
+def test_a_score_as_a_table():
+    score = full()
+    frame = score.table()
+    assert frame.index.tolist() == ["mAP@10", "BLEU", "median rank"]
+    assert frame.columns.tolist() == ["value", "std_error", "low", "high", "by_clip_low", "by_clip_high", "chance", "n"]
+    first = score.metrics["mAP@10"]
+    assert frame.loc["mAP@10"].tolist() == [
+        *(first.estimate.value, first.estimate.std_error, first.estimate.low, first.estimate.high),
+        *(first.by_clip.low, first.by_clip.high, 1 / 7, 3),
+    ]
+    assert frame.loc["median rank"].isna().tolist() == [False, *[True] * 6, False]
+
+
+def test_the_items_of_a_score_as_a_table(tmp_path):
+    full().save(tmp_path / "a.json")
+    for score in (full(), Score.load(str(tmp_path / "a.json"))):
+        frame = score.items.table()
+        assert frame.index.tolist() == ["A dog.", "A cat.", "A bell."]
+        assert frame.columns.tolist() == ["group", "mAP@10", "BLEU"]
+        assert frame["mAP@10"].tolist() == VALUES.tolist()
+        assert frame["group"].tolist() == [0, 0, 1]
+        assert "A bell." in score.items._repr_html_()
+
+
+def test_a_score_on_one_line():
+    assert repr(full()) == "Score(mAP@10 0.378, BLEU 0.500, median rank 4.000, spice not available; 3 queries)"
+    assert repr(full().items) == "Items(3 queries in 2 groups)"
+
+
+def test_a_score_in_a_notebook():
+    warning = Finding("prediction", message="'a<b>.wav' is repeated", severity="warning")
+    page = dataclasses.replace(full(), findings=(warning,))._repr_html_()
+    assert page.count("<tr>") == 5
+    assert "<b>" not in page
+    assert (
+        "prediction: warning: &#x27;a&lt;b&gt;.wav&#x27; is repeated<br>spice: needs Java<br>signature: dcase" in page
+    )
+
+
+def caption_score(*names, items=ALONE, interval="jackknife-95", **values):
+    """Return a score of some caption metrics, which are named as their components."""
+    components = "|".join(f"{name}:settings" for name in names)
+    metrics = {name: measure(VALUES + values.get(name, 0), items, "jackknife") for name in names}
+    return Score(metrics, items, f"split:e#1|{components}|interval:{interval}|numpy:2", {"fer": "no model"})
+
+
+def test_a_score_is_extended():
+    saved, more = caption_score("rouge_l", "spice"), caption_score("cider_d", "spice", "fer")
+    extended = saved.extended(more)
+    assert list(extended.metrics) == ["rouge_l", "spice", "cider_d", "fer"]
+    assert extended.signature == caption_score("rouge_l", "cider_d", "spice", "fer").signature
+    assert extended.unavailable == {}
+    assert list(extended.items.values) == ["rouge_l", "spice", "cider_d", "fer"]
+    assert more.extended(saved).signature == extended.signature
+    assert saved.extended(caption_score("cider_d")).unavailable == {"fer": "no model"}
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            caption_score("cider_d", interval="bootstrap"),
+            "score: interval: error: must be 'jackknife-95' as in the score to extend; found 'bootstrap'; score the "
+            "prediction again",
+        ),
+        (
+            caption_score("cider_d", items=SHARED),
+            "score: items: error: must be those of the score to extend, in the same order; score the prediction again",
+        ),
+        (
+            caption_score("rouge_l", "cider_d", rouge_l=0.1),
+            "score: rouge_l: error: must be 0.377778 as in the score to extend; found 0.477778; give a score of the "
+            "same prediction",
+        ),
+    ],
+)
+def test_another_score_does_not_extend(other, message):
+    with pytest.raises(Faulty) as refusal:
+        caption_score("rouge_l").extended(other)
+    assert [str(finding) for finding in refusal.value.findings] == [message]

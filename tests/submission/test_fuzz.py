@@ -267,7 +267,7 @@ def score(kind: str, prediction: object) -> dict[str, object]:
             }
             for name, function in plain.items():
                 stack.enter_context(mock.patch.object(captioning, name, function))
-            found = captioning.evaluate(SPLIT, prediction, metrics=METRICS)
+            found = captioning.evaluate(prediction, SPLIT, metrics=METRICS)
     else:
         found = retrieval.evaluate(SPLIT, prediction, metrics=["mAP@10", "R@1", "MRR"])
     return {name: (measured.estimate, measured.values.tolist()) for name, measured in found.metrics.items()}

@@ -103,10 +103,10 @@ def score(task, split: Split, path: Path) -> dict[str, float]:
     if task.kind == "captioning":
         clips = tuple(replace(c, captions=(f"{made.WORDS[i % 8]} is heard", "rain")) for i, c in enumerate(split.clips))
         captions = predictions.read_captions(path)
-        score = captioning.evaluate(Split(split.name, clips), captions, metrics=["cider_d"])
+        score = captioning.evaluate(captions, Split(split.name, clips), metrics=["cider_d"])
     else:
         truth = {query: frozenset([name]) for query, name in zip(split.queries, split.file_names, strict=True)}
-        score = retrieval.evaluate(split, predictions.read_retrieval(path), truth=truth, metrics=task.metrics.value)
+        score = retrieval.evaluate(split, predictions.read_retrieval(path), relevance=truth, metrics=task.metrics.value)
     values = {name: measured.estimate.value for name, measured in score.metrics.items()}
     assert all(value > 0 for value in values.values())
     return values

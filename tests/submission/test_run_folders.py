@@ -71,7 +71,7 @@ def test_a_run_of_both_tasks_has_a_score_of_each(small, team_file, tmp_path):
     said = predictions.Captions(split.file_names, tuple(clip.captions[0] for clip in split.clips))
     eye = np.eye(len(split.queries), 4, dtype=np.float32)
     found = {
-        "captioning": captioning.evaluate(split, said, metrics=["rouge_l"]),
+        "captioning": captioning.evaluate(said, split, metrics=["rouge_l"]),
         "retrieval": retrieval.evaluate(split, predictions.Similarity(split.queries, split.file_names, eye)),
     }
     folder = tmp_path / "first" / "scores"

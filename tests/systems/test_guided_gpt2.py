@@ -14,12 +14,13 @@ import pytest
 import torch
 import transformers
 
-from evaluation import predictions, scores
+from evaluation import predictions
 from evaluation.cli import command
 from evaluation.data.dataset import Clip, Split, read_dataset
 from evaluation.data.soundscapes import generate
 from evaluation.findings import BadRequest
 from evaluation.metrics import captioning
+from evaluation.scores import Score
 from systems import caption_retrieval, contract, guided_gpt2
 from systems.__main__ import parser
 from systems.caption_retrieval import similarity
@@ -417,7 +418,7 @@ def test_all_scopes_are_captioned_scored_and_shown(place, run, model, capsys):
     (whole,) = [line for line in lines if "0.503" in line]
     assert whole.split()[:3] == ["published", "0.503", "0.638"]
     folder = run / "scopes" / "evaluation"
-    found = {name: scores.read(folder / f"{name.replace(' ', '-')}.json").metrics["cider_d"] for name in names}
+    found = {name: Score.load(folder / f"{name.replace(' ', '-')}.json").metrics["cider_d"] for name in names}
     assert all(math.isfinite(one.estimate.low) for one in found.values())
 
     split = read_dataset(place / "data", "evaluation")["evaluation"]
@@ -497,7 +498,7 @@ def test_the_human_is_the_mean_over_the_captions_left_out(place):
         clips = [replace(c, captions=tuple(x for n, x in enumerate(c.captions) if n != number)) for c in split.clips]
         others = Split(split.name, tuple(clips))
         said = predictions.Captions(split.file_names, tuple(clip.captions[number] for clip in split.clips))
-        folds.append(captioning.evaluate(others, said, metrics=metrics, cache=place / "cache"))
+        folds.append(captioning.evaluate(said, others, metrics=metrics, cache=place / "cache"))
     assert found.signature == folds[0].signature
     for metric in metrics:
         values = [fold.metrics[metric].estimate.value for fold in folds]

@@ -485,7 +485,7 @@ def test_from_prediction_to_package_and_published_figures(place, runs, tmp_path,
     assert command(submission(), ["validate", str(made), *about]) == 0
 
     split = read_dataset(place / "data", "evaluation")["evaluation"]
-    score = captioning.evaluate(split, predictions.read_captions(path), metrics=["cider_d"])
+    score = captioning.evaluate(predictions.read_captions(path), split, metrics=["cider_d"])
     score.save(run / "scores" / "evaluation.json")
     capsys.readouterr()
     assert command(parser(), ["published", "systems.offtheshelf", str(run), "--data", str(place / "data")]) == 0
@@ -570,5 +570,5 @@ def test_it_captions_real_sounds_by_real_models(shared, tmp_path):
     assert command(parser(), ["predict", str(tmp_path / "run"), "--data", str(shared / "esc10")]) == 0
     split = read_dataset(shared / "esc10", "evaluation")["evaluation"]
     prediction = predictions.read_captions(tmp_path / "run" / "predictions" / "evaluation.csv")
-    score = captioning.evaluate(split, prediction, metrics=["cider_d"])
+    score = captioning.evaluate(prediction, split, metrics=["cider_d"])
     assert score.metrics["cider_d"].estimate.value >= 0.3

@@ -1090,3 +1090,12 @@ def test_broken_links_are_named(tmp_path):
         "development/b.wav: error: is a link to /elsewhere/b.wav, which does not exist; copy the file there",
         "development/c.wav: warning: is a link to d.wav, which does not exist; copy the file there",
     ]
+
+
+def test_a_split_on_one_line(clotho_like):
+    folder = clotho_like({"evaluation": 2, "test": 1})
+    (folder / "captions_test.csv").unlink()
+    dataset = read_dataset(str(folder), sound=False)
+    assert repr(dataset["evaluation"]) == "Split(evaluation: 2 clips, 10 captions)"
+    blind = dataclasses.replace(dataset["test"], blind_queries=("A dog.", "A cat."))
+    assert repr(blind) == "Split(test: 1 clip, 0 captions, 2 queries)"

@@ -25,7 +25,7 @@ from evaluation.metrics.overlap import CiderD
 from evaluation.metrics.ptb_tokenizer import ptb_tokenize
 from evaluation.metrics.sets import MetricSet
 from evaluation.predictions import CAPTION_COLUMNS, Captions
-from evaluation.scores import read as read_score
+from evaluation.scores import Score
 from evaluation.statistics.intervals import jackknife
 from tests.evaluation.metrics.small_tables import make_small_table
 
@@ -98,7 +98,7 @@ def scored_with_statistics(golden_split, golden_prediction, cache):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(meteor.Meteor, "statistics", keep_answer)
-        score = evaluate(golden_split, golden_prediction, metrics=BASIC, cache=cache)
+        score = evaluate(golden_prediction, golden_split, metrics=BASIC, cache=cache)
     [by_name] = answers
     statistics = np.empty_like(by_name)
     statistics[np.argsort(golden_split.file_names, stable=True)] = by_name
@@ -180,7 +180,7 @@ def test_paraphrases_are_picked_when_references_come_again(cache, monkeypatch):
     split = replace(SPLIT, clips=(replace(SPLIT.clips[0], captions=("Never seen before.",)), *SPLIT.clips[1:]))
     counts = []
     for _ in range(3):
-        evaluate(split, GOOD, metrics=["meteor"], cache=cache)
+        evaluate(GOOD, split, metrics=["meteor"], cache=cache)
         counts.append(len(made))
     assert counts == [0, 1, 1]
     assert given == [None, None, Path("made")]
@@ -208,7 +208,7 @@ def test_golden_combinations_through_evaluate(golden, golden_split, golden_predi
     for module, function, name in stand_ins:
         monkeypatch.setattr(module, function, lambda *_, name=name: each[name][by_name])
     wanted = ["fense", "spider", "spider_fl", "cider_d", "vocab", "vocab_ratio"]
-    score = evaluate(golden_split, golden_prediction, metrics=wanted, cache=cache)
+    score = evaluate(golden_prediction, golden_split, metrics=wanted, cache=cache)
     for name in wanted[:4]:
         assert score.metrics[name].estimate.value == pytest.approx(corpus[name], abs=1e-12), name
         estimate = jackknife(each[name])
@@ -218,7 +218,7 @@ def test_golden_combinations_through_evaluate(golden, golden_split, golden_predi
     assert not score.unavailable
 
     # Compare with scoring the other clips.
-    exact = evaluate(golden_split, golden_prediction, metrics=wanted[:4], cache=cache, idf="exact")
+    exact = evaluate(golden_prediction, golden_split, metrics=wanted[:4], cache=cache, idf="exact")
     captions, references = [row["cands"] for row in rows], [ast.literal_eval(row["mrefs"]) for row in rows]
     spice_f1, error = each["spice"], each["fer"]
     n = len(captions)
@@ -255,7 +255,7 @@ def test_interval_of_bleu_and_meteor_is_of_the_corpus(scored, golden):
 
 @pytest.mark.parametrize("method", ["jackknife", "jackknife-t", "bootstrap", "bootstrap-bca"])
 def test_intervals(cache, method):
-    score = evaluate(SPLIT, GOOD, metrics=["bleu_2", "cider_d", "rouge_l", "vocab"], interval=method, cache=cache)
+    score = evaluate(GOOD, SPLIT, metrics=["bleu_2", "cider_d", "rouge_l", "vocab"], interval=method, cache=cache)
     for name in ("bleu_2", "cider_d", "rouge_l"):
         estimate = score.metrics[name].estimate
         assert estimate.interval == f"{method}-95"
@@ -265,7 +265,7 @@ def test_intervals(cache, method):
 
 
 def test_what_is_missing_is_named_and_the_rest_is_computed(cache):
-    score = evaluate(SPLIT, GOOD, metrics=["fense", "spider", "spider_fl", "cider_d", "bert_score", "fer"], cache=cache)
+    score = evaluate(GOOD, SPLIT, metrics=["fense", "spider", "spider_fl", "cider_d", "bert_score", "fer"], cache=cache)
     assert list(score.metrics) == ["cider_d"]
     assert list(score.unavailable) == ["fense", "spider", "spider_fl", "bert_score", "fer"]
     assert score.unavailable["spider"].endswith("fetch it with: dcase-evaluation download spice")
@@ -283,7 +283,7 @@ def small_table(cache):
 def test_hostile_captions(cache, small_table):
     captions = ("two\nlines\tand a tab", '"quotes" and emoji 🐕', "", "...")
     prediction = Captions(NAMES, captions)
-    score = evaluate(SPLIT, prediction, metrics=[*BASIC, "vocab"], cache=cache)  # METEOR too
+    score = evaluate(prediction, SPLIT, metrics=[*BASIC, "vocab"], cache=cache)  # METEOR too
     messages = [finding.message for finding in score.findings]
     assert messages == [
         "the caption of 'c.wav' has no word; it scores 0 in every metric that compares words",
@@ -296,7 +296,7 @@ def test_hostile_captions(cache, small_table):
         mixed = list(captions)
         mixed[place] = text
         values = (
-            evaluate(SPLIT, Captions(NAMES, tuple(mixed)), metrics=["rouge_l"], cache=cache).metrics["rouge_l"].values
+            evaluate(Captions(NAMES, tuple(mixed)), SPLIT, metrics=["rouge_l"], cache=cache).metrics["rouge_l"].values
         )
         assert values[place] == 1
         assert not values[2:].any()
@@ -304,7 +304,7 @@ def test_hostile_captions(cache, small_table):
 
 def test_references_without_a_word(cache):
     split = Split("evaluation", tuple(replace(clip, captions=("...",)) for clip in SPLIT.clips))
-    score = evaluate(split, GOOD, metrics=["bleu_1", "rouge_l", "cider_d", "vocab", "vocab_ratio"], cache=cache)
+    score = evaluate(GOOD, split, metrics=["bleu_1", "rouge_l", "cider_d", "vocab", "vocab_ratio"], cache=cache)
     assert {name: m.estimate.value for name, m in score.metrics.items() if name[0] in "rc"} == {
         "rouge_l": 0,
         "cider_d": 0,
@@ -317,7 +317,7 @@ def test_a_model_that_fails_loses_no_other_metric(cache, monkeypatch):
         raise RuntimeError("CUDA out of\nmemory")
 
     monkeypatch.setattr(fense, "fluency_error", fail)
-    score = evaluate(SPLIT, GOOD, metrics=["fer", "rouge_l"], cache=cache)
+    score = evaluate(GOOD, SPLIT, metrics=["fer", "rouge_l"], cache=cache)
     assert score.unavailable == {"fer": "failed: CUDA out of memory"}
     assert list(score.metrics) == ["rouge_l"]
 
@@ -343,7 +343,7 @@ def test_an_interrupt_ends_running_processes(cache, tmp_path, monkeypatch):
     monkeypatch.setattr(overlap, "rouge_l", interrupt)
     before = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        evaluate(SPLIT, GOOD, metrics=["spice", "rouge_l"], cache=cache)
+        evaluate(GOOD, SPLIT, metrics=["spice", "rouge_l"], cache=cache)
     assert time.monotonic() - before < 30
     assert programs[0].process.poll() is not None
 
@@ -351,7 +351,7 @@ def test_an_interrupt_ends_running_processes(cache, tmp_path, monkeypatch):
 def test_one_clip_alone(cache):
     alone = Split("evaluation", SPLIT.clips[:1])
     score = evaluate(
-        alone, Captions(NAMES[:1], ("A dog barks.",)), metrics=["cider_d", "bleu_1", "rouge_l"], cache=cache
+        Captions(NAMES[:1], ("A dog barks.",)), alone, metrics=["cider_d", "bleu_1", "rouge_l"], cache=cache
     )
     assert score.metrics["cider_d"].estimate.value == 0
     assert score.metrics["rouge_l"].estimate.value == 1
@@ -364,7 +364,7 @@ def test_one_clip_alone(cache):
 def test_the_order_of_rows_changes_nothing(cache):
     back = Captions(GOOD.file_names[::-1], GOOD.captions[::-1])
     one, other = (
-        evaluate(SPLIT, prediction, metrics=["cider_d", "bleu_2"], cache=cache) for prediction in (GOOD, back)
+        evaluate(prediction, SPLIT, metrics=["cider_d", "bleu_2"], cache=cache) for prediction in (GOOD, back)
     )
     assert one.metrics["bleu_2"].estimate == other.metrics["bleu_2"].estimate
     assert str(one) == str(other)
@@ -408,7 +408,7 @@ def test_tokens_do_not_depend_on_the_order_of_the_truth(cache, tmp_path):
     theirs = official_tokens([text for name in names for text in LOOKING[name][1]], tmp_path, cache)
     assert "an with t t" in ours, "the next caption by name begins with The"
     expected = CiderD(ours, [theirs[at : at + 2] for at in range(0, len(theirs), 2)]).scores
-    score = evaluate(looking(LOOKING), predicted(LOOKING), metrics=["cider_d"], cache=cache)
+    score = evaluate(predicted(LOOKING), looking(LOOKING), metrics=["cider_d"], cache=cache)
     assert score.metrics["cider_d"].estimate.value == expected.mean()
     assert dict(zip(score.items.names, score.metrics["cider_d"].values, strict=True)) == dict(
         zip(names, expected, strict=True)
@@ -421,7 +421,7 @@ def test_the_order_of_the_files_changes_no_digit(cache, seed):
     wanted.remove("meteor")
 
     def figures(truth, prediction):
-        score = evaluate(looking(truth), predicted(prediction), metrics=wanted, interval="bootstrap", cache=cache)
+        score = evaluate(predicted(prediction), looking(truth), metrics=wanted, interval="bootstrap", cache=cache)
         values = {}
         for name, measured in score.metrics.items():
             if measured.values is not None:
@@ -435,7 +435,7 @@ def test_the_order_of_the_files_changes_no_digit(cache, seed):
 
 
 def test_captions_that_depend_on_the_next_one_are_named(cache):
-    score = evaluate(looking(LOOKING), predicted(LOOKING), metrics=["bleu_1"], cache=cache)
+    score = evaluate(predicted(LOOKING), looking(LOOKING), metrics=["bleu_1"], cache=cache)
     assert all(finding.severity == "note" for finding in score.findings)
     place = "ends in a full stop that the official tokeniser keeps or removes depending on how the next caption begins"
     assert all(place in finding.message for finding in score.findings)
@@ -460,7 +460,7 @@ def test_markup_in_two_captions_changes_no_other(cache, opening):
     split = Split("evaluation", tuple(Clip(name, (text,), Path(name)) for name, text in zip(names, texts, strict=True)))
     closing = "'\"> a bell"
     hostile = (opening, *texts[1:4], closing, texts[5])
-    score = evaluate(split, Captions(names, hostile, tuple(range(2, 8))), metrics=["rouge_l"], cache=cache)
+    score = evaluate(Captions(names, hostile, tuple(range(2, 8))), split, metrics=["rouge_l"], cache=cache)
     assert list(score.metrics["rouge_l"].values[[1, 2, 3, 5]]) == [1, 1, 1, 1]
     (finding,) = score.findings
     assert (finding.line, finding.severity) == (2, "warning")
@@ -497,7 +497,7 @@ def test_a_caption_brings_no_reference_of_its_own(cache, monkeypatch):
     monkeypatch.setattr(meteor, "Meteor", Recorder)
     long = " ".join(["dog"] * 20_000)
     captions = ("<!zqav|||!zqav>", long, "a\x00dog <|endoftext|>", "x" * 1_000_000)
-    score = evaluate(SPLIT, Captions(NAMES, captions, (2, 3, 4, 5)), metrics=["meteor", "rouge_l"], cache=cache)
+    score = evaluate(Captions(NAMES, captions, (2, 3, 4, 5)), SPLIT, metrics=["meteor", "rouge_l"], cache=cache)
     assert not score.unavailable
     by_name = dict(zip(sorted(NAMES), given["candidates"], strict=True))
     assert [by_name[name] for name in NAMES] == [
@@ -519,7 +519,7 @@ def test_a_caption_brings_no_reference_of_its_own(cache, monkeypatch):
 
 def test_a_long_reference_is_named(cache):
     long = tuple(replace(clip, captions=("dog " * 2000, *clip.captions)) for clip in SPLIT.clips[:2])
-    score = evaluate(Split("evaluation", long), Captions(NAMES[:2], ("a dog", "rain")), metrics=["bleu_1"], cache=cache)
+    score = evaluate(Captions(NAMES[:2], ("a dog", "rain")), Split("evaluation", long), metrics=["bleu_1"], cache=cache)
     assert [(finding.file, finding.column, finding.severity) for finding in score.findings] == [
         ("evaluation", "caption_1", "warning")
     ] * 2
@@ -543,7 +543,7 @@ def test_twenty_of_a_kind_are_listed_and_the_rest_counted():
 
 def test_captions_beyond_the_split_s_are_left_out(cache):
     more = Captions((*NAMES, "else.wav"), (*GOOD.captions, "A dog barks."))
-    one, other = (evaluate(SPLIT, prediction, metrics=["cider_d"], cache=cache) for prediction in (GOOD, more))
+    one, other = (evaluate(prediction, SPLIT, metrics=["cider_d"], cache=cache) for prediction in (GOOD, more))
     assert one.metrics["cider_d"].estimate == other.metrics["cider_d"].estimate
     (finding,) = other.findings
     assert finding.severity == "note"
@@ -596,7 +596,7 @@ def parts(score):
 
 
 def test_signature_names_all_that_changes_the_number(cache):
-    score = evaluate(SPLIT, GOOD, metrics=["cider_d"], cache=cache)
+    score = evaluate(GOOD, SPLIT, metrics=["cider_d"], cache=cache)
     assert re.sub("#[0-9a-f]{8}", "#…", score.signature) == (
         "dcase-kit:0.2.0|split:evaluation#…|clips:4|references:1-3|"
         "tokenizer:ptb-3.4.1-coco-lowercase-no-punctuation-by-file-name-safe-markup-500-words|"
@@ -604,13 +604,13 @@ def test_signature_names_all_that_changes_the_number(cache):
         f"cider_d:idf-of-split-left-out-fixed|interval:jackknife-95-normal|numpy:{np.__version__}"
     )
     for other, differs in [
-        (evaluate(SPLIT, GOOD, metrics=["cider_d", "vocab"], cache=cache), set()),
-        (evaluate(SPLIT, GOOD, metrics=["cider_d"], interval="bootstrap", cache=cache), {"interval"}),
-        (evaluate(SPLIT, GOOD, metrics=["cider_d"], idf="exact", cache=cache), {"cider_d"}),
+        (evaluate(GOOD, SPLIT, metrics=["cider_d", "vocab"], cache=cache), set()),
+        (evaluate(GOOD, SPLIT, metrics=["cider_d"], interval="bootstrap", cache=cache), {"interval"}),
+        (evaluate(GOOD, SPLIT, metrics=["cider_d"], idf="exact", cache=cache), {"cider_d"}),
         (
             evaluate(
-                Split("evaluation", (replace(SPLIT.clips[0], captions=("One.",)), *SPLIT.clips[1:])),
                 GOOD,
+                Split("evaluation", (replace(SPLIT.clips[0], captions=("One.",)), *SPLIT.clips[1:])),
                 metrics=["cider_d"],
                 cache=cache,
             ),
@@ -622,13 +622,13 @@ def test_signature_names_all_that_changes_the_number(cache):
 
 
 def test_the_signature_names_what_was_computed_and_nothing_else(cache, monkeypatch):
-    words = evaluate(SPLIT, GOOD, metrics=["bleu_1", "rouge_l", "cider_d", "fense", "spider"], cache=cache)
+    words = evaluate(GOOD, SPLIT, metrics=["bleu_1", "rouge_l", "cider_d", "fense", "spider"], cache=cache)
     assert {"bleu", "rouge_l", "cider_d"} < parts(words).keys()
     assert not {"meteor", "fer", "sbert_sim", "bert_score", "spice"} & parts(words).keys()
     for module, function in MODELS:
         monkeypatch.setattr(module, function, lambda *_: np.zeros(4))
     monkeypatch.setattr(assets, "identity", lambda part: f"{part}@12345678")
-    everything = parts(evaluate(SPLIT, GOOD, metrics=["fense", "spider", "bert_score"], cache=cache))
+    everything = parts(evaluate(GOOD, SPLIT, metrics=["fense", "spider", "bert_score"], cache=cache))
     assert everything["spice"] == "1.0-corenlp-3.6.0-100-words"
     for part, model in (("fer", "fluency"), ("sbert_sim", "sbert"), ("bert_score", "bert")):
         assert everything[part].startswith(f"{model}@12345678+")
@@ -667,20 +667,20 @@ def test_a_set_with_an_unknown_metric_is_refused(monkeypatch):
 )
 def test_bad_requests(cache, options, message):
     with pytest.raises(BadRequest) as refusal:
-        evaluate(SPLIT, GOOD, cache=cache, **options)
+        evaluate(GOOD, SPLIT, cache=cache, **options)
     assert message in str(refusal.value)
 
 
 def test_a_blind_split_cannot_be_scored(cache):
     blind = Split("test", (Clip("a.wav", (), Path("a.wav")),))
     with pytest.raises(BadRequest, match="every clip of the split test must have a reference caption"):
-        evaluate(blind, Captions(("a.wav",), ("A dog.",)), cache=cache)
+        evaluate(Captions(("a.wav",), ("A dog.",)), blind, cache=cache)
 
 
 def test_no_java_at_all(monkeypatch, cache):
     monkeypatch.setattr(captioning, "find_java", lambda: _refuse("java"))
     with pytest.raises(BadRequest, match="java is not on this machine"):
-        evaluate(SPLIT, GOOD, metrics=["bleu_1"], cache=cache)
+        evaluate(GOOD, SPLIT, metrics=["bleu_1"], cache=cache)
 
 
 # ------------------------------------------------------------------------------------------------ validate
@@ -785,7 +785,7 @@ def test_score(run, tmp_path):
     saved = json.loads((tmp_path / "new" / "score.json").read_text(encoding="utf-8"))
     assert saved["items"]["names"] == list(NAMES)
     assert saved["items"]["kind"] == "clips"
-    assert str(read_score(tmp_path / "new" / "score.json")) == out.strip()
+    assert str(Score.load(tmp_path / "new" / "score.json")) == out.strip()
 
 
 @pytest.fixture

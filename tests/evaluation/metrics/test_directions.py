@@ -129,13 +129,13 @@ def test_chance_is_that_of_random_rankings():
 
 def test_texts_outside_the_truth_are_left_out():
     some = {text: SPLIT.captions[text] for text in TEXTS[:15]}
-    score = evaluate(SPLIT, matrix(), truth=some, direction=AUDIO_TO_TEXT)
+    score = evaluate(SPLIT, matrix(), relevance=some, direction=AUDIO_TO_TEXT)
     few = Similarity(TEXTS[:15], CLIPS, matrix().scores[:15])
-    assert score.metrics == evaluate(SPLIT, few, truth=some, direction=AUDIO_TO_TEXT).metrics
+    assert score.metrics == evaluate(SPLIT, few, relevance=some, direction=AUDIO_TO_TEXT).metrics
     clips, texts = vectors()
     assert (
         score.metrics
-        == evaluate(SPLIT, Embeddings(TEXTS, CLIPS, texts, clips), truth=some, direction=AUDIO_TO_TEXT).metrics
+        == evaluate(SPLIT, Embeddings(TEXTS, CLIPS, texts, clips), relevance=some, direction=AUDIO_TO_TEXT).metrics
     )
     assert score.items.names == CLIPS[:3]
     assert "skipped queries that are not in the truth: 25" in [finding.message for finding in score.findings]

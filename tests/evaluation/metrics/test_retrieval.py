@@ -292,6 +292,7 @@ def test_equals_the_organisers_formula(k):
 # grades that are not whole numbers.
 IN_PYTREC = {recall: "recall", average_precision: "map_cut", success: "success", ndcg: "ndcg_cut"}
 IN_RANX = {recall: "recall", average_precision: "map", success: "hit_rate", ndcg: "ndcg", reciprocal_rank: "mrr"}
+OWN_NAMES = {function: name for name, function in retrieval.AT_K.items()}
 RANX = """
 import json, sys, ranx
 for truth, run, names in json.load(sys.stdin):
@@ -335,9 +336,14 @@ def test_equals_ranx():
         text=True,
         check=True,
     )
-    for (truth, similarity, _), line in zip(problems, done.stdout.splitlines(), strict=True):
+    for (truth, similarity, run), line in zip(problems, done.stdout.splitlines(), strict=True):
         means = [values.mean() for values in score(truth, similarity)]
-        np.testing.assert_allclose(means, [json.loads(line)[name] for name in names], rtol=0, atol=1e-12)
+        expected = [json.loads(line)[name] for name in names]
+        np.testing.assert_allclose(means, expected, rtol=0, atol=1e-12)
+        own_names = [OWN_NAMES[metric] + (f"@{k}" if k < math.inf else "") for metric, k in METRICS]
+        clips = {*similarity.file_names, *itertools.chain.from_iterable(truth.values())}
+        table = evaluate(truth, run, clips=sorted(clips), metrics=own_names).table()  # the dicts that ranx takes
+        np.testing.assert_allclose(table.loc[own_names, "value"], expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -803,14 +809,14 @@ def test_signature_names_all_that_changes_the_number():
         (evaluate(replace(split, name="validation"), DESCENDING), {"split"}),
         (evaluate(split_of(other, TWENTY), DESCENDING), {"split", "truth"}),
         (evaluate(split_of(graded, TWENTY), DESCENDING), {"split", "truth"}),
-        (evaluate(split, DESCENDING, truth=other), {"truth"}),
-        (evaluate(split, DESCENDING, truth=graded), {"truth"}),
-        (evaluate(split, DESCENDING, truth={**FOUR, "query 3": {TWENTY[5]: 1, TWENTY[6]: 0}}), set()),
-        (evaluate(split, DESCENDING, truth=FOUR), set()),
-        (evaluate(split, DESCENDING, truth=more), {"truth", "relevant"}),
+        (evaluate(split, DESCENDING, relevance=other), {"truth"}),
+        (evaluate(split, DESCENDING, relevance=graded), {"truth"}),
+        (evaluate(split, DESCENDING, relevance={**FOUR, "query 3": {TWENTY[5]: 1, TWENTY[6]: 0}}), set()),
+        (evaluate(split, DESCENDING, relevance=FOUR), set()),
+        (evaluate(split, DESCENDING, relevance=more), {"truth", "relevant"}),
         (evaluate(split_of(FOUR, (*TWENTY, "more.wav")), DESCENDING), {"split", "clips"}),
         (evaluate(Split("evaluation", captions), DESCENDING), {"split", "truth", "clips"}),
-        (evaluate(split, DESCENDING, truth={"query 0": FOUR["query 0"]}), {"truth", "queries"}),
+        (evaluate(split, DESCENDING, relevance={"query 0": FOUR["query 0"]}), {"truth", "queries"}),
     ]
     for number, (changed, keys) in enumerate(changes):
         now = parts(changed)
@@ -1113,7 +1119,7 @@ def test_dcase2025_development_annotations():
     for query, names in truth.items():
         matrix[rows[query], [columns[name] for name in names]] += 0.5  # raises the scores of relevant clips
     prediction = Similarity(split.queries, split.file_names, matrix)
-    score = evaluate(split, prediction, truth=truth, metrics=["mAP@16", "mAP@10"])
+    score = evaluate(split, prediction, relevance=truth, metrics=["mAP@16", "mAP@10"])
     places = (-matrix).argsort(axis=1).argsort(axis=1)
     for k in (10, 16):
         expected = [
@@ -1135,10 +1141,10 @@ def test_dcase2025_development_annotations():
             for query, names in zip(best.queries, best.file_names, strict=True)
         ),
     )
-    wrong = evaluate(split, own_first, truth=disowned, metrics=["R@1", "success@1", "MRR"])
+    wrong = evaluate(split, own_first, relevance=disowned, metrics=["R@1", "success@1", "MRR"])
     assert [wrong.metrics[name].estimate.value for name in ("R@1", "success@1")] == [0, 0]
     assert 0 < wrong.metrics["MRR"].estimate.value <= 1 / 2
-    all_of_them = evaluate(split, own_first, truth=truth, metrics=["success@1"])
+    all_of_them = evaluate(split, own_first, relevance=truth, metrics=["success@1"])
     assert all_of_them.metrics["success@1"].estimate.value == (1037 - 46) / 1037
     remarks = [str(finding) for finding in score.findings]
     assert remarks == [f"prediction: note: skipped queries that are not in the truth: {len(split.queries) - 1037}"]

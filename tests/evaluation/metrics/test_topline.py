@@ -39,7 +39,7 @@ def folds(cache):
             others = tuple(text for index, text in enumerate(clip.captions) if index != number)
             clips.append(replace(clip, captions=others))
         prediction = Captions(NAMES, tuple(clip.captions[number] for clip in SPLIT.clips))
-        scores.append(captioning.evaluate(Split("evaluation", tuple(clips)), prediction, metrics=METRICS, cache=cache))
+        scores.append(captioning.evaluate(prediction, Split("evaluation", tuple(clips)), metrics=METRICS, cache=cache))
     return scores
 
 
@@ -86,7 +86,7 @@ def test_it_is_not_compared_with_a_system(cache):
     human = human_topline(SPLIT, metrics=["rouge_l"], cache=cache)
     assert f"split:evaluation#{SPLIT.fingerprint}|clips:4|references:2-3|" in human.signature
     assert human.signature.endswith("|topline:mean-over-3-references-as-predictions")
-    system = captioning.evaluate(SPLIT, Captions(NAMES, ("A dog.",) * 4), metrics=["rouge_l"], cache=cache)
+    system = captioning.evaluate(Captions(NAMES, ("A dog.",) * 4), SPLIT, metrics=["rouge_l"], cache=cache)
     with pytest.raises(Faulty, match="references: error: must be '2-3' as in human; found '3-4'"):
         comparison.compare({"human": human, "system": system})
 

@@ -5,16 +5,18 @@ import dataclasses
 import io
 import itertools
 import json
+import math
 import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation import predictions, scores
+from evaluation import predictions
 from evaluation.__main__ import parser
 from evaluation.cli import command
 from evaluation.data.dataset import Clip, Split
@@ -660,7 +662,7 @@ def scored(tmp_path, monkeypatch):
 def test_compare(run, scored, tmp_path):
     status, out, err = run(*scored, "--json", tmp_path / "x.json")
     assert (status, err) == (0, "")
-    expected = compare({str(path): scores.read(path) for path in scored})
+    expected = compare({str(path): Score.load(path) for path in scored})
     assert out == f"{expected}\n"
     rows = [line.split() for line in out.splitlines()[2:10]]
     assert [row[:2] for row in rows[::2]] == [[metric, "weak"] for metric in ("mAP@10", "R@1", "R@5", "R@10")]
@@ -674,7 +676,7 @@ def test_compare(run, scored, tmp_path):
 def test_options_of_compare(run, scored):
     files = [*scored, Path("third.json")]
     files[2].write_bytes(files[0].read_bytes())
-    given = {str(path): scores.read(path) for path in files}
+    given = {str(path): Score.load(path) for path in files}
     with_options = compare(given, pairs=True, seed=7)
     assert run(*files, "--pairs", "--seed", 7, "--format", "csv")[1] == f"{with_options.csv()}\n"
     assert run(*files, "--format", "latex")[1] == f"{compare(given).latex()}\n"
@@ -804,3 +806,72 @@ def test_scores_of_different_things(run, scored):
     assert (status, out, err.count("\n")) == (1, "", 1)
     assert err.startswith(f"{b}: split: error: must be 'evaluation#")
     assert f"as in {a}; found 'validation#" in err
+
+
+# ------------------------------------------------------------------------------------------------ values
+
+
+def test_values_are_compared_as_scores_are():
+    one, other = np.random.default_rng(0).random((2, 30))
+    of = items(30, 5)
+    expected = compare({"one": score({"mean": one}, of), "other": score({"mean": other}, of)})
+    names = [f"clip {group}" for group in of.groups]
+    for arrays in ({"one": one, "other": other}, {"one": one.tolist(), "other": pd.Series(other)}):
+        for groups in (names, np.array(of.groups), pd.Series(names)):
+            compared = compare(arrays, groups=groups)
+            assert compared.differences == expected.differences
+            assert compared.items == "30 items in 6 groups"
+    assert compare({"one": one, "other": other}).groups == 30
+    assert compared._repr_html_().count("<tr>") == 3
+    assert "signature: values:given|items:30" in compared._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "message"),
+    [
+        ([[1, 2], [3, 4]], {}, "the systems must be a dict from two or more names to scores or values; found a list"),
+        ({"a": [1, 2]}, {}, "the systems must be a dict from two or more names to scores or values; found a dict"),
+        ({"a": [1, 2], "b": [1, 2, 3]}, {}, "b: error: must have a value for each of the 2 items of a; found 3"),
+        (
+            {"a": [1], "b": [math.nan]},
+            {},
+            "b: error: values must be finite numbers; found 1 of 1 with NaN or infinity, ",
+        ),
+        ({"a": [], "b": "x"}, {}, "a: error: values must be one or more finite numbers; found none\nb: error: values "),
+        (
+            {"a": iter([1]), "b": [1]},
+            {},
+            "a: error: values must be a list or an array of numbers; found a list_iterator",
+        ),
+        (
+            {"a": [1], "b": [1]},
+            {"groups": [1, 2]},
+            "groups: error: each value must have a group; found 2 groups for 1 ",
+        ),
+        (
+            {"a": [1], "b": [1]},
+            {"groups": [None]},
+            "groups: error: each value must have a group; found None at index 0",
+        ),
+        (
+            {"a": [1], "b": [1]},
+            {"groups": [math.nan]},
+            "groups: error: each value must have a group; found NaN, a missi",
+        ),
+        (
+            {"a": [1], "b": [1]},
+            {"groups": "x"},
+            "groups: error: groups must be a list or an array with one dimension; ",
+        ),
+        ({"a": [1.0], "b": score([1])}, {}, "b is a score and a is not; give only scores, or only values"),
+        (
+            {"a": score([1]), "b": score([1])},
+            {"groups": [1]},
+            "scores contain the groups of their items; leave out gro",
+        ),
+    ],
+)
+def test_refused_values(given, options, message):
+    with pytest.raises((BadRequest, Faulty)) as refusal:
+        compare(given, **options)
+    assert str(refusal.value).startswith(message)

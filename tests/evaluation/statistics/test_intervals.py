@@ -105,15 +105,18 @@ def test_equal_items_have_an_interval_without_width(constant):
 @pytest.mark.parametrize(
     ("values", "confidence", "message"),
     [
+        ([], 0.95, "values must be one or more finite numbers; found none"),
+        ([0.5, np.nan], 0.95, "values must be finite numbers; found 1 of 2 with NaN or infinity, the first at index 1"),
+        ([np.inf], 0.95, "values must be finite numbers; found 1 of 1 with NaN or infinity, the first at index 0"),
+        ([[0, 1]], 0.95, "values must be a list or an array with one dimension; found the shape (1, 2)"),
+        (1.0, 0.95, "values must be a list or an array with one dimension; found the shape ()"),
+        (["0.5"], 0.95, "values must be numbers; found texts"),
         (
-            [],
+            iter([0.5]),
             0.95,
-            "values must be one or more finite numbers in one dimension; found array([], dtype=float64)",
+            "values must be a list or an array of numbers; found a list_iterator: pass list(…)",
         ),
-        ([0.5, np.nan], 0.95, "values must be one or more finite numbers in one dimension; found array([0.5, nan])"),
-        ([np.inf], 0.95, "values must be one or more finite numbers in one dimension; found array([inf])"),
-        ([[0, 1]], 0.95, "values must be one or more finite numbers in one dimension; found array([[0., 1.]])"),
-        (1.0, 0.95, "values must be one or more finite numbers in one dimension; found array(1.)"),
+        ({"a": 0.5}, 0.95, "values must be a list or an array of numbers; found a dict"),
         ([0, 1], 0, "confidence must be between 0 and 1; found 0"),
         ([0, 1], 1, "confidence must be between 0 and 1; found 1"),
         ([0, 1], 2, "confidence must be between 0 and 1; found 2"),
@@ -123,7 +126,7 @@ def test_equal_items_have_an_interval_without_width(constant):
 )
 def test_refused(values, confidence, message):
     with pytest.raises(ValueError) as refusal:
-        jackknife(np.array(values), confidence)
+        jackknife(values, confidence)
     assert str(refusal.value).startswith(message)
 
 
@@ -336,9 +339,9 @@ def test_draws_without_a_metric_give_no_interval(recwarn, bca):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([], "values must be one or more finite numbers in two dimensions; found array([], shape=(0, 2)"),
-        ([0.5, np.nan], "values must be one or more finite numbers in two dimensions; found array([[0.5, 1. ]"),
-        ([[[1.0]]], "values must be one or more finite numbers in two dimensions; found array([[[1.]]])"),
+        ([], "values must be one or more finite numbers; found none"),
+        ([0.5, np.nan], "values must be finite numbers; found 1 of 2 with NaN or infinity, the first at index 1"),
+        ([[[1.0]]], "values must be an array with two dimensions; found the shape (1, 1, 1)"),
     ],
 )
 def test_refused_by_the_bootstrap(values, message):

@@ -32,7 +32,7 @@ def test_captioners_are_scored_by_captioning_metrics(job, monkeypatch):
     outcome = Worker(job).make(RUN)
     split = read_dataset(job.data, "evaluation")["evaluation"]
     prediction = predictions.Captions(split.file_names, ("rain falls",) * len(split.clips))
-    score = captioning.evaluate(split, prediction, metrics=["bleu_1", "cider_d"], cache=job.cache)
+    score = captioning.evaluate(prediction, split, metrics=["bleu_1", "cider_d"], cache=job.cache)
     for metric in ("bleu_1", "cider_d"):
         assert outcome.values[metric] == score.metrics[metric].estimate.value
     assert (job.run_folder(RUN.name) / "scores" / "evaluation.json").is_file()
