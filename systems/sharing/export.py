@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -153,7 +154,9 @@ def _inference_state(file: Path) -> object:
         BadRequest: The file contains objects that only pickle can store, or is damaged.
     """
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns about other versions of pickle before it refuses the file
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # torch, pickle and zipfile raise many kinds of exceptions
