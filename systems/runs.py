@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import predictions
+from evaluation.assets import hub_cache
 from evaluation.data.dataset import Split
 from evaluation.files import replacing
 from evaluation.findings import WARNING, BadRequest, Finding, say
@@ -108,8 +109,10 @@ def _require_place(folder: Path, out: Path) -> None:
     """Make sure that the predictions of a run may be written into a folder.
 
     Raises:
-        BadRequest: The folder has files that do not belong to the run.
+        BadRequest: The folder has files that do not belong to the run, or is in the hub's cache.
     """
+    if out.resolve().is_relative_to(hub_cache().resolve()):
+        raise BadRequest(f"{out}: must not be in the hub's cache; give a folder for the predictions with --out")
     if not out.exists() or (out.is_dir() and (not any(out.iterdir()) or out.samefile(folder))):
         return
     config = out / "config.yaml"

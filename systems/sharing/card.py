@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from evaluation import report, scores
+from evaluation import report, scores, yamlfiles
 from evaluation.assets import Asset
 from evaluation.data.dataset import Dataset
 from evaluation.findings import BadRequest
@@ -111,7 +111,7 @@ def write_card(
         dataset: The data that the run was trained on, if they are known.
 
     Raises:
-        Faulty: A score file is damaged. The exception lists all findings.
+        Faulty: A score file or system.yaml is damaged. The exception lists all findings.
     """
     measured = {file.stem: scores.read(file) for file in sorted((run / SCORES).glob("*.json"))}
     data_name = dataset.folder.resolve().name if dataset else ""
@@ -252,11 +252,19 @@ def _description(file: Path, config: RunConfig) -> str:
     """Return a list of the training's settings and of the entries of system.yaml."""
     lines = [f"- seed: {config.seed}", *(f"- {key}: {value}" for key, value in config.training.items())]
     if file.is_file():
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yamlfiles.read_yaml(file)
         for group in ("description", "complexity", "versions"):
-            for key, value in (content.get(group) or {}).items():
+            for key, value in _mapping(content.get(group)).items():
                 if value is not None:
-                    lines.append(f"- {key.replace('_', ' ')}: {value}")
-        if content.get("git"):
-            lines.append(f"- commit of dcase-kit: {content['git'].get('commit')}")
+                    lines.append(f"- {str(key).replace('_', ' ')}: {value}")
+        commit = _mapping(content.get("git")).get("commit")
+        if commit:
+            lines.append(f"- commit of dcase-kit: {commit}")
     return "\n".join(lines)
+
+
+def _mapping(value: object) -> Mapping[object, object]:
+    """Return a value if it is a dict, and otherwise an empty dict."""
+    if isinstance(value, dict):
+        return value
+    return {}

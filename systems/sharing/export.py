@@ -17,11 +17,11 @@ from torch import nn
 from evaluation.data.dataset import Dataset
 from evaluation.files import appearing
 from evaluation.findings import WARNING, BadRequest, Finding, say
-from evaluation.text import first_items
+from evaluation.text import cut, first_items
 from systems import contract, runs
 from systems.parts.encoders.weights import unreadable
 from systems.sharing import card, checkpoints
-from systems.sharing.folders import CONTENTS, FORMAT, RUN_FILES, SCORES, is_exported, unpacked
+from systems.sharing.folders import CONTENTS, FORMAT, RUN_FILES, SCORES, is_exported, relative_path, unpacked
 
 # The entries of Lightning's checkpoints that only training needs. They are larger than the weights.
 TRAINING = ("optimizer_states", "lr_schedulers", "callbacks", "loops")
@@ -62,11 +62,7 @@ def export(run: Path, target: Path, trusted: Collection[str] = (), dataset: Data
     with _opened_files() as opened:
         model = contract.load(config.system, checkpoint, trusted)
     say(_local_paths(run, config, opened))
-    needed = {checkpoint.relative_to(run)}
-    for file in opened:
-        if file.is_relative_to(run.resolve()):
-            needed.add(file.relative_to(run.resolve()))
-    needed -= set(map(Path, RUN_FILES))
+    needed = {checkpoint.relative_to(run), *_names_in(run, opened)} - set(map(Path, RUN_FILES))
 
     with appearing(target) as part:
         stems: dict[str, str] = {}
@@ -91,15 +87,12 @@ def export(run: Path, target: Path, trusted: Collection[str] = (), dataset: Data
             "tasks": runs.tasks(model),
             "checkpoints": stems,
             "files": files,
-            "config": config.config,
         }
-        text = json.dumps(contents, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json.dumps(contents, indent=2, ensure_ascii=False) + "\n"
         (part / CONTENTS).write_text(text, encoding="utf-8")
         text = card.write_card(run, target.name, config, runs.tasks(model), frozen, dataset)
         (part / "README.md").write_text(text, encoding="utf-8")
-        with unpacked(part) as again:
-            copy = contract.load(config.system, runs.trained_checkpoint(again), trusted)
-        if not _same_weights(model, copy):
+        if not _same_weights(model, _load_again(run, part, config.system, trusted)):
             message = "must give the same model every time it is loaded; found different weights after the export"
             raise BadRequest(f"{checkpoint}: {message}: check the system with `systems check`")
         for file in (*(run / name for name in RUN_FILES), *(run / SCORES).glob("*.json")):
@@ -107,6 +100,23 @@ def export(run: Path, target: Path, trusted: Collection[str] = (), dataset: Data
                 _copy(file, part / file.relative_to(run))
         sizes = [file.stat().st_size for file in part.rglob("*") if file.is_file()]
     return f"{target}: {len(sizes)} files, {sum(sizes) / 1e6:.1f} MB; fill in the model card, {target / 'README.md'}"
+
+
+def _load_again(run: Path, folder: Path, system: str, trusted: Collection[str]) -> Any:
+    """Load the model from the exported folder.
+
+    Raises:
+        BadRequest: It cannot be loaded.
+    """
+    try:
+        with unpacked(folder) as unpacked_run:
+            return contract.load(system, runs.trained_checkpoint(unpacked_run), trusted)
+    except Exception as error:  # a system's `load_model` may raise any exception
+        reason = cut(" ".join(str(error).split()))
+        message = f"load_model of {system} must load the model from the files that Python opens in the run folder"
+        raise BadRequest(
+            f"{run}: {message}; it fails if only these are there ({reason}): read files with open"
+        ) from error
 
 
 def _copy(file: Path, target: Path) -> None:
@@ -122,7 +132,7 @@ def _opened_files() -> Iterator[set[Path]]:
     """Within the block, collect the files that Python opens.
 
     Yields:
-        A set, which contains the files after the block, as absolute paths with all links resolved.
+        A set, which contains the files after the block, as absolute paths. It does not contain Python's own files.
     """
     _install_hook()
     opened: set[Path] = set()
@@ -132,7 +142,32 @@ def _opened_files() -> Iterator[set[Path]]:
         yield opened
     finally:
         WATCHED.remove(given)
-        opened.update(path for path in map(Path.resolve, map(Path, given)) if path.is_file())
+        for path in map(Path, given):
+            if path.is_file() and path.suffix not in (".py", ".pyc"):
+                opened.add(path)
+
+
+def _names_in(folder: Path, files: Collection[Path]) -> list[Path]:
+    """Return the files that are in a folder, as paths relative to the folder.
+
+    Raises:
+        BadRequest: The name of a file has letters that not all systems allow.
+    """
+    names = []
+    for file in files:
+        if file.is_relative_to(os.path.abspath(folder)):  # noqa: PTH100, links are not resolved
+            name = file.relative_to(os.path.abspath(folder))  # noqa: PTH100
+        elif file.resolve().is_relative_to(folder.resolve()):
+            name = file.resolve().relative_to(folder.resolve())
+        else:
+            continue
+        try:
+            relative_path(name.as_posix())
+        except ValueError:
+            message = 'the name must have printable letters only, and none of \\ : * ? " < > |'
+            raise BadRequest(f"{file}: {message}; rename the file") from None
+        names.append(name)
+    return names
 
 
 @functools.cache  # Python cannot remove a hook, so it is installed only once
@@ -187,8 +222,9 @@ def _local_paths(run: Path, config: contract.RunConfig, opened: Collection[Path]
     """
     needed, private = [], []
     for text in sorted(contract.texts_in(config.config)):
-        path = Path(text).expanduser()
-        if path.exists() and any(file.is_relative_to(path.resolve()) for file in opened):
+        path = Path(os.path.expanduser(text))  # noqa: PTH111, for a text that is not a path
+        is_path = text and os.path.exists(path)  # noqa: PTH110
+        if is_path and any(file.resolve().is_relative_to(path.resolve()) for file in opened):
             needed.append(text)
         elif path.is_absolute():
             private.append(text)

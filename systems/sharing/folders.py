@@ -39,7 +39,7 @@ RUN_FILES = ("config.yaml", source.FILE, "system.yaml")
 SCORES = "scores"
 
 
-def _relative(name: str) -> str:
+def relative_path(name: str) -> str:
     """Return a path that is in the folder and has the form that `systems export` writes.
 
     Raises:
@@ -52,7 +52,7 @@ def _relative(name: str) -> str:
     return name
 
 
-RelativePath = Annotated[str, AfterValidator(_relative)]
+RelativePath = Annotated[str, AfterValidator(relative_path)]
 
 
 class Contents(BaseModel):

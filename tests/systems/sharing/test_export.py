@@ -121,6 +121,16 @@ READS = {
         "gain = float(str(pickle.loads((checkpoint.parents[1] / 'gain.pkl').read_bytes())))",
         "gain.pkl: must be a file that `torch.load(…, weights_only=True)` reads, because nothing is shared as a pickle",
     ),
+    "a file that Python does not open": (
+        "torch.save({}, run.best); (run.folder / 'gain').write_text('xx')",
+        "gain = float((checkpoint.parents[1] / 'gain').stat().st_size)",
+        "run: load_model of sharing_team must load the model from the files that Python opens in the run folder; it ",
+    ),
+    "an odd name": (
+        "torch.save({}, run.best); (run.folder / 'a:b').write_text('2')",
+        "gain = float((checkpoint.parents[1] / 'a:b').read_text())",
+        "a:b: the name must have printable letters only, and none of",
+    ),
     "random weights": (
         "torch.save({}, run.best)",
         "gain = float(torch.rand(()))",

@@ -239,6 +239,12 @@ def test_predictions_can_be_written_elsewhere(runs, exported, data, tmp_path, ca
     assert not (out / "predictions").exists()
 
 
+def test_predictions_are_not_written_into_the_hub_s_cache(exported, data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    assert systems("predict", exported, "--data", data) == 2
+    assert f"error: {exported}: must not be in the hub's cache; give a folder" in capsys.readouterr().err
+
+
 def test_the_size_of_the_contents_is_bounded(exported, data, monkeypatch, capsys):
     monkeypatch.setattr(folders, "CONTENTS_BYTES", 10)
     assert systems("predict", exported, "--data", data) == 2
