@@ -14,7 +14,7 @@ import yaml
 
 from evaluation import report, scores, yamlfiles
 from evaluation.assets import Asset
-from evaluation.data.dataset import Dataset
+from evaluation.data.dataset import SPLITS, Dataset
 from evaluation.findings import BadRequest
 from evaluation.scores import Measured, Score
 from systems.contract import RunConfig, texts_in
@@ -86,10 +86,11 @@ def require_training_data(run: Path, config: RunConfig, dataset: Dataset | None)
     if dataset is None:
         return
     for name, digest in config.data.items():
-        if name in dataset.splits and dataset.splits[name].digest != digest:
-            message = f"the {name} split must be the one that {run} was trained on (digest {digest})"
-            found = dataset.splits[name].digest
-            raise BadRequest(f"{dataset.folder}: {message}; found another (digest {found}): give the training data")
+        if name not in SPLITS:  # further data that the system read
+            continue
+        if name not in dataset.splits or dataset.splits[name].digest != digest:
+            message = f"must have the {name} split that {run} was trained on (digest {digest})"
+            raise BadRequest(f"{dataset.folder}: {message}; found another, or none: give the training data")
 
 
 def write_card(
@@ -114,7 +115,6 @@ def write_card(
         Faulty: A score file or system.yaml is damaged. The exception lists all findings.
     """
     measured = {file.stem: scores.read(file) for file in sorted((run / SCORES).glob("*.json"))}
-    data_name = dataset.folder.resolve().name if dataset else ""
     metadata: dict[str, Any] = {
         "language": ["en"],
         "library_name": LIBRARY,
@@ -123,7 +123,7 @@ def write_card(
     }
     if list(tasks) == ["retrieval"]:
         metadata["pipeline_tag"] = "feature-extraction"
-    results = [_result(score, data_name) for score in measured.values()]
+    results = [_result(score, dataset) for score in measured.values()]
     if results:
         metadata["model-index"] = [{"name": title, "results": results}]
     front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
@@ -139,8 +139,8 @@ def write_card(
         system=config.system,
         trust=trust,
         needs=_needs(config, frozen),
-        data=_data(config, data_name, dataset),
-        results=_tables(measured, data_name),
+        data=_data(config, dataset),
+        results=_tables(measured, dataset),
         description=_description(run / "system.yaml", config),
         config=yaml.safe_dump(config.config, sort_keys=False, allow_unicode=True),
         to_fill_in=TO_FILL_IN,
@@ -158,36 +158,39 @@ def _split_of(score: Score) -> tuple[str, str]:
     return TO_FILL_IN, ""
 
 
+def _data_name(dataset: Dataset | None, score: Score) -> str:
+    """Return the name of the data set that a score is for, if the given data are those of the score."""
+    split, fingerprint = _split_of(score)
+    if dataset and split in dataset.splits and dataset.splits[split].fingerprint == fingerprint:
+        return dataset.folder.resolve().name
+    return TO_FILL_IN
+
+
 def _task_of(score: Score) -> str:
     if score.items.kind == "queries":
         return "retrieval"
     return "captioning"
 
 
-def _result(score: Score, data_name: str) -> dict[str, Any]:
+def _result(score: Score, dataset: Dataset | None) -> dict[str, Any]:
     """Return a score as an entry of `model-index`."""
     split, digest = _split_of(score)
+    name = _data_name(dataset, score)
     task = _task_of(score)
     metrics = []
-    for name, measured in score.metrics.items():
+    for metric, measured in score.metrics.items():
         if math.isfinite(measured.estimate.value):
             figures = measured.figures()
             value = figures.pop("value")
-            metrics.append({"type": name, "name": name, "value": value, "args": figures})
-    dataset = {
-        "name": data_name or TO_FILL_IN,
-        "type": data_name or TO_FILL_IN,
-        "split": split,
-        "args": {"digest": digest},
-    }
+            metrics.append({"type": metric, "name": metric, "value": value, "args": figures})
     return {
         "task": {"type": TASKS[task][1][0], "name": TASKS[task][0]},
-        "dataset": dataset,
+        "dataset": {"name": name, "type": name, "split": split, "args": {"digest": digest}},
         "metrics": metrics,
     }
 
 
-def _tables(measured: Mapping[str, Score], data_name: str) -> str:
+def _tables(measured: Mapping[str, Score], dataset: Dataset | None) -> str:
     """Return a table of the metrics for each score file."""
     if not measured:
         return f"{TO_FILL_IN} The run had no scores when it was exported."
@@ -195,7 +198,7 @@ def _tables(measured: Mapping[str, Score], data_name: str) -> str:
     for file, score in measured.items():
         split, digest = _split_of(score)
         rows = [
-            f"Data: {data_name or TO_FILL_IN}, split `{split}` (digest {digest}), scored by `{SCORES}/{file}.json`.",
+            f"Data: {_data_name(dataset, score)}, split `{split}` (digest {digest}), scored by `{SCORES}/{file}.json`.",
             "",
         ]
         rows += [f"| metric | value | 95 % interval | by clip | {score.items.kind} |", "|---|---|---|---|---|"]
@@ -236,9 +239,10 @@ def _needs(config: RunConfig, frozen: Collection[str]) -> str:
     return "\n".join([FROZEN, "", *lines])
 
 
-def _data(config: RunConfig, data_name: str, dataset: Dataset | None) -> str:
+def _data(config: RunConfig, dataset: Dataset | None) -> str:
     """Return a table of the splits that the run was trained on."""
-    rows = [f"Trained on: {data_name or TO_FILL_IN}", "", "| split | digest | clips | captions |", "|---|---|---|---|"]
+    name = dataset.folder.resolve().name if dataset else TO_FILL_IN
+    rows = [f"Trained on: {name}", "", "| split | digest | clips | captions |", "|---|---|---|---|"]
     for name, digest in config.data.items():
         sizes = "| | |"
         if dataset and name in dataset.splits:

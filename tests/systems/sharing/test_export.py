@@ -209,5 +209,5 @@ def test_changed_source_code_is_reported_once(runs, data, tmp_path, capsys):
 
 
 def test_other_data_than_those_of_the_training_are_refused(runs, clotho_like, tmp_path):
-    with pytest.raises(BadRequest, match=r"the development split must be the one that .* was trained on"):
+    with pytest.raises(BadRequest, match=r"data: must have the development split that .* was trained on"):
         export.export(runs("systems.examples.spectra"), tmp_path / "shared", dataset=read_dataset(clotho_like()))
