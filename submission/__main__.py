@@ -19,6 +19,7 @@ from evaluation.cli import command, complete
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, SPLITS, VALIDATION, Split, read_dataset
 from evaluation.files import DEFAULT_CACHE, cache_folder, replacing
 from evaluation.findings import BadRequest, Finding, count, say
+from evaluation.hub import prediction_folder
 from evaluation.text import plural, printable, table, unknown_key
 from submission import archive, excluded, metadata, outputs, package, tasks, teams
 from submission.families import FAMILIES
@@ -105,10 +106,17 @@ def make(options: argparse.Namespace) -> None:
     team, findings = teams.read(task, options.team)
     dataset = read_dataset(options.data, sound=False)
     file = task.package.file.value.format(author=team.author, institute=team.institute)
-    target = options.out or options.runs[0] / "submission" / file
+    runs = []
+    for given in options.runs:
+        folder = prediction_folder(given)
+        if folder != given and not folder.is_dir():
+            message = f"no such folder, and {folder} has no predictions of the system with this name on the hub"
+            raise BadRequest(f"{given}: {message}; predict first: dcase-systems predict {given} …")
+        runs.append(folder)
+    target = options.out or runs[0] / "submission" / file
     findings += _find_excluded_sounds(task, options)
     say(findings)
-    say(package.make(task, options.runs, team, dataset, target, options.split))
+    say(package.make(task, runs, team, dataset, target, options.split))
     with zipfile.ZipFile(target) as made:
         for entry in made.infolist():
             print(f"  {printable(entry.filename)}  ({entry.file_size:,} bytes)")
@@ -328,7 +336,8 @@ def parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser(
         "package", parents=[task, training], help="make a package from run folders", description=make.__doc__
     )
-    verb.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder; one for each system")
+    text = "run folder, or folder or hub name of an exported run that `systems predict` was given; one for each system"
+    verb.add_argument("runs", type=Path, nargs="+", metavar="RUN", help=text)
     verb.add_argument("--team", type=Path, required=True, metavar="FILE", help="team file (`new` writes one)")
     verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder with the task's sets")
     text = "for a rehearsal: split that the outputs are for, in place of the task's sets (default: the task's sets)"

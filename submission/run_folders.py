@@ -102,7 +102,10 @@ def _missing_prediction(task: Task, run: Path, split: str, data: Path, expected:
         expected: The missing file.
         other: The file of a prediction that the task does not accept. It may exist.
     """
-    command = shlex.join(["dcase-systems", "predict", str(run), "--data", str(data), "--split", split])
+    model = [str(run)]
+    if (run / "config.yaml").is_file() and not any((run / name).exists() for name in ("checkpoints", "config.json")):
+        model = ["RUN", "--out", str(run)]  # the folder only has the predictions of a run that is elsewhere
+    command = shlex.join(["dcase-systems", "predict", *model, "--data", str(data), "--split", split])
     if not other.is_file():
         own = OWN_PREDICTIONS[task.form.value].format(other=other.name)
         message = f"is missing, and {task.name} needs it; make it: {command}; for a system of your own, {own}"

@@ -1,5 +1,5 @@
 # PYTHON_ARGCOMPLETE_OK
-"""The command line of this package, with the commands list, check, train, predict, sweep and published."""
+"""The command line of this package, with the commands list, check, train, predict, export, sweep and published."""
 
 import argparse
 import contextlib
@@ -15,6 +15,7 @@ from evaluation.cli import command, complete
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION, read_dataset
 from evaluation.files import DEFAULT_CACHE, cache_folder
 from evaluation.findings import BadRequest, say
+from evaluation.hub import prediction_folder
 from systems import contract, listing, lock, modules, request_checks
 
 # The options of `train` that are passed to Lightning.
@@ -58,13 +59,19 @@ def show(options: argparse.Namespace) -> None:
 
 def check(options: argparse.Namespace) -> int:
     """Train a system briefly on awkward data, probe its model, and list all rules for systems that it breaks."""
+    from systems.sharing import folders
+
     if not options.run_folder:
         request_checks.check_module(options.system)
         request_checks.check_keys(options.system, options.config, options.set)
     with _importing():
         from systems.checking.check import check_system
 
-    description, findings = check_system(options.system, options.run_folder, options.config, options.set, options.trust)
+    with contextlib.ExitStack() as stack:
+        folder = None
+        if options.run_folder:
+            folder = stack.enter_context(folders.unpacked(folders.find(options.run_folder)))
+        description, findings = check_system(options.system, folder, options.config, options.set, options.trust)
     if findings:
         say(findings)
         return 1
@@ -94,12 +101,30 @@ def train(options: argparse.Namespace) -> None:
 
 def predict(options: argparse.Namespace) -> None:
     """Caption every clip of a split with a trained run, or compute the similarity of every query and every clip."""
-    contract.read_run(options.run_folder)
+    from systems.sharing import folders
+
+    folder = folders.find(options.run_folder)
+    contract.read_run(folder)
     split = read_dataset(options.data, options.split)[options.split]
     with _importing():
         from systems import runs
 
-    print(runs.predict(options.run_folder, split, task=options.task, trusted=options.trust))
+    out = options.out or prediction_folder(options.run_folder)
+    print(runs.predict(folder, split, task=options.task, trusted=options.trust, out=out))
+
+
+def export(options: argparse.Namespace) -> None:
+    """Write a trained run to a folder that can be published on the Hugging Face hub, without pickle.
+
+    The folder contains the weights (safetensors), the config, the scores and a model card (README.md). `predict`,
+    `check --run` and `submission package` take this folder, or its name on the hub, in place of a run folder.
+    """
+    contract.read_run(options.run_folder)
+    dataset = read_dataset(options.data) if options.data else None
+    with _importing():
+        from systems.sharing.export import export
+
+    print(export(options.run_folder, options.folder, options.trust, dataset))
 
 
 def sweep(options: argparse.Namespace) -> int:
@@ -193,7 +218,7 @@ def parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("check", help="check that a module keeps the rules for systems", description=check.__doc__)
     complete(verb.add_argument("system", help="import name, such as baseline.retriever"), _system_names)
-    text = "run folder of a trained run to check (default: train the system)"
+    text = "trained run to check: a run folder, or a folder or hub name of an exported run (default: train the system)"
     verb.add_argument("--run", type=Path, dest="run_folder", metavar="RUN", help=text)
     text = "YAML config file to train with; its value of epochs is replaced by 1 (default: the system's defaults)"
     verb.add_argument("--config", type=listing.kit_file, help=text)
@@ -235,13 +260,26 @@ def parser() -> argparse.ArgumentParser:
     verb.set_defaults(run=train)
 
     verb = verbs.add_parser("predict", help="predict with a trained run", description=predict.__doc__)
-    verb.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
+    text = "run folder, or an exported run: its folder, or its name on the Hugging Face hub (USER/NAME)"
+    verb.add_argument("run_folder", type=Path, metavar="RUN", help=text)
     verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
     verb.add_argument("--split", default=EVALUATION, help="split to predict (default: evaluation)")
+    text = "folder to write predictions/ in (default: RUN; for a name on the hub: runs/USER--NAME)"
+    verb.add_argument("--out", type=Path, metavar="DIR", help=text)
     text = "task to do, if the system can do both (default: captioning)"
     verb.add_argument("--as", dest="task", choices=["captioning", "retrieval"], help=text)
     modules.add_option(verb)
     verb.set_defaults(run=predict)
+
+    verb = verbs.add_parser(
+        "export", help="write a trained run to a folder to share", description=inspect.getdoc(export)
+    )
+    verb.add_argument("run_folder", type=Path, metavar="RUN", help="run folder")
+    verb.add_argument("folder", type=Path, metavar="DIR", help="folder to write; it must be new or empty")
+    text = "data folder that the run was trained on, to describe it in the model card (default: only its digests)"
+    verb.add_argument("--data", type=Path, metavar="DATA", help=text)
+    modules.add_option(verb)
+    verb.set_defaults(run=export)
 
     verb = verbs.add_parser(
         "sweep",

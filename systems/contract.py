@@ -251,8 +251,13 @@ def train(system: ModuleType, config: BaseModel, dataset: Dataset, run: "Run") -
 
 def text_values(config: BaseModel) -> frozenset[str]:
     """Return all texts among the values of a config, because each text could name a module."""
+    return texts_in(config.model_dump(mode="json"))
+
+
+def texts_in(values: object) -> frozenset[str]:
+    """Return all texts among values that are nested in dicts and lists."""
     texts: set[str] = set()
-    waiting: list[object] = [config.model_dump(mode="json")]
+    waiting: list[object] = [values]
     while waiting:
         value = waiting.pop()
         if isinstance(value, str):

@@ -3,11 +3,15 @@
 The command `dcase-systems predict` and the runs of a sweep share this code, so that they give the same predictions.
 """
 
+import shutil
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from evaluation import predictions
+from evaluation.assets import hub_cache
 from evaluation.data.dataset import Split
+from evaluation.files import replacing
 from evaluation.findings import WARNING, BadRequest, Finding, say
 from evaluation.metrics import captioning, retrieval
 from evaluation.scores import Score
@@ -15,65 +19,120 @@ from evaluation.text import plural
 from systems import contract
 from systems.caching.embeddings import cache_embeddings
 from systems.parts.devices import default_device
+from systems.sharing.folders import SCORES, unpacked
 
 # From each task to the methods that a model must have for it.
 METHODS = {"captioning": ("caption",), "retrieval": ("embed_audio", "embed_text")}
 
 
 def predict(
-    folder: Path, split: Split, cache: Path | None = None, task: str | None = None, trusted: Collection[str] = ()
+    folder: Path,
+    split: Split,
+    cache: Path | None = None,
+    task: str | None = None,
+    trusted: Collection[str] = (),
+    out: Path | None = None,
 ) -> str:
     """Caption every clip of a split with a trained run, or compute the similarity of every query and every clip.
 
-    Write the captions to `predictions/SPLIT.csv` in the run folder, or the similarities to `predictions/SPLIT.npz`.
-    Print a warning if the training has not ended, or if the system's source code has changed since it began.
+    Write the captions to `predictions/SPLIT.csv`, or the similarities to `predictions/SPLIT.npz`. Print a warning if
+    the training has not ended, or if the system's source code has changed since it began.
 
     Args:
-        folder: The run folder.
+        folder: The run folder, or a folder that `systems export` wrote.
         split: The split; the audio files of its clips must exist.
         cache: Folder of the cache for the embeddings of frozen encoders (default: they are not cached).
         task: `captioning` or `retrieval` (default: captioning if the model can caption).
         trusted: Import names of further modules that the user allows the run to name. Modules of the kit and installed
             modules are always allowed.
+        out: The folder to write to (default: `folder`). It must be new or empty, or have predictions of the same run.
+            A new folder also gets copies of config.yaml, system.yaml and scores/, which a package needs.
 
     Returns:
         A text that names the file that was written and gives the size of the prediction.
 
     Raises:
         BadRequest: The folder does not contain a trained run, the checkpoint is damaged, or the run names a module that
-            is not allowed. Or the model cannot do the task or gives unusable output, or the split has no queries.
+            is not allowed. Or the model cannot do the task or gives unusable output, or the split has no queries. Or
+            `out` has other files.
         Faulty: Audio files cannot be used, or config.yaml is damaged. The exception lists all findings.
     """
     name = contract.read_run(folder).system
-    checkpoint = _checkpoint(folder)
-    warn_unfinished(folder)
+    if out is None:
+        out = folder
+    _require_place(folder, out)
+    with unpacked(folder) as run:
+        checkpoint = trained_checkpoint(run)
+        warn_unfinished(folder)
+        model = contract.load(name, checkpoint, trusted).to(default_device())
+        if cache is not None:
+            cache_embeddings(model, cache)
+        return _predict_with(model, name, split, task, folder, out)
+
+
+def _predict_with(model: Any, name: str, split: Split, task: str | None, folder: Path, out: Path) -> str:
+    """Write the prediction of a loaded model; the arguments and the result are those of `predict`.
+
+    Args:
+        model: The model.
+        name: Import name of its system.
+        split: As for `predict`.
+        task: As for `predict`.
+        folder: As for `predict`.
+        out: The folder to write to.
+    """
     device = default_device()
-    model = contract.load(name, checkpoint, trusted).to(device)
     if task is None:
-        task = "captioning" if hasattr(model, "caption") else "retrieval"
+        task = tasks(model)[0] if tasks(model) else "retrieval"
     missing = _missing_methods(model, task)
     if missing:
         message = f"the model of {name} has no method {missing[0]}, which {task} needs"
-        possible = [other for other in METHODS if not _missing_methods(model, other)]
-        if possible:
-            message += f"; it can do {' and '.join(possible)}"
+        if tasks(model):
+            message += f"; it can do {' and '.join(tasks(model))}"
         raise BadRequest(message)
-    if cache is not None:
-        cache_embeddings(model, cache)
     if task == "captioning":
-        path = folder / "predictions" / f"{split.name}.csv"
         captions, log_probabilities = contract.captions(model, split, device=device)
+        path = out / "predictions" / f"{split.name}.csv"
+        _copy_description(folder, out)
         predictions.write_captions(path, split.file_names, captions, log_probabilities)
         return f"{path}: {len(captions)} clips, {plural(len(set(captions)), 'different caption')}"
     if not split.queries:
         raise BadRequest(f"the split {split.name} must have queries for retrieval; found none: give another split")
-    path = folder / "predictions" / f"{split.name}.npz"
     prediction = contract.similarity(model, split, device=device)
+    path = out / "predictions" / f"{split.name}.npz"
+    _copy_description(folder, out)
     prediction.save(path)
     return f"{path}: {len(prediction.queries)} queries x {len(prediction.file_names)} clips"
 
 
-def _checkpoint(folder: Path) -> Path:
+def _require_place(folder: Path, out: Path) -> None:
+    """Make sure that the predictions of a run may be written into a folder.
+
+    Raises:
+        BadRequest: The folder has files that do not belong to the run, or is in the hub's cache.
+    """
+    if out.resolve().is_relative_to(hub_cache().resolve()):
+        raise BadRequest(f"{out}: must not be in the hub's cache; give a folder for the predictions with --out")
+    if not out.exists() or (out.is_dir() and (not any(out.iterdir()) or out.samefile(folder))):
+        return
+    config = out / "config.yaml"
+    if not config.is_file() or config.read_bytes() != (folder / "config.yaml").read_bytes():
+        message = "must be a new or empty folder, or have predictions of the same run; found other files"
+        raise BadRequest(f"{out}: {message}: give another folder with --out")
+
+
+def _copy_description(folder: Path, out: Path) -> None:
+    """Copy the files that a package needs besides the predictions, unless the output folder has a config.yaml."""
+    if (out / "config.yaml").exists():
+        return
+    scores = [file.relative_to(folder) for file in sorted((folder / SCORES).glob("*.json"))]
+    for name in (*scores, Path("system.yaml"), Path("config.yaml")):
+        if (folder / name).is_file():
+            with replacing(out / name) as part:
+                shutil.copyfile(folder / name, part)
+
+
+def trained_checkpoint(folder: Path) -> Path:
     """Return the checkpoint to predict with: best.ckpt, or inference.ckpt, which some systems write, if it is missing.
 
     Raises:
@@ -87,6 +146,11 @@ def _checkpoint(folder: Path) -> Path:
         return for_inference
     message = "no such file, because no epoch of the training has ended; run the same training command again"
     raise BadRequest(f"{best}: {message}")
+
+
+def tasks(model: object) -> list[str]:
+    """Return the tasks that a model can do: `captioning`, `retrieval` or both."""
+    return [task for task in METHODS if not _missing_methods(model, task)]
 
 
 def _missing_methods(model: object, task: str) -> list[str]:

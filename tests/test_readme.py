@@ -53,6 +53,7 @@ EXPECTED = {
         "signature: ",
     ),
     "systems predict runs/spectra": ("queries x 11 clips",),
+    "systems export": ("fill in the model card",),
     "evaluation score retrieval": ("mAP@10",),
     "submission package runs/spectra": ("1 system, valid for",),
     "submission validate": ("valid for dcase2022-6b",),

@@ -34,6 +34,7 @@ REQUESTS = [
     "systems check no.such.system",
     "systems check baseline.retriever --set epoch=3",
     "systems predict nowhere --data nowhere",
+    *("systems export --help", "systems export nowhere FOLDER/export", "systems export FOLDER out --data nowhere"),
     "systems sweep nowhere.yaml --data nowhere --out sweep",
     "systems sweep systems/offtheshelf/grid.yaml --data nowhere --out sweep",
     *(f"systems sweep FOLDER/{name}.yaml --data nowhere --out sweep" for name in ("key", "config_key", "system")),

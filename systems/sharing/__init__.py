@@ -1,0 +1,1 @@
+"""Sharing trained systems: export a run to a folder in the layout of the Hugging Face hub, and load such a folder."""
