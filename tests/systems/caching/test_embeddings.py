@@ -177,7 +177,7 @@ def test_no_sounds_have_no_embeddings(tmp_path):
 
 def test_workers_without_ray_are_refused(sounds, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(BadRequest, match=r"workers need ray; install it by `make \.venv/\.cluster`"):
+    with pytest.raises(BadRequest, match=r"workers need ray; install dcase-kit\[cluster\]"):
         embeddings.embed(sounds[:1], small(), tmp_path / "cache", workers=1)
 
 

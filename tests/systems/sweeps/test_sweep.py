@@ -72,7 +72,7 @@ def test_folders_and_files_that_are_refused(refused, tmp_path, monkeypatch):
     with sweep.FileLock(tmp_path / "out" / "lock"):
         assert "another sweep is running there" in refused()
     monkeypatch.setitem(sys.modules, "ray", None)
-    assert "sweeps need ray; install it by `make .venv/.cluster`" in refused()
+    assert "sweeps need ray; install dcase-kit[cluster]" in refused()
 
 
 def test_a_search_without_optuna_is_refused(refused, write, monkeypatch):
@@ -80,7 +80,7 @@ def test_a_search_without_optuna_is_refused(refused, write, monkeypatch):
     monkeypatch.delitem(sys.modules, "systems.sweeps.search", raising=False)
     monkeypatch.delattr("systems.sweeps.search", raising=False)
     file = write({"system": "curve", "set": {}, "grid": {"kind": ["a", "b"]}, "search": "optuna", "samples": 1})
-    assert "search: optuna needs Optuna; install it by `make .venv/.cluster`" in refused(file=file)
+    assert "search: optuna needs Optuna; install dcase-kit[cluster]" in refused(file=file)
 
 
 def test_runs_without_a_common_monitor_cannot_be_stopped_early(refused, write):
