@@ -197,10 +197,10 @@ def test_npz_holds_texts_and_scores_verbatim(tmp_path):
 
 
 def test_load_reads_only_what_save_wrote(tmp_path):
-    with pytest.raises(BadRequest, match=r"no.npz: no such file; give a similarity matrix \(.npz\)"):
+    with pytest.raises(BadRequest, match=r"no.npz: no such file; give a prediction \(.npz or .csv\)"):
         Similarity.load(tmp_path / "no.npz")
     np.savez(tmp_path / "other.npz", scores=np.eye(2))
-    with pytest.raises(Faulty, match="must have queries, file_names and scores as `systems predict` writes them"):
+    with pytest.raises(Faulty, match="must have queries, file_names and scores as `dcase-systems predict` writes them"):
         Similarity.load(tmp_path / "other.npz")
 
 

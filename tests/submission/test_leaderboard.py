@@ -319,7 +319,7 @@ def test_a_team_in_two_packages_gets_a_warning():
     assert board.errors == 0
 
 
-def test_other_archives_are_reported_and_zips_are_found_by_their_content(tmp_path):
+def test_zips_are_found_by_their_content(tmp_path):
     hand_in(tmp_path, "Wu", knowing(3)).rename(tmp_path / "in" / "Wu")
     (tmp_path / "in" / "Xu.tar.gz").touch()
     board = run(TASK, tmp_path / "in", {"retrieval": SPLIT}, tmp_path / "out")

@@ -743,7 +743,7 @@ def test_clips_tokeniser_is_found_without_its_model(tmp_path, monkeypatch):
 def test_a_package_is_suggested_where_it_may_be_one(name, suggested):
     with pytest.raises(BadRequest, match="is not on this machine") as refusal:
         clip_tokenizer.texts.find_model_folder(name)
-    assert ("or install the Python package" in str(refusal.value)) == suggested
+    assert ("the Python package my_encoders is not installed" in str(refusal.value)) == suggested
 
 
 # Losses and learning -------------------------------------------------------------------------------------------------

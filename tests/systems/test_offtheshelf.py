@@ -501,7 +501,7 @@ def test_from_prediction_to_package_and_published_figures(place, runs, tmp_path,
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("words=nowhere.txt", "words: nowhere.txt: no such file; give a word2vec .bin or a text file"),
+        ("words=nowhere.txt", "words: nowhere.txt: no such file; give a word2vec .bin, a text file or an .npy"),
         (
             "words={place}/data/captions_development.csv",
             "must be the folder of a model, or a file of word vectors whose name ends in .bin, .txt, .vec",

@@ -556,7 +556,7 @@ def test_predictions_that_are_references_give_a_warning(cache):
     warnings = {}
     for equal in (0, 4, 5, 16):
         captions = [f"Dog  {number} barks." if number < equal else "A cat." for number in range(16)]
-        score = evaluate(split, Captions(split.file_names, tuple(captions)), metrics=["rouge_l"], cache=cache)
+        score = evaluate(Captions(split.file_names, tuple(captions)), split, metrics=["rouge_l"], cache=cache)
         warnings[equal] = [str(finding) for finding in score.findings if "warning" in finding.severity]
     assert warnings[0] == warnings[4] == []
     expected = "evaluation: warning: predictions should not equal references of their clips; {} of 16 do: is this the"
@@ -568,7 +568,7 @@ def test_predictions_that_are_references_give_a_warning(cache):
 def test_golden_tokens_are_scored_as_given(golden, golden_split, golden_prediction, cache):
     """The golden captions and references are tokens already."""
     metrics = ("cider_d", "rouge_l", "bleu_4")
-    score = evaluate(golden_split, golden_prediction, metrics=metrics, tokenized=captioning.TOKENIZED, cache=cache)
+    score = evaluate(golden_prediction, golden_split, metrics=metrics, tokenized=captioning.TOKENIZED, cache=cache)
     assert [finding for finding in score.findings if finding.severity != "note"] == []
     for name in metrics:
         assert score.metrics[name].estimate.value == pytest.approx(golden[2][name], abs=1e-9)
@@ -582,13 +582,13 @@ def test_only_the_given_texts_are_tokens(cache):
     captions = Captions(("a.wav", "b.wav"), ("A dog's bark.", "It's rain."))
     scores = {}
     for tokenized in ((), ("predictions",), ("references",), captioning.TOKENIZED):
-        score = evaluate(split, captions, metrics=["bleu_1"], tokenized=tokenized, cache=cache)
+        score = evaluate(captions, split, metrics=["bleu_1"], tokenized=tokenized, cache=cache)
         scores[tokenized] = (score.metrics["bleu_1"].estimate.value, parts(score)["tokenizer"])
     assert scores[()][0] == scores[("references",)][0] == pytest.approx(1)
     assert scores[("predictions",)][0] == scores[captioning.TOKENIZED][0] == pytest.approx(0)
     assert len({signature for _, signature in scores.values()}) == 4
     with pytest.raises(BadRequest, match="unknown tokenized 'prediction'; did you mean 'predictions'"):
-        evaluate(split, captions, tokenized=["prediction"], cache=cache)
+        evaluate(captions, split, tokenized=["prediction"], cache=cache)
 
 
 def parts(score):

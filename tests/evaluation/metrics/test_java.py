@@ -106,5 +106,5 @@ def test_where_links_are_refused_jars_are_copied_once(tmp_path, monkeypatch):
 
 def test_without_the_package_of_the_jars(monkeypatch, tmp_path):
     monkeypatch.setattr(java, "find_spec", lambda name: None)
-    with pytest.raises(Unavailable, match="pycocoevalcap, which contains the jars, is not installed; run `make`"):
+    with pytest.raises(Unavailable, match="pycocoevalcap, which contains the jars, must be installed; install it"):
         lay_out_jars(tmp_path)
