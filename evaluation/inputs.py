@@ -316,22 +316,27 @@ def captioning_inputs(predictions: object, references: object, file: str = "pred
     return captions, split
 
 
+def _names_and_values(content: object, file: str) -> tuple[tuple[str, ...], list[Any]] | None:
+    """Return the names of clips and their values; no names for a list, and None if the content is of another form."""
+    if isinstance(content, Mapping):
+        return _texts(content.keys(), "the names of clips", file), list(content.values())
+    listed = elements(content)
+    if listed is None:
+        return None
+    return (), listed
+
+
 def _captions(predictions: object, file: str) -> Captions | list[str]:
     """Return predicted captions with the names of their clips, or a list of captions without names."""
     if is_table(predictions, "Series"):
         predictions = _series_dict(predictions, file)
-    if isinstance(predictions, Mapping):
-        names = _texts(predictions.keys(), "the names of clips", file)
-        values = list(predictions.values())
-    else:
-        listed = elements(predictions)
-        if listed is None:
-            advice = advice_for(predictions)
-            if isinstance(predictions, str | Path):
-                advice = ": put a caption into a list, or read a file with `read_captions(path)`"
-            raise _fault(file, f"{_CAPTIONS_FORM}; found {describe(predictions)}{advice}")
-        names = ()
-        values = listed
+    named = _names_and_values(predictions, file)
+    if named is None:
+        advice = advice_for(predictions)
+        if isinstance(predictions, str | Path):
+            advice = ": put a caption into a list, or read a file with `read_captions(path)`"
+        raise _fault(file, f"{_CAPTIONS_FORM}; found {describe(predictions)}{advice}")
+    names, values = named
     if not values:
         raise _fault(file, f"{_CAPTIONS_FORM}; found {describe(predictions)} without captions")
     findings = []
@@ -353,20 +358,15 @@ def _references(references: object) -> Split | list[tuple[str, ...]]:
     """Return reference captions as a split if their clips have names, otherwise as a list."""
     if is_table(references, "Series"):
         references = _series_dict(references, REFERENCES)
-    names: tuple[str, ...] = ()
-    if isinstance(references, Mapping):
-        names = _texts(references.keys(), "the names of clips", REFERENCES)
-        values = list(references.values())
-    else:
-        listed = elements(references)
-        if listed is None:
-            advice = advice_for(references)
-            if isinstance(references, str | Path):
-                advice = ": read a data folder with `read_dataset(folder)`"
-            elif is_table(references, "DataFrame"):
-                advice = ': if its rows have the names of clips, pass `frame.T.to_dict("list")`'
-            raise _fault(REFERENCES, f"{_REFERENCES_FORM}; found {describe(references)}{advice}")
-        values = listed
+    named = _names_and_values(references, REFERENCES)
+    if named is None:
+        advice = advice_for(references)
+        if isinstance(references, str | Path):
+            advice = ": read a data folder with `read_dataset(folder)`"
+        elif is_table(references, "DataFrame"):
+            advice = ': if its rows have the names of clips, pass `frame.T.to_dict("list")`'
+        raise _fault(REFERENCES, f"{_REFERENCES_FORM}; found {describe(references)}{advice}")
+    names, values = named
     if not values:
         raise _fault(REFERENCES, f"{_REFERENCES_FORM}; found {describe(references)} without clips")
     findings = []

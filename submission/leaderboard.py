@@ -126,7 +126,7 @@ def run(
     _check_out(out)
     ranked = ranked_set(task, splits)
     if task.kind == "retrieval":
-        _check_truth(splits[ranked])
+        check_truth(splits[ranked])
     paths, findings = _packages_in(folder, out)
     if baseline:
         paths = [baseline.absolute(), *(path for path in paths if path.resolve() != baseline.resolve())]
@@ -227,7 +227,7 @@ def _has_truth(task: Task, split: Split) -> bool:
     return bool(split.truth)
 
 
-def _check_truth(split: Split) -> None:
+def check_truth(split: Split) -> None:
     """Raise Faulty if the ground truth of retrieval has an error.
 
     Otherwise the error would be reported for every package.

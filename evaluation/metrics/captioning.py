@@ -436,11 +436,7 @@ def evaluate(
     interval = interval or resolved.interval
     check_request(split, interval, idf, tokenized)
     findings = validate(split, prediction, file, may_match=True)
-    # Everything is computed in the official order, and put into the split's order at the end.
-    clips = sorted(split.clips, key=lambda clip: clip.file_name)
-    items = Items("clips", tuple(clip.file_name for clip in clips), tuple(range(len(clips))))
-    index_of = {name: index for index, name in enumerate(items.names)}
-    split_order = [index_of[name] for name in split.file_names]
+    clips, items = official_order(split)  # everything is computed in this order, and put into the split's at the end
     predicted = dict(zip(prediction.file_names, prediction.captions, strict=True))
     captions = [predicted[name] for name in items.names]
     references = [clip.captions for clip in clips]
@@ -456,25 +452,62 @@ def evaluate(
         findings += _reference_findings(split.name, clips, java, cache, tokenized="references" in tokenized)
     except Unavailable as reason:  # of Java or the tokeniser, which every metric needs
         raise BadRequest(str(reason)) from None
-    measured, unavailable = {}, {}
-    for name in resolved.metrics:
-        reasons: dict[str, None] = {}
-        for component in components_of([name]):
-            if isinstance(components[component], Unavailable):
-                reasons[str(components[component])] = None
-        if reasons:
-            unavailable[name] = "; ".join(reasons)
-            continue
-        result = measure_metric(name, components, items, interval, idf)
-        if result.values is not None:
-            result = replace(result, values=result.values[split_order])
-        measured[name] = result
+
+    def measure_one(name: str) -> Measured:
+        return measure_metric(name, components, items, interval, idf)
+
+    measured, unavailable = measure_available(resolved.metrics, [components], measure_one, items, split)
     if len(items.names) == 1 and any("cider_d" in components_of([name]) for name in measured):
         message = "CIDEr-D is 0 for a split with a single clip, because all words then have the weight 0"
         findings.append(Finding(file, message=message, severity=WARNING))
     listed = replace(items, names=split.file_names)
     signature = make_signature(split, components_of(measured), interval, idf, tokenized, prediction.matched)
     return Score(measured, listed, signature, unavailable, tuple(findings))
+
+
+def official_order(split: Split) -> tuple[list[Clip], Items]:
+    """Return the clips of a split in the order of the official tools, which sort them by name, and their items."""
+    clips = sorted(split.clips, key=lambda clip: clip.file_name)
+    return clips, Items("clips", tuple(clip.file_name for clip in clips), tuple(range(len(clips))))
+
+
+def measure_available(
+    names: Sequence[str],
+    all_components: Sequence[Mapping[str, Any]],
+    measure_one: Callable[[str], Measured],
+    items: Items,
+    split: Split,
+) -> tuple[dict[str, Measured], dict[str, str]]:
+    """Compute the metrics whose components are available.
+
+    Args:
+        names: Names of the metrics.
+        all_components: The components, once, or for each fold.
+        measure_one: Function that computes a metric. Its values are in the order of `items`.
+        items: The items.
+        split: The split.
+
+    Returns:
+        A dict from the name of each computed metric to the metric, with its values in the split's order; and a dict
+        from the name of each other metric to the reasons why it is not available.
+    """
+    index_of = {name: index for index, name in enumerate(items.names)}
+    split_order = [index_of[name] for name in split.file_names]
+    measured, unavailable = {}, {}
+    for name in names:
+        reasons: dict[str, None] = {}
+        for components in all_components:
+            for component in components_of([name]):
+                if isinstance(components[component], Unavailable):
+                    reasons[str(components[component])] = None
+        if reasons:
+            unavailable[name] = "; ".join(reasons)
+            continue
+        result = measure_one(name)
+        if result.values is not None:
+            result = replace(result, values=result.values[split_order])
+        measured[name] = result
+    return measured, unavailable
 
 
 def check_request(split: Split, interval: str, idf: str, tokenized: Collection[str]) -> None:

@@ -79,8 +79,7 @@ def human_topline(
     if fewest < 2:
         message = f"every clip of the split {split.name} must have two captions or more for the topline"
         raise BadRequest(f"{message}; some have one: choose another split, or add captions")
-    clips = sorted(split.clips, key=lambda clip: clip.file_name)  # the official order
-    items = Items("clips", tuple(clip.file_name for clip in clips), tuple(range(len(clips))))
+    clips, items = captioning.official_order(split)
     needed = captioning.components_of(resolved.metrics)
     try:
         java = find_java()
@@ -89,18 +88,11 @@ def human_topline(
             all_components.append(captioning.compute_components(needed, captions, references, java, cache, tokenized))
     except Unavailable as reason:
         raise BadRequest(str(reason)) from None
-    index_of = {name: index for index, name in enumerate(items.names)}
-    split_order = [index_of[name] for name in split.file_names]
-    measured, unavailable = {}, {}
-    for name in resolved.metrics:
-        reasons = _reasons(name, all_components)
-        if reasons:
-            unavailable[name] = "; ".join(reasons)
-            continue
-        result = _measure(name, all_components, items, interval, idf)
-        if result.values is not None:
-            result = replace(result, values=result.values[split_order])
-        measured[name] = result
+
+    def measure_one(name: str) -> Measured:
+        return _measure(name, all_components, items, interval, idf)
+
+    measured, unavailable = captioning.measure_available(resolved.metrics, all_components, measure_one, items, split)
     computed = captioning.components_of(measured)
     signature = captioning.make_signature(split, computed, interval, idf, tokenized, predictions=fewest)
     return Score(measured, replace(items, names=split.file_names), signature, unavailable)
@@ -112,16 +104,6 @@ def _folds(captions_of_clips: Sequence[Captions], number: int) -> Iterator[tuple
         predictions = [captions[left_out] for captions in captions_of_clips]
         references = [(*captions[:left_out], *captions[left_out + 1 :]) for captions in captions_of_clips]
         yield predictions, references
-
-
-def _reasons(name: str, all_components: Sequence[Components]) -> list[str]:
-    """Return the reasons why a metric could not be computed, each once."""
-    reasons: dict[str, None] = {}
-    for components in all_components:
-        for component in captioning.components_of([name]):
-            if isinstance(components[component], Unavailable):
-                reasons[str(components[component])] = None
-    return list(reasons)
 
 
 def _measure(name: str, all_components: Sequence[Components], items: Items, interval: str, idf: str) -> Measured:

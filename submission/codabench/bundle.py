@@ -32,14 +32,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from typing import cast
 
-import numpy as np
 import yaml
 
-from evaluation import assets, predictions
+from evaluation import assets
 from evaluation.data.dataset import BLIND, Split, read_dataset
 from evaluation.findings import BadRequest
-from evaluation.metrics import captioning, catalogue, retrieval
+from evaluation.metrics import captioning, catalogue
 from evaluation.text import cut, plural
 from submission import archive, leaderboard, scoring
 from submission.codabench import score
@@ -51,7 +51,6 @@ COPIED = (".py", ".yaml", ".class", ".css", ".j2")  # suffixes of the kit's file
 NOT_COPIED = ("submission/codabench/", "submission/templates/codabench/")
 COMMAND = "python3 /app/program/score.py /app/input /app/output"
 PAGES = ("overview", "evaluation", "submission")
-METRICS = {**catalogue.CAPTIONING, **catalogue.RETRIEVAL}
 DECIMALS = 3  # number of decimals on the platform's leaderboard
 SUBMISSIONS, SUBMISSIONS_PER_DAY = 10, 2  # maximum numbers of scored submissions of a participant
 # Maximum numbers of characters on the platform.
@@ -150,7 +149,7 @@ def write(task: Task, splits: Mapping[str, Split], options: Options, out: Path) 
     options.check()
     ranked = leaderboard.ranked_set(task, splits)
     if task.kind == "retrieval":
-        _check_truth(splits[ranked])
+        leaderboard.check_truth(splits[ranked])
     with tempfile.TemporaryDirectory(prefix="dcase-") as scratch:
         folder = Path(scratch)
         _write_reference(task, splits, ranked, folder / "reference_data")
@@ -176,7 +175,7 @@ def columns(task: Task) -> list[Column]:
     """
     made = []
     for name in task.metrics.value:
-        metric = METRICS[name.partition("@")[0]]
+        metric = cast(catalogue.Metric, catalogue.find(name))  # the metrics of a task are known
         key = re.sub(r"[^a-z0-9]+", "_", name.lower().replace("@", "_at_"))
         sorting = "desc"
         if metric.lower_is_better:
@@ -184,12 +183,6 @@ def columns(task: Task) -> list[Column]:
         heading = cut(catalogue.heading(name), COLUMN_TITLE - 1)
         made.append(Column(name, key, heading, sorting, metric.values))
     return made
-
-
-def _check_truth(split: Split) -> None:
-    """Raise Faulty if the ground truth of retrieval has an error, which every submission would report otherwise."""
-    scores = np.zeros((len(split.truth), len(split.clips)), dtype=np.float32)
-    retrieval.evaluate(split, predictions.Similarity(tuple(split.truth), split.file_names, scores), file="truth")
 
 
 # Reference data -------------------------------------------------------------------------------------------------------
