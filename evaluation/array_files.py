@@ -93,8 +93,8 @@ class Given:
     """What a user gives to name the rows of arrays.
 
     Attributes:
-        audio: A file with the names of the clips; None if there is none.
-        text: A file with the texts; None if there is none.
+        audio: A file with the names of the clips, or None.
+        text: A file with the texts, or None.
         truth_order: True if rows without names are in the order of the truth.
     """
 
