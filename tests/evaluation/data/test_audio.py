@@ -1,13 +1,13 @@
 import math
 from dataclasses import asdict
 
-import librosa
 import numpy as np
 import pytest
 import soundfile
 
 from evaluation.data import audio
 from evaluation.data.audio import LogMel, UnusableSound
+from tests.librosa_uncompiled import librosa
 
 RATE = 44100
 
