@@ -1,5 +1,5 @@
 # PYTHON_ARGCOMPLETE_OK
-"""The command line of this package, with the commands list, check, train, predict, export, sweep and published."""
+"""The command line of this package: list, check, train, predict, ensemble, export, sweep and published."""
 
 import argparse
 import contextlib
@@ -104,7 +104,7 @@ def predict(options: argparse.Namespace) -> None:
     from systems.sharing import folders
 
     folder = folders.find(options.run_folder)
-    contract.read_run(folder)
+    contract.read_model_run(folder)
     split = read_dataset(options.data, options.split)[options.split]
     with _importing():
         from systems import runs
@@ -113,13 +113,31 @@ def predict(options: argparse.Namespace) -> None:
     print(runs.predict(folder, split, task=options.task, trusted=options.trust, out=out))
 
 
+def ensemble(options: argparse.Namespace) -> None:
+    """Combine the predictions of several runs into the predictions of a new run.
+
+    For retrieval, this is the weighted mean of the similarity matrices. For captioning, the caption of each clip is the
+    one that agrees best with the captions of the other runs. The new run has predictions for each split that all runs
+    have predictions for. It can be scored, compared and packaged like other runs.
+    """
+    is_search = options.weights == Path("search")
+    if is_search and not options.data:
+        raise BadRequest("--weights search must be given with --data; found no --data: give the data folder")
+    validation = read_dataset(options.data, VALIDATION, sound=False)[VALIDATION] if is_search else None
+    from systems.ensembles.ensemble import Combination, make_ensemble
+
+    combination = Combination(options.standardise, options.measure, options.cache)
+    weight_file = None if is_search else options.weights
+    print(make_ensemble(options.runs, options.run_folder, combination, weight_file, validation))
+
+
 def export(options: argparse.Namespace) -> None:
     """Write a trained run to a folder that can be published on the Hugging Face hub, without pickle.
 
     The folder contains the weights (safetensors), the config, the scores and a model card (README.md). `predict`,
     `check --run` and `submission package` take this folder, or its name on the hub, in place of a run folder.
     """
-    contract.read_run(options.run_folder)
+    contract.read_model_run(options.run_folder)
     dataset = read_dataset(options.data) if options.data else None
     with _importing():
         from systems.sharing.export import export
@@ -270,6 +288,26 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--as", dest="task", choices=["captioning", "retrieval"], help=text)
     modules.add_option(verb)
     verb.set_defaults(run=predict)
+
+    verb = verbs.add_parser(
+        "ensemble", help="combine the predictions of several runs", description=inspect.getdoc(ensemble)
+    )
+    verb.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder with predictions")
+    text = "run folder to write; it must be new or empty"
+    verb.add_argument("--run", type=Path, required=True, dest="run_folder", metavar="OUT", help=text)
+    text = (
+        "YAML file with the weight of each run (RUN: 0.4), or `search` to fit the weights on the validation split "
+        "(default: equal weights)"
+    )
+    verb.add_argument("--weights", type=Path, metavar="FILE", help=text)
+    text = "shift and scale each similarity matrix to the mean 0 and the standard deviation 1 before the mean"
+    verb.add_argument("--standardise", action="store_true", help=text)
+    text = "similarity of captions that the choice is based on: cider_d or sbert (default: cider_d)"
+    verb.add_argument("--measure", choices=["cider_d", "sbert"], default="cider_d", help=text)
+    verb.add_argument("--data", type=Path, metavar="DIR", help="data folder; only `--weights search` needs it")
+    text = f"folder of the cache for the tokeniser (default: {DEFAULT_CACHE})"
+    verb.add_argument("--cache", type=Path, default=cache_folder(), metavar="DIR", help=text)
+    verb.set_defaults(run=ensemble)
 
     verb = verbs.add_parser(
         "export", help="write a trained run to a folder to share", description=inspect.getdoc(export)

@@ -145,6 +145,9 @@ def no_such_system(name: str) -> str:
     return f"no module {name!r}; give a system's import name, such as baseline.retriever"
 
 
+ENSEMBLE = "systems.ensembles"  # in the config.yaml of an ensemble, in place of the import name of a system
+
+
 class RunConfig(BaseModel, extra="allow", frozen=True):
     """The content of a run folder's config.yaml, which records how the run was trained."""
 
@@ -166,6 +169,20 @@ def read_run(folder: Path) -> RunConfig:
     if not file.is_file():
         raise BadRequest(f"{file}: no such file; give the folder of a run, such as `dcase-systems train` makes")
     return validate(RunConfig, yamlfiles.read_yaml(file), lambda key: str(file))
+
+
+def read_model_run(folder: Path) -> RunConfig:
+    """Read the config.yaml of the run folder of a model. An ensemble does not have a model.
+
+    Raises:
+        BadRequest: As for `read_run`, or the folder is that of an ensemble.
+        Faulty: As for `read_run`.
+    """
+    run = read_run(folder)
+    if run.system == ENSEMBLE:
+        message = "is an ensemble of predictions, without a model; use its runs, then combine their predictions again"
+        raise BadRequest(f"{folder}: {message}: dcase-systems ensemble")
+    return run
 
 
 def load(name: str, checkpoint: Path, trusted: Collection[str] = ()) -> Any:

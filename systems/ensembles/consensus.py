@@ -1,0 +1,144 @@
+"""The caption that agrees best with the captions that other runs wrote for the same clip.
+
+This is minimum Bayes risk decoding (Kumar and Byrne, NAACL 2004) with the captions of the runs as candidates: with
+equal weights, it chooses the candidate with the highest mean similarity to the other candidates.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from evaluation import predictions
+from evaluation.findings import BadRequest, Faulty, Finding
+from evaluation.metrics import fense
+from evaluation.metrics.java import Unavailable, find_java
+from evaluation.metrics.overlap import CiderD
+from evaluation.metrics.ptb_tokenizer import ptb_tokenize
+
+AGAIN = "predict with the same data folder as for the first run"
+FEWEST = 3  # with two candidates, each agrees with the other one equally well
+
+
+def read_candidates(files: Sequence[Path]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Read the captions that several runs wrote for the same split.
+
+    Returns:
+        The file names of the clips, in the order of the first file; and the captions of each run, in this order.
+
+    Raises:
+        Faulty: A file is damaged, or has other clips than the first one. The exception lists all findings.
+    """
+    names: tuple[str, ...] = ()
+    candidates: list[tuple[str, ...]] = []
+    findings = []
+    for file in files:
+        try:
+            captions = predictions.read_captions(file)
+        except Faulty as faulty:
+            findings += faulty.findings
+            continue
+        if not candidates:
+            names = captions.file_names
+        caption_of = dict(zip(captions.file_names, captions.captions, strict=True))
+        if sorted(captions.file_names) != sorted(names) or len(caption_of) != len(names):
+            message = (
+                f"must have one caption for each clip of {files[0]}; found other clips: predict with the same data"
+            )
+            findings.append(Finding(str(file), message=f"{message}: {AGAIN}"))
+            continue
+        candidates.append(tuple(caption_of[name] for name in names))
+    if findings:
+        raise Faulty(findings)
+    return names, candidates
+
+
+def cider_similarities(candidates: Sequence[Sequence[str]], cache: Path) -> np.ndarray:
+    """Return CIDEr-D of each candidate with each other candidate of the same clip as its only reference.
+
+    The weight of an n-gram is computed from the captions of the run that wrote the reference.
+
+    Args:
+        candidates: The captions of each run, in the same order of clips.
+        cache: Folder of the cache, for the tokeniser.
+
+    Returns:
+        (runs, runs, clips) similarities: of the caption of the first run to that of the second one.
+
+    Raises:
+        Unavailable: The tokeniser cannot run.
+    """
+    all_captions = [caption for captions in candidates for caption in captions]
+    tokens = ptb_tokenize(all_captions, find_java(), cache)
+    clips = len(candidates[0])
+    by_run = [tokens[start : start + clips] for start in range(0, len(tokens), clips)]
+    similarities = np.zeros((len(by_run), len(by_run), clips))
+    for reference, reference_tokens in enumerate(by_run):
+        references = [[caption] for caption in reference_tokens]
+        for candidate, candidate_tokens in enumerate(by_run):
+            if candidate != reference:
+                similarities[candidate, reference] = CiderD(candidate_tokens, references).scores
+    return similarities
+
+
+def sentence_similarities(candidates: Sequence[Sequence[str]], cache: Path) -> np.ndarray:
+    """Return the cosine similarity of candidates of the same clip, by FENSE's sentence encoder.
+
+    Args:
+        candidates: The captions of each run, in the same order of clips.
+        cache: Not used.
+
+    Returns:
+        (runs, runs, clips) similarities.
+
+    Raises:
+        Unavailable: The encoder is not on this machine, or cannot be loaded.
+    """
+    different = sorted({caption for captions in candidates for caption in captions})
+    encoder = fense.load_sentence_encoder()
+    vectors = encoder.encode(different, normalize_embeddings=True, show_progress_bar=False)
+    row_of = {caption: row for row, caption in enumerate(different)}
+    embedded = np.stack([vectors[[row_of[caption] for caption in captions]] for captions in candidates])
+    return np.einsum("ncd,mcd->nmc", embedded, embedded).astype(np.float64)
+
+
+Similarities = Callable[[Sequence[Sequence[str]], Path], np.ndarray]
+MEASURES: dict[str, Similarities] = {"cider_d": cider_similarities, "sbert": sentence_similarities}
+
+
+def similarities(measure: str, candidates: Sequence[Sequence[str]], cache: Path) -> np.ndarray:
+    """Return how similar the candidates of each clip are.
+
+    Args:
+        measure: A key of `MEASURES`.
+        candidates: The captions of each run, in the same order of clips.
+        cache: Folder of the cache.
+
+    Returns:
+        (runs, runs, clips) similarities.
+
+    Raises:
+        BadRequest: There are fewer than `FEWEST` runs, or the measure is not available on this machine.
+    """
+    if len(candidates) < FEWEST:
+        raise BadRequest(f"a consensus of captions must have {FEWEST} runs or more; found {len(candidates)}: add runs")
+    try:
+        return MEASURES[measure](candidates, cache)
+    except Unavailable as reason:
+        raise BadRequest(f"{measure} is not available: {reason}") from None
+
+
+def choose(similar: np.ndarray, weights: Sequence[float]) -> np.ndarray:
+    """Choose the candidate of each clip that agrees best with the other candidates.
+
+    Args:
+        similar: (runs, runs, clips) similarities of the candidates.
+        weights: The weight of the similarity to each run's candidate; their sum is 1.
+
+    Returns:
+        (clips,) index of the run that wrote the chosen candidate. If candidates agree equally well, the first of them
+        is chosen.
+    """
+    others = 1 - np.eye(len(weights))
+    agreement = np.einsum("nmc,nm,m->nc", similar, others, np.asarray(weights))
+    return agreement.argmax(axis=0)

@@ -1,0 +1,131 @@
+"""The runs that an ensemble combines."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluation import yamlfiles
+from evaluation.findings import BadRequest, Faulty, Finding
+from evaluation.text import quoted
+from systems import contract
+
+SUFFIXES = {"retrieval": ".npz", "captioning": ".csv"}  # of the prediction of a split, for each task
+MISSING = {  # what to do if a file of a run folder is missing
+    "config.yaml": "give the folder of a run, such as `dcase-systems train` makes",
+    "system.yaml": "its training has not ended: run the same training command again",
+}
+
+
+@dataclass(frozen=True)
+class Member:
+    """A run of the ensemble.
+
+    Attributes:
+        folder: The run folder, as the user gave it.
+        config: The content of its config.yaml.
+        system: The content of its system.yaml.
+    """
+
+    folder: Path
+    config: contract.RunConfig
+    system: dict[str, object]
+
+    def prediction(self, split: str, task: str) -> Path:
+        """Return the file with the prediction for a split. It may be missing."""
+        return self.folder / "predictions" / f"{split}{SUFFIXES[task]}"
+
+    def splits(self, task: str) -> set[str]:
+        """Return the names of the splits that the run has predictions for."""
+        return {file.stem for file in (self.folder / "predictions").glob(f"*{SUFFIXES[task]}")}
+
+
+def read_members(folders: Sequence[Path]) -> list[Member]:
+    """Read the descriptions of two or more runs.
+
+    Raises:
+        BadRequest: There is only one run, or a run is given twice.
+        Faulty: Folders are not run folders, or their files are damaged. The exception lists all findings.
+    """
+    if len(folders) < 2:
+        raise BadRequest("an ensemble must have two runs or more; found one: give more run folders")
+    resolved = [folder.resolve() for folder in folders]
+    repeated = [folder for folder in folders if resolved.count(folder.resolve()) > 1]
+    if repeated:
+        raise BadRequest(
+            f"each run must be given once; found {repeated[0]} twice: use --weights to give it more weight"
+        )
+    members, findings = [], []
+    for folder in folders:
+        missing = [file for file in MISSING if not (folder / file).is_file()]
+        if missing:
+            findings.append(Finding(str(folder / missing[0]), message=f"is missing; {MISSING[missing[0]]}"))
+            continue
+        try:
+            members.append(Member(folder, contract.read_run(folder), yamlfiles.read_yaml(folder / "system.yaml")))
+        except Faulty as faulty:
+            findings += faulty.findings
+    if findings:
+        raise Faulty(findings, status=2)
+    return members
+
+
+def common_task(members: Sequence[Member]) -> tuple[str, list[str]]:
+    """Return the task of the ensemble, and the splits that all runs have predictions for, sorted by name.
+
+    Raises:
+        BadRequest: There is no such split, or all runs have predictions for both tasks.
+    """
+    splits = {task: sorted(set.intersection(*(member.splits(task) for member in members))) for task in SUFFIXES}
+    possible = [task for task, names in splits.items() if names]
+    if len(possible) == 1:
+        return possible[0], splits[possible[0]]
+    if possible:
+        message = "the runs must have predictions for one task; found both: move the .npz or the .csv files away"
+        raise BadRequest(message)
+    found = []
+    for member in members:
+        names = sorted(file.name for file in (member.folder / "predictions").glob("*.*"))
+        found.append(f"{member.folder} has {', '.join(map(quoted, names)) or 'no prediction'}")
+    message = "all runs must have predictions for one same split (predictions/SPLIT.npz or predictions/SPLIT.csv)"
+    command = "dcase-systems predict RUN --data DIR --split SPLIT"
+    raise BadRequest(f"{message}; {'; '.join(found)}: predict with {command}")
+
+
+def joined_description(members: Sequence[Member]) -> dict[str, object]:
+    """Return the content of the ensemble's system.yaml: entries of a submission's metadata.
+
+    An entry of `description` that is equal in all runs is kept. Different texts are joined by commas, and other
+    entries that differ are left open. The numbers of parameters are added.
+    """
+    descriptions = [_mapping(member.system.get("description")) for member in members]
+    names = dict.fromkeys(name for description in descriptions for name in description)
+    joined = {name: _joined([description.get(name) for description in descriptions]) for name in names}
+    complexities = [_mapping(member.system.get("complexity")) for member in members]
+    complexity = {}
+    for name in ("total_parameters", "trainable_parameters"):
+        counts = [count for values in complexities if isinstance(count := values.get(name), int)]
+        if len(counts) == len(members):
+            complexity[name] = sum(counts)
+    return {"description": joined | {"ensemble": True}, "complexity": complexity, "members": len(members)}
+
+
+def _mapping(value: object) -> dict[str, object]:
+    if isinstance(value, dict):
+        return value
+    return {}
+
+
+def _joined(values: Sequence[object]) -> object:
+    """Return the value that all runs have, or all different texts joined by commas, or None."""
+    different = [value for index, value in enumerate(values) if value not in values[:index]]
+    if len(different) == 1:
+        return different[0]
+    if all(isinstance(value, str) for value in different):
+        return ", ".join(map(str, different))
+    return None
+
+
+def common_digests(members: Sequence[Member]) -> dict[str, str]:
+    """Return the digests of the splits on which all runs were trained, for the ensemble's config.yaml."""
+    first, *others = (member.config.data for member in members)
+    return {split: digest for split, digest in first.items() if all(data.get(split) == digest for data in others)}
