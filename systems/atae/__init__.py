@@ -30,6 +30,8 @@ from torch import Tensor, nn
 
 from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Clip, Dataset, Split, read_dataset
 from evaluation.findings import BadRequest
+from systems import contract
+from systems.atae.teachers import Teachers, read_or_embed
 from systems.caching.embeddings import embed
 from systems.caching.features import waveforms
 from systems.caption_retrieval import fsd50k
@@ -39,10 +41,12 @@ from systems.parts.descriptions import describe_system
 from systems.parts.devices import default_device
 from systems.parts.sequences import chunks, length_mask, masked_mean, stack_sequences
 from systems.parts.validation import retrieval_metrics
+from systems.runs import trained_checkpoint
 from systems.training import Run, Schedule, metadata_name, read_checkpoint
 
 Adapter = Literal["mlp", "mha", "identity"]
 WORDS = "words.bin"  # in the run folder
+TEACHERS = "teachers.npz"  # in the run folder
 
 PAPER = "Weck et al. 2022"
 PARAMETERS = "1,968,128 in the adapters (CNN14, DistilRoBERTa) + encoders"
@@ -67,9 +71,11 @@ class Config(Schedule):
     audio_adapter: Adapter = "mlp"
     text_adapter: Adapter = "mlp"
     size: int = Field(512, ge=1)  # width of the adapters' hidden layer and of their output
-    loss: Literal["contrastive", "nt_xent", "triplet"] = "contrastive"
+    loss: Literal["contrastive", "nt_xent", "triplet", "distilled"] = "contrastive"
     pairs: Literal["all", "text-audio"] = "all"  # pairs in the loss; `all` includes pairs of two clips and of two texts
-    temperature: float = Field(0.07, gt=0)  # of nt_xent
+    temperature: float = Field(0.07, gt=0)  # of nt_xent and distilled
+    teachers: tuple[str, ...] = ()  # run folders of trained retrievers, whose similarities distilled learns
+    init_from: str = ""  # run folder of a system with the same model, whose weights the training starts from
     margin: float = Field(1.0, gt=0)  # of triplet
     stages: tuple[tuple[Literal["clean", "noisy"], ...], ...] = (("clean",),)  # the training data of each stage
     noisy: str | None = None  # folder of the noisy captions: FSD50K as published, or a folder in Clotho's layout
@@ -91,6 +97,16 @@ class Config(Schedule):
             raise ValueError(
                 "noisy must be the folder of the noisy captions, because stages names them; found no folder: set "
                 "noisy=DIR"
+            )
+        if (self.loss == "distilled") != bool(self.teachers):
+            raise ValueError(
+                f"teachers must be run folders if, and only if, loss is distilled; found {list(self.teachers)} with "
+                f"the loss {self.loss}: set both teachers and loss=distilled, or neither"
+            )
+        if self.loss == "distilled" and len(self.stages) > 1:
+            raise ValueError(
+                f"stages must be one stage with the loss distilled; found {len(self.stages)}: train the earlier stages "
+                "as a run of their own, and name it in init_from"
             )
         if self.text_encoder == "train" and self.text_output == "sentence":
             raise ValueError(
@@ -230,6 +246,7 @@ class Batch(NamedTuple):
     text_lengths: Tensor  # (N,) number of embeddings of each caption; ones if the text encoder is trained
     clips: Tensor  # (N,) indices of the clips
     owners: Tensor  # (N, K) indices of all clips that each caption belongs to
+    captions: Tensor  # (N,) indices of the captions
 
 
 class Material:
@@ -265,7 +282,8 @@ class Material:
         """Make a batch of pairs, each with the index of a clip and the index of a caption."""
         clips, captions = map(list, zip(*pairs, strict=True))
         sounds = stack_sequences([torch.from_numpy(self.sounds[number].copy()) for number in clips])
-        return Batch(*sounds, *self.caption_embeddings(captions), torch.tensor(clips), self.owners[captions])
+        embedded = self.caption_embeddings(captions)
+        return Batch(*sounds, *embedded, torch.tensor(clips), self.owners[captions], torch.tensor(captions))
 
     def caption_embeddings(self, captions: Sequence[int]) -> tuple[Tensor | list[str], Tensor]:
         """Return the input of the model for captions, and their lengths.
@@ -288,11 +306,12 @@ class Training(SystemModule):
         model: The model.
         split: The validation split.
         material: The model's input for the clips and captions of training and validation.
+        teachers: The teachers' embeddings of the clips and captions, for the loss `distilled`.
     """
 
-    def __init__(self, model: Retriever, split: Split, material: Material):
+    def __init__(self, model: Retriever, split: Split, material: Material, teachers: Teachers | None = None):
         super().__init__(model)
-        self.split, self.material = split, material
+        self.split, self.material, self.teachers = split, material, teachers
 
     def embed_sounds(self, sounds: Tensor, lengths: Tensor) -> Tensor:
         """Embed a batch's audio as (N, size)."""
@@ -308,7 +327,7 @@ class Training(SystemModule):
             return model.embed_text(captions)
         return model.align_text(captions, lengths)
 
-    def loss(self, sounds: Tensor, captions: Tensor, clips: Tensor, owners: Tensor) -> Tensor:
+    def loss(self, sounds: Tensor, captions: Tensor, clips: Tensor, owners: Tensor, numbers: Tensor) -> Tensor:
         """Return the config's loss.
 
         Args:
@@ -316,8 +335,12 @@ class Training(SystemModule):
             captions: (N, size) embeddings of the captions.
             clips: (N,) indices of the clips.
             owners: (N, K) indices of all clips that each caption belongs to.
+            numbers: (N,) indices of the captions.
         """
-        config, matches = self.model.config, losses.matching(clips, owners)
+        config = self.model.config
+        if self.teachers:
+            return losses.distilled(sounds, captions, self.teachers.similarity(clips, numbers), config.temperature)
+        matches = losses.matching(clips, owners)
         if config.loss == "contrastive":
             return losses.contrastive(sounds, captions, matches, config.pairs)
         if config.loss == "nt_xent":
@@ -330,7 +353,7 @@ class Training(SystemModule):
         """Embed the pairs of the batch, and return the loss over the pairs of all processes."""
         sounds = self.embed_sounds(batch.sounds, batch.sound_lengths)
         captions = self.embed_captions(batch.texts, batch.text_lengths)
-        loss = self.loss(*map(losses.gathered, (sounds, captions, batch.clips, batch.owners)))
+        loss = self.loss(*map(losses.gathered, (sounds, captions, batch.clips, batch.owners, batch.captions)))
         size = len(batch.clips)
         self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
         return loss
@@ -344,7 +367,7 @@ class Training(SystemModule):
         sounds = self.embed_sounds(batch.sounds, batch.sound_lengths)
         captions = self.embed_captions(batch.texts, batch.text_lengths)
         self.clips.append(sounds)
-        loss = self.loss(sounds, captions, batch.clips, batch.owners)
+        loss = self.loss(sounds, captions, batch.clips, batch.owners, batch.captions)
         self.log("validation_loss", loss, prog_bar=True, batch_size=len(batch.clips))
 
     def on_validation_epoch_end(self) -> None:
@@ -382,6 +405,12 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
             vectors = words.train_vectors(development.captions, seed=run.seed, cbow=True)
     lightning.seed_everything(run.seed, verbose=False)
     model = Retriever(config, vectors)
+    for folder in config.teachers:
+        contract.read_model_run(Path(folder))
+    if config.init_from:
+        contract.read_model_run(Path(config.init_from))
+        checkpoint = trained_checkpoint(Path(config.init_from))
+        load_weights(model, read_checkpoint(checkpoint), checkpoint)
 
     run.start()
     if vectors and not vectors_file.exists():
@@ -396,7 +425,11 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
             stage_clips += clips[kind]
         material = Material(stage_clips, validation.queries, model, run.cache)
         to_train, to_validate = split_pairs(material.pairs, len(validation.clips))
-        stage_run.fit(Training(model, validation, material), to_train, to_validate, material.batch, config)
+        teachers = None
+        if config.teachers:
+            file = run.folder / TEACHERS
+            teachers = read_or_embed(file, config.teachers, stage_clips, material.captions, run.cache)
+        stage_run.fit(Training(model, validation, material, teachers), to_train, to_validate, material.batch, config)
         load_weights(model, read_checkpoint(stage_run.best), stage_run.best)
     description = describe_system(
         config,

@@ -99,6 +99,28 @@ def nt_xent(
     return F.softplus(negatives - scores)[matches & others].mean()
 
 
+def distilled(audio: Tensor, text: Tensor, targets: Tensor, temperature: float = 0.07) -> Tensor:
+    """Compute the cross entropy to estimated correspondences (Primus et al. 2024, "Estimated Audio-Caption ...").
+
+    The targets are similarities that trained retrievers, the teachers, give to the clips and texts of the batch. For
+    each clip, the softmax of the targets over the texts is the wanted distribution, and the softmax of the cosines over
+    the texts is the distribution of the model. Both are divided by the temperature first. The result is the mean of two
+    cross entropies: that of the clips over the texts, and that of the texts over the clips. The authors' code averages
+    the similarities of several teachers before the softmax, and so does `systems.atae.teachers`.
+
+    Args:
+        audio: (N, size) embeddings of length 1.
+        text: (N, size) embeddings of length 1.
+        targets: (N, N) similarities of each clip and each text according to the teachers.
+        temperature: The temperature of both softmax functions.
+    """
+    scores = audio.float() @ text.float().T / temperature
+    wanted = targets.float() / temperature
+    over_texts = F.cross_entropy(scores, wanted.softmax(dim=1))
+    over_clips = F.cross_entropy(scores.T, wanted.T.softmax(dim=1))
+    return (over_texts + over_clips) / 2
+
+
 def _pairs(audio: Tensor, text: Tensor, matches: Tensor, pairs: str) -> tuple[Tensor, Tensor, Tensor]:
     """Return the cosines, float32, the matches, and the pairs to use without the diagonal, bool; each is (2N, 2N)."""
     both = torch.cat([audio, text]).float()

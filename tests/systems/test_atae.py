@@ -22,6 +22,7 @@ from evaluation.findings import BadRequest
 from evaluation.metrics import retrieval
 from systems import atae, contract, listing, training
 from systems.__main__ import parser
+from systems.atae import teachers
 from systems.modules import trusting
 from systems.parts import words
 from systems.sweeps import grid
@@ -205,6 +206,37 @@ def test_killed_in_any_stage_it_ends_with_the_same_weights(place, tmp_path, owne
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
 
 
+@pytest.fixture(scope="module")
+def teacher(place):
+    """A trained run that another run learns from."""
+    with pytest.MonkeyPatch.context() as patch, trusting(["tiny_hear"]):
+        patch.syspath_prepend(str(place / "modules"))
+        trained(place, place / "teacher", None, "epochs=1", "loss=nt_xent")
+    return place / "teacher"
+
+
+def test_teachers_give_the_mean_of_their_similarities(place, teacher, tmp_path):
+    split = read_dataset(place / "data", "validation")["validation"]
+    file = tmp_path / "teachers.npz"
+    folders = [str(teacher), str(teacher)]
+    of_both = teachers.read_or_embed(file, folders, split.clips, split.queries, place / "cache")
+    model = atae.load_model(teacher / "checkpoints" / "best.ckpt")
+    wanted = torch.from_numpy(contract.similarity(model, split, device=torch.device("cpu")).scores).T
+    clips, captions = torch.tensor([3, 0, 0]), torch.tensor([5, 1])
+    torch.testing.assert_close(of_both.similarity(clips, captions), wanted[clips][:, captions], atol=1e-5, rtol=0)
+    again = teachers.read_or_embed(file, ["there is no such run"], split.clips, split.queries, place / "cache")
+    torch.testing.assert_close(again.similarity(clips, captions), wanted[clips][:, captions], atol=1e-5, rtol=0)
+
+
+def test_a_killed_student_ends_with_the_same_weights(place, teacher, tmp_path):
+    settings = ("loss=distilled", f"teachers=[{teacher}]", f"init_from={teacher}", "epochs=2")
+    expected = trained(place, tmp_path / "whole", None, *settings)
+    asked = arguments(place, tmp_path / "killed", None, *settings)
+    assert cut_off(asked, atae.Training, "training_step", 3) == -signal.SIGKILL
+    assert same(trained(place, tmp_path / "killed", None, *settings)["state_dict"], expected["state_dict"])
+    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+
+
 def test_two_processes_equal_one_with_twice_the_batch(place, tmp_path):
     settings = ("loss=nt_xent", "epochs=3", "learning_rate=0.001")
     trained(place, tmp_path / "one", None, *settings, "batch=8")
@@ -223,6 +255,17 @@ def test_two_processes_equal_one_with_twice_the_batch(place, tmp_path):
         (("stages=[]",), "stages must be one or more lists, each with clean, noisy or both of them, such as "),
         (("stages=[[noisy]]",), "noisy must be the folder of the noisy captions, because stages names them; found no"),
         (("stages=[[dirty]]",), "Input should be 'clean' or 'noisy'"),
+        (
+            ("loss=distilled",),
+            "teachers must be run folders if, and only if, loss is distilled; found [] with the loss",
+        ),
+        (("teachers=[a]",), "found ['a'] with the loss contrastive: set both teachers and loss=distilled, or neither"),
+        (
+            ("loss=distilled", "teachers=[a]", "stages=[[clean], [clean]]"),
+            "stages must be one stage with the loss distilled; found 2: train the earlier stages as a run of their own",
+        ),
+        (("init_from=nowhere",), "nowhere/config.yaml: no such file; give the folder of a run"),
+        (("loss=distilled", "teachers=[nowhere]"), "nowhere/config.yaml: no such file; give the folder of a run"),
         (("noisy=nowhere", "stages=[[noisy]]"), "nowhere: no such folder"),
         (("audio_adapter=identity",), "audio_adapter identity gives 12 values and text_adapter mlp gives 512"),
         (("text_encoder=nowhere/at/all",), "nowhere/at/all: no such folder"),

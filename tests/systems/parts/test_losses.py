@@ -224,3 +224,39 @@ def test_a_batch_without_impostors_has_no_loss_and_no_gradient():
     loss.backward()
     assert float(loss.detach()) == 0
     assert not scores.grad.any()
+
+
+# Estimated correspondences --------------------------------------------------------------------------------------------
+
+
+def test_distilled_loss_equals_a_loop_of_the_papers_equations():
+    """The cross entropy of the model's distributions to those of the targets, in both directions."""
+    audio, text, _, _ = example()
+    targets = torch.rand(6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    scores = (audio @ text.T).double().tolist()
+    total = 0.0
+    for one in range(6):
+        for line, wanted in (
+            (scores[one], targets[one].tolist()),
+            ([row[one] for row in scores], targets[:, one].tolist()),
+        ):
+            log_sum = math.log(sum(math.exp(score / 0.1) for score in line))
+            wanted_sum = sum(math.exp(target / 0.1) for target in wanted)
+            for score, target in zip(line, wanted, strict=True):
+                total -= math.exp(target / 0.1) / wanted_sum * (score / 0.1 - log_sum) / 12
+    assert losses.distilled(audio, text, targets, 0.1).item() == pytest.approx(total, rel=1e-6)
+
+
+def test_certain_targets_give_clips_loss():
+    """Targets that are certain about the pairs make the loss the symmetric cross entropy of CLIP."""
+    audio, text, _, _ = example()
+    wanted = (F.cross_entropy(audio @ text.T / 0.1, torch.arange(6)) * 0.5).item()
+    wanted += (F.cross_entropy(text @ audio.T / 0.1, torch.arange(6)) * 0.5).item()
+    assert losses.distilled(audio, text, 100 * torch.eye(6), 0.1).item() == pytest.approx(wanted, rel=1e-6)
+
+
+def test_a_student_that_equals_its_teacher_has_no_gradient():
+    audio, text, _, _ = example()
+    audio.requires_grad_()
+    losses.distilled(audio, text, (audio @ text.T).detach()).backward()
+    torch.testing.assert_close(audio.grad, torch.zeros_like(audio), atol=1e-6, rtol=0)

@@ -1,0 +1,92 @@
+"""Estimated correspondences of clips and captions: the similarities that trained retrievers, the teachers, give them.
+
+Primus, Schmid and Widmer (2024), "Estimated Audio-Caption Correspondences Improve Language-Based Audio Retrieval",
+train a retriever with these similarities as targets (`systems.parts.losses.distilled`).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from evaluation.data.dataset import Clip, Split
+from evaluation.files import replacing
+from evaluation.findings import BadRequest
+from systems import contract
+from systems.caching.embeddings import cache_embeddings
+from systems.parts import texts
+from systems.parts.devices import default_device
+from systems.parts.sequences import chunks
+from systems.runs import METHODS, trained_checkpoint
+
+
+class Teachers:
+    """The embeddings that teachers give to the clips and captions of the training.
+
+    Args:
+        clips: For each teacher, (clips, size) embeddings of length 1.
+        captions: For each teacher, (captions, size) embeddings of length 1.
+    """
+
+    def __init__(self, clips: Sequence[Tensor], captions: Sequence[Tensor]):
+        self.clips, self.captions = clips, captions
+
+    def similarity(self, clips: Tensor, captions: Tensor) -> Tensor:
+        """Return the mean cosine over the teachers, for each of (N,) clips and each of (M,) captions, as (N, M)."""
+        total = torch.zeros(len(clips), len(captions))
+        for of_clips, of_captions in zip(self.clips, self.captions, strict=True):
+            total += of_clips[clips.cpu()] @ of_captions[captions.cpu()].T
+        return (total / len(self.clips)).to(clips.device)
+
+
+def read_or_embed(
+    file: Path, folders: Sequence[str], clips: Sequence[Clip], captions: Sequence[str], cache: Path
+) -> Teachers:
+    """Return the teachers' embeddings from a file of the run folder. If it is missing, compute them and write it.
+
+    Args:
+        file: The file, in .npz format.
+        folders: The run folders of the teachers.
+        clips: The clips of the training and the validation.
+        captions: The different captions and queries of the training and the validation.
+        cache: Folder of the cache for the embeddings of frozen encoders.
+
+    Raises:
+        BadRequest: A folder does not contain the trained run of a retriever.
+        Faulty: Audio files cannot be used. The exception lists all findings.
+    """
+    if not file.is_file():
+        arrays = {}
+        for number, folder in enumerate(folders):
+            of_clips, of_captions = _embed(Path(folder), clips, captions, cache)
+            arrays[f"clips {number}"] = of_clips.numpy()
+            arrays[f"captions {number}"] = of_captions.numpy()
+        with replacing(file) as part, part.open("wb") as stream:
+            np.savez(stream, **arrays)
+    with np.load(file, allow_pickle=False) as stored:
+        numbers = range(len(folders))
+        of_clips = [torch.from_numpy(stored[f"clips {number}"]) for number in numbers]
+        of_captions = [torch.from_numpy(stored[f"captions {number}"]) for number in numbers]
+    return Teachers(of_clips, of_captions)
+
+
+def _embed(folder: Path, clips: Sequence[Clip], captions: Sequence[str], cache: Path) -> tuple[Tensor, Tensor]:
+    """Return the embeddings that a teacher gives to clips and captions, (clips, size) and (captions, size)."""
+    system = contract.read_model_run(folder).system
+    device = default_device()
+    model = contract.load(system, trained_checkpoint(folder))
+    missing = [method for method in METHODS["retrieval"] if not hasattr(model, method)]
+    if missing:
+        message = f"a teacher must be a retriever; the model of {system} has no method {missing[0]}"
+        raise BadRequest(f"{folder}: {message}: give the run of a retriever")
+    model.to(device)
+    cache_embeddings(model, cache)
+    of_clips = contract.embeddings(model, Split("training", tuple(clips)), device=device)
+    with torch.inference_mode():
+        parts = [model.embed_text(part).float().cpu() for part in chunks(captions, texts.TEXTS_PER_BATCH)]
+    of_captions = torch.cat(parts)
+    contract.require_finite(of_captions, captions, "embed_text must give finite values", "caption")
+    return F.normalize(of_clips, dim=1), F.normalize(of_captions, dim=1)
