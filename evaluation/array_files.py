@@ -1,7 +1,7 @@
 """Reading embeddings and matrices of scores from the files that numpy writes.
 
-    embeddings, notes = read_embeddings(Path("audio.npz"), Path("text.npz"), split, split.truth)
-    similarity, notes = read_matrix(Path("scores.npz"), split, split.truth)
+    embeddings, notes = read_embeddings("audio.npz", "text.npz", split)
+    similarity, notes = read_matrix("scores.npz", split)
 
 Files
 -----
@@ -127,10 +127,10 @@ class _Contents:
 
 
 def read_embeddings(
-    audio: Path,
-    text: Path,
+    audio: Path | str,
+    text: Path | str,
     split: Split,
-    truth: Collection[str],
+    truth: Collection[str] | None = None,
     similarity: str = "cosine",
     given: Given = Given(),
 ) -> tuple[Embeddings, list[Finding]]:
@@ -140,7 +140,7 @@ def read_embeddings(
         audio: The file with the clips' embeddings.
         text: The file with the texts' embeddings.
         split: The split, for the order of its clips and captions.
-        truth: The queries of the truth, in order.
+        truth: The queries of the truth, in order (default: the split's own).
         similarity: One of `embeddings.SIMILARITIES`.
         given: The files with names.
 
@@ -151,10 +151,11 @@ def read_embeddings(
         BadRequest: A file is missing or is of another format, or the rows have no names.
         Faulty: A file is not valid, or the files do not fit together. The exception lists all findings.
     """
+    truth = split.truth if truth is None else truth
     notes: list[Finding] = []
     errors: list[Finding] = []
     sides = []
-    for side, path in ((AUDIO, audio), (TEXT, text)):
+    for side, path in ((AUDIO, Path(audio)), (TEXT, Path(text))):
         try:
             contents = _read(path, side.arrays, "embeddings", f"a row for each {side.noun}")
             names = _names_of_rows(contents, side, split, truth, given, notes)
@@ -198,9 +199,9 @@ def _once(
 
 
 def read_matrix(
-    path: Path,
+    path: Path | str,
     split: Split,
-    truth: Collection[str],
+    truth: Collection[str] | None = None,
     given: Given = Given(),
 ) -> tuple[Similarity, list[Finding]]:
     """Read a matrix of scores of texts and clips from .npy or .npz; its rows may be the texts or the clips.
@@ -208,7 +209,7 @@ def read_matrix(
     Args:
         path: The file.
         split: The split, for the order of its clips and captions.
-        truth: The queries of the truth, in order.
+        truth: The queries of the truth, in order (default: the split's own).
         given: The files with names.
 
     Returns:
@@ -218,6 +219,8 @@ def read_matrix(
         BadRequest: The file is missing or is of another format, or there are no names.
         Faulty: The file is not valid. The exception lists all findings.
     """
+    path = Path(path)
+    truth = split.truth if truth is None else truth
     contents = _read(path, MATRICES, "scores", "a row for each text and a column for each clip")
     notes: list[Finding] = []
     rows, columns = contents.array.shape

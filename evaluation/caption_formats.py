@@ -1,7 +1,7 @@
 """Captions in the files of other code bases: CSV with other column names, JSON, JSON lines and COCO's files.
 
-    prediction, notes = read_captions(Path("outputs.csv"), split)                    # finds the columns fname and cands
-    prediction, notes = read_captions(Path("results.jsonl"), split, match="stem")    # names without extension
+    prediction, notes = read_captions("outputs.csv", split)                    # finds the columns fname and cands
+    prediction, notes = read_captions("results.jsonl", split, match="stem")    # names without extension
     score = captioning.evaluate(prediction, split)
 
 A file in the kit's own form, a CSV with the columns `file_name` and `caption_predicted`, is read by
@@ -146,11 +146,11 @@ def parse_columns(text: str) -> dict[str, str]:
 
 
 def read_captions(
-    path: Path,
+    path: Path | str,
     split: Split,
     *,
     columns: Mapping[str, str] = _NO_COLUMNS,
-    ids: Path | None = None,
+    ids: Path | str | None = None,
     match: str = "",
 ) -> tuple[Captions, list[Finding]]:
     """Read predicted captions from a file in any of the module's forms.
@@ -171,6 +171,7 @@ def read_captions(
         BadRequest: There is no such file, or the request is wrong.
         Faulty: The file is not valid, or a name means several clips. The exception lists all findings.
     """
+    path = Path(path)
     rules: tuple[str, ...] = ()
     if match and match != ORDER:
         rules = names.parse_rules(match)
@@ -627,10 +628,11 @@ def _coco_table(content: Mapping[str, Any], file: str) -> Table:
     return replace(table, names_by_id=_names_by_id(content, file))
 
 
-def _read_ids(path: Path | None) -> Mapping[str, str] | None:
+def _read_ids(path: Path | str | None) -> Mapping[str, str] | None:
     """Read a dict from ids to file names, or return None if no file is given."""
     if path is None:
         return None
+    path = Path(path)
     if not path.is_file():
         raise BadRequest(f"{path}: no such file; give --ids a JSON file with the list {' or '.join(COCO_CLIPS)}")
     try:
