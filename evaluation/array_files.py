@@ -30,6 +30,7 @@ from evaluation import npz
 from evaluation.data import tables
 from evaluation.data.dataset import Split
 from evaluation.embeddings import Embeddings, repeated_rows
+from evaluation.files import no_file
 from evaluation.findings import NOTE, BadRequest, Faulty, Finding
 from evaluation.predictions import LARGEST, LIST_BYTES, Similarity
 from evaluation.text import first_items, quoted
@@ -266,6 +267,8 @@ def is_other_matrix(path: Path) -> bool:
             stored = {name.removesuffix(".npy") for name in archive.namelist()}
             if {"scores", "queries", "file_names"} <= stored:
                 return npz.read_header(archive, "queries").dtype.kind == "U"
+            if len(stored) == 1:  # only a matrix; its names are given in other files, or are missing
+                return not stored.isdisjoint(MATRICES)
     except Exception:  # zipfile, zlib and numpy raise many exceptions for a damaged file, which is reported later
         return False
     return not any(stored.isdisjoint(names) for names in (MATRICES, AUDIO.names, TEXT.names))
@@ -301,6 +304,8 @@ def _names_of_rows(
 ) -> tuple[str, ...]:
     """Return the names of the rows of embeddings."""
     rows = len(contents.array)
+    if not rows:
+        raise Faulty([Finding(str(contents.path), message=f"has no rows; give one for each {side.noun}")])
     own = _own_names(contents, side, given)
     if own is None:
         own = _names_in_order(contents.path, side, split, truth, given, (rows,))
@@ -377,7 +382,7 @@ def read_names(path: Path, side: Side) -> tuple[str, ...]:
         Faulty: The file is not valid. The exception lists all findings.
     """
     if not path.is_file():
-        raise BadRequest(f"{path}: no such file; give a file with a {side.noun} on each line")
+        raise no_file(path, f"a file with a {side.noun} on each line")
     if path.suffix.lower() not in (".csv", ".tsv"):
         try:
             text = path.read_text(encoding="utf-8-sig")

@@ -43,6 +43,7 @@ from typing import Any
 from evaluation import names, predictions
 from evaluation.data import tables
 from evaluation.data.dataset import Split
+from evaluation.files import no_file
 from evaluation.findings import NOTE, BadRequest, Faulty, Finding
 from evaluation.predictions import CAPTION_COLUMNS, COLUMNS_SHOWN, Captions
 from evaluation.text import first_items, quoted, unknown_key
@@ -137,6 +138,9 @@ def parse_columns(text: str) -> dict[str, str]:
         if not column or key in columns:
             found = "no column" if not column else "two columns"
             message = f"--columns must name one column for {key}; found {found}"
+            raise BadRequest(f"{message}: write --columns name=COLUMN,caption=COLUMN")
+        if column in columns.values():
+            message = f"--columns must name different columns; found {quoted(column)} twice"
             raise BadRequest(f"{message}: write --columns name=COLUMN,caption=COLUMN")
         columns[key] = column
     return columns
@@ -311,6 +315,8 @@ def choose_column(
     for name in columns:
         if name not in KEYS:
             raise BadRequest(unknown_key(name, KEYS))
+    if not table.columns:
+        raise Faulty([Finding(table.file, message="has no captions; give one for each clip")])
     what = {"name": "names of the clips", "caption": "captions"}[key]
     line = 1 if table.is_csv else 0
     shown = first_items([quoted(column) for column in dict.fromkeys(table.columns)], COLUMNS_SHOWN) or "no column"
@@ -478,7 +484,7 @@ def load(path: Path) -> Table:
         Faulty: The file is not valid. The exception lists all findings.
     """
     if not path.is_file():
-        raise BadRequest(f"{path}: no such file; give a CSV, JSON or JSON lines file with captions")
+        raise no_file(path, "a CSV, JSON or JSON lines file with captions")
     suffix = path.suffix.lower()
     if suffix == ".json" or suffix in JSON_LINES:
         return _load_json(path)
@@ -634,7 +640,7 @@ def _read_ids(path: Path | str | None) -> Mapping[str, str] | None:
         return None
     path = Path(path)
     if not path.is_file():
-        raise BadRequest(f"{path}: no such file; give --ids a JSON file with the list {' or '.join(COCO_CLIPS)}")
+        raise no_file(path, f"--ids a JSON file with the list {' or '.join(COCO_CLIPS)}")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
