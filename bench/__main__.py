@@ -29,6 +29,7 @@ from bench import (
     measuring,
     offtheshelf,
     retrieval,
+    rivals,
     submissions,
     sweeps,
     training,
@@ -49,7 +50,19 @@ VERSIONS = (
     "transformers",
     "faiss-cpu",
 )
-MODULES = (training, retrieval, captions, captioner, encoders, offtheshelf, clip_aac, guided, submissions, sweeps)
+MODULES = (
+    training,
+    retrieval,
+    rivals,
+    captions,
+    captioner,
+    encoders,
+    offtheshelf,
+    clip_aac,
+    guided,
+    submissions,
+    sweeps,
+)
 MEASURES: dict[str, measuring.Measure] = {}
 for module in MODULES:
     MEASURES |= module.MEASURES

@@ -14,13 +14,14 @@ from evaluation.data.check import check_dataset
 from evaluation.data.dataset import EVALUATION, SPLITS, Split, read_dataset
 from evaluation.data.relevance import Relevance, read_relevance
 from evaluation.embeddings import SIMILARITIES
-from evaluation.files import DEFAULT_CACHE, cache_folder
+from evaluation.files import DEFAULT_CACHE, cache_folder, no_file, require_other_files
 from evaluation.findings import BadRequest, Faulty, Finding, count, say
 from evaluation.metrics import retrieval
 from evaluation.scores import Score
 from evaluation.statistics.intervals import METHODS
 from evaluation.text import plural, table, unknown_key
 
+DEPTH = 10  # default number of clips of each query in the file of --ranking
 TOKENIZED = {  # what `--tokenized` means: the texts that are tokens already
     "": (),
     "predictions": ("predictions",),
@@ -98,7 +99,8 @@ def score_retrieval(options: argparse.Namespace) -> None:
     prediction, notes = _retrieval_prediction(options, split, truth, directions)
     if options.ranking and isinstance(prediction, predictions.Ranking):
         raise BadRequest(f"--ranking is for a matrix and embeddings; {options.prediction} is a ranking already")
-    file = str(options.prediction or options.text_embeddings)
+    given = dict.fromkeys([options.prediction, options.audio_embeddings, options.text_embeddings])
+    file = " and ".join(str(path) for path in given if path)
     scored = {}
     for direction in directions:
         scored[direction] = retrieval.evaluate(
@@ -115,7 +117,7 @@ def score_retrieval(options: argparse.Namespace) -> None:
         header = ("caption", "file_name")
         if directions[0] == retrieval.AUDIO_TO_TEXT:
             prediction, header = prediction.reversed(), ("file_name", "caption")
-        retrieval.best_clips(prediction, options.depth).save(options.ranking, header)
+        retrieval.best_clips(prediction, options.depth or DEPTH).save(options.ranking, header)
     say([*findings, *notes])
     for direction, score in scored.items():
         path = options.json
@@ -145,6 +147,18 @@ def _check_retrieval_options(options: argparse.Namespace) -> None:
         if names and options.prediction.suffix.lower() not in (".npy", ".npz"):
             message = "--audio-names, --text-names and --order are only for .npy and .npz files"
             raise BadRequest(f"{message}; {options.prediction} contains its names")
+    if options.depth and not options.ranking:
+        raise BadRequest("--depth is for --ranking FILE; give a file for the best clips, or leave --depth out")
+    inputs = {
+        "--prediction": options.prediction,
+        "--audio-embeddings": options.audio_embeddings,
+        "--text-embeddings": options.text_embeddings,
+        "--audio-names": options.audio_names,
+        "--text-names": options.text_names,
+        "--relevance": options.relevance,
+        "--truth": options.truth if options.truth.is_file() else None,
+    }
+    require_other_files({"--ranking": options.ranking, "--json": options.json}, inputs)
     if options.ranking and options.direction == "both":
         raise BadRequest("--ranking writes one direction; give --direction text-to-audio or audio-to-text")
 
@@ -168,7 +182,7 @@ def _retrieval_truth(options: argparse.Namespace, split: Split) -> Relevance | N
     if not options.relevance:
         return None
     if not options.relevance.is_file():
-        raise BadRequest(f"{options.relevance}: no such file; give a relevance file or `captions`")
+        raise no_file(options.relevance, "a relevance file or `captions`")
     return read_relevance(options.relevance, split.file_names)
 
 
@@ -202,13 +216,14 @@ def _retrieval_prediction(
 
 
 def _run(path: Path, truth: Relevance, directions: Sequence[str], notes: list[Finding]) -> predictions.Ranking | None:
-    """Read a run in TREC's format; return None if the file is of another format."""
+    """Read a run in TREC's format; return None if the file has no extension of a run."""
     from evaluation import trec
 
     if path.suffix.lower() not in trec.SUFFIXES or not path.is_file():
         return None
     if not trec.is_trec(path, len(trec.RUN_COLUMNS)):
-        return None
+        columns = " ".join(trec.RUN_COLUMNS)
+        raise BadRequest(f"{path}: must be a run in TREC's format ({columns}); or give .npz, .npy or .csv")
     run = trec.read_run(path)
     notes += run.findings
     if directions[0] == retrieval.AUDIO_TO_TEXT:
@@ -218,6 +233,7 @@ def _run(path: Path, truth: Relevance, directions: Sequence[str], notes: list[Fi
 
 def score_captions(options: argparse.Namespace) -> int:
     """Score a prediction of a captioning system, or the references themselves, with 95 % intervals over clips."""
+    require_other_files({"--json": options.json}, {"--prediction": options.prediction, "--ids": options.ids})
     split = read_dataset(options.truth, options.split, sound=False)[options.split]
     settings = {
         "metrics": options.metrics,
@@ -458,7 +474,7 @@ def _add_score(command: argparse.ArgumentParser) -> None:
     verb.add_argument("--interval", default="jackknife", choices=METHODS, help=text)
     verb.add_argument("--ranking", type=Path, metavar="FILE", help="output CSV with the best clips of each query")
     text = "number of clips of each query in the --ranking file (default: 10)"
-    verb.add_argument("--depth", type=_positive, default=10, metavar="N", help=text)
+    verb.add_argument("--depth", type=_positive, metavar="N", help=text)
     verb.set_defaults(run=score_retrieval)
 
     text = "score a captioning system"

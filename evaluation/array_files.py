@@ -1,7 +1,7 @@
 """Reading embeddings and matrices of scores from the files that numpy writes.
 
-    embeddings, notes = read_embeddings(Path("audio.npz"), Path("text.npz"), split, split.truth)
-    similarity, notes = read_matrix(Path("scores.npz"), split, split.truth)
+    embeddings, notes = read_embeddings("audio.npz", "text.npz", split)
+    similarity, notes = read_matrix("scores.npz", split)
 
 Files
 -----
@@ -30,6 +30,7 @@ from evaluation import npz
 from evaluation.data import tables
 from evaluation.data.dataset import Split
 from evaluation.embeddings import Embeddings, repeated_rows
+from evaluation.files import no_file
 from evaluation.findings import NOTE, BadRequest, Faulty, Finding
 from evaluation.predictions import LARGEST, LIST_BYTES, Similarity
 from evaluation.text import first_items, quoted
@@ -127,10 +128,10 @@ class _Contents:
 
 
 def read_embeddings(
-    audio: Path,
-    text: Path,
+    audio: Path | str,
+    text: Path | str,
     split: Split,
-    truth: Collection[str],
+    truth: Collection[str] | None = None,
     similarity: str = "cosine",
     given: Given = Given(),
 ) -> tuple[Embeddings, list[Finding]]:
@@ -140,7 +141,7 @@ def read_embeddings(
         audio: The file with the clips' embeddings.
         text: The file with the texts' embeddings.
         split: The split, for the order of its clips and captions.
-        truth: The queries of the truth, in order.
+        truth: The queries of the truth, in order (default: the split's own).
         similarity: One of `embeddings.SIMILARITIES`.
         given: The files with names.
 
@@ -151,10 +152,11 @@ def read_embeddings(
         BadRequest: A file is missing or is of another format, or the rows have no names.
         Faulty: A file is not valid, or the files do not fit together. The exception lists all findings.
     """
+    truth = split.truth if truth is None else truth
     notes: list[Finding] = []
     errors: list[Finding] = []
     sides = []
-    for side, path in ((AUDIO, audio), (TEXT, text)):
+    for side, path in ((AUDIO, Path(audio)), (TEXT, Path(text))):
         try:
             contents = _read(path, side.arrays, "embeddings", f"a row for each {side.noun}")
             names = _names_of_rows(contents, side, split, truth, given, notes)
@@ -198,9 +200,9 @@ def _once(
 
 
 def read_matrix(
-    path: Path,
+    path: Path | str,
     split: Split,
-    truth: Collection[str],
+    truth: Collection[str] | None = None,
     given: Given = Given(),
 ) -> tuple[Similarity, list[Finding]]:
     """Read a matrix of scores of texts and clips from .npy or .npz; its rows may be the texts or the clips.
@@ -208,7 +210,7 @@ def read_matrix(
     Args:
         path: The file.
         split: The split, for the order of its clips and captions.
-        truth: The queries of the truth, in order.
+        truth: The queries of the truth, in order (default: the split's own).
         given: The files with names.
 
     Returns:
@@ -218,6 +220,8 @@ def read_matrix(
         BadRequest: The file is missing or is of another format, or there are no names.
         Faulty: The file is not valid. The exception lists all findings.
     """
+    path = Path(path)
+    truth = split.truth if truth is None else truth
     contents = _read(path, MATRICES, "scores", "a row for each text and a column for each clip")
     notes: list[Finding] = []
     rows, columns = contents.array.shape
@@ -263,6 +267,8 @@ def is_other_matrix(path: Path) -> bool:
             stored = {name.removesuffix(".npy") for name in archive.namelist()}
             if {"scores", "queries", "file_names"} <= stored:
                 return npz.read_header(archive, "queries").dtype.kind == "U"
+            if len(stored) == 1:  # only a matrix; its names are given in other files, or are missing
+                return not stored.isdisjoint(MATRICES)
     except Exception:  # zipfile, zlib and numpy raise many exceptions for a damaged file, which is reported later
         return False
     return not any(stored.isdisjoint(names) for names in (MATRICES, AUDIO.names, TEXT.names))
@@ -298,6 +304,8 @@ def _names_of_rows(
 ) -> tuple[str, ...]:
     """Return the names of the rows of embeddings."""
     rows = len(contents.array)
+    if not rows:
+        raise Faulty([Finding(str(contents.path), message=f"has no rows; give one for each {side.noun}")])
     own = _own_names(contents, side, given)
     if own is None:
         own = _names_in_order(contents.path, side, split, truth, given, (rows,))
@@ -374,7 +382,7 @@ def read_names(path: Path, side: Side) -> tuple[str, ...]:
         Faulty: The file is not valid. The exception lists all findings.
     """
     if not path.is_file():
-        raise BadRequest(f"{path}: no such file; give a file with a {side.noun} on each line")
+        raise no_file(path, f"a file with a {side.noun} on each line")
     if path.suffix.lower() not in (".csv", ".tsv"):
         try:
             text = path.read_text(encoding="utf-8-sig")

@@ -1,7 +1,7 @@
 """Captions in the files of other code bases: CSV with other column names, JSON, JSON lines and COCO's files.
 
-    prediction, notes = read_captions(Path("outputs.csv"), split)                    # finds the columns fname and cands
-    prediction, notes = read_captions(Path("results.jsonl"), split, match="stem")    # names without extension
+    prediction, notes = read_captions("outputs.csv", split)                    # finds the columns fname and cands
+    prediction, notes = read_captions("results.jsonl", split, match="stem")    # names without extension
     score = captioning.evaluate(prediction, split)
 
 A file in the kit's own form, a CSV with the columns `file_name` and `caption_predicted`, is read by
@@ -43,6 +43,7 @@ from typing import Any
 from evaluation import names, predictions
 from evaluation.data import tables
 from evaluation.data.dataset import Split
+from evaluation.files import no_file
 from evaluation.findings import NOTE, BadRequest, Faulty, Finding
 from evaluation.predictions import CAPTION_COLUMNS, COLUMNS_SHOWN, Captions
 from evaluation.text import first_items, quoted, unknown_key
@@ -138,6 +139,9 @@ def parse_columns(text: str) -> dict[str, str]:
             found = "no column" if not column else "two columns"
             message = f"--columns must name one column for {key}; found {found}"
             raise BadRequest(f"{message}: write --columns name=COLUMN,caption=COLUMN")
+        if column in columns.values():
+            message = f"--columns must name different columns; found {quoted(column)} twice"
+            raise BadRequest(f"{message}: write --columns name=COLUMN,caption=COLUMN")
         columns[key] = column
     return columns
 
@@ -146,11 +150,11 @@ def parse_columns(text: str) -> dict[str, str]:
 
 
 def read_captions(
-    path: Path,
+    path: Path | str,
     split: Split,
     *,
     columns: Mapping[str, str] = _NO_COLUMNS,
-    ids: Path | None = None,
+    ids: Path | str | None = None,
     match: str = "",
 ) -> tuple[Captions, list[Finding]]:
     """Read predicted captions from a file in any of the module's forms.
@@ -171,6 +175,7 @@ def read_captions(
         BadRequest: There is no such file, or the request is wrong.
         Faulty: The file is not valid, or a name means several clips. The exception lists all findings.
     """
+    path = Path(path)
     rules: tuple[str, ...] = ()
     if match and match != ORDER:
         rules = names.parse_rules(match)
@@ -310,6 +315,8 @@ def choose_column(
     for name in columns:
         if name not in KEYS:
             raise BadRequest(unknown_key(name, KEYS))
+    if not table.columns:
+        raise Faulty([Finding(table.file, message="has no captions; give one for each clip")])
     what = {"name": "names of the clips", "caption": "captions"}[key]
     line = 1 if table.is_csv else 0
     shown = first_items([quoted(column) for column in dict.fromkeys(table.columns)], COLUMNS_SHOWN) or "no column"
@@ -477,7 +484,7 @@ def load(path: Path) -> Table:
         Faulty: The file is not valid. The exception lists all findings.
     """
     if not path.is_file():
-        raise BadRequest(f"{path}: no such file; give a CSV, JSON or JSON lines file with captions")
+        raise no_file(path, "a CSV, JSON or JSON lines file with captions")
     suffix = path.suffix.lower()
     if suffix == ".json" or suffix in JSON_LINES:
         return _load_json(path)
@@ -627,12 +634,13 @@ def _coco_table(content: Mapping[str, Any], file: str) -> Table:
     return replace(table, names_by_id=_names_by_id(content, file))
 
 
-def _read_ids(path: Path | None) -> Mapping[str, str] | None:
+def _read_ids(path: Path | str | None) -> Mapping[str, str] | None:
     """Read a dict from ids to file names, or return None if no file is given."""
     if path is None:
         return None
+    path = Path(path)
     if not path.is_file():
-        raise BadRequest(f"{path}: no such file; give --ids a JSON file with the list {' or '.join(COCO_CLIPS)}")
+        raise no_file(path, f"--ids a JSON file with the list {' or '.join(COCO_CLIPS)}")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:

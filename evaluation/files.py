@@ -8,7 +8,7 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from evaluation.findings import BadRequest
@@ -30,7 +30,7 @@ def cache_folder() -> Path:
 
 
 def no_file(path: Path, expected: str) -> BadRequest:
-    """Return the error for a prediction that does not exist or is a folder.
+    """Return the error for a file to read that does not exist or is a folder.
 
     If the path is a run folder, the message lists its predictions.
 
@@ -44,6 +44,26 @@ def no_file(path: Path, expected: str) -> BadRequest:
     return BadRequest(f"{path}: is a folder; give {' or '.join(predictions) or expected}")
 
 
+def require_other_files(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path | None]) -> None:
+    """Make sure that no output file is an input file, because it would be overwritten.
+
+    Args:
+        outputs: A dict from options to the files to write; None for an option that is not given.
+        inputs: A dict from options to the files to read.
+
+    Raises:
+        BadRequest: An output file is an input file, or two output files are the same.
+    """
+    others = {option: path.resolve() for option, path in inputs.items() if path}
+    for option, path in outputs.items():
+        if not path:
+            continue
+        for other, used in others.items():
+            if path.resolve() == used:
+                raise BadRequest(f"{option} {path}: must be another file than {other}; give another name")
+        others[option] = path.resolve()
+
+
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `target`, and rename it to `target` if the block succeeds.
@@ -52,11 +72,14 @@ def replacing(target: Path) -> Iterator[Path]:
     Temporary files that killed processes left for the same target are removed first.
 
     Raises:
-        BadRequest: `target` is a folder, a device or a pipe, which must not be replaced.
+        BadRequest: `target` is a folder, a device or a pipe, which must not be replaced; or a parent is not a folder.
     """
     target = Path(target)  # many callers give a string
     if target.exists() and not target.is_file():
         raise BadRequest(f"{target}: must be a file or not exist; it is neither: give another name")
+    for parent in target.parents:
+        if parent.exists() and not parent.is_dir():
+            raise BadRequest(f"{parent}: must be a folder; it is a file: give another name for {target.name}")
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_unfinished(target)
     part = target.with_name(f".{target.name}.{_owner()}.part")

@@ -87,13 +87,11 @@ def train(options: argparse.Namespace) -> None:
     request_checks.check_flags(flags)
     dataset = read_dataset(options.data, DEVELOPMENT, VALIDATION)
     with _importing():
-        from systems.training import Run
+        from systems import runs
 
         system = contract.system(options.system)
     config = contract.configure(system.Config, options.config, options.set)
-    digests = {name: split.digest for name, split in dataset.splits.items()}
-    run = Run(options.run_folder, options.system, config, digests, options.seed, options.cache, flags)
-    contract.train(system, config, dataset, run)
+    runs.train(options.system, dataset, options.run_folder, config, seed=options.seed, cache=options.cache, flags=flags)
     if lock.is_first_process():
         command = f"dcase-systems predict {options.run_folder} --data {options.data}"
         print(f"{options.run_folder}: trained; predict with: {command}")

@@ -1,17 +1,26 @@
-"""Predicting with a trained run, and scoring its predictions.
+"""Training a run, predicting with it, and scoring its predictions.
 
-The command `dcase-systems predict` and the runs of a sweep share this code, so that they give the same predictions.
+    dataset = read_dataset("data/soundscapes")
+    run = train("baseline.retriever", dataset, "runs/small", {"epochs": 5})
+    predict(run.folder, dataset["evaluation"])
+    result = score(run.folder, dataset["evaluation"], "mAP@10")
+
+The commands `dcase-systems train` and `predict` and the runs of a sweep share this code, so that they give the same
+predictions. `systems/examples/training.ipynb` is a notebook that uses it.
 """
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+
+from pydantic import BaseModel
 
 from evaluation import predictions
 from evaluation.assets import hub_cache
-from evaluation.data.dataset import Split
-from evaluation.files import replacing
+from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset, Split
+from evaluation.files import cache_folder, replacing
 from evaluation.findings import WARNING, BadRequest, Finding, say
 from evaluation.metrics import captioning, retrieval
 from evaluation.scores import Score
@@ -20,9 +29,52 @@ from systems import contract
 from systems.caching.embeddings import cache_embeddings
 from systems.parts.devices import default_device
 from systems.sharing.folders import SCORES, unpacked
+from systems.training import Run
 
 # From each task to the methods that a model must have for it.
 METHODS = {"captioning": ("caption",), "retrieval": ("embed_audio", "embed_text")}
+
+
+NOTHING: Mapping[str, object] = MappingProxyType({})
+
+
+def train(
+    name: str,
+    dataset: Dataset,
+    folder: Path | str,
+    config: BaseModel | Mapping[str, object] = NOTHING,
+    *,
+    seed: int = 0,
+    cache: Path | None = None,
+    flags: Mapping[str, object] = NOTHING,
+) -> Run:
+    """Train a system into a run folder, or resume an interrupted training.
+
+    Args:
+        name: Import name of the system.
+        dataset: The data. The development and validation splits must have audio.
+        folder: The run folder to write, or to resume.
+        config: The system's config, or a dict with the settings that differ from its defaults.
+        seed: The seed of all random generators.
+        cache: Folder of the cache (default: `evaluation.files.cache_folder`).
+        flags: Arguments for `lightning.Trainer`, as in `training.Run`.
+
+    Returns:
+        The run.
+
+    Raises:
+        BadRequest: There is no such system or split; or as for `contract.train`.
+        Faulty: The settings are not valid; or as for `contract.train`. The exception lists all findings.
+    """
+    system = contract.system(name)
+    if isinstance(config, BaseModel):
+        settings = config
+    else:
+        settings = contract.validate(system.Config, config, lambda _: "config")
+    digests = {split: dataset[split].digest for split in (DEVELOPMENT, VALIDATION)}
+    run = Run(Path(folder), name, settings, digests, seed, cache or cache_folder(), flags)
+    contract.train(system, settings, dataset, run)
+    return run
 
 
 def predict(
@@ -165,7 +217,7 @@ def warn_unfinished(folder: Path) -> None:
         say([Finding(str(folder), message=message, severity=WARNING)])
 
 
-def score(folder: Path, split: Split, metric: str, cache: Path) -> Score:
+def score(folder: Path, split: Split, metric: str, cache: Path | None = None) -> Score:
     """Score a run's predictions for a split, and write `scores/SPLIT.json` in the run folder.
 
     Compute the given metric first, and then the default metrics of `dcase-evaluation score`.
@@ -174,7 +226,7 @@ def score(folder: Path, split: Split, metric: str, cache: Path) -> Score:
         folder: The run folder.
         split: The split.
         metric: A metric of captioning or of retrieval.
-        cache: Folder of the cache for tokenised reference captions.
+        cache: Folder of the cache for tokenised reference captions (default: `evaluation.files.cache_folder`).
 
     Raises:
         BadRequest: There are no predictions for the metric's task, or the metric cannot be computed on this machine.

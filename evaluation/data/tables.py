@@ -38,6 +38,9 @@ def read_table(path: Path, file: str, findings: list[Finding], separator: str = 
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         findings.append(Finding(file, message="must be UTF-8; this is UTF-16: save it as UTF-8"))
         return [], False
+    if _is_binary(raw):
+        findings.append(Finding(file, message="must be text in UTF-8; found binary data: save the table as CSV"))
+        return [], False
     records, whole = parse_table(
         raw.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape"), file, findings, separator
     )
@@ -51,6 +54,17 @@ def read_table(path: Path, file: str, findings: list[Finding], separator: str = 
                     findings.append(Finding(file, line, column_name(records[0][1], index), message))
                     cells[index] = _NOT_UTF_8.sub(_latin_1, cell)
     return records, whole
+
+
+def _is_binary(raw: bytes) -> bool:
+    """Return True if bytes are not a text in any encoding that extends ASCII: they have zeros, and are not UTF-8."""
+    if b"\0" not in raw:
+        return False
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return True
+    return False
 
 
 def _latin_1(stray: re.Match[str]) -> str:

@@ -120,6 +120,7 @@ def validate(
             share = f"{len(bad_rows)} of {len(prediction.queries)}"
             example = prediction.queries[bad_rows[0]]
             message = f"scores must be finite; {share} queries have NaN or infinite scores, for example {example!r}"
+            message += "; check the model"
             findings.append(Finding(file, message=message))
     if any(finding.severity == ERROR for finding in findings):
         raise Faulty(findings)

@@ -152,6 +152,12 @@ AUDIO_FILES = {  # the file with the clips' embeddings: its suffix, its array or
         "must have an array 'audio_embeddings' with the embeddings; found x (3 x 4 float32), y (3 x 4 float32), names",
     ),
     "nothing": (".npz", {}, Faulty, "must have an array 'audio_embeddings' with the embeddings; found nothing: rename"),
+    "no rows": (
+        ".npz",
+        {"embeddings": A[:0], "names": np.array([], dtype=str)},
+        Faulty,
+        "has no rows; give one for each clip",
+    ),
     "too few names": (
         ".npz",
         {"embeddings": A, "names": np.array(CLIPS[:2])},
@@ -208,6 +214,8 @@ def test_files_that_do_not_exist(tmp_path):
     given = Given(tmp_path / "no.txt")
     expected = f"{tmp_path / 'no.txt'}: no such file; give a file with a clip on each line"
     assert refused(BadRequest, read, path, path, given) == [expected]
+    expected = f"{tmp_path}: is a folder; give a file with a clip on each line"
+    assert refused(BadRequest, read, path, path, Given(tmp_path)) == [expected]
 
 
 def test_widths_that_differ(tmp_path):
@@ -311,6 +319,8 @@ def test_matrices_that_do_not_fit_their_names(tmp_path):
 def test_the_kits_own_files_are_not_other_matrices(tmp_path):
     Similarity(TEXTS, CLIPS, SCORES).save(tmp_path / "own.npz")
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 broken")
-    np.savez(tmp_path / "scores.npz", scores=SCORES)
+    np.savez(tmp_path / "scores.npz", scores=SCORES, queries=TEXTS)
     for name in ("own.npz", "broken.npz", "scores.npz", "no.npz"):
         assert not is_other_matrix(tmp_path / name)
+    np.savez(tmp_path / "matrix.npz", scores=SCORES)  # a matrix whose names are in other files
+    assert is_other_matrix(tmp_path / "matrix.npz")

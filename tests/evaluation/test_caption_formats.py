@@ -243,6 +243,8 @@ MISTAKES = [
             "[3].fname: error: must be a name, a text or a whole number; found true",
         ],
     ),
+    ("it.json", "[]", ["it.json: error: has no captions; give one for each clip"]),
+    ("it.jsonl", "", ["it.jsonl: error: has no captions; give one for each clip"]),
     ("it.json", '[{"fname": "\\ud800.wav", "pred": "x"}]', ["must be valid Unicode; found "]),
     (
         "it.jsonl",
@@ -303,6 +305,7 @@ def test_wrong_requests(tmp_path, options, message):
         ("nme=x", "--columns: unknown key 'nme'; did you mean 'name'? there are: name, caption; write --columns name="),
         ("name=", "--columns must name one column for name; found no column"),
         ("name=x,name=y", "--columns must name one column for name; found two columns"),
+        ("name=x,caption=x", "--columns must name different columns; found 'x' twice: write --columns name="),
     ],
 )
 def test_wrong_columns(text, message):

@@ -166,3 +166,10 @@ def test_the_cache_folder(variables, expected, tmp_path, monkeypatch):
         monkeypatch.setenv(name, value.replace("FOLDER", str(tmp_path)))
     assert cache_folder() == tmp_path / expected
     assert not cache_folder().exists()
+
+
+@pytest.mark.parametrize("name", ["file/x", "file/x/y"])
+def test_a_file_is_not_a_folder_to_write_in(tmp_path, name):
+    (tmp_path / "file").touch()
+    with pytest.raises(BadRequest, match="file: must be a folder; it is a file: give another name"):
+        replacing(tmp_path / name).__enter__()

@@ -290,12 +290,12 @@ def test_the_folders_relevance_is_the_default_truth(run, scored):
             2,
             "error: {0}/run: is a folder; give {0}/run/predictions/evaluation.npz or {0}/",
         ),
-        (["--prediction", "{0}/notes.txt"], 2, "error: {0}/notes.txt: must be .npz"),
+        (["--prediction", "{0}/notes.txt"], 2, "error: {0}/notes.txt: must be a run in TREC's format"),
         (["--prediction", "{0}/broken.npz"], 1, "{0}/broken.npz: error: must have queries, file_names and scores"),
         (["--prediction", "{0}/huge.npz"], 1, "{0}/huge.npz: error: scores must be for 5 queries and 4 clips and not"),
         (["--relevance", "{0}/no.csv"], 2, "error: {0}/no.csv: no such file; give a relevance file or `captions`"),
         (["--relevance", "{0}/notes.txt"], 1, "{0}/notes.txt:1: error: the header must be query,audio_filenames; "),
-        (["--json", "{0}/notes.txt/x.json"], 2, "error: {0}/notes.txt: File exists"),
+        (["--json", "{0}/notes.txt/x.json"], 2, "error: {0}/notes.txt: must be a folder; it is a file: give another"),
         (["--json", "{0}"], 2, "error: {0}: must be a file or not exist; it is neither: give another name"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -425,6 +425,10 @@ def test_a_trec_run_with_qrels(run, tmp_path):
     words[-1] = tmp_path / "back.run"
     status, out, _ = run(*words, "--metrics", "MRR@10", "--direction", "audio-to-text")
     assert (status, rows(out)) == (0, {"MRR@10": "0.750"})
+    words[-1] = tmp_path / "short.run"
+    words[-1].write_text("q1 Q0 x 1 0.9\n")
+    must = f"{words[-1]}: must be a run in TREC's format (query Q0 clip rank score tag); or give .npz, .npy or .csv"
+    assert run(*words) == (2, "", f"error: {must}\n")
 
 
 PAIR = ["--audio-embeddings", "{0}/a.npy", "--text-embeddings", "{0}/t.npy"]
@@ -460,6 +464,17 @@ PAIR = ["--audio-embeddings", "{0}/a.npy", "--text-embeddings", "{0}/t.npy"]
             "error: --ranking is for a matrix and embeddings; ",
         ),
         (["--prediction", "{0}/p.npz", "--direction", "both", "--ranking", "r"], 2, "error: --ranking writes one dir"),
+        (["--prediction", "{0}/p.npz", "--depth", "3"], 2, "error: --depth is for --ranking FILE; give a file for"),
+        (
+            ["--prediction", "{0}/p.npz", "--ranking", "{0}/p.npz"],
+            2,
+            "error: --ranking {0}/p.npz: must be another file than --prediction; give another name",
+        ),
+        (
+            ["--prediction", "{0}/p.npz", "--ranking", "{0}/new", "--json", "{0}/new"],
+            2,
+            "error: --json {0}/new: must be another file than --ranking; give another name",
+        ),
         (
             ["--prediction", "{0}/best.csv", "--truth", "{0}/p.npz"],
             2,

@@ -168,7 +168,8 @@ def test_captions_that_are_not_valid_are_not_written(prediction, message, tmp_pa
         ),
         (
             Similarity(QUERIES, NAMES, SCORES.scores * np.float32(np.inf)),
-            "RUN: error: scores must be finite; 5 of 5 queries have NaN or infinite scores, for example 'A dog barks.'",
+            "RUN: error: scores must be finite; 5 of 5 queries have NaN or infinite scores, for example 'A dog barks.'"
+            "; check the model",
         ),
     ],
 )

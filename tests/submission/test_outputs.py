@@ -426,7 +426,8 @@ REFUSED = {
         SPLIT,
         replace(GOOD, scores=NAN),
         Faulty,
-        "RUN.npz: error: scores must be finite; 1 of 5 queries have NaN or infinite scores, for example 'Café noise.'",
+        "RUN.npz: error: scores must be finite; 1 of 5 queries have NaN or infinite scores, for example 'Café noise.'"
+        "; check the model",
     ),
     "a matrix of fewer than ten clips": (
         SPLIT,

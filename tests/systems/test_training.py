@@ -14,7 +14,9 @@ from lightning.pytorch.profilers import SimpleProfiler
 
 from baseline import retriever
 from evaluation.cli import command
-from systems import atae, source, training
+from evaluation.data.dataset import read_dataset
+from evaluation.findings import Faulty
+from systems import atae, runs, source, training
 from systems.__main__ import parser
 from systems.training import Run, Schedule
 from tests.brief import make_brief_soundscapes
@@ -430,3 +432,9 @@ def test_an_interrupted_run_does_not_look_finished(data, undisturbed, tmp_path, 
     assert not (run / "system.yaml").exists()
     assert command(parser(), arguments(data, run)) == 0
     assert same(weights(run), weights(undisturbed))
+
+
+def test_unknown_settings_from_python_are_findings(data, tmp_path):
+    with pytest.raises(Faulty, match="config: epoch: error: unknown key 'epoch'; did you mean 'epochs'"):
+        runs.train("baseline.retriever", read_dataset(data), tmp_path / "run", {"epoch": 3})
+    assert not (tmp_path / "run").exists()

@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from evaluation.data.tables import parse_table, spreadsheet, spreadsheet_cell
+from evaluation.data.tables import parse_table, read_table, spreadsheet, spreadsheet_cell
 
 FORMULAS = {
     "equals": ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
@@ -60,3 +60,12 @@ def test_long_cells_leave_other_readers_limit():
     records, whole = parse_table(f"name\n{'x' * 200_000}\n", "it.csv", findings)
     assert (len(records[1][1][0]), whole, findings) == (200_000, True, [])
     assert csv.field_size_limit() == before == 131_072
+
+
+def test_binary_data_have_one_finding(tmp_path):
+    (tmp_path / "it.csv").write_bytes(bytes(range(256)) * 10)
+    findings = []
+    assert read_table(tmp_path / "it.csv", "it.csv", findings) == ([], False)
+    assert [str(finding) for finding in findings] == [
+        "it.csv: error: must be text in UTF-8; found binary data: save the table as CSV"
+    ]

@@ -639,7 +639,7 @@ FINDINGS = [
         similarity(scores=np.array([[0, 1, 2, 3], [np.nan, 0, np.inf, 0]])),
         [
             "prediction: error: scores must be finite; 1 of 2 queries have NaN or infinite scores, for example "
-            "'It rains.'"
+            "'It rains.'; check the model"
         ],
     ),
     # warnings and notes
