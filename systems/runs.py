@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import predictions
-from evaluation.assets import hub_cache
 from evaluation.data.dataset import Split
+from evaluation.downloads import hub_cache
 from evaluation.files import replacing
 from evaluation.findings import WARNING, BadRequest, Finding, say
 from evaluation.metrics import captioning, retrieval

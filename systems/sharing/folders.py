@@ -24,7 +24,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from evaluation.assets import hub_cache
+from evaluation.downloads import hub_cache
 from evaluation.findings import BadRequest, Faulty, say
 from evaluation.hub import hub_name
 from evaluation.text import cut
