@@ -149,10 +149,12 @@ def read_embeddings(
 
     Raises:
         BadRequest: A file is missing or is of another format, or the rows have no names.
-        Faulty: A file is not valid, or the files do not fit together. The exception lists all findings.
+        Faulty: A file is not valid, or the files do not fit together. Or both files cannot be used. The exception lists
+            the findings of both files.
     """
     notes: list[Finding] = []
     errors: list[Finding] = []
+    refusals: dict[str, BadRequest] = {}  # both files may be the same, which is refused once
     sides = []
     for side, path in ((AUDIO, audio), (TEXT, text)):
         try:
@@ -161,8 +163,15 @@ def read_embeddings(
             sides.append(_once(path, side, names, contents.array, notes))
         except Faulty as faulty:
             errors += faulty.findings
+        except BadRequest as refusal:
+            refusals[str(path)] = refusal
+    if len(refusals) == 1 and not errors:
+        raise next(iter(refusals.values()))
+    for file, reason in refusals.items():
+        message = str(reason).removeprefix(f"{file}: ")
+        errors.append(Finding(file, message=message))
     if errors:
-        raise Faulty(errors)
+        raise Faulty(errors, status=2 if refusals else 1)
     (clips, clip_vectors), (queries, query_vectors) = sides
     widths = clip_vectors.shape[1], query_vectors.shape[1]
     if widths[0] != widths[1]:

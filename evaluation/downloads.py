@@ -201,6 +201,11 @@ def _download(download: Download) -> None:
     print(f"\n{asset.title}: fetching it from {asset.source}", flush=True)
     download.fetch()
     path = download.locate()
+    if path is None and _is_on_hub(asset):
+        raise BadRequest(
+            f"{asset.source}: must have config.json, a tokeniser and weights as safetensors on the hub; found no such "
+            "model: choose another one, or convert it, because the kit does not download pickles"
+        )
     if path is None:
         raise BadRequest(
             f"{asset.source}: the download in {download.place} is incomplete; remove it and download it again"

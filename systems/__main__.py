@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from evaluation import yamlfiles
 from evaluation.cli import command, complete
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION, read_dataset
 from evaluation.downloads import download_missing
@@ -85,6 +86,9 @@ def download(options: argparse.Namespace) -> None:
 
     A table of everything that is needed is printed first. To resume an interrupted download, run the command again.
     """
+    for need in options.needs:
+        if need.endswith((".yaml", ".yml")):
+            yamlfiles.read_yaml(listing.kit_file(need))  # reports a wrong file before the slow import
     with _importing():
         from systems.downloads import required
 

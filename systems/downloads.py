@@ -19,6 +19,7 @@ from systems import contract, listing
 from systems.clip_aac import audioclip, clip_tokenizer
 from systems.parts import encoders, texts, words
 from systems.parts.encoders.weights import download
+from systems.sharing import folders
 from systems.sweeps import grid
 
 AUDIOCLIP = {asset.name: asset for asset in (audioclip.BOTH, audioclip.AUDIO)}
@@ -73,11 +74,19 @@ def of_file(file: Path, system: str | None = None) -> list[Download]:
         runs = grid.extremes(plan) if plan.search else grid.plan_runs(plan, file)
         return of_configs(contract.system(plan.system), grid.configure(plan, runs, file).values())
     if "system" in values and isinstance(values.get("config"), dict):
-        run = contract.read_run(file.parent)
-        module = contract.system(run.system)
-        return of_configs(module, [contract.validate(module.Config, run.config, lambda key: str(file))])
+        return _of_run(file.parent)
     module = contract.system(system or _system_of(file))
     return of_configs(module, [contract.configure(module.Config, file)])
+
+
+def _of_run(folder: Path) -> list[Download]:
+    """Return what a run folder or an exported run needs."""
+    run = contract.read_run(folder)
+    config = run.config
+    if folders.is_exported(folder):
+        config = folders.read_contents(folder).with_absolute_paths(config, folder)
+    module = contract.system(run.system)
+    return of_configs(module, [contract.validate(module.Config, config, lambda key: str(folder / "config.yaml"))])
 
 
 def of_configs(module: ModuleType, configs: Iterable[BaseModel]) -> list[Download]:
