@@ -154,7 +154,7 @@ def read_embeddings(
     """
     notes: list[Finding] = []
     errors: list[Finding] = []
-    refusals: dict[str, BadRequest] = {}  # both files may be the same, which is refused once
+    refusals: dict[str, Path] = {}  # from each message to its file; both files may be the same
     sides = []
     for side, path in ((AUDIO, audio), (TEXT, text)):
         try:
@@ -164,12 +164,11 @@ def read_embeddings(
         except Faulty as faulty:
             errors += faulty.findings
         except BadRequest as refusal:
-            refusals[str(path)] = refusal
+            refusals[str(refusal)] = path
     if len(refusals) == 1 and not errors:
-        raise next(iter(refusals.values()))
-    for file, reason in refusals.items():
-        message = str(reason).removeprefix(f"{file}: ")
-        errors.append(Finding(file, message=message))
+        raise BadRequest(*refusals)
+    for message, path in refusals.items():
+        errors.append(Finding(str(path), message=message.removeprefix(f"{path}: ")))
     if errors:
         raise Faulty(errors, status=2 if refusals else 1)
     (clips, clip_vectors), (queries, query_vectors) = sides

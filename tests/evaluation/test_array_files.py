@@ -220,8 +220,9 @@ def test_files_that_do_not_exist(tmp_path):
     ]
     np.save(path, A)
     given = Given(tmp_path / "no.txt")
-    expected = f"{tmp_path / 'no.txt'}: no such file; give a file with a clip on each line"
-    assert refused(BadRequest, read, path, path, given) == [expected]
+    no_clips, no_texts = refused(Faulty, read, path, path, given)
+    assert no_clips == f"{path}: error: {tmp_path}/no.txt: no such file; give a file with a clip on each line"
+    assert no_texts.startswith(f"{path}: error: has no names for the texts; give --text-names FILE")
 
 
 def test_widths_that_differ(tmp_path):
