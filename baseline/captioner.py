@@ -27,6 +27,7 @@ from baseline.crnn import CRNN, SIZE
 from baseline.retriever import Item, by_caption, make_items, pad
 from evaluation.data.audio import LogMel
 from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset, Split
+from evaluation.downloads import Download
 from evaluation.findings import BadRequest
 from systems.parts import generation, vocabulary, words
 from systems.parts.augmentation import mixing, spec_augment
@@ -69,6 +70,13 @@ class Config(Schedule, Decoding):
     gradient_norm: float | None = Field(1.0, gt=0)  # clip gradients to this norm; None: no clipping, as published
     sampler: Literal["clip", "caption"] = "clip"  # encode a clip once, with all its captions; or once for each caption
     longest: int = Field(60, ge=1)  # maximum number of words in a caption in training; further words are left out
+
+
+def downloads(config: Config) -> list[Download]:
+    """Return the published files that a config needs."""
+    if config.words == "train":
+        return []
+    return [words.download(config.words)]
 
 
 # The model ---------------------------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ from baseline.cased_words import UNKNOWN, cased_words, known_words, unknown_vect
 from baseline.crnn import CRNN, FLOOR, STRIDE
 from evaluation.data.audio import LogMel
 from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset, Split
+from evaluation.downloads import Download
 from systems.caching.features import log_mels
 from systems.parts import words
 from systems.parts.checkpoints import SystemModule, load_weights
@@ -124,6 +125,13 @@ class Config(Schedule):
             return super().stops(values)
         values_with_untrained = len(values) + 1
         return values_with_untrained >= STOP_FROM and float(np.std(values[-STOP_VALUES:])) < self.stop_deviation
+
+
+def downloads(config: Config) -> list[Download]:
+    """Return the published files that a config needs."""
+    if config.words == "train":
+        return []
+    return [words.download(config.words)]
 
 
 # The model ---------------------------------------------------------------------------------------------------------

@@ -150,11 +150,13 @@ def read_embeddings(
 
     Raises:
         BadRequest: A file is missing or is of another format, or the rows have no names.
-        Faulty: A file is not valid, or the files do not fit together. The exception lists all findings.
+        Faulty: A file is not valid, or the files do not fit together. Or both files cannot be used. The exception lists
+            the findings of both files.
     """
     truth = split.truth if truth is None else truth
     notes: list[Finding] = []
     errors: list[Finding] = []
+    refusals: dict[str, Path] = {}  # from each message to its file; both files may be the same
     sides = []
     for side, path in ((AUDIO, Path(audio)), (TEXT, Path(text))):
         try:
@@ -163,8 +165,14 @@ def read_embeddings(
             sides.append(_once(path, side, names, contents.array, notes))
         except Faulty as faulty:
             errors += faulty.findings
+        except BadRequest as refusal:
+            refusals[str(refusal)] = path
+    if len(refusals) == 1 and not errors:
+        raise BadRequest(*refusals)
+    for message, path in refusals.items():
+        errors.append(Finding(str(path), message=message.removeprefix(f"{path}: ")))
     if errors:
-        raise Faulty(errors)
+        raise Faulty(errors, status=2 if refusals else 1)
     (clips, clip_vectors), (queries, query_vectors) = sides
     widths = clip_vectors.shape[1], query_vectors.shape[1]
     if widths[0] != widths[1]:

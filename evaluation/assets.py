@@ -22,59 +22,21 @@ import os
 import pickletools
 import platform
 import shlex
-import shutil
 import zipfile
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from urllib.parse import unquote
 
-from evaluation import extras, scores
+from evaluation import downloads, extras, scores
+from evaluation.downloads import Asset, Download, file_digest, hub_cache, hub_folder
 from evaluation.files import cache_folder
 from evaluation.findings import BadRequest
 from evaluation.metrics import catalogue
 from evaluation.metrics.java import JARS, Unavailable, find_java, source_jar, spice_java_fault
 from evaluation.text import table, unknown_key
 
-
-@dataclass(frozen=True)
-class Asset:
-    """A file or model that others publish.
-
-    Attributes:
-        title: Name of the asset in messages.
-        source: Its address, or its name on the hub.
-        bytes: Approximate size of the download.
-        licence: Its licence; empty if its publishers do not state one.
-    """
-
-    title: str
-    source: str
-    bytes: int
-    licence: str = ""
-
-    @property
-    def size(self) -> str:
-        """The size in MB or GB.
-
-        >>> Asset("", "", 268_000_000).size, Asset("", "", 1_420_000_000).size
-        ('about 268 MB', 'about 1.4 GB')
-        """
-        if self.bytes >= 1e9:
-            return f"about {self.bytes / 1e9:.1f} GB"
-        return f"about {self.bytes / 1e6:.0f} MB"
-
-    @property
-    def file_name(self) -> str:
-        """The name of the published file, or the name of the model without its owner.
-
-        >>> Asset("", "https://example.org/files/Cnn14_mAP%3D0.431.pth?download=1", 0).file_name
-        'Cnn14_mAP=0.431.pth'
-        """
-        return unquote(self.source.rpartition("/")[2].partition("?")[0])
-
+FLUENCY_SHA256 = "1a719f090af70614bbdb9f9437530b7e133c48cfa4a58d964de0d47fc974a2fa"
 
 ASSETS: Mapping[str, Asset] = MappingProxyType(
     {
@@ -91,11 +53,11 @@ ASSETS: Mapping[str, Asset] = MappingProxyType(
             "FENSE's fluency checker",
             "https://github.com/blmoistawinde/fense/releases/download/V0.1/echecker_clotho_audiocaps_base.ckpt",
             438_000_000,
+            checksum=f"sha256:{FLUENCY_SHA256}",
         ),
         "bert": Asset("BERTScore's model", "roberta-large", 1_420_000_000, "MIT"),
     }
 )
-FLUENCY_SHA256 = "1a719f090af70614bbdb9f9437530b7e133c48cfa4a58d964de0d47fc974a2fa"
 FLUENCY_ENCODER = "bert-base-uncased"  # the fluency checker is a fine-tuned version of it
 
 # The packages that run each model.
@@ -116,21 +78,7 @@ DOWNLOADS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 JAVA_PROGRAMS = ("tokenizer", "meteor", "spice")  # other needs of metrics; pycocoevalcap contains their jars
 CORENLP = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # one of them is enough; `fetch` downloads the first
-# The other files of a model that `fetch` downloads from the hub, if the model has them.
-SMALL_FILES = (
-    "modules.json",
-    "config.json",
-    "config_sentence_transformers.json",
-    "sentence_bert_config.json",
-    "1_Pooling/config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-)
+WEIGHTS = (downloads.WEIGHTS, "pytorch_model.bin")  # one of them is enough; `fetch` downloads the first
 # Required files of a model in the hub's cache: one file of each group.
 ENCODER_FILES = (("config.json",), ("tokenizer.json", "vocab.txt"))  # the encoder without its weights
 SBERT_FILES = (("modules.json",), ("1_Pooling/config.json",), *ENCODER_FILES, WEIGHTS)
@@ -169,16 +117,6 @@ def torch_hub() -> Path:
         return Path(home).expanduser() / "hub"
     caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(caches).expanduser() / "torch" / "hub"
-
-
-def hub_cache() -> Path:
-    """Return the folder of the Hugging Face hub's cache."""
-    try:
-        from huggingface_hub import constants  # a quick import, which reads the environment
-    except ModuleNotFoundError:
-        home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
-        return Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
-    return Path(constants.HF_HUB_CACHE)
 
 
 def fluency_checkpoint() -> Path:
@@ -223,7 +161,7 @@ def model_folder(name: str, files: Sequence[Sequence[str]]) -> Path | None:
         roots.append(Path(sentence_transformers))
     for root in roots:
         for alias in (name, MOVED.get(name, name)):
-            model = root / _hub_folder(alias)
+            model = root / hub_folder(alias)
             try:
                 revision = (model / "refs" / "main").read_text().strip()
             except OSError:
@@ -232,10 +170,6 @@ def model_folder(name: str, files: Sequence[Sequence[str]]) -> Path | None:
             if all(first_file(folder / file for file in group) for group in files):
                 return folder
     return None
-
-
-def _hub_folder(name: str) -> str:
-    return f"models--{name.replace('/', '--')}"
 
 
 def _parser_folder(cache: Path) -> Path | None:
@@ -337,14 +271,8 @@ def identity(name: str) -> str:
     """
     path = require(name)
     if name == "fluency":
-        return f"{path.stem}@{_sha256(path)[:8]}"
+        return f"{path.stem}@{file_digest(path)[:8]}"
     return f"{ASSETS[name].file_name}@{path.name[:8]}"
-
-
-def _sha256(file: Path) -> str:
-    import pooch  # its import takes a quarter of a second
-
-    return pooch.file_hash(file, alg="sha256")
 
 
 def _absent(name: str, cache: Path | None = None) -> str:
@@ -405,8 +333,8 @@ def loading(name: str) -> Iterator[Path]:
 def fetch(names: Sequence[str], cache: Path) -> None:
     """Download assets that metrics need, and skip assets that are already on this machine.
 
-    The source, size and target of each asset are printed first. To resume an interrupted download, repeat the call.
-    A fluency checker that is already on this machine is checked again.
+    A table of the assets is printed first. To resume an interrupted download, repeat the call. A fluency checker that
+    is already on this machine is checked again.
 
     Args:
         names: Names of `DOWNLOADS`.
@@ -416,80 +344,37 @@ def fetch(names: Sequence[str], cache: Path) -> None:
         BadRequest: A name is unknown, an asset cannot be downloaded or is damaged, the disk is too small, or another
             process is downloading the asset, or a package that the asset needs is not installed. The fluency checker
             must have the published SHA-256; no checksum is published for the other assets.
+        Faulty: Several assets cannot be downloaded. The exception lists all of them.
     """
     for name in names:
         if name not in DOWNLOADS:
             raise BadRequest(unknown_key(name, list(DOWNLOADS), "name"))
-    paths: dict[str, Path | None] = {}
-    for name in names:
-        for asset_name in DOWNLOADS[name]:
-            paths[asset_name] = locate(asset_name, cache)
-    fault = _lacks_packages(paths)
+    downloads.download_missing(needed_downloads(names, cache))
+
+
+def needed_downloads(names: Sequence[str], cache: Path) -> list[Download]:
+    """Return the downloads of names of `DOWNLOADS`, each asset once.
+
+    Raises:
+        BadRequest: A package that an asset needs is not installed, or the fluency checker on this machine is not the
+            published one.
+    """
+    asset_names = [asset for name in dict.fromkeys(names) for asset in DOWNLOADS[name]]
+    fault = _lacks_packages(asset_names)
     if fault:
         raise BadRequest(fault)
-    targets = {
-        "spice": cache / "aac-metrics" / "spice" / "lib",
-        "sbert": hub_cache(),
-        "fluency": fluency_checkpoint().parent,
-        "bert": hub_cache(),
+    checkpoint = fluency_checkpoint()
+    if "fluency" in asset_names and checkpoint.is_file():
+        _check_fluency(checkpoint, str(checkpoint), "move it away and run the same command again")
+    lib = cache / "aac-metrics" / "spice" / "lib"
+    places = {"spice": lib, "sbert": hub_cache(), "fluency": checkpoint, "bert": hub_cache()}
+    fetchers: dict[str, Callable[[], None]] = {
+        "spice": partial(_fetch_parser, lib),
+        "sbert": partial(downloads.fetch_model, ASSETS["sbert"].source),
+        "fluency": _fetch_fluency,
+        "bert": partial(downloads.fetch_model, ASSETS["bert"].source),
     }
-    for name, path in paths.items():
-        asset = ASSETS[name]
-        licence = f", {asset.licence}" if asset.licence else ""
-        if path:
-            state = f"already here: {path}"
-        else:
-            state = f"{asset.source} ({asset.size}{licence}) to {targets[name]}"
-        print(f"{asset.title}: {state}", flush=True)
-    for name, path in paths.items():
-        if name == "fluency":
-            _fetch_fluency()  # also checks a file that is already here
-        elif path is None and name == "spice":
-            _fetch_parser(targets[name])
-        elif path is None:
-            _fetch_model(ASSETS[name].source, WEIGHTS[0])
-        if path is None:
-            _report_fetched(name, targets[name], cache)
-
-
-def _report_fetched(name: str, target: Path, cache: Path) -> None:
-    path = locate(name, cache)
-    asset = ASSETS[name]
-    if not path:
-        raise BadRequest(f"{asset.source}: the download in {target} is incomplete; remove it and download it again")
-    print(f"{asset.title}: ready in {path}", flush=True)
-
-
-@contextlib.contextmanager
-def _downloaded(name: str, target: Path) -> Iterator[Path]:
-    """Download the file of an asset to a folder next to `target`, and yield its path.
-
-    An interrupted download is kept, so that it can be resumed. If the block raises BadRequest, the file is removed.
-    """
-    import filelock
-
-    from evaluation.data import download
-
-    work = target.parent / ".downloads"
-    work.mkdir(parents=True, exist_ok=True)
-    part = work / f"{target.name}.part"
-    needed = ASSETS[name].bytes
-    if target.suffix == ".zip":
-        needed *= 2  # the unpacked files are as large as the archive
-    if part.exists():
-        needed -= part.stat().st_size
-    try:
-        with filelock.FileLock(work / f"{target.name}.lock", timeout=0):
-            download.check_room(work, needed)
-            download.transfer(ASSETS[name].source, part, target.name, None, f"put it at {target}")
-            try:
-                yield part
-            except BadRequest:
-                part.unlink(missing_ok=True)
-                raise
-            shutil.rmtree(work, ignore_errors=True)
-    except filelock.Timeout:
-        raise BadRequest(f"{target}: another process is downloading it; wait until it has finished") from None
+    return [Download(ASSETS[name], places[name], partial(locate, name, cache), fetchers[name]) for name in asset_names]
 
 
 def _fetch_parser(lib: Path) -> None:
@@ -498,61 +383,34 @@ def _fetch_parser(lib: Path) -> None:
     if archive.is_file():
         _unpack(archive, lib, "remove it and run the same command again")
         return
-    with _downloaded("spice", archive) as part:
+    with downloads.received(ASSETS["spice"], archive) as part:
         _unpack(part, lib, "it is removed; run the same command again")
 
 
 def _unpack(archive: Path, lib: Path, advice: str) -> None:
     """Copy the two jars of the parser from its archive to the folder `lib`: both or neither."""
-    from evaluation.files import replacing
-
     folder = ASSETS["spice"].file_name.removesuffix(".zip")
-    try:
-        with zipfile.ZipFile(archive) as bundle, contextlib.ExitStack() as stack:
-            for jar in CORENLP:
-                part = stack.enter_context(replacing(lib / jar))
-                with bundle.open(f"{folder}/{jar}") as source, part.open("wb") as target:
-                    shutil.copyfileobj(source, target)  # also checks the checksum of each jar
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError, NotImplementedError) as failure:
-        reason = str(failure.args[0] if failure.args else failure)
-        raise BadRequest(f"{archive}: is not the published archive ({reason}); {advice}") from None
+    downloads.extract_members(archive, {f"{folder}/{jar}": lib / jar for jar in CORENLP}, advice)
 
 
 def _fetch_fluency() -> None:
     """Download the fluency checker, and the configuration and tokeniser of its encoder."""
     checkpoint = fluency_checkpoint()
-    if checkpoint.is_file():
-        _check_fluency(checkpoint, str(checkpoint), "move it away and run the same command again")
-    else:
-        with _downloaded("fluency", checkpoint) as part:
+    if not checkpoint.is_file():
+        with downloads.received(ASSETS["fluency"], checkpoint) as part:
             source = ASSETS["fluency"].source
-            _check_fluency(part, source, "the download is removed; run the same command again")
+            _check_fluency(part, source, downloads.REMOVED)
             part.replace(checkpoint)
     encoder = fluency_encoder(checkpoint)
     if not model_folder(encoder, ENCODER_FILES):
-        _fetch_model(encoder, "config.json")
+        others = [file for file in downloads.SMALL_FILES if file != "config.json"]
+        downloads.fetch_model(encoder, (others, ["config.json"]))
 
 
 def _check_fluency(file: Path, name: str, advice: str) -> None:
-    digest = _sha256(file)
+    digest = file_digest(file)
     if digest != FLUENCY_SHA256:
         raise BadRequest(f"{name}: sha256 must be {FLUENCY_SHA256}, as published, found {digest}; {advice}")
-
-
-def _fetch_model(name: str, last: str) -> None:
-    """Download a model from the hub to its cache. The file `last` comes after all others and marks a complete model."""
-    from huggingface_hub import constants, snapshot_download
-
-    others = [file for file in SMALL_FILES if file != last]
-    try:
-        for files in (others, [last]):
-            snapshot_download(name, cache_dir=hub_cache(), allow_patterns=files)
-    except Exception as failure:  # exceptions of the hub's library, of its connections, or of the system
-        reason = " ".join(str(failure).split())[:300]
-        raise BadRequest(
-            f"{constants.ENDPOINT}/{name}: cannot be downloaded: {reason}. Run the same command again to resume, "
-            f"or copy the folder {_hub_folder(name)} from another machine's hub cache to {hub_cache()}"
-        ) from failure
 
 
 # Reporting on this machine -------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 # PYTHON_ARGCOMPLETE_OK
-"""The command line of this package: list, check, train, predict, ensemble, export, sweep and published."""
+"""The command line of this package, with a command for each step from training to sharing a system."""
 
 import argparse
 import contextlib
@@ -11,8 +11,10 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from evaluation import yamlfiles
 from evaluation.cli import command, complete
 from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION, read_dataset
+from evaluation.downloads import download_missing
 from evaluation.files import DEFAULT_CACHE, cache_folder
 from evaluation.findings import BadRequest, say
 from evaluation.hub import prediction_folder
@@ -77,6 +79,20 @@ def check(options: argparse.Namespace) -> int:
         return 1
     print(f"{options.system}: {description}; nothing to fix")
     return 0
+
+
+def download(options: argparse.Namespace) -> None:
+    """Download published weights, models and word vectors, and skip what is already on this machine.
+
+    A table of everything that is needed is printed first. To resume an interrupted download, run the command again.
+    """
+    for need in options.needs:
+        if need.endswith((".yaml", ".yml")):
+            yamlfiles.read_yaml(listing.kit_file(need))  # reports a wrong file before the slow import
+    with _importing():
+        from systems.downloads import required
+
+    download_missing(required(options.needs, options.system), options.dry_run)
 
 
 def train(options: argparse.Namespace) -> None:
@@ -242,6 +258,16 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
     modules.add_option(verb)
     verb.set_defaults(run=check)
+
+    text = "download the published weights and models that encoders and systems need"
+    verb = verbs.add_parser("download", help=text, description=inspect.getdoc(download))
+    text = "encoder (such as cnn14), text model, name on the hub (USER/NAME), or file of word vectors that is published"
+    text += ", or YAML file: a system's config, a sweep file, or the config.yaml of a run"
+    verb.add_argument("needs", nargs="+", metavar="NAME|CONFIG.yaml", help=text)
+    text = "system that config files are for (default: the system whose folder has the file)"
+    verb.add_argument("--system", metavar="NAME", help=text)
+    verb.add_argument("--dry-run", action="store_true", help="only print the table")
+    verb.set_defaults(run=download)
 
     verb = verbs.add_parser(
         "train", help="train a system, or resume an interrupted training", description=train.__doc__

@@ -7,6 +7,9 @@ A system is any importable module that defines these three names. There is no ba
   the folder of `run` (`systems.training.Run`).
 - `load_model(checkpoint)`: a function that returns a `Retriever` or a `Captioner` from a checkpoint of the run.
 
+A system may also define `downloads(config)`, a function that returns what a config needs from others: a list of
+`evaluation.downloads.Download`. Then `dcase-systems download CONFIG.yaml` downloads the published files and models.
+
 For example, `baseline.retriever` and `baseline.captioner` are systems. `dcase-systems check NAME` lists what must
 change in a module so that it becomes a system.
 

@@ -18,8 +18,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from evaluation import predictions
-from evaluation.assets import hub_cache
 from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset, Split
+from evaluation.downloads import hub_cache
 from evaluation.files import cache_folder, replacing
 from evaluation.findings import WARNING, BadRequest, Finding, say
 from evaluation.metrics import captioning, retrieval

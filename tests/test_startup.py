@@ -60,6 +60,7 @@ REQUESTS = [
     "submission codabench --task dcase2022-6b --truth FOLDER --split evaluation --out FOLDER/key.yaml",
     "submission codabench --task dcase2022-6b --truth FOLDER --split evaluation --out b.zip --start 1.6.2026",
     "submission new --task dcase2022-6x",
+    "systems download FOLDER/none.yaml",
 ]
 SWEEP = """
 system: systems.atae

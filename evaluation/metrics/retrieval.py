@@ -737,7 +737,8 @@ def evaluate(
         if kind == "medR":
             measured[name] = Measured(median_rank(places, grades))
             if measured[name].estimate.value == np.inf:
-                message = "medR is infinite: at least half of the queries do not find any of their relevant clips"
+                noun = "clips" if direction == TEXT_TO_AUDIO else "captions"
+                message = f"medR is infinite: at least half of the queries do not find any of their relevant {noun}"
                 findings.append(Finding(file, message=message, severity=NOTE))
             continue
         values = AT_K[kind](places, grades, k)

@@ -29,6 +29,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Clip, Dataset, Split, read_dataset
+from evaluation.downloads import Download
 from evaluation.findings import BadRequest
 from systems import contract
 from systems.atae.teachers import Teachers, read_or_embed
@@ -114,6 +115,14 @@ class Config(Schedule):
                 "embedding; found sentence"
             )
         return self
+
+
+def downloads(config: Config) -> list[Download]:
+    """Return the published files and models that a config needs."""
+    needed = encoders.downloads(config.audio_encoder, config.audio_weights)
+    if config.text_encoder != "train":
+        needed.append(texts.download(config.text_encoder))
+    return needed
 
 
 # The model ---------------------------------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ from tqdm import tqdm
 
 from evaluation import npz
 from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Clip, Dataset, Split
+from evaluation.downloads import Download
 from evaluation.files import replacing
 from evaluation.findings import NOTE, BadRequest, Faulty, Finding, say
 from systems.caching.embeddings import embed
@@ -91,6 +92,22 @@ class Config(Schedule):
     # Ray workers that compute BERTScore. The results are the same with any number, so a run can resume with another.
     workers: int = Field(0, ge=0, exclude=True)
     faiss: bool = False  # search with faiss, for large data sets
+
+
+def downloads(config: Config) -> list[Download]:
+    """Return the published files and models that a config needs."""
+    needed = encoders.downloads(config.audio_encoder, config.audio_weights)
+    if config.embedding == "triplet":
+        needed += similarity_downloads(config)
+    return needed
+
+
+def similarity_downloads(config: Config) -> list[Download]:
+    """Return the models that `similar_captions` needs."""
+    names = [config.similarity_model]
+    if config.prefilter:
+        names.append(config.prefilter)
+    return [texts.download(name) for name in names]
 
 
 # The model ---------------------------------------------------------------------------------------------------------

@@ -55,6 +55,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Clip, Dataset, Split
+from evaluation.downloads import Download
 from evaluation.findings import BadRequest
 from systems.caching.features import waveforms
 from systems.clip_aac import audioclip, clip_tokenizer, heads
@@ -62,6 +63,7 @@ from systems.parts import generation, losses, pairs, texts, vocabulary
 from systems.parts.checkpoints import SystemModule, load_weights
 from systems.parts.decoder import CachedSteps, Decoder
 from systems.parts.descriptions import describe_system
+from systems.parts.encoders.weights import download
 from systems.parts.sequences import chunks
 from systems.parts.validation import retrieval_metrics
 from systems.parts.vocabulary import PADDING, SPECIAL, Vocabulary
@@ -165,6 +167,18 @@ class Config(Schedule):
                 "train_heads must be true with init=random, because random heads must be trained; found false"
             )
         return self
+
+
+def downloads(config: Config) -> list[Download]:
+    """Return the published files that a config needs."""
+    needed = []
+    if config.init == "audio":
+        needed.append(download(audioclip.AUDIO, config.weights))
+    elif config.init == "audio-text":
+        needed.append(download(audioclip.BOTH, config.weights))
+    if config.alpha and config.tokenizer != "train":
+        needed.append(clip_tokenizer.download(config.tokenizer))
+    return needed
 
 
 # The model ---------------------------------------------------------------------------------------------------------

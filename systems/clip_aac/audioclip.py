@@ -19,13 +19,13 @@ from its folder `assets/`.
 import torch
 from torch import nn
 
-from evaluation.assets import Asset
+from evaluation.downloads import Asset
 from systems.clip_aac.heads import BINS, SIZE, WINDOW, AudioClip, AudioHead, FrontEnd
 from systems.parts.encoders import weights
 
 RELEASE = "https://github.com/AndreyGuzhov/AudioCLIP/releases/download/v0.1"
-BOTH = Asset("AudioCLIP", f"{RELEASE}/AudioCLIP-Full-Training.pt", 537_302_068, "MIT")
-AUDIO = Asset("AudioCLIP's audio head", f"{RELEASE}/ESRNXFBSP.pt", 124_795_647, "MIT")
+BOTH = Asset("AudioCLIP", f"{RELEASE}/AudioCLIP-Full-Training.pt", 537_302_068, "MIT", "audioclip")
+AUDIO = Asset("AudioCLIP's audio head", f"{RELEASE}/ESRNXFBSP.pt", 124_795_647, "MIT", "audioclip-audio")
 CLASSES = 527  # of AudioSet
 IMAGES = "visual."  # prefix of the names of the image head's tensors
 LEARNT_TRANSFORM = {"fbsp.m": (BINS,), "fbsp.fb": (BINS,), "fbsp.fc": (BINS,)}

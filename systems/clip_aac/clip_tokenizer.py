@@ -9,6 +9,7 @@ docstring of `evaluation.metrics` lists the other functions that split text into
 import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from evaluation.downloads import Asset, Download, fetch_model, hub_cache
 from evaluation.findings import BadRequest
 from systems.clip_aac.heads import CONTEXT
 from systems.parts import texts
@@ -49,6 +51,25 @@ def load(name: str) -> Tokenizer:
         raise BadRequest(f"{folder}: cannot be loaded as CLIP's tokeniser ({reason}); fetch it again") from error
 
 
+def download(name: str = HUB) -> Download:
+    """Return the download of the tokeniser, given a folder or its name on the hub. The model is not downloaded."""
+    if name != HUB:
+        return texts.download(name)
+    asset = Asset("CLIP's tokeniser", HUB, 4_000_000, name=HUB)
+    fetch = partial(fetch_model, HUB, (("merges.txt", "tokenizer_config.json", "vocab.json"), ("tokenizer.json",)))
+    return Download(asset, hub_cache(), partial(_cached_folder, HUB), fetch)
+
+
+def _cached_folder(name: str) -> Path | None:
+    """Return the folder of a tokeniser in the hub's cache, or None if it is not there."""
+    with contextlib.suppress(HFValidationError):  # a path is not a valid name on the hub
+        for file in FILES:
+            cached = try_to_load_from_cache(name, file)
+            if isinstance(cached, str):
+                return Path(cached).parent
+    return None
+
+
 def _find(name: str) -> Path:
     """Find the folder of the tokeniser. The hub's cache may contain the tokeniser without the model.
 
@@ -58,17 +79,15 @@ def _find(name: str) -> Path:
     try:
         return texts.find_model_folder(name)
     except BadRequest:
-        with contextlib.suppress(HFValidationError):  # a path is not a valid name on the hub
-            for file in FILES:
-                cached = try_to_load_from_cache(name, file)
-                if isinstance(cached, str):
-                    return Path(cached).parent
+        cached = _cached_folder(name)
+        if cached:
+            return cached
         if name != HUB:
             raise
-    command = f".venv/bin/hf download {HUB} tokenizer.json vocab.json merges.txt"
+    command = f"dcase-systems download {HUB}"
     raise BadRequest(
         f"tokenizer: {HUB} is not on this machine; only its tokeniser is needed (4 MB), not the model's weights: fetch "
-        f"it with {command}, or give a folder that contains these files"
+        f"it with: {command}, or give its folder"
     )
 
 

@@ -37,11 +37,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset, Split
+from evaluation.downloads import Download
 from evaluation.findings import BadRequest
 from systems import caption_retrieval
 from systems.caption_retrieval import similar_captions, similarity
 from systems.guided_gpt2.generator import IGNORED, Generator, LanguageModel, Memory, Steps, padded, too_long
-from systems.parts import generation, vocabulary
+from systems.parts import generation, texts, vocabulary
 from systems.parts.checkpoints import SystemModule, load_weights
 from systems.parts.descriptions import describe_system
 from systems.parts.devices import default_device
@@ -77,6 +78,13 @@ class Config(Schedule):
     length_penalty: float = 1.0  # beam search ranks by log-probability / length ** length_penalty
     max_tokens: int = Field(40, ge=1)
     no_repeat: int = Field(0, ge=0)  # no sequence of this many tokens occurs twice; 0: repetition is allowed
+
+
+def downloads(config: Config) -> list[Download]:
+    """Return the published files and models that a config needs."""
+    stage = caption_retrieval.downloads(config.retrieval)
+    # Guidance needs similar captions, even if the first stage is not trained with them.
+    return [*stage, *caption_retrieval.similarity_downloads(config.retrieval), texts.download(config.language_model)]
 
 
 # The model ---------------------------------------------------------------------------------------------------------

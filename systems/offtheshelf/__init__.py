@@ -26,6 +26,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset, Split
+from evaluation.downloads import Download
 from evaluation.findings import BadRequest
 from systems.caching.embeddings import embed
 from systems.offtheshelf.context import Context, View
@@ -94,6 +95,14 @@ class Config(Schedule, generation.Decoding):
                 f"train_words must be false for a text model, which is frozen; found true with words={self.words}"
             )
         return self
+
+
+def downloads(config: Config) -> list[Download]:
+    """Return the published files and models that a config needs."""
+    needed = encoders.downloads(config.audio_encoder, config.audio_weights)
+    if config.words not in ("random", "train"):
+        needed.append(texts.download(config.words))
+    return needed
 
 
 # The model ---------------------------------------------------------------------------------------------------------

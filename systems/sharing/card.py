@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from evaluation import report, scores, yamlfiles
-from evaluation.assets import Asset
 from evaluation.data.dataset import SPLITS, Dataset
+from evaluation.downloads import Asset
 from evaluation.findings import BadRequest
 from evaluation.scores import Measured, Score
 from systems.contract import RunConfig, texts_in

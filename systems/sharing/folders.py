@@ -8,6 +8,7 @@ Such a folder has the layout of a repository of the Hugging Face hub:
     model.json           the other values of the checkpoint
     config.yaml, sources.yaml, system.yaml, scores/    as in the run folder
     words.bin, …         the other files of the run folder that the system's `load_model` reads
+    copied/              the files outside the run folder that the config names and `load_model` reads
 
 A system's `load_model` reads a run folder. Therefore `unpacked` makes a temporary run folder, which has the checkpoints
 that `torch.save` writes. No pickle of the shared folder is read.
@@ -17,14 +18,14 @@ import contextlib
 import glob
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from evaluation.assets import hub_cache
+from evaluation.downloads import hub_cache
 from evaluation.findings import BadRequest, Faulty, say
 from evaluation.hub import hub_name
 from evaluation.text import cut
@@ -63,6 +64,8 @@ class Contents(BaseModel):
         checkpoints: A dict from the path of each checkpoint in the run folder to the path of its two files in this
             folder, without their extension.
         files: The paths of further files, which are the same in the run folder.
+        copied: The texts in the checkpoints' configs that are paths in this folder, such as `copied/0/glove.txt`. They
+            stand in place of paths on the machine on which the run was exported.
     """
 
     model_config = ConfigDict(strict=True)
@@ -70,6 +73,7 @@ class Contents(BaseModel):
     format: Literal[1]
     checkpoints: dict[RelativePath, RelativePath]
     files: list[RelativePath] = []
+    copied: list[RelativePath] = []
 
     @property
     def paths(self) -> list[str]:
@@ -78,6 +82,28 @@ class Contents(BaseModel):
         for stem in self.checkpoints.values():
             paths += [f"{stem}.safetensors", f"{stem}.json"]
         return paths
+
+    def with_absolute_paths(self, config: Any, folder: Path) -> Any:
+        """Return a config with the absolute path in `folder` in place of each of the paths `copied`."""
+        return with_replaced_texts(config, {path: str((folder / path).absolute()) for path in self.copied})
+
+
+def with_replaced_texts(values: Any, texts: Mapping[str, str]) -> Any:
+    """Return values that are nested in dicts, lists and tuples, with other texts in place of some texts.
+
+    Args:
+        values: The values, which are not changed.
+        texts: A dict from each text to the text that replaces it.
+    """
+    if isinstance(values, str):
+        return texts.get(values, values)
+    if isinstance(values, dict):
+        return {key: with_replaced_texts(value, texts) for key, value in values.items()}
+    if isinstance(values, list):
+        return [with_replaced_texts(value, texts) for value in values]
+    if isinstance(values, tuple):
+        return tuple(with_replaced_texts(value, texts) for value in values)
+    return values
 
 
 def is_exported(folder: Path) -> bool:
@@ -188,7 +214,10 @@ def _unpack(folder: Path, contents: Contents, run: Path) -> None:
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(original, run / name)
     for name, stem in contents.checkpoints.items():
-        save_tensors(checkpoints.read(folder / stem), run / name)
+        state = checkpoints.read(folder / stem)
+        if isinstance(state, dict) and "config" in state:
+            state["config"] = contents.with_absolute_paths(state["config"], run)
+        save_tensors(state, run / name)
 
 
 @contextlib.contextmanager

@@ -56,6 +56,17 @@ def assert_whole(embeddings) -> None:
 # ------------------------------------------------------------------------------------------------ embeddings
 
 
+def test_missing_names_of_both_files_are_reported_at_once(tmp_path):
+    np.save(tmp_path / "audio.npy", A)
+    np.save(tmp_path / "text.npy", T)
+    with pytest.raises(Faulty) as refusal:
+        read(tmp_path / "audio.npy", tmp_path / "text.npy")
+    assert refusal.value.status == 2
+    clips, texts = str(refusal.value).splitlines()
+    assert clips.startswith(f"{tmp_path}/audio.npy: error: has no names for the clips; give --audio-names FILE")
+    assert texts.startswith(f"{tmp_path}/text.npy: error: has no names for the texts; give --text-names FILE")
+
+
 @pytest.mark.parametrize(
     ("audio_key", "audio_names"),
     [*((key, "file_names") for key in (*AUDIO.arrays, "z")), *(("embeddings", names) for names in AUDIO.names)],
@@ -209,13 +220,17 @@ def test_a_truncated_file(tmp_path):
 def test_files_that_do_not_exist(tmp_path):
     path = tmp_path / "no.npy"
     assert refused(BadRequest, read, path, path) == [f"{path}: no such file; give embeddings (.npy or .npz)"]
-    assert refused(BadRequest, read, tmp_path, path) == [f"{tmp_path}: is a folder; give embeddings (.npy or .npz)"]
+    assert refused(Faulty, read, tmp_path, path) == [
+        f"{tmp_path}: error: is a folder; give embeddings (.npy or .npz)",
+        f"{path}: error: no such file; give embeddings (.npy or .npz)",
+    ]
     np.save(path, A)
     given = Given(tmp_path / "no.txt")
-    expected = f"{tmp_path / 'no.txt'}: no such file; give a file with a clip on each line"
-    assert refused(BadRequest, read, path, path, given) == [expected]
-    expected = f"{tmp_path}: is a folder; give a file with a clip on each line"
-    assert refused(BadRequest, read, path, path, Given(tmp_path)) == [expected]
+    no_clips, no_texts = refused(Faulty, read, path, path, given)
+    assert no_clips == f"{path}: error: {tmp_path}/no.txt: no such file; give a file with a clip on each line"
+    assert no_texts.startswith(f"{path}: error: has no names for the texts; give --text-names FILE")
+    no_clips, _ = refused(Faulty, read, path, path, Given(tmp_path))
+    assert no_clips == f"{path}: error: {tmp_path}: is a folder; give a file with a clip on each line"
 
 
 def test_widths_that_differ(tmp_path):

@@ -728,8 +728,7 @@ def test_clips_tokeniser_is_found_without_its_model(tmp_path, monkeypatch):
         clip_tokenizer.load("openai/clip-vit-base-patch32")
     assert str(refusal.value) == (
         "tokenizer: openai/clip-vit-base-patch32 is not on this machine; only its tokeniser is needed (4 MB), not the "
-        "model's weights: fetch it with .venv/bin/hf download openai/clip-vit-base-patch32 tokenizer.json vocab.json "
-        "merges.txt, or give a folder that contains these files"
+        "model's weights: fetch it with: dcase-systems download openai/clip-vit-base-patch32, or give its folder"
     )
     with pytest.raises(BadRequest, match=r"^other/clip is not on this machine$"):
         clip_tokenizer.load("other/clip")
@@ -1180,7 +1179,7 @@ def test_missing_weights_are_named(place, tmp_path, capsys, monkeypatch):
     asked = ["train", "systems.clip_aac", "--data", str(place / "data"), "--run", str(tmp_path / "run")]
     assert command(parser(), [*asked, "--config", str(CONFIGS["system-5"]), "--accelerator", "cpu"]) == 2
     said = capsys.readouterr().err
-    assert "AudioCLIP is not on this machine; put AudioCLIP-Full-Training.pt (about 537 MB) from https://" in said
+    assert "fetch it with: dcase-systems download audioclip; or put AudioCLIP-Full-Training.pt (about 537 MB)" in said
     assert not (tmp_path / "run").exists()
 
 

@@ -514,10 +514,10 @@ def test_from_prediction_to_package_and_published_figures(place, runs, tmp_path,
             "other.txt: must contain vectors for words of the captions; found only vectors for other words",
         ),
         ("words={place}/garbage.bin", "garbage.bin: must be a file of word vectors"),
-        ("audio_encoder=vggish", "VGGish is not on this machine; put vggish-10086976.pth (about 289 MB) from"),
+        ("audio_encoder=vggish", "VGGish is not on this machine; fetch it with: dcase-systems download vggish; or put"),
         (
             "audio_encoder=yamnet audio_weights={place}/nowhere",
-            "nowhere: no such file; put yamnet_audio_classifier_with",
+            "nowhere: no such file; fetch it with: dcase-systems download yamnet, and give no path; or put yamnet_aud",
         ),
         ("audio_encoder=nothing_heard", "no encoder 'nothing_heard'"),
         (

@@ -22,15 +22,20 @@ Source: the HEAR 2021 API, hearbenchmark.com/hear-api.html, and the checks of it
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
 from itertools import chain
+from pathlib import Path
 from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
+from evaluation.downloads import Asset, Download
 from evaluation.findings import BadRequest
 from systems.modules import imported, must_be_trusted
 from systems.parts.digests import weights_digest
+from systems.parts.encoders.weights import download
 
 NAMES = ("cnn14", "coala", "openl3", "vggish", "yamnet")
 FUNCTIONS = ("load_model", "get_timestamp_embeddings", "get_scene_embeddings")
@@ -190,6 +195,38 @@ def load_encoder(
             "correct the module"
         )
     return Encoder(name, module, model.eval(), hop, scene, options)  # some modules return a model in training mode
+
+
+def downloads(name: str, weights: str = "") -> list[Download]:
+    """Return the files that `load_encoder` needs for an encoder.
+
+    Args:
+        name: As for `load_encoder`.
+        weights: File or folder of the weights, as for `load_encoder`.
+    """
+    if name not in NAMES:
+        return [_other_module(name)]
+    module = import_module(f"{__name__}.{name}")
+    first, *others = module.ASSETS
+    folder = weights
+    if weights and not Path(weights).expanduser().is_dir():
+        folder = str(Path(weights).parent)
+    return [download(first, weights), *(download(asset, folder) for asset in others)]
+
+
+def _other_module(name: str) -> Download:
+    """Return the state of a HEAR module of another package, which this package does not download."""
+    package = name.partition(".")[0]
+    spec = find_spec(package)
+    place = Path(package)
+    if spec and spec.origin:
+        place = Path(spec.origin).parent
+    advice = f"{name}: the Python package {package} is not installed; install it, and give its weights (audio_weights)"
+
+    def locate() -> Path | None:
+        return place if spec else None
+
+    return Download(Asset(f"HEAR module {name}", name, 0), place, locate, advice=advice)
 
 
 def _check_options(name: str, load_model: Callable, options: Mapping[str, Option]) -> None:

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from evaluation.assets import Asset
 from evaluation.data.audio import mel_filters
+from evaluation.downloads import Asset
 from evaluation.findings import BadRequest
 from systems.parts.encoders import weights
 from systems.parts.encoders.windows import checked, magnitudes, milliseconds
@@ -34,7 +34,10 @@ ASSET = Asset(
     "https://zenodo.org/record/3987831/files/Cnn14_mAP%3D0.431.pth",
     327_428_481,
     "CC BY 4.0",
+    "cnn14",
+    "md5:541141fa2ee191a88f24a3219fff024e",  # Zenodo's
 )
+ASSETS = (ASSET,)
 CHANNELS = (1, 64, 128, 256, 512, 1024, 2048)
 WINDOW, HOP, MELS, LOW, HIGH = 1024, 320, 64, 50, 14000
 FRAMES = 32  # frames of a step

@@ -29,15 +29,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchaudio.functional import resample
 
-from evaluation.assets import Asset
 from evaluation.data.audio import mel_filters
+from evaluation.downloads import Asset
 from evaluation.findings import BadRequest
 from systems.parts.encoders import weights
 from systems.parts.encoders.windows import checked, magnitudes, over_windows
 
 PLACE = "https://github.com/xavierfav/coala/raw/master/"
-ASSET = Asset("COALA's audio encoder", f"{PLACE}saved_models/dual_ae_c/audio_encoder_epoch_200.pt", 9_600_000)
-SCALER = Asset("COALA's scaler", f"{PLACE}scaler_top_1000.pkl", 5_000)
+ASSET = Asset(
+    "COALA's audio encoder",
+    f"{PLACE}saved_models/dual_ae_c/audio_encoder_epoch_200.pt",
+    9_600_000,
+    name="coala",
+)
+SCALER = Asset("COALA's scaler", f"{PLACE}scaler_top_1000.pkl", 5_000, name="coala")
+ASSETS = (ASSET, SCALER)
 RATE, FFT, HOP, MELS = 22000, 1024, 512, 96
 FRAMES = 96  # frames of a patch
 MARGIN = FFT // 2

@@ -30,8 +30,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from evaluation.assets import Asset
 from evaluation.data.audio import htk_hertz, htk_mel, mel_filters
+from evaluation.downloads import Asset
 from evaluation.findings import BadRequest
 from systems.parts.encoders import weights
 from systems.parts.encoders.windows import get_scene_embeddings, get_timestamp_embeddings, magnitudes
@@ -41,7 +41,9 @@ ASSET = Asset(
     "https://github.com/torchopenl3/torchopenl3-models/raw/master/torchopenl3_mel128_env_512.pth.tar",
     36_000_000,
     "CC BY 4.0, the port Apache 2.0",
+    "openl3",
 )
+ASSETS = (ASSET,)
 RATE, FFT, HOP, MELS = 48000, 2048, 242, 128
 PADDING = {"both": (982, 982), "end": (0, 1964)}  # zeros before and after a second
 CHANNELS = (1, 64, 64, 128, 128, 256, 256, 512)

@@ -21,14 +21,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evaluation.assets import Asset
 from evaluation.data.audio import htk_mel, triangles
+from evaluation.downloads import Asset
 from evaluation.findings import BadRequest
 from systems.parts.encoders import weights
 from systems.parts.encoders.windows import get_scene_embeddings, get_timestamp_embeddings, magnitudes
 
 RELEASE = "https://github.com/harritaylor/torchvggish/releases/download/v0.1/"
-ASSET = Asset("VGGish", f"{RELEASE}vggish-10086976.pth", 288_600_000, "Apache 2.0")
+# As in all files for torch.hub, the number in the name is the beginning of the file's SHA-256.
+ASSET = Asset("VGGish", f"{RELEASE}vggish-10086976.pth", 288_600_000, "Apache 2.0", "vggish", "sha256:10086976")
+ASSETS = (ASSET,)
 WINDOW, HOP, FFT, MELS, LOW, HIGH, OFFSET = 400, 160, 512, 64, 125, 7500, 0.01
 FRAMES = 96  # frames of a window
 SIZE = 128

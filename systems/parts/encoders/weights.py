@@ -1,10 +1,11 @@
 """Published weights of encoders: finding the file, reading it, and checking its content.
 
-Nothing is downloaded. If a file is missing, the error message gives its name, its size and its address.
+Only `dcase-systems download` downloads. If a file is missing, the error message gives its size and this command.
 """
 
 import pickle
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ import torch
 from numpy._core import multiarray
 from torch import nn
 
-from evaluation.assets import Asset, first_file, torch_hub
+from evaluation.assets import first_file, torch_hub
+from evaluation.downloads import Asset, Download, fetch_file
 from evaluation.files import DEFAULT_CACHE, cache_folder
 from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.text import cut
@@ -44,22 +46,42 @@ def find(asset: Asset, path: str | Path = "") -> Path:
     Raises:
         BadRequest: There is no such file.
     """
-    name = asset.file_name
+    file = locate(asset, path)
+    if file is not None:
+        return file
+    command = f"dcase-systems download {asset.name}"
+    by_hand = f"put {asset.file_name} ({asset.size}) from {asset.source} into {cache_folder()}, or give its path"
     if path:
-        candidate = Path(path).expanduser()
-        if candidate.is_dir():
-            candidate = candidate / name
-        candidates = [candidate]
-        fault = f"{candidate}: no such file"
-    else:
-        folders = (cache_folder(), Path(DEFAULT_CACHE), torch_hub() / "checkpoints", Path("~/panns_data"))
-        candidates = [folder.expanduser() / name for folder in folders]
-        fault = f"{asset.title} is not on this machine"
-    file = first_file(candidates)
-    if file is None:
-        source = f"{name} ({asset.size}) from {asset.source}"
-        raise BadRequest(f"{fault}; put {source} into {cache_folder()}, or give its path")
-    return file
+        given = Path(path).expanduser()
+        if given.is_dir():
+            given = given / asset.file_name
+        raise BadRequest(f"{given}: no such file; fetch it with: {command}, and give no path; or {by_hand}")
+    raise BadRequest(f"{asset.title} is not on this machine; fetch it with: {command}; or {by_hand}")
+
+
+def locate(asset: Asset, path: str | Path = "") -> Path | None:
+    """Return a file of weights, or None if it is not on this machine. The arguments are those of `find`."""
+    if path:
+        given = Path(path).expanduser()
+        return first_file([given, given / asset.file_name])
+    folders = (cache_folder(), Path(DEFAULT_CACHE), torch_hub() / "checkpoints", Path("~/panns_data"))
+    return first_file(folder.expanduser() / asset.file_name for folder in folders)
+
+
+def download(asset: Asset, path: str = "") -> Download:
+    """Return the download of a file of weights.
+
+    Args:
+        asset: The file.
+        path: The file, or the folder with it, if the user gives one. A file at a place that the user chose is not
+            downloaded.
+    """
+    if path:
+        place = Path(path).expanduser()
+        advice = f"{path}: no such file of weights; correct the path, or give no path to download the published file"
+        return Download(asset, place, partial(locate, asset, path), advice=advice)
+    place = cache_folder() / asset.file_name
+    return Download(asset, place, partial(locate, asset), partial(fetch_file, asset, place))
 
 
 def read(file: Path, asset: Asset) -> object:

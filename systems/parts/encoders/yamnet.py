@@ -16,7 +16,7 @@ import zipfile
 import torch
 from torch import Tensor, nn
 
-from evaluation.assets import Asset
+from evaluation.downloads import Asset
 from evaluation.findings import BadRequest
 from systems.parts.encoders import weights
 from systems.parts.encoders.windows import checked, get_scene_embeddings, get_timestamp_embeddings, over_windows
@@ -26,7 +26,10 @@ ASSET = Asset(
     "https://storage.googleapis.com/mediapipe-assets/yamnet_audio_classifier_with_metadata.tflite",
     4_126_810,
     "Apache 2.0",
+    "yamnet",
+    "sha256:10c95ea3eb9a7bb4cb8bddf6feb023250381008177ac162ce169694d05c317de",
 )
+ASSETS = (ASSET,)
 SIZE, SCORES, EMBEDDING = 1024, 521, 115
 LABELS = "yamnet_label_list.txt"
 

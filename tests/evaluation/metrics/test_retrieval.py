@@ -997,6 +997,9 @@ def test_a_median_beyond_the_lists(tmp_path):
     assert f"best.csv: note: {message}" in [str(finding) for finding in score.findings]
     score.save(tmp_path / "score.json")
     assert json.loads((tmp_path / "score.json").read_text())["metrics"]["medR"]["value"] is None
+    by_clip = Ranking(TWENTY, (("query 3",),) * 20)
+    score = evaluate(split_of(FOUR, TWENTY), by_clip, metrics=["medR"], file="best.csv", direction="audio-to-text")
+    assert any(finding.message.endswith("find any of their relevant captions") for finding in score.findings)
 
 
 @pytest.mark.parametrize("interval", METHODS)

@@ -183,7 +183,7 @@ def test_what_is_missing_or_wrong_is_said(folder, tmp_path, monkeypatch):
     for asked, message in (
         (
             ("distilroberta-base",),
-            r"fetch it \(about 331 MB\) from https://huggingface.co/distilbert/distilroberta-base",
+            r"fetch it \(about 331 MB\) from .*/distilroberta-base with: dcase-systems download distilroberta-base",
         ),
         (("no/such/folder",), "no/such/folder: no such folder; give the folder of a transformers model"),
         ((str(tmp_path / "empty"),), "empty: cannot be loaded as a text encoder"),

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import yaml
 
 from evaluation.data.dataset import read_dataset
 from evaluation.findings import BadRequest
+from systems.downloads import required
 from systems.sharing import export
 from tests.systems.sharing.conftest import SETTINGS, systems
 from tests.systems.tiny import HEAR, text_model
@@ -163,8 +165,9 @@ def test_a_team_s_files_are_exported_without_its_help(data, tmp_path, monkeypatc
     monkeypatch.delitem(sys.modules, "sharing_team")
 
 
-def test_paths_of_this_machine_are_reported(data, tmp_path, monkeypatch, capsys):
-    """Frozen encoders are not exported; the card lists them, and a warning names the files of this machine."""
+@pytest.fixture
+def run_with_files(data, tmp_path, monkeypatch):
+    """A run of ATAE with a text model in a folder, and the folder."""
     (tmp_path / "tiny_hear.py").write_text(HEAR)
     monkeypatch.syspath_prepend(str(tmp_path))
     texts = text_model(tmp_path / "bert")
@@ -172,19 +175,44 @@ def test_paths_of_this_machine_are_reported(data, tmp_path, monkeypatch, capsys)
     given = [word for setting in settings for word in ("--set", setting)]
     place = ["--data", data, "--run", tmp_path / "run", "--cache", tmp_path / "cache", "--accelerator", "cpu"]
     assert systems("train", "systems.atae", *place, *given) == 0
+    return tmp_path / "run", Path(texts)
+
+
+def test_files_that_the_config_names_are_exported(run_with_files, data, tmp_path, capsys, monkeypatch):
+    """The copied files are found wherever the folder is, and a file that is too large is reported instead."""
+    run, texts = run_with_files
     trust = ("--trust", "tiny_hear")
     capsys.readouterr()
-    assert systems("export", tmp_path / "run", tmp_path / "shared", *trust) == 0
-    needed, private = capsys.readouterr().err.splitlines()
-    assert f"warning: the model needs files of this machine, which are not exported: {texts}; other" in needed
+    assert systems("export", run, tmp_path / "shared", *trust) == 0
+    (private,) = capsys.readouterr().err.splitlines()
     assert private.endswith("warning: the config names paths of this machine, which are exported: /x/y")
+    assert (tmp_path / "shared" / "copied" / "0" / "bert" / "config.json").is_file()
+    for name in ("config.yaml", "model.json"):
+        assert str(texts) not in (tmp_path / "shared" / name).read_text()
     card = (tmp_path / "shared" / "README.md").read_text()
     assert "- the frozen part `audio_encoder`, which is `tiny_hear`\n" in card
-    assert f"- the frozen part `text_encoder`, which is `{texts}`\n" in card
-    for folder in ("run", "shared"):
-        assert systems("predict", tmp_path / folder, "--data", data, *trust) == 0
-    one, two = (tmp_path / folder / "predictions" / "evaluation.npz" for folder in ("run", "shared"))
+    assert "- the frozen part `text_encoder`, which is `copied/0/bert`\n" in card
+
+    with monkeypatch.context() as small:
+        small.setattr(export, "COPIED_BYTES", 1000)
+        assert systems("export", run, tmp_path / "linked", *trust) == 0
+    needed = capsys.readouterr().err.splitlines()[0]
+    assert f"warning: the model needs {texts}, which is not exported, because it has" in needed
+    assert not (tmp_path / "linked" / "copied").exists()
+
+    assert systems("predict", run, "--data", data, *trust) == 0
+    texts.rename(tmp_path / "gone")
+    elsewhere = (tmp_path / "shared").rename(tmp_path / "elsewhere")
+    assert systems("predict", elsewhere, "--data", data, *trust) == 0
+    one, two = (folder / "predictions" / "evaluation.npz" for folder in (run, elsewhere))
     assert one.read_bytes() == two.read_bytes()
+    assert required([str(elsewhere / "config.yaml")])[1].locate() == elsewhere / "copied" / "0" / "bert"
+
+    contents = json.loads((elsewhere / "config.json").read_text())
+    (elsewhere / "config.json").write_text(json.dumps({**contents, "copied": ["copied/../../gone"]}))
+    capsys.readouterr()
+    assert systems("predict", elsewhere, "--data", data, *trust) == 2
+    assert "copied.0: Value error, must be a path in the folder" in capsys.readouterr().err
 
 
 def test_a_run_without_system_yaml_can_be_exported(runs, data, tmp_path, capsys):

@@ -151,8 +151,11 @@ def test_missing_weights_are_named_with_size_and_place(name, file, size, tmp_pat
         encoders.load_encoder(name)
     said = str(refusal.value)
     assert "is not on this machine" in said
+    assert f"fetch it with: dcase-systems download {name}; or put" in said
     assert all(part in said for part in (file, size, "https://", f"into {tmp_path}/cache, or give its path"))
-    with pytest.raises(BadRequest, match="no such file; put"):
+    with pytest.raises(
+        BadRequest, match=f"no such file; fetch it with: dcase-systems download {name}, and give no path"
+    ):
         encoders.load_encoder(name, str(tmp_path / "elsewhere"))
 
 
@@ -205,5 +208,5 @@ def test_what_is_no_scaler_is_refused_and_not_run(content, said, tmp_path, capsy
 def test_coala_says_that_its_scaler_is_missing(tmp_path):
     file = write("coala", tmp_path, numbered(FILES["coala"][1]))
     (tmp_path / "scaler_top_1000.pkl").unlink()
-    with pytest.raises(BadRequest, match=r"scaler_top_1000\.pkl: no such file; put"):
+    with pytest.raises(BadRequest, match=r"scaler_top_1000\.pkl: no such file; fetch it with"):
         coala.load_model(str(file))

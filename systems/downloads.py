@@ -1,0 +1,126 @@
+"""The published files and models that encoders and systems need, by name or from a config file.
+
+A system states what a config needs in its function `downloads(config)` (`systems.contract`). The parts of systems state
+where their own files are published: `encoders.downloads`, `texts.download`, `words.download`.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from pydantic import BaseModel
+
+from evaluation import assets, yamlfiles
+from evaluation.downloads import Download
+from evaluation.files import cache_folder
+from evaluation.findings import BadRequest
+from evaluation.text import unknown_key
+from systems import contract, listing
+from systems.clip_aac import audioclip, clip_tokenizer
+from systems.parts import encoders, texts, words
+from systems.parts.encoders.weights import download
+from systems.sharing import folders
+from systems.sweeps import grid
+
+AUDIOCLIP = {asset.name: asset for asset in (audioclip.BOTH, audioclip.AUDIO)}
+NAMES = (*encoders.NAMES, *AUDIOCLIP, *texts.PARTS, clip_tokenizer.HUB, *words.PUBLISHED, *assets.DOWNLOADS)
+
+
+def required(given: Sequence[str], system: str | None = None) -> list[Download]:
+    """Return what names and config files need, each asset once.
+
+    Args:
+        given: Names of `NAMES`, names on the hub (USER/NAME), or YAML files: a system's config, a sweep file, or the
+            config.yaml of a run.
+        system: The system of config files that do not name it (default: the system whose folder has the file).
+
+    Raises:
+        BadRequest: A name is unknown, a file does not exist, or its system is not known.
+        Faulty: A config file is not valid. The exception lists all findings.
+    """
+    needed: list[Download] = []
+    for name in given:
+        if name.endswith((".yaml", ".yml")):
+            needed += of_file(listing.kit_file(name), system)
+        else:
+            needed += of_name(name)
+    return _distinct(needed)
+
+
+def of_name(name: str) -> list[Download]:
+    """Return what a name needs.
+
+    Raises:
+        BadRequest: The name is unknown.
+    """
+    if name in encoders.NAMES:
+        return encoders.downloads(name)
+    if name in AUDIOCLIP:
+        return [download(AUDIOCLIP[name])]
+    if name in assets.DOWNLOADS:
+        return assets.needed_downloads([name], cache_folder())
+    if name == clip_tokenizer.HUB:
+        return [clip_tokenizer.download()]
+    if name in texts.PARTS or name in words.PUBLISHED or name.count("/") == 1:
+        return [texts.download(name)]
+    raise BadRequest(f"{unknown_key(name, NAMES, 'name')}; a name on the hub has the form USER/NAME")
+
+
+def of_file(file: Path, system: str | None = None) -> list[Download]:
+    """Return what the configs in a YAML file need. The arguments and errors are those of `required`."""
+    values = yamlfiles.read_yaml(file)
+    if "system" in values and ("grid" in values or "search" in values):
+        plan = grid.read(file)
+        runs = grid.extremes(plan) if plan.search else grid.plan_runs(plan, file)
+        return of_configs(contract.system(plan.system), grid.configure(plan, runs, file).values())
+    if "system" in values and isinstance(values.get("config"), dict):
+        return _of_run(file.parent)
+    module = contract.system(system or _system_of(file))
+    return of_configs(module, [contract.configure(module.Config, file)])
+
+
+def _of_run(folder: Path) -> list[Download]:
+    """Return what a run folder or an exported run needs."""
+    run = contract.read_run(folder)
+    config = run.config
+    if folders.is_exported(folder):
+        config = folders.read_contents(folder).with_absolute_paths(config, folder)
+    module = contract.system(run.system)
+    return of_configs(module, [contract.validate(module.Config, config, lambda key: str(folder / "config.yaml"))])
+
+
+def of_configs(module: ModuleType, configs: Iterable[BaseModel]) -> list[Download]:
+    """Return what configs of a system need, each asset once.
+
+    Raises:
+        BadRequest: The system does not state what it needs.
+    """
+    if not hasattr(module, "downloads"):
+        message = f"{module.__name__}: must have a function downloads(config), which returns what a config needs"
+        raise BadRequest(f"{message}; found none: add it, or give names")
+    needed: list[Download] = []
+    for config in configs:
+        needed += module.downloads(config)
+    return _distinct(needed)
+
+
+def _system_of(file: Path) -> str:
+    """Return the import name of the system that a config file of the kit belongs to.
+
+    Raises:
+        BadRequest: The file is not a config file of a system.
+    """
+    folder = file.resolve().parent
+    module = folder / file.stem.partition("-")[0]
+    place = module if module.with_suffix(".py").is_file() else folder
+    if folder.is_relative_to(listing.ROOT) and file.resolve() in listing.configs(place):
+        return ".".join(place.relative_to(listing.ROOT).parts)
+    raise BadRequest(
+        f"{file}: must be a config file in a system's folder, a sweep file, or the config.yaml of a run; found another "
+        "file: name its system with --system"
+    )
+
+
+def _distinct(downloads: Iterable[Download]) -> list[Download]:
+    """Return the downloads without those of an asset and place that occur earlier."""
+    return list({(download.asset, download.place): download for download in downloads}.values())
