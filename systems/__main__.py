@@ -1,5 +1,8 @@
 # PYTHON_ARGCOMPLETE_OK
-"""The command line of this package, with the commands list, check, train, predict, export, sweep and published."""
+"""The command line of this package.
+
+The commands are list, check, train, predict, search, export, sweep and published.
+"""
 
 import argparse
 import contextlib
@@ -111,6 +114,33 @@ def predict(options: argparse.Namespace) -> None:
 
     out = options.out or prediction_folder(options.run_folder)
     print(runs.predict(folder, split, task=options.task, trusted=options.trust, out=out))
+
+
+def search(options: argparse.Namespace) -> None:
+    """Search the clips of a split with a text or an audio file, and print a table of the best clips.
+
+    The embeddings of the clips are computed once, and stored in the cache.
+    """
+    from systems.sharing import folders
+
+    request_checks.check_search(options.query, options.sound, options.number)
+    folder = folders.find(options.run_folder)
+    contract.read_run(folder)
+    split = read_dataset(options.data, options.split)[options.split]
+    with _importing():
+        from systems import runs
+        from systems.search import results
+        from systems.search.collection import Collection
+
+    with runs.loaded(folder, options.trust) as run:
+        collection = Collection(run, split, options.index)
+        if options.sound:
+            matches = collection.search_sound(options.sound, options.number)
+        else:
+            matches = collection.search_text(options.query, options.number)
+    if options.json:  # before anything is printed
+        results.write_json(options.json, options.query or str(options.sound), matches)
+    print(results.as_table(matches))
 
 
 def export(options: argparse.Namespace) -> None:
@@ -270,6 +300,22 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--as", dest="task", choices=["captioning", "retrieval"], help=text)
     modules.add_option(verb)
     verb.set_defaults(run=predict)
+
+    verb = verbs.add_parser("search", help="search clips with a trained retriever", description=inspect.getdoc(search))
+    text = "run of a retriever: a run folder, or a folder or hub name of an exported run"
+    verb.add_argument("run_folder", type=Path, metavar="RUN", help=text)
+    verb.add_argument("query", nargs="?", metavar="TEXT", help="text to search for, such as 'a dog barks in the rain'")
+    verb.add_argument("--sound", type=Path, metavar="FILE", help="search for clips that are similar to this audio file")
+    verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
+    verb.add_argument("--split", default=EVALUATION, help="split whose clips are searched (default: evaluation)")
+    text = "number of clips to print (default: 10)"
+    verb.add_argument("-n", type=int, default=10, dest="number", metavar="N", help=text)
+    text = "exact: compare with all clips; faiss: an index that is faster for millions of clips, but may miss some "
+    verb.add_argument("--index", choices=["exact", "faiss"], default="exact", help=f"{text}(default: exact)")
+    text = "output file for the results, with scores at full precision"
+    verb.add_argument("--json", type=Path, metavar="FILE", help=text)
+    modules.add_option(verb)
+    verb.set_defaults(run=search)
 
     verb = verbs.add_parser(
         "export", help="write a trained run to a folder to share", description=inspect.getdoc(export)

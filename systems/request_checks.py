@@ -62,6 +62,29 @@ def check_keys(name: str, file: Path | None, settings: Sequence[str]) -> None:
         raise Faulty(findings, status=2)
 
 
+def check_search(query: str | None, sound: Path | None, number: int) -> None:
+    """Check what a user searches for.
+
+    Args:
+        query: The text, if any.
+        sound: The audio file, if any.
+        number: The number of clips to return.
+
+    Raises:
+        BadRequest: Both or neither of `query` and `sound` are given, the text is blank, the file does not exist, or the
+            number is below 1.
+    """
+    if (query is None) == (sound is None):
+        found = "neither" if query is None else "both"
+        raise BadRequest(f"search needs a text or --sound FILE; found {found}: give one of them")
+    if query is not None and not query.strip():
+        raise BadRequest("the text to search for must not be blank; found only blanks: write what you look for")
+    if sound is not None and not sound.is_file():
+        raise BadRequest(f"--sound {sound}: no such file; give an audio file")
+    if number < 1:
+        raise BadRequest(f"-n must be 1 or more; found {number}")
+
+
 def check_flags(flags: Mapping[str, Any]) -> None:
     """Check the accelerator, the precision and the numbers among Lightning's flags.
 
