@@ -34,6 +34,8 @@ REQUESTS = [
     "systems check no.such.system",
     "systems check baseline.retriever --set epoch=3",
     "systems predict nowhere --data nowhere",
+    *("systems search --help", "systems search nowhere --data nowhere", "systems search nowhere rain --data nowhere"),
+    *("systems search nowhere rain --data nowhere -n 0", "systems search nowhere --sound nowhere.wav --data nowhere"),
     *("systems export --help", "systems export nowhere FOLDER/export", "systems export FOLDER out --data nowhere"),
     "systems sweep nowhere.yaml --data nowhere --out sweep",
     "systems sweep systems/offtheshelf/grid.yaml --data nowhere --out sweep",
