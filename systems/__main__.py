@@ -1,7 +1,7 @@
 # PYTHON_ARGCOMPLETE_OK
 """The command line of this package.
 
-The commands are list, check, train, predict, search, export, sweep and published.
+The commands are list, check, train, predict, search, demo, export, sweep and published.
 """
 
 import argparse
@@ -141,6 +141,32 @@ def search(options: argparse.Namespace) -> None:
     if options.json:  # before anything is printed
         results.write_json(options.json, options.query or str(options.sound), matches)
     print(results.as_table(matches))
+
+
+def demo(options: argparse.Namespace) -> None:
+    """Show a page in which you try one or two trained runs.
+
+    With a retriever, you type a text and hear the best clips of a split. With a captioner, you upload or record a sound
+    and read its captions. The page is served on this machine, and nothing leaves the machine.
+    """
+    from systems.sharing import folders
+
+    request_checks.check_demo(options.runs, options.space)
+    found = [folders.find(run) for run in options.runs]
+    for folder in found:
+        contract.read_run(folder)
+    if options.space:
+        from systems.demo.space import write_space
+
+        print(write_space(options.space, found, options.split))
+        return
+    split = None
+    if options.data:
+        split = read_dataset(options.data, options.split)[options.split]
+    with _importing():
+        from systems.demo.page import serve
+
+    serve(found, split, options.trust, port=options.port)
 
 
 def export(options: argparse.Namespace) -> None:
@@ -316,6 +342,18 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--json", type=Path, metavar="FILE", help=text)
     modules.add_option(verb)
     verb.set_defaults(run=search)
+
+    verb = verbs.add_parser("demo", help="try trained runs in a page", description=inspect.getdoc(demo))
+    text = "one or two runs: run folders, or folders or hub names of exported runs"
+    verb.add_argument("runs", type=Path, nargs="+", metavar="RUN", help=text)
+    text = "data folder in Clotho's layout with the clips that a retriever searches"
+    verb.add_argument("--data", type=Path, metavar="DIR", help=text)
+    verb.add_argument("--split", default=EVALUATION, help="split whose clips are searched (default: evaluation)")
+    verb.add_argument("--port", type=int, help="port of the page (default: the first free one from 7860)")
+    text = "write a folder that runs as a Hugging Face Space, and do not show the page; the runs must be exported runs"
+    verb.add_argument("--space", type=Path, metavar="SPACE", help=text)
+    modules.add_option(verb)
+    verb.set_defaults(run=demo)
 
     verb = verbs.add_parser(
         "export", help="write a trained run to a folder to share", description=inspect.getdoc(export)
