@@ -184,7 +184,7 @@ def _add_captions(run: LoadedRun) -> None:
             raise _error(f"{Path(path).name}: {reason}") from None
         except BadRequest as error:
             raise _error(str(error)) from None
-        rows = [[text, number(log_probability)] for text, log_probability in captions]
+        rows = [[text, number(log_probability, 2)] for text, log_probability in captions]
         return html_table(rows, ["caption", "log-probability"], numbers=[1], notes=[])
 
     sound = gradio.Audio(sources=["upload", "microphone"], type="filepath", label="Sound", buttons=[])
@@ -195,4 +195,4 @@ def _add_captions(run: LoadedRun) -> None:
 
 def _error(message: str) -> gradio.Error:
     """Return an error that the page shows. Gradio shows its message as HTML."""
-    return gradio.Error(html.escape(message), duration=None, print_exception=False)
+    return gradio.Error(html.escape(message), print_exception=False)

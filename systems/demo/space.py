@@ -1,5 +1,6 @@
 """A folder that runs as a Hugging Face Space, which shows the demo of exported runs."""
 
+import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ serve(RUNS, split, address="0.0.0.0", port=7860)
 
 README = """\
 ---
-title: {title}
+title: {quoted_title}
 sdk: gradio
 sdk_version: {gradio}
 python_version: "{python}"
@@ -52,7 +53,9 @@ KIT_STEP = f"Write the address of the kit's git repository into `requirements.tx
 DATA_STEP = """\
 If a run is a retriever, put the clips that it searches into the folder `data`, in Clotho's layout:
    `data/captions_{split}.csv` and the audio files in `data/{split}/`. Only publish sounds whose licence allows it."""
-ENCODER_STEP = "If the model card of a run in `runs/` lists files that it needs, put them in their places in `app.py`."
+ENCODER_STEP = """\
+If the model card of a run in `runs/` lists files that it needs, such as the weights of an encoder, add their download
+   to `app.py`. The kit expects them in the folder that the variable `DCASE_KIT_CACHE` names."""
 
 
 def write_space(target: Path, folders: Sequence[Path], split: str) -> str:
@@ -76,6 +79,7 @@ def write_space(target: Path, folders: Sequence[Path], split: str) -> str:
         for name in read_contents(folder).paths:
             if name not in RUN_FILES and not (folder / name).is_file():
                 raise BadRequest(f"{folder / name}: no such file; export the run again, or download the folder again")
+    title = " and ".join(folder.resolve().name for folder in folders)
     address = _address_of_the_kit()
     steps = [LICENCE, DATA_STEP.format(split=split), ENCODER_STEP]
     if address == PLACE_OF_THE_KIT:
@@ -88,7 +92,8 @@ def write_space(target: Path, folders: Sequence[Path], split: str) -> str:
         requirements += [f"{name}=={metadata.version(name).partition('+')[0]}" for name in PINNED]
         (part / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
         text = README.format(
-            title=" and ".join(folder.resolve().name for folder in folders),
+            title=title,
+            quoted_title=json.dumps(title),
             gradio=metadata.version("gradio"),
             python=".".join(map(str, sys.version_info[:2])),
             steps="\n".join(f"{number}. {step}" for number, step in enumerate(steps, start=1)),
