@@ -144,10 +144,27 @@ class Captioner(nn.Module):
         Returns:
             The caption of each clip, and (N,) their log-probabilities.
         """
-        clips = [samples[:length].cpu().numpy() for samples, length in zip(audio, lengths, strict=True)]
-        memory, frames = self.audio_encoder(*pad([self.log_mel(clip) for clip in clips], audio.device))
+        memory, frames = self.encode(audio, lengths)
         generated = self.say(memory, frames, generation.seeds(audio, lengths, self.config.sample_seed))
         return [self.vocabulary.decode(ids) for ids in generated.ids.tolist()], generated.log_probability
+
+    def encode(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode (N, samples) audio as (N, T, 300) values of (N,) frames."""
+        clips = [samples[:length].cpu().numpy() for samples, length in zip(audio, lengths, strict=True)]
+        return self.audio_encoder(*pad([self.log_mel(clip) for clip in clips], audio.device))
+
+    def caption_alternatives(self, audio: Tensor, lengths: Tensor, number: int) -> list[list[tuple[str, float]]]:
+        """Return several captions of each clip with their log-probabilities, best first.
+
+        Args:
+            audio: As for `caption_scored`.
+            lengths: As for `caption_scored`.
+            number: Maximum number of captions of a clip.
+        """
+        steps = self.steps(*self.encode(audio, lengths))
+        seeds = generation.seeds(audio, lengths, self.config.sample_seed)
+        generated = generation.search_alternatives(steps, seeds, self.rules, self.config, number, audio.device)
+        return generation.scored_captions(generated, self.vocabulary.decode)
 
     def caption(self, audio: Tensor, lengths: Tensor) -> list[str]:
         """Caption audio as `caption_scored` does, and return the captions only."""

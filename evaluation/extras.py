@@ -15,6 +15,7 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "aac_metrics": "metrics",
         "ai_edge_litert": "train",
         "gensim": "train",
+        "gradio": "demo",
         "huggingface_hub": "train",
         "lightning": "train",
         "matplotlib": "reports",

@@ -145,6 +145,59 @@ def ensemble(options: argparse.Namespace) -> None:
     print(make_ensemble(options.runs, options.run_folder, combination, weight_file, validation))
 
 
+def search(options: argparse.Namespace) -> None:
+    """Search the clips of a split with a text or an audio file, and print a table of the best clips.
+
+    The embeddings of the clips are computed once, and stored in the cache.
+    """
+    from systems.sharing import folders
+
+    request_checks.check_search(options.query, options.sound, options.number)
+    folder = folders.find(options.run_folder)
+    contract.read_model_run(folder)
+    split = read_dataset(options.data, options.split)[options.split]
+    with _importing():
+        from systems import runs
+        from systems.search import results
+        from systems.search.collection import Collection
+
+    with runs.loaded(folder, options.trust) as run:
+        collection = Collection(run, split, options.index)
+        if options.sound:
+            matches = collection.search_sound(options.sound, options.number)
+        else:
+            matches = collection.search_text(options.query, options.number)
+    if options.json:  # before anything is printed
+        results.write_json(options.json, options.query or str(options.sound), matches)
+    print(results.as_table(matches))
+
+
+def demo(options: argparse.Namespace) -> None:
+    """Show a page in which you try one or two trained runs.
+
+    With a retriever, you type a text and hear the best clips of a split. With a captioner, you upload or record a sound
+    and read its captions. The page is served on this machine, and nothing leaves the machine.
+    """
+    from systems.sharing import folders
+
+    request_checks.check_demo(options.runs, options.space)
+    found = [folders.find(run) for run in options.runs]
+    for folder in found:
+        contract.read_model_run(folder)
+    if options.space:
+        from systems.demo.space import write_space
+
+        print(write_space(options.space, found, options.split))
+        return
+    split = None
+    if options.data:
+        split = read_dataset(options.data, options.split)[options.split]
+    with _importing():
+        from systems.demo.page import serve
+
+    serve(found, split, options.trust, port=options.port)
+
+
 def export(options: argparse.Namespace) -> None:
     """Write a trained run to a folder that can be published on the Hugging Face hub, without pickle.
 
@@ -312,6 +365,34 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--as", dest="task", choices=["captioning", "retrieval"], help=text)
     modules.add_option(verb)
     verb.set_defaults(run=predict)
+
+    verb = verbs.add_parser("search", help="search clips with a trained retriever", description=inspect.getdoc(search))
+    text = "run of a retriever: a run folder, or a folder or hub name of an exported run"
+    verb.add_argument("run_folder", type=Path, metavar="RUN", help=text)
+    verb.add_argument("query", nargs="?", metavar="TEXT", help="text to search for, such as 'a dog barks in the rain'")
+    verb.add_argument("--sound", type=Path, metavar="FILE", help="search for clips that are similar to this audio file")
+    verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
+    verb.add_argument("--split", default=EVALUATION, help="split whose clips are searched (default: evaluation)")
+    text = "number of clips to print (default: 10)"
+    verb.add_argument("-n", type=int, default=10, dest="number", metavar="N", help=text)
+    text = "exact: compare with all clips; faiss: an index that is faster for millions of clips, but may miss some "
+    verb.add_argument("--index", choices=["exact", "faiss"], default="exact", help=f"{text}(default: exact)")
+    text = "output file for the results, with scores at full precision"
+    verb.add_argument("--json", type=Path, metavar="FILE", help=text)
+    modules.add_option(verb)
+    verb.set_defaults(run=search)
+
+    verb = verbs.add_parser("demo", help="try trained runs in a page", description=inspect.getdoc(demo))
+    text = "one or two runs: run folders, or folders or hub names of exported runs"
+    verb.add_argument("runs", type=Path, nargs="+", metavar="RUN", help=text)
+    text = "data folder in Clotho's layout with the clips that a retriever searches"
+    verb.add_argument("--data", type=Path, metavar="DIR", help=text)
+    verb.add_argument("--split", default=EVALUATION, help="split whose clips are searched (default: evaluation)")
+    verb.add_argument("--port", type=int, help="port of the page (default: the first free one from 7860)")
+    text = "write a folder that runs as a Hugging Face Space, and do not show the page; the runs must be exported runs"
+    verb.add_argument("--space", type=Path, metavar="SPACE", help=text)
+    modules.add_option(verb)
+    verb.set_defaults(run=demo)
 
     verb = verbs.add_parser(
         "ensemble", help="combine the predictions of several runs", description=inspect.getdoc(ensemble)

@@ -94,6 +94,10 @@ class Captioner(Model, Protocol):
     The model may also have a method `caption_scored(audio, lengths)`. It returns the captions and their
     log-probabilities, a tensor of shape (clips,). If the model has this method, predictions contain a column with the
     log-probabilities.
+
+    The model may also have a method `caption_alternatives(audio, lengths, number)`, which `dcase-systems demo` calls.
+    It returns, for each clip, a list of at most `number` pairs of a caption and its log-probability, best first. The
+    first caption is the one that `caption` returns.
     """
 
     def caption(self, audio: "torch.Tensor", lengths: "torch.Tensor") -> list[str]:

@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluation.extras import EXTRAS, absent
 from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.text import unknown_key
 from systems import contract, modules
 
+MOST_RUNS = 2  # maximum number of runs in a demo
 ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")
 PRECISIONS = (
     *("transformer-engine", "transformer-engine-float16"),
@@ -60,6 +62,47 @@ def check_keys(name: str, file: Path | None, settings: Sequence[str]) -> None:
     if unknown:
         findings = [Finding(where(key), column=key, message=unknown_key(key, fields)) for key in unknown]
         raise Faulty(findings, status=2)
+
+
+def check_search(query: str | None, sound: Path | None, number: int) -> None:
+    """Check what a user searches for.
+
+    Args:
+        query: The text, if any.
+        sound: The audio file, if any.
+        number: The number of clips to return.
+
+    Raises:
+        BadRequest: Both or neither of `query` and `sound` are given, the text is blank, the file does not exist, or the
+            number is below 1.
+    """
+    if (query is None) == (sound is None):
+        found = "neither" if query is None else "both"
+        raise BadRequest(f"search needs a text or --sound FILE; found {found}: give one of them")
+    if query is not None and not query.strip():
+        raise BadRequest("the text to search for must not be blank; found only blanks: write what you look for")
+    if sound is not None and not sound.is_file():
+        raise BadRequest(f"--sound {sound}: no such file; give an audio file")
+    if number < 1:
+        raise BadRequest(f"-n must be 1 or more; found {number}")
+
+
+def check_demo(runs: Sequence[Path], space: Path | None) -> None:
+    """Check the runs of a demo, and that Gradio is installed.
+
+    Args:
+        runs: The runs, as the user gives them.
+        space: The folder of the Space to write, if any.
+
+    Raises:
+        BadRequest: There are more than two runs, Gradio is not installed, or the folder of the Space has files.
+    """
+    if absent(["gradio"]):
+        raise BadRequest(f"gradio must be installed; install dcase-kit[{EXTRAS['gradio']}]")
+    if len(runs) > MOST_RUNS:
+        raise BadRequest(f"demo takes one or {MOST_RUNS} runs; found {len(runs)}: give fewer")
+    if space is not None and space.exists() and (not space.is_dir() or any(space.iterdir())):
+        raise BadRequest(f"--space {space}: must be a new or empty folder; found files: give another folder")
 
 
 def check_flags(flags: Mapping[str, Any]) -> None:

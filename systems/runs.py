@@ -9,8 +9,10 @@ The commands `dcase-systems train` and `predict` and the runs of a sweep share t
 predictions. `systems/examples/training.ipynb` is a notebook that uses it.
 """
 
+import contextlib
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -77,6 +79,44 @@ def train(
     return run
 
 
+@dataclass(frozen=True)
+class LoadedRun:
+    """A trained run whose model is in memory.
+
+    Attributes:
+        system: Import name of the system.
+        model: The model, on the default device.
+        checkpoint: The checkpoint that the model was loaded from. For an exported run, it is a temporary file.
+    """
+
+    system: str
+    model: Any
+    checkpoint: Path
+
+
+@contextlib.contextmanager
+def loaded(folder: Path, trusted: Collection[str] = ()) -> Iterator[LoadedRun]:
+    """Load the model of a trained run. The files of the run exist at least until the end of the block.
+
+    Print a warning if the training has not ended, or if the system's source code has changed since it began.
+
+    Args:
+        folder: The run folder, or a folder that `systems export` wrote.
+        trusted: Import names of further modules that the user allows the run to name.
+
+    Raises:
+        BadRequest: The folder does not contain a trained run, the checkpoint is damaged, or the run names a module that
+            is not allowed.
+        Faulty: config.yaml is damaged. The exception lists all findings.
+    """
+    system = contract.read_model_run(folder).system
+    with unpacked(folder) as run:
+        checkpoint = trained_checkpoint(run)
+        warn_unfinished(folder)
+        model = contract.load(system, checkpoint, trusted).to(default_device())
+        yield LoadedRun(system, model, checkpoint)
+
+
 def predict(
     folder: Path,
     split: Split,
@@ -109,17 +149,14 @@ def predict(
             `out` has other files.
         Faulty: Audio files cannot be used, or config.yaml is damaged. The exception lists all findings.
     """
-    name = contract.read_run(folder).system
+    contract.read_run(folder)
     if out is None:
         out = folder
     _require_place(folder, out)
-    with unpacked(folder) as run:
-        checkpoint = trained_checkpoint(run)
-        warn_unfinished(folder)
-        model = contract.load(name, checkpoint, trusted).to(default_device())
+    with loaded(folder, trusted) as run:
         if cache is not None:
-            cache_embeddings(model, cache)
-        return _predict_with(model, name, split, task, folder, out)
+            cache_embeddings(run.model, cache)
+        return _predict_with(run.model, run.system, split, task, folder, out)
 
 
 def _predict_with(model: Any, name: str, split: Split, task: str | None, folder: Path, out: Path) -> str:

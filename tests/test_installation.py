@@ -65,8 +65,9 @@ def imported(package):
 def test_every_imported_package_is_a_dependency():
     distributions = packages_distributions()
     declared = names(CORE) | names(OPTIONAL["train"]) | names(OPTIONAL["metrics"]) | names(OPTIONAL["reports"])
-    declared |= names(OPTIONAL["cluster"])
-    declared |= {"pydantic-core", "markupsafe", "tokenizers"}  # pydantic, jinja2 and transformers require them
+    declared |= names(OPTIONAL["cluster"]) | names(OPTIONAL["demo"])
+    # pydantic, jinja2, transformers and gradio require them
+    declared |= {"pydantic-core", "markupsafe", "tokenizers", "starlette"}
     declared |= {"faiss-cpu"}  # optional: without it, the search for similar captions is slower
     for package in PACKAGES:
         for module in imported(package):
@@ -156,6 +157,7 @@ def test_the_core_scores_captions_and_retrieval(clotho_like, tmp_path):
             "must be installed; install dcase-kit[train]",
         ),
         (("systems", "check", "baseline.retriever"), "must be installed; install dcase-kit[train]"),
+        (("systems", "demo", "run"), "gradio must be installed; install dcase-kit[demo]"),
         (("submission", "leaderboard", ".", "--task", "dcase2023-6a", "--truth", "no"), "install dcase-kit[reports]"),
         (("evaluation", "download", "fense"), "needs the package huggingface_hub; install dcase-kit[metrics]"),
     ],

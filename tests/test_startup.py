@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 HEAVY = (
-    *("torch", "lightning", "torchmetrics", "transformers", "gensim", "ray", "sklearn"),
+    *("torch", "lightning", "torchmetrics", "transformers", "gensim", "ray", "sklearn", "gradio"),
     *("pandas", "matplotlib", "seaborn", "jinja2"),
 )
 SCRIPT = """
@@ -34,6 +34,9 @@ REQUESTS = [
     "systems check no.such.system",
     "systems check baseline.retriever --set epoch=3",
     "systems predict nowhere --data nowhere",
+    *("systems search --help", "systems search nowhere --data nowhere", "systems search nowhere rain --data nowhere"),
+    *("systems search nowhere rain --data nowhere -n 0", "systems search nowhere --sound nowhere.wav --data nowhere"),
+    *("systems demo --help", "systems demo nowhere", "systems demo nowhere --space out"),
     *("systems export --help", "systems export nowhere FOLDER/export", "systems export FOLDER out --data nowhere"),
     "systems sweep nowhere.yaml --data nowhere --out sweep",
     "systems sweep systems/offtheshelf/grid.yaml --data nowhere --out sweep",

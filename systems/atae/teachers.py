@@ -20,7 +20,7 @@ from systems.caching.embeddings import cache_embeddings
 from systems.parts import texts
 from systems.parts.devices import default_device
 from systems.parts.sequences import chunks
-from systems.runs import METHODS, trained_checkpoint
+from systems.runs import METHODS, loaded
 
 
 class Teachers:
@@ -75,18 +75,16 @@ def read_or_embed(
 
 def _embed(folder: Path, clips: Sequence[Clip], captions: Sequence[str], cache: Path) -> tuple[Tensor, Tensor]:
     """Return the embeddings that a teacher gives to clips and captions, (clips, size) and (captions, size)."""
-    system = contract.read_model_run(folder).system
-    device = default_device()
-    model = contract.load(system, trained_checkpoint(folder))
-    missing = [method for method in METHODS["retrieval"] if not hasattr(model, method)]
-    if missing:
-        message = f"a teacher must be a retriever; the model of {system} has no method {missing[0]}"
-        raise BadRequest(f"{folder}: {message}: give the run of a retriever")
-    model.to(device)
-    cache_embeddings(model, cache)
-    of_clips = contract.embeddings(model, Split("training", tuple(clips)), device=device)
-    with torch.inference_mode():
-        parts = [model.embed_text(part).float().cpu() for part in chunks(captions, texts.TEXTS_PER_BATCH)]
+    with loaded(folder) as run:
+        model, device = run.model, default_device()
+        missing = [method for method in METHODS["retrieval"] if not hasattr(model, method)]
+        if missing:
+            message = f"a teacher must be a retriever; the model of {run.system} has no method {missing[0]}"
+            raise BadRequest(f"{folder}: {message}: give the run of a retriever")
+        cache_embeddings(model, cache)
+        of_clips = contract.embeddings(model, Split("training", tuple(clips)), device=device)
+        with torch.inference_mode():
+            parts = [model.embed_text(part).float().cpu() for part in chunks(captions, texts.TEXTS_PER_BATCH)]
     of_captions = torch.cat(parts)
     contract.require_finite(of_captions, captions, "embed_text must give finite values", "caption")
     return F.normalize(of_clips, dim=1), F.normalize(of_captions, dim=1)

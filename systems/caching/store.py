@@ -135,6 +135,35 @@ class Store:
             BadRequest: Rows are missing, and the store cannot be written; or something that is not a file, such as a
                 folder, has the name of one of the store's files.
         """
+        return self._views(self._spans_of(paths, compute, digests))
+
+    def matrix(self, paths: Sequence[Any], compute: Compute) -> np.ndarray:
+        """Return the row of every clip as one array, for a kind that has one row for each clip.
+
+        Args:
+            paths: The audio files.
+            compute: As for `rows`.
+
+        Returns:
+            (clips, width) float32, in the order of `paths`. If the rows follow one another in `features.f32`, as after
+            the first computation, the array is a read-only view into the memory-mapped file. Otherwise it is a copy in
+            memory.
+
+        Raises:
+            Faulty: As for `rows`.
+            BadRequest: As for `rows`.
+        """
+        spans = self._spans_of(paths, compute)
+        if not spans:
+            return np.empty((0, self.width), np.float32)
+        starts = np.array([span.start for span in spans])
+        values = np.memmap(self.file, np.float32, "r", shape=(self._whole_rows(), self.width))
+        if (np.diff(starts) == 1).all():
+            return values[starts[0] : starts[-1] + 1]
+        return np.asarray(values[starts])
+
+    def _spans_of(self, paths: Sequence[Any], compute: Compute, digests: Digests | None = None) -> list[Span]:
+        """Return the place of the rows of every clip. The arguments and the exceptions are those of `rows`."""
         if not paths:  # there may be no file to map yet
             return []
         index = self._read()
@@ -146,7 +175,7 @@ class Store:
         requested = dict(zip(identities, paths, strict=True))
         if hashed or index.file != self._file_state() or not index.spans.keys() >= requested.keys():
             index = self._complete(requested, hashed, compute)
-        return self._views([index.spans[digest] for digest in identities])
+        return [index.spans[digest] for digest in identities]
 
     def _complete(self, requested: Mapping[str, Any], hashed: Sequence[tuple], compute: Compute) -> Index:
         """Enter the digests of files in the index, compute and store missing rows, and return the new index.

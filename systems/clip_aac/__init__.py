@@ -306,16 +306,43 @@ class ClipAac(nn.Module):
         Raises:
             BadRequest: The model was trained with alpha 1, so its decoder is untrained.
         """
-        if self.config.alpha == 1:
-            raise BadRequest(
-                "alpha must be below 1 for captions, because the decoder is untrained otherwise; found 1: use this run "
-                "for retrieval, or train a run with a smaller alpha"
-            )
+        self._require_decoder()
         clip_vectors = self.audio_vectors(audio, lengths)
         generated = generation.beam(
             self.steps(clip_vectors), len(clip_vectors), self.rules, self.config.beams, device=clip_vectors.device
         )
         return [self.vocabulary.decode(ids) for ids in generated.ids.tolist()], generated.log_probability
+
+    def _require_decoder(self) -> None:
+        """Raise BadRequest if the model was trained with alpha 1, so that its decoder is untrained."""
+        if self.config.alpha == 1:
+            raise BadRequest(
+                "alpha must be below 1 for captions, because the decoder is untrained otherwise; found 1: use this run "
+                "for retrieval, or train a run with a smaller alpha"
+            )
+
+    def caption_alternatives(self, audio: Tensor, lengths: Tensor, number: int) -> list[list[tuple[str, float]]]:
+        """Return several captions of each clip with their log-probabilities, best first.
+
+        Args:
+            audio: As for `caption_scored`.
+            lengths: As for `caption_scored`.
+            number: Maximum number of captions of a clip.
+
+        Raises:
+            BadRequest: As for `caption_scored`.
+        """
+        self._require_decoder()
+        clip_vectors = self.audio_vectors(audio, lengths)
+        generated = generation.beam_alternatives(
+            self.steps(clip_vectors),
+            len(clip_vectors),
+            self.rules,
+            number,
+            self.config.beams,
+            device=clip_vectors.device,
+        )
+        return generation.scored_captions(generated, self.vocabulary.decode)
 
     def caption(self, audio: Tensor, lengths: Tensor) -> list[str]:
         """Caption audio as `caption_scored` does, and return the captions only."""

@@ -174,6 +174,29 @@ class Captioner(nn.Module):
         guidance = self.retriever.captions(frames, frame_lengths, self.config.guidance)
         return self.guided(frames, frame_lengths, guidance)
 
+    def caption_alternatives(self, audio: Tensor, lengths: Tensor, number: int) -> list[list[tuple[str, float]]]:
+        """Return several captions of each clip with their log-probabilities, best first.
+
+        Args:
+            audio: As for `caption_scored`.
+            lengths: As for `caption_scored`.
+            number: Maximum number of captions of a clip.
+        """
+        frames, frame_lengths = self.retriever.encode_frames(audio, lengths)
+        guidance = self.retriever.captions(frames, frame_lengths, self.config.guidance)
+        ids, id_lengths = (part.to(frames.device) for part in self.language.read(guidance))
+        memory = self.remember(frames, frame_lengths, ids, id_lengths)
+        generated = generation.beam_alternatives(
+            Steps(self.language, self.generator, memory),
+            len(memory),
+            self.rules,
+            number,
+            self.config.beams,
+            self.config.length_penalty,
+            frames.device,
+        )
+        return generation.scored_captions(generated, self.language.decode)
+
     def caption(self, audio: Tensor, lengths: Tensor) -> list[str]:
         """Caption audio as `caption_scored` does, and return the captions only."""
         return self.caption_scored(audio, lengths)[0]

@@ -205,10 +205,27 @@ class Captioner(nn.Module):
             The caption of each clip, and the captions' log-probabilities, (N,).
         """
         seeds = generation.seeds(audio, lengths, self.config.sample_seed)
-        sequences, lengths = stack_sequences(self.audio(audio, lengths))
-        steps = self.steps(self.adapt(sequences, lengths), lengths)
-        generated = generation.search(steps, seeds, self.rules, self.config, sequences.device)
+        steps = self.encode(audio, lengths)
+        generated = generation.search(steps, seeds, self.rules, self.config, audio.device)
         return [self.vocabulary.decode(ids) for ids in generated.ids.tolist()], generated.log_probability
+
+    def encode(self, audio: Tensor, lengths: Tensor) -> generation.Step:
+        """Encode (N, samples) audio, and return the function that predicts the next word."""
+        sequences, lengths = stack_sequences(self.audio(audio, lengths))
+        return self.steps(self.adapt(sequences, lengths), lengths)
+
+    def caption_alternatives(self, audio: Tensor, lengths: Tensor, number: int) -> list[list[tuple[str, float]]]:
+        """Return several captions of each clip with their log-probabilities, best first.
+
+        Args:
+            audio: As for `caption_scored`.
+            lengths: As for `caption_scored`.
+            number: Maximum number of captions of a clip.
+        """
+        seeds = generation.seeds(audio, lengths, self.config.sample_seed)
+        steps = self.encode(audio, lengths)
+        generated = generation.search_alternatives(steps, seeds, self.rules, self.config, number, audio.device)
+        return generation.scored_captions(generated, self.vocabulary.decode)
 
     def caption(self, audio: Tensor, lengths: Tensor) -> list[str]:
         """Caption audio as `caption_scored` does, and return the captions only."""

@@ -14,6 +14,7 @@ Conventions
 - A clip leaves the batch when its caption is complete.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
@@ -162,6 +163,48 @@ def search(
     return greedy(step, len(seeds), rules, device)
 
 
+def search_alternatives(
+    step: Step,
+    seeds: Sequence[int],
+    rules: Rules,
+    how: Decoding,
+    number: int,
+    device: torch.device | str = "cpu",
+) -> list[Generated]:
+    """Generate several captions for each clip with a config's decoding, as `beam_alternatives` returns them.
+
+    Only beam search gives several captions. The other kinds of decoding give one.
+
+    Args:
+        step: As for `search`.
+        seeds: As for `search`.
+        rules: As for `search`.
+        how: As for `search`.
+        number: Number of captions for each clip.
+        device: As for `search`.
+    """
+    if how.decoding == "beam":
+        return beam_alternatives(step, len(seeds), rules, number, how.beams, how.length_penalty, device)
+    return [search(step, seeds, rules, how, device)]
+
+
+def scored_captions(
+    generated: Sequence[Generated], decode: Callable[[list[int]], str]
+) -> list[list[tuple[str, float]]]:
+    """Return the captions of each clip with their log-probabilities, best first.
+
+    Args:
+        generated: The result of `beam_alternatives` or `search_alternatives`.
+        decode: A function that returns the text of a caption's word indices.
+    """
+    captions: list[list[tuple[str, float]]] = [[] for _ in generated[0].ids]
+    for ids, log_probabilities in generated:
+        for clip, (row, value) in enumerate(zip(ids.tolist(), log_probabilities.tolist(), strict=True)):
+            if math.isfinite(value):
+                captions[clip].append((decode(row), value))
+    return captions
+
+
 @torch.no_grad()
 def greedy(step: Step, clips: int, rules: Rules, device: torch.device | str = "cpu") -> Generated:
     """Generate captions by greedy decoding: choose the most probable word in each step."""
@@ -240,10 +283,6 @@ def beam(
 ) -> Generated:
     """Generate captions by beam search: find the caption with the largest log-probability / length ** penalty.
 
-    In each step, a continuation that ends is a complete caption if it is among the `width` best continuations. The
-    `width` best continuations that do not end are kept. A clip's caption is complete when its best complete caption can
-    no longer be overtaken by a kept sequence.
-
     Args:
         step: The model.
         clips: Number of clips.
@@ -252,12 +291,45 @@ def beam(
         length_penalty: 0 ranks by the sum of log-probabilities, 1 by their mean; larger values prefer long captions.
         device: The device of the model.
     """
-    alive = rows = torch.arange(clips, device=device)  # the clips whose caption is not complete
+    return beam_alternatives(step, clips, rules, 1, width, length_penalty, device)[0]
+
+
+@torch.no_grad()
+def beam_alternatives(
+    step: Step,
+    clips: int,
+    rules: Rules,
+    number: int,
+    width: int = 4,
+    length_penalty: float = 1.0,
+    device: torch.device | str = "cpu",
+) -> list[Generated]:
+    """Generate several captions for each clip by beam search.
+
+    In each step, a continuation that ends is a complete caption if it is among the `width` best continuations. The
+    `width` best continuations that do not end are kept. A clip's captions are complete when the last of its `number`
+    best complete captions can no longer be overtaken by a kept sequence.
+
+    Args:
+        step: As for `beam`.
+        clips: As for `beam`.
+        rules: As for `beam`.
+        number: Number of captions for each clip.
+        width: As for `beam`.
+        length_penalty: As for `beam`.
+        device: As for `beam`.
+
+    Returns:
+        `number` results. The first one has the best caption of each clip, as `beam` returns it, the second one the next
+        best captions, and so on. If a clip has fewer captions, the log-probabilities of the missing ones are -inf.
+    """
+    alive = rows = torch.arange(clips, device=device)  # the clips whose captions are not complete
     ids = torch.full((clips, 1), rules.start, device=device)
     scores = torch.zeros(clips, 1, device=device)  # log-probabilities of the kept sequences, best first
-    captions = torch.full((clips, rules.max_words), rules.padding, device=device)
-    total = torch.full((clips,), -torch.inf, device=device)  # log-probability of each clip's best caption
-    best = torch.full((clips,), -torch.inf, device=device)  # total / length ** penalty
+    # The `number` best complete captions of each clip, best first.
+    captions = torch.full((clips, number, rules.max_words), rules.padding, device=device)
+    total = torch.full((clips, number), -torch.inf, device=device)  # log-probabilities
+    best = torch.full((clips, number), -torch.inf, device=device)  # total / length ** penalty
     for length in range(1, rules.max_words + 1):
         log_probs = rules.allowed(step(ids, rows).float().log_softmax(1), ids)
         words, beams = log_probs.shape[1], scores.shape[1]
@@ -266,14 +338,25 @@ def beam(
         top, index = continued.topk(min(2 * width, beams * words))
         ends = index % words == rules.end
 
-        complete = ends | (length == rules.max_words)
-        value, choice = top[:, :width].masked_fill(~complete[:, :width], -torch.inf).max(1)
-        better = (value / length**length_penalty > best[alive]).nonzero().squeeze(1)
-        winners, chosen = alive[better], index[better, choice[better]]
-        total[winners] = value[better]
-        best[winners] = value[better] / length**length_penalty
-        captions[winners, : length - 1] = ids.view(-1, beams, length)[better, chosen // words, 1:]
-        captions[winners, length - 1] = chosen % words
+        complete = (ends | (length == rules.max_words))[:, :width]
+        value, choice = top[:, :width].masked_fill(~complete, -torch.inf).topk(min(number, complete.shape[1]))
+        rank = value / length**length_penalty
+        better = (rank[:, 0] > best[alive, -1]).nonzero().squeeze(1)
+        if len(better):
+            winners = alive[better]
+            chosen = index[better].gather(1, choice[better])  # (better, new)
+            new = torch.full((*chosen.shape, rules.max_words), rules.padding, device=device)
+            sequences = ids.view(-1, beams, length)[better, :, 1:]  # (better, beams, length - 1)
+            parents = (chosen // words)[..., None].expand(-1, -1, length - 1)
+            new[..., : length - 1] = sequences.gather(1, parents)
+            new[..., length - 1] = chosen % words
+            # Among equal ranks, the earlier caption stays first, because the sort is stable.
+            ranks, order = torch.cat([best[winners], rank[better]], 1).sort(dim=1, descending=True, stable=True)
+            order = order[:, :number]
+            best[winners] = ranks[:, :number]
+            total[winners] = torch.cat([total[winners], value[better]], 1).gather(1, order)
+            places = order[..., None].expand(-1, -1, rules.max_words)
+            captions[winners] = torch.cat([captions[winners], new], 1).gather(1, places)
         if length == rules.max_words:
             break
 
@@ -284,13 +367,13 @@ def beam(
         if length_penalty > 0:
             best_length = rules.max_words
         bound = scores[:, 0] / best_length**length_penalty
-        unfinished = (bound > best[alive]).nonzero().squeeze(1)
+        unfinished = (bound > best[alive, -1]).nonzero().squeeze(1)
         if not len(unfinished):
             break
         rows = (unfinished[:, None] * beams + index[unfinished] // words).flatten()
         ids = torch.cat([ids[rows], (index[unfinished] % words).view(-1, 1)], dim=1)
         alive, scores = alive[unfinished], scores[unfinished]
-    return _cropped(captions, total, rules)
+    return [_cropped(captions[:, place], total[:, place], rules) for place in range(number)]
 
 
 def _cropped(ids: Tensor, log_probability: Tensor, rules: Rules) -> Generated:

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -169,3 +170,19 @@ def test_a_flag_that_lightning_lacks_is_refused(flag, value, message):
     with pytest.raises(BadRequest) as refused:
         request_checks.check_flags({**flags, flag: value})
     assert str(refused.value).startswith(f"lightning's flags: {message}")
+
+
+@pytest.mark.parametrize(
+    ("query", "sound", "number", "message"),
+    [
+        (None, None, 10, "search needs a text or --sound FILE; found neither: give one of them"),
+        ("rain", "no.wav", 10, "search needs a text or --sound FILE; found both: give one of them"),
+        (" ", None, 10, "the text to search for must not be blank"),
+        (None, "no.wav", 10, "--sound no.wav: no such file; give an audio file"),
+        ("rain", None, 0, "-n must be 1 or more; found 0"),
+    ],
+)
+def test_wrong_searches(query, sound, number, message):
+    with pytest.raises(BadRequest) as refused:
+        request_checks.check_search(query, Path(sound) if sound else None, number)
+    assert str(refused.value).startswith(message)

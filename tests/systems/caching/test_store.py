@@ -278,3 +278,25 @@ def test_texts_are_identified_by_the_given_digests(tmp_path):
 def test_reading_does_not_wait_for_a_lock(files, folder):
     with store.exclusive(folder / "lock"):  # as another process that fills the store holds it
         assert read(folder.parent, files) == 0
+
+
+def test_a_matrix_is_a_view_if_the_rows_are_in_order(tmp_path):
+    paths = []
+    for number in range(4):
+        paths.append(tmp_path / f"{number}.wav")
+        paths[-1].write_bytes(bytes([number]))
+
+    def compute(missing):
+        for path in missing:
+            yield np.full((1, 3), float(path.read_bytes()[0]), np.float32)
+
+    place = Store(tmp_path / "cache", "rows", "identity", 3)
+    whole = place.matrix(paths, compute)
+    assert whole[:, 0].tolist() == [0, 1, 2, 3]
+    assert np.shares_memory(whole, whole.base)
+    assert isinstance(whole, np.memmap)
+    paths[1].write_bytes(b"\x09")
+    assert place.matrix(paths, compute)[:, 0].tolist() == [0, 9, 2, 3]
+    assert place.matrix(paths[::-1], compute)[:, 2].tolist() == [3, 2, 9, 0]
+    assert place.matrix([paths[2], paths[2]], compute)[:, 0].tolist() == [2, 2]
+    assert place.matrix([], compute).shape == (0, 3)

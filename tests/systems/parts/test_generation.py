@@ -31,10 +31,10 @@ class Whole:
 
 
 def exhaustive(words, rules, penalty, seed=0):
-    """Search all sequences; return the ids up to the end and the log-probability of the best one for each clip."""
+    """Search all sequences; return the rank, the ids up to the end and the log-probability of each, the best first."""
     model, answers = Whole(words, seed), []
     for clip in range(CLIPS):
-        best = (-torch.inf, None, None)
+        complete = []
         open_sequences = [((START,), 0.0)]
         for length in range(1, rules.max_words + 1):
             grown = []
@@ -45,11 +45,11 @@ def exhaustive(words, rules, penalty, seed=0):
                     if value == -torch.inf:
                         continue
                     if word == END or length == rules.max_words:
-                        best = max(best, ((total + value) / length**penalty, (*ids[1:], word), total + value))
+                        complete.append(((total + value) / length**penalty, (*ids[1:], word), total + value))
                     else:
                         grown.append(((*ids, word), total + value))
             open_sequences = grown
-        answers.append(best)
+        answers.append(sorted(complete, reverse=True))
     return answers
 
 
@@ -66,9 +66,39 @@ def exhaustive(words, rules, penalty, seed=0):
 )
 def test_beams_enough_find_the_best_of_all(rules, penalty):
     found = generation.beam(Whole(6), CLIPS, rules, width=4**5, length_penalty=penalty)
-    for row, (_, ids, total) in enumerate(exhaustive(6, rules, penalty)):
+    for row, ((_, ids, total), *_) in enumerate(exhaustive(6, rules, penalty)):
         assert [number for number in found.ids[row].tolist() if number != PADDING] == list(ids)
         assert float(found.log_probability[row]) == pytest.approx(total, abs=1e-4)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+def test_alternatives_are_the_next_best_of_all(penalty):
+    rules = Rules(START, END, PADDING, (PADDING, START), 0, 4)
+    found = generation.beam_alternatives(Whole(6), CLIPS, rules, 5, width=4**5, length_penalty=penalty)
+    assert len(found) == 5
+    expected = exhaustive(6, rules, penalty)
+    for place, generated in enumerate(found):
+        for row, answers in enumerate(expected):
+            _, ids, total = answers[place]
+            assert [number for number in generated.ids[row].tolist() if number != PADDING] == list(ids)
+            assert float(generated.log_probability[row]) == pytest.approx(total, abs=1e-4)
+
+
+def test_the_first_alternative_is_the_caption_of_beam():
+    rules = Rules(START, END, PADDING, (PADDING, START), 1, 6)
+    best = generation.beam(Whole(6), CLIPS, rules, 3)
+    first = generation.beam_alternatives(Whole(6), CLIPS, rules, 4, 3)[0]
+    torch.testing.assert_close(first.log_probability, best.log_probability)
+    assert first.ids[:, : best.ids.shape[1]].tolist() == best.ids.tolist()
+
+
+def test_missing_alternatives_are_left_out():
+    rules = Rules(START, END, PADDING, (PADDING, START, 3), 1, 1)  # only two captions are possible
+    found = generation.beam_alternatives(Whole(6), CLIPS, rules, 4)
+    captions = generation.scored_captions(found, str)
+    assert [len(alternatives) for alternatives in captions] == [2] * CLIPS
+    for alternatives in captions:
+        assert alternatives[0][1] > alternatives[1][1]
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +252,7 @@ def test_rules_that_cannot_hold(wrong):
 
 def test_the_oracle_sees_every_sequence():
     rules = Rules(START, END, PADDING, (PADDING, START), 0, 2)
-    (score, ids, total), *_ = exhaustive(4, rules, 1.0)
+    ((score, ids, total), *_), *_ = exhaustive(4, rules, 1.0)
     model = Whole(4)
     every = {}
     for length in (1, 2):
