@@ -92,7 +92,16 @@ def train(options: argparse.Namespace) -> None:
         system = contract.system(options.system)
     config = contract.configure(system.Config, options.config, options.set)
     digests = {name: split.digest for name, split in dataset.splits.items()}
-    run = Run(options.run_folder, options.system, config, digests, options.seed, options.cache, flags)
+    run = Run(
+        options.run_folder,
+        options.system,
+        config,
+        digests,
+        options.seed,
+        options.cache,
+        flags,
+        code_changed=options.code_changed,
+    )
     contract.train(system, config, dataset, run)
     if lock.is_first_process():
         command = f"dcase-systems predict {options.run_folder} --data {options.data}"
@@ -242,6 +251,8 @@ def parser() -> argparse.ArgumentParser:
         help="change a key of the config; the system's YAML files list the keys",
     )
     verb.add_argument("--seed", type=int, default=0, help="seed of all random numbers (default: 0)")
+    text = "resume although the system's code has changed since the training began; this is recorded in system.yaml"
+    verb.add_argument("--code-changed", action="store_true", help=text)
     text = f"folder of the feature cache (default: {DEFAULT_CACHE})"
     verb.add_argument("--cache", type=Path, default=cache_folder(), metavar="DIR", help=text)
     lightning = verb.add_argument_group("where to train (flags of Lightning)")

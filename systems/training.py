@@ -55,10 +55,11 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from tqdm import tqdm
 
 from evaluation.files import cache_folder, replacing
-from evaluation.findings import BadRequest, Faulty, Finding
+from evaluation.findings import BadRequest, Faulty, Finding, say
 from evaluation.metrics.catalogue import lower_is_better
 from systems import lock, source
 from systems.contract import read_run, text_values
+from systems.lock import is_first_process
 from systems.logs import quiet
 from systems.parts import encoders
 from systems.parts.encoders.weights import unreadable
@@ -77,6 +78,7 @@ RESUMING = {  # the entries of Lightning's checkpoints that training needs to re
 }
 # Monitored values that are not metrics and for which lower is better. `catalogue` gives the direction of each metric.
 LOWER_IS_BETTER = frozenset({"loss"})
+LOGS = ("tensorboard", "csv", "wandb", "mlruns")  # folders that Lightning's loggers write in a run folder
 Collate = Callable[[list], object]
 
 
@@ -120,6 +122,7 @@ class Run:
         cache: Folder of the cache (default: `files.cache_folder`).
         flags: Arguments for `lightning.Trainer`: accelerator, devices, precision, strategy, num_nodes and
             accumulate_grad_batches. Each is a text or a number.
+        code_changed: True to allow the training to resume although the code has changed since it began.
     """
 
     folder: Path
@@ -129,6 +132,7 @@ class Run:
     seed: int = 0
     cache: Path = field(default_factory=cache_folder)
     flags: Mapping[str, object] = field(default_factory=dict)
+    code_changed: bool = False
 
     @property
     def best(self) -> Path:
@@ -192,8 +196,38 @@ class Run:
                 findings.append(Finding(str(path), column=key, message=message))
         return findings
 
+    def check_code(self) -> None:
+        """Make sure that an interrupted training may resume with the present code, if the folder contains one.
+
+        If the training has ended, print a warning about changed code. If it has written no results, it starts again,
+        and sources.yaml is written again. If `code_changed` allows the changes, print a warning, and record the changes
+        in sources.yaml.
+
+        Raises:
+            BadRequest: The code has changed, and `code_changed` is false.
+        """
+        if not is_first_process():
+            return
+        has_ended = (self.folder / "system.yaml").is_file()
+        if has_ended or self.code_changed:
+            say(source.source_changes(self.folder))
+        if has_ended:
+            return
+        if not self._has_results():
+            (self.folder / source.FILE).unlink(missing_ok=True)
+        elif self.code_changed:
+            source.accept_changes(self.folder)
+        else:
+            source.require_same_code(self.folder)
+
+    def _has_results(self) -> bool:
+        """Return whether training has written files into the run folder that a resumed training would use."""
+        written_before = ("config.yaml", source.FILE, *LOGS)
+        others = [path for path in self.folder.iterdir() if path.name not in written_before and not is_left_over(path)]
+        return len(others) > 0
+
     def start(self) -> None:
-        """Write config.yaml and sources.yaml into the run folder, unless the folder contains config.yaml already.
+        """Write config.yaml and sources.yaml into the run folder, unless the folder contains them already.
 
         Raises:
             BadRequest: As for `check`.
@@ -203,6 +237,7 @@ class Run:
         if not (self.folder / "config.yaml").exists():
             with replacing(self.folder / "config.yaml") as part:
                 part.write_text(yaml.safe_dump(self.identity, sort_keys=False), encoding="utf-8")
+        if not (self.folder / source.FILE).exists() and not self._has_results():
             # A system's source files do not show which encoders are imported; the config names them.
             named = [f"{encoders.__name__}.{name}" for name in text_values(self.config) if name in encoders.NAMES]
             source.write_digests(self.folder, self.system, *named)
@@ -294,7 +329,7 @@ class Run:
         return True
 
     def describe(self, model: torch.nn.Module, description: Mapping[str, object]) -> None:
-        """Write system.yaml, which contains entries of a submission's metadata, library versions and the kit's commit.
+        """Write system.yaml: entries of a submission's metadata, versions, the kit's commit, and digests of the code.
 
         Args:
             model: The model. Its parameters are counted. If a module uses further parameters, such as those of a frozen
@@ -313,6 +348,9 @@ class Run:
             "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
             "git": _git_state(),
         }
+        sources = source.read_sources(self.folder)
+        if sources:
+            content |= {"source_digests": sources.digests, "code_changes": sources.model_dump()["code_changes"]}
         with replacing(self.folder / "system.yaml") as part:
             part.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
@@ -354,6 +392,7 @@ class EpochControl(Callback):
         self.run, self.schedule = run, schedule
         self.rows: list[dict[str, float]] = []
         self.interrupted = False
+        self.sources = source.read_sources(run.folder)
 
     @property
     def state_key(self) -> str:
@@ -365,6 +404,11 @@ class EpochControl(Callback):
 
     def load_state_dict(self, state: Mapping[str, list[dict[str, float]]]) -> None:
         self.rows = list(state["rows"])
+
+    def on_save_checkpoint(self, trainer: lightning.Trainer, module: lightning.LightningModule, state: dict) -> None:
+        """Add the digests of the system's source files to a checkpoint."""
+        if self.sources:
+            state["source_digests"] = self.sources.digests
 
     @property
     def values(self) -> list[float]:

@@ -14,6 +14,7 @@ from lightning.pytorch.profilers import SimpleProfiler
 
 from baseline import retriever
 from evaluation.cli import command
+from evaluation.findings import BadRequest
 from systems import atae, source, training
 from systems.__main__ import parser
 from systems.training import Run, Schedule
@@ -123,7 +124,16 @@ def test_a_run_that_was_stopped_early_can_be_used_and_resumed(data, undisturbed,
     assert [row["epoch"] for row in rows(run)] == ["1", "2"]
     assert command(parser(), ["predict", str(run), "--data", str(data)]) == 0
     assert "training has not ended (there is no system.yaml)" in capsys.readouterr().err
-    assert command(parser(), arguments(data, run)) == 0
+    change_code(run, "baseline.crnn")
+    assert command(parser(), arguments(data, run)) == 2
+    assert capsys.readouterr().err == (
+        f"error: {run}: a training must resume with the code that it began with; found changes in baseline.crnn: undo "
+        "them, train into a new folder, or add --code-changed to resume with the changed code\n"
+    )
+    assert command(parser(), arguments(data, run, "--code-changed")) == 0
+    assert "the code changed since this run was trained: baseline.crnn; " in capsys.readouterr().err
+    (change,) = yaml.safe_load((run / "system.yaml").read_text())["code_changes"]
+    assert change["modules"] == ["baseline.crnn"]
     assert same(weights(run), weights(undisturbed))
     assert (run / "metrics.csv").read_bytes() == (undisturbed / "metrics.csv").read_bytes()
 
@@ -135,13 +145,23 @@ def test_a_run_that_has_ended_is_not_changed(data, undisturbed, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in (undisturbed / "checkpoints").iterdir()}
 
 
+def change_code(run, module):
+    """Make it look as if a module had other code when the training began."""
+    sources = yaml.safe_load((run / "sources.yaml").read_text())
+    sources["digests"][module] = "0"
+    (run / "sources.yaml").write_text(yaml.safe_dump(sources))
+
+
 def test_a_run_whose_code_changed_says_so(data, undisturbed, tmp_path, capsys):
     run = shutil.copytree(undisturbed, tmp_path / "run")
     sources = yaml.safe_load((run / "sources.yaml").read_text())
-    assert {"baseline.retriever", "systems.training"} <= sources.keys()
+    assert {"baseline.retriever", "systems.training"} <= sources["digests"].keys()
+    checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    assert checkpoint["source_digests"] == sources["digests"]
+    assert yaml.safe_load((run / "system.yaml").read_text())["source_digests"] == sources["digests"]
     assert command(parser(), arguments(data, run)) == 0
     assert "the code changed" not in capsys.readouterr().err
-    (run / "sources.yaml").write_text(yaml.safe_dump({**sources, "baseline.crnn": "0"}))
+    change_code(run, "baseline.crnn")
     for asked in (arguments(data, run), ["predict", str(run), "--data", str(data)]):
         assert command(parser(), asked) == 0
         expected = f"{run}: warning: the code changed since this run was trained: baseline.crnn; the run's weights come"
@@ -188,8 +208,11 @@ def test_weights_of_another_model_get_one_clear_line(data, undisturbed, tmp_path
     ):
         assert command(parser(), asked) == 2
         line = capsys.readouterr().err.splitlines()[-1]
-        assert line.startswith(f"error: {place}: must contain weights of the model that the config describes; ")
-        assert line.endswith(": put the run's own checkpoints back, or train into a new folder")
+        assert line.startswith(f"error: {place}: must contain weights of the model that the config and the present ")
+        assert "; found model.text_encoder.weight of shape (2, 2) where the model has (732, 300)" in line
+        assert line.endswith(
+            ": undo changes of the code, put the run's own checkpoints back, or train into a new folder"
+        )
 
 
 def test_a_checkpoint_that_lacks_the_config_gets_one_clear_line(data, undisturbed, tmp_path, capsys):
@@ -243,9 +266,35 @@ def test_an_interrupt_turned_into_an_error_ends_as_interrupt(over):
 def test_the_sources_of_an_encoder_are_noticed_too(tmp_path):
     Run(tmp_path / "run", "systems.atae", atae.Config(audio_encoder="yamnet"), {}).start()
     sources = yaml.safe_load((tmp_path / "run" / "sources.yaml").read_text())
-    assert {"systems.atae", "systems.parts.encoders", "systems.parts.encoders.yamnet"} <= sources.keys()
-    assert "systems.parts.encoders.cnn14" not in sources
-    assert source.source_changes(tmp_path / "run", "systems.atae") == []
+    digests = sources["digests"]
+    assert {"systems.atae", "systems.parts.encoders", "systems.parts.encoders.yamnet"} <= digests.keys()
+    assert "systems.parts.encoders.cnn14" not in digests
+    assert source.source_changes(tmp_path / "run") == []
+
+
+def test_changed_code_is_no_obstacle_before_the_first_result(tmp_path):
+    run = Run(tmp_path, "baseline.retriever", retriever.Config(), {})
+    run.start()
+    before = (tmp_path / "sources.yaml").read_text()
+    change_code(tmp_path, "baseline.crnn")
+    (tmp_path / "tensorboard").mkdir()
+    run.check_code()
+    run.start()
+    assert (tmp_path / "sources.yaml").read_text() == before
+    change_code(tmp_path, "baseline.crnn")
+    (tmp_path / "words.bin").touch()
+    with pytest.raises(BadRequest, match=r"found changes in baseline\.crnn"):
+        run.check_code()
+
+
+def test_a_run_without_digests_resumes_without_them(tmp_path):
+    run = Run(tmp_path, "baseline.retriever", retriever.Config(), {})
+    run.start()
+    (tmp_path / "sources.yaml").unlink()
+    (tmp_path / "words.bin").touch()
+    run.check_code()
+    run.start()
+    assert not (tmp_path / "sources.yaml").exists()
 
 
 def test_left_over_files_do_not_block_a_new_run(data, tmp_path):
