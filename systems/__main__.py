@@ -1,5 +1,5 @@
 # PYTHON_ARGCOMPLETE_OK
-"""The command line of this package, with the commands list, check, train, predict, export, sweep and published."""
+"""The command line of this package: list, check, train, predict, curves, export, sweep and published."""
 
 import argparse
 import contextlib
@@ -16,7 +16,7 @@ from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION, read_da
 from evaluation.files import DEFAULT_CACHE, cache_folder
 from evaluation.findings import BadRequest, say
 from evaluation.hub import prediction_folder
-from systems import contract, listing, lock, modules, request_checks
+from systems import contract, listing, lock, loggers, modules, request_checks
 
 # The options of `train` that are passed to Lightning.
 FLAGS = ("accelerator", "devices", "precision", "strategy", "num_nodes", "accumulate_grad_batches")
@@ -85,6 +85,7 @@ def train(options: argparse.Namespace) -> None:
     request_checks.check_module(options.system)
     request_checks.check_keys(options.system, options.config, options.set)
     request_checks.check_flags(flags)
+    loggers.check_logger(options.logger)
     dataset = read_dataset(options.data, DEVELOPMENT, VALIDATION)
     with _importing():
         from systems.training import Run
@@ -100,6 +101,7 @@ def train(options: argparse.Namespace) -> None:
         options.seed,
         options.cache,
         flags,
+        logger=options.logger,
         code_changed=options.code_changed,
     )
     contract.train(system, config, dataset, run)
@@ -120,6 +122,17 @@ def predict(options: argparse.Namespace) -> None:
 
     out = options.out or prediction_folder(options.run_folder)
     print(runs.predict(folder, split, task=options.task, trusted=options.trust, out=out))
+
+
+def curves(options: argparse.Namespace) -> None:
+    """Draw the losses and validation values of runs over their epochs.
+
+    The runs of a sweep that differ only in their seed are drawn as their mean, with a band of one SD.
+    """
+    request_checks.check_figure(options.out)
+    from systems.curves import draw_curves
+
+    print(draw_curves(options.folders, options.metric, options.out))
 
 
 def export(options: argparse.Namespace) -> None:
@@ -255,6 +268,8 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--code-changed", action="store_true", help=text)
     text = f"folder of the feature cache (default: {DEFAULT_CACHE})"
     verb.add_argument("--cache", type=Path, default=cache_folder(), metavar="DIR", help=text)
+    text = "logger of Lightning that also gets all values (default: tensorboard)"
+    verb.add_argument("--logger", choices=list(loggers.PACKAGES), default=loggers.TENSORBOARD, help=text)
     lightning = verb.add_argument_group("where to train (flags of Lightning)")
     lightning.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, … (default: auto)")
     lightning.add_argument(
@@ -281,6 +296,15 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--as", dest="task", choices=["captioning", "retrieval"], help=text)
     modules.add_option(verb)
     verb.set_defaults(run=predict)
+
+    verb = verbs.add_parser("curves", help="draw the losses and metrics of runs", description=inspect.getdoc(curves))
+    text = "run folder with metrics.csv, or the folder of a sweep"
+    verb.add_argument("folders", type=Path, nargs="+", metavar="RUN", help=text)
+    text = "draw only the loss and this value, such as mAP@10 (default: all validation values)"
+    verb.add_argument("--metric", metavar="METRIC", help=text)
+    text = "figure to write; the suffix .svg, .png or .pdf decides the format"
+    verb.add_argument("--out", type=Path, required=True, metavar="FILE", help=text)
+    verb.set_defaults(run=curves)
 
     verb = verbs.add_parser(
         "export", help="write a trained run to a folder to share", description=inspect.getdoc(export)

@@ -28,10 +28,12 @@ import csv
 import io
 import logging
 import platform
+import shlex
 import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -57,7 +59,7 @@ from tqdm import tqdm
 from evaluation.files import cache_folder, replacing
 from evaluation.findings import BadRequest, Faulty, Finding, say
 from evaluation.metrics.catalogue import lower_is_better
-from systems import lock, source
+from systems import lock, loggers, source
 from systems.contract import read_run, text_values
 from systems.lock import is_first_process
 from systems.logs import quiet
@@ -78,7 +80,6 @@ RESUMING = {  # the entries of Lightning's checkpoints that training needs to re
 }
 # Monitored values that are not metrics and for which lower is better. `catalogue` gives the direction of each metric.
 LOWER_IS_BETTER = frozenset({"loss"})
-LOGS = ("tensorboard", "csv", "wandb", "mlruns")  # folders that Lightning's loggers write in a run folder
 Collate = Callable[[list], object]
 
 
@@ -122,6 +123,7 @@ class Run:
         cache: Folder of the cache (default: `files.cache_folder`).
         flags: Arguments for `lightning.Trainer`: accelerator, devices, precision, strategy, num_nodes and
             accumulate_grad_batches. Each is a text or a number.
+        logger: The logger for the values of training steps and epochs: a key of `loggers.PACKAGES`.
         code_changed: True to allow the training to resume although the code has changed since it began.
     """
 
@@ -132,6 +134,7 @@ class Run:
     seed: int = 0
     cache: Path = field(default_factory=cache_folder)
     flags: Mapping[str, object] = field(default_factory=dict)
+    logger: str = loggers.TENSORBOARD
     code_changed: bool = False
 
     @property
@@ -153,6 +156,16 @@ class Run:
             "data": dict(self.data),
             "training": dict(training_settings(**self.flags)),
             "config": self.config.model_dump(mode="json"),
+        }
+
+    @property
+    def hyperparameters(self) -> dict[str, object]:
+        """The values by which a logger compares runs: the config, the seed, and Lightning's settings."""
+        return {
+            "system": self.system,
+            "seed": self.seed,
+            **training_settings(**self.flags),
+            **self.config.model_dump(mode="json"),
         }
 
     def check(self) -> None:
@@ -222,7 +235,7 @@ class Run:
 
     def _has_results(self) -> bool:
         """Return whether training has written files into the run folder that a resumed training would use."""
-        written_before = ("config.yaml", source.FILE, *LOGS)
+        written_before = ("config.yaml", source.FILE, *loggers.FOLDERS)
         others = [path for path in self.folder.iterdir() if path.name not in written_before and not is_left_over(path)]
         return len(others) > 0
 
@@ -271,7 +284,7 @@ class Run:
             control.load_state_dict({"rows": epoch_rows(state, self.last, control)})
             write_rows(self.folder / "metrics.csv", control.rows)  # the run may have been killed before it wrote this
             if control.ended:
-                print(f"{self.folder}: already trained, {len(control.rows)} epochs")
+                print(f"{self.folder}: already trained, {len(control.rows)} epochs; {control.best_epoch()}")
                 return
             print(f"{self.folder}: resuming after epoch {len(control.rows)}")
         with warnings.catch_warnings():
@@ -283,8 +296,8 @@ class Run:
             warnings.filterwarnings("ignore", message=".*self.log\\('validation_.*sync_dist=True.*")
             warnings.filterwarnings("ignore", category=FutureWarning, module="lightning|torch")
             callbacks: list[Callback] = [control]
-            if sys.stderr.isatty():  # if there is no terminal, the line after each epoch is enough
-                callbacks.append(Bar())
+            if sys.stdout.isatty():  # if there is no terminal, the line after each epoch is enough
+                callbacks.insert(0, Bar(control))
             trainer = self._trainer(schedule, callbacks)
             if trainer.is_global_zero:
                 devices = f"{trainer.world_size} x {trainer.accelerator.name()}"
@@ -292,6 +305,8 @@ class Run:
                     f"training on {devices}, {trainer.precision}: {len(train)} items, at most {schedule.epochs} "
                     "epochs; a line follows after each epoch"
                 )
+                if self.logger == loggers.TENSORBOARD:
+                    tqdm.write(f"to watch the training: tensorboard --logdir {shlex.quote(str(self.folder))}")
             with control.ending_on_interrupts(), quiet_lightning():
                 trainer.fit(
                     module,
@@ -299,15 +314,17 @@ class Run:
                     ckpt_path=self.last if self.last.exists() else None,
                     weights_only=True,
                 )
+        if trainer.is_global_zero:
+            print(f"{self.folder}: {control.best_epoch()}")
 
     def _trainer(self, schedule: Schedule, callbacks: list[Callback]) -> lightning.Trainer:
         """Return the Lightning trainer of this run."""
         with quiet_lightning():
             return lightning.Trainer(
                 max_epochs=schedule.epochs,
-                logger=TensorBoardLogger(self.folder, name="", version="tensorboard"),
+                logger=loggers.make_logger(self.logger, self.folder, self.system),
                 callbacks=callbacks,
-                enable_progress_bar=sys.stderr.isatty(),
+                enable_progress_bar=sys.stdout.isatty(),
                 plugins=[AtomicCheckpoints()],
                 enable_checkpointing=False,
                 enable_model_summary=False,
@@ -386,6 +403,8 @@ class EpochControl(Callback):
         rows: The row of each epoch that has ended. It contains the epoch's number, learning rate, loss and validation
             values.
         interrupted: True after Ctrl-C.
+        sources: The content of sources.yaml, or None if it cannot be read.
+        has_logged_config: True after the run's config was passed to the logger.
     """
 
     def __init__(self, run: Run, schedule: Schedule):
@@ -393,6 +412,7 @@ class EpochControl(Callback):
         self.rows: list[dict[str, float]] = []
         self.interrupted = False
         self.sources = source.read_sources(run.folder)
+        self.has_logged_config = False
 
     @property
     def state_key(self) -> str:
@@ -504,8 +524,33 @@ class EpochControl(Callback):
         trainer.save_checkpoint(self.run.last, weights_only=False)
         if trainer.is_global_zero:
             write_rows(self.run.folder / "metrics.csv", self.rows)
-            tqdm.write(progress_line(row, is_best))
+            tqdm.write(progress_line(row, self.schedule.epochs, is_best))
+            self._log_best_value(trainer)
         trainer.should_stop = trainer.should_stop or self.ended or not self.run.continues(values)
+
+    def best_value(self) -> float:
+        """Return the best monitored value so far."""
+        return direction(self.schedule.monitor) * max(self.values)
+
+    def best_epoch(self) -> str:
+        """Return a text with the best epoch and its value."""
+        number = self.values.index(max(self.values)) + 1
+        name = self.monitored.replace("_", " ")
+        return f"the best of {len(self.rows)} epochs is epoch {number}, {name} {self.best_value():.4g}"
+
+    def _log_best_value(self, trainer: lightning.Trainer) -> None:
+        """Pass the best value so far to the logger, and the first time also the run's config, for tables of runs."""
+        best = {f"best_{self.monitored}": self.best_value()}
+        step = trainer.global_step
+        logger = trainer.logger
+        if self.has_logged_config:
+            logger.log_metrics(best, step)
+        elif isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(self.run.hyperparameters, best, step)  # one entry of the tab HPARAMS
+        else:
+            logger.log_hyperparams(self.run.hyperparameters)
+            logger.log_metrics(best, step)
+        self.has_logged_config = True
 
     def _row(self, trainer: lightning.Trainer) -> dict[str, float]:
         """Return the row of the epoch that ends."""
@@ -519,18 +564,46 @@ class EpochControl(Callback):
 
 
 class Bar(TQDMProgressBar):
-    """Lightning's progress bar, with epochs counted from 1 as in metrics.csv, and without the logger's version."""
+    """Lightning's progress bar with the number of epochs, the best value so far, and the remaining time.
 
-    def get_metrics(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> dict:
-        """Return the values to show next to the bar: the loss of the training step, and the validation values."""
-        metrics = super().get_metrics(trainer, module)
-        metrics.pop("v_num", None)
-        return metrics
+    The line fits in 80 columns. Epochs are counted from 1, as in metrics.csv.
+    """
+
+    BAR_FORMAT = "{desc} {bar} {n_fmt}/{total_fmt}{postfix}"
+
+    def __init__(self, control: EpochControl):
+        super().__init__()
+        self.control = control
+        self.began = 0.0
+        self.epochs_before = 0
+
+    def on_train_start(self, *arguments: object) -> None:
+        """Start the bar and the clock."""
+        super().on_train_start(*arguments)
+        self.began = time.monotonic()
+        self.epochs_before = len(self.control.rows)
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, *arguments: object) -> None:
         """Start the epoch's bar, and label it with the number of the epoch."""
         super().on_train_epoch_start(trainer, *arguments)
-        self.train_progress_bar.set_description(f"epoch {trainer.current_epoch + 1:3}")
+        self.train_progress_bar.set_description_str(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
+
+    def get_metrics(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> dict:
+        """Return the values to show next to the bar."""
+        values = {}
+        if "loss_step" in trainer.callback_metrics:
+            values["loss"] = f"{float(trainer.callback_metrics['loss_step']):.4g}"
+        if self.control.rows:
+            values[f"best {self.control.schedule.monitor}"] = f"{self.control.best_value():.4g}"
+        values["left"] = tqdm.format_interval(self._seconds_left(trainer.max_epochs))
+        return values
+
+    def _seconds_left(self, epochs: int) -> float:
+        """Estimate the time until the last epoch ends. Training may stop earlier."""
+        bar = self.train_progress_bar
+        epochs_now = len(self.control.rows) - self.epochs_before + bar.n / bar.total
+        epochs_left = epochs - self.epochs_before - epochs_now
+        return (time.monotonic() - self.began) / epochs_now * epochs_left
 
 
 def direction(monitor: str) -> int:
@@ -544,14 +617,20 @@ def direction(monitor: str) -> int:
     return 1
 
 
-def progress_line(row: Mapping[str, float], is_best: bool) -> str:
+def progress_line(row: Mapping[str, float], epochs: int, is_best: bool) -> str:
     """Return the line that is printed after an epoch.
 
-    >>> progress_line({"epoch": 3, "loss": 0.51234, "validation_mAP@10": 0.25}, is_best=True)
-    'epoch   3: loss 0.5123, validation mAP@10 0.25 (best)'
+    Args:
+        row: The row of the epoch.
+        epochs: The maximum number of epochs.
+        is_best: True if the epoch is the best so far.
+
+    >>> progress_line({"epoch": 3, "loss": 0.51234, "validation_mAP@10": 0.25}, 12, is_best=True)
+    'epoch  3/12: loss 0.5123, validation mAP@10 0.25 (best)'
     """
     values = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in row.items() if name != "epoch"]
-    line = f"epoch {row['epoch']:3}: {', '.join(values)}"
+    width = len(str(epochs))
+    line = f"epoch {row['epoch']:{width}}/{epochs}: {', '.join(values)}"
     if is_best:
         line += " (best)"
     return line

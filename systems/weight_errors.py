@@ -9,6 +9,7 @@ from evaluation.findings import BadRequest
 from evaluation.text import first_items
 
 SHOWN = 3  # maximum number of parameters of each kind that the message names
+ADVICE = "undo changes of the code, put the run's own checkpoints back, or train into a new folder"
 # The lines of torch's error message
 MISSING = re.compile(r"Missing key\(s\) in state_dict: (.+)")
 UNEXPECTED = re.compile(r"Unexpected key\(s\) in state_dict: (.+)")
@@ -41,8 +42,7 @@ def weights_must_fit(place: Path) -> Iterator[None]:
         else:
             raise
         message = f"must contain weights of the model that the config and the present code describe; {differences}"
-        advice = "undo changes of the code, put the run's own checkpoints back, or train into a new folder"
-        raise BadRequest(f"{place}: {message}: {advice}") from None
+        raise BadRequest(f"{place}: {message}: {ADVICE}") from None
 
 
 def _differences(error: str) -> str:

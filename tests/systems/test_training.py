@@ -3,19 +3,23 @@
 import contextlib
 import errno
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from lightning.pytorch.profilers import SimpleProfiler
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from baseline import retriever
 from evaluation.cli import command
 from evaluation.findings import BadRequest
-from systems import atae, source, training
+from systems import atae, source, training, weight_errors
 from systems.__main__ import parser
 from systems.training import Run, Schedule
 from tests.brief import make_brief_soundscapes
@@ -77,6 +81,7 @@ def test_a_run_folder_holds_these_files(undisturbed):
     }
     assert expected <= files
     assert all(path in expected or path.startswith("tensorboard/") for path in files)
+    assert "tensorboard/hparams.yaml" in files
     epochs = rows(undisturbed)
     assert [row["epoch"] for row in epochs] == ["1", "2", "3", "4"]
     assert {"loss", "learning_rate", "validation_loss", "validation_mAP@10"} <= epochs[0].keys()
@@ -85,10 +90,20 @@ def test_a_run_folder_holds_these_files(undisturbed):
     assert system["versions"]["torch"] == torch.__version__.partition("+")[0]
 
 
-def test_two_runs_with_one_seed_agree_and_with_another_do_not(data, undisturbed, tmp_path):
+def test_tensorboard_shows_the_config_and_the_best_value(undisturbed):
+    events = EventAccumulator(str(undisturbed / "tensorboard")).Reload()
+    best = [event.value for event in events.Scalars("best_validation_mAP@10")]
+    values = [float(row["validation_mAP@10"]) for row in rows(undisturbed)]
+    assert best == pytest.approx(np.maximum.accumulate(values))
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert {b"margin", b"seed", b"precision"} <= set(re.findall(rb"[a-z]+", content))
+
+
+def test_two_runs_with_one_seed_agree_and_with_another_do_not(data, undisturbed, tmp_path, capsys):
     assert command(parser(), arguments(data, tmp_path / "again")) == 0
     assert same(weights(tmp_path / "again"), weights(undisturbed))
     assert (tmp_path / "again" / "metrics.csv").read_bytes() == (undisturbed / "metrics.csv").read_bytes()
+    assert f"{tmp_path}/again: the best of 4 epochs is epoch " in capsys.readouterr().out
     assert command(parser(), arguments(data, tmp_path / "other", "--seed", "1", "--set", "epochs=1")) == 0
     assert not same(weights(tmp_path / "other"), weights(undisturbed))
 
@@ -209,10 +224,8 @@ def test_weights_of_another_model_get_one_clear_line(data, undisturbed, tmp_path
         assert command(parser(), asked) == 2
         line = capsys.readouterr().err.splitlines()[-1]
         assert line.startswith(f"error: {place}: must contain weights of the model that the config and the present ")
-        assert "; found model.text_encoder.weight of shape (2, 2) where the model has (732, 300)" in line
-        assert line.endswith(
-            ": undo changes of the code, put the run's own checkpoints back, or train into a new folder"
-        )
+        assert "; found weights that the model does not have: " in line
+        assert line.endswith("text_encoder.weight: " + weight_errors.ADVICE)
 
 
 def test_a_checkpoint_that_lacks_the_config_gets_one_clear_line(data, undisturbed, tmp_path, capsys):
@@ -238,6 +251,29 @@ def test_the_direction_of_a_monitored_value_decides_its_sign(tmp_path, monitor, 
     control = training.EpochControl(run, Schedule(monitor=monitor))
     control.rows = [{f"validation_{monitor}": 3.0}, {f"validation_{monitor}": 2.0}]
     assert control.values == [3.0 * sign, 2.0 * sign]
+
+
+def test_the_progress_bar_fits_80_columns(tmp_path, monkeypatch):
+    control = training.EpochControl(Run(tmp_path, "mine", retriever.Config(), {}), Schedule(monitor="mAP@10"))
+    control.rows = [{"validation_mAP@10": 0.25}, {"validation_mAP@10": 0.123456}]
+    bar = training.Bar(control)
+    trainer = SimpleNamespace(
+        current_epoch=2, max_epochs=150, callback_metrics={"loss_step": torch.tensor(1.23456)}, is_global_zero=True
+    )
+    bar.setup(trainer, None, "fit")
+    monkeypatch.setattr(training.Bar, "total_train_batches", 1200)
+    monkeypatch.setattr(training.time, "monotonic", lambda: 0.0)
+    bar.on_train_start()
+    bar.on_train_epoch_start(trainer)
+    monkeypatch.setattr(training.time, "monotonic", lambda: 60.0)
+    shown = bar.train_progress_bar
+    shown.n = 600
+    shown.set_postfix(bar.get_metrics(trainer, None))
+    line = shown.format_meter(**{**shown.format_dict, "ncols": 80})
+    shown.close()
+    assert line.startswith("epoch 3/150 █")
+    assert line.endswith(" 600/1200, loss=1.235, best mAP@10=0.25, left=4:55:00")
+    assert len(line) == 80
 
 
 def test_an_interrupt_after_the_last_epoch_is_an_interrupt(over):

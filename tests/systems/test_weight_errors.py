@@ -7,9 +7,7 @@ import torch
 from torch import nn
 
 from evaluation.findings import BadRequest
-from systems.weight_errors import weights_must_fit
-
-ADVICE = "undo changes of the code, put the run's own checkpoints back, or train into a new folder"
+from systems.weight_errors import ADVICE, weights_must_fit
 
 
 def message(load):
