@@ -3,7 +3,7 @@
 Training writes a run folder with these files:
 
     config.yaml      the system, its config with all defaults, the seed, digests of the data, and Lightning's settings
-    sources.yaml     digests of the system's source files, to notice changes after the training
+    sources.yaml     digests of the code of the system's source files, to notice changes
     checkpoints/     last.ckpt, from which training resumes, and best.ckpt, the epoch with the best monitored value
     metrics.csv      a row for each epoch
     tensorboard/     the same values, and the loss of every tenth training step
