@@ -158,16 +158,6 @@ class Run:
             "config": self.config.model_dump(mode="json"),
         }
 
-    @property
-    def hyperparameters(self) -> dict[str, object]:
-        """The values by which a logger compares runs: the config, the seed, and Lightning's settings."""
-        return {
-            "system": self.system,
-            "seed": self.seed,
-            **training_settings(**self.flags),
-            **self.config.model_dump(mode="json"),
-        }
-
     def check(self) -> None:
         """Make sure that Lightning accepts the flags, and that the folder contains this run or nothing.
 
@@ -541,16 +531,18 @@ class EpochControl(Callback):
     def _log_best_value(self, trainer: lightning.Trainer) -> None:
         """Pass the best value so far to the logger, and the first time also the run's config, for tables of runs."""
         best = {f"best_{self.monitored}": self.best_value()}
-        step = trainer.global_step
         logger = trainer.logger
         if self.has_logged_config:
-            logger.log_metrics(best, step)
-        elif isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(self.run.hyperparameters, best, step)  # one entry of the tab HPARAMS
-        else:
-            logger.log_hyperparams(self.run.hyperparameters)
-            logger.log_metrics(best, step)
+            logger.log_metrics(best, trainer.global_step)
+            return
         self.has_logged_config = True
+        run = read_run(self.run.folder)
+        values = {"system": run.system, "seed": run.seed, **run.training, **run.config}
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(values, best, trainer.global_step)  # a row in the tab HPARAMS
+        else:
+            logger.log_hyperparams(values)
+            logger.log_metrics(best, trainer.global_step)
 
     def _row(self, trainer: lightning.Trainer) -> dict[str, float]:
         """Return the row of the epoch that ends."""

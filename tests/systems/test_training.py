@@ -104,7 +104,11 @@ def test_two_runs_with_one_seed_agree_and_with_another_do_not(data, undisturbed,
     assert same(weights(tmp_path / "again"), weights(undisturbed))
     assert (tmp_path / "again" / "metrics.csv").read_bytes() == (undisturbed / "metrics.csv").read_bytes()
     assert f"{tmp_path}/again: the best of 4 epochs is epoch " in capsys.readouterr().out
-    assert command(parser(), arguments(data, tmp_path / "other", "--seed", "1", "--set", "epochs=1")) == 0
+    other = ["--seed", "1", "--set", "epochs=1", "--logger", "csv"]
+    assert command(parser(), arguments(data, tmp_path / "other", *other)) == 0
+    logged = (tmp_path / "other" / "csv" / "version_0" / "metrics.csv").read_text()
+    assert "best_validation_mAP@10" in logged.splitlines()[0]
+    assert not (tmp_path / "other" / "tensorboard").exists()
     assert not same(weights(tmp_path / "other"), weights(undisturbed))
 
 
