@@ -18,7 +18,7 @@ from evaluation.downloads import download_missing
 from evaluation.files import DEFAULT_CACHE, cache_folder
 from evaluation.findings import BadRequest, say
 from evaluation.hub import prediction_folder
-from systems import contract, listing, lock, modules, request_checks
+from systems import contract, listing, lock, loggers, modules, request_checks
 
 # The options of `train` that are passed to Lightning.
 FLAGS = ("accelerator", "devices", "precision", "strategy", "num_nodes", "accumulate_grad_batches")
@@ -101,13 +101,24 @@ def train(options: argparse.Namespace) -> None:
     request_checks.check_module(options.system)
     request_checks.check_keys(options.system, options.config, options.set)
     request_checks.check_flags(flags)
+    loggers.check_logger(options.logger)
     dataset = read_dataset(options.data, DEVELOPMENT, VALIDATION)
     with _importing():
         from systems import runs
 
         system = contract.system(options.system)
     config = contract.configure(system.Config, options.config, options.set)
-    runs.train(options.system, dataset, options.run_folder, config, seed=options.seed, cache=options.cache, flags=flags)
+    runs.train(
+        options.system,
+        dataset,
+        options.run_folder,
+        config,
+        seed=options.seed,
+        cache=options.cache,
+        flags=flags,
+        logger=options.logger,
+        code_changed=options.code_changed,
+    )
     if lock.is_first_process():
         command = f"dcase-systems predict {options.run_folder} --data {options.data}"
         print(f"{options.run_folder}: trained; predict with: {command}")
@@ -196,6 +207,17 @@ def demo(options: argparse.Namespace) -> None:
         from systems.demo.page import serve
 
     serve(found, split, options.trust, port=options.port)
+
+
+def curves(options: argparse.Namespace) -> None:
+    """Draw the losses and validation values of runs over their epochs.
+
+    The runs of a sweep that differ only in their seed are drawn as their mean, with a band of one SD.
+    """
+    request_checks.check_figure(options.out)
+    from systems.curves import draw_curves
+
+    print(draw_curves(options.folders, options.metric, options.out))
 
 
 def export(options: argparse.Namespace) -> None:
@@ -337,8 +359,12 @@ def parser() -> argparse.ArgumentParser:
         help="change a key of the config; the system's YAML files list the keys",
     )
     verb.add_argument("--seed", type=int, default=0, help="seed of all random numbers (default: 0)")
+    text = "resume although the system's code has changed since the training began; this is recorded in system.yaml"
+    verb.add_argument("--code-changed", action="store_true", help=text)
     text = f"folder of the feature cache (default: {DEFAULT_CACHE})"
     verb.add_argument("--cache", type=Path, default=cache_folder(), metavar="DIR", help=text)
+    text = "logger of Lightning that also gets all values (default: tensorboard)"
+    verb.add_argument("--logger", choices=list(loggers.PACKAGES), default=loggers.TENSORBOARD, help=text)
     lightning = verb.add_argument_group("where to train (flags of Lightning)")
     lightning.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, … (default: auto)")
     lightning.add_argument(
@@ -413,6 +439,15 @@ def parser() -> argparse.ArgumentParser:
     text = f"folder of the cache for the tokeniser (default: {DEFAULT_CACHE})"
     verb.add_argument("--cache", type=Path, default=cache_folder(), metavar="DIR", help=text)
     verb.set_defaults(run=ensemble)
+
+    verb = verbs.add_parser("curves", help="draw the losses and metrics of runs", description=inspect.getdoc(curves))
+    text = "run folder with metrics.csv, or the folder of a sweep"
+    verb.add_argument("folders", type=Path, nargs="+", metavar="RUN", help=text)
+    text = "draw only the loss and this value, such as mAP@10 (default: all validation values)"
+    verb.add_argument("--metric", metavar="METRIC", help=text)
+    text = "figure to write; the suffix .svg, .png or .pdf decides the format"
+    verb.add_argument("--out", type=Path, required=True, metavar="FILE", help=text)
+    verb.set_defaults(run=curves)
 
     verb = verbs.add_parser(
         "export", help="write a trained run to a folder to share", description=inspect.getdoc(export)

@@ -20,7 +20,6 @@ A checkpoint may come from somebody else. If the config in the checkpoint names 
 `systems.modules.must_be_trusted` before it imports that module. `systems.parts.encoders.load_encoder` does this.
 """
 
-import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -40,6 +39,7 @@ from systems import listing, source
 from systems.listing import CONTRACT_NAMES
 from systems.lock import locked
 from systems.modules import NoSuchModule, UntrustedModule, imported, must_be_trusted, trusting
+from systems.weight_errors import weights_must_fit
 
 # torch is imported in the functions that need it, so that commands that only read names and configs answer in a second.
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def load(name: str, checkpoint: Path, trusted: Collection[str] = ()) -> Any:
     try:
         with trusting(trusted), weights_must_fit(checkpoint):
             must_be_trusted(name, f"no module {name!r}, which trained this run; install it")
-            say(source.source_changes(checkpoint.parents[1], name))
+            say(source.source_changes(checkpoint.parents[1]))
             return system(name).load_model(checkpoint)
     except UntrustedModule as refusal:
         raise UntrustedModule(f"{checkpoint}: {refusal}") from None
@@ -225,35 +225,13 @@ def load(name: str, checkpoint: Path, trusted: Collection[str] = ()) -> Any:
         raise BadRequest(f"{checkpoint}: {must}; found {key}: {first['msg']}: {advice}") from None
 
 
-@contextlib.contextmanager
-def weights_must_fit(place: Path) -> Iterator[None]:
-    """Turn torch's error about weights that do not fit a model into `BadRequest`.
-
-    Args:
-        place: The checkpoint or the run folder that the weights come from, for the message.
-
-    Raises:
-        BadRequest: Code in the block loaded weights whose names or shapes differ from those of the model.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        title, *differences = str(error).splitlines()
-        if not title.startswith("Error(s) in loading state_dict"):
-            raise
-        difference = title
-        if differences:
-            difference = cut(differences[0].strip().rstrip("."))
-        message = f"must contain weights of the model that the config describes; {difference}"
-        advice = "put the run's own checkpoints back, or train into a new folder"
-        raise BadRequest(f"{place}: {message}: {advice}") from None
-
-
 def train(system: ModuleType, config: BaseModel, dataset: Dataset, run: "Run") -> None:
     """Train a system and write the result into a run folder, or resume an interrupted training in that folder.
 
-    Print a warning if the system's source code has changed since the training began. The user chose the config, so the
-    system may import modules that the config names, such as an audio encoder.
+    The user chose the config, so the system may import modules that the config names, such as an audio encoder.
+
+    Print a warning if the system's source code has changed since the training began. An interrupted training resumes
+    with changed code only if `run.code_changed` is true.
 
     Args:
         system: The system's module.
@@ -263,13 +241,13 @@ def train(system: ModuleType, config: BaseModel, dataset: Dataset, run: "Run") -
 
     Raises:
         BadRequest: Something in the request does not exist on this machine, another process is training in the folder,
-            or a checkpoint in the folder is damaged.
+            a checkpoint in the folder is damaged, or the training may not resume because the code has changed.
         Faulty: The folder contains another run, the data cannot be used, or the loss is not finite. The exception lists
             all findings.
     """
     run.check()
-    say(source.source_changes(run.folder, run.system))
     with trusting(text_values(config)), locked(run.folder), weights_must_fit(run.folder):
+        run.check_code()
         system.train(config, dataset, run)
 
 

@@ -23,6 +23,7 @@ PRECISIONS = (
     *("16-true", "16-mixed", "bf16-true", "bf16-mixed", "32-true", "64-true"),
     *("16", "bf16", "32", "64"),  # these mean 16-mixed, bf16-mixed, 32-true and 64-true
 )
+FIGURES = (".svg", ".png", ".pdf")
 
 
 class Unreadable(Exception):
@@ -123,6 +124,16 @@ def check_flags(flags: Mapping[str, Any]) -> None:
     for name in ("num_nodes", "accumulate_grad_batches"):
         if flags[name] < 1:
             raise BadRequest(f"lightning's flags: {name} must be 1 or more; found {flags[name]}")
+
+
+def check_figure(file: Path) -> None:
+    """Check that the suffix of a file names a format of figures.
+
+    Raises:
+        BadRequest: It does not.
+    """
+    if file.suffix.lower() not in FIGURES:
+        raise BadRequest(f"{file}: the name of a figure must end with {', '.join(FIGURES)}; give such a name")
 
 
 def check_sweep(file: Path) -> None:

@@ -49,6 +49,8 @@ def train(
     seed: int = 0,
     cache: Path | None = None,
     flags: Mapping[str, object] = NOTHING,
+    logger: str = "tensorboard",
+    code_changed: bool = False,
 ) -> Run:
     """Train a system into a run folder, or resume an interrupted training.
 
@@ -60,6 +62,8 @@ def train(
         seed: The seed of all random generators.
         cache: Folder of the cache (default: `evaluation.files.cache_folder`).
         flags: Arguments for `lightning.Trainer`, as in `training.Run`.
+        logger: As in `training.Run`.
+        code_changed: As in `training.Run`.
 
     Returns:
         The run.
@@ -74,7 +78,17 @@ def train(
     else:
         settings = contract.validate(system.Config, config, lambda _: "config")
     digests = {split: dataset[split].digest for split in (DEVELOPMENT, VALIDATION)}
-    run = Run(Path(folder), name, settings, digests, seed, cache or cache_folder(), flags)
+    run = Run(
+        Path(folder),
+        name,
+        settings,
+        digests,
+        seed,
+        cache or cache_folder(),
+        flags,
+        logger=logger,
+        code_changed=code_changed,
+    )
     contract.train(system, settings, dataset, run)
     return run
 

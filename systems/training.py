@@ -3,7 +3,7 @@
 Training writes a run folder with these files:
 
     config.yaml      the system, its config with all defaults, the seed, digests of the data, and Lightning's settings
-    sources.yaml     digests of the system's source files, to notice changes after the training
+    sources.yaml     digests of the code of the system's source files, to notice changes
     checkpoints/     last.ckpt, from which training resumes, and best.ckpt, the epoch with the best monitored value
     metrics.csv      a row for each epoch
     tensorboard/     the same values, and the loss of every tenth training step
@@ -28,10 +28,12 @@ import csv
 import io
 import logging
 import platform
+import shlex
 import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -55,10 +57,11 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from tqdm import tqdm
 
 from evaluation.files import cache_folder, replacing
-from evaluation.findings import BadRequest, Faulty, Finding
+from evaluation.findings import BadRequest, Faulty, Finding, say
 from evaluation.metrics.catalogue import lower_is_better
-from systems import lock, source
+from systems import lock, loggers, source
 from systems.contract import read_run, text_values
+from systems.lock import is_first_process
 from systems.logs import quiet
 from systems.parts import encoders
 from systems.parts.encoders.weights import unreadable
@@ -120,6 +123,8 @@ class Run:
         cache: Folder of the cache (default: `files.cache_folder`).
         flags: Arguments for `lightning.Trainer`: accelerator, devices, precision, strategy, num_nodes and
             accumulate_grad_batches. Each is a text or a number.
+        logger: The logger for the values of training steps and epochs: a key of `loggers.PACKAGES`.
+        code_changed: True to allow the training to resume although the code has changed since it began.
     """
 
     folder: Path
@@ -129,6 +134,8 @@ class Run:
     seed: int = 0
     cache: Path = field(default_factory=cache_folder)
     flags: Mapping[str, object] = field(default_factory=dict)
+    logger: str = loggers.TENSORBOARD
+    code_changed: bool = False
 
     @property
     def best(self) -> Path:
@@ -192,8 +199,38 @@ class Run:
                 findings.append(Finding(str(path), column=key, message=message))
         return findings
 
+    def check_code(self) -> None:
+        """Make sure that an interrupted training may resume with the present code, if the folder contains one.
+
+        If the training has ended, print a warning about changed code. If it has written no results, it starts again,
+        and sources.yaml is written again. If `code_changed` allows the changes, print a warning, and record the changes
+        in sources.yaml.
+
+        Raises:
+            BadRequest: The code has changed, and `code_changed` is false.
+        """
+        if not is_first_process():
+            return
+        has_ended = (self.folder / "system.yaml").is_file()
+        if has_ended or self.code_changed:
+            say(source.source_changes(self.folder))
+        if has_ended:
+            return
+        if not self._has_results():
+            (self.folder / source.FILE).unlink(missing_ok=True)
+        elif self.code_changed:
+            source.accept_changes(self.folder)
+        else:
+            source.require_same_code(self.folder)
+
+    def _has_results(self) -> bool:
+        """Return whether training has written files into the run folder that a resumed training would use."""
+        written_before = ("config.yaml", source.FILE, *loggers.FOLDERS)
+        others = [path for path in self.folder.iterdir() if path.name not in written_before and not is_left_over(path)]
+        return len(others) > 0
+
     def start(self) -> None:
-        """Write config.yaml and sources.yaml into the run folder, unless the folder contains config.yaml already.
+        """Write config.yaml and sources.yaml into the run folder, unless the folder contains them already.
 
         Raises:
             BadRequest: As for `check`.
@@ -203,6 +240,7 @@ class Run:
         if not (self.folder / "config.yaml").exists():
             with replacing(self.folder / "config.yaml") as part:
                 part.write_text(yaml.safe_dump(self.identity, sort_keys=False), encoding="utf-8")
+        if not (self.folder / source.FILE).exists() and not self._has_results():
             # A system's source files do not show which encoders are imported; the config names them.
             named = [f"{encoders.__name__}.{name}" for name in text_values(self.config) if name in encoders.NAMES]
             source.write_digests(self.folder, self.system, *named)
@@ -236,7 +274,7 @@ class Run:
             control.load_state_dict({"rows": epoch_rows(state, self.last, control)})
             write_rows(self.folder / "metrics.csv", control.rows)  # the run may have been killed before it wrote this
             if control.ended:
-                print(f"{self.folder}: already trained, {len(control.rows)} epochs")
+                print(f"{self.folder}: already trained, {len(control.rows)} epochs; {control.best_epoch()}")
                 return
             print(f"{self.folder}: resuming after epoch {len(control.rows)}")
         with warnings.catch_warnings():
@@ -248,8 +286,8 @@ class Run:
             warnings.filterwarnings("ignore", message=".*self.log\\('validation_.*sync_dist=True.*")
             warnings.filterwarnings("ignore", category=FutureWarning, module="lightning|torch")
             callbacks: list[Callback] = [control]
-            if sys.stderr.isatty():  # if there is no terminal, the line after each epoch is enough
-                callbacks.append(Bar())
+            if sys.stdout.isatty():  # if there is no terminal, the line after each epoch is enough
+                callbacks.insert(0, Bar(control))
             trainer = self._trainer(schedule, callbacks)
             if trainer.is_global_zero:
                 devices = f"{trainer.world_size} x {trainer.accelerator.name()}"
@@ -257,6 +295,8 @@ class Run:
                     f"training on {devices}, {trainer.precision}: {len(train)} items, at most {schedule.epochs} "
                     "epochs; a line follows after each epoch"
                 )
+                if self.logger == loggers.TENSORBOARD:
+                    tqdm.write(f"to watch the training: tensorboard --logdir {shlex.quote(str(self.folder))}")
             with control.ending_on_interrupts(), quiet_lightning():
                 trainer.fit(
                     module,
@@ -264,15 +304,17 @@ class Run:
                     ckpt_path=self.last if self.last.exists() else None,
                     weights_only=True,
                 )
+        if trainer.is_global_zero:
+            print(f"{self.folder}: {control.best_epoch()}")
 
     def _trainer(self, schedule: Schedule, callbacks: list[Callback]) -> lightning.Trainer:
         """Return the Lightning trainer of this run."""
         with quiet_lightning():
             return lightning.Trainer(
                 max_epochs=schedule.epochs,
-                logger=TensorBoardLogger(self.folder, name="", version="tensorboard"),
+                logger=loggers.make_logger(self.logger, self.folder, self.system),
                 callbacks=callbacks,
-                enable_progress_bar=sys.stderr.isatty(),
+                enable_progress_bar=sys.stdout.isatty(),
                 plugins=[AtomicCheckpoints()],
                 enable_checkpointing=False,
                 enable_model_summary=False,
@@ -294,7 +336,7 @@ class Run:
         return True
 
     def describe(self, model: torch.nn.Module, description: Mapping[str, object]) -> None:
-        """Write system.yaml, which contains entries of a submission's metadata, library versions and the kit's commit.
+        """Write system.yaml: entries of a submission's metadata, versions, the kit's commit, and digests of the code.
 
         Args:
             model: The model. Its parameters are counted. If a module uses further parameters, such as those of a frozen
@@ -313,6 +355,9 @@ class Run:
             "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
             "git": _git_state(),
         }
+        sources = source.read_sources(self.folder)
+        if sources:
+            content |= {"source_digests": sources.digests, "code_changes": sources.model_dump()["code_changes"]}
         with replacing(self.folder / "system.yaml") as part:
             part.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
@@ -348,12 +393,16 @@ class EpochControl(Callback):
         rows: The row of each epoch that has ended. It contains the epoch's number, learning rate, loss and validation
             values.
         interrupted: True after Ctrl-C.
+        sources: The content of sources.yaml, or None if it cannot be read.
+        has_logged_config: True after the run's config was passed to the logger.
     """
 
     def __init__(self, run: Run, schedule: Schedule):
         self.run, self.schedule = run, schedule
         self.rows: list[dict[str, float]] = []
         self.interrupted = False
+        self.sources = source.read_sources(run.folder)
+        self.has_logged_config = False
 
     @property
     def state_key(self) -> str:
@@ -365,6 +414,11 @@ class EpochControl(Callback):
 
     def load_state_dict(self, state: Mapping[str, list[dict[str, float]]]) -> None:
         self.rows = list(state["rows"])
+
+    def on_save_checkpoint(self, trainer: lightning.Trainer, module: lightning.LightningModule, state: dict) -> None:
+        """Add the digests of the system's source files to a checkpoint."""
+        if self.sources:
+            state["source_digests"] = self.sources.digests
 
     @property
     def values(self) -> list[float]:
@@ -460,8 +514,35 @@ class EpochControl(Callback):
         trainer.save_checkpoint(self.run.last, weights_only=False)
         if trainer.is_global_zero:
             write_rows(self.run.folder / "metrics.csv", self.rows)
-            tqdm.write(progress_line(row, is_best))
+            tqdm.write(progress_line(row, self.schedule.epochs, is_best))
+            self._log_best_value(trainer)
         trainer.should_stop = trainer.should_stop or self.ended or not self.run.continues(values)
+
+    def best_value(self) -> float:
+        """Return the best monitored value so far."""
+        return direction(self.schedule.monitor) * max(self.values)
+
+    def best_epoch(self) -> str:
+        """Return a text with the best epoch and its value."""
+        number = self.values.index(max(self.values)) + 1
+        name = self.monitored.replace("_", " ")
+        return f"the best of {len(self.rows)} epochs is epoch {number}, {name} {self.best_value():.4g}"
+
+    def _log_best_value(self, trainer: lightning.Trainer) -> None:
+        """Pass the best value so far to the logger, and the first time also the run's config, for tables of runs."""
+        best = {f"best_{self.monitored}": self.best_value()}
+        logger = trainer.logger
+        if self.has_logged_config:
+            logger.log_metrics(best, trainer.global_step)
+            return
+        self.has_logged_config = True
+        run = read_run(self.run.folder)
+        values = {"system": run.system, "seed": run.seed, **run.training, **run.config}
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(values, best, trainer.global_step)  # a row in the tab HPARAMS
+        else:
+            logger.log_hyperparams(values)
+            logger.log_metrics(best, trainer.global_step)
 
     def _row(self, trainer: lightning.Trainer) -> dict[str, float]:
         """Return the row of the epoch that ends."""
@@ -475,18 +556,46 @@ class EpochControl(Callback):
 
 
 class Bar(TQDMProgressBar):
-    """Lightning's progress bar, with epochs counted from 1 as in metrics.csv, and without the logger's version."""
+    """Lightning's progress bar with the number of epochs, the best value so far, and the remaining time.
 
-    def get_metrics(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> dict:
-        """Return the values to show next to the bar: the loss of the training step, and the validation values."""
-        metrics = super().get_metrics(trainer, module)
-        metrics.pop("v_num", None)
-        return metrics
+    The line fits in 80 columns. Epochs are counted from 1, as in metrics.csv.
+    """
+
+    BAR_FORMAT = "{desc} {bar} {n_fmt}/{total_fmt}{postfix}"
+
+    def __init__(self, control: EpochControl):
+        super().__init__()
+        self.control = control
+        self.began = 0.0
+        self.epochs_before = 0
+
+    def on_train_start(self, *arguments: object) -> None:
+        """Start the bar and the clock."""
+        super().on_train_start(*arguments)
+        self.began = time.monotonic()
+        self.epochs_before = len(self.control.rows)
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, *arguments: object) -> None:
         """Start the epoch's bar, and label it with the number of the epoch."""
         super().on_train_epoch_start(trainer, *arguments)
-        self.train_progress_bar.set_description(f"epoch {trainer.current_epoch + 1:3}")
+        self.train_progress_bar.set_description_str(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
+
+    def get_metrics(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> dict:
+        """Return the values to show next to the bar."""
+        values = {}
+        if "loss_step" in trainer.callback_metrics:
+            values["loss"] = f"{float(trainer.callback_metrics['loss_step']):.4g}"
+        if self.control.rows:
+            values[f"best {self.control.schedule.monitor}"] = f"{self.control.best_value():.4g}"
+        values["left"] = tqdm.format_interval(self._seconds_left(trainer.max_epochs))
+        return values
+
+    def _seconds_left(self, epochs: int) -> float:
+        """Estimate the time until the last epoch ends. Training may stop earlier."""
+        bar = self.train_progress_bar
+        epochs_now = len(self.control.rows) - self.epochs_before + bar.n / bar.total
+        epochs_left = epochs - self.epochs_before - epochs_now
+        return (time.monotonic() - self.began) / epochs_now * epochs_left
 
 
 def direction(monitor: str) -> int:
@@ -500,14 +609,20 @@ def direction(monitor: str) -> int:
     return 1
 
 
-def progress_line(row: Mapping[str, float], is_best: bool) -> str:
+def progress_line(row: Mapping[str, float], epochs: int, is_best: bool) -> str:
     """Return the line that is printed after an epoch.
 
-    >>> progress_line({"epoch": 3, "loss": 0.51234, "validation_mAP@10": 0.25}, is_best=True)
-    'epoch   3: loss 0.5123, validation mAP@10 0.25 (best)'
+    Args:
+        row: The row of the epoch.
+        epochs: The maximum number of epochs.
+        is_best: True if the epoch is the best so far.
+
+    >>> progress_line({"epoch": 3, "loss": 0.51234, "validation_mAP@10": 0.25}, 12, is_best=True)
+    'epoch  3/12: loss 0.5123, validation mAP@10 0.25 (best)'
     """
     values = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in row.items() if name != "epoch"]
-    line = f"epoch {row['epoch']:3}: {', '.join(values)}"
+    width = len(str(epochs))
+    line = f"epoch {row['epoch']:{width}}/{epochs}: {', '.join(values)}"
     if is_best:
         line += " (best)"
     return line

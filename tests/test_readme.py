@@ -44,7 +44,7 @@ SCRIPTS = {f"dcase-{package}": package for package in ("evaluation", "submission
 # What a command must print, by its beginning.
 EXPECTED = {
     "make baseline": (
-        "epoch   1",
+        "epoch 1/",
         "queries x 11 clips",
         "valid for dcase2022-6b",
         "mAP@10",

@@ -31,6 +31,7 @@ REQUESTS = [
     "systems train baseline.retreiver --data nowhere --run run",
     *(TRAIN, f"{TRAIN} --set epoch=3", f"{TRAIN} --set epochs", f"{TRAIN} --config nowhere.yaml"),
     *(f"{TRAIN} --accelerator abacus", f"{TRAIN} --precision half", f"{TRAIN} --num-nodes 0"),
+    *(f"{TRAIN} --logger wandb", f"{TRAIN} --logger none", "systems curves --help", "systems curves run --out run.gif"),
     "systems check no.such.system",
     "systems check baseline.retriever --set epoch=3",
     "systems predict nowhere --data nowhere",

@@ -67,7 +67,7 @@ def check_system(
         if not callable(attribute):
             report.add(function, f"be a function, {form}", repr(attribute), "write it")
     if run_folder:
-        say(source.source_changes(run_folder, name))
+        say(source.source_changes(run_folder))
     allowed = [*trusted]
     if config and not run_folder:
         allowed += contract.text_values(config)

@@ -184,14 +184,14 @@ def unpacked(folder: Path) -> Iterator[Path]:
         yield folder
         return
     contents = read_contents(folder)
-    system = contract.read_run(folder).system
+    contract.read_run(folder)
     with tempfile.TemporaryDirectory(prefix="run-") as temporary:
         run = Path(temporary)
         names = {str(run / name): str(folder / f"{stem}.safetensors") for name, stem in contents.checkpoints.items()}
         with _naming({**names, str(run): str(folder)}):
             _unpack(folder, contents, run)
             # The temporary folder has no sources.yaml, so that this warning is printed once and names `folder`.
-            say(source.source_changes(folder, system))
+            say(source.source_changes(folder))
             yield run
 
 

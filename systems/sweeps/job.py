@@ -165,7 +165,9 @@ def describe_run(
         after_epoch: The function that decides after each epoch whether to continue (default: always continue).
     """
     digests = {name: split.digest for name, split in dataset.splits.items()}
-    return SweepRun(folder, job.system, config, digests, seed, job.cache, job.flags, after_epoch, folder)
+    return SweepRun(
+        folder, job.system, config, digests, seed, job.cache, job.flags, after_epoch=after_epoch, asks_in=folder
+    )
 
 
 def read_data(folder: Path, name: str) -> tuple[Dataset, Split]:

@@ -3,20 +3,24 @@
 import contextlib
 import errno
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from lightning.pytorch.profilers import SimpleProfiler
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from baseline import retriever
 from evaluation.cli import command
 from evaluation.data.dataset import read_dataset
-from evaluation.findings import Faulty
-from systems import atae, runs, source, training
+from evaluation.findings import BadRequest, Faulty
+from systems import atae, runs, source, training, weight_errors
 from systems.__main__ import parser
 from systems.training import Run, Schedule
 from tests.brief import make_brief_soundscapes
@@ -78,6 +82,7 @@ def test_a_run_folder_holds_these_files(undisturbed):
     }
     assert expected <= files
     assert all(path in expected or path.startswith("tensorboard/") for path in files)
+    assert "tensorboard/hparams.yaml" in files
     epochs = rows(undisturbed)
     assert [row["epoch"] for row in epochs] == ["1", "2", "3", "4"]
     assert {"loss", "learning_rate", "validation_loss", "validation_mAP@10"} <= epochs[0].keys()
@@ -86,11 +91,25 @@ def test_a_run_folder_holds_these_files(undisturbed):
     assert system["versions"]["torch"] == torch.__version__.partition("+")[0]
 
 
-def test_two_runs_with_one_seed_agree_and_with_another_do_not(data, undisturbed, tmp_path):
+def test_tensorboard_shows_the_config_and_the_best_value(undisturbed):
+    events = EventAccumulator(str(undisturbed / "tensorboard")).Reload()
+    best = [event.value for event in events.Scalars("best_validation_mAP@10")]
+    values = [float(row["validation_mAP@10"]) for row in rows(undisturbed)]
+    assert best == pytest.approx(np.maximum.accumulate(values))
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert {b"margin", b"seed", b"precision"} <= set(re.findall(rb"[a-z]+", content))
+
+
+def test_two_runs_with_one_seed_agree_and_with_another_do_not(data, undisturbed, tmp_path, capsys):
     assert command(parser(), arguments(data, tmp_path / "again")) == 0
     assert same(weights(tmp_path / "again"), weights(undisturbed))
     assert (tmp_path / "again" / "metrics.csv").read_bytes() == (undisturbed / "metrics.csv").read_bytes()
-    assert command(parser(), arguments(data, tmp_path / "other", "--seed", "1", "--set", "epochs=1")) == 0
+    assert f"{tmp_path}/again: the best of 4 epochs is epoch " in capsys.readouterr().out
+    other = ["--seed", "1", "--set", "epochs=1", "--logger", "csv"]
+    assert command(parser(), arguments(data, tmp_path / "other", *other)) == 0
+    logged = (tmp_path / "other" / "csv" / "version_0" / "metrics.csv").read_text()
+    assert "best_validation_mAP@10" in logged.splitlines()[0]
+    assert not (tmp_path / "other" / "tensorboard").exists()
     assert not same(weights(tmp_path / "other"), weights(undisturbed))
 
 
@@ -125,7 +144,16 @@ def test_a_run_that_was_stopped_early_can_be_used_and_resumed(data, undisturbed,
     assert [row["epoch"] for row in rows(run)] == ["1", "2"]
     assert command(parser(), ["predict", str(run), "--data", str(data)]) == 0
     assert "training has not ended (there is no system.yaml)" in capsys.readouterr().err
-    assert command(parser(), arguments(data, run)) == 0
+    change_code(run, "baseline.crnn")
+    assert command(parser(), arguments(data, run)) == 2
+    assert capsys.readouterr().err == (
+        f"error: {run}: a training must resume with the code that it began with; found changes in baseline.crnn: undo "
+        "them, train into a new folder, or add --code-changed to resume with the changed code\n"
+    )
+    assert command(parser(), arguments(data, run, "--code-changed")) == 0
+    assert "the code changed since this run was trained: baseline.crnn; " in capsys.readouterr().err
+    (change,) = yaml.safe_load((run / "system.yaml").read_text())["code_changes"]
+    assert change["modules"] == ["baseline.crnn"]
     assert same(weights(run), weights(undisturbed))
     assert (run / "metrics.csv").read_bytes() == (undisturbed / "metrics.csv").read_bytes()
 
@@ -137,13 +165,23 @@ def test_a_run_that_has_ended_is_not_changed(data, undisturbed, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in (undisturbed / "checkpoints").iterdir()}
 
 
+def change_code(run, module):
+    """Make it look as if a module had other code when the training began."""
+    sources = yaml.safe_load((run / "sources.yaml").read_text())
+    sources["digests"][module] = "0"
+    (run / "sources.yaml").write_text(yaml.safe_dump(sources))
+
+
 def test_a_run_whose_code_changed_says_so(data, undisturbed, tmp_path, capsys):
     run = shutil.copytree(undisturbed, tmp_path / "run")
     sources = yaml.safe_load((run / "sources.yaml").read_text())
-    assert {"baseline.retriever", "systems.training"} <= sources.keys()
+    assert {"baseline.retriever", "systems.training"} <= sources["digests"].keys()
+    checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    assert checkpoint["source_digests"] == sources["digests"]
+    assert yaml.safe_load((run / "system.yaml").read_text())["source_digests"] == sources["digests"]
     assert command(parser(), arguments(data, run)) == 0
     assert "the code changed" not in capsys.readouterr().err
-    (run / "sources.yaml").write_text(yaml.safe_dump({**sources, "baseline.crnn": "0"}))
+    change_code(run, "baseline.crnn")
     for asked in (arguments(data, run), ["predict", str(run), "--data", str(data)]):
         assert command(parser(), asked) == 0
         expected = f"{run}: warning: the code changed since this run was trained: baseline.crnn; the run's weights come"
@@ -190,8 +228,9 @@ def test_weights_of_another_model_get_one_clear_line(data, undisturbed, tmp_path
     ):
         assert command(parser(), asked) == 2
         line = capsys.readouterr().err.splitlines()[-1]
-        assert line.startswith(f"error: {place}: must contain weights of the model that the config describes; ")
-        assert line.endswith(": put the run's own checkpoints back, or train into a new folder")
+        assert line.startswith(f"error: {place}: must contain weights of the model that the config and the present ")
+        assert "; found weights that the model does not have: " in line
+        assert line.endswith("text_encoder.weight: " + weight_errors.ADVICE)
 
 
 def test_a_checkpoint_that_lacks_the_config_gets_one_clear_line(data, undisturbed, tmp_path, capsys):
@@ -217,6 +256,29 @@ def test_the_direction_of_a_monitored_value_decides_its_sign(tmp_path, monitor, 
     control = training.EpochControl(run, Schedule(monitor=monitor))
     control.rows = [{f"validation_{monitor}": 3.0}, {f"validation_{monitor}": 2.0}]
     assert control.values == [3.0 * sign, 2.0 * sign]
+
+
+def test_the_progress_bar_fits_80_columns(tmp_path, monkeypatch):
+    control = training.EpochControl(Run(tmp_path, "mine", retriever.Config(), {}), Schedule(monitor="mAP@10"))
+    control.rows = [{"validation_mAP@10": 0.25}, {"validation_mAP@10": 0.123456}]
+    bar = training.Bar(control)
+    trainer = SimpleNamespace(
+        current_epoch=2, max_epochs=150, callback_metrics={"loss_step": torch.tensor(1.23456)}, is_global_zero=True
+    )
+    bar.setup(trainer, None, "fit")
+    monkeypatch.setattr(training.Bar, "total_train_batches", 1200)
+    monkeypatch.setattr(training.time, "monotonic", lambda: 0.0)
+    bar.on_train_start()
+    bar.on_train_epoch_start(trainer)
+    monkeypatch.setattr(training.time, "monotonic", lambda: 60.0)
+    shown = bar.train_progress_bar
+    shown.n = 600
+    shown.set_postfix(bar.get_metrics(trainer, None))
+    line = shown.format_meter(**{**shown.format_dict, "ncols": 80})
+    shown.close()
+    assert line.startswith("epoch 3/150 █")
+    assert line.endswith(" 600/1200, loss=1.235, best mAP@10=0.25, left=4:55:00")
+    assert len(line) == 80
 
 
 def test_an_interrupt_after_the_last_epoch_is_an_interrupt(over):
@@ -245,9 +307,35 @@ def test_an_interrupt_turned_into_an_error_ends_as_interrupt(over):
 def test_the_sources_of_an_encoder_are_noticed_too(tmp_path):
     Run(tmp_path / "run", "systems.atae", atae.Config(audio_encoder="yamnet"), {}).start()
     sources = yaml.safe_load((tmp_path / "run" / "sources.yaml").read_text())
-    assert {"systems.atae", "systems.parts.encoders", "systems.parts.encoders.yamnet"} <= sources.keys()
-    assert "systems.parts.encoders.cnn14" not in sources
-    assert source.source_changes(tmp_path / "run", "systems.atae") == []
+    digests = sources["digests"]
+    assert {"systems.atae", "systems.parts.encoders", "systems.parts.encoders.yamnet"} <= digests.keys()
+    assert "systems.parts.encoders.cnn14" not in digests
+    assert source.source_changes(tmp_path / "run") == []
+
+
+def test_changed_code_is_no_obstacle_before_the_first_result(tmp_path):
+    run = Run(tmp_path, "baseline.retriever", retriever.Config(), {})
+    run.start()
+    before = (tmp_path / "sources.yaml").read_text()
+    change_code(tmp_path, "baseline.crnn")
+    (tmp_path / "tensorboard").mkdir()
+    run.check_code()
+    run.start()
+    assert (tmp_path / "sources.yaml").read_text() == before
+    change_code(tmp_path, "baseline.crnn")
+    (tmp_path / "words.bin").touch()
+    with pytest.raises(BadRequest, match=r"found changes in baseline\.crnn"):
+        run.check_code()
+
+
+def test_a_run_without_digests_resumes_without_them(tmp_path):
+    run = Run(tmp_path, "baseline.retriever", retriever.Config(), {})
+    run.start()
+    (tmp_path / "sources.yaml").unlink()
+    (tmp_path / "words.bin").touch()
+    run.check_code()
+    run.start()
+    assert not (tmp_path / "sources.yaml").exists()
 
 
 def test_left_over_files_do_not_block_a_new_run(data, tmp_path):

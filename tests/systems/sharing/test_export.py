@@ -227,8 +227,9 @@ def test_a_run_without_system_yaml_can_be_exported(runs, data, tmp_path, capsys)
 
 def test_changed_source_code_is_reported_once(runs, data, tmp_path, capsys):
     run = shutil.copytree(runs("systems.examples.spectra"), tmp_path / "run")
-    digests = yaml.safe_load((run / "sources.yaml").read_text())
-    (run / "sources.yaml").write_text(yaml.safe_dump({**digests, "systems.training": "0" * 16}))
+    sources = yaml.safe_load((run / "sources.yaml").read_text())
+    sources["digests"]["systems.training"] = "0" * 16
+    (run / "sources.yaml").write_text(yaml.safe_dump(sources))
     assert systems("export", run, tmp_path / "shared") == 0
     assert systems("predict", tmp_path / "shared", "--data", data) == 0
     lines = capsys.readouterr().err.splitlines()
