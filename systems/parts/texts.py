@@ -26,7 +26,7 @@ from tqdm import tqdm
 from evaluation.assets import Asset, silence
 from evaluation.findings import BadRequest
 from systems.caching.store import Store
-from systems.parts import words
+from systems.parts import gguf, words
 from systems.parts.digests import digest, weights_digest
 from systems.parts.encoders.weights import PARALLEL
 from systems.parts.packaged import in_package
@@ -297,15 +297,23 @@ def load_text_encoder(name: str, layer: int = -1, output: Output = "tokens") -> 
 
 
 def find_model_folder(name: str) -> Path:
-    """Find the folder of a model.
+    """Find the folder of a model. A GGUF file is converted to a folder first (`systems.parts.gguf`).
 
     Raises:
-        BadRequest: The name is a file, or the model is not on this machine. For a name on the hub, the message says how
-            to download the model.
+        BadRequest: The name is a file of another format, the GGUF file cannot be converted, or the model is not on this
+            machine. For a name on the hub, the message says how to download the model.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
+    if name.endswith(gguf.SUFFIX):
+        file = in_package(name) or folder
+        if file.is_file():
+            return gguf.model_folder(file)
+        raise BadRequest(
+            f"{name}: no such file; give a GGUF file, also in an installed package as PACKAGE/FILE, or the folder of a "
+            "transformers model"
+        )
     if folder.is_file():
         raise BadRequest(
             f"{name}: must be the folder of a model, or a file of word vectors whose name ends in {', '.join(WORDS)}; "
