@@ -13,9 +13,11 @@ from evaluation.findings import BadRequest
 EXTRAS: Mapping[str, str] = MappingProxyType(
     {
         "aac_metrics": "metrics",
+        "accelerate": "train",
         "ai_edge_litert": "train",
         "gensim": "train",
         "gradio": "demo",
+        "gguf": "train",
         "huggingface_hub": "train",
         "lightning": "train",
         "matplotlib": "reports",

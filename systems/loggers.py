@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
 TENSORBOARD = "tensorboard"
-# From the name of each logger to the package that it needs in addition to Lightning; None if it needs none.
-PACKAGES = {TENSORBOARD: "tensorboard", "csv": None, "wandb": "wandb", "mlflow": "mlflow"}
+# From the name of each logger to the package that it needs in addition to the kit's extra `train`, or None.
+PACKAGES = {TENSORBOARD: None, "csv": None, "wandb": "wandb", "mlflow": "mlflow"}
 FOLDERS = (TENSORBOARD, "csv", "wandb", "mlruns")  # the folders in a run folder that the loggers write
 
 

