@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
+from evaluation.extras import absent
 from evaluation.files import appearing
 from evaluation.findings import BadRequest
 from systems.sharing.folders import RUN_FILES, is_exported, read_contents
@@ -89,7 +90,10 @@ def write_space(target: Path, folders: Sequence[Path], split: str) -> str:
             _copy_run(folder, part / "runs" / f"{number}-{folder.resolve().name}")
         (part / "app.py").write_text(APP.format(split=split), encoding="utf-8")
         requirements = [f"{KIT}[train,reports,demo] @ git+{address}"]
-        requirements += [f"{name}=={metadata.version(name).partition('+')[0]}" for name in PINNED]
+        for name in PINNED:
+            if not absent([name]):
+                public_version = metadata.version(name).partition("+")[0]  # torch's ends in +cpu or +cu130
+                requirements.append(f"{name}=={public_version}")
         (part / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
         text = README.format(
             title=title,

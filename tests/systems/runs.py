@@ -28,6 +28,8 @@ def rows(run):
 def assert_captions_do_not_depend_on_the_batch(model, audio, lengths):
     """Check that a sound has the same caption and log-probability in a batch as alone, without padding.
 
+    The first of its alternative captions must be the same too.
+
     Args:
         model: The captioner.
         audio: The batch, (N, samples).
@@ -35,10 +37,14 @@ def assert_captions_do_not_depend_on_the_batch(model, audio, lengths):
     """
     with torch.inference_mode():
         together, scores = model.caption_scored(audio, lengths)
+        alternatives = model.caption_alternatives(audio, lengths, 2)
         for row, length in enumerate(lengths):
             (alone,), score = model.caption_scored(audio[row : row + 1, :length], lengths[row : row + 1])
             assert alone == together[row]
             torch.testing.assert_close(score[0], scores[row], rtol=1e-4, atol=1e-4)
+            caption, log_probability = alternatives[row][0]
+            assert caption == alone
+            assert abs(log_probability - float(score[0])) < 1e-3
 
 
 def kill(original, *args, **kwargs):

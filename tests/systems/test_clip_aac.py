@@ -883,6 +883,9 @@ def test_four_clips_are_learnt_by_heart():
         said, likely = model.caption_scored(batch.sounds, batch.lengths)
         assert said == list(TONES)
         assert (likely > math.log(0.1)).all()
+        alternatives = model.caption_alternatives(batch.sounds, batch.lengths, 3)
+        assert [captions[0][0] for captions in alternatives] == said
+        assert all(captions[0][1] > captions[1][1] for captions in alternatives)
         scores = model.embed_text(list(TONES)) @ model.embed_audio(batch.sounds, batch.lengths).T
     assert scores.argmax(1).tolist() == [0, 1, 2, 3]
 
