@@ -19,6 +19,7 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "lightning": "train",
         "matplotlib": "reports",
         "optuna": "cluster",
+        "PIL": "reports",
         "pandas": "reports",
         "ray": "cluster",
         "seaborn": "reports",
