@@ -155,7 +155,7 @@ def collect_queries(
             hits, ranks = _hits_of_matrix(prediction, truth, right, index, split, k)
         else:
             hits, ranks = _hits_of_lists(prediction, truth, right, index, split, k)
-        systems.append(Answers(name, score, _compared(hits, similarity), ranks))
+        systems.append(Answers(name, score, _compared(hits, right, similarity), ranks))
     return Queries(split, texts, right, systems)
 
 
@@ -218,8 +218,13 @@ def _hits_of_lists(
     return all_hits, all_ranks
 
 
-def _compared(all_hits: Sequence[Sequence[Hit]], captions: CaptionSimilarity) -> list[list[Hit]]:
-    """Return the hits with the caption that is closest to the query, and mark those that may be right."""
+def _compared(
+    all_hits: Sequence[Sequence[Hit]], right: Sequence[Sequence[int]], captions: CaptionSimilarity
+) -> list[list[Hit]]:
+    """Return the hits with the caption that is closest to the query, and mark those that may be right.
+
+    A list may repeat a right clip. Its later occurrences stay wrong.
+    """
     queries, clips = [], []
     for query, hits in enumerate(all_hits):
         for hit in hits:
@@ -229,7 +234,7 @@ def _compared(all_hits: Sequence[Sequence[Hit]], captions: CaptionSimilarity) ->
     closest = captions.closest(np.array(queries, dtype=int), np.array(clips, dtype=int))
     compared = zip(closest[0].tolist(), closest[1].tolist(), strict=True)
     marked = []
-    for hits in all_hits:
+    for hits, right_clips in zip(all_hits, right, strict=True):
         row = []
         for hit in hits:
             if hit.clip is None:
@@ -237,7 +242,7 @@ def _compared(all_hits: Sequence[Sequence[Hit]], captions: CaptionSimilarity) ->
                 continue
             similarity, caption = next(compared)
             mark = hit.mark
-            if mark == WRONG and similarity >= THRESHOLD:
+            if mark == WRONG and similarity >= THRESHOLD and hit.clip not in right_clips:
                 mark = UNANNOTATED
             row.append(Hit(hit.clip, hit.name, hit.score, mark, similarity, caption))
         marked.append(row)

@@ -14,9 +14,9 @@ import numpy as np
 from evaluation.inspection.collecting import RIGHT, Answers, Content, Descriptions, Queries, item_metrics
 from evaluation.inspection.sounds import Sound
 from evaluation.metrics import catalogue
-from evaluation.report import number, p_value, with_interval
+from evaluation.report import NOTHING, number, p_value, with_interval
 from evaluation.statistics import comparison
-from evaluation.text import cut, plural
+from evaluation.text import cut
 
 GROUPS = 5  # maximum number of groups of a quantity such as the duration
 LISTED = 8  # number of rows of a list
@@ -285,8 +285,8 @@ def _edges(factor: np.ndarray) -> list[float]:
     different = np.unique(factor)
     if len(different) <= GROUPS:
         return different.tolist()
-    quantiles = np.quantile(factor, np.linspace(0, 1, GROUPS + 1)[1:], method="inverted_cdf")
-    return np.unique(quantiles).tolist()
+    last = len(factor) * np.arange(1, GROUPS + 1) // GROUPS - 1  # the index of each group's last item
+    return np.unique(np.sort(factor)[last]).tolist()
 
 
 def _labels(factor: np.ndarray, uppers: Sequence[float]) -> list[str]:
@@ -326,7 +326,10 @@ def _tables_of_queries(content: Queries, metric: str, values: Sequence[np.ndarra
 
 
 def _hard_and_easy(content: Queries, metric: str, values: Sequence[np.ndarray]) -> list[Table]:
-    """Return the clips whose queries have the lowest and the highest mean of a metric, for the first system."""
+    """Return the clips whose queries have the lowest and the highest mean of a metric.
+
+    If there are several systems, the order is that of the second one, which is compared with the first.
+    """
     queries = np.repeat(np.arange(len(content.right)), [len(clips) for clips in content.right])
     clips = np.concatenate([np.array(clips, dtype=int) for clips in content.right])
     counts = np.bincount(clips, minlength=len(content.split.clips))
@@ -334,15 +337,17 @@ def _hard_and_easy(content: Queries, metric: str, values: Sequence[np.ndarray]) 
     for numbers in values:
         sums = np.bincount(clips, numbers[queries], minlength=len(counts))
         means.append(sums / np.maximum(counts, 1))
+    main = min(1, len(content.systems) - 1)
     answered = np.flatnonzero(counts)
-    order = answered[np.argsort(means[0][answered], kind="stable")]
+    order = answered[np.argsort(means[main][answered], kind="stable")]
     if catalogue.lower_is_better(metric):
         order = order[::-1]
-    heads = ["clip", *(f"{catalogue.heading(metric)}, {system.name}" for system in content.systems), "queries"]
+    heads = ["clip", *(f"mean {_of_item(metric)}, {system.name}" for system in content.systems), "queries"]
     if len(content.systems) == 1:
         heads[1] = f"mean {_of_item(metric)}"
+    owner = f" of {content.systems[main].name}" if len(content.systems) > 1 else ""
     tables = []
-    for title, chosen in (("Hardest clips", order[:LISTED]), ("Easiest clips", order[::-1][:LISTED])):
+    for title, chosen in (("Hardest clips" + owner, order[:LISTED]), ("Easiest clips" + owner, order[::-1][:LISTED])):
         rows, names = [], []
         for clip in chosen.tolist():
             name = content.split.file_names[clip]
@@ -372,8 +377,9 @@ def _hubs(content: Queries, system: Answers) -> Table:
         names.append(name if name in set(content.split.file_names) else None)
     never = len(set(content.split.file_names) - returned.keys())
     mean = sum(returned.values()) / max(1, len(content.split.clips))
-    note = f"The mean clip is returned {mean:.1f} times; {plural(never, 'clip')} never."
-    return Table(f"Hubs of {system.name}", ["clip", f"returned in {deepest} best", "right"], rows, note, names)
+    note = f"A clip is among them {mean:.1f} times on average; number of clips that never are: {never:,}."
+    heads = ["clip", f"times among the {deepest} best", "right"]
+    return Table(f"Hubs of {system.name}", heads, rows, note, names)
 
 
 def _tables_of_captions(content: Descriptions) -> list[Table]:
@@ -384,15 +390,12 @@ def _vocabulary(content: Descriptions) -> Table:
     """Return the number of words, and of different words and captions, of the references and each system."""
     references = content.split.all_captions
     known = _words(references)
-    rows = [["references", *_counts(references), NOTHING_MISSING]]
+    rows = [["references", *_counts(references), NOTHING]]
     for system in content.systems:
         own = len(_words(system.captions) - known)
-        rows.append([system.name, *_counts(system.captions), str(own)])
+        rows.append([system.name, *_counts(system.captions), f"{own:,}"])
     heads = ["captions of", "words each", "different words", "different captions", "words that no reference has"]
     return Table("Vocabulary", heads, rows, "Words are separated by blanks, without punctuation and case.")
-
-
-NOTHING_MISSING = "–"
 
 
 def _words(captions: Sequence[str]) -> set[str]:

@@ -39,6 +39,7 @@ function format(value, digits = 3, signed = false) {
 const valueOf = (item, system) => data.values[system][state.metric][item];
 const differenceOf = item => valueOf(item, state.system) - valueOf(item, 0);
 const gainOf = item => (data.metrics[state.metric].lower ? -1 : 1) * differenceOf(item);
+const titleOfItem = () => data.metrics[state.metric].title.replace(/^m(AP@|RR)/, "$1"); // mAP is the mean of AP
 const textOf = item => isQueries ? data.queries[item] : data.clips[item];
 const wordsIn = text => text.split(/\s+/).filter(Boolean).length;
 
@@ -48,11 +49,10 @@ function bestRank(item, system) {
 }
 
 function columns() {
-  const metric = data.metrics[state.metric].title;
   const list = [{key: "text", title: isQueries ? "Query" : "Clip", value: textOf}];
   const shown = several ? [0, state.system] : [0];
   for (const system of shown) {
-    const title = several ? data.systems[system] : metric.replace(/^m(AP|RR)/, isQueries ? "$1" : "m$1");
+    const title = several ? data.systems[system] : titleOfItem();
     list.push({key: "value" + system, title, value: item => valueOf(item, system), number: format,
                extra: several});
   }
@@ -190,23 +190,23 @@ function draw() {
       state.descending = isSorted ? !state.descending : false;
       state.sort = column.key;
       draw();
-      [...document.querySelectorAll("#table thead button")][list.indexOf(column)].focus();
+      [...document.querySelectorAll("#table > thead button")][list.indexOf(column)].focus();
     });
     const direction = isSorted ? (state.descending ? "descending" : "ascending") : "none";
     return make("th", {scope: "col", class: classOf(column), "aria-sort": direction}, button);
   });
-  document.querySelector("#table thead").replaceChildren(make("tr", {}, ...heads));
+  document.querySelector("#table > thead").replaceChildren(make("tr", {}, ...heads));
   const items = selected();
   const rows = [];
   for (const item of items.slice(0, state.shown)) rows.push(...rowsOf(item, list));
-  document.querySelector("#table tbody").replaceChildren(...rows);
+  document.querySelector("#table > tbody").replaceChildren(...rows);
   const noun = isQueries ? "queries" : "clips";
   let text = `${items.length.toLocaleString("en")} of ${count.toLocaleString("en")} ${noun}`;
   if (several) {
     const wins = items.filter(item => gainOf(item) > 1e-9).length;
     const losses = items.filter(item => gainOf(item) < -1e-9).length;
     const [first, second] = [data.systems[0], data.systems[state.system]].map(shorten);
-    text += `; ${data.metrics[state.metric].title}: ${second} is better for ${wins}, ${first} for ${losses}, `;
+    text += `; ${titleOfItem()}: ${second} is better for ${wins}, ${first} for ${losses}, `;
     text += `equal for ${items.length - wins - losses}`;
   }
   document.getElementById("count").textContent = text;
@@ -292,7 +292,7 @@ function queryDetail(item) {
   const parts = data.answers.map((answers, system) => {
     const part = make("div", {});
     if (several) {
-      const value = `${data.metrics[state.metric].title} ${format(valueOf(item, system))}`;
+      const value = `${titleOfItem()} ${format(valueOf(item, system))}`;
       part.append(make("h3", {}, make("bdi", {}, data.systems[system]), ` · ${value}`));
     }
     const hits = answers.hits[item].map(([clip, score, mark, similarity, caption], place) =>
@@ -340,7 +340,7 @@ function clipDetail(clip) {
     texts.append(make("h3", {}, ...title), make("p", {class: "prediction text"}, content),
                  make("small", {}, share + chance));
   });
-  const references = data.captions[clip].map(text => make("li", {class: "text"}, make("bdi", {}, text)));
+  const references = data.captions[clip].map(text => make("li", {}, make("bdi", {}, text)));
   texts.append(make("h3", {}, "References"), make("ol", {class: "references"}, ...references));
   const heads = ["Metric", ...data.systems].map((name, place) =>
     make("th", {scope: "col", class: place ? "number" : null}, several || !place ? shorten(name) : "Value"));
