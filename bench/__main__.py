@@ -26,6 +26,7 @@ from bench import (
     clip_aac,
     encoders,
     guided,
+    inspection,
     measuring,
     offtheshelf,
     retrieval,
@@ -49,7 +50,19 @@ VERSIONS = (
     "transformers",
     "faiss-cpu",
 )
-MODULES = (training, retrieval, captions, captioner, encoders, offtheshelf, clip_aac, guided, submissions, sweeps)
+MODULES = (
+    training,
+    retrieval,
+    captions,
+    captioner,
+    encoders,
+    offtheshelf,
+    clip_aac,
+    guided,
+    submissions,
+    inspection,
+    sweeps,
+)
 MEASURES: dict[str, measuring.Measure] = {}
 for module in MODULES:
     MEASURES |= module.MEASURES

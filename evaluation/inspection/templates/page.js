@@ -248,8 +248,11 @@ function rowsOf(item, list) {
 }
 
 function detailRow(item, width) {
-  const content = isQueries ? queryDetail(item) : clipDetail(item);
-  return make("tr", {class: "detail"}, make("td", {colspan: width}, content));
+  const cell = make("td", {colspan: width});
+  const text = textOf(item);
+  if (shorten(text) !== text) cell.append(make("p", {class: "text", tabindex: 0}, make("bdi", {}, text)));
+  cell.append(isQueries ? queryDetail(item) : clipDetail(item));
+  return make("tr", {class: "detail"}, cell);
 }
 
 // Details ------------------------------------------------------------------------------------------------------------
@@ -306,13 +309,9 @@ function queryDetail(item) {
     }
     return part;
   });
-  const content = make("div", {});
-  if (wasShortened(textOf(item))) content.append(make("p", {class: "text"}, make("bdi", {}, textOf(item))));
-  content.append(make("div", {class: several ? "systems" : null}, ...parts));
-  return content;
+  return make("div", {class: several ? "systems" : null}, ...parts);
 }
 
-const wasShortened = text => shorten(text) !== text;
 const closestCaption = (clip, item) => Math.max(0, data.captions[clip].indexOf(data.queries[item]));
 const WORD = /([\p{L}\p{N}]+(?:['’]\p{L}+)?)/u;
 
