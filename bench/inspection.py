@@ -1,5 +1,6 @@
 """A measure of `dcase-evaluation inspect`: the page of a retriever at the size of Clotho's evaluation split."""
 
+import os
 import time
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def inspect(alone: Function, folder: Path) -> list[Row]:
 
 def _pages(data: Path, folder: Path) -> tuple[float, float, int, int]:
     """Write a page twice; return both durations in seconds, the size of the page and the number of queries."""
+    os.environ["DCASE_KIT_CACHE"] = str(folder / "cache")  # the user's cache must not change
     split = _with_sounds(read_dataset(data, EVALUATION, sound=False)[EVALUATION], folder / "sounds")
     queries = tuple(split.truth)
     scores = np.random.default_rng(0).normal(size=(len(queries), len(split.clips))).astype(np.float32)

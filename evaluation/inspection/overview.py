@@ -165,9 +165,9 @@ def _charts_of_queries(
     return [
         _histogram(f"{_of_item(metric)} over queries", title, metric, values),
         _rank_chart(ranks),
-        _mean_chart(f"{title} by length of the query", "words", words, values),
-        _mean_chart(f"{title} by number of right clips", "right clips", counts, values),
-        _mean_chart(f"{title} by duration of the right clips", "seconds", durations, values),
+        _mean_chart(metric, "length of the query", "words", words, values),
+        _mean_chart(metric, "number of right clips", "right clips", counts, values),
+        _mean_chart(metric, "duration of the right clips", "seconds", durations, values),
     ]
 
 
@@ -182,8 +182,8 @@ def _charts_of_captions(
     return [
         _histogram(f"{title} over clips", title, metric, values),
         _length_chart(words),
-        _mean_chart(f"{title} by mean length of the references", "words", np.round(lengths), values),
-        _mean_chart(f"{title} by duration", "seconds", seconds, values),
+        _mean_chart(metric, "mean length of the references", "words", np.round(lengths), values),
+        _mean_chart(metric, "duration", "seconds", seconds, values),
     ]
 
 
@@ -250,7 +250,9 @@ def _shares(
     return Chart(title, axis, labels, series, _top(series), percent=True)
 
 
-def _mean_chart(title: str, axis: str, factor: np.ndarray, values: Sequence[np.ndarray]) -> Chart | None:
+def _mean_chart(
+    metric: str, factor_name: str, axis: str, factor: np.ndarray, values: Sequence[np.ndarray]
+) -> Chart | None:
     """Return the mean of a metric in groups of a factor with its 95 % interval; None if there is only one group."""
     is_known = np.isfinite(factor)
     if not is_known.any():
@@ -266,7 +268,9 @@ def _mean_chart(title: str, axis: str, factor: np.ndarray, values: Sequence[np.n
         for group, label in enumerate(labels):
             bars.append(_mean_bar(numbers[is_known][groups == group], f"{axis} {label}"))
         series.append(bars)
-    return Chart(title, axis, labels, series, _top(series))
+    facts = catalogue.find(metric)
+    top = min(_top(series), facts.high if facts else math.inf)
+    return Chart(f"{catalogue.heading(metric)} by {factor_name}", axis, labels, series, top)
 
 
 def _mean_bar(values: np.ndarray, label: str) -> Bar | None:
