@@ -14,7 +14,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
@@ -64,6 +63,8 @@ def html(
         files: A dict from the name of each system to its prediction file.
         findings: Warnings and notes about the predictions and sounds.
     """
+    import jinja2  # only here: wrong requests must be answered quickly
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
