@@ -51,7 +51,7 @@ def test_repeated_and_unknown_clips_of_a_list_are_wrong(split):
     assert answers.first_ranks()[2] == np.inf
 
 
-def test_captions_and_log_probabilities_in_the_order_of_the_split(split, tmp_path):
+def test_captions_are_in_the_order_of_the_split(split, tmp_path):
     path = write_predictions(tmp_path / "p.csv", split.source.parent, "A cat.")
     lines = path.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join([lines[0], *lines[:0:-1]]), encoding="utf-8")
