@@ -26,6 +26,7 @@ from bench import (
     clip_aac,
     encoders,
     guided,
+    inspection,
     measuring,
     offtheshelf,
     retrieval,
@@ -61,6 +62,7 @@ MODULES = (
     clip_aac,
     guided,
     submissions,
+    inspection,
     sweeps,
 )
 MEASURES: dict[str, measuring.Measure] = {}

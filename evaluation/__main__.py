@@ -190,7 +190,7 @@ def _retrieval_prediction(
     options: argparse.Namespace, split: Split, truth: Relevance | None, directions: Sequence[str]
 ) -> tuple[retrieval.Prediction, list[Finding]]:
     """Read the prediction, and return it with notes about what was assumed."""
-    from evaluation import array_files
+    from evaluation import array_files, retrieval_formats
 
     queries = split.truth if truth is None else truth
     given = array_files.Given(options.audio_names, options.text_names, options.order == "truth")
@@ -199,36 +199,16 @@ def _retrieval_prediction(
         return array_files.read_embeddings(
             options.audio_embeddings, options.text_embeddings, split, queries, similarity, given
         )
-    path = options.prediction
-    if path.suffix.lower() == ".npy" or given != array_files.Given() or array_files.is_other_matrix(path):
-        return array_files.read_matrix(path, split, queries, given)
-    notes: list[Finding] = []
-    prediction: retrieval.Prediction | None = _run(path, queries, directions, notes)
-    if prediction is None:
+    expected = None
+    if not options.truth.is_file():
         expected = max(len(split.queries), len(truth or ())), len(split.clips)
-        prediction = predictions.read_retrieval(path, None if options.truth.is_file() else expected)
-    if isinstance(prediction, predictions.Similarity):
-        return array_files.texts_as_rows(prediction, queries, split, str(path))
-    if len(directions) > 1:
+    prediction, notes = retrieval_formats.read_prediction(
+        options.prediction, split, queries, given=given, direction=directions[0], expected=expected
+    )
+    if isinstance(prediction, predictions.Ranking) and len(directions) > 1:
         message = "has lists, which have one direction; choose a direction, or give a matrix or embeddings"
-        raise BadRequest(f"{path}: {message}")
+        raise BadRequest(f"{options.prediction}: {message}")
     return prediction, notes
-
-
-def _run(path: Path, truth: Relevance, directions: Sequence[str], notes: list[Finding]) -> predictions.Ranking | None:
-    """Read a run in TREC's format; return None if the file has no extension of a run."""
-    from evaluation import trec
-
-    if path.suffix.lower() not in trec.SUFFIXES or not path.is_file():
-        return None
-    if not trec.is_trec(path, len(trec.RUN_COLUMNS)):
-        columns = " ".join(trec.RUN_COLUMNS)
-        raise BadRequest(f"{path}: must be a run in TREC's format ({columns}); or give .npz, .npy or .csv")
-    run = trec.read_run(path)
-    notes += run.findings
-    if directions[0] == retrieval.AUDIO_TO_TEXT:
-        return run.ranking(retrieval.reversed_truth(truth))
-    return run.ranking(truth)
 
 
 def score_captions(options: argparse.Namespace) -> int:
@@ -327,6 +307,43 @@ def report(options: argparse.Namespace) -> None:
         print(f"\n{options.out}: {', '.join(path.name for path in written)}")
 
 
+def inspect(options: argparse.Namespace) -> None:
+    """Write a page on which you look at and listen to predictions of the same split, one or several."""
+    from evaluation.inspection import requests
+
+    requests.check_target(options.out, options.single_file)
+    if options.single_file and options.copy_audio:
+        raise BadRequest("--single-file contains the sounds; leave out --copy-audio")
+    split = read_dataset(options.truth, options.split, sound=False)[options.split]
+    if requests.kind_of(options.predictions) == requests.RETRIEVAL:
+        if options.match:
+            raise BadRequest("--match is for predictions of captioning systems; leave it out")
+        relevance = _retrieval_truth(options, split)
+        truth = split.truth if relevance is None else relevance
+        content, findings = requests.read_queries(options.predictions, split, truth, options.metrics)
+    else:
+        if options.relevance:
+            raise BadRequest("--relevance is for predictions of retrieval systems; leave it out")
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends the Java processes, as Ctrl-C does
+        metrics = options.metrics or ["basic"]
+        content, findings = requests.read_descriptions(options.predictions, split, metrics, options.match)
+    written, unreadable = requests.write_page(
+        content,
+        options.predictions,
+        findings,
+        options.out,
+        copy_audio=options.copy_audio,
+        single_file=options.single_file,
+    )
+    say([*findings, *unreadable])
+    score = content.systems[0].score
+    sounds = f"sounds of {written.playable} of {plural(len(split.clips), 'clip')}"
+    if not written.playable:
+        sounds = "no sounds, because the data folder has no audio files"
+    size = f"{written.size / 1e6:.1f} MB"
+    print(f"{written.path}: {size}; {len(score.items.names)} {score.items.kind}, {sounds}; open it in a browser")
+
+
 def download_models(options: argparse.Namespace) -> None:
     """Download the files that caption metrics need and no Python package contains; skip files that exist already."""
     from evaluation import assets
@@ -380,6 +397,33 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--normal", action="store_true", help=text)
     verb.add_argument("--out", type=Path, metavar="DIR", help="output folder for tables (CSV) and plots (SVG, PNG)")
     verb.set_defaults(run=report)
+
+    text = "write a page to look at and listen to predictions"
+    verb = commands.add_parser("inspect", help=text, description=inspect.__doc__)
+    text = (
+        "predictions of one kind: any file that `score retrieval --prediction` or `score captions --prediction` reads; "
+        "the others are compared with the first"
+    )
+    verb.add_argument("predictions", type=Path, nargs="+", metavar="PREDICTION", help=text)
+    verb.add_argument("--truth", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
+    split = verb.add_argument("--split", default=EVALUATION, help=f"split of the predictions (default: {EVALUATION})")
+    complete(split, lambda: SPLITS)
+    text = "output folder, or output file (.html) for --single-file; must not exist, be empty, or be an earlier page"
+    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help=text)
+    text = (
+        "metrics, or a set of metrics; the first one sorts the page (default: as for `score`, which are mAP@10 and R@k "
+        "for retrieval, and the set basic for captions)"
+    )
+    verb.add_argument("--metrics", nargs="+", metavar="NAME", help=text)
+    text = "relevant clips of each query, as for `score retrieval` (default: the data folder's own)"
+    verb.add_argument("--relevance", type=Path, metavar="FILE", help=text)
+    text = "how to match names, as for `score captions` (default: names are verbatim)"
+    verb.add_argument("--match", default="", metavar="RULES", help=text)
+    text = "copy the sounds into the folder, as Ogg or MP3 (default: link to the audio files where they are)"
+    verb.add_argument("--copy-audio", action="store_true", help=text)
+    text = "write one file that contains everything, with at most 50 MB of sounds"
+    verb.add_argument("--single-file", action="store_true", help=text)
+    verb.set_defaults(run=inspect)
 
     text = "download the files that caption metrics need"
     verb = commands.add_parser("download", help=text, description=download_models.__doc__)

@@ -22,6 +22,7 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "lightning": "train",
         "matplotlib": "reports",
         "optuna": "cluster",
+        "PIL": "reports",
         "pandas": "reports",
         "ray": "cluster",
         "seaborn": "reports",

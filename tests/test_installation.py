@@ -76,7 +76,7 @@ def test_every_imported_package_is_a_dependency():
 
 
 def test_each_extra_of_a_message_installs_its_package():
-    distributions = {"sklearn": "scikit-learn"}
+    distributions = {"PIL": "pillow", "sklearn": "scikit-learn"}
     for module, extra in EXTRAS.items():
         assert canonicalize_name(distributions.get(module, module)) in names(OPTIONAL[extra]), module
         assert canonicalize_name(distributions.get(module, module)) not in names(CORE), module

@@ -50,6 +50,8 @@ REQUESTS = [
     *("evaluation report nowhere.csv", "evaluation report evaluation"),
     "evaluation report nowhere.csv --out figures",
     "evaluation data check nowhere",
+    *("evaluation inspect --help", "evaluation inspect nowhere.npz --truth nowhere --out page"),
+    "evaluation inspect nowhere.npz --truth FOLDER --out page",
     *("evaluation data convert --help", "evaluation data convert nowhere.json --out data"),
     "evaluation score captions --truth FOLDER --prediction nowhere.csv --columns cap=x",
     *("submission --help", "submission validate --help", "submission package --help"),

@@ -602,7 +602,7 @@ def shared_metrics(given: Mapping[str, Score]) -> tuple[list[str], dict[str, str
 
 
 def short_names(files: Sequence[str]) -> list[str]:
-    """Return a short name for each file: its run folder if it is in `RUN/scores`, otherwise its stem.
+    """Return a short name for each file: its run folder if it is in `RUN/scores` or `RUN/predictions`, or its stem.
 
     If these names are not different, the names are those of the folders, or else the whole paths.
 
@@ -616,7 +616,7 @@ def short_names(files: Sequence[str]) -> list[str]:
     for file in files:
         path = Path(file.removesuffix(".json"))
         folder = path.absolute().parent
-        if folder.name == "scores":
+        if folder.name in ("scores", "predictions"):
             names.append(folder.parent.name)
             folders.append(folder.parent.name)
         else:

@@ -1,20 +1,14 @@
 """Generation of the data set of soundscapes, in Clotho's layout."""
 
 import csv
-import multiprocessing
-import os
-import signal
-import threading
 import wave
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from functools import partial
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import MappingProxyType
-from typing import cast
 
 import numpy as np
 from numpy.random import Generator
@@ -25,6 +19,7 @@ from evaluation.data.soundscapes.scenes import plan, scene_text
 from evaluation.data.soundscapes.synthesis import SAMPLE_RATE, Scene, render
 from evaluation.files import appearing
 from evaluation.findings import BadRequest
+from evaluation.processes import start_worker
 
 Job = tuple[str, int, str, Scene]  # split, index of the clip in the split, file name, scene
 
@@ -66,7 +61,7 @@ def make_soundscapes(
         with ExitStack() as stack:
             each: Callable[..., Iterator[list[str]]] = map
             if workers != 1:
-                pool = stack.enter_context(ProcessPoolExecutor(workers, initializer=_start_worker))
+                pool = stack.enter_context(ProcessPoolExecutor(workers, initializer=start_worker))
                 each = partial(pool.map, chunksize=8)
             done = each(partial(_write_clip, new, seed), jobs)
             disable = None if progress else True  # None: disabled if standard error is not a terminal
@@ -86,18 +81,6 @@ def _write_tables(folder: Path, split: str, jobs: Sequence[Job], captions: Seque
             scene_rows.append([name, scene_text(scene)])
     _write_table(folder / f"captions_{split}.csv", caption_rows)
     _write_table(folder / f"sources_{split}.csv", scene_rows)
-
-
-def _start_worker() -> None:
-    """Prepare a worker process: it ignores Ctrl-C, which its parent handles, and ends when its parent is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = cast(BaseProcess, multiprocessing.parent_process())  # not None in a worker process
-
-    def end_with_parent() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _random(seed: int, split: str, number: int) -> Generator:

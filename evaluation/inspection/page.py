@@ -1,0 +1,209 @@
+"""The HTML file of a page: a template, a style sheet, a script, and the data as JSON.
+
+Everything except images and sounds is in one file, so that the page opens from disk. The Content Security Policy allows
+only this file's own script and style sheet, and images and sounds next to the page or inside it. The script makes the
+rows of the tables from the data, and shows all texts as text.
+"""
+
+import json
+import math
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from evaluation.findings import Finding
+from evaluation.inspection.collecting import Content, Descriptions, Hit, Queries, is_pseudo, item_metrics
+from evaluation.inspection.neighbours import THRESHOLD
+from evaluation.inspection.overview import Overview
+from evaluation.inspection.sounds import Sound
+from evaluation.metrics import catalogue
+from evaluation.text import plural, printable
+
+TEMPLATES = Path(__file__).parent / "templates"
+GENERATOR = "dcase-evaluation inspect"
+# The mark of a page of this kit: an existing file without it is not replaced.
+MARK = f'<meta name="generator" content="{GENERATOR}">'
+DIGITS = 4  # of the values in the data
+
+
+@dataclass(frozen=True)
+class Links:
+    """The links of each clip.
+
+    Attributes:
+        sounds: The address of each clip's sound; None if there is none.
+        images: The address of each clip's spectrogram; None if there is none.
+    """
+
+    sounds: Sequence[str | None]
+    images: Sequence[str | None]
+
+
+def html(
+    content: Content,
+    overview: Overview,
+    sounds: Sequence[Sound],
+    links: Links,
+    files: Mapping[str, str],
+    findings: Sequence[Finding],
+) -> str:
+    """Return the page.
+
+    Args:
+        content: The clips and the answers of the systems.
+        overview: The top of the page.
+        sounds: The sound of each clip.
+        links: The links of each clip.
+        files: A dict from the name of each system to its prediction file.
+        findings: Warnings and notes about the predictions and sounds.
+    """
+    import jinja2  # only here: wrong requests must be answered quickly
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        finalize=_printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    score = content.systems[0].score
+    playable = sum(sound.is_playable for sound in sounds)
+    return environment.get_template("page.html.j2").render(
+        mark=Markup(MARK),  # noqa: S704, a constant
+        style=Markup(style),  # noqa: S704, the file is part of the kit
+        script=Markup(script),  # noqa: S704, the file is part of the kit
+        policy=Markup(_policy(style, script)),  # noqa: S704, made of digests
+        data=Markup(_embedded(data(content, sounds, links))),  # noqa: S704, escaped for a script element
+        is_retrieval=isinstance(content, Queries),
+        split=content.split,
+        items=f"{len(score.items.names):,} {score.items.kind}",
+        clips=plural(len(content.split.clips), "clip"),
+        systems=[system.name for system in content.systems],
+        signatures={system.name: system.score.signature for system in content.systems},
+        unavailable=_unavailable(content),
+        files=files,
+        overview=overview,
+        playable=playable,
+        findings=[str(finding) for finding in findings],
+        threshold=THRESHOLD,
+    )
+
+
+def _printable(value: object) -> object:
+    """Return a value as text without control characters; leave markup unchanged."""
+    if isinstance(value, Markup):
+        return value
+    return printable(str(value))
+
+
+def _policy(style: str, script: str) -> str:
+    """Return the Content Security Policy: this style sheet and script, and images and sounds of the page only."""
+    own = "'self' file: data:"  # browsers disagree whether 'self' includes files
+    rules = [
+        "default-src 'none'",
+        f"script-src 'sha256-{_digest(script)}'",
+        f"style-src 'sha256-{_digest(style)}'",
+        f"img-src {own}",
+        f"media-src {own}",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
+    return "; ".join(rules)
+
+
+def _digest(text: str) -> str:
+    return b64encode(sha256(text.encode()).digest()).decode()
+
+
+def _embedded(content: Any) -> str:
+    """Return content as JSON that is safe inside a script element, and does not contain line separators."""
+    text = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    for letter in "<>&":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return text
+
+
+def _unavailable(content: Content) -> list[str]:
+    reasons: dict[str, None] = {}
+    for system in content.systems:
+        for name, reason in system.score.unavailable.items():
+            reasons[f"{catalogue.heading(name)} is not available: {reason}"] = None
+    return list(reasons)
+
+
+# Data -----------------------------------------------------------------------------------------------------------------
+
+
+def data(content: Content, sounds: Sequence[Sound], links: Links) -> dict[str, Any]:
+    """Return the data of the page's script."""
+    metrics = item_metrics(content.systems[0].score)
+    shared = []
+    for name in metrics:
+        if all(name in system.score.items.values for system in content.systems):
+            shared.append(name)
+    result: dict[str, Any] = {
+        "systems": [printable(system.name) for system in content.systems],
+        "metrics": [_metric(name) for name in shared],
+        "values": [[_rounded(system.score.items.values[name]) for name in shared] for system in content.systems],
+        "clips": [printable(clip.file_name) for clip in content.split.clips],
+        "captions": [[printable(caption) for caption in clip.captions] for clip in content.split.clips],
+        "seconds": [None if sound.seconds is None else round(sound.seconds, 1) for sound in sounds],
+        "sounds": links.sounds,
+        "images": links.images,
+    }
+    if isinstance(content, Queries):
+        return result | _query_data(content)
+    return result | _caption_data(content)
+
+
+def _metric(name: str) -> dict[str, Any]:
+    title = catalogue.heading(name)
+    if is_pseudo(name):
+        title += " (pseudo-value)"
+    return {"title": title, "lower": catalogue.lower_is_better(name)}
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [round(value, DIGITS) for value in values.tolist()]
+
+
+def _query_data(content: Queries) -> dict[str, Any]:
+    systems = []
+    for system in content.systems:
+        hits = [[_hit(hit) for hit in row] for row in system.hits]
+        systems.append({"hits": hits, "ranks": system.ranks})
+    return {
+        "kind": "queries",
+        "queries": [printable(text) for text in content.texts],
+        "right": content.right,
+        "answers": systems,
+    }
+
+
+def _hit(hit: Hit) -> list[Any]:
+    """Return a hit as the list [clip, score, mark, similarity, caption]; an unknown clip is its name."""
+    clip: int | str = printable(hit.name) if hit.clip is None else hit.clip
+    score = hit.score
+    if score is not None:
+        score = float(f"{score:.{DIGITS}g}") if math.isfinite(score) else None
+    return [clip, score, hit.mark, round(hit.similarity, 2), hit.caption]
+
+
+def _caption_data(content: Descriptions) -> dict[str, Any]:
+    log_probabilities = []
+    for system in content.systems:
+        log_probabilities.append(system.log_probabilities)
+    return {
+        "kind": "clips",
+        "predicted": [[printable(caption) for caption in system.captions] for system in content.systems],
+        "log_probabilities": log_probabilities,
+    }
