@@ -1,4 +1,4 @@
-"""Worker processes of commands that work on many files."""
+"""Worker processes of commands that process many files."""
 
 import multiprocessing
 import os
@@ -9,7 +9,7 @@ from typing import cast
 
 
 def start_worker() -> None:
-    """Prepare a worker process: it ignores Ctrl-C, which its parent handles, and ends when its parent is killed."""
+    """Let a worker process ignore Ctrl-C, which its parent handles, and end when its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = cast(BaseProcess, multiprocessing.parent_process())  # not None in a worker process
 

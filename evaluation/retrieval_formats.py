@@ -1,7 +1,7 @@
-"""Reading the prediction of a retriever from one file, in any form that the kit accepts.
+"""Reading the prediction of a retriever from one file.
 
-The forms are an .npz that `Similarity.save` wrote, a matrix as CSV, .npy or .npz, a CSV with the best clips of each
-query, and a run in TREC's format.
+The file may be an .npz that `Similarity.save` wrote, a matrix as CSV, .npy or .npz, a CSV with the best clips of each
+query, or a run in TREC's format.
 """
 
 from pathlib import Path
@@ -30,16 +30,16 @@ def read_prediction(
     Args:
         path: The file.
         split: The split that the prediction is for.
-        truth: The clips that answer each query.
-        given: The names of clips and queries for a matrix without names.
+        truth: The relevant clips of each query.
+        given: The names of clips and queries, for a matrix that does not contain them.
         direction: The direction of a run in TREC's format, one of `retrieval.DIRECTIONS`.
         expected: As in `predictions.read_retrieval`.
 
     Returns:
-        The prediction, and notes that say what was assumed about the file.
+        The prediction, and notes about what was assumed about the file.
 
     Raises:
-        BadRequest: There is no such file, or it is a file of another kind.
+        BadRequest: The file does not exist, or is not in one of these forms.
         Faulty: The file is not valid. The exception lists all findings.
     """
     if path.suffix.lower() == ".npy" or given != NOTHING_GIVEN or array_files.is_other_matrix(path):

@@ -1,4 +1,4 @@
-"""The content of a page: the clips, and the answers of each system for each query or clip."""
+"""The content of a page: the clips, and the predictions of each system for each query or clip."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,20 +17,21 @@ from evaluation.predictions import Captions, Ranking, Similarity
 from evaluation.scores import Score
 
 SHOWN = 10  # number of clips to show for each query
-WRONG, RIGHT, UNANNOTATED = 0, 1, 2  # marks of a clip
+WRONG, RIGHT, UNANNOTATED = 0, 1, 2  # how a clip is marked
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One of the best clips of a query.
+    """A clip that a system ranks among the best for a query.
 
     Attributes:
         clip: The clip's index in the split; None if the split does not have such a clip.
         name: The clip's name.
-        score: Its score; None for a prediction that is a list.
-        mark: `RIGHT`, `WRONG`, or `UNANNOTATED` for a wrong clip with a caption that is close to the query.
-        similarity: The similarity of the query and the closest caption of the clip, in [0, 1].
-        caption: The index of this caption in the clip.
+        score: The score of the clip for the query; None if the prediction is a list of clips without scores.
+        mark: `RIGHT` for a relevant clip, `UNANNOTATED` for another clip with a caption that is similar to the query,
+            `WRONG` otherwise.
+        similarity: The similarity of the query and the clip's most similar caption, in [0, 1].
+        caption: The index of this caption among the clip's captions.
     """
 
     clip: int | None
@@ -43,13 +44,14 @@ class Hit:
 
 @dataclass(frozen=True)
 class Answers:
-    """The answers of a retriever.
+    """The prediction and the score of a retriever.
 
     Attributes:
         name: The short name of the system.
-        score: Its score. The items are the queries.
-        hits: For each query, its best clips, best first.
-        ranks: For each query, the ranks of its right clips, in the order of `Queries.right`; None if not found.
+        score: The score of the system. Its items are the queries.
+        hits: For each query, the clips that the system ranks first, best first.
+        ranks: For each query, the ranks of its relevant clips, in the order of `Queries.right`. The rank of a clip that
+            the prediction does not contain is None.
     """
 
     name: str
@@ -58,7 +60,10 @@ class Answers:
     ranks: Sequence[Sequence[int | None]]
 
     def first_ranks(self) -> np.ndarray:
-        """Return the rank of the best right clip of each query, an array of shape (queries,); infinite if not found."""
+        """Return the best rank of a relevant clip for each query, as an array of shape (queries,).
+
+        The value is infinite if the prediction does not contain a relevant clip.
+        """
         first = []
         for ranks in self.ranks:
             first.append(min((rank for rank in ranks if rank is not None), default=np.inf))
@@ -72,8 +77,8 @@ class Queries:
     Attributes:
         split: The split.
         texts: The queries.
-        right: For each query, the indices of the clips that answer it.
-        systems: The answers of each system.
+        right: For each query, the indices of its relevant clips.
+        systems: The prediction and the score of each system.
     """
 
     split: Split
@@ -84,13 +89,13 @@ class Queries:
 
 @dataclass(frozen=True)
 class Predicted:
-    """The captions of a captioner.
+    """The captions and the score of a captioner.
 
     Attributes:
         name: The short name of the system.
-        score: Its score. The items are the clips, in the order of the split.
+        score: The score of the system. Its items are the clips, in the order of the split.
         captions: The caption of each clip of the split.
-        log_probabilities: The log-probability of each caption; None if the prediction does not have any.
+        log_probabilities: The log-probability of each caption; None if the prediction does not contain any.
     """
 
     name: str
@@ -111,10 +116,10 @@ Content = Queries | Descriptions
 
 
 def item_metrics(score: Score) -> list[str]:
-    """Return the metrics that have a value for each item.
+    """Return the names of the metrics that have a value for each item.
 
     Raises:
-        BadRequest: There is no such metric.
+        BadRequest: The score does not contain such a metric.
     """
     names = [name for name, measured in score.metrics.items() if measured.values is not None]
     if not names:
@@ -124,7 +129,7 @@ def item_metrics(score: Score) -> list[str]:
 
 
 def is_pseudo(metric: str) -> bool:
-    """Return True if the items' values are pseudo-values, because the metric is not a mean over items."""
+    """Return True if the metric is not a mean over items, so that the values of items are pseudo-values."""
     facts = catalogue.find(metric)
     return facts is not None and facts.statistic == "corpus"
 
@@ -135,11 +140,11 @@ def is_pseudo(metric: str) -> bool:
 def collect_queries(
     split: Split, truth: Relevance, given: Mapping[str, tuple[Similarity | Ranking, Score]], k: int = SHOWN
 ) -> Queries:
-    """Collect the best clips of every query, and the ranks of its right clips.
+    """Collect the best clips of every query, and the ranks of its relevant clips.
 
     Args:
         split: The split.
-        truth: The clips that answer each query.
+        truth: The relevant clips of each query.
         given: A dict from the name of each system to its prediction and score.
         k: Number of clips to show for each query.
     """
@@ -170,7 +175,7 @@ def _hits_of_matrix(
     split: Split,
     k: int,
 ) -> Found:
-    """Return the best clips and the ranks of the right clips. The ranks are those of `metrics.retrieval.ranks`."""
+    """Return the best clips and the ranks of the relevant clips, with the ranks of `metrics.retrieval.ranks`."""
     row_of = {query: row for row, query in enumerate(prediction.queries)}
     column_of = {name: column for column, name in enumerate(prediction.file_names)}
     all_hits, all_ranks = [], []
@@ -202,7 +207,10 @@ def _hits_of_lists(
     split: Split,
     k: int,
 ) -> Found:
-    """Return the best clips and the ranks of the right clips. A repeated clip is right only where it is first."""
+    """Return the best clips and the ranks of the relevant clips.
+
+    If a list contains a relevant clip several times, only the first occurrence is marked as right.
+    """
     lists = dict(zip(prediction.queries, prediction.file_names, strict=True))
     all_hits, all_ranks = [], []
     for (query, relevant), clips in zip(truth.items(), right, strict=True):
@@ -221,9 +229,9 @@ def _hits_of_lists(
 def _compared(
     all_hits: Sequence[Sequence[Hit]], right: Sequence[Sequence[int]], captions: CaptionSimilarity
 ) -> list[list[Hit]]:
-    """Return the hits with the caption that is closest to the query, and mark those that may be right.
+    """Add the clip's most similar caption to each hit, and mark clips that may be unannotated.
 
-    A list may repeat a right clip. Its later occurrences stay wrong.
+    If a list contains a relevant clip several times, its later occurrences are still marked as wrong.
     """
     queries, clips = [], []
     for query, hits in enumerate(all_hits):
@@ -268,8 +276,8 @@ def collect_descriptions(split: Split, given: Mapping[str, tuple[Path, Captions,
 
 
 def _log_probabilities(path: Path, prediction: Captions, split: Split) -> list[float | None] | None:
-    """Return the log-probability of each clip's caption, or None if the file does not have any."""
-    rows = caption_formats.load(path).rows  # a row for each caption, in the order of the prediction
+    """Return the log-probability of each clip's caption, or None if the file does not contain any."""
+    rows = caption_formats.load(path).rows  # one row for each caption, in the order of the prediction
     found = {}
     for name, row in zip(prediction.file_names, rows, strict=True):
         try:

@@ -1,11 +1,12 @@
-"""The similarity of queries and captions, which shows wrong clips that may be right.
+"""The similarity of queries and captions, which helps to find relevant clips that the truth does not contain.
 
-A clip that a query does not name may still answer it. If one of its captions is close to the query, the page marks the
-clip as *possibly unannotated*.
+A clip may be relevant for a query although the truth does not say so. If one of its captions is similar to the query,
+the page marks the clip as *possibly unannotated*.
 
-The similarity is the cosine of TF-IDF vectors of words, without English stop words, from 0 to 1. With the threshold of
-0.5, the mark is a hint only: among the pairs of Clotho's evaluation split that DCASE 2025 annotated for several clips,
-10 % of the marked pairs are annotated as relevant, and 0.2 % of all pairs are.
+The similarity is the cosine of TF-IDF vectors of words, without English stop words. It lies between 0 and 1. A clip is
+marked if the similarity is at least `THRESHOLD`. The mark is only a hint: DCASE 2025 annotated the relevant clips of
+1,037 captions of Clotho's evaluation split. Of all pairs of such a caption and another clip than its own, 0.2 % are
+annotated as relevant. Of the pairs that the page would mark, 10 % are.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from itertools import chain
 import numpy as np
 
 THRESHOLD = 0.5
-BLOCK = 50_000  # number of pairs of a query and a caption that are compared at once
+BLOCK = 50_000  # number of pairs of a query and a caption that are compared in one step
 
 
 class CaptionSimilarity:
@@ -40,15 +41,15 @@ class CaptionSimilarity:
         self._queries = vectorizer.transform(queries)
 
     def closest(self, queries: np.ndarray, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Find the caption of a clip that is closest to a query, for n pairs of a query and a clip.
+        """For each pair of a query and a clip, find the clip's caption that is most similar to the query.
 
         Args:
-            queries: (n,) indices of queries.
-            clips: (n,) indices of clips.
+            queries: (pairs,) index of the query of each pair.
+            clips: (pairs,) index of the clip of each pair.
 
         Returns:
-            (n,) similarities and (n,) indices of the captions within their clips. A clip without captions has the
-            similarity 0.
+            (pairs,) similarities, and (pairs,) indices of the captions among the captions of their clip. For a clip
+            without captions, the similarity is 0.
         """
         counts = self._counts[clips]
         similarity = np.zeros((len(clips), counts.max(initial=1)), dtype=np.float32)

@@ -1,6 +1,7 @@
 """The top of a page: metrics, differences between systems, charts and lists.
 
-The charts are bar charts with a bar for each system and group. `Chart` has their numbers; the template draws them.
+The items (queries or clips) are divided into groups. A chart shows one bar for each group and system. `Chart` contains
+the numbers of a chart, and the template of the page draws it.
 """
 
 import math
@@ -18,21 +19,21 @@ from evaluation.report import NOTHING, number, p_value, with_interval
 from evaluation.statistics import comparison
 from evaluation.text import cut
 
-GROUPS = 5  # maximum number of groups of a quantity such as the duration
+GROUPS = 5  # maximum number of groups in a chart of a quantity such as the duration
 LISTED = 8  # number of rows of a list
-RANKS = (1, 2, 5, 10, 20, 100)  # the last rank of each group of ranks
-SHARES = (0.2, 0.4, 0.6, 0.8)  # the ends of the groups between 0 and 1
-BINS = 8  # number of groups of a metric without an upper limit
+RANKS = (1, 2, 5, 10, 20, 100)  # the last rank of each group in the chart of ranks
+SHARES = (0.2, 0.4, 0.6, 0.8)  # upper limits of the groups of a metric between 0 and 1
+BINS = 8  # number of groups of a metric that is not limited to 0 to 1
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar of a chart, with an interval or without one.
+    """A bar of a chart, which may have an interval.
 
     Attributes:
         value: The height.
-        low: The lower end of the interval; None if there is none.
-        high: The upper end of the interval; None if there is none.
+        low: The lower end of the interval; None if the bar does not have an interval.
+        high: The upper end of the interval; None if the bar does not have an interval.
         tooltip: The value in words.
     """
 
@@ -50,8 +51,8 @@ class Chart:
         title: The title.
         axis: The name of the horizontal axis.
         labels: The label of each group of bars.
-        series: For each system, its bars. A group without items has no bar, which is None.
-        top: The largest value of the vertical axis.
+        series: For each system, the bar of each group. For a group without items, it is None.
+        top: The value at the upper end of the vertical axis.
         percent: True if the values are shares.
     """
 
@@ -65,7 +66,15 @@ class Chart:
 
 @dataclass(frozen=True)
 class Table:
-    """A small table. The first cell of each row is a name; `clips` has the clip that it names, for a link, if any."""
+    """A small table.
+
+    Attributes:
+        title: The title.
+        heads: The heads of the columns.
+        rows: The cells of each row. The first cell is the name of the row.
+        note: A text below the table.
+        clips: For each row, the clip that the first cell links to, or None; empty if the table does not contain links.
+    """
 
     title: str
     heads: Sequence[str]
@@ -76,7 +85,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Overview:
-    """The top of a page. The first table has the metrics, the second one the differences, if there are any."""
+    """The top of a page.
+
+    Attributes:
+        metrics: The table of metrics and, if there are several systems, the table of their differences.
+        charts: The charts.
+        tables: The lists below the charts.
+    """
 
     metrics: Sequence[Table]
     charts: Sequence[Chart]
@@ -84,7 +99,7 @@ class Overview:
 
 
 def make_overview(content: Content, sounds: Sequence[Sound]) -> Overview:
-    """Compute the top of a page."""
+    """Compute the metrics, charts and lists at the top of a page."""
     names = [system.name for system in content.systems]
     metric = item_metrics(content.systems[0].score)[0]
     values = [system.score.items.values[metric] for system in content.systems]
@@ -105,7 +120,7 @@ def make_overview(content: Content, sounds: Sequence[Sound]) -> Overview:
 
 
 def _metrics(content: Content) -> Table:
-    """Return the table of all metrics, with intervals by clip if items share clips."""
+    """Return the table of all metrics. If several items share a clip, the intervals treat each clip as one unit."""
     first = content.systems[0].score
     kind = "95 % interval"
     if first.items.shared:
@@ -132,7 +147,7 @@ def _metrics(content: Content) -> Table:
 
 
 def _differences(content: Content) -> Table:
-    """Return the table of differences from the first system, with a paired test."""
+    """Return the table of each system's differences from the first system, with paired tests."""
     compared = comparison.compare({system.name: system.score for system in content.systems})
     rows = []
     for entry in compared.differences:
@@ -188,7 +203,7 @@ def _charts_of_captions(
 
 
 def _of_item(metric: str) -> str:
-    """Return the name of a metric's value for one query.
+    """Return the name that a metric has for a single query.
 
     >>> _of_item("mAP@10"), _of_item("R@1")
     ('AP@10', 'R@1')
@@ -199,7 +214,7 @@ def _of_item(metric: str) -> str:
 
 
 def _histogram(title: str, axis: str, metric: str, values: Sequence[np.ndarray]) -> Chart:
-    """Return the share of items in groups of a metric's value."""
+    """Return a chart of the distribution of a metric over the items."""
     facts = catalogue.find(metric)
     if facts is not None and (facts.low, facts.high) == (0, 1):
         labels = ["0"]
@@ -218,7 +233,7 @@ def _histogram(title: str, axis: str, metric: str, values: Sequence[np.ndarray])
 
 
 def _rank_chart(ranks: Sequence[np.ndarray]) -> Chart:
-    """Return the share of queries in groups of the rank of the best right clip."""
+    """Return a chart of the distribution of the best rank of a relevant clip over the queries."""
     labels = ["1"]
     for before, last in pairwise(RANKS):
         labels.append(str(last) if last == before + 1 else f"{before + 1}–{last}")
@@ -228,7 +243,7 @@ def _rank_chart(ranks: Sequence[np.ndarray]) -> Chart:
 
 
 def _length_chart(words: Sequence[np.ndarray]) -> Chart:
-    """Return the share of captions in groups of their number of words."""
+    """Return a chart of the distribution of the number of words over the captions."""
     together = np.concatenate(words)
     uppers = _edges(together)
     return _shares("Length of the predicted captions", "words", _labels(together, uppers), uppers, words)
@@ -237,7 +252,7 @@ def _length_chart(words: Sequence[np.ndarray]) -> Chart:
 def _shares(
     title: str, axis: str, labels: Sequence[str], uppers: Sequence[float], values: Sequence[np.ndarray]
 ) -> Chart:
-    """Return the share of values in each group; `uppers` has the largest value of each group."""
+    """Return a chart of the share of values in each group. `uppers` contains the upper limit of each group."""
     series: list[list[Bar | None]] = []
     for numbers in values:
         groups = np.searchsorted(uppers, numbers)
@@ -253,7 +268,10 @@ def _shares(
 def _mean_chart(
     metric: str, factor_name: str, axis: str, factor: np.ndarray, values: Sequence[np.ndarray]
 ) -> Chart | None:
-    """Return the mean of a metric in groups of a factor with its 95 % interval; None if there is only one group."""
+    """Return a chart of the mean of a metric in each group of items, with 95 % intervals.
+
+    The groups are ranges of a factor, such as the duration. Return None if there are fewer than two groups.
+    """
     is_known = np.isfinite(factor)
     if not is_known.any():
         return None
@@ -285,7 +303,7 @@ def _mean_bar(values: np.ndarray, label: str) -> Bar | None:
 
 
 def _edges(factor: np.ndarray) -> list[float]:
-    """Return the largest value of each of at most `GROUPS` groups that have about equally many items."""
+    """Divide items into at most `GROUPS` groups of about equal size, and return the largest value of each group."""
     different = np.unique(factor)
     if len(different) <= GROUPS:
         return different.tolist()
@@ -294,7 +312,7 @@ def _edges(factor: np.ndarray) -> list[float]:
 
 
 def _labels(factor: np.ndarray, uppers: Sequence[float]) -> list[str]:
-    """Return the label of each group: its smallest and its largest value.
+    """Return the label of each group, which shows the smallest and the largest value of the group.
 
     >>> _labels(np.array([2, 3, 5, 5.5, 9]), [2, 5, 9])
     ['2', '3–5', '5.5–9']
@@ -311,7 +329,7 @@ def _labels(factor: np.ndarray, uppers: Sequence[float]) -> list[str]:
 
 
 def _top(series: Sequence[Sequence[Bar | None]]) -> float:
-    """Return the end of the vertical axis: a round number, at least as large as all bars and intervals."""
+    """Return the upper end of the vertical axis, a round number above all bars and intervals (up to rounding)."""
     largest = max((max(bar.value, bar.high or 0) for bars in series for bar in bars if bar), default=0)
     if largest <= 0:
         return 1.0
@@ -330,9 +348,9 @@ def _tables_of_queries(content: Queries, metric: str, values: Sequence[np.ndarra
 
 
 def _hard_and_easy(content: Queries, metric: str, values: Sequence[np.ndarray]) -> list[Table]:
-    """Return the clips whose queries have the lowest and the highest mean of a metric.
+    """Return tables of the clips whose queries have the worst and the best mean of a metric.
 
-    If there are several systems, the order is that of the second one, which is compared with the first.
+    If there are several systems, the values of the second system decide the order.
     """
     queries = np.repeat(np.arange(len(content.right)), [len(clips) for clips in content.right])
     clips = np.concatenate([np.array(clips, dtype=int) for clips in content.right])
@@ -357,14 +375,15 @@ def _hard_and_easy(content: Queries, metric: str, values: Sequence[np.ndarray]) 
             name = content.split.file_names[clip]
             names.append(name)
             rows.append([name, *(number(float(mean[clip])) for mean in means), str(counts[clip])])
-        tables.append(Table(title, heads, rows, "Mean over the queries that the clip answers.", names))
+        tables.append(Table(title, heads, rows, "The mean is over the queries for which the clip is right.", names))
     return tables
 
 
 def _hubs(content: Queries, system: Answers) -> Table:
-    """Return the clips that are returned for the most queries.
+    """Return a table of hubs, the clips that are among the first clips of the most queries.
 
-    The k-occurrence of a clip is the number of queries with the clip among the first k (Radovanović et al. 2010).
+    The number of these queries is the clip's k-occurrence (Radovanović et al. 2010), where k is the number of clips
+    that the page shows for each query.
     """
     returned: Counter[str] = Counter()
     right: Counter[str] = Counter()
@@ -381,7 +400,7 @@ def _hubs(content: Queries, system: Answers) -> Table:
         names.append(name if name in set(content.split.file_names) else None)
     never = len(set(content.split.file_names) - returned.keys())
     mean = sum(returned.values()) / max(1, len(content.split.clips))
-    note = f"A clip is among them {mean:.1f} times on average; number of clips that never are: {never:,}."
+    note = f"A clip is among them {mean:.1f} times on average. Clips that are never among them: {never:,}."
     heads = ["clip", f"times among the {deepest} best", "right"]
     return Table(f"Hubs of {system.name}", heads, rows, note, names)
 
@@ -391,7 +410,7 @@ def _tables_of_captions(content: Descriptions) -> list[Table]:
 
 
 def _vocabulary(content: Descriptions) -> Table:
-    """Return the number of words, and of different words and captions, of the references and each system."""
+    """Return a table of the vocabulary of the references and of each system."""
     references = content.split.all_captions
     known = _words(references)
     rows = [["references", *_counts(references), NOTHING]]
@@ -399,7 +418,7 @@ def _vocabulary(content: Descriptions) -> Table:
         own = len(_words(system.captions) - known)
         rows.append([system.name, *_counts(system.captions), f"{own:,}"])
     heads = ["captions of", "words each", "different words", "different captions", "words that no reference has"]
-    return Table("Vocabulary", heads, rows, "Words are separated by blanks, without punctuation and case.")
+    return Table("Vocabulary", heads, rows, "Words are separated by spaces. Punctuation and case are ignored.")
 
 
 def _words(captions: Sequence[str]) -> set[str]:
@@ -417,9 +436,9 @@ def _counts(captions: Sequence[str]) -> list[str]:
 
 
 def _repeated(name: str, captions: Sequence[str]) -> Table:
-    """Return the captions that a system gives to several clips."""
+    """Return a table of the captions that a system gives to several clips."""
     counts = Counter(captions)
     rows = [[cut(caption), str(count)] for caption, count in counts.most_common(LISTED) if count > 1]
     repeated = sum(count for count in counts.values() if count > 1)
-    note = f"{repeated:,} of {len(captions):,} clips have a caption that another clip has, too."
+    note = f"{repeated:,} of {len(captions):,} clips have the same caption as another clip."
     return Table(f"Repeated captions of {name}", ["caption", "clips"], rows, note)

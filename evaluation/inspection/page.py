@@ -1,8 +1,8 @@
-"""The HTML file of a page: a template, a style sheet, a script, and the data as JSON.
+"""The HTML file of a page, which is made from a template, a style sheet, a script, and the data as JSON.
 
-Everything except images and sounds is in one file, so that the page opens from disk. The Content Security Policy allows
-only this file's own script and style sheet, and images and sounds next to the page or inside it. The script makes the
-rows of the tables from the data, and shows all texts as text.
+The HTML file contains its style sheet, script and data, so a browser can open it from disk. Images and sounds are in
+files next to it, or also in the HTML file. The Content Security Policy forbids the browser to load anything else. The
+script makes the rows of the tables from the data. It never interprets texts as HTML.
 """
 
 import json
@@ -27,18 +27,18 @@ from evaluation.text import plural, printable
 
 TEMPLATES = Path(__file__).parent / "templates"
 GENERATOR = "dcase-evaluation inspect"
-# The mark of a page of this kit: an existing file without it is not replaced.
+# The mark of a page that this kit wrote. An existing file without the mark is not replaced.
 MARK = f'<meta name="generator" content="{GENERATOR}">'
-DIGITS = 4  # of the values in the data
+DIGITS = 4  # number of digits of the values in the data
 
 
 @dataclass(frozen=True)
 class Links:
-    """The links of each clip.
+    """The addresses of the sounds and spectrograms.
 
     Attributes:
-        sounds: The address of each clip's sound; None if there is none.
-        images: The address of each clip's spectrogram; None if there is none.
+        sounds: For each clip, the address of its sound, or None if the clip does not have a sound.
+        images: For each clip, the address of its spectrogram, or None if the clip does not have a spectrogram.
     """
 
     sounds: Sequence[str | None]
@@ -53,17 +53,17 @@ def html(
     files: Mapping[str, str],
     findings: Sequence[Finding],
 ) -> str:
-    """Return the page.
+    """Return the HTML text of the page.
 
     Args:
-        content: The clips and the answers of the systems.
+        content: The clips and the predictions of the systems.
         overview: The top of the page.
         sounds: The sound of each clip.
-        links: The links of each clip.
+        links: The addresses of the sounds and spectrograms.
         files: A dict from the name of each system to its prediction file.
         findings: Warnings and notes about the predictions and sounds.
     """
-    import jinja2  # only here: wrong requests must be answered quickly
+    import jinja2  # imported here, so that the error message of a wrong request appears quickly
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -99,15 +99,15 @@ def html(
 
 
 def _printable(value: object) -> object:
-    """Return a value as text without control characters; leave markup unchanged."""
+    """Return a value as text without control characters, or markup unchanged."""
     if isinstance(value, Markup):
         return value
     return printable(str(value))
 
 
 def _policy(style: str, script: str) -> str:
-    """Return the Content Security Policy: this style sheet and script, and images and sounds of the page only."""
-    own = "'self' file: data:"  # browsers disagree whether 'self' includes files
+    """Return the Content Security Policy. It allows the page's own style sheet, script, images and sounds only."""
+    own = "'self' file: data:"  # in some browsers, 'self' does not include files on disk
     rules = [
         "default-src 'none'",
         f"script-src 'sha256-{_digest(script)}'",
@@ -125,7 +125,7 @@ def _digest(text: str) -> str:
 
 
 def _embedded(content: Any) -> str:
-    """Return content as JSON that is safe inside a script element, and does not contain line separators."""
+    """Return content as JSON for a script element. Characters that could end the element are escaped."""
     text = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for letter in "<>&":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
@@ -144,7 +144,7 @@ def _unavailable(content: Content) -> list[str]:
 
 
 def data(content: Content, sounds: Sequence[Sound], links: Links) -> dict[str, Any]:
-    """Return the data of the page's script."""
+    """Return the data that the page's script reads."""
     metrics = item_metrics(content.systems[0].score)
     shared = []
     for name in metrics:
@@ -190,7 +190,10 @@ def _query_data(content: Queries) -> dict[str, Any]:
 
 
 def _hit(hit: Hit) -> list[Any]:
-    """Return a hit as the list [clip, score, mark, similarity, caption]; an unknown clip is its name."""
+    """Return a hit as the list [clip, score, mark, similarity, caption].
+
+    `clip` is the clip's index in the split, or its name if the split does not have such a clip.
+    """
     clip: int | str = printable(hit.name) if hit.clip is None else hit.clip
     score = hit.score
     if score is not None:

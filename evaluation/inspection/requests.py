@@ -1,4 +1,4 @@
-"""Reading predictions, scoring them, and writing their page."""
+"""Reading predictions, scoring them, and writing the page that shows them."""
 
 import contextlib
 import csv
@@ -26,19 +26,21 @@ from evaluation.retrieval_formats import read_prediction
 from evaluation.scores import Score
 from evaluation.statistics.comparison import check_comparable, short_names
 
-LARGEST = 50 * 10**6  # bytes of the sounds in a single file; browsers are slow with larger pages
-INDEX, IMAGES, SOUNDS = "index.html", "spectrograms", "sounds"  # everything that a folder of a page has
+LARGEST = (
+    50 * 10**6
+)  # maximum size in bytes of the sounds in a single file, because browsers are slow with larger files
+INDEX, IMAGES, SOUNDS = "index.html", "spectrograms", "sounds"  # all files and folders of a page
 RETRIEVAL, CAPTIONS = "queries", "captions"
 
 
 @dataclass(frozen=True)
 class Written:
-    """What was written.
+    """A page that was written.
 
     Attributes:
-        path: The page.
-        size: Its size in bytes, without the files next to it.
-        playable: The number of clips that have a sound.
+        path: The HTML file.
+        size: The size of the HTML file in bytes.
+        playable: The number of clips whose sound the page can play.
     """
 
     path: Path
@@ -50,10 +52,10 @@ class Written:
 
 
 def kind_of(paths: Sequence[Path]) -> str:
-    """Return `RETRIEVAL` or `CAPTIONS` for the predictions in files.
+    """Return the kind of predictions that the files contain, `RETRIEVAL` or `CAPTIONS`.
 
     Raises:
-        BadRequest: Some files are predictions of retrieval systems and others of captioning systems.
+        BadRequest: The files contain predictions of both kinds.
         Faulty: A file is not valid.
     """
     kinds = [_kind(path) for path in paths]
@@ -89,7 +91,8 @@ def read_queries(
         The content of the page, and warnings and notes.
 
     Raises:
-        BadRequest: A file does not exist or is of another kind, or there is no such metric.
+        BadRequest: A file is given twice, does not exist, or is not a prediction of a retrieval system; or a metric is
+            unknown; or no metric has values for single queries; or the scores cannot be compared.
         Faulty: A prediction is not valid. The exception lists all findings of all predictions.
     """
     expected = len(truth), len(split.clips)
@@ -123,7 +126,7 @@ def read_descriptions(
         metrics: Names of metrics, or of one set.
         match: As in `caption_formats.read_captions`.
     """
-    from evaluation.metrics import captioning  # imports scipy's sparse matrices, which takes time
+    from evaluation.metrics import captioning  # slow to import, because it imports scipy's sparse matrices
 
     given: dict[str, tuple[Path, Captions, Score]] = {}
     findings: list[Finding] = []
@@ -150,7 +153,11 @@ def _check_scores(scores: Mapping[str, Score]) -> None:
 
 
 def system_names(paths: Sequence[Path]) -> list[str]:
-    """Return a short name for each prediction: its run folder, or its file name without the extension."""
+    """Return a short name for each prediction: its run folder, or its file name without the extension.
+
+    Raises:
+        BadRequest: A file is given twice.
+    """
     if len(set(paths)) < len(paths):
         raise BadRequest("each prediction must be given once; found a file twice")
     return short_names([str(path.with_suffix("")) for path in paths])
@@ -160,10 +167,11 @@ def system_names(paths: Sequence[Path]) -> list[str]:
 
 
 def check_target(out: Path, single_file: bool) -> None:
-    """Check that the page may be written: the target does not exist, is an empty folder, or is a page of this command.
+    """Check that the page may be written to a target, and that no other files would be replaced.
 
     Raises:
-        BadRequest: The target is something else.
+        BadRequest: The target exists, and is neither an empty folder nor a page that this command wrote; or the target
+            of a single file does not have the extension .html.
     """
     if single_file:
         if out.suffix.lower() not in (".html", ".htm"):
@@ -198,21 +206,21 @@ def write_page(
     copy_audio: bool = False,
     single_file: bool = False,
 ) -> tuple[Written, list[Finding]]:
-    """Write the page, completely or not at all.
+    """Write the page. If this fails, an existing page is not changed.
 
     Args:
-        content: The content.
+        content: The content of the page.
         predictions: The prediction file of each system.
         findings: Warnings and notes that the page shows.
-        out: The folder, or with `single_file` the file.
+        out: The output folder, or the output file if `single_file` is true.
         copy_audio: Copy the sounds into the folder (default: link to the audio files where they are).
         single_file: Write one file that contains everything.
 
     Returns:
-        What was written, and warnings about audio files that cannot be read.
+        The page that was written, and warnings about audio files that cannot be read.
 
     Raises:
-        BadRequest: The target must not be replaced, or the sounds are too large for one file.
+        BadRequest: `out` contains other files than a page of this command, or the sounds are too large for one file.
     """
     check_target(out, single_file)
     sounds, unreadable = read_sounds([clip.path for clip in content.split.clips])
@@ -238,12 +246,12 @@ def write_page(
 
 @contextlib.contextmanager
 def _replaced_folder(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder, and put it in place of `out` if the block succeeds."""
+    """Yield a temporary folder, and replace `out` by it if the block succeeds."""
     old = None
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(appearing(out))
         yield folder
-        if out.is_dir():  # moved only now, so that a failure leaves the old page
+        if out.is_dir():  # the old page is moved only now, so that it remains if the block fails
             old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".old", dir=out.parent))
             out.rename(old / out.name)
     if old is not None:
@@ -251,7 +259,7 @@ def _replaced_folder(out: Path) -> Iterator[Path]:
 
 
 def _write_images(sounds: Sequence[Sound], folder: Path) -> list[str | None]:
-    """Write the spectrograms into a folder, and return their addresses."""
+    """Write the spectrograms into a folder, and return their addresses relative to the page."""
     (folder / IMAGES).mkdir()
     addresses: list[str | None] = []
     for number, sound in enumerate(sounds):
@@ -265,7 +273,7 @@ def _write_images(sounds: Sequence[Sound], folder: Path) -> list[str | None]:
 
 
 def _write_sounds(sounds: Sequence[Sound], folder: Path, out: Path, copy_audio: bool) -> list[str | None]:
-    """Return the addresses of the sounds: links from `out`, or copies in a folder."""
+    """Return the addresses of the sounds. If `copy_audio`, copy the sounds into a folder; otherwise link from `out`."""
     if not copy_audio:
         return [link(sound.path, out) if sound.is_playable else None for sound in sounds]
     (folder / SOUNDS).mkdir()
@@ -283,10 +291,10 @@ def _write_sounds(sounds: Sequence[Sound], folder: Path, out: Path, copy_audio: 
 
 
 def _embedded_sounds(sounds: Sequence[Sound]) -> list[str | None]:
-    """Return the sounds as addresses that contain them.
+    """Return the sounds as data URIs, which are addresses that contain the sound itself.
 
     Raises:
-        BadRequest: They have more than `LARGEST` bytes.
+        BadRequest: The sounds are larger than `LARGEST` bytes in total.
     """
     copied = copies(sounds)
     addresses: list[str | None] = []

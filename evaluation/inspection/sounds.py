@@ -1,8 +1,9 @@
-"""The sounds of a page: spectrograms, and links to audio files or copies of them.
+"""The spectrograms of a page, and links to audio files or copies of them.
 
-A spectrogram is a WebP image of `WIDTH` x `HEIGHT` pixels. It shows the log-mel energies of a clip from 30 Hz to 16 kHz
-(or half the sample rate), from `RANGE` dB below the loudest point up to this point. Spectrograms are kept in the cache
-folder; a spectrogram is made again if the size or the time of its audio file changes.
+A spectrogram is a WebP image of `WIDTH` x `HEIGHT` pixels. It shows the log-mel energies of a clip from 30 Hz to
+16 kHz, or to half the sample rate if this is lower. The colours cover the `RANGE` dB below the loudest point.
+Spectrograms are kept in the cache folder. A spectrogram is made again if the path, the size or the modification time of
+its audio file changes.
 """
 
 import hashlib
@@ -27,12 +28,12 @@ from evaluation.findings import WARNING, Finding
 
 VERSION = 1  # increased when the same audio gives a different image
 WIDTH, HEIGHT = 320, 64
-RANGE = 70  # dB
-QUALITY = 55  # of the WebP images; about 3 kB each
-FEW = 8  # a smaller number of files is processed without other processes
+RANGE = 70  # range of the colours in dB
+QUALITY = 55  # quality of the WebP images, which then have about 3 kB each
+FEW = 8  # fewer files than this are processed without worker processes
 # The colours of a spectrogram from quiet to loud.
 COLOURS = ((13, 10, 33), (58, 17, 95), (124, 33, 112), (194, 62, 90), (241, 124, 70), (252, 205, 120), (252, 253, 220))
-COPIED = (".ogg", ".mp3")  # browsers play these files, and they are small
+COPIED = (".ogg", ".mp3")  # these files are copied unchanged: browsers play them, and they are small
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Sound:
 
     Attributes:
         path: The audio file.
-        seconds: Its duration; None if the file does not exist or cannot be read.
-        spectrogram: The image; None if the file does not exist or cannot be read.
+        seconds: The duration; None if the file does not exist or cannot be read.
+        spectrogram: The WebP image; None if the file does not exist or cannot be read.
     """
 
     path: Path
@@ -56,7 +57,7 @@ class Sound:
 
 
 def read_sounds(paths: Sequence[Path]) -> tuple[list[Sound], list[Finding]]:
-    """Return the sound of each clip, and a warning for each audio file that cannot be read."""
+    """Return the sound of each clip, and a warning for each audio file that exists and cannot be read."""
     existing = [path for path in paths if path.is_file()]
     images: dict[Path, bytes] = {}
     findings = []
@@ -82,7 +83,10 @@ def _seconds(path: Path) -> float | None:
 
 
 def _in_processes(function: Callable[[Path], Any], paths: Sequence[Path], title: str) -> Generator[Any]:
-    """Call a function for each file in several processes, and yield the results in order, with a progress bar."""
+    """Call a function for each file, and yield the results in order, with a progress bar.
+
+    `FEW` or more files are processed in several processes.
+    """
     from evaluation.processes import start_worker
 
     with ExitStack() as stack:
@@ -98,7 +102,10 @@ def _in_processes(function: Callable[[Path], Any], paths: Sequence[Path], title:
 
 
 def spectrogram(path: Path) -> bytes | str:
-    """Return the spectrogram of an audio file as WebP, or the reason why the file cannot be read."""
+    """Return the spectrogram of an audio file as a WebP image, or a text with the reason why the file cannot be read.
+
+    The image is read from the cache folder, or written to it.
+    """
     try:
         status = path.stat()
     except OSError as failure:
@@ -119,10 +126,10 @@ def spectrogram(path: Path) -> bytes | str:
 
 
 def draw(samples: np.ndarray, sample_rate: int) -> bytes:
-    """Draw the log-mel spectrogram of samples as WebP.
+    """Draw the log-mel spectrogram of audio as a WebP image.
 
     Args:
-        samples: (samples,) the audio.
+        samples: (samples,) mono audio.
         sample_rate: Sample rate in Hz.
     """
     from PIL import Image
@@ -147,25 +154,25 @@ def draw(samples: np.ndarray, sample_rate: int) -> bytes:
 
 
 def link(path: Path, folder: Path) -> str:
-    """Return the link from a page in a folder to a file, relative and percent-encoded."""
+    """Return a relative, percent-encoded link from a page in a folder to a file."""
     relative = os.path.relpath(path.resolve(), folder.resolve())
     return quote(os.fsencode(Path(relative).as_posix()))
 
 
 def copies(sounds: Sequence[Sound]) -> Generator[tuple[bytes, str]]:
-    """Yield a copy of each playable sound for the page, with its suffix. Ogg and MP3 files are copied as they are."""
+    """Yield a copy of each playable sound, and its suffix. Ogg and MP3 files are copied unchanged."""
     paths = [sound.path for sound in sounds if sound.is_playable]
     yield from _in_processes(copy, paths, "sounds")
 
 
 def copy(path: Path) -> tuple[bytes, str]:
-    """Return an audio file in a form that browsers play, and its suffix: the file itself, or mono Ogg Vorbis."""
+    """Return the content of an Ogg or MP3 file, or other audio as mono Ogg Vorbis, and the suffix of this format."""
     suffix = path.suffix.lower()
     if suffix in COPIED:
         return path.read_bytes(), suffix
     samples, sample_rate = decode(path)
     file = io.BytesIO()
     with soundfile.SoundFile(file, "w", sample_rate, 1, "VORBIS", format="OGG") as out:
-        for start in range(0, len(samples), sample_rate):  # libsndfile's encoder may crash if it gets minutes at once
+        for start in range(0, len(samples), sample_rate):  # libsndfile may crash if it encodes minutes in one call
             out.write(samples[start : start + sample_rate])
     return file.getvalue(), ".ogg"
