@@ -1,13 +1,13 @@
-"""Published files and models: a table of what is missing, and the download of what is missing.
+"""Downloading published files and models, with a table that shows which of them are missing.
 
 `dcase-evaluation download` and `dcase-systems download` both use this module. A file goes to a folder that the caller
-chooses, such as `files.cache_folder()`. A model goes to the cache of the Hugging Face hub, where other programs find it
-too.
+chooses, such as `files.cache_folder()`. A model goes to the cache of the Hugging Face hub, where other programs also
+find it.
 
-- An interrupted download of a file is kept, and the next call resumes it. The hub's library does the same for models.
+- An interrupted download of a file is kept, and the next call resumes it. The hub's library resumes models.
 - A file with the wrong checksum is removed. If the checksum of the published file is not known, the table says
   `unverified`, and the SHA-256 is printed after the download, so that users can compare it.
-- Nothing is loaded or unpickled. Models are downloaded as safetensors only.
+- Downloaded files are not loaded or unpickled. Models are downloaded only as safetensors.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ NOT_KNOWN = "not known"
 UNVERIFIED = "unverified"
 REMOVED = "the download is removed; run the same command again"
 WEIGHTS = "model.safetensors"
-# The files of a model that are downloaded from the hub, if the model has them, in addition to its weights.
+# Patterns of the files that are downloaded in addition to a model's weights, if the hub has them.
 SMALL_FILES = (
     "modules.json",
     "config.json",
@@ -57,12 +57,12 @@ class Asset:
 
     Attributes:
         title: Name of the asset in messages.
-        source: Its address, or its name on the hub.
+        source: URL of the file, or name of the model on the hub.
         bytes: Approximate size of the download; 0 if it is not known.
-        licence: Its licence; empty if its publishers do not state one.
-        name: Its name for `dcase-systems download`; empty if another command downloads it.
-        checksum: The algorithm and all or the beginning of the published file's digest, such as `md5:541141fa…`; empty
-            if the digest is not known.
+        licence: The licence; empty if the publishers do not state one.
+        name: Name of the asset for `dcase-systems download`; empty if another command downloads it.
+        checksum: An algorithm and the digest of the published file, such as `md5:541141fa…`. The digest may be only the
+            first digits. Empty if the digest is not known.
     """
 
     title: str
@@ -89,7 +89,7 @@ class Asset:
 
     @property
     def file_name(self) -> str:
-        """The name of the published file, or the name of the model without its owner.
+        """The name of the published file, or the name of the model without the user's name.
 
         >>> Asset("", "https://example.org/files/Cnn14_mAP%3D0.431.pth?download=1", 0).file_name
         'Cnn14_mAP=0.431.pth'
@@ -99,14 +99,14 @@ class Asset:
 
 @dataclass(frozen=True)
 class Download:
-    """An asset, where it is or goes to, and how it is fetched.
+    """An asset, with its place on this machine and a function that downloads it.
 
     Attributes:
         asset: The asset.
-        place: The file or folder that it goes to.
+        place: The file or folder to which the asset is downloaded.
         locate: A function that returns the file or folder of the asset on this machine, or None.
-        fetch: A function that downloads the asset. It raises BadRequest if this fails. None if the kit cannot download
-            the asset; the user must then follow `advice`.
+        fetch: A function that downloads the asset, and raises BadRequest if this fails. None if the kit cannot download
+            the asset. Then the user must follow `advice`.
         advice: What the user must do if `fetch` is None.
     """
 
@@ -120,7 +120,7 @@ class Download:
 def download_missing(downloads: Sequence[Download], dry_run: bool = False) -> None:
     """Print a table of all assets, and download those that are not on this machine.
 
-    If a download fails, the others continue.
+    If a download fails, the other assets are still downloaded.
 
     Args:
         downloads: The assets.
@@ -153,7 +153,7 @@ def download_missing(downloads: Sequence[Download], dry_run: bool = False) -> No
 
 
 def _row(download: Download, path: Path | None) -> list[str]:
-    """Return the row of the table for an asset that is at `path`, or missing if `path` is None."""
+    """Return the row of the table for an asset. It is at `path`, or is missing if `path` is None."""
     asset = download.asset
     if path is not None:
         state = "already here"
@@ -194,7 +194,7 @@ def _with_tilde(path: Path) -> str:
 
 
 def _download(download: Download) -> None:
-    """Download an asset, and print its place and, if the checksum is not known, its SHA-256."""
+    """Download an asset, and print its place. If the checksum is not known, also print the SHA-256."""
     asset = download.asset
     if download.fetch is None:
         raise BadRequest(download.advice)
@@ -217,7 +217,7 @@ def _download(download: Download) -> None:
 
 
 def _large_files(path: Path) -> list[Path]:
-    """Return the file itself, or the weights in a folder, or all files in a folder without weights."""
+    """Return the files whose SHA-256 is printed: the file itself, or the weights in a folder, or all files in it."""
     if path.is_file():
         return [path]
     return sorted(path.glob("*.safetensors")) or sorted(file for file in path.iterdir() if file.is_file())
@@ -234,16 +234,17 @@ def file_digest(file: Path, algorithm: str = "sha256") -> str:
 
 
 def fetch_file(asset: Asset, target: Path, member: str = "") -> None:
-    """Download a file to `target`, with a progress bar, or resume its download.
+    """Download a file to `target`, or resume its download, with a progress bar.
 
     Args:
         asset: The file.
         target: The path to write.
-        member: For a zip archive, the only member that is kept, as `target`.
+        member: The member of a zip archive to write to `target` (default: `target` is the downloaded file itself).
 
     Raises:
-        BadRequest: The file cannot be downloaded, is not the published one, or the disk is too small, or another
-            process is downloading it. An incomplete file is kept to resume; a wrong file is removed.
+        BadRequest: The file cannot be downloaded, or differs from the published one; or the disk does not have enough
+            space; or another process is downloading the file. An incomplete file is kept to resume the download, and
+            a wrong file is removed.
     """
     with received(asset, target) as part:
         _check(part, asset)
@@ -256,8 +257,11 @@ def fetch_file(asset: Asset, target: Path, member: str = "") -> None:
 def _check(file: Path, asset: Asset) -> None:
     """Make sure that a downloaded file is the published one.
 
-    A file whose checksum is not known must at least have half of the published size, so that an error page of a server
-    or proxy is not taken for the file.
+    If the checksum is not known, the file must have at least half of the published size. This detects error pages that
+    a server or proxy sends instead of the file.
+
+    Raises:
+        BadRequest: The checksum or the size is wrong.
     """
     algorithm, _, digest = asset.checksum.partition(":")
     if digest:
@@ -270,9 +274,10 @@ def _check(file: Path, asset: Asset) -> None:
 
 @contextlib.contextmanager
 def received(asset: Asset, target: Path) -> Iterator[Path]:
-    """Download the file of an asset to a folder next to `target`, and yield its path.
+    """Download the file of an asset to a folder next to `target`, and yield the path of the downloaded file.
 
-    An interrupted download is kept, so that it can be resumed. If the block raises BadRequest, the file is removed.
+    An interrupted download is kept, so that it can be resumed. If the block has not moved the file, the file is removed
+    after the block. It is also removed if the block raises BadRequest, but not after another exception.
     """
     import filelock
 
@@ -283,7 +288,7 @@ def received(asset: Asset, target: Path) -> Iterator[Path]:
     part, lock = work / f"{target.name}.part", work / f"{target.name}.lock"
     needed = asset.bytes
     if asset.file_name.endswith(".zip"):
-        needed *= 2  # the unpacked files are as large as the archive
+        needed *= 2  # assume that the unpacked files are as large as the archive
     if part.exists():
         needed -= part.stat().st_size
     try:
@@ -308,12 +313,12 @@ def received(asset: Asset, target: Path) -> Iterator[Path]:
 
 
 def extract_members(archive: Path, targets: Mapping[str, Path], advice: str) -> None:
-    """Write members of a zip archive to the given paths: all or none. Other members are ignored.
+    """Write members of a zip archive to the given paths. If one member fails, none is written.
 
     Args:
         archive: The archive.
-        targets: A dict from the name of each member to the path to write, which does not depend on the archive.
-        advice: The end of the message for an archive that is damaged.
+        targets: A dict from the name of each member to the path to write. Names in the archive do not affect the paths.
+        advice: What to do if the archive is damaged, for the message.
 
     Raises:
         BadRequest: The archive is damaged or does not have these members.
@@ -335,7 +340,7 @@ def extract_members(archive: Path, targets: Mapping[str, Path], advice: str) -> 
 def hub_cache() -> Path:
     """Return the folder of the Hugging Face hub's cache."""
     try:
-        from huggingface_hub import constants  # a quick import, which reads the environment
+        from huggingface_hub import constants  # quick to import; reads the environment variables
     except ModuleNotFoundError:
         home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
         return Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
@@ -348,12 +353,12 @@ def hub_folder(name: str) -> str:
 
 
 def fetch_model(name: str, steps: Sequence[Sequence[str]] = STEPS) -> None:
-    """Download a model from the hub to its cache, or resume its download.
+    """Download a model from the hub to the hub's cache, or resume its download.
 
     Args:
         name: The model's name on the hub.
-        steps: Patterns of the files to download, in this order. A model is complete if it has the files of the last
-            step.
+        steps: Patterns of the files to download. The files of a step are downloaded before those of the next step. The
+            files that mark a complete model must come last.
 
     Raises:
         BadRequest: The model cannot be downloaded.
@@ -363,7 +368,7 @@ def fetch_model(name: str, steps: Sequence[Sequence[str]] = STEPS) -> None:
     try:
         for patterns in steps:
             snapshot_download(name, cache_dir=hub_cache(), allow_patterns=list(patterns))
-    except Exception as failure:  # exceptions of the hub's library, of its connections, or of the system
+    except Exception as failure:  # the hub's library, its connections and the system raise exceptions of many types
         reason = " ".join(str(failure).split())[:300]
         raise BadRequest(
             f"{constants.ENDPOINT}/{name}: cannot be downloaded: {reason}. Run the same command again to resume, "

@@ -1,7 +1,7 @@
-"""The published files and models that encoders and systems need, by name or from a config file.
+"""Finding the published files and models that encoders, systems and config files need.
 
-A system states what a config needs in its function `downloads(config)` (`systems.contract`). The parts of systems state
-where their own files are published: `encoders.downloads`, `texts.download`, `words.download`.
+The function `downloads(config)` of a system returns what a config needs (`systems.contract`). The functions
+`encoders.downloads`, `texts.download` and `words.download` know where the files of a part of a system are published.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,15 +27,15 @@ NAMES = (*encoders.NAMES, *AUDIOCLIP, *texts.PARTS, clip_tokenizer.HUB, *words.P
 
 
 def required(given: Sequence[str], system: str | None = None) -> list[Download]:
-    """Return what names and config files need, each asset once.
+    """Return the assets that names and config files need, each asset once.
 
     Args:
-        given: Names of `NAMES`, names on the hub (USER/NAME), or YAML files: a system's config, a sweep file, or the
-            config.yaml of a run.
-        system: The system of config files that do not name it (default: the system whose folder has the file).
+        given: Names in `NAMES`, names on the hub (USER/NAME), or YAML files. A YAML file is a system's config, a sweep
+            file, or the config.yaml of a run.
+        system: The system of config files that do not name one (default: the system whose folder contains the file).
 
     Raises:
-        BadRequest: A name is unknown, a file does not exist, or its system is not known.
+        BadRequest: A name is unknown, a file does not exist, or the system of a file is not known.
         Faulty: A config file is not valid. The exception lists all findings.
     """
     needed: list[Download] = []
@@ -48,7 +48,7 @@ def required(given: Sequence[str], system: str | None = None) -> list[Download]:
 
 
 def of_name(name: str) -> list[Download]:
-    """Return what a name needs.
+    """Return the assets that a name needs.
 
     Raises:
         BadRequest: The name is unknown.
@@ -67,7 +67,7 @@ def of_name(name: str) -> list[Download]:
 
 
 def of_file(file: Path, system: str | None = None) -> list[Download]:
-    """Return what the configs in a YAML file need. The arguments and errors are those of `required`."""
+    """Return the assets that the configs in a YAML file need. The exceptions are those of `required`."""
     values = yamlfiles.read_yaml(file)
     if "system" in values and ("grid" in values or "search" in values):
         plan = grid.read(file)
@@ -80,7 +80,7 @@ def of_file(file: Path, system: str | None = None) -> list[Download]:
 
 
 def _of_run(folder: Path) -> list[Download]:
-    """Return what a run folder or an exported run needs."""
+    """Return the assets that a run folder or an exported run needs."""
     run = contract.read_run(folder)
     config = run.config
     if folders.is_exported(folder):
@@ -90,10 +90,10 @@ def _of_run(folder: Path) -> list[Download]:
 
 
 def of_configs(module: ModuleType, configs: Iterable[BaseModel]) -> list[Download]:
-    """Return what configs of a system need, each asset once.
+    """Return the assets that configs of a system need, each asset once.
 
     Raises:
-        BadRequest: The system does not state what it needs.
+        BadRequest: The system does not have a function `downloads`.
     """
     if not hasattr(module, "downloads"):
         message = f"{module.__name__}: must have a function downloads(config), which returns what a config needs"
@@ -122,5 +122,5 @@ def _system_of(file: Path) -> str:
 
 
 def _distinct(downloads: Iterable[Download]) -> list[Download]:
-    """Return the downloads without those of an asset and place that occur earlier."""
+    """Return the downloads without duplicates, which have the same asset and the same place."""
     return list({(download.asset, download.place): download for download in downloads}.values())
