@@ -1,8 +1,8 @@
 """The figure that `dcase-systems curves` draws: losses and validation values over the epochs of training runs.
 
-There is a panel for the loss and one for each validation value, and a colour for each run. The runs of a sweep that
-differ only in their seed share a curve: their mean at each epoch, with a band of one SD. Runs that ended earlier are
-left out of the mean of later epochs.
+The figure has a panel for the loss and one for each validation value. Each run has a colour. The runs of a sweep that
+differ only in their seed share a curve, which shows their mean at each epoch, with a band of one SD. The mean at an
+epoch is over the runs that reached this epoch.
 """
 
 import csv
@@ -25,13 +25,13 @@ from evaluation.statistics.figures import COLOURS, DPI, GRID, INK, STYLE
 from evaluation.text import cut, plural, unknown_key
 
 METRICS, RESULTS = "metrics.csv", "results.csv"
-# From each format to the metadata that are removed because they depend on the time or on a version.
+# A dict from each format to the metadata that are removed, because they depend on the time or on a version.
 FORMATS = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
 COLUMNS = 3  # maximum number of panels in a row
 PANEL = (3.6, 2.9)  # width and height of a panel in inches
 VALIDATION = "validation_"
 LOSS = "loss"
-DASHES = {"training": (3, 1.5), "validation": ""}  # a training loss has a dashed line
+DASHES = {"training": (3, 1.5), "validation": ""}  # values of the training have a dashed line
 LETTER = 0.083  # the width of a letter in inches
 LABEL = 40  # maximum number of letters in a label
 
@@ -41,16 +41,17 @@ def draw_curves(folders: Sequence[Path], metric: str | None, out: Path) -> str:
 
     Args:
         folders: Run folders, and folders of sweeps.
-        metric: The only value to draw besides the loss, such as `mAP@10`, or any other column of metrics.csv
-            (default: all validation values).
-        out: The file to write; its suffix, .svg, .png or .pdf, decides the format.
+        metric: The value to draw in addition to the loss, such as `mAP@10` or another column of metrics.csv (None: all
+            validation values).
+        out: The file to write. The suffix .svg, .png or .pdf decides the format.
 
     Returns:
         A text that names the file and what it shows.
 
     Raises:
         BadRequest: No run has the metric.
-        Faulty: A folder is not a run or a sweep, or a run has no values. The exception lists all findings.
+        Faulty: A folder is not a run or a sweep, or a run does not have values or the metric. The exception lists all
+            findings.
     """
     table = read_curves(folders)
     names = list(table["name"].unique())
@@ -75,7 +76,7 @@ def read_curves(folders: Sequence[Path]) -> pd.DataFrame:
     """Read the metrics.csv of runs.
 
     Args:
-        folders: Run folders, and folders of sweeps. Runs of a sweep that have not ended an epoch are left out.
+        folders: Run folders, and folders of sweeps. Runs of a sweep without a complete epoch are left out.
 
     Returns:
         A table with a row for each value: `label` of the curve, `run`, `epoch`, `name` of the value without the prefix
@@ -105,7 +106,9 @@ def read_curves(folders: Sequence[Path]) -> pd.DataFrame:
 
 
 def _labels(folders: Sequence[Path]) -> dict[Path, str]:
-    """Return a dict from each folder to its name, with the names of outer folders if names would be equal otherwise.
+    """Return a dict from each folder to its label.
+
+    The label is the folder's name. If several folders have the same name, the labels begin with names of outer folders.
 
     A folder that is given several times appears once.
     """
@@ -118,7 +121,7 @@ def _labels(folders: Sequence[Path]) -> dict[Path, str]:
 
 
 def _no_metrics(folder: Path) -> Finding | None:
-    """Return a finding if a folder is not a run with metrics.csv."""
+    """Return a finding if a folder is not a run with metrics.csv, or None if it is."""
     if (folder / METRICS).is_file():
         return None
     stages = sorted(folder.glob(f"*/{METRICS}"))
@@ -135,7 +138,9 @@ def _no_metrics(folder: Path) -> Finding | None:
 
 
 def _sweep_runs(sweep: Path, findings: list[Finding]) -> dict[Path, str]:
-    """Return a dict from each run folder of a sweep to a text with its levels. Runs without metrics.csv are left out.
+    """Return a dict from each run folder of a sweep to a label, such as `learning_rate=0.001`.
+
+    The label contains the value of each key that the sweep changes. Runs without metrics.csv are left out.
 
     Args:
         sweep: The folder of the sweep.
@@ -197,7 +202,7 @@ def _require_metric(table: pd.DataFrame, metric: str) -> None:
     """Make sure that every run has a metric.
 
     Raises:
-        Faulty: Runs do not have it. The exception lists all of them.
+        Faulty: Some runs do not have the metric. The exception lists all of these runs.
     """
     findings = []
     for run, values in table.groupby("run", sort=False):
@@ -240,7 +245,7 @@ def _colours(number: int) -> list[object]:
 
 
 def _draw_panel(axes: Axes, values: pd.DataFrame, name: str, palette: dict[str, object]) -> None:
-    """Draw the curves of one value."""
+    """Draw the curves of one value in a panel."""
     marker = "o" if values["epoch"].nunique() == 1 else None  # a line through one point would be invisible
     seaborn.lineplot(
         values,

@@ -1,7 +1,7 @@
 """The loggers of Lightning that `dcase-systems train --logger` offers.
 
-A logger gets the loss of every tenth training step, the validation values of each epoch, and the run's config. A run
-folder always contains metrics.csv as well.
+A logger records the loss of every tenth training step, the validation values of each epoch, and the run's config. With
+each logger, the run folder also contains metrics.csv.
 """
 
 from importlib.util import find_spec
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from evaluation.findings import BadRequest
 
-# Lightning is imported in the function that needs it, so that wrong requests are answered in a second.
+# Lightning is imported in the function that needs it, so that errors in a command are reported within a second.
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
 TENSORBOARD = "tensorboard"
-# From the name of each logger to the package that it needs in addition to the kit's extra `train`, or None.
+# A dict from the name of each logger to the package that it needs in addition to the kit's extra `train`, or None.
 PACKAGES = {TENSORBOARD: None, "csv": None, "wandb": "wandb", "mlflow": "mlflow"}
-FOLDERS = (TENSORBOARD, "csv", "wandb", "mlruns")  # the folders in a run folder that the loggers write
+FOLDERS = (TENSORBOARD, "csv", "wandb", "mlruns")  # the folders that loggers write in a run folder
 
 
 def check_logger(name: str) -> None:
@@ -27,7 +27,7 @@ def check_logger(name: str) -> None:
         name: A key of `PACKAGES`.
 
     Raises:
-        BadRequest: It is not.
+        BadRequest: The package is not installed.
     """
     package = PACKAGES[name]
     if package and find_spec(package) is None:
@@ -35,7 +35,7 @@ def check_logger(name: str) -> None:
 
 
 def make_logger(name: str, folder: Path, system: str) -> "Logger":
-    """Return a logger of Lightning. It writes below the run folder, unless its own settings say otherwise.
+    """Return a logger of Lightning. It writes into the run folder, unless environment variables name another place.
 
     Args:
         name: A key of `PACKAGES`.

@@ -1,4 +1,4 @@
-"""A clear message for weights that do not fit a model."""
+"""A short error message for weights that do not fit a model."""
 
 import contextlib
 import re
@@ -8,9 +8,9 @@ from pathlib import Path
 from evaluation.findings import BadRequest
 from evaluation.text import first_items
 
-SHOWN = 3  # maximum number of parameters of each kind that the message names
+SHOWN = 3  # maximum number of parameters that the message names for each kind of difference
 ADVICE = "undo changes of the code, put the run's own checkpoints back, or train into a new folder"
-# The lines of torch's error message
+# Patterns for the lines of torch's error message
 MISSING = re.compile(r"Missing key\(s\) in state_dict: (.+)")
 UNEXPECTED = re.compile(r"Unexpected key\(s\) in state_dict: (.+)")
 QUOTED = re.compile(r"\"([^\"]+)\"")
@@ -28,8 +28,9 @@ def weights_must_fit(place: Path) -> Iterator[None]:
         place: The checkpoint or the run folder that the weights come from, for the message.
 
     Raises:
-        BadRequest: Code in the block loaded weights whose names or shapes differ from those of the model, or the state
-            of an optimiser with another number of parameters. The message names the first parameters.
+        BadRequest: The block loaded weights whose names or shapes differ from those of the model, or the state of an
+            optimiser for another number of parameters. For weights, the message names the first parameters that
+            differ.
     """
     try:
         yield
@@ -37,7 +38,7 @@ def weights_must_fit(place: Path) -> Iterator[None]:
         text = str(error)
         if text.startswith("Error(s) in loading state_dict"):
             differences = _differences(text)
-        elif text.startswith("loaded state dict "):  # of an optimiser
+        elif text.startswith("loaded state dict "):  # torch's message for the state of an optimiser
             differences = "found the optimiser's state for another number of parameters"
         else:
             raise

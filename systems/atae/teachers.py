@@ -1,7 +1,7 @@
-"""Estimated correspondences of clips and captions: the similarities that trained retrievers, the teachers, give them.
+"""The similarities of clips and captions that teachers compute. A teacher is a trained retriever.
 
-Primus, Schmid and Widmer (2024), "Estimated Audio-Caption Correspondences Improve Language-Based Audio Retrieval",
-train a retriever with these similarities as targets (`systems.parts.losses.distilled`).
+Primus, Schmid and Widmer (2024), "Estimated Audio-Caption Correspondences Improve Language-Based Audio Retrieval", use
+these similarities as targets for the training of a new retriever (`systems.parts.losses.distilled`).
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from systems.runs import METHODS, loaded
 
 
 class Teachers:
-    """The embeddings that teachers give to the clips and captions of the training.
+    """The embeddings that teachers compute for the clips and captions of a training.
 
     Args:
         clips: For each teacher, (clips, size) embeddings of length 1.
@@ -35,7 +35,15 @@ class Teachers:
         self.clips, self.captions = clips, captions
 
     def similarity(self, clips: Tensor, captions: Tensor) -> Tensor:
-        """Return the mean cosine over the teachers, for each of (N,) clips and each of (M,) captions, as (N, M)."""
+        """Return the mean of the teachers' cosine similarities between clips and captions.
+
+        Args:
+            clips: (N,) indices of clips.
+            captions: (M,) indices of captions.
+
+        Returns:
+            (N, M) similarities.
+        """
         total = torch.zeros(len(clips), len(captions))
         for of_clips, of_captions in zip(self.clips, self.captions, strict=True):
             total += of_clips[clips.cpu()] @ of_captions[captions.cpu()].T
@@ -45,17 +53,17 @@ class Teachers:
 def read_or_embed(
     file: Path, folders: Sequence[str], clips: Sequence[Clip], captions: Sequence[str], cache: Path
 ) -> Teachers:
-    """Return the teachers' embeddings from a file of the run folder. If it is missing, compute them and write it.
+    """Read the teachers' embeddings from a file. If the file does not exist, compute the embeddings and write it.
 
     Args:
         file: The file, in .npz format.
         folders: The run folders of the teachers.
-        clips: The clips of the training and the validation.
-        captions: The different captions and queries of the training and the validation.
+        clips: The clips for training and validation.
+        captions: The captions and queries for training and validation, each text once.
         cache: Folder of the cache for the embeddings of frozen encoders.
 
     Raises:
-        BadRequest: A folder does not contain the trained run of a retriever.
+        BadRequest: A folder does not contain the trained run of a retriever, or embeddings are not finite.
         Faulty: Audio files cannot be used. The exception lists all findings.
     """
     if not file.is_file():
@@ -74,7 +82,7 @@ def read_or_embed(
 
 
 def _embed(folder: Path, clips: Sequence[Clip], captions: Sequence[str], cache: Path) -> tuple[Tensor, Tensor]:
-    """Return the embeddings that a teacher gives to clips and captions, (clips, size) and (captions, size)."""
+    """Return a teacher's embeddings of clips and captions, of shape (clips, size) and (captions, size)."""
     with loaded(folder) as run:
         model, device = run.model, default_device()
         missing = [method for method in METHODS["retrieval"] if not hasattr(model, method)]
