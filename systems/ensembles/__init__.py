@@ -1,10 +1,10 @@
-"""Ensembles of trained runs: their predictions are combined into the prediction of a new run.
+"""Ensembles, which combine the predictions of trained runs into the predictions of a new run.
 
     dcase-systems ensemble RUN RUN … --run OUT
 
-- `members` reads the runs, and finds the splits that all of them have predictions for.
+- `members` reads the runs, and finds the splits for which all runs have predictions.
 - `matrices` combines similarity matrices, for retrieval.
-- `consensus` chooses one of the captions that the runs wrote for a clip, for captioning.
-- `weights` reads the weights of the runs from a file, or fits them on the validation split.
-- `ensemble` writes the new run. It has predictions and a description, so it can be scored and packaged like other runs.
+- `consensus` chooses one of the runs' captions for each clip, for captioning.
+- `weights` reads the weights of the runs from a file, or searches for the best weights.
+- `ensemble` writes the new run, with predictions and a description. It can be scored and packaged like other runs.
 """

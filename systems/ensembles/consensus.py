@@ -1,7 +1,7 @@
-"""The caption that agrees best with the captions that other runs wrote for the same clip.
+"""Choosing the caption of a clip that agrees best with the captions of other runs.
 
-This is minimum Bayes risk decoding (Kumar and Byrne, NAACL 2004) with the captions of the runs as candidates: with
-equal weights, it chooses the candidate with the highest mean similarity to the other candidates.
+The method is minimum Bayes risk decoding (Kumar and Byrne, NAACL 2004). The candidates are the captions of the runs for
+the same clip. With equal weights, the candidate with the highest mean similarity to the other candidates is chosen.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,17 +17,20 @@ from evaluation.metrics.overlap import CiderD
 from evaluation.metrics.ptb_tokenizer import ptb_tokenize
 
 AGAIN = "predict with the same data folder as for the first run"
-FEWEST = 3  # with two candidates, each agrees with the other one equally well
+FEWEST = 3  # minimum number of runs: two candidates always agree with each other equally well
 
 
 def read_candidates(files: Sequence[Path]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Read the captions that several runs wrote for the same split.
+    """Read the captions of several runs for the same split.
+
+    Args:
+        files: The prediction of each run.
 
     Returns:
-        The file names of the clips, in the order of the first file; and the captions of each run, in this order.
+        The file names of the clips, in the order of the first file; and for each run, its captions in the same order.
 
     Raises:
-        Faulty: A file is damaged, or has other clips than the first one. The exception lists all findings.
+        Faulty: A file is damaged, or contains other clips than the first file. The exception lists all findings.
     """
     names: tuple[str, ...] = ()
     candidates: list[tuple[str, ...]] = []
@@ -42,9 +45,7 @@ def read_candidates(files: Sequence[Path]) -> tuple[tuple[str, ...], list[tuple[
             names = captions.file_names
         caption_of = dict(zip(captions.file_names, captions.captions, strict=True))
         if sorted(captions.file_names) != sorted(names) or len(caption_of) != len(names):
-            message = (
-                f"must have one caption for each clip of {files[0]}; found other clips: predict with the same data"
-            )
+            message = f"must have one caption for each clip of {files[0]}; found other clips"
             findings.append(Finding(str(file), message=f"{message}: {AGAIN}"))
             continue
         candidates.append(tuple(caption_of[name] for name in names))
@@ -54,19 +55,20 @@ def read_candidates(files: Sequence[Path]) -> tuple[tuple[str, ...], list[tuple[
 
 
 def cider_similarities(candidates: Sequence[Sequence[str]], cache: Path) -> np.ndarray:
-    """Return CIDEr-D of each candidate with each other candidate of the same clip as its only reference.
+    """Compute CIDEr-D of each candidate, with each other candidate of the same clip as its only reference.
 
-    The weight of an n-gram is computed from the captions of the run that wrote the reference.
+    The weights of the n-grams are computed from all captions of the run that the reference comes from.
 
     Args:
         candidates: The captions of each run, in the same order of clips.
         cache: Folder of the cache, for the tokeniser.
 
     Returns:
-        (runs, runs, clips) similarities: of the caption of the first run to that of the second one.
+        (runs, runs, clips) similarities. The first index is the run of the candidate, the second the run of the
+            reference. The similarity of a caption to itself is 0.
 
     Raises:
-        Unavailable: The tokeniser cannot run.
+        Unavailable: The tokeniser cannot run, for example because Java is missing.
     """
     all_captions = [caption for captions in candidates for caption in captions]
     tokens = ptb_tokenize(all_captions, find_java(), cache)
@@ -82,11 +84,11 @@ def cider_similarities(candidates: Sequence[Sequence[str]], cache: Path) -> np.n
 
 
 def sentence_similarities(candidates: Sequence[Sequence[str]], cache: Path) -> np.ndarray:
-    """Return the cosine similarity of candidates of the same clip, by FENSE's sentence encoder.
+    """Compute the cosine similarities of candidates of the same clip with FENSE's sentence encoder.
 
     Args:
         candidates: The captions of each run, in the same order of clips.
-        cache: Not used.
+        cache: Not used. All functions in `MEASURES` have this argument.
 
     Returns:
         (runs, runs, clips) similarities.
@@ -107,7 +109,7 @@ MEASURES: dict[str, Similarities] = {"cider_d": cider_similarities, "sbert": sen
 
 
 def similarities(measure: str, candidates: Sequence[Sequence[str]], cache: Path) -> np.ndarray:
-    """Return how similar the candidates of each clip are.
+    """Compute the similarities of the candidates of each clip.
 
     Args:
         measure: A key of `MEASURES`.
@@ -133,11 +135,11 @@ def choose(similar: np.ndarray, weights: Sequence[float]) -> np.ndarray:
 
     Args:
         similar: (runs, runs, clips) similarities of the candidates.
-        weights: The weight of the similarity to each run's candidate; their sum is 1.
+        weights: For each run, the weight of the similarities to its candidates. The sum is 1.
 
     Returns:
-        (clips,) index of the run that wrote the chosen candidate. If candidates agree equally well, the first of them
-        is chosen.
+        (clips,) index of the run whose candidate is chosen. If several candidates agree equally well, the first of them
+            is chosen.
     """
     others = 1 - np.eye(len(weights))
     agreement = np.einsum("nmc,nm,m->nc", similar, others, np.asarray(weights))

@@ -18,15 +18,18 @@ from systems.ensembles import consensus, matrices, weights
 from systems.ensembles.members import Member, common_digests, common_task, joined_description, read_members
 
 Objective = Callable[[Sequence[float]], float]
-METRICS = {"retrieval": "mAP@10", "captioning": "cider_d"}  # the metric that a search of weights maximises
+METRICS = {
+    "retrieval": "mAP@10",
+    "captioning": "cider_d",
+}  # for each task, the metric that the search for weights maximises
 
 
 @dataclass(frozen=True)
 class Combination:
-    """How predictions are combined.
+    """Settings that decide how predictions are combined.
 
     Attributes:
-        standardise: Shift and scale similarity matrices to the mean 0 and the standard deviation 1.
+        standardise: If true, shift and scale each similarity matrix to mean 0 and standard deviation 1.
         measure: The similarity of captions, a key of `consensus.MEASURES`.
         cache: Folder of the cache, for the tokeniser.
     """
@@ -41,21 +44,21 @@ def make_ensemble(
 ) -> str:
     """Combine the predictions of runs, and write them as a new run folder.
 
-    The ensemble gets a prediction for each split that all runs have predictions for.
+    The new run has a prediction for each split for which all runs have predictions.
 
     Args:
         folders: The run folders.
         out: The folder to write. It must be new or empty.
-        combination: How the predictions are combined.
-        weight_file: YAML file with the weight of each run (default: equal weights).
-        validation: The validation split, to fit the weights on it (default: they are not fitted).
+        combination: Settings of the combination.
+        weight_file: YAML file with the weight of each run, or None for equal weights.
+        validation: The validation split for which the weights are fitted, or None if they are not fitted.
 
     Returns:
-        A table of the weights, and the files that were written.
+        A text with a table of the weights, and the names of the files that were written.
 
     Raises:
-        BadRequest: `out` has files; or the runs cannot be combined; or the weights are to be fitted, and a run has no
-            prediction for the validation split.
+        BadRequest: `out` contains files; or the runs cannot be combined; or the weights must be fitted, and a run does
+            not have a prediction for the validation split.
         Faulty: Run folders, predictions or weights are not valid. The exception lists all findings.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -86,11 +89,11 @@ class _Matrices:
         self.matrices = matrices.read_matrices(files, combination.standardise)
 
     def write(self, fitted: Sequence[float], file: Path) -> None:
-        """Write the weighted mean."""
+        """Write the weighted mean to a file."""
         matrices.weighted_mean(self.matrices, fitted).save(file)
 
     def objective(self, split: Split) -> Objective:
-        """Return the function from the weights to the metric of the weighted mean."""
+        """Return a function that computes the metric of the weighted mean for given weights."""
         metric = METRICS["retrieval"]
 
         def value(tried: Sequence[float]) -> float:
@@ -101,7 +104,7 @@ class _Matrices:
 
 
 class _Captions:
-    """The captions of the runs for one split."""
+    """The captions of the runs for one split, and their similarities."""
 
     def __init__(self, files: Sequence[Path], combination: Combination):
         self.names, self.candidates = consensus.read_candidates(files)
@@ -109,15 +112,15 @@ class _Captions:
         self.cache = combination.cache
 
     def write(self, fitted: Sequence[float], file: Path) -> None:
-        """Write the chosen captions."""
+        """Choose a caption for each clip, and write the captions to a file."""
         chosen = consensus.choose(self.similar, fitted)
         captions = [self.candidates[run][clip] for clip, run in enumerate(chosen)]
         predictions.write_captions(file, self.names, captions)
 
     def objective(self, split: Split) -> Objective:
-        """Return the function from the weights to the metric of the chosen captions.
+        """Return a function that computes the metric of the chosen captions for given weights.
 
-        The metric of the candidates is computed once, because it does not depend on the weights.
+        The metric of each candidate is computed only once, because it does not depend on the weights.
         """
         metric = METRICS["captioning"]
         row_of = {name: row for row, name in enumerate(split.file_names)}
@@ -147,13 +150,13 @@ def _combine(members: Sequence[Member], task: str, split: str, combination: Comb
 def _fit(
     members: Sequence[Member], task: str, splits: Sequence[str], combination: Combination, validation: Split
 ) -> tuple[list[float], list[float]]:
-    """Return the weights that give the highest metric on the validation split.
+    """Search for the weights with the highest metric on the validation split.
 
     Returns:
-        The weights; and the metric of each run alone, followed by that of the ensemble.
+        The weights; and a list with the metric of each run alone, followed by the metric of the ensemble.
 
     Raises:
-        BadRequest: A run has no prediction for the validation split.
+        BadRequest: A run does not have a prediction for the validation split.
     """
     if VALIDATION not in splits:
         folders = [str(member.folder) for member in members if not member.prediction(VALIDATION, task).is_file()]
@@ -180,7 +183,7 @@ def _write_yaml(file: Path, content: dict[str, object]) -> None:
 
 
 def _weights_table(members: Sequence[Member], task: str, fitted: Sequence[float], values: Sequence[float]) -> str:
-    """Return a table with the weight of each run, and its metric on the validation split if the weights were fitted."""
+    """Return a table with the weight of each run and, if the weights were fitted, with the metrics in `values`."""
     rows: list[list[str]] = []
     for member, weight in zip(members, fitted, strict=True):
         rows.append([str(member.folder), f"{weight:.3f}"])

@@ -16,13 +16,14 @@ def read_matrices(files: Sequence[Path], standardise: bool) -> list[Similarity]:
 
     Args:
         files: The prediction of each run.
-        standardise: Shift and scale the scores of each matrix to the mean 0 and the standard deviation 1.
+        standardise: If true, shift and scale the scores of each matrix to mean 0 and standard deviation 1.
 
     Returns:
-        The matrices, with float32 scores. All have the queries and clips of the first one, in its order.
+        The matrices, with float32 scores. Queries and clips have the order of the first matrix.
 
     Raises:
-        Faulty: A file is damaged, or has other queries or clips than the first one. The exception lists all findings.
+        Faulty: A file is damaged, contains other queries or clips than the first file, or contains scores that are not
+            finite. The exception lists all findings.
     """
     matrices: list[Similarity] = []
     findings = []
@@ -54,7 +55,7 @@ def read_matrices(files: Sequence[Path], standardise: bool) -> list[Similarity]:
 
 
 def _has_names_of(first: Similarity, matrix: Similarity) -> bool:
-    """Return whether two matrices have the same queries and clips, in any order."""
+    """Return True if two matrices have the same queries and clips, in any order."""
     same_queries = sorted(first.queries) == sorted(matrix.queries)
     return same_queries and sorted(first.file_names) == sorted(matrix.file_names)
 
@@ -71,7 +72,7 @@ def _in_order_of(first: Similarity, matrix: Similarity) -> Similarity:
 
 
 def standardised(scores: np.ndarray) -> np.ndarray:
-    """Return scores with the mean 0 and the standard deviation 1. If all scores are equal, they become 0."""
+    """Return scores with mean 0 and standard deviation 1. If all scores are equal, return zeros."""
     deviation = scores.std(dtype=np.float64)
     centred = scores - scores.mean(dtype=np.float64)
     if deviation == 0:
@@ -84,7 +85,7 @@ def weighted_mean(matrices: Sequence[Similarity], weights: Sequence[float]) -> S
 
     Args:
         matrices: The matrices, with float32 scores of shape (queries, clips).
-        weights: The weight of each matrix; their sum is 1.
+        weights: The weight of each matrix. The sum is 1.
     """
     first = matrices[0]
     total = np.zeros_like(first.scores)

@@ -9,9 +9,9 @@ from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.text import quoted
 from systems import contract
 
-SUFFIXES = {"retrieval": ".npz", "captioning": ".csv"}  # of the prediction of a split, for each task
-MISSING = {  # what to do if a file of a run folder is missing
-    "config.yaml": "give the folder of a run, such as `dcase-systems train` makes",
+SUFFIXES = {"retrieval": ".npz", "captioning": ".csv"}  # for each task, the suffix of a prediction file
+MISSING = {  # for each file of a run folder, what to do if it is missing
+    "config.yaml": "give a run folder, as `dcase-systems train` writes it",
     "system.yaml": "its training has not ended: run the same training command again",
 }
 
@@ -31,11 +31,11 @@ class Member:
     system: dict[str, object]
 
     def prediction(self, split: str, task: str) -> Path:
-        """Return the file with the prediction for a split. It may be missing."""
+        """Return the path of the prediction for a split. The file may be missing."""
         return self.folder / "predictions" / f"{split}{SUFFIXES[task]}"
 
     def splits(self, task: str) -> set[str]:
-        """Return the names of the splits that the run has predictions for."""
+        """Return the names of the splits for which the run has predictions."""
         return {file.stem for file in (self.folder / "predictions").glob(f"*{SUFFIXES[task]}")}
 
 
@@ -70,10 +70,10 @@ def read_members(folders: Sequence[Path]) -> list[Member]:
 
 
 def common_task(members: Sequence[Member]) -> tuple[str, list[str]]:
-    """Return the task of the ensemble, and the splits that all runs have predictions for, sorted by name.
+    """Return the task of the ensemble, and the splits for which all runs have predictions, sorted by name.
 
     Raises:
-        BadRequest: There is no such split, or all runs have predictions for both tasks.
+        BadRequest: The runs do not have predictions for a common split, or all runs have predictions for both tasks.
     """
     splits = {task: sorted(set.intersection(*(member.splits(task) for member in members))) for task in SUFFIXES}
     possible = [task for task, names in splits.items() if names]
@@ -86,16 +86,16 @@ def common_task(members: Sequence[Member]) -> tuple[str, list[str]]:
     for member in members:
         names = sorted(file.name for file in (member.folder / "predictions").glob("*.*"))
         found.append(f"{member.folder} has {', '.join(map(quoted, names)) or 'no prediction'}")
-    message = "all runs must have predictions for one same split (predictions/SPLIT.npz or predictions/SPLIT.csv)"
+    message = "all runs must have predictions for the same split (predictions/SPLIT.npz or predictions/SPLIT.csv)"
     command = "dcase-systems predict RUN --data DIR --split SPLIT"
     raise BadRequest(f"{message}; {'; '.join(found)}: predict with {command}")
 
 
 def joined_description(members: Sequence[Member]) -> dict[str, object]:
-    """Return the content of the ensemble's system.yaml: entries of a submission's metadata.
+    """Return the content of the ensemble's system.yaml, which contains entries of a submission's metadata.
 
-    An entry of `description` that is equal in all runs is kept. Different texts are joined by commas, and other
-    entries that differ are left open. The numbers of parameters are added.
+    An entry of `description` that is equal in all runs is kept. If an entry differs, texts are joined with commas, and
+    other values become None. The numbers of parameters of all runs are added.
     """
     descriptions = [_mapping(member.system.get("description")) for member in members]
     names = dict.fromkeys(name for description in descriptions for name in description)
@@ -116,7 +116,7 @@ def _mapping(value: object) -> dict[str, object]:
 
 
 def _joined(values: Sequence[object]) -> object:
-    """Return the value that all runs have, or all different texts joined by commas, or None."""
+    """Return the value that all runs have. If the values differ, join texts with commas; other values become None."""
     different = [value for index, value in enumerate(values) if value not in values[:index]]
     if len(different) == 1:
         return different[0]
@@ -126,6 +126,6 @@ def _joined(values: Sequence[object]) -> object:
 
 
 def common_digests(members: Sequence[Member]) -> dict[str, str]:
-    """Return the digests of the splits on which all runs were trained, for the ensemble's config.yaml."""
+    """Return the digests of the splits that are equal in the configs of all runs, for the ensemble's config.yaml."""
     first, *others = (member.config.data for member in members)
     return {split: digest for split, digest in first.items() if all(data.get(split) == digest for data in others)}

@@ -10,27 +10,27 @@ from evaluation import yamlfiles
 from evaluation.findings import Faulty, Finding
 from evaluation.text import quoted, unknown_key
 
-SHARES = np.linspace(0, 1, 11)  # the shares of one run that a search tries, while the others keep their proportions
-GAIN = 1e-9  # a search ignores smaller gains, which are rounding errors
+SHARES = np.linspace(0, 1, 11)  # the weights that a search tries for one run; the sum of all weights is 1
+GAIN = 1e-9  # a search ignores smaller improvements, which are rounding errors
 
 
 def equal(runs: int) -> list[float]:
-    """Return equal weights."""
+    """Return equal weights, whose sum is 1."""
     return [1 / runs] * runs
 
 
 def read_weights(file: Path, runs: Sequence[Path]) -> list[float]:
-    """Read the weight of each run from a YAML file of run folders and numbers.
+    """Read the weight of each run from a YAML file.
 
     Args:
-        file: The file. Its keys are run folders, as given on the command line, and its values are weights of 0 or more.
+        file: A YAML file. Its keys are run folders, as on the command line, and its values are weights of 0 or more.
         runs: The run folders.
 
     Returns:
         The weights, divided by their sum.
 
     Raises:
-        BadRequest: There is no such file.
+        BadRequest: The file does not exist.
         Faulty: Runs are unknown or missing, or weights are not valid. The exception lists all findings.
     """
     values = {str(Path(str(name))): value for name, value in yamlfiles.read_yaml(file).items()}
@@ -54,18 +54,19 @@ def read_weights(file: Path, runs: Sequence[Path]) -> list[float]:
 
 
 def search(objective: Callable[[Sequence[float]], float], runs: int) -> list[float]:
-    """Find weights that make an objective large.
+    """Search for weights that maximise an objective.
 
-    This is coordinate ascent. It starts from equal weights. For each run in turn, it tries all `SHARES` of this run,
-    while the other runs keep their proportions, and takes the best one. It ends when no change makes the objective
-    larger. With two runs, it finds the best of all pairs of shares; with more, it may miss the best combination.
+    The method is coordinate ascent, which starts from equal weights. For each run in turn, it tries all `SHARES` as the
+    weight of this run, and keeps the best one. The other runs share the rest in their previous proportions. The search
+    ends when no change improves the objective. With two runs, it finds the best of all pairs of weights in `SHARES`.
+    With more runs, it may miss the best combination.
 
     Args:
-        objective: Function of the weights, whose sum is 1.
+        objective: A function of the weights. The sum of the weights is 1.
         runs: The number of runs.
 
     Returns:
-        The weights; their sum is 1.
+        The weights. Their sum is 1.
     """
     best = np.array(equal(runs))
     highest = objective(best.tolist())
@@ -81,7 +82,10 @@ def search(objective: Callable[[Sequence[float]], float], runs: int) -> list[flo
 
 
 def _with_shares_of(run: int, weights: np.ndarray) -> list[np.ndarray]:
-    """Return weights with each share of a run. The other runs keep their proportions, or are equal if all are 0."""
+    """Return, for each share in `SHARES`, weights in which a run has this share.
+
+    The other runs keep their proportions. If all of them are 0, they get equal weights.
+    """
     others = weights.copy()
     others[run] = 0
     if not others.any():

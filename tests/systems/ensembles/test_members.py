@@ -28,5 +28,5 @@ def test_runs_without_a_common_split(data, tmp_path, capsys):
     other = make_run(tmp_path / "b", 1, data, splits=["validation"])
     assert combine(one, other, "--run", tmp_path / "out") == 2
     error = capsys.readouterr().err
-    assert "all runs must have predictions for one same split" in error
+    assert "all runs must have predictions for the same split" in error
     assert "a has 'evaluation.npz'" in error
