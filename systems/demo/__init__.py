@@ -1,4 +1,4 @@
-"""A page in which a user tries trained runs: search for clips with a text, and read captions of a sound."""
+"""A page on which users try trained runs. They search for clips with a text, or read captions of their own sounds."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The captions that a captioner gives for one audio file."""
+"""The captions of a single audio file."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ from evaluation.data.audio import UnusableSound
 from systems.contract import Captioner
 from systems.parts.devices import default_device
 
-LONGEST = 300  # maximum duration in seconds of a sound, because a model needs memory for each second
-NUMBER = 5  # number of captions
+LONGEST = 300  # maximum duration of a sound in seconds; longer sounds may need too much memory
+NUMBER = 5  # maximum number of captions of a sound
 
 
 def captions_of(model: Captioner, path: Path) -> list[tuple[str, float | None]]:
@@ -21,8 +21,8 @@ def captions_of(model: Captioner, path: Path) -> list[tuple[str, float | None]]:
         path: The audio file.
 
     Returns:
-        Pairs of a caption and its log-probability, which is None if the model does not give it. Only a model with the
-        method `caption_alternatives` gives several captions.
+        Pairs of a caption and its log-probability, which is None if the model does not compute it. There is only one
+        pair unless the model has the method `caption_alternatives`.
 
     Raises:
         UnusableSound: The file cannot be decoded, is empty, or is too long.

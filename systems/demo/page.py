@@ -1,8 +1,9 @@
 """The page of the demo, made with Gradio.
 
-The page is served on this machine, and nothing leaves the machine. Gradio's analytics are off, and the theme has no
-fonts from elsewhere. In addition, the header Content-Security-Policy forbids browsers to load anything from, or to send
-anything to, another machine. Uploaded sounds are kept in a temporary folder, which is deleted at the end.
+With the default address, only this machine can open the page. The page does not use other servers: Gradio's analytics
+are off, and the theme uses the fonts of the system. In addition, the header Content-Security-Policy forbids browsers to
+load data from other servers, or to send data to them. Uploaded sounds are kept in a temporary folder, which is deleted
+when the demo ends.
 """
 
 import html
@@ -29,25 +30,25 @@ from systems.search.collection import Collection as SearchableClips
 
 LOCAL = "127.0.0.1"
 TITLE = "Try a system"
-PLAYERS = 5  # number of clips that a search shows
+PLAYERS = 5  # maximum number of clips that a search shows
 LARGEST_UPLOAD = "100mb"
 # Gradio's page has inline scripts and styles, and it plays sounds from blobs.
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
-ONE_AT_A_TIME = "models"  # events of this group do not run at the same time, because they share the models
+ONE_AT_A_TIME = "models"  # a group of events that never run at the same time, because they share the models
 
 
 class OwnContentOnly:
     """A layer of the web server that adds the header `Content-Security-Policy` to all responses.
 
     Args:
-        app: The application below this layer.
+        app: The application whose responses get the header.
     """
 
     def __init__(self, app: Callable[..., Awaitable[None]]):
         self.app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Callable[..., Awaitable[None]]) -> None:
-        """Answer a request."""
+        """Answer a request, and add the header to the response."""
 
         async def send_with_policy(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
@@ -69,12 +70,12 @@ def serve(
     Args:
         folders: Run folders, or folders that `systems export` wrote.
         split: The split whose clips a retriever searches; None if all runs are captioners.
-        trusted: Import names of further modules that the user allows the runs to name.
-        address: The address at which the page is served. With the default, only this machine can open the page.
+        trusted: Import names of modules that runs may import in addition to the kit's systems.
+        address: The IP address at which the page is served. With the default, only this machine can open the page.
         port: The port (default: the first free one from 7860).
 
     Raises:
-        BadRequest: A folder does not contain a trained run, or a retriever has no clips to search.
+        BadRequest: A folder does not contain a trained run, or a run is a retriever and `split` is None.
         Faulty: Audio files of the split cannot be used. The exception lists all findings.
     """
     with serving(folders, split, trusted, address, port) as url:
@@ -93,9 +94,9 @@ def serving(
     address: str = LOCAL,
     port: int | None = None,
 ) -> Iterator[str]:
-    """Serve the page within the block, and yield its URL. The arguments and the exceptions are those of `serve`."""
+    """Serve the page until the block ends, and yield its URL. The arguments and the exceptions are those of `serve`."""
     with ExitStack() as stack:
-        # Gradio copies uploaded sounds and those that it plays to this folder.
+        # Gradio copies uploaded sounds and played sounds to this folder.
         os.environ["GRADIO_TEMP_DIR"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="demo-"))
         loaded = []
         for folder in folders:
@@ -123,7 +124,7 @@ def make_page(loaded: Sequence[tuple[str, LoadedRun]], split: Split | None) -> g
     """Make the page, with a tab for each run.
 
     Args:
-        loaded: The name and the run of each tab.
+        loaded: Pairs of the name of a tab and its run.
         split: As for `serve`.
 
     Raises:
@@ -145,7 +146,7 @@ def make_page(loaded: Sequence[tuple[str, LoadedRun]], split: Split | None) -> g
 
 
 def _add_search(run: LoadedRun, split: Split | None) -> None:
-    """Add a field for a text, and players for the best clips."""
+    """Add a text field, and players for the best clips, to a tab of the page."""
     if split is None:
         raise BadRequest(f"{run.system} is a retriever, which needs clips to search; give --data DIR")
     clips = SearchableClips(run, split)
@@ -167,13 +168,13 @@ def _add_search(run: LoadedRun, split: Split | None) -> None:
     gradio.Markdown(f"Search the {len(split.clips)} clips of the split {split.name}.")
     text = gradio.Textbox(label="Text", placeholder="a dog barks in the rain", max_lines=1)
     button = gradio.Button("Search", variant="primary")
-    # Gradio's button "share" would upload the sound.
+    # Only the button for downloads is shown, because Gradio's button for sharing would upload the sound.
     players = [gradio.Audio(visible=False, interactive=False, buttons=["download"]) for _ in range(PLAYERS)]
     gradio.on([button.click, text.submit], search, text, players, concurrency_id=ONE_AT_A_TIME)
 
 
 def _add_captions(run: LoadedRun) -> None:
-    """Add a field for a sound, and a table of its captions."""
+    """Add a field for a sound, and a table of its captions, to a tab of the page."""
 
     def caption(path: str | None) -> str:
         if path is None:
@@ -194,5 +195,5 @@ def _add_captions(run: LoadedRun) -> None:
 
 
 def _error(message: str) -> gradio.Error:
-    """Return an error that the page shows. Gradio shows its message as HTML."""
+    """Return an error that the page shows. Its message is escaped, because Gradio interprets it as HTML."""
     return gradio.Error(html.escape(message), print_exception=False)

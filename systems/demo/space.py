@@ -1,4 +1,4 @@
-"""A folder that runs as a Hugging Face Space, which shows the demo of exported runs."""
+"""Writing a folder for a Hugging Face Space, which shows the demo of exported runs."""
 
 import json
 import shutil
@@ -13,9 +13,9 @@ from evaluation.findings import BadRequest
 from systems.sharing.folders import RUN_FILES, is_exported, read_contents
 
 KIT = "dcase-kit"
-# The packages whose versions affect the models or the page.
+# The packages whose versions the Space must use, because they affect the models or the page.
 PINNED = ("gradio", "lightning", "numpy", "torch", "torchaudio", "transformers")
-PLACE_OF_THE_KIT = "ADDRESS-OF-THE-KIT"  # to be filled in if the kit's metadata do not contain its repository
+PLACE_OF_THE_KIT = "ADDRESS-OF-THE-KIT"  # used if the kit's metadata do not contain its repository
 
 APP = '''\
 """The demo of this Space."""
@@ -27,7 +27,7 @@ from systems.demo.page import serve
 
 FOLDER = Path(__file__).parent
 RUNS = sorted((FOLDER / "runs").iterdir())
-CLIPS = FOLDER / "data"  # the clips that a retriever searches
+CLIPS = FOLDER / "data"  # the clips that retrievers search
 
 split = read_dataset(CLIPS, {split!r})[{split!r}] if CLIPS.is_dir() else None
 serve(RUNS, split, address="0.0.0.0", port=7860)
@@ -49,7 +49,7 @@ Before you upload this folder as a [Hugging Face Space](https://huggingface.co/d
 
 {steps}
 """
-LICENCE = "Fill in `title` and `license` at the top of this file. The licence must allow to publish the runs."
+LICENCE = "Fill in `title` and `license` at the top of this file. The licence must allow you to publish the runs."
 KIT_STEP = f"Write the address of the kit's git repository into `requirements.txt`, in place of `{PLACE_OF_THE_KIT}`."
 DATA_STEP = """\
 If a run is a retriever, put the clips that it searches into the folder `data`, in Clotho's layout:
@@ -60,10 +60,10 @@ If the model card of a run in `runs/` lists files that it needs, such as the wei
 
 
 def write_space(target: Path, folders: Sequence[Path], split: str) -> str:
-    """Write the folder of a Space. It does not contain any audio files, because their licences may not allow it.
+    """Write the folder of a Space. It does not contain audio files, because their licences may not allow publication.
 
     Args:
-        target: The folder to write; it must be new or empty.
+        target: The folder to write. It must be new or empty.
         folders: The folders that `systems export` wrote.
         split: The name of the split that a retriever searches.
 
@@ -71,7 +71,7 @@ def write_space(target: Path, folders: Sequence[Path], split: str) -> str:
         A text that names the folder and says what to do next.
 
     Raises:
-        BadRequest: A folder is not an exported run, or is damaged.
+        BadRequest: A folder is not an exported run, or a file of the exported run is missing.
     """
     for folder in folders:
         if not is_exported(folder):
@@ -107,7 +107,7 @@ def write_space(target: Path, folders: Sequence[Path], split: str) -> str:
 
 
 def _copy_run(folder: Path, target: Path) -> None:
-    """Copy the files of an exported run that are needed to load the model, and its model card."""
+    """Copy the model card of an exported run, and the files that are needed to load the model."""
     for name in [*read_contents(folder).paths, "README.md"]:
         if (folder / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,7 @@ def _copy_run(folder: Path, target: Path) -> None:
 
 
 def _address_of_the_kit() -> str:
-    """Return the address of the kit's repository from its metadata, or `PLACE_OF_THE_KIT` if there is none."""
+    """Return the address of the repository in the kit's metadata, or `PLACE_OF_THE_KIT` if they do not contain one."""
     try:
         addresses = metadata.metadata(KIT).get_all("Project-URL") or []
     except metadata.PackageNotFoundError:  # the kit runs from a clone that is not installed

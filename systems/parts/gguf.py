@@ -1,8 +1,8 @@
 """Language models in GGUF files, the format of llama.cpp.
 
-transformers takes a minute to read such a file. Therefore, the model is converted once to a folder in the user's cache,
-in the layout of transformers: config, weights as safetensors, and tokeniser. The weights keep the values that the GGUF
-file gives, in single precision, so the folder is several times as large as the file.
+transformers takes a minute to read such a file. Therefore, the kit converts the model once to a folder in the user's
+cache. The folder has the layout of transformers: config, weights as safetensors, and tokeniser. Its weights have the
+values of the GGUF file, but in single precision, so the folder is several times as large as the file.
 """
 
 from pathlib import Path
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
 SUFFIX = ".gguf"
 NEEDED = ("gguf", "accelerate")  # transformers imports both to read a GGUF file
-END_OF_TEXT = "<|endoftext|>"  # separates the texts that models with GPT-2's kind of vocabulary are trained on
+END_OF_TEXT = "<|endoftext|>"  # the token between training texts, in vocabularies like GPT-2's
 
 
 def converted_folder(path: Path) -> Path:
-    """Return the folder for the converted model of a GGUF file. Its name contains a digest of the file."""
+    """Return the path of the converted model of a GGUF file. The folder's name contains a digest of the file."""
     return cache_folder() / f"gguf-{digest(path.read_bytes())[:12]}"
 
 
 def model_folder(path: Path) -> Path:
-    """Return a folder of transformers with the model of a GGUF file. Convert the file if this was not done before.
+    """Return the folder with the converted model of a GGUF file, and convert the file if the folder does not exist.
 
     A changed file is converted again. Several processes may call this function at the same time.
 
     Raises:
-        BadRequest: A package that reads GGUF is missing, or transformers cannot read the file.
+        BadRequest: A package that reads GGUF files is not installed, or transformers cannot read the file.
     """
     folder = converted_folder(path)
     if folder.is_dir():
@@ -57,7 +57,7 @@ def model_folder(path: Path) -> Path:
 
 
 def convert(path: Path, folder: Path) -> None:
-    """Write the model and the tokeniser of a GGUF file to a folder that does not exist yet.
+    """Write the model and the tokeniser of a GGUF file to a new folder.
 
     Raises:
         BadRequest: transformers cannot read the file.
@@ -79,12 +79,12 @@ def convert(path: Path, folder: Path) -> None:
 
 
 def read(path: Path) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
-    """Read the model, in single precision, and the tokeniser of a GGUF file.
+    """Read the model (in single precision) and the tokeniser of a GGUF file.
 
-    A chat model's file names the tokens before and after a chat message as start and end token. A caption is not a
-    message: after the start of a message, such models expect the name of a role. If the vocabulary has the token that
-    separates plain texts, this token is the start token instead. The end token stays as it is, because chat models
-    predict it after a complete sentence (systems/guided_gpt2/README.md gives measurements).
+    In the GGUF file of a chat model, the start token and the end token are those of chat messages. After this start
+    token, the model expects the name of a role, which a caption does not have. If the vocabulary contains
+    `END_OF_TEXT`, this token becomes the start token. The end token is not changed, because chat models predict it
+    after a complete sentence (systems/guided_gpt2/README.md contains measurements).
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -92,10 +92,10 @@ def read(path: Path) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
     tokenizer = AutoTokenizer.from_pretrained(path.parent, **place)
     model = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **place)
     start = tokenizer.get_vocab().get(END_OF_TEXT)
-    if start is not None and start < model.config.vocab_size:  # transformers may add the token to the tokeniser
+    if start is not None and start < model.config.vocab_size:  # transformers may add the token to the tokeniser only
         model.config.bos_token_id = start
         model.generation_config.bos_token_id = start
-    # The weights are plain tensors now, but transformers refuses to save a model that it takes for a quantised one.
+    # The weights are not quantised any more, but with these attributes, transformers would refuse to save the model.
     model.hf_quantizer = None
     del model.config.quantization_config
     return model, tokenizer

@@ -1,1 +1,1 @@
-"""Search in a collection of clips, with a text or with an example, by the embeddings of a trained retriever."""
+"""Search in a collection of clips with a text or an audio file, by the embeddings of a trained retriever."""

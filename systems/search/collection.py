@@ -1,8 +1,8 @@
-"""A collection of clips that a retriever has embedded, and the search in it.
+"""Searching a collection of clips with the embeddings of a retriever.
 
-The embeddings are computed once, and stored in the cache (`systems.caching.store`). There is a store for each state of
-a model: its name depends on the files of the run, and on the source code of the system. So the embeddings are computed
-again if the checkpoint or the code changes, and those of a clip if its audio file changes.
+The embeddings are computed once, and stored in the cache (`systems.caching.store`). The name of the store depends on
+the files of the run and on the source code of the system. If one of them changes, all embeddings are computed again. If
+an audio file changes, only its embedding is computed again.
 """
 
 import hashlib
@@ -28,19 +28,19 @@ from systems.search.neighbours import NO_NEIGHBOUR, Neighbours
 EXACT, FAISS = "exact", "faiss"
 INDEXES = (EXACT, FAISS)
 KIND = "collection"
-# Files of a run folder that `load_model` does not read and that do not affect the model.
+# Files of a run folder that do not affect the model, because `load_model` does not read them.
 OTHER_FILES = ("metrics.csv", "system.yaml", source.FILE)
-PROBE = "a dog barks"  # a text whose embedding shows the number of values
+PROBE = "a dog barks"  # a text that is embedded to find the size of the embeddings
 
 
 @dataclass(frozen=True)
 class Match:
-    """A clip that a search returned.
+    """A clip that a search returns.
 
     Attributes:
         file_name: The name of the clip.
         score: The similarity of the clip and the query.
-        caption: The first caption of the clip; None if the split has no captions.
+        caption: The first caption of the clip; None if the clip does not have captions.
         path: The path of the audio file.
     """
 
@@ -51,16 +51,17 @@ class Match:
 
 
 class Collection:
-    """The clips of a split with the embeddings that a retriever gives them.
+    """The clips of a split, with their embeddings by a retriever.
 
     Args:
         run: The run of a retriever.
-        split: The split; the audio files of its clips must exist.
+        split: The split. The audio files of its clips must exist.
         index: `exact` (compare with all clips), or `faiss` (an approximate index, which may miss clips).
 
     Raises:
-        BadRequest: The model is not a retriever, or its embeddings have different sizes; or embeddings are missing, and
-            the cache cannot be written; or faiss is required and not installed.
+        BadRequest: The model is not a retriever; or the split does not have clips; or the embeddings have different
+            sizes; or embeddings are missing in the cache, which cannot be written; or `index` is `faiss`, which is not
+            installed.
         Faulty: Audio files cannot be used, or their embeddings are not finite. The exception lists all findings. The
             embeddings of all other files are stored.
     """
@@ -82,7 +83,7 @@ class Collection:
 
         Args:
             text: The text.
-            number: The number of clips to return. If the collection has fewer clips, all are returned.
+            number: Maximum number of clips to return. A collection with fewer clips returns all of them.
 
         Raises:
             BadRequest: The embedding of the text is not finite.
@@ -121,14 +122,14 @@ class Collection:
         return matches
 
     def _embed_text(self, text: str) -> np.ndarray:
-        """Embed a text, as an array of shape (1, size)."""
+        """Return the embedding of a text, as an array of shape (1, size)."""
         with torch.inference_mode():
             embedding = self.model.embed_text([text]).float().cpu()
         contract.require_finite(embedding, [text], "embed_text must give finite values", "query")
         return embedding.numpy()
 
     def _embed_sound(self, samples: np.ndarray) -> np.ndarray:
-        """Embed mono audio of shape (samples,), as an array of shape (1, size).
+        """Return the embedding of mono audio of shape (samples,), as an array of shape (1, size).
 
         Raises:
             UnusableSound: The embedding is not finite.
@@ -142,7 +143,10 @@ class Collection:
         return embedding.numpy()
 
     def _embed_files(self, paths: Sequence[Path]) -> Iterator[np.ndarray | audio.UnusableSound]:
-        """Embed audio files one by one, so that no embedding depends on another clip. Files are decoded in threads."""
+        """Yield the embedding of each audio file, or the reason why the file cannot be used.
+
+        Files are decoded in threads, but embedded one by one, so that an embedding does not depend on other clips.
+        """
         decode = or_unusable(lambda path: audio.load_audio(path, self.model.sample_rate))
         for samples in map_parallel(decode, paths, "embedding"):
             if isinstance(samples, audio.UnusableSound):
@@ -155,10 +159,10 @@ class Collection:
 
 
 def require_retriever(run: LoadedRun) -> None:
-    """Make sure that a run's model can embed audio and texts.
+    """Make sure that the model of a run can embed audio and texts.
 
     Raises:
-        BadRequest: The model lacks a method.
+        BadRequest: The model does not have a method that search needs.
     """
     missing = [method for method in METHODS["retrieval"] if not hasattr(run.model, method)]
     if not missing:

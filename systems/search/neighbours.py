@@ -1,7 +1,7 @@
-"""An approximate index of embeddings, which faiss builds and searches. It is faster for millions of clips.
+"""An approximate index of embeddings, which makes search in millions of clips faster. It needs faiss.
 
-The index is a graph (HNSW, Malkov and Yashunin 2018) whose search visits only a small part of the clips. It may miss
-some of the best clips.
+The index is a graph of similar clips (HNSW, Malkov and Yashunin 2018). A search visits only a small part of the graph,
+so it may miss some of the best clips.
 """
 
 from pathlib import Path
@@ -14,17 +14,17 @@ from evaluation.files import replacing
 from evaluation.findings import BadRequest
 
 LINKS = 32  # number of links from each clip to similar clips
-VISITED = 128  # number of candidates that a search keeps; more find more of the best clips, in more time
+VISITED = 128  # number of candidates that a search keeps; with more candidates, search is slower and misses fewer clips
 CHECKSUM_BYTES = 8
-NO_NEIGHBOUR = -1  # the index in place of a clip if the search reaches too few clips
+NO_NEIGHBOUR = -1  # stands for a missing result if a search finds too few clips
 
 
 class Neighbours:
-    """An index of embeddings. It is built once, and stored in a file whose name depends on the embeddings.
+    """An index of embeddings, which is built once and stored in a file. The file name depends on the embeddings.
 
     Args:
         embeddings: (clips, size) float32.
-        folder: The folder of the file. It must exist.
+        folder: The folder for the file. It must exist.
 
     Raises:
         BadRequest: faiss is not installed.
@@ -50,11 +50,11 @@ class Neighbours:
 
         Args:
             queries: (queries, size) float32.
-            number: The number of clips to return for each query.
+            number: Maximum number of clips to return for each query.
 
         Returns:
-            Two arrays of shape (queries, n), where n is at most `number`. If the search reaches fewer clips, the last
-            indices are `NO_NEIGHBOUR`.
+            Two arrays of shape (queries, n), where n is the smaller of `number` and the number of clips. If a search
+            finds fewer than n clips, the remaining indices are `NO_NEIGHBOUR`.
         """
         number = min(number, self._index.ntotal)
         self._index.hnsw.efSearch = max(VISITED, number)
@@ -62,7 +62,7 @@ class Neighbours:
         return indices, scores
 
     def _write(self, file: Path) -> None:
-        """Write the index, and after it a checksum of its bytes."""
+        """Write the index to a file, followed by a checksum of its bytes."""
         content = self._faiss.serialize_index(self._index).tobytes()
         with replacing(file) as part, part.open("wb") as stream:
             stream.write(content)

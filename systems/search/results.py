@@ -1,4 +1,4 @@
-"""The results of a search, as a table to print and as a JSON file."""
+"""The results of a search, as a table or as a JSON file."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ CAPTION_WIDTH = 80  # maximum number of characters of a caption in the table
 
 
 def as_table(matches: Sequence[Match]) -> str:
-    """Return a table with the rank, the name, the score and, if there are captions, the first caption of each clip."""
+    """Return a table with the rank, name, score and first caption (if there are any) of each clip."""
     has_captions = any(match.caption for match in matches)
     headers = ["rank", "name", "score"]
     if has_captions:
@@ -27,7 +27,7 @@ def as_table(matches: Sequence[Match]) -> str:
 
 
 def write_json(file: Path, query: str, matches: Sequence[Match]) -> None:
-    """Write the results at full precision.
+    """Write the results as JSON, with scores at full precision.
 
     Args:
         file: The output file.
