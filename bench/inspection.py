@@ -1,4 +1,4 @@
-"""A measure of `dcase-evaluation inspect`: the page of a retriever at the size of Clotho's evaluation split."""
+"""Measuring time and size of a page that `dcase-evaluation inspect` writes for Clotho's evaluation split."""
 
 import os
 import time
@@ -12,14 +12,14 @@ from evaluation.data.dataset import EVALUATION, Clip, Split, read_dataset
 from evaluation.inspection import requests
 from evaluation.predictions import Similarity
 
-SOUNDS = 20  # number of different sounds; the clips use them in turns
+SOUNDS = 20  # number of different audio files; several clips share each of them
 RATE = 44100  # Hz
 SECONDS = 22
-LARGEST = 25  # MB of the page
+LARGEST = 25  # target for the size of the page in MB
 
 
 def inspect(alone: Function, folder: Path) -> list[Row]:
-    """Measure the page of a retriever with random scores. The spectrograms are measured in a row of their own."""
+    """Measure the page of a retriever with random scores, first with new spectrograms, and then with cached ones."""
     first, second, size, queries = alone(_pages, clotho(folder), folder)
     megabytes = size / 1e6
     what = f"inspect, {queries} queries x {CLIPS[EVALUATION]} clips"
@@ -32,7 +32,7 @@ def inspect(alone: Function, folder: Path) -> list[Row]:
 
 
 def _pages(data: Path, folder: Path) -> tuple[float, float, int, int]:
-    """Write a page twice; return both durations in seconds, the size of the page and the number of queries."""
+    """Write a page twice. Return both durations in seconds, the page's size in bytes, and the number of queries."""
     os.environ["DCASE_KIT_CACHE"] = str(folder / "cache")  # the user's cache must not change
     split = _with_sounds(read_dataset(data, EVALUATION, sound=False)[EVALUATION], folder / "sounds")
     queries = tuple(split.truth)
@@ -49,7 +49,7 @@ def _pages(data: Path, folder: Path) -> tuple[float, float, int, int]:
 
 
 def _with_sounds(split: Split, folder: Path) -> Split:
-    """Return the split with an audio file for each clip. The files are links to a few files of noise."""
+    """Write a few audio files of noise, and return the split with a link to one of them for each clip."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     sources = []

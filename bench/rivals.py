@@ -1,11 +1,11 @@
-"""Scoring the same three files with the kit and with other libraries: lines of code, seconds, and values.
+"""Comparing lines of code, processor time and values of the kit and other libraries on the same three predictions.
 
-1. Captions: CoNeTTE's predictions for Clotho's evaluation split, with Clotho's caption file as references.
-2. A matrix: the scores of all captions and clips of Clotho's evaluation split, with the captions as truth.
-3. A run: qrels and a run in TREC's format, with the relevant clips of DCASE 2025's queries, one to twelve for each.
+1. Captions: CoNeTTE's captions for Clotho's evaluation split. The references are Clotho's caption file.
+2. A matrix: scores of all captions and clips of Clotho's evaluation split. A caption's own clip is relevant.
+3. A run in TREC's format. The qrels contain the relevant clips of DCASE 2025's queries, one to twelve for each query.
 
-Each function whose name begins with `captions_`, `matrix_` or `run_` is what a user of one library would write to get
-from the files to the metrics. It includes the imports. `lines_of_code` counts its lines.
+Each function whose name begins with `captions_`, `matrix_` or `run_` shows how a user of one library computes the
+metrics from the files. The function contains the imports. `lines_of_code` counts the lines of its body.
 """
 
 import inspect
@@ -25,10 +25,10 @@ from evaluation.metrics.java import lay_out_jars
 CAPTION_METRICS = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider_d"]  # SPICE needs a download
 CONETTE = CLOTHO.parent / "golden" / "conette_outputs_clotho_eval.csv"
 RELEVANCE = CLOTHO.parent / "dcase2025_task6" / "metadata_eval.csv"
-RETRIEVED = 100  # number of clips of each query in the run
-SIZE = 64  # values of each embedding that the scores are computed from
-NOISE = 2.5  # standard deviation of the difference between a query's embedding and its clips'
-SAME = 1e-6  # torchmetrics uses single precision
+RETRIEVED = 100  # number of retrieved clips for each query in the run
+SIZE = 64  # number of values in each random embedding
+NOISE = 2.5  # standard deviation of the noise in the embedding of a query
+SAME = 1e-6  # maximum difference of equal values, because torchmetrics uses single precision
 
 Values = dict[str, float]
 Snippet = Callable[[Path], Values]
@@ -133,7 +133,7 @@ def matrix_pytrec_eval(folder: Path) -> Values:
     return {name: float(np.mean([values[key] for values in results.values()])) for key, name in names.items()}
 
 
-# A run: `folder` contains qrels.txt and system.run ------------------------------------------------------------------
+# A run in TREC's format: `folder` contains qrels.txt and system.run --------------------------------------------------
 
 
 def run_kit(folder: Path) -> Values:
@@ -177,13 +177,13 @@ RIVALS: Mapping[Snippet, Mapping[str, Snippet]] = {
 
 
 def lines_of_code(snippet: Snippet) -> int:
-    """Return the number of lines in a snippet's body, without blank lines."""
+    """Return the number of lines in the body of a function, without blank lines."""
     _signature, *body = inspect.getsource(snippet).splitlines()
     return sum(bool(line.strip()) for line in body)
 
 
 def agreement(ours: Values, theirs: Values) -> str:
-    """Return which of the other library's values equal the kit's.
+    """Return a text that names the metrics with different values, or says that all values agree.
 
     >>> agreement({"R@1": 0.25, "mAP@10": 0.5, "MRR": 0.5}, {"R@1": 0.25, "mAP@10": 0.625})
     'mAP@10 differs: 0.5000 and 0.6250'
@@ -195,7 +195,7 @@ def agreement(ours: Values, theirs: Values) -> str:
 
 
 def rivals(alone: Function, folder: Path) -> list[Row]:
-    """Score the same three files with the kit and with other libraries."""
+    """Compare the kit with other libraries. Without the files of real data, return no rows."""
     if not (CONETTE.is_file() and RELEVANCE.is_file()):
         return []
     inputs = folder / "rivals"
@@ -213,7 +213,7 @@ def rivals(alone: Function, folder: Path) -> list[Row]:
 
 
 def _compare(ours: Snippet, theirs: Snippet, folder: Path) -> tuple[float, float, str]:
-    """Return the seconds of two snippets, and whether their values agree."""
+    """Return the processor times of two functions in seconds, and a text about their values."""
     warnings.simplefilter("ignore")  # ranx and numba print many warnings
     our_seconds, our_values = _measure(ours, folder)
     their_seconds, their_values = _measure(theirs, folder)
@@ -221,12 +221,13 @@ def _compare(ours: Snippet, theirs: Snippet, folder: Path) -> tuple[float, float
 
 
 def _measure(snippet: Snippet, folder: Path) -> tuple[float, Values]:
-    """Return the processor time of a snippet's second call with that of its Java processes, and its values.
+    """Call a function twice. Return the processor time of the second call in seconds, and the values.
 
-    The first call imports the libraries, and compiles those that numba compiles.
+    The time includes Java processes that the function starts. Only the first call imports the libraries and lets
+    numba compile code.
     """
     for _ in range(2):
-        shutil.rmtree(folder / "cache", ignore_errors=True)  # tokens and paraphrases of the first call
+        shutil.rmtree(folder / "cache", ignore_errors=True)  # removes what the first call cached
         lay_out_jars(folder / "cache")
         before = os.times()
         values = snippet(folder)
@@ -235,7 +236,7 @@ def _measure(snippet: Snippet, folder: Path) -> tuple[float, Values]:
 
 
 def write_inputs(folder: Path) -> None:
-    """Write the three inputs from the real data."""
+    """Write the files that the functions read: real captions, and matrices and runs of random scores."""
     shutil.copyfile(CONETTE, folder / "predictions.csv")
     shutil.copyfile(CLOTHO / "clotho_captions_evaluation.csv", folder / "captions_evaluation.csv")
     split = read_dataset(folder, "evaluation", sound=False)["evaluation"]
@@ -245,7 +246,7 @@ def write_inputs(folder: Path) -> None:
 
 
 def similarities(truth: Relevance, clips: Sequence[str], rng: np.random.Generator) -> np.ndarray:
-    """Return (queries, clips) cosines of random embeddings; those of a query resemble those of its relevant clips."""
+    """Return random cosine similarities of shape (queries, clips), which are higher on average for relevant clips."""
     columns = {name: column for column, name in enumerate(clips)}
     clip_vectors = rng.standard_normal((len(clips), SIZE))
     query_vectors = NOISE * rng.standard_normal((len(truth), SIZE))
@@ -257,13 +258,13 @@ def similarities(truth: Relevance, clips: Sequence[str], rng: np.random.Generato
 
 
 def write_matrix(folder: Path, truth: Relevance, clips: Sequence[str], rng: np.random.Generator) -> None:
-    """Write scores.npz, with a score of each query and clip."""
+    """Write scores.npz, which contains a score for each pair of a query and a clip."""
     scores = similarities(truth, clips, rng).astype(np.float32)
     np.savez(folder / "scores.npz", scores=scores, captions=np.array(list(truth)), file_names=np.array(clips))
 
 
 def write_run(folder: Path, truth: Relevance, clips: Sequence[str], rng: np.random.Generator) -> None:
-    """Write qrels.txt and system.run. Queries and clips are numbered, because other libraries split names at blanks."""
+    """Write qrels.txt and system.run. Queries and clips get new names, because some libraries split at spaces."""
     identifiers = {name: f"clip{number}" for number, name in enumerate(clips)}
     scores = similarities(truth, clips, rng)
     qrels, run = [], []
