@@ -1,12 +1,12 @@
 "use strict";
-// The table of queries or clips. All texts are put into the page as text nodes, never as HTML.
+// The table of queries or clips. All texts become text nodes of the page, and are never interpreted as HTML.
 const data = JSON.parse(document.getElementById("data").textContent);
 const isQueries = data.kind === "queries";
 const several = data.systems.length > 1;
 const count = isQueries ? data.queries.length : data.clips.length;
-const PAGE = 100; // rows that are made at once
-const FIRST = 10; // clips that are shown for a query
-const LONG = 240; // letters of a text in a row
+const PAGE = 100; // number of rows that are added at once
+const FIRST = 10; // maximum number of clips that are shown for a query
+const LONG = 240; // maximum number of letters of a text in a row
 const MARKS = [["wrong", "✗ wrong"], ["right", "✓ right"], ["maybe", "? possibly unannotated"]];
 const MAYBE = 2;
 const state = {
@@ -80,7 +80,7 @@ function columns() {
 
 // Filters ------------------------------------------------------------------------------------------------------------
 
-const searched = []; // the texts in which the search box finds an item, in lower case
+const searched = []; // for each item, the text that the search box searches, in lower case
 function searchText(item) {
   if (searched[item] === undefined) {
     const texts = [textOf(item)];
@@ -130,7 +130,7 @@ function selected() {
 function sorted(items, column) {
   const compare = new Intl.Collator("en", {numeric: true}).compare;
   const keys = new Map(items.map(item => [item, column.value(item)]));
-  const isMissing = value => value === null || value === Infinity; // sorted to the end
+  const isMissing = value => value === null || value === Infinity; // such values are sorted to the end
   return items.sort((a, b) => {
     const [one, other] = [keys.get(a), keys.get(b)];
     if (isMissing(one) || isMissing(other)) return isMissing(one) - isMissing(other) || a - b;
@@ -315,7 +315,7 @@ function queryDetail(item) {
 const closestCaption = (clip, item) => Math.max(0, data.captions[clip].indexOf(data.queries[item]));
 const WORD = /([\p{L}\p{N}]+(?:['’]\p{L}+)?)/u;
 
-// Return a caption with the words marked that references have, and the share of these words.
+// Mark the words of a caption that occur in the references. Return the caption, and a text with their number.
 function marked(caption, references) {
   const known = new Set(references.flatMap(text => text.toLowerCase().split(WORD)));
   const parts = caption.split(WORD);
