@@ -89,7 +89,7 @@ class Asset:
 
     @property
     def file_name(self) -> str:
-        """The name of the published file, or the name of the model without the user's name.
+        """The name of the published file, or the name of the model without USER/.
 
         >>> Asset("", "https://example.org/files/Cnn14_mAP%3D0.431.pth?download=1", 0).file_name
         'Cnn14_mAP=0.431.pth'
@@ -217,7 +217,7 @@ def _download(download: Download) -> None:
 
 
 def _large_files(path: Path) -> list[Path]:
-    """Return the files whose SHA-256 is printed: the file itself, or the weights in a folder, or all files in it."""
+    """Return the files whose SHA-256 is printed: the file itself, or the weights in a folder, or all its files."""
     if path.is_file():
         return [path]
     return sorted(path.glob("*.safetensors")) or sorted(file for file in path.iterdir() if file.is_file())

@@ -26,9 +26,7 @@ from evaluation.retrieval_formats import read_prediction
 from evaluation.scores import Score
 from evaluation.statistics.comparison import check_comparable, short_names
 
-LARGEST = (
-    50 * 10**6
-)  # maximum size in bytes of the sounds in a single file, because browsers are slow with larger files
+LARGEST = 50 * 10**6  # maximum size in bytes of the sounds in a single file; browsers are slow with larger files
 INDEX, IMAGES, SOUNDS = "index.html", "spectrograms", "sounds"  # all files and folders of a page
 RETRIEVAL, CAPTIONS = "queries", "captions"
 
@@ -246,7 +244,7 @@ def write_page(
 
 @contextlib.contextmanager
 def _replaced_folder(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder, and replace `out` by it if the block succeeds."""
+    """Yield a temporary folder, and move it to `out` if the block succeeds. An older page there is removed."""
     old = None
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(appearing(out))

@@ -70,7 +70,7 @@ def serve(
     Args:
         folders: Run folders, or folders that `systems export` wrote.
         split: The split whose clips a retriever searches; None if all runs are captioners.
-        trusted: Import names of modules that runs may import in addition to the kit's systems.
+        trusted: Import names of modules that runs may name in addition to the kit's systems.
         address: The IP address at which the page is served. With the default, only this machine can open the page.
         port: The port (default: the first free one from 7860).
 

@@ -18,10 +18,7 @@ from systems.ensembles import consensus, matrices, weights
 from systems.ensembles.members import Member, common_digests, common_task, joined_description, read_members
 
 Objective = Callable[[Sequence[float]], float]
-METRICS = {
-    "retrieval": "mAP@10",
-    "captioning": "cider_d",
-}  # for each task, the metric that the search for weights maximises
+METRICS = {"retrieval": "mAP@10", "captioning": "cider_d"}  # for each task, what the search for weights maximises
 
 
 @dataclass(frozen=True)

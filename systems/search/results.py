@@ -12,7 +12,7 @@ CAPTION_WIDTH = 80  # maximum number of characters of a caption in the table
 
 
 def as_table(matches: Sequence[Match]) -> str:
-    """Return a table with the rank, name, score and first caption (if there are any) of each clip."""
+    """Return a table with the rank, name, score and first caption (if there is one) of each clip."""
     has_captions = any(match.caption for match in matches)
     headers = ["rank", "name", "score"]
     if has_captions:
