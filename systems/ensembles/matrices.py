@@ -8,8 +8,6 @@ import numpy as np
 from evaluation.findings import Faulty, Finding
 from evaluation.predictions import Similarity
 
-AGAIN = "predict with the same data folder as for the first run"
-
 
 def read_matrices(files: Sequence[Path], standardise: bool) -> list[Similarity]:
     """Read the similarity matrices of several runs for the same split.

@@ -87,7 +87,7 @@ def test_only_what_changed_is_embedded_again(retriever, data, module, monkeypatc
     make_run(tmp_path / "other", "Retriever", gain=2.0)
     (tmp_path / "other" / "checkpoints" / "best.ckpt").replace(retriever / "checkpoints" / "best.ckpt")
     assert embedded(retriever, data, monkeypatch) == 6
-    module.write_text(module.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
+    module.write_text(module.read_text(encoding="utf-8") + "\nCHANGED = True\n", encoding="utf-8")
     assert embedded(retriever, data, monkeypatch) == 6
     (retriever / "metrics.csv").write_text("epoch\n")
     assert embedded(retriever, data, monkeypatch) == 0
