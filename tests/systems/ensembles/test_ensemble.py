@@ -25,7 +25,7 @@ def test_wrong_requests(data, tmp_path, capsys):
         (one, *out): "an ensemble must have two runs or more; found one: give more run folders",
         (one, one, *out): "each run must be given once; found",
         (one, other, "--run", tmp_path / "used"): "must be a new or empty folder; found files",
-        (one, tmp_path / "nothing", *out): "config.yaml: error: is missing; give the folder of a run",
+        (one, tmp_path / "nothing", *out): "config.yaml: error: is missing; give a run folder",
         (one, other, *out, "--weights", tmp_path / "no.yaml"): "no.yaml: no such file; give a YAML file",
         (one, other, *out, "--weights", "search"): "--weights search must be given with --data",
         (
