@@ -110,10 +110,13 @@ def _system_of(file: Path) -> str:
     Raises:
         BadRequest: The file is not a config file of a system.
     """
-    folder = file.resolve().parent
+    path = file.resolve()
+    if not file.is_absolute() and (listing.ROOT / file).is_file():  # the same file in another clone of the kit
+        path = listing.ROOT / file
+    folder = path.parent
     module = folder / file.stem.partition("-")[0]
     place = module if module.with_suffix(".py").is_file() else folder
-    if folder.is_relative_to(listing.ROOT) and file.resolve() in listing.configs(place):
+    if folder.is_relative_to(listing.ROOT) and path in listing.configs(place):
         return ".".join(place.relative_to(listing.ROOT).parts)
     raise BadRequest(
         f"{file}: must be a config file in a system's folder, a sweep file, or the config.yaml of a run; found another "

@@ -230,7 +230,7 @@ MISTAKES = [
     ("it.json", '[{"fname": "a.wav"},', [":1: error: must be JSON; "]),
     ("it.json", "[" * 100_000, ["is too long to read"]),
     ("it.json", "3", ["must be a list of objects, such as "]),
-    ("it.json", "[]", ["must have a column with the names"]),
+    ("it.json", "[]", ["has no captions; give one for each clip"]),
     ("it.json", '[{"fname": "a", "pred": "x"}, "y"]', [': [1]: error: must be an object, such as {"file_name"']),
     ("it.json", '{"a.wav": "x", "a.wav": "y"}', ["must not repeat a key; found 'a.wav' twice"]),
     (

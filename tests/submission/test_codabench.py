@@ -147,7 +147,7 @@ def test_retrieval_is_scored_as_in_the_leaderboard(retrieval, tmp_path):
     assert "Wu_Mila_task6b_2" in page
     assert "http-equiv" in page
     # Optional packages that pandas imports if they are installed.
-    optional = {"pyarrow", "cloudpickle", "setuptools", "charset-normalizer"}
+    optional = {"pyarrow", "cloudpickle", "setuptools", "charset-normalizer", "pytz"}
     assert imported_packages(done.stderr) - optional <= set(bundle.requirements(TASK))
 
 

@@ -123,7 +123,7 @@ DOES_NOT_HOLD = [
         ["package", "diverged", *REHEARSAL],
         "",
         "diverged/predictions/evaluation.npz: error: scores must be finite; 12 of 12 queries have NaN or infinite "
-        "scores, for example 'Sound 0 is heard.'\n",
+        "scores, for example 'Sound 0 is heard.'; check the model\n",
     ),
     (
         ["package", "short", *REHEARSAL],

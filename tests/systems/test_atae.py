@@ -370,7 +370,10 @@ def test_the_small_config_names_the_file_that_is_missing(place, tmp_path, monkey
     asked = arguments(place, tmp_path / "run", FOLDER / "yamnet-minilm.yaml", "audio_encoder=yamnet")
     assert command(parser(), asked) == 2
     stderr = capsys.readouterr().err
-    assert "YAMNet is not on this machine; put yamnet_audio_classifier_with_metadata.tflite (about 4 MB)" in stderr
+    assert (
+        "YAMNet is not on this machine; fetch it with: dcase-systems download yamnet; or put yamnet_audio_clas"
+        in stderr
+    )
     assert f"into {tmp_path}/cache, or give its path" in stderr
 
 
