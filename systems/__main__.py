@@ -191,7 +191,7 @@ def demo(options: argparse.Namespace) -> None:
     """
     from systems.sharing import folders
 
-    request_checks.check_demo(options.runs, options.space)
+    request_checks.check_demo(options.runs, options.space, options.port)
     found = [folders.find(run) for run in options.runs]
     for folder in found:
         contract.read_model_run(folder)

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from evaluation import assets, yamlfiles
 from evaluation.downloads import Download
 from evaluation.files import cache_folder
-from evaluation.findings import BadRequest
+from evaluation.findings import NOTE, BadRequest, Finding, say
 from evaluation.text import unknown_key
 from systems import contract, listing
 from systems.clip_aac import audioclip, clip_tokenizer
@@ -61,7 +61,8 @@ def of_name(name: str) -> list[Download]:
         return assets.needed_downloads([name], cache_folder())
     if name == clip_tokenizer.HUB:
         return [clip_tokenizer.download()]
-    if name in texts.PARTS or name in words.PUBLISHED or name.count("/") == 1:
+    is_on_hub = name.count("/") == 1 and texts.REPOSITORY.fullmatch(name) and not Path(name).is_file()
+    if name in texts.PARTS or name in words.PUBLISHED or is_on_hub:
         return [texts.download(name)]
     raise BadRequest(f"{unknown_key(name, NAMES, 'name')}; a name on the hub has the form USER/NAME")
 
@@ -81,7 +82,7 @@ def of_file(file: Path, system: str | None = None) -> list[Download]:
 
 def _of_run(folder: Path) -> list[Download]:
     """Return the assets that a run folder or an exported run needs."""
-    run = contract.read_run(folder)
+    run = contract.read_model_run(folder)
     config = run.config
     if folders.is_exported(folder):
         config = folders.read_contents(folder).with_absolute_paths(config, folder)
@@ -92,12 +93,12 @@ def _of_run(folder: Path) -> list[Download]:
 def of_configs(module: ModuleType, configs: Iterable[BaseModel]) -> list[Download]:
     """Return the assets that configs of a system need, each asset once.
 
-    Raises:
-        BadRequest: The system does not have a function `downloads`.
+    If the system does not have a function `downloads`, print a note and return an empty list.
     """
     if not hasattr(module, "downloads"):
-        message = f"{module.__name__}: must have a function downloads(config), which returns what a config needs"
-        raise BadRequest(f"{message}; found none: add it, or give names")
+        message = "has no function downloads(config), so nothing is known of published files that it needs"
+        say([Finding(module.__name__, message=message, severity=NOTE)])
+        return []
     needed: list[Download] = []
     for config in configs:
         needed += module.downloads(config)

@@ -17,6 +17,7 @@ from evaluation.text import unknown_key
 from systems import contract, modules
 
 MOST_RUNS = 2  # maximum number of runs in a demo
+LAST_PORT = 65535
 ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")
 PRECISIONS = (
     *("transformer-engine", "transformer-engine-float16"),
@@ -88,15 +89,17 @@ def check_search(query: str | None, sound: Path | None, number: int) -> None:
         raise BadRequest(f"-n must be 1 or more; found {number}")
 
 
-def check_demo(runs: Sequence[Path], space: Path | None) -> None:
-    """Check the runs of a demo, and that Gradio is installed.
+def check_demo(runs: Sequence[Path], space: Path | None, port: int | None) -> None:
+    """Check the runs and the port of a demo, and that Gradio is installed.
 
     Args:
         runs: The runs, as the user gives them.
         space: The folder of the Space to write, if any.
+        port: The port of the page, if the user gives one.
 
     Raises:
-        BadRequest: There are more than two runs, Gradio is not installed, or the folder of the Space has files.
+        BadRequest: There are more than two runs, Gradio is not installed, the folder of the Space has files, or there
+            is no such port.
     """
     if absent(["gradio"]):
         raise BadRequest(f"gradio must be installed; install dcase-kit[{EXTRAS['gradio']}]")
@@ -104,6 +107,8 @@ def check_demo(runs: Sequence[Path], space: Path | None) -> None:
         raise BadRequest(f"demo takes one or {MOST_RUNS} runs; found {len(runs)}: give fewer")
     if space is not None and space.exists() and (not space.is_dir() or any(space.iterdir())):
         raise BadRequest(f"--space {space}: must be a new or empty folder; found files: give another folder")
+    if port is not None and not 1 <= port <= LAST_PORT:
+        raise BadRequest(f"--port must be from 1 to {LAST_PORT}; found {port}: give another port")
 
 
 def check_flags(flags: Mapping[str, Any]) -> None:

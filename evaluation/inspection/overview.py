@@ -172,13 +172,12 @@ def _differences(content: Content) -> Table:
 def _charts_of_queries(
     content: Queries, metric: str, values: Sequence[np.ndarray], seconds: np.ndarray
 ) -> list[Chart | None]:
-    title = catalogue.heading(metric)
     words = np.array([len(text.split()) for text in content.texts], dtype=float)
     counts = np.array([len(clips) for clips in content.right], dtype=float)
     durations = np.array([np.mean(seconds[list(clips)]) for clips in content.right])
     ranks = [system.first_ranks() for system in content.systems]
     return [
-        _histogram(f"{_of_item(metric)} over queries", title, metric, values),
+        _histogram(f"{_of_item(metric)} over queries", _of_item(metric), metric, values),
         _rank_chart(ranks),
         _mean_chart(metric, "length of the query", "words", words, values),
         _mean_chart(metric, "number of right clips", "right clips", counts, values),
@@ -220,14 +219,14 @@ def _histogram(title: str, axis: str, metric: str, values: Sequence[np.ndarray])
         labels = ["0"]
         uppers = [0.0]
         for end in SHARES:
-            labels.append(f"–{end:g}")
+            labels.append(f"≤{end:g}")
             uppers.append(end)
         labels += ["<1", "1"]
         uppers += [math.nextafter(1, 0), math.inf]
     else:
         together = np.concatenate(values)
         uppers = np.linspace(together.min(), np.percentile(together, 95), BINS)[1:].tolist()
-        labels = [f"–{upper:.2g}" for upper in uppers] + [f">{uppers[-1]:.2g}"]
+        labels = [f"≤{upper:.2g}" for upper in uppers] + [f">{uppers[-1]:.2g}"]
         uppers.append(math.inf)
     return _shares(title, axis, labels, uppers, values)
 
@@ -270,10 +269,11 @@ def _mean_chart(
 ) -> Chart | None:
     """Return a chart of the mean of a metric in each group of items, with 95 % intervals.
 
-    The groups are ranges of a factor, such as the duration. Return None if there are fewer than two groups.
+    The groups are ranges of a factor, such as the duration. Return None if there are fewer than two groups, or if the
+    factor is known for fewer than half of the items, as the duration is if most audio files are missing.
     """
     is_known = np.isfinite(factor)
-    if not is_known.any():
+    if is_known.sum() < len(factor) / 2:
         return None
     uppers = _edges(factor[is_known])
     if len(uppers) < 2:

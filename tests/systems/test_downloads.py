@@ -106,6 +106,7 @@ def test_a_hear_module_of_another_package():
     [
         (["cnn41"], 2, "unknown name 'cnn41'; did you mean 'cnn14'?"),
         (["none.yaml"], 2, "none.yaml: no such file"),
+        (["owner/\x1b[31mmodel"], 2, "unknown name 'owner/\\x1b[31mmodel'"),
         (["systems/atae/published.yaml"], 2, "must be a config file in a system's folder"),
         (["--dry-run", "cnn14", "openai/clip-vit-base-patch32", "owner/model", "glove.6B.50d.txt"], 0, ""),
     ],

@@ -186,3 +186,10 @@ def test_wrong_searches(query, sound, number, message):
     with pytest.raises(BadRequest) as refused:
         request_checks.check_search(query, Path(sound) if sound else None, number)
     assert str(refused.value).startswith(message)
+
+
+@pytest.mark.parametrize("port", [-1, 0, 65536])
+def test_a_demo_has_a_port_that_exists(port):
+    request_checks.check_demo([Path("run")], None, 65535)
+    with pytest.raises(BadRequest, match=f"--port must be from 1 to 65535; found {port}: give another port"):
+        request_checks.check_demo([Path("run")], None, port)
