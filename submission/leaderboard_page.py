@@ -7,15 +7,12 @@ import io
 import math
 import unicodedata
 import warnings
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
 from xml.etree import ElementTree
 
-import jinja2
 import matplotlib.axes
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
@@ -23,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from evaluation.findings import ERROR, NOTE, WARNING, Finding, limited
 from evaluation.metrics.catalogue import heading
+from evaluation.pages import page_environment, policy_source
 from evaluation.report import NOTHING, number
 from evaluation.text import printable
 from submission.ranking import Leaderboard, Ranking, difference_cells, interval_text, shown_estimate
@@ -88,30 +86,15 @@ def _page(template: str, **content: object) -> str:
     Jinja2 escapes every text. In addition, the page's Content Security Policy allows only the page's own style sheet.
     Even if a text were not escaped, a browser would therefore load and run nothing else.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        finalize=_printable,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = page_environment(TEMPLATES)
     environment.filters["heading"] = heading
     environment.filters["breakable"] = _breakable
     style = (TEMPLATES / "leaderboard.css").read_text(encoding="utf-8")
-    digest = b64encode(sha256(style.encode()).digest()).decode()
     return environment.get_template(template).render(
         style=Markup(style),  # noqa: S704, the file is part of the kit
-        policy=Markup(f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"),  # noqa: S704
+        policy=Markup(f"default-src 'none'; style-src {policy_source(style)}; base-uri 'none'; form-action 'none'"),  # noqa: S704
         **content,
     )
-
-
-def _printable(value: object) -> object:
-    """Return a value as text without control characters; leave markup unchanged."""
-    if isinstance(value, Markup):
-        return value
-    return printable(str(value))
 
 
 def _breakable(label: str) -> Markup:

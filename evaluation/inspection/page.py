@@ -7,10 +7,8 @@ script makes the rows of the tables from the data. It never interprets texts as 
 
 import json
 import math
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from evaluation.inspection.neighbours import THRESHOLD
 from evaluation.inspection.overview import Overview
 from evaluation.inspection.sounds import Sound
 from evaluation.metrics import catalogue
+from evaluation.pages import page_environment, policy_source
 from evaluation.text import plural, printable
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -63,46 +62,33 @@ def html(
         files: A dict from the name of each system to its prediction file.
         findings: Warnings and notes about the predictions and sounds.
     """
-    import jinja2  # imported here, so that the error message of a wrong request appears quickly
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        finalize=_printable,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     score = content.systems[0].score
     playable = sum(sound.is_playable for sound in sounds)
-    return environment.get_template("page.html.j2").render(
-        mark=Markup(MARK),  # noqa: S704, a constant
-        style=Markup(style),  # noqa: S704, the file is part of the kit
-        script=Markup(script),  # noqa: S704, the file is part of the kit
-        policy=Markup(_policy(style, script)),  # noqa: S704, made of digests
-        data=Markup(_embedded(data(content, sounds, links))),  # noqa: S704, escaped for a script element
-        is_retrieval=isinstance(content, Queries),
-        split=content.split,
-        items=f"{len(score.items.names):,} {score.items.kind}",
-        clips=plural(len(content.split.clips), "clip"),
-        systems=[system.name for system in content.systems],
-        signatures={system.name: system.score.signature for system in content.systems},
-        unavailable=_unavailable(content),
-        files=files,
-        overview=overview,
-        playable=playable,
-        findings=[str(finding) for finding in findings],
-        threshold=THRESHOLD,
+    return (
+        page_environment(TEMPLATES)
+        .get_template("page.html.j2")
+        .render(
+            mark=Markup(MARK),  # noqa: S704, a constant
+            style=Markup(style),  # noqa: S704, the file is part of the kit
+            script=Markup(script),  # noqa: S704, the file is part of the kit
+            policy=Markup(_policy(style, script)),  # noqa: S704, made of digests
+            data=Markup(_embedded(data(content, sounds, links))),  # noqa: S704, escaped for a script element
+            is_retrieval=isinstance(content, Queries),
+            split=content.split,
+            items=f"{len(score.items.names):,} {score.items.kind}",
+            clips=plural(len(content.split.clips), "clip"),
+            systems=[system.name for system in content.systems],
+            signatures={system.name: system.score.signature for system in content.systems},
+            unavailable=_unavailable(content),
+            files=files,
+            overview=overview,
+            playable=playable,
+            findings=[str(finding) for finding in findings],
+            threshold=THRESHOLD,
+        )
     )
-
-
-def _printable(value: object) -> object:
-    """Return a value as text without control characters, or markup unchanged."""
-    if isinstance(value, Markup):
-        return value
-    return printable(str(value))
 
 
 def _policy(style: str, script: str) -> str:
@@ -110,18 +96,14 @@ def _policy(style: str, script: str) -> str:
     own = "'self' file: data:"  # in some browsers, 'self' does not include files on disk
     rules = [
         "default-src 'none'",
-        f"script-src 'sha256-{_digest(script)}'",
-        f"style-src 'sha256-{_digest(style)}'",
+        f"script-src {policy_source(script)}",
+        f"style-src {policy_source(style)}",
         f"img-src {own}",
         f"media-src {own}",
         "base-uri 'none'",
         "form-action 'none'",
     ]
     return "; ".join(rules)
-
-
-def _digest(text: str) -> str:
-    return b64encode(sha256(text.encode()).digest()).decode()
 
 
 def _embedded(content: Any) -> str:

@@ -8,6 +8,7 @@ import pytest
 from evaluation.data.dataset import read_dataset
 from evaluation.inspection import requests
 from evaluation.predictions import Similarity, write_captions
+from tests.browser import opened as opened_page
 from tests.browser import started
 from tests.evaluation.inspection.small_pages import CAPTIONS, split_of, write_data, write_predictions, write_similarity
 
@@ -29,18 +30,11 @@ def browser():
 
 @contextmanager
 def opened(browser, index, width=1280, scheme="light"):
-    """Open a page. After the block, check that every request was for a file, and that there was no error or dialog."""
-    addresses, errors = [], []
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page.on("request", lambda request: addresses.append(request.url))
-    page.on("console", lambda message: errors.append(message.text))
-    page.on("dialog", lambda dialog: errors.append(f"a dialog: {dialog.message}"))
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(index.absolute().as_uri())
-    yield page
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    page.close()
-    assert errors == []
+    """Open a page. After the block, check that it fits the window and that every request was for a file."""
+    addresses = []
+    with opened_page(browser, index, width, scheme, addresses) as page:
+        yield page
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert all(address.startswith(("file:", "data:")) for address in addresses)
 
 
