@@ -187,7 +187,7 @@ def _predict_with(model: Any, name: str, split: Split, task: str | None, folder:
     device = default_device()
     if task is None:
         task = tasks(model)[0] if tasks(model) else "retrieval"
-    missing = _missing_methods(model, task)
+    missing = missing_methods(model, task)
     if missing:
         message = f"the model of {name} has no method {missing[0]}, which {task} needs"
         if tasks(model):
@@ -253,10 +253,10 @@ def trained_checkpoint(folder: Path) -> Path:
 
 def tasks(model: object) -> list[str]:
     """Return the tasks that a model can do: `captioning`, `retrieval` or both."""
-    return [task for task in METHODS if not _missing_methods(model, task)]
+    return [task for task in METHODS if not missing_methods(model, task)]
 
 
-def _missing_methods(model: object, task: str) -> list[str]:
+def missing_methods(model: object, task: str) -> list[str]:
     """Return the methods that a task needs and a model does not have."""
     return [method for method in METHODS[task] if not hasattr(model, method)]
 

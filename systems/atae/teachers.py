@@ -20,7 +20,7 @@ from systems.caching.embeddings import cache_embeddings
 from systems.parts import texts
 from systems.parts.devices import default_device
 from systems.parts.sequences import chunks
-from systems.runs import METHODS, loaded
+from systems.runs import loaded, missing_methods
 
 
 class Teachers:
@@ -85,7 +85,7 @@ def _embed(folder: Path, clips: Sequence[Clip], captions: Sequence[str], cache: 
     """Return a teacher's embeddings of clips and captions, of shape (clips, size) and (captions, size)."""
     with loaded(folder) as run:
         model, device = run.model, default_device()
-        missing = [method for method in METHODS["retrieval"] if not hasattr(model, method)]
+        missing = missing_methods(model, "retrieval")
         if missing:
             message = f"a teacher must be a retriever; the model of {run.system} has no method {missing[0]}"
             raise BadRequest(f"{folder}: {message}: give the run of a retriever")

@@ -66,13 +66,18 @@ def make_ensemble(
     values: list[float] = []
     if weight_file is not None:
         fitted = weights.read_weights(weight_file, folders)
+    combined: dict[str, _Matrices | _Captions] = {}  # the predictions that have been read, for each split
     if validation is not None:
-        fitted, values = _fit(members, task, splits, combination, validation)
+        _require_validation(members, task, splits)
+        combined[VALIDATION] = _combine(members, task, VALIDATION, combination)
+        fitted, values = _fit(combined[VALIDATION].objective(validation), len(members))
     written = []
     with appearing(out) as folder:
         for split in splits:
             file = members[0].prediction(split, task).relative_to(members[0].folder)
-            _combine(members, task, split, combination).write(fitted, folder / file)
+            if split not in combined:
+                combined[split] = _combine(members, task, split, combination)
+            combined.pop(split).write(fitted, folder / file)
             written.append(str(out / file))
         _write_yaml(folder / "system.yaml", joined_description(members))
         _write_yaml(folder / "config.yaml", _config(members, combination, fitted))
@@ -144,27 +149,30 @@ def _combine(members: Sequence[Member], task: str, split: str, combination: Comb
     return _Captions(files, combination)
 
 
-def _fit(
-    members: Sequence[Member], task: str, splits: Sequence[str], combination: Combination, validation: Split
-) -> tuple[list[float], list[float]]:
-    """Search for the weights with the highest metric on the validation split.
-
-    Returns:
-        The weights; and a list with the metric of each run alone, followed by the metric of the ensemble.
+def _require_validation(members: Sequence[Member], task: str, splits: Sequence[str]) -> None:
+    """Make sure that all runs have predictions for the validation split.
 
     Raises:
         BadRequest: A run does not have a prediction for the validation split.
     """
-    if VALIDATION not in splits:
-        folders = [str(member.folder) for member in members if not member.prediction(VALIDATION, task).is_file()]
-        message = f"to fit the weights, all runs must have predictions for {VALIDATION}"
-        command = f"dcase-systems predict RUN --data DIR --split {VALIDATION}"
-        raise BadRequest(f"{message}; missing in {', '.join(folders)}: make them with {command}")
-    objective = _combine(members, task, VALIDATION, combination).objective(validation)
-    fitted = weights.search(objective, len(members))
+    if VALIDATION in splits:
+        return
+    folders = [str(member.folder) for member in members if not member.prediction(VALIDATION, task).is_file()]
+    message = f"to fit the weights, all runs must have predictions for {VALIDATION}"
+    command = f"dcase-systems predict RUN --data DIR --split {VALIDATION}"
+    raise BadRequest(f"{message}; missing in {', '.join(folders)}: make them with {command}")
+
+
+def _fit(objective: Objective, runs: int) -> tuple[list[float], list[float]]:
+    """Search for the weights with the highest metric on the validation split.
+
+    Returns:
+        The weights; and a list with the metric of each run alone, followed by the metric of the ensemble.
+    """
+    fitted = weights.search(objective, runs)
     alone = []
-    for run in range(len(members)):
-        alone.append(objective([float(run == other) for other in range(len(members))]))
+    for run in range(runs):
+        alone.append(objective([float(run == other) for other in range(runs)]))
     return fitted, [*alone, objective(fitted)]
 
 

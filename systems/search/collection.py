@@ -22,7 +22,7 @@ from evaluation.metrics.retrieval import top_k
 from systems import contract, source
 from systems.caching.store import Store, map_parallel, or_unusable
 from systems.parts.devices import default_device
-from systems.runs import METHODS, LoadedRun, tasks
+from systems.runs import LoadedRun, missing_methods, tasks
 from systems.search.neighbours import NO_NEIGHBOUR, Neighbours
 
 EXACT, FAISS = "exact", "faiss"
@@ -164,7 +164,7 @@ def require_retriever(run: LoadedRun) -> None:
     Raises:
         BadRequest: The model does not have a method that search needs.
     """
-    missing = [method for method in METHODS["retrieval"] if not hasattr(run.model, method)]
+    missing = missing_methods(run.model, "retrieval")
     if not missing:
         return
     message = f"the model of {run.system} has no method {missing[0]}, which search needs"
