@@ -39,6 +39,7 @@ from evaluation.values import numbers, texts
 
 CAPTION_COLUMNS = ("file_name", "caption_predicted")
 COLUMNS_SHOWN = 20  # number of column names in a message; the header of a matrix names thousands of clips
+_AGAIN = "copy the file again, or predict again"
 _CHECK_MODEL = "no file is written; check the model"
 
 # Limits of a similarity matrix, because a small compressed file may need all memory when it is unpacked. If the caller
@@ -475,7 +476,7 @@ def _read_npz(path: Path, expected: tuple[int, int] | None) -> Similarity:
             if not fault:
                 scores = npz.read_array(archive, "scores")
     except Exception as error:  # zipfile, zlib, json and numpy raise many exceptions for a damaged file
-        fault = f"must have queries, file_names and scores as `dcase-systems predict` writes them ({error})"
+        fault = f"must have queries, file_names and scores as `dcase-systems predict` writes them ({error}); {_AGAIN}"
     if fault:
         raise Faulty([Finding(str(path), message=fault)])
     return Similarity(queries, names, scores)

@@ -134,7 +134,7 @@ DOES_NOT_HOLD = [
         ["package", "broken", *REHEARSAL],
         "",
         "broken/predictions/evaluation.npz: error: must have queries, file_names and scores as `dcase-systems predict` "
-        "writes them (File is not a zip file)\n",
+        "writes them (File is not a zip file); copy the file again, or predict again\n",
     ),
     (
         ["package", "nothing", *REHEARSAL],
