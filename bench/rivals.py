@@ -186,12 +186,12 @@ def agreement(ours: Values, theirs: Values) -> str:
     """Return a text that names the metrics with different values, or says that all values agree.
 
     >>> agreement({"R@1": 0.25, "mAP@10": 0.5, "MRR": 0.5}, {"R@1": 0.25, "mAP@10": 0.625})
-    'mAP@10 differs: 0.5000 and 0.6250'
+    'mAP@10 differs: 0.500000 and 0.625000'
     """
     different = [name for name in theirs if abs(ours[name] - theirs[name]) > SAME]
     if not different:
         return f"all {len(theirs)} values agree"
-    return "; ".join(f"{name} differs: {ours[name]:.4f} and {theirs[name]:.4f}" for name in different)
+    return "; ".join(f"{name} differs: {ours[name]:.6f} and {theirs[name]:.6f}" for name in different)
 
 
 def rivals(alone: Function, folder: Path) -> list[Row]:

@@ -91,7 +91,7 @@ def test_lines_of_code_are_those_of_the_body():
     ("theirs", "text"),
     [
         ({"R@1": 0.25, "MRR": 0.5}, "all 2 values agree"),
-        ({"R@1": 0.25, "MRR": 0.625}, "MRR differs: 0.5000 and 0.6250"),
+        ({"R@1": 0.25, "MRR": 0.625}, "MRR differs: 0.500000 and 0.625000"),
     ],
 )
 def test_agreement(theirs, text):
