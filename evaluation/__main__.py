@@ -348,7 +348,7 @@ def download_models(options: argparse.Namespace) -> None:
     """Download the files that caption metrics need and no Python package contains; skip files that exist already."""
     from evaluation import assets
 
-    assets.fetch(options.names, options.cache)
+    assets.fetch(options.names, options.cache, options.dry_run)
 
 
 def info(options: argparse.Namespace) -> None:
@@ -429,6 +429,7 @@ def parser() -> argparse.ArgumentParser:
     verb = commands.add_parser("download", help=text, description=download_models.__doc__)
     text = "spice (400 MB), fense (0.7 GB) or bert_score (1.4 GB)"
     complete(verb.add_argument("names", nargs="+", metavar="NAME", help=text), lambda: ("spice", "fense", "bert_score"))
+    verb.add_argument("--dry-run", action="store_true", help="only print the table")
     _add_cache(verb, "folder for SPICE's jars")
     verb.set_defaults(run=download_models)
 

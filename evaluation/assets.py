@@ -330,7 +330,7 @@ def loading(name: str) -> Iterator[Path]:
 # Downloading ---------------------------------------------------------------------------------------------------------
 
 
-def fetch(names: Sequence[str], cache: Path) -> None:
+def fetch(names: Sequence[str], cache: Path, dry_run: bool = False) -> None:
     """Download assets that metrics need, and skip assets that are already on this machine.
 
     A table of the assets is printed first. To resume an interrupted download, repeat the call. A fluency checker that
@@ -339,6 +339,7 @@ def fetch(names: Sequence[str], cache: Path) -> None:
     Args:
         names: Names of `DOWNLOADS`.
         cache: Folder of the cache, for SPICE's parser. The models go to folders where other programs find them too.
+        dry_run: If true, only print the table.
 
     Raises:
         BadRequest: A name is unknown, an asset cannot be downloaded or is damaged, the disk is too small, or another
@@ -349,7 +350,7 @@ def fetch(names: Sequence[str], cache: Path) -> None:
     for name in names:
         if name not in DOWNLOADS:
             raise BadRequest(unknown_key(name, list(DOWNLOADS), "name"))
-    downloads.download_missing(needed_downloads(names, cache))
+    downloads.download_missing(needed_downloads(names, cache), dry_run)
 
 
 def needed_downloads(names: Sequence[str], cache: Path) -> list[Download]:

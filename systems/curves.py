@@ -125,7 +125,9 @@ def _no_metrics(folder: Path) -> Finding | None:
     if (folder / METRICS).is_file():
         return None
     stages = sorted(folder.glob(f"*/{METRICS}"))
-    if not folder.is_dir():
+    if folder.is_file():
+        message = "must be a run folder or the folder of a sweep; found a file: give the folder"
+    elif not folder.is_dir():
         message = "no such folder; give a run folder, or the folder of a sweep"
     elif not (folder / "config.yaml").is_file():
         message = f"must be a run folder or the folder of a sweep; found neither {METRICS} nor {RESULTS}"

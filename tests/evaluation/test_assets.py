@@ -382,6 +382,13 @@ def test_an_unknown_name(nothing, capsys):
     assert "unknown name 'spise'; did you mean 'spice'? there are: spice, fense, bert_score" in capsys.readouterr().err
 
 
+def test_a_dry_run_prints_the_table_and_downloads_nothing(nothing, server, capsys):
+    assert run("download", "spice", "--dry-run", "--cache", str(nothing)) == 0
+    assert "SPICE" in capsys.readouterr().out
+    assert assets.missing("spice", nothing)
+    assert not server.asked
+
+
 def test_the_command_fetches(nothing, server, capsys):
     assert run("download", "spice", "--cache", str(nothing)) == 0
     assert assets.missing("spice", nothing) is None

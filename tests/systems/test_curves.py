@@ -72,7 +72,8 @@ def test_all_folders_without_values_are_listed(make_run, tmp_path):
     for name in ("staged", "begun"):
         (tmp_path / name / "config.yaml").touch()
     (tmp_path / "photos").mkdir()
-    names = ["nowhere", "photos", "begun", "staged"]
+    (tmp_path / "metrics.csv").touch()
+    names = ["metrics.csv", "nowhere", "photos", "begun", "staged"]
     folders = [make_run("empty", ()), make_run("damaged", ["much"]), *(tmp_path / name for name in names)]
     with pytest.raises(Faulty) as refusal:
         curves.read_curves(folders)
@@ -82,6 +83,7 @@ def test_all_folders_without_values_are_listed(make_run, tmp_path):
         "must have a row for each epoch; found none",
         "must be a number; found 'much'",
         "no such folder",
+        "must be a run folder or the folder of a sweep; found a file: give the folder",
         "must be a run folder or the folder of a sweep; found neither",
         "must have a metrics.csv; found none: no epoch has ended",
         f"must have a metrics.csv; found some for stages of the training: give {tmp_path}/staged/stage-1, ",
