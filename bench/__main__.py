@@ -1,6 +1,7 @@
 """Measure the kit's speed and print one table: `python -m bench [MEASURE …]`.
 
-The exit status is 0 even if a target is missed. Do not run other programs on the machine at the same time.
+Each row is printed as soon as it is measured, and again in the table at the end. The exit status is 0 even if a target
+is missed. Do not run other programs on the machine at the same time.
 """
 
 import argparse
@@ -35,9 +36,11 @@ from bench import (
     sweeps,
     training,
 )
+from bench.report import Report, changes, read_report
 from evaluation.cli import command
+from evaluation.files import require_other_files
 from evaluation.findings import BadRequest
-from evaluation.text import table, unknown_key
+from evaluation.text import unknown_key
 
 VERSIONS = (
     "numpy",
@@ -65,6 +68,7 @@ MODULES = (
     inspection,
     sweeps,
 )
+DESCRIPTION = "Measure the kit's speed, and compare it with other libraries."
 MEASURES: dict[str, measuring.Measure] = {}
 for module in MODULES:
     MEASURES |= module.MEASURES
@@ -74,25 +78,44 @@ DISK = 3 * 10**9  # bytes for the feature store and the default data
 def main(options: argparse.Namespace) -> None:
     """Take the measures one after another, each in processes of its own, and print the table."""
     measures = resolve_measures(options.measures)
+    before = None
+    if options.against:
+        require_other_files({"--json": options.json}, {"--against": options.against})
+        before = read_report(options.against)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM then removes temporary files as Ctrl-C does
     began = time.monotonic()
-    load = os.getloadavg()[0]
-    rows: list[measuring.Row] = []
+    report = Report(machine=_machine(), versions=_versions())
+    print(f"{report.machine}\n{report.versions}")
     with tempfile.TemporaryDirectory(prefix="bench.") as folder:
         free = shutil.disk_usage(folder).free
         if free < DISK:
             space = f"must have {DISK / 1e9:.0f} GB of free space; found {free / 1e9:.1f} GB"
             raise BadRequest(f"{Path(folder).parent}: {space}; set TMPDIR to another folder")
         for name in tqdm(measures, "measuring", leave=False, disable=None):
-            rows += MEASURES[name](alone, Path(folder))
-    print(f"{_processor()}, {os.cpu_count()} cores, load {load:.1f} before; {platform.platform()}")
-    tunables = os.environ.get("GLIBC_TUNABLES", "no GLIBC_TUNABLES")  # `make` sets them to request huge pages
-    versions = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
-    print(f"python {platform.python_version()}, {versions}; {tunables}")
+            rows = MEASURES[name](alone, Path(folder))
+            report = report.model_copy(update={"rows": (*report.rows, *rows)})
+            for row in rows:
+                tqdm.write(str(row))
+            if options.json:
+                report.save(options.json)
     total = time.monotonic() - began
-    print(f"each value is the best of several alternating rounds, unless noted otherwise; total {total:.0f} s\n")
-    headers = ["measure / compared with", "kit", "other", "ratio", "target", "", "note"]
-    print(table([row.cells() for row in rows], headers, numbers=(1, 2, 3, 4)))
+    print(f"\neach value is the best of several alternating rounds, unless noted otherwise; total {total:.0f} s\n")
+    print(report.table())
+    if before:
+        print(f"\nbefore: {before.machine}; {before.versions}\n")
+        print(changes(before, report))
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    top = argparse.ArgumentParser("python -m bench", description=DESCRIPTION)
+    top.add_argument("measures", nargs="*", metavar="MEASURE", help=f"{', '.join(MEASURES)} (default: all)")
+    text = "write the rows to this file, again after each measure"
+    top.add_argument("--json", type=Path, metavar="FILE", help=text)
+    text = "compare the rows with those of a file that --json wrote before"
+    top.add_argument("--against", type=Path, metavar="FILE", help=text)
+    top.set_defaults(run=main)
+    return top
 
 
 def resolve_measures(names: Sequence[str]) -> list[str]:
@@ -132,6 +155,18 @@ def alone(function: measuring.Function, *arguments: object) -> Any:
             raise
 
 
+def _machine() -> str:
+    """Return the processor, its cores, the load, and the operating system."""
+    return f"{_processor()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before; {platform.platform()}"
+
+
+def _versions() -> str:
+    """Return the versions of Python and of the libraries, and the settings of the C library."""
+    versions = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
+    tunables = os.environ.get("GLIBC_TUNABLES", "no GLIBC_TUNABLES")  # `make` sets them to request huge pages
+    return f"python {platform.python_version()}, {versions}; {tunables}"
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -144,7 +179,4 @@ def _processor() -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser("python -m bench", description=__doc__.splitlines()[0])
-    parser.add_argument("measures", nargs="*", metavar="MEASURE", help=f"{', '.join(MEASURES)} (default: all)")
-    parser.set_defaults(run=main)
-    sys.exit(command(parser))
+    sys.exit(command(parser()))

@@ -38,6 +38,25 @@ class Row(NamedTuple):
     met: bool | None = None
     note: str = ""
 
+    def __str__(self) -> str:
+        """Return the row as one line of text.
+
+        >>> print(Row("search / faiss", "2 s", "3 s", "1.5x", "≥ 1x", True, "a million clips"))
+        search / faiss: 2 s, other 3 s, ratio 1.5x, target ≥ 1x met; a million clips
+        """
+        what, ours, theirs, ratio, target, mark, note = self.cells()
+        parts = [ours]
+        if theirs:
+            parts.append(f"other {theirs}")
+        if ratio:
+            parts.append(f"ratio {ratio}")
+        if target:
+            parts.append(f"target {target} {mark}")
+        line = f"{what}: {', '.join(parts)}"
+        if note:
+            line += f"; {note}"
+        return line
+
     def cells(self) -> list[str]:
         """Return the texts that the table shows."""
         mark = {True: "met", False: "missed", None: ""}[self.met]
