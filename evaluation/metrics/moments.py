@@ -226,17 +226,16 @@ def resolve_metrics(names: Sequence[str]) -> MetricSet:
         Faulty: As `sets.year_sets`.
     """
     check_names(names)
-    sets = metric_sets()
     metrics: dict[str, None] = {}
     for name in names:
-        members = sets[name].metrics if name in sets else (name,)
-        for member in members:
-            if member != "mAP" and not _METRIC.fullmatch(member):
-                choices = (
-                    f"there are mAP, R1@t and mAP@t for a minimum IoU t such as 0.5, and the sets {', '.join(sets)}"
-                )
-                raise BadRequest(f"unknown metric {printable(member)!r}; {choices}")
-            metrics[member] = None
+        if name == "mAP" or _METRIC.fullmatch(name):
+            metrics[name] = None
+            continue
+        sets = metric_sets()
+        if name not in sets:
+            choices = f"there are mAP, R1@t and mAP@t for a minimum IoU t such as 0.5, and the sets {', '.join(sets)}"
+            raise BadRequest(f"unknown metric {printable(name)!r}; {choices}")
+        metrics |= dict.fromkeys(sets[name].metrics)
     return MetricSet(tuple(metrics))
 
 

@@ -10,7 +10,7 @@ from evaluation.data.recordings import MomentQuery, Recordings
 from evaluation.findings import BadRequest, Faulty
 from evaluation.metrics import moments
 from evaluation.metrics.moments import THRESHOLDS, evaluate, validate
-from evaluation.moment_formats import Moments, read_moments
+from evaluation.moment_formats import read_moments
 from evaluation.scores import Score, check
 from evaluation.statistics import comparison
 from evaluation.statistics.intervals import jackknife
