@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.choice_formats import read_answers, write_answers
@@ -68,6 +68,7 @@ def test_intervals_leave_out_all_questions_about_a_clip():
     assert score.metrics["macro_types"].by_clip.std_error == pytest.approx(error, rel=1e-9)
 
 
+@settings(max_examples=10)
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_options_does_not_matter(random):
     truth, answers = random_questions(12)
