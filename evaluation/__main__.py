@@ -89,10 +89,8 @@ def _make_recordings(options: argparse.Namespace) -> None:
     seconds = {query.recording: query.seconds for query in recordings.queries}
     windows = sum(len(query.windows) for query in recordings.queries)
     length = f"{min(seconds.values()):.0f} to {max(seconds.values()):.0f} s long"
-    print(
-        f"{options.folder}: {len(seconds)} evaluation recordings, {length}; {len(recordings.queries)} queries with "
-        f"{windows} windows"
-    )
+    counts = f"{plural(len(seconds), 'evaluation recording')}, {length}; {len(recordings.queries)} queries"
+    print(f"{options.folder}: {counts} with {windows} windows")
 
 
 def check(options: argparse.Namespace) -> int:
