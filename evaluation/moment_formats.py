@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict
 
 from evaluation import json_objects
 from evaluation.files import no_file, replacing
-from evaluation.findings import Faulty, Finding
+from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.json_objects import Entry, Identifier, IsList
 
 EXAMPLE = '{"qid": "a_1", "vid": "a", "pred_relevant_windows": [[4.0, 10.0, 0.9]]}'
@@ -93,13 +93,16 @@ def read_moments(path: Path | str) -> Moments:
     """Read a prediction of a moment retrieval system.
 
     Raises:
-        BadRequest: There is no such file.
+        BadRequest: There is no such file, or its name does not end in .jsonl, .ndjson or .json.
         Faulty: The file is not valid. The exception lists all findings.
     """
     path = Path(path)
     if not path.is_file():
         raise no_file(path, "JSON lines with qid and pred_relevant_windows")
+    if path.suffix.lower() not in json_objects.JSON_FILES:
+        raise BadRequest(f"{path}: must be JSON lines (.jsonl) or JSON (.json); give such a file, or rename it")
     entries = json_objects.read_objects(path, EXAMPLE)
+    json_objects.require_keys(entries, ("qid", "pred_relevant_windows"), "windows of queries")
     findings: list[Finding] = []
     rows: list[_Row] = []
     windows: list[np.ndarray] = []

@@ -167,8 +167,10 @@ Read = tuple[Question, Entry]  # a question, and the object that it was read fro
 
 
 def _read_lines(path: Path, findings: list[Finding]) -> list[Read]:
+    entries = json_objects.parse_lines(json_objects.decode(path), str(path), EXAMPLE)
+    json_objects.require_keys(entries, ("id", "audio_path", "question_text", "multi_choice"), "questions")
     read = []
-    for entry in json_objects.parse_lines(json_objects.decode(path), str(path), EXAMPLE):
+    for entry in entries:
         row = json_objects.validated(_Row, entry, findings)
         if row is None:
             continue

@@ -99,6 +99,12 @@ def test_repeated_ids_and_missing_answers_are_reported_together(tmp_path):
     assert read_questions(lines(tmp_path, [blind]))[0].is_blind
 
 
+def test_a_file_of_another_kind_gets_one_finding(tmp_path):
+    with pytest.raises(Faulty, match="must have questions, which are objects") as caught:
+        read_questions(lines(tmp_path, [{"qid": "a"}, {"qid": "a"}]))
+    assert len(caught.value.findings) == 1
+
+
 def test_nothing_to_read(tmp_path):
     with pytest.raises(BadRequest, match="no such file"):
         read_questions(tmp_path / "dev.jsonl")

@@ -163,6 +163,7 @@ BAD_JSON = [
     ('{"question": "q1", "answer": ["Rain"]}', ':1: answer: error: must be a text; found ["Rain"]'),
     ('{"question": "q1", "answer": 1}', ":1: answer: error: must be a text; found 1"),
     ('"q1"', ":1: error: must be a JSON object, such as"),
+    ('{"qid": "q1"}', ":1: error: must have answers, which are objects with the keys question, answer; found 'qid'"),
 ]
 
 
@@ -173,6 +174,14 @@ def test_lines_of_another_form_are_refused(tmp_path, text, message):
     with pytest.raises(Faulty) as caught:
         read_answers(path)
     assert message in str(caught.value)
+
+
+def test_files_of_another_kind_are_refused(tmp_path):
+    (tmp_path / "similarity.npz").touch()
+    with pytest.raises(BadRequest, match=r"must be \.csv, \.tsv, \.json or \.jsonl"):
+        read_answers(tmp_path / "similarity.npz")
+    with pytest.raises(BadRequest, match="no such file"):
+        read_answers(tmp_path / "output.csv")
 
 
 def test_requests_are_checked():

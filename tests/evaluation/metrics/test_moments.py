@@ -206,6 +206,16 @@ def test_lines_of_another_form_are_refused(tmp_path, rows, message):
     assert message in str(caught.value)
 
 
+def test_files_of_another_kind_are_refused(tmp_path):
+    (tmp_path / "output.csv").touch()
+    with pytest.raises(BadRequest, match=r"must be JSON lines \(\.jsonl\) or JSON \(\.json\)"):
+        read_moments(tmp_path / "output.csv")
+    with pytest.raises(BadRequest, match="no such file"):
+        read_moments(tmp_path / "submission.jsonl")
+    with pytest.raises(Faulty, match=r"must have windows of queries, which are objects with the keys qid, pred_relev"):
+        read_moments(written(tmp_path, [{"id": "a_1"}]))
+
+
 def test_two_answers_and_another_recording_are_refused_together(tmp_path):
     rows = rows_of(GOOD)
     rows[2]["vid"] = "c"
