@@ -28,6 +28,7 @@ from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.json_objects import Identifier, Text
 from evaluation.predictions import COLUMNS_SHOWN, width_findings
 from evaluation.text import first_items, quoted
+from evaluation.values import texts
 
 COLUMNS = ("question", "answer")
 CSV_FILES = (".csv", ".tsv")
@@ -54,8 +55,12 @@ class Answers:
 
     @classmethod
     def of(cls, answers: Mapping[str, str]) -> "Answers":
-        """Make answers from a dict from ids to answers."""
-        return cls(tuple(answers), tuple(answers.values()))
+        """Make answers from a dict from ids to answers.
+
+        Raises:
+            ValueError: An id or an answer is not a text.
+        """
+        return cls(texts(list(answers), "ids"), texts(list(answers.values()), "answers"))
 
 
 class _Row(BaseModel):

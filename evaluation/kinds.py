@@ -62,12 +62,16 @@ class Kind:
         read_truth: Function that reads the ground truth. Its arguments are a path and a split; the split is used if the
             path is a data folder. It returns the ground truth, and warnings and notes.
         score_file: Function that reads and scores a prediction.
+        truth: The noun for what the ground truth must have, for messages.
+        has_truth: Function that returns True if a ground truth has this, which a blind set does not.
     """
 
     system: str
     metrics: Mapping[str, catalogue.Metric]
     read_truth: Callable[[Path, str], tuple[Any, list[Finding]]]
     score_file: ScoreFile
+    truth: str
+    has_truth: Callable[[Any], bool]
 
 
 def _read_split(path: Path, split: str) -> tuple[Any, list[Finding]]:
@@ -172,9 +176,37 @@ def _file_of_split(path: Path, stem: str, split: str) -> Path:
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
-        "retrieval": Kind("a retrieval system", catalogue.RETRIEVAL, _read_split, _score_retrieval),
-        "captioning": Kind("a captioning system", catalogue.CAPTIONING, _read_split, _score_captions),
-        "choice": Kind("a question answering system", catalogue.CHOICE, _read_questions, _score_choice),
-        "moments": Kind("a moment retrieval system", catalogue.MOMENTS, _read_recordings, _score_moments),
+        "retrieval": Kind(
+            "a retrieval system",
+            catalogue.RETRIEVAL,
+            _read_split,
+            _score_retrieval,
+            "captions or relevance",
+            lambda split: bool(split.truth),
+        ),
+        "captioning": Kind(
+            "a captioning system",
+            catalogue.CAPTIONING,
+            _read_split,
+            _score_captions,
+            "captions of every clip",
+            lambda split: all(clip.captions for clip in split.clips),
+        ),
+        "choice": Kind(
+            "a question answering system",
+            catalogue.CHOICE,
+            _read_questions,
+            _score_choice,
+            "the answer to every question",
+            lambda questions: not questions.is_blind,
+        ),
+        "moments": Kind(
+            "a moment retrieval system",
+            catalogue.MOMENTS,
+            _read_recordings,
+            _score_moments,
+            "the windows of every query",
+            lambda recordings: not recordings.is_blind,
+        ),
     }
 )

@@ -32,8 +32,8 @@ class MetricSet:
     interval: str = "jackknife"
 
 
-# The sets of tasks that do not have a file of facts yet. The first metric decides the ranking; for dcase2026-6 this is
-# not confirmed: the published results are R1@0.7 in most reports.
+# The sets of tasks that do not have a file of facts yet. Which metric decides the ranking of dcase2026-6 is not
+# confirmed; reports compare R1@0.7.
 WITHOUT_FILE = {
     "choice": {"dcase2025": MetricSet(("accuracy", "macro_parts")), "dcase2026": MetricSet(("accuracy",))},
     "moments": {"dcase2026": MetricSet(("R1@0.7", "R1@0.5", "mAP", "mAP@0.5", "mAP@0.75"))},

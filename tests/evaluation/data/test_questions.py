@@ -56,7 +56,7 @@ def test_folder_of_2025(tmp_path):
         ("q2", "BQA"),
         ("q3", "TSQA"),
     ]
-    assert questions.questions[0].audio == "a.wav"
+    assert questions.questions[0].audio == "BQA/a.wav"
     assert questions.questions[0].type == "species"
     (tmp_path / "TSQA" / "q1.json").write_text(json.dumps({**content, "answer": "A"}))
     with pytest.raises(Faulty) as caught:

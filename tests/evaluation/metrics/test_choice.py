@@ -147,6 +147,8 @@ def test_requests_are_checked():
         evaluate({"q1": "Rain"}, {"q1": "Rain"})
     with pytest.raises(BadRequest, match="the options of 'q1' must be different texts"):
         evaluate({"q1": "Rain"}, {"q1": "Rain"}, options={"q1": ["Wind", "Snow"]})
+    with pytest.raises(Faulty, match="answers must be texts; found None at index 1"):
+        evaluate(QUESTIONS, {"q1": "Rain", "q2": None})
     blind = Questions((Question("q1", "What?", ("Rain", "Wind"), None, "a.wav"),))
     with pytest.raises(BadRequest, match="it is a blind set"):
         evaluate(blind, {"q1": "Rain"})

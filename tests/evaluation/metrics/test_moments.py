@@ -217,8 +217,15 @@ def test_requests_are_checked():
         evaluate(blind, {"a_1": [[1, 2]]})
     with pytest.raises(BadRequest, match=r"the truth of 'q' must be one or more windows"):
         evaluate({"q": [(3, 2)]}, {"q": [(1, 2)]})
-    with pytest.raises(Faulty, match=r"windows must all be \(start, end\)"):
-        evaluate({"q": [(1, 2)]}, {"q": [(1, 2), (1, 2, 3)]})
+    with pytest.raises(BadRequest, match="the truth of 'q' must be numbers"):
+        evaluate({"q": [("a", "b")]}, {"q": [(1, 2)]})
+    for windows in ([(1, 2), (1, 2, 3)], [("a", "b")], None):
+        with pytest.raises(Faulty, match=r"prediction: error: the windows of 'q' must be"):
+            evaluate({"q": [(1, 2)]}, {"q": windows})
+    with pytest.raises(Faulty, match=r"windows must all be \(start, end\), or all be"):
+        evaluate({"q": [(1, 2)], "r": [(1, 2)]}, {"q": [(1, 2)], "r": [(1, 2, 3)]})
+    with pytest.raises(Faulty, match=r"the windows of 'q' must be one or more; found none"):
+        evaluate({"q": [(1, 2)]}, {"q": []})
     assert moments.resolve_metrics(["dcase2026"]).metrics[0] == "R1@0.7"
 
 
