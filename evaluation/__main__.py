@@ -4,9 +4,11 @@
 import argparse
 import signal
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from evaluation import caption_formats, predictions
 from evaluation.cli import command, complete
@@ -16,6 +18,7 @@ from evaluation.data.relevance import Relevance, read_relevance
 from evaluation.embeddings import SIMILARITIES
 from evaluation.files import DEFAULT_CACHE, cache_folder, no_file, require_other_files
 from evaluation.findings import BadRequest, Faulty, Finding, count, say
+from evaluation.kinds import KINDS
 from evaluation.metrics import retrieval
 from evaluation.scores import Score
 from evaluation.statistics.intervals import METHODS
@@ -31,7 +34,16 @@ TOKENIZED = {  # what `--tokenized` means: the texts that are tokens already
 
 
 def make(options: argparse.Namespace) -> None:
-    """Synthesise the default data set; print the scores of chance and of two oracles on it."""
+    """Synthesise the default data set; print the scores of chance and of two oracles on it.
+
+    With --answers, synthesise questions about clips, or queries about long recordings.
+    """
+    if options.answers == "choice":
+        _make_questions(options)
+        return
+    if options.answers == "moments":
+        _make_recordings(options)
+        return
     from evaluation.data.soundscapes import generate, oracle
 
     generate.make_soundscapes(options.folder, seed=options.seed)
@@ -52,6 +64,33 @@ def make(options: argparse.Namespace) -> None:
         rows.append([name, *(f"{value:.3f}" for value in values)])
     print(f"{options.folder}: {len(split.clips)} evaluation clips, {len(split.queries)} queries; reference scores:")
     print(table(rows, ["", *retrieval.TASK_METRICS], numbers=(1, 2, 3, 4)))
+
+
+def _make_questions(options: argparse.Namespace) -> None:
+    """Synthesise questions about clips; print the numbers of questions and the accuracy of chance."""
+    from evaluation.data.soundscapes.questions import make_questions
+
+    make_questions(options.folder, seed=options.seed)
+    questions, _ = KINDS["choice"].read_truth(options.folder, EVALUATION)
+    types = Counter(question.type for question in questions.questions)
+    chance = sum(1 / len(question.options) for question in questions.questions) / len(questions.questions)
+    counts = ", ".join(f"{count} about {name}" for name, count in sorted(types.items()))
+    print(
+        f"{options.folder}: {len(questions.questions)} evaluation questions ({counts}); accuracy by chance {chance:.3f}"
+    )
+
+
+def _make_recordings(options: argparse.Namespace) -> None:
+    """Synthesise queries about long recordings; print the numbers of recordings, queries and windows."""
+    from evaluation.data.soundscapes.recordings import make_recordings
+
+    make_recordings(options.folder, seed=options.seed)
+    recordings, _ = KINDS["moments"].read_truth(options.folder, EVALUATION)
+    seconds = {query.recording: query.seconds for query in recordings.queries}
+    windows = sum(len(query.windows) for query in recordings.queries)
+    length = f"{min(seconds.values()):.0f} to {max(seconds.values()):.0f} s long"
+    counts = f"{plural(len(seconds), 'evaluation recording')}, {length}; {len(recordings.queries)} queries"
+    print(f"{options.folder}: {counts} with {windows} windows")
 
 
 def check(options: argparse.Namespace) -> int:
@@ -262,6 +301,20 @@ def score_captions(options: argparse.Namespace) -> int:
     return 0
 
 
+def score_answers(options: argparse.Namespace) -> int:
+    """Score a prediction of one of the kinds that have a verb of their own, with 95 % intervals."""
+    require_other_files({"--json": options.json}, {"--prediction": options.prediction, "--truth": options.truth})
+    kind = KINDS[options.kind]
+    truth, findings = kind.read_truth(options.truth, options.split)
+    score = kind.score_file(options.prediction, truth, metrics=options.metrics, interval=options.interval)
+    score = replace(score, findings=(*findings, *score.findings))
+    _report(score, options)
+    missing = [name for name in options.metrics or () if name in score.unavailable]
+    for name in missing:
+        print(f"error: {name} is not available: {score.unavailable[name]}", file=sys.stderr)
+    return 1 if missing else 0
+
+
 def _report(score: Score, options: argparse.Namespace) -> None:
     if options.json:  # before anything is printed
         score.save(options.json)
@@ -443,9 +496,14 @@ def parser() -> argparse.ArgumentParser:
 def _add_data(command: argparse.ArgumentParser) -> None:
     """Add the verbs of `data`."""
     verbs = command.add_subparsers(required=True, metavar="COMMAND")
-    verb = verbs.add_parser("make", help="synthesise the default data set", description=make.__doc__)
+    verb = verbs.add_parser("make", help="synthesise a data set", description=make.__doc__)
     verb.add_argument("folder", type=Path, metavar="DIR", help="output folder; must be empty or not exist")
     verb.add_argument("--seed", type=int, default=0, help="seed of the data set (default: 0)")
+    text = (
+        "answers that systems give: captions (also for retrieval), choice (questions about clips) or moments (queries "
+        "about long recordings) (default: captions)"
+    )
+    verb.add_argument("--answers", choices=["captions", "choice", "moments"], default="captions", help=text)
     verb.set_defaults(run=make)
 
     verb = verbs.add_parser("check", help="check a data folder", description=check.__doc__)
@@ -561,6 +619,50 @@ def _add_score(command: argparse.ArgumentParser) -> None:
     verb.add_argument("--idf", choices=("fixed", "exact"), default="fixed", help=text)
     _add_cache(verb, "cache folder for tokenised captions")
     verb.set_defaults(run=score_captions)
+
+    text = (
+        "questions with options and answers: JSON lines of DCASE 2026 task 5, a folder of JSON files of 2025 task 5, "
+        "or a folder from `data make`"
+    )
+    verb = _add_score_of_kind(verbs, "choice", text)
+    text = "answers: a CSV with the columns question and answer, or JSON or JSON lines with these keys"
+    verb.add_argument("--prediction", type=Path, required=True, metavar="FILE", help=text)
+    text = (
+        "metrics, such as accuracy, macro_types or type@NAME, or a set of metrics, such as dcase2026 (default: all "
+        "that the questions allow)"
+    )
+    verb.add_argument("--metrics", nargs="+", metavar="NAME", help=text)
+
+    text = "queries with windows: JSON lines of CASTELLA, Clotho-Moment or QVHighlights, or a folder from `data make`"
+    verb = _add_score_of_kind(verbs, "moments", text)
+    text = "windows: JSON lines with qid and pred_relevant_windows, each [start, end, score] or [start, end] best first"
+    verb.add_argument("--prediction", type=Path, required=True, metavar="FILE", help=text)
+    text = (
+        "metrics, such as R1@0.5, mAP@0.75 or mAP, or a set of metrics, such as dcase2026 (default: R1@0.5, R1@0.7, "
+        "mAP, mAP@0.5 and mAP@0.75)"
+    )
+    verb.add_argument("--metrics", nargs="+", metavar="NAME", help=text)
+
+
+def _add_score_of_kind(verbs: Any, kind: str, truth: str) -> argparse.ArgumentParser:
+    """Add a verb of `score` for one of `KINDS`, with the options that these kinds share.
+
+    Args:
+        verbs: The verbs of `score`.
+        kind: The name of the kind, which is also the verb.
+        truth: The help of `--truth`.
+    """
+    text = f"score {KINDS[kind].system}"
+    description = f"Score a prediction of {KINDS[kind].system}, with 95 % intervals, also by recording."
+    verb: argparse.ArgumentParser = verbs.add_parser(kind, help=text, description=description)
+    verb.add_argument("--truth", type=Path, required=True, metavar="PATH", help=truth)
+    text = f"split to score, if --truth is a folder from `data make` (default: {EVALUATION})"
+    complete(verb.add_argument("--split", default=EVALUATION, help=text), lambda: SPLITS)
+    text = "method of the intervals (default: jackknife)"
+    verb.add_argument("--interval", default="jackknife", choices=METHODS, help=text)
+    verb.add_argument("--json", type=Path, metavar="FILE", help="output file for the scores at full precision")
+    verb.set_defaults(run=score_answers, kind=kind)
+    return verb
 
 
 def _caption_metrics() -> list[str]:

@@ -66,6 +66,7 @@ from evaluation import predictions
 from evaluation.data.dataset import Split
 from evaluation.files import cache_folder, replacing
 from evaluation.findings import NOTE, WARNING, BadRequest, Faulty, Finding, say
+from evaluation.kinds import KINDS
 from evaluation.metrics import retrieval
 from evaluation.natural_sort import natural_key
 from submission import archive, package, scoring
@@ -201,13 +202,10 @@ def ranked_set(task: Task, splits: Mapping[str, Split]) -> str:
     Raises:
         BadRequest: No split has a ground truth.
     """
+    kind = KINDS[task.kind]
     for name in task.sets:
-        if name in splits and _has_truth(task, splits[name]):
+        if name in splits and kind.has_truth(splits[name]):
             return name
-    if task.kind == "captioning":
-        truth = "captions of every clip"
-    else:
-        truth = "captions or relevance"
     if len(task.sets) > 1:
         sets = f"one of the sets {', '.join(task.sets)}"
     else:
@@ -217,14 +215,8 @@ def ranked_set(task: Task, splits: Mapping[str, Split]) -> str:
         found = f"{', '.join(names)} without this ground truth"
     else:
         found = "none of these sets"
-    message = f"the ground truth of {task.name} must have {truth} for {sets}; found {found}"
+    message = f"the ground truth of {task.name} must have {kind.truth} for {sets}; found {found}"
     raise BadRequest(f"{message}: give another --truth folder")
-
-
-def _has_truth(task: Task, split: Split) -> bool:
-    if task.kind == "captioning":
-        return all(clip.captions for clip in split.clips)
-    return bool(split.truth)
 
 
 def check_truth(split: Split) -> None:

@@ -25,10 +25,9 @@ from typing import cast
 
 from tqdm import tqdm
 
-from evaluation import predictions
 from evaluation.data.dataset import Split
 from evaluation.findings import BadRequest, Faulty, Finding, counted
-from evaluation.metrics import retrieval
+from evaluation.kinds import KINDS
 from evaluation.scores import Score
 from evaluation.text import cut, plural, printable
 from submission import package
@@ -177,14 +176,8 @@ def _score_system(
     if task.interval:
         interval = task.interval.value
     metrics = task.metrics.value
-    if task.kind == "retrieval":
-        prediction = predictions.read_retrieval_csv(file, shown)
-        score = retrieval.evaluate(split, prediction, metrics=metrics, interval=interval, file=shown)
-    else:
-        from evaluation.metrics import captioning  # imports scipy
-
-        captions = predictions.read_captions(file)
-        score = captioning.evaluate(captions, split, metrics=metrics, interval=interval, cache=cache, file=shown)
+    kind = KINDS[task.kind]
+    score = kind.score_file(file, split, metrics=metrics, interval=interval, cache=cache, file=shown)
     team = system.label
     fields = task.label_fields(system.label)
     if fields:

@@ -38,6 +38,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 
 from evaluation.data.dataset import SPLITS, Split
 from evaluation.findings import BadRequest, Faulty, Finding
+from evaluation.kinds import KINDS
 from evaluation.metrics import catalogue
 from evaluation.metrics.sets import check_extends
 from evaluation.statistics.intervals import METHODS
@@ -250,10 +251,7 @@ class Task(Strict):
         Raises:
             ValueError: The metric is unknown. The message begins with the path in the file.
         """
-        if self.kind == "captioning":
-            metrics = catalogue.CAPTIONING
-        else:
-            metrics = catalogue.RETRIEVAL
+        metrics = KINDS[self.kind].metrics
         kind, _, _ = name.partition("@")
         if kind not in metrics:
             raise ValueError(f"{path}: {unknown_key(kind, list(metrics), 'metric')}")
