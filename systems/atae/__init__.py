@@ -51,7 +51,7 @@ PARAMETERS = "1,968,128 in the adapters (CNN14, DistilRoBERTa) + encoders"
 
 def downloads(config: Config) -> list[Download]:
     """Return the published files and models that a config needs."""
-    needed = encoders.downloads(config.audio_encoder, config.audio_weights)
+    needed = encoders.downloads(config.audio_encoder, config.audio_weights, config.audio_options)
     if config.text_encoder != "train":
         needed.append(texts.download(config.text_encoder))
     return needed
