@@ -9,15 +9,16 @@ their cosine. Training moves matching audio and texts together, and all others i
 encodes each clip or caption once, and training reads these embeddings from the cache. An encoder that is trained runs
 in every training step.
 
-Training has one or more stages. Each stage uses clean captions (the data folder), noisy captions (another folder) or
-both. It starts from the best epoch of the previous stage. Each stage except the last has its own folder inside the run
-folder.
+Training has one or more stages. Each stage uses clean captions (the data folder), noisy captions or other external
+data (further folders), or several of them. It starts from the best epoch of the previous stage. Each stage except the
+last has its own folder inside the run folder.
 
-Four modules contain the system. Read them in this order:
+Five modules contain the system. Read them in this order:
 
     config      the settings
     model       the encoders, the adapters, and the embeddings
     training    batches, losses, training and validation steps
+    external    reading of external data
     __init__    the stages of a training, and loading a trained model
 """
 
@@ -26,16 +27,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import lightning
-import numpy as np
 
-from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset, Split, read_dataset
+from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset
 from evaluation.downloads import Download
 from systems import contract
-from systems.atae.config import Config
+from systems.atae.config import CLEAN, NOISY, Config
+from systems.atae.external import read_external, read_noisy
 from systems.atae.model import Retriever
 from systems.atae.teachers import read_or_embed
 from systems.atae.training import Material, Training
-from systems.caption_retrieval import fsd50k
 from systems.parts import encoders, texts, words
 from systems.parts.checkpoints import load_weights
 from systems.parts.descriptions import describe_system
@@ -60,11 +60,15 @@ def downloads(config: Config) -> list[Download]:
 def train(config: Config, dataset: Dataset, run: Run) -> None:
     """Train in the config's stages, and choose the best epoch of each stage on the validation split."""
     development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
-    clips = {"clean": development.clips}
+    clips = {CLEAN: development.clips}
+    further = {}
     if config.noisy:
-        noisy = read_noisy(Path(config.noisy), config.noisy_share, run.seed)
-        clips["noisy"] = noisy.clips
-        run = replace(run, data={**run.data, "noisy": noisy.digest})
+        further[NOISY] = read_noisy(Path(config.noisy), config.noisy_share, run.seed)
+    for name, folder in config.external.items():
+        further[name] = read_external(Path(folder), config.excluded)
+    for name, split in further.items():
+        clips[name] = split.clips
+        run = replace(run, data={**run.data, name: split.digest})
     vectors, vectors_file = None, run.folder / WORDS
     if config.text_encoder == "train":
         if vectors_file.exists():
@@ -91,7 +95,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         stage_clips = [*validation.clips]
         for kind in stage:
             stage_clips += clips[kind]
-        material = Material(stage_clips, validation.queries, model, run.cache)
+        material = Material(stage_clips, validation.queries, model, run.cache, len(validation.clips))
         to_train, to_validate = split_pairs(material.pairs, len(validation.clips))
         teachers = None
         if config.teachers:
@@ -108,8 +112,22 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         audio_modelling=config.audio_encoder,
         word_modelling=metadata_name(config.text_encoder),
         loss_function=f"{config.loss.replace('_', '-')} loss",
+        optimizer="AdamW" if config.weight_decay else "Adam",
+        data_augmentation=augmentations(config),
     )
     run.describe(model, description)
+
+
+def augmentations(config: Config) -> str | None:
+    """Return the data augmentation of a config for a submission's metadata, or None if there is none."""
+    names = []
+    if config.spec_augment:
+        names.append("SpecAugment")
+    if config.mixup:
+        names.append("mixup")
+    if config.audio_options.get("patchout_time") or config.audio_options.get("patchout_frequency"):
+        names.append("patchout")
+    return ", ".join(names) or None
 
 
 def split_pairs(
@@ -132,25 +150,6 @@ def split_pairs(
         else:
             first_pairs.setdefault(clip, (clip, caption))
     return to_train, [first_pairs[clip] for clip in sorted(first_pairs)]
-
-
-def read_noisy(folder: Path, share: float, seed: int) -> Split:
-    """Read noisy captions and draw a share of their clips.
-
-    Args:
-        folder: FSD50K as published, or a data folder. Only the development split is read.
-        share: The share of the clips to draw, in (0, 1].
-        seed: Seed of the draw.
-
-    Returns:
-        A split with the drawn clips.
-    """
-    if (folder / fsd50k.METADATA.parent).is_dir():
-        split = fsd50k.read_fsd50k(folder)
-    else:
-        split = read_dataset(folder, DEVELOPMENT)[DEVELOPMENT]
-    drawn = np.random.default_rng(seed).permutation(len(split.clips))[: max(1, round(share * len(split.clips)))]
-    return Split(split.name, tuple(split.clips[index] for index in sorted(drawn)))
 
 
 def load_model(checkpoint: Path) -> Retriever:

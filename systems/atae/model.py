@@ -1,5 +1,6 @@
 """The model of ATAE: two encoders, two adapters, and the embeddings of audio and texts in one space."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from evaluation.findings import BadRequest
 from systems.atae.config import Config
-from systems.parts import adapters, encoders, texts
+from systems.parts import adapters, augmentation, encoders, texts
 from systems.parts.sequences import chunks, length_mask, masked_mean, stack_sequences
 
 
@@ -35,12 +36,20 @@ class Retriever(nn.Module):
             config.audio_hop,
             scene=config.audio_scene,
             options=config.audio_options,
+            trained=config.train_audio,
         )
         self.audio_encoder, self.sample_rate = self.audio.model.requires_grad_(False), self.audio.sample_rate
         if vectors:
             self.text_encoder = texts.Words(vectors, config.text_output == "mean")
         else:
-            self.text_encoder = texts.load_text_encoder(config.text_encoder, config.text_layer, config.text_output)
+            self.text_encoder = texts.load_text_encoder(
+                config.text_encoder,
+                config.text_layer,
+                config.text_output,
+                plain=config.text_plain,
+                longest=config.text_longest,
+                dropout=config.text_dropout,
+            )
         self.audio_adapter = adapters.adapter(config.audio_adapter, self.audio.size, config.size)
         self.text_adapter = adapters.adapter(config.text_adapter, self.text_encoder.size, config.size)
         if self.audio_adapter.size != self.text_adapter.size:
@@ -49,6 +58,10 @@ class Retriever(nn.Module):
                 f"{self.audio_adapter.size} values and text_adapter {config.text_adapter} gives "
                 f"{self.text_adapter.size}: choose adapters of the same size"
             )
+        if config.train_temperature:
+            self.log_temperature = nn.Parameter(torch.tensor(math.log(config.temperature)))
+        if config.spec_augment:
+            self.audio.change_spectrograms(self._mask_spectrograms)
         if config.train_audio:
             noise = torch.rand(1, self.sample_rate) - 0.5  # a second
             learn(self.audio_encoder, lambda: self.audio(noise, torch.tensor([noise.shape[1]]))[0], "audio")
@@ -57,9 +70,13 @@ class Retriever(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> "Retriever":
-        """Set training or evaluation mode. The audio encoder and a frozen text encoder stay in evaluation mode."""
+        """Set training or evaluation mode.
+
+        Frozen encoders stay in evaluation mode, and so do the batch norms of the audio encoder. A trained audio encoder
+        that does not offer its network stays in evaluation mode, too (`systems.parts.encoders`).
+        """
         super().train(mode)
-        self.audio_encoder.eval()  # it encodes clips one by one, so its batch norms must keep their statistics
+        self.audio.train(mode)
         self.text_encoder.train(mode and self.config.train_text)
         return self
 
@@ -72,6 +89,19 @@ class Retriever(nn.Module):
         if not self.config.train_text:
             frozen["text_encoder."] = self.text_encoder.identity
         return frozen
+
+    @property
+    def temperature(self) -> float | Tensor:
+        """The number that cosines are divided by in the loss."""
+        if self.config.train_temperature:
+            return self.log_temperature.exp()
+        return self.config.temperature
+
+    def _mask_spectrograms(self, spectrograms: Tensor) -> Tensor:
+        """Mask ranges of (N, mels, frames) spectrograms by SpecAugment."""
+        frames = torch.full((len(spectrograms),), spectrograms.shape[2], device=spectrograms.device)
+        masked = augmentation.spec_augment(spectrograms.transpose(1, 2), frames, self.config.spec_augment)
+        return masked.transpose(1, 2)
 
     def align_audio(self, sequences: Tensor, lengths: Tensor) -> Tensor:
         """Map the audio encoder's output, (N, T, size) with (N,) lengths, to (N, size) embeddings of length 1."""
