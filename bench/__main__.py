@@ -21,6 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from bench import (
+    atae,
     captioner,
     captions,
     clip_aac,
@@ -60,6 +61,7 @@ MODULES = (
     encoders,
     offtheshelf,
     clip_aac,
+    atae,
     guided,
     submissions,
     inspection,
