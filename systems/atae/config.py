@@ -61,7 +61,7 @@ class Config(Schedule):
     excluded: str | None = None  # list of Freesound ids; WavCaps' clips with these ids are left out
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Config":
+    def _stages_name_training_data(self) -> "Config":
         names = [CLEAN, NOISY, *self.external]
         if not self.stages or not all(self.stages):
             raise ValueError(
@@ -80,15 +80,19 @@ class Config(Schedule):
                 f"stages must name {', '.join(names)}; found {', '.join(unknown)}: correct the name, or give its "
                 "folder with external.NAME=DIR"
             )
-        if self.audio_scene and self.audio_hop is not None:
-            raise ValueError(
-                "audio_hop must be null with audio_scene, which gives one embedding per clip; "
-                f"found {self.audio_hop:g}: set audio_hop=null"
-            )
         if any(NOISY in stage for stage in self.stages) and not self.noisy:
             raise ValueError(
                 "noisy must be the folder of the noisy captions, because stages names them; found no folder: set "
                 "noisy=DIR"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Config":
+        if self.audio_scene and self.audio_hop is not None:
+            raise ValueError(
+                "audio_hop must be null with audio_scene, which gives one embedding per clip; "
+                f"found {self.audio_hop:g}: set audio_hop=null"
             )
         if (self.loss == "distilled") != bool(self.teachers):
             raise ValueError(
@@ -105,6 +109,10 @@ class Config(Schedule):
                 f"text_output must be tokens or mean with text_encoder: train, because word vectors have no "
                 f"{self.text_output} embedding; found {self.text_output}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _has_no_setting_without_effect(self) -> "Config":
         if self.train_temperature and self.loss != "nt_xent":
             raise ValueError(
                 f"train_temperature must be false, unless loss is nt_xent; found true with the loss {self.loss}: "

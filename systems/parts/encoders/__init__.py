@@ -50,7 +50,7 @@ from evaluation.findings import BadRequest
 from systems.modules import imported, must_be_trusted
 from systems.parts.digests import weights_digest
 from systems.parts.encoders.weights import download
-from systems.parts.encoders.windows import segments
+from systems.parts.encoders.windows import CHUNK, segments
 
 NAMES = ("cnn14", "coala", "openl3", "passt", "vggish", "yamnet")
 FUNCTIONS = ("load_model", "get_timestamp_embeddings", "get_scene_embeddings")
@@ -138,7 +138,11 @@ class Encoder:
         """Embed the segments of clips by the network, as (segments, size) for each clip."""
         cut = [segments(sound, self.model.max_model_window) for sound in sounds]
         together = torch.cat(cut)
-        values = self.model(together.to(self.device(together))).float()
+        together = together.to(self.device(together))
+        parts: Sequence[Tensor] = [together]
+        if not torch.is_grad_enabled():  # in training, all segments of a batch must get the same random changes
+            parts = together.split(CHUNK)
+        values = torch.cat([self.model(part) for part in parts]).float()
         if values.shape != (len(together), self.size):
             raise BadRequest(
                 f"{self.name}: the network must map {len(together)} segments to {(len(together), self.size)} values; "
@@ -270,9 +274,14 @@ def load_encoder(
             f"{name}: the model must have the integers {', '.join(ATTRIBUTES)}; it has no {', '.join(missing)}: "
             "correct the module"
         )
-    return Encoder(
-        name, module, model.eval(), hop, scene, options, trained
-    )  # some modules return a model in training mode
+    # Some modules return a model in training mode.
+    encoder = Encoder(name, module, model.eval(), hop, scene, options, trained)
+    if encoder.uses_network and hop is not None:
+        raise BadRequest(
+            f"{name}: audio_hop must be null if the encoder is trained, because its network takes segments without "
+            f"overlap; found {hop:g}: set audio_hop=null"
+        )
+    return encoder
 
 
 def downloads(name: str, weights: str = "", options: Mapping[str, Option] | None = None) -> list[Download]:

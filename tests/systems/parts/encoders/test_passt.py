@@ -225,3 +225,15 @@ def test_batch_norms_keep_their_statistics_and_wrong_shapes_are_named():
     assert not encoder.model.norm.training
     with pytest.raises(BadRequest, match=r"theirs: the network must map 2 segments to \(2, 3\) values; found \(2, 4\)"):
         encoder(torch.zeros(1, 150), torch.tensor([150]))
+
+
+def test_a_network_takes_no_hop(monkeypatch):
+    module = types.ModuleType("with_hop")
+    module.load_model = lambda path="": Model()
+    module.get_scene_embeddings = lambda audio, model: audio[:, :3]
+    module.get_timestamp_embeddings = lambda audio, model, hop=1: (audio[:, None, :3], audio[:, :1])
+    monkeypatch.setitem(sys.modules, "with_hop", module)
+    with trusting(["with_hop"]):
+        assert encoders.load_encoder("with_hop", hop=100).hop == 100
+        with pytest.raises(BadRequest, match="with_hop: audio_hop must be null if the encoder is trained, because"):
+            encoders.load_encoder("with_hop", hop=100, trained=True)
