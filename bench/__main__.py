@@ -22,6 +22,7 @@ from typing import Any
 from tqdm import tqdm
 
 from bench import (
+    atae,
     captioner,
     captions,
     clip_aac,
@@ -63,6 +64,7 @@ MODULES = (
     encoders,
     offtheshelf,
     clip_aac,
+    atae,
     guided,
     submissions,
     inspection,

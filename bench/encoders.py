@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from systems.parts.encoders import Encoder
 
 YAMNET, ESC10 = CLOTHO.parent / "yamnet", CLOTHO.parent / "esc10"
-NETWORKS = {"cnn14": "Cnn14", "coala": "Coala", "openl3": "OpenL3", "vggish": "VGGish"}
+NETWORKS = {"cnn14": "Cnn14", "coala": "Coala", "openl3": "OpenL3", "passt": "PaSST", "vggish": "VGGish"}
 # The number of clips that each encoder gets, so that encoding takes some seconds.
-CLIPS = {"cnn14": 8, "coala": 40, "openl3": 4, "vggish": 8, "yamnet": 80}
+CLIPS = {"cnn14": 8, "coala": 40, "openl3": 4, "passt": 4, "vggish": 8, "yamnet": 80}
 SECONDS = 5  # length of a clip
 
 

@@ -18,12 +18,14 @@ from evaluation.text import unknown_key
 from systems import contract, listing
 from systems.clip_aac import audioclip, clip_tokenizer
 from systems.parts import encoders, texts, words
+from systems.parts.encoders import passt
 from systems.parts.encoders.weights import download
 from systems.sharing import folders
 from systems.sweeps import grid
 
 AUDIOCLIP = {asset.name: asset for asset in (audioclip.BOTH, audioclip.AUDIO)}
-NAMES = (*encoders.NAMES, *AUDIOCLIP, *texts.PARTS, clip_tokenizer.HUB, *words.PUBLISHED, *assets.DOWNLOADS)
+PASST = {arch: asset for arch, asset in passt.PUBLISHED.items() if arch != passt.DEFAULT}
+NAMES = (*encoders.NAMES, *PASST, *AUDIOCLIP, *texts.PARTS, clip_tokenizer.HUB, *words.PUBLISHED, *assets.DOWNLOADS)
 
 
 def required(given: Sequence[str], system: str | None = None) -> list[Download]:
@@ -55,6 +57,8 @@ def of_name(name: str) -> list[Download]:
     """
     if name in encoders.NAMES:
         return encoders.downloads(name)
+    if name in PASST:
+        return [download(PASST[name])]
     if name in AUDIOCLIP:
         return [download(AUDIOCLIP[name])]
     if name in assets.DOWNLOADS:

@@ -96,7 +96,7 @@ class Config(Schedule):
 
 def downloads(config: Config) -> list[Download]:
     """Return the published files and models that a config needs."""
-    needed = encoders.downloads(config.audio_encoder, config.audio_weights)
+    needed = encoders.downloads(config.audio_encoder, config.audio_weights, config.audio_options)
     if config.embedding == "triplet":
         needed += similarity_downloads(config)
     return needed

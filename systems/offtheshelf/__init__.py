@@ -99,7 +99,7 @@ class Config(Schedule, generation.Decoding):
 
 def downloads(config: Config) -> list[Download]:
     """Return the published files and models that a config needs."""
-    needed = encoders.downloads(config.audio_encoder, config.audio_weights)
+    needed = encoders.downloads(config.audio_encoder, config.audio_weights, config.audio_options)
     if config.words not in ("random", "train"):
         needed.append(texts.download(config.words))
     return needed

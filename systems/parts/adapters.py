@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from systems.parts.decoder import HEAD_SIZE, HEADS, positions
 
-NAMES = ("mlp", "mha", "identity")
+NAMES = ("mlp", "mha", "linear", "identity")
 
 
 class Identity(nn.Module):
@@ -24,6 +24,19 @@ class Identity(nn.Module):
     def forward(self, sequences: Tensor, mask: Tensor) -> Tensor:
         """Return the sequences, (N, T, size)."""
         return sequences
+
+
+class Linear(nn.Module):
+    """One linear layer, applied to each element of a sequence."""
+
+    def __init__(self, inputs: int, size: int = 512):
+        super().__init__()
+        self.size = size
+        self.layer = nn.Linear(inputs, size)
+
+    def forward(self, sequences: Tensor, mask: Tensor) -> Tensor:
+        """Map (N, T, inputs) to (N, T, size)."""
+        return self.layer(sequences)
 
 
 class MLP(nn.Module):
@@ -55,16 +68,19 @@ class MHA(nn.Module):
         return self.layer(x, src_key_padding_mask=~mask)
 
 
-def adapter(name: str, inputs: int, size: int = 512) -> Identity | MLP | MHA:
+def adapter(name: str, inputs: int, size: int = 512) -> Identity | Linear | MLP | MHA:
     """Make an adapter.
 
     Args:
         name: One of `NAMES`.
         inputs: Number of values of an element of the sequence.
-        size: Size of the MLP's output and of its hidden layer. The identity and MHA (4 x 128) have their own sizes.
+        size: Size of the output of a linear layer or an MLP, and of the MLP's hidden layer. The identity and MHA
+            (4 x 128) have their own sizes.
     """
     if name == "mlp":
         return MLP(inputs, size, size)
+    if name == "linear":
+        return Linear(inputs, size)
     if name == "mha":
         return MHA(inputs)
     return Identity(inputs)

@@ -32,6 +32,26 @@ def spec_augment(mels: Tensor, lengths: Tensor, masks: int, time: float = 0.1, b
     return torch.where(inside[..., None], mels, 0)
 
 
+def mixed(sequences: Tensor, lengths: Tensor, alpha: float) -> Tensor:
+    """Mix each clip with a random partner in the batch (mixup). A clip keeps its own length.
+
+    Args:
+        sequences: (N, T, …) audio or embeddings of the clips.
+        lengths: (N,) number of samples or embeddings of each clip.
+        alpha: As for `mixing`.
+
+    Returns:
+        (N, T, …) the mixed clips, zero after each clip's own end.
+    """
+    partners, share = mixing(len(sequences), alpha, sequences.device)
+    inside = length_mask(lengths, sequences.shape[1])
+    while share.ndim < sequences.ndim:
+        share = share[..., None]
+    while inside.ndim < sequences.ndim:
+        inside = inside[..., None]
+    return torch.where(inside, share * sequences + (1 - share) * sequences[partners], 0)
+
+
 def mixing(clips: int, alpha: float, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """Draw a partner to mix each clip with, and each clip's own share (mixup, Zhang et al. 2018).
 

@@ -1,4 +1,4 @@
-"""An optimizer that torch does not have: AdaBound."""
+"""An optimizer that torch does not have, AdaBound, and a schedule of learning rates."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -66,3 +66,28 @@ class AdaBound(torch.optim.Optimizer):
                 low, high = final * (1 - 1 / (gamma * t + 1)), final * (1 + 1 / (gamma * t))
                 weight.sub_((size / (square.sqrt() + group["eps"])).clamp(low, high) * mean)
         return loss
+
+
+def warmup_cosine(epochs: float, warmup: float, decay: float, lowest: float = 0.0) -> float:
+    """Return the learning rate at a point of the training, as a share of the highest rate.
+
+    The rate rises linearly during the warm-up and then falls along half a cosine. After that, it stays at the lowest
+    rate. This is the schedule of the DCASE 2025 baseline (CPJKU/dcase2025_task6_baseline, `retrieval_module.py`). The
+    result depends only on the arguments, so a resumed training has the same rates.
+
+    Args:
+        epochs: The number of epochs since the beginning of the training, with a fraction.
+        warmup: The number of epochs of the warm-up.
+        decay: The number of epochs of the cosine.
+        lowest: The share at the beginning and at the end.
+
+    >>> [round(warmup_cosine(epochs, 1, 4, 0.1), 3) for epochs in (0, 0.5, 1, 3, 5, 9)]
+    [0.1, 0.55, 1.0, 0.55, 0.1, 0.1]
+    """
+    if epochs < warmup:
+        height = epochs / warmup
+    elif epochs < warmup + decay:
+        height = (1 + math.cos(math.pi * (epochs - warmup) / decay)) / 2
+    else:
+        height = 0.0
+    return lowest + (1 - lowest) * height

@@ -13,6 +13,7 @@ import contextlib
 import json
 import math
 import re
+import string
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -46,7 +47,8 @@ WORDS_LIMIT = 200_000  # maximum number of words to read from a file, which list
 
 OFFLINE = {"local_files_only": True, "trust_remote_code": False}  # no download, and no code from a model's folder
 
-Output = Literal["tokens", "mean", "sentence"]
+Output = Literal["tokens", "mean", "first", "sentence"]
+PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 # Models that this project's configs name, and their names on the hub, which may be newer. A cache may have a model
 # under either name.
@@ -82,19 +84,34 @@ class Transformer(nn.Module):
     Args:
         folder: The folder with its config, weights and tokeniser.
         layer: Index of the layer, from the embeddings (0) to the last layer (-1); -2 is the penultimate layer.
-        pooled: Return the mean over a text's tokens instead of all tokens.
+        output: The embeddings of all `tokens` of a text, their `mean`, or the embedding of the `first` token, which is
+            [CLS] for BERT and <s> for RoBERTa.
+        plain: Change texts to lower case and remove ASCII punctuation.
+        longest: Maximum number of tokens of a text, with special tokens (default: the model's maximum).
+        dropout: Share of the values that are dropped in training mode, in the layers and in attention (default: the
+            model's shares).
 
     Raises:
-        BadRequest: The folder does not contain a transformers model, or the model has no such layer.
+        BadRequest: The folder does not contain a transformers model, or the model has no such layer or no such
+            dropout.
     """
 
-    def __init__(self, folder: Path, layer: int = -1, pooled: bool = False):
+    def __init__(
+        self,
+        folder: Path,
+        layer: int = -1,
+        output: str = "tokens",
+        *,
+        plain: bool = False,
+        longest: int | None = None,
+        dropout: float | None = None,
+    ):
         super().__init__()
         from transformers import AutoModel, AutoTokenizer
 
         with loading(folder, "a text encoder"):
             self.tokenizer = AutoTokenizer.from_pretrained(folder, **OFFLINE)
-            self.model = pretrained(AutoModel, folder)
+            self.model = pretrained(AutoModel, folder, dropout_settings(folder, dropout))
         if self.model.config.is_encoder_decoder:  # T5, BART and similar models: use the encoder only
             self.model = self.model.get_encoder()
         layers = getattr(self.model.config, "num_hidden_layers", None)
@@ -109,27 +126,40 @@ class Transformer(nn.Module):
             )
         if self.tokenizer.pad_token is None:  # GPT-2 has none; any token can pad, because padding is masked
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.layer, self.pooled = layer, pooled
+        self.layer, self.output, self.plain = layer, output, plain
         self.size = self.model.config.hidden_size
         self.longest = min(self.tokenizer.model_max_length, window(self.model), LONGEST)
+        self.is_shortened = longest is not None and longest < self.longest
+        if longest is not None:
+            self.longest = min(longest, self.longest)
 
     @property
     def identity(self) -> str:
         """A text that changes with anything that the embeddings depend on."""
         layer = self.layer % (self.model.config.num_hidden_layers + 1)
         tokens = tokenizer_digest(self.tokenizer)
-        return repr((ARITHMETIC, "transformer", layer, self.pooled, tokens, weights_digest(self.model)))
+        output: bool | str = self.output
+        if output in ("tokens", "mean"):
+            output = output == "mean"  # as in older caches and checkpoints
+        parts: tuple[object, ...] = (ARITHMETIC, "transformer", layer, output, tokens, weights_digest(self.model))
+        if self.plain or self.is_shortened:  # otherwise, the identity is equal to that in older caches and checkpoints
+            parts += (self.plain, self.longest)
+        return repr(parts)
 
     def forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Encode texts; tokens beyond the model's maximum number are left out.
 
         Returns:
             (texts, T, size) embeddings of all tokens, including special tokens, and (texts,) int64, the number of
-            tokens of each text. If `pooled`, each text has one embedding.
+            tokens of each text. With the outputs `mean` and `first`, each text has one embedding.
         """
+        if self.plain:
+            texts = [text.lower().translate(PUNCTUATION) for text in texts]
         tokens, states = self.states(texts)
-        if self.pooled:
+        if self.output == "mean":
             return masked_mean(states, tokens["attention_mask"])[:, None], _ones(texts, states)
+        if self.output == "first":
+            return states[:, :1], _ones(texts, states)
         return states, tokens["attention_mask"].sum(1)
 
     def states(self, texts: Sequence[str], **asked: bool) -> tuple[Mapping[str, Tensor], Tensor]:
@@ -155,7 +185,32 @@ class Transformer(nn.Module):
         return tokens, self.model(**inputs, output_hidden_states=True).hidden_states[self.layer]
 
 
-def pretrained(kind: type["_BaseAutoModelClass"], folder: Path) -> "PreTrainedModel":
+def dropout_settings(folder: Path, dropout: float | None) -> dict[str, float]:
+    """Return the keys of a transformers model's config that set its dropout, with this value.
+
+    Args:
+        folder: The folder of the model.
+        dropout: The value. If it is None, the dict is empty.
+
+    Raises:
+        ValueError: The config of the model has no such keys.
+    """
+    from transformers import AutoConfig
+
+    if dropout is None:
+        return {}
+    config = AutoConfig.from_pretrained(folder, **OFFLINE)
+    settings = {}
+    for key in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+        if not hasattr(config, key):
+            raise ValueError(f"its config must have {key} to set text_dropout, as BERT and RoBERTa have")
+        settings[key] = dropout
+    return settings
+
+
+def pretrained(
+    kind: type["_BaseAutoModelClass"], folder: Path, settings: Mapping[str, float] | None = None
+) -> "PreTrainedModel":
     """Load a transformers model in single precision, and make sure that no weight is missing.
 
     If the file lacks a weight, transformers itself draws a random one and only warns. Two parts may be missing here. A
@@ -166,6 +221,7 @@ def pretrained(kind: type["_BaseAutoModelClass"], folder: Path) -> "PreTrainedMo
     Args:
         kind: The class of transformers that loads the model, such as `AutoModel`.
         folder: The folder with its config and weights.
+        settings: Values that replace those in its config (default: none).
 
     Raises:
         ValueError: The file lacks weights. The message gives their number and the name of the first one.
@@ -177,6 +233,7 @@ def pretrained(kind: type["_BaseAutoModelClass"], folder: Path) -> "PreTrainedMo
         dtype=torch.float32,
         key_mapping={rf"^{re.escape(PARALLEL)}": ""},
         output_loading_info=True,
+        **(settings or {}),
     )
     optional: tuple[str, ...] = ("pooler.",)
     if model.config.is_encoder_decoder:
@@ -291,27 +348,46 @@ class Words(nn.Module):
 Encoder = Transformer | Sentence | Words
 
 
-def load_text_encoder(name: str, layer: int = -1, output: Output = "tokens") -> Encoder:
+def load_text_encoder(
+    name: str,
+    layer: int = -1,
+    output: Output = "tokens",
+    *,
+    plain: bool = False,
+    longest: int | None = None,
+    dropout: float | None = None,
+) -> Encoder:
     """Load a text encoder, frozen and in evaluation mode.
 
     Args:
         name: A folder, a folder in an installed package, a hub name, or a file of word vectors.
         layer: Index of a transformers model's layer; other encoders ignore it.
-        output: The output for each text: the embeddings of all `tokens`, their `mean`, or the `sentence` embedding of a
-            sentence-transformers model.
+        output: The output for each text: the embeddings of all `tokens`, their `mean`, the embedding of the `first`
+            token of a transformers model, or the `sentence` embedding of a sentence-transformers model.
+        plain: As for `Transformer`, and so are `longest` and `dropout`. Other encoders do not have these settings.
+        longest: See `plain`.
+        dropout: See `plain`.
 
     Raises:
-        BadRequest: The encoder is not on this machine, cannot be loaded, or does not have this layer or this output.
+        BadRequest: The encoder is not on this machine, cannot be loaded, or does not have this layer, this output or
+            these settings.
     """
+    is_transformer = not name.endswith(WORDS) and output != "sentence"
+    if not is_transformer and (plain or longest is not None or dropout is not None):
+        raise BadRequest(
+            f"{name}: text_plain, text_longest and text_dropout are settings of transformers models; this is another "
+            "encoder: remove these settings"
+        )
     if name.endswith(WORDS):
-        if output == "sentence":
-            raise BadRequest(f"{name}: word vectors have no sentence embedding; choose tokens or mean")
+        if output in ("sentence", "first"):
+            raise BadRequest(f"{name}: word vectors have no {output} embedding; choose tokens or mean")
         vectors = words.read_vectors(name, size=None, limit=WORDS_LIMIT)
         encoder = Words(vectors, output == "mean")
     elif output == "sentence":
         encoder = Sentence(find_model_folder(name))
     else:
-        encoder = Transformer(find_model_folder(name), layer, output == "mean")
+        folder = find_model_folder(name)
+        encoder = Transformer(folder, layer, output, plain=plain, longest=longest, dropout=dropout)
     return encoder.eval().requires_grad_(False)
 
 

@@ -27,13 +27,30 @@ from systems.modules import trusting
 from systems.parts import words
 from systems.sweeps import grid
 from tests.systems.runs import cut_off, rows, same
-from tests.systems.tiny import HEAR, text_model
+from tests.systems.tiny import HEAR, NETWORK, text_model
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "systems" / "atae"
 CONFIGS = listing.configs(FOLDER)
 SUBMITTED = {"atae", "atae-et", "atae-ep-f", "atae-np-f"}
 ABLATION = {f"ablation-{step}" for step in range(1, 6)}
+BASELINES = {f"dcase2025-baseline{data}" for data in ("", "-audiocaps", "-wavcaps")}
+# Everything that a training can learn or change at random, with an encoder that offers its network.
+EVERYTHING = (
+    "audio_encoder=tiny_network",
+    "train_audio=true",
+    "train_text=true",
+    "audio_learning_rate=0.01",
+    "text_learning_rate=0.001",
+    "weight_decay=0.01",
+    "loss=nt_xent",
+    "train_temperature=true",
+    "schedule=cosine",
+    "warmup=1",
+    "spec_augment=1",
+    "mixup=0.5",
+    "audio_seconds=0.4",
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +60,7 @@ def place(tmp_path_factory):
     text_model(folder / "text")
     (folder / "modules").mkdir()
     (folder / "modules" / "tiny_hear.py").write_text(HEAR)
+    (folder / "modules" / "tiny_network.py").write_text(NETWORK)
     generate.make_soundscapes(
         folder / "data", clips={"development": 10, "validation": 4, "evaluation": 11}, progress=False
     )
@@ -61,15 +79,21 @@ def place(tmp_path_factory):
 def modules(place, monkeypatch):
     monkeypatch.syspath_prepend(str(place / "modules"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(place / "modules")]))  # for other processes
-    with trusting(["tiny_hear"]):
+    with trusting(["tiny_hear", "tiny_network"]):
         yield
     sys.modules.pop("tiny_hear", None)
+    sys.modules.pop("tiny_network", None)
 
 
 def arguments(place, run, config=None, *settings, more=()):
     settings = (f"text_encoder={place / 'text'}", "audio_encoder=tiny_hear", *settings)
-    if config and "noisy" in yaml.safe_load(config.read_text()):
+    published = yaml.safe_load(config.read_text()) if config else {}
+    if "noisy" in published:
         settings = (*settings, f"noisy={place / 'noisy'}")
+    if "audio_options" in published:
+        settings = (*settings, "audio_options={}")
+    for name in published.get("external", {}):
+        settings = (*settings, f"external.{name}={place / 'noisy'}", "excluded=null")
     asked = ["train", "systems.atae", "--data", str(place / "data"), "--run", str(run), "--accelerator", "cpu"]
     asked += ["--cache", str(place / "cache"), *(["--config", str(config)] if config else []), *more]
     return asked + [word for setting in settings for word in ("--set", setting)]
@@ -81,13 +105,23 @@ def trained(place, run, config=None, *settings, more=()):
 
 
 def test_all_published_configs_are_there():
-    assert {path.stem for path in CONFIGS} >= SUBMITTED | ABLATION
+    assert {path.stem for path in CONFIGS} >= SUBMITTED | ABLATION | BASELINES
     stages = {path.stem: contract.configure(atae.Config, path).stages for path in CONFIGS}
     assert stages["atae"] == stages["ablation-3"] == (("clean",),)
     assert stages["atae-et"] == (("clean", "noisy"),)
     assert stages["atae-ep-f"] == (("clean", "noisy"), ("clean",))
     assert stages["atae-np-f"] == stages["ablation-4"] == stages["ablation-5"] == (("noisy",), ("clean",))
+    assert stages["dcase2025-baseline-wavcaps"] == (("clean", "audiocaps", "wavcaps"),)
     assert contract.configure(atae.Config, ROOT / "systems" / "atae" / "atae.yaml") == atae.Config()
+
+
+def test_the_baselines_of_2025_differ_in_their_data_only():
+    first, *others = (contract.configure(atae.Config, FOLDER / f"{name}.yaml") for name in sorted(BASELINES))
+    for other in others:
+        assert first == other.model_copy(update={"stages": first.stages, "external": {}, "excluded": None})
+    (audio, text) = (download.asset.source for download in atae.downloads(first))
+    assert audio.endswith("/passt-s-f128-p16-s16-ap.468.pt")
+    assert text == "FacebookAI/roberta-large"
 
 
 @pytest.mark.parametrize(("name", "steps"), [("ablation", 6), ("ablation-yamnet", 5)])
@@ -111,6 +145,8 @@ def test_the_ablations_are_sweeps_of_the_papers_steps(name, steps, monkeypatch):
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_trains_in_its_stages_and_predicts(place, tmp_path, config):
     own = ("audio_hop=null",) if config.stem == "yamnet-minilm" else ()
+    if config.stem in BASELINES:
+        own = ("warmup=0",)
     trained(place, tmp_path / "run", config, "epochs=1", *own)
     chosen = contract.configure(atae.Config, config)
     assert len(list(tmp_path.glob("run/stage-*/checkpoints/best.ckpt"))) == len(chosen.stages) - 1
@@ -195,15 +231,101 @@ def test_a_run_is_not_mixed_with_other_noisy_data(place, tmp_path, capsys):
     assert "config.yaml: data.noisy: error: the run has" in capsys.readouterr().err
 
 
-# The run is killed between the stages, and in a training step of the last stage.
-@pytest.mark.parametrize(("owner", "name", "count"), [(atae, "load_weights", 1), (atae.Training, "training_step", 8)])
-def test_killed_in_any_stage_it_ends_with_the_same_weights(place, tmp_path, owner, name, count):
-    settings = ("stages=[[noisy], [clean]]", f"noisy={place / 'noisy'}", "epochs=2", "batch=10", "train_text=true")
+# The run is killed between the stages, in a training step of the last stage, and in the second epoch of a run that
+# trains everything.
+@pytest.mark.parametrize(
+    ("owner", "name", "count", "settings"),
+    [
+        (atae, "load_weights", 1, ("train_text=true",)),
+        (atae.Training, "training_step", 8, ("train_text=true",)),
+        (atae.Training, "training_step", 8, ("stages=[[clean]]", *EVERYTHING)),
+    ],
+    ids=["between stages", "in a step", "everything"],
+)
+def test_killed_in_any_stage_it_ends_with_the_same_weights(place, tmp_path, owner, name, count, settings):
+    settings = ("stages=[[noisy], [clean]]", f"noisy={place / 'noisy'}", "epochs=2", "batch=10", *settings)
     expected = trained(place, tmp_path / "whole", None, *settings)
     asked = arguments(place, tmp_path / "killed", None, *settings)
     assert cut_off(asked, owner, name, count) == -signal.SIGKILL
     assert same(trained(place, tmp_path / "killed", None, *settings)["state_dict"], expected["state_dict"])
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+    if "train_temperature=true" in settings:
+        check_that_all_was_trained(tmp_path / "whole")
+
+
+def check_that_all_was_trained(run):
+    """Check the temperature, the audio encoder and the learning rates of a run of two epochs of `EVERYTHING`."""
+    model = atae.load_model(run / "checkpoints" / "best.ckpt")
+    assert model.temperature.item() != pytest.approx(0.07, abs=1e-6)
+    before = sys.modules["tiny_network"].load_model()
+    assert not torch.equal(model.audio_encoder.layer.weight, before.layer.weight)
+    assert torch.equal(model.audio_encoder.unused.weight, before.unused.weight)
+    assert model.train().audio_encoder.drop.training
+    rates = [float(row["learning_rate"]) for row in rows(run)]  # of the last steps of warm-up and cosine, of 5 steps
+    assert rates == pytest.approx([1e-4 * 4 / 5, 1e-4 * (1 + np.cos(np.pi * 4 / 5)) / 2])
+
+
+def test_groups_have_their_own_learning_rates_and_only_weights_decay(place):
+    settings = yaml.safe_load("{" + ", ".join(EVERYTHING).replace("=", ": ") + "}")
+    model = atae.Retriever(atae.Config(text_encoder=str(place / "text"), epochs=2, **settings))
+    optimizer = atae.Training(model, None, None).configure_optimizers()
+    assert isinstance(optimizer, torch.optim.AdamW)
+    groups = [(group["lr"], group["weight_decay"], len(group["params"])) for group in optimizer.param_groups]
+    adapters, audio, text, temperature = groups
+    assert adapters == (1e-4, 0.01, 8)
+    assert audio == (0.01, 0.01, 2)
+    assert text[:2] == (0.001, 0.01)
+    assert temperature == (1e-4, 0, 1)
+    plain = atae.Retriever(atae.Config(text_encoder=str(place / "text"), audio_encoder="tiny_hear"))
+    optimizer = atae.Training(plain, None, None).configure_optimizers()
+    assert isinstance(optimizer, torch.optim.Adam)
+    (group,) = optimizer.param_groups
+    assert len(group["params"]) == 8
+
+
+def test_a_trained_temperature_stays_in_its_range(place):
+    settings = {"text_encoder": str(place / "text"), "audio_encoder": "tiny_hear", "loss": "nt_xent"}
+    model = atae.Retriever(atae.Config(**settings, train_temperature=True))
+    assert model.temperature.item() == pytest.approx(0.07)
+    training = atae.Training(model, None, None)
+    for value, kept in ((-9.0, 0.01), (3.0, 1.0)):
+        model.log_temperature.data.fill_(value)
+        training.on_train_batch_end(None, None, 0)
+        assert model.temperature.item() == pytest.approx(kept)
+
+
+def test_long_clips_give_random_excerpts_in_training_and_their_beginning_in_validation(place):
+    split = read_dataset(place / "data", "validation")["validation"]
+    settings = {"audio_encoder": "tiny_network", "train_audio": True, "audio_seconds": 0.1}
+    model = atae.Retriever(atae.Config(text_encoder=str(place / "text"), **settings))
+    material = atae.Material(split.clips, [], model, place / "cache", held_out=2)
+    torch.manual_seed(0)
+    one, other = (material.batch([(0, 0), (3, 1)]) for _ in range(2))
+    assert one.sounds.shape == (2, 800)
+    assert one.sound_lengths.tolist() == [800, 800]
+    assert torch.equal(one.sounds[0], other.sounds[0])
+    assert torch.equal(one.sounds[0], torch.from_numpy(material.sounds[0][:800].copy()))
+    assert not torch.equal(one.sounds[1], other.sounds[1])
+
+
+def test_external_data_are_read_as_published(place, tmp_path, capsys):
+    (tmp_path / "Audio" / "SoundBible").mkdir(parents=True)
+    (tmp_path / "Audio" / "SoundBible" / "2219.wav").touch()
+    (tmp_path / "Audio" / "FreeSound").mkdir()
+    for source, name, entries in (("SoundBible", "sb", ["2219"]), ("FreeSound", "fsd", ["17", "18"])):
+        data = [{"id": one, "caption": "Rain falls.", "duration": 1} for one in entries]
+        file = tmp_path / "json_files" / source / f"{name}_final.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps({"data": data}))
+    (tmp_path / "excluded.csv").write_text("sound_id\n17\n")
+    split = atae.read_external(tmp_path, str(tmp_path / "excluded.csv"))
+    assert split.file_names == ("SoundBible/2219.wav",)
+    assert "skipped 1 clip that the list of excluded sounds contains (for example 17)" in capsys.readouterr().err
+    assert len(atae.read_external(place / "noisy").clips) == 6, "FSD50K"
+    with pytest.raises(
+        BadRequest, match=r"nowhere.csv: no such file; give the list of Freesound ids to exclude, or set"
+    ):
+        atae.read_external(tmp_path, str(tmp_path / "nowhere.csv"))
 
 
 @pytest.fixture(scope="module")
@@ -238,23 +360,46 @@ def test_a_killed_student_ends_with_the_same_weights(place, teacher, tmp_path):
 
 
 def test_two_processes_equal_one_with_twice_the_batch(place, tmp_path):
-    settings = ("loss=nt_xent", "epochs=3", "learning_rate=0.001")
-    trained(place, tmp_path / "one", None, *settings, "batch=8")
+    settings = ("loss=nt_xent", "epochs=3", "learning_rate=0.001", "train_temperature=true", "weight_decay=0.01")
+    settings += ("schedule=cosine", "warmup=1")
+    one = trained(place, tmp_path / "one", None, *settings, "batch=8")
     asked = arguments(place, tmp_path / "two", None, *settings, "batch=4", more=("--devices", "2", "--strategy", "ddp"))
     done = subprocess.run([sys.executable, "-m", "systems", *asked], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "training on 2 x cpu" in done.stdout + done.stderr
-    for one, two in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+    for of_one, of_two in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
         for name in ("loss", "validation_loss"):
-            assert float(two[name]) == pytest.approx(float(one[name]), rel=1e-4)
+            assert float(of_two[name]) == pytest.approx(float(of_one[name]), rel=1e-4)
+    two = torch.load(tmp_path / "two" / "checkpoints" / "best.ckpt", weights_only=True)
+    temperatures = [state["state_dict"]["model.log_temperature"].item() for state in (one, two)]
+    assert temperatures[0] == pytest.approx(temperatures[1], rel=1e-4)
+    assert abs(temperatures[0] - np.log(0.07)) > 1e-3
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (("stages=[]",), "stages must be one or more lists, each with clean, noisy or both of them, such as "),
+        (("stages=[]",), "stages must be one or more lists, each with one or more of clean, noisy, such as "),
         (("stages=[[noisy]]",), "noisy must be the folder of the noisy captions, because stages names them; found no"),
-        (("stages=[[dirty]]",), "Input should be 'clean' or 'noisy'"),
+        (
+            ("stages=[[dirty]]",),
+            "stages must name clean, noisy; found dirty: correct the name, or give its folder with ",
+        ),
+        (("external.clean=x",), "external must have names other than clean, noisy and those of splits; found clean"),
+        (("external.rain=nowhere", "stages=[[rain]]"), "nowhere: no such folder"),
+        (("train_temperature=true",), "train_temperature must be false, unless loss is nt_xent; found true with the"),
+        (
+            ("train_temperature=true", "loss=nt_xent", "temperature=2"),
+            "temperature must be 0.01 to 1 with train_temperature, which keeps it in this range; found 2",
+        ),
+        (("spec_augment=2",), "spec_augment must not be set without train_audio=true, because it would have no effect"),
+        (("text_dropout=0.1",), "text_dropout must not be set without train_text=true"),
+        (("warmup=3",), "warmup must not be set without schedule=cosine"),
+        (("schedule=cosine", "warmup=3", "epochs=3"), "warmup must be less than epochs, 3; found 3"),
+        (
+            ("spec_augment=2", "train_audio=true"),
+            "tiny_hear: spec_augment must be 0, unless the encoder is trained and offers its spectrogram",
+        ),
         (
             ("loss=distilled",),
             "teachers must be run folders if, and only if, loss is distilled; found [] with the loss",

@@ -1,4 +1,4 @@
-"""Tiny models with random weights: a HEAR module, a BERT and a GPT-2."""
+"""Tiny models with random weights: two HEAR modules, a BERT and a GPT-2."""
 
 import torch
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -27,6 +27,40 @@ def get_timestamp_embeddings(audio, model):
 
 def get_scene_embeddings(audio, model):
     return get_timestamp_embeddings(audio, model)[0].mean(1)
+'''
+
+NETWORK = '''
+"""A HEAR module whose functions compute without gradients, and whose model offers its network, with dropout."""
+import torch
+
+class FrontEnd(torch.nn.Module):
+    def forward(self, audio):
+        return audio.unfold(1, 800, 800).transpose(1, 2)[:, ::50]
+
+class Model(torch.nn.Module):
+    sample_rate = 8000
+    timestamp_embedding_size = scene_embedding_size = 12
+    max_model_window = 4000
+    def __init__(self):
+        super().__init__()
+        self.mel = FrontEnd()
+        self.layer = torch.nn.Linear(16, 12)
+        self.drop = torch.nn.Dropout(0.1)
+        self.unused = torch.nn.Linear(2, 2)
+    def forward(self, audio):
+        return self.drop(self.layer(self.mel(audio).mean(2)).tanh())
+
+def load_model(path=""):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Model()
+
+@torch.no_grad()
+def get_scene_embeddings(audio, model):
+    return model.eval()(torch.nn.functional.pad(audio, (0, 800)))
+
+def get_timestamp_embeddings(audio, model):
+    return get_scene_embeddings(audio, model)[:, None], torch.zeros(len(audio), 1)
 '''
 
 WORDS = "a again and bark barks bell bird birds crowd dog door engine evaluation fall falls in no rain ring saw sings"

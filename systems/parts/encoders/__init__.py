@@ -7,7 +7,8 @@ Its model has `sample_rate`, `timestamp_embedding_size` and `scene_embedding_siz
     sequences = encoder(audio, lengths)                    # a list of (timestamps, size)
 
 The encoders in this package need the weights that their authors published. They take a `hop`, the time between windows
-in ms. CNN14's must be a multiple of 320 ms. The table gives the number of values of an embedding as its size:
+in ms. CNN14's must be a multiple of 320 ms, and PaSST does not take one. The table gives the number of values of an
+embedding as its size:
 
     name     sample rate    size    window     default hop
     cnn14    32 kHz         2048    0.96 s     320 ms
@@ -15,12 +16,25 @@ in ms. CNN14's must be a multiple of 320 ms. The table gives the number of value
     vggish   16 kHz          128    0.975 s    960 ms
     openl3   48 kHz          512    1 s        1000 ms
     coala    44.1 kHz       1152    2.26 s     2234 ms
+    passt    32 kHz          768    10 s       10000 ms
+
+An encoder can be trained if gradients flow through its HEAR functions, or if its model offers its network. Some modules
+compute without gradients, such as hear21passt. A model offers its network by an attribute `max_model_window`, the
+maximum number of samples that the network takes. Its `forward` then maps segments of audio, (N, samples), to
+(N, `scene_embedding_size`), with gradients. The models of hear21passt have this attribute, and so has the model of
+`passt`. If such an encoder is trained, three things change:
+
+- Its embeddings are those of segments of `max_model_window` samples. The last segment of a clip is padded with zeros.
+- In training, its network is in training mode, so that dropout and patchout work. Batch norms stay in evaluation mode,
+  because they must keep their statistics. All other encoders stay in evaluation mode.
+- If the model has a module `mel`, which maps (N, samples) to a spectrogram, (N, mels, frames), the spectrogram can be
+  changed in training (`Encoder.change_spectrograms`).
 
 Source: the HEAR 2021 API, hearbenchmark.com/hear-api.html, and the checks of its validator (hearvalidator 2021.0.6).
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
@@ -36,8 +50,9 @@ from evaluation.findings import BadRequest
 from systems.modules import imported, must_be_trusted
 from systems.parts.digests import weights_digest
 from systems.parts.encoders.weights import download
+from systems.parts.encoders.windows import CHUNK, segments
 
-NAMES = ("cnn14", "coala", "openl3", "vggish", "yamnet")
+NAMES = ("cnn14", "coala", "openl3", "passt", "vggish", "yamnet")
 FUNCTIONS = ("load_model", "get_timestamp_embeddings", "get_scene_embeddings")
 ATTRIBUTES = ("sample_rate", "timestamp_embedding_size", "scene_embedding_size")
 Option = bool | int | float | str  # the value of a keyword argument of a module's `load_model`
@@ -55,6 +70,7 @@ class Encoder:
         hop: ms between timestamps; None for the module's own hop.
         scene: True for one embedding per clip instead of a sequence.
         options: The keyword arguments of the module's `load_model`.
+        trained: True if the encoder is trained.
     """
 
     name: str
@@ -63,6 +79,12 @@ class Encoder:
     hop: float | None = None
     scene: bool = False
     options: Mapping[str, Option] = field(default_factory=dict, hash=False)
+    trained: bool = False
+
+    @property
+    def uses_network(self) -> bool:
+        """True if the encoder is trained and its model offers its network."""
+        return self.trained and isinstance(getattr(self.model, "max_model_window", None), int)
 
     @property
     def sample_rate(self) -> int:
@@ -72,7 +94,7 @@ class Encoder:
     @property
     def size(self) -> int:
         """The number of values of an embedding."""
-        if self.scene:
+        if self.scene or self.uses_network:
             return self.model.scene_embedding_size
         return self.model.timestamp_embedding_size
 
@@ -92,7 +114,9 @@ class Encoder:
         return repr(parts)
 
     def __call__(self, audio: Tensor, lengths: Tensor) -> list[Tensor]:
-        """Embed mono audio, one clip at a time without padding, so that no embedding depends on another clip.
+        """Embed mono audio, so that no embedding depends on another clip.
+
+        The HEAR functions get one clip at a time, without padding. A network gets the segments of all clips at once.
 
         Args:
             audio: (clips, samples) float32 in [-1, 1] at `sample_rate`.
@@ -105,13 +129,67 @@ class Encoder:
         Raises:
             BadRequest: The module returns values of another shape or type.
         """
-        embeddings = []
-        for sound, length in zip(audio, lengths.tolist(), strict=True):
-            embeddings.append(self.encode_one(sound[:length]))
+        sounds = [sound[:length] for sound, length in zip(audio, lengths.tolist(), strict=True)]
+        if self.uses_network:
+            return self._embed_segments(sounds)
+        return [self.encode_one(sound) for sound in sounds]
+
+    def _embed_segments(self, sounds: Sequence[Tensor]) -> list[Tensor]:
+        """Embed the segments of clips by the network, as (segments, size) for each clip."""
+        cut = [segments(sound, self.model.max_model_window) for sound in sounds]
+        together = torch.cat(cut)
+        together = together.to(self.device(together))
+        parts: Sequence[Tensor] = [together]
+        if not torch.is_grad_enabled():  # in training, all segments of a batch must get the same random changes
+            parts = together.split(CHUNK)
+        values = torch.cat([self.model(part) for part in parts]).float()
+        if values.shape != (len(together), self.size):
+            raise BadRequest(
+                f"{self.name}: the network must map {len(together)} segments to {(len(together), self.size)} values; "
+                f"found {tuple(values.shape)}: correct the module"
+            )
+        embeddings = list(values.split([len(part) for part in cut]))
+        if self.scene:
+            return [part.mean(dim=0, keepdim=True) for part in embeddings]
         return embeddings
+
+    def train(self, mode: bool) -> None:
+        """Set the model to training mode if `mode` is true and it is a network that is trained.
+
+        Otherwise, set it to evaluation mode. Batch norms always stay in evaluation mode.
+        """
+        self.model.train(mode and self.uses_network)
+        for module in self.model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+    def change_spectrograms(self, change: Callable[[Tensor], Tensor]) -> None:
+        """Change the spectrograms of a network in training mode.
+
+        Args:
+            change: A function that maps spectrograms, (N, mels, frames), to changed ones of the same shape.
+
+        Raises:
+            BadRequest: The encoder is not trained, or its model does not offer a network with a module `mel`.
+        """
+        front_end = getattr(self.model, "mel", None)
+        if not self.uses_network or not isinstance(front_end, nn.Module):
+            raise BadRequest(
+                f"{self.name}: spec_augment must be 0, unless the encoder is trained and offers its spectrogram, as "
+                "passt does; set spec_augment=0, or train_audio=true with such an encoder"
+            )
+
+        def hook(module: nn.Module, inputs: object, spectrograms: Tensor) -> Tensor:
+            if module.training:
+                return change(spectrograms)
+            return spectrograms
+
+        front_end.register_forward_hook(hook)
 
     def encode_one(self, sound: Tensor) -> Tensor:
         """Embed one mono clip, (samples,), as (timestamps, size). The errors are those of `__call__`."""
+        if self.uses_network:
+            return self._embed_segments([sound])[0]
         sound = sound[None].to(self.device(sound))
         if self.scene:
             values = self.module.get_scene_embeddings(sound, self.model)
@@ -145,6 +223,7 @@ def load_encoder(
     *,
     scene: bool = False,
     options: Mapping[str, Option] | None = None,
+    trained: bool = False,
 ) -> Encoder:
     """Import an encoder and load its weights.
 
@@ -157,6 +236,7 @@ def load_encoder(
         scene: If true, return one embedding per clip instead of a sequence.
         options: Keyword arguments for the module's `load_model`, such as `{"post_activation": False}` for VGGish
             (default: none).
+        trained: True if the encoder is to be trained.
 
     Raises:
         BadRequest: There is no such module, it is not trusted, it lacks a part of HEAR's API, it does not take `hop` or
@@ -194,20 +274,34 @@ def load_encoder(
             f"{name}: the model must have the integers {', '.join(ATTRIBUTES)}; it has no {', '.join(missing)}: "
             "correct the module"
         )
-    return Encoder(name, module, model.eval(), hop, scene, options)  # some modules return a model in training mode
+    # Some modules return a model in training mode.
+    encoder = Encoder(name, module, model.eval(), hop, scene, options, trained)
+    if encoder.uses_network and hop is not None:
+        raise BadRequest(
+            f"{name}: audio_hop must be null if the encoder is trained, because its network takes segments without "
+            f"overlap; found {hop:g}: set audio_hop=null"
+        )
+    return encoder
 
 
-def downloads(name: str, weights: str = "") -> list[Download]:
+def downloads(name: str, weights: str = "", options: Mapping[str, Option] | None = None) -> list[Download]:
     """Return the files that `load_encoder` needs for an encoder.
 
     Args:
         name: As for `load_encoder`.
         weights: File or folder of the weights, as for `load_encoder`.
+        options: As for `load_encoder`. A module whose files depend on them has a function `assets(**options)`.
+
+    Raises:
+        BadRequest: An option has a wrong value.
     """
     if name not in NAMES:
         return [_other_module(name)]
     module = import_module(f"{__name__}.{name}")
-    first, *others = module.ASSETS
+    assets = module.ASSETS
+    if hasattr(module, "assets"):
+        assets = module.assets(**(options or {}))
+    first, *others = assets
     folder = weights
     if weights and not Path(weights).expanduser().is_dir():
         folder = str(Path(weights).parent)

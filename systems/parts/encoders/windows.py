@@ -78,6 +78,20 @@ def over_windows(
     return values, milliseconds(torch.arange(count, device=audio.device) * step + middle, sample_rate, len(audio))
 
 
+def segments(sound: Tensor, size: int) -> Tensor:
+    """Cut a clip into segments without overlap. The last segment is padded with zeros.
+
+    Args:
+        sound: (samples,).
+        size: Number of samples of a segment.
+
+    Returns:
+        (segments, size), with at least one segment.
+    """
+    count = max(1, math.ceil(len(sound) / size))
+    return nn.functional.pad(sound, (0, count * size - len(sound))).view(count, size)
+
+
 def milliseconds(positions: Tensor, sample_rate: int, sounds: int) -> Tensor:
     """Convert positions in samples, (n_timestamps,), to ms, and repeat them: (n_sounds, n_timestamps) float32."""
     return (positions.double() * 1000 / sample_rate).float().expand(sounds, -1)

@@ -8,7 +8,7 @@ from systems.parts.adapters import adapter
 from systems.parts.sequences import length_mask, masked_mean
 
 
-@pytest.mark.parametrize(("name", "size"), [("mlp", 20), ("mha", 512), ("identity", 6)])
+@pytest.mark.parametrize(("name", "size"), [("mlp", 20), ("mha", 512), ("linear", 20), ("identity", 6)])
 def test_adapters_do_not_depend_on_padding(name, size):
     torch.manual_seed(0)
     found = adapter(name, 6, 20).eval()
@@ -44,4 +44,4 @@ def test_mha_knows_the_order_and_the_mlp_does_not():
 
 
 def test_every_name_makes_an_adapter():
-    assert set(adapters.NAMES) == {"mlp", "mha", "identity"}
+    assert set(adapters.NAMES) == {"mlp", "mha", "linear", "identity"}

@@ -2,7 +2,7 @@
 
 import torch
 
-from systems.parts.augmentation import mixing, spec_augment
+from systems.parts.augmentation import mixed, mixing, spec_augment
 
 
 def test_spec_augment_blots_out_stretches_within_each_clip():
@@ -31,3 +31,17 @@ def test_mixing_keeps_the_first_clip_the_louder():
     assert share.min() >= 0.5
     assert share.max() <= 1
     assert 0.8 < share.mean() < 0.9  # the beta distribution has most of its mass at the ends
+
+
+def test_mixed_clips_keep_their_own_length():
+    torch.manual_seed(0)
+    sequences, lengths = torch.ones(2, 4, 3), torch.tensor([4, 1])
+    sequences[1, 1:] = 0
+    found = [mixed(sequences, lengths, 1.0) for _ in range(20)]
+    assert all((values[1, 1:] == 0).all() for values in found)
+    shares = torch.stack([values[0, 1:] for values in found])  # the partner is the clip itself, or has ended
+    assert shares.min() >= 0.5
+    assert shares.unique().numel() > 2
+    audio = mixed(torch.ones(2, 5), torch.tensor([5, 2]), 1.0)
+    assert audio.shape == (2, 5)
+    assert (audio[1, 2:] == 0).all()

@@ -57,6 +57,44 @@ def test_the_mean_leaves_padding_out(folder):
         torch.testing.assert_close(pooled[row, 0], sequences[row, :length].mean(0))
 
 
+def test_the_first_token_is_the_first_embedding(folder):
+    with torch.inference_mode():
+        sequences, _ = texts.load_text_encoder(str(folder), -2)(TEXTS)
+        encode = texts.load_text_encoder(str(folder), -2, "first")
+        first, ones = encode(TEXTS)
+    assert ones.tolist() == [1, 1, 1]
+    torch.testing.assert_close(first[:, 0], sequences[:, 0])
+    identities = {texts.load_text_encoder(str(folder), -2, output).identity for output in ("tokens", "mean", "first")}
+    assert len(identities) == 3
+
+
+def test_texts_can_be_made_plain_and_short(folder):
+    plain = texts.load_text_encoder(str(folder), plain=True, longest=5)
+    alike, lengths = plain(["A dog, barks!", "a dog barks"])
+    torch.testing.assert_close(alike[0], alike[1])
+    assert lengths.tolist() == [5, 5]
+    assert plain(["rain falls and falls again"])[1].tolist() == [5]
+    ordinary = texts.load_text_encoder(str(folder))
+    assert "'transformer', 3, False, " in ordinary.identity, "older caches are used"
+    assert texts.load_text_encoder(str(folder), longest=4096).identity == ordinary.identity
+    assert len({ordinary.identity, plain.identity, texts.load_text_encoder(str(folder), plain=True).identity}) == 3
+
+
+def test_dropout_can_be_set(folder, tmp_path):
+    encode = texts.load_text_encoder(str(folder), dropout=0.4)
+    shares = {module.p for module in encode.modules() if isinstance(module, torch.nn.Dropout)}
+    assert shares == {0.4}
+    assert encode.model.config.attention_probs_dropout_prob == 0.4
+    GPT2Model(GPT2Config(n_embd=4, n_layer=1, n_head=1, vocab_size=50)).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
+    with pytest.raises(BadRequest, match="its config must have hidden_dropout_prob to set text_dropout, as BERT"):
+        texts.load_text_encoder(str(tmp_path), dropout=0.4)
+    with pytest.raises(
+        BadRequest, match="text_plain, text_longest and text_dropout are settings of transformers model"
+    ):
+        texts.load_text_encoder("vectors.txt", plain=True)
+
+
 def test_a_text_longer_than_the_model_takes_is_cut(folder):
     sequences, lengths = texts.load_text_encoder(str(folder))(["dog " * 5000])
     assert sequences.shape[1] == int(lengths[0]) == 40

@@ -2,7 +2,8 @@
 
 Sources: the authors' module definitions, whose state dicts the files are: qiuqiangkong/audioset_tagging_cnn,
 `pytorch/models.py` (Cnn14) with torchlibrosa's `stft.py`; harritaylor/torchvggish, `torchvggish/vggish.py`;
-torchopenl3 1.0.1, `models.py` (PytorchOpenl3 of mel128 and 512); xavierfav/coala, `models_t1000.py` (AudioEncoder).
+torchopenl3 1.0.1, `models.py` (PytorchOpenl3 of mel128 and 512); xavierfav/coala, `models_t1000.py` (AudioEncoder);
+kkoutini/passt_hear21, `hear21passt/models/passt.py` (PaSST with a distillation token).
 """
 
 import pickle
@@ -24,6 +25,24 @@ def norm(name: str, channels: int) -> Shapes:
     """A batch norm."""
     parts = ("weight", "bias", "running_mean", "running_var")
     return {f"{name}.{part}": (channels,) for part in parts} | {f"{name}.num_batches_tracked": ()}
+
+
+def layer_norm(name: str, size: int) -> Shapes:
+    """A layer norm."""
+    return {f"{name}.weight": (size,), f"{name}.bias": (size,)}
+
+
+def transformer_layer(number: int) -> Shapes:
+    """A Transformer layer of PaSST."""
+    name = f"blocks.{number}"
+    return {
+        **layer_norm(f"{name}.norm1", 768),
+        **layer(f"{name}.attn.qkv", 2304, 768),
+        **layer(f"{name}.attn.proj", 768, 768),
+        **layer_norm(f"{name}.norm2", 768),
+        **layer(f"{name}.mlp.fc1", 3072, 768),
+        **layer(f"{name}.mlp.fc2", 768, 3072),
+    }
 
 
 def block(number: int, inputs: int, outputs: int) -> Shapes:
@@ -96,6 +115,20 @@ COALA: Shapes = {
     **norm("audio_encoder.17", 128),
     **layer("fc_audio.0", 1152, 1152, bias=False),
 }
+PASST: Shapes = {
+    "cls_token": (1, 1, 768),
+    "dist_token": (1, 1, 768),
+    "new_pos_embed": (1, 2, 768),
+    "freq_new_pos_embed": (1, 768, 12, 1),
+    "time_new_pos_embed": (1, 768, 1, 99),
+    **layer("patch_embed.proj", 768, 1, 16, 16),
+    **layer_norm("norm", 768),
+    **layer_norm("head.0", 768),
+    **layer("head.1", 527, 768),
+    **layer("head_dist", 527, 768),
+}
+for index in range(12):
+    PASST |= transformer_layer(index)
 
 # The file's name, its tensors, and their number, counted by hand in the definitions.
 FILES = {
@@ -103,6 +136,7 @@ FILES = {
     "vggish": ("vggish-10086976.pth", VGGISH, 18),
     "openl3": ("torchopenl3_mel128_env_512.pth.tar", OPENL3, 59),
     "coala": ("audio_encoder_epoch_200.pt", COALA, 36),
+    "passt": ("passt-s-f128-p16-s10-ap.476-swa.pt", PASST, 159),
 }
 
 

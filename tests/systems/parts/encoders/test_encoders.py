@@ -292,7 +292,7 @@ def test_openl3s_identity_names_padding_and_normalisation(tmp_path):
     ],
 )
 def test_unknown_names_are_refused(name):
-    with pytest.raises(BadRequest, match="there are cnn14, coala, openl3, vggish, yamnet, and any HEAR module"):
+    with pytest.raises(BadRequest, match="there are cnn14, coala, openl3, passt, vggish, yamnet, and any HEAR module"):
         encoders.load_encoder(name)
 
 

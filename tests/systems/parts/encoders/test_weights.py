@@ -140,6 +140,7 @@ def test_a_file_without_tensors_is_refused(saved, found, tmp_path):
         ("vggish", "vggish-10086976.pth", "about 289 MB"),
         ("openl3", "torchopenl3_mel128_env_512.pth.tar", "about 36 MB"),
         ("coala", "audio_encoder_epoch_200.pt", "about 10 MB"),
+        ("passt", "passt-s-f128-p16-s10-ap.476-swa.pt", "about 345 MB"),
         ("yamnet", "yamnet_audio_classifier_with_metadata.tflite", "about 4 MB"),
     ],
 )
