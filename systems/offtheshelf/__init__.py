@@ -13,6 +13,7 @@ once. Training reads these embeddings from the cache.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,9 +26,10 @@ from torch import Tensor, nn
 from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset, Split
 from evaluation.downloads import Download
 from systems.caching.embeddings import embed
-from systems.offtheshelf.config import Config
+from systems.offtheshelf.config import OWN, Config
 from systems.offtheshelf.context import Context
 from systems.offtheshelf.own import Captioner, begin_words
+from systems.offtheshelf.pretrained import PretrainedCaptioner
 from systems.parts import encoders, texts, vocabulary
 from systems.parts.checkpoints import SystemModule, load_weights
 from systems.parts.descriptions import describe_system
@@ -44,7 +46,9 @@ VECTORS = "model.words.weight"  # in a checkpoint
 def downloads(config: Config) -> list[Download]:
     """Return the published files and models that a config needs."""
     needed = encoders.downloads(config.audio_encoder, config.audio_weights)
-    if config.words not in ("random", "train"):
+    if config.decoder != OWN:
+        needed.append(texts.download(config.decoder))
+    elif config.words not in ("random", "train"):
         needed.append(texts.download(config.words))
     return needed
 
@@ -69,7 +73,7 @@ class Batch(NamedTuple):
     vectors: Tensor | None  # (N, L - 1, size) vectors of all words but the last, zeros for the start; None as in `Item`
 
 
-def make_items(split: Split, model: Captioner, cache: Path) -> list[Item]:
+def make_items(split: Split, model: Captioner | PretrainedCaptioner, cache: Path) -> list[Item]:
     """Return an item for each pair of a clip and a caption of a split.
 
     Raises:
@@ -80,15 +84,20 @@ def make_items(split: Split, model: Captioner, cache: Path) -> list[Item]:
     for sound, clip in zip(sounds, split.clips, strict=True):
         pairs += [(sound, caption) for caption in clip.captions]
     vectors: Sequence[np.ndarray | None] = [None] * len(pairs)
-    if isinstance(model.words, Context):
+    if isinstance(model, Captioner) and isinstance(model.words, Context):
         vectors = model.words.embed([" ".join(vocabulary.words_with_hyphens(caption)) for _, caption in pairs], cache)
     return [Item(sound, model.tokens(caption), own) for (sound, caption), own in zip(pairs, vectors, strict=True)]
 
 
-def make_batch(items: Sequence[Item]) -> Batch:
-    """Make a batch of pairs."""
+def make_batch(items: Sequence[Item], padding: int = PADDING) -> Batch:
+    """Make a batch of pairs.
+
+    Args:
+        items: The pairs.
+        padding: The number that fills `Batch.ids` after a caption's end.
+    """
     sounds, lengths = stack_sequences([torch.from_numpy(item.sound.copy()) for item in items])
-    ids = nn.utils.rnn.pad_sequence([torch.tensor(item.ids) for item in items], True, PADDING)
+    ids = nn.utils.rnn.pad_sequence([torch.tensor(item.ids) for item in items], True, padding)
     vectors = None
     in_context = [item.vectors for item in items if item.vectors is not None]
     if in_context:
@@ -102,18 +111,25 @@ def make_batch(items: Sequence[Item]) -> Batch:
 class Training(SystemModule):
     """The model's training under lightning: training step, validation step and optimizer."""
 
-    def loss(self, batch: Batch) -> tuple[Tensor, int]:
-        """Return the mean cross-entropy over all words of a batch, and the number of words."""
+    def loss(self, batch: Batch, smoothing: float = 0.0) -> tuple[Tensor, int]:
+        """Return the mean cross-entropy over all words of a batch, and the number of words.
+
+        Args:
+            batch: The batch.
+            smoothing: Share of the target that all words get (label smoothing).
+        """
         model = self.model
         memory = model.adapt(batch.sounds, batch.lengths)
         logits = model.logits(batch.ids[:, :-1], batch.vectors, memory, batch.lengths)  # (N, L - 1, words)
         next_words = batch.ids[:, 1:]
-        loss = F.cross_entropy(logits.flatten(0, 1), next_words.flatten(), ignore_index=PADDING)
-        return loss, int((next_words != PADDING).sum())
+        loss = F.cross_entropy(
+            logits.flatten(0, 1), next_words.flatten(), ignore_index=model.padding, label_smoothing=smoothing
+        )
+        return loss, int((next_words != model.padding).sum())
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Return the loss."""
-        loss, size = self.loss(batch)
+        loss, size = self.loss(batch, self.model.config.label_smoothing)
         self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
         return loss
 
@@ -123,14 +139,18 @@ class Training(SystemModule):
         self.log("validation_loss", loss, prog_bar=True, batch_size=size)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return Adam as published: betas 0.9 and 0.999, epsilon 1e-8."""
+        """Return Adam as published, with betas 0.9 and 0.999 and epsilon 1e-8, or AdamW if the weights decay."""
+        config = self.model.config
         trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        return torch.optim.Adam(trainable, self.model.config.learning_rate, betas=(0.9, 0.999), eps=1e-8)
+        if config.weight_decay:
+            return torch.optim.AdamW(trainable, config.learning_rate, weight_decay=config.weight_decay)
+        return torch.optim.Adam(trainable, config.learning_rate, betas=(0.9, 0.999), eps=1e-8)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Add the digest of the vocabulary to the checkpoint."""
+        """Add the digest of the vocabulary to the checkpoint, unless a pretrained decoder has its own vocabulary."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["vocabulary"] = self.model.vocabulary.digest
+        if isinstance(self.model, Captioner):
+            checkpoint["vocabulary"] = self.model.vocabulary.digest
 
 
 # What every system must define (`systems.contract`) ------------------------------------------------------------------
@@ -139,46 +159,80 @@ class Training(SystemModule):
 def train(config: Config, dataset: Dataset, run: Run) -> None:
     """Train on the development split and choose the best epoch on the validation split."""
     development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
+    model = new_model(config, development, run)
+    model.to(default_device())
+    items = {split.name: make_items(split, model, run.cache) for split in (development, validation)}
+    if isinstance(model, PretrainedCaptioner):
+        every_item = [*items[DEVELOPMENT], *items[VALIDATION]]
+        model.check_window(max(len(item.sound) for item in every_item), max(len(item.ids) for item in every_item) - 1)
+
+    run.start()
+    if isinstance(model, Captioner):
+        model.vocabulary.write(run.folder / vocabulary.FILE)
+    collate = partial(make_batch, padding=model.padding)
+    run.fit(Training(model), items[DEVELOPMENT], items[VALIDATION], collate, config)
+    description = describe_system(
+        config,
+        model.sample_rate,
+        acoustic_features=f"{config.audio_encoder} embeddings",
+        word_embeddings=word_embeddings(config),
+        machine_learning_method="encoder-decoder",
+        audio_modelling=config.audio_encoder,
+        word_modelling="transformer" if config.decoder == OWN else metadata_name(config.decoder),
+        loss_function="cross-entropy",
+        optimizer="AdamW" if config.weight_decay else "Adam",
+    )
+    run.describe(load_model(run.best), description)
+
+
+def new_model(config: Config, development: Split, run: Run) -> Captioner | PretrainedCaptioner:
+    """Return the model to train.
+
+    Args:
+        config: The config.
+        development: The development split.
+        run: The run. If its training is resumed, its last checkpoint gives the word vectors.
+    """
+    if config.decoder != OWN:
+        lightning.seed_everything(run.seed, verbose=False)
+        return PretrainedCaptioner(config)
     vocab = vocabulary.from_captions(development.all_captions)
     if run.last.exists():  # the last checkpoint holds the vectors, which training may have changed
         vectors = read_checkpoint(run.last)["state_dict"].get(VECTORS)
     else:
         vectors = begin_words(config, vocab, development, run.seed)
     lightning.seed_everything(run.seed, verbose=False)
-    model = Captioner(config, vocab, vectors)
-    model.to(default_device())
-    items = {split.name: make_items(split, model, run.cache) for split in (development, validation)}
+    return Captioner(config, vocab, vectors)
 
-    run.start()
-    vocab.write(run.folder / vocabulary.FILE)
-    run.fit(Training(model), items[DEVELOPMENT], items[VALIDATION], make_batch, config)
+
+def word_embeddings(config: Config) -> str:
+    """Return the kind of word embeddings, for the submission's metadata."""
+    if config.decoder != OWN:
+        return metadata_name(config.decoder)
     if config.words == "random":
-        word_embeddings = "learned"
-    elif config.words == "train":
-        word_embeddings = "CBOW"
-    else:
-        word_embeddings = metadata_name(config.words)
-    description = describe_system(
-        config,
-        model.sample_rate,
-        acoustic_features=f"{config.audio_encoder} embeddings",
-        word_embeddings=word_embeddings,
-        machine_learning_method="encoder-decoder",
-        audio_modelling=config.audio_encoder,
-        word_modelling="transformer",
-        loss_function="cross-entropy",
-    )
-    run.describe(load_model(run.best), description)
+        return "learned"
+    if config.words == "train":
+        return "CBOW"
+    return metadata_name(config.words)
 
 
-def load_model(checkpoint: Path) -> Captioner:
-    """Load the model from a checkpoint in a run folder. The folder also contains the vocabulary, vocabulary.json.
+def load_model(checkpoint: Path) -> Captioner | PretrainedCaptioner:
+    """Load the model from a checkpoint in a run folder.
+
+    If the decoder is not pretrained, the folder also contains the vocabulary, vocabulary.json.
 
     Raises:
-        BadRequest: The vocabulary or an encoder differs from that of training or is not on this machine.
+        BadRequest: The vocabulary, an encoder or a pretrained decoder differs from that of training or is not on this
+            machine.
     """
-    state = read_checkpoint(checkpoint, config=dict, frozen=dict, vocabulary=str)
-    vocab = vocabulary.read_vocabulary(checkpoint, state["vocabulary"])
-    model = Captioner(Config(**state["config"]), vocab, state["state_dict"].get(VECTORS))
+    state = read_checkpoint(checkpoint, config=dict, frozen=dict)
+    config = Config(**state["config"])
+    model: Captioner | PretrainedCaptioner
+    if config.decoder == OWN:
+        state = read_checkpoint(checkpoint, vocabulary=str)
+        vocab = vocabulary.read_vocabulary(checkpoint, state["vocabulary"])
+        model = Captioner(config, vocab, state["state_dict"].get(VECTORS))
+    else:
+        model = PretrainedCaptioner(config)
     load_weights(model, state, checkpoint)
     return model.eval()

@@ -29,6 +29,8 @@ class Captioner(AudioCaptioner):
         Faulty: A file of weights does not hold the encoder's weights.
     """
 
+    padding = vocabulary.PADDING
+
     def __init__(self, config: Config, vocab: Vocabulary, vectors: Tensor | None):
         super().__init__(config)
         self.vocabulary = vocab
