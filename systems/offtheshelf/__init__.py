@@ -8,6 +8,9 @@ Transformer decoder predicts the caption word by word from them. The decoder rea
 are random, trained on the captions, or those of a pretrained model. The paper compares four encoders with two overlaps,
 three adapters and eleven kinds of word embeddings (`grid.yaml`). The defaults are the best of these settings.
 
+The decoder may also be a pretrained language model (`decoder`), which the paper does not have (README.md, "Pretrained
+decoders"). `own.py` has the paper's decoder, and `pretrained.py` the pretrained ones.
+
 Encoders are frozen (section 3.2). The audio encoder encodes each clip once, and a text model encodes each caption
 once. Training reads these embeddings from the cache.
 """
@@ -26,6 +29,7 @@ from torch import Tensor, nn
 from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset, Split
 from evaluation.downloads import Download
 from systems.caching.embeddings import embed
+from systems.offtheshelf.captioner import AudioCaptioner
 from systems.offtheshelf.config import OWN, Config
 from systems.offtheshelf.context import Context
 from systems.offtheshelf.own import Captioner, begin_words
@@ -73,7 +77,7 @@ class Batch(NamedTuple):
     vectors: Tensor | None  # (N, L - 1, size) vectors of all words but the last, zeros for the start; None as in `Item`
 
 
-def make_items(split: Split, model: Captioner | PretrainedCaptioner, cache: Path) -> list[Item]:
+def make_items(split: Split, model: AudioCaptioner, cache: Path) -> list[Item]:
     """Return an item for each pair of a clip and a caption of a split.
 
     Raises:
@@ -171,6 +175,11 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         model.vocabulary.write(run.folder / vocabulary.FILE)
     collate = partial(make_batch, padding=model.padding)
     run.fit(Training(model), items[DEVELOPMENT], items[VALIDATION], collate, config)
+    word_modelling, optimizer = "transformer", "Adam"
+    if config.decoder != OWN:
+        word_modelling = metadata_name(config.decoder)
+    if config.weight_decay:
+        optimizer = "AdamW"
     description = describe_system(
         config,
         model.sample_rate,
@@ -178,14 +187,14 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         word_embeddings=word_embeddings(config),
         machine_learning_method="encoder-decoder",
         audio_modelling=config.audio_encoder,
-        word_modelling="transformer" if config.decoder == OWN else metadata_name(config.decoder),
+        word_modelling=word_modelling,
         loss_function="cross-entropy",
-        optimizer="AdamW" if config.weight_decay else "Adam",
+        optimizer=optimizer,
     )
     run.describe(load_model(run.best), description)
 
 
-def new_model(config: Config, development: Split, run: Run) -> Captioner | PretrainedCaptioner:
+def new_model(config: Config, development: Split, run: Run) -> AudioCaptioner:
     """Return the model to train.
 
     Args:
@@ -216,7 +225,7 @@ def word_embeddings(config: Config) -> str:
     return metadata_name(config.words)
 
 
-def load_model(checkpoint: Path) -> Captioner | PretrainedCaptioner:
+def load_model(checkpoint: Path) -> AudioCaptioner:
     """Load the model from a checkpoint in a run folder.
 
     If the decoder is not pretrained, the folder also contains the vocabulary, vocabulary.json.
@@ -227,7 +236,7 @@ def load_model(checkpoint: Path) -> Captioner | PretrainedCaptioner:
     """
     state = read_checkpoint(checkpoint, config=dict, frozen=dict)
     config = Config(**state["config"])
-    model: Captioner | PretrainedCaptioner
+    model: AudioCaptioner
     if config.decoder == OWN:
         state = read_checkpoint(checkpoint, vocabulary=str)
         vocab = vocabulary.read_vocabulary(checkpoint, state["vocabulary"])

@@ -21,6 +21,7 @@ class AudioCaptioner(nn.Module, ABC):
     Attributes:
         adapter: The adapter between audio encoder and decoder. Subclasses set it.
         rules: The rules for generated captions. Subclasses set them.
+        padding: The number that fills a batch of word indices after a caption's end.
 
     Raises:
         BadRequest: The audio encoder is not on this machine, or its windows cannot overlap.
@@ -29,6 +30,7 @@ class AudioCaptioner(nn.Module, ABC):
 
     rules: generation.Rules
     adapter: nn.Module
+    padding: int
 
     def __init__(self, config: Config):
         super().__init__()
@@ -36,6 +38,24 @@ class AudioCaptioner(nn.Module, ABC):
         audio = encoders.load_encoder(config.audio_encoder, config.audio_weights, options=config.audio_options)
         self.audio = overlapping(audio, config.overlap)
         self.audio_encoder, self.sample_rate = self.audio.model.requires_grad_(False), self.audio.sample_rate
+
+    @abstractmethod
+    def tokens(self, caption: str) -> list[int]:
+        """Return the word indices of a training caption, from start to end."""
+
+    @abstractmethod
+    def logits(self, ids: Tensor, vectors: Tensor | None, memory: Tensor, lengths: Tensor) -> Tensor:
+        """Compute the logits of the next word at all positions of captions (teacher forcing).
+
+        Args:
+            ids: (N, L) word indices, from the start on, padded.
+            vectors: (N, L, size) vectors of these words (default: the model computes them).
+            memory: (N, T, size) embeddings of the clips, from `adapt`.
+            lengths: (N,) number of embeddings of each clip.
+
+        Returns:
+            (N, L, words) logits.
+        """
 
     @abstractmethod
     def steps(self, memory: Tensor, lengths: Tensor) -> generation.Step:

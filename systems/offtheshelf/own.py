@@ -87,17 +87,7 @@ class Captioner(AudioCaptioner):
         return torch.cat([start, self.words(captions)], dim=1)
 
     def logits(self, ids: Tensor, vectors: Tensor | None, memory: Tensor, lengths: Tensor) -> Tensor:
-        """Compute the logits of the next word at all positions of captions (teacher forcing).
-
-        Args:
-            ids: (N, L) word indices, from the start on.
-            vectors: (N, L, size) vectors of these words (default: those that `embed_words` returns).
-            memory: (N, T, size) embeddings of the clips, from `adapt`.
-            lengths: (N,) number of embeddings of each clip.
-
-        Returns:
-            (N, L, words) logits.
-        """
+        """Compute the logits of the next word, as `AudioCaptioner.logits` describes them."""
         if vectors is None:
             vectors = self.embed_words(ids)
         return self.decoder(vectors, memory, lengths)

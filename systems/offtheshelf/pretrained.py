@@ -79,18 +79,8 @@ class PretrainedCaptioner(AudioCaptioner):
         """Return the text of a caption's token ids."""
         return self.decoder.decode(ids)
 
-    def logits(self, ids: Tensor, vectors: None, memory: Tensor, lengths: Tensor) -> Tensor:
-        """Compute the logits of the next token at all positions of captions (teacher forcing).
-
-        Args:
-            ids: (N, L) token ids, from the start on.
-            vectors: None, because the decoder embeds its tokens itself.
-            memory: (N, T, size) embeddings of the clips, from `adapt`.
-            lengths: (N,) number of embeddings of each clip.
-
-        Returns:
-            (N, L, tokens) logits.
-        """
+    def logits(self, ids: Tensor, vectors: Tensor | None, memory: Tensor, lengths: Tensor) -> Tensor:
+        """Compute the logits of the next token, as `AudioCaptioner.logits` describes them. It ignores `vectors`."""
         return self.decoder(ids, memory, lengths)
 
     def steps(self, memory: Tensor, lengths: Tensor) -> generation.Step:
