@@ -7,7 +7,7 @@ from torch import Tensor
 
 from systems.offtheshelf.captioner import AudioCaptioner, adapter
 from systems.offtheshelf.config import Config
-from systems.parts import generation
+from systems.parts import generation, texts
 from systems.parts.pretrained_decoder import Lora, PretrainedDecoder, PretrainedSteps
 
 PADDING = -100  # fills the positions after the end of a caption, because each id from 0 on may be a token
@@ -46,7 +46,9 @@ class PretrainedCaptioner(AudioCaptioner):
     def frozen(self) -> dict[str, str]:
         """A dict from the prefix of each frozen part's weights to its identity (`systems.parts.checkpoints`)."""
         identities = {"audio_encoder.": self.audio.identity}
-        if self.config.tuning != "full":
+        if self.config.tuning == "full":  # the weights are trained, but their tokens must be those of training
+            identities["decoder.tokenizer."] = texts.tokenizer_digest(self.decoder.tokenizer)
+        else:
             identities["decoder.language."] = self.decoder.identity
         return identities
 

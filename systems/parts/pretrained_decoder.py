@@ -104,15 +104,12 @@ class PretrainedDecoder(TextGenerator):
     def _load_encoder_decoder(self) -> "PreTrainedModel":
         """Load BART or a similar model, and drop its encoder."""
         from transformers import AutoModelForSeq2SeqLM
-        from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
 
         if self.fusion == "prefix":
             raise BadRequest(
                 f"fusion must be cross-attention for {self.name}, which is an encoder-decoder model; found prefix: set "
                 "fusion=cross-attention, or give a decoder like GPT-2"
             )
-        names = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values()
-        self.require_architecture([*names], "a model that generates text, such as BartForConditionalGeneration")
         language = self.load(AutoModelForSeq2SeqLM)
         language.base_model.encoder = None
         return language

@@ -100,8 +100,8 @@ def llama_model(folder, seed=0):
 
 
 def bart_model(folder, seed=0):
-    """Write a BART of 16 values with a byte-pair vocabulary of single letters."""
-    from transformers import BartConfig, BartForConditionalGeneration
+    """Write a BART of 16 values with a vocabulary of single letters. As in the published files, it has no LM head."""
+    from transformers import BartConfig, BartModel
 
     tokens = byte_tokenizer(folder, brackets=("<s>", "</s>"))
     size = {"d_model": 16, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "max_position_embeddings": 64}
@@ -109,6 +109,5 @@ def bart_model(folder, seed=0):
     ends = {"bos_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 1, "pad_token_id": tokens - 1}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = BartForConditionalGeneration(BartConfig(vocab_size=tokens, **size, **layers, **ends))
-        model.save_pretrained(folder)
+        BartModel(BartConfig(vocab_size=tokens, **size, **layers, **ends)).save_pretrained(folder)
     return folder
