@@ -130,7 +130,7 @@ def test_the_configs_name_what_they_need(config, decoder):
 # Training and decoding -----------------------------------------------------------------------------------------------
 
 
-def test_a_caption_has_the_log_probability_that_training_gives_it(place):
+def test_a_caption_is_as_probable_as_in_training(place):
     """Teacher forcing of a caption gives the log-probability with which it was generated."""
     torch.manual_seed(0)
     config = configured(f"decoder={place / 'gpt'}", "tuning=lora", "decoding=beam", "label_smoothing=0.1")
@@ -155,7 +155,7 @@ def test_a_training_caption_keeps_its_letters_and_is_cut(place):
     assert model.decode(ids[1:]) == "A Dog"
 
 
-def test_weights_decay_with_adamw_and_only_trained_weights_are_optimised(place):
+def test_adamw_optimises_only_trained_weights(place):
     model = PretrainedCaptioner(configured(f"decoder={place / 'gpt'}", "tuning=frozen", "weight_decay=0.1"))
     optimizer = Training(model).configure_optimizers()
     assert isinstance(optimizer, torch.optim.AdamW)

@@ -87,7 +87,7 @@ def transformers_loss(decoder, place, name, fusion, ids):
 
 @pytest.mark.parametrize(("name", "fusion"), KINDS)
 @pytest.mark.parametrize("tuning", ["frozen", "lora", "full"])
-def test_the_loss_is_that_of_transformers_own_forward_with_labels(make, place, name, fusion, tuning):
+def test_the_loss_is_that_of_transformers_own_forward(make, place, name, fusion, tuning):
     """With LoRA, this also shows that the initial LoRA changes nothing."""
     decoder = make(name, fusion, tuning).eval()
     ids = captions(decoder)
