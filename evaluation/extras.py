@@ -24,6 +24,7 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "optuna": "cluster",
         "PIL": "reports",
         "pandas": "reports",
+        "peft": "train",
         "ray": "cluster",
         "seaborn": "reports",
         "sentence_transformers": "train",

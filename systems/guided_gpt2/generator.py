@@ -26,12 +26,13 @@ from systems.parts import texts
 from systems.parts.decoder import Attention, KeysValues
 from systems.parts.digests import digest, weights_digest
 from systems.parts.sequences import length_mask
+from systems.parts.text_generators import TextGenerator
 
 AUDIO_HEADS = 4
 IGNORED = -100  # replaces the target token at padded positions
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(TextGenerator):
     """A frozen causal transformers model without its last layer, and its tokeniser.
 
     Args:
@@ -43,42 +44,28 @@ class LanguageModel(nn.Module):
     """
 
     def __init__(self, name: str):
-        super().__init__()
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+        super().__init__(name, "language_model")
+        from transformers import AutoModelForCausalLM
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-        folder = texts.find_model_folder(name)
-        with texts.loading(folder, "a language model"):
-            config = AutoConfig.from_pretrained(folder, **texts.OFFLINE)
-            self.tokenizer = AutoTokenizer.from_pretrained(folder, **texts.OFFLINE)
-        if not set(config.architectures or ()) & set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()):
-            architectures = ", ".join(config.architectures or ()) or "no architecture"
-            raise BadRequest(
-                f"language_model: {name}: must be a causal language model with its LM head, such as GPT2LMHeadModel; "
-                f"its config names {architectures}: give another model"
-            )
-        with texts.loading(folder, "a language model"):
-            model = texts.pretrained(AutoModelForCausalLM, folder)
+        causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+        self.require_architecture([*causal], "a causal language model with its LM head, such as GPT2LMHeadModel")
+        model = self.load(AutoModelForCausalLM)
+        config = self.pretrained_config
         self.body = model.base_model
         self.head = model.get_output_embeddings()
         if self.head is None or self.body is model:
-            raise BadRequest(
-                f"language_model: {name}: must have an LM head after its last layer; found none: give another model"
-            )
-        self.size, self.heads = self.head.weight.shape[1], getattr(config, "num_attention_heads", 0)
+            raise self.refusal("must have an LM head after its last layer; found none")
+        self.outputs, self.size = self.head.weight.shape
+        self.heads = getattr(config, "num_attention_heads", 0)
         self.window = texts.window(model)
-        self.start = config.eos_token_id if config.bos_token_id is None else config.bos_token_id
-        self.end = config.eos_token_id
-        if not isinstance(self.start, int) or not isinstance(self.end, int):
-            raise BadRequest(
-                f"language_model: {name}: its config must name one eos_token_id; found {self.end}: give another model"
-            )
+        self.set_ends(config.bos_token_id)
         self.states: dict[tuple[int, ...], np.ndarray] = {}  # states of token ids, which `precompute` stores
         self.eval().requires_grad_(False)
         if not self.heads or not self._cached_states_are_equal():
-            raise BadRequest(
-                f"language_model: {name}: must read text from left to right by attention with a key/value cache, like "
-                f"GPT-2; {type(model).__name__} with this config does not: give another model"
+            raise self.refusal(
+                "must read text from left to right by attention with a key/value cache, like GPT-2; "
+                f"{type(model).__name__} with this config does not"
             )
 
     def _cached_states_are_equal(self) -> bool:
@@ -99,10 +86,6 @@ class LanguageModel(nn.Module):
         vocabulary = texts.tokenizer_digest(self.tokenizer)
         return repr((vocabulary, weights_digest(self.body)))
 
-    def encode(self, text: str) -> list[int]:
-        """Return the token ids of a text, without start and end tokens."""
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
-
     def read(self, guidance: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor]:
         """Return the token ids of guidance.
 
@@ -119,28 +102,6 @@ class LanguageModel(nn.Module):
         if ids.shape[1] > self.window:
             raise BadRequest(too_long("guidance", ids.shape[1], self.window))
         return ids, lengths
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of token ids before the first end token, on one line. Ids below 0 are padding."""
-        if self.end in ids:
-            ids = ids[: ids.index(self.end)]
-        return " ".join(self.tokenizer.decode([number for number in ids if number >= 0]).split())
-
-    def unspeakable(self) -> list[int]:
-        """Return the ids of the tokens that must not be generated.
-
-        These are special tokens except the end token, and tokens whose text is blank or not printable. They are also
-        outputs of the model for which the tokeniser does not have a token.
-        """
-        outputs = self.head.weight.shape[0]
-        in_tokenizer = min(outputs, len(self.tokenizer))
-        special = {*self.tokenizer.all_special_ids, self.start}
-        forbidden = []
-        for number, text in enumerate(self.tokenizer.batch_decode([[number] for number in range(in_tokenizer)])):
-            is_plain_text = bool(text.strip()) and text.isprintable() and "\ufffd" not in text
-            if number != self.end and (number in special or not is_plain_text):
-                forbidden.append(number)
-        return forbidden + [number for number in range(in_tokenizer, outputs) if number != self.end]
 
     def precompute(self, texts_ids: Sequence[Sequence[int]], cache: Path) -> None:
         """Compute the states of texts once, so that `forward` need not compute them for each batch.

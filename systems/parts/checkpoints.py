@@ -3,7 +3,8 @@
 A model with frozen encoders has an attribute `frozen`. It maps the prefix of the encoder's weight names to the
 encoder's identity, a text that changes with anything that its embeddings depend on: `{"audio_encoder.":
 encoder.identity}`. A checkpoint contains this identity in place of the weights. A model without frozen parts needs no
-such attribute.
+such attribute. A frozen part may contain some trained weights, such as those of LoRA. If so, the model has an attribute
+`trained_inside`, the names of these weights. A checkpoint contains them.
 """
 
 from collections.abc import Mapping
@@ -32,9 +33,9 @@ class SystemModule(lightning.LightningModule):
         """
         checkpoint["config"] = self.model.config.model_dump(mode="json")
         checkpoint["frozen"] = frozen_parts(self.model)
-        prefixes = tuple(PREFIX + prefix for prefix in checkpoint["frozen"])
+        frozen = {PREFIX + name for name in frozen_weights(self.model)}
         weights = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: weights[name] for name in weights if not name.startswith(prefixes)}
+        checkpoint["state_dict"] = {name: weights[name] for name in weights if name not in frozen}
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         """Refuse to resume with frozen parts that differ from those the checkpoint was trained with."""
@@ -44,6 +45,17 @@ class SystemModule(lightning.LightningModule):
 def frozen_parts(model: nn.Module) -> dict[str, str]:
     """Return a dict from the prefix of each frozen part's weight names to the part's identity."""
     return dict(getattr(model, "frozen", {}))
+
+
+def frozen_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of a model's frozen parts, as a dict from their names."""
+    prefixes = tuple(frozen_parts(model))
+    trained = frozenset(getattr(model, "trained_inside", ()))
+    weights = {}
+    for name, value in model.state_dict().items():
+        if prefixes and name.startswith(prefixes) and name not in trained:
+            weights[name] = value
+    return weights
 
 
 def require_same_frozen_parts(model: nn.Module, state: Mapping, checkpoint: str | Path) -> None:
@@ -83,9 +95,4 @@ def load_weights(model: nn.Module, state: Mapping, checkpoint: Path) -> None:
         RuntimeError: The weights do not fit the model (raised by torch).
     """
     require_same_frozen_parts(model, state, checkpoint)
-    weights = trained_weights(state)
-    frozen_prefixes = tuple(frozen_parts(model))
-    for name, value in model.state_dict().items():
-        if frozen_prefixes and name.startswith(frozen_prefixes):
-            weights[name] = value
-    model.load_state_dict(weights)
+    model.load_state_dict({**trained_weights(state), **frozen_weights(model)})

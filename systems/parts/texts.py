@@ -61,6 +61,7 @@ PARTS = {
     ),
     "roberta-large": Asset("RoBERTa", "FacebookAI/roberta-large", 1_420_000_000, "MIT", "roberta-large"),
     "gpt2": Asset("GPT-2", "openai-community/gpt2", 548_000_000, "MIT", "gpt2"),
+    "facebook/bart-base": Asset("BART base", "facebook/bart-base", 558_000_000, "Apache 2.0", "facebook/bart-base"),
     "distilgpt2": Asset("DistilGPT-2", "distilbert/distilgpt2", 353_000_000, "Apache 2.0", "distilgpt2"),
 }
 
@@ -111,7 +112,7 @@ class Transformer(nn.Module):
 
         with loading(folder, "a text encoder"):
             self.tokenizer = AutoTokenizer.from_pretrained(folder, **OFFLINE)
-            self.model = pretrained(AutoModel, folder, dropout_settings(folder, dropout))
+            self.model = pretrained(AutoModel, folder, **dropout_settings(folder, dropout))
         if self.model.config.is_encoder_decoder:  # T5, BART and similar models: use the encoder only
             self.model = self.model.get_encoder()
         layers = getattr(self.model.config, "num_hidden_layers", None)
@@ -209,19 +210,21 @@ def dropout_settings(folder: Path, dropout: float | None) -> dict[str, float]:
 
 
 def pretrained(
-    kind: type["_BaseAutoModelClass"], folder: Path, settings: Mapping[str, float] | None = None
+    kind: type["_BaseAutoModelClass"], folder: Path, new: str | None = None, **settings: object
 ) -> "PreTrainedModel":
     """Load a transformers model in single precision, and make sure that no weight is missing.
 
     If the file lacks a weight, transformers itself draws a random one and only warns. Two parts may be missing here. A
-    pooler is not used, because it comes after the layers, and the files of language models have none. The decoder of T5
-    and similar models is not used either. A prefix `module.`, which torch's DataParallel puts before the names of
-    weights, is removed.
+    pooler is not used, because it comes after the layers, and the files of language models have none. If T5 or a
+    similar model encodes texts, its decoder is not used either. A prefix `module.`, which torch's DataParallel puts
+    before the names of weights, is removed.
 
     Args:
         kind: The class of transformers that loads the model, such as `AutoModel`.
         folder: The folder with its config and weights.
-        settings: Values that replace those in its config (default: none).
+        new: A regular expression for the names of further weights that the file may lack (default: none may be
+            missing). They get random values.
+        **settings: Values that replace those in the model's config.
 
     Raises:
         ValueError: The file lacks weights. The message gives their number and the name of the first one.
@@ -233,12 +236,14 @@ def pretrained(
         dtype=torch.float32,
         key_mapping={rf"^{re.escape(PARALLEL)}": ""},
         output_loading_info=True,
-        **(settings or {}),
+        **settings,
     )
     optional: tuple[str, ...] = ("pooler.",)
-    if model.config.is_encoder_decoder:
+    if model.config.is_encoder_decoder and not model.can_generate():
         optional = ("pooler.", "decoder.")
     missing = sorted(name for name in report["missing_keys"] if not name.startswith(optional))
+    if new:
+        missing = [name for name in missing if not re.search(new, name)]
     if missing:
         raise ValueError(
             f"its weights must have all tensors that {type(model).__name__} computes with; "

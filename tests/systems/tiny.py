@@ -1,4 +1,4 @@
-"""Tiny models with random weights: two HEAR modules, a BERT and a GPT-2."""
+"""Tiny models with random weights: two HEAR modules, a BERT, a GPT-2, a Llama and a BART."""
 
 import torch
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -86,19 +86,62 @@ def text_model(folder, layers=3, seed=0):
     return folder
 
 
-def causal_model(folder, seed=0, **sizes):
-    """Write a GPT-2 of 16 values with a byte-pair vocabulary of single letters."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import GPT2Config, GPT2LMHeadModel
+def byte_tokenizer(folder, *, brackets=()):
+    """Write a byte-pair tokeniser of single letters, whose last token is <|endoftext|>. Return its number of tokens.
 
-    pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "<|endoftext|>"]
+    Args:
+        folder: The folder.
+        brackets: The tokens before and after each text, as in BART's tokeniser.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+    pieces = [*brackets, *sorted(pre_tokenizers.ByteLevel.alphabet()), "<|endoftext|>"]
     tokenizer = Tokenizer(models.BPE({piece: number for number, piece in enumerate(pieces)}, []))
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     special = dict.fromkeys(("bos_token", "eos_token"), pieces[-1])
+    if brackets:
+        tokenizer.post_processor = processors.BertProcessing((brackets[1], 1), (brackets[0], 0))
+        special = {"bos_token": brackets[0], "eos_token": brackets[1]}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
-    size = {"n_embd": 16, "n_layer": 2, "n_head": 2, "vocab_size": len(pieces)}
+    return len(pieces)
+
+
+def causal_model(folder, seed=0, **sizes):
+    """Write a GPT-2 of 16 values with a byte-pair vocabulary of single letters."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    tokens = byte_tokenizer(folder)
+    size = {"n_embd": 16, "n_layer": 2, "n_head": 2, "vocab_size": tokens}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        ends = dict.fromkeys(("bos_token_id", "eos_token_id"), len(pieces) - 1)
+        ends = dict.fromkeys(("bos_token_id", "eos_token_id"), tokens - 1)
         GPT2LMHeadModel(GPT2Config(**{**size, **ends, **sizes})).save_pretrained(folder)
+    return folder
+
+
+def llama_model(folder, seed=0):
+    """Write a Llama of 16 values with a byte-pair vocabulary of single letters."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokens = byte_tokenizer(folder)
+    size = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "max_position_embeddings": 96}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    ends = dict.fromkeys(("bos_token_id", "eos_token_id"), tokens - 1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        LlamaForCausalLM(LlamaConfig(vocab_size=tokens, **size, **heads, **ends)).save_pretrained(folder)
+    return folder
+
+
+def bart_model(folder, seed=0):
+    """Write a BART of 16 values with a vocabulary of single letters. As in the published files, it has no LM head."""
+    from transformers import BartConfig, BartModel
+
+    tokens = byte_tokenizer(folder, brackets=("<s>", "</s>"))
+    size = {"d_model": 16, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "max_position_embeddings": 64}
+    layers = {"encoder_layers": 1, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    ends = {"bos_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 1, "pad_token_id": tokens - 1}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        BartModel(BartConfig(vocab_size=tokens, **size, **layers, **ends)).save_pretrained(folder)
     return folder
