@@ -34,7 +34,7 @@ from systems.parts.augmentation import mixing, spec_augment
 from systems.parts.checkpoints import SystemModule, load_weights
 from systems.parts.decoder import CachedSteps, Decoder
 from systems.parts.descriptions import describe_system
-from systems.parts.generation import Decoding
+from systems.parts.generation import Decoding, WordByWord
 from systems.parts.vocabulary import PADDING, Vocabulary
 from systems.training import Run, Schedule, metadata_name, read_checkpoint
 
@@ -82,7 +82,7 @@ def downloads(config: Config) -> list[Download]:
 # The model ---------------------------------------------------------------------------------------------------------
 
 
-class Captioner(nn.Module):
+class Captioner(WordByWord, nn.Module):
     """A model that captions audio.
 
     Args:
@@ -115,60 +115,21 @@ class Captioner(nn.Module):
             dropout=config.decoder_dropout,
             original=config.original,
         )
+        self.decoding = Decoding.of(config)
         self.rules = vocabulary.rules(config.min_words, config.max_words, config.no_repeat)
 
     def steps(self, memory: Tensor, lengths: Tensor) -> CachedSteps:
         """Return the decoder's steps, word by word, for (N, T, 300) encoded clips of `lengths` (N,) frames."""
         return CachedSteps(self.decoder, memory, lengths, lambda ids: self.embedding(ids[:, -1:]))
 
-    def say(self, memory: Tensor, lengths: Tensor, seeds: Sequence[int]) -> generation.Generated:
-        """Generate captions of encoded clips with the config's decoding.
-
-        Args:
-            memory: (N, T, 300) encoded clips.
-            lengths: (N,) number of frames of each clip.
-            seeds: A seed for each clip. Only sampling uses it.
-
-        Returns:
-            The generated words and their log-probabilities.
-        """
-        return generation.search(self.steps(memory, lengths), seeds, self.rules, self.config, memory.device)
-
-    def caption_scored(self, audio: Tensor, lengths: Tensor) -> tuple[list[str], Tensor]:
-        """Caption audio.
-
-        Args:
-            audio: (N, samples) mono audio at `sample_rate`.
-            lengths: (N,) number of samples of each clip.
-
-        Returns:
-            The caption of each clip, and (N,) their log-probabilities.
-        """
-        memory, frames = self.encode(audio, lengths)
-        generated = self.say(memory, frames, generation.seeds(audio, lengths, self.config.sample_seed))
-        return [self.vocabulary.decode(ids) for ids in generated.ids.tolist()], generated.log_probability
-
-    def encode(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode (N, samples) audio as (N, T, 300) values of (N,) frames."""
+    def encode(self, audio: Tensor, lengths: Tensor) -> CachedSteps:
+        """Encode (N, samples) audio with (N,) lengths, and return the function that predicts the next word."""
         clips = [samples[:length].cpu().numpy() for samples, length in zip(audio, lengths, strict=True)]
-        return self.audio_encoder(*pad([self.log_mel(clip) for clip in clips], audio.device))
+        return self.steps(*self.audio_encoder(*pad([self.log_mel(clip) for clip in clips], audio.device)))
 
-    def caption_alternatives(self, audio: Tensor, lengths: Tensor, number: int) -> list[list[tuple[str, float]]]:
-        """Return several captions of each clip with their log-probabilities, best first.
-
-        Args:
-            audio: As for `caption_scored`.
-            lengths: As for `caption_scored`.
-            number: Maximum number of captions of a clip.
-        """
-        steps = self.steps(*self.encode(audio, lengths))
-        seeds = generation.seeds(audio, lengths, self.config.sample_seed)
-        generated = generation.search_alternatives(steps, seeds, self.rules, self.config, number, audio.device)
-        return generation.scored_captions(generated, self.vocabulary.decode)
-
-    def caption(self, audio: Tensor, lengths: Tensor) -> list[str]:
-        """Caption audio as `caption_scored` does, and return the captions only."""
-        return self.caption_scored(audio, lengths)[0]
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of a caption's word indices."""
+        return self.vocabulary.decode(ids)
 
 
 # The training step ---------------------------------------------------------------------------------------------------

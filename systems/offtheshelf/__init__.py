@@ -108,7 +108,7 @@ def downloads(config: Config) -> list[Download]:
 # The model ---------------------------------------------------------------------------------------------------------
 
 
-class Captioner(nn.Module):
+class Captioner(generation.WordByWord, nn.Module):
     """A model that captions audio.
 
     Args:
@@ -145,6 +145,7 @@ class Captioner(nn.Module):
             dropout=config.dropout,
             original=config.original,
         )
+        self.decoding = generation.Decoding.of(config)
         self.rules = vocabulary.rules(config.min_words, config.max_words, config.no_repeat)
         self.train()
 
@@ -194,42 +195,14 @@ class Captioner(nn.Module):
             return CachedSteps(self.decoder, memory, lengths, lambda ids: self.embed_words(ids)[:, -1:])
         return UncachedSteps(self.decoder, memory, lengths, self.embed_words)
 
-    def caption_scored(self, audio: Tensor, lengths: Tensor) -> tuple[list[str], Tensor]:
-        """Caption audio.
-
-        Args:
-            audio: (N, samples) mono audio at `sample_rate`.
-            lengths: (N,) number of samples of each clip.
-
-        Returns:
-            The caption of each clip, and the captions' log-probabilities, (N,).
-        """
-        seeds = generation.seeds(audio, lengths, self.config.sample_seed)
-        steps = self.encode(audio, lengths)
-        generated = generation.search(steps, seeds, self.rules, self.config, audio.device)
-        return [self.vocabulary.decode(ids) for ids in generated.ids.tolist()], generated.log_probability
-
     def encode(self, audio: Tensor, lengths: Tensor) -> generation.Step:
         """Encode (N, samples) audio, and return the function that predicts the next word."""
         sequences, lengths = stack_sequences(self.audio(audio, lengths))
         return self.steps(self.adapt(sequences, lengths), lengths)
 
-    def caption_alternatives(self, audio: Tensor, lengths: Tensor, number: int) -> list[list[tuple[str, float]]]:
-        """Return several captions of each clip with their log-probabilities, best first.
-
-        Args:
-            audio: As for `caption_scored`.
-            lengths: As for `caption_scored`.
-            number: Maximum number of captions of a clip.
-        """
-        seeds = generation.seeds(audio, lengths, self.config.sample_seed)
-        steps = self.encode(audio, lengths)
-        generated = generation.search_alternatives(steps, seeds, self.rules, self.config, number, audio.device)
-        return generation.scored_captions(generated, self.vocabulary.decode)
-
-    def caption(self, audio: Tensor, lengths: Tensor) -> list[str]:
-        """Caption audio as `caption_scored` does, and return the captions only."""
-        return self.caption_scored(audio, lengths)[0]
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of a caption's word indices."""
+        return self.vocabulary.decode(ids)
 
 
 def overlapping(encoder: encoders.Encoder, overlap: float) -> encoders.Encoder:

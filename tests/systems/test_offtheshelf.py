@@ -359,7 +359,7 @@ def test_log_probability_is_the_sum_over_words(bert, kind, decoding):
     audio, lengths = torch.rand(2, 4000) - 0.5, torch.tensor([4000, 2500])
     sequences, steps = offtheshelf.stack_sequences(model.audio(audio, lengths))
     memory = model.adapt(sequences, steps)
-    found = generation.search(model.steps(memory, steps), [0, 1], model.rules, model.config)
+    found = generation.search(model.steps(memory, steps), [0, 1], model.rules, model.decoding)
     for row in range(2):
         ids, total = torch.tensor([[START]]), 0.0
         for number in found.ids[row][found.ids[row] != PADDING].tolist():
