@@ -31,10 +31,11 @@ from evaluation.findings import BadRequest
 from systems.caching.embeddings import embed
 from systems.offtheshelf.context import Context, View
 from systems.parts import adapters, encoders, generation, texts, vocabulary, words
-from systems.parts.checkpoints import SystemModule, load_weights
+from systems.parts.checkpoints import SystemModule, load_initial_weights, load_weights
 from systems.parts.decoder import CachedSteps, Decoder, UncachedSteps
 from systems.parts.descriptions import describe_system
 from systems.parts.devices import default_device
+from systems.parts.self_critical import Rewards, SelfCritical, SelfCriticalSettings
 from systems.parts.sequences import length_mask, stack_sequences
 from systems.parts.vocabulary import PADDING, START, Vocabulary
 from systems.training import Run, Schedule, metadata_name, read_checkpoint
@@ -44,7 +45,7 @@ PARAMETERS = "10,385,408 + 513 per word (YAMNet, MHA, BERT) + encoders"
 VECTORS = "model.words.weight"  # in a checkpoint
 
 
-class Config(Schedule, generation.Decoding):
+class Config(Schedule, generation.Decoding, SelfCriticalSettings):
     """The settings; the defaults are the paper's best setting.
 
     Numbers in parentheses are sections of the paper. "Not in the paper" marks values that the paper does not give. Two
@@ -53,7 +54,7 @@ class Config(Schedule, generation.Decoding):
     """
 
     batch: int = Field(256, ge=1)  # pairs of a clip and a caption in a training step (3.1)
-    monitor: Literal["loss"] = "loss"  # the validation value that chooses the best epoch (3.1)
+    monitor: Literal["loss", "CIDEr-D"] = "loss"  # the validation value that chooses the best epoch; the paper: loss
     plateau: int = Field(10, ge=1)  # the paper's rate is constant: training stops (`patience`) before the rate falls
 
     audio_encoder: str = "yamnet"  # one of `encoders.NAMES`, or any HEAR module (3.2)
@@ -93,6 +94,11 @@ class Config(Schedule, generation.Decoding):
         if self.train_words and not self.static:
             raise ValueError(
                 f"train_words must be false for a text model, which is frozen; found true with words={self.words}"
+            )
+        if self.loss == "self_critical" and not self.static and self.context == "caption":
+            raise ValueError(
+                "context must be prefix with loss=self_critical, because captions are sampled word by word; found "
+                "caption: set context=prefix"
             )
         return self
 
@@ -293,6 +299,7 @@ class Item(NamedTuple):
     sound: np.ndarray  # (T, size) embeddings of the clip
     ids: list[int]  # word indices of the caption, from start to end
     vectors: np.ndarray | None  # (words, size) vectors of words in context; None if the words have static vectors
+    name: str  # the clip's file name
 
 
 class Batch(NamedTuple):
@@ -302,6 +309,7 @@ class Batch(NamedTuple):
     lengths: Tensor  # (N,) number of embeddings of each clip
     ids: Tensor  # (N, L) word indices of the captions, from start to end, padded
     vectors: Tensor | None  # (N, L - 1, size) vectors of all words but the last, zeros for the start; None as in `Item`
+    names: list[str]  # file names of the clips
 
 
 def make_items(split: Split, model: Captioner, cache: Path) -> list[Item]:
@@ -313,14 +321,16 @@ def make_items(split: Split, model: Captioner, cache: Path) -> list[Item]:
     sounds = embed(split.paths, model.audio, cache)
     pairs = []
     for sound, clip in zip(sounds, split.clips, strict=True):
-        pairs += [(sound, caption) for caption in clip.captions]
+        pairs += [(sound, caption, clip.file_name) for caption in clip.captions]
     vectors: Sequence[np.ndarray | None] = [None] * len(pairs)
     if isinstance(model.words, Context):
-        vectors = model.words.embed([" ".join(vocabulary.words_with_hyphens(caption)) for _, caption in pairs], cache)
+        vectors = model.words.embed(
+            [" ".join(vocabulary.words_with_hyphens(caption)) for _, caption, _ in pairs], cache
+        )
     longest = model.config.longest
     return [
-        Item(sound, model.vocabulary.sequence(caption, longest), own)
-        for (sound, caption), own in zip(pairs, vectors, strict=True)
+        Item(sound, model.vocabulary.sequence(caption, longest), own, name)
+        for (sound, caption, name), own in zip(pairs, vectors, strict=True)
     ]
 
 
@@ -335,11 +345,21 @@ def make_batch(items: Sequence[Item]) -> Batch:
         for row, (item, word_vectors) in enumerate(zip(items, in_context, strict=True)):
             caption_vectors = torch.from_numpy(word_vectors[: len(item.ids) - 2].copy())
             vectors[row, 1 : 1 + len(caption_vectors)] = caption_vectors
-    return Batch(sounds, lengths, ids, vectors)
+    return Batch(sounds, lengths, ids, vectors, [item.name for item in items])
 
 
 class Training(SystemModule):
-    """The model's training under lightning: training step, validation step and optimizer."""
+    """The model's training under lightning: training step, validation step and optimizer.
+
+    Args:
+        model: The model.
+        validation: The validation split.
+        critical: The loss of self-critical training, or None for cross-entropy.
+    """
+
+    def __init__(self, model: Captioner, validation: Split, critical: SelfCritical | None = None):
+        super().__init__(model)
+        self.split, self.critical = validation, critical
 
     def loss(self, batch: Batch) -> tuple[Tensor, int]:
         """Return the mean cross-entropy over all words of a batch, and the number of words."""
@@ -355,14 +375,48 @@ class Training(SystemModule):
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Return the loss."""
-        loss, size = self.loss(batch)
+        if self.critical:
+            loss, size = self.self_critical_loss(batch, self.critical), len(batch.names)
+        else:
+            loss, size = self.loss(batch)
         self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
         return loss
 
+    def self_critical_loss(self, batch: Batch, critical: SelfCritical) -> Tensor:
+        """Return the loss of self-critical training for the clips of a batch, and log the reward."""
+        model, lengths = self.model, batch.lengths
+        model.decoder.eval()
+        memory = model.adapt(batch.sounds, lengths)
+        result = critical.step(
+            lambda: model.steps(memory, lengths),
+            lambda ids: model.decoder(model.embed_words(ids), memory, lengths),
+            batch.names,
+            self.current_epoch,
+            memory.device,
+        )
+        self.log("reward", result.reward, on_epoch=True, batch_size=len(batch.names), sync_dist=True)
+        return result.loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Drop the captions of the previous validation."""
+        self.captions: dict[str, str] = {}
+
     def validation_step(self, batch: Batch, _: int) -> None:
-        """Log the validation loss."""
+        """Log the validation loss. If CIDEr-D chooses the best epoch, caption each clip by greedy decoding too."""
         loss, size = self.loss(batch)
         self.log("validation_loss", loss, prog_bar=True, batch_size=size)
+        if self.model.config.monitor == "CIDEr-D":
+            model, lengths = self.model, batch.lengths
+            steps = model.steps(model.adapt(batch.sounds, lengths), lengths)
+            generated = generation.greedy(steps, len(lengths), model.rules, lengths.device)
+            captions = [model.decode(ids) for ids in generated.ids.tolist()]
+            self.captions.update(zip(batch.names, captions, strict=True))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the CIDEr-D of the captions."""
+        if self.captions:
+            captions = [self.captions[name] for name in self.split.file_names]
+            self.log("validation_CIDEr-D", vocabulary.validation_cider_d(self.split, captions), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return Adam as published: betas 0.9 and 0.999, epsilon 1e-8."""
@@ -388,12 +442,18 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         vectors = begin_words(config, vocab, development, run.seed)
     lightning.seed_everything(run.seed, verbose=False)
     model = Captioner(config, vocab, vectors)
+    if config.init_from and not run.last.exists():
+        load_initial_weights(model, Path(config.init_from), vocab.digest)
     model.to(default_device())
     items = {split.name: make_items(split, model, run.cache) for split in (development, validation)}
 
     run.start()
     vocab.write(run.folder / vocabulary.FILE)
-    run.fit(Training(model), items[DEVELOPMENT], items[VALIDATION], make_batch, config)
+    to_train, critical = items[DEVELOPMENT], None
+    if config.loss == "self_critical":
+        to_train = list({item.name: item for item in to_train}.values())  # each clip once
+        critical = SelfCritical(config, Rewards(development, config.reward), model.rules, model.decode, run.seed)
+    run.fit(Training(model, validation, critical), to_train, items[VALIDATION], make_batch, config)
     if config.words == "random":
         word_embeddings = "learned"
     elif config.words == "train":
@@ -408,7 +468,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         machine_learning_method="encoder-decoder",
         audio_modelling=config.audio_encoder,
         word_modelling="transformer",
-        loss_function="cross-entropy",
+        loss_function=config.loss_name,
     )
     run.describe(load_model(run.best), description)
 

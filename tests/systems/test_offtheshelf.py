@@ -161,7 +161,7 @@ def test_all_264_settings_build_take_a_step_and_caption_a_clip(place, tmp_path, 
         model = Captioner(config, known, vectors if vectors is None else vectors.clone())
         hop = model.audio.hop or model.audio.model.hop
         assert hop == model.audio.model.hop * (1 - chosen["overlap"])
-        training = Training(model)
+        training = Training(model, split)
         training.log = lambda *_, **__: None
         batch = make_batch(offtheshelf.make_items(split, model, tmp_path / "cache"))
         before = {name: value.clone() for name, value in model.named_parameters() if value.requires_grad}
@@ -383,8 +383,8 @@ def test_prefixes_are_trained_on_as_they_are_decoded(bert, tmp_path):
         (caption,), score = model.caption_scored(audio, torch.tensor([4000]))
         sound = model.audio(audio, torch.tensor([4000]))[0].numpy()
     vectors = model.words.embed([caption], tmp_path)[0]
-    batch = make_batch([Item(sound, model.vocabulary.sequence(caption, 6), vectors)])
-    loss, size = Training(model).loss(batch)
+    batch = make_batch([Item(sound, model.vocabulary.sequence(caption, 6), vectors, "1.wav")])
+    loss, size = Training(model, None).loss(batch)
     said = int((batch.ids[:, 1:] > 2).sum())
     if said == model.config.max_words:  # the caption has the maximum length and no end
         with torch.no_grad():
@@ -456,7 +456,7 @@ def test_validation_has_the_loss_of_all_pairs(place, runs):
     items = offtheshelf.make_items(split, model, place / "cache")
     assert len(items) == 4 * 5
     with torch.no_grad():
-        loss, _ = Training(model).loss(make_batch(items))
+        loss, _ = Training(model, None).loss(make_batch(items))
     best = min(float(row["validation_loss"]) for row in rows(run))
     assert float(loss) == pytest.approx(best, abs=1e-5)
 
