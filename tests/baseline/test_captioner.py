@@ -188,6 +188,16 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(tiny, retriever, und
     assert (tmp_path / "run" / "metrics.csv").read_bytes() == (undisturbed / "metrics.csv").read_bytes()
 
 
+def test_self_critical_training_resumes_exactly(tiny, undisturbed, tmp_path):
+    stage = ("loss=self_critical", "monitor=CIDEr-D", "samples=2", "epochs=2", f"init_from={undisturbed}")
+    assert command(parser(), arguments(tiny, tmp_path / "whole", *stage)) == 0
+    killed = arguments(tiny, tmp_path / "killed", *stage)
+    assert cut_off(killed, Training, "training_step", 5) == -signal.SIGKILL
+    assert command(parser(), killed) == 0
+    assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
+    assert not same(weights(tmp_path / "whole"), weights(undisturbed, "best"))
+
+
 def test_from_prediction_to_output_file_and_floors(tiny, retriever, undisturbed, tmp_path, capsys, monkeypatch):
     run = tmp_path / "run"
     shutil.copytree(undisturbed, run)

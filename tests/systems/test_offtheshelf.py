@@ -33,6 +33,7 @@ from systems.offtheshelf.context import Context
 from systems.parts import encoders, generation, vocabulary, words
 from systems.parts.encoders import coala, openl3, vggish, windows, yamnet
 from systems.parts.vocabulary import PADDING, START
+from systems.reranking.candidates import read_candidates
 from systems.sweeps import grid
 from tests.systems.runs import assert_captions_do_not_depend_on_the_batch, cut_off, rows, same, weights
 from tests.systems.tiny import HEAR, text_model
@@ -470,6 +471,39 @@ def test_killed_it_ends_with_the_same_weights(place, runs, tmp_path):
     assert (tmp_path / "run" / "metrics.csv").read_bytes() == (runs["cbow"] / "metrics.csv").read_bytes()
 
 
+def test_self_critical_training_resumes_exactly(place, runs, tmp_path):
+    stage = ("words=train", "train_words=true", "loss=self_critical", "monitor=CIDEr-D", "samples=2", "epochs=2")
+    asked = arguments(place, tmp_path / "whole", *stage, f"init_from={runs['cbow']}")
+    assert command(parser(), asked) == 0
+    killed = arguments(place, tmp_path / "killed", *stage, f"init_from={runs['cbow']}")
+    assert cut_off(killed, Training, "training_step", 2) == -signal.SIGKILL
+    assert command(parser(), killed) == 0
+    assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
+    assert not same(weights(tmp_path / "whole"), weights(runs["cbow"], "best"))
+    system = yaml.safe_load((tmp_path / "whole" / "system.yaml").read_text())
+    assert system["description"]["loss_function"] == "self-critical (CIDEr-D)"
+
+
+def test_a_run_can_be_decoded_in_another_way(place, runs, tmp_path, capsys):
+    run = runs["cbow"]
+    asked = ["predict", str(run), "--data", str(place / "data"), "--set", "decoding=sample", "--set"]
+    out = ["--out", str(tmp_path / "out")]
+    assert command(parser(), [*asked, "candidates=4"]) == 2
+    assert "--set must be given with --out" in capsys.readouterr().err
+    assert command(parser(), [*asked, "candidate=4", *out]) == 2
+    assert "unknown key 'candidate'; did you mean 'candidates'?" in capsys.readouterr().err
+    assert command(parser(), [*asked, "candidates=4", *out]) == 0
+    candidates = read_candidates(tmp_path / "out" / "candidates" / "evaluation.csv")
+    assert [len(captions) for captions in candidates.captions] == [4] * 5
+    found = predictions.read_captions(tmp_path / "out" / "predictions" / "evaluation.csv")
+    assert list(found.captions) == candidates.first()[0]
+    config = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
+    assert config.pop("decoding") == {"decoding": "sample", "candidates": 4}
+    assert config == yaml.safe_load((run / "config.yaml").read_text())
+    assert command(parser(), [*asked, "candidates=5", *out]) == 2
+    assert "must be a new or empty folder, or have predictions of the same run" in capsys.readouterr().err
+
+
 def test_from_prediction_to_package_and_published_figures(place, runs, tmp_path, capsys):
     run = runs["prefix"]
     assert command(parser(), ["predict", str(run), "--data", str(place / "data")]) == 0
@@ -529,7 +563,10 @@ def test_from_prediction_to_package_and_published_figures(place, runs, tmp_path,
         ("adapter=lstm", "adapter: error: Input should be 'identity', 'mlp' or 'mha'"),
         ("text_layer=-9", "the layer must be 0 to 3, or -1 to -4 from the end; found -9"),
         ("min_words=9", "min_words must not exceed max_words, 8; found 9"),
-        ("monitor=CIDEr-D", "monitor: error: Input should be 'loss'"),
+        ("monitor=mAP@10", "monitor: error: Input should be 'loss' or 'CIDEr-D'"),
+        ("loss=self_critical", "init_from must be given with loss=self_critical"),
+        ("loss=self_critical init_from=run", "monitor must be CIDEr-D with loss=self_critical"),
+        ("init_from={place}/data", "data/config.yaml: no such file; give the folder of a run"),
         ("word=train", "unknown key 'word'; did you mean 'words'?"),
     ],
 )
