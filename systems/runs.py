@@ -262,6 +262,7 @@ def _predict_with(model: Any, name: str, split: Split, task: str | None, place: 
         raise BadRequest(message)
     if task == "captioning":
         path = place.out / "predictions" / f"{split.name}.csv"
+        log_probabilities: list[float] | None
         number = getattr(getattr(model, "decoding", None), "candidates", 1)
         if number > 1:
             candidates = Candidates.of(

@@ -89,7 +89,7 @@ def test_wrong_requests(place, capsys):
         ("--retriever", place / "retriever"): "--retriever must be given with --data; found no --data",
         ("--weight", "2"): "--weight must be a number from 0 to 1, or search; found '2'",
         ("--weight", "0.5"): "--weight must be given with --retriever",
-        (*given[:1], place / "no", *given[2:]): "no: no such",
+        (*given[:1], place / "no", *given[2:]): "no/config.yaml: no such file; give the folder of a run",
     }
     for words, message in tries.items():
         assert rerank(place, *words) == 2, words
