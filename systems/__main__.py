@@ -175,12 +175,11 @@ def rerank(options: argparse.Namespace) -> None:
 
     names = candidate_splits(options.run_folder)
     retriever = None
-    splits = dict.fromkeys(names)
+    splits = {}
     if options.retriever:
         retriever = folders.find(options.retriever)
         contract.read_model_run(retriever)
-        dataset = read_dataset(options.data, *names)
-        splits = {name: dataset[name] for name in names}
+        splits = read_dataset(options.data, *names).splits
     how = Reranking(retriever, weight, options.measure, options.cache, options.trust)
     print(rerank(options.run_folder, options.out, splits, how))
 

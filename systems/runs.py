@@ -220,7 +220,9 @@ class _Place:
             return
         config = self.out / "config.yaml"
         if not config.is_file() or config.read_bytes() != self.config():
-            must = "must be a new or empty folder, or have predictions of the same run with the same decoding"
+            must = "must be a new or empty folder, or have predictions of the same run"
+            if self.decoding:
+                must += " with the same decoding settings"
             raise BadRequest(f"{self.out}: {must}; found other files: give another folder with --out")
 
     def describe(self) -> None:

@@ -109,8 +109,8 @@ def load_initial_weights(model: nn.Module, folder: Path, vocabulary: str) -> Non
     read_model_run(folder)
     checkpoint = trained_checkpoint(folder)
     with weights_must_fit(checkpoint):
-        state = read_checkpoint(checkpoint, vocabulary=str)
-        if state["vocabulary"] != vocabulary:
-            must = f"init_from: {folder}: must be a run with the vocabulary of these development captions"
-            raise BadRequest(f"{must}; found another vocabulary: give a run that was trained on the same data")
+        state = read_checkpoint(checkpoint)
+        if state.get("vocabulary") != vocabulary:
+            must = f"init_from: {folder}: must be a captioner's run with the vocabulary of these development captions"
+            raise BadRequest(f"{must}; found another vocabulary or none: give a run that was trained on the same data")
         load_weights(model, state, checkpoint)

@@ -161,7 +161,7 @@ class SelfCritical:
         seeds = [self._seed(name, epoch) for name in names]
         with torch.no_grad():
             sampled = sample(steps(), seeds, self.rules, top_p=1, number=number, device=device)
-            reward = self._rewards(sampled, np.repeat(names, number)).reshape(-1, number)  # (clips, samples)
+            reward = self._rewards(sampled, np.repeat(names, number).tolist()).reshape(-1, number)  # (clips, samples)
             if self.settings.reward_baseline == "greedy":
                 baseline = self._rewards(greedy(steps(), len(names), self.rules, device), names)[:, None]
             else:

@@ -57,33 +57,34 @@ def rerank(folder: Path, out: Path, splits: Mapping[str, Split], how: Reranking)
     Args:
         folder: The run folder with the candidates.
         out: The folder to write. It must be new or empty.
-        splits: The splits for which there are candidates. Without a retriever, only their names are used.
+        splits: The splits for which there are candidates, with audio. Without a retriever, they are not used.
         how: The settings.
 
     Returns:
         A text with the weight, and the names of the files that were written.
 
     Raises:
-        BadRequest: `out` contains files; or the weight must be fitted, and there are no candidates for the validation
+        BadRequest: `out` contains files; or the run has no candidates; or the weight must be fitted, and there are no candidates for the validation
             split; or the retriever's folder does not contain a trained retriever.
         Faulty: Run folders, candidates or audio files are not valid. The exception lists all findings.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadRequest(f"{out}: must be a new or empty folder; found files: give another folder with --run")
+    names = candidate_splits(folder)
     members = [read_member(folder)]
     if how.retriever:
         members.append(read_member(how.retriever))
-    if how.retriever and how.weight is None and VALIDATION not in splits:
+    if how.retriever and how.weight is None and VALIDATION not in names:
         advice = f"predict with --split {VALIDATION} into the same folder, or give --weight"
         must = f"to fit the weight, there must be candidates for {VALIDATION}"
         raise BadRequest(f"{folder}: {must}; found none: {advice}")
-    all_candidates = {name: read_candidates(candidates_file(folder, name)) for name in splits}
+    all_candidates = {name: read_candidates(candidates_file(folder, name)) for name in names}
     similar: dict[str, choice.Values] = {}
     text = ""
     if how.retriever:
-        for name, split in splits.items():
-            all_candidates[name] = _in_order_of(split, all_candidates[name], candidates_file(folder, name))
-            similar[name] = choice.similarities(all_candidates[name], split, how.retriever, how.trusted)
+        for name in names:
+            all_candidates[name] = _in_order_of(splits[name], all_candidates[name], candidates_file(folder, name))
+            similar[name] = choice.similarities(all_candidates[name], splits[name], how.retriever, how.trusted)
         if how.weight is None:
             how, text = _fitted(all_candidates[VALIDATION], similar[VALIDATION], splits[VALIDATION], how)
     written = []
