@@ -31,10 +31,11 @@ from evaluation.downloads import Download
 from evaluation.findings import BadRequest
 from systems.parts import generation, vocabulary, words
 from systems.parts.augmentation import mixing, spec_augment
-from systems.parts.checkpoints import SystemModule, load_weights
+from systems.parts.checkpoints import SystemModule, load_initial_weights, load_weights
 from systems.parts.decoder import CachedSteps, Decoder
 from systems.parts.descriptions import describe_system
-from systems.parts.generation import Decoding
+from systems.parts.generation import Decoding, WordByWord
+from systems.parts.self_critical import Rewards, SelfCritical, SelfCriticalSettings
 from systems.parts.vocabulary import PADDING, Vocabulary
 from systems.training import Run, Schedule, metadata_name, read_checkpoint
 
@@ -42,8 +43,8 @@ PAPER = "Weck et al. 2021 (decoder), Xie et al. 2022 (encoder)"
 PARAMETERS = "8,125,122 + 813 per word"
 
 
-class Config(Schedule, Decoding):
-    """The settings. `Schedule` and `generation.Decoding` define further ones, such as `epochs`, `decoding` and `beams`.
+class Config(Schedule, Decoding, SelfCriticalSettings):
+    """The settings. `Schedule`, `Decoding` and `SelfCriticalSettings` define further ones, such as `epochs`.
 
     In our tests, the defaults gave better captions than the published settings. To train the decoder as published, use
     baseline/captioner-published.yaml.
@@ -52,7 +53,9 @@ class Config(Schedule, Decoding):
     batch: int = Field(16, ge=1)  # clips (with `sampler: caption`, captions) in a training step on each device
     learning_rate: float = Field(5e-4, gt=0)  # of Adam
     monitor: Literal["loss", "CIDEr-D"] = "loss"  # the validation value that chooses the best epoch
-    init_from: str | None = None  # run folder of a baseline retriever or captioner; its encoder is the initial one
+    # Run folder of a baseline retriever or captioner; its encoder is the initial one. With `loss: self_critical`, run
+    # folder of a captioner; all of its weights are the initial ones.
+    init_from: str | None = None
     words: str = "train"  # `train` (on the development captions), or a file of word vectors (word2vec's .bin or text)
     words_limit: int | None = 200_000  # maximum number of words to read from a file, frequent ones first; None: all
     words_epochs: int = Field(50, ge=1)  # epochs of training word vectors
@@ -82,7 +85,7 @@ def downloads(config: Config) -> list[Download]:
 # The model ---------------------------------------------------------------------------------------------------------
 
 
-class Captioner(nn.Module):
+class Captioner(WordByWord, nn.Module):
     """A model that captions audio.
 
     Args:
@@ -115,60 +118,21 @@ class Captioner(nn.Module):
             dropout=config.decoder_dropout,
             original=config.original,
         )
+        self.decoding = Decoding.of(config)
         self.rules = vocabulary.rules(config.min_words, config.max_words, config.no_repeat)
 
     def steps(self, memory: Tensor, lengths: Tensor) -> CachedSteps:
         """Return the decoder's steps, word by word, for (N, T, 300) encoded clips of `lengths` (N,) frames."""
         return CachedSteps(self.decoder, memory, lengths, lambda ids: self.embedding(ids[:, -1:]))
 
-    def say(self, memory: Tensor, lengths: Tensor, seeds: Sequence[int]) -> generation.Generated:
-        """Generate captions of encoded clips with the config's decoding.
-
-        Args:
-            memory: (N, T, 300) encoded clips.
-            lengths: (N,) number of frames of each clip.
-            seeds: A seed for each clip. Only sampling uses it.
-
-        Returns:
-            The generated words and their log-probabilities.
-        """
-        return generation.search(self.steps(memory, lengths), seeds, self.rules, self.config, memory.device)
-
-    def caption_scored(self, audio: Tensor, lengths: Tensor) -> tuple[list[str], Tensor]:
-        """Caption audio.
-
-        Args:
-            audio: (N, samples) mono audio at `sample_rate`.
-            lengths: (N,) number of samples of each clip.
-
-        Returns:
-            The caption of each clip, and (N,) their log-probabilities.
-        """
-        memory, frames = self.encode(audio, lengths)
-        generated = self.say(memory, frames, generation.seeds(audio, lengths, self.config.sample_seed))
-        return [self.vocabulary.decode(ids) for ids in generated.ids.tolist()], generated.log_probability
-
-    def encode(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode (N, samples) audio as (N, T, 300) values of (N,) frames."""
+    def encode(self, audio: Tensor, lengths: Tensor) -> CachedSteps:
+        """Encode (N, samples) audio with (N,) lengths, and return the function that predicts the next word."""
         clips = [samples[:length].cpu().numpy() for samples, length in zip(audio, lengths, strict=True)]
-        return self.audio_encoder(*pad([self.log_mel(clip) for clip in clips], audio.device))
+        return self.steps(*self.audio_encoder(*pad([self.log_mel(clip) for clip in clips], audio.device)))
 
-    def caption_alternatives(self, audio: Tensor, lengths: Tensor, number: int) -> list[list[tuple[str, float]]]:
-        """Return several captions of each clip with their log-probabilities, best first.
-
-        Args:
-            audio: As for `caption_scored`.
-            lengths: As for `caption_scored`.
-            number: Maximum number of captions of a clip.
-        """
-        steps = self.steps(*self.encode(audio, lengths))
-        seeds = generation.seeds(audio, lengths, self.config.sample_seed)
-        generated = generation.search_alternatives(steps, seeds, self.rules, self.config, number, audio.device)
-        return generation.scored_captions(generated, self.vocabulary.decode)
-
-    def caption(self, audio: Tensor, lengths: Tensor) -> list[str]:
-        """Caption audio as `caption_scored` does, and return the captions only."""
-        return self.caption_scored(audio, lengths)[0]
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of a caption's word indices."""
+        return self.vocabulary.decode(ids)
 
 
 # The training step ---------------------------------------------------------------------------------------------------
@@ -180,6 +144,7 @@ class Batch(NamedTuple):
     mels: Tensor  # (N, T, 64)
     lengths: Tensor  # (N,) number of frames of each clip
     ids: Tensor  # (captions, L) from the start token to the end token, padded
+    names: list[str]  # the name of each clip
 
 
 def make_batch(items: Sequence[Item], vocab: Vocabulary, longest: int) -> Batch:
@@ -193,7 +158,8 @@ def make_batch(items: Sequence[Item], vocab: Vocabulary, longest: int) -> Batch:
     captions = chain.from_iterable(item.captions for item in items)
     sequences = [torch.tensor(vocab.sequence(caption, longest)) for caption in captions]
     mels, lengths = pad([item.mels for item in items])
-    return Batch(mels, lengths, nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=PADDING))
+    ids = nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=PADDING)
+    return Batch(mels, lengths, ids, [item.name for item in items])
 
 
 class Training(SystemModule):
@@ -202,11 +168,12 @@ class Training(SystemModule):
     Args:
         model: The model.
         validation: The validation split.
+        critical: The loss of self-critical training, or None for cross-entropy.
     """
 
-    def __init__(self, model: Captioner, validation: Split):
+    def __init__(self, model: Captioner, validation: Split, critical: SelfCritical | None = None):
         super().__init__(model)
-        self.split = validation
+        self.split, self.critical = validation, critical
 
     def loss(self, vectors: Tensor, ids: Tensor, memory: Tensor, lengths: Tensor, smoothing: float = 0) -> Tensor:
         """Return the mean cross-entropy over all words of the captions.
@@ -229,6 +196,8 @@ class Training(SystemModule):
         if config.spec_augment:
             mels = spec_augment(mels, batch.lengths, config.spec_augment)
         memory, lengths = model.audio_encoder(mels, batch.lengths)
+        if self.critical:
+            return self.self_critical_loss(batch, memory, lengths, self.critical)
         vectors = model.embedding(batch.ids[:, :-1])
         if config.mixup:  # mixes the audio and previous words of two clips; the target is the first clip's next word
             other, share = mixing(len(memory), config.mixup, memory.device)
@@ -240,6 +209,29 @@ class Training(SystemModule):
         size = int((batch.ids[:, 1:] != PADDING).sum())
         self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
         return loss
+
+    def self_critical_loss(self, batch: Batch, memory: Tensor, lengths: Tensor, critical: SelfCritical) -> Tensor:
+        """Return the loss of self-critical training, and log it and the reward.
+
+        Args:
+            batch: The batch.
+            memory: (N, T, 300) encoded clips.
+            lengths: (N,) number of frames of each clip.
+            critical: The loss.
+        """
+        model = self.model
+        model.decoder.eval()
+        result = critical.step(
+            lambda: model.steps(memory, lengths),
+            lambda ids: model.decoder(model.embedding(ids), memory, lengths),
+            batch.names,
+            self.current_epoch,
+            memory.device,
+        )
+        size = len(batch.names)
+        self.log("loss", result.loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
+        self.log("reward", result.reward, on_epoch=True, batch_size=size, sync_dist=True)
+        return result.loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip the gradient to the config's norm."""
@@ -296,14 +288,19 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     model = Captioner(config, vocab, vectors)
     if encoder:
         model.audio_encoder.load_state_dict(encoder)
+        if config.loss == "self_critical":
+            load_initial_weights(model, Path(str(config.init_from)), vocab.digest)
     clips = {split.name: make_items(split, model.log_mel, run.cache) for split in (development, validation)}
     to_train = clips[DEVELOPMENT]
-    if config.sampler == "caption":
+    critical = None
+    if config.loss == "self_critical":
+        critical = SelfCritical(config, Rewards(development, config.reward), model.rules, model.decode, run.seed)
+    elif config.sampler == "caption":
         to_train = by_caption(to_train)
 
     run.start()
     vocab.write(run.folder / vocabulary.FILE)
-    module = Training(model, validation)
+    module = Training(model, validation, critical)
     collate = partial(make_batch, vocab=vocab, longest=config.longest)
     run.fit(module, to_train, clips[VALIDATION], collate, config)
     augmentation = []
@@ -324,7 +321,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         machine_learning_method="encoder-decoder",
         audio_modelling="CRNN",
         word_modelling="transformer",
-        loss_function="cross-entropy",
+        loss_function=config.loss_name,
         gradient_clipping=config.gradient_norm or 0,
         gradient_norm="L2" if config.gradient_norm else None,
     )

@@ -128,6 +128,9 @@ def predict(options: argparse.Namespace) -> None:
     """Caption every clip of a split with a trained run, or compute the similarity of every query and every clip."""
     from systems.sharing import folders
 
+    decoding, _ = contract.read_settings(None, options.set)
+    if decoding and not options.out:
+        raise BadRequest("--set must be given with --out; found no --out: give a folder for these predictions")
     folder = folders.find(options.run_folder)
     contract.read_model_run(folder)
     split = read_dataset(options.data, options.split)[options.split]
@@ -135,7 +138,7 @@ def predict(options: argparse.Namespace) -> None:
         from systems import runs
 
     out = options.out or prediction_folder(options.run_folder)
-    print(runs.predict(folder, split, task=options.task, trusted=options.trust, out=out))
+    print(runs.predict(folder, split, task=options.task, trusted=options.trust, out=out, decoding=decoding))
 
 
 def ensemble(options: argparse.Namespace) -> None:
@@ -154,6 +157,31 @@ def ensemble(options: argparse.Namespace) -> None:
     combination = Combination(options.standardise, options.measure, options.cache)
     weight_file = None if is_search else options.weights
     print(make_ensemble(options.runs, options.run_folder, combination, weight_file, validation))
+
+
+def rerank(options: argparse.Namespace) -> None:
+    """Choose among several candidate captions of each clip, and write the choice as the predictions of a new run.
+
+    The run must have candidates, which `predict` writes with `--set candidates=N`. With a retriever, the candidate with
+    the highest weighted mean of its log-probability and its similarity to the clip is chosen. Without a retriever, it
+    is the candidate that agrees best with the other candidates of the clip.
+    """
+    from systems.sharing import folders
+
+    request_checks.check_rerank(options.retriever, options.data, options.weight)
+    weight = None if options.weight == "search" else float(options.weight)
+    with _importing():
+        from systems.reranking.rerank import Reranking, candidate_splits, rerank
+
+    names = candidate_splits(options.run_folder)
+    retriever = None
+    splits = {}
+    if options.retriever:
+        retriever = folders.find(options.retriever)
+        contract.read_model_run(retriever)
+        splits = read_dataset(options.data, *names).splits
+    how = Reranking(retriever, weight, options.measure, options.cache, options.trust)
+    print(rerank(options.run_folder, options.out, splits, how))
 
 
 def search(options: argparse.Namespace) -> None:
@@ -389,6 +417,8 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--out", type=Path, metavar="DIR", help=text)
     text = "task to do, if the system can do both (default: captioning)"
     verb.add_argument("--as", dest="task", choices=["captioning", "retrieval"], help=text)
+    text = "change a decoding setting of a captioner, such as beams=8 or decoding=sample; needs --out"
+    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
     modules.add_option(verb)
     verb.set_defaults(run=predict)
 
@@ -439,6 +469,31 @@ def parser() -> argparse.ArgumentParser:
     text = f"folder of the cache for the tokeniser (default: {DEFAULT_CACHE})"
     verb.add_argument("--cache", type=Path, default=cache_folder(), metavar="DIR", help=text)
     verb.set_defaults(run=ensemble)
+
+    text = "choose among several candidate captions of each clip"
+    verb = verbs.add_parser("rerank", help=text, description=inspect.getdoc(rerank))
+    text = "run folder with candidates/, such as the folder of `predict --set candidates=20 --out DIR`"
+    verb.add_argument("run_folder", type=Path, metavar="RUN", help=text)
+    text = "run folder to write; it must be new or empty"
+    verb.add_argument("--run", type=Path, required=True, dest="out", metavar="OUT", help=text)
+    text = (
+        "run of a retriever: a run folder, or a folder or hub name of an exported run "
+        "(default: choose the candidate that agrees best with the others)"
+    )
+    verb.add_argument("--retriever", type=Path, metavar="RETRIEVER", help=text)
+    text = "weight of the retriever, from 0 to 1, or `search` to fit it on the validation split (default: search)"
+    verb.add_argument("--weight", default="search", metavar="WEIGHT", help=text)
+    text = (
+        "cider_d or sbert: the metric that the fitted weight maximises or, without a retriever, the similarity of "
+        "captions (default: cider_d)"
+    )
+    verb.add_argument("--measure", choices=["cider_d", "sbert"], default="cider_d", help=text)
+    text = "data folder with the audio of the splits; only --retriever needs it"
+    verb.add_argument("--data", type=Path, metavar="DIR", help=text)
+    text = f"folder of the cache for the tokeniser (default: {DEFAULT_CACHE})"
+    verb.add_argument("--cache", type=Path, default=cache_folder(), metavar="DIR", help=text)
+    modules.add_option(verb)
+    verb.set_defaults(run=rerank)
 
     verb = verbs.add_parser("curves", help="draw the losses and metrics of runs", description=inspect.getdoc(curves))
     text = "run folder with metrics.csv, or the folder of a sweep"

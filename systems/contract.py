@@ -98,6 +98,11 @@ class Captioner(Model, Protocol):
     The model may also have a method `caption_alternatives(audio, lengths, number)`, which `dcase-systems demo` calls.
     It returns, for each clip, a list of at most `number` pairs of a caption and its log-probability, best first. The
     first caption is the one that `caption` returns.
+
+    The model may also have an attribute `decoding`, a pydantic model with its decoding settings, and a method
+    `change_decoding(decoding)`. Then `dcase-systems predict --set` can change these settings. If `decoding.candidates`
+    is above 1, the alternatives of each clip are stored with the predictions. `systems.parts.generation.WordByWord`
+    has all these methods.
     """
 
     def caption(self, audio: "torch.Tensor", lengths: "torch.Tensor") -> list[str]:
@@ -470,16 +475,78 @@ def captions(model: Captioner, split: Split, *, device: "torch.device") -> tuple
                 found = f"{len(texts)} captions for {len(indexes)} clips"
                 raise BadRequest(f"caption must give one caption for each clip; found {found}: correct the model")
             for index, text in zip(indexes, texts, strict=True):
-                if not isinstance(text, str) or not text.strip() or len(text.splitlines()) > 1:
-                    name = split.clips[index].file_name
-                    message = f"a caption must be one line of text that is not empty; found {text!r} for {name!r}"
-                    raise BadRequest(f"{message}: correct the model")
+                _require_caption(text, split.clips[index].file_name)
                 by_index[index] = text
     order = range(len(split.clips))
     in_order = [by_index[index] for index in order]
     if not scored:
         return in_order, None
     return in_order, [log_probabilities[index] for index in order]
+
+
+def _require_caption(text: object, name: str) -> None:
+    """Raise BadRequest if the caption of the clip with this name is blank, has several lines, or is not a text."""
+    if not isinstance(text, str) or not text.strip() or len(text.splitlines()) > 1:
+        message = f"a caption must be one line of text that is not empty; found {text!r} for {name!r}"
+        raise BadRequest(f"{message}: correct the model")
+
+
+def change_decoding(model: Any, name: str, values: Mapping[str, object]) -> None:
+    """Change decoding settings of a loaded captioner.
+
+    Args:
+        model: The model.
+        name: Import name of its system, for messages.
+        values: The settings to change.
+
+    Raises:
+        BadRequest: The model has no decoding settings that can be changed.
+        Faulty: Keys or values are not valid. The exception lists all findings.
+    """
+    if not hasattr(model, "change_decoding"):
+        must = "must be a captioner whose decoding settings can be changed"
+        raise BadRequest(f"{name}: {must}; found a model without change_decoding: predict with its own settings")
+    present = model.decoding.model_dump()
+    model.change_decoding(validate(type(model.decoding), {**present, **values}, lambda _: "decoding"))
+
+
+def caption_candidates(
+    model: Any, split: Split, number: int, *, device: "torch.device"
+) -> list[list[tuple[str, float]]]:
+    """Generate several captions for every clip of a split.
+
+    Args:
+        model: The captioner, which must have the method `caption_alternatives`.
+        split: The split; the audio files of its clips must exist.
+        number: Maximum number of captions of a clip.
+        device: The device that the model is on.
+
+    Returns:
+        For each clip, in the order of the split, pairs of a caption and its log-probability, best first.
+
+    Raises:
+        Faulty: Audio files cannot be used. The exception lists all findings.
+        BadRequest: The model does not give a caption for each clip, a caption is blank or has several lines, or a
+            log-probability is not finite.
+    """
+    import torch
+
+    by_index: dict[int, list[tuple[str, float]]] = {}
+    with torch.inference_mode():
+        for indexes, sounds, lengths in audio_batches(split, model.sample_rate, "captioning"):
+            alternatives = model.caption_alternatives(sounds.to(device), lengths.to(device), number)
+            for index, scored in zip(indexes, alternatives, strict=True):
+                name = split.clips[index].file_name
+                if not scored:
+                    must = "caption_alternatives must give a caption for each clip"
+                    raise BadRequest(f"{must}; found none for {name!r}: correct the model")
+                for text, _ in scored:
+                    _require_caption(text, name)
+                values = torch.tensor([value for _, value in scored])
+                names = [name] * len(scored)
+                require_finite(values, names, "caption_alternatives must give finite log-probabilities", "clip")
+                by_index[index] = scored
+    return [by_index[index] for index in range(len(split.clips))]
 
 
 def audio_batches(

@@ -7,13 +7,14 @@ mistakes. The code that carries out the request checks it again, and completely.
 
 import ast
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from evaluation.extras import EXTRAS, absent
 from evaluation.findings import BadRequest, Faulty, Finding
-from evaluation.text import unknown_key
+from evaluation.text import quoted, unknown_key
 from systems import contract, modules
 
 MOST_RUNS = 2  # maximum number of runs in a demo
@@ -64,6 +65,31 @@ def check_keys(name: str, file: Path | None, settings: Sequence[str]) -> None:
     if unknown:
         findings = [Finding(where(key), column=key, message=unknown_key(key, fields)) for key in unknown]
         raise Faulty(findings, status=2)
+
+
+def check_rerank(retriever: Path | None, data: Path | None, weight: str) -> None:
+    """Check how a user re-ranks candidates.
+
+    Args:
+        retriever: The retriever's run folder, if any.
+        data: The data folder, if any.
+        weight: The weight of the retriever, or `search`.
+
+    Raises:
+        BadRequest: A retriever is given without the data folder, or the weight is not a number from 0 to 1.
+    """
+    if retriever and not data:
+        raise BadRequest("--retriever must be given with --data; found no --data: give the data folder")
+    if weight == "search":
+        return
+    try:
+        value = float(weight)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise BadRequest(f"--weight must be a number from 0 to 1, or search; found {quoted(weight)}: correct it")
+    if not retriever:
+        raise BadRequest("--weight must be given with --retriever; found no --retriever: give the run of a retriever")
 
 
 def check_search(query: str | None, sound: Path | None, number: int) -> None:

@@ -17,9 +17,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import yaml
 from pydantic import BaseModel
 
-from evaluation import predictions
+from evaluation import predictions, yamlfiles
 from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset, Split
 from evaluation.downloads import hub_cache
 from evaluation.files import cache_folder, replacing
@@ -30,6 +31,7 @@ from evaluation.text import plural
 from systems import contract
 from systems.caching.embeddings import cache_embeddings
 from systems.parts.devices import default_device
+from systems.reranking.candidates import Candidates, candidates_file
 from systems.sharing.folders import SCORES, unpacked
 from systems.training import Run
 
@@ -138,11 +140,13 @@ def predict(
     task: str | None = None,
     trusted: Collection[str] = (),
     out: Path | None = None,
+    decoding: Mapping[str, object] = NOTHING,
 ) -> str:
     """Caption every clip of a split with a trained run, or compute the similarity of every query and every clip.
 
-    Write the captions to `predictions/SPLIT.csv`, or the similarities to `predictions/SPLIT.npz`. Print a warning if
-    the training has not ended, or if the system's source code has changed since it began.
+    Write the captions to `predictions/SPLIT.csv`, or the similarities to `predictions/SPLIT.npz`. If the decoding gives
+    several candidates for each clip, write them to `candidates/SPLIT.csv`. Print a warning if the training has not
+    ended, or if the system's source code has changed since it began.
 
     Args:
         folder: The run folder, or a folder that `systems export` wrote.
@@ -153,6 +157,8 @@ def predict(
             modules are always allowed.
         out: The folder to write to (default: `folder`). It must be new or empty, or have predictions of the same run.
             A new folder also gets copies of config.yaml, system.yaml and scores/, which a package needs.
+        decoding: Decoding settings that differ from those of the run's config. They need `out`, where the config.yaml
+            contains them, and where scores/ of the run is not copied.
 
     Returns:
         A text that names the file that was written and gives the size of the prediction.
@@ -160,20 +166,84 @@ def predict(
     Raises:
         BadRequest: The folder does not contain a trained run, the checkpoint is damaged, or the run names a module that
             is not allowed. Or the model cannot do the task or gives unusable output, or the split has no queries. Or
-            `out` has other files.
-        Faulty: Audio files cannot be used, or config.yaml is damaged. The exception lists all findings.
+            `out` has other files. Or decoding settings are given and `out` is not, or the model has no such settings.
+        Faulty: Audio files cannot be used, config.yaml is damaged, or decoding settings are not valid. The exception
+            lists all findings.
     """
     contract.read_run(folder)
-    if out is None:
-        out = folder
-    _require_place(folder, out)
+    if decoding and out is None:
+        raise BadRequest("decoding settings must be given with a folder for the predictions; found none: give out")
+    place = _Place(folder, out or folder, decoding)
+    place.require()
     with loaded(folder, trusted) as run:
         if cache is not None:
             cache_embeddings(run.model, cache)
-        return _predict_with(run.model, run.system, split, task, folder, out)
+        if decoding:
+            contract.change_decoding(run.model, run.system, decoding)
+        return _predict_with(run.model, run.system, split, task, place)
 
 
-def _predict_with(model: Any, name: str, split: Split, task: str | None, folder: Path, out: Path) -> str:
+@dataclass(frozen=True)
+class _Place:
+    """The folder to write predictions into.
+
+    Attributes:
+        folder: The run folder.
+        out: The folder to write to.
+        decoding: Decoding settings that differ from those of the run's config.
+    """
+
+    folder: Path
+    out: Path
+    decoding: Mapping[str, object]
+
+    def config(self) -> bytes:
+        """Return the content of config.yaml in the folder to write to: that of the run, and the decoding settings."""
+        content = (self.folder / "config.yaml").read_bytes()
+        if not self.decoding:
+            return content
+        with_decoding = yamlfiles.read_yaml(self.folder / "config.yaml") | {"decoding": dict(self.decoding)}
+        return yaml.safe_dump(with_decoding, sort_keys=False).encode()
+
+    def require(self) -> None:
+        """Make sure that the predictions may be written into the folder.
+
+        Raises:
+            BadRequest: The folder has files that do not belong to the run, has predictions with other decoding
+                settings, or is in the hub's cache.
+        """
+        if self.out.resolve().is_relative_to(hub_cache().resolve()):
+            raise BadRequest(
+                f"{self.out}: must not be in the hub's cache; give a folder for the predictions with --out"
+            )
+        if not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir())):
+            return
+        config = self.out / "config.yaml"
+        if not config.is_file() or config.read_bytes() != self.config():
+            must = "must be a new or empty folder, or have predictions of the same run"
+            if self.decoding:
+                must += " with the same decoding settings"
+            raise BadRequest(f"{self.out}: {must}; found other files: give another folder with --out")
+
+    def describe(self) -> None:
+        """Write the files that a package needs besides the predictions, unless the folder has a config.yaml.
+
+        Scores are not copied if the decoding differs, because they are those of the run's own predictions.
+        """
+        if (self.out / "config.yaml").exists():
+            return
+        names = [Path("system.yaml")]
+        if not self.decoding:
+            names += [file.relative_to(self.folder) for file in sorted((self.folder / SCORES).glob("*.json"))]
+        for name in names:
+            if (self.folder / name).is_file():
+                with replacing(self.out / name) as part:
+                    shutil.copyfile(self.folder / name, part)
+        with replacing(self.out / "config.yaml") as part:
+            part.write_bytes(self.config())
+
+
+def _predict_with(model: Any, name: str, split: Split, task: str | None, place: _Place) -> str:
     """Write the prediction of a loaded model; the arguments and the result are those of `predict`.
 
     Args:
@@ -181,8 +251,7 @@ def _predict_with(model: Any, name: str, split: Split, task: str | None, folder:
         name: Import name of its system.
         split: As for `predict`.
         task: As for `predict`.
-        folder: As for `predict`.
-        out: The folder to write to.
+        place: The folder to write to.
     """
     device = default_device()
     if task is None:
@@ -194,45 +263,28 @@ def _predict_with(model: Any, name: str, split: Split, task: str | None, folder:
             message += f"; it can do {' and '.join(tasks(model))}"
         raise BadRequest(message)
     if task == "captioning":
-        captions, log_probabilities = contract.captions(model, split, device=device)
-        path = out / "predictions" / f"{split.name}.csv"
-        _copy_description(folder, out)
+        path = place.out / "predictions" / f"{split.name}.csv"
+        log_probabilities: list[float] | None
+        number = getattr(getattr(model, "decoding", None), "candidates", 1)
+        if number > 1:
+            candidates = Candidates.of(
+                split.file_names, contract.caption_candidates(model, split, number, device=device)
+            )
+            place.describe()
+            candidates.write(candidates_file(place.out, split.name))
+            captions, log_probabilities = candidates.first()
+        else:
+            captions, log_probabilities = contract.captions(model, split, device=device)
+            place.describe()
         predictions.write_captions(path, split.file_names, captions, log_probabilities)
         return f"{path}: {len(captions)} clips, {plural(len(set(captions)), 'different caption')}"
     if not split.queries:
         raise BadRequest(f"the split {split.name} must have queries for retrieval; found none: give another split")
     prediction = contract.similarity(model, split, device=device)
-    path = out / "predictions" / f"{split.name}.npz"
-    _copy_description(folder, out)
+    path = place.out / "predictions" / f"{split.name}.npz"
+    place.describe()
     prediction.save(path)
     return f"{path}: {len(prediction.queries)} queries x {len(prediction.file_names)} clips"
-
-
-def _require_place(folder: Path, out: Path) -> None:
-    """Make sure that the predictions of a run may be written into a folder.
-
-    Raises:
-        BadRequest: The folder has files that do not belong to the run, or is in the hub's cache.
-    """
-    if out.resolve().is_relative_to(hub_cache().resolve()):
-        raise BadRequest(f"{out}: must not be in the hub's cache; give a folder for the predictions with --out")
-    if not out.exists() or (out.is_dir() and (not any(out.iterdir()) or out.samefile(folder))):
-        return
-    config = out / "config.yaml"
-    if not config.is_file() or config.read_bytes() != (folder / "config.yaml").read_bytes():
-        message = "must be a new or empty folder, or have predictions of the same run; found other files"
-        raise BadRequest(f"{out}: {message}: give another folder with --out")
-
-
-def _copy_description(folder: Path, out: Path) -> None:
-    """Copy the files that a package needs besides the predictions, unless the output folder has a config.yaml."""
-    if (out / "config.yaml").exists():
-        return
-    scores = [file.relative_to(folder) for file in sorted((folder / SCORES).glob("*.json"))]
-    for name in (*scores, Path("system.yaml"), Path("config.yaml")):
-        if (folder / name).is_file():
-            with replacing(out / name) as part:
-                shutil.copyfile(folder / name, part)
 
 
 def trained_checkpoint(folder: Path) -> Path:

@@ -195,9 +195,7 @@ class CiderD:
         reference_pairs = np.array([max(0, len(words) - 1) for words in reference_words])
         self.penalty = np.exp(-((pairs[self.owner] - reference_pairs) ** 2) / (2 * CIDER_SIGMA**2))
 
-        references_of_clip = sparse.csr_array(
-            (np.ones(len(self.owner)), (self.owner, np.arange(len(self.owner)))), (self.clips, len(self.owner))
-        )
+        references_of_clip = _ownership(self.owner, self.clips)
         self.orders: list[_Counts] = []
         for order in range(1, CIDER_ORDERS + 1):
             ids: dict[tuple[str, ...], int] = {}
@@ -214,7 +212,7 @@ class CiderD:
         """CIDEr-D of each caption, (clips,) in [0, 10]."""
         total = np.zeros(len(self.owner))
         for counts in self.orders:
-            weight = (np.log(self.clips) - np.log(np.maximum(1, counts.occurs.sum(axis=0)))) ** 2
+            weight = _squared_weights(counts.occurs)
             norm = np.sqrt(counts.caption @ weight)[self.owner] * np.sqrt(counts.reference @ weight)
             total += quotient(counts.shared @ weight, norm)
         return np.bincount(self.owner, total * self.penalty * self.share, minlength=self.clips)
@@ -266,6 +264,78 @@ class CiderD:
             total[np.arange(len(rows)), self.owner[rows]] = 0  # if a clip is left out, its own caption is left out too
             sums += total.sum(axis=0)
         return sums / (self.clips - 1)
+
+
+class CiderDReferences:
+    """The references of a split's clips, to score any number of captions of these clips with CIDEr-D.
+
+    The weights of n-grams depend only on the references. So a caption's score is the same as in a `CiderD` of one
+    caption for each clip, whatever other captions are scored.
+
+    Args:
+        references: The tokenised references of each clip, one or more.
+    """
+
+    def __init__(self, references: References):
+        self.clips = len(references)
+        counts = [len(texts) for texts in references]
+        self.first = np.cumsum([0, *counts])  # index of each clip's first reference, and the number of references
+        words = [text.split() for text in chain.from_iterable(references)]
+        self.pairs = np.array([max(0, len(text) - 1) for text in words])
+        references_of_clip = _ownership(np.repeat(np.arange(self.clips), counts), self.clips)
+        self.ids: list[dict[tuple[str, ...], int]] = []  # the column of each n-gram, for each order
+        self.counts: list[sparse.csr_array] = []  # (references, n-grams)
+        self.weights: list[np.ndarray] = []  # (n-grams,) squared weights
+        for order in range(1, CIDER_ORDERS + 1):
+            ids: dict[tuple[str, ...], int] = {}
+            matrix = _count_matrix(words, order, ids)
+            self.ids.append(ids)
+            self.counts.append(matrix)
+            self.weights.append(_squared_weights((references_of_clip @ matrix).astype(bool).astype(np.float64)))
+
+    def scores(self, captions: Captions, clips: Sequence[int]) -> np.ndarray:
+        """Return the CIDEr-D of captions, (captions,) in [0, 10].
+
+        Args:
+            captions: The tokenised captions.
+            clips: The index of each caption's clip. Several captions may have the same clip.
+        """
+        words = [caption.split() for caption in captions]
+        numbers = [int(self.first[clip + 1] - self.first[clip]) for clip in clips]  # of references
+        owner = np.repeat(np.arange(len(words)), numbers)  # the caption of each compared reference
+        rows = [np.arange(self.first[clip], self.first[clip + 1]) for clip in clips]
+        compared = np.concatenate([np.zeros(0, dtype=np.int64), *rows])
+        pairs = np.array([max(0, len(text) - 1) for text in words])
+        penalty = np.exp(-((pairs[owner] - self.pairs[compared]) ** 2) / (2 * CIDER_SIGMA**2))
+        total = np.zeros(len(owner))
+        for order, (ids, counts, weights) in enumerate(zip(self.ids, self.counts, self.weights, strict=True), 1):
+            columns = dict(ids)
+            caption = _count_matrix(words, order, columns)
+            caption.resize(len(words), len(columns))
+            reference = counts[compared]
+            reference.resize(len(compared), len(columns))
+            unseen = np.full(len(columns) - len(ids), np.log(self.clips) ** 2)  # n-grams that no reference has
+            weight = np.concatenate([weights, unseen])
+            shared = caption[owner].minimum(reference) * reference
+            norm = np.sqrt((caption * caption) @ weight)[owner] * np.sqrt((reference * reference) @ weight)
+            total += quotient(shared @ weight, norm)
+        share = 10 / CIDER_ORDERS / np.array(numbers)[owner]
+        return np.bincount(owner, total * penalty * share, minlength=len(words))
+
+
+def _squared_weights(occurs: sparse.csr_array) -> np.ndarray:
+    """Return the squared weight of each n-gram.
+
+    Args:
+        occurs: (clips, n-grams) 1 if the n-gram occurs in the clip's references, otherwise 0.
+    """
+    return (np.log(occurs.shape[0]) - np.log(np.maximum(1, occurs.sum(axis=0)))) ** 2
+
+
+def _ownership(owner: np.ndarray, clips: int) -> sparse.csr_array:
+    """Return a (clips, references) matrix of 1 for each clip and its references, from the clip of each reference."""
+    references = len(owner)
+    return sparse.csr_array((np.ones(references), (owner, np.arange(references))), (clips, references))
 
 
 def _count_matrix(texts: Sequence[Sequence[str]], order: int, ids: dict[tuple[str, ...], int]) -> sparse.csr_array:

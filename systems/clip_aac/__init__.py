@@ -184,7 +184,7 @@ def downloads(config: Config) -> list[Download]:
 # The model ---------------------------------------------------------------------------------------------------------
 
 
-class ClipAac(nn.Module):
+class ClipAac(generation.WordByWord, nn.Module):
     """A model that captions audio and, if it has a text head, embeds audio and texts in one space.
 
     Args:
@@ -225,6 +225,7 @@ class ClipAac(nn.Module):
         if config.decoder_norm == "post":
             # The original Transformer has no layer between word embeddings and blocks: both have the same width.
             self.decoder.enter = nn.Identity()
+        self.decoding = generation.Decoding(beams=config.beams, max_words=config.max_words)
         self.rules = vocabulary.rules(1, config.max_words)
 
     def train(self, mode: bool = True) -> "ClipAac":
@@ -293,60 +294,22 @@ class ClipAac(nn.Module):
             self.decoder, clip_vectors[:, None], _ones(clip_vectors), lambda ids: self.embedding(ids[:, -1:])
         )
 
-    def caption_scored(self, audio: Tensor, lengths: Tensor) -> tuple[list[str], Tensor]:
-        """Caption audio by beam search.
-
-        Args:
-            audio: (N, samples) mono audio at `sample_rate`.
-            lengths: (N,) number of samples of each clip.
-
-        Returns:
-            The caption of each clip, and (N,) their log-probabilities.
+    def encode(self, audio: Tensor, lengths: Tensor) -> CachedSteps:
+        """Encode (N, samples) audio with (N,) lengths, and return the function that predicts the next word.
 
         Raises:
             BadRequest: The model was trained with alpha 1, so its decoder is untrained.
         """
-        self._require_decoder()
-        clip_vectors = self.audio_vectors(audio, lengths)
-        generated = generation.beam(
-            self.steps(clip_vectors), len(clip_vectors), self.rules, self.config.beams, device=clip_vectors.device
-        )
-        return [self.vocabulary.decode(ids) for ids in generated.ids.tolist()], generated.log_probability
-
-    def _require_decoder(self) -> None:
-        """Raise BadRequest if the model was trained with alpha 1, so that its decoder is untrained."""
         if self.config.alpha == 1:
             raise BadRequest(
                 "alpha must be below 1 for captions, because the decoder is untrained otherwise; found 1: use this run "
                 "for retrieval, or train a run with a smaller alpha"
             )
+        return self.steps(self.audio_vectors(audio, lengths))
 
-    def caption_alternatives(self, audio: Tensor, lengths: Tensor, number: int) -> list[list[tuple[str, float]]]:
-        """Return several captions of each clip with their log-probabilities, best first.
-
-        Args:
-            audio: As for `caption_scored`.
-            lengths: As for `caption_scored`.
-            number: Maximum number of captions of a clip.
-
-        Raises:
-            BadRequest: As for `caption_scored`.
-        """
-        self._require_decoder()
-        clip_vectors = self.audio_vectors(audio, lengths)
-        generated = generation.beam_alternatives(
-            self.steps(clip_vectors),
-            len(clip_vectors),
-            self.rules,
-            number,
-            self.config.beams,
-            device=clip_vectors.device,
-        )
-        return generation.scored_captions(generated, self.vocabulary.decode)
-
-    def caption(self, audio: Tensor, lengths: Tensor) -> list[str]:
-        """Caption audio as `caption_scored` does, and return the captions only."""
-        return self.caption_scored(audio, lengths)[0]
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of a caption's word indices."""
+        return self.vocabulary.decode(ids)
 
 
 def _ones(clip_vectors: Tensor) -> Tensor:

@@ -56,17 +56,25 @@ def read_members(folders: Sequence[Path]) -> list[Member]:
         )
     members, findings = [], []
     for folder in folders:
-        missing = [file for file in MISSING if not (folder / file).is_file()]
-        if missing:
-            findings.append(Finding(str(folder / missing[0]), message=f"is missing; {MISSING[missing[0]]}"))
-            continue
         try:
-            members.append(Member(folder, contract.read_run(folder), yamlfiles.read_yaml(folder / "system.yaml")))
+            members.append(read_member(folder))
         except Faulty as faulty:
             findings += faulty.findings
     if findings:
         raise Faulty(findings, status=2)
     return members
+
+
+def read_member(folder: Path) -> Member:
+    """Read the description of a run.
+
+    Raises:
+        Faulty: The folder is not a run folder, or its files are damaged. The exception lists all findings.
+    """
+    missing = [file for file in MISSING if not (folder / file).is_file()]
+    if missing:
+        raise Faulty([Finding(str(folder / missing[0]), message=f"is missing; {MISSING[missing[0]]}")], status=2)
+    return Member(folder, contract.read_run(folder), yamlfiles.read_yaml(folder / "system.yaml"))
 
 
 def common_task(members: Sequence[Member]) -> tuple[str, list[str]]:

@@ -92,7 +92,7 @@ def downloads(config: Config) -> list[Download]:
 # The model ---------------------------------------------------------------------------------------------------------
 
 
-class Captioner(nn.Module):
+class Captioner(generation.WordByWord, nn.Module):
     """A model that captions audio. It is guided by captions of similar clips.
 
     Args:
@@ -114,6 +114,7 @@ class Captioner(nn.Module):
         self.retriever = retriever.eval().requires_grad_(False)
         self.sample_rate = retriever.sample_rate
         self.generator = Generator(language, retriever.audio.size, config.reduced, config.dropout, tokens)
+        self.decoding = generation.Decoding.of(config, max_words=config.max_tokens)
         self.rules = generation.Rules(
             language.start, language.end, PADDING, tuple(language.unspeakable()), 1, config.max_tokens, config.no_repeat
         )
@@ -146,69 +147,45 @@ class Captioner(nn.Module):
         """
         return self.generator.remember(self.language(ids), lengths, frames, frame_lengths)
 
-    def say(self, memory: Memory, beams: int | None = None) -> generation.Generated:
-        """Generate captions by beam search with `beams` sequences per clip (default: the config's number)."""
-        config, steps = self.config, Steps(self.language, self.generator, memory)
-        device = memory.guidance_mask.device
-        return generation.beam(
-            steps, len(memory), self.rules, beams or config.beams, config.length_penalty, device=device
-        )
+    def steps(self, memory: Memory) -> Steps:
+        """Return the function that predicts the next token."""
+        return Steps(self.language, self.generator, memory)
 
-    def guided(self, frames: Tensor, lengths: Tensor, guidance: Sequence[Sequence[str]]) -> tuple[list[str], Tensor]:
-        """Caption clips with given guidance.
+    def start(self, frames: Tensor, lengths: Tensor, guidance: Sequence[Sequence[str]]) -> Steps:
+        """Encode clips and their guidance, and return the function that predicts the next token.
 
         Args:
             frames: (N, T, size) frames of the audio encoder.
             lengths: (N,) number of frames of each clip.
             guidance: The captions that guide each clip.
-
-        Returns:
-            The caption of each clip, and (N,) their log-probabilities.
         """
         ids, id_lengths = (part.to(frames.device) for part in self.language.read(guidance))
-        generated = self.say(self.remember(frames, lengths, ids, id_lengths))
-        return [self.language.decode(row) for row in generated.ids.tolist()], generated.log_probability
+        return self.steps(self.remember(frames, lengths, ids, id_lengths))
 
-    def caption_scored(self, audio: Tensor, lengths: Tensor) -> tuple[list[str], Tensor]:
-        """Caption audio with the guidance that the first stage retrieves.
+    def guided(self, frames: Tensor, lengths: Tensor, guidance: Sequence[Sequence[str]]) -> list[str]:
+        """Caption clips with given guidance. The arguments are those of `start`."""
+        numbers = range(len(frames))  # the seeds of sampling
+        step = self.start(frames, lengths, guidance)
+        generated = generation.search(step, numbers, self.rules, self.decoding, frames.device)
+        return [self.decode(row) for row in generated.ids.tolist()]
+
+    def encode(self, audio: Tensor, lengths: Tensor) -> Steps:
+        """Encode (N, samples) audio and its guidance, which the first stage retrieves.
 
         Args:
             audio: (N, samples) mono audio at `sample_rate`.
             lengths: (N,) number of samples of each clip.
 
         Returns:
-            The caption of each clip, and (N,) their log-probabilities.
+            The function that predicts the next token.
         """
         frames, frame_lengths = self.retriever.encode_frames(audio, lengths)
         guidance = self.retriever.captions(frames, frame_lengths, self.config.guidance)
-        return self.guided(frames, frame_lengths, guidance)
+        return self.start(frames, frame_lengths, guidance)
 
-    def caption_alternatives(self, audio: Tensor, lengths: Tensor, number: int) -> list[list[tuple[str, float]]]:
-        """Return several captions of each clip with their log-probabilities, best first.
-
-        Args:
-            audio: As for `caption_scored`.
-            lengths: As for `caption_scored`.
-            number: Maximum number of captions of a clip.
-        """
-        frames, frame_lengths = self.retriever.encode_frames(audio, lengths)
-        guidance = self.retriever.captions(frames, frame_lengths, self.config.guidance)
-        ids, id_lengths = (part.to(frames.device) for part in self.language.read(guidance))
-        memory = self.remember(frames, frame_lengths, ids, id_lengths)
-        generated = generation.beam_alternatives(
-            Steps(self.language, self.generator, memory),
-            len(memory),
-            self.rules,
-            number,
-            self.config.beams,
-            self.config.length_penalty,
-            frames.device,
-        )
-        return generation.scored_captions(generated, self.language.decode)
-
-    def caption(self, audio: Tensor, lengths: Tensor) -> list[str]:
-        """Caption audio as `caption_scored` does, and return the captions only."""
-        return self.caption_scored(audio, lengths)[0]
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of a caption's token ids."""
+        return self.language.decode(ids)
 
 
 # The training step ---------------------------------------------------------------------------------------------------
@@ -346,7 +323,14 @@ class Training(SystemModule):
                     row_of_clip.setdefault(clip, row)
             if row_of_clip:
                 rows = torch.tensor([*row_of_clip.values()], device=self.device)
-                generated = self.model.say(memory.of(rows), beams=1)
+                generated = generation.beam(
+                    self.model.steps(memory.of(rows)),
+                    len(rows),
+                    self.model.rules,
+                    width=1,
+                    length_penalty=self.model.config.length_penalty,
+                    device=self.device,
+                )
                 captions = [self.model.language.decode(ids) for ids in generated.ids.tolist()]
                 self.captions.update(zip(row_of_clip, captions, strict=True))
 

@@ -190,7 +190,7 @@ def written(
     captions = []
     for start in tqdm(range(0, len(frames), CLIPS_PER_BATCH), f"{name}: captions", leave=False, disable=None):
         part = slice(start, start + CLIPS_PER_BATCH)
-        captions += model.guided(frames[part], lengths[part], guidance[part])[0]
+        captions += model.guided(frames[part], lengths[part], guidance[part])
     return captions
 
 

@@ -34,10 +34,11 @@ from systems.offtheshelf.config import OWN, Config
 from systems.offtheshelf.context import Context
 from systems.offtheshelf.own import Captioner, begin_words
 from systems.offtheshelf.pretrained import PretrainedCaptioner
-from systems.parts import encoders, texts, vocabulary
-from systems.parts.checkpoints import SystemModule, load_weights
+from systems.parts import encoders, generation, texts, vocabulary
+from systems.parts.checkpoints import SystemModule, load_initial_weights, load_weights
 from systems.parts.descriptions import describe_system
 from systems.parts.devices import default_device
+from systems.parts.self_critical import Rewards, SelfCritical
 from systems.parts.sequences import stack_sequences
 from systems.parts.vocabulary import PADDING
 from systems.training import Run, metadata_name, read_checkpoint
@@ -66,6 +67,7 @@ class Item(NamedTuple):
     sound: np.ndarray  # (T, size) embeddings of the clip
     ids: list[int]  # word indices of the caption, from start to end
     vectors: np.ndarray | None  # (words, size) vectors of words in context; None if the words have static vectors
+    name: str  # the clip's file name
 
 
 class Batch(NamedTuple):
@@ -75,6 +77,7 @@ class Batch(NamedTuple):
     lengths: Tensor  # (N,) number of embeddings of each clip
     ids: Tensor  # (N, L) word indices of the captions, from start to end, padded
     vectors: Tensor | None  # (N, L - 1, size) vectors of all words but the last, zeros for the start; None as in `Item`
+    names: list[str]  # file names of the clips
 
 
 def make_items(split: Split, model: AudioCaptioner, cache: Path) -> list[Item]:
@@ -86,11 +89,15 @@ def make_items(split: Split, model: AudioCaptioner, cache: Path) -> list[Item]:
     sounds = embed(split.paths, model.audio, cache)
     pairs = []
     for sound, clip in zip(sounds, split.clips, strict=True):
-        pairs += [(sound, caption) for caption in clip.captions]
+        pairs += [(sound, caption, clip.file_name) for caption in clip.captions]
     vectors: Sequence[np.ndarray | None] = [None] * len(pairs)
     if isinstance(model, Captioner) and isinstance(model.words, Context):
-        vectors = model.words.embed([" ".join(vocabulary.words_with_hyphens(caption)) for _, caption in pairs], cache)
-    return [Item(sound, model.tokens(caption), own) for (sound, caption), own in zip(pairs, vectors, strict=True)]
+        texts_to_embed = [" ".join(vocabulary.words_with_hyphens(caption)) for _, caption, _ in pairs]
+        vectors = model.words.embed(texts_to_embed, cache)
+    items = []
+    for (sound, caption, name), own in zip(pairs, vectors, strict=True):
+        items.append(Item(sound, model.tokens(caption), own, name))
+    return items
 
 
 def make_batch(items: Sequence[Item], padding: int = PADDING) -> Batch:
@@ -109,11 +116,21 @@ def make_batch(items: Sequence[Item], padding: int = PADDING) -> Batch:
         for row, (item, word_vectors) in enumerate(zip(items, in_context, strict=True)):
             caption_vectors = torch.from_numpy(word_vectors[: len(item.ids) - 2].copy())
             vectors[row, 1 : 1 + len(caption_vectors)] = caption_vectors
-    return Batch(sounds, lengths, ids, vectors)
+    return Batch(sounds, lengths, ids, vectors, [item.name for item in items])
 
 
 class Training(SystemModule):
-    """The model's training under lightning: training step, validation step and optimizer."""
+    """The model's training under lightning: training step, validation step and optimizer.
+
+    Args:
+        model: The model.
+        validation: The validation split.
+        critical: The loss of self-critical training, or None for cross-entropy.
+    """
+
+    def __init__(self, model: AudioCaptioner, validation: Split, critical: SelfCritical | None = None):
+        super().__init__(model)
+        self.split, self.critical = validation, critical
 
     def loss(self, batch: Batch, smoothing: float = 0.0) -> tuple[Tensor, int]:
         """Return the mean cross-entropy over all words of a batch, and the number of words.
@@ -133,14 +150,48 @@ class Training(SystemModule):
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Return the loss."""
-        loss, size = self.loss(batch, self.model.config.label_smoothing)
+        if self.critical:
+            loss, size = self.self_critical_loss(batch, self.critical), len(batch.names)
+        else:
+            loss, size = self.loss(batch, self.model.config.label_smoothing)
         self.log("loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
         return loss
 
+    def self_critical_loss(self, batch: Batch, critical: SelfCritical) -> Tensor:
+        """Return the loss of self-critical training for the clips of a batch, and log the reward."""
+        model, lengths = self.model, batch.lengths
+        model.decoder.eval()
+        memory = model.adapt(batch.sounds, lengths)
+        result = critical.step(
+            lambda: model.steps(memory, lengths),
+            lambda ids: model.logits(ids, None, memory, lengths),
+            batch.names,
+            self.current_epoch,
+            memory.device,
+        )
+        self.log("reward", result.reward, on_epoch=True, batch_size=len(batch.names), sync_dist=True)
+        return result.loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Drop the captions of the previous validation."""
+        self.captions: dict[str, str] = {}
+
     def validation_step(self, batch: Batch, _: int) -> None:
-        """Log the validation loss."""
+        """Log the validation loss. If CIDEr-D chooses the best epoch, caption each clip by greedy decoding too."""
         loss, size = self.loss(batch)
         self.log("validation_loss", loss, prog_bar=True, batch_size=size)
+        if self.model.config.monitor == "CIDEr-D":
+            model, lengths = self.model, batch.lengths
+            steps = model.steps(model.adapt(batch.sounds, lengths), lengths)
+            generated = generation.greedy(steps, len(lengths), model.rules, lengths.device)
+            captions = [model.decode(ids) for ids in generated.ids.tolist()]
+            self.captions.update(zip(batch.names, captions, strict=True))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the CIDEr-D of the captions."""
+        if self.captions:
+            captions = [self.captions[name] for name in self.split.file_names]
+            self.log("validation_CIDEr-D", vocabulary.validation_cider_d(self.split, captions), prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return Adam as published, with betas 0.9 and 0.999 and epsilon 1e-8, or AdamW if the weights decay."""
@@ -164,6 +215,9 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     """Train on the development split and choose the best epoch on the validation split."""
     development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
     model = new_model(config, development, run)
+    if config.init_from and not run.last.exists():
+        digest = model.vocabulary.digest if isinstance(model, Captioner) else None
+        load_initial_weights(model, Path(config.init_from), digest)
     model.to(default_device())
     items = {split.name: make_items(split, model, run.cache) for split in (development, validation)}
     if isinstance(model, PretrainedCaptioner):
@@ -174,7 +228,11 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     if isinstance(model, Captioner):
         model.vocabulary.write(run.folder / vocabulary.FILE)
     collate = partial(make_batch, padding=model.padding)
-    run.fit(Training(model), items[DEVELOPMENT], items[VALIDATION], collate, config)
+    to_train, critical = items[DEVELOPMENT], None
+    if config.loss == "self_critical":
+        to_train = list({item.name: item for item in to_train}.values())  # each clip once
+        critical = SelfCritical(config, Rewards(development, config.reward), model.rules, model.decode, run.seed)
+    run.fit(Training(model, validation, critical), to_train, items[VALIDATION], collate, config)
     word_modelling, optimizer = "transformer", "Adam"
     if config.decoder != OWN:
         word_modelling = metadata_name(config.decoder)
@@ -188,7 +246,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         machine_learning_method="encoder-decoder",
         audio_modelling=config.audio_encoder,
         word_modelling=word_modelling,
-        loss_function="cross-entropy",
+        loss_function=config.loss_name,
         optimizer=optimizer,
     )
     run.describe(load_model(run.best), description)

@@ -12,7 +12,7 @@ from systems.parts import adapters, encoders, generation
 from systems.parts.sequences import length_mask, stack_sequences
 
 
-class AudioCaptioner(nn.Module, ABC):
+class AudioCaptioner(generation.WordByWord, nn.Module, ABC):
     """A model that captions audio. Its subclasses have the decoder.
 
     Args:
@@ -28,13 +28,13 @@ class AudioCaptioner(nn.Module, ABC):
         Faulty: A file of weights does not hold the encoder's weights.
     """
 
-    rules: generation.Rules
     adapter: nn.Module
     padding: int
 
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
+        self.decoding = generation.Decoding.of(config)
         audio = encoders.load_encoder(config.audio_encoder, config.audio_weights, options=config.audio_options)
         self.audio = overlapping(audio, config.overlap)
         self.audio_encoder, self.sample_rate = self.audio.model.requires_grad_(False), self.audio.sample_rate
@@ -84,38 +84,6 @@ class AudioCaptioner(nn.Module, ABC):
         """Encode (N, samples) audio, and return the function that predicts the next word."""
         sequences, lengths = stack_sequences(self.audio(audio, lengths))
         return self.steps(self.adapt(sequences, lengths), lengths)
-
-    def caption_scored(self, audio: Tensor, lengths: Tensor) -> tuple[list[str], Tensor]:
-        """Caption audio.
-
-        Args:
-            audio: (N, samples) mono audio at `sample_rate`.
-            lengths: (N,) number of samples of each clip.
-
-        Returns:
-            The caption of each clip, and the captions' log-probabilities, (N,).
-        """
-        seeds = generation.seeds(audio, lengths, self.config.sample_seed)
-        steps = self.encode(audio, lengths)
-        generated = generation.search(steps, seeds, self.rules, self.config, audio.device)
-        return [self.decode(ids) for ids in generated.ids.tolist()], generated.log_probability
-
-    def caption_alternatives(self, audio: Tensor, lengths: Tensor, number: int) -> list[list[tuple[str, float]]]:
-        """Return several captions of each clip with their log-probabilities, best first.
-
-        Args:
-            audio: As for `caption_scored`.
-            lengths: As for `caption_scored`.
-            number: Maximum number of captions of a clip.
-        """
-        seeds = generation.seeds(audio, lengths, self.config.sample_seed)
-        steps = self.encode(audio, lengths)
-        generated = generation.search_alternatives(steps, seeds, self.rules, self.config, number, audio.device)
-        return generation.scored_captions(generated, self.decode)
-
-    def caption(self, audio: Tensor, lengths: Tensor) -> list[str]:
-        """Caption audio as `caption_scored` does, and return the captions only."""
-        return self.caption_scored(audio, lengths)[0]
 
 
 def overlapping(encoder: encoders.Encoder, overlap: float) -> encoders.Encoder:

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from systems.offtheshelf.context import View
 from systems.parts import encoders, generation, texts
 from systems.parts.pretrained_decoder import Fusion, Tuning
+from systems.parts.self_critical import SelfCriticalSettings
 from systems.training import Schedule
 
 OWN = "own"  # value of `decoder` for a decoder that starts with random weights
@@ -15,7 +16,7 @@ OWN_KEYS = ("words", "train_words", "words_limit", "context", "text_layer", "blo
 LORA_KEYS = ("lora_rank", "lora_alpha", "lora_dropout")
 
 
-class Config(Schedule, generation.Decoding):
+class Config(Schedule, generation.Decoding, SelfCriticalSettings):
     """The settings; the defaults are the paper's best setting.
 
     Numbers in parentheses are sections of the paper. "Not in the paper" marks values that the paper does not give. Two
@@ -25,7 +26,7 @@ class Config(Schedule, generation.Decoding):
     """
 
     batch: int = Field(256, ge=1)  # pairs of a clip and a caption in a training step (3.1)
-    monitor: Literal["loss"] = "loss"  # the validation value that chooses the best epoch (3.1)
+    monitor: Literal["loss", "CIDEr-D"] = "loss"  # the validation value that chooses the best epoch; the paper: loss
     plateau: int = Field(10, ge=1)  # the paper's rate is constant: training stops (`patience`) before the rate falls
 
     audio_encoder: str = "yamnet"  # one of `encoders.NAMES`, or any HEAR module (3.2)
@@ -77,6 +78,11 @@ class Config(Schedule, generation.Decoding):
         if self.train_words and not self.static:
             raise ValueError(
                 f"train_words must be false for a text model, which is frozen; found true with words={self.words}"
+            )
+        if self.loss == "self_critical" and not self.static and self.context == "caption":
+            raise ValueError(
+                "context must be prefix with loss=self_critical, because captions are sampled word by word; found "
+                "caption: set context=prefix"
             )
         return self
 

@@ -14,6 +14,10 @@ import lightning
 from torch import Tensor, nn
 
 from evaluation.findings import BadRequest
+from systems.contract import read_model_run
+from systems.runs import trained_checkpoint
+from systems.training import read_checkpoint
+from systems.weight_errors import weights_must_fit
 
 PREFIX = "model."  # prefix of the weights' names in a checkpoint
 
@@ -96,3 +100,24 @@ def load_weights(model: nn.Module, state: Mapping, checkpoint: Path) -> None:
     """
     require_same_frozen_parts(model, state, checkpoint)
     model.load_state_dict({**trained_weights(state), **frozen_weights(model)})
+
+
+def load_initial_weights(model: nn.Module, folder: Path, vocabulary: str | None) -> None:
+    """Load the weights of another run into a captioner, from which its training starts.
+
+    Args:
+        model: The captioner.
+        folder: The run folder. The run must have the same model.
+        vocabulary: The digest of the captioner's vocabulary (default: None for a model without one).
+
+    Raises:
+        BadRequest: The folder does not contain a trained run of the same model with the same vocabulary.
+    """
+    read_model_run(folder)
+    checkpoint = trained_checkpoint(folder)
+    with weights_must_fit(checkpoint):
+        state = read_checkpoint(checkpoint)
+        if state.get("vocabulary") != vocabulary:
+            must = f"init_from: {folder}: must be a captioner's run with the vocabulary of these development captions"
+            raise BadRequest(f"{must}; found another vocabulary or none: give a run that was trained on the same data")
+        load_weights(model, state, checkpoint)

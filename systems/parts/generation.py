@@ -1,7 +1,8 @@
 """Generation of captions, word by word: greedy decoding, beam search and sampling.
 
 A model is a `Step`: given sequences, it returns the logits of their next words. A step may use a key/value cache
-(`decoder.CachedSteps`), compute everything again in each call, or combine several networks.
+(`decoder.CachedSteps`), compute everything again in each call, or combine several networks. `WordByWord` gives a
+system's model the methods of a captioner.
 
 Conventions
 -----------
@@ -11,13 +12,14 @@ Conventions
 - Beam search ranks by log-probability / length ** penalty, where the end counts in the length. As in transformers with
   `early_stopping="never"`, it continues until no sequence can overtake the best caption. With enough beams it finds the
   best of all captions.
-- A clip leaves the batch when its caption is complete.
+- A clip leaves the batch when its captions are complete.
+- The captions of a clip have the order of log-probability / length ** penalty, both in beam search and in sampling.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, Protocol, Self
 
 import torch
 import xxhash
@@ -110,13 +112,15 @@ class Rules:
         return log_probs.masked_fill(forbidden, -torch.inf)
 
 
-class Decoding(BaseModel, extra="forbid", frozen=True):
+class Decoding(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
     """The decoding settings of a captioner's config."""
 
     decoding: Literal["beam", "greedy", "sample"] = "beam"
+    candidates: int = Field(1, ge=1)  # captions per clip that beam search keeps or sampling draws; the best one is used
     beams: int = Field(4, ge=1)  # sequences per clip in beam search
-    length_penalty: float = 1.0  # beam search ranks by log-probability / length ** length_penalty
+    length_penalty: float = 1.0  # captions are ranked by log-probability / length ** length_penalty
     top_p: float = Field(0.9, gt=0, le=1)  # sampling draws from the smallest set with this total probability
+    temperature: float = Field(1.0, gt=0)  # sampling divides the logits by it; a lower one draws probable words more
     sample_seed: int = 0  # seed of sampling, together with a clip's audio
     min_words: int = Field(1, ge=1)  # minimum number of words; captions must not be empty
     max_words: int = Field(30, ge=1)  # maximum number of words
@@ -130,6 +134,87 @@ class Decoding(BaseModel, extra="forbid", frozen=True):
                 "max_words"
             )
         return self
+
+    @model_validator(mode="after")
+    def _candidates(self) -> "Decoding":
+        if self.decoding == "greedy" and self.candidates > 1:
+            raise ValueError(
+                f"candidates must be 1 for greedy decoding, which gives one caption; found {self.candidates}: set "
+                "decoding=sample or decoding=beam"
+            )
+        return self
+
+    @classmethod
+    def of(cls, config: BaseModel, **settings: object) -> Self:
+        """Return the decoding settings in a system's config.
+
+        Args:
+            config: The config. Some of its keys may be decoding settings.
+            **settings: Settings for which the config has no key of the same name.
+        """
+        return cls(**config.model_dump(include=set(cls.model_fields)) | settings)
+
+
+class WordByWord:
+    """The methods of a captioner (`systems.contract.Captioner`) that generates captions word by word.
+
+    A system's model inherits these methods. It defines `encode` and `decode`, and sets the attributes.
+
+    Attributes:
+        decoding: The decoding settings.
+        rules: The rules for captions.
+    """
+
+    decoding: Decoding
+    rules: Rules
+
+    def encode(self, audio: Tensor, lengths: Tensor) -> Step:
+        """Encode (N, samples) audio with (N,) lengths, and return the function that predicts the next word."""
+        raise NotImplementedError
+
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of a caption's word indices."""
+        raise NotImplementedError
+
+    def change_decoding(self, decoding: Decoding) -> None:
+        """Generate captions with other decoding settings from now on."""
+        self.decoding = decoding
+        self.rules = replace(
+            self.rules,
+            min_words=decoding.min_words,
+            max_words=decoding.max_words,
+            no_repeat=decoding.no_repeat,
+        )
+
+    def caption_scored(self, audio: Tensor, lengths: Tensor) -> tuple[list[str], Tensor]:
+        """Caption audio.
+
+        Args:
+            audio: (N, samples) mono audio at the model's `sample_rate`.
+            lengths: (N,) number of samples of each clip.
+
+        Returns:
+            The caption of each clip, and (N,) their log-probabilities.
+        """
+        step, seeds_of_clips = self.encode(audio, lengths), seeds(audio, lengths, self.decoding.sample_seed)
+        generated = search(step, seeds_of_clips, self.rules, self.decoding, audio.device)
+        return [self.decode(ids) for ids in generated.ids.tolist()], generated.log_probability
+
+    def caption_alternatives(self, audio: Tensor, lengths: Tensor, number: int) -> list[list[tuple[str, float]]]:
+        """Return several captions of each clip with their log-probabilities, best first.
+
+        Args:
+            audio: As for `caption_scored`.
+            lengths: As for `caption_scored`.
+            number: Maximum number of captions of a clip.
+        """
+        step, seeds_of_clips = self.encode(audio, lengths), seeds(audio, lengths, self.decoding.sample_seed)
+        generated = search_alternatives(step, seeds_of_clips, self.rules, self.decoding, number, audio.device)
+        return scored_captions(generated, self.decode)
+
+    def caption(self, audio: Tensor, lengths: Tensor) -> list[str]:
+        """Caption audio as `caption_scored` does, and return the captions only."""
+        return self.caption_scored(audio, lengths)[0]
 
 
 def seeds(audio: Tensor, lengths: Tensor, seed: int) -> list[int]:
@@ -156,11 +241,7 @@ def search(
         how: The decoding settings.
         device: The device of the model.
     """
-    if how.decoding == "beam":
-        return beam(step, len(seeds), rules, how.beams, how.length_penalty, device)
-    if how.decoding == "sample":
-        return sample(step, seeds, rules, how.top_p, device)
-    return greedy(step, len(seeds), rules, device)
+    return search_alternatives(step, seeds, rules, how, 1, device)[0]
 
 
 def search_alternatives(
@@ -173,19 +254,22 @@ def search_alternatives(
 ) -> list[Generated]:
     """Generate several captions for each clip with a config's decoding, as `beam_alternatives` returns them.
 
-    Only beam search gives several captions. The other kinds of decoding give one.
+    Sampling draws `how.candidates` captions, and gives the best of them. Greedy decoding gives one caption.
 
     Args:
         step: As for `search`.
         seeds: As for `search`.
         rules: As for `search`.
         how: As for `search`.
-        number: Number of captions for each clip.
+        number: Maximum number of captions for each clip.
         device: As for `search`.
     """
     if how.decoding == "beam":
         return beam_alternatives(step, len(seeds), rules, number, how.beams, how.length_penalty, device)
-    return [search(step, seeds, rules, how, device)]
+    if how.decoding == "sample":
+        generated = sample(step, seeds, rules, how.top_p, how.temperature, how.candidates, device)
+        return ranked(generated, rules, how.candidates, how.length_penalty)[:number]
+    return [greedy(step, len(seeds), rules, device)]
 
 
 def scored_captions(
@@ -208,12 +292,18 @@ def scored_captions(
 @torch.no_grad()
 def greedy(step: Step, clips: int, rules: Rules, device: torch.device | str = "cpu") -> Generated:
     """Generate captions by greedy decoding: choose the most probable word in each step."""
-    return _generate(step, clips, rules, device, lambda allowed, *_: allowed.argmax(1))
+    return _generate(step, clips, 1, rules, device, lambda allowed, *_: allowed.argmax(1))
 
 
 @torch.no_grad()
 def sample(
-    step: Step, seeds: Sequence[int], rules: Rules, top_p: float = 0.9, device: torch.device | str = "cpu"
+    step: Step,
+    seeds: Sequence[int],
+    rules: Rules,
+    top_p: float = 0.9,
+    temperature: float = 1.0,
+    number: int = 1,
+    device: torch.device | str = "cpu",
 ) -> Generated:
     """Generate captions by nucleus sampling (Holtzman et al. 2020).
 
@@ -222,50 +312,98 @@ def sample(
 
     Args:
         step: The model.
-        seeds: A seed for each clip. A clip's caption depends only on its seed and the model.
+        seeds: A seed for each clip. A clip's captions depend only on its seed and the model. The first caption does not
+            depend on `number`.
         rules: The rules for captions.
         top_p: Probability of the nucleus, from 0 (always the most probable word) to 1 (all allowed words).
+        temperature: The logits are divided by it before a word is drawn. The log-probabilities in the result are those
+            of the model, with the temperature 1.
+        number: Number of captions for each clip. The same caption may be drawn several times.
         device: The device of the model.
-    """
-    drawn = [torch.rand(rules.max_words, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    numbers = torch.stack(drawn, dim=1).to(device)
 
-    def draw(allowed: Tensor, position: int, alive: Tensor) -> Tensor:
-        probabilities, words = allowed.softmax(1).sort(dim=1, descending=True, stable=True)
+    Returns:
+        The captions, `number` consecutive ones for each clip, in the order in which they were drawn.
+    """
+    drawn = []
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        drawn += [torch.rand(rules.max_words, generator=generator) for _ in range(number)]
+    numbers = torch.stack(drawn, dim=1).to(device)  # (words, captions)
+
+    def draw(allowed: Tensor, position: int, captions: Tensor) -> Tensor:
+        probabilities, words = (allowed / temperature).softmax(1).sort(dim=1, descending=True, stable=True)
         before = probabilities.cumsum(1) - probabilities  # total probability of the more probable words
         is_most_probable = torch.arange(len(probabilities[0]), device=device) == 0
         nucleus = probabilities * ((before < top_p) | is_most_probable)
         cumulative = nucleus.cumsum(1)
         # Strictly less than the nucleus's total probability, so that the drawn word is in the nucleus.
-        drawn = numbers[position, alive, None] * cumulative[:, -1:] * (1 - 1e-6)
+        drawn = numbers[position, captions, None] * cumulative[:, -1:] * (1 - 1e-6)
         return words.gather(1, torch.searchsorted(cumulative, drawn, right=True)).squeeze(1)
 
-    return _generate(step, len(seeds), rules, device, draw)
+    return _generate(step, len(seeds), number, rules, device, draw)
+
+
+def ranked(generated: Generated, rules: Rules, number: int, length_penalty: float) -> list[Generated]:
+    """Rank the captions of each clip by log-probability / length ** penalty.
+
+    Args:
+        generated: `number` consecutive captions for each clip.
+        rules: The rules for captions.
+        number: Number of captions for each clip.
+        length_penalty: The penalty.
+
+    Returns:
+        `number` results. The first one has the best caption of each clip. Of equally good captions, the one that was
+        drawn first is better.
+    """
+    lengths = (generated.ids != rules.padding).sum(1)
+    ranks = (generated.log_probability / lengths**length_penalty).view(-1, number)
+    order = ranks.sort(dim=1, descending=True, stable=True).indices  # (clips, number)
+    ids = generated.ids.view(-1, number, generated.ids.shape[1])
+    total = generated.log_probability.view(-1, number).gather(1, order)
+    clips = torch.arange(len(order), device=order.device)
+    return [_cropped(ids[clips, order[:, place]], total[:, place], rules) for place in range(number)]
 
 
 def _generate(
-    step: Step, clips: int, rules: Rules, device: torch.device | str, choose: Callable[[Tensor, int, Tensor], Tensor]
+    step: Step,
+    clips: int,
+    number: int,
+    rules: Rules,
+    device: torch.device | str,
+    choose: Callable[[Tensor, int, Tensor], Tensor],
 ) -> Generated:
-    """Generate captions without beams: keep one sequence for each clip, and add one chosen word at a time.
+    """Generate captions without beams: keep each sequence, and add one chosen word to it at a time.
+
+    A clip leaves the batch when all of its captions are complete, because a step needs the same number of sequences for
+    each clip. Until then, its complete sequences go on with ends, which do not count.
 
     Args:
         step: The model.
         clips: Number of clips.
+        number: Number of captions for each clip.
         rules: The rules for captions.
         device: The device of the model.
         choose: A function that returns the next word of each row, (rows,). Its arguments are the log-probabilities from
-            `Rules.allowed`, (rows, words); the position of the word in the caption; and the clip of each row, (rows,).
+            `Rules.allowed`, (rows, words); the position of the word in the caption; and the caption of each row,
+            (rows,).
     """
-    alive = rows = torch.arange(clips, device=device)  # the clips whose caption is not complete
-    ids = torch.full((clips, 1), rules.start, device=device)
-    captions = torch.full((clips, rules.max_words), rules.padding, device=device)
-    total = torch.zeros(clips, device=device)
+    alive = torch.arange(clips * number, device=device)  # the captions of the clips that have not left the batch
+    rows = alive // number
+    ids = torch.full((len(alive), 1), rules.start, device=device)
+    captions = torch.full((len(alive), rules.max_words), rules.padding, device=device)
+    total = torch.zeros(len(alive), device=device)
+    open_ = torch.ones(len(alive), dtype=torch.bool, device=device)  # the captions that are not complete
     for position in range(rules.max_words):
         log_probs = step(ids, rows).float().log_softmax(1)
         word = choose(rules.allowed(log_probs, ids), position, alive)
-        captions[alive, position] = word
-        total[alive] += log_probs.gather(1, word[:, None]).squeeze(1)
-        rows = (word != rules.end).nonzero().squeeze(1)
+        is_open = open_[alive]
+        word = torch.where(is_open, word, rules.end)
+        captions[alive[is_open], position] = word[is_open]
+        total[alive] += torch.where(is_open, log_probs.gather(1, word[:, None]).squeeze(1), 0)
+        open_[alive] &= word != rules.end
+        has_open = open_[alive].view(-1, number).any(1)  # (clips in the batch,)
+        rows = has_open.repeat_interleave(number).nonzero().squeeze(1)
         if not len(rows):
             break
         alive, ids = alive[rows], torch.cat([ids[rows], word[rows, None]], dim=1)

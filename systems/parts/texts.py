@@ -186,7 +186,7 @@ class Transformer(nn.Module):
         return tokens, self.model(**inputs, output_hidden_states=True).hidden_states[self.layer]
 
 
-def dropout_settings(folder: Path, dropout: float | None) -> dict[str, float]:
+def dropout_settings(folder: Path, dropout: float | None) -> dict[str, Any]:
     """Return the keys of a transformers model's config that set its dropout, with this value.
 
     Args:

@@ -23,7 +23,8 @@ from evaluation.metrics import captioning
 from submission.__main__ import parser as submission
 from systems import training
 from systems.__main__ import parser
-from systems.parts import vocabulary
+from systems.parts import generation, vocabulary
+from systems.parts.generation import Decoding
 from systems.parts.vocabulary import END, PADDING, START
 from tests.brief import make_brief_soundscapes
 from tests.systems.runs import assert_captions_do_not_depend_on_the_batch, cut_off, same, weights
@@ -96,8 +97,9 @@ def test_it_learns_four_clips_word_by_word():
         optimizer.step()
     with torch.inference_mode():
         for decoding in ("beam", "greedy", "sample"):
-            model.config = model.config.model_copy(update={"decoding": decoding, "top_p": 0.5})
-            found = model.say(*model.audio_encoder(batch.mels, batch.lengths), seeds=range(4))
+            how = Decoding(decoding=decoding, top_p=0.5)
+            steps = model.steps(*model.audio_encoder(batch.mels, batch.lengths))
+            found = generation.search(steps, range(4), model.rules, how)
             assert [known.decode(ids) for ids in found.ids.tolist()] == said
             assert (found.log_probability > -0.7).all()
 
@@ -116,7 +118,7 @@ def test_the_log_probability_is_the_models():
     model = untrained(decoding="beam", beams=3)
     memory, lengths = torch.randn(2, 6, 300), torch.tensor([6, 2])
     with torch.inference_mode():
-        found = model.say(memory, lengths, seeds=[0, 1])
+        found = generation.search(model.steps(memory, lengths), [0, 1], model.rules, model.decoding)
         ids = torch.cat([torch.full((2, 1), START), found.ids], dim=1)
         log_probs = model.decoder(model.embedding(ids[:, :-1]), memory, lengths).log_softmax(2)
     own = log_probs.gather(2, ids[:, 1:, None])[..., 0].masked_fill(ids[:, 1:] == PADDING, 0).sum(1)
@@ -184,6 +186,16 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(tiny, retriever, und
     for which in ("last", "best"):
         assert same(weights(tmp_path / "run", which), weights(undisturbed, which))
     assert (tmp_path / "run" / "metrics.csv").read_bytes() == (undisturbed / "metrics.csv").read_bytes()
+
+
+def test_self_critical_training_resumes_exactly(tiny, undisturbed, tmp_path):
+    stage = ("loss=self_critical", "monitor=CIDEr-D", "samples=2", "epochs=2", f"init_from={undisturbed}")
+    assert command(parser(), arguments(tiny, tmp_path / "whole", *stage)) == 0
+    killed = arguments(tiny, tmp_path / "killed", *stage)
+    assert cut_off(killed, Training, "training_step", 5) == -signal.SIGKILL
+    assert command(parser(), killed) == 0
+    assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
+    assert not same(weights(tmp_path / "whole"), weights(undisturbed, "best"))
 
 
 def test_from_prediction_to_output_file_and_floors(tiny, retriever, undisturbed, tmp_path, capsys, monkeypatch):

@@ -33,6 +33,7 @@ from systems.offtheshelf.context import Context
 from systems.parts import encoders, generation, vocabulary, words
 from systems.parts.encoders import coala, openl3, vggish, windows, yamnet
 from systems.parts.vocabulary import PADDING, START
+from systems.reranking.candidates import read_candidates
 from systems.sweeps import grid
 from tests.systems.runs import assert_captions_do_not_depend_on_the_batch, cut_off, rows, same, weights
 from tests.systems.tiny import HEAR, text_model
@@ -161,7 +162,7 @@ def test_all_264_settings_build_take_a_step_and_caption_a_clip(place, tmp_path, 
         model = Captioner(config, known, vectors if vectors is None else vectors.clone())
         hop = model.audio.hop or model.audio.model.hop
         assert hop == model.audio.model.hop * (1 - chosen["overlap"])
-        training = Training(model)
+        training = Training(model, split)
         training.log = lambda *_, **__: None
         batch = make_batch(offtheshelf.make_items(split, model, tmp_path / "cache"))
         before = {name: value.clone() for name, value in model.named_parameters() if value.requires_grad}
@@ -359,7 +360,7 @@ def test_log_probability_is_the_sum_over_words(bert, kind, decoding):
     audio, lengths = torch.rand(2, 4000) - 0.5, torch.tensor([4000, 2500])
     sequences, steps = offtheshelf.stack_sequences(model.audio(audio, lengths))
     memory = model.adapt(sequences, steps)
-    found = generation.search(model.steps(memory, steps), [0, 1], model.rules, model.config)
+    found = generation.search(model.steps(memory, steps), [0, 1], model.rules, model.decoding)
     for row in range(2):
         ids, total = torch.tensor([[START]]), 0.0
         for number in found.ids[row][found.ids[row] != PADDING].tolist():
@@ -383,8 +384,8 @@ def test_prefixes_are_trained_on_as_they_are_decoded(bert, tmp_path):
         (caption,), score = model.caption_scored(audio, torch.tensor([4000]))
         sound = model.audio(audio, torch.tensor([4000]))[0].numpy()
     vectors = model.words.embed([caption], tmp_path)[0]
-    batch = make_batch([Item(sound, model.vocabulary.sequence(caption, 6), vectors)])
-    loss, size = Training(model).loss(batch)
+    batch = make_batch([Item(sound, model.vocabulary.sequence(caption, 6), vectors, "1.wav")])
+    loss, size = Training(model, None).loss(batch)
     said = int((batch.ids[:, 1:] > 2).sum())
     if said == model.config.max_words:  # the caption has the maximum length and no end
         with torch.no_grad():
@@ -456,7 +457,7 @@ def test_validation_has_the_loss_of_all_pairs(place, runs):
     items = offtheshelf.make_items(split, model, place / "cache")
     assert len(items) == 4 * 5
     with torch.no_grad():
-        loss, _ = Training(model).loss(make_batch(items))
+        loss, _ = Training(model, None).loss(make_batch(items))
     best = min(float(row["validation_loss"]) for row in rows(run))
     assert float(loss) == pytest.approx(best, abs=1e-5)
 
@@ -468,6 +469,39 @@ def test_killed_it_ends_with_the_same_weights(place, runs, tmp_path):
     for which in ("last", "best"):
         assert same(weights(tmp_path / "run", which), weights(runs["cbow"], which))
     assert (tmp_path / "run" / "metrics.csv").read_bytes() == (runs["cbow"] / "metrics.csv").read_bytes()
+
+
+def test_self_critical_training_resumes_exactly(place, runs, tmp_path):
+    stage = ("words=train", "train_words=true", "loss=self_critical", "monitor=CIDEr-D", "samples=2", "epochs=2")
+    asked = arguments(place, tmp_path / "whole", *stage, f"init_from={runs['cbow']}")
+    assert command(parser(), asked) == 0
+    killed = arguments(place, tmp_path / "killed", *stage, f"init_from={runs['cbow']}")
+    assert cut_off(killed, Training, "training_step", 2) == -signal.SIGKILL
+    assert command(parser(), killed) == 0
+    assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
+    assert not same(weights(tmp_path / "whole"), weights(runs["cbow"], "best"))
+    system = yaml.safe_load((tmp_path / "whole" / "system.yaml").read_text())
+    assert system["description"]["loss_function"] == "self-critical (CIDEr-D)"
+
+
+def test_a_run_can_be_decoded_in_another_way(place, runs, tmp_path, capsys):
+    run = runs["cbow"]
+    asked = ["predict", str(run), "--data", str(place / "data"), "--set", "decoding=sample", "--set"]
+    out = ["--out", str(tmp_path / "out")]
+    assert command(parser(), [*asked, "candidates=4"]) == 2
+    assert "--set must be given with --out" in capsys.readouterr().err
+    assert command(parser(), [*asked, "candidate=4", *out]) == 2
+    assert "unknown key 'candidate'; did you mean 'candidates'?" in capsys.readouterr().err
+    assert command(parser(), [*asked, "candidates=4", *out]) == 0
+    candidates = read_candidates(tmp_path / "out" / "candidates" / "evaluation.csv")
+    assert [len(captions) for captions in candidates.captions] == [4] * 5
+    found = predictions.read_captions(tmp_path / "out" / "predictions" / "evaluation.csv")
+    assert list(found.captions) == candidates.first()[0]
+    config = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
+    assert config.pop("decoding") == {"decoding": "sample", "candidates": 4}
+    assert config == yaml.safe_load((run / "config.yaml").read_text())
+    assert command(parser(), [*asked, "candidates=5", *out]) == 2
+    assert "must be a new or empty folder, or have predictions of the same run" in capsys.readouterr().err
 
 
 def test_from_prediction_to_package_and_published_figures(place, runs, tmp_path, capsys):
@@ -529,7 +563,10 @@ def test_from_prediction_to_package_and_published_figures(place, runs, tmp_path,
         ("adapter=lstm", "adapter: error: Input should be 'identity', 'mlp' or 'mha'"),
         ("text_layer=-9", "the layer must be 0 to 3, or -1 to -4 from the end; found -9"),
         ("min_words=9", "min_words must not exceed max_words, 8; found 9"),
-        ("monitor=CIDEr-D", "monitor: error: Input should be 'loss'"),
+        ("monitor=mAP@10", "monitor: error: Input should be 'loss' or 'CIDEr-D'"),
+        ("loss=self_critical", "init_from must be given with loss=self_critical"),
+        ("loss=self_critical init_from=run", "monitor must be CIDEr-D with loss=self_critical"),
+        ("init_from={place}/data", "data/config.yaml: no such file; give the folder of a run"),
         ("word=train", "unknown key 'word'; did you mean 'words'?"),
     ],
 )

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.metrics import overlap
-from evaluation.metrics.overlap import CiderD, bleu, bleu_statistics, rouge_l
+from evaluation.metrics.overlap import CiderD, CiderDReferences, bleu, bleu_statistics, rouge_l
 from evaluation.statistics.intervals import from_left_out, pseudo_values
 
 # Tokenised captions of few different words, so that n-grams repeat, match, and occur in several clips; some are blank.
@@ -50,6 +50,19 @@ def test_corpus_bleu_is_no_mean_of_sentence_scores(golden):
     _, _, each, corpus = golden
     assert corpus["bleu_4"] == pytest.approx(0.1788, abs=5e-5)
     assert each["bleu_4"].mean() == pytest.approx(0.0903, abs=5e-5)
+
+
+@given(corpora, st.data())
+@settings(deadline=None, max_examples=60)
+def test_any_captions_can_be_scored_with_the_same_references(corpus, data):
+    """Each caption has the score that it has among captions of a whole split, however often its clip is scored."""
+    references = [texts for _, texts in corpus]
+    pairs = data.draw(st.lists(st.tuples(captions, st.integers(0, len(corpus) - 1)), max_size=6))
+    found = CiderDReferences(references).scores([caption for caption, _ in pairs], [clip for _, clip in pairs])
+    for (caption, clip), score in zip(pairs, found, strict=True):
+        one_caption_each = ["rain"] * len(corpus)
+        one_caption_each[clip] = caption
+        assert score == pytest.approx(CiderD(one_caption_each, references).scores[clip], abs=1e-12)
 
 
 @given(corpora)

@@ -203,6 +203,48 @@ def test_sampling_follows_from_the_seed():
     assert torch.equal(least.ids, generation.greedy(Whole(9), CLIPS, rules).ids)
 
 
+def test_a_clip_has_the_same_samples_in_every_batch():
+    rules = Rules(START, END, PADDING, (PADDING, START), 1, 8)
+    several = generation.sample(Whole(6), range(CLIPS), rules, 0.95, number=3)
+    assert len(several.ids) == CLIPS * 3
+    one = generation.sample(Whole(6), range(CLIPS), rules, 0.95)
+    first = several.ids[::3, : one.ids.shape[1]]
+    assert torch.equal(first, one.ids)
+    torch.testing.assert_close(several.log_probability[::3], one.log_probability)
+    assert len(several.ids.unique(dim=0)) > CLIPS
+    for row, (ids, total) in enumerate(zip(several.ids.tolist(), several.log_probability.tolist(), strict=True)):
+        words = [number for number in ids if number != PADDING]
+        expected = 0.0
+        for position, word in enumerate(words):
+            expected += float(Whole(6).logits(row // 3, [START, *words[:position]]).log_softmax(0)[word])
+        assert total == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+def test_the_best_sample_is_the_caption(penalty):
+    rules = Rules(START, END, PADDING, (PADDING, START), 1, 8)
+    how = generation.Decoding(decoding="sample", candidates=5, top_p=1, length_penalty=penalty)
+    drawn = generation.sample(Whole(6), range(CLIPS), rules, 1, number=5)
+    lengths = (drawn.ids != PADDING).sum(1)
+    ranks = (drawn.log_probability / lengths**penalty).view(CLIPS, 5)
+    found = generation.search_alternatives(Whole(6), range(CLIPS), rules, how, 5)
+    for place, generated in enumerate(found):
+        expected = ranks.sort(dim=1, descending=True).values[:, place]
+        found_lengths = (generated.ids != PADDING).sum(1)
+        torch.testing.assert_close(generated.log_probability / found_lengths**penalty, expected)
+    best = generation.search(Whole(6), range(CLIPS), rules, how)
+    assert torch.equal(best.ids, found[0].ids)
+
+
+def test_the_temperature_changes_what_is_drawn_but_not_its_probability():
+    chances = torch.tensor([0.0, 0.0, 0.1, 0.4, 0.5])
+    rules = Rules(START, END, PADDING, (), 0, 1)
+    found = generation.sample(lambda ids, _: chances.log().expand(len(ids), -1), range(20_000), rules, 1, 0.5)
+    shares = torch.bincount(found.ids[:, 0], minlength=5) / 20_000
+    torch.testing.assert_close(shares, chances**2 / (chances**2).sum(), atol=0.012, rtol=0)
+    torch.testing.assert_close(found.log_probability, chances.log()[found.ids[:, 0]])
+
+
 @pytest.mark.parametrize(("top_p", "kept"), [(0.5, [1]), (0.55, [1, 0.3]), (0.85, [1, 0.3, 0.15]), (1.0, None)])
 def test_sampling_draws_from_the_nucleus(top_p, kept):
     chances = torch.tensor([0.0, 0.0, 0.05, 0.5, 0.3, 0.15])
