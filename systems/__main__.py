@@ -8,12 +8,12 @@ import inspect
 import os
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from evaluation import yamlfiles
 from evaluation.cli import command, complete
-from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION, read_dataset
+from evaluation.data.dataset import DEVELOPMENT, EVALUATION, VALIDATION, Split, read_dataset
 from evaluation.downloads import download_missing
 from evaluation.files import DEFAULT_CACHE, cache_folder
 from evaluation.findings import BadRequest, say
@@ -175,7 +175,7 @@ def rerank(options: argparse.Namespace) -> None:
 
     names = candidate_splits(options.run_folder)
     retriever = None
-    splits = {}
+    splits: Mapping[str, Split] = {}
     if options.retriever:
         retriever = folders.find(options.retriever)
         contract.read_model_run(retriever)

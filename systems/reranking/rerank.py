@@ -64,8 +64,8 @@ def rerank(folder: Path, out: Path, splits: Mapping[str, Split], how: Reranking)
         A text with the weight, and the names of the files that were written.
 
     Raises:
-        BadRequest: `out` contains files; or the run has no candidates; or the weight must be fitted, and there are no candidates for the validation
-            split; or the retriever's folder does not contain a trained retriever.
+        BadRequest: `out` contains files; or the run has no candidates; or the weight must be fitted, and there are no
+            candidates for the validation split; or the retriever's folder does not contain a trained retriever.
         Faulty: Run folders, candidates or audio files are not valid. The exception lists all findings.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
