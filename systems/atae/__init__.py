@@ -40,6 +40,7 @@ from systems.parts import adapters, encoders, losses, pairs, texts, words
 from systems.parts.checkpoints import SystemModule, load_weights
 from systems.parts.descriptions import describe_system
 from systems.parts.devices import default_device
+from systems.parts.extra import ExtraCaptions, WithExtra, choose_extra
 from systems.parts.sequences import chunks, length_mask, masked_mean, stack_sequences
 from systems.parts.validation import retrieval_metrics
 from systems.runs import trained_checkpoint
@@ -53,7 +54,7 @@ PAPER = "Weck et al. 2022"
 PARAMETERS = "1,968,128 in the adapters (CNN14, DistilRoBERTa) + encoders"
 
 
-class Config(Schedule):
+class Config(Schedule, ExtraCaptions):
     """The settings; the defaults are the system ATAE as submitted."""
 
     learning_rate: float = Field(1e-4, gt=0)  # of Adam; the paper also names 1e-3, Adam's default
@@ -269,14 +270,25 @@ class Material:
         queries: Further texts, which need not be captions of these clips.
         model: The model.
         cache: Folder of the cache.
+        extra: Extra captions, each with the index of its clip.
 
     Attributes:
         pairs: The indices (clip, caption) of every pair.
+        extra: The indices (clip, caption) of every pair of a clip and one of its extra captions.
         numbers: A dict from each distinct text to its index.
     """
 
-    def __init__(self, clips: Sequence[Clip], queries: Sequence[str], model: Retriever, cache: Path):
-        self.captions, self.numbers, self.pairs, self.owners = pairs.clip_caption_pairs(clips, queries)
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        queries: Sequence[str],
+        model: Retriever,
+        cache: Path,
+        extra: Sequence[tuple[int, str]] = (),
+    ):
+        self.captions, self.numbers, self.pairs, self.extra, self.owners = pairs.clip_caption_pairs(
+            clips, queries, extra
+        )
         self.train_text = model.config.train_text
         paths = [clip.path for clip in clips]
         model.to(default_device())
@@ -401,6 +413,8 @@ class Training(SystemModule):
 def train(config: Config, dataset: Dataset, run: Run) -> None:
     """Train in the config's stages, and choose the best epoch of each stage on the validation split."""
     development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
+    extra = choose_extra(config, development)
+    run = replace(run, data={**run.data, **extra.digests})
     clips = {"clean": development.clips}
     if config.noisy:
         noisy = read_noisy(Path(config.noisy), config.noisy_share, run.seed)
@@ -411,7 +425,8 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         if vectors_file.exists():
             vectors = words.read_vectors(vectors_file)
         else:
-            vectors = words.train_vectors(development.captions, seed=run.seed, cbow=True)
+            captions = [*development.captions, *extra.captions]
+            vectors = words.train_vectors(captions, seed=run.seed, cbow=True)
     lightning.seed_everything(run.seed, verbose=False)
     model = Retriever(config, vectors)
     for folder in config.teachers:
@@ -430,15 +445,21 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
             stage_run = replace(run, folder=run.folder / f"stage-{number}")
         stage_run.start()
         stage_clips = [*validation.clips]
+        stage_extra: list[tuple[int, str]] = []
         for kind in stage:
+            if kind == "clean":
+                stage_extra = [(len(stage_clips) + clip, caption) for clip, caption in extra.pairs]
             stage_clips += clips[kind]
-        material = Material(stage_clips, validation.queries, model, run.cache)
+        material = Material(stage_clips, validation.queries, model, run.cache, stage_extra)
         to_train, to_validate = split_pairs(material.pairs, len(validation.clips))
+        items: Sequence | WithExtra = to_train
+        if material.extra:
+            items = WithExtra(to_train, material.extra, config.extra_share)
         teachers = None
         if config.teachers:
             file = run.folder / TEACHERS
             teachers = read_or_embed(file, config.teachers, stage_clips, material.captions, run.cache)
-        stage_run.fit(Training(model, validation, material, teachers), to_train, to_validate, material.batch, config)
+        stage_run.fit(Training(model, validation, material, teachers), items, to_validate, material.batch, config)
         load_weights(model, read_checkpoint(stage_run.best), stage_run.best)
     description = describe_system(
         config,

@@ -12,7 +12,7 @@ Encoders are frozen (section 3.2). The audio encoder encodes each clip once, and
 once. Training reads these embeddings from the cache.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +35,7 @@ from systems.parts.checkpoints import SystemModule, load_weights
 from systems.parts.decoder import CachedSteps, Decoder, UncachedSteps
 from systems.parts.descriptions import describe_system
 from systems.parts.devices import default_device
+from systems.parts.extra import ExtraCaptions, WithExtra, choose_extra
 from systems.parts.sequences import length_mask, stack_sequences
 from systems.parts.vocabulary import PADDING, START, Vocabulary
 from systems.training import Run, Schedule, metadata_name, read_checkpoint
@@ -44,7 +45,7 @@ PARAMETERS = "10,385,408 + 513 per word (YAMNet, MHA, BERT) + encoders"
 VECTORS = "model.words.weight"  # in a checkpoint
 
 
-class Config(Schedule, generation.Decoding):
+class Config(Schedule, generation.Decoding, ExtraCaptions):
     """The settings; the defaults are the paper's best setting.
 
     Numbers in parentheses are sections of the paper. "Not in the paper" marks values that the paper does not give. Two
@@ -270,7 +271,7 @@ def adapter(config: Config, inputs: int) -> nn.Module:
     return adapters.Identity(inputs)
 
 
-def begin_words(config: Config, vocab: Vocabulary, split: Split, seed: int) -> Tensor | None:
+def begin_words(config: Config, vocab: Vocabulary, captions: Iterable[str], seed: int) -> Tensor | None:
     """Return the initial word vectors (section 3.4).
 
     The values are scaled to a standard deviation of 1, which is that of random vectors (not in the paper). A word gets
@@ -279,7 +280,7 @@ def begin_words(config: Config, vocab: Vocabulary, split: Split, seed: int) -> T
     Args:
         config: The config.
         vocab: The vocabulary.
-        split: The development split, to train vectors on.
+        captions: The captions to train vectors on.
         seed: Seed of random vectors and of training.
 
     Returns:
@@ -295,7 +296,7 @@ def begin_words(config: Config, vocab: Vocabulary, split: Split, seed: int) -> T
     if config.words == "random":
         return torch.randn(len(vocab), words.SIZE, generator=generator)
     if config.words == "train":
-        table = words.train_vectors(split.captions, seed=seed, cbow=True)
+        table = words.train_vectors(captions, seed=seed, cbow=True)
     else:
         table = words.read_vectors(config.words, size=None, limit=config.words_limit)
     from_table = torch.from_numpy(words.mean_vectors(vocab.words, table))
@@ -408,19 +409,25 @@ class Training(SystemModule):
 def train(config: Config, dataset: Dataset, run: Run) -> None:
     """Train on the development split and choose the best epoch on the validation split."""
     development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
-    vocab = vocabulary.from_captions(development.all_captions)
+    extra = choose_extra(config, development)
+    run = replace(run, data={**run.data, **extra.digests})
+    vocab = vocabulary.from_captions([*development.all_captions, *extra.captions])
     if run.last.exists():  # the last checkpoint holds the vectors, which training may have changed
         vectors = read_checkpoint(run.last)["state_dict"].get(VECTORS)
     else:
-        vectors = begin_words(config, vocab, development, run.seed)
+        vectors = begin_words(config, vocab, [*development.captions, *extra.captions], run.seed)
     lightning.seed_everything(run.seed, verbose=False)
     model = Captioner(config, vocab, vectors)
     model.to(default_device())
     items = {split.name: make_items(split, model, run.cache) for split in (development, validation)}
+    to_train: Sequence[Item] | WithExtra = items[DEVELOPMENT]
+    if extra.pairs:
+        extra_items = make_items(extra.as_split(), model, run.cache)
+        to_train = WithExtra(items[DEVELOPMENT], extra_items, config.extra_share)
 
     run.start()
     vocab.write(run.folder / vocabulary.FILE)
-    run.fit(Training(model), items[DEVELOPMENT], items[VALIDATION], make_batch, config)
+    run.fit(Training(model), to_train, items[VALIDATION], make_batch, config)
     if config.words == "random":
         word_embeddings = "learned"
     elif config.words == "train":

@@ -156,7 +156,7 @@ def test_all_264_settings_build_take_a_step_and_caption_a_clip(place, tmp_path, 
         config = contract.configure(Config, FOLDER / "offtheshelf.yaml", [f"{k}={v}" for k, v in chosen.items()])
         config = config.model_copy(update=narrow)
         if config.words not in begun:
-            begun[config.words] = offtheshelf.begin_words(config, known, split, seed=0)
+            begun[config.words] = offtheshelf.begin_words(config, known, split.captions, seed=0)
         vectors = begun[config.words]
         model = Captioner(config, known, vectors if vectors is None else vectors.clone())
         hop = model.audio.hop or model.audio.model.hop
@@ -398,7 +398,7 @@ def test_words_begin_with_their_vectors(place, words_):
     name = str(place / FILES[words_]) if words_ in FILES else words_
     known = vocabulary.from_captions(["a dog", "a whippoorwill", "dog-bird"])
     split = Split("development", (Clip("1.wav", ("a dog", "a dog-bird dog"), Path("1.wav")),))
-    vectors = offtheshelf.begin_words(Config(words=name, train_words=True), known, split, seed=0)
+    vectors = offtheshelf.begin_words(Config(words=name, train_words=True), known, split.captions, seed=0)
     assert vectors.shape == (len(known), 300)
     assert vectors.any(1).all()
     if words_ in FILES:
@@ -410,8 +410,8 @@ def test_words_begin_with_their_vectors(place, words_):
         assert F.cosine_similarity(vectors[known.ids["dog-bird"]], both, dim=0) == pytest.approx(1)
         there = [known.ids[word] for word in ("a", "dog", "dog-bird")]
         assert vectors[there].std() == pytest.approx(1, abs=1e-3)
-    again = offtheshelf.begin_words(Config(words=name, train_words=True), known, split, seed=0)
-    other = offtheshelf.begin_words(Config(words=name, train_words=True), known, split, seed=1)
+    again = offtheshelf.begin_words(Config(words=name, train_words=True), known, split.captions, seed=0)
+    other = offtheshelf.begin_words(Config(words=name, train_words=True), known, split.captions, seed=1)
     assert torch.equal(vectors, again)
     assert not torch.equal(vectors, other)
 
