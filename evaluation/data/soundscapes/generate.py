@@ -1,7 +1,6 @@
 """Generation of the data set of soundscapes, in Clotho's layout."""
 
 import csv
-import wave
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.random import Generator
 from tqdm import tqdm
 
+from evaluation.data.audio import write_wave
 from evaluation.data.soundscapes.grammar import CAPTIONS, describe
 from evaluation.data.soundscapes.scenes import plan, scene_text
 from evaluation.data.soundscapes.synthesis import SAMPLE_RATE, Scene, render
@@ -92,10 +92,7 @@ def _write_clip(folder: Path, seed: int, job: Job) -> list[str]:
     """Write the audio of a clip and return its captions."""
     split, index, name, scene = job
     rng = _random(seed, split, index + 1)
-    samples = np.round(render(rng, scene) * 32767).astype("<i2")
-    with wave.open(str(folder / split / name), "wb") as file:  # unlike soundfile, raises OSError on a full disk
-        file.setparams((1, 2, SAMPLE_RATE, len(samples), "NONE", ""))
-        file.writeframes(samples.tobytes())
+    write_wave(folder / split / name, render(rng, scene), SAMPLE_RATE)
     return describe(rng, scene)
 
 
