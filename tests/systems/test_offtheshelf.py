@@ -3,6 +3,7 @@
 import csv
 import itertools
 import math
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -572,3 +573,22 @@ def test_it_captions_real_sounds_by_real_models(shared, tmp_path):
     prediction = predictions.read_captions(tmp_path / "run" / "predictions" / "evaluation.csv")
     score = captioning.evaluate(prediction, split, metrics=["cider_d"])
     assert score.metrics["cider_d"].estimate.value >= 0.3
+
+
+def test_extra_captions_are_items_and_in_the_vocabulary(place, tmp_path, monkeypatch):
+    folder = tmp_path / "data"
+    shutil.copytree(place / "data", folder)
+    name = read_dataset(folder, "development", sound=False)["development"].file_names[0]
+    (folder / "captions_development.extra.csv").write_text(f'file_name,caption,source\n"{name}",zzyzx barks,x\n')
+    trained_on = []
+    monkeypatch.setattr(
+        offtheshelf.Run, "fit", lambda self, module, train, *_: trained_on.append((module.model, train))
+    )
+    monkeypatch.setattr(offtheshelf, "load_model", lambda _: trained_on[0][0])
+    asked = arguments(place, tmp_path / "run", "words=train", "extra_share=1")
+    asked[asked.index("--data") + 1] = str(folder)
+    assert command(parser(), asked) == 0
+    ((model, items),) = trained_on
+    assert len(items) == 6 * 5 + 1
+    assert model.vocabulary.decode(items.items[-1].ids) == "zzyzx barks"
+    assert "extra_captions" in yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["data"]
