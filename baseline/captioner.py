@@ -11,6 +11,7 @@ new clip.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -20,7 +21,7 @@ import lightning
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from baseline.crnn import CRNN, SIZE
@@ -34,6 +35,7 @@ from systems.parts.augmentation import mixing, spec_augment
 from systems.parts.checkpoints import SystemModule, load_initial_weights, load_weights
 from systems.parts.decoder import CachedSteps, Decoder
 from systems.parts.descriptions import describe_system
+from systems.parts.extra import ExtraCaptions, WithExtra, choose_extra
 from systems.parts.generation import Decoding, WordByWord
 from systems.parts.self_critical import Rewards, SelfCritical, SelfCriticalSettings
 from systems.parts.vocabulary import PADDING, Vocabulary
@@ -43,8 +45,8 @@ PAPER = "Weck et al. 2021 (decoder), Xie et al. 2022 (encoder)"
 PARAMETERS = "8,125,122 + 813 per word"
 
 
-class Config(Schedule, Decoding, SelfCriticalSettings):
-    """The settings. `Schedule`, `Decoding` and `SelfCriticalSettings` define further ones, such as `epochs`.
+class Config(Schedule, Decoding, SelfCriticalSettings, ExtraCaptions):
+    """The settings. The base classes define further ones, such as `epochs`.
 
     In our tests, the defaults gave better captions than the published settings. To train the decoder as published, use
     baseline/captioner-published.yaml.
@@ -73,6 +75,15 @@ class Config(Schedule, Decoding, SelfCriticalSettings):
     gradient_norm: float | None = Field(1.0, gt=0)  # clip gradients to this norm; None: no clipping, as published
     sampler: Literal["clip", "caption"] = "clip"  # encode a clip once, with all its captions; or once for each caption
     longest: int = Field(60, ge=1)  # maximum number of words in a caption in training; further words are left out
+
+    @model_validator(mode="after")
+    def _items_of_one_caption(self) -> "Config":
+        if self.extra_share and self.sampler == "clip":
+            raise ValueError(
+                "sampler must be caption with extra_share above 0, because all items of a batch must have the same "
+                "number of captions; found clip: set sampler=caption"
+            )
+        return self
 
 
 def downloads(config: Config) -> list[Download]:
@@ -273,13 +284,16 @@ class Training(SystemModule):
 def train(config: Config, dataset: Dataset, run: Run) -> None:
     """Train on the development split and choose the best epoch on the validation split."""
     development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
-    vocab = vocabulary.from_captions(development.all_captions)
+    extra = choose_extra(config, development)
+    run = replace(run, data={**run.data, **extra.digests})
+    vocab = vocabulary.from_captions([*development.all_captions, *extra.captions])
     vectors = encoder = None
     if not run.last.exists():  # a resumed run reads the encoder and word embeddings from its last checkpoint
         if config.init_from:
             encoder = encoder_of(Path(config.init_from), config.slope)
         if config.words == "train":
-            table = words.train_vectors(development.captions, epochs=config.words_epochs, seed=run.seed)
+            captions = [*development.captions, *extra.captions]
+            table = words.train_vectors(captions, epochs=config.words_epochs, seed=run.seed)
         else:
             table = words.read_vectors(Path(config.words), limit=config.words_limit)
         vectors = words.mean_vectors(vocab.words, table)  # a word with a hyphen gets the mean of its parts
@@ -291,12 +305,16 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         if config.loss == "self_critical":
             load_initial_weights(model, Path(str(config.init_from)), vocab.digest)
     clips = {split.name: make_items(split, model.log_mel, run.cache) for split in (development, validation)}
-    to_train = clips[DEVELOPMENT]
+    regular = clips[DEVELOPMENT]
     critical = None
     if config.loss == "self_critical":
         critical = SelfCritical(config, Rewards(development, config.reward), model.rules, model.decode, run.seed)
     elif config.sampler == "caption":
-        to_train = by_caption(to_train)
+        regular = by_caption(regular)
+    to_train: Sequence[Item] | WithExtra = regular
+    if extra.pairs and critical is None:  # otherwise, extra captions only add their words to the vocabulary
+        extra_items = by_caption(make_items(extra.as_split(), model.log_mel, run.cache))
+        to_train = WithExtra(regular, extra_items, config.extra_share)
 
     run.start()
     vocab.write(run.folder / vocabulary.FILE)

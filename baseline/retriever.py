@@ -23,6 +23,7 @@ the following differences:
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -45,6 +46,7 @@ from systems.caching.features import log_mels
 from systems.parts import words
 from systems.parts.checkpoints import SystemModule, load_weights
 from systems.parts.descriptions import describe_system
+from systems.parts.extra import ExtraCaptions, WithExtra, choose_extra
 from systems.parts.losses import triplet
 from systems.parts.validation import retrieval_metrics
 from systems.training import Run, Schedule, metadata_name, read_checkpoint
@@ -54,7 +56,7 @@ PARAMETERS = 732_354  # number of parameters of the CRNN; the word vectors are n
 STOP_FROM, STOP_VALUES = 60, 10  # constants for `stop_deviation`, from the published code's conf.yaml
 
 
-class Config(Schedule):
+class Config(Schedule, ExtraCaptions):
     """The settings.
 
     In our tests, the defaults gave better retrieval than the published settings. For the settings of the published
@@ -361,6 +363,9 @@ class Training(SystemModule):
 def train(config: Config, dataset: Dataset, run: Run) -> None:
     """Train on the development split and choose the best epoch on the validation split."""
     development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
+    extra = choose_extra(config, development)
+    run = replace(run, data={**run.data, **extra.digests})
+    captions = [*development.captions, *extra.captions]
     vectors_file = run.folder / "words.bin"
     if vectors_file.exists():
         vectors = words.read_vectors(vectors_file)
@@ -369,22 +374,26 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
             split = cased_words
         else:
             split = words.words_without_hyphens
-        vectors = words.train_vectors(development.captions, epochs=config.words_epochs, seed=run.seed, split=split)
+        vectors = words.train_vectors(captions, epochs=config.words_epochs, seed=run.seed, split=split)
     else:
         vectors = words.read_vectors(Path(config.words), limit=config.words_limit)
     if not vectors_file.exists():
-        prepare(vectors, config, development.captions, run.seed)
+        prepare(vectors, config, captions, run.seed)
     lightning.seed_everything(run.seed, verbose=False)
     model = Retriever(config, vectors)
     clips = {split.name: make_items(split, model.log_mel, run.cache) for split in (development, validation)}
-    to_train = clips[DEVELOPMENT]
+    regular = clips[DEVELOPMENT]
     if config.sampler == "caption":
-        to_train = by_caption(to_train)
+        regular = by_caption(regular)
+    to_train: Sequence[Item] | WithExtra = regular
+    if extra.pairs:
+        extra_items = by_caption(make_items(extra.as_split(), model.log_mel, run.cache))
+        to_train = WithExtra(regular, extra_items, config.extra_share)
 
     run.start()
     if not vectors_file.exists():
         words.write_vectors(vectors, vectors_file)
-    truth = {**validation.captions, **development.captions}
+    truth = {**validation.captions, **extra.truth()}
     module = Training(model, validation)
     run.fit(module, to_train, clips[VALIDATION], partial(make_batch, truth=truth), config)
     if config.words == "train":

@@ -117,6 +117,15 @@ def convert(options: argparse.Namespace) -> None:
     print(f"{converted.path}: {plural(converted.clips, 'clip')} with {captions} each")
 
 
+def mix(options: argparse.Namespace) -> None:
+    """Write a data set of mixed clips: sums of two development clips, with their captions joined by "and"."""
+    from evaluation.data.mix import mix_clips
+
+    mixed = mix_clips(options.folder, options.out, pairs=options.pairs, seed=options.seed)
+    clips, captions = plural(mixed.clips, "mixed clip"), plural(mixed.captions, "caption")
+    print(f"{options.out}: {clips} with {captions} each")
+
+
 def download(options: argparse.Namespace) -> int:
     """Download a data set from its publishers and check it."""
     from evaluation.data import download as downloads
@@ -522,6 +531,15 @@ def _add_data(command: argparse.ArgumentParser) -> None:
     text = "keep only the first N captions of each clip (default: all; every clip must have the same number)"
     verb.add_argument("--captions", type=int, metavar="N", help=text)
     verb.set_defaults(run=convert)
+
+    verb = verbs.add_parser("mix", help="mix pairs of clips for training", description=mix.__doc__)
+    text = "data folder in Clotho's layout, whose development clips are mixed"
+    verb.add_argument("folder", type=Path, metavar="DIR", help=text)
+    text = "output folder, a data folder with a development split; must be empty or not exist"
+    verb.add_argument("out", type=Path, metavar="OUT", help=text)
+    verb.add_argument("--pairs", type=_positive, required=True, metavar="N", help="number of mixed clips")
+    verb.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
+    verb.set_defaults(run=mix)
 
     verb = verbs.add_parser("download", help="download a data set", description=download.__doc__)
     text = "clotho: version 2.1; 7 GB to download, 12 GB on disk"

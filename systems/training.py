@@ -65,6 +65,7 @@ from systems.lock import is_first_process
 from systems.logs import quiet
 from systems.parts import encoders
 from systems.parts.encoders.weights import unreadable
+from systems.parts.extra import WithExtra
 
 VERSIONS = ("torch", "torchaudio", "lightning", "numpy", "gensim")
 ABSENT = "(absent)"
@@ -248,7 +249,7 @@ class Run:
     def fit(
         self,
         module: lightning.LightningModule,
-        train: Dataset,
+        train: Dataset | WithExtra,
         validation: Dataset,
         collate: Collate,
         schedule: Schedule,
@@ -258,7 +259,7 @@ class Run:
         Args:
             module: The module to train. It must log `loss` in training; in validation, it must log `validation_loss`
                 and `validation_` + `schedule.monitor`.
-            train: The items to train on.
+            train: The items to train on, possibly with extra items, of which each epoch draws a share.
             validation: The items to validate on after each epoch. Every device uses all of them.
             collate: A function that turns a list of items into a batch.
             schedule: The length of the training and its learning rate.
@@ -363,14 +364,16 @@ class Run:
 
 
 class Batches(lightning.LightningDataModule):
-    """The batches of a training. The order of the training items depends only on the seed and the epoch."""
+    """The batches of a training. An epoch's training items and their order depend only on the seed and the epoch."""
 
-    def __init__(self, train: Dataset, validation: Dataset, collate: Collate, batch: int, seed: int):
+    def __init__(self, train: Dataset | WithExtra, validation: Dataset, collate: Collate, batch: int, seed: int):
         super().__init__()
         self.train, self.validation, self.collate, self.batch, self.seed = train, validation, collate, batch, seed
 
     def train_dataloader(self) -> DataLoader:
         world, rank = self.trainer.world_size, self.trainer.global_rank
+        if isinstance(self.train, WithExtra):
+            return self._loader(self.train.items, ExtraSampler(self.train, world, rank, seed=self.seed))
         return self._loader(self.train, DistributedSampler(self.train, world, rank, seed=self.seed))
 
     def val_dataloader(self) -> DataLoader:
@@ -381,6 +384,18 @@ class Batches(lightning.LightningDataModule):
         # change the random numbers of dropout.
         generator = torch.Generator()
         return DataLoader(items, self.batch, sampler=sampler, collate_fn=self.collate, generator=generator)
+
+
+class ExtraSampler(DistributedSampler):
+    """A sampler of the items that an epoch sees, in random order, split over the processes."""
+
+    dataset: WithExtra
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the indices of this process's items among all items."""
+        in_epoch = self.dataset.in_epoch(self.seed, self.epoch)
+        for position in super().__iter__():
+            yield in_epoch[position]
 
 
 class EpochControl(Callback):

@@ -23,6 +23,7 @@ A clip may also be refused after it was encoded: its embeddings must be finite (
 """
 
 import math
+import wave
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -206,6 +207,18 @@ def resample(samples: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
         raise extras.not_installed(error) or error from None
 
     return torchaudio.functional.resample(torch.from_numpy(samples), rate, sample_rate).numpy()
+
+
+def write_wave(path: Path, samples: np.ndarray, sample_rate: int) -> None:
+    """Write mono audio, an array of shape (samples,) in [-1, 1], as a WAV file with 16 bits.
+
+    Raises:
+        OSError: The disk is full, or the file cannot be written. soundfile would not raise it.
+    """
+    whole = np.round(samples * 32767).astype("<i2")
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, sample_rate, len(whole), "NONE", ""))
+        file.writeframes(whole.tobytes())
 
 
 def _kernel_values(rate: int, sample_rate: int) -> int:

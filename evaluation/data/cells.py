@@ -1,6 +1,10 @@
 """Checks of names and texts in the cells of a table."""
 
 import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+
+from evaluation.findings import Finding
+from evaluation.names import closest, explain, hint
 
 SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
@@ -27,6 +31,31 @@ def text_fault(text: str, what: str = "caption") -> str | None:
     if _has_controls(text):
         return f"must be one line without control characters; found {text!r}"
     return None
+
+
+def unknown_clips(
+    file: str, column: str, unknown: Mapping[str, Sequence[int]], listed: int, file_names: frozenset[str]
+) -> Iterable[Finding]:
+    """Yield findings for the names in a table that are not clips. Many names that differ in one way are one finding.
+
+    Args:
+        file: The file's name in findings.
+        column: The column with the names.
+        unknown: A dict from each name that is not a clip to the lines that have it.
+        listed: The number of different names in the table.
+        file_names: The names of all clips.
+    """
+    match = explain(unknown, file_names)
+    if match:
+        message = match.message(listed, "names")
+        yield Finding(file, unknown[next(iter(match.pairs))][0], column, message)
+    meant = closest(file_names)
+    for name, lines in unknown.items():
+        if match and name in match.pairs:
+            continue
+        message = f"unknown clip {name!r}{hint(name, meant(name))}"
+        for line in lines:
+            yield Finding(file, line, column, message)
 
 
 def _has_controls(text: str) -> bool:

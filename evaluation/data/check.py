@@ -1,7 +1,7 @@
 """A check of a data folder that reads every split, decodes every audio file and summarises the splits."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -11,7 +11,7 @@ from tqdm import tqdm
 from evaluation.data import audio
 from evaluation.data.dataset import Clip, Split, survey
 from evaluation.findings import NOTE, Finding, counted
-from evaluation.text import table
+from evaluation.text import printable, table
 
 SHORT = 0.005  # seconds; shorter clips get a note
 LOUD = 10.0  # a peak 20 dB above full scale; clips with a higher peak get a note
@@ -19,6 +19,8 @@ LOUD = 10.0  # a peak 20 dB above full scale; clips with a higher peak get a not
 
 def check_dataset(folder: Path) -> tuple[str, list[Finding]]:
     """Read every split and decode every audio file; return a table of the splits, and all findings.
+
+    If there are extra captions, a second table counts them by source.
 
     Raises:
         BadRequest: There is no such folder, or it does not contain a split.
@@ -52,7 +54,11 @@ def check_dataset(folder: Path) -> tuple[str, list[Finding]]:
     for name, split in dataset.splits.items():
         rows.append(_row(split, sounds[name], findings[name]))
     headers = ["split", "clips", "captions", "queries", "audio files", "h:mm:ss", "seconds", "Hz", "findings"]
-    return table(rows, headers, numbers=range(1, 8)), sorted(chain.from_iterable(findings.values()))
+    text = table(rows, headers, numbers=range(1, 8))
+    extra = _extra_rows(dataset.splits.values())
+    if extra:
+        text += "\n\n" + table(extra, ["split", "source", "extra captions", "clips"], numbers=(2, 3))
+    return text, sorted(chain.from_iterable(findings.values()))
 
 
 def _row(split: Split, sounds: Sequence[audio.Sound], findings: Sequence[Finding]) -> list[object]:
@@ -77,6 +83,19 @@ def _row(split: Split, sounds: Sequence[audio.Sound], findings: Sequence[Finding
         rates,
         counted(findings) or "none",
     ]
+
+
+def _extra_rows(splits: Iterable[Split]) -> list[list[object]]:
+    """Return the rows of the table of extra captions: the number of captions and of clips of each source."""
+    rows: list[list[object]] = []
+    for split in splits:
+        clips_of_source: dict[str, list[str]] = {}  # a clip is listed once for each of its captions
+        for clip in split.clips:
+            for extra in clip.extra:
+                clips_of_source.setdefault(extra.source, []).append(clip.file_name)
+        for source, clips in sorted(clips_of_source.items()):
+            rows.append([split.name, printable(source), len(clips), len(set(clips))])
+    return rows
 
 
 def _sound_notes(sound: audio.Sound) -> list[str]:

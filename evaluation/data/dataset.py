@@ -12,6 +12,8 @@ For each split, a data folder contains `captions_SPLIT.csv` (or `clotho_captions
 - `metadata_SPLIT.csv` (or `clotho_metadata_SPLIT.csv`) has the first column `file_name`, and other columns with any
   information about the clip. Clotho's metadata files are in Latin-1, and the file of its test set has semicolons
   between columns. Only metadata files may have this encoding and this separator.
+- `captions_SPLIT.extra.csv` contains extra captions of the split's clips, such as paraphrases
+  (`evaluation.data.extra_captions`). Only training reads them.
 
 The splits are development, validation and evaluation, and the blind sets test, analysis and retrieval. A blind set may
 be a folder of audio files only. The retrieval set has its queries in `retrieval_captions.csv`, with the header
@@ -32,6 +34,9 @@ Conventions
   splits.
 - **A query's truth is the set of its relevant clips.** If several clips share a caption, the caption is one query, and
   all these clips are relevant.
+- **Scoring does not see extra captions.** They are not part of the captions, queries, relevant clips, fingerprint or
+  digest of a split. They are not even read with `sound=False`, as all commands that score read a split. A training that
+  uses them records a digest of them in its run folder (`systems.parts.extra`).
 - **All findings are reported at once**, each with its file, line and column. Reading raises `Faulty` if a finding is an
   error.
 
@@ -53,8 +58,10 @@ from types import MappingProxyType
 
 import soundfile
 
+from evaluation.data import extra_captions
 from evaluation.data.audiocaps import AUDIOCAPS, is_audiocaps, read_audiocaps, warn_of_other_headers
 from evaluation.data.caption_files import CaptionRows, read_captions, read_metadata, read_queries
+from evaluation.data.extra_captions import ExtraCaption
 from evaluation.data.relevance import Relevance, parse_relevance
 from evaluation.data.sound_files import match_sounds, sound_files, warn_of_equal_names
 from evaluation.findings import ERROR, WARNING, BadRequest, Faulty, Finding
@@ -75,12 +82,15 @@ class Clip:
         captions: The captions, verbatim; empty in a blind set.
         path: The path of the audio file.
         metadata: The clip's row of the metadata file, as a dict from column to cell; empty if the clip has no row.
+        extra: Extra captions for training, from `captions_SPLIT.extra.csv`. Scoring must not use them; clips that
+            differ only in them are equal.
     """
 
     file_name: str
     captions: tuple[str, ...]
     path: Path
     metadata: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False, hash=False)
+    extra: tuple[ExtraCaption, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -148,7 +158,10 @@ class Split:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Eight hexadecimal digits that change if any name, caption, relevance or blind query changes."""
+        """Eight hexadecimal digits that change if any name, caption, relevance or blind query changes.
+
+        They do not depend on the extra captions, because scores do not depend on them either.
+        """
         relevance: object = self.relevance
         if self.relevance:
             entries = []
@@ -203,8 +216,9 @@ def read_dataset(folder: Path | str, *splits: str, sound: bool = True) -> Datase
     Args:
         folder: The data folder.
         splits: Names of the splits to read (default: all splits of the folder).
-        sound: Check that every clip has an audio file in `SPLIT/`, and that every audio file has a row. The audio is
-            not decoded; `check_dataset` does that.
+        sound: Read what training and prediction need and scoring does not. Check that every clip has an audio file in
+            `SPLIT/`, and that every audio file has a row. The audio is not decoded; `check_dataset` does that. Read the
+            extra captions. If false, an extra file is ignored, even if it is not valid.
 
     Raises:
         BadRequest: There is no such folder, or it does not contain such a split.
@@ -288,7 +302,9 @@ def survey(folder: Path, names: tuple[str, ...], sound: bool) -> tuple[Dataset, 
     findings: dict[str, list[Finding]] = {"": unread, **{name: [] for name in names or existing}}
     for path in folder.glob("*.csv"):
         stem = re.fullmatch(r"(?:clotho_)?(?:captions|relevance|metadata)_(.*)", path.stem)
-        if stem and stem[1] not in SPLITS:
+        if stem and stem[1].endswith(".extra") and path.stem.endswith(f"captions_{stem[1]}"):
+            findings[""] += _unread_extra(path.name, stem[1].removesuffix(".extra"), existing)
+        elif stem and stem[1] not in SPLITS:
             message = f"is not read: {unknown_key(stem[1], SPLITS, 'split')}"
             findings[""].append(Finding(path.name, message=message, severity=WARNING))
     for name in SPLITS:
@@ -299,6 +315,25 @@ def survey(folder: Path, names: tuple[str, ...], sound: bool) -> tuple[Dataset, 
     everything = sorted(chain.from_iterable(findings.values()))
     no_errors = tuple(finding for finding in everything if finding.severity != ERROR)
     return Dataset(folder, MappingProxyType(splits), no_errors), findings
+
+
+def _unread_extra(file: str, split: str, existing: Collection[str]) -> list[Finding]:
+    """Return a warning if a file of extra captions is not read.
+
+    Args:
+        file: The name of the file.
+        split: The split that it is named after.
+        existing: The splits of the folder.
+    """
+    if split not in SPLITS:
+        message = unknown_key(split, SPLITS, "split")
+    elif file != extra_captions.file_name(split):
+        message = f"the name must be {extra_captions.file_name(split)}; rename the file"
+    elif split not in existing:
+        message = f"the folder has no captions of the split {split}; add captions_{split}.csv, or remove the file"
+    else:
+        return []
+    return [Finding(file, message=f"is not read: {message}", severity=WARNING)]
 
 
 def _caption_files(folder: Path, split: str) -> list[Path]:
@@ -315,9 +350,9 @@ def _caption_files(folder: Path, split: str) -> list[Path]:
 
 def _read_split(folder: Path, name: str, sound: bool, findings: list[Finding]) -> Split:
     files = _caption_files(folder, name)
-    for extra in files[1:]:
+    for second in files[1:]:
         message = f"is a second caption file of the split; keep this one or {files[0].name}"
-        findings.append(Finding(extra.name, message=message))
+        findings.append(Finding(second.name, message=message))
     queries: tuple[str, ...] = ()
     audio_folder = folder / name
     if files and files[0].name == f"{AUDIOCAPS.get(name)}.csv":
@@ -343,8 +378,15 @@ def _read_split(folder: Path, name: str, sound: bool, findings: list[Finding]) -
     if relevance_file.is_file():
         relevance = parse_relevance(relevance_file, relevance_file.name, rows.names, findings)
     metadata = read_metadata(folder, name, rows.names, findings)
-    clips = tuple(
-        Clip(file_name, captions, audio_folder / file_name, metadata.get(file_name, MappingProxyType({})))
-        for file_name, (_, captions) in rows.clips.items()
-    )
-    return Split(name, clips, relevance, queries, folder / source)
+    extra: Mapping[str, tuple[ExtraCaption, ...]] = {}
+    extra_file = folder / extra_captions.file_name(name)
+    if sound and extra_file.is_file():
+        extra = extra_captions.read_extra_captions(extra_file, rows, findings)
+        if name != DEVELOPMENT:
+            message = f"is not used: training draws extra captions only for {DEVELOPMENT} clips"
+            findings.append(Finding(extra_file.name, message=message, severity=WARNING))
+    clips = []
+    for file_name, (_, captions) in rows.clips.items():
+        row = metadata.get(file_name, MappingProxyType({}))
+        clips.append(Clip(file_name, captions, audio_folder / file_name, row, extra.get(file_name, ())))
+    return Split(name, tuple(clips), relevance, queries, folder / source)

@@ -2,16 +2,15 @@
 
 import ast
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from evaluation.data import tables
-from evaluation.data.cells import text_fault
+from evaluation.data.cells import text_fault, unknown_clips
 from evaluation.findings import Faulty, Finding
-from evaluation.names import closest, explain, hint
 from evaluation.text import printable
 
 Relevance = Mapping[str, frozenset[str] | Mapping[str, float]]  # from a query to names, or to names with grades above 0
@@ -88,26 +87,9 @@ def parse_relevance(path: Path, file: str, file_names: frozenset[str] | None, fi
             relevance.setdefault(query, frozenset(names))
     if not records[1:] and readable:
         findings.append(Finding(file, 1, message="has a header but no queries; add a row for each query"))
-    findings += _unknown_clips(file, unknown, relevance, file_names or frozenset())
+    all_names = set(chain.from_iterable(relevance.values()))
+    findings += unknown_clips(file, "audio_filenames", unknown, len(all_names), file_names or frozenset())
     return MappingProxyType(relevance)
-
-
-def _unknown_clips(
-    file: str, unknown: Mapping[str, Sequence[int]], relevance: Relevance, file_names: frozenset[str]
-) -> Iterable[Finding]:
-    """Yield findings for the names in a relevance file that are not clips; `unknown` has the lines of each name."""
-    match = explain(unknown, file_names)
-    if match:
-        listed = set(chain.from_iterable(relevance.values()))
-        message = match.message(len(listed), "names")
-        yield Finding(file, unknown[next(iter(match.pairs))][0], "audio_filenames", message)
-    meant = closest(file_names)
-    for name, lines in unknown.items():
-        if match and name in match.pairs:
-            continue
-        message = f"unknown clip {name!r}{hint(name, meant(name))}"
-        for line in lines:
-            yield Finding(file, line, "audio_filenames", message)
 
 
 def _list_in(cell: str) -> list[Any]:

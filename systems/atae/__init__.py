@@ -39,6 +39,7 @@ from systems.atae.training import Material, Training
 from systems.parts import encoders, texts, words
 from systems.parts.checkpoints import load_weights
 from systems.parts.descriptions import describe_system
+from systems.parts.extra import WithExtra, choose_extra
 from systems.runs import trained_checkpoint
 from systems.training import Run, metadata_name, read_checkpoint
 
@@ -60,6 +61,8 @@ def downloads(config: Config) -> list[Download]:
 def train(config: Config, dataset: Dataset, run: Run) -> None:
     """Train in the config's stages, and choose the best epoch of each stage on the validation split."""
     development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
+    extra = choose_extra(config, development)
+    run = replace(run, data={**run.data, **extra.digests})
     clips = {CLEAN: development.clips}
     further = {}
     if config.noisy:
@@ -74,7 +77,8 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         if vectors_file.exists():
             vectors = words.read_vectors(vectors_file)
         else:
-            vectors = words.train_vectors(development.captions, seed=run.seed, cbow=True)
+            captions = [*development.captions, *extra.captions]
+            vectors = words.train_vectors(captions, seed=run.seed, cbow=True)
     lightning.seed_everything(run.seed, verbose=False)
     model = Retriever(config, vectors)
     for folder in config.teachers:
@@ -93,15 +97,21 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
             stage_run = replace(run, folder=run.folder / f"stage-{number}")
         stage_run.start()
         stage_clips = [*validation.clips]
+        stage_extra: list[tuple[int, str]] = []
         for kind in stage:
+            if kind == CLEAN:
+                stage_extra = [(len(stage_clips) + clip, caption) for clip, caption in extra.pairs]
             stage_clips += clips[kind]
-        material = Material(stage_clips, validation.queries, model, run.cache, len(validation.clips))
+        material = Material(stage_clips, validation.queries, model, run.cache, len(validation.clips), stage_extra)
         to_train, to_validate = split_pairs(material.pairs, len(validation.clips))
+        items: Sequence[tuple[int, int]] | WithExtra = to_train
+        if material.extra:
+            items = WithExtra(to_train, material.extra, config.extra_share)
         teachers = None
         if config.teachers:
             file = run.folder / TEACHERS
             teachers = read_or_embed(file, config.teachers, stage_clips, material.captions, run.cache)
-        stage_run.fit(Training(model, validation, material, teachers), to_train, to_validate, material.batch, config)
+        stage_run.fit(Training(model, validation, material, teachers), items, to_validate, material.batch, config)
         load_weights(model, read_checkpoint(stage_run.best), stage_run.best)
     description = describe_system(
         config,

@@ -7,13 +7,14 @@ from pydantic import Field, model_validator
 
 from evaluation.data.dataset import SPLITS
 from systems.parts import encoders, texts
+from systems.parts.extra import ExtraCaptions
 from systems.training import Schedule
 
 Adapter = Literal["mlp", "mha", "linear", "identity"]
 CLEAN, NOISY = "clean", "noisy"  # names of training data in `stages`, in addition to those in `external`
 
 
-class Config(Schedule):
+class Config(Schedule, ExtraCaptions):
     """The settings; the defaults are the system ATAE as submitted."""
 
     learning_rate: float = Field(1e-4, gt=0)  # of Adam; the paper also names 1e-3, Adam's default

@@ -49,18 +49,30 @@ class Material:
         model: The model.
         cache: Folder of the cache.
         held_out: The number of clips for validation, which come first. They are not cut at random.
+        extra: Extra captions, each with the index of its clip.
 
     Attributes:
         pairs: The indices (clip, caption) of every pair.
+        extra: The indices (clip, caption) of every pair of a clip and one of its extra captions.
         numbers: A dict from each distinct text to its index.
     """
 
-    def __init__(self, clips: Sequence[Clip], queries: Sequence[str], model: Retriever, cache: Path, held_out: int = 0):
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        queries: Sequence[str],
+        model: Retriever,
+        cache: Path,
+        held_out: int = 0,
+        extra: Sequence[tuple[int, str]] = (),
+    ):
         self.held_out = held_out
         self.longest = math.inf  # maximum number of samples of a clip in a batch
         if model.config.audio_seconds:
             self.longest = round(model.config.audio_seconds * model.sample_rate)
-        self.captions, self.numbers, self.pairs, self.owners = pairs.clip_caption_pairs(clips, queries)
+        self.captions, self.numbers, self.pairs, self.extra, self.owners = pairs.clip_caption_pairs(
+            clips, queries, extra
+        )
         self.train_text = model.config.train_text
         paths = [clip.path for clip in clips]
         model.to(default_device())

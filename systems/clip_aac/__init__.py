@@ -42,6 +42,7 @@ only retrieve: it refuses to caption and has no inference.ckpt.
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -64,6 +65,7 @@ from systems.parts.checkpoints import SystemModule, load_weights
 from systems.parts.decoder import CachedSteps, Decoder
 from systems.parts.descriptions import describe_system
 from systems.parts.encoders.weights import download
+from systems.parts.extra import ExtraCaptions, WithExtra, choose_extra
 from systems.parts.sequences import chunks
 from systems.parts.validation import retrieval_metrics
 from systems.parts.vocabulary import PADDING, SPECIAL, Vocabulary
@@ -93,7 +95,7 @@ LOSSES = {"words": "cross-entropy", "contrast": "InfoNCE", "both": "InfoNCE, cro
 FEATURES = {"stft": "log-power spectrogram", "fbsp": "log-power spectrogram of learnt wavelets"}
 
 
-class Config(Schedule):
+class Config(Schedule, ExtraCaptions):
     """The settings. The defaults are the paper's system 8 (system 4 in Table 1), except for `learn_from`."""
 
     epochs: int = Field(40, ge=1)
@@ -364,14 +366,23 @@ class Material:
         vocab: The vocabulary.
         longest: Maximum number of words in a caption; further words are left out.
         cache: Folder of the cache, for decoded audio.
+        extra: Extra captions, each with the index of its clip.
 
     Attributes:
         pairs: Every pair of a clip and one of its captions: the clip's index in `clips`, and the caption's index among
             the distinct captions.
+        extra: Every pair of a clip and one of its extra captions, in the same form.
     """
 
-    def __init__(self, clips: Sequence[Clip], vocab: Vocabulary, longest: int, cache: Path):
-        self.captions, _, self.pairs, self.owners = pairs.clip_caption_pairs(clips)
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        vocab: Vocabulary,
+        longest: int,
+        cache: Path,
+        extra: Sequence[tuple[int, str]] = (),
+    ):
+        self.captions, _, self.pairs, self.extra, self.owners = pairs.clip_caption_pairs(clips, extra=extra)
         self.sounds = waveforms([clip.path for clip in clips], heads.SAMPLE_RATE, cache)
         self.ids = [torch.tensor(vocab.sequence(caption, longest)) for caption in self.captions]
 
@@ -575,7 +586,9 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     else:
         training_clips = development.clips
         held_out = len(validation.clips)
-    captions = [*chain.from_iterable(clip.captions for clip in training_clips)]
+    extra = choose_extra(config, development)
+    run = replace(run, data={**run.data, **extra.digests})
+    captions = [*chain.from_iterable(clip.captions for clip in training_clips), *extra.captions]
     vocab = vocabulary.from_captions(captions)
     tokenizer = None
     if config.alpha:
@@ -590,7 +603,9 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     else:
         model = beginning(config, vocab, tokenizer)
     model.heads.requires_grad_(config.train_heads)
-    material = Material([*validation.clips, *development.clips], vocab, config.longest, run.cache)
+    clips = [*validation.clips, *development.clips]
+    extra_captions = [(len(validation.clips) + clip, caption) for clip, caption in extra.pairs]
+    material = Material(clips, vocab, config.longest, run.cache, extra_captions)
 
     run.start()
     to_train: list[tuple[int, ...]] = [pair for pair in material.pairs if pair[0] >= held_out]
@@ -599,6 +614,9 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
         for clip, caption in to_train:
             captions_of_clip[clip] = (*captions_of_clip.get(clip, (clip,)), caption)
         to_train = list(captions_of_clip.values())
+    items: Sequence | WithExtra = to_train
+    if material.extra:
+        items = WithExtra(to_train, material.extra, config.extra_share)
     first_pairs: dict[int, tuple[int, int]] = {}  # each validation clip with its first caption
     for clip, caption in material.pairs:
         if clip < held_out:
@@ -607,7 +625,7 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     with warnings.catch_warnings():
         # There are no validation clips if training uses both splits.
         warnings.filterwarnings("ignore", message=r"Total length of `DataLoader` across ranks is zero")
-        run.fit(Training(model, validation), to_train, to_validate, material.batch, config)
+        run.fit(Training(model, validation), items, to_validate, material.batch, config)
     if config.alpha < 1:
         strip(run.best, run.best.with_name("inference.ckpt"))
     objective = {0.0: "words", 1.0: "contrast"}.get(config.alpha, "both")

@@ -16,6 +16,7 @@ once. Training reads these embeddings from the cache.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +39,7 @@ from systems.parts import encoders, generation, texts, vocabulary
 from systems.parts.checkpoints import SystemModule, load_initial_weights, load_weights
 from systems.parts.descriptions import describe_system
 from systems.parts.devices import default_device
+from systems.parts.extra import Chosen, WithExtra, choose_extra
 from systems.parts.self_critical import Rewards, SelfCritical
 from systems.parts.sequences import stack_sequences
 from systems.parts.vocabulary import PADDING
@@ -214,7 +216,9 @@ class Training(SystemModule):
 def train(config: Config, dataset: Dataset, run: Run) -> None:
     """Train on the development split and choose the best epoch on the validation split."""
     development, validation = dataset[DEVELOPMENT], dataset[VALIDATION]
-    model = new_model(config, development, run)
+    extra = choose_extra(config, development)
+    run = replace(run, data={**run.data, **extra.digests})
+    model = new_model(config, development, extra, run)
     if config.init_from and not run.last.exists():
         digest = model.vocabulary.digest if isinstance(model, Captioner) else None
         load_initial_weights(model, Path(config.init_from), digest)
@@ -228,10 +232,14 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     if isinstance(model, Captioner):
         model.vocabulary.write(run.folder / vocabulary.FILE)
     collate = partial(make_batch, padding=model.padding)
-    to_train, critical = items[DEVELOPMENT], None
-    if config.loss == "self_critical":
-        to_train = list({item.name: item for item in to_train}.values())  # each clip once
+    to_train: Sequence[Item] | WithExtra = items[DEVELOPMENT]
+    critical = None
+    if config.loss == "self_critical":  # extra captions only add their words to the vocabulary
+        to_train = list({item.name: item for item in items[DEVELOPMENT]}.values())  # each clip once
         critical = SelfCritical(config, Rewards(development, config.reward), model.rules, model.decode, run.seed)
+    elif extra.pairs:
+        extra_items = make_items(extra.as_split(), model, run.cache)
+        to_train = WithExtra(items[DEVELOPMENT], extra_items, config.extra_share)
     run.fit(Training(model, validation, critical), to_train, items[VALIDATION], collate, config)
     word_modelling, optimizer = "transformer", "Adam"
     if config.decoder != OWN:
@@ -252,22 +260,23 @@ def train(config: Config, dataset: Dataset, run: Run) -> None:
     run.describe(load_model(run.best), description)
 
 
-def new_model(config: Config, development: Split, run: Run) -> AudioCaptioner:
+def new_model(config: Config, development: Split, extra: Chosen, run: Run) -> AudioCaptioner:
     """Return the model to train.
 
     Args:
         config: The config.
         development: The development split.
+        extra: The extra captions to train on.
         run: The run. If its training is resumed, its last checkpoint gives the word vectors.
     """
     if config.decoder != OWN:
         lightning.seed_everything(run.seed, verbose=False)
         return PretrainedCaptioner(config)
-    vocab = vocabulary.from_captions(development.all_captions)
+    vocab = vocabulary.from_captions([*development.all_captions, *extra.captions])
     if run.last.exists():  # the last checkpoint holds the vectors, which training may have changed
         vectors = read_checkpoint(run.last)["state_dict"].get(VECTORS)
     else:
-        vectors = begin_words(config, vocab, development, run.seed)
+        vectors = begin_words(config, vocab, [*development.captions, *extra.captions], run.seed)
     lightning.seed_everything(run.seed, verbose=False)
     return Captioner(config, vocab, vectors)
 

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from systems.offtheshelf.context import View
 from systems.parts import encoders, generation, texts
+from systems.parts.extra import ExtraCaptions
 from systems.parts.pretrained_decoder import Fusion, Tuning
 from systems.parts.self_critical import SelfCriticalSettings
 from systems.training import Schedule
@@ -16,7 +17,7 @@ OWN_KEYS = ("words", "train_words", "words_limit", "context", "text_layer", "blo
 LORA_KEYS = ("lora_rank", "lora_alpha", "lora_dropout")
 
 
-class Config(Schedule, generation.Decoding, SelfCriticalSettings):
+class Config(Schedule, generation.Decoding, SelfCriticalSettings, ExtraCaptions):
     """The settings; the defaults are the paper's best setting.
 
     Numbers in parentheses are sections of the paper. "Not in the paper" marks values that the paper does not give. Two

@@ -1,12 +1,11 @@
 """The captioner of Weck et al. 2021: its decoder starts with random weights, and its word vectors may be pretrained."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-from evaluation.data.dataset import Split
 from evaluation.findings import BadRequest
 from systems.offtheshelf.captioner import AudioCaptioner, adapter
 from systems.offtheshelf.config import Config
@@ -101,7 +100,7 @@ class Captioner(AudioCaptioner):
         return UncachedSteps(self.decoder, memory, lengths, self.embed_words)
 
 
-def begin_words(config: Config, vocab: Vocabulary, split: Split, seed: int) -> Tensor | None:
+def begin_words(config: Config, vocab: Vocabulary, captions: Iterable[str], seed: int) -> Tensor | None:
     """Return the initial word vectors (section 3.4).
 
     The values are scaled to a standard deviation of 1, which is that of random vectors (not in the paper). A word gets
@@ -110,7 +109,7 @@ def begin_words(config: Config, vocab: Vocabulary, split: Split, seed: int) -> T
     Args:
         config: The config.
         vocab: The vocabulary.
-        split: The development split, to train vectors on.
+        captions: The captions to train vectors on.
         seed: Seed of random vectors and of training.
 
     Returns:
@@ -126,7 +125,7 @@ def begin_words(config: Config, vocab: Vocabulary, split: Split, seed: int) -> T
     if config.words == "random":
         return torch.randn(len(vocab), words.SIZE, generator=generator)
     if config.words == "train":
-        table = words.train_vectors(split.captions, seed=seed, cbow=True)
+        table = words.train_vectors(captions, seed=seed, cbow=True)
     else:
         table = words.read_vectors(config.words, size=None, limit=config.words_limit)
     from_table = torch.from_numpy(words.mean_vectors(vocab.words, table))

@@ -23,6 +23,7 @@ from evaluation.data.dataset import DEVELOPMENT, VALIDATION, Dataset
 from evaluation.findings import WARNING, BadRequest, Faulty, Finding, say
 from evaluation.text import table
 from systems import contract
+from systems.parts.extra import WithExtra
 from systems.sweeps.grid import PlannedRun
 from systems.sweeps.job import Job, describe_run
 from systems.sweeps.results import DONE, Results, duration
@@ -52,7 +53,7 @@ class TimedRun(Run):
     def fit(
         self,
         module: lightning.LightningModule,
-        train: Sequence,
+        train: Sequence | WithExtra,
         validation: Sequence,
         collate: Collate,
         schedule: Schedule,
@@ -63,7 +64,8 @@ class TimedRun(Run):
         items = math.ceil(len(train) * self.shares[DEVELOPMENT])
         batch = min(schedule.batch, items)
         short = schedule.model_copy(update={"epochs": 1, "batch": batch})
-        enough = ConcatDataset([train] * math.ceil(STEPS * batch / len(train)))
+        every_item = train.items if isinstance(train, WithExtra) else train
+        enough = ConcatDataset([every_item] * math.ceil(STEPS * batch / len(every_item)))
         super(TimedRun, replace(self, flags=flags)).fit(module, enough, validation, collate, short)
         seconds = profiler.recorded_durations
         steps, loads = seconds["run_training_batch"], seconds[LOADING]
@@ -141,7 +143,9 @@ def estimate(
     torch.set_num_threads(job.cpus)
     splits, shares = {}, {}
     for name in (DEVELOPMENT, VALIDATION):
-        splits[name] = replace(dataset[name], clips=dataset[name].clips[:CLIPS], relevance=None)
+        # Clips with extra captions come first, because a config that draws extra captions needs some.
+        clips = sorted(dataset[name].clips, key=lambda clip: -len({extra.source for extra in clip.extra}))
+        splits[name] = replace(dataset[name], clips=tuple(clips[:CLIPS]), relevance=None)
         shares[name] = len(dataset[name].clips) / len(splits[name].clips)
     few = Dataset(dataset.folder, splits)
     first = runs[0]

@@ -405,3 +405,17 @@ def test_the_yaml_file_has_every_key_at_its_default():
     assert Config(**content) == Config()
     assert list(content) != []
     assert content.keys() == Config.model_fields.keys()
+
+
+def test_extra_captions_are_in_the_vocabulary(tiny, tmp_path, capsys):
+    folder = tmp_path / "data"
+    shutil.copytree(tiny, folder)
+    name = read_dataset(folder, "development", sound=False)["development"].file_names[0]
+    (folder / "captions_development.extra.csv").write_text(f'file_name,caption,source\n"{name}",zzyzx barks,x\n')
+    run, settings = tmp_path / "run", ("extra_share=1", "epochs=1")
+    assert command(parser(), arguments(folder, run, *settings)) == 2
+    assert "sampler must be caption with extra_share above 0" in capsys.readouterr().err
+    assert command(parser(), arguments(folder, run, *settings, "sampler=caption")) == 0
+    words = captioner.load_model(run / "checkpoints" / "best.ckpt").vocabulary.words
+    assert "zzyzx" in words
+    assert words.index("barks") < len(words)

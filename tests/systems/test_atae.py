@@ -231,6 +231,30 @@ def test_a_run_is_not_mixed_with_other_noisy_data(place, tmp_path, capsys):
     assert "config.yaml: data.noisy: error: the run has" in capsys.readouterr().err
 
 
+def test_extra_captions_are_pairs_of_clean_clips_only(place, tmp_path, monkeypatch):
+    folder = tmp_path / "data"
+    shutil.copytree(place / "data", folder)
+    for split in ("development", "validation"):
+        name = read_dataset(folder, split, sound=False)[split].file_names[0]
+        (folder / f"captions_{split}.extra.csv").write_text(f'file_name,caption,source\n"{name}",a melody,x\n')
+    fitted = []
+    monkeypatch.setattr(atae.Run, "fit", lambda self, module, *items: fitted.append((module.material, *items[:2])))
+    monkeypatch.setattr(atae, "load_weights", lambda *_: None)
+    monkeypatch.setattr(atae, "read_checkpoint", lambda *_: None)
+    settings = ("stages=[[noisy], [noisy, clean]]", f"noisy={place / 'noisy'}", "extra_share=1")
+    asked = arguments(place, tmp_path / "run", None, *settings)
+    asked[asked.index("--data") + 1] = str(folder)
+    assert command(parser(), asked) == 0
+    (first, noisy, _), (second, both, to_validate) = fitted
+    assert isinstance(noisy, list)
+    assert first.extra == []
+    clip, caption = both.items[-1]
+    assert len(both) == len(second.pairs) - 4 * 5 + 1
+    assert (clip, second.captions[caption]) == (4 + 6, "a melody")  # after the validation clips and the noisy clips
+    assert second.owners[caption].tolist()[0] == clip
+    assert [pair[0] for pair in to_validate] == [0, 1, 2, 3]
+
+
 # The run is killed between the stages, in a training step of the last stage, and in the second epoch of a run that
 # trains everything.
 @pytest.mark.parametrize(

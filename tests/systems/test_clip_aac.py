@@ -3,6 +3,7 @@
 import csv
 import math
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -1200,3 +1201,33 @@ def test_what_a_model_does_not_do_is_not_asked_of_it(place, tmp_path, capsys):
         assert command(parser(), asked) == 2
     lacks = "the model of says_only has no method embed_audio, which retrieval needs; it can do captioning"
     assert lacks in capsys.readouterr().err
+
+
+def test_extra_captions_are_pairs_of_development_clips(place, tmp_path, monkeypatch):
+    folder = tmp_path / "data"
+    shutil.copytree(place / "data", folder)
+    (folder / "captions_development.extra.csv").write_text("file_name,caption,source\n3.wav,zzyzx hums,x\n")
+    fitted = []
+    monkeypatch.setattr(clip_aac.Run, "fit", lambda self, module, train, *_: fitted.append((module.model, train)))
+    monkeypatch.setattr(clip_aac, "Material", recording := Recorded(clip_aac.Material))
+    monkeypatch.setattr(clip_aac, "strip", lambda *_: None)
+    monkeypatch.setattr(clip_aac, "load_model", lambda _: fitted[0][0])
+    asked = arguments(place, tmp_path / "run", "extra_share=0.5")
+    asked[asked.index("--data") + 1] = str(folder)
+    assert command(parser(), asked) == 0
+    ((model, items),) = fitted
+    clip, caption = items.items[-1]
+    assert (clip, recording.made.captions[caption]) == (4 + 3, "zzyzx hums")
+    assert len(items) == items.regular + 1
+    assert "zzyzx" in model.vocabulary.words
+
+
+class Recorded:
+    """A class whose last object is kept."""
+
+    def __init__(self, original):
+        self.original, self.made = original, None
+
+    def __call__(self, *arguments):
+        self.made = self.original(*arguments)
+        return self.made

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import math
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -157,7 +158,7 @@ def test_all_264_settings_build_take_a_step_and_caption_a_clip(place, tmp_path, 
         config = contract.configure(Config, FOLDER / "offtheshelf.yaml", [f"{k}={v}" for k, v in chosen.items()])
         config = config.model_copy(update=narrow)
         if config.words not in begun:
-            begun[config.words] = offtheshelf.begin_words(config, known, split, seed=0)
+            begun[config.words] = offtheshelf.begin_words(config, known, split.captions, seed=0)
         vectors = begun[config.words]
         model = Captioner(config, known, vectors if vectors is None else vectors.clone())
         hop = model.audio.hop or model.audio.model.hop
@@ -399,7 +400,7 @@ def test_words_begin_with_their_vectors(place, words_):
     name = str(place / FILES[words_]) if words_ in FILES else words_
     known = vocabulary.from_captions(["a dog", "a whippoorwill", "dog-bird"])
     split = Split("development", (Clip("1.wav", ("a dog", "a dog-bird dog"), Path("1.wav")),))
-    vectors = offtheshelf.begin_words(Config(words=name, train_words=True), known, split, seed=0)
+    vectors = offtheshelf.begin_words(Config(words=name, train_words=True), known, split.captions, seed=0)
     assert vectors.shape == (len(known), 300)
     assert vectors.any(1).all()
     if words_ in FILES:
@@ -411,8 +412,8 @@ def test_words_begin_with_their_vectors(place, words_):
         assert F.cosine_similarity(vectors[known.ids["dog-bird"]], both, dim=0) == pytest.approx(1)
         there = [known.ids[word] for word in ("a", "dog", "dog-bird")]
         assert vectors[there].std() == pytest.approx(1, abs=1e-3)
-    again = offtheshelf.begin_words(Config(words=name, train_words=True), known, split, seed=0)
-    other = offtheshelf.begin_words(Config(words=name, train_words=True), known, split, seed=1)
+    again = offtheshelf.begin_words(Config(words=name, train_words=True), known, split.captions, seed=0)
+    other = offtheshelf.begin_words(Config(words=name, train_words=True), known, split.captions, seed=1)
     assert torch.equal(vectors, again)
     assert not torch.equal(vectors, other)
 
@@ -609,3 +610,22 @@ def test_it_captions_real_sounds_by_real_models(shared, tmp_path):
     prediction = predictions.read_captions(tmp_path / "run" / "predictions" / "evaluation.csv")
     score = captioning.evaluate(prediction, split, metrics=["cider_d"])
     assert score.metrics["cider_d"].estimate.value >= 0.3
+
+
+def test_extra_captions_are_items_and_in_the_vocabulary(place, tmp_path, monkeypatch):
+    folder = tmp_path / "data"
+    shutil.copytree(place / "data", folder)
+    name = read_dataset(folder, "development", sound=False)["development"].file_names[0]
+    (folder / "captions_development.extra.csv").write_text(f'file_name,caption,source\n"{name}",zzyzx barks,x\n')
+    trained_on = []
+    monkeypatch.setattr(
+        offtheshelf.Run, "fit", lambda self, module, train, *_: trained_on.append((module.model, train))
+    )
+    monkeypatch.setattr(offtheshelf, "load_model", lambda _: trained_on[0][0])
+    asked = arguments(place, tmp_path / "run", "words=train", "extra_share=1")
+    asked[asked.index("--data") + 1] = str(folder)
+    assert command(parser(), asked) == 0
+    ((model, items),) = trained_on
+    assert len(items) == 6 * 5 + 1
+    assert model.vocabulary.decode(items.items[-1].ids) == "zzyzx barks"
+    assert "extra_captions" in yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["data"]

@@ -1,6 +1,7 @@
 """A run that is interrupted and resumed ends with the same weights as one that is not."""
 
 import contextlib
+import csv
 import errno
 import os
 import re
@@ -393,6 +394,105 @@ def test_a_run_is_not_mixed_with_other_data(data, undisturbed, tmp_path, capsys)
     captions.write_text(captions.read_text().replace("a ", "one ", 1))
     assert command(parser(), arguments(other, undisturbed)) == 1
     assert "config.yaml: data.validation: error: the run has" in capsys.readouterr().err
+
+
+def add_extra_captions(folder, *captions):
+    """Write extra captions, each for every second development clip."""
+    clips = read_dataset(folder, "development", sound=False)["development"].clips[::2]
+    rows_of_file = [["file_name", "caption", "source"]]
+    for caption in captions:
+        rows_of_file += [[clip.file_name, caption, "test"] for clip in clips]
+    with (folder / "captions_development.extra.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows_of_file)
+
+
+@pytest.fixture(scope="module")
+def data_with_extra(data, tmp_path_factory):
+    """The data with two extra captions for each of seven development clips."""
+    folder = tmp_path_factory.mktemp("extra") / "data"
+    shutil.copytree(data, folder)
+    add_extra_captions(folder, "a melodious ringing", "something is heard")
+    return folder
+
+
+EXTRA = ("--set", "extra_share=0.3", "--set", "epochs=3")
+
+
+@pytest.fixture(scope="module")
+def with_extra(data_with_extra, tmp_path_factory):
+    """A run that draws extra captions, and the items of each epoch in the order of the training steps."""
+    run, batches = tmp_path_factory.mktemp("runs") / "extra", []
+    make_batch = retriever.make_batch
+
+    def recording(items, truth):
+        batches.append(items)
+        return make_batch(items, truth)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retriever, "make_batch", recording)
+        assert command(parser(), arguments(data_with_extra, run, *EXTRA)) == 0
+    epochs: list[list] = [[]]
+    for batch in batches:
+        if batch[0].name in read_dataset(data_with_extra, "validation", sound=False)["validation"].file_names:
+            if epochs[-1]:
+                epochs.append([])
+        else:
+            epochs[-1] += [(item.name, item.captions) for item in batch]
+    return run, epochs[:-1]
+
+
+def test_an_epoch_sees_all_captions_and_a_share_of_the_extra_ones(data_with_extra, with_extra):
+    split = read_dataset(data_with_extra, "development")["development"]
+    regular = [(clip.file_name, clip.captions) for clip in split.clips]
+    extra = []
+    for clip in split.clips:
+        extra += [(clip.file_name, (listed.caption,)) for listed in clip.extra]
+    _, epochs = with_extra
+    assert len(epochs) == 3
+    drawn_in_epochs = []
+    for epoch, seen in enumerate(epochs):
+        generator = torch.Generator().manual_seed(epoch * 1_009)
+        drawn = [extra[number] for number in torch.randperm(14, generator=generator)[:4]]  # 0.3 x 14 = 4.2
+        assert sorted(seen) == sorted(regular + drawn)
+        drawn_in_epochs.append(sorted(drawn))
+    assert len(set(map(str, drawn_in_epochs))) == 3
+
+
+def test_killed_between_epochs_it_draws_the_same_extra_captions(data_with_extra, with_extra, tmp_path):
+    asked = arguments(data_with_extra, tmp_path / "run", *EXTRA)
+    assert cut_off(asked, training, "write_rows", 2, kill_after) == -signal.SIGKILL
+    assert command(parser(), asked) == 0
+    assert same(weights(tmp_path / "run"), weights(with_extra[0]))
+    assert rows(tmp_path / "run") == rows(with_extra[0])
+
+
+def test_a_run_is_not_mixed_with_other_extra_captions(data_with_extra, with_extra, tmp_path, capsys):
+    run, _ = with_extra
+    other = tmp_path / "other"
+    shutil.copytree(data_with_extra, other)
+    add_extra_captions(other, "a melodious ringing", "nothing is heard")
+    assert command(parser(), arguments(other, run, *EXTRA)) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{run}/config.yaml: data.extra_captions: error: the run has ")
+    data_of_run = yaml.safe_load((run / "config.yaml").read_text())["data"]
+    dataset = read_dataset(other, "development", "validation")
+    assert data_of_run.keys() == {"development", "validation", "extra_captions"}
+    assert data_of_run["development"] == dataset["development"].digest
+
+
+def test_extra_captions_that_are_not_used_change_nothing(data_with_extra, undisturbed, tmp_path):
+    run = tmp_path / "run"
+    assert command(parser(), arguments(data_with_extra, run)) == 0
+    assert same(weights(run), weights(undisturbed))
+    for name in ("metrics.csv", "config.yaml"):
+        assert (run / name).read_bytes() == (undisturbed / name).read_bytes()
+
+
+def test_extra_captions_that_are_missing_are_refused(data, tmp_path, capsys):
+    assert command(parser(), arguments(data, tmp_path / "run", *EXTRA)) == 2
+    message = "error: extra_share must be 0 for a development split without extra captions; found 0.3: add"
+    assert capsys.readouterr().err.startswith(message)
+    assert not (tmp_path / "run" / "config.yaml").exists()
 
 
 def test_a_folder_that_is_no_run_is_not_changed(data, tmp_path, capsys):

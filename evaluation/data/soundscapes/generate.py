@@ -1,7 +1,6 @@
 """Generation of the data set of soundscapes, in Clotho's layout."""
 
 import csv
-import wave
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
