@@ -14,6 +14,7 @@ import numpy as np
 from numpy.random import Generator
 from tqdm import tqdm
 
+from evaluation.data.audio import write_wave
 from evaluation.data.soundscapes.grammar import CAPTIONS, describe
 from evaluation.data.soundscapes.scenes import plan, scene_text
 from evaluation.data.soundscapes.synthesis import SAMPLE_RATE, Scene, render
@@ -117,16 +118,8 @@ def _write_clip(folder: Path, seed: int, job: Job) -> list[str]:
     """Write the audio of a clip and return its captions."""
     split, index, name, scene = job
     rng = random_of(seed, split, index + 1)
-    write_sound(folder / split / name, render(rng, scene))
+    write_wave(folder / split / name, render(rng, scene), SAMPLE_RATE)
     return describe(rng, scene)
-
-
-def write_sound(path: Path, sound: np.ndarray) -> None:
-    """Write a waveform in [-1, 1] as mono audio of 16 bits."""
-    samples = np.round(sound * 32767).astype("<i2")
-    with wave.open(str(path), "wb") as file:  # unlike soundfile, raises OSError on a full disk
-        file.setparams((1, 2, SAMPLE_RATE, len(samples), "NONE", ""))
-        file.writeframes(samples.tobytes())
 
 
 def write_table(path: Path, rows: list[list[str]]) -> None:

@@ -26,10 +26,11 @@ from types import MappingProxyType
 
 from numpy.random import Generator
 
-from evaluation.data.soundscapes.generate import check_request, random_of, run_jobs, write_sound, write_table
+from evaluation.data.audio import write_wave
+from evaluation.data.soundscapes.generate import check_request, random_of, run_jobs, write_table
 from evaluation.data.soundscapes.grammar import phrases
 from evaluation.data.soundscapes.scenes import scene_text
-from evaluation.data.soundscapes.synthesis import KINDS, SHORTEST, Scene, render
+from evaluation.data.soundscapes.synthesis import KINDS, SAMPLE_RATE, SHORTEST, Scene, render
 from evaluation.files import appearing
 
 SETS = MappingProxyType({"development": 16, "validation": 4, "evaluation": 8})  # sets of each type
@@ -171,7 +172,8 @@ def _question_set(
 
 def _write_clip(folder: Path, seed: int, job: Job) -> None:
     split, index, asked = job
-    write_sound(folder / split / _file_name(index), render(random_of(seed, split, index + 1), asked.scene))
+    sound = render(random_of(seed, split, index + 1), asked.scene)
+    write_wave(folder / split / _file_name(index), sound, SAMPLE_RATE)
 
 
 def _file_name(index: int) -> str:

@@ -26,7 +26,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.random import Generator
 
-from evaluation.data.soundscapes.generate import check_request, random_of, run_jobs, write_sound, write_table
+from evaluation.data.audio import write_wave
+from evaluation.data.soundscapes.generate import check_request, random_of, run_jobs, write_table
 from evaluation.data.soundscapes.grammar import describe
 from evaluation.data.soundscapes.scenes import arrange, scene_text
 from evaluation.data.soundscapes.synthesis import KINDS, SAMPLE_RATE, Scene, render
@@ -109,7 +110,7 @@ def _write_recording(folder: Path, seed: int, job: Job) -> tuple[float, list[Mom
     for start, sound in placed:
         first = round(start * SAMPLE_RATE)
         recording[first : first + len(sound)] += sound
-    write_sound(folder / split / f"{_name(index)}.wav", recording)
+    write_wave(folder / split / f"{_name(index)}.wav", recording, SAMPLE_RATE)
     moments = []
     for scene, query, windows_of_scene in zip(scenes, queries, windows, strict=True):
         moments.append(Moment(scene, query, tuple(windows_of_scene)))
