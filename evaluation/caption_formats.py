@@ -40,11 +40,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from evaluation import names, predictions
+from evaluation import json_objects, names, predictions
 from evaluation.data import tables
 from evaluation.data.dataset import Split
 from evaluation.files import no_file
 from evaluation.findings import NOTE, BadRequest, Faulty, Finding
+from evaluation.json_objects import JSON_LINES
 from evaluation.predictions import CAPTION_COLUMNS, COLUMNS_SHOWN, Captions
 from evaluation.text import first_items, quoted, unknown_key
 
@@ -58,7 +59,6 @@ COCO_IDS = (("audio_id", "image_id"),)
 COCO_CLIPS = ("images", "audios")  # lists with the file name of each id
 KEYS = ("name", "caption")  # what `columns` can name
 ORDER = "order"
-JSON_LINES = (".jsonl", ".ndjson")
 MISSING = ("nan", "NaN", "None", "null")  # texts that programs write for a missing value
 _NO_COLUMNS: Mapping[str, str] = {}
 
@@ -507,13 +507,10 @@ def _load_csv(path: Path) -> Table:
 
 def _load_json(path: Path) -> Table:
     file = str(path)
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise Faulty([Finding(file, message="must be UTF-8; it is not: save it as UTF-8")]) from None
+    text = json_objects.decode(path)
     if path.suffix.lower() in JSON_LINES or _begins_with_line_of_json(text):
         return _read_json_lines(text, file)
-    content = _parse_json(text, file)
+    content = json_objects.parse(text, file)
     if isinstance(content, dict) and "annotations" in content:
         return _coco_table(content, file)
     if isinstance(content, dict):
@@ -539,62 +536,12 @@ def _begins_with_line_of_json(text: str) -> bool:
 
 
 def _read_json_lines(text: str, file: str) -> Table:
-    rows, findings = [], []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            content = _parse_json(line, file, number)
-        except Faulty as faulty:
-            findings += faulty.findings
-            continue
-        if isinstance(content, dict):
-            rows.append(Row(content, number))
-        else:
-            message = f"must be a JSON object, such as {_EXAMPLE}; found {json.dumps(content)[:60]}"
-            findings.append(Finding(file, number, message=message))
-    if findings:
-        raise Faulty(findings)
-    return Table(file, "JSON lines", _keys(rows), tuple(rows))
+    entries = json_objects.parse_lines(text, file, _EXAMPLE)
+    rows = tuple(Row(entry.content, entry.line) for entry in entries)
+    return Table(file, "JSON lines", _keys(rows), rows)
 
 
 _EXAMPLE = '{"file_name": "a.wav", "caption": "A dog barks."}'
-
-
-def _parse_json(text: str, file: str, line: int = 0) -> Any:
-    """Parse JSON.
-
-    Args:
-        text: The text.
-        file: The file's name in findings.
-        line: The line of the text in the file; 0 if it is the whole file.
-
-    Raises:
-        Faulty: The text is not JSON, or an object repeats a key.
-    """
-    repeated: list[str] = []
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        content = dict(pairs)
-        if len(content) < len(pairs):
-            keys = [key for key, _ in pairs]
-            repeated.extend(key for key in content if keys.count(key) > 1)
-        return content
-
-    try:
-        content = json.loads(text, object_pairs_hook=unique)
-    except json.JSONDecodeError as error:
-        message = f"must be JSON; {error.msg} in column {error.colno}: write the file again"
-        raise Faulty([Finding(file, line or error.lineno, message=message)]) from None
-    except (ValueError, RecursionError):  # an integer of thousands of digits, or thousands of brackets
-        message = "must be JSON with captions; a number or list in it is too long to read: write the file again"
-        raise Faulty([Finding(file, line, message=message)]) from None
-    if repeated:
-        raise Faulty(
-            Finding(file, line, message=f"must not repeat a key; found {quoted(key)} twice: keep one of them")
-            for key in repeated
-        )
-    return content
 
 
 def _table_of_objects(content: Any, kind: str, file: str, list_name: str = "") -> Table:
@@ -606,20 +553,9 @@ def _table_of_objects(content: Any, kind: str, file: str, list_name: str = "") -
         file: The file's name in findings.
         list_name: The key of the list in its file; empty if the list is the whole file.
     """
-    if not isinstance(content, list):
-        message = f"must be a list of objects, such as [{_EXAMPLE}, …]; found {json.dumps(content)[:60]}"
-        raise Faulty([Finding(file, column=list_name, message=message)])
-    rows, findings = [], []
-    for index, entry in enumerate(content):
-        place = f"{list_name}[{index}]"
-        if isinstance(entry, dict):
-            rows.append(Row(entry, place=place))
-        else:
-            message = f"must be an object, such as {_EXAMPLE}; found {json.dumps(entry)[:60]}"
-            findings.append(Finding(file, column=place, message=message))
-    if findings:
-        raise Faulty(findings)
-    return Table(file, kind, _keys(rows), tuple(rows))
+    entries = json_objects.parse_list(content, file, _EXAMPLE, list_name)
+    rows = tuple(Row(entry.content, place=entry.place) for entry in entries)
+    return Table(file, kind, _keys(rows), rows)
 
 
 def _keys(rows: Sequence[Row]) -> tuple[str, ...]:
@@ -641,11 +577,7 @@ def _read_ids(path: Path | str | None) -> Mapping[str, str] | None:
     path = Path(path)
     if not path.is_file():
         raise no_file(path, f"--ids a JSON file with the list {' or '.join(COCO_CLIPS)}")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise Faulty([Finding(str(path), message="must be UTF-8; it is not: save it as UTF-8")]) from None
-    return _names_by_id(_parse_json(text, str(path)), str(path))
+    return _names_by_id(json_objects.parse(json_objects.decode(path), str(path)), str(path))
 
 
 def _names_by_id(content: Any, file: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The facts about every metric: one table of caption metrics, one table of retrieval metrics.
+"""The facts about every metric: one table for each kind of answer.
 
     CAPTIONING["fer"].lower_is_better          # True
     find("mAP@10").title                       # 'mean average precision'
@@ -12,6 +12,9 @@ To add a caption metric:
 2. Add its formula to `captioning.FORMULAS`.
 3. For a new component, add an entry to `captioning.COMPONENTS`: the function that computes it, the models and programs
    that it needs on this machine, and its part of the signature.
+
+To add a metric of question answering or moment retrieval, add an entry to `CHOICE` or `MOMENTS` here, and compute it in
+the module of the same name.
 
 To add a retrieval metric, add an entry to `RETRIEVAL` here and its function to `retrieval.AT_K`. A test reports which
 of these entries is missing.
@@ -106,10 +109,30 @@ RETRIEVAL: Mapping[str, Metric] = MappingProxyType(
     }
 )
 
+# Audio question answering. The keys are the names before `@`: `type@order` is the accuracy on questions of this type.
+CHOICE: Mapping[str, Metric] = MappingProxyType(
+    {
+        "accuracy": Metric("accuracy", "mean", 0, 1),
+        "macro_types": Metric("mean accuracy of the types of questions", "corpus", 0, 1),
+        "macro_parts": Metric("mean accuracy of the parts of the data set", "corpus", 0, 1),
+        "type": Metric("accuracy on questions of a type", "corpus", 0, 1),
+        "part": Metric("accuracy on questions of a part of the data set", "corpus", 0, 1),
+    }
+)
+
+# Audio moment retrieval. The keys are the names before the minimum IoU, such as R1@0.7; mAP is also a name of its own.
+MOMENTS: Mapping[str, Metric] = MappingProxyType(
+    {
+        "R1": Metric("recall of the first window", "mean", 0, 1),
+        "mAP": Metric("mean average precision", "mean", 0, 1),
+    }
+)
+
 
 def find(name: str) -> Metric | None:
     """Return the facts about the metric with a name such as `fense` or `mAP@10`, or None if there is no such metric."""
-    return CAPTIONING.get(name) or RETRIEVAL.get(name.partition("@")[0])
+    stem = name.partition("@")[0]
+    return CAPTIONING.get(name) or RETRIEVAL.get(stem) or MOMENTS.get(stem) or CHOICE.get(stem)
 
 
 def heading(name: str) -> str:

@@ -1,0 +1,185 @@
+"""Reading and writing predictions of audio moment retrieval: the best windows of each query.
+
+    moments = read_moments(Path("submission.jsonl"))
+    score = metrics.moments.evaluate(recordings, moments)
+
+Files
+-----
+JSON lines, or a JSON list of the same objects. Each object has the keys `qid` and `pred_relevant_windows`; `vid` is
+compared with the ground truth if it is given, and other keys are not read. A window has one of two forms:
+
+- development form, `submission.jsonl` of DCASE 2026 task 6: `[start, end, score]`. A higher score is better.
+- blind form, `private_submission.jsonl`: `[start, end]`, best first.
+
+All windows of a file must have the same form. This module checks the form of a file. `evaluation.metrics.moments`
+checks that a prediction fits the ground truth.
+
+Sources: ta0ta0-star/DCASE-AMR, `src/create_submission.py` and `src/standalone_eval/README.md`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from evaluation import json_objects
+from evaluation.files import no_file, replacing
+from evaluation.findings import Faulty, Finding
+from evaluation.json_objects import Entry, Identifier, IsList
+
+EXAMPLE = '{"qid": "a_1", "vid": "a", "pred_relevant_windows": [[4.0, 10.0, 0.9]]}'
+
+
+@dataclass(frozen=True)
+class Moments:
+    """The best windows of each query.
+
+    Attributes:
+        ids: The ids of the queries, in the order of the file.
+        windows: For each query, an array of shape (n, 2) with the start and end of its n windows in seconds, in the
+            order of the file.
+        scores: For each query, the (n,) scores of its windows; empty if the file has no scores. The windows are then
+            best first.
+        recordings: For each query, the name of its recording, or "" if the file does not state it; empty if no query
+            has one.
+        lines: The line number of each query in its file; empty for a prediction that was not read from lines.
+    """
+
+    ids: tuple[str, ...]
+    windows: tuple[np.ndarray, ...]
+    scores: tuple[np.ndarray, ...] = ()
+    recordings: tuple[str, ...] = ()
+    lines: tuple[int, ...] = ()
+
+    def __repr__(self) -> str:
+        """Describe the prediction on one line."""
+        form = "with scores" if self.scores else "best first"
+        return f"Moments({len(self.ids)} queries, {form})"
+
+    @classmethod
+    def of(cls, windows: Mapping[str, Sequence[Sequence[float]]]) -> "Moments":
+        """Make a prediction from a dict from ids to windows, each (start, end) or (start, end, score).
+
+        Raises:
+            ValueError: A window has another form, or only some windows have scores.
+        """
+        widths = {len(window) for given in windows.values() for window in given}
+        if not widths <= {2} and not widths <= {3}:
+            raise ValueError("windows must all be (start, end), or all be (start, end, score)")
+        width = max(widths, default=2)
+        arrays = [np.asarray(list(given), dtype=float).reshape(-1, width) for given in windows.values()]
+        times = tuple(array[:, :2] for array in arrays)
+        scores: tuple[np.ndarray, ...] = ()
+        if width == 3:
+            scores = tuple(array[:, 2] for array in arrays)
+        return cls(tuple(windows), times, scores)
+
+
+class _Row(BaseModel):
+    """An object of the file."""
+
+    model_config = ConfigDict(defer_build=True)
+
+    qid: Identifier
+    vid: Identifier = ""
+    pred_relevant_windows: Annotated[list[Any], IsList]
+
+
+def read_moments(path: Path | str) -> Moments:
+    """Read a prediction of a moment retrieval system.
+
+    Raises:
+        BadRequest: There is no such file.
+        Faulty: The file is not valid. The exception lists all findings.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise no_file(path, "JSON lines with qid and pred_relevant_windows")
+    entries = json_objects.read_objects(path, EXAMPLE)
+    findings: list[Finding] = []
+    rows: list[_Row] = []
+    windows: list[np.ndarray] = []
+    for entry in entries:
+        row = json_objects.validated(_Row, entry, findings)
+        if row is not None:
+            rows.append(row)
+            windows.append(_windows(row, entry, findings))
+    if not findings:
+        findings += _form_findings(windows, entries)
+    if findings:
+        raise Faulty(findings)
+    scored = any(array.shape[1] == 3 for array in windows)
+    return Moments(
+        tuple(row.qid for row in rows),
+        tuple(array[:, :2] for array in windows),
+        tuple(array[:, 2] for array in windows) if scored else (),
+        tuple(row.vid for row in rows) if any(row.vid for row in rows) else (),
+        tuple(entry.line for entry in entries) if any(entry.line for entry in entries) else (),
+    )
+
+
+def _windows(row: _Row, entry: Entry, findings: list[Finding]) -> np.ndarray:
+    """Return the windows of an object, (n, 2) or (n, 3), and add a finding for each wrong one."""
+    key = "pred_relevant_windows"
+    windows: list[list[float]] = []
+    for index, value in enumerate(row.pred_relevant_windows):
+        try:
+            windows.append(_window(value))
+        except ValueError as wrong:
+            findings.append(entry.finding(f"{key}[{index}]", str(wrong)))
+    if not row.pred_relevant_windows:
+        message = "must have one window or more, because the task's scorer refuses a query without windows"
+        findings.append(entry.finding(key, f"{message}; add the best one"))
+    widths = {len(values) for values in windows}
+    if len(widths) > 1:
+        message = "must have windows of one form, [start, end, score] or [start, end]; found both: give all a score"
+        findings.append(entry.finding(key, message))
+    if len(widths) != 1:
+        return np.zeros((0, 2))
+    return np.array(windows)
+
+
+def _window(value: object) -> list[float]:
+    if not isinstance(value, list) or len(value) not in (2, 3):
+        found = json_objects.shown(value)
+        raise ValueError(f"must be [start, end, score] or [start, end] in seconds; found {found}")
+    return [json_objects.finite_number(number) for number in value]
+
+
+def _form_findings(windows: Sequence[np.ndarray], entries: Sequence[Entry]) -> list[Finding]:
+    """Check that all windows of a file have the form of the first ones."""
+    findings = []
+    for array, entry in zip(windows, entries, strict=True):
+        if array.shape[1] != windows[0].shape[1]:
+            forms = {2: "[start, end]", 3: "[start, end, score]"}
+            message = f"must have windows {forms[windows[0].shape[1]]}, as the first query; found "
+            message += f"{forms[array.shape[1]]}: use one form in the whole file"
+            findings.append(entry.finding("pred_relevant_windows", message))
+    return findings
+
+
+def write_moments(path: Path, moments: Moments, texts: Mapping[str, str], recordings: Mapping[str, str]) -> None:
+    """Write a prediction as JSON lines, completely or not at all.
+
+    Args:
+        path: The file.
+        moments: The prediction. Windows without scores are written in the blind form.
+        texts: A dict from ids to queries.
+        recordings: A dict from ids to the names of recordings.
+    """
+    with replacing(path) as part, part.open("w", encoding="utf-8") as file:
+        for index, name in enumerate(moments.ids):
+            windows = moments.windows[index]
+            if moments.scores:
+                windows = np.column_stack([windows, moments.scores[index]])
+            content = {
+                "qid": name,
+                "query": texts[name],
+                "vid": recordings[name],
+                "pred_relevant_windows": windows.tolist(),
+            }
+            file.write(json.dumps(content, ensure_ascii=False) + "\n")
