@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from evaluation import caption_formats, predictions
 from evaluation.cli import command, complete
@@ -16,6 +17,7 @@ from evaluation.data.relevance import Relevance, read_relevance
 from evaluation.embeddings import SIMILARITIES
 from evaluation.files import DEFAULT_CACHE, cache_folder, no_file, require_other_files
 from evaluation.findings import BadRequest, Faulty, Finding, count, say
+from evaluation.kinds import KINDS
 from evaluation.metrics import retrieval
 from evaluation.scores import Score
 from evaluation.statistics.intervals import METHODS
@@ -260,6 +262,20 @@ def score_captions(options: argparse.Namespace) -> int:
     if missing:
         return 1
     return 0
+
+
+def score_answers(options: argparse.Namespace) -> int:
+    """Score a prediction of one of the kinds that have a verb of their own, with 95 % intervals."""
+    require_other_files({"--json": options.json}, {"--prediction": options.prediction, "--truth": options.truth})
+    kind = KINDS[options.kind]
+    truth, findings = kind.read_truth(options.truth, options.split)
+    score = kind.score_file(options.prediction, truth, metrics=options.metrics, interval=options.interval)
+    score = replace(score, findings=(*findings, *score.findings))
+    _report(score, options)
+    missing = [name for name in options.metrics or () if name in score.unavailable]
+    for name in missing:
+        print(f"error: {name} is not available: {score.unavailable[name]}", file=sys.stderr)
+    return 1 if missing else 0
 
 
 def _report(score: Score, options: argparse.Namespace) -> None:
@@ -561,6 +577,50 @@ def _add_score(command: argparse.ArgumentParser) -> None:
     verb.add_argument("--idf", choices=("fixed", "exact"), default="fixed", help=text)
     _add_cache(verb, "cache folder for tokenised captions")
     verb.set_defaults(run=score_captions)
+
+    text = (
+        "questions with options and answers: JSON lines of DCASE 2026 task 5, a folder of JSON files of 2025 task 5, "
+        "or a folder from `data make`"
+    )
+    verb = _add_score_of_kind(verbs, "choice", text)
+    text = "answers: a CSV with the columns question and answer, or JSON or JSON lines with these keys"
+    verb.add_argument("--prediction", type=Path, required=True, metavar="FILE", help=text)
+    text = (
+        "metrics, such as accuracy, macro_types or type@NAME, or a set of metrics, such as dcase2026 (default: all "
+        "that the questions allow)"
+    )
+    verb.add_argument("--metrics", nargs="+", metavar="NAME", help=text)
+
+    text = "queries with windows: JSON lines of CASTELLA, Clotho-Moment or QVHighlights, or a folder from `data make`"
+    verb = _add_score_of_kind(verbs, "moments", text)
+    text = "windows: JSON lines with qid and pred_relevant_windows, each [start, end, score] or [start, end] best first"
+    verb.add_argument("--prediction", type=Path, required=True, metavar="FILE", help=text)
+    text = (
+        "metrics, such as R1@0.5, mAP@0.75 or mAP, or a set of metrics, such as dcase2026 (default: R1@0.5, R1@0.7, "
+        "mAP, mAP@0.5 and mAP@0.75)"
+    )
+    verb.add_argument("--metrics", nargs="+", metavar="NAME", help=text)
+
+
+def _add_score_of_kind(verbs: Any, kind: str, truth: str) -> argparse.ArgumentParser:
+    """Add a verb of `score` for one of `KINDS`, with the options that these kinds share.
+
+    Args:
+        verbs: The verbs of `score`.
+        kind: The name of the kind, which is also the verb.
+        truth: The help of `--truth`.
+    """
+    text = f"score {KINDS[kind].system}"
+    description = f"Score a prediction of {KINDS[kind].system}, with 95 % intervals, also by recording."
+    verb: argparse.ArgumentParser = verbs.add_parser(kind, help=text, description=description)
+    verb.add_argument("--truth", type=Path, required=True, metavar="PATH", help=truth)
+    text = f"split to score, if --truth is a folder from `data make` (default: {EVALUATION})"
+    complete(verb.add_argument("--split", default=EVALUATION, help=text), lambda: SPLITS)
+    text = "method of the intervals (default: jackknife)"
+    verb.add_argument("--interval", default="jackknife", choices=METHODS, help=text)
+    verb.add_argument("--json", type=Path, metavar="FILE", help="output file for the scores at full precision")
+    verb.set_defaults(run=score_answers, kind=kind)
+    return verb
 
 
 def _caption_metrics() -> list[str]:

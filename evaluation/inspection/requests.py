@@ -20,6 +20,8 @@ from evaluation.inspection import page
 from evaluation.inspection.collecting import Content, collect_descriptions, collect_queries, item_metrics
 from evaluation.inspection.overview import make_overview
 from evaluation.inspection.sounds import Sound, copies, link, read_sounds
+from evaluation.json_objects import JSON_LINES
+from evaluation.kinds import KINDS
 from evaluation.metrics import retrieval
 from evaluation.predictions import Captions, Ranking, Similarity
 from evaluation.retrieval_formats import read_prediction
@@ -59,7 +61,7 @@ def kind_of(paths: Sequence[Path]) -> str:
     kinds = [_kind(path) for path in paths]
     for path, kind in zip(paths, kinds, strict=True):
         if kind != kinds[0]:
-            nouns = {RETRIEVAL: "a retrieval system", CAPTIONS: "a captioning system"}
+            nouns = {RETRIEVAL: KINDS["retrieval"].system, CAPTIONS: KINDS["captioning"].system}
             message = f"must be the prediction of {nouns[kinds[0]]}, as {paths[0]}; found that of {nouns[kind]}"
             raise BadRequest(f"{path}: {message}; give predictions of one kind")
     return kinds[0]
@@ -67,7 +69,7 @@ def kind_of(paths: Sequence[Path]) -> str:
 
 def _kind(path: Path) -> str:
     suffix = path.suffix.lower()
-    if suffix in (".json", *caption_formats.JSON_LINES):
+    if suffix in (".json", *JSON_LINES):
         return CAPTIONS
     if suffix not in (".csv", ".tsv") or not path.is_file():
         return RETRIEVAL

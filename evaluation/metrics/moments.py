@@ -175,22 +175,23 @@ def _query_findings(query: MomentQuery, prediction: Moments, index: int, file: s
         message = f"the recording {about} must be {query.recording!r}; found {prediction.recordings[index]!r}"
         findings.append(Finding(file, line, message=f"{message}: is this the prediction of another data set?"))
     starts, ends = windows[:, 0], windows[:, 1]
-    backwards = _shown(windows[ends < starts])
-    if backwards:
-        message = f"the windows {about} must end after their start; found {backwards}: exchange the two times"
+    backwards = windows[ends < starts]
+    if len(backwards):
+        message = f"the windows {about} must end after their start; found {_shown(backwards)}: exchange the two times"
         findings.append(Finding(file, line, message=message))
     last = max([query.seconds, *(end for _, end in query.windows)])
-    warnings = []
-    outside = _shown(windows[(starts < 0) | (ends > last)])
-    if outside:
-        warnings.append(f"windows {about} are outside the recording, 0 to {last:g} s: {outside}; scored as they are")
-    empty = _shown(windows[ends == starts])
-    if empty:
-        warnings.append(f"windows {about} have no length: {empty}; they count as wrong")
     unique, counts = np.unique(windows, axis=0, return_counts=True)
-    repeated = _shown(unique[counts > 1])
-    if repeated:
-        warnings.append(f"windows {about} are repeated: {repeated}; only the first one can be right")
+    unusual = {  # from the start and the end of a message to the windows that it is about
+        ("outside the recording", f"; it is {last:g} s long, and they are scored as they are"): windows[
+            (starts < 0) | (ends > last)
+        ],
+        ("without length", "; they count as wrong"): windows[ends == starts],
+        ("repeated", "; only the first of equal windows can be right"): unique[counts > 1],
+    }
+    warnings = []
+    for (what, consequence), concerned in unusual.items():
+        if len(concerned):
+            warnings.append(f"windows {about} are {what}: {_shown(concerned)}{consequence}")
     if len(windows) > MOST_WINDOWS:
         warnings.append(f"the windows {about} are {len(windows)}; only the first {MOST_WINDOWS} count")
     if scores[0] < scores[:MOST_WINDOWS].max():
@@ -199,11 +200,9 @@ def _query_findings(query: MomentQuery, prediction: Moments, index: int, file: s
 
 
 def _shown(windows: np.ndarray) -> str:
-    """Return the first windows as text, or "" if there are none."""
-    texts = [f"[{start:g}, {end:g}]" for start, end in windows[:2].tolist()]
-    if len(windows) > 2:
-        texts.append(f"and {len(windows) - 2} more")
-    return ", ".join(texts)
+    """Return the number of windows, and the first one in quotes, which `findings.limited` ignores."""
+    start, end = windows[0].tolist()
+    return f"{len(windows)}, for example '[{start:g}, {end:g}]'"
 
 
 def metric_sets() -> dict[str, MetricSet]:
@@ -226,17 +225,16 @@ def resolve_metrics(names: Sequence[str]) -> MetricSet:
         Faulty: As `sets.year_sets`.
     """
     check_names(names)
-    sets = metric_sets()
     metrics: dict[str, None] = {}
     for name in names:
-        members = sets[name].metrics if name in sets else (name,)
-        for member in members:
-            if member != "mAP" and not _METRIC.fullmatch(member):
-                choices = (
-                    f"there are mAP, R1@t and mAP@t for a minimum IoU t such as 0.5, and the sets {', '.join(sets)}"
-                )
-                raise BadRequest(f"unknown metric {printable(member)!r}; {choices}")
-            metrics[member] = None
+        if name == "mAP" or _METRIC.fullmatch(name):
+            metrics[name] = None
+            continue
+        sets = metric_sets()
+        if name not in sets:
+            choices = f"there are mAP, R1@t and mAP@t for a minimum IoU t such as 0.5, and the sets {', '.join(sets)}"
+            raise BadRequest(f"unknown metric {printable(name)!r}; {choices}")
+        metrics |= dict.fromkeys(sets[name].metrics)
     return MetricSet(tuple(metrics))
 
 

@@ -1,0 +1,129 @@
+"""Reading and writing answers to multiple-choice questions.
+
+    answers = read_answers(Path("output.csv"))
+    score = metrics.choice.evaluate(questions, answers)
+
+Files
+-----
+- CSV with the columns `question` and `answer`, separated by commas or tabs: the id of a question and the text of an
+  option, verbatim. This is the output of DCASE 2025 task 5. We did not find the output format of 2026 task 5; a
+  participant's code (WeitengHu/DCASE2026-Task5) writes the same columns, with ids.
+- JSON lines, or a JSON list of the same objects, with the keys `question` or `id`, and `answer`.
+
+Other columns and keys are not read. This module checks the form of a file. `evaluation.metrics.choice` checks that the
+answers fit the questions.
+"""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+
+from evaluation import json_objects
+from evaluation.data import tables
+from evaluation.files import no_file, replacing
+from evaluation.findings import Faulty, Finding
+from evaluation.json_objects import Identifier, Text
+from evaluation.predictions import COLUMNS_SHOWN, width_findings
+from evaluation.text import first_items, quoted
+
+COLUMNS = ("question", "answer")
+EXAMPLE = '{"question": "q1", "answer": "rain"}'
+JSON_FILES = (".json", *json_objects.JSON_LINES)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """An answer to each question.
+
+    Attributes:
+        ids: The ids of the questions, in the order of the file.
+        answers: The answer to each question.
+        lines: The line number of each answer in its file; empty for answers that were not read from lines.
+    """
+
+    ids: tuple[str, ...]
+    answers: tuple[str, ...]
+    lines: tuple[int, ...] = ()
+
+    def __repr__(self) -> str:
+        """Describe the answers on one line."""
+        return f"Answers({len(self.ids)} questions)"
+
+    @classmethod
+    def of(cls, answers: Mapping[str, str]) -> "Answers":
+        """Make answers from a dict from ids to answers."""
+        return cls(tuple(answers), tuple(answers.values()))
+
+
+class _Row(BaseModel):
+    """An object of a JSON file."""
+
+    model_config = ConfigDict(defer_build=True)
+
+    question: Identifier = Field(validation_alias=AliasChoices("question", "id"))
+    answer: Text
+
+
+def read_answers(path: Path | str) -> Answers:
+    """Read answers to questions.
+
+    Raises:
+        BadRequest: There is no such file.
+        Faulty: The file is not valid. The exception lists all findings.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise no_file(path, f"a CSV with the columns {' and '.join(COLUMNS)}, or JSON lines with these keys")
+    if path.suffix.lower() in JSON_FILES:
+        return _read_json(path)
+    return _read_csv(path)
+
+
+def _read_json(path: Path) -> Answers:
+    findings: list[Finding] = []
+    ids, answers, lines = [], [], []
+    for entry in json_objects.read_objects(path, EXAMPLE):
+        row = json_objects.validated(_Row, entry, findings)
+        if row is not None:
+            ids.append(row.question)
+            answers.append(row.answer)
+            lines.append(entry.line)
+    if findings:
+        raise Faulty(findings)
+    return Answers(tuple(ids), tuple(answers), tuple(lines) if any(lines) else ())
+
+
+def _read_csv(path: Path) -> Answers:
+    file = str(path)
+    findings: list[Finding] = []
+    separator = tables.separator(path, file)
+    records, _ = tables.read_table(path, file, findings, separator)
+    if findings and not records:  # the header could not be read
+        raise Faulty(findings)
+    header = records[0][1] if records else []
+    for column in COLUMNS:
+        if header.count(column) != 1:
+            columns = first_items([quoted(name) for name in header], COLUMNS_SHOWN) or "no line"
+            message = f"the header must have one column {column!r}; found {columns}"
+            findings.append(Finding(file, 1, message=message))
+    rows = records[1:]
+    findings += width_findings(rows, len(header), separator, file)
+    if findings:
+        raise Faulty(findings)
+    question, answer = (header.index(column) for column in COLUMNS)
+    return Answers(
+        tuple(cells[question] for _, cells in rows),
+        tuple(cells[answer] for _, cells in rows),
+        tuple(line for line, _ in rows),
+    )
+
+
+def write_answers(path: Path, answers: Answers) -> None:
+    """Write answers as CSV, completely or not at all."""
+    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(zip(answers.ids, answers.answers, strict=True))

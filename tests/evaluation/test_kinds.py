@@ -1,0 +1,60 @@
+"""The table of kinds has what the code that reads it needs, and the commands of the new kinds score files."""
+
+import json
+
+import pytest
+
+from evaluation.__main__ import command, parser
+from evaluation.kinds import KINDS
+from evaluation.metrics import catalogue
+from evaluation.scores import Score
+
+QUESTION = {"id": "q1", "audio_path": "a.wav", "question_text": "What?", "multi_choice": ["A", "B"], "answer": "A"}
+QUERY = {"qid": "m1", "query": "a dog", "duration": 60, "vid": "a", "relevant_windows": [[4, 10]]}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a folder with the ground truth and the prediction of a question and a query."""
+    (tmp_path / "questions_evaluation.jsonl").write_text(json.dumps(QUESTION))
+    (tmp_path / "moments_evaluation.jsonl").write_text(json.dumps(QUERY))
+    (tmp_path / "choice.csv").write_text("question,answer\nq1,A\n")
+    (tmp_path / "moments.jsonl").write_text('{"qid": "m1", "pred_relevant_windows": [[4, 10]]}')
+    return tmp_path
+
+
+def test_every_kind_has_metrics_that_the_catalogue_finds():
+    for kind in KINDS.values():
+        assert kind.metrics
+        for name in kind.metrics:
+            assert catalogue.find(name).statistic == kind.metrics[name].statistic
+
+
+@pytest.mark.parametrize(
+    ("kind", "truth", "prediction", "metric"),
+    [
+        ("choice", "questions_evaluation.jsonl", "choice.csv", "accuracy"),
+        ("moments", "moments_evaluation.jsonl", "moments.jsonl", "R1@0.5"),
+    ],
+)
+def test_the_command_scores_a_file(folder, capsys, kind, truth, prediction, metric):
+    tables = []
+    for path in (folder, folder / truth):
+        arguments = ["--truth", str(path), "--prediction", str(folder / prediction), "--json", str(folder / "s.json")]
+        assert command(parser(), ["score", kind, *arguments]) == 0
+        assert Score.load(folder / "s.json").metrics[metric].estimate.value == 1
+        tables.append(capsys.readouterr().out)
+    assert tables[0] == tables[1]
+    assert tables[0].startswith("metric")
+
+
+def test_wrong_requests(folder, capsys):
+    truth, prediction = ["--truth", str(folder)], ["--prediction", str(folder / "choice.csv")]
+    output = ["--json", str(folder / "choice.csv")]
+    assert command(parser(), ["score", "choice", *truth, *prediction, *output]) == 2
+    assert "--json" in capsys.readouterr().err
+    assert command(parser(), ["score", "choice", *truth, *prediction, "--metrics", "macro_types"]) == 1
+    assert "error: macro_types is not available: the questions have no types" in capsys.readouterr().err
+    (folder / "choice.csv").write_text("question,answer\nq1,a\n")
+    assert command(parser(), ["score", "choice", *truth, *prediction]) == 1
+    assert "choice.csv:2: error: the answer to 'q1' must be an option" in capsys.readouterr().err
