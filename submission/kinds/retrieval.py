@@ -1,13 +1,12 @@
 """Language-based audio retrieval: the best clips of each query, or the similarities of all clips."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from evaluation import predictions
 from evaluation.data.dataset import EVALUATION, Split
-from evaluation.metrics import catalogue, retrieval
+from evaluation.metrics import retrieval
 from evaluation.predictions import Ranking, Similarity
 from evaluation.scores import Score
 from submission.kinds.clotho import ClothoKind
@@ -33,11 +32,6 @@ class Retrieval(ClothoKind):
         "the clips that are relevant to each query."
     )
 
-    @property
-    def metrics(self) -> Mapping[str, catalogue.Metric]:
-        """The retrieval metrics."""
-        return catalogue.RETRIEVAL
-
     def has_truth(self, split: Split) -> bool:
         """Return whether the relevant clips of the queries are known."""
         return bool(split.truth)
@@ -55,13 +49,6 @@ class Retrieval(ClothoKind):
         """Read similarities from an .npz, or similarities or the best clips from a CSV."""
         return predictions.read_retrieval(path, (len(split.queries), len(split.clips)))
 
-    def score(
-        self, output: Path, split: Split, metrics: tuple[str, ...], interval: str, cache: Path, file: str
-    ) -> Score:
-        """Score the ranking of the clips."""
-        prediction = predictions.read_retrieval_csv(output, file)
-        return retrieval.evaluate(split, prediction, metrics=metrics, interval=interval, file=file)
-
     def has_score(self, score: Score) -> bool:
-        """Return whether a score is one of retrieval. Metrics alone do not show it: mAP is also one of moments."""
+        """Return whether a score is one of queries and retrieval metrics."""
         return score.items.kind == "queries" and super().has_score(score)

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,6 +27,29 @@ class Asked(Protocol):
         """Eight hexadecimal digits that change if what is asked or its ground truth changes."""
 
 
+@dataclass(frozen=True)
+class FileSplit:
+    """A split that is one file of questions about clips, or of queries about recordings.
+
+    Attributes:
+        name: The name of the split in the kit.
+        content: The questions, or the recordings.
+    """
+
+    name: str
+    content: Any
+
+    @property
+    def fingerprint(self) -> str:
+        """Eight hexadecimal digits that change if the content changes."""
+        return str(self.content.fingerprint)
+
+    @property
+    def source(self) -> Path | None:
+        """The file or folder of the split, if it was read from one."""
+        return self.content.source
+
+
 class Form(ABC):
     """A form of output files: what the file contains, how it is written, and how it is checked.
 
@@ -33,7 +57,7 @@ class Form(ABC):
         suffix: Suffix of the file's name.
         facts: The optional facts of a task that tasks with this form have.
         submitted: What a team submits, in a clause such as "one caption for each clip". `{k}` stands for the task's k.
-        own_prediction: Advice for a system that `dcase-systems predict` cannot run; `{table}` is the name of a CSV.
+        own_prediction: Advice for a system that `dcase-systems predict` cannot run. `{split}` is the split's name.
     """
 
     suffix: str = ".csv"

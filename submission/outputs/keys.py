@@ -43,6 +43,8 @@ class Term:
 CLIP = Term("clip", "clips", "names", "no row has a caption for {}; add one")
 QUERY = Term("query", "queries", "queries", "no row answers {}; add one", is_text=True)
 COLUMN = Term("clip", "clips", "names", "no column has the scores of {}; add one")
+QUESTION = Term("question", "questions", "ids", "no row answers the question {}; add one")
+MOMENT = Term("query", "queries", "ids", "no line answers the query {}; add one", line="line")
 
 
 def add_key(keys: dict[str, int], key: str, line: int, term: Term, file: str, column: str) -> Iterator[Finding]:

@@ -34,7 +34,7 @@ class BestClips(QueryTable):
     field = "{rank}"
     submitted = "the {k} best clips for each query, best first"
     content = "the query and {} clips"
-    own_prediction = "use predictions.Similarity(…).save, or write {table}, a CSV of each query and its best clips"
+    own_prediction = "use predictions.Similarity(…).save, or write {split}.csv, a CSV of each query and its best clips"
 
     def rows(
         self, task: "Task", prediction: Similarity | Ranking, split: Split, file: str
