@@ -4,6 +4,7 @@
 import argparse
 import signal
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,16 @@ TOKENIZED = {  # what `--tokenized` means: the texts that are tokens already
 
 
 def make(options: argparse.Namespace) -> None:
-    """Synthesise the default data set; print the scores of chance and of two oracles on it."""
+    """Synthesise the default data set; print the scores of chance and of two oracles on it.
+
+    With --answers, synthesise questions about clips, or queries about long recordings.
+    """
+    if options.answers == "choice":
+        _make_questions(options)
+        return
+    if options.answers == "moments":
+        _make_recordings(options)
+        return
     from evaluation.data.soundscapes import generate, oracle
 
     generate.make_soundscapes(options.folder, seed=options.seed)
@@ -54,6 +64,33 @@ def make(options: argparse.Namespace) -> None:
         rows.append([name, *(f"{value:.3f}" for value in values)])
     print(f"{options.folder}: {len(split.clips)} evaluation clips, {len(split.queries)} queries; reference scores:")
     print(table(rows, ["", *retrieval.TASK_METRICS], numbers=(1, 2, 3, 4)))
+
+
+def _make_questions(options: argparse.Namespace) -> None:
+    """Synthesise questions about clips; print the numbers of questions and the accuracy of chance."""
+    from evaluation.data.soundscapes.questions import make_questions
+
+    make_questions(options.folder, seed=options.seed)
+    questions, _ = KINDS["choice"].read_truth(options.folder, EVALUATION)
+    types = Counter(question.type for question in questions.questions)
+    chance = sum(1 / len(question.options) for question in questions.questions) / len(questions.questions)
+    counts = ", ".join(f"{count} about {name}" for name, count in sorted(types.items()))
+    print(
+        f"{options.folder}: {len(questions.questions)} evaluation questions ({counts}); accuracy by chance {chance:.3f}"
+    )
+
+
+def _make_recordings(options: argparse.Namespace) -> None:
+    """Synthesise queries about long recordings; print the numbers of recordings, queries and windows."""
+    from evaluation.data.soundscapes.recordings import make_recordings
+
+    make_recordings(options.folder, seed=options.seed)
+    recordings, _ = KINDS["moments"].read_truth(options.folder, EVALUATION)
+    seconds = {query.recording: query.seconds for query in recordings.queries}
+    windows = sum(len(query.windows) for query in recordings.queries)
+    length = f"{min(seconds.values()):.0f} to {max(seconds.values()):.0f} s long"
+    counts = f"{plural(len(seconds), 'evaluation recording')}, {length}; {len(recordings.queries)} queries"
+    print(f"{options.folder}: {counts} with {windows} windows")
 
 
 def check(options: argparse.Namespace) -> int:
@@ -459,9 +496,14 @@ def parser() -> argparse.ArgumentParser:
 def _add_data(command: argparse.ArgumentParser) -> None:
     """Add the verbs of `data`."""
     verbs = command.add_subparsers(required=True, metavar="COMMAND")
-    verb = verbs.add_parser("make", help="synthesise the default data set", description=make.__doc__)
+    verb = verbs.add_parser("make", help="synthesise a data set", description=make.__doc__)
     verb.add_argument("folder", type=Path, metavar="DIR", help="output folder; must be empty or not exist")
     verb.add_argument("--seed", type=int, default=0, help="seed of the data set (default: 0)")
+    text = (
+        "answers that systems give: captions (also for retrieval), choice (questions about clips) or moments (queries "
+        "about long recordings) (default: captions)"
+    )
+    verb.add_argument("--answers", choices=["captions", "choice", "moments"], default="captions", help=text)
     verb.set_defaults(run=make)
 
     verb = verbs.add_parser("check", help="check a data folder", description=check.__doc__)

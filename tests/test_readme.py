@@ -22,6 +22,8 @@ from pathlib import Path
 import pytest
 
 from evaluation.data.dataset import read_dataset
+from evaluation.data.soundscapes.questions import make_questions
+from evaluation.data.soundscapes.recordings import make_recordings
 from evaluation.files import cache_folder
 from evaluation.metrics import java, ptb_tokenizer
 from tests.brief import make_brief_soundscapes
@@ -131,6 +133,8 @@ def checkout(tmp_path_factory, server):
         (programs / name).chmod(0o755)
     (top / "kit" / ".venv" / ".core").touch()
     data = make_brief_soundscapes(top / "kit" / "data" / "soundscapes", **TINY)
+    make_questions(top / "kit" / "data" / "questions", sets={"evaluation": 1}, workers=1, progress=False)
+    make_recordings(top / "kit" / "data" / "recordings", recordings={"evaluation": 1}, workers=1, progress=False)
     references = read_dataset(data, "evaluation", sound=False)["evaluation"].all_captions
     cache = cache_folder()
     make_small_table(ptb_tokenizer.ptb_tokenize(references, java.find_java(), cache, keep=True), cache)

@@ -46,6 +46,7 @@ REQUESTS = [
     "systems published systems.atea",
     *("evaluation --help", "evaluation score retrieval --help", "evaluation score captions --help"),
     *(f"evaluation score retrieval {SCORE}", f"evaluation score captions {SCORE}"),
+    *("evaluation score choice --help", f"evaluation score choice {SCORE}", f"evaluation score moments {SCORE}"),
     "evaluation compare nowhere.json nowhere.json",
     *("evaluation report nowhere.csv", "evaluation report evaluation"),
     "evaluation report nowhere.csv --out figures",

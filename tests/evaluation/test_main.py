@@ -17,7 +17,7 @@ import pytest
 from evaluation.__main__ import parser
 from evaluation.cli import command
 from evaluation.data.dataset import read_dataset
-from evaluation.data.soundscapes import generate
+from evaluation.data.soundscapes import generate, questions, recordings
 from evaluation.predictions import Similarity
 
 ROOT = Path(__file__).parents[2]
@@ -187,6 +187,21 @@ def test_make(run, tmp_path, monkeypatch):
     assert (chance < kinds).all()
     assert (kinds <= scene).all()
     assert kinds[0] < scene[0] <= 1
+
+
+def test_make_for_other_answers(run, tmp_path, monkeypatch):
+    few = functools.partial(questions.make_questions, sets={"evaluation": 1}, workers=1, progress=False)
+    monkeypatch.setattr(questions, "make_questions", few)
+    status, out, err = run("data", "make", tmp_path / "questions", "--answers", "choice")
+    assert (status, err) == (0, "")
+    counts = "10 evaluation questions (3 about count, 3 about order, 4 about presence)"
+    assert out == f"{tmp_path / 'questions'}: {counts}; accuracy by chance 0.300\n"
+    few = functools.partial(recordings.make_recordings, recordings={"evaluation": 1}, workers=1, progress=False)
+    monkeypatch.setattr(recordings, "make_recordings", few)
+    status, out, err = run("data", "make", tmp_path / "recordings", "--answers", "moments")
+    assert (status, err) == (0, "")
+    assert "1 evaluation recording, " in out
+    assert "; 4 queries with " in out
 
 
 # ------------------------------------------------------------------------------------------------ score

@@ -19,6 +19,9 @@ Conventions
 >>> make_soundscapes(Path("data/soundscapes"))                                                     # doctest: +SKIP
 >>> similarity, queries, file_names = oracle_similarity(Path("data/soundscapes"), "evaluation")    # doctest: +SKIP
 
-Modules: `synthesis` (waveforms), `scenes` (the sources of a clip), `grammar` (captions), `generate` (the data set) and
-`oracle` (upper bounds).
+Two more data sets are made of the same scenes: multiple-choice questions about clips, and queries about long
+recordings.
+
+Modules: `synthesis` (waveforms), `scenes` (the sources of a clip), `grammar` (captions), `generate` (the data set),
+`oracle` (upper bounds), `questions` and `recordings` (the two other data sets).
 """

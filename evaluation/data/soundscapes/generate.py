@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypeVar
 
 import numpy as np
 from numpy.random import Generator
@@ -22,6 +23,9 @@ from evaluation.findings import BadRequest
 from evaluation.processes import start_worker
 
 Job = tuple[str, int, str, Scene]  # split, index of the clip in the split, file name, scene
+
+AnyJob = TypeVar("AnyJob")
+Result = TypeVar("Result")
 
 CLIPS = MappingProxyType({"development": 480, "validation": 120, "evaluation": 120})
 
@@ -46,26 +50,16 @@ def make_soundscapes(
     Raises:
         BadRequest: The folder is not empty, or the seed is negative.
     """
-    if seed < 0:
-        raise BadRequest(f"the seed must be 0 or more; found {seed}")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadRequest(f"{folder}: must not exist or must be an empty folder; remove it or give another folder")
+    check_request(folder, seed)
     jobs: list[Job] = []
     for split, number in clips.items():
-        for index, scene in enumerate(plan(_random(seed, split, 0), number)):
+        for index, scene in enumerate(plan(random_of(seed, split, 0), number)):
             name = AWKWARD[index] if index < len(AWKWARD) else "soundscape_{:04d}.wav"
             jobs.append((split, index, name.format(len(jobs) + 1), scene))
     with appearing(folder) as new:
         for split in clips:
             (new / split).mkdir(parents=True)
-        with ExitStack() as stack:
-            each: Callable[..., Iterator[list[str]]] = map
-            if workers != 1:
-                pool = stack.enter_context(ProcessPoolExecutor(workers, initializer=start_worker))
-                each = partial(pool.map, chunksize=8)
-            done = each(partial(_write_clip, new, seed), jobs)
-            disable = None if progress else True  # None: disabled if standard error is not a terminal
-            captions = list(tqdm(done, "soundscapes", len(jobs), unit="clip", disable=disable))
+        captions = run_jobs(partial(_write_clip, new, seed), jobs, workers, progress)
         for split in clips:
             _write_tables(new, split, jobs, captions)
 
@@ -79,11 +73,43 @@ def _write_tables(folder: Path, split: str, jobs: Sequence[Job], captions: Seque
         if job_split == split:
             caption_rows.append([name, *texts])
             scene_rows.append([name, scene_text(scene)])
-    _write_table(folder / f"captions_{split}.csv", caption_rows)
-    _write_table(folder / f"sources_{split}.csv", scene_rows)
+    write_table(folder / f"captions_{split}.csv", caption_rows)
+    write_table(folder / f"sources_{split}.csv", scene_rows)
 
 
-def _random(seed: int, split: str, number: int) -> Generator:
+def check_request(folder: Path, seed: int) -> None:
+    """Check the folder and the seed of a data set to generate.
+
+    Raises:
+        BadRequest: The folder is not empty, or the seed is negative.
+    """
+    if seed < 0:
+        raise BadRequest(f"the seed must be 0 or more; found {seed}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadRequest(f"{folder}: must not exist or must be an empty folder; remove it or give another folder")
+
+
+def run_jobs(
+    function: Callable[[AnyJob], Result], jobs: Sequence[AnyJob], workers: int | None, progress: bool
+) -> list[Result]:
+    """Return the results of a function for each job, in the order of the jobs.
+
+    Args:
+        function: A function that writes the audio of a job; processes must be able to import it.
+        jobs: The jobs.
+        workers: Number of processes (default: the number of processors).
+        progress: Show a progress bar.
+    """
+    with ExitStack() as stack:
+        each: Callable[..., Iterator[Result]] = map
+        if workers != 1:
+            pool = stack.enter_context(ProcessPoolExecutor(workers, initializer=start_worker))
+            each = partial(pool.map, chunksize=8)
+        disable = None if progress else True  # None: disabled if standard error is not a terminal
+        return list(tqdm(each(function, jobs), "soundscapes", len(jobs), unit="clip", disable=disable))
+
+
+def random_of(seed: int, split: str, number: int) -> Generator:
     """Return a separate generator for the plan of a split (0) or one of its clips (from 1)."""
     return np.random.default_rng([seed, zlib.crc32(split.encode()), number])
 
@@ -91,14 +117,20 @@ def _random(seed: int, split: str, number: int) -> Generator:
 def _write_clip(folder: Path, seed: int, job: Job) -> list[str]:
     """Write the audio of a clip and return its captions."""
     split, index, name, scene = job
-    rng = _random(seed, split, index + 1)
-    samples = np.round(render(rng, scene) * 32767).astype("<i2")
-    with wave.open(str(folder / split / name), "wb") as file:  # unlike soundfile, raises OSError on a full disk
-        file.setparams((1, 2, SAMPLE_RATE, len(samples), "NONE", ""))
-        file.writeframes(samples.tobytes())
+    rng = random_of(seed, split, index + 1)
+    write_sound(folder / split / name, render(rng, scene))
     return describe(rng, scene)
 
 
-def _write_table(path: Path, rows: list[list[str]]) -> None:
+def write_sound(path: Path, sound: np.ndarray) -> None:
+    """Write a waveform in [-1, 1] as mono audio of 16 bits."""
+    samples = np.round(sound * 32767).astype("<i2")
+    with wave.open(str(path), "wb") as file:  # unlike soundfile, raises OSError on a full disk
+        file.setparams((1, 2, SAMPLE_RATE, len(samples), "NONE", ""))
+        file.writeframes(samples.tobytes())
+
+
+def write_table(path: Path, rows: list[list[str]]) -> None:
+    """Write rows as CSV."""
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)

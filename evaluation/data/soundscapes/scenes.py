@@ -51,14 +51,15 @@ def plan(rng: Generator, clips: int) -> list[Scene]:
     scenes: dict[str, Scene] = {}
     while len(scenes) < clips:
         chosen = rng.integers(len(palettes))
-        scene = _arrange(rng, palettes[chosen])
+        scene = arrange(rng, palettes[chosen])
         if scene_text(scene) in scenes:
             palettes[chosen] = some_kinds()  # the old kinds may have no further scene: a single texture has only one
         scenes[scene_text(scene)] = scene
     return list(scenes.values())
 
 
-def _arrange(rng: Generator, kinds: list[str]) -> Scene:
+def arrange(rng: Generator, kinds: list[str]) -> Scene:
+    """Draw a scene of the given kinds: their order, their counts, and which one is the background, if any."""
     kinds = rng.permutation(kinds).tolist()
     textures = [kind for kind in kinds if not KINDS[kind].lasts]
     if textures and len(kinds) > 1 and rng.random() < 0.5:
