@@ -351,7 +351,7 @@ def parser() -> argparse.ArgumentParser:
     )
     text = "package (a zip or an unpacked folder), output file or metadata file"
     verb.add_argument("path", type=Path, metavar="PATH", help=text)
-    text = "data folder in Clotho's layout (default: check only the format and the official number of rows)"
+    text = "data folder (default: check only the format and the official number of answers)"
     verb.add_argument("--data", type=Path, metavar="DIR", help=text)
     text = "split that the outputs are for (default: the task's sets; for a single output file, the set in its name, "
     text += "otherwise evaluation, or the only set in --data)"
@@ -363,7 +363,7 @@ def parser() -> argparse.ArgumentParser:
         "leaderboard", parents=[task], help="rank the packages in a folder", description=make_leaderboard.__doc__
     )
     verb.add_argument("folder", type=Path, metavar="DIR", help="folder that contains the packages (zips or folders)")
-    text = "data folder with the ground truth (captions or relevance)"
+    text = "data folder with the ground truth"
     verb.add_argument("--truth", type=Path, required=True, dest="data", metavar="DIR", help=text)
     text = "for a rehearsal: split that the outputs are for, in place of the task's sets (default: the task's sets)"
     verb.add_argument("--split", help=text)
@@ -388,7 +388,7 @@ def parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser(
         "codabench", parents=[task], help="write a competition for Codabench", description=make_codabench.__doc__
     )
-    text = "data folder with the ground truth (captions or relevance)"
+    text = "data folder with the ground truth"
     verb.add_argument("--truth", type=Path, required=True, dest="data", metavar="DIR", help=text)
     verb.add_argument("--out", type=Path, required=True, metavar="FILE", help="zip to write; it must not exist")
     text = "for a rehearsal: split that the outputs are for, in place of the task's sets (default: the task's sets)"

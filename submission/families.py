@@ -95,6 +95,7 @@ def _pattern(name: str) -> re.Pattern[str]:
     """
     parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\dA-Za-z_]+|\d+", name)
     joined = r"[\s_\-]*".join(map(re.escape, parts))
+    joined = re.sub(r"(?<=\d)\[\\s_\\-\]\*(?=\d)", r"[\\s_\\-.]*", joined)  # numbers of versions have dots
     return re.compile(rf"(?<![^\W_]){joined}s?(?![^\W_])", re.IGNORECASE)
 
 

@@ -1,6 +1,7 @@
 """The output of audio question answering: a table with the text of an option for each question."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,7 @@ from evaluation.choice_formats import Answers
 from evaluation.data.questions import Question
 from evaluation.findings import Finding
 from evaluation.metrics import choice
-from evaluation.names import closest
+from evaluation.names import closest, hint
 from evaluation.text import first_items, quoted
 from submission.outputs import keys
 from submission.outputs.form import FileSplit
@@ -80,6 +81,8 @@ def _not_an_option(answer: str, question: Question) -> str:
     """Return the message about an answer that is not an option of its question."""
     message = f"must be an option of {quoted(question.id)}, verbatim; found {quoted(answer)}"
     meant = meant_option(answer, question.options)
+    if meant is not None and unicodedata.normalize("NFC", meant) == unicodedata.normalize("NFC", answer):
+        return message + hint(answer, meant, "answers")  # the two look the same
     if meant is not None:
         return f"{message}; did you mean {quoted(meant)}?"
     shown = first_items([quoted(option) for option in question.options], OPTIONS_SHOWN)

@@ -247,6 +247,10 @@ class _Reader:
             message = f"must be a list of 1 to {most} windows, best first; found {shown(value)}"
             yield Finding(self.file, number, key, message)
             return
+        if all(isinstance(each, int | float) for each in value):
+            message = f"must be a list of windows, each {self._form}; found {shown(value)}: put the window into a list"
+            yield Finding(self.file, number, key, message)
+            return
         if len(value) > most:
             message = f"must have {most} windows at most; found {len(value)}: keep the best {most}"
             yield Finding(self.file, number, key, message)
@@ -322,15 +326,20 @@ def _id(value: object) -> tuple[str, str]:
 def _time_fault(start: float, end: float, query: MomentQuery | None) -> tuple[str, str]:
     """Return the message about the times of a window, without what was found, and its severity.
 
-    The message is empty if the times are possible. A recording is up to `SLACK` seconds longer than the data state,
-    because they are rounded down.
+    The message is empty if the times are possible. A window that is partly outside the recording gets a warning,
+    because the task's scorer scores it as it is. A recording may be up to `SLACK` seconds longer than the data state,
+    because its length is rounded down.
     """
-    if start < 0:
-        return "must begin at 0 s or later", ERROR
     if end < start:
         return "must end after its start; exchange the two times", ERROR
-    if query and end > query.seconds + SLACK:
+    if end < 0 or (end == 0 and start < 0):
+        return "must be inside the recording, which begins at 0 s", ERROR
+    if query and start > query.seconds + SLACK:
         return f"must be inside the recording, which is {query.seconds:g} s long", ERROR
+    if start < 0:
+        return "begins before the recording; begin at 0 s", WARNING
+    if query and end > query.seconds + SLACK:
+        return f"ends after the recording, which is {query.seconds:g} s long", WARNING
     if end == start:
         return "has no length, so it counts as wrong", WARNING
     return "", ERROR

@@ -79,7 +79,7 @@ DONE = [
     (["tasks"], "dcase2022-6b  Language-based audio retrieval  top-k     mAP@10\n", ""),
     (
         ["tasks", "--fields"],
-        "\nk                           number of clips for each query in the form top-k, or maximum number of windows in windows (optional)",
+        "\nk                           number of clips for each query in the form top-k, or maximum number of",
         "",
     ),
     (["tasks", "dcase2022-6b"], "\ncolumns\n    caption, file_name_{rank}\n    (verified: xieh97/dcase2022-audio", ""),
