@@ -103,7 +103,7 @@ def _writers(kind: str, truth: Questions | Recordings) -> dict[str, Callable[[Pa
     texts = {query.id: query.text for query in truth.queries}
     recordings = {query.id: query.recording for query in truth.queries}
     for name, find in MOMENTS.items():
-        writers[name] = partial(write_moments, moments=find(truth), texts=texts, recordings=recordings)
+        writers[name] = partial(write_moments, moments=find(truth), queries=texts, recordings=recordings)
     return writers
 
 

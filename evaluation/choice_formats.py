@@ -24,14 +24,15 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from evaluation import json_objects
 from evaluation.data import tables
 from evaluation.files import no_file, replacing
-from evaluation.findings import Faulty, Finding
+from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.json_objects import Identifier, Text
 from evaluation.predictions import COLUMNS_SHOWN, width_findings
 from evaluation.text import first_items, quoted
+from evaluation.values import texts
 
 COLUMNS = ("question", "answer")
+CSV_FILES = (".csv", ".tsv")
 EXAMPLE = '{"question": "q1", "answer": "rain"}'
-JSON_FILES = (".json", *json_objects.JSON_LINES)
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,12 @@ class Answers:
 
     @classmethod
     def of(cls, answers: Mapping[str, str]) -> "Answers":
-        """Make answers from a dict from ids to answers."""
-        return cls(tuple(answers), tuple(answers.values()))
+        """Make answers from a dict from ids to answers.
+
+        Raises:
+            ValueError: An id or an answer is not a text.
+        """
+        return cls(texts(list(answers), "ids"), texts(list(answers.values()), "answers"))
 
 
 class _Row(BaseModel):
@@ -71,21 +76,26 @@ def read_answers(path: Path | str) -> Answers:
     """Read answers to questions.
 
     Raises:
-        BadRequest: There is no such file.
+        BadRequest: There is no such file, or it is a file of another kind.
         Faulty: The file is not valid. The exception lists all findings.
     """
     path = Path(path)
     if not path.is_file():
         raise no_file(path, f"a CSV with the columns {' and '.join(COLUMNS)}, or JSON lines with these keys")
-    if path.suffix.lower() in JSON_FILES:
+    suffix = path.suffix.lower()
+    if suffix in json_objects.JSON_FILES:
         return _read_json(path)
+    if suffix not in CSV_FILES:
+        raise BadRequest(f"{path}: must be .csv, .tsv, .json or .jsonl; give the file of a question answering system")
     return _read_csv(path)
 
 
 def _read_json(path: Path) -> Answers:
     findings: list[Finding] = []
     ids, answers, lines = [], [], []
-    for entry in json_objects.read_objects(path, EXAMPLE):
+    entries = json_objects.read_objects(path, EXAMPLE)
+    json_objects.require_keys(entries, ("question", "answer"), "answers")
+    for entry in entries:
         row = json_objects.validated(_Row, entry, findings)
         if row is not None:
             ids.append(row.question)

@@ -9,7 +9,7 @@ because Python's json module would silently keep the last value.
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -17,10 +17,12 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from evaluation.findings import Faulty, Finding
-from evaluation.text import quoted
+from evaluation.text import first_items, quoted
 
 JSON_LINES = (".jsonl", ".ndjson")
+JSON_FILES = (".json", *JSON_LINES)
 SHOWN = 60  # number of characters of a value to show in a message
+KEYS_SHOWN = 8  # number of keys of an object to show in a message
 
 Row = TypeVar("Row", bound=BaseModel)
 
@@ -167,6 +169,25 @@ def read_objects(path: Path, example: str) -> list[Entry]:
     if path.suffix.lower() in JSON_LINES:
         return parse_lines(text, str(path), example)
     return parse_list(parse(text, str(path)), str(path), example)
+
+
+def require_keys(entries: Sequence[Entry], keys: Sequence[str], what: str) -> None:
+    """Check that a file has the expected kind of objects, so that one finding reports a file of another kind.
+
+    Args:
+        entries: The objects of the file.
+        keys: Keys of the expected objects.
+        what: The plural noun for the objects.
+
+    Raises:
+        Faulty: There are objects, and none of them has any of the keys.
+    """
+    if not entries or any(key in entry.content for entry in entries for key in keys):
+        return
+    first = entries[0]
+    found = first_items([quoted(key) for key in first.content], KEYS_SHOWN) or "no keys"
+    message = f"must have {what}, which are objects with the keys {', '.join(keys)}; found {found}"
+    raise Faulty([Finding(first.file, first.line, message=f"{message}: give another file")])
 
 
 def shown(value: object) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from evaluation.findings import Finding
+from evaluation.findings import BadRequest, Finding
 from evaluation.metrics import catalogue
 from evaluation.scores import Score
 
@@ -62,12 +62,16 @@ class Kind:
         read_truth: Function that reads the ground truth. Its arguments are a path and a split; the split is used if the
             path is a data folder. It returns the ground truth, and warnings and notes.
         score_file: Function that reads and scores a prediction.
+        truth: The noun for what the ground truth must have, for messages.
+        has_truth: Function that returns True if a ground truth has this, which a blind set does not.
     """
 
     system: str
     metrics: Mapping[str, catalogue.Metric]
     read_truth: Callable[[Path, str], tuple[Any, list[Finding]]]
     score_file: ScoreFile
+    truth: str
+    has_truth: Callable[[Any], bool]
 
 
 def _read_split(path: Path, split: str) -> tuple[Any, list[Finding]]:
@@ -113,7 +117,7 @@ def _score_captions(
 def _read_questions(path: Path, split: str) -> tuple[Any, list[Finding]]:
     from evaluation.data.questions import read_questions
 
-    return read_questions(_file_of_split(path, f"questions_{split}.jsonl"))
+    return read_questions(_file_of_split(path, "questions", split))
 
 
 def _score_choice(
@@ -135,7 +139,7 @@ def _score_choice(
 def _read_recordings(path: Path, split: str) -> tuple[Any, list[Finding]]:
     from evaluation.data.recordings import read_recordings
 
-    return read_recordings(_file_of_split(path, f"moments_{split}.jsonl"))
+    return read_recordings(_file_of_split(path, "moments", split))
 
 
 def _score_moments(
@@ -155,18 +159,54 @@ def _score_moments(
     return moments.evaluate(truth, prediction, metrics=chosen, interval=interval or "jackknife", file=file or str(path))
 
 
-def _file_of_split(path: Path, name: str) -> Path:
-    """Return the file of a split if the path is a folder that `data make` wrote, otherwise the path itself."""
-    if (path / name).is_file():
-        return path / name
+def _file_of_split(path: Path, stem: str, split: str) -> Path:
+    """Return the file of a split if the path is a folder that `data make` wrote, otherwise the path itself.
+
+    Raises:
+        BadRequest: The folder has such files, but none for this split.
+    """
+    file = path / f"{stem}_{split}.jsonl"
+    others = sorted(other.stem.removeprefix(f"{stem}_") for other in path.glob(f"{stem}_*.jsonl"))
+    if not file.is_file() and others:
+        raise BadRequest(f"{file}: no such file; the splits in this folder: {', '.join(others)}")
+    if file.is_file():
+        return file
     return path
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
-        "retrieval": Kind("a retrieval system", catalogue.RETRIEVAL, _read_split, _score_retrieval),
-        "captioning": Kind("a captioning system", catalogue.CAPTIONING, _read_split, _score_captions),
-        "choice": Kind("a question answering system", catalogue.CHOICE, _read_questions, _score_choice),
-        "moments": Kind("a moment retrieval system", catalogue.MOMENTS, _read_recordings, _score_moments),
+        "retrieval": Kind(
+            "a retrieval system",
+            catalogue.RETRIEVAL,
+            _read_split,
+            _score_retrieval,
+            "captions or relevance",
+            lambda split: bool(split.truth),
+        ),
+        "captioning": Kind(
+            "a captioning system",
+            catalogue.CAPTIONING,
+            _read_split,
+            _score_captions,
+            "captions of every clip",
+            lambda split: all(clip.captions for clip in split.clips),
+        ),
+        "choice": Kind(
+            "a question answering system",
+            catalogue.CHOICE,
+            _read_questions,
+            _score_choice,
+            "the answer to every question",
+            lambda questions: not questions.is_blind,
+        ),
+        "moments": Kind(
+            "a moment retrieval system",
+            catalogue.MOMENTS,
+            _read_recordings,
+            _score_moments,
+            "the windows of every query",
+            lambda recordings: not recordings.is_blind,
+        ),
     }
 )

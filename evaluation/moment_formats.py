@@ -28,8 +28,9 @@ from pydantic import BaseModel, ConfigDict
 
 from evaluation import json_objects
 from evaluation.files import no_file, replacing
-from evaluation.findings import Faulty, Finding
+from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.json_objects import Entry, Identifier, IsList
+from evaluation.values import numbers, texts
 
 EXAMPLE = '{"qid": "a_1", "vid": "a", "pred_relevant_windows": [[4.0, 10.0, 0.9]]}'
 
@@ -64,19 +65,23 @@ class Moments:
     def of(cls, windows: Mapping[str, Sequence[Sequence[float]]]) -> "Moments":
         """Make a prediction from a dict from ids to windows, each (start, end) or (start, end, score).
 
+        Args:
+            windows: The dict. The windows of a query are a list of lists, an array or a tensor.
+
         Raises:
             ValueError: A window has another form, or only some windows have scores.
         """
-        widths = {len(window) for given in windows.values() for window in given}
+        arrays = []
+        for name, given in windows.items():
+            array = numbers(given, f"the windows of {name!r}")
+            arrays.append(array.reshape(0, 2) if not array.size else array)
+        widths = {array.shape[1] if array.ndim == 2 else 0 for array in arrays if array.size}
         if not widths <= {2} and not widths <= {3}:
             raise ValueError("windows must all be (start, end), or all be (start, end, score)")
-        width = max(widths, default=2)
-        arrays = [np.asarray(list(given), dtype=float).reshape(-1, width) for given in windows.values()]
-        times = tuple(array[:, :2] for array in arrays)
         scores: tuple[np.ndarray, ...] = ()
-        if width == 3:
-            scores = tuple(array[:, 2] for array in arrays)
-        return cls(tuple(windows), times, scores)
+        if widths == {3}:
+            scores = tuple(array[:, 2] if array.size else np.zeros(0) for array in arrays)
+        return cls(texts(list(windows), "ids"), tuple(array[:, :2] for array in arrays), scores)
 
 
 class _Row(BaseModel):
@@ -93,13 +98,16 @@ def read_moments(path: Path | str) -> Moments:
     """Read a prediction of a moment retrieval system.
 
     Raises:
-        BadRequest: There is no such file.
+        BadRequest: There is no such file, or its name does not end in .jsonl, .ndjson or .json.
         Faulty: The file is not valid. The exception lists all findings.
     """
     path = Path(path)
     if not path.is_file():
         raise no_file(path, "JSON lines with qid and pred_relevant_windows")
+    if path.suffix.lower() not in json_objects.JSON_FILES:
+        raise BadRequest(f"{path}: must be JSON lines (.jsonl) or JSON (.json); give such a file, or rename it")
     entries = json_objects.read_objects(path, EXAMPLE)
+    json_objects.require_keys(entries, ("qid", "pred_relevant_windows"), "windows of queries")
     findings: list[Finding] = []
     rows: list[_Row] = []
     windows: list[np.ndarray] = []
@@ -162,13 +170,13 @@ def _form_findings(windows: Sequence[np.ndarray], entries: Sequence[Entry]) -> l
     return findings
 
 
-def write_moments(path: Path, moments: Moments, texts: Mapping[str, str], recordings: Mapping[str, str]) -> None:
+def write_moments(path: Path, moments: Moments, queries: Mapping[str, str], recordings: Mapping[str, str]) -> None:
     """Write a prediction as JSON lines, completely or not at all.
 
     Args:
         path: The file.
         moments: The prediction. Windows without scores are written in the blind form.
-        texts: A dict from ids to queries.
+        queries: A dict from ids to the texts of queries.
         recordings: A dict from ids to the names of recordings.
     """
     with replacing(path) as part, part.open("w", encoding="utf-8") as file:
@@ -178,7 +186,7 @@ def write_moments(path: Path, moments: Moments, texts: Mapping[str, str], record
                 windows = np.column_stack([windows, moments.scores[index]])
             content = {
                 "qid": name,
-                "query": texts[name],
+                "query": queries[name],
                 "vid": recordings[name],
                 "pred_relevant_windows": windows.tolist(),
             }

@@ -21,8 +21,8 @@ Conventions
 - **The answer is the text of an option, verbatim**, and not its letter or its index. So the order of the options does
   not affect a score. The options of a question are different texts.
 - **Audio is a path relative to the file or folder.** It must not be absolute and must not contain `..`, so that no path
-  leaves its folder. In the 2025 form, only the last part of `audio_url` is used: participants' code looks for this name
-  in the folder of audio files.
+  leaves its folder. In the 2025 form, only the last part of `audio_url` is used, below the part of the data set:
+  participants' code looks for this name in the folder of audio files.
 
 Sources: WeitengHu/DCASE2026-Task5, README; HuffmanJoey/dcase25_t5_EchoTwin-QA, `evaluate.py`.
 """
@@ -167,8 +167,10 @@ Read = tuple[Question, Entry]  # a question, and the object that it was read fro
 
 
 def _read_lines(path: Path, findings: list[Finding]) -> list[Read]:
+    entries = json_objects.parse_lines(json_objects.decode(path), str(path), EXAMPLE)
+    json_objects.require_keys(entries, ("id", "audio_path", "question_text", "multi_choice"), "questions")
     read = []
-    for entry in json_objects.parse_lines(json_objects.decode(path), str(path), EXAMPLE):
+    for entry in entries:
         row = json_objects.validated(_Row, entry, findings)
         if row is None:
             continue
@@ -204,7 +206,7 @@ def _read_folder(folder: Path, findings: list[Finding]) -> list[Read]:
             continue
         subfolders = path.relative_to(folder).parts[:-1]
         part = subfolders[0] if subfolders else ""
-        audio = row.audio_url.rsplit("/", maxsplit=1)[-1]
+        audio = "/".join([*subfolders[:1], row.audio_url.rsplit("/", maxsplit=1)[-1]])
         options = tuple(row.choice)
         question = Question(path.stem, row.question, options, row.answer, audio, row.question_type or "", part)
         read.append((question, entry))

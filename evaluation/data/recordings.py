@@ -127,6 +127,7 @@ def read_recordings(path: Path | str) -> tuple[Recordings, list[Finding]]:
     if not path.is_file():
         raise no_file(path, "JSON lines with qid, query, vid, duration and relevant_windows")
     entries = json_objects.parse_lines(json_objects.decode(path), str(path), EXAMPLE)
+    json_objects.require_keys(entries, ("qid", "query", "vid", "duration"), "queries")
     findings: list[Finding] = []
     queries: list[MomentQuery] = []
     lines: dict[str, int] = {}  # the line of each id

@@ -20,7 +20,7 @@ from evaluation.inspection import page
 from evaluation.inspection.collecting import Content, collect_descriptions, collect_queries, item_metrics
 from evaluation.inspection.overview import make_overview
 from evaluation.inspection.sounds import Sound, copies, link, read_sounds
-from evaluation.json_objects import JSON_LINES
+from evaluation.json_objects import JSON_FILES
 from evaluation.kinds import KINDS
 from evaluation.metrics import retrieval
 from evaluation.predictions import Captions, Ranking, Similarity
@@ -69,7 +69,7 @@ def kind_of(paths: Sequence[Path]) -> str:
 
 def _kind(path: Path) -> str:
     suffix = path.suffix.lower()
-    if suffix in (".json", *JSON_LINES):
+    if suffix in JSON_FILES:
         return CAPTIONS
     if suffix not in (".csv", ".tsv") or not path.is_file():
         return RETRIEVAL

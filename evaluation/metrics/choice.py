@@ -194,7 +194,7 @@ def evaluate(
     Raises:
         BadRequest: There is no such metric or interval method, the right answers are not known, or `options` are
             missing.
-        Faulty: As `validate`.
+        Faulty: As `validate`, or an answer is not a text.
 
     >>> truth, options = {"q1": "rain", "q2": "a dog"}, {"q1": ["rain", "wind"], "q2": ["a cat", "a dog"]}
     >>> evaluate(truth, {"q1": "rain", "q2": "a cat"}, options=options).metrics["accuracy"].estimate.value
@@ -208,7 +208,10 @@ def evaluate(
     names = resolve_metrics(metrics, truth).metrics
     interval_method(interval)
     if not isinstance(answers, Answers):
-        answers = Answers.of(answers)
+        try:
+            answers = Answers.of(answers)
+        except ValueError as wrong:
+            raise Faulty([Finding(file, message=str(wrong))]) from None
     validate(truth, answers, file)
     given = dict(zip(answers.ids, answers.answers, strict=True))
     right = is_right(

@@ -50,6 +50,7 @@ from evaluation.metrics.sets import MetricSet, check_names, year_sets
 from evaluation.moment_formats import Moments
 from evaluation.scores import VERSION, Items, Score, interval_method, measure
 from evaluation.text import printable
+from evaluation.values import numbers
 
 THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))  # of mAP: 0.5, 0.55, …, 0.95
 DEFAULT_METRICS = ("R1@0.5", "R1@0.7", "mAP", "mAP@0.5", "mAP@0.75")
@@ -262,7 +263,7 @@ def evaluate(
 
     Raises:
         BadRequest: There is no such metric or interval method, or the windows of the truth are not known.
-        Faulty: As `validate`.
+        Faulty: As `validate`, or the prediction does not have one of these forms.
 
     >>> truth = {"a dog": [(2, 8)], "rain": [(0, 5), (20, 30)]}
     >>> best = {"a dog": [(2, 7)], "rain": [(10, 12), (21, 30)]}
@@ -298,7 +299,10 @@ def _recordings(truth: Mapping[str, Sequence[Sequence[float]]]) -> Recordings:
     """
     queries = []
     for name, windows in truth.items():
-        pairs = np.asarray(list(windows), dtype=float)
+        try:
+            pairs = numbers(windows, f"the truth of {name!r}")
+        except ValueError as wrong:
+            raise BadRequest(str(wrong)) from None
         if pairs.ndim != 2 or pairs.shape[1] != 2 or not len(pairs) or not (pairs[:, 0] < pairs[:, 1]).all():
             message = f"the truth of {name!r} must be one or more windows (start, end) that end after their start"
             raise BadRequest(f"{message}; found {windows!r}")

@@ -55,6 +55,8 @@ def test_wrong_requests(folder, capsys):
     assert "--json" in capsys.readouterr().err
     assert command(parser(), ["score", "choice", *truth, *prediction, "--metrics", "macro_types"]) == 1
     assert "error: macro_types is not available: the questions have no types" in capsys.readouterr().err
+    assert command(parser(), ["score", "choice", *truth, *prediction, "--split", "test"]) == 2
+    assert "questions_test.jsonl: no such file; the splits in this folder: evaluation" in capsys.readouterr().err
     (folder / "choice.csv").write_text("question,answer\nq1,a\n")
     assert command(parser(), ["score", "choice", *truth, *prediction]) == 1
     assert "choice.csv:2: error: the answer to 'q1' must be an option" in capsys.readouterr().err

@@ -56,7 +56,7 @@ def test_folder_of_2025(tmp_path):
         ("q2", "BQA"),
         ("q3", "TSQA"),
     ]
-    assert questions.questions[0].audio == "a.wav"
+    assert questions.questions[0].audio == "BQA/a.wav"
     assert questions.questions[0].type == "species"
     (tmp_path / "TSQA" / "q1.json").write_text(json.dumps({**content, "answer": "A"}))
     with pytest.raises(Faulty) as caught:
@@ -97,6 +97,12 @@ def test_repeated_ids_and_missing_answers_are_reported_together(tmp_path):
         read_questions(path)
     assert [(finding.line, finding.column) for finding in caught.value.findings] == [(2, "answer"), (3, "")]
     assert read_questions(lines(tmp_path, [blind]))[0].is_blind
+
+
+def test_a_file_of_another_kind_gets_one_finding(tmp_path):
+    with pytest.raises(Faulty, match="must have questions, which are objects") as caught:
+        read_questions(lines(tmp_path, [{"qid": "a"}, {"qid": "a"}]))
+    assert len(caught.value.findings) == 1
 
 
 def test_nothing_to_read(tmp_path):

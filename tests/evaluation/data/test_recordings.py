@@ -77,6 +77,12 @@ def test_lines_must_agree(tmp_path):
     assert read_recordings(lines(tmp_path, [blind]))[0].is_blind
 
 
+def test_a_file_of_another_kind_gets_one_finding(tmp_path):
+    with pytest.raises(Faulty, match="must have queries, which are objects") as caught:
+        read_recordings(lines(tmp_path, [{"id": "a"}, {"id": "a"}]))
+    assert len(caught.value.findings) == 1
+
+
 def test_nothing_to_read(tmp_path):
     with pytest.raises(BadRequest, match="no such file"):
         read_recordings(tmp_path / "none.jsonl")

@@ -91,7 +91,7 @@ def test_questions_are_read_and_have_their_clips(asked):
         assert [question.audio for question in read.questions] == [f"{split}/{name}" for name in names]
 
 
-def test_recordings_are_read_and_windows_are_where_the_scenes_are(recorded):
+def test_windows_are_where_the_scenes_are(recorded):
     for split, number in FEW_RECORDINGS.items():
         read, findings = read_recordings(recorded / f"moments_{split}.jsonl")
         assert findings == []
