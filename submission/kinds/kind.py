@@ -1,7 +1,7 @@
 """The interface of a kind of task: everything in which the tasks of one kind differ from those of another.
 
-`evaluation.kinds` has the metrics of a kind and the function that scores a prediction. By default, `Kind.metrics` and
-`Kind.score` use the entry of the same name there.
+`evaluation.kinds` has the metrics of a kind, and the functions that read its ground truth and score a prediction. By
+default, a `Kind` uses the entry of the same name there.
 """
 
 from abc import ABC, abstractmethod
@@ -31,7 +31,6 @@ class Kind(ABC):
         system: A noun for the system, such as "captioner".
         scored: The noun for what is scored, in advice.
         score_name: Name of a run's score on the evaluation split, without suffix.
-        truth: What a split's ground truth must have, for messages.
         about: What systems of this kind do and what is submitted, in a few sentences for participants. `{submitted}`
             stands for the form's `submitted`.
         libraries: Packages from PyPI that scoring needs, besides those of all kinds.
@@ -48,7 +47,6 @@ class Kind(ABC):
     system: str
     scored: str
     score_name: str = EVALUATION
-    truth: str
     about: str
     libraries: tuple[str, ...] = ()
 
@@ -72,9 +70,18 @@ class Kind(ABC):
             Faulty: The data are not valid. The exception lists all findings.
         """
 
-    @abstractmethod
+    @property
+    def truth(self) -> str:
+        """The noun for what a split's ground truth must have, for messages."""
+        return kinds.KINDS[self.name].truth
+
+    def content(self, split: Any) -> Any:
+        """Return a split in the form that `evaluation.kinds` reads and scores."""
+        return split
+
     def has_truth(self, split: Any) -> bool:
         """Return whether a split has a ground truth."""
+        return kinds.KINDS[self.name].has_truth(self.content(split))
 
     def check_truth(self, split: Any) -> None:  # noqa: B027, captions have nothing to check
         """Check the ground truth of a split. Otherwise an error in it would be reported for every package.
@@ -131,7 +138,7 @@ class Kind(ABC):
             file: The file's name in findings.
         """
         score_file = kinds.KINDS[self.name].score_file
-        return score_file(output, split, metrics=metrics, interval=interval, cache=cache, file=file)
+        return score_file(output, self.content(split), metrics=metrics, interval=interval, cache=cache, file=file)
 
     def has_score(self, score: Score) -> bool:
         """Return whether a score is one of this kind."""

@@ -24,7 +24,6 @@ class MomentRetrieval(FileKind):
     system = "moment retrieval system"
     scored = "windows"
     score_name = f"{EVALUATION}-moments"
-    truth = "the relevant windows of every query"
     about = (
         "Audio moment retrieval systems find the moments of a long recording that a query in natural language "
         "describes. You run your system on the queries and recordings of the evaluation set and submit {submitted}. "

@@ -25,16 +25,11 @@ class Retrieval(ClothoKind):
     system = "retriever"
     scored = "retrieval"
     score_name = f"{EVALUATION}-retrieval"  # the name of a system that does both captioning and retrieval
-    truth = "captions or relevance"
     about = (
         "Language-based audio retrieval systems search audio clips with queries in natural language. You run your "
         "system on the queries and clips of the evaluation set and submit {submitted}. The results are compared with "
         "the clips that are relevant to each query."
     )
-
-    def has_truth(self, split: Split) -> bool:
-        """Return whether the relevant clips of the queries are known."""
-        return bool(split.truth)
 
     def check_truth(self, split: Split) -> None:
         """Check the relevance by scoring a prediction whose similarities are all 0."""

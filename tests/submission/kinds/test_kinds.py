@@ -12,7 +12,7 @@ import yaml
 
 from evaluation import kinds as evaluation_kinds
 from evaluation.data.dataset import Dataset
-from evaluation.findings import BadRequest
+from evaluation.findings import BadRequest, Faulty
 from evaluation.metrics.catalogue import Metric
 from evaluation.scores import Items, Score, measure
 from submission import leaderboard, package, tasks, teams
@@ -160,22 +160,24 @@ def board_in_this_process(task, zipped, split, folder):
     return ranking.rank(task, [scored], split, "test", {})
 
 
-def test_a_prediction_of_another_kind_is_named(yes_no, team_file, tmp_path):
+def test_a_prediction_of_another_kind_is_named(team_file, tmp_path):
+    task = tasks.read("dcase2026-6")
     run = made.answer(tasks.read("dcase2025-5"), tmp_path / "run", made.questions("test", 3))
-    (run / "predictions" / "test.csv").rename(run / "predictions" / "test.jsonl")
-    with pytest.raises(Exception, match=r"is missing, and dcase2031-9 needs it; make it: .* of your own, write test"):
-        package.make(
-            yes_no,
-            [run],
-            teams.read(yes_no, team_file)[0],
-            Dataset(tmp_path, {"test": Clips("test", {"a.wav": "yes"})}),
-            tmp_path / "p.zip",
-        )
+    dataset = Dataset(tmp_path, {"test": made.recordings("test", 3)})
+    with pytest.raises(Faulty) as refusal:
+        package.make(task, [run], teams.read(task, team_file)[0], dataset, tmp_path / "p.zip")
+    message = (
+        "is missing: dcase2026-6 needs windows of recordings, and test.csv has answers to questions; give the run of "
+    )
+    assert [finding.message for finding in refusal.value.findings] == [f"{message}a moment retrieval system"]
+    (run / "predictions" / "test.csv").unlink()
+    with pytest.raises(
+        Faulty, match=r"test.jsonl: error: is missing, and dcase2026-6 needs it; write test.jsonl, with"
+    ):
+        package.make(task, [run], teams.read(task, team_file)[0], dataset, tmp_path / "p.zip")
 
 
 # ------------------------------------------------------------------------------------------------ questions, moments
-
-ASK = {"dcase2025-5": made.questions, "dcase2026-5": made.questions, "dcase2026-6": made.recordings}
 
 
 def test_every_kind_has_an_entry_in_evaluation():
@@ -226,7 +228,7 @@ def test_a_folder_of_json_files_is_a_split(tmp_path):
     assert KINDS["choice"].sizes(split) == {"questions": 2}
 
 
-@pytest.fixture(params=ASK)
+@pytest.fixture(params=["dcase2025-5", "dcase2026-6"])
 def rehearsal(request, data, team_file, tmp_path):
     """A task, a rehearsal package with two systems for the evaluation split, the runs, and the data."""
     task = tasks.read(request.param)

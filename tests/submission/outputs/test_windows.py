@@ -127,7 +127,7 @@ MUTATIONS = {
     ),
     "the development form": (
         GOOD.replace("10.5]", "10.5, 0.9]").replace("30]", "30, 0.8]").replace("60]", "60, 0.7]"),
-        f"{PLACE}[0]: error: all windows of a dcase2026-6 output must be [start, end] in seconds; found [4.0, 10.5, 0.9]",
+        f"{PLACE}[0]: error: all windows of a dcase2026-6 output must be [start, end] in seconds; found [4.0, 10.5",
     ),
     "deep lists": (GOOD.replace("4.0", "[" * 10**5, 1), "out.jsonl:1: error: must be JSON; "),
     "a long line": (
@@ -173,7 +173,7 @@ MUTATIONS = {
     ),
     "repeated query": (
         GOOD + json.dumps(row(1)),
-        "out.jsonl:5: qid: error: must not repeat a query; 'dcase2026_evaluation_q001' is in line 1 already: keep one of",
+        "out.jsonl:5: qid: error: must not repeat a query; 'dcase2026_evaluation_q001' is in line 1 already",
     ),
     "unknown query": (
         GOOD + json.dumps(row(1, qid="q77")),
