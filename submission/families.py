@@ -3,6 +3,7 @@
 `families.yaml` is the table of the kit. Its head explains the format.
 """
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -90,12 +91,16 @@ def _pattern(name: str) -> re.Pattern[str]:
 
     >>> bool(_pattern("CNN14").search("a cnn-14 network")), bool(_pattern("BERT").search("RoBERTa"))
     (True, False)
-    >>> bool(_pattern("SpecAugment").search("spec-augment"))
-    True
+    >>> bool(_pattern("SpecAugment").search("spec-augment")), bool(_pattern("Qwen2.5-Omni").search("Qwen2.5-Omni-7B"))
+    (True, True)
     """
     parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\dA-Za-z_]+|\d+", name)
-    joined = r"[\s_\-]*".join(map(re.escape, parts))
-    joined = re.sub(r"(?<=\d)\[\\s_\\-\]\*(?=\d)", r"[\\s_\\-.]*", joined)  # numbers of versions have dots
+    joined = "".join(map(re.escape, parts[:1]))
+    for before, after in itertools.pairwise(parts):
+        separators = r"[\s_\-]*"
+        if before.isdigit() and after.isdigit():  # numbers of a version
+            separators = r"[\s_\-.]*"
+        joined += separators + re.escape(after)
     return re.compile(rf"(?<![^\W_]){joined}s?(?![^\W_])", re.IGNORECASE)
 
 

@@ -122,9 +122,9 @@ def answer(task: Task, run: Path, asked: Asked, seed: int = 0) -> Path:
     elif task.kind == "moments":
         lines = []
         for number, query in enumerate(asked.content.queries, start=1):
-            starts = np.sort(rng.uniform(0, 50, 3))
+            starts = rng.choice(50, 3, replace=False)
             windows = [[number % 40 + 0.5, number % 40 + 10.25, 0.9]]
-            windows += [[round(start, 2), round(start + 7.5, 2), 0.5 - i / 10] for i, start in enumerate(starts)]
+            windows += [[float(start), start + 7.5, 0.5 - i / 10] for i, start in enumerate(starts)]
             lines.append(json.dumps({"qid": query.id, "pred_relevant_windows": windows[seed:]}))
         file.with_suffix(".jsonl").write_text("\n".join(lines) + "\n")
     elif task.kind == "captioning":
