@@ -357,11 +357,15 @@ def test_the_platform_accepts_the_bundle_of_every_task(name, tmp_path):
         assert set(dataset[other].file_names) == set(splits[other].file_names)
         assert not dataset[other].captions
     # The truth is nowhere else.
+    if task.kind in ("choice", "moments"):
+        secret = list(splits[scored].content.by_id)[7]
+    else:
+        secret = splits[scored].file_names[7]
     for path in (tmp_path / "b").rglob("*"):
         if path.is_file() and "reference_data" not in path.parts and path.suffix != ".png":
             content = path.read_bytes()
             assert b"It rains. 7" not in content
-            assert splits[scored].file_names[7].encode() not in content
+            assert secret.encode() not in content
     libraries = (tmp_path / "b" / "requirements.txt").read_text()
     needs_models = {"fer", "sbert_sim", "spider_fl", "fense"} & set(task.metrics.value)
     assert ("torch==" in libraries) == bool(needs_models)
