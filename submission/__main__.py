@@ -16,13 +16,15 @@ from pathlib import Path
 
 from evaluation import extras
 from evaluation.cli import command, complete
-from evaluation.data.dataset import DEVELOPMENT, EVALUATION, SPLITS, VALIDATION, Split, read_dataset
+from evaluation.data.dataset import DEVELOPMENT, EVALUATION, SPLITS, VALIDATION
 from evaluation.files import DEFAULT_CACHE, cache_folder, replacing
 from evaluation.findings import BadRequest, Finding, count, say
 from evaluation.hub import prediction_folder
 from evaluation.text import plural, printable, table, unknown_key
 from submission import archive, excluded, metadata, outputs, package, tasks, teams
 from submission.families import FAMILIES
+from submission.kinds import KINDS
+from submission.outputs.form import Asked
 
 INDENT = "    "
 
@@ -59,9 +61,7 @@ def _show_task(task: tasks.Task) -> None:
 def _value_text(value: object) -> str:
     """Return the value of a fact as text."""
     if isinstance(value, tasks.PublishedResults):
-        size = f"{value.clips} clips"
-        if value.queries:
-            size += f", {value.queries} queries"
+        size = ", ".join(f"{number} {what}" for what, number in value.sizes.items())
         results = ", ".join(f"{name} {result:g}" for name, result in value.metrics.items())
         return f"{value.system}, {value.split} ({size}): {results}"
     if isinstance(value, tuple):
@@ -104,7 +104,7 @@ def make(options: argparse.Namespace) -> None:
     """Make a package from run folders: a zip with outputs, metadata and a report. The zip passes `validate`."""
     task = tasks.read(options.task)
     team, findings = teams.read(task, options.team)
-    dataset = read_dataset(options.data, sound=False)
+    dataset = KINDS[task.kind].read_data(options.data)
     file = task.package.file.value.format(author=team.author, institute=team.institute)
     runs = []
     for given in options.runs:
@@ -220,7 +220,7 @@ def _date(option: str, text: str) -> date | None:
         raise BadRequest(f"{option}: {message}: give a day that exists") from None
 
 
-def _splits(task: tasks.Task, options: argparse.Namespace) -> Mapping[str, Split | str]:
+def _splits(task: tasks.Task, options: argparse.Namespace) -> Mapping[str, Asked | str]:
     """Return a dict from each of the task's sets to the split that its outputs are checked against.
 
     Without --data, the dict has only the split's name, which is given by --split. If --split is not given either, the
@@ -233,7 +233,7 @@ def _splits(task: tasks.Task, options: argparse.Namespace) -> Mapping[str, Split
     return {}
 
 
-def _read_splits(task: tasks.Task, options: argparse.Namespace) -> dict[str, Split]:
+def _read_splits(task: tasks.Task, options: argparse.Namespace) -> dict[str, Asked]:
     """Return a dict from each of the task's sets to its split, which is read from the data folder.
 
     Sets that the folder does not have are left out. With --split, every set has the split that --split names.
@@ -242,9 +242,9 @@ def _read_splits(task: tasks.Task, options: argparse.Namespace) -> dict[str, Spl
         BadRequest: The data folder does not have the split, or has no set of the task.
     """
     if options.split:
-        return dict.fromkeys(task.sets, _read_split(options))
-    dataset = read_dataset(options.data, sound=False)
-    splits = {name: dataset[name] for name in task.sets if name in dataset.splits}
+        return dict.fromkeys(task.sets, _read_split(task, options))
+    dataset = KINDS[task.kind].read_data(options.data)
+    splits: dict[str, Asked] = {name: dataset[name] for name in task.sets if name in dataset.splits}
     if not splits:
         sets = ", ".join(task.sets)
         message = f"must have a set of {task.name} ({sets}); found none of them"
@@ -252,7 +252,7 @@ def _read_splits(task: tasks.Task, options: argparse.Namespace) -> dict[str, Spl
     return splits
 
 
-def _answered_split(task: tasks.Task, options: argparse.Namespace) -> Split | str:
+def _answered_split(task: tasks.Task, options: argparse.Namespace) -> Asked | str:
     """Return the split that a single output file is for. If the data are not available, return only its name.
 
     The split is the one that --split names. Without --split, it is the set in the file's name. If the name does not fit
@@ -266,14 +266,14 @@ def _answered_split(task: tasks.Task, options: argparse.Namespace) -> Split | st
     if not options.data:
         return options.split or ""
     if options.split:
-        return _read_split(options)
+        return _read_split(task, options)
     try:
-        return _read_split(options)
+        return _read_split(task, options)
     except BadRequest:
         splits = {}
         for name in task.sets:
             with contextlib.suppress(BadRequest):
-                splits[name] = read_dataset(options.data, name, sound=False)[name]
+                splits[name] = KINDS[task.kind].read_data(options.data, name)[name]
         if not splits:
             raise
     if len(splits) > 1:
@@ -283,10 +283,10 @@ def _answered_split(task: tasks.Task, options: argparse.Namespace) -> Split | st
     return next(iter(splits.values()))
 
 
-def _read_split(options: argparse.Namespace) -> Split:
+def _read_split(task: tasks.Task, options: argparse.Namespace) -> Asked:
     """Read the split that --split names (default: evaluation) from the data folder."""
     name = options.split or EVALUATION
-    return read_dataset(options.data, name, sound=False)[name]
+    return KINDS[task.kind].read_data(options.data, name)[name]
 
 
 def _find_excluded_sounds(task: tasks.Task, options: argparse.Namespace) -> list[Finding]:
@@ -351,7 +351,7 @@ def parser() -> argparse.ArgumentParser:
     )
     text = "package (a zip or an unpacked folder), output file or metadata file"
     verb.add_argument("path", type=Path, metavar="PATH", help=text)
-    text = "data folder in Clotho's layout (default: check only the format and the official number of rows)"
+    text = "data folder (default: check only the format and the official number of answers)"
     verb.add_argument("--data", type=Path, metavar="DIR", help=text)
     text = "split that the outputs are for (default: the task's sets; for a single output file, the set in its name, "
     text += "otherwise evaluation, or the only set in --data)"
@@ -363,7 +363,7 @@ def parser() -> argparse.ArgumentParser:
         "leaderboard", parents=[task], help="rank the packages in a folder", description=make_leaderboard.__doc__
     )
     verb.add_argument("folder", type=Path, metavar="DIR", help="folder that contains the packages (zips or folders)")
-    text = "data folder with the ground truth (captions or relevance)"
+    text = "data folder with the ground truth"
     verb.add_argument("--truth", type=Path, required=True, dest="data", metavar="DIR", help=text)
     text = "for a rehearsal: split that the outputs are for, in place of the task's sets (default: the task's sets)"
     verb.add_argument("--split", help=text)
@@ -388,7 +388,7 @@ def parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser(
         "codabench", parents=[task], help="write a competition for Codabench", description=make_codabench.__doc__
     )
-    text = "data folder with the ground truth (captions or relevance)"
+    text = "data folder with the ground truth"
     verb.add_argument("--truth", type=Path, required=True, dest="data", metavar="DIR", help=text)
     verb.add_argument("--out", type=Path, required=True, metavar="FILE", help="zip to write; it must not exist")
     text = "for a rehearsal: split that the outputs are for, in place of the task's sets (default: the task's sets)"

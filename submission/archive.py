@@ -25,7 +25,7 @@ from typing import BinaryIO
 from evaluation.files import replacing
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Finding
 from evaluation.text import cut, plural
-from submission.outputs import LIMIT
+from submission.outputs.form import LIMIT
 from submission.zip_records import (
     DAMAGED,
     UTF_8,

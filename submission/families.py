@@ -3,18 +3,20 @@
 `families.yaml` is the table of the kit. Its head explains the format.
 """
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from evaluation.findings import Faulty, Finding
 from evaluation.text import unknown_key
 from evaluation.yamlfiles import read_yaml
+from submission.kinds import KINDS
 from submission.tasks import Task
 
 FAMILIES = Path(__file__).parent / "families.yaml"
@@ -22,12 +24,21 @@ FAMILIES = Path(__file__).parent / "families.yaml"
 Place = tuple[str, ...]  # the group, the family and the model of a name, as far as it has them
 
 
+def _check_kind(name: str) -> str:
+    """Check that there is a kind of tasks with a name."""
+    if name not in KINDS:
+        raise ValueError(unknown_key(name, list(KINDS), "kind"))
+    return name
+
+
 class Aspect(BaseModel, extra="forbid", frozen=True, strict=True):
     """One aspect of a system, such as its loss."""
 
     keys: list[str] = Field(min_length=1, description="metadata keys that the names are looked for in")
     as_text: list[str] = Field([], description="keys whose text is listed as it is if no name is found in it")
-    kind: Literal["captioning", "retrieval"] | None = Field(None, description="kind of tasks that have the aspect")
+    kind: Annotated[str, AfterValidator(_check_kind)] | None = Field(
+        None, description="kind of tasks that have the aspect"
+    )
     families: dict[str, Any] = Field({}, description="the names, in groups and families")
 
     @model_validator(mode="after")
@@ -39,6 +50,10 @@ class Aspect(BaseModel, extra="forbid", frozen=True, strict=True):
             if other != place:
                 raise ValueError(f"{name!r} must be in one place only; found it below {other[0]!r} and {place[0]!r}")
         return self
+
+    def is_of(self, task: Task) -> bool:
+        """Return whether tasks of a task's kind have the aspect."""
+        return self.kind in (None, task.kind)
 
     @cached_property
     def places(self) -> list[tuple[re.Pattern[str], Place]]:
@@ -76,11 +91,16 @@ def _pattern(name: str) -> re.Pattern[str]:
 
     >>> bool(_pattern("CNN14").search("a cnn-14 network")), bool(_pattern("BERT").search("RoBERTa"))
     (True, False)
-    >>> bool(_pattern("SpecAugment").search("spec-augment"))
-    True
+    >>> bool(_pattern("SpecAugment").search("spec-augment")), bool(_pattern("Qwen2.5-Omni").search("Qwen2.5-Omni-7B"))
+    (True, True)
     """
     parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\dA-Za-z_]+|\d+", name)
-    joined = r"[\s_\-]*".join(map(re.escape, parts))
+    joined = "".join(map(re.escape, parts[:1]))
+    for before, after in itertools.pairwise(parts):
+        separators = r"[\s_\-]*"
+        if before.isdigit() and after.isdigit():  # numbers of a version
+            separators = r"[\s_\-.]*"
+        joined += separators + re.escape(after)
     return re.compile(rf"(?<![^\W_]){joined}s?(?![^\W_])", re.IGNORECASE)
 
 
@@ -132,7 +152,7 @@ def check_keys(aspects: Mapping[str, Aspect], task: Task, file: Path) -> None:
     """
     findings = []
     for name, aspect in aspects.items():
-        if aspect.kind in (None, task.kind) and not any(_is_key(task, key) for key in aspect.keys):
+        if aspect.is_of(task) and not any(_is_key(task, key) for key in aspect.keys):
             message = f"must have a key of the metadata of {task.name}; found {', '.join(aspect.keys)}"
             message += f" (`submission tasks {task.name}` lists the keys)"
             findings.append(Finding(str(file), column=f"{name}.keys", message=message))

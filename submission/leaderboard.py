@@ -60,17 +60,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from evaluation import predictions
-from evaluation.data.dataset import Split
 from evaluation.files import cache_folder, replacing
 from evaluation.findings import NOTE, WARNING, BadRequest, Faulty, Finding, say
-from evaluation.kinds import KINDS
-from evaluation.metrics import retrieval
 from evaluation.natural_sort import natural_key
 from submission import archive, package, scoring
 from submission.families import FAMILIES, check_keys, read_families
+from submission.kinds import KINDS
+from submission.outputs.form import Asked
 from submission.scoring import REPORTS, ScoredPackage
 from submission.tasks import Task
 
@@ -86,7 +82,7 @@ FILES = (*PUBLIC, *PRIVATE)  # in the order in which they are written
 def run(
     task: Task,
     folder: Path,
-    splits: Mapping[str, Split],
+    splits: Mapping[str, Asked],
     out: Path,
     *,
     cache: Path | None = None,
@@ -116,7 +112,7 @@ def run(
     Raises:
         BadRequest: The folder or the baseline does not exist; the folder contains no package, or is a run folder; no
             split has a ground truth; or `out` is a file or contains other files.
-        Faulty: The ground truth of a retrieval task, the table of families or the package of the baseline has an error,
+        Faulty: The ground truth, the table of families or the package of the baseline has an error,
             or the scores of two systems are not comparable.
     """
     if not folder.is_dir():
@@ -126,9 +122,8 @@ def run(
     cache = cache or cache_folder()
     _check_out(out)
     ranked = ranked_set(task, splits)
-    if task.kind == "retrieval":
-        check_truth(splits[ranked])
-    paths, findings = _packages_in(folder, out)
+    KINDS[task.kind].check_truth(splits[ranked])
+    paths, findings = _packages_in(task, folder, out)
     if baseline:
         paths = [baseline.absolute(), *(path for path in paths if path.resolve() != baseline.resolve())]
     aspects = read_families(families)
@@ -196,15 +191,14 @@ def _remove_earlier_reports(folder: Path) -> None:
             (folder / REPORTS / name).unlink(missing_ok=True)
 
 
-def ranked_set(task: Task, splits: Mapping[str, Split]) -> str:
+def ranked_set(task: Task, splits: Mapping[str, Asked]) -> str:
     """Return the first of the task's sets whose split has a ground truth.
 
     Raises:
         BadRequest: No split has a ground truth.
     """
-    kind = KINDS[task.kind]
     for name in task.sets:
-        if name in splits and kind.has_truth(splits[name]):
+        if name in splits and KINDS[task.kind].has_truth(splits[name]):
             return name
     if len(task.sets) > 1:
         sets = f"one of the sets {', '.join(task.sets)}"
@@ -215,20 +209,11 @@ def ranked_set(task: Task, splits: Mapping[str, Split]) -> str:
         found = f"{', '.join(names)} without this ground truth"
     else:
         found = "none of these sets"
-    message = f"the ground truth of {task.name} must have {kind.truth} for {sets}; found {found}"
+    message = f"the ground truth of {task.name} must have {KINDS[task.kind].truth} for {sets}; found {found}"
     raise BadRequest(f"{message}: give another --truth folder")
 
 
-def check_truth(split: Split) -> None:
-    """Raise Faulty if the ground truth of retrieval has an error.
-
-    Otherwise the error would be reported for every package.
-    """
-    scores = np.zeros((len(split.truth), len(split.clips)), dtype=np.float32)
-    retrieval.evaluate(split, predictions.Similarity(tuple(split.truth), split.file_names, scores), file="truth")
-
-
-def _packages_in(folder: Path, out: Path) -> tuple[list[Path], list[Finding]]:
+def _packages_in(task: Task, folder: Path, out: Path) -> tuple[list[Path], list[Finding]]:
     """Return the packages in a folder, in natural order, and notes about the other files in it.
 
     Raises:
@@ -255,17 +240,17 @@ def _packages_in(folder: Path, out: Path) -> tuple[list[Path], list[Finding]]:
     if (folder / "config.yaml").is_file() and not any(path.is_file() for path in paths):
         message = f"must be a folder of packages; found a run folder: give {folder / 'submission'}, which has its "
         raise BadRequest(f"{folder}: {message}packages")
-    if not any(map(_may_be_package, paths)):
+    if not any(_may_be_package(task, path) for path in paths):
         raise BadRequest(f"{folder}: must contain packages; found none: give a folder of zips or of unpacked packages")
     return paths, findings
 
 
-def _may_be_package(path: Path) -> bool:
+def _may_be_package(task: Task, path: Path) -> bool:
     """Return whether a path is a file, or a folder with a file that may be part of a submission."""
     if path.is_file():
         return True
     files = islice(path.rglob("*"), archive.ENTRIES)
-    return any(file.name.lower().endswith(package.COUNTS) for file in files)
+    return any(file.name.lower().endswith(package.part_suffixes(task)) for file in files)
 
 
 def _leftover(name: str) -> str | None:

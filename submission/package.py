@@ -16,21 +16,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from evaluation import predictions
-from evaluation.data.dataset import Dataset, Split
+from evaluation.data.dataset import Dataset
 from evaluation.files import replacing
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding
 from evaluation.natural_sort import natural_key
-from evaluation.predictions import Captions, Ranking, Similarity
 from submission import archive, documents, metadata, metadata_text, outputs, reports, run_folders
 from submission.documents import Document
+from submission.kinds import KINDS
+from submission.outputs.form import Asked
 from submission.run_folders import CORRECT
 from submission.tasks import Task
 from submission.teams import Team
 
 METADATA = "metadata"  # key of the metadata file in a system's parts; the key of an output is its set
-OUTPUT_FILES, METADATA_FILES = r".*\.csv", r".*\.ya?ml"
-COUNTS = (".csv", ".yaml", ".yml", ".pdf", ".zip")  # suffixes of files that may be part of a submission
+METADATA_FILES = r".*\.ya?ml"
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class Entry(NamedTuple):
 
 
 @contextmanager
-def checked(task: Task, path: Path, splits: Mapping[str, Split | str], name: str = "") -> Iterator[Checked]:
+def checked(task: Task, path: Path, splits: Mapping[str, Asked | str], name: str = "") -> Iterator[Checked]:
     """Open a package and check all of it. Hostile content does no harm.
 
     Args:
@@ -109,12 +108,17 @@ def checked(task: Task, path: Path, splits: Mapping[str, Split | str], name: str
         yield replace(content, findings=sorted({*findings, *content.findings}))
 
 
+def part_suffixes(task: Task) -> tuple[str, ...]:
+    """Return the suffixes of files that may be part of a submission."""
+    return (task.output_form.suffix, ".yaml", ".yml", ".pdf", ".zip")
+
+
 def _has_error(findings: Iterable[Finding]) -> bool:
     return any(finding.severity == ERROR for finding in findings)
 
 
 def check(
-    task: Task, files: Mapping[str, Path], splits: Mapping[str, Split | str], name: str, unread: Set[str]
+    task: Task, files: Mapping[str, Path], splits: Mapping[str, Asked | str], name: str, unread: Set[str]
 ) -> Checked:
     """Check the files of a package: whether they are complete, their names, and their content.
 
@@ -166,7 +170,7 @@ def check(
     if team:
         expected_report = expected_report.format(**team)
     report = _report_in(others, expected_report)
-    findings += _check_others(others, report)
+    findings += _check_others(task, others, report)
     findings += _check_alike(systems, name)
     unread_parts = {file for file in unread if not file.lower().endswith(".pdf")}  # no part of a system is a PDF
     if unread_parts or _has_error(findings):
@@ -233,7 +237,7 @@ def _system_folders(task: Task, entries: Mapping[str, Entry]) -> tuple[dict[str,
     others = {}
     for inner in sorted(entries, key=natural_key):
         path = PurePosixPath(inner)
-        if path.parent.parent == parent and path.name.lower().endswith(COUNTS):
+        if path.parent.parent == parent and path.name.lower().endswith(part_suffixes(task)):
             folders.setdefault(path.parent.name, {})[path.name] = entries[inner]
         else:
             others[inner] = entries[inner]
@@ -264,7 +268,8 @@ def _parts(task: Task, folder: str, inside: Mapping[str, Entry]) -> tuple[dict[s
             if file in remaining:
                 parts[part] = remaining.pop(file)
     any_label = {part: re.sub(r"\\\{\w+\\\}", ".*", re.escape(pattern)) for part, pattern in patterns.items()}
-    any_name = {**dict.fromkeys(task.sets, OUTPUT_FILES), METADATA: METADATA_FILES}
+    output_files = rf".*{re.escape(task.output_form.suffix)}"
+    any_name = {**dict.fromkeys(task.sets, output_files), METADATA: METADATA_FILES}
     for expressions in (any_label, any_name):
         for part in patterns:
             if part in parts:
@@ -425,12 +430,12 @@ def _check_report(report: Entry, inner: str, expected: str, team_is_known: bool)
         yield Finding(report.shown, message=fault)
 
 
-def _check_others(others: Mapping[str, Entry], report: str | None) -> Iterator[Finding]:
+def _check_others(task: Task, others: Mapping[str, Entry], report: str | None) -> Iterator[Finding]:
     """Yield a finding for each file that is neither part of a system nor the report."""
     for inner, entry in others.items():
         if inner == report:
             continue
-        if inner.lower().endswith(COUNTS):
+        if inner.lower().endswith(part_suffixes(task)):
             severity = ERROR
         else:
             severity = WARNING
@@ -511,7 +516,7 @@ def make(
     return sorted(set(findings))
 
 
-def _answered_splits(task: Task, dataset: Dataset, answered: str) -> dict[str, Split]:
+def _answered_splits(task: Task, dataset: Dataset, answered: str) -> dict[str, Asked]:
     """Return a dict from each of the task's sets to the split that its outputs are for.
 
     Raises:
@@ -562,7 +567,7 @@ class _Maker:
     """
 
     def __init__(
-        self, task: Task, team: Team, dataset: Dataset, splits: Mapping[str, Split], target: Path, scratch: Path
+        self, task: Task, team: Team, dataset: Dataset, splits: Mapping[str, Asked], target: Path, scratch: Path
     ):
         self.task, self.team, self.dataset, self.splits = task, team, dataset, splits
         self.target, self.scratch = target, scratch
@@ -599,15 +604,11 @@ class _Maker:
         self.files[inner] = self.scratch / str(len(self.files))
         return self.files[inner]
 
-    def _write_output(self, source: Path, split: Split, inner: str) -> None:
+    def _write_output(self, source: Path, split: Asked, inner: str) -> None:
         """Write an output file from a prediction. Errors in the prediction are added to the findings."""
         file = self._new_file(inner)
-        prediction: Captions | Similarity | Ranking
         try:
-            if self.task.kind == "captioning":
-                prediction = predictions.read_captions(source)
-            else:
-                prediction = predictions.read_retrieval(source, (len(split.queries), len(split.clips)))
+            prediction = KINDS[self.task.kind].read_prediction(source, split)
             outputs.write(self.task, prediction, split, file, str(source))
         except Faulty as faulty:
             for finding in faulty.findings:

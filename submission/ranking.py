@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from evaluation import report
-from evaluation.data.dataset import Split
 from evaluation.findings import ERROR, WARNING, Finding, count
 from evaluation.metrics.catalogue import heading, lower_is_better
 from evaluation.natural_sort import natural_key
@@ -25,6 +24,8 @@ from evaluation.text import plural, printable
 from submission import analysis
 from submission.analysis import Use
 from submission.families import FAMILIES, Aspect, read_families
+from submission.kinds import KINDS
+from submission.outputs.form import Asked
 from submission.scoring import REPORTS, ScoredPackage, ScoredSystem
 from submission.tasks import PublishedResults, Task
 
@@ -240,9 +241,10 @@ class Leaderboard:
         if self.entries:
             lines.append(self._about_intervals())
         if self.systems.neighbours:
+            unit = KINDS[self.task.kind].unit
             lines.append(
                 "Neighbours in rank are compared by a paired two-sided randomisation test. It exchanges all values of "
-                f"a clip together ({comparison.DRAWS} draws, seed {SEED}; all exchanges if there are fewer). The p "
+                f"a {unit} together ({comparison.DRAWS} draws, seed {SEED}; all exchanges if there are fewer). The p "
                 "values have Holm's correction over the neighbours of the table: * p < 0.05, ** p < 0.01, *** p < "
                 "0.001. The intervals of the differences are jackknife intervals."
             )
@@ -268,9 +270,10 @@ class Leaderboard:
         if not items.shared:
             return f"{line}."
         groups = len(set(items.groups))
+        unit = KINDS[self.task.kind].unit
         return (
-            f"{line}. They leave out {items.kind} that share a clip together, because these are not independent. There "
-            f"are {groups} groups of {items.kind} that are connected by shared clips."
+            f"{line}. They leave out {items.kind} that share a {unit} together, because these are not independent. "
+            f"There are {groups} groups of {items.kind} that are connected by shared {unit}s."
         )
 
     # The results as a table
@@ -526,7 +529,7 @@ def difference_cells(difference: Difference) -> list[str]:
 def rank(
     task: Task,
     packages: Iterable[ScoredPackage],
-    split: Split,
+    split: Asked,
     ranked: str,
     aspects: Mapping[str, Aspect] | None = None,
     date: str = "",
@@ -570,9 +573,9 @@ def rank(
         metric,
         Ranking("teams", "Best system of each team", best, _neighbours(best, metric)),
         Ranking("systems", "All systems", rows, _neighbours(rows, metric)),
-        tuple(fact.value for fact in task.baselines if fact.value.measured_on(split)),
+        tuple(fact.value for fact in task.baselines if task.measured_on(fact.value, split)),
         tuple(packages),
-        {name: aspect for name, aspect in aspects.items() if aspect.kind in (None, task.kind)},
+        {name: aspect for name, aspect in aspects.items() if aspect.is_of(task)},
         date,
         tuple(findings),
     )

@@ -26,17 +26,14 @@ from evaluation import scores
 from evaluation.data.dataset import EVALUATION, Dataset, Split
 from evaluation.findings import ERROR, NOTE, WARNING, BadRequest, Faulty, Finding
 from evaluation.scores import Score
-from evaluation.text import SHOWN, cut, quoted
+from evaluation.text import cut, quoted
 from submission import documents, metadata
+from submission.kinds import KINDS
+from submission.kinds.kind import Kind
 from submission.metadata_text import ABSENT
 from submission.tasks import Key, Task
 
 CORRECT = "; correct it there or in the team file"
-OWN_PREDICTIONS = {  # for each form: advice for a system that `dcase-systems predict` cannot run
-    "captions": "write a CSV with the columns file_name and caption_predicted",
-    "top-k": "use predictions.Similarity(…).save, or write {other}, a CSV of each query and its best clips",
-    "matrix": "use predictions.Similarity(…).save",
-}
 
 
 # Predictions ----------------------------------------------------------------------------------------------------------
@@ -69,29 +66,27 @@ def find_predictions(
     files: dict[str, Path] = {}
     findings: dict[str, Finding] = {}  # for each split, because all sets have the same split in a rehearsal
     for name, split in splits.items():
-        similarities = run / "predictions" / f"{split}.npz"
-        table = run / "predictions" / f"{split}.csv"
-        if task.kind == "captioning":
-            expected, other = table, similarities
+        candidates = _files_of(KINDS[task.kind], run, split)
+        existing = [path for path in candidates if path.is_file() and not _is_of_other_kind(task, path)]
+        if existing:
+            files[name] = existing[0]
         else:
-            expected, other = similarities, table
-        if expected.is_file():
-            files[name] = expected
-        elif task.kind == "retrieval" and table.is_file() and not _holds_captions(table):
-            files[name] = table
-        else:
-            findings[split] = _missing_prediction(task, run, split, data, expected, other)
+            findings[split] = _missing_prediction(task, run, split, data)
     return files, list(findings.values())
 
 
-def _holds_captions(table: Path) -> bool:
-    """Return whether a table is the prediction of a captioning system, judged by its header."""
-    with table.open("rb") as file:
-        header = file.readline(SHOWN)
-    return b"file_name" in header and b"caption_predicted" in header
+def _files_of(kind: Kind, run: Path, split: str) -> list[Path]:
+    """Return the files that a prediction of a kind may be in; the usual one is first."""
+    return [run / "predictions" / f"{split}{suffix}" for suffix in kind.suffixes]
 
 
-def _missing_prediction(task: Task, run: Path, split: str, data: Path, expected: Path, other: Path) -> Finding:
+def _is_of_other_kind(task: Task, path: Path) -> bool:
+    """Return whether a file is the prediction of a system of another kind."""
+    others = [kind for name, kind in KINDS.items() if name != task.kind]
+    return any(kind.holds(path) for kind in others)
+
+
+def _missing_prediction(task: Task, run: Path, split: str, data: Path) -> Finding:
     """Return the finding about a missing prediction.
 
     Args:
@@ -99,22 +94,26 @@ def _missing_prediction(task: Task, run: Path, split: str, data: Path, expected:
         run: The run folder.
         split: The split that the prediction is for.
         data: The data folder.
-        expected: The missing file.
-        other: The file of a prediction that the task does not accept. It may exist.
     """
+    kind = KINDS[task.kind]
     model = [str(run)]
     if (run / "config.yaml").is_file() and not any((run / name).exists() for name in ("checkpoints", "config.json")):
         model = ["RUN", "--out", str(run)]  # the folder only has the predictions of a run that is elsewhere
     command = shlex.join(["dcase-systems", "predict", *model, "--data", str(data), "--split", split])
-    if not other.is_file():
-        own = OWN_PREDICTIONS[task.form.value].format(other=other.name)
-        message = f"is missing, and {task.name} needs it; make it: {command}; for a system of your own, {own}"
-    elif task.kind == "captioning":
-        message = f"is missing: {task.name} needs captions, and {other.name} has a retriever's similarities; give the "
-        message += f"run of a captioner, or, if the system does both tasks: {command} --as captioning"
-    else:
-        message = f"is missing: {task.name} needs similarities, and {other.name} has a captioner's captions; give the "
-        message += f"run of a retriever, or, if the system does both tasks: {command} --as retrieval"
+    expected = _files_of(kind, run, split)[0]
+    for other in KINDS.values():
+        for path in _files_of(other, run, split):
+            if other is not kind and path.is_file() and other.holds(path):
+                message = f"is missing: {task.name} needs {kind.answers}, and {path.name} has {other.of_system}; give "
+                message += f"the run of a {kind.system}"
+                if kind.is_predicted:
+                    message += f", or, if the system does both tasks: {command} --as {kind.name}"
+                return Finding(str(expected), message=message)
+    own = task.output_form.own_prediction.format(split=split)
+    message = f"is missing, and {task.name} needs it; "
+    if kind.is_predicted:
+        message += f"make it: {command}; for a system of your own, "
+    message += own
     return Finding(str(expected), message=message)
 
 
@@ -137,7 +136,7 @@ def describe(task: Task, run: Path, dataset: Dataset) -> tuple[dict[str, object]
     """
     findings: list[Finding] = []
     system = _read_system(run / "system.yaml", findings)
-    results = _read_results(task, run, findings)
+    results = _read_results(task, run, dataset, findings)
     description = _Description(task, run, dataset, system, results, findings)
     values = description.fill_mapping(task.whole, {"system": system}, "")
     return values, description.without_value, findings
@@ -154,15 +153,16 @@ def _read_system(file: Path, findings: list[Finding]) -> dict[str, object]:
     return document.values or {}
 
 
-def _read_results(task: Task, run: Path, findings: list[Finding]) -> dict[str, float]:
+def _read_results(task: Task, run: Path, dataset: Dataset, findings: list[Finding]) -> dict[str, float]:
     """Return a dict from each metric of the run's score on the evaluation split to its value.
 
     If the run has no such score for a task of this kind, add a finding and return an empty dict.
     """
+    kind = KINDS[task.kind]
     file = run / "scores" / f"{EVALUATION}.json"
-    retrieval_file = file.with_stem(f"{EVALUATION}-retrieval")  # only for a system that does both tasks
-    if task.kind == "retrieval" and retrieval_file.is_file():
-        file = retrieval_file
+    own_file = file.with_stem(kind.score_name)
+    if own_file.is_file():
+        file = own_file
     if not file.is_file():
         command = f"dcase-evaluation score … --json {shlex.quote(str(file))}"
         message = f"is missing, so the metadata have no results; make it: {command}"
@@ -174,19 +174,17 @@ def _read_results(task: Task, run: Path, findings: list[Finding]) -> dict[str, f
         findings += faulty.findings
         return {}
     findings += scores.check(score, str(file))
-    if f"|split:{EVALUATION}#" not in score.signature:
+    owner = next((other for other in KINDS.values() if other.has_score(score)), kind)
+    if not owner.is_of_evaluation(score, dataset):
         message = f"must be a score on {EVALUATION}, because the metadata ask for its results; found "
         message += f"{cut(score.signature)}: score {EVALUATION}"
         findings.append(Finding(str(file), column="signature", message=message))
-    if score.items.kind == "queries":
-        kind = "retrieval"
-        advice = f"rename it {retrieval_file.name}, and score the captions into {file.name}"
-    else:
-        kind = "captioning"
-        advice = f"score the retrieval into {retrieval_file.name}, in the same folder"
-    if kind == task.kind:
+    if owner is kind:
         return {name: measured.estimate.value for name, measured in score.metrics.items()}
-    message = f"is a score of {kind}, but {task.name} is {task.kind}, so the metadata have no results; {advice}"
+    advice = f"score the {kind.scored} into {own_file.name}, in the same folder"
+    if own_file.name == file.name:
+        advice = f"rename it {file.with_stem(owner.score_name).name}, and score the {kind.scored} into {file.name}"
+    message = f"is a score of {owner.name}, but {task.name} is {kind.name}, so the metadata have no results; {advice}"
     findings.append(Finding(str(file), message=message, severity=WARNING))
     return {}
 

@@ -1,7 +1,7 @@
 """The check of packages and the scoring of their systems, each package in a separate process.
 
-A bad package never stops the others. The process of a package can use at most `SECONDS` of time and `MEMORY`. Any
-failure in the process becomes a finding about the package.
+A bad package never stops the others. The process of a package can use at most `SECONDS` of time, and the memory that
+the kind of task allows. Any failure in the process becomes a finding about the package.
 """
 
 import math
@@ -25,16 +25,15 @@ from typing import cast
 
 from tqdm import tqdm
 
-from evaluation.data.dataset import Split
 from evaluation.findings import BadRequest, Faulty, Finding, counted
-from evaluation.kinds import KINDS
 from evaluation.scores import Score
 from evaluation.text import cut, plural, printable
 from submission import package
+from submission.kinds import KINDS
+from submission.outputs.form import Asked
 from submission.tasks import Task
 
 SECONDS = 1800  # maximum time for one package
-MEMORY = {"retrieval": 4 * 2**30, "captioning": 12 * 2**30}  # maximum bytes of memory; SPICE alone can need 8 GB
 WORKERS = min(os.cpu_count() or 1, 8)  # number of packages that are scored at the same time
 REPORTS = "reports"  # folder of the technical reports that are published with a leaderboard
 ADDRESS = re.compile(r"[^\s@]+@[^\s@]+\.[^\s@]+")  # an email address
@@ -119,7 +118,7 @@ class ScoredPackage:
 def score_package(
     task: Task,
     path: Path,
-    splits: Mapping[str, Split],
+    splits: Mapping[str, Asked],
     ranked: str,
     cache: Path,
     reports: Path | None = None,
@@ -158,7 +157,7 @@ def score_package(
     except OSError as failure:  # the file name may be temporary and is not shown, so that all runs print the same
         return _failed(path, f"could not be read: {failure.strerror}")
     except MemoryError:
-        limit = f"{MEMORY[task.kind] / 2**30:.2g} GiB"
+        limit = f"{KINDS[task.kind].memory / 2**30:.2g} GiB"
         return _failed(path, f"needed more than {limit} of memory, so its check was stopped; check it separately")
     except Exception as error:  # any other failure must not stop the other packages
         return _failed(path, f"could not be checked ({type(error).__name__}: {error}); please report this")
@@ -167,7 +166,7 @@ def score_package(
 
 
 def _score_system(
-    task: Task, path: Path, system: package.System, split: Split, ranked: str, cache: Path
+    task: Task, path: Path, system: package.System, split: Asked, ranked: str, cache: Path
 ) -> ScoredSystem:
     """Score the output of a system for the ranked set. The split contains the ground truth."""
     file = system.outputs[ranked]
@@ -175,9 +174,7 @@ def _score_system(
     interval = "jackknife"
     if task.interval:
         interval = task.interval.value
-    metrics = task.metrics.value
-    kind = KINDS[task.kind]
-    score = kind.score_file(file, split, metrics=metrics, interval=interval, cache=cache, file=shown)
+    score = KINDS[task.kind].score(file, split, task.metrics.value, interval, cache, shown)
     team = system.label
     fields = task.label_fields(system.label)
     if fields:
@@ -217,7 +214,7 @@ def _failed(path: Path, message: str) -> ScoredPackage:
 
 
 def score_packages(
-    task: Task, paths: Sequence[Path], splits: Mapping[str, Split], ranked: str, cache: Path, reports: Path
+    task: Task, paths: Sequence[Path], splits: Mapping[str, Asked], ranked: str, cache: Path, reports: Path
 ) -> list[ScoredPackage]:
     """Score packages, `WORKERS` at a time, each in a new process.
 
@@ -237,7 +234,7 @@ def score_packages(
     context = get_context("forkserver")  # a plain fork would copy the locks of this process's threads
     context.set_forkserver_preload([__name__])
     facts = task.model_dump(exclude_unset=True)  # pickle cannot handle the generic classes that pydantic makes
-    sent = {name: _picklable(split) for name, split in splits.items()}
+    sent = {name: KINDS[task.kind].picklable(split) for name, split in splits.items()}
     stop = threading.Event()
     # All processes put their temporary files here, because a killed process does not delete them.
     scratch = tempfile.TemporaryDirectory(prefix="dcase-", ignore_cleanup_errors=True)
@@ -296,7 +293,7 @@ def _work(
     path: Path,
     scratch: str,
     facts: Mapping[str, object],
-    splits: Mapping[str, Split],
+    splits: Mapping[str, Asked],
     ranked: str,
     cache: Path,
     reports: Path,
@@ -306,21 +303,8 @@ def _work(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     tempfile.tempdir = scratch
     task = Task.model_validate(facts)
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY[task.kind],) * 2)
+    resource.setrlimit(resource.RLIMIT_DATA, (KINDS[task.kind].memory,) * 2)
     try:
         sender.send(score_package(task, path, splits, ranked, cache, reports))
     except KeyboardInterrupt:
         os._exit(1)
-
-
-def _picklable(split: Split) -> Split:
-    """Return the same split without the clips' metadata and with plain dicts, so that pickle can handle it."""
-    clips = tuple(replace(clip, metadata={}) for clip in split.clips)
-    if split.relevance is None:
-        return replace(split, clips=clips)
-    relevance = {}
-    for query, names in split.relevance.items():
-        if isinstance(names, Mapping):
-            names = dict(names)
-        relevance[query] = names
-    return replace(split, clips=clips, relevance=relevance)

@@ -31,21 +31,23 @@ import string
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
-from evaluation.data.dataset import SPLITS, Split
+from evaluation.data.dataset import SPLITS
 from evaluation.findings import BadRequest, Faulty, Finding
-from evaluation.kinds import KINDS
 from evaluation.metrics import catalogue
 from evaluation.metrics.sets import check_extends
 from evaluation.statistics.intervals import METHODS
 from evaluation.text import unknown_key
+from submission.kinds import KINDS
+from submission.outputs.form import Form
+from submission.outputs.tables import SEPARATORS
 
 FOLDER = Path(__file__).parent / "tasks"
-SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+FACTS_OF_FORMS = ("k", "scores", "separator", "separators_accepted")  # facts that only some forms of outputs have
 PLACEHOLDERS = ("author", "institute", "index", "label")  # names that may be in braces in a pattern
 
 # The C loader is several times as fast. Some builds of PyYAML lack it.
@@ -155,19 +157,26 @@ class PublishedResults(Strict):
     """The results of a published system, in the units of `evaluation`."""
 
     split: SplitName = Field(description="name in the kit of the split for which the results were measured")
-    clips: PositiveInt = Field(description="number of clips of that split, which must be the same for a comparison")
+    clips: PositiveInt | None = Field(
+        None, description="number of clips of that split, which must be the same for a comparison"
+    )
     queries: PositiveInt | None = Field(None, description="number of queries of that split, in retrieval tasks")
+    questions: PositiveInt | None = Field(None, description="number of questions of that split, in question answering")
     system: str = Field(description="name of the system")
     metrics: dict[str, float] = Field(description="value of each metric")
 
-    def measured_on(self, split: Split) -> bool:
-        """Return whether the results were measured on a split.
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The numbers of clips, queries or questions of the split, as far as they are given."""
+        numbers = {"clips": self.clips, "queries": self.queries, "questions": self.questions}
+        return {name: number for name, number in numbers.items() if number is not None}
 
-        The name of the split, its number of clips and, in retrieval, its number of queries must be the same.
-        """
-        if (split.name, len(split.clips)) != (self.split, self.clips):
-            return False
-        return self.queries is None or len(split.truth) == self.queries
+    @model_validator(mode="after")
+    def _has_size(self) -> "PublishedResults":
+        """Check that a size is given. Otherwise results of any split with this name would be compared."""
+        if not self.sizes:
+            raise ValueError("must have the number of clips, queries or questions of the split; add one")
+        return self
 
 
 class Key(Strict):
@@ -190,16 +199,27 @@ class Task(Strict):
 
     name: str = Field(description="name of the task and of its file")
     title: str = Field(description="title for tables and pages")
-    kind: Literal["captioning", "retrieval"] = Field(description="kind of systems, which decides how they are scored")
-    form: Fact[Literal["captions", "top-k", "matrix"]] = Field(
-        description="form of an output: a caption for each clip, the k best clips of each query, or all similarities"
+    kind: Annotated[str, _one_of(KINDS, "kind")] = Field(
+        description="kind of systems, which decides how they are scored"
+    )
+    form: Fact[str] = Field(
+        description="form of an output: captions (a caption for each clip), top-k (the k best clips of each query), "
+        "matrix (all similarities), choices (an option for each question), or windows (the best windows of each query)"
     )
     columns: Fact[Texts] = Field(
-        description="name of the first column, and pattern of the others: {rank} is 1 to k, {clip} a clip's name"
+        description="name of the first column, and pattern of the others: {rank} is 1 to k, {clip} a clip's name; in "
+        "the form windows, the keys of the query's id, the query, the recording and the windows"
     )
-    k: Fact[PositiveInt] | None = Field(None, description="number of clips for each query, in the form top-k only")
-    separator: Fact[Separator] = Field(description="separator of columns that the kit writes")
-    separators_accepted: Fact[Texts] = Field(description="separators of columns that the kit accepts")
+    k: Fact[PositiveInt] | None = Field(
+        None, description="number of clips for each query in the form top-k, or maximum number of windows in windows"
+    )
+    scores: Fact[bool] | None = Field(
+        None, description="whether each window ends with its score, in the form windows only"
+    )
+    separator: Fact[Separator] | None = Field(None, description="separator of columns that the kit writes, in tables")
+    separators_accepted: Fact[Texts] | None = Field(
+        None, description="separators of columns that the kit accepts, in tables"
+    )
     line_end: Fact[Literal["\n", "\r\n"]] = Field(description="end of each line")
     sets: dict[SplitName, Output] = Field(description="outputs; each key is the name in the kit of the output's split")
     label: Fact[LabelPattern] = Field(description="pattern of a system's label")
@@ -213,24 +233,23 @@ class Task(Strict):
     )
     characteristics: Fact[Texts] = Field(description="metadata keys that the table of systems shows")
     package: PackageFacts = Field(description="names of the zip and of the files in it")
+    publication: Fact[str] | None = Field(None, description="what is published of a submission, and its licence")
     excluded_ids: Excluded | None = Field(None, description="list of sounds that systems must not be trained on")
     metadata: dict[str, Fact[Key]] = Field(description="blocks of a system's metadata file")
 
     @model_validator(mode="after")
     def _agrees(self) -> "Task":
         """Check that the facts agree with each other."""
-        form = self.form.value
-        field = {"captions": "", "top-k": "{rank}", "matrix": "{clip}"}[form]
-        fields = ["".join(re.findall(r"\{\w*\}", column)) for column in self.columns.value]
-        if fields != ["", field]:
-            message = f"columns.value must have two names for the form {form}: of the key and of the answer"
-            if field:
-                message += f", the second with {field}"
-            raise ValueError(message)
-        if (form == "captions") != (self.kind == "captioning"):
-            raise ValueError(f"form.value must fit the kind {self.kind}; found {form}")
-        if (form == "top-k") != (self.k is not None):
-            raise ValueError("k must be given for the form top-k, and for no other form")
+        if self.form.value not in KINDS[self.kind].forms:
+            forms = " or ".join(KINDS[self.kind].forms)
+            raise ValueError(f"form.value must fit the kind {self.kind}, which has {forms}; found {self.form.value}")
+        self.output_form.check_facts(self)
+        for name in FACTS_OF_FORMS:
+            is_given = getattr(self, name) is not None
+            if name in self.output_form.facts and not is_given:
+                raise ValueError(f"{name} must be given for the form {self.form.value}")
+            if is_given and name not in self.output_form.facts:
+                raise ValueError(f"{name} must not be given for the form {self.form.value}; remove it")
         for path in self.characteristics.value:
             self.key(path)
         for name in self.metrics.value:
@@ -241,8 +260,6 @@ class Task(Strict):
                 metric = self._metric(path, name)
                 if not metric.low <= figure <= metric.high:
                     raise ValueError(f"{path}.{name} must be {metric.values}; found {figure}")
-        if self.separator.value not in self.separators_accepted.value:
-            raise ValueError("separators_accepted.value must contain separator.value")
         return self
 
     def _metric(self, path: str, name: str) -> catalogue.Metric:
@@ -263,14 +280,33 @@ class Task(Strict):
         Args:
             file_names: The names of the clips. Only the form "matrix" needs them.
         """
-        key, answer = self.columns.value
-        if self.form.value == "matrix":
-            answers = [answer.replace("{clip}", name) for name in file_names]
-        elif self.k:
-            answers = [answer.replace("{rank}", str(rank)) for rank in range(1, self.k.value + 1)]
-        else:
-            answers = [answer]
-        return [key, *answers]
+        header: list[str] = []
+        for column in self.columns.value:
+            if "{clip}" in column:
+                header += [column.replace("{clip}", name) for name in file_names]
+            elif "{rank}" in column and self.k:
+                header += [column.replace("{rank}", str(rank)) for rank in range(1, self.k.value + 1)]
+            else:
+                header.append(column)
+        return header
+
+    @property
+    def about(self) -> str:
+        """What the systems do and what a team submits, for participants."""
+        submitted = self.output_form.submitted
+        if self.k:
+            submitted = submitted.format(k=self.k.value)
+        return KINDS[self.kind].about.format(submitted=submitted)
+
+    @property
+    def output_form(self) -> Form:
+        """The form of the task's output files."""
+        return KINDS[self.kind].forms[self.form.value]
+
+    def measured_on(self, results: PublishedResults, split: Any) -> bool:
+        """Return whether published results were measured on a split: its name and sizes must be the same."""
+        sizes = KINDS[self.kind].sizes(split)
+        return results.split == split.name and results.sizes.items() <= sizes.items()
 
     def label_of(self, pattern: str, name: str) -> str | None:
         """Return the label in the name of a system's file, or None if the name does not fit the pattern."""

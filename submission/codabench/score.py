@@ -34,10 +34,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from evaluation.data.dataset import Split, read_dataset
 from evaluation.findings import BadRequest, Faulty, count, say
 from evaluation.text import plural
 from submission import scoring, tasks
+from submission.kinds import KINDS
+from submission.outputs.form import Asked
 from submission.scoring import ScoredPackage, ScoredSystem
 
 SETTINGS = "settings.json"  # file in the reference data
@@ -80,7 +81,7 @@ def score(reference: Path, submitted: Path, output: Path) -> int:
     """
     settings = Settings(**json.loads((reference / SETTINGS).read_text(encoding="utf-8")))
     task = tasks.read(settings.task)
-    dataset = read_dataset(reference, sound=False)
+    dataset = KINDS[task.kind].read_data(reference)
     splits = {name: dataset[split] for name, split in settings.splits.items()}
     with tempfile.TemporaryDirectory(prefix="dcase-") as scratch:
         package = Path(scratch) / PACKAGE
@@ -133,7 +134,7 @@ def _ranking_fault(systems: Sequence[ScoredSystem], metric: str) -> str:
     return ""
 
 
-def _write_results(task: tasks.Task, package: ScoredPackage, split: Split, settings: Settings, output: Path) -> None:
+def _write_results(task: tasks.Task, package: ScoredPackage, split: Asked, settings: Settings, output: Path) -> None:
     """Write the page of all systems and the scores of the best system, and print these scores."""
     # These import pandas and matplotlib, which `bundle` does not need for a wrong request.
     from evaluation.report import number

@@ -26,7 +26,7 @@ def small(tmp_path: Path) -> Callable[[str], tuple[Task, list[Path], Dataset]]:
 
     def make(name: str) -> tuple[Task, list[Path], Dataset]:
         task = tasks.read(name)
-        splits = {"development": made.described(), **{set_: made.split(set_, 12, 6) for set_ in task.sets}}
+        splits = {"development": made.described(), **{set_: made.asked(task, set_, 12, 6) for set_ in task.sets}}
         runs = [tmp_path / "first", tmp_path / "second"]
         for seed, run in enumerate(runs):
             for set_ in task.sets:

@@ -1,15 +1,20 @@
 """Invented run folders and blind sets, from which the tests make packages."""
 
+import json
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import yaml
 
+from evaluation.choice_formats import Answers, write_answers
 from evaluation.data.dataset import Clip, Dataset, Split
+from evaluation.data.questions import Question, Questions
+from evaluation.data.recordings import MomentQuery, Recordings
 from evaluation.findings import Finding
 from evaluation.predictions import Similarity
 from submission import package, tasks, teams
+from submission.outputs.form import Asked, FileSplit
 from submission.tasks import Task
 
 AUTHOR = {
@@ -78,12 +83,51 @@ def split(name: str, clips: int, queries: int = 0) -> Split:
     return Split(name, tuple(Clip(clip, (), Path(clip)) for clip in names), None, asked)
 
 
-def answer(task: Task, run: Path, asked: Split, seed: int = 0) -> Path:
+def questions(name: str, number: int, *, blind: bool = True) -> FileSplit:
+    """Return questions with three options each. The right answer is the first option."""
+    asked = []
+    for n in range(1, number + 1):
+        options = (f"{WORDS[n % 8]}, once", f"{WORDS[n % 8]}, twice", f'"{WORDS[n % 8]}"')
+        answer = None if blind else options[0]
+        asked.append(Question(f"{name}_{n:04}", f"What is heard in clip {n}?", options, answer, f"{name}/{n // 2}.wav"))
+    return FileSplit(name, Questions(tuple(asked)))
+
+
+def recordings(name: str, number: int, *, blind: bool = True) -> FileSplit:
+    """Return queries about recordings of 60 s. The first 10 s of each number of seconds are right."""
+    asked = []
+    for n in range(1, number + 1):
+        windows = () if blind else ((float(n % 40), n % 40 + 10.0),)
+        asked.append(MomentQuery(f"{name}_q{n:03}", f"Sound {n} is heard", f"recording {n // 2}", 60.0, windows))
+    return FileSplit(name, Recordings(tuple(asked)))
+
+
+def asked(task: Task, name: str, clips: int, queries: int) -> Asked:
+    """Return a blind set that systems of a task answer."""
+    if task.kind == "choice":
+        return questions(name, clips)
+    if task.kind == "moments":
+        return recordings(name, clips)
+    return split(name, clips, queries)
+
+
+def answer(task: Task, run: Path, asked: Asked, seed: int = 0) -> Path:
     """Write a prediction as `dcase-systems predict` does, and the other files of a run that a package uses."""
     rng = np.random.default_rng(seed)
     file = run / "predictions" / asked.name
     file.parent.mkdir(parents=True, exist_ok=True)
-    if task.kind == "captioning":
+    if task.kind == "choice":
+        answers = {each.id: each.options[rng.integers(0, 2)] for each in asked.content.questions}
+        write_answers(file.with_suffix(".csv"), Answers.of(answers))
+    elif task.kind == "moments":
+        lines = []
+        for number, query in enumerate(asked.content.queries, start=1):
+            starts = rng.choice(50, 3, replace=False)
+            windows = [[number % 40 + 0.5, number % 40 + 10.25, 0.9]]
+            windows += [[float(start), start + 7.5, 0.5 - i / 10] for i, start in enumerate(starts)]
+            lines.append(json.dumps({"qid": query.id, "pred_relevant_windows": windows[seed:]}))
+        file.with_suffix(".jsonl").write_text("\n".join(lines) + "\n")
+    elif task.kind == "captioning":
         rows = (
             f'"{name}","{WORDS[i]} and {WORDS[j]} are heard{"" if i else ", again"}"'
             for name, (i, j) in zip(asked.file_names, rng.integers(0, 8, (len(asked.clips), 2)), strict=True)
@@ -105,10 +149,10 @@ def described() -> Split:
     return Split("development", tuple(Clip(f"{i}.wav", both, Path(f"{i}.wav")) for i, both in enumerate(captions)))
 
 
-def packaged(name: str, folder: Path) -> tuple[Task, dict[str, bytes], dict[str, Split]]:
+def packaged(name: str, folder: Path) -> tuple[Task, dict[str, bytes], dict[str, Asked]]:
     """Return a task, the files of a valid package with two systems, and the sets of 12 clips that they answer."""
     task = tasks.read(name)
-    splits = {key: split(key, 12, 6) for key in task.sets}
+    splits = {key: asked(task, key, 12, 6) for key in task.sets}
     runs = [folder / "first", folder / "second"]
     for seed, run in enumerate(runs):
         for key in task.sets:

@@ -24,6 +24,8 @@ from submission import leaderboard, tasks
 from submission.__main__ import parser
 from submission.codabench import bundle
 from submission.codabench.bundle import Options
+from submission.kinds import KINDS
+from submission.outputs.form import Asked
 from tests.submission import made
 from tests.submission.made_boards import CLIPS, SPLIT, TASK, hand_in, knowing
 
@@ -316,8 +318,11 @@ def check_as_the_platform(folder: Path) -> dict:
     return competition
 
 
-def sets_of(task: tasks.Task) -> dict[str, Split]:
+def sets_of(task: tasks.Task) -> dict[str, Asked]:
     """Return the sets of a task, the first one with a ground truth."""
+    if task.kind in ("choice", "moments"):
+        ask = {"choice": made.questions, "moments": made.recordings}[task.kind]
+        return {name: ask(name, 12, blind=False) for name in task.sets}
     captions = ("It rains.", "Rain falls.") if task.kind == "captioning" else ("It rains.",)
     splits = {name: made.split(name, 12) for name in task.sets}
     first = next(iter(splits))
@@ -345,18 +350,22 @@ def test_the_platform_accepts_the_bundle_of_every_task(name, tmp_path):
     ascending = [column["key"] for column in columns if column["sorting"] == "asc"]
     assert ascending == [key for key in settings["columns"].values() if key in ("fer", "medr")]
     # The reference data are those of the splits, and give the same fingerprint in the scores' signature.
-    dataset = read_dataset(tmp_path / "b" / "reference_data", sound=False)
+    dataset = KINDS[task.kind].read_data(tmp_path / "b" / "reference_data")
     scored, *others = splits
     assert dataset[scored].fingerprint == splits[scored].fingerprint
     for other in others:
         assert set(dataset[other].file_names) == set(splits[other].file_names)
         assert not dataset[other].captions
     # The truth is nowhere else.
+    if task.kind in ("choice", "moments"):
+        secret = list(splits[scored].content.by_id)[7]
+    else:
+        secret = splits[scored].file_names[7]
     for path in (tmp_path / "b").rglob("*"):
         if path.is_file() and "reference_data" not in path.parts and path.suffix != ".png":
             content = path.read_bytes()
             assert b"It rains. 7" not in content
-            assert splits[scored].file_names[7].encode() not in content
+            assert secret.encode() not in content
     libraries = (tmp_path / "b" / "requirements.txt").read_text()
     needs_models = {"fer", "sbert_sim", "spider_fl", "fense"} & set(task.metrics.value)
     assert ("torch==" in libraries) == bool(needs_models)

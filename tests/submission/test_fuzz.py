@@ -28,11 +28,12 @@ from evaluation import npz, predictions
 from evaluation.findings import ERROR, BadRequest, Faulty, Finding
 from evaluation.metrics import captioning, retrieval
 from submission import package
+from submission.kinds import KINDS
 from tests.submission import made
 
 EXAMPLES = int(os.environ.get("FUZZ", "800"))
-TASKS = ("dcase2023-6a", "dcase2022-6b", "dcase2025-6")
-KINDS = ("output", "metadata", "zip")
+TASKS = ("dcase2023-6a", "dcase2022-6b", "dcase2025-6", "dcase2026-5", "dcase2026-6")
+PARTS = ("output", "metadata", "zip")
 
 CUTS = st.tuples(
     st.floats(0, 1, exclude_max=True),
@@ -92,12 +93,13 @@ def packaged(name: str):
 
 
 @settings(max_examples=EXAMPLES * 3 // 4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.sampled_from(TASKS), st.sampled_from(KINDS), st.lists(EDITS, min_size=1, max_size=3))
+@given(st.sampled_from(TASKS), st.sampled_from(PARTS), st.lists(EDITS, min_size=1, max_size=3))
 @example("dcase2022-6b", "zip", [(0.953125, 4, b"\0\0\0\0")])  # in the name of the report
 def test_random_edits(name, kind, edits):
     task, files, splits = packaged(name)
     files = dict(files)
-    target = next(inner for inner in files if inner.endswith({"output": ".csv", "metadata": ".yaml"}.get(kind, "")))
+    suffix = {"output": task.output_form.suffix, "metadata": ".yaml"}.get(kind, "")
+    target = next(inner for inner in files if inner.endswith(suffix))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "P.zip"
         if kind != "zip":
@@ -127,16 +129,28 @@ def unchanged(task, files, splits, system, kind) -> None:
     index = system.label[-1]
     for split, path in system.outputs.items():
         folder = f"{task.package.folder.value.format(label=system.label)}/"
-        name = task.sets[split].file.value.format(author="Wu", institute="Mila", index=index)
+        name = task.sets[split].file.value.format(author="Wu", institute="Mila", index=index, label=system.label)
         content = path.read_bytes()
         assert content == files[folder + name]  # also from an edited zip: the answers have not changed
         text = content.decode("utf-8-sig")
+        if task.kind == "moments":
+            read = KINDS["moments"].read_prediction(path, splits[split])
+            lines = [json.loads(line) for line in text.split("\n") if line.strip()]
+            assert list(read.ids) == [str(line["qid"]) for line in lines]
+            assert [each.tolist() for each in read.windows] == [line["pred_relevant_windows"] for line in lines]
+            assert sorted(read.ids) == sorted(splits[split].content.by_id)
+            continue
         separator = "\t" if "\t" in text.splitlines()[0] else ","
         header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row]
         if task.kind == "captioning":
             read = predictions.read_captions(path)
             assert list(zip(read.file_names, read.captions, strict=True)) == [tuple(row) for row in rows]
             asked = splits[split].file_names
+        elif task.kind == "choice":
+            read = KINDS["choice"].read_prediction(path, splits[split])
+            assert list(zip(read.ids, read.answers, strict=True)) == [tuple(row) for row in rows]
+            asked = splits[split].content.by_id
+            assert all(answer in asked[name].options for name, answer in rows)
         else:
             read = predictions.read_retrieval(path)
             asked = splits[split].queries
@@ -150,8 +164,16 @@ def unchanged(task, files, splits, system, kind) -> None:
     said = system.metadata.get("submission", {})  # a misspelt key is only a warning if the template is not known
     assert said.get("label", system.label) == system.label
     if kind == "metadata" and index == "1":
-        (said,) = (files[inner] for inner in files if inner.endswith("_1_metadata.yaml"))
+        (said,) = (files[inner] for inner in files if inner.endswith(("_1_metadata.yaml", "_1.meta.yaml")))
         assert system.metadata == yaml.safe_load(said)
+
+
+CONTENT = {  # the attributes of a prediction that a changed file must not change
+    "captioning": ("file_names", "captions"),
+    "retrieval": ("queries", "file_names"),
+    "choice": ("ids", "answers"),
+    "moments": ("ids", "scores"),
+}
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -160,12 +182,13 @@ def test_what_editors_do_never_changes_a_score(name, rewriting, tmp_path):
     """A changed text is valid only if its content is the same."""
     task, files, splits = packaged(name)
     split = next(iter(task.sets))
-    named = task.sets[split].file.value.format(author="Wu", institute="Mila", index=1)
+    label = task.label.value.format(author="Wu", institute="Mila", index=1)
+    named = task.sets[split].file.value.format(author="Wu", institute="Mila", index=1, label=label)
     target = next(inner for inner in files if inner.endswith(named))
-    path = tmp_path / "output.csv"
+    path = tmp_path / f"output{task.output_form.suffix}"
     path.write_bytes(files[target])
-    read = predictions.read_captions if task.kind == "captioning" else predictions.read_retrieval
-    before = read(path)
+    kind = KINDS[task.kind]
+    before = kind.read_prediction(path, splits[split])
     path.write_bytes(edited(files[target], rewriting))
     zipped = tmp_path / "P.zip"
     with zipfile.ZipFile(zipped, "w") as file:
@@ -173,9 +196,11 @@ def test_what_editors_do_never_changes_a_score(name, rewriting, tmp_path):
             file.writestr(inner, path.read_bytes() if inner == target else content)
     with package.checked(task, zipped, splits) as content:
         for system in content.systems[:1]:
-            after = read(system.outputs[split])
-            pairs = ("file_names", "captions") if task.kind == "captioning" else ("queries", "file_names")
+            after = kind.read_prediction(system.outputs[split], splits[split])
+            pairs = CONTENT[task.kind]
             assert [getattr(after, key) for key in pairs] == [getattr(before, key) for key in pairs]
+            if task.kind == "moments":
+                assert [each.tolist() for each in after.windows] == [each.tolist() for each in before.windows]
             if not task.k and task.kind == "retrieval":
                 assert after.scores.tolist() == before.scores.tolist()
 

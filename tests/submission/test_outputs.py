@@ -13,6 +13,7 @@ from evaluation.data.dataset import Clip, Split, read_dataset
 from evaluation.findings import BadRequest, Faulty
 from evaluation.metrics.retrieval import Similarity, evaluate
 from submission import outputs, tasks
+from submission.outputs import keys
 
 REAL = Path(__file__).parents[3] / "shared/data"
 TASK = tasks.read("dcase2022-6b")
@@ -330,10 +331,10 @@ def test_the_output_for_another_split_names_it(tmp_path):
 def test_what_may_be_misspelt():
     """The closest name is found if no other name is as close. The search is always fast."""
     names = [f"soundscape_{number:04}.wav" for number in range(1000)]
-    assert outputs._misspelt("soundscape_0605.wv", names) == "soundscape_0605.wav"
-    assert outputs._misspelt("soundscape_060.wav", names) is None  # ten names are as close
-    assert outputs._misspelt("", names) is None
-    assert outputs._misspelt("soundscape" * 10**6, names) is None
+    assert keys.misspelt("soundscape_0605.wv", names) == "soundscape_0605.wav"
+    assert keys.misspelt("soundscape_060.wav", names) is None  # ten names are as close
+    assert keys.misspelt("", names) is None
+    assert keys.misspelt("soundscape" * 10**6, names) is None
 
 
 def test_a_name_with_a_comma_that_is_not_quoted(tmp_path):
@@ -460,7 +461,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(outputs.csv, "writer", full)
+    monkeypatch.setattr("submission.outputs.tables.csv.writer", full)
     with pytest.raises(OSError, match="No space left"):
         outputs.write(TASK, GOOD, SPLIT, tmp_path / "out.csv")
     assert list(tmp_path.iterdir()) == []

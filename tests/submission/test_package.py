@@ -1,4 +1,4 @@
-"""Packages of all nine tasks, made and checked: their layout, their bytes, and the message about every single error."""
+"""Packages of all tasks, made and checked: their layout, their bytes, and the message about every single error."""
 
 import csv
 import io
@@ -18,6 +18,7 @@ from evaluation.data.dataset import Clip, Dataset, Split
 from evaluation.findings import ERROR, NOTE, BadRequest, Faulty
 from evaluation.metrics import captioning, retrieval
 from submission import package, tasks, teams
+from submission.kinds import KINDS
 from tests.submission import made
 
 
@@ -35,7 +36,7 @@ def laid(files: dict[str, bytes], folder: Path) -> Path:
     return folder
 
 
-# ------------------------------------------------------------------------------------------------ the nine tasks
+# ------------------------------------------------------------------------------------------------ all tasks
 
 LAYOUT = {
     "dcase2020-6": ("Wu_Mila_task6.zip", "task6", "task6", {"test": "testing_output"}),
@@ -56,7 +57,10 @@ LAYOUT = {
     "dcase2023-6b": ("Wu_Mila_task6b.zip", "task6", "task6b", {"retrieval": "output"}),
     "dcase2024-6": ("Wu_Mila_task6.zip", "task6", "task6", {"test": "testing_output", "analysis": "analysis_output"}),
     "dcase2024-8": ("Wu_Mila_task8.zip", "task8", "task8", {"retrieval": "output"}),
+    "dcase2025-5": ("Wu_Mila_task5.zip", "task5", "task5", {"test": ".output.csv"}),
     "dcase2025-6": ("Wu_Mila_task6.zip", "task6", "task6", {"retrieval": "output"}),
+    "dcase2026-5": ("Wu_Mila_task5.zip", "task5", "task5", {"test": ".output.csv"}),
+    "dcase2026-6": ("Wu_Mila_task6.zip", "task6", "task6", {"test": ".output.jsonl"}),
 }
 SIZES = {"test": (1043, 0), "analysis": (8360, 0), "retrieval": (1000, 1000)}
 
@@ -70,17 +74,21 @@ def test_the_layout_of_every_task_is_tested():
 def test_a_package_of_official_size(name, team_file, tmp_path):
     """The package is valid, unpacks to the documented layout, and has the same scores as the run."""
     task, (file, top, tag, outputs) = tasks.read(name), LAYOUT[name]
-    splits = {"development": made.described(), **{key: made.split(key, *SIZES[key]) for key in task.sets}}
+    splits = {"development": made.described()}
+    for key, output in task.sets.items():
+        rows = output.rows.value if output.rows else SIZES[key][0]
+        splits[key] = made.asked(task, key, rows, SIZES[key][1])
     for key in task.sets:
         made.answer(task, tmp_path / "run", splits[key])
     dataset = Dataset(tmp_path / "clotho", splits)
     findings = package.make(task, [tmp_path / "run"], teams.read(task, team_file)[0], dataset, tmp_path / file)
     assert {finding.severity for finding in findings} == {NOTE}
     label, stem = f"Wu_Mila_{tag}_1", f"Wu_Mila_{tag}_submission_1"
-    wanted = {f"{top}/{label}/{stem}_{end}.csv" for end in outputs.values()}
+    wanted = {f"{top}/{label}/{stem}_{end}.csv" for end in outputs.values()} | {f"{top}/{label}/{stem}_metadata.yaml"}
+    if any(end.startswith(".") for end in outputs.values()):  # the generic names of DCASE
+        wanted = {f"{top}/{label}/{label}{end}" for end in (*outputs.values(), ".meta.yaml")}
     assert set(unpacked(tmp_path / file)) == {
         *wanted,
-        f"{top}/{label}/{stem}_metadata.yaml",
         f"{top}/Wu_Mila_{tag}.technical_report.pdf",
     }
     blind = {key: splits[key] for key in task.sets}
@@ -100,7 +108,11 @@ def test_a_package_of_official_size(name, team_file, tmp_path):
 
 def score(task, split: Split, path: Path) -> dict[str, float]:
     """Return the metrics of a prediction. The right clip of a query has the same number."""
-    if task.kind == "captioning":
+    if task.kind in ("choice", "moments"):
+        ask = {"choice": made.questions, "moments": made.recordings}[task.kind]
+        truth = ask(split.name, next(iter(KINDS[task.kind].sizes(split).values())), blind=False)
+        score = KINDS[task.kind].score(path, truth, task.metrics.value[:1], "jackknife", path.parent, "p")
+    elif task.kind == "captioning":
         clips = tuple(replace(c, captions=(f"{made.WORDS[i % 8]} is heard", "rain")) for i, c in enumerate(split.clips))
         captions = predictions.read_captions(path)
         score = captioning.evaluate(captions, Split(split.name, clips), metrics=["cider_d"])

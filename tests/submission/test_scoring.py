@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from submission import leaderboard, package, scoring
+from submission.kinds import KINDS
 from tests.submission.made_boards import SPLIT, TASK, hand_in, knowing
 
 WORK = scoring._work
@@ -23,7 +24,7 @@ def harm(sender, path, scratch, *rest):
     if path.name.startswith("Sleep"):
         time.sleep(100)
     if path.name.startswith("Greedy"):
-        scoring.MEMORY["retrieval"] = 3 * 2**28
+        KINDS["retrieval"].memory = 3 * 2**28
         package.checked = lambda *_: bytearray(4 * 2**30)
     if path.name.startswith("Raise"):
         package.checked = lambda *_: {}["nothing"]

@@ -9,10 +9,11 @@ import yaml
 from evaluation import predictions
 from evaluation.data.dataset import Clip, Split
 from evaluation.findings import BadRequest, Faulty
-from evaluation.metrics import captioning, retrieval
+from evaluation.metrics import captioning, choice, moments, retrieval
 from evaluation.metrics.sets import MetricSet
 from submission import outputs, tasks
 from submission.tasks import Fact
+from tests.submission import made
 
 
 @pytest.fixture
@@ -56,7 +57,10 @@ EXPECTED = {  # first line, k, separator, line end, rows by split, metric that r
         *({"test": 1043, "analysis": 8360}, "fense", "bootstrap"),
     ),
     "dcase2024-8": ("caption,fname_1,…,fname_10", 10, ",", "\n", {"retrieval": 1000}, "mAP@10", None),
+    "dcase2025-5": ("question,answer", None, ",", "\r\n", {"test": None}, "accuracy", None),
     "dcase2025-6": ("index, a.wav,b.wav", None, ",", "\n", {"retrieval": None}, "mAP@16", None),
+    "dcase2026-5": ("question,answer", None, ",", "\r\n", {"test": 3000}, "accuracy", None),
+    "dcase2026-6": ("qid,query,vid,pred_relevant_windows", 10, None, "\n", {"test": None}, "R1@0.7", None),
 }
 
 
@@ -70,24 +74,32 @@ def test_every_task_is_tested():
 def test_what_a_task_asks_for(name):
     task, (header, k, separator, line_end, rows, first, interval) = tasks.read(name), EXPECTED[name]
     columns = task.header([" a.wav", "b.wav"])
-    if k:
+    if task.form.value == "top-k":
         assert len(columns) == k + 1
         columns = [*columns[:2], "…", columns[-1]]
     assert ",".join(columns) == header
-    assert (task.k.value if task.k else None, task.separator.value, task.line_end.value) == (k, separator, line_end)
+    facts = [fact.value if fact else None for fact in (task.k, task.separator, task.line_end)]
+    assert facts == [k, separator, line_end]
     assert {split: output.rows.value if output.rows else None for split, output in task.sets.items()} == rows
     assert (task.metrics.value[0], task.interval.value if task.interval else None) == (first, interval)
     assert task.systems.value == 4
 
 
+def choice_metrics(names) -> tuple[str, ...]:
+    return choice.resolve_metrics(names, made.questions("test", 3).content).metrics
+
+
 @pytest.mark.parametrize("name", EXPECTED)
 def test_metrics_are_those_that_evaluation_has(name):
     task = tasks.read(name)
-    module = captioning if task.kind == "captioning" else retrieval
+    module = {"captioning": captioning, "choice": choice, "moments": moments, "retrieval": retrieval}[task.kind]
     interval = task.interval.value if task.interval else "jackknife"
     sets = module.metric_sets()
     metric_set = sets.get(name) or sets[name[:9]]  # by the year, unless it has two tasks of the kind
     assert metric_set == MetricSet(task.metrics.value, interval)
+    if task.kind == "choice":  # the types of the questions are metrics, too
+        assert set(task.metrics.value) <= set(choice_metrics(task.metrics.value))
+        return
     module.resolve_metrics(task.metrics.value)  # raises for an unknown metric
     for fact in task.baselines:
         if task.kind == "retrieval":
@@ -142,6 +154,18 @@ def test_label_rule(name, label, holds):
         assert task.package.folder.value.format(**parts) == f"task{name.split('-')[1][0]}/{label}"
         assert task.package.report.value.format(**parts).endswith(".technical_report.pdf")
         assert task.package.metadata.value.format(**parts).endswith(f"_submission_{parts['index']}_metadata.yaml")
+
+
+@pytest.mark.parametrize("name", ["dcase2025-5", "dcase2026-5", "dcase2026-6"])
+def test_generic_names(name):
+    """Since 2025, the names of files begin with the label, as in the other tasks of DCASE."""
+    task = tasks.read(name)
+    label = f"Nam_IND_task{name[-1]}_1"
+    fields = task.label_fields(label)
+    suffix = {"5": ".csv", "6": ".jsonl"}[name[-1]]
+    assert task.sets["test"].file.value.format(**fields) == f"{label}.output{suffix}"
+    assert task.package.metadata.value.format(**fields) == f"{label}.meta.yaml"
+    assert task.package.report.value.format(**fields).endswith("/" + label[:-2] + ".technical_report.pdf")
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -220,7 +244,7 @@ def test_unknown_task(name, hint):
         (lambda facts: facts.update(k=10), "k\n  Input should be a valid dictionary"),
         (lambda facts: facts["k"].update(value="10"), "k.value\n  Input should be a valid integer"),
         (lambda facts: facts["k"].update(value=0), "k.value\n  Input should be greater than or equal to 1"),
-        (lambda facts: facts.update(kind="singing"), "kind\n  Input should be 'captioning' or 'retrieval'"),
+        (lambda facts: facts.update(kind="singing"), "kind\n  unknown kind 'singing'; there are: captioning, "),
         (lambda facts: facts.update(kind="captioning"), "\n  form.value must fit the kind captioning"),
         (
             lambda facts: facts["metrics"]["value"].append("nDGC@10"),
@@ -230,7 +254,7 @@ def test_unknown_task(name, hint):
             lambda facts: facts["baselines"][0]["value"]["metrics"].update({"R@5": 18.8}),
             "\n  baselines.1.value.metrics.R@5 must be 0 to 1, higher is better; found 18.8",
         ),
-        (lambda facts: facts.pop("k"), "\n  k must be given for the form top-k, and for no other form"),
+        (lambda facts: facts.pop("k"), "\n  k must be given for the form top-k"),
         (
             lambda facts: facts["form"].update(value="matrix"),
             "\n  columns.value must have two names for the form matrix: of the key and of the answer, the second",

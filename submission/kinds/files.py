@@ -1,0 +1,78 @@
+"""Kinds of tasks whose splits are files of questions or queries, and not clips with captions."""
+
+import re
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+from evaluation import kinds
+from evaluation.data.dataset import EVALUATION, SPLITS, Dataset
+from evaluation.findings import BadRequest, Finding
+from evaluation.scores import Score
+from evaluation.text import unknown_key
+from submission.kinds.kind import Kind
+from submission.outputs.form import FileSplit
+
+
+class FileKind(Kind, ABC):
+    """A kind of task whose data folder has a file for each split.
+
+    Attributes:
+        stem: Beginning of the names of these files, such as "questions" for `questions_evaluation.jsonl`.
+        has_folders: True if a split may also be a folder of files, such as `questions_evaluation/`.
+    """
+
+    stem: str
+    has_folders: bool = False
+    is_predicted = False
+
+    def read_data(self, folder: Path, name: str = "") -> Dataset:
+        """Read the files of the splits: `STEM_SPLIT.jsonl`, or the folder `STEM_SPLIT`."""
+        if not folder.is_dir():
+            raise BadRequest(f"{folder}: no such folder; give a folder with {self.stem}_SPLIT.jsonl")
+        if name and name not in SPLITS:
+            raise BadRequest(unknown_key(name, SPLITS, "split"))
+        sources = {split: path for split in SPLITS if (path := self._source(folder, split))}
+        if not sources:
+            choices = ", ".join(SPLITS)
+            raise BadRequest(f"{folder}: no {self.stem}_SPLIT.jsonl in this folder, where SPLIT is one of {choices}")
+        if name and name not in sources:
+            found = ", ".join(sources)
+            raise BadRequest(f"{folder}: no {self.stem}_{name}.jsonl; the splits in this folder: {found}")
+        findings: list[Finding] = []
+        splits: dict[str, Any] = {}
+        for split, path in sources.items():
+            if name in ("", split):
+                content, notes = kinds.KINDS[self.name].read_truth(path, split)
+                splits[split] = FileSplit(split, content)
+                findings += notes
+        return Dataset(folder, splits, tuple(findings))
+
+    def _source(self, folder: Path, split: str) -> Path | None:
+        """Return the file or folder of a split, or None if there is none."""
+        file = folder / f"{self.stem}_{split}.jsonl"
+        if file.is_file():
+            return file
+        if self.has_folders and file.with_suffix("").is_dir():
+            return file.with_suffix("")
+        return None
+
+    def content(self, split: FileSplit) -> Any:
+        """Return the questions or recordings of a split."""
+        return split.content
+
+    @property
+    @abstractmethod
+    def signature(self) -> str:
+        """The beginning of the part of a score's signature that names the ground truth."""
+
+    def has_score(self, score: Score) -> bool:
+        """Return whether a score has the ground truth of this kind."""
+        return f"|{self.signature}#" in score.signature
+
+    def is_of_evaluation(self, score: Score, dataset: Dataset) -> bool:
+        """Return whether a score has the ground truth of the evaluation split, or this split is not in the folder."""
+        if EVALUATION not in dataset.splits:
+            return True
+        found = re.search(rf"\|{self.signature}#(\w+)", score.signature)
+        return found is not None and found[1] == dataset.splits[EVALUATION].fingerprint
