@@ -441,7 +441,7 @@ def with_extra(data_with_extra, tmp_path_factory):
     return run, epochs[:-1]
 
 
-def test_an_epoch_sees_all_captions_and_a_share_of_the_extra_ones(data_with_extra, with_extra):
+def test_an_epoch_sees_all_captions_and_a_share_of_extra_ones(data_with_extra, with_extra):
     split = read_dataset(data_with_extra, "development")["development"]
     regular = [(clip.file_name, clip.captions) for clip in split.clips]
     extra = []

@@ -125,7 +125,7 @@ def test_each_epoch_draws_again_and_another_seed_draws_others():
     assert [ITEMS.in_epoch(0, epoch) for epoch in range(5)] != [ITEMS.in_epoch(1, epoch) for epoch in range(5)]
 
 
-def test_a_share_of_1_is_everything_and_a_small_share_is_one_item():
+def test_a_share_of_1_is_all_and_a_small_share_is_one_item():
     assert sorted(seen(WithExtra([1, 2], [3, 4, 5], 1), 0, 7)) == [1, 2, 3, 4, 5]
     assert len(WithExtra([1, 2], [3, 4, 5], 0.01)) == 3
 
