@@ -1,7 +1,7 @@
 """Random edits of valid packages and predictions lead to no traceback, no changed file and no wrong verdict.
 
 An edited package that is valid has the same answers as before. An edited prediction that is scored has the score that a
-plain reader gives. `make test` tries 400 edits and `make fuzz` the number in FUZZ, with three packages for each
+plain reader gives. `make test` tries 800 edits and `make fuzz` the number in FUZZ, with three packages for each
 prediction.
 """
 
@@ -30,7 +30,7 @@ from evaluation.metrics import captioning, retrieval
 from submission import package
 from tests.submission import made
 
-EXAMPLES = int(os.environ.get("FUZZ", "400"))
+EXAMPLES = int(os.environ.get("FUZZ", "800"))
 TASKS = ("dcase2023-6a", "dcase2022-6b", "dcase2025-6")
 KINDS = ("output", "metadata", "zip")
 
