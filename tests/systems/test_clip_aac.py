@@ -1015,7 +1015,7 @@ def test_rates_rise_and_then_stay(place, tmp_path, monkeypatch):
         seen.append([group["lr"] for group in self.optimizers().param_groups])
 
     monkeypatch.setattr(clip_aac.Training, "on_train_batch_start", watched)
-    trained(place, tmp_path / "run", "epochs=3", "warmup=2", "batch=16", "alpha=0", "learning_rate=0.01")
+    trained(place, tmp_path / "run", "epochs=3", "warmup=2", "batch=16", "alpha=0", "learning_rate=0.01", "seconds=0.1")
     assert np.allclose(seen, np.outer([1 / 4, 2 / 4, 3 / 4, 1, 1, 1], [0.01, 0.002]))
 
 
@@ -1025,13 +1025,13 @@ def test_rates_rise_and_then_stay(place, tmp_path, monkeypatch):
     ids=["no text head, the learnt transform", "a last batch of one"],
 )
 def test_it_trains_in_mixed_precision(place, tmp_path, settings):
-    state = trained(place, tmp_path / "run", "epochs=1", *settings, more=("--precision", "bf16-mixed"))
+    state = trained(place, tmp_path / "run", "epochs=1", "seconds=0.1", *settings, more=("--precision", "bf16-mixed"))
     assert any("token_embedding" in name for name in state) is ("alpha=0" not in settings)
     assert all(value.isfinite().all() for value in state.values())
 
 
 def test_killed_it_ends_with_the_same_weights(place, tmp_path):
-    settings = ("epochs=3", "warmup=2", "batch=5", "pairs=drawn", "seconds=0.2")  # four steps; killed in the third
+    settings = ("epochs=3", "warmup=2", "batch=5", "pairs=drawn", "seconds=0.1")  # four steps; killed in the third
     expected = trained(place, tmp_path / "whole", *settings)
     asked = arguments(place, tmp_path / "killed", *settings)
     assert cut_off(asked, clip_aac.Training, "training_step", 10) == -signal.SIGKILL

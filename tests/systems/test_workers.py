@@ -8,10 +8,13 @@ import pytest
 from evaluation.findings import BadRequest
 from systems import workers
 
-ray = pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+
+@pytest.fixture
+def ray():
+    return pytest.importorskip("ray", reason="the extra `cluster` is not installed")
 
 
-def test_there_are_no_more_workers_than_processors(monkeypatch, capsys):
+def test_there_are_no_more_workers_than_processors(ray, monkeypatch, capsys):
     started = []
     worker = SimpleNamespace(remote=started.append)
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
@@ -23,7 +26,7 @@ def test_there_are_no_more_workers_than_processors(monkeypatch, capsys):
     assert "must be at most 2, Ray's number of processors; found 3" in capsys.readouterr().err
 
 
-def test_ray_starts_quietly_and_the_environment_is_restored(monkeypatch):
+def test_ray_starts_quietly_and_the_environment_is_restored(ray, monkeypatch):
     calls = []
 
     def init(address, **options):
@@ -45,7 +48,7 @@ def test_a_setting_of_the_user_is_kept(monkeypatch):
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "1"
 
 
-def test_a_ray_that_does_not_start_is_reported(monkeypatch):
+def test_a_ray_that_does_not_start_is_reported(ray, monkeypatch):
     def init(*_, **__):
         raise RuntimeError("no\n  room")
 

@@ -1,10 +1,11 @@
 """Embeddings are computed once for each sound, also if an extraction is killed."""
 
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,11 +13,10 @@ import soundfile
 import torch
 
 from evaluation.findings import BadRequest, Faulty
-from systems.caching import embeddings
+from systems.caching import embeddings, store
 from systems.parts import encoders
 from systems.parts.encoders import coala
-
-ROOT = Path(__file__).parents[3]
+from tests.systems.runs import run_in_fork
 
 
 def small(seed=0, hop=None, **settings):
@@ -91,36 +91,32 @@ def test_embeddings_that_are_not_finite_are_never_kept(sounds, tmp_path):
     assert len(fault.value.findings) == 2
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import torch
-from systems.caching import embeddings, store
-from systems.parts import encoders
-from systems.parts.encoders import coala
+def embed_until_killed(sounds, cache, count):
+    """Embed sounds, and store each of them immediately. Kill this process before it encodes more than `count`."""
+    store.time = SimpleNamespace(monotonic=iter(range(0, 1000, 2)).__next__)
+    original, encoded = encoders.Encoder.encode_one, []
 
-*_, cache, count = sys.argv
-store.time.monotonic = iter(range(0, 1000, 2)).__next__  # enter each sound immediately
-torch.manual_seed(0)
-encoder = encoders.Encoder("coala", coala, coala.Coala().eval().requires_grad_(False))
-original, done = encoders.Encoder.encode_one, []
-def killed(self, sound):
-    if len(done) == int(count):
-        os.kill(os.getpid(), signal.SIGKILL)
-    done.append(sound)
-    return original(self, sound)
-encoders.Encoder.encode_one = killed
-embeddings.embed([Path(path) for path in sys.argv[1:-2]], encoder, Path(cache))
-"""
+    def encode_one(self, sound):
+        if len(encoded) == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+        encoded.append(sound)
+        return original(self, sound)
+
+    encoders.Encoder.encode_one = encode_one
+    embeddings.embed(sounds, small(), cache)
 
 
 def test_a_killed_extraction_is_resumed_and_shared(sounds, tmp_path, embedded):
     cache = tmp_path / "cache"
-    words = [sys.executable, "-c", KILLED, *map(str, sounds), str(cache)]
-    assert subprocess.run([*words, "3"], cwd=ROOT, check=False).returncode == -signal.SIGKILL
+    assert run_in_fork(lambda: embed_until_killed(sounds, cache, 3)) == -signal.SIGKILL
     # Two that share the cache finish it together; the sounds that were entered are not embedded again.
-    processes = [subprocess.Popen([*words, "2"], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}) for _ in "ab"]
-    assert [process.wait() for process in processes] == [0, 0]
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=embed_until_killed, args=(sounds, cache, 2)) for _ in "ab"]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
     resumed = embeddings.embed(sounds, small(), cache)
     assert embedded == []
     undisturbed = embeddings.embed(sounds, small(), tmp_path / "other")

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from evaluation.findings import BadRequest
 from tests.browser import started
 from tests.systems.made import NAME, make_data, make_module, make_run, tone
 
-pytest.importorskip("gradio")
+pytestmark = pytest.mark.skipif(find_spec("gradio") is None, reason="the extra `demo` is not installed")
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
 _contacted: list[set[str]] = []  # the sets that collect the names of machines at the moment

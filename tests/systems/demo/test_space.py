@@ -4,6 +4,7 @@ import json
 import runpy
 import sys
 import types
+from importlib.util import find_spec
 
 import pytest
 import yaml
@@ -14,7 +15,7 @@ from systems.__main__ import parser
 from systems.demo import space
 from tests.systems.made import make_data
 
-pytest.importorskip("gradio")
+pytestmark = pytest.mark.skipif(find_spec("gradio") is None, reason="the extra `demo` is not installed")
 
 
 def demo(*words):

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,7 +27,7 @@ from systems.sweeps.job import Job, Outcome
 from systems.sweeps.results import LiveTable, Results
 from tests.systems.sweeps.conftest import RUNS, SPLITS
 
-pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="the extra `cluster` is not installed")
 
 ROOT = Path(__file__).parents[3]
 FIRST = RUNS[0]
