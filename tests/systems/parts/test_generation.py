@@ -236,7 +236,7 @@ def test_the_best_sample_is_the_caption(penalty):
     assert torch.equal(best.ids, found[0].ids)
 
 
-def test_the_temperature_changes_what_is_drawn_but_not_its_probability():
+def test_the_temperature_changes_only_what_is_drawn():
     chances = torch.tensor([0.0, 0.0, 0.1, 0.4, 0.5])
     rules = Rules(START, END, PADDING, (), 0, 1)
     found = generation.sample(lambda ids, _: chances.log().expand(len(ids), -1), range(20_000), rules, 1, 0.5)
