@@ -323,6 +323,37 @@ class CiderDReferences:
         return np.bincount(owner, total * penalty * share, minlength=len(words))
 
 
+def cider_d_between(runs: Sequence[Captions]) -> np.ndarray:
+    """Return the CIDEr-D of each run's captions, with the captions of each other run as the only references.
+
+    The weights of n-grams are computed from the captions of the run that is the reference, as in `CiderD`.
+
+    Args:
+        runs: The tokenised captions of each run, in the same order of clips.
+
+    Returns:
+        (runs, runs, clips) values in [0, 10]. The first index is the run of the captions, the second the run of the
+        references. The values of a run with itself are 0.
+    """
+    clips = len(runs[0])
+    words = [caption.split() for captions in runs for caption in captions]
+    similarity = np.zeros((len(runs), len(runs), clips))
+    for order in range(1, CIDER_ORDERS + 1):
+        counts = _count_matrix(words, order, {})
+        squares = counts * counts
+        by_run = [counts[start : start + clips] for start in range(0, len(words), clips)]
+        for reference, in_reference in enumerate(by_run):
+            weight = _squared_weights(in_reference.astype(bool).astype(np.float64))
+            norms = np.sqrt(squares @ weight).reshape(len(runs), clips)
+            for candidate, in_candidate in enumerate(by_run):
+                if candidate != reference:
+                    shared = (in_candidate.minimum(in_reference) * in_reference) @ weight
+                    similarity[candidate, reference] += quotient(shared, norms[candidate] * norms[reference])
+    pairs = np.array([max(0, len(text) - 1) for text in words]).reshape(len(runs), clips)
+    penalty = np.exp(-((pairs[:, None] - pairs) ** 2) / (2 * CIDER_SIGMA**2))
+    return similarity * penalty * (10 / CIDER_ORDERS)
+
+
 def _squared_weights(occurs: sparse.csr_array) -> np.ndarray:
     """Return the squared weight of each n-gram.
 

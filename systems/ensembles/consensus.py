@@ -13,7 +13,7 @@ from evaluation import predictions
 from evaluation.findings import BadRequest, Faulty, Finding
 from evaluation.metrics import fense
 from evaluation.metrics.java import Unavailable, find_java
-from evaluation.metrics.overlap import CiderD
+from evaluation.metrics.overlap import cider_d_between
 from evaluation.metrics.ptb_tokenizer import ptb_tokenize
 
 AGAIN = "predict with the same data folder as for the first run"
@@ -73,14 +73,7 @@ def cider_similarities(candidates: Sequence[Sequence[str]], cache: Path) -> np.n
     all_captions = [caption for captions in candidates for caption in captions]
     tokens = ptb_tokenize(all_captions, find_java(), cache)
     clips = len(candidates[0])
-    by_run = [tokens[start : start + clips] for start in range(0, len(tokens), clips)]
-    similarities = np.zeros((len(by_run), len(by_run), clips))
-    for reference, reference_tokens in enumerate(by_run):
-        references = [[caption] for caption in reference_tokens]
-        for candidate, candidate_tokens in enumerate(by_run):
-            if candidate != reference:
-                similarities[candidate, reference] = CiderD(candidate_tokens, references).scores
-    return similarities
+    return cider_d_between([tokens[start : start + clips] for start in range(0, len(tokens), clips)])
 
 
 def sentence_similarities(candidates: Sequence[Sequence[str]], cache: Path) -> np.ndarray:

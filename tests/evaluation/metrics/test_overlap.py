@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.metrics import overlap
-from evaluation.metrics.overlap import CiderD, CiderDReferences, bleu, bleu_statistics, rouge_l
+from evaluation.metrics.overlap import CiderD, CiderDReferences, bleu, bleu_statistics, cider_d_between, rouge_l
 from evaluation.statistics.intervals import from_left_out, pseudo_values
 
 # Tokenised captions of few different words, so that n-grams repeat, match, and occur in several clips; some are blank.
@@ -63,6 +63,19 @@ def test_any_captions_can_be_scored_with_the_same_references(corpus, data):
         one_caption_each = ["rain"] * len(corpus)
         one_caption_each[clip] = caption
         assert score == pytest.approx(CiderD(one_caption_each, references).scores[clip], abs=1e-12)
+
+
+@given(st.lists(st.tuples(captions, captions, captions), min_size=2, max_size=6))
+@settings(deadline=None, max_examples=60)
+def test_runs_are_compared_as_captions_with_one_reference_each(clips):
+    runs = [*zip(*clips, strict=True)]
+    found = cider_d_between(runs)
+    for candidate, predicted in enumerate(runs):
+        for reference, texts in enumerate(runs):
+            expected = np.zeros(len(clips))
+            if candidate != reference:
+                expected = CiderD(predicted, [[text] for text in texts]).scores
+            np.testing.assert_allclose(found[candidate, reference], expected, rtol=0, atol=1e-12)
 
 
 @given(corpora)
