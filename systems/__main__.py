@@ -18,10 +18,17 @@ from evaluation.downloads import download_missing
 from evaluation.files import DEFAULT_CACHE, cache_folder
 from evaluation.findings import BadRequest, say
 from evaluation.hub import prediction_folder
-from systems import contract, listing, lock, loggers, modules, request_checks
+from systems import asked, contract, listing, lock, loggers, modules, request_checks
 
 # The options of `train` that are passed to Lightning.
 FLAGS = ("accelerator", "devices", "precision", "strategy", "num_nodes", "accumulate_grad_batches")
+# From each task to the kind of data that it needs.
+KINDS_OF_DATA = {
+    "captioning": asked.CLIPS,
+    "retrieval": asked.CLIPS,
+    "choice": asked.CHOICE,
+    "moments": asked.MOMENTS,
+}
 WIDTH = 100  # maximum number of characters in a line of `list`
 
 SWEEP_FILE = """\
@@ -102,7 +109,7 @@ def train(options: argparse.Namespace) -> None:
     request_checks.check_keys(options.system, options.config, options.set)
     request_checks.check_flags(flags)
     loggers.check_logger(options.logger)
-    dataset = read_dataset(options.data, DEVELOPMENT, VALIDATION)
+    dataset = asked.read_data(options.data, DEVELOPMENT, VALIDATION)
     with _importing():
         from systems import runs
 
@@ -125,12 +132,17 @@ def train(options: argparse.Namespace) -> None:
 
 
 def predict(options: argparse.Namespace) -> None:
-    """Caption every clip of a split with a trained run, or compute the similarity of every query and every clip."""
+    """Caption every clip of a split with a trained run, or compute the similarity of every query and every clip.
+
+    If the data folder has questions about clips, answer them. If it has queries about long recordings, find the windows
+    that answer them.
+    """
     from systems.sharing import folders
 
     folder = folders.find(options.run_folder)
     contract.read_model_run(folder)
-    split = read_dataset(options.data, options.split)[options.split]
+    kind = KINDS_OF_DATA.get(options.task, "")
+    split = asked.read_data(options.data, options.split, kind=kind)[options.split]
     with _importing():
         from systems import runs
 
@@ -380,15 +392,15 @@ def parser() -> argparse.ArgumentParser:
     lightning.add_argument("--accumulate-grad-batches", type=int, default=1, metavar="N", help=text)
     verb.set_defaults(run=train)
 
-    verb = verbs.add_parser("predict", help="predict with a trained run", description=predict.__doc__)
+    verb = verbs.add_parser("predict", help="predict with a trained run", description=inspect.getdoc(predict))
     text = "run folder, or an exported run: its folder, or its name on the Hugging Face hub (USER/NAME)"
     verb.add_argument("run_folder", type=Path, metavar="RUN", help=text)
     verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
     verb.add_argument("--split", default=EVALUATION, help="split to predict (default: evaluation)")
     text = "folder to write predictions/ in (default: RUN; for a name on the hub: runs/USER--NAME)"
     verb.add_argument("--out", type=Path, metavar="DIR", help=text)
-    text = "task to do, if the system can do both (default: captioning)"
-    verb.add_argument("--as", dest="task", choices=["captioning", "retrieval"], help=text)
+    text = "task to do, if the system and the data allow several (default: captioning, if the data are clips)"
+    verb.add_argument("--as", dest="task", choices=list(KINDS_OF_DATA), help=text)
     modules.add_option(verb)
     verb.set_defaults(run=predict)
 
