@@ -115,17 +115,18 @@ def train(options: argparse.Namespace) -> None:
 
         system = contract.system(options.system)
     config = contract.configure(system.Config, options.config, options.set)
-    runs.train(
-        options.system,
-        dataset,
-        options.run_folder,
-        config,
-        seed=options.seed,
-        cache=options.cache,
-        flags=flags,
-        logger=options.logger,
-        code_changed=options.code_changed,
-    )
+    with modules.trusting(options.trust):
+        runs.train(
+            options.system,
+            dataset,
+            options.run_folder,
+            config,
+            seed=options.seed,
+            cache=options.cache,
+            flags=flags,
+            logger=options.logger,
+            code_changed=options.code_changed,
+        )
     if lock.is_first_process():
         command = f"dcase-systems predict {options.run_folder} --data {options.data}"
         print(f"{options.run_folder}: trained; predict with: {command}")
@@ -360,7 +361,8 @@ def parser() -> argparse.ArgumentParser:
         "train", help="train a system, or resume an interrupted training", description=train.__doc__
     )
     complete(verb.add_argument("system", help="import name, such as baseline.retriever"), _system_names)
-    verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
+    text = "data folder in Clotho's layout; some systems need questions about clips, or queries about recordings"
+    verb.add_argument("--data", type=Path, required=True, metavar="DIR", help=text)
     verb.add_argument("--run", type=Path, required=True, dest="run_folder", metavar="RUN", help="run folder to write")
     verb.add_argument("--config", type=listing.kit_file, help="YAML config file (default: the system's defaults)")
     verb.add_argument(
@@ -377,6 +379,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--cache", type=Path, default=cache_folder(), metavar="DIR", help=text)
     text = "logger of Lightning that also gets all values (default: tensorboard)"
     verb.add_argument("--logger", choices=list(loggers.PACKAGES), default=loggers.TENSORBOARD, help=text)
+    modules.add_option(verb)
     lightning = verb.add_argument_group("where to train (flags of Lightning)")
     lightning.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, … (default: auto)")
     lightning.add_argument(
@@ -395,7 +398,8 @@ def parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("predict", help="predict with a trained run", description=inspect.getdoc(predict))
     text = "run folder, or an exported run: its folder, or its name on the Hugging Face hub (USER/NAME)"
     verb.add_argument("run_folder", type=Path, metavar="RUN", help=text)
-    verb.add_argument("--data", type=Path, required=True, metavar="DIR", help="data folder in Clotho's layout")
+    text = "data folder in Clotho's layout, or with questions about clips, or with queries about recordings"
+    verb.add_argument("--data", type=Path, required=True, metavar="DIR", help=text)
     verb.add_argument("--split", default=EVALUATION, help="split to predict (default: evaluation)")
     text = "folder to write predictions/ in (default: RUN; for a name on the hub: runs/USER--NAME)"
     verb.add_argument("--out", type=Path, metavar="DIR", help=text)
