@@ -43,7 +43,7 @@ class Config(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
     """The settings."""
 
     retriever: str = ""  # run folder of a retriever
-    window: float = Field(4.0, ge=0.1)  # seconds of audio around each cell that the retriever embeds
+    window: float = Field(2.0, ge=0.1)  # seconds of audio around each cell that the retriever embeds
     hop: float = Field(0.5, ge=0.1)  # seconds; length of a cell
 
 
