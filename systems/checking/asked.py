@@ -31,7 +31,8 @@ def make_asked_data(folder: Path, kind: str) -> None:
     rng = np.random.default_rng(0)
     for split in SPLITS:
         (folder / split).mkdir(parents=True)
-        lines = []
+        lines: list[dict[str, object]] = []
+        asked: dict[str, object]
         for number, seconds in enumerate((0.1, 1.07, 4.0)):
             name = f"check #{number} é"
             soundfile.write(folder / split / f"{name}.wav", rng.uniform(-0.2, 0.2, round(seconds * RATE)), RATE)

@@ -51,7 +51,7 @@ def test_at_most_ten_windows_are_given_and_the_best_ones_are():
     assert windows[0].tolist() == [56, 57, 114]
 
 
-def test_the_search_finds_the_gap_and_the_level_that_the_truth_needs():
+def test_the_search_finds_the_gap_and_the_level():
     curve = np.array([0, 0, 9, 9, 4, 9, 9, 0, 0, 6, 6, 0.0])
     rows = search([Asked(curve, 12, np.array([[2.0, 7.0]]))], 1.0)
     assert rows[0]["mAP"] == 1
